@@ -1,0 +1,148 @@
+"""The errors that a user can meet, as one tree.
+
+::
+
+    PartwardenError
+    ├── UserError                     the user's to mend: kstatus Stalled, no hot retry
+    │   ├── InvalidSpec               a field of the policy, a manifest or a file
+    │   │   ├── UnknownTimeZone
+    │   │   └── IntervalTooFine       hours on a date column
+    │   ├── SecretNotFound
+    │   ├── SecretKeyMissing
+    │   ├── AuthenticationFailed
+    │   ├── TLSMismatch               TLS demanded by one side, refused by the other
+    │   ├── DatabaseNotFound
+    │   ├── ServerTooOld
+    │   ├── TableNotFound
+    │   ├── NotPartitioned
+    │   ├── UnsupportedStrategy       LIST or HASH
+    │   ├── UnsupportedKey            an expression, or several columns
+    │   ├── WrongKey                  spec.key is not the table's partition key
+    │   ├── UnsupportedKeyType
+    │   ├── NameTooLong
+    │   ├── NameTaken
+    │   ├── TooManyPartitions         far more than anybody wants in the past
+    │   ├── DetachPending             a wanted range belongs to a partition whose detach never ended
+    │   ├── DefaultHasRows            rows in the DEFAULT partition belong in the new range
+    │   ├── InsufficientPrivilege
+    │   │   └── NotOwner
+    │   ├── PolicyConflict            another policy has this table
+    │   └── StatementRejected         PostgreSQL refused a statement for a cause not named above
+    └── Outage                        expected to pass: retried with back-off, never Stalled
+        ├── DatabaseUnreachable       also: host unknown, port closed, connection lost
+        ├── ReadOnlyServer            a standby, or default_transaction_read_only
+        ├── TableBusy                 a lock was not to be had within the patience
+        ├── TableChanged              the catalog is no longer what the plan was made from
+        ├── AnotherOperator           the advisory lock of the table is taken
+        └── ClusterUnavailable        the Kubernetes API did not answer
+
+The class name is the reason written into conditions. Messages are whole sentences without a trailing stop that name
+the object, what was found, and the way out; they never hold a password.
+"""
+
+
+class PartwardenError(Exception):
+    """Root of the tree. ``str(error)`` is fit for a condition's message."""
+
+    @property
+    def reason(self) -> str:
+        """CamelCase, for the reason of a condition or an Event."""
+        return type(self).__name__
+
+
+class UserError(PartwardenError):
+    """The user's to mend. Tried again on the next edit, and slowly in case the cause was elsewhere."""
+
+
+class Outage(PartwardenError):
+    """Expected to pass by itself. Tried again with back-off."""
+
+
+class InvalidSpec(UserError): ...
+
+
+class UnknownTimeZone(InvalidSpec): ...
+
+
+class IntervalTooFine(InvalidSpec): ...
+
+
+class SecretNotFound(UserError): ...
+
+
+class SecretKeyMissing(UserError): ...
+
+
+class AuthenticationFailed(UserError): ...
+
+
+class TLSMismatch(UserError): ...
+
+
+class DatabaseNotFound(UserError): ...
+
+
+class ServerTooOld(UserError): ...
+
+
+class TableNotFound(UserError): ...
+
+
+class NotPartitioned(UserError): ...
+
+
+class UnsupportedStrategy(UserError): ...
+
+
+class UnsupportedKey(UserError): ...
+
+
+class WrongKey(UserError): ...
+
+
+class UnsupportedKeyType(UserError): ...
+
+
+class NameTooLong(UserError): ...
+
+
+class NameTaken(UserError): ...
+
+
+class TooManyPartitions(UserError): ...
+
+
+class DetachPending(UserError): ...
+
+
+class DefaultHasRows(UserError): ...
+
+
+class InsufficientPrivilege(UserError): ...
+
+
+class NotOwner(InsufficientPrivilege): ...
+
+
+class PolicyConflict(UserError): ...
+
+
+class StatementRejected(UserError): ...
+
+
+class DatabaseUnreachable(Outage): ...
+
+
+class ReadOnlyServer(Outage): ...
+
+
+class TableBusy(Outage): ...
+
+
+class TableChanged(Outage): ...
+
+
+class AnotherOperator(Outage): ...
+
+
+class ClusterUnavailable(Outage): ...

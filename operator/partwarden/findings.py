@@ -1,0 +1,84 @@
+"""What a person should know beside the actions: why nothing can be done, and what was seen and left alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import DetachPending, InsufficientPrivilege, NotOwner, PartwardenError, ReadOnlyServer
+from .interval import Range
+from .inventory import Inventory, Parent
+from .policy import Mode, TableSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a person should know. ``error`` tells whose it is to mend; None is a notice that stops nothing."""
+
+    reason: str
+    object: str
+    message: str
+    error: PartwardenError | None = None
+
+    @classmethod
+    def of(cls, subject: str, error: PartwardenError) -> Finding:
+        return cls(error.reason, subject, str(error), error)
+
+
+def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[Finding]:
+    """Why no action can succeed. Looked for even when nothing is to be done: January is too late to learn of it."""
+    server = inventory.server
+    if spec.mode is not Mode.APPLY:
+        return []
+    if server.read_only:
+        error: PartwardenError = ReadOnlyServer(
+            f"the server is read-only (a standby, or default_transaction_read_only is on): connect {server.database!r} "
+            "through its primary"
+        )
+    elif not parent.may_own:
+        error = NotOwner(
+            f"role {server.user!r} is not the owner of {parent}, which is {parent.owner!r}: only the owner may attach "
+            f"partitions; connect as that role, or GRANT {quoted(parent.owner)} TO {quoted(server.user)}"
+        )
+    elif not parent.may_create:
+        error = InsufficientPrivilege(
+            f"role {server.user!r} or the owner of {parent} may not create tables in its schema: "
+            f"GRANT CREATE ON SCHEMA {quoted(parent.schema)} TO {quoted(server.user)}, {quoted(parent.owner)}"
+        )
+    else:
+        return []
+    return [Finding.of(str(parent), error)]
+
+
+def quoted(identifier: str) -> str:
+    """The identifier in quotes, for a statement that a person shall copy."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def pending_detaches(inventory: Inventory, wanted: list[Range]) -> list[Finding]:
+    """Detaches that began and did not end: an error where a wanted range is concerned, else a notice."""
+    findings = []
+    for each in inventory.partitions:
+        if not each.detach_pending:
+            continue
+        message = (
+            f"partition {each} is pending detach: its rows are invisible and inserts into {each.bounds} fail; "
+            f"finish it with ALTER TABLE … DETACH PARTITION {quoted(each.name)} FINALIZE"
+        )
+        if each.range is not None and any(each.range.overlaps(cell) for cell in wanted):
+            findings.append(Finding.of(str(each), DetachPending(message)))
+        else:
+            findings.append(Finding("DetachPending", str(each), message))
+    return findings
+
+
+def off_grid(spec: TableSpec, inventory: Inventory, managed: frozenset[int]) -> list[Finding]:
+    """One notice that names the partitions whose bounds are not one cell of the grid."""
+    others = [each for each in inventory.partitions if each.range is not None and each.oid not in managed]
+    if not others:
+        return []
+    names = ", ".join(each.name for each in others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    message = (
+        f"not one {spec.interval} of {spec.timezone} each: {names}; what they hold counts as covered, "
+        "only the rest is created, and they are left alone"
+    )
+    return [Finding("OffGrid", str(spec.table), message)]

@@ -1,0 +1,125 @@
+"""What exists: a partitioned table and its partitions, as the catalog shows them at one moment.
+
+Values only. `partwarden.catalog` reads them; nothing here asks a server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from .interval import Range
+
+
+class RelationKind(StrEnum):
+    """The relations that matter here, by ``pg_class.relkind``."""
+
+    TABLE = "table"
+    PARTITIONED = "partitioned table"
+    FOREIGN = "foreign table"
+    OTHER = "other relation"
+
+
+class Strategy(StrEnum):
+    """``pg_partitioned_table.partstrat``."""
+
+    RANGE = "RANGE"
+    LIST = "LIST"
+    HASH = "HASH"
+
+
+class KeyType(StrEnum):
+    """The types of a partition key that can be managed, by their SQL names."""
+
+    DATE = "date"
+    TIMESTAMP = "timestamp without time zone"
+    TIMESTAMPTZ = "timestamp with time zone"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPart:
+    """One column of a partition key; ``column`` is None for an expression, ``type`` as ``format_type`` spells it."""
+
+    column: str | None
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Privileges that one role has on the table, or on one of its columns; ``grantee`` None is PUBLIC."""
+
+    grantee: str | None
+    privilege: str
+    grantable: bool
+    column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The table of a policy. ``oid`` identifies it across renames; ``may_*`` speak of the connected role."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: RelationKind
+    owner: str
+    strategy: Strategy | None = None
+    key: tuple[KeyPart, ...] = ()
+    grants: tuple[Grant, ...] | None = None
+    may_own: bool = True
+    may_create: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition. ``range`` is None for DEFAULT, and its bounds are in the domain of the key (see `interval`).
+
+    ``bounds`` is PostgreSQL's own text, for people. ``rows`` is the planner's estimate, None before the first ANALYZE;
+    ``bytes`` counts indexes and TOAST, and of a partitioned partition everything below it.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    range: Range | None
+    bounds: str
+    kind: RelationKind = RelationKind.TABLE
+    rows: int | None = None
+    bytes: int = 0
+    detach_pending: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server and database that answered. ``identity`` tells one table of the world from another."""
+
+    version: int
+    """As ``server_version_num``: 180003 is 18.3."""
+    version_text: str
+    read_only: bool
+    database: str
+    user: str
+    identity: str
+    """System identifier and database OID: equal for two policies that reach one database by different names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Everything that a plan is made from, read in one snapshot.
+
+    ``parent`` is None when the table does not exist. ``now`` is the server's clock, aware, UTC. ``taken`` holds those
+    names, of the names asked for, that already belong to a relation or type in the parent's schema.
+    """
+
+    server: Server
+    parent: Parent | None
+    now: datetime
+    partitions: tuple[Partition, ...] = ()
+    taken: frozenset[str] = field(default=frozenset())

@@ -1,0 +1,55 @@
+"""Whether a table can be managed at all, and by which key."""
+
+from __future__ import annotations
+
+from . import errors
+from .interval import Interval
+from .inventory import Inventory, KeyType, Parent, RelationKind, Strategy
+from .policy import TableSpec
+
+MIN_VERSION = 140000
+"""PostgreSQL 14, the oldest release with DETACH CONCURRENTLY."""
+
+
+def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, KeyType]:
+    """The table, its key column and that column's type. Raises a `UserError` that names what cannot be managed."""
+    server, parent = inventory.server, inventory.parent
+    if server.version < MIN_VERSION:
+        raise errors.ServerTooOld(f"the server is PostgreSQL {server.version_text}; Partwarden needs 14 or newer")
+    if parent is None:
+        raise errors.TableNotFound(
+            f"table {spec.table} does not exist in database {server.database!r}, or role {server.user!r} may not see "
+            "its schema: create it, or correct spec.table (names are matched exactly, upper and lower case differ)"
+        )
+    if parent.kind is not RelationKind.PARTITIONED or parent.strategy is None:
+        raise errors.NotPartitioned(
+            f"{parent} is not a partitioned table but a {parent.kind}: it must have been created with PARTITION BY RANGE"
+        )
+    if parent.strategy is not Strategy.RANGE:
+        raise errors.UnsupportedStrategy(f"{parent} is partitioned by {parent.strategy}; only RANGE can be managed")
+    column, type_name = _single_column(parent)
+    if spec.key is not None and spec.key != column:
+        raise errors.WrongKey(
+            f"spec.key is {spec.key!r}, but {parent} is partitioned by {column!r}: correct spec.key or leave it out"
+        )
+    try:
+        key_type = KeyType(type_name)
+    except ValueError:
+        raise errors.UnsupportedKeyType(
+            f"{parent} is partitioned by {column!r} of type {type_name}; "
+            "only date, timestamp and timestamp with time zone can be managed"
+        ) from None
+    if key_type is KeyType.DATE and spec.interval is Interval.HOUR:
+        raise errors.IntervalTooFine(f"spec.interval is Hour, but {parent} is partitioned by {column!r} of type date")
+    return parent, column, key_type
+
+
+def _single_column(parent: Parent) -> tuple[str, str]:
+    if len(parent.key) > 1:
+        raise errors.UnsupportedKey(
+            f"{parent} is partitioned by {len(parent.key)} columns or expressions; only a single column can be managed"
+        )
+    (part,) = parent.key
+    if part.column is None:
+        raise errors.UnsupportedKey(f"{parent} is partitioned by an expression; only a plain column can be managed")
+    return part.column, part.type
