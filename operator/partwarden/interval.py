@@ -65,7 +65,8 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
 
 def subtract(whole: Range, coverage: list[Range]) -> list[Range]:
     """The pieces of a bounded ``whole`` that no range of ``coverage`` (as `merge` returns it) holds, ascending."""
-    assert whole.lower is not None and whole.upper is not None
+    assert whole.lower is not None
+    assert whole.upper is not None
     pieces, lower = [], whole.lower
     for each in coverage:
         if not each.overlaps(whole):

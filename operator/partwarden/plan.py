@@ -13,11 +13,12 @@ from datetime import datetime
 from itertools import islice
 
 from .errors import NameTaken, PartwardenError, TooManyPartitions, UserError
+from .fields import parse_day
 from .findings import Finding, off_grid, pending_detaches, why_blocked
 from .interval import Grid, Range, iso, load_zone, merge, subtract
 from .inventory import Inventory, KeyType, Parent, Partition
 from .naming import partition_name
-from .policy import TableSpec, parse_day
+from .policy import TableSpec
 from .table import check_table
 
 MAX_CREATE = 1000
@@ -145,9 +146,11 @@ def _wanted(spec: TableSpec, grid: Grid, current: Range) -> Iterator[tuple[Range
 def _pieces(grid: Grid, gap: Range, coverage: list[Range]) -> Iterator[Range]:
     """``gap`` less ``coverage``, cut at the boundaries of the grid, ascending."""
     for free in subtract(gap, coverage):
-        assert free.lower is not None and free.upper is not None
+        assert free.lower is not None
+        assert free.upper is not None
         for cell in grid.cells(free.lower, free.upper):
-            assert cell.lower is not None and cell.upper is not None
+            assert cell.lower is not None
+            assert cell.upper is not None
             yield Range(max(cell.lower, free.lower), min(cell.upper, free.upper))
 
 
@@ -161,7 +164,8 @@ def _holes(
 ) -> tuple[list[tuple[Range, str]], list[Finding]]:
     """What lies uncovered before the current cell: since ``startFrom``, else since the oldest existing partition."""
     if spec.start_from is not None:
-        start, why = grid.cell(grid.moment(parse_day(spec.start_from))).lower, f"since {spec.start_from} (spec.startFrom)"
+        start = grid.cell(grid.moment(parse_day(spec.start_from))).lower
+        why = f"since {spec.start_from} (spec.startFrom)"
     else:
         start, why = coverage[0].upper, "hole between existing partitions"
     if start is None or current.lower is None or start >= current.lower:

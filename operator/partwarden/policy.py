@@ -1,21 +1,18 @@
 """The PartitionPolicy resource: its fields, their defaults and their validation.
 
-This module is the source of ``crds/partitionpolicies.yaml`` (see `partwarden.crd`). What the API server can know at
-admission is checked here in the same way, so that ``partwarden plan -f`` and ``kubectl apply`` agree: a rule that a
-JSON schema cannot say stands here as a validator and, beside it, as CEL.
-https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
+The source of ``crds/partitionpolicies.yaml`` (see `partwarden.crd`), and of what ``kubectl explain`` says.
 """
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field, model_validator
 
+from .fields import HINTS, IDENTIFIER, OBJECT_NAME, Day, Identifier, Resync, cel, parse_duration, refuse, rules
+from .fields import Model as Model  # for status.py, too
 from .interval import Interval
 
 GROUP = "partwarden.dev"
@@ -37,61 +34,15 @@ UNIQUE: dict[Interval, tuple[frozenset[str], ...]] = {
 }
 """The placeholders of which ``nameFormat`` must hold one whole set, or two partitions would bear one name."""
 
-DURATION = r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$"
-DAY = r"^[1-8][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 NAME_FORMAT = r"^([^{}\x00-\x1f\x7f]|\{(" + "|".join(PLACEHOLDERS) + r")\})+$"
-
-
-def cel(rule: str, message: str, path: str | None = None) -> dict[str, str]:
-    """One entry of ``x-kubernetes-validations``. https://kubernetes.io/docs/reference/using-api/cel/"""
-    entry = {"rule": rule, "message": message}
-    return entry | {"fieldPath": path} if path else entry
-
-
-def rules(*entries: dict[str, str]) -> dict[str, Any]:
-    """CEL rules for `pydantic.Field`'s or a model's ``json_schema_extra``."""
-    return {"x-kubernetes-validations": list(entries)}
-
-
-def parse_duration(text: str) -> timedelta:
-    """``1h30m``, ``10m``, ``45s``: hours, minutes, seconds, in that order, whole numbers. Raises ValueError."""
-    if not text or not (match := re.fullmatch(DURATION[1:-1], text)):
-        raise ValueError("must be a duration like 10m, 1h30m or 45s")
-    hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
-
-
-def parse_day(text: str) -> datetime:
-    """``2031-06-01`` as a naive midnight, years 1000 to 8999. Raises ValueError."""
-    if not re.fullmatch(DAY[1:-1], text):
-        raise ValueError("must be a date like 2031-06-01")
-    return datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007 - a date of the policy's calendar has no zone
-
-
-def _is_day(text: str) -> str:
-    parse_day(text)
-    return text
-
-
-def _is_resync(text: str) -> str:
-    if not timedelta(seconds=10) <= parse_duration(text) <= timedelta(hours=24):
-        raise ValueError("must be between 10s and 24h")
-    return text
-
-
-DAY_RULE = rules(cel("timestamp(self + 'T00:00:00Z').getFullYear() > 0", "must be a date of the calendar"))
-Day = Annotated[
-    str, StringConstraints(pattern=DAY), AfterValidator(_is_day), Field(json_schema_extra=DAY_RULE, max_length=10)
-]
-Identifier = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
-
-
-class Model(BaseModel):
-    """camelCase outside, snake_case inside; unknown fields and lax types are refused, as strict kubectl does."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, extra="forbid", strict=True, frozen=True
-    )
+TIME_ZONE = r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
+PLAIN = r"^[^\x00-\x20\x7f]+$"
+HINTS |= {
+    PLAIN: "must not hold spaces or control characters",
+    NAME_FORMAT: "must be text and placeholders, of which there are "
+    + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS),
+    TIME_ZONE: "must be the name of an IANA time zone, like UTC or Europe/Berlin",
+}
 
 
 class SSLMode(StrEnum):
@@ -118,7 +69,7 @@ class SecretRef(Model):
     name: str = Field(
         min_length=1,
         max_length=253,
-        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        pattern=OBJECT_NAME,
         description="Name of a Secret in the policy's own namespace.",
     )
 
@@ -126,10 +77,14 @@ class SecretRef(Model):
 class Connection(Model):
     """Connection parameters by libpq's names; never a password."""
 
-    host: str | None = Field(None, min_length=1, max_length=253, description="Host name or IP address of the server.")
+    host: str | None = Field(
+        None, min_length=1, max_length=253, pattern=PLAIN, description="Host name or IP address of the server."
+    )
     port: int | None = Field(None, ge=1, le=65535, description="TCP port; 5432 when neither this nor the Secret says.")
     dbname: Identifier | None = Field(None, description="Name of the database.")
-    user: Identifier | None = Field(None, description="Role to connect as; it must own the table and may CREATE in its schema.")
+    user: Identifier | None = Field(
+        None, description="Role to connect as: the table's owner or a member of it, with CREATE on the table's schema."
+    )
     sslmode: Annotated[SSLMode, Field(strict=False)] | None = Field(
         None, description="libpq's sslmode; verify-full is the one that also proves who the server is."
     )
@@ -137,6 +92,7 @@ class Connection(Model):
         None,
         min_length=1,
         max_length=4096,
+        pattern=IDENTIFIER,
         description="Path of a PEM file of CA certificates in the operator's file system, or `system`. "
         "A CA in the Secret (key `sslrootcert` or `ca.crt`) is used when this is left out.",
     )
@@ -163,7 +119,7 @@ class Database(Model):
     @model_validator(mode="after")
     def _has_one(self) -> Self:
         if self.secret_ref is None and self.connection is None:
-            raise ValueError("needs secretRef, connection, or both")
+            raise refuse("needs secretRef, connection, or both")
         return self
 
 
@@ -183,12 +139,12 @@ class Table(Model):
     schema_: Identifier = Field(
         "public", alias="schema", description="Schema of the table, as it is spelt in the catalog, without quotes."
     )
-    name: Identifier = Field(description="Name of the partitioned table, as it is spelt in the catalog, without quotes.")
+    name: Identifier = Field(description="Name of the table, as it is spelt in the catalog, without quotes.")
 
     @model_validator(mode="after")
     def _is_not_system(self) -> Self:
         if self.schema_.startswith("pg_") or self.schema_ == "information_schema":
-            raise ValueError("schema: must not be a system schema")
+            raise refuse("must not be a system schema", "schema")
         return self
 
     def __str__(self) -> str:
@@ -208,8 +164,8 @@ def _name_format_rule() -> dict[str, str]:
 
 
 NAME_FORMAT_MESSAGE = (
-    "must tell every partition of the interval apart: Year needs {year}; Quarter {year} and {quarter}; Month {year} and "
-    "{month}; Week {isoyear} and {week}; Day {year}, {month} and {day}; Hour {year}, {month}, {day} and {hour}"
+    "must tell every partition of the interval apart: Year needs {year}; Quarter {year} and {quarter}; Month {year} "
+    "and {month}; Week {isoyear} and {week}; Day {year}, {month} and {day}; Hour {year}, {month}, {day} and {hour}"
 )
 
 
@@ -230,7 +186,7 @@ class TableSpec(Model):
         "UTC",
         min_length=1,
         max_length=64,
-        pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$",
+        pattern=TIME_ZONE,
         description="IANA time zone in which an interval begins, such as Europe/Berlin.",
     )
     premake: int = Field(2, ge=0, le=1000, description="How many partitions to keep ready after the current one.")
@@ -254,25 +210,18 @@ class TableSpec(Model):
         Mode.APPLY, description="Apply does what the plan says; Plan only writes it into the status."
     )
     suspend: bool = Field(False, description="Stop all work on this policy, and leave everything as it is.")
-    resync: str = Field(
+    resync: Resync = Field(
         "10m",
-        min_length=2,
-        max_length=20,
-        pattern=DURATION,
         description="How often to look again, from 10s to 24h, like 10m or 1h30m. Edits, and the beginning of an "
         "interval, are noticed at once whatever this says.",
-        json_schema_extra=rules(
-            cel("duration(self) >= duration('10s') && duration(self) <= duration('24h')", "must be between 10s and 24h")
-        ),
     )
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        _is_resync(self.resync)
+    def _tells_partitions_apart(self) -> Self:
         if self.name_format is not None:
             held = {name for name in PLACEHOLDERS if f"{{{name}}}" in self.name_format}
             if not any(names <= held for names in UNIQUE[self.interval]):
-                raise ValueError(f"nameFormat: {NAME_FORMAT_MESSAGE}")
+                raise refuse(NAME_FORMAT_MESSAGE, "nameFormat")
         return self
 
     @property
@@ -285,11 +234,3 @@ class PartitionPolicySpec(TableSpec):
     """The spec of a PartitionPolicy."""
 
     database: Database = Field(description="Where the table lives, and how to connect.")
-
-
-def parse_moment(text: str) -> datetime:
-    """An RFC 3339 moment with its offset, as an aware UTC datetime. Raises ValueError."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("must carry an offset, like 2026-12-31T23:59:59Z")
-    return moment.astimezone(UTC)

@@ -1,0 +1,120 @@
+"""What the fields of the policy are made of: scalar types, their patterns, and CEL beside Python.
+
+What the API server can know at admission is checked here in the same way, so that ``partwarden plan -f`` and
+``kubectl apply`` agree: a rule that a JSON schema cannot say stands as a validator and, beside it, as CEL.
+https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#validation-rules
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+DURATION = r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$"
+DAY = r"^[1-8][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
+IDENTIFIER = r"^[^\x00]+$"
+OBJECT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+
+HINTS: dict[str, str] = {
+    DURATION: "must be a duration like 10m, 1h30m or 45s",
+    DAY: "must be a date like 2031-06-01, between the years 1000 and 8999",
+    IDENTIFIER: "must not hold a NUL character",
+    OBJECT_NAME: "must be the name of a Kubernetes object: lower case letters, digits, '-' and '.'",
+}
+"""What a value that misses its pattern should have been, in words. `partwarden.policy` adds its own."""
+
+
+def cel(rule: str, message: str, path: str | None = None) -> dict[str, str]:
+    """One entry of ``x-kubernetes-validations``. https://kubernetes.io/docs/reference/using-api/cel/"""
+    entry = {"rule": rule, "message": message}
+    return entry | {"fieldPath": path} if path else entry
+
+
+def rules(*entries: dict[str, str]) -> dict[str, Any]:
+    """CEL rules for `pydantic.Field`'s or a model's ``json_schema_extra``."""
+    return {"x-kubernetes-validations": list(entries)}
+
+
+def refuse(message: str, *path: str) -> PydanticCustomError:
+    """The error of a validator; ``path`` leads from the model that is validated to the field at fault."""
+    return PydanticCustomError("policy", "{message}", {"message": message, "path": path})
+
+
+def parse_duration(text: str) -> timedelta:
+    """``1h30m``, ``10m``, ``45s``: hours, minutes, seconds, in that order, whole numbers. Raises ValueError."""
+    if not text or not (match := re.fullmatch(DURATION[1:-1], text)):
+        raise ValueError(HINTS[DURATION])
+    hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def parse_day(text: str) -> datetime:
+    """``2031-06-01`` as a naive midnight, years 1000 to 8999. Raises ValueError."""
+    if not re.fullmatch(DAY[1:-1], text):
+        raise ValueError(HINTS[DAY])
+    return datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007 - a date of the policy's calendar has no zone
+
+
+def parse_moment(text: str) -> datetime:
+    """An RFC 3339 moment with its offset, as an aware UTC datetime, years 1000 to 7999. Raises ValueError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"must be a moment like 2026-12-31T23:59:59Z, found {text!r}") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"must carry an offset, like 2026-12-31T23:59:59Z, found {text!r}")
+    if not 1000 <= moment.year <= 7999:
+        raise ValueError(f"must be between the years 1000 and 7999, found {text!r}")
+    return moment.astimezone(UTC)
+
+
+def _is_day(text: str) -> str:
+    try:
+        parse_day(text)
+    except ValueError:
+        raise refuse("must be a date of the calendar") from None
+    return text
+
+
+def _is_resync(text: str) -> str:
+    if not timedelta(seconds=10) <= parse_duration(text) <= timedelta(hours=24):
+        raise refuse(RESYNC_MESSAGE)
+    return text
+
+
+RESYNC_MESSAGE = "must be between 10s and 24h"
+RESYNC_RULE = rules(cel("duration(self) >= duration('10s') && duration(self) <= duration('24h')", RESYNC_MESSAGE))
+
+Day = Annotated[
+    str, StringConstraints(pattern=DAY), AfterValidator(_is_day), Field(json_schema_extra={"format": "date"})
+]
+"""A date of the calendar, ``2031-06-01``. The API server knows ``format: date``."""
+Resync = Annotated[
+    str,
+    StringConstraints(min_length=2, max_length=20, pattern=DURATION),
+    AfterValidator(_is_resync),
+    Field(json_schema_extra=RESYNC_RULE),
+]
+"""A `parse_duration` from 10s to 24h."""
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=IDENTIFIER)]
+"""A name in PostgreSQL, unquoted. Its limit is 63 bytes in the server's encoding, so never more characters."""
+
+
+class Model(BaseModel):
+    """camelCase outside, snake_case inside; unknown fields and lax types are refused, as strict kubectl does."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        """A field that is null counts as left out: the API server prunes it before it puts the default there."""
+        if not isinstance(data, dict):
+            return data
+        known = {field.alias for field in cls.model_fields.values()}
+        return {name: value for name, value in data.items() if value is not None or name not in known}
