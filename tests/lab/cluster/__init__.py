@@ -1,0 +1,67 @@
+"""A Kubernetes cluster to test and to show things on: start, kubeconfig, load an image, stop.
+
+    cluster = start("demo", Reporter())
+    cluster.kubeconfig, cluster.host_address, cluster.load_image(archive), cluster.stop()
+
+CLUSTER=kind|local|existing chooses the provider; unset, it is kind where a docker engine may run privileged containers
+and the node image can be had, else local.
+"""
+
+import os
+
+from . import choice, existing, kind, local
+from . import state as states
+from .model import Cluster, ClusterError
+from .reporter import Reporter
+
+__all__ = ["Cluster", "ClusterError", "Reporter", "attach", "start", "stop"]
+
+
+def start(name: str, say: Reporter, leashed: bool = False) -> Cluster:
+    """A cluster that has checked itself; one of this name that runs and answers already is used as it is.
+
+    A `leashed` cluster ends with the process that started it, even if that is killed; it is always a new one.
+    Raises ClusterError, with nothing left running, when it cannot be started.
+    """
+    wanted = choice.wanted(os.environ)
+    if wanted == choice.EXISTING:
+        return existing.start(name, say)
+    local.sweep()
+    if not leashed and (running := attach(name)) and wanted in ("", running.provider):
+        say.say(f"cluster {name} runs already ({running.provider}, {running.version})")
+        return running
+    stop(name)
+    if wanted != choice.LOCAL:
+        why_not = kind.why_not()
+        if not why_not:
+            try:
+                return kind.start(name, say)
+            except kind.NoImageError as error:
+                why_not = str(error)
+        if wanted == choice.KIND:
+            raise ClusterError(f"CLUSTER=kind, but {why_not}")
+        say.say(f"no kind cluster: {why_not}; using a local one")
+    return local.start(name, say, leashed)
+
+
+def attach(name: str) -> Cluster | None:
+    """The cluster of this name if it runs and answers, else None."""
+    if choice.wanted(os.environ) == choice.EXISTING:
+        return existing.start(name, Reporter(quiet=True))
+    state = states.load(name)
+    if not state or state.phase != states.RUNNING:
+        return None
+    provider = kind if state.provider == choice.KIND else local
+    return provider.cluster_of(state) if provider.answers(state) else None
+
+
+def stop(name: str) -> None:
+    """Remove the cluster of this name and all it left, also after a crash; doing it again does nothing.
+
+    Raises ClusterError when something cannot be removed.
+    """
+    state = states.load(name)
+    if state and state.provider == choice.KIND:
+        kind.stop(name)
+    else:
+        local.stop(name)

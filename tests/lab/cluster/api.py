@@ -1,0 +1,40 @@
+"""The official client, given a kubeconfig by name and nothing of the user's own."""
+
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from kubernetes import client, config
+
+from .model import ClusterError
+
+
+def connect(kubeconfig: Path, direct: bool) -> client.ApiClient:
+    """A client for the current context of `kubeconfig`; `direct` if no proxy leads there.
+
+    Raises ClusterError when the file cannot be used.
+    """
+    settings = client.Configuration()
+    try:
+        config.load_kube_config(config_file=str(kubeconfig), client_configuration=settings, persist_config=False)
+    except (config.ConfigException, OSError) as error:
+        raise ClusterError(f"the kubeconfig {kubeconfig} cannot be used: {error}") from error
+    if direct:
+        settings.proxy = None
+    return client.ApiClient(settings)
+
+
+def ready(server: str, authority: Path, certificate: Path, key: Path) -> str:
+    """ "" when the API server says that it is ready, else what it says."""
+    context = ssl.create_default_context(cafile=str(authority))
+    context.load_cert_chain(str(certificate), str(key))
+    handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    try:
+        with urllib.request.build_opener(*handlers).open(f"{server}/readyz", timeout=5):
+            return ""
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read().decode(errors="replace")
+    except OSError as error:
+        return str(error)

@@ -1,0 +1,98 @@
+"""What a node needs from the distribution: containerd, runc, CNI plugins and iptables, as Debian packages them."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from .model import ClusterError
+from .reporter import Reporter
+
+CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
+
+# A command (or CNI plugin) and the package that brings it.
+COMMANDS = {
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "runc": "runc",
+    "iptables": "iptables",
+    "ip": "iproute2",
+    "mount": "mount",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+}
+PLUGINS = ("bridge", "host-local", "loopback")
+PLUGIN_PACKAGE = "containernetworking-plugins"
+SYSTEMD = Path("/run/systemd/system")
+SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
+
+
+def search_path() -> str:
+    """The PATH with the folders of system commands, which not every root shell has."""
+    known = os.environ.get("PATH", "").split(os.pathsep)
+    return os.pathsep.join([*known, *(folder for folder in SYSTEM_FOLDERS if folder not in known)])
+
+
+def plugin_folder() -> Path | None:
+    """The folder that holds every CNI plugin a node needs."""
+    return next((folder for folder in CNI_FOLDERS if all((folder / name).exists() for name in PLUGINS)), None)
+
+
+def missing() -> list[str]:
+    """The Debian packages whose commands this machine lacks."""
+    path = search_path()
+    absent = {package for command, package in COMMANDS.items() if not shutil.which(command, path=path)}
+    if plugin_folder() is None:
+        absent.add(PLUGIN_PACKAGE)
+    return sorted(absent)
+
+
+def install_command(names: list[str]) -> str:
+    """What a person would type."""
+    return f"apt-get update && apt-get install --no-install-recommends {' '.join(names)}"
+
+
+def provide(say: Reporter) -> str:
+    """Install what is missing where that is possible; return "" or one line that says why a node cannot run."""
+    absent = missing()
+    if not absent:
+        return ""
+    wanted = " ".join(absent)
+    if os.geteuid() != 0:
+        return f"not root, and missing: {wanted}; as root: {install_command(absent)}"
+    if not shutil.which("apt-get", path=search_path()):
+        return f"missing: {wanted} (as Debian calls them), and this system has no apt-get; install them by hand"
+    try:
+        with say.progress(f"installing {wanted} with apt-get"):
+            _install(absent)
+    except ClusterError as error:
+        return f"missing: {wanted}; {error}"
+    still = missing()
+    return f"still missing after an installation that succeeded: {' '.join(still)}" if still else ""
+
+
+def _install(names: list[str]) -> None:
+    """Install without starting any service, now or at the next boot."""
+    environment = dict(os.environ, PATH=search_path(), DEBIAN_FRONTEND="noninteractive")
+    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *names]
+    # Maintainer scripts start services only where they see systemd: there its folder is hidden from them, in a mount
+    # namespace that ends with the command.
+    hide = f"mount -t tmpfs tmpfs {SYSTEMD} && exec \"$@\""
+    if SYSTEMD.is_dir():
+        install = ["unshare", "--mount", "sh", "-c", hide, "sh", *install]
+    done = _run(install, environment)
+    if done.returncode != 0:
+        # A machine whose package lists are missing or old.
+        updated = _run(["apt-get", "update", "-q"], environment)
+        done = _run(install, environment)
+        if done.returncode != 0:
+            first = "" if updated.returncode == 0 else f"{updated.stderr.strip()} "
+            raise ClusterError(f"`{install_command(names)}` failed: {first}{done.stderr.strip()}")
+    if "containerd" in names and SYSTEMD.is_dir():
+        _run(["deb-systemd-helper", "disable", "containerd.service"], environment)
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    # In a session of its own Ctrl-C does not reach it: dpkg is let finish, for a half-installed package is worse.
+    return subprocess.run(command, env=environment, capture_output=True, text=True, start_new_session=True)

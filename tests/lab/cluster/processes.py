@@ -1,0 +1,65 @@
+"""Processes that outlive the one that started them, known by more than a number that the kernel uses again."""
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .model import ClusterError
+
+DYING = 20.0
+"""Seconds within which a killed process is gone."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One process: its number, when it started (in clock ticks since boot), and in which boot."""
+
+    pid: int
+    started: str
+    boot: str
+
+    def alive(self) -> bool:
+        """Whether it runs; a zombie does not."""
+        return identify(self.pid) == self
+
+    def kill(self) -> None:
+        """End it at once and wait until it is gone; one that is gone already is no error.
+
+        Raises ClusterError when it is still there after DYING seconds.
+        """
+        deadline = time.monotonic() + DYING
+        while self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+            if time.monotonic() > deadline:
+                raise ClusterError(f"process {self.pid} does not end")
+            time.sleep(0.02)
+
+
+def identify(pid: int) -> Identity | None:
+    """The process that has this number now, None when none has or only a zombie."""
+    fields = _stat(pid)
+    if not fields or fields[0] == "Z":
+        return None
+    return Identity(pid, fields[19], Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+
+
+def child_of(parent: int) -> int | None:
+    """The number of a child of `parent`, None when it has none."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))) and fields[1] == str(parent):
+            return int(entry.name)
+    return None
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on: the name before it may hold anything."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
