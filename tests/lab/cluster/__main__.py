@@ -10,7 +10,7 @@ from .model import Cluster, ClusterError
 
 def main(arguments: list[str]) -> int:
     """Run one command; 0 when it did what was asked, 1 when not, with one clear message, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m lab.cluster", description="A Kubernetes cluster for demo and tests.")
+    parser = argparse.ArgumentParser("python -m lab.cluster", description="A Kubernetes cluster for demo and tests.")
     parser.add_argument("command", choices=("start", "stop", "status", "load"))
     parser.add_argument("archives", nargs="*", type=Path, help="load: docker-archive tar files")
     parser.add_argument("--name", default="demo")

@@ -4,6 +4,7 @@ import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from kubernetes import client, config
 
@@ -17,12 +18,19 @@ def connect(kubeconfig: Path, direct: bool) -> client.ApiClient:
     """
     settings = client.Configuration()
     try:
-        config.load_kube_config(config_file=str(kubeconfig), client_configuration=settings, persist_config=False)
+        config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=str(kubeconfig), client_configuration=settings, persist_config=False
+        )
     except (config.ConfigException, OSError) as error:
         raise ClusterError(f"the kubeconfig {kubeconfig} cannot be used: {error}") from error
     if direct:
         settings.proxy = None
     return client.ApiClient(settings)
+
+
+def plain(connection: client.ApiClient, answer: object) -> Any:
+    """An answer of the client as kubectl would print it in JSON: absent fields are absent."""
+    return connection.sanitize_for_serialization(answer)  # type: ignore[no-untyped-call]
 
 
 def ready(server: str, authority: Path, certificate: Path, key: Path) -> str:

@@ -34,9 +34,10 @@ def api_version(kubeconfig: Path, direct: bool) -> str:
     """The version of the API server, such as "v1.37.2". Raises ClusterError when it does not answer."""
     with api.connect(kubeconfig, direct) as connection:
         try:
-            return str(client.VersionApi(connection).get_code(_request_timeout=10).git_version)
+            version = api.plain(connection, client.VersionApi(connection).get_code(_request_timeout=10))
         except (client.ApiException, urllib3.exceptions.HTTPError) as error:
             raise ClusterError(f"the API server of {kubeconfig} does not answer: {error}") from error
+    return str(version["gitVersion"])
 
 
 def pods(kubeconfig: Path, image: str, host_address: str, direct: bool) -> None:
@@ -45,18 +46,68 @@ def pods(kubeconfig: Path, image: str, host_address: str, direct: bool) -> None:
     Raises ClusterError with the step that failed.
     """
     with api.connect(kubeconfig, direct) as connection, _listener(host_address) as target:
-        core = client.CoreV1Api(connection)
-        _wait("have a node that is ready", lambda: _ready_node(core))
-        service = core.read_namespaced_service("kubernetes", "default")
-        arguments = {"hello": ["hello"], "service": ["connect", f"{service.spec.cluster_ip}:443", CONNECT_SECONDS]}
+        _PodCheck(connection).run(image, target)
+
+
+class _PodCheck:
+    def __init__(self, connection: client.ApiClient) -> None:
+        self._connection = connection
+        self._core = client.CoreV1Api(connection)
+
+    def run(self, image: str, target: str) -> None:
+        _wait("have a node that is ready", self._ready_node)
+        service = api.plain(self._connection, self._core.read_namespaced_service("kubernetes", NAMESPACE))
+        arguments = {"hello": ["hello"], "service": ["connect", f"{service['spec']['clusterIP']}:443", CONNECT_SECONDS]}
         if target:
             arguments["host"] = ["connect", target, CONNECT_SECONDS]
-        _delete(core)
+        self._delete()
         try:
-            _wait("admit a pod", lambda: _created(core, _pod(image, arguments)))
-            _wait(STEPS["hello"], lambda: _completed(core))
+            _wait("admit a pod", lambda: self._created(_pod(image, arguments)))
+            _wait(STEPS["hello"], self._completed)
         finally:
-            _delete(core)
+            self._delete()
+
+    def _ready_node(self) -> str:
+        nodes = api.plain(self._connection, self._core.list_node())["items"]
+        for node in nodes:
+            conditions = {condition["type"]: condition for condition in node["status"].get("conditions", [])}
+            ready = conditions.get("Ready", {"status": "Unknown", "message": "it has not said yet"})
+            if ready["status"] != "True":
+                return f"node {node['metadata']['name']}: {ready['message']}"
+            if not node["spec"].get("taints"):
+                return ""
+        return "its nodes are tainted" if nodes else "no node has registered"
+
+    def _created(self, pod: Any) -> str:
+        try:
+            self._core.create_namespaced_pod(NAMESPACE, pod)
+        except client.ApiException as error:
+            # The service account of the namespace, or the removal of an earlier pod, may take a moment.
+            if error.status in (403, 409):
+                return str(error.body)
+            raise ClusterError(f"the cluster did not admit a pod: {error}") from error
+        return ""
+
+    def _completed(self) -> str:
+        """Raises ClusterError for the first of STEPS that failed."""
+        status = api.plain(self._connection, self._core.read_namespaced_pod(POD, NAMESPACE))["status"]
+        found = {entry["name"]: entry["state"] for entry in status.get("containerStatuses", [])}
+        for name, step in STEPS.items():
+            ended = found.get(name, {}).get("terminated")
+            if ended and ended["exitCode"] != 0:
+                raise ClusterError(f"the cluster did not {step}: {ended.get('message') or ended.get('reason')}")
+        if status["phase"] == "Succeeded":
+            return ""
+        waiting = {name: state["waiting"] for name, state in found.items() if "waiting" in state}
+        told = [f"{name}: {why.get('reason', '')} {why.get('message', '')}".strip() for name, why in waiting.items()]
+        return "; ".join(told) or f"its phase is {status['phase']}"
+
+    def _delete(self) -> None:
+        try:
+            self._core.delete_namespaced_pod(POD, NAMESPACE, grace_period_seconds=0)
+        except client.ApiException as error:
+            if error.status != 404:
+                raise ClusterError(f"the pod {NAMESPACE}/{POD} cannot be removed: {error}") from error
 
 
 def _wait(step: str, attempt: Callable[[], str]) -> None:
@@ -66,51 +117,6 @@ def _wait(step: str, attempt: Callable[[], str]) -> None:
         if time.monotonic() > deadline:
             raise ClusterError(f"the cluster did not {step} within {PATIENCE:.0f} s: {wrong}")
         time.sleep(PAUSE)
-
-
-def _ready_node(core: client.CoreV1Api) -> str:
-    nodes = core.list_node().items
-    for node in nodes:
-        conditions = {condition.type: condition for condition in node.status.conditions or []}
-        ready = conditions.get("Ready")
-        if ready and ready.status == "True" and not node.spec.taints:
-            return ""
-        if ready and ready.status != "True":
-            return f"node {node.metadata.name}: {ready.message}"
-    return "its nodes are tainted" if nodes else "no node has registered"
-
-
-def _created(core: client.CoreV1Api, pod: dict[str, Any]) -> str:
-    try:
-        core.create_namespaced_pod(NAMESPACE, pod)
-    except client.ApiException as error:
-        # The service account of the namespace, or the removal of an earlier pod, may take a moment.
-        if error.status in (403, 409):
-            return str(error.body)
-        raise ClusterError(f"the cluster did not admit a pod: {error}") from error
-    return ""
-
-
-def _completed(core: client.CoreV1Api) -> str:
-    """Raises ClusterError for the first of STEPS that failed."""
-    status = core.read_namespaced_pod(POD, NAMESPACE).status
-    found = {entry.name: entry.state for entry in status.container_statuses or []}
-    for name, step in STEPS.items():
-        ended = found[name].terminated if name in found else None
-        if ended and ended.exit_code != 0:
-            raise ClusterError(f"the cluster did not {step}: {ended.message or ended.reason}")
-    if status.phase == "Succeeded":
-        return ""
-    waiting = [f"{name}: {state.waiting.reason} {state.waiting.message or ''}" for name, state in found.items() if state.waiting]
-    return "; ".join(waiting) or f"its phase is {status.phase}"
-
-
-def _delete(core: client.CoreV1Api) -> None:
-    try:
-        core.delete_namespaced_pod(POD, NAMESPACE, grace_period_seconds=0)
-    except client.ApiException as error:
-        if error.status != 404:
-            raise ClusterError(f"the pod {NAMESPACE}/{POD} cannot be removed: {error}") from error
 
 
 def _pod(image: str, arguments: dict[str, list[str]]) -> dict[str, Any]:

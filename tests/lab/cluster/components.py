@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.node.layout import Layout
+
 from . import certificates
 from .endpoints import Endpoints
 from .kubeconfigs import write_kubeconfig
-from ..node.layout import Layout
 
 # Not needed for what is tested here; each costs memory, watches and start-up time.
 CONTROLLERS_OFF = (

@@ -47,9 +47,9 @@ class _Handle:
 
 def _why_no_pods(kubeconfig: Path) -> str:
     with api.connect(kubeconfig, direct=False) as connection:
-        nodes = client.CoreV1Api(connection).list_node(_request_timeout=10).items
+        nodes = api.plain(connection, client.CoreV1Api(connection).list_node(_request_timeout=10))["items"]
     for node in nodes:
-        for condition in node.status.conditions or []:
-            if condition.type == "Ready" and condition.status == "True" and not node.spec.unschedulable:
-                return ""
+        conditions = {entry["type"]: entry["status"] for entry in node["status"].get("conditions", [])}
+        if conditions.get("Ready") == "True" and not node["spec"].get("unschedulable"):
+            return ""
     return f"none of its {len(nodes)} nodes is ready"

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..node.layout import COMMANDS, INSIDE, Layout
+from lab.node.layout import COMMANDS, INSIDE, Layout
+
 from . import api, cgroups, check, components, endpoints, folders, link, nodeparts, packages, runtime, subnets
 from . import state as states
 from .endpoints import Endpoints
@@ -42,9 +43,7 @@ class Launch:
         self.say = say
         self.ingredients = ingredients
         self.layout = Layout(states.folder_of(name))
-        self.state = State(
-            name, "local", states.STARTING, why_no_pods=ingredients.why_no_pods, leashed=leashed
-        )
+        self.state = State(name, "local", states.STARTING, why_no_pods=ingredients.why_no_pods, leashed=leashed)
         self.leash = -1
 
     def run(self) -> None:
@@ -174,5 +173,3 @@ class Launch:
 
     def _check_pods(self, addresses: Addresses) -> None:
         check.pods(self.layout.kubeconfig, self.ingredients.image, addresses.host, direct=True)
-
-

@@ -6,7 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..node.layout import Layout
+from lab.node.layout import Layout
+
 from . import cgroups, check, folders, image, kubernetes, link, packages, runtime
 from . import state as states
 from .launch import Ingredients, Launch

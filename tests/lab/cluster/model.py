@@ -4,6 +4,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
+
+from .kubeconfigs import server_of
 
 
 class ClusterError(Exception):
@@ -55,7 +58,8 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """The process environment for kubectl and other clients: this kubeconfig, and no proxy on the way to it."""
         environment = dict(os.environ, KUBECONFIG=str(self.kubeconfig))
-        for name in ("NO_PROXY", "no_proxy"):
+        host = urlsplit(server_of(self.kubeconfig)).hostname or ""
+        for name in ("NO_PROXY", "no_proxy") if self.provider != "existing" else ():
             known = [part for part in environment.get(name, "").split(",") if part]
-            environment[name] = ",".join([*known, "127.0.0.1", "localhost", "198.18.0.0/15"])
+            environment[name] = ",".join([*known, host])
         return environment

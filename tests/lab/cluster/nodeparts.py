@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.node.layout import Layout
+
 from .components import Process
-from ..node.layout import Layout
 from .subnets import Addresses
 
 SOCKET = Path("/run/containerd/containerd.sock")

@@ -78,7 +78,7 @@ def _install(names: list[str]) -> None:
     install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *names]
     # Maintainer scripts start services only where they see systemd: there its folder is hidden from them, in a mount
     # namespace that ends with the command.
-    hide = f"mount -t tmpfs tmpfs {SYSTEMD} && exec \"$@\""
+    hide = f'mount -t tmpfs tmpfs {SYSTEMD} && exec "$@"'
     if SYSTEMD.is_dir():
         install = ["unshare", "--mount", "sh", "-c", hide, "sh", *install]
     done = _run(install, environment)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..node.layout import Layout
+from lab.node.layout import Layout
+
 from . import folders
 from .model import ClusterError
 from .processes import Identity
