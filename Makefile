@@ -4,7 +4,10 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11)
-LAB := PYTHONPATH=tests .venv/bin/python
+BIN := .venv/bin
+LAB := PYTHONPATH=tests $(BIN)/python
+# More for pytest, such as PYTEST="-k standby -x".
+PYTEST ?=
 
 .PHONY: help
 help: ## list the targets
@@ -20,3 +23,51 @@ venv: ## make .venv with the pinned packages and .venv/bin/partwarden
 	echo "venv: no Python of at least 3.11 among:" $(PYTHONS) >&2; \
 	echo "venv: install one, or name it: make venv PYTHON=/path/to/python3.12" >&2; \
 	exit 1
+
+.PHONY: demo
+demo: venv ## a cluster, a database, a policy applied: see it work
+	@$(LAB) -m lab.demo up
+
+.PHONY: demo-down
+demo-down: venv ## end the demo and remove all of it
+	@$(LAB) -m lab.demo down
+
+.PHONY: test
+test: lint ## everything, on real parts
+	$(BIN)/pytest $(PYTEST)
+
+.PHONY: lint
+lint: venv ## style, types, layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: test-unit
+test-unit: venv ## values only: milliseconds
+	$(BIN)/pytest tests/unit $(PYTEST)
+
+.PHONY: test-postgres
+test-postgres: venv ## real servers, PostgreSQL 14 to 18; PG_MAJORS=15,18 narrows
+	$(BIN)/pytest tests/postgres $(PYTEST)
+
+.PHONY: test-cluster
+test-cluster: venv ## a real API server
+	$(BIN)/pytest tests/cluster $(PYTEST)
+
+.PHONY: test-e2e
+test-e2e: venv ## real pods
+	$(BIN)/pytest tests/e2e $(PYTEST)
+
+.PHONY: bench
+bench: venv ## measure, and print a table
+	@$(LAB) -m lab.bench
+
+.PHONY: lock
+lock: venv ## pin the newest fitting versions of all packages in requirements/
+	@$(BIN)/python requirements/lock.py
+
+.PHONY: clean
+clean: ## remove .venv and what tools have cached in the checkout; ~/.cache/partwarden stays
+	rm -rf .venv .venv.lock build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find operator tests requirements -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -26,7 +27,7 @@ PATIENCE = 60.0
 """Seconds that a server is given to become ready, or to stop."""
 
 POLL = 0.05
-STOP = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+STOP = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT, "kill": signal.SIGKILL}
 PORT_TRIES = 5
 
 
@@ -146,16 +147,24 @@ class Server:
         return Database(self, name)
 
     def stop(self, mode: str = "fast") -> None:
-        """Stops it and waits: "smart", "fast" or "immediate" as pg_ctl has them. One that does not run stays stopped.
+        """Stops it and waits: "smart", "fast" or "immediate" as pg_ctl has them, or "kill", as a crash would.
 
-        Raises LabError when it is still there after PATIENCE seconds.
+        One that does not run stays stopped. Raises LabError when it is still there after PATIENCE seconds.
         """
+        family = self._family()
         self._process.signal(STOP[mode])
         deadline = time.monotonic() + PATIENCE
-        while self.running:
+        # After "kill" the sessions end a moment later than the postmaster, and keep the next one from starting.
+        while self.running or any(process.is_running() for process in family):
             if time.monotonic() > deadline:
                 raise LabError(f"PostgreSQL in {self.folder} does not stop; its log is {self.log}")
             time.sleep(POLL)
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.pid).children() if self.pid else []
+        except psutil.NoSuchProcess:
+            return []
 
     def start_again(self, options: Mapping[str, str] | None = None) -> None:
         """Starts it after `stop`, at the same port, with `options` added to those it had. Raises LabError."""

@@ -1,0 +1,163 @@
+"""Fixtures of all layers: real servers, databases and clusters, and the report of what a run stood on."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from _pytest.capture import CaptureManager
+
+from lab import cluster as clusters
+from lab import report
+from lab.cluster import Cluster
+from lab.kubectl import Kubectl
+from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, NotPublishedError, Server
+
+Aloud = Callable[[], AbstractContextManager[None]]
+
+NARROWED = "PG_MAJORS"
+EVERY_MAJOR = Path(__file__).parent / "postgres"
+"""Tests in this folder run on every supported major, all others on the newest."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the report, and refuses a narrowed run in CI."""
+    config.pluginmanager.register(report.Reporting())
+    if os.environ.get(NARROWED):
+        if report.IN_CI:
+            raise pytest.UsageError(f"{NARROWED} narrows the run, and CI=true: unset it")
+        report.note(f"PostgreSQL majors: {', '.join(map(str, majors()))}, narrowed by {NARROWED}")
+
+
+def majors() -> tuple[int, ...]:
+    """The PostgreSQL majors to test on, oldest first."""
+    words = [word.strip() for word in os.environ.get(NARROWED, "").split(",") if word.strip()]
+    known = {str(major): major for major in MAJORS}
+    if unknown := [word for word in words if word not in known]:
+        raise pytest.UsageError(f"{NARROWED}: {', '.join(unknown)} is none of {', '.join(known)}")
+    return tuple(sorted(known[word] for word in words)) or MAJORS
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that asks for `server`, or for a `database`, on every major of its layer."""
+    if "server" in metafunc.fixturenames:
+        everywhere = metafunc.definition.path.is_relative_to(EVERY_MAJOR)
+        chosen = majors() if everywhere else majors()[-1:]
+        metafunc.parametrize("server", chosen, indirect=True, scope="session", ids=[f"pg{major}" for major in chosen])
+
+
+@pytest.fixture(scope="session")
+def aloud(pytestconfig: pytest.Config) -> Aloud:
+    """A context manager in which what is printed is seen at once, for long steps."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    assert isinstance(capture, CaptureManager)
+    return capture.global_and_fixture_disabled
+
+
+@pytest.fixture(scope="session")
+def shared_server(aloud: Aloud) -> Iterator[Callable[[int], Server]]:
+    """The server of a major that all tests share, started when first asked for."""
+    running: dict[int, Server] = {}
+
+    def get(major: int) -> Server:
+        if major not in running:
+            running[major] = Server.start(_binaries(major, aloud))
+            report.used("PostgreSQL", running[major].version)
+        return running[major]
+
+    yield get
+    for server in running.values():
+        server.remove()
+
+
+def _binaries(major: int, aloud: Aloud) -> Binaries:
+    try:
+        with aloud():
+            return Binaries.of(major)
+    except NotPublishedError as error:
+        report.could_not_run(str(error))
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, shared_server: Callable[[int], Server]) -> Server:
+    """A shared server: of every major in tests/postgres, else of the newest. Leave it as it was; never stop it."""
+    return shared_server(request.param)
+
+
+@pytest.fixture(scope="session")
+def pg(shared_server: Callable[[int], Server]) -> Server:
+    """The shared server of the newest major, in every layer."""
+    return shared_server(majors()[-1])
+
+
+@pytest.fixture(scope="session")
+def old_server(shared_server: Callable[[int], Server]) -> Server:
+    """A shared server of a major that is too old for Partwarden."""
+    return shared_server(UNSUPPORTED)
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    """A new database on `server`, dropped afterwards."""
+    with server.new_database() as made:
+        yield made
+
+
+@pytest.fixture
+def pg_database(pg: Server) -> Iterator[Database]:
+    """A new database on `pg`, dropped afterwards."""
+    with pg.new_database() as made:
+        yield made
+
+
+@pytest.fixture
+def new_server(aloud: Aloud) -> Iterator[Callable[..., Server]]:
+    """Starts servers of the test's own, which it may stop: new_server(major, **what Server.start takes)."""
+    made: list[Server] = []
+
+    def start(major: int | None = None, **options: object) -> Server:
+        server = Server.start(_binaries(major or majors()[-1], aloud), **options)  # type: ignore[arg-type]
+        made.append(server)
+        report.used("PostgreSQL", server.version)
+        return server
+
+    yield start
+    for server in reversed(made):
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def cluster(aloud: Aloud) -> Iterator[Cluster]:
+    """A cluster of this run's own, or the existing one that the user named with CLUSTER; it may run no pods."""
+    with aloud():
+        started = clusters.start(f"test-{os.getpid()}", clusters.Reporter(), leashed=True)
+    pods = "" if started.runs_pods else ", no pods"
+    report.used("Kubernetes", f"{started.version} ({started.provider}{pods})")
+    yield started
+    with aloud():
+        started.stop()
+
+
+@pytest.fixture(scope="session")
+def pods(cluster: Cluster) -> Cluster:
+    """The cluster, when it runs pods."""
+    if not cluster.runs_pods:
+        report.could_not_run(f"pods: {cluster.why_no_pods}")
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def kubectl(cluster: Cluster) -> Kubectl:
+    """kubectl for the cluster."""
+    return Kubectl.of(cluster)
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl) -> Iterator[str]:
+    """A new namespace, deleted afterwards with all that is in it."""
+    name = f"test-{secrets.token_hex(4)}"
+    kubectl("create", "namespace", name)
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
