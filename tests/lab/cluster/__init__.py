@@ -26,21 +26,21 @@ def start(name: str, say: Reporter, leashed: bool = False) -> Cluster:
     wanted = choice.wanted(os.environ)
     if wanted == choice.EXISTING:
         return existing.start(name, say)
-    local.sweep()
+    _sweep()
     if not leashed and (running := attach(name)) and wanted in ("", running.provider):
         say.say(f"cluster {name} runs already ({running.provider}, {running.version})")
         return running
     stop(name)
-    if wanted != choice.LOCAL:
-        why_not = kind.why_not()
-        if not why_not:
-            try:
-                return kind.start(name, say)
-            except kind.NoImageError as error:
-                why_not = str(error)
+    if wanted == choice.LOCAL:
+        return local.start(name, say, leashed)
+    try:
+        if why_not := kind.why_not(say):
+            raise ClusterError(why_not)
+        return kind.start(name, say, leashed)
+    except ClusterError as error:
         if wanted == choice.KIND:
-            raise ClusterError(f"CLUSTER=kind, but {why_not}")
-        say.say(f"no kind cluster: {why_not}; using a local one")
+            raise ClusterError(f"CLUSTER=kind cannot be done: {error}") from error
+        say.say(f"no kind cluster, a local one instead: {error}")
     return local.start(name, say, leashed)
 
 
@@ -65,3 +65,11 @@ def stop(name: str) -> None:
         kind.stop(name)
     else:
         local.stop(name)
+
+
+def _sweep() -> None:
+    """Remove what is left of leashed clusters whose starter was killed. Raises ClusterError when something stays."""
+    for state in states.every():
+        dead = not (state.supervisor and state.supervisor.alive())
+        if state.leashed and dead and state.phase != states.FAILED:
+            stop(state.name)

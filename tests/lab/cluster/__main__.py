@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("command", choices=("start", "stop", "status", "load"))
     parser.add_argument("archives", nargs="*", type=Path, help="load: docker-archive tar files")
     parser.add_argument("--name", default="demo")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     try:
         return _run(asked.command, asked.name, asked.archives)
     except ClusterError as error:

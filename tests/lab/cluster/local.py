@@ -73,14 +73,6 @@ def stop(name: str) -> None:
             folder.rmdir()
 
 
-def sweep() -> None:
-    """Remove what is left of leashed clusters whose starter was killed. Raises ClusterError when something stays."""
-    for state in states.every():
-        dead = not (state.supervisor and state.supervisor.alive())
-        if state.provider == "local" and state.leashed and dead and state.phase != states.FAILED:
-            stop(state.name)
-
-
 class _Handle:
     def __init__(self, state: State) -> None:
         self._state = state
