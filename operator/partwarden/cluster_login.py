@@ -1,0 +1,64 @@
+"""How to reach the Kubernetes API, and as whom: found once, for every client in this program."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import kubernetes.client
+import kubernetes.config
+from kubernetes.config.config_exception import ConfigException
+
+from .settings import Settings, StartupError
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to reach the API server and as whom; files by their paths."""
+
+    server: str
+    ca_path: str | None
+    insecure: bool
+    certificate_path: str | None
+    private_key_path: str | None
+    username: str | None
+    password: str | None
+    scheme: str | None
+    token: str | None
+    proxy: str | None
+
+
+def configure(settings: Settings) -> kubernetes.client.Configuration:
+    """``--kubeconfig``, else the pod's service account, else ``KUBECONFIG``. Raises `StartupError` when there is none."""
+    configuration = kubernetes.client.Configuration()
+    try:
+        if settings.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            kubernetes.config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            path = str(settings.kubeconfig) if settings.kubeconfig else None
+            kubernetes.config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError) as error:
+        raise StartupError(
+            f"no way to the Kubernetes API: {error}; give --kubeconfig or KUBECONFIG, or run in a pod that has a "
+            "service account"
+        ) from None
+    return configuration
+
+
+def credentials(found: kubernetes.client.Configuration) -> Credentials:
+    """What another client needs to do the same; the token as it is now."""
+    # Asking for the token is what renews one that expires.
+    header = found.get_api_key_with_prefix("BearerToken", "authorization") or ""
+    scheme, _, token = header.rpartition(" ")
+    return Credentials(
+        server=found.host,
+        ca_path=found.ssl_ca_cert,
+        insecure=not found.verify_ssl,
+        certificate_path=found.cert_file,
+        private_key_path=found.key_file,
+        username=found.username or None,
+        password=found.password or None,
+        scheme=scheme.capitalize() or None,
+        token=token or None,
+        proxy=found.proxy,
+    )

@@ -1,0 +1,75 @@
+"""How the operator runs: ``PARTWARDEN_*`` in its environment, read once, as one frozen value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+PREFIX = "PARTWARDEN_"
+
+
+class StartupError(Exception):
+    """The operator cannot run as it is set up. The message is one line that says what to change."""
+
+
+def _names(value: object) -> object:
+    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """The operator's settings. Each field but ``kubeconfig`` is read from ``PARTWARDEN_`` and its name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    namespaces: Annotated[tuple[Namespace, ...], BeforeValidator(_names)] = Field(
+        (), description="Namespaces to serve, separated by commas; every namespace when empty."
+    )
+    workers: int = Field(8, ge=1, le=64, description="How many policies are worked on at the same time.")
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
+        "text", description="text, or json: one object a line."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="debug, info, warning or error."
+    )
+    connect_timeout: int = Field(5, ge=2, le=60, description="Seconds to wait for a database to answer.")
+    lock_patience: Seconds = Field(
+        10.0, description="Seconds in which a lock must be had before the rest waits for the next attempt."
+    )
+    relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
+    kubeconfig: Path | None = Field(
+        None, description="From the command line. Without it: the pod's service account, else KUBECONFIG."
+    )
+
+
+def load(environment: Mapping[str, str], kubeconfig: Path | None = None) -> Settings:
+    """The settings in ``environment``; other variables than ``PARTWARDEN_*`` are ignored.
+
+    Raises `StartupError` on a value that is wrong, and on a variable of that prefix that means nothing.
+    """
+    known = {PREFIX + field.upper(): field for field in Settings.model_fields if field != "kubeconfig"}
+    given = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+    if unknown := sorted(given.keys() - known.keys()):
+        raise StartupError(f"{unknown[0]} is not a setting; there are {', '.join(sorted(known))}")
+    if kubeconfig is not None and not kubeconfig.is_file():
+        raise StartupError(f"kubeconfig {kubeconfig} is not a file")
+    try:
+        return Settings.model_validate(
+            {known[name]: value for name, value in given.items()} | {"kubeconfig": kubeconfig}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        why = re.sub(r"^Input should be", "must be", first["msg"])
+        raise StartupError(f"{name}={environment.get(name, '')!r}: {why[0].lower()}{why[1:]}") from None

@@ -1,0 +1,113 @@
+"""The policies as the API server last showed them, in memory."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .workqueue import Key
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPolicy:
+    """What is needed of one PartitionPolicy. ``spec`` is as written, not yet validated."""
+
+    key: Key
+    uid: str
+    generation: int
+    version: int
+    created: str
+    """RFC 3339, UTC: sorts as text."""
+    spec: Mapping[str, Any]
+    status_json: bytes
+    """Compact: a status may hold 200 partitions, and there may be thousands of policies."""
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The status as last seen or written."""
+        found = json.loads(self.status_json)
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def age(self) -> tuple[str, Key]:
+        """Sorts the oldest first; made in the same second, by namespace and name."""
+        return self.created, self.key
+
+    def __str__(self) -> str:
+        return "/".join(self.key)
+
+
+def parse(body: Mapping[str, Any]) -> StoredPolicy:
+    """The policy in an object of the API server."""
+    meta = body["metadata"]
+    return StoredPolicy(
+        key=(meta["namespace"], meta["name"]),
+        uid=meta["uid"],
+        generation=meta.get("generation", 0),
+        version=int(meta["resourceVersion"]),
+        created=meta["creationTimestamp"],
+        spec=body.get("spec") or {},
+        status_json=_compact(body.get("status") or {}),
+    )
+
+
+def is_gone(body: Mapping[str, Any]) -> bool:
+    """Whether the object is being deleted and only waits for somebody's finalizer."""
+    return bool(body["metadata"].get("deletionTimestamp"))
+
+
+class Store:
+    """Policies by key, safe for threads. What is older than what is held is ignored, in whatever order it arrives."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._policies: dict[Key, StoredPolicy] = {}
+
+    def get(self, key: Key) -> StoredPolicy | None:
+        """The policy as last seen, None when there is none."""
+        with self._lock:
+            return self._policies.get(key)
+
+    def all(self) -> list[StoredPolicy]:
+        """Every policy, in no order."""
+        with self._lock:
+            return list(self._policies.values())
+
+    def put(self, policy: StoredPolicy) -> StoredPolicy | None:
+        """Hold the policy. Returns it when its spec is news: unknown so far, made anew, or of another generation."""
+        with self._lock:
+            held = self._policies.get(policy.key)
+            if held is not None and policy.version <= held.version:
+                return None
+            self._policies[policy.key] = policy
+            same = held is not None and (held.uid, held.generation) == (policy.uid, policy.generation)
+            return None if same else policy
+
+    def wrote(self, policy: StoredPolicy, status: Mapping[str, Any], version: int) -> None:
+        """The status of the policy was written and is held by the API server as ``version``."""
+        with self._lock:
+            held = self._policies.get(policy.key)
+            if held is not None and held.uid == policy.uid and held.version < version:
+                self._policies[policy.key] = replace(held, status_json=_compact(status), version=version)
+
+    def remove(self, key: Key, uid: str | None = None) -> bool:
+        """Forget the policy, if it is the one with ``uid`` or None is given. Returns whether it was held."""
+        with self._lock:
+            held = self._policies.get(key)
+            if held is None or uid not in (None, held.uid):
+                return False
+            del self._policies[key]
+            return True
+
+
+def vanished(before: Iterable[StoredPolicy], listed: Iterable[StoredPolicy]) -> list[StoredPolicy]:
+    """Those held before a list was asked for that the list does not show: their deletion was missed."""
+    uids = {each.uid for each in listed}
+    return [each for each in before if each.uid not in uids]
+
+
+def _compact(status: Mapping[str, Any]) -> bytes:
+    return json.dumps(status, separators=(",", ":"), ensure_ascii=False).encode()

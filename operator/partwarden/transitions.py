@@ -1,0 +1,69 @@
+"""Which Events a change of status is worth: transitions only, so that a lasting failure is told once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .conditions import PLAN_PENDING
+from .plan import Outcome
+from .status import ConditionStatus, ConditionType
+
+MAX_NAMES = 10
+MAX_NOTE = 1000
+"""Characters of an Event's message; the API server refuses more than 1,024 bytes in a note."""
+
+
+class EventType(StrEnum):
+    """Kubernetes knows these two."""
+
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One Event to be recorded on the policy."""
+
+    type: EventType
+    reason: str
+    message: str
+
+
+def created(outcomes: Sequence[Outcome]) -> list[Notice]:
+    """One notice for all the partitions that were created in one go."""
+    names = [each.action.name for each in outcomes if each.error is None]
+    if not names:
+        return []
+    listed = ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
+    what = "partition" if len(names) == 1 else f"{len(names)} partitions:"
+    return [Notice(EventType.NORMAL, "PartitionCreated", _short(f"created {what} {listed}"))]
+
+
+def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    """Ready turned False, names another reason for it, or turned True again."""
+    before, after = _ready(previous), _ready(status)
+    if after is None:
+        return []
+    was = before.get("status") if before else None
+    if after["status"] == ConditionStatus.TRUE and was == ConditionStatus.FALSE:
+        return [Notice(EventType.NORMAL, "Healthy", _short(after["message"]))]
+    if after["status"] != ConditionStatus.FALSE:
+        return []
+    if was == ConditionStatus.FALSE and before and before.get("reason") == after["reason"]:
+        return []
+    kind = EventType.NORMAL if after["reason"] == PLAN_PENDING else EventType.WARNING
+    return [Notice(kind, after["reason"], _short(after["message"]))]
+
+
+def _ready(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    found = [each for each in status.get("conditions") or [] if each.get("type") == ConditionType.READY]
+    return found[0] if found else None
+
+
+def _short(message: str) -> str:
+    # The limit is in bytes: cut there, and drop a character that the cut halved.
+    data = message.encode()
+    return message if len(data) <= MAX_NOTE else data[: MAX_NOTE - 3].decode(errors="ignore") + "…"
