@@ -17,7 +17,7 @@ help: ## list the targets
 venv: ## make .venv with the pinned packages and .venv/bin/partwarden
 	@for python in $(PYTHONS); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
-	    exec "$$python" -I requirements/venv.py; \
+	    exec "$$python" -I requirements/venv.py $(if $(PYTHON),--this-python); \
 	  fi; \
 	done; \
 	echo "venv: no Python of at least 3.11 among:" $(PYTHONS) >&2; \

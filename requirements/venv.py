@@ -2,6 +2,7 @@
 
 `make venv` runs this file with a Python of at least 3.11 and nothing but the standard library. A finished environment
 carries a stamp; one that was interrupted, copied from elsewhere or is out of date has none that fits, and is made anew.
+It keeps the Python that it was made with, unless --this-python is given.
 """
 
 from __future__ import annotations
@@ -30,15 +31,21 @@ PROGRESS_SECONDS = 10.0
 
 def main() -> None:
     """Makes the environment unless a finished one is there; exits 1 with a message on failure."""
+    before = found_stamp().get("python", BASE_PYTHON)
+    if "--this-python" not in sys.argv and before != BASE_PYTHON:
+        # Whoever named a Python once means the same one later on.
+        os.execv(before, [before, "-I", __file__, "--this-python"])  # noqa: S606
     with (ROOT / ".venv.lock").open("w") as lock:
+        # pip inherits the lock: should this process be killed alone, the next one waits until pip has gone, too.
+        os.set_inheritable(lock.fileno(), True)
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted, found = wanted_stamp(), found_stamp()
         if found == wanted:
             return
         started = time.monotonic()
-        if found.get("packages") != wanted["packages"]:
+        if {**found, "project": ""} != {**wanted, "project": ""}:
             make_environment()
-            STAMP.write_text(json.dumps({"packages": wanted["packages"]}))
+            STAMP.write_text(json.dumps({**wanted, "project": ""}))
         pip("partwarden", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
         STAMP.write_text(json.dumps(wanted))
         say(f"{VENV} is ready ({time.monotonic() - started:.0f} s)")
@@ -46,10 +53,9 @@ def main() -> None:
 
 def wanted_stamp() -> dict[str, str]:
     """What a finished environment says of itself: where it is, on which Python, and from which pinned files."""
-    python = f"{BASE_PYTHON} {sys.version}"
     packages = hashlib.sha256(PINNED.read_bytes()).hexdigest()
     project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    return {"packages": f"{VENV} {python} {packages}", "project": project}
+    return {"folder": str(VENV), "python": BASE_PYTHON, "packages": packages, "project": project}
 
 
 def found_stamp() -> dict[str, str]:
@@ -75,7 +81,8 @@ def make_environment() -> None:
 
 def need_ensurepip() -> None:
     """Debian and Ubuntu put ensurepip in a package of its own: installs that one as root, else says how to."""
-    if importlib.util.find_spec("ensurepip") is not None:
+    found = importlib.util.find_spec("ensurepip")
+    if found and found.origin:
         return
     package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
     command = f"apt-get update && apt-get install -y --no-install-recommends {package}"
@@ -99,8 +106,12 @@ def pip(what: str, *arguments: str) -> None:
     hidden = {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     collected, said = 0, time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    with log_path.open("a") as log, process:
+    with (
+        log_path.open("a") as log,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, close_fds=False
+        ) as process,
+    ):
         for line in process.stdout or ():
             log.write(line)
             collected += line.startswith("Collecting ")
