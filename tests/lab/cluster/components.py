@@ -143,6 +143,8 @@ def _controller_manager(commands: Path, at: Layout) -> Process:
         "root-ca-file": at.keys / "kubernetes-ca.crt",
         "service-account-private-key-file": at.keys / "service-accounts.key",
         "use-service-account-credentials": "true",
+        # A claim that is seen before its volume is bound by the next round only; the default is 15 s.
+        "pvclaimbinder-sync-period": "2s",
         # The default is a folder of the host's, which would be made.
         "flex-volume-plugin-dir": at.data / "volume-plugins",
     }

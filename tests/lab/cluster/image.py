@@ -65,7 +65,9 @@ def names_in(archive: Path) -> list[str]:
             manifest: list[dict[str, Any]] = json.load(member) if member else []
             names = [name for image in manifest for name in image.get("RepoTags") or []]
     except (OSError, tarfile.TarError, KeyError, ValueError, AttributeError) as error:
-        raise ClusterError(f"{archive} is not a docker-archive tar (`docker save` writes one): {error}") from error
+        raise ClusterError(
+            f"{archive} is not a docker-archive tar (`docker save` writes one): {str(error).splitlines()[0]}"
+        ) from error
     if not names:
         raise ClusterError(f"{archive} holds no image with a name; tag it before saving it")
     return names
