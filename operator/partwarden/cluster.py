@@ -1,7 +1,8 @@
 """The Kubernetes API as the operator uses it: policies, their status, Secrets, Events, its own rights.
 
-Beside `partwarden.cluster_login` the only importer of the official client. One `Cluster` may be used by many threads. Every call has a time
-limit and is repeated where it could not be sent; what fails still is raised as an error of `partwarden.errors`.
+Beside `partwarden.cluster_login` the only importer of the official client. One `Cluster` may be used by many threads.
+Every call has a time limit and is repeated where it could not be sent; what still fails is raised as an error of
+`partwarden.errors`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Credentials:
 
 
 def configure(settings: Settings) -> kubernetes.client.Configuration:
-    """``--kubeconfig``, else the pod's service account, else ``KUBECONFIG``. Raises `StartupError` when there is none."""
+    """``--kubeconfig``, else the pod's service account, else ``KUBECONFIG``. Raises `StartupError`."""
     configuration = kubernetes.client.Configuration()
     try:
         if settings.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:

@@ -36,6 +36,23 @@ class StoredPolicy:
         """Sorts the oldest first; made in the same second, by namespace and name."""
         return self.created, self.key
 
+    @property
+    def edition(self) -> tuple[str, int]:
+        """Changes when the policy is edited or made anew."""
+        return self.uid, self.generation
+
+    @property
+    def suspended(self) -> bool:
+        """Whether its spec says so."""
+        return self.spec.get("suspend") is True
+
+    @property
+    def table(self) -> str | None:
+        """The table that its spec names, with the schema; None where the spec is too wrong to say."""
+        table = self.spec.get("table")
+        name = table.get("name") if isinstance(table, Mapping) else None
+        return f"{table.get('schema', 'public')}.{name}" if isinstance(table, Mapping) and name else None
+
     def __str__(self) -> str:
         return "/".join(self.key)
 
@@ -83,7 +100,7 @@ class Store:
             if held is not None and policy.version <= held.version:
                 return None
             self._policies[policy.key] = policy
-            same = held is not None and (held.uid, held.generation) == (policy.uid, policy.generation)
+            same = held is not None and held.edition == policy.edition
             return None if same else policy
 
     def wrote(self, policy: StoredPolicy, status: Mapping[str, Any], version: int) -> None:

@@ -1,4 +1,4 @@
-"""When each policy is worked on next: a queue of keys with due times, and how long to wait after a failure.
+"""When each policy is worked on next: a queue of keys with due times.
 
 A key is in the queue at most once, and with one worker at most. What arrives while it is worked on makes it due again
 afterwards. `Schedule` is pure: times are arguments, seconds of any clock that never goes back. `WorkQueue` puts
@@ -8,7 +8,6 @@ threads around it.
 from __future__ import annotations
 
 import heapq
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -120,20 +119,3 @@ class WorkQueue:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-
-class Backoff:
-    """Growing pauses between failed attempts: ``first`` seconds, then twice as long each time, up to a limit."""
-
-    def __init__(self, first: float, random_: Callable[[], float] = random.random) -> None:
-        self._first = first
-        self._random = random_
-
-    def pause(self, failures: int, limit: float) -> float:
-        """Seconds to wait after so many failures in a row (1 is the first), within a tenth of ``limit`` at most."""
-        return spread(min(limit, self._first * 2.0 ** min(failures - 1, 30)), self._random)
-
-
-def spread(seconds: float, random_: Callable[[], float] = random.random) -> float:
-    """The same within a tenth, so that what failed or began together does not come again together."""
-    return seconds * (0.9 + 0.2 * random_())

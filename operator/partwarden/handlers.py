@@ -1,0 +1,180 @@
+"""The operator: kopf watches, the work queue decides when, threads do the work.
+
+The only module that imports kopf. Only its plain watch events are used: it writes nothing to any object, neither
+finalizers nor annotations, and posts no Events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+
+from . import __version__, logs
+from .claims import Claims
+from .cluster import Cluster, Right
+from .errors import ClusterUnavailable
+from .intake import Intake
+from .policy import GROUP, PLURAL, VERSION
+from .reconcile import Reconciler
+from .settings import Settings, StartupError
+from .store import Store
+from .workers import Every, Workers
+from .workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+FINISH, CANCEL = 4.0, 2.0
+"""Seconds that running work is given after SIGTERM: to finish by itself, then to be cancelled."""
+PATIENCE = (1, 2, 5) + (10,) * 1000
+"""Seconds between kopf's attempts while the API server does not answer: hours of them, then the process ends."""
+
+RIGHTS = (
+    ("list", PLURAL, GROUP),
+    ("watch", PLURAL, GROUP),
+    ("patch", f"{PLURAL}/status", GROUP),
+    ("get", "secrets", ""),
+    ("create", "events", ""),
+)
+
+
+class Operator:
+    """Everything that runs, wired."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._cluster = Cluster(settings)
+        self._store, self._queue = Store(), WorkQueue()
+        claims = Claims(self._queue.wake)
+        self._intake = Intake(self._store, claims, self._queue)
+        self._reconciler = Reconciler(
+            self._cluster, self._store, claims, self._queue, settings, lambda: datetime.now(UTC)
+        )
+        self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
+        self._lister = Every(settings.relist, self._list_again)
+
+    def check(self) -> None:
+        """Raises `StartupError` when the resource is not installed or a right is missing."""
+        try:
+            if not self._cluster.serves_policies():
+                raise StartupError(
+                    f"the cluster does not serve {PLURAL} of {GROUP}/{VERSION}: install the CustomResourceDefinition "
+                    "with `partwarden crds | kubectl apply --server-side -f -`"
+                )
+            wanted = [Right(*right, each) for each in self._settings.namespaces or (None,) for right in RIGHTS]
+            missing = [str(right) for right in wanted if not self._cluster.may(right)]
+        except ClusterUnavailable as error:
+            raise StartupError(str(error)) from None
+        if missing:
+            raise StartupError(
+                f"the operator's identity may not {'; '.join(missing)}: bind it to the roles in examples/rbac.yaml"
+            )
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises what ended it otherwise."""
+        self._list()
+        self._workers.start()
+        self._lister.start()
+        try:
+            asyncio.run(self._watch())
+        finally:
+            self._stop()
+            if not self._workers.wait(FINISH):
+                log.info("cancelling what still runs")
+                self._reconciler.cancel()
+                self._workers.wait(CANCEL)
+
+    async def _watch(self) -> None:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(self._login)
+        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._on_event)
+        stopped = asyncio.Event()
+        namespaces = self._settings.namespaces
+        scope: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
+        tasks = await kopf.spawn_tasks(
+            registry=registry, settings=_kopf_settings(), standalone=True, stop_flag=stopped, **scope
+        )
+        loop = asyncio.get_running_loop()
+
+        def stop(number: signal.Signals) -> None:
+            log.info("%s: finishing what runs", number.name)
+            self._stop()
+            stopped.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number)
+        await kopf.run_tasks(tasks)
+
+    async def _on_event(self, event: Any, **_: object) -> None:
+        if event["type"] == "DELETED":
+            self._intake.deleted(event["object"])
+        else:
+            self._intake.seen(event["object"])
+
+    async def _login(self, **_: object) -> kopf.ConnectionInfo:
+        found = self._cluster.credentials()
+        return kopf.ConnectionInfo(
+            server=found.server,
+            ca_path=found.ca_path,
+            insecure=found.insecure,
+            certificate_path=found.certificate_path,
+            private_key_path=found.private_key_path,
+            username=found.username,
+            password=found.password,
+            scheme=found.scheme,
+            token=found.token,
+            proxy_url=found.proxy,
+        )
+
+    def _list(self) -> None:
+        before = self._store.all()
+        bodies = [
+            body for namespace in self._settings.namespaces or (None,) for body in self._cluster.policies(namespace)
+        ]
+        self._intake.listed(before, bodies)
+
+    def _list_again(self) -> None:
+        try:
+            self._list()
+        except ClusterUnavailable as error:
+            log.warning("%s", error)
+
+    def _stop(self) -> None:
+        self._reconciler.stop()
+        self._queue.close()
+        self._lister.stop()
+
+
+def run(settings: Settings) -> int:
+    """Run the operator until it is told to stop. Returns the exit code: 0 after SIGTERM or SIGINT, else 1."""
+    logs.configure(settings)
+    try:
+        operator = Operator(settings)
+        operator.check()
+        where = f"namespaces {', '.join(settings.namespaces)}" if settings.namespaces else "all namespaces"
+        log.info("partwarden %s serves %s with %d workers", __version__, where, settings.workers)
+        operator.run()
+    except (StartupError, ClusterUnavailable) as error:
+        log.error("%s", error)
+        return 1
+    log.info("stopped")
+    return 0
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    """Watches that notice a dead connection, and nothing written to any object."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.networking.request_timeout = 60
+    settings.networking.connect_timeout = 10
+    settings.networking.error_backoffs = PATIENCE
+    settings.queueing.exit_timeout = 0.5
+    return settings

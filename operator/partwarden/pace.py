@@ -1,0 +1,85 @@
+"""How long until a policy is looked at again: after a success, an outage, a user's mistake.
+
+Pauses after failures double and are reset by a success, by an edit, and when a failure is of the other kind.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from .errors import Outage, PartwardenError
+from .workqueue import Key
+
+OUTAGE_FIRST, OUTAGE_MOST = 1.0, 60.0
+MISTAKE_FIRST = 15.0
+SOONEST = 0.05
+"""Seconds. A boundary is never waited for by looking in a loop."""
+
+
+class Result(Enum):
+    """What one look came to, as far as the next one is concerned."""
+
+    FINE = auto()
+    OUTAGE = auto()
+    """Also an error that nobody foresaw, and work that is left although nothing failed."""
+    MISTAKE = auto()
+
+
+def result(errors: Sequence[PartwardenError], reconciling: bool) -> Result:
+    """An outage is tried again soon, also where a mistake is reported with it."""
+    if reconciling or any(isinstance(each, Outage) for each in errors):
+        return Result.OUTAGE
+    return Result.MISTAKE if errors else Result.FINE
+
+
+@dataclass(frozen=True, slots=True)
+class _Failures:
+    spec: object
+    result: Result
+    count: int
+
+
+class Pace:
+    """Counts failures in a row for each policy. Safe for threads."""
+
+    def __init__(self, random_: Callable[[], float] = random.random) -> None:
+        self._random = random_
+        self._lock = threading.Lock()
+        self._failures: dict[Key, _Failures] = {}
+
+    def after(self, key: Key, spec: object, found: Result, resync: float, boundary: float | None = None) -> float:
+        """Seconds until the next look.
+
+        ``spec`` identifies what was worked on: another one starts afresh. ``resync`` is the pause after a success and
+        the longest after a mistake; ``boundary`` says in how many seconds the calendar changes the plan.
+        """
+        with self._lock:
+            last = self._failures.pop(key, None)
+            count = last.count + 1 if last and (last.spec, last.result) == (spec, found) else 1
+            if found is not Result.FINE:
+                self._failures[key] = _Failures(spec, found, count)
+        pause = self._spread(_pause(found, count, resync))
+        return pause if boundary is None else min(pause, max(boundary, SOONEST))
+
+    def forget(self, key: Key) -> None:
+        """The policy is gone."""
+        with self._lock:
+            self._failures.pop(key, None)
+
+    def _spread(self, seconds: float) -> float:
+        """The same within a tenth, so that what failed or began together does not come again together."""
+        return seconds * (0.9 + 0.2 * self._random())
+
+
+def _pause(found: Result, count: int, resync: float) -> float:
+    doubled = 2.0 ** min(count - 1, 20)
+    match found:
+        case Result.OUTAGE:
+            return min(OUTAGE_FIRST * doubled, OUTAGE_MOST, resync)
+        case Result.MISTAKE:
+            return min(MISTAKE_FIRST * doubled, resync)
+    return resync

@@ -1,0 +1,223 @@
+"""One policy: look, decide, act, say so.
+
+Nothing is remembered between two looks that could not be seen again, but for when to look next.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from . import pace, transitions
+from .claims import Claims, TableIdentity
+from .cluster import Cluster
+from .conditions import Verdict, broken, failed, looked, make_status, suspended
+from .connection import ConnectionInfo, resolve
+from .engine import maintain, observe_and_plan
+from .errors import ClusterUnavailable, PartwardenError, PolicyConflict
+from .interval import load_zone
+from .plan import Outcome
+from .policy import Mode, PartitionPolicySpec
+from .session import session
+from .settings import Settings
+from .slots import Slots
+from .store import Store, StoredPolicy
+from .validation import parse_spec
+from .workqueue import Key, WorkQueue
+
+log = logging.getLogger(__name__)
+
+WAIT_FOR_ELDER = 0.2
+WAIT_FOR_SLOT = 5.0
+"""Seconds. Whoever gives a slot back wakes the next; this is for one that was woken and then had no need of it."""
+RESYNC = 600.0
+"""Seconds, where the spec is too wrong to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a policy came to. ``boundary``: in how many seconds the calendar changes the plan."""
+
+    verdict: Verdict
+    outcomes: tuple[Outcome, ...] = ()
+    boundary: float | None = None
+    resync: float = RESYNC
+
+
+class Reconciler:
+    """Works on policies, each with one thread at a time, as the work queue sees to."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        claims: Claims,
+        queue: WorkQueue,
+        settings: Settings,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._cluster, self._store, self._claims, self._queue = cluster, store, claims, queue
+        self._settings, self._clock = settings, clock
+        self._slots = Slots()
+        self._pace = pace.Pace()
+        self._looked_at: dict[Key, object] = {}
+        self._open: set[psycopg.Connection[Any]] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    def reconcile(self, key: Key) -> float | None:
+        """Look once, act, and write what came of it. Returns the seconds until the next look, None for never."""
+        policy = self._store.get(key)
+        if policy is None:
+            self._looked_at.pop(key, None)
+            self._pace.forget(key)
+            return None
+        if self._must_wait_for_elder(policy):
+            return WAIT_FOR_ELDER
+        look = self._look(policy)
+        if look is None:
+            return WAIT_FOR_SLOT
+        self._looked_at[key] = policy.edition
+        result = pace.result(look.verdict.errors, look.verdict.reconciling)
+        try:
+            if not self._say(policy, look):
+                return None
+        except ClusterUnavailable as error:
+            log.warning("%s", error, extra=_about(policy, error.reason))
+            result = pace.Result.OUTAGE
+        if policy.suspended and result is pace.Result.FINE:
+            return None
+        after = self._pace.after(key, policy.edition, result, look.resync, look.boundary)
+        self._log(policy, look, after)
+        return after
+
+    def stop(self) -> None:
+        """From now on, what fails is not told: it may fail because it was stopped."""
+        self._stopping = True
+
+    def cancel(self) -> None:
+        """Ask every database to end the statement that runs there."""
+        with self._lock:
+            running = list(self._open)
+        for connection in running:
+            try:
+                connection.cancel_safe(timeout=1.0)
+            except psycopg.Error as error:
+                log.debug("cancel: %s", error)
+
+    def _look(self, policy: StoredPolicy) -> Look | None:
+        """None when the database has no slot free just now."""
+        if policy.suspended:
+            self._claims.release(policy.key)
+            return Look(suspended())
+        resync, connected = RESYNC, False
+        try:
+            spec = parse_spec(policy.spec)
+            resync = spec.resync_period.total_seconds()
+            load_zone(spec.timezone)
+            info = self._connection(policy, spec)
+            if not self._slots.acquire(info.database_key, policy.key):
+                return None
+            try:
+                with session(info, connect_timeout=self._settings.connect_timeout) as connection:
+                    connected = True
+                    return self._work(policy, spec, connection)
+            finally:
+                if following := self._slots.release(info.database_key):
+                    self._queue.wake(following)
+        except PartwardenError as error:
+            return Look(failed(error, connected), resync=resync)
+        except Exception as error:
+            log.exception("%s", type(error).__name__, extra=_about(policy, "InternalError"))
+            return Look(broken(error), resync=resync)
+
+    def _connection(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> ConnectionInfo:
+        reference = spec.database.secret_ref
+        secret = self._cluster.secret(policy.key[0], reference.name) if reference else None
+        return resolve(spec.database, secret, reference.name if reference else None)
+
+    def _work(self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: psycopg.Connection[Any]) -> Look:
+        with self._lock:
+            self._open.add(connection)
+        try:
+            inventory, plan = observe_and_plan(connection, spec)
+            table = TableIdentity(inventory.server.identity, plan.parent.oid)
+            if winner := self._claims.claim(policy.key, table, policy.age):
+                raise PolicyConflict(
+                    f"table {plan.parent} belongs to the older policy {'/'.join(winner)}: delete one of the two, or "
+                    "let this one name another table"
+                )
+            outcomes: tuple[Outcome, ...] = ()
+            if plan.actions and spec.mode is Mode.APPLY and not plan.blocked and not self._stopping:
+                report = maintain(connection, spec, patience=self._settings.lock_patience)
+                inventory, plan, outcomes = report.inventory, report.after, report.outcomes
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+        return Look(
+            looked(spec, inventory, plan, outcomes),
+            outcomes,
+            boundary=(plan.next_boundary - inventory.now).total_seconds(),
+            resync=spec.resync_period.total_seconds(),
+        )
+
+    def _say(self, policy: StoredPolicy, look: Look) -> bool:
+        """Write the status if it differs, then record Events. Returns False when the policy is gone."""
+        now, notices = self._clock(), transitions.created(look.outcomes)
+        held = self._store.get(policy.key)
+        gone = held is None or held.uid != policy.uid
+        if held is not None and not gone and not (self._stopping and look.verdict.errors):
+            previous = held.status
+            status = make_status(look.verdict, previous, policy.generation, now, policy.table)
+            if status != previous:
+                version = self._cluster.write_status(policy, status)
+                gone = version is None
+                if version is not None:
+                    self._store.wrote(policy, status, version)
+                    notices += transitions.changed(previous, status)
+                    if not look.verdict.errors:
+                        ready = look.verdict.ready
+                        log.info("%s: %s", ready.reason, ready.message, extra=_about(policy, ready.reason))
+        for notice in notices:
+            try:
+                self._cluster.record(policy, notice, now)
+            except ClusterUnavailable as error:
+                log.warning("%s", error, extra=_about(policy, error.reason))
+        if gone and self._store.remove(policy.key, policy.uid):
+            self._claims.release(policy.key)
+        return not gone
+
+    def _must_wait_for_elder(self, policy: StoredPolicy) -> bool:
+        """Whether an older policy that seems to mean the same table is yet to be looked at for the first time.
+
+        After a start every claim is unknown: the younger of two must not begin to work and stop again.
+        """
+        if self._looked_at.get(policy.key) == policy.edition:
+            return False
+        return any(
+            each.age < policy.age
+            and each.table == policy.table
+            and not each.suspended
+            and self._looked_at.get(each.key) != each.edition
+            for each in self._store.all()
+        )
+
+    def _log(self, policy: StoredPolicy, look: Look, after: float) -> None:
+        ready, about = look.verdict.ready, _about(policy, look.verdict.ready.reason)
+        for outcome in look.outcomes:
+            if outcome.error is None:
+                log.info("created partition %s", outcome.action, extra=about)
+        if look.verdict.errors:
+            log.warning("%s: %s; next try in %.0f s", ready.reason, ready.message, after, extra=about)
+        else:
+            log.debug("%s: %s; next look in %.0f s", ready.reason, ready.message, after, extra=about)
+
+
+def _about(policy: StoredPolicy, reason: str) -> dict[str, str]:
+    return {"policy": str(policy), "reason": reason}
