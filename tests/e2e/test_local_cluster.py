@@ -54,30 +54,54 @@ def own(name: str, aloud: Aloud) -> Cluster:
 
 
 @pytest.fixture
-def host() -> Iterator[None]:
+def host(name: str) -> Iterator[None]:
     """The host is after the test what it was before."""
-    before = seen_on_host()
+    before = seen_on_host(name)
 
     def left() -> dict[str, set[str]]:
-        return difference(before, seen_on_host())
+        return difference(before, seen_on_host(name))
 
     yield
+    clusters.stop(name)
     until("the host is as it was before", lambda: not left(), lambda: str(left()))
 
 
-def seen_on_host() -> dict[str, set[str]]:
-    """What a cluster could leave: mounts, devices, routes, rules, control groups and files."""
+MADE_BY_NODES = [
+    "/run/partwarden",
+    "/run/commands",
+    "/run/containerd",
+    "/run/netns",
+    "/run/cni",
+    "/run/runc",
+    "/run/xtables.lock",
+    "/var/lib/kubelet",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/log/pods",
+    "/var/log/containers",
+    "/etc/cni",
+    "/etc/kubernetes",
+    "/opt/cni",
+    "/opt/containerd",
+    "/usr/libexec/kubernetes",
+]
+
+
+def seen_on_host(name: str) -> dict[str, set[str]]:
+    """What the cluster `name` could leave: mounts, devices, routes, rules, control groups, files, kernel settings."""
+    folder = states.folder_of(name)
+    mark = folders.digest(str(folder).encode())[:8]
     tables = subprocess.run(["iptables-save"], capture_output=True, text=True).stdout.splitlines()
     routes = subprocess.run(["ip", "route", "show", "table", "all"], capture_output=True, text=True, check=True).stdout
-    watched = (folders.clusters(), Path("/run"), Path("/var/lib"), Path("/var/log"), Path("/etc"), Path("/usr/libexec"))
     settings = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
     return {
-        "mounts": set(Path("/proc/self/mounts").read_text().splitlines()),
-        "devices": set(os.listdir("/sys/class/net")),
-        "routes": set(routes.splitlines()),
-        "rules": {line for line in tables if not line.startswith("#")},
-        "groups": {str(path) for root in cgroups.hierarchies() for path in root.glob("partwarden-*")},
-        "files": {str(path) for folder in watched if folder.is_dir() for path in folder.iterdir()},
+        "mounts": {line for line in mounts if any(path in line for path in (str(folder), *MADE_BY_NODES))},
+        "devices": {device for device in os.listdir("/sys/class/net") if mark in device or device == "pods"},
+        "routes": {line for line in routes.splitlines() if mark in line},
+        "rules": {line for line in tables if not line.startswith(("#", ":"))},
+        "groups": {str(path) for root in cgroups.hierarchies() for path in root.glob(f"partwarden-*{mark}")},
+        "files": {str(path) for path in (folder, *map(Path, MADE_BY_NODES)) if path.exists()},
         "settings": {f"{name}={(Path('/proc/sys') / name).read_text().strip()}" for name in settings},
     }
 

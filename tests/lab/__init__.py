@@ -1,1 +1,1 @@
-"""What the demo, the tests and the benchmark stand on: real clusters and real PostgreSQL servers, started and removed."""
+"""What the demo, the tests and the benchmark stand on: real clusters and real PostgreSQL servers."""

@@ -63,7 +63,7 @@ class _PodCheck:
         self._delete()
         try:
             _wait("admit a pod", lambda: self._created(_pod(image, arguments)))
-            _wait(STEPS["hello"], self._completed)
+            _wait(STEPS["hello"], self._completed, self._warnings)
         finally:
             self._delete()
 
@@ -102,6 +102,13 @@ class _PodCheck:
         told = [f"{name}: {why.get('reason', '')} {why.get('message', '')}".strip() for name, why in waiting.items()]
         return "; ".join(told) or f"its phase is {status['phase']}"
 
+    def _warnings(self) -> str:
+        """What the pod's last events complain of, such as a network that cannot be set up."""
+        selector = f"involvedObject.name={POD},type=Warning"
+        answer = self._core.list_namespaced_event(NAMESPACE, field_selector=selector)
+        events = api.plain(self._connection, answer)["items"]
+        return "; ".join(dict.fromkeys(event.get("message", "") for event in events))
+
     def _delete(self) -> None:
         try:
             self._core.delete_namespaced_pod(POD, NAMESPACE, grace_period_seconds=0)
@@ -110,12 +117,12 @@ class _PodCheck:
                 raise ClusterError(f"the pod {NAMESPACE}/{POD} cannot be removed: {error}") from error
 
 
-def _wait(step: str, attempt: Callable[[], str]) -> None:
-    """Call `attempt` until it returns "" for success; it returns what is still wrong."""
+def _wait(step: str, attempt: Callable[[], str], more: Callable[[], str] = str) -> None:
+    """Call `attempt` until it returns "" for success; it returns what is still wrong, and `more` can tell more."""
     deadline = time.monotonic() + PATIENCE
     while wrong := attempt():
         if time.monotonic() > deadline:
-            raise ClusterError(f"the cluster did not {step} within {PATIENCE:.0f} s: {wrong}")
+            raise ClusterError(f"the cluster did not {step} within {PATIENCE:.0f} s: {wrong} {more()}".rstrip())
         time.sleep(PAUSE)
 
 

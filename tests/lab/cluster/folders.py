@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,8 +44,10 @@ def clusters() -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold `folder` against other processes that lock it too, making it if missing; waits for as long as it takes.
+
+    `waiting` is called when another process holds it.
 
     The lock is on the folder itself, so nothing is left behind. Its holder may remove the folder.
     """
@@ -53,7 +55,11 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             # Whoever held it before may have removed it: then this lock is on a folder that nobody else can find.
             if _is_still(folder, descriptor):
                 yield

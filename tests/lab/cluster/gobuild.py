@@ -48,7 +48,7 @@ def build(recipe: Recipe, say: Reporter) -> Path:
     Raises ClusterError when the build fails, with the path of its log.
     """
     target = folders.cache() / recipe.folder / recipe.key()
-    with folders.locked(target.parent):
+    with folders.locked(target.parent, lambda: say.say(f"waiting for another process that builds {recipe.title}")):
         if target.is_dir():
             return target
         half = target.with_suffix(".half")

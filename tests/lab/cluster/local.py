@@ -28,7 +28,7 @@ def start(name: str, say: Reporter, leashed: bool) -> Cluster:
     """
     ingredients = _gather(say)
     folder = states.folder_of(name)
-    with folders.locked(folder):
+    with folders.locked(folder, lambda: say.say(f"waiting for another process that starts or stops cluster {name}")):
         _remove(name)
         launch = Launch(name, say, leashed, ingredients)
         try:

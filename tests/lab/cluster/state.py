@@ -1,6 +1,7 @@
 """What is written down of a cluster, so that another process can use it, stop it, or clean up after it."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,9 +36,9 @@ class State:
 def folder_of(name: str) -> Path:
     """The folder of the cluster `name`.
 
-    Raises ClusterError when that is no name for one: a lower-case letter, then letters, digits and "-", 30 at most.
+    Raises ClusterError when that is no name for one, for it also names a node, a device and control groups.
     """
-    if not (0 < len(name) <= 30 and name[0].isalpha() and name.replace("-", "a").isalnum() and name == name.lower()):
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?", name):
         raise ClusterError(f"{name!r} is no name for a cluster: use up to 30 lower-case letters, digits and hyphens")
     return folders.clusters() / name
 

@@ -132,6 +132,8 @@ def end(_number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     """Run a node from its plan; the exit code is 1 when it ended because something went wrong."""
     folder = Path(sys.argv[1])
+    # Not to keep the starter's folder in use.
+    os.chdir("/")
     plan: dict[str, Any] = json.loads(Layout(folder).plan.read_text())
     failure = os.open(Layout(folder).failure, os.O_WRONLY | os.O_CREAT, 0o600)
     for number in (signal.SIGTERM, signal.SIGINT):

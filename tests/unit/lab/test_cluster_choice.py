@@ -1,0 +1,41 @@
+"""Which provider of clusters is used."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.cluster import ClusterError, Reporter, choice, existing
+from lab.cluster import state as states
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.mark.parametrize("word", choice.PROVIDERS)
+def test_a_provider_can_be_named(word: str) -> None:
+    assert choice.wanted({"CLUSTER": word}) == word
+
+
+@pytest.mark.parametrize("environment", [{}, {"CLUSTER": ""}, {"CLUSTER": " "}])
+def test_the_choice_can_be_left(environment: dict[str, str]) -> None:
+    assert choice.wanted(environment) == ""
+
+
+def test_another_word_is_refused_with_the_words_that_are_known() -> None:
+    with pytest.raises(ClusterError, match="CLUSTER=minikube names no provider; use one of kind, local, existing"):
+        choice.wanted({"CLUSTER": "minikube"})
+
+
+def test_an_existing_cluster_is_named_on_purpose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "of-the-shell"))
+    monkeypatch.delenv(existing.VARIABLE, raising=False)
+    with pytest.raises(ClusterError, match="needs PARTWARDEN_KUBECONFIG"):
+        existing.start("demo", QUIET)
+    monkeypatch.setenv(existing.VARIABLE, str(tmp_path / "absent"))
+    with pytest.raises(ClusterError, match="there is no such file"):
+        existing.start("demo", QUIET)
+
+
+@pytest.mark.parametrize("name", ["", "Demo", "1st", "a_b", "../up", "a" * 31, "é"])
+def test_names_that_are_no_device_and_no_folder_are_refused(name: str) -> None:
+    with pytest.raises(ClusterError, match="is no name for a cluster"):
+        states.folder_of(name)
