@@ -1,0 +1,76 @@
+"""A real API server takes and refuses the same manifests as the models, under strict field validation."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from corpus import cases
+from lab.cluster import Cluster, api
+from lab.kubectl import Kubectl
+from partwarden import manifest
+from partwarden.policy import GROUP, PLURAL, VERSION
+
+CRD = Path(__file__).parents[2] / "crds" / "partitionpolicies.yaml"
+Verdict = tuple[int, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def definition(kubectl: Kubectl) -> Iterator[None]:
+    """The CRD, taken away again where it was not there before."""
+    name = f"crd/{PLURAL}.{GROUP}"
+    before = kubectl.run("get", name).returncode == 0
+    kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD))
+    kubectl("wait", "--for=condition=Established", "--timeout=60s", name)
+    yield
+    if not before:
+        kubectl("delete", name)
+
+
+@pytest.fixture(scope="module")
+def submit(definition: None, cluster: Cluster) -> Iterator[Callable[[str], Verdict]]:
+    """Posts a text to the API server as a dry run, and returns the status code and the answer."""
+    connection = api.connect(cluster.kubeconfig, direct=cluster.provider != "existing")
+
+    def post(text: str) -> Verdict:
+        try:
+            answer = connection.call_api(
+                *connection.param_serialize(
+                    "POST",
+                    f"/apis/{GROUP}/{VERSION}/namespaces/default/{PLURAL}",
+                    query_params=[("dryRun", "All"), ("fieldValidation", "Strict")],
+                    header_params={"Content-Type": "application/yaml", "Accept": "application/json"},
+                    body=text,
+                    auth_settings=["BearerToken"],
+                )
+            )
+            answer.read()
+        except client.ApiException as error:
+            return error.status, json.loads(error.body)
+        return answer.status, json.loads(answer.data)
+
+    with connection:
+        yield post
+
+
+@pytest.mark.parametrize("case", cases.load(), ids=lambda case: case.name)
+def test_the_api_server_agrees(case: cases.Case, submit: Callable[[str], Verdict]) -> None:
+    status, answer = submit(case.text)
+    if case.fragment is not None:
+        assert status in (400, 422), answer
+        assert case.field is None or re.search(rf"{re.escape(case.field)}(?!\w)", answer["message"]), answer["message"]
+    else:
+        assert status == 201, answer
+        assert answer["spec"] == _completed(case, answer["spec"])
+
+
+def _completed(case: cases.Case, stored: dict[str, Any]) -> dict[str, Any]:
+    """The spec as the models complete it: the API server must put the same defaults into the same places."""
+    spec = manifest.load(case.text, "policy.yaml").spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if not spec["ensure"] and "ensure" not in stored:
+        del spec["ensure"]
+    return spec

@@ -1,0 +1,79 @@
+"""The CRD in the repository is what the models say, and tells a reader enough to write a policy."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from partwarden import crd
+from partwarden.__main__ import main
+from partwarden.policy import PartitionPolicySpec
+from partwarden.status import PartitionPolicyStatus
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = {"spec": crd.structural(PartitionPolicySpec), "status": crd.structural(PartitionPolicyStatus)}
+
+
+def nodes(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every schema below and with ``schema``, by its path."""
+    yield path, schema
+    for name, inner in schema.get("properties", {}).items():
+        yield from nodes(inner, f"{path}.{name}")
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]")
+
+
+NODES = [node for name, schema in SCHEMAS.items() for node in nodes(schema, name)]
+
+
+def test_the_file_is_what_the_models_say() -> None:
+    text = (ROOT / "crds" / "partitionpolicies.yaml").read_text(encoding="utf-8")
+    assert text == crd.document(), "run: .venv/bin/partwarden crds > crds/partitionpolicies.yaml"
+
+
+def test_the_command_prints_the_file() -> None:
+    result = CliRunner().invoke(main, ["crds"])
+    assert result.exit_code == 0
+    assert yaml.safe_load(result.output) == crd.definition()
+
+
+@pytest.mark.parametrize(("path", "schema"), NODES, ids=[path for path, _ in NODES])
+def test_every_schema_is_structural(path: str, schema: dict[str, Any]) -> None:
+    assert "type" in schema
+    assert not schema.keys() & {"$ref", "$defs", "anyOf", "allOf", "oneOf", "title", "const", "additionalProperties"}
+    assert schema.get("default", "something") not in (None, [])
+
+
+@pytest.mark.parametrize(("path", "schema"), [node for node in NODES if not node[0].endswith("[]")])
+def test_every_field_is_explained(path: str, schema: dict[str, Any]) -> None:
+    assert schema["description"].endswith(".")
+
+
+@pytest.mark.parametrize("path", [path for path, schema in NODES if schema["type"] == "array"])
+def test_every_list_is_bounded(path: str) -> None:
+    assert dict(NODES)[path]["maxItems"] > 0
+
+
+def test_fields_without_a_default_that_are_needed_are_required() -> None:
+    required = {path: schema["required"] for path, schema in NODES if "required" in schema and path.startswith("spec")}
+    assert required == {
+        "spec": ["table", "database"],
+        "spec.table": ["name"],
+        "spec.database.secretRef": ["name"],
+    }
+
+
+def test_the_columns_lead_to_fields() -> None:
+    fields = {path for path, _ in NODES}
+    for column in crd.COLUMNS:
+        path = column["jsonPath"].replace('[?(@.type=="Ready")]', "[]").removeprefix(".")
+        assert path in fields or path == "metadata.creationTimestamp", column
+
+
+def test_server_side_apply_merges_conditions_by_their_type() -> None:
+    conditions = SCHEMAS["status"]["properties"]["conditions"]
+    assert conditions["x-kubernetes-list-type"] == "map"
+    assert conditions["x-kubernetes-list-map-keys"] == ["type"]
