@@ -45,7 +45,27 @@ def cache() -> Path:
 
 def state_folder(name: str) -> Path:
     """Where the detached server `name` of this user belongs: outside the checkout, where it can run."""
-    return cache() / "servers" / name
+    folder = cache() / "servers" / name
+    make_open(folder.parent)
+    return folder
+
+
+def make_open(folder: Path) -> None:
+    """Make a folder and what it lacks above it, for all to enter, whatever the umask. Raises LabError."""
+    try:
+        for each in (*reversed(folder.parents), folder):
+            if not each.exists():
+                each.mkdir(exist_ok=True)
+                each.chmod(0o755)
+    except OSError as error:
+        raise LabError(f"cannot make {folder}: {error}; set XDG_CACHE_HOME to a writable folder") from error
+
+
+def open_up(tree: Path) -> None:
+    """Let everyone read `tree`, enter its folders and run its programs."""
+    for each in (tree, *tree.rglob("*")):
+        if not each.is_symlink():
+            each.chmod(0o755 if each.is_dir() or each.stat().st_mode & 0o100 else 0o644)
 
 
 def make_folder(path: Path) -> Path:

