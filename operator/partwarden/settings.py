@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 PREFIX = "PARTWARDEN_"
+SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)$")
+"""What Kubernetes puts into every pod beside a Service whose name begins like this program's."""
 
 
 class StartupError(Exception):
@@ -59,7 +61,9 @@ def load(environment: Mapping[str, str], kubeconfig: Path | None = None) -> Sett
     Raises `StartupError` on a value that is wrong, and on a variable of that prefix that means nothing.
     """
     known = {PREFIX + field.upper(): field for field in Settings.model_fields if field != "kubeconfig"}
-    given = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+    given = {
+        name: value for name, value in environment.items() if name.startswith(PREFIX) and not SERVICE_LINK.match(name)
+    }
     if unknown := sorted(given.keys() - known.keys()):
         raise StartupError(f"{unknown[0]} is not a setting; there are {', '.join(sorted(known))}")
     if kubeconfig is not None and not kubeconfig.is_file():

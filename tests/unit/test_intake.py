@@ -1,0 +1,189 @@
+"""From what the API server shows to keys on the queue, and which of several policies has a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from partwarden.claims import Claims, TableIdentity
+from partwarden.intake import Intake
+from partwarden.store import Store
+from partwarden.workqueue import Key, WorkQueue
+
+RUN, JOB = TableIdentity("7/5", 100), TableIdentity("7/5", 200)
+ELDER, YOUNGER, YOUNGEST = ("a", "elder"), ("b", "younger"), ("a", "youngest")
+AGES = {key: (f"2026-01-01T00:00:0{number}Z", key) for number, key in enumerate((ELDER, YOUNGER, YOUNGEST))}
+
+
+class Fixture:
+    """An intake with what stands around it, none of which needs a clock or a thread."""
+
+    def __init__(self) -> None:
+        self.woken: list[Key] = []
+        self.store, self.queue = Store(), WorkQueue(lambda: 0.0)
+        self.claims = Claims(self.woken.append)
+        self.intake = Intake(self.store, self.claims, self.queue)
+
+    def due(self) -> list[Key]:
+        """The keys that are due, which then are worked on and done."""
+        keys = []
+        while self.queue._schedule.next_due() is not None:
+            key = self.queue.take()
+            assert key is not None
+            keys.append(key)
+            self.queue.done(key, None)
+        return keys
+
+
+@pytest.fixture
+def made() -> Fixture:
+    return Fixture()
+
+
+def body(name: str = "run", version: int = 1, generation: int = 1, uid: str = "u", **more: Any) -> dict[str, Any]:
+    meta: dict[str, Any] = {
+        "namespace": "one",
+        "name": name,
+        "uid": f"{uid}-{name}",
+        "generation": generation,
+        "resourceVersion": str(version),
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        **more.pop("metadata", {}),
+    }
+    return {"metadata": meta, "spec": {"table": {"name": "run"}}, **more}
+
+
+def test_a_new_policy_an_edit_and_one_made_anew_are_worked_on(made: Fixture) -> None:
+    made.intake.seen(body())
+    assert made.due() == [("one", "run")]
+    made.intake.seen(body(version=2, generation=2))
+    assert made.due() == [("one", "run")]
+    made.intake.seen(body(version=3, generation=1, uid="v"))
+    assert made.due() == [("one", "run")]
+
+
+def test_a_change_of_status_or_metadata_alone_wakes_nobody(made: Fixture) -> None:
+    made.intake.seen(body())
+    made.due()
+    made.intake.seen(body(version=2, status={"observedGeneration": 1}, metadata={"labels": {"a": "b"}}))
+    assert made.due() == []
+    held = made.store.get(("one", "run"))
+    assert held is not None
+    assert held.status == {"observedGeneration": 1}
+
+
+def test_what_arrives_late_changes_nothing(made: Fixture) -> None:
+    made.intake.seen(body(version=9, generation=2))
+    made.due()
+    made.intake.seen(body(version=8, generation=1))
+    assert made.due() == []
+    held = made.store.get(("one", "run"))
+    assert held is not None
+    assert held.generation == 2
+
+
+def test_what_was_written_is_held_until_something_newer_is_seen(made: Fixture) -> None:
+    made.intake.seen(body(version=1))
+    held = made.store.get(("one", "run"))
+    assert held is not None
+    made.store.wrote(held, {"observedGeneration": 1}, 5)
+    made.intake.seen(body(version=3, status={"observedGeneration": 0}))
+    after = made.store.get(("one", "run"))
+    assert after is not None
+    assert after.status == {"observedGeneration": 1}
+
+
+@pytest.mark.parametrize("how", ["deleted", "finalizer", "missed"])
+def test_a_deleted_policy_is_not_worked_on_any_more_and_gives_its_table_free(made: Fixture, how: str) -> None:
+    made.intake.seen(body())
+    made.claims.claim(("one", "run"), RUN, AGES[ELDER])
+    made.claims.claim(YOUNGER, RUN, AGES[YOUNGER])
+    before = made.store.all()
+    if how == "deleted":
+        made.intake.deleted(body(version=2))
+    elif how == "finalizer":
+        made.intake.seen(body(version=2, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}))
+    else:
+        made.intake.listed(before, [])
+    assert made.due() == []
+    assert made.store.all() == []
+    assert made.woken == [YOUNGER]
+
+
+def test_a_list_adds_what_the_watch_missed_and_keeps_what_was_made_meanwhile(made: Fixture) -> None:
+    before = made.store.all()
+    made.intake.seen(body("fresh"))
+    made.intake.listed(before, [body("missed")])
+    assert sorted(made.due()) == [("one", "fresh"), ("one", "missed")]
+
+
+def test_the_deletion_of_an_earlier_one_of_that_name_is_ignored(made: Fixture) -> None:
+    made.intake.seen(body(version=5, uid="new"))
+    made.intake.deleted(body(version=4, uid="old"))
+    assert made.store.get(("one", "run")) is not None
+
+
+def test_an_edit_that_names_another_table_gives_the_old_one_free_at_once(made: Fixture) -> None:
+    made.intake.seen(body())
+    made.claims.claim(("one", "run"), RUN, AGES[ELDER])
+    made.claims.claim(YOUNGER, RUN, AGES[YOUNGER])
+    made.intake.seen(body(version=2, generation=2, spec={"table": {"name": "run"}, "premake": 3}))
+    assert made.woken == []
+    made.intake.seen(body(version=3, generation=3, spec={"table": {"name": "job"}}))
+    assert made.woken == [YOUNGER]
+
+
+def test_the_oldest_policy_has_the_table(made: Fixture) -> None:
+    claims = made.claims
+    assert claims.claim(ELDER, RUN, AGES[ELDER]) is None
+    assert claims.claim(YOUNGER, RUN, AGES[YOUNGER]) == ELDER
+    assert claims.claim(YOUNGEST, JOB, AGES[YOUNGEST]) is None
+    assert made.woken == []
+
+
+def test_an_elder_that_comes_later_takes_over_and_the_younger_is_woken_once(made: Fixture) -> None:
+    claims = made.claims
+    assert claims.claim(YOUNGER, RUN, AGES[YOUNGER]) is None
+    assert claims.claim(ELDER, RUN, AGES[ELDER]) is None
+    assert made.woken == [YOUNGER]
+    assert claims.claim(YOUNGER, RUN, AGES[YOUNGER]) == ELDER
+    assert claims.claim(ELDER, RUN, AGES[ELDER]) is None
+    assert made.woken == [YOUNGER]
+
+
+@pytest.mark.parametrize("how", ["released", "elsewhere"])
+def test_when_the_elder_goes_the_others_are_woken(made: Fixture, how: str) -> None:
+    for key in (ELDER, YOUNGER, YOUNGEST):
+        made.claims.claim(key, RUN, AGES[key])
+    if how == "released":
+        made.claims.release(ELDER)
+    else:
+        made.claims.claim(ELDER, JOB, AGES[ELDER])
+    assert sorted(made.woken) == sorted([YOUNGER, YOUNGEST])
+    assert made.claims.claim(YOUNGEST, RUN, AGES[YOUNGEST]) == YOUNGER
+
+
+def test_of_two_made_in_one_second_the_first_by_name_has_the_table(made: Fixture) -> None:
+    second, first = ("b", "a"), ("a", "z")
+    made.claims.claim(second, RUN, ("2026-01-01T00:00:00Z", second))
+    assert made.claims.claim(first, RUN, ("2026-01-01T00:00:00Z", first)) is None
+    assert made.claims.claim(second, RUN, ("2026-01-01T00:00:00Z", second)) == first
+
+
+@pytest.mark.parametrize(
+    ("spec", "table", "suspended"),
+    [
+        ({"table": {"name": "run"}}, "public.run", False),
+        ({"table": {"name": "Run", "schema": "app"}, "suspend": True}, "app.Run", True),
+        ({"table": "run", "suspend": "yes"}, None, False),
+        ({}, None, False),
+    ],
+)
+def test_a_spec_that_is_wrong_is_held_all_the_same(
+    made: Fixture, spec: dict[str, Any], table: str | None, suspended: bool
+) -> None:
+    made.intake.seen(body(spec=spec))
+    held = made.store.get(("one", "run"))
+    assert held is not None
+    assert (held.table, held.suspended) == (table, suspended)
