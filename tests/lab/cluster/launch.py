@@ -14,7 +14,7 @@ from . import api, cgroups, check, components, endpoints, folders, link, nodepar
 from . import state as states
 from .endpoints import Endpoints
 from .model import ClusterError
-from .processes import child_of, identify
+from .processes import Identity, children_of, identify
 from .reporter import Reporter
 from .state import State
 from .subnets import Addresses
@@ -130,13 +130,16 @@ class Launch:
     def _join(self, ends: Endpoints) -> None:
         if not ends.addresses:
             return
-        assert self.state.supervisor
-        supervisor = self.state.supervisor.pid
-        self._wait("the namespaces", lambda: "" if child_of(supervisor) else "no process in them")
-        pid = child_of(supervisor) or 0
-        self._note(node=identify(pid))
-        link.create(self.state.device, pid, ends.addresses)
+        self._wait("the namespaces", lambda: "" if self._first() else "no process in them")
+        node = self._first()
+        assert node
+        self._note(node=node)
+        link.create(self.state.device, node.pid, ends.addresses)
         self._tell("net")
+
+    def _first(self) -> Identity | None:
+        """The first process of the namespaces, as it is seen from outside."""
+        return next(iter(children_of(self.state.supervisor)), None) if self.state.supervisor else None
 
     def _tell(self, word: str) -> None:
         try:

@@ -12,6 +12,7 @@ from . import cgroups, check, folders, image, kubernetes, link, packages, runtim
 from . import state as states
 from .launch import Ingredients, Launch
 from .model import Cluster, ClusterError
+from .processes import children_of
 from .reporter import Reporter
 from .state import State
 from .subnets import Addresses, Network
@@ -105,9 +106,11 @@ def _drop_leash(descriptor: int) -> None:
 def _end(state: State) -> None:
     """End the processes and remove what is not a file of the cluster's folder."""
     # First the node: the first process of a PID namespace is gone only after all others in it.
-    for process in (state.node, state.supervisor):
-        if process:
-            process.kill()
+    ends = [process for process in (state.node, state.supervisor) if process]
+    # Without namespaces the kernel kills the components when the supervisor ends, but nobody waits until they are gone.
+    components = children_of(state.supervisor) if state.supervisor else []
+    for process in (*ends, *components):
+        process.kill()
     if state.device:
         link.remove(state.device)
     if state.cgroup:

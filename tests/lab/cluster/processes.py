@@ -49,12 +49,11 @@ def identify(pid: int) -> Identity | None:
     return Identity(pid, fields[19], Path("/proc/sys/kernel/random/boot_id").read_text().strip())
 
 
-def child_of(parent: int) -> int | None:
-    """The number of a child of `parent`, None when it has none."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))) and fields[1] == str(parent):
-            return int(entry.name)
-    return None
+def children_of(parent: Identity) -> list[Identity]:
+    """The processes that `parent` started and that still run."""
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    mine = [number for number in numbers if (fields := _stat(number)) and fields[1] == str(parent.pid)]
+    return [child for child in map(identify, mine) if child] if parent.alive() else []
 
 
 def _stat(pid: int) -> list[str]:
