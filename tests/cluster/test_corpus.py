@@ -48,10 +48,10 @@ def submit(definition: None, cluster: Cluster) -> Iterator[Callable[[str], Verdi
                     auth_settings=["BearerToken"],
                 )
             )
-            answer.read()
+            body = answer.read()  # type: ignore[no-untyped-call]
         except client.ApiException as error:
-            return error.status, json.loads(error.body)
-        return answer.status, json.loads(answer.data)
+            return int(error.status or 0), json.loads(error.body or "{}")
+        return answer.status, json.loads(body)
 
     with connection:
         yield post

@@ -17,9 +17,9 @@ POLICY = HEAD + "spec: {database: {secretRef: {name: db}}, table: {name: run}}\n
 SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\nstringData: {uri: 'postgresql://db'}\n"
 
 
-def refusal(text: str, **options: bool) -> str:
+def refusal(text: str, needs_database: bool = True) -> str:
     with pytest.raises(InvalidSpec) as caught:
-        manifest.load(text, "policy.yaml", **options)
+        manifest.load(text, "policy.yaml", needs_database=needs_database)
     return str(caught.value)
 
 
