@@ -45,7 +45,7 @@ def why_no_image(image: str, say: Reporter) -> str:
             with say.progress(f"downloading {image}"):
                 docker("pull", "--quiet", image, patience=PULL)
         except ClusterError as error:
-            return f"the node image cannot be had: {error}"
+            return f"the node image cannot be had (KIND_NODE_IMAGE names another): {error}"
     return ""
 
 

@@ -61,6 +61,7 @@ def start(name: str, say: Reporter, leashed: bool) -> Cluster:
                 check.pods(layout.kubeconfig, probe, _host_address(name), direct=True)
         except BaseException:
             _remove(name)
+            states.save(replace(state, phase=states.FAILED, supervisor=None))
             raise
         state = replace(state, phase=states.RUNNING)
         states.save(state)
@@ -146,8 +147,16 @@ def _kind(command: str, layout: Layout, *arguments: str) -> None:
         except subprocess.TimeoutExpired as error:
             raise ClusterError(f"kind {arguments[0]} took longer than {CREATION:.0f} s; its log is {log}") from error
     if done.returncode != 0:
-        said = [line for line in log.read_text().splitlines() if line.startswith("ERROR")]
-        raise ClusterError(f"kind {arguments[0]} failed: {said[-1] if said else done.returncode}; its log is {log}")
+        raise ClusterError(f"kind {arguments[0]} failed: {_reason(log.read_text())}; its log is {log}")
+
+
+def _reason(log: str) -> str:
+    """The line of kind's log that says the most: what the failed command printed, else the error, shortened."""
+    lines = log.splitlines()
+    found = [line for line in lines if line.startswith("Command Output:")] or [
+        line for line in lines if line.startswith("ERROR:")
+    ]
+    return found[-1].partition(":")[2].strip()[:200] if found else "it did not say why"
 
 
 def _remove(name: str) -> None:

@@ -30,7 +30,7 @@ def start(name: str, say: Reporter, leashed: bool) -> Cluster:
     ingredients = _gather(say)
     folder = states.folder_of(name)
     with folders.locked(folder, lambda: say.say(f"waiting for another process that starts or stops cluster {name}")):
-        _remove(name)
+        _remove(name, keep=_explained(name))
         launch = Launch(name, say, leashed, ingredients)
         try:
             launch.run()
@@ -117,15 +117,23 @@ def _end(state: State) -> None:
         cgroups.remove(state.cgroup)
 
 
-def _remove(name: str) -> None:
+def _explained(name: str) -> tuple[str, ...]:
+    """What is to be kept because this start was preceded by a failure of kind's that the user was told the log of."""
+    state = states.load(name)
+    return ("logs",) if state and (state.provider, state.phase) == ("kind", states.FAILED) else ()
+
+
+def _remove(name: str, keep: tuple[str, ...] = ()) -> None:
     """Leaves the folder itself, which the caller has locked."""
     if state := states.load(name):
         _end(state)
-    _empty(states.folder_of(name))
+    _empty(states.folder_of(name), keep)
 
 
-def _empty(folder: Path) -> None:
+def _empty(folder: Path, keep: tuple[str, ...] = ()) -> None:
     for entry in folder.iterdir():
+        if entry.name in keep:
+            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
