@@ -94,7 +94,7 @@ def test_later_moments_never_lie_in_earlier_cells(
     grid = Grid(interval, zone)
     earlier, later = grid.cell(moment), grid.cell(moment + step)
     assert earlier == later or not earlier.overlaps(later)
-    assert (earlier.lower, earlier.upper) <= (later.lower, later.upper)  # type: ignore[operator]
+    assert (earlier.lower, earlier.upper) <= (later.lower, later.upper)
 
 
 @given(intervals, zones, moments, st.timedeltas(timedelta(0), timedelta(days=3)))
@@ -168,10 +168,8 @@ def test_cells_in_a_zone(interval: Interval, zone: str, moment: str, expected: t
 
 def test_samoa_left_out_a_day() -> None:
     grid = Grid(Interval.DAY, ZoneInfo("Pacific/Apia"))
-    days = [
-        grid.local(cell.lower).day for cell in islice(grid.cells(at("2011-12-28T10:00Z"), at("2012-01-02T00:00Z")), 4)
-    ]
-    assert days == [28, 29, 31, 1]
+    cells = islice(grid.cells(at("2011-12-28T10:00Z"), at("2012-01-02T00:00Z")), 4)
+    assert [grid.local(cell.lower).day for cell in cells if cell.lower] == [28, 29, 31, 1]
 
 
 def test_weeks_of_a_year_with_53() -> None:
