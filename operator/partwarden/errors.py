@@ -9,6 +9,7 @@
     │   │   └── IntervalTooFine       hours on a date column
     │   ├── SecretNotFound
     │   ├── SecretKeyMissing
+    │   ├── SecretInvalid             a value in it cannot be used
     │   ├── AuthenticationFailed
     │   ├── TLSMismatch               TLS demanded by one side, refused by the other
     │   ├── DatabaseNotFound
@@ -71,6 +72,9 @@ class SecretNotFound(UserError): ...
 
 
 class SecretKeyMissing(UserError): ...
+
+
+class SecretInvalid(UserError): ...
 
 
 class AuthenticationFailed(UserError): ...

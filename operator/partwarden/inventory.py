@@ -66,7 +66,7 @@ class Parent:
     owner: str
     strategy: Strategy | None = None
     key: tuple[KeyPart, ...] = ()
-    grants: tuple[Grant, ...] | None = None
+    grants: tuple[Grant, ...] = ()
     may_own: bool = True
     may_create: bool = True
 

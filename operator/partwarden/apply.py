@@ -1,0 +1,147 @@
+"""Executes one action: one transaction, short locks, patience.
+
+Why each step is safe where it stands: nothing before ATTACH touches what others can see, and PostgreSQL undoes all
+of it when the transaction does not commit, be it for an error, a killed server process or a killed operator. ATTACH
+itself checks overlap and the rows of DEFAULT under its own locks: a decision made on an old inventory can do no harm.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+
+from . import ddl
+from .blockers import holder
+from .errors import AnotherOperator, DefaultHasRows, TableBusy, TableChanged
+from .inventory import Grant, Inventory, Parent
+from .plan import CreatePartition
+from .session import pinned, run
+from .sqlstate import translate
+
+ADVISORY_CLASS = 0x70617274
+"""First half of the advisory lock's key ("part"); the parent's OID is the second."""
+
+# Who waits for a lock makes everybody wait who comes later: briefly, and again, rather than once and long.
+LOCK_TIMEOUT = "1s"
+LOCK_TIMEOUT_DEFAULT = "100ms"
+"""Where a DEFAULT partition must be locked exclusively: its readers and writers queue behind us so long at most."""
+COUNT_LIMIT = 100_000
+
+NEW_ACL = """
+SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, x.is_grantable
+FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x
+WHERE c.oid = (SELECT c2.oid FROM pg_class c2 JOIN pg_namespace n ON n.oid = c2.relnamespace
+               WHERE n.nspname = {schema} AND c2.relname = {name})
+"""
+
+
+def create(
+    connection: psycopg.Connection[Any],
+    inventory: Inventory,
+    key: str,
+    action: CreatePartition,
+    deadline: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Create one partition, trying again while a lock is not to be had.
+
+    ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` after it,
+    `AnotherOperator`, `TableChanged`, `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`,
+    `StatementRejected`, or `DatabaseUnreachable` when the connection is lost.
+    """
+    pause = 0.05
+    while True:
+        try:
+            _attempt(connection, inventory, key, action)
+            return
+        except (pg.LockNotAvailable, pg.DeadlockDetected) as error:
+            _undo(connection)
+            if time.monotonic() + pause >= deadline:
+                raise _busy(connection, inventory, action, error) from None
+        except psycopg.Error as error:
+            _undo(connection)
+            raise translate(error, f"partition {action}") from None
+        except BaseException:
+            _undo(connection)
+            raise
+        sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - keeps two from colliding again
+        pause = min(pause * 2, 1.0)
+
+
+def _attempt(connection: psycopg.Connection[Any], inventory: Inventory, key: str, action: CreatePartition) -> None:
+    """One transaction in three round trips."""
+    parent = inventory.parent
+    assert parent is not None
+    _begin(connection, inventory, parent, key, action)
+    *_, acl = run(
+        connection,
+        ddl.create_table(parent, action),
+        # The owner first: whoever owns a table has its default privileges, and those are read next.
+        ddl.set_owner(parent, action),
+        sql.SQL(NEW_ACL).format(schema=action.schema, name=action.name),
+    )
+    present = [Grant(grantee, privilege, grantable) for grantee, privilege, grantable in acl]
+    run(connection, *ddl.set_grants(parent, action, present), ddl.attach(parent, action), "COMMIT")
+
+
+def _begin(
+    connection: psycopg.Connection[Any], inventory: Inventory, parent: Parent, key: str, action: CreatePartition
+) -> None:
+    default = next((each for each in inventory.partitions if each.range is None), None)
+    checks: list[sql.Composable] = [
+        # Ends with the transaction: right behind a pooler, and nothing to clean up after a crash.
+        sql.SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, _signed(parent.oid)),
+        sql.SQL(
+            "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = {} AND c.relname = {}"
+        ).format(parent.schema, parent.name),
+    ]
+    if default is not None:
+        # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
+        checks.append(ddl.rows_in_range(default.schema, default.name, key, action, COUNT_LIMIT))
+    timeout = LOCK_TIMEOUT if default is None else LOCK_TIMEOUT_DEFAULT
+    _, _, locked, found, *counted = run(connection, "BEGIN", pinned(timeout, "60s"), *checks)
+    if not locked[0][0]:
+        raise AnotherOperator(f"table {parent} is being worked on by another operator: its advisory lock is taken")
+    if [row[0] for row in found] != [parent.oid]:
+        raise TableChanged(f"table {parent} was dropped, renamed or made anew since it was looked at")
+    if counted and (rows := counted[0][0][0]):
+        many = f"{rows} or more rows" if rows == COUNT_LIMIT else f"{rows} row{'' if rows == 1 else 's'}"
+        raise DefaultHasRows(
+            f"partition {action} cannot be created: {many} of its range lie in the DEFAULT partition {default}; "
+            "move them out of it"
+        )
+
+
+def _signed(oid: int) -> int:
+    """An OID has 32 bits without a sign, the advisory lock's key with one."""
+    return oid - (1 << 32) if oid >= 1 << 31 else oid
+
+
+def _undo(connection: psycopg.Connection[Any]) -> None:
+    if not connection.closed:
+        try:
+            connection.rollback()
+        except psycopg.Error:
+            # The connection is lost, and the server has undone the transaction with it; the first error tells.
+            connection.close()
+
+
+def _busy(
+    connection: psycopg.Connection[Any], inventory: Inventory, action: CreatePartition, error: psycopg.Error
+) -> TableBusy | Exception:
+    try:
+        who = holder(connection, inventory)
+    except psycopg.Error as lost:
+        return translate(lost, f"partition {action}")
+    reason = who or "whoever held it has gone meanwhile"
+    return TableBusy(
+        f"partition {action} was not created: a lock on {inventory.parent} was not to be had in time; {reason}; "
+        "tried again"
+    )

@@ -1,0 +1,72 @@
+"""Actions -> SQL. The only place with DDL text.
+
+https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DESC-ATTACH-PARTITION
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from psycopg import sql
+from psycopg.sql import SQL, Composed, Identifier
+
+from .interval import iso
+from .inventory import Grant, Parent
+from .plan import CreatePartition
+
+
+def create_table(parent: Parent, action: CreatePartition) -> Composed:
+    """A table like the parent that is nobody's partition yet.
+
+    PostgreSQL 17 and newer refuse to attach a table with an identity column of its own, hence EXCLUDING IDENTITY.
+    """
+    return SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING IDENTITY)").format(_new(action), _table(parent))
+
+
+def set_owner(parent: Parent, action: CreatePartition) -> Composed:
+    """The parent's owner owns the partition, too."""
+    return SQL("ALTER TABLE {} OWNER TO {}").format(_new(action), Identifier(parent.owner))
+
+
+def set_grants(parent: Parent, action: CreatePartition, present: Iterable[Grant]) -> Iterator[Composed]:
+    """What makes the new table's privileges those of the parent; nothing when they are already."""
+    present = set(present)
+    if present == set(parent.grants):
+        return
+    for grantee in sorted({each.grantee for each in present}, key=lambda name: name or ""):
+        yield SQL("REVOKE ALL ON TABLE {} FROM {}").format(_new(action), _role(grantee))
+    for grant in parent.grants:
+        columns = SQL(" ({})").format(Identifier(grant.column)) if grant.column else SQL("")
+        yield SQL("GRANT {}{} ON TABLE {} TO {}{}").format(
+            SQL(grant.privilege),  # PostgreSQL's own word for it, from aclexplode
+            columns,
+            _new(action),
+            _role(grant.grantee),
+            SQL(" WITH GRANT OPTION" if grant.grantable else ""),
+        )
+
+
+def attach(parent: Parent, action: CreatePartition) -> Composed:
+    """The table becomes the partition for its range."""
+    return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+        _table(parent), _new(action), iso(action.range.lower), iso(action.range.upper)
+    )
+
+
+def rows_in_range(schema: str, name: str, key: str, action: CreatePartition, limit: int) -> Composed:
+    """How many rows of a DEFAULT partition belong in the range, counted up to ``limit``."""
+    return SQL("SELECT count(*) FROM (SELECT FROM {} WHERE {key} >= {} AND {key} < {} LIMIT {}) AS rows").format(
+        Identifier(schema, name), iso(action.range.lower), iso(action.range.upper), limit, key=Identifier(key)
+    )
+
+
+def _new(action: CreatePartition) -> Identifier:
+    return Identifier(action.schema, action.name)
+
+
+def _table(parent: Parent) -> Identifier:
+    return Identifier(parent.schema, parent.name)
+
+
+def _role(name: str | None) -> sql.Composable:
+    return SQL("PUBLIC") if name is None else Identifier(name)

@@ -1,0 +1,78 @@
+"""Observe, plan, apply, observe: what the operator and the command line both do with one table."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from . import apply, catalog
+from .errors import AnotherOperator, DatabaseUnreachable, PartwardenError, TableChanged
+from .inventory import Inventory
+from .plan import Outcome, Plan, make_plan
+from .policy import Mode, TableSpec
+from .session import Session
+
+FINAL = (AnotherOperator, TableChanged)
+"""What one action fails of, the rest would fail of too: the next look decides anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run: what was planned, what became of it, and how things stand afterwards."""
+
+    before: Plan
+    outcomes: tuple[Outcome, ...]
+    inventory: Inventory
+    after: Plan
+    round_trips: int
+
+
+def observe_and_plan(connection: Session, spec: TableSpec, now: datetime | None = None) -> tuple[Inventory, Plan]:
+    """Look at the table and decide. ``now`` is aware; the server's clock counts when it is None.
+
+    One round trip, and one more when something is to be created. Raises a `UserError` when the table cannot be
+    managed, and psycopg's errors.
+    """
+    inventory = catalog.observe(connection, spec.table)
+    moment = now or inventory.now
+    plan = make_plan(spec, inventory, moment)
+    if plan.names:
+        names = catalog.taken(connection, plan.parent.schema, plan.names)
+        if names:
+            inventory = replace(inventory, taken=names)
+            plan = make_plan(spec, inventory, moment)
+    return inventory, plan
+
+
+def maintain(connection: Session, spec: TableSpec, *, now: datetime | None = None, patience: float = 10.0) -> Report:
+    """Do once what the policy says. ``patience``: seconds to wait for locks, in all; one attempt each is made anyway.
+
+    With ``mode: Plan``, and where the plan is blocked, nothing is executed. One failed action is an outcome, and the
+    rest goes on. Raises as `observe_and_plan` does, and `DatabaseUnreachable` when the connection is lost.
+    """
+    trips = connection.round_trips
+    inventory, before = observe_and_plan(connection, spec, now)
+    outcomes: list[Outcome] = []
+    if spec.mode is Mode.APPLY and not before.blocked:
+        outcomes = _execute(connection, inventory, before, time.monotonic() + patience)
+    after = before
+    if outcomes:
+        inventory, after = observe_and_plan(connection, spec, now)
+    return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips)
+
+
+def _execute(connection: Session, inventory: Inventory, plan: Plan, deadline: float) -> list[Outcome]:
+    outcomes = []
+    for action in plan.actions:
+        try:
+            apply.create(connection, inventory, plan.key, action, deadline)
+        except DatabaseUnreachable:
+            raise
+        except PartwardenError as error:
+            outcomes.append(Outcome(action, error))
+            if isinstance(error, FINAL):
+                break
+        else:
+            outcomes.append(Outcome(action))
+    return outcomes
