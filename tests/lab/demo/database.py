@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.postgres import Binaries, Role, Server
 
-from .files import CHECKOUT, DemoError, Files, shown
+from .files import DemoError, Files, shown
 from .story import Story
 
 DATABASE = ROLE = "orchestrator"
@@ -18,7 +18,7 @@ LAST_PARTITIONED = 2025
 
 PSQL = """#!/bin/sh
 # psql in the demo's database as the role that owns the table; it reads no settings but these, and shows times in UTC.
-exec env -i HOME="$HOME" PATH="$PATH" TERM="$TERM" PGTZ=UTC PSQL_HISTORY=/dev/null \\
+exec env -i HOME="$HOME" PATH="$PATH" TERM="$TERM" PGPASSWORD={password} PGTZ=UTC PSQL_HISTORY=/dev/null \\
   {program} -X -P pager=off -v ON_ERROR_STOP=1 -d {connection} "$@"
 """
 
@@ -81,26 +81,13 @@ def renew(story: Story, files: Files) -> Demonstrated:
     return demonstrated
 
 
-def dsn(files: Files) -> str:
-    """How to connect, without the password, which is in a file that this names."""
-    server = Server.reopen(files.server)
-    return f"postgresql://{ROLE}@{server.host}:{server.port}/{DATABASE}?passfile={files.passwords}&sslmode=disable"
-
-
 def _write_access(files: Files, server: Server, role: Role, program: str) -> None:
-    """The same login three times: for libpq, for psql and for the Secret."""
-    files.write(files.passwords, f"{server.host}:{server.port}:*:{role.name}:{role.password}\n")
+    """The same login three times: for partwarden's command line, for the Secret and for psql."""
+    dsn = server.dsn(DATABASE, role.name, role.password, sslmode="disable")
+    files.write(files.dsn, f"{dsn}\n")
+    files.write(files.secret, f"uri={dsn}\n")
     connection = f"host={server.host} port={server.port} dbname={DATABASE} user={role.name} sslmode=disable"
-    quoted = shlex.quote(f"{connection} passfile='{files.passwords}'")
-    files.write(files.psql, PSQL.format(program=shlex.quote(program), connection=quoted), 0o700)
-    values = {
-        "host": server.host,
-        "port": str(server.port),
-        "dbname": DATABASE,
-        "user": role.name,
-        "password": role.password,
-    }
-    files.write(files.secret, "".join(f"{key}={value}\n" for key, value in values.items()))
-
-
-assert SQL.is_relative_to(CHECKOUT)
+    script = PSQL.format(
+        program=shlex.quote(program), connection=shlex.quote(connection), password=shlex.quote(role.password)
+    )
+    files.write(files.psql, script, 0o700)

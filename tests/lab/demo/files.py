@@ -67,9 +67,9 @@ class Files:
         return self.folder / "orchestrator-db.env"
 
     @property
-    def passwords(self) -> Path:
-        """The database role's password, in libpq's format."""
-        return self.folder / "pgpass"
+    def dsn(self) -> Path:
+        """The connection string of the role that owns the table."""
+        return self.folder / "dsn"
 
     @property
     def psql(self) -> Path:

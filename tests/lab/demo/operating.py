@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -62,8 +63,9 @@ def start(story: Story, files: Files) -> None:
     command = [str(PROGRAM), "run", "--kubeconfig", str(files.operator_kubeconfig)]
     config, log = shown(files.operator_kubeconfig), shown(files.operator_log)
     story.command(f"{shown(PROGRAM)} run --kubeconfig {config} >{log} 2>&1 &")
+    files.operator_pid.unlink(missing_ok=True)
     with files.operator_log.open("wb") as output:
-        subprocess.Popen(
+        process = subprocess.Popen(
             ["/bin/sh", "-c", LAUNCH, str(files.operator_pid), *command],
             cwd=files.folder,
             env=_environment(story),
@@ -72,6 +74,11 @@ def start(story: Story, files: Files) -> None:
             stderr=output,
             start_new_session=True,
         )
+    deadline = time.monotonic() + GRACE
+    while not find(files) and process.poll() is None:
+        if time.monotonic() > deadline:
+            raise DemoError(f"the operator has not begun after {GRACE:.0f} s", files.operator_log)
+        time.sleep(0.05)
 
 
 def why_ended(files: Files) -> str:

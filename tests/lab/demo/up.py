@@ -94,7 +94,7 @@ def to_try(files: Files, kubeconfig: Path, prefix: str = "") -> list[tuple[str, 
     """What to type next, each with what it shows; all may be typed again."""
     kubectl = f"{prefix}{KUBECTL} --kubeconfig {shown(kubeconfig)} --namespace {NAMESPACE}"
     patch = """'{"spec": {"premake": 5}}'"""
-    plan = f".venv/bin/partwarden plan -f examples/run.yaml --dsn '{database.dsn(files)}'"
+    plan = f'.venv/bin/partwarden plan -f examples/run.yaml --dsn "$(cat {shown(files.dsn)})"'
     return [
         ("all that the operator knows of the table", f"{kubectl} get partitionpolicy run -o yaml"),
         ("three more years; they exist a moment later", f"{kubectl} patch ppol run --type merge -p {patch}"),

@@ -1,0 +1,215 @@
+"""The demo keeps its promises, however often it is begun and however it ends, and leaves nothing."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from lab.cluster import choice, folders
+from lab.cluster import state as clusters
+from lab.demo import operating
+from lab.demo.database import NO_PARTITION
+from lab.demo.files import CHECKOUT, Files
+
+Aloud = Callable[[], AbstractContextManager[None]]
+
+PREFIX = "demo-test-"
+PATIENCE = 900.0
+"""Seconds for one run; the very first one builds a cluster's commands."""
+
+TABLE_ROW = re.compile(r"^ (run_\d{4}) +\| FROM \(.*\) TO \(.*\) +\| +(\d+) \| +\d+ (?:bytes|kB|MB)$", re.MULTILINE)
+
+
+class Demo:
+    """A demo under a name of its own, so that one that the user runs is left alone."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        self.files = Files(name)
+        # What a shell happens to point at must not matter: neither file nor address means anything.
+        self.kubeconfig = home / ".kube" / "config"
+        self.kubeconfig.parent.mkdir(parents=True)
+        self.kubeconfig.write_text("{this is not a kubeconfig")
+        self.environment = dict(
+            os.environ,
+            PYTHONPATH=str(folders.LAB.parent),
+            XDG_CACHE_HOME=str(folders.cache().parent),
+            HOME=str(home),
+            KUBECONFIG=str(self.kubeconfig),
+            PGHOST="no.such.host.invalid",
+            PGPASSWORD="wrong",
+        )
+        if self.environment.get(choice.VARIABLE) == choice.EXISTING:
+            del self.environment[choice.VARIABLE]  # a demo may only be tested in a cluster of its own
+
+    def begin(self, command: str) -> subprocess.Popen[str]:
+        """Start a command; what it says comes by its stdout."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "lab.demo", command, "--name", self.files.name],
+            env=self.environment,
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Its exit code and all it said."""
+        with self.begin(command) as process:
+            try:
+                said, _ = process.communicate(timeout=PATIENCE)
+            finally:
+                process.kill()
+        return process.returncode, said
+
+    def end_at(self, step: int, number: signal.Signals) -> tuple[int, str]:
+        """Start `up`, send it a signal when it has begun a step, and return its exit code and what it said."""
+        before = []
+        with self.begin("up") as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    before.append(line)
+                    if line.startswith(f"[{step}/"):
+                        process.send_signal(number)
+                process.wait(60)
+            finally:
+                process.kill()
+        return process.returncode, "".join(before)
+
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a line as it is pasted into a shell in the checkout."""
+        environment = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"}
+        return subprocess.run(
+            ["/bin/sh", "-c", command], cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """All that belong to it and to its server."""
+        places = (str(self.files.folder), str(self.files.server))
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if any(place in " ".join(process.cmdline()) for place in places):
+                    found.append(process)
+            except psutil.Error:
+                continue  # it has ended, or is another user's
+        return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, aloud: Aloud) -> Iterator[Demo]:
+    """The demo, not begun. First goes what a killed test run has left."""
+    for folder in (folders.cache() / "demos").glob(f"{PREFIX}*"):
+        if not psutil.pid_exists(int(folder.name.removeprefix(PREFIX))):
+            Demo(folder.name, tmp_path_factory.mktemp("home")).run("down")
+    tested = Demo(f"{PREFIX}{os.getpid()}", tmp_path_factory.mktemp("home"))
+    with aloud():
+        print("\nthe demo: interrupted, killed, run, run again and ended ...", flush=True)
+    yield tested
+    code, said = tested.run("down")
+    assert code == 0, said
+
+
+def years() -> list[int]:
+    """This year and the two to come, or next year's where the migration's partitions are not yet used up."""
+    this = datetime.now(UTC).year
+    return [this, this + 1, this + 2]
+
+
+def check_promises(code: int, said: str) -> None:
+    """What a run of the demo must have shown."""
+    assert code == 0, said
+    before, after = said.split(NO_PARTITION)
+    assert sum(int(rows) for _, rows in TABLE_ROW.findall(before)) == 200_000, said
+    assert [name for name, _ in TABLE_ROW.findall(before)] == [f"run_{year}" for year in range(2019, 2026)], said
+    shown = dict(TABLE_ROW.findall(after))
+    assert sum(map(int, shown.values())) == 200_001, said
+    assert list(shown) == [f"run_{year}" for year in range(2019, max(years()[-1], 2025) + 1)], said
+    assert "partitionpolicy.partwarden.dev/run condition met" in after
+    assert re.search(r"^orchestrator +run +True +Converged +run +Year ", after, re.MULTILINE), said
+    assert re.search(rf"^ run_{max(years()[0], 2026)} +\| \d{{4}}-", after, re.MULTILINE), said
+    assert "INSERT 0 1" in after
+    assert "ends and removes all of it" in after
+
+
+def try_next(said: str) -> list[str]:
+    """The commands that a run ended with."""
+    return re.findall(r"^\$ (.+)$", said.split("To try next")[1], re.MULTILINE)
+
+
+def check_tried(demo: Demo, said: str) -> None:
+    """The three commands do what the run said of them."""
+    get, patch, plan = try_next(said)
+    done = demo.shell(get)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["status"]["summary"]["partitions"] == years()[-1] - 2019 + 1
+
+    done = demo.shell(patch)
+    assert done.returncode == 0, done.stderr
+    furthest = f"run_{years()[0] + 5}"
+    deadline = time.monotonic() + 10
+    while furthest not in (seen := demo.shell(f"{shlex.quote(str(demo.files.psql))} -c '\\d+ run'")).stdout:
+        assert time.monotonic() < deadline, seen.stdout + seen.stderr
+        time.sleep(0.2)
+
+    done = demo.shell(plan)
+    assert done.returncode == 2, done.stderr + done.stdout
+    assert "run_2040" in done.stdout
+
+
+def test_the_demo(demo: Demo) -> None:
+    """Interrupted, killed, run, run again, tried, ended, ended again: one story, since each needs what was before."""
+    code, said = demo.end_at(3, signal.SIGINT)
+    assert code == 130, said
+    assert "interrupted at step 3 of" in said
+    assert "Left: PostgreSQL" in said
+    assert "down" in said.splitlines()[-1]
+
+    code, said = demo.end_at(6, signal.SIGKILL)
+    assert code == -signal.SIGKILL, said
+
+    code, said = demo.run("up")
+    check_promises(code, said)
+    code, said = demo.run("up")
+    check_promises(code, said)
+    check_tried(demo, said)
+
+    left = [*demo.processes()]
+    assert operating.find(demo.files) in left
+    code, said = demo.run("down")
+    assert code == 0, said
+    assert not [process for process in left if process.is_running()]
+    code, said = demo.run("down")
+    assert code == 0, said
+
+    assert not demo.processes()
+    for place in (demo.files.folder, demo.files.server, clusters.folder_of(demo.files.name)):
+        assert not place.exists(), f"{place} is left"
+    assert list(demo.kubeconfig.parent.iterdir()) == [demo.kubeconfig], "~/.kube was changed"
+    assert demo.kubeconfig.read_text() == "{this is not a kubeconfig"
+
+
+def test_a_failure_names_the_step_the_cause_and_the_way_out(demo: Demo) -> None:
+    """Here: the word that chooses the cluster is none."""
+    before = dict(demo.environment)
+    demo.environment[choice.VARIABLE] = "nonsense"
+    code, said = demo.run("up")
+    demo.environment = before
+    assert code == 1, said
+    assert "step 3 of 7 (a Kubernetes cluster) failed" in said
+    assert "CLUSTER=nonsense names no provider" in said
+    assert "Left: PostgreSQL" in said
+    assert "Traceback" not in said
