@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ class Recipe:
 
     def key(self) -> str:
         """Changes when the outcome may change."""
-        sources = [path.read_bytes() for path in sorted(self.module.glob("*")) if path.is_file()]
+        named = sorted(path for path in self.module.iterdir() if path.suffix in (".go", ".mod", ".sum"))
+        sources = [path.read_bytes() for path in named]
         return folders.digest(*sources, " ".join((*self.packages, self.ldflags)).encode())
 
 
@@ -55,8 +57,12 @@ def build(recipe: Recipe, say: Reporter) -> Path:
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir()
         go = toolchain.find(recipe.module, say)
-        with say.progress(f"building {recipe.title} with {go}") as advance:
-            _run(go, recipe, half, advance)
+        try:
+            with say.progress(f"building {recipe.title}") as advance:
+                _run(go, recipe, half, advance)
+        except KeyboardInterrupt:
+            shutil.rmtree(half)
+            raise
         (half / "build.log").unlink()
         half.rename(target)
     return target
@@ -66,18 +72,20 @@ def _run(go: str, recipe: Recipe, out: Path, advance: Advance) -> None:
     log = out / "build.log"
     flags = ["-mod=readonly", "-trimpath", "-ldflags", recipe.ldflags]
     total = _count(go, recipe)
+    # Whatever ends the build, its temporary files are removed with the rest of it.
+    environment = {**toolchain.environment(), "GOTMPDIR": str(out)}
     command = [go, "build", "-v", *flags, "-o", f"{out}/", *recipe.packages]
     with (
         log.open("w") as copy,
-        subprocess.Popen(
-            command, cwd=recipe.module, env=toolchain.environment(), stderr=subprocess.PIPE, text=True
-        ) as process,
+        subprocess.Popen(command, cwd=recipe.module, env=environment, stderr=subprocess.PIPE, text=True) as process,
     ):
         assert process.stderr is not None
         try:
             _follow(process.stderr, copy, total, advance)
         except BaseException:
-            process.kill()
+            # Asked this way it ends what it started.
+            process.send_signal(signal.SIGINT)
+            process.communicate()
             raise
     if process.returncode != 0:
         last = "\n".join(log.read_text().splitlines()[-LAST_LINES:])
