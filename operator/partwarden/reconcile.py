@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import psycopg
 
@@ -24,7 +23,7 @@ from .errors import ClusterUnavailable, PartwardenError, PolicyConflict
 from .interval import load_zone
 from .plan import Outcome
 from .policy import Mode, PartitionPolicySpec
-from .session import session
+from .session import Session, session
 from .settings import Settings
 from .slots import Slots
 from .store import Store, StoredPolicy
@@ -67,7 +66,7 @@ class Reconciler:
         self._slots = Slots()
         self._pace = pace.Pace()
         self._looked_at: dict[Key, object] = {}
-        self._open: set[psycopg.Connection[Any]] = set()
+        self._open: set[Session] = set()
         self._lock = threading.Lock()
         self._stopping = False
 
@@ -142,7 +141,7 @@ class Reconciler:
         secret = self._cluster.secret(policy.key[0], reference.name) if reference else None
         return resolve(spec.database, secret, reference.name if reference else None)
 
-    def _work(self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: psycopg.Connection[Any]) -> Look:
+    def _work(self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: Session) -> Look:
         with self._lock:
             self._open.add(connection)
         try:
@@ -170,6 +169,9 @@ class Reconciler:
     def _say(self, policy: StoredPolicy, look: Look) -> bool:
         """Write the status if it differs, then record Events. Returns False when the policy is gone."""
         now, notices = self._clock(), transitions.created(look.outcomes)
+        for outcome in look.outcomes:
+            if outcome.error is None:
+                log.info("created partition %s", outcome.action, extra=_about(policy, "PartitionCreated"))
         held = self._store.get(policy.key)
         gone = held is None or held.uid != policy.uid
         if held is not None and not gone and not (self._stopping and look.verdict.errors):
@@ -210,9 +212,6 @@ class Reconciler:
 
     def _log(self, policy: StoredPolicy, look: Look, after: float) -> None:
         ready, about = look.verdict.ready, _about(policy, look.verdict.ready.reason)
-        for outcome in look.outcomes:
-            if outcome.error is None:
-                log.info("created partition %s", outcome.action, extra=about)
         if look.verdict.errors:
             log.warning("%s: %s; next try in %.0f s", ready.reason, ready.message, after, extra=about)
         else:

@@ -1,0 +1,193 @@
+"""The life of a policy: applied, edited, converged, looked at again, deleted."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import partial
+
+import pytest
+
+from lab.operator import Operator, until
+from lab.postgres import Database
+from lab.site import RUN, Site, conditions, kstatus, partitions
+
+YEAR = datetime.now(UTC).year
+
+
+def years(first: int, last: int) -> list[str]:
+    return [f"run_{number}" for number in range(first, last + 1)]
+
+
+@pytest.fixture
+def database(pg_database: Database) -> Database:
+    pg_database.execute(RUN)
+    return pg_database
+
+
+def test_a_policy_applied_with_kubectl_becomes_ready_and_its_partitions_exist(
+    site: Site, operator: Operator, database: Database
+) -> None:
+    site.watch_over(database, premake=2)
+    site.kubectl("wait", "--for=condition=Ready", "ppol/run", "--namespace", site.namespace, "--timeout=60s")
+    assert partitions(database) == years(YEAR, YEAR + 2)
+    policy = site.policy()
+    assert kstatus(policy) == "Current"
+    status = policy["status"]
+    assert [each["name"] for each in status["partitions"]] == years(YEAR, YEAR + 2)
+    assert [each["state"] for each in status["partitions"]] == ["Current", "Future", "Future"]
+    assert status["summary"]["coveredUntil"] == f"{YEAR + 3}-01-01T00:00:00Z"
+    assert conditions(status)["DatabaseReachable"]["status"] == "True"
+    assert conditions(status)["PartitionsAhead"]["status"] == "True"
+    shown = site.kubectl("get", "ppol", "run", "--namespace", site.namespace, "--no-headers").split()
+    assert shown[:7] == ["run", "True", "Converged", "run", "Year", "3", f"{YEAR + 3}-01-01T00:00:00Z"]
+
+
+def test_an_edit_is_done_and_told(site: Site, operator: Operator, database: Database) -> None:
+    site.watch_over(database, premake=0)
+    first = site.wait(Ready="True")
+    site.watch_over(database, premake=1, ensure=["2040-06-01"])
+    second = site.wait(Ready="True")
+    assert second["status"]["observedGeneration"] == first["status"]["observedGeneration"] + 1
+    assert partitions(database) == [f"run_{YEAR}", f"run_{YEAR + 1}", "run_2040"]
+    assert site.events() == ["Normal PartitionCreated"] * 2
+
+
+def test_a_policy_that_has_converged_is_not_written_again(site: Site, operator: Operator, database: Database) -> None:
+    site.watch_over(database)
+    version = site.wait(Ready="True")["metadata"]["resourceVersion"]
+    key = f"{site.namespace}/run"
+    seen = len(operator.attempts(key))
+    until("three more looks", lambda: len(operator.attempts(key)) >= seen + 3)
+    assert site.policy()["metadata"]["resourceVersion"] == version
+    assert site.events() == ["Normal PartitionCreated"]
+
+
+def test_a_change_of_metadata_or_status_alone_causes_no_look(
+    site: Site, operator: Operator, database: Database
+) -> None:
+    site.watch_over(database, resync="1h")
+    site.wait(Ready="True")
+    site.watch_over(database, "other", table={"name": "none"}, resync="1h")
+    site.wait("other", Stalled="True")
+    key = f"{site.namespace}/run"
+    before = len(operator.attempts(key))
+    for number in range(3):
+        site.kubectl("label", "ppol", "run", f"number=n{number}", "--overwrite", "--namespace", site.namespace)
+    tamper = json.dumps({"status": {"observedGeneration": 99}})
+    site.kubectl(
+        "patch", "ppol", "run", "--subresource=status", "--type=merge", "--patch", tamper, "--namespace", site.namespace
+    )
+    # What is done after these events shows that they have been dealt with.
+    site.watch_over(database, "other", table={"name": "none"}, resync="2h")
+    site.wait("other", Stalled="True")
+    assert len(operator.attempts(key)) == before
+
+
+def test_the_resync_notices_a_partition_dropped_by_hand(site: Site, operator: Operator, database: Database) -> None:
+    site.watch_over(database, resync="10s")
+    site.wait(Ready="True")
+    database.execute(f"DROP TABLE run_{YEAR + 1}")
+    until("the partition is back", lambda: f"run_{YEAR + 1}" in partitions(database))
+    until("two Events", lambda: site.events() == ["Normal PartitionCreated"] * 2)
+
+
+def test_the_beginning_of_an_interval_needs_no_resync(site: Site, operator: Operator, database: Database) -> None:
+    # The server's clock is the one that counts: in this database it is set to shortly before a new year.
+    database.execute("""
+        SET allow_system_table_mods = on;
+        CREATE TABLE public.clock AS SELECT timestamptz '2031-12-31 23:59:54Z' - transaction_timestamp() AS ahead;
+        CREATE OR REPLACE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+          AS 'SELECT pg_catalog.statement_timestamp() + (SELECT ahead FROM public.clock)';
+    """)
+    site.watch_over(database, premake=0, resync="24h")
+    site.wait(Ready="True")
+    assert partitions(database) == ["run_2031"]
+    until("the new year has a partition", lambda: partitions(database) == ["run_2031", "run_2032"])
+    status = until("it is told", lambda: (s := site.policy()["status"])["summary"]["partitions"] == 2 and s)
+    assert [each["state"] for each in status["partitions"]] == ["Past", "Current"]
+
+
+def test_mode_plan_only_says_what_it_would_do(site: Site, operator: Operator, database: Database) -> None:
+    site.watch_over(database, mode="Plan", premake=1)
+    policy = site.wait(reason="PlanPending", Ready="False", Stalled="False", Reconciling="False")
+    assert [each["partition"] for each in policy["status"]["plan"]] == years(YEAR, YEAR + 1)
+    assert partitions(database) == []
+    assert site.events() == ["Normal PlanPending"]
+    site.watch_over(database, mode="Apply", premake=1)
+    assert "plan" not in site.wait(Ready="True")["status"]
+    assert partitions(database) == years(YEAR, YEAR + 1)
+
+
+def test_suspend_stops_all_work_and_keeps_what_was_seen(site: Site, operator: Operator, database: Database) -> None:
+    site.watch_over(database)
+    seen = site.wait(Ready="True")["status"]["partitions"]
+    site.watch_over(database, suspend=True, premake=5)
+    policy = site.wait(reason="Suspended", Ready="Unknown", Stalled="False", Reconciling="False")
+    assert policy["status"]["partitions"] == seen
+    assert database.query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'partwarden'") == [(0,)]
+    site.watch_over(database, premake=5)
+    site.wait(Ready="True")
+    assert len(partitions(database)) == 6
+
+
+@pytest.mark.parametrize("state", ["ready", "failing", "no operator"])
+def test_deleting_a_policy_ends_at_once_and_leaves_the_database_alone(
+    site: Site, operator: Operator, database: Database, state: str
+) -> None:
+    site.watch_over(database)
+    site.wait(Ready="True")
+    if state == "failing":
+        site.secret("run", {"uri": "postgresql://nobody@127.0.0.1:1/none"})
+        site.watch_over(database, table={"name": "none"})
+        site.wait(Stalled="True")
+    if state == "no operator":
+        operator.stop()
+    site.delete("run", "", "--timeout=10s")
+    assert not site.exists("run")
+    assert partitions(database) == years(YEAR, YEAR + 2)
+
+
+def test_nothing_of_the_users_object_is_touched_but_its_status(
+    site: Site, operator: Operator, database: Database
+) -> None:
+    site.watch_over(database)
+    policy = site.wait(Ready="True")
+    assert "finalizers" not in policy["metadata"]
+    assert set(policy["metadata"]["annotations"]) == {"kubectl.kubernetes.io/last-applied-configuration"}
+    shown = site.kubectl.get("ppol", "run", "--namespace", site.namespace, "--show-managed-fields")
+    ours = [each for each in shown["metadata"]["managedFields"] if not each["manager"].startswith("kubectl")]
+    assert [(each["manager"], each["operation"], each["subresource"]) for each in ours] == [
+        ("partwarden", "Apply", "status")
+    ]
+    assert set(ours[0]["fieldsV1"]) == {"f:status"}
+
+
+def test_a_restart_writes_nothing_and_says_nothing(site: Site, operator: Operator, database: Database) -> None:
+    site.watch_over(database)
+    site.watch_over(database, "younger")
+    site.wait(Ready="True")
+    site.wait("younger", reason="PolicyConflict", Stalled="True")
+    before = {name: site.policy(name)["metadata"]["resourceVersion"] for name in ("run", "younger")}
+    events = site.events(), site.events("younger")
+    assert operator.stop()[0] == 0
+    with site.operator().serving() as again:
+        for key in (f"{site.namespace}/{name}" for name in before):
+            until(f"a look at {key}", partial(again.attempts, key))
+    assert {name: site.policy(name)["metadata"]["resourceVersion"] for name in before} == before
+    assert (site.events(), site.events("younger")) == events
+
+
+def test_the_operator_creates_what_a_policy_wanted_while_it_was_away(site: Site, database: Database) -> None:
+    site.watch_over(database)
+    with site.operator().serving():
+        site.wait(Ready="True")
+    assert partitions(database) == years(YEAR, YEAR + 2)
+
+
+def test_a_large_table_has_a_bounded_status(site: Site, operator: Operator, database: Database) -> None:
+    site.watch_over(database, interval="Day", startFrom=f"{YEAR - 2}-01-01", premake=400)
+    policy = site.wait(Ready="True", patience=120)
+    assert policy["status"]["summary"]["partitions"] == len(partitions(database)) > 1000
+    assert len(policy["status"]["partitions"]) == 200
+    assert len(json.dumps(policy["status"])) < 64 * 1024
