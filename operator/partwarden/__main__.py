@@ -1,20 +1,198 @@
 """The command line."""
 
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
 import click
 
-from . import crd
+from . import __version__, crd, engine, manifest, render
+from .connection import ConnectionInfo, from_dsn, resolve
+from .errors import InvalidSpec, PartwardenError, SecretKeyMissing
+from .fields import parse_moment
+from .interval import load_zone
+from .policy import Mode
+from .session import session
+
+F = TypeVar("F", bound=Callable[..., Any])
+NOTHING, ERROR, TO_DO, INTERRUPTED = 0, 1, 2, 130
+_NAME = r'"(?:[^"]|"")+"|[^".]+'
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="partwarden")
+class Commands(click.Group):
+    """Ends with 1 where a command is used wrongly, since 2 says that there is something to do; Ctrl-C is 130."""
+
+    def main(self, *args: Any, **options: Any) -> NoReturn:
+        """Run, and exit."""
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except click.Abort:
+            click.echo("interrupted", err=True)
+            code = INTERRUPTED
+        except click.ClickException as error:
+            error.show()
+            code = ERROR
+        except BrokenPipeError:
+            # Whoever read the output has gone; nothing may be written any more, not even at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = ERROR
+        sys.exit(code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
 def main() -> None:
     """Keep PostgreSQL range partitions the way a PartitionPolicy says."""
 
 
+def _moment(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    try:
+        return parse_moment(value) if value is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _table(_context: click.Context, _option: click.Parameter, value: str | None) -> dict[str, str] | None:
+    """``name`` or ``schema.name``, each as the catalog spells it; what holds a dot stands in double quotes."""
+    if value is None:
+        return None
+    match = re.fullmatch(rf"(?:({_NAME})\.)?({_NAME})", value)
+    if not match:
+        raise click.BadParameter(f"must be a table or schema.table, found {value!r}")
+    schema, name = (part and re.sub(r'^"|"$', "", part).replace('""', '"') for part in match.groups())
+    return {"name": name, **({"schema": schema} if schema else {})}
+
+
+def policy_options(command: F) -> F:
+    """The options that plan and apply share."""
+    for option in reversed(
+        [
+            click.option(
+                "-f", "--filename", required=True, help="The PartitionPolicy as YAML or JSON; - is standard input."
+            ),
+            click.option(
+                "--dsn",
+                help="Connection string or URI, instead of spec.database; PGHOST, PGPASSWORD, ~/.pgpass and so on "
+                "complete it.",
+            ),
+            click.option("--table", callback=_table, metavar="[SCHEMA.]NAME", help="Another table than spec.table."),
+            click.option(
+                "--now", callback=_moment, metavar="MOMENT", help="Ask about this moment, like 2026-12-31T23:59:59Z."
+            ),
+            click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Default: text."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@policy_options
+def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str) -> int:
+    """Print what would be done, and why. Exits 0 when that is nothing, 2 when it is something, 1 on an error."""
+
+    def look() -> tuple[render.Shown, int]:
+        policy, info = _open(filename, dsn, table)
+        with session(info) as connection:
+            inventory, found = engine.observe_and_plan(connection, policy.spec, now)
+        shown = render.Shown(policy, now or inventory.now, inventory, found, found)
+        if any(each.error for each in found.findings):
+            return shown, ERROR
+        return shown, TO_DO if found.actions else NOTHING
+
+    return _print(look, output)
+
+
+@main.command()
+@policy_options
+@click.option(
+    "--patience", type=click.FloatRange(0, 3600), default=10.0, help="Seconds to wait for locks. Default: 10."
+)
+def apply(
+    filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str, patience: float
+) -> int:
+    """Do once what the policy says. Exits 0 when all is as it should be, 1 on an error."""
+
+    def act() -> tuple[render.Shown, int]:
+        policy, info = _open(filename, dsn, table)
+        spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
+        with session(info) as connection:
+            report = engine.maintain(connection, spec, now=now, patience=patience)
+        moment = now or report.inventory.now
+        shown = render.Shown(policy, moment, report.inventory, report.before, report.after, report.outcomes)
+        failed = any(each.error for each in report.outcomes) or any(each.error for each in report.after.findings)
+        left = spec.mode is Mode.APPLY and report.after.actions
+        return shown, ERROR if failed or left else NOTHING
+
+    return _print(act, output)
+
+
+def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple[manifest.Manifest, ConnectionInfo]:
+    policy = manifest.load(manifest.read(filename), filename, table=table, needs_database=dsn is None)
+    load_zone(policy.spec.timezone)
+    if dsn is not None:
+        return policy, from_dsn(dsn)
+    assert policy.database is not None
+    secret = policy.database.secret_ref
+    try:
+        info = resolve(policy.database.model_copy(update={"secret_ref": None}), None, None)
+    except SecretKeyMissing as error:
+        if secret is None:
+            raise InvalidSpec(f"{filename}: {error}; or give --dsn") from None
+        raise InvalidSpec(
+            f"{filename}: spec.database.secretRef: Secret {secret.name!r} cannot be read from here, and "
+            "spec.database.connection does not say host, dbname and user: give --dsn"
+        ) from None
+    # Here the user's own environment is welcome, for the password above all.
+    return policy, replace(info, isolated=False)
+
+
+def _print(work: Callable[[], tuple[render.Shown, int]], output: str) -> int:
+    try:
+        shown, code = work()
+    except PartwardenError as error:
+        if output == "json":
+            click.echo(render.failure(error))
+        raise click.ClickException(str(error)) from None
+    click.echo(render.document(shown) if output == "json" else render.text(shown))
+    return code
+
+
+@main.command()
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path),
+    help="The cluster to serve. Without it: the pod's service account, else KUBECONFIG.",
+)
+def run(kubeconfig: Path | None) -> int:
+    """Run the operator until SIGTERM. PARTWARDEN_* in the environment are its settings."""
+    # Here, for plan and apply need neither kopf nor a Kubernetes client.
+    from . import handlers, settings
+
+    try:
+        chosen = settings.load(os.environ, kubeconfig)
+    except settings.StartupError as error:
+        raise click.ClickException(str(error)) from None
+    return handlers.run(chosen)
+
+
 @main.command()
 def crds() -> None:
-    """Print the CustomResourceDefinition, for kubectl apply -f -."""
+    """Print the CustomResourceDefinition, for kubectl apply --server-side -f -."""
     click.echo(crd.document(), nl=False)
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"partwarden {__version__}")
 
 
 if __name__ == "__main__":
