@@ -9,12 +9,12 @@ and the node image can be had, else local.
 
 import os
 
-from . import choice, existing, kind, local
+from . import choice, existing, folders, kind, local
 from . import state as states
 from .model import Cluster, ClusterError
 from .reporter import Reporter
 
-__all__ = ["Cluster", "ClusterError", "Reporter", "attach", "start", "stop"]
+__all__ = ["Cluster", "ClusterError", "Reporter", "attach", "start", "stop", "sweep"]
 
 
 def start(name: str, say: Reporter, leashed: bool = False) -> Cluster:
@@ -26,7 +26,7 @@ def start(name: str, say: Reporter, leashed: bool = False) -> Cluster:
     wanted = choice.wanted(os.environ)
     if wanted == choice.EXISTING:
         return existing.start(name, say)
-    _sweep()
+    sweep()
     if not leashed and (running := attach(name)) and wanted in ("", running.provider):
         say.say(f"cluster {name} runs already ({running.provider}, {running.version})")
         return running
@@ -67,9 +67,14 @@ def stop(name: str) -> None:
         local.stop(name)
 
 
-def _sweep() -> None:
-    """Remove what is left of leashed clusters whose starter was killed. Raises ClusterError when something stays."""
+def sweep() -> None:
+    """Remove what is left of clusters whose starter was killed; every start does this first.
+
+    Raises ClusterError when something cannot be removed.
+    """
     for state in states.every():
-        dead = not (state.supervisor and state.supervisor.alive())
-        if state.leashed and dead and state.phase != states.FAILED:
+        alive = state.supervisor and state.supervisor.alive()
+        abandoned = state.phase == states.STARTING or (state.leashed and state.phase == states.RUNNING)
+        # A folder that is locked belongs to somebody who is starting or stopping the cluster.
+        if abandoned and not alive and not folders.busy(states.folder_of(state.name)):
             stop(state.name)

@@ -1,12 +1,16 @@
 """The control groups of one local cluster: one folder of its own in every hierarchy, cgroup v1 or v2."""
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
 from .model import ClusterError
 
 ROOT = Path("/sys/fs/cgroup")
+NEEDED = ("cpu", "cpuset", "memory", "pids")
+"""The controllers without which kubelet does not start."""
+
 REMOVAL = 10.0
 """Seconds that a group is given to become empty after its processes were killed."""
 
@@ -23,6 +27,17 @@ def hierarchies() -> list[Path]:
     mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
     found = {Path(where) for _, where, kind, *_ in mounts if kind in ("cgroup", "cgroup2")}
     return sorted(path for path in found if path.is_relative_to(ROOT))
+
+
+def why_not() -> str:
+    """ "" when groups can be made here, else one line."""
+    name = f"partwarden-try-{os.getpid()}"
+    try:
+        create(name)
+        remove(name)
+    except ClusterError as error:
+        return str(error)
+    return ""
 
 
 def create(name: str) -> None:
@@ -69,7 +84,11 @@ def _removed(group: Path) -> bool:
 
 def _hand_down(group: Path) -> None:
     for controller in (group / "cgroup.controllers").read_text().split():
-        (group / "cgroup.subtree_control").write_text(f"+{controller}")
+        try:
+            (group / "cgroup.subtree_control").write_text(f"+{controller}")
+        except OSError:
+            if controller in NEEDED:
+                raise
 
 
 def _copy_cpuset(parent: Path, group: Path) -> None:

@@ -68,6 +68,21 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
             os.close(descriptor)
 
 
+def busy(folder: Path) -> bool:
+    """Whether some process holds `folder` by `locked` just now."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _is_still(folder: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(folder.stat(), os.fstat(descriptor))

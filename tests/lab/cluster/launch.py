@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -34,6 +35,13 @@ class Ingredients:
     image: str = ""
     archive: Path = Path()
     plugins: Path = Path()
+
+
+def why_no_namespaces() -> str:
+    """ "" when this root may make namespaces and mount in them, else one line, as in many a container."""
+    attempt = ["unshare", *NAMESPACES, "mount", "-t", "tmpfs", "tmpfs", "/run"]
+    done = subprocess.run(attempt, capture_output=True, text=True, env={"PATH": packages.search_path()})
+    return "" if done.returncode == 0 else f"this root may not make namespaces: {' '.join(done.stderr.split())}"
 
 
 class Launch:

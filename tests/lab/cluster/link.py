@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from .model import ClusterError
+from .packages import search_path
 from .subnets import Addresses
 
 NODE_DEVICE = "eth0"
@@ -28,7 +29,7 @@ def remove(device: str) -> None:
     """Remove `device` with its peer; one that is gone is no error. Raises ClusterError when it stays."""
     deadline = time.monotonic() + REMOVAL
     while Path("/sys/class/net", device).exists():
-        subprocess.run(["ip", "link", "delete", device], capture_output=True)
+        subprocess.run(["ip", "link", "delete", device], capture_output=True, env={"PATH": search_path()})
         if time.monotonic() > deadline:
             raise ClusterError(f"the network device {device} cannot be removed; try: ip link delete {device}")
         time.sleep(0.02)
@@ -36,6 +37,6 @@ def remove(device: str) -> None:
 
 def _ip(*arguments: str) -> None:
     command = ["ip", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": search_path()})
     if done.returncode != 0:
         raise ClusterError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")

@@ -10,7 +10,7 @@ from lab.node.layout import Layout
 
 from . import cgroups, check, folders, image, kubernetes, link, packages, runtime
 from . import state as states
-from .launch import Ingredients, Launch
+from .launch import Ingredients, Launch, why_no_namespaces
 from .model import Cluster, ClusterError
 from .processes import children_of
 from .reporter import Reporter
@@ -91,7 +91,7 @@ def _gather(say: Reporter) -> Ingredients:
     if not sys.platform.startswith("linux"):
         raise ClusterError(f"a local cluster needs Linux, and this is {sys.platform}; start a docker engine for kind")
     commands = kubernetes.commands(say)
-    why = "pods need root" if os.geteuid() != 0 else packages.provide(say)
+    why = "pods need root" if os.geteuid() != 0 else packages.provide(say) or why_no_namespaces() or cgroups.why_not()
     plugins = packages.plugin_folder()
     if why or plugins is None:
         return Ingredients(commands, why)

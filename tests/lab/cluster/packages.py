@@ -87,8 +87,8 @@ def _install(names: list[str]) -> None:
         updated = _run(["apt-get", "update", "-q"], environment)
         done = _run(install, environment)
         if done.returncode != 0:
-            first = "" if updated.returncode == 0 else f"{updated.stderr.strip()} "
-            raise ClusterError(f"`{install_command(names)}` failed: {first}{done.stderr.strip()}")
+            said = " ".join(f"{updated.stderr if updated.returncode else ''} {done.stderr}".split())
+            raise ClusterError(f"`{install_command(names)}` failed: {said}")
     if "containerd" in names and SYSTEMD.is_dir():
         _run(["deb-systemd-helper", "disable", "containerd.service"], environment)
 

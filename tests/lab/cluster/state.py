@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from lab.node.layout import Layout
@@ -54,9 +54,11 @@ def save(state: State) -> None:
 def load(name: str) -> State | None:
     """The state of the cluster `name`, None when nothing readable is written down."""
     try:
-        values = json.loads(Layout(folder_of(name)).state.read_text())
+        written = json.loads(Layout(folder_of(name)).state.read_text())
+        # What another version of this module wrote still has to be stopped.
+        values = {field.name: written[field.name] for field in fields(State) if field.name in written}
         for role in ("supervisor", "node"):
-            values[role] = Identity(**values[role]) if values[role] else None
+            values[role] = Identity(**values[role]) if values.get(role) else None
         return State(**values)
     except (FileNotFoundError, ValueError, TypeError):
         return None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .model import ClusterError
+from .packages import search_path
 
 Network = ipaddress.IPv4Network
 
@@ -71,7 +72,8 @@ def host_routes() -> list[Network]:
     """
     command = ["ip", "-json", "-4", "route", "show", "table", "all"]
     try:
-        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        environment = {"PATH": search_path()}
+        answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise ClusterError(f"cannot read the routes of this machine with {' '.join(command)}: {error}") from error
     destinations = (str(route["dst"]) for route in json.loads(answer or "[]"))
