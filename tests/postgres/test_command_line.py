@@ -1,0 +1,326 @@
+"""The command line on a real server: what it prints, what it does, and how it exits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from psycopg.conninfo import conninfo_to_dict
+
+from lab.postgres import Database
+from partwarden.__main__ import main
+
+POLICY = """\
+apiVersion: partwarden.dev/v1alpha1
+kind: PartitionPolicy
+metadata: {name: run}
+spec:
+  table: {name: run}
+  key: submitted_at
+"""
+NOW = "2026-11-22T12:00:00Z"
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def table(pg_database: Database) -> Database:
+    """Table run, by year, with 2024 and 2025."""
+    pg_database.execute(
+        "CREATE TABLE run (id bigint, submitted_at timestamptz NOT NULL) PARTITION BY RANGE (submitted_at);"
+        "CREATE TABLE run_2024 PARTITION OF run FOR VALUES FROM ('2024-01-01 00:00Z') TO ('2025-01-01 00:00Z');"
+        "CREATE TABLE run_2025 PARTITION OF run FOR VALUES FROM ('2025-01-01 00:00Z') TO ('2026-01-01 00:00Z')"
+    )
+    return pg_database
+
+
+@pytest.fixture
+def partwarden(table: Database) -> Command:
+    """Runs a command on the policy, given on standard input, at a fixed moment."""
+
+    def run(command: str, *arguments: str, policy: str = POLICY, dsn: str | None = None) -> Result:
+        fixed = ["--dsn", table.dsn if dsn is None else dsn, "--now", NOW]
+        return CliRunner().invoke(main, [command, "-f", "-", *fixed, *arguments], input=policy, catch_exceptions=False)
+
+    return run
+
+
+def partitions(database: Database) -> list[str]:
+    rows = database.query(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'run'::regclass ORDER BY 1"
+    )
+    return [str(name) for (name,) in rows]
+
+
+def test_a_plan_says_what_why_and_how_heavy(partwarden: Command, table: Database) -> None:
+    result = partwarden("plan")
+    version = table.server.version
+    assert result.output.splitlines() == [
+        f"public.run in database {table.name} (PostgreSQL {version})",
+        f"by Year of UTC on submitted_at; now is {NOW}",
+        "2 partitions, 0, NOW IS NOT COVERED: inserts fail",
+        "",
+        "To do: 3",
+        "  CREATE           FROM                  TO                    WHY",
+        "  public.run_2026  2026-01-01T00:00:00Z  2027-01-01T00:00:00Z  current Year",
+        "  public.run_2027  2027-01-01T00:00:00Z  2028-01-01T00:00:00Z  1 of 2 ahead (spec.premake)",
+        "  public.run_2028  2028-01-01T00:00:00Z  2029-01-01T00:00:00Z  2 of 2 ahead (spec.premake)",
+        "Heaviest lock, held for a moment each: SHARE UPDATE EXCLUSIVE on public.run",
+    ]
+    assert result.exit_code == 2
+    assert partitions(table) == ["run_2024", "run_2025"]
+
+
+def test_apply_does_it_once_and_then_there_is_nothing_to_do(partwarden: Command, table: Database) -> None:
+    result = partwarden("apply")
+    assert result.exit_code == 0
+    assert "Created: 3 of 3\n" in result.output
+    assert "  DONE    public.run_2026  2026-01-01T00:00:00Z" in result.output
+    assert "covered until 2029-01-01T00:00:00Z" in result.output
+    assert partitions(table) == ["run_2024", "run_2025", "run_2026", "run_2027", "run_2028"]
+    for command in ("plan", "apply"):
+        again = partwarden(command)
+        assert again.exit_code == 0
+        assert "Nothing to do." in again.output
+
+
+def test_another_moment(partwarden: Command, table: Database) -> None:
+    result = partwarden("plan", "--now", "2026-12-31T23:59:59Z", "-o", "json")
+    assert json.loads(result.output)["actions"][0]["partition"] == "run_2026"
+    result = partwarden(
+        "apply", "--now", "2027-01-01T00:59:59+01:00", policy=POLICY.replace("key:", "premake: 0\n  key:")
+    )
+    assert partitions(table) == ["run_2024", "run_2025", "run_2026"]
+    result = partwarden("plan", "--now", "2027-01-01T01:00:00+01:00", "-o", "json")
+    assert json.loads(result.output)["actions"][0]["partition"] == "run_2027"
+
+
+def test_json_is_complete_and_stable(partwarden: Command, table: Database) -> None:
+    result = partwarden("plan", "-o", "json")
+    document = json.loads(result.output)
+    assert document.pop("totalBytes") == 0
+    assert document.pop("server") == table.server.version
+    assert document.pop("actions")[0] == {
+        "action": "CreatePartition",
+        "schema": "public",
+        "partition": "run_2026",
+        "from": "2026-01-01T00:00:00Z",
+        "to": "2027-01-01T00:00:00Z",
+        "reason": "current Year",
+        "lock": "SHARE UPDATE EXCLUSIVE on public.run",
+    }
+    assert document == {
+        "policy": {"name": "run", "namespace": None},
+        "table": "public.run",
+        "key": "submitted_at",
+        "interval": "Year",
+        "timezone": "UTC",
+        "database": table.name,
+        "now": NOW,
+        "mode": "Apply",
+        "suspend": False,
+        "partitions": 2,
+        "managed": 2,
+        "current": {"from": "2026-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z"},
+        "coveredUntil": None,
+        "nextBoundary": "2027-01-01T00:00:00Z",
+        "blocked": False,
+        "findings": [],
+    }
+    assert result.exit_code == 2
+
+
+def test_one_failed_partition_is_told_and_the_others_are_made(partwarden: Command, table: Database) -> None:
+    table.execute("CREATE TABLE run_2027 (id int)")
+    planned = partwarden("plan")
+    assert planned.exit_code == 1
+    assert "  ERROR NameTaken ([2027-01-01T00:00:00Z, 2028-01-01T00:00:00Z)): " in planned.output
+    result = partwarden("apply", "-o", "json")
+    document = json.loads(result.output)
+    assert result.exit_code == 1
+    assert [(each["partition"], each["result"], each["error"]) for each in document["actions"]] == [
+        ("run_2026", "Done", None),
+        ("run_2028", "Done", None),
+    ]
+    assert [(each["reason"], each["error"]) for each in document["findings"]] == [("NameTaken", True)]
+    assert document["coveredUntil"] == "2027-01-01T00:00:00Z"
+
+
+def test_a_lock_that_is_not_to_be_had_is_an_error(partwarden: Command, table: Database) -> None:
+    with table.connect() as blocker, blocker.transaction():
+        blocker.execute("LOCK TABLE run IN ACCESS EXCLUSIVE MODE")
+        result = partwarden("apply", "--patience", "0")
+    assert result.exit_code == 1
+    assert "FAILED" in result.output
+    assert "TableBusy: public.run_2026: " in result.output
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"), [("suspend: true", "spec.suspend is true"), ("mode: Plan", "spec.mode is Plan")]
+)
+def test_a_policy_that_is_not_to_be_executed(partwarden: Command, table: Database, fields: str, words: str) -> None:
+    policy = POLICY + f"  {fields}\n"
+    result = partwarden("apply", policy=policy)
+    assert result.exit_code == 0
+    assert f"{words}: apply does nothing." in result.output
+    assert partwarden("plan", policy=policy).exit_code == 2
+    assert partitions(table) == ["run_2024", "run_2025"]
+
+
+def test_who_may_not_is_told_before_anything_is_tried(partwarden: Command, table: Database) -> None:
+    reader = table.new_role()
+    result = partwarden("apply", dsn=reader.dsn)
+    assert result.exit_code == 1
+    assert "Blocked by what is found below: apply does nothing." in result.output
+    assert "  ERROR NotOwner (public.run): " in result.output
+
+
+def test_another_table_than_that_of_the_file(partwarden: Command, table: Database) -> None:
+    table.execute(
+        'CREATE SCHEMA "App.1"; CREATE TABLE "App.1"."Wa""lk" (at date NOT NULL) PARTITION BY RANGE (at);'
+        'CREATE TABLE "App.1"."böse\n\x1b[31m" PARTITION OF "App.1"."Wa""lk" '
+        "FOR VALUES FROM ('2026-11-02') TO ('2026-11-03')"
+    )
+    policy = POLICY.replace("  table: {name: run}\n", "").replace("key: submitted_at", "interval: Month\n  premake: 0")
+    result = partwarden("plan", "--table", '"App.1"."Wa""lk"', policy=policy)
+    assert result.output.splitlines()[4:7] == [
+        "To do: 2",
+        "  CREATE                        FROM        TO          WHY",
+        '  App.1.Wa"lk_2026_11_20261103  2026-11-03  2026-12-01  current Month',
+    ]
+    assert "böse\\n\\x1b[31m" in result.output
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--table", "absent"], "table public.absent does not exist in database"),
+        (["--table", "a.b.c"], "must be a table or schema.table, found 'a.b.c'"),
+        (["--now", "2026-01-01"], "must carry an offset, like 2026-12-31T23:59:59Z"),
+        (["--now", "today"], "must be a moment like 2026-12-31T23:59:59Z"),
+        (["--now", "0001-01-01T00:00:00+14:00"], "must be between the years 1000 and 7999"),
+        (["--dsn", "host=/nonexistent dbname=x"], "/nonexistent"),
+        (["--dsn", "nonsense"], "--dsn is not a connection string"),
+        (["--output", "yaml"], "'yaml' is not one of 'text', 'json'"),
+        (["--nonsense"], "No such option"),
+    ],
+)
+def test_errors_are_one_message_and_exit_1(partwarden: Command, arguments: list[str], words: str) -> None:
+    for command in ("plan", "apply"):
+        result = partwarden(command, *arguments)
+        assert result.exit_code == 1
+        assert words in result.stderr
+        assert "Traceback" not in result.output
+
+
+def test_errors_in_json(partwarden: Command) -> None:
+    result = partwarden("plan", "--table", "absent", "-o", "json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["reason"] == "TableNotFound"
+    result = partwarden("plan", "-o", "json", policy=POLICY + "  premake: 5000\n")
+    assert json.loads(result.stdout) == {
+        "error": {"reason": "InvalidSpec", "message": "-: spec.premake: must be at most 1000, found 5000"}
+    }
+
+
+def test_an_unknown_zone_is_told_without_a_connection(partwarden: Command) -> None:
+    result = partwarden("plan", dsn="host=/nonexistent", policy=POLICY + "  timezone: Mars/Olympus_Mons\n")
+    assert result.exit_code == 1
+    assert "spec.timezone: 'Mars/Olympus_Mons' is not in the IANA time zone database" in result.stderr
+
+
+def test_the_file_may_say_how_to_connect(table: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = conninfo_to_dict(table.dsn)
+    fields: dict[str, Any] = {name: parts[name] for name in ("host", "user", "dbname")}
+    if "port" in parts:
+        fields["port"] = int(str(parts["port"]))
+    policy = POLICY + f"  database: {json.dumps({'secretRef': {'name': 'db'}, 'connection': fields})}\n"
+    if "password" in parts:
+        monkeypatch.setenv("PGPASSWORD", str(parts["password"]))
+    result = CliRunner().invoke(main, ["plan", "-f", "-"], input=policy, catch_exceptions=False)
+    assert result.exit_code == 2, result.output
+    del fields["host"]
+    policy = POLICY + f"  database: {json.dumps({'secretRef': {'name': 'db'}, 'connection': fields})}\n"
+    result = CliRunner().invoke(main, ["plan", "-f", "-"], input=policy, catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "Secret 'db' cannot be read from here" in result.stderr
+
+
+def start(database: Database, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "partwarden", *arguments, "-f", "-", "--dsn", database.dsn]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+def test_libpq_takes_the_rest_from_the_environment(table: Database) -> None:
+    parts = conninfo_to_dict(table.dsn)
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    environment = os.environ | {names[key]: str(value) for key, value in parts.items() if key in names}
+    command = [sys.executable, "-m", "partwarden", "plan", "-f", "-", "--dsn", ""]
+    done = subprocess.run(command, input=POLICY, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
+def test_control_c_ends_it_at_once_and_leaves_nothing_half_done(table: Database) -> None:
+    with table.connect() as blocker, blocker.transaction():
+        blocker.execute("LOCK TABLE run IN ACCESS EXCLUSIVE MODE")
+        with start(table, "apply", "--patience", "600") as process:
+            assert process.stdin is not None
+            process.stdin.write(POLICY)
+            process.stdin.close()
+            _wait_for_a_lock_request(blocker)
+            process.send_signal(signal.SIGINT)
+            code = process.wait(timeout=30)
+            assert process.stderr is not None
+            assert process.stderr.read().strip() == "interrupted"
+    assert code == 130
+    assert partitions(table) == ["run_2024", "run_2025"]
+
+
+def _wait_for_a_lock_request(connection: psycopg.Connection) -> None:
+    given_up = threading.Event()
+    timer = threading.Timer(60, given_up.set)
+    timer.start()
+    try:
+        while not given_up.is_set():
+            waiting = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+            if waiting and waiting[0]:
+                return
+            given_up.wait(0.05)
+        pytest.fail("apply never asked for the lock")
+    finally:
+        timer.cancel()
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(table: Database) -> None:
+    with start(table, "plan") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdin.write(POLICY)
+        process.stdin.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=30) == 1
+
+
+def test_plan_needs_no_kubernetes(table: Database, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    script = (
+        "import sys; from partwarden.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(sorted({'kopf', 'kubernetes', 'aiohttp'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", script, "plan", "-f", str(path), "--dsn", table.dsn]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout.endswith("[]\n")
