@@ -15,7 +15,7 @@ import pytest
 
 from lab import cluster as clusters
 from lab import report
-from lab.cluster import Cluster, ClusterError, Reporter, cgroups, choice, folders, image, packages
+from lab.cluster import Cluster, ClusterError, Reporter, cgroups, choice, existing, folders, image, packages
 from lab.cluster import state as states
 from lab.kubectl import Kubectl
 from lab.node.layout import Layout
@@ -264,3 +264,14 @@ def test_without_what_a_node_needs_there_is_a_control_plane(
     until("its processes are gone", lambda: gone(running))
     clusters.stop(name)
     assert not states.folder_of(name).exists()
+
+
+def test_an_existing_cluster_is_used_and_left_as_it_is(pods: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(choice.VARIABLE, choice.EXISTING)
+    monkeypatch.setenv(existing.VARIABLE, str(pods.kubeconfig))
+    cluster = clusters.start("any", Reporter(quiet=True))
+    assert (cluster.provider, cluster.version, cluster.runs_pods) == ("existing", pods.version, True)
+    with pytest.raises(ClusterError, match="push its images to a registry that the cluster pulls from"):
+        cluster.load_image(Path("image.tar"))
+    cluster.stop()
+    assert "ok" in Kubectl.of(pods)("get", "--raw=/readyz")

@@ -147,10 +147,10 @@ def _kind(command: str, layout: Layout, *arguments: str) -> None:
         except subprocess.TimeoutExpired as error:
             raise ClusterError(f"kind {arguments[0]} took longer than {CREATION:.0f} s; its log is {log}") from error
     if done.returncode != 0:
-        raise ClusterError(f"kind {arguments[0]} failed: {_reason(log.read_text())}; its log is {log}")
+        raise ClusterError(f"kind {arguments[0]} failed: {reason_in(log.read_text())}; its log is {log}")
 
 
-def _reason(log: str) -> str:
+def reason_in(log: str) -> str:
     """The line of kind's log that says the most: what the failed command printed, else the error, shortened."""
     lines = log.splitlines()
     found = [line for line in lines if line.startswith("Command Output:")] or [

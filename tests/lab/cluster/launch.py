@@ -74,7 +74,8 @@ class Launch:
         self._note(phase=states.RUNNING, version=version, kubeconfig=str(self.layout.kubeconfig))
         if not self.state.leashed:
             self._tell("keep")
-            os.close(self.leash)
+            self.leash, leash = -1, self.leash
+            os.close(leash)
 
     def _note(self, **changes: object) -> None:
         self.state = replace(self.state, **changes)  # type: ignore[arg-type]

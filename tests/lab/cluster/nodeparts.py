@@ -84,7 +84,6 @@ def kubelet(inside: Layout, addresses: Addresses, cgroup: str) -> dict[str, Any]
         "enforceNodeAllocatable": [],
         "protectKernelDefaults": True,
         "oomScoreAdj": 0,
-        "localStorageCapacityIsolation": False,
         # The machine's disk is not the cluster's to guard, and no image here can be had again once it was collected.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
