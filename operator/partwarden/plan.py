@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 
 from .errors import NameTaken, PartwardenError, TooManyPartitions, UserError
@@ -109,7 +109,6 @@ def make_plan(spec: TableSpec, inventory: Inventory, now: datetime) -> Plan:
     here = next((held for held in usable if held.contains(moment)), None)
     managed = frozenset(each.oid for each, held in ranged if _is_cell(grid, held))
     findings += unnamed + pending_detaches(inventory, [cell for cell, _ in wanted]) + off_grid(spec, inventory, managed)
-    assert current.upper is not None
     return Plan(
         parent=parent,
         key=key,
@@ -120,10 +119,17 @@ def make_plan(spec: TableSpec, inventory: Inventory, now: datetime) -> Plan:
         missing=missing,
         covered_until=here.upper if here else None,
         covered_for_ever=here is not None and here.upper is None,
-        next_boundary=Grid(spec.interval, zone).moment(current.upper) if not aware else current.upper,
+        next_boundary=_next_boundary(Grid(spec.interval, zone), now),
         managed=managed,
         blocked=blocked,
     )
+
+
+def _next_boundary(clock: Grid, now: datetime) -> datetime:
+    """By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past."""
+    upper = clock.cell(now.astimezone(UTC)).upper
+    assert upper is not None
+    return upper
 
 
 def _wanted(spec: TableSpec, grid: Grid, current: Range) -> Iterator[tuple[Range, str]]:
