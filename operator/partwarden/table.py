@@ -23,7 +23,7 @@ def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Key
         )
     if parent.kind is not RelationKind.PARTITIONED or parent.strategy is None:
         raise errors.NotPartitioned(
-            f"{parent} is not a partitioned table but a {parent.kind}: it must be made with PARTITION BY RANGE"
+            f"{parent} is not a partitioned table (kind: {parent.kind}); it must be made with PARTITION BY RANGE"
         )
     if parent.strategy is not Strategy.RANGE:
         raise errors.UnsupportedStrategy(f"{parent} is partitioned by {parent.strategy}; only RANGE can be managed")

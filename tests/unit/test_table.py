@@ -1,0 +1,75 @@
+"""Which tables can be managed at all."""
+
+from dataclasses import replace
+
+import pytest
+
+import values
+from partwarden import errors
+from partwarden.interval import Interval
+from partwarden.inventory import Inventory, KeyPart, KeyType, Parent, RelationKind, Strategy
+from partwarden.table import check_table
+from values import inventory, spec
+
+AT = KeyPart("submitted_at", "date")
+
+
+def with_parent(parent: Parent | None) -> Inventory:
+    return replace(inventory(), parent=parent)
+
+
+@pytest.mark.parametrize("key_type", list(KeyType))
+def test_a_table_with_one_column_of_time(key_type: KeyType) -> None:
+    parent = values.parent(key_type)
+    assert check_table(spec(key="submitted_at"), with_parent(parent)) == (parent, "submitted_at", key_type)
+
+
+@pytest.mark.parametrize(
+    ("parent", "error", "words"),
+    [
+        (None, errors.TableNotFound, "table public.run does not exist in database 'orchestrator'"),
+        (
+            replace(values.PARENT, kind=RelationKind.TABLE, strategy=None, key=()),
+            errors.NotPartitioned,
+            "public.run is not a partitioned table (kind: table)",
+        ),
+        (values.parent(kind=RelationKind.OTHER, strategy=None), errors.NotPartitioned, "(kind: other relation)"),
+        (values.parent(strategy=Strategy.LIST), errors.UnsupportedStrategy, "is partitioned by LIST"),
+        (values.parent(strategy=Strategy.HASH), errors.UnsupportedStrategy, "is partitioned by HASH"),
+    ],
+)
+def test_tables_that_cannot_be_managed(parent: Parent | None, error: type[errors.PartwardenError], words: str) -> None:
+    with pytest.raises(error) as caught:
+        check_table(spec(), with_parent(parent))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "words"),
+    [
+        ((KeyPart(None, "date"),), errors.UnsupportedKey, "by an expression"),
+        ((AT, AT), errors.UnsupportedKey, "by 2 columns or expressions"),
+        (
+            (KeyPart("at", "date"),),
+            errors.WrongKey,
+            "spec.key is 'submitted_at', but public.run is partitioned by 'at'",
+        ),
+        ((KeyPart("submitted_at", "bigint"),), errors.UnsupportedKeyType, "of type bigint"),
+    ],
+)
+def test_keys_that_cannot_be_managed(key: tuple[KeyPart, ...], error: type[errors.PartwardenError], words: str) -> None:
+    found = with_parent(replace(values.PARENT, key=key))
+    with pytest.raises(error) as caught:
+        check_table(spec(key="submitted_at"), found)
+    assert words in str(caught.value)
+
+
+def test_hours_of_a_date() -> None:
+    with pytest.raises(errors.IntervalTooFine, match=r"spec\.interval is Hour, but public\.run"):
+        check_table(spec(interval=Interval.HOUR), with_parent(values.parent(KeyType.DATE)))
+
+
+def test_a_server_that_is_too_old_is_told_before_anything_else() -> None:
+    server = replace(values.SERVER, version=130022, version_text="13.22")
+    with pytest.raises(errors.ServerTooOld, match=r"PostgreSQL 13\.22; Partwarden needs 14 or newer"):
+        check_table(spec(), replace(inventory(), server=server, parent=None))
