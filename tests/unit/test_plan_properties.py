@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import values
@@ -184,7 +184,8 @@ def test_managed_partitions_are_cells(situation: tuple[TableSpec, Inventory]) ->
         assert (each.oid in plan.managed) == cell
 
 
-@given(situations(), st.integers(2, 40))
+@given(situations(), st.integers(2, 20))
+@settings(max_examples=40)
 def test_the_past_is_filled_up_to_a_limit(situation: tuple[TableSpec, Inventory], years: int) -> None:
     policy, found = situation
     start = found.now - timedelta(days=366 * years)
