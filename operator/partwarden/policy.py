@@ -86,7 +86,9 @@ class Connection(Model):
         None, description="Role to connect as: the table's owner or a member of it, with CREATE on the table's schema."
     )
     sslmode: Annotated[SSLMode, Field(strict=False)] | None = Field(
-        None, description="libpq's sslmode; verify-full is the one that also proves who the server is."
+        None,
+        description="disable, allow, prefer, require, verify-ca or verify-full; only the last proves who the server "
+        "is. Default: prefer.",
     )
     sslrootcert: str | None = Field(
         None,
@@ -137,7 +139,9 @@ class Table(Model):
     )
 
     schema_: Identifier = Field(
-        "public", alias="schema", description="Schema of the table, as it is spelt in the catalog, without quotes."
+        "public",
+        alias="schema",
+        description="Schema of the table, as it is spelt in the catalog, without quotes. Default: public.",
     )
     name: Identifier = Field(description="Name of the table, as it is spelt in the catalog, without quotes.")
 
@@ -180,23 +184,31 @@ class TableSpec(Model):
         description="Partition key column. Optional; when given it must be the table's, which guards against a mix-up.",
     )
     interval: Annotated[Interval, Field(strict=False)] = Field(
-        Interval.YEAR, description="Length of one partition. Weeks begin on Monday."
+        Interval.YEAR,
+        description="Length of one partition: Hour, Day, Week (from Monday), Month, Quarter or Year. Default: Year.",
     )
     timezone: str = Field(
         "UTC",
         min_length=1,
         max_length=64,
         pattern=TIME_ZONE,
-        description="IANA time zone in which an interval begins, such as Europe/Berlin.",
+        description="IANA time zone in which an interval begins, such as Europe/Berlin. Default: UTC.",
     )
-    premake: int = Field(2, ge=0, le=1000, description="How many partitions to keep ready after the current one.")
+    premake: int = Field(
+        2,
+        ge=0,
+        le=1000,
+        description="How many partitions to keep ready after the current one, from 0 to 1000. Default: 2.",
+    )
     start_from: Day | None = Field(
         None,
-        description="Make partitions from the one that holds this date, too. Without it, holes are filled from the "
-        "oldest existing partition on; with it, from this date on.",
+        description="A date like 2019-01-01: holes in the past are filled from the partition on that holds it. "
+        "Without it, they are filled from the oldest existing partition on.",
     )
     ensure: list[Day] = Field(
-        default=[], max_length=100, description="Dates whose partitions must exist too, whether past or far ahead."
+        default=[],
+        max_length=100,
+        description="Dates like 2031-06-01 whose partitions must exist too, whether past or far ahead; at most 100.",
     )
     name_format: str | None = Field(
         None,
@@ -204,16 +216,19 @@ class TableSpec(Model):
         max_length=200,
         pattern=NAME_FORMAT,
         description="Name of a new partition: text and {table}, {year}, {quarter}, {month}, {isoyear}, {week}, {day}, "
-        "{hour}. The default is {table}_{year}, continued by the interval's own part. Existing names never matter.",
+        "{hour}; it must tell the partitions of the interval apart. The defaults make run_2026, run_2026_q4, "
+        "run_2026_11, run_2026_w48, run_2026_11_22, run_2026_11_22_13. Names of existing partitions never matter.",
     )
     mode: Annotated[Mode, Field(strict=False)] = Field(
-        Mode.APPLY, description="Apply does what the plan says; Plan only writes it into the status."
+        Mode.APPLY, description="Apply does what the plan says; Plan only writes it into the status. Default: Apply."
     )
-    suspend: bool = Field(False, description="Stop all work on this policy, and leave everything as it is.")
+    suspend: bool = Field(
+        False, description="true stops all work on this policy, and leaves everything as it is. Default: false."
+    )
     resync: Resync = Field(
         "10m",
         description="How often to look again, from 10s to 24h, like 10m or 1h30m. Edits, and the beginning of an "
-        "interval, are noticed at once whatever this says.",
+        "interval, are noticed at once whatever this says. Default: 10m.",
     )
 
     @model_validator(mode="after")
@@ -231,6 +246,6 @@ class TableSpec(Model):
 
 
 class PartitionPolicySpec(TableSpec):
-    """The spec of a PartitionPolicy."""
+    """Which partitions a table shall have, and how to reach it. Needed: table.name and database; the rest has defaults."""
 
     database: Database = Field(description="Where the table lives, and how to connect.")
