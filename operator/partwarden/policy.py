@@ -246,6 +246,6 @@ class TableSpec(Model):
 
 
 class PartitionPolicySpec(TableSpec):
-    """Which partitions a table shall have, and how to reach it. Needed: table.name and database; the rest has defaults."""
+    """Which partitions a table shall have, and how to reach it. Needed: table.name, database; the rest has defaults."""
 
     database: Database = Field(description="Where the table lives, and how to connect.")
