@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,24 +14,11 @@ from lab.kubectl import Kubectl
 from partwarden import manifest
 from partwarden.policy import GROUP, PLURAL, VERSION
 
-CRD = Path(__file__).parents[2] / "crds" / "partitionpolicies.yaml"
 Verdict = tuple[int, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def definition(kubectl: Kubectl) -> Iterator[None]:
-    """The CRD, taken away again where it was not there before."""
-    name = f"crd/{PLURAL}.{GROUP}"
-    before = kubectl.run("get", name).returncode == 0
-    kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD))
-    kubectl("wait", "--for=condition=Established", "--timeout=60s", name)
-    yield
-    if not before:
-        kubectl("delete", name)
-
-
-@pytest.fixture(scope="module")
-def submit(definition: None, cluster: Cluster) -> Iterator[Callable[[str], Verdict]]:
+def submit(installed: Kubectl, cluster: Cluster) -> Iterator[Callable[[str], Verdict]]:
     """Posts a text to the API server as a dry run, and returns the status code and the answer."""
     connection = api.connect(cluster.kubeconfig, direct=cluster.provider != "existing")
 
