@@ -1,0 +1,95 @@
+"""The command as a process: its environment, signals, pipes, and what it does not load."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from guide import POLICY, make_table, partitions
+from lab.postgres import Database
+
+
+@pytest.fixture
+def table(pg_database: Database) -> Database:
+    """Table run, by year, with 2024 and 2025."""
+    make_table(pg_database)
+    return pg_database
+
+
+def start(database: Database, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "partwarden", *arguments, "-f", "-", "--dsn", database.dsn]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+def test_libpq_takes_the_rest_from_the_environment(table: Database) -> None:
+    parts = conninfo_to_dict(table.dsn)
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    environment = os.environ | {names[key]: str(value) for key, value in parts.items() if key in names}
+    command = [sys.executable, "-m", "partwarden", "plan", "-f", "-", "--dsn", ""]
+    done = subprocess.run(command, input=POLICY, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
+def test_control_c_ends_it_at_once_and_leaves_nothing_half_done(table: Database) -> None:
+    with table.connect() as blocker, blocker.transaction():
+        blocker.execute("LOCK TABLE run IN ACCESS EXCLUSIVE MODE")
+        with start(table, "apply", "--patience", "600") as process:
+            assert process.stdin is not None
+            process.stdin.write(POLICY)
+            process.stdin.close()
+            _wait_for_a_lock_request(blocker)
+            process.send_signal(signal.SIGINT)
+            code = process.wait(timeout=30)
+            assert process.stderr is not None
+            assert process.stderr.read().strip() == "interrupted"
+    assert code == 130
+    assert partitions(table) == ["run_2024", "run_2025"]
+
+
+def _wait_for_a_lock_request(connection: psycopg.Connection) -> None:
+    given_up = threading.Event()
+    timer = threading.Timer(60, given_up.set)
+    timer.start()
+    try:
+        while not given_up.is_set():
+            waiting = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+            if waiting and waiting[0]:
+                return
+            given_up.wait(0.05)
+        pytest.fail("apply never asked for the lock")
+    finally:
+        timer.cancel()
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(table: Database) -> None:
+    with start(table, "plan") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdin.write(POLICY)
+        process.stdin.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=30) == 1
+
+
+def test_plan_needs_no_kubernetes(table: Database, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    script = (
+        "import sys; from partwarden.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(sorted({'kopf', 'kubernetes', 'aiohttp'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", script, "plan", "-f", str(path), "--dsn", table.dsn]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout.endswith("[]\n")
