@@ -58,7 +58,7 @@ def test_a_policy_that_has_converged_is_not_written_again(site: Site, operator: 
     version = site.wait(Ready="True")["metadata"]["resourceVersion"]
     key = f"{site.namespace}/run"
     seen = len(operator.attempts(key))
-    until("three more looks", lambda: len(operator.attempts(key)) >= seen + 3)
+    until("two more looks", lambda: len(operator.attempts(key)) >= seen + 2)
     assert site.policy()["metadata"]["resourceVersion"] == version
     assert site.events() == ["Normal PartitionCreated"]
 
@@ -97,7 +97,8 @@ def test_the_beginning_of_an_interval_needs_no_resync(site: Site, operator: Oper
     database.execute("""
         SET allow_system_table_mods = on;
         CREATE TABLE public.clock AS SELECT timestamptz '2031-12-31 23:59:54Z' - transaction_timestamp() AS ahead;
-        CREATE OR REPLACE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+        ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO true_clock_timestamp;
+        CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
           AS 'SELECT pg_catalog.statement_timestamp() + (SELECT ahead FROM public.clock)';
     """)
     site.watch_over(database, premake=0, resync="24h")
@@ -186,8 +187,8 @@ def test_the_operator_creates_what_a_policy_wanted_while_it_was_away(site: Site,
 
 
 def test_a_large_table_has_a_bounded_status(site: Site, operator: Operator, database: Database) -> None:
-    site.watch_over(database, interval="Day", startFrom=f"{YEAR - 2}-01-01", premake=400)
+    site.watch_over(database, interval="Day", startFrom=f"{YEAR - 1}-01-01", premake=400)
     policy = site.wait(Ready="True", patience=120)
-    assert policy["status"]["summary"]["partitions"] == len(partitions(database)) > 1000
+    assert policy["status"]["summary"]["partitions"] == len(partitions(database)) > 700
     assert len(policy["status"]["partitions"]) == 200
     assert len(json.dumps(policy["status"])) < 64 * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -102,9 +103,10 @@ class Site:
         return Operator(path, self.folder, self.cluster.environment(), **served)
 
     def secret(self, name: str, data: Mapping[str, str], namespace: str = "") -> None:
-        """Make or replace a Secret."""
+        """Make a Secret, or make it hold this and nothing else."""
         metadata = {"name": name, "namespace": namespace or self.namespace}
-        self.kubectl.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(data)})
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+        self.kubectl.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded})
 
     def manifest(self, name: str, spec: Mapping[str, Any], namespace: str = "") -> dict[str, Any]:
         """A policy for public.run by the Secret of the policy's name, where ``spec`` says nothing else."""

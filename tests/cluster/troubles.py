@@ -1,0 +1,322 @@
+"""What can go wrong between a policy and its table: how each comes about, what must be said, how it is mended.
+
+Every trouble is a generator: it brings the trouble about and applies a policy, yields, and mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from lab.postgres import UNSUPPORTED, Database, Server, free_port, make_certificates
+from lab.site import RUN, Site, keys_of
+
+YEAR = datetime.now(UTC).year
+FAILED, IN_PROGRESS = "Failed", "InProgress"
+"""kstatus: somebody must mend it; or it is waited for."""
+
+
+@dataclass
+class Case:
+    """One trouble at work: a policy and a Secret of the trouble's name, and a database of its own."""
+
+    name: str
+    site: Site
+    server: Server
+    stack: ExitStack
+    passwords: list[str] = field(default_factory=list)
+
+    def database(self, ddl: str = RUN, server: Server | None = None) -> Database:
+        """A new database."""
+        made = self.stack.enter_context((server or self.server).new_database())
+        made.execute(ddl)
+        return made
+
+    def secret(self, dsn: str, **changes: str) -> None:
+        """The Secret, by single keys."""
+        self.passwords.append(keys_of(dsn)["password"])
+        self.site.secret(self.name, {**keys_of(dsn), **changes})
+
+    def apply(self, **spec: Any) -> None:
+        """The policy."""
+        self.site.apply(self.name, spec)
+
+    def start(self, **options: Any) -> Server:
+        """A server of the trouble's own."""
+        return self.stack.enter_context(Server.start(options.pop("major", self.server.major), **options))
+
+
+Course = Callable[[Case], Generator[None]]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What must be said while it lasts. ``reached``: the condition DatabaseReachable."""
+
+    name: str
+    reason: str
+    kstatus: str
+    reached: str
+    says: str
+    course: Course
+
+
+TROUBLES: list[Trouble] = []
+
+
+def trouble(reason: str, kstatus: str, reached: str, says: str) -> Callable[[Course], Course]:
+    """Puts the function into TROUBLES. ``says`` is part of the message; ``{year}`` stands for the present one."""
+
+    def put(course: Course) -> Course:
+        name = course.__name__.replace("_", "-")
+        TROUBLES.append(Trouble(name, reason, kstatus, reached, says.format(year=YEAR, next=YEAR + 1), course))
+        return course
+
+    return put
+
+
+@trouble("SecretNotFound", FAILED, "Unknown", "Secret 'secret-missing' does not exist in namespace 'site-")
+def secret_missing(case: Case) -> Generator[None]:
+    database = case.database()
+    case.apply()
+    yield
+    case.secret(database.dsn)
+
+
+@trouble("SecretKeyMissing", FAILED, "Unknown", "Secret 'key-missing' has no key 'uri' or 'host'")
+def key_missing(case: Case) -> Generator[None]:
+    database = case.database()
+    case.site.secret(case.name, {key: value for key, value in keys_of(database.dsn).items() if key != "host"})
+    case.apply()
+    yield
+    case.secret(database.dsn)
+
+
+@trouble("AuthenticationFailed", FAILED, "False", "password authentication failed for user")
+def wrong_password(case: Case) -> Generator[None]:
+    database = case.database()
+    case.secret(database.dsn, password="not the password")
+    case.apply()
+    yield
+    case.secret(database.dsn)
+
+
+@trouble("DatabaseUnreachable", IN_PROGRESS, "False", "at no-such-host.invalid:")
+def host_unknown(case: Case) -> Generator[None]:
+    database = case.database()
+    case.secret(database.dsn, host="no-such-host.invalid")
+    case.apply()
+    yield
+    case.secret(database.dsn)
+
+
+@trouble("DatabaseUnreachable", IN_PROGRESS, "False", "Connection refused")
+def port_closed(case: Case) -> Generator[None]:
+    database = case.database()
+    case.secret(database.dsn, port=str(free_port()))
+    case.apply()
+    yield
+    case.secret(database.dsn)
+
+
+@trouble("DatabaseUnreachable", IN_PROGRESS, "False", "cannot connect to database")
+def server_stopped(case: Case) -> Generator[None]:
+    server = case.start()
+    database = case.database(server=server)
+    case.secret(database.dsn)
+    case.apply()
+    case.site.wait(case.name, Ready="True")
+    server.stop()
+    yield
+    server.start_again()
+
+
+@trouble("TLSMismatch", FAILED, "False", "server does not support SSL")
+def tls_demanded(case: Case) -> Generator[None]:
+    database = case.database()
+    case.secret(database.dsn, sslmode="require")
+    case.apply()
+    yield
+    case.secret(database.dsn)
+
+
+@trouble("TLSMismatch", FAILED, "False", "correct sslmode")
+def tls_refused(case: Case) -> Generator[None]:
+    server = case.start(tls=make_certificates(case.site.folder), require_tls=True)
+    database = case.database(server=server)
+    case.secret(database.dsn, sslmode="disable")
+    case.apply()
+    yield
+    case.secret(database.dsn, sslmode="verify-full", sslrootcert=(case.site.folder / "ca.crt").read_text())
+
+
+@trouble("DatabaseNotFound", FAILED, "False", 'database "not_made_yet_{year}" does not exist')
+def database_missing(case: Case) -> Generator[None]:
+    name = f"not_made_yet_{YEAR}"
+    case.secret(case.server.dsn(name))
+    case.apply()
+    yield
+    made = case.stack.enter_context(case.server.new_database(f"{name}_tmp"))
+    made.execute(RUN)
+    case.stack.enter_context(Database(case.server, name))
+    with Database(case.server, "postgres").connect() as connection:
+        connection.execute(f"ALTER DATABASE {name}_tmp RENAME TO {name}".encode())
+
+
+@trouble("TableNotFound", FAILED, "True", "table public.run does not exist in database")
+def table_missing(case: Case) -> Generator[None]:
+    database = case.database("SELECT 1")
+    case.secret(database.dsn)
+    case.apply()
+    yield
+    database.execute(RUN)
+
+
+@trouble("NotPartitioned", FAILED, "True", "public.run is not a partitioned table")
+def not_partitioned(case: Case) -> Generator[None]:
+    yield from _another_table(case, "CREATE TABLE run (submitted_at timestamptz NOT NULL)")
+
+
+@trouble("UnsupportedStrategy", FAILED, "True", "public.run is partitioned by LIST")
+def by_list(case: Case) -> Generator[None]:
+    yield from _another_table(case, "CREATE TABLE run (submitted_at date) PARTITION BY LIST (submitted_at)")
+
+
+@trouble("UnsupportedStrategy", FAILED, "True", "public.run is partitioned by HASH")
+def by_hash(case: Case) -> Generator[None]:
+    yield from _another_table(case, "CREATE TABLE run (submitted_at date) PARTITION BY HASH (submitted_at)")
+
+
+@trouble("UnsupportedKey", FAILED, "True", "public.run is partitioned by an expression")
+def expression_key(case: Case) -> Generator[None]:
+    yield from _another_table(case, "CREATE TABLE run (at date) PARTITION BY RANGE ((at + 1))")
+
+
+@trouble("UnsupportedKey", FAILED, "True", "public.run is partitioned by 2 columns")
+def several_keys(case: Case) -> Generator[None]:
+    yield from _another_table(case, "CREATE TABLE run (at date, id int) PARTITION BY RANGE (at, id)")
+
+
+@trouble("UnsupportedKeyType", FAILED, "True", "'id' of type bigint")
+def unsupported_type(case: Case) -> Generator[None]:
+    yield from _another_table(case, "CREATE TABLE run (id bigint) PARTITION BY RANGE (id)")
+
+
+def _another_table(case: Case, ddl: str) -> Generator[None]:
+    database = case.database(ddl)
+    case.secret(database.dsn)
+    case.apply()
+    yield
+    database.execute(f"DROP TABLE run; {RUN}")
+
+
+@trouble("WrongKey", FAILED, "True", "spec.key is 'created_at', but public.run is partitioned by 'submitted_at'")
+def wrong_key(case: Case) -> Generator[None]:
+    yield from _another_spec(case, key="created_at")
+
+
+@trouble("UnknownTimeZone", FAILED, "Unknown", "spec.timezone: 'Mars/Olympus_Mons' is not in the IANA time zone")
+def unknown_time_zone(case: Case) -> Generator[None]:
+    yield from _another_spec(case, timezone="Mars/Olympus_Mons")
+
+
+@trouble("NameTooLong", FAILED, "True", "has 67 bytes, PostgreSQL keeps 63")
+def name_too_long(case: Case) -> Generator[None]:
+    yield from _another_spec(case, nameFormat="{table}" + "x" * 60 + "{year}")
+
+
+@trouble("TooManyPartitions", FAILED, "True", "more than 1000 partitions are missing")
+def too_many_partitions(case: Case) -> Generator[None]:
+    yield from _another_spec(case, startFrom="1500-01-01", interval="Day")
+
+
+def _another_spec(case: Case, **spec: Any) -> Generator[None]:
+    case.secret(case.database().dsn)
+    case.apply(**spec)
+    yield
+    case.apply()
+
+
+@trouble("IntervalTooFine", FAILED, "True", "spec.interval is Hour, but public.run is partitioned by 'at' of type date")
+def interval_too_fine(case: Case) -> Generator[None]:
+    case.secret(case.database("CREATE TABLE run (at date) PARTITION BY RANGE (at)").dsn)
+    case.apply(interval="Hour")
+    yield
+    case.apply(interval="Day")
+
+
+@trouble("NameTaken", FAILED, "True", "would be called public.run_{year}, but a relation or type of that name exists")
+def name_taken(case: Case) -> Generator[None]:
+    database = case.database(f"{RUN}; CREATE TABLE run_{YEAR} (id int)")
+    case.secret(database.dsn)
+    case.apply()
+    yield
+    database.execute(f"DROP TABLE run_{YEAR}")
+
+
+@trouble("DefaultHasRows", FAILED, "True", "2 rows of its range lie in the DEFAULT partition public.run_default")
+def default_has_rows(case: Case) -> Generator[None]:
+    database = case.database(f"""
+        {RUN}; CREATE TABLE run_default PARTITION OF run DEFAULT;
+        INSERT INTO run VALUES (1, '{YEAR}-03-01'), (2, '{YEAR}-03-02');
+    """)
+    case.secret(database.dsn)
+    case.apply()
+    yield
+    database.execute("DELETE FROM run_default")
+
+
+@trouble("NotOwner", FAILED, "True", "is not the owner of public.run")
+def not_owner(case: Case) -> Generator[None]:
+    database = case.database()
+    role = database.new_role()
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {role.name}")
+    case.secret(role.dsn)
+    case.apply()
+    yield
+    database.execute(f"ALTER TABLE run OWNER TO {role.name}")
+
+
+@trouble("InsufficientPrivilege", FAILED, "True", "GRANT CREATE ON SCHEMA")
+def no_create_privilege(case: Case) -> Generator[None]:
+    database = case.database()
+    role = database.new_role()
+    database.execute(f"REVOKE CREATE ON SCHEMA public FROM public; ALTER TABLE run OWNER TO {role.name}")
+    case.secret(role.dsn)
+    case.apply()
+    yield
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {role.name}")
+
+
+@trouble("ReadOnlyServer", IN_PROGRESS, "True", "the server is read-only")
+def read_only_standby(case: Case) -> Generator[None]:
+    database = case.database(server=case.start())
+    standby = database.server.standby()
+    case.stack.callback(standby.remove)
+    case.secret(standby.dsn(database.name))
+    case.apply()
+    yield
+    Database(standby, database.name).execute("SELECT pg_promote()")
+
+
+@trouble("TableBusy", IN_PROGRESS, "True", "a lock on public.run was not to be had in time")
+def lock_held(case: Case) -> Generator[None]:
+    database = case.database()
+    case.secret(database.dsn)
+    holder = case.stack.enter_context(database.connect())
+    holder.execute("BEGIN; LOCK TABLE run IN SHARE MODE")
+    case.apply(premake=0)
+    yield
+    holder.execute("ROLLBACK")
+
+
+@trouble("ServerTooOld", FAILED, "True", "the server is PostgreSQL 13")
+def server_too_old(case: Case) -> Generator[None]:
+    old = case.start(major=UNSUPPORTED)
+    case.secret(case.database(server=old).dsn)
+    case.apply()
+    yield
+    case.secret(case.database().dsn)
