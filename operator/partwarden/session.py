@@ -50,14 +50,12 @@ def session(info: ConnectionInfo, *, connect_timeout: int = 10) -> Iterator[Sess
     failure; psycopg's errors of the statements in the block are raised as `sqlstate.translate` makes them.
     """
     with _ca_file(info) as extra:
-        parameters = {**(_isolation() if info.isolated else {}), **info.parameters, **extra, **LIVENESS}
+        timeout = {"connect_timeout": str(connect_timeout)}
+        parameters = {"application_name": "partwarden", **timeout, **(_isolation() if info.isolated else {})}
+        # A Secret may not make the operator wait for ever.
+        parameters |= {**info.parameters, **extra, **LIVENESS, **(timeout if info.isolated else {})}
         try:
-            connection = Session.connect(
-                **{"application_name": "partwarden", **parameters},  # type: ignore[arg-type]
-                connect_timeout=connect_timeout,
-                autocommit=True,
-                prepare_threshold=None,
-            )
+            connection = Session.connect(**parameters, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
         except psycopg.Error as error:
             raise translate_connect(error, info) from None
     try:
