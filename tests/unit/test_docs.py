@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from partwarden import errors
 from partwarden.policy import PartitionPolicySpec
+from partwarden.settings import PREFIX, Settings
 from partwarden.status import ConditionType
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,14 @@ def table_below(heading: str) -> str:
 @pytest.mark.parametrize("field", sorted(set(field_names(PartitionPolicySpec))))
 def test_every_field_is_explained(field: str) -> None:
     assert re.search(rf"`([a-zA-Z.]+\.)?{field}`", table_below("Fields of a policy"))
+
+
+@pytest.mark.parametrize("setting", sorted(Settings.model_fields.keys() - {"kubeconfig"}))
+def test_every_setting_is_explained_with_its_default(setting: str) -> None:
+    (row,) = [line for line in README.splitlines() if line.startswith("|") and f"`{PREFIX}{setting.upper()}`" in line]
+    default = Settings.model_fields[setting].default
+    shown = f"{default:g}" if isinstance(default, float) else f"{default}"
+    assert f"`{shown}`" in row or default == ()
 
 
 @pytest.mark.parametrize("condition", list(ConditionType))
