@@ -1,0 +1,123 @@
+"""What it costs to look at a policy when nothing is to be done: to the database, and to the API server."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import psycopg
+
+from lab.operator import Operator, until
+from lab.postgres import Role
+from lab.site import Site
+from partwarden import engine
+from partwarden.connection import from_dsn
+from partwarden.interval import Interval
+from partwarden.policy import Table, TableSpec
+from partwarden.session import session
+
+from .figures import Figure
+from .stand import Stand, spec, table_names
+
+POLICIES, LOOKS = 20, 60
+PATIENCE = 120.0
+LOOKED = "; next look in"
+"""What the operator's log says of every look."""
+
+WRITES = ("APPLY", "PATCH", "POST", "PUT")
+"""Not what deletes: the operator may not, and the API server itself still does in namespaces that have gone before."""
+
+REQUESTS = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
+LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What has happened until one moment; `requests` by (verb, resource), as the API server counts them."""
+
+    looks: int
+    versions: frozenset[tuple[str, str]]
+    events: int
+    requests: Counter[tuple[str, str]]
+    connections: int
+    transactions: int
+
+
+def measure(stand: Stand) -> list[Figure]:
+    """Policies that have converged are looked at every ten seconds, LOOKS times in all."""
+    names = table_names(POLICIES)
+    with stand.site(POLICIES) as (site, role), site.operator() as operator:
+        site.kubectl.apply(*[site.manifest(name, spec(name, resync="10s")) for name in names])
+        for name in names:
+            site.wait(name, Ready="True")
+        round_trips = _round_trips(role, names[0])
+        with stand.say.progress(f"bench: {LOOKS} looks at policies with nothing to do") as advance:
+            before = _seen(stand, site, operator, role)
+
+            def done() -> bool:
+                advance(_looks(operator) - before.looks, LOOKS, "looks")
+                return _looks(operator) - before.looks >= LOOKS
+
+            until(f"{LOOKS} looks", done, PATIENCE)
+            after = _seen(stand, site, operator, role)
+    return _figures(round_trips, before, after)
+
+
+def _round_trips(role: Role, table: str) -> int:
+    """Of one cycle, as the engine counts them."""
+    with session(from_dsn(role.dsn)) as connection:
+        report = engine.maintain(connection, TableSpec(table=Table(name=table), interval=Interval.MONTH))
+    assert not report.outcomes, report.outcomes
+    return report.round_trips
+
+
+def _seen(stand: Stand, site: Site, operator: Operator, role: Role) -> Seen:
+    namespace = ("--namespace", site.namespace)
+    metadata = [each["metadata"] for each in site.kubectl.get("partitionpolicies", *namespace)["items"]]
+    with psycopg.connect(stand.server.dsn()) as connection:
+        row = connection.execute(
+            "SELECT sessions, xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s",
+            [psycopg.conninfo.conninfo_to_dict(role.dsn)["dbname"]],
+        ).fetchone()
+    assert row is not None
+    return Seen(
+        looks=_looks(operator),
+        versions=frozenset((each["name"], each["resourceVersion"]) for each in metadata),
+        events=len(site.kubectl.get("events", *namespace)["items"]),
+        requests=_requests(site.kubectl("get", "--raw", "/metrics")),
+        connections=row[0],
+        transactions=row[1],
+    )
+
+
+def _looks(operator: Operator) -> int:
+    return sum(LOOKED in line["message"] for line in operator.lines())
+
+
+def _requests(metrics: str) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    for labels, value in REQUESTS.findall(metrics):
+        named = dict(LABEL.findall(labels))
+        found[named["verb"], f"{named['resource']}.{named['group']}".rstrip(".")] += int(float(value))
+    return found
+
+
+def _figures(round_trips: int, before: Seen, after: Seen) -> list[Figure]:
+    looks = after.looks - before.looks
+    requests = after.requests - before.requests
+    policies = "partitionpolicies.partwarden.dev"
+    written = sum(requests[verb, policies] for verb in WRITES)
+    print({k: v for k, v in requests.items() if "partwarden" in k[1]}, after.versions - before.versions)
+    changed = len(after.versions - before.versions) + after.events - before.events
+    connections = (after.connections - before.connections) / looks
+    transactions = (after.transactions - before.transactions) / looks
+    how = f"{looks} looks at {POLICIES} policies that have converged"
+    return [
+        Figure("nothing to do: round trips to the database", round_trips, "", note="of one cycle, without connecting"),
+        Figure("nothing to do: connections of a look", connections, "", note=f"as the server counts; {how}"),
+        Figure("nothing to do: transactions of a look", transactions, "", note="the same"),
+        Figure(
+            "nothing to do: Secrets read for a look", requests["GET", "secrets"] / looks, "", note="by the API server"
+        ),
+        Figure("nothing to do: writes to the API", written, "", limit=0, note=f"as the API server counts; {how}"),
+        Figure("nothing to do: objects changed, Events made", changed, "", limit=0, note="by resourceVersion"),
+    ]
