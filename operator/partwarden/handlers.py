@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +29,7 @@ from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FINISH, CANCEL = 4.0, 2.0
 """Seconds that running work is given after SIGTERM: to finish by itself, then to be cancelled."""
 PATIENCE = (1, 2, 5) + (10,) * 1000
@@ -45,8 +47,9 @@ RIGHTS = (
 class Operator:
     """Everything that runs, wired."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, early: threading.Event) -> None:
+        """``early`` is set by a signal that comes before `run` has begun to listen for them."""
+        self._settings, self._early = settings, early
         self._cluster = Cluster(settings)
         self._store, self._queue = Store(), WorkQueue()
         claims = Claims(self._queue.wake)
@@ -105,8 +108,11 @@ class Operator:
             self._stop()
             stopped.set()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        # kopf's own handlers would let the workers take up more.
+        for number in SIGNALS:
             loop.add_signal_handler(number, stop, number)
+        if self._early.is_set():
+            stop(signal.SIGTERM)
         await kopf.run_tasks(tasks)
 
     async def _on_event(self, event: Any, **_: object) -> None:
@@ -152,14 +158,20 @@ class Operator:
 def run(settings: Settings) -> int:
     """Run the operator until it is told to stop. Returns the exit code: 0 after SIGTERM or SIGINT, else 1."""
     logs.configure(settings)
+    early = threading.Event()
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: early.set())
     try:
-        operator = Operator(settings)
+        operator = Operator(settings, early)
         operator.check()
         where = f"namespaces {', '.join(settings.namespaces)}" if settings.namespaces else "all namespaces"
         log.info("partwarden %s serves %s with %d workers", __version__, where, settings.workers)
         operator.run()
     except (StartupError, ClusterUnavailable) as error:
         log.error("%s", error)
+        return 1
+    except Exception:
+        log.exception("the watch ended, and the operator with it")
         return 1
     log.info("stopped")
     return 0

@@ -47,8 +47,8 @@ class Intake:
 
     def _remove(self, policy: StoredPolicy) -> None:
         if self._store.remove(policy.key, policy.uid):
-            self._queue.forget(policy.key)
             self._claims.release(policy.key)
+            self._queue.wake(policy.key)  # once more, to forget what was remembered of it
 
 
 def _aim(policy: StoredPolicy) -> tuple[Any, Any, str]:

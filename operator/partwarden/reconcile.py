@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,8 @@ from .workqueue import Key, WorkQueue
 log = logging.getLogger(__name__)
 
 WAIT_FOR_ELDER = 0.2
+PATIENCE_WITH_ELDERS = 2.0
+"""Seconds between two questions whether they were looked at, and how long they are waited for in all."""
 WAIT_FOR_SLOT = 5.0
 """Seconds. Whoever gives a slot back wakes the next; this is for one that was woken and then had no need of it."""
 RESYNC = 600.0
@@ -66,6 +69,7 @@ class Reconciler:
         self._slots = Slots()
         self._pace = pace.Pace()
         self._looked_at: dict[Key, object] = {}
+        self._waiting_since: dict[Key, float] = {}
         self._open: set[Session] = set()
         self._lock = threading.Lock()
         self._stopping = False
@@ -75,6 +79,7 @@ class Reconciler:
         policy = self._store.get(key)
         if policy is None:
             self._looked_at.pop(key, None)
+            self._waiting_since.pop(key, None)
             self._pace.forget(key)
             return None
         if self._must_wait_for_elder(policy):
@@ -83,6 +88,7 @@ class Reconciler:
         if look is None:
             return WAIT_FOR_SLOT
         self._looked_at[key] = policy.edition
+        self._waiting_since.pop(key, None)
         result = pace.result(look.verdict.errors, look.verdict.reconciling)
         try:
             if not self._say(policy, look):
@@ -101,14 +107,11 @@ class Reconciler:
         self._stopping = True
 
     def cancel(self) -> None:
-        """Ask every database to end the statement that runs there."""
+        """Ask every database to end the statement that runs there, without waiting for its answer."""
         with self._lock:
             running = list(self._open)
         for connection in running:
-            try:
-                connection.cancel_safe(timeout=1.0)
-            except psycopg.Error as error:
-                log.debug("cancel: %s", error)
+            threading.Thread(target=_cancel, args=(connection,), daemon=True).start()
 
     def _look(self, policy: StoredPolicy) -> Look | None:
         """None when the database has no slot free just now."""
@@ -198,11 +201,13 @@ class Reconciler:
     def _must_wait_for_elder(self, policy: StoredPolicy) -> bool:
         """Whether an older policy that seems to mean the same table is yet to be looked at for the first time.
 
-        After a start every claim is unknown: the younger of two must not begin to work and stop again.
+        After a start every claim is unknown: the younger of two should not begin to work and stop again. It is not
+        waited for long, since the elder's database may not answer, and may be another one.
         """
         if self._looked_at.get(policy.key) == policy.edition:
             return False
-        return any(
+        since = self._waiting_since.setdefault(policy.key, time.monotonic())
+        return time.monotonic() < since + PATIENCE_WITH_ELDERS and any(
             each.age < policy.age
             and each.table == policy.table
             and not each.suspended
@@ -220,3 +225,10 @@ class Reconciler:
 
 def _about(policy: StoredPolicy, reason: str) -> dict[str, str]:
     return {"policy": str(policy), "reason": reason}
+
+
+def _cancel(connection: Session) -> None:
+    try:
+        connection.cancel_safe(timeout=2.0)
+    except psycopg.Error as error:
+        log.debug("cancel: %s", error)

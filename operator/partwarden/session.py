@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any, LiteralString
 
 import psycopg
@@ -57,6 +58,8 @@ def session(info: ConnectionInfo, *, connect_timeout: int = 10) -> Iterator[Sess
         try:
             connection = Session.connect(**parameters, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
         except psycopg.Error as error:
+            # What its frames hold keeps the socket of an attempt that timed out open for as long as the error lives.
+            clear_frames(error.__traceback__)
             raise translate_connect(error, info) from None
     try:
         yield connection

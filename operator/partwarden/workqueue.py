@@ -61,10 +61,6 @@ class Schedule:
         if due is not None:
             self.wake(key, due)
 
-    def forget(self, key: Key) -> None:
-        """The key is not due any more; a worker that has it may finish."""
-        self._due.pop(key, None)
-
     def next_due(self) -> float | None:
         """When `pop` will next have something, if nothing is woken before; None for never."""
         self._drop_stale()
@@ -89,11 +85,6 @@ class WorkQueue:
         with self._changed:
             self._schedule.wake(key, self._clock() + after)
             self._changed.notify()
-
-    def forget(self, key: Key) -> None:
-        """Nothing is left to do for the key."""
-        with self._changed:
-            self._schedule.forget(key)
 
     def take(self) -> Key | None:
         """Wait for a key that is due. None when the queue was closed."""

@@ -71,13 +71,11 @@ def test_after_work_the_earlier_of_both_times_counts(
     assert schedule.next_due() == expected
 
 
-def test_nothing_is_due_after_the_last_time_and_after_forgetting() -> None:
+def test_nothing_is_due_after_the_last_time() -> None:
     schedule = Schedule()
     schedule.wake(A, 0)
     schedule.pop(0)
     schedule.done(A)
-    schedule.wake(B, 1)
-    schedule.forget(B)
     assert schedule.next_due() is None
 
 

@@ -1,0 +1,110 @@
+"""Two policies for one table: the oldest works, the others say so and name it, and take over at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+
+import pytest
+
+from lab.operator import Operator, until
+from lab.postgres import Database
+from lab.site import RUN, Site, conditions, kstatus, partitions
+
+YEAR = datetime.now(UTC).year
+AT_ONCE = 8.0
+"""Seconds. Well below the 15 s after which a losing policy would be looked at again anyway."""
+
+
+@pytest.fixture
+def database(pg_database: Database) -> Database:
+    pg_database.execute(f"{RUN}; CREATE TABLE job (at date) PARTITION BY RANGE (at)")
+    return pg_database
+
+
+def contend(site: Site, database: Database, elder: str, younger: str, there: str = "") -> None:
+    """Two policies for public.run, a second apart, the younger one in the namespace ``there``; it wants more."""
+    spec = {"database": {"secretRef": {"name": "db"}}, "resync": "24h"}
+    for namespace in {site.namespace, there or site.namespace}:
+        site.secret("db", {"uri": database.dsn}, namespace)
+    site.apply(elder, {**spec, "premake": 0})
+    created = site.policy(elder)["metadata"]["creationTimestamp"]
+    until("the next second", lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") > created)
+    site.apply(younger, {**spec, "premake": 3}, there)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["one namespace", "two namespaces"])
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")], ids=["by name", "against the names"])
+def test_the_oldest_works_and_the_other_names_it(
+    site: Site, operator: Operator, database: Database, place: int, names: tuple[str, str]
+) -> None:
+    elder, younger = names
+    there = site.namespaces[place]
+    contend(site, database, elder, younger, there)
+    lost = site.wait(younger, there, reason="PolicyConflict", Ready="False", Stalled="True", Reconciling="False")
+    assert f"older policy {site.namespace}/{elder}:" in conditions(lost["status"])["Ready"]["message"]
+    assert kstatus(lost) == "Failed"
+    site.wait(elder, Ready="True")
+    assert partitions(database) == [f"run_{YEAR}"]
+    assert site.events(younger, there) == ["Warning PolicyConflict"]
+
+
+@pytest.mark.parametrize("how", ["deleted", "suspended", "another table", "another database"])
+def test_the_younger_takes_over_at_once_when_the_elder_goes(
+    site: Site, operator: Operator, database: Database, how: str
+) -> None:
+    contend(site, database, "elder", "younger")
+    site.wait("elder", Ready="True")
+    site.wait("younger", reason="PolicyConflict")
+    by_secret = {"database": {"secretRef": {"name": "db"}}, "resync": "24h"}
+    if how == "deleted":
+        site.delete("elder")
+    elif how == "suspended":
+        site.apply("elder", {**by_secret, "suspend": True})
+    elif how == "another table":
+        site.apply("elder", {**by_secret, "table": {"name": "job"}})
+    else:
+        site.apply("elder", {**by_secret, "database": {"secretRef": {"name": "gone"}}})
+    site.wait("younger", Ready="True", patience=AT_ONCE)
+    assert partitions(database) == [f"run_{number}" for number in range(YEAR, YEAR + 4)]
+    assert site.events("younger") == ["Warning PolicyConflict", "Normal PartitionCreated", "Normal Healthy"]
+
+
+def test_an_elder_that_comes_back_takes_over_and_the_younger_is_told_at_once(
+    site: Site, operator: Operator, database: Database
+) -> None:
+    contend(site, database, "elder", "younger")
+    site.wait("younger", reason="PolicyConflict")
+    by_secret = {"database": {"secretRef": {"name": "db"}}, "resync": "24h"}
+    site.apply("elder", {**by_secret, "suspend": True})
+    site.wait("younger", Ready="True", patience=AT_ONCE)
+    site.apply("elder", {**by_secret, "premake": 0})
+    site.wait("elder", Ready="True", patience=AT_ONCE)
+    site.wait("younger", reason="PolicyConflict", Stalled="True", patience=AT_ONCE)
+
+
+def test_two_names_of_one_database_are_one_database(site: Site, operator: Operator, database: Database) -> None:
+    contend(site, database, "elder", "younger")
+    site.secret("other", {"uri": database.dsn.replace("127.0.0.1", "localhost")})
+    site.apply("younger", {"database": {"secretRef": {"name": "other"}}})
+    site.wait("younger", reason="PolicyConflict", Stalled="True")
+
+
+def test_tables_of_one_name_in_two_databases_are_two_tables(site: Site, operator: Operator, database: Database) -> None:
+    site.watch_over(database, "one")
+    with database.server.new_database() as another:
+        another.execute(RUN)
+        site.watch_over(another, "two")
+        for name in ("one", "two"):
+            site.wait(name, Ready="True")
+        assert partitions(another) == partitions(database)
+
+
+def test_after_a_start_the_younger_does_not_work_first(site: Site, database: Database) -> None:
+    contend(site, database, "elder", "younger")
+    with site.operator().serving() as running:
+        site.wait("elder", Ready="True")
+        site.wait("younger", reason="PolicyConflict")
+        until("both were looked at", partial(running.attempts, f"{site.namespace}/younger"))
+    assert partitions(database) == [f"run_{YEAR}"]
+    assert site.events("younger") == ["Warning PolicyConflict"]
