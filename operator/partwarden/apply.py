@@ -27,17 +27,34 @@ from .sqlstate import translate
 ADVISORY_CLASS = 0x70617274
 """First half of the advisory lock's key ("part"); the parent's OID is the second."""
 
-# Who waits for a lock makes everybody wait who comes later: briefly, and again, rather than once and long.
-LOCK_TIMEOUT = "1s"
-LOCK_TIMEOUT_DEFAULT = "100ms"
-"""Where a DEFAULT partition must be locked exclusively: its readers and writers queue behind us so long at most."""
+# Who waits for a lock makes everybody wait who comes later: briefly, and again, rather than once and long. Shorter than
+# deadlock_timeout (1 s) in any case, so that it is not the other one who is sacrificed.
+LOCK_TIMEOUT = "500ms"
+LOCK_TIMEOUT_HEAVY = "100ms"
+"""Where readers or writers queue behind us: DEFAULT is locked exclusively, what a foreign key joins against writers."""
+SCAN_TIMEOUT = "3s"
+"""How long ATTACH may read DEFAULT, which nobody else can read or write meanwhile."""
 COUNT_LIMIT = 100_000
+
+SAME_TABLE = """
+SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relname = {name}
+"""
+
+MAY_READ = """
+SELECT has_schema_privilege(c.relnamespace, 'USAGE') AND has_column_privilege(c.oid, {key}, 'SELECT')
+FROM pg_class c WHERE c.oid = {oid}
+"""
 
 NEW_ACL = """
 SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, x.is_grantable
 FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x
 WHERE c.oid = (SELECT c2.oid FROM pg_class c2 JOIN pg_namespace n ON n.oid = c2.relnamespace
                WHERE n.nspname = {schema} AND c2.relname = {name})
+"""
+
+IS_PARTITION = """
+SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = {parent} AND n.nspname = {schema} AND c.relname = {name}
 """
 
 
@@ -64,6 +81,9 @@ def create(
             _undo(connection)
             if time.monotonic() + pause >= deadline:
                 raise _busy(connection, inventory, action, error) from None
+        except (pg.DuplicateTable, pg.UniqueViolation) as error:
+            _undo(connection)
+            raise _duplicate(connection, inventory, action, error) from None
         except psycopg.Error as error:
             _undo(connection)
             raise translate(error, f"partition {action}") from None
@@ -76,49 +96,18 @@ def create(
 
 def _attempt(connection: psycopg.Connection[Any], inventory: Inventory, key: str, action: CreatePartition) -> None:
     """One transaction in three round trips."""
-    parent = inventory.parent
+    parent, default = inventory.parent, inventory.default
     assert parent is not None
-    _begin(connection, inventory, parent, key, action)
-    *_, acl = run(
+    _begin(connection, parent, default, key, action)
+    *counted, _, _, found, acl = run(
         connection,
+        # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
+        *([ddl.rows_in_range(default.schema, default.name, key, action, COUNT_LIMIT)] if readable else []),
         ddl.create_table(parent, action),
         # The owner first: whoever owns a table has its default privileges, and those are read next.
         ddl.set_owner(parent, action),
         sql.SQL(NEW_ACL).format(schema=action.schema, name=action.name),
     )
-    present = [Grant(grantee, privilege, grantable) for grantee, privilege, grantable in acl]
-    run(connection, *ddl.set_grants(parent, action, present), ddl.attach(parent, action), "COMMIT")
-
-
-def _begin(
-    connection: psycopg.Connection[Any], inventory: Inventory, parent: Parent, key: str, action: CreatePartition
-) -> None:
-    default = next((each for each in inventory.partitions if each.range is None), None)
-    checks: list[sql.Composable] = [
-        # Ends with the transaction: right behind a pooler, and nothing to clean up after a crash.
-        sql.SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, _signed(parent.oid)),
-        sql.SQL(
-            "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = {} AND c.relname = {}"
-        ).format(parent.schema, parent.name),
-    ]
-    if default is not None:
-        # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
-        checks.append(ddl.rows_in_range(default.schema, default.name, key, action, COUNT_LIMIT))
-    timeout = LOCK_TIMEOUT if default is None else LOCK_TIMEOUT_DEFAULT
-    _, _, locked, found, *counted = run(connection, "BEGIN", pinned(timeout, "60s"), *checks)
-    if not locked[0][0]:
-        raise AnotherOperator(f"table {parent} is being worked on by another operator: its advisory lock is taken")
-    if [row[0] for row in found] != [parent.oid]:
-        raise TableChanged(f"table {parent} was dropped, renamed or made anew since it was looked at")
-    if counted and (rows := counted[0][0][0]):
-        many = f"{rows} or more rows" if rows == COUNT_LIMIT else f"{rows} row{'' if rows == 1 else 's'}"
-        raise DefaultHasRows(
-            f"partition {action} cannot be created: {many} of its range lie in the DEFAULT partition {default}; "
-            "move them out of it"
-        )
-
-
 def _signed(oid: int) -> int:
     """An OID has 32 bits without a sign, the advisory lock's key with one."""
     return oid - (1 << 32) if oid >= 1 << 31 else oid

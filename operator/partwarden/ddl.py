@@ -53,11 +53,14 @@ def attach(parent: Parent, action: CreatePartition) -> Composed:
     )
 
 
-def rows_in_range(schema: str, name: str, key: str, action: CreatePartition, limit: int) -> Composed:
-    """How many rows of a DEFAULT partition belong in the range, counted up to ``limit``."""
-    return SQL("SELECT count(*) FROM (SELECT FROM {} WHERE {key} >= {} AND {key} < {} LIMIT {}) AS rows").format(
-        Identifier(schema, name), iso(action.range.lower), iso(action.range.upper), limit, key=Identifier(key)
-    )
+def rows_in_default(parent: Parent, default: int, key: str, action: CreatePartition, limit: int) -> Composed:
+    """How many rows of the DEFAULT partition with that OID belong in the range, counted up to ``limit``.
+
+    Asked of the parent, whose owner need not have rights on its partitions; pruning leaves only DEFAULT to be read.
+    """
+    return SQL(
+        "SELECT count(*) FROM (SELECT FROM {} WHERE {key} >= {} AND {key} < {} AND tableoid = {} LIMIT {}) AS rows"
+    ).format(_table(parent), iso(action.range.lower), iso(action.range.upper), default, limit, key=Identifier(key))
 
 
 def _new(action: CreatePartition) -> Identifier:

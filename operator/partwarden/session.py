@@ -52,7 +52,9 @@ def session(info: ConnectionInfo, *, connect_timeout: int = 10) -> Iterator[Sess
     """
     with _ca_file(info) as extra:
         timeout = {"connect_timeout": str(connect_timeout)}
-        parameters = {"application_name": "partwarden", **timeout, **(_isolation() if info.isolated else {})}
+        # Names and messages in a database without an encoding (SQL_ASCII) would come as bytes otherwise.
+        encoding = {"client_encoding": "UTF8"}
+        parameters = {"application_name": "partwarden", **encoding, **timeout, **(_isolation() if info.isolated else {})}
         # A Secret may not make the operator wait for ever.
         parameters |= {**info.parameters, **extra, **LIVENESS, **(timeout if info.isolated else {})}
         try:
@@ -79,6 +81,8 @@ def pinned(lock_timeout: str, statement_timeout: str) -> sql.Composed:
         "TimeZone": "UTC",
         "DateStyle": "ISO, YMD",
         "search_path": "pg_catalog, pg_temp",
+        "quote_all_identifiers": "off",
+        "enable_partition_pruning": "on",
         "lock_timeout": lock_timeout,
         "statement_timeout": statement_timeout,
         "idle_in_transaction_session_timeout": "60s",
