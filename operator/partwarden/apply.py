@@ -18,11 +18,13 @@ from psycopg import sql
 
 from . import ddl
 from .blockers import holder
-from .errors import AnotherOperator, DefaultHasRows, TableBusy, TableChanged
-from .inventory import Grant, Inventory, Parent
+from .errors import AnotherOperator, DefaultHasRows, StatementRejected, TableBusy, TableChanged
+from .findings import quoted
+from .interval import iso
+from .inventory import Grant, Inventory, Parent, Partition
 from .plan import CreatePartition
 from .session import pinned, run
-from .sqlstate import translate
+from .sqlstate import message, translate
 
 ADVISORY_CLASS = 0x70617274
 """First half of the advisory lock's key ("part"); the parent's OID is the second."""
@@ -36,25 +38,23 @@ SCAN_TIMEOUT = "3s"
 """How long ATTACH may read DEFAULT, which nobody else can read or write meanwhile."""
 COUNT_LIMIT = 100_000
 
-SAME_TABLE = """
-SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relname = {name}
-"""
-
-MAY_READ = """
-SELECT has_schema_privilege(c.relnamespace, 'USAGE') AND has_column_privilege(c.oid, {key}, 'SELECT')
-FROM pg_class c WHERE c.oid = {oid}
-"""
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+SET_TIMEOUT = "SELECT set_config('statement_timeout', {}, true)"
+OID = (
+    "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}"
+)
 
 NEW_ACL = """
 SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, x.is_grantable
-FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x
-WHERE c.oid = (SELECT c2.oid FROM pg_class c2 JOIN pg_namespace n ON n.oid = c2.relnamespace
-               WHERE n.nspname = {schema} AND c2.relname = {name})
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+     aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x
+WHERE n.nspname = {} AND c.relname = {}
 """
 
 IS_PARTITION = """
-SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE i.inhparent = {parent} AND n.nspname = {schema} AND c.relname = {name}
+SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+               JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE i.inhparent = {} AND n.nspname = {} AND c.relname = {})
 """
 
 
@@ -96,18 +96,60 @@ def create(
 
 def _attempt(connection: psycopg.Connection[Any], inventory: Inventory, key: str, action: CreatePartition) -> None:
     """One transaction in three round trips."""
-    parent, default = inventory.parent, inventory.default
+    parent = inventory.parent
     assert parent is not None
-    _begin(connection, parent, default, key, action)
-    *counted, _, _, found, acl = run(
+    _begin(connection, inventory, parent, key, action)
+    _, _, found, acl = run(
         connection,
-        # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
-        *([ddl.rows_in_range(default.schema, default.name, key, action, COUNT_LIMIT)] if readable else []),
         ddl.create_table(parent, action),
         # The owner first: whoever owns a table has its default privileges, and those are read next.
         ddl.set_owner(parent, action),
-        sql.SQL(NEW_ACL).format(schema=action.schema, name=action.name),
+        # Since LIKE the parent is locked against everything that would change what bears its name.
+        sql.SQL(OID).format(parent.schema, parent.name),
+        sql.SQL(NEW_ACL).format(action.schema, action.name),
     )
+    _check_same(parent, found)
+    present = [Grant(grantee, privilege, grantable) for grantee, privilege, grantable in acl]
+    grants = list(ddl.set_grants(parent, action, present))
+    if inventory.default is None:
+        run(connection, *grants, ddl.attach(parent, action), "COMMIT")
+        return
+    try:
+        run(connection, *grants, sql.SQL(SET_TIMEOUT).format(SCAN_TIMEOUT), ddl.attach(parent, action), "COMMIT")
+    except pg.QueryCanceled as error:
+        raise _too_much_to_scan(inventory.default, key, action, error) from None
+
+
+def _begin(
+    connection: psycopg.Connection[Any], inventory: Inventory, parent: Parent, key: str, action: CreatePartition
+) -> None:
+    default = inventory.default
+    checks: list[sql.Composable] = [
+        # Ends with the transaction: right behind a pooler, and nothing to clean up after a crash.
+        sql.SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, _signed(parent.oid)),
+        sql.SQL(OID).format(parent.schema, parent.name),
+    ]
+    if default is not None:
+        # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
+        checks.append(ddl.rows_in_default(parent, default.oid, key, action, COUNT_LIMIT))
+    timeout = LOCK_TIMEOUT_HEAVY if default is not None or parent.related else LOCK_TIMEOUT
+    _, _, locked, found, *counted = run(connection, BEGIN, pinned(timeout, "60s"), *checks)
+    if not locked[0][0]:
+        raise AnotherOperator(f"table {parent} is being worked on by another operator: its advisory lock is taken")
+    _check_same(parent, found)
+    if counted and (rows := counted[0][0][0]):
+        many = f"{rows} or more rows" if rows == COUNT_LIMIT else f"{rows} row{'' if rows == 1 else 's'}"
+        raise DefaultHasRows(
+            f"partition {action} cannot be created: {many} of its range lie in the DEFAULT partition {default}; "
+            "move them out of it"
+        )
+
+
+def _check_same(parent: Parent, found: list[tuple[Any, ...]]) -> None:
+    if [oid for (oid,) in found] != [parent.oid]:
+        raise TableChanged(f"table {parent} was dropped, renamed or made anew since it was looked at")
+
+
 def _signed(oid: int) -> int:
     """An OID has 32 bits without a sign, the advisory lock's key with one."""
     return oid - (1 << 32) if oid >= 1 << 31 else oid
@@ -120,6 +162,30 @@ def _undo(connection: psycopg.Connection[Any]) -> None:
         except psycopg.Error:
             # The connection is lost, and the server has undone the transaction with it; the first error tells.
             connection.close()
+
+
+def _duplicate(
+    connection: psycopg.Connection[Any], inventory: Inventory, action: CreatePartition, error: psycopg.Error
+) -> Exception:
+    """Where another operator was faster, the name is taken for the right purpose, which is nobody's mistake."""
+    assert inventory.parent is not None
+    query = sql.SQL(IS_PARTITION).format(inventory.parent.oid, action.schema, action.name)
+    try:
+        _, ((attached,),) = run(connection, pinned(LOCK_TIMEOUT, "60s"), query)
+    except psycopg.Error as lost:
+        return translate(lost, f"partition {action}")
+    if attached:
+        return TableChanged(f"partition {action} was made by somebody else since the table was looked at")
+    return translate(error, f"partition {action}")
+
+
+def _too_much_to_scan(default: Partition, key: str, action: CreatePartition, error: psycopg.Error) -> StatementRejected:
+    outside = f"{quoted(key)} < '{iso(action.range.lower)}' OR {quoted(key)} >= '{iso(action.range.upper)}'"
+    return StatementRejected(
+        f"partition {action} was not created: to prove that none of its rows lie in {default}, PostgreSQL must read "
+        f"that DEFAULT partition, locked against everybody, and gave up ({message(error)}, limit {SCAN_TIMEOUT}); "
+        f"with a valid constraint like CHECK ({outside}) on it nothing need be read"
+    )
 
 
 def _busy(

@@ -25,6 +25,7 @@ from .table import MIN_VERSION
 KINDS = {"r": RelationKind.TABLE, "p": RelationKind.PARTITIONED, "f": RelationKind.FOREIGN}
 STRATEGIES = {"r": Strategy.RANGE, "l": Strategy.LIST, "h": Strategy.HASH}
 SET_ROLE_VERSION = 160000
+PINNED = pinned(lock_timeout="500ms", statement_timeout="30s")
 BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 SERVER = """
@@ -42,8 +43,11 @@ OID = """(SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnames
 PARENT = """
 SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.partstrat,
        pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}),
-       has_schema_privilege(c.relnamespace, 'CREATE')
-         AND (s.super OR has_schema_privilege(c.relowner, c.relnamespace, 'CREATE'))
+       has_schema_privilege(c.relnamespace, 'CREATE') AND has_schema_privilege(c.relnamespace, 'USAGE')
+         AND (s.super OR has_schema_privilege(c.relowner, c.relnamespace, 'CREATE')),
+       ARRAY(SELECT rn.nspname || '.' || r.relname FROM pg_class r JOIN pg_namespace rn ON rn.oid = r.relnamespace
+             WHERE r.oid IN (SELECT confrelid FROM pg_constraint WHERE conrelid = c.oid AND contype = 'f' UNION ALL
+                             SELECT conrelid FROM pg_constraint WHERE confrelid = c.oid AND contype = 'f') ORDER BY 1)
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN (SELECT rolsuper AS super FROM pg_roles WHERE rolname = current_user) s
@@ -60,12 +64,13 @@ WHERE p.partrelid = {parent} ORDER BY k.place
 """
 
 ACL = """
-SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, x.is_grantable, x.attname
+SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, bool_or(x.is_grantable),
+       x.attname
 FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::name AS attname
       FROM pg_class WHERE oid = {parent}
       UNION ALL
       SELECT (aclexplode(attacl)).*, attname FROM pg_attribute WHERE attrelid = {parent} AND NOT attisdropped) x
-ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
+GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
 """
 
 PARTITIONS = """
@@ -83,9 +88,12 @@ FROM sizes JOIN pg_class c ON c.oid = sizes.top JOIN pg_namespace n ON n.oid = c
 ORDER BY c.oid
 """
 
-EXACT_SIZE = sql.SQL("pg_total_relation_size(c.oid)")
-PAGES = sql.SQL("""current_setting('block_size')::int8 * (SELECT coalesce(sum(r.relpages), 0) FROM pg_class r
-  WHERE r.oid IN (c.oid, c.reltoastrelid) OR r.oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = c.oid))""")
+# Null for what was dropped since the snapshot was taken.
+EXACT_SIZE = sql.SQL("coalesce(pg_total_relation_size(c.oid), 0)")
+PAGES = sql.SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
+  + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0)
+  + (SELECT coalesce(sum(x.relpages), 0) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+     WHERE i.indrelid IN (c.oid, c.reltoastrelid)))""")
 
 
 def observe(connection: psycopg.Connection[Any], table: Table) -> Inventory:
@@ -95,7 +103,7 @@ def observe(connection: psycopg.Connection[Any], table: Table) -> Inventory:
     """
     version = connection.info.server_version
     if version < MIN_VERSION:
-        (rows,) = run(connection, SERVER)
+        _, rows = run(connection, PINNED, SERVER)
         return _inventory(version, rows, [], [], [], [])
     try:
         return _inventory(version, *_read(connection, table, EXACT_SIZE))
@@ -106,12 +114,12 @@ def observe(connection: psycopg.Connection[Any], table: Table) -> Inventory:
 def taken(connection: psycopg.Connection[Any], schema: str, names: Iterable[str]) -> frozenset[str]:
     """Which names belong to a relation or type of that schema: a new table needs both. Raises psycopg's errors."""
     query = sql.SQL(
-        "SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+        "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE n.nspname = {schema} AND c.relname = ANY({names}) UNION "
-        "SELECT t.typname FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace "
+        "SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace "
         "WHERE n.nspname = {schema} AND t.typname = ANY({names})"
     ).format(schema=schema, names=list(names))
-    (rows,) = run(connection, query)
+    _, rows = run(connection, PINNED, query)
     return frozenset(name for (name,) in rows)
 
 
@@ -123,7 +131,7 @@ def _read(connection: psycopg.Connection[Any], table: Table, size: sql.SQL) -> l
         _, _, *results, _ = run(
             connection,
             BEGIN,
-            pinned(lock_timeout="500ms", statement_timeout="30s"),
+            PINNED,
             sql.SQL(SERVER),
             sql.SQL(PARENT).format(parent=oid, set_role=set_role),
             sql.SQL(KEY).format(parent=oid),
@@ -152,7 +160,7 @@ def _inventory(version: int, *results: list[tuple[Any, ...]]) -> Inventory:
 
 
 def _parent(row: tuple[Any, ...], key: list[tuple[Any, ...]], grants: list[tuple[Any, ...]]) -> Parent:
-    oid, schema, name, kind, owner, strategy, may_own, may_create = row
+    oid, schema, name, kind, owner, strategy, may_own, may_create, related = row
     return Parent(
         oid=oid,
         schema=schema,
@@ -164,6 +172,7 @@ def _parent(row: tuple[Any, ...], key: list[tuple[Any, ...]], grants: list[tuple
         grants=tuple(Grant(grantee, privilege, grantable, column) for grantee, privilege, grantable, column in grants),
         may_own=may_own,
         may_create=may_create,
+        related=tuple(related),
     )
 
 

@@ -42,7 +42,8 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
     elif not parent.may_create:
         error = InsufficientPrivilege(
             f"role {server.user!r} or the owner of {parent} may not create tables in its schema: "
-            f"GRANT CREATE ON SCHEMA {quoted(parent.schema)} TO {quoted(server.user)}, {quoted(parent.owner)}"
+            f"GRANT CREATE ON SCHEMA {quoted(parent.schema)} TO {quoted(server.user)}, {quoted(parent.owner)}; "
+            "the first needs USAGE as well"
         )
     else:
         return []

@@ -69,6 +69,8 @@ class Parent:
     grants: tuple[Grant, ...] = ()
     may_own: bool = True
     may_create: bool = True
+    related: tuple[str, ...] = ()
+    """Tables joined with this one by a foreign key, whichever way it points: ATTACH keeps writers out of them."""
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -123,3 +125,8 @@ class Inventory:
     now: datetime
     partitions: tuple[Partition, ...] = ()
     taken: frozenset[str] = field(default=frozenset())
+
+    @property
+    def default(self) -> Partition | None:
+        """The DEFAULT partition, which has no range."""
+        return next((each for each in self.partitions if each.range is None), None)

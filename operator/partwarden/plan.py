@@ -228,9 +228,15 @@ def _check_free(name: str, piece: Range, inventory: Inventory, attached: dict[st
 
 
 def _heaviest_lock(inventory: Inventory, parent: Parent) -> str:
-    """ATTACH locks the parent mildly, but a DEFAULT partition exclusively, since its rows are checked."""
-    default = next((each for each in inventory.partitions if each.range is None), None)
-    return f"ACCESS EXCLUSIVE on {default}" if default else f"SHARE UPDATE EXCLUSIVE on {parent}"
+    """ATTACH locks the parent mildly, but a DEFAULT partition exclusively, since its rows are checked.
+
+    What foreign keys join it with is locked against writers, since the keys of the new partition are triggers there.
+    """
+    if (default := inventory.default) is not None:
+        return f"ACCESS EXCLUSIVE on {default}"
+    if parent.related:
+        return f"SHARE ROW EXCLUSIVE on {', '.join(parent.related)}"
+    return f"SHARE UPDATE EXCLUSIVE on {parent}"
 
 
 def _is_cell(grid: Grid, held: Range) -> bool:

@@ -6,6 +6,7 @@ on another server connection. `pinned` is said at the beginning of every transac
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,15 +17,19 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 from psycopg.abc import RV, PQGen
+from psycopg.conninfo import conninfo_attempts
+from psycopg.pq import Conninfo
 
 from .connection import ConnectionInfo
-from .sqlstate import translate, translate_connect
+from .refusals import explain
+from .sqlstate import translate
 
 NOWHERE = "/nonexistent/partwarden"
 """libpq falls back to files in the home directory for what is empty, but not for a path that does not exist."""
 
 LIVENESS = {
     # A peer that vanished without a word is noticed after about 30 s, not after the system's hours.
+    "keepalives": "1",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "4",
@@ -33,42 +38,63 @@ LIVENESS = {
 
 
 class Session(psycopg.Connection[Any]):
-    """A psycopg connection that counts its round trips."""
+    """A psycopg connection that counts its round trips, and waits for none of them for ever."""
 
     round_trips = 0
+    longest = 120.0
+    """Seconds. PostgreSQL ends statements sooner (see `pinned`), but not when the server itself hangs."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Every exchange with the server passes here once."""
         self.round_trips += 1
-        return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, timeout or self.longest)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None and not self.closed:
+                # Only a time-out leaves the connection open, and nothing can be said on it any more.
+                self.close()
+                raise psycopg.OperationalError(f"no answer in {timeout or self.longest:.0f} s") from None
+            raise
 
 
 @contextmanager
 def session(info: ConnectionInfo, *, connect_timeout: int = 10) -> Iterator[Session]:
     """A connection in autocommit, closed at the end.
 
-    ``connect_timeout``: seconds for each address of the host. Raises what `sqlstate.translate_connect` makes of a
-    failure; psycopg's errors of the statements in the block are raised as `sqlstate.translate` makes them.
+    ``connect_timeout``: seconds for each address of the host. Raises what `refusals.explain` makes of a failure;
+    psycopg's errors of the statements in the block are raised as `sqlstate.translate` makes them.
     """
-    with _ca_file(info) as extra:
-        timeout = {"connect_timeout": str(connect_timeout)}
-        # Names and messages in a database without an encoding (SQL_ASCII) would come as bytes otherwise.
-        encoding = {"client_encoding": "UTF8"}
-        parameters = {"application_name": "partwarden", **encoding, **timeout, **(_isolation() if info.isolated else {})}
-        # A Secret may not make the operator wait for ever.
-        parameters |= {**info.parameters, **extra, **LIVENESS, **(timeout if info.isolated else {})}
-        try:
-            connection = Session.connect(**parameters, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
-        except psycopg.Error as error:
-            # What its frames hold keeps the socket of an attempt that timed out open for as long as the error lives.
-            clear_frames(error.__traceback__)
-            raise translate_connect(error, info) from None
+    timeout = {"connect_timeout": str(connect_timeout)}
+    parameters = {**(_isolation() if info.isolated else {}), "application_name": "partwarden", **timeout}
+    # A Secret may not make the operator wait for ever; names in the catalog may be in any script.
+    parameters |= {**info.parameters, **LIVENESS, "client_encoding": "UTF8", **(timeout if info.isolated else {})}
+    with _ca_file(info) as ca:
+        connection = _connect({**parameters, **ca}, info)
     try:
         yield connection
     except psycopg.Error as error:
         raise translate(error, str(info)) from error
     finally:
         connection.close()
+
+
+def _connect(parameters: dict[str, str], info: ConnectionInfo) -> Session:
+    """Tries every address of every host, as libpq does."""
+    failures = []
+    try:
+        for attempt in conninfo_attempts(parameters):
+            try:
+                return Session.connect(**attempt, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
+            except psycopg.Error as error:
+                failures.append(str(error))
+                # What its frames hold keeps the socket of an attempt that timed out open for as long as it lives.
+                clear_frames(error.__traceback__)
+    except psycopg.Error as error:
+        failures.append(str(error))
+    except UnicodeError:
+        # A name that is none in DNS, such as one with two dots in a row.
+        failures.append(f"failed to resolve host {parameters.get('host')!r}: it is not a host name")
+    raise explain(failures, info)
 
 
 def pinned(lock_timeout: str, statement_timeout: str) -> sql.Composed:
@@ -106,16 +132,34 @@ def run(
     return results
 
 
+def forget_environment() -> None:
+    """Take libpq's variables (PGHOST, PGSERVICE, PGTZ...) out of this process's environment.
+
+    For the operator, whose policies say everything themselves. To be called before there are threads: what others read
+    from the environment meanwhile is undefined.
+    """
+    for name in [each for each in os.environ if each.startswith("PG")]:
+        del os.environ[name]
+
+
 def _isolation() -> dict[str, str]:
-    """Values that keep libpq from looking into the operator's environment and home directory."""
-    return {
-        "passfile": NOWHERE,
-        "sslcert": NOWHERE,
-        "sslkey": NOWHERE,
-        "port": "5432",
+    """Every parameter that libpq would else take from the environment or from files in the home directory.
+
+    PGSERVICE cannot be outdone so, but a service only gives what is missing, and nothing is.
+    """
+    known = {each.keyword.decode(): (each.compiled or b"").decode() for each in Conninfo.get_defaults() if each.envvar}
+    del known["service"]
+    stated = dict.fromkeys(("passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl"), NOWHERE) | {
         "sslmode": "prefer",
         "gssencmode": "disable",
+        # Neither a client certificate nor a Kerberos ticket of the operator's opens a policy's database.
+        "sslcertmode": "disable",
+        "require_auth": "!gss,!sspi",
+        # An empty one is an error; this is what libpq does when nothing is said.
+        "min_protocol_version": "3.0",
+        "max_protocol_version": "3.0",
     }
+    return known | {name: value for name, value in stated.items() if name in known}
 
 
 @contextmanager

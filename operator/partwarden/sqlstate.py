@@ -1,101 +1,71 @@
-"""psycopg's errors -> ours.
+"""What a statement failed of: psycopg's errors -> ours.
 
-Statements are judged by SQLSTATE (psycopg has a class for each), never by words, which depend on lc_messages. A failed
-connection attempt has no SQLSTATE in libpq, so words must do there; what is not recognised is an outage in the server's
-own words. https://www.postgresql.org/docs/current/errcodes-appendix.html
+Judged by SQLSTATE (psycopg has a class for each), never by words, which depend on lc_messages.
+https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
 
 from __future__ import annotations
-
-import re
 
 import psycopg
 from psycopg import errors as pg
 
 from . import errors
-from .connection import ConnectionInfo
 from .errors import PartwardenError
 
-LOST = (
-    pg.AdminShutdown,
-    pg.CrashShutdown,
-    pg.CannotConnectNow,
-    pg.ConnectionException,
-    pg.IdleInTransactionSessionTimeout,
-)
+LOST = ("08", "57P")
+LOST_EXACTLY = ("25P03", "25P04")
+"""The server has ended the connection: it shuts down, was told to, or idleness or the transaction took too long."""
 
-CONNECT: tuple[tuple[type[PartwardenError], str], ...] = (
-    (errors.AuthenticationFailed, r"password authentication failed|no password supplied|role \".*\" does not exist"),
-    (errors.AuthenticationFailed, r"is not permitted to log in|authentication failed|SASL authentication"),
-    (
-        errors.TLSMismatch,
-        r"server does not support SSL|no encryption|SSL off|certificate|SSL error|requires? (SSL|TLS)",
-    ),
-    (errors.TLSMismatch, r"sslmode value|sslrootcert"),
-    (errors.DatabaseNotFound, r"database \".*\" does not exist|database \".*\" is not currently accepting"),
-    (errors.InsufficientPrivilege, r"permission denied for database|CONNECT privilege"),
-    (errors.AuthenticationFailed, r"no pg_hba.conf entry|pg_hba.conf rejects"),
-)
-
-HINTS: dict[type[PartwardenError], str] = {
-    errors.AuthenticationFailed: "correct user and password in the Secret, or the server's pg_hba.conf",
-    errors.TLSMismatch: "correct sslmode, the CA certificate (sslrootcert) or the host name",
-    errors.DatabaseNotFound: "create it, or correct dbname",
-    errors.InsufficientPrivilege: "GRANT CONNECT ON DATABASE to the role",
-}
-
-
-def translate_connect(error: psycopg.Error, info: ConnectionInfo) -> PartwardenError:
-    """What kept us from connecting. The message names host, port and database, never a password."""
-    words = _first_failure(str(error))
-    for kind, pattern in CONNECT:
-        if re.search(pattern, words):
-            return kind(f"cannot connect to {info}: {words}; {HINTS[kind]}")
-    return errors.DatabaseUnreachable(f"cannot connect to {info}: {words}")
+UNABLE = ("40", "53", "57", "58", "XX")
+"""The server would, but cannot now: rolled back, no resources left, cancelled, a failing disk, damaged data."""
 
 
 def translate(error: psycopg.Error, subject: str) -> PartwardenError:
     """What a statement about ``subject`` failed of. Losing the connection is `DatabaseUnreachable`."""
     words = message(error)
     match error:
-        case pg.LockNotAvailable() | pg.DeadlockDetected() | pg.QueryCanceled():
-            return errors.TableBusy(f"{subject} is busy: {words}")
+        case pg.LockNotAvailable() | pg.DeadlockDetected():
+            return errors.TableBusy(f"{subject} is busy: {words}; tried again")
         case pg.DuplicateTable() | pg.DuplicateObject():
             return errors.NameTaken(
                 f"{subject}: {words}; rename what bears that name, or choose another spec.nameFormat"
             )
         case pg.CheckViolation():
             return errors.DefaultHasRows(f"{subject}: {words}; move those rows out of the DEFAULT partition")
-        case pg.InvalidObjectDefinition():
-            return errors.TableChanged(f"{subject}: {words}; somebody made a partition meanwhile")
+        case pg.UniqueViolation() | pg.InvalidObjectDefinition():
+            return errors.TableChanged(f"{subject}: {words}; somebody made a partition meanwhile: looked at again")
         case pg.UndefinedTable() | pg.UndefinedObject() | pg.WrongObjectType() | pg.InvalidSchemaName():
-            return errors.TableChanged(f"{subject}: {words}")
+            return errors.TableChanged(f"{subject}: {words}; it was changed meanwhile: looked at again")
         case pg.InsufficientPrivilege():
-            return errors.InsufficientPrivilege(f"{subject}: {words}")
+            return errors.InsufficientPrivilege(f"{subject}: {words}; grant it to the role that connects")
         case pg.ReadOnlySqlTransaction():
             return errors.ReadOnlyServer(f"{subject}: {words}; connect through the primary")
-    if isinstance(error, LOST) or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None):
-        return errors.DatabaseUnreachable(f"the connection was lost while at work on {subject}: {words}")
-    if isinstance(error, psycopg.OperationalError):
-        return errors.DatabaseUnreachable(f"{subject}: {words}")
-    return errors.StatementRejected(f"{subject}: PostgreSQL refused: {words} (SQLSTATE {error.sqlstate})")
+    return _by_class(error, subject, words)
+
+
+def _by_class(error: psycopg.Error, subject: str, words: str) -> PartwardenError:
+    state = error.sqlstate or ""
+    if is_lost(error):
+        return errors.DatabaseUnreachable(f"{subject}: the connection was lost: {words}; tried again")
+    if state.startswith(UNABLE):
+        return errors.StatementFailed(
+            f"{subject}: PostgreSQL could not finish a statement: {words} (SQLSTATE {state}); tried again, see the "
+            "server's log"
+        )
+    return errors.StatementRejected(f"{subject}: PostgreSQL refused a statement: {words} (SQLSTATE {state or 'none'})")
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Whether the connection has gone with this error."""
+    state = error.sqlstate
+    if state is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return state.startswith(LOST) or state in LOST_EXACTLY
 
 
 def message(error: psycopg.Error) -> str:
-    """The server's message, with its detail, in one line."""
+    """The server's message, with its detail, in one line. No detail that may quote a row."""
     words = error.diag.message_primary or str(error)
-    if error.diag.message_detail:
+    if error.diag.message_detail and not isinstance(error, psycopg.IntegrityError):
         words += f" ({error.diag.message_detail})"
-    return _one_line(words)
-
-
-def _first_failure(words: str) -> str:
-    """libpq tells of every address it tried; the first is the one to read, but for a name with two address families."""
-    words = words.split("Multiple connection attempts failed")[0]
-    words = re.sub(r"^connection (failed|is bad): ", "", words.strip())
-    words = re.sub(r"connection to server at .*?, port \d+ failed: ", "", words)
-    return _one_line(re.sub(r"\b(FATAL|ERROR):\s+", "", words))
-
-
-def _one_line(words: str) -> str:
     return " ".join(words.split())
