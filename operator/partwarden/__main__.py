@@ -19,7 +19,7 @@ from .errors import InvalidSpec, PartwardenError, SecretKeyMissing
 from .fields import parse_moment
 from .interval import load_zone
 from .policy import Mode
-from .session import session
+from .session import forget_environment, session
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOTHING, ERROR, TO_DO, INTERRUPTED = 0, 1, 2, 130
@@ -176,6 +176,7 @@ def run(kubeconfig: Path | None) -> int:
     # Here, for plan and apply need neither kopf nor a Kubernetes client.
     from . import handlers, settings
 
+    forget_environment()
     try:
         chosen = settings.load(os.environ, kubeconfig)
     except settings.StartupError as error:

@@ -5,6 +5,7 @@ https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 from .errors import InvalidSpec, SecretInvalid, SecretKeyMissing
-from .policy import Database
+from .policy import Database, SSLMode
 
 SECRET_KEYS = {
     "host": ("host",),
@@ -25,22 +26,27 @@ SECRET_KEYS = {
 }
 """Where a Secret without ``uri`` may have each parameter; the first that is there and not empty counts."""
 
-FROM_OPERATOR = frozenset(
-    {
-        "service",
-        "servicefile",
-        "passfile",
-        "sslcert",
-        "sslkey",
-        "sslpassword",
-        "sslcrl",
-        "sslcrldir",
-        "krbsrvname",
-        "options",
-        "require_auth",
-    }
-)
-"""What a ``uri`` may not say: these name files of the operator's own, or change how the session behaves."""
+URI_PARAMETERS = frozenset(SECRET_KEYS) | {
+    "application_name",
+    "channel_binding",
+    "client_encoding",
+    "connect_timeout",
+    "fallback_application_name",
+    "gssencmode",
+    "hostaddr",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslnegotiation",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+}
+"""What a ``uri`` may say. Others name files of the operator's own, or change how the session behaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,8 @@ class ConnectionInfo:
 
     def __str__(self) -> str:
         host, port, dbname = self.database_key
-        return f"database {dbname!r} at {host or 'the default host'}:{port}"
+        where = f"[{host}]" if re.fullmatch(r"[0-9a-fA-F:.]*:[0-9a-fA-F:.]*", host) else host or "the default host"
+        return f"database {dbname!r} at {where}:{port}"
 
 
 def resolve(database: Database, secret: Mapping[str, str] | None, secret_name: str | None) -> ConnectionInfo:
@@ -70,14 +77,17 @@ def resolve(database: Database, secret: Mapping[str, str] | None, secret_name: s
 
     Raises `SecretKeyMissing` when neither says host, dbname or user, and `SecretInvalid` when a value cannot be used.
     """
-    found = _from_secret(secret or {}, secret_name or "")
+    secret, name = secret or {}, secret_name or ""
+    found = _from_uri(secret, name) if _uri(secret) else _from_keys(secret, name)
     if database.connection is not None:
         stated = database.connection.model_dump(exclude_none=True, mode="json")
-        found |= {name: str(value) for name, value in stated.items()}
-    for name in ("host", "dbname", "user"):
-        if not found.get(name):
-            raise _missing(name, secret_name)
-    _check_port(found, secret_name)
+        if "host" in stated:
+            # libpq would prefer the address that goes with the other host.
+            found.pop("hostaddr", None)
+        found |= {key: str(value) for key, value in stated.items()}
+    for parameter in ("host", "dbname", "user"):
+        if not found.get(parameter):
+            raise _missing(parameter, secret, secret_name)
     ca = found.get("sslrootcert", "")
     if "-----BEGIN" in ca:
         del found["sslrootcert"]
@@ -90,53 +100,87 @@ def from_dsn(dsn: str) -> ConnectionInfo:
     try:
         parameters = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
     except ProgrammingError as error:
-        raise InvalidSpec(f"--dsn is not a connection string: {_parse_error(error, dsn)}") from None
+        raise InvalidSpec(f"--dsn is not a connection string: {_parse_error(error)}") from None
     return ConnectionInfo(parameters, isolated=False)
 
 
-def _from_secret(secret: Mapping[str, str], name: str) -> dict[str, str]:
-    uri = secret.get("uri", "").strip()
-    found = _parse_uri(uri, name) if uri else {}
+def _uri(secret: Mapping[str, str]) -> str:
+    return secret.get("uri", "").strip()
+
+
+def _from_keys(secret: Mapping[str, str], name: str) -> dict[str, str]:
+    found = {}
     for parameter, keys in SECRET_KEYS.items():
-        if uri and parameter != "sslrootcert":
-            continue
-        value = next((secret[key] for key in keys if secret.get(key, "").strip()), None)
-        if value is not None and parameter not in found:
-            # A trailing newline is what `echo` and editors leave in a Secret; in a password it is kept out, too.
-            found[parameter] = value.rstrip("\r\n") if parameter != "sslrootcert" else value
+        key = next((key for key in keys if secret.get(key, "").strip()), None)
+        if key is not None:
+            found[parameter] = _value(parameter, secret[key], f"key {key!r} of Secret {name!r}")
+    if not _is_port(port := found.get("port", "")):
+        raise SecretInvalid(f"key 'port' of Secret {name!r} is {port!r}, which is not a TCP port")
+    _check_sslmode(found, f"key 'sslmode' of Secret {name!r}")
     return found
 
 
-def _parse_uri(uri: str, name: str) -> dict[str, str]:
+def _from_uri(secret: Mapping[str, str], name: str) -> dict[str, str]:
+    """No message here shows a value: a password that is not percent-encoded shifts into any of them."""
+    where = f"key 'uri' of Secret {name!r}"
     try:
-        found = {key: str(value) for key, value in conninfo_to_dict(uri).items() if value not in (None, "")}
+        parsed = {key: str(value) for key, value in conninfo_to_dict(_uri(secret)).items() if value not in (None, "")}
     except ProgrammingError as error:
+        raise SecretInvalid(f"{where} is not a PostgreSQL connection string: {_parse_error(error)}") from None
+    if refused := sorted(parsed.keys() - URI_PARAMETERS):
+        raise SecretInvalid(f"{where} holds the parameter {refused[0]!r}, which cannot be used here: remove it")
+    if "@" in parsed.get("host", "") or not _is_port(parsed.get("port", "")):
         raise SecretInvalid(
-            f"key 'uri' of Secret {name!r} is not a PostgreSQL connection string: {_parse_error(error, uri)}"
-        ) from None
-    if refused := sorted(FROM_OPERATOR & found.keys()):
-        raise SecretInvalid(f"key 'uri' of Secret {name!r} holds {refused[0]!r}, which cannot be used here: remove it")
+            f"{where} has no proper host and port: characters such as @ / : ? # % in its user and password must be "
+            "percent-encoded (%40 for @)"
+        )
+    found = {key: _value(key, value, where) for key, value in parsed.items()}
+    _check_sslmode(found, f"sslmode in {where}")
+    if "sslrootcert" not in found:
+        # A URI can name a file at most; the certificate itself stands beside it.
+        authority = next((secret[key] for key in SECRET_KEYS["sslrootcert"] if secret.get(key, "").strip()), None)
+        found |= {"sslrootcert": authority} if authority else {}
     return found
 
 
-def _parse_error(error: Exception, secret_text: str) -> str:
-    """libpq's words, without what it quotes from the text: that may be a password."""
-    words = str(error).strip()
-    pieces = words.split('"')
-    return '"…"'.join(pieces[::2]) if len(pieces) > 1 and any(piece in secret_text for piece in pieces[1::2]) else words
+def _value(parameter: str, text: str, where: str) -> str:
+    """Without the newline at the end that `echo` and editors leave in a Secret, and that no password has."""
+    if parameter == "sslrootcert":
+        return text if "-----BEGIN" in text else text.strip()
+    text = text.rstrip("\r\n")
+    if parameter != "password":
+        text = text.strip()
+    if "\0" in text or (parameter != "password" and re.search(r"[\x00-\x1f\x7f]", text)):
+        raise SecretInvalid(f"{where} holds a control character in the value of {parameter!r}: write it anew")
+    return text
 
 
-def _missing(parameter: str, secret_name: str | None) -> SecretKeyMissing:
-    if secret_name is None:
-        return SecretKeyMissing(f"spec.database.connection.{parameter} is missing, and no secretRef could give it")
-    keys = " or ".join(repr(key) for key in ("uri", *SECRET_KEYS[parameter]))
-    return SecretKeyMissing(
-        f"Secret {secret_name!r} has no key {keys}, and spec.database.connection.{parameter} does not say it either"
+def _check_sslmode(found: Mapping[str, str], where: str) -> None:
+    if (mode := found.get("sslmode", SSLMode.PREFER)) not in list(SSLMode):
+        raise SecretInvalid(f"{where} is {mode!r}: it must be one of {', '.join(SSLMode)}")
+
+
+def _is_port(text: str) -> bool:
+    # libpq takes several ports, as it does hosts, separated by commas.
+    return all(
+        each == "" or (re.fullmatch(r"[0-9]{1,5}", each) is not None and 0 < int(each) < 65536)
+        for each in text.split(",")
     )
 
 
-def _check_port(found: Mapping[str, str], secret_name: str | None) -> None:
-    port = found.get("port", "5432")
-    # libpq takes several ports, as it does hosts, separated by commas.
-    if not all(each == "" or (each.isascii() and each.isdigit() and 0 < int(each) < 65536) for each in port.split(",")):
-        raise SecretInvalid(f"port {port!r} of Secret {secret_name!r} is not a TCP port")
+def _parse_error(error: Exception) -> str:
+    """libpq's words, without what it quotes from the text: that may be a password, or a piece of one."""
+    return re.sub(r'".*"', '"…"', " ".join(str(error).split()))
+
+
+def _missing(parameter: str, secret: Mapping[str, str], secret_name: str | None) -> SecretKeyMissing:
+    if secret_name is None:
+        return SecretKeyMissing(f"spec.database.connection.{parameter} is missing, and no secretRef could give it")
+    if _uri(secret):
+        found = f"key 'uri' of Secret {secret_name!r} names no {parameter}"
+    else:
+        keys = " or ".join(repr(key) for key in ("uri", *SECRET_KEYS[parameter]))
+        found = f"Secret {secret_name!r} has no key {keys}"
+    return SecretKeyMissing(
+        f"{found}, and spec.database.connection.{parameter} does not say it either: add it to one of the two"
+    )

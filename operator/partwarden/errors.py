@@ -33,6 +33,7 @@
         ├── DatabaseUnreachable       also: host unknown, port closed, connection lost
         ├── ReadOnlyServer            a standby, or default_transaction_read_only
         ├── TableBusy                 a lock was not to be had within the patience
+        ├── StatementFailed           PostgreSQL could not finish a statement: time limit, cancelled, disk full
         ├── TableChanged              the catalog is no longer what the plan was made from
         ├── AnotherOperator           the advisory lock of the table is taken
         └── ClusterUnavailable        the Kubernetes API did not answer
@@ -141,6 +142,9 @@ class ReadOnlyServer(Outage): ...
 
 
 class TableBusy(Outage): ...
+
+
+class StatementFailed(Outage): ...
 
 
 class TableChanged(Outage): ...
