@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FINISH, CANCEL = 4.0, 2.0
 """Seconds that running work is given after SIGTERM: to finish by itself, then to be cancelled."""
-PATIENCE = (1, 2, 5) + (10,) * 1000
+PATIENCE = (1, 2) + (5,) * 5000
 """Seconds between kopf's attempts while the API server does not answer: hours of them, then the process ends."""
 
 RIGHTS = (

@@ -51,6 +51,11 @@ class Look:
     boundary: float | None = None
     resync: float = RESYNC
 
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong, foreseen or not."""
+        return bool(self.verdict.errors) or self.verdict.reconciling
+
 
 class Reconciler:
     """Works on policies, each with one thread at a time, as the work queue sees to."""
@@ -177,7 +182,7 @@ class Reconciler:
                 log.info("created partition %s", outcome.action, extra=_about(policy, "PartitionCreated"))
         held = self._store.get(policy.key)
         gone = held is None or held.uid != policy.uid
-        if held is not None and not gone and not (self._stopping and look.verdict.errors):
+        if held is not None and not gone and not (self._stopping and look.failed):
             previous = held.status
             status = make_status(look.verdict, previous, policy.generation, now, policy.table)
             if status != previous:
@@ -186,7 +191,7 @@ class Reconciler:
                 if version is not None:
                     self._store.wrote(policy, status, version)
                     notices += transitions.changed(previous, status)
-                    if not look.verdict.errors:
+                    if not look.failed:
                         ready = look.verdict.ready
                         log.info("%s: %s", ready.reason, ready.message, extra=_about(policy, ready.reason))
         for notice in notices:
@@ -217,7 +222,7 @@ class Reconciler:
 
     def _log(self, policy: StoredPolicy, look: Look, after: float) -> None:
         ready, about = look.verdict.ready, _about(policy, look.verdict.ready.reason)
-        if look.verdict.errors:
+        if look.failed:
             log.warning("%s: %s; next try in %.0f s", ready.reason, ready.message, after, extra=about)
         else:
             log.debug("%s: %s; next look in %.0f s", ready.reason, ready.message, after, extra=about)
