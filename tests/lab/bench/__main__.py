@@ -17,7 +17,7 @@ PARTS: dict[str, Callable[[Stand], list[Figure]]] = {
     "idle": idle.measure,
     "latency": latency.measure,
     "memory": memory.measure,
-    "provisioning": lambda stood: provisioning.measure(stood.server, stood.say),
+    "provisioning": provisioning.measure,
 }
 
 

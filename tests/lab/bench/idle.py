@@ -106,7 +106,6 @@ def _figures(round_trips: int, before: Seen, after: Seen) -> list[Figure]:
     requests = after.requests - before.requests
     policies = "partitionpolicies.partwarden.dev"
     written = sum(requests[verb, policies] for verb in WRITES)
-    print({k: v for k, v in requests.items() if "partwarden" in k[1]}, after.versions - before.versions)
     changed = len(after.versions - before.versions) + after.events - before.events
     connections = (after.connections - before.connections) / looks
     transactions = (after.transactions - before.transactions) / looks
@@ -114,7 +113,7 @@ def _figures(round_trips: int, before: Seen, after: Seen) -> list[Figure]:
     return [
         Figure("nothing to do: round trips to the database", round_trips, "", note="of one cycle, without connecting"),
         Figure("nothing to do: connections of a look", connections, "", note=f"as the server counts; {how}"),
-        Figure("nothing to do: transactions of a look", transactions, "", note="the same"),
+        Figure("nothing to do: transactions of a look", transactions, "", note="the same; connecting is one of them"),
         Figure(
             "nothing to do: Secrets read for a look", requests["GET", "secrets"] / looks, "", note="by the API server"
         ),

