@@ -35,7 +35,7 @@ TLS_DEMANDED = Refusal(
 ANSWERED = (
     Refusal(
         errors.AuthenticationFailed,
-        r"password authentication failed|no password supplied|no such user|empty password|SASL authentication failed",
+        r"(password|SASL|LDAP|PAM|RADIUS) authentication failed|no password supplied|no such user|empty password",
         "correct user and password in the Secret",
     ),
     Refusal(
@@ -45,8 +45,7 @@ ANSWERED = (
     ),
     Refusal(
         errors.AuthenticationFailed,
-        r"valid client certificate|certificate authentication failed|alert certificate required|authentication failed|"
-        r"authentication method",
+        r"valid client certificate|alert certificate required|authentication failed|authentication method",
         "let the role log in with a password, in the server's pg_hba.conf",
     ),
     Refusal(
@@ -180,5 +179,5 @@ def _readable(words: str) -> str:
     lines = words.strip().splitlines()
     # libpq's advice stands on indented lines; the server's DETAIL on one of its own.
     detail = [line.removeprefix("DETAIL:").strip() for line in lines[1:] if line.startswith("DETAIL:")]
-    text = re.sub(r"^[A-Z]+:\s+", "", lines[0]) + (f" ({detail[0]})" if detail else "")
+    text = re.sub(r"^([A-Z]+:\s+|fe_sendauth: )", "", lines[0]) + (f" ({detail[0]})" if detail else "")
     return re.sub(r' file "[^"]*partwarden[^"]*"', "", " ".join(text.split()))
