@@ -1,0 +1,122 @@
+"""Others at work on a table while Partwarden is, at moments that a test chooses. All on real connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg.abc import RV, PQGen
+
+from lab.postgres import Database
+from partwarden.connection import from_dsn
+from partwarden.engine import Report, maintain
+from partwarden.policy import TableSpec
+from partwarden.session import Session, session
+
+NOW = datetime(2026, 10, 24, 12, tzinfo=UTC)
+RUN = "CREATE TABLE run (submitted_at timestamptz NOT NULL) PARTITION BY RANGE (submitted_at);"
+GATE = 4711
+"""Key of an advisory lock: whoever holds it keeps `gate` shut."""
+
+
+class Interrupted(Session):
+    """A session that lets something happen right before one of its round trips."""
+
+    before: tuple[int, Callable[[], object]] | None = None
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """As it always does, after what `before` says."""
+        if self.before and self.before[0] == self.round_trips + 1:
+            what, self.before = self.before[1], None
+            what()
+        return super().wait(gen, interval, timeout)
+
+
+def policy(**fields: Any) -> TableSpec:
+    """A policy for public.run, fields by their names in YAML."""
+    return TableSpec.model_validate({"table": {"name": "run"}, **fields})
+
+
+def keep(dsn: str, *, patience: float = 10.0, **fields: Any) -> Report:
+    """Does once what a policy with these fields says."""
+    with session(from_dsn(dsn)) as connection:
+        return maintain(connection, policy(**fields), now=NOW, patience=patience)
+
+
+def keep_while(dsn: str, trip: int, what: Callable[[], object], **fields: Any) -> Report:
+    """The same, and right before round trip number ``trip`` (from 1) something happens."""
+    with session(from_dsn(dsn)) as connection:
+        # The very session that Partwarden makes, from here on interrupted.
+        connection.__class__ = Interrupted
+        assert isinstance(connection, Interrupted)
+        connection.before = (connection.round_trips + trip, what)
+        report = maintain(connection, policy(**fields), now=NOW)
+        assert connection.before is None, f"there were only {connection.round_trips} round trips"
+        return report
+
+
+def reasons(report: Report) -> list[str]:
+    """How each action ended: "created", or the reason of its error."""
+    return [each.error.reason if each.error else "created" for each in report.outcomes]
+
+
+def kill_others(database: Database) -> None:
+    """Ends every other connection to the database, as an administrator or a crash would."""
+    database.query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+
+
+def relations(database: Database) -> set[tuple[object, ...]]:
+    """Every relation and type of users."""
+    return set(
+        database.query(
+            "SELECT 'relation', relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+            "UNION ALL SELECT 'type', typname FROM pg_type WHERE typnamespace = 'public'::regnamespace"
+        )
+    )
+
+
+def waiting(database: Database) -> bool:
+    """Whether somebody waits for a lock there."""
+    return bool(
+        database.query(
+            "SELECT FROM pg_locks WHERE NOT granted AND database = "
+            "(SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+    )
+
+
+@contextmanager
+def gate(database: Database) -> Iterator[psycopg.Connection]:
+    """Everybody who has attached a partition stops there, before they can commit, until the end of the block.
+
+    Yields the connection that keeps it shut.
+    """
+    database.execute(f"""
+        CREATE FUNCTION at_gate() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c JOIN pg_inherits i ON i.inhparent = c.objid) THEN
+            WHILE NOT pg_try_advisory_xact_lock_shared({GATE}) LOOP PERFORM pg_sleep(0.01); END LOOP;
+          END IF;
+        END $$;
+        CREATE EVENT TRIGGER gate ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION at_gate()""")
+    with database.connect() as keeper:
+        keeper.execute(f"SELECT pg_advisory_lock({GATE})".encode())
+        try:
+            yield keeper
+        finally:
+            keeper.execute("DROP EVENT TRIGGER gate; SELECT pg_advisory_unlock_all()")
+
+
+def at_gate(database: Database) -> bool:
+    """Whether somebody has attached a partition and stands at the `gate`."""
+    return bool(
+        database.query(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep' "
+            "AND state = 'active'"
+        )
+    )

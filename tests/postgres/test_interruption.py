@@ -1,0 +1,240 @@
+"""Whatever ends Partwarden's work half-way, nothing half-made is left, and the next run does the rest."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+
+from lab.postgres import Database, Server
+from meanwhile import RUN, keep, keep_while, kill_others, reasons, relations
+from partwarden.errors import DatabaseUnreachable, PartwardenError
+
+RICH = """
+    CREATE TABLE customer (id int PRIMARY KEY);
+    CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY, submitted_at timestamptz NOT NULL,
+        customer int REFERENCES customer, PRIMARY KEY (id, submitted_at)) PARTITION BY RANGE (submitted_at);
+    CREATE INDEX ON run (customer);
+    CREATE TABLE run_rest PARTITION OF run DEFAULT;
+    GRANT SELECT ON run TO PUBLIC; GRANT UPDATE (customer) ON run TO PUBLIC;
+"""
+OBSERVED, NAMED, BEGUN, MADE, ATTACHED = 1, 2, 3, 4, 5
+"""Round trips of a run until its first partition exists."""
+
+
+def test_a_session_killed_before_any_round_trip_leaves_nothing_half_made(database: Database) -> None:
+    database.execute(RICH)
+    before = relations(database)
+    for trip in (OBSERVED, NAMED, BEGUN, MADE, ATTACHED):
+        with pytest.raises(DatabaseUnreachable):
+            keep_while(database.dsn, trip, lambda: kill_others(database), premake=0)
+        assert relations(database) == before
+    assert reasons(keep(database.dsn, premake=0)) == ["created"]
+    assert reasons(keep(database.dsn, premake=0)) == []
+
+
+def test_a_session_killed_after_any_statement_leaves_nothing_half_made(database: Database) -> None:
+    database.execute(RICH)
+    # Each DDL command counts; the chosen one ends its own session as soon as it has been carried out.
+    database.execute("""
+        CREATE FUNCTION count_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+          PERFORM set_config('lab.done', (coalesce(current_setting('lab.done', true), '0')::int + 1)::text, false);
+          IF current_setting('lab.done') = current_setting('lab.last', true) THEN
+            PERFORM pg_terminate_backend(pg_backend_pid());
+          END IF;
+        END $$""")
+    before = relations(database)
+    database.execute("CREATE EVENT TRIGGER count_ddl ON ddl_command_end EXECUTE FUNCTION count_ddl()")
+    killed = 0
+    while True:
+        database.execute(f'ALTER DATABASE "{database.name}" SET lab.last = {killed + 1}')
+        try:
+            report = keep(database.dsn, premake=0)
+        except DatabaseUnreachable:
+            killed += 1
+            assert relations(database) == before
+        else:
+            break
+    assert reasons(report) == ["created"]
+    assert killed >= 5  # create, owner, revoke, grant, attach at least
+    assert reasons(keep(database.dsn, premake=0)) == []
+
+
+@contextmanager
+def swallowing(server: Server, answer: int) -> Iterator[int]:
+    """A port that leads to the server, but the connection breaks instead of giving the answer number ``answer``.
+
+    Only what follows the login is counted.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=_relay, args=(listening, server, answer))
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            thread.join()
+
+
+def _relay(listening: socket.socket, server: Server, answer: int) -> None:
+    listening.settimeout(60)
+    client, _ = listening.accept()
+    with client, socket.create_connection((server.host, server.port)) as behind:
+        stopped = threading.Thread(target=_forward, args=(client, behind))
+        stopped.start()
+        seen, pending = -1, b""  # the login's own ReadyForQuery comes first
+        while seen < answer and (data := behind.recv(1 << 16)):
+            pending += data
+            complete, ready = _messages(pending)
+            seen += ready
+            if seen < answer:
+                client.sendall(pending[:complete])
+                pending = pending[complete:]
+        client.shutdown(socket.SHUT_RDWR)
+        behind.shutdown(socket.SHUT_RDWR)
+        stopped.join()
+
+
+def _forward(client: socket.socket, behind: socket.socket) -> None:
+    try:
+        while data := client.recv(1 << 16):
+            behind.sendall(data)
+        behind.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return
+
+
+def _messages(data: bytes) -> tuple[int, int]:
+    """How many bytes of ``data`` are whole messages, and how many of those say ReadyForQuery."""
+    at = ready = 0
+    while len(data) >= at + 5 and len(data) >= (end := at + 1 + int.from_bytes(data[at + 1 : at + 5], "big")):
+        ready += data[at : at + 1] == b"Z"
+        at = end
+    return at, ready
+
+
+def test_a_commit_whose_answer_is_lost_is_found_by_the_next_run(pg_database: Database) -> None:
+    pg_database.execute(RUN)
+    server = pg_database.server
+    with swallowing(server, ATTACHED) as port:
+        dsn = pg_database.dsn.replace(f":{urlsplit(pg_database.dsn).port}/", f":{port}/") + "?sslmode=disable"
+        with pytest.raises(DatabaseUnreachable):
+            keep(dsn, premake=0)
+    assert pg_database.query("SELECT to_regclass('run_2026') IS NOT NULL") == [(True,)]
+    assert reasons(keep(pg_database.dsn, premake=0)) == []
+
+
+@pytest.mark.parametrize("mode", ["fast", "kill"])
+def test_a_server_that_stops_in_the_middle_leaves_nothing_half_made(
+    new_server: Callable[..., Server], mode: str
+) -> None:
+    server = new_server()
+    with server.new_database() as database:
+        database.execute(RICH)
+        database.execute("CHECKPOINT")  # the lab's servers do not wait for the disk when they commit
+        before = relations(database)
+        with pytest.raises(PartwardenError) as told:
+            keep_while(database.dsn, ATTACHED, lambda: server.stop(mode), premake=0)
+        assert told.value.reason == "DatabaseUnreachable"
+        server.start_again()
+        assert relations(database) == before
+        assert reasons(keep(database.dsn, premake=0)) == ["created"]
+
+
+OVERLAP = "CREATE TABLE other PARTITION OF run FOR VALUES FROM ('2026-06-01Z') TO ('2026-07-01Z')"
+
+
+@pytest.mark.parametrize("trip", [BEGUN, MADE, ATTACHED])
+def test_an_overlapping_partition_made_meanwhile_is_respected(database: Database, trip: int) -> None:
+    if trip > MADE:
+        # LIKE has locked the parent against PARTITION OF by then, but not against ATTACH.
+        what = """CREATE TABLE other (submitted_at timestamptz NOT NULL);
+                  ALTER TABLE run ATTACH PARTITION other FOR VALUES FROM ('2026-06-01Z') TO ('2026-07-01Z')"""
+    else:
+        what = OVERLAP
+    database.execute(RUN)
+    report = keep_while(database.dsn, trip, lambda: database.execute(what))
+    assert reasons(report) == ["TableChanged"]
+    assert "overlap" in str(report.outcomes[0].error)
+    assert {each.name for each in report.inventory.partitions} == {"other"}
+    after = keep(database.dsn)
+    assert reasons(after) == ["created"] * 4
+    assert {each.name for each in after.inventory.partitions} >= {"other", "run_2026_20260101", "run_2026_20260701"}
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("CREATE TABLE run_2026 ()", "NameTaken"),
+        ("CREATE TYPE run_2026 AS ENUM ()", "NameTaken"),
+        ("CREATE INDEX run_2026 ON run (submitted_at)", "NameTaken"),
+        (
+            "CREATE TABLE run_2026 PARTITION OF run FOR VALUES FROM ('2026-01-01Z') TO ('2027-01-01Z')",
+            "TableChanged",
+        ),
+        ("ALTER TABLE run RENAME COLUMN submitted_at TO at", "created"),
+    ],
+)
+@pytest.mark.parametrize("trip", [BEGUN, MADE])
+def test_what_is_made_between_plan_and_action_is_told(database: Database, what: str, reason: str, trip: int) -> None:
+    database.execute(RUN)
+    report = keep_while(database.dsn, trip, lambda: database.execute(what), premake=0)
+    assert reasons(report) == [reason]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "DROP TABLE run",
+        "ALTER TABLE run RENAME TO gone",
+        "ALTER TABLE run RENAME TO gone; CREATE TABLE run (submitted_at timestamptz) PARTITION BY RANGE (submitted_at)",
+        "ALTER TABLE run RENAME TO gone; CREATE TABLE run (submitted_at timestamptz)",
+        "DROP TABLE run; CREATE VIEW run AS SELECT 1",
+        "CREATE SCHEMA elsewhere; ALTER TABLE run SET SCHEMA elsewhere",
+    ],
+)
+@pytest.mark.parametrize("trip", [BEGUN, MADE])
+def test_a_table_that_is_another_meanwhile_is_let_be(database: Database, what: str, trip: int) -> None:
+    database.execute(RUN)
+    with pytest.raises(PartwardenError) as told:
+        raise keep_while(database.dsn, trip, lambda: database.execute(what)).outcomes[0].error or AssertionError
+    assert told.value.reason in ("TableChanged", "TableNotFound", "NotPartitioned")
+    assert database.query("SELECT count(*) FROM pg_inherits") == [(0,)]
+    assert database.query("SELECT to_regclass('run_2026')") == [(None,)]
+
+
+def test_rows_that_come_into_default_meanwhile_are_seen_by_attach(database: Database) -> None:
+    database.execute(f"{RUN} CREATE TABLE run_rest PARTITION OF run DEFAULT")
+    report = keep_while(
+        database.dsn, ATTACHED, lambda: database.execute("INSERT INTO run VALUES ('2026-06-01Z')"), premake=0
+    )
+    assert reasons(report) == ["DefaultHasRows"]
+    assert database.query("SELECT to_regclass('run_2026')") == [(None,)]
+
+
+def test_rights_taken_away_meanwhile_are_told(database: Database) -> None:
+    owner = database.new_role()
+    database.execute(f"{RUN} ALTER TABLE run OWNER TO {owner.name}; GRANT CREATE ON SCHEMA public TO {owner.name}")
+    take = "REVOKE CREATE ON SCHEMA public FROM PUBLIC; REVOKE CREATE ON SCHEMA public FROM " + owner.name
+    report = keep_while(owner.dsn, BEGUN, lambda: database.execute(take), premake=0)
+    assert reasons(report) == ["InsufficientPrivilege"]
+    assert [each.reason for each in report.after.findings] == ["InsufficientPrivilege"]
+
+
+def test_a_database_dropped_meanwhile_is_an_outage(pg: Server) -> None:
+    with pg.new_database() as database:
+        database.execute(RUN)
+        with pytest.raises(DatabaseUnreachable):
+            keep_while(database.dsn, BEGUN, database.drop, premake=0)
+
+
+def test_one_failed_action_does_not_keep_the_others_from_being_done(database: Database) -> None:
+    database.execute(f"{RUN} CREATE TABLE run_2027 ()")
+    report = keep(database.dsn, premake=3)
+    assert reasons(report) == ["created"] * 3
+    assert [each.reason for each in report.after.findings] == ["NameTaken"]
+    race = keep_while(database.dsn, BEGUN, lambda: database.execute("CREATE TABLE run_2030 ()"), premake=5)
+    assert sorted(reasons(race)) == ["NameTaken", "created"]
