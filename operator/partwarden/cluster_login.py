@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import kubernetes.client
 import kubernetes.config
+from kubernetes.client.rest import should_bypass_proxies
 from kubernetes.config.config_exception import ConfigException
 
 from .settings import Settings, StartupError
@@ -60,5 +61,6 @@ def credentials(found: kubernetes.client.Configuration) -> Credentials:
         password=found.password or None,
         scheme=scheme.capitalize() or None,
         token=token or None,
-        proxy=found.proxy,
+        # The official client minds NO_PROXY by itself, when it connects; others are told.
+        proxy=None if should_bypass_proxies(found.host, found.no_proxy or "") else found.proxy,
     )
