@@ -83,7 +83,7 @@ def _seen(stand: Stand, site: Site, operator: Operator, role: Role) -> Seen:
         looks=_looks(operator),
         versions=frozenset((each["name"], each["resourceVersion"]) for each in metadata),
         events=len(site.kubectl.get("events", *namespace)["items"]),
-        requests=_requests(site.kubectl("get", "--raw", "/metrics")),
+        requests=read_requests(site.kubectl("get", "--raw", "/metrics")),
         connections=row[0],
         transactions=row[1],
     )
@@ -93,7 +93,8 @@ def _looks(operator: Operator) -> int:
     return sum(LOOKED in line["message"] for line in operator.lines())
 
 
-def _requests(metrics: str) -> Counter[tuple[str, str]]:
+def read_requests(metrics: str) -> Counter[tuple[str, str]]:
+    """Requests so far by (verb, resource.group), from the metrics of an API server."""
     found: Counter[tuple[str, str]] = Counter()
     for labels, value in REQUESTS.findall(metrics):
         named = dict(LABEL.findall(labels))
