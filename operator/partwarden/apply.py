@@ -17,7 +17,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from . import ddl
-from .blockers import holder
+from .blockers import Blocker, blocker
 from .errors import AnotherOperator, DefaultHasRows, StatementRejected, TableBusy, TableChanged
 from .findings import quoted
 from .interval import iso
@@ -31,9 +31,13 @@ ADVISORY_CLASS = 0x70617274
 
 # Who waits for a lock makes everybody wait who comes later: briefly, and again, rather than once and long. Shorter than
 # deadlock_timeout (1 s) in any case, so that it is not the other one who is sacrificed.
-LOCK_TIMEOUT = "500ms"
-LOCK_TIMEOUT_HEAVY = "100ms"
-"""Where readers or writers queue behind us: DEFAULT is locked exclusively, what a foreign key joins against writers."""
+LOCK_TIMEOUT = 500
+LOCK_TIMEOUT_HEAVY = 100
+"""Milliseconds. The latter where others queue behind us: DEFAULT is locked against all, what a foreign key joins against
+writers."""
+MARGIN, LONGEST = 300, 2000
+"""Milliseconds. Autovacuum ends for whoever waits for deadlock_timeout, and else may hold its lock for hours: where it is
+in the way at the end of the patience, one attempt waits so much longer than that, if that is not too long."""
 SCAN_TIMEOUT = "3s"
 """How long ATTACH may read DEFAULT, which nobody else can read or write meanwhile."""
 COUNT_LIMIT = 100_000
@@ -72,15 +76,16 @@ def create(
     `AnotherOperator`, `TableChanged`, `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`,
     `StatementRejected`, or `DatabaseUnreachable` when the connection is lost.
     """
-    pause = 0.05
+    pause, timeout = 0.05, _lock_timeout(inventory)
     while True:
         try:
-            _attempt(connection, inventory, key, action)
+            _attempt(connection, inventory, key, action, timeout)
             return
-        except (pg.LockNotAvailable, pg.DeadlockDetected) as error:
+        except (pg.LockNotAvailable, pg.DeadlockDetected):
             _undo(connection)
             if time.monotonic() + pause >= deadline:
-                raise _busy(connection, inventory, action, error) from None
+                timeout = _last_timeout(connection, inventory, action, timeout)
+                continue
         except (pg.DuplicateTable, pg.UniqueViolation) as error:
             _undo(connection)
             raise _duplicate(connection, inventory, action, error) from None
@@ -94,11 +99,18 @@ def create(
         pause = min(pause * 2, 1.0)
 
 
-def _attempt(connection: psycopg.Connection[Any], inventory: Inventory, key: str, action: CreatePartition) -> None:
-    """One transaction in three round trips."""
+def _lock_timeout(inventory: Inventory) -> int:
+    assert inventory.parent is not None
+    return LOCK_TIMEOUT if inventory.default is None and not inventory.parent.related else LOCK_TIMEOUT_HEAVY
+
+
+def _attempt(
+    connection: psycopg.Connection[Any], inventory: Inventory, key: str, action: CreatePartition, timeout: int
+) -> None:
+    """One transaction in three round trips. ``timeout``: milliseconds to wait for each lock."""
     parent = inventory.parent
     assert parent is not None
-    _begin(connection, inventory, parent, key, action)
+    _begin(connection, inventory, parent, key, action, timeout)
     _, _, found, acl = run(
         connection,
         ddl.create_table(parent, action),
@@ -121,7 +133,12 @@ def _attempt(connection: psycopg.Connection[Any], inventory: Inventory, key: str
 
 
 def _begin(
-    connection: psycopg.Connection[Any], inventory: Inventory, parent: Parent, key: str, action: CreatePartition
+    connection: psycopg.Connection[Any],
+    inventory: Inventory,
+    parent: Parent,
+    key: str,
+    action: CreatePartition,
+    timeout: int,
 ) -> None:
     default = inventory.default
     checks: list[sql.Composable] = [
@@ -132,8 +149,7 @@ def _begin(
     if default is not None:
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
         checks.append(ddl.rows_in_default(parent, default.oid, key, action, COUNT_LIMIT))
-    timeout = LOCK_TIMEOUT_HEAVY if default is not None or parent.related else LOCK_TIMEOUT
-    _, _, locked, found, *counted = run(connection, BEGIN, pinned(timeout, "60s"), *checks)
+    _, _, locked, found, *counted = run(connection, BEGIN, pinned(f"{timeout}ms", "60s"), *checks)
     if not locked[0][0]:
         raise AnotherOperator(f"table {parent} is being worked on by another operator: its advisory lock is taken")
     _check_same(parent, found)
@@ -171,7 +187,7 @@ def _duplicate(
     assert inventory.parent is not None
     query = sql.SQL(IS_PARTITION).format(inventory.parent.oid, action.schema, action.name)
     try:
-        _, ((attached,),) = run(connection, pinned(LOCK_TIMEOUT, "60s"), query)
+        _, ((attached,),) = run(connection, pinned(f"{LOCK_TIMEOUT}ms", "60s"), query)
     except psycopg.Error as lost:
         return translate(lost, f"partition {action}")
     if attached:
@@ -188,15 +204,22 @@ def _too_much_to_scan(default: Partition, key: str, action: CreatePartition, err
     )
 
 
-def _busy(
-    connection: psycopg.Connection[Any], inventory: Inventory, action: CreatePartition, error: psycopg.Error
-) -> TableBusy | Exception:
+def _last_timeout(
+    connection: psycopg.Connection[Any], inventory: Inventory, action: CreatePartition, tried: int
+) -> int:
+    """How long one more attempt may wait for locks, where that will help. Raises `TableBusy` where not."""
     try:
-        who = holder(connection, inventory)
+        found = blocker(connection, inventory)
     except psycopg.Error as lost:
-        return translate(lost, f"partition {action}")
-    reason = who or "whoever held it has gone meanwhile"
+        raise translate(lost, f"partition {action}") from None
+    if found and found.yields_after and tried < found.yields_after + MARGIN <= LONGEST:
+        return found.yields_after + MARGIN
+    raise _busy(inventory, action, found)
+
+
+def _busy(inventory: Inventory, action: CreatePartition, found: Blocker | None) -> TableBusy:
+    who = found.text if found else "whoever held it has gone meanwhile"
     return TableBusy(
-        f"partition {action} was not created: a lock on {inventory.parent} was not to be had in time; {reason}; "
+        f"partition {action} was not created: a lock on {inventory.parent} was not to be had in time; {who}; "
         "tried again"
     )

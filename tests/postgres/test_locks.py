@@ -111,8 +111,23 @@ def test_a_writer_of_a_referenced_table_is_named(database: Database) -> None:
         writer.execute("BEGIN; INSERT INTO customer VALUES (1)")
         report = keep(database.dsn, patience=0, premake=0)
         assert reasons(report) == ["TableBusy"]
-        assert f"process {writer.info.backend_pid} " in str(report.outcomes[0].error)
+        assert f"process {writer.info.backend_pid} (unnamed, role 'postgres') holds one on public.customer" in str(
+            report.outcomes[0].error
+        )
     assert reasons(keep(database.dsn, premake=0)) == ["created"]
+
+
+def test_autovacuum_which_gives_way_to_who_waits_is_waited_for_at_last(new_server: Callable[..., Server]) -> None:
+    server = new_server(options={"autovacuum_naptime": "1s"})
+    with server.new_database() as database:
+        database.execute("""
+            CREATE TABLE customer (id int PRIMARY KEY) WITH (autovacuum_vacuum_cost_delay = 100,
+                autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0);
+            CREATE TABLE run (at date, customer int REFERENCES customer) PARTITION BY RANGE (at);
+            INSERT INTO customer SELECT generate_series(1, 50000); DELETE FROM customer WHERE id % 2 = 0""")
+        vacuum = "SELECT pid FROM pg_stat_progress_vacuum WHERE relid = 'customer'::regclass"
+        until("autovacuum is at work, and would be for minutes", lambda: database.query(vacuum))
+        assert reasons(keep(database.dsn, patience=0, premake=0)) == ["created"]
 
 
 def test_a_role_that_may_not_see_others_statistics_is_told_the_holder_but_no_made_up_age(database: Database) -> None:
