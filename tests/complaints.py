@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from partwarden.connection import ConnectionInfo
+from psycopg.conninfo import conninfo_to_dict
+
+from partwarden.connection import ConnectionInfo, resolve
 from partwarden.engine import maintain
 from partwarden.errors import PartwardenError
-from partwarden.policy import TableSpec
+from partwarden.policy import Database, TableSpec
 from partwarden.session import session
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -56,3 +58,10 @@ def check(error: PartwardenError, reason: str, *words: str, secrets: Iterable[st
     assert "connection to server at" not in said
     assert not said.endswith(".")
     assert len(said) < 700
+
+
+def login(dsn: str, **changes: str) -> ConnectionInfo:
+    """The connection of a policy whose Secret says what ``dsn`` does, but for ``changes``; an empty one is left out."""
+    keys = {name: str(value) for name, value in conninfo_to_dict(dsn).items()} | changes
+    secret = {name: value for name, value in keys.items() if value}
+    return resolve(Database.model_validate({"secretRef": {"name": "login"}}), secret, "login")

@@ -6,6 +6,7 @@ https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -90,6 +91,7 @@ def resolve(database: Database, secret: Mapping[str, str] | None, secret_name: s
             raise _missing(parameter, secret, secret_name)
     ca = found.get("sslrootcert", "")
     if "-----BEGIN" in ca:
+        _check_ca(ca, name)
         del found["sslrootcert"]
         return ConnectionInfo(found, ca)
     return ConnectionInfo(found)
@@ -158,6 +160,18 @@ def _value(parameter: str, text: str, where: str) -> str:
 def _check_sslmode(found: Mapping[str, str], where: str) -> None:
     if (mode := found.get("sslmode", SSLMode.PREFER)) not in list(SSLMode):
         raise SecretInvalid(f"{where} is {mode!r}: it must be one of {', '.join(SSLMode)}")
+
+
+def _check_ca(text: str, name: str) -> None:
+    """libpq would refuse it too, but in other words each time."""
+    certificates = re.findall(r"-----BEGIN [^-]*CERTIFICATE-----.*?-----END [^-]*CERTIFICATE-----", text, re.DOTALL)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata="\n".join(certificates))
+    except (ssl.SSLError, ValueError):
+        raise SecretInvalid(
+            f"the CA in key 'sslrootcert' or 'ca.crt' of Secret {name!r} cannot be read: it must hold certificates "
+            "in PEM form"
+        ) from None
 
 
 def _is_port(text: str) -> bool:

@@ -65,7 +65,7 @@ ANSWERED = (
     ),
     Refusal(
         errors.TLSMismatch,
-        r"root certificate|certificate verify failed|sslrootcert",
+        r"root certificate|certificate verify failed|signature failure|sslrootcert",
         "put the certificate of the CA that signed the server's into the Secret, key ca.crt or sslrootcert",
     ),
     TLS_DEMANDED,

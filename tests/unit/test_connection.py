@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from complaints import check
+from lab.postgres import make_certificates
 from partwarden.connection import ConnectionInfo, from_dsn, resolve
 from partwarden.errors import InvalidSpec, PartwardenError
 from partwarden.policy import Database
@@ -12,7 +13,14 @@ from partwarden.policy import Database
 PASSWORD = "s3cr3t-w0rd"
 KEYS = {"host": "db.shop", "port": "5433", "dbname": "orders", "user": "app", "password": PASSWORD}
 URI = f"postgresql://app:{PASSWORD}@db.shop:5433/orders"
-PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+BROKEN = "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A CA certificate."""
+    return make_certificates(tmp_path_factory.mktemp("tls")).authority.read_text()
+
 
 CLOUD_NATIVE_PG = {
     "dbname": "orders",
@@ -110,14 +118,27 @@ def test_a_password_in_a_uri_is_percent_encoded() -> None:
 
 @pytest.mark.parametrize("key", ["sslrootcert", "ca.crt"])
 @pytest.mark.parametrize("secret", [KEYS, {"uri": URI}])
-def test_a_ca_certificate_of_the_secret_is_used(key: str, secret: dict[str, str]) -> None:
-    found = info({**secret, key: PEM})
-    assert found.ca == PEM
+def test_a_ca_certificate_of_the_secret_is_used(pem: str, key: str, secret: dict[str, str]) -> None:
+    found = info({**secret, key: pem})
+    assert found.ca == pem
     assert "sslrootcert" not in found.parameters
 
 
-def test_a_ca_that_the_policy_names_wins_over_the_secrets() -> None:
-    found = info({**KEYS, "ca.crt": PEM}, sslrootcert="system")
+def test_several_ca_certificates_with_remarks_between_them(pem: str) -> None:
+    bundle = f"# Größte Zertifizierungsstelle\n{pem}\n# the next\n{pem}"
+    assert info({**KEYS, "ca.crt": bundle}).ca == bundle
+
+
+@pytest.mark.parametrize("key", ["sslrootcert", "ca.crt"])
+@pytest.mark.parametrize("ca", [BROKEN, BROKEN[:40], BROKEN.replace("CERTIFICATE", "PRIVATE KEY")])
+def test_a_ca_that_cannot_be_read(key: str, ca: str) -> None:
+    check(
+        refusal({**KEYS, key: ca}), "SecretInvalid", "'ca.crt' of Secret 'login'", "in PEM form", secrets=["nonsense"]
+    )
+
+
+def test_a_ca_that_the_policy_names_wins_over_the_secrets(pem: str) -> None:
+    found = info({**KEYS, "ca.crt": pem}, sslrootcert="system")
     assert (found.ca, found.parameters["sslrootcert"]) == (None, "system")
 
 
@@ -209,8 +230,8 @@ def test_a_value_that_no_server_could_mean(key: str) -> None:
     check(refusal({**KEYS, key: f"{PASSWORD}\0x"}), "SecretInvalid", repr(key), "control character", secrets=[PASSWORD])
 
 
-def test_what_is_shown_of_a_connection_holds_no_password() -> None:
-    for found in (info(KEYS), info({"uri": URI, "ca.crt": PEM}), from_dsn(URI)):
+def test_what_is_shown_of_a_connection_holds_no_password(pem: str) -> None:
+    for found in (info(KEYS), info({"uri": URI, "ca.crt": pem}), from_dsn(URI)):
         assert PASSWORD not in f"{found} {found!r}"
         assert str(found) == "database 'orders' at db.shop:5433"
 
