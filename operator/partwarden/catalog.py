@@ -45,9 +45,14 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.pa
        pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}),
        has_schema_privilege(c.relnamespace, 'CREATE') AND has_schema_privilege(c.relnamespace, 'USAGE')
          AND (s.super OR has_schema_privilege(c.relowner, c.relnamespace, 'CREATE')),
-       ARRAY(SELECT rn.nspname || '.' || r.relname FROM pg_class r JOIN pg_namespace rn ON rn.oid = r.relnamespace
-             WHERE r.oid IN (SELECT confrelid FROM pg_constraint WHERE conrelid = c.oid AND contype = 'f' UNION ALL
-                             SELECT conrelid FROM pg_constraint WHERE confrelid = c.oid AND contype = 'f') ORDER BY 1)
+       ARRAY(SELECT DISTINCT rn.nspname || '.' || r.relname
+             FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
+             JOIN pg_class r ON r.oid IN (k.conrelid, k.confrelid) JOIN pg_namespace rn ON rn.oid = r.relnamespace
+             -- A key from or to a partitioned table stands there once more for each of its partitions.
+             WHERE k.contype = 'f'
+               AND (k.conrelid = c.oid AND r.oid = k.confrelid AND above.conrelid IS DISTINCT FROM c.oid
+                 OR k.confrelid = c.oid AND r.oid = k.conrelid AND above.confrelid IS DISTINCT FROM c.oid)
+             ORDER BY 1)
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN (SELECT rolsuper AS super FROM pg_roles WHERE rolname = current_user) s

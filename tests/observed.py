@@ -1,0 +1,40 @@
+"""What Partwarden reads of a table of a real database."""
+
+from __future__ import annotations
+
+import psycopg
+
+from partwarden import catalog
+from partwarden.connection import from_dsn
+from partwarden.interval import Range
+from partwarden.inventory import Inventory, Partition
+from partwarden.policy import Table
+from partwarden.session import session
+
+RUN = "CREATE TABLE run (at timestamptz NOT NULL, note text) PARTITION BY RANGE (at);"
+ODD = "We\"ird {Näme} %s 'x' \\"
+"""A name with everything that somebody might forget to quote."""
+
+
+def look(dsn: str, name: str = "run", schema: str = "public") -> Inventory:
+    """The inventory of a table, read in one round trip."""
+    with session(from_dsn(dsn)) as connection:
+        found = catalog.observe(connection, Table(schema_=schema, name=name))
+        assert connection.round_trips == 1
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        return found
+
+
+def quoted(name: str) -> str:
+    """The name as it stands in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def by_name(found: Inventory) -> dict[str, Partition]:
+    """Its partitions by their names."""
+    return {each.name: each for each in found.partitions}
+
+
+def ranges(found: Inventory) -> dict[str, Range | None]:
+    """What its partitions hold."""
+    return {each.name: each.range for each in found.partitions}

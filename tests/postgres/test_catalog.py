@@ -1,0 +1,236 @@
+"""What is read of a table and its server: exactly, whatever names and settings they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from lab.postgres import Database, Server
+from observed import ODD, RUN, look, quoted, ranges
+from partwarden import catalog
+from partwarden.connection import from_dsn
+from partwarden.interval import Range
+from partwarden.inventory import Grant, KeyPart, RelationKind, Strategy
+from partwarden.session import session
+
+SETTINGS = {
+    "TimeZone": ["'Asia/Kolkata'", "'America/St_Johns'", "'-07:30'"],
+    "DateStyle": ["'SQL, DMY'", "'Postgres, MDY'", "'German'"],
+    "IntervalStyle": ["iso_8601", "sql_standard"],
+    "search_path": ["trap, pg_catalog", "''"],
+    "quote_all_identifiers": ["on"],
+    "standard_conforming_strings": ["off"],
+    "default_transaction_isolation": ["serializable"],
+    "default_transaction_deferrable": ["on"],
+    "client_encoding": ["SQL_ASCII", "LATIN1"],
+    "enable_partition_pruning": ["off"],
+    "client_min_messages": ["debug5"],
+    "array_nulls": ["off"],
+    "row_security": ["off"],
+}
+TRAPS = """
+    CREATE SCHEMA trap;
+    CREATE FUNCTION trap.pg_get_expr(pg_node_tree, integer) RETURNS text LANGUAGE sql AS $$ SELECT 'DEFAULT' $$;
+    CREATE FUNCTION trap.to_char(timestamp, text) RETURNS text LANGUAGE sql AS $$ SELECT '1970-01-01' $$;
+    CREATE FUNCTION trap.never(name, name) RETURNS bool LANGUAGE sql AS $$ SELECT false $$;
+    CREATE OPERATOR trap.= (LEFTARG = name, RIGHTARG = name, FUNCTION = trap.never);
+    CREATE TABLE trap.pg_class (oid oid, relname name);
+    CREATE TABLE trap.pg_inherits (inhrelid oid, inhparent oid);
+"""
+
+
+EDGES = {
+    "date": ("2020-02-29", "2020-03-01"),
+    "timestamp": ("2020-02-29 12:34:56.789012", "2020-03-01 00:00:00.000001"),
+    "timestamptz": ("2020-02-29 12:34:56.789012+00", "2020-03-01 00:00:00.000001+00"),
+}
+
+
+@pytest.mark.parametrize("where", ["DATABASE", "ROLE"])
+def test_bounds_are_read_exactly_whatever_settings_a_database_or_a_role_has(database: Database, where: str) -> None:
+    for key_type, (lower, upper) in EDGES.items():
+        database.execute(f"""CREATE TABLE run_{key_type} (at {key_type}) PARTITION BY RANGE (at);
+            CREATE TABLE a_{key_type} PARTITION OF run_{key_type} FOR VALUES FROM ('{lower}') TO ('{upper}');
+            CREATE TABLE rest_{key_type} PARTITION OF run_{key_type} DEFAULT""")
+    role = database.new_role()
+    database.execute(f"{TRAPS} GRANT USAGE ON SCHEMA trap TO PUBLIC")
+    subject = f"{where} {database.name if where == 'DATABASE' else role.name}"
+    for number in range(3):
+        changes = [f"ALTER {subject} SET {name} = {values[number % len(values)]}" for name, values in SETTINGS.items()]
+        database.execute(";".join(changes))
+        for key_type, edges in EDGES.items():
+            found = look(role.dsn, f"run_{key_type}")
+            expected = Range(*(datetime.fromisoformat(edge) for edge in edges))
+            assert ranges(found) == {f"a_{key_type}": expected, f"rest_{key_type}": None}
+            assert abs(found.now - datetime.now(UTC)) < timedelta(minutes=5)
+            assert found.parent is not None
+            assert found.parent.key[0].column == "at"
+
+
+def test_the_ends_of_the_calendar(database: Database) -> None:
+    first, last = datetime(2, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+    year, micro = datetime(2020, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+    for bounds, expected in {
+        "(MINVALUE) TO ('0044-03-15 00:00Z BC')": Range(None, first),
+        "('-infinity') TO ('2020-01-01 00:00Z')": Range(None, year),
+        "('4714-11-24 00:00Z BC') TO ('0500-01-01 00:00Z')": Range(None, first.replace(year=500)),
+        "('2020-01-01 00:00Z') TO ('infinity')": Range(year, None),
+        "('2020-01-01 00:00Z') TO (MAXVALUE)": Range(year, None),
+        "('9000-01-01 00:00Z') TO ('10000-01-01 00:00Z')": Range(last, None),
+        "('2020-01-01 00:00Z') TO ('294276-12-31 23:59:59.999999Z')": Range(year, None),
+        "('2020-01-01 05:30:00.000001+05:30') TO ('2020-01-01 00:00:00.000002Z')": Range(
+            year + micro, year + 2 * micro
+        ),
+    }.items():
+        database.execute(f"DROP TABLE IF EXISTS run; {RUN} CREATE TABLE a PARTITION OF run FOR VALUES FROM {bounds}")
+        assert ranges(look(database.dsn)) == {"a": expected}, bounds
+
+
+def test_names_are_matched_exactly_and_told_as_they_are(pg_database: Database) -> None:
+    role = pg_database.new_role(name=f"{ODD} {pg_database.name}")
+    ddl, owner = quoted(ODD), quoted(role.name)
+    pg_database.execute(f"""
+        CREATE SCHEMA {ddl} AUTHORIZATION {owner};
+        CREATE TABLE {ddl}.{ddl} ({ddl} timestamptz) PARTITION BY RANGE ({ddl});
+        ALTER TABLE {ddl}.{ddl} OWNER TO {owner}; GRANT SELECT ({ddl}) ON {ddl}.{ddl} TO PUBLIC;
+        CREATE SCHEMA "Other";
+        CREATE TABLE "Other".{ddl} PARTITION OF {ddl}.{ddl} DEFAULT;
+        CREATE TABLE public.{ddl} ()""")
+    found = look(role.dsn, ODD, ODD)
+    assert found.parent is not None
+    assert (found.parent.schema, found.parent.name, found.parent.owner) == (ODD, ODD, role.name)
+    assert found.parent.key == (KeyPart(ODD, "timestamp with time zone"),)
+    assert Grant(None, "SELECT", False, ODD) in found.parent.grants
+    assert [(each.schema, each.name) for each in found.partitions] == [("Other", ODD)]
+    assert found.server.user == role.name
+    for name, schema in ((ODD.lower(), ODD), (ODD, ODD.upper()), ("run", "public")):
+        assert look(role.dsn, name, schema).parent is None
+
+
+def test_tables_of_one_name_in_two_schemas_are_two(pg_database: Database) -> None:
+    pg_database.execute(f"{RUN} CREATE TABLE a PARTITION OF run DEFAULT; CREATE SCHEMA s; SET search_path = s; {RUN}")
+    assert ranges(look(pg_database.dsn)) == {"a": None}
+    found = look(pg_database.dsn, schema="s")
+    assert found.parent is not None
+    assert (found.parent.schema, found.partitions) == ("s", ())
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])
+def test_databases_of_any_encoding(pg: Server, encoding: str) -> None:
+    with psycopg.connect(pg.dsn(), autocommit=True) as connection:
+        name = f"encoded_{encoding.lower()}"
+        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0".encode())
+    with Database(pg, name) as database:
+        table = "実行" if encoding == "EUC_JP" else "Läufe"
+        with psycopg.connect(database.dsn, autocommit=True, client_encoding="UTF8") as connection:
+            connection.execute(f'CREATE TABLE "{table}" (at date) PARTITION BY RANGE (at)'.encode())
+        found = look(database.dsn, table)
+        assert found.parent is not None
+        assert (found.parent.name, found.parent.key[0].type) == (table, "date")
+
+
+@pytest.mark.parametrize(
+    ("ddl", "kind", "strategy", "key"),
+    [
+        ("CREATE TABLE run (at date)", RelationKind.TABLE, None, ()),
+        ("CREATE VIEW run AS SELECT 1", RelationKind.OTHER, None, ()),
+        ("CREATE MATERIALIZED VIEW run AS SELECT 1", RelationKind.OTHER, None, ()),
+        (
+            "CREATE TABLE run (a date) PARTITION BY LIST (a)",
+            RelationKind.PARTITIONED,
+            Strategy.LIST,
+            (KeyPart("a", "date"),),
+        ),
+        (
+            "CREATE TABLE run (a date) PARTITION BY HASH (a)",
+            RelationKind.PARTITIONED,
+            Strategy.HASH,
+            (KeyPart("a", "date"),),
+        ),
+        (
+            "CREATE TABLE run (a date, b timestamp(3)) PARTITION BY RANGE (b, (a + 1), a)",
+            RelationKind.PARTITIONED,
+            Strategy.RANGE,
+            (KeyPart("b", "timestamp without time zone"), KeyPart(None, ""), KeyPart("a", "date")),
+        ),
+        (
+            "CREATE TABLE run (x int, a timestamptz(0)) PARTITION BY RANGE (a); ALTER TABLE run DROP x",
+            RelationKind.PARTITIONED,
+            Strategy.RANGE,
+            (KeyPart("a", "timestamp with time zone"),),
+        ),
+        (
+            "CREATE DOMAIN date AS pg_catalog.date; CREATE TABLE run (a public.date) PARTITION BY RANGE (a)",
+            RelationKind.PARTITIONED,
+            Strategy.RANGE,
+            (KeyPart("a", "public.date"),),
+        ),
+    ],
+)
+def test_kinds_and_keys(
+    pg_database: Database, ddl: str, kind: RelationKind, strategy: Strategy | None, key: tuple[KeyPart, ...]
+) -> None:
+    pg_database.execute(ddl)
+    parent = look(pg_database.dsn).parent
+    assert parent is not None
+    assert (parent.kind, parent.strategy) == (kind, strategy)
+    assert [each.column for each in parent.key] == [each.column for each in key]
+    assert [each.type for each in parent.key if each.column] == [each.type for each in key if each.column]
+
+
+def test_a_sequence_of_that_name_is_no_table(pg_database: Database) -> None:
+    pg_database.execute("CREATE SEQUENCE run")
+    assert look(pg_database.dsn).parent is None
+
+
+def test_names_taken_are_those_of_relations_and_types_in_the_schema(pg_database: Database) -> None:
+    pg_database.execute(f"""{RUN} CREATE SCHEMA s; CREATE TABLE s.elsewhere (); CREATE INDEX "an index" ON run (at);
+        CREATE SEQUENCE seq; CREATE TYPE enum AS ENUM (); CREATE VIEW {quoted(ODD)} AS SELECT 1;
+        CREATE DOMAIN d AS int""")
+    names = ["run", "elsewhere", "an index", "seq", "enum", ODD, "d", "free", "RUN", "a,b", 'x"y', "{}", "NULL", ""]
+    pg_database.execute(f"ALTER DATABASE {pg_database.name} SET search_path = s, pg_catalog")
+    with session(from_dsn(pg_database.dsn)) as connection:
+        assert catalog.taken(connection, "public", names) == {"run", "an index", "seq", "enum", ODD, "d"}
+        assert catalog.taken(connection, "s", names) == {"elsewhere"}
+        assert connection.round_trips == 2
+
+
+def test_a_server_that_is_too_old_tells_its_version_and_no_more(old_server: Server) -> None:
+    with old_server.new_database() as database:
+        database.execute(RUN)
+        found = look(database.dsn)
+        assert found.parent is None
+        assert found.server.version_text.startswith("13.")
+        assert found.server.version // 10000 == 13
+
+
+def test_a_standby_is_the_same_database_and_read_only(new_server: Callable[..., Server]) -> None:
+    primary = new_server()
+    with primary.new_database() as database, primary.standby() as standby:
+        database.execute(f"{RUN} CREATE TABLE a PARTITION OF run DEFAULT")
+        here = look(database.dsn)
+        dsn = standby.dsn(database.name)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            for _ in range(600):
+                if connection.execute("SELECT to_regclass('run') IS NOT NULL").fetchone() == (True,):
+                    break
+                connection.execute("SELECT pg_sleep(0.1)")
+        there = look(dsn)
+        assert there.server == replace(here.server, read_only=True)
+        assert (there.parent, there.partitions) == (here.parent, here.partitions)
+
+
+def test_a_database_that_is_read_only_by_default_says_so(pg_database: Database) -> None:
+    pg_database.execute(f"{RUN} ALTER DATABASE {pg_database.name} SET default_transaction_read_only = on")
+    assert look(pg_database.dsn).server.read_only
+
+
+def test_databases_and_servers_are_told_apart(pg_database: Database, pg: Server) -> None:
+    with pg.new_database() as other:
+        mine, again, others = (look(each.dsn).server.identity for each in (pg_database, pg_database, other))
+    assert mine == again
+    assert mine != others
