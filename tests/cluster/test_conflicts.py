@@ -46,7 +46,7 @@ def test_the_oldest_works_and_the_other_names_it(
     assert kstatus(lost) == "Failed"
     site.wait(elder, Ready="True")
     assert partitions(database) == [f"run_{YEAR}"]
-    assert site.events(younger, there) == ["Warning PolicyConflict"]
+    site.told(["Warning PolicyConflict"], younger, there)
 
 
 @pytest.mark.parametrize("how", ["deleted", "suspended", "another table", "another database"])
@@ -67,7 +67,7 @@ def test_the_younger_takes_over_at_once_when_the_elder_goes(
         site.apply("elder", {**by_secret, "database": {"secretRef": {"name": "gone"}}})
     site.wait("younger", Ready="True", patience=AT_ONCE)
     assert partitions(database) == [f"run_{number}" for number in range(YEAR, YEAR + 4)]
-    assert site.events("younger") == ["Warning PolicyConflict", "Normal PartitionCreated", "Normal Healthy"]
+    site.told(["Warning PolicyConflict", "Normal PartitionCreated", "Normal Healthy"], "younger")
 
 
 def test_an_elder_that_comes_back_takes_over_and_the_younger_is_told_at_once(
@@ -107,4 +107,4 @@ def test_after_a_start_the_younger_does_not_work_first(site: Site, database: Dat
         site.wait("younger", reason="PolicyConflict")
         until("both were looked at", partial(running.attempts, f"{site.namespace}/younger"))
     assert partitions(database) == [f"run_{YEAR}"]
-    assert site.events("younger") == ["Warning PolicyConflict"]
+    site.told(["Warning PolicyConflict"], "younger")

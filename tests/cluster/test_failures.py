@@ -73,7 +73,8 @@ def story(
             key = f"{site.namespace}/{each.name}"
             enough = 2 if each.kstatus == FAILED else 3
             until(f"{enough} attempts at {key}", partial(_enough, running.attempts, key, enough))
-            seen[each.name] = Seen(failing, site.events(each.name), running.attempts(key))
+            warned = until(f"a Warning on {key}", partial(_told, site, each.name, f"Warning {each.reason}"))
+            seen[each.name] = Seen(failing, warned, running.attempts(key))
         site.watch_over(healthy, "healthy", premake=4)
         site.wait("healthy", Ready="True", patience=5)
 
@@ -81,7 +82,9 @@ def story(
             assert next(course, "ended") == "ended"
         for each in TROUBLES:
             seen[each.name].mended = site.wait(each.name, Ready="True")
-            seen[each.name].mended_events = until(f"Healthy on {each.name}", partial(_healthy, site, each.name))
+            seen[each.name].mended_events = until(
+                f"Healthy on {each.name}", partial(_told, site, each.name, "Normal Healthy")
+            )
         passwords = [password for case in cases.values() for password in case.passwords]
         after = site.wait("healthy", Ready="True")
         yield Story(seen, before, after, partitions(healthy), running.lines(), running.log.read_text(), passwords)
@@ -91,9 +94,9 @@ def _enough(attempts: Any, key: str, count: int) -> bool:
     return len(attempts(key)) >= count
 
 
-def _healthy(site: Site, name: str) -> list[str] | None:
+def _told(site: Site, name: str, event: str) -> list[str] | None:
     events = site.events(name)
-    return events if "Normal Healthy" in events else None
+    return events if event in events else None
 
 
 @EACH

@@ -143,7 +143,7 @@ def tls_demanded(case: Case) -> Generator[None]:
     case.secret(database.dsn)
 
 
-@trouble("TLSMismatch", FAILED, "False", "correct sslmode")
+@trouble("TLSMismatch", FAILED, "False", "sslmode")
 def tls_refused(case: Case) -> Generator[None]:
     server = case.start(tls=make_certificates(case.site.folder), require_tls=True)
     database = case.database(server=server)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from lab.postgres import Database
 ROOT = Path(__file__).parents[2]
 CRD, RIGHTS = ROOT / "crds" / "partitionpolicies.yaml", ROOT / "examples" / "rbac.yaml"
 GROUP, VERSION, PLURAL = "partwarden.dev", "v1alpha1", "partitionpolicies"
+EVENT_PATIENCE = 10.0
 ROLE = "partwarden"
 """The ClusterRole in examples/rbac.yaml."""
 
@@ -167,6 +168,18 @@ class Site:
     def events(self, name: str = "run", namespace: str = "") -> list[str]:
         """``type reason`` of the Events on the policy, oldest first."""
         return [f"{each.type} {each.reason}" for each in self.event_objects(name, namespace)]
+
+    def told(self, expected: list[str], name: str = "run", namespace: str = "") -> None:
+        """Waits for these Events and no others: each is recorded just after the status is written."""
+        seen: list[str] = []
+
+        def same() -> bool:
+            seen[:] = self.events(name, namespace)
+            return seen == expected
+
+        with suppress(AssertionError):
+            until("the Events", same, EVENT_PATIENCE)
+        assert seen == expected
 
     def event_objects(self, name: str = "run", namespace: str = "") -> list[Any]:
         """The Events on the policy, oldest first."""
