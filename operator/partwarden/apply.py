@@ -33,20 +33,21 @@ ADVISORY_CLASS = 0x70617274
 # deadlock_timeout (1 s) in any case, so that it is not the other one who is sacrificed.
 LOCK_TIMEOUT = 500
 LOCK_TIMEOUT_HEAVY = 100
-"""Milliseconds. The latter where others queue behind us: DEFAULT is locked against all, what a foreign key joins against
-writers."""
+"""Milliseconds. The latter where others queue behind us: DEFAULT is locked against everybody, what a foreign key joins
+against writers."""
 MARGIN, LONGEST = 300, 2000
-"""Milliseconds. Autovacuum ends for whoever waits for deadlock_timeout, and else may hold its lock for hours: where it is
-in the way at the end of the patience, one attempt waits so much longer than that, if that is not too long."""
+"""Milliseconds. Autovacuum ends for whoever waits for deadlock_timeout, and else may hold its lock for hours: where it
+is in the way at the end of the patience, one attempt waits so much longer than that, if that is not too long."""
 SCAN_TIMEOUT = "3s"
 """How long ATTACH may read DEFAULT, which nobody else can read or write meanwhile."""
 COUNT_LIMIT = 100_000
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 SET_TIMEOUT = "SELECT set_config('statement_timeout', {}, true)"
-OID = (
-    "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}"
-)
+BY_NAME = """
+SELECT c.oid, c.relrowsecurity, c.relforcerowsecurity
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
+"""
 
 NEW_ACL = """
 SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, x.is_grantable
@@ -117,17 +118,18 @@ def _attempt(
         # The owner first: whoever owns a table has its default privileges, and those are read next.
         ddl.set_owner(parent, action),
         # Since LIKE the parent is locked against everything that would change what bears its name.
-        sql.SQL(OID).format(parent.schema, parent.name),
+        sql.SQL(BY_NAME).format(parent.schema, parent.name),
         sql.SQL(NEW_ACL).format(action.schema, action.name),
     )
     _check_same(parent, found)
+    ((_, secured, forced),) = found
     present = [Grant(grantee, privilege, grantable) for grantee, privilege, grantable in acl]
-    grants = list(ddl.set_grants(parent, action, present))
+    rights = [*ddl.set_grants(parent, action, present), *ddl.set_row_security(action, secured, forced)]
     if inventory.default is None:
-        run(connection, *grants, ddl.attach(parent, action), "COMMIT")
+        run(connection, *rights, ddl.attach(parent, action), "COMMIT")
         return
     try:
-        run(connection, *grants, sql.SQL(SET_TIMEOUT).format(SCAN_TIMEOUT), ddl.attach(parent, action), "COMMIT")
+        run(connection, *rights, sql.SQL(SET_TIMEOUT).format(SCAN_TIMEOUT), ddl.attach(parent, action), "COMMIT")
     except pg.QueryCanceled as error:
         raise _too_much_to_scan(inventory.default, key, action, error) from None
 
@@ -144,7 +146,7 @@ def _begin(
     checks: list[sql.Composable] = [
         # Ends with the transaction: right behind a pooler, and nothing to clean up after a crash.
         sql.SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, _signed(parent.oid)),
-        sql.SQL(OID).format(parent.schema, parent.name),
+        sql.SQL(BY_NAME).format(parent.schema, parent.name),
     ]
     if default is not None:
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
@@ -162,7 +164,7 @@ def _begin(
 
 
 def _check_same(parent: Parent, found: list[tuple[Any, ...]]) -> None:
-    if [oid for (oid,) in found] != [parent.oid]:
+    if [oid for oid, *_ in found] != [parent.oid]:
         raise TableChanged(f"table {parent} was dropped, renamed or made anew since it was looked at")
 
 

@@ -46,6 +46,17 @@ def set_grants(parent: Parent, action: CreatePartition, present: Iterable[Grant]
         )
 
 
+def set_row_security(action: CreatePartition, enabled: bool, forced: bool) -> Iterator[Composed]:
+    """Whom the parent shows only some rows, the partition itself shows none: it has the grants, but not the policies.
+
+    Who comes through the parent is judged by the parent's policies alone.
+    """
+    if enabled:
+        yield SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(_new(action))
+    if forced:
+        yield SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(_new(action))
+
+
 def attach(parent: Parent, action: CreatePartition) -> Composed:
     """The table becomes the partition for its range."""
     return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(

@@ -192,6 +192,7 @@ def test_what_is_made_between_plan_and_action_is_told(database: Database, what: 
         "ALTER TABLE run RENAME TO gone",
         "ALTER TABLE run RENAME TO gone; CREATE TABLE run (submitted_at timestamptz) PARTITION BY RANGE (submitted_at)",
         "ALTER TABLE run RENAME TO gone; CREATE TABLE run (submitted_at timestamptz)",
+        "DROP TABLE run; CREATE TABLE run (submitted_at timestamptz) PARTITION BY RANGE (submitted_at)",
         "DROP TABLE run; CREATE VIEW run AS SELECT 1",
         "CREATE SCHEMA elsewhere; ALTER TABLE run SET SCHEMA elsewhere",
     ],

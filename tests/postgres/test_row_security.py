@@ -1,0 +1,51 @@
+"""Row security: grants on a new partition open no way round the parent's policies."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from lab.postgres import Database
+from meanwhile import keep, reasons
+
+TENANTS = """
+    CREATE TABLE run (at date, tenant text) PARTITION BY RANGE (at);
+    CREATE POLICY own ON run USING (tenant = current_user);
+    GRANT SELECT, INSERT ON run TO PUBLIC;
+"""
+
+
+def test_a_partition_shows_nobody_more_than_its_parent_does(database: Database) -> None:
+    tenant = database.new_role()
+    database.execute(f"{TENANTS} ALTER TABLE run ENABLE ROW LEVEL SECURITY")
+    assert reasons(keep(database.dsn, premake=0)) == ["created"]
+    database.execute(f"INSERT INTO run VALUES ('2026-02-01', '{tenant.name}'), ('2026-02-01', 'somebody else')")
+    with psycopg.connect(tenant.dsn, autocommit=True) as connection:
+        assert connection.execute("SELECT tenant FROM run").fetchall() == [(tenant.name,)]
+        assert connection.execute("SELECT tenant FROM run_2026").fetchall() == []
+        connection.execute(b"INSERT INTO run VALUES ('2026-03-01', current_user)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("INSERT INTO run_2026 VALUES ('2026-03-01', 'somebody else')")
+
+
+@pytest.mark.parametrize(("enabled", "forced"), [(False, False), (True, False), (True, True), (False, True)])
+def test_row_security_is_as_the_parents(database: Database, enabled: bool, forced: bool) -> None:
+    owner = database.new_role()
+    database.execute(f"""{TENANTS} ALTER TABLE run OWNER TO {owner.name};
+        GRANT CREATE ON SCHEMA public TO {owner.name};
+        ALTER TABLE run {"ENABLE" if enabled else "DISABLE"} ROW LEVEL SECURITY,
+                        {"FORCE" if forced else "NO FORCE"} ROW LEVEL SECURITY;
+        CREATE TABLE rest PARTITION OF run DEFAULT""")
+    assert reasons(keep(owner.dsn, premake=0)) == ["created"]
+    flags = "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE relname = 'run_2026'"
+    assert database.query(flags) == [(enabled, forced)]
+
+
+def test_rows_of_default_that_a_policy_hides_from_the_owner_are_found_all_the_same(database: Database) -> None:
+    owner = database.new_role()
+    database.execute(f"""{TENANTS} CREATE TABLE rest PARTITION OF run DEFAULT;
+        INSERT INTO run VALUES ('2026-02-01', 'somebody');
+        ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE rest OWNER TO {owner.name};
+        GRANT CREATE ON SCHEMA public TO {owner.name};
+        ALTER TABLE run ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY""")
+    assert reasons(keep(owner.dsn, premake=0)) == ["DefaultHasRows"]
