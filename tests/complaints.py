@@ -63,5 +63,13 @@ def check(error: PartwardenError, reason: str, *words: str, secrets: Iterable[st
 def login(dsn: str, **changes: str) -> ConnectionInfo:
     """The connection of a policy whose Secret says what ``dsn`` does, but for ``changes``; an empty one is left out."""
     keys = {name: str(value) for name, value in conninfo_to_dict(dsn).items()} | changes
-    secret = {name: value for name, value in keys.items() if value}
+    return _by_secret({name: value for name, value in keys.items() if value})
+
+
+def login_by_uri(uri: str, **beside: str) -> ConnectionInfo:
+    """The connection of a policy whose Secret holds this URI, and other keys beside it."""
+    return _by_secret({"uri": uri, **beside})
+
+
+def _by_secret(secret: dict[str, str]) -> ConnectionInfo:
     return resolve(Database.model_validate({"secretRef": {"name": "login"}}), secret, "login")

@@ -7,6 +7,7 @@ on another server connection. `pinned` is said at the beginning of every transac
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,7 +139,7 @@ def forget_environment() -> None:
     For the operator, whose policies say everything themselves. To be called before there are threads: what others read
     from the environment meanwhile is undefined.
     """
-    for name in [each for each in os.environ if each.startswith("PG")]:
+    for name in [each for each in os.environ if re.match("PG[A-Z]", each)]:
         del os.environ[name]
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from complaints import RUN, check, complaint, complaints, login
+from complaints import RUN, check, complaint, complaints, login, login_by_uri
 from lab.postgres import Certificates, Database, Server, make_certificates
-from partwarden.connection import ConnectionInfo, resolve
-from partwarden.policy import Database as DatabaseSpec
+from partwarden.connection import ConnectionInfo, from_dsn
 from partwarden.session import session
 
 
@@ -41,8 +40,7 @@ def secret(database: Database, **more: str) -> ConnectionInfo:
     host = more.pop("host", "127.0.0.1")
     address = "&hostaddr=127.0.0.1" if host != "127.0.0.1" else ""
     uri = f"{database.server.dsn(database.name, host=host)}?sslmode={sslmode}{address}"
-    keys = {name.replace("_", "."): value for name, value in more.items()}
-    return resolve(DatabaseSpec.model_validate({"secretRef": {"name": "login"}}), {"uri": uri, **keys}, "login")
+    return login_by_uri(uri, **{name.replace("_", "."): value for name, value in more.items()})
 
 
 def test_tls_that_the_server_demands_and_the_policy_refuses(tls: Database) -> None:
@@ -102,6 +100,17 @@ def test_a_host_name_that_is_not_in_the_servers_certificate(tls: Database, certi
 def test_a_server_certificate_by_nobody_known(tls: Database) -> None:
     error = complaint(login(tls.dsn, sslmode="verify-full", sslrootcert="system"))
     check(error, "TLSMismatch", "certificate verify failed", "the CA that signed the server's")
+
+
+def test_an_authority_in_the_operators_home_judges_nobody(
+    tls: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".postgresql").mkdir()
+    make_certificates(tmp_path).authority.rename(tmp_path / ".postgresql" / "root.crt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    demanded = tls.server.dsn(tls.name, sslmode="require")
+    check(complaint(from_dsn(demanded)), "TLSMismatch", "the CA that signed the server's")
+    assert complaints(login(demanded)) == []
 
 
 def test_system_roots_with_an_sslmode_that_does_not_use_them(tls: Database) -> None:
