@@ -18,9 +18,12 @@ from .plan import CreatePartition
 def create_table(parent: Parent, action: CreatePartition) -> Composed:
     """A table like the parent that is nobody's partition yet.
 
-    PostgreSQL 17 and newer refuse to attach a table with an identity column of its own, hence EXCLUDING IDENTITY.
+    ATTACH makes the indexes. Those of an EXCLUDE constraint, or of a key WITHOUT OVERLAPS, it does not recognise where
+    they exist, and makes them twice. From 17 on it refuses a table with an identity column of its own.
     """
-    return SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING IDENTITY)").format(_new(action), _table(parent))
+    return SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY)").format(
+        _new(action), _table(parent)
+    )
 
 
 def set_owner(parent: Parent, action: CreatePartition) -> Composed:

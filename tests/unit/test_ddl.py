@@ -26,7 +26,7 @@ QUOTED = '"We""ird {Name} %s"'
 
 def test_the_table_is_made_apart_and_attached() -> None:
     assert ddl.create_table(PARENT, ACTION).as_string() == (
-        'CREATE TABLE "public"."run_2026" (LIKE "public"."run" INCLUDING ALL EXCLUDING IDENTITY)'
+        'CREATE TABLE "public"."run_2026" (LIKE "public"."run" INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY)'
     )
     assert ddl.set_owner(PARENT, ACTION).as_string() == 'ALTER TABLE "public"."run_2026" OWNER TO "owner"'
     assert ddl.attach(PARENT, ACTION).as_string() == (
@@ -75,7 +75,7 @@ def test_names_are_quoted() -> None:
         ddl.set_owner(parent, action).as_string(),
         *(text.as_string() for text in ddl.set_grants(parent, action, [])),
     ] == [
-        f'CREATE TABLE {QUOTED}."Ünï x" (LIKE {QUOTED}.{QUOTED} INCLUDING ALL EXCLUDING IDENTITY)',
+        f'CREATE TABLE {QUOTED}."Ünï x" (LIKE {QUOTED}.{QUOTED} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY)',
         f'ALTER TABLE {QUOTED}."Ünï x" OWNER TO {QUOTED}',
         f'GRANT SELECT ({QUOTED}) ON TABLE {QUOTED}."Ünï x" TO {QUOTED} WITH GRANT OPTION',
     ]
