@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from lab import report
 from lab.cluster import choice, folders
 from lab.cluster import state as clusters
 from lab.demo import operating
@@ -153,6 +154,10 @@ def check_promises(code: int, said: str) -> None:
     assert re.search(rf"^ run_{max(years()[0], 2026)} +\| \d{{4}}-", after, re.MULTILINE), said
     assert "INSERT 0 1" in after
     assert "ends and removes all of it" in after
+    versions = re.search(r"^done in \d+ s: Kubernetes (\S+), PostgreSQL (\S+), one operator", after, re.MULTILINE)
+    assert versions, said
+    report.used("Kubernetes", f"{versions[1]} (the demo's)")
+    report.used("PostgreSQL", versions[2])
 
 
 def try_next(said: str) -> list[str]:
