@@ -1,7 +1,7 @@
 """Why no connection could be made: libpq's words -> our errors.
 
-libpq keeps no SQLSTATE of a failed attempt, so words must do. Whose they are decides: libpq's own are always English
-here, the server's follow its lc_messages. What is not recognised is an outage, told in the server's own words.
+libpq tells no SQLSTATE of a failed attempt, so words must do: its own, which are English here, and the server's, which
+follow lc_messages. What is not recognised is an outage, told in the server's own words.
 https://www.postgresql.org/docs/current/auth-pg-hba-conf.html
 """
 
@@ -107,7 +107,7 @@ ANSWERED = (
     Refusal(
         errors.DatabaseUnreachable,
         r"starting up|shutting down|in recovery|accepting connections",
-        "tried again until it is ready",
+        "wait until it is ready",
     ),
     Refusal(
         errors.DatabaseUnreachable,
@@ -149,7 +149,7 @@ def explain(failures: Sequence[str], info: ConnectionInfo) -> PartwardenError:
     kind = refusal.error if refusal else errors.DatabaseUnreachable
     if kind is errors.InvalidSpec and info.isolated:
         kind = errors.SecretInvalid
-    way_out = refusal.way_out if refusal else "tried again; see the server's log"
+    way_out = refusal.way_out if refusal else "see the server's log"
     return kind(f"cannot connect to {info}: {words}{also}; {way_out}")
 
 

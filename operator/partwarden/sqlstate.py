@@ -25,7 +25,7 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
     words = message(error)
     match error:
         case pg.LockNotAvailable() | pg.DeadlockDetected():
-            return errors.TableBusy(f"{subject} is busy: {words}; tried again")
+            return errors.TableBusy(f"{subject} is busy: {words}")
         case pg.DuplicateTable() | pg.DuplicateObject():
             return errors.NameTaken(
                 f"{subject}: {words}; rename what bears that name, or choose another spec.nameFormat"
@@ -46,11 +46,10 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
 def _by_class(error: psycopg.Error, subject: str, words: str) -> PartwardenError:
     state = error.sqlstate or ""
     if is_lost(error):
-        return errors.DatabaseUnreachable(f"{subject}: the connection was lost: {words}; tried again")
+        return errors.DatabaseUnreachable(f"{subject}: the connection was lost: {words}")
     if state.startswith(UNABLE):
         return errors.StatementFailed(
-            f"{subject}: PostgreSQL could not finish a statement: {words} (SQLSTATE {state}); tried again, see the "
-            "server's log"
+            f"{subject}: PostgreSQL could not finish a statement: {words} (SQLSTATE {state}); see the server's log"
         )
     return errors.StatementRejected(f"{subject}: PostgreSQL refused a statement: {words} (SQLSTATE {state or 'none'})")
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from complaints import RUN, check, complaint, complaints, login, policy
+from lab import report
 from lab.postgres import Database, Role, free_port
 from partwarden.engine import maintain
 from partwarden.errors import DatabaseUnreachable
@@ -153,6 +154,19 @@ def test_of_several_addresses_the_one_that_answers_tells_the_cause(pg_database: 
 def test_no_address_answers(pg_database: Database) -> None:
     error = complaint(login(pg_database.dsn, host="127.0.0.1,127.0.0.1", port=f"{free_port()},{free_port()}"))
     check(error, "DatabaseUnreachable", "at 127.0.0.1,127.0.0.1:", ": Connection refused; start the server")
+
+
+def test_a_refusal_in_words_that_nobody_knows_is_an_outage_in_those_words(pg_database: Database) -> None:
+    if pg_database.server.major < 17:
+        report.could_not_run("refusing a login in words of one's own needs PostgreSQL 17")
+    role = pg_database.new_role()
+    pg_database.execute(f"""{RUN}; ALTER TABLE run OWNER TO {role.name}; GRANT CREATE ON SCHEMA public TO {role.name};
+        CREATE FUNCTION speak() RETURNS event_trigger LANGUAGE plpgsql AS
+        $$ BEGIN IF session_user = '{role.name}' THEN RAISE 'heute wird gewartet'; END IF; END $$;
+        CREATE EVENT TRIGGER speaks ON login EXECUTE FUNCTION speak()""")
+    check(complaint(login(role.dsn)), "DatabaseUnreachable", "heute wird gewartet; see the server's log")
+    pg_database.execute("DROP EVENT TRIGGER speaks")
+    assert complaints(login(role.dsn)) == []
 
 
 def test_hosts_and_ports_that_do_not_match(pg_database: Database) -> None:

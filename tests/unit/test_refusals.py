@@ -70,8 +70,8 @@ CASES = [
         "DatabaseUnreachable",
         "max_connections",
     ),
-    (f"{PREFIX}FATAL:  the database system is starting up", "DatabaseUnreachable", "starting up; tried again"),
-    (f"{PREFIX}FATAL:  the database system is shutting down", "DatabaseUnreachable", "tried again"),
+    (f"{PREFIX}FATAL:  the database system is starting up", "DatabaseUnreachable", "starting up; wait until"),
+    (f"{PREFIX}FATAL:  the database system is shutting down", "DatabaseUnreachable", "wait until it is ready"),
     (
         f"{PREFIX}FATAL:  the database system is not yet accepting connections\n"
         "DETAIL:  Consistent recovery state has not been yet reached.",
@@ -88,7 +88,7 @@ CASES = [
     (
         f"{PREFIX}FATAL:  Passwort-Authentifizierung für Benutzer »app« fehlgeschlagen",
         "DatabaseUnreachable",
-        "Passwort-Authentifizierung für Benutzer »app« fehlgeschlagen; tried again",
+        "Passwort-Authentifizierung für Benutzer »app« fehlgeschlagen; see the server's log",
     ),
 ]
 
