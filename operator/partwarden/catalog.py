@@ -52,7 +52,8 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.pa
              WHERE k.contype = 'f'
                AND (k.conrelid = c.oid AND r.oid = k.confrelid AND above.conrelid IS DISTINCT FROM c.oid
                  OR k.confrelid = c.oid AND r.oid = k.conrelid AND above.confrelid IS DISTINCT FROM c.oid)
-             ORDER BY 1)
+             ORDER BY 1),
+       (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), (SELECT amname FROM pg_am WHERE oid = c.relam)
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN (SELECT rolsuper AS super FROM pg_roles WHERE rolname = current_user) s
@@ -78,18 +79,23 @@ FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::
 GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
 """
 
+# OFFSET 0: each by its OID from the index. The planner overestimates the recursion and would read all of pg_class.
 PARTITIONS = """
-WITH RECURSIVE tree(top, pending, oid) AS (
-  SELECT inhrelid, inhdetachpending, inhrelid FROM pg_inherits WHERE inhparent = {parent}
+WITH RECURSIVE tree(top, pending, oid, kind) AS (
+  SELECT c.oid, i.inhdetachpending, c.oid, c.relkind
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = {parent}
   UNION ALL
-  SELECT tree.top, tree.pending, i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid
+  -- Only below what is partitioned itself: the planner would search all of pg_inherits for each table.
+  SELECT tree.top, tree.pending, c.oid, c.relkind
+  FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = i.inhrelid WHERE tree.kind = 'p'
 ), sizes AS (
   SELECT tree.top, tree.pending, sum({size})::int8 AS bytes,
          sum(c.reltuples) FILTER (WHERE c.reltuples >= 0 AND c.relkind <> 'p')::int8 AS rows
-  FROM tree JOIN pg_class c ON c.oid = tree.oid GROUP BY 1, 2
+  FROM tree CROSS JOIN LATERAL (SELECT * FROM pg_class WHERE oid = tree.oid OFFSET 0) c GROUP BY 1, 2
 )
 SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_expr(c.relpartbound, 0), sizes.rows, sizes.bytes, sizes.pending
-FROM sizes JOIN pg_class c ON c.oid = sizes.top JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM sizes CROSS JOIN LATERAL (SELECT * FROM pg_class WHERE oid = sizes.top OFFSET 0) c
+JOIN pg_namespace n ON n.oid = c.relnamespace
 ORDER BY c.oid
 """
 
@@ -165,7 +171,7 @@ def _inventory(version: int, *results: list[tuple[Any, ...]]) -> Inventory:
 
 
 def _parent(row: tuple[Any, ...], key: list[tuple[Any, ...]], grants: list[tuple[Any, ...]]) -> Parent:
-    oid, schema, name, kind, owner, strategy, may_own, may_create, related = row
+    oid, schema, name, kind, owner, strategy, may_own, may_create, related, tablespace, access_method = row
     return Parent(
         oid=oid,
         schema=schema,
@@ -178,6 +184,8 @@ def _parent(row: tuple[Any, ...], key: list[tuple[Any, ...]], grants: list[tuple
         may_own=may_own,
         may_create=may_create,
         related=tuple(related),
+        tablespace=tablespace,
+        access_method=access_method,
     )
 
 

@@ -21,9 +21,13 @@ def create_table(parent: Parent, action: CreatePartition) -> Composed:
     ATTACH makes the indexes. Those of an EXCLUDE constraint, or of a key WITHOUT OVERLAPS, it does not recognise where
     they exist, and makes them twice. From 17 on it refuses a table with an identity column of its own.
     """
-    return SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY)").format(
-        _new(action), _table(parent)
-    )
+    like = SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY)")
+    parts = [like.format(_new(action), _table(parent))]
+    if parent.access_method is not None:
+        parts.append(SQL("USING {}").format(Identifier(parent.access_method)))
+    if parent.tablespace is not None:
+        parts.append(SQL("TABLESPACE {}").format(Identifier(parent.tablespace)))
+    return SQL(" ").join(parts)
 
 
 def set_owner(parent: Parent, action: CreatePartition) -> Composed:

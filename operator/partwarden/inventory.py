@@ -71,6 +71,9 @@ class Parent:
     may_create: bool = True
     related: tuple[str, ...] = ()
     """Tables joined with this one by a foreign key, whichever way it points: ATTACH keeps writers out of them."""
+    tablespace: str | None = None
+    access_method: str | None = None
+    """For new partitions; None where the parent leaves them to the server's defaults."""
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any, LiteralString
@@ -98,6 +99,7 @@ def _connect(parameters: dict[str, str], info: ConnectionInfo) -> Session:
     raise explain(failures, info)
 
 
+@lru_cache
 def pinned(lock_timeout: str, statement_timeout: str) -> sql.Composed:
     """The settings that every transaction begins with, for its own length.
 
@@ -109,6 +111,7 @@ def pinned(lock_timeout: str, statement_timeout: str) -> sql.Composed:
         "DateStyle": "ISO, YMD",
         "search_path": "pg_catalog, pg_temp",
         "quote_all_identifiers": "off",
+        "jit": "off",
         "enable_partition_pruning": "on",
         "lock_timeout": lock_timeout,
         "statement_timeout": statement_timeout,

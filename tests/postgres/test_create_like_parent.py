@@ -190,3 +190,31 @@ def test_a_key_without_overlaps_is_made_once(database: Database) -> None:
     assert reasons(keep(database.dsn, premake=0)) == ["created"]
     indexes = "SELECT indisprimary, indisexclusion FROM pg_index WHERE indrelid = 'run_2026'::regclass"
     assert database.query(indexes) == [(True, True)]
+
+
+def test_it_lies_in_the_parents_tablespace(database: Database) -> None:
+    place = f"Place of {database.name}"
+    with database.connect() as connection:
+        connection.execute("SET allow_in_place_tablespaces = on")
+        connection.execute(f"CREATE TABLESPACE \"{place}\" LOCATION ''".encode())
+    try:
+        database.execute(f'{RUN} ALTER TABLE run SET TABLESPACE "{place}"')
+        assert reasons(keep(database.dsn, premake=0)) == ["created"]
+        lies = (
+            "SELECT spcname FROM pg_class c JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE relname = 'run_2026'"
+        )
+        assert database.query(lies) == [(place,)]
+    finally:
+        database.execute("DROP TABLE run")
+        database.execute(f'DROP TABLESPACE "{place}"')
+
+
+def test_it_has_the_parents_access_method(database: Database) -> None:
+    database.execute(f"CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler; {RUN}")
+    # Before 17 a partitioned table has none.
+    method = "other" if database.server.major >= 17 else "heap"
+    if method == "other":
+        database.execute("ALTER TABLE run SET ACCESS METHOD other")
+    assert reasons(keep(database.dsn, premake=0)) == ["created"]
+    has = "SELECT amname FROM pg_class c JOIN pg_am a ON a.oid = c.relam WHERE relname = 'run_2026'"
+    assert database.query(has) == [(method,)]

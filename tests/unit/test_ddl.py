@@ -111,3 +111,8 @@ def test_a_parent_without_any_grant_gives_none() -> None:
     assert [text.as_string() for text in ddl.set_grants(replace(PARENT, grants=()), ACTION, OWNER_ALL)] == [
         'REVOKE ALL ON TABLE "public"."run_2026" FROM "owner"'
     ]
+
+
+def test_tablespace_and_access_method_are_the_parents() -> None:
+    parent = replace(PARENT, tablespace="Fast", access_method="columnar")
+    assert ddl.create_table(parent, ACTION).as_string().endswith(') USING "columnar" TABLESPACE "Fast"')
