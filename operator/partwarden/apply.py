@@ -1,4 +1,4 @@
-"""Executes one action: one transaction, short locks, patience.
+"""Executes actions: short transactions, short locks, patience.
 
 Why each step is safe where it stands: nothing before ATTACH touches what others can see, and PostgreSQL undoes all
 of it when the transaction does not commit, be it for an error, a killed server process or a killed operator. ATTACH
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -18,7 +18,7 @@ from psycopg import sql
 
 from . import ddl
 from .blockers import Blocker, blocker
-from .errors import AnotherOperator, DefaultHasRows, StatementRejected, TableBusy, TableChanged
+from .errors import AnotherOperator, DefaultHasRows, PartwardenError, StatementRejected, TableBusy, TableChanged
 from .findings import quoted
 from .interval import iso
 from .inventory import Grant, Inventory, Parent, Partition
@@ -41,6 +41,8 @@ is in the way at the end of the patience, one attempt waits so much longer than 
 SCAN_TIMEOUT = "3s"
 """How long ATTACH may read DEFAULT, which nobody else can read or write meanwhile."""
 COUNT_LIMIT = 100_000
+TOGETHER = 20
+"""How many partitions share one transaction at most, where nobody but other DDL on the parent waits for it."""
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 SET_TIMEOUT = "SELECT set_config('statement_timeout', {}, true)"
@@ -49,11 +51,11 @@ SELECT c.oid, c.relrowsecurity, c.relforcerowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
 """
 
-NEW_ACL = """
-SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, x.is_grantable
+NEW_ACLS = """
+SELECT c.relname, CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, x.is_grantable
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
      aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x
-WHERE n.nspname = {} AND c.relname = {}
+WHERE n.nspname = {} AND c.relname = ANY({})
 """
 
 IS_PARTITION = """
@@ -80,7 +82,7 @@ def create(
     pause, timeout = 0.05, _lock_timeout(inventory)
     while True:
         try:
-            _attempt(connection, inventory, key, action, timeout)
+            _attempt(connection, inventory, key, [action], timeout)
             return
         except (pg.LockNotAvailable, pg.DeadlockDetected):
             _undo(connection)
@@ -100,66 +102,107 @@ def create(
         pause = min(pause * 2, 1.0)
 
 
+def create_together(
+    connection: psycopg.Connection[Any], inventory: Inventory, key: str, actions: Sequence[CreatePartition]
+) -> bool:
+    """Create them all in one transaction, or none. Returns whether it was done; each may then be tried alone.
+
+    For the sake of speed only: one commit for all. Not where DEFAULT or a foreign key makes others wait for the locks,
+    and without patience. Raises `DatabaseUnreachable` when the connection is lost.
+    """
+    if len(actions) < 2 or len(actions) > TOGETHER or _lock_timeout(inventory) != LOCK_TIMEOUT:
+        return False
+    try:
+        _attempt(connection, inventory, key, actions, LOCK_TIMEOUT)
+    except (psycopg.Error, PartwardenError) as error:
+        _undo(connection)
+        if connection.closed and isinstance(error, psycopg.Error):
+            raise translate(error, f"partition {actions[0]}") from None
+        return False
+    except BaseException:
+        _undo(connection)
+        raise
+    return True
+
+
 def _lock_timeout(inventory: Inventory) -> int:
     assert inventory.parent is not None
     return LOCK_TIMEOUT if inventory.default is None and not inventory.parent.related else LOCK_TIMEOUT_HEAVY
 
 
 def _attempt(
-    connection: psycopg.Connection[Any], inventory: Inventory, key: str, action: CreatePartition, timeout: int
-) -> None:
-    """One transaction in three round trips. ``timeout``: milliseconds to wait for each lock."""
-    parent = inventory.parent
-    assert parent is not None
-    _begin(connection, inventory, parent, key, action, timeout)
-    _, _, found, acl = run(
-        connection,
-        ddl.create_table(parent, action),
-        # The owner first: whoever owns a table has its default privileges, and those are read next.
-        ddl.set_owner(parent, action),
-        # Since LIKE the parent is locked against everything that would change what bears its name.
-        sql.SQL(BY_NAME).format(parent.schema, parent.name),
-        sql.SQL(NEW_ACL).format(action.schema, action.name),
-    )
-    _check_same(parent, found)
-    ((_, secured, forced),) = found
-    present = [Grant(grantee, privilege, grantable) for grantee, privilege, grantable in acl]
-    rights = [*ddl.set_grants(parent, action, present), *ddl.set_row_security(action, secured, forced)]
-    if inventory.default is None:
-        run(connection, *rights, ddl.attach(parent, action), "COMMIT")
-        return
-    try:
-        run(connection, *rights, sql.SQL(SET_TIMEOUT).format(SCAN_TIMEOUT), ddl.attach(parent, action), "COMMIT")
-    except pg.QueryCanceled as error:
-        raise _too_much_to_scan(inventory.default, key, action, error) from None
-
-
-def _begin(
     connection: psycopg.Connection[Any],
     inventory: Inventory,
-    parent: Parent,
     key: str,
-    action: CreatePartition,
+    actions: Sequence[CreatePartition],
     timeout: int,
 ) -> None:
-    default = inventory.default
-    checks: list[sql.Composable] = [
+    """One transaction in two or three round trips. ``timeout``: milliseconds to wait for each lock."""
+    parent = inventory.parent
+    assert parent is not None
+    opening = _opening(inventory, parent, key, actions[0], timeout)
+    making = [
+        *(ddl.create_table(parent, each) for each in actions),
+        # The owner first: whoever owns a table has its default privileges, and those are read next.
+        *(ddl.set_owner(parent, each) for each in actions if inventory.server.user != parent.owner),
+        # Since LIKE the parent is locked against everything that would change what bears its name.
+        sql.SQL(BY_NAME).format(parent.schema, parent.name),
+        sql.SQL(NEW_ACLS).format(parent.schema, [each.name for each in actions]),
+    ]
+    if len(actions) == 1:
+        _check_opening(inventory, actions[0], run(connection, *opening))
+        *_, found, acls = run(connection, *making)
+    else:
+        # A round trip less; whatever the opening forbids is undone with the rest.
+        *begun, found, acls = run(connection, *opening, *making)
+        _check_opening(inventory, actions[0], begun[: len(opening)])
+    _check_same(parent, found)
+    ((_, secured, forced),) = found
+    rights: list[sql.Composable] = []
+    for each in actions:
+        present = [
+            Grant(grantee, privilege, grantable) for name, grantee, privilege, grantable in acls if name == each.name
+        ]
+        rights += [*ddl.set_grants(parent, each, present), *ddl.set_row_security(each, secured, forced)]
+    attach = [ddl.attach(parent, each) for each in actions]
+    if inventory.default is None:
+        run(connection, *rights, *attach, "COMMIT")
+        return
+    try:
+        run(connection, *rights, sql.SQL(SET_TIMEOUT).format(SCAN_TIMEOUT), *attach, "COMMIT")
+    except pg.QueryCanceled as error:
+        raise _too_much_to_scan(inventory.default, key, actions[0], error) from None
+
+
+def _opening(
+    inventory: Inventory, parent: Parent, key: str, action: CreatePartition, timeout: int
+) -> list[sql.Composable]:
+    """Begins the transaction and asks what `_check_opening` wants to know."""
+    statements: list[sql.Composable] = [
+        sql.SQL(BEGIN),
+        pinned(f"{timeout}ms", "60s"),
         # Ends with the transaction: right behind a pooler, and nothing to clean up after a crash.
         sql.SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, _signed(parent.oid)),
         sql.SQL(BY_NAME).format(parent.schema, parent.name),
     ]
-    if default is not None:
+    if inventory.default is not None:
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
-        checks.append(ddl.rows_in_default(parent, default.oid, key, action, COUNT_LIMIT))
-    _, _, locked, found, *counted = run(connection, BEGIN, pinned(f"{timeout}ms", "60s"), *checks)
+        statements.append(ddl.rows_in_default(parent, inventory.default.oid, key, action, COUNT_LIMIT))
+    return statements
+
+
+def _check_opening(inventory: Inventory, action: CreatePartition, results: list[list[tuple[Any, ...]]]) -> None:
+    parent = inventory.parent
+    assert parent is not None
+    _, _, locked, found, *counted = results
     if not locked[0][0]:
         raise AnotherOperator(f"table {parent} is being worked on by another operator: its advisory lock is taken")
     _check_same(parent, found)
     if counted and (rows := counted[0][0][0]):
         many = f"{rows} or more rows" if rows == COUNT_LIMIT else f"{rows} row{'' if rows == 1 else 's'}"
         raise DefaultHasRows(
-            f"partition {action} cannot be created: {many} of its range lie in the DEFAULT partition {default}; "
-            "move them out of it"
+            f"partition {action} cannot be created: {many} of its range lie in the DEFAULT partition "
+            f"{inventory.default}; move them out of it"
         )
 
 

@@ -16,7 +16,7 @@ from .session import pinned, run
 HOLDERS = """
 SELECT l.pid, a.usename, nullif(a.application_name, ''), p.gid,
        l.relation <> {parent}, n.nspname || '.' || c.relname,
-       extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::int,
+       to_char(coalesce(a.xact_start, p.prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
        (SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout')
 FROM pg_locks l
 JOIN pg_class c ON c.oid = l.relation
@@ -56,10 +56,11 @@ def blocker(connection: psycopg.Connection[Any], inventory: Inventory) -> Blocke
     _, rows = run(connection, pinned(lock_timeout="1s", statement_timeout="10s"), query)
     if not rows:
         return None
-    pid, user, application, prepared, elsewhere, relation, age, yields_after = rows[0]
+    pid, user, application, prepared, elsewhere, relation, began, yields_after = rows[0]
     what = f"holds one on {relation}" if elsewhere else "holds it"
-    # Of other roles' sessions only members of pg_read_all_stats see more than who they are.
-    since = "" if age is None else f", in a transaction {age} s old"
+    # When, not how long ago: the message stays the same while the trouble lasts. Of other roles' sessions only members
+    # of pg_read_all_stats see more than who they are.
+    since = "" if began is None else f", in a transaction that began {began}"
     if pid is None:
         name = f"prepared transaction {prepared!r}" if prepared else "a prepared transaction"
         return Blocker(f"{name} {what}{since}: COMMIT or ROLLBACK PREPARED it")

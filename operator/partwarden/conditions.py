@@ -193,7 +193,7 @@ def _reachable(error: PartwardenError, connected: bool) -> Said:
         return Said(FALSE, error.reason, str(error))
     if connected:
         return Said(TRUE, "Connected", "the database answered")
-    return Said(UNKNOWN, error.reason, "no attempt to connect was made")
+    return Said(UNKNOWN, error.reason, f"there is no connection to judge by: {error}")
 
 
 def _flag(value: bool, ready: Said) -> Said:

@@ -63,16 +63,22 @@ def maintain(connection: Session, spec: TableSpec, *, now: datetime | None = Non
 
 
 def _execute(connection: Session, inventory: Inventory, plan: Plan, deadline: float) -> list[Outcome]:
-    outcomes = []
-    for action in plan.actions:
-        try:
-            apply.create(connection, inventory, plan.key, action, deadline)
-        except DatabaseUnreachable:
-            raise
-        except PartwardenError as error:
-            outcomes.append(Outcome(action, error))
-            if isinstance(error, FINAL):
-                break
-        else:
-            outcomes.append(Outcome(action))
+    """Some at a time where that goes well; one by one where it does not, so that one failure is one outcome."""
+    outcomes: list[Outcome] = []
+    for start in range(0, len(plan.actions), apply.TOGETHER):
+        some = plan.actions[start : start + apply.TOGETHER]
+        if apply.create_together(connection, inventory, plan.key, some):
+            outcomes += [Outcome(action) for action in some]
+            continue
+        for action in some:
+            try:
+                apply.create(connection, inventory, plan.key, action, deadline)
+            except DatabaseUnreachable:
+                raise
+            except PartwardenError as error:
+                outcomes.append(Outcome(action, error))
+                if isinstance(error, FINAL):
+                    return outcomes
+            else:
+                outcomes.append(Outcome(action))
     return outcomes

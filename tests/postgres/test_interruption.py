@@ -144,6 +144,23 @@ def test_a_server_that_stops_in_the_middle_leaves_nothing_half_made(
         assert reasons(keep(database.dsn, premake=0)) == ["created"]
 
 
+def test_partitions_that_share_a_transaction_are_made_all_or_none(database: Database) -> None:
+    database.execute(RUN)
+    before = relations(database)
+    made, attached = BEGUN, BEGUN + 1
+    for trip in (made, attached):
+        with pytest.raises(DatabaseUnreachable):
+            keep_while(database.dsn, trip, lambda: kill_others(database), premake=3)
+        assert relations(database) == before
+    overlap = """CREATE TABLE other (submitted_at timestamptz NOT NULL);
+                 ALTER TABLE run ATTACH PARTITION other FOR VALUES FROM ('2028-06-01Z') TO ('2028-07-01Z')"""
+    report = keep_while(database.dsn, attached, lambda: database.execute(overlap), premake=3)
+    # What kept the one from being made kept none of those before it.
+    assert reasons(report) == ["created", "created", "TableChanged"]
+    assert reasons(keep(database.dsn, premake=3)) == ["created"] * 3
+    assert reasons(keep(database.dsn, premake=3)) == []
+
+
 OVERLAP = "CREATE TABLE other PARTITION OF run FOR VALUES FROM ('2026-06-01Z') TO ('2026-07-01Z')"
 
 
@@ -156,7 +173,7 @@ def test_an_overlapping_partition_made_meanwhile_is_respected(database: Database
     else:
         what = OVERLAP
     database.execute(RUN)
-    report = keep_while(database.dsn, trip, lambda: database.execute(what))
+    report = keep_while(database.dsn, trip, lambda: database.execute(what), premake=0)
     assert reasons(report) == ["TableChanged"]
     assert "overlap" in str(report.outcomes[0].error)
     assert {each.name for each in report.inventory.partitions} == {"other"}
@@ -200,9 +217,12 @@ def test_what_is_made_between_plan_and_action_is_told(database: Database, what: 
 @pytest.mark.parametrize("trip", [BEGUN, MADE])
 def test_a_table_that_is_another_meanwhile_is_let_be(database: Database, what: str, trip: int) -> None:
     database.execute(RUN)
-    with pytest.raises(PartwardenError) as told:
-        raise keep_while(database.dsn, trip, lambda: database.execute(what)).outcomes[0].error or AssertionError
-    assert told.value.reason in ("TableChanged", "TableNotFound", "NotPartitioned")
+    try:
+        error = keep_while(database.dsn, trip, lambda: database.execute(what), premake=0).outcomes[0].error
+    except PartwardenError as raised:
+        error = raised
+    assert error is not None
+    assert error.reason in ("TableChanged", "TableNotFound", "NotPartitioned")
     assert database.query("SELECT count(*) FROM pg_inherits") == [(0,)]
     assert database.query("SELECT to_regclass('run_2026')") == [(None,)]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
+from partwarden.apply import TOGETHER
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
 from partwarden.interval import Interval, iso
@@ -210,8 +211,8 @@ def test_a_look_takes_one_round_trip_also_at_thousands(pg_database: Database) ->
     first = keep(pg_database, interval="Day", startFrom="2025-01-01", premake=1000)
     count = len(created(first))
     assert count > 1600
-    # Look, ask for names, three for each, look again.
-    assert first.round_trips == 3 * count + 3
+    # Look, ask for names, at most three for every twenty, look again.
+    assert first.round_trips <= 3 * -(-count // TOGETHER) + 3
     assert keep(pg_database, interval="Day", startFrom="2025-01-01", premake=1000).round_trips == 1
 
 
