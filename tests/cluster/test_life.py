@@ -92,6 +92,22 @@ def test_the_resync_notices_a_partition_dropped_by_hand(site: Site, operator: Op
     site.told(["Normal PartitionCreated"] * 2)
 
 
+def test_an_overlapping_partition_is_told_and_only_the_rest_is_made(
+    site: Site, operator: Operator, database: Database
+) -> None:
+    database.execute(f"CREATE TABLE mid PARTITION OF run FOR VALUES FROM ('{YEAR}-06-01Z') TO ('{YEAR + 1}-06-01Z')")
+    site.watch_over(database, premake=1, resync="10s")
+    policy = site.wait(Ready="True")
+    assert kstatus(policy) == "Current"
+    (finding,) = policy["status"]["findings"]
+    assert finding["reason"] == "OffGrid"
+    assert "mid" in finding["message"]
+    assert partitions(database) == ["mid", f"run_{YEAR}_{YEAR}0101", f"run_{YEAR + 1}_{YEAR + 1}0601"]
+    database.execute("DROP TABLE mid")
+    holes = [f"run_{YEAR}_{YEAR}0601", f"run_{YEAR + 1}_{YEAR + 1}0101"]
+    until("the gap is closed", lambda: {*holes} <= {*partitions(database)})
+
+
 def test_the_beginning_of_an_interval_needs_no_resync(site: Site, operator: Operator, database: Database) -> None:
     # The server's clock is the one that counts: in this database it is set to shortly before a new year.
     database.execute("""

@@ -257,6 +257,19 @@ def name_taken(case: Case) -> Generator[None]:
     database.execute(f"DROP TABLE run_{YEAR}")
 
 
+@trouble(
+    "NameTaken", FAILED, "True", "would be called public.run_{year}, but a partition of that name holds FOR VALUES"
+)
+def name_format_collides(case: Case) -> Generator[None]:
+    database = case.database(f"""
+        {RUN}; CREATE TABLE run_{YEAR} PARTITION OF run FOR VALUES FROM ('{YEAR - 1}-01-01Z') TO ('{YEAR}-01-01Z');
+    """)
+    case.secret(database.dsn)
+    case.apply()
+    yield
+    database.execute(f"ALTER TABLE run_{YEAR} RENAME TO run_{YEAR - 1}")
+
+
 @trouble("DefaultHasRows", FAILED, "True", "2 rows of its range lie in the DEFAULT partition public.run_default")
 def default_has_rows(case: Case) -> Generator[None]:
     database = case.database(f"""
