@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,6 +25,9 @@ EVERY_MAJOR = Path(__file__).parent / "postgres"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the report, and refuses a narrowed run in CI."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts what runs in the background. Programs under test inherit it, and must not.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(report.Reporting())
     if os.environ.get(NARROWED):
         if report.IN_CI:
