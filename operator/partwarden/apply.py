@@ -77,7 +77,7 @@ def create(
 
     ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` after it,
     `AnotherOperator`, `TableChanged`, `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`,
-    `StatementRejected`, or `DatabaseUnreachable` when the connection is lost.
+    `StatementRejected`, `StatementFailed`, or `DatabaseUnreachable` when the connection is lost.
     """
     pause, timeout = 0.05, _lock_timeout(inventory)
     while True:
@@ -265,6 +265,5 @@ def _last_timeout(
 def _busy(inventory: Inventory, action: CreatePartition, found: Blocker | None) -> TableBusy:
     who = found.text if found else "whoever held it has gone meanwhile"
     return TableBusy(
-        f"partition {action} was not created: a lock on {inventory.parent} was not to be had in time; {who}; "
-        "tried again"
+        f"partition {action} was not created: a lock on {inventory.parent} was not to be had in time; {who}"
     )
