@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import psycopg
 
 from partwarden import catalog
@@ -21,6 +23,15 @@ def look(dsn: str, name: str = "run", schema: str = "public") -> Inventory:
     with session(from_dsn(dsn)) as connection:
         found = catalog.observe(connection, Table(schema_=schema, name=name))
         assert connection.round_trips == 1
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        return found
+
+
+def look_closely(dsn: str, name: str = "run", schema: str = "public", names: Iterable[str] = ()) -> Inventory:
+    """The same with what the making of partitions with these names needs, read in two."""
+    with session(from_dsn(dsn)) as connection:
+        found = catalog.complete(connection, catalog.observe(connection, Table(schema_=schema, name=name)), names)
+        assert connection.round_trips == 2
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         return found
 

@@ -1,4 +1,4 @@
-"""PostgreSQL -> Inventory, in one round trip and one snapshot.
+"""PostgreSQL -> Inventory, each look in one round trip and one snapshot.
 
 Bounds are deparsed without their relation (``pg_get_expr(relpartbound, 0)``: they hold no column), so that a partition
 which somebody has locked does not keep the table from being looked at. Sizes need a lock on each file's relation: where
@@ -9,6 +9,7 @@ https://www.postgresql.org/docs/current/catalogs.html
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,37 +37,57 @@ SELECT current_setting('server_version'), current_database(), current_user,
        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')
 """
 
-OID = """(SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f', 'v', 'm'))"""
-
 # The new table is given to the parent's owner, who then needs CREATE on the schema as well, unless a superuser does it.
 PARENT = """
 SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.partstrat,
+       ARRAY(SELECT a.attname FROM unnest(p.partattrs::int2[]) WITH ORDINALITY AS k(attnum, place)
+             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND k.attnum > 0 ORDER BY place),
+       ARRAY(SELECT format_type(a.atttypid, NULL) FROM unnest(p.partattrs::int2[]) WITH ORDINALITY AS k(attnum, place)
+             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND k.attnum > 0 ORDER BY place),
        pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}),
-       has_schema_privilege(c.relnamespace, 'CREATE') AND has_schema_privilege(c.relnamespace, 'USAGE')
-         AND (s.super OR has_schema_privilege(c.relowner, c.relnamespace, 'CREATE')),
-       ARRAY(SELECT DISTINCT rn.nspname || '.' || r.relname
-             FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
-             JOIN pg_class r ON r.oid IN (k.conrelid, k.confrelid) JOIN pg_namespace rn ON rn.oid = r.relnamespace
-             -- A key from or to a partitioned table stands there once more for each of its partitions.
-             WHERE k.contype = 'f'
-               AND (k.conrelid = c.oid AND r.oid = k.confrelid AND above.conrelid IS DISTINCT FROM c.oid
-                 OR k.confrelid = c.oid AND r.oid = k.conrelid AND above.confrelid IS DISTINCT FROM c.oid)
-             ORDER BY 1),
-       (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), (SELECT amname FROM pg_am WHERE oid = c.relam)
+       has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE')
+         AND ((SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+              OR has_schema_privilege(c.relowner, n.oid, 'CREATE'))
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-CROSS JOIN (SELECT rolsuper AS super FROM pg_roles WHERE rolname = current_user) s
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
-WHERE c.oid = {parent}
+WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
 
-KEY = """
-SELECT a.attname, format_type(a.atttypid, NULL)
-FROM pg_partitioned_table p
-CROSS JOIN unnest(p.partattrs::int2[]) WITH ORDINALITY AS k(attnum, place)
-LEFT JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = k.attnum AND k.attnum > 0
-WHERE p.partrelid = {parent} ORDER BY k.place
+PARTITIONS = """
+SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_expr(c.relpartbound, 0), i.inhdetachpending,
+       CASE WHEN c.relkind = 'p' THEN (SELECT sum(c.reltuples)::int8 FROM pg_partition_tree(i.inhrelid) t
+                                       JOIN pg_class c ON c.oid = t.relid WHERE t.isleaf AND c.reltuples >= 0)
+            WHEN c.reltuples >= 0 THEN c.reltuples::int8 END,
+       CASE WHEN c.relkind = 'p' THEN (SELECT sum({size})::int8 FROM pg_partition_tree(i.inhrelid) t
+                                       JOIN pg_class c ON c.oid = t.relid)
+            ELSE {size} END
+FROM pg_class p
+JOIN pg_inherits i ON i.inhparent = p.oid
+JOIN pg_class c ON c.oid = i.inhrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema}) AND p.relname = {name}
+ORDER BY c.oid
+"""
+
+RELATED = """
+SELECT DISTINCT rn.nspname || '.' || r.relname
+FROM (SELECT k.confrelid AS other, above.conrelid AS above
+      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
+      WHERE k.contype = 'f' AND k.conrelid = {parent}
+      UNION ALL
+      SELECT k.conrelid, above.confrelid
+      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
+      WHERE k.contype = 'f' AND k.confrelid = {parent}) found
+JOIN pg_class r ON r.oid = found.other JOIN pg_namespace rn ON rn.oid = r.relnamespace
+-- A key from or to a partitioned table stands there once more for each of its partitions.
+WHERE found.above IS DISTINCT FROM {parent}
+ORDER BY 1
+"""
+
+STORAGE = """
+SELECT (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), (SELECT amname FROM pg_am WHERE oid = c.relam)
+FROM pg_class c WHERE c.oid = {parent}
 """
 
 ACL = """
@@ -79,24 +100,12 @@ FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::
 GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
 """
 
-# OFFSET 0: each by its OID from the index. The planner overestimates the recursion and would read all of pg_class.
-PARTITIONS = """
-WITH RECURSIVE tree(top, pending, oid, kind) AS (
-  SELECT c.oid, i.inhdetachpending, c.oid, c.relkind
-  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = {parent}
-  UNION ALL
-  -- Only below what is partitioned itself: the planner would search all of pg_inherits for each table.
-  SELECT tree.top, tree.pending, c.oid, c.relkind
-  FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = i.inhrelid WHERE tree.kind = 'p'
-), sizes AS (
-  SELECT tree.top, tree.pending, sum({size})::int8 AS bytes,
-         sum(c.reltuples) FILTER (WHERE c.reltuples >= 0 AND c.relkind <> 'p')::int8 AS rows
-  FROM tree CROSS JOIN LATERAL (SELECT * FROM pg_class WHERE oid = tree.oid OFFSET 0) c GROUP BY 1, 2
-)
-SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_expr(c.relpartbound, 0), sizes.rows, sizes.bytes, sizes.pending
-FROM sizes CROSS JOIN LATERAL (SELECT * FROM pg_class WHERE oid = sizes.top OFFSET 0) c
-JOIN pg_namespace n ON n.oid = c.relnamespace
-ORDER BY c.oid
+TAKEN = """
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema} AND c.relname = ANY({names})
+UNION
+SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE n.nspname = {schema} AND t.typname = ANY({names})
 """
 
 # Null for what was dropped since the snapshot was taken.
@@ -111,45 +120,58 @@ def observe(connection: psycopg.Connection[Any], table: Table) -> Inventory:
     """What exists of ``table`` now. Raises psycopg's errors.
 
     ``parent`` is None when there is no such table, and when the server is older than 14, of which no more is asked.
+    What only the making of partitions needs is left out: see `complete`.
     """
     version = connection.info.server_version
     if version < MIN_VERSION:
         _, rows = run(connection, PINNED, SERVER)
-        return _inventory(version, rows, [], [], [], [])
+        return _inventory(version, rows, [], [])
     try:
         return _inventory(version, *_read(connection, table, EXACT_SIZE))
     except pg.LockNotAvailable:
         return _inventory(version, *_read(connection, table, PAGES))
 
 
-def taken(connection: psycopg.Connection[Any], schema: str, names: Iterable[str]) -> frozenset[str]:
-    """Which names belong to a relation or type of that schema: a new table needs both. Raises psycopg's errors."""
-    query = sql.SQL(
-        "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE n.nspname = {schema} AND c.relname = ANY({names}) UNION "
-        "SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace "
-        "WHERE n.nspname = {schema} AND t.typname = ANY({names})"
-    ).format(schema=schema, names=list(names))
-    _, rows = run(connection, PINNED, query)
-    return frozenset(name for (name,) in rows)
+def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
+    """The inventory with what the making of partitions called ``names`` needs to know. Raises psycopg's errors.
+
+    One round trip. ``taken`` holds the names that belong to a relation or type of the parent's schema, since a new
+    table needs both.
+    """
+    parent = inventory.parent
+    assert parent is not None
+    _, related, ((tablespace, access_method),), grants, taken = _transaction(
+        connection,
+        *(sql.SQL(query).format(parent=parent.oid) for query in (RELATED, STORAGE, ACL)),
+        sql.SQL(TAKEN).format(schema=parent.schema, names=list(names)),
+    )
+    whole = replace(
+        parent,
+        related=tuple(name for (name,) in related),
+        tablespace=tablespace,
+        access_method=access_method,
+        grants=tuple(Grant(*each) for each in grants),
+    )
+    return replace(inventory, parent=whole, taken=frozenset(name for (name,) in taken))
 
 
 def _read(connection: psycopg.Connection[Any], table: Table, size: sql.SQL) -> list[list[tuple[Any, ...]]]:
-    oid = sql.SQL(OID).format(schema=table.schema_, name=table.name)
     # From 16 on a member of the owning role may lack the right to give a table to it.
     set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
+    names = {"schema": table.schema_, "name": table.name}
+    _, *results = _transaction(
+        connection,
+        sql.SQL(SERVER),
+        sql.SQL(PARENT).format(set_role=set_role, **names),
+        sql.SQL(PARTITIONS).format(size=size, **names),
+    )
+    return results
+
+
+def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) -> list[list[tuple[Any, ...]]]:
+    """The queries' rows, of one snapshot and in one round trip, after those of `PINNED`."""
     try:
-        _, _, *results, _ = run(
-            connection,
-            BEGIN,
-            PINNED,
-            sql.SQL(SERVER),
-            sql.SQL(PARENT).format(parent=oid, set_role=set_role),
-            sql.SQL(KEY).format(parent=oid),
-            sql.SQL(ACL).format(parent=oid),
-            sql.SQL(PARTITIONS).format(parent=oid, size=size),
-            "COMMIT",
-        )
+        _, *results, _ = run(connection, BEGIN, PINNED, *queries, "COMMIT")
     except psycopg.Error:
         if not connection.closed:
             connection.rollback()
@@ -158,20 +180,30 @@ def _read(connection: psycopg.Connection[Any], table: Table, size: sql.SQL) -> l
 
 
 def _inventory(version: int, *results: list[tuple[Any, ...]]) -> Inventory:
-    server, parents, key, grants, partitions = results
+    server, parents, partitions = results
     text, database, user, read_only, identity, now = server[0]
-    parent = _parent(parents[0], key, grants) if parents else None
+    parent = _parent(*parents[0]) if parents else None
     key_type = _key_type(parent)
     return Inventory(
         server=Server(version, text, read_only, database, user, identity),
         parent=parent,
         now=datetime.fromisoformat(now).replace(tzinfo=UTC),
-        partitions=_partitions(partitions, key_type) if key_type else (),
+        partitions=tuple(_partition(key_type, *row) for row in partitions) if key_type else (),
     )
 
 
-def _parent(row: tuple[Any, ...], key: list[tuple[Any, ...]], grants: list[tuple[Any, ...]]) -> Parent:
-    oid, schema, name, kind, owner, strategy, may_own, may_create, related, tablespace, access_method = row
+def _parent(
+    oid: int,
+    schema: str,
+    name: str,
+    kind: str,
+    owner: str,
+    strategy: str,
+    columns: list[str],
+    types: list[str],
+    may_own: bool,
+    may_create: bool,
+) -> Parent:
     return Parent(
         oid=oid,
         schema=schema,
@@ -179,13 +211,9 @@ def _parent(row: tuple[Any, ...], key: list[tuple[Any, ...]], grants: list[tuple
         kind=KINDS.get(kind, RelationKind.OTHER),
         owner=owner,
         strategy=STRATEGIES.get(strategy),
-        key=tuple(KeyPart(column, type_name) for column, type_name in key),
-        grants=tuple(Grant(grantee, privilege, grantable, column) for grantee, privilege, grantable, column in grants),
+        key=tuple(map(KeyPart, columns, types)),
         may_own=may_own,
         may_create=may_create,
-        related=tuple(related),
-        tablespace=tablespace,
-        access_method=access_method,
     )
 
 
@@ -196,8 +224,15 @@ def _key_type(parent: Parent | None) -> KeyType | None:
     return next((kind for kind in KeyType if kind == parent.key[0].type), None)
 
 
-def _partitions(rows: list[tuple[Any, ...]], key_type: KeyType) -> tuple[Partition, ...]:
-    return tuple(
-        Partition(oid, schema, name, parse_bounds(bounds, key_type), bounds, KINDS[kind], count, size, pending)
-        for oid, schema, name, kind, bounds, count, size, pending in rows
-    )
+def _partition(
+    key_type: KeyType,
+    oid: int,
+    schema: str,
+    name: str,
+    kind: str,
+    bounds: str,
+    pending: bool,
+    rows: int | None,
+    size: int | None,
+) -> Partition:
+    return Partition(oid, schema, name, parse_bounds(bounds, key_type), bounds, KINDS[kind], rows, size or 0, pending)

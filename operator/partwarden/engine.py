@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from . import apply, catalog
@@ -38,21 +38,28 @@ def observe_and_plan(connection: Session, spec: TableSpec, now: datetime | None 
     moment = now or inventory.now
     plan = make_plan(spec, inventory, moment)
     if plan.names:
-        names = catalog.taken(connection, plan.parent.schema, plan.names)
-        if names:
-            inventory = replace(inventory, taken=names)
-            plan = make_plan(spec, inventory, moment)
+        inventory = catalog.complete(connection, inventory, plan.names)
+        plan = make_plan(spec, inventory, moment)
     return inventory, plan
 
 
-def maintain(connection: Session, spec: TableSpec, *, now: datetime | None = None, patience: float = 10.0) -> Report:
+def maintain(
+    connection: Session,
+    spec: TableSpec,
+    *,
+    now: datetime | None = None,
+    patience: float = 10.0,
+    observed: tuple[Inventory, Plan] | None = None,
+) -> Report:
     """Do once what the policy says. ``patience``: seconds to wait for locks, in all; one attempt each is made anyway.
+
+    ``observed`` is what `observe_and_plan` has just returned, if it was asked already.
 
     With ``mode: Plan``, and where the plan is blocked, nothing is executed. One failed action is an outcome, and the
     rest goes on. Raises as `observe_and_plan` does, and `DatabaseUnreachable` when the connection is lost.
     """
     trips = connection.round_trips
-    inventory, before = observe_and_plan(connection, spec, now)
+    inventory, before = observed or observe_and_plan(connection, spec, now)
     outcomes: list[Outcome] = []
     if spec.mode is Mode.APPLY and not before.blocked:
         outcomes = _execute(connection, inventory, before, time.monotonic() + patience)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .errors import UnknownTimeZone
@@ -105,6 +106,9 @@ class Grid:
 
     def cell(self, moment: datetime) -> Range:
         """The cell that holds ``moment``."""
+        return _cell(self, moment)
+
+    def _find_cell(self, moment: datetime) -> Range:
         if self.interval is Interval.HOUR and self.zone is not None:
             lower = self._hour_start(moment)
             return Range(lower, self._hour_end(lower))
@@ -195,6 +199,12 @@ class Grid:
         if end.astimezone(self.zone).utcoffset() == local.utcoffset():
             return end
         return self._transition(lower, end)
+
+
+@lru_cache(maxsize=20_000)
+def _cell(grid: Grid, moment: datetime) -> Range:
+    """Every look asks for the same cells again, those of a table's partitions and the next ones."""
+    return grid._find_cell(moment)
 
 
 def iso(moment: datetime | None) -> str | None:

@@ -162,7 +162,8 @@ class Reconciler:
                 )
             outcomes: tuple[Outcome, ...] = ()
             if plan.actions and spec.mode is Mode.APPLY and not plan.blocked and not self._stopping:
-                report = maintain(connection, spec, patience=self._settings.lock_patience)
+                patience = self._settings.lock_patience
+                report = maintain(connection, spec, patience=patience, observed=(inventory, plan))
                 inventory, plan, outcomes = report.inventory, report.after, report.outcomes
         finally:
             with self._lock:

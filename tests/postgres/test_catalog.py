@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 from lab.postgres import Database, Server
-from observed import ODD, RUN, look, quoted, ranges
-from partwarden import catalog
-from partwarden.connection import from_dsn
+from observed import ODD, RUN, look, look_closely, quoted, ranges
 from partwarden.interval import Range
 from partwarden.inventory import Grant, KeyPart, RelationKind, Strategy
-from partwarden.session import session
 
 SETTINGS = {
     "TimeZone": ["'Asia/Kolkata'", "'America/St_Johns'", "'-07:30'"],
@@ -100,7 +95,7 @@ def test_names_are_matched_exactly_and_told_as_they_are(pg_database: Database) -
         CREATE SCHEMA "Other";
         CREATE TABLE "Other".{ddl} PARTITION OF {ddl}.{ddl} DEFAULT;
         CREATE TABLE public.{ddl} ()""")
-    found = look(role.dsn, ODD, ODD)
+    found = look_closely(role.dsn, ODD, ODD)
     assert found.parent is not None
     assert (found.parent.schema, found.parent.name, found.parent.owner) == (ODD, ODD, role.name)
     assert found.parent.key == (KeyPart(ODD, "timestamp with time zone"),)
@@ -192,45 +187,8 @@ def test_names_taken_are_those_of_relations_and_types_in_the_schema(pg_database:
         CREATE SEQUENCE seq; CREATE TYPE enum AS ENUM (); CREATE VIEW {quoted(ODD)} AS SELECT 1;
         CREATE DOMAIN d AS int""")
     names = ["run", "elsewhere", "an index", "seq", "enum", ODD, "d", "free", "RUN", "a,b", 'x"y', "{}", "NULL", ""]
-    pg_database.execute(f"ALTER DATABASE {pg_database.name} SET search_path = s, pg_catalog")
-    with session(from_dsn(pg_database.dsn)) as connection:
-        assert catalog.taken(connection, "public", names) == {"run", "an index", "seq", "enum", ODD, "d"}
-        assert catalog.taken(connection, "s", names) == {"elsewhere"}
-        assert connection.round_trips == 2
-
-
-def test_a_server_that_is_too_old_tells_its_version_and_no_more(old_server: Server) -> None:
-    with old_server.new_database() as database:
-        database.execute(RUN)
-        found = look(database.dsn)
-        assert found.parent is None
-        assert found.server.version_text.startswith("13.")
-        assert found.server.version // 10000 == 13
-
-
-def test_a_standby_is_the_same_database_and_read_only(new_server: Callable[..., Server]) -> None:
-    primary = new_server()
-    with primary.new_database() as database, primary.standby() as standby:
-        database.execute(f"{RUN} CREATE TABLE a PARTITION OF run DEFAULT")
-        here = look(database.dsn)
-        dsn = standby.dsn(database.name)
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            for _ in range(600):
-                if connection.execute("SELECT to_regclass('run') IS NOT NULL").fetchone() == (True,):
-                    break
-                connection.execute("SELECT pg_sleep(0.1)")
-        there = look(dsn)
-        assert there.server == replace(here.server, read_only=True)
-        assert (there.parent, there.partitions) == (here.parent, here.partitions)
-
-
-def test_a_database_that_is_read_only_by_default_says_so(pg_database: Database) -> None:
-    pg_database.execute(f"{RUN} ALTER DATABASE {pg_database.name} SET default_transaction_read_only = on")
-    assert look(pg_database.dsn).server.read_only
-
-
-def test_databases_and_servers_are_told_apart(pg_database: Database, pg: Server) -> None:
-    with pg.new_database() as other:
-        mine, again, others = (look(each.dsn).server.identity for each in (pg_database, pg_database, other))
-    assert mine == again
-    assert mine != others
+    pg_database.execute(f"""ALTER DATABASE {pg_database.name} SET search_path = s, pg_catalog;
+        CREATE TABLE s.run (at date) PARTITION BY RANGE (at)""")
+    found = look_closely(pg_database.dsn, names=names)
+    assert found.taken == {"run", "an index", "seq", "enum", ODD, "d"}
+    assert look_closely(pg_database.dsn, schema="s", names=names).taken == {"elsewhere", "run"}

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from lab.postgres import Database
-from observed import RUN, by_name, look
+from observed import RUN, by_name, look, look_closely
 from partwarden import catalog
 from partwarden.connection import from_dsn
 from partwarden.interval import Range
@@ -78,11 +78,11 @@ def test_tables_joined_by_foreign_keys_are_named_once(database: Database) -> Non
         CREATE TABLE a PARTITION OF run DEFAULT;
         CREATE TABLE log (id int, at date, FOREIGN KEY (id, at) REFERENCES run) PARTITION BY HASH (id);
         CREATE TABLE log_0 PARTITION OF log FOR VALUES WITH (modulus 2, remainder 0)""")
-    parent = look(database.dsn).parent
+    parent = look_closely(database.dsn).parent
     assert parent is not None
     assert parent.related == ("S.customer", "public.log")
     database.execute("ALTER TABLE run ADD FOREIGN KEY (a, at) REFERENCES run")
-    parent = look(database.dsn).parent
+    parent = look_closely(database.dsn).parent
     assert parent is not None
     assert parent.related == ("S.customer", "public.log", "public.run")
 

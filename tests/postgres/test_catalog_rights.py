@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lab.postgres import Database
-from observed import RUN, look
+from observed import RUN, look, look_closely
 from partwarden.inventory import Grant
 
 
@@ -18,7 +18,7 @@ def test_grants_are_those_of_the_table_and_its_columns(database: Database) -> No
         GRANT SELECT ON run TO PUBLIC; GRANT UPDATE ON run TO {a} WITH GRANT OPTION; GRANT UPDATE (note) ON run TO {b};
         SET ROLE {a}; GRANT UPDATE ON run TO {b}; RESET ROLE; GRANT UPDATE ON run TO {b} WITH GRANT OPTION;
         ALTER TABLE run DROP gone""")
-    parent = look(database.dsn).parent
+    parent = look_closely(database.dsn).parent
     assert parent is not None
     assert len(parent.grants) == 5
     assert set(parent.grants) == {
@@ -33,14 +33,14 @@ def test_grants_are_those_of_the_table_and_its_columns(database: Database) -> No
 
 def test_a_table_nobody_granted_anything_on_has_its_owners_rights(database: Database) -> None:
     database.execute(RUN)
-    parent = look(database.dsn).parent
+    parent = look_closely(database.dsn).parent
     assert parent is not None
     expected = {"INSERT", "SELECT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"}
     if database.server.major >= 17:
         expected.add("MAINTAIN")
     assert parent.grants == tuple(Grant("postgres", privilege, False) for privilege in sorted(expected))
     database.execute("REVOKE ALL ON run FROM postgres")
-    assert replace(parent, grants=()) == look(database.dsn).parent
+    assert replace(parent, grants=()) == look_closely(database.dsn).parent
 
 
 @pytest.mark.parametrize(
