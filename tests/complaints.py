@@ -9,9 +9,10 @@ from typing import Any
 from psycopg.conninfo import conninfo_to_dict
 
 from partwarden.connection import ConnectionInfo, resolve
+from partwarden.database import Database
 from partwarden.engine import maintain
 from partwarden.errors import PartwardenError
-from partwarden.policy import Database, TableSpec
+from partwarden.policy import TableSpec
 from partwarden.session import session
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

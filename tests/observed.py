@@ -10,7 +10,7 @@ from partwarden import catalog
 from partwarden.connection import from_dsn
 from partwarden.interval import Range
 from partwarden.inventory import Inventory, Partition
-from partwarden.policy import Table
+from partwarden.policy import Table, TableSpec
 from partwarden.session import session
 
 RUN = "CREATE TABLE run (at timestamptz NOT NULL, note text) PARTITION BY RANGE (at);"
@@ -21,7 +21,7 @@ ODD = "We\"ird {Näme} %s 'x' \\"
 def look(dsn: str, name: str = "run", schema: str = "public") -> Inventory:
     """The inventory of a table, read in one round trip."""
     with session(from_dsn(dsn)) as connection:
-        found = catalog.observe(connection, Table(schema_=schema, name=name))
+        found = catalog.observe(connection, TableSpec(table=Table(schema_=schema, name=name)))
         assert connection.round_trips == 1
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         return found
@@ -30,7 +30,9 @@ def look(dsn: str, name: str = "run", schema: str = "public") -> Inventory:
 def look_closely(dsn: str, name: str = "run", schema: str = "public", names: Iterable[str] = ()) -> Inventory:
     """The same with what the making of partitions with these names needs, read in two."""
     with session(from_dsn(dsn)) as connection:
-        found = catalog.complete(connection, catalog.observe(connection, Table(schema_=schema, name=name)), names)
+        found = catalog.complete(
+            connection, catalog.observe(connection, TableSpec(table=Table(schema_=schema, name=name))), names
+        )
         assert connection.round_trips == 2
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         return found

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
 
+from partwarden.actions import CreatePartition
 from partwarden.interval import Range, iso
 from partwarden.inventory import Inventory, KeyPart, KeyType, Parent, Partition, RelationKind, Server, Strategy
-from partwarden.plan import CreatePartition, Plan, make_plan
+from partwarden.plan import Plan, make_plan
 from partwarden.policy import Table, TableSpec
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

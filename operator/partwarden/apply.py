@@ -1,269 +1,66 @@
-"""Executes actions: short transactions, short locks, patience.
+"""Executes a plan: each action by the module that knows how, some creations together.
 
-Why each step is safe where it stands: nothing before ATTACH touches what others can see, and PostgreSQL undoes all
-of it when the transaction does not commit, be it for an error, a killed server process or a killed operator. ATTACH
-itself checks overlap and the rows of DEFAULT under its own locks: a decision made on an old inventory can do no harm.
+One failed action is an outcome, and the rest goes on.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import psycopg
-from psycopg import errors as pg
-from psycopg import sql
+from . import creating
+from .actions import Action, CreatePartition, Outcome
+from .errors import AnotherOperator, DatabaseUnreachable, PartwardenError, TableChanged
+from .inventory import Inventory
+from .plan import Plan
+from .session import Session
 
-from . import ddl
-from .blockers import Blocker, blocker
-from .errors import AnotherOperator, DefaultHasRows, PartwardenError, StatementRejected, TableBusy, TableChanged
-from .findings import quoted
-from .interval import iso
-from .inventory import Grant, Inventory, Parent, Partition
-from .plan import CreatePartition
-from .session import pinned, run
-from .sqlstate import message, translate
+FINAL = (AnotherOperator, TableChanged)
+"""What one action fails of, the rest would fail of too: the next look decides anew."""
 
-ADVISORY_CLASS = 0x70617274
-"""First half of the advisory lock's key ("part"); the parent's OID is the second."""
+Doer = Callable[..., None]
+"""Does one action: connection, what was seen, the key's column, the action, and until when (`time.monotonic`)."""
 
-# Who waits for a lock makes everybody wait who comes later: briefly, and again, rather than once and long. Shorter than
-# deadlock_timeout (1 s) in any case, so that it is not the other one who is sacrificed.
-LOCK_TIMEOUT = 500
-LOCK_TIMEOUT_HEAVY = 100
-"""Milliseconds. The latter where others queue behind us: DEFAULT is locked against everybody, what a foreign key joins
-against writers."""
-MARGIN, LONGEST = 300, 2000
-"""Milliseconds. Autovacuum ends for whoever waits for deadlock_timeout, and else may hold its lock for hours: where it
-is in the way at the end of the patience, one attempt waits so much longer than that, if that is not too long."""
-SCAN_TIMEOUT = "3s"
-"""How long ATTACH may read DEFAULT, which nobody else can read or write meanwhile."""
-COUNT_LIMIT = 100_000
-TOGETHER = 20
-"""How many partitions share one transaction at most, where nobody but other DDL on the parent waits for it."""
-
-BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
-SET_TIMEOUT = "SELECT set_config('statement_timeout', {}, true)"
-BY_NAME = """
-SELECT c.oid, c.relrowsecurity, c.relforcerowsecurity
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
-"""
-
-NEW_ACLS = """
-SELECT c.relname, CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, x.is_grantable
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
-     aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x
-WHERE n.nspname = {} AND c.relname = ANY({})
-"""
-
-IS_PARTITION = """
-SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-               JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE i.inhparent = {} AND n.nspname = {} AND c.relname = {})
-"""
+DOERS: Mapping[type[Action], Doer] = {
+    CreatePartition: creating.create,
+}
 
 
-def create(
-    connection: psycopg.Connection[Any],
-    inventory: Inventory,
-    key: str,
-    action: CreatePartition,
-    deadline: float,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Create one partition, trying again while a lock is not to be had.
+def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: float) -> list[Outcome]:
+    """Do what the plan says, in its order. ``deadline``, of `time.monotonic`: until then locks are waited for.
 
-    ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` after it,
-    `AnotherOperator`, `TableChanged`, `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`,
-    `StatementRejected`, `StatementFailed`, or `DatabaseUnreachable` when the connection is lost.
+    Raises `DatabaseUnreachable` when the connection is lost.
     """
-    pause, timeout = 0.05, _lock_timeout(inventory)
-    while True:
-        try:
-            _attempt(connection, inventory, key, [action], timeout)
-            return
-        except (pg.LockNotAvailable, pg.DeadlockDetected):
-            _undo(connection)
-            if time.monotonic() + pause >= deadline:
-                timeout = _last_timeout(connection, inventory, action, timeout)
-                continue
-        except (pg.DuplicateTable, pg.UniqueViolation) as error:
-            _undo(connection)
-            raise _duplicate(connection, inventory, action, error) from None
-        except psycopg.Error as error:
-            _undo(connection)
-            raise translate(error, f"partition {action}") from None
-        except BaseException:
-            _undo(connection)
-            raise
-        sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - keeps two from colliding again
-        pause = min(pause * 2, 1.0)
+    outcomes: list[Outcome] = []
+    for some in _together(plan.actions):
+        creations = [each for each in some if isinstance(each, CreatePartition)]
+        if creations and creating.create_together(connection, inventory, plan.key, creations):
+            outcomes += [Outcome(action) for action in some]
+            continue
+        for action in some:
+            error = _do(connection, inventory, plan.key, action, deadline)
+            outcomes.append(Outcome(action, error))
+            if isinstance(error, FINAL):
+                return outcomes
+    return outcomes
 
 
-def create_together(
-    connection: psycopg.Connection[Any], inventory: Inventory, key: str, actions: Sequence[CreatePartition]
-) -> bool:
-    """Create them all in one transaction, or none. Returns whether it was done; each may then be tried alone.
+def _together(actions: tuple[Action, ...]) -> list[list[Action]]:
+    """Plain creations that follow each other in groups; everything else by itself."""
+    groups: list[list[Action]] = []
+    for action in actions:
+        last = groups[-1] if groups else []
+        if last and type(action) is type(last[0]) is CreatePartition and len(last) < creating.TOGETHER:
+            last.append(action)
+        else:
+            groups.append([action])
+    return groups
 
-    For the sake of speed only: one commit for all. Not where DEFAULT or a foreign key makes others wait for the locks,
-    and without patience. Raises `DatabaseUnreachable` when the connection is lost.
-    """
-    if len(actions) < 2 or len(actions) > TOGETHER or _lock_timeout(inventory) != LOCK_TIMEOUT:
-        return False
+
+def _do(connection: Session, inventory: Inventory, key: str, action: Action, deadline: float) -> PartwardenError | None:
     try:
-        _attempt(connection, inventory, key, actions, LOCK_TIMEOUT)
-    except (psycopg.Error, PartwardenError) as error:
-        _undo(connection)
-        if connection.closed and isinstance(error, psycopg.Error):
-            raise translate(error, f"partition {actions[0]}") from None
-        return False
-    except BaseException:
-        _undo(connection)
+        DOERS[type(action)](connection, inventory, key, action, deadline)
+    except DatabaseUnreachable:
         raise
-    return True
-
-
-def _lock_timeout(inventory: Inventory) -> int:
-    assert inventory.parent is not None
-    return LOCK_TIMEOUT if inventory.default is None and not inventory.parent.related else LOCK_TIMEOUT_HEAVY
-
-
-def _attempt(
-    connection: psycopg.Connection[Any],
-    inventory: Inventory,
-    key: str,
-    actions: Sequence[CreatePartition],
-    timeout: int,
-) -> None:
-    """One transaction in two or three round trips. ``timeout``: milliseconds to wait for each lock."""
-    parent = inventory.parent
-    assert parent is not None
-    opening = _opening(inventory, parent, key, actions[0], timeout)
-    making = [
-        *(ddl.create_table(parent, each) for each in actions),
-        # The owner first: whoever owns a table has its default privileges, and those are read next.
-        *(ddl.set_owner(parent, each) for each in actions if inventory.server.user != parent.owner),
-        # Since LIKE the parent is locked against everything that would change what bears its name.
-        sql.SQL(BY_NAME).format(parent.schema, parent.name),
-        sql.SQL(NEW_ACLS).format(parent.schema, [each.name for each in actions]),
-    ]
-    if len(actions) == 1:
-        _check_opening(inventory, actions[0], run(connection, *opening))
-        *_, found, acls = run(connection, *making)
-    else:
-        # A round trip less; whatever the opening forbids is undone with the rest.
-        *begun, found, acls = run(connection, *opening, *making)
-        _check_opening(inventory, actions[0], begun[: len(opening)])
-    _check_same(parent, found)
-    ((_, secured, forced),) = found
-    rights: list[sql.Composable] = []
-    for each in actions:
-        present = [
-            Grant(grantee, privilege, grantable) for name, grantee, privilege, grantable in acls if name == each.name
-        ]
-        rights += [*ddl.set_grants(parent, each, present), *ddl.set_row_security(each, secured, forced)]
-    attach = [ddl.attach(parent, each) for each in actions]
-    if inventory.default is None:
-        run(connection, *rights, *attach, "COMMIT")
-        return
-    try:
-        run(connection, *rights, sql.SQL(SET_TIMEOUT).format(SCAN_TIMEOUT), *attach, "COMMIT")
-    except pg.QueryCanceled as error:
-        raise _too_much_to_scan(inventory.default, key, actions[0], error) from None
-
-
-def _opening(
-    inventory: Inventory, parent: Parent, key: str, action: CreatePartition, timeout: int
-) -> list[sql.Composable]:
-    """Begins the transaction and asks what `_check_opening` wants to know."""
-    statements: list[sql.Composable] = [
-        sql.SQL(BEGIN),
-        pinned(f"{timeout}ms", "60s"),
-        # Ends with the transaction: right behind a pooler, and nothing to clean up after a crash.
-        sql.SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, _signed(parent.oid)),
-        sql.SQL(BY_NAME).format(parent.schema, parent.name),
-    ]
-    if inventory.default is not None:
-        # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
-        statements.append(ddl.rows_in_default(parent, inventory.default.oid, key, action, COUNT_LIMIT))
-    return statements
-
-
-def _check_opening(inventory: Inventory, action: CreatePartition, results: list[list[tuple[Any, ...]]]) -> None:
-    parent = inventory.parent
-    assert parent is not None
-    _, _, locked, found, *counted = results
-    if not locked[0][0]:
-        raise AnotherOperator(f"table {parent} is being worked on by another operator: its advisory lock is taken")
-    _check_same(parent, found)
-    if counted and (rows := counted[0][0][0]):
-        many = f"{rows} or more rows" if rows == COUNT_LIMIT else f"{rows} row{'' if rows == 1 else 's'}"
-        raise DefaultHasRows(
-            f"partition {action} cannot be created: {many} of its range lie in the DEFAULT partition "
-            f"{inventory.default}; move them out of it"
-        )
-
-
-def _check_same(parent: Parent, found: list[tuple[Any, ...]]) -> None:
-    if [oid for oid, *_ in found] != [parent.oid]:
-        raise TableChanged(f"table {parent} was dropped, renamed or made anew since it was looked at")
-
-
-def _signed(oid: int) -> int:
-    """An OID has 32 bits without a sign, the advisory lock's key with one."""
-    return oid - (1 << 32) if oid >= 1 << 31 else oid
-
-
-def _undo(connection: psycopg.Connection[Any]) -> None:
-    if not connection.closed:
-        try:
-            connection.rollback()
-        except psycopg.Error:
-            # The connection is lost, and the server has undone the transaction with it; the first error tells.
-            connection.close()
-
-
-def _duplicate(
-    connection: psycopg.Connection[Any], inventory: Inventory, action: CreatePartition, error: psycopg.Error
-) -> Exception:
-    """Where another operator was faster, the name is taken for the right purpose, which is nobody's mistake."""
-    assert inventory.parent is not None
-    query = sql.SQL(IS_PARTITION).format(inventory.parent.oid, action.schema, action.name)
-    try:
-        _, ((attached,),) = run(connection, pinned(f"{LOCK_TIMEOUT}ms", "60s"), query)
-    except psycopg.Error as lost:
-        return translate(lost, f"partition {action}")
-    if attached:
-        return TableChanged(f"partition {action} was made by somebody else since the table was looked at")
-    return translate(error, f"partition {action}")
-
-
-def _too_much_to_scan(default: Partition, key: str, action: CreatePartition, error: psycopg.Error) -> StatementRejected:
-    outside = f"{quoted(key)} < '{iso(action.range.lower)}' OR {quoted(key)} >= '{iso(action.range.upper)}'"
-    return StatementRejected(
-        f"partition {action} was not created: to prove that none of its rows lie in {default}, PostgreSQL must read "
-        f"that DEFAULT partition, locked against everybody, and gave up ({message(error)}, limit {SCAN_TIMEOUT}); "
-        f"with a valid constraint like CHECK ({outside}) on it nothing need be read"
-    )
-
-
-def _last_timeout(
-    connection: psycopg.Connection[Any], inventory: Inventory, action: CreatePartition, tried: int
-) -> int:
-    """How long one more attempt may wait for locks, where that will help. Raises `TableBusy` where not."""
-    try:
-        found = blocker(connection, inventory)
-    except psycopg.Error as lost:
-        raise translate(lost, f"partition {action}") from None
-    if found and found.yields_after and tried < found.yields_after + MARGIN <= LONGEST:
-        return found.yields_after + MARGIN
-    raise _busy(inventory, action, found)
-
-
-def _busy(inventory: Inventory, action: CreatePartition, found: Blocker | None) -> TableBusy:
-    who = found.text if found else "whoever held it has gone meanwhile"
-    return TableBusy(
-        f"partition {action} was not created: a lock on {inventory.parent} was not to be had in time; {who}"
-    )
+    except PartwardenError as error:
+        return error
+    return None

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from .bounds import parse_bounds
 from .inventory import Grant, Inventory, KeyPart, KeyType, Parent, Partition, RelationKind, Server, Strategy
-from .policy import Table
+from .policy import TableSpec
 from .session import pinned, run
 from .table import MIN_VERSION
 
@@ -116,8 +116,8 @@ PAGES = sql.SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0
      WHERE i.indrelid IN (c.oid, c.reltoastrelid)))""")
 
 
-def observe(connection: psycopg.Connection[Any], table: Table) -> Inventory:
-    """What exists of ``table`` now. Raises psycopg's errors.
+def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
+    """What exists of the policy's table now. Raises psycopg's errors.
 
     ``parent`` is None when there is no such table, and when the server is older than 14, of which no more is asked.
     What only the making of partitions needs is left out: see `complete`.
@@ -127,9 +127,9 @@ def observe(connection: psycopg.Connection[Any], table: Table) -> Inventory:
         _, rows = run(connection, PINNED, SERVER)
         return _inventory(version, rows, [], [])
     try:
-        return _inventory(version, *_read(connection, table, EXACT_SIZE))
+        return _inventory(version, *_read(connection, spec, EXACT_SIZE))
     except pg.LockNotAvailable:
-        return _inventory(version, *_read(connection, table, PAGES))
+        return _inventory(version, *_read(connection, spec, PAGES))
 
 
 def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
@@ -155,10 +155,10 @@ def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: I
     return replace(inventory, parent=whole, taken=frozenset(name for (name,) in taken))
 
 
-def _read(connection: psycopg.Connection[Any], table: Table, size: sql.SQL) -> list[list[tuple[Any, ...]]]:
+def _read(connection: psycopg.Connection[Any], spec: TableSpec, size: sql.SQL) -> list[list[tuple[Any, ...]]]:
     # From 16 on a member of the owning role may lack the right to give a table to it.
     set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
-    names = {"schema": table.schema_, "name": table.name}
+    names = {"schema": spec.table.schema_, "name": spec.table.name}
     _, *results = _transaction(
         connection,
         sql.SQL(SERVER),

@@ -13,11 +13,12 @@ from datetime import datetime
 from typing import Any
 
 from . import errors
+from .actions import Outcome
 from .details import cut, details, span
 from .errors import PartwardenError, UserError
 from .interval import iso
 from .inventory import Inventory
-from .plan import Outcome, Plan
+from .plan import Plan
 from .policy import Mode, TableSpec
 from .status import Condition, ConditionStatus, ConditionType, PartitionPolicyStatus
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from .database import Database, SSLMode
 from .errors import InvalidSpec, SecretInvalid, SecretKeyMissing
-from .policy import Database, SSLMode
 
 SECRET_KEYS = {
     "host": ("host",),

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator
 from psycopg import sql
 from psycopg.sql import SQL, Composed, Identifier
 
-from .interval import iso
+from .actions import Action, CreatePartition
 from .inventory import Grant, Parent
-from .plan import CreatePartition
 
 
-def create_table(parent: Parent, action: CreatePartition) -> Composed:
+def create_table(parent: Parent, action: Action) -> Composed:
     """A table like the parent that is nobody's partition yet.
 
     ATTACH makes the indexes. Those of an EXCLUDE constraint, or of a key WITHOUT OVERLAPS, it does not recognise where
@@ -30,12 +29,12 @@ def create_table(parent: Parent, action: CreatePartition) -> Composed:
     return SQL(" ").join(parts)
 
 
-def set_owner(parent: Parent, action: CreatePartition) -> Composed:
+def set_owner(parent: Parent, action: Action) -> Composed:
     """The parent's owner owns the partition, too."""
     return SQL("ALTER TABLE {} OWNER TO {}").format(_new(action), Identifier(parent.owner))
 
 
-def set_grants(parent: Parent, action: CreatePartition, present: Iterable[Grant]) -> Iterator[Composed]:
+def set_grants(parent: Parent, action: Action, present: Iterable[Grant]) -> Iterator[Composed]:
     """What makes the new table's privileges those of the parent; nothing when they are already."""
     present = set(present)
     if present == set(parent.grants):
@@ -53,7 +52,7 @@ def set_grants(parent: Parent, action: CreatePartition, present: Iterable[Grant]
         )
 
 
-def set_row_security(action: CreatePartition, enabled: bool, forced: bool) -> Iterator[Composed]:
+def set_row_security(action: Action, enabled: bool, forced: bool) -> Iterator[Composed]:
     """Whom the parent shows only some rows, the partition itself shows none: it has the grants, but not the policies.
 
     Who comes through the parent is judged by the parent's policies alone.
@@ -67,7 +66,7 @@ def set_row_security(action: CreatePartition, enabled: bool, forced: bool) -> It
 def attach(parent: Parent, action: CreatePartition) -> Composed:
     """The table becomes the partition for its range."""
     return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-        _table(parent), _new(action), iso(action.range.lower), iso(action.range.upper)
+        _table(parent), _new(action), *action.bounds
     )
 
 
@@ -78,10 +77,10 @@ def rows_in_default(parent: Parent, default: int, key: str, action: CreatePartit
     """
     return SQL(
         "SELECT count(*) FROM (SELECT FROM {} WHERE {key} >= {} AND {key} < {} AND tableoid = {} LIMIT {}) AS rows"
-    ).format(_table(parent), iso(action.range.lower), iso(action.range.upper), default, limit, key=Identifier(key))
+    ).format(_table(parent), *action.bounds, default, limit, key=Identifier(key))
 
 
-def _new(action: CreatePartition) -> Identifier:
+def _new(action: Action) -> Identifier:
     return Identifier(action.schema, action.name)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+from .actions import Action, Outcome
 from .interval import Range, iso
 from .inventory import Inventory, Partition, RelationKind
-from .plan import CreatePartition, Outcome, Plan
+from .plan import Plan
 from .status import (
     FOR_EVER,
     MAX_FINDINGS,
@@ -169,12 +170,12 @@ def _describe(each: Partition, plan: Plan) -> PartitionStatus:
     )
 
 
-def _planned(action: CreatePartition) -> PlannedAction:
+def _planned(action: Action) -> PlannedAction:
     return PlannedAction(
         action=type(action).__name__,
         partition=action.name,
-        from_=iso(action.range.lower),
-        to=iso(action.range.upper),
+        from_=iso(action.range.lower) if action.range else None,
+        to=iso(action.range.upper) if action.range else None,
         reason=action.reason,
         lock=action.lock,
     )

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from . import apply, catalog
-from .errors import AnotherOperator, DatabaseUnreachable, PartwardenError, TableChanged
+from .actions import Outcome
 from .inventory import Inventory
-from .plan import Outcome, Plan, make_plan
+from .plan import Plan, make_plan
 from .policy import Mode, TableSpec
 from .session import Session
-
-FINAL = (AnotherOperator, TableChanged)
-"""What one action fails of, the rest would fail of too: the next look decides anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ def observe_and_plan(connection: Session, spec: TableSpec, now: datetime | None 
     One round trip, and one more when something is to be created. Raises a `UserError` when the table cannot be
     managed, and psycopg's errors.
     """
-    inventory = catalog.observe(connection, spec.table)
+    inventory = catalog.observe(connection, spec)
     moment = now or inventory.now
     plan = make_plan(spec, inventory, moment)
     if plan.names:
@@ -62,30 +59,8 @@ def maintain(
     inventory, before = observed or observe_and_plan(connection, spec, now)
     outcomes: list[Outcome] = []
     if spec.mode is Mode.APPLY and not before.blocked:
-        outcomes = _execute(connection, inventory, before, time.monotonic() + patience)
+        outcomes = apply.execute(connection, inventory, before, time.monotonic() + patience)
     after = before
     if outcomes:
         inventory, after = observe_and_plan(connection, spec, now)
     return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips)
-
-
-def _execute(connection: Session, inventory: Inventory, plan: Plan, deadline: float) -> list[Outcome]:
-    """Some at a time where that goes well; one by one where it does not, so that one failure is one outcome."""
-    outcomes: list[Outcome] = []
-    for start in range(0, len(plan.actions), apply.TOGETHER):
-        some = plan.actions[start : start + apply.TOGETHER]
-        if apply.create_together(connection, inventory, plan.key, some):
-            outcomes += [Outcome(action) for action in some]
-            continue
-        for action in some:
-            try:
-                apply.create(connection, inventory, plan.key, action, deadline)
-            except DatabaseUnreachable:
-                raise
-            except PartwardenError as error:
-                outcomes.append(Outcome(action, error))
-                if isinstance(error, FINAL):
-                    return outcomes
-            else:
-                outcomes.append(Outcome(action))
-    return outcomes

@@ -8,7 +8,7 @@ https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resou
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -17,12 +17,18 @@ from pydantic_core import PydanticCustomError
 
 DURATION = r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$"
 DAY = r"^[1-8][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
+AGE = r"^[1-9][0-9]{0,4}(h|d|w|mo|y)$"
+QUANTITY = r"^[1-9][0-9]{0,14}(Ki|Mi|Gi|Ti|Pi)?$"
+WINDOW = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$"
 IDENTIFIER = r"^[^\x00]+$"
 OBJECT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 HINTS: dict[str, str] = {
     DURATION: "must be a duration like 10m, 1h30m or 45s",
     DAY: "must be a date like 2031-06-01, between the years 1000 and 8999",
+    AGE: "must be an age like 90d, 18mo or 5y: a whole number of h, d, w, mo or y",
+    QUANTITY: "must be a size like 10Gi, 500Mi or 1073741824: whole bytes, or Ki, Mi, Gi, Ti, Pi",
+    WINDOW: "must be a time of day to another, like 01:00-05:00 or 22:30-04:00",
     IDENTIFIER: "must not hold a NUL character",
     OBJECT_NAME: "must be the name of a Kubernetes object: lower case letters, digits, '-' and '.'",
 }
@@ -51,6 +57,30 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(HINTS[DURATION])
     hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
     return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def parse_age(text: str) -> tuple[int, str]:
+    """``5y`` as (5, "y"); the units are h, d, w, mo and y. Raises ValueError."""
+    if not (match := re.fullmatch(r"([1-9][0-9]{0,4})(h|d|w|mo|y)", text)):
+        raise ValueError(HINTS[AGE])
+    return int(match[1]), match[2]
+
+
+def parse_quantity(text: str) -> int:
+    """``10Gi`` as bytes. Raises ValueError."""
+    if not re.fullmatch(QUANTITY[1:-1], text):
+        raise ValueError(HINTS[QUANTITY])
+    number = text.rstrip("KMGTPi")
+    power = ("", "Ki", "Mi", "Gi", "Ti", "Pi").index(text[len(number) :])
+    return int(number) << 10 * power
+
+
+def parse_window(text: str) -> tuple[time, time]:
+    """``01:00-05:00`` as times of the wall clock, the first included, the second excluded. Raises ValueError."""
+    if not re.fullmatch(WINDOW[1:-1], text):
+        raise ValueError(HINTS[WINDOW])
+    begin, end = (time.fromisoformat(part) for part in text.split("-"))
+    return begin, end
 
 
 def parse_day(text: str) -> datetime:
@@ -87,6 +117,15 @@ def _is_resync(text: str) -> str:
     return text
 
 
+def _is_window(text: str) -> str:
+    begin, end = parse_window(text)
+    if begin == end:
+        raise refuse(WINDOW_MESSAGE)
+    return text
+
+
+WINDOW_MESSAGE = "must not begin and end at the same time"
+WINDOW_RULE = rules(cel("self.substring(0, 5) != self.substring(6)", WINDOW_MESSAGE))
 RESYNC_MESSAGE = "must be between 10s and 24h"
 RESYNC_RULE = rules(cel("duration(self) >= duration('10s') && duration(self) <= duration('24h')", RESYNC_MESSAGE))
 
@@ -101,6 +140,19 @@ Resync = Annotated[
     Field(json_schema_extra=RESYNC_RULE),
 ]
 """A `parse_duration` from 10s to 24h."""
+Grace = Annotated[str, StringConstraints(min_length=2, max_length=20, pattern=DURATION)]
+"""A `parse_duration`; ``0s`` is none."""
+Age = Annotated[str, StringConstraints(pattern=AGE)]
+"""A `parse_age`."""
+Quantity = Annotated[str, StringConstraints(pattern=QUANTITY)]
+"""A `parse_quantity`."""
+Window = Annotated[
+    str,
+    StringConstraints(max_length=11, pattern=WINDOW),
+    AfterValidator(_is_window),
+    Field(json_schema_extra=WINDOW_RULE),
+]
+"""A `parse_window`."""
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=IDENTIFIER)]
 """A name in PostgreSQL, unquoted. Its limit is 63 bytes in the server's encoding, so never more characters."""
 

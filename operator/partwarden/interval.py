@@ -7,7 +7,7 @@ exclude the upper one, as PostgreSQL's ``FOR VALUES FROM … TO …`` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -64,7 +64,7 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
     return merged
 
 
-def subtract(whole: Range, coverage: list[Range]) -> list[Range]:
+def subtract(whole: Range, coverage: Sequence[Range]) -> list[Range]:
     """The pieces of a bounded ``whole`` that no range of ``coverage`` (as `merge` returns it) holds, ascending."""
     assert whole.lower is not None
     assert whole.upper is not None

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from .database import Database
 from .errors import InvalidSpec
 from .fields import OBJECT_NAME, Model
 from .kubeyaml import load_all
-from .policy import API_VERSION, KIND, Database, PartitionPolicySpec, TableSpec
+from .policy import API_VERSION, KIND, PartitionPolicySpec, TableSpec
 from .validation import check
 
 S = TypeVar("S", bound=TableSpec)

@@ -11,9 +11,10 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from .fields import HINTS, IDENTIFIER, OBJECT_NAME, Day, Identifier, Resync, cel, parse_duration, refuse, rules
-from .fields import Model as Model  # for status.py, too
+from .database import Database
+from .fields import HINTS, Day, Identifier, Model, Resync, cel, parse_duration, refuse, rules
 from .interval import Interval
+from .lifecycle import DefaultPartition, KeyEncoding, Maintenance, Retention, Thresholds
 
 GROUP = "partwarden.dev"
 VERSION = "v1alpha1"
@@ -36,24 +37,11 @@ UNIQUE: dict[Interval, tuple[frozenset[str], ...]] = {
 
 NAME_FORMAT = r"^([^{}\x00-\x1f\x7f]|\{(" + "|".join(PLACEHOLDERS) + r")\})+$"
 TIME_ZONE = r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
-PLAIN = r"^[^\x00-\x20\x7f]+$"
 HINTS |= {
-    PLAIN: "must not hold spaces or control characters",
     NAME_FORMAT: "must be text and placeholders, of which there are "
     + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS),
     TIME_ZONE: "must be the name of an IANA time zone, like UTC or Europe/Berlin",
 }
-
-
-class SSLMode(StrEnum):
-    """libpq's sslmode. https://www.postgresql.org/docs/current/libpq-ssl.html"""
-
-    DISABLE = "disable"
-    ALLOW = "allow"
-    PREFER = "prefer"
-    REQUIRE = "require"
-    VERIFY_CA = "verify-ca"
-    VERIFY_FULL = "verify-full"
 
 
 class Mode(StrEnum):
@@ -61,68 +49,6 @@ class Mode(StrEnum):
 
     APPLY = "Apply"
     PLAN = "Plan"
-
-
-class SecretRef(Model):
-    """A Secret in the policy's own namespace."""
-
-    name: str = Field(
-        min_length=1,
-        max_length=253,
-        pattern=OBJECT_NAME,
-        description="Name of a Secret in the policy's own namespace.",
-    )
-
-
-class Connection(Model):
-    """Connection parameters by libpq's names; never a password."""
-
-    host: str | None = Field(
-        None, min_length=1, max_length=253, pattern=PLAIN, description="Host name or IP address of the server."
-    )
-    port: int | None = Field(None, ge=1, le=65535, description="TCP port; 5432 when neither this nor the Secret says.")
-    dbname: Identifier | None = Field(None, description="Name of the database.")
-    user: Identifier | None = Field(
-        None, description="Role to connect as: the table's owner or a member of it, with CREATE on the table's schema."
-    )
-    sslmode: Annotated[SSLMode, Field(strict=False)] | None = Field(
-        None,
-        description="disable, allow, prefer, require, verify-ca or verify-full; only the last proves who the server "
-        "is. Default: prefer.",
-    )
-    sslrootcert: str | None = Field(
-        None,
-        min_length=1,
-        max_length=4096,
-        pattern=IDENTIFIER,
-        description="Path of a PEM file of CA certificates in the operator's file system, or `system`. "
-        "A CA in the Secret (key `sslrootcert` or `ca.crt`) is used when this is left out.",
-    )
-
-
-class Database(Model):
-    """Where the table lives: a Secret, connection parameters, or both."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel("has(self.secretRef) || has(self.connection)", "needs secretRef, connection, or both")
-        )
-    )
-
-    secret_ref: SecretRef | None = Field(
-        None,
-        description="Secret with `uri`, else host, port, dbname, user or username, password, sslmode, sslrootcert. "
-        "The Secrets that CloudNativePG and Zalando's operator write work as they are.",
-    )
-    connection: Connection | None = Field(
-        None, description="Connection parameters by libpq's names. They win over the Secret's."
-    )
-
-    @model_validator(mode="after")
-    def _has_one(self) -> Self:
-        if self.secret_ref is None and self.connection is None:
-            raise refuse("needs secretRef, connection, or both")
-        return self
 
 
 class Table(Model):
@@ -178,10 +104,15 @@ class TableSpec(Model):
 
     model_config = ConfigDict(json_schema_extra=rules(_name_format_rule()))
 
-    table: Table = Field(description="The table, partitioned by RANGE on one date, timestamp or timestamptz column.")
+    table: Table = Field(description="The table, partitioned by RANGE on one column.")
     key: Identifier | None = Field(
         None,
         description="Partition key column. Optional; when given it must be the table's, which guards against a mix-up.",
+    )
+    key_encoding: Annotated[KeyEncoding, Field(strict=False)] = Field(
+        KeyEncoding.NATIVE,
+        description="How the key says when: Native (date, timestamp, timestamptz), UUIDv7 (uuid), EpochSeconds or "
+        "EpochMilliseconds (bigint, integer). Default: Native.",
     )
     interval: Annotated[Interval, Field(strict=False)] = Field(
         Interval.YEAR,
@@ -219,6 +150,15 @@ class TableSpec(Model):
         "{hour}; it must tell the partitions of the interval apart. The defaults make run_2026, run_2026_q4, "
         "run_2026_11, run_2026_w48, run_2026_11_22, run_2026_11_22_13. Names of existing partitions never matter.",
     )
+    default_partition: DefaultPartition = Field(
+        default_factory=DefaultPartition,
+        description="Whether there shall be a DEFAULT partition, and what of its rows.",
+    )
+    retention: Retention | None = Field(
+        None, description="What becomes of old partitions. Absent: nothing is ever detached or dropped."
+    )
+    thresholds: Thresholds = Field(default_factory=Thresholds, description="What is worth a warning.")
+    maintenance: Maintenance = Field(default_factory=Maintenance, description="Upkeep beside making partitions.")
     mode: Annotated[Mode, Field(strict=False)] = Field(
         Mode.APPLY, description="Apply does what the plan says; Plan only writes it into the status. Default: Apply."
     )

@@ -15,6 +15,7 @@ from datetime import datetime
 import psycopg
 
 from . import pace, transitions
+from .actions import Outcome
 from .claims import Claims, TableIdentity
 from .cluster import Cluster
 from .conditions import Verdict, broken, failed, looked, make_status, suspended
@@ -22,7 +23,6 @@ from .connection import ConnectionInfo, resolve
 from .engine import maintain, observe_and_plan
 from .errors import ClusterUnavailable, PartwardenError, PolicyConflict
 from .interval import load_zone
-from .plan import Outcome
 from .policy import Mode, PartitionPolicySpec
 from .session import Session, session
 from .settings import Settings
@@ -177,10 +177,11 @@ class Reconciler:
 
     def _say(self, policy: StoredPolicy, look: Look) -> bool:
         """Write the status if it differs, then record Events. Returns False when the policy is gone."""
-        now, notices = self._clock(), transitions.created(look.outcomes)
+        now, notices = self._clock(), transitions.done(look.outcomes)
         for outcome in look.outcomes:
             if outcome.error is None:
-                log.info("created partition %s", outcome.action, extra=_about(policy, "PartitionCreated"))
+                action = outcome.action
+                log.info("%s %s %s", action.past, action.noun, action, extra=_about(policy, action.done))
         held = self._store.get(policy.key)
         gone = held is None or held.uid != policy.uid
         if held is not None and not gone and not (self._stopping and look.failed):

@@ -33,12 +33,13 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from .actions import Action, Outcome
 from .details import human
 from .errors import PartwardenError
 from .interval import Range, iso
 from .inventory import Inventory
 from .manifest import Manifest
-from .plan import CreatePartition, Outcome, Plan
+from .plan import Plan
 from .policy import Mode
 from .status import FOR_EVER
 
@@ -94,12 +95,12 @@ def document(shown: Shown) -> str:
     )
 
 
-def _action(action: CreatePartition, outcomes: tuple[Outcome, ...] | None) -> dict[str, Any]:
+def _action(action: Action, outcomes: tuple[Outcome, ...] | None) -> dict[str, Any]:
     entry = {
         "action": type(action).__name__,
         "schema": action.schema,
         "partition": action.name,
-        **_range(action.range),
+        **_range(action.range or Range(None, None)),
         "reason": action.reason,
         "lock": action.lock,
     }
@@ -165,7 +166,7 @@ def _planned(shown: Shown) -> Iterator[str]:
         yield "Nothing to do."
         return
     yield f"To do: {len(actions)}"
-    yield from table([("CREATE", "FROM", "TO", "WHY"), *(_row(action) for action in actions)])
+    yield from table([("DO", "TABLE", "FROM", "TO", "WHY"), *(_row(action) for action in actions)])
     for lock in dict.fromkeys(action.lock for action in actions):
         yield printable(f"Heaviest lock, held for a moment each: {lock}")
     if why := _why_not(shown):
@@ -182,8 +183,8 @@ def _done(shown: Shown, outcomes: tuple[Outcome, ...]) -> Iterator[str]:
     results = {each.action: each for each in outcomes}
     rows = [(_result(results.get(action)).upper(), *_row(action)) for action in shown.plan.actions]
     made = sum(not each.error for each in outcomes)
-    yield f"Created: {made} of {len(shown.plan.actions)}"
-    yield from table([("RESULT", "PARTITION", "FROM", "TO", "WHY"), *rows])
+    yield f"Done: {made} of {len(shown.plan.actions)}"
+    yield from table([("RESULT", "DO", "TABLE", "FROM", "TO", "WHY"), *rows])
     for each in outcomes:
         if each.error:
             yield printable(f"{each.error.reason}: {each.action}: {each.error}")
@@ -191,8 +192,11 @@ def _done(shown: Shown, outcomes: tuple[Outcome, ...]) -> Iterator[str]:
         yield why
 
 
-def _row(action: CreatePartition) -> tuple[str, ...]:
-    return str(action), iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE", action.reason
+def _row(action: Action) -> tuple[str, ...]:
+    if action.range is None:
+        return action.verb, str(action), "", "", action.reason
+    lower, upper = iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE"
+    return action.verb, str(action), lower, upper, action.reason
 
 
 def _why_not(shown: Shown) -> str:

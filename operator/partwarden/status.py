@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .policy import Model
+from .fields import Model
 
 MAX_PARTITIONS = 200
 MAX_PLAN = 50

@@ -5,14 +5,15 @@ from __future__ import annotations
 from . import errors
 from .interval import Interval
 from .inventory import Inventory, KeyType, Parent, RelationKind, Strategy
+from .keys import Codec
 from .policy import TableSpec
 
 MIN_VERSION = 140000
 """PostgreSQL 14, the oldest release with DETACH CONCURRENTLY."""
 
 
-def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, KeyType]:
-    """The table, its key column and that column's type. Raises a `UserError` that names what cannot be managed."""
+def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Codec]:
+    """The table, its key column and how that says when. Raises a `UserError` that names what cannot be managed."""
     server, parent = inventory.server, inventory.parent
     if server.version < MIN_VERSION:
         raise errors.ServerTooOld(f"the server is PostgreSQL {server.version_text}; Partwarden needs 14 or newer")
@@ -41,7 +42,7 @@ def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Key
         ) from None
     if key_type is KeyType.DATE and spec.interval is Interval.HOUR:
         raise errors.IntervalTooFine(f"spec.interval is Hour, but {parent} is partitioned by {column!r} of type date")
-    return parent, column, key_type
+    return parent, column, Codec(key_type, spec.key_encoding)
 
 
 def _single_column(parent: Parent) -> tuple[str, str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from .actions import Outcome
 from .conditions import PLAN_PENDING
-from .plan import Outcome
 from .status import ConditionStatus, ConditionType
 
 MAX_NAMES = 10
@@ -32,14 +32,17 @@ class Notice:
     message: str
 
 
-def created(outcomes: Sequence[Outcome]) -> list[Notice]:
-    """One notice for all the partitions that were created in one go."""
-    names = [each.action.name for each in outcomes if each.error is None]
-    if not names:
-        return []
-    listed = ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
-    what = "partition" if len(names) == 1 else f"{len(names)} partitions:"
-    return [Notice(EventType.NORMAL, "PartitionCreated", _short(f"created {what} {listed}"))]
+def done(outcomes: Sequence[Outcome]) -> list[Notice]:
+    """One notice for all that was done in one go, of each kind."""
+    notices = []
+    for kind in dict.fromkeys(type(each.action) for each in outcomes if each.error is None):
+        names = [each.action.name for each in outcomes if each.error is None and type(each.action) is kind]
+        listed = ", ".join(names[:MAX_NAMES])
+        if len(names) > MAX_NAMES:
+            listed += f" and {len(names) - MAX_NAMES} more"
+        what = kind.noun if len(names) == 1 else f"{len(names)} {kind.noun}s:"
+        notices.append(Notice(EventType.NORMAL, kind.done, _short(f"{kind.past} {what} {listed}")))
+    return notices
 
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:

@@ -13,7 +13,7 @@ from partwarden import catalog
 from partwarden.connection import from_dsn
 from partwarden.interval import Range
 from partwarden.inventory import RelationKind
-from partwarden.policy import Table
+from partwarden.policy import Table, TableSpec
 from partwarden.session import session
 
 
@@ -96,7 +96,7 @@ def test_a_locked_partition_is_seen_with_the_size_that_the_planner_knows(databas
     ((index,),) = database.query("SELECT pg_relation_size(indexrelid) FROM pg_index WHERE indrelid = 'a'::regclass")
     with database.connect() as holder, session(from_dsn(database.dsn)) as connection:
         holder.execute("BEGIN; LOCK TABLE a IN ACCESS EXCLUSIVE MODE")
-        (a,) = catalog.observe(connection, Table(name="run")).partitions
+        (a,) = catalog.observe(connection, TableSpec(table=Table(name="run"))).partitions
         # The index on TOAST has a page from the beginning.
         assert (a.rows, a.bytes) == (5000, int(str(heap)) + int(str(index)) + 8192)
         assert a.range == Range(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
@@ -107,7 +107,7 @@ def test_nothing_but_a_locked_partitions_size_is_waited_for(database: Database) 
     database.execute(f"{RUN} CREATE TABLE a PARTITION OF run DEFAULT")
     with database.connect() as holder, session(from_dsn(database.dsn)) as connection:
         holder.execute("BEGIN; LOCK TABLE run, pg_description, pg_trigger IN ACCESS EXCLUSIVE MODE")
-        assert len(catalog.observe(connection, Table(name="run")).partitions) == 1
+        assert len(catalog.observe(connection, TableSpec(table=Table(name="run"))).partitions) == 1
         assert connection.round_trips == 3  # sizes, the end of that transaction, pages
         rows = database.query("SELECT FROM pg_locks WHERE pid = %s", connection.info.backend_pid)
         assert rows == []

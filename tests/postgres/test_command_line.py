@@ -43,10 +43,10 @@ def test_a_plan_says_what_why_and_how_heavy(partwarden: Command, table: Database
         "2 partitions, 0, NOW IS NOT COVERED: inserts fail",
         "",
         "To do: 3",
-        "  CREATE           FROM                  TO                    WHY",
-        "  public.run_2026  2026-01-01T00:00:00Z  2027-01-01T00:00:00Z  current Year",
-        "  public.run_2027  2027-01-01T00:00:00Z  2028-01-01T00:00:00Z  1 of 2 ahead (spec.premake)",
-        "  public.run_2028  2028-01-01T00:00:00Z  2029-01-01T00:00:00Z  2 of 2 ahead (spec.premake)",
+        "  DO      TABLE            FROM                  TO                    WHY",
+        "  create  public.run_2026  2026-01-01T00:00:00Z  2027-01-01T00:00:00Z  current Year",
+        "  create  public.run_2027  2027-01-01T00:00:00Z  2028-01-01T00:00:00Z  1 of 2 ahead (spec.premake)",
+        "  create  public.run_2028  2028-01-01T00:00:00Z  2029-01-01T00:00:00Z  2 of 2 ahead (spec.premake)",
         "Heaviest lock, held for a moment each: SHARE UPDATE EXCLUSIVE on public.run",
     ]
     assert result.exit_code == 2
@@ -56,8 +56,8 @@ def test_a_plan_says_what_why_and_how_heavy(partwarden: Command, table: Database
 def test_apply_does_it_once_and_then_there_is_nothing_to_do(partwarden: Command, table: Database) -> None:
     result = partwarden("apply")
     assert result.exit_code == 0
-    assert "Created: 3 of 3\n" in result.output
-    assert "  DONE    public.run_2026  2026-01-01T00:00:00Z" in result.output
+    assert "Done: 3 of 3\n" in result.output
+    assert "  DONE    create  public.run_2026  2026-01-01T00:00:00Z" in result.output
     assert "covered until 2029-01-01T00:00:00Z" in result.output
     assert partitions(table) == ["run_2024", "run_2025", "run_2026", "run_2027", "run_2028"]
     for command in ("plan", "apply"):
@@ -167,8 +167,8 @@ def test_another_table_than_that_of_the_file(partwarden: Command, table: Databas
     result = partwarden("plan", "--table", '"App.1"."Wa""lk"', policy=policy)
     assert result.output.splitlines()[4:7] == [
         "To do: 2",
-        "  CREATE                        FROM        TO          WHY",
-        '  App.1.Wa"lk_2026_11_20261103  2026-11-03  2026-12-01  current Month',
+        "  DO      TABLE                         FROM        TO          WHY",
+        '  create  App.1.Wa"lk_2026_11_20261103  2026-11-03  2026-12-01  current Month',
     ]
     assert "böse\\n\\x1b[31m" in result.output
     assert result.exit_code == 2

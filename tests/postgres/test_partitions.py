@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
-from partwarden.apply import TOGETHER
 from partwarden.connection import from_dsn
+from partwarden.creating import TOGETHER
 from partwarden.engine import Report, maintain
 from partwarden.interval import Interval, iso
 from partwarden.inventory import KeyType, RelationKind
@@ -57,6 +57,7 @@ def test_rows_at_the_edges_lie_where_the_plan_says(
     least = timedelta(days=1) if key_type == "date" else timedelta(microseconds=1)
     for outcome in report.outcomes:
         held = outcome.action.range
+        assert held is not None
         assert held.lower is not None
         assert held.upper is not None
         for moment in (held.lower, held.upper - least):
@@ -203,7 +204,7 @@ def test_bounds_are_read_exactly_whatever_the_settings(database: Database) -> No
     current = seen["run_2026"]
     assert current is not None
     assert (current.lower, current.upper) == (datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
-    assert report.after.key_type is KeyType.TIMESTAMPTZ
+    assert report.after.codec.type is KeyType.TIMESTAMPTZ
 
 
 def test_a_look_takes_one_round_trip_also_at_thousands(pg_database: Database) -> None:

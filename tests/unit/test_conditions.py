@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from partwarden import errors
+from partwarden.actions import Outcome
 from partwarden.conditions import broken, failed, looked, make_status, suspended
 from partwarden.crd import structural
 from partwarden.interval import Range
 from partwarden.inventory import Inventory, Partition, RelationKind
-from partwarden.plan import Outcome
 from partwarden.status import ConditionType, PartitionPolicyStatus
 from samples import NOW, inventory, plan, spec, year
 

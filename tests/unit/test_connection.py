@@ -7,8 +7,8 @@ import pytest
 from complaints import check
 from lab.postgres import make_certificates
 from partwarden.connection import ConnectionInfo, from_dsn, resolve
+from partwarden.database import Database
 from partwarden.errors import InvalidSpec, PartwardenError
-from partwarden.policy import Database
 
 PASSWORD = "s3cr3t-w0rd"
 KEYS = {"host": "db.shop", "port": "5433", "dbname": "orders", "user": "app", "password": PASSWORD}

@@ -6,16 +6,17 @@ from datetime import UTC, datetime
 import pytest
 
 from partwarden import ddl
+from partwarden.actions import CreatePartition
 from partwarden.interval import Range
 from partwarden.inventory import Grant, KeyType
-from partwarden.plan import CreatePartition
+from partwarden.keys import Bounds, Codec
 from values import PARENT, inventory, plan, spec
 
 ACTION = CreatePartition(
     schema="public",
     name="run_2026",
     range=Range(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)),
-    key_type=KeyType.TIMESTAMPTZ,
+    bounds=Bounds("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"),
     reason="current Year",
     lock="",
 )
@@ -38,7 +39,7 @@ def test_the_table_is_made_apart_and_attached() -> None:
 @pytest.mark.parametrize("interval", ["Hour", "Day", "Week", "Month", "Quarter", "Year"])
 def test_never_by_partition_of(interval: str) -> None:
     """CREATE TABLE … PARTITION OF locks the parent against everybody."""
-    for action in plan(spec(interval=interval), inventory()).actions:
+    for action in plan(spec(interval=interval), inventory()).creations:
         texts = [
             ddl.create_table(PARENT, action),
             ddl.set_owner(PARENT, action),
@@ -63,7 +64,8 @@ def test_never_by_partition_of(interval: str) -> None:
     ],
 )
 def test_bounds_are_unambiguous(lower: datetime, upper: datetime, bounds: str) -> None:
-    action = replace(ACTION, range=Range(lower, upper))
+    codec = Codec(KeyType.TIMESTAMPTZ if lower.tzinfo else KeyType.TIMESTAMP)
+    action = replace(ACTION, bounds=Bounds(codec.literal(lower), codec.literal(upper)))
     assert ddl.attach(PARENT, action).as_string().endswith(f"FOR VALUES FROM {bounds}")
 
 

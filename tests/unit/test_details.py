@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from partwarden import errors, transitions
+from partwarden.actions import Outcome
 from partwarden.details import details, human
 from partwarden.interval import Range
 from partwarden.inventory import Partition, RelationKind
-from partwarden.plan import Outcome
-from partwarden.transitions import Notice, changed, created
+from partwarden.transitions import Notice, changed, done
 from samples import inventory, plan, year
 
 
@@ -137,14 +137,14 @@ def test_only_transitions_are_worth_an_event(before: dict[str, Any], after: dict
     assert [f"{each.type} {each.reason}" for each in changed(before, after)] == events
 
 
-def test_one_event_tells_of_all_partitions_created() -> None:
+def test_one_event_tells_of_all_partitions_done() -> None:
     found = inventory()
     actions = plan(found, premake=30).actions
-    assert created([]) == []
-    assert created([Outcome(actions[0], errors.TableBusy("busy"))]) == []
-    (one,) = created([Outcome(actions[0]), Outcome(actions[1], errors.TableBusy("busy"))])
+    assert done([]) == []
+    assert done([Outcome(actions[0], errors.TableBusy("busy"))]) == []
+    (one,) = done([Outcome(actions[0]), Outcome(actions[1], errors.TableBusy("busy"))])
     assert one == Notice(transitions.EventType.NORMAL, "PartitionCreated", "created partition run_2026")
-    (many,) = created([Outcome(action) for action in actions])
+    (many,) = done([Outcome(action) for action in actions])
     assert many.message.startswith("created 31 partitions: run_2026, run_2027, ")
     assert many.message.endswith("run_2035 and 21 more")
 

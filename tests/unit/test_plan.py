@@ -9,12 +9,13 @@ import values
 from partwarden.errors import NameTaken, NameTooLong, TooManyPartitions, UnknownTimeZone
 from partwarden.interval import Interval, Range, iso
 from partwarden.inventory import KeyType, RelationKind
-from partwarden.plan import MAX_CREATE, Plan
+from partwarden.plan import Plan
+from partwarden.wanting import MAX_CREATE
 from values import inventory, moment, naive, partition, plan, spec, years
 
 
 def made(decided: Plan) -> list[tuple[str, str | None, str | None]]:
-    return [(each.name, iso(each.range.lower), iso(each.range.upper)) for each in decided.actions]
+    return [(each.name, iso(each.range.lower), iso(each.range.upper)) for each in decided.creations]
 
 
 def names(decided: Plan) -> list[str]:
@@ -32,7 +33,7 @@ def test_an_empty_table_gets_the_current_and_the_next() -> None:
         ("run_2027", "2027-01-01T00:00:00Z", "2028-01-01T00:00:00Z"),
         ("run_2028", "2028-01-01T00:00:00Z", "2029-01-01T00:00:00Z"),
     ]
-    assert [each.reason for each in decided.actions] == [
+    assert [each.reason for each in decided.creations] == [
         "current Year",
         "1 of 2 ahead (spec.premake)",
         "2 of 2 ahead (spec.premake)",
@@ -68,21 +69,21 @@ def test_a_clock_set_back_over_midnight_does_not_put_the_boundary_into_the_past(
 def test_holes_are_filled_from_the_oldest_partition_on_and_come_last() -> None:
     decided = plan(spec(premake=1), inventory(*years(2019, 2021, 2024)))
     assert names(decided) == ["run_2026", "run_2027", "run_2020", "run_2022", "run_2023", "run_2025"]
-    assert {each.reason for each in decided.actions[2:]} == {"hole between existing partitions"}
+    assert {each.reason for each in decided.creations[2:]} == {"hole between existing partitions"}
 
 
 def test_nothing_is_made_before_the_oldest_partition() -> None:
-    assert plan(spec(), inventory(*years(2025, 2026, 2027, 2028))).actions == ()
+    assert plan(spec(), inventory(*years(2025, 2026, 2027, 2028))).creations == ()
 
 
 def test_start_from_makes_partitions_before_the_oldest() -> None:
     decided = plan(spec(start_from="2023-05-17", premake=0), inventory(*years(2025, 2026)))
     assert names(decided) == ["run_2023", "run_2024"]
-    assert {each.reason for each in decided.actions} == {"since 2023-05-17 (spec.startFrom)"}
+    assert {each.reason for each in decided.creations} == {"since 2023-05-17 (spec.startFrom)"}
 
 
 def test_start_from_leaves_older_holes_alone() -> None:
-    assert plan(spec(start_from="2025-01-01", premake=0), inventory(*years(2019, 2025, 2026))).actions == ()
+    assert plan(spec(start_from="2025-01-01", premake=0), inventory(*years(2019, 2025, 2026))).creations == ()
 
 
 def test_start_from_in_the_future_changes_nothing() -> None:
@@ -91,7 +92,7 @@ def test_start_from_in_the_future_changes_nothing() -> None:
 
 def test_wanted_dates_are_made_whether_past_or_far_ahead() -> None:
     decided = plan(spec(premake=0, ensure=["2031-06-01", "2031-12-31", "2024-02-29", "2026-01-01"]), inventory())
-    assert [(each.name, each.reason) for each in decided.actions] == [
+    assert [(each.name, each.reason) for each in decided.creations] == [
         ("run_2026", "current Year"),
         ("run_2031", "holds 2031-06-01 (spec.ensure)"),
         ("run_2024", "holds 2024-02-29 (spec.ensure)"),
@@ -101,7 +102,7 @@ def test_wanted_dates_are_made_whether_past_or_far_ahead() -> None:
 
 def test_years_between_now_and_a_far_date_are_not_made() -> None:
     found = inventory(*years(2026, 2027, 2028, 2031))
-    assert plan(spec(ensure=["2031-06-01"]), found).actions == ()
+    assert plan(spec(ensure=["2031-06-01"]), found).creations == ()
     assert plan(spec(ensure=["2031-06-01"]), found).covered_until == moment("2029-01-01")
 
 
@@ -129,7 +130,7 @@ def test_a_change_from_years_to_months_begins_where_the_years_end() -> None:
 def test_the_piece_that_holds_now_comes_first() -> None:
     odd = partition("odd", moment("2026-02-01"), moment("2026-03-01"))
     decided = plan(spec(premake=0), inventory(odd))
-    assert [iso(each.range.lower) for each in decided.actions] == ["2026-03-01T00:00:00Z", "2026-01-01T00:00:00Z"]
+    assert [iso(each.range.lower) for each in decided.creations] == ["2026-03-01T00:00:00Z", "2026-01-01T00:00:00Z"]
 
 
 @pytest.mark.parametrize(
@@ -155,8 +156,8 @@ def test_coverage_without_end_is_said() -> None:
 def test_the_default_partition_is_no_coverage_but_makes_the_lock_heavier() -> None:
     decided = plan(spec(), inventory(values.default()))
     assert names(decided) == ["run_2026", "run_2027", "run_2028"]
-    assert {each.lock for each in decided.actions} == {"ACCESS EXCLUSIVE on public.run_default"}
-    assert {each.lock for each in plan(spec(), inventory()).actions} == {"SHARE UPDATE EXCLUSIVE on public.run"}
+    assert {each.lock for each in decided.creations} == {"ACCESS EXCLUSIVE on public.run_default"}
+    assert {each.lock for each in plan(spec(), inventory()).creations} == {"SHARE UPDATE EXCLUSIVE on public.run"}
 
 
 def test_foreign_partitions_cover_what_they_hold() -> None:
@@ -168,7 +169,7 @@ def test_foreign_partitions_cover_what_they_hold() -> None:
 def test_a_detach_that_never_ended_is_in_the_way_where_its_range_is_wanted() -> None:
     pending = partition("half", moment("2026-01-01"), moment("2027-01-01"), detach_pending=True)
     decided = plan(spec(premake=0), inventory(pending))
-    assert decided.actions == ()
+    assert decided.creations == ()
     assert decided.covered_until is None
     assert [(each.reason, each.error is not None) for each in decided.findings] == [("DetachPending", True)]
     old = partition("old", moment("2020-01-01"), moment("2021-01-01"), detach_pending=True)
@@ -187,13 +188,13 @@ def test_more_holes_than_anybody_wants_are_refused_but_the_rest_is_made() -> Non
 def test_as_many_holes_as_the_limit_are_filled() -> None:
     day = moment("2026-11-22") - timedelta(days=MAX_CREATE)
     decided = plan(spec(interval=Interval.DAY, start_from=day.date().isoformat(), premake=0), inventory())
-    assert len(decided.actions) == MAX_CREATE + 1
+    assert len(decided.creations) == MAX_CREATE + 1
     assert decided.findings == ()
 
 
 def test_a_date_a_thousand_years_ago_takes_no_time() -> None:
     decided = plan(spec(interval=Interval.HOUR, start_from="1000-01-01", premake=0), inventory())
-    assert (len(decided.actions), reasons(decided)) == (1, ["TooManyPartitions"])
+    assert (len(decided.creations), reasons(decided)) == (1, ["TooManyPartitions"])
 
 
 def test_a_name_that_a_stranger_bears_is_told_and_the_rest_goes_on() -> None:
@@ -212,7 +213,7 @@ def test_a_name_that_a_stranger_bears_is_told_and_the_rest_goes_on() -> None:
 def test_a_name_that_another_partition_bears_is_told_with_its_bounds() -> None:
     liar = partition("run_2026", moment("2019-01-01"), moment("2020-01-01"))
     decided = plan(spec(premake=0, start_from="2026-01-01"), inventory(liar))
-    assert decided.actions == ()
+    assert decided.creations == ()
     assert "a partition of that name holds FOR VALUES FROM ('2019-01-01T00:00:00Z')" in decided.findings[0].message
 
 
@@ -224,7 +225,7 @@ def test_a_partition_of_that_name_in_another_schema_is_not_in_the_way() -> None:
 
 def test_a_name_that_is_too_long_is_told_with_the_limit() -> None:
     decided = plan(spec(name_format="{table}_" + "x" * 60 + "{year}", premake=1), inventory())
-    assert decided.actions == ()
+    assert decided.creations == ()
     assert [type(each.error) for each in decided.findings] == [NameTooLong, NameTooLong]
     assert "by 5 bytes" in decided.findings[0].message
 
@@ -238,4 +239,4 @@ def test_the_far_end_of_what_may_be_asked() -> None:
     policy = spec(premake=1000, ensure=["8999-12-31", "1000-01-01"], start_from="8999-12-31")
     decided = plan(policy, inventory(now=moment("7999-12-31")))
     assert names(decided)[-1] == "run_1000"
-    assert naive("9000-01-01").year == max(each.range.upper.year for each in decided.actions if each.range.upper)
+    assert naive("9000-01-01").year == max(each.range.upper.year for each in decided.creations if each.range.upper)

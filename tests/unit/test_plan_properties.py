@@ -12,10 +12,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import values
+from partwarden.actions import CreatePartition
 from partwarden.interval import Grid, Interval, Range, merge, subtract
 from partwarden.inventory import Inventory, KeyType, Partition, RelationKind
-from partwarden.plan import MAX_CREATE, CreatePartition, Plan, make_plan
+from partwarden.plan import Plan, make_plan
 from partwarden.policy import TableSpec
+from partwarden.wanting import MAX_CREATE
 
 ZONES = ["UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Pacific/Apia", "Australia/Lord_Howe"]
 SPAN = {
@@ -94,7 +96,7 @@ def ranges(found: Inventory) -> set[Range]:
 def test_a_plan_adds_only_what_nothing_holds(situation: tuple[TableSpec, Inventory]) -> None:
     policy, found = situation
     plan = values.plan(policy, found)
-    result = values.after(found, plan.actions)
+    result = values.after(found, plan.creations)
     assert result.partitions[: len(found.partitions)] == found.partitions
     assert len(set(plan.names)) == len(plan.names)
 
@@ -103,10 +105,10 @@ def test_a_plan_adds_only_what_nothing_holds(situation: tuple[TableSpec, Invento
 def test_now_the_future_and_the_wanted_dates_are_held_afterwards(situation: tuple[TableSpec, Inventory]) -> None:
     policy, found = situation
     plan = values.plan(policy, found)
-    held = merge(ranges(values.after(found, plan.actions)))
+    held = merge(ranges(values.after(found, plan.creations)))
     assert not subtract(plan.current, held)
     assert not [piece for missing in plan.missing for piece in subtract(missing, held)]
-    again = values.plan(policy, values.after(found, plan.actions))
+    again = values.plan(policy, values.after(found, plan.creations))
     assert again.missing == ()
     pending = [each.range for each in found.partitions if each.detach_pending and each.range]
     if not any(each.overlaps(plan.current) for each in pending):
@@ -116,32 +118,32 @@ def test_now_the_future_and_the_wanted_dates_are_held_afterwards(situation: tupl
 @given(situations())
 def test_a_plan_leaves_nothing_for_the_next(situation: tuple[TableSpec, Inventory]) -> None:
     policy, found = situation
-    again = values.plan(policy, values.after(found, values.plan(policy, found).actions))
-    assert again.actions == ()
+    again = values.plan(policy, values.after(found, values.plan(policy, found).creations))
+    assert again.creations == ()
 
 
 @given(situations(), st.data())
 def test_every_interruption_converges_to_the_same(situation: tuple[TableSpec, Inventory], data: st.DataObject) -> None:
     policy, found = situation
-    whole = values.plan(policy, found).actions
+    whole = values.plan(policy, found).creations
     done = data.draw(st.lists(st.sampled_from(whole), unique=True)) if whole else []
     prefix = whole[: data.draw(st.integers(0, len(whole)))]
     for finished in (prefix, done):
         interrupted = values.after(found, finished)
-        rest = values.plan(policy, interrupted).actions
+        rest = values.plan(policy, interrupted).creations
         assert {(each.range, each.name) for each in (*finished, *rest)} == {(each.range, each.name) for each in whole}
-        assert values.plan(policy, values.after(interrupted, rest)).actions == ()
+        assert values.plan(policy, values.after(interrupted, rest)).creations == ()
 
 
 @given(situations())
 def test_the_most_urgent_comes_first(situation: tuple[TableSpec, Inventory]) -> None:
     policy, found = situation
     plan = values.plan(policy, found)
-    ranks = [rank(each) for each in plan.actions]
+    ranks = [rank(each) for each in plan.creations]
     assert ranks == sorted(ranks)
-    aware = plan.key_type is KeyType.TIMESTAMPTZ
+    aware = plan.codec.aware
     moment = found.now if aware else found.now.astimezone(ZoneInfo(policy.timezone)).replace(tzinfo=None)
-    assert not any(each.range.contains(moment) for each in plan.actions[1:])
+    assert not any(each.range.contains(moment) for each in plan.creations[1:])
 
 
 @given(situations(), st.floats(0, 1, exclude_max=True))
@@ -151,7 +153,7 @@ def test_nothing_changes_before_the_next_boundary(situation: tuple[TableSpec, In
     assert plan.next_boundary > found.now
     later = found.now + (plan.next_boundary - found.now) * share
     assume(later < plan.next_boundary)
-    assert make_plan(policy, found, later).actions == plan.actions
+    assert make_plan(policy, found, later).creations == plan.creations
     assert make_plan(policy, found, plan.next_boundary).current != plan.current
 
 
@@ -159,7 +161,7 @@ def test_nothing_changes_before_the_next_boundary(situation: tuple[TableSpec, In
 def test_the_order_of_the_catalog_does_not_matter(situation: tuple[TableSpec, Inventory]) -> None:
     policy, found = situation
     turned = replace(found, partitions=tuple(reversed(found.partitions)))
-    assert values.plan(policy, turned).actions == values.plan(policy, found).actions
+    assert values.plan(policy, turned).creations == values.plan(policy, found).creations
 
 
 @given(situations())
@@ -167,16 +169,18 @@ def test_bounds_decide_and_names_never(situation: tuple[TableSpec, Inventory]) -
     policy, found = situation
     renamed = tuple(replace(each, name=f"new {place}") for place, each in enumerate(found.partitions))
     before, after = values.plan(policy, found), values.plan(policy, replace(found, partitions=renamed))
-    assert [(each.name, each.range) for each in after.actions] == [(each.name, each.range) for each in before.actions]
+    assert [(each.name, each.range) for each in after.creations] == [
+        (each.name, each.range) for each in before.creations
+    ]
     assert after.managed == before.managed
 
 
 @given(situations())
 def test_managed_partitions_are_cells(situation: tuple[TableSpec, Inventory]) -> None:
     policy, found = situation
-    result = values.after(found, values.plan(policy, found).actions)
+    result = values.after(found, values.plan(policy, found).creations)
     plan = values.plan(policy, result)
-    aware = plan.key_type is KeyType.TIMESTAMPTZ
+    aware = plan.codec.aware
     grid = Grid(policy.interval, ZoneInfo(policy.timezone) if aware else None)
     for each in result.partitions:
         bounded = each.range is not None and each.range.lower is not None and each.range.upper is not None
@@ -192,13 +196,13 @@ def test_the_past_is_filled_up_to_a_limit(situation: tuple[TableSpec, Inventory]
     policy = policy.model_copy(update={"start_from": start.date().isoformat(), "ensure": []})
     plan: Plan = values.plan(policy, found)
     refused = [each for each in plan.findings if each.reason == "TooManyPartitions"]
-    holes: list[Any] = [each for each in plan.actions if "spec.startFrom" in each.reason]
+    holes: list[Any] = [each for each in plan.creations if "spec.startFrom" in each.reason]
     assert len(holes) <= MAX_CREATE
     if refused:
         assert not holes
         assert policy.interval in (Interval.HOUR, Interval.DAY, Interval.WEEK)
     else:
-        held = merge(ranges(values.after(found, plan.actions)))
+        held = merge(ranges(values.after(found, plan.creations)))
         lower = min(each.range.lower for each in holes) if holes else plan.current.lower
         assert lower is not None
         assert not subtract(Range(lower, plan.current.upper), held)
@@ -212,7 +216,7 @@ def test_situations_are_not_all_alike() -> None:
     @given(situations())
     def look(situation: tuple[TableSpec, Inventory]) -> None:
         plan = values.plan(*situation)
-        ranks.update(rank(each) for each in plan.actions)
+        ranks.update(rank(each) for each in plan.creations)
         states.update(each.reason == "OffGrid" for each in plan.findings)
 
     look()

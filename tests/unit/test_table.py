@@ -8,6 +8,7 @@ import values
 from partwarden import errors
 from partwarden.interval import Interval
 from partwarden.inventory import Inventory, KeyPart, KeyType, Parent, RelationKind, Strategy
+from partwarden.keys import Codec
 from partwarden.table import check_table
 from values import inventory, spec
 
@@ -21,7 +22,7 @@ def with_parent(parent: Parent | None) -> Inventory:
 @pytest.mark.parametrize("key_type", list(KeyType))
 def test_a_table_with_one_column_of_time(key_type: KeyType) -> None:
     parent = values.parent(key_type)
-    assert check_table(spec(key="submitted_at"), with_parent(parent)) == (parent, "submitted_at", key_type)
+    assert check_table(spec(key="submitted_at"), with_parent(parent)) == (parent, "submitted_at", Codec(key_type))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""What becomes of partitions once they exist: the sections of a PartitionPolicy's spec that say so."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from .fields import Age, Grace, Model, Quantity, Window, cel, parse_duration, parse_quantity, refuse, rules
+
+
+class KeyEncoding(StrEnum):
+    """How a value of the partition key says when."""
+
+    NATIVE = "Native"
+    UUID_V7 = "UUIDv7"
+    """RFC 9562: the first 48 bits are Unix milliseconds."""
+    EPOCH_SECONDS = "EpochSeconds"
+    EPOCH_MILLISECONDS = "EpochMilliseconds"
+
+
+class Drain(StrEnum):
+    """Whether rows of the DEFAULT partition move into a new partition that should hold them."""
+
+    NEVER = "Never"
+    AUTO = "Auto"
+
+
+class OnExpire(StrEnum):
+    """What becomes of an expired partition."""
+
+    DETACH = "Detach"
+    DROP = "Drop"
+
+
+class OnClose(StrEnum):
+    """What is done once with a partition whose range has passed."""
+
+    NONE = "None"
+    VACUUM = "Vacuum"
+    VACUUM_AND_REINDEX = "VacuumAndReindex"
+
+
+class DefaultPartition(Model):
+    """The DEFAULT partition, which takes rows that no other partition holds."""
+
+    ensure: bool = Field(False, description="Make one where there is none. Default: false.")
+    drain: Annotated[Drain, Field(strict=False)] = Field(
+        Drain.NEVER,
+        description="Auto moves rows of the DEFAULT partition that belong in a new partition into it, in the "
+        "transaction that makes it. Default: Never.",
+    )
+    drain_max_rows: int = Field(
+        100_000,
+        ge=1,
+        le=10_000_000,
+        description="Most rows to move into one partition; more are left, and reported. Default: 100000.",
+    )
+
+
+DROP_MESSAGE = "Drop needs dropWithoutArchive: true, which says that the rows are lost for good"
+
+
+class Retention(Model):
+    """When a partition expires, and what becomes of it then."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.onExpire) || self.onExpire != 'Drop' || "
+                "(has(self.dropWithoutArchive) && self.dropWithoutArchive)",
+                DROP_MESSAGE,
+                ".onExpire",
+            )
+        )
+    )
+
+    keep_for: Age = Field(
+        description="A partition expires when its whole range is older than this: a number of h, d, w, mo or y, such "
+        "as 90d or 5y, counted by the calendar of spec.timezone."
+    )
+    on_expire: Annotated[OnExpire, Field(strict=False)] = Field(
+        OnExpire.DETACH,
+        description="Detach makes an expired partition a table of its own; Drop also drops that table after the "
+        "grace. Default: Detach.",
+    )
+    drop_without_archive: bool = Field(
+        False, description="true says that expired rows may be lost for good; Drop needs it. Default: false."
+    )
+    grace: Grace = Field(
+        "24h", description="Time between detaching and dropping, such as 24h, 30m or 0s. Default: 24h."
+    )
+
+    @model_validator(mode="after")
+    def _drops_only_when_told(self) -> Self:
+        if self.on_expire is OnExpire.DROP and not self.drop_without_archive:
+            raise refuse(DROP_MESSAGE, "onExpire")
+        return self
+
+    @property
+    def grace_period(self) -> timedelta:
+        """Time between detaching and dropping."""
+        return parse_duration(self.grace)
+
+
+class Thresholds(Model):
+    """Limits whose crossing is reported and changes nothing."""
+
+    partition_size: Quantity | None = Field(
+        None, description="A partition larger than this, indexes and TOAST included, is reported; such as 10Gi."
+    )
+
+    @property
+    def partition_bytes(self) -> int | None:
+        """``partitionSize`` in bytes."""
+        return None if self.partition_size is None else parse_quantity(self.partition_size)
+
+
+class Maintenance(Model):
+    """Upkeep beside making partitions."""
+
+    on_close: Annotated[OnClose, Field(strict=False)] = Field(
+        OnClose.NONE,
+        description="Vacuum runs VACUUM (ANALYZE, FREEZE) once on a partition whose range has passed; "
+        "VacuumAndReindex also rebuilds its indexes, concurrently. Default: None.",
+    )
+    window: Window | None = Field(
+        None,
+        description="Times of day, by spec.timezone, between which upkeep may begin, such as 01:00-05:00. "
+        "Absent: at any time.",
+    )
+    analyze_parent: bool = Field(
+        True,
+        description="Whether the parent's statistics are renewed when its partitions changed enough: autovacuum never "
+        "does. Default: true.",
+    )

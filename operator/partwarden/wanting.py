@@ -1,0 +1,155 @@
+"""Which partitions are to be made: the current one, those ahead, those of ``ensure``, and what fills holes.
+
+Every existing partition counts as coverage, whoever made it, so nothing that is planned here overlaps anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from .actions import Action, CreatePartition
+from .errors import NameTaken, TooManyPartitions, UserError
+from .fields import parse_day
+from .findings import Finding
+from .interval import Range, iso, merge, subtract
+from .inventory import Inventory, Parent, Partition
+from .keys import Bounds
+from .naming import partition_name
+from .situation import Situation
+
+MAX_CREATE = 1000
+"""Most partitions that one plan creates in the past: more is a finding, since it is more likely a mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """``cells`` are those that must exist; ``missing`` what of them no partition holds yet, ascending within each."""
+
+    cells: tuple[Range, ...]
+    missing: tuple[Range, ...]
+    actions: tuple[Action, ...]
+    findings: tuple[Finding, ...]
+
+
+def wanted(situation: Situation) -> Wanted:
+    """The current partition comes first, then the future, then dates of ``ensure``, then holes.
+
+    What fails later never keeps an earlier one from existing.
+    """
+    cells = list(_cells(situation))
+    pieces = [(piece, why) for cell, why in cells for piece in _pieces(situation, cell, situation.coverage)]
+    holes, too_many = _holes(situation, merge([*situation.coverage, *(cell for cell, _ in cells)]))
+    # Where the current cell is partly covered, the piece that holds now goes before its siblings (stable sort).
+    urgent = sorted(pieces, key=lambda each: not each[0].contains(situation.moment))
+    actions, unnamed = _name(situation, [*urgent, *holes])
+    return Wanted(
+        cells=tuple(cell for cell, _ in cells),
+        missing=tuple(piece for piece, _ in pieces),
+        actions=tuple(actions),
+        findings=(*too_many, *unnamed),
+    )
+
+
+def _cells(situation: Situation) -> Iterator[tuple[Range, str]]:
+    """The cells that must exist, most urgent first, each once, with the reason."""
+    spec, grid, cell = situation.spec, situation.grid, situation.current
+    seen = {cell}
+    yield cell, f"current {spec.interval}"
+    for number in range(1, spec.premake + 1):
+        assert cell.upper is not None
+        cell = grid.cell(cell.upper)
+        seen.add(cell)
+        yield cell, f"{number} of {spec.premake} ahead (spec.premake)"
+    for text in spec.ensure:
+        cell = grid.cell(grid.moment(parse_day(text)))
+        if cell not in seen:
+            seen.add(cell)
+            yield cell, f"holds {text} (spec.ensure)"
+
+
+def _pieces(situation: Situation, gap: Range, coverage: Sequence[Range]) -> Iterator[Range]:
+    """``gap`` less ``coverage``, cut at the boundaries of the grid, ascending."""
+    for free in subtract(gap, coverage):
+        assert free.lower is not None
+        assert free.upper is not None
+        for cell in situation.grid.cells(free.lower, free.upper):
+            assert cell.lower is not None
+            assert cell.upper is not None
+            yield Range(max(cell.lower, free.lower), min(cell.upper, free.upper))
+
+
+def _holes(situation: Situation, coverage: Sequence[Range]) -> tuple[list[tuple[Range, str]], list[Finding]]:
+    """What lies uncovered before the current cell: since ``startFrom``, else since the oldest existing partition."""
+    spec, grid, current = situation.spec, situation.grid, situation.current
+    if spec.start_from is not None:
+        start = grid.cell(grid.moment(parse_day(spec.start_from))).lower
+        why = f"since {spec.start_from} (spec.startFrom)"
+    else:
+        start, why = coverage[0].upper, "hole between existing partitions"
+    if start is None or current.lower is None or start >= current.lower:
+        return [], []
+    found = list(islice(_pieces(situation, Range(start, current.lower), coverage), MAX_CREATE + 1))
+    if len(found) <= MAX_CREATE:
+        return [(piece, why) for piece in found], []
+    return [], [
+        Finding.of(
+            str(spec.table),
+            TooManyPartitions(
+                f"more than {MAX_CREATE} partitions are missing between {iso(start)} and {iso(current.lower)}: none of "
+                f"them is created; set spec.startFrom to the date from which partitions shall exist"
+            ),
+        )
+    ]
+
+
+def _name(situation: Situation, pieces: list[tuple[Range, str]]) -> tuple[list[Action], list[Finding]]:
+    """Pieces become actions where they can be named; where they cannot, findings."""
+    spec, parent, inventory = situation.spec, situation.parent, situation.inventory
+    attached = {each.name: each for each in inventory.partitions if each.schema == parent.schema}
+    lock = attach_lock(inventory, parent)
+    actions: list[Action] = []
+    findings: list[Finding] = []
+    for piece, why in pieces:
+        assert piece.lower is not None
+        assert piece.upper is not None
+        try:
+            name = partition_name(spec.table.name, spec.name_format, situation.grid, piece)
+            _check_free(name, piece, inventory, attached)
+            bounds = Bounds(situation.codec.literal(piece.lower), situation.codec.literal(piece.upper))
+        except UserError as error:
+            findings.append(Finding.of(f"[{iso(piece.lower)}, {iso(piece.upper)})", error))
+        else:
+            actions.append(
+                CreatePartition(schema=parent.schema, name=name, range=piece, bounds=bounds, reason=why, lock=lock)
+            )
+    return actions, findings
+
+
+def _check_free(name: str, piece: Range, inventory: Inventory, attached: dict[str, Partition]) -> None:
+    assert inventory.parent is not None
+    full = f"{inventory.parent.schema}.{name}"
+    wanted = f"[{iso(piece.lower)}, {iso(piece.upper)})"
+    if (other := attached.get(name)) is not None:
+        raise NameTaken(
+            f"the partition for {wanted} would be called {full}, but a partition of that name holds {other.bounds}: "
+            "rename it, or choose another spec.nameFormat"
+        )
+    if name in inventory.taken:
+        raise NameTaken(
+            f"the partition for {wanted} would be called {full}, but a relation or type of that name exists and is not "
+            f"a partition of {inventory.parent}: attach it for that range, rename it, or choose another spec.nameFormat"
+        )
+
+
+def attach_lock(inventory: Inventory, parent: Parent) -> str:
+    """ATTACH locks the parent mildly, but a DEFAULT partition exclusively, since its rows are checked.
+
+    What foreign keys join it with is locked against writers, since the keys of the new partition are triggers there.
+    """
+    if (default := inventory.default) is not None:
+        return f"ACCESS EXCLUSIVE on {default}"
+    if parent.related:
+        return f"SHARE ROW EXCLUSIVE on {', '.join(parent.related)}"
+    return f"SHARE UPDATE EXCLUSIVE on {parent}"
