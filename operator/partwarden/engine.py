@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,6 +13,16 @@ from .inventory import Inventory
 from .plan import Plan, make_plan
 from .policy import Mode, TableSpec
 from .session import Session
+
+Examiner = Callable[[Session, TableSpec, Inventory, Plan], Inventory]
+"""Adds to the inventory what a first plan shows to be needed; the same inventory where nothing is."""
+
+
+def _creation(connection: Session, _spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
+    return catalog.complete(connection, inventory, plan.names) if plan.names else inventory
+
+
+EXAMINERS: tuple[Examiner, ...] = (_creation,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +36,24 @@ class Report:
     round_trips: int
 
 
-def observe_and_plan(connection: Session, spec: TableSpec, now: datetime | None = None) -> tuple[Inventory, Plan]:
+def observe_and_plan(
+    connection: Session, spec: TableSpec, now: datetime | None = None, held: frozenset[str] = frozenset()
+) -> tuple[Inventory, Plan]:
     """Look at the table and decide. ``now`` is aware; the server's clock counts when it is None.
 
-    One round trip, and one more when something is to be created. Raises a `UserError` when the table cannot be
-    managed, and psycopg's errors.
+    ``held`` names partitions that nothing may be done to. One round trip, and one more for each thing that only a
+    closer look can tell, such as what the making of partitions needs to know. Raises a `UserError` when the table
+    cannot be managed, and psycopg's errors.
     """
     inventory = catalog.observe(connection, spec)
     moment = now or inventory.now
-    plan = make_plan(spec, inventory, moment)
-    if plan.names:
-        inventory = catalog.complete(connection, inventory, plan.names)
-        plan = make_plan(spec, inventory, moment)
-    return inventory, plan
+    plan = make_plan(spec, inventory, moment, held)
+    examined = inventory
+    for examine in EXAMINERS:
+        examined = examine(connection, spec, examined, plan)
+    if examined is not inventory:
+        plan = make_plan(spec, examined, moment, held)
+    return examined, plan
 
 
 def maintain(
@@ -46,6 +62,7 @@ def maintain(
     *,
     now: datetime | None = None,
     patience: float = 10.0,
+    held: frozenset[str] = frozenset(),
     observed: tuple[Inventory, Plan] | None = None,
 ) -> Report:
     """Do once what the policy says. ``patience``: seconds to wait for locks, in all; one attempt each is made anyway.
@@ -56,11 +73,11 @@ def maintain(
     rest goes on. Raises as `observe_and_plan` does, and `DatabaseUnreachable` when the connection is lost.
     """
     trips = connection.round_trips
-    inventory, before = observed or observe_and_plan(connection, spec, now)
+    inventory, before = observed or observe_and_plan(connection, spec, now, held)
     outcomes: list[Outcome] = []
     if spec.mode is Mode.APPLY and not before.blocked:
         outcomes = apply.execute(connection, inventory, before, time.monotonic() + patience)
     after = before
     if outcomes:
-        inventory, after = observe_and_plan(connection, spec, now)
+        inventory, after = observe_and_plan(connection, spec, now, held)
     return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips)

@@ -36,6 +36,8 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
     DATABASE_REACHABLE = "DatabaseReachable"
     PARTITIONS_AHEAD = "PartitionsAhead"
+    DEFAULT_PARTITION_EMPTY = "DefaultPartitionEmpty"
+    WITHIN_THRESHOLDS = "WithinThresholds"
 
 
 class ConditionStatus(StrEnum):
