@@ -11,6 +11,7 @@ from zlib import crc32
 from partwarden.actions import CreatePartition
 from partwarden.interval import Range, iso
 from partwarden.inventory import Inventory, KeyPart, KeyType, Parent, Partition, RelationKind, Server, Strategy
+from partwarden.keys import Codec
 from partwarden.plan import Plan, make_plan
 from partwarden.policy import Table, TableSpec
 
@@ -49,9 +50,13 @@ def parent(key_type: KeyType = KeyType.TIMESTAMPTZ, **fields: Any) -> Parent:
     return replace(PARENT, key=(KeyPart("submitted_at", key_type),), **fields)
 
 
-def partition(name: str, lower: datetime | None, upper: datetime | None, **fields: Any) -> Partition:
-    """A partition of public.run for ``[lower, upper)``."""
-    bounds = f"FOR VALUES FROM ('{iso(lower)}') TO ('{iso(upper)}')"
+def partition(
+    name: str, lower: datetime | None, upper: datetime | None, codec: Codec | None = None, **fields: Any
+) -> Partition:
+    """A partition of public.run for ``[lower, upper)``, its bounds as the codec writes them."""
+    write = codec.literal if codec else iso
+    ends = (f"'{write(lower)}'" if lower else "MINVALUE", f"'{write(upper)}'" if upper else "MAXVALUE")
+    bounds = "FOR VALUES FROM ({}) TO ({})".format(*ends)
     return Partition(oid=_oid(name), schema="public", name=name, range=Range(lower, upper), bounds=bounds, **fields)
 
 
@@ -84,7 +89,8 @@ def after(found: Inventory, actions: Iterable[CreatePartition]) -> Inventory:
     for action in actions:
         assert all(each.range is None or not each.range.overlaps(action.range) for each in partitions), action
         assert all(each.name != action.name for each in partitions), action
-        partitions.append(partition(action.name, action.range.lower, action.range.upper))
+        bounds = "FOR VALUES FROM ('{}') TO ('{}')".format(*action.bounds)
+        partitions.append(replace(partition(action.name, action.range.lower, action.range.upper), bounds=bounds))
     return replace(found, partitions=tuple(partitions))
 
 

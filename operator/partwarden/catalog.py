@@ -18,7 +18,8 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from .bounds import parse_bounds
-from .inventory import Grant, Inventory, KeyPart, KeyType, Parent, Partition, RelationKind, Server, Strategy
+from .inventory import Grant, Inventory, KeyPart, Parent, Partition, RelationKind, Server, Strategy
+from .keys import Codec
 from .policy import TableSpec
 from .session import pinned, run
 from .table import MIN_VERSION
@@ -125,11 +126,11 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
     version = connection.info.server_version
     if version < MIN_VERSION:
         _, rows = run(connection, PINNED, SERVER)
-        return _inventory(version, rows, [], [])
+        return _inventory(version, spec, rows, [], [])
     try:
-        return _inventory(version, *_read(connection, spec, EXACT_SIZE))
+        return _inventory(version, spec, *_read(connection, spec, EXACT_SIZE))
     except pg.LockNotAvailable:
-        return _inventory(version, *_read(connection, spec, PAGES))
+        return _inventory(version, spec, *_read(connection, spec, PAGES))
 
 
 def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
@@ -179,16 +180,16 @@ def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) 
     return results
 
 
-def _inventory(version: int, *results: list[tuple[Any, ...]]) -> Inventory:
+def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -> Inventory:
     server, parents, partitions = results
     text, database, user, read_only, identity, now = server[0]
     parent = _parent(*parents[0]) if parents else None
-    key_type = _key_type(parent)
+    codec = _codec(parent, spec)
     return Inventory(
         server=Server(version, text, read_only, database, user, identity),
         parent=parent,
         now=datetime.fromisoformat(now).replace(tzinfo=UTC),
-        partitions=tuple(_partition(key_type, *row) for row in partitions) if key_type else (),
+        partitions=tuple(_partition(codec, *row) for row in partitions) if codec else (),
     )
 
 
@@ -217,15 +218,15 @@ def _parent(
     )
 
 
-def _key_type(parent: Parent | None) -> KeyType | None:
-    """The type to read bounds by; None where the table cannot be managed, and its bounds need not be read."""
+def _codec(parent: Parent | None, spec: TableSpec) -> Codec | None:
+    """What to read bounds by; None where the table cannot be managed, and its bounds need not be read."""
     if parent is None or parent.strategy is not Strategy.RANGE or len(parent.key) != 1:
         return None
-    return next((kind for kind in KeyType if kind == parent.key[0].type), None)
+    return Codec.find(parent.key[0].type, spec.key_encoding)
 
 
 def _partition(
-    key_type: KeyType,
+    codec: Codec,
     oid: int,
     schema: str,
     name: str,
@@ -235,4 +236,4 @@ def _partition(
     rows: int | None,
     size: int | None,
 ) -> Partition:
-    return Partition(oid, schema, name, parse_bounds(bounds, key_type), bounds, KINDS[kind], rows, size or 0, pending)
+    return Partition(oid, schema, name, parse_bounds(bounds, codec), bounds, KINDS[kind], rows, size or 0, pending)

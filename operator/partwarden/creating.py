@@ -21,7 +21,6 @@ from .actions import CreatePartition
 from .blockers import Blocker, blocker
 from .errors import DefaultHasRows, PartwardenError, StatementRejected, TableBusy, TableChanged
 from .findings import quoted
-from .interval import iso
 from .inventory import Grant, Inventory, Partition
 from .session import pinned, run
 from .sqlstate import message, translate
@@ -191,7 +190,7 @@ def _duplicate(
 
 
 def _too_much_to_scan(default: Partition, key: str, action: CreatePartition, error: psycopg.Error) -> StatementRejected:
-    outside = f"{quoted(key)} < '{iso(action.range.lower)}' OR {quoted(key)} >= '{iso(action.range.upper)}'"
+    outside = f"{quoted(key)} < '{action.bounds.lower}' OR {quoted(key)} >= '{action.bounds.upper}'"
     return StatementRejected(
         f"partition {action} was not created: to prove that none of its rows lie in {default}, PostgreSQL must read "
         f"that DEFAULT partition, locked against everybody, and gave up ({message(error)}, limit {SCAN_TIMEOUT}); "

@@ -20,6 +20,7 @@
     │   ├── UnsupportedKey            an expression, or several columns
     │   ├── WrongKey                  spec.key is not the table's partition key
     │   ├── UnsupportedKeyType
+    │   ├── KeyOutOfRange             a bound that no value of the key can be
     │   ├── NameTooLong
     │   ├── NameTaken
     │   ├── TooManyPartitions         far more than anybody wants in the past
@@ -106,6 +107,9 @@ class WrongKey(UserError): ...
 
 
 class UnsupportedKeyType(UserError): ...
+
+
+class KeyOutOfRange(UserError): ...
 
 
 class NameTooLong(UserError): ...

@@ -35,6 +35,9 @@ class KeyType(StrEnum):
     DATE = "date"
     TIMESTAMP = "timestamp without time zone"
     TIMESTAMPTZ = "timestamp with time zone"
+    UUID = "uuid"
+    BIGINT = "bigint"
+    INTEGER = "integer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from .bounds import Edges
 from .interval import Grid, Range, load_zone, merge
 from .inventory import Inventory, Parent, Partition
 from .keys import Codec
@@ -35,6 +36,8 @@ class Situation:
     """The partitions that have bounds: all but DEFAULT."""
     coverage: tuple[Range, ...]
     """What they hold, merged and ascending."""
+    edges: Edges
+    """What to write as the bounds of new partitions."""
 
     @classmethod
     def of(cls, spec: TableSpec, inventory: Inventory, now: datetime, held: frozenset[str]) -> Situation:
@@ -58,6 +61,7 @@ class Situation:
             current=grid.cell(moment),
             ranged=ranged,
             coverage=tuple(merge(piece for _, piece in ranged)),
+            edges=Edges.of(codec, inventory.partitions),
         )
 
     def is_cell(self, piece: Range) -> bool:

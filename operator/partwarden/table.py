@@ -5,7 +5,8 @@ from __future__ import annotations
 from . import errors
 from .interval import Interval
 from .inventory import Inventory, KeyType, Parent, RelationKind, Strategy
-from .keys import Codec
+from .keys import TYPES, Codec
+from .lifecycle import KeyEncoding
 from .policy import TableSpec
 
 MIN_VERSION = 140000
@@ -33,16 +34,29 @@ def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Cod
         raise errors.WrongKey(
             f"spec.key is {spec.key!r}, but {parent} is partitioned by {column!r}: correct spec.key or leave it out"
         )
-    try:
-        key_type = KeyType(type_name)
-    except ValueError:
-        raise errors.UnsupportedKeyType(
-            f"{parent} is partitioned by {column!r} of type {type_name}; "
-            "only date, timestamp and timestamp with time zone can be managed"
-        ) from None
-    if key_type is KeyType.DATE and spec.interval is Interval.HOUR:
+    codec = _codec(spec, parent, column, type_name)
+    if codec.type is KeyType.DATE and spec.interval is Interval.HOUR:
         raise errors.IntervalTooFine(f"spec.interval is Hour, but {parent} is partitioned by {column!r} of type date")
-    return parent, column, Codec(key_type, spec.key_encoding)
+    return parent, column, codec
+
+
+def _codec(spec: TableSpec, parent: Parent, column: str, type_name: str) -> Codec:
+    if codec := Codec.find(type_name, spec.key_encoding):
+        return codec
+    found = f"{parent} is partitioned by {column!r} of type {type_name}"
+    fitting = [encoding for encoding, types in TYPES.items() if type_name in types]
+    if not fitting:
+        raise errors.UnsupportedKeyType(
+            f"{found}; only date, timestamp, timestamp with time zone, uuid, bigint and integer can be managed"
+        )
+    raise errors.UnsupportedKeyType(
+        f"{found}, but spec.keyEncoding is {spec.key_encoding}, which needs {' or '.join(TYPES[spec.key_encoding])}: "
+        + (
+            "leave spec.keyEncoding out, or set it to Native"
+            if KeyEncoding.NATIVE in fitting
+            else f"set spec.keyEncoding to {' or '.join(fitting)}, whichever its values are"
+        )
+    )
 
 
 def _single_column(parent: Parent) -> tuple[str, str]:

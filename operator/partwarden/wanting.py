@@ -15,7 +15,6 @@ from .fields import parse_day
 from .findings import Finding
 from .interval import Range, iso, merge, subtract
 from .inventory import Inventory, Parent, Partition
-from .keys import Bounds
 from .naming import partition_name
 from .situation import Situation
 
@@ -117,7 +116,7 @@ def _name(situation: Situation, pieces: list[tuple[Range, str]]) -> tuple[list[A
         try:
             name = partition_name(spec.table.name, spec.name_format, situation.grid, piece)
             _check_free(name, piece, inventory, attached)
-            bounds = Bounds(situation.codec.literal(piece.lower), situation.codec.literal(piece.upper))
+            bounds = situation.edges.bounds(piece.lower, piece.upper)
         except UserError as error:
             findings.append(Finding.of(f"[{iso(piece.lower)}, {iso(piece.upper)})", error))
         else:

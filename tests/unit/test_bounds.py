@@ -7,13 +7,14 @@ import pytest
 from partwarden.bounds import parse_bounds
 from partwarden.interval import Range
 from partwarden.inventory import KeyType
+from partwarden.keys import Codec
 from values import moment, naive
 
-TSTZ, TS, DATE = KeyType.TIMESTAMPTZ, KeyType.TIMESTAMP, KeyType.DATE
+TSTZ, TS, DATE = (Codec(each) for each in (KeyType.TIMESTAMPTZ, KeyType.TIMESTAMP, KeyType.DATE))
 
 
 @pytest.mark.parametrize(
-    ("text", "key_type", "lower", "upper"),
+    ("text", "codec", "lower", "upper"),
     [
         (
             "FROM ('2026-01-01 00:00:00+00') TO ('2027-01-01 00:00:00+00')",
@@ -43,8 +44,8 @@ TSTZ, TS, DATE = KeyType.TIMESTAMPTZ, KeyType.TIMESTAMP, KeyType.DATE
         ("FROM ('0044-03-15') TO ('0999-01-01')", DATE, naive("0044-03-15"), naive("0999-01-01")),
     ],
 )
-def test_bounds_are_exact(text: str, key_type: KeyType, lower: datetime, upper: datetime) -> None:
-    assert parse_bounds(f"FOR VALUES {text}", key_type) == Range(lower, upper)
+def test_bounds_are_exact(text: str, codec: Codec, lower: datetime, upper: datetime) -> None:
+    assert parse_bounds(f"FOR VALUES {text}", codec) == Range(lower, upper)
 
 
 def test_default_has_no_range() -> None:

@@ -15,6 +15,7 @@ import values
 from partwarden.actions import CreatePartition
 from partwarden.interval import Grid, Interval, Range, merge, subtract
 from partwarden.inventory import Inventory, KeyType, Partition, RelationKind
+from partwarden.keys import TYPES, Codec
 from partwarden.plan import Plan, make_plan
 from partwarden.policy import TableSpec
 from partwarden.wanting import MAX_CREATE
@@ -28,6 +29,7 @@ SPAN = {
     Interval.QUARTER: timedelta(days=91),
     Interval.YEAR: timedelta(days=365),
 }
+CODECS = [Codec(each, encoding) for encoding, types in TYPES.items() for each in types]
 RANK = ("current", "ahead", "spec.ensure", "")
 """What the reason of an action holds, most urgent first; the last are holes."""
 
@@ -36,31 +38,34 @@ RANK = ("current", "ahead", "spec.ensure", "")
 def situations(draw: st.DrawFn) -> tuple[TableSpec, Inventory]:
     """A policy, and a table with partitions on and off its grid, near the clock."""
     interval = draw(st.sampled_from(list(Interval)))
-    key_type = draw(st.sampled_from([each for each in KeyType if (each, interval) != (KeyType.DATE, Interval.HOUR)]))
+    codec = draw(st.sampled_from([each for each in CODECS if (each.type, interval) != (KeyType.DATE, Interval.HOUR)]))
     now = draw(st.datetimes(datetime(2011, 12, 1), datetime(2032, 1, 1))).replace(tzinfo=UTC)  # noqa: DTZ001
     near = st.integers(-8, 8).map(lambda steps: (now + steps * SPAN[interval]).date().isoformat())
     policy = values.spec(
+        key_encoding=codec.encoding,
         interval=interval,
         timezone=draw(st.sampled_from(ZONES)),
         premake=draw(st.integers(0, 4)),
         start_from=draw(st.none() | near),
         ensure=draw(st.lists(near, max_size=3)),
     )
-    partitions = draw(inventories(policy, key_type, now))
-    return policy, values.inventory(*partitions, now=now, parent=values.parent(key_type))
+    partitions = draw(inventories(policy, codec, now))
+    return policy, values.inventory(*partitions, now=now, parent=values.parent(codec.type))
 
 
 @st.composite
-def inventories(draw: st.DrawFn, policy: TableSpec, key_type: KeyType, now: datetime) -> list[Partition]:
+def inventories(draw: st.DrawFn, policy: TableSpec, codec: Codec, now: datetime) -> list[Partition]:
     """Partitions between some of a row of bounds: of the grid, off it, and perhaps without end on either side."""
-    aware = key_type is KeyType.TIMESTAMPTZ
+    aware = codec.aware
     grid = Grid(policy.interval, ZoneInfo(policy.timezone) if aware else None)
     here = now if aware else now.replace(tzinfo=None)
     bounds: set[datetime | None] = set()
     for steps, off in draw(st.lists(st.tuples(st.integers(-9, 9), st.booleans()), max_size=8)):
         cell = grid.cell(here + steps * SPAN[policy.interval])
         assert cell.lower is not None
-        bounds.add(cell.lower + timedelta(days=1) * off if key_type is KeyType.DATE else cell.lower + off * _off(cell))
+        bounds.add(
+            cell.lower + timedelta(days=1) * off if codec.type is KeyType.DATE else cell.lower + off * _off(cell)
+        )
     row = sorted(each for each in bounds if each is not None)
     ends: list[datetime | None] = [*row]
     if draw(st.booleans()) and draw(st.booleans()):
@@ -72,7 +77,7 @@ def inventories(draw: st.DrawFn, policy: TableSpec, key_type: KeyType, now: date
         if draw(st.booleans()):
             kind = draw(st.sampled_from([RelationKind.TABLE, RelationKind.FOREIGN, RelationKind.PARTITIONED]))
             pending = draw(st.sampled_from([False, False, False, True]))
-            found.append(values.partition(f"old {number}", lower, upper, kind=kind, detach_pending=pending))
+            found.append(values.partition(f"old {number}", lower, upper, codec, kind=kind, detach_pending=pending))
     if draw(st.booleans()):
         found.append(values.default("old default"))
     return draw(st.permutations(found))

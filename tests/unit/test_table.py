@@ -8,7 +8,8 @@ import values
 from partwarden import errors
 from partwarden.interval import Interval
 from partwarden.inventory import Inventory, KeyPart, KeyType, Parent, RelationKind, Strategy
-from partwarden.keys import Codec
+from partwarden.keys import TYPES, Codec
+from partwarden.lifecycle import KeyEncoding
 from partwarden.table import check_table
 from values import inventory, spec
 
@@ -19,10 +20,36 @@ def with_parent(parent: Parent | None) -> Inventory:
     return replace(inventory(), parent=parent)
 
 
-@pytest.mark.parametrize("key_type", list(KeyType))
-def test_a_table_with_one_column_of_time(key_type: KeyType) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "key_type"), [(encoding, each) for encoding, types in TYPES.items() for each in types]
+)
+def test_a_table_with_one_column_of_time(encoding: KeyEncoding, key_type: KeyType) -> None:
     parent = values.parent(key_type)
-    assert check_table(spec(key="submitted_at"), with_parent(parent)) == (parent, "submitted_at", Codec(key_type))
+    policy = spec(key="submitted_at", key_encoding=encoding)
+    assert check_table(policy, with_parent(parent)) == (parent, "submitted_at", Codec(key_type, encoding))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "key_type", "way_out"),
+    [
+        (KeyEncoding.NATIVE, "uuid", "set spec.keyEncoding to UUIDv7, whichever"),
+        (KeyEncoding.NATIVE, "bigint", "set spec.keyEncoding to EpochSeconds or EpochMilliseconds, whichever"),
+        (KeyEncoding.NATIVE, "integer", "set spec.keyEncoding to EpochSeconds, whichever"),
+        (KeyEncoding.UUID_V7, "date", "needs uuid: leave spec.keyEncoding out, or set it to Native"),
+        (KeyEncoding.UUID_V7, "bigint", "set spec.keyEncoding to EpochSeconds or EpochMilliseconds, whichever"),
+        (KeyEncoding.EPOCH_SECONDS, "uuid", "needs bigint or integer: set spec.keyEncoding to UUIDv7"),
+        (KeyEncoding.EPOCH_SECONDS, "timestamp with time zone", "leave spec.keyEncoding out"),
+        (KeyEncoding.EPOCH_MILLISECONDS, "integer", "needs bigint: set spec.keyEncoding to EpochSeconds"),
+        (KeyEncoding.EPOCH_MILLISECONDS, "smallint", "only date, timestamp"),
+        (KeyEncoding.UUID_V7, "text", "uuid, bigint and integer can be managed"),
+    ],
+)
+def test_a_key_that_cannot_hold_its_encoding(encoding: KeyEncoding, key_type: str, way_out: str) -> None:
+    found = with_parent(replace(values.PARENT, key=(KeyPart("id", key_type),)))
+    with pytest.raises(errors.UnsupportedKeyType) as caught:
+        check_table(spec(key_encoding=encoding), found)
+    assert str(caught.value).startswith(f"public.run is partitioned by 'id' of type {key_type}")
+    assert way_out in str(caught.value)
 
 
 @pytest.mark.parametrize(
