@@ -25,12 +25,12 @@ DOERS: Mapping[type[Action], Doer] = {
 }
 
 
-def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: float) -> list[Outcome]:
+def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: float, outcomes: list[Outcome]) -> None:
     """Do what the plan says, in its order. ``deadline``, of `time.monotonic`: until then locks are waited for.
 
-    Raises `DatabaseUnreachable` when the connection is lost.
+    What becomes of each action is added to ``outcomes`` at once. Raises `DatabaseUnreachable` when the connection is
+    lost.
     """
-    outcomes: list[Outcome] = []
     for some in _together(plan.actions):
         creations = [each for each in some if isinstance(each, CreatePartition)]
         if creations and creating.create_together(connection, inventory, plan.key, creations):
@@ -40,8 +40,7 @@ def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: flo
             error = _do(connection, inventory, plan.key, action, deadline)
             outcomes.append(Outcome(action, error))
             if isinstance(error, FINAL):
-                return outcomes
-    return outcomes
+                return
 
 
 def _together(actions: tuple[Action, ...]) -> list[list[Action]]:

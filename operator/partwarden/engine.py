@@ -64,19 +64,21 @@ def maintain(
     patience: float = 10.0,
     held: frozenset[str] = frozenset(),
     observed: tuple[Inventory, Plan] | None = None,
+    outcomes: list[Outcome] | None = None,
 ) -> Report:
     """Do once what the policy says. ``patience``: seconds to wait for locks, in all; one attempt each is made anyway.
 
-    ``observed`` is what `observe_and_plan` has just returned, if it was asked already.
+    ``observed`` is what `observe_and_plan` has just returned, if it was asked already. To ``outcomes`` is added what
+    was done, also when an error breaks it off.
 
     With ``mode: Plan``, and where the plan is blocked, nothing is executed. One failed action is an outcome, and the
     rest goes on. Raises as `observe_and_plan` does, and `DatabaseUnreachable` when the connection is lost.
     """
     trips = connection.round_trips
     inventory, before = observed or observe_and_plan(connection, spec, now, held)
-    outcomes: list[Outcome] = []
+    outcomes = [] if outcomes is None else outcomes
     if spec.mode is Mode.APPLY and not before.blocked:
-        outcomes = apply.execute(connection, inventory, before, time.monotonic() + patience)
+        apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes)
     after = before
     if outcomes:
         inventory, after = observe_and_plan(connection, spec, now, held)

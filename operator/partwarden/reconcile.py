@@ -124,6 +124,7 @@ class Reconciler:
             self._claims.release(policy.key)
             return Look(suspended())
         resync, connected = RESYNC, False
+        outcomes: list[Outcome] = []
         try:
             spec = parse_spec(policy.spec)
             resync = spec.resync_period.total_seconds()
@@ -134,22 +135,25 @@ class Reconciler:
             try:
                 with session(info, connect_timeout=self._settings.connect_timeout) as connection:
                     connected = True
-                    return self._work(policy, spec, connection)
+                    return self._work(policy, spec, connection, outcomes)
             finally:
                 if following := self._slots.release(info.database_key):
                     self._queue.wake(following)
         except PartwardenError as error:
-            return Look(failed(error, connected), resync=resync)
+            return Look(failed(error, connected), tuple(outcomes), resync=resync)
         except Exception as error:
             log.exception("%s", type(error).__name__, extra=_about(policy, "InternalError"))
-            return Look(broken(error), resync=resync)
+            return Look(broken(error), tuple(outcomes), resync=resync)
 
     def _connection(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> ConnectionInfo:
         reference = spec.database.secret_ref
         secret = self._cluster.secret(policy.key[0], reference.name) if reference else None
         return resolve(spec.database, secret, reference.name if reference else None)
 
-    def _work(self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: Session) -> Look:
+    def _work(
+        self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: Session, outcomes: list[Outcome]
+    ) -> Look:
+        """What is done is added to ``outcomes``, so that it is told although an error may end the work."""
         with self._lock:
             self._open.add(connection)
         try:
@@ -160,17 +164,16 @@ class Reconciler:
                     f"table {plan.parent} belongs to the older policy {'/'.join(winner)}: delete one of the two, or "
                     "let this one name another table"
                 )
-            outcomes: tuple[Outcome, ...] = ()
             if plan.actions and spec.mode is Mode.APPLY and not plan.blocked and not self._stopping:
                 patience = self._settings.lock_patience
-                report = maintain(connection, spec, patience=patience, observed=(inventory, plan))
-                inventory, plan, outcomes = report.inventory, report.after, report.outcomes
+                report = maintain(connection, spec, patience=patience, observed=(inventory, plan), outcomes=outcomes)
+                inventory, plan = report.inventory, report.after
         finally:
             with self._lock:
                 self._open.discard(connection)
         return Look(
             looked(spec, inventory, plan, outcomes),
-            outcomes,
+            tuple(outcomes),
             boundary=(plan.next_boundary - inventory.now).total_seconds(),
             resync=spec.resync_period.total_seconds(),
         )
