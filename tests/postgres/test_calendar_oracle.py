@@ -6,7 +6,7 @@ reads the very files that the server reads: what is compared is what each makes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -78,6 +78,19 @@ SELECT m::text, l::text, u::text FROM unnest(%(m)s::timestamp[], %(l)s::timestam
 WHERE l <> date_trunc(%(unit)s, m) OR u <> l + %(step)s::interval
 """
 
+TURNED = (
+    ("America/Toronto", "1919-03-31T04:30:00Z"),  # 23:30 forward to 00:30
+    ("America/Toronto", "1947-09-28T04:00:00Z"),  # 00:00 back to 23:00
+    ("America/Goose_Bay", "2010-11-07T02:31:00Z"),  # 00:01 back to 23:01
+    ("America/Havana", "2024-11-03T05:00:00Z"),  # midnight twice
+    ("Asia/Beirut", "2024-03-30T22:00:00Z"),  # midnight skipped
+    ("Australia/Lord_Howe", "2026-04-04T15:00:00Z"),
+    ("Pacific/Apia", "2011-12-30T10:00:00Z"),
+    ("America/Juneau", "1867-10-19T00:00:00Z"),
+    ("Africa/Monrovia", "1972-01-07T00:44:30Z"),
+    ("Asia/Manila", "1844-12-31T16:00:00Z"),
+)
+"""Midnights that clocks went over, each once."""
 TURNS = ("01-02", "02-27", "03-31", "12-27", "12-30")
 """Days about which leap days, years and ISO weeks turn."""
 near = st.datetimes(datetime(1900, 1, 1), datetime(2500, 1, 1))  # noqa: DTZ001
@@ -108,8 +121,8 @@ def changes(zone: ZoneInfo) -> list[datetime]:
     """Some moments, to the minute, at which the offset changed or will."""
     found = []
     step = timedelta(days=20)
-    moment = datetime(1900, 1, 1, tzinfo=UTC)
-    while moment.year < 2045:
+    moment = datetime(1840, 1, 1, tzinfo=UTC)
+    while moment.year < 2040:
         low, high = moment, moment + step
         if low.astimezone(zone).utcoffset() != high.astimezone(zone).utcoffset():
             while high - low > timedelta(minutes=1):
@@ -143,37 +156,31 @@ def cells(grid: Grid, moments: Iterable[datetime]) -> dict[str, list[str | None]
     }
 
 
-@pytest.mark.parametrize("interval", ZONED)
-def test_cells_of_days_and_longer(server: Server, interval: Interval) -> None:
+def compare(server: Server, grid: Callable[[ZoneInfo], Grid], query: str) -> None:
+    """Asks the server about cells around chance moments, and around midnights that clocks went over."""
     with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         path = folder(server)
         names = zone_names(connection, path)
 
-        @given(zoned(path, names))
-        @settings(ORACLE, max_examples=ZONES)
         def check(example: tuple[ZoneInfo, list[datetime]]) -> None:
             zone, moments = example
-            asked = {**cells(Grid(interval, zone), moments), "unit": interval.lower(), "zone": zone.key}
-            assert connection.execute(EDGES.encode(), asked).fetchall() == [], zone
+            asked = {**cells(grid(zone), moments), "unit": grid(zone).interval.lower(), "zone": zone.key}
+            assert connection.execute(query.encode(), asked).fetchall() == [], zone
 
-        check()
+        given(zoned(path, names))(settings(ORACLE, max_examples=ZONES)(check))()
+        for name, turn in TURNED:
+            middle = datetime.fromisoformat(turn)
+            check((load(path, name), [middle + timedelta(minutes=step) for step in range(-1800, 1801, 15)]))
+
+
+@pytest.mark.parametrize("interval", ZONED)
+def test_cells_of_days_and_longer(server: Server, interval: Interval) -> None:
+    compare(server, lambda zone: Grid(interval, zone), EDGES)
 
 
 def test_hours(server: Server) -> None:
-    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        path = folder(server)
-        names = zone_names(connection, path)
-
-        @given(zoned(path, names))
-        @settings(ORACLE, max_examples=2 * ZONES)
-        def check(example: tuple[ZoneInfo, list[datetime]]) -> None:
-            zone, moments = example
-            asked = {**cells(Grid(Interval.HOUR, zone), moments), "zone": zone.key}
-            assert connection.execute(HOURS, asked).fetchall() == [], zone
-
-        check()
+    compare(server, lambda zone: Grid(Interval.HOUR, zone), HOURS)
 
 
 @pytest.mark.parametrize("interval", list(Interval))
