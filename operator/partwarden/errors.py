@@ -26,6 +26,7 @@
     │   ├── TooManyPartitions         far more than anybody wants in the past
     │   ├── DetachPending             a wanted range belongs to a partition whose detach never ended
     │   ├── DefaultHasRows            rows in the DEFAULT partition belong in the new range
+    │   ├── RowsReferenced            a foreign key points to rows of a partition that should go
     │   ├── InsufficientPrivilege
     │   │   └── NotOwner
     │   ├── PolicyConflict            another policy has this table
@@ -125,6 +126,9 @@ class DetachPending(UserError): ...
 
 
 class DefaultHasRows(UserError): ...
+
+
+class RowsReferenced(UserError): ...
 
 
 class InsufficientPrivilege(UserError): ...

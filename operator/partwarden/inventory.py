@@ -5,11 +5,14 @@ Values only. `partwarden.catalog` reads them; nothing here asks a server.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from .errors import PartwardenError
 from .interval import Range
+from .marker import Marker
 
 
 class RelationKind(StrEnum):
@@ -99,9 +102,42 @@ class Partition:
     rows: int | None = None
     bytes: int = 0
     detach_pending: bool = False
+    marker: Marker | None = None
+    """Our mark in its COMMENT, with its own OID and this parent's: a detach began. None where nobody asked."""
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """A table that is no partition now, and whose COMMENT bears our mark with its own OID and this parent's.
+
+    ``rows`` and ``bytes`` as in `Partition`; ``comment`` is the user's own text beside the mark.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    marker: Marker
+    comment: str = ""
+    rows: int | None = None
+    bytes: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Rows of ``table`` (schema.name) whose foreign key points to rows of one partition.
+
+    ``at_least``: counting ended at ``rows``, there may be more.
+    """
+
+    table: str
+    rows: int
+    at_least: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +155,35 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultRows:
+    """Rows of the DEFAULT partition by where they belong, as counted at one moment.
+
+    ``groups``: pieces of the calendar that hold some, ascending, none reaching over a boundary of the grid or into what
+    another partition holds. ``elsewhere``: rows whose key is NULL, infinite or beyond the calendar.
+    """
+
+    groups: tuple[tuple[Range, int], ...] = ()
+    elsewhere: int = 0
+    whole: bool = True
+    """False where there are more rows than are read: every number is at least so many then."""
+    planned: tuple[tuple[Range, int], ...] = ()
+    """Where not ``whole``: what the ranges of planned partitions hold, counted each by itself."""
+    error: PartwardenError | None = None
+    """Why nothing could be counted."""
+
+    @property
+    def total(self) -> int:
+        """All that were counted."""
+        return sum(rows for _, rows in self.groups) + self.elsewhere
+
+    def within(self, piece: Range) -> int:
+        """How many belong in the piece, which lies in one cell of the grid and in no partition."""
+        if not self.whole and (known := [rows for held, rows in self.planned if held == piece]):
+            return known[0]
+        return sum(rows for held, rows in self.groups if held.overlaps(piece))
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """Everything that a plan is made from, read in one snapshot.
 
@@ -131,6 +196,12 @@ class Inventory:
     now: datetime
     partitions: tuple[Partition, ...] = ()
     taken: frozenset[str] = field(default=frozenset())
+    default_rows: DefaultRows | None = None
+    """None where there is no DEFAULT partition, or nobody has counted yet."""
+    detached: tuple[Detached, ...] = ()
+    """Read only where the policy has ``retention``."""
+    references: Mapping[int, tuple[Reference, ...]] = field(default_factory=dict)
+    """By OID of the partition, for those that a first plan would detach; none where no row points there."""
 
     @property
     def default(self) -> Partition | None:
