@@ -29,7 +29,7 @@ def parse_bounds(text: str, codec: Codec) -> Range | None:
     lower, upper = (_moment(value, codec) for value in _values(text))
     return Range(
         None if lower <= floor else min(lower, ceiling),
-        None if upper >= ceiling else max(upper, floor, min(lower, ceiling)),
+        None if upper >= ceiling else max(upper, floor),
     )
 
 

@@ -44,7 +44,7 @@ LIMITS: Mapping[KeyType, tuple[int, int]] = {
 CHANCE = 80
 """Bits of a UUIDv7 behind its milliseconds."""
 LOWEST_VALID = 0x7000_8000_0000_0000_0000
-"""The lowest that a UUIDv7 has there: version 7, variant 2. Whoever makes bounds writes this, or zeros."""
+"""The lowest that a UUIDv7 has there: version 7, variant 2. Some write this into bounds, some zeros: it is the same."""
 
 
 class Bounds(NamedTuple):
@@ -103,15 +103,15 @@ class Codec:
     def moment(self, value: str) -> datetime:
         """The moment of a value as PostgreSQL writes it; `floor` or `ceiling` for what lies outside the calendar.
 
-        Of a UUID whose bits behind the milliseconds are neither zeros nor `LOWEST_VALID` it lies some microseconds
-        later, so that it is never taken for a boundary of the calendar. Raises ValueError.
+        Where some keys of a UUID's millisecond are lower than it, it lies some microseconds later, so that it is never
+        taken for a boundary of the calendar. Raises ValueError.
         """
         if self.encoding is KeyEncoding.NATIVE:
             return self._native(value)
         tick, late = TICKS[self.encoding], timedelta(0)
         if self.encoding is KeyEncoding.UUID_V7:
             ticks, rest = divmod(int(value.replace("-", ""), 16), 1 << CHANCE)
-            if rest not in (0, LOWEST_VALID):
+            if rest > LOWEST_VALID:
                 late = timedelta(microseconds=1 + (rest * 999 >> CHANCE))
         else:
             ticks = int(value)
