@@ -14,6 +14,7 @@ from typing import Any
 
 from . import errors
 from .actions import Outcome
+from .default_rows import emptiness
 from .details import cut, details, span
 from .errors import PartwardenError, UserError
 from .interval import iso
@@ -57,6 +58,7 @@ class Verdict:
     reachable: Said | None = None
     """None keeps what the condition said last."""
     ahead: Said | None = None
+    default_empty: Said | None = None
     table: PartitionPolicyStatus | None = None
     errors: tuple[PartwardenError, ...] = ()
 
@@ -79,6 +81,7 @@ def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence
         stalled=stalled,
         reachable=Said(TRUE, "Connected", connected),
         ahead=_ahead(plan, ready),
+        default_empty=Said(*emptiness(spec, inventory, plan.codec)),
         table=details(inventory, plan, outcomes),
         errors=wrong,
     )
@@ -94,6 +97,7 @@ def failed(error: PartwardenError, connected: bool) -> Verdict:
         stalled=stalled,
         reachable=_reachable(error, connected),
         ahead=Said(UNKNOWN, error.reason, "the table could not be looked at"),
+        default_empty=Said(UNKNOWN, error.reason, "the table could not be looked at"),
         table=PartitionPolicyStatus() if stalled and connected else None,
         errors=(error,),
     )
@@ -114,6 +118,7 @@ def suspended() -> Verdict:
         stalled=False,
         reachable=Said(UNKNOWN, SUSPENDED),
         ahead=Said(UNKNOWN, SUSPENDED),
+        default_empty=Said(UNKNOWN, SUSPENDED),
     )
 
 
@@ -132,6 +137,7 @@ def make_status(
         ConditionType.STALLED: _flag(verdict.stalled, verdict.ready),
         ConditionType.DATABASE_REACHABLE: verdict.reachable,
         ConditionType.PARTITIONS_AHEAD: verdict.ahead,
+        ConditionType.DEFAULT_PARTITION_EMPTY: verdict.default_empty,
     }
     conditions = [_condition(kind, said, earlier.get(kind), generation, now) for kind, said in says.items()]
     status = {"observedGeneration": generation, "conditions": [each for each in conditions if each]}

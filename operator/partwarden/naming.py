@@ -42,6 +42,17 @@ def partition_name(table: str, name_format: str | None, grid: Grid, wanted: Rang
     return name
 
 
+def default_name(table: str) -> str:
+    """The name of a new DEFAULT partition. Raises `NameTooLong`."""
+    name = f"{table}_default"
+    if (size := len(name.encode())) > MAX_BYTES:
+        raise NameTooLong(
+            f"the DEFAULT partition would be called {name!r}, which has {size} bytes, PostgreSQL keeps {MAX_BYTES}: "
+            "make it by hand, or set spec.defaultPartition.ensure to false"
+        )
+    return name
+
+
 def _fields(local: datetime) -> dict[str, str]:
     iso = local.isocalendar()
     # The second pass of an hour that the clock repeats is another partition: 02 and 02b.

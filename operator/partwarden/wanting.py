@@ -9,13 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from .actions import Action, CreatePartition
-from .errors import NameTaken, TooManyPartitions, UserError
+from .actions import Action, CreateDefault, CreatePartition, DrainIntoPartition
+from .default_rows import count_of
+from .errors import DefaultHasRows, NameTaken, TooManyPartitions, UserError
 from .fields import parse_day
 from .findings import Finding
 from .interval import Range, iso, merge, subtract
-from .inventory import Inventory, Parent, Partition
-from .naming import partition_name
+from .inventory import Inventory, Parent, Partition, RelationKind
+from .lifecycle import Drain
+from .naming import default_name, partition_name
 from .situation import Situation
 
 MAX_CREATE = 1000
@@ -43,11 +45,13 @@ def wanted(situation: Situation) -> Wanted:
     # Where the current cell is partly covered, the piece that holds now goes before its siblings (stable sort).
     urgent = sorted(pieces, key=lambda each: not each[0].contains(situation.moment))
     actions, unnamed = _name(situation, [*urgent, *holes])
+    # Last: beside a DEFAULT partition everything else takes stronger locks.
+    catch_all, impossible = _default(situation)
     return Wanted(
         cells=tuple(cell for cell, _ in cells),
         missing=tuple(piece for piece, _ in pieces),
-        actions=tuple(actions),
-        findings=(*too_many, *unnamed),
+        actions=(*actions, *catch_all),
+        findings=(*too_many, *unnamed, *impossible),
     )
 
 
@@ -117,13 +121,77 @@ def _name(situation: Situation, pieces: list[tuple[Range, str]]) -> tuple[list[A
             name = partition_name(spec.table.name, spec.name_format, situation.grid, piece)
             _check_free(name, piece, inventory, attached)
             bounds = situation.edges.bounds(piece.lower, piece.upper)
+            rows = _rows_to_drain(situation, name, piece)
         except UserError as error:
             findings.append(Finding.of(f"[{iso(piece.lower)}, {iso(piece.upper)})", error))
-        else:
-            actions.append(
-                CreatePartition(schema=parent.schema, name=name, range=piece, bounds=bounds, reason=why, lock=lock)
-            )
+            continue
+        create = CreatePartition(schema=parent.schema, name=name, range=piece, bounds=bounds, reason=why, lock=lock)
+        actions.append(_drain(situation, create, rows) if rows else create)
     return actions, findings
+
+
+def _drain(situation: Situation, create: CreatePartition, rows: int) -> DrainIntoPartition:
+    return DrainIntoPartition(
+        schema=create.schema,
+        name=create.name,
+        range=create.range,
+        bounds=create.bounds,
+        reason=f"{create.reason}, and {count_of(rows)} of DEFAULT belong there",
+        lock=f"ACCESS EXCLUSIVE on {situation.parent} and {situation.inventory.default}",
+        rows=rows,
+        max_rows=situation.spec.default_partition.drain_max_rows,
+    )
+
+
+def _rows_to_drain(situation: Situation, name: str, piece: Range) -> int:
+    """How many rows of DEFAULT are to move into the new partition. Raises `DefaultHasRows` where they may not."""
+    default, rows = situation.inventory.default, situation.inventory.default_rows
+    count = rows.within(piece) if rows is not None else 0
+    if default is None or rows is None or not count:
+        return 0
+    policy = situation.spec.default_partition
+    found = (
+        f"partition {situation.parent.schema}.{name} cannot be created: {count_of(count, rows.whole)} of its range lie "
+        f"in the DEFAULT partition {default}"
+    )
+    if default.kind is not RelationKind.TABLE:
+        raise DefaultHasRows(
+            f"{found}, which is a {default.kind}, and only those of a plain table are moved; move them out of it"
+        )
+    if policy.drain is Drain.NEVER:
+        raise DefaultHasRows(f"{found}; move them out of it, or set spec.defaultPartition.drain to Auto")
+    if count > policy.drain_max_rows:
+        raise DefaultHasRows(
+            f"{found}, more than {policy.drain_max_rows:,} (spec.defaultPartition.drainMaxRows); raise that if writers "
+            "may wait longer, or move them out of it"
+        )
+    return count
+
+
+def _default(situation: Situation) -> tuple[list[Action], list[Finding]]:
+    """The DEFAULT partition, where it is wanted and there is none."""
+    spec, parent, inventory = situation.spec, situation.parent, situation.inventory
+    if not spec.default_partition.ensure or inventory.default is not None:
+        return [], []
+    try:
+        name = default_name(spec.table.name)
+        if name in inventory.taken or any(
+            (each.schema, each.name) == (parent.schema, name) for each in inventory.partitions
+        ):
+            raise NameTaken(
+                f"the DEFAULT partition of {parent} (spec.defaultPartition.ensure) would be called "
+                f"{parent.schema}.{name}, but a relation or type of that name exists: rename it"
+            )
+    except UserError as error:
+        return [], [Finding.of(str(spec.table), error)]
+    return [
+        CreateDefault(
+            schema=parent.schema,
+            name=name,
+            reason="spec.defaultPartition.ensure",
+            lock=attach_lock(inventory, parent),
+        )
+    ], []
 
 
 def _check_free(name: str, piece: Range, inventory: Inventory, attached: dict[str, Partition]) -> None:
