@@ -48,4 +48,4 @@ def test_rows_of_default_that_a_policy_hides_from_the_owner_are_found_all_the_sa
         ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE rest OWNER TO {owner.name};
         GRANT CREATE ON SCHEMA public TO {owner.name};
         ALTER TABLE run ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY""")
-    assert reasons(keep(owner.dsn, premake=0)) == ["DefaultHasRows"]
+    assert [each.reason for each in keep(owner.dsn, premake=0).after.findings] == ["DefaultHasRows"]
