@@ -6,6 +6,7 @@ Each action stands for itself: doing it, or not, leaves a valid database whateve
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from .errors import PartwardenError
@@ -125,6 +126,8 @@ class DropDetached(Action):
 
     oid: int
     marker: Marker
+    grace: timedelta
+    """How long after ``marker.since`` it may be dropped: asked again of the server's clock, under the lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +138,8 @@ class VacuumPartition(Action):
     done = "PartitionVacuumed"
 
     oid: int
+    closed: datetime
+    """Since when its range counts as passed: aware."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

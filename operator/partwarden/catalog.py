@@ -17,6 +17,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
+from . import detached
 from .bounds import parse_bounds
 from .inventory import Grant, Inventory, KeyPart, Parent, Partition, RelationKind, Server, Strategy
 from .keys import Codec
@@ -48,7 +49,8 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.pa
        pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}),
        has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE')
          AND ((SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-              OR has_schema_privilege(c.relowner, n.oid, 'CREATE'))
+              OR has_schema_privilege(c.relowner, n.oid, 'CREATE')),
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
@@ -126,7 +128,7 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
     version = connection.info.server_version
     if version < MIN_VERSION:
         _, rows = run(connection, PINNED, SERVER)
-        return _inventory(version, spec, rows, [], [])
+        return _inventory(version, spec, rows, [], [], [])
     try:
         return _inventory(version, spec, *_read(connection, spec, EXACT_SIZE))
     except pg.LockNotAvailable:
@@ -160,13 +162,14 @@ def _read(connection: psycopg.Connection[Any], spec: TableSpec, size: sql.SQL) -
     # From 16 on a member of the owning role may lack the right to give a table to it.
     set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
     names = {"schema": spec.table.schema_, "name": spec.table.name}
-    _, *results = _transaction(
-        connection,
+    queries = [
         sql.SQL(SERVER),
         sql.SQL(PARENT).format(set_role=set_role, **names),
         sql.SQL(PARTITIONS).format(size=size, **names),
-    )
-    return results
+    ]
+    if spec.retention is None:
+        return [*_transaction(connection, *queries)[1:], []]
+    return _transaction(connection, *queries, detached.query(size))[1:]
 
 
 def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) -> list[list[tuple[Any, ...]]]:
@@ -181,7 +184,7 @@ def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) 
 
 
 def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -> Inventory:
-    server, parents, partitions = results
+    server, parents, partitions, marked = results
     text, database, user, read_only, identity, now = server[0]
     parent = _parent(*parents[0]) if parents else None
     codec = _codec(parent, spec)
@@ -190,6 +193,7 @@ def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -
         parent=parent,
         now=datetime.fromisoformat(now).replace(tzinfo=UTC),
         partitions=tuple(_partition(codec, *row) for row in partitions) if codec else (),
+        detached=detached.detached(marked, parent, codec) if parent and codec else (),
     )
 
 
@@ -204,6 +208,7 @@ def _parent(
     types: list[str],
     may_own: bool,
     may_create: bool,
+    rows: int | None,
 ) -> Parent:
     return Parent(
         oid=oid,
@@ -215,6 +220,7 @@ def _parent(
         key=tuple(map(KeyPart, columns, types)),
         may_own=may_own,
         may_create=may_create,
+        rows=rows,
     )
 
 

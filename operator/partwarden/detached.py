@@ -1,0 +1,48 @@
+"""Tables that Partwarden detached: what a look reads of them, in one query beside the others of `catalog.observe`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from psycopg import sql
+
+from . import marker
+from .inventory import Detached, Parent
+from .keys import Codec
+
+# What initdb made has lower OIDs, and thousands of comments.
+MARKED = """
+SELECT c.oid, n.nspname, c.relname, d.description, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {size}
+FROM pg_description d
+JOIN pg_class c ON c.oid = d.objoid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE d.objoid >= 16384 AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
+  AND strpos(d.description, {label}) > 0 AND c.relkind = 'r' AND NOT c.relispartition
+  AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+ORDER BY c.oid
+"""
+
+
+def query(size: sql.Composable) -> sql.Composed:
+    """Every table of the database that bears a mark and is no partition. ``size`` is an expression over ``c``."""
+    return sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ")
+
+
+def detached(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
+    """Those whose mark says their own OID and this parent's, and moments of its key's domain.
+
+    A copy of the comment, on another table or of a table that was made anew, means nothing.
+    """
+    found = []
+    for oid, schema, name, comment, tuples, size in rows:
+        text, mark = marker.read(comment)
+        if mark is not None and mark.oid == oid and mark.parent == parent.oid and _in_domain(mark, codec):
+            found.append(Detached(oid, schema, name, mark, text, tuples, size or 0))
+    return tuple(found)
+
+
+def _in_domain(mark: marker.Marker, codec: Codec) -> bool:
+    """Somebody may have edited it: moments with a zone are never compared with moments without one."""
+    lower, upper = mark.range.lower, mark.range.upper
+    return lower is not None and upper is not None and {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}

@@ -1,0 +1,111 @@
+"""What a look finds of tables that were detached: the mark in their comments, and whose it is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lab.postgres import Database
+from observed import ODD, RUN, look, quoted
+from partwarden import catalog, marker
+from partwarden.connection import from_dsn
+from partwarden.interval import Range
+from partwarden.inventory import Detached
+from partwarden.marker import Marker, Phase
+from partwarden.policy import TableSpec
+from partwarden.session import session
+
+WHOLE_2018 = Range(datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC))
+SINCE = datetime(2026, 1, 1, 0, 0, 10, 250000, tzinfo=UTC)
+
+
+def oid(database: Database, name: str) -> int:
+    return int(str(database.query("SELECT {}::regclass::oid::int8".format("'" + name.replace("'", "''") + "'"))[0][0]))
+
+
+def mark(database: Database, table: str, text: str = "", **changes: Any) -> Marker:
+    """Marks the table as the operator would, but for ``changes``."""
+    said = Marker(
+        **{
+            "oid": oid(database, table),
+            "parent": oid(database, "run"),
+            "table": "public.run",
+            "range": WHOLE_2018,
+            "phase": Phase.DETACHED,
+            "since": SINCE,
+            **changes,
+        }
+    )
+    comment = (marker.write(text, said) or "").replace("'", "''")
+    database.execute(f"COMMENT ON TABLE {table} IS '{comment}'")
+    return said
+
+
+def found(database: Database, **fields: Any) -> tuple[Detached, ...]:
+    spec = {"table": {"name": "run"}, "retention": {"keepFor": "5y"}, **fields}
+    with session(from_dsn(database.dsn)) as connection:
+        inventory = catalog.observe(connection, TableSpec.model_validate(spec))
+        assert connection.round_trips == 1
+        return inventory.detached
+
+
+def test_a_marked_table_is_found_with_its_mark_and_the_users_own_text(database: Database) -> None:
+    table = quoted(ODD)
+    database.execute(f"{RUN} CREATE TABLE {table} (LIKE run); INSERT INTO {table} VALUES ('2018-06-01Z', 'x')")
+    database.execute(f"ANALYZE {table}")
+    text = 'two lines\nof "somebody\'s" own \\ text\n'
+    said = mark(database, table, text)
+    (one,) = found(database)
+    assert (one.schema, one.name, one.oid) == ("public", ODD, said.oid)
+    assert one.marker == said
+    assert one.comment == text
+    assert one.rows == 1
+    assert one.bytes > 0
+
+
+def test_it_is_not_asked_for_where_the_policy_has_no_retention(database: Database) -> None:
+    database.execute(f"{RUN} CREATE TABLE run_2018 (LIKE run)")
+    mark(database, "run_2018")
+    assert look(database.dsn).detached == ()
+    assert len(found(database)) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"oid": 1},
+        {"parent": 1},
+        {"range": Range(datetime(2018, 1, 1), datetime(2019, 1, 1))},  # noqa: DTZ001 - the key's are aware
+    ],
+)
+def test_a_mark_of_something_else_means_nothing(database: Database, changes: dict[str, Any]) -> None:
+    database.execute(f"{RUN} CREATE TABLE run_2018 (LIKE run)")
+    mark(database, "run_2018", **changes)
+    assert found(database) == ()
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        "CREATE TABLE other (LIKE run INCLUDING COMMENTS); DROP TABLE run_2018",
+        "ALTER TABLE run ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')",
+        "COMMENT ON TABLE run_2018 IS NULL",
+        "ALTER TABLE run RENAME TO gone; CREATE TABLE run (LIKE gone) PARTITION BY RANGE (at)",
+    ],
+)
+def test_what_is_no_detached_table_of_this_parent_any_more_is_not_found(database: Database, then: str) -> None:
+    database.execute(f"{RUN} CREATE TABLE run_2018 (LIKE run)")
+    mark(database, "run_2018")
+    assert len(found(database)) == 1
+    database.execute(then)
+    assert found(database) == ()
+
+
+def test_text_after_the_mark_makes_it_text(database: Database) -> None:
+    database.execute(f"{RUN} CREATE TABLE run_2018 (LIKE run)")
+    mark(database, "run_2018")
+    (comment,) = database.query("SELECT obj_description('run_2018'::regclass)")[0]
+    database.execute(f"COMMENT ON TABLE run_2018 IS '{comment}\nkeep this one'")
+    assert found(database) == ()
