@@ -5,10 +5,11 @@ One failed action is an outcome, and the rest goes on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
-from . import creating
-from .actions import Action, CreatePartition, Outcome
+from . import analyzing, creating, vacuuming
+from .actions import Action, AnalyzeParent, CreatePartition, Outcome, ReindexPartition, VacuumPartition
 from .errors import AnotherOperator, DatabaseUnreachable, PartwardenError, TableChanged
 from .inventory import Inventory
 from .plan import Plan
@@ -22,7 +23,13 @@ Doer = Callable[..., None]
 
 DOERS: Mapping[type[Action], Doer] = {
     CreatePartition: creating.create,
+    AnalyzeParent: analyzing.analyze,
+    VacuumPartition: vacuuming.vacuum,
+    ReindexPartition: vacuuming.reindex,
 }
+
+UPKEEP = (AnalyzeParent, VacuumPartition, ReindexPartition)
+"""They stand last in a plan, may take long, and can wait."""
 
 
 def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: float, outcomes: list[Outcome]) -> None:
@@ -37,10 +44,21 @@ def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: flo
             outcomes += [Outcome(action) for action in some]
             continue
         for action in some:
+            if isinstance(action, UPKEEP) and not _may_begin(outcomes, deadline):
+                return
             error = _do(connection, inventory, plan.key, action, deadline)
             outcomes.append(Outcome(action, error))
             if isinstance(error, FINAL):
                 return
+
+
+def _may_begin(outcomes: list[Outcome], deadline: float) -> bool:
+    """Upkeep begins when all else is done; one action of it in any case, more until the deadline.
+
+    One that fails does not keep the next from being tried.
+    """
+    others = [each for each in outcomes if not isinstance(each.action, UPKEEP)]
+    return not any(each.error for each in others) and (len(others) == len(outcomes) or time.monotonic() < deadline)
 
 
 def _together(actions: tuple[Action, ...]) -> list[list[Action]]:

@@ -22,6 +22,7 @@ from .inventory import Inventory
 from .plan import Plan
 from .policy import Mode, TableSpec
 from .status import Condition, ConditionStatus, ConditionType, PartitionPolicyStatus
+from .thresholds import TOO_LARGE
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
@@ -59,6 +60,7 @@ class Verdict:
     """None keeps what the condition said last."""
     ahead: Said | None = None
     default_empty: Said | None = None
+    thresholds: Said | None = None
     table: PartitionPolicyStatus | None = None
     errors: tuple[PartwardenError, ...] = ()
 
@@ -82,6 +84,7 @@ def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence
         reachable=Said(TRUE, "Connected", connected),
         ahead=_ahead(plan, ready),
         default_empty=Said(*emptiness(spec, inventory, plan.codec)),
+        thresholds=_thresholds(spec, plan),
         table=details(inventory, plan, outcomes),
         errors=wrong,
     )
@@ -98,6 +101,7 @@ def failed(error: PartwardenError, connected: bool) -> Verdict:
         reachable=_reachable(error, connected),
         ahead=Said(UNKNOWN, error.reason, "the table could not be looked at"),
         default_empty=Said(UNKNOWN, error.reason, "the table could not be looked at"),
+        thresholds=Said(UNKNOWN, error.reason, "the table could not be looked at"),
         table=PartitionPolicyStatus() if stalled and connected else None,
         errors=(error,),
     )
@@ -119,6 +123,7 @@ def suspended() -> Verdict:
         reachable=Said(UNKNOWN, SUSPENDED),
         ahead=Said(UNKNOWN, SUSPENDED),
         default_empty=Said(UNKNOWN, SUSPENDED),
+        thresholds=Said(UNKNOWN, SUSPENDED),
     )
 
 
@@ -138,6 +143,7 @@ def make_status(
         ConditionType.DATABASE_REACHABLE: verdict.reachable,
         ConditionType.PARTITIONS_AHEAD: verdict.ahead,
         ConditionType.DEFAULT_PARTITION_EMPTY: verdict.default_empty,
+        ConditionType.WITHIN_THRESHOLDS: verdict.thresholds,
     }
     conditions = [_condition(kind, said, earlier.get(kind), generation, now) for kind, said in says.items()]
     status = {"observedGeneration": generation, "conditions": [each for each in conditions if each]}
@@ -193,6 +199,15 @@ def _ahead(plan: Plan, ready: Said) -> Said:
     more = f" and {len(plan.missing) - 3} more" if len(plan.missing) > 3 else ""
     reason = PARTITIONS_MISSING if ready.reason == CONVERGED else ready.reason
     return Said(FALSE, reason, f"no partition for {named}{more}: {ready.message}")
+
+
+def _thresholds(spec: TableSpec, plan: Plan) -> Said:
+    if spec.thresholds.partition_size is None:
+        return Said(TRUE, "NoThreshold", "spec.thresholds.partitionSize is not set")
+    for each in plan.findings:
+        if each.reason == TOO_LARGE:
+            return Said(FALSE, TOO_LARGE, each.message)
+    return Said(TRUE, "WithinThresholds", f"no partition is larger than {spec.thresholds.partition_size}")
 
 
 def _reachable(error: PartwardenError, connected: bool) -> Said:

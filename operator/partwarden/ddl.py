@@ -80,6 +80,16 @@ def rows_in_default(parent: Parent, default: int, key: str, action: CreatePartit
     ).format(_table(parent), *action.bounds, default, limit, key=Identifier(key))
 
 
+def relation(action: Action) -> Identifier:
+    """The table or partition that the action is about."""
+    return _new(action)
+
+
+def comment(action: Action, text: str | None) -> Composed:
+    """Sets the whole comment of that table; None takes it away."""
+    return SQL("COMMENT ON TABLE {} IS {}").format(_new(action), text)
+
+
 def _new(action: Action) -> Identifier:
     return Identifier(action.schema, action.name)
 

@@ -133,6 +133,8 @@ def _distance(held: Range | None, current: Range) -> timedelta:
 
 
 def _is_notable(each: Partition, plan: Plan) -> bool:
+    if each.oid in plan.upkeep.oversized:
+        return True
     return _state(each, plan) in (State.DEFAULT, State.UNMANAGED, State.DETACH_PENDING) or _kind(each) is not None
 
 
@@ -167,6 +169,7 @@ def _describe(each: Partition, plan: Plan) -> PartitionStatus:
         bytes=each.bytes,
         state=_state(each, plan),
         kind=_kind(each),
+        over_threshold=True if each.oid in plan.upkeep.oversized else None,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from . import apply, catalog, defaults
+from . import apply, catalog, defaults, examining, pruning
 from .actions import Outcome
 from .inventory import Inventory
 from .plan import Plan, make_plan
@@ -22,7 +22,7 @@ def _creation(connection: Session, _spec: TableSpec, inventory: Inventory, plan:
     return catalog.complete(connection, inventory, plan.names) if plan.names else inventory
 
 
-EXAMINERS: tuple[Examiner, ...] = (_creation, defaults.examine)
+EXAMINERS: tuple[Examiner, ...] = (_creation, defaults.examine, examining.examine, pruning.examine)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from .errors import PartwardenError
 from .interval import Range
 from .marker import Marker
+from .wear import Wear
 
 
 class RelationKind(StrEnum):
@@ -80,6 +81,8 @@ class Parent:
     tablespace: str | None = None
     access_method: str | None = None
     """For new partitions; None where the parent leaves them to the server's defaults."""
+    rows: int | None = None
+    """What the planner believes that all partitions hold together: None before the first ANALYZE of the parent."""
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -200,6 +203,7 @@ class Inventory:
     """None where there is no DEFAULT partition, or nobody has counted yet."""
     detached: tuple[Detached, ...] = ()
     """Read only where the policy has ``retention``."""
+    wear: Wear = field(default_factory=Wear)
     references: Mapping[int, tuple[Reference, ...]] = field(default_factory=dict)
     """By OID of the partition, for those that a first plan would detach; none where no row points there."""
 

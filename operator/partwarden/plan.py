@@ -72,7 +72,7 @@ def make_plan(spec: TableSpec, inventory: Inventory, now: datetime, held: frozen
     blocking = why_blocked(spec, inventory, situation.parent)
     creation = wanted(situation)
     retirement = retired(situation, creation)
-    keeping = upkeep(situation)
+    keeping = upkeep(situation, retirement)
     managed = frozenset(each.oid for each, piece in situation.ranged if situation.is_cell(piece))
     usable = merge(piece for each, piece in situation.ranged if not each.detach_pending)
     here = next((piece for piece in usable if piece.contains(situation.moment)), None)
@@ -93,7 +93,7 @@ def make_plan(spec: TableSpec, inventory: Inventory, now: datetime, held: frozen
         missing=creation.missing,
         covered_until=here.upper if here else None,
         covered_for_ever=here is not None and here.upper is None,
-        next_boundary=_next_boundary(Grid(spec.interval, situation.zone), now),
+        next_boundary=min(filter(None, (_next_boundary(Grid(spec.interval, situation.zone), now), keeping.boundary))),
         managed=managed,
         blocked=bool(blocking),
         retired=retirement,

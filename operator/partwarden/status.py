@@ -84,6 +84,9 @@ class PartitionStatus(Model):
         description="Past, Current, Future; Default, DetachPending; Unmanaged: not exactly one interval."
     )
     kind: str | None = Field(None, description="Absent for a plain table; else what it is, such as a foreign table.")
+    over_threshold: bool | None = Field(
+        None, description="true where it is larger than spec.thresholds.partitionSize; else absent."
+    )
 
 
 class PlannedAction(Model):

@@ -46,8 +46,23 @@ def done(outcomes: Sequence[Outcome]) -> list[Notice]:
 
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    """Ready turned False, names another reason for it, or turned True again."""
-    before, after = _ready(previous), _ready(status)
+    """Ready turned False, names another reason for it, or turned True again; WithinThresholds turned False or True."""
+    return [*_ready_changed(previous, status), *_thresholds_changed(previous, status)]
+
+
+def _thresholds_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    before, after = (_find(each, ConditionType.WITHIN_THRESHOLDS) for each in (previous, status))
+    was, now = (each.get("status") if each else None for each in (before, after))
+    if after is None or was == now:
+        return []
+    if now == ConditionStatus.FALSE:
+        return [Notice(EventType.WARNING, after["reason"], _short(after["message"]))]
+    healed = now == ConditionStatus.TRUE and was == ConditionStatus.FALSE
+    return [Notice(EventType.NORMAL, after["reason"], _short(after["message"]))] if healed else []
+
+
+def _ready_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    before, after = _find(previous, ConditionType.READY), _find(status, ConditionType.READY)
     if after is None:
         return []
     was = before.get("status") if before else None
@@ -61,8 +76,8 @@ def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Noti
     return [Notice(kind, after["reason"], _short(after["message"]))]
 
 
-def _ready(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found = [each for each in status.get("conditions") or [] if each.get("type") == ConditionType.READY]
+def _find(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any] | None:
+    found = [each for each in status.get("conditions") or [] if each.get("type") == kind]
     return found[0] if found else None
 
 

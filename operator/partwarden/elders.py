@@ -1,0 +1,74 @@
+"""Who would keep upkeep waiting: transactions that began long ago, and whoever holds a lock on the partition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from .session import pinned, run
+
+# Both hold back what VACUUM may freeze, and REINDEX CONCURRENTLY waits for them. What VACUUM itself and builds of other
+# indexes hold is none of it, nor is a walsender's. Of other roles' sessions only members of pg_read_all_stats see more
+# than that they are there: lock_timeout is for those that are not seen. A prepared transaction has no process.
+ELDERS = """
+SELECT pid, usename, nullif(application_name, ''), NULL::text,
+       to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), xact_start
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+  AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL) AND xact_start < {since}
+  AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
+UNION ALL
+SELECT NULL, owner, NULL, gid, to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), prepared
+FROM pg_prepared_xacts WHERE database = current_database() AND prepared < {since}
+ORDER BY 6 LIMIT 1
+"""
+
+HOLDERS = """
+SELECT l.pid, a.usename, nullif(a.application_name, ''), NULL::text,
+       to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.granted AND l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.relation = ANY({relations})
+  AND l.mode = ANY(ARRAY['ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                         'AccessExclusiveLock'])
+ORDER BY a.xact_start LIMIT 1
+"""
+
+PINNED = pinned(lock_timeout="1s", statement_timeout="10s")
+
+
+def older_than(connection: psycopg.Connection[Any], since: sql.Composable) -> str | None:
+    """The oldest transaction of the database that began before ``since`` (SQL, timestamptz), for a message; else None.
+
+    Raises psycopg's errors.
+    """
+    _, rows = run(connection, PINNED, sql.SQL(ELDERS).format(since=since))
+    if not rows:
+        return None
+    pid, user, application, prepared, began, _ = rows[0]
+    if pid is None:
+        return (
+            f"prepared transaction {prepared!r} (role {user!r}) is open since {began}: COMMIT or ROLLBACK PREPARED it"
+        )
+    return f"process {pid} ({application or 'unnamed'}, role {user!r}) is in a transaction that began {began}"
+
+
+def holding(connection: psycopg.Connection[Any], relations: list[int]) -> str:
+    """Who holds a lock on one of the relations that keeps VACUUM, ANALYZE and REINDEX CONCURRENTLY out, for a message.
+
+    Raises psycopg's errors.
+    """
+    listed = sql.SQL("{}::oid[]").format(relations)
+    _, rows = run(connection, PINNED, sql.SQL(HOLDERS).format(relations=listed))
+    if not rows:
+        return "whoever held it has gone meanwhile"
+    pid, user, application, _, began = rows[0]
+    if pid is None:
+        return "a prepared transaction holds it: COMMIT or ROLLBACK PREPARED it"
+    since = "" if began is None else f", in a transaction that began {began}"
+    if user is None:
+        return f"process {pid} (autovacuum) holds it{since}"
+    return f"process {pid} ({application or 'unnamed'}, role {user!r}) holds it{since}"

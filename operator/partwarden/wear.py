@@ -1,0 +1,58 @@
+"""What upkeep is decided from, beside what every look reads: facts about closed partitions, statistics, pruning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from .upkept import Upkept
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """One partition whose range has passed."""
+
+    oid: int
+    owner: str
+    may_own: bool
+    """Whether the connected role has the rights of the owner."""
+    empty: bool
+    """Whether its file is; a partition without rows that has pages is not empty."""
+    frozen: bool
+    """Whether all its pages are known to be frozen, which servers before 18 do not tell."""
+    indexed: bool
+    invalid: tuple[str, ...]
+    """Its invalid indexes, by name."""
+    mark: Upkept
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """When ANALYZE last ran, aware: None for never, or where the server has lost its counters."""
+
+    parent: datetime | None
+    partitions: datetime | None
+    """The latest of all."""
+    counted: bool
+    """Whether the server counts at all (``track_counts``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """How a query for the current interval, through the parent, would be executed."""
+
+    enabled: bool
+    """``enable_partition_pruning`` as the connected role has it from the server, the database and itself."""
+    disabled_for: tuple[str, ...] = ()
+    """For whom else it is off, such as ``role "report"``."""
+    needless: tuple[str, ...] = ()
+    """Relations that would be scanned although they cannot hold such a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """None, and nothing, where nobody asked."""
+
+    closed: tuple[Closed, ...] = ()
+    statistics: Statistics | None = None
+    pruning: Pruning | None = None
