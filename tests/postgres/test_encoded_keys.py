@@ -1,0 +1,146 @@
+"""Partitions of keys that encode time: rows at their edges lie where the server's own arithmetic says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+
+from complaints import check, complaint, login
+from encoded import ENCODED, HIGHEST, LOWEST, Key, created, keep, lands
+from lab.postgres import Database
+from partwarden.interval import Interval, iso
+
+NOW = datetime(2026, 10, 24, 21, 30, tzinfo=UTC)
+"""Shortly before Europe's clocks are set back."""
+
+keys = pytest.mark.parametrize("key", ENCODED, ids=lambda key: f"{key}-{key.column}")
+
+
+@keys
+def test_rows_at_the_edges(database: Database, key: Key) -> None:
+    """One tick before each bound a row belongs to the partition before, at it to the next."""
+    for interval in Interval:
+        database.execute(f"DROP TABLE IF EXISTS run; {key.table}")
+        fields = {"keyEncoding": key.encoding, "interval": interval.value, "timezone": "Europe/Berlin", "premake": 3}
+        report = keep(database, NOW, **fields)
+        names = created(report)
+        assert len(names) == 4
+        held = [each.action.range for each in report.outcomes if each.action.range]
+        edges = [f"timestamptz '{iso(each.lower)}'" for each in held] + [f"timestamptz '{iso(held[-1].upper)}'"]
+        assert lands(database, [key.before(each) for each in edges]) == [None, *names]
+        assert lands(database, [key.value(each) for each in edges]) == [*names, None]
+        if key.encoding == "UUIDv7":
+            assert lands(database, [key.value(each, LOWEST) for each in edges]) == [*names, None]
+        again = keep(database, NOW, **fields)
+        assert (again.outcomes, again.round_trips) == ((), 1)
+
+
+@keys
+def test_names_are_in_local_time(database: Database, key: Key) -> None:
+    database.execute(key.table)
+    fields = {"keyEncoding": key.encoding, "timezone": "Europe/Berlin"}
+    assert created(keep(database, NOW, interval="Hour", premake=4, **fields)) == [
+        "run_2026_10_24_23",
+        "run_2026_10_25_00",
+        "run_2026_10_25_01",
+        "run_2026_10_25_02",
+        "run_2026_10_25_02b",
+    ]
+
+
+@keys
+def test_every_row_between_the_bounds_finds_its_partition(database: Database, key: Key) -> None:
+    database.execute(key.table)
+    report = keep(database, NOW, keyEncoding=key.encoding, interval="Week", timezone="America/Havana", premake=5)
+    held = report.after.current
+    moment = "moment + interval '1 hour' * random()"
+    database.execute(f"""SET TimeZone = 'America/Havana';
+        INSERT INTO run (key, note) SELECT {key.value("at")}, date_trunc('week', at)
+        FROM (SELECT date_trunc('second', {moment}) AS at
+              FROM generate_series(timestamptz '{iso(held.lower)}', timestamptz '{iso(report.after.covered_until)}'
+                                   - interval '2 hours', '37 minutes') moment) rows""")
+    assert database.query("""
+        SELECT count(*) > 1000, count(DISTINCT tableoid), count(DISTINCT note), count(DISTINCT (tableoid, note))
+        FROM run""") == [(True, 6, 6, 6)]
+
+
+@keys
+def test_rows_of_the_default_partition_are_counted_by_their_key(database: Database, key: Key) -> None:
+    inside = [key.value("timestamptz '2027-01-01Z'"), key.before("timestamptz '2028-01-01Z'")]
+    outside = [key.before("timestamptz '2026-01-01Z'"), key.value("timestamptz '2028-01-01Z'")]
+    rows = ", ".join(f"({value})" for value in [*inside, *outside])
+    database.execute(f"{key.table} CREATE TABLE rest PARTITION OF run DEFAULT; INSERT INTO run (key) VALUES {rows}")
+    report = keep(database, NOW, keyEncoding=key.encoding, premake=1)
+    assert created(report) == ["run_2026"]
+    (error,) = [each.error for each in report.after.findings if each.error]
+    check(error, "DefaultHasRows", "2 rows", "public.rest")
+    assert database.query("SELECT count(*) FROM ONLY rest") == [(4,)]
+
+
+def test_what_an_integer_cannot_say_is_left_to_the_user(database: Database) -> None:
+    key, later = Key("EpochSeconds", "integer"), datetime(2036, 6, 1, tzinfo=UTC)
+    database.execute(key.table)
+    report = keep(database, later, keyEncoding="EpochSeconds", premake=3)
+    assert created(report) == ["run_2036", "run_2037"]
+    for each in report.after.findings:
+        assert each.error
+        check(each.error, "KeyOutOfRange", "2038-01-19T03:14:07Z", "TO (MAXVALUE)")
+    assert len(report.after.findings) == 2
+    first = key.literal(database, "2038-01-01Z")
+    database.execute(f"CREATE TABLE last PARTITION OF run FOR VALUES FROM ('{first}') TO (MAXVALUE)")
+    report = keep(database, later, keyEncoding="EpochSeconds", premake=3)
+    assert [each.reason for each in report.after.findings] == ["OffGrid"]
+    assert report.after.covered_for_ever
+    assert lands(database, [key.before("timestamptz '2038-01-01Z'"), "2147483647"]) == ["run_2037", "last"]
+
+
+def test_dates_before_1970_are_no_uuids_and_the_rest_goes_on(database: Database) -> None:
+    key = Key("UUIDv7", "uuid")
+    database.execute(key.table)
+    report = keep(database, NOW, keyEncoding="UUIDv7", premake=0, ensure=["1969-06-01"])
+    assert created(report) == ["run_2026", *(f"run_{year}" for year in range(1970, 2026))]
+    assert [(each.reason, each.object) for each in report.after.findings] == [
+        ("KeyOutOfRange", "[1969-01-01T00:00:00Z, 1970-01-01T00:00:00Z)")
+    ]
+    assert lands(database, [key.value("timestamptz '1970-01-01Z'")]) == ["run_1970"]
+
+
+@pytest.mark.parametrize(
+    ("column", "encoding", "way_out", "then"),
+    [
+        ("uuid", None, "set spec.keyEncoding to UUIDv7", "UUIDv7"),
+        ("bigint", None, "set spec.keyEncoding to EpochSeconds or EpochMilliseconds", "EpochMilliseconds"),
+        ("integer", "EpochMilliseconds", "set spec.keyEncoding to EpochSeconds", "EpochSeconds"),
+        ("timestamptz", "UUIDv7", "leave spec.keyEncoding out", None),
+    ],
+)
+def test_a_key_in_another_encoding(
+    pg_database: Database, column: str, encoding: str | None, way_out: str, then: str | None
+) -> None:
+    pg_database.execute(Key("", column).table)
+    found = complaint(login(pg_database.dsn), keyEncoding=encoding)
+    check(found, "UnsupportedKeyType", "public.run is partitioned by 'key' of type", way_out)
+    assert len(created(keep(pg_database, NOW, keyEncoding=then))) == 3
+
+
+def test_the_servers_own_uuids(pg_database: Database) -> None:
+    """PostgreSQL 18 makes them, and 17 could read them already."""
+    pg_database.execute("""
+        CREATE TABLE run (key uuid NOT NULL DEFAULT uuidv7(), note text) PARTITION BY RANGE (key)""")
+    report = keep(pg_database, None, keyEncoding="UUIDv7", interval="Hour", premake=2)
+    names = created(report)
+    pg_database.execute("INSERT INTO run (note) SELECT 'now' FROM generate_series(1, 1000)")
+    pg_database.execute("INSERT INTO run SELECT uuidv7(interval '1 hour'), 'next' FROM generate_series(1, 1000)")
+    assert pg_database.query("SELECT note, tableoid::regclass::text, count(*) FROM run GROUP BY 1, 2 ORDER BY 2") in (
+        [("now", names[0], 1000), ("next", names[1], 1000)],
+        # The hour ended meanwhile.
+        [("now", names[1], 1000), ("next", names[2], 1000)],
+    )
+    for left, right in pairwise(each.action.range for each in report.outcomes):
+        assert left is not None
+        assert right is not None
+        assert left.upper == right.lower
+        value = Key("UUIDv7", "uuid").value(f"timestamptz '{iso(left.upper)}'", HIGHEST)
+        assert pg_database.query(f"SELECT uuid_extract_timestamp({value})") == [(left.upper,)]
