@@ -33,6 +33,11 @@ def parse_bounds(text: str, codec: Codec) -> Range | None:
     )
 
 
+def literals(text: str) -> Bounds:
+    """The two values in ``FOR VALUES FROM (…) TO (…)``. Raises ValueError."""
+    return Bounds(*_values(text))
+
+
 def _values(text: str) -> tuple[str, str]:
     if not (match := TEXT.fullmatch(text)):
         raise ValueError(f"not the bounds of a RANGE partition: {text}")

@@ -132,6 +132,21 @@ class Grid:
         """The naive wall-clock time of ``moment``, its ``fold`` 1 in the second pass of a repeated hour."""
         return moment if self.zone is None else moment.astimezone(self.zone).replace(tzinfo=None)
 
+    def steady(self, moment: datetime) -> datetime:
+        """The earliest naive wall-clock time that ``zone`` shows at ``moment`` or later: it never goes back.
+
+        Where the clock is set back, it waits through the first pass of what comes twice. To the second.
+        """
+        assert self.zone is not None
+        local = moment.astimezone(self.zone)
+        first, second = local.utcoffset(), local.replace(fold=1).utcoffset()
+        assert first is not None
+        assert second is not None
+        if local.fold == 0 and second < first:
+            start = moment.astimezone(UTC)
+            local = self._transition(start, start + (first - second)).astimezone(self.zone)
+        return local.replace(tzinfo=None, fold=0)
+
     def moment(self, local: datetime) -> datetime:
         """The moment at which the wall clock first shows ``local`` (naive), or would have."""
         return self._instant(local)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .actions import Action, CreateDefault, CreatePartition
+from .aging import next_look
 from .findings import Finding, off_grid, pending_detaches, why_blocked
 from .interval import Grid, Range, merge
 from .inventory import Inventory, Parent
@@ -76,6 +77,7 @@ def make_plan(spec: TableSpec, inventory: Inventory, now: datetime, held: frozen
     managed = frozenset(each.oid for each, piece in situation.ranged if situation.is_cell(piece))
     usable = merge(piece for each, piece in situation.ranged if not each.detach_pending)
     here = next((piece for piece in usable if piece.contains(situation.moment)), None)
+    boundary = next_look(situation, creation, _next_boundary(Grid(spec.interval, situation.zone), now))
     return Plan(
         parent=situation.parent,
         key=situation.key,
@@ -84,7 +86,8 @@ def make_plan(spec: TableSpec, inventory: Inventory, now: datetime, held: frozen
         findings=(
             *blocking,
             *creation.findings,
-            *pending_detaches(inventory, list(creation.cells)),
+            # With retention they are finished by an action.
+            *(pending_detaches(inventory, list(creation.cells)) if spec.retention is None else ()),
             *retirement.findings,
             *keeping.findings,
             *off_grid(spec, inventory, managed),
@@ -93,7 +96,7 @@ def make_plan(spec: TableSpec, inventory: Inventory, now: datetime, held: frozen
         missing=creation.missing,
         covered_until=here.upper if here else None,
         covered_for_ever=here is not None and here.upper is None,
-        next_boundary=min(filter(None, (_next_boundary(Grid(spec.interval, situation.zone), now), keeping.boundary))),
+        next_boundary=min(filter(None, (boundary, keeping.boundary))),
         managed=managed,
         blocked=bool(blocking),
         retired=retirement,

@@ -1,11 +1,32 @@
-"""What becomes of old partitions: which have expired, and what is to be done with each."""
+"""What becomes of old partitions: which have expired, and what is to be done with each.
+
+An expired partition is detached, its table marked as ours; the table is dropped after the grace, where the policy says
+Drop. Whatever is not certain stays: nothing here is decided by a name, but for a hold, which only ever keeps.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
-from .actions import Action
+from . import hold
+from .actions import (
+    Action,
+    AttachDetached,
+    ConfirmDetached,
+    CreateDefault,
+    DetachPartition,
+    DropDetached,
+    FinalizeDetach,
+)
+from .bounds import literals
+from .errors import RowsReferenced
 from .findings import Finding
+from .interval import Range
+from .inventory import Detached, Partition, Reference, RelationKind
+from .lifecycle import OnExpire
+from .marker import Phase
 from .situation import Situation
 from .wanting import Wanted
 
@@ -22,4 +43,181 @@ class Retired:
 
 def retired(situation: Situation, wanted: Wanted) -> Retired:
     """Nothing at all where the policy has no ``retention``."""
-    return Retired()
+    if situation.spec.retention is None:
+        return Retired()
+    expired = sorted(_expired(situation), key=lambda each: (_end(each[1]), each[0].oid))
+    returning = {each.oid for each in wanted.actions if isinstance(each, AttachDetached)}
+    outside = [each for each in situation.detached if each.oid not in returning and not situation.is_held(each)]
+    going, staying = _sort_out(situation, expired)
+    return Retired(
+        actions=(
+            # First: while one is pending, its rows are invisible and no other can be detached concurrently.
+            *_finalizations(situation),
+            *_confirmations(outside),
+            *_detachments(situation, wanted, going),
+            *_drops(situation, outside),
+        ),
+        findings=(*staying, *_holds_of_nothing(situation)),
+        expired=frozenset(each.oid for each, _ in expired),
+        kept=frozenset(each.oid for each, _ in expired if situation.is_held(each)),
+    )
+
+
+def _expired(situation: Situation) -> Iterator[tuple[Partition, Range]]:
+    """Partitions of exactly one interval that lies before the cutoff, and so before now: DEFAULT, unbounded ones and
+    those off the grid are never among them."""
+    for each, held in situation.ranged:
+        if situation.has_expired(held) and not each.detach_pending and situation.is_cell(held):
+            yield each, held
+
+
+def _end(held: Range) -> datetime:
+    assert held.upper is not None
+    return held.upper
+
+
+def _sort_out(
+    situation: Situation, expired: list[tuple[Partition, Range]]
+) -> tuple[list[tuple[Partition, Range]], list[Finding]]:
+    """Those to be detached, and why the others are not. A hold is no finding: it is in the partition's state."""
+    going, findings = [], []
+    alone: dict[str, list[str]] = {}
+    for each, held in expired:
+        if situation.is_held(each):
+            continue
+        if (why := _why_left_alone(each)) is not None:
+            alone.setdefault(why, []).append(each.name)
+        elif references := situation.inventory.references.get(each.oid, ()):
+            findings.append(Finding.of(str(each), _referenced(each, references)))
+        else:
+            going.append((each, held))
+    for why, names in alone.items():
+        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        findings.append(Finding("ExpiredLeftAlone", str(situation.parent), f"expired, but left alone: {listed}: {why}"))
+    return going, findings
+
+
+def _why_left_alone(each: Partition) -> str | None:
+    if each.kind is RelationKind.PARTITIONED:
+        return "partitioned themselves; detach them by hand"
+    if each.kind is not RelationKind.TABLE:
+        return "no plain tables, their rows lie elsewhere; detach them by hand"
+    if each.marker is not None and each.marker.phase is Phase.DETACHED:
+        # We attach again only together with taking the mark away.
+        return (
+            "detached once, and attached again by somebody; to let them expire, take the line that begins with "
+            "partwarden.dev/detached out of their comments"
+        )
+    return None
+
+
+def _referenced(each: Partition, references: Iterable[Reference]) -> RowsReferenced:
+    counted = ", ".join(
+        f"{reference.table} ({reference.rows}{' or more' if reference.at_least else ''})" for reference in references
+    )
+    return RowsReferenced(
+        f"partition {each} has expired, but rows of other tables point to its rows by foreign keys, so it stays: "
+        f"{counted}; delete those rows or let them point elsewhere"
+    )
+
+
+def _finalizations(situation: Situation) -> Iterator[FinalizeDetach]:
+    """Whoever began it, and also where a hold names it: PostgreSQL knows no way back from a pending detach.
+
+    Safe: the partition was cut off when the detach began, and finishing makes its rows, which nobody sees through the
+    parent, a table of their own again. No row goes.
+    """
+    for each in situation.inventory.partitions:
+        if each.detach_pending:
+            yield FinalizeDetach(
+                schema=each.schema,
+                name=each.name,
+                range=each.range,
+                oid=each.oid,
+                reason="its detach began and did not end: its rows are invisible, and nothing else can be detached",
+                lock=f"ACCESS EXCLUSIVE on {each}",
+            )
+
+
+def _confirmations(outside: Iterable[Detached]) -> Iterator[ConfirmDetached]:
+    """The grace begins late rather than early: at the confirmation, not at the detach that nobody saw end."""
+    for each in outside:
+        if each.marker.phase is Phase.DETACHING:
+            yield ConfirmDetached(
+                schema=each.schema,
+                name=each.name,
+                range=each.marker.range,
+                oid=each.oid,
+                marker=each.marker,
+                reason="its detach was interrupted after the table had left: the grace begins now",
+                lock=f"SHARE UPDATE EXCLUSIVE on {each}",
+            )
+
+
+def _detachments(
+    situation: Situation, wanted: Wanted, going: Iterable[tuple[Partition, Range]]
+) -> Iterator[DetachPartition]:
+    """The oldest first.
+
+    Safe: the whole range lies before the cutoff, so no row of it is younger than the policy keeps; no hold names it and
+    no row points into it. No row goes: the table stays, and a longer ``keepFor`` attaches it again.
+    """
+    assert situation.spec.retention is not None
+    # PostgreSQL detaches concurrently only where there is no DEFAULT partition, and one may be made just before.
+    makes_default = any(isinstance(each, CreateDefault) for each in wanted.actions)
+    concurrently = situation.inventory.default is None and not makes_default
+    lock = f"{'SHARE UPDATE' if concurrently else 'ACCESS'} EXCLUSIVE on {situation.parent}"
+    for each, held in going:
+        yield DetachPartition(
+            schema=each.schema,
+            name=each.name,
+            range=held,
+            bounds=literals(each.bounds),
+            oid=each.oid,
+            concurrently=concurrently,
+            reason=f"older than {situation.spec.retention.keep_for} (spec.retention.keepFor)",
+            lock=lock,
+        )
+
+
+def _drops(situation: Situation, outside: Iterable[Detached]) -> Iterator[DropDetached]:
+    """The oldest first.
+
+    Safe: it is no partition, its mark names it by OID and says that we detached it, the grace has passed since, and its
+    range has expired by the policy as it reads now, which says Drop, and that no archive is needed. Whatever of that
+    is no longer so when it is done stops it there.
+    """
+    retention = situation.spec.retention
+    assert retention is not None
+    if retention.on_expire is not OnExpire.DROP or not retention.drop_without_archive:
+        return
+    for each in sorted(outside, key=lambda each: (_end(each.marker.range), each.oid)):
+        if (
+            each.marker.phase is Phase.DETACHED
+            and each.marker.since + retention.grace_period <= situation.now
+            and situation.has_expired(each.marker.range)
+        ):
+            yield DropDetached(
+                schema=each.schema,
+                name=each.name,
+                range=each.marker.range,
+                oid=each.oid,
+                marker=each.marker,
+                grace=retention.grace_period,
+                reason=f"older than {retention.keep_for} (spec.retention.keepFor), and detached for {retention.grace} "
+                "(spec.retention.grace)",
+                lock=f"ACCESS EXCLUSIVE on {each}, and on what its foreign keys point to",
+            )
+
+
+def _holds_of_nothing(situation: Situation) -> Iterator[Finding]:
+    """A name that is misspelt keeps nothing, and nobody would know."""
+    tables: list[Partition | Detached] = [*situation.inventory.partitions, *situation.inventory.detached]
+    known = {name for each in tables for name in hold.names(each.schema, each.name)}
+    for name in sorted(situation.held - known):
+        yield Finding(
+            "HoldMatchesNothing",
+            str(situation.parent),
+            f"the annotation partwarden.dev/hold names {name!r}, but no partition, nor a table detached from "
+            f"{situation.parent}, is called so",
+        )

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from . import hold
 from .bounds import Edges
+from .expiry import cutoff
 from .interval import Grid, Range, load_zone, merge
-from .inventory import Inventory, Parent, Partition
+from .inventory import Detached, Inventory, Parent, Partition
 from .keys import Codec
 from .policy import TableSpec
 from .table import check_table
@@ -38,6 +40,10 @@ class Situation:
     """What they hold, merged and ascending."""
     edges: Edges
     """What to write as the bounds of new partitions."""
+    cutoff: datetime | None
+    """What lies wholly before it has expired, see `expiry.cutoff`; None where the policy has no ``retention``."""
+    detached: tuple[Detached, ...]
+    """Tables that were detached by us, but for those whose mark names a range that no partition can have."""
 
     @classmethod
     def of(cls, spec: TableSpec, inventory: Inventory, now: datetime, held: frozenset[str]) -> Situation:
@@ -62,8 +68,36 @@ class Situation:
             ranged=ranged,
             coverage=tuple(merge(piece for _, piece in ranged)),
             edges=Edges.of(codec, inventory.partitions),
+            cutoff=_cutoff(spec, now, zone, codec),
+            detached=tuple(each for each in inventory.detached if _is_possible(each.marker.range, codec)),
         )
 
     def is_cell(self, piece: Range) -> bool:
         """Whether the range is exactly one interval."""
         return piece.lower is not None and piece.upper is not None and self.grid.cell(piece.lower) == piece
+
+    def cutoff_at(self, now: datetime) -> datetime | None:
+        """What `cutoff` will be at another moment, which is aware."""
+        return _cutoff(self.spec, now, self.zone, self.codec)
+
+    def has_expired(self, piece: Range) -> bool:
+        """Whether the whole range is older than ``retention.keepFor``; never where there is none, or it has no end."""
+        return self.cutoff is not None and piece.upper is not None and piece.upper <= self.cutoff
+
+    def is_held(self, table: Partition | Detached) -> bool:
+        """Whether a hold names it."""
+        return not self.held.isdisjoint(hold.names(table.schema, table.name))
+
+
+def _cutoff(spec: TableSpec, now: datetime, zone: ZoneInfo, codec: Codec) -> datetime | None:
+    if spec.retention is None:
+        return None
+    return cutoff(spec.retention.keep_for, now, Grid(spec.interval, zone), codec)
+
+
+def _is_possible(piece: Range, codec: Codec) -> bool:
+    """A comment is text that anybody may edit."""
+    lower, upper = piece.lower, piece.upper
+    if lower is None or upper is None or {lower.tzinfo is not None, upper.tzinfo is not None} != {codec.aware}:
+        return False
+    return lower < upper

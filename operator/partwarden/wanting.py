@@ -18,6 +18,7 @@ from .interval import Range, iso, merge, subtract
 from .inventory import Inventory, Parent, Partition, RelationKind
 from .lifecycle import Drain
 from .naming import default_name, partition_name
+from .returning import attachments, left_outside, returning
 from .situation import Situation
 
 MAX_CREATE = 1000
@@ -39,37 +40,59 @@ def wanted(situation: Situation) -> Wanted:
 
     What fails later never keeps an earlier one from existing.
     """
-    cells = list(_cells(situation))
-    pieces = [(piece, why) for cell, why in cells for piece in _pieces(situation, cell, situation.coverage)]
-    holes, too_many = _holes(situation, merge([*situation.coverage, *(cell for cell, _ in cells)]))
+    cells, too_old = _cells(situation)
+    pieces = [
+        (piece, why)
+        for cell, why in cells
+        for piece in _pieces(situation, cell, situation.coverage)
+        if not situation.has_expired(piece)
+    ]
+    back = returning(situation, [piece for piece, _ in pieces])
+    returned = [each.marker.range for each in back.tables]
+    holes, too_many = _holes(situation, merge([*situation.coverage, *returned, *(cell for cell, _ in cells)]))
     # Where the current cell is partly covered, the piece that holds now goes before its siblings (stable sort).
     urgent = sorted(pieces, key=lambda each: not each[0].contains(situation.moment))
-    actions, unnamed = _name(situation, [*urgent, *holes])
+    actions, unnamed = _name(situation, [each for each in [*urgent, *holes] if each[0] not in returned])
+    # After what is made: whatever is wrong with an old table shall keep nothing from existing.
+    attached, unbound = attachments(
+        situation, back.tables, dict(pieces), attach_lock(situation.inventory, situation.parent)
+    )
     # Last: beside a DEFAULT partition everything else takes stronger locks.
     catch_all, impossible = _default(situation)
     return Wanted(
         cells=tuple(cell for cell, _ in cells),
         missing=tuple(piece for piece, _ in pieces),
-        actions=(*actions, *catch_all),
-        findings=(*too_many, *unnamed, *impossible),
+        actions=(*actions, *attached, *catch_all),
+        findings=(*too_old, *too_many, *unnamed, *unbound, *impossible, *left_outside(back.shut_out)),
     )
 
 
-def _cells(situation: Situation) -> Iterator[tuple[Range, str]]:
-    """The cells that must exist, most urgent first, each once, with the reason."""
+def _cells(situation: Situation) -> tuple[list[tuple[Range, str]], list[Finding]]:
+    """The cells that must exist, most urgent first, each once, with the reason; and what is too old to be made."""
     spec, grid, cell = situation.spec, situation.grid, situation.current
-    seen = {cell}
-    yield cell, f"current {spec.interval}"
+    cells = {cell: f"current {spec.interval}"}
+    too_old: list[Finding] = []
     for number in range(1, spec.premake + 1):
         assert cell.upper is not None
         cell = grid.cell(cell.upper)
-        seen.add(cell)
-        yield cell, f"{number} of {spec.premake} ahead (spec.premake)"
+        cells[cell] = f"{number} of {spec.premake} ahead (spec.premake)"
     for text in spec.ensure:
         cell = grid.cell(grid.moment(parse_day(text)))
-        if cell not in seen:
-            seen.add(cell)
-            yield cell, f"holds {text} (spec.ensure)"
+        if situation.has_expired(cell):
+            too_old.append(_is_too_old(situation, text))
+        else:
+            cells.setdefault(cell, f"holds {text} (spec.ensure)")
+    return list(cells.items()), too_old
+
+
+def _is_too_old(situation: Situation, day: str) -> Finding:
+    assert situation.spec.retention is not None
+    message = (
+        f"spec.ensure names {day}, but the {situation.spec.interval} that holds it is older than "
+        f"{situation.spec.retention.keep_for} (spec.retention.keepFor): no partition is made for it, and one that "
+        "exists expires"
+    )
+    return Finding("EnsureExpired", str(situation.spec.table), message)
 
 
 def _pieces(situation: Situation, gap: Range, coverage: Sequence[Range]) -> Iterator[Range]:
@@ -91,9 +114,15 @@ def _holes(situation: Situation, coverage: Sequence[Range]) -> tuple[list[tuple[
         why = f"since {spec.start_from} (spec.startFrom)"
     else:
         start, why = coverage[0].upper, "hole between existing partitions"
+    if start is not None and situation.cutoff is not None and situation.cutoff > start:
+        # What has expired is not made: it would be detached again.
+        start = grid.cell(situation.cutoff).lower
     if start is None or current.lower is None or start >= current.lower:
         return [], []
-    found = list(islice(_pieces(situation, Range(start, current.lower), coverage), MAX_CREATE + 1))
+    young = (
+        each for each in _pieces(situation, Range(start, current.lower), coverage) if not situation.has_expired(each)
+    )
+    found = list(islice(young, MAX_CREATE + 1))
     if len(found) <= MAX_CREATE:
         return [(piece, why) for piece in found], []
     return [], [

@@ -1,0 +1,22 @@
+"""The annotation that keeps partitions: ``partwarden.dev/hold: run_2018, archive.run_2017``.
+
+It names partitions, or detached tables, as the catalog spells them, with their schema or without. Nothing is detached,
+attached again or dropped that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ANNOTATION = "partwarden.dev/hold"
+
+
+def parse(annotations: Mapping[str, str] | None) -> frozenset[str]:
+    """The names in the annotation; none where there is no such annotation."""
+    text = (annotations or {}).get(ANNOTATION, "")
+    return frozenset(name for part in text.split(",") if (name := part.strip()))
+
+
+def names(schema: str, name: str) -> frozenset[str]:
+    """What a hold may call this table."""
+    return frozenset({name, f"{schema}.{name}"})
