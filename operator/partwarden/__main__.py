@@ -17,8 +17,8 @@ from . import __version__, crd, engine, manifest, render
 from .connection import ConnectionInfo, from_dsn, resolve
 from .errors import InvalidSpec, PartwardenError, SecretKeyMissing
 from .fields import parse_moment
-from .interval import load_zone
-from .policy import Mode
+from .interval import iso, load_zone
+from .policy import Mode, TableSpec
 from .session import forget_environment, session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,7 +101,7 @@ def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: date
     def look() -> tuple[render.Shown, int]:
         policy, info = _open(filename, dsn, table)
         with session(info) as connection:
-            inventory, found = engine.observe_and_plan(connection, policy.spec, now)
+            inventory, found = engine.observe_and_plan(connection, policy.spec, now, policy.held)
         shown = render.Shown(policy, now or inventory.now, inventory, found, found)
         if any(each.error for each in found.findings):
             return shown, ERROR
@@ -124,7 +124,9 @@ def apply(
         policy, info = _open(filename, dsn, table)
         spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
         with session(info) as connection:
-            report = engine.maintain(connection, spec, now=now, patience=patience)
+            observed = engine.observe_and_plan(connection, spec, now, policy.held)
+            _refuse_to_run_ahead(now, observed[0].now, spec)
+            report = engine.maintain(connection, spec, now=now, patience=patience, held=policy.held, observed=observed)
         moment = now or report.inventory.now
         shown = render.Shown(policy, moment, report.inventory, report.before, report.after, report.outcomes)
         failed = any(each.error for each in report.outcomes) or any(each.error for each in report.after.findings)
@@ -132,6 +134,15 @@ def apply(
         return shown, ERROR if failed or left else NOTHING
 
     return _print(act, output)
+
+
+def _refuse_to_run_ahead(now: datetime | None, server: datetime, spec: TableSpec) -> None:
+    """What will have expired one day is not expired: ``plan`` may ask about that day, ``apply`` may not act on it."""
+    if now is not None and now > server and spec.retention is not None and spec.mode is Mode.APPLY:
+        raise InvalidSpec(
+            f"--now: {iso(now)} lies after the server's clock, {iso(server.replace(microsecond=0))}: with "
+            "spec.retention, apply would remove what has not expired yet; ask plan, or leave --now out"
+        )
 
 
 def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple[manifest.Manifest, ConnectionInfo]:

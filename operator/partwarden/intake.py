@@ -22,7 +22,7 @@ class Intake:
         self._queue = queue
 
     def seen(self, body: Mapping[str, Any]) -> None:
-        """The policy exists. It is woken when its spec is news; a change of metadata or status alone wakes nobody."""
+        """The policy exists. It is woken when its spec or its hold is news; other metadata and status wake nobody."""
         policy = parse(body)
         if is_gone(body):
             self._remove(policy)

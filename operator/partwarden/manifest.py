@@ -10,6 +10,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from . import hold
 from .database import Database
 from .errors import InvalidSpec
 from .fields import OBJECT_NAME, Model
@@ -30,6 +31,8 @@ class Manifest:
     namespace: str | None
     spec: TableSpec
     database: Database | None
+    held: frozenset[str] = frozenset()
+    """What the annotation of `partwarden.hold` names."""
 
 
 class Metadata(Model):
@@ -97,17 +100,22 @@ def load(text: str, source: str, *, table: dict[str, str] | None = None, needs_d
     if needs_database or not isinstance(spec, dict) or spec.get("database") is not None:
         whole, problems = check(Envelope[PartitionPolicySpec], document)
         if whole is not None:
-            return Manifest(whole.metadata.name, whole.metadata.namespace, whole.spec, whole.spec.database)
+            return _manifest(whole, whole.spec.database)
     else:
         spec.pop("database", None)
         part, problems = check(Envelope[TableSpec], document)
         if part is not None:
-            return Manifest(part.metadata.name, part.metadata.namespace, part.spec, None)
+            return _manifest(part, None)
     raise InvalidSpec(
         f"{source}: {problems[0]}"
         if len(problems) == 1
         else f"{source}: {len(problems)} problems:\n" + "\n".join(f"  {each}" for each in problems)
     )
+
+
+def _manifest(whole: Envelope[S], database: Database | None) -> Manifest:
+    about = whole.metadata
+    return Manifest(about.name, about.namespace, whole.spec, database, hold.parse(about.annotations))
 
 
 def _the_policy(documents: list[Any]) -> dict[str, Any]:

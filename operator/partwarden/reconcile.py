@@ -157,7 +157,7 @@ class Reconciler:
         with self._lock:
             self._open.add(connection)
         try:
-            inventory, plan = observe_and_plan(connection, spec)
+            inventory, plan = observe_and_plan(connection, spec, held=policy.held)
             table = TableIdentity(inventory.server.identity, plan.parent.oid)
             if winner := self._claims.claim(policy.key, table, policy.age):
                 raise PolicyConflict(
@@ -166,7 +166,14 @@ class Reconciler:
                 )
             if plan.actions and spec.mode is Mode.APPLY and not plan.blocked and not self._stopping:
                 patience = self._settings.lock_patience
-                report = maintain(connection, spec, patience=patience, observed=(inventory, plan), outcomes=outcomes)
+                report = maintain(
+                    connection,
+                    spec,
+                    patience=patience,
+                    held=policy.held,
+                    observed=(inventory, plan),
+                    outcomes=outcomes,
+                )
                 inventory, plan = report.inventory, report.after
         finally:
             with self._lock:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from . import hold
 from .workqueue import Key
 
 
@@ -24,6 +25,8 @@ class StoredPolicy:
     spec: Mapping[str, Any]
     status_json: bytes
     """Compact: a status may hold 200 partitions, and there may be thousands of policies."""
+    held: frozenset[str] = frozenset()
+    """What the annotation of `partwarden.hold` names."""
 
     @property
     def status(self) -> dict[str, Any]:
@@ -37,9 +40,9 @@ class StoredPolicy:
         return self.created, self.key
 
     @property
-    def edition(self) -> tuple[str, int]:
-        """Changes when the policy is edited or made anew."""
-        return self.uid, self.generation
+    def edition(self) -> tuple[str, int, frozenset[str]]:
+        """Changes when the policy or its hold is edited, or it is made anew: metadata has no generation."""
+        return self.uid, self.generation, self.held
 
     @property
     def suspended(self) -> bool:
@@ -68,6 +71,7 @@ def parse(body: Mapping[str, Any]) -> StoredPolicy:
         created=meta["creationTimestamp"],
         spec=body.get("spec") or {},
         status_json=_compact(body.get("status") or {}),
+        held=hold.parse(meta.get("annotations")),
     )
 
 
@@ -94,7 +98,7 @@ class Store:
             return list(self._policies.values())
 
     def put(self, policy: StoredPolicy) -> StoredPolicy | None:
-        """Hold the policy. Returns it when its spec is news: unknown so far, made anew, or of another generation."""
+        """Hold the policy. Returns it when it is news: unknown so far, made anew, or of another generation or hold."""
         with self._lock:
             held = self._policies.get(policy.key)
             if held is not None and policy.version <= held.version:
