@@ -6,22 +6,23 @@ https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DESC-
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from psycopg import sql
 from psycopg.sql import SQL, Composed, Identifier
 
-from .actions import Action, CreatePartition
+from .actions import Action, AttachDetached, CreateDefault, CreatePartition
 from .inventory import Grant, Parent
 
 
-def create_table(parent: Parent, action: Action) -> Composed:
+def create_table(parent: Parent, action: Action, indexes: bool = False) -> Composed:
     """A table like the parent that is nobody's partition yet.
 
-    ATTACH makes the indexes. Those of an EXCLUDE constraint, or of a key WITHOUT OVERLAPS, it does not recognise where
-    they exist, and makes them twice. From 17 on it refuses a table with an identity column of its own.
+    ATTACH makes the indexes, unless ``indexes``: equal ones it takes over. Those of an EXCLUDE constraint, or of a key
+    WITHOUT OVERLAPS, it does not recognise where they exist, and makes them twice. From 17 on it refuses a table with an identity column of its own.
     """
-    like = SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY)")
-    parts = [like.format(_new(action), _table(parent))]
+    like = SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL{} EXCLUDING IDENTITY)")
+    parts = [like.format(_new(action), _table(parent), SQL("" if indexes else " EXCLUDING INDEXES"))]
     if parent.access_method is not None:
         parts.append(SQL("USING {}").format(Identifier(parent.access_method)))
     if parent.tablespace is not None:
@@ -63,14 +64,18 @@ def set_row_security(action: Action, enabled: bool, forced: bool) -> Iterator[Co
         yield SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(_new(action))
 
 
-def attach(parent: Parent, action: CreatePartition) -> Composed:
-    """The table becomes the partition for its range."""
+def attach(parent: Parent, action: CreatePartition | AttachDetached | CreateDefault) -> Composed:
+    """The table becomes the partition for its range, or the DEFAULT partition."""
+    if isinstance(action, CreateDefault):
+        return SQL("ALTER TABLE {} ATTACH PARTITION {} DEFAULT").format(_table(parent), _new(action))
     return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
         _table(parent), _new(action), *action.bounds
     )
 
 
-def rows_in_default(parent: Parent, default: int, key: str, action: CreatePartition, limit: int) -> Composed:
+def rows_in_default(
+    parent: Parent, default: int, key: str, action: CreatePartition | AttachDetached, limit: int
+) -> Composed:
     """How many rows of the DEFAULT partition with that OID belong in the range, counted up to ``limit``.
 
     Asked of the parent, whose owner need not have rights on its partitions; pruning leaves only DEFAULT to be read.
@@ -88,6 +93,34 @@ def relation(action: Action) -> Identifier:
 def comment(action: Action, text: str | None) -> Composed:
     """Sets the whole comment of that table; None takes it away."""
     return SQL("COMMENT ON TABLE {} IS {}").format(_new(action), text)
+
+
+def detach(parent: Parent, action: Action, how: Literal["", "CONCURRENTLY", "FINALIZE"] = "") -> Composed:
+    """The partition becomes a table of its own; see `partwarden.detaching` for what each form waits for."""
+    return SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(_table(parent), _new(action), SQL(how))
+
+
+def add_check(action: Action, condition: str) -> Composed:
+    """From now on every new row fulfils the condition, which is PostgreSQL's own text; those there are not read."""
+    return SQL("ALTER TABLE {} ADD CHECK ({}) NOT VALID").format(
+        _new(action),
+        SQL(condition),  # type: ignore[arg-type]
+    )
+
+
+def validate_check(action: Action, name: str) -> Composed:
+    """Read the rows that are there, while others go on reading and writing."""
+    return SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(_new(action), Identifier(name))
+
+
+def drop_check(action: Action, name: str) -> Composed:
+    """Take a constraint of that name away."""
+    return SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(_new(action), Identifier(name))
+
+
+def drop_table(action: Action) -> Composed:
+    """The table and its rows are gone for good. Whatever depends on it keeps it."""
+    return SQL("DROP TABLE {} RESTRICT").format(_new(action))
 
 
 def _new(action: Action) -> Identifier:
