@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,6 +254,15 @@ def test_dates_before_1970_are_no_uuids() -> None:
         "[1969-01-01T00:00:00Z, 1970-01-01T00:00:00Z)",
     ]
     assert plan.names == ("run_2026", *(f"run_{year}" for year in range(1970, 2026)))
+
+
+def test_the_readme_shows_the_bounds_of_each_encoding() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for codec in ENCODED:
+        assert any(
+            row.startswith(f"| `{codec.encoding}` |") and f"('{codec.literal(moment('2026-01-01'))}')" in row
+            for row in readme.splitlines()
+        )
 
 
 def test_encoded_keys_count_days_in_the_policys_zone() -> None:
