@@ -7,6 +7,7 @@ ever. https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/READM
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,7 @@ TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionSta
 CONVERGED = "Converged"
 PLAN_PENDING = "PlanPending"
 PARTITIONS_MISSING = "PartitionsMissing"
+IN_PROGRESS = "InProgress"
 SUSPENDED = "Suspended"
 INTERNAL_ERROR = "InternalError"
 
@@ -182,14 +184,24 @@ def _ready(
         return Said(FALSE, wrong[0].reason, f"{wrong[0]}{more}"), not stalled, stalled
     if not plan.actions:
         return Said(TRUE, CONVERGED, line), False, False
-    count = f"{len(plan.actions)} partition{'' if len(plan.actions) == 1 else 's'} to create"
+    count = _to_do(plan)
     if spec.mode is Mode.PLAN:
         return (
             Said(FALSE, PLAN_PENDING, f"{count}; spec.mode is Plan: read status.plan, then set it to Apply"),
             False,
             False,
         )
-    return Said(FALSE, PARTITIONS_MISSING, f"{count}; {line}"), True, False
+    return (
+        Said(FALSE, PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS, f"{count}; {line}"),
+        True,
+        False,
+    )
+
+
+def _to_do(plan: Plan) -> str:
+    """``2 partitions to create, 1 table to drop``."""
+    counts = Counter((each.noun, each.verb) for each in plan.actions)
+    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'} to {verb}" for (noun, verb), count in counts.items())
 
 
 def _ahead(plan: Plan, ready: Said) -> Said:

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from .actions import Action, Outcome
 from .interval import Range, iso
-from .inventory import Inventory, Partition, RelationKind
+from .inventory import Detached, Inventory, Partition, RelationKind
 from .plan import Plan
 from .status import (
     FOR_EVER,
@@ -29,25 +29,32 @@ from .status import (
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
+NOTABLE = (State.DEFAULT, State.UNMANAGED, State.DETACH_PENDING, State.EXPIRED, State.HELD)
+MAX_OUTSIDE = 50
+"""Detached tables that are listed, the youngest first to be."""
 MAX_BYTES = 48_000
 """Of a table's details as JSON: with the conditions, the whole status stays under 64 KiB."""
 
 
 def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PartitionPolicyStatus:
     """The part of the status that describes the table; conditions and generation are left empty."""
-    listed = _nearest(inventory.partitions, plan, MAX_PARTITIONS)
+    outside = sorted(inventory.detached, key=_age)[-MAX_OUTSIDE:]
+    listed = _nearest(inventory.partitions, plan, MAX_PARTITIONS - len(outside))
     pending = [_planned(action) for action in plan.actions[:MAX_PLAN]]
     found = _found(plan, outcomes)
     while True:
         whole = PartitionPolicyStatus(
             summary=summarise(inventory, plan, len(listed)),
-            partitions=[_describe(each, plan) for each in listed],
+            partitions=[*(_outside(each, plan) for each in outside), *(_describe(each, plan) for each in listed)],
             plan=pending,
             findings=found,
         )
-        if len(whole.model_dump_json(by_alias=True, exclude_none=True).encode()) <= MAX_BYTES or not listed:
+        if len(whole.model_dump_json(by_alias=True, exclude_none=True).encode()) <= MAX_BYTES or not (
+            listed or outside
+        ):
             return whole
         listed = _nearest(inventory.partitions, plan, len(listed) * 3 // 4)
+        outside = outside[len(outside) - len(outside) * 3 // 4 :]
         pending, found = pending[: max(10, len(pending) * 3 // 4)], found[: max(10, len(found) * 3 // 4)]
 
 
@@ -62,6 +69,8 @@ def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
         key=plan.key,
         partitions=len(partitions),
         managed=len(plan.managed),
+        expired=len(plan.retired.expired) if plan.retired.decided else None,
+        detached=len(inventory.detached) if plan.retired.decided else None,
         listed=listed,
         pending=len(plan.actions),
         missing=len(plan.missing),
@@ -135,7 +144,7 @@ def _distance(held: Range | None, current: Range) -> timedelta:
 def _is_notable(each: Partition, plan: Plan) -> bool:
     if each.oid in plan.upkeep.oversized:
         return True
-    return _state(each, plan) in (State.DEFAULT, State.UNMANAGED, State.DETACH_PENDING) or _kind(each) is not None
+    return _state(each, plan) in NOTABLE or _kind(each) is not None
 
 
 def _state(each: Partition, plan: Plan) -> State:
@@ -147,6 +156,8 @@ def _state(each: Partition, plan: Plan) -> State:
         return State.UNMANAGED
     if each.range.overlaps(plan.current):
         return State.CURRENT
+    if each.oid in plan.retired.expired:
+        return State.HELD if each.oid in plan.retired.kept else State.EXPIRED
     assert each.range.lower is not None
     assert plan.current.lower is not None
     return State.PAST if each.range.lower < plan.current.lower else State.FUTURE
@@ -156,7 +167,7 @@ def _kind(each: Partition) -> str | None:
     return None if each.kind is RelationKind.TABLE else str(each.kind)
 
 
-def _name(each: Partition, plan: Plan) -> str:
+def _name(each: Partition | Detached, plan: Plan) -> str:
     return each.name if each.schema == plan.parent.schema else str(each)
 
 
@@ -170,6 +181,21 @@ def _describe(each: Partition, plan: Plan) -> PartitionStatus:
         state=_state(each, plan),
         kind=_kind(each),
         over_threshold=True if each.oid in plan.upkeep.oversized else None,
+    )
+
+
+def _age(each: Detached) -> tuple[str, str]:
+    return iso(each.marker.range.lower) or "", each.name
+
+
+def _outside(each: Detached, plan: Plan) -> PartitionStatus:
+    return PartitionStatus(
+        name=_name(each, plan),
+        from_=iso(each.marker.range.lower),
+        to=iso(each.marker.range.upper),
+        rows=each.rows,
+        bytes=each.bytes,
+        state=State.DETACHED,
     )
 
 

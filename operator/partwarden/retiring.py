@@ -33,12 +33,16 @@ from .wanting import Wanted
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """``expired`` and ``kept`` are OIDs of partitions: past their time, and of those the ones that a hold keeps."""
+    """``expired`` and ``kept`` are OIDs of partitions: past their time, and of those the ones that a hold keeps.
+
+    ``decided`` is False where the policy has no ``retention``.
+    """
 
     actions: tuple[Action, ...] = ()
     findings: tuple[Finding, ...] = ()
     expired: frozenset[int] = frozenset()
     kept: frozenset[int] = frozenset()
+    decided: bool = False
 
 
 def retired(situation: Situation, wanted: Wanted) -> Retired:
@@ -60,6 +64,7 @@ def retired(situation: Situation, wanted: Wanted) -> Retired:
         findings=(*staying, *_holds_of_nothing(situation)),
         expired=frozenset(each.oid for each, _ in expired),
         kept=frozenset(each.oid for each, _ in expired if situation.is_held(each)),
+        decided=True,
     )
 
 

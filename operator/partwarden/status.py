@@ -57,6 +57,12 @@ class State(StrEnum):
     DEFAULT = "Default"
     UNMANAGED = "Unmanaged"
     DETACH_PENDING = "DetachPending"
+    EXPIRED = "Expired"
+    """Older than the policy keeps, and still there: about to be detached, or left alone as a finding says."""
+    HELD = "Held"
+    """The same, and kept by the annotation on the policy."""
+    DETACHED = "Detached"
+    """Not a partition any more: a table that waits for its grace to end, or for a person."""
 
 
 class Condition(Model):
@@ -81,7 +87,8 @@ class PartitionStatus(Model):
     rows: int | None = Field(None, description="The planner's estimate; absent before the first ANALYZE.")
     bytes: int = Field(description="Size on disk with indexes and TOAST.")
     state: State = Field(
-        description="Past, Current, Future; Default, DetachPending; Unmanaged: not exactly one interval."
+        description="Past, Current, Future; Default, DetachPending; Unmanaged: not exactly one interval; Expired: "
+        "older than retention.keepFor; Held: expired and kept by the annotation; Detached: a table of its own now."
     )
     kind: str | None = Field(None, description="Absent for a plain table; else what it is, such as a foreign table.")
     over_threshold: bool | None = Field(
@@ -123,7 +130,15 @@ class Summary(Model):
     key: str = Field(description="The partition key column.")
     partitions: int = Field(description="How many partitions the table has.")
     managed: int = Field(description="How many of them are exactly one interval.")
-    listed: int = Field(description="How many of them status.partitions shows.")
+    expired: int | None = Field(
+        None, description="How many of them are older than retention.keepFor; absent without retention."
+    )
+    detached: int | None = Field(
+        None,
+        description="How many tables were detached and are there still; none of the other numbers counts them. Absent "
+        "without retention.",
+    )
+    listed: int = Field(description="How many of the partitions status.partitions shows.")
     pending: int = Field(description="How many actions are still to be done; status.plan shows the first of them.")
     missing: int = Field(description="How many of the wanted ranges no partition holds yet.")
     rows: int | None = Field(None, description="The planner's estimate in all; absent before the first ANALYZE.")
@@ -154,7 +169,8 @@ class PartitionPolicyStatus(Model):
     partitions: list[PartitionStatus] = Field(
         default=[],
         max_length=MAX_PARTITIONS,
-        description="Partitions as last seen, ascending: those nearest to now, and those with something to say.",
+        description="Partitions as last seen, ascending: those nearest to now, and those with something to say; before "
+        "them tables that were detached.",
     )
     plan: list[PlannedAction] = Field(
         default=[], max_length=MAX_PLAN, description="What is still to be done, in order; empty when all is done."

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from .actions import Outcome
-from .conditions import PLAN_PENDING
+from .conditions import IN_PROGRESS, PLAN_PENDING
 from .status import ConditionStatus, ConditionType
 
 MAX_NAMES = 10
@@ -72,7 +72,7 @@ def _ready_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> li
         return []
     if was == ConditionStatus.FALSE and before and before.get("reason") == after["reason"]:
         return []
-    kind = EventType.NORMAL if after["reason"] == PLAN_PENDING else EventType.WARNING
+    kind = EventType.NORMAL if after["reason"] in (PLAN_PENDING, IN_PROGRESS) else EventType.WARNING
     return [Notice(kind, after["reason"], _short(after["message"]))]
 
 
