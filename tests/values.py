@@ -8,10 +8,30 @@ from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
 
-from partwarden.actions import CreatePartition
+from partwarden.actions import (
+    Action,
+    AttachDetached,
+    ConfirmDetached,
+    CreateDefault,
+    CreatePartition,
+    DetachPartition,
+    DropDetached,
+    FinalizeDetach,
+)
 from partwarden.interval import Range, iso
-from partwarden.inventory import Inventory, KeyPart, KeyType, Parent, Partition, RelationKind, Server, Strategy
-from partwarden.keys import Codec
+from partwarden.inventory import (
+    Detached,
+    Inventory,
+    KeyPart,
+    KeyType,
+    Parent,
+    Partition,
+    RelationKind,
+    Server,
+    Strategy,
+)
+from partwarden.keys import Bounds, Codec
+from partwarden.marker import Marker, Phase
 from partwarden.plan import Plan, make_plan
 from partwarden.policy import Table, TableSpec
 
@@ -83,15 +103,70 @@ def plan(policy: TableSpec, found: Inventory) -> Plan:
     return make_plan(policy, found, found.now)
 
 
-def after(found: Inventory, actions: Iterable[CreatePartition]) -> Inventory:
-    """What the catalog shows once these actions have succeeded. Refuses an overlap, as PostgreSQL does."""
-    partitions = list(found.partitions)
+def detached(name: str, lower: datetime, upper: datetime, since: datetime = NOW, **fields: Any) -> Detached:
+    """A table of ours that was the partition of public.run for ``[lower, upper)``; ``phase`` is Detached."""
+    phase = fields.pop("phase", Phase.DETACHED)
+    oid = fields.pop("oid", _oid(name))
+    marker = Marker(oid, PARENT.oid, str(PARENT), Range(lower, upper), phase, since)
+    return Detached(oid=oid, schema="public", name=name, marker=marker, **fields)
+
+
+def after(found: Inventory, actions: Iterable[Action]) -> Inventory:
+    """What the catalog shows once these actions have succeeded. Refuses what PostgreSQL refuses."""
     for action in actions:
-        assert all(each.range is None or not each.range.overlaps(action.range) for each in partitions), action
-        assert all(each.name != action.name for each in partitions), action
-        bounds = "FOR VALUES FROM ('{}') TO ('{}')".format(*action.bounds)
-        partitions.append(replace(partition(action.name, action.range.lower, action.range.upper), bounds=bounds))
-    return replace(found, partitions=tuple(partitions))
+        match action:
+            case CreatePartition():
+                assert all(each.name != action.name for each in found.detached), action
+                found = _attached(found, partition(action.name, action.range.lower, action.range.upper), action.bounds)
+            case CreateDefault():
+                assert found.default is None, action
+                found = replace(found, partitions=(*found.partitions, default(action.name)))
+            case AttachDetached():
+                (table,) = [each for each in found.detached if each.oid == action.oid]
+                assert table.marker.range == action.range, action
+                found = replace(found, detached=tuple(each for each in found.detached if each is not table))
+                new = replace(partition(table.name, action.range.lower, action.range.upper), oid=table.oid)
+                found = _attached(found, new, action.bounds)
+            case FinalizeDetach() | DetachPartition():
+                found = _without(found, action)
+            case ConfirmDetached():
+                (table,) = [each for each in found.detached if each.oid == action.oid]
+                assert table.marker == action.marker, action
+                confirmed = replace(table, marker=replace(table.marker, phase=Phase.DETACHED, since=found.now))
+                others = tuple(each for each in found.detached if each is not table)
+                found = replace(found, detached=(*others, confirmed))
+            case DropDetached():
+                (table,) = [each for each in found.detached if each.oid == action.oid]
+                assert table.marker == action.marker, action
+                found = replace(found, detached=tuple(each for each in found.detached if each is not table))
+            case _:
+                raise AssertionError(f"nobody has said what becomes of {action!r}")
+    return found
+
+
+def _attached(found: Inventory, new: Partition, bounds: Bounds) -> Inventory:
+    assert new.range is not None
+    assert all(each.range is None or not each.range.overlaps(new.range) for each in found.partitions), new
+    assert all(each.name != new.name for each in found.partitions), new
+    text = "FOR VALUES FROM ('{}') TO ('{}')".format(*bounds)
+    return replace(found, partitions=(*found.partitions, replace(new, bounds=text)))
+
+
+def _without(found: Inventory, action: FinalizeDetach | DetachPartition) -> Inventory:
+    """One partition less; its table remains, and is known where it is marked as ours."""
+    (gone,) = [each for each in found.partitions if each.oid == action.oid]
+    assert gone.range is not None
+    marker = gone.marker
+    if isinstance(action, DetachPartition):
+        assert not gone.detach_pending, action
+        assert not action.concurrently or not any(each.detach_pending for each in found.partitions), action
+        assert action.concurrently == (found.default is None), action
+        marker = Marker(gone.oid, PARENT.oid, str(PARENT), gone.range, Phase.DETACHED, found.now)
+    else:
+        assert gone.detach_pending, action
+    rest = tuple(each for each in found.partitions if each is not gone)
+    tables = (Detached(gone.oid, gone.schema, gone.name, marker, "", gone.rows, gone.bytes),) if marker else ()
+    return replace(found, partitions=rest, detached=(*found.detached, *tables))
 
 
 def _oid(name: str) -> int:

@@ -8,21 +8,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from . import analyzing, creating, vacuuming
-from .actions import Action, AnalyzeParent, CreatePartition, Outcome, ReindexPartition, VacuumPartition
+from . import analyzing, creating, draining, vacuuming
+from .actions import (
+    Action,
+    AnalyzeParent,
+    CreateDefault,
+    CreatePartition,
+    DrainIntoPartition,
+    Outcome,
+    ReindexPartition,
+    VacuumPartition,
+)
 from .errors import AnotherOperator, DatabaseUnreachable, PartwardenError, TableChanged
 from .inventory import Inventory
 from .plan import Plan
 from .session import Session
 
-FINAL = (AnotherOperator, TableChanged)
-"""What one action fails of, the rest would fail of too: the next look decides anew."""
+CREATIONS = (CreatePartition, CreateDefault)
 
 Doer = Callable[..., None]
 """Does one action: connection, what was seen, the key's column, the action, and until when (`time.monotonic`)."""
 
 DOERS: Mapping[type[Action], Doer] = {
     CreatePartition: creating.create,
+    CreateDefault: creating.create,
+    DrainIntoPartition: draining.drain,
     AnalyzeParent: analyzing.analyze,
     VacuumPartition: vacuuming.vacuum,
     ReindexPartition: vacuuming.reindex,
@@ -48,8 +58,16 @@ def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: flo
                 return
             error = _do(connection, inventory, plan.key, action, deadline)
             outcomes.append(Outcome(action, error))
-            if isinstance(error, FINAL):
+            if _is_final(action, error):
                 return
+
+
+def _is_final(action: Action, error: PartwardenError | None) -> bool:
+    """Whether the rest would fail of the same: the next look decides anew.
+
+    A creation looks at nothing but the parent; whatever else has changed says nothing about the next table.
+    """
+    return isinstance(error, AnotherOperator) or (isinstance(error, TableChanged) and isinstance(action, CREATIONS))
 
 
 def _may_begin(outcomes: list[Outcome], deadline: float) -> bool:
