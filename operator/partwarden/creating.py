@@ -32,6 +32,8 @@ is in the way at the end of the patience, one attempt waits so much longer than 
 SCAN_TIMEOUT = "3s"
 """How long ATTACH may read DEFAULT, which nobody else can read or write meanwhile."""
 COUNT_LIMIT = 100_000
+OLD = 1.0
+"""Seconds. Whoever has held a lock for so long, and for longer than we may still wait, is not waited for."""
 TOGETHER = 20
 """How many partitions share one transaction at most, where nobody but other DDL on the parent waits for it."""
 
@@ -60,19 +62,23 @@ def create(
 ) -> None:
     """Create one partition, trying again while a lock is not to be had.
 
-    ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` after it,
-    `AnotherOperator`, `TableChanged`, `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`,
-    `StatementRejected`, `StatementFailed`, or `DatabaseUnreachable` when the connection is lost.
+    ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case, a short one after it. Raises
+    `TableBusy` then, and before it where an old transaction is in the way; `AnotherOperator`, `TableChanged`,
+    `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`, `StatementRejected`, `StatementFailed`, or
+    `DatabaseUnreachable` when the connection is lost.
     """
-    pause, timeout = 0.05, _lock_timeout(inventory)
+    pause = 0.05
+    # Past the deadline many may be left that wait for the same: a worker is not to be held by all of them in turn.
+    timeout = _lock_timeout(inventory) if time.monotonic() < deadline else LOCK_TIMEOUT_HEAVY
     while True:
         try:
             _attempt(connection, inventory, key, [action], timeout)
             return
         except (pg.LockNotAvailable, pg.DeadlockDetected):
             undo(connection)
-            if time.monotonic() + pause >= deadline:
-                timeout = _last_timeout(connection, inventory, action, timeout)
+            left = deadline - time.monotonic() - pause
+            if (longer := _longer(connection, inventory, action, timeout, left)) is not None:
+                timeout = longer
                 continue
         except (pg.DuplicateTable, pg.UniqueViolation) as error:
             undo(connection)
@@ -198,16 +204,22 @@ def _too_much_to_scan(default: Partition, key: str, action: CreatePartition, err
     )
 
 
-def _last_timeout(
-    connection: psycopg.Connection[Any], inventory: Inventory, action: CreatePartition, tried: int
-) -> int:
-    """How long one more attempt may wait for locks, where that will help. Raises `TableBusy` where not."""
+def _longer(
+    connection: psycopg.Connection[Any], inventory: Inventory, action: CreatePartition, tried: int, left: float
+) -> int | None:
+    """None to try again after a pause, else how long one last attempt may wait for locks, where that will help.
+
+    ``left``: seconds for which locks may still be waited for. Raises `TableBusy` where neither will help.
+    """
     try:
         found = blocker(connection, inventory)
     except psycopg.Error as lost:
         raise translate(lost, f"partition {action}") from None
-    if found and found.yields_after and tried < found.yields_after + MARGIN <= LONGEST:
-        return found.yields_after + MARGIN
+    yields = found.yields_after if found else None
+    if left > 0 and (found is None or yields or (found.age or 0.0) <= max(OLD, left)):
+        return None
+    if yields and tried < yields + MARGIN <= LONGEST:
+        return yields + MARGIN
     raise _busy(inventory, action, found)
 
 

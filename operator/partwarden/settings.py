@@ -47,7 +47,7 @@ class Settings(BaseModel):
     )
     connect_timeout: int = Field(5, ge=2, le=60, description="Seconds to wait for a database to answer.")
     lock_patience: Seconds = Field(
-        10.0, description="Seconds in which a lock must be had before the rest waits for the next attempt."
+        1.5, description="Seconds in which a lock must be had before the rest waits for the next attempt."
     )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
     kubeconfig: Path | None = Field(

@@ -42,6 +42,19 @@ def test_a_lock_released_within_the_patience_is_waited_for(database: Database) -
         assert reasons(work.result()) == ["created"]
 
 
+def test_an_old_transaction_is_not_waited_for(database: Database) -> None:
+    database.execute(RUN)
+    old = "SELECT clock_timestamp() - xact_start > '2s' FROM pg_stat_activity WHERE pid = %s"
+    with database.connect() as holder:
+        holder.execute("BEGIN; LOCK TABLE run IN SHARE MODE")
+        with database.connect() as other:
+            until("it is old", lambda: other.execute(old, [holder.info.backend_pid]).fetchall() == [(True,)])
+        patient, impatient = keep(database.dsn, patience=1.5, premake=0), keep(database.dsn, patience=0, premake=0)
+        assert reasons(patient) == reasons(impatient) == ["TableBusy"]
+        assert patient.round_trips == impatient.round_trips
+        assert "in a transaction that began 2" in str(patient.outcomes[0].error)
+
+
 def test_a_transaction_that_has_read_the_parent_delays_nothing(database: Database) -> None:
     database.execute(f"{RUN} CREATE TABLE old PARTITION OF run FOR VALUES FROM ('2025-01-01Z') TO ('2026-01-01Z')")
     with database.connect() as reader:

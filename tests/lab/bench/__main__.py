@@ -9,15 +9,17 @@ from lab.cluster import ClusterError, Reporter
 from lab.kubectl import KubectlError
 from lab.postgres import LabError
 
-from . import idle, latency, memory, provisioning
+from . import idle, latency, many, memory, provisioning, waits
 from .figures import Figure, as_json, as_table
 from .stand import Stand, stand
 
 PARTS: dict[str, Callable[[Stand], list[Figure]]] = {
     "idle": idle.measure,
     "latency": latency.measure,
+    "many": many.measure,
     "memory": memory.measure,
     "provisioning": provisioning.measure,
+    "waits": waits.measure,
 }
 
 
