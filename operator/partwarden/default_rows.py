@@ -20,9 +20,9 @@ from .lifecycle import Drain
 from .policy import TableSpec
 from .status import ConditionStatus
 
-MAX_PIECES = 10_000
-"""Most pieces to count in at once."""
-MAX_SPANS = 1000
+MAX_PIECES = 20_000
+"""Most pieces to count in at once: several for each span, so that cutting comes to an end."""
+MAX_SPANS = 4000
 """Most pieces to look at more closely; rows of others count as lying elsewhere."""
 MAX_NAMED = 20
 """Most intervals that a message names."""
