@@ -8,13 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from . import analyzing, creating, draining, vacuuming
+from . import analyzing, attaching, creating, detaching, draining, dropping, finishing, vacuuming
 from .actions import (
     Action,
     AnalyzeParent,
+    AttachDetached,
+    ConfirmDetached,
     CreateDefault,
     CreatePartition,
+    DetachPartition,
     DrainIntoPartition,
+    DropDetached,
+    FinalizeDetach,
     Outcome,
     ReindexPartition,
     VacuumPartition,
@@ -33,6 +38,11 @@ DOERS: Mapping[type[Action], Doer] = {
     CreatePartition: creating.create,
     CreateDefault: creating.create,
     DrainIntoPartition: draining.drain,
+    AttachDetached: attaching.attach,
+    FinalizeDetach: finishing.finalize,
+    DetachPartition: detaching.detach,
+    ConfirmDetached: finishing.confirm,
+    DropDetached: dropping.drop,
     AnalyzeParent: analyzing.analyze,
     VacuumPartition: vacuuming.vacuum,
     ReindexPartition: vacuuming.reindex,

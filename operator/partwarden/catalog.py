@@ -64,7 +64,8 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_expr(c.relpartbound, 0), i
             WHEN c.reltuples >= 0 THEN c.reltuples::int8 END,
        CASE WHEN c.relkind = 'p' THEN (SELECT sum({size})::int8 FROM pg_partition_tree(i.inhrelid) t
                                        JOIN pg_class c ON c.oid = t.relid)
-            ELSE {size} END
+            ELSE {size} END,
+       {comment}
 FROM pg_class p
 JOIN pg_inherits i ON i.inhparent = p.oid
 JOIN pg_class c ON c.oid = i.inhrelid
@@ -113,6 +114,7 @@ WHERE n.nspname = {schema} AND t.typname = ANY({names})
 
 # Null for what was dropped since the snapshot was taken.
 EXACT_SIZE = sql.SQL("coalesce(pg_total_relation_size(c.oid), 0)")
+COMMENT = sql.SQL("obj_description(c.oid, 'pg_class')")
 PAGES = sql.SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
   + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0)
   + (SELECT coalesce(sum(x.relpages), 0) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
@@ -165,7 +167,7 @@ def _read(connection: psycopg.Connection[Any], spec: TableSpec, size: sql.SQL) -
     queries = [
         sql.SQL(SERVER),
         sql.SQL(PARENT).format(set_role=set_role, **names),
-        sql.SQL(PARTITIONS).format(size=size, **names),
+        sql.SQL(PARTITIONS).format(size=size, comment=COMMENT if spec.retention else sql.NULL, **names),
     ]
     if spec.retention is None:
         return [*_transaction(connection, *queries)[1:], []]
@@ -192,7 +194,7 @@ def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -
         server=Server(version, text, read_only, database, user, identity),
         parent=parent,
         now=datetime.fromisoformat(now).replace(tzinfo=UTC),
-        partitions=tuple(_partition(codec, *row) for row in partitions) if codec else (),
+        partitions=tuple(_partition(codec, parent, *row) for row in partitions) if parent and codec else (),
         detached=detached.detached(marked, parent, codec) if parent and codec else (),
     )
 
@@ -233,6 +235,7 @@ def _codec(parent: Parent | None, spec: TableSpec) -> Codec | None:
 
 def _partition(
     codec: Codec,
+    parent: Parent,
     oid: int,
     schema: str,
     name: str,
@@ -241,5 +244,7 @@ def _partition(
     pending: bool,
     rows: int | None,
     size: int | None,
+    comment: str | None,
 ) -> Partition:
-    return Partition(oid, schema, name, parse_bounds(bounds, codec), bounds, KINDS[kind], rows, size or 0, pending)
+    held, mark = parse_bounds(bounds, codec), detached.mark_of(comment, oid, parent)
+    return Partition(oid, schema, name, held, bounds, KINDS[kind], rows, size or 0, pending, mark)

@@ -104,7 +104,7 @@ def add_check(action: Action, condition: str) -> Composed:
     """From now on every new row fulfils the condition, which is PostgreSQL's own text; those there are not read."""
     return SQL("ALTER TABLE {} ADD CHECK ({}) NOT VALID").format(
         _new(action),
-        SQL(condition),  # type: ignore[arg-type]
+        SQL(condition),
     )
 
 

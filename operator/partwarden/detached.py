@@ -36,10 +36,16 @@ def detached(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> t
     """
     found = []
     for oid, schema, name, comment, tuples, size in rows:
-        text, mark = marker.read(comment)
-        if mark is not None and mark.oid == oid and mark.parent == parent.oid and _in_domain(mark, codec):
-            found.append(Detached(oid, schema, name, mark, text, tuples, size or 0))
+        mark = mark_of(comment, oid, parent)
+        if mark is not None and _in_domain(mark, codec):
+            found.append(Detached(oid, schema, name, mark, marker.read(comment)[0], tuples, size or 0))
     return tuple(found)
+
+
+def mark_of(comment: str | None, oid: int, parent: Parent) -> marker.Marker | None:
+    """The mark in the comment of the table with that OID, if it was written on it, of this parent."""
+    _, mark = marker.read(comment)
+    return mark if mark is not None and (mark.oid, mark.parent) == (oid, parent.oid) else None
 
 
 def _in_domain(mark: marker.Marker, codec: Codec) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from . import apply, catalog, defaults, examining, pruning
+from . import apply, catalog, defaults, examining, pruning, references
 from .actions import Outcome
 from .inventory import Inventory
 from .plan import Plan, make_plan
@@ -22,7 +22,7 @@ def _creation(connection: Session, _spec: TableSpec, inventory: Inventory, plan:
     return catalog.complete(connection, inventory, plan.names) if plan.names else inventory
 
 
-EXAMINERS: tuple[Examiner, ...] = (_creation, defaults.examine, examining.examine, pruning.examine)
+EXAMINERS: tuple[Examiner, ...] = (_creation, defaults.examine, examining.examine, pruning.examine, references.examine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,13 @@ def maintain(
     spec: TableSpec,
     *,
     now: datetime | None = None,
-    patience: float = 10.0,
+    patience: float = 1.5,
     held: frozenset[str] = frozenset(),
     observed: tuple[Inventory, Plan] | None = None,
     outcomes: list[Outcome] | None = None,
 ) -> Report:
     """Do once what the policy says. ``patience``: seconds to wait for locks, in all; one attempt each is made anyway.
+    What then is left is for the next time: whoever has many tables to look after should not wait longer.
 
     ``observed`` is what `observe_and_plan` has just returned, if it was asked already. To ``outcomes`` is added what
     was done, also when an error breaks it off.

@@ -1,0 +1,226 @@
+"""Detaches partitions, so that nobody waits and nothing is left between two states for long.
+
+Three transactions, in an order that is safe wherever it is interrupted:
+
+1. The mark, phase ``Detaching``, is written into the comment of the partition, under the advisory lock, where bounds
+   and OIDs are still those of the plan. Interrupted after it: an attached partition with a mark, which means nothing.
+2. The detach. ``CONCURRENTLY`` locks nobody out, but is no transaction: it commits a state in which the partition is
+   pending, waits for everybody who still uses the table, and completes. Interrupted between: it is pending in the
+   catalog, where every look sees it, and finishes it. Interrupted after: a table with a mark, and its rows.
+3. The mark, phase ``Detached``, with the time. Before it nobody drops the table, and the grace begins with it.
+
+No advisory lock is held in 2: it would have to be one of the session, which a pooler hands to the next client. It need
+not be. Two at once are ordered by PostgreSQL's lock on the parent; whoever comes second is refused (the detach is
+pending, or done), and completing what is not pending any more is refused as well. The name could come to mean another
+partition between 1 and 2, at somebody's hands: that one is detached then with all its rows, but it has no mark, so it
+is never dropped. With a DEFAULT partition 1 and 2 are one transaction under locks, and nothing of this can be.
+
+Nor is a time limit set for 2 in the session, for the same reason: it is cancelled from here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+
+from . import ddl
+from .actions import DetachPartition
+from .blockers import Mode, Want, joined
+from .errors import PartwardenError, RowsReferenced, StatementFailed, TableBusy, TableChanged
+from .finishing import confirm_mark
+from .inventory import Inventory, Parent, Reference
+from .marker import Marker, Phase
+from .patience import busy, clear_way, persistently, translated
+from .references import references
+from .session import Session, run
+from .sqlstate import message, translate
+from .standing import Standing, changing, hasten, is_ours, look, parent_of, write
+from .transaction import LOCK_TIMEOUT_HEAVY
+
+LIMIT, LIMIT_JOINED = 5.0, 2.0
+"""Seconds that a concurrent detach may take; the latter where PostgreSQL searches tables whose foreign keys refer to
+the partition, which may not be written to meanwhile."""
+UNDER_LOCK = "1s"
+"""The same for the form that keeps everybody out."""
+
+PENDING = "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = {} AND inhparent = {}"
+CONDITION = "SELECT pg_get_partition_constraintdef({}::oid)"
+
+
+def detach(connection: Session, inventory: Inventory, _key: str, action: DetachPartition, deadline: float) -> None:
+    """Mark the partition, detach it, and confirm the mark.
+
+    ``deadline`` is a moment of `time.monotonic` until which the form that needs heavy locks is tried again. Raises
+    `TableBusy` at once where a transaction older than a second would be waited for, `RowsReferenced`,
+    `AnotherOperator`, `TableChanged`, `StatementFailed`, or `DatabaseUnreachable` when the connection is lost.
+    """
+    parent = parent_of(inventory)
+    subject = f"partition {action} is not detached"
+    default = [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in inventory.partitions if each.range is None]
+    with translated(subject):
+        keys = joined(connection, action.oid, Mode.SHARE_ROW_EXCLUSIVE)
+    wants = (Want(parent.oid, Mode.ACCESS_EXCLUSIVE), Want(action.oid, Mode.ACCESS_EXCLUSIVE), *default, *keys)
+    with _referenced(connection, inventory, action):
+        if action.concurrently:
+            persistently(connection, lambda: _mark(connection, inventory, action), wants, subject, deadline)
+            try:
+                _concurrently(connection, parent, action, wants, LIMIT_JOINED if keys else LIMIT)
+            except BaseException:
+                _unmark(connection, inventory, action)
+                raise
+        else:
+            persistently(connection, lambda: _at_once(connection, inventory, action), wants, subject, deadline)
+        with translated(f"partition {action} is detached, but that is not confirmed"):
+            confirm_mark(connection, parent, action, action.oid)
+
+
+def _mark(connection: Session, inventory: Inventory, action: DetachPartition) -> None:
+    """Nobody waits for the lock that COMMENT takes, and it changes nothing but the comment."""
+    parent = parent_of(inventory)
+    with changing(connection, parent, "10s"):
+        standing = _attached(connection, inventory, action)
+        run(connection, write(action, standing.text, _marker(parent, action, standing)), "COMMIT")
+
+
+def _attached(connection: Session, inventory: Inventory, action: DetachPartition) -> Standing:
+    """How the partition stands, if it is the one that was seen, with the bounds that were seen."""
+    parent, standing = parent_of(inventory), look(connection, action, action.oid)
+    seen = next((each for each in inventory.partitions if each.oid == action.oid), None)
+    if (
+        seen is None
+        or seen.range != action.range
+        or not standing.plain
+        or not standing.is_partition
+        or standing.pending
+        or (standing.parent, standing.bounds) != (parent.oid, seen.bounds)
+    ):
+        raise TableChanged(f"partition {action} is no longer attached as it was when it was looked at")
+    return standing
+
+
+def _marker(parent: Parent, action: DetachPartition, standing: Standing) -> Marker:
+    return Marker(standing.oid, parent.oid, str(parent), action.range, Phase.DETACHING, standing.now)
+
+
+def _concurrently(
+    connection: Session, parent: Parent, action: DetachPartition, wants: Sequence[Want], limit: float
+) -> None:
+    """Safe for the rows: they stay in the table, and whoever began before goes on seeing them through the parent."""
+    subject = f"partition {action} is not detached"
+    # As close before it as can be: a transaction that begins right after it may yet be a long one.
+    with translated(subject):
+        clear_way(connection, wants, subject)
+    try:
+        with _cancelled_after(connection, limit):
+            run(connection, ddl.detach(parent, action, "CONCURRENTLY"))
+    except (pg.QueryCanceled, pg.LockNotAvailable, pg.DeadlockDetected) as error:
+        with translated(subject):
+            found = run(connection, sql.SQL(PENDING).format(action.oid, parent.oid))[0]
+        if not found:
+            return  # Too late to be cancelled: it was done.
+        who = busy(connection, wants, subject)
+        if found[0][0]:
+            raise TableBusy(f"{who}; the detach has begun, and is finished later") from None
+        if isinstance(error, pg.QueryCanceled) and len(wants) > 2:
+            raise _too_much_to_search(subject, f"{limit:.0f} s") from None
+        raise who from None
+    except pg.ObjectNotInPrerequisiteState as error:
+        raise TableChanged(f"{subject}: {message(error)}") from None
+    except pg.ForeignKeyViolation as error:
+        raise RowsReferenced(message(error)) from None
+    except psycopg.Error as error:
+        raise translate(error, subject) from None
+
+
+def _at_once(connection: Session, inventory: Inventory, action: DetachPartition) -> None:
+    """The form that keeps everybody out, but for an instant: what it needs to know is asked before its locks.
+
+    Safe for the rows: they stay in the table, with a mark, and with a CHECK that keeps others out: both are there when
+    the detach is, or none of it is.
+    """
+    parent, default = parent_of(inventory), inventory.default
+    with changing(connection, parent, UNDER_LOCK):
+        standing = _attached(connection, inventory, action)
+        if default is not None:
+            # Autovacuum gives way now, while nobody waits behind us.
+            lock = "LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE"
+            run(connection, sql.SQL(lock).format(sql.Identifier(default.schema, default.name)))
+        ((condition,),) = run(connection, sql.SQL(CONDITION).format(action.oid))[0]
+        try:
+            run(
+                connection,
+                hasten(LOCK_TIMEOUT_HEAVY),
+                write(action, standing.text, _marker(parent, action, standing)),
+                ddl.detach(parent, action),
+                ddl.add_check(action, condition),
+                "COMMIT",
+            )
+        except pg.QueryCanceled:
+            raise _too_much_to_search(f"partition {action} is not detached", UNDER_LOCK) from None
+        except pg.ForeignKeyViolation as error:
+            raise RowsReferenced(message(error)) from None
+
+
+def _unmark(connection: Session, inventory: Inventory, action: DetachPartition) -> None:
+    """Where nothing is detached nothing shall say so. Only for tidiness: on a partition the mark means nothing."""
+    if connection.closed:
+        return
+    parent = parent_of(inventory)
+    with suppress(psycopg.Error, PartwardenError), changing(connection, parent, "10s"):
+        standing = _attached(connection, inventory, action)
+        if is_ours(standing, parent):
+            run(connection, write(action, standing.text, None), "COMMIT")
+
+
+def _too_much_to_search(subject: str, limit: str) -> StatementFailed:
+    return StatementFailed(
+        f"{subject}: PostgreSQL needs more than {limit} to make sure that no row refers to it, and keeps writers "
+        "waiting meanwhile: an index on the referring columns helps; or detach it by hand in a quiet hour"
+    )
+
+
+@contextmanager
+def _referenced(connection: Session, inventory: Inventory, action: DetachPartition) -> Iterator[None]:
+    """Rows that others refer to keep a partition attached, also where their key says ON DELETE CASCADE."""
+    try:
+        yield
+    except RowsReferenced as error:
+        found: tuple[Reference, ...] = ()
+        with suppress(psycopg.Error):
+            found = references(connection, inventory, [action]).get(action.oid, ())
+        said = ", ".join(
+            f"{each.rows}{' or more' if each.at_least else ''} row{'' if each.rows == 1 else 's'} of {each.table}"
+            for each in found
+        )
+        raise RowsReferenced(
+            f"partition {action} is not detached: {said or 'rows of another table'} refer to its rows by a foreign "
+            "key; delete those, or keep the partition with the annotation partwarden.dev/hold"
+        ) from error
+
+
+@contextmanager
+def _cancelled_after(connection: Session, seconds: float) -> Iterator[None]:
+    """The statement in the block is cancelled when it takes longer; no later one is."""
+    fired = threading.Event()
+
+    def cancel() -> None:
+        fired.set()
+        with suppress(psycopg.Error):
+            connection.cancel_safe(timeout=2.0)
+
+    timer = threading.Timer(seconds, cancel)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        if fired.is_set() and not connection.closed:
+            # What comes too late for the one statement would else hit the next.
+            with suppress(pg.QueryCanceled):
+                run(connection, "SELECT pg_sleep(0.01)")

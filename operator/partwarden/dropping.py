@@ -1,0 +1,77 @@
+"""Drops tables that were detached, once their grace is over. The one thing here that loses rows, and is meant to.
+
+Everything that allowed it is asked again under a lock that keeps everybody else out: nothing can change between the
+last look and the drop. What is not certain keeps the table.
+"""
+
+from __future__ import annotations
+
+from psycopg import errors as pg
+
+from . import ddl
+from .actions import DropDetached
+from .blockers import Mode, Want, joined
+from .checks import holding_to
+from .errors import StatementRejected, TableChanged
+from .inventory import Inventory
+from .marker import Phase
+from .patience import persistently, translated
+from .session import Session, run
+from .sqlstate import message
+from .standing import Standing, changing, hasten, is_ours, lock, look, parent_of
+from .transaction import LOCK_TIMEOUT_HEAVY
+
+STATEMENT_TIMEOUT = "10s"
+
+
+def drop(connection: Session, inventory: Inventory, _key: str, action: DropDetached, deadline: float) -> None:
+    """Drop the table, if it is the one that was detached and marked, and its grace is over by the server's clock.
+
+    ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` at once where a
+    transaction older than a second uses the table or one that its foreign keys refer to, `AnotherOperator`,
+    `TableChanged`, `StatementRejected` where other objects depend on the table or its rows are not proven to be those
+    of the partition, or `DatabaseUnreachable`.
+    """
+    subject = f"table {action} is not dropped"
+    with translated(subject):
+        # PostgreSQL locks the other end of a foreign key against readers, too.
+        keys = joined(connection, action.oid, Mode.ACCESS_EXCLUSIVE)
+    wants = (Want(action.oid, Mode.ACCESS_EXCLUSIVE), *keys)
+    persistently(connection, lambda: _attempt(connection, inventory, action, subject), wants, subject, deadline)
+
+
+def _attempt(connection: Session, inventory: Inventory, action: DropDetached, subject: str) -> None:
+    parent = parent_of(inventory)
+    with changing(connection, parent, STATEMENT_TIMEOUT):
+        # First the lock that autovacuum gives way to, and that nobody waits behind; then the one that nobody may share.
+        look(connection, action, action.oid)
+        run(connection, hasten(LOCK_TIMEOUT_HEAVY), lock(action, "ACCESS EXCLUSIVE"))
+        standing = look(connection, action, action.oid)
+        _check(inventory, action, standing)
+        if not holding_to(connection, action.oid, parent.key[0], action.marker.range):
+            raise StatementRejected(
+                f"{subject}: no CHECK holds its {parent.key[0].column} to the range of the partition that it was, so "
+                "somebody may have put other rows into it: drop it by hand, or add that CHECK again"
+            )
+        try:
+            # Safe: it is the table that we detached, by OID, and marked so; no partition, and nobody's parent; the
+            # policy's grace is over; every row of it is of the expired range; and nobody else has it in hand.
+            # RESTRICT: whatever depends on it keeps it. Interrupted before COMMIT, it is there as it was.
+            run(connection, ddl.drop_table(action), "COMMIT")
+        except pg.DependentObjectsStillExist as error:
+            raise StatementRejected(
+                f"{subject}: other objects depend on it: {message(error)}; drop or change those, CASCADE is never used"
+            ) from None
+
+
+def _check(inventory: Inventory, action: DropDetached, standing: Standing) -> None:
+    """Raises `TableChanged` unless all is as the plan had it."""
+    if not standing.detached:
+        raise TableChanged(f"table {action} is a partition again, or has others below it")
+    # By OIDs: a copy of the comment, the same name made anew and another parent are all something else.
+    if standing.mark != action.marker or not is_ours(standing, parent_of(inventory)):
+        raise TableChanged(f"the mark in the comment of table {action} was changed since it was looked at")
+    if action.marker.phase is not Phase.DETACHED or action.marker.range != action.range:
+        raise TableChanged(f"table {action} is not marked as detached for the range that is to go")
+    if standing.now < action.marker.since + action.grace:
+        raise TableChanged(f"the grace of table {action} is not over by the server's clock")

@@ -1,0 +1,124 @@
+"""How a table stands at the moment, read again in the transaction that is to change it, and what is written on it.
+
+The plan was made from a look that is past. What is done to a table is decided here once more, by OIDs, under a lock
+that keeps others from changing what was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from . import ddl, marker
+from .actions import Action
+from .errors import TableChanged
+from .inventory import Inventory, Parent
+from .marker import Marker
+from .session import run
+from .transaction import check_opening, opening, undo
+
+UNHEARD = 2000
+"""Milliseconds to wait for a lock that neither readers nor writers wait behind: longer than deadlock_timeout, so that
+autovacuum gives way."""
+SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', {}, true)"
+LOCK = "LOCK TABLE ONLY {} IN {} MODE"
+STANDING = """
+SELECT c.oid, c.relkind = 'r', c.relispartition, i.inhparent, coalesce(i.inhdetachpending, false),
+       pg_get_expr(c.relpartbound, 0), obj_description(c.oid, 'pg_class'),
+       EXISTS (SELECT FROM pg_inherits below WHERE below.inhparent = c.oid), clock_timestamp()
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+WHERE n.nspname = {} AND c.relname = {}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """``parent`` is the OID of what it is a partition of, or inherits from, ``bounds`` PostgreSQL's text of them.
+
+    ``text`` is the user's own comment, ``mark`` ours beside it. ``now`` is the server's clock, aware.
+    """
+
+    oid: int
+    plain: bool
+    is_partition: bool
+    parent: int | None
+    pending: bool
+    bounds: str | None
+    text: str
+    mark: Marker | None
+    has_children: bool
+    now: datetime
+
+    @property
+    def detached(self) -> bool:
+        """Whether it is a table of its own, and nothing depends on it as on a parent."""
+        return self.plain and not self.is_partition and self.parent is None and not self.has_children
+
+
+@contextmanager
+def changing(connection: psycopg.Connection[Any], parent: Parent, statement_timeout: str) -> Iterator[None]:
+    """A transaction that holds the advisory lock of the parent, committed at the end of the block, if not in it.
+
+    Locks are waited for `UNHEARD` milliseconds until `hasten` says otherwise. Raises `AnotherOperator`,
+    `TableChanged`, and psycopg's errors; whatever is raised in the block undoes it.
+    """
+    try:
+        check_opening(parent, run(connection, *opening(parent, UNHEARD, statement_timeout)))
+        yield
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            run(connection, "COMMIT")
+    except BaseException:
+        undo(connection)
+        raise
+
+
+def look(connection: psycopg.Connection[Any], action: Action, oid: int) -> Standing:
+    """Lock the table against all DDL, and read how it stands. Raises `TableChanged` where the name is another's.
+
+    The lock (SHARE UPDATE EXCLUSIVE) is in no reader's or writer's way, and lasts as long as the transaction.
+    """
+    *_, found = run(connection, lock(action, "SHARE UPDATE EXCLUSIVE"), _standing(action))
+    if [each[0] for each in found] != [oid]:
+        raise TableChanged(f"{action.noun} {action} was dropped, renamed or made anew since it was looked at")
+    ((_, plain, is_partition, parent, pending, bounds, comment, children, now),) = found
+    text, mark = marker.read(comment)
+    return Standing(oid, plain, is_partition, parent, pending, bounds, text, mark, children, now)
+
+
+def lock(action: Action, mode: str) -> sql.Composed:
+    """Ask for the lock on the table; ``mode`` as LOCK TABLE spells it."""
+    return sql.SQL(LOCK).format(sql.Identifier(action.schema, action.name), sql.SQL(mode))
+
+
+def hasten(milliseconds: int) -> sql.Composed:
+    """From here on to the end of the transaction, locks are waited for so long only."""
+    return sql.SQL(SET_LOCK_TIMEOUT).format(f"{milliseconds}ms")
+
+
+def is_ours(standing: Standing, parent: Parent) -> bool:
+    """Whether the mark was written on this very table, of this very parent."""
+    return standing.mark is not None and (standing.mark.oid, standing.mark.parent) == (standing.oid, parent.oid)
+
+
+def write(action: Action, text: str, mark: Marker | None) -> sql.Composed:
+    """Put the mark beside the user's own text, or take it away."""
+    return ddl.comment(action, marker.write(text, mark))
+
+
+def _standing(action: Action) -> sql.Composed:
+    return sql.SQL(STANDING).format(action.schema, action.name)
+
+
+def parent_of(inventory: Inventory) -> Parent:
+    """The table of the policy, which exists wherever there is a plan."""
+    assert inventory.parent is not None
+    return inventory.parent
