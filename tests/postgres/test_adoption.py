@@ -156,3 +156,25 @@ def test_a_table_of_pg_partman_goes_on_under_its_own_names(database: Database) -
     assert report.after.findings == ()
     named = keep(database, NOW, interval="Day", premake=4, nameFormat="{table}_p{year}{month}{day}")
     assert created(named) == ["run_p20261028"]
+
+
+@keys
+def test_retention_takes_whole_intervals_of_plain_tables_and_nothing_else(database: Database, key: Key) -> None:
+    make(database, key)
+    before = bounds(database)
+    report = keep(database, NOW, **policy(key, retention={"keepFor": "2y"}))
+    assert not [each.error for each in report.outcomes if each.error]
+    gone = {name.split(" ")[1] for name in before.keys() - bounds(database).keys()}
+    assert gone == (set() if key is ODD else {"run_p2020", "run_p20210101"})
+    if key is ODD:
+        return
+    (notice, *_) = sorted(each.message for each in report.after.findings if each.reason == "ExpiredLeftAlone")
+    assert "by_half" in notice
+    for name in gone:
+        assert database.query(f"SELECT count(*) > 0 FROM {name}") == [(True,)]
+    # Kept longer again: the very tables come back, to where they were.
+    back = keep(database, NOW, **policy(key, retention={"keepFor": "30y"}))
+    assert not [each.error for each in back.outcomes if each.error]
+    assert {name.split(" ")[1] for name in bounds(database)} >= gone
+    assert before.keys() <= bounds(database).keys()
+    check_edges(database, key, FILLED)

@@ -144,3 +144,18 @@ def test_the_servers_own_uuids(pg_database: Database) -> None:
         assert left.upper == right.lower
         value = Key("UUIDv7", "uuid").value(f"timestamptz '{iso(left.upper)}'", HIGHEST)
         assert pg_database.query(f"SELECT uuid_extract_timestamp({value})") == [(left.upper,)]
+
+
+@keys
+def test_rows_of_the_default_partition_move_by_their_key(database: Database, key: Key) -> None:
+    """What belongs in the new partition and nothing else, to the last tick."""
+    inside = [key.value("timestamptz '2027-01-01Z'"), key.before("timestamptz '2028-01-01Z'")]
+    outside = [key.before("timestamptz '2026-01-01Z'"), key.value("timestamptz '2028-01-01Z'")]
+    rows = ", ".join(f"({value})" for value in [*inside, *outside])
+    database.execute(f"{key.table} CREATE TABLE rest PARTITION OF run DEFAULT; INSERT INTO run (key) VALUES {rows}")
+    report = keep(database, NOW, keyEncoding=key.encoding, premake=1, defaultPartition={"drain": "Auto"})
+    assert sorted(created(report)) == ["run_2026", "run_2027"]
+    assert database.query("SELECT tableoid::regclass::text, count(*) FROM run GROUP BY 1 ORDER BY 1") == [
+        ("rest", 2),
+        ("run_2027", 2),
+    ]
