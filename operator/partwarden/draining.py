@@ -114,9 +114,7 @@ class _Drain:
             except (pg.LockNotAvailable, pg.DeadlockDetected):
                 # With the savepoint go the locks that were had: others go on while we wait.
                 run(self._connection, "ROLLBACK TO SAVEPOINT unlocked; RELEASE SAVEPOINT unlocked")
-            self._refuse_long_transactions()
-            if time.monotonic() + pause >= self._deadline:
-                raise self._busy("a lock on the table was not to be had in time")
+            self._refuse_long_transactions(last=time.monotonic() + pause >= self._deadline)
             self._sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - keeps two from colliding again
             pause = min(pause * 2, LONGEST_PAUSE)
             self._catch_up()
@@ -259,17 +257,20 @@ class _Drain:
                     "referenced cannot be moved; take those references away, or leave that range to DEFAULT"
                 )
 
-    def _refuse_long_transactions(self) -> None:
-        """Whoever has long had a lock that conflicts with ours is not waited for."""
+    def _refuse_long_transactions(self, last: bool = False) -> None:
+        """Whoever has long had a lock that conflicts with ours is not waited for; nobody is, the ``last`` time."""
         run(self._connection, "SELECT pg_stat_clear_snapshot()")
         wants = [
             Want(self._parent.oid, Mode.ACCESS_EXCLUSIVE),
             Want(self._default.oid, Mode.ACCESS_EXCLUSIVE),
             *joined(self._connection, self._parent.oid, Mode.SHARE_ROW_EXCLUSIVE),
         ]
-        for each in blockers(self._connection, wants, self._parent.oid):
-            if each.yields_after is None and (each.age or 0) > LONG:
+        found = blockers(self._connection, wants, self._parent.oid)
+        for each in found:
+            if last or (each.yields_after is None and (each.age or 0) > LONG):
                 raise self._busy(f"it needs {self._parent} for itself for a moment, and {each.text}")
+        if last:
+            raise self._busy(f"a lock on {self._parent} was not to be had in time; whoever held it has gone meanwhile")
 
     def _busy(self, why: str) -> TableBusy:
         return TableBusy(f"partition {self._action} was not created, nor filled from {self._default}: {why}")
