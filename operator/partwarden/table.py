@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from . import errors
-from .interval import Interval
+from .interval import Interval, Range
 from .inventory import Inventory, KeyType, Parent, RelationKind, Strategy
 from .keys import TYPES, Codec
 from .lifecycle import KeyEncoding
@@ -11,6 +13,8 @@ from .policy import TableSpec
 
 MIN_VERSION = 140000
 """PostgreSQL 14, the oldest release with DETACH CONCURRENTLY."""
+SECONDS_AS_MILLISECONDS = Range(datetime(1970, 1, 2, tzinfo=UTC), datetime(1970, 2, 10, tzinfo=UTC))
+"""Where the seconds of the years 1973 to 2079 would lie."""
 
 
 def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Codec]:
@@ -37,7 +41,28 @@ def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Cod
     codec = _codec(spec, parent, column, type_name)
     if codec.type is KeyType.DATE and spec.interval is Interval.HOUR:
         raise errors.IntervalTooFine(f"spec.interval is Hour, but {parent} is partitioned by {column!r} of type date")
+    _check_unit(parent, column, codec, inventory)
     return parent, column, codec
+
+
+def _check_unit(parent: Parent, column: str, codec: Codec, inventory: Inventory) -> None:
+    """Refuse seconds taken for milliseconds, which are days of 1970, and the other way round, beyond all calendars.
+
+    It is told by the bounds that exist, where all of them are such: what was made beside them would never hold a row.
+    """
+    ends = [end for each in inventory.partitions if each.range for end in (each.range.lower, each.range.upper) if end]
+    if codec.encoding is KeyEncoding.EPOCH_SECONDS and codec.type is KeyType.BIGINT:
+        mistaken, other = all(end >= codec.ceiling for end in ends), KeyEncoding.EPOCH_MILLISECONDS
+    elif codec.encoding is KeyEncoding.EPOCH_MILLISECONDS:
+        mistaken, other = all(SECONDS_AS_MILLISECONDS.contains(end) for end in ends), KeyEncoding.EPOCH_SECONDS
+    else:
+        return
+    if ends and mistaken:
+        shown = next(each for each in inventory.partitions if each.range and (each.range.lower or each.range.upper))
+        raise errors.InvalidSpec(
+            f"spec.keyEncoding is {codec.encoding}, by which no partition of {parent} is of our time, such as "
+            f"{shown.name} {shown.bounds}: if {column!r} is in {other}, say so"
+        )
 
 
 def _codec(spec: TableSpec, parent: Parent, column: str, type_name: str) -> Codec:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from complaints import check, complaint, login
-from encoded import ENCODED, HIGHEST, LOWEST, Key, created, keep, lands
+from encoded import ENCODED, HIGHEST, LOWEST, Key, bounds, created, keep, lands
 from lab.postgres import Database
 from partwarden.interval import Interval, iso
 
@@ -159,3 +159,18 @@ def test_rows_of_the_default_partition_move_by_their_key(database: Database, key
         ("rest", 2),
         ("run_2027", 2),
     ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("EpochSeconds", "EpochMilliseconds"), ("EpochMilliseconds", "EpochSeconds")]
+)
+def test_seconds_are_not_taken_for_milliseconds(pg_database: Database, wrong: str, right: str) -> None:
+    """Nothing is made by the wrong one beside partitions that exist."""
+    key = Key(right, "bigint")
+    pg_database.execute(key.table)
+    assert len(created(keep(pg_database, NOW, keyEncoding=right))) == 3
+    before = bounds(pg_database)
+    found = complaint(login(pg_database.dsn), keyEncoding=wrong)
+    check(found, "InvalidSpec", f"spec.keyEncoding is {wrong}", "run_2026 FOR VALUES FROM", f"is in {right}, say so")
+    assert bounds(pg_database) == before
+    assert keep(pg_database, NOW, keyEncoding=right).outcomes == ()
