@@ -9,15 +9,19 @@ from psycopg import sql
 
 from .session import pinned, run
 
-# Both hold back what VACUUM may freeze, and REINDEX CONCURRENTLY waits for them. What VACUUM itself and builds of other
-# indexes hold is none of it, nor is a walsender's. Of other roles' sessions only members of pg_read_all_stats see more
-# than that they are there: lock_timeout is for those that are not seen. A prepared transaction has no process.
+# Who has a snapshot or has written holds back what VACUUM may freeze, and REINDEX CONCURRENTLY waits for it, as it does
+# for everybody who has so much as read the relation. What another VACUUM holds is none of it, nor is a walsender's. Of
+# other roles' sessions only members of pg_read_all_stats see more than that they are there: lock_timeout is for those
+# that are not seen. A prepared transaction has no process.
 ELDERS = """
 SELECT pid, usename, nullif(application_name, ''), NULL::text,
        to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), xact_start
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-  AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL) AND xact_start < {since}
+  AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL
+       OR pid IN (SELECT pid FROM pg_locks WHERE granted AND locktype = 'relation' AND relation = ANY({locked})
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+  AND xact_start < {since}
   AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
 UNION ALL
 SELECT NULL, owner, NULL, gid, to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), prepared
@@ -40,12 +44,13 @@ ORDER BY a.xact_start LIMIT 1
 PINNED = pinned(lock_timeout="1s", statement_timeout="10s")
 
 
-def older_than(connection: psycopg.Connection[Any], since: sql.Composable) -> str | None:
+def older_than(connection: psycopg.Connection[Any], since: sql.Composable, locked: list[int]) -> str | None:
     """The oldest transaction of the database that began before ``since`` (SQL, timestamptz), for a message; else None.
 
-    Raises psycopg's errors.
+    It has a snapshot, has written, or has any lock on one of the relations ``locked``. Raises psycopg's errors.
     """
-    _, rows = run(connection, PINNED, sql.SQL(ELDERS).format(since=since))
+    listed = sql.SQL("{}::oid[]").format(locked)
+    _, rows = run(connection, PINNED, sql.SQL(ELDERS).format(since=since, locked=listed))
     if not rows:
         return None
     pid, user, application, prepared, began, _ = rows[0]

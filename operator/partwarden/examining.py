@@ -33,7 +33,7 @@ SELECT c.oid, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'), {em
 FROM pg_class c WHERE c.oid = ANY({oids}) ORDER BY c.oid
 """
 EMPTY = sql.SQL("coalesce(pg_relation_size(c.oid) = 0, true)")
-EMPTY_BY_COUNT = sql.SQL("c.relpages = 0 AND c.reltuples = 0")
+EMPTY_BY_COUNT = sql.SQL("c.relpages = 0")
 FROZEN = sql.SQL("c.relpages > 0 AND c.relallfrozen >= c.relpages")
 
 # Recursive by hand: pg_partition_tree would lock every partition.

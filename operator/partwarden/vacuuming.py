@@ -74,7 +74,8 @@ def vacuum(connection: Session, inventory: Inventory, _key: str, action: VacuumP
         statement = sql.SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
         run_outside(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=LIMIT)
 
-    _once(connection, inventory, action, "vacuum", sql.Literal(action.closed), work)
+    _look_out(connection, action, sql.Literal(action.closed), [])
+    _once(connection, inventory, action, "vacuum", work)
 
 
 def reindex(connection: Session, inventory: Inventory, _key: str, action: ReindexPartition, _deadline: float) -> None:
@@ -89,8 +90,20 @@ def reindex(connection: Session, inventory: Inventory, _key: str, action: Reinde
         statement = sql.SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
         run_outside(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LIMIT)
 
-    since = sql.SQL("now() - {}::interval").format(SHORT)
-    _once(connection, inventory, action, "reindex", since, work)
+    _look_out(connection, action, sql.SQL("now() - {}::interval").format(SHORT), [action.oid])
+    _once(connection, inventory, action, "reindex", work)
+
+
+def _look_out(
+    connection: Session, action: VacuumPartition | ReindexPartition, since: sql.Composable, locked: list[int]
+) -> None:
+    """Raises `TableBusy` where somebody is in the way who would be waited for, or would make the work vain."""
+    try:
+        who = older_than(connection, since, locked)
+    except psycopg.Error as error:
+        raise translate(error, f"partition {action}") from None
+    if who is not None:
+        raise TableBusy(f"partition {action} was not {action.past}: {who}")
 
 
 def _once(
@@ -98,14 +111,11 @@ def _once(
     inventory: Inventory,
     action: VacuumPartition | ReindexPartition,
     what: str,
-    since: sql.Composable,
     work: Callable[[], None],
 ) -> None:
-    """Look who is in the way, work, and write down that it was done, or that it takes too long."""
+    """Work, and write down that it was done, or that it takes too long."""
     try:
         _check_same(connection, inventory, action)
-        if (who := older_than(connection, since)) is not None:
-            raise TableBusy(f"partition {action} was not {action.past}: {who}")
         gave_up = _in_time(work)
         _mark(connection, inventory, action, what, gave_up)
     except (pg.LockNotAvailable, pg.DeadlockDetected):
