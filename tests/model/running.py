@@ -1,0 +1,139 @@
+"""Runs of Partwarden, some of them ended half-way, or with others in their way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import psycopg
+
+from lab.operator import until
+from meanwhile import Interrupted
+from model.world import World
+from partwarden.connection import from_dsn
+from partwarden.engine import Report, maintain
+from partwarden.errors import PartwardenError
+from partwarden.policy import TableSpec
+from partwarden.session import Session, session
+
+PATIENCE = 0.3
+TRIPS, COMMANDS = (4, 8, 24), (2, 5, 12)
+"""A run is ended before one of so many round trips, or after one of so many DDL commands, if it comes so far."""
+
+
+def run(world: World, trouble: str = "none") -> tuple[Report | None, str]:
+    """One run, and what became of it; the report is None where it was broken off. ``trouble`` is one of `TROUBLES`."""
+    fields = {"table": {"name": "run"}, "keyEncoding": world.kind.encoding, **world.policy.fields}
+    spec = TableSpec.model_validate(fields)
+    report, said = None, ""
+    try:
+        with session(from_dsn(world.dsn)) as connection, TROUBLES[trouble](world, connection):
+            report = maintain(connection, spec, patience=PATIENCE, held=world.policy.held)
+    except PartwardenError as error:
+        said = f"broken off: {error.reason}: {error}"
+    if report is not None:
+        said = f"{[_told(each) for each in report.outcomes]} findings {[each.reason for each in report.after.findings]}"
+        for each in report.outcomes:
+            end = f" failed of {each.error.reason}" if each.error else ""
+            world.counts[f"{type(each.action).__name__}{end}"] += 1
+    world.counts["runs"] += 1
+    until("the server has noticed", partial(_is_gone, world))
+    return report, said
+
+
+def _told(outcome: Any) -> str:
+    end = f" ({outcome.error.reason}: {outcome.error})" if outcome.error else ""
+    return f"{type(outcome.action).__name__} {outcome.action.name}{end}"
+
+
+def _is_gone(world: World) -> bool:
+    mine = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'partwarden'"
+    return not world.admin.execute(mine.encode()).fetchall()
+
+
+@contextmanager
+def _none(_: World, __: Session) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _killed_before_a_round_trip(world: World, connection: Session) -> Iterator[None]:
+    pid = connection.info.backend_pid
+
+    def kill() -> None:
+        world.admin.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
+        world.counts["kills between round trips"] += 1
+
+    _before(connection, world.rng.randint(2, world.rng.choice(TRIPS)), kill)
+    yield
+
+
+@contextmanager
+def _killed_after_a_statement(world: World, connection: Session) -> Iterator[None]:
+    connection.execute(f"SET lab.last = {world.rng.randint(1, world.rng.choice(COMMANDS))}".encode())
+    yield
+    # The session ended itself, or did not come so far.
+
+
+@contextmanager
+def _killed_while_it_waits(world: World, connection: Session) -> Iterator[None]:
+    """A reader stands in the way from some round trip on; the session is killed as soon as it waits for a lock."""
+    with _reader(world, connection, kill=True):
+        yield
+
+
+@contextmanager
+def _waits_for_a_reader(world: World, connection: Session) -> Iterator[None]:
+    """The same, but it is the reader that ends."""
+    with _reader(world, connection, kill=False):
+        yield
+
+
+@contextmanager
+def _reader(world: World, connection: Session, *, kill: bool) -> Iterator[None]:
+    pid, over = connection.info.backend_pid, threading.Event()
+    with psycopg.connect(world.dsn) as reader:
+        watch = threading.Thread(target=_watch, args=(world, pid, reader, over, kill))
+        _before(
+            connection, world.rng.randint(2, world.rng.choice(TRIPS)), lambda: reader.execute("SELECT FROM run LIMIT 1")
+        )
+        watch.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watch.join()
+            reader.rollback()
+
+
+def _watch(world: World, pid: int, reader: psycopg.Connection, over: threading.Event, kill: bool) -> None:
+    asked = "SELECT FROM pg_locks WHERE pid = %s AND NOT granted"
+    with psycopg.connect(world.dsn, autocommit=True) as other:
+        while not over.wait(0.003):
+            if other.execute(asked, (pid,)).fetchall():
+                if kill:
+                    other.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
+                    world.counts["kills while it waited"] += 1
+                else:
+                    reader.rollback()
+                    world.counts["waits for a reader"] += 1
+                return
+
+
+def _before(connection: Session, trip: int, what: Any) -> None:
+    # The very session that Partwarden makes, from here on interrupted.
+    connection.__class__ = Interrupted
+    assert isinstance(connection, Interrupted)
+    connection.before = (connection.round_trips + trip, what)
+
+
+TROUBLES = {
+    "none": _none,
+    "killed before a round trip": _killed_before_a_round_trip,
+    "killed after a statement": _killed_after_a_statement,
+    "killed while it waits": _killed_while_it_waits,
+    "waits for a reader": _waits_for_a_reader,
+}

@@ -1,0 +1,127 @@
+"""One sequence: random steps, each judged, and in the end a state in which nothing is left to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+from lab.postgres import Database
+from model import hands
+from model.checks import Judge
+from model.keys import KINDS
+from model.policies import SCALES, Policy
+from model.running import TROUBLES, run
+from model.world import World
+from partwarden.actions import Action
+from partwarden.errors import Outage
+
+ENOUGH = 15
+"""Runs without trouble in which everything must come to its end."""
+
+
+def play(database: Database, seed: int, steps: int) -> Counter[str]:
+    """Plays the sequence of this seed. Returns what was done how often; raises AssertionError with all that was."""
+    rng = Random(seed)
+    owner = database.new_role()
+    with database.connect() as admin:
+        world = World.make(rng, admin, owner.dsn, Policy(rng.choice(KINDS), rng.choice(SCALES)))
+        try:
+            _begin(world)
+            for _ in range(steps):
+                _step(world)
+            _settle(world)
+        except AssertionError as error:
+            told = "\n".join(world.log)
+            raise AssertionError(f"seed {seed}, PostgreSQL {database.server.major}: {error}\n{told}") from error
+        finally:
+            world.hand.close()
+    return world.counts
+
+
+def _begin(world: World) -> None:
+    """Partitions and rows as if the policy were an old one: what has expired at once was made without retention."""
+    _told(world, world.policy.begin(world.rng, world.seen.now))
+    retention = world.policy.fields.pop("retention", None)
+    if world.rng.random() < 0.8:
+        _run(world, "none")
+        _told(world, world.insert(30))
+    if retention is not None:
+        world.policy.fields["retention"] = retention
+        _told(world, f"retention: {retention}")
+
+
+def _step(world: World) -> None:
+    world.counts["steps"] += 1
+    chosen = world.rng.random()
+    if chosen < 0.4:
+        _told(world, hands.something(world))
+    elif chosen < 0.54:
+        _edit(world)
+    elif chosen < 0.64:
+        _told(world, world.jump())
+    else:
+        trouble = world.rng.choice([*TROUBLES, "none", "none"])
+        _run(world, trouble)
+    world.look()
+
+
+def _told(world: World, what: str) -> None:
+    world.log.append(f"{len(world.log):4} {world.seen.now:%Y-%m-%d %H:%M} {what}")
+
+
+def _edit(world: World) -> None:
+    names = [each.name for each in world.seen.partitions + world.seen.alone]
+    world.counts["edits of the policy"] += 1
+    _told(world, world.policy.edit(world.rng, world.seen.now, names))
+
+
+def _run(world: World, trouble: str) -> tuple[Action, ...]:
+    """Returns what was planned in the end, if it came to its end."""
+    before = world.look()
+    report, said = run(world, trouble)
+    _told(world, f"run, {trouble}: {said}")
+    judge = Judge(world.policy, before, world.look())
+    judge.judge()
+    if report is None:
+        assert trouble != "none", f"a run without trouble was broken off: {said}"
+        if trouble == "killed after a statement":
+            world.counts["kills after a statement"] += 1
+        return ()
+    judge.reported(report)
+    return report.after.actions
+
+
+def _settle(world: World) -> None:
+    """Runs until nothing is left to do: then a further run does nothing, and nothing is pending."""
+    world.policy.fields.pop("mode", None)
+    world.policy.held = frozenset()
+    _told(world, "settle")
+    for _ in range(ENOUGH):
+        before = world.look()
+        report, said = run(world)
+        _told(world, f"run to the end: {said}")
+        after = world.look()
+        judge = Judge(world.policy, before, after)
+        judge.judge()
+        assert report is not None, said
+        judge.reported(report)
+        outages = [each for each in report.outcomes if isinstance(each.error, Outage)]
+        if not report.outcomes or (before.tables == after.tables and not outages and _fails_alike(report.outcomes)):
+            break
+    else:
+        raise AssertionError("it never comes to an end")
+    world.counts["sequences"] += 1
+    pending = [each.name for each in after.partitions if each.pending]
+    told = " ".join(each.message for each in report.after.findings if each.reason == "DetachPending")
+    if "retention" in world.policy.fields:
+        assert not pending, f"the detach of {pending} is left pending"
+    assert all(f"partition public.{name} " in told for name in pending), f"pending: {pending}, told: {told}"
+    if report.outcomes:
+        world.counts["ends with something that a person must mend"] += 1
+        return
+    assert not report.before.actions, f"planned, and not done: {report.before.actions}"
+
+
+def _fails_alike(outcomes: tuple[object, ...]) -> bool:
+    """Whether everything that is tried is refused, as it will be until a person mends something."""
+    return all(getattr(each, "error", None) is not None for each in outcomes)
