@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+import values
 from partwarden import errors, transitions
 from partwarden.actions import Outcome
 from partwarden.details import details, human
 from partwarden.interval import Range
 from partwarden.inventory import Partition, RelationKind
+from partwarden.lifecycle import Retention
+from partwarden.plan import make_plan
 from partwarden.transitions import Notice, changed, done
 from samples import inventory, plan, year
 
@@ -37,6 +40,55 @@ def shown(*partitions: Partition) -> dict[str, dict[str, Any]]:
 )
 def test_where_a_partition_stands(partition: Partition, state: str) -> None:
     assert [each["state"] for each in shown(partition).values()] == [state]
+
+
+def retained(*partitions: Partition, held: str = "", **fields: Any) -> dict[str, Any]:
+    """The status where five years are kept."""
+    found = values.inventory(*partitions, **fields)
+    policy = values.spec(premake=0, start_from="2026-01-01", retention=Retention(keep_for="5y"))
+    status = details(found, make_plan(policy, found, found.now, frozenset({held})), ())
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def test_what_has_expired_is_held_or_was_detached_is_told_apart() -> None:
+    tables = tuple(
+        values.detached(f"run_{number}", datetime(number, 1, 1, tzinfo=UTC), datetime(number + 1, 1, 1, tzinfo=UTC))
+        for number in (2016, 2015)
+    )
+    status = retained(*values.years(2018, 2017, 2025, 2026), held="run_2018", detached=tables)
+    assert [(each["name"], each["state"]) for each in status["partitions"]] == [
+        ("run_2015", "Detached"),
+        ("run_2016", "Detached"),
+        ("run_2017", "Expired"),
+        ("run_2018", "Held"),
+        ("run_2025", "Past"),
+        ("run_2026", "Current"),
+    ]
+    assert status["partitions"][0]["from"] == "2015-01-01T00:00:00Z"
+    assert status["partitions"][0]["to"] == "2016-01-01T00:00:00Z"
+    summary = status["summary"]
+    assert (summary["partitions"], summary["expired"], summary["detached"]) == (4, 2, 2)
+
+
+def test_detached_tables_push_no_partition_of_note_off_the_list() -> None:
+    tables = tuple(
+        values.detached(
+            f"{'x' * 50}_{number}", datetime(number, 1, 1, tzinfo=UTC), datetime(number + 1, 1, 1, tzinfo=UTC)
+        )
+        for number in range(1000, 2010)
+    )
+    status = retained(*values.years(*range(2010, 2027)), detached=tables)
+    states = [each["state"] for each in status["partitions"]]
+    assert states.count("Detached") == 50
+    assert states.count("Expired") == 11
+    assert states[-1] == "Current"
+    assert status["summary"]["detached"] == 1010
+
+
+def test_without_retention_nothing_is_said_of_it() -> None:
+    found = inventory([year(2026)])
+    summary = details(found, plan(found), ()).model_dump(by_alias=True, exclude_none=True)["summary"]
+    assert not {"expired", "detached"} & set(summary)
 
 
 def test_a_partition_elsewhere_or_of_another_kind_says_so() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from partwarden import hold
 from partwarden.claims import Claims, TableIdentity
 from partwarden.intake import Intake
 from partwarden.store import Store
@@ -61,6 +62,23 @@ def test_a_new_policy_an_edit_and_one_made_anew_are_worked_on(made: Fixture) -> 
     assert made.due() == [("one", "run")]
     made.intake.seen(body(version=3, generation=1, uid="v"))
     assert made.due() == [("one", "run")]
+
+
+def test_a_hold_that_comes_changes_or_goes_is_worked_on(made: Fixture) -> None:
+    def held(version: int, names: str | None) -> list[Key]:
+        annotations = {"example.org/other": str(version), **({hold.ANNOTATION: names} if names is not None else {})}
+        made.intake.seen(body(version=version, metadata={"annotations": annotations}))
+        return made.due()
+
+    run = ("one", "run")
+    assert held(1, None) == [run]
+    assert held(2, "run_2018, archive.run_2017") == [run]
+    stored = made.store.get(run)
+    assert stored is not None
+    assert stored.held == {"run_2018", "archive.run_2017"}
+    assert held(3, "archive.run_2017,run_2018,") == []
+    assert held(4, "run_2018") == [run]
+    assert held(5, None) == [run]
 
 
 def test_a_change_of_status_or_metadata_alone_wakes_nobody(made: Fixture) -> None:

@@ -34,6 +34,18 @@ def test_the_example_is_valid() -> None:
     assert policy.database.secret_ref.name == "orchestrator-db"
 
 
+@pytest.mark.parametrize("needs_database", [True, False])
+def test_the_annotation_holds_what_it_names(needs_database: bool) -> None:
+    for annotations, held in (
+        ('{partwarden.dev/hold: "run_2018, reports.run_2017 ,, "}', {"run_2018", "reports.run_2017"}),
+        ('{partwarden.dev/hold: ""}', set()),
+        ("{example.org/hold: run_2018}", set()),
+    ):
+        text = POLICY.replace("metadata: {", f"metadata: {{annotations: {annotations}, ")
+        assert manifest.load(text, "policy.yaml", needs_database=needs_database).held == held
+    assert manifest.load(POLICY, "policy.yaml").held == frozenset()
+
+
 def test_every_problem_is_said() -> None:
     text = HEAD + "spec: {table: {}, premake: 5000, interval: Fortnight, ensure: [2023-02-29], resync: 5}\n"
     assert refusal(text) == (
