@@ -24,7 +24,6 @@ from .figures import Figure
 from .provisioning import DURABLE
 from .stand import TABLE, Stand
 
-NOW = datetime(2026, 1, 15, tzinfo=UTC)
 OPEN_FOR = 8.0
 """Seconds for which the transaction stays open."""
 EVERY = 0.005
@@ -36,10 +35,22 @@ LIMIT, LIMIT_OF_MOVED = 100.0, 1000.0
 """Milliseconds; the latter for who writes into the very range whose rows are being moved."""
 
 ROWS, MOVED = 2000, 10_000
-HERE, AHEAD, FAR = "2026-01-15Z", "2026-03-15Z", "2031-06-15Z"
+THIS = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+"""Moments are those of the server's clock, by which a drop waits for its grace: the first of the current month."""
+
+
+def month(number: int) -> datetime:
+    """The first of the month so many after the current one."""
+    years, month_ = divmod(THIS.month - 1 + number, 12)
+    return THIS.replace(year=THIS.year + years, month=month_ + 1)
+
+
+FIRST, LAST = -3, 1
+"""The months that exist, by their distance from the current one."""
+HERE, AHEAD, FAR = f"{month(0)}", f"{month(LAST + 1)}", f"{month(60)}"
 """In the current partition; in the range that is to be made; where nothing but DEFAULT holds it."""
 
-START = {"startFrom": "2025-10-01", "premake": 1}
+START = {"startFrom": f"{month(FIRST):%Y-%m-%d}", "premake": LAST}
 EXPIRED = 1
 """Partitions that are wholly older than two months."""
 DEFAULT = f"""
@@ -49,7 +60,7 @@ INSERT INTO run (id, submitted_at) SELECT -n, '{FAR}' FROM generate_series(1, {M
 TO_MOVE = f"INSERT INTO run (id, submitted_at) SELECT -n, '{AHEAD}' FROM generate_series(1, {MOVED}) n;"
 
 ALL = "SELECT count(*) FROM run"
-SOME = "SELECT count(*) FROM run WHERE submitted_at >= '2026-01-01Z' AND submitted_at < '2026-02-01Z'"
+SOME = f"SELECT count(*) FROM run WHERE submitted_at >= '{month(0)}' AND submitted_at < '{month(1)}'"
 LEFT_OVER = """
 SELECT 'pending detach of ' || inhrelid::regclass FROM pg_inherits WHERE inhdetachpending
 UNION ALL SELECT 'invalid index ' || indexrelid::regclass FROM pg_index WHERE NOT indisvalid
@@ -148,11 +159,11 @@ def _prepared(server: Server, operation: Operation) -> Iterator[Database]:
         database.execute(TABLE.format(name="run"))
         database.execute("CREATE SEQUENCE ids")
         with session(from_dsn(database.dsn)) as connection:
-            report = engine.maintain(connection, _spec(START), now=NOW)
+            report = engine.maintain(connection, _spec(START))
         assert all(each.error is None for each in report.outcomes), report.outcomes
         database.execute(
-            f"INSERT INTO run (id, submitted_at) SELECT -n, m + interval '1 day' FROM generate_series(1, {ROWS}) n, "
-            "generate_series('2025-10-01Z'::timestamptz, '2026-02-01Z', interval '1 month') m"
+            f"INSERT INTO run (id, submitted_at) SELECT -n, m FROM generate_series(1, {ROWS}) n, "
+            f"unnest('{{{', '.join(str(month(n)) for n in range(FIRST, LAST + 1))}}}'::timestamptz[]) m"
         )
         if operation.prepare:
             database.execute(operation.prepare)
@@ -210,7 +221,7 @@ def _floor(database: Database) -> list[Figure]:
 def _measured(database: Database, operation: Operation) -> Course:
     """The transaction begins first, and ends by itself while attempts are made."""
     course = Course(_watched(operation))
-    before = database.query("SELECT count(*) FROM run")[0][0]
+    before = _count(database, "SELECT count(*) FROM run")
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
         stack.enter_context(_going_on(database, course.watched))
         opened = threading.Event()
@@ -218,7 +229,7 @@ def _measured(database: Database, operation: Operation) -> Course:
         assert opened.wait(PATIENCE) or staying.done(), "the transaction was not begun"
         _drive(database.dsn, operation, course)
         staying.result()
-    left = [row[0] for row in database.query(LEFT_OVER)]
+    left = [str(row[0]) for row in database.query(LEFT_OVER)]
     assert not left, f"{operation.name}: {', '.join(left)}"
     written = 1 + sum(each.times for each in course.watched if each.name.startswith("writer"))
     _check_rows(database, operation, before, written)
@@ -227,11 +238,18 @@ def _measured(database: Database, operation: Operation) -> Course:
 
 def _check_rows(database: Database, operation: Operation, before: int, written: int) -> None:
     """All that was written is there, once; what was there before has gone only where partitions were to go."""
-    rows, distinct = database.query("SELECT count(*), count(DISTINCT id) FROM run WHERE id > 0")[0]
+    rows = _count(database, "SELECT count(*) FROM run WHERE id > 0")
+    distinct = _count(database, "SELECT count(DISTINCT id) FROM run WHERE id > 0")
     assert rows == distinct == written, f"{operation.name}: of {written} rows written {rows} are there"
-    old = database.query("SELECT count(*) FROM run WHERE id < 0")[0][0]
+    old = _count(database, "SELECT count(*) FROM run WHERE id < 0")
     expected = before - (EXPIRED * ROWS if "retention" in operation.fields else 0)
     assert old == expected, f"{operation.name}: {expected} of the old rows should be left, {old} are"
+
+
+def _count(database: Database, query: str) -> int:
+    ((found,),) = database.query(query)
+    assert isinstance(found, int)
+    return found
 
 
 def _stay_open(dsn: str, opened: threading.Event) -> None:
@@ -252,7 +270,7 @@ def _drive(dsn: str, operation: Operation, course: Course) -> None:
     planned: set[str] = set()
     for course.attempts in count(1):
         with session(from_dsn(dsn)) as connection:
-            report = engine.maintain(connection, spec, now=NOW)
+            report = engine.maintain(connection, spec)
         planned |= {type(each).__name__ for each in report.before.actions}
         course.seconds = time.monotonic() - began
         verdict = looked(spec, report.inventory, report.after, report.outcomes)
