@@ -120,12 +120,14 @@ class Codec:
         return CEILING if ticks >= (CEILING - EPOCH) // tick else EPOCH + ticks * tick + late
 
     def _native(self, value: str) -> datetime:
+        if value[4:5] == "-" and not value.endswith(" BC"):
+            moment = datetime.fromisoformat(value)
+            return moment.astimezone(UTC) if self.aware else moment
         if value == "-infinity" or value.endswith(" BC"):
             return self.floor
-        if value == "infinity" or re.match(r"\d{5,}", value):
+        if value == "infinity" or re.match(r"\d{5,}-", value):
             return self.ceiling
-        moment = datetime.fromisoformat(value)
-        return moment.astimezone(UTC) if self.aware else moment
+        raise ValueError(f"not a {self.type}: {value}")
 
     def _limit(self, ticks: int) -> str:
         moment = self.moment(f"{ticks << CHANCE:032x}" if self.encoding is KeyEncoding.UUID_V7 else str(ticks))
