@@ -24,16 +24,17 @@ class Result(Enum):
     """What one look came to, as far as the next one is concerned."""
 
     FINE = auto()
+    UNFINISHED = auto()
+    """Nothing failed that was foreseen, and work is left: what was detached is to be dropped, or nobody knows why."""
     OUTAGE = auto()
-    """Also an error that nobody foresaw, and work that is left although nothing failed."""
     MISTAKE = auto()
 
 
 def result(errors: Sequence[PartwardenError], reconciling: bool) -> Result:
     """An outage is tried again soon, also where a mistake is reported with it."""
-    if reconciling or any(isinstance(each, Outage) for each in errors):
-        return Result.OUTAGE
-    return Result.MISTAKE if errors else Result.FINE
+    if not errors:
+        return Result.UNFINISHED if reconciling else Result.FINE
+    return Result.OUTAGE if reconciling or any(isinstance(each, Outage) for each in errors) else Result.MISTAKE
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Pace:
 def _pause(found: Result, count: int, resync: float) -> float:
     doubled = 2.0 ** min(count - 1, 20)
     match found:
-        case Result.OUTAGE:
+        case Result.OUTAGE | Result.UNFINISHED:
             return min(OUTAGE_FIRST * doubled, OUTAGE_MOST, resync)
         case Result.MISTAKE:
             return min(MISTAKE_FIRST * doubled, resync)

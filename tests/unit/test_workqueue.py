@@ -232,7 +232,8 @@ def test_a_boundary_comes_first_and_never_in_a_loop(boundary: float, expected: f
     ("found", "reconciling", "expected"),
     [
         ([], False, Result.FINE),
-        ([], True, Result.OUTAGE),
+        ([], True, Result.UNFINISHED),
+        ([errors.NameTaken("x")], True, Result.OUTAGE),
         ([errors.NameTaken("x")], False, Result.MISTAKE),
         ([errors.NameTaken("x"), errors.TableBusy("x")], False, Result.OUTAGE),
     ],
