@@ -326,7 +326,8 @@ def test_when_the_grace_is_over_nothing_old_is_left_but_for_a_reason(world: Worl
         if each.oid in plan.retired.expired - plan.retired.kept:
             assert str(each) in told or each.kind is not RelationKind.TABLE or each.name in alone
     if world.retention.on_expire is OnExpire.DROP:
-        for table in later.detached:
+        over = later.now - world.retention.grace_period
+        for table in [each for each in later.detached if each.marker.since <= over]:
             out_of_the_way = any(each.object == str(table) and each.reason == "CannotReturn" for each in plan.findings)
             assert world.is_held(table.name) or out_of_the_way
 
