@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from complaints import check, complaint, login
 from encoded import ENCODED, HIGHEST, LOWEST, Key, bounds, created, keep, lands
 from lab.postgres import Database
+from partwarden.__main__ import main
 from partwarden.interval import Interval, iso
 
 NOW = datetime(2026, 10, 24, 21, 30, tzinfo=UTC)
@@ -174,3 +178,20 @@ def test_seconds_are_not_taken_for_milliseconds(pg_database: Database, wrong: st
     check(found, "InvalidSpec", f"spec.keyEncoding is {wrong}", "run_2026 FOR VALUES FROM", f"is in {right}, say so")
     assert bounds(pg_database) == before
     assert keep(pg_database, NOW, keyEncoding=right).outcomes == ()
+
+
+def test_the_readmes_example_on_the_command_line(pg_database: Database) -> None:
+    """The manifest of the README, its database left to --dsn."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (spec,) = re.findall(r"```yaml\n(spec:\n[^`]*keyEncoding[^`]*)```", readme)
+    head = "apiVersion: partwarden.dev/v1alpha1\nkind: PartitionPolicy\nmetadata: {name: event}\n"
+    pg_database.execute("CREATE TABLE event (id uuid NOT NULL, note text) PARTITION BY RANGE (id)")
+    arguments = ["apply", "-f", "-", "--dsn", pg_database.dsn, "--now", "2026-01-15T00:00:00Z"]
+    result = CliRunner().invoke(main, arguments, input=head + spec, catch_exceptions=False)
+    assert "by Month of UTC on id" in result.output
+    assert "create  public.event_2026_01  2026-01-01T00:00:00Z  2026-02-01T00:00:00Z  current Month" in result.output
+    assert result.exit_code == 0
+    made = pg_database.query("SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = 'event_2026_01'")
+    assert made == [
+        ("FOR VALUES FROM ('019b76da-a800-0000-0000-000000000000') TO ('019c167f-cc00-0000-0000-000000000000')",)
+    ]
