@@ -1,0 +1,165 @@
+"""Tables that were detached come back with all their rows when the policy keeps them longer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from lab.postgres import Database, Server
+from meanwhile import keep, keep_while, kill_others
+from partwarden.errors import DatabaseUnreachable
+from partwarden.interval import Range
+from retirement import (
+    DEFAULT,
+    DETACH,
+    KEEP_ALL,
+    YEARS,
+    attached,
+    comment,
+    converge,
+    edit_mark,
+    keep_before,
+    reading,
+    rows_of_2018,
+    set_comment,
+    verbs,
+    why,
+)
+
+ROWS = 365
+FORMS = pytest.mark.parametrize("form", [YEARS, YEARS + DEFAULT], ids=["concurrently", "with DEFAULT"])
+RICH = """
+    CREATE TABLE customer (id int PRIMARY KEY);
+    ALTER TABLE run ADD customer int REFERENCES customer, ADD UNIQUE (submitted_at, id);
+    CREATE INDEX ON run (note);
+"""
+CATALOG = """
+    SELECT 'constraint', contype, pg_get_constraintdef(oid), convalidated FROM pg_constraint
+    WHERE conrelid = 'run_2018'::regclass
+    UNION ALL SELECT 'index', 'i', pg_get_indexdef(i.indexrelid), h.inhparent IS NOT NULL FROM pg_index i
+    LEFT JOIN pg_inherits h ON h.inhrelid = i.indexrelid WHERE i.indrelid = 'run_2018'::regclass ORDER BY 1, 2, 3
+"""
+
+
+@FORMS
+def test_it_comes_back_as_it_was_with_all_its_rows(database: Database, form: str) -> None:
+    database.execute(form + RICH)
+    set_comment(database, "mine\n")
+    before = database.query(CATALOG)
+    assert converge(database, **DETACH) == [("detach", "done")]
+    report = keep(database.dsn, **KEEP_ALL)
+    assert verbs(report) == [("attach again", "done")]
+    assert attached(database) is True
+    assert database.query("SELECT count(*) FROM run WHERE submitted_at < '2019-01-01Z' AND note = 'row'") == [(ROWS,)]
+    assert comment(database) == "mine\n"
+    assert database.query(CATALOG) == before
+    assert converge(database, **KEEP_ALL) == []
+    # And again.
+    assert converge(database, **DETACH) == [("detach", "done")]
+    assert converge(database, **KEEP_ALL) == [("attach again", "done")]
+    assert rows_of_2018(database) == ROWS
+
+
+def test_without_a_comment_none_is_left(database: Database) -> None:
+    database.execute(YEARS)
+    converge(database, **DETACH)
+    converge(database, **KEEP_ALL)
+    assert database.query("SELECT FROM pg_description WHERE objoid = 'run_2018'::regclass") == []
+
+
+def test_rows_of_its_time_in_default_keep_it_out_and_are_counted(database: Database) -> None:
+    database.execute(YEARS + DEFAULT)
+    converge(database, **DETACH)
+    database.execute("INSERT INTO run (submitted_at) VALUES ('2018-05-05Z')")
+    report = keep(database.dsn, **KEEP_ALL)
+    assert verbs(report) == [("attach again", "DefaultHasRows")]
+    assert "1 row of its range" in why(report)
+    assert "public.run_rest" in why(report)
+    assert attached(database) is False
+    database.execute("DELETE FROM run_rest")
+    assert converge(database, **KEEP_ALL) == [("attach again", "done")]
+    assert rows_of_2018(database) == ROWS
+
+
+@pytest.mark.parametrize("moment", ["pg_try_advisory_xact_lock", "ATTACH PARTITION"])
+def test_a_row_that_comes_into_default_meanwhile_is_seen(database: Database, moment: str) -> None:
+    database.execute(YEARS + DEFAULT)
+    converge(database, **DETACH)
+    insert = "INSERT INTO run (submitted_at) VALUES ('2018-05-05Z')"
+    report = keep_before(database.dsn, moment, lambda: database.execute(insert), **KEEP_ALL)
+    assert verbs(report) == [("attach again", "DefaultHasRows")]
+    assert rows_of_2018(database) == ROWS + 1
+
+
+CHANGES = {
+    "attached by hand": "ALTER TABLE run ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')",
+    "made anew": """CREATE TABLE other (LIKE run_2018 INCLUDING ALL); DROP TABLE run_2018;
+        ALTER TABLE other RENAME TO run_2018""",
+    "mark taken away": "COMMENT ON TABLE run_2018 IS 'keep'",
+    "partition of another": """CREATE TABLE other (LIKE run) PARTITION BY RANGE (submitted_at);
+        ALTER TABLE other ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')""",
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize("moment", ["WITH wanted", "pg_try_advisory_xact_lock"])
+def test_what_was_changed_since_it_was_looked_at_is_let_be(database: Database, what: str, moment: str) -> None:
+    database.execute(YEARS)
+    converge(database, **DETACH)
+    report = keep_before(database.dsn, moment, lambda: database.execute(CHANGES[what]), **KEEP_ALL)
+    assert verbs(report) == [("attach again", "TableChanged")]
+
+
+def test_a_table_whose_mark_says_another_range_does_not_come_in(database: Database) -> None:
+    database.execute(YEARS)
+    converge(database, **DETACH)
+    edit_mark(database, range=Range(datetime(2017, 1, 1, tzinfo=UTC), datetime(2018, 1, 1, tzinfo=UTC)))
+    report = keep(database.dsn, **KEEP_ALL)
+    assert [each for each in verbs(report) if each[1] == "done"] == []
+    assert attached(database) is False
+    assert rows_of_2018(database) == ROWS
+
+
+def test_a_table_that_is_not_like_the_parent_any_more_stays_and_why_is_said(database: Database) -> None:
+    database.execute(YEARS)
+    converge(database, **DETACH)
+    database.execute("ALTER TABLE run ADD more int")
+    report = keep(database.dsn, **KEEP_ALL)
+    assert verbs(report) == [("attach again", "StatementRejected")]
+    assert "more" in why(report)
+    database.execute("ALTER TABLE run_2018 ADD more int")
+    assert converge(database, **KEEP_ALL) == [("attach again", "done")]
+
+
+@FORMS
+def test_a_long_transaction_in_the_way_is_named_and_not_waited_for(database: Database, form: str) -> None:
+    database.execute(form)
+    converge(database, **DETACH)
+    with reading(database, "SELECT count(*) FROM run_2018") as reader:
+        report = keep(database.dsn, patience=600, **KEEP_ALL)
+        assert verbs(report) == [("attach again", "TableBusy")]
+        assert f"process {reader.info.backend_pid} " in why(report)
+    assert converge(database, **KEEP_ALL) == [("attach again", "done")]
+
+
+@FORMS
+def test_a_session_killed_before_any_round_trip_loses_no_row(server: Server, form: str) -> None:
+    trip = 1
+    while True:
+        with server.new_database() as database:
+            database.execute(form)
+            set_comment(database, "mine")
+            converge(database, **DETACH)
+            try:
+                keep_while(database.dsn, trip, lambda: kill_others(database), **KEEP_ALL)
+            except DatabaseUnreachable:
+                assert rows_of_2018(database) == ROWS
+            except AssertionError:
+                break  # There were fewer.
+            assert {reason for _, reason in converge(database, **KEEP_ALL)} <= {"done"}
+            assert attached(database) is True
+            assert rows_of_2018(database) == ROWS
+            assert comment(database) == "mine"
+        trip += 1
+    assert trip > 8
