@@ -99,7 +99,9 @@ def blockers(
         return ()
     rows = [sql.SQL("({}::oid, {}::text[])").format(each.table, list(CONFLICTS[each.mode])) for each in wants]
     query = sql.SQL(HOLDERS).format(wanted=sql.SQL(", ").join(rows), limit=LIMIT)
-    _, found = run(connection, pinned(lock_timeout="1s", statement_timeout="10s"), query)
+    # Within a transaction it is else always the same that is seen of other sessions.
+    fresh = "SELECT pg_stat_clear_snapshot()"
+    *_, found = run(connection, pinned(lock_timeout="1s", statement_timeout="10s"), fresh, query)
     return tuple(_blocker(*each, shown=shown) for each in found)
 
 

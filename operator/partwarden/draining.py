@@ -22,13 +22,14 @@ from psycopg import sql
 
 from . import ddl
 from .actions import DrainIntoPartition
-from .blockers import Mode, Want, blockers, joined
+from .blockers import Mode, Want, joined
 from .creating import NEW_ACLS
 from .default_rows import count_of
 from .errors import DefaultHasRows, InsufficientPrivilege, RowsReferenced, StatementRejected, TableBusy, TableChanged
 from .findings import quoted
 from .inventory import Grant, Inventory
 from .moving import Move
+from .patience import busy, clear_way
 from .session import run
 from .snapshots import outlast
 from .sqlstate import message, translate
@@ -36,8 +37,6 @@ from .transaction import BY_NAME, LOCK_TIMEOUT_HEAVY, check_opening, check_same,
 
 UNDER_LOCK = 1000
 """Milliseconds that everybody may be kept out for; what takes longer is undone."""
-LONG = 1.0
-"""Seconds. A transaction that has lasted so long will not end in a moment: it is named, and not waited for."""
 GIVE_WAY = 2000
 """Milliseconds. Autovacuum gives way to who waits for deadlock_timeout; nobody queues behind this lock."""
 COUNT_LIMIT = 1000
@@ -98,15 +97,22 @@ class _Drain:
         self._move = Move(self._parent, self._default, action, key)
         self._triggers: Sequence[Sequence[str]] = ()
         self._secured: Sequence[bool] = ()
+        self._wants: Sequence[Want] = ()
+        self._subject = f"partition {action} is not created, nor filled from {self._default}"
 
     def run(self) -> None:
-        self._refuse_long_transactions()
+        self._wants = [
+            Want(self._parent.oid, Mode.ACCESS_EXCLUSIVE),
+            Want(self._default.oid, Mode.ACCESS_EXCLUSIVE),
+            *joined(self._connection, self._parent.oid, Mode.SHARE_ROW_EXCLUSIVE),
+        ]
+        clear_way(self._connection, self._wants, self._subject, self._sleep)
         self._begin()
         self._copy()
         pause = PAUSE
         while True:
             if who := outlast(self._connection, self._deadline, self._sleep):
-                raise self._busy(f"{who} has an older snapshot, by which it could miss the rows that move")
+                raise TableBusy(f"{self._subject}: {who} has an older snapshot, by which it would miss rows that move")
             try:
                 run(self._connection, "SAVEPOINT unlocked")
                 self._switch()
@@ -114,7 +120,9 @@ class _Drain:
             except (pg.LockNotAvailable, pg.DeadlockDetected):
                 # With the savepoint go the locks that were had: others go on while we wait.
                 run(self._connection, "ROLLBACK TO SAVEPOINT unlocked; RELEASE SAVEPOINT unlocked")
-            self._refuse_long_transactions(last=time.monotonic() + pause >= self._deadline)
+            if time.monotonic() + pause >= self._deadline:
+                raise busy(self._connection, self._wants, self._subject)
+            clear_way(self._connection, self._wants, self._subject, self._sleep)
             self._sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - keeps two from colliding again
             pause = min(pause * 2, LONGEST_PAUSE)
             self._catch_up()
@@ -256,24 +264,6 @@ class _Drain:
                     f"reference rows of its range in the DEFAULT partition {self._default}, and a row that is "
                     "referenced cannot be moved; take those references away, or leave that range to DEFAULT"
                 )
-
-    def _refuse_long_transactions(self, last: bool = False) -> None:
-        """Whoever has long had a lock that conflicts with ours is not waited for; nobody is, the ``last`` time."""
-        run(self._connection, "SELECT pg_stat_clear_snapshot()")
-        wants = [
-            Want(self._parent.oid, Mode.ACCESS_EXCLUSIVE),
-            Want(self._default.oid, Mode.ACCESS_EXCLUSIVE),
-            *joined(self._connection, self._parent.oid, Mode.SHARE_ROW_EXCLUSIVE),
-        ]
-        found = blockers(self._connection, wants, self._parent.oid)
-        for each in found:
-            if last or (each.yields_after is None and (each.age or 0) > LONG):
-                raise self._busy(f"it needs {self._parent} for itself for a moment, and {each.text}")
-        if last:
-            raise self._busy(f"a lock on {self._parent} was not to be had in time; whoever held it has gone meanwhile")
-
-    def _busy(self, why: str) -> TableBusy:
-        return TableBusy(f"partition {self._action} was not created, nor filled from {self._default}: {why}")
 
     def _too_slow(self, error: pg.QueryCanceled) -> StatementRejected:
         return StatementRejected(

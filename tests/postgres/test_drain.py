@@ -9,8 +9,8 @@ import pytest
 
 from lab.postgres import Database, Server
 from meanwhile import RUN, keep, keep_while, reasons
-from partwarden import draining
 from partwarden.engine import Report
+from partwarden.snapshots import outlast
 
 REST = "CREATE TABLE rest PARTITION OF run DEFAULT;"
 KEYED = """
@@ -165,14 +165,13 @@ def test_a_reference_made_after_the_first_look_is_seen_under_the_lock(
 ) -> None:
     database.execute(f"""{KEYED} CREATE TABLE log (run int, at timestamptz,
         FOREIGN KEY (run, at) REFERENCES run ON DELETE CASCADE)""")
-    outlast = draining.outlast
 
     def late(*arguments: Any) -> str | None:
         database.execute("INSERT INTO log VALUES (1, '2026-05-01Z')")
         return outlast(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(draining, "outlast", late)
+        patched.setattr("partwarden.draining.outlast", late)
         assert error(drain(database.dsn))[0] == "RowsReferenced"
     assert content(database, "log") != []
     assert where(database) == {"rest": 3}

@@ -19,6 +19,7 @@ from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
 from partwarden.errors import DatabaseUnreachable
 from partwarden.session import session
+from partwarden.snapshots import outlast
 
 DRAIN: dict[str, Any] = {"premake": 0, "startFrom": "2026-01-01", "defaultPartition": {"drain": "Auto"}}
 RICH = """
@@ -48,14 +49,13 @@ def state(database: Database) -> tuple[object, ...]:
     )
 
 
-def drain_until(dsn: str, trip: int, what: Callable[[Interrupted], object]) -> Report | None:
-    """Drains, and right before that round trip something happens. None when there were fewer."""
+def drain_while(dsn: str, trip: int, what: Callable[[Interrupted], object]) -> Report:
+    """Drains, and right before that round trip something happens."""
     with session(from_dsn(dsn)) as connection:
         connection.__class__ = Interrupted
         assert isinstance(connection, Interrupted)
         connection.before = (connection.round_trips + trip, lambda: what(connection))
-        report = maintain(connection, policy(**DRAIN), now=NOW)
-        return None if connection.before else report
+        return maintain(connection, policy(**DRAIN), now=NOW)
 
 
 def cut(connection: Interrupted) -> None:
@@ -71,7 +71,7 @@ def test_a_session_that_ends_before_any_round_trip_leaves_all_as_it_was(database
     interrupted = 0
     for trip in itertools.count(1):
         with pytest.raises(DatabaseUnreachable):
-            drain_until(database.dsn, trip, lambda lost: kill_others(database) if how == "killed" else cut(lost))
+            drain_while(database.dsn, trip, lambda lost: kill_others(database) if how == "killed" else cut(lost))
         until("the server has noticed", lambda: not others(database))
         if state(database) != before:
             break
@@ -147,7 +147,7 @@ def test_a_transaction_in_the_way_is_named_and_nothing_is_moved(database: Databa
 def test_a_long_transaction_is_not_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one row is copied: the worker is needed elsewhere."""
     database.execute(RICH)
-    monkeypatch.setattr(draining, "LONG", 0.0)
+    monkeypatch.setattr("partwarden.patience.SHORT", 0.0)
     with busy(database, "BEGIN; SELECT count(*) FROM run") as pid:
         report = keep(database.dsn, patience=600, **DRAIN)
         assert reasons(report) == ["TableBusy"]
@@ -167,13 +167,19 @@ def test_a_move_that_takes_too_long_under_the_lock_is_undone(
     assert state(database) == before
 
 
-def test_what_is_written_while_it_waits_for_the_lock_moves_too(database: Database) -> None:
+def test_what_is_written_after_the_copy_moves_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     database.execute(RICH)
     with database.connect() as writer, ThreadPoolExecutor(1) as pool:
-        writer.execute("""BEGIN; INSERT INTO run (submitted_at, note) VALUES ('2026-08-01Z', 'late');
-            UPDATE run SET note = 'changed' WHERE id = 2""")
-        # A trigger guards against DELETE through DEFAULT: the move must not be stopped by it, and others must.
-        work = pool.submit(keep, database.dsn, **DRAIN)
+
+        def late(*arguments: Any) -> str | None:
+            monkeypatch.setattr("partwarden.draining.outlast", outlast)
+            writer.execute("""BEGIN; INSERT INTO run (submitted_at, note) VALUES ('2026-08-01Z', 'late');
+                UPDATE run SET note = 'changed' WHERE id = 2""")
+            return outlast(*arguments)
+
+        monkeypatch.setattr("partwarden.draining.outlast", late)
+        monkeypatch.setattr("partwarden.patience.SHORT", 60.0)
+        work = pool.submit(keep, database.dsn, patience=60, **DRAIN)
         until("it waits for the parent", lambda: waiting(database) or work.done())
         writer.execute("UPDATE run SET note = 'again' WHERE id = 3; COMMIT")
         assert reasons(work.result()) == ["created"]
