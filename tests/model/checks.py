@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from model.calendar import is_cell, too_old
 from model.policies import Policy
-from model.snapshot import Row, Snapshot, Table
+from model.snapshot import LABEL, Row, Snapshot, Table
 from partwarden.engine import Report
 
 
@@ -107,6 +108,32 @@ class Judge:
         for oid, table in self.after.tables.items():
             if oid not in self.before.tables:
                 assert table.is_partition, f"{table.name} was made and is no partition"
+
+    def retired(self, report: Report) -> None:
+        """In the end: what has expired for days is gone, or it is said why not."""
+        if not self.retention:
+            return
+        kind, margin = self.policy.kind, timedelta(days=3)
+        limit = too_old(self.retention["keepFor"], self.after.now - margin, self.zone, kind.zoned)
+        interval = self.policy.fields.get("interval", "Year")
+        told = [each.message for each in report.after.findings] + [str(each.error) for each in report.outcomes]
+        for table in self.after.partitions:
+            lower, upper = table.range or (None, None)
+            if upper is None or upper > limit or not is_cell(lower, upper, interval, self.zone, kind.zoned):
+                continue
+            assert any(table.name in each for each in told), f"{table.name} has expired, stays, and nobody is told"
+        if self.retention.get("onExpire") != "Drop" or self.retention["grace"] != "0s":
+            return
+        for table in self.after.alone:
+            own = table.is_marked and f'"oid": {table.oid},' in (table.comment or "")
+            told_of = any(table.name in each for each in told)
+            assert told_of or not own or not self._mark_is_before(table, limit), f"{table.name} is not dropped"
+
+    def _mark_is_before(self, table: Table, limit: datetime) -> bool:
+        mark = json.loads((table.comment or "").rpartition("\n")[2].removeprefix(LABEL))
+        assert mark["phase"] == "Detached", f"the detach of {table.name} is not confirmed"
+        upper = datetime.fromisoformat(mark["to"])
+        return bool(upper.tzinfo) == bool(limit.tzinfo) and upper <= limit
 
     def reported(self, report: Report) -> None:
         """After a run that came to its end: now is covered, or will be by the next run, or it is said why not."""

@@ -110,6 +110,7 @@ def _settle(world: World) -> None:
             break
     else:
         raise AssertionError("it never comes to an end")
+    judge.retired(report)
     world.counts["sequences"] += 1
     pending = [each.name for each in after.partitions if each.pending]
     told = " ".join(each.message for each in report.after.findings if each.reason == "DetachPending")
