@@ -8,7 +8,7 @@ every row lies in the range, whether or not PostgreSQL has validated it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ WHERE k.conrelid = {oid} AND k.contype = 'c' AND NOT k.connoinherit
 ORDER BY k.conname
 """
 VALUE = r"(?:'([^']+)'|(-?\d+))(?:::[a-z0-9 ]+)?"
-OTHER_LOGIC = re.compile(r"\b(OR|NOT|CASE)\b(?! NULL)")
+TOKEN = re.compile(r"'[^']*'|\"[^\"]*\"| AND |[()]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +58,34 @@ def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held
 def implies(condition: str, column: str, not_null: bool, type_name: str, held: Range) -> bool:
     """Whether the condition, in PostgreSQL's own words, lets no key in that lies outside ``held``, or is NULL.
 
-    Only what is certainly so: comparisons of the column with constants, joined by AND. ``column`` as SQL quotes it.
+    Only what is certainly so: comparisons of the column with constants, joined by AND and by nothing else. ``column``
+    as SQL quotes it.
     """
-    if OTHER_LOGIC.search(re.sub(r"'[^']*'|\"[^\"]*\"", "", condition)):
+    parts = _joined_by_and(condition)
+    if not not_null and f"({column} IS NOT NULL)" not in parts:
         return False
-    if not not_null and f"({column} IS NOT NULL)" not in condition:
-        return False
-    lowers, uppers = _constants(condition, column, ">="), _constants(condition, column, "<")
+    lowers, uppers = _constants(parts, column, ">="), _constants(parts, column, "<")
     codecs = [Codec.find(type_name, encoding) for encoding in TYPES]
     return any(codec is not None and _within(codec, lowers, uppers, held) for codec in codecs)
 
 
-def _constants(condition: str, column: str, operator: str) -> list[str]:
-    found = re.findall(rf"\({re.escape(column)} {operator} {VALUE}\)", condition)
-    return [text or number for text, number in found]
+def _joined_by_and(condition: str) -> list[str]:
+    """``(a)`` and ``(b)`` of ``((a) AND (b))``: nothing of any other text."""
+    inner = condition[1:-1] if condition.startswith("((") and condition.endswith("))") else ""
+    parts, depth, begin = [], 0, 0
+    for token in TOKEN.finditer(inner):
+        depth += {"(": 1, ")": -1}.get(token[0], 0)
+        if depth == 0 and token[0] == ")":
+            parts.append(inner[begin : token.end()])
+        elif depth == 0 and token[0] == " AND ":
+            begin = token.end()
+    # Whatever stands between them beside AND would be missing here.
+    return parts if " AND ".join(parts) == inner and all(each.startswith("(") for each in parts) else []
+
+
+def _constants(parts: Iterable[str], column: str, operator: str) -> list[str]:
+    pattern = re.compile(rf"\({re.escape(column)} {operator} {VALUE}\)")
+    return [match[1] or match[2] for each in parts if (match := pattern.fullmatch(each))]
 
 
 def _within(codec: Codec, lowers: Sequence[str], uppers: Sequence[str], held: Range) -> bool:
