@@ -1,4 +1,7 @@
-"""How long it takes to make 13 monthly partitions of 50 tables, against the statements a person would write."""
+"""How long it takes to make 13 monthly partitions of 50 tables, against the statements a person would write.
+
+And how long to look at all of them when nothing is to be done, against the same.
+"""
 
 import math
 import time
@@ -11,6 +14,7 @@ import psycopg
 
 from lab.postgres import Binaries, Database, Server
 from partwarden import engine
+from partwarden.conditions import looked, make_status
 from partwarden.connection import from_dsn
 from partwarden.interval import Interval
 from partwarden.policy import Table, TableSpec
@@ -24,10 +28,11 @@ NOW = datetime(2026, 1, 15, tzinfo=UTC)
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
 """As a server is that keeps its data, which the lab's own need not."""
 
-LIMIT = 1.3
-"""Partwarden's time is at most this many times that of bare DDL."""
+LIMIT, LIMIT_OF_LOOKS = 1.2, 0.085
+"""Partwarden's time is at most this many times that of bare DDL: to make partitions, and to look when all are there."""
 
 BARE, BY_HAND, PARTWARDEN = "CREATE … PARTITION OF", "LIKE, ATTACH", "Partwarden"
+LOOK, VISIT = "look", "look, with a connection of its own"
 
 Way = Callable[[str], None]
 """Makes the partitions of the table of that name."""
@@ -38,7 +43,7 @@ def measure(stand: Stand) -> list[Figure]:
 
     What else the machine does meanwhile weighs on all ways, and seldom twice on one table.
     """
-    best: dict[str, list[float]] = {way: [math.inf] * TABLES for way in (BARE, BY_HAND, PARTWARDEN)}
+    best: dict[str, list[float]] = {way: [math.inf] * TABLES for way in (BARE, BY_HAND, PARTWARDEN, LOOK, VISIT)}
     title = f"bench: {TABLES} tables with {MONTHS} partitions each, {ROUNDS} rounds of 3 ways"
     with Server.start(Binaries.wheel(), options=DURABLE) as server, stand.say.progress(title) as advance:
         for number in range(ROUNDS):
@@ -53,6 +58,10 @@ def measure(stand: Stand) -> list[Figure]:
         Figure("provisioning: Partwarden", total[PARTWARDEN], "s", note="look, make, look; one connection; the same"),
         Figure("Partwarden : bare DDL", total[PARTWARDEN] / total[BARE], "x", LIMIT),
         Figure("Partwarden : by hand, as safe", total[PARTWARDEN] / total[BY_HAND], "x"),
+        Figure("nothing to do: all looks", total[LOOK], "s", note=f"read, plan, status; one connection; {how}"),
+        Figure("nothing to do: all looks, each connecting", total[VISIT], "s", note="as the operator does; the same"),
+        Figure("nothing to do : bare DDL", total[LOOK] / total[BARE], "x", LIMIT_OF_LOOKS),
+        Figure("nothing to do, each connecting : bare DDL", total[VISIT] / total[BARE], "x"),
     ]
 
 
@@ -63,7 +72,7 @@ def _round(server: Server) -> Iterator[tuple[int, str, float]]:
         ways = {
             BARE: _bare(stack.enter_context(psycopg.connect(databases[BARE][1], autocommit=True))),
             BY_HAND: _by_hand(stack.enter_context(psycopg.connect(databases[BY_HAND][1], autocommit=True))),
-            PARTWARDEN: _partwarden(stack.enter_context(session(from_dsn(databases[PARTWARDEN][1])))),
+            PARTWARDEN: _partwarden(connection := stack.enter_context(session(from_dsn(databases[PARTWARDEN][1])))),
         }
         order = list(ways)
         for number, name in enumerate(_tables()):
@@ -74,6 +83,11 @@ def _round(server: Server) -> Iterator[tuple[int, str, float]]:
             order.append(order.pop(0))
         for database, _ in databases.values():
             _check(database)
+        for number, name in enumerate(_tables()):
+            for way, look in ((LOOK, _looking(connection)), (VISIT, _visiting(databases[PARTWARDEN][1]))):
+                began = time.perf_counter()
+                look(name)
+                yield number, way, time.perf_counter() - began
 
 
 def _prepared(stack: ExitStack, server: Server) -> tuple[Database, str]:
@@ -137,12 +151,35 @@ def _by_hand(connection: psycopg.Connection) -> Way:
 
 def _partwarden(connection: Session) -> Way:
     def make(name: str) -> None:
-        spec = TableSpec(table=Table(name=name), interval=Interval.MONTH, premake=MONTHS - 1)
-        report = engine.maintain(connection, spec, now=NOW)
+        report = engine.maintain(connection, _spec(name), now=NOW)
         failed = [outcome.error for outcome in report.outcomes if outcome.error]
         assert not failed, failed
 
     return make
+
+
+def _looking(connection: Session) -> Way:
+    """All that the operator does of a policy that has converged, but for connecting and reading its Secret."""
+
+    def look(name: str) -> None:
+        spec = _spec(name)
+        inventory, plan = engine.observe_and_plan(connection, spec, NOW)
+        assert not plan.actions, plan.actions
+        make_status(looked(spec, inventory, plan, []), {}, 1, NOW)
+
+    return look
+
+
+def _visiting(dsn: str) -> Way:
+    def visit(name: str) -> None:
+        with session(from_dsn(dsn)) as connection:
+            _looking(connection)(name)
+
+    return visit
+
+
+def _spec(name: str) -> TableSpec:
+    return TableSpec(table=Table(name=name), interval=Interval.MONTH, premake=MONTHS - 1)
 
 
 def _partition(table: str, lower: str) -> str:
