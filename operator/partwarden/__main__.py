@@ -130,7 +130,8 @@ def apply(
         moment = now or report.inventory.now
         shown = render.Shown(policy, moment, report.inventory, report.before, report.after, report.outcomes)
         failed = any(each.error for each in report.outcomes) or any(each.error for each in report.after.findings)
-        left = spec.mode is Mode.APPLY and report.after.actions
+        # What only follows from what was done, as a drop does from a detach without grace, is for the next time.
+        left = spec.mode is Mode.APPLY and any(each in report.before.actions for each in report.after.actions)
         return shown, ERROR if failed or left else NOTHING
 
     return _print(act, output)
