@@ -20,13 +20,12 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from . import ddl
+from . import ddl, movable
 from .actions import DrainIntoPartition
 from .blockers import Mode, Want, joined
 from .creating import NEW_ACLS
 from .default_rows import count_of
-from .errors import DefaultHasRows, InsufficientPrivilege, RowsReferenced, StatementRejected, TableBusy, TableChanged
-from .findings import quoted
+from .errors import DefaultHasRows, RowsReferenced, StatementRejected, TableBusy, TableChanged
 from .inventory import Grant, Inventory
 from .moving import Move
 from .patience import busy, clear_way
@@ -140,13 +139,14 @@ class _Drain:
             patient.format(f"{GIVE_WAY}ms"),
             move.lock_default("SHARE UPDATE EXCLUSIVE"),
             patient.format(f"{LOCK_TIMEOUT_HEAVY}ms"),
-            move.facts(),
-            move.published(self._inventory.server.version),
+            movable.ask(self._parent, self._default),
+            movable.ask_publications(self._default, self._inventory.server.version),
         )
-        self._check(facts, [name for (name,) in publications])
-        *_, columns, all_columns, self._triggers, indexes = facts[0]
-        self._make(indexes)
-        self._move = Move(self._parent, self._default, self._action, move.key, columns, all_columns)
+        told = [name for (name,) in publications]
+        shape = movable.check(self._default, self._action, self._inventory.server.user, facts, told)
+        self._triggers = shape.triggers
+        self._make(shape.indexes)
+        self._move = Move(self._parent, self._default, self._action, move.key, shape.columns, shape.all_columns)
         run(self._connection, *self._move.prepare())
 
     def _make(self, indexes: bool) -> None:
@@ -161,30 +161,6 @@ class _Drain:
         check_same(parent, found)
         self._secured = found[0][1:]
         run(self._connection, "SELECT", *ddl.set_grants(parent, action, [Grant(*each[1:]) for each in acls]))
-
-    def _check(self, facts: list[tuple[Any, ...]], publications: Sequence[str]) -> None:
-        default, user = self._default, self._inventory.server.user
-        if not facts or not facts[0][0]:
-            raise TableChanged(f"DEFAULT partition {default} was changed since it was looked at")
-        _, owned, hidden, ruled, *_ = facts[0]
-        subject = f"rows of DEFAULT partition {default} cannot be moved to {self._action}"
-        if not owned:
-            raise InsufficientPrivilege(f"{subject}: role {user!r} is neither its owner nor a member of that role")
-        if hidden:
-            raise InsufficientPrivilege(
-                f"{subject}: its row security hides rows from role {user!r}: ALTER ROLE {quoted(user)} BYPASSRLS, "
-                "or take FORCE away"
-            )
-        if ruled:
-            raise StatementRejected(
-                f"{subject}: it has rules, which would change what is done; drop them, or move the rows by hand"
-            )
-        if publications:
-            # What is inserted before ATTACH is no partition's yet: subscribers would see the rows deleted only.
-            raise StatementRejected(
-                f"{subject}: publication {publications[0]!r} would tell subscribers only that they were deleted; "
-                "move them by hand: delete them, make the partition, and insert them again"
-            )
 
     def _copy(self) -> None:
         """Beside readers and writers, of which nobody waits for this."""

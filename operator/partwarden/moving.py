@@ -18,40 +18,6 @@ from .inventory import Parent, Partition
 BOUNDS = "partwarden_bounds"
 """A constraint of the new table until it is attached, for which ATTACH need not read it."""
 
-FACTS = SQL("""
-SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE i.inhrelid = c.oid AND i.inhparent = {parent} AND pg_get_expr(c.relpartbound, 0) = 'DEFAULT'
-                 AND c.oid = {default} AND c.relkind = 'r'),
-       pg_has_role(c.relowner, 'USAGE'), row_security_active(c.oid), c.relhasrules,
-       ARRAY(SELECT a.attname::text FROM pg_attribute a
-             WHERE a.attrelid = {parent} AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-             ORDER BY a.attnum),
-       ARRAY(SELECT a.attname::text FROM pg_attribute a
-             WHERE a.attrelid = {parent} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
-       ARRAY(SELECT ARRAY[t.tgname::text, t.tgenabled::text] FROM pg_trigger t
-             -- What keeps foreign keys is a trigger as well, and stays.
-             WHERE t.tgrelid = c.oid AND t.tgtype & 8 <> 0 AND t.tgenabled <> 'D'
-               AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype <> 't')
-             ORDER BY 1),
-       -- Indexes of EXCLUDE, and of keys WITHOUT OVERLAPS, are not taken over by ATTACH, but made twice.
-       NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = {parent} AND x.indisexclusion)
-FROM pg_class c WHERE c.relname = {name} AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
-""")
-
-PUBLISHED = SQL("""
-SELECT p.pubname FROM pg_publication p
-WHERE current_setting('wal_level') = 'logical' AND (p.pubinsert OR p.pubdelete)
-  AND (p.puballtables
-       OR EXISTS (SELECT FROM pg_publication_rel r JOIN pg_partition_ancestors({default}) a ON a.relid = r.prrelid
-                  WHERE r.prpubid = p.oid){schemas})
-ORDER BY 1
-""")
-SCHEMAS = SQL("""
-       OR EXISTS (SELECT FROM pg_publication_namespace s JOIN pg_class c ON c.relnamespace = s.pnnspid
-                  JOIN pg_partition_ancestors({default}) a ON a.relid = c.oid WHERE s.pnpubid = p.oid)""")
-SCHEMAS_VERSION = 150000
-"""From 15 on a publication may list schemas."""
-
 # A key that references a partitioned table stands there once more for each partition of either side.
 REFERENCES = SQL("""
 SELECT n.nspname || '.' || r.relname, r.relkind = 'p', n.nspname, r.relname,
@@ -106,23 +72,6 @@ class Move:
         return SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(
             Identifier(self.parent.schema, self.parent.name)
         )
-
-    def facts(self) -> Composed:
-        """One row: DEFAULT is the same, owned, row security, rules, columns, all columns, triggers of DELETE, and
-        whether the new table may be made with its indexes.
-        """
-        return FACTS.format(
-            parent=Literal(self.parent.oid),
-            default=Literal(self.default.oid),
-            schema=self.default.schema,
-            name=self.default.name,
-        )
-
-    def published(self, version: int) -> Composed:
-        """The names of publications that tell others of these rows."""
-        default = Literal(self.default.oid)
-        schemas = SCHEMAS.format(default=default) if version >= SCHEMAS_VERSION else SQL("")
-        return PUBLISHED.format(default=default, schemas=schemas)
 
     def prepare(self) -> Iterable[Composed]:
         """The new table will hold nothing but the range; the table of what was copied is nobody's but ours."""
