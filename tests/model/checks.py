@@ -31,6 +31,13 @@ class Judge:
             changed = set(self.after.tables.values()) ^ set(self.before.tables.values())
             assert not changed, f"mode Plan changed {changed}"
 
+    def written(self, ids: set[int]) -> None:
+        """Rows that were committed meanwhile, none of which has expired, are there, and the parent shows them."""
+        lost = ids - {row[0] for rows in self.after.rows.values() for row in rows}
+        assert not lost, f"rows written meanwhile are lost: {sorted(lost)[:5]}"
+        hidden = ids - self.after.seen
+        assert not hidden, f"rows written meanwhile are in no partition: {sorted(hidden)[:5]}"
+
     def _rows_are_all_there(self) -> None:
         """Each once (see `snapshot.take`), none changed, and none elsewhere but where DEFAULT was drained."""
         where = {row: oid for oid, rows in self.after.rows.items() for row in rows}

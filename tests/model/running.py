@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,8 @@ from partwarden.session import Session, session
 PATIENCE = 0.3
 TRIPS, COMMANDS = (4, 8, 24), (2, 5, 12)
 """A run is ended before one of so many round trips, or after one of so many DDL commands, if it comes so far."""
+WRITTEN = 20
+"""Rows that are written during a run, and a little longer."""
 
 
 def run(world: World, trouble: str = "none") -> tuple[Report | None, str]:
@@ -29,6 +31,7 @@ def run(world: World, trouble: str = "none") -> tuple[Report | None, str]:
     fields = {"table": {"name": "run"}, "keyEncoding": world.kind.encoding, **world.policy.fields}
     spec = TableSpec.model_validate(fields)
     report, said = None, ""
+    world.written.clear()
     try:
         with session(from_dsn(world.dsn)) as connection, TROUBLES[trouble](world, connection):
             report = maintain(connection, spec, patience=PATIENCE, held=world.policy.held)
@@ -109,6 +112,28 @@ def _reader(world: World, connection: Session, *, kill: bool) -> Iterator[None]:
             reader.rollback()
 
 
+@contextmanager
+def _beside_a_writer(world: World, _: Session) -> Iterator[None]:
+    """Somebody inserts rows of today and later all the time; what was committed is in `World.written`."""
+    first, values = world.number + 1, [world.value(world.near_future()) for _ in range(WRITTEN)]
+    world.number += WRITTEN
+    thread = threading.Thread(target=_insert, args=(world, first, values))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _insert(world: World, first: int, values: list[str]) -> None:
+    with psycopg.connect(world.dsn, autocommit=True) as writer:
+        for number, value in enumerate(values, first):
+            # It must not matter to the writer that somebody is at work; only where no partition is, is it refused.
+            with suppress(psycopg.errors.CheckViolation):
+                writer.execute(f"INSERT INTO run VALUES ({number}, {value}, 'beside')".encode())
+                world.written.add(number)
+
+
 def _watch(world: World, pid: int, reader: psycopg.Connection, over: threading.Event, kill: bool) -> None:
     asked = "SELECT FROM pg_locks WHERE pid = %s AND NOT granted"
     with psycopg.connect(world.dsn, autocommit=True) as other:
@@ -136,4 +161,5 @@ TROUBLES = {
     "killed after a statement": _killed_after_a_statement,
     "killed while it waits": _killed_while_it_waits,
     "waits for a reader": _waits_for_a_reader,
+    "beside a writer": _beside_a_writer,
 }

@@ -82,6 +82,8 @@ def _run(world: World, trouble: str) -> tuple[Action, ...]:
     _told(world, f"run, {trouble}: {said}")
     judge = Judge(world.policy, before, world.look())
     judge.judge()
+    judge.written(world.written)
+    world.counts["rows written beside a run"] += len(world.written)
     if report is None:
         assert trouble != "none", f"a run without trouble was broken off: {said}"
         if trouble == "killed after a statement":

@@ -32,6 +32,8 @@ class World:
     counts: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
     number: int = 0
+    written: set[int] = field(default_factory=set)
+    """Ids of rows that were committed beside the last run."""
 
     @classmethod
     def make(cls, rng: Random, admin: psycopg.Connection, dsn: str, policy: Policy) -> World:
@@ -66,6 +68,14 @@ class World:
         moment = self.seen.now + span * self.rng.uniform(-reach, reach / 2)
         return moment.replace(second=0, microsecond=0)
 
+    def near_future(self) -> datetime:
+        """A whole minute of the next days, months or years: nothing that has expired."""
+        return (self.seen.now + self.policy.scale.span * self.rng.uniform(0, 0.3)).replace(second=0, microsecond=0)
+
+    def value(self, moment: datetime) -> str:
+        """SQL of a key's value at that moment."""
+        return self.kind.literal(moment, rest=self.rng.getrandbits(60))
+
     def pick(self, tables: list[Table]) -> Table | None:
         return self.rng.choice(tables) if tables else None
 
@@ -82,7 +92,7 @@ class World:
         landed = 0
         for _ in range(count):
             self.number += 1
-            value = self.kind.literal(self.near(), rest=self.rng.getrandbits(60))
+            value = self.value(self.near())
             if self.kind.type in ("timestamptz", "timestamp", "date") and self.rng.random() < 0.01:
                 value = "'infinity'"
             try:
