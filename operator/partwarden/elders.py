@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import psycopg
@@ -41,6 +42,17 @@ WHERE l.granted AND l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backen
 ORDER BY a.xact_start LIMIT 1
 """
 
+# Every transaction holds the lock of its own number, which all may see.
+UNSEEN = """
+SELECT l.pid, l.virtualtransaction, a.usename
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'virtualxid' AND l.granted AND l.virtualxid = l.virtualtransaction AND a.xact_start IS NULL
+  AND a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.usename IS NOT NULL
+ORDER BY 1
+"""
+UNSEEN_PAUSE = 1.0
+"""Seconds after which a transaction of which the start cannot be seen is looked for again."""
+
 PINNED = pinned(lock_timeout="1s", statement_timeout="10s")
 
 
@@ -59,6 +71,23 @@ def older_than(connection: psycopg.Connection[Any], since: sql.Composable, locke
             f"prepared transaction {prepared!r} (role {user!r}) is open since {began}: COMMIT or ROLLBACK PREPARED it"
         )
     return f"process {pid} ({application or 'unnamed'}, role {user!r}) is in a transaction that began {began}"
+
+
+def unseen(connection: psycopg.Connection[Any]) -> str | None:
+    """A transaction that is still open after `UNSEEN_PAUSE`, and whose start the role may not see; None else.
+
+    Takes no time where the role sees all, or nobody is there. Raises psycopg's errors.
+    """
+    _, before = run(connection, PINNED, UNSEEN)
+    if not before:
+        return None
+    time.sleep(UNSEEN_PAUSE)
+    _, after = run(connection, PINNED, UNSEEN)
+    still = sorted(set(before) & set(after))
+    if not still:
+        return None
+    pid, _, user = still[0]
+    return f"process {pid} (role {user!r}) is in a transaction that lasts; members of pg_read_all_stats see more of it"
 
 
 def holding(connection: psycopg.Connection[Any], relations: list[int]) -> str:

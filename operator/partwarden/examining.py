@@ -5,6 +5,7 @@ A partition that somebody has locked is judged by the planner's page counts, as 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 CLOSED = """
 SELECT c.oid, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'), {empty}, {frozen}, c.relhasindex,
        ARRAY(SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
-             WHERE i.indrelid = c.oid AND NOT i.indisvalid AND NOT x.relname ~ '_cc(new|old)[0-9]*$' ORDER BY 1),
+             WHERE i.indrelid = c.oid AND NOT i.indisvalid ORDER BY 1),
        obj_description(c.oid, 'pg_class')
 FROM pg_class c WHERE c.oid = ANY({oids}) ORDER BY c.oid
 """
@@ -78,7 +79,10 @@ def _unless_locked(connection: Session, read: Callable[[sql.SQL], list[tuple[Any
 def _fact(
     oid: int, owner: str, may_own: bool, empty: bool, frozen: bool, indexed: bool, invalid: list[str], comment: str
 ) -> Closed:
-    return Closed(oid, owner, may_own, empty, frozen, indexed, tuple(invalid), upkept.read(comment, oid))
+    mark = upkept.read(comment, oid)
+    # What an interrupted REINDEX has left goes with the next one.
+    left = [each for each in invalid if mark.reindexed or not re.search("_cc(new|old)[0-9]*$", each)]
+    return Closed(oid, owner, may_own, empty, frozen, indexed, tuple(left), mark)
 
 
 def _statistics(connection: Session, inventory: Inventory) -> Statistics:

@@ -18,7 +18,7 @@ from psycopg import sql
 
 from . import ddl, upkept
 from .actions import Action, ReindexPartition, VacuumPartition
-from .elders import PINNED, holding, older_than
+from .elders import PINNED, holding, older_than, unseen
 from .errors import PartwardenError, StatementFailed, TableBusy, TableChanged
 from .inventory import Inventory
 from .outside import OutOfTime, run_outside
@@ -29,6 +29,8 @@ from .upkept import Upkept
 
 LIMIT = 1800.0
 """Seconds that one VACUUM or REINDEX may take: a worker is not held for longer."""
+LEFTOVER_LIMIT = 300.0
+"""Seconds that dropping one index may take."""
 WAIT_FOR_TRANSACTIONS = 10_000
 """Milliseconds that REINDEX CONCURRENTLY may wait for others' transactions, each time that it must."""
 SHORT = "5 seconds"
@@ -82,16 +84,25 @@ def reindex(connection: Session, inventory: Inventory, _key: str, action: Reinde
     """Drop what an interrupted REINDEX CONCURRENTLY has left, then REINDEX TABLE CONCURRENTLY. Raises as `vacuum`."""
 
     def work() -> None:
-        for schema, name in run(connection, PINNED, sql.SQL(LEFTOVERS).format(oid=action.oid))[1]:
-            # Safe here: an index holds no rows, and this one serves no query and no constraint. Whoever is still
-            # building it holds the lock that this needs.
-            drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(schema, name))
-            run_outside(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LIMIT)
+        _drop_leftovers(connection, action)
         statement = sql.SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
-        run_outside(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LIMIT)
+        try:
+            run_outside(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LIMIT)
+        except OutOfTime:
+            # It is not tried again, so that nobody else would.
+            _drop_leftovers(connection, action)
+            raise
 
     _look_out(connection, action, sql.SQL("now() - {}::interval").format(SHORT), [action.oid])
     _once(connection, inventory, action, "reindex", work)
+
+
+def _drop_leftovers(connection: Session, action: ReindexPartition) -> None:
+    for schema, name in run(connection, PINNED, sql.SQL(LEFTOVERS).format(oid=action.oid))[1]:
+        # Safe here: an index holds no rows, and this one serves no query and no constraint. Whoever is still building
+        # it holds the lock that this needs.
+        drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(schema, name))
+        run_outside(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LEFTOVER_LIMIT)
 
 
 def _look_out(
@@ -99,7 +110,7 @@ def _look_out(
 ) -> None:
     """Raises `TableBusy` where somebody is in the way who would be waited for, or would make the work vain."""
     try:
-        who = older_than(connection, since, locked)
+        who = older_than(connection, since, locked) or (unseen(connection) if locked else None)
     except psycopg.Error as error:
         raise translate(error, f"partition {action}") from None
     if who is not None:

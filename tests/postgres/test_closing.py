@@ -15,6 +15,7 @@ import pytest
 from lab.operator import until
 from lab.postgres import Database, Server
 from meanwhile import NOW, keep, keep_while, policy, reasons
+from partwarden import vacuuming
 from partwarden.connection import from_dsn
 from partwarden.engine import maintain
 from partwarden.errors import DatabaseUnreachable
@@ -327,6 +328,38 @@ def test_on_a_read_only_server_nothing_is_tried(table: Database) -> None:
     report = keep(table.dsn, **CLOSE)
     assert report.outcomes == ()
     assert [each.reason for each in report.after.findings if each.error] == ["ReadOnlyServer"]
+
+
+def test_a_transaction_that_the_role_may_not_see_is_not_built_for_in_vain(table: Database) -> None:
+    role = table.new_role()
+    for name in ("run", "run_2024", "run_2025", "run_2026"):
+        table.execute(f"ALTER TABLE {name} OWNER TO {role.name}")
+    table.execute(f"GRANT CREATE ON SCHEMA public TO {role.name}")
+    with table.connect() as holder:
+        holder.execute("BEGIN; SELECT count(*) FROM run")
+        report = keep(role.dsn, **CLOSE)
+        assert done(report) == [BOTH[0], ("ReindexPartition", "run_2025", "TableBusy")]
+        who = f"process {holder.info.backend_pid} (role 'postgres') is in a transaction that lasts"
+        assert who in str(report.outcomes[1].error)
+    assert table.query(INVALID) == []
+    assert done(keep(role.dsn, **CLOSE)) == BOTH[1:]
+
+
+def test_what_takes_too_long_is_given_up_once_and_told(table: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = "CREATE OR REPLACE FUNCTION slow(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS"
+    table.execute(f"{function} $$ BEGIN RETURN $1; END $$; CREATE INDEX run_2025_slow ON run_2025 (public.slow(id))")
+    table.execute(f"{function} $$ BEGIN PERFORM pg_catalog.pg_sleep(0.01); RETURN $1; END $$")
+    monkeypatch.setattr(vacuuming, "LIMIT", 1.0)
+    report = keep(table.dsn, **CLOSE)
+    assert done(report) == [
+        ("VacuumPartition", "run_2025", "StatementFailed"),
+        ("ReindexPartition", "run_2025", "StatementFailed"),
+    ]
+    assert "is not tried again" in str(report.outcomes[1].error)
+    assert table.query(INVALID) == []
+    again = keep(table.dsn, **CLOSE)
+    assert (again.outcomes, [each.reason for each in again.after.findings]) == ((), ["UpkeepGaveUp"])
+    assert "vacuum and reindex of public.run_2025" in again.after.findings[0].message
 
 
 def test_nothing_of_it_stays_in_the_session(table: Database) -> None:
