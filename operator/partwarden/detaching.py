@@ -49,6 +49,11 @@ UNDER_LOCK = "1s"
 """The same for the form that keeps everybody out."""
 
 PENDING = "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = {} AND inhparent = {}"
+OTHERS = """
+SELECT n.nspname || '.' || c.relname FROM pg_inherits i
+JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = {} AND i.inhdetachpending
+"""
 CONDITION = "SELECT pg_get_partition_constraintdef({}::oid)"
 
 
@@ -67,9 +72,10 @@ def detach(connection: Session, inventory: Inventory, _key: str, action: DetachP
     wants = (Want(parent.oid, Mode.ACCESS_EXCLUSIVE), Want(action.oid, Mode.ACCESS_EXCLUSIVE), *default, *keys)
     with _referenced(connection, inventory, action):
         if action.concurrently:
+            _check_alone(connection, parent, subject)
             persistently(connection, lambda: _mark(connection, inventory, action), wants, subject, deadline)
             try:
-                _concurrently(connection, parent, action, wants, LIMIT_JOINED if keys else LIMIT)
+                _concurrently(connection, parent, action, wants, deadline)
             except BaseException:
                 _unmark(connection, inventory, action)
                 raise
@@ -77,6 +83,13 @@ def detach(connection: Session, inventory: Inventory, _key: str, action: DetachP
             persistently(connection, lambda: _at_once(connection, inventory, action), wants, subject, deadline)
         with translated(f"partition {action} is detached, but that is not confirmed"):
             confirm_mark(connection, parent, action, action.oid)
+
+
+def _check_alone(connection: Session, parent: Parent, subject: str) -> None:
+    """PostgreSQL detaches one partition of a table at a time so, and would refuse after the mark is written."""
+    with translated(subject):
+        if found := run(connection, sql.SQL(OTHERS).format(parent.oid))[0]:
+            raise TableBusy(f"{subject}: the detach of {found[0][0]} has begun before, and must end first")
 
 
 def _mark(connection: Session, inventory: Inventory, action: DetachPartition) -> None:
@@ -100,6 +113,8 @@ def _attached(connection: Session, inventory: Inventory, action: DetachPartition
         or (standing.parent, standing.bounds) != (parent.oid, seen.bounds)
     ):
         raise TableChanged(f"partition {action} is no longer attached as it was when it was looked at")
+    if is_ours(standing, parent) and standing.mark is not None and standing.mark.phase is Phase.DETACHED:
+        raise TableChanged(f"partition {action} was detached once, and attached again by somebody")
     return standing
 
 
@@ -108,13 +123,14 @@ def _marker(parent: Parent, action: DetachPartition, standing: Standing) -> Mark
 
 
 def _concurrently(
-    connection: Session, parent: Parent, action: DetachPartition, wants: Sequence[Want], limit: float
+    connection: Session, parent: Parent, action: DetachPartition, wants: Sequence[Want], deadline: float
 ) -> None:
     """Safe for the rows: they stay in the table, and whoever began before goes on seeing them through the parent."""
-    subject = f"partition {action} is not detached"
+    subject, joined_too = f"partition {action} is not detached", len(wants) > 2
+    limit = LIMIT_JOINED if joined_too else LIMIT
     # As close before it as can be: a transaction that begins right after it may yet be a long one.
     with translated(subject):
-        clear_way(connection, wants, subject)
+        clear_way(connection, wants, subject, deadline=deadline)
     try:
         with _cancelled_after(connection, limit):
             run(connection, ddl.detach(parent, action, "CONCURRENTLY"))
@@ -126,7 +142,7 @@ def _concurrently(
         who = busy(connection, wants, subject)
         if found[0][0]:
             raise TableBusy(f"{who}; the detach has begun, and is finished later") from None
-        if isinstance(error, pg.QueryCanceled) and len(wants) > 2:
+        if isinstance(error, pg.QueryCanceled) and joined_too:
             raise _too_much_to_search(subject, f"{limit:.0f} s") from None
         raise who from None
     except pg.ObjectNotInPrerequisiteState as error:

@@ -6,6 +6,7 @@ hold it for long, briefly, and again.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +30,15 @@ Sleep = Callable[[float], None]
 
 
 def clear_way(
-    connection: psycopg.Connection[Any], wants: Sequence[Want], subject: str, sleep: Sleep = time.sleep
+    connection: psycopg.Connection[Any],
+    wants: Sequence[Want],
+    subject: str,
+    sleep: Sleep = time.sleep,
+    deadline: float = math.inf,
 ) -> None:
     """Return once every transaction has gone that held a conflicting lock at first; `SHORT` at most.
 
+    After ``deadline``, a moment of `time.monotonic`, none is waited for: workers are not held where much is to be done.
     Raises `TableBusy` that names the oldest one as soon as one has lasted longer, which most often is at once, and
     psycopg's errors. Autovacuum is no obstacle: it gives way to whoever waits.
     """
@@ -43,7 +49,8 @@ def clear_way(
         first = set(held) if first is None else first & set(held)
         for name, each in held.items():
             # How old they are is not to be seen of everybody's transactions.
-            if (each.age or 0) > SHORT or (waited > SHORT and name in first):
+            late = waited > SHORT or time.monotonic() >= deadline
+            if (each.age or 0) > SHORT or (late and name in first):
                 raise TableBusy(f"{subject}: a lock that it needs is not to be had; {each.text}")
         if not first:
             return
@@ -67,7 +74,7 @@ def persistently(
     pause = LOOK_AGAIN
     while True:
         try:
-            clear_way(connection, wants, subject, sleep)
+            clear_way(connection, wants, subject, sleep, deadline)
             attempt()
         except (pg.LockNotAvailable, pg.DeadlockDetected):
             undo(connection)

@@ -19,10 +19,14 @@ from partwarden.transaction import ADVISORY_CLASS
 from retirement import (
     DEFAULT,
     DETACH,
+    DROP,
+    KEEP_ALL,
+    LONG_AGO,
     YEARS,
     attached,
     comment,
     converge,
+    edit_mark,
     keep_before,
     leave_pending,
     mark,
@@ -165,6 +169,35 @@ def test_a_pending_detach_made_by_hand_is_finished_and_its_table_is_nobodys_to_d
     assert attached(database) is False
     assert rows_of_2018(database) == ROWS
     assert comment(database) is None
+
+
+def test_while_one_is_pending_no_other_is_begun_and_new_partitions_are_made(database: Database) -> None:
+    database.execute(YEARS)
+    database.execute("CREATE TABLE run_2017 PARTITION OF run FOR VALUES FROM ('2017-01-01Z') TO ('2018-01-01Z')")
+    leave_pending(database, "run_2017")
+    with reading(database, "SELECT count(*) FROM run_2017"):
+        report = keep(database.dsn, **{**DETACH, "premake": 1})
+        assert verbs(report) == [("create", "done"), ("finish detaching", "TableBusy"), ("detach", "TableBusy")]
+        assert "the detach of public.run_2017 has begun before" in str(report.outcomes[-1].error)
+        assert comment(database) is None
+    assert converge(database, **DETACH) == [("finish detaching", "done"), ("detach", "done")]
+
+
+def test_an_owner_who_is_no_superuser(database: Database) -> None:
+    owner, reader = database.new_role(), database.new_role()
+    database.execute(f"""{YEARS} GRANT SELECT ON run TO {reader.name}; GRANT CREATE ON SCHEMA public TO {owner.name};
+        ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE run_2018 OWNER TO {owner.name}""")
+    with psycopg.connect(reader.dsn, autocommit=True) as other:
+        # How old the other role's transaction is, this one may not see.
+        other.execute("BEGIN; SELECT count(*) FROM run")
+        report = keep(owner.dsn, patience=600, **DETACH)
+        assert verbs(report) == [("detach", "TableBusy")]
+        assert f"role {reader.name!r}" in why(report)
+    assert verbs(keep(owner.dsn, **DETACH)) == [("detach", "done")]
+    assert verbs(keep(owner.dsn, **KEEP_ALL)) == [("attach again", "done")]
+    assert verbs(keep(owner.dsn, **DETACH)) == [("detach", "done")]
+    edit_mark(database, since=LONG_AGO)
+    assert verbs(keep(owner.dsn, **DROP)) == [("drop", "done")]
 
 
 def test_a_pending_detach_waits_for_old_snapshots_no_longer_than_a_moment(database: Database) -> None:
