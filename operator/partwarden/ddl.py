@@ -19,7 +19,8 @@ def create_table(parent: Parent, action: Action, indexes: bool = False) -> Compo
     """A table like the parent that is nobody's partition yet.
 
     ATTACH makes the indexes, unless ``indexes``: equal ones it takes over. Those of an EXCLUDE constraint, or of a key
-    WITHOUT OVERLAPS, it does not recognise where they exist, and makes them twice. From 17 on it refuses a table with an identity column of its own.
+    WITHOUT OVERLAPS, it does not recognise where they exist, and makes them twice. From 17 on it refuses a table with
+    an identity column of its own.
     """
     like = SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL{} EXCLUDING IDENTITY)")
     parts = [like.format(_new(action), _table(parent), SQL("" if indexes else " EXCLUDING INDEXES"))]
