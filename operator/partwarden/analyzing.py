@@ -8,7 +8,8 @@ from psycopg import sql
 
 from . import ddl
 from .actions import AnalyzeParent
-from .elders import PINNED, holding
+from .blockers import Mode, Want, blockers
+from .elders import PINNED
 from .errors import PartwardenError, StatementFailed, TableBusy
 from .inventory import Inventory
 from .outside import OutOfTime, run_outside
@@ -46,7 +47,9 @@ def _busy(connection: Session, inventory: Inventory, action: AnalyzeParent) -> P
     assert inventory.parent is not None
     relations = [inventory.parent.oid, *(each.oid for each in inventory.partitions)]
     try:
-        who = holding(connection, relations)
+        wants = [Want(each, Mode.SHARE_UPDATE_EXCLUSIVE) for each in relations]
+        found = blockers(connection, wants, inventory.parent.oid)
     except psycopg.Error as lost:
         return translate(lost, f"table {action}")
+    who = found[0].text if found else "whoever held it has gone meanwhile"
     return TableBusy(f"table {action} was not analyzed: a lock on it was not to be had in time; {who}")

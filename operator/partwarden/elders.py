@@ -1,4 +1,4 @@
-"""Who would keep upkeep waiting: transactions that began long ago, and whoever holds a lock on the partition."""
+"""Transactions that began long ago: who would make VACUUM vain, or keep REINDEX CONCURRENTLY waiting."""
 
 from __future__ import annotations
 
@@ -28,18 +28,6 @@ UNION ALL
 SELECT NULL, owner, NULL, gid, to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), prepared
 FROM pg_prepared_xacts WHERE database = current_database() AND prepared < {since}
 ORDER BY 6 LIMIT 1
-"""
-
-HOLDERS = """
-SELECT l.pid, a.usename, nullif(a.application_name, ''), NULL::text,
-       to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
-FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE l.granted AND l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND l.relation = ANY({relations})
-  AND l.mode = ANY(ARRAY['ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
-                         'AccessExclusiveLock'])
-ORDER BY a.xact_start LIMIT 1
 """
 
 # Every transaction holds the lock of its own number, which all may see.
@@ -88,21 +76,3 @@ def unseen(connection: psycopg.Connection[Any]) -> str | None:
         return None
     pid, _, user = still[0]
     return f"process {pid} (role {user!r}) is in a transaction that lasts; members of pg_read_all_stats see more of it"
-
-
-def holding(connection: psycopg.Connection[Any], relations: list[int]) -> str:
-    """Who holds a lock on one of the relations that keeps VACUUM, ANALYZE and REINDEX CONCURRENTLY out, for a message.
-
-    Raises psycopg's errors.
-    """
-    listed = sql.SQL("{}::oid[]").format(relations)
-    _, rows = run(connection, PINNED, sql.SQL(HOLDERS).format(relations=listed))
-    if not rows:
-        return "whoever held it has gone meanwhile"
-    pid, user, application, _, began = rows[0]
-    if pid is None:
-        return "a prepared transaction holds it: COMMIT or ROLLBACK PREPARED it"
-    since = "" if began is None else f", in a transaction that began {began}"
-    if user is None:
-        return f"process {pid} (autovacuum) holds it{since}"
-    return f"process {pid} ({application or 'unnamed'}, role {user!r}) holds it{since}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import psycopg
 from psycopg import errors as pg
@@ -18,7 +17,8 @@ from psycopg import sql
 
 from . import ddl, upkept
 from .actions import Action, ReindexPartition, VacuumPartition
-from .elders import PINNED, holding, older_than, unseen
+from .blockers import Mode, Want, blockers
+from .elders import PINNED, older_than, unseen
 from .errors import PartwardenError, StatementFailed, TableBusy, TableChanged
 from .inventory import Inventory
 from .outside import OutOfTime, run_outside
@@ -187,7 +187,8 @@ def _add(mark: Upkept, what: str, now: datetime, gave_up: bool) -> Upkept:
 def _busy(connection: Session, action: Action) -> PartwardenError:
     assert isinstance(action, VacuumPartition | ReindexPartition)
     try:
-        who: Any = holding(connection, [action.oid])
+        found = blockers(connection, [Want(action.oid, Mode.SHARE_UPDATE_EXCLUSIVE)], action.oid)
     except psycopg.Error as lost:
         return translate(lost, f"partition {action}")
+    who = found[0].text if found else "whoever held it has gone meanwhile"
     return TableBusy(f"partition {action} was not {action.past}: a lock on it was not to be had in time; {who}")
