@@ -396,3 +396,26 @@ def _kill_when_waiting(database: Database, but: int) -> None:
             f"AND wait_event_type = 'Lock' AND application_name = 'partwarden' AND pid <> {but}"
         ),
     )
+
+
+def test_what_somebody_attached_again_is_left_alone(database: Database) -> None:
+    database.execute(YEARS)
+    converge(database, **DETACH)
+    database.execute("ALTER TABLE run ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')")
+    assert converge(database, **DROP) == []
+    assert attached(database) is True
+    assert rows_of_2018(database) == ROWS
+
+
+def test_an_interrupted_run_that_marked_only_leaves_a_partition_like_any_other(database: Database) -> None:
+    database.execute(YEARS)
+    with pytest.raises(DatabaseUnreachable):
+        keep_before(database.dsn, "CONCURRENTLY", lambda: kill_others(database), **DETACH)
+    held = mark(database)
+    assert held is not None
+    assert held.phase is Phase.DETACHING
+    assert attached(database) is True
+    # The policy keeps it longer meanwhile: the mark alone does nothing.
+    assert converge(database, **KEEP_ALL) == []
+    assert attached(database) is True
+    assert converge(database, **DETACH) == [("detach", "done")]
