@@ -68,8 +68,12 @@ def drain(
     Raises `TableBusy` when they are not to be had, at once where a long transaction is in the way; `RowsReferenced`
     where other tables reference the rows; `DefaultHasRows` where there are too many; else as `creating.create` does.
     """
+    work = _Drain(connection, inventory, key, action, deadline, sleep)
     try:
-        _Drain(connection, inventory, key, action, deadline, sleep).run()
+        work.run()
+    except (pg.LockNotAvailable, pg.DeadlockDetected):
+        undo(connection)
+        raise busy(connection, work.wants, work.subject) from None
     except psycopg.Error as error:
         undo(connection)
         raise translate(error, f"partition {action}") from None
@@ -95,23 +99,23 @@ class _Drain:
         self._deadline, self._sleep = deadline, sleep
         self._move = Move(self._parent, self._default, action, key)
         self._triggers: Sequence[Sequence[str]] = ()
-        self._secured: Sequence[bool] = ()
-        self._wants: Sequence[Want] = ()
-        self._subject = f"partition {action} is not created, nor filled from {self._default}"
+        self._rights: Sequence[sql.Composable] = ()
+        self.wants: Sequence[Want] = ()
+        self.subject = f"partition {action} is not created, nor filled from {self._default}"
 
     def run(self) -> None:
-        self._wants = [
+        self.wants = [
             Want(self._parent.oid, Mode.ACCESS_EXCLUSIVE),
             Want(self._default.oid, Mode.ACCESS_EXCLUSIVE),
             *joined(self._connection, self._parent.oid, Mode.SHARE_ROW_EXCLUSIVE),
         ]
-        clear_way(self._connection, self._wants, self._subject, self._sleep)
+        clear_way(self._connection, self.wants, self.subject, sleep=self._sleep, deadline=self._deadline)
         self._begin()
         self._copy()
         pause = PAUSE
         while True:
             if who := outlast(self._connection, self._deadline, self._sleep):
-                raise TableBusy(f"{self._subject}: {who} has an older snapshot, by which it would miss rows that move")
+                raise TableBusy(f"{self.subject}: {who} has an older snapshot, by which it would miss rows that move")
             try:
                 run(self._connection, "SAVEPOINT unlocked")
                 self._switch()
@@ -120,8 +124,8 @@ class _Drain:
                 # With the savepoint go the locks that were had: others go on while we wait.
                 run(self._connection, "ROLLBACK TO SAVEPOINT unlocked; RELEASE SAVEPOINT unlocked")
             if time.monotonic() + pause >= self._deadline:
-                raise busy(self._connection, self._wants, self._subject)
-            clear_way(self._connection, self._wants, self._subject, self._sleep)
+                raise busy(self._connection, self.wants, self.subject)
+            clear_way(self._connection, self.wants, self.subject, sleep=self._sleep, deadline=self._deadline)
             self._sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - keeps two from colliding again
             pause = min(pause * 2, LONGEST_PAUSE)
             self._catch_up()
@@ -159,8 +163,11 @@ class _Drain:
             sql.SQL(NEW_ACLS).format(parent.schema, [action.name]),
         )
         check_same(parent, found)
-        self._secured = found[0][1:]
-        run(self._connection, "SELECT", *ddl.set_grants(parent, action, [Grant(*each[1:]) for each in acls]))
+        # Not before it is filled: even the owner may lack a right then, or be shown no rows.
+        self._rights = [
+            *ddl.set_grants(parent, action, [Grant(*each[1:]) for each in acls]),
+            *ddl.set_row_security(action, *found[0][1:]),
+        ]
 
     def _copy(self) -> None:
         """Beside readers and writers, of which nobody waits for this."""
@@ -193,7 +200,7 @@ class _Drain:
             # committed together with this or not at all; no row references them, so no foreign key deletes or changes
             # anything in turn. Triggers are for rows that go, and these do not.
             *_, ((deleted, copied, present),) = run(
-                connection, remaining, *move.switch(self._triggers, on=False), move.delete()
+                connection, *move.switch(self._triggers, on=False), remaining, move.delete()
             )
             if not deleted == copied == present:
                 raise TableChanged(
@@ -203,9 +210,9 @@ class _Drain:
             # ATTACH proves that DEFAULT holds none of the range any more; a row that was left would make it fail.
             run(
                 connection,
-                remaining,
                 *move.switch(self._triggers, on=True),
-                *ddl.set_row_security(self._action, *self._secured),
+                *self._rights,
+                remaining,
                 ddl.attach(self._parent, self._action),
                 *move.finish(),
                 "COMMIT",

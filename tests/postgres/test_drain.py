@@ -292,3 +292,24 @@ def test_indexes_of_exclusion_constraints_are_made_once(database: Database) -> N
     )
     assert reasons(drain(database.dsn)) == ["created"]
     assert database.query("SELECT count(*) FROM pg_index WHERE indrelid = 'run_2026'::regclass") == [(1,)]
+
+
+def test_a_member_of_the_owner_moves_rows_even_where_the_owner_may_not_write(database: Database) -> None:
+    owner, member = database.new_role(), database.new_role()
+    database.execute(f"""{KEYED} ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE rest OWNER TO {owner.name};
+        GRANT CREATE ON SCHEMA public TO {owner.name}, {member.name}; GRANT {owner.name} TO {member.name};
+        GRANT SELECT ON run TO PUBLIC; REVOKE INSERT, DELETE ON run FROM {owner.name}""")
+    assert reasons(drain(member.dsn)) == ["created"]
+    assert where(database) == {"rest": 1, "run_2026": 2}
+    about = """SELECT pg_get_userbyid(relowner), ARRAY(SELECT x::text FROM unnest(relacl) x ORDER BY 1)
+        FROM pg_class WHERE relname = '{}'"""
+    assert database.query(about.format("run_2026")) == database.query(about.format("run"))
+
+
+def test_a_lock_that_is_not_to_be_had_names_who_has_it(database: Database) -> None:
+    database.execute(KEYED)
+    with database.connect() as other:
+        other.execute("BEGIN; LOCK TABLE rest IN SHARE UPDATE EXCLUSIVE MODE")
+        reason, message = error(drain(database.dsn))
+        assert reason == "TableBusy"
+        assert f"process {other.info.backend_pid} " in message
