@@ -68,7 +68,7 @@ class State(StrEnum):
 class Condition(Model):
     """One aspect of the policy's state, in the form that Kubernetes' tools expect."""
 
-    type: str = Field(max_length=316, description="Ready, Reconciling, Stalled, DatabaseReachable or PartitionsAhead.")
+    type: str = Field(max_length=316, description="Ready, Stalled, PartitionsAhead and so on.")
     status: ConditionStatus = Field(description="True, False or Unknown.")
     reason: str = Field(min_length=1, max_length=128, description="CamelCase, for programs.")
     message: Message = Field(description="For people: what was found, on which object, and the way out.")
@@ -162,7 +162,8 @@ class PartitionPolicyStatus(Model):
     conditions: list[Condition] = Field(
         default=[],
         max_length=16,
-        description="Ready, Reconciling, Stalled, DatabaseReachable, PartitionsAhead.",
+        description="Ready, Reconciling, Stalled, DatabaseReachable, PartitionsAhead, DefaultPartitionEmpty, "
+        "WithinThresholds.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     summary: Summary | None = Field(None, description="Totals, as last seen.")
