@@ -36,6 +36,8 @@ from .transaction import BY_NAME, LOCK_TIMEOUT_HEAVY, check_opening, check_same,
 
 UNDER_LOCK = 1000
 """Milliseconds that everybody may be kept out for; what takes longer is undone."""
+IDLE = 2000
+"""Milliseconds without a word from us under the lock, after which the server undoes all."""
 GIVE_WAY = 2000
 """Milliseconds. Autovacuum gives way to who waits for deadlock_timeout; nobody queues behind this lock."""
 COUNT_LIMIT = 1000
@@ -187,7 +189,7 @@ class _Drain:
     def _switch(self) -> None:
         """The one moment at which others wait, at most `UNDER_LOCK` of it."""
         connection, move = self._connection, self._move
-        timeouts = sql.SQL(TIMEOUTS).format(f"{LOCK_TIMEOUT_HEAVY}ms", f"{UNDER_LOCK}ms", f"{2 * UNDER_LOCK}ms")
+        timeouts = sql.SQL(TIMEOUTS).format(f"{LOCK_TIMEOUT_HEAVY}ms", f"{UNDER_LOCK}ms", f"{IDLE}ms")
         # The parent before DEFAULT, as everybody who reads or writes through the parent locks them.
         *_, ((now,),) = run(connection, timeouts, move.lock_parent(), move.lock_default("ACCESS EXCLUSIVE"), CLOCK)
         remaining = sql.SQL(REMAINING).format(now + UNDER_LOCK)
