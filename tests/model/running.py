@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from lab.operator import until
 from meanwhile import Interrupted
@@ -96,13 +97,22 @@ def _waits_for_a_reader(world: World, connection: Session) -> Iterator[None]:
 
 
 @contextmanager
-def _reader(world: World, connection: Session, *, kill: bool) -> Iterator[None]:
+def _killed_in_the_middle(world: World, connection: Session) -> Iterator[None]:
+    """The reader comes right before a statement of several transactions, CONCURRENTLY, which then waits for it."""
+    with _reader(world, connection, kill=True, concurrently=True):
+        yield
+
+
+@contextmanager
+def _reader(world: World, connection: Session, *, kill: bool, concurrently: bool = False) -> Iterator[None]:
     pid, over = connection.info.backend_pid, threading.Event()
     with psycopg.connect(world.dsn) as reader:
         watch = threading.Thread(target=_watch, args=(world, pid, reader, over, kill))
-        _before(
-            connection, world.rng.randint(2, world.rng.choice(TRIPS)), lambda: reader.execute("SELECT FROM run LIMIT 1")
-        )
+        read = partial(reader.execute, "SELECT FROM run LIMIT 1")
+        if concurrently:
+            connection.cursor_factory = _before_concurrently(read)
+        else:
+            _before(connection, world.rng.randint(2, world.rng.choice(TRIPS)), read)
         watch.start()
         try:
             yield
@@ -148,6 +158,16 @@ def _watch(world: World, pid: int, reader: psycopg.Connection, over: threading.E
                 return
 
 
+def _before_concurrently(what: Callable[[], object]) -> type[psycopg.Cursor[Any]]:
+    class Watched(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *args: Any, **options: Any) -> Watched:
+            if isinstance(query, sql.Composable) and "CONCURRENTLY" in query.as_string(self):
+                what()
+            return super().execute(query, *args, **options)
+
+    return Watched
+
+
 def _before(connection: Session, trip: int, what: Any) -> None:
     # The very session that Partwarden makes, from here on interrupted.
     connection.__class__ = Interrupted
@@ -160,6 +180,7 @@ TROUBLES = {
     "killed before a round trip": _killed_before_a_round_trip,
     "killed after a statement": _killed_after_a_statement,
     "killed while it waits": _killed_while_it_waits,
+    "killed in the middle of a statement": _killed_in_the_middle,
     "waits for a reader": _waits_for_a_reader,
     "beside a writer": _beside_a_writer,
 }
