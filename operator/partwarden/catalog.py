@@ -1,4 +1,4 @@
-"""PostgreSQL -> Inventory, each look in one round trip and one snapshot.
+"""PostgreSQL -> Inventory, each look in one round trip and one snapshot; what lies below partitions in one more.
 
 Bounds are deparsed without their relation (``pg_get_expr(relpartbound, 0)``: they hold no column), so that a partition
 which somebody has locked does not keep the table from being looked at. Sizes need a lock on each file's relation: where
@@ -42,9 +42,8 @@ SELECT current_setting('server_version'), current_database(), current_user,
 # The new table is given to the parent's owner, who then needs CREATE on the schema as well, unless a superuser does it.
 PARENT = """
 SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.partstrat,
-       ARRAY(SELECT a.attname FROM unnest(p.partattrs::int2[]) WITH ORDINALITY AS k(attnum, place)
-             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND k.attnum > 0 ORDER BY place),
-       ARRAY(SELECT format_type(a.atttypid, NULL) FROM unnest(p.partattrs::int2[]) WITH ORDINALITY AS k(attnum, place)
+       ARRAY(SELECT ARRAY[a.attname::text, format_type(a.atttypid, NULL)]
+             FROM unnest(p.partattrs::int2[]) WITH ORDINALITY AS k(attnum, place)
              LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND k.attnum > 0 ORDER BY place),
        pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}),
        has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE')
@@ -57,21 +56,23 @@ LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
 WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
 
+# To plan it takes longer than to run it: the fewer tables it joins, the better.
 PARTITIONS = """
-SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_expr(c.relpartbound, 0), i.inhdetachpending,
-       CASE WHEN c.relkind = 'p' THEN (SELECT sum(c.reltuples)::int8 FROM pg_partition_tree(i.inhrelid) t
-                                       JOIN pg_class c ON c.oid = t.relid WHERE t.isleaf AND c.reltuples >= 0)
-            WHEN c.reltuples >= 0 THEN c.reltuples::int8 END,
-       CASE WHEN c.relkind = 'p' THEN (SELECT sum({size})::int8 FROM pg_partition_tree(i.inhrelid) t
-                                       JOIN pg_class c ON c.oid = t.relid)
-            ELSE {size} END,
-       {comment}
-FROM pg_class p
-JOIN pg_inherits i ON i.inhparent = p.oid
+SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace), c.relname, c.relkind,
+       pg_get_expr(c.relpartbound, 0), i.inhdetachpending, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END,
+       CASE WHEN c.relkind <> 'p' THEN {size} END, {comment}
+FROM pg_inherits i
 JOIN pg_class c ON c.oid = i.inhrelid
-JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE p.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema}) AND p.relname = {name}
+WHERE i.inhparent = (SELECT oid FROM pg_class WHERE relname = {name}
+                     AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema}))
 ORDER BY c.oid
+"""
+
+# Rows and bytes of partitions that are themselves partitioned; none of what was dropped since.
+BELOW = """
+SELECT above.oid, sum(c.reltuples) FILTER (WHERE t.isleaf AND c.reltuples >= 0)::int8, sum({size})::int8
+FROM unnest({oids}::oid[]) AS above(oid), pg_partition_tree(above.oid) t JOIN pg_class c ON c.oid = t.relid
+GROUP BY 1
 """
 
 RELATED = """
@@ -169,9 +170,22 @@ def _read(connection: psycopg.Connection[Any], spec: TableSpec, size: sql.SQL) -
         sql.SQL(PARENT).format(set_role=set_role, **names),
         sql.SQL(PARTITIONS).format(size=size, comment=COMMENT if spec.retention else sql.NULL, **names),
     ]
-    if spec.retention is None:
-        return [*_transaction(connection, *queries)[1:], []]
-    return _transaction(connection, *queries, detached.query(size))[1:]
+    if spec.retention is not None:
+        queries.append(detached.query(size))
+    _, server, parents, partitions, *marked = _transaction(connection, *queries)
+    return [server, parents, _with_below(connection, partitions, size), marked[0] if marked else []]
+
+
+def _with_below(
+    connection: psycopg.Connection[Any], partitions: list[tuple[Any, ...]], size: sql.SQL
+) -> list[tuple[Any, ...]]:
+    """The same rows; of a partitioned one with the rows and bytes of everything below it."""
+    oids = [oid for oid, _, _, kind, *_ in partitions if kind == "p"]
+    if not oids:
+        return partitions
+    found = _transaction(connection, sql.SQL(BELOW).format(size=size, oids=oids))[1]
+    below = {oid: (rows, total) for oid, rows, total in found}
+    return [(*each[:6], *below.get(each[0], (None, 0)), each[8]) if each[3] == "p" else each for each in partitions]
 
 
 def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) -> list[list[tuple[Any, ...]]]:
@@ -206,8 +220,7 @@ def _parent(
     kind: str,
     owner: str,
     strategy: str,
-    columns: list[str],
-    types: list[str],
+    key: list[list[str]],
     may_own: bool,
     may_create: bool,
     rows: int | None,
@@ -219,7 +232,7 @@ def _parent(
         kind=KINDS.get(kind, RelationKind.OTHER),
         owner=owner,
         strategy=STRATEGIES.get(strategy),
-        key=tuple(map(KeyPart, columns, types)),
+        key=tuple(KeyPart(column, type_) for column, type_ in key),
         may_own=may_own,
         may_create=may_create,
         rows=rows,
