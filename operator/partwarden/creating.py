@@ -17,7 +17,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from . import ddl
-from .actions import CreatePartition
+from .actions import CreateDefault, CreatePartition
 from .blockers import Blocker, blocker
 from .errors import DefaultHasRows, PartwardenError, StatementRejected, TableBusy, TableChanged
 from .findings import quoted
@@ -52,11 +52,14 @@ SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 """
 
 
+Making = CreatePartition | CreateDefault
+
+
 def create(
     connection: psycopg.Connection[Any],
     inventory: Inventory,
     key: str,
-    action: CreatePartition,
+    action: Making,
     deadline: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -125,16 +128,16 @@ def _attempt(
     connection: psycopg.Connection[Any],
     inventory: Inventory,
     key: str,
-    actions: Sequence[CreatePartition],
+    actions: Sequence[Making],
     timeout: int,
 ) -> None:
     """One transaction in two or three round trips. ``timeout``: milliseconds to wait for each lock."""
     parent = inventory.parent
     assert parent is not None
-    begin = opening(parent, timeout)
-    if inventory.default is not None:
+    begin, first = opening(parent, timeout), actions[0]
+    if inventory.default is not None and isinstance(first, CreatePartition):
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
-        begin.append(ddl.rows_in_default(parent, inventory.default.oid, key, actions[0], COUNT_LIMIT))
+        begin.append(ddl.rows_in_default(parent, inventory.default.oid, key, first, COUNT_LIMIT))
     making = [
         *(ddl.create_table(parent, each) for each in actions),
         # The owner first: whoever owns a table has its default privileges, and those are read next.
@@ -144,12 +147,12 @@ def _attempt(
         sql.SQL(NEW_ACLS).format(parent.schema, [each.name for each in actions]),
     ]
     if len(actions) == 1:
-        _check(inventory, actions[0], run(connection, *begin))
+        _check(inventory, first, run(connection, *begin))
         *_, found, acls = run(connection, *making)
     else:
         # A round trip less; whatever the opening forbids is undone with the rest.
         *begun, found, acls = run(connection, *begin, *making)
-        _check(inventory, actions[0], begun[: len(begin)])
+        _check(inventory, first, begun[: len(begin)])
     check_same(parent, found)
     ((_, secured, forced),) = found
     rights: list[sql.Composable] = []
@@ -159,16 +162,16 @@ def _attempt(
         ]
         rights += [*ddl.set_grants(parent, each, present), *ddl.set_row_security(each, secured, forced)]
     attach = [ddl.attach(parent, each) for each in actions]
-    if inventory.default is None:
+    if inventory.default is None or not isinstance(first, CreatePartition):
         run(connection, *rights, *attach, "COMMIT")
         return
     try:
         run(connection, *rights, sql.SQL(SET_TIMEOUT).format(SCAN_TIMEOUT), *attach, "COMMIT")
     except pg.QueryCanceled as error:
-        raise _too_much_to_scan(inventory.default, key, actions[0], error) from None
+        raise _too_much_to_scan(inventory.default, key, first, error) from None
 
 
-def _check(inventory: Inventory, action: CreatePartition, results: list[list[tuple[Any, ...]]]) -> None:
+def _check(inventory: Inventory, action: Making, results: list[list[tuple[Any, ...]]]) -> None:
     """``results`` are those of the opening and, where there is a DEFAULT partition, of the count of its rows."""
     assert inventory.parent is not None
     check_opening(inventory.parent, results)
@@ -181,7 +184,7 @@ def _check(inventory: Inventory, action: CreatePartition, results: list[list[tup
 
 
 def _duplicate(
-    connection: psycopg.Connection[Any], inventory: Inventory, action: CreatePartition, error: psycopg.Error
+    connection: psycopg.Connection[Any], inventory: Inventory, action: Making, error: psycopg.Error
 ) -> Exception:
     """Where another operator was faster, the name is taken for the right purpose, which is nobody's mistake."""
     assert inventory.parent is not None
@@ -205,7 +208,7 @@ def _too_much_to_scan(default: Partition, key: str, action: CreatePartition, err
 
 
 def _longer(
-    connection: psycopg.Connection[Any], inventory: Inventory, action: CreatePartition, tried: int, left: float
+    connection: psycopg.Connection[Any], inventory: Inventory, action: Making, tried: int, left: float
 ) -> int | None:
     """None to try again after a pause, else how long one last attempt may wait for locks, where that will help.
 
@@ -223,7 +226,7 @@ def _longer(
     raise _busy(inventory, action, found)
 
 
-def _busy(inventory: Inventory, action: CreatePartition, found: Blocker | None) -> TableBusy:
+def _busy(inventory: Inventory, action: Making, found: Blocker | None) -> TableBusy:
     who = found.text if found else "whoever held it has gone meanwhile"
     return TableBusy(
         f"partition {action} was not created: a lock on {inventory.parent} was not to be had in time; {who}"
