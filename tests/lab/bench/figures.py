@@ -25,7 +25,9 @@ class Figure:
         return self.limit is None or self.value <= self.limit
 
     def __str__(self) -> str:
-        return f"{self.value:,.0f}" if float(self.value).is_integer() or self.value >= 100 else f"{self.value:,.2f}"
+        if float(self.value).is_integer() or self.value >= 100:
+            return f"{self.value:,.0f}"
+        return f"{self.value:,.2f}" if self.value >= 0.1 else f"{self.value:.3f}"
 
 
 def as_table(figures: Iterable[Figure], title: str) -> None:
