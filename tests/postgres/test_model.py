@@ -16,7 +16,7 @@ from lab import report
 from lab.postgres import Database
 from model.sequence import play
 
-SEEDS = os.environ.get("MODEL_SEEDS", "0-5")
+SEEDS = os.environ.get("MODEL_SEEDS", "10-17")
 STEPS = int(os.environ.get("MODEL_STEPS", "40"))
 
 
