@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from psycopg.pq import TransactionStatus
 
 from lab.operator import until
 from lab.postgres import Database
-from meanwhile import NOW, Interrupted, keep, kill_others, policy, reasons, relations, waiting
+from meanwhile import NOW, Interrupted, keep, kill_others, policy, reasons, relations
 from partwarden import draining
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
 from partwarden.errors import DatabaseUnreachable
+from partwarden.patience import clear_way
 from partwarden.session import session
 from partwarden.snapshots import outlast
 
@@ -169,7 +171,7 @@ def test_a_move_that_takes_too_long_under_the_lock_is_undone(
 
 def test_what_is_written_after_the_copy_moves_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     database.execute(RICH)
-    with database.connect() as writer, ThreadPoolExecutor(1) as pool:
+    with database.connect() as writer:
 
         def late(*arguments: Any) -> str | None:
             monkeypatch.setattr("partwarden.draining.outlast", outlast)
@@ -177,12 +179,16 @@ def test_what_is_written_after_the_copy_moves_too(database: Database, monkeypatc
                 UPDATE run SET note = 'changed' WHERE id = 2""")
             return outlast(*arguments)
 
+        def locked_out(*arguments: Any, **options: Any) -> None:
+            """The first call is before the copy, the next when the lock was not to be had."""
+            if writer.info.transaction_status == TransactionStatus.INTRANS:
+                writer.execute("UPDATE run SET note = 'again' WHERE id = 3; COMMIT")
+            clear_way(*arguments, **options)
+
         monkeypatch.setattr("partwarden.draining.outlast", late)
-        monkeypatch.setattr("partwarden.patience.SHORT", 60.0)
-        work = pool.submit(keep, database.dsn, patience=60, **DRAIN)
-        until("it waits for the parent", lambda: waiting(database) or work.done())
-        writer.execute("UPDATE run SET note = 'again' WHERE id = 3; COMMIT")
-        assert reasons(work.result()) == ["created"]
+        monkeypatch.setattr("partwarden.draining.clear_way", locked_out)
+        assert reasons(keep(database.dsn, patience=60, **DRAIN)) == ["created"]
+        assert writer.info.transaction_status == TransactionStatus.IDLE
     assert database.query("SELECT count(*) FROM run_2026") == [(51,)]
     assert database.query("SELECT id, note FROM run WHERE id IN (2, 3) ORDER BY 1") == [(2, "changed"), (3, "again")]
     assert database.query("SELECT count(*) FROM run_2026 WHERE note = 'late'") == [(1,)]
