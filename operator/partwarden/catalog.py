@@ -90,9 +90,17 @@ WHERE found.above IS DISTINCT FROM {parent}
 ORDER BY 1
 """
 
+# The newest sibling is the model for what a parent cannot hold. Another access method has other parameters.
 STORAGE = """
-SELECT (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), (SELECT amname FROM pg_am WHERE oid = c.relam)
-FROM pg_class c WHERE c.oid = {parent}
+SELECT (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), (SELECT amname FROM pg_am WHERE oid = c.relam),
+       CASE WHEN s.relam = coalesce((SELECT oid FROM pg_am WHERE oid = c.relam),
+                  (SELECT oid FROM pg_am WHERE amname = current_setting('default_table_access_method')))
+            THEN ARRAY(SELECT ARRAY[option_name, option_value] FROM pg_options_to_table(s.reloptions)
+                       UNION ALL
+                       SELECT ARRAY['toast.' || option_name, option_value] FROM pg_options_to_table(t.reloptions)) END,
+       CASE coalesce(nullif(c.relreplident, 'd'), s.relreplident) WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' END
+FROM pg_class c LEFT JOIN pg_class s ON s.oid = {sibling} LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
+WHERE c.oid = {parent}
 """
 
 ACL = """
@@ -146,9 +154,10 @@ def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: I
     """
     parent = inventory.parent
     assert parent is not None
-    _, related, ((tablespace, access_method),), grants, taken = _transaction(
+    sibling = _newest(inventory)
+    _, related, ((tablespace, access_method, options, replica_identity),), grants, taken = _transaction(
         connection,
-        *(sql.SQL(query).format(parent=parent.oid) for query in (RELATED, STORAGE, ACL)),
+        *(sql.SQL(query).format(parent=parent.oid, sibling=sibling) for query in (RELATED, STORAGE, ACL)),
         sql.SQL(TAKEN).format(schema=parent.schema, names=list(names)),
     )
     whole = replace(
@@ -156,9 +165,18 @@ def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: I
         related=tuple(name for (name,) in related),
         tablespace=tablespace,
         access_method=access_method,
+        options=tuple((name, value) for name, value in options or ()),
+        replica_identity=replica_identity,
         grants=tuple(Grant(*each) for each in grants),
     )
     return replace(inventory, parent=whole, taken=frozenset(name for (name,) in taken))
+
+
+def _newest(inventory: Inventory) -> int:
+    """The OID of the plain table with the greatest lower bound; 0 where there is none."""
+    tables = (each for each in inventory.partitions if each.kind is RelationKind.TABLE and not each.detach_pending)
+    bounded = [(each.range.lower, each.oid) for each in tables if each.range is not None and each.range.lower]
+    return max(bounded)[1] if bounded else 0
 
 
 def _read(connection: psycopg.Connection[Any], spec: TableSpec, size: sql.SQL) -> list[list[tuple[Any, ...]]]:

@@ -161,6 +161,7 @@ def _attempt(
             Grant(grantee, privilege, grantable) for name, grantee, privilege, grantable in acls if name == each.name
         ]
         rights += [*ddl.set_grants(parent, each, present), *ddl.set_row_security(each, secured, forced)]
+        rights += ddl.set_replica_identity(parent, each)
     attach = [ddl.attach(parent, each) for each in actions]
     if inventory.default is None or not isinstance(first, CreatePartition):
         run(connection, *rights, *attach, "COMMIT")

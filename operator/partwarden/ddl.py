@@ -26,6 +26,9 @@ def create_table(parent: Parent, action: Action, indexes: bool = False) -> Compo
     parts = [like.format(_new(action), _table(parent), SQL("" if indexes else " EXCLUDING INDEXES"))]
     if parent.access_method is not None:
         parts.append(SQL("USING {}").format(Identifier(parent.access_method)))
+    if parent.options:
+        options = (SQL("{}={}").format(Identifier(*name.split(".")), value) for name, value in parent.options)
+        parts.append(SQL("WITH ({})").format(SQL(", ").join(options)))
     if parent.tablespace is not None:
         parts.append(SQL("TABLESPACE {}").format(Identifier(parent.tablespace)))
     return SQL(" ").join(parts)
@@ -63,6 +66,12 @@ def set_row_security(action: Action, enabled: bool, forced: bool) -> Iterator[Co
         yield SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(_new(action))
     if forced:
         yield SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(_new(action))
+
+
+def set_replica_identity(parent: Parent, action: Action) -> Iterator[Composed]:
+    """Without it, UPDATE and DELETE of what is published fail in a partition that has no primary key."""
+    if parent.replica_identity is not None:
+        yield SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(_new(action), SQL(parent.replica_identity))
 
 
 def attach(parent: Parent, action: CreatePartition | AttachDetached | CreateDefault) -> Composed:

@@ -169,6 +169,7 @@ class _Drain:
         self._rights = [
             *ddl.set_grants(parent, action, [Grant(*each[1:]) for each in acls]),
             *ddl.set_row_security(action, *found[0][1:]),
+            *ddl.set_replica_identity(parent, action),
         ]
 
     def _copy(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from .errors import PartwardenError
 from .interval import Range
@@ -81,6 +82,10 @@ class Parent:
     tablespace: str | None = None
     access_method: str | None = None
     """For new partitions; None where the parent leaves them to the server's defaults."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Storage parameters for new partitions, those of TOAST with ``toast.`` before them: a parent holds none itself."""
+    replica_identity: Literal["FULL", "NOTHING"] | None = None
+    """For new partitions; None leaves them the default, which is the primary key."""
     rows: int | None = None
     """What the planner believes that all partitions hold together: None before the first ANALYZE of the parent."""
 
