@@ -17,11 +17,12 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from . import detached
+from . import detached, resemblance
 from .bounds import parse_bounds
 from .inventory import Grant, Inventory, KeyPart, Parent, Partition, RelationKind, Server, Strategy
 from .keys import Codec
 from .policy import TableSpec
+from .resemblance import Traits
 from .session import pinned, run
 from .table import MIN_VERSION
 
@@ -49,7 +50,7 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.pa
        has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE')
          AND ((SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
               OR has_schema_privilege(c.relowner, n.oid, 'CREATE')),
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {traits}
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
@@ -60,7 +61,7 @@ WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f
 PARTITIONS = """
 SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace), c.relname, c.relkind,
        pg_get_expr(c.relpartbound, 0), i.inhdetachpending, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END,
-       CASE WHEN c.relkind <> 'p' THEN {size} END, {comment}
+       CASE WHEN c.relkind <> 'p' THEN {size} END, {comment}, {traits}
 FROM pg_inherits i
 JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = (SELECT oid FROM pg_class WHERE relname = {name}
@@ -88,19 +89,6 @@ JOIN pg_class r ON r.oid = found.other JOIN pg_namespace rn ON rn.oid = r.relnam
 -- A key from or to a partitioned table stands there once more for each of its partitions.
 WHERE found.above IS DISTINCT FROM {parent}
 ORDER BY 1
-"""
-
-# The newest sibling is the model for what a parent cannot hold. Another access method has other parameters.
-STORAGE = """
-SELECT (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace), (SELECT amname FROM pg_am WHERE oid = c.relam),
-       CASE WHEN s.relam = coalesce((SELECT oid FROM pg_am WHERE oid = c.relam),
-                  (SELECT oid FROM pg_am WHERE amname = current_setting('default_table_access_method')))
-            THEN ARRAY(SELECT ARRAY[option_name, option_value] FROM pg_options_to_table(s.reloptions)
-                       UNION ALL
-                       SELECT ARRAY['toast.' || option_name, option_value] FROM pg_options_to_table(t.reloptions)) END,
-       CASE coalesce(nullif(c.relreplident, 'd'), s.relreplident) WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' END
-FROM pg_class c LEFT JOIN pg_class s ON s.oid = {sibling} LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
-WHERE c.oid = {parent}
 """
 
 ACL = """
@@ -154,35 +142,25 @@ def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: I
     """
     parent = inventory.parent
     assert parent is not None
-    sibling = _newest(inventory)
-    _, related, ((tablespace, access_method, options, replica_identity),), grants, taken = _transaction(
+    _, related, grants, taken, *resembling = _transaction(
         connection,
-        *(sql.SQL(query).format(parent=parent.oid, sibling=sibling) for query in (RELATED, STORAGE, ACL)),
+        *(sql.SQL(query).format(parent=parent.oid) for query in (RELATED, ACL)),
         sql.SQL(TAKEN).format(schema=parent.schema, names=list(names)),
+        *resemblance.queries(inventory),
     )
     whole = replace(
         parent,
         related=tuple(name for (name,) in related),
-        tablespace=tablespace,
-        access_method=access_method,
-        options=tuple((name, value) for name, value in options or ()),
-        replica_identity=replica_identity,
         grants=tuple(Grant(*each) for each in grants),
     )
-    return replace(inventory, parent=whole, taken=frozenset(name for (name,) in taken))
-
-
-def _newest(inventory: Inventory) -> int:
-    """The OID of the plain table with the greatest lower bound; 0 where there is none."""
-    tables = (each for each in inventory.partitions if each.kind is RelationKind.TABLE and not each.detach_pending)
-    bounded = [(each.range.lower, each.oid) for each in tables if each.range is not None and each.range.lower]
-    return max(bounded)[1] if bounded else 0
+    like = resemblance.likeness(resembling)
+    return replace(inventory, parent=whole, likeness=like, taken=frozenset(name for (name,) in taken))
 
 
 def _read(connection: psycopg.Connection[Any], spec: TableSpec, size: sql.SQL) -> list[list[tuple[Any, ...]]]:
     # From 16 on a member of the owning role may lack the right to give a table to it.
     set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
-    names = {"schema": spec.table.schema_, "name": spec.table.name}
+    names = {"schema": spec.table.schema_, "name": spec.table.name, "traits": sql.SQL(resemblance.TRAITS)}
     queries = [
         sql.SQL(SERVER),
         sql.SQL(PARENT).format(set_role=set_role, **names),
@@ -203,7 +181,7 @@ def _with_below(
         return partitions
     found = _transaction(connection, sql.SQL(BELOW).format(size=size, oids=oids))[1]
     below = {oid: (rows, total) for oid, rows, total in found}
-    return [(*each[:6], *below.get(each[0], (None, 0)), each[8]) if each[3] == "p" else each for each in partitions]
+    return [(*each[:6], *below.get(each[0], (None, 0)), *each[8:]) if each[3] == "p" else each for each in partitions]
 
 
 def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) -> list[list[tuple[Any, ...]]]:
@@ -220,13 +198,16 @@ def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) 
 def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -> Inventory:
     server, parents, partitions, marked = results
     text, database, user, read_only, identity, now = server[0]
-    parent = _parent(*parents[0]) if parents else None
+    parent = _parent(*parents[0][:10]) if parents else None
+    traits = Traits.of(parents[0][10:]) if parents else None
     codec = _codec(parent, spec)
     return Inventory(
         server=Server(version, text, read_only, database, user, identity),
         parent=parent,
         now=datetime.fromisoformat(now).replace(tzinfo=UTC),
-        partitions=tuple(_partition(codec, parent, *row) for row in partitions) if parent and codec else (),
+        partitions=tuple(_partition(codec, parent, traits, *row) for row in partitions)
+        if parent and traits and codec
+        else (),
         detached=detached.detached(marked, parent, codec) if parent and codec else (),
     )
 
@@ -267,6 +248,7 @@ def _codec(parent: Parent | None, spec: TableSpec) -> Codec | None:
 def _partition(
     codec: Codec,
     parent: Parent,
+    parents: Traits,
     oid: int,
     schema: str,
     name: str,
@@ -276,6 +258,8 @@ def _partition(
     rows: int | None,
     size: int | None,
     comment: str | None,
+    *traits: Any,
 ) -> Partition:
+    differs = Traits.of(traits).unlike(parents)
     held, mark = parse_bounds(bounds, codec), detached.mark_of(comment, oid, parent)
-    return Partition(oid, schema, name, held, bounds, KINDS[kind], rows, size or 0, pending, mark)
+    return Partition(oid, schema, name, held, bounds, KINDS[kind], rows, size or 0, pending, differs, mark)

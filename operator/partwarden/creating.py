@@ -16,7 +16,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from . import ddl
+from . import ddl, likeness
 from .actions import CreateDefault, CreatePartition
 from .blockers import Blocker, blocker
 from .errors import DefaultHasRows, PartwardenError, StatementRejected, TableBusy, TableChanged
@@ -139,7 +139,7 @@ def _attempt(
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
         begin.append(ddl.rows_in_default(parent, inventory.default.oid, key, first, COUNT_LIMIT))
     making = [
-        *(ddl.create_table(parent, each) for each in actions),
+        *(ddl.create_table(parent, each, inventory.likeness) for each in actions),
         # The owner first: whoever owns a table has its default privileges, and those are read next.
         *(ddl.set_owner(parent, each) for each in actions if inventory.server.user != parent.owner),
         # Since LIKE the parent is locked against everything that would change what bears its name.
@@ -161,8 +161,9 @@ def _attempt(
             Grant(grantee, privilege, grantable) for name, grantee, privilege, grantable in acls if name == each.name
         ]
         rights += [*ddl.set_grants(parent, each, present), *ddl.set_row_security(each, secured, forced)]
-        rights += ddl.set_replica_identity(parent, each)
+        rights += likeness.before_attach(inventory.likeness, each)
     attach = [ddl.attach(parent, each) for each in actions]
+    attach += [each for action in actions for each in likeness.after_attach(inventory.likeness, action)]
     if inventory.default is None or not isinstance(first, CreatePartition):
         run(connection, *rights, *attach, "COMMIT")
         return

@@ -12,25 +12,25 @@ from psycopg import sql
 from psycopg.sql import SQL, Composed, Identifier
 
 from .actions import Action, AttachDetached, CreateDefault, CreatePartition
-from .inventory import Grant, Parent
+from .inventory import Grant, Likeness, Parent
 
 
-def create_table(parent: Parent, action: Action, indexes: bool = False) -> Composed:
+def create_table(parent: Parent, action: Action, like: Likeness, indexes: bool = False) -> Composed:
     """A table like the parent that is nobody's partition yet.
 
     ATTACH makes the indexes, unless ``indexes``: equal ones it takes over. Those of an EXCLUDE constraint, or of a key
     WITHOUT OVERLAPS, it does not recognise where they exist, and makes them twice. From 17 on it refuses a table with
     an identity column of its own.
     """
-    like = SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL{} EXCLUDING IDENTITY)")
-    parts = [like.format(_new(action), _table(parent), SQL("" if indexes else " EXCLUDING INDEXES"))]
-    if parent.access_method is not None:
-        parts.append(SQL("USING {}").format(Identifier(parent.access_method)))
-    if parent.options:
-        options = (SQL("{}={}").format(Identifier(*name.split(".")), value) for name, value in parent.options)
+    create = SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL{} EXCLUDING IDENTITY)")
+    parts = [create.format(_new(action), _table(parent), SQL("" if indexes else " EXCLUDING INDEXES"))]
+    if like.access_method is not None:
+        parts.append(SQL("USING {}").format(Identifier(like.access_method)))
+    if like.options:
+        options = (SQL("{}={}").format(Identifier(*name.split(".")), value) for name, value in like.options)
         parts.append(SQL("WITH ({})").format(SQL(", ").join(options)))
-    if parent.tablespace is not None:
-        parts.append(SQL("TABLESPACE {}").format(Identifier(parent.tablespace)))
+    if like.tablespace is not None:
+        parts.append(SQL("TABLESPACE {}").format(Identifier(like.tablespace)))
     return SQL(" ").join(parts)
 
 
@@ -66,12 +66,6 @@ def set_row_security(action: Action, enabled: bool, forced: bool) -> Iterator[Co
         yield SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(_new(action))
     if forced:
         yield SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(_new(action))
-
-
-def set_replica_identity(parent: Parent, action: Action) -> Iterator[Composed]:
-    """Without it, UPDATE and DELETE of what is published fail in a partition that has no primary key."""
-    if parent.replica_identity is not None:
-        yield SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(_new(action), SQL(parent.replica_identity))
 
 
 def attach(parent: Parent, action: CreatePartition | AttachDetached | CreateDefault) -> Composed:

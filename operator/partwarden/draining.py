@@ -20,7 +20,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from . import ddl, movable
+from . import ddl, likeness, movable
 from .actions import DrainIntoPartition
 from .blockers import Mode, Want, joined
 from .creating import NEW_ACLS
@@ -159,7 +159,7 @@ class _Drain:
         parent, action = self._parent, self._action
         *_, found, acls = run(
             self._connection,
-            ddl.create_table(parent, action, indexes),
+            ddl.create_table(parent, action, self._inventory.likeness, indexes),
             *([ddl.set_owner(parent, action)] if self._inventory.server.user != parent.owner else []),
             sql.SQL(BY_NAME).format(parent.schema, parent.name),
             sql.SQL(NEW_ACLS).format(parent.schema, [action.name]),
@@ -169,7 +169,7 @@ class _Drain:
         self._rights = [
             *ddl.set_grants(parent, action, [Grant(*each[1:]) for each in acls]),
             *ddl.set_row_security(action, *found[0][1:]),
-            *ddl.set_replica_identity(parent, action),
+            *likeness.before_attach(self._inventory.likeness, action),
         ]
 
     def _copy(self) -> None:
@@ -217,6 +217,7 @@ class _Drain:
                 *self._rights,
                 remaining,
                 ddl.attach(self._parent, self._action),
+                *likeness.after_attach(self._inventory.likeness, self._action),
                 *move.finish(),
                 "COMMIT",
             )

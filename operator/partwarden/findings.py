@@ -72,12 +72,44 @@ def pending_detaches(inventory: Inventory, wanted: list[Range]) -> list[Finding]
     return findings
 
 
+def unlike_the_parent(inventory: Inventory) -> list[Finding]:
+    """One notice for each thing in which partitions differ from their parent where that matters."""
+    parent = inventory.parent
+    assert parent is not None
+    found: dict[str, list[str]] = {}
+    for each in inventory.partitions:
+        for what in each.differs:
+            found.setdefault(what, []).append(each.name)
+    return [
+        Finding(
+            "DiffersFromParent",
+            str(parent),
+            f"{what} not as the parent's: {listed(names)}; new partitions are like the parent; {UNLIKE[what]}",
+        )
+        for what, names in sorted(found.items())
+    ]
+
+
+UNLIKE = {
+    "owner": "mend it with ALTER TABLE … OWNER TO",
+    "grants": "mend it with GRANT and REVOKE, where queries name the partition itself",
+    "row security": "who queries the partition itself sees rows that the parent hides: mend it with ALTER TABLE … "
+    "ENABLE (and FORCE) ROW LEVEL SECURITY",
+    "replica identity": "what is replicated of it is identified otherwise: mend it with ALTER TABLE … REPLICA IDENTITY",
+}
+
+
+def listed(names: list[str]) -> str:
+    """At most five of them."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def off_grid(spec: TableSpec, inventory: Inventory, managed: frozenset[int]) -> list[Finding]:
     """One notice that names the partitions whose bounds are not one cell of the grid."""
     others = [each for each in inventory.partitions if each.range is not None and each.oid not in managed]
     if not others:
         return []
-    names = ", ".join(each.name for each in others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    names = listed([each.name for each in others])
     message = (
         f"not one {spec.interval} of {spec.timezone} each: {names}; what they hold counts as covered, "
         "only the rest is created, and they are left alone"

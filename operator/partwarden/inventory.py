@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
 
 from .errors import PartwardenError
 from .interval import Range
@@ -64,6 +63,48 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnSetting:
+    """What ANALYZE is told of a column: its statistics target, and options like ``n_distinct``."""
+
+    name: str
+    statistics: int | None = None
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowPolicy:
+    """One row security policy, expressions as PostgreSQL deparses them; a role that is None is PUBLIC."""
+
+    name: str
+    permissive: bool
+    command: str
+    roles: tuple[str | None, ...]
+    using: str | None = None
+    check: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """What new partitions have beside what LIKE and ATTACH give them.
+
+    The parent's word counts where it has one; else they are like the newest partition, since a partitioned table cannot
+    hold storage parameters, and not every release hands down the rest.
+    """
+
+    options: tuple[tuple[str, str], ...] = ()
+    """Storage parameters, those of TOAST with ``toast.`` in front."""
+    tablespace: str | None = None
+    access_method: str | None = None
+    """None where the server's defaults do."""
+    replica_identity: str = "d"
+    """As ``pg_class.relreplident``: d, n, f, or i for an index."""
+    identity_index: int | None = None
+    """OID of the parent's index that identifies rows; of it each partition has its own."""
+    columns: tuple[ColumnSetting, ...] = ()
+    policies: tuple[RowPolicy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Parent:
     """The table of a policy. ``oid`` identifies it across renames; ``may_*`` speak of the connected role."""
 
@@ -79,13 +120,6 @@ class Parent:
     may_create: bool = True
     related: tuple[str, ...] = ()
     """Tables joined with this one by a foreign key, whichever way it points: ATTACH keeps writers out of them."""
-    tablespace: str | None = None
-    access_method: str | None = None
-    """For new partitions; None where the parent leaves them to the server's defaults."""
-    options: tuple[tuple[str, str], ...] = ()
-    """Storage parameters for new partitions, those of TOAST with ``toast.`` before them: a parent holds none itself."""
-    replica_identity: Literal["FULL", "NOTHING"] | None = None
-    """For new partitions; None leaves them the default, which is the primary key."""
     rows: int | None = None
     """What the planner believes that all partitions hold together: None before the first ANALYZE of the parent."""
 
@@ -110,6 +144,8 @@ class Partition:
     rows: int | None = None
     bytes: int = 0
     detach_pending: bool = False
+    differs: tuple[str, ...] = ()
+    """In what it is not as its parent: owner, grants, row security, replica identity."""
     marker: Marker | None = None
     """Our mark in its COMMENT, with its own OID and this parent's: a detach began. None where nobody asked."""
 
@@ -204,6 +240,8 @@ class Inventory:
     now: datetime
     partitions: tuple[Partition, ...] = ()
     taken: frozenset[str] = field(default=frozenset())
+    likeness: Likeness = Likeness()
+    """Read only where partitions are to be made."""
     default_rows: DefaultRows | None = None
     """None where there is no DEFAULT partition, or nobody has counted yet."""
     detached: tuple[Detached, ...] = ()

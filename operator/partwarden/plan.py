@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from .actions import Action, CreateDefault, CreatePartition
 from .aging import next_look
-from .findings import Finding, off_grid, pending_detaches, why_blocked
+from .findings import Finding, off_grid, pending_detaches, unlike_the_parent, why_blocked
 from .interval import Grid, Range, merge
 from .inventory import Inventory, Parent
 from .keys import Codec
@@ -91,6 +91,7 @@ def make_plan(spec: TableSpec, inventory: Inventory, now: datetime, held: frozen
             *retirement.findings,
             *keeping.findings,
             *off_grid(spec, inventory, managed),
+            *unlike_the_parent(inventory),
         ),
         current=situation.current,
         missing=creation.missing,

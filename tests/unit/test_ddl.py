@@ -8,7 +8,7 @@ import pytest
 from partwarden import ddl
 from partwarden.actions import CreatePartition
 from partwarden.interval import Range
-from partwarden.inventory import Grant, KeyType
+from partwarden.inventory import Grant, KeyType, Likeness
 from partwarden.keys import Bounds, Codec
 from values import PARENT, inventory, plan, spec
 
@@ -26,7 +26,7 @@ QUOTED = '"We""ird {Name} %s"'
 
 
 def test_the_table_is_made_apart_and_attached() -> None:
-    assert ddl.create_table(PARENT, ACTION).as_string() == (
+    assert ddl.create_table(PARENT, ACTION, Likeness()).as_string() == (
         'CREATE TABLE "public"."run_2026" (LIKE "public"."run" INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY)'
     )
     assert ddl.set_owner(PARENT, ACTION).as_string() == 'ALTER TABLE "public"."run_2026" OWNER TO "owner"'
@@ -41,7 +41,7 @@ def test_never_by_partition_of(interval: str) -> None:
     """CREATE TABLE … PARTITION OF locks the parent against everybody."""
     for action in plan(spec(interval=interval), inventory()).creations:
         texts = [
-            ddl.create_table(PARENT, action),
+            ddl.create_table(PARENT, action, Likeness()),
             ddl.set_owner(PARENT, action),
             *ddl.set_grants(PARENT, action, OWNER_ALL),
             ddl.attach(PARENT, action),
@@ -73,7 +73,7 @@ def test_names_are_quoted() -> None:
     parent = replace(PARENT, schema=ODD, name=ODD, owner=ODD, grants=(Grant(ODD, "SELECT", True, ODD),))
     action = replace(ACTION, schema=ODD, name="Ünï x")
     assert [
-        ddl.create_table(parent, action).as_string(),
+        ddl.create_table(parent, action, Likeness()).as_string(),
         ddl.set_owner(parent, action).as_string(),
         *(text.as_string() for text in ddl.set_grants(parent, action, [])),
     ] == [
@@ -115,6 +115,10 @@ def test_a_parent_without_any_grant_gives_none() -> None:
     ]
 
 
-def test_tablespace_and_access_method_are_the_parents() -> None:
-    parent = replace(PARENT, tablespace="Fast", access_method="columnar")
-    assert ddl.create_table(parent, ACTION).as_string().endswith(') USING "columnar" TABLESPACE "Fast"')
+def test_tablespace_access_method_and_storage_parameters() -> None:
+    options = (("fillfactor", "70"), ("toast.autovacuum_enabled", "false"))
+    like = Likeness(tablespace="Fast", access_method="columnar", options=options)
+    expected = (
+        """) USING "columnar" WITH ("fillfactor"='70', "toast"."autovacuum_enabled"='false') TABLESPACE "Fast\""""
+    )
+    assert ddl.create_table(PARENT, ACTION, like).as_string().endswith(expected)

@@ -1,0 +1,123 @@
+"""PostgreSQL -> what a new partition shall have beside what LIKE and ATTACH give it, and where existing ones differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from .inventory import ColumnSetting, Inventory, Likeness, RelationKind, RowPolicy
+
+STORAGE = """
+SELECT CASE WHEN s.relam = coalesce(nullif(p.relam, 0), s.relam)
+            THEN ARRAY(SELECT ARRAY[option_name, option_value] FROM pg_options_to_table(s.reloptions)
+                       UNION ALL
+                       SELECT ARRAY['toast.' || option_name, option_value] FROM pg_options_to_table(t.reloptions)) END,
+       (SELECT spcname FROM pg_tablespace WHERE oid = coalesce(nullif(p.reltablespace, 0), s.reltablespace)),
+       nullif((SELECT amname FROM pg_am WHERE oid = coalesce(nullif(p.relam, 0), s.relam)),
+              current_setting('default_table_access_method')),
+       CASE WHEN p.relreplident <> 'd' THEN p.relreplident ELSE coalesce(s.relreplident, 'd') END,
+       coalesce((SELECT indexrelid FROM pg_index WHERE indrelid = p.oid AND indisreplident),
+                (SELECT i.inhparent FROM pg_index x JOIN pg_inherits i ON i.inhrelid = x.indexrelid
+                 WHERE x.indrelid = s.oid AND x.indisreplident))
+FROM pg_class p
+LEFT JOIN pg_class s ON s.oid = {sibling}
+LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
+WHERE p.oid = {parent}
+"""
+
+COLUMNS = """
+SELECT * FROM (
+  SELECT p.attname, coalesce(nullif(p.attstattarget, -1), nullif(s.attstattarget, -1)) AS statistics,
+         ARRAY(SELECT ARRAY[option_name, option_value]
+               FROM pg_options_to_table(coalesce(p.attoptions, s.attoptions))) AS options
+  FROM pg_attribute p
+  LEFT JOIN pg_attribute s ON s.attrelid = {sibling} AND s.attname = p.attname AND NOT s.attisdropped
+  WHERE p.attrelid = {parent} AND p.attnum > 0 AND NOT p.attisdropped ORDER BY p.attnum) c
+WHERE c.statistics IS NOT NULL OR c.options <> '{{}}'
+"""
+
+POLICIES = """
+SELECT polname, polpermissive, polcmd, ARRAY(SELECT CASE WHEN role <> 0 THEN pg_get_userbyid(role) END
+                                             FROM unnest(polroles) AS role),
+       pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)
+FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
+"""
+
+
+def queries(inventory: Inventory) -> list[sql.Composed]:
+    """What `likeness` reads."""
+    assert inventory.parent is not None
+    names = {"parent": inventory.parent.oid, "sibling": _newest(inventory)}
+    return [sql.SQL(query).format(**names) for query in (STORAGE, COLUMNS, POLICIES)]
+
+
+def likeness(results: Sequence[list[tuple[Any, ...]]]) -> Likeness:
+    """From the rows of `queries`."""
+    ((options, tablespace, access_method, identity, index),), columns, policies = results
+    return Likeness(
+        options=_pairs(options),
+        tablespace=tablespace,
+        access_method=access_method,
+        # An index of the sibling alone has no counterpart in a new partition.
+        replica_identity="d" if identity == "i" and index is None else identity,
+        identity_index=index if identity == "i" else None,
+        columns=tuple(ColumnSetting(name, target, _pairs(given)) for name, target, given in columns),
+        policies=tuple(
+            RowPolicy(name, permissive, command, tuple(roles), using, check)
+            for name, permissive, command, roles, using, check in policies
+        ),
+    )
+
+
+def _pairs(options: list[list[str]] | None) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in options or ())
+
+
+def _newest(inventory: Inventory) -> int:
+    """OID of the plain partition with the highest range, 0 where there is none."""
+    found = [
+        (each.range.lower.replace(tzinfo=None), each.oid)
+        for each in inventory.partitions
+        if each.kind is RelationKind.TABLE and not each.detach_pending and each.range and each.range.lower
+    ]
+    return max(found)[1] if found else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What of a table is compared with its parent's. ``acl`` and ``default_acl`` are those that `TRAITS` reads."""
+
+    owner: int
+    acl: frozenset[str]
+    secured: bool
+    forced: bool
+    replica_identity: str
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Traits:
+        """From a row of `TRAITS`."""
+        owner, acl, default_acl, secured, forced, identity = row
+        return cls(owner, frozenset(default_acl if acl is None else acl), secured, forced, identity)
+
+    def unlike(self, parent: Traits) -> tuple[str, ...]:
+        """In what a partition with these differs, where that matters."""
+        return tuple(
+            what
+            for what, differs in (
+                ("owner", self.owner != parent.owner),
+                # With another owner everything is granted by somebody else.
+                ("grants", self.owner == parent.owner and self.acl != parent.acl),
+                # The other way round it hides more than it must, and only from who asks the partition itself.
+                ("row security", (parent.secured, parent.forced) > (self.secured, self.forced)),
+                ("replica identity", parent.replica_identity not in ("d", self.replica_identity)),
+            )
+            if differs
+        )
+
+
+TRAITS = """c.relowner, c.relacl::text[], CASE WHEN c.relacl IS NULL THEN acldefault('r', c.relowner)::text[] END,
+       c.relrowsecurity, c.relforcerowsecurity, c.relreplident"""
+"""Columns of ``pg_class c``."""
