@@ -48,4 +48,5 @@ def test_rows_of_default_that_a_policy_hides_from_the_owner_are_found_all_the_sa
         ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE rest OWNER TO {owner.name};
         GRANT CREATE ON SCHEMA public TO {owner.name};
         ALTER TABLE run ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY""")
-    assert [each.reason for each in keep(owner.dsn, premake=0).after.findings] == ["DefaultHasRows"]
+    findings = keep(owner.dsn, premake=0).after.findings
+    assert [each.reason for each in findings if each.error] == ["DefaultHasRows"]
