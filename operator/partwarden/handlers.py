@@ -18,6 +18,7 @@ import kopf
 from . import __version__, logs
 from .claims import Claims
 from .cluster import Cluster, Right
+from .connections import LINGER
 from .errors import ClusterUnavailable
 from .intake import Intake
 from .policy import GROUP, PLURAL, VERSION
@@ -58,7 +59,8 @@ class Operator:
             self._cluster, self._store, claims, self._queue, settings, lambda: datetime.now(UTC)
         )
         self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
-        self._lister = Every(settings.relist, self._list_again)
+        self._lister = Every("lister", settings.relist, self._list_again)
+        self._tidier = Every("tidier", LINGER, self._reconciler.tidy)
 
     def check(self) -> None:
         """Raises `StartupError` when the resource is not installed or a right is missing."""
@@ -82,6 +84,7 @@ class Operator:
         self._list()
         self._workers.start()
         self._lister.start()
+        self._tidier.start()
         try:
             asyncio.run(self._watch())
         finally:
@@ -153,6 +156,7 @@ class Operator:
         self._reconciler.stop()
         self._queue.close()
         self._lister.stop()
+        self._tidier.stop()
 
 
 def run(settings: Settings) -> int:

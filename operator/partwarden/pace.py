@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from zlib import crc32
 
 from .errors import Outage, PartwardenError
 from .workqueue import Key
@@ -18,6 +20,8 @@ OUTAGE_FIRST, OUTAGE_MOST = 1.0, 60.0
 MISTAKE_FIRST = 15.0
 SOONEST = 0.05
 """Seconds. A boundary is never waited for by looking in a loop."""
+TOO_SOON = 0.1
+"""Part of the resync: a turn that is closer than this is the one that has just been."""
 
 
 class Result(Enum):
@@ -45,31 +49,52 @@ class _Failures:
 
 
 class Pace:
-    """Counts failures in a row for each policy. Safe for threads."""
+    """Counts failures in a row for each policy. Safe for threads. ``clock``: seconds, never going back."""
 
-    def __init__(self, random_: Callable[[], float] = random.random) -> None:
-        self._random = random_
+    def __init__(
+        self, random_: Callable[[], float] = random.random, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._random, self._clock = random_, clock
         self._lock = threading.Lock()
         self._failures: dict[Key, _Failures] = {}
 
-    def after(self, key: Key, spec: object, found: Result, resync: float, boundary: float | None = None) -> float:
+    def after(
+        self,
+        key: Key,
+        spec: object,
+        found: Result,
+        resync: float,
+        boundary: float | None = None,
+        together: Hashable = None,
+    ) -> float:
         """Seconds until the next look.
 
         ``spec`` identifies what was worked on: another one starts afresh. ``resync`` is the pause after a success and
-        the longest after a mistake; ``boundary`` says in how many seconds the calendar changes the plan.
+        the longest after a mistake; ``boundary`` says in how many seconds the calendar changes the plan. What is fine
+        and has ``together``, a database, and ``resync`` in common is looked at together, so that one connection serves
+        all.
         """
         with self._lock:
             last = self._failures.pop(key, None)
             count = last.count + 1 if last and (last.spec, last.result) == (spec, found) else 1
             if found is not Result.FINE:
                 self._failures[key] = _Failures(spec, found, count)
-        pause = self._spread(_pause(found, count, resync))
+        if found is Result.FINE and together is not None:
+            pause = self._next_turn(resync, together)
+        else:
+            pause = self._spread(_pause(found, count, resync))
         return pause if boundary is None else min(pause, max(boundary, SOONEST))
 
     def forget(self, key: Key) -> None:
         """The policy is gone."""
         with self._lock:
             self._failures.pop(key, None)
+
+    def _next_turn(self, resync: float, together: Hashable) -> float:
+        """Turns come every ``resync`` seconds, and at another moment for each database. The first may come sooner."""
+        offset = crc32(repr(together).encode()) / 2**32 * resync
+        pause = resync - (self._clock() - offset) % resync
+        return pause if pause > resync * TOO_SOON else pause + resync
 
     def _spread(self, seconds: float) -> float:
         """The same within a tenth, so that what failed or began together does not come again together."""

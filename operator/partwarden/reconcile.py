@@ -6,13 +6,10 @@ Nothing is remembered between two looks that could not be seen again, but for wh
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from datetime import datetime
-
-import psycopg
 
 from . import pace, transitions
 from .actions import Outcome
@@ -20,11 +17,12 @@ from .claims import Claims, TableIdentity
 from .cluster import Cluster
 from .conditions import Verdict, broken, failed, looked, make_status, suspended
 from .connection import ConnectionInfo, resolve
+from .connections import Connections
 from .engine import maintain, observe_and_plan
 from .errors import ClusterUnavailable, PartwardenError, PolicyConflict
 from .interval import load_zone
 from .policy import Mode, PartitionPolicySpec
-from .session import Session, session
+from .session import Session
 from .settings import Settings
 from .slots import Slots
 from .store import Store, StoredPolicy
@@ -44,12 +42,14 @@ RESYNC = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a policy came to. ``boundary``: in how many seconds the calendar changes the plan."""
+    """What one look at a policy came to. ``boundary``: in how many seconds the calendar changes the plan; ``database``:
+    what it was about, where it could be looked at."""
 
     verdict: Verdict
     outcomes: tuple[Outcome, ...] = ()
     boundary: float | None = None
     resync: float = RESYNC
+    database: Hashable = None
 
     @property
     def failed(self) -> bool:
@@ -75,8 +75,7 @@ class Reconciler:
         self._pace = pace.Pace()
         self._looked_at: dict[Key, object] = {}
         self._waiting_since: dict[Key, float] = {}
-        self._open: set[Session] = set()
-        self._lock = threading.Lock()
+        self._connections = Connections(settings.connect_timeout)
         self._stopping = False
 
     def reconcile(self, key: Key) -> float | None:
@@ -103,20 +102,22 @@ class Reconciler:
             result = pace.Result.OUTAGE
         if policy.suspended and result is pace.Result.FINE:
             return None
-        after = self._pace.after(key, policy.edition, result, look.resync, look.boundary)
+        after = self._pace.after(key, policy.edition, result, look.resync, look.boundary, together=look.database)
         self._log(policy, look, after)
         return after
 
     def stop(self) -> None:
         """From now on, what fails is not told: it may fail because it was stopped."""
         self._stopping = True
+        self._connections.close()
 
     def cancel(self) -> None:
         """Ask every database to end the statement that runs there, without waiting for its answer."""
-        with self._lock:
-            running = list(self._open)
-        for connection in running:
-            threading.Thread(target=_cancel, args=(connection,), daemon=True).start()
+        self._connections.cancel()
+
+    def tidy(self) -> None:
+        """To be called about once a second: closes connections that nobody uses."""
+        self._connections.sweep()
 
     def _look(self, policy: StoredPolicy) -> Look | None:
         """None when the database has no slot free just now."""
@@ -133,9 +134,10 @@ class Reconciler:
             if not self._slots.acquire(info.database_key, policy.key):
                 return None
             try:
-                with session(info, connect_timeout=self._settings.connect_timeout) as connection:
+                with self._connections.lend(info) as connection:
                     connected = True
-                    return self._work(policy, spec, connection, outcomes)
+                    look = self._work(policy, spec, connection, outcomes)
+                    return replace(look, database=info.database_key)
             finally:
                 if following := self._slots.release(info.database_key):
                     self._queue.wake(following)
@@ -154,30 +156,26 @@ class Reconciler:
         self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: Session, outcomes: list[Outcome]
     ) -> Look:
         """What is done is added to ``outcomes``, so that it is told although an error may end the work."""
-        with self._lock:
-            self._open.add(connection)
-        try:
-            inventory, plan = observe_and_plan(connection, spec, held=policy.held)
-            table = TableIdentity(inventory.server.identity, plan.parent.oid)
-            if winner := self._claims.claim(policy.key, table, policy.age):
-                raise PolicyConflict(
-                    f"table {plan.parent} belongs to the older policy {'/'.join(winner)}: delete one of the two, or "
-                    "let this one name another table"
-                )
-            if plan.actions and spec.mode is Mode.APPLY and not plan.blocked and not self._stopping:
-                patience = self._settings.lock_patience
-                report = maintain(
-                    connection,
-                    spec,
-                    patience=patience,
-                    held=policy.held,
-                    observed=(inventory, plan),
-                    outcomes=outcomes,
-                )
-                inventory, plan = report.inventory, report.after
-        finally:
-            with self._lock:
-                self._open.discard(connection)
+        inventory, plan = observe_and_plan(connection, spec, held=policy.held)
+        table = TableIdentity(inventory.server.identity, plan.parent.oid)
+        if winner := self._claims.claim(policy.key, table, policy.age):
+            raise PolicyConflict(
+                f"table {plan.parent} belongs to the older policy {'/'.join(winner)}: delete one of the two, or "
+                "let this one name another table"
+            )
+        if plan.actions and spec.mode is Mode.APPLY and not plan.blocked and not self._stopping:
+            patience = self._settings.lock_patience
+            report = maintain(
+                connection,
+                spec,
+                patience=patience,
+                held=policy.held,
+                observed=(inventory, plan),
+                outcomes=outcomes,
+            )
+            inventory, plan = report.inventory, report.after
+        else:
+            connection.reusable = True
         return Look(
             looked(spec, inventory, plan, outcomes),
             tuple(outcomes),
@@ -242,10 +240,3 @@ class Reconciler:
 
 def _about(policy: StoredPolicy, reason: str) -> dict[str, str]:
     return {"policy": str(policy), "reason": reason}
-
-
-def _cancel(connection: Session) -> None:
-    try:
-        connection.cancel_safe(timeout=2.0)
-    except psycopg.Error as error:
-        log.debug("cancel: %s", error)

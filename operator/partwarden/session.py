@@ -45,6 +45,8 @@ class Session(psycopg.Connection[Any]):
     round_trips = 0
     longest = 120.0
     """Seconds. PostgreSQL ends statements sooner (see `pinned`), but not when the server itself hangs."""
+    reusable = False
+    """Whether nothing was done on it that the next user could notice: for `connections`, said by who used it."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Every exchange with the server passes here once."""
@@ -61,23 +63,35 @@ class Session(psycopg.Connection[Any]):
 
 @contextmanager
 def session(info: ConnectionInfo, *, connect_timeout: int = 10) -> Iterator[Session]:
-    """A connection in autocommit, closed at the end.
+    """A connection as `connect` makes it, closed at the end. Errors of the block are raised as by `translating`."""
+    connection = connect(info, connect_timeout=connect_timeout)
+    try:
+        with translating(info):
+            yield connection
+    finally:
+        connection.close()
 
-    ``connect_timeout``: seconds for each address of the host. Raises what `refusals.explain` makes of a failure;
-    psycopg's errors of the statements in the block are raised as `sqlstate.translate` makes them.
+
+def connect(info: ConnectionInfo, *, connect_timeout: int = 10) -> Session:
+    """A connection in autocommit.
+
+    ``connect_timeout``: seconds for each address of the host. Raises what `refusals.explain` makes of a failure.
     """
     timeout = {"connect_timeout": str(connect_timeout)}
     parameters = {**(_isolation() if info.isolated else {}), "application_name": "partwarden", **timeout}
     # A Secret may not make the operator wait for ever; names in the catalog may be in any script.
     parameters |= {**info.parameters, **LIVENESS, "client_encoding": "UTF8", **(timeout if info.isolated else {})}
     with _ca_file(info) as ca:
-        connection = _connect({**parameters, **ca}, info)
+        return _connect({**parameters, **ca}, info)
+
+
+@contextmanager
+def translating(info: ConnectionInfo) -> Iterator[None]:
+    """psycopg's errors of the statements in the block are raised as `sqlstate.translate` makes them."""
     try:
-        yield connection
+        yield
     except psycopg.Error as error:
         raise translate(error, str(info)) from error
-    finally:
-        connection.close()
 
 
 def _connect(parameters: dict[str, str], info: ConnectionInfo) -> Session:

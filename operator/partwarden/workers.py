@@ -50,10 +50,10 @@ class Workers:
 class Every:
     """A thread that calls ``work`` every so many seconds until it is stopped. Errors are the callee's to catch."""
 
-    def __init__(self, seconds: float, work: Callable[[], None]) -> None:
+    def __init__(self, name: str, seconds: float, work: Callable[[], None]) -> None:
         self._seconds, self._work = seconds, work
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lister", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin; the first call comes after the first pause."""
