@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import values
@@ -63,7 +63,6 @@ def counted(cut: Cut, moments: Sequence[datetime]) -> list[tuple[int, int]]:
     st.sampled_from(CODECS),
     st.lists(st.datetimes(datetime(1971, 1, 1), datetime(2037, 1, 1)), min_size=1, max_size=6),  # noqa: DTZ001
 )
-@settings(max_examples=40, deadline=None)
 def test_the_passes_come_to_an_end_and_agree_with_the_grid(
     interval: Interval, zone: str, codec: Codec, naive: list[datetime]
 ) -> None:

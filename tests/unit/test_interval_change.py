@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import values
@@ -55,7 +55,6 @@ def check_change(old: TableSpec, new: TableSpec, codec: Codec, then: datetime, n
 @given(
     intervals, intervals, st.sampled_from(ZONES), st.sampled_from(CODECS), clocks, st.integers(0, 3), st.integers(0, 3)
 )
-@settings(max_examples=300)
 def test_when_the_table_ends_now_one_filler_leads_to_the_next_boundary(
     interval: Interval, other: Interval, zone: str, codec: Codec, then: datetime, premake: int, later: int
 ) -> None:

@@ -194,7 +194,6 @@ def test_managed_partitions_are_cells(situation: tuple[TableSpec, Inventory]) ->
 
 
 @given(situations(), st.integers(2, 20))
-@settings(max_examples=40)
 def test_the_past_is_filled_up_to_a_limit(situation: tuple[TableSpec, Inventory], years: int) -> None:
     policy, found = situation
     start = found.now - timedelta(days=366 * years)
@@ -219,6 +218,7 @@ def test_situations_are_not_all_alike() -> None:
     states: set[bool] = set()
 
     @given(situations())
+    @settings(max_examples=100, derandomize=True)
     def look(situation: tuple[TableSpec, Inventory]) -> None:
         plan = values.plan(*situation)
         ranks.update(rank(each) for each in plan.creations)

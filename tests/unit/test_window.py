@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from partwarden.window import is_open, next_opening
@@ -72,7 +72,6 @@ def test_the_next_opening_when_the_clock_is_set(window: str, moment: str, openin
     st.times(),
     st.sampled_from([BERLIN, LORD_HOWE, ZoneInfo("Asia/Kathmandu"), ZoneInfo("Africa/Cairo")]),
 )
-@settings(max_examples=150, deadline=None)
 def test_it_is_the_first_minute_from_now_on_that_is_open(
     moment: datetime, begin: object, end: object, zone: ZoneInfo
 ) -> None:
@@ -89,7 +88,6 @@ def test_it_is_the_first_minute_from_now_on_that_is_open(
 
 
 @given(st.integers(-180, 180), st.times(), st.times())
-@settings(max_examples=150, deadline=None)
 def test_that_holds_also_around_changes_of_the_clock(minutes: int, begin: object, end: object) -> None:
     window = f"{begin:%H:%M}-{end:%H:%M}"
     if f"{begin:%H:%M}" == f"{end:%H:%M}":
