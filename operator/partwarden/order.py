@@ -1,0 +1,55 @@
+"""What a Job is told to do: one JSON document in its environment, without a secret in it.
+
+Credentials come beside it, each in a variable of its own that Kubernetes fills from a Secret: see `DATABASE_PREFIX` and
+`STORAGE_PREFIX`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from .database import Connection
+from .destination import Destination
+from .record import TableName, Written
+
+VARIABLE = "PARTWARDEN_ORDER"
+DATABASE_PREFIX, STORAGE_PREFIX = "PARTWARDEN_DB_", "PARTWARDEN_STORAGE_"
+"""Followed by the key of the Secret with everything but letters and digits made ``_``: ``PARTWARDEN_DB_ca_crt``."""
+DATABASE_KEYS = tuple("uri host port dbname database user username password sslmode sslrootcert ca.crt".split())
+STORAGE_KEYS = (
+    *("accessKeyId", "secretAccessKey", "sessionToken"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("ca.crt", "credentials.json", "accountKey", "sasToken"),
+)
+MOUNT = "/archives"
+"""Where the Job's pod has the PersistentVolumeClaim."""
+
+
+class Task(StrEnum):
+    """``Archive`` makes and proves an archive; ``Check`` reads one again, and compares it with what was proven."""
+
+    ARCHIVE = "Archive"
+    CHECK = "Check"
+
+
+class Order(Written):
+    """One thing to do with one partition."""
+
+    task: Task
+    id: str
+    """Of the archive: unique, and the same however often the Job runs."""
+    connection: Connection | None = None
+    """What wins over the database's Secret."""
+    parent: TableName | None = None
+    partition: TableName
+    bounds: tuple[str, str] | None = None
+    key: str | None = None
+    destination: Destination
+    location: str = ""
+    """For ``Check``: the folder's URL, as the report named it."""
+    sha256: str = ""
+    manifest_sha256: str = ""
+    """For ``Check``: what was proven."""
+    mount: str = Field(MOUNT)
