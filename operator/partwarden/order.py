@@ -17,7 +17,10 @@ from .record import TableName, Written
 VARIABLE = "PARTWARDEN_ORDER"
 DATABASE_PREFIX, STORAGE_PREFIX = "PARTWARDEN_DB_", "PARTWARDEN_STORAGE_"
 """Followed by the key of the Secret with everything but letters and digits made ``_``: ``PARTWARDEN_DB_ca_crt``."""
-DATABASE_KEYS = tuple("uri host port dbname database user username password sslmode sslrootcert ca.crt".split())
+DATABASE_KEYS = (
+    *("uri", "host", "port", "dbname", "database"),
+    *("user", "username", "password", "sslmode", "sslrootcert", "ca.crt"),
+)
 STORAGE_KEYS = (
     *("accessKeyId", "secretAccessKey", "sessionToken"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
