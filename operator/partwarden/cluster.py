@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import kubernetes.client as api
 import urllib3
@@ -22,10 +22,10 @@ from kubernetes.client.exceptions import ApiException
 
 from .cluster_login import Credentials, configure, credentials
 from .errors import ClusterUnavailable, InsufficientPrivilege, SecretNotFound
-from .policy import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from .policy import API_VERSION, GROUP, PLURAL, VERSION
 from .settings import Settings
-from .store import StoredPolicy
 from .transitions import Notice
+from .workqueue import Key
 
 MANAGER = "partwarden"
 TIMEOUT = (5.0, 20.0)
@@ -37,6 +37,19 @@ SERVER_SIDE_APPLY = "application/apply-patch+yaml"
 NOT_FOUND, FORBIDDEN, CONFLICT = 404, 403, 409
 
 T = TypeVar("T")
+
+
+class Subject(Protocol):
+    """An object of ours whose status is written."""
+
+    kind: ClassVar[str]
+    plural: ClassVar[str]
+
+    @property
+    def key(self) -> Key: ...
+
+    @property
+    def uid(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +76,22 @@ class Cluster:
         self._configuration.connection_pool_maxsize = settings.workers + 2
         self._api = api.ApiClient(self._configuration)
         self._api.user_agent = MANAGER
-        self._core = api.CoreV1Api(self._api)
-        self._objects = api.CustomObjectsApi(self._api)
+        self.core = api.CoreV1Api(self._api)
+        self.custom = api.CustomObjectsApi(self._api)
 
     def credentials(self) -> Credentials:
         """The same way to the same server for another client; a token as it is now."""
         return credentials(self._configuration)
 
-    def serves_policies(self) -> bool:
+    def serves(self, plural: str) -> bool:
         """Whether the CustomResourceDefinition is installed, with the version that this program speaks."""
         try:
-            found = self._call("list what it serves", self._objects.get_api_resources, GROUP, VERSION)
+            found = self.call("list what it serves", self.custom.get_api_resources, GROUP, VERSION)
         except ClusterUnavailable as error:
-            if _status(error) == NOT_FOUND:
+            if status_of(error) == NOT_FOUND:
                 return False
             raise
-        return any(each.name == PLURAL for each in found.resources)
+        return any(each.name == plural for each in found.resources)
 
     def may(self, right: Right) -> bool:
         """Whether this identity has the right."""
@@ -92,24 +105,28 @@ class Cluster:
         )
         review = api.V1SelfSubjectAccessReview(spec=api.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
         ask = api.AuthorizationV1Api(self._api).create_self_subject_access_review
-        answer = self._call("say what the operator may do", ask, review)
+        answer = self.call("say what the operator may do", ask, review)
         return bool(answer.status and answer.status.allowed)
 
     def policies(self, namespace: str | None) -> Iterator[dict[str, Any]]:
         """Every PartitionPolicy of a namespace, or of all, as the API server holds it."""
+        return self.objects(PLURAL, namespace)
+
+    def objects(self, plural: str, namespace: str | None) -> Iterator[dict[str, Any]]:
+        """Every object of a kind of ours in a namespace, or in all, as the API server holds it."""
         following: str | None = None
         while following is None or following:
             options: dict[str, Any] = {"limit": PAGE} | ({"_continue": following} if following else {})
             page: Any
             if namespace is None:
-                page = self._call(
-                    "list policies", self._objects.list_cluster_custom_object, GROUP, VERSION, PLURAL, **options
+                page = self.call(
+                    f"list {plural}", self.custom.list_cluster_custom_object, GROUP, VERSION, plural, **options
                 )
             else:
-                page = self._call(
-                    f"list policies in {namespace}",
-                    self._objects.list_namespaced_custom_object,
-                    *(GROUP, VERSION, namespace, PLURAL),
+                page = self.call(
+                    f"list {plural} in {namespace}",
+                    self.custom.list_namespaced_custom_object,
+                    *(GROUP, VERSION, namespace, plural),
                     **options,
                 )
             yield from page["items"]
@@ -118,14 +135,14 @@ class Cluster:
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """The Secret's values that are text. Raises `SecretNotFound`, `InsufficientPrivilege`, `ClusterUnavailable`."""
         try:
-            found = self._call(f"read Secret {namespace}/{name}", self._core.read_namespaced_secret, name, namespace)
+            found = self.call(f"read Secret {namespace}/{name}", self.core.read_namespaced_secret, name, namespace)
         except ClusterUnavailable as error:
-            if _status(error) == NOT_FOUND:
+            if status_of(error) == NOT_FOUND:
                 raise SecretNotFound(
                     f"Secret {name!r} does not exist in namespace {namespace!r}: create it, or correct "
                     "spec.database.secretRef.name"
                 ) from None
-            if _status(error) == FORBIDDEN:
+            if status_of(error) == FORBIDDEN:
                 raise InsufficientPrivilege(
                     f"the operator may not read Secret {name!r} in namespace {namespace!r}: grant its service account "
                     "the verb get on secrets there"
@@ -133,41 +150,41 @@ class Cluster:
             raise
         return dict(_texts(found.data or {}))
 
-    def write_status(self, policy: StoredPolicy, status: Mapping[str, Any]) -> int | None:
-        """Make the policy's status equal to ``status``. Returns the new resource version, None when the policy is gone.
+    def write_status(self, subject: Subject, status: Mapping[str, Any]) -> int | None:
+        """Make the object's status equal to ``status``. Returns the new resource version, None when it is gone.
 
         Server-side apply: what this program wrote before and leaves out now is removed, what others wrote stays.
         """
-        namespace, name = policy.key
+        namespace, name = subject.key
         body = {
             "apiVersion": API_VERSION,
-            "kind": KIND,
-            "metadata": {"namespace": namespace, "name": name, "uid": policy.uid},
+            "kind": subject.kind,
+            "metadata": {"namespace": namespace, "name": name, "uid": subject.uid},
             "status": dict(status),
         }
         written: Any
         try:
-            written = self._call(
-                f"take the status of {policy}",
-                self._objects.patch_namespaced_custom_object_status,
-                *(GROUP, VERSION, namespace, PLURAL, name, body),
+            written = self.call(
+                f"take the status of {subject}",
+                self.custom.patch_namespaced_custom_object_status,
+                *(GROUP, VERSION, namespace, subject.plural, name, body),
                 field_manager=MANAGER,
                 force=True,
                 _content_type=SERVER_SIDE_APPLY,
             )
         except ClusterUnavailable as error:
-            if _status(error) in (NOT_FOUND, CONFLICT):  # deleted, or made anew with another uid
+            if status_of(error) in (NOT_FOUND, CONFLICT):  # deleted, or made anew with another uid
                 return None
             raise
         return int(written["metadata"]["resourceVersion"])
 
-    def record(self, policy: StoredPolicy, notice: Notice, now: datetime) -> None:
-        """Record an Event on the policy. ``now`` is aware."""
-        namespace, name = policy.key
+    def record(self, subject: Subject, notice: Notice, now: datetime) -> None:
+        """Record an Event on the object. ``now`` is aware."""
+        namespace, name = subject.key
         event = api.CoreV1Event(
             metadata=api.V1ObjectMeta(name=f"{name[:230]}.{secrets.token_hex(8)}", namespace=namespace),
             involved_object=api.V1ObjectReference(
-                api_version=API_VERSION, kind=KIND, namespace=namespace, name=name, uid=policy.uid
+                api_version=API_VERSION, kind=subject.kind, namespace=namespace, name=name, uid=subject.uid
             ),
             type=str(notice.type),
             reason=notice.reason,
@@ -178,9 +195,14 @@ class Cluster:
             source=api.V1EventSource(component=MANAGER),
             reporting_component=f"{GROUP}/{MANAGER}",
         )
-        self._call(f"record an Event on {policy}", self._core.create_namespaced_event, namespace, event)
+        self.call(f"record an Event on {subject}", self.core.create_namespaced_event, namespace, event)
 
-    def _call(self, what: str, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    def plain(self, answer: object) -> Any:
+        """What a method of the client returned, as the API's JSON."""
+        return self._api.sanitize_for_serialization(answer)  # type: ignore[no-untyped-call]
+
+    def call(self, what: str, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """What the client's method returns. ``what`` it does is for the message. Raises `ClusterUnavailable`."""
         try:
             return call(*arguments, _request_timeout=TIMEOUT, **options)
         except ApiException as error:
@@ -192,7 +214,7 @@ class Cluster:
             ) from None
 
 
-def _status(error: ClusterUnavailable) -> int | None:
+def status_of(error: ClusterUnavailable) -> int | None:
     """The HTTP status that the API server answered with, if it did."""
     cause = error.__cause__
     return cause.status if isinstance(cause, ApiException) else None

@@ -65,7 +65,7 @@ class Operator:
     def check(self) -> None:
         """Raises `StartupError` when the resource is not installed or a right is missing."""
         try:
-            if not self._cluster.serves_policies():
+            if not self._cluster.serves(PLURAL):
                 raise StartupError(
                     f"the cluster does not serve {PLURAL} of {GROUP}/{VERSION}: install the CustomResourceDefinition "
                     "with `partwarden crds | kubectl apply --server-side -f -`"
@@ -101,6 +101,8 @@ class Operator:
         stopped = asyncio.Event()
         namespaces = self._settings.namespaces
         scope: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
+        # An identity is for peering, which is off; without one kopf looks for the user's name, and a container has none.
+        scope["identity"] = "partwarden"
         tasks = await kopf.spawn_tasks(
             registry=registry, settings=_kopf_settings(), standalone=True, stop_flag=stopped, **scope
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from .fields import OBJECT_NAME
+
 PREFIX = "PARTWARDEN_"
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)$")
 """What Kubernetes puts into every pod beside a Service whose name begins like this program's."""
 
@@ -22,11 +26,22 @@ def _names(value: object) -> object:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
 
+def _object(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError('must be a JSON object of strings, such as {"HTTPS_PROXY": "http://proxy:3128"}') from None
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
 Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+ObjectName = Annotated[str, Field(max_length=253, pattern=OBJECT_NAME)]
+Variables = Annotated[dict[Annotated[str, Field(pattern=VARIABLE)], str], BeforeValidator(_object)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
@@ -50,6 +65,22 @@ class Settings(BaseModel):
         1.5, description="Seconds in which a lock must be had before the rest waits for the next attempt."
     )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
+    jobs: int = Field(2, ge=1, le=100, description="How many Jobs that archive or check may run at the same time.")
+    job_image: str = Field(
+        "",
+        max_length=1024,
+        pattern=r"^\S*$",
+        description="Image of those Jobs: the operator's own. Empty: no archives.",
+    )
+    job_service_account: str = Field(
+        "", max_length=253, pattern=rf"^$|{OBJECT_NAME}", description="Their service account; the namespace's default."
+    )
+    job_pull_secrets: Annotated[tuple[ObjectName, ...], BeforeValidator(_names)] = Field(
+        (), description="Secrets to pull the image with, separated by commas, in the policy's namespace."
+    )
+    job_env: Variables = Field({}, description="Further environment of those Jobs: a JSON object of strings.")
+    job_deadline: int = Field(86400, ge=60, le=2592000, description="Seconds that one Job may take, retries included.")
+    job_retries: int = Field(3, ge=0, le=20, description="How often a pod of a Job is replaced before the Job failed.")
     kubeconfig: Path | None = Field(
         None, description="From the command line. Without it: the pod's service account, else KUBECONFIG."
     )

@@ -6,15 +6,19 @@ import json
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from . import hold
+from .policy import KIND, PLURAL
 from .workqueue import Key
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPolicy:
     """What is needed of one PartitionPolicy. ``spec`` is as written, not yet validated."""
+
+    kind: ClassVar[str] = KIND
+    plural: ClassVar[str] = PLURAL
 
     key: Key
     uid: str
