@@ -117,7 +117,7 @@ def _waiting(pod: Mapping[str, Any]) -> tuple[str, str]:
 def _state(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     for each in (pod.get("status") or {}).get("containerStatuses") or []:
         if each.get("name") == CONTAINER:
-            return {key: value for key, value in (each.get("state") or {}).items() if value}
+            return {key: value for key, value in (each.get("state") or {}).items() if value is not None}
     return {}
 
 

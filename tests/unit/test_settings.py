@@ -25,11 +25,14 @@ def test_values_are_read_by_their_names(tmp_path: Path) -> None:
             "PARTWARDEN_WORKERS": "3",
             "PARTWARDEN_LOG_FORMAT": "JSON",
             "PARTWARDEN_LOCK_PATIENCE": "2.5",
+            "PARTWARDEN_JOB_PULL_SECRETS": "one, two",
+            "PARTWARDEN_JOB_ENV": '{"HTTPS_PROXY": "http://proxy:3128"}',
         },
         config,
     )
     assert (found.namespaces, found.workers, found.log_format, found.lock_patience) == (("one", "two"), 3, "json", 2.5)
     assert found.kubeconfig == config
+    assert (found.job_pull_secrets, found.job_env) == (("one", "two"), {"HTTPS_PROXY": "http://proxy:3128"})
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,10 @@ def test_values_are_read_by_their_names(tmp_path: Path) -> None:
         ("NAMESPACES", "one,No_Name", "PARTWARDEN_NAMESPACES='one,No_Name': string should match pattern"),
         ("CONNECT_TIMEOUT", "1", "PARTWARDEN_CONNECT_TIMEOUT='1': must be greater than or equal to 2"),
         ("LOCK_PATIENCE", "nan", "PARTWARDEN_LOCK_PATIENCE='nan': must be"),
+        ("JOB_IMAGE", "a b", "PARTWARDEN_JOB_IMAGE='a b': string should match pattern"),
+        ("JOB_ENV", "PROXY=1", "PARTWARDEN_JOB_ENV='PROXY=1': value error, must be a JSON object of strings"),
+        ("JOB_ENV", '{"a b": "1"}', "PARTWARDEN_JOB_ENV='{\"a b\": \"1\"}': string should match pattern"),
+        ("JOB_PULL_SECRETS", "one,No_Name", "PARTWARDEN_JOB_PULL_SECRETS='one,No_Name': string should match pattern"),
         ("WORKER", "3", "PARTWARDEN_WORKER is not a setting; there are PARTWARDEN_CONNECT_TIMEOUT, "),
         ("KUBECONFIG", "/x", "PARTWARDEN_KUBECONFIG is not a setting"),
     ],

@@ -1,0 +1,93 @@
+"""Which table an archive is to be made of: its OID, its parent and its bounds, as the catalog has them now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from . import marker
+from .bounds import literals
+from .errors import TableNotFound
+from .keys import Codec
+from .lifecycle import KeyEncoding
+from .record import TableName
+from .session import pinned, run
+
+PATIENCE = ("2s", "30s")
+"""Time limits for locks and for statements: only the catalog is read."""
+
+TARGET = """
+SELECT c.oid::int8, c.relkind::text, pg_get_expr(c.relpartbound, 0), obj_description(c.oid, 'pg_class'),
+       i.inhparent::int8
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
+WHERE n.nspname = {} AND c.relname = {}
+"""
+PARENT = """
+SELECT c.oid::int8, n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_partitioned_table p ON p.partrelid = c.oid
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND p.partnatts = 1 AND a.attnum = p.partattrs[0]
+WHERE c.oid = {}
+"""
+PLAIN = "r"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``parent``, ``bounds`` and ``key`` are None where there is no parent to be seen, or nothing tells of them."""
+
+    partition: TableName
+    parent: TableName | None = None
+    bounds: tuple[str, str] | None = None
+    """As in `record.ArchiveManifest`."""
+    key: str | None = None
+
+
+def find(
+    connection: psycopg.Connection[Any], schema: str, name: str, encoding: KeyEncoding = KeyEncoding.NATIVE
+) -> Target:
+    """The partition of that name, or the table that was detached. Raises `TableNotFound`, and psycopg's errors.
+
+    ``encoding``: of the key, to say the bounds of what is detached. In autocommit, in one transaction of its own.
+    """
+    with connection.transaction():
+        *_, found = run(connection, pinned(*PATIENCE), sql.SQL(TARGET).format(sql.Literal(schema), sql.Literal(name)))
+        if not found:
+            raise TableNotFound(
+                f"table {schema}.{name} does not exist in database {connection.info.dbname!r}, or role "
+                f"{connection.info.user!r} may not see its schema: correct spec.partition, or delete this archive"
+            )
+        ((oid, kind, bounds, comment, parent_oid),) = found
+        if kind != PLAIN:
+            raise TableNotFound(
+                f"{schema}.{name} is not a plain table: an archive is made of a partition that holds its rows itself"
+            )
+        partition = TableName(schema_=schema, name=name, oid=oid)
+        _, mark = marker.read(comment)
+        if mark is not None and mark.oid != oid:  # a copy of another table's comment
+            mark = None
+        parent_oid = parent_oid or (mark.parent if mark else None)
+        (parents,) = run(connection, sql.SQL(PARENT).format(sql.Literal(parent_oid)))
+    if not parents:
+        return Target(partition)
+    ((*of_parent, key, type_name),) = parents
+    parent = TableName(oid=of_parent[0], schema_=of_parent[1], name=of_parent[2])
+    if bounds is not None:
+        return Target(partition, parent, _bounds(bounds), key)
+    codec = Codec.find(type_name or "", encoding)
+    if mark is None or codec is None or mark.range.lower is None or mark.range.upper is None:
+        return Target(partition, parent, None, key)
+    return Target(partition, parent, (codec.literal(mark.range.lower), codec.literal(mark.range.upper)), key)
+
+
+def _bounds(text: str) -> tuple[str, str] | None:
+    """None for what is no range of one column."""
+    try:
+        lower, upper = literals(text)
+    except ValueError:
+        return None
+    return lower, upper
