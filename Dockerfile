@@ -37,7 +37,9 @@ RUN packages=$(echo /opt/partwarden/lib/python3*/site-packages) \
 # pg_dump and pg_restore with the libpq that they were built for. The package would bring perl for its wrappers.
 FROM ${BASE} AS client
 ARG PG_MAJOR=17
-RUN apt-get update -q \
+RUN --mount=type=secret,id=ca \
+    if [ -s /run/secrets/ca ]; then echo 'Acquire::https::CAInfo "/run/secrets/ca";' > /etc/apt/apt.conf.d/ca; fi \
+ && apt-get update -q \
  && if ! apt-cache show "postgresql-client-${PG_MAJOR}" > /dev/null 2>&1; then \
       apt-get install -y -q --no-install-recommends ca-certificates postgresql-common \
       && /usr/share/postgresql-common/pgdg/*.sh -y; \

@@ -22,8 +22,8 @@ VARIABLE = "PARTWARDEN_IMAGE"
 """Names an image that a cluster of the user's own can pull; it is used there instead."""
 
 NAME = "localhost/partwarden"
-KEPT = 3
-"""Archives of earlier states that stay in the cache."""
+KEPT = 2
+"""Archives that stay in the cache: the present one's, and the one that was used before it."""
 
 
 @dataclass(frozen=True)
