@@ -27,7 +27,7 @@ CLAIM = "archives"
 ORDER = Order(
     task=Task.ARCHIVE,
     id="a1",
-    partition=TableName(schema="public", name="run_2020", oid=4711),
+    partition=TableName(schema_="public", name="run_2020", oid=4711),
     destination=Destination(pvc=PVC(claim_name=CLAIM)),
 )
 
