@@ -2,12 +2,10 @@
 
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from lab import pod, report, volume
+from lab import pod, report
 from lab.cluster import Cluster, Reporter
 from lab.cluster.choice import EXISTING
 from lab.image import build
@@ -31,13 +29,6 @@ print(json.dumps({
     "dump": [shutil.which(name) for name in ("pg_dump", "pg_restore")],
 }))
 """
-
-
-@pytest.fixture
-def restricted(kubectl: Kubectl, namespace: str) -> Kubectl:
-    """kubectl for a namespace that takes restricted pods only."""
-    kubectl("label", "namespace", namespace, pod.ENFORCED)
-    return Kubectl(kubectl.kubeconfig, kubectl.environment, namespace)
 
 
 def test_it_runs_as_it_is_with_a_read_only_root(restricted: Kubectl, operator_image: str) -> None:
@@ -76,13 +67,6 @@ def _json(archive: tarfile.TarFile, name: str) -> Any:
     member = archive.extractfile(name)
     assert member
     return json.load(member)
-
-
-@pytest.fixture
-def claim(pods: Cluster, namespace: str, operator_image: str) -> Iterator[str]:
-    """A PersistentVolumeClaim that the image's user can write to."""
-    with volume.claimed(pods, operator_image, "archives", namespace) as made:
-        yield made
 
 
 DUMP = """

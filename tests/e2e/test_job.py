@@ -5,30 +5,26 @@ In place of `partwarden archive` the Jobs run programs that say what they find, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from lab import pod, volume
-from lab.cluster import Cluster
+from lab import jobs, pod
 from lab.kubectl import Kubectl
-from lab.operator import until
 from partwarden import job
 from partwarden.destination import PVC, Destination
-from partwarden.job_view import JobView, Phase, view
+from partwarden.job_view import Phase
 from partwarden.order import WRONG, Order, Task
 from partwarden.record import Report, TableName
 
-PATIENCE = 120.0
 PASSWORD = "of-the-secret"
-CLAIM = "archives"
 ORDER = Order(
     task=Task.ARCHIVE,
     id="a1",
     partition=TableName(schema_="public", name="run_2020", oid=4711),
-    destination=Destination(pvc=PVC(claim_name=CLAIM)),
+    destination=Destination(pvc=PVC(claim_name=jobs.CLAIM)),
 )
 
 TELL = """
@@ -58,24 +54,9 @@ SWALLOW = "hoard = [bytearray(1 << 20) for _ in range(1 << 14)]"
 
 
 @pytest.fixture
-def restricted(pods: Cluster, kubectl: Kubectl, namespace: str) -> Kubectl:
-    """kubectl for a namespace that takes restricted pods only, with the database's Secret."""
-    kubectl("label", "namespace", namespace, pod.ENFORCED)
-    inside = Kubectl.of(pods, namespace)
-    inside("create", "secret", "generic", "run-db", f"--from-literal=password={PASSWORD}")
-    return inside
-
-
-@pytest.fixture
-def claim(pods: Cluster, namespace: str, operator_image: str) -> Iterator[str]:
-    """The PersistentVolumeClaim of ORDER."""
-    with volume.claimed(pods, operator_image, CLAIM, namespace) as made:
-        yield made
-
-
-@pytest.fixture
 def begin(restricted: Kubectl, operator_image: str, claim: str) -> Callable[..., str]:
     """Starts a Job with a program in place of the archive's, and returns its name."""
+    restricted("create", "secret", "generic", "run-db", f"--from-literal=password={PASSWORD}")
 
     def start(program: str, wishes: job.Wishes | None = None, order: Order = ORDER, **runtime: Any) -> str:
         owner = job.Owner(restricted.namespace or "", "run-2020", "4711")
@@ -91,46 +72,11 @@ def begin(restricted: Kubectl, operator_image: str, claim: str) -> Callable[...,
     return start
 
 
-def seen(kubectl: Kubectl, name: str) -> JobView:
-    """What the operator makes of a Job now."""
-    return view(kubectl.get("job", name), pods_of(kubectl, name))
-
-
-def pods_of(kubectl: Kubectl, name: str) -> list[dict[str, Any]]:
-    """The pods of a Job."""
-    return list(kubectl.get("pods", "--selector", f"batch.kubernetes.io/job-name={name}")["items"])
-
-
-def ended(kubectl: Kubectl, name: str) -> JobView:
-    """The same, once the Job has ended."""
-    found: list[JobView] = []
-
-    def over() -> bool:
-        found[:] = [seen(kubectl, name)]
-        return found[0].phase is not Phase.RUNNING
-
-    try:
-        until(f"job {name} has ended", over, PATIENCE)
-    except AssertionError as error:
-        raise AssertionError(f"{error}; it is {found}\n{kubectl('describe', 'pods')}") from None
-    return found[0]
-
-
-def waiting(kubectl: Kubectl, name: str) -> JobView:
-    """The same, once it says what it waits for."""
-
-    def told() -> JobView | None:
-        found = seen(kubectl, name)
-        return found if found.reason else None
-
-    return until(f"job {name} says what it waits for", told, PATIENCE)
-
-
 def test_its_pod_has_the_order_the_secret_and_the_claim_and_nothing_else(
     restricted: Kubectl, begin: Callable[..., str], operator_image: str
 ) -> None:
     name = begin(TELL)
-    last = ended(restricted, name)
+    last = jobs.ended(restricted, name)
     assert (last.phase, last.report) == (
         Phase.COMPLETE,
         Report(ok=True, id="a1", location="pvc://archives", rows=3),
@@ -139,31 +85,31 @@ def test_its_pod_has_the_order_the_secret_and_the_claim_and_nothing_else(
         '{"host": null, "partition": "run_2020", "password": "of-the-secret", "root": false, "tmp": true, '
         '"token": false, "user": 65532}\n'
     )
-    assert PASSWORD not in str(restricted.get("job", name)) + str(pods_of(restricted, name))
-    kept = pod.python(restricted, operator_image, "print(open('/archives/proof').read())", claim=CLAIM)
+    assert PASSWORD not in str(restricted.get("job", name)) + str(jobs.pods_of(restricted, name))
+    kept = pod.python(restricted, operator_image, "print(open('/archives/proof').read())", claim=jobs.CLAIM)
     assert kept.said == "kept\n"
 
 
 def test_what_is_wrong_is_not_tried_again(restricted: Kubectl, begin: Callable[..., str]) -> None:
     name = begin(FAIL.format(code=WRONG))
-    last = ended(restricted, name)
+    last = jobs.ended(restricted, name)
     assert (last.phase, last.reason, last.message) == (Phase.FAILED, "DestinationNotFound", "there is no bucket")
-    assert len(pods_of(restricted, name)) == 1
+    assert len(jobs.pods_of(restricted, name)) == 1
 
 
 def test_what_may_pass_is_tried_again_by_one_pod_after_the_other(
     restricted: Kubectl, begin: Callable[..., str]
 ) -> None:
     name = begin(FAIL.format(code=1), retries=1)
-    assert ended(restricted, name).phase is Phase.FAILED
-    first, second = sorted(pods_of(restricted, name), key=lambda each: str(each["metadata"]["creationTimestamp"]))
+    assert jobs.ended(restricted, name).phase is Phase.FAILED
+    first, second = sorted(jobs.pods_of(restricted, name), key=lambda each: str(each["metadata"]["creationTimestamp"]))
     done = first["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"]
     assert done <= second["metadata"]["creationTimestamp"]
 
 
 def test_too_little_memory_is_told_as_what_it_is(restricted: Kubectl, begin: Callable[..., str]) -> None:
     limits = {"limits": {"memory": "48Mi"}, "requests": {"memory": "48Mi"}}
-    last = ended(restricted, begin(SWALLOW, job.Wishes(resources=limits), retries=0))
+    last = jobs.ended(restricted, begin(SWALLOW, job.Wishes(resources=limits), retries=0))
     assert (last.phase, last.reason) == (Phase.FAILED, "OOMKilled")
     assert "raise retention.job.resources.limits.memory" in last.message
 
@@ -171,7 +117,7 @@ def test_too_little_memory_is_told_as_what_it_is(restricted: Kubectl, begin: Cal
 def test_an_image_that_is_not_there_is_told_while_the_job_waits(restricted: Kubectl, begin: Callable[..., str]) -> None:
     image = "localhost:1/partwarden/none:1"
     name = begin(TELL, image=image)
-    waits = waiting(restricted, name)
+    waits = jobs.waiting(restricted, name)
     assert waits.phase is Phase.RUNNING
     assert waits.reason in ("ErrImagePull", "ImagePullBackOff")
     assert f"of image {image!r}" in waits.message
@@ -180,6 +126,6 @@ def test_an_image_that_is_not_there_is_told_while_the_job_waits(restricted: Kube
 def test_a_claim_that_is_not_there_is_told_while_the_job_waits(restricted: Kubectl, begin: Callable[..., str]) -> None:
     order = ORDER.model_copy(update={"destination": Destination(pvc=PVC(claim_name="none"))})
     name = begin(TELL, order=order)
-    waits = waiting(restricted, name)
+    waits = jobs.waiting(restricted, name)
     assert waits.phase is Phase.RUNNING
     assert 'persistentvolumeclaim "none" not found' in waits.message
