@@ -198,8 +198,8 @@ def run(kubeconfig: Path | None) -> int:
 
 @main.command()
 def crds() -> None:
-    """Print the CustomResourceDefinition, for kubectl apply --server-side -f -."""
-    click.echo(crd.document(), nl=False)
+    """Print the CustomResourceDefinitions, for kubectl apply --server-side -f -."""
+    click.echo(crd.documents(), nl=False)
 
 
 @main.command()

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .archive_policy import KIND, PLURAL
 from .cluster import CONFLICT, NOT_FOUND, Cluster, status_of
 from .errors import ClusterUnavailable, InvalidSpec
-from .job import KIND, PLURAL, SELECTOR
+from .job import SELECTOR
 from .policy import API_VERSION, GROUP, VERSION
 from .workqueue import Key
 

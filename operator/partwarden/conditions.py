@@ -147,7 +147,7 @@ def make_status(
         ConditionType.DEFAULT_PARTITION_EMPTY: verdict.default_empty,
         ConditionType.WITHIN_THRESHOLDS: verdict.thresholds,
     }
-    conditions = [_condition(kind, said, earlier.get(kind), generation, now) for kind, said in says.items()]
+    conditions = [condition(kind, said, earlier.get(kind), generation, now) for kind, said in says.items()]
     status = {"observedGeneration": generation, "conditions": [each for each in conditions if each]}
     if verdict.table is not None:
         seen = verdict.table.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -234,8 +234,8 @@ def _flag(value: bool, ready: Said) -> Said:
     return Said(TRUE if value else FALSE, ready.reason, ready.message if value else "")
 
 
-def _condition(
-    kind: ConditionType, said: Said | None, earlier: Mapping[str, Any] | None, generation: int, now: datetime
+def condition(
+    kind: str, said: Said | None, earlier: Mapping[str, Any] | None, generation: int, now: datetime
 ) -> dict[str, Any] | None:
     if said is None:
         return dict(earlier) if earlier else None

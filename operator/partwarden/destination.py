@@ -45,7 +45,7 @@ class PVC(Model):
 class S3(Model):
     """Amazon S3, and what speaks its protocol."""
 
-    url: str = Field(max_length=1024, pattern=S3_URL, description="s3://bucket/prefix")
+    url: str = Field(max_length=1024, pattern=S3_URL, description="Bucket and prefix, such as s3://bucket/prefix.")
     endpoint: str | None = Field(
         None,
         max_length=512,
@@ -66,7 +66,7 @@ class S3(Model):
 class GCS(Model):
     """Google Cloud Storage."""
 
-    url: str = Field(max_length=1024, pattern=GCS_URL, description="gs://bucket/prefix")
+    url: str = Field(max_length=1024, pattern=GCS_URL, description="Bucket and prefix, such as gs://bucket/prefix.")
     endpoint: str | None = Field(None, max_length=512, pattern=ENDPOINT, description="URL of another server.")
     secret_ref: SecretRef | None = Field(
         None, description="Secret with credentials.json, a service account's key. Absent: workload identity."
@@ -76,7 +76,9 @@ class GCS(Model):
 class Azure(Model):
     """Azure Blob Storage."""
 
-    url: str = Field(max_length=1024, pattern=AZURE_URL, description="az://container/prefix")
+    url: str = Field(
+        max_length=1024, pattern=AZURE_URL, description="Container and prefix, such as az://container/prefix."
+    )
     account: str = Field(pattern=ACCOUNT, description="Name of the storage account.")
     endpoint: str | None = Field(None, max_length=512, pattern=ENDPOINT, description="URL of another server.")
     secret_ref: SecretRef | None = Field(

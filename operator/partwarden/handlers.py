@@ -15,7 +15,8 @@ from typing import Any
 
 import kopf
 
-from . import __version__, logs
+from . import __version__, archive_policy, job, logs
+from .archive_service import ArchiveService
 from .claims import Claims
 from .cluster import Cluster, Right
 from .connections import LINGER
@@ -40,6 +41,10 @@ RIGHTS = (
     ("list", PLURAL, GROUP),
     ("watch", PLURAL, GROUP),
     ("patch", f"{PLURAL}/status", GROUP),
+    *((verb, archive_policy.PLURAL, GROUP) for verb in ("get", "list", "watch", "create")),
+    ("patch", f"{archive_policy.PLURAL}/status", GROUP),
+    *((verb, "jobs", "batch") for verb in ("get", "list", "watch", "create")),
+    ("list", "pods", ""),
     ("get", "secrets", ""),
     ("create", "events", ""),
 )
@@ -55,9 +60,9 @@ class Operator:
         self._store, self._queue = Store(), WorkQueue()
         claims = Claims(self._queue.wake)
         self._intake = Intake(self._store, claims, self._queue)
-        self._reconciler = Reconciler(
-            self._cluster, self._store, claims, self._queue, settings, lambda: datetime.now(UTC)
-        )
+        clock = lambda: datetime.now(UTC)  # noqa: E731
+        self._archives = ArchiveService(self._cluster, self._store, self._queue, settings, clock)
+        self._reconciler = Reconciler(self._cluster, self._store, claims, self._queue, settings, clock)
         self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
         self._lister = Every("lister", settings.relist, self._list_again)
         self._tidier = Every("tidier", LINGER, self._reconciler.tidy)
@@ -65,10 +70,10 @@ class Operator:
     def check(self) -> None:
         """Raises `StartupError` when the resource is not installed or a right is missing."""
         try:
-            if not self._cluster.serves(PLURAL):
+            if unserved := [each for each in (PLURAL, archive_policy.PLURAL) if not self._cluster.serves(each)]:
                 raise StartupError(
-                    f"the cluster does not serve {PLURAL} of {GROUP}/{VERSION}: install the CustomResourceDefinition "
-                    "with `partwarden crds | kubectl apply --server-side -f -`"
+                    f"the cluster does not serve {unserved[0]} of {GROUP}/{VERSION}: install the "
+                    "CustomResourceDefinitions with `partwarden crds | kubectl apply --server-side -f -`"
                 )
             wanted = [Right(*right, each) for each in self._settings.namespaces or (None,) for right in RIGHTS]
             missing = [str(right) for right in wanted if not self._cluster.may(right)]
@@ -83,12 +88,14 @@ class Operator:
         """Serve until SIGTERM or SIGINT. Raises what ended it otherwise."""
         self._list()
         self._workers.start()
+        self._archives.start()
         self._lister.start()
         self._tidier.start()
         try:
             asyncio.run(self._watch())
         finally:
             self._stop()
+            self._archives.wait(FINISH / 2)
             if not self._workers.wait(FINISH):
                 log.info("cancelling what still runs")
                 self._reconciler.cancel()
@@ -98,6 +105,8 @@ class Operator:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
         kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._on_event)
+        kopf.on.event(GROUP, VERSION, archive_policy.PLURAL, registry=registry)(self._on_archive)
+        kopf.on.event("batch", "v1", "jobs", registry=registry)(self._on_job)
         stopped = asyncio.Event()
         namespaces = self._settings.namespaces
         scope: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
@@ -126,6 +135,12 @@ class Operator:
         else:
             self._intake.seen(event["object"])
 
+    async def _on_archive(self, event: Any, **_: object) -> None:
+        self._archives.on_archive(event)
+
+    async def _on_job(self, event: Any, **_: object) -> None:
+        self._archives.on_job(event)
+
     async def _login(self, **_: object) -> kopf.ConnectionInfo:
         found = self._cluster.credentials()
         return kopf.ConnectionInfo(
@@ -147,6 +162,7 @@ class Operator:
             body for namespace in self._settings.namespaces or (None,) for body in self._cluster.policies(namespace)
         ]
         self._intake.listed(before, bodies)
+        self._archives.list()
 
     def _list_again(self) -> None:
         try:
@@ -157,6 +173,7 @@ class Operator:
     def _stop(self) -> None:
         self._reconciler.stop()
         self._queue.close()
+        self._archives.stop()
         self._lister.stop()
         self._tidier.stop()
 
@@ -191,6 +208,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
+    settings.watching.label_selectors["batch/jobs"] = job.SELECTOR
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = PATIENCE

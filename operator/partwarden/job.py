@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .archive_policy import KIND
 from .order import DATABASE_KEYS, DATABASE_PREFIX, STORAGE_KEYS, STORAGE_PREFIX, VARIABLE, WRONG, Order, Task
 from .policy import API_VERSION
 
-KIND, PLURAL = "PartitionArchive", "partitionarchives"
 CONTAINER = "archive"
 MANAGED = {"app.kubernetes.io/managed-by": "partwarden", "app.kubernetes.io/component": "archive"}
 """Labels of every Job and of its pods: the operator watches no others."""

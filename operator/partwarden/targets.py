@@ -20,11 +20,11 @@ PATIENCE = ("2s", "30s")
 """Time limits for locks and for statements: only the catalog is read."""
 
 TARGET = """
-SELECT c.oid::int8, c.relkind::text, pg_get_expr(c.relpartbound, 0), obj_description(c.oid, 'pg_class'),
-       i.inhparent::int8
+SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, pg_get_expr(c.relpartbound, 0),
+       obj_description(c.oid, 'pg_class'), i.inhparent::int8
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
-WHERE n.nspname = {} AND c.relname = {}
+WHERE c.oid = coalesce({oid}::oid, to_regclass(format('%I.%I', {schema}, {name})))
 """
 PARENT = """
 SELECT c.oid::int8, n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
@@ -48,20 +48,25 @@ class Target:
 
 
 def find(
-    connection: psycopg.Connection[Any], schema: str, name: str, encoding: KeyEncoding = KeyEncoding.NATIVE
+    connection: psycopg.Connection[Any],
+    schema: str,
+    name: str,
+    oid: int | None = None,
+    encoding: KeyEncoding = KeyEncoding.NATIVE,
 ) -> Target:
     """The partition of that name, or the table that was detached. Raises `TableNotFound`, and psycopg's errors.
 
-    ``encoding``: of the key, to say the bounds of what is detached. In autocommit, in one transaction of its own.
+    ``oid``: where it is known, the table is looked for by that, whatever it is called now. ``encoding``: of the key,
+    to say the bounds of what is detached. In autocommit, in one transaction of its own.
     """
     with connection.transaction():
-        *_, found = run(connection, pinned(*PATIENCE), sql.SQL(TARGET).format(sql.Literal(schema), sql.Literal(name)))
+        *_, found = run(connection, pinned(*PATIENCE), sql.SQL(TARGET).format(oid=oid, schema=schema, name=name))
         if not found:
             raise TableNotFound(
                 f"table {schema}.{name} does not exist in database {connection.info.dbname!r}, or role "
                 f"{connection.info.user!r} may not see its schema: correct spec.partition, or delete this archive"
             )
-        ((oid, kind, bounds, comment, parent_oid),) = found
+        ((oid, schema, name, kind, bounds, comment, parent_oid),) = found
         if kind != PLAIN:
             raise TableNotFound(
                 f"{schema}.{name} is not a plain table: an archive is made of a partition that holds its rows itself"
@@ -71,7 +76,7 @@ def find(
         if mark is not None and mark.oid != oid:  # a copy of another table's comment
             mark = None
         parent_oid = parent_oid or (mark.parent if mark else None)
-        (parents,) = run(connection, sql.SQL(PARENT).format(sql.Literal(parent_oid)))
+        (parents,) = run(connection, sql.SQL(PARENT).format(parent_oid))
     if not parents:
         return Target(partition)
     ((*of_parent, key, type_name),) = parents

@@ -22,6 +22,7 @@ from lab.postgres import Database
 
 ROOT = Path(__file__).parents[2]
 CRD, RIGHTS = ROOT / "crds" / "partitionpolicies.yaml", ROOT / "examples" / "rbac.yaml"
+RESOURCES = ("crd/partitionpolicies.partwarden.dev", "crd/partitionarchives.partwarden.dev")
 GROUP, VERSION, PLURAL = "partwarden.dev", "v1alpha1", "partitionpolicies"
 EVENT_PATIENCE = 10.0
 ROLE = "partwarden"
@@ -64,11 +65,11 @@ def keys_of(dsn: str) -> dict[str, str]:
 @contextmanager
 def installed(kubectl: Kubectl) -> Iterator[Kubectl]:
     """The CustomResourceDefinitions and the ClusterRole, as a user installs them; what was there before stays."""
-    wanted = ("crd/partitionpolicies.partwarden.dev", f"clusterrole/{ROLE}")
+    wanted = (*RESOURCES, f"clusterrole/{ROLE}")
     ours = [name for name in wanted if not kubectl("get", name, "--ignore-not-found", "--output", "name")]
-    kubectl("apply", "--server-side", "--filename", str(CRD))
+    kubectl("apply", "--server-side", "--filename", str(CRD.parent))
     kubectl.apply(*[each for each in yaml.safe_load_all(RIGHTS.read_text()) if each["kind"] == "ClusterRole"])
-    kubectl("wait", "--for=condition=Established", wanted[0], "--timeout=60s")
+    kubectl("wait", "--for=condition=Established", *RESOURCES, "--timeout=60s")
     yield kubectl
     if ours:
         kubectl("delete", *ours, "--ignore-not-found")

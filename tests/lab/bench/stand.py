@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-import yaml
 
 from lab import cluster as clusters
 from lab.cluster import Cluster, Reporter
 from lab.kubectl import Kubectl
 from lab.postgres import Binaries, Role, Server
-from lab.site import CRD, RIGHTS, ROLE, Site
+from lab.site import Site, installed
 
 TABLE = """
 CREATE TABLE {name} (id bigint NOT NULL, submitted_at timestamptz NOT NULL, status text NOT NULL DEFAULT 'queued',
@@ -66,20 +65,5 @@ def stand(say: Reporter) -> Iterator[Stand]:
         cluster = clusters.start(f"bench-{os.getpid()}", say, leashed=True)
         stack.callback(cluster.stop)
         kubectl = Kubectl.of(cluster)
-        stack.enter_context(_installed(kubectl))
+        stack.enter_context(installed(kubectl))
         yield Stand(say, server, cluster, kubectl, folder)
-
-
-@contextmanager
-def _installed(kubectl: Kubectl) -> Iterator[None]:
-    """The resource and the rights, as a user installs them; what was there before stays."""
-    wanted = ("crd/partitionpolicies.partwarden.dev", f"clusterrole/{ROLE}")
-    ours = [name for name in wanted if not kubectl("get", name, "--ignore-not-found", "--output", "name")]
-    kubectl("apply", "--server-side", "--filename", str(CRD))
-    kubectl.apply(*[each for each in yaml.safe_load_all(RIGHTS.read_text()) if each["kind"] == "ClusterRole"])
-    kubectl("wait", "--for=condition=Established", wanted[0], "--timeout=60s")
-    try:
-        yield
-    finally:
-        if ours:
-            kubectl("delete", *ours, "--ignore-not-found")

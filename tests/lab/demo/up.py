@@ -70,8 +70,9 @@ def _no_proxy(cluster: Cluster) -> str:
 
 def _resources(story: Story, files: Files) -> None:
     story.run(f"{KUBECTL} delete namespace {NAMESPACE} --ignore-not-found")
-    story.run(f"{KUBECTL} apply -f crds/partitionpolicies.yaml")
-    story.run(f"{KUBECTL} wait --for=condition=Established crd/partitionpolicies.partwarden.dev --timeout=60s")
+    story.run(f"{KUBECTL} apply -f crds/")
+    kinds = "crd/partitionpolicies.partwarden.dev crd/partitionarchives.partwarden.dev"
+    story.run(f"{KUBECTL} wait --for=condition=Established {kinds} --timeout=60s")
     story.run(f"{KUBECTL} create namespace {NAMESPACE}")
     secret = f"create secret generic orchestrator-db --from-env-file {shown(files.secret)}"
     story.run(f"{KUBECTL} --namespace {NAMESPACE} {secret}")

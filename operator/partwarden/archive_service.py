@@ -1,0 +1,72 @@
+"""All that the operator runs for archives, wired: what is known of them, a queue, and the threads that tend them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from .archive_intake import ArchiveIntake
+from .archive_store import ArchiveStore, JobSlots
+from .cluster import Cluster
+from .cluster_archives import ArchivesInCluster
+from .settings import Settings
+from .store import Store
+from .tending import Tender
+from .workers import Workers
+from .workqueue import Key, WorkQueue
+
+WORKERS = 2
+"""Threads. The work itself is done in Jobs."""
+
+
+class ArchiveService:
+    """Its own queue and threads: an archive that takes its time keeps no policy waiting."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        policies: Store,
+        wake_policies: WorkQueue,
+        settings: Settings,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.store = ArchiveStore()
+        self._settings, self._api = settings, ArchivesInCluster(cluster)
+        self._queue, slots = WorkQueue(), JobSlots(settings.jobs)
+        self._intake = ArchiveIntake(self.store, slots, self._queue, wake_policies)
+        self._tender = Tender(cluster, policies, self.store, slots, settings, clock)
+        self._workers = Workers(self._queue, self._tender.tend, WORKERS)
+
+    def start(self) -> None:
+        """Begin to work; `list` has been called before."""
+        self._workers.start()
+
+    def stop(self) -> None:
+        """Take up no more."""
+        self._queue.close()
+        self._tender.stop()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether all threads have finished within so many seconds."""
+        return self._workers.wait(seconds)
+
+    def list(self) -> None:
+        """Ask for all archives and all Jobs, in case a watch fell silent. Raises `ClusterUnavailable`."""
+        before = self.store.all()
+        scopes = self._settings.namespaces or (None,)
+        self._intake.listed(before, [body for each in scopes for body in self._api.archives(each)])
+        self._intake.jobs_listed([body for each in scopes for body in self._api.jobs(each)])
+
+    def on_archive(self, event: Any) -> None:
+        """An event of the watch of PartitionArchives."""
+        (self._intake.deleted if event["type"] == "DELETED" else self._intake.seen)(event["object"])
+
+    def on_job(self, event: Any) -> None:
+        """An event of the watch of Jobs."""
+        self._intake.job_seen(event["object"], gone=event["type"] == "DELETED")
+
+    def want_check(self, key: Key, token: str) -> None:
+        """The archive is to be read again, see `ArchiveStore.want_check`."""
+        if self.store.want_check(key, token):
+            self._queue.wake(key)
