@@ -47,7 +47,7 @@ def test_values_are_read_by_their_names(tmp_path: Path) -> None:
         ("LOCK_PATIENCE", "nan", "PARTWARDEN_LOCK_PATIENCE='nan': must be"),
         ("JOB_IMAGE", "a b", "PARTWARDEN_JOB_IMAGE='a b': string should match pattern"),
         ("JOB_ENV", "PROXY=1", "PARTWARDEN_JOB_ENV='PROXY=1': value error, must be a JSON object of strings"),
-        ("JOB_ENV", '{"a b": "1"}', "PARTWARDEN_JOB_ENV='{\"a b\": \"1\"}': string should match pattern"),
+        ("JOB_ENV", '{"a b": "1"}', 'PARTWARDEN_JOB_ENV=\'{"a b": "1"}\': string should match pattern'),
         ("JOB_PULL_SECRETS", "one,No_Name", "PARTWARDEN_JOB_PULL_SECRETS='one,No_Name': string should match pattern"),
         ("WORKER", "3", "PARTWARDEN_WORKER is not a setting; there are PARTWARDEN_CONNECT_TIMEOUT, "),
         ("KUBECONFIG", "/x", "PARTWARDEN_KUBECONFIG is not a setting"),

@@ -1,0 +1,130 @@
+"""PartitionArchives of a site, whose Jobs' pods no node takes: how each ends is said as kubelet would say it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lab.jobs import pods_of
+from lab.kubectl import Kubectl
+from lab.operator import PATIENCE, until
+from lab.postgres import Database
+from lab.site import GROUP, VERSION, Site, conditions
+from partwarden.job import CONTAINER
+from partwarden.record import Fingerprint, Report
+
+IMAGE = "partwarden.invalid/partwarden:none"
+NOWHERE = {"partwarden.dev/no-such-node": "true"}
+S3 = {"s3": {"url": "s3://archives/runs", "secretRef": {"name": "storage"}}}
+PARTITION = """
+CREATE TABLE run (id bigint NOT NULL, at timestamptz NOT NULL) PARTITION BY RANGE (at);
+CREATE TABLE run_2019 PARTITION OF run FOR VALUES FROM ('2019-01-01Z') TO ('2020-01-01Z');
+CREATE TABLE run_2020 PARTITION OF run FOR VALUES FROM ('2020-01-01Z') TO ('2021-01-01Z');
+"""
+
+
+class Archives:
+    """Those of the site's first namespace."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.kubectl = site, Kubectl(site.kubectl.kubeconfig, site.kubectl.environment, site.namespace)
+
+    def apply(self, name: str, partition: str = "run_2020", **spec: Any) -> None:
+        """An archive by hand, by the Secret ``run``."""
+        whole = {
+            "database": {"secretRef": {"name": "run"}},
+            "partition": partition,
+            "destination": S3,
+            "job": {"nodeSelector": NOWHERE},
+            **spec,
+        }
+        self.kubectl.apply(
+            {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": "PartitionArchive",
+                "metadata": {"name": name},
+                "spec": {key: value for key, value in whole.items() if value is not None},
+            }
+        )
+
+    def get(self, name: str) -> dict[str, Any]:
+        """The object."""
+        return dict(self.kubectl.get("parc", name))
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """All Jobs, oldest first."""
+        found: list[dict[str, Any]] = self.kubectl.get("jobs")["items"]
+        return sorted(found, key=lambda each: int(each["metadata"]["resourceVersion"]))
+
+    def wait(self, name: str, reason: str = "", **wanted: str) -> dict[str, Any]:
+        """The archive, once its conditions are as wanted, and Ready's reason is ``reason``."""
+        last: dict[str, Any] = {}
+
+        def met() -> dict[str, Any] | None:
+            last.update(self.get(name))
+            found = conditions(last.get("status", {}))
+            right = all(found.get(kind, {}).get("status") == value for kind, value in wanted.items())
+            return last if right and reason in ("", found.get("Ready", {}).get("reason")) else None
+
+        try:
+            return until(f"archive {name} is {wanted} {reason}", met)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {last.get('status')}") from None
+
+    def job(self, name: str, other_than: str = "") -> str:
+        """The Job that works on the archive, once it has a pod."""
+
+        def made() -> str | None:
+            job = self.get(name).get("status", {}).get("job")
+            return job if job and job != other_than and pods_of(self.kubectl, job) else None
+
+        return until(f"a Job for archive {name}", made, PATIENCE)
+
+    def end(self, job: str, report: Mapping[str, Any], code: int) -> None:
+        """Let the Job's pod end."""
+        (pod,) = [each for each in pods_of(self.kubectl, job) if each["status"]["phase"] == "Pending"]
+        terminated = {
+            "exitCode": code,
+            "message": json.dumps(report),
+            "reason": "Error" if code else "Completed",
+            "startedAt": "2026-01-01T00:00:00Z",
+            "finishedAt": "2026-01-01T00:00:01Z",
+        }
+        container = {
+            "name": CONTAINER,
+            "image": IMAGE,
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"terminated": terminated},
+        }
+        status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]}
+        name = pod["metadata"]["name"]
+        patch = json.dumps({"status": status})
+        self.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "--patch", patch)
+
+
+def oid(database: Database, table: str = "run_2020") -> int:
+    """Of a table."""
+    ((found,),) = database.query("SELECT %s::regclass::oid::int8", table)
+    assert isinstance(found, int)
+    return found
+
+
+def proof(of: int, **changes: Any) -> dict[str, Any]:
+    """What a Job reports that archived the table with that OID."""
+    made = Report(
+        ok=True,
+        id="by-hand-1",
+        location="s3://archives/runs/db/public.run/run_2020/by-hand-1",
+        rows=3,
+        bytes=2048,
+        sha256="a" * 64,
+        manifest_sha256="b" * 64,
+        fingerprint=Fingerprint(algorithm="test", rows=3, content="c" * 64),
+        oid=of,
+        server_version="18.1",
+        client_version="18.1",
+    )
+    return {**made.model_dump(mode="json", by_alias=True, exclude_none=True), **changes}
