@@ -115,7 +115,7 @@ class _Search:
             create = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}").format(
                 Identifier(extension), Identifier(schema)
             )
-            self._add(UserType(name=text, ddl=(create.as_string(),), extension=extension))
+            self.types.append(UserType(name=text, schema_=schema, ddl=(create.as_string(),), extension=extension))
             return
         if inner:
             self.visit(inner)
@@ -129,10 +129,7 @@ class _Search:
             statements = list(self._composite(made, relation))
         else:
             statements = list(self._range(made, oid)) if kind == "r" else []
-        self._add(UserType(name=text, ddl=tuple(each.as_string() for each in statements)))
-
-    def _add(self, found: UserType) -> None:
-        self.types.append(found)
+        self.types.append(UserType(name=text, schema_=schema, ddl=tuple(each.as_string() for each in statements)))
 
     def _ask(self, query: str, oid: int) -> list[tuple[Any, ...]]:
         return run(self.connection, SQL(query).format(oid))[0]

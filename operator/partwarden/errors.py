@@ -29,6 +29,8 @@
     │   ├── RowsReferenced            a foreign key points to rows of a partition that should go
     │   ├── InsufficientPrivilege
     │   │   └── NotOwner
+    │   ├── RestoredDiffers           what was loaded from an archive is not what its manifest says
+    │   ├── CannotAttach              an archive does not fit the table that it shall be attached to
     │   ├── PolicyConflict            another policy has this table
     │   └── StatementRejected         PostgreSQL refused a statement for a cause not named above
     └── Outage                        expected to pass: retried with back-off, never Stalled
@@ -135,6 +137,12 @@ class InsufficientPrivilege(UserError): ...
 
 
 class NotOwner(InsufficientPrivilege): ...
+
+
+class RestoredDiffers(UserError): ...
+
+
+class CannotAttach(UserError): ...
 
 
 class PolicyConflict(UserError): ...

@@ -66,6 +66,7 @@ class UserType(Written):
 
     name: str
     """As `format_type` says it: qualified, and quoted where need be."""
+    schema_: str = Field("", alias="schema")
     ddl: tuple[str, ...] = ()
     """Statements that make it; none where it is written in C or has a function of its own, and must be there."""
     extension: str | None = None
