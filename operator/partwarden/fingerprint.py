@@ -1,7 +1,7 @@
 """What a table holds, as one number that does not depend on the order of its rows, computed by the server.
 
 Each row is hashed with SHA-256, of all its columns as text in UTF-8, and the hashes are added up in four parts of 64
-bits. Adding, unlike XOR, also tells how often equal rows occur. Text depends on settings: all that matter are pinned, so
+bits. Adding, unlike XOR, also tells how often equal rows occur. Text depends on settings: all of those are pinned, so
 that the same contents give the same number from every client, server version and role.
 """
 

@@ -26,6 +26,8 @@ STORAGE_KEYS = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     *("ca.crt", "credentials.json", "accountKey", "sasToken"),
 )
+WRONG = 3
+"""Exit code of a Job's program where a `UserError` ended it: the same again would not help. Anything else may pass."""
 MOUNT = "/archives"
 """Where the Job's pod has the PersistentVolumeClaim."""
 
