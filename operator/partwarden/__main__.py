@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from . import __version__, crd, engine, manifest, render
+from . import __version__, arguments, crd, engine, manifest, render
 from .connection import ConnectionInfo, from_dsn, resolve
 from .errors import InvalidSpec, PartwardenError, SecretKeyMissing
 from .fields import parse_moment
@@ -23,7 +22,6 @@ from .session import forget_environment, session
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOTHING, ERROR, TO_DO, INTERRUPTED = 0, 1, 2, 130
-_NAME = r'"(?:[^"]|"")+"|[^".]+'
 
 
 class Commands(click.Group):
@@ -59,17 +57,6 @@ def _moment(_context: click.Context, _option: click.Parameter, value: str | None
         raise click.BadParameter(str(error)) from None
 
 
-def _table(_context: click.Context, _option: click.Parameter, value: str | None) -> dict[str, str] | None:
-    """``name`` or ``schema.name``, each as the catalog spells it; what holds a dot stands in double quotes."""
-    if value is None:
-        return None
-    match = re.fullmatch(rf"(?:({_NAME})\.)?({_NAME})", value)
-    if not match:
-        raise click.BadParameter(f"must be a table or schema.table, found {value!r}")
-    schema, name = (part and re.sub(r'^"|"$', "", part).replace('""', '"') for part in match.groups())
-    return {"name": name, **({"schema": schema} if schema else {})}
-
-
 def policy_options(command: F) -> F:
     """The options that plan and apply share."""
     for option in reversed(
@@ -82,7 +69,9 @@ def policy_options(command: F) -> F:
                 help="Connection string or URI, instead of spec.database; PGHOST, PGPASSWORD, ~/.pgpass and so on "
                 "complete it.",
             ),
-            click.option("--table", callback=_table, metavar="[SCHEMA.]NAME", help="Another table than spec.table."),
+            click.option(
+                "--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="Another table than spec.table."
+            ),
             click.option(
                 "--now", callback=_moment, metavar="MOMENT", help="Ask about this moment, like 2026-12-31T23:59:59Z."
             ),

@@ -10,6 +10,7 @@ from psycopg import sql
 from . import marker
 from .inventory import Detached, Parent
 from .keys import Codec
+from .marker import Phase
 
 # What initdb made has lower OIDs, and thousands of comments.
 MARKED = """
@@ -32,12 +33,13 @@ def query(size: sql.Composable) -> sql.Composed:
 def detached(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
     """Those whose mark says their own OID and this parent's, and moments of its key's domain.
 
-    A copy of the comment, on another table or of a table that was made anew, means nothing.
+    A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the mark of a
+    restored partition once somebody has detached it: it is theirs.
     """
     found = []
     for oid, schema, name, comment, tuples, size in rows:
         mark = mark_of(comment, oid, parent)
-        if mark is not None and _in_domain(mark, codec):
+        if mark is not None and mark.phase is not Phase.RESTORED and _in_domain(mark, codec):
             found.append(Detached(oid, schema, name, mark, marker.read(comment)[0], tuples, size or 0))
     return tuple(found)
 

@@ -113,8 +113,8 @@ def _attached(connection: Session, inventory: Inventory, action: DetachPartition
         or (standing.parent, standing.bounds) != (parent.oid, seen.bounds)
     ):
         raise TableChanged(f"partition {action} is no longer attached as it was when it was looked at")
-    if is_ours(standing, parent) and standing.mark is not None and standing.mark.phase is Phase.DETACHED:
-        raise TableChanged(f"partition {action} was detached once, and attached again by somebody")
+    if is_ours(standing, parent) and standing.mark is not None and standing.mark.phase is not Phase.DETACHING:
+        raise TableChanged(f"partition {action} was attached again by somebody, or restored from an archive")
     return standing
 
 

@@ -29,6 +29,15 @@
     │   ├── RowsReferenced            a foreign key points to rows of a partition that should go
     │   ├── InsufficientPrivilege
     │   │   └── NotOwner
+    │   ├── RestoredDiffers           what was loaded from an archive is not what its manifest says
+    │   ├── CannotAttach              an archive does not fit the table that it shall be attached to
+    │   ├── DestinationDenied         no right to write or read there, or it is read-only
+    │   ├── DestinationNotFound
+    │   ├── ObjectExists              nothing at a destination is ever overwritten
+    │   ├── ArchiveDamaged            an archive is missing, or not what was proven
+    │   ├── ContentsChanged           a table holds something else than its archive
+    │   ├── ClientMissing             no pg_dump or pg_restore is to be found
+    │   ├── ClientTooOld              pg_dump is older than the server
     │   ├── PolicyConflict            another policy has this table
     │   └── StatementRejected         PostgreSQL refused a statement for a cause not named above
     └── Outage                        expected to pass: retried with back-off, never Stalled
@@ -37,6 +46,10 @@
         ├── TableBusy                 a lock was not to be had within the patience
         ├── StatementFailed           PostgreSQL could not finish a statement: time limit, cancelled, disk full
         ├── TableChanged              the catalog is no longer what the plan was made from
+        ├── DestinationUnreachable
+        ├── DestinationFull
+        ├── DumpFailed                pg_dump or pg_restore ended with an error
+        ├── ProofFailed               what was read back from the destination is not what the table holds
         ├── AnotherOperator           the advisory lock of the table is taken
         └── ClusterUnavailable        the Kubernetes API did not answer
 
@@ -137,6 +150,33 @@ class InsufficientPrivilege(UserError): ...
 class NotOwner(InsufficientPrivilege): ...
 
 
+class RestoredDiffers(UserError): ...
+
+
+class CannotAttach(UserError): ...
+
+
+class DestinationDenied(UserError): ...
+
+
+class DestinationNotFound(UserError): ...
+
+
+class ObjectExists(UserError): ...
+
+
+class ArchiveDamaged(UserError): ...
+
+
+class ContentsChanged(UserError): ...
+
+
+class ClientMissing(UserError): ...
+
+
+class ClientTooOld(UserError): ...
+
+
 class PolicyConflict(UserError): ...
 
 
@@ -156,6 +196,18 @@ class StatementFailed(Outage): ...
 
 
 class TableChanged(Outage): ...
+
+
+class DestinationUnreachable(Outage): ...
+
+
+class DestinationFull(Outage): ...
+
+
+class DumpFailed(Outage): ...
+
+
+class ProofFailed(Outage): ...
 
 
 class AnotherOperator(Outage): ...

@@ -26,6 +26,8 @@ class Phase(StrEnum):
     """Written before the detach: the table may be attached still."""
     DETACHED = "Detached"
     """Written after it: ``since`` is no earlier than the detach."""
+    RESTORED = "Restored"
+    """Attached from an archive, not detached at all: retention leaves it alone, as a partition and as a table."""
 
 
 @dataclass(frozen=True, slots=True)

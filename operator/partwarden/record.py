@@ -55,6 +55,22 @@ class Column(Written):
     not_null: bool = False
     generated: str = ""
     """``pg_attribute.attgenerated``: empty, ``s`` or ``v``."""
+    expression: str = ""
+    """What a generated column is computed by, every name in it qualified."""
+    collation: str = ""
+    """Where it is not that of the type, as `regcollation` says it."""
+
+
+class UserType(Written):
+    """A type that is not PostgreSQL's own, and that a column is of or made from."""
+
+    name: str
+    """As `format_type` says it: qualified, and quoted where need be."""
+    schema_: str = Field("", alias="schema")
+    ddl: tuple[str, ...] = ()
+    """Statements that make it; none where it is written in C or has a function of its own, and must be there."""
+    extension: str | None = None
+    """The one that it belongs to, and comes with."""
 
 
 class ArchiveManifest(Written):
@@ -72,6 +88,8 @@ class ArchiveManifest(Written):
     key: str | None
     """The partition key's column."""
     columns: tuple[Column, ...]
+    types: tuple[UserType, ...] = ()
+    """Of users, that the columns need, each after those that it is made from."""
     parent_ddl: str
     """``pg_dump --schema-only`` of the parent, as plain SQL; empty where there is none."""
     rows: int

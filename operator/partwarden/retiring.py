@@ -107,6 +107,11 @@ def _why_left_alone(each: Partition) -> str | None:
         return "partitioned themselves; detach them by hand"
     if each.kind is not RelationKind.TABLE:
         return "no plain tables, their rows lie elsewhere; detach them by hand"
+    if each.marker is not None and each.marker.phase is Phase.RESTORED:
+        return (
+            "restored from an archive; to let them expire, take the line that begins with partwarden.dev/detached out "
+            "of their comments"
+        )
     if each.marker is not None and each.marker.phase is Phase.DETACHED:
         # We attach again only together with taking the mark away.
         return (

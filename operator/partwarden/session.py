@@ -78,10 +78,10 @@ def connect(info: ConnectionInfo, *, connect_timeout: int = 10) -> Session:
     ``connect_timeout``: seconds for each address of the host. Raises what `refusals.explain` makes of a failure.
     """
     timeout = {"connect_timeout": str(connect_timeout)}
-    parameters = {**(_isolation() if info.isolated else {}), "application_name": "partwarden", **timeout}
+    parameters = {**(isolation() if info.isolated else {}), "application_name": "partwarden", **timeout}
     # A Secret may not make the operator wait for ever; names in the catalog may be in any script.
     parameters |= {**info.parameters, **LIVENESS, "client_encoding": "UTF8", **(timeout if info.isolated else {})}
-    with _ca_file(info) as ca:
+    with ca_file(info) as ca:
         return _connect({**parameters, **ca}, info)
 
 
@@ -161,7 +161,7 @@ def forget_environment() -> None:
         del os.environ[name]
 
 
-def _isolation() -> dict[str, str]:
+def isolation() -> dict[str, str]:
     """Every parameter that libpq would else take from the environment or from files in the home directory.
 
     PGSERVICE cannot be outdone so, but a service only gives what is missing, and nothing is.
@@ -182,7 +182,7 @@ def _isolation() -> dict[str, str]:
 
 
 @contextmanager
-def _ca_file(info: ConnectionInfo) -> Iterator[dict[str, str]]:
+def ca_file(info: ConnectionInfo) -> Iterator[dict[str, str]]:
     """libpq takes CA certificates from a file only, and reads it while it connects."""
     if info.ca is None:
         yield {}

@@ -77,6 +77,7 @@ def test_it_is_not_asked_for_where_the_policy_has_no_retention(database: Databas
     [
         {"oid": 1},
         {"parent": 1},
+        {"phase": Phase.RESTORED},
         {"range": Range(datetime(2018, 1, 1), datetime(2019, 1, 1))},  # noqa: DTZ001 - the key's are aware
     ],
 )

@@ -271,7 +271,7 @@ def test_a_table_never_takes_a_part_of_what_must_exist() -> None:
 def test_what_somebody_attached_again_is_left_alone() -> None:
     old, now = values.years(2018, 2026)
     assert old.range is not None
-    for phase, expected in ((Phase.DETACHED, []), (Phase.DETACHING, ["run_2018"])):
+    for phase, expected in ((Phase.DETACHED, []), (Phase.RESTORED, []), (Phase.DETACHING, ["run_2018"])):
         marked = replace(old, marker=Marker(old.oid, 1000, "public.run", old.range, phase, values.NOW))
         made = plan(policy(start_from="2026-01-01"), values.inventory(marked, now))
         assert told(made, DetachPartition) == expected

@@ -1,0 +1,261 @@
+"""Makes an archive of a partition and proves it, or proves one again. Nothing here changes a database.
+
+In one snapshot: the fingerprint, the dump, which goes to the destination as it is made, and a digest of the rows as
+COPY writes them. Then the dump is read back from the destination, and what it restores must have that very digest. The
+manifest is written after that: where there is none, nothing was proven. Interrupted at any moment, what is left is
+never taken for an archive, and never written over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from . import __version__, describing, dumping, fingerprint, proving, reading
+from .bounds import literals
+from .connection import ConnectionInfo
+from .describing import Description
+from .errors import ArchiveDamaged, ContentsChanged, DumpFailed, ObjectExists, PartwardenError, ProofFailed
+from .order import Order
+from .proving import Digest
+from .reading import Held
+from .record import DATA, MANIFEST, ArchiveManifest, Column, Fingerprint, Report
+from .storing import Store, folder
+
+Say = Callable[[str], None]
+LARGEST = 64 << 20
+"""Bytes of a manifest that is read."""
+MOST = 100
+"""Folders that one archive may have left half done before it is given up."""
+
+
+def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Report:
+    """Make the archive, or find that it was made already. Its report is always ``ok``.
+
+    Raises a `PartwardenError`, or psycopg's errors as `session.session` translates them: then nothing is proven.
+    """
+    started = datetime.now(UTC)
+    client = dumping.version(dumping.find("pg_dump"))
+    dumping.find("pg_restore")
+    with reading.holding(info, order.partition) as held:
+        dumping.check_version(client, held.server_version)
+        base = f"{folder(held.connection.info.dbname, order.parent, held.table)}/{order.id}"
+        place = _free(store, base, held, say)
+        if isinstance(place, Report):
+            return place
+        say(f"archiving {held.table} ({held.estimate:,} rows or so) to {store.url(place)}")
+        description = describing.describe(held.connection, held.table.oid)
+        taken, copied, dumped = _take(held, info, store, place, description.columns, say)
+        if copied.lines != taken.rows:
+            raise ProofFailed(f"{held.table}: COPY gave {copied.lines} rows, and a count {taken.rows}, in one snapshot")
+        manifest = _manifest(order, held, info, description, taken, copied, dumped, client, started)
+        _prove(store, place, manifest, say)
+    # The transaction has ended well: the lock was held all the time, so nobody else was at work on this archive.
+    text = _written(manifest)
+    store.put(f"{place}/{MANIFEST}", [text])
+    return _report(store, place, manifest, _read_manifest(store, place, hashlib.sha256(text).hexdigest())[1])
+
+
+def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
+    """Read an archive again, and take the fingerprint of its table again where ``info`` says how to reach it.
+
+    Raises `ArchiveDamaged` where it is not what the order says was proven, `ProofFailed` or `DumpFailed` where it
+    cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises.
+    """
+    place = _key(store, order.location)
+    manifest, digest = _read_manifest(store, place, order.manifest_sha256 or None)
+    if order.sha256 and manifest.sha256 != order.sha256:
+        raise ArchiveDamaged(f"{store.url(place)} has the sha256 {manifest.sha256}, but {order.sha256} was proven")
+    if order.partition.oid not in (0, manifest.partition.oid) or manifest.id != order.id:
+        raise ArchiveDamaged(f"{store.url(place)} is archive {manifest.id} of {manifest.partition}, not {order.id}")
+    _prove(store, place, manifest, lambda line: None)
+    if info is not None:
+        with reading.holding(info, order.partition) as held:
+            now = fingerprint.take(held.connection, held.table.schema_, held.table.name)
+        if now != manifest.fingerprint:
+            raise ContentsChanged(
+                f"table {order.partition} holds {now.rows} rows of fingerprint {now.content[:16]}, its archive "
+                f"{manifest.fingerprint.rows} of {manifest.fingerprint.content[:16]}: it was changed since"
+            )
+    return _report(store, place, manifest, digest).model_copy(update={"completed": datetime.now(UTC)})
+
+
+def _free(store: Store, base: str, held: Held, say: Say) -> str | Report:
+    """A folder that nothing lies in; or the report of the archive that is made and proves already."""
+    for number in range(1, MOST + 1):
+        place = base if number == 1 else f"{base}.{number}"
+        if store.exists(f"{place}/{MANIFEST}"):
+            try:
+                manifest, digest = _read_manifest(store, place, None)
+                if manifest.partition.oid != held.table.oid:
+                    raise ArchiveDamaged(f"{store.url(place)} is of the table with OID {manifest.partition.oid}")
+                _prove(store, place, manifest, say)
+            except (ArchiveDamaged, ProofFailed, DumpFailed) as error:
+                say(f"an earlier archive cannot be used, and is left as it is: {error}")
+                continue
+            say(f"{store.url(place)} is there already, and proven")
+            return _report(store, place, manifest, digest)
+        if not store.exists(f"{place}/{DATA}"):
+            return place
+    raise ObjectExists(f"{store.url(base)} and {MOST - 1} more like it were left half done: remove those")
+
+
+def _take(
+    held: Held, info: ConnectionInfo, store: Store, place: str, columns: tuple[Column, ...], say: Say
+) -> tuple[Fingerprint, Digest, Digest]:
+    """The fingerprint and the digest of the rows, while the dump is written."""
+    dumped = Digest()
+
+    def read() -> tuple[Fingerprint, Digest]:
+        taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
+        say(f"{taken.rows:,} rows, fingerprint {taken.content}")
+        progress = _Progress(say, taken.rows, dumped)
+        return taken, reading.digest_copy(held, columns, progress)
+
+    with ThreadPoolExecutor(1, "partwarden-read") as pool:
+        found = pool.submit(read)
+        try:
+            with dumping.dump(info, held.table.schema_, held.table.name, held.snapshot) as chunks:
+                store.put(f"{place}/{DATA}", _watched(chunks, dumped, found))
+            say(f"{dumped.size:,} bytes written")
+            return *found.result(), dumped
+        except BaseException:
+            # Without this the pool would wait for a statement that nobody needs any more.
+            reading.cancel(held)
+            raise
+
+
+def _watched(chunks: Iterator[bytes], dumped: Digest, other: Future[tuple[Fingerprint, Digest]]) -> Iterator[bytes]:
+    """Ends with an error as soon as ``other`` has: the dump would be worth nothing."""
+    for chunk in chunks:
+        if other.done():
+            other.result()
+        dumped.update(chunk)
+        yield chunk
+    # Before the object is finished: what is not to be proven shall not be there either.
+    other.result()
+
+
+class _Progress:
+    """Says how far it is, at every twentieth part."""
+
+    def __init__(self, say: Say, rows: int, dumped: Digest) -> None:
+        self.say, self.rows, self.dumped, self.told = say, rows, dumped, 0
+
+    def __call__(self, digest: Digest) -> None:
+        percent = digest.lines * 100 // self.rows if self.rows else 100
+        if percent >= self.told + 5:
+            self.told = percent
+            self.say(f"{percent} %: {digest.lines:,} of {self.rows:,} rows read, {self.dumped.size:,} bytes written")
+
+
+def _prove(store: Store, place: str, manifest: ArchiveManifest, say: Say) -> None:
+    say(f"reading {manifest.bytes:,} bytes back from {store.url(place)}")
+    table = manifest.partition
+    chunks = store.get(f"{place}/{DATA}")
+    proving.compare(proving.read_back(chunks, table.schema_, table.name, manifest.columns), manifest)
+
+
+def _manifest(
+    order: Order,
+    held: Held,
+    info: ConnectionInfo,
+    description: Description,
+    taken: Fingerprint,
+    copied: Digest,
+    dumped: Digest,
+    client: str,
+    started: datetime,
+) -> ArchiveManifest:
+    parent, bounds, key = reading.place(held)
+    above = parent or order.parent
+    ddl = ""
+    if parent is not None:
+        ddl = dumping.definition(info, parent.schema_, parent.name, held.snapshot)
+    ends = literals(bounds) if bounds.startswith("FOR VALUES FROM") and key else None
+    return ArchiveManifest(
+        id=order.id,
+        database=held.connection.info.dbname,
+        parent=above,
+        partition=held.table,
+        bounds=(ends.lower, ends.upper) if ends else order.bounds,
+        key=key or order.key,
+        columns=description.columns,
+        types=description.types,
+        parent_ddl=ddl,
+        rows=taken.rows,
+        bytes=dumped.size,
+        sha256=dumped.sha256,
+        copy_sha256=copied.sha256,
+        fingerprint=taken,
+        snapshot=held.snapshot,
+        server_version=held.server_version,
+        client_version=client,
+        partwarden_version=__version__,
+        started=started,
+        completed=datetime.now(UTC),
+    )
+
+
+def _written(manifest: ArchiveManifest) -> bytes:
+    return (json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _read_manifest(store: Store, place: str, sha256: str | None) -> tuple[ArchiveManifest, str]:
+    """The manifest, and the sha256 of its bytes: ``sha256``, unless that is None. Raises `ArchiveDamaged`."""
+    url, text = store.url(f"{place}/{MANIFEST}"), b""
+    for chunk in store.get(f"{place}/{MANIFEST}"):
+        text += chunk
+        if len(text) > LARGEST:
+            raise ArchiveDamaged(f"{url} is too large for a manifest")
+    found = hashlib.sha256(text).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ArchiveDamaged(f"{url} has the sha256 {found}, but {sha256} was proven: it was changed")
+    try:
+        return ArchiveManifest.model_validate_json(text), found
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(each) for each in first["loc"])
+        raise ArchiveDamaged(f"{url} is not a manifest: {where or 'it'}: {first['msg']}") from None
+
+
+def _report(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256: str) -> Report:
+    return Report(
+        ok=True,
+        location=store.url(place),
+        id=manifest.id,
+        rows=manifest.rows,
+        bytes=manifest.bytes,
+        sha256=manifest.sha256,
+        manifest_sha256=manifest_sha256,
+        fingerprint=manifest.fingerprint,
+        oid=manifest.partition.oid,
+        server_version=manifest.server_version,
+        client_version=manifest.client_version,
+        started=manifest.started,
+        completed=manifest.completed,
+    )
+
+
+def failure(order: Order | None, error: PartwardenError) -> Report:
+    """What is told of an order that came to nothing."""
+    return Report(
+        ok=False,
+        reason=error.reason,
+        message=str(error)[:1024],
+        id=order.id if order else "",
+        oid=order.partition.oid if order else 0,
+        completed=datetime.now(UTC),
+    )
+
+
+def _key(store: Store, location: str) -> str:
+    base = store.url("")
+    if not location.startswith(base):
+        raise ArchiveDamaged(f"{location} does not lie at {base}: the destination was changed since it was proven")
+    return location.removeprefix(base).strip("/")

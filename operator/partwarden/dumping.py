@@ -1,0 +1,202 @@
+"""pg_dump and pg_restore as streams: nothing is written to a disk here, and memory does not grow with the table.
+
+https://www.postgresql.org/docs/current/app-pgdump.html
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
+
+from .connection import ConnectionInfo
+from .errors import ClientMissing, ClientTooOld, DumpFailed, InvalidSpec
+from .session import LIVENESS, ca_file, isolation
+
+FOLDER = "PARTWARDEN_PG_BIN"
+"""Variable of the environment: the folder of the programs, before PATH."""
+CHUNK = 1 << 20
+"""Bytes that are handed on at once."""
+LOCK_PATIENCE = "15s"
+SETTINGS = "-c bytea_output=hex -c lc_monetary=C"
+"""Beside those that pg_dump makes itself: how it writes values must not depend on the role or the database."""
+
+
+def find(program: str, environment: Mapping[str, str] | None = None) -> str:
+    """The path of pg_dump or pg_restore. Raises `ClientMissing`."""
+    environment = os.environ if environment is None else environment
+    folder = environment.get(FOLDER)
+    where = folder if folder else environment.get("PATH", os.defpath)
+    if found := shutil.which(program, path=where):
+        return found
+    place = f"in {folder}, which {FOLDER} names" if folder else f"on the PATH, and {FOLDER} is not set"
+    raise ClientMissing(f"{program} is not {place}: install PostgreSQL's client programs, or name their folder")
+
+
+def version(path: str) -> str:
+    """Of the program, such as ``17.6``. Raises `ClientMissing`."""
+    try:
+        words = subprocess.run([path, "--version"], check=True, capture_output=True, text=True, timeout=60).stdout
+        return re.sub(r"^.*?PostgreSQL\)? +", "", words.strip()).split(" ")[0]
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ClientMissing(f"{path} cannot be run: {error}") from None
+
+
+def check_version(client: str, server: str) -> None:
+    """pg_dump refuses a server of a newer major. Raises `ClientTooOld`."""
+    if _major(client) < _major(server):
+        raise ClientTooOld(
+            f"pg_dump {client} is older than the server, {server}: it refuses such a server; use an image, or a folder "
+            f"in {FOLDER}, with the client programs of PostgreSQL {_major(server)} or newer"
+        )
+
+
+def _major(text: str) -> int:
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else 0
+
+
+def quoted(schema: str, name: str) -> str:
+    """Quoted as SQL, which is also how pg_dump takes names that hold any character, and writes them when all are."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
+
+
+@contextmanager
+def dump(info: ConnectionInfo, schema: str, name: str, snapshot: str) -> Iterator[Iterator[bytes]]:
+    """The table in custom format, as it is in that snapshot, which must be held all the time.
+
+    The iterator raises `DumpFailed` at its end where pg_dump failed: what came before is worth nothing then.
+    """
+    options = ["--format=custom", "--quote-all-identifiers", "--encoding=UTF8", f"--snapshot={snapshot}"]
+    # Whoever waits for a stronger lock than ours would make pg_dump wait for him, and he waits for us.
+    options += [f"--lock-wait-timeout={LOCK_PATIENCE}", f"--table={quoted(schema, name)}"]
+    with (
+        _connected(info) as (arguments, environment),
+        _run([find("pg_dump"), *options, *arguments], environment) as out,
+    ):
+        yield out
+
+
+def definition(info: ConnectionInfo, schema: str, name: str, snapshot: str) -> str:
+    """The table's DDL as plain SQL, as it is in that snapshot. Raises `DumpFailed`."""
+    options = ["--schema-only", "--encoding=UTF8", f"--snapshot={snapshot}", f"--lock-wait-timeout={LOCK_PATIENCE}"]
+    command = [find("pg_dump"), *options, f"--table={quoted(schema, name)}"]
+    with _connected(info) as (arguments, environment), _run([*command, *arguments], environment) as out:
+        return b"".join(out).decode()
+
+
+@contextmanager
+def restore_script(data: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
+    """What pg_restore makes of a dump in custom format: SQL with the rows in it.
+
+    The iterator raises what ``data`` raised, and `DumpFailed` where pg_restore cannot read it.
+    """
+    environment = {key: value for key, value in os.environ.items() if not re.match("PG[A-Z]", key)} | {"LC_ALL": "C"}
+    with _run([find("pg_restore"), "--data-only", "--file=-"], environment, data) as out:
+        yield out
+
+
+@contextmanager
+def _run(
+    command: Sequence[str], environment: Mapping[str, str], data: Iterable[bytes] | None = None
+) -> Iterator[Iterator[bytes]]:
+    """Runs it while the block lasts; ended with it, and waited for."""
+    source = subprocess.DEVNULL if data is None else subprocess.PIPE
+    try:
+        process = subprocess.Popen(
+            command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(environment)
+        )
+    except OSError as error:
+        raise ClientMissing(f"{command[0]} cannot be run: {error}") from None
+    words: deque[str] = deque(maxlen=8)
+    failures: list[BaseException] = []
+    assert process.stdout is not None
+    assert process.stderr is not None
+    threads = [threading.Thread(target=_listen, args=(process.stderr, words), daemon=True)]
+    if data is not None:
+        assert process.stdin is not None
+        threads.append(threading.Thread(target=_feed, args=(data, process, failures), daemon=True))
+    for thread in threads:
+        thread.start()
+    try:
+        yield _read(process, threads, words, failures)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        for thread in threads:
+            thread.join()
+
+
+def _read(
+    process: subprocess.Popen[bytes],
+    threads: Sequence[threading.Thread],
+    words: Iterable[str],
+    failures: list[BaseException],
+) -> Iterator[bytes]:
+    assert process.stdout is not None
+    while chunk := process.stdout.read(CHUNK):
+        yield chunk
+    for thread in threads:
+        thread.join()
+    code = process.wait()
+    if failures:
+        raise failures[0]
+    if code:
+        program = os.path.basename(str(process.args[0] if isinstance(process.args, list) else process.args))
+        said = " ".join(" ".join(words).split()) or "it said nothing"
+        raise DumpFailed(f"{program} ended with {code}: {said[:1000]}")
+
+
+def _listen(pipe: IO[bytes], words: deque[str]) -> None:
+    with pipe:
+        for line in pipe:
+            words.append(line.decode(errors="replace"))
+
+
+def _feed(data: Iterable[bytes], process: subprocess.Popen[bytes], failures: list[BaseException]) -> None:
+    assert process.stdin is not None
+    try:
+        with process.stdin as pipe:
+            for chunk in data:
+                pipe.write(chunk)
+    except BrokenPipeError:
+        # It ended before the data did; its exit code says why.
+        return
+    except BaseException as error:  # noqa: BLE001 - raised again by whoever reads what comes out
+        failures.append(error)
+        process.kill()
+
+
+@contextmanager
+def _connected(info: ConnectionInfo) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Arguments and environment by which libpq connects as `session.connect` does. No secret is in the arguments."""
+    with ca_file(info) as ca:
+        yield connecting({**(isolation() if info.isolated else {}), **info.parameters, **LIVENESS, **ca}, info.isolated)
+
+
+def connecting(parameters: Mapping[str, str], isolated: bool) -> tuple[list[str], dict[str, str]]:
+    """The same for these parameters. ``isolated``: without PG* of this process's environment. Raises `InvalidSpec`."""
+    known = {each.keyword.decode(): each for each in Conninfo.get_defaults()}
+    environment = {key: value for key, value in os.environ.items() if not (isolated and re.match("PG[A-Z]", key))}
+    rest = {}
+    for name, value in parameters.items():
+        option = known.get(name)
+        if option is not None and option.envvar:
+            environment[option.envvar.decode()] = value
+        elif option is not None and option.dispchar == b"*":
+            raise InvalidSpec(f"parameter {name!r} of the connection cannot be handed to pg_dump without being seen")
+        else:
+            rest[name] = value
+    environment |= {"PGTZ": "UTC", "PGAPPNAME": "partwarden", "LC_ALL": "C"}
+    environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {SETTINGS}".strip()
+    return ["--no-password", f"--dbname={make_conninfo(**rest)}"], environment

@@ -1,0 +1,129 @@
+"""What a table holds, as one number that does not depend on the order of its rows, computed by the server.
+
+Each row is hashed with SHA-256, of all its columns as text in UTF-8, and the hashes are added up in four parts of 64
+bits. Adding, unlike XOR, also tells how often equal rows occur. Text depends on settings: all of those are pinned, so
+that the same contents give the same number from every client, server version and role.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from psycopg.sql import SQL, Composed, Identifier
+
+from .errors import TableNotFound, WrongKey
+from .record import Fingerprint
+from .session import Session, run
+from .transaction import undo
+
+ALGORITHM = "sha256-sum-1"
+LONGEST = 7 * 24 * 3600.0
+"""Seconds that one answer may take: a table of terabytes is read in a single statement."""
+
+TEXT = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "search_path": "",
+}
+"""Settings that decide how values are written as text, by those that pg_dump uses where it has an opinion."""
+
+PINNED = {
+    **TEXT,
+    "quote_all_identifiers": "off",
+    "jit": "off",
+    # A row that a policy hides would be lost without anybody having seen it: an error instead.
+    "row_security": "off",
+}
+
+COLUMNS = """
+SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {} AND c.relname = {} AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+# The function in FROM keeps the planner from computing the hash once for each of its parts.
+CONTENT = """
+SELECT count(*), {sums} FROM ONLY {table} AS t
+CROSS JOIN LATERAL unnest(ARRAY[encode(sha256(convert_to(ROW({columns})::text, 'UTF8')), 'hex')]) AS h
+"""
+PART = "coalesce(sum(('x' || substr(h, {}, 16))::bit(64)::int8), 0)"
+
+
+def take(
+    connection: psycopg.Connection[Any], schema: str, name: str, columns: Sequence[str] | None = None
+) -> Fingerprint:
+    """The fingerprint of a plain table. ``columns``: all of its, in another order than its own.
+
+    In the transaction that the connection is in, whose settings stay as they are (``statement_timeout`` counts: it
+    reads every row), else in one of its own. Raises `TableNotFound`, `WrongKey` where ``columns`` are others than
+    the table's, and psycopg's errors: InsufficientPrivilege also where row security would hide rows.
+    """
+    with _settled(connection):
+        own = [each for (each,) in run(connection, SQL(COLUMNS).format(schema, name))[0]]
+        if not own:
+            raise TableNotFound(f"{schema}.{name} is not there, or is not a plain table: only those have a fingerprint")
+        if columns is not None and sorted(columns) != sorted(own):
+            raise WrongKey(f"{schema}.{name} has the columns {', '.join(own)}, not {', '.join(columns)}")
+        chosen = own if columns is None else list(columns)
+        with _patience(connection):
+            (((rows, *sums),),) = run(connection, _content(schema, name, chosen))
+    return Fingerprint(algorithm=ALGORITHM, rows=rows, content=_content_hash(chosen, rows, sums))
+
+
+def _content(schema: str, name: str, columns: Sequence[str]) -> Composed:
+    return SQL(CONTENT).format(
+        sums=SQL(", ").join(SQL(PART).format(sql.Literal(first)) for first in (1, 17, 33, 49)),
+        table=Identifier(schema, name),
+        columns=SQL(", ").join(Identifier("t", each) for each in columns),
+    )
+
+
+def _content_hash(columns: Sequence[str], rows: int, sums: Sequence[Any]) -> str:
+    text = json.dumps([list(columns), rows, [str(each) for each in sums]], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _settled(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """The pinned settings, and afterwards those from before."""
+    own = connection.info.transaction_status == TransactionStatus.IDLE
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if own else "SAVEPOINT partwarden_fingerprint"
+    # Rolled back, for that gives back every setting; nothing was written that could be lost with it.
+    end = "ROLLBACK" if own else "ROLLBACK TO SAVEPOINT partwarden_fingerprint"
+    settings = PINNED | ({"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"} if own else {})
+    try:
+        run(connection, begin, pin(settings))
+        yield
+        run(connection, end, *(() if own else ("RELEASE SAVEPOINT partwarden_fingerprint",)))
+    except BaseException:
+        if own:
+            undo(connection)
+        raise
+
+
+def pin(settings: dict[str, str]) -> Composed:
+    """Sets them for the length of the transaction."""
+    calls = [SQL("pg_catalog.set_config({}, {}, true)").format(name, value) for name, value in settings.items()]
+    return SQL("SELECT {}").format(SQL(", ").join(calls))
+
+
+@contextmanager
+def _patience(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """The client waits as long as the server works."""
+    if not isinstance(connection, Session):
+        yield
+        return
+    before, connection.longest = connection.longest, max(connection.longest, LONGEST)
+    try:
+        yield
+    finally:
+        connection.longest = before

@@ -1,0 +1,91 @@
+"""Whether an archive fits the table that it shall be attached to, asked before anything is loaded.
+
+ATTACH asks all of this again; but then the rows have been loaded, for hours perhaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from . import catalog, describing, remaking
+from .bounds import parse_bounds
+from .errors import CannotAttach, NotOwner, TableNotFound
+from .interval import Range
+from .inventory import Inventory, Parent, Strategy
+from .keys import TYPES, Codec
+from .policy import TableSpec
+from .record import ArchiveManifest, Column
+from .session import Session, pinned, run
+
+
+def look(connection: Session, manifest: ArchiveManifest, schema: str, name: str) -> Inventory:
+    """The parent as it stands. Raises `TableNotFound`, `CannotAttach`, `NotOwner`, or psycopg's errors."""
+    if manifest.bounds is None or manifest.key is None:
+        raise CannotAttach("the archive does not say which bounds its table had: leave out --attach")
+    kind = remaking.key_type(manifest)
+    encoding = next((each.encoding for each in _codecs(kind, manifest.bounds)), None)
+    fields = {"table": {"schema": schema, "name": name}, **({"keyEncoding": encoding} if encoding else {})}
+    inventory = catalog.observe(connection, TableSpec.model_validate(fields))
+    parent = inventory.parent
+    if parent is None:
+        raise TableNotFound(f"table {schema}.{name} does not exist: name another with --parent, or leave out --attach")
+    key = [(each.column, each.type) for each in parent.key]
+    if parent.strategy is not Strategy.RANGE or key != [(manifest.key, kind)]:
+        raise CannotAttach(f"{parent} is not partitioned by RANGE of {manifest.key!r} of type {kind}, as it was")
+    if not parent.may_own:
+        raise NotOwner(f"role {inventory.server.user!r} is not an owner of {parent}: connect as {parent.owner!r}")
+    _check_free(inventory, manifest)
+    _check_columns(connection, parent, manifest.columns)
+    return catalog.complete(connection, inventory, [])
+
+
+def _codecs(kind: str, bounds: tuple[str, str]) -> Iterator[Codec]:
+    """Those by which the bounds are moments of our calendar, at one end at least. Seconds come before milliseconds."""
+    for encoding in TYPES:
+        if (codec := Codec.find(kind, encoding)) is not None and (held := _held(codec, bounds)) is not None:
+            ends = (end for end in (held.lower, held.upper) if end is not None)
+            if any(codec.floor < end < codec.ceiling for end in ends):
+                yield codec
+
+
+def _held(codec: Codec, bounds: tuple[str, str]) -> Range | None:
+    try:
+        return parse_bounds("FOR VALUES FROM ({}) TO ({})".format(*bounds), codec)
+    except ValueError:
+        return None
+
+
+def range_of(manifest: ArchiveManifest) -> Range | None:
+    """The bounds as moments in the key's domain; None where the key does not say when."""
+    assert manifest.bounds is not None
+    codec = next(_codecs(remaking.key_type(manifest), manifest.bounds), None)
+    return _held(codec, manifest.bounds) if codec is not None else None
+
+
+def _check_free(inventory: Inventory, manifest: ArchiveManifest) -> None:
+    held = range_of(manifest)
+    for each in inventory.partitions:
+        if held is not None and each.range is not None and each.range.overlaps(held):
+            raise CannotAttach(
+                f"partition {each} {each.bounds} of {inventory.parent} holds what the archive held: leave out --attach "
+                "to load it as a table of its own"
+            )
+
+
+def _check_columns(connection: Session, parent: Parent, archived: Iterable[Column]) -> None:
+    """What the parent has and the archive has not gets its default; what it has no more would be lost."""
+    with connection.transaction():
+        run(connection, pinned("2s", "30s"))
+        present = {each.name: each for each in describing.describe(connection, parent.oid).columns}
+    for each in archived:
+        there = present.get(each.name)
+        if there is None or (there.type, bool(there.generated)) != (each.type, bool(each.generated)):
+            found = "has no such column" if there is None else f"has it as {_words(there)}"
+            raise CannotAttach(
+                f"column {each.name!r} of the archive is {_words(each)}, but {parent} {found}: leave out --attach to "
+                "load a table of its own"
+            )
+
+
+def _words(column: Column) -> str:
+    return f"{column.type}, generated" if column.generated else column.type

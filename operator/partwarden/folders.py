@@ -1,0 +1,131 @@
+"""A folder as the place where archives lie: a mounted volume, or any directory.
+
+An object is written under another name, brought to the disk, and only then linked to its own, which fails where there
+is one: it is whole or not there, whenever power is lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import (
+    ArchiveDamaged,
+    DestinationDenied,
+    DestinationFull,
+    DestinationNotFound,
+    DestinationUnreachable,
+    ObjectExists,
+)
+
+CHUNK = 1 << 20
+HALF = ".partwarden-"
+"""How names of objects begin that are not whole: of a writer that runs, or that was killed."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Folder:
+    """A `storing.Store`. ``root`` must exist; ``base`` is its URL, without a slash at the end."""
+
+    def __init__(self, root: Path, base: str | None = None) -> None:
+        self.root = root
+        self.base = base if base is not None else f"file://{root.absolute()}"
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> None:
+        """See `storing.Store`."""
+        path = self.root / key
+        half = path.with_name(HALF + secrets.token_hex(8))
+        with self._translating(key):
+            self._is_there()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
+        try:
+            self._write(half, key, chunks)
+            with self._translating(key):
+                # Unlike a rename, it fails where somebody else has just finished one of that name.
+                os.link(half, path)
+        finally:
+            with suppress(OSError):
+                half.unlink()
+        with self._translating(key):
+            for folder in (path.parent, *path.parent.parents):
+                _sync(folder)
+                if folder == self.root:
+                    break
+
+    def _write(self, half: Path, key: str, chunks: Iterable[bytes]) -> None:
+        with self._translating(key):
+            file = half.open("xb")
+        with file:
+            for chunk in chunks:
+                with self._translating(key):
+                    file.write(chunk)
+            with self._translating(key):
+                file.flush()
+                os.fsync(file.fileno())
+
+    def get(self, key: str) -> Iterator[bytes]:
+        """See `storing.Store`."""
+        with self._translating(key):
+            self._is_there()
+            try:
+                file = (self.root / key).open("rb")
+            except (FileNotFoundError, NotADirectoryError):
+                raise ArchiveDamaged(f"{self.url(key)} is not there") from None
+        with file:
+            while True:
+                with self._translating(key):
+                    chunk = file.read(CHUNK)
+                if not chunk:
+                    return
+                yield chunk
+
+    def exists(self, key: str) -> bool:
+        """See `storing.Store`."""
+        with self._translating(key):
+            self._is_there()
+            try:
+                (self.root / key).lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
+
+    def url(self, key: str) -> str:
+        """See `storing.Store`."""
+        return f"{self.base}/{key}"
+
+    def _is_there(self) -> None:
+        """A volume that is not mounted must not be taken for an empty one that anything may be written beside."""
+        if not self.root.is_dir():
+            raise DestinationNotFound(
+                f"folder {self.root} of {self.base} does not exist: create it, or mount the volume"
+            )
+
+    @contextmanager
+    def _translating(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten") from None
+        except OSError as error:
+            words = f"{self.url(key)}: {error.strerror or error}"
+            if error.errno in FULL:
+                raise DestinationFull(f"{words}: make room, or choose a larger volume") from None
+            if error.errno in DENIED:
+                raise DestinationDenied(f"{words}: let the user of the process write there") from None
+            raise DestinationUnreachable(words) from None
+
+
+def _sync(folder: Path) -> None:
+    """Brings the names in it to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,128 @@
+"""Reads an archive back from where it lies, and says what it restores: the only ground on which anything is dropped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import dumping
+from .errors import DumpFailed, ProofFailed
+from .record import ArchiveManifest, Column
+
+END = b"\n\\.\n"
+"""What ends the rows of COPY. No row can hold it: a backslash in a value is written twice."""
+PREAMBLE = 1 << 22
+"""Bytes within which the rows begin: before them stand a few settings and the statement with the columns' names."""
+
+
+@dataclass(slots=True)
+class Digest:
+    """SHA-256 and length of what was fed to it, and the lines in it."""
+
+    lines: int = 0
+    size: int = 0
+    _hash: Any = field(default_factory=hashlib.sha256)
+
+    def update(self, chunk: bytes) -> None:
+        """Feed the next piece."""
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def update_rows(self, chunk: bytes) -> None:
+        """The same, of what is rows in COPY's text format: one a line."""
+        self.update(chunk)
+        self.lines += chunk.count(b"\n")
+
+    @property
+    def sha256(self) -> str:
+        """Lower case hexadecimal digits, of what was fed so far."""
+        return str(self._hash.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was read: the object's ``size`` and ``sha256``; the number of rows that it restores, and their digest."""
+
+    size: int
+    sha256: str
+    rows: int
+    copy_sha256: str
+
+
+def read_back(chunks: Iterable[bytes], schema: str, name: str, columns: Sequence[Column]) -> Proof:
+    """Read an object to its end. Raises `DumpFailed` where it is no dump of that table, and what ``chunks`` raises."""
+    digest, rows = Digest(), Digest()
+    with restored_rows(_through(digest, chunks), schema, name, columns) as restored:
+        for chunk in restored:
+            rows.update_rows(chunk)
+    return Proof(digest.size, digest.sha256, rows.lines, rows.sha256)
+
+
+def compare(proof: Proof, manifest: ArchiveManifest) -> None:
+    """Whether the object is the one that the manifest describes. Raises `ProofFailed`."""
+    for what, found, wanted in (
+        ("size", proof.size, manifest.bytes),
+        ("sha256", proof.sha256, manifest.sha256),
+        ("number of rows", proof.rows, manifest.rows),
+        ("digest of the rows", proof.copy_sha256, manifest.copy_sha256),
+    ):
+        if found != wanted:
+            raise ProofFailed(
+                f"the archive of {manifest.partition} was read back, and its {what} is {found}, not {wanted}"
+            )
+
+
+@contextmanager
+def restored_rows(
+    chunks: Iterable[bytes], schema: str, name: str, columns: Sequence[Column]
+) -> Iterator[Iterator[bytes]]:
+    """The rows of a dump as COPY writes them, in UTF-8, without the line that ends them. Errors as of `read_back`."""
+    with dumping.restore_script(chunks) as script:
+        yield _section(script, _statement(schema, name, columns))
+
+
+def _statement(schema: str, name: str, columns: Sequence[Column]) -> bytes:
+    """As pg_dump writes it with every identifier quoted; what is generated is not copied."""
+    names = ", ".join('"' + each.name.replace('"', '""') + '"' for each in columns if not each.generated)
+    return f"\nCOPY {dumping.quoted(schema, name)} ({names}) FROM stdin;\n".encode()
+
+
+def _section(script: Iterator[bytes], statement: bytes) -> Iterator[bytes]:
+    held = b""
+    for chunk in script:
+        held += chunk
+        _, found, after = held.partition(statement)
+        if found:
+            break
+        if len(held) > PREAMBLE:
+            raise DumpFailed("the archive holds the rows of another table, or of other columns, than it should")
+    else:
+        raise DumpFailed("the archive holds no rows' section of the table that it should be of")
+    # The newline before the first row belongs to the statement; with it the end is found also where there is no row.
+    held, inside = b"\n" + after, True
+    first = True
+    while inside:
+        end = held.find(END)
+        inside = end < 0
+        ready = held[: end + 1] if not inside else held[: -len(END)]
+        held = held[len(ready) :]
+        if ready:
+            yield ready[1:] if first else ready
+            first = False
+        if inside and not (more := next(script, b"")):
+            raise DumpFailed("the archive's rows break off")
+        if inside:
+            held += more
+    for rest in script:
+        # What follows is read for the end's sake: whether the whole object could be read is known only there.
+        if statement in rest:
+            raise DumpFailed("the archive holds the table's rows twice")
+
+
+def _through(digest: Digest, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk

