@@ -60,7 +60,8 @@ def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Re
 
 def checked(status: Mapping[str, Any], generation: int, now: datetime, report: Report, token: str, job: str) -> Status:
     """The Job that checks came to a result: the archive is as it was proven, or ``report`` says what is wrong."""
-    outcome: dict[str, Any] = {"token": token, "ok": report.ok, "reason": report.reason, "message": report.message}
+    outcome: dict[str, Any] = {"token": token, "job": job, "ok": report.ok}
+    outcome |= {"reason": report.reason, "message": report.message[:1024]}
     if report.fingerprint is not None:
         outcome["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
     outcome |= {"oid": report.oid, "completed": iso(report.completed) if report.completed else None}

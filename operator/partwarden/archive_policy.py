@@ -76,6 +76,7 @@ class CheckStatus(Model):
     """The last time that the archive was read again."""
 
     token: str = Field(max_length=256, description="Which check it was.")
+    job: str = Field(max_length=63, description="Name of the Job that did it.")
     ok: bool = Field(description="Whether the archive is as it was when it was proven.")
     reason: str | None = Field(None, description="CamelCase; what is wrong with it.")
     message: Message | None = Field(None, description="The same for people.")

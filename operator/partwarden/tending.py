@@ -197,7 +197,7 @@ def _next(status: Mapping[str, Any], wanted: str | None) -> Step | None:
     if wanted is None or (found.get("token") == wanted and found.get("ok")):
         return None
     # After another check the same token means a new one: what was read before must not stand for it.
-    return Step(Task.CHECK, f"{wanted}/{attempts}/{found.get('completed', '')}", wanted)
+    return Step(Task.CHECK, f"{wanted}/{attempts}/{found.get('job', '')}", wanted)
 
 
 def _is_whole(report: Report, status: Mapping[str, Any]) -> bool:
@@ -209,7 +209,8 @@ def _is_whole(report: Report, status: Mapping[str, Any]) -> bool:
 def _is_result(report: Report, status: Mapping[str, Any]) -> bool:
     """Whether the check came to an end: the archive is there and as it was, or it is known what is wrong with it."""
     if report.ok:
-        return report.manifest_sha256 == status.get("manifestSha256") and report.sha256 == status.get("sha256")
+        proven = (status.get("oid"), status.get("sha256"), status.get("manifestSha256"))
+        return (report.oid, report.sha256, report.manifest_sha256) == proven
     kind = getattr(errors, report.reason, None)
     return isinstance(kind, type) and issubclass(kind, UserError)
 

@@ -69,16 +69,23 @@ def test_what_it_says_installs_the_resource(own_crd: Kubectl, site: Site) -> Non
         stack.enter_context(site.operator().serving())
 
 
-RULES: dict[str, dict[str, Any]] = {
-    "list partitionpolicies.partwarden.dev": {"apiGroups": ["partwarden.dev"], "resources": ["partitionpolicies"]},
-    "watch partitionpolicies.partwarden.dev": {"apiGroups": ["partwarden.dev"], "resources": ["partitionpolicies"]},
-    "patch partitionpolicies/status.partwarden.dev": {
-        "apiGroups": ["partwarden.dev"],
-        "resources": ["partitionpolicies/status"],
-    },
-    "get secrets": {"apiGroups": [""], "resources": ["secrets"]},
-    "create events": {"apiGroups": [""], "resources": ["events"]},
-}
+def _rules() -> Iterator[tuple[str, dict[str, Any]]]:
+    for group, resource, *verbs in (
+        ("partwarden.dev", "partitionpolicies", "list", "watch"),
+        ("partwarden.dev", "partitionpolicies/status", "patch"),
+        ("partwarden.dev", "partitionarchives", "get", "list", "watch", "create"),
+        ("partwarden.dev", "partitionarchives/status", "patch"),
+        ("batch", "jobs", "get", "list", "watch", "create"),
+        ("", "pods", "list"),
+        ("", "secrets", "get"),
+        ("", "events", "create"),
+    ):
+        for verb in verbs:
+            full = f"{resource}.{group}" if group else resource
+            yield f"{verb} {full}", {"apiGroups": [group], "resources": [resource]}
+
+
+RULES = dict(_rules())
 
 
 @contextmanager

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from lab.jobs import pods_of
+from lab.jobs import pods_of, seen
 from lab.kubectl import Kubectl
 from lab.operator import PATIENCE, until
 from lab.postgres import Database
 from lab.site import GROUP, VERSION, Site, conditions
 from partwarden.job import CONTAINER
+from partwarden.job_view import Phase
 from partwarden.record import Fingerprint, Report
 
 IMAGE = "partwarden.invalid/partwarden:none"
@@ -80,6 +81,10 @@ class Archives:
             return job if job and job != other_than and pods_of(self.kubectl, job) else None
 
         return until(f"a Job for archive {name}", made, PATIENCE)
+
+    def ended(self, job: str) -> None:
+        """Waits until the Job is seen to have ended."""
+        until(f"job {job} has ended", lambda: seen(self.kubectl, job).phase is not Phase.RUNNING)
 
     def end(self, job: str, report: Mapping[str, Any], code: int) -> None:
         """Let the Job's pod end."""

@@ -1,0 +1,138 @@
+"""An archive that was proven is read again when that is asked for, and what is found then is what the status says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lab.archives import IMAGE, PARTITION, Archives, oid, proof
+from lab.postgres import Database
+from lab.site import Site, conditions
+from partwarden.archive_store import ArchiveStore, JobSlots
+from partwarden.cluster import Cluster
+from partwarden.order import WRONG, Order, Task
+from partwarden.settings import Settings
+from partwarden.store import Store
+from partwarden.tending import Tender
+
+DAMAGED = {"ok": False, "reason": "ArchiveDamaged", "message": "data.dump has another sha256"}
+
+
+class Hands:
+    """One archive, tended step by step with the rights of the operator, and the clock set by hand."""
+
+    def __init__(self, archives: Archives, database: Database) -> None:
+        self.archives, self.database, self.store = archives, database, ArchiveStore()
+        self.now = datetime.now(UTC)
+        self.key = (archives.site.namespace, "by-hand")
+        kubeconfig = archives.site.operator().kubeconfig
+        settings = Settings(kubeconfig=kubeconfig, job_image=IMAGE)
+        self.tender = Tender(
+            Cluster(settings), Store(), self.store, JobSlots(settings.jobs), settings, lambda: self.now
+        )
+
+    def tend(self) -> float | None:
+        """One look."""
+        return self.tender.tend(self.key)
+
+    def proven(self) -> None:
+        """Archived and proven."""
+        self.archives.apply("by-hand")
+        self.tend()
+        self.end(proof(oid(self.database)))
+
+    def end(self, report: dict[str, Any], code: int = 0) -> dict[str, Any]:
+        """The Job under way ends so, and the archive is looked at until that is written down."""
+        job = self.archives.job("by-hand")
+        self.archives.end(job, report, code)
+        self.archives.ended(job)
+        self.tend()
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        """As the API server has it."""
+        found: dict[str, Any] = self.archives.get("by-hand")["status"]
+        return found
+
+    def orders(self) -> list[Order]:
+        """What the Jobs are told, oldest first."""
+        found = []
+        for job in self.archives.jobs():
+            variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+            (text,) = [each["value"] for each in variables if each["name"] == "PARTWARDEN_ORDER"]
+            found.append(Order.model_validate_json(text))
+        return found
+
+
+@pytest.fixture
+def hands(site: Site, pg_database: Database) -> Iterator[Hands]:
+    """A table with two partitions, reached by the Secret ``run``; no operator runs."""
+    pg_database.execute(PARTITION)
+    site.secret("run", {"uri": pg_database.dsn})
+    made = Hands(Archives(site), pg_database)
+    yield made
+    made.tender.stop()
+
+
+def verified(status: dict[str, Any]) -> str:
+    found = conditions(status)["Verified"]
+    return f"{found['status']} {found['reason']}"
+
+
+def test_each_check_is_a_job_of_its_own_that_is_told_what_was_proven(hands: Hands) -> None:
+    hands.proven()
+    assert hands.tend() is None
+    assert hands.store.want_check(hands.key, "after-detach")
+    assert not hands.store.want_check(hands.key, "after-detach")
+    hands.tend()
+    (order,) = [each for each in hands.orders() if each.task is Task.CHECK]
+    before = hands.status()
+    assert (order.id, order.location) == (before["id"], before["location"])
+    assert (order.sha256, order.manifest_sha256) == (before["sha256"], before["manifestSha256"])
+    assert order.partition.oid == before["oid"]
+
+    status = hands.end(proof(oid(hands.database)))
+    assert verified(status) == "True Proven"
+    assert status["check"]["token"] == "after-detach"
+    assert status["check"]["fingerprint"] == status["fingerprint"]
+    assert hands.tend() is None
+    hands.store.want_check(hands.key, "before-drop")
+    hands.tend()
+    assert [each.task for each in hands.orders()].count(Task.CHECK) == 2
+    hands.end(proof(oid(hands.database)))
+    # The first token again is a check again: what was read back then says nothing of now.
+    hands.store.want_check(hands.key, "after-detach")
+    hands.tend()
+    assert [each.task for each in hands.orders()].count(Task.CHECK) == 3
+
+
+def test_damage_is_told_and_looked_at_again_later(hands: Hands) -> None:
+    hands.proven()
+    hands.store.want_check(hands.key, "before-drop")
+    hands.tend()
+    status = hands.end(DAMAGED, WRONG)
+    assert verified(status) == "False ArchiveDamaged"
+    assert status["check"]["ok"] is False
+    assert status["manifestSha256"] == "b" * 64
+    count = len(hands.orders())
+    assert hands.tend() is not None
+    assert len(hands.orders()) == count
+
+    hands.now = datetime.fromisoformat(status["nextAttempt"])
+    hands.tend()
+    assert len(hands.orders()) == count + 1
+    assert verified(hands.status()) == "False ArchiveDamaged"
+    assert verified(hands.end(proof(oid(hands.database)))) == "True Proven"
+
+
+@pytest.mark.parametrize("changes", [{"sha256": "d" * 64}, {"manifestSha256": "d" * 64}, {"oid": 1}])
+def test_a_check_of_something_else_is_no_check(hands: Hands, changes: dict[str, object]) -> None:
+    hands.proven()
+    hands.store.want_check(hands.key, "before-drop")
+    hands.tend()
+    status = hands.end(proof(oid(hands.database), **changes))
+    assert "check" not in status
+    assert status["lastError"]["reason"] == "NoReport"
