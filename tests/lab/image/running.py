@@ -34,5 +34,7 @@ def run(command: list[str], log: Path, environment: Mapping[str, str], advance: 
             raise
     if process.returncode != 0:
         said = " ".join(log.read_text(errors="replace")[-TOLD:].split())
-        raise ClusterError(f"`{' '.join(command[:6])} …` exited with {process.returncode}: … {said}; its log is {log}")
+        # What stands before "--" only sets it apart.
+        program = command[command.index("--") + 1] if "--" in command else command[0]
+        raise ClusterError(f"{program} exited with {process.returncode}: … {said}; its log is {log}")
     return last
