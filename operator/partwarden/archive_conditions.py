@@ -24,6 +24,9 @@ PROVEN = "Proven"
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 """Between a Job that failed and the next, doubled each time."""
 
+PASSING = ("lastError", "attempts", "nextAttempt", "percent")
+"""What is of no interest any more once a Job has done its work."""
+
 Status = dict[str, Any]
 
 
@@ -44,11 +47,15 @@ def aims(status: Mapping[str, Any], oid: int, bounds: tuple[str, str] | None) ->
     return {**status, **{key: value for key, value in told.items() if value is not None}}
 
 
-def runs(status: Mapping[str, Any], generation: int, now: datetime, task: Task, seen: JobView) -> Status:
-    """A Job is under way. What it waits for is told; otherwise nothing here changes until it has ended."""
+def runs(
+    status: Mapping[str, Any], generation: int, now: datetime, task: Task, seen: JobView, percent: int | None = None
+) -> Status:
+    """A Job is under way. What it waits for is told; otherwise nothing but ``percent``, where that is known, changes
+    until it has ended."""
     verb = "archives the partition" if task is Task.ARCHIVE else "reads the archive again"
     said = Said(FALSE, seen.reason or "JobRunning", seen.message or f"Job {seen.name} {verb}")
-    return _with({**status, "job": seen.name}, generation, now, said, RECONCILING)
+    far = {} if percent is None else {"percent": percent}
+    return _with({**status, "job": seen.name, **far}, generation, now, said, RECONCILING)
 
 
 def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str) -> Status:
@@ -88,6 +95,7 @@ def failed(
     found = {**status, "lastError": {"reason": reason, "message": message[:1024]}}
     if job:
         found |= _counted(status, job, ended or now)
+        found.pop("percent", None)
     ends = STALLED if isinstance(error, UserError) else RECONCILING
     return _with(found, generation, now, Said(FALSE, reason, message), ends)
 
@@ -109,7 +117,7 @@ def _counted(status: Mapping[str, Any], job: str, ended: datetime) -> Status:
 
 
 def _forgiven(status: Mapping[str, Any]) -> Status:
-    return {key: value for key, value in status.items() if key not in ("lastError", "attempts", "nextAttempt")}
+    return {key: value for key, value in status.items() if key not in PASSING}
 
 
 def _facts(report: Report) -> Status:

@@ -45,6 +45,7 @@ RIGHTS = (
     ("patch", f"{archive_policy.PLURAL}/status", GROUP),
     *((verb, "jobs", "batch") for verb in ("get", "list", "watch", "create")),
     ("list", "pods", ""),
+    ("get", "pods/log", ""),
     ("get", "secrets", ""),
     ("create", "events", ""),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,9 @@ STUCK = frozenset(
     }
 )
 """What kubelet says of a container that will not start until somebody does something."""
+
+
+PROGRESS = re.compile(r"\S+ ([0-9]{1,3}) %: ")
 
 
 class Phase(StrEnum):
@@ -69,6 +73,17 @@ def view(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> JobView:
     if not reason and report is not None and not report.ok:
         reason, message = report.reason, report.message
     return JobView(meta["name"], Phase.RUNNING, report, reason, message, started=started)
+
+
+def working(pods: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The pod whose container runs."""
+    return next((each for each in pods if "running" in _state(each)), None)
+
+
+def percent(line: str) -> int | None:
+    """How far the archive is, by a line of its log: a time, and ``35 %: …``."""
+    found = PROGRESS.match(line)
+    return min(int(found[1]), 100) if found else None
 
 
 def _failure(condition: Mapping[str, Any], report: Report | None, pods: list[Mapping[str, Any]]) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from .connections import Connections
 from .errors import ClusterUnavailable, InvalidSpec, PartwardenError, TableChanged, UserError
 from .job import Owner, Runtime, manifest
 from .job import name as job_name
-from .job_view import NO_REPORT, JobView, Phase, view
+from .job_view import NO_REPORT, JobView, Phase, percent, view, working
 from .order import Order, Task
 from .record import Report, TableName
 from .settings import Settings
@@ -94,9 +94,16 @@ class Tender:
         job = self._api.job(archive.key[0], name)
         if job is None:
             return self._begin(archive, step, name)
-        seen = view(job, self._api.pods(job))
+        pods = self._api.pods(job)
+        seen = view(job, pods)
         self._slots.saw((archive.key[0], name), seen.phase is Phase.RUNNING)
-        return self._follow(archive, step, seen)
+        if seen.phase is Phase.RUNNING:
+            pod = working(pods) if step.task is Task.ARCHIVE else None
+            far = percent(self._api.last_line(pod)) if pod else None
+            now = self._clock()
+            self._write(archive, says.runs(archive.status, archive.generation, now, step.task, seen, far))
+            return LOOK_AGAIN
+        return self._conclude(archive, step, seen)
 
     def _begin(self, archive: StoredArchive, step: Step, name: str) -> float | None:
         status, now = archive.status, self._clock()
@@ -161,11 +168,8 @@ class Tender:
             )
         return found
 
-    def _follow(self, archive: StoredArchive, step: Step, seen: JobView) -> float | None:
+    def _conclude(self, archive: StoredArchive, step: Step, seen: JobView) -> float | None:
         status, generation, now = archive.status, archive.generation, self._clock()
-        if seen.phase is Phase.RUNNING:
-            self._write(archive, says.runs(status, generation, now, step.task, seen))
-            return LOOK_AGAIN
         report = seen.report
         if step.task is Task.ARCHIVE and report is not None and report.ok and _is_whole(report, status):
             self._write(archive, says.proved(status, generation, now, report, seen.name))

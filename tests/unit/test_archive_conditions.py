@@ -36,7 +36,7 @@ DAMAGED = Report(ok=False, reason="ArchiveDamaged", message="data.dump has anoth
 
 def shown(status: says.Status) -> dict[str, str]:
     """Status of each condition; the whole must be what the resource definition takes."""
-    assert PartitionArchiveStatus.model_validate_json(json.dumps(status))
+    PartitionArchiveStatus.model_validate_json(json.dumps(status))
     return {each["type"]: each["status"] for each in status["conditions"]}
 
 
@@ -59,6 +59,14 @@ def test_before_the_proof_nothing_is_archived_or_verified() -> None:
         found = {"Ready": "False", "Reconciling": "True", "Stalled": "False", "Archived": "False", "Verified": "False"}
         assert shown(status) == found
         assert not says.is_proven(status)
+
+
+def test_how_far_a_job_is_shows_until_it_has_ended() -> None:
+    begun = says.runs({}, 1, NOW, Task.ARCHIVE, running(), 35)
+    assert begun["percent"] == 35
+    assert says.runs(begun, 1, NOW, Task.ARCHIVE, running()) == begun
+    assert "percent" not in says.proved(begun, 1, NOW, DONE, "job")
+    assert "percent" not in says.failed(begun, 1, NOW, ("JobFailed", "why"), job="job")
 
 
 def test_a_users_mistake_is_stalled() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from partwarden.destination import Destination
 from partwarden.job import CONTAINER, GROUP_ID, MANAGED, Owner, Runtime, Wishes, manifest, name
-from partwarden.job_view import NO_REPORT, Phase, view
+from partwarden.job_view import NO_REPORT, Phase, percent, view
 from partwarden.order import DATABASE_KEYS, STORAGE_KEYS, WRONG, Order, Task
 from partwarden.record import Report, TableName
 
@@ -179,6 +179,19 @@ def test_what_a_pod_waits_for_is_told_while_the_job_runs() -> None:
     assert view(job(), [pending]).reason == "Unschedulable"
     assert view(job(), [pod({"running": {}})]) == view(job(), [pod({"running": {}})])
     assert view(job(), [pod({"running": {}})]).started
+
+
+@pytest.mark.parametrize(
+    ("line", "far"),
+    [
+        ("2026-01-01T00:00:00Z 35 %: 35 of 100 rows read, 2,048 bytes written", 35),
+        ("2026-01-01T00:00:00Z 101 %: 101 of 100 rows read, 2,048 bytes written", 100),
+        ("2026-01-01T00:00:00Z 2,048 bytes written", None),
+        ("", None),
+    ],
+)
+def test_how_far_it_is_is_read_from_its_log(line: str, far: int | None) -> None:
+    assert percent(line) == far
 
 
 def test_a_time_limit_is_told_as_such() -> None:
