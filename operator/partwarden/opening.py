@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .errors import ArchiveDamaged, DestinationNotFound, InvalidSpec, ProofFailed
+from .errors import ArchiveDamaged, DestinationNotFound, InvalidSpec
 from .folders import Folder
 from .proving import Digest, Proof, compare, restored_rows
 from .record import DATA, MANIFEST, ArchiveManifest
@@ -33,13 +33,13 @@ class Archive:
     def check(self) -> None:
         """Read all of the data, and compare its size and sha256 with the manifest.
 
-        Raises `ProofFailed`, and what reading raises.
+        Raises `ArchiveDamaged`, and what reading raises.
         """
         digest = Digest()
         for chunk in self.open():
             digest.update(chunk)
         if (digest.size, digest.sha256) != (self.manifest.bytes, self.manifest.sha256):
-            raise ProofFailed(
+            raise ArchiveDamaged(
                 f"the archive at {self.url} is damaged: its data has {digest.size} bytes and the sha256 "
                 f"{digest.sha256}, written were {self.manifest.bytes} and {self.manifest.sha256}"
             )
