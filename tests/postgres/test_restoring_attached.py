@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +33,7 @@ from partwarden.policy import TableSpec
 from partwarden.restoring import Restored, Say, Source, Wish, restore
 from partwarden.session import session
 
+OURS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'partwarden'"
 ADVISORY = "SELECT pg_advisory_lock(x'70617274'::int, 'zoo'::regclass::oid::int)"
 DROP: dict[str, Any] = {"keepFor": "1y", "onExpire": "Drop", "dropWithoutArchive": True, "grace": "0s"}
 
@@ -300,10 +303,7 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 def _kill(database: Database) -> None:
     """Whoever stands at the gate, and not who keeps it."""
-    database.query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND application_name = 'partwarden'"
-    )
+    database.query(f"SELECT pg_terminate_backend(pid) {OURS}")
 
 
 def test_an_ordinary_owner_may_do_it(dressed: Archived, pg_database: Database) -> None:
@@ -315,3 +315,20 @@ def test_an_ordinary_owner_may_do_it(dressed: Archived, pg_database: Database) -
         restore(dressed, from_dsn(other.dsn), Wish(attach=True), lambda line: None)
     restore(dressed, from_dsn(owner.dsn), Wish(attach=True), lambda line: None)
     assert attached(pg_database, SPECIMEN)
+
+
+def test_a_process_that_is_killed_when_all_is_done_but_the_commit_leaves_nothing(
+    dressed: Archived, pg_database: Database
+) -> None:
+    before = relations(pg_database)
+    command = [sys.executable, "-m", "partwarden", "restore", "--manifest", dressed.url, "--attach"]
+    options: Any = {"stderr": subprocess.DEVNULL}
+    with gate(pg_database), subprocess.Popen([*command, "--dsn", pg_database.dsn], **options) as process:
+        try:
+            _wait(lambda: at_gate(pg_database))
+        finally:
+            process.kill()
+    # The server notices when it wants to answer.
+    _wait(lambda: not pg_database.query(f"SELECT pid {OURS}"))
+    pg_database.execute("DROP FUNCTION at_gate")
+    assert relations(pg_database) == before
