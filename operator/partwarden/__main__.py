@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from . import __version__, arguments, crd, engine, manifest, render
+from . import __version__, archive_commands, arguments, crd, engine, manifest, render, restore_command
 from .connection import ConnectionInfo, from_dsn, resolve
 from .errors import InvalidSpec, PartwardenError, SecretKeyMissing
 from .fields import parse_moment
@@ -195,6 +195,10 @@ def crds() -> None:
 def version() -> None:
     """Print the version."""
     click.echo(f"partwarden {__version__}")
+
+
+main.add_command(archive_commands.archive)
+main.add_command(restore_command.command)
 
 
 if __name__ == "__main__":

@@ -9,27 +9,31 @@ never taken for an archive, and never written over.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-
-from pydantic import ValidationError
 
 from . import __version__, describing, dumping, fingerprint, proving, reading
 from .bounds import literals
 from .connection import ConnectionInfo
 from .describing import Description
-from .errors import ArchiveDamaged, ContentsChanged, DumpFailed, ObjectExists, PartwardenError, ProofFailed
+from .errors import (
+    ArchiveDamaged,
+    ContentsChanged,
+    DumpFailed,
+    ObjectExists,
+    PartwardenError,
+    ProofFailed,
+    TableChanged,
+)
 from .order import Order
 from .proving import Digest
-from .reading import Held
-from .record import DATA, MANIFEST, ArchiveManifest, Column, Fingerprint, Report
+from .reading import Held, Place
+from .record import DATA, MANIFEST, ArchiveManifest, Column, Fingerprint, Report, TableName
+from .session import run
 from .storing import Store, folder
 
 Say = Callable[[str], None]
-LARGEST = 64 << 20
-"""Bytes of a manifest that is read."""
 MOST = 100
 """Folders that one archive may have left half done before it is given up."""
 
@@ -44,7 +48,9 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
     dumping.find("pg_restore")
     with reading.holding(info, order.partition) as held:
         dumping.check_version(client, held.server_version)
-        base = f"{folder(held.connection.info.dbname, order.parent, held.table)}/{order.id}"
+        attached = reading.place(held)
+        _check_parent(order, attached.parent)
+        base = f"{folder(held.connection.info.dbname, order.parent or attached.parent, held.table)}/{order.id}"
         place = _free(store, base, held, say)
         if isinstance(place, Report):
             return place
@@ -53,12 +59,13 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
         taken, copied, dumped = _take(held, info, store, place, description.columns, say)
         if copied.lines != taken.rows:
             raise ProofFailed(f"{held.table}: COPY gave {copied.lines} rows, and a count {taken.rows}, in one snapshot")
-        manifest = _manifest(order, held, info, description, taken, copied, dumped, client, started)
+        manifest = _manifest(order, held, info, attached, description, (taken, copied, dumped), client, started)
         _prove(store, place, manifest, say)
-    # The transaction has ended well: the lock was held all the time, so nobody else was at work on this archive.
-    text = _written(manifest)
-    store.put(f"{place}/{MANIFEST}", [text])
-    return _report(store, place, manifest, _read_manifest(store, place, hashlib.sha256(text).hexdigest())[1])
+        text = proving.written(manifest)
+        # Nothing proves an archive but this. The connection answers: its locks were held, and the snapshot, to the end.
+        run(held.connection, "SELECT 1")
+        store.put(f"{place}/{MANIFEST}", [text])
+    return _report(store, place, manifest, proving.read_manifest(store, place, hashlib.sha256(text).hexdigest())[1])
 
 
 def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
@@ -68,7 +75,7 @@ def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
     cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises.
     """
     place = _key(store, order.location)
-    manifest, digest = _read_manifest(store, place, order.manifest_sha256 or None)
+    manifest, digest = proving.read_manifest(store, place, order.manifest_sha256 or None)
     if order.sha256 and manifest.sha256 != order.sha256:
         raise ArchiveDamaged(f"{store.url(place)} has the sha256 {manifest.sha256}, but {order.sha256} was proven")
     if order.partition.oid not in (0, manifest.partition.oid) or manifest.id != order.id:
@@ -85,13 +92,19 @@ def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
     return _report(store, place, manifest, digest).model_copy(update={"completed": datetime.now(UTC)})
 
 
+def _check_parent(order: Order, parent: TableName | None) -> None:
+    wanted = order.parent
+    if parent is not None and wanted is not None and (parent.schema_, parent.name) != (wanted.schema_, wanted.name):
+        raise TableChanged(f"{order.partition} is a partition of {parent}, not of {wanted}")
+
+
 def _free(store: Store, base: str, held: Held, say: Say) -> str | Report:
     """A folder that nothing lies in; or the report of the archive that is made and proves already."""
     for number in range(1, MOST + 1):
         place = base if number == 1 else f"{base}.{number}"
         if store.exists(f"{place}/{MANIFEST}"):
             try:
-                manifest, digest = _read_manifest(store, place, None)
+                manifest, digest = proving.read_manifest(store, place, None)
                 if manifest.partition.oid != held.table.oid:
                     raise ArchiveDamaged(f"{store.url(place)} is of the table with OID {manifest.partition.oid}")
                 _prove(store, place, manifest, say)
@@ -165,26 +178,24 @@ def _manifest(
     order: Order,
     held: Held,
     info: ConnectionInfo,
+    attached: Place,
     description: Description,
-    taken: Fingerprint,
-    copied: Digest,
-    dumped: Digest,
+    found: tuple[Fingerprint, Digest, Digest],
     client: str,
     started: datetime,
 ) -> ArchiveManifest:
-    parent, bounds, key = reading.place(held)
-    above = parent or order.parent
-    ddl = ""
+    (taken, copied, dumped), parent, ddl = found, attached.parent, ""
     if parent is not None:
         ddl = dumping.definition(info, parent.schema_, parent.name, held.snapshot)
-    ends = literals(bounds) if bounds.startswith("FOR VALUES FROM") and key else None
+    ranged = attached.key is not None and attached.bounds.startswith("FOR VALUES FROM")
+    ends = literals(attached.bounds) if ranged else None
     return ArchiveManifest(
         id=order.id,
         database=held.connection.info.dbname,
-        parent=above,
+        parent=parent or order.parent,
         partition=held.table,
         bounds=(ends.lower, ends.upper) if ends else order.bounds,
-        key=key or order.key,
+        key=attached.key or order.key,
         columns=description.columns,
         types=description.types,
         parent_ddl=ddl,
@@ -200,28 +211,6 @@ def _manifest(
         started=started,
         completed=datetime.now(UTC),
     )
-
-
-def _written(manifest: ArchiveManifest) -> bytes:
-    return (json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _read_manifest(store: Store, place: str, sha256: str | None) -> tuple[ArchiveManifest, str]:
-    """The manifest, and the sha256 of its bytes: ``sha256``, unless that is None. Raises `ArchiveDamaged`."""
-    url, text = store.url(f"{place}/{MANIFEST}"), b""
-    for chunk in store.get(f"{place}/{MANIFEST}"):
-        text += chunk
-        if len(text) > LARGEST:
-            raise ArchiveDamaged(f"{url} is too large for a manifest")
-    found = hashlib.sha256(text).hexdigest()
-    if sha256 is not None and found != sha256:
-        raise ArchiveDamaged(f"{url} has the sha256 {found}, but {sha256} was proven: it was changed")
-    try:
-        return ArchiveManifest.model_validate_json(text), found
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(each) for each in first["loc"])
-        raise ArchiveDamaged(f"{url} is not a manifest: {where or 'it'}: {first['msg']}") from None
 
 
 def _report(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256: str) -> Report:

@@ -190,6 +190,9 @@ def connecting(parameters: Mapping[str, str], isolated: bool) -> tuple[list[str]
     environment = {key: value for key, value in os.environ.items() if not (isolated and re.match("PG[A-Z]", key))}
     rest = {}
     for name, value in parameters.items():
+        if not value:
+            # An empty variable is not what an absent one is: some take it for a number.
+            continue
         option = known.get(name)
         if option is not None and option.envvar:
             environment[option.envvar.decode()] = value

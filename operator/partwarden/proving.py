@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from . import dumping
-from .errors import DumpFailed, ProofFailed
-from .record import ArchiveManifest, Column
+from .errors import ArchiveDamaged, DumpFailed, ProofFailed
+from .record import MANIFEST, ArchiveManifest, Column
+from .storing import Store
 
 END = b"\n\\.\n"
 """What ends the rows of COPY. No row can hold it: a backslash in a value is written twice."""
+LARGEST = 64 << 20
+"""Bytes of a manifest that is read."""
 PREAMBLE = 1 << 22
 """Bytes within which the rows begin: before them stand a few settings and the statement with the columns' names."""
 
@@ -126,3 +132,26 @@ def _through(digest: Digest, chunks: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         digest.update(chunk)
         yield chunk
+
+
+def written(manifest: ArchiveManifest) -> bytes:
+    """The text of `MANIFEST`."""
+    return (json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_manifest(store: Store, place: str, sha256: str | None) -> tuple[ArchiveManifest, str]:
+    """The manifest, and the sha256 of its bytes: ``sha256``, unless that is None. Raises `ArchiveDamaged`."""
+    url, text = store.url(f"{place}/{MANIFEST}"), b""
+    for chunk in store.get(f"{place}/{MANIFEST}"):
+        text += chunk
+        if len(text) > LARGEST:
+            raise ArchiveDamaged(f"{url} is too large for a manifest")
+    found = hashlib.sha256(text).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ArchiveDamaged(f"{url} has the sha256 {found}, but {sha256} was proven: it was changed")
+    try:
+        return ArchiveManifest.model_validate_json(text), found
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(each) for each in first["loc"])
+        raise ArchiveDamaged(f"{url} is not a manifest: {where or 'it'}: {first['msg']}") from None

@@ -149,9 +149,18 @@ JOIN pg_namespace n ON n.oid = p.relnamespace WHERE c.oid = {} AND c.relispartit
 """)
 
 
-def place(held: Held) -> tuple[TableName | None, str, str | None]:
-    """The parent, the text of its bounds, and the key's column, where it is a partition now."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of a partition: ``bounds`` as the catalog says them; ``key`` is None where there is no single column."""
+
+    parent: TableName | None = None
+    bounds: str = ""
+    key: str | None = None
+
+
+def place(held: Held) -> Place:
+    """Where the table is attached; all is empty where it is no partition."""
     (found,) = run(held.connection, PLACE.format(held.table.oid))
     for oid, schema, name, bounds, key in found:
-        return TableName(schema_=schema, name=name, oid=oid), bounds, key
-    return None, "", None
+        return Place(TableName(schema_=schema, name=name, oid=oid), bounds, key)
+    return Place()

@@ -80,12 +80,12 @@ class ArchiveManifest(Written):
     id: str
     """Unique among the archives of the partition; the last part of the folder's name."""
     database: str
-    parent: TableName | None
+    parent: TableName | None = None
     """None where the table was detached already, and its mark does not say of what."""
     partition: TableName
-    bounds: tuple[str, str] | None
+    bounds: tuple[str, str] | None = None
     """The literals of ``FOR VALUES FROM (…) TO (…)``, lower inclusive, upper exclusive, without quotes."""
-    key: str | None
+    key: str | None = None
     """The partition key's column."""
     columns: tuple[Column, ...]
     types: tuple[UserType, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,18 @@ def test_every_type_is_archived_and_proven(database: Database, store: Folder, na
     assert (manifest.partition.name, manifest.partition.oid) == (specimen.partition, report.oid)
     assert "PARTITION BY RANGE" in manifest.parent_ddl
     assert manifest.server_version.startswith(str(database.server.major))
+
+
+def test_a_table_that_is_no_partition_any_more_is_archived(plain: Database, store: Folder) -> None:
+    plain.execute("ALTER TABLE zoo DETACH PARTITION zoo_2020")
+    report = make(plain, store, parent=None)
+    (manifest,) = manifests(store.root)
+    assert (manifest.parent, manifest.bounds, manifest.key, manifest.rows) == (None, None, None, 12)
+    assert again(report, plain, store).ok
+    told: dict[str, Any] = {"bounds": ("2020-01-01", "2021-01-01"), "key": "at", "parent": order().parent, "id": "0002"}
+    make(plain, store, **told)
+    (known,) = (each for each in manifests(store.root) if each.id == "0002")
+    assert (known.parent, known.bounds, known.key) == (told["parent"], told["bounds"], "at")
 
 
 def test_it_does_not_depend_on_what_the_role_has_set(plain: Database, store: Folder) -> None:

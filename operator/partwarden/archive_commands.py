@@ -1,0 +1,172 @@
+"""The commands for archives: what a Job's pod runs, and the same by hand."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import sys
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+from urllib.parse import unquote, urlsplit
+
+import click
+from pydantic import ValidationError
+
+from . import archiving, arguments
+from .connection import ConnectionInfo, from_dsn, resolve
+from .database import Database, SecretRef
+from .destination import PVC, Destination
+from .errors import DestinationDenied, InvalidSpec, PartwardenError, UserError
+from .folders import Folder
+from .interval import iso
+from .order import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, Order, Task
+from .record import Report, TableName
+from .session import forget_environment
+from .storing import Store
+
+FAILED = 1
+TERMINATED = 143
+LARGEST = 4096
+"""Bytes of a report: what Kubernetes keeps of a termination message."""
+
+
+@click.command()
+@click.option("--dsn", help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it.")
+@click.option("--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="The partitioned table.")
+@click.option("--partition", callback=arguments.table, metavar="[SCHEMA.]NAME", help="Its partition.")
+@click.option("--to", metavar="URL", help="Where to: a folder that exists, or file:///folder.")
+@click.option("--report", type=click.Path(path_type=Path), help="File for what came of it, as JSON.")
+def archive(
+    dsn: str | None,
+    table: dict[str, str] | None,
+    partition: dict[str, str] | None,
+    to: str | None,
+    report: Path | None,
+) -> int:
+    """Archive a partition, read the archive back and prove it. The database is only read.
+
+    Without --dsn, --partition and --to it does what PARTWARDEN_ORDER in the environment says, as Jobs do. Exits 0 when
+    it is proven, 1 on an error, 3 where a Job's error would not pass by itself.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    by_hand = (dsn, partition, to)
+    if all(each is None for each in (*by_hand, table)):
+        return _obey(report)
+    if dsn is None or partition is None or to is None:
+        raise click.UsageError("by hand it needs --dsn, --partition and --to")
+    try:
+        store = folder_of(to)
+        found = archiving.archive(_order_by_hand(table, partition), from_dsn(dsn), store, _say)
+    except PartwardenError as error:
+        _write(report, archiving.failure(None, error))
+        raise click.ClickException(str(error)) from None
+    _write(report, found)
+    click.echo(found.location)
+    return 0
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """As the first process of a container it would not hear of SIGTERM else; this way what is half done is removed."""
+    sys.exit(TERMINATED)
+
+
+def _order_by_hand(table: Mapping[str, str] | None, partition: Mapping[str, str]) -> Order:
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    schema = (table or {}).get("schema", "public")
+    return Order(
+        task=Task.ARCHIVE,
+        id=f"{moment}-{secrets.token_hex(3)}",
+        parent=TableName(schema_=schema, name=table["name"], oid=0) if table else None,
+        partition=TableName(schema_=partition.get("schema", schema), name=partition["name"], oid=0),
+        # By hand the folder is opened by its URL, and nothing is read from here.
+        destination=Destination(pvc=PVC(claim_name="none")),
+    )
+
+
+def folder_of(url: str) -> Folder:
+    """The folder at that address. Raises `InvalidSpec`."""
+    parts = urlsplit(url)
+    if parts.scheme == "file" and not parts.netloc:
+        return Folder(Path(unquote(parts.path)))
+    if re.match(r"[a-z0-9+]+:", url):
+        raise InvalidSpec(f"--to: {url!r} cannot be written to by this version: give a folder, or file:///folder")
+    return Folder(Path(url))
+
+
+def _obey(report: Path | None) -> int:
+    """What a Job's pod does."""
+    order: Order | None = None
+    try:
+        order = _read_order(os.environ)
+        info, store = _database(order, os.environ), _destination(order)
+        forget_environment()
+        if order.task is Task.CHECK:
+            found = archiving.check(order, info, store)
+        else:
+            found = archiving.archive(order, info, store, _say)
+    except PartwardenError as error:
+        _say(f"{error.reason}: {error}")
+        _write(report, archiving.failure(order, error))
+        return WRONG if isinstance(error, UserError) else FAILED
+    _write(report, found)
+    _say(f"proven: {found.rows:,} rows, {found.bytes:,} bytes at {found.location}")
+    return 0
+
+
+def _read_order(environment: Mapping[str, str]) -> Order:
+    text = environment.get(VARIABLE)
+    if text is None:
+        raise InvalidSpec(f"{VARIABLE} is not set: give --dsn, --partition and --to to archive by hand")
+    try:
+        return Order.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(each) for each in first["loc"])
+        raise InvalidSpec(f"{VARIABLE} is no order: {where or 'it'}: {first['msg']}") from None
+
+
+def _database(order: Order, environment: MutableMapping[str, str]) -> ConnectionInfo:
+    """Takes the Secret's values out of the environment: programs that are started have no need to see them."""
+    names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
+    secret = {key: environment.pop(name) for key, name in names.items() if name in environment}
+    name = "spec.database.secretRef"
+    return resolve(Database(secret_ref=SecretRef(name="named-there"), connection=order.connection), secret, name)
+
+
+def _destination(order: Order) -> Store:
+    claim = order.destination.pvc
+    if claim is None:
+        raise InvalidSpec(f"destination {order.destination} cannot be written to by this version: use a pvc")
+    root = Path(order.mount)
+    if claim.path:
+        if ".." in claim.path.split("/"):
+            raise InvalidSpec(f"path {claim.path!r} of the volume leads out of it")
+        root /= claim.path.strip("/")
+        if Path(order.mount).is_dir():
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DestinationDenied(f"folder {root} of {order.destination}: {error.strerror}") from None
+    return Folder(root, str(order.destination))
+
+
+def _write(path: Path | None, report: Report) -> None:
+    if path is None:
+        return
+    text = report.model_dump_json(by_alias=True, exclude_none=True)
+    while len(text.encode()) > LARGEST:
+        report = report.model_copy(update={"message": report.message[: len(report.message) // 2]})
+        text = report.model_dump_json(by_alias=True, exclude_none=True)
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise click.ClickException(f"--report: {path} cannot be written: {error.strerror}") from None
+
+
+def _say(line: str) -> None:
+    click.echo(f"{iso(datetime.now(UTC).replace(microsecond=0))} {line}", err=True)

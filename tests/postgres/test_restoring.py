@@ -1,0 +1,252 @@
+"""An archive brought back as a table of its own: equal in every row, or nothing is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import zoo
+from archived import Archived, archive, contents, quoted, use_client
+from lab.postgres import Database
+from meanwhile import kill_others, relations
+from partwarden.connection import from_dsn
+from partwarden.errors import (
+    DatabaseUnreachable,
+    InsufficientPrivilege,
+    NameTaken,
+    PartwardenError,
+    RestoredDiffers,
+    StatementRejected,
+    TableBusy,
+)
+from partwarden.record import ArchiveManifest, UserType
+from partwarden.restoring import Restored, Say, Source, Wish, restore
+
+
+@pytest.fixture(autouse=True)
+def client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pg_dump and pg_restore of the newest major."""
+    use_client(monkeypatch)
+
+
+def bring_back(source: Source, database: Database, say: Say = lambda line: None, **wish: object) -> Restored:
+    return restore(source, from_dsn(database.dsn), Wish(**wish), say)  # type: ignore[arg-type]
+
+
+@dataclass
+class Disturbed:
+    """An archive, and what happens after each piece of its rows was read; whoever reads it gets other pieces then."""
+
+    archived: Archived
+    during: Callable[[bytes], bytes]
+    changed: Callable[[ArchiveManifest], ArchiveManifest] = lambda manifest: manifest
+
+    @property
+    def manifest(self) -> ArchiveManifest:
+        return self.changed(self.archived.manifest)
+
+    def check(self) -> None:
+        self.archived.check()
+
+    @contextmanager
+    def rows(self) -> Iterator[Iterator[bytes]]:
+        with self.archived.rows() as rows:
+            yield (self.during(each) for each in rows)
+
+
+@pytest.fixture
+def plain(pg_database: Database, tmp_path: Path) -> Archived:
+    """Twelve rows; their table is gone."""
+    made = archive(pg_database, zoo.build(pg_database, "by date"), tmp_path)
+    pg_database.execute("DROP TABLE zoo_2020")
+    return made
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_every_type_comes_back_equal_also_into_a_newer_major(
+    database: Database, pg_database: Database, tmp_path: Path, name: str
+) -> None:
+    if name not in zoo.living(database.server.major):
+        return
+    specimen = zoo.build(database, name)
+    found = archive(database, specimen, tmp_path)
+    if specimen.schema != "public":
+        pg_database.execute(f"CREATE SCHEMA {quoted(specimen.schema)}")
+    restored = bring_back(found, pg_database)
+    assert (restored.schema, restored.name, restored.rows) == (specimen.schema, specimen.partition, specimen.rows)
+    assert contents(pg_database, specimen) == contents(database, specimen)
+
+
+def test_it_gets_the_name_that_is_wished(plain: Archived, pg_database: Database) -> None:
+    pg_database.execute('CREATE SCHEMA "Old things"')
+    bring_back(plain, pg_database, schema="Old things", name='the "year" 2020')
+    assert pg_database.query('SELECT count(*) FROM "Old things"."the ""year"" 2020"') == [(12,)]
+    ((comment,),) = pg_database.query("""SELECT obj_description('"Old things"."the ""year"" 2020"'::regclass)""")
+    assert comment == f"restored from archive {plain.manifest.id} of public.zoo_2020"
+
+
+def test_what_exists_is_never_loaded_over(plain: Archived, pg_database: Database) -> None:
+    for what in (
+        "CREATE TABLE zoo_2020 (mine int)",
+        "CREATE VIEW zoo_2020 AS SELECT 1",
+        "CREATE TYPE zoo_2020 AS (a int)",
+    ):
+        pg_database.execute(what)
+        before = relations(pg_database)
+        with pytest.raises(NameTaken, match=r"public\.zoo_2020 exists already.*--as"):
+            bring_back(plain, pg_database)
+        assert relations(pg_database) == before
+        pg_database.execute(f"DROP {what.split()[1]} zoo_2020")
+
+
+def test_nor_is_what_came_to_exist_meanwhile(plain: Archived, pg_database: Database) -> None:
+    def make(line: str) -> None:
+        if line.startswith("checking"):
+            pg_database.execute("CREATE TABLE zoo_2020 (mine int)")
+
+    with pytest.raises(NameTaken):
+        bring_back(plain, pg_database, make)
+    assert pg_database.query("SELECT count(*) FROM zoo_2020") == [(0,)]
+
+
+STEPS = ("checking", "loading", "comparing")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_connection_that_is_lost_leaves_nothing(plain: Archived, pg_database: Database, step: str) -> None:
+    before = relations(pg_database)
+
+    def lose(line: str) -> None:
+        if line.startswith(step):
+            kill_others(pg_database)
+
+    if step == "checking":
+        # Nothing is connected while the archive is read.
+        bring_back(plain, pg_database, lose)
+        return
+    with pytest.raises(DatabaseUnreachable):
+        bring_back(plain, pg_database, lose)
+    assert relations(pg_database) == before
+
+
+def test_one_that_is_lost_between_two_rows_leaves_nothing(plain: Archived, pg_database: Database) -> None:
+    before = relations(pg_database)
+
+    def lose(rows: bytes) -> bytes:
+        kill_others(pg_database)
+        return rows
+
+    with pytest.raises(DatabaseUnreachable):
+        bring_back(Disturbed(plain, lose), pg_database)
+    assert relations(pg_database) == before
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_ctrl_c_leaves_nothing(plain: Archived, pg_database: Database, step: str) -> None:
+    before = relations(pg_database)
+
+    def interrupt(line: str) -> None:
+        if line.startswith(step):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bring_back(plain, pg_database, interrupt)
+    assert relations(pg_database) == before
+
+
+class Broken(PartwardenError):
+    """What storage says in the middle."""
+
+
+def _breaks(rows: bytes) -> bytes:
+    raise Broken("the object was changed")
+
+
+OTHERS: dict[str, tuple[Callable[[bytes], bytes], type[Exception]]] = {
+    "storage ends in the middle": (_breaks, Broken),
+    "a row less": (lambda rows: rows.split(b"\n", 1)[1], RestoredDiffers),
+    "a row twice": (lambda rows: rows + rows.split(b"\n", 1)[0] + b"\n", RestoredDiffers),
+    "another value": (lambda rows: rows.replace(b"\t7\n", b"\t8\n"), RestoredDiffers),
+    "no value at all": (lambda rows: rows.replace(b"\t7\n", b"\tseven\n"), StatementRejected),
+    "a NULL": (lambda rows: rows.replace(b"\t7\n", b"\t\\N\n"), RestoredDiffers),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_rows_that_are_not_those_that_were_archived_leave_nothing(
+    plain: Archived, pg_database: Database, what: str
+) -> None:
+    before = relations(pg_database)
+    change, error = OTHERS[what]
+    with pytest.raises(error):
+        bring_back(Disturbed(plain, change), pg_database)
+    assert relations(pg_database) == before
+
+
+def test_a_type_that_has_changed_since_is_refused(pg_database: Database, tmp_path: Path) -> None:
+    found = archive(pg_database, zoo.build(pg_database, "own types"), tmp_path)
+    pg_database.execute("DROP TABLE zoo; ALTER TYPE mood RENAME VALUE 'ok' TO 'fine'")
+    before = relations(pg_database)
+    with pytest.raises(StatementRejected, match="mood"):
+        bring_back(found, pg_database)
+    assert relations(pg_database) == before
+
+
+def test_types_that_are_missing_are_made_with_the_table_or_not_at_all(pg_database: Database, tmp_path: Path) -> None:
+    found = archive(pg_database, zoo.build(pg_database, "own types"), tmp_path)
+    pg_database.execute("DROP SCHEMA public CASCADE; DROP SCHEMA odd CASCADE; CREATE SCHEMA public")
+    with pytest.raises(Broken):
+        bring_back(Disturbed(found, _breaks), pg_database)
+    assert pg_database.query("SELECT FROM pg_namespace WHERE nspname = 'odd'") == []
+    restored = bring_back(found, pg_database)
+    assert restored.types == tuple(each.name for each in found.manifest.types)
+
+
+def test_a_type_that_cannot_be_made_is_named(plain: Archived, pg_database: Database) -> None:
+    def needs_one(manifest: ArchiveManifest) -> ArchiveManifest:
+        return manifest.model_copy(update={"types": (UserType(name="gis.geometry"),)})
+
+    with pytest.raises(StatementRejected, match=r"type gis\.geometry does not exist"):
+        bring_back(Disturbed(plain, lambda rows: rows, needs_one), pg_database)
+
+
+def test_a_collation_that_the_database_has_not_is_left_out_and_named(pg_database: Database, tmp_path: Path) -> None:
+    pg_database.execute("""CREATE COLLATION special (provider = libc, locale = 'C');
+        CREATE TABLE zoo (at date NOT NULL, t text COLLATE special) PARTITION BY RANGE (at);
+        CREATE TABLE zoo_2020 PARTITION OF zoo FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+        INSERT INTO zoo VALUES ('2020-01-01', 'x')""")
+    specimen = zoo.Specimen("", rows=1, bounds=("2020-01-01", "2021-01-01"))
+    found = archive(pg_database, specimen, tmp_path)
+    pg_database.execute("DROP TABLE zoo; DROP COLLATION special")
+    assert bring_back(found, pg_database).without == ("public.special",)
+    assert pg_database.query("SELECT t FROM zoo_2020") == [("x",)]
+
+
+def test_a_role_that_may_not_make_tables_is_told_so(plain: Archived, pg_database: Database) -> None:
+    role = pg_database.new_role()
+    pg_database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    with pytest.raises(InsufficientPrivilege, match="schema public"):
+        restore(plain, from_dsn(role.dsn), Wish(), lambda line: None)
+
+
+def test_a_schema_that_is_not_there_is_told(plain: Archived, pg_database: Database) -> None:
+    with pytest.raises(StatementRejected, match="schema 'nowhere' does not exist"):
+        bring_back(plain, pg_database, schema="nowhere")
+
+
+def test_of_two_at_once_one_is_told_so(plain: Archived, pg_database: Database) -> None:
+    told: list[PartwardenError] = []
+
+    def second(line: str) -> None:
+        if line.startswith("comparing"):
+            with pytest.raises(TableBusy) as caught:
+                bring_back(plain, pg_database)
+            told.append(caught.value)
+
+    bring_back(plain, pg_database, second)
+    assert len(told) == 1
+    assert pg_database.query("SELECT count(*) FROM zoo_2020") == [(12,)]
