@@ -1,0 +1,172 @@
+"""`partwarden archive` in pods of the operator's image: from PostgreSQL over the pods' network to a claim, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab import jobs, pod, report, volume
+from lab.archives import Archives
+from lab.cluster import Cluster
+from lab.kubectl import Kubectl
+from lab.operator import until
+from lab.postgres import Database, Server
+from lab.site import Site
+from partwarden import job
+from partwarden.destination import PVC, Destination
+from partwarden.job_view import JobView, Phase
+from partwarden.order import Order, Task
+from partwarden.record import Report, TableName
+
+CLIENT_MAJOR = 17
+"""Of the image's pg_dump, unless it is built with another."""
+
+ROWS = 5000
+FILL = f"""
+CREATE TABLE run (id bigint NOT NULL, at timestamptz NOT NULL, payload jsonb) PARTITION BY RANGE (at);
+CREATE TABLE run_2020 PARTITION OF run FOR VALUES FROM ('2020-01-01 00:00:00+00') TO ('2021-01-01 00:00:00+00');
+INSERT INTO run SELECT n, '2020-01-01 00:00:00+00'::timestamptz + n * interval '1 hour', jsonb_build_object('n', n)
+FROM generate_series(1, {ROWS}) AS n;
+"""
+SPOIL = """
+import pathlib
+(data,) = pathlib.Path("/archives").rglob("data.dump")
+data.chmod(0o600)
+content = bytearray(data.read_bytes())
+content[len(content) // 2] ^= 1
+data.write_bytes(content)
+"""
+LIST = "import pathlib; print(sorted(path.name for path in pathlib.Path('/archives').rglob('*') if path.is_file()))"
+
+
+BOTH = "['data.dump', 'manifest.json']\n"
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A database that pods reach, and a namespace with its Secret and a claim."""
+
+    kubectl: Kubectl
+    image: str
+    database: Database
+    host: str
+    """This machine, as pods see it."""
+
+    def order(self, task: Task = Task.ARCHIVE, proven: Report | None = None) -> Order:
+        """For run_2020."""
+        found = self.database.query("SELECT 'run'::regclass::oid::int, 'run_2020'::regclass::oid::int")
+        parent, partition = (int(str(oid)) for oid in found[0])
+        return Order(
+            task=task,
+            id="a1",
+            parent=TableName(schema_="public", name="run", oid=parent),
+            partition=TableName(schema_="public", name="run_2020", oid=partition),
+            bounds=("2020-01-01 00:00:00+00", "2021-01-01 00:00:00+00"),
+            key="at",
+            destination=Destination(pvc=PVC(claim_name=jobs.CLAIM)),
+            location=proven.location if proven else "",
+            sha256=proven.sha256 if proven else "",
+            manifest_sha256=proven.manifest_sha256 if proven else "",
+        )
+
+    def run(self, order: Order, serial: str) -> JobView:
+        """One Job, until it has ended."""
+        owner = job.Owner(self.kubectl.namespace or "", "run-2020", "4711")
+        runtime = job.Runtime(image=self.image, retries=0)
+        made = job.manifest(owner, order, serial, runtime=runtime, database_secret="run-db")
+        # There is no such PartitionArchive, and what has no owner any more is collected.
+        del made["metadata"]["ownerReferences"]
+        self.kubectl.apply(made)
+        return jobs.ended(self.kubectl, str(made["metadata"]["name"]))
+
+
+@pytest.fixture
+def stand(
+    pods: Cluster, restricted: Kubectl, operator_image: str, claim: str, new_server: Callable[..., Server]
+) -> Callable[[int], Stand]:
+    """Makes one, on a server of a major."""
+
+    def make(major: int) -> Stand:
+        server = _server(pods, new_server, major)
+        database = server.new_database()
+        database.execute(FILL)
+        uri = server.dsn(database.name, host=pods.host_address)
+        restricted("create", "secret", "generic", "run-db", f"--from-literal=uri={uri}")
+        return Stand(restricted, operator_image, database, pods.host_address)
+
+    return make
+
+
+def _server(pods: Cluster, new_server: Callable[..., Server], major: int) -> Server:
+    if not pods.host_address:
+        report.could_not_run("PostgreSQL on this machine: no address is known at which pods reach it")
+    return new_server(major, listen=f"127.0.0.1,{pods.host_address}")
+
+
+def test_a_partition_is_archived_proven_checked_and_brought_back(stand: Callable[[int], Stand]) -> None:
+    here = stand(CLIENT_MAJOR)
+    first = here.run(here.order(), "1")
+    assert first.phase is Phase.COMPLETE, first
+    proven = first.report
+    assert proven
+    assert (proven.ok, proven.rows, proven.id) == (True, ROWS, "a1")
+    assert pod.python(here.kubectl, here.image, LIST, claim=jobs.CLAIM).said == BOTH
+
+    again = here.run(here.order(), "2")
+    assert again.report
+    assert (again.report.sha256, again.report.manifest_sha256) == (proven.sha256, proven.manifest_sha256)
+
+    checked = here.run(here.order(Task.CHECK, proven), "3")
+    assert checked.report
+    assert checked.report.fingerprint == proven.fingerprint
+
+    folder = proven.location.replace(f"pvc://{jobs.CLAIM}", "/archives")
+    dsn = here.database.server.dsn(here.database.name, host=here.host)
+    arguments = ("restore", "--manifest", folder, "--dsn", dsn, "--as", "public.again")
+    restored = pod.run(here.kubectl, here.image, *arguments, claim=jobs.CLAIM)
+    assert restored.code == 0, restored.said
+    differing = "SELECT count(*) FROM (TABLE run_2020 EXCEPT ALL TABLE again) AS x"
+    assert here.database.query(f"SELECT count(*), ({differing}) FROM again") == [(ROWS, 0)]
+
+    assert pod.python(here.kubectl, here.image, SPOIL, claim=jobs.CLAIM).code == 0
+    spoilt = here.run(here.order(Task.CHECK, proven), "4")
+    assert spoilt.phase is Phase.FAILED, spoilt
+    assert spoilt.reason in ("ArchiveDamaged", "DumpFailed", "ProofFailed"), spoilt
+    assert here.database.query("SELECT count(*) FROM run_2020") == [(ROWS,)]
+
+
+def test_a_server_newer_than_the_images_pg_dump_is_named_as_that(stand: Callable[[int], Stand]) -> None:
+    here = stand(CLIENT_MAJOR + 1)
+    failed = here.run(here.order(), "1")
+    assert failed.phase is Phase.FAILED
+    assert f"{CLIENT_MAJOR + 1}" in failed.message
+    assert pod.python(here.kubectl, here.image, LIST, claim=jobs.CLAIM).said == "[]\n"
+
+
+def test_a_partition_archive_by_hand_is_made_proven_and_outlives_its_job(
+    pods: Cluster, installed: Kubectl, operator_image: str, new_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = _server(pods, new_server, CLIENT_MAJOR)
+    with (
+        Site(pods, installed, tmp_path).open() as site,
+        volume.claimed(pods, operator_image, jobs.CLAIM, site.namespace),
+        server.new_database() as database,
+        site.operator(JOB_IMAGE=operator_image),
+    ):
+        database.execute(FILL)
+        installed("label", "namespace", site.namespace, pod.ENFORCED)
+        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address)})
+        archives = Archives(site)
+        archives.apply("by-hand", destination={"pvc": {"claimName": jobs.CLAIM}}, job=None)
+        status = archives.wait("by-hand", Ready="True", Archived="True", Verified="True")["status"]
+        assert (status["rows"], status["fingerprint"]["rows"]) == (ROWS, ROWS)
+        assert status["location"].startswith(f"pvc://{jobs.CLAIM}/{database.name}/public.run/run_2020/")
+        assert len(archives.jobs()) == 1
+        archives.kubectl("delete", "parc", "by-hand")
+        until("the Job is gone", lambda: not archives.jobs())
+        # Nothing is taken away at the destination, and nothing was in the database.
+        assert pod.python(archives.kubectl, operator_image, LIST, claim=jobs.CLAIM).said == BOTH
+        assert database.query("SELECT count(*) FROM run_2020") == [(ROWS,)]
