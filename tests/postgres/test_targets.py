@@ -1,0 +1,107 @@
+"""Which table an archive is made of, as the catalog has it, attached or not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from lab.postgres import Database
+from partwarden import marker, targets
+from partwarden.connection import from_dsn
+from partwarden.errors import TableNotFound
+from partwarden.interval import Range
+from partwarden.lifecycle import KeyEncoding
+from partwarden.marker import Marker, Phase
+from partwarden.session import session
+from partwarden.targets import Target
+
+RUN = """
+CREATE TABLE run (at timestamptz NOT NULL) PARTITION BY RANGE (at);
+CREATE TABLE run_2020 PARTITION OF run FOR VALUES FROM ('2020-01-01Z') TO ('2021-01-01Z');
+"""
+YEAR = ("2020-01-01 00:00:00+00", "2021-01-01 00:00:00+00")
+
+
+def find(database: Database, name: str = "run_2020", oid: int | None = None, **more: KeyEncoding) -> Target:
+    with session(from_dsn(database.dsn)) as connection:
+        return targets.find(connection, "public", name, oid, **more)
+
+
+def oid(database: Database, table: str) -> int:
+    ((found,),) = database.query("SELECT %s::regclass::oid::int8", table)
+    return int(str(found))
+
+
+def mark(database: Database, table: str = "run_2020", of: str = "run_2020") -> None:
+    """As it stands in the comment after a detach."""
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    years = Range(datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC))
+    held = Marker(oid(database, of), oid(database, "run"), "public.run", years, Phase.DETACHED, since)
+    text = marker.write("", held) or ""
+    database.execute(f"COMMENT ON TABLE {table} IS '{text}'")
+
+
+def test_a_partition_is_found_with_its_parent_its_bounds_and_their_key(database: Database) -> None:
+    # Whatever the database says of zones: bounds are read in one.
+    database.execute(f"ALTER DATABASE {database.name} SET TimeZone = 'Asia/Kolkata'; {RUN}")
+    found = find(database)
+    assert (found.partition.oid, str(found.partition)) == (oid(database, "run_2020"), "public.run_2020")
+    assert found.parent
+    assert (found.parent.oid, str(found.parent)) == (oid(database, "run"), "public.run")
+    assert (found.bounds, found.key) == (YEAR, "at")
+
+
+def test_what_was_renamed_or_moved_is_found_by_its_oid(database: Database) -> None:
+    database.execute(RUN)
+    known = oid(database, "run_2020")
+    database.execute("CREATE SCHEMA old; ALTER TABLE run_2020 RENAME TO run_old; ALTER TABLE run_old SET SCHEMA old")
+    found = find(database, oid=known)
+    assert (found.partition.oid, str(found.partition), found.bounds) == (known, "old.run_old", YEAR)
+    with pytest.raises(TableNotFound, match=r"public\.run_2020 does not exist"):
+        find(database)
+
+
+def test_another_table_of_that_name_is_not_the_one_with_that_oid(database: Database) -> None:
+    database.execute(RUN)
+    known = oid(database, "run_2020")
+    database.execute("DROP TABLE run_2020; CREATE TABLE run_2020 (at timestamptz)")
+    with pytest.raises(TableNotFound):
+        find(database, oid=known)
+
+
+def test_of_a_table_that_was_detached_the_mark_tells(database: Database) -> None:
+    database.execute(f"{RUN} ALTER TABLE run DETACH PARTITION run_2020")
+    assert find(database) == Target(find(database).partition)
+    mark(database)
+    found = find(database)
+    assert found.parent
+    assert str(found.parent) == "public.run"
+    assert (found.bounds, found.key) == (("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z"), "at")
+
+
+def test_the_mark_of_another_table_means_nothing(database: Database) -> None:
+    database.execute(f"{RUN} ALTER TABLE run DETACH PARTITION run_2020; CREATE TABLE copied (LIKE run_2020)")
+    mark(database, "copied", of="run_2020")
+    assert find(database, "copied").parent is None
+
+
+def test_bounds_of_what_was_detached_are_written_as_its_key_takes_them(database: Database) -> None:
+    database.execute("CREATE TABLE run (id bigint NOT NULL) PARTITION BY RANGE (id); CREATE TABLE run_2020 (LIKE run)")
+    mark(database)
+    assert find(database, encoding=KeyEncoding.EPOCH_SECONDS).bounds == ("1577836800", "1609459200")
+    assert find(database).bounds is None
+
+
+@pytest.mark.parametrize("name", ["run", "pg_class", "seen", "no such table"])
+def test_what_holds_no_rows_of_its_own_is_refused(database: Database, name: str) -> None:
+    database.execute(f"{RUN} CREATE VIEW seen AS SELECT * FROM run_2020")
+    with pytest.raises(TableNotFound):
+        find(database, name)
+
+
+def test_names_are_quoted_as_they_are(database: Database) -> None:
+    odd = "We\"ird {Näme} %s 'x' \\"
+    quoted = '"' + odd.replace('"', '""') + '"'
+    database.execute(f"{RUN} ALTER TABLE run_2020 RENAME TO {quoted}")
+    assert find(database, odd).partition.name == odd
