@@ -57,9 +57,9 @@ class ArchiveIntake:
         if owner := _owner(body):
             self._queue.wake(owner)
 
-    def jobs_listed(self, bodies: Iterable[Mapping[str, Any]]) -> None:
-        """All Jobs that there are."""
-        self._slots.listed(_key(body) for body in bodies if is_ours(body) and is_running(body))
+    def jobs_listed(self, before: Iterable[Key], bodies: Iterable[Mapping[str, Any]]) -> None:
+        """All Jobs that there are, with those that held a slot before the list was asked for."""
+        self._slots.listed(before, (_key(body) for body in bodies if is_ours(body) and is_running(body)))
 
     def _gone(self, archive: StoredArchive) -> None:
         if self._store.remove(archive.key, archive.uid):

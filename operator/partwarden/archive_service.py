@@ -33,9 +33,9 @@ class ArchiveService:
     ) -> None:
         self.store = ArchiveStore()
         self._settings, self._api = settings, ArchivesInCluster(cluster)
-        self._queue, slots = WorkQueue(), JobSlots(settings.jobs)
-        self._intake = ArchiveIntake(self.store, slots, self._queue, wake_policies)
-        self._tender = Tender(cluster, policies, self.store, slots, settings, clock)
+        self._queue, self._slots = WorkQueue(), JobSlots(settings.jobs)
+        self._intake = ArchiveIntake(self.store, self._slots, self._queue, wake_policies)
+        self._tender = Tender(cluster, policies, self.store, self._slots, settings, clock)
         self._workers = Workers(self._queue, self._tender.tend, WORKERS)
 
     def start(self) -> None:
@@ -56,7 +56,8 @@ class ArchiveService:
         before = self.store.all()
         scopes = self._settings.namespaces or (None,)
         self._intake.listed(before, [body for each in scopes for body in self._api.archives(each)])
-        self._intake.jobs_listed([body for each in scopes for body in self._api.jobs(each)])
+        running = self._slots.running()
+        self._intake.jobs_listed(running, [body for each in scopes for body in self._api.jobs(each)])
 
     def on_archive(self, event: Any) -> None:
         """An event of the watch of PartitionArchives."""

@@ -133,8 +133,14 @@ class JobSlots:
         with self._lock:
             (self._running.add if running else self._running.discard)(job)
 
-    def listed(self, jobs: Iterable[Key]) -> None:
-        """These run, and were seen in a full list: one that is held and was not there is gone."""
+    def running(self) -> frozenset[Key]:
+        """Those that hold a slot now."""
         with self._lock:
-            self._running &= set(jobs)
-            self._running |= set(jobs)
+            return frozenset(self._running)
+
+    def listed(self, before: Iterable[Key], jobs: Iterable[Key]) -> None:
+        """``jobs`` run, as a full list shows. Others that held a slot ``before`` it was asked for are gone."""
+        with self._lock:
+            found = set(jobs)
+            self._running -= set(before) - found
+            self._running |= found

@@ -71,6 +71,11 @@ def name(owner: Owner, task: Task, serial: str) -> str:
     return f"{stem or 'archive'}-{task.lower()}-{digest}"
 
 
+def belongs(job: Mapping[str, Any], owner: Owner) -> bool:
+    """Whether the Job was made for this very PartitionArchive, and not by somebody who gave it its name."""
+    return any(each.get("uid") == owner.uid for each in job["metadata"].get("ownerReferences") or [])
+
+
 def manifest(
     owner: Owner,
     order: Order,

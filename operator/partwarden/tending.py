@@ -22,8 +22,8 @@ from .cluster import Cluster
 from .cluster_archives import ArchivesInCluster
 from .connection import resolve
 from .connections import Connections
-from .errors import ClusterUnavailable, InvalidSpec, PartwardenError, TableChanged, UserError
-from .job import Owner, Runtime, manifest
+from .errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableChanged, UserError
+from .job import Owner, Runtime, belongs, manifest
 from .job import name as job_name
 from .job_view import NO_REPORT, JobView, Phase, percent, view, working
 from .order import Order, Task
@@ -94,6 +94,11 @@ class Tender:
         job = self._api.job(archive.key[0], name)
         if job is None:
             return self._begin(archive, step, name)
+        if not belongs(job, _owner(archive)):
+            # What it reports proves nothing of this archive.
+            taken = NameTaken(f"Job {name} exists, and was not made for this archive: delete it")
+            self._write(archive, says.failed(archive.status, archive.generation, self._clock(), taken))
+            return RETRY
         pods = self._api.pods(job)
         seen = view(job, pods)
         self._slots.saw((archive.key[0], name), seen.phase is Phase.RUNNING)
@@ -148,6 +153,7 @@ class Tender:
         # the OID, would leave an archive that the next one takes for another table of that name.
         seen = JobView(body["metadata"]["name"], Phase.RUNNING)
         if not self._write(archive, says.runs(status, archive.generation, self._clock(), step.task, seen)):
+            self._slots.saw((archive.key[0], seen.name), running=False)
             return RETRY
         if self._api.create_job(body):
             log.info("made Job %s", seen.name, extra={"archive": str(archive), "reason": "JobCreated"})

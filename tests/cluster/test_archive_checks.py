@@ -82,6 +82,27 @@ def verified(status: dict[str, Any]) -> str:
     return f"{found['status']} {found['reason']}"
 
 
+def test_a_job_that_somebody_else_gave_that_name_proves_nothing(hands: Hands) -> None:
+    hands.archives.apply("by-hand")
+    hands.tend()
+    (made,) = hands.archives.jobs()
+    name = made["metadata"]["name"]
+    hands.archives.kubectl("delete", "job", name)
+    template = made["spec"]["template"]["spec"]
+    stranger = {"metadata": {"name": name}, "spec": {"template": {"spec": template}}}
+    hands.archives.kubectl.apply({"apiVersion": "batch/v1", "kind": "Job", **stranger})
+    hands.archives.job("by-hand")
+    hands.archives.end(name, proof(oid(hands.database)), 0)
+    hands.archives.ended(name)
+    hands.tend()
+    assert hands.status()["lastError"]["reason"] == "NameTaken"
+    assert verified(hands.status()) == "False NameTaken"
+    hands.archives.kubectl("delete", "job", name)
+    hands.tend()
+    hands.end(proof(oid(hands.database)))
+    assert verified(hands.status()) == "True Proven"
+
+
 def test_each_check_is_a_job_of_its_own_that_is_told_what_was_proven(hands: Hands) -> None:
     hands.proven()
     assert hands.tend() is None
