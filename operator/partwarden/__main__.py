@@ -198,6 +198,7 @@ def version() -> None:
 
 
 main.add_command(archive_commands.archive)
+main.add_command(archive_commands.verify)
 main.add_command(restore_command.command)
 
 

@@ -118,6 +118,34 @@ def test_sigterm_ends_it_and_leaves_nothing_that_is_half(plain: Database, tmp_pa
     assert [each for each in mount.rglob("*") if each.is_file()] == []
 
 
+def test_a_volume_that_is_full_is_told_and_nothing_is_left(plain: Database, tmp_path: Path) -> None:
+    plain.execute(
+        "ALTER TABLE zoo ADD t text; UPDATE zoo_2020 SET t = (SELECT string_agg(md5(n::text || random()), '') "
+        "FROM generate_series(1, 20000) n)"
+    )
+    asked = ("--dsn", plain.dsn, "--partition", "zoo_2020", "--to", str(tmp_path))
+    # The kernel ends files of this process at 64 blocks, as a quota would.
+    limited = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh", *COMMAND, *asked]
+    done = subprocess.run(limited, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "make room, or choose a larger volume" in done.stderr
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
+    assert by_hand(*asked).returncode == 0
+
+
+def test_verify_needs_no_database(plain: Database, tmp_path: Path) -> None:
+    done = by_hand("--dsn", plain.dsn, "--partition", "zoo_2020", "--to", str(tmp_path))
+    command = [sys.executable, "-m", "partwarden", "verify", done.stdout.strip()]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "public.zoo_2020: 12 rows" in done.stdout
+    data = next(tmp_path.rglob(DATA))
+    data.write_bytes(data.read_bytes()[:-1])
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "damaged" in done.stderr
+
+
 def by_hand(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments], env=environment(), capture_output=True, text=True, timeout=120, check=False
