@@ -15,6 +15,7 @@ MADE = (
     "clusterrolebinding/partwarden",
     "clusterrole/partwarden",
     "customresourcedefinition/partitionpolicies.partwarden.dev",
+    "customresourcedefinition/partitionarchives.partwarden.dev",
 )
 """What the demo makes in a cluster, in the order in which it is removed."""
 

@@ -1,4 +1,4 @@
-"""The demo's PostgreSQL: a server from a wheel, and in it the database `orchestrator` as the years left it."""
+"""The demo's PostgreSQL: a server of its own, and in it the database `orchestrator` as the years left it."""
 
 import shlex
 from dataclasses import dataclass
@@ -11,6 +11,9 @@ from .files import DemoError, Files, shown
 from .story import Story
 
 DATABASE = ROLE = "orchestrator"
+MAJOR = 17
+"""Of the server: what the pg_dump in the operator's image can read."""
+
 SQL = Path(__file__).parent
 NO_PARTITION = 'no partition of relation "run" found for row'
 LAST_PARTITIONED = 2025
@@ -65,14 +68,15 @@ class Demonstrated:
 def renew(story: Story, files: Files) -> Demonstrated:
     """A new server in place of what is there, with the database as it is before anybody helps. Raises LabError."""
     Server.discard(files.server)
-    binaries = Binaries.wheel()
+    binaries = Binaries.of(MAJOR)
     server = Server.start(binaries, files.server, detached=True)
     database = server.new_database(DATABASE)
     role = database.new_role(name=ROLE)
     database.execute(f"ALTER DATABASE {DATABASE} OWNER TO {ROLE}")
-    _write_access(files, server, role, binaries.program("psql"))
+    # The server's own package has no psql.
+    _write_access(files, server, role, Binaries.wheel().program("psql"))
     story.say(
-        f"PostgreSQL {server.version} from a wheel, on {server.host}:{server.port}, in {shown(files.server)}\n"
+        f"PostgreSQL {server.version}, on {server.host}:{server.port}, in {shown(files.server)}\n"
         f"database {DATABASE}, owned by role {ROLE}, who is no superuser"
     )
     demonstrated = Demonstrated(story, files, server.version)
@@ -85,7 +89,7 @@ def _write_access(files: Files, server: Server, role: Role, program: str) -> Non
     """The same login three times: for partwarden's command line, for the Secret and for psql."""
     dsn = server.dsn(DATABASE, role.name, role.password, sslmode="disable")
     files.write(files.dsn, f"{dsn}\n")
-    files.write(files.secret, f"uri={dsn}\n")
+    files.write(files.secret, f"uri={dsn}\npassword={role.password}\n")
     connection = f"host={server.host} port={server.port} dbname={DATABASE} user={role.name} sslmode=disable"
     script = PSQL.format(
         program=shlex.quote(program), connection=shlex.quote(connection), password=shlex.quote(role.password)

@@ -54,21 +54,25 @@ def stop(files: Files) -> bool:
     return True
 
 
-def start(story: Story, files: Files) -> None:
-    """Start it as the service account, with the rights of examples/rbac.yaml and no others."""
+def start(story: Story, files: Files, image: str) -> None:
+    """Start it as the service account, with the rights of examples/rbac.yaml and no others.
+
+    `image` is what its Jobs run, "" where there are none.
+    """
     create = f"{KUBECTL} create token {ACCOUNT} --namespace {ACCOUNT} --duration={TOKEN_LIFE}"
     story.run(f"{create} > {shown(files.token)}")
     files.write(files.operator_kubeconfig, yaml.safe_dump(_kubeconfig(story, files.token), sort_keys=False))
     story.say(f"({shown(files.operator_kubeconfig)} names the cluster and that token)")
     command = [str(PROGRAM), "run", "--kubeconfig", str(files.operator_kubeconfig)]
     config, log = shown(files.operator_kubeconfig), shown(files.operator_log)
-    story.command(f"{shown(PROGRAM)} run --kubeconfig {config} >{log} 2>&1 &")
+    setting = f"PARTWARDEN_JOB_IMAGE={image} " if image else ""
+    story.command(f"{setting}{shown(PROGRAM)} run --kubeconfig {config} >{log} 2>&1 &")
     files.operator_pid.unlink(missing_ok=True)
     with files.operator_log.open("wb") as output:
         process = subprocess.Popen(
             ["/bin/sh", "-c", LAUNCH, str(files.operator_pid), *command],
             cwd=files.folder,
-            env=_environment(story),
+            env=_environment(story) | ({"PARTWARDEN_JOB_IMAGE": image} if image else {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -8,13 +8,13 @@ from lab import cluster as clusters
 from lab.cluster import Cluster, Reporter
 from lab.kubectl import Kubectl
 
-from . import borrowed, database, operating
+from . import archiving, borrowed, database, operating
 from .database import Demonstrated
 from .files import NAME, DemoError, Files, shown
 from .operating import KUBECTL
 from .story import Story
 
-STEPS = 7
+STEPS = 10
 NAMESPACE = "orchestrator"
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
@@ -30,16 +30,22 @@ def up(story: Story, files: Files) -> None:
     data.insert_fails()
     story.step("a Kubernetes cluster")
     cluster = _cluster(story, files)
-    story.step("the resource PartitionPolicy, and how to reach the database")
+    story.step("the operator's image, for Jobs that archive")
+    image = archiving.prepare(story, files, cluster)
+    story.step("the resources, and how to reach the database")
     _resources(story, files)
     story.step("the operator")
     story.run(f"{KUBECTL} apply -f examples/rbac.yaml")
-    operating.start(story, files)
+    operating.start(story, files, image)
     story.step("the policy")
     _policy(story, files)
     story.step("the same row again")
     data.insert_succeeds()
     data.partitions()
+    story.step("an old year is archived, read back and proven")
+    archiving.archive(story, files, cluster, image)
+    story.step("it is brought back, and counted")
+    archiving.restore(story, files, cluster, image, data)
     _epilogue(story, files, cluster, data)
 
 
