@@ -96,11 +96,12 @@ class Operator:
             asyncio.run(self._watch())
         finally:
             self._stop()
-            self._archives.wait(FINISH / 2)
             if not self._workers.wait(FINISH):
                 log.info("cancelling what still runs")
                 self._reconciler.cancel()
                 self._workers.wait(CANCEL)
+            # They were told at the same time: what they do is seen again by the next operator, wherever it ends.
+            self._archives.wait(CANCEL / 4)
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
