@@ -29,7 +29,8 @@ ROW, BATCH = 425, 100_000
 FILL = """
 INSERT INTO run SELECT n, timestamptz '2020-01-01Z' + n * interval '1 s', 'done',
   jsonb_build_object('host', 'worker-' || n % 64, 'exit', n % 3, 'seconds', n % 1000 / 10.0,
-    'image', md5(n % 200 || ''), 'log', repeat(md5(n::text) || ' finished the step and went on; ', 4))
+    'image', md5(n % 200 || ''), 'log',
+    (SELECT string_agg(md5(n || 'of' || i) || ' finished the step; ', '') FROM generate_series(1, 5) i))
 FROM generate_series({first}, {last}) n
 """
 CALM = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
