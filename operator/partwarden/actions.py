@@ -13,6 +13,7 @@ from .errors import PartwardenError
 from .interval import Range
 from .keys import Bounds
 from .marker import Marker
+from .record import Fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +129,10 @@ class DropDetached(Action):
     marker: Marker
     grace: timedelta
     """How long after ``marker.since`` it may be dropped: asked again of the server's clock, under the lock."""
+    archive: str = ""
+    """Name of the PartitionArchive that is equal to it."""
+    fingerprint: Fingerprint | None = None
+    """What that one holds: the table's is taken again under the lock. None only where no archive is wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

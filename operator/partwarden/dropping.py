@@ -7,21 +7,27 @@ last look and the drop. What is not certain keeps the table.
 from __future__ import annotations
 
 from psycopg import errors as pg
+from psycopg import sql
 
-from . import ddl
+from . import ddl, fingerprint
 from .actions import DropDetached
 from .blockers import Mode, Want, joined
 from .checks import holding_to
-from .errors import StatementRejected, TableChanged
+from .errors import ContentsChanged, StatementRejected, TableChanged
 from .inventory import Inventory
 from .marker import Phase
 from .patience import persistently, translated
+from .record import Fingerprint
 from .session import Session, run
 from .sqlstate import message
 from .standing import Standing, changing, hasten, is_ours, lock, look, parent_of
 from .transaction import LOCK_TIMEOUT_HEAVY
 
 STATEMENT_TIMEOUT = "10s"
+TAKING_TIMEOUT = "24h"
+"""For the fingerprint alone: it reads every row, of a table that nobody else has in hand by then, and a terabyte takes
+hours. A shorter limit would keep the largest tables for ever."""
+SET_STATEMENT_TIMEOUT = "SELECT pg_catalog.set_config('statement_timeout', {}, true)"
 
 
 def drop(connection: Session, inventory: Inventory, _key: str, action: DropDetached, deadline: float) -> None:
@@ -30,7 +36,7 @@ def drop(connection: Session, inventory: Inventory, _key: str, action: DropDetac
     ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` at once where a
     transaction older than a second uses the table or one that its foreign keys refer to, `AnotherOperator`,
     `TableChanged`, `StatementRejected` where other objects depend on the table or its rows are not proven to be those
-    of the partition, or `DatabaseUnreachable`.
+    of the partition, `ContentsChanged` where it does not hold what its archive holds, or `DatabaseUnreachable`.
     """
     subject = f"table {action} is not dropped"
     with translated(subject):
@@ -53,15 +59,31 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
                 f"{subject}: no CHECK holds its {parent.key[0].column} to the range of the partition that it was, so "
                 "somebody may have put other rows into it: drop it by hand, or add that CHECK again"
             )
+        if action.fingerprint is not None:
+            _compare(connection, action, subject, action.fingerprint)
         try:
             # Safe: it is the table that we detached, by OID, and marked so; no partition, and nobody's parent; the
-            # policy's grace is over; every row of it is of the expired range; and nobody else has it in hand.
+            # policy's grace is over; every row of it is of the expired range; where there must be an archive, it holds
+            # what that one was proven to hold, compared under this lock, so that nobody can have changed it since; and
+            # nobody else has it in hand.
             # RESTRICT: whatever depends on it keeps it. Interrupted before COMMIT, it is there as it was.
             run(connection, ddl.drop_table(action), "COMMIT")
         except pg.DependentObjectsStillExist as error:
             raise StatementRejected(
                 f"{subject}: other objects depend on it: {message(error)}; drop or change those, CASCADE is never used"
             ) from None
+
+
+def _compare(connection: Session, action: DropDetached, subject: str, proven: Fingerprint) -> None:
+    """Raises `ContentsChanged` unless the table, locked by now against everybody, holds what its archive holds."""
+    run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(TAKING_TIMEOUT))
+    found = fingerprint.take(connection, action.schema, action.name)
+    run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(STATEMENT_TIMEOUT))
+    if found != proven:
+        raise ContentsChanged(
+            f"{subject}: it holds {found.rows} rows of fingerprint {found.content[:16]}, its archive {action.archive} "
+            f"{proven.rows} of {proven.content[:16]}: it was changed since it was compared last"
+        )
 
 
 def _check(inventory: Inventory, action: DropDetached, standing: Standing) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from . import apply, catalog, defaults, examining, pruning, references
 from .actions import Outcome
+from .archives import UNKNOWN, Archives
 from .inventory import Inventory
 from .plan import Plan, make_plan
 from .policy import Mode, TableSpec
@@ -37,22 +38,26 @@ class Report:
 
 
 def observe_and_plan(
-    connection: Session, spec: TableSpec, now: datetime | None = None, held: frozenset[str] = frozenset()
+    connection: Session,
+    spec: TableSpec,
+    now: datetime | None = None,
+    held: frozenset[str] = frozenset(),
+    archives: Archives = UNKNOWN,
 ) -> tuple[Inventory, Plan]:
     """Look at the table and decide. ``now`` is aware; the server's clock counts when it is None.
 
-    ``held`` names partitions that nothing may be done to. One round trip, and one more for each thing that only a
-    closer look can tell, such as what the making of partitions needs to know. Raises a `UserError` when the table
-    cannot be managed, and psycopg's errors.
+    ``held`` names partitions that nothing may be done to; without ``archives`` nothing is proven. One round trip, and
+    one more for each thing that only a closer look can tell, such as what the making of partitions needs to know.
+    Raises a `UserError` when the table cannot be managed, and psycopg's errors.
     """
     inventory = catalog.observe(connection, spec)
     moment = now or inventory.now
-    plan = make_plan(spec, inventory, moment, held)
+    plan = make_plan(spec, inventory, moment, held, archives)
     examined = inventory
     for examine in EXAMINERS:
         examined = examine(connection, spec, examined, plan)
     if examined is not inventory:
-        plan = make_plan(spec, examined, moment, held)
+        plan = make_plan(spec, examined, moment, held, archives)
     return examined, plan
 
 
@@ -63,6 +68,7 @@ def maintain(
     now: datetime | None = None,
     patience: float = 1.5,
     held: frozenset[str] = frozenset(),
+    archives: Archives = UNKNOWN,
     observed: tuple[Inventory, Plan] | None = None,
     outcomes: list[Outcome] | None = None,
 ) -> Report:
@@ -76,11 +82,11 @@ def maintain(
     rest goes on. Raises as `observe_and_plan` does, and `DatabaseUnreachable` when the connection is lost.
     """
     trips = connection.round_trips
-    inventory, before = observed or observe_and_plan(connection, spec, now, held)
+    inventory, before = observed or observe_and_plan(connection, spec, now, held, archives)
     outcomes = [] if outcomes is None else outcomes
     if spec.mode is Mode.APPLY and not before.blocked:
         apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes)
     after = before
     if outcomes:
-        inventory, after = observe_and_plan(connection, spec, now, held)
+        inventory, after = observe_and_plan(connection, spec, now, held, archives)
     return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips)

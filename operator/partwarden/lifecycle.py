@@ -8,7 +8,9 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from .destination import Destination
 from .fields import Age, Grace, Model, Quantity, Window, cel, parse_duration, parse_quantity, refuse, rules
+from .job_settings import JobSettings
 
 
 class KeyEncoding(StrEnum):
@@ -33,6 +35,13 @@ class OnExpire(StrEnum):
 
     DETACH = "Detach"
     DROP = "Drop"
+
+
+class Approval(StrEnum):
+    """Whether somebody must agree before a table is dropped."""
+
+    AUTOMATIC = "Automatic"
+    MANUAL = "Manual"
 
 
 class OnClose(StrEnum):
@@ -60,7 +69,8 @@ class DefaultPartition(Model):
     )
 
 
-DROP_MESSAGE = "Drop needs dropWithoutArchive: true, which says that the rows are lost for good"
+DROP_MESSAGE = "Drop needs archive, or dropWithoutArchive: true, which says that the rows are lost for good"
+BOTH_MESSAGE = "archive and dropWithoutArchive: true contradict each other: keep one of them"
 
 
 class Retention(Model):
@@ -69,11 +79,16 @@ class Retention(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             cel(
-                "!has(self.onExpire) || self.onExpire != 'Drop' || "
+                "!has(self.onExpire) || self.onExpire != 'Drop' || has(self.archive) || "
                 "(has(self.dropWithoutArchive) && self.dropWithoutArchive)",
                 DROP_MESSAGE,
                 ".onExpire",
-            )
+            ),
+            cel(
+                "!has(self.archive) || !has(self.dropWithoutArchive) || !self.dropWithoutArchive",
+                BOTH_MESSAGE,
+                ".dropWithoutArchive",
+            ),
         )
     )
 
@@ -86,17 +101,31 @@ class Retention(Model):
         description="Detach makes an expired partition a table of its own; Drop also drops that table after the "
         "grace. Default: Detach.",
     )
+    archive: Destination | None = Field(
+        None,
+        description="Where expired partitions are archived. An expired partition is detached only once its archive was "
+        "read back and is equal to it, and dropped only while it still is. Absent: nothing is archived.",
+    )
     drop_without_archive: bool = Field(
-        False, description="true says that expired rows may be lost for good; Drop needs it. Default: false."
+        False,
+        description="true says that expired rows may be lost for good; Drop without archive needs it. Default: false.",
     )
     grace: Grace = Field(
         "24h", description="Time between detaching and dropping, such as 24h, 30m or 0s. Default: 24h."
     )
+    approval: Annotated[Approval, Field(strict=False)] = Field(
+        Approval.AUTOMATIC,
+        description="Manual: a table is dropped only once the annotation partwarden.dev/approve-drop of the policy "
+        "names it. Default: Automatic.",
+    )
+    job: JobSettings | None = Field(None, description="How the Jobs run that make and check archives.")
 
     @model_validator(mode="after")
     def _drops_only_when_told(self) -> Self:
-        if self.on_expire is OnExpire.DROP and not self.drop_without_archive:
+        if self.on_expire is OnExpire.DROP and self.archive is None and not self.drop_without_archive:
             raise refuse(DROP_MESSAGE, "onExpire")
+        if self.archive is not None and self.drop_without_archive:
+            raise refuse(BOTH_MESSAGE, "dropWithoutArchive")
         return self
 
     @property

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from .actions import Action, CreateDefault, CreatePartition
 from .aging import next_look
+from .archives import UNKNOWN, Archives
 from .findings import Finding, off_grid, pending_detaches, unlike_the_parent, why_blocked
 from .interval import Grid, Range, merge
 from .inventory import Inventory, Parent
@@ -63,13 +64,19 @@ class Plan:
         return tuple(action.name for action in self.actions if isinstance(action, CreatePartition | CreateDefault))
 
 
-def make_plan(spec: TableSpec, inventory: Inventory, now: datetime, held: frozenset[str] = frozenset()) -> Plan:
+def make_plan(
+    spec: TableSpec,
+    inventory: Inventory,
+    now: datetime,
+    held: frozenset[str] = frozenset(),
+    archives: Archives = UNKNOWN,
+) -> Plan:
     """Decide what to do, in which order, and what a person should know. ``now`` is aware.
 
-    Creation comes first and stands alone, retirement next, upkeep last. ``held`` names what nothing may be done to.
-    Raises a `UserError` when the table cannot be managed at all.
+    Creation comes first and stands alone, retirement next, upkeep last. ``held`` names what nothing may be done to;
+    without ``archives`` nothing is proven. Raises a `UserError` when the table cannot be managed at all.
     """
-    situation = Situation.of(spec, inventory, now, held)
+    situation = Situation.of(spec, inventory, now, held, archives)
     blocking = why_blocked(spec, inventory, situation.parent)
     creation = wanted(situation)
     retirement = retired(situation, creation)

@@ -1,13 +1,14 @@
 """What becomes of old partitions: which have expired, and what is to be done with each.
 
 An expired partition is detached, its table marked as ours; the table is dropped after the grace, where the policy says
-Drop. Whatever is not certain stays: nothing here is decided by a name, but for a hold, which only ever keeps.
+Drop. What must be proven before either is in `partwarden.gating`. Whatever is not certain stays: nothing here is
+decided by a name, but for a hold, which only ever keeps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from . import hold
@@ -23,9 +24,9 @@ from .actions import (
 from .bounds import literals
 from .errors import RowsReferenced
 from .findings import Finding
+from .gating import Gate, Waiting
 from .interval import Range
 from .inventory import Detached, Partition, Reference, RelationKind
-from .lifecycle import OnExpire
 from .marker import Phase
 from .situation import Situation
 from .wanting import Wanted
@@ -43,6 +44,7 @@ class Retired:
     expired: frozenset[int] = frozenset()
     kept: frozenset[int] = frozenset()
     decided: bool = False
+    waiting: Waiting = field(default_factory=Waiting)
 
 
 def retired(situation: Situation, wanted: Wanted) -> Retired:
@@ -51,20 +53,25 @@ def retired(situation: Situation, wanted: Wanted) -> Retired:
         return Retired()
     expired = sorted(_expired(situation), key=lambda each: (_end(each[1]), each[0].oid))
     returning = {each.oid for each in wanted.actions if isinstance(each, AttachDetached)}
-    outside = [each for each in situation.detached if each.oid not in returning and not situation.is_held(each)]
+    outside = [each for each in situation.detached if each.oid not in returning]
+    free = [each for each in outside if not situation.is_held(each)]
     going, staying = _sort_out(situation, expired)
+    gate = Gate(situation)
+    actions: tuple[Action, ...] = (
+        # First: while one is pending, its rows are invisible and no other can be detached concurrently.
+        *_finalizations(situation),
+        *_confirmations(free),
+        *_detachments(situation, wanted, gate.may_leave(going)),
+        *_drops(situation, gate, outside),
+    )
+    waiting = gate.result()
     return Retired(
-        actions=(
-            # First: while one is pending, its rows are invisible and no other can be detached concurrently.
-            *_finalizations(situation),
-            *_confirmations(outside),
-            *_detachments(situation, wanted, going),
-            *_drops(situation, outside),
-        ),
-        findings=(*staying, *_holds_of_nothing(situation)),
+        actions=actions,
+        findings=(*waiting.troubles, *staying, *waiting.notes, *_holds_of_nothing(situation)),
         expired=frozenset(each.oid for each, _ in expired),
         kept=frozenset(each.oid for each, _ in expired if situation.is_held(each)),
         decided=True,
+        waiting=waiting,
     )
 
 
@@ -170,7 +177,8 @@ def _detachments(
     """The oldest first.
 
     Safe: the whole range lies before the cutoff, so no row of it is younger than the policy keeps; no hold names it and
-    no row points into it. No row goes: the table stays, and a longer ``keepFor`` attaches it again.
+    no row points into it; where the policy wants an archive, there is one that was read back and was equal. No row
+    goes: the table stays, and a longer ``keepFor`` attaches it again.
     """
     assert situation.spec.retention is not None
     # PostgreSQL detaches concurrently only where there is no DEFAULT partition, and one may be made just before.
@@ -190,34 +198,31 @@ def _detachments(
         )
 
 
-def _drops(situation: Situation, outside: Iterable[Detached]) -> Iterator[DropDetached]:
+def _drops(situation: Situation, gate: Gate, outside: Iterable[Detached]) -> Iterator[DropDetached]:
     """The oldest first.
 
-    Safe: it is no partition, its mark names it by OID and says that we detached it, the grace has passed since, and its
-    range has expired by the policy as it reads now, which says Drop, and that no archive is needed. Whatever of that
-    is no longer so when it is done stops it there.
+    Safe: it is no partition, its mark names it by OID and says that we detached it, the grace has passed since, no hold
+    names it, whoever must agree has agreed, and its range has expired by the policy as it reads now, which says Drop.
+    The policy says that no archive is needed; or one was read back after all of that, and was equal to the table.
+    Whatever of that is no longer so when it is done stops it there.
     """
     retention = situation.spec.retention
     assert retention is not None
-    if retention.on_expire is not OnExpire.DROP or not retention.drop_without_archive:
-        return
-    for each in sorted(outside, key=lambda each: (_end(each.marker.range), each.oid)):
-        if (
-            each.marker.phase is Phase.DETACHED
-            and each.marker.since + retention.grace_period <= situation.now
-            and situation.has_expired(each.marker.range)
-        ):
-            yield DropDetached(
-                schema=each.schema,
-                name=each.name,
-                range=each.marker.range,
-                oid=each.oid,
-                marker=each.marker,
-                grace=retention.grace_period,
-                reason=f"older than {retention.keep_for} (spec.retention.keepFor), and detached for {retention.grace} "
-                "(spec.retention.grace)",
-                lock=f"ACCESS EXCLUSIVE on {each}, and on what its foreign keys point to",
-            )
+    for each, state in gate.may_go(sorted(outside, key=lambda each: (_end(each.marker.range), each.oid))):
+        proof = f", and archived in {state.location}" if state else ""
+        yield DropDetached(
+            schema=each.schema,
+            name=each.name,
+            range=each.marker.range,
+            oid=each.oid,
+            marker=each.marker,
+            grace=retention.grace_period,
+            archive=state.name if state else "",
+            fingerprint=state.fingerprint if state else None,
+            reason=f"older than {retention.keep_for} (spec.retention.keepFor), and detached for {retention.grace} "
+            f"(spec.retention.grace){proof}",
+            lock=f"ACCESS EXCLUSIVE on {each}, and on what its foreign keys point to",
+        )
 
 
 def _holds_of_nothing(situation: Situation) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from . import archives as known
 from . import hold
 from .bounds import Edges
 from .expiry import cutoff
@@ -44,9 +45,17 @@ class Situation:
     """What lies wholly before it has expired, see `expiry.cutoff`; None where the policy has no ``retention``."""
     detached: tuple[Detached, ...]
     """Tables that were detached by us, but for those whose mark names a range that no partition can have."""
+    archives: known.Archives
 
     @classmethod
-    def of(cls, spec: TableSpec, inventory: Inventory, now: datetime, held: frozenset[str]) -> Situation:
+    def of(
+        cls,
+        spec: TableSpec,
+        inventory: Inventory,
+        now: datetime,
+        held: frozenset[str],
+        archives: known.Archives = known.UNKNOWN,
+    ) -> Situation:
         """Raises a `UserError` when the table cannot be managed at all."""
         parent, key, codec = check_table(spec, inventory)
         zone = load_zone(spec.timezone)
@@ -70,6 +79,7 @@ class Situation:
             edges=Edges.of(codec, inventory.partitions),
             cutoff=_cutoff(spec, now, zone, codec),
             detached=tuple(each for each in inventory.detached if _is_possible(each.marker.range, codec)),
+            archives=archives,
         )
 
     def is_cell(self, piece: Range) -> bool:

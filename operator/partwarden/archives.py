@@ -1,0 +1,96 @@
+"""What a plan knows of archives: values, by the OID of the table that each is of.
+
+Names mean nothing here. An archive counts for a table only by its OID, and for a drop only by its fingerprint too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .errors import ContentsChanged
+from .record import Fingerprint
+
+MOST_ROUNDS = 5
+"""Archives of one table that are made one after the other because it is changed again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckState:
+    """How the last reading of an archive ended. ``token`` says which it was: what was asked for, when it was asked."""
+
+    token: str
+    ok: bool
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveState:
+    """One PartitionArchive as last seen. ``oid`` is that of the table, None before that is known.
+
+    ``round`` counts from 0: another one is made where the table was changed after it had been archived.
+    """
+
+    name: str
+    round: int
+    oid: int | None = None
+    proven: bool = False
+    fingerprint: Fingerprint | None = None
+    location: str = ""
+    check: CheckState | None = None
+    error: tuple[str, str] | None = None
+    """Reason and message of the last attempt, where it failed."""
+    doubt: str = ""
+    """Not empty where a drop found that the table holds something else, after the check that this names."""
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the table was seen to hold something else than the archive: it needs another one."""
+        return self.check is not None and not self.check.ok and self.check.reason == ContentsChanged.__name__
+
+    def proves(self, oid: int) -> bool:
+        """Whether it was read back and was equal to the table with that OID."""
+        return self.proven and self.oid == oid and self.fingerprint is not None and not self.refuted
+
+    def passed(self, token: str) -> bool:
+        """Whether the last reading was this one, and found everything as it was."""
+        return self.check is not None and self.check.ok and self.check.token == token
+
+
+@dataclass(frozen=True, slots=True)
+class Archives:
+    """``states``: by OID of the table, ascending by ``round``. ``approved``: names of what may be dropped."""
+
+    states: Mapping[int, tuple[ArchiveState, ...]] = field(default_factory=dict)
+    approved: frozenset[str] = frozenset()
+
+    def latest(self, oid: int) -> ArchiveState | None:
+        """The one that counts; None where there is none."""
+        found = self.states.get(oid)
+        return found[-1] if found else None
+
+
+UNKNOWN = Archives()
+"""Nothing is known: nothing is proven then, and nothing approved."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveRequest:
+    """There shall be an archive of that table."""
+
+    oid: int
+    schema: str
+    name: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """The archive of that name shall be read again, and its table beside it."""
+
+    archive: str
+    token: str
+
+
+Request = ArchiveRequest | CheckRequest

@@ -1,0 +1,184 @@
+"""What must be proven before an expired partition may be detached, and before its table may be dropped. Pure.
+
+An archive is asked for, then its proof is waited for, then the partition may leave. Afterwards the archive is read
+again, and the table with it; and once more when nothing else keeps the table, so that the last reading is younger than
+all that allows the drop. Which reading it was is told by a token and by no clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from . import hold
+from .archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, Request
+from .errors import ContentsChanged
+from .findings import Finding, listed
+from .interval import Range, iso
+from .inventory import Detached, Partition
+from .lifecycle import Approval, OnExpire
+from .marker import Phase
+from .situation import Situation
+
+MOST_AT_ONCE = 20
+"""Archives of one table that are asked for and not yet proven: the oldest partitions first."""
+
+ARCHIVING, CHECKING, APPROVAL = "Archiving", "CheckingArchives", "WaitsForApproval"
+WAITING = {
+    ARCHIVING: "expired, and detached or dropped only once an archive in {where} was read back and is equal: {names}",
+    CHECKING: "detached, and archived in {where}: the archive and the table are compared again first: {names}",
+    APPROVAL: "detached, and dropped once the annotation partwarden.dev/approve-drop of the policy names it "
+    "(spec.retention.approval is Manual): {names}",
+}
+"""What is waited for, in the order in which it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """``troubles`` keep a table from leaving until somebody mends them; ``notes`` say what else is waited for."""
+
+    requests: tuple[Request, ...] = ()
+    troubles: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+
+
+@dataclass(slots=True)
+class Gate:
+    """Asks of each table in turn; what it found is in `result`."""
+
+    situation: Situation
+    _requests: list[Request] = field(default_factory=list)
+    _troubles: list[Finding] = field(default_factory=list)
+    _names: dict[str, list[str]] = field(default_factory=dict)
+    _unproven: int = 0
+
+    def may_leave(self, expired: Iterable[tuple[Partition, Range]]) -> Iterator[tuple[Partition, Range]]:
+        """Those of the partitions that may be detached: all of them where the policy wants no archive."""
+        for each, held in expired:
+            if not self._wants_archive:
+                yield each, held
+            elif (state := self._proven(each)) is not None:
+                if state.check is None or state.check.ok:
+                    yield each, held
+                else:
+                    # It was attached again since: whoever mends what is wrong with the archive is seen by another look.
+                    self._check(each, state, state.check.token)
+
+    def may_go(self, outside: Iterable[Detached]) -> Iterator[tuple[Detached, ArchiveState | None]]:
+        """Those of the detached tables that may be dropped, each with the archive that is equal to it.
+
+        The archive is None only where the policy has none, and says that it needs none.
+        """
+        for each in outside:
+            if not self.situation.has_expired(each.marker.range) or each.marker.phase is not Phase.DETACHED:
+                continue
+            free = self._is_free(each)
+            if not self._wants_archive:
+                assert self.situation.spec.retention is not None
+                if free and self.situation.spec.retention.drop_without_archive:
+                    yield each, None
+            elif (state := self._compared(each, free)) is not None and free:
+                yield each, state
+
+    def result(self) -> Waiting:
+        """What is to be asked for, and what to say."""
+        parent, retention = str(self.situation.parent), self.situation.spec.retention
+        where = retention.archive if retention else None
+        notes = [
+            Finding(reason, parent, text.format(where=where, names=listed(names)))
+            for reason, text in WAITING.items()
+            if (names := self._names.get(reason))
+        ]
+        return Waiting(tuple(self._requests), tuple(self._troubles), tuple(notes))
+
+    @property
+    def _wants_archive(self) -> bool:
+        retention = self.situation.spec.retention
+        return retention is not None and retention.archive is not None
+
+    def _is_free(self, each: Detached) -> bool:
+        """Whether nothing but the proof keeps the table: the policy drops, the grace is over, it is approved, not
+        held."""
+        retention = self.situation.spec.retention
+        assert retention is not None
+        if retention.on_expire is not OnExpire.DROP or self.situation.is_held(each):
+            return False
+        if each.marker.since + retention.grace_period > self.situation.now:
+            return False
+        if retention.approval is Approval.MANUAL and not self._approvals(each):
+            self._names.setdefault(APPROVAL, []).append(each.name)
+            return False
+        return True
+
+    def _approvals(self, each: Detached) -> list[str]:
+        return sorted(self.situation.archives.approved & hold.names(each.schema, each.name))
+
+    def _proven(self, each: Partition | Detached) -> ArchiveState | None:
+        """The archive that was equal to the table when it was made; None, and what is to be done, where none was."""
+        state = self.situation.archives.latest(each.oid)
+        if state is not None and state.proves(each.oid):
+            return state
+        if state is None:
+            self._archive(each, 0)
+        elif state.refuted and state.round + 1 < MOST_ROUNDS:
+            self._archive(each, state.round + 1)
+        elif state.refuted:
+            self._trouble(
+                each,
+                ContentsChanged.__name__,
+                f"changed after each of {MOST_ROUNDS} archives of it: let nobody write into it, then delete the "
+                f"PartitionArchives of it but {state.name}, and that one last",
+            )
+        else:
+            self._unproven += 1
+            self._names.setdefault(ARCHIVING, []).append(each.name)
+            if state.error is not None:
+                self._trouble(each, state.error[0], f"archive {state.name}: {state.error[1]}")
+        return None
+
+    def _compared(self, each: Detached, free: bool) -> ArchiveState | None:
+        """The archive that was found to be equal to the table since all that ``free`` speaks of."""
+        if self.situation.is_held(each) and self.situation.archives.latest(each.oid) is None:
+            return None
+        if (state := self._proven(each)) is None:
+            return None
+        # While anything else keeps the table, the token is another one: a reading from before a hold was taken away,
+        # or from before an approval, is never taken for the last one.
+        token = _token(self.situation, each, state, self._approvals(each)) if free else after_detach(each)
+        if state.passed(token):
+            return state
+        self._check(each, state, token)
+        return None
+
+    def _archive(self, each: Partition | Detached, number: int) -> None:
+        self._unproven += 1
+        self._names.setdefault(ARCHIVING, []).append(each.name)
+        if self._unproven <= MOST_AT_ONCE:
+            self._requests.append(ArchiveRequest(each.oid, each.schema, each.name, number))
+
+    def _check(self, each: Partition | Detached, state: ArchiveState, token: str) -> None:
+        self._requests.append(CheckRequest(state.name, token))
+        if state.check is not None and not state.check.ok:
+            self._trouble(each, state.check.reason, f"archive {state.name}: {state.check.message}")
+        else:
+            self._names.setdefault(CHECKING, []).append(each.name)
+            if state.error is not None:
+                self._trouble(each, state.error[0], f"archive {state.name}: {state.error[1]}")
+
+    def _trouble(self, each: Partition | Detached, reason: str, message: str) -> None:
+        self._troubles.append(Finding(reason, str(each), f"{each.name} stays: {message}"))
+
+
+def after_detach(each: Detached) -> str:
+    """The token of the reading that follows the detach: it was asked for when the mark said ``since``."""
+    return f"detached/{iso(each.marker.since)}"
+
+
+def _token(situation: Situation, each: Detached, state: ArchiveState, approvals: list[str]) -> str:
+    """The token of the last reading, another one each calendar week: what is dropped late is read again."""
+    retention = situation.spec.retention
+    assert retention is not None
+    week = situation.now.isocalendar()
+    facts = (retention.grace, retention.approval, *approvals, state.name, state.doubt, f"{week.year}w{week.week}")
+    return f"drop/{iso(each.marker.since)}/{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
