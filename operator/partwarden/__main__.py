@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from . import __version__, archive_commands, arguments, crd, engine, manifest, render, restore_command
+from .archives import Archives
 from .connection import ConnectionInfo, from_dsn, resolve
 from .errors import InvalidSpec, PartwardenError, SecretKeyMissing
 from .fields import parse_moment
@@ -90,7 +91,8 @@ def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: date
     def look() -> tuple[render.Shown, int]:
         policy, info = _open(filename, dsn, table)
         with session(info) as connection:
-            inventory, found = engine.observe_and_plan(connection, policy.spec, now, policy.held)
+            known = Archives(approved=policy.approved)
+            inventory, found = engine.observe_and_plan(connection, policy.spec, now, policy.held, known)
         shown = render.Shown(policy, now or inventory.now, inventory, found, found)
         if any(each.error for each in found.findings):
             return shown, ERROR
@@ -113,9 +115,12 @@ def apply(
         policy, info = _open(filename, dsn, table)
         spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
         with session(info) as connection:
-            observed = engine.observe_and_plan(connection, spec, now, policy.held)
+            known = Archives(approved=policy.approved)
+            observed = engine.observe_and_plan(connection, spec, now, policy.held, known)
             _refuse_to_run_ahead(now, observed[0].now, spec)
-            report = engine.maintain(connection, spec, now=now, patience=patience, held=policy.held, observed=observed)
+            report = engine.maintain(
+                connection, spec, now=now, patience=patience, held=policy.held, archives=known, observed=observed
+            )
         moment = now or report.inventory.now
         shown = render.Shown(policy, moment, report.inventory, report.before, report.after, report.outcomes)
         failed = any(each.error for each in report.outcomes) or any(each.error for each in report.after.findings)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from .archive_desk import ArchiveDesk
 from .archive_intake import ArchiveIntake
 from .archive_store import ArchiveStore, JobSlots
 from .cluster import Cluster
@@ -14,7 +15,7 @@ from .settings import Settings
 from .store import Store
 from .tending import Tender
 from .workers import Workers
-from .workqueue import Key, WorkQueue
+from .workqueue import WorkQueue
 
 WORKERS = 2
 """Threads. The work itself is done in Jobs."""
@@ -35,6 +36,7 @@ class ArchiveService:
         self._settings, self._api = settings, ArchivesInCluster(cluster)
         self._queue, self._slots = WorkQueue(), JobSlots(settings.jobs)
         self._intake = ArchiveIntake(self.store, self._slots, self._queue, wake_policies)
+        self.desk = ArchiveDesk(self.store, self._api, self._queue.wake)
         self._tender = Tender(cluster, policies, self.store, self._slots, settings, clock)
         self._workers = Workers(self._queue, self._tender.tend, WORKERS)
 
@@ -66,8 +68,3 @@ class ArchiveService:
     def on_job(self, event: Any) -> None:
         """An event of the watch of Jobs."""
         self._intake.job_seen(event["object"], gone=event["type"] == "DELETED")
-
-    def want_check(self, key: Key, token: str) -> None:
-        """The archive is to be read again, see `ArchiveStore.want_check`."""
-        if self.store.want_check(key, token):
-            self._queue.wake(key)

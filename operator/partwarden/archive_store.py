@@ -106,6 +106,11 @@ class ArchiveStore:
             self._wanted[key] = token
             return news
 
+    def forget_check(self, key: Key) -> None:
+        """Nobody asks any more that the archive be read again."""
+        with self._lock:
+            self._wanted.pop(key, None)
+
     def wanted_check(self, key: Key) -> str | None:
         """The token of the check that was asked for last. After a restart it is asked for again."""
         with self._lock:

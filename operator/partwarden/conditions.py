@@ -63,6 +63,7 @@ class Verdict:
     ahead: Said | None = None
     default_empty: Said | None = None
     thresholds: Said | None = None
+    archives: Said | None = None
     table: PartitionPolicyStatus | None = None
     errors: tuple[PartwardenError, ...] = ()
 
@@ -87,6 +88,7 @@ def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence
         ahead=_ahead(plan, ready),
         default_empty=Said(*emptiness(spec, inventory, plan.codec)),
         thresholds=_thresholds(spec, plan),
+        archives=_archives(spec, plan, outcomes),
         table=details(inventory, plan, outcomes),
         errors=wrong,
     )
@@ -104,6 +106,7 @@ def failed(error: PartwardenError, connected: bool) -> Verdict:
         ahead=Said(UNKNOWN, error.reason, "the table could not be looked at"),
         default_empty=Said(UNKNOWN, error.reason, "the table could not be looked at"),
         thresholds=Said(UNKNOWN, error.reason, "the table could not be looked at"),
+        archives=Said(UNKNOWN, error.reason, "the table could not be looked at"),
         table=PartitionPolicyStatus() if stalled and connected else None,
         errors=(error,),
     )
@@ -126,6 +129,7 @@ def suspended() -> Verdict:
         ahead=Said(UNKNOWN, SUSPENDED),
         default_empty=Said(UNKNOWN, SUSPENDED),
         thresholds=Said(UNKNOWN, SUSPENDED),
+        archives=Said(UNKNOWN, SUSPENDED),
     )
 
 
@@ -146,6 +150,7 @@ def make_status(
         ConditionType.PARTITIONS_AHEAD: verdict.ahead,
         ConditionType.DEFAULT_PARTITION_EMPTY: verdict.default_empty,
         ConditionType.WITHIN_THRESHOLDS: verdict.thresholds,
+        ConditionType.ARCHIVES_HEALTHY: verdict.archives,
     }
     conditions = [condition(kind, said, earlier.get(kind), generation, now) for kind, said in says.items()]
     status = {"observedGeneration": generation, "conditions": [each for each in conditions if each]}
@@ -220,6 +225,23 @@ def _thresholds(spec: TableSpec, plan: Plan) -> Said:
         if each.reason == TOO_LARGE:
             return Said(FALSE, TOO_LARGE, each.message)
     return Said(TRUE, "WithinThresholds", f"no partition is larger than {spec.thresholds.partition_size}")
+
+
+def _archives(spec: TableSpec, plan: Plan, outcomes: Sequence[Outcome]) -> Said:
+    """False where somebody must look at an archive; what is only waited for is told by the reason."""
+    waiting = plan.retired.waiting
+    changed = [
+        (each.error.reason, str(each.error)) for each in outcomes if isinstance(each.error, errors.ContentsChanged)
+    ]
+    if wrong := [*((each.reason, each.message) for each in waiting.troubles), *changed]:
+        more = f" (and {len(wrong) - 1} more: see status.findings)" if len(wrong) > 1 else ""
+        return Said(FALSE, wrong[0][0], f"{wrong[0][1]}{more}")
+    if waiting.notes:
+        # What a person must do stands last, and is told first.
+        return Said(TRUE, waiting.notes[-1].reason, "; ".join(each.message for each in reversed(waiting.notes)))
+    if spec.retention is None or spec.retention.archive is None:
+        return Said(TRUE, "NoArchive", "spec.retention.archive is not set")
+    return Said(TRUE, "NothingWaits", "no expired partition waits for an archive, and no archive is wrong")
 
 
 def _reachable(error: PartwardenError, connected: bool) -> Said:

@@ -63,7 +63,9 @@ class Operator:
         self._intake = Intake(self._store, claims, self._queue)
         clock = lambda: datetime.now(UTC)  # noqa: E731
         self._archives = ArchiveService(self._cluster, self._store, self._queue, settings, clock)
-        self._reconciler = Reconciler(self._cluster, self._store, claims, self._queue, settings, clock)
+        self._reconciler = Reconciler(
+            self._cluster, self._store, claims, self._queue, settings, clock, self._archives.desk
+        )
         self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
         self._lister = Every("lister", settings.relist, self._list_again)
         self._tidier = Every("tidier", LINGER, self._reconciler.tidy)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 ANNOTATION = "partwarden.dev/hold"
+APPROVAL = "partwarden.dev/approve-drop"
+"""Names in the same way what may be dropped, where the policy's ``retention.approval`` is Manual."""
 
 
-def parse(annotations: Mapping[str, str] | None) -> frozenset[str]:
+def parse(annotations: Mapping[str, str] | None, annotation: str = ANNOTATION) -> frozenset[str]:
     """The names in the annotation; none where there is no such annotation."""
-    text = (annotations or {}).get(ANNOTATION, "")
+    text = (annotations or {}).get(annotation, "")
     return frozenset(name for part in text.split(",") if (name := part.strip()))
 
 

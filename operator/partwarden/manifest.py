@@ -33,6 +33,8 @@ class Manifest:
     database: Database | None
     held: frozenset[str] = frozenset()
     """What the annotation of `partwarden.hold` names."""
+    approved: frozenset[str] = frozenset()
+    """What that of `hold.APPROVAL` names."""
 
 
 class Metadata(Model):
@@ -115,7 +117,8 @@ def load(text: str, source: str, *, table: dict[str, str] | None = None, needs_d
 
 def _manifest(whole: Envelope[S], database: Database | None) -> Manifest:
     about = whole.metadata
-    return Manifest(about.name, about.namespace, whole.spec, database, hold.parse(about.annotations))
+    held, approved = hold.parse(about.annotations), hold.parse(about.annotations, hold.APPROVAL)
+    return Manifest(about.name, about.namespace, whole.spec, database, held, approved)
 
 
 def _the_policy(documents: list[Any]) -> dict[str, Any]:

@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from . import pace, transitions
-from .actions import Outcome
+from .actions import DropDetached, Outcome
+from .archive_desk import ArchiveDesk
 from .claims import Claims, TableIdentity
 from .cluster import Cluster
 from .conditions import Verdict, broken, failed, looked, make_status, suspended
 from .connection import ConnectionInfo, resolve
 from .connections import Connections
 from .engine import maintain, observe_and_plan
-from .errors import ClusterUnavailable, PartwardenError, PolicyConflict
+from .errors import ClusterUnavailable, ContentsChanged, PartwardenError, PolicyConflict
 from .interval import load_zone
 from .policy import Mode, PartitionPolicySpec
 from .session import Session
@@ -68,7 +69,9 @@ class Reconciler:
         queue: WorkQueue,
         settings: Settings,
         clock: Callable[[], datetime],
+        archives: ArchiveDesk,
     ) -> None:
+        self._archives = archives
         self._cluster, self._store, self._claims, self._queue = cluster, store, claims, queue
         self._settings, self._clock = settings, clock
         self._slots = Slots()
@@ -156,7 +159,8 @@ class Reconciler:
         self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: Session, outcomes: list[Outcome]
     ) -> Look:
         """What is done is added to ``outcomes``, so that it is told although an error may end the work."""
-        inventory, plan = observe_and_plan(connection, spec, held=policy.held)
+        known = self._archives.known(policy, spec)
+        inventory, plan = observe_and_plan(connection, spec, held=policy.held, archives=known)
         table = TableIdentity(inventory.server.identity, plan.parent.oid)
         if winner := self._claims.claim(policy.key, table, policy.age):
             raise PolicyConflict(
@@ -170,12 +174,18 @@ class Reconciler:
                 spec,
                 patience=patience,
                 held=policy.held,
+                archives=known,
                 observed=(inventory, plan),
                 outcomes=outcomes,
             )
             inventory, plan = report.inventory, report.after
         else:
             connection.reusable = True
+        if spec.mode is Mode.APPLY and not plan.blocked and not self._stopping:
+            for each in outcomes:
+                if isinstance(each.action, DropDetached) and isinstance(each.error, ContentsChanged):
+                    self._archives.doubt(policy, each.action.archive)
+            self._archives.ask(policy, spec, plan.retired.waiting.requests)
         return Look(
             looked(spec, inventory, plan, outcomes),
             tuple(outcomes),

@@ -38,6 +38,7 @@ class ConditionType(StrEnum):
     PARTITIONS_AHEAD = "PartitionsAhead"
     DEFAULT_PARTITION_EMPTY = "DefaultPartitionEmpty"
     WITHIN_THRESHOLDS = "WithinThresholds"
+    ARCHIVES_HEALTHY = "ArchivesHealthy"
 
 
 class ConditionStatus(StrEnum):
@@ -163,7 +164,7 @@ class PartitionPolicyStatus(Model):
         default=[],
         max_length=16,
         description="Ready, Reconciling, Stalled, DatabaseReachable, PartitionsAhead, DefaultPartitionEmpty, "
-        "WithinThresholds.",
+        "WithinThresholds, ArchivesHealthy.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     summary: Summary | None = Field(None, description="Totals, as last seen.")

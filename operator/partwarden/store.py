@@ -31,6 +31,8 @@ class StoredPolicy:
     """Compact: a status may hold 200 partitions, and there may be thousands of policies."""
     held: frozenset[str] = frozenset()
     """What the annotation of `partwarden.hold` names."""
+    approved: frozenset[str] = frozenset()
+    """What that of `hold.APPROVAL` names."""
 
     @property
     def status(self) -> dict[str, Any]:
@@ -44,9 +46,9 @@ class StoredPolicy:
         return self.created, self.key
 
     @property
-    def edition(self) -> tuple[str, int, frozenset[str]]:
-        """Changes when the policy or its hold is edited, or it is made anew: metadata has no generation."""
-        return self.uid, self.generation, self.held
+    def edition(self) -> tuple[str, int, frozenset[str], frozenset[str]]:
+        """Changes when the policy, a hold or an approval is edited, or it is made anew: metadata has no generation."""
+        return self.uid, self.generation, self.held, self.approved
 
     @property
     def suspended(self) -> bool:
@@ -76,6 +78,7 @@ def parse(body: Mapping[str, Any]) -> StoredPolicy:
         spec=body.get("spec") or {},
         status_json=_compact(body.get("status") or {}),
         held=hold.parse(meta.get("annotations")),
+        approved=hold.parse(meta.get("annotations"), hold.APPROVAL),
     )
 
 

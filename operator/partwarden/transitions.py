@@ -9,6 +9,7 @@ from typing import Any
 
 from .actions import Outcome
 from .conditions import IN_PROGRESS, PLAN_PENDING
+from .gating import APPROVAL
 from .status import ConditionStatus, ConditionType
 
 MAX_NAMES = 10
@@ -46,12 +47,27 @@ def done(outcomes: Sequence[Outcome]) -> list[Notice]:
 
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    """Ready turned False, names another reason for it, or turned True again; WithinThresholds turned False or True."""
-    return [*_ready_changed(previous, status), *_thresholds_changed(previous, status)]
+    """Ready turned False, names another reason for it, or turned True again; WithinThresholds turned False or True;
+    ArchivesHealthy turned False or True, or says that somebody must approve."""
+    return [
+        *_ready_changed(previous, status),
+        *_changed(previous, status, ConditionType.WITHIN_THRESHOLDS),
+        *_changed(previous, status, ConditionType.ARCHIVES_HEALTHY),
+        *_approval_wanted(previous, status),
+    ]
 
 
-def _thresholds_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    before, after = (_find(each, ConditionType.WITHIN_THRESHOLDS) for each in (previous, status))
+def _approval_wanted(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    before, after = (_find(each, ConditionType.ARCHIVES_HEALTHY) for each in (previous, status))
+    if after is None or after["status"] != ConditionStatus.TRUE or after["reason"] != APPROVAL:
+        return []
+    # Another message names another table.
+    news = before is None or (before.get("reason"), before.get("message")) != (APPROVAL, after["message"])
+    return [Notice(EventType.NORMAL, APPROVAL, _short(after["message"]))] if news else []
+
+
+def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> list[Notice]:
+    before, after = (_find(each, kind) for each in (previous, status))
     was, now = (each.get("status") if each else None for each in (before, after))
     if after is None or was == now:
         return []

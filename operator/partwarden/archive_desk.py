@@ -1,0 +1,158 @@
+"""Between the plan of a policy and PartitionArchives: what is known of them, and what the plan asks for.
+
+Nothing of it is remembered that the cluster does not show, but for doubts: without them a table is compared once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from .archive_conditions import is_proven
+from .archive_policy import KIND as ARCHIVE
+from .archive_policy import PartitionArchiveSpec, PolicyRef
+from .archive_store import ArchiveStore, StoredArchive
+from .archives import MOST_ROUNDS, ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request
+from .cluster_archives import ArchivesInCluster
+from .errors import NameTaken
+from .job import MANAGED
+from .policy import PartitionPolicySpec
+from .record import Fingerprint
+from .store import StoredPolicy, is_gone
+from .validation import check
+from .workqueue import Key
+
+STEM = 200
+"""Characters of a name before its digest."""
+
+
+class ArchiveDesk:
+    """Safe for threads, one policy with one thread at a time."""
+
+    def __init__(self, store: ArchiveStore, api: ArchivesInCluster, wake: Callable[[Key], None]) -> None:
+        """``wake``: lets an archive be looked at."""
+        self._store, self._api, self._wake = store, api, wake
+        self._doubts: dict[Key, str] = {}
+
+    def known(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Archives:
+        """What is known of the archives that this policy asked for, as it reads now.
+
+        Those with another database or another destination are none of its: what is proven there is proven elsewhere.
+        """
+        found: dict[int, list[ArchiveState]] = {}
+        for archive, oid, number in self._own(policy, spec):
+            found.setdefault(oid, []).append(_state(archive, number, self._doubts.get(archive.key, "")))
+        states = {oid: tuple(sorted(some, key=lambda each: each.round)) for oid, some in found.items()}
+        return Archives(states, policy.approved)
+
+    def ask(self, policy: StoredPolicy, spec: PartitionPolicySpec, requests: Iterable[Request]) -> None:
+        """See to it that there is what the plan asks for, and that nothing is read again that it does not ask for.
+
+        Raises `ClusterUnavailable`, and `NameTaken` where somebody made another PartitionArchive of a name.
+        """
+        wanted = list(requests)
+        checks = {each.archive: each.token for each in wanted if isinstance(each, CheckRequest)}
+        for archive, _, _ in self._own(policy, spec):
+            if archive.key[1] not in checks:
+                self._store.forget_check(archive.key)
+        for name, token in checks.items():
+            if self._store.want_check((policy.key[0], name), token):
+                self._wake((policy.key[0], name))
+        for each in wanted:
+            if isinstance(each, ArchiveRequest):
+                self._create(policy, spec, each)
+
+    def doubt(self, policy: StoredPolicy, name: str) -> None:
+        """A table was found to hold something else than the archive of that name: its last check counts no more."""
+        key = (policy.key[0], name)
+        if (archive := self._store.get(key)) is not None:
+            token = str((archive.status.get("check") or {}).get("token", ""))
+            self._doubts[key] = hashlib.sha256(token.encode()).hexdigest()[:10]
+
+    def _own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, int, int]]:
+        """The policy's archives, each with the OID that it is for and its round."""
+        destination = spec.retention.archive if spec.retention else None
+        if destination is None:
+            return
+        for archive in self._store.of(policy.key):
+            if archive.policy != policy.key:
+                continue
+            made, _ = check(PartitionArchiveSpec, archive.spec, "spec")
+            if made is None or made.oid is None or (made.database, made.destination) != (spec.database, destination):
+                continue
+            for number in range(MOST_ROUNDS):
+                if archive.key[1].endswith("-" + _digest(policy, spec, made.oid, number)):
+                    yield archive, made.oid, number
+
+    def _create(self, policy: StoredPolicy, spec: PartitionPolicySpec, wanted: ArchiveRequest) -> None:
+        assert spec.retention is not None
+        assert spec.retention.archive is not None
+        asked = PartitionArchiveSpec(
+            policy=PolicyRef(name=policy.key[1]),
+            # Beside the policy, which it outlives.
+            database=spec.database,
+            schema_=wanted.schema,
+            partition=wanted.name,
+            oid=wanted.oid,
+            destination=spec.retention.archive,
+            job=spec.retention.job,
+        )
+        key = policy.key[0], name(policy, spec, wanted)
+        body = asked.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        if self._api.create_archive(key, body, MANAGED):
+            return
+        there = self._api.archive(key)
+        if there is None or is_gone(there):
+            return
+        made, _ = check(PartitionArchiveSpec, there.get("spec"), "spec")
+        # How its Jobs run may have changed since; what it is of may not.
+        if made is None or _subject(made) != _subject(asked):
+            raise NameTaken(
+                f"{ARCHIVE} {key[1]} exists, and is of something else than partition {wanted.schema}.{wanted.name}: "
+                "delete it"
+            )
+
+
+def name(policy: StoredPolicy, spec: PartitionPolicySpec, wanted: ArchiveRequest) -> str:
+    """The archive's name: always the same for one table of one database, one destination and one round."""
+    text = re.sub(r"[^a-z0-9]+", "-", f"{policy.key[1]}-{wanted.name}".lower())
+    return f"{text[:STEM].strip('-')}-{_digest(policy, spec, wanted.oid, wanted.round)}"
+
+
+def _digest(policy: StoredPolicy, spec: PartitionPolicySpec, oid: int, number: int) -> str:
+    destination = spec.retention.archive if spec.retention else None
+    assert destination is not None
+    where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in (spec.database, destination)]
+    return hashlib.sha256("\0".join((policy.key[1], *where, str(oid), str(number))).encode()).hexdigest()[:10]
+
+
+def _subject(spec: PartitionArchiveSpec) -> tuple[Any, ...]:
+    return spec.policy, spec.database, spec.oid, spec.destination
+
+
+def _state(archive: StoredArchive, number: int, doubt: str) -> ArchiveState:
+    status = archive.status
+    error, found, taken = status.get("lastError"), status.get("check"), status.get("fingerprint")
+    return ArchiveState(
+        name=archive.key[1],
+        round=number,
+        oid=status.get("oid"),
+        proven=is_proven(status),
+        fingerprint=Fingerprint.model_validate(taken) if taken else None,
+        location=str(status.get("location") or ""),
+        check=_check(found) if found else None,
+        error=(str(error.get("reason")), str(error.get("message"))) if error else None,
+        doubt=doubt,
+    )
+
+
+def _check(found: dict[str, Any]) -> CheckState:
+    return CheckState(
+        token=str(found.get("token") or ""),
+        # Anything but a plain true is no success.
+        ok=found.get("ok") is True,
+        reason=str(found.get("reason") or "CheckFailed"),
+        message=str(found.get("message") or "it was read again, and is not as it was proven"),
+    )
