@@ -57,6 +57,9 @@ class ArchiveDesk:
         for archive, _, _ in self._own(policy, spec):
             if archive.key[1] not in checks:
                 self._store.forget_check(archive.key)
+        for each in wanted:
+            if isinstance(each, CheckRequest) and each.void:
+                self.doubt(policy, each.archive)
         for name, token in checks.items():
             if self._store.want_check((policy.key[0], name), token):
                 self._wake((policy.key[0], name))
@@ -65,7 +68,7 @@ class ArchiveDesk:
                 self._create(policy, spec, each)
 
     def doubt(self, policy: StoredPolicy, name: str) -> None:
-        """A table was found to hold something else than the archive of that name: its last check counts no more."""
+        """The last check of the archive of that name counts no more."""
         key = (policy.key[0], name)
         if (archive := self._store.get(key)) is not None:
             token = str((archive.status.get("check") or {}).get("token", ""))

@@ -42,7 +42,8 @@ class ArchiveState:
     error: tuple[str, str] | None = None
     """Reason and message of the last attempt, where it failed."""
     doubt: str = ""
-    """Not empty where a drop found that the table holds something else, after the check that this names."""
+    """Not empty where the check that this names counts no more: a drop found that the table holds something else, or
+    something kept the table again."""
 
     @property
     def refuted(self) -> bool:
@@ -91,6 +92,8 @@ class CheckRequest:
 
     archive: str
     token: str
+    void: bool = False
+    """Whether what was read of it so far counts no more, from now on: something keeps the table again."""
 
 
 Request = ArchiveRequest | CheckRequest

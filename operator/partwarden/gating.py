@@ -127,8 +127,8 @@ class Gate:
             self._trouble(
                 each,
                 ContentsChanged.__name__,
-                f"changed after each of {MOST_ROUNDS} archives of it: let nobody write into it, then delete the "
-                f"PartitionArchives of it but {state.name}, and that one last",
+                f"changed after each of {MOST_ROUNDS} archives of it: let nobody write into it, then delete its "
+                "PartitionArchives, and it is archived again",
             )
         else:
             self._unproven += 1
@@ -143,8 +143,8 @@ class Gate:
             return None
         if (state := self._proven(each)) is None:
             return None
-        # While anything else keeps the table, the token is another one: a reading from before a hold was taken away,
-        # or from before an approval, is never taken for the last one.
+        # While anything else keeps the table, the token is another one, and a reading for the drop is void: what was
+        # read before a hold was taken away, or before an approval, is never taken for the last reading.
         token = _token(self.situation, each, state, self._approvals(each)) if free else after_detach(each)
         if state.passed(token):
             return state
@@ -158,7 +158,9 @@ class Gate:
             self._requests.append(ArchiveRequest(each.oid, each.schema, each.name, number))
 
     def _check(self, each: Partition | Detached, state: ArchiveState, token: str) -> None:
-        self._requests.append(CheckRequest(state.name, token))
+        last = state.check.token if state.check else ""
+        void = last.startswith(LAST) and not token.startswith(LAST)
+        self._requests.append(CheckRequest(state.name, token, void))
         if state.check is not None and not state.check.ok:
             self._trouble(each, state.check.reason, f"archive {state.name}: {state.check.message}")
         else:
@@ -170,9 +172,13 @@ class Gate:
         self._troubles.append(Finding(reason, str(each), f"{each.name} stays: {message}"))
 
 
+AFTER_DETACH, LAST = "detached/", "drop/"
+"""What the tokens of the two kinds of readings begin with."""
+
+
 def after_detach(each: Detached) -> str:
     """The token of the reading that follows the detach: it was asked for when the mark said ``since``."""
-    return f"detached/{iso(each.marker.since)}"
+    return f"{AFTER_DETACH}{iso(each.marker.since)}"
 
 
 def _token(situation: Situation, each: Detached, state: ArchiveState, approvals: list[str]) -> str:
@@ -181,4 +187,4 @@ def _token(situation: Situation, each: Detached, state: ArchiveState, approvals:
     assert retention is not None
     week = situation.now.isocalendar()
     facts = (retention.grace, retention.approval, *approvals, state.name, state.doubt, f"{week.year}w{week.week}")
-    return f"drop/{iso(each.marker.since)}/{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+    return f"{LAST}{iso(each.marker.since)}/{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"

@@ -60,6 +60,7 @@ def test_a_converged_policy_is_ready_and_says_how_far_it_is_covered() -> None:
         "PartitionsAhead": "True",
         "DefaultPartitionEmpty": "True",
         "WithinThresholds": "True",
+        "ArchivesHealthy": "True",
     }
     ready = condition(status, "Ready")
     assert (ready["reason"], ready["message"]) == ("Converged", "5 partitions, covered until 2029-01-01T00:00:00Z")
@@ -76,7 +77,7 @@ def test_only_a_condition_whose_status_changes_gets_a_new_time() -> None:
     first = status_of(inventory(COMPLETE))
     second = make_status(failed(errors.TableNotFound("gone"), connected=True), first, 3, LATER)
     times = {each["type"]: each["lastTransitionTime"] for each in second["conditions"]}
-    changed = {"Ready", "Stalled", "PartitionsAhead", "DefaultPartitionEmpty", "WithinThresholds"}
+    changed = {"Ready", "Stalled", "PartitionsAhead", "DefaultPartitionEmpty", "WithinThresholds", "ArchivesHealthy"}
     assert {kind for kind, since in times.items() if since == "2026-06-15T13:00:00Z"} == changed
     assert {kind for kind, since in times.items() if since == "2026-06-15T12:00:00Z"} == set(times) - changed
 

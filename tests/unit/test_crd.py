@@ -68,6 +68,13 @@ def test_fields_without_a_default_that_are_needed_are_required() -> None:
         "spec.table": ["name"],
         "spec.database.secretRef": ["name"],
         "spec.retention": ["keepFor"],
+        "spec.retention.archive.pvc": ["claimName"],
+        "spec.retention.archive.s3": ["url"],
+        "spec.retention.archive.s3.secretRef": ["name"],
+        "spec.retention.archive.gcs": ["url"],
+        "spec.retention.archive.gcs.secretRef": ["name"],
+        "spec.retention.archive.azure": ["url", "account"],
+        "spec.retention.archive.azure.secretRef": ["name"],
     }
 
 
