@@ -11,6 +11,7 @@ import psycopg
 from psycopg.abc import RV, PQGen
 
 from lab.postgres import Database
+from partwarden.archives import UNKNOWN, Archives
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
 from partwarden.policy import TableSpec
@@ -40,20 +41,22 @@ def policy(**fields: Any) -> TableSpec:
     return TableSpec.model_validate({"table": {"name": "run"}, **fields})
 
 
-def keep(dsn: str, *, patience: float = 10.0, **fields: Any) -> Report:
+def keep(dsn: str, *, patience: float = 10.0, archives: Archives = UNKNOWN, **fields: Any) -> Report:
     """Does once what a policy with these fields says."""
     with session(from_dsn(dsn)) as connection:
-        return maintain(connection, policy(**fields), now=NOW, patience=patience)
+        return maintain(connection, policy(**fields), now=NOW, patience=patience, archives=archives)
 
 
-def keep_while(dsn: str, trip: int, what: Callable[[], object], **fields: Any) -> Report:
+def keep_while(
+    dsn: str, trip: int, what: Callable[[], object], *, archives: Archives = UNKNOWN, **fields: Any
+) -> Report:
     """The same, and right before round trip number ``trip`` (from 1) something happens."""
     with session(from_dsn(dsn)) as connection:
         # The very session that Partwarden makes, from here on interrupted.
         connection.__class__ = Interrupted
         assert isinstance(connection, Interrupted)
         connection.before = (connection.round_trips + trip, what)
-        report = maintain(connection, policy(**fields), now=NOW)
+        report = maintain(connection, policy(**fields), now=NOW, archives=archives)
         assert connection.before is None, f"there were only {connection.round_trips} round trips"
         return report
 

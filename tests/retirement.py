@@ -14,6 +14,7 @@ from psycopg import sql
 from lab.postgres import Database
 from meanwhile import NOW, keep, policy
 from partwarden import marker
+from partwarden.archives import UNKNOWN, Archives
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
 from partwarden.marker import Marker
@@ -51,7 +52,15 @@ def why(report: Report) -> str:
     return str(next(each.error for each in report.outcomes if each.error))
 
 
-def keep_before(dsn: str, text: str, what: Callable[[], object], *, nth: int = 1, **fields: Any) -> Report:
+def keep_before(
+    dsn: str,
+    text: str,
+    what: Callable[[], object],
+    *,
+    nth: int = 1,
+    archives: Archives = UNKNOWN,
+    **fields: Any,
+) -> Report:
     """Like `keep`, and right before the nth time that SQL with this text in it is sent, something happens."""
     seen = 0
 
@@ -67,7 +76,7 @@ def keep_before(dsn: str, text: str, what: Callable[[], object], *, nth: int = 1
 
     with session(from_dsn(dsn)) as connection:
         connection.cursor_factory = Watching
-        report = maintain(connection, policy(**fields), now=NOW, patience=10.0)
+        report = maintain(connection, policy(**fields), now=NOW, patience=10.0, archives=archives)
     assert seen > nth, f"nothing with {text!r} in it was sent {nth} times"
     return report
 

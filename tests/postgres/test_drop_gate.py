@@ -1,0 +1,154 @@
+"""What was archived goes only while it holds what its archive holds: compared under the lock, on real servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from lab.postgres import Database, Server
+from meanwhile import NOW, keep, keep_while, kill_others, policy
+from partwarden import fingerprint
+from partwarden.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState
+from partwarden.connection import from_dsn
+from partwarden.engine import observe_and_plan
+from partwarden.errors import DatabaseUnreachable
+from partwarden.session import session
+from retirement import LONG_AGO, YEARS, attached, edit_mark, keep_before, rows_of_2018, verbs, why
+
+ROWS = 365
+ARCHIVE: dict[str, Any] = {
+    "startFrom": "2026-01-01",
+    "premake": 0,
+    "retention": {"keepFor": "5y", "onExpire": "Drop", "grace": "1h", "archive": {"pvc": {"claimName": "archives"}}},
+}
+LOCK = "IN ACCESS EXCLUSIVE MODE"
+CHANGES = {
+    "a row more": "INSERT INTO run_2018 (id, submitted_at) OVERRIDING SYSTEM VALUE VALUES (-1, '2018-05-05Z')",
+    "a row less": "DELETE FROM run_2018 WHERE submitted_at = '2018-05-05Z'",
+    "another value": "UPDATE run_2018 SET note = 'other' WHERE submitted_at = '2018-05-05Z'",
+    "a value for none": "UPDATE run_2018 SET note = NULL WHERE submitted_at = '2018-05-05Z'",
+    "another column": "ALTER TABLE run_2018 ADD COLUMN more text",
+    "all of it": "TRUNCATE run_2018",
+}
+
+
+def is_there(database: Database) -> bool:
+    return database.query("SELECT to_regclass('run_2018') IS NOT NULL") == [(True,)]
+
+
+def state(database: Database) -> ArchiveState:
+    """An archive of 2018 as it is now, proven and not yet read again."""
+    ((oid,),) = database.query("SELECT 'run_2018'::regclass::oid::int8")
+    with session(from_dsn(database.dsn)) as connection:
+        taken = fingerprint.take(connection, "public", "run_2018")
+    assert isinstance(oid, int)
+    return ArchiveState("run-2018-0", 0, oid, proven=True, fingerprint=taken, location="pvc://archives/2018")
+
+
+def known(made: ArchiveState, check: CheckState | None = None) -> Archives:
+    fields = {name: getattr(made, name) for name in ("name", "round", "oid", "proven", "fingerprint", "location")}
+    assert made.oid is not None
+    return Archives({made.oid: (ArchiveState(**fields, check=check),)})
+
+
+def wanted(database: Database, archives: Archives) -> tuple[ArchiveRequest | CheckRequest, ...]:
+    """What the plan asks for; it has nothing to do meanwhile."""
+    with session(from_dsn(database.dsn)) as connection:
+        _, plan = observe_and_plan(connection, policy(**ARCHIVE), NOW, archives=archives)
+    assert plan.actions == ()
+    return plan.retired.waiting.requests
+
+
+def read_again(database: Database, made: ArchiveState) -> Archives:
+    """The same after the reading that is asked for, which found all as it was."""
+    (asked,) = wanted(database, known(made))
+    assert isinstance(asked, CheckRequest)
+    return known(made, CheckState(asked.token, ok=True))
+
+
+def ready(database: Database) -> Archives:
+    """2018 is archived, detached long ago, and was read again: nothing but the lock is between it and its end."""
+    database.execute(YEARS)
+    made = state(database)
+    assert verbs(keep(database.dsn, archives=known(made), **ARCHIVE)) == [("detach", "done")]
+    edit_mark(database, since=LONG_AGO)
+    return read_again(database, made)
+
+
+def test_it_stays_until_it_is_proven_and_goes_when_it_was_read_again(database: Database) -> None:
+    database.execute(YEARS)
+    assert [type(each) for each in wanted(database, Archives())] == [ArchiveRequest]
+    assert attached(database) is True
+    made = state(database)
+    assert verbs(keep(database.dsn, archives=known(made), **ARCHIVE)) == [("detach", "done")]
+    after_detach = read_again(database, made)
+    assert verbs(keep(database.dsn, archives=after_detach, **ARCHIVE)) == []
+    edit_mark(database, since=LONG_AGO)
+    assert verbs(keep(database.dsn, archives=after_detach, **ARCHIVE)) == []
+    assert rows_of_2018(database) == ROWS
+    assert verbs(keep(database.dsn, archives=read_again(database, made), **ARCHIVE)) == [("drop", "done")]
+    assert not is_there(database)
+    assert database.query("SELECT count(*) FROM run") == [(1,)]
+
+
+def test_without_knowing_of_an_archive_nothing_is_detached_or_dropped(pg_database: Database) -> None:
+    """As from the command line."""
+    ready(pg_database)
+    assert verbs(keep(pg_database.dsn, **ARCHIVE)) == []
+    assert rows_of_2018(pg_database) == ROWS
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_was_changed_since_it_was_read_last_is_not_dropped(database: Database, what: str) -> None:
+    archives = ready(database)
+    database.execute(CHANGES[what])
+    before = database.query("SELECT * FROM run_2018 ORDER BY id")
+    report = keep(database.dsn, archives=archives, **ARCHIVE)
+    assert verbs(report) == [("drop", "ContentsChanged")]
+    assert "table public.run_2018 is not dropped: it holds" in why(report)
+    assert database.query("SELECT * FROM run_2018 ORDER BY id") == before
+
+
+def test_a_change_that_comes_before_the_lock_is_seen_under_it(pg_database: Database) -> None:
+    archives = ready(pg_database)
+    report = keep_before(
+        pg_database.dsn, LOCK, lambda: pg_database.execute(CHANGES["a row more"]), archives=archives, **ARCHIVE
+    )
+    assert verbs(report) == [("drop", "ContentsChanged")]
+    assert rows_of_2018(pg_database) == ROWS + 1
+
+
+def test_while_it_is_compared_nobody_can_change_it(pg_database: Database) -> None:
+    archives = ready(pg_database)
+    seen: list[str] = []
+
+    def write() -> None:
+        with pg_database.connect() as connection:
+            connection.execute("SET lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                connection.execute(CHANGES["a row more"])
+            seen.append("kept out")
+
+    report = keep_before(pg_database.dsn, "sha256(", write, archives=archives, **ARCHIVE)
+    assert (verbs(report), seen) == ([("drop", "done")], ["kept out"])
+
+
+def test_interrupted_anywhere_it_is_whole_or_was_proven(pg: Server) -> None:
+    trip, fewer = 1, False
+    while not fewer:
+        with pg.new_database() as database:
+            archives = ready(database)
+            try:
+                keep_while(database.dsn, trip, lambda: kill_others(database), archives=archives, **ARCHIVE)
+            except DatabaseUnreachable:
+                if is_there(database):
+                    assert rows_of_2018(database) == ROWS
+            except AssertionError:
+                fewer = True
+            if is_there(database):
+                assert verbs(keep(database.dsn, archives=archives, **ARCHIVE)) == [("drop", "done")]
+            assert not is_there(database)
+        trip += 1
+    assert trip > 8
