@@ -1,0 +1,168 @@
+"""A policy whose partitions are archived before they go: what is asked for, what is waited for, and what is said."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lab.archives import IMAGE, NOWHERE, S3, Archives, proof
+from lab.operator import until
+from lab.postgres import Database
+from lab.site import Site, conditions, partitions
+from partwarden import fingerprint
+from partwarden.connection import from_dsn
+from partwarden.order import WRONG
+from partwarden.session import session
+
+YEAR = datetime.now(UTC).year
+OLD = f"run_{YEAR - 3}"
+TABLE = f"""
+CREATE TABLE run (id bigint NOT NULL, at timestamptz NOT NULL) PARTITION BY RANGE (at);
+CREATE TABLE {OLD} PARTITION OF run FOR VALUES FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z');
+INSERT INTO run SELECT number, '{YEAR - 3}-05-05Z' FROM generate_series(1, 3) number;
+"""
+RETENTION: dict[str, Any] = {
+    "keepFor": "1y",
+    "onExpire": "Drop",
+    "grace": "0s",
+    "archive": S3,
+    "job": {"nodeSelector": NOWHERE},
+}
+CHANGED = {"ok": False, "reason": "ContentsChanged", "message": "the table holds something else"}
+
+
+class Retired:
+    """A policy, the archives that are made for it, and their Jobs, whose ends are told by hand."""
+
+    def __init__(self, site: Site, database: Database) -> None:
+        self.site, self.database, self.archives = site, database, Archives(site)
+        self.policy = ("ppol/run", "--namespace", site.namespace)
+        ((self.oid,),) = database.query(f"SELECT '{OLD}'::regclass::oid::int8")
+
+    def begin(self, **retention: Any) -> None:
+        """The policy, looked at once an hour unless something happens."""
+        spec: dict[str, Any] = {
+            "premake": 0,
+            "resync": "1h",
+            "startFrom": f"{YEAR}-01-01",
+            "retention": {**RETENTION, **retention},
+        }
+        self.site.watch_over(self.database, **spec)
+
+    def names(self) -> list[str]:
+        """Of all archives, oldest first."""
+        found: list[dict[str, Any]] = self.archives.kubectl.get("parc")["items"]
+        found.sort(key=lambda each: str(each["metadata"]["creationTimestamp"]))
+        return [str(each["metadata"]["name"]) for each in found]
+
+    def made(self, *before: str) -> str:
+        """The archive that there is beside those."""
+
+        def news() -> str:
+            return next((name for name in self.names() if name not in before), "")
+
+        return until("another archive", news)
+
+    def proof(self) -> dict[str, Any]:
+        """What a Job reports by which the table is archived as it is now."""
+        with session(from_dsn(self.database.dsn)) as connection:
+            taken = fingerprint.take(connection, "public", OLD)
+        assert isinstance(self.oid, int)
+        return proof(self.oid, fingerprint=taken.model_dump(by_alias=True))
+
+    def end(self, name: str, report: dict[str, Any], after: str = "", code: int = 0) -> str:
+        """The Job of the archive that comes after another one ends so; its name."""
+        job = self.archives.job(name, after)
+        self.archives.end(job, report, code)
+        return job
+
+    def says(self, reason: str, status: str = "True") -> dict[str, Any]:
+        """ArchivesHealthy, once its reason is this one."""
+
+        def met() -> dict[str, Any] | None:
+            found = conditions(self.site.policy().get("status", {})).get("ArchivesHealthy", {})
+            return found if (found.get("status"), found.get("reason")) == (status, reason) else None
+
+        return until(f"ArchivesHealthy is {status} for {reason}", met)
+
+    def rows(self) -> int | None:
+        """Of the old table; None where there is none."""
+        if self.database.query(f"SELECT to_regclass('{OLD}') IS NULL") == [(True,)]:
+            return None
+        ((count,),) = self.database.query(f"SELECT count(*) FROM {OLD}")
+        return int(str(count))
+
+
+@pytest.fixture
+def retired(site: Site, pg_database: Database) -> Retired:
+    """No operator runs yet."""
+    pg_database.execute(TABLE)
+    return Retired(site, pg_database)
+
+
+def test_archived_proven_detached_read_again_approved_read_again_and_dropped(retired: Retired) -> None:
+    site, old = retired.site, [OLD, f"run_{YEAR}"]
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        retired.begin(approval="Manual")
+        name = retired.made()
+        assert OLD in retired.says("Archiving")["message"]
+        spec = retired.archives.get(name)["spec"]
+        assert (spec["policy"], spec["partition"], spec["oid"]) == ({"name": "run"}, OLD, retired.oid)
+        assert spec["database"] == {"secretRef": {"name": "run"}}
+        assert spec["job"]["nodeSelector"] == NOWHERE
+        assert partitions(retired.database) == old
+        first = retired.end(name, retired.proof())
+        retired.says("WaitsForApproval")
+        assert partitions(retired.database) == old[1:]
+        after_detach = retired.end(name, retired.proof(), first)
+        told = retired.says("WaitsForApproval")
+        assert OLD in told["message"]
+        assert "partwarden.dev/approve-drop" in told["message"]
+    # Another operator finds all of that in the cluster again.
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        site.kubectl("annotate", *retired.policy, f"partwarden.dev/approve-drop={OLD}")
+        last = retired.archives.job(name, after_detach)
+        assert retired.rows() == 3
+        assert retired.end(name, retired.proof(), after_detach) == last
+        retired.says("NothingWaits")
+        assert retired.rows() is None
+        assert retired.names() == [name]
+        assert retired.archives.get(name)["status"]["rows"] == 3
+    reasons = site.events()
+    assert "Normal PartitionDetached" in reasons
+    assert "Normal WaitsForApproval" in reasons
+    assert reasons[-1] == "Normal PartitionDropped"
+
+
+def test_a_table_that_was_changed_is_archived_again_and_a_damaged_archive_keeps_it(retired: Retired) -> None:
+    with retired.site.operator(JOB_IMAGE=IMAGE).serving():
+        retired.begin()
+        name = retired.made()
+        first = retired.end(name, retired.proof())
+        retired.archives.job(name, first)
+        retired.database.execute(f"DELETE FROM {OLD} WHERE id = 1")
+        retired.end(name, CHANGED, first, WRONG)
+        again = retired.made(name)
+        assert retired.rows() == 2
+        second = retired.end(again, retired.proof())
+        retired.end(again, {"ok": False, "reason": "ArchiveDamaged", "message": "one byte is another"}, second, WRONG)
+        said = retired.says("ArchiveDamaged", "False")
+        assert said["message"].startswith(f"{OLD} stays: archive {again}: ")
+        assert sorted(retired.names()) == sorted([name, again])
+        assert retired.rows() == 2
+
+
+def test_a_row_that_comes_after_the_last_reading_keeps_the_table(retired: Retired) -> None:
+    with retired.site.operator(JOB_IMAGE=IMAGE).serving():
+        retired.begin()
+        name = retired.made()
+        held = retired.proof()
+        first = retired.end(name, held)
+        retired.archives.job(name, first)
+        # The check has read the table by then: its report is of before.
+        retired.database.execute(f"INSERT INTO {OLD} VALUES (4, '{YEAR - 3}-06-06Z')")
+        retired.end(name, held, first)
+        retired.says("ContentsChanged", "False")
+        assert retired.rows() == 4
