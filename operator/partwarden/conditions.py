@@ -15,6 +15,7 @@ from typing import Any
 
 from . import errors
 from .actions import Outcome
+from .archive_health import health
 from .default_rows import emptiness
 from .details import cut, details, span
 from .errors import PartwardenError, UserError
@@ -88,7 +89,7 @@ def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence
         ahead=_ahead(plan, ready),
         default_empty=Said(*emptiness(spec, inventory, plan.codec)),
         thresholds=_thresholds(spec, plan),
-        archives=_archives(spec, plan, outcomes),
+        archives=Said(*health(spec, plan.retired.waiting, outcomes)),
         table=details(inventory, plan, outcomes),
         errors=wrong,
     )
@@ -225,23 +226,6 @@ def _thresholds(spec: TableSpec, plan: Plan) -> Said:
         if each.reason == TOO_LARGE:
             return Said(FALSE, TOO_LARGE, each.message)
     return Said(TRUE, "WithinThresholds", f"no partition is larger than {spec.thresholds.partition_size}")
-
-
-def _archives(spec: TableSpec, plan: Plan, outcomes: Sequence[Outcome]) -> Said:
-    """False where somebody must look at an archive; what is only waited for is told by the reason."""
-    waiting = plan.retired.waiting
-    changed = [
-        (each.error.reason, str(each.error)) for each in outcomes if isinstance(each.error, errors.ContentsChanged)
-    ]
-    if wrong := [*((each.reason, each.message) for each in waiting.troubles), *changed]:
-        more = f" (and {len(wrong) - 1} more: see status.findings)" if len(wrong) > 1 else ""
-        return Said(FALSE, wrong[0][0], f"{wrong[0][1]}{more}")
-    if waiting.notes:
-        # What a person must do stands last, and is told first.
-        return Said(TRUE, waiting.notes[-1].reason, "; ".join(each.message for each in reversed(waiting.notes)))
-    if spec.retention is None or spec.retention.archive is None:
-        return Said(TRUE, "NoArchive", "spec.retention.archive is not set")
-    return Said(TRUE, "NothingWaits", "no expired partition waits for an archive, and no archive is wrong")
 
 
 def _reachable(error: PartwardenError, connected: bool) -> Said:
