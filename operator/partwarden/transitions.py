@@ -61,9 +61,10 @@ def _approval_wanted(previous: Mapping[str, Any], status: Mapping[str, Any]) -> 
     before, after = (_find(each, ConditionType.ARCHIVES_HEALTHY) for each in (previous, status))
     if after is None or after["status"] != ConditionStatus.TRUE or after["reason"] != APPROVAL:
         return []
-    # Another message names another table.
-    news = before is None or (before.get("reason"), before.get("message")) != (APPROVAL, after["message"])
-    return [Notice(EventType.NORMAL, APPROVAL, _short(after["message"]))] if news else []
+    # It names the tables, and stands before what else is waited for.
+    message = after["message"].split("; ")[0]
+    known = before is not None and before["reason"] == APPROVAL and before["message"].split("; ")[0] == message
+    return [] if known else [Notice(EventType.NORMAL, APPROVAL, _short(message))]
 
 
 def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> list[Notice]:

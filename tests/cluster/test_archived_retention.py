@@ -132,7 +132,7 @@ def test_archived_proven_detached_read_again_approved_read_again_and_dropped(ret
         assert retired.archives.get(name)["status"]["rows"] == 3
     reasons = site.events()
     assert "Normal PartitionDetached" in reasons
-    assert "Normal WaitsForApproval" in reasons
+    assert reasons.count("Normal WaitsForApproval") == 1
     assert reasons[-1] == "Normal PartitionDropped"
 
 

@@ -82,3 +82,16 @@ def test_what_has_expired_goes_and_what_is_held_stays(partwarden: Command, pg_da
     tables = pg_database.query("SELECT relname FROM pg_class WHERE relname IN ('run_2018', 'run_2019')")
     assert tables == [("run_2018",)]
     assert "run_2018" in partitions(pg_database)
+
+
+def test_where_archives_are_wanted_both_say_what_waits_and_nothing_leaves(pg_database: Database) -> None:
+    pg_database.execute("CREATE TABLE run (submitted_at timestamptz NOT NULL) PARTITION BY RANGE (submitted_at)")
+    pg_database.execute("CREATE TABLE run_2018 PARTITION OF run FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')")
+    wanted = POLICY.format(held="").replace("dropWithoutArchive: true", "archive: {pvc: {claimName: old, path: runs}}")
+    for command in ("plan", "apply"):
+        fixed = [command, "-f", "-", "--dsn", pg_database.dsn]
+        told = CliRunner().invoke(main, fixed, input=wanted, catch_exceptions=False).stdout
+        assert "Archiving" in told
+        assert "once an archive in pvc://old/runs was read back and is equal: run_2018" in told
+        assert "detach" not in told.split("Archiving")[0]
+    assert "run_2018" in partitions(pg_database)
