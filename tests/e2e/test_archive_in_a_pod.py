@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,33 @@ def test_a_partition_archive_by_hand_is_made_proven_and_outlives_its_job(
         # Nothing is taken away at the destination, and nothing was in the database.
         assert pod.python(archives.kubectl, operator_image, LIST, claim=jobs.CLAIM).said == BOTH
         assert database.query("SELECT count(*) FROM run_2020") == [(ROWS,)]
+
+
+def test_an_expired_partition_is_archived_detached_read_again_and_dropped(
+    pods: Cluster, installed: Kubectl, operator_image: str, new_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = _server(pods, new_server, CLIENT_MAJOR)
+    with (
+        Site(pods, installed, tmp_path).open() as site,
+        volume.claimed(pods, operator_image, jobs.CLAIM, site.namespace),
+        server.new_database() as database,
+        site.operator(JOB_IMAGE=operator_image),
+    ):
+        database.execute(FILL)
+        installed("label", "namespace", site.namespace, pod.ENFORCED)
+        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address)})
+        archive = {"pvc": {"claimName": jobs.CLAIM}}
+        retention = {"keepFor": "1y", "onExpire": "Drop", "grace": "0s", "archive": archive}
+        site.apply("run", {"premake": 0, "startFrom": f"{datetime.now(UTC).year}-01-01", "retention": retention})
+        gone = "SELECT to_regclass('run_2020') IS NULL"
+        until("run_2020 is dropped", lambda: database.query(gone) == [(True,)], 240)
+        archives = Archives(site)
+        (made,) = archives.kubectl.get("parc")["items"]
+        assert made["status"]["rows"] == ROWS
+        assert made["status"]["check"]["ok"] is True
+        folder = made["status"]["location"].replace(f"pvc://{jobs.CLAIM}", "/archives")
+        dsn = server.dsn(database.name, host=pods.host_address)
+        arguments = ("restore", "--manifest", folder, "--dsn", dsn, "--as", "public.again")
+        restored = pod.run(archives.kubectl, operator_image, *arguments, claim=jobs.CLAIM)
+        assert restored.code == 0, restored.said
+        assert database.query("SELECT count(*), sum(id) FROM again") == [(ROWS, ROWS * (ROWS + 1) // 2)]
