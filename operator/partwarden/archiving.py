@@ -71,7 +71,7 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
 def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
     """Read an archive again, and take the fingerprint of its table again where ``info`` says how to reach it.
 
-    Raises `ArchiveDamaged` where it is not what the order says was proven, `ProofFailed` or `DumpFailed` where it
+    Raises `ArchiveDamaged` where it is not what the order says was proven, `ProofFailed` or `DumpFailed` where that
     cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises.
     """
     place = _key(store, order.location)
@@ -169,9 +169,7 @@ class _Progress:
 
 def _prove(store: Store, place: str, manifest: ArchiveManifest, say: Say) -> None:
     say(f"reading {manifest.bytes:,} bytes back from {store.url(place)}")
-    table = manifest.partition
-    chunks = store.get(f"{place}/{DATA}")
-    proving.compare(proving.read_back(chunks, table.schema_, table.name, manifest.columns), manifest)
+    proving.prove(store, place, manifest)
 
 
 def _manifest(

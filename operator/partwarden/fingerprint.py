@@ -1,15 +1,16 @@
 """What a table holds, as one number that does not depend on the order of its rows, computed by the server.
 
-Each row is hashed with SHA-256, of all its columns as text in UTF-8, and the hashes are added up in four parts of 64
-bits. Adding, unlike XOR, also tells how often equal rows occur. Text depends on settings: all of those are pinned, so
-that the same contents give the same number from every client, server version and role.
+Each row is hashed with SHA-256, and the hashes are added up in four parts of 64 bits. Adding, unlike XOR, also tells
+how often equal rows occur. Of a value is hashed what PostgreSQL sends of it in binary, where that is the same for equal
+values in every version and database; else its text, and all settings that text depends on are pinned. So the same
+contents give the same number from every client, server version and role.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,22 +41,37 @@ TEXT = {
 
 PINNED = {
     **TEXT,
+    "client_encoding": "UTF8",
     "quote_all_identifiers": "off",
     "jit": "off",
     # A row that a policy hides would be lost without anybody having seen it: an error instead.
     "row_security": "off",
 }
 
+# Not floats, whose NaN has several bit patterns; not arrays, which may say that they hold NULL when they no longer do;
+# and none with an OID inside that another database has for something else.
+BINARY = (
+    *("bool", "int2", "int4", "int8", "numeric", "money", "text", "varchar", "bpchar", "bytea"),
+    *("date", "time", "timetz", "timestamp", "timestamptz", "interval", "inet", "cidr", "macaddr", "macaddr8"),
+    *("bit", "varbit", "json", "jsonb", "uuid"),
+)
+"""Types of pg_catalog that are hashed as they are sent: it takes a fourth of the time of making text of them."""
+BUILT_IN = 10_000
+"""OIDs of types below are the same in every database."""
+
 COLUMNS = """
-SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = {} AND c.relname = {} AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+SELECT a.attname, t.oid < {built_in} AND t.typname = ANY({binary})
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
 """
-# The function in FROM keeps the planner from computing the hash once for each of its parts.
+# OFFSET 0 keeps the planner from computing the hash once for each of its parts.
 CONTENT = """
-SELECT count(*), {sums} FROM ONLY {table} AS t
-CROSS JOIN LATERAL unnest(ARRAY[encode(sha256(convert_to(ROW({columns})::text, 'UTF8')), 'hex')]) AS h
+SELECT count(*), {sums}
+FROM (SELECT ('x' || encode(sha256(record_send({row})), 'hex'))::bit(256) AS h FROM ONLY {table} AS t OFFSET 0) AS hash
 """
-PART = "coalesce(sum(('x' || substr(h, {}, 16))::bit(64)::int8), 0)"
+PART = "coalesce(sum(substring(h FROM {} FOR 64)::int8), 0)"
 
 
 def take(
@@ -68,22 +84,28 @@ def take(
     the table's, and psycopg's errors: InsufficientPrivilege also where row security would hide rows.
     """
     with _settled(connection):
-        own = [each for (each,) in run(connection, SQL(COLUMNS).format(schema, name))[0]]
+        query = SQL(COLUMNS).format(built_in=BUILT_IN, binary=list(BINARY), schema=schema, name=name)
+        own = dict(run(connection, query)[0])
         if not own:
             raise TableNotFound(f"{schema}.{name} is not there, or is not a plain table: only those have a fingerprint")
         if columns is not None and sorted(columns) != sorted(own):
             raise WrongKey(f"{schema}.{name} has the columns {', '.join(own)}, not {', '.join(columns)}")
-        chosen = own if columns is None else list(columns)
+        chosen = list(own if columns is None else columns)
         with _patience(connection):
-            (((rows, *sums),),) = run(connection, _content(schema, name, chosen))
+            (((rows, *sums),),) = run(connection, _content(schema, name, {each: own[each] for each in chosen}))
     return Fingerprint(algorithm=ALGORITHM, rows=rows, content=_content_hash(chosen, rows, sums))
 
 
-def _content(schema: str, name: str, columns: Sequence[str]) -> Composed:
+def _content(schema: str, name: str, columns: Mapping[str, bool]) -> Composed:
+    """``columns``: whether they are hashed as they are sent."""
+    values: list[sql.Composable] = [Identifier("t", each) for each, binary in columns.items() if binary]
+    if texts := [Identifier("t", each) for each, binary in columns.items() if not binary]:
+        # Text as a row's and not by a cast, which a user may have defined.
+        values.append(SQL("ROW({})::text").format(SQL(", ").join(texts)))
     return SQL(CONTENT).format(
-        sums=SQL(", ").join(SQL(PART).format(sql.Literal(first)) for first in (1, 17, 33, 49)),
+        sums=SQL(", ").join(SQL(PART).format(sql.Literal(first)) for first in (1, 65, 129, 193)),
         table=Identifier(schema, name),
-        columns=SQL(", ").join(Identifier("t", each) for each in columns),
+        row=SQL("ROW({})").format(SQL(", ").join(values)),
     )
 
 

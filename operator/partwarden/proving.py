@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from . import dumping
 from .errors import ArchiveDamaged, DumpFailed, ProofFailed
-from .record import MANIFEST, ArchiveManifest, Column
+from .record import DATA, MANIFEST, ArchiveManifest, Column
 from .storing import Store
 
 END = b"\n\\.\n"
@@ -68,10 +68,8 @@ def read_back(chunks: Iterable[bytes], schema: str, name: str, columns: Sequence
 
 
 def compare(proof: Proof, manifest: ArchiveManifest) -> None:
-    """Whether the object is the one that the manifest describes. Raises `ProofFailed`."""
+    """Whether what is restored is what the manifest describes. Raises `ProofFailed`."""
     for what, found, wanted in (
-        ("size", proof.size, manifest.bytes),
-        ("sha256", proof.sha256, manifest.sha256),
         ("number of rows", proof.rows, manifest.rows),
         ("digest of the rows", proof.copy_sha256, manifest.copy_sha256),
     ):
@@ -79,6 +77,34 @@ def compare(proof: Proof, manifest: ArchiveManifest) -> None:
             raise ProofFailed(
                 f"the archive of {manifest.partition} was read back, and its {what} is {found}, not {wanted}"
             )
+
+
+def prove(store: Store, place: str, manifest: ArchiveManifest) -> None:
+    """Whether the data that lies at ``place`` is what the manifest describes.
+
+    Raises `ArchiveDamaged` where its bytes are others, `ProofFailed` or `DumpFailed` where the very bytes that were
+    written do not restore what they should, and what the store raises.
+    """
+    key, table = f"{place}/{DATA}", manifest.partition
+    try:
+        proof = read_back(store.get(key), table.schema_, table.name, manifest.columns)
+    except DumpFailed:
+        # pg_restore stops at the first thing that it cannot read: only all of the bytes tell damage from a mishap.
+        digest = Digest()
+        for chunk in store.get(key):
+            digest.update(chunk)
+        _same_bytes(store.url(key), digest.size, digest.sha256, manifest)
+        raise
+    _same_bytes(store.url(key), proof.size, proof.sha256, manifest)
+    compare(proof, manifest)
+
+
+def _same_bytes(url: str, size: int, sha256: str, manifest: ArchiveManifest) -> None:
+    if (size, sha256) != (manifest.bytes, manifest.sha256):
+        raise ArchiveDamaged(
+            f"{url} was changed: it has {size} bytes of the sha256 {sha256}, but {manifest.bytes} of {manifest.sha256} "
+            "were written"
+        )
 
 
 @contextmanager
