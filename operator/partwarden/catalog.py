@@ -22,7 +22,7 @@ from .bounds import parse_bounds
 from .inventory import Grant, Inventory, KeyPart, Parent, Partition, RelationKind, Server, Strategy
 from .keys import Codec
 from .policy import TableSpec
-from .resemblance import Traits
+from .resemblance import Model, Traits
 from .session import pinned, run
 from .table import MIN_VERSION
 
@@ -50,7 +50,7 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.pa
        has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE')
          AND ((SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
               OR has_schema_privilege(c.relowner, n.oid, 'CREATE')),
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {traits}
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {traits}, {default_acl}
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
@@ -163,7 +163,7 @@ def _read(connection: psycopg.Connection[Any], spec: TableSpec, size: sql.SQL) -
     names = {"schema": spec.table.schema_, "name": spec.table.name, "traits": sql.SQL(resemblance.TRAITS)}
     queries = [
         sql.SQL(SERVER),
-        sql.SQL(PARENT).format(set_role=set_role, **names),
+        sql.SQL(PARENT).format(set_role=set_role, default_acl=sql.SQL(resemblance.DEFAULT_ACL), **names),
         sql.SQL(PARTITIONS).format(size=size, comment=COMMENT if spec.retention else sql.NULL, **names),
     ]
     if spec.retention is not None:
@@ -199,14 +199,14 @@ def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -
     server, parents, partitions, marked = results
     text, database, user, read_only, identity, now = server[0]
     parent = _parent(*parents[0][:10]) if parents else None
-    traits = Traits.of(parents[0][10:]) if parents else None
+    model = Model(Traits(*parents[0][10:15]), parents[0][15]) if parents else None
     codec = _codec(parent, spec)
     return Inventory(
         server=Server(version, text, read_only, database, user, identity),
         parent=parent,
         now=datetime.fromisoformat(now).replace(tzinfo=UTC),
-        partitions=tuple(_partition(codec, parent, traits, *row) for row in partitions)
-        if parent and traits and codec
+        partitions=tuple(_partition(codec, parent, model, *row) for row in partitions)
+        if parent and model and codec
         else (),
         detached=detached.detached(marked, parent, codec) if parent and codec else (),
     )
@@ -248,7 +248,7 @@ def _codec(parent: Parent | None, spec: TableSpec) -> Codec | None:
 def _partition(
     codec: Codec,
     parent: Parent,
-    parents: Traits,
+    model: Model,
     oid: int,
     schema: str,
     name: str,
@@ -260,6 +260,6 @@ def _partition(
     comment: str | None,
     *traits: Any,
 ) -> Partition:
-    differs = Traits.of(traits).unlike(parents)
+    differs = model.differs(Traits(*traits))
     held, mark = parse_bounds(bounds, codec), detached.mark_of(comment, oid, parent)
     return Partition(oid, schema, name, held, bounds, KINDS[kind], rows, size or 0, pending, differs, mark)
