@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .model import ClusterError
@@ -40,12 +40,23 @@ def plugin_folder() -> Path | None:
 
 
 def missing() -> list[str]:
-    """The Debian packages whose commands this machine lacks."""
-    path = search_path()
-    absent = {package for command, package in COMMANDS.items() if not shutil.which(command, path=path)}
+    """The Debian packages that a node needs and this machine lacks."""
+    absent = lacking(COMMANDS)
     if plugin_folder() is None:
-        absent.add(PLUGIN_PACKAGE)
+        absent.append(PLUGIN_PACKAGE)
     return sorted(absent)
+
+
+def lacking(wanted: Mapping[str, str]) -> list[str]:
+    """Of packages by a command, or by the path of a file, that each brings: those that this machine lacks."""
+    path = search_path()
+    return sorted(
+        {
+            package
+            for probe, package in wanted.items()
+            if not (Path(probe).exists() if probe.startswith("/") else shutil.which(probe, path=path))
+        }
+    )
 
 
 def install_command(names: list[str]) -> str:
@@ -55,6 +66,15 @@ def install_command(names: list[str]) -> str:
 
 def provide(say: Reporter) -> str:
     """Install what is missing where that is possible; return "" or one line that says why a node cannot run."""
+    return _provide(say, missing)
+
+
+def provide_of(say: Reporter, wanted: Mapping[str, str]) -> str:
+    """The same for the packages of `lacking`."""
+    return _provide(say, lambda: lacking(wanted))
+
+
+def _provide(say: Reporter, missing: Callable[[], list[str]]) -> str:
     absent = missing()
     if not absent:
         return ""

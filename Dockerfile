@@ -1,0 +1,73 @@
+# The image of the operator and of its archive Jobs, for amd64 and arm64, built by docker (BuildKit) or buildah:
+#
+#   docker build --tag partwarden .
+#   docker build --tag partwarden --build-arg PG_MAJOR=18 .
+#
+# pg_dump reads servers up to its own major. 17 is what the base image's distribution has; another comes from the
+# PostgreSQL project's own packages.
+# Where the network has an authority or a package index of its own: --secret id=ca,src=/path/to/bundle.pem and
+# --secret id=pip,src=/path/to/pip.conf; nothing of them stays in the image.
+ARG BASE=docker.io/library/debian:trixie-slim
+
+# The Python packages, each with the hash that requirements/runtime.txt pins. Nothing is compiled but to byte code, which
+# a read-only root file system could not take later.
+FROM ${BASE} AS packages
+RUN apt-get update -q \
+ && apt-get install -y -q --no-install-recommends ca-certificates python3 python3-pip python3-venv \
+ && python3 -m venv --without-pip /opt/partwarden
+COPY requirements/runtime.txt /build/
+RUN --mount=type=secret,id=ca --mount=type=secret,id=pip \
+    if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
+ && if [ -s /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi \
+ && pip --python /opt/partwarden/bin/python install --quiet --disable-pip-version-check --no-cache-dir --no-compile \
+      --only-binary :all: --require-hashes --requirement /build/runtime.txt \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/partwarden/lib
+
+# Partwarden itself, plain Python, beside them. A stage of its own, so that an edit changes a small layer only.
+FROM packages AS program
+COPY operator/partwarden /build/partwarden
+RUN packages=$(echo /opt/partwarden/lib/python3*/site-packages) \
+ && mkdir -p "/program${packages}" /program/opt/partwarden/bin \
+ && cp -r /build/partwarden "/program${packages}/" \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash -s /program "/program${packages}" \
+ && printf '%s\n' '#!/opt/partwarden/bin/python -IBu' 'import sys' 'from partwarden.__main__ import main' \
+      'sys.exit(main())' > /program/opt/partwarden/bin/partwarden \
+ && chmod 755 /program/opt/partwarden/bin/partwarden
+
+# pg_dump and pg_restore with the libpq that they were built for. The package would bring perl for its wrappers.
+FROM ${BASE} AS client
+ARG PG_MAJOR=17
+RUN apt-get update -q \
+ && if ! apt-cache show "postgresql-client-${PG_MAJOR}" > /dev/null 2>&1; then \
+      apt-get install -y -q --no-install-recommends ca-certificates postgresql-common \
+      && /usr/share/postgresql-common/pgdg/*.sh -y; \
+    fi \
+ && apt-get install -y -q --no-install-recommends "postgresql-client-${PG_MAJOR}" \
+ && mkdir -p /client/usr/local/bin \
+ && cp "/usr/lib/postgresql/${PG_MAJOR}/bin/pg_dump" "/usr/lib/postgresql/${PG_MAJOR}/bin/pg_restore" \
+      /client/usr/local/bin/ \
+ && cp --parents --no-dereference /usr/lib/*/libpq.so.5* /client
+
+FROM ${BASE}
+# python3: what Partwarden runs on. ca-certificates: to trust destinations and servers with public certificates.
+# The others: what pg_dump and pg_restore are linked with.
+RUN apt-get update -q \
+ && apt-get install -y -q --no-install-recommends ca-certificates libpq5 liblz4-1 libzstd1 python3 zlib1g \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/cache/ldconfig/* /var/log/*
+COPY --from=client /client /
+COPY --from=packages /opt/partwarden /opt/partwarden
+COPY --from=program /program /
+# Both say so here rather than in a Job, where one of them cannot be loaded.
+RUN ["/usr/local/bin/pg_dump", "--version"]
+RUN ["/opt/partwarden/bin/partwarden", "version"]
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="partwarden" \
+      org.opencontainers.image.description="A Kubernetes operator that keeps PostgreSQL range partitions as a policy says" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+ENV PATH=/opt/partwarden/bin:/usr/local/bin:/usr/bin:/bin
+# By number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+WORKDIR /
+ENTRYPOINT ["/opt/partwarden/bin/partwarden"]
+CMD ["run"]

@@ -1,0 +1,100 @@
+"""The image of the operator, built from the checkout's Dockerfile, once for each state of what it is built from.
+
+    image = build(Reporter())        # a docker-archive in the cache, and the image's name in it
+    name = provide(cluster, say)     # the same, loaded: the name that pods of the cluster may ask for
+
+docker builds it where an engine answers; else buildah, on Linux as root, with Debian's packages and no registry.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cluster import Cluster, ClusterError, Reporter, folders
+from lab.cluster.docker import why_no_engine
+
+from . import by_buildah, by_docker, given
+
+__all__ = ["VARIABLE", "Image", "build", "provide", "why_not"]
+
+VARIABLE = "PARTWARDEN_IMAGE"
+"""Names an image that a cluster of the user's own can pull; it is used there instead."""
+
+NAME = "localhost/partwarden"
+KEPT = 3
+"""Archives of earlier states that stay in the cache."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image by its name, in a docker-archive."""
+
+    name: str
+    archive: Path
+
+
+def why_not(say: Reporter) -> str:
+    """ "" when an image can be built here, else one line."""
+    no_docker = why_no_engine()
+    no_buildah = by_buildah.why_not(say) if no_docker else ""
+    return f"{no_docker}; without it: {no_buildah}" if no_buildah else ""
+
+
+def build(say: Reporter) -> Image:
+    """The image of the present checkout. Raises ClusterError, with the end of the log, when it cannot be built."""
+    key = folders.digest(*_ingredients())
+    name = f"{NAME}:{key}"
+    folder = folders.cache() / "image"
+    archive = folder / f"{key}.tar"
+    with folders.locked(folder, lambda: say.say("waiting for another process that builds the image")):
+        if not archive.exists():
+            half = archive.with_suffix(".half")
+            half.unlink(missing_ok=True)
+            with given.secrets() as secrets:
+                _build(say, folder, name, half, secrets)
+            half.rename(archive)
+        archive.touch()
+        for old in sorted(folder.glob("*.tar"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            old.unlink()
+    return Image(name, archive)
+
+
+def provide(cluster: Cluster, say: Reporter) -> str:
+    """Build the image and load it into the cluster; one that the user brought is given by name, see VARIABLE.
+
+    Raises ClusterError.
+    """
+    if cluster.provider == "existing":
+        if named := os.environ.get(VARIABLE):
+            return named
+        raise ClusterError(
+            f"nothing can be loaded into the existing cluster of {cluster.kubeconfig}: build the Dockerfile, push the "
+            f"image to a registry that the cluster pulls from, and name it by {VARIABLE}"
+        )
+    image = build(say)
+    with say.progress(f"loading {image.name} into cluster {cluster.name}"):
+        return cluster.load_image(image.archive)[0]
+
+
+def _build(say: Reporter, folder: Path, name: str, archive: Path, secrets: list[str]) -> None:
+    if not why_no_engine():
+        try:
+            by_docker.build(say, folder / "docker.log", name, archive, secrets)
+            return
+        except ClusterError as error:
+            if why := by_buildah.why_not(say):
+                raise ClusterError(f"{error}; without docker: {why}") from error
+            say.say(f"no image by docker, by buildah instead: {error}")
+    elif why := by_buildah.why_not(say):
+        raise ClusterError(f"the image cannot be built: there is no docker engine, and {why}")
+    by_buildah.build(say, folder, name, archive, secrets)
+
+
+def _ingredients() -> Iterable[bytes]:
+    """What the image is built from: the files that .dockerignore lets through, and how."""
+    files = [folders.CHECKOUT / name for name in ("Dockerfile", ".dockerignore", "requirements/runtime.txt")]
+    files += sorted((folders.CHECKOUT / "operator").rglob("*.py"))
+    for file in files:
+        yield str(file.relative_to(folders.CHECKOUT)).encode()
+        yield file.read_bytes()

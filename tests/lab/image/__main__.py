@@ -1,0 +1,25 @@
+"""`python -m lab.image`: build the image of this checkout, and say where its archive is."""
+
+import sys
+
+from lab.cluster import ClusterError, Reporter
+
+from . import build
+
+
+def main() -> int:
+    """0 when there is an image; 1 with one clear message, 130 after Ctrl-C."""
+    try:
+        image = build(Reporter())
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    print(f"{image.name}\n{image.archive}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

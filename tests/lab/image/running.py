@@ -1,0 +1,38 @@
+"""Runs a long command, and keeps what it says in a log."""
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from lab.cluster import ClusterError
+from lab.cluster.reporter import Advance
+
+TOLD = 600
+"""Characters of a log's end that go into a message."""
+
+
+def run(command: list[str], log: Path, environment: Mapping[str, str], advance: Advance) -> str:
+    """The last line that it said. Each line with the word STEP is progress. Raises ClusterError when it fails."""
+    steps, last = 0, ""
+    try:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    except OSError as error:
+        raise ClusterError(f"`{command[0]}` cannot be run: {error}") from error
+    with process, log.open("ab") as output:
+        try:
+            for line in process.stdout or ():
+                output.write(line)
+                output.flush()
+                last = line.decode(errors="replace").strip() or last
+                if " STEP " in f" {last}":
+                    steps += 1
+                    advance(steps, 0, last)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        said = " ".join(log.read_text(errors="replace")[-TOLD:].split())
+        raise ClusterError(f"`{' '.join(command[:6])} …` exited with {process.returncode}: … {said}; its log is {log}")
+    return last
