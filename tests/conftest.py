@@ -11,7 +11,7 @@ import pytest
 from _pytest.capture import CaptureManager
 
 from lab import cluster as clusters
-from lab import report
+from lab import image, report
 from lab.cluster import Cluster
 from lab.kubectl import Kubectl
 from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, NotPublishedError, Server
@@ -150,6 +150,16 @@ def pods(cluster: Cluster) -> Cluster:
     if not cluster.runs_pods:
         report.could_not_run(f"pods: {cluster.why_no_pods}")
     return cluster
+
+
+@pytest.fixture(scope="session")
+def operator_image(pods: Cluster, aloud: Aloud) -> str:
+    """The operator's image, built from the checkout and loaded: the name that pods may ask for."""
+    say = clusters.Reporter()
+    with aloud():
+        if pods.provider != "existing" and (why_not := image.why_not(say)):
+            report.could_not_run(f"the operator's image: {why_not}")
+        return image.provide(pods, say)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ SUITE = "trixie"
 BASE = "docker.io/library/debian:trixie-slim"
 """As the Dockerfile names it."""
 
+NEWEST = "localhost/partwarden:newest"
+
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 TOOLS = {"buildah": "buildah", "debootstrap": "debootstrap", KEYRING: "debian-archive-keyring", "unshare": "util-linux"}
 APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
@@ -54,7 +56,8 @@ def build(say: Reporter, folder: Path, name: str, archive: Path, secrets: list[s
             options = ["--layers", "--pull-never", f"--tag={name}", *secrets]
             buildah("build", *options, str(folders.CHECKOUT), advance=advance)
             buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}", advance=advance)
-            # Without a name it is one of the layers that later builds begin with.
+            # The newest keeps a name, and so its layers, with which the next build begins.
+            buildah("tag", name, NEWEST, advance=advance)
             buildah("rmi", name, advance=advance)
 
 
