@@ -2,16 +2,21 @@
 
 import json
 import tarfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from lab import pod
+from lab import pod, report, volume
 from lab.cluster import Cluster, Reporter
 from lab.cluster.choice import EXISTING
 from lab.image import build
 from lab.kubectl import Kubectl
+from lab.postgres import Server
 from partwarden import __version__
+
+CLIENT_MAJOR = 17
+"""Of the image's pg_dump, unless it is built with another."""
 
 WHAT_IS_THERE = """
 import json, os, pathlib, shutil, sys
@@ -71,3 +76,38 @@ def _json(archive: tarfile.TarFile, name: str) -> Any:
     member = archive.extractfile(name)
     assert member
     return json.load(member)
+
+
+@pytest.fixture
+def claim(pods: Cluster, namespace: str, operator_image: str) -> Iterator[str]:
+    """A PersistentVolumeClaim that the image's user can write to."""
+    with volume.claimed(pods, operator_image, "archives", namespace) as made:
+        yield made
+
+
+DUMP = """
+import os, pathlib, subprocess
+folder = pathlib.Path("/archives/pg_dump")
+folder.mkdir()
+command = ["pg_dump", "--format=custom", "--table=public.run_2020", "--file=/archives/pg_dump/data.dump", {dsn!r}]
+subprocess.run(command, check=True)
+subprocess.run(["pg_restore", "--list", "/archives/pg_dump/data.dump"], check=True)
+"""
+
+
+def test_its_pg_dump_reads_a_server_over_the_pods_network_and_writes_to_a_claim(
+    pods: Cluster, restricted: Kubectl, operator_image: str, claim: str, new_server: Callable[..., Server]
+) -> None:
+    if not pods.host_address:
+        report.could_not_run("PostgreSQL on this machine: no address is known at which pods reach it")
+    server = new_server(CLIENT_MAJOR, listen=f"127.0.0.1,{pods.host_address}")
+    with server.new_database() as database:
+        database.execute("CREATE TABLE run (at timestamptz NOT NULL) PARTITION BY RANGE (at)")
+        database.execute("CREATE TABLE run_2020 PARTITION OF run FOR VALUES FROM ('2020-01-01') TO ('2021-01-01')")
+        dsn = server.dsn(database.name, host=pods.host_address)
+        ended = pod.python(restricted, operator_image, DUMP.format(dsn=dsn), claim=claim)
+    assert ended.code == 0, ended.said
+    assert "TABLE DATA public run_2020" in ended.said
+    # It is there for the next pod: the claim holds it, not the first pod.
+    look = "import pathlib; print(pathlib.Path('/archives/pg_dump/data.dump').stat().st_size > 0)"
+    assert pod.python(restricted, operator_image, look, claim=claim).said == "True\n"

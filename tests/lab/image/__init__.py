@@ -16,7 +16,7 @@ from lab.cluster.docker import why_no_engine
 
 from . import by_buildah, by_docker, given
 
-__all__ = ["VARIABLE", "Image", "build", "provide", "why_not"]
+__all__ = ["VARIABLE", "Image", "build", "ingredients", "provide", "why_not"]
 
 VARIABLE = "PARTWARDEN_IMAGE"
 """Names an image that a cluster of the user's own can pull; it is used there instead."""
@@ -43,7 +43,7 @@ def why_not(say: Reporter) -> str:
 
 def build(say: Reporter) -> Image:
     """The image of the present checkout. Raises ClusterError, with the end of the log, when it cannot be built."""
-    key = folders.digest(*_ingredients())
+    key = folders.digest(*_contents())
     name = f"{NAME}:{key}"
     folder = folders.cache() / "image"
     archive = folder / f"{key}.tar"
@@ -91,10 +91,13 @@ def _build(say: Reporter, folder: Path, name: str, archive: Path, secrets: list[
     by_buildah.build(say, folder, name, archive, secrets)
 
 
-def _ingredients() -> Iterable[bytes]:
-    """What the image is built from: the files that .dockerignore lets through, and how."""
+def ingredients() -> list[Path]:
+    """The files that the image is built from, and how: those that .dockerignore lets through."""
     files = [folders.CHECKOUT / name for name in ("Dockerfile", ".dockerignore", "requirements/runtime.txt")]
-    files += sorted((folders.CHECKOUT / "operator").rglob("*.py"))
-    for file in files:
+    return files + sorted((folders.CHECKOUT / "operator").rglob("*.py"))
+
+
+def _contents() -> Iterable[bytes]:
+    for file in ingredients():
         yield str(file.relative_to(folders.CHECKOUT)).encode()
         yield file.read_bytes()
