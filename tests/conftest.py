@@ -11,7 +11,7 @@ import pytest
 from _pytest.capture import CaptureManager
 
 from lab import cluster as clusters
-from lab import image, report
+from lab import image, report, site
 from lab.cluster import Cluster
 from lab.kubectl import Kubectl
 from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, NotPublishedError, Server
@@ -166,6 +166,13 @@ def operator_image(pods: Cluster, aloud: Aloud) -> str:
 def kubectl(cluster: Cluster) -> Kubectl:
     """kubectl for the cluster."""
     return Kubectl.of(cluster)
+
+
+@pytest.fixture(scope="session")
+def installed(kubectl: Kubectl) -> Iterator[Kubectl]:
+    """kubectl for the cluster, in which there is what a user installs."""
+    with site.installed(kubectl):
+        yield kubectl
 
 
 @pytest.fixture

@@ -101,6 +101,8 @@ class Operator:
         stopped = asyncio.Event()
         namespaces = self._settings.namespaces
         scope: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
+        # For peering, which is off. Without one kopf looks for the name of the user, and in a container there is none.
+        scope["identity"] = "partwarden"
         tasks = await kopf.spawn_tasks(
             registry=registry, settings=_kopf_settings(), standalone=True, stop_flag=stopped, **scope
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import kubernetes.config
 import psycopg
+import yaml
 from kubernetes.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi
 from kubernetes.client.exceptions import ApiException
 
@@ -58,6 +59,19 @@ def kstatus(policy: Mapping[str, Any]) -> str:
 def keys_of(dsn: str) -> dict[str, str]:
     """A Secret's data by single keys, for a connection string."""
     return {key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(dsn).items() if value is not None}
+
+
+@contextmanager
+def installed(kubectl: Kubectl) -> Iterator[Kubectl]:
+    """The CustomResourceDefinitions and the ClusterRole, as a user installs them; what was there before stays."""
+    wanted = ("crd/partitionpolicies.partwarden.dev", f"clusterrole/{ROLE}")
+    ours = [name for name in wanted if not kubectl("get", name, "--ignore-not-found", "--output", "name")]
+    kubectl("apply", "--server-side", "--filename", str(CRD))
+    kubectl.apply(*[each for each in yaml.safe_load_all(RIGHTS.read_text()) if each["kind"] == "ClusterRole"])
+    kubectl("wait", "--for=condition=Established", wanted[0], "--timeout=60s")
+    yield kubectl
+    if ours:
+        kubectl("delete", *ours, "--ignore-not-found")
 
 
 class Site:

@@ -24,7 +24,7 @@ def test_all_that_the_dockerfile_copies_from_the_checkout_changes_the_images_nam
     known = [str(path.relative_to(folders.CHECKOUT)) for path in ingredients()]
     assert copied
     for path in copied:
-        files = [each for each in (folders.CHECKOUT / path).rglob("*.py")] or [folders.CHECKOUT / path]
+        files = list((folders.CHECKOUT / path).rglob("*.py")) or [folders.CHECKOUT / path]
         assert {str(each.relative_to(folders.CHECKOUT)) for each in files} <= set(known)
     # What .dockerignore keeps out cannot be copied.
     let_in = [line[1:] for line in (folders.CHECKOUT / ".dockerignore").read_text().splitlines() if line[:1] == "!"]
