@@ -59,6 +59,10 @@ test-cluster: venv ## a real API server
 test-e2e: venv ## real pods
 	$(BIN)/pytest tests/e2e $(PYTEST)
 
+.PHONY: image
+image: venv ## build the operator's image, by docker or without; it says where its archive is
+	@$(LAB) -m lab.image
+
 .PHONY: bench
 bench: venv ## measure, and print a table
 	@$(LAB) -m lab.bench
