@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,12 +15,13 @@ from lab.kubectl import Kubectl
 FOLDER = "/var/lib/kubelet/partwarden-volumes"
 """On the node, where it goes with the cluster."""
 
+LABEL = "lab.partwarden.dev/claim"
 USER = 65532
 SIZE = "1Gi"
 
 
 def claim(cluster: Cluster, image: str, name: str, namespace: str) -> None:
-    """Make the claim, bound. Raises ClusterError or KubectlError.
+    """Make the claim, bound, on an empty volume. Raises ClusterError or KubectlError.
 
     A cluster of the user's own provides the volume. Elsewhere it is a folder of the node, which a pod of the operator's
     image gives to the image's user: `fsGroup` changes nothing in folders of a node.
@@ -28,22 +30,21 @@ def claim(cluster: Cluster, image: str, name: str, namespace: str) -> None:
     if cluster.provider == EXISTING:
         kubectl.apply(_claim(name, None))
         return
-    volume = volume_name(name, namespace)
+    volume = f"volume-{secrets.token_hex(4)}"
+    labels = {LABEL: f"{namespace}.{name}"}
     path = f"{FOLDER}/{volume}"
-    ended = pod.run_pod(Kubectl.of(cluster, "default"), _giving(f"give-{volume}"[:63], image, path))
+    ended = pod.run_pod(Kubectl.of(cluster, "default"), _giving(volume, labels, image, path))
     if ended.code != 0:
         raise ClusterError(f"the folder {path} of the node could not be made: {ended.said}")
-    kubectl.apply(_volume(volume, path, name, namespace), _claim(name, volume))
+    kubectl.apply(_volume(volume, labels, path, name, namespace), _claim(name, volume))
     kubectl("wait", f"persistentvolumeclaim/{name}", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
 
 
 def discard(cluster: Cluster, name: str, namespace: str) -> None:
     """Take away what `claim` made outside of the namespace; doing it again does nothing."""
     if cluster.provider != EXISTING:
-        volume = volume_name(name, namespace)
         kubectl = Kubectl.of(cluster, "default")
-        kubectl("delete", "pod", f"give-{volume}"[:63], "--ignore-not-found", "--wait=false")
-        kubectl("delete", "persistentvolume", volume, "--ignore-not-found", "--wait=false")
+        kubectl("delete", "pods,persistentvolumes", f"--selector={LABEL}={namespace}.{name}", "--wait=false")
 
 
 @contextmanager
@@ -56,12 +57,7 @@ def claimed(cluster: Cluster, image: str, name: str, namespace: str) -> Iterator
         discard(cluster, name, namespace)
 
 
-def volume_name(name: str, namespace: str) -> str:
-    """Of the PersistentVolume behind a claim: volumes have no namespace."""
-    return f"{namespace}-{name}"
-
-
-def _giving(name: str, image: str, path: str) -> dict[str, Any]:
+def _giving(name: str, labels: Mapping[str, str], image: str, path: str) -> dict[str, Any]:
     program = f"import os; os.chown('/given', {USER}, {USER}); os.chmod('/given', 0o700)"
     container = {
         "name": "it",
@@ -73,10 +69,10 @@ def _giving(name: str, image: str, path: str) -> dict[str, Any]:
     }
     volume = {"name": "given", "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
     spec = {"restartPolicy": "Never", "containers": [container], "volumes": [volume]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
 
 
-def _volume(name: str, path: str, claim: str, namespace: str) -> dict[str, Any]:
+def _volume(name: str, labels: Mapping[str, str], path: str, claim: str, namespace: str) -> dict[str, Any]:
     spec = {
         "accessModes": ["ReadWriteOnce"],
         "capacity": {"storage": SIZE},
@@ -85,7 +81,8 @@ def _volume(name: str, path: str, claim: str, namespace: str) -> dict[str, Any]:
         "claimRef": {"name": claim, "namespace": namespace},
         "hostPath": {"path": path, "type": "Directory"},
     }
-    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+    metadata = {"name": name, "labels": labels}
+    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec}
 
 
 def _claim(name: str, volume: str | None) -> dict[str, Any]:
