@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import psycopg
@@ -123,3 +124,18 @@ def at_gate(database: Database) -> bool:
             "AND state = 'active'"
         )
     )
+
+
+def killing_after_each_ddl_command(database: Database) -> Iterator[int]:
+    """Numbers from 1 on, without end: until the next, a session is ended when it has carried out so many commands."""
+    database.execute("""
+        CREATE FUNCTION count_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+          PERFORM set_config('lab.done', (coalesce(current_setting('lab.done', true), '0')::int + 1)::text, false);
+          IF current_setting('lab.done') = current_setting('lab.last', true) THEN
+            PERFORM pg_terminate_backend(pg_backend_pid());
+          END IF;
+        END $$;
+        CREATE EVENT TRIGGER count_ddl ON ddl_command_end EXECUTE FUNCTION count_ddl()""")
+    for last in count(1):
+        database.execute(f'ALTER DATABASE "{database.name}" SET lab.last = {last}')
+        yield last

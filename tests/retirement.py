@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from lab.postgres import Database
@@ -30,7 +31,9 @@ YEARS = """
     INSERT INTO run (submitted_at, note) VALUES ('2026-03-03Z', 'young');
 """
 """Of `meanwhile.NOW`'s year, and 365 rows of one that expired."""
+ROWS = 365
 DEFAULT = "CREATE TABLE run_rest PARTITION OF run DEFAULT; INSERT INTO run (submitted_at) VALUES ('1999-09-09Z');"
+FORMS = pytest.mark.parametrize("form", [YEARS, YEARS + DEFAULT], ids=["concurrently", "with DEFAULT"])
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 DETACH: dict[str, Any] = {"startFrom": "2026-01-01", "premake": 0, "retention": {"keepFor": "5y"}}

@@ -22,7 +22,8 @@ from .bounds import parse_bounds
 from .inventory import Grant, Inventory, KeyPart, Parent, Partition, RelationKind, Server, Strategy
 from .keys import Codec
 from .policy import TableSpec
-from .resemblance import Traits
+from .questions import ACL, BELOW, EXACT_SIZE, PAGES, RELATED, SERVER, TAKEN, about_table
+from .resemblance import Model, Traits
 from .session import pinned, run
 from .table import MIN_VERSION
 
@@ -31,91 +32,6 @@ STRATEGIES = {"r": Strategy.RANGE, "l": Strategy.LIST, "h": Strategy.HASH}
 SET_ROLE_VERSION = 160000
 PINNED = pinned(lock_timeout="500ms", statement_timeout="30s")
 BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-
-SERVER = """
-SELECT current_setting('server_version'), current_database(), current_user,
-       pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
-       (SELECT system_identifier FROM pg_control_system()) || '/'
-         || (SELECT oid FROM pg_database WHERE datname = current_database()),
-       to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')
-"""
-
-# The new table is given to the parent's owner, who then needs CREATE on the schema as well, unless a superuser does it.
-PARENT = """
-SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.partstrat,
-       ARRAY(SELECT ARRAY[a.attname::text, format_type(a.atttypid, NULL)]
-             FROM unnest(p.partattrs::int2[]) WITH ORDINALITY AS k(attnum, place)
-             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND k.attnum > 0 ORDER BY place),
-       pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}),
-       has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE')
-         AND ((SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-              OR has_schema_privilege(c.relowner, n.oid, 'CREATE')),
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {traits}
-FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
-WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
-"""
-
-# To plan it takes longer than to run it: the fewer tables it joins, the better.
-PARTITIONS = """
-SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace), c.relname, c.relkind,
-       pg_get_expr(c.relpartbound, 0), i.inhdetachpending, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END,
-       CASE WHEN c.relkind <> 'p' THEN {size} END, {comment}, {traits}
-FROM pg_inherits i
-JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = (SELECT oid FROM pg_class WHERE relname = {name}
-                     AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema}))
-ORDER BY c.oid
-"""
-
-# Rows and bytes of partitions that are themselves partitioned; none of what was dropped since.
-BELOW = """
-SELECT above.oid, sum(c.reltuples) FILTER (WHERE t.isleaf AND c.reltuples >= 0)::int8, sum({size})::int8
-FROM unnest({oids}::oid[]) AS above(oid), pg_partition_tree(above.oid) t JOIN pg_class c ON c.oid = t.relid
-GROUP BY 1
-"""
-
-RELATED = """
-SELECT DISTINCT rn.nspname || '.' || r.relname
-FROM (SELECT k.confrelid AS other, above.conrelid AS above
-      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
-      WHERE k.contype = 'f' AND k.conrelid = {parent}
-      UNION ALL
-      SELECT k.conrelid, above.confrelid
-      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
-      WHERE k.contype = 'f' AND k.confrelid = {parent}) found
-JOIN pg_class r ON r.oid = found.other JOIN pg_namespace rn ON rn.oid = r.relnamespace
--- A key from or to a partitioned table stands there once more for each of its partitions.
-WHERE found.above IS DISTINCT FROM {parent}
-ORDER BY 1
-"""
-
-ACL = """
-SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, bool_or(x.is_grantable),
-       x.attname
-FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::name AS attname
-      FROM pg_class WHERE oid = {parent}
-      UNION ALL
-      SELECT (aclexplode(attacl)).*, attname FROM pg_attribute WHERE attrelid = {parent} AND NOT attisdropped) x
-GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
-"""
-
-TAKEN = """
-SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = {schema} AND c.relname = ANY({names})
-UNION
-SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-WHERE n.nspname = {schema} AND t.typname = ANY({names})
-"""
-
-# Null for what was dropped since the snapshot was taken.
-EXACT_SIZE = sql.SQL("coalesce(pg_total_relation_size(c.oid), 0)")
-COMMENT = sql.SQL("obj_description(c.oid, 'pg_class')")
-PAGES = sql.SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
-  + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0)
-  + (SELECT coalesce(sum(x.relpages), 0) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
-     WHERE i.indrelid IN (c.oid, c.reltoastrelid)))""")
 
 
 def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
@@ -129,9 +45,9 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
         _, rows = run(connection, PINNED, SERVER)
         return _inventory(version, spec, rows, [], [], [])
     try:
-        return _inventory(version, spec, *_read(connection, spec, EXACT_SIZE))
+        return _inventory(version, spec, *_read(connection, spec, exact=True))
     except pg.LockNotAvailable:
-        return _inventory(version, spec, *_read(connection, spec, PAGES))
+        return _inventory(version, spec, *_read(connection, spec, exact=False))
 
 
 def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
@@ -157,18 +73,14 @@ def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: I
     return replace(inventory, parent=whole, likeness=like, taken=frozenset(name for (name,) in taken))
 
 
-def _read(connection: psycopg.Connection[Any], spec: TableSpec, size: sql.SQL) -> list[list[tuple[Any, ...]]]:
+def _read(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> list[list[tuple[Any, ...]]]:
     # From 16 on a member of the owning role may lack the right to give a table to it.
     set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
-    names = {"schema": spec.table.schema_, "name": spec.table.name, "traits": sql.SQL(resemblance.TRAITS)}
-    queries = [
-        sql.SQL(SERVER),
-        sql.SQL(PARENT).format(set_role=set_role, **names),
-        sql.SQL(PARTITIONS).format(size=size, comment=COMMENT if spec.retention else sql.NULL, **names),
-    ]
-    if spec.retention is not None:
-        queries.append(detached.query(size))
-    _, server, parents, partitions, *marked = _transaction(connection, *queries)
+    marks = spec.retention is not None
+    _, server, parents, partitions, *marked = _transaction(
+        connection, about_table(spec.table.schema_, spec.table.name, set_role, exact, marks)
+    )
+    size = EXACT_SIZE if exact else PAGES
     return [server, parents, _with_below(connection, partitions, size), marked[0] if marked else []]
 
 
@@ -199,14 +111,14 @@ def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -
     server, parents, partitions, marked = results
     text, database, user, read_only, identity, now = server[0]
     parent = _parent(*parents[0][:10]) if parents else None
-    traits = Traits.of(parents[0][10:]) if parents else None
+    model = Model(Traits(*parents[0][10:15]), parents[0][15]) if parents else None
     codec = _codec(parent, spec)
     return Inventory(
         server=Server(version, text, read_only, database, user, identity),
         parent=parent,
         now=datetime.fromisoformat(now).replace(tzinfo=UTC),
-        partitions=tuple(_partition(codec, parent, traits, *row) for row in partitions)
-        if parent and traits and codec
+        partitions=tuple(_partition(codec, parent, model, *row) for row in partitions)
+        if parent and model and codec
         else (),
         detached=detached.detached(marked, parent, codec) if parent and codec else (),
     )
@@ -248,7 +160,7 @@ def _codec(parent: Parent | None, spec: TableSpec) -> Codec | None:
 def _partition(
     codec: Codec,
     parent: Parent,
-    parents: Traits,
+    model: Model,
     oid: int,
     schema: str,
     name: str,
@@ -260,6 +172,6 @@ def _partition(
     comment: str | None,
     *traits: Any,
 ) -> Partition:
-    differs = Traits.of(traits).unlike(parents)
+    differs = model.differs(Traits(*traits))
     held, mark = parse_bounds(bounds, codec), detached.mark_of(comment, oid, parent)
     return Partition(oid, schema, name, held, bounds, KINDS[kind], rows, size or 0, pending, differs, mark)

@@ -166,7 +166,7 @@ class Model(BaseModel):
     @classmethod
     def _drop_nulls(cls, data: Any) -> Any:
         """A field that is null counts as left out: the API server prunes it before it puts the default there."""
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or None not in data.values():
             return data
         known = {field.alias for field in cls.model_fields.values()}
         return {name: value for name, value in data.items() if value is not None or name not in known}

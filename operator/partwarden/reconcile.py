@@ -78,6 +78,7 @@ class Reconciler:
         self._pace = pace.Pace()
         self._looked_at: dict[Key, object] = {}
         self._waiting_since: dict[Key, float] = {}
+        self._databases: dict[Key, Hashable] = {}
         self._connections = Connections(settings.connect_timeout)
         self._stopping = False
 
@@ -87,6 +88,7 @@ class Reconciler:
         if policy is None:
             self._looked_at.pop(key, None)
             self._waiting_since.pop(key, None)
+            self._databases.pop(key, None)
             self._pace.forget(key)
             return None
         if self._must_wait_for_elder(policy):
@@ -133,7 +135,11 @@ class Reconciler:
             spec = parse_spec(policy.spec)
             resync = spec.resync_period.total_seconds()
             load_zone(spec.timezone)
+            # The Secret is read anew at every look, but not in vain where the database has no slot free.
+            if self._slots.taken(self._databases.get(policy.key), policy.key):
+                return None
             info = self._connection(policy, spec)
+            self._databases[policy.key] = info.database_key
             if not self._slots.acquire(info.database_key, policy.key):
                 return None
             try:

@@ -88,36 +88,43 @@ def _newest(inventory: Inventory) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What of a table is compared with its parent's. ``acl`` and ``default_acl`` are those that `TRAITS` reads."""
+    """What of a table is compared with its parent's, as `TRAITS` reads it."""
 
     owner: int
-    acl: frozenset[str]
+    acl: list[str] | None
+    """None: what its owner has where nothing was granted or revoked."""
     secured: bool
     forced: bool
     replica_identity: str
 
-    @classmethod
-    def of(cls, row: Sequence[Any]) -> Traits:
-        """From a row of `TRAITS`."""
-        owner, acl, default_acl, secured, forced, identity = row
-        return cls(owner, frozenset(default_acl if acl is None else acl), secured, forced, identity)
 
-    def unlike(self, parent: Traits) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The parent's; ``default_acl``: what its owner has where nothing was granted or revoked."""
+
+    traits: Traits
+    default_acl: list[str]
+
+    def differs(self, each: Traits) -> tuple[str, ...]:
         """In what a partition with these differs, where that matters."""
+        own = self.traits
         return tuple(
             what
             for what, differs in (
-                ("owner", self.owner != parent.owner),
+                ("owner", each.owner != own.owner),
                 # With another owner everything is granted by somebody else.
-                ("grants", self.owner == parent.owner and self.acl != parent.acl),
+                ("grants", each.owner == own.owner and each.acl != own.acl and self._rights(each) != self._rights(own)),
                 # The other way round it hides more than it must, and only from who asks the partition itself.
-                ("row security", (parent.secured, parent.forced) > (self.secured, self.forced)),
-                ("replica identity", parent.replica_identity not in ("d", self.replica_identity)),
+                ("row security", (own.secured, own.forced) > (each.secured, each.forced)),
+                ("replica identity", own.replica_identity not in ("d", each.replica_identity)),
             )
             if differs
         )
 
+    def _rights(self, each: Traits) -> frozenset[str]:
+        return frozenset(self.default_acl if each.acl is None else each.acl)
 
-TRAITS = """c.relowner, c.relacl::text[], CASE WHEN c.relacl IS NULL THEN acldefault('r', c.relowner)::text[] END,
-       c.relrowsecurity, c.relforcerowsecurity, c.relreplident"""
+
+TRAITS = "c.relowner, c.relacl::text[], c.relrowsecurity, c.relforcerowsecurity, c.relreplident"
 """Columns of ``pg_class c``."""
+DEFAULT_ACL = "acldefault('r', c.relowner)::text[]"

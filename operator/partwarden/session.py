@@ -146,7 +146,9 @@ def run(
         cursor.execute(sql.SQL("; ").join(parts))
         more: bool | None = True
         while more:
-            results.append(cursor.fetchall() if cursor.description else [])
+            # Not by `description`, which makes an object of every column.
+            result = cursor.pgresult
+            results.append(cursor.fetchall() if result is not None and result.nfields else [])
             more = cursor.nextset()
     return results
 

@@ -30,6 +30,14 @@ class Slots:
                 self._waiting[database].append(key)
             return False
 
+    def taken(self, database: Hashable, key: Key) -> bool:
+        """Whether `acquire` would fail now; the key is noted as waiting then, as there."""
+        with self._lock:
+            taken = self._used.get(database, 0) >= self._limit
+            if taken and key not in self._waiting[database]:
+                self._waiting[database].append(key)
+            return taken
+
     def release(self, database: Hashable) -> Key | None:
         """Give the slot back. Returns the key that has waited the longest and should be woken."""
         with self._lock:

@@ -13,7 +13,9 @@ from partwarden.interval import Range
 from retirement import (
     DEFAULT,
     DETACH,
+    FORMS,
     KEEP_ALL,
+    ROWS,
     YEARS,
     attached,
     comment,
@@ -27,8 +29,6 @@ from retirement import (
     why,
 )
 
-ROWS = 365
-FORMS = pytest.mark.parametrize("form", [YEARS, YEARS + DEFAULT], ids=["concurrently", "with DEFAULT"])
 RICH = """
     CREATE TABLE customer (id int PRIMARY KEY);
     ALTER TABLE run ADD customer int REFERENCES customer, ADD UNIQUE (submitted_at, id);

@@ -17,11 +17,12 @@ from partwarden.errors import DatabaseUnreachable
 from partwarden.marker import Phase
 from partwarden.transaction import ADVISORY_CLASS
 from retirement import (
-    DEFAULT,
     DETACH,
     DROP,
+    FORMS,
     KEEP_ALL,
     LONG_AGO,
+    ROWS,
     YEARS,
     attached,
     comment,
@@ -36,9 +37,6 @@ from retirement import (
     verbs,
     why,
 )
-
-ROWS = 365
-FORMS = pytest.mark.parametrize("form", [YEARS, YEARS + DEFAULT], ids=["concurrently", "with DEFAULT"])
 
 
 @FORMS

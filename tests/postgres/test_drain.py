@@ -107,7 +107,7 @@ def test_the_limit_is_kept_when_planned_and_when_done(database: Database) -> Non
     assert "11 rows" in finding.message
     assert "more than 10 (spec.defaultPartition.drainMaxRows)" in finding.message
     more = "INSERT INTO run SELECT '2026-05-01Z' FROM generate_series(1, 3)"
-    fields = {"premake": 0, "defaultPartition": {"drain": "Auto", "drainMaxRows": 12}}
+    fields: dict[str, Any] = {"premake": 0, "defaultPartition": {"drain": "Auto", "drainMaxRows": 12}}
     report = keep_while(database.dsn, BEGUN, lambda: database.execute(more), **fields)
     reason, message = error(report)
     assert reason == "DefaultHasRows"

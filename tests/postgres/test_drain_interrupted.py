@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 
 from lab.operator import until
 from lab.postgres import Database
-from meanwhile import NOW, Interrupted, keep, kill_others, policy, reasons, relations
+from meanwhile import NOW, Interrupted, keep, kill_others, killing_after_each_ddl_command, policy, reasons, relations
 from partwarden import draining
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
@@ -89,21 +89,12 @@ def test_a_session_that_ends_before_any_round_trip_leaves_all_as_it_was(database
 
 def test_a_session_killed_after_any_ddl_command_leaves_all_as_it_was(database: Database) -> None:
     database.execute(RICH)
-    database.execute("""
-        CREATE FUNCTION count_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-          PERFORM set_config('lab.done', (coalesce(current_setting('lab.done', true), '0')::int + 1)::text, false);
-          IF current_setting('lab.done') = current_setting('lab.last', true) THEN
-            PERFORM pg_terminate_backend(pg_backend_pid());
-          END IF;
-        END $$""")
     before = state(database)
-    database.execute("CREATE EVENT TRIGGER count_ddl ON ddl_command_end EXECUTE FUNCTION count_ddl()")
-    for killed in itertools.count(1):
-        database.execute(f'ALTER DATABASE "{database.name}" SET lab.last = {killed}')
+    for killed in killing_after_each_ddl_command(database):
         try:
             report = keep(database.dsn, **DRAIN)
         except DatabaseUnreachable:
-            assert state(database) == before
+            assert state(database) == before, f"after command {killed}"
         else:
             break
     assert killed > 7

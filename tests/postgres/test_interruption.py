@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from lab.postgres import Database, Server
-from meanwhile import RUN, keep, keep_while, kill_others, reasons, relations
+from meanwhile import RUN, keep, keep_while, kill_others, killing_after_each_ddl_command, reasons, relations
 from partwarden.errors import DatabaseUnreachable, PartwardenError
 
 RICH = """
@@ -41,28 +41,16 @@ def test_a_session_killed_before_any_round_trip_leaves_nothing_half_made(databas
 
 def test_a_session_killed_after_any_statement_leaves_nothing_half_made(database: Database) -> None:
     database.execute(RICH)
-    # Each DDL command counts; the chosen one ends its own session as soon as it has been carried out.
-    database.execute("""
-        CREATE FUNCTION count_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-          PERFORM set_config('lab.done', (coalesce(current_setting('lab.done', true), '0')::int + 1)::text, false);
-          IF current_setting('lab.done') = current_setting('lab.last', true) THEN
-            PERFORM pg_terminate_backend(pg_backend_pid());
-          END IF;
-        END $$""")
     before = relations(database)
-    database.execute("CREATE EVENT TRIGGER count_ddl ON ddl_command_end EXECUTE FUNCTION count_ddl()")
-    killed = 0
-    while True:
-        database.execute(f'ALTER DATABASE "{database.name}" SET lab.last = {killed + 1}')
+    for killed in killing_after_each_ddl_command(database):
         try:
             report = keep(database.dsn, premake=0)
         except DatabaseUnreachable:
-            killed += 1
-            assert relations(database) == before
+            assert relations(database) == before, f"after command {killed}"
         else:
             break
     assert reasons(report) == ["created"]
-    assert killed >= 5  # create, owner, revoke, grant, attach at least
+    assert killed > 5  # create, owner, revoke, grant, attach at least
     assert reasons(keep(database.dsn, premake=0)) == []
 
 

@@ -282,3 +282,16 @@ def test_a_database_has_two_slots_and_those_who_wait_come_in_turn() -> None:
     assert slots.acquire("db", A)
     assert slots.acquire("db", B)
     assert not slots.acquire("db", C)
+
+
+def test_who_asks_whether_a_database_is_taken_waits_as_one_who_was_refused() -> None:
+    slots = Slots(limit=1)
+    assert not slots.taken("db", A)
+    assert slots.acquire("db", A)
+    assert slots.taken("db", B)
+    assert slots.taken("db", B)
+    assert not slots.taken("other", B)
+    assert slots.release("db") == B
+    assert not slots.taken("db", B)
+    assert slots.acquire("db", B)
+    assert slots.release("db") is None

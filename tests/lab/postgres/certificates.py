@@ -1,9 +1,9 @@
 """An authority and a server certificate for tests of TLS, made anew each time."""
 
-import datetime
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-VALID = datetime.timedelta(days=30)
-CLOCK_SKEW = datetime.timedelta(hours=1)
+from lab.unsigned import unsigned
+
+VALID = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ def make_certificates(folder: Path, hosts: Sequence[str] = ("localhost", "127.0.
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer, subject = _name("partwarden lab"), _name(hosts[0])
     authority = (
-        _builder(issuer, issuer, authority_key.public_key())
+        unsigned(issuer, issuer, authority_key.public_key(), VALID)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
     certificate = (
-        _builder(subject, issuer, key.public_key())
+        unsigned(subject, issuer, key.public_key(), VALID)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
         .sign(authority_key, hashes.SHA256())
@@ -51,19 +52,6 @@ def make_certificates(folder: Path, hosts: Sequence[str] = ("localhost", "127.0.
 
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + VALID)
-    )
 
 
 def _host(host: str) -> x509.GeneralName:
