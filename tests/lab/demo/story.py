@@ -41,6 +41,10 @@ class Story:
         self.title = title
         self._print(f"\n[{self._number}/{self._steps}] {title}  ({self.seconds:.0f} s)", "bold")
 
+    def leave_out(self, steps: int) -> None:
+        """So many steps will not be told."""
+        self._steps -= steps
+
     def say(self, text: str = "") -> None:
         """Plain lines."""
         self._print(text)
