@@ -20,7 +20,8 @@ CLAIM = "archives"
 YEAR = "run_2019"
 COUNT = f"SELECT count(*), min(submitted_at), max(submitted_at), sum(hashtext(t::text)) AS hash FROM {YEAR} AS t"
 IN_NAMESPACE = f"{KUBECTL} --namespace {NAMESPACE}"
-DONE = """'--for=jsonpath={.status.conditions[?(@.type=="ArchivesHealthy")].reason}=NothingWaits'"""
+OURS = "reportingComponent=partwarden.dev/partwarden"
+NOTHING_WAITS = """'--for=jsonpath={.status.conditions[?(@.type=="ArchivesHealthy")].reason}=NothingWaits'"""
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,11 @@ def retire(story: Story, files: Files, cluster: Cluster, image_name: str, data: 
     story.run(f"{IN_NAMESPACE} get persistentvolumeclaims")
     story.run("cat examples/retention.yaml")
     story.run(f"{KUBECTL} apply -f examples/retention.yaml")
-    # The Events come as they happen, while somebody waits.
-    events = f"{IN_NAMESPACE} events --for partitionpolicy/run --watch --no-headers"
-    wait = f"{IN_NAMESPACE} wait partitionpolicy/run {DONE} --timeout=240s"
+    wait = f"{IN_NAMESPACE} wait partitionpolicy/run {NOTHING_WAITS} --timeout=240s"
     try:
-        story.run(f"{events} & {wait}; kill $!", unless=lambda: operating.why_ended(files), log=files.operator_log)
-        story.run(f"{IN_NAMESPACE} wait --for=condition=Verified partitionarchives --all --timeout=10s")
+        with story.beside(f"{IN_NAMESPACE} get events --watch-only --field-selector {OURS}"):
+            story.run(wait, unless=lambda: operating.why_ended(files), log=files.operator_log)
+            story.run(f"{IN_NAMESPACE} wait partitionarchives --all --for=condition=Verified --timeout=10s")
     except DemoError:
         story.run(f"{IN_NAMESPACE} describe partitionpolicies,partitionarchives")
         raise
@@ -82,15 +82,18 @@ def retire(story: Story, files: Files, cluster: Cluster, image_name: str, data: 
     return Proven(found.removeprefix(f"pvc://{CLAIM}/"), counted)
 
 
-def restore(
-    story: Story, files: Files, cluster: Cluster, image_name: str, data: Demonstrated, proven: Proven
-) -> None:
+def restore(story: Story, files: Files, cluster: Cluster, image_name: str, data: Demonstrated, proven: Proven) -> None:
     """A pod that has the claim loads the archive as a table of its own."""
     server = f"{cluster.host_address}:{Server.reopen(files.server).port}"
     story.run("cat examples/restore.yaml")
     filled = f"sed 's|IMAGE$|{image_name}|; s|FOLDER$|{proven.folder}|; s|@SERVER|@{server}|' examples/restore.yaml"
     story.run(f"{filled} | {KUBECTL} apply -f -")
-    story.run(f"{IN_NAMESPACE} wait --for=jsonpath={{.status.phase}}=Succeeded pod/restore --timeout=120s")
+    try:
+        story.run(f"{IN_NAMESPACE} wait pod/restore --for=jsonpath={{.status.phase}}=Succeeded --timeout=60s")
+    except DemoError:
+        story.run(f"{IN_NAMESPACE} describe pod restore")
+        story.run(f"{IN_NAMESPACE} logs restore")
+        raise
     story.run(f"{IN_NAMESPACE} logs restore")
     if data.psql(f'-c "{COUNT}"') != proven.counted:
         raise DemoError(f"{YEAR} is not what it was before it was dropped")

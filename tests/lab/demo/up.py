@@ -121,7 +121,7 @@ def to_try(files: Files, kubeconfig: Path, prefix: str = "", jobs: bool = False)
         ("what would be done on another day, without Kubernetes", f"{plan} --now 2040-01-01T00:00:00Z"),
     ]
     if jobs:
-        wait = f"{kubectl} wait --for=condition=Verified parc/run-2021 --timeout=120s"
+        wait = f"{kubectl} wait --for=condition=Verified parc/run-2025 --timeout=120s"
         tried.append(("an archive of another year, which stays", f"{kubectl} apply -f examples/archive.yaml && {wait}"))
     return tried
 
