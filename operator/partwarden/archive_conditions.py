@@ -13,7 +13,7 @@ from .conditions import FALSE, TRUE, Said, condition
 from .details import human
 from .errors import PartwardenError, UserError
 from .interval import iso
-from .job_view import JobView
+from .job_view import BLOCKED, JobView
 from .order import Task
 from .record import Report
 from .status import ConditionStatus
@@ -101,6 +101,18 @@ def failed(
         found.pop("percent", None)
     ends = STALLED if isinstance(error, UserError) else RECONCILING
     return _with(found, generation, now, Said(FALSE, reason, message), ends)
+
+
+def trouble(status: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Reason and message of what is wrong: what a Job waits for that somebody must mend, what the last check found, or
+    what the last attempt failed of. None where nothing is known to be wrong."""
+    found, error = status.get("check") or {}, status.get("lastError")
+    ready: Mapping[str, Any] = next((each for each in status.get("conditions") or [] if each.get("type") == READY), {})
+    if ready.get("reason") in BLOCKED:
+        return str(ready["reason"]), str(ready.get("message", ""))
+    if found and found.get("ok") is not True:
+        return str(found.get("reason") or "CheckFailed"), str(found.get("message", ""))
+    return (str(error.get("reason")), str(error.get("message"))) if error else None
 
 
 def pause(status: Mapping[str, Any], now: datetime) -> float:

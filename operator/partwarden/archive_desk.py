@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .archive_conditions import is_proven
+from .archive_conditions import is_proven, trouble
 from .archive_policy import KIND as ARCHIVE
 from .archive_policy import PartitionArchiveSpec, PolicyRef
 from .archive_store import ArchiveStore, StoredArchive
@@ -137,7 +137,7 @@ def _subject(spec: PartitionArchiveSpec) -> tuple[Any, ...]:
 
 def _state(archive: StoredArchive, number: int, doubt: str) -> ArchiveState:
     status = archive.status
-    error, found, taken = status.get("lastError"), status.get("check"), status.get("fingerprint")
+    found, taken = status.get("check"), status.get("fingerprint")
     return ArchiveState(
         name=archive.key[1],
         round=number,
@@ -146,7 +146,7 @@ def _state(archive: StoredArchive, number: int, doubt: str) -> ArchiveState:
         fingerprint=Fingerprint.model_validate(taken) if taken else None,
         location=str(status.get("location") or ""),
         check=_check(found) if found else None,
-        error=(str(error.get("reason")), str(error.get("message"))) if error else None,
+        error=trouble(status),
         doubt=doubt,
     )
 

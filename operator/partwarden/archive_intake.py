@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .archive_conditions import trouble
 from .archive_policy import KIND
 from .archive_store import ArchiveStore, JobSlots, StoredArchive, parse
 from .job import MANAGED
@@ -86,7 +87,7 @@ def is_running(body: Mapping[str, Any]) -> bool:
 def _result(archive: StoredArchive) -> tuple[Any, ...]:
     """What a policy decides by."""
     status = archive.status
-    return status.get("manifestSha256"), status.get("check"), status.get("oid"), status.get("lastError")
+    return status.get("manifestSha256"), status.get("check"), status.get("oid"), trouble(status)
 
 
 def _key(body: Mapping[str, Any]) -> Key:

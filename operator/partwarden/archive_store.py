@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from .archive_policy import KIND, PLURAL
@@ -52,8 +52,17 @@ def parse(body: Mapping[str, Any]) -> StoredArchive:
         generation=meta.get("generation", 0),
         version=int(meta["resourceVersion"]),
         spec=body.get("spec") or {},
-        status_json=json.dumps(body.get("status") or {}, separators=(",", ":"), ensure_ascii=False).encode(),
+        status_json=_written(body.get("status") or {}),
     )
+
+
+def with_status(archive: StoredArchive, status: Mapping[str, Any], version: int) -> StoredArchive:
+    """The archive once that status was written; ``version``: its resource version by then."""
+    return replace(archive, version=version, status_json=_written(status))
+
+
+def _written(status: Mapping[str, Any]) -> bytes:
+    return json.dumps(status, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class ArchiveStore:

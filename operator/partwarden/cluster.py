@@ -150,16 +150,18 @@ class Cluster:
             raise
         return dict(_texts(found.data or {}))
 
-    def write_status(self, subject: Subject, status: Mapping[str, Any]) -> int | None:
+    def write_status(self, subject: Subject, status: Mapping[str, Any], version: int | None = None) -> int | None:
         """Make the object's status equal to ``status``. Returns the new resource version, None when it is gone.
 
+        With ``version`` only while that is its resource version: None, too, where somebody has written to it since.
         Server-side apply: what this program wrote before and leaves out now is removed, what others wrote stays.
         """
         namespace, name = subject.key
+        metadata = {"namespace": namespace, "name": name, "uid": subject.uid}
         body = {
             "apiVersion": API_VERSION,
             "kind": subject.kind,
-            "metadata": {"namespace": namespace, "name": name, "uid": subject.uid},
+            "metadata": metadata | ({} if version is None else {"resourceVersion": str(version)}),
             "status": dict(status),
         }
         written: Any
@@ -173,7 +175,7 @@ class Cluster:
                 _content_type=SERVER_SIDE_APPLY,
             )
         except ClusterUnavailable as error:
-            if status_of(error) in (NOT_FOUND, CONFLICT):  # deleted, or made anew with another uid
+            if status_of(error) in (NOT_FOUND, CONFLICT):  # deleted, made anew with another uid, or written to
                 return None
             raise
         return int(written["metadata"]["resourceVersion"])

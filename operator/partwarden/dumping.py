@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -165,6 +166,12 @@ def _read(
         raise failures[0]
     if code:
         program = os.path.basename(str(process.args[0] if isinstance(process.args, list) else process.args))
+        if code == -signal.SIGKILL:
+            # Where a container has too little memory, the kernel may end the largest process instead of all.
+            raise DumpFailed(
+                f"{program} was killed, most often for want of memory: give it more, a Job by "
+                "retention.job.resources.limits.memory"
+            )
         said = " ".join(" ".join(words).split()) or "it said nothing"
         raise DumpFailed(f"{program} ended with {code}: {said[:1000]}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -23,7 +23,12 @@ STUCK = frozenset(
     }
 )
 """What kubelet says of a container that will not start until somebody does something."""
-
+CLAIM_NOT_FOUND, NO_POD, POD_ENDING = "ClaimNotFound", "NoPod", "PodEnding"
+BLOCKED = STUCK | {CLAIM_NOT_FOUND, NO_POD}
+"""What a running Job waits for that does not pass by itself."""
+WITHOUT_POD = timedelta(seconds=30)
+"""So long a Job may be there before it has a pod."""
+NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 
 PROGRESS = re.compile(r"\S+ ([0-9]{1,3}) %: ")
 
@@ -51,8 +56,11 @@ class JobView:
     """Whether a container of it runs or has run."""
 
 
-def view(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> JobView:
-    """The Job, and those of its pods that are still there, as dictionaries of the API's JSON."""
+def view(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], now: datetime | None = None) -> JobView:
+    """The Job, and those of its pods that are still there, as dictionaries of the API's JSON.
+
+    ``now`` is aware; without it a Job that has no pod is never called late.
+    """
     meta, status = job["metadata"], job.get("status") or {}
     ordered = sorted(pods, key=lambda each: str(each["metadata"].get("creationTimestamp", "")))
     reports = [found for pod in ordered if (found := _report(pod)) is not None]
@@ -69,7 +77,7 @@ def view(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> JobView:
         reason, message = _failure(ended["Failed"], report, ordered)
         return JobView(meta["name"], Phase.FAILED, report, reason, message, _moment(ended["Failed"]), started)
     # What ended before it, and is being tried again, is told while nothing newer is known.
-    reason, message = _waiting(ordered[-1]) if ordered else ("", "")
+    reason, message = _waiting(ordered[-1]) if ordered else _without_pod(meta, now)
     if not reason and report is not None and not report.ok:
         reason, message = report.reason, report.message
     return JobView(meta["name"], Phase.RUNNING, report, reason, message, started=started)
@@ -96,7 +104,7 @@ def _failure(condition: Mapping[str, Any], report: Report | None, pods: list[Map
     if report is not None and not report.ok:
         return report.reason or "JobFailed", report.message or "the Job failed without saying why: see its pod's log"
     waits = _waiting(pods[-1]) if pods else ("", "")
-    if waits[0]:
+    if waits[0] and waits[0] != POD_ENDING:
         return waits
     code = _state(pods[-1]).get("terminated", {}).get("exitCode") if pods else None
     said = condition.get("message") or "it does not say why"
@@ -122,11 +130,35 @@ def _waiting(pod: Mapping[str, Any]) -> tuple[str, str]:
     if waiting.get("reason") in STUCK:
         # What kubelet adds changes from one attempt to the next: the image's name is what helps.
         image = next((each.get("image", "") for each in pod.get("spec", {}).get("containers", [])), "")
-        return str(waiting["reason"]), f"pod {name} cannot start its container of image {image!r}: see its Events"
+        said = f"pod {name} cannot start its container of image {image!r}: see its Events"
+        # Kubelet says the two in turns, for as long as it lasts.
+        return str(waiting["reason"]).replace("ErrImagePull", "ImagePullBackOff"), said
+    if pod["metadata"].get("deletionTimestamp") and not _state(pod).get("terminated"):
+        return POD_ENDING, (
+            f"pod {name} was told to end, and another begins once it has: where its node is gone for good, delete that "
+            "Node"
+        )
     for each in (pod.get("status") or {}).get("conditions") or []:
         if each.get("type") == "PodScheduled" and each.get("status") == "False":
-            return str(each.get("reason") or "Unschedulable"), f"pod {name} waits for a node: {each.get('message', '')}"
+            message = str(each.get("message", ""))
+            if missing := NO_CLAIM.search(message):
+                return CLAIM_NOT_FOUND, (
+                    f"PersistentVolumeClaim {missing[1]!r}, which pod {name} needs, does not exist: make it, or "
+                    "correct claimName"
+                )
+            return str(each.get("reason") or "Unschedulable"), f"pod {name} waits for a node: {message}"
     return "", ""
+
+
+def _without_pod(meta: Mapping[str, Any], now: datetime | None) -> tuple[str, str]:
+    """What is to be said of a Job that has none."""
+    made = meta.get("creationTimestamp")
+    if now is None or not isinstance(made, str) or now < datetime.fromisoformat(made) + WITHOUT_POD:
+        return "", ""
+    return NO_POD, (
+        f"Job {meta['name']} has no pod: its Events say why, often a quota, or a service account that does not exist "
+        "(PARTWARDEN_JOB_SERVICE_ACCOUNT)"
+    )
 
 
 def _state(pod: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -42,7 +42,7 @@ def done(outcomes: Sequence[Outcome]) -> list[Notice]:
         if len(names) > MAX_NAMES:
             listed += f" and {len(names) - MAX_NAMES} more"
         what = kind.noun if len(names) == 1 else f"{len(names)} {kind.noun}s:"
-        notices.append(Notice(EventType.NORMAL, kind.done, _short(f"{kind.past} {what} {listed}")))
+        notices.append(Notice(EventType.NORMAL, kind.done, short(f"{kind.past} {what} {listed}")))
     return notices
 
 
@@ -64,7 +64,7 @@ def _approval_wanted(previous: Mapping[str, Any], status: Mapping[str, Any]) -> 
     # It names the tables, and stands before what else is waited for.
     message = after["message"].split("; ")[0]
     known = before is not None and before["reason"] == APPROVAL and before["message"].split("; ")[0] == message
-    return [] if known else [Notice(EventType.NORMAL, APPROVAL, _short(message))]
+    return [] if known else [Notice(EventType.NORMAL, APPROVAL, short(message))]
 
 
 def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> list[Notice]:
@@ -73,9 +73,9 @@ def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: Condi
     if after is None or was == now:
         return []
     if now == ConditionStatus.FALSE:
-        return [Notice(EventType.WARNING, after["reason"], _short(after["message"]))]
+        return [Notice(EventType.WARNING, after["reason"], short(after["message"]))]
     healed = now == ConditionStatus.TRUE and was == ConditionStatus.FALSE
-    return [Notice(EventType.NORMAL, after["reason"], _short(after["message"]))] if healed else []
+    return [Notice(EventType.NORMAL, after["reason"], short(after["message"]))] if healed else []
 
 
 def _ready_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
@@ -84,13 +84,13 @@ def _ready_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> li
         return []
     was = before.get("status") if before else None
     if after["status"] == ConditionStatus.TRUE and was == ConditionStatus.FALSE:
-        return [Notice(EventType.NORMAL, "Healthy", _short(after["message"]))]
+        return [Notice(EventType.NORMAL, "Healthy", short(after["message"]))]
     if after["status"] != ConditionStatus.FALSE:
         return []
     if was == ConditionStatus.FALSE and before and before.get("reason") == after["reason"]:
         return []
     kind = EventType.NORMAL if after["reason"] in (PLAN_PENDING, IN_PROGRESS) else EventType.WARNING
-    return [Notice(kind, after["reason"], _short(after["message"]))]
+    return [Notice(kind, after["reason"], short(after["message"]))]
 
 
 def _find(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any] | None:
@@ -98,7 +98,8 @@ def _find(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any] |
     return found[0] if found else None
 
 
-def _short(message: str) -> str:
+def short(message: str) -> str:
+    """The message, no longer than an Event may be."""
     # The limit is in bytes: cut there, and drop a character that the cut halved.
     data = message.encode()
     return message if len(data) <= MAX_NOTE else data[: MAX_NOTE - 3].decode(errors="ignore") + "…"

@@ -3,68 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from lab.archives import IMAGE, PARTITION, Archives, oid, proof
+from lab.archives import PARTITION, Archives, oid, proof
 from lab.postgres import Database
 from lab.site import Site, conditions
-from partwarden.archive_store import ArchiveStore, JobSlots
-from partwarden.cluster import Cluster
-from partwarden.order import WRONG, Order, Task
-from partwarden.settings import Settings
-from partwarden.store import Store
-from partwarden.tending import Tender
+from lab.tended import Hands
+from partwarden.order import WRONG, Task
 
 DAMAGED = {"ok": False, "reason": "ArchiveDamaged", "message": "data.dump has another sha256"}
-
-
-class Hands:
-    """One archive, tended step by step with the rights of the operator, and the clock set by hand."""
-
-    def __init__(self, archives: Archives, database: Database) -> None:
-        self.archives, self.database, self.store = archives, database, ArchiveStore()
-        self.now = datetime.now(UTC)
-        self.key = (archives.site.namespace, "by-hand")
-        kubeconfig = archives.site.operator().kubeconfig
-        settings = Settings(kubeconfig=kubeconfig, job_image=IMAGE)
-        self.tender = Tender(
-            Cluster(settings), Store(), self.store, JobSlots(settings.jobs), settings, lambda: self.now
-        )
-
-    def tend(self) -> float | None:
-        """One look."""
-        return self.tender.tend(self.key)
-
-    def proven(self) -> None:
-        """Archived and proven."""
-        self.archives.apply("by-hand")
-        self.tend()
-        self.end(proof(oid(self.database)))
-
-    def end(self, report: dict[str, Any], code: int = 0) -> dict[str, Any]:
-        """The Job under way ends so, and the archive is looked at until that is written down."""
-        job = self.archives.job("by-hand")
-        self.archives.end(job, report, code)
-        self.archives.ended(job)
-        self.tend()
-        return self.status()
-
-    def status(self) -> dict[str, Any]:
-        """As the API server has it."""
-        found: dict[str, Any] = self.archives.get("by-hand")["status"]
-        return found
-
-    def orders(self) -> list[Order]:
-        """What the Jobs are told, oldest first."""
-        found = []
-        for job in self.archives.jobs():
-            variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
-            (text,) = [each["value"] for each in variables if each["name"] == "PARTWARDEN_ORDER"]
-            found.append(Order.model_validate_json(text))
-        return found
 
 
 @pytest.fixture

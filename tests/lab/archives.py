@@ -86,28 +86,46 @@ class Archives:
         """Waits until the Job is seen to have ended."""
         until(f"job {job} has ended", lambda: seen(self.kubectl, job).phase is not Phase.RUNNING)
 
-    def end(self, job: str, report: Mapping[str, Any], code: int) -> None:
-        """Let the Job's pod end."""
-        (pod,) = [each for each in pods_of(self.kubectl, job) if each["status"]["phase"] == "Pending"]
-        terminated = {
+    def end(self, job: str, report: Mapping[str, Any] | None, code: int, reason: str = "") -> None:
+        """Let the Job's pod end; ``reason``: kubelet's, where it is not the program's own end."""
+        terminated: dict[str, Any] = {
             "exitCode": code,
-            "message": json.dumps(report),
-            "reason": "Error" if code else "Completed",
+            "reason": reason or ("Error" if code else "Completed"),
             "startedAt": "2026-01-01T00:00:00Z",
             "finishedAt": "2026-01-01T00:00:01Z",
         }
-        container = {
-            "name": CONTAINER,
-            "image": IMAGE,
-            "imageID": "",
-            "ready": False,
-            "restartCount": 0,
-            "state": {"terminated": terminated},
-        }
-        status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]}
-        name = pod["metadata"]["name"]
+        if report is not None:
+            terminated["message"] = json.dumps(report)
+        self.play(job, {"terminated": terminated}, phase="Failed" if code else "Succeeded")
+
+    def play(self, job: str, state: Mapping[str, Any] | None, **status: Any) -> str:
+        """Let the Job's pod that has not ended be in that state, as kubelet would say it; the pod's name."""
+        (pod,) = self.unfinished(job)
+        if state is not None:
+            container = {
+                "name": CONTAINER,
+                "image": IMAGE,
+                "imageID": "",
+                "ready": False,
+                "restartCount": 0,
+                "state": state,
+            }
+            status["containerStatuses"] = [container]
+        name = str(pod["metadata"]["name"])
         patch = json.dumps({"status": status})
         self.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "--patch", patch)
+        return name
+
+    def unfinished(self, job: str) -> list[dict[str, Any]]:
+        """The Job's pods that have not ended."""
+        return [each for each in pods_of(self.kubectl, job) if each["status"]["phase"] in ("Pending", "Running")]
+
+    def events(self, name: str) -> list[str]:
+        """``type reason`` of the Events on the archive, oldest first."""
+        selector = f"involvedObject.kind=PartitionArchive,involvedObject.name={name}"
+        found: list[dict[str, Any]] = self.kubectl.get("events", "--field-selector", selector)["items"]
+        found.sort(key=lambda each: int(each["metadata"]["resourceVersion"]))
+        return [f"{each['type']} {each['reason']}" for each in found]
 
 
 def oid(database: Database, table: str = "run_2020") -> int:

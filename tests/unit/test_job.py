@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from partwarden.destination import Destination
 from partwarden.job import CONTAINER, GROUP_ID, MANAGED, Owner, Runtime, Wishes, manifest, name
-from partwarden.job_view import NO_REPORT, Phase, percent, view
+from partwarden.job_view import CLAIM_NOT_FOUND, NO_POD, NO_REPORT, POD_ENDING, WITHOUT_POD, Phase, percent, view
 from partwarden.order import DATABASE_KEYS, STORAGE_KEYS, WRONG, Order, Task
 from partwarden.record import Report, TableName
 
@@ -175,10 +176,36 @@ def test_what_a_pod_waits_for_is_told_while_the_job_runs() -> None:
     assert (found.phase, found.reason, found.started) == (Phase.RUNNING, "ImagePullBackOff", False)
     assert "'partwarden:1'" in found.message
     assert "10s" not in found.message
+    # Kubelet says the two in turns: the status says one of them, and is not written again and again.
+    assert view(job(), [pod({"waiting": {"reason": "ErrImagePull"}})]) == found
     pending = pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no"}])
     assert view(job(), [pending]).reason == "Unschedulable"
     assert view(job(), [pod({"running": {}})]) == view(job(), [pod({"running": {}})])
     assert view(job(), [pod({"running": {}})]).started
+
+
+def test_a_claim_that_does_not_exist_is_named_as_that() -> None:
+    said = '0/3 nodes are available: persistentvolumeclaim "archives" not found. preemption: no'
+    found = view(job(), [pod(conditions=[{"type": "PodScheduled", "status": "False", "message": said}])])
+    assert found.reason == CLAIM_NOT_FOUND
+    assert "'archives'" in found.message
+
+
+def test_a_job_that_gets_no_pod_is_told_after_a_while() -> None:
+    made, begun = job(), datetime.fromisoformat(AT)
+    made["metadata"]["creationTimestamp"] = AT
+    assert view(made, [], begun).reason == ""
+    assert view(made, [], begun + WITHOUT_POD).reason == NO_POD
+    assert view(made, [pod({"running": {}})], begun + WITHOUT_POD).reason == ""
+
+
+def test_a_pod_whose_end_is_waited_for_is_told_until_it_has_ended() -> None:
+    ending = pod({"running": {}})
+    ending["metadata"]["deletionTimestamp"] = AT
+    assert view(job(), [ending]).reason == POD_ENDING
+    gone = pod(left(DENIED, 1))
+    gone["metadata"]["deletionTimestamp"] = AT
+    assert view(job(), [gone]).reason == "DestinationDenied"
 
 
 @pytest.mark.parametrize(

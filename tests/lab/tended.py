@@ -1,0 +1,77 @@
+"""One PartitionArchive of a site, tended step by step by the operator's own code, with its rights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from lab.archives import IMAGE, Archives, oid, proof
+from lab.postgres import Database
+from partwarden.archive_store import ArchiveStore, JobSlots
+from partwarden.cluster import Cluster
+from partwarden.order import Order
+from partwarden.settings import Settings
+from partwarden.store import Store
+from partwarden.tending import Tender
+
+NAME = "by-hand"
+
+
+class Hands:
+    """As an operator that does only what it is told to, and whose clock is set by hand."""
+
+    def __init__(
+        self, archives: Archives, database: Database, connect: Callable[[Settings], Cluster] = Cluster, **settings: Any
+    ) -> None:
+        """``connect`` makes its way to the API server."""
+        self.archives, self.database = archives, database
+        self.now = datetime.now(UTC)
+        self.key = (archives.site.namespace, NAME)
+        kubeconfig = archives.site.operator().kubeconfig
+        self.settings = Settings(kubeconfig=kubeconfig, job_image=IMAGE, **settings)
+        self.cluster = connect(self.settings)
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process takes over, which remembers nothing."""
+        self.store = ArchiveStore()
+        slots = JobSlots(self.settings.jobs)
+        self.tender = Tender(self.cluster, Store(), self.store, slots, self.settings, lambda: self.now)
+
+    def tend(self) -> float | None:
+        """One look."""
+        return self.tender.tend(self.key)
+
+    def proven(self) -> None:
+        """Archived and proven."""
+        self.archives.apply(NAME)
+        self.tend()
+        self.end(proof(oid(self.database)))
+
+    def end(self, report: dict[str, Any], code: int = 0) -> dict[str, Any]:
+        """The Job under way ends so, and the archive is looked at until that is written down."""
+        job = self.archives.job(NAME)
+        self.archives.end(job, report, code)
+        self.archives.ended(job)
+        self.tend()
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        """As the API server has it."""
+        found: dict[str, Any] = self.archives.get(NAME)["status"]
+        return found
+
+    def ready(self) -> tuple[str, str]:
+        """Reason and message of Ready."""
+        (found,) = [each for each in self.status()["conditions"] if each["type"] == "Ready"]
+        return found["reason"], found["message"]
+
+    def orders(self) -> list[Order]:
+        """What the Jobs are told, oldest first."""
+        found = []
+        for job in self.archives.jobs():
+            variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+            (text,) = [each["value"] for each in variables if each["name"] == "PARTWARDEN_ORDER"]
+            found.append(Order.model_validate_json(text))
+        return found
