@@ -8,6 +8,8 @@ BIN := .venv/bin
 LAB := PYTHONPATH=tests $(BIN)/python
 # More for pytest, such as PYTEST="-k standby -x".
 PYTEST ?=
+# The whole is shared out, file by file, to two processes with servers and a cluster of their own; 0: to none.
+WORKERS ?= 2
 
 .PHONY: help
 help: ## list the targets
@@ -34,7 +36,7 @@ demo-down: venv ## end the demo and remove all of it
 
 .PHONY: test
 test: lint ## everything, on real parts
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 .PHONY: lint
 lint: venv ## style, types, layers

@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So a shell starts what runs in the background. Programs under test inherit it, and must not.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.pluginmanager.register(report.Reporting())
+    config.pluginmanager.register(report.Reporting(getattr(config, "workeroutput", None)))
     if os.environ.get(NARROWED):
         if report.IN_CI:
             raise pytest.UsageError(f"{NARROWED} narrows the run, and CI=true: unset it")

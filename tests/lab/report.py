@@ -1,12 +1,13 @@
 """Makes a test run say what it really ran on and what it could not run, and fail in CI when something could not.
 
-A pytest plugin: tests/conftest.py registers `Reporting`. Fixtures call `used` and `could_not_run`.
+A pytest plugin: tests/conftest.py registers `Reporting`. Fixtures call `used` and `could_not_run`. Where pytest-xdist
+shares the tests out, each worker hands what it noted to the process that began it, which alone says it.
 """
 
 import os
 from collections import Counter
 from collections.abc import Generator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -38,8 +39,11 @@ def could_not_run(reason: str) -> NoReturn:
 class Reporting:
     """The hooks."""
 
-    def __init__(self) -> None:
-        self.mark = leftovers.mark()
+    def __init__(self, handed: dict[str, Any] | None) -> None:
+        """``handed`` is what a worker's notes go into; None in the process that tells."""
+        self.handed = handed
+        # What a worker starts bears the mark of the process that began it, which looks once all workers have ended.
+        self.mark = "" if handed is not None else leftovers.mark()
         self.left: list[str] = []
         self.not_run: Counter[str] = Counter()
 
@@ -71,9 +75,25 @@ class Reporting:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Looks for processes that are left, after the last fixture has gone."""
+        if self.handed is not None:
+            self.handed["noted"] = {
+                "used": {what: sorted(versions) for what, versions in _used.items()},
+                "notes": _notes,
+                "not run": dict(self.not_run),
+            }
+            return
         self.left = leftovers.find(self.mark)
         if self.left and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Takes what a worker noted; one that crashed has nothing to hand."""
+        noted = getattr(node, "workeroutput", {}).get("noted") or {"used": {}, "notes": [], "not run": {}}
+        for what, versions in noted["used"].items():
+            _used.setdefault(what, set()).update(versions)
+        _notes.extend(noted["notes"])
+        self.not_run.update(noted["not run"])
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The section at the end."""
@@ -81,7 +101,7 @@ class Reporting:
         for what, versions in _used.items():
             shown = ", ".join(sorted(versions, key=_numbers)) or "not used"
             terminalreporter.write_line(f"{what}: {shown}")
-        for line in _notes:
+        for line in dict.fromkeys(_notes):
             terminalreporter.write_line(line)
         for reason, count in sorted(self.not_run.items()):
             terminalreporter.write_line(f"could not run: {count} x {reason}", yellow=True)
