@@ -224,19 +224,20 @@ def _default(situation: Situation) -> tuple[list[Action], list[Finding]]:
 
 
 def _check_free(name: str, piece: Range, inventory: Inventory, attached: dict[str, Partition]) -> None:
+    other = attached.get(name)
+    if other is None and name not in inventory.taken:
+        return
     assert inventory.parent is not None
     full = f"{inventory.parent.schema}.{name}"
-    wanted = f"[{iso(piece.lower)}, {iso(piece.upper)})"
-    if (other := attached.get(name)) is not None:
+    would = f"the partition for [{iso(piece.lower)}, {iso(piece.upper)}) would be called {full}"
+    if other is not None:
         raise NameTaken(
-            f"the partition for {wanted} would be called {full}, but a partition of that name holds {other.bounds}: "
-            "rename it, or choose another spec.nameFormat"
+            f"{would}, but a partition of that name holds {other.bounds}: rename it, or choose another spec.nameFormat"
         )
-    if name in inventory.taken:
-        raise NameTaken(
-            f"the partition for {wanted} would be called {full}, but a relation or type of that name exists and is not "
-            f"a partition of {inventory.parent}: attach it for that range, rename it, or choose another spec.nameFormat"
-        )
+    raise NameTaken(
+        f"{would}, but a relation or type of that name exists and is not a partition of {inventory.parent}: attach it "
+        "for that range, rename it, or choose another spec.nameFormat"
+    )
 
 
 def attach_lock(inventory: Inventory, parent: Parent) -> str:
