@@ -16,18 +16,16 @@ from typing import NoReturn
 import click
 from pydantic import ValidationError
 
-from . import archiving, arguments
+from . import archiving, arguments, places
 from .connection import ConnectionInfo, from_dsn, resolve
 from .database import Database, SecretRef
 from .destination import PVC, Destination
-from .errors import DestinationDenied, InvalidSpec, PartwardenError, UserError
-from .folders import Folder
+from .errors import InvalidSpec, PartwardenError, UserError
 from .interval import iso
 from .opening import open_archive
 from .order import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, Order, Task
 from .record import Report, TableName
 from .session import forget_environment
-from .storing import Store
 
 FAILED = 1
 TERMINATED = 143
@@ -39,7 +37,7 @@ LARGEST = 4096
 @click.option("--dsn", help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it.")
 @click.option("--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="The partitioned table.")
 @click.option("--partition", callback=arguments.table, metavar="[SCHEMA.]NAME", help="Its partition.")
-@click.option("--to", metavar="URL", help="Where to: a folder that exists, or file:///folder.")
+@click.option("--to", metavar="URL", help="Where to: a folder that exists, or s3://, gs:// or az:// with bucket and prefix.")
 @click.option("--report", type=click.Path(path_type=Path), help="File for what came of it, as JSON.")
 def archive(
     dsn: str | None,
@@ -60,7 +58,7 @@ def archive(
     if dsn is None or partition is None or to is None:
         raise click.UsageError("by hand it needs --dsn, --partition and --to")
     try:
-        store = folder_of(to)
+        store = places.to(to)
         found = archiving.archive(_order_by_hand(table, partition), from_dsn(dsn), store, _say)
     except PartwardenError as error:
         _write(report, archiving.failure(None, error))
@@ -103,18 +101,9 @@ def _order_by_hand(table: Mapping[str, str] | None, partition: Mapping[str, str]
         id=f"{moment}-{secrets.token_hex(3)}",
         parent=TableName(schema_=schema, name=table["name"], oid=0) if table else None,
         partition=TableName(schema_=partition.get("schema", schema), name=partition["name"], oid=0),
-        # By hand the folder is opened by its URL, and nothing is read from here.
+        # By hand the place is opened by its URL, and nothing is read from here.
         destination=Destination(pvc=PVC(claim_name="none")),
     )
-
-
-def folder_of(url: str) -> Folder:
-    """The folder at that address. Raises `InvalidSpec`."""
-    # Nothing is unquoted: names of archives hold percent signs of their own.
-    path = url.removeprefix("file://")
-    if "://" in path:
-        raise InvalidSpec(f"--to: {url!r} cannot be written to by this version: give a folder, or file:///folder")
-    return Folder(Path(path))
 
 
 def _obey(report: Path | None) -> int:
@@ -122,7 +111,7 @@ def _obey(report: Path | None) -> int:
     order: Order | None = None
     try:
         order = _read_order(os.environ)
-        info, store = _database(order, os.environ), _destination(order)
+        info, store = _database(order, os.environ), places.of_order(order, os.environ)
         forget_environment()
         if order.task is Task.CHECK:
             found = archiving.check(order, info, store)
@@ -155,23 +144,6 @@ def _database(order: Order, environment: MutableMapping[str, str]) -> Connection
     secret = {key: environment.pop(name) for key, name in names.items() if name in environment}
     name = "spec.database.secretRef"
     return resolve(Database(secret_ref=SecretRef(name="named-there"), connection=order.connection), secret, name)
-
-
-def _destination(order: Order) -> Store:
-    claim = order.destination.pvc
-    if claim is None:
-        raise InvalidSpec(f"destination {order.destination} cannot be written to by this version: use a pvc")
-    root = Path(order.mount)
-    if claim.path:
-        if ".." in claim.path.split("/"):
-            raise InvalidSpec(f"path {claim.path!r} of the volume leads out of it")
-        root /= claim.path.strip("/")
-        if Path(order.mount).is_dir():
-            try:
-                root.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise DestinationDenied(f"folder {root} of {order.destination}: {error.strerror}") from None
-    return Folder(root, str(order.destination))
 
 
 def _write(path: Path | None, report: Report) -> None:

@@ -134,7 +134,7 @@ def _take(
         found = pool.submit(read)
         try:
             with dumping.dump(info, held.table.schema_, held.table.name, held.snapshot) as chunks:
-                store.put(f"{place}/{DATA}", _watched(chunks, dumped, found))
+                store.put(f"{place}/{DATA}", _watched(chunks, dumped, found), held.size)
             say(f"{dumped.size:,} bytes written")
             return *found.result(), dumped
         except BaseException:

@@ -36,7 +36,7 @@ class Folder:
         self.root = root
         self.base = base if base is not None else f"file://{root.absolute()}".rstrip("/")
 
-    def put(self, key: str, chunks: Iterable[bytes]) -> None:
+    def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
         """See `storing.Store`."""
         path = self.root / key
         half = path.with_name(HALF + secrets.token_hex(8))
@@ -95,6 +95,16 @@ class Folder:
             except (FileNotFoundError, NotADirectoryError):
                 return False
             return True
+
+    def below(self, key: str, name: str) -> Iterator[str]:
+        """See `storing.Store`."""
+        top = self.root / key
+        with self._translating(key):
+            self._is_there()
+            if not top.is_dir():
+                raise DestinationNotFound(f"folder {top} does not exist")
+            for each in sorted(top.rglob(name)):
+                yield each.relative_to(self.root).as_posix()
 
     def url(self, key: str) -> str:
         """See `storing.Store`."""

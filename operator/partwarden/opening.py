@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import ValidationError
 
-from .claim_pod import CLAIM, how_to_read
-from .errors import ArchiveDamaged, DestinationNotFound, InvalidSpec, PartwardenError
-from .folders import Folder
+from . import places
+from .errors import ArchiveDamaged, PartwardenError
 from .proving import Digest, Proof, compare, restored_rows
 from .record import DATA, MANIFEST, ArchiveManifest
 from .storing import Store
@@ -79,15 +77,12 @@ class Found:
 
 def find(url: str) -> Found:
     """Every archive at that address, or in a folder below it. Raises as `open_archive` where that cannot be read."""
-    store, key = _place(url.removesuffix("/").removesuffix(f"/{MANIFEST}"))
-    root = Path(store.url(key).removeprefix("file://"))
-    if not root.is_dir():
-        raise DestinationNotFound(f"folder {root} does not exist")
+    store, key = places.at(_folder(url))
     archives, unreadable = [], []
-    for each in sorted(root.rglob(MANIFEST)):
+    for each in store.below(key, MANIFEST):
         # One that was damaged must not hide the others.
         try:
-            archives.append(open_archive(str(each.parent)))
+            archives.append(_open(store, each.removesuffix(MANIFEST).rstrip("/")))
         except PartwardenError as error:
             unreadable.append(error)
     archives.sort(key=lambda each: (each.manifest.completed, each.url))
@@ -96,19 +91,15 @@ def find(url: str) -> Found:
 
 def open_archive(url: str) -> Archive:
     """The archive at the address of its folder, or of its manifest. Raises `ArchiveDamaged`, or what reading raises."""
-    store, key = _place(url.removesuffix("/").removesuffix(f"/{MANIFEST}"))
+    return _open(*places.at(_folder(url)))
+
+
+def _folder(url: str) -> str:
+    return url.removesuffix("/").removesuffix(f"/{MANIFEST}")
+
+
+def _open(store: Store, key: str) -> Archive:
     return Archive(store.url(key), _manifest(store, key), lambda: store.get(f"{key}/{DATA}"))
-
-
-def _place(url: str) -> tuple[Store, str]:
-    # As `Folder.url` writes it: names in it hold percent signs of their own.
-    text = url.removeprefix("file://")
-    path = Path(text)
-    if text.startswith(CLAIM):
-        raise InvalidSpec(how_to_read(text))
-    if "://" in text or not path.name:
-        raise InvalidSpec(f"{url!r} cannot be read from by this version: give a folder, or file:///folder")
-    return Folder(path.parent), path.name
 
 
 def _manifest(store: Store, key: str) -> ArchiveManifest:

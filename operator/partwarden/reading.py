@@ -27,7 +27,7 @@ LOCK_PATIENCE = "15s"
 PIECE = 1 << 20
 TABLE = """
 SELECT c.oid::int8, c.relkind::text, current_setting('server_version'), pg_export_snapshot(),
-       greatest(c.reltuples, 0)::int8
+       greatest(c.reltuples, 0)::int8, pg_table_size(c.oid)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
 """
 LOCK = "SELECT pg_try_advisory_xact_lock({}, {})"
@@ -35,13 +35,15 @@ LOCK = "SELECT pg_try_advisory_xact_lock({}, {})"
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A snapshot that lasts as long as the transaction of ``connection``. ``estimate``: rows, as statistics say."""
+    """A snapshot that lasts as long as the transaction of ``connection``. ``estimate``: rows, as statistics say;
+    ``size``: bytes on disk, TOAST included."""
 
     connection: Session
     table: TableName
     snapshot: str
     server_version: str
     estimate: int
+    size: int
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def _hold(connection: Session, table: TableName) -> Held:
         raise TableNotFound(f"table {table} does not exist, or is not a table") from None
     pins = {**fingerprint.TEXT, "row_security": "off", "quote_all_identifiers": "off", "synchronize_seqscans": "off"}
     *_, found = run(connection, fingerprint.pin(pins), SQL(TABLE).format(table.schema_, table.name))
-    ((oid, kind, server, snapshot, estimate),) = found
+    ((oid, kind, server, snapshot, estimate, size),) = found
     if kind != "r":
         raise TableNotFound(f"table {table} is not a plain table: an archive is made of one that holds its rows itself")
     if table.oid not in (0, oid):
@@ -89,7 +91,7 @@ def _hold(connection: Session, table: TableName) -> Held:
     (((locked,),),) = run(connection, SQL(LOCK).format(ADVISORY_CLASS, signed))
     if not locked:
         raise AnotherOperator(f"table {table} is being archived already: its advisory lock is taken")
-    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate)
+    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate, size)
 
 
 def digest_copy(held: Held, columns: Sequence[Column], progress: Callable[[Digest], None]) -> Digest:

@@ -14,14 +14,20 @@ SAFE = re.compile(r"[^A-Za-z0-9._~\-\u0080-\U0010ffff]")
 class Store(Protocol):
     """A place. Keys are paths with ``/``, below its root. All raise leaves of `errors` that begin with Destination."""
 
-    def put(self, key: str, chunks: Iterable[bytes]) -> None:
-        """Write a new object, whole and durable, or none: what ``chunks`` raise leaves none. Raises `ObjectExists`."""
+    def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
+        """Write a new object, whole and durable, or none: what ``chunks`` raise leaves none. Raises `ObjectExists`.
+
+        ``expected``: about how many bytes it will have.
+        """
 
     def get(self, key: str) -> Iterator[bytes]:
         """Its bytes, piece by piece. Raises `ArchiveDamaged` where there is none."""
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
+
+    def below(self, key: str, name: str) -> Iterator[str]:
+        """The keys of all objects of that name in ``key`` and below, in any order."""
 
     def url(self, key: str) -> str:
         """For people, and for reports."""

@@ -208,9 +208,9 @@ class Interrupting(Folder):
     moment = ""
     what: Callable[[], object] = staticmethod(lambda: None)
 
-    def put(self, key: str, chunks: Iterable[bytes]) -> None:
+    def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
         self._happen(f"before {key.rpartition('/')[2]}")
-        super().put(key, self._between(key, chunks))
+        super().put(key, self._between(key, chunks), expected)
         self._happen(f"after {key.rpartition('/')[2]}")
 
     def _between(self, key: str, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,171 @@
+"""An object store as the place where archives lie: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob.
+
+An object is there whole or not at all: large ones are uploaded in parts, which become an object by a last request. What
+lies unfinished where that never came is invisible, and costs until the bucket's own rules remove it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain
+
+import obstore
+from obstore import exceptions
+from obstore.store import ObjectStore
+
+from .errors import ArchiveDamaged, ObjectExists, PartwardenError
+from .object_errors import is_missing, is_without_conditions, translate
+
+PART = 16 << 20
+"""Bytes of a part that is written, and of a range that is read. Two are in memory at a time."""
+PARTS = 9000
+"""Parts that one object is planned for, of 10,000 that S3 takes."""
+AT_ONCE = 2
+"""Parts: one on its way, one being filled."""
+FAILED = (exceptions.BaseError, OSError, ValueError)
+"""What the library raises: FileNotFoundError and PermissionError among them."""
+
+
+class Objects:
+    """A `storing.Store`. ``prefix`` stands before every key; ``base`` is the URL of both, without a slash at the end."""
+
+    def __init__(self, store: ObjectStore, prefix: str, base: str) -> None:
+        self.store, self.base = store, base
+        self.prefix = "/".join(part for part in prefix.split("/") if part)
+
+    def within(self, prefix: str) -> Objects:
+        """The same, for what lies below that prefix."""
+        base = "/".join(part for part in (self.base, prefix.strip("/")) if part)
+        return Objects(self.store, f"{self.prefix}/{prefix}", base)
+
+    def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
+        """See `storing.Store`."""
+        # No two write the same object: ids are unique, and the partition's advisory lock lets one Job at it. So what
+        # is not there now will not be there when the last part is.
+        if self.exists(key):
+            raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
+        pieces = iter(chunks)
+        first = _first(pieces)
+        whole = b"".join(first)
+        if len(whole) <= PART:
+            self._put_whole(key, whole)
+            return
+        stop = threading.Event()
+        with ThreadPoolExecutor(1, "partwarden-put") as pool:
+            # In a thread of its own: the library would keep this one from hearing of a signal until the end.
+            done = pool.submit(self._put_parts, key, _until(stop, chain([whole], pieces)), expected)
+            try:
+                done.result()
+            except BaseException:
+                stop.set()
+                raise
+
+    def _put_whole(self, key: str, content: bytes) -> None:
+        with self._translating(key):
+            try:
+                obstore.put(self.store, self._key(key), content, mode="create", use_multipart=False)
+            except FAILED as error:
+                if not is_without_conditions(error):
+                    raise
+                obstore.put(self.store, self._key(key), content, use_multipart=False)
+
+    def _put_parts(self, key: str, chunks: Iterator[bytes], expected: int) -> None:
+        with self._translating(key):
+            obstore.put(
+                self.store,
+                self._key(key),
+                chunks,
+                use_multipart=True,
+                chunk_size=part_size(expected),
+                max_concurrency=AT_ONCE,
+            )
+
+    def get(self, key: str) -> Iterator[bytes]:
+        """See `storing.Store`. Range by range: what a lost connection costs is one of them, and is asked for again."""
+        with self._translating(key):
+            whole = obstore.get(self.store, self._key(key))
+            size = whole.meta["size"]
+            if size <= PART:
+                yield bytes(whole.bytes())
+                return
+        del whole
+        with ThreadPoolExecutor(1, "partwarden-get") as pool:
+            ahead = pool.submit(self._range, key, 0, size)
+            for start in range(PART, size + PART, PART):
+                piece = ahead.result()
+                if start < size:
+                    ahead = pool.submit(self._range, key, start, size)
+                yield piece
+
+    def _range(self, key: str, start: int, size: int) -> bytes:
+        end = min(start + PART, size)
+        with self._translating(key):
+            found = bytes(obstore.get_range(self.store, self._key(key), start=start, end=end))
+        if len(found) != end - start:
+            raise ArchiveDamaged(f"{self.url(key)} was changed while it was read")
+        return found
+
+    def exists(self, key: str) -> bool:
+        """See `storing.Store`. Not by HEAD, whose answer does not tell a missing object from a missing bucket."""
+        with self._translating(key):
+            try:
+                obstore.get(self.store, self._key(key))
+            except FAILED as error:
+                if not is_missing(error):
+                    raise
+                return False
+        return True
+
+    def below(self, key: str, name: str) -> Iterator[str]:
+        """See `storing.Store`."""
+        skipped = f"{self.prefix}/" if self.prefix else ""
+        with self._translating(key):
+            for page in obstore.list(self.store, prefix=self._key(key) or None):
+                for each in page:
+                    if each["path"].rsplit("/", 1)[-1] == name:
+                        yield each["path"].removeprefix(skipped)
+
+    def url(self, key: str) -> str:
+        """See `storing.Store`."""
+        return f"{self.base}/{key}"
+
+    def _key(self, key: str) -> str:
+        return "/".join(part for part in (self.prefix, key.strip("/")) if part)
+
+    @contextmanager
+    def _translating(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except PartwardenError:
+            raise  # of what is written, not of writing it
+        except FAILED as error:
+            raise translate(error, self.url(key)) from None
+
+
+def part_size(expected: int) -> int:
+    """Bytes of each part of an object of about that many bytes: so many that there are not too many parts.
+
+    A dump may be larger than its table, and is not half as large again: numbers take more room as text, but compressed.
+    """
+    return max(PART, -(-(expected + expected // 2) // PARTS))
+
+
+def _first(pieces: Iterator[bytes]) -> list[bytes]:
+    """As many as fill a part and a little more, or all there are."""
+    taken, size = [], 0
+    for piece in pieces:
+        taken.append(piece)
+        size += len(piece)
+        if size > PART:
+            break
+    return taken
+
+
+def _until(stop: threading.Event, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        if stop.is_set():
+            raise InterruptedError("stopped")
+        yield piece
