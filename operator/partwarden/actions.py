@@ -37,6 +37,11 @@ class Action:
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
 
+    @property
+    def told(self) -> str:
+        """What an Event calls it."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreatePartition(Action):
@@ -133,6 +138,11 @@ class DropDetached(Action):
     """Name of the PartitionArchive that is equal to it."""
     fingerprint: Fingerprint | None = None
     """What that one holds: the table's is taken again under the lock. None only where no archive is wanted."""
+
+    @property
+    def told(self) -> str:
+        """With its archive: where the rows are now is what somebody asks who reads this."""
+        return f"{self.name} (PartitionArchive {self.archive})" if self.archive else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,7 @@ def folder_of(url: str) -> Folder:
     path = url.removeprefix("file://")
     if "://" in path:
         raise InvalidSpec(f"--to: {url!r} cannot be written to by this version: give a folder, or file:///folder")
-    return Folder(Path(url))
+    return Folder(Path(path))
 
 
 def _obey(report: Path | None) -> int:

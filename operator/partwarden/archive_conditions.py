@@ -41,9 +41,12 @@ def waits(status: Mapping[str, Any], generation: int, now: datetime, reason: str
 
 
 def aims(status: Mapping[str, Any], oid: int, bounds: tuple[str, str] | None) -> Status:
-    """What the archive is of is known: from now on it is of no other table, whatever that is called."""
+    """What the archive is of is known: from now on it is of no other table, whatever that is called.
+
+    Bounds that are known already stay: once a table is detached, only its mark says them, in another spelling.
+    """
     lower, upper = bounds or (None, None)
-    told = {"oid": oid, "from": lower, "to": upper}
+    told = {"from": lower, "to": upper, **{key: status[key] for key in ("from", "to") if key in status}, "oid": oid}
     return {**status, **{key: value for key, value in told.items() if value is not None}}
 
 

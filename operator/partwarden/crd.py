@@ -35,6 +35,12 @@ COLUMNS: tuple[dict[str, Any], ...] = (
     {"name": "Covered-Until", "type": "string", "jsonPath": ".status.summary.coveredUntil"},
     {"name": "Size", "type": "string", "jsonPath": ".status.summary.size"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {
+        "name": "Archives",
+        "type": "string",
+        "jsonPath": '.status.conditions[?(@.type=="ArchivesHealthy")].reason',
+        "priority": 1,
+    },
     {"name": "Message", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].message', "priority": 1},
 )
 """What ``kubectl get partitionpolicies`` shows; priority 1 is for ``-o wide``."""

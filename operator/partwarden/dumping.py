@@ -5,15 +5,17 @@ https://www.postgresql.org/docs/current/app-pgdump.html
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from psycopg.conninfo import make_conninfo
@@ -26,7 +28,8 @@ from .session import LIVENESS, ca_file, isolation
 FOLDER = "PARTWARDEN_PG_BIN"
 """Variable of the environment: the folder of the programs, before PATH."""
 CHUNK = 1 << 20
-"""Bytes that are handed on at once."""
+"""Bytes that are handed on at once, and that a pipe holds where the system allows it: with less, a program waits for
+this process for most of the time, whose threads have their turns at Python."""
 LOCK_PATIENCE = "15s"
 SETTINGS = "-c bytea_output=hex -c lc_monetary=C"
 """Beside those that pg_dump makes itself: how it writes values must not depend on the role or the database."""
@@ -118,6 +121,8 @@ def _run(
         )
     except OSError as error:
         raise ClientMissing(f"{command[0]} cannot be run: {error}") from None
+    for pipe in (process.stdin, process.stdout):
+        _widen(pipe)
     words: deque[str] = deque(maxlen=8)
     failures: list[BaseException] = []
     assert process.stdout is not None
@@ -136,6 +141,13 @@ def _run(
         process.stdout.close()
         for thread in threads:
             thread.join()
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    # Linux alone has it, and not for more than some megabytes of each user.
+    if pipe is not None and sys.platform == "linux":
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
 
 
 def _read(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,6 +24,8 @@ def _creation(connection: Session, _spec: TableSpec, inventory: Inventory, plan:
 
 
 EXAMINERS: tuple[Examiner, ...] = (_creation, defaults.examine, examining.examine, pruning.examine, references.examine)
+AFTERWARDS = tuple(pruning.recall if each is pruning.examine else each for each in EXAMINERS)
+"""Once partitions were just made: to plan a query on them costs as much as a look, and the next look asks anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ def observe_and_plan(
     now: datetime | None = None,
     held: frozenset[str] = frozenset(),
     archives: Archives = UNKNOWN,
+    examiners: Sequence[Examiner] = EXAMINERS,
 ) -> tuple[Inventory, Plan]:
     """Look at the table and decide. ``now`` is aware; the server's clock counts when it is None.
 
@@ -54,7 +57,7 @@ def observe_and_plan(
     moment = now or inventory.now
     plan = make_plan(spec, inventory, moment, held, archives)
     examined = inventory
-    for examine in EXAMINERS:
+    for examine in examiners:
         examined = examine(connection, spec, examined, plan)
     if examined is not inventory:
         plan = make_plan(spec, examined, moment, held, archives)
@@ -88,5 +91,6 @@ def maintain(
         apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes)
     after = before
     if outcomes:
-        inventory, after = observe_and_plan(connection, spec, now, held, archives)
+        made = any(isinstance(each.action, apply.CREATIONS) and each.error is None for each in outcomes)
+        inventory, after = observe_and_plan(connection, spec, now, held, archives, AFTERWARDS if made else EXAMINERS)
     return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips)

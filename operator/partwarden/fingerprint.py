@@ -66,10 +66,12 @@ JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamesp
 WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
-# OFFSET 0 keeps the planner from computing the hash once for each of its parts.
+# A set-returning function keeps the planner from computing the hash once for each of its parts, as OFFSET 0 would; but
+# that would also keep it from reading a large table with parallel workers, where the server allows those.
 CONTENT = """
 SELECT count(*), {sums}
-FROM (SELECT ('x' || encode(sha256(record_send({row})), 'hex'))::bit(256) AS h FROM ONLY {table} AS t OFFSET 0) AS hash
+FROM (SELECT unnest(ARRAY[('x' || encode(sha256(record_send({row})), 'hex'))::bit(256)]) AS h FROM ONLY {table} AS t)
+     AS hash
 """
 PART = "coalesce(sum(substring(h FROM {} FOR 64)::int8), 0)"
 

@@ -34,7 +34,7 @@ class Folder:
 
     def __init__(self, root: Path, base: str | None = None) -> None:
         self.root = root
-        self.base = base if base is not None else f"file://{root.absolute()}"
+        self.base = base if base is not None else f"file://{root.absolute()}".rstrip("/")
 
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
         """See `storing.Store`."""

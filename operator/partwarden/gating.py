@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from . import hold
 from .archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, Request
-from .errors import ContentsChanged
+from .errors import ArchiveDamaged, ContentsChanged
 from .findings import Finding, listed
 from .interval import Range, iso
 from .inventory import Detached, Partition
@@ -27,7 +27,7 @@ MOST_AT_ONCE = 20
 ARCHIVING, CHECKING, APPROVAL = "Archiving", "CheckingArchives", "WaitsForApproval"
 WAITING = {
     ARCHIVING: "expired, and detached or dropped only once an archive in {where} was read back and is equal: {names}",
-    CHECKING: "detached, and archived in {where}: the archive and the table are compared again first: {names}",
+    CHECKING: "detached, and archived in {where}: archive and table are being read once more, and compared: {names}",
     APPROVAL: "detached, and dropped once the annotation partwarden.dev/approve-drop of the policy names it "
     "(spec.retention.approval is Manual): {names}",
 }
@@ -162,7 +162,10 @@ class Gate:
         void = last.startswith(LAST) and not token.startswith(LAST)
         self._requests.append(CheckRequest(state.name, token, void))
         if state.check is not None and not state.check.ok:
-            self._trouble(each, state.check.reason, f"archive {state.name}: {state.check.message}")
+            found = f"archive {state.name}: {state.check.message}"
+            if state.check.reason == ArchiveDamaged.__name__:
+                found += f"; find out why, then delete PartitionArchive {state.name}, and another archive is made"
+            self._trouble(each, state.check.reason, found)
         else:
             self._names.setdefault(CHECKING, []).append(each.name)
             if state.error is not None:

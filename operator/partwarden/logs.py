@@ -14,16 +14,18 @@ QUIET = {"kopf": logging.WARNING, "urllib3": logging.ERROR, "aiohttp": logging.W
 
 
 class Text(logging.Formatter):
-    """``2026-01-01T00:00:00.000Z INFO orchestrator/run: message``."""
+    """``2026-01-01T00:00:00.000Z INFO orchestrator/run: message``: of a policy, or of an archive."""
 
     def format(self, record: logging.LogRecord) -> str:
-        about = f"{policy}: " if (policy := getattr(record, "policy", None)) else ""
+        subject = getattr(record, "policy", None) or getattr(record, "archive", None)
+        about = f"{subject}: " if subject else ""
         line = f"{_time(record)} {record.levelname} {about}{record.getMessage()}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class Json(logging.Formatter):
-    """time, level, logger, message; policy and reason where the line is about one; traceback of what nobody foresaw."""
+    """time, level, logger, message; policy, archive and reason where the line is about one; traceback where nobody
+    foresaw it."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -32,7 +34,7 @@ class Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        entry |= {name: value for name in ("policy", "reason") if (value := getattr(record, name, None))}
+        entry |= {name: value for name in ("policy", "archive", "reason") if (value := getattr(record, name, None))}
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .errors import ArchiveDamaged, DestinationNotFound, InvalidSpec
+from .claim_pod import CLAIM, how_to_read
+from .errors import ArchiveDamaged, DestinationNotFound, InvalidSpec, PartwardenError
 from .folders import Folder
 from .proving import Digest, Proof, compare, restored_rows
 from .record import DATA, MANIFEST, ArchiveManifest
@@ -68,14 +69,29 @@ def _through(take: Callable[[bytes], None], chunks: Iterable[bytes]) -> Iterator
         yield chunk
 
 
-def find(url: str) -> list[Archive]:
-    """Every archive at that address, or in a folder below it, the oldest first. Raises as `open_archive`."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The archives at and below an address, the oldest first, and what is wrong with those that cannot be read."""
+
+    archives: tuple[Archive, ...]
+    unreadable: tuple[PartwardenError, ...] = ()
+
+
+def find(url: str) -> Found:
+    """Every archive at that address, or in a folder below it. Raises as `open_archive` where that cannot be read."""
     store, key = _place(url.removesuffix("/").removesuffix(f"/{MANIFEST}"))
     root = Path(store.url(key).removeprefix("file://"))
     if not root.is_dir():
         raise DestinationNotFound(f"folder {root} does not exist")
-    found = [open_archive(str(each.parent)) for each in root.rglob(MANIFEST)]
-    return sorted(found, key=lambda each: (each.manifest.completed, each.url))
+    archives, unreadable = [], []
+    for each in sorted(root.rglob(MANIFEST)):
+        # One that was damaged must not hide the others.
+        try:
+            archives.append(open_archive(str(each.parent)))
+        except PartwardenError as error:
+            unreadable.append(error)
+    archives.sort(key=lambda each: (each.manifest.completed, each.url))
+    return Found(tuple(archives), tuple(unreadable))
 
 
 def open_archive(url: str) -> Archive:
@@ -88,11 +104,10 @@ def _place(url: str) -> tuple[Store, str]:
     # As `Folder.url` writes it: names in it hold percent signs of their own.
     text = url.removeprefix("file://")
     path = Path(text)
+    if text.startswith(CLAIM):
+        raise InvalidSpec(how_to_read(text))
     if "://" in text or not path.name:
-        raise InvalidSpec(
-            f"{url!r} cannot be read from by this version: give a folder, or file:///folder; of a "
-            "PersistentVolumeClaim the folder where it is mounted"
-        )
+        raise InvalidSpec(f"{url!r} cannot be read from by this version: give a folder, or file:///folder")
     return Folder(path.parent), path.name
 
 

@@ -32,7 +32,7 @@ class Digest:
     size: int = 0
     _hash: Any = field(default_factory=hashlib.sha256)
 
-    def update(self, chunk: bytes) -> None:
+    def update(self, chunk: bytes | memoryview) -> None:
         """Feed the next piece."""
         self._hash.update(chunk)
         self.size += len(chunk)

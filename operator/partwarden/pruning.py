@@ -48,6 +48,9 @@ ORDER BY 1 NULLS FIRST, 2 NULLS FIRST
 QUERY = "EXPLAIN (FORMAT JSON, VERBOSE, COSTS OFF) SELECT FROM {table} WHERE {key} >= {lower} AND {key} < {upper}"
 
 
+GOOD = Pruning(enabled=True)
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     asked: object
@@ -62,11 +65,10 @@ class Memory:
         self._lock = threading.Lock()
         self._answers: dict[object, _Answer] = {}
 
-    def recall(self, table: object, asked: object) -> _Answer | None:
-        """The answer to the same question about that table, however old."""
+    def recall(self, table: object) -> _Answer | None:
+        """The last answer about that table, however old, and of whatever partitions."""
         with self._lock:
-            found = self._answers.get(table)
-        return found if found and found.asked == asked else None
+            return self._answers.get(table)
 
     def keep(self, table: object, answer: _Answer) -> None:
         """In place of the last one."""
@@ -89,17 +91,33 @@ def examine(
     """
     if len(inventory.partitions) < 2 or plan.creations:
         return inventory
-    table = (inventory.server.identity, plan.parent.oid, inventory.server.user)
+    table = _table(inventory, plan)
     asked = (plan.current, hash(tuple((each.oid, each.bounds, each.detach_pending) for each in inventory.partitions)))
-    last = memory.recall(table, asked)
-    if last is None or last.until < time.monotonic():
+    last = memory.recall(table)
+    if last is None or last.asked != asked or last.until < time.monotonic():
         answer = _ask(connection, inventory, plan)
-        if answer is not None:
-            good = answer == Pruning(enabled=True)
-            # A bad one is asked again at each look, so that it goes as soon as the cause does.
-            last = _Answer(asked, answer, time.monotonic() + HOLDS if good else 0.0)
-            memory.keep(table, last)
-    if last is None or last.pruning == Pruning(enabled=True):
+        if answer is None:
+            return inventory if last is None or last.asked != asked else _with(inventory, last)
+        # A bad one is asked again at each look, so that it goes as soon as the cause does.
+        last = _Answer(asked, answer, time.monotonic() + HOLDS if answer == GOOD else 0.0)
+        memory.keep(table, last)
+    return _with(inventory, last)
+
+
+def recall(
+    _connection: Session, _spec: TableSpec, inventory: Inventory, plan: Plan, memory: Memory = MEMORY
+) -> Inventory:
+    """The inventory with the last answer there was, without asking."""
+    last = memory.recall(_table(inventory, plan))
+    return inventory if last is None else _with(inventory, last)
+
+
+def _table(inventory: Inventory, plan: Plan) -> object:
+    return inventory.server.identity, plan.parent.oid, inventory.server.user
+
+
+def _with(inventory: Inventory, last: _Answer) -> Inventory:
+    if last.pruning == GOOD:
         return inventory
     return replace(inventory, wear=replace(inventory.wear, pruning=last.pruning))
 

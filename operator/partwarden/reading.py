@@ -98,15 +98,14 @@ def digest_copy(held: Held, columns: Sequence[Column], progress: Callable[[Diges
     names = SQL(", ").join(Identifier(each.name) for each in columns if not each.generated)
     table = Identifier(held.table.schema_, held.table.name)
     statement = SQL("COPY {} ({}) TO STDOUT").format(table, names)
-    digest, pieces, size = Digest(), list[bytes | memoryview](), 0
+    digest, told = Digest(), 0
     for row in _copy(held.connection, statement):
-        pieces.append(row)
-        size += len(row)
-        if size >= PIECE:
-            digest.update_rows(b"".join(pieces))
-            pieces, size = [], 0
+        # Row by row: collecting them first costs more than hashing. libpq gives exactly one at a time.
+        digest.update(row)
+        digest.lines += 1
+        if digest.size >= told + PIECE:
+            told = digest.size
             progress(digest)
-    digest.update_rows(b"".join(pieces))
     return digest
 
 

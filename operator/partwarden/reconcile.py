@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -216,10 +216,9 @@ class Reconciler:
                 gone = version is None
                 if version is not None:
                     self._store.wrote(policy, status, version)
-                    notices += transitions.changed(previous, status)
-                    if not look.failed:
-                        ready = look.verdict.ready
-                        log.info("%s: %s", ready.reason, ready.message, extra=_about(policy, ready.reason))
+                    news = transitions.changed(previous, status)
+                    notices += news
+                    _log(policy, look, news)
         for notice in notices:
             try:
                 self._cluster.record(policy, notice, now)
@@ -256,3 +255,13 @@ class Reconciler:
 
 def _about(policy: StoredPolicy, reason: str) -> dict[str, str]:
     return {"policy": str(policy), "reason": reason}
+
+
+def _log(policy: StoredPolicy, look: Look, news: Sequence[transitions.Notice]) -> None:
+    """What a new status says; why Ready turned False is in the log by then."""
+    ready = look.verdict.ready
+    if not look.failed:
+        log.info("%s: %s", ready.reason, ready.message, extra=_about(policy, ready.reason))
+    for each in news:
+        if each.type is transitions.EventType.WARNING and each.reason != ready.reason:
+            log.warning("%s: %s", each.reason, each.message, extra=_about(policy, each.reason))

@@ -54,8 +54,7 @@ def command(
         raise click.UsageError("--parent is for --attach")
     try:
         if listing:
-            _list(url, output)
-            return 0
+            return _list(url, output)
         assert dsn is not None
         wish = _wish(target, attach, parent, patience)
         archive = open_archive(url)
@@ -84,15 +83,20 @@ def _wish(target: Named, attach: bool, parent: Named, patience: float) -> Wish:
     )
 
 
-def _list(url: str, output: str) -> None:
+def _list(url: str, output: str) -> int:
+    """The exit code: 1 where there is one that cannot be read."""
     found = find(url)
     if output == "json":
-        click.echo(json.dumps([each.manifest.model_dump(mode="json", by_alias=True) for each in found], indent=2))
-        return
-    for each in found:
-        click.echo(f"{each.url}\n  {summary(each.manifest)}")
-    if not found:
-        click.echo(f"no archive at {url} or below")
+        manifests = [each.manifest.model_dump(mode="json", by_alias=True) for each in found.archives]
+        click.echo(json.dumps(manifests, indent=2))
+    else:
+        for each in found.archives:
+            click.echo(f"{each.url}\n  {summary(each.manifest)}")
+        if not found.archives and not found.unreadable:
+            click.echo(f"no archive at {url} or below")
+    for error in found.unreadable:
+        _say(f"Error: {error}")
+    return 1 if found.unreadable else 0
 
 
 def summary(manifest: ArchiveManifest) -> str:

@@ -37,7 +37,7 @@ def done(outcomes: Sequence[Outcome]) -> list[Notice]:
     """One notice for all that was done in one go, of each kind."""
     notices = []
     for kind in dict.fromkeys(type(each.action) for each in outcomes if each.error is None):
-        names = [each.action.name for each in outcomes if each.error is None and type(each.action) is kind]
+        names = [each.action.told for each in outcomes if each.error is None and type(each.action) is kind]
         listed = ", ".join(names[:MAX_NAMES])
         if len(names) > MAX_NAMES:
             listed += f" and {len(names) - MAX_NAMES} more"

@@ -134,6 +134,7 @@ def test_archived_proven_detached_read_again_approved_read_again_and_dropped(ret
     assert "Normal PartitionDetached" in reasons
     assert reasons.count("Normal WaitsForApproval") == 1
     assert reasons[-1] == "Normal PartitionDropped"
+    assert site.event_objects()[-1].message == f"dropped table {OLD} (PartitionArchive {name})"
 
 
 def test_a_table_that_was_changed_is_archived_again_and_a_damaged_archive_keeps_it(retired: Retired) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from lab import jobs, pod, report, volume
 from lab.archives import Archives
@@ -17,6 +19,7 @@ from lab.operator import until
 from lab.postgres import Database, Server
 from lab.site import Site
 from partwarden import job
+from partwarden.__main__ import main
 from partwarden.destination import PVC, Destination
 from partwarden.job_view import JobView, Phase
 from partwarden.order import Order, Task
@@ -124,6 +127,8 @@ def test_a_partition_is_archived_proven_checked_and_brought_back(stand: Callable
     assert checked.report
     assert checked.report.fingerprint == proven.fingerprint
 
+    assert proven.location in listed(here, proven.location)
+
     folder = proven.location.replace(f"pvc://{jobs.CLAIM}", "/archives")
     dsn = here.database.server.dsn(here.database.name, host=here.host)
     arguments = ("restore", "--manifest", folder, "--dsn", dsn, "--as", "public.again")
@@ -137,6 +142,15 @@ def test_a_partition_is_archived_proven_checked_and_brought_back(stand: Callable
     assert spoilt.phase is Phase.FAILED, spoilt
     assert spoilt.reason in ("ArchiveDamaged", "DumpFailed", "ProofFailed"), spoilt
     assert here.database.query("SELECT count(*) FROM run_2020") == [(ROWS,)]
+
+
+def listed(here: Stand, location: str) -> str:
+    """What comes of the command that is told to somebody who wants to read what lies on a claim; its folder there
+    is said as the location."""
+    done = CliRunner().invoke(main, ["restore", "--manifest", location, "--list"])
+    (typed,) = [line for line in done.stderr.splitlines() if line.startswith("  kubectl run ")]
+    said = here.kubectl(*shlex.split(typed.replace("--image=IMAGE", f"--image={here.image}"))[1:])
+    return said.replace("file:///archives", f"pvc://{jobs.CLAIM}")
 
 
 def test_a_server_newer_than_the_images_pg_dump_is_named_as_that(stand: Callable[[int], Stand]) -> None:

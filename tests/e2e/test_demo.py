@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,7 +96,7 @@ class Demo:
         # Where kubectl keeps what it has learnt is its user's business, unless the demo itself runs it.
         environment["KUBECACHEDIR"] = str(self.kubeconfig.parent.parent / "kubectl")
         return subprocess.run(
-            ["/bin/sh", "-c", command], cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60
+            ["/bin/sh", "-c", command], cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=150
         )
 
     def processes(self) -> list[psutil.Process]:
@@ -140,30 +140,46 @@ def years() -> list[int]:
     return [this, this + 1, this + 2]
 
 
+def expired() -> list[str]:
+    """The partitions that a policy drops which keeps five years: the youngest row that each could hold is older."""
+    return [f"run_{year}" for year in range(2019, years()[0] - 5)]
+
+
 def check_promises(code: int, said: str) -> None:
     """What a run of the demo must have shown."""
     assert code == 0, said
     before, after = said.split(NO_PARTITION)
     assert sum(int(rows) for _, rows in TABLE_ROW.findall(before)) == 200_000, said
     assert [name for name, _ in TABLE_ROW.findall(before)] == [f"run_{year}" for year in range(2019, 2026)], said
-    shown = dict(TABLE_ROW.findall(after))
+    made, _, retired = after.partition("are archived, proven, and dropped")
+    shown = dict(TABLE_ROW.findall(made))
     assert sum(map(int, shown.values())) == 200_001, said
     assert list(shown) == [f"run_{year}" for year in range(2019, max(years()[-1], 2025) + 1)], said
-    assert "partitionpolicy.partwarden.dev/run condition met" in after
-    assert re.search(r"^orchestrator +run +True +Converged +run +Year ", after, re.MULTILINE), said
-    assert re.search(rf"^ run_{max(years()[0], 2026)} +\| \d{{4}}-", after, re.MULTILINE), said
-    assert "INSERT 0 1" in after
+    assert "partitionpolicy.partwarden.dev/run condition met" in made
+    assert re.search(r"^orchestrator +run +True +Converged +run +Year ", made, re.MULTILINE), said
+    assert re.search(rf"^ run_{max(years()[0], 2026)} +\| \d{{4}}-", made, re.MULTILINE), said
+    assert "INSERT 0 1" in made
     assert "ends and removes all of it" in after
-    if "left out here" in said:
-        report.note("the demo: archives were left out, for no Job could run")
+    if retired:
+        check_archived(shown, retired)
     else:
-        archived = r"^run-2019 +run_2019 .* 8000 .* True +pvc://archives/orchestrator/public.run/"
-        assert re.search(archived, after, re.MULTILINE), said
-        assert re.search(r"^ +8000 \| 2019-01-01 .* \| 2019-12-31 ", after, re.MULTILINE), said
+        report.note(f"the demo: {said[said.index('archives are left out') :].splitlines()[0]}")
     versions = re.search(r"^done in \d+ s: Kubernetes (\S+), PostgreSQL (\S+), one operator", after, re.MULTILINE)
     assert versions, said
     report.used("Kubernetes", f"{versions[1]} (the demo's)")
     report.used("PostgreSQL", versions[2])
+
+
+def check_archived(shown: Mapping[str, str], retired: str) -> None:
+    """What the second half must have shown, where Jobs can run. ``shown``: the partitions before, and their rows."""
+    for name in expired():
+        archived = rf"^\S+ +{name} .* {shown[name]} .* True +pvc://archives/orchestrator/public.run/{name}/"
+        assert re.search(archived, retired, re.MULTILINE), retired
+    kept = {name: rows for name, rows in shown.items() if name not in expired()}
+    assert dict(TABLE_ROW.findall(retired)) == kept, retired
+    before, after = re.findall(r"^ +8000 \| 2019-01-01 .* \| 2019-12-31 .*", retired, re.MULTILINE)
+    assert before == after
+    assert "8,000 rows, equal to the archive" in retired
 
 
 def try_next(said: str) -> list[str]:
@@ -172,11 +188,12 @@ def try_next(said: str) -> list[str]:
 
 
 def check_tried(demo: Demo, said: str) -> None:
-    """The three commands do what the run said of them."""
-    get, patch, plan = try_next(said)
+    """The commands do what the run said of them."""
+    get, patch, plan, *archive = try_next(said)
     done = demo.shell(get)
     assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["status"]["summary"]["partitions"] == years()[-1] - 2019 + 1
+    gone = len(expired()) if archive else 0
+    assert yaml.safe_load(done.stdout)["status"]["summary"]["partitions"] == years()[-1] - 2019 + 1 - gone
 
     done = demo.shell(patch)
     assert done.returncode == 0, done.stderr
@@ -189,6 +206,11 @@ def check_tried(demo: Demo, said: str) -> None:
     done = demo.shell(plan)
     assert done.returncode == 2, done.stderr + done.stdout
     assert "run_2040" in done.stdout
+
+    for command in archive:
+        done = demo.shell(command)
+        assert done.returncode == 0, done.stderr
+        assert "partitionarchive.partwarden.dev/run-2025 condition met" in done.stdout
 
 
 def test_the_demo(demo: Demo) -> None:

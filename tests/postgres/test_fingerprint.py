@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors as pg
+from psycopg import sql
 
 import zoo
 from lab.postgres import Database
@@ -66,6 +67,17 @@ def test_rows_in_another_order_have_the_same(pg_database: Database) -> None:
         INSERT INTO t SELECT n, sqrt(n) FROM generate_series(1, 5000) n;
         CREATE TABLE u (LIKE t); INSERT INTO u SELECT * FROM t ORDER BY random(); ANALYZE u""")
     assert take(pg_database) == take(pg_database, name="u")
+
+
+def test_workers_of_the_server_share_a_large_table(pg_database: Database) -> None:
+    pg_database.execute("""CREATE TABLE t (a int, b text) WITH (parallel_workers = 2);
+        INSERT INTO t SELECT n, md5(n::text) FROM generate_series(1, 20000) n; ANALYZE t""")
+    options = "-c min_parallel_table_scan_size=0 -c parallel_setup_cost=0 -c parallel_tuple_cost=0"
+    with psycopg.connect(pg_database.dsn, options=options) as connection:
+        query = fingerprint._content("public", "t", {"a": True, "b": True})
+        plan = connection.execute(sql.SQL("EXPLAIN {}").format(query)).fetchall()
+    assert any("Workers Planned: 2" in line for (line,) in plan)
+    assert take(pg_database, options=options) == take(pg_database, options="-c max_parallel_workers_per_gather=0")
 
 
 def test_columns_in_another_order_where_asked(pg_database: Database) -> None:

@@ -214,7 +214,9 @@ def test_a_look_takes_one_round_trip_also_at_thousands(pg_database: Database) ->
     assert count > 1600
     # Look, ask for names, at most three for every twenty, look again.
     assert first.round_trips <= 3 * -(-count // TOGETHER) + 3
-    assert keep(pg_database, interval="Day", startFrom="2025-01-01", premake=1000).round_trips == 1
+    # The first look at what was made also asks how queries are planned on it.
+    trips = [keep(pg_database, interval="Day", startFrom="2025-01-01", premake=1000).round_trips for _ in range(2)]
+    assert trips == [2, 1]
 
 
 def test_a_session_is_left_as_it_was(database: Database) -> None:

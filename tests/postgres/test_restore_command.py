@@ -82,6 +82,29 @@ def test_the_list_names_every_archive_below_an_address(url: str, tmp_path: Path)
     assert partwarden("--manifest", str(tmp_path / "nothing"), "--list").exit_code == 1
 
 
+def test_what_cannot_be_read_hides_nothing_in_a_list(url: str, tmp_path: Path) -> None:
+    other = tmp_path / "another"
+    for name, text in (("a", "{"), ("z", "no manifest")):
+        (other / name).mkdir(parents=True)
+        (other / name / MANIFEST).write_text(text)
+    for output in ("text", "json"):
+        done = partwarden("--manifest", str(tmp_path), "--list", "-o", output)
+        assert done.exit_code == 1
+        assert "zoo_2020" in done.stdout
+        assert [line.split()[1] for line in done.stderr.splitlines()] == [
+            f"file://{other}/{name}/{MANIFEST}" for name in ("a", "z")
+        ]
+
+
+def test_a_location_on_a_claim_says_what_to_type() -> None:
+    for arguments in (("--list",), ("--dsn", "")):
+        done = partwarden("--manifest", "pvc://archives/db/public.run/run_2019/a1", *arguments)
+        assert done.exit_code == 1
+        (typed,) = [line for line in done.stderr.splitlines() if line.startswith("  kubectl run ")]
+        assert typed.endswith(" -- restore --manifest=/archives/db/public.run/run_2019/a1 --list")
+        assert '"claimName": "archives"' in typed
+
+
 @pytest.mark.parametrize("arguments", [(), ("--list", "--dsn", ""), ("--dsn", "", "--parent", "zoo")])
 def test_wrong_usage_ends_with_1(url: str, arguments: tuple[str, ...]) -> None:
     done = partwarden("--manifest", url, *arguments)

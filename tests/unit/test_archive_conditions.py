@@ -45,6 +45,12 @@ def proven() -> says.Status:
     return says.proved(begun, 1, NOW, DONE, "job")
 
 
+def test_bounds_stay_as_the_partition_had_them() -> None:
+    again = says.aims(proven(), 16402, ("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z"))
+    assert (again["from"], again["to"]) == ("2020-01-01 00:00:00+00", "2021-01-01 00:00:00+00")
+    assert says.aims(proven(), 16402, None) == again
+
+
 def running(**more: Any) -> JobView:
     return JobView("job", Phase.RUNNING, **more)
 

@@ -82,6 +82,7 @@ def record(**extra: str) -> logging.LogRecord:
 def test_a_line_for_people() -> None:
     line = Text().format(record(policy="one/run", reason="DatabaseUnreachable"))
     assert line == "2026-05-28T20:26:40.250Z WARNING one/run: lost db"
+    assert Text().format(record(archive="one/run-2020")).endswith(" WARNING one/run-2020: lost db")
     assert Text().format(record()) == "2026-05-28T20:26:40.250Z WARNING lost db"
 
 

@@ -72,11 +72,6 @@ class Files:
         return self.folder / "dsn"
 
     @property
-    def restoring(self) -> Path:
-        """The manifest of the pod that brings an archive back."""
-        return self.folder / "restore.yaml"
-
-    @property
     def psql(self) -> Path:
         """A script: psql, connected to the demo's database."""
         return self.folder / "psql"

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -41,6 +42,10 @@ class Story:
         self.title = title
         self._print(f"\n[{self._number}/{self._steps}] {title}  ({self.seconds:.0f} s)", "bold")
 
+    def leave_out(self, steps: int) -> None:
+        """So many steps will not be told."""
+        self._steps -= steps
+
     def say(self, text: str = "") -> None:
         """Plain lines."""
         self._print(text)
@@ -60,6 +65,27 @@ class Story:
         It is ended when `unless` returns a reason. Raises DemoError when it fails, or with `fails` when it does not.
         """
         self.command(text)
+        said: list[str] = []
+        with self._started(text, said) as process:
+            reason = _wait(process, unless)
+        if reason:
+            raise DemoError(reason, log)
+        if (process.returncode != 0) != fails:
+            outcome = "was expected to fail and did not" if fails else f"exited with {process.returncode}"
+            raise DemoError(f"the command above {outcome}: {''.join(said[-1:]).strip()}", log)
+        return "".join(said)
+
+    @contextmanager
+    def beside(self, text: str) -> Iterator[None]:
+        """Show a command line that goes on by itself, and what it says meanwhile; it is ended at the end."""
+        self.command(f"{text} &")
+        with self._started(text, []):
+            yield
+        self.command("kill $!")
+
+    @contextmanager
+    def _started(self, text: str, said: list[str]) -> Iterator[subprocess.Popen[str]]:
+        """A shell in the checkout; what it says is shown, and added to ``said``, until it has ended or is ended."""
         process = subprocess.Popen(
             ["/bin/sh", "-c", text],
             cwd=CHECKOUT,
@@ -70,23 +96,16 @@ class Story:
             text=True,
             process_group=0,
         )
-        said: list[str] = []
         reader = threading.Thread(target=self._echo, args=(process, said), daemon=True)
         reader.start()
         try:
-            reason = _wait(process, unless)
+            yield process
         finally:
             if process.poll() is None:
                 # The shell's children, too: they hold the pipe that is read here.
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        reader.join()
-        if reason:
-            raise DemoError(reason, log)
-        if (process.returncode != 0) != fails:
-            outcome = "was expected to fail and did not" if fails else f"exited with {process.returncode}"
-            raise DemoError(f"the command above {outcome}: {''.join(said[-1:]).strip()}", log)
-        return "".join(said)
+            reader.join()
 
     def _echo(self, process: subprocess.Popen[str], said: list[str]) -> None:
         assert process.stdout is not None

@@ -15,6 +15,9 @@ from .operating import KUBECTL
 from .story import Story
 
 STEPS = 10
+WITH_JOBS = 3
+"""So many of them need pods."""
+
 NAMESPACE = "orchestrator"
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
@@ -30,8 +33,7 @@ def up(story: Story, files: Files) -> None:
     data.insert_fails()
     story.step("a Kubernetes cluster")
     cluster = _cluster(story, files)
-    story.step("the operator's image, for Jobs that archive")
-    image = archiving.prepare(story, files, cluster)
+    image = _image(story, files, cluster)
     story.step("the resources, and how to reach the database")
     _resources(story, files)
     story.step("the operator")
@@ -42,11 +44,22 @@ def up(story: Story, files: Files) -> None:
     story.step("the same row again")
     data.insert_succeeds()
     data.partitions()
-    story.step("an old year is archived, read back and proven")
-    archiving.archive(story, files, cluster, image)
-    story.step("it is brought back, and counted")
-    archiving.restore(story, files, cluster, image, data)
-    _epilogue(story, files, cluster, data)
+    if image:
+        story.step("the oldest years are archived, proven, and dropped")
+        proven = archiving.retire(story, files, cluster, image, data)
+        story.step("one is brought back, and counted")
+        archiving.restore(story, files, cluster, image, data, proven)
+    _epilogue(story, files, cluster, data, bool(image))
+
+
+def _image(story: Story, files: Files, cluster: Cluster) -> str:
+    """Of the Jobs that archive; "" where none can run, and then nothing of archives is shown."""
+    if why := archiving.why_not(cluster):
+        story.say(f"(archives are left out here: {why})")
+        story.leave_out(WITH_JOBS)
+        return ""
+    story.step("the operator's image, for Jobs that archive")
+    return archiving.prepare(story, files, cluster)
 
 
 def _cluster(story: Story, files: Files) -> Cluster:
@@ -97,25 +110,29 @@ def _policy(story: Story, files: Files) -> None:
     story.run(f"{KUBECTL} --namespace {NAMESPACE} get events --sort-by=.metadata.creationTimestamp")
 
 
-def to_try(files: Files, kubeconfig: Path, prefix: str = "") -> list[tuple[str, str]]:
-    """What to type next, each with what it shows; all may be typed again."""
+def to_try(files: Files, kubeconfig: Path, prefix: str = "", jobs: bool = False) -> list[tuple[str, str]]:
+    """What to type next, each with what it shows; all may be typed again. ``jobs``: whether they can run."""
     kubectl = f"{prefix}{KUBECTL} --kubeconfig {shown(kubeconfig)} --namespace {NAMESPACE}"
     patch = """'{"spec": {"premake": 5}}'"""
     plan = f'.venv/bin/partwarden plan -f examples/run.yaml --dsn "$(cat {shown(files.dsn)})"'
-    return [
+    tried = [
         ("all that the operator knows of the table", f"{kubectl} get partitionpolicy run -o yaml"),
         ("three more years; they exist a moment later", f"{kubectl} patch ppol run --type merge -p {patch}"),
         ("what would be done on another day, without Kubernetes", f"{plan} --now 2040-01-01T00:00:00Z"),
     ]
+    if jobs:
+        wait = f"{kubectl} wait --for=condition=Verified parc/run-2025 --timeout=120s"
+        tried.append(("an archive of another year, which stays", f"{kubectl} apply -f examples/archive.yaml && {wait}"))
+    return tried
 
 
-def _epilogue(story: Story, files: Files, cluster: Cluster, data: Demonstrated) -> None:
+def _epilogue(story: Story, files: Files, cluster: Cluster, data: Demonstrated, jobs: bool) -> None:
     proxy = _no_proxy(cluster)
     story.say(
         f"\ndone in {story.seconds:.0f} s: Kubernetes {cluster.version}, PostgreSQL {data.version}, one operator."
     )
     story.say("They keep running. To try next, in this folder:")
-    for what, command in to_try(files, cluster.kubeconfig, f"{proxy} " if proxy else ""):
+    for what, command in to_try(files, cluster.kubeconfig, f"{proxy} " if proxy else "", jobs):
         story.say(f"\n# {what}")
         story.command(command)
     story.say(f"\n{shown(files.psql)} opens the database; the operator's log is {shown(files.operator_log)}")
