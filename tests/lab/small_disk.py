@@ -1,4 +1,4 @@
-"""A file system of a few megabytes, and a database on it: what happens when it is full is the kernel's own doing."""
+"""A file system of a few megabytes, or a database on it: what happens when it is full is the kernel's own doing."""
 
 from __future__ import annotations
 
@@ -36,29 +36,46 @@ class SmallDisk:
         """Give all of that back."""
         self._ballast.unlink()
 
+    def allow_writing(self, *, allowed: bool) -> None:
+        """Or make it read-only, for root as well."""
+        done = _mount("-o", f"remount,{'rw' if allowed else 'ro'}", str(self.folder))
+        assert done.returncode == 0, done.stderr
+
 
 @contextmanager
-def small_disk(database: Database) -> Iterator[SmallDisk]:
-    """One that the database has moved to, but for the server's log of changes. Linux as root, else it does not run."""
+def small_volume() -> Iterator[SmallDisk]:
+    """One that is empty. Linux as root, else it does not run."""
     folder = account.temporary_folder()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}m,mode=755", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    done = _mount("-t", "tmpfs", "-o", f"size={SIZE}m,mode=755", "tmpfs", str(folder))
     if done.returncode:
         folder.rmdir()
         report.could_not_run(f"a small file system needs Linux as root: {done.stderr.strip()}")
-    name = f"small_{database.name}"
     try:
-        place = folder / "data"
-        place.mkdir()
-        account.give(place)
-        _run(database, f"CREATE TABLESPACE {name} LOCATION '{place}'")
-        _run(database, f"ALTER DATABASE {database.name} SET TABLESPACE {name}")
         yield SmallDisk(folder)
     finally:
-        database.drop()
-        _run(database, f"DROP TABLESPACE IF EXISTS {name}")
         subprocess.run(["umount", str(folder)], check=True)
         folder.rmdir()
+
+
+@contextmanager
+def small_disk(database: Database) -> Iterator[SmallDisk]:
+    """One that the database has moved to, but for the server's log of changes."""
+    with small_volume() as disk:
+        name = f"small_{database.name}"
+        try:
+            place = disk.folder / "data"
+            place.mkdir()
+            account.give(place)
+            _run(database, f"CREATE TABLESPACE {name} LOCATION '{place}'")
+            _run(database, f"ALTER DATABASE {database.name} SET TABLESPACE {name}")
+            yield disk
+        finally:
+            database.drop()
+            _run(database, f"DROP TABLESPACE IF EXISTS {name}")
+
+
+def _mount(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
 
 
 def _run(database: Database, statement: str) -> None:
