@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
+from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, partitions
 from partwarden import fingerprint
@@ -118,6 +119,13 @@ def is_over(job: dict[str, Any]) -> bool:
     return any(each["type"] in ("Complete", "Failed") for each in job.get("status", {}).get("conditions", []))
 
 
+def proves(archives: Archives, job: str, held: dict[str, Any]) -> None:
+    """The Job's pod ends well, once there is one."""
+    until(f"job {job} has a pod", lambda: archives.unfinished(job))
+    archives.end(job, held, 0)
+    archives.ended(job)
+
+
 @pytest.fixture
 def lives(site: Site, pg_database: Database) -> Lives:
     """No operator has lived yet."""
@@ -136,10 +144,8 @@ def test_one_archive_two_jobs_and_one_drop_whenever_it_is_killed(
         early, count = not early, count + 1
         assert count < MOST_LIVES, lives.cluster.done
         for job in archives.jobs():
-            name = job["metadata"]["name"]
-            if archives.unfinished(name):
-                archives.end(name, held, 0)
-                archives.ended(name)
+            if not is_over(job):
+                proves(archives, job["metadata"]["name"], held)
         if pg_database.query(there) == [(True,)]:
             assert pg_database.query(f"SELECT count(*) FROM {OLD}") == [(3,)]
     (made,) = archives.kubectl.get("parc")["items"]
@@ -157,14 +163,14 @@ def test_an_operators_clock_that_is_wrong_by_days_neither_ends_the_grace_nor_pro
     site.apply("run", {**SPEC, "retention": {**SPEC["retention"], "grace": "24h"}})
     lives.cluster.mortal, lives.ahead = False, timedelta(days=days)
     archives, held = Archives(site), what_is_held(pg_database)
-    for _ in range(2):
-        # The archive, then the reading after the detach.
-        while not (pending := [job["metadata"]["name"] for job in archives.jobs() if not is_over(job)]):
-            lives.live(early=False)
-        archives.job(archives.kubectl.get("parc")["items"][0]["metadata"]["name"])
-        archives.end(pending[0], held, 0)
-        archives.ended(pending[0])
+
+    def under_way() -> list[str]:
         lives.live(early=False)
+        return [job["metadata"]["name"] for job in archives.jobs() if not is_over(job)]
+
+    for step in ("it is archived", "it is read again after the detach"):
+        (job,) = until(step, under_way)
+        proves(archives, job, held)
     for _ in range(3):
         lives.live(early=False)
     assert OLD not in partitions(pg_database)
