@@ -29,11 +29,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def archive(database: Database, specimen: Specimen, folder: Path) -> Archive:
+def archive(database: Database, specimen: Specimen, folder: Path, id_: str = "0123456789ab") -> Archive:
     """Archive the specimen's partition of 2020 into the folder."""
     order = Order(
         task=Task.ARCHIVE,
-        id="0123456789ab",
+        id=id_,
         partition=TableName(schema_=specimen.schema, name=specimen.partition, oid=0),
         destination=Destination(pvc=PVC(claim_name="archives")),
     )

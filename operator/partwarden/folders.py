@@ -61,13 +61,15 @@ class Folder:
 
     def _write(self, half: Path, key: str, chunks: Iterable[bytes]) -> None:
         with self._translating(key):
-            file = half.open("xb")
+            # A buffer would try what it still holds once more when it is closed, and hide what the failure was.
+            file = half.open("xb", buffering=0)
         with file:
             for chunk in chunks:
                 with self._translating(key):
-                    file.write(chunk)
+                    left = memoryview(chunk)
+                    while left:
+                        left = left[file.write(left) :]
             with self._translating(key):
-                file.flush()
                 os.fsync(file.fileno())
 
     def get(self, key: str) -> Iterator[bytes]:

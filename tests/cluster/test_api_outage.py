@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from lab.archives import IMAGE, PARTITION, Archives, oid, proof
 from lab.operator import Operator, until
 from lab.postgres import Database
 from lab.site import RUN, Site, partitions
@@ -85,7 +86,7 @@ def _server(config: dict[str, list[dict[str, dict[str, str]]]]) -> str:
 @pytest.fixture
 def operator(site: Site, way: Way) -> Iterator[Operator]:
     """An operator that takes that way."""
-    made = site.operator()
+    made = site.operator(JOB_IMAGE=IMAGE)
     config = yaml.safe_load(made.kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{way.port}"
     made.kubeconfig.write_text(yaml.safe_dump(config))
@@ -110,5 +111,24 @@ def test_an_outage_of_the_api_server_is_survived(
     site.wait(Ready="True")
     assert partitions(pg_database) == [f"run_{YEAR}", f"run_{YEAR + 1}"]
     site.told(["Normal PartitionCreated"] * 2)
+    assert operator.stop()[0] == 0
+    assert "Traceback" not in operator.log.read_text()
+
+
+def test_a_job_that_ends_while_the_api_server_is_away_is_heard_of_afterwards(
+    site: Site, way: Way, operator: Operator, pg_database: Database
+) -> None:
+    pg_database.execute(PARTITION)
+    site.secret("run", {"uri": pg_database.dsn})
+    archives = Archives(site)
+    archives.apply("by-hand")
+    job = archives.job("by-hand")
+    archives.wait("by-hand", Reconciling="True")
+    way.block()
+    archives.end(job, proof(oid(pg_database)), 0)
+    archives.ended(job)
+    way.unblock()
+    archives.wait("by-hand", "Proven", Verified="True")
+    assert [each["metadata"]["name"] for each in archives.jobs()] == [job]
     assert operator.stop()[0] == 0
     assert "Traceback" not in operator.log.read_text()

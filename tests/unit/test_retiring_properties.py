@@ -328,10 +328,8 @@ def test_when_the_grace_is_over_nothing_old_is_left_but_for_a_reason(world: Worl
     if world.retention.on_expire is OnExpire.DROP:
         over = later.now - world.retention.grace_period
         # What was restored from an archive stays until somebody says otherwise.
-        restored = Phase.RESTORED
-        for table in [
-            each for each in later.detached if each.marker.since <= over and each.marker.phase is not restored
-        ]:
+        detached = [each for each in later.detached if each.marker.phase is not Phase.RESTORED]
+        for table in [each for each in detached if each.marker.since <= over]:
             out_of_the_way = any(each.object == str(table) and each.reason == "CannotReturn" for each in plan.findings)
             assert world.is_held(table.name) or out_of_the_way
 

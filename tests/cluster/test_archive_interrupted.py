@@ -1,0 +1,178 @@
+"""An operator that is killed before and after everything that it changes: the next one goes on from what it sees."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
+from lab.operator import until
+from lab.postgres import Database
+from lab.site import Site, partitions
+from partwarden import fingerprint
+from partwarden.archive_desk import ArchiveDesk
+from partwarden.archive_intake import ArchiveIntake
+from partwarden.archive_store import ArchiveStore, JobSlots
+from partwarden.claims import Claims
+from partwarden.cluster import Cluster
+from partwarden.cluster_archives import ArchivesInCluster
+from partwarden.connection import from_dsn
+from partwarden.order import Task
+from partwarden.reconcile import Reconciler
+from partwarden.session import session
+from partwarden.settings import Settings
+from partwarden.store import Store, parse
+from partwarden.tending import Tender
+from partwarden.workqueue import WorkQueue
+
+YEAR = datetime.now(UTC).year
+OLD = f"run_{YEAR - 3}"
+TABLE = f"""
+CREATE TABLE run (id bigint NOT NULL, at timestamptz NOT NULL) PARTITION BY RANGE (at);
+CREATE TABLE {OLD} PARTITION OF run FOR VALUES FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z');
+INSERT INTO run SELECT number, '{YEAR - 3}-05-05Z' FROM generate_series(1, 3) number;
+"""
+SPEC: dict[str, Any] = {
+    "premake": 0,
+    "startFrom": f"{YEAR}-01-01",
+    "retention": {
+        "keepFor": "1y",
+        "onExpire": "Drop",
+        "grace": "0s",
+        "archive": S3,
+        "job": {"nodeSelector": NOWHERE},
+    },
+}
+MOST_LIVES = 120
+
+
+class Killed(BaseException):
+    """As SIGKILL, but for the process."""
+
+
+class Mortal(Cluster):
+    """Its operator is killed when it changes something in the cluster: before that is done, or right after."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.mortal, self.early = True, False
+        self.done: list[str] = []
+
+    def call(self, what: str, *arguments: Any, **options: Any) -> Any:
+        if not self.mortal or not what.startswith(("create", "take", "record")):
+            return super().call(what, *arguments, **options)
+        if self.early:
+            raise Killed
+        super().call(what, *arguments, **options)
+        self.done.append(" ".join(what.split()[:2]))
+        raise Killed
+
+
+class Lives:
+    """One operator after the other, each with nothing in its memory, all of them with the rights of a real one."""
+
+    def __init__(self, site: Site) -> None:
+        self.namespace, self.key = site.namespace, (site.namespace, "run")
+        self.settings = Settings(kubeconfig=site.operator().kubeconfig, job_image=IMAGE)
+        self.cluster = Mortal(self.settings)
+        self.ahead = timedelta()
+        """By how much the operators' clock is."""
+
+    def live(self, early: bool) -> bool:
+        """One operator looks at the policy once, and at every archive; whether it came to an end by itself."""
+        self.cluster.early = early
+        api, store, queue, wakes = ArchivesInCluster(self.cluster), Store(), WorkQueue(), WorkQueue()
+        archives, slots = ArchiveStore(), JobSlots(self.settings.jobs)
+        intake = ArchiveIntake(archives, slots, wakes, queue)
+        clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
+        desk = ArchiveDesk(archives, api, wakes.wake)
+        tender = Tender(self.cluster, store, archives, slots, self.settings, clock)
+        reconciler = Reconciler(self.cluster, store, Claims(queue.wake), queue, self.settings, clock, desk)
+        try:
+            for body in self.cluster.policies(self.namespace):
+                store.put(parse(body))
+            for body in api.archives(self.namespace):
+                intake.seen(body)
+            reconciler.reconcile(self.key)
+            for body in api.archives(self.namespace):
+                intake.seen(body)
+                tender.tend((self.namespace, body["metadata"]["name"]))
+        except Killed:
+            return False
+        finally:
+            reconciler.stop()
+            tender.stop()
+        return True
+
+
+def what_is_held(database: Database) -> dict[str, Any]:
+    """What a Job reports by which the old table is archived as it is now."""
+    with session(from_dsn(database.dsn)) as connection:
+        taken = fingerprint.take(connection, "public", OLD)
+    return proof(oid(database, OLD), fingerprint=taken.model_dump(by_alias=True))
+
+
+def is_over(job: dict[str, Any]) -> bool:
+    """Whether the Job has ended."""
+    return any(each["type"] in ("Complete", "Failed") for each in job.get("status", {}).get("conditions", []))
+
+
+def proves(archives: Archives, job: str, held: dict[str, Any]) -> None:
+    """The Job's pod ends well, once there is one."""
+    until(f"job {job} has a pod", lambda: archives.unfinished(job))
+    archives.end(job, held, 0)
+    archives.ended(job)
+
+
+@pytest.fixture
+def lives(site: Site, pg_database: Database) -> Lives:
+    """No operator has lived yet."""
+    pg_database.execute(TABLE)
+    site.watch_over(pg_database, **SPEC)
+    return Lives(site)
+
+
+def test_one_archive_two_jobs_and_one_drop_whenever_it_is_killed(
+    lives: Lives, site: Site, pg_database: Database
+) -> None:
+    archives, early, count = Archives(site), False, 0
+    held = what_is_held(pg_database)
+    there = f"SELECT to_regclass('{OLD}') IS NOT NULL"
+    while not lives.live(early) or pg_database.query(there) == [(True,)]:
+        early, count = not early, count + 1
+        assert count < MOST_LIVES, lives.cluster.done
+        for job in archives.jobs():
+            if not is_over(job):
+                proves(archives, job["metadata"]["name"], held)
+        if pg_database.query(there) == [(True,)]:
+            assert pg_database.query(f"SELECT count(*) FROM {OLD}") == [(3,)]
+    (made,) = archives.kubectl.get("parc")["items"]
+    assert made["status"]["check"]["ok"] is True
+    tasks = [each["metadata"]["name"].rsplit("-", 2)[1] for each in archives.jobs()]
+    assert tasks == [Task.ARCHIVE.lower(), Task.CHECK.lower()]
+    done = lives.cluster.done
+    assert (done.count("create partitionarchives"), done.count("create Job")) == (1, 2)
+
+
+@pytest.mark.parametrize("days", [-2, 2])
+def test_an_operators_clock_that_is_wrong_by_days_neither_ends_the_grace_nor_proves_anything(
+    lives: Lives, site: Site, pg_database: Database, days: int
+) -> None:
+    site.apply("run", {**SPEC, "retention": {**SPEC["retention"], "grace": "24h"}})
+    lives.cluster.mortal, lives.ahead = False, timedelta(days=days)
+    archives, held = Archives(site), what_is_held(pg_database)
+
+    def under_way() -> list[str]:
+        lives.live(early=False)
+        return [job["metadata"]["name"] for job in archives.jobs() if not is_over(job)]
+
+    for step in ("it is archived", "it is read again after the detach"):
+        (job,) = until(step, under_way)
+        proves(archives, job, held)
+    for _ in range(3):
+        lives.live(early=False)
+    assert OLD not in partitions(pg_database)
+    assert pg_database.query(f"SELECT count(*) FROM {OLD}") == [(3,)]
+    assert len(archives.jobs()) == 2
