@@ -37,7 +37,7 @@ LARGEST = 4096
 @click.option("--dsn", help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it.")
 @click.option("--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="The partitioned table.")
 @click.option("--partition", callback=arguments.table, metavar="[SCHEMA.]NAME", help="Its partition.")
-@click.option("--to", metavar="URL", help="Where to: a folder that exists, or s3://, gs:// or az:// with bucket and prefix.")
+@click.option("--to", metavar="URL", help="A folder that exists, or s3://bucket/prefix, gs://…, az://….")
 @click.option("--report", type=click.Path(path_type=Path), help="File for what came of it, as JSON.")
 def archive(
     dsn: str | None,

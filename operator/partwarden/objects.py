@@ -30,7 +30,7 @@ FAILED = (exceptions.BaseError, OSError, ValueError)
 
 
 class Objects:
-    """A `storing.Store`. ``prefix`` stands before every key; ``base`` is the URL of both, without a slash at the end."""
+    """A `storing.Store`. ``prefix`` stands before every key; ``base`` is the URL of both, without a last slash."""
 
     def __init__(self, store: ObjectStore, prefix: str, base: str) -> None:
         self.store, self.base = store, base

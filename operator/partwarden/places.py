@@ -11,6 +11,7 @@ from . import remote
 from .claim_pod import CLAIM, how_to_read
 from .errors import DestinationDenied, InvalidSpec
 from .folders import Folder
+from .objects import Objects
 from .order import STORAGE_KEYS, STORAGE_PREFIX, Order
 from .storing import Store
 
@@ -66,4 +67,4 @@ def to(url: str, environment: Mapping[str, str] = os.environ) -> Store:
     if "://" not in url.removeprefix(FILE):
         return Folder(Path(url.removeprefix(FILE)))
     store, prefix = at(url, environment)
-    return store.within(prefix) if isinstance(store, remote.Objects) else store
+    return store.within(prefix) if isinstance(store, Objects) else store

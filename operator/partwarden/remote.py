@@ -162,4 +162,3 @@ def _with_bucket(endpoint: str, bucket: str) -> str:
     """As the library wants it where the bucket stands in the host's name."""
     parts = urlsplit(endpoint)
     return f"{parts.scheme}://{bucket}.{parts.netloc}"
-
