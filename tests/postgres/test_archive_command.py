@@ -168,7 +168,7 @@ def test_by_hand(plain: Database, tmp_path: Path) -> None:
         ((), "PARTWARDEN_ORDER is not set"),
         (("--partition", "zoo_2020"), "needs --dsn, --partition and --to"),
         (("--dsn", "x=1", "--partition", "p", "--to", "."), "--dsn is not a connection string"),
-        (("--dsn", "", "--partition", "p", "--to", "s3://bucket"), "cannot be written to by this version"),
+        (("--dsn", "", "--partition", "p", "--to", "ftp://bucket"), "is no address"),
     ],
 )
 def test_what_is_asked_wrongly_is_told(arguments: tuple[str, ...], message: str) -> None:
