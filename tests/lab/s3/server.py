@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
 import time
+from html import unescape
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from lab.postgres import free_port, make_certificates
 from lab.postgres.processes import Guarded
 from lab.s3 import command
 from lab.s3.signed import Answer, Keys, S3Error, Signed
+from lab.way import Way
 
 REGION = "us-east-1"
 PATIENCE = 30.0
@@ -28,6 +30,9 @@ PORT_TRIES = 5
 TAKEN = "address already in use"
 LAST = 4000
 """Characters of the log that are shown when something has failed."""
+
+HALF = ".sgwtmp"
+"""Where the server keeps what is not an object yet, in the folder of each bucket."""
 
 MAY_READ = ("s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation")
 
@@ -76,7 +81,11 @@ class S3Server:
     @property
     def endpoint(self) -> str:
         """The URL that clients are given."""
-        return f"{'https' if self._certificates else 'http'}://{self.host}:{self.port}"
+        return self._at(self.host, self.port)
+
+    def endpoint_over(self, way: Way) -> str:
+        """The same over a way that leads here, `Way(s3.host, s3.port)`."""
+        return self._at("127.0.0.1", way.port)
 
     @property
     def ca(self) -> Path | None:
@@ -128,6 +137,17 @@ class S3Server:
         for place in (self.folder, self.home / "sidecar"):
             shutil.rmtree(place / name, ignore_errors=True)
 
+    def objects(self, bucket: str) -> list[str]:
+        """The keys that a bucket has, sorted; what is half uploaded is none."""
+        files = [path for path in (self.folder / bucket).rglob("*") if path.is_file()]
+        keys = [path.relative_to(self.folder / bucket).as_posix() for path in files]
+        return sorted(key for key in keys if not key.startswith(f"{HALF}/"))
+
+    def unfinished(self, bucket: str) -> list[str]:
+        """The keys of multipart uploads that are neither completed nor aborted, sorted. Raises S3Error."""
+        answer = self.ask("GET", f"/{bucket}", query={"uploads": ""})
+        return sorted(unescape(key) for key in re.findall("<Key>(.*?)</Key>", answer.content.decode()))
+
     def said(self) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-LAST:] if self.log.exists() else ""
@@ -135,7 +155,6 @@ class S3Server:
     def remove(self) -> None:
         """Ends it, and removes its files. Doing it again does nothing."""
         if self._process:
-            self._process.signal(signal.SIGTERM)
             self._process.close()
             self._process = None
         shutil.rmtree(self.home, ignore_errors=True)
@@ -147,6 +166,9 @@ class S3Server:
         if error is not None:
             print(f"the log of the S3 server at {self.endpoint} ends with:\n{self.said()}", file=sys.stderr)
         self.remove()
+
+    def _at(self, host: str, port: int) -> str:
+        return f"{'https' if self._certificates else 'http'}://{host}:{port}"
 
     def _lay_out(self) -> None:
         for name in ("objects", "sidecar", "accounts"):
