@@ -15,6 +15,7 @@ from lab import image, report, site
 from lab.cluster import Cluster
 from lab.kubectl import Kubectl
 from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, NotPublishedError, Server
+from lab.s3 import S3Server
 
 Aloud = Callable[[], AbstractContextManager[None]]
 
@@ -130,6 +131,25 @@ def new_server(aloud: Aloud) -> Iterator[Callable[..., Server]]:
     yield start
     for server in reversed(made):
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def s3(aloud: Aloud) -> Iterator[S3Server]:
+    """An S3 server that all tests share. Leave no bucket behind; never stop it."""
+    with aloud():
+        started = S3Server.start(clusters.Reporter())
+    report.used("S3", f"versitygw {started.version}")
+    with started, report.log_shown(started.log):
+        yield started
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> Iterator[str]:
+    """A new bucket on `s3`, gone afterwards with all that is in it."""
+    name = f"test-{secrets.token_hex(4)}"
+    s3.make_bucket(name)
+    yield name
+    s3.remove_bucket(name)
 
 
 @pytest.fixture(scope="session")

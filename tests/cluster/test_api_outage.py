@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import select
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -17,56 +13,9 @@ from lab.archives import IMAGE, PARTITION, Archives, oid, proof
 from lab.operator import Operator, until
 from lab.postgres import Database
 from lab.site import RUN, Site, partitions
+from lab.way import Way
 
 YEAR = datetime.now(UTC).year
-
-
-class Way:
-    """The operator's way to the API server, which can be closed and opened again at the same port."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target, self.port = (host, port), 0
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self.unblock()
-
-    def unblock(self) -> None:
-        """Let connections through."""
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
-        self.port = self._listener.getsockname()[1]
-        self._start(self._accept, self._listener)
-
-    def block(self) -> None:
-        """End every connection, and refuse new ones."""
-        for each in [self._listener, *self._open]:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-        self._open.clear()
-        self._threads.clear()
-
-    def _start(self, run: object, *arguments: socket.socket) -> None:
-        assert callable(run)
-        self._threads.append(threading.Thread(target=run, args=arguments))
-        self._threads[-1].start()
-
-    def _accept(self, listener: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                near = listener.accept()[0]
-                far = socket.create_connection(self._target, timeout=10)
-                self._open += [near, far]
-                self._start(self._forward, near, far)
-
-    def _forward(self, near: socket.socket, far: socket.socket) -> None:
-        with near, far, suppress(OSError):
-            while True:
-                for ready in select.select([near, far], [], [])[0]:
-                    if not (data := ready.recv(65536)):
-                        return
-                    (far if ready is near else near).sendall(data)
 
 
 @pytest.fixture
@@ -74,9 +23,8 @@ def way(site: Site) -> Iterator[Way]:
     """To the API server of the cluster."""
     found = urlsplit(_server(yaml.safe_load(site.cluster.kubeconfig.read_text())))
     assert found.hostname
-    made = Way(found.hostname, found.port or 443)
-    yield made
-    made.block()
+    with Way(found.hostname, found.port or 443) as made:
+        yield made
 
 
 def _server(config: dict[str, list[dict[str, dict[str, str]]]]) -> str:

@@ -6,7 +6,9 @@ shares the tests out, each worker hands what it noted to the process that began 
 
 import os
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -17,6 +19,10 @@ IN_CI = os.environ.get("CI", "").lower() in ("true", "1")
 
 _used: dict[str, set[str]] = {"PostgreSQL": set(), "Kubernetes": set()}
 _notes: list[str] = []
+_logs: list[Path] = []
+
+LAST = 4000
+"""Bytes of a log that are shown."""
 
 
 def used(what: str, version: str) -> None:
@@ -27,6 +33,14 @@ def used(what: str, version: str) -> None:
 def note(line: str) -> None:
     """Adds a line to the summary."""
     _notes.append(line)
+
+
+@contextmanager
+def log_shown(log: Path) -> Iterator[None]:
+    """Puts the end of this log beside what a test that fails has printed."""
+    _logs.append(log)
+    yield
+    _logs.remove(log)
 
 
 def could_not_run(reason: str) -> NoReturn:
@@ -52,6 +66,8 @@ class Reporting:
         """Counts what did not run, and makes it a failure in CI: a skip, and a failure that was expected."""
         report = yield
         self._judge(report, report.nodeid)
+        if report.failed:
+            report.sections += [(f"end of {log}", log.read_bytes()[-LAST:].decode(errors="replace")) for log in _logs]
         return report
 
     @pytest.hookimpl(wrapper=True)

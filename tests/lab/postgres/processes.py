@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import pwd
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -35,8 +37,10 @@ class Process(Protocol):
 class Guarded:
     """Ends with this process, also when that is killed; its folder is removed then."""
 
-    def __init__(self, folder: Path, command: list[str]) -> None:
-        user = account.owner()
+    def __init__(
+        self, folder: Path, command: list[str], user: pwd.struct_passwd | None, environment: Mapping[str, str]
+    ) -> None:
+        """The command runs as `user`, or as this process does, in exactly this environment."""
         identity = [str(user.pw_uid), str(user.pw_gid)] if user else ["-1", "-1"]
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", str(GUARD), str(folder), *identity, *command],
@@ -44,6 +48,7 @@ class Guarded:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env=dict(environment),
         )
         self._pid = 0
 
@@ -70,10 +75,10 @@ class Guarded:
             self._guard.stdin.write(f"{line}\n")
             self._guard.stdin.flush()
         except BrokenPipeError:
-            raise LabError("the guard of a PostgreSQL server has been killed") from None
+            raise LabError("the guard of a server has been killed") from None
         if answer := self._guard.stdout.readline().strip():
             return answer
-        raise LabError(f"the guard of a PostgreSQL server cannot {line} it")
+        raise LabError(f"the guard of a server cannot {line} it")
 
 
 class Detached:

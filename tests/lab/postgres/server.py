@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -48,7 +49,8 @@ class Server:
         if detached:
             self._process = Detached(self.data, self.log, binaries.program("pg_ctl"))
         else:
-            self._process = Guarded(folder, [binaries.program("postgres"), "-D", str(self.data)])
+            command = [binaries.program("postgres"), "-D", str(self.data)]
+            self._process = Guarded(folder, command, account.owner(), os.environ)
 
     @classmethod
     def start(

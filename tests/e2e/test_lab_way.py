@@ -1,0 +1,92 @@
+"""What the other tests take for granted of a way that loses what goes over it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from lab.way import Toward, Way
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def far() -> Iterator[socket.socket]:
+    """Listens."""
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        made.settimeout(PATIENCE)
+        yield made
+
+
+@pytest.fixture
+def way(far: socket.socket) -> Iterator[Way]:
+    """To it."""
+    with Way("127.0.0.1", far.getsockname()[1]) as made:
+        yield made
+
+
+def pair(way: Way, far: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a new connection."""
+    client = socket.create_connection(("127.0.0.1", way.port), timeout=PATIENCE)
+    server = far.accept()[0]
+    server.settimeout(PATIENCE)
+    return client, server
+
+
+def rest(end: socket.socket) -> bytes:
+    """What arrives until the connection ends."""
+    return b"".join(iter(lambda: end.recv(100), b""))
+
+
+def test_a_cut_ends_this_connection_and_the_next_until_it_is_healed(way: Way, far: socket.socket) -> None:
+    client, server = pair(way, far)
+    struck = way.cut(Toward.SERVER, after=10)
+    with client, server:
+        client.sendall(b"0123456")
+        assert server.recv(7, socket.MSG_WAITALL) == b"0123456"
+        assert not struck.is_set()
+        client.sendall(b"789too much")
+        assert rest(server) == b"789"
+        assert rest(client) == b""
+        assert struck.is_set()
+    client, server = pair(way, far)
+    with client, server:
+        client.sendall(b"x")
+        assert rest(server) == b""
+    way.heal()
+    client, server = pair(way, far)
+    with client, server:
+        client.sendall(b"whole")
+        assert server.recv(5, socket.MSG_WAITALL) == b"whole"
+
+
+def test_what_is_swallowed_does_not_arrive_and_the_other_direction_goes_on(way: Way, far: socket.socket) -> None:
+    client, server = pair(way, far)
+    struck = way.swallow(Toward.CLIENT, after=4)
+    with client, server:
+        server.sendall(b"answer")
+        assert client.recv(4, socket.MSG_WAITALL) == b"answ"
+        assert struck.wait(PATIENCE)
+        client.sendall(b"still there")
+        assert server.recv(11, socket.MSG_WAITALL) == b"still there"
+        way.heal()
+        server.sendall(b"never")
+        server.shutdown(socket.SHUT_WR)
+        assert rest(client) == b""
+
+
+def test_a_closed_way_ends_connections_and_opens_at_the_same_port(way: Way, far: socket.socket) -> None:
+    client, server = pair(way, far)
+    port = way.port
+    with client, server:
+        way.block()
+        assert rest(client) == rest(server) == b""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    way.unblock()
+    assert way.port == port
+    client, server = pair(way, far)
+    client.close()
+    server.close()
