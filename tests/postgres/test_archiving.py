@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from partwarden.errors import (
 from partwarden.folders import Folder
 from partwarden.order import Order, Task
 from partwarden.record import DATA, MANIFEST, ArchiveManifest, Report, TableName
+from partwarden.storing import Store
+from shelf import Shelf, on_folder, on_s3
 
 ID = "0001"
 
@@ -54,11 +56,11 @@ def order(specimen: zoo.Specimen | None = None, /, **fields: object) -> Order:
     ).model_copy(update=fields)
 
 
-def make(database: Database, store: Folder, say: Callable[[str], None] = lambda line: None, **fields: object) -> Report:
+def make(database: Database, store: Store, say: Callable[[str], None] = lambda line: None, **fields: object) -> Report:
     return archive(order(None, **fields), from_dsn(database.dsn), store, say)
 
 
-def again(report: Report, database: Database | None, store: Folder, **fields: object) -> Report:
+def again(report: Report, database: Database | None, store: Store, **fields: object) -> Report:
     asked = order(
         task=Task.CHECK,
         location=report.location,
@@ -69,17 +71,18 @@ def again(report: Report, database: Database | None, store: Folder, **fields: ob
     return check(asked, from_dsn(database.dsn) if database else None, store)
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
-
-
 def manifests(folder: Path) -> list[ArchiveManifest]:
     return [ArchiveManifest.model_validate_json(each.read_text()) for each in sorted(folder.rglob(MANIFEST))]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    if getattr(request, "param", "folder") == "folder":
+        return on_folder(tmp_path)
+    return on_s3(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
+
+
+everywhere = pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ def plain(pg_database: Database) -> Database:
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)
-def test_every_type_is_archived_and_proven(database: Database, store: Folder, name: str) -> None:
+def test_every_type_is_archived_and_proven(database: Database, store: Shelf, name: str) -> None:
     if name not in zoo.living(database.server.major):
         return
     specimen = zoo.build(database, name)
@@ -103,7 +106,7 @@ def test_every_type_is_archived_and_proven(database: Database, store: Folder, na
     assert manifest.server_version.startswith(str(database.server.major))
 
 
-def test_a_table_that_is_no_partition_any_more_is_archived(plain: Database, store: Folder) -> None:
+def test_a_table_that_is_no_partition_any_more_is_archived(plain: Database, store: Shelf) -> None:
     plain.execute("ALTER TABLE zoo DETACH PARTITION zoo_2020")
     report = make(plain, store, parent=None)
     (manifest,) = manifests(store.root)
@@ -115,7 +118,7 @@ def test_a_table_that_is_no_partition_any_more_is_archived(plain: Database, stor
     assert (known.parent, known.bounds, known.key) == (told["parent"], told["bounds"], "at")
 
 
-def test_it_does_not_depend_on_what_the_role_has_set(plain: Database, store: Folder) -> None:
+def test_it_does_not_depend_on_what_the_role_has_set(plain: Database, store: Shelf) -> None:
     plain.execute(f"""ALTER DATABASE {plain.name} SET bytea_output = 'escape'; ALTER DATABASE {plain.name} SET
         timezone = 'Asia/Kolkata'; ALTER DATABASE {plain.name} SET datestyle = 'German';
         ALTER DATABASE {plain.name} SET statement_timeout = '1ms'; ALTER TABLE zoo ADD raw bytea, ADD price money;
@@ -123,14 +126,15 @@ def test_it_does_not_depend_on_what_the_role_has_set(plain: Database, store: Fol
     assert make(plain, store).ok
 
 
-def test_one_that_is_proven_is_not_made_again(plain: Database, store: Folder) -> None:
+@everywhere
+def test_one_that_is_proven_is_not_made_again(plain: Database, store: Shelf) -> None:
     report = make(plain, store)
-    before = files(store.root)
+    before = store.files()
     assert make(plain, store) == report
-    assert files(store.root) == before
+    assert store.files() == before
 
 
-def test_the_table_is_as_it_was_at_one_moment(plain: Database, store: Folder) -> None:
+def test_the_table_is_as_it_was_at_one_moment(plain: Database, store: Shelf) -> None:
     """Rows come, change and go while it is read; the archive is of the snapshot, and a check tells."""
 
     def write(line: str) -> None:
@@ -153,7 +157,7 @@ CHANGES = (
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("detached", [False, True])
-def test_a_change_after_the_proof_is_seen(plain: Database, store: Folder, change: str, detached: bool) -> None:
+def test_a_change_after_the_proof_is_seen(plain: Database, store: Shelf, change: str, detached: bool) -> None:
     report = make(plain, store)
     if detached:
         plain.execute("ALTER TABLE zoo DETACH PARTITION zoo_2020")
@@ -187,8 +191,9 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
+@everywhere
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_does_not_prove_and_is_made_anew_beside_it(plain: Database, store: Folder, damage: str) -> None:
+def test_what_is_damaged_does_not_prove_and_is_made_anew_beside_it(plain: Database, store: Shelf, damage: str) -> None:
     report = make(plain, store)
     name, harm = DAMAGES[damage]
     path = next(store.root.rglob(name))
@@ -202,7 +207,8 @@ def test_what_is_damaged_does_not_prove_and_is_made_anew_beside_it(plain: Databa
     assert again(anew, plain, store).ok
 
 
-def test_the_archive_of_another_table_in_its_place_is_not_taken_for_it(plain: Database, store: Folder) -> None:
+@everywhere
+def test_the_archive_of_another_table_in_its_place_is_not_taken_for_it(plain: Database, store: Shelf) -> None:
     """Though that one is whole, holds the same rows, and says the same identifier."""
     report = make(plain, store)
     plain.execute("CREATE TABLE other (LIKE zoo_2020); INSERT INTO other SELECT * FROM zoo_2020")
@@ -218,32 +224,6 @@ def test_the_archive_of_another_table_in_its_place_is_not_taken_for_it(plain: Da
     assert again(anew, plain, store).ok
 
 
-class Interrupting(Folder):
-    """Something happens at a moment of the work on it."""
-
-    moment = ""
-    what: Callable[[], object] = staticmethod(lambda: None)
-
-    def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
-        self._happen(f"before {key.rpartition('/')[2]}")
-        super().put(key, self._between(key, chunks), expected)
-        self._happen(f"after {key.rpartition('/')[2]}")
-
-    def _between(self, key: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            self._happen(f"during {key.rpartition('/')[2]}")
-            yield chunk
-
-    def get(self, key: str) -> Iterator[bytes]:
-        self._happen(f"reading {key.rpartition('/')[2]}")
-        return super().get(key)
-
-    def _happen(self, moment: str) -> None:
-        if moment == self.moment:
-            self.moment = ""
-            self.what()
-
-
 MOMENTS = [f"{when} {what}" for what in (DATA, MANIFEST) for when in ("before", "during", "after", "reading")]
 
 
@@ -251,10 +231,9 @@ class Killed(BaseException):
     """As SIGKILL, but for the process."""
 
 
+@everywhere
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_interrupted_anywhere_it_is_made_by_the_next(plain: Database, tmp_path: Path, moment: str) -> None:
-    store = Interrupting(tmp_path)
-
+def test_interrupted_anywhere_it_is_made_by_the_next(plain: Database, store: Shelf, moment: str) -> None:
     def die() -> None:
         raise Killed
 
@@ -262,31 +241,31 @@ def test_interrupted_anywhere_it_is_made_by_the_next(plain: Database, tmp_path: 
     with pytest.raises(Killed):
         make(plain, store)
     if moment not in (f"after {MANIFEST}", f"reading {MANIFEST}"):
-        assert manifests(tmp_path) == []
+        assert manifests(store.root) == []
     report = make(plain, store)
     assert again(report, plain, store).ok
-    assert len(manifests(tmp_path)) == 1
+    assert len(manifests(store.root)) == 1
 
 
+@everywhere
 @pytest.mark.parametrize("moment", MOMENTS[:4])
-def test_without_its_connection_nothing_is_proven(plain: Database, tmp_path: Path, moment: str) -> None:
-    store = Interrupting(tmp_path)
+def test_without_its_connection_nothing_is_proven(plain: Database, store: Shelf, moment: str) -> None:
     store.moment, store.what = moment, lambda: kill_others(plain)
     with pytest.raises((DatabaseUnreachable, DumpFailed)):
         make(plain, store)
-    assert manifests(tmp_path) == []
+    assert manifests(store.root) == []
 
 
+@everywhere
 @pytest.mark.parametrize("harm", ["one byte changed", "truncated", "gone"])
-def test_damage_between_writing_and_reading_back_is_seen(plain: Database, tmp_path: Path, harm: str) -> None:
-    store = Interrupting(tmp_path)
-    store.moment, store.what = f"after {DATA}", lambda: DAMAGES[harm][1](next(tmp_path.rglob(DATA)))
+def test_damage_between_writing_and_reading_back_is_seen(plain: Database, store: Shelf, harm: str) -> None:
+    store.moment, store.what = f"after {DATA}", lambda: DAMAGES[harm][1](next(store.root.rglob(DATA)))
     with pytest.raises(ArchiveDamaged):
         make(plain, store)
-    assert manifests(tmp_path) == []
+    assert manifests(store.root) == []
 
 
-def test_two_at_once_are_one(plain: Database, store: Folder) -> None:
+def test_two_at_once_are_one(plain: Database, store: Shelf) -> None:
     told: list[PartwardenError] = []
 
     def second(line: str) -> None:
@@ -300,12 +279,13 @@ def test_two_at_once_are_one(plain: Database, store: Folder) -> None:
     assert len(manifests(store.root)) == 1
 
 
-def test_nothing_is_overwritten(store: Folder) -> None:
+@everywhere
+def test_nothing_is_overwritten(store: Shelf) -> None:
     store.put("a/b", [b"first"])
     with pytest.raises(ObjectExists):
         store.put("a/b", [b"second"])
     assert b"".join(store.get("a/b")) == b"first"
-    assert files(store.root) == ["a/b"]
+    assert store.files() == ["a/b"]
 
 
 def test_a_folder_that_is_not_there_is_told(plain: Database, tmp_path: Path) -> None:
@@ -313,7 +293,7 @@ def test_a_folder_that_is_not_there_is_told(plain: Database, tmp_path: Path) -> 
         make(plain, Folder(tmp_path / "none"))
 
 
-def test_another_table_of_that_name_is_refused(plain: Database, store: Folder) -> None:
+def test_another_table_of_that_name_is_refused(plain: Database, store: Shelf) -> None:
     oid = make(plain, store).oid
     plain.execute("DROP TABLE zoo_2020; CREATE TABLE zoo_2020 (LIKE zoo)")
     with pytest.raises(TableChanged, match="made anew"):
@@ -322,7 +302,7 @@ def test_another_table_of_that_name_is_refused(plain: Database, store: Folder) -
         make(plain, store, partition=TableName(schema_="public", name="none", oid=0))
 
 
-def test_hidden_rows_fail_loudly(pg_database: Database, store: Folder) -> None:
+def test_hidden_rows_fail_loudly(pg_database: Database, store: Shelf) -> None:
     role = pg_database.new_role()
     specimen = zoo.build(pg_database, "row security")
     pg_database.execute(f"ALTER TABLE zoo OWNER TO {role.name}; ALTER TABLE zoo_2020 OWNER TO {role.name}")
@@ -331,9 +311,7 @@ def test_hidden_rows_fail_loudly(pg_database: Database, store: Folder) -> None:
     assert manifests(store.root) == []
 
 
-def test_a_client_older_than_the_server_is_told(
-    plain: Database, store: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_older_than_the_server_is_told(plain: Database, store: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dumping.FOLDER, "/nowhere")
     with pytest.raises(ClientMissing, match="/nowhere"):
         make(plain, store)

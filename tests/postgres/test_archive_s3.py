@@ -1,0 +1,215 @@
+"""Archives on a real S3 server, and what goes wrong there: told with its cause, and nothing that could be taken for an
+archive is left. What damage, interruption and a second attempt do is the same as in a folder: see test_archiving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import zoo
+from archived import use_client
+from lab.cluster import Reporter
+from lab.postgres import Database, free_port
+from lab.s3 import Keys, S3Server
+from lab.small_disk import small_volume
+from lab.way import Toward, Way
+from partwarden import archiving, remote
+from partwarden.connection import from_dsn
+from partwarden.destination import Destination
+from partwarden.errors import (
+    DestinationDenied,
+    DestinationFull,
+    DestinationNotFound,
+    DestinationUnreachable,
+    SecretInvalid,
+    SecretKeyMissing,
+)
+from partwarden.objects import PART, Objects
+from partwarden.order import Order, Task
+from partwarden.record import DATA, MANIFEST, Report, TableName
+from shelf import PREFIX, destination, objects, secret
+
+FILL = """
+ALTER TABLE zoo ADD t text;
+INSERT INTO zoo (at, n, t) SELECT '2020-05-05', n,
+  (SELECT string_agg(md5(n || 'of' || i), '') FROM generate_series(1, 40) i) FROM generate_series(1, 30000) n
+"""
+"""Some 38 MB, which no compression makes less than half of: more than one part."""
+FEW: remote.RetryConfig = {**remote.RETRIES, "max_retries": 1}
+
+
+@pytest.fixture(autouse=True)
+def client(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_client(monkeypatch)
+    # Waiting longer is no other outcome.
+    monkeypatch.setattr(remote, "RETRIES", FEW)
+
+
+@pytest.fixture
+def plain(pg_database: Database) -> Database:
+    zoo.build(pg_database, "by date")
+    return pg_database
+
+
+def order(place: Destination, **fields: Any) -> Order:
+    partition = TableName(schema_="public", name="zoo_2020", oid=0)
+    return Order(task=Task.ARCHIVE, id="0001", partition=partition, destination=place).model_copy(update=fields)
+
+
+def make(database: Database, store: Objects, place: Destination) -> Report:
+    return archiving.archive(order(place), from_dsn(database.dsn), store, lambda line: None)
+
+
+def again(report: Report, database: Database, store: Objects, place: Destination) -> Report:
+    told = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
+    return archiving.check(order(place, task=Task.CHECK, **told), from_dsn(database.dsn), store)
+
+
+def test_an_archive_goes_there_and_proves_and_is_not_made_again(plain: Database, s3: S3Server, bucket: str) -> None:
+    place, store = destination(s3, bucket), objects(s3, bucket)
+    report = make(plain, store, place)
+    assert report.location == f"s3://{bucket}/{PREFIX}/{plain.name}/public.zoo/zoo_2020/0001"
+    kept = [f"{PREFIX}/{plain.name}/public.zoo/zoo_2020/0001/{name}" for name in (DATA, MANIFEST)]
+    assert (s3.objects(bucket), s3.unfinished(bucket)) == (kept, [])
+    assert make(plain, store, place) == report
+    assert s3.objects(bucket) == kept
+    assert again(report, plain, store, place).ok
+
+
+def test_a_large_one_goes_in_parts(plain: Database, s3: S3Server, bucket: str) -> None:
+    plain.execute(FILL)
+    place, store = destination(s3, bucket), objects(s3, bucket)
+    report = make(plain, store, place)
+    assert report.bytes > PART
+    assert again(report, plain, store, place).ok
+    assert s3.unfinished(bucket) == []
+
+
+@pytest.fixture(scope="module")
+def secured() -> Iterator[S3Server]:
+    with S3Server.start(Reporter(), tls=True) as server:
+        server.make_bucket("archives")
+        yield server
+
+
+def test_its_certificate_is_checked_against_the_ca_of_the_secret(plain: Database, secured: S3Server) -> None:
+    place = destination(secured, "archives")
+    assert make(plain, objects(secured, "archives"), place).ok
+    without = remote.by_destination(place, {**secret(secured), "ca.crt": ""})
+    with pytest.raises(DestinationUnreachable, match=r"not trusted \(UnknownIssuer\): give the CA .* as ca.crt"):
+        make(plain, without, place)
+    with pytest.raises(SecretInvalid, match="Secret storage cannot be used: No certificates found"):
+        remote.by_destination(place, {**secret(secured), "ca.crt": "none"})
+
+
+def test_credentials_that_are_wrong_are_told(plain: Database, s3: S3Server, bucket: str) -> None:
+    place = destination(s3, bucket)
+    for name in ("accessKeyId", "secretAccessKey"):
+        wrong = remote.by_destination(place, {**secret(s3), name: "wrong-wrong-wrong"})
+        with pytest.raises(DestinationDenied, match=r"the credentials were refused: .*; correct them"):
+            make(plain, wrong, place)
+        with pytest.raises(SecretKeyMissing, match=f"Secret storage .* has no {name} or AWS_"):
+            remote.by_destination(place, {**secret(s3), name: " "})
+    assert s3.objects(bucket) == []
+
+
+def test_one_who_may_only_read_is_told_and_reads(plain: Database, s3: S3Server, bucket: str) -> None:
+    place = destination(s3, bucket)
+    report = make(plain, objects(s3, bucket), place)
+    before = s3.objects(bucket)
+    reader = remote.by_destination(place, as_secret(s3.reader))
+    assert again(report, plain, reader, place).ok
+    with pytest.raises(DestinationDenied, match=r"AccessDenied: .* let them read, write and list"):
+        archiving.archive(order(place, id="0002"), from_dsn(plain.dsn), reader, lambda line: None)
+    assert s3.objects(bucket) == before
+
+
+def as_secret(keys: Keys) -> dict[str, str]:
+    return {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
+
+
+def test_a_bucket_that_is_not_there_is_told(plain: Database, s3: S3Server) -> None:
+    with pytest.raises(DestinationNotFound, match=r"the bucket is not there: NoSuchBucket: .*; make it"):
+        make(plain, objects(s3, "none-such"), destination(s3, "none-such"))
+
+
+def test_a_server_that_does_not_answer_is_told(plain: Database, s3: S3Server, bucket: str) -> None:
+    closed = f"http://127.0.0.1:{free_port('127.0.0.1')}"
+    with pytest.raises(DestinationUnreachable, match="Connection refused"):
+        make(plain, objects(s3, bucket, closed), destination(s3, bucket, closed))
+    silent = "http://no-such-host.invalid"
+    with pytest.raises(DestinationUnreachable, match="the name of the host is not known"):
+        make(plain, objects(s3, bucket, silent), destination(s3, bucket, silent))
+
+
+def test_a_connection_lost_half_way_through_the_upload_leaves_nothing_to_be_taken_for_an_archive(
+    plain: Database, s3: S3Server, bucket: str
+) -> None:
+    plain.execute(FILL)
+    with Way(s3.host, s3.port) as way:
+        endpoint = s3.endpoint_over(way)
+        place, store = destination(s3, bucket, endpoint), objects(s3, bucket, endpoint)
+        struck = way.cut(Toward.SERVER, PART // 2)
+        with pytest.raises(DestinationUnreachable, match="s3://"):
+            make(plain, store, place)
+        assert struck.is_set()
+        assert s3.objects(bucket) == []
+        way.heal()
+        report = make(plain, store, place)
+    assert report.location.endswith("/0001")
+    assert [name.rpartition("/")[2] for name in s3.objects(bucket)] == [DATA, MANIFEST]
+
+
+def test_a_connection_lost_half_way_through_reading_back_proves_nothing(
+    plain: Database, s3: S3Server, bucket: str
+) -> None:
+    plain.execute(FILL)
+    with Way(s3.host, s3.port) as way:
+        endpoint = s3.endpoint_over(way)
+        place, store = destination(s3, bucket, endpoint), objects(s3, bucket, endpoint)
+        told = []
+
+        def lose(line: str) -> None:
+            if line.startswith("reading"):
+                told.append(way.cut(Toward.CLIENT, PART // 2))
+
+        with pytest.raises(DestinationUnreachable, match=f"{DATA}: "):
+            archiving.archive(order(place), from_dsn(plain.dsn), store, lose)
+        assert told[0].is_set()
+        assert [name.rpartition("/")[2] for name in s3.objects(bucket)] == [DATA]
+        way.heal()
+        # What was not proven is left as it is, and another made beside it.
+        assert make(plain, store, place).location.endswith("/0001.2")
+
+
+def test_an_outage_that_is_short_is_outlived(
+    plain: Database, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain.execute(FILL)
+    monkeypatch.setattr(remote, "RETRIES", {**remote.RETRIES, "max_retries": 6})
+    with Way(s3.host, s3.port) as way, ThreadPoolExecutor(1) as pool:
+        endpoint = s3.endpoint_over(way)
+        struck = way.cut(Toward.SERVER, PART // 2)
+        mended = pool.submit(lambda: struck.wait(60) and way.heal())
+        assert make(plain, objects(s3, bucket, endpoint), destination(s3, bucket, endpoint)).ok
+        assert struck.is_set()
+        mended.result()
+
+
+def test_a_server_without_room_is_told_and_leaves_nothing(plain: Database) -> None:
+    plain.execute(FILL)
+    with small_volume() as disk, S3Server.start(Reporter(), folder=disk.folder) as server:
+        server.make_bucket("archives")
+        place, store = destination(server, "archives"), objects(server, "archives")
+        disk.fill()
+        with pytest.raises((DestinationFull, DestinationUnreachable)) as told:
+            make(plain, store, place)
+        assert isinstance(told.value, PartwardenError)
+        print(repr(told.value))
+        assert server.objects("archives") == []
+        disk.free()
+        assert make(plain, store, place).ok
