@@ -67,7 +67,8 @@ class Reporting:
         report = yield
         self._judge(report, report.nodeid)
         if report.failed:
-            report.sections += [(f"end of {log}", log.read_bytes()[-LAST:].decode(errors="replace")) for log in _logs]
+            for log in filter(Path.exists, _logs):
+                report.sections.append((f"end of {log}", log.read_bytes()[-LAST:].decode(errors="replace")))
         return report
 
     @pytest.hookimpl(wrapper=True)
