@@ -7,10 +7,12 @@ lies unfinished where that never came is invisible, and costs until the bucket's
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
+from typing import TypeVar
 
 import obstore
 from obstore import exceptions
@@ -25,6 +27,9 @@ PARTS = 9000
 """Parts that one object is planned for, of 10,000 that S3 takes."""
 AT_ONCE = 2
 """Parts: one on its way, one being filled."""
+POLITE = 5.0
+"""Seconds that an upload which is given up may take to take its parts back."""
+T = TypeVar("T")
 FAILED = (exceptions.BaseError, OSError, ValueError)
 """What the library raises: FileNotFoundError and PermissionError among them."""
 
@@ -54,14 +59,15 @@ class Objects:
             self._put_whole(key, whole)
             return
         stop = threading.Event()
-        with ThreadPoolExecutor(1, "partwarden-put") as pool:
-            # In a thread of its own: the library would keep this one from hearing of a signal until the end.
-            done = pool.submit(self._put_parts, key, _until(stop, chain([whole], pieces)), expected)
-            try:
-                done.result()
-            except BaseException:
-                stop.set()
-                raise
+        # In a thread of its own: the library would keep this one from hearing of a signal until the end.
+        done = _aside(lambda: self._put_parts(key, _until(stop, chain([whole], pieces)), expected))
+        try:
+            done.result()
+        except BaseException:
+            stop.set()
+            # What is being sent may take minutes where nobody answers any more.
+            wait([done], POLITE)
+            raise
 
     def _put_whole(self, key: str, content: bytes) -> None:
         with self._translating(key):
@@ -92,13 +98,12 @@ class Objects:
                 yield bytes(whole.bytes())
                 return
         del whole
-        with ThreadPoolExecutor(1, "partwarden-get") as pool:
-            ahead = pool.submit(self._range, key, 0, size)
-            for start in range(PART, size + PART, PART):
-                piece = ahead.result()
-                if start < size:
-                    ahead = pool.submit(self._range, key, start, size)
-                yield piece
+        ahead = _aside(lambda: self._range(key, 0, size))
+        for start in range(PART, size + PART, PART):
+            piece = ahead.result()
+            if start < size:
+                ahead = _aside(partial(self._range, key, start, size))
+            yield piece
 
     def _range(self, key: str, start: int, size: int) -> bytes:
         end = min(start + PART, size)
@@ -143,6 +148,20 @@ class Objects:
             raise  # of what is written, not of writing it
         except FAILED as error:
             raise translate(error, self.url(key)) from None
+
+
+def _aside(work: Callable[[], T]) -> Future[T]:
+    """Begin it in a thread that keeps nobody from ending."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised by whoever asks for the result
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="partwarden-object", daemon=True).start()
+    return done
 
 
 def part_size(expected: int) -> int:

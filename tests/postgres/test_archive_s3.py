@@ -4,6 +4,11 @@ archive is left. What damage, interruption and a second attempt do is the same a
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -39,7 +44,7 @@ INSERT INTO zoo (at, n, t) SELECT '2020-05-05', n,
   (SELECT string_agg(md5(n || 'of' || i), '') FROM generate_series(1, 40) i) FROM generate_series(1, 30000) n
 """
 """Some 38 MB, which no compression makes less than half of: more than one part."""
-FEW: remote.RetryConfig = {**remote.RETRIES, "max_retries": 1}
+FEW = {**remote.RETRIES, "max_retries": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +92,31 @@ def test_a_large_one_goes_in_parts(plain: Database, s3: S3Server, bucket: str) -
     assert report.bytes > PART
     assert again(report, plain, store, place).ok
     assert s3.unfinished(bucket) == []
+
+
+MEMORY = """
+import resource, sys
+from partwarden import places
+store = places.to(sys.argv[1])
+store.put("object", (bytes(1 << 20) for _ in range(int(sys.argv[2]))))
+assert sum(map(len, store.get("object"))) == int(sys.argv[2]) << 20
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+def variables(s3: S3Server, endpoint: str = "") -> dict[str, str]:
+    keys = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
+    return {**os.environ, **keys, "AWS_ENDPOINT_URL": endpoint or s3.endpoint}
+
+
+def test_memory_does_not_grow_with_the_object(s3: S3Server, bucket: str) -> None:
+    peaks = []
+    for megabytes in (64, 512):
+        command = [sys.executable, "-c", MEMORY, f"s3://{bucket}/{megabytes}", str(megabytes)]
+        done = subprocess.run(command, env=variables(s3), capture_output=True, text=True, timeout=120, check=True)
+        peaks.append(int(done.stdout))
+    small, large = peaks
+    assert large < small + 2 * (PART >> 20)
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +216,21 @@ def test_a_connection_lost_half_way_through_reading_back_proves_nothing(
         assert make(plain, store, place).location.endswith("/0001.2")
 
 
+def test_whoever_ends_it_half_way_does_not_wait_for_a_silent_server(plain: Database, s3: S3Server, bucket: str) -> None:
+    plain.execute(FILL)
+    with Way(s3.host, s3.port) as way:
+        struck = way.swallow(Toward.SERVER, PART // 2)
+        command = [sys.executable, "-m", "partwarden", "archive", "--dsn", plain.dsn]
+        command += ["--partition", "zoo_2020", "--to", f"s3://{bucket}/{PREFIX}"]
+        environment = variables(s3, s3.endpoint_over(way))
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+            assert struck.wait(60)
+            process.send_signal(signal.SIGTERM)
+            # Requests have ten minutes.
+            assert process.wait(timeout=120) == 143
+    assert s3.objects(bucket) == []
+
+
 def test_an_outage_that_is_short_is_outlived(
     plain: Database, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,10 +239,15 @@ def test_an_outage_that_is_short_is_outlived(
     with Way(s3.host, s3.port) as way, ThreadPoolExecutor(1) as pool:
         endpoint = s3.endpoint_over(way)
         struck = way.cut(Toward.SERVER, PART // 2)
-        mended = pool.submit(lambda: struck.wait(60) and way.heal())
+        mended = pool.submit(_heal, way, struck)
         assert make(plain, objects(s3, bucket, endpoint), destination(s3, bucket, endpoint)).ok
         assert struck.is_set()
         mended.result()
+
+
+def _heal(way: Way, struck: threading.Event) -> None:
+    assert struck.wait(60)
+    way.heal()
 
 
 def test_a_server_without_room_is_told_and_leaves_nothing(plain: Database) -> None:
