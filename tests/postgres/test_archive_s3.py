@@ -111,7 +111,7 @@ def variables(s3: S3Server, endpoint: str = "") -> dict[str, str]:
 
 def test_memory_does_not_grow_with_the_object(s3: S3Server, bucket: str) -> None:
     peaks = []
-    for megabytes in (64, 512):
+    for megabytes in (256, 768):
         command = [sys.executable, "-c", MEMORY, f"s3://{bucket}/{megabytes}", str(megabytes)]
         done = subprocess.run(command, env=variables(s3), capture_output=True, text=True, timeout=120, check=True)
         peaks.append(int(done.stdout))
