@@ -23,7 +23,9 @@ from .errors import (
 )
 
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "ContainerBeingDeleted")
-NO_OBJECT = ("", "NoSuchKey", "BlobNotFound", "NoSuchUpload")
+NO_OBJECT = ("", "NoSuchKey", "BlobNotFound")
+LOST = "NoSuchUpload"
+"""Somebody has removed what was uploaded so far: the next attempt begins anew."""
 FULL = re.compile(r"Full$|Quota|InsufficientStorage|NoSpace", re.IGNORECASE)
 WRONG_LOGIN = re.compile(
     r"AccessKeyId|SignatureDoesNotMatch|Authentication|InvalidToken|ExpiredToken|UserNotFound|InvalidSecurity"
@@ -63,7 +65,7 @@ def translate(error: Exception, url: str) -> PartwardenError:
         )
     if isinstance(error, exceptions.InvalidPathError):
         return DestinationNotFound(f"{url} is no address of an object: {text.splitlines()[0]}")
-    if 300 <= status < 500 and status not in BUSY:
+    if 300 <= status < 500 and status not in BUSY and code != LOST:
         return DestinationDenied(f"{url}: the service refuses that: {said}; check region, endpoint and pathStyle")
     if "InvalidCertificate" in text:
         return DestinationUnreachable(

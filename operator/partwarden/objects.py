@@ -22,7 +22,7 @@ from .errors import ArchiveDamaged, ObjectExists, PartwardenError
 from .object_errors import is_missing, is_without_conditions, translate
 
 PART = 16 << 20
-"""Bytes of a part that is written, and of a range that is read. Two are in memory at a time."""
+"""Bytes of a part that is written, at least, and of a range that is read. A few are in memory at a time."""
 PARTS = 9000
 """Parts that one object is planned for, of 10,000 that S3 takes."""
 AT_ONCE = 2

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs", "az")
 REGION = "us-east-1"
-CONNECT, READ, WHOLE = timedelta(seconds=10), timedelta(seconds=60), timedelta(minutes=10)
-"""How long is waited for a connection, for the next bytes of an answer, and for one request in all."""
+CONNECT, WHOLE = timedelta(seconds=10), timedelta(minutes=10)
+"""How long is waited for a connection, and for one request in all: a part may be large, and the way slow."""
 RETRIES: RetryConfig = {
     "max_retries": 6,
     "retry_timeout": timedelta(minutes=2),
@@ -94,7 +94,8 @@ def by_url(url: str, environment: Values) -> tuple[Objects, str]:
             return GCSStore(bucket, client_options=_client("", None), retry_config=RETRIES)
         if scheme == "az":
             return AzureStore(bucket, client_options=_client("", None), retry_config=RETRIES)
-        return S3Store(bucket, client_options=_client(endpoint, pem), retry_config=RETRIES)
+        named: dict[str, Any] = {"endpoint": endpoint.rstrip("/")} if endpoint else {}
+        return S3Store(bucket, client_options=_client(endpoint, pem), retry_config=RETRIES, **named)
 
     return Objects(_made(make, InvalidSpec, url), "", f"{scheme}://{bucket}"), prefix
 
@@ -114,7 +115,7 @@ def _made(make: Callable[[], ObjectStore], kind: type[InvalidSpec] | type[Secret
 
 
 def _client(endpoint: str, authority: str | None) -> ClientConfig:
-    options: ClientConfig = {"connect_timeout": CONNECT, "read_timeout": READ, "timeout": WHOLE}
+    options: ClientConfig = {"connect_timeout": CONNECT, "timeout": WHOLE}
     if endpoint.startswith("http://"):
         options["allow_http"] = True
     if authority:

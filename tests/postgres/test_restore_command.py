@@ -147,7 +147,7 @@ def test_a_manifest_that_is_wrong_restores_nothing(url: str, pg_database: Databa
     assert pg_database.query("SELECT to_regclass('zoo_2020'), to_regclass('zoo_2021')") == [(None, None)]
 
 
-@pytest.mark.parametrize("wrong", ["s3://bucket/prefix", "pvc://claim/folder", "/nowhere/at/all", ""])
+@pytest.mark.parametrize("wrong", ["ftp://bucket/prefix", "pvc://claim/folder", "/nowhere/at/all", ""])
 def test_an_address_where_nothing_can_be_read_is_told(pg_database: Database, wrong: str) -> None:
     done = partwarden("--manifest", wrong, "--dsn", pg_database.dsn)
     assert done.exit_code == 1

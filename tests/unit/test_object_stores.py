@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
+from pydantic import ValidationError
 
 from partwarden.destination import Destination
 from partwarden.errors import InvalidSpec, SecretInvalid, SecretKeyMissing
@@ -39,6 +40,14 @@ def test_the_bucket_stands_in_the_hosts_name_where_that_is_wanted() -> None:
     made = store(AWS, s3={**S3, "endpoint": "http://minio:9000"})
     assert made.config["endpoint"] == "http://minio:9000"
     assert (made.client_options or {})["allow_http"]
+
+
+def test_a_token_goes_to_no_server_that_a_policy_names() -> None:
+    for kind, url in (("gcs", "gs://archives"), ("azure", "az://archives")):
+        place = {"url": url, "endpoint": "https://elsewhere", **({"account": "example"} if kind == "azure" else {})}
+        with pytest.raises(ValidationError, match="endpoint needs secretRef"):
+            Destination.model_validate({kind: place})
+        Destination.model_validate({kind: {**place, "secretRef": {"name": "storage"}}})
 
 
 def test_the_names_of_the_variables_are_keys_as_well() -> None:
@@ -90,6 +99,9 @@ def test_what_is_told_of_a_value_does_not_repeat_it() -> None:
 def test_an_address_has_a_bucket_and_one_of_three_schemes() -> None:
     made, prefix = by_url("s3://archives/prod/", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"})
     assert (made.url(prefix), prefix) == ("s3://archives/prod", "prod")
+    made, _ = by_url("s3://archives", {"AWS_ENDPOINT_URL_S3": "https://minio:9000/"})
+    assert isinstance(made.store, S3Store)
+    assert made.store.config["endpoint"] == "https://minio:9000"
     for wrong in ("ftp://archives", "s3://", "s3:///prod"):
         with pytest.raises(InvalidSpec, match="give a folder, s3://, gs:// or az:// with a bucket"):
             by_url(wrong, {})
@@ -116,6 +128,7 @@ def answer(status: int, code: str, message: str = "The words of the service.") -
         (exceptions.GenericError, 301, "PermanentRedirect", "DestinationDenied"),
         (exceptions.GenericError, 507, "XMinioStorageFull", "DestinationFull"),
         (exceptions.GenericError, 507, "Other", "DestinationFull"),
+        (FileNotFoundError, 404, "NoSuchUpload", "DestinationUnreachable"),
         (exceptions.GenericError, 503, "SlowDown", "DestinationUnreachable"),
         (exceptions.GenericError, 429, "TooManyRequests", "DestinationUnreachable"),
         (exceptions.GenericError, 500, "InternalError", "DestinationUnreachable"),
