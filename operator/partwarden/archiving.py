@@ -9,6 +9,7 @@ never taken for an archive, and never written over.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from .describing import Description
 from .errors import (
     ArchiveDamaged,
     ContentsChanged,
+    DestinationNotFound,
     DumpFailed,
     ObjectExists,
     PartwardenError,
@@ -35,7 +37,7 @@ from .storing import Store, folder
 
 Say = Callable[[str], None]
 MOST = 100
-"""Folders that one archive may have left half done before it is given up."""
+"""Attempts at one archive that may come to nothing, and leave a dump, before it is given up."""
 
 
 def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Report:
@@ -50,10 +52,12 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
         dumping.check_version(client, held.server_version)
         attached = reading.place(held)
         _check_parent(order, attached.parent)
-        base = f"{folder(held.connection.info.dbname, order.parent or attached.parent, held.table)}/{order.id}"
-        place = _free(store, base, held, say)
-        if isinstance(place, Report):
-            return place
+        home = folder(held.connection.info.dbname, order.parent or attached.parent, held.table)
+        if known := _known(store, home, order, held, say):
+            return known
+        # A folder of this attempt's own: an upload that somebody took for dead, and that comes to its end after all,
+        # must not write over what another attempt has proven meanwhile. Not every store can be told not to.
+        place = f"{home}/{order.id}-{secrets.token_hex(4)}"
         say(f"archiving {held.table} ({held.estimate:,} rows or so) to {store.url(place)}")
         description = describing.describe(held.connection, held.table.oid)
         taken, copied, dumped = _take(held, info, store, place, description.columns, say)
@@ -98,24 +102,34 @@ def _check_parent(order: Order, parent: TableName | None) -> None:
         raise TableChanged(f"{order.partition} is a partition of {parent}, not of {wanted}")
 
 
-def _free(store: Store, base: str, held: Held, say: Say) -> str | Report:
-    """A folder that nothing lies in; or the report of the archive that is made and proves already."""
-    for number in range(1, MOST + 1):
-        place = base if number == 1 else f"{base}.{number}"
-        if store.exists(f"{place}/{MANIFEST}"):
-            try:
-                manifest, digest = proving.read_manifest(store, place, None)
-                if manifest.partition.oid != held.table.oid:
-                    raise ArchiveDamaged(f"{store.url(place)} is of the table with OID {manifest.partition.oid}")
-                _prove(store, place, manifest, say)
-            except (ArchiveDamaged, ProofFailed, DumpFailed) as error:
-                say(f"an earlier archive cannot be used, and is left as it is: {error}")
+def _known(store: Store, home: str, order: Order, held: Held, say: Say) -> Report | None:
+    """The report of an archive of that identifier which is there already, and proves. Raises `ObjectExists`."""
+    for key in _below(store, home, order.id, MANIFEST):
+        place = key.rpartition("/")[0]
+        try:
+            manifest, digest = proving.read_manifest(store, place, None)
+            if manifest.id != order.id:
                 continue
-            say(f"{store.url(place)} is there already, and proven")
-            return _report(store, place, manifest, digest)
-        if not store.exists(f"{place}/{DATA}"):
-            return place
-    raise ObjectExists(f"{store.url(base)} and {MOST - 1} more like it were left half done: remove those")
+            if manifest.partition.oid != held.table.oid:
+                raise ArchiveDamaged(f"{store.url(place)} is of the table with OID {manifest.partition.oid}")
+            _prove(store, place, manifest, say)
+        except (ArchiveDamaged, ProofFailed, DumpFailed) as error:
+            say(f"an earlier archive cannot be used, and is left as it is: {error}")
+            continue
+        say(f"{store.url(place)} is there already, and proven")
+        return _report(store, place, manifest, digest)
+    if len(_below(store, home, order.id, DATA)) >= MOST:
+        raise ObjectExists(f"{store.url(home)}/{order.id} and {MOST - 1} more like it came to nothing: remove those")
+    return None
+
+
+def _below(store: Store, home: str, id_: str, name: str) -> list[str]:
+    """The keys of that name in folders whose names begin with the identifier, sorted."""
+    try:
+        return sorted(key for key in store.below(home, name) if key.removeprefix(f"{home}/").startswith(id_))
+    except DestinationNotFound:
+        # Whether there is no archive yet, or no such place at all, is found out by writing.
+        return []
 
 
 def _take(

@@ -48,8 +48,7 @@ class Objects:
 
     def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
         """See `storing.Store`."""
-        # No two write the same object: ids are unique, and the partition's advisory lock lets one Job at it. So what
-        # is not there now will not be there when the last part is.
+        # Parts become an object without any condition. So whoever writes large ones takes a name that is nobody else's.
         if self.exists(key):
             raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
         pieces = iter(chunks)
