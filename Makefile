@@ -36,6 +36,7 @@ demo-down: venv ## end the demo and remove all of it
 
 .PHONY: test
 test: lint ## everything, on real parts
+	@$(LAB) -m lab.parts
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 .PHONY: lint
