@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.capture import CaptureManager
@@ -22,6 +23,9 @@ Aloud = Callable[[], AbstractContextManager[None]]
 NARROWED = "PG_MAJORS"
 EVERY_MAJOR = Path(__file__).parent / "postgres"
 """Tests in this folder run on every supported major, all others on the newest."""
+QUIET = {"autovacuum": "off"}
+"""It would analyze or vacuum a table, or count as a connection, at a moment of its own, once in many runs. Tests of it
+turn it on; the demo and the benchmarks leave it on."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,7 +72,7 @@ def shared_server(aloud: Aloud) -> Iterator[Callable[[int], Server]]:
 
     def get(major: int) -> Server:
         if major not in running:
-            running[major] = Server.start(_binaries(major, aloud))
+            running[major] = Server.start(_binaries(major, aloud), options=QUIET)
             report.used("PostgreSQL", running[major].version)
         return running[major]
 
@@ -122,8 +126,9 @@ def new_server(aloud: Aloud) -> Iterator[Callable[..., Server]]:
     """Starts servers of the test's own, which it may stop: new_server(major, **what Server.start takes)."""
     made: list[Server] = []
 
-    def start(major: int | None = None, **options: object) -> Server:
-        server = Server.start(_binaries(major or majors()[-1], aloud), **options)  # type: ignore[arg-type]
+    def start(major: int | None = None, **given: Any) -> Server:
+        wanted: dict[str, Any] = {**given, "options": QUIET | given.get("options", {})}
+        server = Server.start(_binaries(major or majors()[-1], aloud), **wanted)
         made.append(server)
         report.used("PostgreSQL", server.version)
         return server

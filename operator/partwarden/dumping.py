@@ -31,8 +31,9 @@ CHUNK = 1 << 20
 """Bytes that are handed on at once, and that a pipe holds where the system allows it: with less, a program waits for
 this process for most of the time, whose threads have their turns at Python."""
 LOCK_PATIENCE = "15s"
-SETTINGS = "-c bytea_output=hex -c lc_monetary=C"
-"""Beside those that pg_dump makes itself: how it writes values must not depend on the role or the database."""
+SETTINGS = "-c bytea_output=hex -c lc_monetary=C -c statement_timeout=0"
+"""Beside those that pg_dump makes itself: how it writes values must not depend on the role or the database, nor may its
+first statements, which come before it lifts the limit on time."""
 
 
 def find(program: str, environment: Mapping[str, str] | None = None) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import zoo
+from lab.operator import until
 from lab.postgres import Binaries, Database
 from meanwhile import kill_others
 from partwarden import dumping
@@ -121,9 +123,23 @@ def test_a_table_that_is_no_partition_any_more_is_archived(plain: Database, stor
 def test_it_does_not_depend_on_what_the_role_has_set(plain: Database, store: Shelf) -> None:
     plain.execute(f"""ALTER DATABASE {plain.name} SET bytea_output = 'escape'; ALTER DATABASE {plain.name} SET
         timezone = 'Asia/Kolkata'; ALTER DATABASE {plain.name} SET datestyle = 'German';
-        ALTER DATABASE {plain.name} SET statement_timeout = '1ms'; ALTER TABLE zoo ADD raw bytea, ADD price money;
-        UPDATE zoo SET raw = 'x', price = 5""")
+        ALTER TABLE zoo ADD raw bytea, ADD price money; UPDATE zoo SET raw = 'x', price = 5""")
     assert make(plain, store).ok
+
+
+def test_it_outlives_the_limit_on_time_that_the_role_has_set(plain: Database, store: Shelf) -> None:
+    """As long as any of its statements takes: here the first, which waits for a lock."""
+    plain.execute(f"ALTER DATABASE {plain.name} SET statement_timeout = '1s'")
+    waits = """SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+        AND clock_timestamp() > query_start + interval '1500 ms'"""
+    with ThreadPoolExecutor(1) as pool, plain.connect() as holder:
+        holder.execute("BEGIN; LOCK TABLE zoo")
+        making = pool.submit(make, plain, store)
+        try:
+            until("it has waited for longer than the limit", lambda: making.done() or plain.query(waits))
+        finally:
+            holder.execute("COMMIT")
+        assert making.result().ok
 
 
 @everywhere

@@ -132,7 +132,7 @@ def test_a_writer_of_a_referenced_table_is_named(database: Database) -> None:
 
 
 def test_autovacuum_which_gives_way_to_who_waits_is_waited_for_at_last(new_server: Callable[..., Server]) -> None:
-    server = new_server(options={"autovacuum_naptime": "1s"})
+    server = new_server(options={"autovacuum": "on", "autovacuum_naptime": "1s"})
     with server.new_database() as database:
         database.execute("""
             CREATE TABLE customer (id int PRIMARY KEY) WITH (autovacuum_vacuum_cost_delay = 100,

@@ -125,13 +125,17 @@ def _unless_refused(error: PartwardenError) -> PartwardenError | None:
 
 
 def test_a_server_that_is_full(database: Database, own: Server, info: ConnectionInfo) -> None:
-    with session(info), session(info), session(info):
-        error = complaint(info)
-        check(error, "DatabaseUnreachable", "connection slots are reserved", "end idle connections", "max_connections")
-        with database.connect():
-            check(complaint(info), "DatabaseUnreachable", "too many clients already", "max_connections")
-    others = "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
-    until("the others have gone", lambda: database.query(others) == [])
+    others = "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+    with database.connect() as one:
+        until("only this one is connected", lambda: one.execute(others).fetchall() == [])
+        with session(info), session(info):
+            error = complaint(info)
+            check(
+                error, "DatabaseUnreachable", "connection slots are reserved", "end idle connections", "max_connections"
+            )
+            with database.connect():
+                check(complaint(info), "DatabaseUnreachable", "too many clients already", "max_connections")
+        until("the others have gone", lambda: one.execute(others).fetchall() == [])
     assert complaints(info) == []
 
 
