@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+from .archive_conditions import is_proven, trouble
 from .archive_desk import ArchiveDesk
 from .archive_intake import ArchiveIntake
 from .archive_store import ArchiveStore, JobSlots
 from .cluster import Cluster
 from .cluster_archives import ArchivesInCluster
+from .health import Crew
+from .order import Task
 from .settings import Settings
 from .store import Store
 from .tending import Tender
@@ -31,14 +34,27 @@ class ArchiveService:
         wake_policies: WorkQueue,
         settings: Settings,
         clock: Callable[[], datetime],
+        ended: Callable[[Task, bool, float | None], None],
     ) -> None:
+        """``ended``: as `Tender` has it."""
         self.store = ArchiveStore()
         self._settings, self._api = settings, ArchivesInCluster(cluster)
         self._queue, self._slots = WorkQueue(), JobSlots(settings.jobs)
         self._intake = ArchiveIntake(self.store, self._slots, self._queue, wake_policies)
         self.desk = ArchiveDesk(self.store, self._api, self._queue.wake)
-        self._tender = Tender(cluster, policies, self.store, self._slots, settings, clock)
+        self._tender = Tender(cluster, policies, self.store, self._slots, settings, clock, ended)
         self._workers = Workers(self._queue, self._tender.tend, WORKERS)
+
+    def crew(self) -> Crew:
+        """How the queue and its threads stand now."""
+        return Crew(self._queue.backlog(), self._workers.count, self._workers.ended)
+
+    def states(self) -> Iterator[tuple[str, str]]:
+        """Namespace and state of each archive: one of `metrics.ARCHIVE_STATES`."""
+        for each in self.store.all():
+            status = each.status
+            proven = "Proven" if is_proven(status) else "Working"
+            yield each.key[0], "Failing" if trouble(status) else proven
 
     def start(self) -> None:
         """Begin to work; `list` has been called before."""

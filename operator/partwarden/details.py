@@ -75,12 +75,18 @@ def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
         pending=len(plan.actions),
         missing=len(plan.missing),
         rows=sum(rows) if rows else None,
+        default_rows=_default_rows(inventory),
         total_bytes=total,
         size=human(total),
         covered_until=FOR_EVER if plan.covered_for_ever else iso(plan.covered_until),
         runway_days=_runway(plan),
         largest=Largest(name=_name(largest, plan), bytes=largest.bytes, size=human(largest.bytes)) if largest else None,
     )
+
+
+def _default_rows(inventory: Inventory) -> int | None:
+    found = inventory.default_rows
+    return found.total if inventory.default is not None and found is not None and found.error is None else None
 
 
 def human(size: int) -> str:

@@ -21,11 +21,15 @@ from .claims import Claims
 from .cluster import Cluster, Right
 from .connections import LINGER
 from .errors import ClusterUnavailable
+from .health import Crew, Health
 from .intake import Intake
+from .listing import Lister
+from .metrics import Metrics, Sources
 from .policy import GROUP, PLURAL, VERSION
 from .reconcile import Reconciler
 from .settings import Settings, StartupError
 from .store import Store
+from .web import Web
 from .workers import Every, Workers
 from .workqueue import WorkQueue
 
@@ -62,12 +66,16 @@ class Operator:
         claims = Claims(self._queue.wake)
         self._intake = Intake(self._store, claims, self._queue)
         clock = lambda: datetime.now(UTC)  # noqa: E731
-        self._archives = ArchiveService(self._cluster, self._store, self._queue, settings, clock)
+        metrics = Metrics(self._sources())
+        self._archives = ArchiveService(self._cluster, self._store, self._queue, settings, clock, metrics.job_ended)
         self._reconciler = Reconciler(
-            self._cluster, self._store, claims, self._queue, settings, clock, self._archives.desk
+            self._cluster, self._store, claims, self._queue, settings, clock, self._archives.desk, metrics.looked
         )
         self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
-        self._lister = Every("lister", settings.relist, self._list_again)
+        self._health = Health({"policies": self._crew, "archives": self._archives.crew}, settings.relist)
+        self._web = self._listening(metrics) if settings.listen else None
+        self._lister = Lister(self._cluster, self._store, self._intake, self._archives, self._health, settings)
+        self._listing = Every("lister", settings.relist, self._lister.again)
         self._tidier = Every("tidier", LINGER, self._reconciler.tidy)
 
     def check(self) -> None:
@@ -89,10 +97,12 @@ class Operator:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what ended it otherwise."""
-        self._list()
+        if self._web:
+            self._web.start()
+        self._lister.first()
         self._workers.start()
         self._archives.start()
-        self._lister.start()
+        self._listing.start()
         self._tidier.start()
         try:
             asyncio.run(self._watch())
@@ -104,6 +114,8 @@ class Operator:
                 self._workers.wait(CANCEL)
             # They were told at the same time: what they do is seen again by the next operator, wherever it ends.
             self._archives.wait(CANCEL / 4)
+            if self._web:
+                self._web.stop()
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
@@ -131,13 +143,19 @@ class Operator:
             loop.add_signal_handler(number, stop, number)
         if self._early.is_set():
             stop(signal.SIGTERM)
+        beating = asyncio.create_task(self._beat())
         await kopf.run_tasks(tasks)
+        beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self._health.beat()
+            await asyncio.sleep(1)
 
     async def _on_event(self, event: Any, **_: object) -> None:
-        if event["type"] == "DELETED":
-            self._intake.deleted(event["object"])
-        else:
-            self._intake.seen(event["object"])
+        body, gone = event["object"], event["type"] == "DELETED"
+        self._lister.shown(body, gone)
+        (self._intake.deleted if gone else self._intake.seen)(body)
 
     async def _on_archive(self, event: Any, **_: object) -> None:
         self._archives.on_archive(event)
@@ -160,25 +178,24 @@ class Operator:
             proxy_url=found.proxy,
         )
 
-    def _list(self) -> None:
-        before = self._store.all()
-        bodies = [
-            body for namespace in self._settings.namespaces or (None,) for body in self._cluster.policies(namespace)
-        ]
-        self._intake.listed(before, bodies)
-        self._archives.list()
+    def _crew(self) -> Crew:
+        return Crew(self._queue.backlog(), self._workers.count, self._workers.ended)
 
-    def _list_again(self) -> None:
-        try:
-            self._list()
-        except ClusterUnavailable as error:
-            log.warning("%s", error)
+    def _sources(self) -> Sources:
+        """Asked at a scrape: by then all of it is there."""
+        queues = {"policies": lambda: self._crew().backlog, "archives": lambda: self._archives.crew().backlog}
+        return Sources(self._store, lambda: self._archives.states(), queues)
+
+    def _listening(self, metrics: Metrics) -> Web:
+        return Web(self._settings.listen, metrics.registry, self._health.unhealthy, self._health.unready)
 
     def _stop(self) -> None:
+        self._health.stopping()
         self._reconciler.stop()
         self._queue.close()
         self._archives.stop()
         self._lister.stop()
+        self._listing.stop()
         self._tidier.stop()
 
 

@@ -54,6 +54,8 @@ class JobView:
     ended: datetime | None = None
     started: bool = False
     """Whether a container of it runs or has run."""
+    took: float | None = None
+    """Seconds from when it was made to its end."""
 
 
 def view(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], now: datetime | None = None) -> JobView:
@@ -70,17 +72,23 @@ def view(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], now: datetim
     if "Complete" in ended:
         at = _moment(ended["Complete"])
         if report is not None and report.ok:
-            return JobView(meta["name"], Phase.COMPLETE, report, ended=at, started=started)
+            return JobView(meta["name"], Phase.COMPLETE, report, ended=at, started=started, took=_took(meta, at))
         said = "the Job completed, but its pod, which holds the report, is gone"
-        return JobView(meta["name"], Phase.FAILED, None, NO_REPORT, said, at, started)
+        return JobView(meta["name"], Phase.FAILED, None, NO_REPORT, said, at, started, _took(meta, at))
     if "Failed" in ended:
         reason, message = _failure(ended["Failed"], report, ordered)
-        return JobView(meta["name"], Phase.FAILED, report, reason, message, _moment(ended["Failed"]), started)
+        at = _moment(ended["Failed"])
+        return JobView(meta["name"], Phase.FAILED, report, reason, message, at, started, _took(meta, at))
     # What ended before it, and is being tried again, is told while nothing newer is known.
     reason, message = _waiting(ordered[-1]) if ordered else _without_pod(meta, now)
     if not reason and report is not None and not report.ok:
         reason, message = report.reason, report.message
     return JobView(meta["name"], Phase.RUNNING, report, reason, message, started=started)
+
+
+def _took(meta: Mapping[str, Any], ended: datetime | None) -> float | None:
+    made = meta.get("creationTimestamp")
+    return (ended - datetime.fromisoformat(made)).total_seconds() if ended and isinstance(made, str) else None
 
 
 def working(pods: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

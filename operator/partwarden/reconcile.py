@@ -70,8 +70,10 @@ class Reconciler:
         settings: Settings,
         clock: Callable[[], datetime],
         archives: ArchiveDesk,
+        looked: Callable[[Key, pace.Result, float], None],
     ) -> None:
-        self._archives = archives
+        """``looked`` is told of each look: what came of it, and the seconds that it took."""
+        self._archives, self._looked = archives, looked
         self._cluster, self._store, self._claims, self._queue = cluster, store, claims, queue
         self._settings, self._clock = settings, clock
         self._slots = Slots()
@@ -93,6 +95,7 @@ class Reconciler:
             return None
         if self._must_wait_for_elder(policy):
             return WAIT_FOR_ELDER
+        began = time.monotonic()
         look = self._look(policy)
         if look is None:
             return WAIT_FOR_SLOT
@@ -105,6 +108,7 @@ class Reconciler:
         except ClusterUnavailable as error:
             log.warning("%s", error, extra=_about(policy, error.reason))
             result = pace.Result.OUTAGE
+        self._looked(key, result, time.monotonic() - began)
         if policy.suspended and result is pace.Result.FINE:
             return None
         after = self._pace.after(key, policy.edition, result, look.resync, look.boundary, together=look.database)

@@ -81,6 +81,12 @@ class Settings(BaseModel):
     job_env: Variables = Field({}, description="Further environment of those Jobs: a JSON object of strings.")
     job_deadline: int = Field(86400, ge=60, le=2592000, description="Seconds that one Job may take, retries included.")
     job_retries: int = Field(3, ge=0, le=20, description="How often a pod of a Job is replaced before the Job failed.")
+    listen: str = Field(
+        "",
+        max_length=300,
+        pattern=r"^$|^([^\s:/]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$",
+        description="Where /metrics, /healthz and /readyz are served, such as :8080 or 127.0.0.1:8080. Empty: nowhere.",
+    )
     kubeconfig: Path | None = Field(
         None, description="From the command line. Without it: the pod's service account, else KUBECONFIG."
     )

@@ -143,6 +143,11 @@ class Summary(Model):
     pending: int = Field(description="How many actions are still to be done; status.plan shows the first of them.")
     missing: int = Field(description="How many of the wanted ranges no partition holds yet.")
     rows: int | None = Field(None, description="The planner's estimate in all; absent before the first ANALYZE.")
+    default_rows: int | None = Field(
+        None,
+        description="How many rows the DEFAULT partition holds, counted; a lower limit above 200,000. Absent where "
+        "there is none, or they were not counted.",
+    )
     total_bytes: int = Field(description="Size on disk in all, with indexes and TOAST.")
     size: str = Field(description="The same for people, such as 12.3Gi.")
     covered_until: str | None = Field(

@@ -42,7 +42,10 @@ class Tender:
         slots: JobSlots,
         settings: Settings,
         clock: Callable[[], datetime],
+        ended: Callable[[Task, bool, float | None], None],
     ) -> None:
+        """``ended`` is told of each Job that has ended: what it did, whether all was well, and the seconds it took."""
+        self._ended = ended
         self._api, self._teller = ArchivesInCluster(cluster), Teller(cluster, clock)
         self._archives, self._slots, self._clock = archives, slots, clock
         self._starter = Starter(cluster, policies, slots, settings, clock)
@@ -89,19 +92,26 @@ class Tender:
         return self._conclude(archive, step, seen)
 
     def _conclude(self, archive: StoredArchive, step: Step, seen: JobView) -> float | None:
+        status, succeeded = self._result(archive, step, seen)
+        after = self._tell(archive, status, None if succeeded else RETRY)
+        if after != AGAIN:
+            self._ended(step.task, succeeded, seen.took)
+        return after
+
+    def _result(self, archive: StoredArchive, step: Step, seen: JobView) -> tuple[says.Status, bool]:
+        """The status that follows from a Job that has ended, and whether the Job found all well."""
         before, generation, now = archive.status, archive.generation, self._clock()
         report = seen.report
         if step.task is Task.ARCHIVE and report is not None and report.ok and is_whole(report, before):
             log.info("archived %s", report.location, extra={"archive": str(archive), "reason": says.PROVEN})
-            return self._tell(archive, says.proved(before, generation, now, report, seen.name), None)
+            return says.proved(before, generation, now, report, seen.name), True
         if step.task is Task.CHECK and report is not None and is_result(report, before):
-            status = says.checked(before, generation, now, report, step.token, seen.name)
-            return self._tell(archive, status, None if report.ok else RETRY)
+            return says.checked(before, generation, now, report, step.token, seen.name), report.ok
         reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")
         known = getattr(errors, reason, None)
         told = known(message) if isinstance(known, type) and issubclass(known, PartwardenError) else (reason, message)
         log.warning("%s: %s", reason, message, extra={"archive": str(archive), "reason": reason})
-        return self._tell(archive, says.failed(before, generation, now, told, job=seen.name, ended=seen.ended), RETRY)
+        return says.failed(before, generation, now, told, job=seen.name, ended=seen.ended), False
 
     def _tell(self, archive: StoredArchive, status: says.Status, after: float | None) -> float | None:
         """Write the status; ``after``: the seconds until the next look, where nobody else has written it meanwhile."""

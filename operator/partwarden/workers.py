@@ -29,6 +29,16 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def count(self) -> int:
+        """How many threads there are to be."""
+        return len(self._threads)
+
+    @property
+    def ended(self) -> int:
+        """How many of them have begun and are no more."""
+        return sum(thread.ident is not None and not thread.is_alive() for thread in self._threads)
+
     def wait(self, seconds: float) -> bool:
         """After the queue was closed: whether all have finished within so many seconds."""
         deadline = time.monotonic() + seconds

@@ -25,6 +25,15 @@ class Entry(NamedTuple):
     key: Key
 
 
+class Backlog(NamedTuple):
+    """How a queue stands: keys that are ``due`` and with no worker, for how many seconds the first of them has been
+    ``waiting``, and for how many each worker has been ``busy`` with its key."""
+
+    due: int
+    waiting: float
+    busy: tuple[float, ...]
+
+
 class Schedule:
     """Keys and when they are due. Equal due times come in the order in which they were asked for."""
 
@@ -66,6 +75,10 @@ class Schedule:
         self._drop_stale()
         return self._heap[0].due if self._heap else None
 
+    def overdue(self, now: float) -> list[float]:
+        """For how long each key has been due that no worker has."""
+        return [now - due for key, due in self._due.items() if due <= now and key not in self._busy]
+
     def _drop_stale(self) -> None:
         while self._heap and (self._heap[0].key in self._busy or self._due.get(self._heap[0].key) != self._heap[0].due):
             heapq.heappop(self._heap)
@@ -78,6 +91,7 @@ class WorkQueue:
         self._schedule = Schedule()
         self._clock = clock
         self._changed = threading.Condition()
+        self._taken: dict[Key, float] = {}
         self._closed = False
 
     def wake(self, key: Key, after: float = 0.0) -> None:
@@ -95,6 +109,7 @@ class WorkQueue:
                 if key is not None:
                     if due is not None:  # somebody else must wait for that one now
                         self._changed.notify()
+                    self._taken[key] = self._clock()
                     return key
                 self._changed.wait(None if due is None else max(0.0, due - self._clock()))
             return None
@@ -102,8 +117,16 @@ class WorkQueue:
     def done(self, key: Key, after: float | None) -> None:
         """The worker has finished with the key; it is due again ``after`` so many seconds, None: when it is woken."""
         with self._changed:
+            self._taken.pop(key, None)
             self._schedule.done(key, None if after is None else self._clock() + after)
             self._changed.notify()
+
+    def backlog(self) -> Backlog:
+        """How it stands now."""
+        with self._changed:
+            now = self._clock()
+            waiting = self._schedule.overdue(now)
+            return Backlog(len(waiting), max(waiting, default=0.0), tuple(now - at for at in self._taken.values()))
 
     def close(self) -> None:
         """Give out no more keys."""

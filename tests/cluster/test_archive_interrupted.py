@@ -88,8 +88,10 @@ class Lives:
         intake = ArchiveIntake(archives, slots, wakes, queue)
         clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
         desk = ArchiveDesk(archives, api, wakes.wake)
-        tender = Tender(self.cluster, store, archives, slots, self.settings, clock)
-        reconciler = Reconciler(self.cluster, store, Claims(queue.wake), queue, self.settings, clock, desk)
+        tender = Tender(self.cluster, store, archives, slots, self.settings, clock, lambda *_: None)
+        reconciler = Reconciler(
+            self.cluster, store, Claims(queue.wake), queue, self.settings, clock, desk, lambda *_: None
+        )
         try:
             for body in self.cluster.policies(self.namespace):
                 store.put(parse(body))

@@ -37,7 +37,7 @@ class Hands:
         """Another process takes over, which remembers nothing."""
         self.store = ArchiveStore()
         slots = JobSlots(self.settings.jobs)
-        self.tender = Tender(self.cluster, Store(), self.store, slots, self.settings, lambda: self.now)
+        self.tender = Tender(self.cluster, Store(), self.store, slots, self.settings, lambda: self.now, lambda *_: None)
 
     def tend(self) -> float | None:
         """One look."""
