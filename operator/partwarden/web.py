@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 SILENCE = 10.0
 """Seconds that a client may be silent."""
-TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+TEXT = "text/plain; charset=utf-8"
 Check = Callable[[], list[str]]
 """What is wrong, a sentence each."""
 
@@ -68,7 +68,7 @@ class Web:
 
 
 def _said(respond: Callable[..., Any], status: str, lines: list[str]) -> list[bytes]:
-    respond(status, TEXT)
+    respond(status, [("Content-Type", TEXT)])
     return ["".join(f"{line}\n" for line in lines).encode()]
 
 

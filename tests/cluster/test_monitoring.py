@@ -1,0 +1,155 @@
+"""What the operator shows of itself: numbers for Prometheus, and whether it gets anywhere for kubelet's probes."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lab.operator import Operator, until
+from lab.postgres import Database, free_port
+from lab.site import RUN, Site
+from partwarden import listing
+from partwarden.archive_service import ArchiveService
+from partwarden.claims import Claims
+from partwarden.cluster import Cluster
+from partwarden.health import Crew, Health
+from partwarden.intake import Intake
+from partwarden.listing import Lister
+from partwarden.settings import Settings
+from partwarden.store import Store
+from partwarden.workqueue import Backlog, WorkQueue
+
+Numbers = dict[tuple[str, ...], float]
+
+
+def fetch(port: int, path: str) -> tuple[int, str]:
+    """Status and body."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with closing(error):
+            return error.code, error.read().decode()
+
+
+def scrape(port: int) -> Callable[..., Numbers]:
+    """By the metric's name: values by the values of its labels, in the order of the labels' names."""
+    status, text = fetch(port, "/metrics")
+    assert status == 200
+    found: dict[str, Numbers] = {}
+    for family in text_string_to_metric_families(text):
+        for each in family.samples:
+            labels = tuple(value for _, value in sorted(each.labels.items()))
+            found.setdefault(each.name.removeprefix("partwarden_"), {})[labels] = float(each.value)
+    return lambda name: found.get(name, {})
+
+
+def test_a_fleet_in_numbers(site: Site, pg_database: Database) -> None:
+    pg_database.execute(f"{RUN} CREATE TABLE rest PARTITION OF run DEFAULT; INSERT INTO run VALUES (1, '1999-01-01Z')")
+    good, bad, port = (site.namespace, "run"), (site.namespace, "bad"), free_port()
+    site.watch_over(pg_database, premake=2)
+    site.watch_over(pg_database, "bad", table={"name": "none"})
+    before = datetime.now(UTC).timestamp()
+    with site.operator(LISTEN=f"127.0.0.1:{port}").serving() as operator:
+        site.wait(Ready="True")
+        site.wait("bad", Stalled="True")
+        # Two years ahead of the one that now is in.
+        until("the status was seen", lambda: scrape(port)("policy_runway_days").get(good) in (730, 731))
+        numbers = until("both were looked at", lambda: numbers_of_both(port, bad))
+        assert numbers("policy_partitions") == {good: 4}
+        assert numbers("policy_managed_partitions") == {good: 3}
+        assert numbers("policy_default_rows") == {good: 1}
+        assert numbers("policy_pending_actions") == {good: 0}
+        assert numbers("policy_bytes")[good] > 0
+        conditions = {key: value for key, value in numbers("policy_condition").items() if key[0] == "Ready"}
+        assert conditions == {("Ready", *good): 1, ("Ready", *bad): 0}
+        assert numbers("policy_condition")["DefaultPartitionEmpty", *good] == 0
+        successes = numbers("policy_last_success_timestamp_seconds")
+        assert list(successes) == [good]
+        assert before <= successes[good] <= datetime.now(UTC).timestamp()
+        looks = numbers("reconciles_total")
+        assert looks["Fine",] >= 1
+        assert looks["Mistake",] >= 1
+        assert numbers("reconcile_duration_seconds_count")[()] == sum(looks.values())
+        assert numbers("queue_depth") == {("archives",): 0, ("policies",): 0}
+        assert list(numbers("build_info").values()) == [1]
+        assert numbers("archive_jobs_total")["Failed", "Archive"] == 0
+        site.delete("bad")
+        until("it is forgotten", lambda: not {key for key in scrape(port)("policy_suspended") if key == bad})
+        assert fetch(port, "/healthz") == (200, "ok\n")
+        assert fetch(port, "/readyz") == (200, "ok\n")
+        assert fetch(port, "/") == (404, "there are /metrics, /healthz and /readyz\n")
+        password = pg_database.server.password
+        assert password not in fetch(port, "/metrics")[1]
+        assert password not in operator.log.read_text()
+        assert operator.stop()[0] == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def numbers_of_both(port: int, bad: tuple[str, str]) -> Callable[..., Numbers] | None:
+    """Once the scrape knows that the bad one is not ready."""
+    found = scrape(port)
+    return found if found("policy_condition").get(("Ready", *bad)) == 0 else None
+
+
+def test_nothing_listens_unless_it_is_asked_for(operator: Operator) -> None:
+    assert operator.process
+    # Its connections to the API server aside, there is no socket.
+    found = psutil.Process(operator.process.pid).net_connections("inet")
+    assert [each for each in found if each.status == psutil.CONN_LISTEN] == []
+
+
+def test_a_port_that_is_taken_is_one_line(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        operator = site.operator(LISTEN=address)
+        assert operator.start().wait() == 1
+    (line,) = operator.lines()
+    assert line["message"] == f"PARTWARDEN_LISTEN='{address}': nothing can listen there: Address already in use"
+
+
+@pytest.mark.parametrize("listen", ["", ":0", "[::1]:0", "127.0.0.1:0"])
+def test_where_it_may_listen(listen: str) -> None:
+    assert Settings(listen=listen).listen == listen
+
+
+def test_a_mute_watch_is_found_out_by_the_lists(
+    site: Site, pg_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All parts are the operator's own, and nothing hands on what a watch would show."""
+    monkeypatch.setattr(listing, "GRACE", 0.1)
+    settings = Settings(kubeconfig=site.operator().kubeconfig, namespaces=tuple(site.namespaces))
+    cluster, store, queue = Cluster(settings), Store(), WorkQueue()
+    archives = ArchiveService(cluster, store, queue, settings, lambda: datetime.now(UTC), lambda *_: None)
+    health = Health({"policies": lambda: Crew(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
+    intake = Intake(store, Claims(queue.wake), queue)
+    lister = Lister(cluster, store, intake, archives, health, settings)
+    site.apply("one")
+    lister.first()
+    lister.again()
+    site.apply("two")
+    lister.again()
+    assert health.unhealthy() == []
+    site.apply("three")
+    lister.again()
+    assert health.unhealthy() == ["the watch is mute: 2 lists in a row showed what it had not"]
+    site.apply("one", {"suspend": True})
+    lister.shown(site.policy("one"), gone=False)
+    lister.again()
+    assert health.unhealthy() == []
+    site.apply("two", {"suspend": True})
+    site.delete("three")
+    lister.shown(site.policy("two"), gone=False)
+    lister.again()
+    assert health.unhealthy() == []
+    lister.stop()
+    archives.stop()
