@@ -12,8 +12,10 @@ import pytest
 from _pytest.capture import CaptureManager
 
 from lab import cluster as clusters
+from lab import helm as helms
 from lab import image, report, site
 from lab.cluster import Cluster
+from lab.helm import Helm
 from lab.kubectl import Kubectl
 from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, NotPublishedError, Server
 from lab.s3 import S3Server
@@ -185,6 +187,15 @@ def operator_image(pods: Cluster, aloud: Aloud) -> str:
         if pods.provider != "existing" and (why_not := image.why_not(say)):
             report.could_not_run(f"the operator's image: {why_not}")
         return image.provide(pods, say)
+
+
+@pytest.fixture(scope="session")
+def helm(aloud: Aloud) -> Helm:
+    """helm without a cluster."""
+    with aloud():
+        program = helms.built(clusters.Reporter())
+    report.used("Helm", helms.version())
+    return Helm(program)
 
 
 @pytest.fixture(scope="session")

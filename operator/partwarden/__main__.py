@@ -177,7 +177,8 @@ def _print(work: Callable[[], tuple[render.Shown, int]], output: str) -> int:
     type=click.Path(path_type=Path),
     help="The cluster to serve. Without it: the pod's service account, else KUBECONFIG.",
 )
-def run(kubeconfig: Path | None) -> int:
+@click.option("--check", "only_check", is_flag=True, help="Only find out whether it could run: settings, CRDs, rights.")
+def run(kubeconfig: Path | None, only_check: bool) -> int:
     """Run the operator until SIGTERM. PARTWARDEN_* in the environment are its settings."""
     # Here, for plan and apply need neither kopf nor a Kubernetes client.
     from . import handlers, settings
@@ -187,7 +188,7 @@ def run(kubeconfig: Path | None) -> int:
         chosen = settings.load(os.environ, kubeconfig)
     except settings.StartupError as error:
         raise click.ClickException(str(error)) from None
-    return handlers.run(chosen)
+    return handlers.run(chosen, only_check)
 
 
 @main.command()

@@ -60,9 +60,12 @@ class Right:
     resource: str
     group: str
     namespace: str | None
+    name: str | None = None
+    """Of one object only."""
 
     def __str__(self) -> str:
         full = f"{self.resource}.{self.group}" if self.group else self.resource
+        full += f"/{self.name}" if self.name else ""
         where = "in all namespaces" if self.namespace is None else f"in namespace {self.namespace}"
         return f"{self.verb} {full} {where}"
 
@@ -102,6 +105,7 @@ class Cluster:
             resource=resource,
             subresource=subresource or None,
             namespace=right.namespace,
+            name=right.name,
         )
         review = api.V1SelfSubjectAccessReview(spec=api.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
         ask = api.AuthorizationV1Api(self._api).create_self_subject_access_review

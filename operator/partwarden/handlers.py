@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,7 +51,6 @@ RIGHTS = (
     *((verb, "jobs", "batch") for verb in ("get", "list", "watch", "create")),
     ("list", "pods", ""),
     ("get", "pods/log", ""),
-    ("get", "secrets", ""),
     ("create", "events", ""),
 )
 
@@ -86,8 +86,7 @@ class Operator:
                     f"the cluster does not serve {unserved[0]} of {GROUP}/{VERSION}: install the "
                     "CustomResourceDefinitions with `partwarden crds | kubectl apply --server-side -f -`"
                 )
-            wanted = [Right(*right, each) for each in self._settings.namespaces or (None,) for right in RIGHTS]
-            missing = [str(right) for right in wanted if not self._cluster.may(right)]
+            missing = [str(right) for right in _wanted(self._settings) if not self._cluster.may(right)]
         except ClusterUnavailable as error:
             raise StartupError(str(error)) from None
         if missing:
@@ -199,15 +198,30 @@ class Operator:
         self._tidier.stop()
 
 
-def run(settings: Settings) -> int:
-    """Run the operator until it is told to stop. Returns the exit code: 0 after SIGTERM or SIGINT, else 1."""
+def _wanted(settings: Settings) -> Iterator[Right]:
+    for namespace in settings.namespaces or (None,):
+        for right in RIGHTS:
+            yield Right(*right, namespace)
+        for name in settings.secrets or (None,):
+            yield Right("get", "secrets", "", namespace, name)
+
+
+def run(settings: Settings, only_check: bool = False) -> int:
+    """Run the operator until it is told to stop, or ``only_check`` whether it could.
+
+    Returns the exit code: 0 after SIGTERM or SIGINT, or where it could run, else 1.
+    """
     logs.configure(settings)
     early = threading.Event()
     for number in SIGNALS:
         signal.signal(number, lambda *_: early.set())
     try:
-        operator = Operator(settings, early)
+        # One that runs beside it may have the port.
+        operator = Operator(settings.model_copy(update={"listen": ""}) if only_check else settings, early)
         operator.check()
+        if only_check:
+            log.info("partwarden %s could run: the resources are there, and so are its rights", __version__)
+            return 0
         where = f"namespaces {', '.join(settings.namespaces)}" if settings.namespaces else "all namespaces"
         log.info("partwarden %s serves %s with %d workers", __version__, where, settings.workers)
         operator.run()

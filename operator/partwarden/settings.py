@@ -81,6 +81,9 @@ class Settings(BaseModel):
     job_env: Variables = Field({}, description="Further environment of those Jobs: a JSON object of strings.")
     job_deadline: int = Field(86400, ge=60, le=2592000, description="Seconds that one Job may take, retries included.")
     job_retries: int = Field(3, ge=0, le=20, description="How often a pod of a Job is replaced before the Job failed.")
+    secrets: Annotated[tuple[ObjectName, ...], BeforeValidator(_names)] = Field(
+        (), description="Names of the only Secrets that its rights let it read, separated by commas; any when empty."
+    )
     listen: str = Field(
         "",
         max_length=300,

@@ -4,6 +4,7 @@ import os
 import sys
 
 from lab import cluster as clusters
+from lab import helm
 from lab.cluster import ClusterError, Reporter
 from lab.s3 import command
 
@@ -13,6 +14,7 @@ def main() -> int:
     say = Reporter()
     try:
         command.built(say)
+        helm.built(say)
         # Which provider there will be, and what it lacks, is found out by starting one.
         clusters.start(f"parts-{os.getpid()}", say, leashed=True).stop()
     except ClusterError as error:

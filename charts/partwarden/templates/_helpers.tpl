@@ -1,0 +1,122 @@
+{{- define "partwarden.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "partwarden.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains (include "partwarden.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "partwarden.name" .) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "partwarden.selector" -}}
+app.kubernetes.io/name: {{ include "partwarden.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "partwarden.labels" -}}
+{{ include "partwarden.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "partwarden.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "partwarden.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "partwarden.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the operator may do, and no more; examples/rbac.yaml has the same. */}}
+{{- define "partwarden.rules" -}}
+- apiGroups: [partwarden.dev]
+  resources: [partitionpolicies]
+  verbs: [list, watch]
+- apiGroups: [partwarden.dev]
+  resources: [partitionarchives]
+  verbs: [get, list, watch, create]
+- apiGroups: [partwarden.dev]
+  resources: [partitionpolicies/status, partitionarchives/status]
+  verbs: [patch]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [secrets]
+  {{- with .Values.rbac.secretNames }}
+  resourceNames: {{ toJson . }}
+  {{- end }}
+  verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end -}}
+
+{{- define "partwarden.env" -}}
+- name: PARTWARDEN_NAMESPACES
+  value: {{ join "," .Values.scope.namespaces | quote }}
+- name: PARTWARDEN_SECRETS
+  value: {{ join "," .Values.rbac.secretNames | quote }}
+- name: PARTWARDEN_WORKERS
+  value: {{ .Values.operator.workers | quote }}
+- name: PARTWARDEN_CONNECT_TIMEOUT
+  value: {{ .Values.operator.connectTimeout | quote }}
+- name: PARTWARDEN_LOCK_PATIENCE
+  value: {{ .Values.operator.lockPatience | quote }}
+- name: PARTWARDEN_RELIST
+  value: {{ .Values.operator.relist | quote }}
+- name: PARTWARDEN_LOG_FORMAT
+  value: {{ .Values.operator.logFormat | quote }}
+- name: PARTWARDEN_LOG_LEVEL
+  value: {{ .Values.operator.logLevel | quote }}
+- name: PARTWARDEN_JOB_IMAGE
+  value: {{ include "partwarden.image" . | quote }}
+- name: PARTWARDEN_JOBS
+  value: {{ .Values.jobs.max | quote }}
+- name: PARTWARDEN_JOB_DEADLINE
+  value: {{ int .Values.jobs.deadline | quote }}
+- name: PARTWARDEN_JOB_RETRIES
+  value: {{ .Values.jobs.retries | quote }}
+- name: PARTWARDEN_JOB_SERVICE_ACCOUNT
+  value: {{ .Values.jobs.serviceAccount | quote }}
+- name: PARTWARDEN_JOB_PULL_SECRETS
+  value: {{ join "," .Values.jobs.pullSecrets | quote }}
+- name: PARTWARDEN_JOB_ENV
+  value: {{ toJson .Values.jobs.env | quote }}
+- name: PARTWARDEN_LISTEN
+  value: ":8080"
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The restricted Pod Security Standard. The image says its user by number. */}}
+{{- define "partwarden.podSecurity" -}}
+runAsNonRoot: true
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "partwarden.containerSecurity" -}}
+allowPrivilegeEscalation: false
+capabilities: {drop: [ALL]}
+readOnlyRootFilesystem: true
+{{- end -}}

@@ -1,0 +1,252 @@
+"""The chart, rendered by real helm: every value, the rights, and what a real API server says of the manifests."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.chart import CHART, CRDS, of_kind, render
+from lab.helm import Helm, HelmError
+from lab.kubectl import Kubectl
+from lab.site import RIGHTS, ROOT
+from partwarden import __version__, handlers, settings
+from partwarden.metrics import ARCHIVE_STATES, Metrics, Sources
+from partwarden.policy_metrics import families
+from partwarden.status import ConditionType
+from partwarden.store import Store
+
+FULL: dict[str, Any] = {
+    "image": {"repository": "registry.example.com/partwarden", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"},
+    "imagePullSecrets": [{"name": "pull"}],
+    "scope": {"namespaces": ["default", "kube-public"]},
+    "operator": {"workers": 3, "logFormat": "text", "logLevel": "debug", "lockPatience": 0.5},
+    "jobs": {"max": 1, "serviceAccount": "archiver", "pullSecrets": ["pull"], "env": {"HTTPS_PROXY": "http://p:1"}},
+    "serviceAccount": {"name": "warden", "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/a"}},
+    "rbac": {"secretNames": ["orchestrator-db"]},
+    "crds": {"keep": False, "annotations": {"example.com/who": "me"}},
+    "podAnnotations": {"a": "1"},
+    "podLabels": {"b": "2"},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {
+                        "matchExpressions": [
+                            {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
+                        ]
+                    }
+                ]
+            }
+        }
+    },
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+    ],
+    "priorityClassName": "system-cluster-critical",
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}],
+    "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {}}]},
+    "monitoring": {
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "runwayDays": 14},
+    },
+}
+MATRIX: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "everything": FULL,
+    "nothing of its own": {
+        "serviceAccount": {"create": False, "name": "theirs"},
+        "rbac": {"create": False, "aggregate": False},
+        "crds": {"install": False},
+    },
+    "one namespace": {"scope": {"namespaces": ["default"]}, "fullnameOverride": "pw"},
+}
+FOREIGN = ("PodMonitor", "PrometheusRule")
+"""Kinds of the Prometheus operator, which the API server of the tests does not know."""
+
+
+def test_the_crds_are_those_of_the_project() -> None:
+    names = [path.name for path in sorted((ROOT / "crds").iterdir())]
+    assert [path.name for path in sorted(CRDS.iterdir())] == names
+    for name in names:
+        same = (CRDS / name).read_bytes() == (ROOT / "crds" / name).read_bytes()
+        assert same, f"run: cp crds/{name} {CRDS.relative_to(ROOT)}/"
+
+
+def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
+
+
+@pytest.mark.parametrize("values", MATRIX.values(), ids=list(MATRIX))
+def test_the_api_server_takes_all_of_it(helm: Helm, installed: Kubectl, values: dict[str, Any]) -> None:
+    """Field by field: what is unknown, twice there or wrong is refused."""
+    manifests = [each for each in render(helm, values) if each["kind"] not in FOREIGN]
+    for each in manifests:
+        if each["metadata"].get("namespace") == "there":
+            each["metadata"]["namespace"] = "default"
+    arguments = ("--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server")
+    installed("apply", *arguments, "--filename", "-", given=yaml.safe_dump_all(manifests))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_rendered_crds_differ_by_annotations_only(helm: Helm, keep: bool) -> None:
+    rendered = of_kind(render(helm, {"crds": {"keep": keep}}), "CustomResourceDefinition")
+    assert len(rendered) == 2
+    for each in rendered:
+        told = each["metadata"].pop("annotations")
+        assert told["argocd.argoproj.io/sync-options"] == "ServerSideApply=true"
+        assert told.get("helm.sh/resource-policy") == ("keep" if keep else None)
+        plain = yaml.safe_load((ROOT / "crds" / f"{each['spec']['names']['plural']}.yaml").read_text())
+        assert each == plain
+
+
+def _rights(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    return {
+        (verb, resource, group)
+        for rule in rules
+        for verb in rule["verbs"]
+        for resource in rule["resources"]
+        for group in rule["apiGroups"]
+    }
+
+
+NEEDED = {*handlers.RIGHTS, ("get", "secrets", "")}
+
+
+def test_the_rights_are_those_that_the_operator_asks_for_and_no_more(helm: Helm) -> None:
+    (everywhere,) = [each for each in of_kind(render(helm), "ClusterRole") if "rules" in each and _is_bound(each)]
+    assert _rights(everywhere["rules"]) == NEEDED
+    (example,) = [each for each in yaml.safe_load_all(RIGHTS.read_text()) if each["kind"] == "ClusterRole"]
+    assert _rights(example["rules"]) == NEEDED
+
+
+def _is_bound(role: dict[str, Any]) -> bool:
+    return not role["metadata"]["name"].endswith(("-edit", "-view"))
+
+
+def test_with_namespaces_there_are_roles_in_them_and_nothing_else(helm: Helm) -> None:
+    manifests = render(helm, {"scope": {"namespaces": ["one", "two"]}, "rbac": {"secretNames": ["db"]}})
+    assert not [each for each in of_kind(manifests, "ClusterRole") if _is_bound(each)]
+    assert not of_kind(manifests, "ClusterRoleBinding")
+    roles = of_kind(manifests, "Role")
+    assert [each["metadata"]["namespace"] for each in roles] == ["one", "two"]
+    for role in roles:
+        assert _rights(role["rules"]) == NEEDED
+        (secrets,) = [rule for rule in role["rules"] if rule["resources"] == ["secrets"]]
+        assert secrets["resourceNames"] == ["db"]
+    assert _environment(manifests)["PARTWARDEN_NAMESPACES"] == "one,two"
+    assert _environment(manifests)["PARTWARDEN_SECRETS"] == "db"
+
+
+def _environment(manifests: list[dict[str, Any]]) -> dict[str, str]:
+    (deployment,) = of_kind(manifests, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {each["name"]: each["value"] for each in container["env"]}
+
+
+@pytest.mark.parametrize("values", MATRIX.values(), ids=list(MATRIX))
+def test_the_environment_is_settings_that_the_operator_takes(helm: Helm, values: dict[str, Any]) -> None:
+    chosen = settings.load(_environment(render(helm, values)))
+    whole = {**yaml.safe_load((CHART / "values.yaml").read_text()), **values}
+    assert chosen.namespaces == tuple(whole["scope"]["namespaces"])
+    assert chosen.workers == whole["operator"].get("workers", 8)
+    assert chosen.job_env == whole["jobs"].get("env", {})
+    assert chosen.job_image
+    assert chosen.listen == ":8080"
+
+
+def test_the_defaults_are_those_of_the_operator(helm: Helm) -> None:
+    known = {"log_format": "json", "listen": ":8080", "job_image": "partwarden:0.1.0"}
+    assert settings.load(_environment(render(helm))) == settings.Settings(**known)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"opertor": {}}, "opertor"),
+        ({"operator": {"workers": 0}}, "workers"),
+        ({"operator": {"logLevel": "loud"}}, "logLevel"),
+        ({"scope": {"namespaces": ["Not A Name"]}}, "namespaces"),
+        ({"image": {"digest": "latest"}}, "digest"),
+        ({"jobs": {"env": {"A": 1}}}, "env"),
+        ({"replicaCount": 2}, "replicaCount"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(helm: Helm, values: dict[str, Any], named: str) -> None:
+    with pytest.raises(HelmError, match=named):
+        render(helm, values)
+
+
+def _leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value and path + key != "resources":
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield path + key
+
+
+def test_every_value_is_in_the_readme_and_in_the_schema() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    rows = re.findall(r"^\| (`.*?) \|", (CHART / "README.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert named == set(_leaves(values))
+    node = json.loads((CHART / "values.schema.json").read_text())
+    for leaf in _leaves(values):
+        found = node
+        for part in leaf.split("."):
+            found = found["properties"][part]
+
+
+def test_the_versions_are_those_of_the_program() -> None:
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert about["appVersion"] == __version__
+
+
+def test_pods_keep_to_the_restricted_standard(helm: Helm, kubectl: Kubectl, namespace: str) -> None:
+    """The API server refuses others in such a namespace, and warns of the pods of a Deployment."""
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/warn=restricted")
+    for values in (None, FULL):
+        (deployment,) = of_kind(render(helm, values), "Deployment")
+        deployment["metadata"]["namespace"] = namespace
+        done = kubectl.run("create", "--filename", "-", "--dry-run=server", given=yaml.safe_dump(deployment))
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text().replace("$runwayDays", "7"))
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_every_alert_is_of_a_metric_that_there_is_and_has_a_runbook(rule: dict[str, Any]) -> None:
+    registry = Metrics(Sources(Store(), lambda: [("ns", "Proven")], {})).registry
+    known = {family.name for family in registry.collect()} | {family.name for family in families([])}
+    used = set(re.findall(r"partwarden_\w+", rule["expr"]))
+    assert used <= known | {"partwarden_build_info"}
+    for label, value in re.findall(r'(\w+)="(\w+)"', rule["expr"]):
+        assert value in {"condition": [*ConditionType], "state": [*ARCHIVE_STATES]}[label]
+    page, anchor = rule["annotations"]["runbook"].split("#")
+    assert anchor == rule["alert"].lower()
+    assert f"### {rule['alert']}\n" in (ROOT / page).read_text()
+
+
+def test_the_rule_has_the_threshold_that_is_asked_for(helm: Helm) -> None:
+    (rule,) = of_kind(render(helm, FULL), "PrometheusRule")
+    text = json.dumps(rule["spec"])
+    assert "partwarden_policy_runway_days < 14" in text
+    assert "$runwayDays" not in text
+    assert "{{ $labels.policy }}" in text
+
+
+def test_every_metric_is_in_the_docs() -> None:
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    registry = Metrics(Sources(Store(), lambda: [("ns", "Proven")], {})).registry
+    names = [family.name for family in registry.collect()]
+    assert [name for name in names if name.startswith("partwarden_") and f"`{name}" not in text] == []
