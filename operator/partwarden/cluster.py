@@ -207,10 +207,12 @@ class Cluster:
         """What a method of the client returned, as the API's JSON."""
         return self._api.sanitize_for_serialization(answer)  # type: ignore[no-untyped-call]
 
-    def call(self, what: str, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    def call(
+        self, what: str, call: Callable[..., T], *arguments: Any, timeout: tuple[float, float] = TIMEOUT, **options: Any
+    ) -> T:
         """What the client's method returns. ``what`` it does is for the message. Raises `ClusterUnavailable`."""
         try:
-            return call(*arguments, _request_timeout=TIMEOUT, **options)
+            return call(*arguments, _request_timeout=timeout, **options)
         except ApiException as error:
             raise ClusterUnavailable(f"the Kubernetes API would not {what}: {_reason(error)}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:

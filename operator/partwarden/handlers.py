@@ -10,7 +10,6 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,15 +18,17 @@ import kopf
 from . import __version__, archive_policy, job, logs
 from .archive_service import ArchiveService
 from .claims import Claims
-from .cluster import Cluster, Right
+from .cluster import Cluster
 from .connections import LINGER
 from .errors import ClusterUnavailable
 from .health import Crew, Health
 from .intake import Intake
+from .leading import Leadership
 from .listing import Lister
 from .metrics import Metrics, Sources
 from .policy import GROUP, PLURAL, VERSION
 from .reconcile import Reconciler
+from .rights import wanted
 from .settings import Settings, StartupError
 from .store import Store
 from .web import Web
@@ -41,18 +42,6 @@ FINISH, CANCEL = 4.0, 2.0
 """Seconds that running work is given after SIGTERM: to finish by itself, then to be cancelled."""
 PATIENCE = (1, 2) + (5,) * 5000
 """Seconds between kopf's attempts while the API server does not answer: hours of them, then the process ends."""
-
-RIGHTS = (
-    ("list", PLURAL, GROUP),
-    ("watch", PLURAL, GROUP),
-    ("patch", f"{PLURAL}/status", GROUP),
-    *((verb, archive_policy.PLURAL, GROUP) for verb in ("get", "list", "watch", "create")),
-    ("patch", f"{archive_policy.PLURAL}/status", GROUP),
-    *((verb, "jobs", "batch") for verb in ("get", "list", "watch", "create")),
-    ("list", "pods", ""),
-    ("get", "pods/log", ""),
-    ("create", "events", ""),
-)
 
 
 class Operator:
@@ -72,7 +61,9 @@ class Operator:
             self._cluster, self._store, claims, self._queue, settings, clock, self._archives.desk, metrics.looked
         )
         self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
-        self._health = Health({"policies": self._crew, "archives": self._archives.crew}, settings.relist)
+        self._leadership = Leadership(self._cluster, settings.lease)
+        crews = {"policies": self._crew, "archives": self._archives.crew}
+        self._health = Health(crews, settings.relist, lambda: self._leadership.others)
         self._web = self._listening(metrics) if settings.listen else None
         self._lister = Lister(self._cluster, self._store, self._intake, self._archives, self._health, settings)
         self._listing = Every("lister", settings.relist, self._lister.again)
@@ -86,7 +77,7 @@ class Operator:
                     f"the cluster does not serve {unserved[0]} of {GROUP}/{VERSION}: install the "
                     "CustomResourceDefinitions with `partwarden crds | kubectl apply --server-side -f -`"
                 )
-            missing = [str(right) for right in _wanted(self._settings) if not self._cluster.may(right)]
+            missing = [str(right) for right in wanted(self._settings) if not self._cluster.may(right)]
         except ClusterUnavailable as error:
             raise StartupError(str(error)) from None
         if missing:
@@ -95,9 +86,11 @@ class Operator:
             )
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises what ended it otherwise."""
+        """Serve, once it leads, until SIGTERM or SIGINT. Raises what ended it otherwise."""
         if self._web:
             self._web.start()
+        if not self._leadership.wait(self._early):
+            return
         self._lister.first()
         self._workers.start()
         self._archives.start()
@@ -107,14 +100,18 @@ class Operator:
             asyncio.run(self._watch())
         finally:
             self._stop()
-            if not self._workers.wait(FINISH):
+            if not self._workers.wait(0 if self._leadership.lost else FINISH):
                 log.info("cancelling what still runs")
                 self._reconciler.cancel()
                 self._workers.wait(CANCEL)
             # They were told at the same time: what they do is seen again by the next operator, wherever it ends.
             self._archives.wait(CANCEL / 4)
+            lost = self._leadership.lost
+            self._leadership.end()
             if self._web:
                 self._web.stop()
+        if lost:
+            raise StartupError("the Lease was lost: another operator may lead now, so this one ends")
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
@@ -142,13 +139,16 @@ class Operator:
             loop.add_signal_handler(number, stop, number)
         if self._early.is_set():
             stop(signal.SIGTERM)
-        beating = asyncio.create_task(self._beat())
+        beating = asyncio.create_task(self._beat(stopped))
         await kopf.run_tasks(tasks)
         beating.cancel()
 
-    async def _beat(self) -> None:
-        while True:
+    async def _beat(self, stopped: asyncio.Event) -> None:
+        while not stopped.is_set():
             self._health.beat()
+            if self._leadership.lost:
+                self._stop()
+                stopped.set()
             await asyncio.sleep(1)
 
     async def _on_event(self, event: Any, **_: object) -> None:
@@ -186,7 +186,8 @@ class Operator:
         return Sources(self._store, lambda: self._archives.states(), queues)
 
     def _listening(self, metrics: Metrics) -> Web:
-        return Web(self._settings.listen, metrics.registry, self._health.unhealthy, self._health.unready)
+        health = self._health
+        return Web(self._settings.listen, metrics.registry, health.unhealthy, health.unready, health.unfit)
 
     def _stop(self) -> None:
         self._health.stopping()
@@ -196,14 +197,6 @@ class Operator:
         self._lister.stop()
         self._listing.stop()
         self._tidier.stop()
-
-
-def _wanted(settings: Settings) -> Iterator[Right]:
-    for namespace in settings.namespaces or (None,):
-        for right in RIGHTS:
-            yield Right(*right, namespace)
-        for name in settings.secrets or (None,):
-            yield Right("get", "secrets", "", namespace, name)
 
 
 def run(settings: Settings, only_check: bool = False) -> int:

@@ -50,9 +50,14 @@ class Health:
     """Safe for threads. ``clock``: seconds, never going back."""
 
     def __init__(
-        self, crews: Mapping[str, Callable[[], Crew]], relist: float, clock: Callable[[], float] = time.monotonic
+        self,
+        crews: Mapping[str, Callable[[], Crew]],
+        relist: float,
+        others: Callable[[], str] = str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``relist``: seconds between two lists."""
+        """``relist``: seconds between two lists. ``others``: who leads instead, in words."""
+        self._others = others
         self._crews, self._relist, self._clock = crews, relist, clock
         self._lock = threading.Lock()
         self._beat: float | None = None
@@ -100,4 +105,13 @@ class Health:
         with self._lock:
             if self._stopping:
                 return ["it was told to stop"]
+            if others := self._others():
+                return [others]
             return [] if self._beat is not None and self._listed is not None else ["the first list has not come yet"]
+
+    def unfit(self) -> list[str]:
+        """Why the process neither serves nor could take over at once; empty when it serves or stands by."""
+        with self._lock:
+            if self._others() and not self._stopping:
+                return []
+        return self.unready()

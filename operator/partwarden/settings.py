@@ -84,6 +84,12 @@ class Settings(BaseModel):
     secrets: Annotated[tuple[ObjectName, ...], BeforeValidator(_names)] = Field(
         (), description="Names of the only Secrets that its rights let it read, separated by commas; any when empty."
     )
+    lease: str = Field(
+        "",
+        max_length=317,
+        pattern=rf"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?/{OBJECT_NAME.removeprefix('^')}",
+        description="namespace/name of the Lease by which one of several operators leads. Empty: this one always does.",
+    )
     listen: str = Field(
         "",
         max_length=300,

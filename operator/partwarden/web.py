@@ -27,10 +27,14 @@ Check = Callable[[], list[str]]
 class Web:
     """Serves on a thread of its own from `start` to `stop`."""
 
-    def __init__(self, listen: str, registry: CollectorRegistry, healthy: Check, ready: Check) -> None:
-        """``listen``: as in the settings. Raises `StartupError` where nothing can listen there."""
+    def __init__(self, listen: str, registry: CollectorRegistry, healthy: Check, ready: Check, fit: Check) -> None:
+        """``listen``: as in the settings; ``fit``: for ``/readyz?standby``.
+
+        Raises `StartupError` where nothing can listen there.
+        """
         host, _, port = listen.rpartition(":")
         self._metrics = make_wsgi_app(registry)
+        self._fit = fit
         self._checks = {"/healthz": healthy, "/readyz": ready}
         try:
             self._server = _bound(host.strip("[]"), int(port), self._answer)
@@ -60,7 +64,8 @@ class Web:
             found: Iterable[bytes] = self._metrics(environ, respond)
             return found
         if check := self._checks.get(path):
-            wrong = check()
+            # A replica that stands by is as it should be, which whoever counts replicas wants to know.
+            wrong = self._fit() if path == "/readyz" and environ.get("QUERY_STRING") == "standby" else check()
             if wrong and path == "/healthz":
                 log.error("not healthy: %s", "; ".join(wrong))
             return _said(respond, "503 Service Unavailable" if wrong else "200 OK", wrong or ["ok"])

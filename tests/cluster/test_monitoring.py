@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime
 
 import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from lab.monitoring import Numbers, fetch, scrape
 from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site
@@ -26,30 +23,6 @@ from partwarden.listing import Lister
 from partwarden.settings import Settings
 from partwarden.store import Store
 from partwarden.workqueue import Backlog, WorkQueue
-
-Numbers = dict[tuple[str, ...], float]
-
-
-def fetch(port: int, path: str) -> tuple[int, str]:
-    """Status and body."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with closing(error):
-            return error.code, error.read().decode()
-
-
-def scrape(port: int) -> Callable[..., Numbers]:
-    """By the metric's name: values by the values of its labels, in the order of the labels' names."""
-    status, text = fetch(port, "/metrics")
-    assert status == 200
-    found: dict[str, Numbers] = {}
-    for family in text_string_to_metric_families(text):
-        for each in family.samples:
-            labels = tuple(value for _, value in sorted(each.labels.items()))
-            found.setdefault(each.name.removeprefix("partwarden_"), {})[labels] = float(each.value)
-    return lambda name: found.get(name, {})
 
 
 def test_a_fleet_in_numbers(site: Site, pg_database: Database) -> None:
@@ -95,7 +68,7 @@ def test_a_fleet_in_numbers(site: Site, pg_database: Database) -> None:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def numbers_of_both(port: int, bad: tuple[str, str]) -> Callable[..., Numbers] | None:
+def numbers_of_both(port: int, bad: tuple[str, str]) -> Callable[[str], Numbers] | None:
     """Once the scrape knows that the bad one is not ready."""
     found = scrape(port)
     return found if found("policy_condition").get(("Ready", *bad)) == 0 else None

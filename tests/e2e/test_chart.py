@@ -14,13 +14,14 @@ from lab.chart import CHART, CRDS, of_kind, render
 from lab.helm import Helm, HelmError
 from lab.kubectl import Kubectl
 from lab.site import RIGHTS, ROOT
-from partwarden import __version__, handlers, settings
+from partwarden import __version__, rights, settings
 from partwarden.metrics import ARCHIVE_STATES, Metrics, Sources
 from partwarden.policy_metrics import families
 from partwarden.status import ConditionType
 from partwarden.store import Store
 
 FULL: dict[str, Any] = {
+    "replicaCount": 3,
     "image": {"repository": "registry.example.com/partwarden", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"},
     "imagePullSecrets": [{"name": "pull"}],
     "scope": {"namespaces": ["default", "kube-public"]},
@@ -118,7 +119,7 @@ def _rights(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
     }
 
 
-NEEDED = {*handlers.RIGHTS, ("get", "secrets", "")}
+NEEDED = {*rights.RIGHTS, ("get", "secrets", "")}
 
 
 def test_the_rights_are_those_that_the_operator_asks_for_and_no_more(helm: Helm) -> None:
@@ -136,7 +137,7 @@ def test_with_namespaces_there_are_roles_in_them_and_nothing_else(helm: Helm) ->
     manifests = render(helm, {"scope": {"namespaces": ["one", "two"]}, "rbac": {"secretNames": ["db"]}})
     assert not [each for each in of_kind(manifests, "ClusterRole") if _is_bound(each)]
     assert not of_kind(manifests, "ClusterRoleBinding")
-    roles = of_kind(manifests, "Role")
+    roles = [each for each in of_kind(manifests, "Role") if not each["metadata"]["name"].endswith("-lease")]
     assert [each["metadata"]["namespace"] for each in roles] == ["one", "two"]
     for role in roles:
         assert _rights(role["rules"]) == NEEDED
@@ -144,6 +145,23 @@ def test_with_namespaces_there_are_roles_in_them_and_nothing_else(helm: Helm) ->
         assert secrets["resourceNames"] == ["db"]
     assert _environment(manifests)["PARTWARDEN_NAMESPACES"] == "one,two"
     assert _environment(manifests)["PARTWARDEN_SECRETS"] == "db"
+
+
+def test_the_lease_may_be_used_and_no_other(helm: Helm) -> None:
+    manifests = render(helm, {"scope": {"namespaces": ["there"]}})
+    (role,) = [each for each in of_kind(manifests, "Role") if each["metadata"]["name"].endswith("-lease")]
+    chosen = settings.load(_environment(manifests))
+    asked = [each for each in rights.wanted(chosen) if each.resource == "leases"]
+    assert {each.namespace for each in asked} == {role["metadata"]["namespace"]} == {"there"}
+    given = {
+        (verb, name) for rule in role["rules"] for verb in rule["verbs"] for name in rule.get("resourceNames", [None])
+    }
+    assert given == {(each.verb, each.name) for each in asked}
+
+
+def test_a_disruption_budget_comes_with_replicas(helm: Helm) -> None:
+    assert of_kind(render(helm), "PodDisruptionBudget") == []
+    assert len(of_kind(render(helm, {"replicaCount": 2}), "PodDisruptionBudget")) == 1
 
 
 def _environment(manifests: list[dict[str, Any]]) -> dict[str, str]:
@@ -165,6 +183,7 @@ def test_the_environment_is_settings_that_the_operator_takes(helm: Helm, values:
 
 def test_the_defaults_are_those_of_the_operator(helm: Helm) -> None:
     known = {"log_format": "json", "listen": ":8080", "job_image": "partwarden:0.1.0"}
+    known["lease"] = "there/release-partwarden"
     assert settings.load(_environment(render(helm))) == settings.Settings(**known)
 
 
@@ -177,7 +196,8 @@ def test_the_defaults_are_those_of_the_operator(helm: Helm) -> None:
         ({"scope": {"namespaces": ["Not A Name"]}}, "namespaces"),
         ({"image": {"digest": "latest"}}, "digest"),
         ({"jobs": {"env": {"A": 1}}}, "env"),
-        ({"replicaCount": 2}, "replicaCount"),
+        ({"replicaCount": -1}, "replicaCount"),
+        ({"replicas": 2}, "replicas"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(helm: Helm, values: dict[str, Any], named: str) -> None:

@@ -102,6 +102,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   value: {{ join "," .Values.jobs.pullSecrets | quote }}
 - name: PARTWARDEN_JOB_ENV
   value: {{ toJson .Values.jobs.env | quote }}
+- name: PARTWARDEN_LEASE
+  value: {{ printf "%s/%s" .Release.Namespace (include "partwarden.fullname" .) | quote }}
 - name: PARTWARDEN_LISTEN
   value: ":8080"
 {{- with .Values.extraEnv }}

@@ -1,0 +1,190 @@
+"""Several operators: one leads, the others stand by and take over; nothing is done twice in any case."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lab.monitoring import fetch
+from lab.operator import Operator, until
+from lab.postgres import Database, free_port
+from lab.site import RUN, Site, partitions
+from partwarden.cluster import Cluster
+from partwarden.cluster_lease import LeaseInCluster
+from partwarden.lease import DURATION, PATIENCE, Lease
+from partwarden.settings import Settings
+
+YEAR = datetime.now(UTC).year
+TAKEOVER = 20.0
+"""Seconds that are promised, from a leader's end to another's work."""
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def allow(site: Site) -> str:
+    """Let the operators of the site use a Lease. Its namespace and name."""
+    rules = [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": ["leader"],
+            "verbs": ["get", "update"],
+        },
+    ]
+    metadata = {"name": "lease", "namespace": site.namespace}
+    role: dict[str, Any] = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata}
+    site.kubectl.apply({**role, "rules": rules})
+    account = f"--serviceaccount={site.namespace}:operator"
+    site.kubectl("create", "rolebinding", "lease", "--role=lease", account, "--namespace", site.namespace)
+    return f"{site.namespace}/leader"
+
+
+class Candidates:
+    """Of one Lease, each with a clock of its own, on the real API server."""
+
+    def __init__(self, site: Site) -> None:
+        allow(site)
+        self.cluster = Cluster(Settings(kubeconfig=site.operator().kubeconfig))
+        self.key = site.namespace, "leader"
+
+    def make(self) -> tuple[Lease, Clock]:
+        clock = Clock()
+        return Lease(LeaseInCluster(self.cluster, self.key), secrets.token_hex(4), clock), clock
+
+
+@pytest.fixture
+def candidates(site: Site) -> Candidates:
+    return Candidates(site)
+
+
+def test_one_has_it_and_renews_it_and_the_other_waits(candidates: Candidates) -> None:
+    (one, at_one), (two, at_two) = candidates.make(), candidates.make()
+    assert one.attempt()
+    for _ in range(4):
+        assert not two.attempt()
+        assert two.holder == one.holder != ""
+        at_one.now += DURATION - 1
+        at_two.now += DURATION - 1
+        assert one.attempt()
+        assert not one.lost
+
+
+def test_whoever_is_not_heard_of_loses_it_and_knows_before(candidates: Candidates) -> None:
+    (one, at_one), (two, at_two) = candidates.make(), candidates.make()
+    assert one.attempt()
+    assert not two.attempt()
+    at_one.now += PATIENCE
+    at_two.now += PATIENCE
+    assert not one.lost
+    at_one.now += 0.1
+    at_two.now += 0.1
+    assert one.lost
+    assert not two.attempt()
+    at_two.now += DURATION
+    assert two.attempt()
+    assert not one.attempt()
+    assert one.holder == two.holder
+
+
+def test_what_is_given_back_is_free_at_once(candidates: Candidates) -> None:
+    (one, _), (two, _) = candidates.make(), candidates.make()
+    assert one.attempt()
+    one.release()
+    assert two.attempt()
+    # Nobody gives back what is another's.
+    one.release()
+    assert two.attempt()
+
+
+def test_of_two_who_find_it_free_one_has_it(candidates: Candidates) -> None:
+    made = [candidates.make()[0] for _ in range(6)]
+    for _ in range(3):
+        with ThreadPoolExecutor(len(made)) as pool:
+            had = list(pool.map(lambda each: each.attempt(), made))
+        assert had.count(True) == 1
+        for each in made:
+            each.release()
+
+
+def test_nobody_waits_for_it_after_he_was_told_to_stop(candidates: Candidates) -> None:
+    (one, _), (two, _) = candidates.make(), candidates.make()
+    assert one.attempt()
+    stopped = threading.Event()
+    stopped.set()
+    assert not two.acquire(stopped)
+
+
+def _pair(site: Site) -> tuple[Operator, Operator, int]:
+    """One that leads, and one that stands by, with the port at which that answers."""
+    lease, port = allow(site), free_port()
+    leader = site.operator(LEASE=lease).serving()
+    follower = site.operator(LEASE=lease, LISTEN=f"127.0.0.1:{port}").start()
+    until("it stands by", lambda: follower.says("standing by"))
+    return leader, follower, port
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_other_takes_over(site: Site, pg_database: Database, number: signal.Signals) -> None:
+    pg_database.execute(RUN)
+    leader, follower, port = _pair(site)
+    with leader, follower:
+        site.watch_over(pg_database, premake=0)
+        site.wait(Ready="True")
+        assert fetch(port, "/readyz?standby") == (200, "ok\n")
+        status, words = fetch(port, "/readyz")
+        assert (status, words.split(":")[0]) == (503, "it stands by")
+        assert fetch(port, "/healthz") == (200, "ok\n")
+        leader.stop(number)
+        site.apply("run", {"premake": 1})
+        until("the other has done it", lambda: len(partitions(pg_database)) == 2, TAKEOVER)
+        site.wait(Ready="True")
+        assert fetch(port, "/readyz") == (200, "ok\n")
+        site.told(["Normal PartitionCreated"] * 2)
+        assert follower.stop()[0] == 0
+
+
+def test_one_that_stands_by_ends_at_once(site: Site) -> None:
+    leader, follower, _ = _pair(site)
+    with leader, follower:
+        assert follower.stop()[0] == 0
+        assert follower.says("stopped")
+        assert not leader.says("the Lease was lost")
+
+
+def test_whoever_loses_it_ends_and_says_so(site: Site) -> None:
+    lease = allow(site)
+    with site.operator(LEASE=lease).serving() as leader:
+        stolen = '{"spec": {"holderIdentity": "somebody"}}'
+        site.kubectl("patch", "lease", "leader", "--namespace", site.namespace, "--type=merge", "--patch", stolen)
+        assert leader.wait() == 1
+        assert leader.says("the Lease was lost: another operator may lead now, so this one ends")
+        assert "Traceback" not in leader.log.read_text()
+
+
+def test_two_that_both_lead_do_nothing_twice(site: Site, pg_database: Database) -> None:
+    pg_database.execute(RUN)
+    with site.operator().serving(), site.operator().serving():
+        site.watch_over(pg_database, premake=25)
+        site.wait(Ready="True")
+        assert partitions(pg_database) == [f"run_{YEAR + number}" for number in range(26)]
+        site.told(["Normal PartitionCreated"] * 26)
+
+
+def test_the_rights_for_it_are_asked_for(site: Site) -> None:
+    operator = site.operator(LEASE=f"{site.namespace}/leader")
+    assert operator.start().wait() == 1
+    (line,) = operator.lines()
+    for verb in ("create leases", "get leases", "update leases"):
+        assert verb in line["message"]
