@@ -1,0 +1,27 @@
+-- Health of a PartitionPolicy or a PartitionArchive for ArgoCD, by the conditions that kstatus reads.
+local health = {status = "Progressing", message = "the operator has not looked at it yet"}
+if obj.status == nil or obj.status.conditions == nil then
+  return health
+end
+local found = {}
+for _, condition in ipairs(obj.status.conditions) do
+  found[condition.type] = condition
+end
+local ready = found["Ready"]
+if ready == nil then
+  return health
+end
+health.message = ready.reason .. ": " .. (ready.message or "")
+if obj.status.observedGeneration ~= nil and obj.status.observedGeneration ~= obj.metadata.generation then
+  health.message = "the operator has not looked at the last change yet"
+elseif found["Stalled"] ~= nil and found["Stalled"].status == "True" then
+  health.status = "Degraded"
+elseif found["Reconciling"] ~= nil and found["Reconciling"].status == "True" then
+  health.status = "Progressing"
+elseif ready.status == "True" then
+  health.status = "Healthy"
+else
+  -- Neither at work nor failed: spec.suspend is set, or spec.mode is Plan and there is something to do.
+  health.status = "Suspended"
+end
+return health
