@@ -37,5 +37,7 @@ def test_nothing_drifts(
     assert again.strip().endswith("serverside-applied" if way else "unchanged")
     after = site.policy()
     assert after["metadata"]["generation"] == policy["metadata"]["generation"] == 1
-    assert after["spec"] == policy["spec"] == yaml.safe_load(manifest)["spec"]
+    assert after["spec"] == policy["spec"]
+    assert set(after["metadata"].get("annotations", {})) <= {"kubectl.kubernetes.io/last-applied-configuration"}
+    assert "finalizers" not in after["metadata"]
     site.kubectl("wait", "--for=condition=Ready", "ppol/run", "--namespace", site.namespace, "--timeout=10s")

@@ -48,7 +48,12 @@ FULL: dict[str, Any] = {
         }
     },
     "topologySpreadConstraints": [
-        {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "partwarden"}},
+        }
     ],
     "priorityClassName": "system-cluster-critical",
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],

@@ -44,7 +44,8 @@ class Stand:
     def set(self, command: str, folder: Path = chart.CHART, **more: Any) -> None:
         """`helm install` or `helm upgrade`, until all is ready."""
         given = yaml.safe_dump({**self.values, **more})
-        options = ("--values", "-", "--wait", "--timeout", "180s")
+        # The resources are there in most tests, as if somebody had applied them before.
+        options = ("--values", "-", "--wait", "--timeout", "180s", "--take-ownership")
         try:
             self.helm(command, RELEASE, str(folder), *options, given=given)
         except Exception as error:
