@@ -5,7 +5,7 @@ Each action stands for itself: doing it, or not, leaves a valid database whateve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -182,3 +182,5 @@ class Outcome:
 
     action: Action
     error: PartwardenError | None = None
+    seconds: float = field(default=0.0, compare=False)
+    """How long it took; of those that were done in one go, how long all of them took."""

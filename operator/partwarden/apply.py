@@ -59,15 +59,17 @@ def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: flo
     lost.
     """
     for some in _together(plan.actions):
+        began = time.monotonic()
         creations = [each for each in some if isinstance(each, CreatePartition)]
         if creations and creating.create_together(connection, inventory, plan.key, creations):
-            outcomes += [Outcome(action) for action in some]
+            outcomes += [Outcome(action, seconds=time.monotonic() - began) for action in some]
             continue
         for action in some:
             if isinstance(action, UPKEEP) and not _may_begin(outcomes, deadline):
                 return
+            began = time.monotonic()
             error = _do(connection, inventory, plan.key, action, deadline)
-            outcomes.append(Outcome(action, error))
+            outcomes.append(Outcome(action, error, time.monotonic() - began))
             if _is_final(action, error):
                 return
 

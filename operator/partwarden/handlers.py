@@ -91,6 +91,9 @@ class Operator:
             self._web.start()
         if not self._leadership.wait(self._early):
             return
+        namespaces = self._settings.namespaces
+        where = f"namespaces {', '.join(namespaces)}" if namespaces else "all namespaces"
+        log.info("partwarden %s serves %s with %d workers", __version__, where, self._settings.workers)
         self._lister.first()
         self._workers.start()
         self._archives.start()
@@ -215,8 +218,6 @@ def run(settings: Settings, only_check: bool = False) -> int:
         if only_check:
             log.info("partwarden %s could run: the resources are there, and so are its rights", __version__)
             return 0
-        where = f"namespaces {', '.join(settings.namespaces)}" if settings.namespaces else "all namespaces"
-        log.info("partwarden %s serves %s with %d workers", __version__, where, settings.workers)
         operator.run()
     except (StartupError, ClusterUnavailable) as error:
         log.error("%s", error)

@@ -13,6 +13,10 @@ QUIET = {"kopf": logging.WARNING, "urllib3": logging.ERROR, "aiohttp": logging.W
 """Libraries that report what this program reports itself, and from which level on they are heard."""
 
 
+ABOUT = ("policy", "archive", "reason", "partition", "seconds")
+"""What a line may be about."""
+
+
 class Text(logging.Formatter):
     """``2026-01-01T00:00:00.000Z INFO orchestrator/run: message``: of a policy, or of an archive."""
 
@@ -24,8 +28,8 @@ class Text(logging.Formatter):
 
 
 class Json(logging.Formatter):
-    """time, level, logger, message; policy, archive and reason where the line is about one; traceback where nobody
-    foresaw it."""
+    """time, level, logger, message; policy, archive and reason where the line is about one, partition and seconds where
+    something was done to one; traceback where nobody foresaw it."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -34,7 +38,7 @@ class Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        entry |= {name: value for name in ("policy", "archive", "reason") if (value := getattr(record, name, None))}
+        entry |= {name: value for name in ABOUT if (value := getattr(record, name, None)) is not None}
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from . import pace, transitions
 from .actions import DropDetached, Outcome
@@ -209,7 +210,8 @@ class Reconciler:
         for outcome in look.outcomes:
             if outcome.error is None:
                 action = outcome.action
-                log.info("%s %s %s", action.past, action.noun, action, extra=_about(policy, action.done))
+                about = _about(policy, action.done) | {"partition": str(action), "seconds": round(outcome.seconds, 3)}
+                log.info("%s %s %s in %.2f s", action.past, action.noun, action, outcome.seconds, extra=about)
         held = self._store.get(policy.key)
         gone = held is None or held.uid != policy.uid
         if held is not None and not gone and not (self._stopping and look.failed):
@@ -257,7 +259,7 @@ class Reconciler:
             log.debug("%s: %s; next look in %.0f s", ready.reason, ready.message, after, extra=about)
 
 
-def _about(policy: StoredPolicy, reason: str) -> dict[str, str]:
+def _about(policy: StoredPolicy, reason: str) -> dict[str, Any]:
     return {"policy": str(policy), "reason": reason}
 
 

@@ -181,8 +181,10 @@ def test_two_that_both_lead_do_nothing_twice(site: Site, pg_database: Database) 
         site.wait(Ready="True")
         until("both have looked", lambda: all(each.attempts(f"{site.namespace}/run") for each in both))
     assert partitions(pg_database) == [f"run_{YEAR + number}" for number in range(26)]
-    made = [line["message"] for each in both for line in each.lines() if line.get("reason") == "PartitionCreated"]
-    assert len(made) == len(set(made)) == 26
+    made = [line for each in both for line in each.lines() if line.get("reason") == "PartitionCreated"]
+    names = [line["partition"] for line in made]
+    assert len(names) == len(set(names)) == 26
+    assert all(line["seconds"] > 0 and line["policy"] == f"{site.namespace}/run" for line in made)
 
 
 def test_the_rights_for_it_are_asked_for(site: Site) -> None:

@@ -28,7 +28,7 @@ def measure(stand: Stand) -> list[Figure]:
     ):
         _apply(site, names[:1])
         _ready(site, 1)
-        one = _resident(operator)
+        one = resident(operator)
         began = time.monotonic()
         for first in range(1, MANY, BATCH):
             advance(first, MANY, "applied")
@@ -37,7 +37,7 @@ def measure(stand: Stand) -> list[Figure]:
         advance(MANY, MANY, "waiting until all are ready")
         _ready(site, MANY)
         took = time.monotonic() - began
-        many = _resident(operator)
+        many = resident(operator)
         peak = _peak(operator)
     return [
         Figure("memory with 1 policy", one / MEGABYTE, "MB", note="resident set of the operator's process"),
@@ -54,16 +54,18 @@ def _apply(site: Site, names: list[str]) -> None:
 def _ready(site: Site, count: int) -> None:
     def all_ready() -> bool:
         found = site.kubectl.get("partitionpolicies", "--namespace", site.namespace)["items"]
-        return len([each for each in found if _is_ready(each.get("status", {}))]) == count
+        return len([each for each in found if is_ready(each.get("status", {}))]) == count
 
     until(f"{count} policies are ready", all_ready, PATIENCE)
 
 
-def _is_ready(status: Mapping[str, object]) -> bool:
+def is_ready(status: Mapping[str, object]) -> bool:
+    """Whether a policy with this status is."""
     return conditions(status).get("Ready", {}).get("status") == "True"
 
 
-def _resident(operator: Operator) -> int:
+def resident(operator: Operator) -> int:
+    """Bytes of its process that are in memory."""
     assert operator.process is not None
     return int(psutil.Process(operator.process.pid).memory_info().rss)
 

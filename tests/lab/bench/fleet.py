@@ -1,0 +1,142 @@
+"""A large fleet on one operator: a thousand policies over twenty databases."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import psutil
+import psycopg
+
+from lab.cluster.reporter import Advance
+from lab.operator import Operator, until
+from lab.postgres import Database
+from lab.site import Site
+
+from .figures import Figure
+from .idle import WRITES, read_requests
+from .memory import is_ready, resident
+from .stand import TABLE, Stand, spec, table_names
+
+DATABASES, TABLES = 20, 50
+POLICIES = DATABASES * TABLES
+CYCLE = 120.0
+"""Seconds between two looks, five times as often as by default, so that a whole cycle can be waited for."""
+EDITS = 100
+BATCH = 250
+PATIENCE = 600.0
+MEGABYTE = 1e6
+
+COUNT = "SELECT count(*) FROM pg_inherits WHERE inhparent = %s::regclass"
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Policies by name: the database and the table of each."""
+
+    site: Site
+    tables: dict[str, tuple[Database, str]]
+
+    def ready(self) -> int:
+        """How many policies are."""
+        found = self.site.kubectl.get("partitionpolicies", "--namespace", self.site.namespace)["items"]
+        return sum(is_ready(each.get("status", {})) for each in found)
+
+
+def measure(stand: Stand) -> list[Figure]:
+    """From nothing to all ready, a start beside what is ready, a cycle with nothing to do, and edits."""
+    with (
+        _fleet(stand) as fleet,
+        stand.say.progress(f"bench: {POLICIES} policies over {DATABASES} databases") as advance,
+    ):
+        settings = {"LOG_LEVEL": "info"}
+        began = time.monotonic()
+        with fleet.site.operator(**settings).serving():
+            until("all are ready", lambda: _told(fleet, advance) == POLICIES, PATIENCE)
+            first = time.monotonic() - began
+        began = time.monotonic()
+        with fleet.site.operator(**(settings | {"LOG_LEVEL": "debug"})).serving() as operator:
+            until("all were looked at", lambda: _looked(operator) >= POLICIES, PATIENCE)
+            again = time.monotonic() - began
+            advance(0, 1, "a cycle with nothing to do")
+            cycle = _cycle(fleet, operator)
+            waits = sorted(_edit(fleet, name) for name in list(fleet.tables)[:: POLICIES // EDITS])
+            memory = resident(operator)
+    over = f"{POLICIES:,} policies, {DATABASES} databases"
+    worst = waits[math.ceil(len(waits) * 0.99) - 1]
+    return [
+        Figure(f"{over}: from nothing to all ready", first, "s", note=f"{POLICIES * 4:,} partitions made"),
+        Figure(f"{over}: started again, all looked at", again, "s"),
+        Figure(f"{over}: CPU", cycle.cpu, "%", 5.0 * 600 / CYCLE, f"of a core, at a look in {CYCLE:.0f} s at each"),
+        Figure(f"{over}: CPU by default", cycle.cpu * CYCLE / 600, "%", 5.0, "the same, at a look in 10 minutes"),
+        Figure(f"{over}: writes to the API in a cycle", cycle.writes, "", 0, "as the API server counts"),
+        Figure(f"{over}: memory", memory / MEGABYTE, "MB", 256.0, "resident set of the operator's process"),
+        Figure(f"{over}: edit to effect, median", waits[len(waits) // 2] * 1000, "ms", note=f"{EDITS} edits"),
+        Figure(f"{over}: edit to effect, 99th percentile", worst * 1000, "ms", 2000, "kubectl included"),
+    ]
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """What it took. ``cpu``: percent of one core."""
+
+    cpu: float
+    writes: int
+
+
+@contextmanager
+def _fleet(stand: Stand) -> Iterator[Fleet]:
+    with ExitStack() as stack:
+        site = stack.enter_context(Site(stand.cluster, stand.kubectl, stand.folder).open())
+        tables: dict[str, tuple[Database, str]] = {}
+        for number in range(DATABASES):
+            database = stack.enter_context(stand.server.new_database())
+            database.execute("; ".join(TABLE.format(name=name) for name in table_names(TABLES)))
+            site.secret(f"db-{number}", {"uri": database.dsn})
+            tables |= {f"p-{number}-{name}": (database, name) for name in table_names(TABLES)}
+        manifests = [site.manifest(name, _spec(name, table)) for name, (_, table) in tables.items()]
+        for begin in range(0, POLICIES, BATCH):
+            site.kubectl.apply(*manifests[begin : begin + BATCH])
+        yield Fleet(site, tables)
+
+
+def _spec(name: str, table: str) -> dict[str, object]:
+    reference = {"secretRef": {"name": f"db-{name.split('-')[1]}"}}
+    return spec(table, database=reference, premake=3, resync=f"{CYCLE:.0f}s")
+
+
+def _told(fleet: Fleet, advance: Advance) -> int:
+    count = fleet.ready()
+    advance(count, POLICIES, "ready")
+    return count
+
+
+def _looked(operator: Operator) -> int:
+    return len({line["policy"] for line in operator.lines() if "; next look in" in line["message"]})
+
+
+def _cycle(fleet: Fleet, operator: Operator) -> Cycle:
+    assert operator.process is not None
+    process = psutil.Process(operator.process.pid)
+    before, began, written = process.cpu_times(), time.monotonic(), _writes(fleet)
+    time.sleep(CYCLE)
+    after, took = process.cpu_times(), time.monotonic() - began
+    spent = after.user + after.system - before.user - before.system
+    return Cycle(100 * spent / took, _writes(fleet) - written)
+
+
+def _writes(fleet: Fleet) -> int:
+    found = read_requests(fleet.site.kubectl("get", "--raw", "/metrics"))
+    return sum(found[verb, "partitionpolicies.partwarden.dev"] for verb in WRITES)
+
+
+def _edit(fleet: Fleet, name: str) -> float:
+    """Seconds from the start of kubectl to the partition that an edit asks for."""
+    database, table = fleet.tables[name]
+    patch = '{"spec": {"premake": 4}}'
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        began = time.monotonic()
+        fleet.site.kubectl("patch", "ppol", name, "--namespace", fleet.site.namespace, "--type=merge", "--patch", patch)
+        until("the partition is there", lambda: connection.execute(COUNT, [table]).fetchone() == (5,), 30)
+        return time.monotonic() - began
