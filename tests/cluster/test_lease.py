@@ -7,10 +7,10 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
+from lab.leases import allow
 from lab.monitoring import fetch
 from lab.operator import Operator, until
 from lab.postgres import Database, free_port
@@ -21,8 +21,6 @@ from partwarden.lease import DURATION, PATIENCE, Lease
 from partwarden.settings import Settings
 
 YEAR = datetime.now(UTC).year
-TAKEOVER = 20.0
-"""Seconds that are promised, from a leader's end to another's work."""
 
 
 class Clock:
@@ -30,25 +28,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def allow(site: Site) -> str:
-    """Let the operators of the site use a Lease. Its namespace and name."""
-    rules = [
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
-        {
-            "apiGroups": ["coordination.k8s.io"],
-            "resources": ["leases"],
-            "resourceNames": ["leader"],
-            "verbs": ["get", "update"],
-        },
-    ]
-    metadata = {"name": "lease", "namespace": site.namespace}
-    role: dict[str, Any] = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata}
-    site.kubectl.apply({**role, "rules": rules})
-    account = f"--serviceaccount={site.namespace}:operator"
-    site.kubectl("create", "rolebinding", "lease", "--role=lease", account, "--namespace", site.namespace)
-    return f"{site.namespace}/leader"
 
 
 class Candidates:
@@ -148,7 +127,7 @@ def test_the_other_takes_over(site: Site, pg_database: Database, number: signal.
         assert fetch(port, "/healthz") == (200, "ok\n")
         leader.stop(number)
         site.apply("run", {"premake": 1})
-        until("the other has done it", lambda: len(partitions(pg_database)) == 2, TAKEOVER)
+        until("the other has done it", lambda: len(partitions(pg_database)) == 2)
         site.wait(Ready="True")
         assert fetch(port, "/readyz") == (200, "ok\n")
         site.told(["Normal PartitionCreated"] * 2)

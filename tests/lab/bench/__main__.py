@@ -9,7 +9,7 @@ from lab.cluster import ClusterError, Reporter
 from lab.kubectl import KubectlError
 from lab.postgres import LabError
 
-from . import archive, fleet, idle, latency, many, memory, provisioning, waits
+from . import archive, fleet, idle, latency, many, memory, provisioning, takeover, waits
 from .figures import Figure, as_json, as_table
 from .stand import Stand, stand
 
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[Stand], list[Figure]]] = {
     "many": many.measure,
     "memory": memory.measure,
     "provisioning": provisioning.measure,
+    "takeover": takeover.measure,
     "waits": waits.measure,
 }
 
