@@ -13,11 +13,12 @@ from _pytest.capture import CaptureManager
 
 from lab import cluster as clusters
 from lab import helm as helms
-from lab import image, report, site
+from lab import image, prometheus, report, site
 from lab.cluster import Cluster
 from lab.helm import Helm
 from lab.kubectl import Kubectl
 from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, NotPublishedError, Server
+from lab.prometheus import Promtool
 from lab.s3 import S3Server
 
 Aloud = Callable[[], AbstractContextManager[None]]
@@ -196,6 +197,15 @@ def helm(aloud: Aloud) -> Helm:
         program = helms.built(clusters.Reporter())
     report.used("Helm", helms.version())
     return Helm(program)
+
+
+@pytest.fixture(scope="session")
+def promtool(aloud: Aloud) -> Promtool:
+    """What checks rules and queries."""
+    with aloud():
+        program = prometheus.built(clusters.Reporter())
+    report.used("promtool", prometheus.version())
+    return Promtool(program)
 
 
 @pytest.fixture(scope="session")

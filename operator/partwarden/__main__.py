@@ -12,7 +12,19 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from . import __version__, archive_commands, arguments, crd, engine, manifest, render, restore_command
+from . import (
+    __version__,
+    archive_commands,
+    arguments,
+    crd,
+    engine,
+    guide_commands,
+    import_command,
+    making_commands,
+    manifest,
+    render,
+    restore_command,
+)
 from .archives import Archives
 from .connection import ConnectionInfo, from_dsn, resolve
 from .errors import InvalidSpec, PartwardenError, SecretKeyMissing
@@ -206,6 +218,12 @@ def version() -> None:
 main.add_command(archive_commands.archive)
 main.add_command(archive_commands.verify)
 main.add_command(restore_command.command)
+main.add_command(import_command.command)
+main.add_command(guide_commands.list_)
+main.add_command(guide_commands.stats)
+main.add_command(guide_commands.health)
+main.add_command(making_commands.create)
+main.add_command(making_commands.auto)
 
 
 if __name__ == "__main__":

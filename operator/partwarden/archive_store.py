@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .archive_policy import KIND, PLURAL
@@ -54,11 +54,6 @@ def parse(body: Mapping[str, Any]) -> StoredArchive:
         spec=body.get("spec") or {},
         status_json=_written(body.get("status") or {}),
     )
-
-
-def with_status(archive: StoredArchive, status: Mapping[str, Any], version: int) -> StoredArchive:
-    """The archive once that status was written; ``version``: its resource version by then."""
-    return replace(archive, version=version, status_json=_written(status))
 
 
 def _written(status: Mapping[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from . import archive_events
-from .archive_store import StoredArchive, with_status
+from .archive_store import StoredArchive, parse
 from .cluster import Cluster
 from .errors import ClusterUnavailable
 
@@ -30,12 +30,12 @@ class Teller:
         before = archive.status
         if status == before:
             return archive
-        version = self._cluster.write_status(archive, status, archive.version)
-        if version is None:
+        written = self._cluster.write_status(archive, status, archive.version)
+        if written is None:
             return None
         for notice in archive_events.changed(before, status):
             try:
                 self._cluster.record(archive, notice, self._clock())
             except ClusterUnavailable as error:
                 log.warning("%s", error, extra={"archive": str(archive), "reason": error.reason})
-        return with_status(archive, status, version)
+        return parse(written)

@@ -154,8 +154,10 @@ class Cluster:
             raise
         return dict(_texts(found.data or {}))
 
-    def write_status(self, subject: Subject, status: Mapping[str, Any], version: int | None = None) -> int | None:
-        """Make the object's status equal to ``status``. Returns the new resource version, None when it is gone.
+    def write_status(
+        self, subject: Subject, status: Mapping[str, Any], version: int | None = None
+    ) -> dict[str, Any] | None:
+        """Make the object's status equal to ``status``. Returns the object as it is then, None when it is gone.
 
         With ``version`` only while that is its resource version: None, too, where somebody has written to it since.
         Server-side apply: what this program wrote before and leaves out now is removed, what others wrote stays.
@@ -168,9 +170,8 @@ class Cluster:
             "metadata": metadata | ({} if version is None else {"resourceVersion": str(version)}),
             "status": dict(status),
         }
-        written: Any
         try:
-            written = self.call(
+            written: Any = self.call(
                 f"take the status of {subject}",
                 self.custom.patch_namespaced_custom_object_status,
                 *(GROUP, VERSION, namespace, subject.plural, name, body),
@@ -182,7 +183,7 @@ class Cluster:
             if status_of(error) in (NOT_FOUND, CONFLICT):  # deleted, made anew with another uid, or written to
                 return None
             raise
-        return int(written["metadata"]["resourceVersion"])
+        return dict(written)
 
     def record(self, subject: Subject, notice: Notice, now: datetime) -> None:
         """Record an Event on the object. ``now`` is aware."""

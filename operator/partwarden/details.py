@@ -58,6 +58,13 @@ def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Pa
         pending, found = pending[: max(10, len(pending) * 3 // 4)], found[: max(10, len(found) * 3 // 4)]
 
 
+def partitions_of(inventory: Inventory, plan: Plan) -> list[PartitionStatus]:
+    """All of them, ascending, DEFAULT last; before them the tables that were detached."""
+    outside = sorted(inventory.detached, key=_age)
+    ordered = _nearest(inventory.partitions, plan, len(inventory.partitions))
+    return [*(_outside(each, plan) for each in outside), *(_describe(each, plan) for each in ordered)]
+
+
 def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
     """Totals over every partition. Nothing in it changes while the table and its calendar stay as they are."""
     partitions = inventory.partitions

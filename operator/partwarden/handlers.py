@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FINISH, CANCEL = 4.0, 2.0
 """Seconds that running work is given after SIGTERM: to finish by itself, then to be cancelled."""
+AGAIN = 3.0
+"""Seconds after which the API server is asked again, where it is waited for."""
 PATIENCE = (1, 2) + (5,) * 5000
 """Seconds between kopf's attempts while the API server does not answer: hours of them, then the process ends."""
 
@@ -63,24 +65,20 @@ class Operator:
         self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
         self._leadership = Leadership(self._cluster, settings.lease)
         crews = {"policies": self._crew, "archives": self._archives.crew}
-        self._health = Health(crews, settings.relist, lambda: self._leadership.others)
+        self._health = Health(crews, settings.relist, self._leadership.others, self._leadership.stands_by)
         self._web = self._listening(metrics) if settings.listen else None
         self._lister = Lister(self._cluster, self._store, self._intake, self._archives, self._health, settings)
         self._listing = Every("lister", settings.relist, self._lister.again)
         self._tidier = Every("tidier", LINGER, self._reconciler.tidy)
 
     def check(self) -> None:
-        """Raises `StartupError` when the resource is not installed or a right is missing."""
-        try:
-            if unserved := [each for each in (PLURAL, archive_policy.PLURAL) if not self._cluster.serves(each)]:
-                raise StartupError(
-                    f"the cluster does not serve {unserved[0]} of {GROUP}/{VERSION}: install the "
-                    "CustomResourceDefinitions with `partwarden crds | kubectl apply --server-side -f -`"
-                )
-            missing = [str(right) for right in wanted(self._settings) if not self._cluster.may(right)]
-        except ClusterUnavailable as error:
-            raise StartupError(str(error)) from None
-        if missing:
+        """Raises `StartupError` when the resource is not installed or a right is missing, and `ClusterUnavailable`."""
+        if unserved := [each for each in (PLURAL, archive_policy.PLURAL) if not self._cluster.serves(each)]:
+            raise StartupError(
+                f"the cluster does not serve {unserved[0]} of {GROUP}/{VERSION}: install the "
+                "CustomResourceDefinitions with `partwarden crds | kubectl apply --server-side -f -`"
+            )
+        if missing := [str(right) for right in wanted(self._settings) if not self._cluster.may(right)]:
             raise StartupError(
                 f"the operator's identity may not {'; '.join(missing)}: bind it to the roles in examples/rbac.yaml"
             )
@@ -89,7 +87,7 @@ class Operator:
         """Serve, once it leads, until SIGTERM or SIGINT. Raises what ended it otherwise."""
         if self._web:
             self._web.start()
-        if not self._leadership.wait(self._early):
+        if not self._checked() or not self._leadership.wait(self._early):
             return
         namespaces = self._settings.namespaces
         where = f"namespaces {', '.join(namespaces)}" if namespaces else "all namespaces"
@@ -115,6 +113,20 @@ class Operator:
                 self._web.stop()
         if lost:
             raise StartupError("the Lease was lost: another operator may lead now, so this one ends")
+
+    def _checked(self) -> bool:
+        """False when the process was told to stop before. With a Lease an API server that does not answer is waited
+        for: whoever lost the Lease by that has ended, and would end again and again, later each time."""
+        while True:
+            try:
+                self.check()
+                return True
+            except ClusterUnavailable as error:
+                if not self._settings.lease:
+                    raise
+                log.warning("%s; tried again in %.0f s", error, AGAIN)
+            if self._early.wait(AGAIN):
+                return False
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
@@ -214,8 +226,8 @@ def run(settings: Settings, only_check: bool = False) -> int:
     try:
         # One that runs beside it may have the port.
         operator = Operator(settings.model_copy(update={"listen": ""}) if only_check else settings, early)
-        operator.check()
         if only_check:
+            operator.check()
             log.info("partwarden %s could run: the resources are there, and so are its rights", __version__)
             return 0
         operator.run()

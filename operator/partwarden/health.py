@@ -54,10 +54,12 @@ class Health:
         crews: Mapping[str, Callable[[], Crew]],
         relist: float,
         others: Callable[[], str] = str,
+        stands_by: Callable[[], bool] = bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``relist``: seconds between two lists. ``others``: who leads instead, in words."""
-        self._others = others
+        """``relist``: seconds between two lists. ``others``: who leads instead, in words; ``stands_by``: whether this
+        process could take over."""
+        self._others, self._stands_by = others, stands_by
         self._crews, self._relist, self._clock = crews, relist, clock
         self._lock = threading.Lock()
         self._beat: float | None = None
@@ -112,6 +114,6 @@ class Health:
     def unfit(self) -> list[str]:
         """Why the process neither serves nor could take over at once; empty when it serves or stands by."""
         with self._lock:
-            if self._others() and not self._stopping:
+            if self._stands_by() and not self._stopping:
                 return []
         return self.unready()

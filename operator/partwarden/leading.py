@@ -35,7 +35,10 @@ class Leadership:
         """Whether it leads no more: what it does must end before others begin."""
         return self._lease is not None and self._leads.is_set() and self._lease.lost
 
-    @property
+    def stands_by(self) -> bool:
+        """Whether it knows who leads, and could take over."""
+        return self._lease is not None and self._lease.known and not self._leads.is_set()
+
     def others(self) -> str:
         """Who leads instead, in words; "" where this process does."""
         if self._leads.is_set() or self._lease is None:

@@ -55,7 +55,7 @@ class Lease:
         self._leases, self._identity, self._clock = leases, identity, clock
         self._lock = threading.Lock()
         self._seen: Held | None = None
-        self._since = 0.0
+        self._known, self._since = False, 0.0
         self._renewed: float | None = None
 
     @property
@@ -63,6 +63,12 @@ class Lease:
         """Who led when it was last looked at; "" for nobody."""
         with self._lock:
             return self._seen.holder if self._seen else ""
+
+    @property
+    def known(self) -> bool:
+        """Whether it was ever looked at."""
+        with self._lock:
+            return self._known
 
     @property
     def lost(self) -> bool:
@@ -126,6 +132,7 @@ class Lease:
     def _may_take(self, held: Held | None) -> bool:
         """Whether it is ours, nobody's, or was not renewed for long enough while this process looked on."""
         with self._lock:
+            self._known = True
             if held != self._seen:
                 self._seen, self._since = held, self._clock()
             ours = held is not None and held.holder == self._identity

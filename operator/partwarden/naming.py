@@ -30,7 +30,7 @@ def partition_name(table: str, name_format: str | None, grid: Grid, wanted: Rang
     cell = grid.cell(wanted.lower)
     assert cell.lower is not None
     pattern = name_format or DEFAULT_FORMATS[grid.interval]
-    name = pattern.format_map({"table": table, **_fields(grid.local(cell.lower))})
+    name = pattern.format_map({"table": table, **fields(grid.local(cell.lower))})
     if cell != wanted:
         name += "_" + _stamp(grid.local(wanted.lower))
     size = len(name.encode())
@@ -53,7 +53,8 @@ def default_name(table: str) -> str:
     return name
 
 
-def _fields(local: datetime) -> dict[str, str]:
+def fields(local: datetime) -> dict[str, str]:
+    """What the placeholders of a pattern stand for, of the partition that begins at this naive wall-clock time."""
     iso = local.isocalendar()
     # The second pass of an hour that the clock repeats is another partition: 02 and 02b.
     again = "b" if local.fold else ""

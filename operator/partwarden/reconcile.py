@@ -22,6 +22,7 @@ from .connection import ConnectionInfo, resolve
 from .connections import Connections
 from .engine import maintain, observe_and_plan
 from .errors import ClusterUnavailable, ContentsChanged, PartwardenError, PolicyConflict
+from .intake import Intake
 from .interval import load_zone
 from .policy import Mode, PartitionPolicySpec
 from .session import Session
@@ -77,7 +78,7 @@ class Reconciler:
         self._archives, self._looked = archives, looked
         self._cluster, self._store, self._claims, self._queue = cluster, store, claims, queue
         self._settings, self._clock = settings, clock
-        self._slots = Slots()
+        self._intake, self._slots = Intake(store, claims, queue), Slots()
         self._pace = pace.Pace()
         self._looked_at: dict[Key, object] = {}
         self._waiting_since: dict[Key, float] = {}
@@ -218,10 +219,11 @@ class Reconciler:
             previous = held.status
             status = make_status(look.verdict, previous, policy.generation, now, policy.table)
             if status != previous:
-                version = self._cluster.write_status(policy, status)
-                gone = version is None
-                if version is not None:
-                    self._store.wrote(policy, status, version)
+                written = self._cluster.write_status(policy, status)
+                gone = written is None
+                if written is not None:
+                    # All of it: what was edited right before the write is in no later version that a watch might show.
+                    self._intake.seen(written)
                     news = transitions.changed(previous, status)
                     notices += news
                     _log(policy, look, news)

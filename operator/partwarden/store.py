@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from . import hold
@@ -113,13 +113,6 @@ class Store:
             self._policies[policy.key] = policy
             same = held is not None and held.edition == policy.edition
             return None if same else policy
-
-    def wrote(self, policy: StoredPolicy, status: Mapping[str, Any], version: int) -> None:
-        """The status of the policy was written and is held by the API server as ``version``."""
-        with self._lock:
-            held = self._policies.get(policy.key)
-            if held is not None and held.uid == policy.uid and held.version < version:
-                self._policies[policy.key] = replace(held, status_json=_compact(status), version=version)
 
     def remove(self, key: Key, uid: str | None = None) -> bool:
         """Forget the policy, if it is the one with ``uid`` or None is given. Returns whether it was held."""

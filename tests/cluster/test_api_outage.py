@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from lab.archives import IMAGE, PARTITION, Archives, oid, proof
+from lab.leases import allow
+from lab.monitoring import fetch
 from lab.operator import Operator, until
-from lab.postgres import Database
+from lab.postgres import Database, free_port
 from lab.site import RUN, Site, partitions
 from lab.way import Way
 
@@ -34,12 +36,16 @@ def _server(config: dict[str, list[dict[str, dict[str, str]]]]) -> str:
 @pytest.fixture
 def operator(site: Site, way: Way) -> Iterator[Operator]:
     """An operator that takes that way."""
-    made = site.operator(JOB_IMAGE=IMAGE)
+    with through(site.operator(JOB_IMAGE=IMAGE), way).serving() as running:
+        yield running
+
+
+def through(made: Operator, way: Way) -> Operator:
+    """The same, which reaches the API server that way."""
     config = yaml.safe_load(made.kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{way.port}"
     made.kubeconfig.write_text(yaml.safe_dump(config))
-    with made.serving() as running:
-        yield running
+    return made
 
 
 def test_an_outage_of_the_api_server_is_survived(
@@ -61,6 +67,27 @@ def test_an_outage_of_the_api_server_is_survived(
     site.told(["Normal PartitionCreated"] * 2)
     assert operator.stop()[0] == 0
     assert "Traceback" not in operator.log.read_text()
+
+
+def test_with_a_lease_an_outage_ends_the_leader_and_the_next_waits_for_its_end(site: Site, way: Way) -> None:
+    lease, port = allow(site), free_port()
+
+    def operator() -> Operator:
+        return through(site.operator(LEASE=lease, LISTEN=f"127.0.0.1:{port}"), way)
+
+    with operator().serving() as leader:
+        way.block()
+        assert leader.wait() == 1
+        assert leader.says("the Lease was lost")
+        assert "Traceback" not in leader.log.read_text()
+    with operator().start() as following:
+        until("the outage is told", lambda: following.says("tried again in"))
+        assert fetch(port, "/healthz") == (200, "ok\n")
+        assert fetch(port, "/readyz?standby")[0] == 503
+        way.unblock()
+        until("it serves", lambda: following.says("serves"))
+        until("it is ready", lambda: fetch(port, "/readyz") == (200, "ok\n"))
+        assert following.stop()[0] == 0
 
 
 def test_a_job_that_ends_while_the_api_server_is_away_is_heard_of_afterwards(

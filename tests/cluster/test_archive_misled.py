@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -16,10 +15,8 @@ from psycopg.conninfo import conninfo_to_dict
 from lab.archives import PARTITION, Archives, oid, proof
 from lab.postgres import Database
 from lab.site import Site, conditions, keys_of
-from lab.tended import NAME, Hands
-from partwarden.cluster import Cluster
+from lab.tended import NAME, Hands, Meanwhile
 from partwarden.order import WRONG
-from partwarden.settings import Settings
 
 
 @pytest.fixture
@@ -81,20 +78,6 @@ def test_a_secret_that_is_rotated_between_archive_and_check_takes_no_proof_away(
     status = hands.end(proof(oid(pg_database)))
     assert status["check"]["ok"] is True
     assert "lastError" not in status
-
-
-class Meanwhile(Cluster):
-    """Something happens once, right before a status is written."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.what: Any = None
-
-    def write_status(self, *arguments: Any) -> int | None:
-        if (what := self.what) is not None:
-            self.what = None
-            what()
-        return super().write_status(*arguments)
 
 
 def test_an_operator_that_looked_before_takes_no_proof_back(

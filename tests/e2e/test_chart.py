@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from lab.chart import CHART, CRDS, of_kind, render
+from lab.chart import CHART, CRDS, dashboard, of_kind, render
 from lab.helm import Helm, HelmError
 from lab.kubectl import Kubectl
+from lab.prometheus import Promtool
 from lab.site import RIGHTS, ROOT
 from partwarden import __version__, rights, settings
 from partwarden.metrics import ARCHIVE_STATES, Metrics, Sources
@@ -63,7 +66,9 @@ FULL: dict[str, Any] = {
     "monitoring": {
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True, "runwayDays": 14},
+        "dashboard": {"enabled": True, "labels": {"team": "databases"}},
     },
+    "argocd": {"healthChecks": True},
 }
 MATRIX: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -158,6 +163,10 @@ def test_the_lease_may_be_used_and_no_other(helm: Helm) -> None:
     chosen = settings.load(_environment(manifests))
     asked = [each for each in rights.wanted(chosen) if each.resource == "leases"]
     assert {each.namespace for each in asked} == {role["metadata"]["namespace"]} == {"there"}
+    (example,) = [each for each in yaml.safe_load_all(RIGHTS.read_text()) if each["kind"] == "Role"]
+    assert [{**rule, "resourceNames": []} for rule in role["rules"]] == [
+        {**rule, "resourceNames": []} for rule in example["rules"]
+    ]
     given = {
         (verb, name) for rule in role["rules"] for verb in rule["verbs"] for name in rule.get("resourceNames", [None])
     }
@@ -227,7 +236,8 @@ def test_every_value_is_in_the_readme_and_in_the_schema() -> None:
     for leaf in _leaves(values):
         found = node
         for part in leaf.split("."):
-            found = found["properties"][part]
+            named_so = found.get("properties", {}).get(part)
+            found = named_so if named_so is not None else found["additionalProperties"]
 
 
 def test_the_versions_are_those_of_the_program() -> None:
@@ -275,3 +285,72 @@ def test_every_metric_is_in_the_docs() -> None:
     registry = Metrics(Sources(Store(), lambda: [("ns", "Proven")], {})).registry
     names = [family.name for family in registry.collect()]
     assert [name for name in names if name.startswith("partwarden_") and f"`{name}" not in text] == []
+
+
+def test_the_health_checks_can_be_patched_into_argocds_configmap_as_the_docs_say(
+    helm: Helm, kubectl: Kubectl, namespace: str
+) -> None:
+    (made,) = [
+        each for each in of_kind(render(helm, FULL), "ConfigMap") if each["metadata"]["name"].endswith("-argocd")
+    ]
+    made["metadata"] |= {"name": "partwarden-argocd", "namespace": namespace}
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm", "namespace": namespace}}
+    kubectl.apply(made, {**theirs, "data": {"url": "https://argocd.example.com"}})
+    (line,) = re.findall(r"```\n(kubectl get configmap .*?)\n```", (ROOT / "docs" / "argocd.md").read_text(), re.DOTALL)
+    for there in ("partwarden", "argocd"):
+        line = line.replace(f"--namespace {there} ", f"--namespace {namespace} ")
+    command = line.replace("kubectl ", shlex.join(kubectl.command()) + " ")
+    subprocess.run(["bash", "-c", command], check=True, env=kubectl.environment, timeout=60, capture_output=True)
+    data = kubectl.get("configmap", "argocd-cm", "--namespace", namespace)["data"]
+    assert data == made["data"] | {"url": "https://argocd.example.com"}
+    (settings_of_argocd,) = yaml.safe_load_all(
+        re.findall(r"```yaml\n(data:.*?)```", (ROOT / "docs" / "argocd.md").read_text(), re.DOTALL)[0]
+    )
+    assert {key: value.strip() for key, value in made["data"].items()} == {
+        key: value.strip() for key, value in settings_of_argocd["data"].items()
+    }
+
+
+def _panels() -> list[dict[str, Any]]:
+    return list(dashboard()["panels"])
+
+
+def test_the_dashboard_is_the_one_of_the_project(helm: Helm) -> None:
+    (made,) = [each for each in of_kind(render(helm, FULL), "ConfigMap") if "partwarden.json" in each["data"]]
+    assert json.loads(made["data"]["partwarden.json"]) == dashboard()
+    assert made["metadata"]["labels"].items() >= {"grafana_dashboard": "1", "team": "databases"}.items()
+
+
+def test_panels_lie_side_by_side(helm: Helm) -> None:
+    cells: set[tuple[int, int]] = set()
+    for each in _panels():
+        place = each["gridPos"]
+        own = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not own & cells, each["title"]
+        assert place["x"] + place["w"] <= 24
+        cells |= own
+
+
+QUERIES = [(each["title"], target["expr"]) for each in _panels() for target in each["targets"]]
+
+
+@pytest.mark.parametrize(("title", "query"), QUERIES)
+def test_every_query_of_the_dashboard_is_one_and_of_metrics_that_there_are(
+    promtool: Promtool, title: str, query: str
+) -> None:
+    plain = query.replace("$__rate_interval", "5m").replace("$namespace", ".*").replace("$policy", ".*")
+    code, said = promtool("--experimental", "promql", "format", plain)
+    assert code == 0, f"{title}: {said}"
+    used = set(re.findall(r"partwarden_\w+", query))
+    assert used <= _names(), title
+
+
+def _names() -> set[str]:
+    """Of all samples that a scrape may show."""
+    registry = Metrics(Sources(Store(), lambda: [("ns", "Proven")], {})).registry
+    found = {sample.name for family in registry.collect() for sample in family.samples}
+    return found | {family.name for family in registry.collect()} | {"partwarden_build_info"}

@@ -92,7 +92,9 @@ def stand(
         repository, _, tag = operator_image.rpartition(":")
         values = {
             "image": {"repository": repository, "tag": tag},
+            "replicaCount": 2,
             "scope": {"namespaces": [site.namespace]},
+            "rbac": {"secretNames": ["run", "other"]},
             "extraVolumes": [{"name": "ca", "configMap": {"name": "postgres-ca"}}],
             "extraVolumeMounts": [{"name": "ca", "mountPath": CA}],
         }

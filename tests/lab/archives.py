@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.jobs import pods_of, seen
 from lab.kubectl import Kubectl
-from lab.operator import PATIENCE, until
+from lab.operator import until
 from lab.postgres import Database
 from lab.site import GROUP, VERSION, Site, conditions
 from partwarden.job import CONTAINER
@@ -76,11 +76,17 @@ class Archives:
     def job(self, name: str, other_than: str = "") -> str:
         """The Job that works on the archive, once it has a pod."""
 
-        def made() -> str | None:
-            job = self.get(name).get("status", {}).get("job")
-            return job if job and job != other_than and pods_of(self.kubectl, job) else None
+        last: dict[str, Any] = {}
 
-        return until(f"a Job for archive {name}", made, PATIENCE)
+        def made() -> str | None:
+            last.update(self.get(name).get("status", {}))
+            job = last.get("job")
+            return str(job) if job and job != other_than and pods_of(self.kubectl, job) else None
+
+        try:
+            return until(f"a Job for archive {name}", made)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {last}\n{self.kubectl('get', 'jobs,pods')}") from None
 
     def ended(self, job: str) -> None:
         """Waits until the Job is seen to have ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ def render(helm: Helm, values: dict[str, Any] | None = None, *arguments: str) ->
 def of_kind(manifests: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     """Those of a kind, in their order."""
     return [each for each in manifests if each["kind"] == kind]
+
+
+def dashboard() -> dict[str, Any]:
+    """The dashboard for Grafana."""
+    found: dict[str, Any] = json.loads((CHART / "files" / "dashboard.json").read_text())
+    return found
 
 
 def older(folder: Path, version: str, field: str) -> Path:

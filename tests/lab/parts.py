@@ -4,7 +4,7 @@ import os
 import sys
 
 from lab import cluster as clusters
-from lab import helm
+from lab import helm, prometheus
 from lab.cluster import ClusterError, Reporter
 from lab.s3 import command
 
@@ -15,6 +15,7 @@ def main() -> int:
     try:
         command.built(say)
         helm.built(say)
+        prometheus.built(say)
         # Which provider there will be, and what it lacks, is found out by starting one.
         clusters.start(f"parts-{os.getpid()}", say, leashed=True).stop()
     except ClusterError as error:

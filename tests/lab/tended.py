@@ -85,3 +85,17 @@ class Hands:
             (text,) = [each["value"] for each in variables if each["name"] == "PARTWARDEN_ORDER"]
             found.append(Order.model_validate_json(text))
         return found
+
+
+class Meanwhile(Cluster):
+    """Something happens once, right before a status is written."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.what: Callable[[], object] | None = None
+
+    def write_status(self, *arguments: Any) -> dict[str, Any] | None:
+        if (what := self.what) is not None:
+            self.what = None
+            what()
+        return super().write_status(*arguments)

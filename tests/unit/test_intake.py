@@ -101,17 +101,6 @@ def test_what_arrives_late_changes_nothing(made: Fixture) -> None:
     assert held.generation == 2
 
 
-def test_what_was_written_is_held_until_something_newer_is_seen(made: Fixture) -> None:
-    made.intake.seen(body(version=1))
-    held = made.store.get(("one", "run"))
-    assert held is not None
-    made.store.wrote(held, {"observedGeneration": 1}, 5)
-    made.intake.seen(body(version=3, status={"observedGeneration": 0}))
-    after = made.store.get(("one", "run"))
-    assert after is not None
-    assert after.status == {"observedGeneration": 1}
-
-
 @pytest.mark.parametrize("how", ["deleted", "finalizer", "missed"])
 def test_a_deleted_policy_is_not_known_any_more_and_gives_its_table_free(made: Fixture, how: str) -> None:
     made.intake.seen(body())

@@ -1,0 +1,102 @@
+"""What somebody edits in the moment in which the operator writes a status: no later version shows it once more.
+
+No watch runs here. It would show the edit right before the status, and in the worst case only after the operator knows
+a newer version, by which it then calls both of them old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lab.postgres import Database
+from lab.site import RUN, Site, partitions
+from lab.tended import Meanwhile
+from partwarden.archive_desk import ArchiveDesk
+from partwarden.archive_store import ArchiveStore
+from partwarden.claims import Claims
+from partwarden.cluster_archives import ArchivesInCluster
+from partwarden.intake import Intake
+from partwarden.reconcile import Reconciler
+from partwarden.settings import Settings
+from partwarden.store import Store
+from partwarden.workqueue import WorkQueue
+
+YEAR = datetime.now(UTC).year
+OLD = f"run_{YEAR - 3}"
+EXPIRED = f"CREATE TABLE {OLD} PARTITION OF run FOR VALUES FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z');"
+SPEC: dict[str, Any] = {"premake": 0, "resync": "1h", "startFrom": f"{YEAR}-01-01"}
+
+
+class Unwatched:
+    """An operator that is shown its policy once, and looks when it is due."""
+
+    def __init__(self, site: Site) -> None:
+        self.key = (site.namespace, "run")
+        settings = Settings(kubeconfig=site.operator().kubeconfig)
+        self.cluster, self.store, self.queue = Meanwhile(settings), Store(), WorkQueue()
+        claims = Claims(self.queue.wake)
+        desk = ArchiveDesk(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
+        clock = lambda: datetime.now(UTC)  # noqa: E731
+        self.reconciler = Reconciler(
+            self.cluster, self.store, claims, self.queue, settings, clock, desk, lambda *_: None
+        )
+        Intake(self.store, claims, self.queue).seen(site.policy())
+
+    def look(self) -> bool:
+        """Whether one was due, and is done."""
+        if not self.queue.backlog().due:
+            return False
+        key = self.queue.take()
+        assert key == self.key
+        self.queue.done(key, self.reconciler.reconcile(key))
+        return True
+
+
+@pytest.fixture
+def unwatched(site: Site, pg_database: Database) -> Iterator[Callable[[], Unwatched]]:
+    """Makes the operator, for a policy of a table one of whose partitions is three years old."""
+    made: list[Unwatched] = []
+
+    def make() -> Unwatched:
+        made.append(Unwatched(site))
+        return made[0]
+
+    pg_database.execute(RUN + EXPIRED)
+    site.watch_over(pg_database, **SPEC)
+    yield make
+    for each in made:
+        each.reconciler.stop()
+
+
+def test_a_hold(site: Site, unwatched: Callable[[], Unwatched]) -> None:
+    operator = unwatched()
+    operator.cluster.what = lambda: site.kubectl(
+        "annotate", "ppol/run", "--namespace", site.namespace, f"partwarden.dev/hold={OLD}"
+    )
+    assert operator.look()
+    assert operator.look()
+    assert not operator.look()
+    held = operator.store.get(operator.key)
+    assert held is not None
+    assert held.held == {OLD}
+
+
+def test_another_spec(site: Site, pg_database: Database, unwatched: Callable[[], Unwatched]) -> None:
+    operator = unwatched()
+    operator.cluster.what = lambda: site.apply("run", {**SPEC, "premake": 1})
+    assert operator.look()
+    assert partitions(pg_database) == [OLD, f"run_{YEAR}"]
+    assert operator.look()
+    assert partitions(pg_database) == [OLD, f"run_{YEAR}", f"run_{YEAR + 1}"]
+    assert not operator.look()
+
+
+def test_its_deletion(site: Site, unwatched: Callable[[], Unwatched]) -> None:
+    operator = unwatched()
+    operator.cluster.what = lambda: site.delete("run")
+    assert operator.look()
+    assert operator.store.all() == []

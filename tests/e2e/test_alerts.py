@@ -1,0 +1,139 @@
+"""The alerts of the chart, by Prometheus' own tool: they are rules, and fire when and only when they should."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.chart import of_kind, render
+from lab.helm import Helm
+from lab.prometheus import Promtool
+
+POLICY = 'namespace="orchestrator",policy="run"'
+LABELS = {"namespace": "orchestrator", "policy": "run"}
+HEALTHY = {
+    "partwarden_build_info{}": "1x200",
+    f"partwarden_policy_suspended{{{POLICY}}}": "0x200",
+    f"partwarden_policy_runway_days{{{POLICY}}}": "700x200",
+    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "1x200",
+    f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "1x200",
+    f"partwarden_policy_default_rows{{{POLICY}}}": "0x200",
+    f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": "0+60x200",
+    'partwarden_archives{namespace="orchestrator",state="Failing"}': "0x200",
+}
+"""A minute between two samples."""
+MISSING = {
+    f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "0x200",
+    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x200",
+}
+NEVER = 10_000_000
+"""Seconds before the series begin at which the last success was."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is otherwise than in `HEALTHY`, and the alerts that fire after ``minutes``, by name: severity, summary."""
+
+    series: Mapping[str, str | None]
+    fire: dict[str, tuple[str, str]]
+    minutes: int = 90
+
+
+NOT_READY = {"PartwardenPolicyNotReady": ("warning", "orchestrator/run is not Ready")}
+AHEAD = {
+    "PartwardenPartitionsMissing": ("warning", "orchestrator/run: partitions that should exist are missing"),
+}
+CASES = {
+    "all is well": Case({}, {}),
+    "by the hour, all is well": Case({f"partwarden_policy_runway_days{{{POLICY}}}": "0x200"}, {}),
+    "covered for ever": Case({f"partwarden_policy_runway_days{{{POLICY}}}": "+Inf"}, {}),
+    "missing for a moment": Case(MISSING, {}, minutes=10),
+    "missing": Case(MISSING, NOT_READY | AHEAD),
+    "missing, and soon": Case(
+        MISSING | {f"partwarden_policy_runway_days{{{POLICY}}}": "3x200"},
+        NOT_READY | AHEAD | {"PartwardenRunwayShort": ("critical", "orchestrator/run: 3 days until inserts fail")},
+    ),
+    "rows in DEFAULT": Case(
+        {f"partwarden_policy_default_rows{{{POLICY}}}": "12x200"},
+        {"PartwardenDefaultHasRows": ("warning", "orchestrator/run: 12 rows lie in the DEFAULT partition")},
+    ),
+    "not ready": Case({f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x200"}, NOT_READY),
+    "suspended": Case(
+        {
+            f"partwarden_policy_suspended{{{POLICY}}}": "1x200",
+            f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': None,
+        },
+        {},
+    ),
+    "no success for a day": Case(
+        {f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": f"-{NEVER}x200"},
+        {
+            "PartwardenNoSuccess": (
+                "warning",
+                "orchestrator/run was not looked at with success for more than 25 hours",
+            )
+        },
+    ),
+    "nobody is scraped": Case(
+        dict.fromkeys(HEALTHY), {"PartwardenDown": ("critical", "No Partwarden is being scraped")}
+    ),
+    "an archive fails": Case(
+        {'partwarden_archives{namespace="orchestrator",state="Failing"}': "2x200"},
+        {"PartwardenArchiveFailing": ("warning", "2 archives in orchestrator fail, or are damaged")},
+    ),
+}
+WHERE: dict[str, dict[str, str]] = {
+    "PartwardenDown": {},
+    "PartwardenArchiveFailing": {"namespace": "orchestrator", "state": "Failing"},
+    "PartwardenPartitionsMissing": LABELS | {"condition": "PartitionsAhead"},
+    "PartwardenPolicyNotReady": LABELS | {"condition": "Ready"},
+}
+
+
+@pytest.fixture(scope="module")
+def rules(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the chart's PrometheusRule says, as a file."""
+    (rule,) = of_kind(render(helm, {"monitoring": {"prometheusRule": {"enabled": True}}}), "PrometheusRule")
+    file = tmp_path_factory.mktemp("rules") / "rules.yaml"
+    file.write_text(yaml.safe_dump(rule["spec"]))
+    return file
+
+
+def test_they_are_rules(promtool: Promtool, rules: Path) -> None:
+    code, said = promtool("check", "rules", "--lint=all", "--lint-fatal", str(rules))
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_they_fire_when_and_only_when_they_should(promtool: Promtool, rules: Path, tmp_path: Path, name: str) -> None:
+    case, runbooks = CASES[name], _runbooks(rules)
+    series = {each: values for each, values in {**HEALTHY, **case.series}.items() if values is not None}
+    expected: list[dict[str, Any]] = []
+    for alert, runbook in runbooks.items():
+        fires = []
+        if alert in case.fire:
+            severity, summary = case.fire[alert]
+            annotations = {"summary": summary, "runbook": runbook}
+            labels = {**WHERE.get(alert, LABELS), "severity": severity}
+            fires = [{"exp_labels": labels, "exp_annotations": annotations}]
+        expected.append({"eval_time": f"{case.minutes}m", "alertname": alert, "exp_alerts": fires})
+    test = {"input_series": [{"series": each, "values": values} for each, values in series.items()]}
+    whole = {"rule_files": [str(rules)], "evaluation_interval": "1m"}
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({**whole, "tests": [{"interval": "1m", **test, "alert_rule_test": expected}]}))
+    code, said = promtool("test", "rules", str(file))
+    assert code == 0, said
+
+
+def _runbooks(rules: Path) -> dict[str, str]:
+    groups = yaml.safe_load(rules.read_text())["groups"]
+    return {rule["alert"]: rule["annotations"]["runbook"] for group in groups for rule in group["rules"]}
+
+
+def test_every_alert_has_a_case(rules: Path) -> None:
+    assert {alert for case in CASES.values() for alert in case.fire} == set(_runbooks(rules))

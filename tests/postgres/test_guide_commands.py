@@ -1,0 +1,133 @@
+"""``partwarden list``, ``stats`` and ``health`` on a database: what the script showed, and what it could not find."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from encoded import NATIVE, keep
+from lab.postgres import Database
+from partwarden.__main__ import main
+
+YEAR = datetime.now(UTC).year
+
+
+def run(database: Database, command: str, *arguments: str) -> Result:
+    done = CliRunner().invoke(main, [command, "--dsn", database.dsn, *arguments])
+    assert "Traceback" not in done.output
+    return done
+
+
+def said(database: Database, command: str, *arguments: str) -> str:
+    done = run(database, command, *arguments)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def data(database: Database, command: str, *arguments: str) -> dict[str, Any]:
+    (found,) = json.loads(said(database, command, "-o", "json", *arguments))
+    return dict(found)
+
+
+@pytest.fixture
+def table(database: Database) -> Database:
+    """run: last year with rows, this one and the next, half a year off the grid, and DEFAULT."""
+    database.execute(f"""{NATIVE[0].table} CREATE TABLE "old run" PARTITION OF run FOR VALUES
+        FROM ('{YEAR - 1}-01-01Z') TO ('{YEAR}-01-01Z');
+        CREATE TABLE half PARTITION OF run FOR VALUES FROM ('{YEAR - 2}-07-01Z') TO ('{YEAR - 1}-01-01Z')""")
+    keep(database, None, interval="Year", premake=1, startFrom=f"{YEAR - 1}-01-01")
+    database.execute(f"""INSERT INTO run SELECT '{YEAR - 1}-05-05Z', 'x' FROM generate_series(1, 1000);
+        CREATE TABLE rest PARTITION OF run DEFAULT; ANALYZE "old run" """)
+    return database
+
+
+def test_partitions_are_listed_in_order(table: Database) -> None:
+    lines = [line.split("  ") for line in said(table, "list").splitlines()]
+    assert lines[0][0] == "NAME"
+    names = [line[0].strip() for line in lines[1:]]
+    assert names == ["half", "old run", f"run_{YEAR}", f"run_{YEAR + 1}", "rest"]
+    old = said(table, "list").splitlines()[2]
+    assert f"{YEAR - 1}-01-01T00:00:00Z  {YEAR}-01-01T00:00:00Z  Past" in old
+    assert "~1,000" in old
+    assert "Unmanaged" in said(table, "list").splitlines()[1]
+    assert said(table, "list", "-o", "name").splitlines() == names
+    assert "BYTES" in said(table, "list", "-o", "wide")
+
+
+def test_the_same_as_data(table: Database) -> None:
+    found = data(table, "list")
+    assert (found["table"], found["interval"], found["key"]) == ("public.run", "Year", "key")
+    assert [each["state"] for each in found["partitions"]] == ["Unmanaged", "Past", "Current", "Future", "Default"]
+    assert found == {**yaml.safe_load(said(table, "list", "-o", "yaml")), "now": found["now"]}
+
+
+def test_a_policy_says_what_is_managed(table: Database, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    spec = {"table": {"name": "run"}, "interval": "Month"}
+    whole = {"apiVersion": "partwarden.dev/v1alpha1", "kind": "PartitionPolicy", "metadata": {"name": "run"}}
+    file.write_text(yaml.safe_dump({**whole, "spec": spec}))
+    states = [each["state"] for each in data(table, "list", "-f", str(file))["partitions"]]
+    assert states == ["Unmanaged"] * 4 + ["Default"]
+
+
+def test_totals(table: Database) -> None:
+    table.execute("INSERT INTO run VALUES ('1999-05-05Z', 'y'), ('2001-01-01Z', 'z')")
+    found = data(table, "stats")
+    assert (found["summary"]["partitions"], found["summary"]["managed"]) == (5, 3)
+    assert found["summary"]["largest"]["name"] == "old run"
+    assert found["summary"]["defaultRows"] == 2
+    assert found["default"] == "1999 (1 row), 2001 (1 row), 2 rows in all"
+    assert found["skew"] > 1
+    text = said(table, "stats")
+    assert "1999 (1 row), 2001 (1 row)" in text
+    assert "days after the current interval" in text
+
+
+def test_health_is_an_exit_code(database: Database) -> None:
+    database.execute(NATIVE[0].table)
+    done = run(database, "health")
+    assert (done.exit_code, done.output) == (2, "CRITICAL: public.run: no partition holds now: inserts fail\n")
+    keep(database, None, interval="Year", premake=0)
+    done = run(database, "health")
+    assert done.exit_code == 1
+    assert done.output.startswith("WARNING: public.run: nothing follows the current partition: inserts fail from")
+    keep(database, None, interval="Year", premake=2)
+    done = run(database, "health")
+    assert done.exit_code == 0
+    assert done.output.startswith("OK: public.run: 3 partitions, ")
+    database.execute("CREATE TABLE rest PARTITION OF run DEFAULT; INSERT INTO run VALUES ('1999-05-05Z')")
+    done = run(database, "health", "-o", "json")
+    assert done.exit_code == 1
+    assert json.loads(done.output)["tables"][0]["wrong"] == [
+        {"level": "WARNING", "message": "the DEFAULT partition holds 1999 (1 row)"}
+    ]
+
+
+def test_health_by_a_policy_knows_what_should_be_ahead(database: Database, tmp_path: Path) -> None:
+    database.execute(NATIVE[0].table)
+    keep(database, None, interval="Year", premake=2)
+    file = tmp_path / "policy.yaml"
+    file.write_text("""apiVersion: partwarden.dev/v1alpha1
+kind: PartitionPolicy
+metadata: {name: run}
+spec: {table: {name: run}, premake: 5}""")
+    done = run(database, "health", "-f", str(file))
+    assert done.exit_code == 1
+    assert "3 of the partitions that should be ahead are missing" in done.output
+
+
+def test_what_cannot_be_looked_at_is_critical(database: Database) -> None:
+    done = CliRunner().invoke(main, ["health", "--dsn", "host=127.0.0.1 port=1 dbname=none user=nobody"])
+    assert done.exit_code == 2
+    assert done.output.startswith("CRITICAL: ")
+    assert "Traceback" not in done.output
+    database.execute("CREATE TABLE l (a int) PARTITION BY LIST (a)")
+    assert run(database, "health").exit_code == 2
+    assert run(database, "list", "--table", "l").exit_code == 1
+    assert "only RANGE can be managed" in run(database, "list", "--table", "l").output
