@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,12 +88,37 @@ class Operator:
         """Serve, once it leads, until SIGTERM or SIGINT. Raises what ended it otherwise."""
         if self._web:
             self._web.start()
-        if not self._checked() or not self._leadership.wait(self._early):
-            return
+        try:
+            if self._asked(self.check) and self._leadership.wait(self._early) and self._asked(self._lister.first):
+                self._serve()
+        finally:
+            lost = self._leadership.lost
+            self._leadership.end()
+            if self._web:
+                self._web.stop()
+        if lost:
+            raise StartupError("the Lease was lost: another operator may lead now, so this one ends")
+
+    def _asked(self, question: Callable[[], None]) -> bool:
+        """False when the process was told to stop before an answer came, or leads no more. With a Lease an API server
+        that does not answer is waited for: whoever lost the Lease by that has ended, and would end again and again,
+        later each time."""
+        while not self._leadership.lost:
+            try:
+                question()
+                return True
+            except ClusterUnavailable as error:
+                if not self._settings.lease:
+                    raise
+                log.warning("%s; tried again in %.0f s", error, AGAIN)
+            if self._early.wait(AGAIN):
+                break
+        return False
+
+    def _serve(self) -> None:
         namespaces = self._settings.namespaces
         where = f"namespaces {', '.join(namespaces)}" if namespaces else "all namespaces"
         log.info("partwarden %s serves %s with %d workers", __version__, where, self._settings.workers)
-        self._lister.first()
         self._workers.start()
         self._archives.start()
         self._listing.start()
@@ -107,26 +133,6 @@ class Operator:
                 self._workers.wait(CANCEL)
             # They were told at the same time: what they do is seen again by the next operator, wherever it ends.
             self._archives.wait(CANCEL / 4)
-            lost = self._leadership.lost
-            self._leadership.end()
-            if self._web:
-                self._web.stop()
-        if lost:
-            raise StartupError("the Lease was lost: another operator may lead now, so this one ends")
-
-    def _checked(self) -> bool:
-        """False when the process was told to stop before. With a Lease an API server that does not answer is waited
-        for: whoever lost the Lease by that has ended, and would end again and again, later each time."""
-        while True:
-            try:
-                self.check()
-                return True
-            except ClusterUnavailable as error:
-                if not self._settings.lease:
-                    raise
-                log.warning("%s; tried again in %.0f s", error, AGAIN)
-            if self._early.wait(AGAIN):
-                return False
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()

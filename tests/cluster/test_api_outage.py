@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -88,6 +90,37 @@ def test_with_a_lease_an_outage_ends_the_leader_and_the_next_waits_for_its_end(s
         until("it serves", lambda: following.says("serves"))
         until("it is ready", lambda: fetch(port, "/readyz") == (200, "ok\n"))
         assert following.stop()[0] == 0
+
+
+HELD_UP = """
+import pathlib, sys, time
+from partwarden import __main__, listing
+first, go = listing.Lister.first, pathlib.Path(sys.argv.pop(1))
+def late(self):
+    go.with_name("reached").touch()
+    while not go.exists():
+        time.sleep(0.05)
+    first(self)
+listing.Lister.first = late
+__main__.main()
+"""
+
+
+def test_the_lease_is_lost_and_given_back_also_before_the_first_list(site: Site, way: Way, tmp_path: Path) -> None:
+    held_up = through(site.operator(LEASE=allow(site), LISTEN=""), way)
+    held_up.program = [sys.executable, "-c", HELD_UP, str(tmp_path / "go")]
+    with held_up.start() as leader:
+        until("it leads", (tmp_path / "reached").exists)
+        way.block()
+        (tmp_path / "go").touch()
+        until("the outage is told", lambda: leader.says("tried again in"))
+        assert leader.wait() == 1
+        assert leader.says("the Lease was lost")
+        assert not leader.says("serves")
+        assert "Traceback" not in leader.log.read_text()
+    way.unblock()
+    with held_up.start() as leader:
+        until("it serves", lambda: leader.says("serves"))
 
 
 def test_a_job_that_ends_while_the_api_server_is_away_is_heard_of_afterwards(

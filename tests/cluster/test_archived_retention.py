@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 
 from lab.archives import IMAGE, NOWHERE, S3, Archives, proof
@@ -89,9 +90,10 @@ class Retired:
 
     def rows(self) -> int | None:
         """Of the old table; None where there is none."""
-        if self.database.query(f"SELECT to_regclass('{OLD}') IS NULL") == [(True,)]:
+        try:
+            ((count,),) = self.database.query(f"SELECT count(*) FROM {OLD}")
+        except psycopg.errors.UndefinedTable:
             return None
-        ((count,),) = self.database.query(f"SELECT count(*) FROM {OLD}")
         return int(str(count))
 
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -347,6 +348,33 @@ def test_every_query_of_the_dashboard_is_one_and_of_metrics_that_there_are(
     assert code == 0, f"{title}: {said}"
     used = set(re.findall(r"partwarden_\w+", query))
     assert used <= _names(), title
+
+
+TABLE = [target["expr"] for each in _panels() if each["type"] == "table" for target in each["targets"]]
+
+
+@pytest.mark.parametrize("query", TABLE)
+def test_queries_of_a_table_join_to_one_row_for_each_policy(promtool: Promtool, tmp_path: Path, query: str) -> None:
+    """Grafana's merge joins rows whose labels are all the same, the metric's name among them."""
+    plain = query.replace("$namespace", ".*").replace("$policy", ".*")
+    (metric,) = re.findall(r"partwarden_\w+", query)
+    series = f'{metric}{{namespace="n",policy="p",instance="i",job="j",pod="x"}}'
+    value = -1 if plain.startswith("time() -") else 1
+    course = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": "1"}],
+        "promql_expr_test": [
+            {
+                "expr": plain,
+                "eval_time": "0m",
+                "exp_samples": [{"labels": '{namespace="n",policy="p"}', "value": value}],
+            }
+        ],
+    }
+    file = tmp_path / "tests.yaml"
+    file.write_text(yaml.safe_dump({"tests": [course]}))
+    code, said = promtool("test", "rules", str(file))
+    assert code == 0, said
 
 
 def _names() -> set[str]:

@@ -66,13 +66,14 @@ class Operator:
         }
         defaults = {"LOG_FORMAT": "json", "LOG_LEVEL": "debug"}
         self.environment = clean | {f"PARTWARDEN_{name}": value for name, value in {**defaults, **settings}.items()}
+        self.program = [str(PROGRAM)]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Operator:
         """Start it, without waiting for anything."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [str(PROGRAM), "run", "--kubeconfig", str(self.kubeconfig)],
+                [*self.program, "run", "--kubeconfig", str(self.kubeconfig)],
                 env=self.environment,
                 cwd=self.log.parent,
                 stdin=subprocess.DEVNULL,
