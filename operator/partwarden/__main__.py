@@ -16,12 +16,16 @@ from . import (
     __version__,
     archive_commands,
     arguments,
+    completion,
     crd,
+    drop_command,
     engine,
+    explain_command,
     guide_commands,
     import_command,
     making_commands,
     manifest,
+    outputs,
     render,
     restore_command,
 )
@@ -35,6 +39,8 @@ from .session import forget_environment, session
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOTHING, ERROR, TO_DO, INTERRUPTED = 0, 1, 2, 130
+DEBUG = "DEBUG_PARTWARDEN"
+"""In the environment: what was not foreseen is shown with its traceback. No PARTWARDEN_*, which the operator reads."""
 
 
 class Commands(click.Group):
@@ -50,9 +56,18 @@ class Commands(click.Group):
         except click.ClickException as error:
             error.show()
             code = ERROR
+        except PartwardenError as error:
+            click.echo(f"Error: {error}", err=True)
+            code = ERROR
         except BrokenPipeError:
             # Whoever read the output has gone; nothing may be written any more, not even at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = ERROR
+        except Exception as error:
+            if os.environ.get(DEBUG):
+                raise
+            about = " ".join(str(error).split())
+            click.echo(f"Error: {type(error).__name__}: {about}; {DEBUG}=1 shows where, for a report of it", err=True)
             code = ERROR
         sys.exit(code)
 
@@ -60,7 +75,14 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Keep PostgreSQL range partitions the way a PartitionPolicy says."""
+    """Keep PostgreSQL range partitions the way a PartitionPolicy says.
+
+    list, stats, health, create, auto, drop and explain are about policies in a cluster, as `kubectl partwarden` too, or
+    with --dsn about the tables of a database. plan and apply take a policy from a file.
+
+    Exit codes: 0 done, or nothing to do; 1 an error, or not done; 2 something to do (plan), critical (health), not
+    pruned (explain); 130 interrupted, with nothing half done.
+    """
 
 
 def _moment(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
@@ -88,7 +110,7 @@ def policy_options(command: F) -> F:
             click.option(
                 "--now", callback=_moment, metavar="MOMENT", help="Ask about this moment, like 2026-12-31T23:59:59Z."
             ),
-            click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Default: text."),
+            outputs.option(),
         ]
     ):
         command = option(command)
@@ -176,10 +198,15 @@ def _print(work: Callable[[], tuple[render.Shown, int]], output: str) -> int:
     try:
         shown, code = work()
     except PartwardenError as error:
-        if output == "json":
-            click.echo(render.failure(error))
+        if outputs.is_data(output):
+            outputs.data(render.failure(error), output)
         raise click.ClickException(str(error)) from None
-    click.echo(render.document(shown) if output == "json" else render.text(shown))
+    if outputs.is_data(output):
+        outputs.data(render.document(shown), output)
+    elif output == "name":
+        outputs.names(map(str, shown.plan.actions))
+    else:
+        click.echo(render.text(shown, render.Look(output == "wide", outputs.width())))
     return code
 
 
@@ -224,6 +251,19 @@ main.add_command(guide_commands.stats)
 main.add_command(guide_commands.health)
 main.add_command(making_commands.create)
 main.add_command(making_commands.auto)
+main.add_command(drop_command.drop)
+main.add_command(explain_command.explain)
+main.add_command(completion.command)
+
+
+def plugin() -> NoReturn:
+    """``kubectl partwarden``: kubectl runs ``kubectl-partwarden`` with what follows. Exits."""
+    main.main(prog_name="kubectl partwarden")
+
+
+def complete_plugin() -> None:
+    """What kubectl asks for when somebody presses Tab: candidates by lines, then a directive."""
+    completion.for_kubectl(main, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 from pydantic import ValidationError
 
-from . import archiving, arguments, places
+from . import archiving, arguments, outputs, places
 from .connection import ConnectionInfo, from_dsn, resolve
 from .database import Database, SecretRef
 from .destination import PVC, Destination
@@ -39,12 +39,14 @@ LARGEST = 4096
 @click.option("--partition", callback=arguments.table, metavar="[SCHEMA.]NAME", help="Its partition.")
 @click.option("--to", metavar="URL", help="A folder that exists, or s3://bucket/prefix, gs://…, az://….")
 @click.option("--report", type=click.Path(path_type=Path), help="File for what came of it, as JSON.")
+@outputs.option()
 def archive(
     dsn: str | None,
     table: dict[str, str] | None,
     partition: dict[str, str] | None,
     to: str | None,
     report: Path | None,
+    output: str,
 ) -> int:
     """Archive a partition, read the archive back and prove it. The database is only read.
 
@@ -64,13 +66,18 @@ def archive(
         _write(report, archiving.failure(None, error))
         raise click.ClickException(str(error)) from None
     _write(report, found)
-    click.echo(found.location)
+    if outputs.is_data(output):
+        outputs.data(found.model_dump(mode="json", by_alias=True, exclude_none=True), output)
+    else:
+        more = f"  {found.rows:,} rows, {found.bytes:,} bytes, sha256 {found.sha256}" if output == "wide" else ""
+        click.echo(found.location + more)
     return 0
 
 
 @click.command()
 @click.argument("url")
-def verify(url: str) -> int:
+@outputs.option()
+def verify(url: str, output: str) -> int:
     """Prove an archive again, without a database: its size, its sha256, and the rows that it restores.
 
     URL is its folder or its manifest.json. Exits 0 when it is as it was written, 1 when not.
@@ -84,7 +91,13 @@ def verify(url: str) -> int:
     except PartwardenError as error:
         raise click.ClickException(str(error)) from None
     manifest = found.manifest
-    click.echo(f"{manifest.partition}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, as they were proven")
+    if outputs.is_data(output):
+        outputs.data({"url": found.url, **manifest.model_dump(mode="json", by_alias=True)}, output)
+    elif output == "name":
+        outputs.names([found.url])
+    else:
+        more = f", sha256 {manifest.sha256}, {found.url}" if output == "wide" else ""
+        click.echo(f"{manifest.partition}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, as they were proven{more}")
     return 0
 
 

@@ -71,10 +71,11 @@ class Right:
 
 
 class Cluster:
-    """One API server, one identity. Raises `StartupError` when there is no usable configuration."""
+    """One API server, one identity."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._configuration = configure(settings)
+    def __init__(self, settings: Settings, configuration: api.Configuration | None = None) -> None:
+        """Without a ``configuration`` that of the operator; raises `StartupError` when there is none to be found."""
+        self._configuration = configuration or configure(settings)
         self._configuration.retries = urllib3.Retry(total=2, status=0, redirect=0, backoff_factor=0.2)
         self._configuration.connection_pool_maxsize = settings.workers + 2
         self._api = api.ApiClient(self._configuration)

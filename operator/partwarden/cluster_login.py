@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import kubernetes.client
 import kubernetes.config
@@ -11,6 +12,8 @@ from kubernetes.client.rest import should_bypass_proxies
 from kubernetes.config.config_exception import ConfigException
 
 from .settings import Settings, StartupError
+
+IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,25 @@ def configure(settings: Settings) -> kubernetes.client.Configuration:
             "service account"
         ) from None
     return configuration
+
+
+def own(path: Path | None, context: str | None) -> tuple[kubernetes.client.Configuration, str]:
+    """As kubectl goes: ``path``, else ``KUBECONFIG`` or ~/.kube/config, else a pod's service account; and the namespace
+    that goes with it. Raises `StartupError`."""
+    configuration = kubernetes.client.Configuration()
+    file = str(path) if path else None
+    try:
+        _, active = kubernetes.config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
+        kubernetes.config.load_kube_config(file, context, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError) as error:
+        if path is None and context is None and IN_POD.is_file():
+            kubernetes.config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            return configuration, IN_POD.read_text().strip()
+        why = " ".join(str(error).split())
+        raise StartupError(f"no way to a Kubernetes cluster: {why}; give --kubeconfig or KUBECONFIG") from None
+    contexts = {each["name"]: each for each in kubernetes.config.list_kube_config_contexts(file)[0]}  # type: ignore[no-untyped-call]
+    chosen = contexts[context] if context else active
+    return configuration, chosen["context"].get("namespace") or "default"
 
 
 def credentials(found: kubernetes.client.Configuration) -> Credentials:

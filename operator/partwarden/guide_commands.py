@@ -2,155 +2,196 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
-import yaml
 
-from . import arguments, guessing, importing, manifest, render, views
+from . import looking, outputs, policy_views, render, views
 from .connection import from_dsn
-from .details import human
-from .engine import observe_and_plan
-from .errors import InvalidSpec, PartwardenError
-from .policy import Table, TableSpec
+from .errors import PartwardenError
 from .session import Session, session
 from .views import Level, View
+from .where import Target, target
 
-F = TypeVar("F", bound=Callable[..., Any])
-OUTPUTS = ("table", "wide", "json", "yaml", "name")
-
-
-def _options(*outputs: str) -> Callable[[F], F]:
-    def add(command: F) -> F:
-        for option in (
-            click.option(
-                "-o", "--output", type=click.Choice(outputs), default=outputs[0], help=f"Default: {outputs[0]}."
-            ),
-            click.option("-f", "--filename", help="The table's PartitionPolicy; without it, the table tells."),
-            click.option("--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="This table only."),
-            click.option(
-                "--dsn", required=True, help="Connection string or URI, completed by PGHOST, PGPASSWORD and so on."
-            ),
-        ):
-            command = option(command)
-        return command
-
-    return add
+T = TypeVar("T")
 
 
 @click.command("list")
-@_options(*OUTPUTS)
-def list_(dsn: str, table: dict[str, str] | None, filename: str | None, output: str) -> int:
-    """Partitions with their ranges, state, rows and size."""
-    found = _views(dsn, table, filename)
-    if output in ("json", "yaml"):
-        _data([views.listed(each) for each in found], output)
-        return 0
-    for number, each in enumerate(found):
-        if output == "name":
-            click.echo("\n".join(map(render.printable, views.names(each))))
-            continue
-        if len(found) > 1:
-            click.echo(("\n" if number else "") + render.printable(str(each.plan.parent)))
-        click.echo("\n".join(line[2:] for line in render.table(views.rows(each, output == "wide"))))
+@target(everywhere=True)
+@click.option("--archives", "url", metavar="URL", help="With --dsn: shows which of its partitions are archived there.")
+@outputs.option()
+def list_(target: Target, url: str | None, output: str) -> int:
+    """Partitions with their ranges, state, rows, size and archive: of POLICY, or of all in the namespace.
+
+    A policy is shown as the operator saw it last. Exits 0, or 1 on an error.
+    """
+    if target.dsn is None:
+        if url is not None:
+            raise click.UsageError("--archives goes with --dsn: of a policy, its PartitionArchives tell")
+        return _list_policies(target, output)
+    where = looking.archives(url)
+    found = _of_database(target, lambda _, view: view)
+    if outputs.is_data(output):
+        outputs.data([views.listed(each, where) for each in found], output)
+    elif output == "name":
+        outputs.names(each for view in found for each in views.names(view))
+    else:
+        for number, each in enumerate(found):
+            _head(number, len(found), str(each.plan.parent))
+            outputs.table(views.rows(each, output == "wide", where if url else None))
+    return 0
+
+
+def _list_policies(target: Target, output: str) -> int:
+    policies, found = _policies(target)
+    archives = policies.archives()
+    if outputs.is_data(output):
+        outputs.data([policy_views.listed(each, archives) for each in found], output)
+    elif output == "name":
+        outputs.names(each["name"] for policy in found for each in policy_views.partitions(policy))
+    else:
+        for number, each in enumerate(found):
+            _head(number, len(found), policy_views.name(each))
+            outputs.table(policy_views.rows(each, archives, output == "wide"))
+            if more := policy_views.unlisted(each):
+                outputs.line(more)
     return 0
 
 
 @click.command()
-@_options("table", "json", "yaml")
-def stats(dsn: str, table: dict[str, str] | None, filename: str | None, output: str) -> int:
-    """Totals, the largest partition, skew, rows in DEFAULT by interval, runway."""
-    found = [(each, views.measure(each)) for each in _views(dsn, table, filename)]
-    if output != "table":
-        _data([_statistics(view, measured) for view, measured in found], output)
+@target(everywhere=True)
+@click.option("--exact", is_flag=True, help="Count the rows of every partition: it reads them all.")
+@outputs.option()
+def stats(target: Target, exact: bool, output: str) -> int:
+    """Totals, the largest partition, skew, rows in DEFAULT by interval, runway; with --exact rows as they are.
+
+    --exact asks the database, also of a policy: from here, by the policy's Secret. Exits 0, or 1 on an error.
+    """
+    if target.dsn is None and not exact:
+        return _policy_statistics(target, output)
+    found = _counted(target, exact)
+    if outputs.is_data(output):
+        outputs.data([views.statistics(*each) for each in found], output)
         return 0
-    for number, (view, measured) in enumerate(found):
-        lines = [tuple(map(str, line)) for line in _lines(view, measured)]
-        click.echo(("\n" if number else "") + render.printable(str(view.plan.parent)))
-        click.echo("\n".join(render.table(lines)))
+    if output == "name":
+        outputs.names(str(view.plan.parent) for view, _, _ in found)
+        return 0
+    for number, (view, measured, counts) in enumerate(found):
+        _head(number, 2, str(view.plan.parent))
+        for line in render.table(views.lines(view, measured, counts)):
+            click.echo(line)
+        if counts or output == "wide":
+            click.echo()
+            outputs.table(views.by_rows(view, counts))
     return 0
 
 
-def _statistics(view: View, measured: views.Statistics) -> dict[str, Any]:
-    summary = measured.summary.model_dump(mode="json", by_alias=True, exclude_none=True)
-    more = {"medianBytes": measured.median, "skew": round(measured.skew, 2), "default": measured.default or None}
-    return {**views.heading(view), "summary": summary, **more}
+Counted = tuple[View, views.Statistics, dict[int, int]]
 
 
-def _lines(view: View, measured: views.Statistics) -> list[tuple[object, object]]:
-    found = measured.summary
-    largest = f"{found.largest.name}, {found.largest.size}" if found.largest else "-"
-    runway = "for ever" if view.plan.covered_for_ever else f"{found.runway_days} days after the current interval"
-    return [
-        ("partitions", f"{found.partitions}, of which {found.managed} are exactly one {view.spec.interval}"),
-        ("size", found.size),
-        ("rows, estimated", "-" if found.rows is None else f"{found.rows:,}"),
-        ("largest", largest),
-        ("median", human(int(measured.median))),
-        ("largest : median", f"{measured.skew:.1f}"),
-        ("covered until", found.covered_until or "now is not covered"),
-        ("runway", runway),
-        ("in DEFAULT", measured.default or ("no rows" if view.inventory.default else "there is none")),
-    ]
+def _counted(target: Target, exact: bool) -> list[Counted]:
+    def look(connection: Session, view: View) -> Counted:
+        counts = looking.count(connection, view.inventory, outputs.progress) if exact else {}
+        return view, views.measure(view), counts
 
-
-@click.command()
-@_options("text", "json")
-def health(dsn: str, table: dict[str, str] | None, filename: str | None, output: str) -> int:
-    """For cron and probes: exits 0 when all is well, 1 on a warning, 2 when it is critical or nothing can be told."""
     try:
-        found = [(each, views.health(each)) for each in _read(dsn, table, filename)]
+        return _of_database(target, look)
+    finally:
+        if exact:
+            outputs.progressed()
+
+
+def _policy_statistics(target: Target, output: str) -> int:
+    _, found = _policies(target)
+    if outputs.is_data(output):
+        outputs.data([policy_views.statistics(each) for each in found], output)
+    elif output == "name":
+        outputs.names(map(policy_views.name, found))
+    else:
+        for number, each in enumerate(found):
+            _head(number, 2, policy_views.name(each))
+            for line in render.table(policy_views.lines(each)):
+                click.echo(line)
+    return 0
+
+
+@click.command()
+@target(everywhere=True)
+@outputs.option()
+def health(target: Target, output: str) -> int:
+    """For cron and probes: exits 0 when all is well, 1 on a warning, 2 when it is critical or nothing can be told.
+
+    The first check is whether a partition holds now. -o wide shows what is well beside what is not.
+    """
+    try:
+        found = _health(target)
     except PartwardenError as error:
-        click.echo(json.dumps({"level": "CRITICAL", "error": str(error)}) if output == "json" else f"CRITICAL: {error}")
+        if outputs.is_data(output):
+            outputs.data({"level": Level.CRITICAL.name, "error": str(error)}, output)
+        else:
+            outputs.line(f"CRITICAL: {error}")
         return int(Level.CRITICAL)
-    worst = max((level for _, wrong in found for level, _ in wrong), default=Level.OK)
-    if output == "json":
-        tables = [
-            {**views.heading(view), "wrong": [{"level": level.name, "message": text} for level, text in wrong]}
-            for view, wrong in found
+    worst = max((level for _, _, wrong in found for level, _ in wrong), default=Level.OK)
+    if outputs.is_data(output):
+        told = [
+            {**about, "wrong": [{"level": level.name, "message": text} for level, text in wrong]}
+            for about, _, wrong in found
         ]
-        click.echo(json.dumps({"level": worst.name, "tables": tables}, ensure_ascii=False, indent=2))
-        return int(worst)
-    for view, wrong in found:
-        if not wrong:
-            click.echo(f"OK: {render.printable(views.summary_line(view))}")
-        for level, text in wrong:
-            click.echo(f"{level.name}: {render.printable(f'{view.plan.parent}: {text}')}")
+        outputs.data({"level": worst.name, "tables": told}, output)
+    elif output == "name":
+        outputs.names([worst.name])
+    else:
+        for about, line, wrong in found:
+            if not wrong or output == "wide":
+                outputs.line(f"OK: {line}")
+            for level, text in wrong:
+                outputs.line(f"{level.name}: {_subject(about)}: {text}")
     return int(worst)
 
 
-def _views(dsn: str, table: dict[str, str] | None, filename: str | None) -> list[View]:
-    try:
-        return _read(dsn, table, filename)
-    except PartwardenError as error:
-        raise click.ClickException(str(error)) from None
+Health = tuple[dict[str, Any], str, list[tuple[Level, str]]]
+"""What it is of, a line that says how it stands, and what is wrong."""
 
 
-def _read(dsn: str, table: dict[str, str] | None, filename: str | None) -> list[View]:
-    """Of the policy's table, or of all that can be managed. Raises `PartwardenError`."""
-    with session(from_dsn(dsn)) as connection:
-        if filename is not None:
-            policy = manifest.load(manifest.read(filename), filename, table=table, needs_database=False)
-            return [_view(connection, policy.spec)]
-        only = Table.model_validate(table) if table else None
-        seen = importing.look(connection, only)
-        if only and seen and seen[0].error:
-            raise seen[0].error
-        known = [_view(connection, guessing.spec(each.table, each.guess)) for each in seen if each.guess]
-    if not known:
-        raise InvalidSpec("no table here is partitioned by RANGE on one column that says when")
-    return known
+def _health(target: Target) -> list[Health]:
+    if target.dsn is not None:
+        return _of_database(target, lambda _, view: (views.heading(view), views.summary_line(view), views.health(view)))
+    now = datetime.now(UTC)
+    return [
+        (policy_views.heading(each), policy_views.summary_line(each), policy_views.health(each, now))
+        for each in _policies(target)[1]
+    ]
 
 
-def _view(connection: Session, spec: TableSpec) -> View:
-    inventory, plan = observe_and_plan(connection, spec)
-    return View(spec, inventory, plan)
+def _subject(about: dict[str, Any]) -> str:
+    policy = about.get("policy")
+    return f"{policy['namespace']}/{policy['name']}" if policy else str(about["table"])
 
 
-def _data(documents: list[dict[str, Any]], output: str) -> None:
-    if output == "json":
-        click.echo(json.dumps(documents, ensure_ascii=False, indent=2))
-    else:
-        click.echo(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True), nl=False)
+def _head(number: int, count: int, name: str) -> None:
+    """Of one table among several, with an empty line between two."""
+    if count > 1:
+        click.echo(("\n" if number else "") + render.printable(name))
+
+
+def _of_database(target: Target, look: Callable[[Session, View], T]) -> list[T]:
+    """What ``look`` makes of each table, while the connection is there. Of a policy, by its Secret."""
+    if target.dsn is not None:
+        with session(from_dsn(target.dsn)) as connection:
+            return [look(connection, each) for each in looking.views(connection, target.table, target.filename)]
+    policies, found = _policies(target)
+    made = []
+    for policy in found:
+        with session(policies.connection(policy)) as connection:
+            made.append(look(connection, looking.view(connection, policies.spec(policy))))
+    return made
+
+
+def _policies(target: Target) -> tuple[Any, list[dict[str, Any]]]:
+    # Here, for a database needs no Kubernetes client, which takes long to load.
+    from . import reaching
+
+    policies = reaching.Policies(target.where)
+    return policies, [policies.one(target.policy)] if target.policy else policies.all()

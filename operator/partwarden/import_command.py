@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import click
+import yaml
 
-from . import arguments, guessing, import_text, importing
+from . import arguments, guessing, import_text, importing, outputs
 from .connection import ConnectionInfo, from_dsn
 from .engine import observe_and_plan
 from .errors import PartwardenError
@@ -24,7 +25,8 @@ KEYS = ("host", "port", "dbname", "user", "sslmode")
 )
 @click.option("--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="This table only.")
 @click.option("--namespace", "-n", help="metadata.namespace of the policies.")
-def command(dsn: str, table: dict[str, str] | None, namespace: str | None) -> int:
+@outputs.option("yaml")
+def command(dsn: str, table: dict[str, str] | None, namespace: str | None, output: str) -> int:
     """Write the PartitionPolicy of each partitioned table that there is, as YAML: applying it changes nothing.
 
     Nothing is written to the database. What a comment says was assumed is for a person to check. Exits 1 on an error,
@@ -40,7 +42,12 @@ def command(dsn: str, table: dict[str, str] | None, namespace: str | None) -> in
                 documents.append(_document(connection, each, info, namespace, taken))
     except PartwardenError as error:
         raise click.ClickException(str(error)) from None
-    click.echo("---\n".join(documents), nl=False)
+    if output == "json":
+        outputs.data([each for each in yaml.safe_load_all("---\n".join(documents)) if each], output)
+    elif output == "name":
+        outputs.names(sorted(taken))
+    else:
+        click.echo("---\n".join(documents), nl=False)
     if not taken:
         raise click.ClickException("no table here is partitioned by RANGE on one column that says when")
     return 0

@@ -1,4 +1,7 @@
-"""``partwarden create`` and ``auto``: partitions that are made now, and nothing else that a policy may say."""
+"""``partwarden create`` and ``auto``: partitions that are made now, and nothing else that a policy may say.
+
+On a policy they make nothing themselves: the operator is asked, and its answer awaited.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +10,41 @@ from dataclasses import replace
 
 import click
 
-from . import arguments, guessing, importing, manifest, periods, render
+from . import looking, outputs, periods, render
 from .actions import Action, CreatePartition, DrainIntoPartition
 from .connection import from_dsn
 from .engine import Report, maintain, observe_and_plan
-from .errors import InvalidSpec, PartwardenError
-from .interval import Grid, Range, load_zone
+from .interval import Grid, Range, iso, load_zone
 from .plan import Plan
-from .policy import Mode, Table, TableSpec
-from .session import Session, session
+from .policy import Mode, TableSpec
+from .session import session
+from .where import Target, target
 
 PATIENCE = 10.0
 """Seconds in which locks must be had, all attempts together."""
 MAKING = (CreatePartition, DrainIntoPartition)
 
-dsn_option = click.option(
-    "--dsn", required=True, help="Connection string or URI, completed by PGHOST, PGPASSWORD and so on."
-)
-table_option = click.option(
-    "--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="Needed where there are several."
-)
-file_option = click.option("-f", "--filename", help="The table's PartitionPolicy; without it, the table tells.")
-
 
 @click.command()
 @click.argument("period")
-@dsn_option
-@table_option
-@file_option
-def create(period: str, dsn: str, table: dict[str, str] | None, filename: str | None) -> int:
-    """Make the partitions of PERIOD now: 2027, 2027-Q1, 2027-03, 2027-W05 or 2027-03-09. Those that are there stay."""
+@target()
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600),
+    default=30.0,
+    help="On a policy: seconds to wait for the operator; 0: do not. Default: 30.",
+)
+@outputs.option()
+def create(period: str, target: Target, timeout: float, output: str) -> int:
+    """Make the partitions of PERIOD now: 2027, 2027-Q1, 2027-03, 2027-W05 or 2027-03-09. Those that are there stay.
+
+    On POLICY the operator is asked through spec.ensure. Exits 0 when they are there, 1 when not.
+    """
+    if target.dsn is None:
+        # Here, for a database needs no Kubernetes client, which takes long to load.
+        from . import asking
+
+        return asking.create(target, periods.parse(period), timeout, output)
 
     def wish(spec: TableSpec) -> TableSpec:
         wanted = periods.days(periods.parse(period), spec.interval)
@@ -45,16 +53,23 @@ def create(period: str, dsn: str, table: dict[str, str] | None, filename: str | 
     def chosen(spec: TableSpec, plan: Plan) -> list[Range]:
         return _cells(spec, plan, spec.ensure)
 
-    return _run(dsn, table, filename, wish, chosen)
+    return _run(target, output, wish, chosen)
 
 
 @click.command()
 @click.argument("ahead", type=click.IntRange(0, 1000))
-@dsn_option
-@table_option
-@file_option
-def auto(ahead: int, dsn: str, table: dict[str, str] | None, filename: str | None) -> int:
-    """Make the current partition and so many AHEAD of it now, where they are missing."""
+@target()
+@outputs.option()
+def auto(ahead: int, target: Target, output: str) -> int:
+    """Make the current partition and so many AHEAD of it now, where they are missing.
+
+    On POLICY nothing is made: it shows spec.premake, by which the operator does that always, and what it implies.
+    Exits 0 when so many are there, or kept, 1 when not.
+    """
+    if target.dsn is None:
+        from . import asking
+
+        return asking.auto(target, ahead, output)
 
     def wish(spec: TableSpec) -> TableSpec:
         return spec.model_copy(update={"premake": ahead, "ensure": []})
@@ -66,7 +81,7 @@ def auto(ahead: int, dsn: str, table: dict[str, str] | None, filename: str | Non
             cells.append(grid.cell(cells[-1].upper))
         return cells
 
-    return _run(dsn, table, filename, wish, chosen)
+    return _run(target, output, wish, chosen)
 
 
 def _grid(spec: TableSpec, plan: Plan) -> Grid:
@@ -79,24 +94,20 @@ def _cells(spec: TableSpec, plan: Plan, days: list[str]) -> list[Range]:
 
 
 def _run(
-    dsn: str,
-    table: dict[str, str] | None,
-    filename: str | None,
+    target: Target,
+    output: str,
     wish: Callable[[TableSpec], TableSpec],
     chosen: Callable[[TableSpec, Plan], list[Range]],
 ) -> int:
-    try:
-        with session(from_dsn(dsn)) as connection:
-            # Whoever asks for a partition by hand wants it whatever mode a policy is in, and nothing retired by it.
-            plain = {"mode": Mode.APPLY, "retention": None}
-            spec = wish(_spec(connection, table, filename).model_copy(update=plain))
-            inventory, plan = observe_and_plan(connection, spec)
-            cells = chosen(spec, plan)
-            actions = tuple(each for each in plan.actions if _is_for(each, cells))
-            report = maintain(connection, spec, patience=PATIENCE, observed=(inventory, replace(plan, actions=actions)))
-    except PartwardenError as error:
-        raise click.ClickException(str(error)) from None
-    return _say(report, cells)
+    with session(from_dsn(target.dsn or "")) as connection:
+        # Whoever asks for a partition by hand wants it whatever mode a policy is in, and nothing retired by it.
+        plain = {"mode": Mode.APPLY, "retention": None}
+        spec = wish(looking.spec(connection, target.table, target.filename).model_copy(update=plain))
+        inventory, plan = observe_and_plan(connection, spec)
+        cells = chosen(spec, plan)
+        actions = tuple(each for each in plan.actions if _is_for(each, cells))
+        report = maintain(connection, spec, patience=PATIENCE, observed=(inventory, replace(plan, actions=actions)))
+    return _say(report, cells, output)
 
 
 def _is_for(action: Action, cells: list[Range]) -> bool:
@@ -104,31 +115,32 @@ def _is_for(action: Action, cells: list[Range]) -> bool:
     return isinstance(action, MAKING) and held is not None and any(held.overlaps(cell) for cell in cells)
 
 
-def _spec(connection: Session, table: dict[str, str] | None, filename: str | None) -> TableSpec:
-    if filename is not None:
-        return manifest.load(manifest.read(filename), filename, table=table, needs_database=False).spec
-    found = importing.look(connection, Table.model_validate(table) if table else None)
-    if len(found) == 1 and found[0].error:
-        raise found[0].error
-    known = [each for each in found if each.guess]
-    if len(known) != 1:
-        names = ", ".join(str(each.table) for each in known[:10])
-        raise InvalidSpec(f"there are {len(known)} tables that can be managed: name one by --table ({names or 'none'})")
-    assert known[0].guess is not None
-    return guessing.spec(known[0].table, known[0].guess)
-
-
-def _say(report: Report, cells: list[Range]) -> int:
-    for each in report.outcomes:
-        if each.error is None:
-            click.echo(render.printable(f"{each.action.past} {each.action.noun} {each.action}"))
+def _say(report: Report, cells: list[Range], output: str) -> int:
     failed = [each for each in report.outcomes if each.error]
-    for each in failed:
-        click.echo(render.printable(f"{each.action}: {each.error}"), err=True)
+    made = [each.action for each in report.outcomes if each.error is None]
     missing = [each for each in report.after.missing if any(each.overlaps(cell) for cell in cells)]
     blocked = [each for each in report.after.findings if each.error] if missing and not failed else []
-    for found in blocked:
-        click.echo(render.printable(f"{found.reason} ({found.object}): {found.message}"), err=True)
-    if not report.outcomes and not missing:
-        click.echo("Nothing to do: what is asked for is there.")
+    wrong = [f"{each.action}: {each.error}" for each in failed]
+    wrong += [f"{each.reason} ({each.object}): {each.message}" for each in blocked]
+    if outputs.is_data(output):
+        created = [
+            {"name": str(each), "from": iso(each.range.lower), "to": iso(each.range.upper)}
+            for each in made
+            if each.range
+        ]
+        outputs.data({"table": str(report.after.parent), "created": created, "errors": wrong}, output)
+    elif output == "name":
+        outputs.names(map(str, made))
+    else:
+        for each in made:
+            click.echo(render.printable(f"{each.past} {each.noun} {each}" + (_range(each) if output == "wide" else "")))
+        if not report.outcomes and not missing:
+            click.echo("Nothing to do: what is asked for is there.")
+    if not outputs.is_data(output):
+        for text in wrong:
+            click.echo(render.printable(text), err=True)
     return 1 if failed or missing else 0
+
+
+def _range(action: Action) -> str:
+    return f", from {iso(action.range.lower)} to {iso(action.range.upper)}" if action.range else ""

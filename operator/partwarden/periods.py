@@ -41,6 +41,14 @@ def parse(text: str) -> Period:
     raise InvalidSpec(f"{text!r} is no period: it must be {FORMS}")
 
 
+def known(text: str) -> Period | None:
+    """The same, None for what is no period: a name, perhaps."""
+    try:
+        return parse(text)
+    except InvalidSpec:
+        return None
+
+
 def _days(found: dict[str, int]) -> tuple[date, date]:
     year = found["year"]
     if "week" in found:

@@ -25,13 +25,12 @@ MAXVALUE; those of a key without a time zone have none. Where the command fails,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from .actions import Action, Outcome
 from .details import human
@@ -59,40 +58,38 @@ class Shown:
     outcomes: tuple[Outcome, ...] | None = None
 
 
-def failure(error: PartwardenError) -> str:
-    """The JSON document of a command that failed."""
-    return _json({"error": _error(error)})
+def failure(error: PartwardenError) -> dict[str, Any]:
+    """The document of a command that failed."""
+    return {"error": _error(error)}
 
 
-def document(shown: Shown) -> str:
-    """The JSON document described above."""
+def document(shown: Shown) -> dict[str, Any]:
+    """The document described above."""
     spec, plan, inventory = shown.manifest.spec, shown.after, shown.inventory
-    return _json(
-        {
-            "policy": {"name": shown.manifest.name, "namespace": shown.manifest.namespace},
-            "table": str(plan.parent),
-            "key": plan.key,
-            "interval": spec.interval,
-            "timezone": spec.timezone,
-            "database": inventory.server.database,
-            "server": inventory.server.version_text,
-            "now": iso(shown.now),
-            "mode": spec.mode,
-            "suspend": spec.suspend,
-            "partitions": len(inventory.partitions),
-            "managed": len(plan.managed),
-            "totalBytes": sum(each.bytes for each in inventory.partitions),
-            "current": _range(plan.current),
-            "coveredUntil": _covered(plan),
-            "nextBoundary": iso(plan.next_boundary),
-            "blocked": plan.blocked,
-            "actions": [_action(action, shown.outcomes) for action in shown.plan.actions],
-            "findings": [
-                {"reason": each.reason, "object": each.object, "message": each.message, "error": each.error is not None}
-                for each in plan.findings
-            ],
-        }
-    )
+    return {
+        "policy": {"name": shown.manifest.name, "namespace": shown.manifest.namespace},
+        "table": str(plan.parent),
+        "key": plan.key,
+        "interval": spec.interval,
+        "timezone": spec.timezone,
+        "database": inventory.server.database,
+        "server": inventory.server.version_text,
+        "now": iso(shown.now),
+        "mode": spec.mode,
+        "suspend": spec.suspend,
+        "partitions": len(inventory.partitions),
+        "managed": len(plan.managed),
+        "totalBytes": sum(each.bytes for each in inventory.partitions),
+        "current": _range(plan.current),
+        "coveredUntil": _covered(plan),
+        "nextBoundary": iso(plan.next_boundary),
+        "blocked": plan.blocked,
+        "actions": [_action(action, shown.outcomes) for action in shown.plan.actions],
+        "findings": [
+            {"reason": each.reason, "object": each.object, "message": each.message, "error": each.error is not None}
+            for each in plan.findings
+        ],
+    }
 
 
 def _action(action: Action, outcomes: tuple[Outcome, ...] | None) -> dict[str, Any]:
@@ -129,16 +126,24 @@ def _error(error: PartwardenError) -> dict[str, str]:
     return {"reason": error.reason, "message": str(error)}
 
 
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
+@dataclass(frozen=True, slots=True)
+class Look:
+    """``wide``: with the lock that each action takes. ``width``: columns of the terminal, at which the rows of tables
+    are cut; None for none."""
+
+    wide: bool = False
+    width: int | None = None
 
 
-def text(shown: Shown) -> str:
-    """The same for people: aligned columns, one line for each thing, never wrapped, no colour."""
-    return "\n".join(_lines(shown))
+PLAIN = Look()
 
 
-def _lines(shown: Shown) -> Iterator[str]:
+def text(shown: Shown, look: Look = PLAIN) -> str:
+    """The same for people: aligned columns, one line for each thing, no colour."""
+    return "\n".join(_lines(shown, look))
+
+
+def _lines(shown: Shown, look: Look) -> Iterator[str]:
     spec, plan, inventory = shown.manifest.spec, shown.after, shown.inventory
     size = human(sum(each.bytes for each in inventory.partitions))
     yield printable(
@@ -148,9 +153,9 @@ def _lines(shown: Shown) -> Iterator[str]:
     yield f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan)}"
     yield ""
     if shown.outcomes is None:
-        yield from _planned(shown)
+        yield from _planned(shown, look)
     else:
-        yield from _done(shown, shown.outcomes)
+        yield from _done(shown, shown.outcomes, look)
     yield from _findings(plan)
 
 
@@ -160,31 +165,31 @@ def _coverage(plan: Plan) -> str:
     return f"covered until {iso(plan.covered_until)}" if plan.covered_until else "NOW IS NOT COVERED: inserts fail"
 
 
-def _planned(shown: Shown) -> Iterator[str]:
+def _planned(shown: Shown, look: Look) -> Iterator[str]:
     actions = shown.plan.actions
     if not actions:
         yield "Nothing to do."
         return
     yield f"To do: {len(actions)}"
-    yield from table([("DO", "TABLE", "FROM", "TO", "WHY"), *(_row(action) for action in actions)])
+    yield from table([_heading(look), *(_row(action, look) for action in actions)], look.width)
     for lock in dict.fromkeys(action.lock for action in actions):
         yield printable(f"Heaviest lock, held for a moment each: {lock}")
     if why := _why_not(shown):
         yield why
 
 
-def _done(shown: Shown, outcomes: tuple[Outcome, ...]) -> Iterator[str]:
+def _done(shown: Shown, outcomes: tuple[Outcome, ...], look: Look) -> Iterator[str]:
     if not shown.plan.actions:
         yield "Nothing to do."
         return
     if (why := _why_not(shown)) and not outcomes:
-        yield from _planned(shown)
+        yield from _planned(shown, look)
         return
     results = {each.action: each for each in outcomes}
-    rows = [(_result(results.get(action)).upper(), *_row(action)) for action in shown.plan.actions]
+    rows = [(_result(results.get(action)).upper(), *_row(action, look)) for action in shown.plan.actions]
     made = sum(not each.error for each in outcomes)
     yield f"Done: {made} of {len(shown.plan.actions)}"
-    yield from table([("RESULT", "DO", "TABLE", "FROM", "TO", "WHY"), *rows])
+    yield from table([("RESULT", *_heading(look)), *rows], look.width)
     for each in outcomes:
         if each.error:
             yield printable(f"{each.error.reason}: {each.action}: {each.error}")
@@ -192,11 +197,15 @@ def _done(shown: Shown, outcomes: tuple[Outcome, ...]) -> Iterator[str]:
         yield why
 
 
-def _row(action: Action) -> tuple[str, ...]:
-    if action.range is None:
-        return action.verb, str(action), "", "", action.reason
-    lower, upper = iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE"
-    return action.verb, str(action), lower, upper, action.reason
+def _heading(look: Look) -> tuple[str, ...]:
+    return ("DO", "TABLE", "FROM", "TO", *(("LOCK",) if look.wide else ()), "WHY")
+
+
+def _row(action: Action, look: Look) -> tuple[str, ...]:
+    ends = ("", "")
+    if action.range is not None:
+        ends = iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE"
+    return (action.verb, str(action), *ends, *((action.lock,) if look.wide else ()), action.reason)
 
 
 def _why_not(shown: Shown) -> str:
@@ -215,13 +224,15 @@ def _findings(plan: Plan) -> Iterator[str]:
             yield printable(f"  {'ERROR ' if each.error else ''}{each.reason} ({each.object}): {each.message}")
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Rows in aligned columns, indented; wide characters count as what a terminal gives them."""
+def table(rows: Sequence[tuple[str, ...]], width: int | None = None) -> Iterator[str]:
+    """Rows in aligned columns, indented; wide characters count as what a terminal gives them. What is beyond ``width``
+    columns is cut, and ends in an ellipsis."""
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
     for row in shown:
-        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
-        yield "  " + "  ".join(padded).rstrip()
+        padded = (cell + " " * (size - cell_len(cell)) for cell, size in zip(row, widths, strict=True))
+        line = "  " + "  ".join(padded).rstrip()
+        yield set_cell_size(line, width - 1) + "…" if width and cell_len(line) > width else line
 
 
 def printable(line: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 import click
 
-from . import arguments
+from . import arguments, outputs
 from .connection import from_dsn
 from .errors import PartwardenError
 from .opening import find, open_archive
@@ -36,7 +36,7 @@ Named = dict[str, str] | None
     default=300.0,
     help="With --attach: seconds to wait for locks. Default: 300.",
 )
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Default: text.")
+@outputs.option()
 def command(
     url: str,
     listing: bool,
@@ -61,10 +61,13 @@ def command(
         _say(summary(archive.manifest))
         restored = restore(archive, from_dsn(dsn), wish, _say)
     except PartwardenError as error:
-        if output == "json":
-            click.echo(json.dumps({"error": {"reason": error.reason, "message": str(error)}}))
+        if outputs.is_data(output):
+            outputs.data({"error": {"reason": error.reason, "message": str(error)}}, output)
         raise click.ClickException(str(error)) from None
-    click.echo(_document(restored) if output == "json" else _text(restored))
+    if outputs.is_data(output):
+        outputs.data(_document(restored), output)
+    else:
+        click.echo(f"{restored.schema}.{restored.name}" if output == "name" else _text(restored))
     return 0
 
 
@@ -86,9 +89,10 @@ def _wish(target: Named, attach: bool, parent: Named, patience: float) -> Wish:
 def _list(url: str, output: str) -> int:
     """The exit code: 1 where there is one that cannot be read."""
     found = find(url)
-    if output == "json":
-        manifests = [each.manifest.model_dump(mode="json", by_alias=True) for each in found.archives]
-        click.echo(json.dumps(manifests, indent=2))
+    if outputs.is_data(output):
+        outputs.data([each.manifest.model_dump(mode="json", by_alias=True) for each in found.archives], output)
+    elif output == "name":
+        outputs.names(each.url for each in found.archives)
     else:
         for each in found.archives:
             click.echo(f"{each.url}\n  {summary(each.manifest)}")
@@ -118,14 +122,12 @@ def _text(restored: Restored) -> str:
     return "\n".join(lines)
 
 
-def _document(restored: Restored) -> str:
-    return json.dumps(
-        {
-            "schema": restored.schema,
-            "name": restored.name,
-            "rows": restored.rows,
-            "attachedTo": restored.attached,
-            "typesCreated": list(restored.types),
-            "collationsLeftOut": list(restored.without),
-        }
-    )
+def _document(restored: Restored) -> dict[str, Any]:
+    return {
+        "schema": restored.schema,
+        "name": restored.name,
+        "rows": restored.rows,
+        "attachedTo": restored.attached,
+        "typesCreated": list(restored.types),
+        "collationsLeftOut": list(restored.without),
+    }

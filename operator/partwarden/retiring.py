@@ -97,7 +97,7 @@ def _sort_out(
     for each, held in expired:
         if situation.is_held(each):
             continue
-        if (why := _why_left_alone(each)) is not None:
+        if (why := why_left_alone(each)) is not None:
             alone.setdefault(why, []).append(each.name)
         elif references := situation.inventory.references.get(each.oid, ()):
             findings.append(Finding.of(str(each), _referenced(each, references)))
@@ -109,7 +109,8 @@ def _sort_out(
     return going, findings
 
 
-def _why_left_alone(each: Partition) -> str | None:
+def why_left_alone(each: Partition) -> str | None:
+    """Why it is nothing that is detached by anybody but a person; None where it is."""
     if each.kind is RelationKind.PARTITIONED:
         return "partitioned themselves; detach them by hand"
     if each.kind is not RelationKind.TABLE:

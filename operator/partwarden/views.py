@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from statistics import median
 from typing import Any
 
 from .default_rows import describe
 from .details import human, partitions_of, summarise
 from .interval import Grid, iso, load_zone
-from .inventory import Inventory
+from .inventory import Detached, Inventory, Partition
 from .plan import Plan
 from .policy import TableSpec
 from .status import PartitionStatus, State, Summary
@@ -39,6 +39,13 @@ class View:
         return partitions_of(self.inventory, self.plan)
 
     @property
+    def oids(self) -> dict[str, int]:
+        """Of the same, by the names that `partitions` gives them."""
+        own = self.plan.parent.schema
+        found: list[Partition | Detached] = [*self.inventory.partitions, *self.inventory.detached]
+        return {each.name if each.schema == own else str(each): each.oid for each in found}
+
+    @property
     def summary(self) -> Summary:
         """Totals."""
         return summarise(self.inventory, self.plan, len(self.inventory.partitions))
@@ -59,18 +66,28 @@ def heading(view: View) -> dict[str, Any]:
 
 
 COLUMNS = ("NAME", "FROM", "TO", "STATE", "ROWS", "SIZE")
-WIDE = ("KIND", "BYTES")
+WIDE = ("MANAGED", "KIND", "BYTES")
+MANAGED = (State.PAST, State.CURRENT, State.FUTURE, State.EXPIRED, State.HELD)
+"""Exactly one interval."""
 
 
-def rows(view: View, wide: bool) -> list[tuple[str, ...]]:
-    """``list`` as a table, its heading first. Rows are the planner's estimate, with a tilde; - where there is none."""
-    found = [(*COLUMNS, *(WIDE if wide else ()))]
+def rows(view: View, wide: bool, archives: Mapping[int, str] | None = None) -> list[tuple[str, ...]]:
+    """``list`` as a table, its heading first. Rows are the planner's estimate, with a tilde; - where there is none.
+
+    ``archives``: where that of each partition is, by OID; None where nobody asked.
+    """
+    found = [(*COLUMNS, *(("ARCHIVE",) if archives is not None else ()), *(WIDE if wide else ()))]
     for each in view.partitions:
         estimate = "-" if each.rows is None else f"~{each.rows:,}"
-        ends = _ends(each)
-        plain = (each.name, *ends, each.state.value, estimate, human(each.bytes))
-        found.append((*plain, each.kind or "table", str(each.bytes)) if wide else plain)
+        plain = (each.name, *_ends(each), each.state.value, estimate, human(each.bytes))
+        archived = (_archive(view, each, archives) or "-",) if archives is not None else ()
+        more = ("yes" if each.state in MANAGED else "no", each.kind or "table", str(each.bytes)) if wide else ()
+        found.append((*plain, *archived, *more))
     return found
+
+
+def _archive(view: View, partition: PartitionStatus, archives: Mapping[int, str]) -> str | None:
+    return archives.get(view.oids.get(partition.name, 0))
 
 
 def _ends(each: PartitionStatus) -> tuple[str, str]:
@@ -79,9 +96,14 @@ def _ends(each: PartitionStatus) -> tuple[str, str]:
     return each.from_ or "MINVALUE", each.to or "MAXVALUE"
 
 
-def listed(view: View) -> dict[str, Any]:
+def listed(view: View, archives: Mapping[int, str]) -> dict[str, Any]:
     """``list`` as data."""
-    partitions = [each.model_dump(mode="json", by_alias=True, exclude_none=True) for each in view.partitions]
+    partitions = []
+    for each in view.partitions:
+        where = _archive(view, each, archives)
+        about = {"state": "Proven", "location": where} if where else None
+        plain = each.model_dump(mode="json", by_alias=True, exclude_none=True)
+        partitions.append({**plain, "managed": each.state in MANAGED, "archive": about})
     return {**heading(view), "partitions": partitions}
 
 
@@ -98,14 +120,53 @@ class Statistics:
 def measure(view: View) -> Statistics:
     """Of partitions, DEFAULT among them."""
     sizes = [each.bytes for each in view.inventory.partitions if each.bytes]
-    median = statistics.median(sizes) if sizes else 0.0
+    middle = median(sizes) if sizes else 0.0
     found = view.inventory.default_rows
     default = ""
     if view.inventory.default is not None and found is not None and found.error is None and found.total:
         default = describe(
             Grid(view.spec.interval, load_zone(view.spec.timezone) if view.plan.codec.aware else None), found
         )
-    return Statistics(view.summary, median, max(sizes) / median if median else 0.0, default)
+    return Statistics(view.summary, middle, max(sizes) / middle if middle else 0.0, default)
+
+
+def statistics(view: View, measured: Statistics, counts: Mapping[int, int]) -> dict[str, Any]:
+    """``stats`` as data; ``counts``: rows by OID, where they were counted."""
+    summary = measured.summary.model_dump(mode="json", by_alias=True, exclude_none=True)
+    more: dict[str, Any] = {"medianBytes": measured.median, "skew": round(measured.skew, 2)}
+    more["default"] = measured.default or None
+    if counts:
+        names = {oid: name for name, oid in view.oids.items()}
+        more["rows"] = {"total": sum(counts.values()), "byPartition": {names[oid]: counts[oid] for oid in counts}}
+    return {**heading(view), "summary": summary, **more}
+
+
+def lines(view: View, measured: Statistics, counts: Mapping[int, int]) -> list[tuple[str, str]]:
+    """``stats`` for people."""
+    found = measured.summary
+    largest = f"{found.largest.name}, {found.largest.size}" if found.largest else "-"
+    runway = "for ever" if view.plan.covered_for_ever else f"{found.runway_days} days after the current interval"
+    estimate = "-" if found.rows is None else f"{found.rows:,}"
+    return [
+        ("partitions", f"{found.partitions}, of which {found.managed} are exactly one {view.spec.interval}"),
+        ("size", found.size),
+        ("rows, counted", f"{sum(counts.values()):,}") if counts else ("rows, estimated", estimate),
+        ("largest", largest),
+        ("median", human(int(measured.median))),
+        ("largest : median", f"{measured.skew:.1f}"),
+        ("covered until", str(found.covered_until or "now is not covered")),
+        ("runway", runway),
+        ("in DEFAULT", measured.default or ("no rows" if view.inventory.default else "there is none")),
+    ]
+
+
+def by_rows(view: View, counts: Mapping[int, int]) -> list[tuple[str, ...]]:
+    """Partitions with their rows, most first, as a table; those that were not counted with the planner's estimate."""
+    known = {oid: name for name, oid in view.oids.items()}
+    found = [(counts.get(each.oid, each.rows or 0), each) for each in view.inventory.partitions]
+    ordered = sorted(found, key=lambda each: (-each[0], known[each[1].oid]))
+    shown = [(known[each.oid], f"{rows:,}" if counts else f"~{rows:,}", human(each.bytes)) for rows, each in ordered]
+    return [("NAME", "ROWS", "SIZE"), *shown]
 
 
 def health(view: View) -> list[tuple[Level, str]]:

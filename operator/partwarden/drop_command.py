@@ -1,0 +1,162 @@
+"""``partwarden drop``: the one command that loses rows, and asks before it does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from . import hold, looking, manifest, outputs, removing, render
+from .connection import from_dsn
+from .details import human, span
+from .errors import InvalidSpec
+from .opening import open_archive
+from .session import Session, session
+from .where import Target, target
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """How somebody agrees: ``yes`` without being asked, ``without_archive`` to losing the rows."""
+
+    yes: bool
+    without_archive: bool
+    output: str
+
+
+@click.command()
+@click.argument("what", metavar="PERIOD|NAME")
+@target()
+@click.option("--archive", "url", metavar="URL", help="With --dsn: the archive of it, by its folder or manifest.json.")
+@click.option("--without-archive", is_flag=True, help="Drop it although no archive holds its rows: they are lost.")
+@click.option("--yes", is_flag=True, help="Do not ask, where an archive is proven.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    help="With --dsn: seconds to wait for locks. Default: 10.",
+)
+@outputs.option()
+def drop(
+    what: str, target: Target, url: str | None, without_archive: bool, yes: bool, patience: float, output: str
+) -> int:
+    """Drop one past partition, by its name or a PERIOD such as 2020. Shows what is there, and asks for its name.
+
+    With --dsn it is compared with its archive, detached, and dropped if it is equal still. On POLICY it is approved:
+    the operator drops it once all that the policy demands is so. Exits 0 when that is done, 1 when not.
+    """
+    consent = Consent(yes, without_archive, output)
+    if url is not None and without_archive:
+        raise click.UsageError("--archive and --without-archive exclude each other")
+    if target.dsn is None:
+        if url is not None:
+            raise click.UsageError("--archive goes with --dsn: of a policy, its PartitionArchives tell")
+        return _approve(target, what, consent)
+    held = _held(target)
+    with session(from_dsn(target.dsn)) as connection:
+        spec = looking.spec(connection, target.table, target.filename)
+        found = removing.find(connection, spec, what, held)
+        return _drop(connection, found, url, consent, patience)
+
+
+def _held(target: Target) -> frozenset[str]:
+    if target.filename is None:
+        return frozenset()
+    if target.filename == "-":
+        raise click.UsageError("-f - cannot be read twice, and drop may have to ask: give a file")
+    return manifest.load(manifest.read(target.filename), target.filename, table=target.table, needs_database=False).held
+
+
+def _drop(connection: Session, found: removing.Found, url: str | None, consent: Consent, patience: float) -> int:
+    name, table = found.table.name, found.table
+    rows = looking.rows(connection, table.schema, name)
+    _show(consent, [f"{found}, {span(found.range)}: {rows:,} rows, {human(table.bytes)}, of {found.plan.parent}"])
+    proven, where = None, ""
+    if url is not None:
+        outputs.progress(f"reading the archive at {url}, and the table beside it")
+        archive = open_archive(url)
+        proven, where = removing.compare(connection, found, archive), archive.url
+        outputs.progressed()
+        _show(consent, [f"archived at {where}, read just now: all {proven.rows:,} rows are equal"])
+    elif not consent.without_archive:
+        raise InvalidSpec(
+            f"{found} is not dropped: no archive of it is named. Make one by `partwarden archive --dsn … --partition "
+            f"{found} --to URL` and name it by --archive, or say --without-archive"
+        )
+    else:
+        _show(consent, [f"NO ARCHIVE: these {rows:,} rows are lost for ever, and no command brings them back"])
+    _agree(consent, name, proven is not None, "drop it")
+    outcomes = removing.remove(connection, found, proven, where, patience)
+    failed = next((each for each in outcomes if each.error), None)
+    done = [f"{each.action.past} {each.action.noun} {each.action}" for each in outcomes if each.error is None]
+    if outputs.is_data(consent.output):
+        error = {"reason": failed.error.reason, "message": str(failed.error)} if failed and failed.error else None
+        about = {"partition": str(found), "rows": rows, "archive": where or None, "dropped": failed is None}
+        outputs.data({**about, "error": error}, consent.output)
+    elif consent.output == "name":
+        outputs.names([] if failed else [str(found)])
+    else:
+        outputs.names(done)
+    if failed:
+        left = " It is detached, a table of its own with all its rows; the same command goes on" if done else ""
+        click.echo(render.printable(f"Error: {failed.error}.{left}"), err=True)
+    return 1 if failed else 0
+
+
+def _approve(target: Target, what: str, consent: Consent) -> int:
+    # Here, for a database needs no Kubernetes client, which takes long to load.
+    from . import approving, policy_views, reaching
+    from .archive_conditions import PROVEN
+    from .asking import keeper
+
+    policies = reaching.Policies(target.where)
+    policy = policies.one(target.policy)
+    spec = policies.spec(policy)
+    each = approving.find(policy, spec, what)
+    name, whole = each["name"], policy_views.name(policy)
+    archive = policy_views.archive_of(policy, name, policies.archives())
+    state = policy_views.archive_state(archive)
+    _show(consent, approving.shown(policy, each, archive))
+    assert spec.retention is not None
+    if spec.retention.archive is None:
+        if not consent.without_archive:
+            raise InvalidSpec(f"{name} is not approved: {whole} has no spec.retention.archive; say --without-archive")
+        _show(consent, ["NO ARCHIVE: its rows are lost for ever, and no command brings them back"])
+    elif consent.without_archive:
+        raise InvalidSpec(f"{whole} has spec.retention.archive: the operator drops nothing without one")
+    _agree(consent, name, state == PROVEN, "let the operator drop it")
+    change = approving.change(policy, name)
+    if change:
+        policies.edit(policy, change)
+    annotation = (change or policy)["metadata"]["annotations"][hold.APPROVAL]
+    done = [f"approved {name}: the operator drops it once its grace is over and its archive was read again"]
+    if change and (who := keeper(policy)):
+        done += [f"{who} keeps this policy: put this line into metadata.annotations of the manifest it is made from:"]
+        done += [f"  {hold.APPROVAL}: {annotation}"]
+    if outputs.is_data(consent.output):
+        about = {"policy": whole, "partition": name, "archive": state or None}
+        outputs.data({**about, "approved": annotation}, consent.output)
+    else:
+        outputs.names([name] if consent.output == "name" else done)
+    return 0
+
+
+def _show(consent: Consent, lines: Sequence[str]) -> None:
+    """Before anybody is asked; apart from what programs read."""
+    for each in lines:
+        click.echo(render.printable(each), err=consent.output not in ("text", "wide"))
+
+
+def _agree(consent: Consent, name: str, proven: bool, what: str) -> None:
+    """Raises `InvalidSpec` unless somebody has typed the name, or said yes where an archive is proven."""
+    if consent.yes and proven:
+        return
+    if consent.yes:
+        raise InvalidSpec(f"nothing is done: --yes goes with a proven archive only, and {name} has none")
+    if not sys.stdin.isatty():
+        raise InvalidSpec("nothing is done: there is no terminal to ask at; with a proven archive, say --yes")
+    typed = click.prompt(f"Type {name} to {what}", default="", show_default=False, err=True)
+    if typed != name:
+        raise InvalidSpec(f"nothing is done: that was not {name}")

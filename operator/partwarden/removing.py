@@ -1,0 +1,210 @@
+"""One partition of a database, dropped because somebody asked for it by name: what it is, and what is done.
+
+The same steps as retention's, and the same checks under lock: it is detached and marked, then its table is dropped.
+Interrupted in between, it is a table of its own with all its rows, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from . import apply, fingerprint, references
+from .actions import Action, ConfirmDetached, DetachPartition, DropDetached, Outcome
+from .bounds import literals
+from .details import span
+from .engine import observe_and_plan
+from .errors import ContentsChanged, InvalidSpec, RowsReferenced
+from .interval import Grid, Range, load_zone
+from .inventory import Detached, Inventory, Partition
+from .marker import Phase
+from .opening import Archive
+from .periods import known, midnight
+from .plan import Plan
+from .policy import Mode, TableSpec
+from .record import Fingerprint
+from .retiring import why_left_alone
+from .session import Session
+
+WHY = "somebody asked for it by name"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What would be dropped, as it is now."""
+
+    spec: TableSpec
+    inventory: Inventory
+    plan: Plan
+    table: Partition | Detached
+    range: Range
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+
+def find(connection: Session, spec: TableSpec, what: str, held: frozenset[str]) -> Found:
+    """The one partition, or table that was detached, with that name or in that period.
+
+    Raises `InvalidSpec` where there is none, or several, or it is one that is never dropped so: with rows of now or
+    later, without two bounds, not a plain table, or held.
+    """
+    spec = spec.model_copy(update={"mode": Mode.APPLY, "retention": None})
+    inventory, plan = observe_and_plan(connection, spec)
+    named = [each for each in _tables(inventory) if what in (each.name, str(each))]
+    chosen = named or list(_within(spec, inventory, plan, what))
+    if len(chosen) != 1:
+        names = ", ".join(str(each.name) for each in chosen[:12])
+        raise InvalidSpec(
+            f"{len(chosen)} partitions of {plan.parent} lie in {what}: name one of them ({names})"
+            if chosen
+            else f"no partition of {plan.parent} is called {what!r}, or lies in it: `partwarden list` shows all"
+        )
+    table, ends = chosen[0], _range(chosen[0])
+    if why := _why_never(table, ends, plan, held):
+        raise InvalidSpec(f"{table} is not dropped: {why}")
+    assert ends is not None
+    return Found(spec, inventory, plan, table, ends)
+
+
+def _tables(inventory: Inventory) -> list[Partition | Detached]:
+    return [*inventory.partitions, *inventory.detached]
+
+
+def _range(table: Partition | Detached) -> Range | None:
+    return table.marker.range if isinstance(table, Detached) else table.range
+
+
+def _within(spec: TableSpec, inventory: Inventory, plan: Plan, what: str) -> Iterator[Partition | Detached]:
+    period, grid = known(what), Grid(spec.interval, load_zone(spec.timezone) if plan.codec.aware else None)
+    if period is None:
+        return
+    first, beyond = (grid.moment(midnight(each)) for each in (period.first, period.beyond))
+    for each in _tables(inventory):
+        ends = _range(each)
+        if ends and ends.lower and ends.upper and first <= ends.lower and ends.upper <= beyond:
+            yield each
+
+
+def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held: frozenset[str]) -> str | None:
+    if ends is None or ends.lower is None or ends.upper is None:
+        return "it is DEFAULT, or has no lower or no upper bound, so it may hold rows of any time"
+    assert plan.current.lower is not None
+    if ends.upper > plan.current.lower:
+        return f"it holds {span(ends)}, which is now or later"
+    if {table.name, str(table)} & held:
+        return "the annotation partwarden.dev/hold names it"
+    if isinstance(table, Detached):
+        return None
+    if table.detach_pending:
+        return "its detach began and did not end: finish that by ALTER TABLE … DETACH PARTITION … FINALIZE"
+    return why_left_alone(table)
+
+
+def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
+    """Read the archive again, and the table beside it: what both hold.
+
+    Raises `ContentsChanged` where they differ, and what reading raises.
+    """
+    manifest = archive.manifest
+    if manifest.partition.oid != found.table.oid:
+        raise ContentsChanged(
+            f"the archive at {archive.url} is of {manifest.partition}, OID {manifest.partition.oid}: {found} has OID "
+            f"{found.table.oid}"
+        )
+    with archive.rows() as rows:
+        for _ in rows:
+            pass
+    connection.longest = fingerprint.LONGEST
+    now = fingerprint.take(connection, found.table.schema, found.table.name)
+    if now != manifest.fingerprint:
+        raise ContentsChanged(
+            f"{found} holds {now.rows:,} rows that are not the {manifest.fingerprint.rows:,} of the archive at "
+            f"{archive.url}: it was changed since, so archive it again"
+        )
+    return now
+
+
+def remove(connection: Session, found: Found, proven: Fingerprint | None, url: str, patience: float) -> list[Outcome]:
+    """Detach and drop it. ``proven``: what the archive at ``url`` holds; None where it goes without one.
+
+    What became of each step; the first that failed is the last. Raises `RowsReferenced`, and `DatabaseUnreachable`.
+    """
+    outcomes: list[Outcome] = []
+    if isinstance(found.table, Partition):
+        action = _detachment(found, found.table)
+        _check_references(connection, found, action)
+        _do(connection, found, action, patience, outcomes)
+    for step in (_confirmation, lambda table: _drop(table, proven, url)):
+        if outcomes and outcomes[-1].error:
+            break
+        inventory, plan = observe_and_plan(connection, found.spec)
+        table = next((each for each in inventory.detached if each.oid == found.table.oid), None)
+        if table is None:
+            raise InvalidSpec(f"{found} is not the table any more that was asked for: look again by `partwarden list`")
+        if following := step(table):
+            _do(connection, replace(found, inventory=inventory, plan=plan), following, patience, outcomes)
+    return outcomes
+
+
+def _do(connection: Session, found: Found, action: Action, patience: float, outcomes: list[Outcome]) -> None:
+    plan = replace(found.plan, actions=(action,))
+    apply.execute(connection, found.inventory, plan, time.monotonic() + patience, outcomes)
+
+
+def _detachment(found: Found, table: Partition) -> DetachPartition:
+    """Safe: it is wholly past, and no row goes: the table stays."""
+    concurrently = found.inventory.default is None
+    return DetachPartition(
+        schema=table.schema,
+        name=table.name,
+        range=found.range,
+        bounds=literals(table.bounds),
+        oid=table.oid,
+        concurrently=concurrently,
+        reason=WHY,
+        lock=f"{'SHARE UPDATE' if concurrently else 'ACCESS'} EXCLUSIVE on {found.plan.parent}",
+    )
+
+
+def _check_references(connection: Session, found: Found, action: DetachPartition) -> None:
+    counted = references.references(connection, found.inventory, [action]).get(action.oid, ())
+    if counted:
+        listed = ", ".join(f"{each.table} ({each.rows:,})" for each in counted)
+        raise RowsReferenced(
+            f"{found} is not dropped: rows of other tables point to its rows by foreign keys: {listed}; delete those "
+            "rows or let them point elsewhere"
+        )
+
+
+def _confirmation(table: Detached) -> Action | None:
+    if table.marker.phase is not Phase.DETACHING:
+        return None
+    return ConfirmDetached(
+        schema=table.schema,
+        name=table.name,
+        range=table.marker.range,
+        oid=table.oid,
+        marker=table.marker,
+        reason=WHY,
+        lock=f"SHARE UPDATE EXCLUSIVE on {table}",
+    )
+
+
+def _drop(table: Detached, proven: Fingerprint | None, url: str) -> Action:
+    """Safe: somebody typed its name; it is marked as detached by us, by OID; and it holds what the archive was just
+    read to hold, which is asked again under the lock, or that somebody was told in words that all of it is lost."""
+    return DropDetached(
+        schema=table.schema,
+        name=table.name,
+        range=table.marker.range,
+        oid=table.oid,
+        marker=table.marker,
+        grace=timedelta(0),
+        archive=url,
+        fingerprint=proven,
+        reason=WHY,
+        lock=f"ACCESS EXCLUSIVE on {table}, and on what its foreign keys point to",
+    )
