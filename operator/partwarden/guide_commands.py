@@ -32,7 +32,7 @@ def list_(target: Target, url: str | None, output: str) -> int:
             raise click.UsageError("--archives goes with --dsn: of a policy, its PartitionArchives tell")
         return _list_policies(target, output)
     where = looking.archives(url)
-    found = _of_database(target, lambda _, view: view)
+    found = _of_database(target, lambda _, view: view, detached=True)
     if outputs.is_data(output):
         outputs.data([views.listed(each, where) for each in found], output)
     elif output == "name":
@@ -176,11 +176,13 @@ def _head(number: int, count: int, name: str) -> None:
         click.echo(("\n" if number else "") + render.printable(name))
 
 
-def _of_database(target: Target, look: Callable[[Session, View], T]) -> list[T]:
+def _of_database(target: Target, look: Callable[[Session, View], T], detached: bool = False) -> list[T]:
     """What ``look`` makes of each table, while the connection is there. Of a policy, by its Secret."""
     if target.dsn is not None:
         with session(from_dsn(target.dsn)) as connection:
-            return [look(connection, each) for each in looking.views(connection, target.table, target.filename)]
+            return [
+                look(connection, each) for each in looking.views(connection, target.table, target.filename, detached)
+            ]
     policies, found = _policies(target)
     made = []
     for policy in found:

@@ -11,6 +11,7 @@ from . import guessing, importing, manifest, opening
 from .engine import observe_and_plan
 from .errors import InvalidSpec
 from .inventory import Inventory
+from .lifecycle import Retention
 from .policy import Table, TableSpec
 from .session import Session, pinned, run
 from .transaction import undo
@@ -21,18 +22,31 @@ LONGEST = 86400.0
 COUNTING = pinned(lock_timeout="10s", statement_timeout="24h")
 
 
-def views(connection: Session, table: Mapping[str, str] | None, filename: str | None) -> list[View]:
-    """Of the policy's table, or of all that can be managed. Raises `PartwardenError`."""
+EVER = Retention.model_validate({"keepFor": "1000y"})
+"""With it tables that were detached are seen, and nothing is older."""
+
+
+def seeing_detached(spec: TableSpec) -> TableSpec:
+    """The same, by which tables that were detached are shown, too."""
+    return spec if spec.retention else spec.model_copy(update={"retention": EVER})
+
+
+def views(
+    connection: Session, table: Mapping[str, str] | None, filename: str | None, detached: bool = False
+) -> list[View]:
+    """Of the policy's table, or of all that can be managed. ``detached``: also without retention, tables that were
+    detached are seen. Raises `PartwardenError`."""
+    see = seeing_detached if detached else lambda spec: spec
     if filename is not None:
         policy = manifest.load(
             manifest.read(filename), filename, table=dict(table) if table else None, needs_database=False
         )
-        return [view(connection, policy.spec)]
+        return [view(connection, see(policy.spec))]
     only = Table.model_validate(table) if table else None
     seen = importing.look(connection, only)
     if only and seen and seen[0].error:
         raise seen[0].error
-    known = [view(connection, guessing.spec(each.table, each.guess)) for each in seen if each.guess]
+    known = [view(connection, see(guessing.spec(each.table, each.guess))) for each in seen if each.guess]
     if not known:
         raise InvalidSpec("no table here is partitioned by RANGE on one column that says when")
     return known

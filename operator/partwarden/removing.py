@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from . import apply, fingerprint, references
+from . import apply, fingerprint, looking, references
 from .actions import Action, ConfirmDetached, DetachPartition, DropDetached, Outcome
 from .bounds import literals
 from .details import span
@@ -51,7 +51,7 @@ def find(connection: Session, spec: TableSpec, what: str, held: frozenset[str]) 
     Raises `InvalidSpec` where there is none, or several, or it is one that is never dropped so: with rows of now or
     later, without two bounds, not a plain table, or held.
     """
-    spec = spec.model_copy(update={"mode": Mode.APPLY, "retention": None})
+    spec = looking.seeing_detached(spec.model_copy(update={"mode": Mode.APPLY, "retention": None}))
     inventory, plan = observe_and_plan(connection, spec)
     named = [each for each in _tables(inventory) if what in (each.name, str(each))]
     chosen = named or list(_within(spec, inventory, plan, what))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from archived import use_client
 from encoded import NATIVE, keep
 from lab.postgres import Database
 from partwarden.__main__ import main
@@ -87,6 +89,43 @@ def test_totals(table: Database) -> None:
     text = said(table, "stats")
     assert "1999 (1 row), 2001 (1 row)" in text
     assert "days after the current interval" in text
+
+
+def test_rows_are_counted_on_request(table: Database) -> None:
+    table.execute(f"INSERT INTO run SELECT '{YEAR}-01-01Z', 'x' FROM generate_series(1, 7)")
+    done = run(table, "stats", "--exact")
+    assert done.exit_code == 0
+    assert re.search(r"rows, counted +1,007\n", done.stdout)
+    lines = [line.split() for line in done.stdout.split("\n\n")[1].splitlines()]
+    assert lines[0] == ["NAME", "ROWS", "SIZE"]
+    assert lines[1][:3] == ["old", "run", "1,000"]
+    assert lines[2][:2] == [f"run_{YEAR}", "7"]
+    assert "counting public.rest, 5 of 5" in done.stderr
+    found = data(table, "stats", "--exact")
+    assert found["rows"] == {
+        "total": 1007,
+        "byPartition": {"half": 0, "old run": 1000, f"run_{YEAR}": 7, f"run_{YEAR + 1}": 0, "rest": 0},
+    }
+
+
+def test_archives_at_an_address_are_shown(table: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_client(monkeypatch)
+    where = said(table, "archive", "--partition", "old run", "--to", str(tmp_path)).splitlines()[-1]
+    lines = said(table, "list", "--archives", str(tmp_path)).splitlines()
+    assert lines[0].split()[-1] == "ARCHIVE"
+    assert lines[2].endswith(f"  {where}")
+    assert lines[3].endswith("  -")
+    found = data(table, "list", "--archives", str(tmp_path))
+    assert found["partitions"][1]["archive"] == {"state": "Proven", "location": where}
+    assert found["partitions"][2]["archive"] is None
+    assert [each["managed"] for each in found["partitions"]] == [False, True, True, True, False]
+
+
+@pytest.mark.parametrize("arguments", [("run",), ("-n", "x"), ("-A",), ("--context", "y")])
+def test_a_database_has_no_policies(table: Database, arguments: tuple[str, ...]) -> None:
+    done = run(table, "list", *arguments)
+    assert done.exit_code == 1
+    assert "it goes with no POLICY" in done.output
 
 
 def test_health_is_an_exit_code(database: Database) -> None:

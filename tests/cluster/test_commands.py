@@ -1,0 +1,213 @@
+"""``kubectl partwarden`` on policies: what people type, as kubectl runs it, beside a real operator."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
+from lab.operator import until
+from lab.postgres import Database
+from lab.site import RUN, Site, partitions
+
+YEAR = datetime.now(UTC).year
+OLD = f"run_{YEAR - 3}"
+
+
+class Plugin:
+    """``kubectl partwarden``, with the configuration of the site."""
+
+    def __init__(self, site: Site) -> None:
+        programs = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        self.environment = site.kubectl.environment | {"KUBECONFIG": str(site.cluster.kubeconfig), "PATH": programs}
+        self.scope = ["--namespace", site.namespace]
+
+    def run(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
+        """What it said, and its exit code."""
+        done = subprocess.run(
+            ["kubectl", "partwarden", *arguments, *self.scope],
+            env=self.environment,
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout if code == 0 else done.stdout + done.stderr
+
+    def data(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "-o", "json"))
+
+    def typed(self, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """At a terminal, where somebody types."""
+        ours, theirs = pty.openpty()
+        os.write(ours, f"{answer}\n".encode())
+        try:
+            return self.run(*arguments, stdin=theirs)
+        finally:
+            os.close(theirs)
+            os.close(ours)
+
+
+def made(archives: Archives) -> list[str]:
+    """The names of all archives."""
+    return [each["metadata"]["name"] for each in archives.kubectl.get("parc")["items"]]
+
+
+@pytest.fixture
+def plugin(site: Site) -> Plugin:
+    return Plugin(site)
+
+
+@pytest.fixture
+def run(site: Site, pg_database: Database) -> Iterator[Database]:
+    """Policy run is Ready, by year, and its operator runs."""
+    pg_database.execute(RUN)
+    with site.operator().serving():
+        site.watch_over(pg_database, premake=1)
+        site.wait(Ready="True")
+        yield pg_database
+
+
+def test_looking_at_policies(site: Site, plugin: Plugin, run: Database) -> None:
+    site.watch_over(run, "other", table={"name": "none"})
+    site.wait("other", Stalled="True")
+    lines = [line.split() for line in plugin("list", "run").splitlines()]
+    assert lines[0] == ["NAME", "FROM", "TO", "STATE", "ROWS", "SIZE", "ARCHIVE"]
+    assert [(line[0], line[3], line[-1]) for line in lines[1:]] == [
+        (f"run_{YEAR}", "Current", "-"),
+        (f"run_{YEAR + 1}", "Future", "-"),
+    ]
+    assert "MANAGED" in plugin("list", "run", "-o", "wide")
+    assert plugin("list", "run", "-o", "name").splitlines() == [f"run_{YEAR}", f"run_{YEAR + 1}"]
+    (listed,) = plugin.data("list", "run")
+    assert listed["policy"] == {"namespace": site.namespace, "name": "run"}
+    assert [(each["state"], each["managed"]) for each in listed["partitions"]] == [("Current", True), ("Future", True)]
+    assert f"{site.namespace}/other" in plugin("list")
+    assert [each["policy"]["name"] for each in yaml.safe_load_all(plugin("list", "-o", "yaml"))] == ["other", "run"]
+    assert re.search(r"partitions +2, of which 2 are exactly one Year", plugin("stats", "run"))
+    run.execute(f"INSERT INTO run VALUES (1, '{YEAR}-05-05Z')")
+    assert plugin.data("stats", "run", "--exact")[0]["rows"]["total"] == 1
+    assert plugin.data("stats", "run")[0]["summary"]["partitions"] == 2
+
+
+def test_health_is_an_exit_code_for_probes(site: Site, plugin: Plugin, run: Database) -> None:
+    assert plugin("health", "run").startswith(f"OK: {site.namespace}/run: 2 partitions, ")
+    site.apply("run", {"premake": 1, "suspend": True})
+    site.wait(Ready="Unknown")
+    assert f"WARNING: {site.namespace}/run: not Ready: Suspended" in plugin("health", "run", code=1)
+    site.watch_over(run, "other", table={"name": "none"})
+    site.wait("other", Stalled="True")
+    said = plugin("health", code=2)
+    assert f"CRITICAL: {site.namespace}/other: the operator has not seen its table: TableNotFound" in said
+    assert json.loads(plugin("health", "-o", "json", code=2))["level"] == "CRITICAL"
+    assert plugin("health", "nobody", code=2).startswith("CRITICAL: there is no PartitionPolicy 'nobody'")
+
+
+def test_create_asks_the_operator(site: Site, plugin: Plugin, run: Database) -> None:
+    said = plugin("create", str(YEAR + 5), "run")
+    assert f"added to spec.ensure of {site.namespace}/run: {YEAR + 5}-01-01" in said
+    assert "Ready, Converged: 3 partitions" in said
+    assert "keeps this policy" not in said
+    assert partitions(run) == [f"run_{YEAR}", f"run_{YEAR + 1}", f"run_{YEAR + 5}"]
+    assert site.policy()["spec"]["ensure"] == [f"{YEAR + 5}-01-01"]
+    assert f"spec.ensure of {site.namespace}/run has it already" in plugin("create", str(YEAR + 5), "run")
+    site.kubectl(
+        "annotate", "partitionpolicy", "run", "--namespace", site.namespace, "argocd.argoproj.io/tracking-id=x"
+    )
+    said = plugin("create", str(YEAR + 6))
+    assert "ArgoCD keeps this policy and will undo that" in said
+    assert f'  ensure: ["{YEAR + 5}-01-01", "{YEAR + 6}-01-01"]' in said
+
+
+def test_auto_says_what_premake_implies(site: Site, plugin: Plugin, run: Database) -> None:
+    said = plugin("auto", "1", "run")
+    assert f"{site.namespace}/run has premake: 1: the operator keeps the current Year and 1 after it" in said
+    said = plugin("auto", "3", "run", code=1)
+    assert f"for 3 ahead, until {YEAR + 4}-01-01T00:00:00Z today, put this line into the policy:\n  premake: 3" in said
+    assert plugin.data("auto", "1")["enough"] is True
+    assert site.policy()["spec"]["premake"] == 1
+    assert partitions(run) == [f"run_{YEAR}", f"run_{YEAR + 1}"]
+
+
+def test_explain_goes_by_the_policys_secret(plugin: Plugin, run: Database) -> None:
+    said = plugin("explain", f"SELECT FROM run WHERE submitted_at = '{YEAR}-05-05Z'", "run")
+    assert "public.run by submitted_at: it prunes: 1 of 2 partitions is read" in said
+    assert "does not prune" in plugin("explain", "SELECT FROM run", "run", code=2)
+
+
+def test_drop_is_the_approval(site: Site, plugin: Plugin, pg_database: Database) -> None:
+    """Of what has expired, and nothing else; the archive is shown, and nothing is dropped before it is proven."""
+    pg_database.execute(RUN)
+    ends = f"FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z')"
+    pg_database.execute(f"CREATE TABLE {OLD} PARTITION OF run FOR VALUES {ends}")
+    archives = Archives(site)
+    retention = {"keepFor": "1y", "onExpire": "Drop", "grace": "0s", "approval": "Manual", "archive": S3}
+    retention["job"] = {"nodeSelector": NOWHERE}
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        site.watch_over(pg_database, premake=0, startFrom=f"{YEAR}-01-01", retention=retention)
+        (name,) = until("an archive is asked for", lambda: made(archives))
+        site.wait(ArchivesHealthy="True", Reconciling="True")
+        assert "is Current: only what is older than 1y" in plugin("drop", str(YEAR), "run", code=1)
+        assert "there is no terminal to ask at" in plugin("drop", str(YEAR - 3), "run", code=1)
+        said = plugin("drop", str(YEAR - 3), "run", "--yes", code=1)
+        assert f"{OLD}, [{YEAR - 3}-01-01T00:00:00Z, {YEAR - 2}-01-01T00:00:00Z): " in said
+        assert f"archive {name}: " in said
+        assert f"--yes goes with a proven archive only, and {OLD} has none" in said
+        assert "annotations" not in site.policy()["metadata"] or "approve-drop" not in str(site.policy()["metadata"])
+        archives.end(archives.job(name), proof(oid(pg_database, OLD)), 0)
+        archives.wait(name, "Proven", Verified="True")
+        assert "Proven" in plugin("list", "run")
+        said = plugin("drop", str(YEAR - 3), "run", "--yes")
+        assert f"archive {name}: Proven, " in said
+        assert f"approved {OLD}: the operator drops it once" in said
+        assert site.policy()["metadata"]["annotations"]["partwarden.dev/approve-drop"] == OLD
+        assert plugin.typed("no", "drop", OLD, "run").returncode == 1
+        assert plugin.typed(OLD, "drop", OLD, "run").returncode == 0
+
+
+def test_what_cannot_be_approved_says_why(site: Site, plugin: Plugin, run: Database) -> None:
+    assert "the policy has no spec.retention" in plugin("drop", str(YEAR), "run", code=1)
+    assert "lists no partition called 'run_1999'" in plugin("drop", "run_1999", "run", code=1)
+    assert "--archive goes with --dsn" in plugin("drop", OLD, "run", "--archive", "x", code=1)
+    site.watch_over(run, "other", table={"name": "none"})
+    assert "there are 2 policies in namespace" in plugin("drop", OLD, code=1)
+
+
+def test_what_is_not_there_or_not_allowed_is_one_line(site: Site, plugin: Plugin, tmp_path: Path) -> None:
+    assert "there is no PartitionPolicy in namespace" in plugin("list", code=1)
+    assert "there is no PartitionPolicy 'run' in namespace" in plugin("create", "2027", "run", code=1)
+    plugin.environment = {**plugin.environment, "KUBECONFIG": str(tmp_path / "none")}
+    assert "no way to a Kubernetes cluster" in plugin("list", code=1)
+    (tmp_path / "broken").write_text("{")
+    plugin.environment = {**plugin.environment, "KUBECONFIG": str(tmp_path / "broken")}
+    done = plugin.run("list")
+    assert done.returncode == 1
+    assert "Error: " in done.stderr
+
+
+def test_kubectl_completes_it(plugin: Plugin) -> None:
+    done = subprocess.run(
+        ["kubectl_complete-partwarden", "dr"], env=plugin.environment, capture_output=True, text=True, timeout=60
+    )
+    assert re.fullmatch(r"drop\tDrop one past partition.*\n:4\n", done.stdout)
+    done = subprocess.run(
+        ["kubectl", "__complete", "partwarden", "l"], env=plugin.environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[0].startswith("list\t")
