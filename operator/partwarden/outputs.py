@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 import yaml
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -33,6 +35,8 @@ COLOURS: Mapping[str, str] = {
     "CRITICAL": "red",
 }
 """Of cells that say nothing else."""
+SHORT = 12
+"""Columns that no cell is narrower than, if it needs them: states are not to be cut where names can be."""
 
 
 def option(default: str = "text") -> Callable[[F], F]:
@@ -76,11 +80,17 @@ def table(rows: Sequence[tuple[str, ...]]) -> None:
             click.echo(line[2:])
         return
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in rows[0]:
-        shown.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for heading, *cells in zip(*rows, strict=True):
+        needed = max(cell_len(each) for each in (heading, *cells))
+        # Those that rich may not wrap it makes narrower last; the cells are not wrapped in any case.
+        shown.add_column(heading, no_wrap=needed <= SHORT)
     for row in rows[1:]:
-        shown.add_row(*(Text(render.printable(cell), COLOURS.get(cell, "")) for cell in row))
+        shown.add_row(*map(_cell, row))
     Console(highlight=False).print(shown)
+
+
+def _cell(text: str) -> Text:
+    return Text(render.printable(text), COLOURS.get(text, ""), no_wrap=True, overflow="ellipsis")
 
 
 def width() -> int | None:
@@ -91,7 +101,7 @@ def width() -> int | None:
 def line(text: str) -> None:
     """One line; on a terminal its first word is coloured, where that is a state."""
     first, _, rest = render.printable(text).partition(":")
-    colour = COLOURS.get(first)
+    colour = None if os.environ.get("NO_COLOR") else COLOURS.get(first)
     click.echo(click.style(first, fg=colour) + f":{rest}" if colour else render.printable(text))
 
 

@@ -206,7 +206,7 @@ def _coverage(summary: Mapping[str, Any], now: datetime) -> Iterator[tuple[Level
     if until is None:
         yield Level.CRITICAL, "no partition holds now: inserts fail"
     elif until != FOR_EVER and _moment(until, now) <= now:
-        yield Level.CRITICAL, f"no partition holds now: they end at {until}, and the operator does not add any"
+        yield Level.CRITICAL, f"no partition holds now: they end at {until}, and none are added"
     elif until != FOR_EVER and summary.get("runwayDays") == 0 and not summary.get("missing"):
         yield Level.WARNING, f"nothing follows the current partition: inserts fail from {until} on"
 

@@ -163,8 +163,10 @@ def test_drop_is_the_approval(site: Site, plugin: Plugin, pg_database: Database)
     with site.operator(JOB_IMAGE=IMAGE).serving():
         site.watch_over(pg_database, premake=0, startFrom=f"{YEAR}-01-01", retention=retention)
         (name,) = until("an archive is asked for", lambda: made(archives))
-        site.wait(ArchivesHealthy="True", Reconciling="True")
-        assert "is Current: only what is older than 1y" in plugin("drop", str(YEAR), "run", code=1)
+        site.wait(Ready="True", ArchivesHealthy="True")
+        assert "is Current: only what is older than spec.retention.keepFor (1y)" in plugin(
+            "drop", str(YEAR), "run", code=1
+        )
         assert "there is no terminal to ask at" in plugin("drop", str(YEAR - 3), "run", code=1)
         said = plugin("drop", str(YEAR - 3), "run", "--yes", code=1)
         assert f"{OLD}, [{YEAR - 3}-01-01T00:00:00Z, {YEAR - 2}-01-01T00:00:00Z): " in said

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from . import folders
 from .model import ClusterError
 from .reporter import Reporter
 
@@ -25,6 +26,8 @@ COMMANDS = {
 PLUGINS = ("bridge", "host-local", "loopback")
 PLUGIN_PACKAGE = "containernetworking-plugins"
 SYSTEMD = Path("/run/systemd/system")
+PATIENCE = 300
+"""Seconds that another program may hold dpkg's lock."""
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 
 
@@ -83,11 +86,14 @@ def _provide(say: Reporter, missing: Callable[[], list[str]]) -> str:
         return f"not root, and missing: {wanted}; as root: {install_command(absent)}"
     if not shutil.which("apt-get", path=search_path()):
         return f"missing: {wanted} (as Debian calls them), and this system has no apt-get; install them by hand"
-    try:
-        with say.progress(f"installing {wanted} with apt-get"):
-            _install(absent)
-    except ClusterError as error:
-        return f"missing: {wanted}; {error}"
+    # apt refuses a second one at the same time: another process of these tests may be at it, with the very packages.
+    with folders.locked(folders.cache() / "packages"):
+        if absent := missing():
+            try:
+                with say.progress(f"installing {wanted} with apt-get"):
+                    _install(absent)
+            except ClusterError as error:
+                return f"missing: {wanted}; {error}"
     still = missing()
     return f"still missing after an installation that succeeded: {' '.join(still)}" if still else ""
 
@@ -95,7 +101,9 @@ def _provide(say: Reporter, missing: Callable[[], list[str]]) -> str:
 def _install(names: list[str]) -> None:
     """Install without starting any service, now or at the next boot."""
     environment = dict(os.environ, PATH=search_path(), DEBIAN_FRONTEND="noninteractive")
-    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *names]
+    # Somebody else's, such as unattended upgrades, is waited for.
+    patient = ["-o", f"DPkg::Lock::Timeout={PATIENCE}"]
+    install = ["apt-get", "install", "-y", "-q", *patient, "--no-install-recommends", *names]
     # Maintainer scripts start services only where they see systemd: there its folder is hidden from them, in a mount
     # namespace that ends with the command.
     hide = f'mount -t tmpfs tmpfs {SYSTEMD} && exec "$@"'
