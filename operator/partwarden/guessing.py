@@ -28,6 +28,8 @@ SHOWN = 6
 """How many zones a comment names."""
 READINGS = 5000
 """So many ways to read a name are tried: one of nothing but digits has more than anybody waits for."""
+RARE = ("quarter", "isoyear", "week")
+"""Placeholders that are tried last: the other ones mean the same digits more often."""
 MOST = 1000
 """What spec.premake may be at most."""
 
@@ -81,8 +83,8 @@ def guess(encoding: KeyEncoding, inventory: Inventory, aware: bool, zone: str) -
     because: dict[str, str] = {}
     found = _grid(ranges, aware, zone)
     if found is None:
-        interval, name = Interval.YEAR, zone
-        because["interval"] = "no partition is exactly an interval: say what it is to be"
+        interval, name = _nearest(ranges), zone
+        because["interval"] = _off_the_grid(ranges, interval)
     else:
         interval, name, count, alike = found
         because["interval"] = f"{count} of the {len(ranges)} newest partitions with bounds are exactly that"
@@ -136,6 +138,26 @@ def _grid(ranges: Sequence[Range], aware: bool, zone: str) -> tuple[Interval, st
             alike = [name for (interval, name), count in counts.items() if (interval, count) == (best[0], counts[best])]
             return *best, counts[best], alike
     return None
+
+
+def _nearest(ranges: Sequence[Range]) -> Interval:
+    """The interval that is about as long as most of the ranges; Year where there are none."""
+    likely = [next(each for each in Interval if _is_as_long(each, found)) for found in ranges]
+    return max(likely, key=likely.count, default=Interval.YEAR)
+
+
+def _is_as_long(interval: Interval, found: Range) -> bool:
+    length = _end(found.upper) - _end(found.lower)
+    return length < LONGEST[interval] or interval is Interval.YEAR
+
+
+def _off_the_grid(ranges: Sequence[Range], interval: Interval) -> str:
+    if not ranges:
+        return "no partition has both bounds: say what it is to be"
+    return (
+        f"no partition is exactly an interval, and most are about as long as a {interval}: say what it is to be. Those "
+        "that are there stay Unmanaged, which no retention detaches or drops"
+    )
 
 
 def _also(others: Sequence[str]) -> str:
@@ -235,7 +257,8 @@ def _patterns(partition: Partition, table: str, grid: Grid) -> Iterator[str]:
     if "{" in name or "}" in name:
         return
     yield DEFAULT_FORMATS[grid.interval]
-    read = _read(name[len(table) :] if prefix else name, known)
+    ordered = dict(sorted(known.items(), key=lambda each: each[0] in RARE))
+    read = _read(name[len(table) :] if prefix else name, ordered)
     yield from (prefix + rest for rest in islice(read, READINGS))
 
 
@@ -245,5 +268,7 @@ def _read(text: str, known: Mapping[str, str]) -> Iterator[str]:
         return
     for field, value in known.items():
         if text.startswith(value):
-            yield from (f"{{{field}}}{rest}" for rest in _read(text[len(value) :], known))
+            # None stands twice in a name: 0101 is a month and a day.
+            others = {each: known[each] for each in known if each != field}
+            yield from (f"{{{field}}}{rest}" for rest in _read(text[len(value) :], others))
     yield from (text[0] + rest for rest in _read(text[1:], known))

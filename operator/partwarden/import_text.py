@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -16,6 +17,18 @@ from .render import printable
 
 REFERENCE = "database"
 """Name of the Secret that is put in: what it is called, nobody can know."""
+YOURS = "  # yours: a Secret in the policy's namespace with user and password"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What all policies of a run have in common."""
+
+    namespace: str | None
+    secret: str | None
+    """The name of their Secret, where it was told."""
+    taken: set[str]
+    """Names of policies."""
 
 
 def refused(table: Table, error: PartwardenError) -> str:
@@ -28,19 +41,19 @@ def document(
     found: Guess,
     key: str,
     connection: dict[str, str | int],
-    left: Sequence[str],
-    partman: tuple[str, str | None] | None,
-    namespace: str | None,
-    taken: set[str],
+    warnings: Sequence[str],
+    scope: Scope,
 ) -> str:
-    """One policy. ``connection``: what is known of the way there; ``left``: what it would do at once, in words; to
-    ``taken``, names of policies, its own is added."""
-    name = _name(table, taken)
-    lines = [f"# {printable(str(table))}", *_warnings(left, partman)]
+    """One policy. ``connection``: what is known of the way there; ``warnings``: sentences that stand above it.
+
+    Its name is added to those that are taken.
+    """
+    name = _name(table, scope.taken)
+    lines = [f"# {printable(each)}" for each in (str(table), *warnings)]
     lines += [f"apiVersion: {API_VERSION}", f"kind: {KIND}", "metadata:", f"  name: {name}"]
-    lines += [f"  namespace: {namespace}"] if namespace else []
+    lines += [f"  namespace: {scope.namespace}"] if scope.namespace else []
     lines += ["spec:", "  database:", "    secretRef:"]
-    lines += [f"      name: {REFERENCE}  # yours: a Secret in the policy's namespace with user and password"]
+    lines += [f"      name: {scope.secret or REFERENCE}{'' if scope.secret else YOURS}"]
     if connection:
         lines += ["    connection:", *(f"      {field}: {_scalar(value)}" for field, value in connection.items())]
     lines += ["  table:", f"    schema: {_scalar(table.schema_)}", f"    name: {_scalar(table.name)}"]
@@ -49,15 +62,6 @@ def document(
         lines.append(f"  # nameFormat: {found.because['nameFormat']}")
     lines.append("  # retention: absent, so nothing is ever detached or dropped")
     return "\n".join(lines) + "\n"
-
-
-def _warnings(left: Sequence[str], partman: tuple[str, str | None] | None) -> Iterator[str]:
-    for each in left:
-        yield f"# Applying it does this at once: {printable(each)}"
-    if partman:
-        premake, retention = partman
-        kept = f"premake {premake}" + (f", retention {retention!r}" if retention else "")
-        yield f"# pg_partman keeps this table as well ({printable(kept)}): take it out of part_config first"
 
 
 def _fields(found: Guess, key: str) -> Iterator[tuple[str, Any]]:

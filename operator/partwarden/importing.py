@@ -12,6 +12,7 @@ from .errors import PartwardenError, TableNotFound, UnknownTimeZone
 from .interval import load_zone
 from .inventory import Inventory
 from .policy import Table, TableSpec
+from .resemblance import newest
 from .session import Session, run
 from .table import check_table
 
@@ -29,7 +30,26 @@ WHERE c.relname = 'part_config' AND c.relkind = 'r'
 """
 # Not that of this transaction, which is pinned.
 ZONE = "SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'"
-KEPT = "SELECT parent_table, premake::text, retention FROM {}.part_config"
+KEPT = """
+SELECT parent_table, premake::text, retention, coalesce(to_jsonb(c) ->> 'automatic_maintenance', 'on') <> 'off'
+FROM {}.part_config c
+"""
+# What only a partition has, as of a template of pg_partman, no new one will have.
+OWN_INDEXES = """
+SELECT i.indexrelid::regclass::text FROM pg_index i
+WHERE i.indrelid = {newest} AND i.indisunique
+  AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
+ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Partman:
+    """What pg_partman's part_config says of a table. ``automatic``: whether its maintenance looks at it by itself."""
+
+    premake: str
+    retention: str | None
+    automatic: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +60,10 @@ class Found:
     inventory: Inventory | None = None
     guess: guessing.Guess | None = None
     error: PartwardenError | None = None
-    partman: tuple[str, str | None] | None = None
-    """premake and retention of pg_partman, where it keeps the table."""
+    partman: Partman | None = None
+    """Where pg_partman has the table in its configuration."""
+    own_indexes: tuple[str, ...] = ()
+    """Unique indexes of the newest partition alone."""
 
 
 def look(connection: Session, only: Table | None = None) -> list[Found]:
@@ -73,15 +95,15 @@ def _known(zone: str) -> str:
     return zone
 
 
-def _partman(connection: Session, places: list[str]) -> dict[str, tuple[str, str | None]]:
+def _partman(connection: Session, places: list[str]) -> dict[str, Partman]:
     """By the table's name as pg_partman spells it. What may not be read is not asked for again."""
-    kept: dict[str, tuple[str, str | None]] = {}
+    kept: dict[str, Partman] = {}
     for place in places:
         try:
             rows = run(connection, sql.SQL(KEPT).format(sql.Identifier(place)))[0]
         except psycopg.errors.InsufficientPrivilege:
             continue
-        kept |= {name: (premake, retention) for name, premake, retention in rows}
+        kept |= {name: Partman(*fields) for name, *fields in rows}
     return kept
 
 
@@ -100,4 +122,14 @@ def _found(connection: Session, table: Table, zone: str) -> Found:
         _, _, codec = check_table(chosen, inventory)
     except PartwardenError as error:
         return Found(table, first, error=error)
-    return Found(table, inventory, guessing.guess(encoding, inventory, codec.aware, zone))
+    return Found(
+        table,
+        inventory,
+        guessing.guess(encoding, inventory, codec.aware, zone),
+        own_indexes=_own(connection, inventory),
+    )
+
+
+def _own(connection: Session, inventory: Inventory) -> tuple[str, ...]:
+    (rows,) = run(connection, sql.SQL(OWN_INDEXES).format(newest=newest(inventory)))
+    return tuple(name for (name,) in rows)

@@ -50,7 +50,7 @@ FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
 def queries(inventory: Inventory) -> list[sql.Composed]:
     """What `likeness` reads."""
     assert inventory.parent is not None
-    names = {"parent": inventory.parent.oid, "sibling": _newest(inventory)}
+    names = {"parent": inventory.parent.oid, "sibling": newest(inventory)}
     return [sql.SQL(query).format(**names) for query in (STORAGE, COLUMNS, POLICIES)]
 
 
@@ -76,7 +76,7 @@ def _pairs(options: list[list[str]] | None) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in options or ())
 
 
-def _newest(inventory: Inventory) -> int:
+def newest(inventory: Inventory) -> int:
     """OID of the plain partition with the highest range, 0 where there is none."""
     found = [
         (each.range.lower.replace(tzinfo=None), each.oid)

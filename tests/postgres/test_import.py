@@ -84,6 +84,7 @@ def test_a_zone_is_found_by_the_bounds(database: Database, zone: str, interval: 
             "Hour",
             "{table}_p{year}{month}{day}_{hour}0000",
         ),
+        ("1 year", "'run_p' || to_char(at, 'YYYYMMDD')", "Year", "{table}_p{year}{month}{day}"),
         ("1 year", "'all of ' || to_char(at, 'YYYY')", "Year", "all of {year}"),
         ("1 month", "'part' || lpad((row_number() OVER (ORDER BY at))::text, 5, '0')", "Month", None),
     ],
@@ -134,7 +135,7 @@ def test_what_it_would_do_at_once_is_told(database: Database, more: str) -> None
     database.execute(f"{NATIVE[0].table} {more}")
     text = imported(database)
     assert f"# Applying it does this at once: create partition public.run_{YEAR}" in text
-    assert "no partition is exactly an interval" in text
+    assert "no partition has both bounds: say what it is to be" in text
     assert manifest.load(text, "imported").spec.premake == 0
 
 
@@ -159,12 +160,54 @@ def test_what_cannot_be_managed_is_a_comment_and_the_rest_is_there(database: Dat
     assert manifest.load(only, "imported").spec.table.name == "run: #1"
 
 
+@pytest.mark.parametrize(
+    ("step", "begin", "interval"),
+    [("1 week", "1 day", "Week"), ("3 months", "1 month", "Quarter"), ("1 year", "5 months", "Year")],
+)
+def test_what_is_off_the_grid_is_told_with_the_interval_that_it_is_as_long_as(
+    database: Database, step: str, begin: str, interval: str
+) -> None:
+    """As pg_partman makes weeks that begin on a Tuesday, and quarters that begin in February."""
+    unit = interval.lower()
+    database.execute(f"""{NATIVE[0].table} SET timezone = 'UTC'; DO $$ DECLARE r record; BEGIN
+        FOR r IN SELECT at, row_number() OVER () AS n FROM generate_series(
+            date_trunc('{unit}', now()) - 3 * interval '{step}' + interval '{begin}',
+            date_trunc('{unit}', now()) + 4 * interval '{step}', '{step}') at LOOP
+        EXECUTE format('CREATE TABLE part_%s PARTITION OF run FOR VALUES FROM (%L) TO (%L)', r.n, r.at,
+            r.at + interval '{step}'); END LOOP; END $$""")
+    assert policy(database)["interval"] == interval
+    text = imported(database)
+    assert f"most are about as long as a {interval}: say what it is to be" in text
+    assert "stay Unmanaged, which no retention detaches or drops" in text
+
+
+def test_an_index_that_only_partitions_have_is_told(database: Database) -> None:
+    """As pg_partman's template gives them: a new partition would take the same number twice."""
+    database.execute(f"{NATIVE[0].table} ALTER TABLE run ADD COLUMN id bigint")
+    _yearly(database, YEAR, YEAR + 1)
+    assert "alone has" not in imported(database)
+    database.execute(f"ALTER TABLE run_{YEAR + 1} ADD PRIMARY KEY (id)")
+    assert f"# The newest partition alone has run_{YEAR + 1}_pkey: no new partition will" in imported(database)
+
+
+def test_the_secret_may_be_named(database: Database) -> None:
+    database.execute(NATIVE[0].table)
+    _yearly(database, YEAR)
+    assert "name: database  # yours" in imported(database)
+    assert policy(database, "--secret", "orchestrator-db")["database"]["secretRef"] == {"name": "orchestrator-db"}
+    done = CliRunner().invoke(main, ["import", "--dsn", database.dsn, "--secret", "No Name"])
+    assert (done.exit_code, "is no name of a Secret" in done.output) == (1, True)
+
+
 def test_that_pg_partman_keeps_it_too_is_told(database: Database) -> None:
     database.execute(f"""{NATIVE[0].table} CREATE SCHEMA partman; CREATE TABLE partman.part_config (parent_table text
         PRIMARY KEY, control text, partition_interval text, premake int, retention text, retention_keep_table boolean);
         INSERT INTO partman.part_config VALUES ('public.run', 'key', '1 year', 4, '5 years', true)""")
     _yearly(database, YEAR, YEAR + 1)
     assert "# pg_partman keeps this table as well (premake 4, retention '5 years'): take it out" in imported(database)
+    database.execute("""ALTER TABLE partman.part_config ADD automatic_maintenance text;
+        UPDATE partman.part_config SET automatic_maintenance = 'off'""")
+    assert "(premake 4, retention '5 years'), with automatic_maintenance off" in imported(database)
     owner = database.new_role()
     database.execute(f"ALTER TABLE run OWNER TO {owner.name}; GRANT USAGE, CREATE ON SCHEMA public TO {owner.name}")
     done = CliRunner().invoke(main, ["import", "--dsn", owner.dsn])
