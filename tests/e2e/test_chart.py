@@ -79,6 +79,9 @@ MATRIX: dict[str, dict[str, Any]] = {
         "rbac": {"create": False, "aggregate": False},
         "crds": {"install": False},
     },
+    "an authority of one's own, as the README says": yaml.safe_load(
+        re.findall(r"```yaml\n(.*?)```", (CHART / "README.md").read_text(), re.DOTALL)[-1]
+    ),
     "one namespace": {"scope": {"namespaces": ["default"]}, "fullnameOverride": "pw"},
 }
 FOREIGN = ("PodMonitor", "PrometheusRule")
