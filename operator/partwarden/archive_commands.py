@@ -83,13 +83,15 @@ def verify(url: str, output: str) -> int:
     URL is its folder or its manifest.json. Exits 0 when it is as it was written, 1 when not.
     """
     try:
-        found = open_archive(url)
+        found = open_archive(url).telling(outputs.progress)
         found.check()
         with found.rows() as rows:
             for _ in rows:
                 pass
     except PartwardenError as error:
         raise click.ClickException(str(error)) from None
+    finally:
+        outputs.progressed()
     manifest = found.manifest
     if outputs.is_data(output):
         outputs.data({"url": found.url, **manifest.model_dump(mode="json", by_alias=True)}, output)

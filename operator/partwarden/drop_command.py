@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import click
 
-from . import hold, looking, manifest, outputs, removing, render
+from . import hold, looking, manifest, outputs, removing, render, suggesting
 from .connection import from_dsn
 from .details import human, span
 from .errors import InvalidSpec
@@ -28,7 +28,7 @@ class Consent:
 
 @click.command()
 @click.argument("what", metavar="PERIOD|NAME")
-@target()
+@target(suggesting.policies)
 @click.option("--archive", "url", metavar="URL", help="With --dsn: the archive of it, by its folder or manifest.json.")
 @click.option("--without-archive", is_flag=True, help="Drop it although no archive holds its rows: they are lost.")
 @click.option("--yes", is_flag=True, help="Do not ask, where an archive is proven.")
@@ -76,9 +76,11 @@ def _drop(connection: Session, found: removing.Found, url: str | None, consent: 
     proven, where = None, ""
     if url is not None:
         outputs.progress(f"reading the archive at {url}, and the table beside it")
-        archive = open_archive(url)
-        proven, where = removing.compare(connection, found, archive), archive.url
-        outputs.progressed()
+        try:
+            archive = open_archive(url).telling(outputs.progress)
+            proven, where = removing.compare(connection, found, archive), archive.url
+        finally:
+            outputs.progressed()
         _show(consent, [f"archived at {where}, read just now: all {proven.rows:,} rows are equal"])
     elif not consent.without_archive:
         raise InvalidSpec(

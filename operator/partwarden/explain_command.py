@@ -9,7 +9,7 @@ import click
 import psycopg
 from psycopg import sql
 
-from . import explaining, looking, outputs, render
+from . import explaining, looking, outputs, render, suggesting
 from .connection import from_dsn
 from .errors import InvalidSpec
 from .explaining import Reading
@@ -42,7 +42,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend
 
 @click.command()
 @click.argument("query", metavar="SQL")
-@target()
+@target(suggesting.policies)
 @outputs.option()
 def explain(query: str, target: Target, output: str) -> int:
     """Whether a query prunes, which partitions it reads, and why not fewer. It is planned and never executed.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from . import looking, outputs, policy_views, render, views
+from . import looking, outputs, policy_views, render, suggesting, views
 from .connection import from_dsn
 from .errors import PartwardenError
 from .session import Session, session
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @click.command("list")
-@target(everywhere=True)
+@target(suggesting.policies, everywhere=True)
 @click.option("--archives", "url", metavar="URL", help="With --dsn: shows which of its partitions are archived there.")
 @outputs.option()
 def list_(target: Target, url: str | None, output: str) -> int:
@@ -61,7 +61,7 @@ def _list_policies(target: Target, output: str) -> int:
 
 
 @click.command()
-@target(everywhere=True)
+@target(suggesting.policies, everywhere=True)
 @click.option("--exact", is_flag=True, help="Count the rows of every partition: it reads them all.")
 @outputs.option()
 def stats(target: Target, exact: bool, output: str) -> int:
@@ -118,7 +118,7 @@ def _policy_statistics(target: Target, output: str) -> int:
 
 
 @click.command()
-@target(everywhere=True)
+@target(suggesting.policies, everywhere=True)
 @outputs.option()
 def health(target: Target, output: str) -> int:
     """For cron and probes: exits 0 when all is well, 1 on a warning, 2 when it is critical or nothing can be told.

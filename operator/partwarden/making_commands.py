@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import click
 
-from . import looking, outputs, periods, render
+from . import looking, outputs, periods, render, suggesting
 from .actions import Action, CreatePartition, DrainIntoPartition
 from .connection import from_dsn
 from .engine import Report, maintain, observe_and_plan
@@ -27,7 +27,7 @@ MAKING = (CreatePartition, DrainIntoPartition)
 
 @click.command()
 @click.argument("period")
-@target()
+@target(suggesting.policies)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, 3600),
@@ -58,7 +58,7 @@ def create(period: str, target: Target, timeout: float, output: str) -> int:
 
 @click.command()
 @click.argument("ahead", type=click.IntRange(0, 1000))
-@target()
+@target(suggesting.policies)
 @outputs.option()
 def auto(ahead: int, target: Target, output: str) -> int:
     """Make the current partition and so many AHEAD of it now, where they are missing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -17,6 +17,10 @@ from .storing import Store
 LARGEST = 64 << 20
 """Bytes of a manifest that is read."""
 
+QUICK = 64 << 20
+"""Bytes of an archive that is read before anybody wonders how far it is."""
+
+Say = Callable[[str], None]
 Opener = Callable[[], Iterable[bytes]]
 """Begins to read the archive's data anew."""
 
@@ -28,6 +32,12 @@ class Archive:
     url: str
     manifest: ArchiveManifest
     open: Opener
+
+    def telling(self, say: Say) -> Archive:
+        """The same, which says how far it is whenever its data is read."""
+        if self.manifest.bytes < QUICK:
+            return self
+        return replace(self, open=lambda: _told(self.open(), self.manifest.bytes, say))
 
     def check(self) -> None:
         """Read all of the data, and compare its size and sha256 with the manifest.
@@ -65,6 +75,17 @@ def _through(take: Callable[[bytes], None], chunks: Iterable[bytes]) -> Iterator
     for chunk in chunks:
         take(chunk)
         yield chunk
+
+
+def _told(chunks: Iterable[bytes], total: int, say: Say) -> Iterator[bytes]:
+    """At every twentieth part."""
+    size = told = 0
+    for chunk in chunks:
+        yield chunk
+        size += len(chunk)
+        if (percent := size * 100 // total) >= told + 5:
+            told = percent
+            say(f"{percent} %: {size:,} of {total:,} bytes read")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from statistics import median
 from typing import Any
 
 from .archive_conditions import PROVEN, VERIFIED, is_proven
@@ -132,7 +133,14 @@ def listed(policy: Policy, archives: Sequence[Policy]) -> dict[str, Any]:
 
 def statistics(policy: Policy) -> dict[str, Any]:
     """``stats`` as data."""
-    return {**heading(policy), "summary": status(policy).get("summary")}
+    middle, skew = _skew(policy) or (None, None)
+    return {**heading(policy), "summary": status(policy).get("summary"), "medianBytes": middle, "skew": skew}
+
+
+def _skew(policy: Policy) -> tuple[float, float] | None:
+    """The median, and the largest against it; None where the status does not list all, or all are empty."""
+    found = [each["bytes"] for each in partitions(policy) if each["bytes"] and each["state"] != State.DETACHED]
+    return (median(found), round(max(found) / median(found), 2)) if found and not unlisted(policy) else None
 
 
 def lines(policy: Policy) -> list[tuple[str, str]]:
@@ -140,7 +148,7 @@ def lines(policy: Policy) -> list[tuple[str, str]]:
     found = status(policy).get("summary")
     if not found:
         return [("status", "the operator has not looked at it yet")]
-    interval, largest = heading(policy)["interval"], found.get("largest")
+    interval, largest, skew = heading(policy)["interval"], found.get("largest"), _skew(policy)
     runway = found.get("runwayDays")
     default = found.get("defaultRows")
     where = next((each["message"] for each in _of_default(policy)), "")
@@ -149,6 +157,8 @@ def lines(policy: Policy) -> list[tuple[str, str]]:
         ("size", found["size"]),
         ("rows, estimated", f"{found['rows']:,}" if "rows" in found else "-"),
         ("largest", f"{largest['name']}, {largest['size']}" if largest else "-"),
+        ("median", human(int(skew[0])) if skew else "-"),
+        ("largest : median", f"{skew[1]:.1f}" if skew else "-"),
         ("covered until", found.get("coveredUntil", "now is not covered")),
         ("runway", "for ever" if runway is None else f"{runway} days after the current interval"),
         ("in DEFAULT", "there is none" if default is None else f"{default:,} rows{': ' if where else ''}{where}"),

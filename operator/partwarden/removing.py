@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from . import apply, fingerprint, looking, references
-from .actions import Action, ConfirmDetached, DetachPartition, DropDetached, Outcome
+from .actions import Action, ConfirmDetached, DetachPartition, DropDetached, FinalizeDetach, Outcome
 from .bounds import literals
 from .details import span
 from .engine import observe_and_plan
@@ -98,8 +98,11 @@ def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held
         return "the annotation partwarden.dev/hold names it"
     if isinstance(table, Detached):
         return None
-    if table.detach_pending:
-        return "its detach began and did not end: finish that by ALTER TABLE … DETACH PARTITION … FINALIZE"
+    if table.detach_pending and (table.marker is None or table.marker.phase is not Phase.DETACHING):
+        return (
+            "its detach was begun by somebody else and did not end: finish that by ALTER TABLE … DETACH PARTITION … "
+            "FINALIZE"
+        )
     return why_left_alone(table)
 
 
@@ -133,7 +136,9 @@ def remove(connection: Session, found: Found, proven: Fingerprint | None, url: s
     What became of each step; the first that failed is the last. Raises `RowsReferenced`, and `DatabaseUnreachable`.
     """
     outcomes: list[Outcome] = []
-    if isinstance(found.table, Partition):
+    if isinstance(found.table, Partition) and found.table.detach_pending:
+        _do(connection, found, _finalization(found.table), patience, outcomes)
+    elif isinstance(found.table, Partition):
         action = _detachment(found, found.table)
         _check_references(connection, found, action)
         _do(connection, found, action, patience, outcomes)
@@ -166,6 +171,18 @@ def _detachment(found: Found, table: Partition) -> DetachPartition:
         concurrently=concurrently,
         reason=WHY,
         lock=f"{'SHARE UPDATE' if concurrently else 'ACCESS'} EXCLUSIVE on {found.plan.parent}",
+    )
+
+
+def _finalization(table: Partition) -> FinalizeDetach:
+    """Safe: this very command began the detach, as the mark says; there is no way back from it, and no row goes."""
+    return FinalizeDetach(
+        schema=table.schema,
+        name=table.name,
+        range=table.range,
+        oid=table.oid,
+        reason=WHY,
+        lock=f"ACCESS EXCLUSIVE on {table}",
     )
 
 

@@ -57,7 +57,7 @@ def command(
             return _list(url, output)
         assert dsn is not None
         wish = _wish(target, attach, parent, patience)
-        archive = open_archive(url)
+        archive = open_archive(url).telling(_say)
         _say(summary(archive.manifest))
         restored = restore(archive, from_dsn(dsn), wish, _say)
     except PartwardenError as error:

@@ -37,7 +37,11 @@ class Target:
     filename: str | None
 
 
-def target(everywhere: bool = False) -> Callable[[F], F]:
+Suggest = Callable[[click.Context, click.Parameter, str], list[str]]
+"""What could stand for POLICY, of which the beginning is there."""
+
+
+def target(suggest: Suggest, everywhere: bool = False) -> Callable[[F], F]:
     """The last argument POLICY and the options, as one parameter ``target``. What does not go together is refused.
 
     A `PartwardenError` of the command becomes its message.
@@ -56,7 +60,7 @@ def target(everywhere: bool = False) -> Callable[[F], F]:
             except PartwardenError as error:
                 raise click.ClickException(str(error)) from None
 
-        for each in OPTIONS:
+        for each in (click.argument("policy", required=False, shell_complete=suggest), *OPTIONS):
             checked = each(checked)
         return EVERYWHERE(checked) if everywhere else checked  # type: ignore[return-value]
 
@@ -75,7 +79,6 @@ DSN = click.option(
     help="A database instead of a cluster: connection string or URI, completed by PGHOST, PGPASSWORD and so on.",
 )
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("policy", required=False),
     click.option("-f", "--filename", help="With --dsn: the table's PartitionPolicy; without it, the table tells."),
     click.option(
         "--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="With --dsn: this table, where several are."

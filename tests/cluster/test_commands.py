@@ -204,6 +204,21 @@ def test_what_is_not_there_or_not_allowed_is_one_line(site: Site, plugin: Plugin
     assert "Error: " in done.stderr
 
 
+def test_policies_are_completed_by_name(site: Site, plugin: Plugin) -> None:
+    for name in ("run", "run-log", "other"):
+        site.apply(name)
+    words = ["kubectl_complete-partwarden", "list", *plugin.scope, "ru"]
+    done = subprocess.run(words, env=plugin.environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("run\nrun-log\n:4\n", "")
+    words = ["kubectl_complete-partwarden", "list", "--dsn", "x", "ru"]
+    done = subprocess.run(words, env=plugin.environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (":4\n", "")
+    environment = {**plugin.environment, "KUBECONFIG": "/nonexistent"}
+    words = ["kubectl_complete-partwarden", "list", "ru"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (":4\n", "")
+
+
 def test_kubectl_completes_it(plugin: Plugin) -> None:
     done = subprocess.run(
         ["kubectl_complete-partwarden", "dr"], env=plugin.environment, capture_output=True, text=True, timeout=60

@@ -9,14 +9,21 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
 from archived import use_client
 from lab.postgres import Database
 from lab.site import partitions
+from partwarden import looking, removing
 from partwarden.__main__ import main
+from partwarden.connection import from_dsn
+from partwarden.opening import open_archive
+from partwarden.session import session
+from retirement import leave_pending
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 2}"
@@ -219,6 +226,77 @@ def test_somebody_in_the_way_leaves_it_whole(table: Database, archive: str) -> N
     done = run(table, "drop", OLD, "--archive", archive, "--yes")
     assert done.exit_code == 0, done.output
     assert rows(table, OLD) is None
+
+
+def pending(database: Database) -> bool:
+    ((found,),) = database.query("SELECT bool_or(inhdetachpending) FROM pg_inherits WHERE inhparent = 'run'::regclass")
+    return bool(found)
+
+
+def test_broken_off_in_the_middle_of_the_detach_it_goes_on_from_there(table: Database, archive: str) -> None:
+    """PostgreSQL knows no way back from a detach that is pending: the same command finishes it, and no row goes."""
+    reader, begun = table.connect(), False
+
+    class Watching(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *parameters: Any, **options: Any) -> Watching:
+            nonlocal begun
+            if not begun and "CONCURRENTLY" in (query if isinstance(query, str) else query.as_string(None)):
+                begun = True
+                reader.execute("BEGIN; SELECT count(*) FROM run")
+            super().execute(query, *parameters, **options)
+            return self
+
+    with reader, session(from_dsn(table.dsn)) as connection:
+        connection.cursor_factory = Watching
+        found = removing.find(connection, looking.spec(connection, None, None), OLD, frozenset())
+        (outcome,) = removing.remove(connection, found, None, "", 10.0)
+        assert outcome.error
+        assert pending(table)
+    assert rows(table, OLD) == ROWS
+    done = run(table, "drop", OLD, "--archive", archive, "--yes")
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[-3:] == [
+        f"finished detaching partition public.{OLD}",
+        f"confirmed as detached table public.{OLD}",
+        f"dropped table public.{OLD}",
+    ]
+    assert rows(table, OLD) is None
+
+
+@pytest.mark.parametrize("text", ["COMMENT", "DETACH", "DROP TABLE"])
+def test_ctrl_c_at_any_step_loses_no_row_and_the_same_command_goes_on(table: Database, archive: str, text: str) -> None:
+    class Interrupted(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *parameters: Any, **options: Any) -> Interrupted:
+            super().execute(query, *parameters, **options)
+            if text in (query if isinstance(query, str) else query.as_string(None)):
+                raise KeyboardInterrupt
+            return self
+
+    def drop() -> None:
+        with session(from_dsn(table.dsn)) as connection:
+            connection.cursor_factory = Interrupted
+            found = removing.find(connection, looking.spec(connection, None, None), OLD, frozenset())
+            proven = removing.compare(connection, found, open_archive(archive))
+            removing.remove(connection, found, proven, archive, 10.0)
+
+    with pytest.raises(KeyboardInterrupt):
+        drop()
+    if rows(table, OLD) is None:
+        return
+    assert rows(table, OLD) == ROWS
+    done = run(table, "drop", OLD, "--archive", archive, "--yes")
+    assert done.exit_code == 0, done.output
+    assert rows(table, OLD) is None
+    assert run(table, "restore", "--manifest", archive, "--attach").exit_code == 0
+    assert rows(table, OLD) == ROWS
+
+
+def test_a_detach_that_somebody_else_began_is_theirs_to_end(table: Database, archive: str) -> None:
+    leave_pending(table, OLD)
+    done = run(table, "drop", OLD, "--archive", archive, "--yes")
+    assert done.exit_code == 1
+    assert "its detach was begun by somebody else and did not end" in done.output
+    assert rows(table, OLD) == ROWS
 
 
 def test_interrupted_after_the_detach_it_goes_on_from_there(table: Database, archive: str) -> None:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 import zoo
 from archived import archive, use_client
 from lab.postgres import Database
+from partwarden import opening
 from partwarden.__main__ import main
 from partwarden.record import DATA, MANIFEST
 
@@ -41,6 +42,17 @@ def test_it_says_what_is_done_and_what_came_of_it(url: str, pg_database: Databas
     )
     said = [line.split()[0] for line in done.stderr.splitlines()]
     assert said == ["public.zoo_2020,", "checking", "loading", "comparing"]
+
+
+def test_of_a_large_archive_it_says_how_far_it_is(
+    url: str, pg_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "QUICK", 0)
+    done = partwarden("--manifest", url, "--dsn", pg_database.dsn)
+    assert done.exit_code == 0
+    assert done.stderr.count("100 %: ") == 2
+    checked = CliRunner().invoke(main, ["verify", url], catch_exceptions=False)
+    assert (checked.exit_code, checked.stderr.count("100 %: ")) == (0, 2)
 
 
 def test_attached_under_another_name_from_the_manifest(url: str, pg_database: Database) -> None:

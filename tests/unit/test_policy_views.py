@@ -125,6 +125,16 @@ def test_the_newest_archive_of_a_partition_counts_and_no_other() -> None:
     assert policy_views.archive_of(found, "run_2019", archives) is None
 
 
+def test_skew_is_told_where_all_partitions_are_listed() -> None:
+    found = policy({"rows": 5})
+    found["status"]["partitions"] = [{"name": f"run_{size}", "bytes": size, "state": "Past"} for size in (0, 10, 40)]
+    assert policy_views.statistics(found)["skew"] == 1.6
+    assert ("largest : median", "1.6") in policy_views.lines(found)
+    found["status"]["summary"]["partitions"] = 500
+    assert policy_views.statistics(found)["skew"] is None
+    assert ("largest : median", "-") in policy_views.lines(found)
+
+
 def test_what_the_status_does_not_list_is_told() -> None:
     assert policy_views.unlisted(policy({})) == ""
     assert policy_views.unlisted(policy({"partitions": 1203})).startswith("1,200 more that the status does not list")
