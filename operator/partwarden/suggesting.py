@@ -15,7 +15,8 @@ def policies(context: click.Context, _parameter: click.Parameter, incomplete: st
     # Here, for a database needs no Kubernetes client, which takes long to load.
     from . import reaching
 
-    where = Where(*(context.params.get(name) for name in ("kubeconfig", "context", "namespace")))
+    given = context.params
+    where = Where(given.get("kubeconfig"), given.get("context"), given.get("namespace"))
     try:
         found = reaching.Policies(where).all()
     except PartwardenError:
