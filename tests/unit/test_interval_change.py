@@ -20,7 +20,8 @@ ZONES = ["UTC", "Europe/Berlin", "America/Havana", "Asia/Kathmandu", "Australia/
 CODECS = [Codec(each, encoding) for encoding, types in TYPES.items() for each in types if each != "date"]
 
 intervals = st.sampled_from(list(Interval))
-clocks = st.datetimes(datetime(2011, 12, 1), datetime(2032, 1, 1)).map(lambda each: each.replace(tzinfo=UTC))  # noqa: DTZ001
+# Two rows of four years after it end before 2038, when no integer of seconds is left.
+clocks = st.datetimes(datetime(2011, 12, 1), datetime(2029, 1, 1)).map(lambda each: each.replace(tzinfo=UTC))  # noqa: DTZ001
 
 
 def policy(interval: Interval, zone: str, codec: Codec, premake: int) -> TableSpec:

@@ -6,7 +6,7 @@ from calendar import monthrange
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import combinations, pairwise
 from zoneinfo import ZoneInfo
 
 from hypothesis import assume, given, settings
@@ -360,7 +360,10 @@ def test_one_failure_keeps_nothing_else_from_being_done(world: World, data: st.D
     rest, direct = settle(world, values.after(world.found, done)), settle(world, world.found)
     # Where a piece of a cell is made beside a pending detach, and the rest later, there are two in place of one.
     assert coverage(rest) == coverage(direct)
-    assert _old(rest) == _old(direct)
+    # Of two tables that were detached from one range either may come back, as it is known of which one first.
+    outside = [each.marker.range for each in world.found.detached]
+    if not any(one.overlaps(other) for one, other in combinations(outside, 2)):
+        assert _old(rest) == _old(direct)
 
 
 def _old(found: Inventory) -> tuple[set[str], set[str]]:
