@@ -62,6 +62,9 @@ COPY --from=program /program /
 # Both say so here rather than in a Job, where one of them cannot be loaded.
 RUN ["/usr/local/bin/pg_dump", "--version"]
 RUN ["/opt/partwarden/bin/partwarden", "version"]
+# So that no Job is made that could not read the server. Where PARTWARDEN_JOB_IMAGE is another image, it is set anew.
+ARG PG_MAJOR=17
+ENV PARTWARDEN_JOB_CLIENT=${PG_MAJOR}
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="partwarden" \
       org.opencontainers.image.description="A Kubernetes operator that keeps PostgreSQL range partitions as a policy says" \

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from . import archive_conditions as says
-from . import targets
+from . import dumping, targets
 from .archive_step import Step, order_of, owner_of
 from .archive_store import JobSlots, StoredArchive
 from .archive_telling import Teller
@@ -123,6 +123,8 @@ class Starter:
         info = resolve(wish.database, secret, reference.name if reference else None)
         oid = archive.status.get("oid") or wish.oid
         with self._connections.lend(info) as connection:
+            if client := self._settings.job_client:
+                dumping.check_version(str(client), connection.info.parameter_status("server_version") or "")
             found = targets.find(connection, wish.schema, wish.name, oid, wish.encoding)
             connection.reusable = True
         if oid and found.partition.oid != oid:

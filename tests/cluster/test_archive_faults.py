@@ -49,6 +49,26 @@ def other_pod(hands: Hands, job: str, than: str) -> None:
     until("another pod", lambda: names() not in ([], [than]))
 
 
+def test_a_server_newer_than_the_images_pg_dump_gets_no_job(archives: Archives, pg_database: Database) -> None:
+    newest = pg_database.server.major
+    older = Hands(archives, pg_database, job_client=newest - 1)
+    try:
+        archives.apply(NAME)
+        older.tend()
+        reason, message = older.ready()
+        assert reason == "ClientTooOld"
+        assert message.startswith(f"pg_dump {newest - 1} is older than the server, {newest}.")
+        assert older.archives.jobs() == []
+    finally:
+        older.tender.stop()
+    as_new = Hands(archives, pg_database, job_client=newest)
+    try:
+        as_new.tend()
+        assert as_new.archives.job(NAME)
+    finally:
+        as_new.tender.stop()
+
+
 def test_too_little_memory_is_told_and_the_next_job_may_have_enough(hands: Hands) -> None:
     job = hands.begin()
     hands.archives.end(job, None, 137, "OOMKilled")

@@ -61,6 +61,7 @@ def test_its_labels_and_its_user_are_those_of_this_version(pods: Cluster, operat
     assert config["Labels"]["org.opencontainers.image.version"] == __version__
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["/opt/partwarden/bin/partwarden"]
+    assert "PARTWARDEN_JOB_CLIENT=17" in config["Env"]
 
 
 def _json(archive: tarfile.TarFile, name: str) -> Any:
