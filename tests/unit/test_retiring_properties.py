@@ -113,7 +113,8 @@ def worlds(draw: st.DrawFn) -> World:
     interval = draw(st.sampled_from(list(Interval)))
     codec = draw(st.sampled_from([each for each in CODECS if (each.type, interval) != (KeyType.DATE, Interval.HOUR)]))
     zone = draw(st.sampled_from(ZONES))
-    now = draw(st.datetimes(datetime(2011, 12, 1), datetime(2032, 1, 1))).replace(tzinfo=UTC)  # noqa: DTZ001
+    # What is drawn around it ends before 2038, when no integer of seconds is left.
+    now = draw(st.datetimes(datetime(2011, 12, 1), datetime(2027, 1, 1))).replace(tzinfo=UTC)  # noqa: DTZ001
     near = st.integers(-9, 9).map(lambda steps: (now + steps * SPAN[interval]).date().isoformat())
     unit, least, most = AGES[interval]
     drop = draw(st.booleans())
