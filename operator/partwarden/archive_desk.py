@@ -20,6 +20,7 @@ from .errors import NameTaken
 from .job import MANAGED
 from .policy import PartitionPolicySpec
 from .record import Fingerprint
+from .selector import EVERYTHING, Selector
 from .store import StoredPolicy, is_gone
 from .validation import check
 from .workqueue import Key
@@ -31,9 +32,15 @@ STEM = 200
 class ArchiveDesk:
     """Safe for threads, one policy with one thread at a time."""
 
-    def __init__(self, store: ArchiveStore, api: ArchivesInCluster, wake: Callable[[Key], None]) -> None:
-        """``wake``: lets an archive be looked at."""
-        self._store, self._api, self._wake = store, api, wake
+    def __init__(
+        self,
+        store: ArchiveStore,
+        api: ArchivesInCluster,
+        wake: Callable[[Key], None],
+        selector: Selector = EVERYTHING,
+    ) -> None:
+        """``wake``: lets an archive be looked at. ``selector``: of the policies that are served."""
+        self._store, self._api, self._wake, self._selector = store, api, wake, selector
         self._doubts: dict[Key, str] = {}
 
     def known(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Archives:
@@ -66,6 +73,16 @@ class ArchiveDesk:
         for each in wanted:
             if isinstance(each, ArchiveRequest):
                 self._create(policy, spec, each)
+
+    def moved(self, policy: Key, here: bool) -> None:
+        """The policy is served here from now on, or no more, and with it its archives: each is looked at."""
+        # Without a selector all archives are ours whatever becomes of policies.
+        for archive in self._store.of(policy) if self._selector else ():
+            if archive.policy == policy:
+                if here:
+                    # From an earlier time here, and out of date.
+                    self._store.forget_check(archive.key)
+                self._wake(archive.key)
 
     def doubt(self, policy: StoredPolicy, name: str) -> None:
         """The last check of the archive of that name counts no more."""
@@ -104,7 +121,8 @@ class ArchiveDesk:
         )
         key = policy.key[0], name(policy, spec, wanted)
         body = asked.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-        if self._api.create_archive(key, body, MANAGED):
+        # Once the policy is gone, they decide who goes on with it.
+        if self._api.create_archive(key, body, MANAGED | self._selector.named(policy.labels)):
             return
         there = self._api.archive(key)
         if there is None or is_gone(there):

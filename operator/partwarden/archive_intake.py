@@ -31,7 +31,7 @@ class ArchiveIntake:
         before = self._store.put(archive)
         if before is archive:
             return
-        if before is None or (before.uid, before.generation) != (archive.uid, archive.generation):
+        if before is None or _aim(before) != _aim(archive):
             self._queue.wake(archive.key)
         if before is None or before.uid != archive.uid or _result(before) != _result(archive):
             self._tell(archive)
@@ -54,13 +54,14 @@ class ArchiveIntake:
         """A Job was made, changed or deleted: its archive has a look at it."""
         if not is_ours(body):
             return
-        self._slots.saw(_key(body), not gone and is_running(body))
-        if owner := _owner(body):
+        owner = _owner(body)
+        self._slots.saw(_key(body), not gone and is_running(body), owner)
+        if owner:
             self._queue.wake(owner)
 
-    def jobs_listed(self, before: Iterable[Key], bodies: Iterable[Mapping[str, Any]]) -> None:
+    def jobs_listed(self, before: frozenset[Key], bodies: Iterable[Mapping[str, Any]]) -> None:
         """All Jobs that there are, with those that held a slot before the list was asked for."""
-        self._slots.listed(before, (_key(body) for body in bodies if is_ours(body) and is_running(body)))
+        self._slots.listed(before, {_key(each): _owner(each) for each in bodies if is_ours(each) and is_running(each)})
 
     def _gone(self, archive: StoredArchive) -> None:
         if self._store.remove(archive.key, archive.uid):
@@ -82,6 +83,11 @@ def is_running(body: Mapping[str, Any]) -> bool:
     """Whether the Job may have a pod at work, now or later."""
     conditions = (body.get("status") or {}).get("conditions") or []
     return not any(each.get("type") in ENDED and each.get("status") == "True" for each in conditions)
+
+
+def _aim(archive: StoredArchive) -> tuple[Any, ...]:
+    """What decides what is to be done for it, and by whom."""
+    return archive.uid, archive.generation, archive.labels
 
 
 def _result(archive: StoredArchive) -> tuple[Any, ...]:

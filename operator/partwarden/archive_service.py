@@ -15,10 +15,11 @@ from .cluster_archives import ArchivesInCluster
 from .health import Crew
 from .order import Task
 from .settings import Settings
+from .sharding import Shard
 from .store import Store
 from .tending import Tender
 from .workers import Workers
-from .workqueue import WorkQueue
+from .workqueue import Key, WorkQueue
 
 WORKERS = 2
 """Threads. The work itself is done in Jobs."""
@@ -39,10 +40,11 @@ class ArchiveService:
         """``ended``: as `Tender` has it."""
         self.store = ArchiveStore()
         self._settings, self._api = settings, ArchivesInCluster(cluster)
-        self._queue, self._slots = WorkQueue(), JobSlots(settings.jobs)
+        self._shard = Shard(policies, settings.selector, self._api.policy_exists)
+        self._queue, self._slots = WorkQueue(), JobSlots(settings.jobs, self._counts)
         self._intake = ArchiveIntake(self.store, self._slots, self._queue, wake_policies)
-        self.desk = ArchiveDesk(self.store, self._api, self._queue.wake)
-        self._tender = Tender(cluster, policies, self.store, self._slots, settings, clock, ended)
+        self.desk = ArchiveDesk(self.store, self._api, self._queue.wake, settings.selector)
+        self._tender = Tender(cluster, self._shard, self.store, self._slots, settings, clock, ended)
         self._workers = Workers(self._queue, self._tender.tend, WORKERS)
 
     def crew(self) -> Crew:
@@ -50,8 +52,8 @@ class ArchiveService:
         return Crew(self._queue.backlog(), self._workers.count, self._workers.ended)
 
     def states(self) -> Iterator[tuple[str, str]]:
-        """Namespace and state of each archive: one of `metrics.ARCHIVE_STATES`."""
-        for each in self.store.all():
+        """Namespace and state of each archive that is worked on here: one of `metrics.ARCHIVE_STATES`."""
+        for each in filter(self._shard.has, self.store.all()):
             status = each.status
             proven = "Proven" if is_proven(status) else "Working"
             yield each.key[0], "Failing" if trouble(status) else proven
@@ -70,12 +72,17 @@ class ArchiveService:
         return self._workers.wait(seconds)
 
     def list(self) -> None:
-        """Ask for all archives and all Jobs, in case a watch fell silent. Raises `ClusterUnavailable`."""
+        """Ask for all archives and all Jobs, in case a watch fell silent. Raises `ClusterUnavailable`.
+
+        Those of other operators, too: which archives are a policy's own, their labels do not say for ever.
+        """
         before = self.store.all()
         scopes = self._settings.namespaces or (None,)
         self._intake.listed(before, [body for each in scopes for body in self._api.archives(each)])
         running = self._slots.running()
         self._intake.jobs_listed(running, [body for each in scopes for body in self._api.jobs(each)])
+        for key in self._shard.refresh(self.store.all()):
+            self._queue.wake(key)
 
     def on_archive(self, event: Any) -> None:
         """An event of the watch of PartitionArchives."""
@@ -84,3 +91,7 @@ class ArchiveService:
     def on_job(self, event: Any) -> None:
         """An event of the watch of Jobs."""
         self._intake.job_seen(event["object"], gone=event["type"] == "DELETED")
+
+    def _counts(self, owner: Key | None) -> bool:
+        """Whether a Job for that archive takes one of this operator's slots."""
+        return self._shard.has(self.store.get(owner) if owner else None)

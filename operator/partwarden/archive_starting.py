@@ -20,7 +20,7 @@ from .errors import ClusterUnavailable, InvalidSpec, PartwardenError, TableChang
 from .job import Runtime, manifest
 from .job_view import JobView, Phase
 from .settings import Settings
-from .store import Store
+from .sharding import Shard
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +40,13 @@ class Starter:
     def __init__(
         self,
         cluster: Cluster,
-        policies: Store,
+        shard: Shard,
         slots: JobSlots,
         settings: Settings,
         clock: Callable[[], datetime],
     ) -> None:
         self._cluster, self._api, self._teller = cluster, ArchivesInCluster(cluster), Teller(cluster, clock)
-        self._policies, self._slots, self._settings, self._clock = policies, slots, settings, clock
+        self._shard, self._slots, self._settings, self._clock = shard, slots, settings, clock
         self._connections = Connections(settings.connect_timeout)
 
     def sweep(self) -> None:
@@ -57,8 +57,8 @@ class Starter:
         """No further connection to a database."""
         self._connections.close()
 
-    def begin(self, archive: StoredArchive, step: Step, name: str) -> float:
-        """Make the Job of that name, if it may be made now. Returns the seconds until the next look.
+    def begin(self, archive: StoredArchive, step: Step, name: str) -> float | None:
+        """Make the Job of that name, if it may be made now. Returns the seconds until the next look, None for never.
 
         Raises `ClusterUnavailable`; what else is in the way is told in the status.
         """
@@ -66,13 +66,16 @@ class Starter:
         if wait := says.pause(status, now):
             return wait
         try:
-            policy = self._policies.get(archive.policy) if archive.policy else None
+            policy = self._shard.policy(archive)
+            if policy is None and not self._shard.claims(archive):
+                # It has just moved, and is not gone: nothing that is missing may be told.
+                return None
             wish = resolve_wish(archive.spec, policy.spec if policy else None)
             if not self._settings.job_image:
                 raise InvalidSpec(
                     "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
                 )
-            if not self._slots.take((archive.key[0], name)):
+            if not self._slots.take((archive.key[0], name), archive.key):
                 message = f"{self._settings.jobs} Jobs run already, as many as PARTWARDEN_JOBS allows"
                 self._teller.tell(archive, says.waits(status, archive.generation, now, "Queued", message))
                 return QUEUED

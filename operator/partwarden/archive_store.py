@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .archive_policy import KIND, PLURAL
@@ -25,6 +25,7 @@ class StoredArchive:
     version: int
     spec: Mapping[str, Any]
     status_json: bytes
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def parse(body: Mapping[str, Any]) -> StoredArchive:
         version=int(meta["resourceVersion"]),
         spec=body.get("spec") or {},
         status_json=_written(body.get("status") or {}),
+        labels=meta.get("labels") or {},
     )
 
 
@@ -124,32 +126,37 @@ class ArchiveStore:
 class JobSlots:
     """At most so many Jobs at once. What runs is told by those who see Jobs; what is about to be made counts too."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, counts: Callable[[Key | None], bool] = lambda owner: True) -> None:
+        """``counts``: whether a Job is one of ours now, by the archive that it is for."""
         self._lock = threading.Lock()
-        self._count = count
-        self._running: set[Key] = set()
+        self._count, self._counts = count, counts
+        self._running: dict[Key, Key | None] = {}
 
-    def take(self, job: Key) -> bool:
-        """Whether the Job may be made. One that runs already may."""
+    def take(self, job: Key, owner: Key | None = None) -> bool:
+        """Whether the Job may be made, for the archive ``owner``. One that runs already may."""
         with self._lock:
-            if job not in self._running and len(self._running) >= self._count:
+            if job not in self._running and sum(map(self._counts, self._running.values())) >= self._count:
                 return False
-            self._running.add(job)
+            self._running[job] = owner
             return True
 
-    def saw(self, job: Key, running: bool) -> None:
+    def saw(self, job: Key, running: bool, owner: Key | None = None) -> None:
         """The Job runs, or has ended or gone."""
         with self._lock:
-            (self._running.add if running else self._running.discard)(job)
+            if running:
+                self._running[job] = owner
+            else:
+                self._running.pop(job, None)
 
     def running(self) -> frozenset[Key]:
-        """Those that hold a slot now."""
+        """Those that hold a slot now, of whoever they are."""
         with self._lock:
             return frozenset(self._running)
 
-    def listed(self, before: Iterable[Key], jobs: Iterable[Key]) -> None:
-        """``jobs`` run, as a full list shows. Others that held a slot ``before`` it was asked for are gone."""
+    def listed(self, before: frozenset[Key], jobs: Mapping[Key, Key | None]) -> None:
+        """``jobs`` run, each with its owner, as a full list shows. Others that held a slot ``before`` it was asked for
+        are gone."""
         with self._lock:
-            found = set(jobs)
-            self._running -= set(before) - found
-            self._running |= found
+            for gone in before - jobs.keys():
+                self._running.pop(gone, None)
+            self._running |= jobs

@@ -34,7 +34,7 @@ PAGE = 200
 """Policies in one answer of a list."""
 SERVER_SIDE_APPLY = "application/apply-patch+yaml"
 
-NOT_FOUND, FORBIDDEN, CONFLICT = 404, 403, 409
+NOT_FOUND, FORBIDDEN, CONFLICT, TOO_MANY = 404, 403, 409, 429
 
 T = TypeVar("T")
 
@@ -76,8 +76,10 @@ class Cluster:
     def __init__(self, settings: Settings, configuration: api.Configuration | None = None) -> None:
         """Without a ``configuration`` that of the operator; raises `StartupError` when there is none to be found."""
         self._configuration = configuration or configure(settings)
-        self._configuration.retries = urllib3.Retry(total=2, status=0, redirect=0, backoff_factor=0.2)
+        retries = urllib3.Retry(total=2, status=0, redirect=0, backoff_factor=0.2, respect_retry_after_header=False)
+        self._configuration.retries = retries
         self._configuration.connection_pool_maxsize = settings.workers + 2
+        self._selector = str(settings.selector)
         self._api = api.ApiClient(self._configuration)
         self._api.user_agent = MANAGER
         self.core = api.CoreV1Api(self._api)
@@ -114,14 +116,15 @@ class Cluster:
         return bool(answer.status and answer.status.allowed)
 
     def policies(self, namespace: str | None) -> Iterator[dict[str, Any]]:
-        """Every PartitionPolicy of a namespace, or of all, as the API server holds it."""
-        return self.objects(PLURAL, namespace)
+        """Every PartitionPolicy that the settings select, of a namespace or of all, as the API server holds it."""
+        return self.objects(PLURAL, namespace, self._selector)
 
-    def objects(self, plural: str, namespace: str | None) -> Iterator[dict[str, Any]]:
-        """Every object of a kind of ours in a namespace, or in all, as the API server holds it."""
+    def objects(self, plural: str, namespace: str | None, selector: str = "") -> Iterator[dict[str, Any]]:
+        """Every object of a kind of ours in a namespace, or in all, whose labels match: everything where empty."""
         following: str | None = None
         while following is None or following:
             options: dict[str, Any] = {"limit": PAGE} | ({"_continue": following} if following else {})
+            options |= {"label_selector": selector} if selector else {}
             page: Any
             if namespace is None:
                 page = self.call(

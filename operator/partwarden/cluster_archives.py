@@ -14,6 +14,7 @@ from .cluster import CONFLICT, NOT_FOUND, Cluster, status_of
 from .errors import ClusterUnavailable, InvalidSpec
 from .job import CONTAINER, SELECTOR
 from .policy import API_VERSION, GROUP, VERSION
+from .policy import PLURAL as POLICIES
 from .workqueue import Key
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,18 @@ class ArchivesInCluster:
     def archives(self, namespace: str | None) -> Iterator[dict[str, Any]]:
         """Every PartitionArchive of a namespace, or of all."""
         return self._cluster.objects(PLURAL, namespace)
+
+    def policy_exists(self, key: Key) -> bool:
+        """Whether there is such a PartitionPolicy, whoever serves it, that is not being deleted."""
+        namespace, name = key
+        found: Any = self._cluster.call(
+            f"look for {POLICIES} {namespace}/{name}",
+            self._cluster.custom.list_namespaced_custom_object,
+            *(GROUP, VERSION, namespace, POLICIES),
+            # By the right to list: there is none to get.
+            field_selector=f"metadata.name={name}",
+        )
+        return any("deletionTimestamp" not in each["metadata"] for each in found["items"])
 
     def create_archive(self, key: Key, spec: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
         """Make a PartitionArchive. Returns False where one of that name exists, whatever it says."""

@@ -1,8 +1,4 @@
-"""The operator: kopf watches, the work queue decides when, threads do the work.
-
-The only module that imports kopf. Only its plain watch events are used: it writes nothing to any object, neither
-finalizers nor annotations, and posts no Events.
-"""
+"""The operator: watches show, the work queue decides when, threads do the work."""
 
 from __future__ import annotations
 
@@ -14,12 +10,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import kopf
-
-from . import __version__, archive_policy, job, logs
+from . import __version__, archive_policy, logs
 from .archive_service import ArchiveService
 from .claims import Claims
-from .cluster import Cluster
+from .cluster import TOO_MANY, Cluster, status_of
 from .connections import LINGER
 from .errors import ClusterUnavailable
 from .health import Crew, Health
@@ -32,6 +26,7 @@ from .reconcile import Reconciler
 from .rights import wanted
 from .settings import Settings, StartupError
 from .store import Store
+from .watching import Watches
 from .web import Web
 from .workers import Every, Workers
 from .workqueue import WorkQueue
@@ -43,8 +38,6 @@ FINISH, CANCEL = 4.0, 2.0
 """Seconds that running work is given after SIGTERM: to finish by itself, then to be cancelled."""
 AGAIN = 3.0
 """Seconds after which the API server is asked again, where it is waited for."""
-PATIENCE = (1, 2) + (5,) * 5000
-"""Seconds between kopf's attempts while the API server does not answer: hours of them, then the process ends."""
 
 
 class Operator:
@@ -56,10 +49,11 @@ class Operator:
         self._cluster = Cluster(settings)
         self._store, self._queue = Store(), WorkQueue()
         claims = Claims(self._queue.wake)
-        self._intake = Intake(self._store, claims, self._queue)
         clock = lambda: datetime.now(UTC)  # noqa: E731
         metrics = Metrics(self._sources())
         self._archives = ArchiveService(self._cluster, self._store, self._queue, settings, clock, metrics.job_ended)
+        moved = self._archives.desk.moved
+        self._intake = Intake(self._store, claims, self._queue, settings.selector, moved)
         self._reconciler = Reconciler(
             self._cluster, self._store, claims, self._queue, settings, clock, self._archives.desk, metrics.looked
         )
@@ -102,13 +96,14 @@ class Operator:
     def _asked(self, question: Callable[[], None]) -> bool:
         """False when the process was told to stop before an answer came, or leads no more. With a Lease an API server
         that does not answer is waited for: whoever lost the Lease by that has ended, and would end again and again,
-        later each time."""
+        later each time. One that asks for patience is waited for always: for a moment after the resource is installed
+        it has no list of what a selector selects."""
         while not self._leadership.lost:
             try:
                 question()
                 return True
             except ClusterUnavailable as error:
-                if not self._settings.lease:
+                if not self._settings.lease and status_of(error) != TOO_MANY:
                     raise
                 log.warning("%s; tried again in %.0f s", error, AGAIN)
             if self._early.wait(AGAIN):
@@ -116,9 +111,10 @@ class Operator:
         return False
 
     def _serve(self) -> None:
-        namespaces = self._settings.namespaces
+        namespaces, selector = self._settings.namespaces, self._settings.selector
         where = f"namespaces {', '.join(namespaces)}" if namespaces else "all namespaces"
-        log.info("partwarden %s serves %s with %d workers", __version__, where, self._settings.workers)
+        which = f", policies that match {str(selector)!r}," if selector else ""
+        log.info("partwarden %s serves %s%s with %d workers", __version__, where, which, self._settings.workers)
         self._workers.start()
         self._archives.start()
         self._listing.start()
@@ -135,19 +131,10 @@ class Operator:
             self._archives.wait(CANCEL / 4)
 
     async def _watch(self) -> None:
-        registry = kopf.OperatorRegistry()
-        kopf.on.login(registry=registry)(self._login)
-        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._on_event)
-        kopf.on.event(GROUP, VERSION, archive_policy.PLURAL, registry=registry)(self._on_archive)
-        kopf.on.event("batch", "v1", "jobs", registry=registry)(self._on_job)
         stopped = asyncio.Event()
-        namespaces = self._settings.namespaces
-        scope: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
-        # For peering, which is off. Without one kopf looks for the name of the user, and in a container there is none.
-        scope["identity"] = "partwarden"
-        tasks = await kopf.spawn_tasks(
-            registry=registry, settings=_kopf_settings(), standalone=True, stop_flag=stopped, **scope
-        )
+        shown = {PLURAL: self._on_policy, archive_policy.PLURAL: self._archives.on_archive}
+        watches = Watches(self._cluster, self._settings, shown, self._archives.on_job)
+        tasks = await watches.begin(stopped)
         loop = asyncio.get_running_loop()
 
         def stop(number: signal.Signals) -> None:
@@ -161,7 +148,7 @@ class Operator:
         if self._early.is_set():
             stop(signal.SIGTERM)
         beating = asyncio.create_task(self._beat(stopped))
-        await kopf.run_tasks(tasks)
+        await watches.run(tasks)
         beating.cancel()
 
     async def _beat(self, stopped: asyncio.Event) -> None:
@@ -172,31 +159,10 @@ class Operator:
                 stopped.set()
             await asyncio.sleep(1)
 
-    async def _on_event(self, event: Any, **_: object) -> None:
+    def _on_policy(self, event: Any) -> None:
         body, gone = event["object"], event["type"] == "DELETED"
         self._lister.shown(body, gone)
         (self._intake.deleted if gone else self._intake.seen)(body)
-
-    async def _on_archive(self, event: Any, **_: object) -> None:
-        self._archives.on_archive(event)
-
-    async def _on_job(self, event: Any, **_: object) -> None:
-        self._archives.on_job(event)
-
-    async def _login(self, **_: object) -> kopf.ConnectionInfo:
-        found = self._cluster.credentials()
-        return kopf.ConnectionInfo(
-            server=found.server,
-            ca_path=found.ca_path,
-            insecure=found.insecure,
-            certificate_path=found.certificate_path,
-            private_key_path=found.private_key_path,
-            username=found.username,
-            password=found.password,
-            scheme=found.scheme,
-            token=found.token,
-            proxy_url=found.proxy,
-        )
 
     def _crew(self) -> Crew:
         return Crew(self._queue.backlog(), self._workers.count, self._workers.ended)
@@ -245,19 +211,3 @@ def run(settings: Settings, only_check: bool = False) -> int:
         return 1
     log.info("stopped")
     return 0
-
-
-def _kopf_settings() -> kopf.OperatorSettings:
-    """Watches that notice a dead connection, and nothing written to any object."""
-    settings = kopf.OperatorSettings()
-    settings.posting.enabled = False
-    settings.scanning.disabled = True
-    settings.watching.server_timeout = 300
-    settings.watching.client_timeout = 330
-    settings.watching.connect_timeout = 10
-    settings.watching.label_selectors["batch/jobs"] = job.SELECTOR
-    settings.networking.request_timeout = 60
-    settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = PATIENCE
-    settings.queueing.exit_timeout = 0.5
-    return settings

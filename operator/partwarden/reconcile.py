@@ -78,7 +78,7 @@ class Reconciler:
         self._archives, self._looked = archives, looked
         self._cluster, self._store, self._claims, self._queue = cluster, store, claims, queue
         self._settings, self._clock = settings, clock
-        self._intake, self._slots = Intake(store, claims, queue), Slots()
+        self._intake, self._slots = Intake(store, claims, queue, settings.selector, archives.moved), Slots()
         self._pace = pace.Pace()
         self._looked_at: dict[Key, object] = {}
         self._waiting_since: dict[Key, float] = {}
@@ -90,6 +90,8 @@ class Reconciler:
         """Look once, act, and write what came of it. Returns the seconds until the next look, None for never."""
         policy = self._store.get(key)
         if policy is None:
+            # A look that ran when it went may have claimed the table once more.
+            self._claims.release(key)
             self._looked_at.pop(key, None)
             self._waiting_since.pop(key, None)
             self._databases.pop(key, None)
@@ -206,7 +208,8 @@ class Reconciler:
         )
 
     def _say(self, policy: StoredPolicy, look: Look) -> bool:
-        """Write the status if it differs, then record Events. Returns False when the policy is gone."""
+        """Write the status if it differs, then record Events. Returns False when the policy is gone, or another
+        operator's by now: what was done is told all the same."""
         now, notices = self._clock(), transitions.done(look.outcomes)
         for outcome in look.outcomes:
             if outcome.error is None:
@@ -220,8 +223,10 @@ class Reconciler:
             status = make_status(look.verdict, previous, policy.generation, now, policy.table)
             if status != previous:
                 written = self._cluster.write_status(policy, status)
-                gone = written is None
-                if written is not None:
+                if written is None:
+                    gone = True
+                    self._intake.gone(policy)
+                else:
                     # All of it: what was edited right before the write is in no later version that a watch might show.
                     self._intake.seen(written)
                     news = transitions.changed(previous, status)
@@ -232,8 +237,6 @@ class Reconciler:
                 self._cluster.record(policy, notice, now)
             except ClusterUnavailable as error:
                 log.warning("%s", error, extra=_about(policy, error.reason))
-        if gone and self._store.remove(policy.key, policy.uid):
-            self._claims.release(policy.key)
         return not gone
 
     def _must_wait_for_elder(self, policy: StoredPolicy) -> bool:

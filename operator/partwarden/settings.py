@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from .fields import OBJECT_NAME
+from . import selector as selectors
+from .fields import OBJECT_NAME, refuse
+from .selector import EVERYTHING, Selector
 
 PREFIX = "PARTWARDEN_"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -35,6 +37,15 @@ def _object(value: object) -> object:
         raise ValueError('must be a JSON object of strings, such as {"HTTPS_PROXY": "http://proxy:3128"}') from None
 
 
+def _selector(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return selectors.parse(value)
+    except ValueError as error:
+        raise refuse(str(error)) from None
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -52,6 +63,9 @@ class Settings(BaseModel):
 
     namespaces: Annotated[tuple[Namespace, ...], BeforeValidator(_names)] = Field(
         (), description="Namespaces to serve, separated by commas; every namespace when empty."
+    )
+    selector: Annotated[Selector, BeforeValidator(_selector)] = Field(
+        EVERYTHING, description="Labels of the policies to serve, as a selector such as shard=a; every policy if empty."
     )
     workers: int = Field(8, ge=1, le=64, description="How many policies are worked on at the same time.")
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(

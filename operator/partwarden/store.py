@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from . import hold
@@ -33,6 +33,7 @@ class StoredPolicy:
     """What the annotation of `partwarden.hold` names."""
     approved: frozenset[str] = frozenset()
     """What that of `hold.APPROVAL` names."""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def parse(body: Mapping[str, Any]) -> StoredPolicy:
         status_json=_compact(body.get("status") or {}),
         held=hold.parse(meta.get("annotations")),
         approved=hold.parse(meta.get("annotations"), hold.APPROVAL),
+        labels=meta.get("labels") or {},
     )
 
 
@@ -93,6 +95,7 @@ class Store:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._policies: dict[Key, StoredPolicy] = {}
+        self._removed: dict[Key, int] = {}
 
     def get(self, key: Key) -> StoredPolicy | None:
         """The policy as last seen, None when there is none."""
@@ -108,20 +111,31 @@ class Store:
         """Hold the policy. Returns it when it is news: unknown so far, made anew, or of another generation or hold."""
         with self._lock:
             held = self._policies.get(policy.key)
-            if held is not None and policy.version <= held.version:
+            if policy.version <= max(held.version if held else 0, self._removed.get(policy.key, 0)):
                 return None
             self._policies[policy.key] = policy
             same = held is not None and held.edition == policy.edition
             return None if same else policy
 
-    def remove(self, key: Key, uid: str | None = None) -> bool:
-        """Forget the policy, if it is the one with ``uid`` or None is given. Returns whether it was held."""
+    def remove(self, key: Key, uid: str | None = None, version: int | None = None) -> bool:
+        """Forget the policy, if it is the one with ``uid`` or None is given. Returns whether it was held.
+
+        ``version``: at which it was gone, or no longer ours. A later one of it stays, and an earlier one that comes
+        after that, as in a list that was asked for before, is ignored.
+        """
         with self._lock:
+            if version is not None:
+                self._removed[key] = max(version, self._removed.get(key, 0))
             held = self._policies.get(key)
-            if held is None or uid not in (None, held.uid):
+            if held is None or uid not in (None, held.uid) or (version is not None and held.version > version):
                 return False
             del self._policies[key]
             return True
+
+    def settle(self) -> None:
+        """A list has been taken in: nothing from before what was removed until now can come any more."""
+        with self._lock:
+            self._removed.clear()
 
 
 def vanished(before: Iterable[StoredPolicy], listed: Iterable[StoredPolicy]) -> list[StoredPolicy]:

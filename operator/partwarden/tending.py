@@ -25,7 +25,8 @@ from .job import name as job_name
 from .job_view import NO_REPORT, JobView, Phase, percent, view, working
 from .order import Task
 from .settings import Settings
-from .store import Store, is_gone
+from .sharding import Shard
+from .store import is_gone
 from .workqueue import Key
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Tender:
     def __init__(
         self,
         cluster: Cluster,
-        policies: Store,
+        shard: Shard,
         archives: ArchiveStore,
         slots: JobSlots,
         settings: Settings,
@@ -47,11 +48,14 @@ class Tender:
         """``ended`` is told of each Job that has ended: what it did, whether all was well, and the seconds it took."""
         self._ended = ended
         self._api, self._teller = ArchivesInCluster(cluster), Teller(cluster, clock)
-        self._archives, self._slots, self._clock = archives, slots, clock
-        self._starter = Starter(cluster, policies, slots, settings, clock)
+        self._shard, self._archives, self._slots, self._clock = shard, archives, slots, clock
+        self._starter = Starter(cluster, shard, slots, settings, clock)
 
     def tend(self, key: Key) -> float | None:
         """Look once and act. Returns the seconds until the next look, None for when it is woken."""
+        known = self._archives.get(key)
+        if known is not None and self._shard.decided(known) is False:
+            return None
         try:
             # As it is now, not as a watch last showed it: what another replica wrote must not be missed.
             body = self._api.archive(key)
@@ -59,6 +63,8 @@ class Tender:
                 self._archives.remove(key)
                 return None
             archive = parse(body)
+            if not self._shard.claims(archive):
+                return None
             step = next_step(archive.status, self._archives.wanted_check(key))
             return None if step is None else self._take(archive, step)
         except ClusterUnavailable as error:
@@ -83,7 +89,7 @@ class Tender:
             return self._tell(archive, status, RETRY)
         pods, now = self._api.pods(job), self._clock()
         seen = view(job, pods, now)
-        self._slots.saw((archive.key[0], name), seen.phase is Phase.RUNNING)
+        self._slots.saw((archive.key[0], name), seen.phase is Phase.RUNNING, archive.key)
         if seen.phase is Phase.RUNNING:
             pod = working(pods) if step.task is Task.ARCHIVE else None
             far = percent(self._api.last_line(pod)) if pod else None

@@ -23,6 +23,7 @@ from partwarden.order import Task
 from partwarden.reconcile import Reconciler
 from partwarden.session import session
 from partwarden.settings import Settings
+from partwarden.sharding import Shard
 from partwarden.store import Store, parse
 from partwarden.tending import Tender
 from partwarden.workqueue import WorkQueue
@@ -88,7 +89,7 @@ class Lives:
         intake = ArchiveIntake(archives, slots, wakes, queue)
         clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
         desk = ArchiveDesk(archives, api, wakes.wake)
-        tender = Tender(self.cluster, store, archives, slots, self.settings, clock, lambda *_: None)
+        tender = Tender(self.cluster, Shard(store), archives, slots, self.settings, clock, lambda *_: None)
         reconciler = Reconciler(
             self.cluster, store, Claims(queue.wake), queue, self.settings, clock, desk, lambda *_: None
         )

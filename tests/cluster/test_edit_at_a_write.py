@@ -21,6 +21,7 @@ from partwarden.claims import Claims
 from partwarden.cluster_archives import ArchivesInCluster
 from partwarden.intake import Intake
 from partwarden.reconcile import Reconciler
+from partwarden.selector import parse
 from partwarden.settings import Settings
 from partwarden.store import Store
 from partwarden.workqueue import WorkQueue
@@ -34,17 +35,18 @@ SPEC: dict[str, Any] = {"premake": 0, "resync": "1h", "startFrom": f"{YEAR}-01-0
 class Unwatched:
     """An operator that is shown its policy once, and looks when it is due."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, selector: str = "") -> None:
         self.key = (site.namespace, "run")
-        settings = Settings(kubeconfig=site.operator().kubeconfig)
+        settings = Settings(kubeconfig=site.operator().kubeconfig, selector=parse(selector))
         self.cluster, self.store, self.queue = Meanwhile(settings), Store(), WorkQueue()
-        claims = Claims(self.queue.wake)
+        self.claims = Claims(self.queue.wake)
         desk = ArchiveDesk(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
         clock = lambda: datetime.now(UTC)  # noqa: E731
         self.reconciler = Reconciler(
-            self.cluster, self.store, claims, self.queue, settings, clock, desk, lambda *_: None
+            self.cluster, self.store, self.claims, self.queue, settings, clock, desk, lambda *_: None
         )
-        Intake(self.store, claims, self.queue).seen(site.policy())
+        self.intake = Intake(self.store, self.claims, self.queue, settings.selector)
+        self.intake.seen(site.policy())
 
     def look(self) -> bool:
         """Whether one was due, and is done."""
@@ -57,12 +59,12 @@ class Unwatched:
 
 
 @pytest.fixture
-def unwatched(site: Site, pg_database: Database) -> Iterator[Callable[[], Unwatched]]:
+def unwatched(site: Site, pg_database: Database) -> Iterator[Callable[..., Unwatched]]:
     """Makes the operator, for a policy of a table one of whose partitions is three years old."""
     made: list[Unwatched] = []
 
-    def make() -> Unwatched:
-        made.append(Unwatched(site))
+    def make(selector: str = "") -> Unwatched:
+        made.append(Unwatched(site, selector))
         return made[0]
 
     pg_database.execute(RUN + EXPIRED)
@@ -100,3 +102,43 @@ def test_its_deletion(site: Site, unwatched: Callable[[], Unwatched]) -> None:
     operator.cluster.what = lambda: site.delete("run")
     assert operator.look()
     assert operator.store.all() == []
+
+
+def label(site: Site, shard: str) -> None:
+    site.kubectl("label", "ppol/run", "--namespace", site.namespace, f"shard={shard}", "--overwrite")
+
+
+def test_its_label(site: Site, unwatched: Callable[..., Unwatched]) -> None:
+    label(site, "a")
+    operator = unwatched("shard=a")
+    operator.cluster.what = lambda: label(site, "b")
+    assert operator.look()
+    assert operator.store.all() == []
+    # It is looked at once more, to be forgotten, and what it says is another's from now on.
+    version = site.policy()["metadata"]["resourceVersion"]
+    assert operator.look()
+    assert not operator.look()
+    assert site.policy()["metadata"]["resourceVersion"] == version
+
+
+def test_its_label_while_it_is_looked_at(
+    site: Site, pg_database: Database, unwatched: Callable[..., Unwatched]
+) -> None:
+    label(site, "a")
+    operator = unwatched("shard=a")
+    before = site.policy()
+
+    def move() -> None:
+        label(site, "b")
+        operator.intake.deleted(site.policy())
+
+    operator.cluster.early = move
+    assert operator.look()
+    # What was begun is done and told; the status, and the table, are another's.
+    assert partitions(pg_database) == [OLD, f"run_{YEAR}"]
+    site.told(["Normal PartitionCreated"])
+    assert "status" not in before
+    assert "status" not in site.policy()
+    assert operator.look()
+    assert not operator.look()
+    assert operator.claims._held == {}

@@ -61,12 +61,13 @@ def test_without_the_resource_it_says_how_to_install_it(site: Site, own_crd: Kub
     assert "`partwarden crds | kubectl apply --server-side -f -`" in words
 
 
-def test_what_it_says_installs_the_resource(own_crd: Kubectl, site: Site) -> None:
+@pytest.mark.parametrize("selector", ["", "shard=a"])
+def test_what_it_says_installs_the_resource(own_crd: Kubectl, site: Site, selector: str) -> None:
     with restored_crd(own_crd), ExitStack() as stack:
         own_crd("delete", RESOURCE)
         own_crd("apply", "--server-side", "--filename", "-", given=CRD.read_text())
         own_crd("wait", "--for=condition=Established", RESOURCE, "--timeout=60s")
-        stack.enter_context(site.operator().serving())
+        stack.enter_context(site.operator(SELECTOR=selector).serving())
 
 
 def _rules() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -148,6 +149,7 @@ def test_a_namespace_that_is_not_served_is_left_alone(site: Site, database: Data
     [
         ({"WORKERS": "none"}, "Error: PARTWARDEN_WORKERS='none': must be a valid integer"),
         ({"WORKRES": "3"}, "Error: PARTWARDEN_WORKRES is not a setting"),
+        ({"SELECTOR": "shard in a"}, "Error: PARTWARDEN_SELECTOR='shard in a': not a label selector: it has 'a' where"),
     ],
 )
 def test_a_wrong_setting_is_one_line(site: Site, settings: dict[str, str], says: str) -> None:

@@ -21,6 +21,7 @@ from lab.site import RIGHTS, ROOT
 from partwarden import __version__, rights, settings
 from partwarden.metrics import ARCHIVE_STATES, Metrics, Sources
 from partwarden.policy_metrics import families
+from partwarden.selector import parse
 from partwarden.status import ConditionType
 from partwarden.store import Store
 
@@ -28,7 +29,7 @@ FULL: dict[str, Any] = {
     "replicaCount": 3,
     "image": {"repository": "registry.example.com/partwarden", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"},
     "imagePullSecrets": [{"name": "pull"}],
-    "scope": {"namespaces": ["default", "kube-public"]},
+    "scope": {"namespaces": ["default", "kube-public"], "selector": "example.com/shard notin (a, b), !old"},
     "operator": {"workers": 3, "logFormat": "text", "logLevel": "debug", "lockPatience": 0.5},
     "jobs": {"max": 1, "serviceAccount": "archiver", "pullSecrets": ["pull"], "env": {"HTTPS_PROXY": "http://p:1"}},
     "serviceAccount": {"name": "warden", "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/a"}},
@@ -83,6 +84,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         re.findall(r"```yaml\n(.*?)```", (CHART / "README.md").read_text(), re.DOTALL)[-1]
     ),
     "one namespace": {"scope": {"namespaces": ["default"]}, "fullnameOverride": "pw"},
+    "one shard": {"scope": {"selector": "shard in (a,b)"}},
 }
 FOREIGN = ("PodMonitor", "PrometheusRule")
 """Kinds of the Prometheus operator, which the API server of the tests does not know."""
@@ -177,6 +179,27 @@ def test_the_lease_may_be_used_and_no_other(helm: Helm) -> None:
     assert given == {(each.verb, each.name) for each in asked}
 
 
+def test_shards_in_one_namespace_have_nothing_in_common(helm: Helm) -> None:
+    """Helm gives no object to two releases."""
+    once = {"crds": {"install": False}, "rbac": {"aggregate": False}}
+    values = [FULL | {"scope": {"selector": f"shard={each}"}, "serviceAccount": {}} for each in ("a", "b")]
+    first, second = render(helm, values[0], release="shard-a"), render(helm, values[1] | once, release="shard-b")
+    names = [
+        {(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in manifests}
+        for manifests in (first, second)
+    ]
+    assert not names[0] & names[1]
+    assert {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount"} <= {
+        kind for kind, *_ in names[1]
+    }
+    chosen = [settings.load(_environment(manifests)) for manifests in (first, second)]
+    assert [str(each.selector) for each in chosen] == ["shard=a", "shard=b"]
+    assert [each.lease for each in chosen] == ["there/shard-a-partwarden", "there/shard-b-partwarden"]
+    (selected,) = [each["spec"]["selector"]["matchLabels"] for each in of_kind(second, "Deployment")]
+    (pods,) = [each["spec"]["template"]["metadata"]["labels"] for each in of_kind(first, "Deployment")]
+    assert not selected.items() <= pods.items()
+
+
 def test_a_disruption_budget_comes_with_replicas(helm: Helm) -> None:
     assert of_kind(render(helm), "PodDisruptionBudget") == []
     assert len(of_kind(render(helm, {"replicaCount": 2}), "PodDisruptionBudget")) == 1
@@ -192,7 +215,8 @@ def _environment(manifests: list[dict[str, Any]]) -> dict[str, str]:
 def test_the_environment_is_settings_that_the_operator_takes(helm: Helm, values: dict[str, Any]) -> None:
     chosen = settings.load(_environment(render(helm, values)))
     whole = {**yaml.safe_load((CHART / "values.yaml").read_text()), **values}
-    assert chosen.namespaces == tuple(whole["scope"]["namespaces"])
+    assert chosen.namespaces == tuple(whole["scope"].get("namespaces", []))
+    assert chosen.selector == parse(whole["scope"].get("selector", ""))
     assert chosen.workers == whole["operator"].get("workers", 8)
     assert chosen.job_env == whole["jobs"].get("env", {})
     assert chosen.job_image
@@ -212,6 +236,8 @@ def test_the_defaults_are_those_of_the_operator(helm: Helm) -> None:
         ({"operator": {"workers": 0}}, "workers"),
         ({"operator": {"logLevel": "loud"}}, "logLevel"),
         ({"scope": {"namespaces": ["Not A Name"]}}, "namespaces"),
+        ({"scope": {"selector": "shard > 1"}}, "selector"),
+        ({"scope": {"selector": {"shard": "a"}}}, "selector"),
         ({"image": {"digest": "latest"}}, "digest"),
         ({"jobs": {"env": {"A": 1}}}, "env"),
         ({"replicaCount": -1}, "replicaCount"),

@@ -15,10 +15,12 @@ CHART = Path(__file__).parents[2] / "charts" / "partwarden"
 CRDS = CHART / "files" / "crds"
 
 
-def render(helm: Helm, values: dict[str, Any] | None = None, *arguments: str) -> list[dict[str, Any]]:
-    """The manifests of `helm template release`, those of the test left out. Raises HelmError."""
+def render(
+    helm: Helm, values: dict[str, Any] | None = None, *arguments: str, release: str = "release"
+) -> list[dict[str, Any]]:
+    """The manifests of `helm template`, those of the test left out. Raises HelmError."""
     given = yaml.safe_dump(values or {})
-    command = ("template", "release", str(CHART), "--namespace", "there", "--skip-tests", "--values", "-", *arguments)
+    command = ("template", release, str(CHART), "--namespace", "there", "--skip-tests", "--values", "-", *arguments)
     return [each for each in yaml.safe_load_all(helm(*command, given=given)) if each]
 
 

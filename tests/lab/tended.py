@@ -12,6 +12,7 @@ from partwarden.archive_store import ArchiveStore, JobSlots
 from partwarden.cluster import Cluster
 from partwarden.order import Order
 from partwarden.settings import Settings
+from partwarden.sharding import Shard
 from partwarden.store import Store
 from partwarden.tending import Tender
 
@@ -37,7 +38,8 @@ class Hands:
         """Another process takes over, which remembers nothing."""
         self.store = ArchiveStore()
         slots = JobSlots(self.settings.jobs)
-        self.tender = Tender(self.cluster, Store(), self.store, slots, self.settings, lambda: self.now, lambda *_: None)
+        shard = Shard(Store())
+        self.tender = Tender(self.cluster, shard, self.store, slots, self.settings, lambda: self.now, lambda *_: None)
 
     def tend(self) -> float | None:
         """One look."""
@@ -88,11 +90,18 @@ class Hands:
 
 
 class Meanwhile(Cluster):
-    """Something happens once, right before a status is written."""
+    """Something happens once, right before a status is written, or ``early``: before a Secret is read."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.what: Callable[[], object] | None = None
+        self.early: Callable[[], object] | None = None
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        if (early := self.early) is not None:
+            self.early = None
+            early()
+        return super().secret(namespace, name)
 
     def write_status(self, *arguments: Any) -> dict[str, Any] | None:
         if (what := self.what) is not None:

@@ -109,7 +109,7 @@ def test_a_list_gives_back_the_slots_of_jobs_that_are_gone_but_not_of_those_made
     slots.take(("ns", "gone"))
     before = slots.running()
     slots.take(("ns", "new"))
-    slots.listed(before, [("ns", "other")])
+    slots.listed(before, {("ns", "other"): None})
     assert slots.running() == {("ns", "new"), ("ns", "other")}
 
 

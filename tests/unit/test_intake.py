@@ -9,6 +9,7 @@ import pytest
 from partwarden import hold
 from partwarden.claims import Claims, TableIdentity
 from partwarden.intake import Intake
+from partwarden.selector import parse
 from partwarden.store import Store
 from partwarden.workqueue import Key, WorkQueue
 
@@ -20,11 +21,13 @@ AGES = {key: (f"2026-01-01T00:00:0{number}Z", key) for number, key in enumerate(
 class Fixture:
     """An intake with what stands around it, none of which needs a clock or a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, selector: str = "") -> None:
         self.woken: list[Key] = []
+        self.moves: list[tuple[Key, bool]] = []
         self.store, self.queue = Store(), WorkQueue(lambda: 0.0)
         self.claims = Claims(self.woken.append)
-        self.intake = Intake(self.store, self.claims, self.queue)
+        moved = lambda *move: self.moves.append(move)  # noqa: E731
+        self.intake = Intake(self.store, self.claims, self.queue, parse(selector), moved)
 
     def due(self) -> list[Key]:
         """The keys that are due, which then are worked on and done."""
@@ -195,3 +198,59 @@ def test_a_spec_that_is_wrong_is_held_all_the_same(
     held = made.store.get(("one", "run"))
     assert held is not None
     assert (held.table, held.suspended) == (table, suspended)
+
+
+def labelled(shard: str, version: int) -> dict[str, Any]:
+    return body(version=version, metadata={"labels": {"shard": shard}})
+
+
+@pytest.mark.parametrize("how", ["watched", "written", "missed"])
+def test_a_policy_whose_labels_match_no_more_is_forgotten_and_comes_back(how: str) -> None:
+    made, run = Fixture("shard=a"), ("one", "run")
+    made.intake.seen(labelled("a", 1))
+    made.claims.claim(run, RUN, AGES[ELDER])
+    made.claims.claim(YOUNGER, RUN, AGES[YOUNGER])
+    if how == "watched":
+        made.intake.deleted(labelled("a", 2))  # as it was, at the version of the change
+    elif how == "written":
+        made.intake.seen(labelled("b", 2))
+    else:
+        made.intake.listed(made.store.all(), [])
+    assert made.due() == [run]
+    assert made.store.all() == []
+    assert made.woken == [YOUNGER]
+    made.intake.seen(labelled("a", 3))
+    assert made.due() == [run]
+    assert made.moves == [(run, True), (run, False), (run, True)]
+
+
+def test_what_a_list_from_before_shows_does_not_bring_it_back() -> None:
+    made = Fixture("shard=a")
+    made.intake.seen(labelled("a", 1))
+    before = made.store.all()
+    made.intake.deleted(labelled("a", 2))
+    made.intake.listed(before, [labelled("a", 1)])
+    assert made.store.all() == []
+    made.intake.listed([], [labelled("a", 3)])
+    assert len(made.store.all()) == 1
+
+
+def test_one_that_has_come_back_is_not_forgotten_by_what_is_older() -> None:
+    made = Fixture("shard=a")
+    made.intake.seen(labelled("a", 1))
+    before = made.store.all()
+    made.intake.seen(labelled("a", 5))
+    made.intake.deleted(labelled("a", 3))
+    made.intake.seen(labelled("b", 4))
+    made.intake.listed(before, [])
+    assert [each.version for each in made.store.all()] == [5]
+    # A write that finds nothing is later than all of it.
+    made.intake.gone(before[0])
+    assert made.store.all() == []
+
+
+def test_labels_that_do_not_match_are_not_taken_up() -> None:
+    made = Fixture("shard=a")
+    made.intake.seen(labelled("b", 1))
+    made.intake.seen(body(version=2))
+    assert (made.due(), made.store.all(), made.moves) == ([], [], [])

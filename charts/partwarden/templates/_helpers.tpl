@@ -74,6 +74,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "partwarden.env" -}}
 - name: PARTWARDEN_NAMESPACES
   value: {{ join "," .Values.scope.namespaces | quote }}
+- name: PARTWARDEN_SELECTOR
+  value: {{ .Values.scope.selector | quote }}
 - name: PARTWARDEN_SECRETS
   value: {{ join "," .Values.rbac.secretNames | quote }}
 - name: PARTWARDEN_WORKERS

@@ -1,0 +1,360 @@
+"""Several operators share policies by a label: each is served by exactly one, with its archives and Jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from lab.archives import IMAGE, NOWHERE, PARTITION, S3, Archives, oid, proof
+from lab.kubectl import KubectlError
+from lab.monitoring import scrape
+from lab.operator import until
+from lab.postgres import Database, free_port
+from lab.site import RUN, Site, partitions
+from partwarden.cluster import Cluster
+from partwarden.selector import parse
+from partwarden.settings import Settings
+
+YEAR = datetime.now(UTC).year
+OLD = f"run_{YEAR - 3}"
+EXPIRED = f"CREATE TABLE {OLD} PARTITION OF run FOR VALUES FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z');"
+RETIRING: dict[str, Any] = {
+    "premake": 0,
+    "startFrom": f"{YEAR}-01-01",
+    "resync": "1h",
+    "retention": {"keepFor": "1y", "archive": S3, "job": {"nodeSelector": NOWHERE}},
+}
+A, B, REST, UNLABELLED = "shard=a", "shard=b", "shard notin (a, b)", "!shard"
+
+
+class Shard:
+    """One of the operators, and what it tells of itself. No list but the first comes while a test runs."""
+
+    def __init__(self, site: Site, selector: str, **settings: str) -> None:
+        self.port = free_port()
+        self.namespace = site.namespace
+        chosen = {"RELIST": "3600", "JOB_IMAGE": IMAGE, "JOBS": "1", **settings}
+        self.operator = site.operator(SELECTOR=selector, LISTEN=f"127.0.0.1:{self.port}", **chosen)
+
+    def policies(self) -> set[str]:
+        """Names of those that its metrics tell of."""
+        return {name for _, name in scrape(self.port)("policy_suspended")}
+
+    def archives(self) -> int:
+        """How many its metrics tell of."""
+        return int(sum(scrape(self.port)("archives").values()))
+
+    def looks(self, name: str = "run") -> int:
+        """How often it has looked at a policy."""
+        return len(self.operator.attempts(f"{self.namespace}/{name}"))
+
+    def reasons(self, name: str = "run") -> list[str]:
+        """Of what it logged of a policy, or of an archive, above all what was done."""
+        lines = self.operator.lines()
+        full = f"{self.namespace}/{name}"
+        return [
+            line["reason"] for line in lines if full in (line.get("policy"), line.get("archive")) and "reason" in line
+        ]
+
+
+class Fleet:
+    """A namespace, and what is done in it by hand."""
+
+    def __init__(self, site: Site, database: Database) -> None:
+        self.site, self.database, self.archives = site, database, Archives(site)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self, *selectors: str) -> list[Shard]:
+        """An operator for each, which serves."""
+        made = [Shard(self.site, each) for each in selectors]
+        for each in made:
+            self._stack.enter_context(each.operator.start())
+        for each in made:
+            until(f"the operator serves; its log is {each.operator.log}", partial(each.operator.says, "serves"))
+        return made
+
+    def apply(self, name: str, shard: str, **spec: Any) -> None:
+        """A policy with that label, or without where it is empty."""
+        self.site.secret(name, {"uri": self.database.dsn})
+        body = self.site.manifest(name, spec)
+        body["metadata"]["labels"] = {"shard": shard} if shard else {}
+        self.site.kubectl.apply(body)
+
+    def label(self, kind: str, name: str, shard: str) -> None:
+        """Make the label that, or take it away."""
+        change = f"shard={shard}" if shard else "shard-"
+        self.archives.kubectl("label", kind, name, change, "--overwrite")
+
+    def archive(self, name: str, shard: str, **spec: Any) -> None:
+        """By hand, of the partition of 2020."""
+        self.archives.apply(name, **spec)
+        if shard:
+            self.label("parc", name, shard)
+
+
+@pytest.fixture
+def fleet(site: Site, pg_database: Database) -> Iterator[Fleet]:
+    """No operator runs yet. All wait for policies and archives of the site's first namespace."""
+    with Fleet(site, pg_database) as made:
+        yield made
+
+
+TABLES = "".join(RUN.replace("public.run", f"public.{each}") for each in ("one", "two", "three", "four"))
+
+
+@pytest.mark.parametrize("how", ["listed", "watched"])
+def test_each_policy_is_served_by_exactly_one(fleet: Fleet, how: str) -> None:
+    site = fleet.site
+    fleet.database.execute(TABLES)
+    if how == "watched":
+        a, b = fleet.start(A, B)
+    for name, shard in (("four", "c"), ("three", ""), ("one", "a"), ("two", "b")):
+        fleet.apply(name, shard, table={"name": name}, premake=0)
+    if how == "listed":
+        a, b = fleet.start(A, B)
+    for name in ("one", "two"):
+        site.wait(name, Ready="True")
+    until("each tells of its own", lambda: (a.policies(), b.policies()) == ({"one"}, {"two"}))
+    assert a.operator.says("policies that match 'shard=a', with 8 workers")
+    # What has another label, and what has none, is nobody's so far.
+    for name in ("three", "four"):
+        assert "status" not in site.policy(name)
+        assert site.events(name) == []
+        assert partitions(fleet.database, name) == []
+    (rest,) = fleet.start(REST)
+    for name in ("three", "four"):
+        site.wait(name, Ready="True")
+    until("it tells of the rest", lambda: rest.policies() == {"three", "four"})
+    looked = {name: [bool(each.looks(name)) for each in (a, b, rest)] for name in ("one", "two", "three", "four")}
+    assert looked == {
+        "one": [True, False, False],
+        "two": [False, True, False],
+        "three": [False, False, True],
+        "four": [False, False, True],
+    }
+    for name in looked:
+        site.told(["Normal PartitionCreated"], name)
+
+
+def test_a_policy_whose_label_changes_moves_and_so_do_its_edits(fleet: Fleet) -> None:
+    site = fleet.site
+    fleet.database.execute(RUN)
+    a, b = fleet.start(A, B)
+    fleet.apply("run", "a", premake=0)
+    site.wait(Ready="True")
+    before = site.policy()["status"]
+    fleet.label("ppol", "run", "b")
+    until("the other one tells of it, and only that", lambda: (a.policies(), b.policies()) == (set(), {"run"}))
+    until("it has looked", b.looks)
+    # It is gone for the one, and is there: nothing is told of that, and nothing is taken back.
+    assert site.policy()["status"] == before
+    assert partitions(fleet.database) == [f"run_{YEAR}"]
+    looks = a.looks()
+    fleet.apply("run", "b", premake=1)
+    site.wait(Ready="True")
+    assert partitions(fleet.database) == [f"run_{YEAR}", f"run_{YEAR + 1}"]
+    # Back again, with an edit in the same breath.
+    assert (a.looks(), a.reasons().count("PartitionCreated"), b.reasons().count("PartitionCreated")) == (looks, 1, 1)
+    fleet.apply("run", "a", premake=2)
+    site.wait(Ready="True")
+    until("it is the first one's again", lambda: (a.policies(), b.policies()) == ({"run"}, set()))
+    assert (a.reasons().count("PartitionCreated"), b.reasons().count("PartitionCreated")) == (2, 1)
+    fleet.label("ppol", "run", "")
+    until("it is nobody's", lambda: (a.policies(), b.policies()) == (set(), set()))
+    site.told(["Normal PartitionCreated"] * 3)
+    for each in (a, b):
+        assert {line["level"] for line in each.operator.lines(f"{site.namespace}/run")} <= {"info", "debug"}
+
+
+def test_a_table_is_free_for_the_next_once_its_policy_has_moved(fleet: Fleet) -> None:
+    site = fleet.site
+    fleet.database.execute(RUN)
+    a, _ = fleet.start(A, B)
+    fleet.apply("elder", "a", premake=0)
+    site.wait("elder", Ready="True")
+    fleet.apply("younger", "a", premake=1)
+    site.wait("younger", reason="PolicyConflict")
+    # That it is in the way is seen within one shard; in two, each has what it wants, once.
+    fleet.label("ppol", "elder", "b")
+    site.wait("younger", Ready="True")
+    fleet.apply("elder", "b", premake=2)
+    site.wait("elder", Ready="True")
+    assert a.policies() == {"younger"}
+    assert partitions(fleet.database) == [f"run_{YEAR + number}" for number in range(3)]
+    site.told(["Normal PartitionCreated"] * 2, "elder")
+
+
+def test_archives_and_jobs_move_with_their_policy(fleet: Fleet) -> None:
+    site, archives = fleet.site, fleet.archives
+    fleet.database.execute(RUN + EXPIRED)
+    a, b = fleet.start(A, B)
+    fleet.apply("run", "a", **RETIRING)
+    name = str(until("an archive", lambda: archives.kubectl.get("parc")["items"])[0]["metadata"]["name"])
+    assert archives.get(name)["metadata"]["labels"]["shard"] == "a"
+    job = archives.job(name)
+    until("only the one counts it", lambda: (a.archives(), b.archives()) == (1, 0))
+    # Each may have one Job. That of the policy takes the one's, and the other's is free.
+    fleet.archive("of-a", "a", partition=OLD)
+    fleet.archive("of-b", "b", partition=OLD)
+    archives.job("of-b")
+    archives.wait("of-a", "Queued")
+
+    fleet.label("ppol", "run", "b")
+    until("the other one counts it", lambda: (a.archives(), b.archives()) == (1, 2))
+    archives.job("of-a")
+    assert a.reasons(name) == ["JobCreated"]
+    archives.end(archives.job("of-b"), proof(oid(fleet.database, OLD)), 0)
+    archives.wait("of-b", "Proven")
+    report = proof(oid(fleet.database, OLD))
+    archives.end(job, report, 0)
+    archives.wait(name, "Proven", Verified="True")
+    until("the partition is detached", lambda: partitions(fleet.database) == [f"run_{YEAR}"])
+    check = archives.job(name, other_than=job)
+    archives.end(check, report, 0)
+    until("it was read again", lambda: "Normal Verified" in archives.events(name))
+    assert archives.events(name) == ["Normal Archived", "Normal Verified"]
+    assert (a.reasons(name), b.reasons(name)) == (["JobCreated"], ["Proven", "JobCreated"])
+    assert "PartitionDetached" in b.reasons()
+    assert "PartitionDetached" not in a.reasons()
+    assert len(archives.jobs()) == 4
+
+    # Without its policy it goes by its labels, which are of the time when it was made; a list finds that out.
+    site.delete("run")
+    until("it is not the other one's", lambda: b.archives() == 1)
+
+
+def test_an_archive_that_waits_for_a_job_moves_to_where_one_may_run(fleet: Fleet) -> None:
+    archives = fleet.archives
+    fleet.database.execute(RUN + EXPIRED)
+    a, b = fleet.start(A, B)
+    fleet.apply("run", "a", **RETIRING, suspend=True)
+    until("it is the one's", lambda: a.policies() == {"run"})
+    fleet.archive("first", "a", partition=OLD)
+    archives.job("first")
+    archives.apply("second", partition=OLD, policy={"name": "run"})
+    archives.wait("second", "Queued")
+    fleet.label("ppol", "run", "b")
+    archives.job("second")
+    assert (a.reasons("second"), b.reasons("second")) == ([], ["JobCreated"])
+    assert len(archives.jobs()) == 2
+
+
+def test_an_archive_by_hand_follows_its_policy_else_its_own_labels(fleet: Fleet) -> None:
+    site, archives = fleet.site, fleet.archives
+    fleet.database.execute(RUN + PARTITION.replace("run", "old"))
+    a, b = fleet.start(A, B)
+    fleet.apply("run", "a", premake=0)
+    site.wait(Ready="True")
+    fleet.archive("nobodys", "", partition="old_2020")
+    fleet.archive("elsewhere", "c", partition="old_2019", policy={"name": "run"})
+    fleet.archive("gone", "b", partition="old_2020", policy={"name": "gone"})
+    archives.job("elsewhere")
+    archives.job("gone")
+    assert (a.reasons("elsewhere"), b.reasons("elsewhere")) == (["JobCreated"], [])
+    assert (a.reasons("gone"), b.reasons("gone")) == ([], ["JobCreated"])
+    assert "status" not in archives.get("nobodys")
+    (rest,) = fleet.start(UNLABELLED)
+    archives.job("nobodys")
+    assert rest.reasons("nobodys") == ["JobCreated"]
+    assert len(archives.jobs()) == 3
+    # Its own label is worth something only where no policy says more.
+    report = proof(oid(fleet.database, "old_2019"))
+    fleet.label("parc", "elsewhere", "b")
+    archives.end(archives.job("elsewhere"), report, 0)
+    archives.wait("elsewhere", "Proven")
+    assert b.reasons("elsewhere") == []
+    until("each counts its own", lambda: [each.archives() for each in (a, b, rest)] == [1, 1, 1])
+    fleet.label("parc", "gone", "a")
+    until("it has moved", lambda: [each.archives() for each in (a, b, rest)] == [2, 0, 1])
+    archives.end(archives.job("gone"), proof(oid(fleet.database, "old_2020")), 0)
+    archives.wait("gone", "Proven")
+    assert (a.reasons("gone"), b.reasons("gone")) == (["Proven"], ["JobCreated"])
+    # Whoever served the policy knows at once that it is gone, and what is left to it by its label.
+    fleet.label("parc", "elsewhere", "a")
+    site.delete("run")
+    until("the policy is forgotten", lambda: a.policies() == set())
+    until("its archive is not", lambda: [each.archives() for each in (a, b, rest)] == [2, 0, 1])
+
+
+def test_an_archive_whose_policy_was_deleted_elsewhere_is_taken_up_by_a_list(fleet: Fleet) -> None:
+    site, archives = fleet.site, fleet.archives
+    fleet.database.execute(PARTITION)
+    a = Shard(site, A)
+    b = Shard(site, B, RELIST="1")
+    with a.operator.serving(), b.operator.serving():
+        fleet.apply("run", "a", suspend=True)
+        until("it is the one's", lambda: a.policies() == {"run"})
+        archives.apply("waits", destination=S3, policy={"name": "run"}, database={"secretRef": {"name": "none"}})
+        archives.wait("waits", "SecretNotFound")
+        fleet.label("parc", "waits", "b")
+        until("the one counts it", lambda: (a.archives(), b.archives()) == (1, 0))
+        site.delete("run")
+        until("the other one counts it", lambda: (a.archives(), b.archives()) == (0, 1))
+        archives.apply("waits-too", policy={"name": "run"})
+        fleet.label("parc", "waits-too", "b")
+        archives.job("waits-too")
+        assert (a.reasons("waits-too"), b.reasons("waits-too")) == ([], ["JobCreated"])
+
+
+def test_what_others_serve_is_not_even_sent(fleet: Fleet) -> None:
+    for name, shard in (("one", "a"), ("two", "b"), ("three", "")):
+        fleet.apply(name, shard)
+    config = fleet.site.operator().kubeconfig
+    for text, names in ((A, ["one"]), (UNLABELLED, ["three"]), ("", ["one", "three", "two"])):
+        cluster = Cluster(Settings(kubeconfig=config, selector=parse(text)))
+        assert sorted(each["metadata"]["name"] for each in cluster.policies(fleet.site.namespace)) == names
+
+
+LABELS: dict[str, dict[str, str]] = {
+    "none": {},
+    "a": {"shard": "a"},
+    "b": {"shard": "b", "team": "db"},
+    "empty": {"shard": "", "example.com/tier": "Gold_1.x"},
+    "other": {"team": "ops", "in": "notin"},
+}
+SELECTORS = (
+    *(A, B, REST, UNLABELLED, "shard", "shard==a", "shard!=a", " shard != a ", "shard=", "shard!=", "shard in ()"),
+    *("shard in (a,)", "shard in (,b)", "shard in(a , b)", "shard notin ()", "shard notin (a,,b)", "! shard,team"),
+    *("team=db,shard in (a,b)", "team,!shard", "in in (notin)", "in=notin", "!in", "notin", "example.com/tier"),
+    *("example.com/tier notin (Gold_1.x)", "example.com/tier=Gold_1.x,shard=", "shard=a,shard=b", ""),
+)
+WRONG = (
+    *(",", "shard=a,", "shard=a,,team", "=a", "!", "!!shard", "!shard=a", "shard a", "shard IN (a)", "shard in"),
+    *("shard notin a", "shard in (a", "shard in (a b)", "shard in (a))", "shard in (a=b)", "shard in (=)", "shard===a"),
+    *("shard=a b", "shard=a=b", "shard=!a", "shard=(a)", "-shard", "/shard", "example.com/", "a/b/c", "A.com/shard"),
+    *("k" * 64, f"{'p' * 254}/k", "shard=-a", "shard=a/b", "shard in (a, b.)", f"shard={'v' * 64}"),
+)
+
+
+def test_the_api_server_is_of_the_same_opinion(site: Site) -> None:
+    for name, labels in LABELS.items():
+        metadata = {"name": f"labels-{name}", "namespace": site.namespace, "labels": labels}
+        site.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+
+    def selected(text: str) -> set[str]:
+        path = f"/api/v1/namespaces/{site.namespace}/configmaps?labelSelector={quote(text)}"
+        names = [each["metadata"]["name"] for each in json.loads(site.kubectl("get", "--raw", path))["items"]]
+        return {name.removeprefix("labels-") for name in names if name.startswith("labels-")}
+
+    for text in SELECTORS:
+        selector = parse(text)
+        ours = {name for name, labels in LABELS.items() if selector.matches(labels)}
+        assert (text, selected(text), selected(str(selector))) == (text, ours, ours)
+    for text in WRONG:
+        with pytest.raises(ValueError, match="label"):
+            parse(text)
+        with pytest.raises(KubectlError):
+            selected(text)
