@@ -9,6 +9,7 @@ LAYOUT = "tests/e2e/test_image.py::test_it_holds_what_it_needs_and_no_more"
 COURSE = (
     "tests/cluster/test_archived_retention.py::test_archived_proven_detached_read_again_approved_read_again_and_dropped"
 )
+SHARDS = "tests/e2e/test_chart.py::test_shards_in_one_namespace_have_nothing_in_common"
 START = "tests/cluster/test_start_and_stop.py"
 TYPED = "tests/postgres/test_drop_command.py::test_somebody_types_the_name"
 
@@ -34,6 +35,11 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "helm test partwarden --namespace partwarden": CHART,
         "helm upgrade partwarden charts/partwarden --namespace partwarden": UPGRADE,
         "helm uninstall partwarden --namespace partwarden": UPGRADE,
+        "helm install shard-a charts/partwarden --set scope.selector='shard=a' …": SHARDS,
+        "helm install shard-b charts/partwarden --set scope.selector='shard=b' "
+        "--set crds.install=false,rbac.aggregate=false …": SHARDS,
+        "helm install shard-rest charts/partwarden --set scope.selector='shard notin (a\\, b)' "
+        "--set crds.install=false,rbac.aggregate=false …": SHARDS,
     },
     "docs/archives.md": {
         "kubectl get parc": DEMO,

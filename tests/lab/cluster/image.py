@@ -25,10 +25,12 @@ def probe(say: Reporter) -> tuple[str, Path]:
     folder = gobuild.build(recipe, say)
     name = f"localhost/partwarden-probe:{recipe.key()}"
     archive = folder / "probe.tar"
-    if not archive.exists():
-        half = archive.with_suffix(".half")
-        pack(folder / "probe", name, half)
-        half.rename(archive)
+    # Two that start at once pack it once.
+    with folders.locked(folder):
+        if not archive.exists():
+            half = archive.with_suffix(".half")
+            pack(folder / "probe", name, half)
+            half.rename(archive)
     return name, archive
 
 
