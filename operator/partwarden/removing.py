@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from . import apply, fingerprint, looking, references
-from .actions import Action, ConfirmDetached, DetachPartition, DropDetached, FinalizeDetach, Outcome
+from .actions import Action, DetachPartition, DropDetached, Outcome
 from .bounds import literals
 from .details import span
 from .engine import observe_and_plan
@@ -25,7 +25,7 @@ from .periods import known, midnight
 from .plan import Plan
 from .policy import Mode, TableSpec
 from .record import Fingerprint
-from .retiring import why_left_alone
+from .retiring import confirmation, finalization, why_left_alone
 from .session import Session
 
 WHY = "somebody asked for it by name"
@@ -137,7 +137,8 @@ def remove(connection: Session, found: Found, proven: Fingerprint | None, url: s
     """
     outcomes: list[Outcome] = []
     if isinstance(found.table, Partition) and found.table.detach_pending:
-        _do(connection, found, _finalization(found.table), patience, outcomes)
+        # Safe: this very command began the detach, as the mark says; there is no way back from it, and no row goes.
+        _do(connection, found, finalization(found.table, WHY), patience, outcomes)
     elif isinstance(found.table, Partition):
         action = _detachment(found, found.table)
         _check_references(connection, found, action)
@@ -174,18 +175,6 @@ def _detachment(found: Found, table: Partition) -> DetachPartition:
     )
 
 
-def _finalization(table: Partition) -> FinalizeDetach:
-    """Safe: this very command began the detach, as the mark says; there is no way back from it, and no row goes."""
-    return FinalizeDetach(
-        schema=table.schema,
-        name=table.name,
-        range=table.range,
-        oid=table.oid,
-        reason=WHY,
-        lock=f"ACCESS EXCLUSIVE on {table}",
-    )
-
-
 def _check_references(connection: Session, found: Found, action: DetachPartition) -> None:
     counted = references.references(connection, found.inventory, [action]).get(action.oid, ())
     if counted:
@@ -197,17 +186,7 @@ def _check_references(connection: Session, found: Found, action: DetachPartition
 
 
 def _confirmation(table: Detached) -> Action | None:
-    if table.marker.phase is not Phase.DETACHING:
-        return None
-    return ConfirmDetached(
-        schema=table.schema,
-        name=table.name,
-        range=table.marker.range,
-        oid=table.oid,
-        marker=table.marker,
-        reason=WHY,
-        lock=f"SHARE UPDATE EXCLUSIVE on {table}",
-    )
+    return confirmation(table, WHY) if table.marker.phase is Phase.DETACHING else None
 
 
 def _drop(table: Detached, proven: Fingerprint | None, url: str) -> Action:

@@ -145,31 +145,37 @@ def _finalizations(situation: Situation) -> Iterator[FinalizeDetach]:
     Safe: the partition was cut off when the detach began, and finishing makes its rows, which nobody sees through the
     parent, a table of their own again. No row goes.
     """
+    reason = "its detach began and did not end: its rows are invisible, and nothing else can be detached"
     for each in situation.inventory.partitions:
         if each.detach_pending:
-            yield FinalizeDetach(
-                schema=each.schema,
-                name=each.name,
-                range=each.range,
-                oid=each.oid,
-                reason="its detach began and did not end: its rows are invisible, and nothing else can be detached",
-                lock=f"ACCESS EXCLUSIVE on {each}",
-            )
+            yield finalization(each, reason)
+
+
+def finalization(each: Partition, reason: str) -> FinalizeDetach:
+    """Finish the detach of a partition that is pending."""
+    lock = f"ACCESS EXCLUSIVE on {each}"
+    return FinalizeDetach(schema=each.schema, name=each.name, range=each.range, oid=each.oid, reason=reason, lock=lock)
 
 
 def _confirmations(outside: Iterable[Detached]) -> Iterator[ConfirmDetached]:
     """The grace begins late rather than early: at the confirmation, not at the detach that nobody saw end."""
+    reason = "its detach was interrupted after the table had left: the grace begins now"
     for each in outside:
         if each.marker.phase is Phase.DETACHING:
-            yield ConfirmDetached(
-                schema=each.schema,
-                name=each.name,
-                range=each.marker.range,
-                oid=each.oid,
-                marker=each.marker,
-                reason="its detach was interrupted after the table had left: the grace begins now",
-                lock=f"SHARE UPDATE EXCLUSIVE on {each}",
-            )
+            yield confirmation(each, reason)
+
+
+def confirmation(each: Detached, reason: str) -> ConfirmDetached:
+    """Write into the mark of a table that it is detached."""
+    return ConfirmDetached(
+        schema=each.schema,
+        name=each.name,
+        range=each.marker.range,
+        oid=each.oid,
+        marker=each.marker,
+        reason=reason,
+        lock=f"SHARE UPDATE EXCLUSIVE on {each}",
+    )
 
 
 def _detachments(

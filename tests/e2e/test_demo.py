@@ -189,11 +189,15 @@ def try_next(said: str) -> list[str]:
 
 def check_tried(demo: Demo, said: str) -> None:
     """The commands do what the run said of them."""
-    get, patch, plan, *archive = try_next(said)
+    get, listing, patch, plan, *archive = try_next(said)
     done = demo.shell(get)
     assert done.returncode == 0, done.stderr
     gone = len(expired()) if archive else 0
     assert yaml.safe_load(done.stdout)["status"]["summary"]["partitions"] == years()[-1] - 2019 + 1 - gone
+
+    done = demo.shell(listing)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"^run_{years()[0]} .* Current ", done.stdout, re.MULTILINE), done.stdout
 
     done = demo.shell(patch)
     assert done.returncode == 0, done.stderr

@@ -112,11 +112,13 @@ def _policy(story: Story, files: Files) -> None:
 
 def to_try(files: Files, kubeconfig: Path, prefix: str = "", jobs: bool = False) -> list[tuple[str, str]]:
     """What to type next, each with what it shows; all may be typed again. ``jobs``: whether they can run."""
-    kubectl = f"{prefix}{KUBECTL} --kubeconfig {shown(kubeconfig)} --namespace {NAMESPACE}"
+    where = f"--kubeconfig {shown(kubeconfig)} --namespace {NAMESPACE}"
+    kubectl = f"{prefix}{KUBECTL} {where}"
     patch = """'{"spec": {"premake": 5}}'"""
     plan = f'.venv/bin/partwarden plan -f examples/run.yaml --dsn "$(cat {shown(files.dsn)})"'
     tried = [
         ("all that the operator knows of the table", f"{kubectl} get partitionpolicy run -o yaml"),
+        ("the script's list, on the policy", f"{prefix}.venv/bin/partwarden list run {where}"),
         ("three more years; they exist a moment later", f"{kubectl} patch ppol run --type merge -p {patch}"),
         ("what would be done on another day, without Kubernetes", f"{plan} --now 2040-01-01T00:00:00Z"),
     ]
