@@ -1,5 +1,6 @@
 """The command lines of the control plane's components, and their credentials."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from lab.node.layout import Layout
 from . import certificates
 from .endpoints import Endpoints
 from .kubeconfigs import write_kubeconfig
+
+AUDIT = "audit.log"
+"""Among the logs: a line of JSON for each request of a service account, as audit.k8s.io/v1 has it."""
 
 # Not needed for what is tested here; each costs memory, watches and start-up time.
 CONTROLLERS_OFF = (
@@ -32,6 +36,19 @@ CONTROLLERS_OFF = (
 )
 
 
+AUDITED = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"},
+    ],
+}
+"""What operators ask for is written down, and what the controllers do is not."""
+
+
 @dataclass(frozen=True)
 class Process:
     """One process of the cluster; `stage` 1 is started when the API server is ready."""
@@ -42,7 +59,7 @@ class Process:
 
 
 def credentials(host: Layout, name: str, node: str, endpoints: Endpoints) -> None:
-    """Write every key, certificate and kubeconfig of the cluster `name`, its node being `node`."""
+    """Write every key, certificate and kubeconfig of the cluster `name`, its node being `node`, and what is audited."""
     kubernetes = certificates.Authority.create(host.keys, "kubernetes-ca")
     etcd = certificates.Authority.create(host.keys, "etcd-ca")
     etcd.issue("etcd", "etcd", hosts=["127.0.0.1"])
@@ -63,6 +80,7 @@ def credentials(host: Layout, name: str, node: str, endpoints: Endpoints) -> Non
     for file, (user, groups) in users.items():
         pair = kubernetes.issue(file, user, groups)
         write_kubeconfig(host.config / f"{file}.kubeconfig", name, endpoints.server, authority, *pair)
+    (host.config / "audit.json").write_text(json.dumps(AUDITED))
     pair = kubernetes.issue("admin", "partwarden-admin", ["system:masters"])
     write_kubeconfig(host.kubeconfig, f"partwarden-{name}", endpoints.server, authority, *pair)
 
@@ -130,6 +148,8 @@ def _apiserver(commands: Path, at: Layout, endpoints: Endpoints) -> Process:
         "enable-admission-plugins": "NodeRestriction",
         "allow-privileged": "true",
         "profiling": "false",
+        "audit-policy-file": at.config / "audit.json",
+        "audit-log-path": at.logs / AUDIT,
     }
     if endpoints.addresses is None:
         # A loopback address cannot be an endpoint of the service, and without pods nobody asks for it.

@@ -1,0 +1,78 @@
+"""The operator's rights are used, each of them: what the API server has seen it ask for is what it was given."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from lab import report
+from lab.archives import IMAGE, NOWHERE, S3, Archives, proof
+from lab.cluster.components import AUDIT
+from lab.operator import until
+from lab.postgres import Database
+from lab.site import RUN, Site
+from partwarden.archive_policy import PLURAL
+from partwarden.rights import wanted
+from partwarden.settings import Settings
+
+YEAR = datetime.now(UTC).year
+OLD = f"run_{YEAR - 3}"
+ANYBODY = {"selfsubjectaccessreviews"}
+"""What everybody may who is known."""
+
+
+def asked(site: Site) -> set[tuple[str, str, str]]:
+    """Verb, resource with its subresource, and group of all requests of the site's service account so far."""
+    assert site.cluster.logs is not None
+    found = set[tuple[str, str, str]]()
+    for line in (site.cluster.logs / AUDIT).read_text().splitlines():
+        event: dict[str, Any] = json.loads(line)
+        where = event.get("objectRef")
+        if where is None or event["user"]["username"] != f"system:serviceaccount:{site.namespace}:operator":
+            continue
+        resource = "/".join(filter(None, (where["resource"], where.get("subresource"))))
+        found.add((event["verb"], resource, where.get("apiGroup", "")))
+    return {each for each in found if each[1] not in ANYBODY}
+
+
+def test_every_right_is_used_and_nothing_else_is_asked_for(site: Site, pg_database: Database) -> None:
+    """A policy, and an archive that is proven; by one of several operators, which leads."""
+    if site.cluster.logs is None or not (site.cluster.logs / AUDIT).exists():
+        report.could_not_run(f"cluster {site.cluster.name} does not write down who asks for what")
+    pg_database.execute(RUN)
+    ends = f"FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z')"
+    pg_database.execute(f"CREATE TABLE {OLD} PARTITION OF run FOR VALUES {ends}")
+    ((oid,),) = pg_database.query(f"SELECT '{OLD}'::regclass::oid::int8")
+    assert isinstance(oid, int)
+    lease = f"{site.namespace}/leads"
+    given = {
+        (each.verb, each.resource, each.group) for each in wanted(Settings(namespaces=(site.namespace,), lease=lease))
+    }
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "leads", "namespace": site.namespace},
+        "rules": [
+            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "get", "update"]}
+        ],
+    }
+    site.kubectl.apply(role)
+    who = ("--role=leads", f"--serviceaccount={site.namespace}:operator", "--namespace", site.namespace)
+    site.kubectl("create", "rolebinding", "leads", *who)
+    archives = Archives(site)
+    with site.operator(NAMESPACES=site.namespace, LEASE=lease, JOB_IMAGE=IMAGE).serving():
+        retention = {"keepFor": "1y", "archive": S3, "job": {"nodeSelector": NOWHERE}}
+        site.watch_over(pg_database, premake=0, startFrom=f"{YEAR}-01-01", retention=retention)
+        (archive,) = until("an archive is asked for", lambda: archives.kubectl.get(PLURAL)["items"])
+        name = archive["metadata"]["name"]
+        job = archives.job(name)
+        # How far it is, its log says; here no pod has any.
+        archives.play(job, {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, phase="Running")
+        until("its log is asked for", lambda: ("get", "pods/log", "") in asked(site))
+        archives.end(job, proof(oid), 0)
+        archives.wait(name, "Proven", Verified="True")
+        with suppress(AssertionError):
+            until("each right is used", lambda: not given - asked(site))
+    assert asked(site) == given
