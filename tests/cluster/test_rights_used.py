@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
 
-from lab import report
 from lab.archives import IMAGE, NOWHERE, S3, Archives, proof
-from lab.cluster.components import AUDIT
+from lab.audit import requests
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import RUN, Site
@@ -25,22 +22,16 @@ ANYBODY = {"selfsubjectaccessreviews"}
 
 def asked(site: Site) -> set[tuple[str, str, str]]:
     """Verb, resource with its subresource, and group of all requests of the site's service account so far."""
-    assert site.cluster.logs is not None
     found = set[tuple[str, str, str]]()
-    for line in (site.cluster.logs / AUDIT).read_text().splitlines():
-        event: dict[str, Any] = json.loads(line)
-        where = event.get("objectRef")
-        if where is None or event["user"]["username"] != f"system:serviceaccount:{site.namespace}:operator":
-            continue
-        resource = "/".join(filter(None, (where["resource"], where.get("subresource"))))
-        found.add((event["verb"], resource, where.get("apiGroup", "")))
+    for event in requests(site.cluster, site.namespace, "operator"):
+        if where := event.get("objectRef"):
+            resource = "/".join(filter(None, (where["resource"], where.get("subresource"))))
+            found.add((event["verb"], resource, where.get("apiGroup", "")))
     return {each for each in found if each[1] not in ANYBODY}
 
 
 def test_every_right_is_used_and_nothing_else_is_asked_for(site: Site, pg_database: Database) -> None:
     """A policy, and an archive that is proven; by one of several operators, which leads."""
-    if site.cluster.logs is None or not (site.cluster.logs / AUDIT).exists():
-        report.could_not_run(f"cluster {site.cluster.name} does not write down who asks for what")
     pg_database.execute(RUN)
     ends = f"FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z')"
     pg_database.execute(f"CREATE TABLE {OLD} PARTITION OF run FOR VALUES {ends}")

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from lab.archives import IMAGE, NOWHERE, PARTITION, S3, Archives, oid, proof
+from lab.audit import requests
 from lab.kubectl import KubectlError
 from lab.monitoring import scrape
 from lab.operator import until
@@ -110,6 +111,19 @@ def fleet(site: Site, pg_database: Database) -> Iterator[Fleet]:
     """No operator runs yet. All wait for policies and archives of the site's first namespace."""
     with Fleet(site, pg_database) as made:
         yield made
+
+
+def test_the_api_server_sends_no_other_policies(fleet: Fleet) -> None:
+    """Neither in lists nor in watches."""
+    fleet.start(A)
+
+    def asked() -> dict[str, str]:
+        events = requests(fleet.site.cluster, fleet.site.namespace, "operator")
+        ours = [each for each in events if each.get("objectRef", {}).get("resource") == "partitionpolicies"]
+        return {each["verb"]: each["requestURI"] for each in ours if each["verb"] in ("list", "watch")}
+
+    found = until("both were asked for", lambda: found if len(found := asked()) == 2 else None)
+    assert all(f"labelSelector={quote(A)}" in uri for uri in found.values()), found
 
 
 TABLES = "".join(RUN.replace("public.run", f"public.{each}") for each in ("one", "two", "three", "four"))
