@@ -74,7 +74,7 @@ def archive(
     return 0
 
 
-@click.command()
+@click.command(short_help="Prove an archive again, without a database.")
 @click.argument("url")
 @outputs.option()
 def verify(url: str, output: str) -> int:

@@ -14,7 +14,7 @@ NO_FILES = 4
 """kubectl's directive: where there are no candidates, offer no files either."""
 
 
-@click.command("completion")
+@click.command("completion", short_help="Print the completion for a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> int:
     """Print the completion for a shell, to be sourced: source <(partwarden completion bash)."""

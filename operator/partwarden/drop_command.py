@@ -26,7 +26,7 @@ class Consent:
     output: str
 
 
-@click.command()
+@click.command(short_help="Drop one past partition; asks before.")
 @click.argument("what", metavar="PERIOD|NAME")
 @target(suggesting.policies)
 @click.option("--archive", "url", metavar="URL", help="With --dsn: the archive of it, by its folder or manifest.json.")

@@ -40,7 +40,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend
 """
 
 
-@click.command()
+@click.command(short_help="Whether a query prunes, and why not.")
 @click.argument("query", metavar="SQL")
 @target(suggesting.policies)
 @outputs.option()

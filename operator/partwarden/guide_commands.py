@@ -18,7 +18,7 @@ from .where import Target, target
 T = TypeVar("T")
 
 
-@click.command("list")
+@click.command("list", short_help="Partitions, with ranges, state, rows and size.")
 @target(suggesting.policies, everywhere=True)
 @click.option("--archives", "url", metavar="URL", help="With --dsn: shows which of its partitions are archived there.")
 @outputs.option()
@@ -60,7 +60,7 @@ def _list_policies(target: Target, output: str) -> int:
     return 0
 
 
-@click.command()
+@click.command(short_help="Totals, the largest, skew, DEFAULT, runway.")
 @target(suggesting.policies, everywhere=True)
 @click.option("--exact", is_flag=True, help="Count the rows of every partition: it reads them all.")
 @outputs.option()
@@ -117,7 +117,7 @@ def _policy_statistics(target: Target, output: str) -> int:
     return 0
 
 
-@click.command()
+@click.command(short_help="An exit code for cron and probes.")
 @target(suggesting.policies, everywhere=True)
 @outputs.option()
 def health(target: Target, output: str) -> int:

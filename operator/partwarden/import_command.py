@@ -23,7 +23,7 @@ KEYS = ("host", "port", "dbname", "user", "sslmode")
 """What of the way to the database is put into the policy: no password, and nothing that is a file here."""
 
 
-@click.command("import")
+@click.command("import", short_help="Write the policies of tables that are there.")
 @click.option(
     "--dsn", required=True, help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it."
 )

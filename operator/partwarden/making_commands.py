@@ -25,7 +25,7 @@ PATIENCE = 10.0
 MAKING = (CreatePartition, DrainIntoPartition)
 
 
-@click.command()
+@click.command(short_help="Make the partitions of a period now.")
 @click.argument("period")
 @target(suggesting.policies)
 @click.option(
@@ -56,7 +56,7 @@ def create(period: str, target: Target, timeout: float, output: str) -> int:
     return _run(target, output, wish, chosen)
 
 
-@click.command()
+@click.command(short_help="Make the current partition and so many ahead.")
 @click.argument("ahead", type=click.IntRange(0, 1000))
 @target(suggesting.policies)
 @outputs.option()

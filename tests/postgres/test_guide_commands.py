@@ -33,7 +33,10 @@ def said(database: Database, command: str, *arguments: str) -> str:
 
 
 def data(database: Database, command: str, *arguments: str) -> dict[str, Any]:
-    (found,) = json.loads(said(database, command, "-o", "json", *arguments))
+    done = run(database, command, "-o", "json", *arguments)
+    assert done.exit_code == 0, done.output
+    # What is said of progress does not go there.
+    (found,) = json.loads(done.stdout)
     return dict(found)
 
 
