@@ -98,7 +98,7 @@ def _plan(connection: Session, query: str) -> Any:
     statement = query.strip().rstrip(";")
     if parameters and connection.info.server_version < GENERIC:
         raise InvalidSpec(
-            "the query has parameters like $1: put values in, PostgreSQL plans it without from 16 on only"
+            "the query has parameters like $1: put values in their place; only PostgreSQL 16 or later plans it without"
         )
     if parameters and ";" in statement:
         raise InvalidSpec("the query has parameters and a semicolon: give one statement")
