@@ -84,10 +84,7 @@ def verify(url: str, output: str) -> int:
     """
     try:
         found = open_archive(url).telling(outputs.progress)
-        found.check()
-        with found.rows() as rows:
-            for _ in rows:
-                pass
+        found.prove()
     except PartwardenError as error:
         raise click.ClickException(str(error)) from None
     finally:

@@ -47,18 +47,26 @@ class Archive:
         digest = Digest()
         for chunk in self.open():
             digest.update(chunk)
-        if (digest.size, digest.sha256) != (self.manifest.bytes, self.manifest.sha256):
-            raise ArchiveDamaged(
-                f"the archive at {self.url} is damaged: its data has {digest.size} bytes and the sha256 "
-                f"{digest.sha256}, written were {self.manifest.bytes} and {self.manifest.sha256}"
-            )
+        self._are_those_written(digest)
+
+    def prove(self) -> None:
+        """Read it twice: all of its bytes are those that were written, and the rows that they restore are those that
+        were archived. What `restore` demands, so that nothing is dropped for an archive that would be refused then.
+
+        Raises as `check` and `rows` do.
+        """
+        self.check()
+        with self.rows() as rows:
+            for _ in rows:
+                pass
 
     @contextmanager
     def rows(self) -> Iterator[Iterator[bytes]]:
         """The rows as COPY writes them, in UTF-8, from reading the data once more.
 
-        At their end raises `ProofFailed` where the data or the rows are not those that were archived; before it
-        `DumpFailed` where the data is no dump of such a table, and what reading raises.
+        At their end raises `ArchiveDamaged` where the data is not what was written, and `ProofFailed` where the rows
+        are not those that were archived; before it `DumpFailed` where the data is no dump of such a table, and what
+        reading raises.
         """
         partition, whole, content = self.manifest.partition, Digest(), Digest()
         with restored_rows(
@@ -68,7 +76,15 @@ class Archive:
 
     def _proven(self, rows: Iterator[bytes], whole: Digest, content: Digest) -> Iterator[bytes]:
         yield from rows
+        self._are_those_written(whole)
         compare(Proof(whole.size, whole.sha256, content.lines, content.sha256), self.manifest)
+
+    def _are_those_written(self, data: Digest) -> None:
+        if (data.size, data.sha256) != (self.manifest.bytes, self.manifest.sha256):
+            raise ArchiveDamaged(
+                f"the archive at {self.url} is damaged: its data has {data.size} bytes and the sha256 "
+                f"{data.sha256}, written were {self.manifest.bytes} and {self.manifest.sha256}"
+            )
 
 
 def _through(take: Callable[[bytes], None], chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -107,9 +107,9 @@ def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held
 
 
 def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
-    """Read the archive again, and the table beside it: what both hold.
+    """Prove the archive again, and read the table beside it: what both hold.
 
-    Raises `ContentsChanged` where they differ, and what reading raises.
+    Raises `ContentsChanged` where they differ, and what proving and reading raise.
     """
     manifest = archive.manifest
     if manifest.partition.oid != found.table.oid:
@@ -117,9 +117,7 @@ def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
             f"the archive at {archive.url} is of {manifest.partition}, OID {manifest.partition.oid}: {found} has OID "
             f"{found.table.oid}"
         )
-    with archive.rows() as rows:
-        for _ in rows:
-            pass
+    archive.prove()
     connection.longest = fingerprint.LONGEST
     now = fingerprint.take(connection, found.table.schema, found.table.name)
     if now != manifest.fingerprint:
@@ -137,7 +135,7 @@ def remove(connection: Session, found: Found, proven: Fingerprint | None, url: s
     """
     outcomes: list[Outcome] = []
     if isinstance(found.table, Partition) and found.table.detach_pending:
-        # Safe: this very command began the detach, as the mark says; there is no way back from it, and no row goes.
+        # Safe: it was begun by this command or by retention, as the mark says; there is no way back, and no row goes.
         _do(connection, found, finalization(found.table, WHY), patience, outcomes)
     elif isinstance(found.table, Partition):
         action = _detachment(found, found.table)

@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ def run(database: Database, *arguments: str) -> Result:
     done = CliRunner().invoke(main, [*arguments, "--dsn", database.dsn])
     assert "Traceback" not in done.output
     return done
+
+
+def run_plain(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
 
 
 def typed(database: Database, answer: str, *arguments: str) -> tuple[int, str]:
@@ -175,9 +180,12 @@ def test_an_archive_of_something_else_does_not_count(table: Database, archive: s
     assert len(partitions(table)) == 4
 
 
-def test_a_damaged_archive_does_not_count(table: Database, archive: str) -> None:
+@pytest.mark.parametrize("damage", [lambda data: data[:-1] + b"x", lambda data: data + b"x"], ids=["changed", "longer"])
+def test_a_damaged_archive_does_not_count(table: Database, archive: str, damage: Callable[[bytes], bytes]) -> None:
+    """Also where its rows could still be read: `restore` would refuse it once the table is gone."""
     data = Path(archive.removeprefix("file://"), "data.dump")
-    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    data.write_bytes(damage(data.read_bytes()))
+    assert run_plain("verify", archive).exit_code == 1
     done = run(table, "drop", OLD, "--archive", archive, "--yes")
     assert done.exit_code == 1
     assert rows(table, OLD) == ROWS

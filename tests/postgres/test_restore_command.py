@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from archived import archive, use_client
 from lab.postgres import Database
 from partwarden import opening
 from partwarden.__main__ import main
+from partwarden.errors import ArchiveDamaged
 from partwarden.record import DATA, MANIFEST
 
 
@@ -53,6 +56,14 @@ def test_of_a_large_archive_it_says_how_far_it_is(
     assert done.stderr.count("100 %: ") == 2
     checked = CliRunner().invoke(main, ["verify", url], catch_exceptions=False)
     assert (checked.exit_code, checked.stderr.count("100 %: ")) == (0, 2)
+
+
+def test_what_changes_between_two_readings_is_not_proven(url: str) -> None:
+    """The first reading finds all as it was written; by the second there is a byte more, which pg_restore leaves."""
+    archive, more = opening.open_archive(url), iter([b"", b"x"])
+    changing = replace(archive, open=lambda: chain(archive.open(), [next(more)]))
+    with pytest.raises(ArchiveDamaged):
+        changing.prove()
 
 
 def test_attached_under_another_name_from_the_manifest(url: str, pg_database: Database) -> None:
