@@ -9,7 +9,7 @@ import zoo
 from lab.postgres import Database, Server
 from partwarden.connection import from_dsn
 from partwarden.describing import Description, describe
-from partwarden.record import ArchiveManifest, TypeKind
+from partwarden.record import TypeKind
 from partwarden.remaking import TableColumn, create_table, expression
 from partwarden.resolving import Types
 from partwarden.session import pinned, run, session
@@ -35,10 +35,9 @@ def described(database: Database, table: str = "zoo_2020") -> Description:
 def _made_again(found: Description, elsewhere: Database) -> Description:
     """From its fields alone, as a restore does it."""
     elsewhere.execute("CREATE SCHEMA IF NOT EXISTS odd")
-    manifest = ArchiveManifest.model_construct(columns=found.columns, types=found.types)
     with session(from_dsn(elsewhere.dsn)) as connection, connection.transaction():
         run(connection, pinned("1s", "10s"))
-        types = Types(connection, manifest)
+        types = Types(connection, found.types)
         types.make()
         assert types.missing == {}
         columns = [

@@ -62,8 +62,8 @@ class Disturbed:
 def texts(database: Database, table: str) -> list[tuple[object, ...]]:
     """Every value as text, by plain SQL, sorted."""
     columns = database.query(
-        "SELECT 'concat(' || quote_ident(attname) || ')' FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 "
-        "AND NOT attisdropped ORDER BY attname",
+        "SELECT 'concat(' || quote_ident(attname) || ')' FROM pg_attribute "
+        "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attname",
         table,
     )
     chosen = ", ".join(str(each) for (each,) in columns)
