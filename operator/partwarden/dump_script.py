@@ -1,7 +1,7 @@
 """The SQL script that pg_restore makes of an archive: parsed for the one COPY that it may hold.
 
-Read once, a piece at a time: what is found does not depend on where the pieces are cut. Memory is bounded by a piece and
-one statement, time is linear. Comments, settings and the positions of sequences are skipped; whatever else is found makes
+Read once, a piece at a time: what is found does not depend on where the pieces are cut. Memory is bounded by a piece
+and one statement, time is linear. Comments, settings and positions of sequences are skipped; any other statement makes
 it the script of something else than one table's rows.
 """
 
@@ -19,16 +19,16 @@ LONGEST = 1 << 22
 
 _LITERAL = rb"'[^']*(?:''[^']*)*'"
 KNOWN = re.compile(
-    rb"SET [a-z_]+ = (?:" + _LITERAL + rb"|[A-Za-z0-9_.+-]+);"
+    # Comments, and the key by which psql refuses every other command of its own.
+    rb"--.*|\\(?:un)?restrict [A-Za-z0-9]+"
+    # Settings, and where the table's own sequences stand.
+    rb"|SET [a-z_]+ = (?:" + _LITERAL + rb"|[A-Za-z0-9_.+-]+);"
     rb"|SELECT pg_catalog\.set_config\('search_path', '', false\);"
     rb"|SELECT pg_catalog\.setval\( ?E?" + _LITERAL + rb", -?[0-9]+, (?:true|false)\);"
 )
-"""Statements that pg_restore writes beside the rows: its settings, and where the table's own sequences stand."""
-LINE = re.compile(rb"--.*|\\(?:un)?restrict [A-Za-z0-9]+")
-"""Lines outside of statements: comments, and the key by which psql refuses every other command of its own."""
+"""Lines and statements that pg_restore writes beside the rows."""
 
-_SPACE = re.compile(rb"[ \t\r\n]*")
-_NEWLINE, _MARK = re.compile(rb"\n"), re.compile(rb"['\";]")
+_SPACE, _NEWLINE, _MARK = re.compile(rb"[ \t\r\n]*"), re.compile(rb"\n"), re.compile(rb"['\";]")
 _QUOTES = {b"'": re.compile(rb"'"), b'"': re.compile(rb'"')}
 
 
@@ -69,54 +69,54 @@ class _Pieces:
 
 def _next_copy(pieces: _Pieces) -> bytes | None:
     """Skip what is `KNOWN`, up to the end of the next COPY. None: the script ends without one. Raises `DumpFailed`."""
-    text, quote = bytearray(), b""
+    reader = _Reader()
     for piece in pieces:
         at = 0
         while at < len(piece):
-            if not text:
-                at = _end(_SPACE, piece, at)
-                # Nothing but its first byte tells a line from a statement.
-                text += piece[at : at + 1]
-                at += 1
-                if text in (b"'", b'"'):
-                    raise _refused(text)
-                continue
-            is_line = text[:1] in (b"-", b"\\")
-            sought = _NEWLINE if is_line else _QUOTES.get(quote, _MARK)
-            found = sought.search(piece, at)
-            end = found.end() if found else len(piece)
-            text += piece[at:end]
-            at = end
-            if len(text) > LONGEST:
-                raise _refused(text)
-            if found is None:
-                continue
-            if is_line:
-                if not LINE.fullmatch(text[:-1]):
-                    raise _refused(text)
-                text.clear()
-            elif quote:
-                quote = b""
-            elif found[0] != b";":
-                quote = found[0]
-            elif text.startswith(b"COPY "):
+            at, text = reader.read(piece, at)
+            if text.startswith(b"COPY "):
                 pieces.give_back(piece[at:])
-                return bytes(text)
-            elif KNOWN.fullmatch(text):
-                text.clear()
-            else:
+                return text
+            if text and not KNOWN.fullmatch(text):
                 raise _refused(text)
-    if text:
+    if reader.begun:
         raise DumpFailed("the archive's script breaks off within a statement")
     return None
 
 
-def _end(pattern: re.Pattern[bytes], piece: bytes, at: int) -> int:
-    found = pattern.match(piece, at)
-    return found.end() if found else at
+class _Reader:
+    """Puts together one statement, or one line that is none, after the other."""
+
+    def __init__(self) -> None:
+        self.begun = bytearray()
+        self._quote = b""
+
+    def read(self, piece: bytes, at: int) -> tuple[int, bytes]:
+        """Go on in the piece. Returns the place that it came to, and what ends there; nothing where it goes on."""
+        text = self.begun
+        if not text:
+            space = _SPACE.match(piece, at)
+            at = space.end() if space else at
+            # Its first byte tells a line from a statement.
+            self._quote = piece[at : at + 1] if piece[at : at + 1] in _QUOTES else b""
+            text += piece[at : at + 1]
+            return at + 1, b""
+        is_line = text.startswith((b"-", b"\\"))
+        found = (_NEWLINE if is_line else _QUOTES.get(self._quote, _MARK)).search(piece, at)
+        end = found.end() if found else len(piece)
+        text += piece[at:end]
+        if len(text) > LONGEST:
+            raise _refused(text)
+        if found is None:
+            return end, b""
+        if not is_line and found[0] != b";":
+            self._quote = b"" if self._quote else found[0]
+            return end, b""
+        self.begun = bytearray()
+        return end, bytes(text[:-1] if is_line else text)
 
 
-def _refused(text: bytearray) -> DumpFailed:
+def _refused(text: bytes | bytearray) -> DumpFailed:
     shown = bytes(text[:60]).decode("utf-8", "replace").encode("unicode_escape").decode("ascii")
     return DumpFailed(f"the archive holds more than the rows of a table: {shown}")
 

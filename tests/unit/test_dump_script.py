@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -60,7 +61,7 @@ def script(rows: bytes = ROWS, head: bytes = HEAD, copy: bytes = COPY, tail: byt
 
 def cut(text: bytes, places: list[int]) -> Iterator[bytes]:
     ends = sorted({each % (len(text) + 1) for each in places} | {0, len(text)})
-    for begin, end in zip(ends, ends[1:], strict=False):
+    for begin, end in pairwise(ends):
         yield text[begin:end]
 
 
@@ -115,10 +116,10 @@ SCRIPTS: dict[str, tuple[bytes, bytes | str]] = {
     ),
     "COPY in small letters": (script(tail=b"copy x from stdin;\n"), MORE + "copy x from stdin;"),
     "COPY behind a comment of C": (script(tail=b"/* */ COPY x FROM stdin;\n"), MORE + "/* */ COPY x FROM stdin;"),
-    "a command of psql": (script(tail=b"\\! rm -rf /\n"), MORE + "\\\\! rm -rf /\\n"),
-    "a lone minus": (script(tail=b"- 1;\n"), MORE + "- 1;\\n"),
-    "a quote": (script(tail=b"'a';"), MORE + "'"),
-    "a second end": (script(tail=b"\\.\n"), MORE + "\\\\.\\n"),
+    "a command of psql": (script(tail=b"\\! rm -rf /\n"), MORE + "\\\\! rm -rf /"),
+    "a lone minus": (script(tail=b"- 1;\n"), MORE + "- 1;"),
+    "a quote": (script(tail=b"'a;';"), MORE + "'a;';"),
+    "a second end": (script(tail=b"\\.\n"), MORE + "\\\\."),
 }
 
 
