@@ -52,15 +52,23 @@ def holding(info: ConnectionInfo, table: TableName) -> Iterator[Held]:
 
     Raises `TableNotFound`, `TableChanged`, `TableBusy`, `AnotherOperator`, and as `session.session`.
     """
-    with session(info) as connection:
-        connection.longest = fingerprint.LONGEST
-        try:
-            yield _hold(connection, table)
-            # Where the connection, and the lock with it, was lost meanwhile, this fails: then nothing is proven.
-            run(connection, "COMMIT")
-        except BaseException:
-            undo(connection)
-            raise
+    with session(info) as connection, holding_on(connection, table) as held:
+        yield held
+
+
+@contextmanager
+def holding_on(connection: Session, table: TableName) -> Iterator[Held]:
+    """The same, in a transaction of a connection that has none."""
+    longest, connection.longest = connection.longest, fingerprint.LONGEST
+    try:
+        yield _hold(connection, table)
+        # Where the connection, and the lock with it, was lost meanwhile, this fails: then nothing is proven.
+        run(connection, "COMMIT")
+    except BaseException:
+        undo(connection)
+        raise
+    finally:
+        connection.longest = longest
 
 
 def _hold(connection: Session, table: TableName) -> Held:
