@@ -88,7 +88,6 @@ class Office:
             "server": server,
             "manifestSha256": "b" * 64,
             "fingerprint": FINGERPRINT,
-            **status,
         }
         self.seen()
 
