@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .errors import ContentsChanged
 from .record import Fingerprint
@@ -17,6 +18,7 @@ MOST_ROUNDS = 5
 """Archives of one table that are made one after the other because it is changed again and again."""
 
 
+@lru_cache(maxsize=256)
 def server_label(identity: str) -> str:
     """`inventory.Server.identity` as the value of a Kubernetes label."""
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
