@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ from click.testing import CliRunner
 from archived import use_client
 from lab.postgres import Database
 from lab.site import partitions
-from partwarden import archiving, looking, reading, removing, table_contents
+from partwarden import archiving, dumping, looking, reading, removing, table_contents
 from partwarden.__main__ import main
 from partwarden.connection import from_dsn
 from partwarden.destination import PVC, Destination
-from partwarden.errors import ContentsChanged
+from partwarden.errors import ContentsChanged, DumpFailed
 from partwarden.folders import Folder
 from partwarden.opening import open_archive
 from partwarden.order import Order, Task
@@ -211,3 +213,27 @@ def test_both_numbers_are_of_one_snapshot(table: Database) -> None:
         contents = table_contents.read(held)
     assert (contents.fingerprint.rows, contents.copied) == (100, 100)
     assert json.loads(contents.columns[0].model_dump_json())["name"] == "id"
+
+
+@pytest.mark.parametrize(("partition", "words"), [("run_2019", "a second table"), ("run_2020", "another table")])
+def test_a_dump_that_holds_more_than_the_rows_of_the_table_proves_nothing(
+    table: Database, tmp_path: Path, partition: str, words: str
+) -> None:
+    report = make(table, tmp_path, partition)
+    data = Path(report.location.removeprefix("file://"), DATA)
+    command = [dumping.find("pg_dump"), "-Fc", "--quote-all-identifiers", "-t", "run_20*", "-f", str(data), table.dsn]
+    subprocess.run(command, check=True, timeout=60)
+    dump = data.read_bytes()
+    rewrite(report, bytes=len(dump), sha256=hashlib.sha256(dump).hexdigest())
+    with pytest.raises(DumpFailed, match=words):
+        open_archive(report.location).prove()
+
+
+def test_the_position_of_a_sequence_that_the_table_owns_stands_beside_its_rows(table: Database, tmp_path: Path) -> None:
+    table.execute("""CREATE TABLE "it's; COPY" (id serial, "a;\nb" text); INSERT INTO "it's; COPY" VALUES (1), (2)""")
+    report = make(table, tmp_path, "it's; COPY")
+    archive = open_archive(report.location)
+    with dumping.restore_script(archive.open()) as script:
+        assert b"pg_catalog.setval" in b"".join(script)
+    archive.prove()
+    assert report.rows == 2

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from partwarden.dump_script import LONGEST, copied_rows
+from partwarden.dump_script import END, LONGEST, copied_rows
 from partwarden.errors import DumpFailed
 
 COPY = b'COPY "public"."run; -- 2020" ("id", "it\'s", "a""b\nc") FROM stdin;'
@@ -151,6 +151,39 @@ def test_rows_of_any_value_come_out_as_they_are_and_never_twice(
     rows = b"".join(values)
     text = script(rows, tail=b"") + b"".join(script(rows) for _ in range(copies))
     assert outcome(cut(text, places)) == (TWICE if copies else rows)
+
+
+PARTS = [
+    *(
+        b"'",
+        b'"',
+        b";",
+        b"\n",
+        b" ",
+        b"-",
+        b"--",
+        b"\\",
+        b"\\.\n",
+        b"a\t1\n",
+        b"SET a = 'b';",
+        b"SELECT evil();",
+        b"COPY x",
+    ),
+    *(COPY, OTHER, COPY + b"\n", HEAD, TAIL),
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=12), st.lists(st.integers(0, 4000), max_size=12))
+def test_nonsense_is_refused_the_same_wherever_it_is_cut_and_rows_are_those_of_one_copy(
+    parts: list[bytes], places: list[int]
+) -> None:
+    text = b"".join(parts)
+    whole = outcome(iter([text]))
+    assert outcome(cut(text, places)) == whole
+    if isinstance(whole, bytes):
+        _, begins, after = text.partition(COPY + b"\n")
+        assert begins
+        assert (b"\n" + after).startswith(b"\n" + whole + END[1:])
 
 
 def test_memory_is_bounded_and_the_time_linear_however_long_the_script() -> None:
