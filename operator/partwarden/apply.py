@@ -70,8 +70,8 @@ def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: flo
             if creations and creating.create_together(connection, inventory, plan.key, creations):
                 outcomes += [Outcome(action, seconds=time.monotonic() - began) for action in some]
                 continue
-        except DatabaseUnreachable as error:
-            outcomes.append(Outcome(some.pop(0), error, time.monotonic() - began))
+        except DatabaseUnreachable as lost:
+            outcomes.append(Outcome(some.pop(0), lost, time.monotonic() - began))
             _reconnect(connection, inventory)
         for action in some:
             if isinstance(action, UPKEEP) and not _may_begin(outcomes, deadline):
@@ -130,6 +130,6 @@ def _reconnect(connection: Session, inventory: Inventory) -> None:
     if identity != inventory.server.identity:
         # The same OID may be another table there.
         raise DatabaseUnreachable(
-            f"the connection was lost, and a new one leads to another database: nothing more is done to "
+            "the connection was lost, and a new one leads to another database: nothing more is done to "
             f"{inventory.parent}; it is planned again"
         )

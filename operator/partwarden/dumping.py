@@ -37,8 +37,8 @@ SETTINGS = " ".join(
     f"-c {name}={value}" for name, value in {**FORMATS, **LIMITS}.items() if name != "transaction_timeout"
 )
 """Beside those that pg_dump makes itself: how it writes values must not depend on the role or the database, nor may its
-first statements, which come before it lifts limits on time. It knows no idle_session_timeout; transaction_timeout, which
-servers before 17 refuse, it lifts itself wherever there is one, for it is never older than the server."""
+first statements, which come before it lifts limits on time. It knows no idle_session_timeout. transaction_timeout is
+refused by servers before 17; pg_dump, which is never older than the server, lifts it itself wherever there is one."""
 
 
 def find(program: str, environment: Mapping[str, str] | None = None) -> str:

@@ -1,8 +1,8 @@
 """Statements that PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY.
 
-Their limits cannot end with a transaction, so they are set before, and those of the session again after. Behind a pooler
-the next statement may run on another server connection, where they would bind somebody else: there nothing is set, and
-only the client watches the time.
+Their limits cannot end with a transaction, so they are set before, and those of the session again after. Behind a
+pooler the next statement may run on another server connection, where they would bind other clients: there nothing is
+set, and only the client watches the time.
 """
 
 from __future__ import annotations
