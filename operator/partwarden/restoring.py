@@ -15,7 +15,7 @@ from typing import Protocol
 import psycopg
 from psycopg import sql
 
-from . import fitting, joining, loading, remaking
+from . import fitting, joining, loading, remaking, standbys
 from .connection import ConnectionInfo
 from .errors import InvalidSpec
 from .inventory import Inventory
@@ -93,6 +93,8 @@ def restore(source: Source, info: ConnectionInfo, wish: Wish, say: Say) -> Resto
         except BaseException:
             undo(connection)
             raise
+        if not standbys.confirmed(connection):
+            say("committed, but no synchronous standby has confirmed it: keep the archive until one has")
     return restored
 
 
