@@ -22,6 +22,7 @@ from psycopg import sql
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_attempts
 from psycopg.pq import Conninfo
+from psycopg.pq.abc import PGconn
 
 from . import errors
 from .connection import ConnectionInfo
@@ -56,6 +57,8 @@ class Session(psycopg.Connection[Any]):
     """Seconds. PostgreSQL ends statements sooner (see `pinned`), but not when the server itself hangs."""
     reusable = False
     """Whether nothing was done on it that the next user could notice: for `connections`, said by who used it."""
+    lost: psycopg.Error | None = None
+    """What the server said when it ended the connection, which most often is not what fails next: see `run`."""
     reconnections = 0
     again: Callable[[], Session] | None = None
     """Connects once more as this session was connected; set by `connect`."""
@@ -77,18 +80,33 @@ class Session(psycopg.Connection[Any]):
         # psycopg keeps all that belongs to the server in `pgconn`; in autocommit, without prepared statements and
         # handlers of notices there is nothing else to take over.
         self.pgconn, fresh.pgconn = fresh.pgconn, self.pgconn
+        self.lost = None
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Every exchange with the server passes here once."""
         self.round_trips += 1
         try:
             return super().wait(gen, interval, timeout or self.longest)
-        except psycopg.OperationalError as error:
-            if error.sqlstate is None and not self.closed:
+        except psycopg.Error as error:
+            if isinstance(error, psycopg.OperationalError) and error.sqlstate is None and not self.closed:
                 # Only a time-out leaves the connection open, and nothing can be said on it any more.
                 self.close()
-                raise psycopg.OperationalError(f"no answer in {timeout or self.longest:.0f} s") from None
-            raise
+                self.lost = psycopg.OperationalError(f"no answer in {timeout or self.longest:.0f} s")
+                raise self.lost from None
+            if not self.closed:
+                raise
+            self.lost = self.lost or (error if error.sqlstate else _last_words(self.pgconn) or error)
+            raise self.lost from None
+
+
+def _last_words(pgconn: PGconn) -> psycopg.Error | None:
+    """What the server said before it ended the connection, where psycopg met the end first and libpq has both."""
+    try:
+        result = pgconn.get_result()
+    except psycopg.Error:
+        return None
+    error = psycopg.errors.error_from_result(result) if result is not None else None
+    return error if error is not None and error.sqlstate else None
 
 
 @contextmanager
@@ -179,7 +197,12 @@ def pinned(lock_timeout: str, statement_timeout: str) -> sql.SQL:
 def run(
     connection: psycopg.Connection[Any], *statements: sql.Composable | LiteralString
 ) -> list[list[tuple[Any, ...]]]:
-    """Send the statements in one round trip. Returns the rows of each; what returns none gives an empty list."""
+    """Send the statements in one round trip. Returns the rows of each; what returns none gives an empty list.
+
+    On a session whose connection was lost raises once more what was said then.
+    """
+    if isinstance(connection, Session) and connection.lost is not None:
+        raise connection.lost
     parts = [part if isinstance(part, sql.Composable) else sql.SQL(part) for part in statements]
     results = []
     with connection.cursor() as cursor:
