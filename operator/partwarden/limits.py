@@ -52,4 +52,5 @@ def session_setting(backend: int) -> sql.Composed:
     process answers: a pooler then hands this server connection to other clients, settings and all.
     """
     statement = setting(LIMITS | LOCAL_COMMIT, local=False)
-    return statement + sql.SQL(" WHERE pg_catalog.pg_backend_pid() = {}").format(backend)
+    # Nothing is resolved by search_path, which the role or the database may have set to a schema of others.
+    return statement + sql.SQL(" WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {}").format(backend)

@@ -20,7 +20,7 @@ DEFAULT = "SET LOCAL synchronous_commit TO DEFAULT"
 # A commit waits for standbys only where it wrote something: this message is of no effect, and the last thing written.
 WRITE = """
 SELECT pg_catalog.pg_logical_emit_message(true, 'partwarden', 'committed')
-WHERE pg_catalog.current_setting('synchronous_standby_names') <> ''
+WHERE pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''
 """
 
 
