@@ -19,6 +19,7 @@ from archived import use_client
 from lab.operator import until
 from lab.postgres import Database, Role, Server
 from meanwhile import NOW, keep, policy, unbroken
+from partwarden import standbys
 from partwarden.__main__ import main
 from partwarden.connection import ConnectionInfo, from_dsn
 from partwarden.engine import maintain
@@ -226,3 +227,19 @@ def test_a_session_of_its_own_has_no_limit_between_transactions(database: Databa
     with session(from_dsn(app.dsn)) as connection:
         ours = {name: now for name, (now, _) in shown(connection).items()}
     assert ours == {**dict.fromkeys(limits_of(database.server), "0"), "synchronous_commit": "local"}
+
+
+def test_no_operator_of_others_is_called_before_search_path_is_set(database: Database) -> None:
+    types = [("int4", "="), ("text", "<>")]
+    database.execute("CREATE SCHEMA theirs")
+    for kind, operator in types:
+        database.execute(f"""
+            CREATE FUNCTION theirs.call(pg_catalog.{kind}, pg_catalog.{kind}) RETURNS bool LANGUAGE plpgsql AS
+              $$ BEGIN RAISE 'called'; END $$;
+            CREATE OPERATOR theirs.{operator} (LEFTARG = {kind}, RIGHTARG = {kind}, FUNCTION = theirs.call)""")
+    database.execute(f'ALTER DATABASE "{database.name}" SET search_path = theirs, pg_catalog')
+    with psycopg.connect(database.dsn) as theirs, pytest.raises(psycopg.errors.RaiseException):
+        theirs.execute("SELECT pg_backend_pid() = 1")
+    with session(from_dsn(database.dsn)) as connection:
+        assert standbys.confirmed(connection)
+        assert run(connection, "SHOW statement_timeout")[0] == [("0",)]
