@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from . import apply, fingerprint, looking, references
+from . import apply, fingerprint, large_objects, looking, references, ties
 from .actions import Action, DetachPartition, DropDetached, Outcome
 from .bounds import literals
 from .details import span
 from .engine import observe_and_plan
 from .errors import ContentsChanged, InvalidSpec, RowsReferenced
+from .findings import refusing
 from .interval import Grid, Range, load_zone
-from .inventory import Detached, Inventory, Partition
+from .inventory import Detached, Inventory, Partition, Tie
+from .lifecycle import OnLargeObjects
 from .marker import Phase
 from .opening import Archive
 from .periods import known, midnight
@@ -26,7 +28,8 @@ from .plan import Plan
 from .policy import Mode, TableSpec
 from .record import Fingerprint
 from .retiring import confirmation, finalization, why_left_alone
-from .session import Session
+from .session import Session, run
+from .transaction import undo
 
 WHY = "somebody asked for it by name"
 
@@ -106,6 +109,24 @@ def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held
     return why_left_alone(table)
 
 
+def tied(connection: Session, found: Found) -> tuple[Tie, ...]:
+    """What is kept when the table is dropped, or goes with it. Raises `ObjectsTied` where that is of others."""
+    seen = ties.ties(connection, [found.table.oid]).get(found.table.oid, ())
+    if error := refusing(found, seen):
+        raise error
+    return seen
+
+
+def pointing_columns(connection: Session, found: Found) -> tuple[str, ...]:
+    """The columns that hold OIDs of large objects, of all rows. Raises psycopg's errors."""
+    connection.longest = fingerprint.LONGEST
+    try:
+        run(connection, "BEGIN READ ONLY", looking.COUNTING, "SET LOCAL row_security = off")
+        return large_objects.columns(connection, found.table.oid, found.table.schema, found.table.name)
+    finally:
+        undo(connection)
+
+
 def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
     """Prove the archive again, and read the table beside it: what both hold.
 
@@ -128,8 +149,17 @@ def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
     return now
 
 
-def remove(connection: Session, found: Found, proven: Fingerprint | None, url: str, patience: float) -> list[Outcome]:
-    """Detach and drop it. ``proven``: what the archive at ``url`` holds; None where it goes without one.
+def remove(
+    connection: Session,
+    found: Found,
+    proven: Fingerprint | None,
+    url: str,
+    patience: float,
+    named: tuple[Tie, ...] = (),
+    knows: OnLargeObjects = OnLargeObjects.REFUSE,
+) -> list[Outcome]:
+    """Detach and drop it. ``proven``: what the archive at ``url`` holds; None where it goes without one. ``named``:
+    what the user was shown of `tied`; ``knows``: whether large objects may be left without a row that points to them.
 
     What became of each step; the first that failed is the last. Raises `RowsReferenced`, and `DatabaseUnreachable`.
     """
@@ -141,7 +171,7 @@ def remove(connection: Session, found: Found, proven: Fingerprint | None, url: s
         action = _detachment(found, found.table)
         _check_references(connection, found, action)
         _do(connection, found, action, patience, outcomes)
-    for step in (_confirmation, lambda table: _drop(table, proven, url)):
+    for step in (_confirmation, lambda table: _drop(table, proven, url, named, knows)):
         if outcomes and outcomes[-1].error:
             break
         inventory, plan = observe_and_plan(connection, found.spec)
@@ -187,7 +217,9 @@ def _confirmation(table: Detached) -> Action | None:
     return confirmation(table, WHY) if table.marker.phase is Phase.DETACHING else None
 
 
-def _drop(table: Detached, proven: Fingerprint | None, url: str) -> Action:
+def _drop(
+    table: Detached, proven: Fingerprint | None, url: str, named: tuple[Tie, ...], knows: OnLargeObjects
+) -> Action:
     """Safe: somebody typed its name; it is marked as detached by us, by OID; and it holds what the archive was just
     read to hold, which is asked again under the lock, or that somebody was told in words that all of it is lost."""
     return DropDetached(
@@ -199,6 +231,8 @@ def _drop(table: Detached, proven: Fingerprint | None, url: str) -> Action:
         grace=timedelta(0),
         archive=url,
         fingerprint=proven,
+        ties=named,
+        large_objects=knows,
         reason=WHY,
         lock=f"ACCESS EXCLUSIVE on {table}, and on what its foreign keys point to",
     )
