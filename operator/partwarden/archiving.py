@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from . import __version__, describing, dumping, fingerprint, large_objects, proving, reading
+from . import __version__, describing, dumping, fingerprint, large_objects, origin, proving, reading
 from .bounds import literals
 from .connection import ConnectionInfo
 from .describing import Description
@@ -53,6 +53,8 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
     with reading.holding(info, order.partition) as held:
         dumping.check_version(client, held.server_version)
         attached = reading.place(held)
+        if attached.parent is None:
+            attached = origin.place(held)
         _check_parent(order, attached.parent)
         _check_large_objects(order, held, say)
         home = folder(held.connection.info.dbname, order.parent or attached.parent, held.table)
