@@ -6,6 +6,9 @@ last look and the drop. What is not certain keeps the table.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from psycopg import errors as pg
 from psycopg import sql
 
@@ -63,9 +66,9 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
                 f"{subject}: no CHECK holds its {parent.key[0].column} to the range of the partition that it was, so "
                 "somebody may have put other rows into it: drop it by hand, or add that CHECK again"
             )
+        kept = _settle_ties(connection, action)
         if action.fingerprint is not None:
             _compare(connection, action, subject, action.fingerprint)
-        kept = _settle_ties(connection, action)
         try:
             # Safe: it is the table that we detached, by OID, and marked so; no partition, and nobody's parent; the
             # policy's grace is over; every row of it is of the expired range; where there must be an archive, it holds
@@ -85,18 +88,29 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
 
 def _compare(connection: Session, action: DropDetached, subject: str, proven: Fingerprint) -> None:
     """Raises `ContentsChanged` unless the table, locked by now against everybody, holds what its archive holds."""
-    run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(TAKING_TIMEOUT))
-    if action.large_objects is OnLargeObjects.REFUSE and (
-        columns := large_objects.columns(connection, action.oid, action.schema, action.name)
-    ):
-        raise pointing(f"table {action}", columns, "dropped")
-    found = fingerprint.take(connection, action.schema, action.name)
-    run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(STATEMENT_TIMEOUT))
+    with _reading_all(connection):
+        if action.large_objects is OnLargeObjects.REFUSE and (
+            columns := large_objects.columns(connection, action.oid, action.schema, action.name)
+        ):
+            raise pointing(f"table {action}", columns, "dropped")
+        found = fingerprint.take(connection, action.schema, action.name)
     if found != proven:
         raise ContentsChanged(
             f"{subject}: it holds {found.rows} rows of fingerprint {found.content[:16]}, its archive {action.archive} "
             f"{proven.rows} of {proven.content[:16]}: it was changed since it was compared last"
         )
+
+
+@contextmanager
+def _reading_all(connection: Session) -> Iterator[None]:
+    """Statements of the block may take as long as every row needs."""
+    longest, connection.longest = connection.longest, max(connection.longest, fingerprint.LONGEST)
+    try:
+        run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(TAKING_TIMEOUT))
+        yield
+        run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(STATEMENT_TIMEOUT))
+    finally:
+        connection.longest = longest
 
 
 def _settle_ties(connection: Session, action: DropDetached) -> list[Tie]:
@@ -107,14 +121,16 @@ def _settle_ties(connection: Session, action: DropDetached) -> list[Tie]:
     found = ties.ties_now(connection, action.oid)
     if error := refusing(action, found):
         raise error
-    unnamed = [each for each in found if each.fate is Fate.GOES and each not in action.ties]
-    if unnamed:
+    going = [each for each in found if each.fate is Fate.GOES]
+    if unnamed := [each for each in going if each not in action.ties]:
         raise TableChanged(
             f"table {action} is not dropped: something is tied to it that the plan does not name, and would go with "
             f"it: {', '.join(map(str, unnamed))}"
         )
-    for each in found:
-        if each.fate is Fate.GOES and ties.is_used_elsewhere(connection, action.oid, ddl.relation(action), each):
+    for each in [each for each in going if each.name]:
+        with _reading_all(connection):
+            used = ties.is_used_elsewhere(connection, action.oid, ddl.relation(action), each)
+        if used:
             raise ObjectsTied(
                 f"table {action} is not dropped: its {each} would go with it, and has given values that are beyond all "
                 "of its column, so it is used elsewhere too; let that use another sequence, then ALTER TABLE … ALTER "

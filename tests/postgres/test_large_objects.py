@@ -50,6 +50,12 @@ POINTING = {
 """By the type of a column: a value with the OID of a large object in it."""
 DETACH: dict[str, Any] = {"keepFor": "5y", "archive": {"pvc": {"claimName": "archives"}}}
 DROP: dict[str, Any] = {**DETACH, "onExpire": "Drop", "grace": "1h"}
+POLICY = """\
+apiVersion: partwarden.dev/v1alpha1
+kind: PartitionPolicy
+metadata: {{name: run}}
+spec: {{table: {{name: run}}, retention: {{keepFor: 5y, largeObjects: {said}}}}}
+"""
 SAYS = "column doc holds OIDs of large objects"
 
 
@@ -136,6 +142,18 @@ def test_the_commands_refuse_before_anything_is_written(database: Database, tmp_
     done = run(database, *dropping, "--without-large-objects")
     assert done.exit_code == 0, done.output
     assert database.query("SELECT to_regclass('run_2018'), count(*) FROM run") == [(None, 0)]
+
+
+def test_the_file_of_a_policy_says_for_the_command_that_the_user_knows(pg_database: Database, tmp_path: Path) -> None:
+    build(pg_database)
+    arguments = ("archive", "--partition", "run_2018", "--to", str(tmp_path), "--without-large-objects")
+    archive = run(pg_database, *arguments).stdout.splitlines()[-1]
+    manifest = tmp_path / "policy.yaml"
+    dropping = ("drop", "run_2018", "-f", str(manifest), "--archive", archive, "--yes")
+    for said, code in (("Refuse", 1), ("LeaveOut", 0)):
+        manifest.write_text(POLICY.format(said=said))
+        assert run(pg_database, *dropping).exit_code == code
+    assert pg_database.query("SELECT to_regclass('run_2018')") == [(None,)]
 
 
 ANOTHER: dict[str, tuple[str, str | None]] = {

@@ -18,8 +18,15 @@ from partwarden.record import ArchiveManifest
 from retirement import comment, set_comment
 
 NOW = datetime(2026, 10, 24, 12, tzinfo=UTC)
-KEYS = pytest.mark.parametrize("key", [*NATIVE, *ENCODED, BY_OTHERS[0]], ids=str)
-"""All but bounds that are off the grid, which never expire."""
+DEFAULT = "CREATE TABLE run_rest PARTITION OF run DEFAULT"
+FORMS = pytest.mark.parametrize(
+    ("key", "form"),
+    [
+        *(pytest.param(key, "", id=str(key)) for key in (*NATIVE, *ENCODED, BY_OTHERS[0])),
+        *(pytest.param(key, DEFAULT, id=f"{key} with DEFAULT") for key in (NATIVE[0], ENCODED[3])),
+    ],
+)
+"""All keys, but for bounds that are off the grid, which never expire; with DEFAULT it is another form of detach."""
 FROM, TO = "2018-01-01Z", "2019-01-01Z"
 
 
@@ -59,10 +66,7 @@ def bounds(database: Database) -> object:
     return text
 
 
-@KEYS
-@pytest.mark.parametrize(
-    "form", ["", "CREATE TABLE run_rest PARTITION OF run DEFAULT"], ids=["concurrently", "DEFAULT"]
-)
+@FORMS
 def test_its_archive_says_what_one_made_before_the_detach_says(
     database: Database, tmp_path: Path, key: Key, form: str
 ) -> None:
