@@ -16,8 +16,8 @@ from . import ddl, fingerprint, large_objects, ties
 from .actions import DropDetached
 from .blockers import Mode, Want, joined
 from .checks import holding_to
-from .errors import ContentsChanged, ObjectsTied, StatementRejected, TableChanged
-from .findings import pointing, refusing
+from .errors import ContentsChanged, StatementRejected, TableChanged
+from .findings import pointing, refusing, used_elsewhere
 from .inventory import Fate, Inventory, Tie
 from .lifecycle import OnLargeObjects
 from .marker import Phase
@@ -131,11 +131,7 @@ def _settle_ties(connection: Session, action: DropDetached) -> list[Tie]:
         with _reading_all(connection):
             used = ties.is_used_elsewhere(connection, action.oid, ddl.relation(action), each)
         if used:
-            raise ObjectsTied(
-                f"table {action} is not dropped: its {each} would go with it, and has given values that are beyond all "
-                "of its column, so it is used elsewhere too; let that use another sequence, then ALTER TABLE … ALTER "
-                "COLUMN … DROP IDENTITY"
-            )
+            raise used_elsewhere(action, each)
     return [each for each in found if each.fate is Fate.KEPT]
 
 

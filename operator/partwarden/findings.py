@@ -131,6 +131,15 @@ def refusing(table: object, ties: Iterable[Tie]) -> ObjectsTied | None:
     )
 
 
+def used_elsewhere(table: object, tie: Tie) -> ObjectsTied:
+    """Why a table is not dropped whose identity sequence gives values to others, too."""
+    return ObjectsTied(
+        f"table {table} is not dropped: its {tie} would go with it, and has given values that are beyond all of its "
+        "column, so it is used elsewhere too; let that use another sequence, then ALTER TABLE … ALTER COLUMN … DROP "
+        "IDENTITY"
+    )
+
+
 def pointing(table: object, columns: Iterable[str], not_done: str) -> LargeObjects:
     """Why a table is not archived, or not dropped. ``columns``: those whose values are OIDs of large objects."""
     return LargeObjects(

@@ -28,6 +28,7 @@ SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, NULL)
 FROM pg_partitioned_table p JOIN pg_class c ON c.oid = p.partrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[0]
 WHERE p.partrelid = {parent} AND p.partstrat = 'r' AND p.partnatts = 1
+  AND c.relowner = (SELECT t.relowner FROM pg_class t WHERE t.oid = {table})
   AND EXISTS (SELECT FROM pg_attribute b WHERE b.attrelid = {table} AND b.attname = a.attname
               AND b.atttypid = a.atttypid AND NOT b.attisdropped)
 """
@@ -47,7 +48,8 @@ class _Origin:
 def place(held: Held) -> Place:
     """Where the table was attached; all is empty where no mark tells, or its parent is gone. Raises psycopg's errors.
 
-    A mark on another table than the one that it was written on means nothing.
+    A mark on another table than the one that it was written on means nothing, nor one on a table of another owner than
+    the parent's, who could write it as well.
     """
     origin = _marked(held)
     if origin is None:

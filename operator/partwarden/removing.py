@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+
+from psycopg import sql
 
 from . import apply, fingerprint, large_objects, looking, references, ties
 from .actions import Action, DetachPartition, DropDetached, Outcome
@@ -17,9 +20,9 @@ from .bounds import literals
 from .details import span
 from .engine import observe_and_plan
 from .errors import ContentsChanged, InvalidSpec, RowsReferenced
-from .findings import refusing
+from .findings import refusing, used_elsewhere
 from .interval import Grid, Range, load_zone
-from .inventory import Detached, Inventory, Partition, Tie
+from .inventory import Detached, Fate, Inventory, Partition, Tie
 from .lifecycle import OnLargeObjects
 from .marker import Phase
 from .opening import Archive
@@ -114,15 +117,29 @@ def tied(connection: Session, found: Found) -> tuple[Tie, ...]:
     seen = ties.ties(connection, [found.table.oid]).get(found.table.oid, ())
     if error := refusing(found, seen):
         raise error
+    table = sql.Identifier(found.table.schema, found.table.name)
+    for each in seen:
+        if each.fate is Fate.GOES and each.name:
+            with _reading(connection):
+                used = ties.is_used_elsewhere(connection, found.table.oid, table, each)
+            if used:
+                raise used_elsewhere(found, each)
     return seen
 
 
 def pointing_columns(connection: Session, found: Found) -> tuple[str, ...]:
     """The columns that hold OIDs of large objects, of all rows. Raises psycopg's errors."""
+    with _reading(connection):
+        return large_objects.columns(connection, found.table.oid, found.table.schema, found.table.name)
+
+
+@contextmanager
+def _reading(connection: Session) -> Iterator[None]:
+    """A transaction that reads all rows, or fails."""
     connection.longest = fingerprint.LONGEST
     try:
         run(connection, "BEGIN READ ONLY", looking.COUNTING, "SET LOCAL row_security = off")
-        return large_objects.columns(connection, found.table.oid, found.table.schema, found.table.name)
+        yield
     finally:
         undo(connection)
 

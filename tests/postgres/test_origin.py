@@ -140,6 +140,13 @@ def test_a_mark_that_means_nothing_gives_none(database: Database, tmp_path: Path
     assert archived(database, tmp_path)[1].bounds is None
 
 
+def test_the_mark_on_a_table_of_another_owner_than_the_parents_gives_none(database: Database, tmp_path: Path) -> None:
+    build(database, NATIVE[0])
+    detach(database, NATIVE[0])
+    database.execute(f"ALTER TABLE run_2018 OWNER TO {database.new_role().name}")
+    assert archived(database, tmp_path)[1].bounds is None
+
+
 def test_a_table_that_the_user_made_has_none(database: Database, tmp_path: Path) -> None:
     database.execute("CREATE TABLE run_2018 (at timestamptz)")
     found = archived(database, tmp_path)[1]

@@ -186,6 +186,26 @@ def test_an_identity_that_is_used_elsewhere_keeps_the_table(database: Database, 
     assert verbs(keep(database.dsn, **DROP)) == [("drop", "done")]
 
 
+def test_the_command_refuses_it_before_it_detaches_anything(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_client(monkeypatch)
+    database.execute(PLAIN)
+    detached(database)
+    database.execute(f"{IDENTITY} INSERT INTO run SELECT nextval('run_2018_id_seq'), '2026-05-05Z'")
+    if database.server.major < 17:
+        # From 17 on a partition has no identity of its own.
+        database.execute(
+            "ALTER TABLE run ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z'); "
+            "COMMENT ON TABLE run_2018 IS NULL"
+        )
+    done = by_hand(database, tmp_path)
+    assert done.exit_code == 1
+    assert "its identity sequence public.run_2018_id_seq would go with it" in done.output
+    assert "detached" not in done.output
+    assert is_there(database)
+
+
 def test_the_entry_in_a_publication_goes_and_is_named(database: Database) -> None:
     database.execute(f"{PLAIN} CREATE PUBLICATION p FOR TABLE run_2018, run_2026")
     detached(database)
