@@ -96,7 +96,11 @@ def examine(connection: Session, spec: TableSpec, inventory: Inventory, plan: Pl
         return inventory
     if not run(connection, EXIST)[0][0][0]:
         return inventory
-    _, _, names, parts, _ = run(connection, "BEGIN READ ONLY", PINNED, *_questions(oids), "COMMIT")
+    try:
+        _, _, names, parts, _ = run(connection, "BEGIN READ ONLY", PINNED, *_questions(oids), "COMMIT")
+    except psycopg.Error:
+        undo(connection)
+        raise
     candidates = _candidates(names, parts)
     found: dict[int, tuple[str, ...]] = {}
     for oid in list(dict.fromkeys(each.table for each in candidates))[:MOST]:

@@ -32,6 +32,7 @@ from .lifecycle import OnExpire
 from .plan import Plan
 from .policy import TableSpec
 from .session import Session, pinned, run
+from .transaction import undo
 
 PINNED = pinned(lock_timeout="500ms", statement_timeout="10s")
 
@@ -116,7 +117,11 @@ def ties(connection: psycopg.Connection[Any], oids: Iterable[int]) -> Mapping[in
     """What is tied to each of the tables, by the table's OID, in a transaction of its own. Raises psycopg's errors."""
     if not (oids := sorted(set(oids))):
         return {}
-    _, _, rows, _ = run(connection, "BEGIN READ ONLY", PINNED, sql.SQL(TIES).format(oids=oids), "COMMIT")
+    try:
+        _, _, rows, _ = run(connection, "BEGIN READ ONLY", PINNED, sql.SQL(TIES).format(oids=oids), "COMMIT")
+    except psycopg.Error:
+        undo(connection)
+        raise
     return _read(rows)
 
 
