@@ -11,7 +11,9 @@ from typing import ClassVar
 
 from .errors import PartwardenError
 from .interval import Range
+from .inventory import Tie
 from .keys import Bounds
+from .lifecycle import OnLargeObjects
 from .marker import Marker
 from .record import Fingerprint
 
@@ -138,6 +140,10 @@ class DropDetached(Action):
     """Name of the PartitionArchive that is equal to it."""
     fingerprint: Fingerprint | None = None
     """What that one holds: the table's is taken again under the lock. None only where no archive is wanted."""
+    ties: tuple[Tie, ...] = ()
+    """What the plan names: nothing else goes with the table."""
+    large_objects: OnLargeObjects = OnLargeObjects.REFUSE
+    """Whether rows that point to large objects keep an archived table."""
 
     @property
     def told(self) -> str:

@@ -13,6 +13,7 @@ from .database import Database
 from .destination import Destination
 from .fields import OBJECT_NAME, Identifier, Model, cel, refuse, rules
 from .job_settings import JobSettings
+from .lifecycle import OnLargeObjects
 from .status import Condition, From, Message, To
 
 KIND = "PartitionArchive"
@@ -60,6 +61,11 @@ class PartitionArchiveSpec(Model):
     )
     destination: Destination = Field(description="Where the archive goes.")
     job: JobSettings | None = Field(None, description="How the Jobs run that make and check it.")
+    large_objects: Annotated[OnLargeObjects, Field(strict=False)] | None = Field(
+        None,
+        description="Whether it is made where rows point to large objects, which it does not hold: Refuse or LeaveOut. "
+        "Absent: as the policy's retention says, else Refuse.",
+    )
 
     @model_validator(mode="after")
     def _has_database(self) -> Self:

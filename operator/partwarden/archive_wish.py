@@ -11,7 +11,7 @@ from .destination import Destination
 from .errors import InvalidSpec
 from .job import Wishes
 from .job_settings import JobSettings
-from .lifecycle import KeyEncoding
+from .lifecycle import KeyEncoding, OnLargeObjects
 from .policy import PartitionPolicySpec
 from .validation import check
 
@@ -27,6 +27,7 @@ class ArchiveWish:
     destination: Destination
     job: Wishes
     encoding: KeyEncoding = KeyEncoding.NATIVE
+    large_objects: OnLargeObjects = OnLargeObjects.REFUSE
 
 
 def resolve_wish(data: object, policy: object | None) -> ArchiveWish:
@@ -45,6 +46,7 @@ def resolve_wish(data: object, policy: object | None) -> ArchiveWish:
             f"spec.policy.name: PartitionPolicy {spec.policy.name!r} does not exist in this namespace, or is not "
             "valid: create it, or make another PartitionArchive with spec.database"
         )
+    retention = found.retention if found else None
     return ArchiveWish(
         database=database,
         schema=spec.schema_ or (found.table.schema_ if found else "public"),
@@ -53,6 +55,7 @@ def resolve_wish(data: object, policy: object | None) -> ArchiveWish:
         destination=spec.destination,
         job=wishes(spec.job),
         encoding=found.key_encoding if found else KeyEncoding.NATIVE,
+        large_objects=spec.large_objects or (retention.large_objects if retention else OnLargeObjects.REFUSE),
     )
 
 

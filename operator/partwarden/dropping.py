@@ -6,22 +6,27 @@ last look and the drop. What is not certain keeps the table.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from psycopg import errors as pg
 from psycopg import sql
 
-from . import ddl, fingerprint
+from . import ddl, fingerprint, large_objects, ties
 from .actions import DropDetached
 from .blockers import Mode, Want, joined
 from .checks import holding_to
 from .errors import ContentsChanged, StatementRejected, TableChanged
-from .inventory import Inventory
+from .findings import pointing, refusing, used_elsewhere
+from .inventory import Fate, Inventory, Tie
+from .lifecycle import OnLargeObjects
 from .marker import Phase
 from .patience import persistently, translated
 from .record import Fingerprint
 from .session import Session, run
 from .sqlstate import message
 from .standing import Standing, changing, hasten, is_ours, lock, look, parent_of
-from .transaction import LOCK_TIMEOUT_HEAVY
+from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY
 
 STATEMENT_TIMEOUT = "10s"
 TAKING_TIMEOUT = "24h"
@@ -36,13 +41,15 @@ def drop(connection: Session, inventory: Inventory, _key: str, action: DropDetac
     ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` at once where a
     transaction older than a second uses the table or one that its foreign keys refer to, `AnotherOperator`,
     `TableChanged`, `StatementRejected` where other objects depend on the table or its rows are not proven to be those
-    of the partition, `ContentsChanged` where it does not hold what its archive holds, or `DatabaseUnreachable`.
+    of the partition, `ContentsChanged` where it does not hold what its archive holds, `ObjectsTied`, `LargeObjects`, or
+    `DatabaseUnreachable`.
     """
     subject = f"table {action} is not dropped"
     with translated(subject):
         # PostgreSQL locks the other end of a foreign key against readers, too.
         keys = joined(connection, action.oid, Mode.ACCESS_EXCLUSIVE)
-    wants = (Want(action.oid, Mode.ACCESS_EXCLUSIVE), *keys)
+    sequences = [Want(each.oid, Mode.SHARE_ROW_EXCLUSIVE) for each in action.ties if each.fate is Fate.KEPT]
+    wants = (Want(action.oid, Mode.ACCESS_EXCLUSIVE), *keys, *sequences)
     persistently(connection, lambda: _attempt(connection, inventory, action, subject), wants, subject, deadline)
 
 
@@ -59,6 +66,7 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
                 f"{subject}: no CHECK holds its {parent.key[0].column} to the range of the partition that it was, so "
                 "somebody may have put other rows into it: drop it by hand, or add that CHECK again"
             )
+        kept = _settle_ties(connection, action)
         if action.fingerprint is not None:
             _compare(connection, action, subject, action.fingerprint)
         try:
@@ -67,7 +75,11 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
             # what that one was proven to hold, compared under this lock, so that nobody can have changed it since; and
             # nobody else has it in hand.
             # RESTRICT: whatever depends on it keeps it. Interrupted before COMMIT, it is there as it was.
-            run(connection, ddl.drop_table(action), "COMMIT")
+            # Of what PostgreSQL would drop with it without asking, the plan has named everything (_settle_ties). A
+            # sequence is taken off it here: later than all that takes long, since nextval waits until the COMMIT, and
+            # in this transaction, so that where the drop fails nothing has changed.
+            disowning = (hasten(LOCK_TIMEOUT), *(ddl.disown(each.schema, each.name) for each in kept)) if kept else ()
+            run(connection, *disowning, ddl.drop_table(action), "COMMIT")
         except pg.DependentObjectsStillExist as error:
             raise StatementRejected(
                 f"{subject}: other objects depend on it: {message(error)}; drop or change those, CASCADE is never used"
@@ -76,14 +88,51 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
 
 def _compare(connection: Session, action: DropDetached, subject: str, proven: Fingerprint) -> None:
     """Raises `ContentsChanged` unless the table, locked by now against everybody, holds what its archive holds."""
-    run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(TAKING_TIMEOUT))
-    found = fingerprint.take(connection, action.schema, action.name)
-    run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(STATEMENT_TIMEOUT))
+    with _reading_all(connection):
+        if action.large_objects is OnLargeObjects.REFUSE and (
+            columns := large_objects.columns(connection, action.oid, action.schema, action.name)
+        ):
+            raise pointing(f"table {action}", columns, "dropped")
+        found = fingerprint.take(connection, action.schema, action.name)
     if found != proven:
         raise ContentsChanged(
             f"{subject}: it holds {found.rows} rows of fingerprint {found.content[:16]}, its archive {action.archive} "
             f"{proven.rows} of {proven.content[:16]}: it was changed since it was compared last"
         )
+
+
+@contextmanager
+def _reading_all(connection: Session) -> Iterator[None]:
+    """Statements of the block may take as long as every row needs."""
+    longest, connection.longest = connection.longest, max(connection.longest, fingerprint.LONGEST)
+    try:
+        run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(TAKING_TIMEOUT))
+        yield
+        run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(STATEMENT_TIMEOUT))
+    finally:
+        connection.longest = longest
+
+
+def _settle_ties(connection: Session, action: DropDetached) -> list[Tie]:
+    """The sequences that are to be kept. Raises `ObjectsTied` and `TableChanged`.
+
+    Under the lock, which everything needs that ties an object to the table: nothing is added after this.
+    """
+    found = ties.ties_now(connection, action.oid)
+    if error := refusing(action, found):
+        raise error
+    going = [each for each in found if each.fate is Fate.GOES]
+    if unnamed := [each for each in going if each not in action.ties]:
+        raise TableChanged(
+            f"table {action} is not dropped: something is tied to it that the plan does not name, and would go with "
+            f"it: {', '.join(map(str, unnamed))}"
+        )
+    for each in [each for each in going if each.name]:
+        with _reading_all(connection):
+            used = ties.is_used_elsewhere(connection, action.oid, ddl.relation(action), each)
+        if used:
+            raise used_elsewhere(action, each)
+    return [each for each in found if each.fate is Fate.KEPT]
 
 
 def _check(inventory: Inventory, action: DropDetached, standing: Standing) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from . import apply, catalog, defaults, examining, pruning, references
+from . import apply, catalog, defaults, examining, large_objects, pruning, references, ties
 from .actions import Outcome
 from .archives import UNKNOWN, Archives
 from .inventory import Inventory
@@ -23,7 +23,15 @@ def _creation(connection: Session, _spec: TableSpec, inventory: Inventory, plan:
     return catalog.complete(connection, inventory, plan.names) if plan.names else inventory
 
 
-EXAMINERS: tuple[Examiner, ...] = (_creation, defaults.examine, examining.examine, pruning.examine, references.examine)
+EXAMINERS: tuple[Examiner, ...] = (
+    _creation,
+    defaults.examine,
+    examining.examine,
+    pruning.examine,
+    references.examine,
+    ties.examine,
+    large_objects.examine,
+)
 AFTERWARDS = tuple(pruning.recall if each is pruning.examine else each for each in EXAMINERS)
 """Once partitions were just made: to plan a query on them costs as much as a look, and the next look asks anyway."""
 

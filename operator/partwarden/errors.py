@@ -27,6 +27,8 @@
     │   ├── DetachPending             a wanted range belongs to a partition whose detach never ended
     │   ├── DefaultHasRows            rows in the DEFAULT partition belong in the new range
     │   ├── RowsReferenced            a foreign key points to rows of a partition that should go
+    │   ├── ObjectsTied               DROP TABLE would take along what others may use
+    │   ├── LargeObjects              rows point to large objects, which no archive of a table holds
     │   ├── InsufficientPrivilege
     │   │   └── NotOwner
     │   ├── RestoredDiffers           what was loaded from an archive is not what its manifest says
@@ -142,6 +144,12 @@ class DefaultHasRows(UserError): ...
 
 
 class RowsReferenced(UserError): ...
+
+
+class ObjectsTied(UserError): ...
+
+
+class LargeObjects(UserError): ...
 
 
 class InsufficientPrivilege(UserError): ...

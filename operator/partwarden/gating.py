@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from . import hold
 from .archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, Request
 from .errors import ArchiveDamaged, ContentsChanged
-from .findings import Finding, listed
+from .findings import Finding, listed, pointing
 from .interval import Range, iso
 from .inventory import Detached, Partition
-from .lifecycle import Approval, OnExpire
+from .lifecycle import Approval, OnExpire, OnLargeObjects
 from .marker import Phase
 from .situation import Situation
 
@@ -58,6 +58,8 @@ class Gate:
         for each, held in expired:
             if not self._wants_archive:
                 yield each, held
+            elif self._points(each, "archived"):
+                continue
             elif (state := self._proven(each)) is not None:
                 if state.check is None or state.check.ok:
                     yield each, held
@@ -78,6 +80,8 @@ class Gate:
                 assert self.situation.spec.retention is not None
                 if free and self.situation.spec.retention.drop_without_archive:
                     yield each, None
+            elif self._points(each, "dropped"):
+                continue
             elif (state := self._compared(each, free)) is not None and free:
                 yield each, state
 
@@ -96,6 +100,16 @@ class Gate:
     def _wants_archive(self) -> bool:
         retention = self.situation.spec.retention
         return retention is not None and retention.archive is not None
+
+    def _points(self, each: Partition | Detached, not_done: str) -> bool:
+        """Whether rows point to large objects, which no archive would bring back, and the policy does not say that it
+        goes on without them."""
+        retention = self.situation.spec.retention
+        columns = self.situation.inventory.large_objects.get(each.oid)
+        if not columns or retention is None or retention.large_objects is OnLargeObjects.LEAVE_OUT:
+            return False
+        self._troubles.append(Finding.of(str(each), pointing(each, columns, not_done)))
+        return True
 
     def _is_free(self, each: Detached) -> bool:
         """Whether nothing but the proof keeps the table: the policy drops, the grace is over, it is approved, not

@@ -22,11 +22,12 @@ from .actions import (
     FinalizeDetach,
 )
 from .bounds import literals
-from .errors import RowsReferenced
-from .findings import Finding
+from .errors import ObjectsTied, RowsReferenced
+from .findings import Finding, along, refusing
 from .gating import Gate, Waiting
 from .interval import Range
 from .inventory import Detached, Partition, Reference, RelationKind
+from .lifecycle import OnExpire
 from .marker import Phase
 from .situation import Situation
 from .wanting import Wanted
@@ -67,7 +68,13 @@ def retired(situation: Situation, wanted: Wanted) -> Retired:
     waiting = gate.result()
     return Retired(
         actions=actions,
-        findings=(*waiting.troubles, *staying, *waiting.notes, *_holds_of_nothing(situation)),
+        findings=(
+            *waiting.troubles,
+            *staying,
+            *_tied(situation, [*(each for each, _ in going), *outside]),
+            *waiting.notes,
+            *_holds_of_nothing(situation),
+        ),
         expired=frozenset(each.oid for each, _ in expired),
         kept=frozenset(each.oid for each, _ in expired if situation.is_held(each)),
         decided=True,
@@ -216,7 +223,11 @@ def _drops(situation: Situation, gate: Gate, outside: Iterable[Detached]) -> Ite
     retention = situation.spec.retention
     assert retention is not None
     for each, state in gate.may_go(sorted(outside, key=lambda each: (_end(each.marker.range), each.oid))):
+        ties = situation.inventory.ties.get(each.oid, ())
+        if refusing(each, ties):
+            continue
         proof = f", and archived in {state.location}" if state else ""
+        tied = f"; {said}" if (said := along(ties)) else ""
         yield DropDetached(
             schema=each.schema,
             name=each.name,
@@ -226,10 +237,26 @@ def _drops(situation: Situation, gate: Gate, outside: Iterable[Detached]) -> Ite
             grace=retention.grace_period,
             archive=state.name if state else "",
             fingerprint=state.fingerprint if state else None,
+            ties=ties,
+            large_objects=retention.large_objects,
             reason=f"older than {retention.keep_for} (spec.retention.keepFor), and detached for {retention.grace} "
-            f"(spec.retention.grace){proof}",
+            f"(spec.retention.grace){proof}{tied}",
             lock=f"ACCESS EXCLUSIVE on {each}, and on what its foreign keys point to",
         )
+
+
+def _tied(situation: Situation, tables: Iterable[Partition | Detached]) -> Iterator[Finding]:
+    """What goes with a table, or keeps it, is said as soon as the table is to leave: long before it is dropped."""
+    retention = situation.spec.retention
+    if retention is None or retention.on_expire is not OnExpire.DROP:
+        return
+    for each in tables:
+        ties = situation.inventory.ties.get(each.oid, ())
+        if error := refusing(each, ties):
+            # Until it is detached nothing fails.
+            yield Finding(error.reason, str(each), str(error), error if isinstance(each, Detached) else None)
+        elif said := along(ties):
+            yield Finding(ObjectsTied.__name__, str(each), f"when table {each} is dropped: {said}")
 
 
 def _holds_of_nothing(situation: Situation) -> Iterator[Finding]:
