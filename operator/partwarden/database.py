@@ -72,8 +72,8 @@ class Database(Model):
 
     secret_ref: SecretRef | None = Field(
         None,
-        description="Secret with `uri`, else host, port, dbname, user or username, password, sslmode, sslrootcert. "
-        "The Secrets that CloudNativePG and Zalando's operator write work as they are.",
+        description="Secret with `uri`, or host, port, dbname, user or username, password, sslmode, sslrootcert; "
+        "of both, the single keys win. The Secrets that CloudNativePG and Zalando's operator write work as they are.",
     )
     connection: Connection | None = Field(
         None, description="Connection parameters by libpq's names. They win over the Secret's."

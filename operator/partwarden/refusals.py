@@ -150,7 +150,15 @@ def explain(failures: Sequence[str], info: ConnectionInfo) -> PartwardenError:
     if kind is errors.InvalidSpec and info.isolated:
         kind = errors.SecretInvalid
     way_out = refusal.way_out if refusal else "see the server's log"
+    if kind is errors.AuthenticationFailed and info.origins:
+        way_out += _login(info)
     return kind(f"cannot connect to {info}: {words}{also}; {way_out}")
+
+
+def _login(info: ConnectionInfo) -> str:
+    """Where user and password came from: a Secret may hold two of each."""
+    told = (f"{each} from {info.origins.get(each, 'nowhere')}" for each in ("user", "password"))
+    return f" ({', '.join(told)})"
 
 
 def _judge(words: str, info: ConnectionInfo) -> tuple[int, Refusal | None]:
