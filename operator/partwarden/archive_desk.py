@@ -100,7 +100,9 @@ class ArchiveDesk:
             if archive.policy != policy.key:
                 continue
             made, _ = check(PartitionArchiveSpec, archive.spec, "spec")
-            if made is None or made.oid is None or (made.database, made.destination) != (spec.database, destination):
+            if made is None or made.oid is None or made.database is None or made.destination != destination:
+                continue
+            if made.database.identity != spec.database.identity:
                 continue
             for number in range(MOST_ROUNDS):
                 if archive.key[1].endswith("-" + _digest(policy, spec, made.oid, number)):
@@ -145,12 +147,13 @@ def name(policy: StoredPolicy, spec: PartitionPolicySpec, wanted: ArchiveRequest
 def _digest(policy: StoredPolicy, spec: PartitionPolicySpec, oid: int, number: int) -> str:
     destination = spec.retention.archive if spec.retention else None
     assert destination is not None
-    where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in (spec.database, destination)]
+    there = spec.database.identity, destination
+    where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in there]
     return hashlib.sha256("\0".join((policy.key[1], *where, str(oid), str(number))).encode()).hexdigest()[:10]
 
 
 def _subject(spec: PartitionArchiveSpec) -> tuple[Any, ...]:
-    return spec.policy, spec.database, spec.oid, spec.destination
+    return spec.policy, spec.database and spec.database.identity, spec.oid, spec.destination
 
 
 def _state(archive: StoredArchive, number: int, doubt: str) -> ArchiveState:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from . import __version__, describing, dumping, fingerprint, proving, reading
+from . import __version__, describing, dumping, fingerprint, poolers, proving, reading
 from .bounds import literals
 from .connection import ConnectionInfo
 from .describing import Description
@@ -48,6 +48,7 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
     started = datetime.now(UTC)
     client = dumping.version(dumping.find("pg_dump"))
     dumping.find("pg_restore")
+    poolers.check(info)
     with reading.holding(info, order.partition) as held:
         dumping.check_version(client, held.server_version)
         attached = reading.place(held)
@@ -86,6 +87,7 @@ def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
         raise ArchiveDamaged(f"{store.url(place)} is archive {manifest.id} of {manifest.partition}, not {order.id}")
     _prove(store, place, manifest, lambda line: None)
     if info is not None:
+        poolers.check(info)
         with reading.holding(info, order.partition) as held:
             now = fingerprint.take(held.connection, held.table.schema_, held.table.name)
         if now != manifest.fingerprint:

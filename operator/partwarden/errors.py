@@ -13,6 +13,7 @@
     │   ├── AuthenticationFailed
     │   ├── TLSMismatch               TLS demanded by one side, refused by the other
     │   ├── DatabaseNotFound
+    │   ├── BehindPooler              a pooler shares server connections that this needs for itself
     │   ├── ServerTooOld
     │   ├── TableNotFound
     │   ├── NotPartitioned
@@ -100,6 +101,9 @@ class TLSMismatch(UserError): ...
 
 
 class DatabaseNotFound(UserError): ...
+
+
+class BehindPooler(UserError): ...
 
 
 class ServerTooOld(UserError): ...

@@ -85,6 +85,12 @@ ANSWERED = (
         "let it accept connections (ALTER DATABASE … ALLOW_CONNECTIONS true), or correct dbname",
     ),
     Refusal(
+        errors.BehindPooler,
+        # PgBouncer's words for options of a session, which pg_dump needs, where it is not told to drop them.
+        r"unsupported startup parameter",
+        "a pooler answers there: set spec.database.archive.host (by hand, --dsn) to the PostgreSQL server itself",
+    ),
+    Refusal(
         errors.InsufficientPrivilege,
         r"permission denied for database",
         "GRANT CONNECT ON DATABASE to the role",

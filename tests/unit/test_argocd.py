@@ -103,7 +103,7 @@ def test_all_four_are_told_apart() -> None:
     assert health(STATES["TableNotFound True"])[0] == health(STATES["archive damaged"])[0] == "Degraded"
 
 
-@pytest.mark.parametrize("status", [None, {}, {"conditions": []}])
+@pytest.mark.parametrize("status", [None, {}, {"conditions": []}, {"observedGeneration": -1}])
 def test_what_was_not_looked_at_is_in_progress(status: dict[str, Any] | None) -> None:
     assert health(status) == ("Progressing", "the operator has not looked at it yet")
 
