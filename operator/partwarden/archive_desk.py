@@ -16,6 +16,7 @@ from .archive_policy import PartitionArchiveSpec, PolicyRef
 from .archive_store import ArchiveStore, StoredArchive
 from .archives import MOST_ROUNDS, ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request
 from .cluster_archives import ArchivesInCluster
+from .database import ArchiveConnection
 from .errors import NameTaken
 from .job import MANAGED
 from .policy import PartitionPolicySpec
@@ -42,6 +43,7 @@ class ArchiveDesk:
         """``wake``: lets an archive be looked at. ``selector``: of the policies that are served."""
         self._store, self._api, self._wake, self._selector = store, api, wake, selector
         self._doubts: dict[Key, str] = {}
+        self._ways: dict[Key, ArchiveConnection | None] = {}
 
     def known(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Archives:
         """What is known of the archives that this policy asked for, as it reads now.
@@ -60,6 +62,11 @@ class ArchiveDesk:
         Raises `ClusterUnavailable`, and `NameTaken` where somebody made another PartitionArchive of a name.
         """
         wanted = list(requests)
+        if self._ways.get(policy.key) != spec.database.archive:
+            # What could not be reached by the way before need not wait for its next attempt.
+            for archive, _, _ in self._own(policy, spec):
+                self._wake(archive.key)
+        self._ways[policy.key] = spec.database.archive
         checks = {each.archive: each.token for each in wanted if isinstance(each, CheckRequest)}
         for archive, _, _ in self._own(policy, spec):
             if archive.key[1] not in checks:

@@ -108,15 +108,16 @@ class PgBouncer:
         ignored: str = OPERATORS,
         *,
         users: Mapping[str, str] | None = None,
-        **settings: object,
+        settings: Mapping[str, object] | None = None,
     ) -> PgBouncer:
         """One that serves every database of `server` to its superuser and to `users`, whose passwords they are.
 
-        `ignored` are startup parameters that it lets pass. Raises LabError.
+        `ignored` are startup parameters that it drops instead of refusing them; `settings` are more of its own. Raises
+        LabError.
         """
         made = cls(server, account.temporary_folder(), program(), users or {})
         try:
-            made._configure({"pool_mode": pool_mode, "ignore_startup_parameters": ignored, **settings})
+            made._configure({"pool_mode": pool_mode, "ignore_startup_parameters": ignored, **(settings or {})})
             made._process.start()
             made._wait_until_ready()
         except BaseException:

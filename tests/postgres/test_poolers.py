@@ -44,7 +44,7 @@ def start(server: Server) -> Iterator[Start]:
 
         def begin(pool_mode: str, ignored: str = OPERATORS, **settings: object) -> PgBouncer:
             try:
-                made = PgBouncer.start(server, pool_mode, ignored, **{"default_pool_size": POOL, **settings})
+                made = PgBouncer.start(server, pool_mode, ignored, settings={"default_pool_size": POOL, **settings})
             except LabError as error:
                 report.could_not_run(f"PgBouncer: {error}")
             return stack.enter_context(made)
