@@ -62,11 +62,7 @@ class ArchiveDesk:
         Raises `ClusterUnavailable`, and `NameTaken` where somebody made another PartitionArchive of a name.
         """
         wanted = list(requests)
-        if self._ways.get(policy.key) != spec.database.archive:
-            # What could not be reached by the way before need not wait for its next attempt.
-            for archive, _, _ in self._own(policy, spec):
-                self._wake(archive.key)
-        self._ways[policy.key] = spec.database.archive
+        self._retry(policy, spec)
         checks = {each.archive: each.token for each in wanted if isinstance(each, CheckRequest)}
         for archive, _, _ in self._own(policy, spec):
             if archive.key[1] not in checks:
@@ -97,6 +93,13 @@ class ArchiveDesk:
         if (archive := self._store.get(key)) is not None:
             token = str((archive.status.get("check") or {}).get("token", ""))
             self._doubts[key] = hashlib.sha256(token.encode()).hexdigest()[:10]
+
+    def _retry(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> None:
+        """After Jobs were given another way to the database, no archive waits for its next attempt."""
+        if self._ways.get(policy.key) != spec.database.archive:
+            for archive, _, _ in self._own(policy, spec):
+                self._wake(archive.key)
+        self._ways[policy.key] = spec.database.archive
 
     def _own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, int, int]]:
         """The policy's archives, each with the OID that it is for and its round."""
