@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,10 +23,11 @@ from lab.pgbouncer import OPERATORS, USUAL, PgBouncer
 from lab.postgres import Database, LabError, Server
 from partwarden import archiving, dumping, poolers
 from partwarden.connection import ConnectionInfo, from_dsn
+from partwarden.database import Connection
 from partwarden.destination import PVC, Destination
 from partwarden.errors import BehindPooler
 from partwarden.folders import Folder
-from partwarden.order import Order, Task
+from partwarden.order import DATABASE_PREFIX, VARIABLE, WRONG, Order, Task
 from partwarden.record import Report, TableName
 
 POOL = 3
@@ -149,6 +153,25 @@ def test_an_archive_is_not_compared_either_by_a_job_behind_it(plain: Database, s
         archiving.check(again, from_dsn(pooler.dsn(plain.name)), Folder(tmp_path))
     assert sessions(pooler, plain.name) == [(12, '"$user", public', "0", "UTC")] * POOL
     assert archiving.check(again, from_dsn(plain.dsn), Folder(tmp_path)).ok
+
+
+def test_a_job_says_so_and_is_not_tried_again(plain: Database, start: Start, tmp_path: Path) -> None:
+    pooler = start("transaction")
+    told = tmp_path / "report"
+    asked = order(mount=str(tmp_path)).model_dump_json(by_alias=True)
+    variables = {**os.environ, VARIABLE: asked, f"{DATABASE_PREFIX}uri": pooler.dsn(plain.name)}
+    command = [sys.executable, "-m", "partwarden", "archive", "--report", str(told)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == WRONG, done.stderr
+    assert Report.model_validate_json(told.read_text()).reason == "BehindPooler"
+    assert "BehindPooler: " in done.stderr
+    assert "Traceback" not in done.stderr
+    # The same, by the way that the policy names.
+    direct = Connection(host=plain.server.host, port=plain.server.port)
+    variables[VARIABLE] = order(mount=str(tmp_path), connection=direct).model_dump_json(by_alias=True)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert sessions(pooler, plain.name) == [(12, '"$user", public', "0", "UTC")] * POOL
 
 
 def test_pg_dump_itself_would_break_the_application(plain: Database, start: Start) -> None:
