@@ -14,7 +14,7 @@ from .destination import Destination
 from .fields import OBJECT_NAME, Identifier, Model, cel, refuse, rules
 from .job_settings import JobSettings
 from .lifecycle import OnLargeObjects
-from .status import Condition, From, Message, To
+from .status import Condition, From, Message, ObservedGeneration, To
 
 KIND = "PartitionArchive"
 PLURAL = "partitionarchives"
@@ -105,7 +105,7 @@ class LastError(Model):
 class PartitionArchiveStatus(Model):
     """What became of it, in kstatus terms. What was proven stays here whatever comes later."""
 
-    observed_generation: int | None = Field(None, ge=0, description="The metadata.generation last worked on.")
+    observed_generation: ObservedGeneration = None
     conditions: list[Condition] = Field(
         default=[],
         max_length=16,

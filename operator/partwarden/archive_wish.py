@@ -21,6 +21,7 @@ class ArchiveWish:
     """``oid``: of the table, where it is known; ``encoding``: of its partition key."""
 
     database: Database
+    """As Jobs connect to it."""
     schema: str
     name: str
     oid: int | None
@@ -46,9 +47,12 @@ def resolve_wish(data: object, policy: object | None) -> ArchiveWish:
             f"spec.policy.name: PartitionPolicy {spec.policy.name!r} does not exist in this namespace, or is not "
             "valid: create it, or make another PartitionArchive with spec.database"
         )
+    if found is not None and found.database.identity == database.identity:
+        # The way to it may have changed since, and an archive's spec never does.
+        database = found.database
     retention = found.retention if found else None
     return ArchiveWish(
-        database=database,
+        database=database.for_jobs,
         schema=spec.schema_ or (found.table.schema_ if found else "public"),
         name=spec.partition,
         oid=spec.oid,

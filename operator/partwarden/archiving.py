@@ -22,6 +22,7 @@ from . import (
     fingerprint,
     large_objects,
     origin,
+    poolers,
     proving,
     reading,
     server_identity,
@@ -75,6 +76,7 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
     started = datetime.now(UTC)
     client = dumping.version(dumping.find("pg_dump"))
     dumping.find("pg_restore")
+    poolers.check(info)
     with reading.holding(info, order.partition) as held:
         server = server_identity.read(held.connection, order.server)
         dumping.check_version(client, held.server_version)
@@ -120,6 +122,7 @@ def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
     _prove(store, place, manifest, lambda line: None)
     server = ""
     if info is not None:
+        poolers.check(info)
         with reading.holding(info, order.partition) as held:
             server = server_identity.read(held.connection, order.server)
             now = table_contents.read(held)

@@ -13,6 +13,7 @@
     │   ├── AuthenticationFailed
     │   ├── TLSMismatch               TLS demanded by one side, refused by the other
     │   ├── DatabaseNotFound
+    │   ├── BehindPooler              a pooler shares server connections that this needs for itself
     │   ├── ServerTooOld
     │   ├── TableNotFound
     │   ├── NotPartitioned
@@ -102,6 +103,9 @@ class TLSMismatch(UserError): ...
 
 
 class DatabaseNotFound(UserError): ...
+
+
+class BehindPooler(UserError): ...
 
 
 class ServerTooOld(UserError): ...
