@@ -27,6 +27,7 @@ from .actions import (
 from .errors import AnotherOperator, DatabaseUnreachable, PartwardenError, TableChanged
 from .inventory import Inventory
 from .plan import Plan
+from .recheck import NEVER, Recheck
 from .session import Session
 
 CREATIONS = (CreatePartition, CreateDefault)
@@ -42,7 +43,6 @@ DOERS: Mapping[type[Action], Doer] = {
     FinalizeDetach: finishing.finalize,
     DetachPartition: detaching.detach,
     ConfirmDetached: finishing.confirm,
-    DropDetached: dropping.drop,
     AnalyzeParent: analyzing.analyze,
     VacuumPartition: vacuuming.vacuum,
     ReindexPartition: vacuuming.reindex,
@@ -52,25 +52,36 @@ UPKEEP = (AnalyzeParent, VacuumPartition, ReindexPartition)
 """They stand last in a plan, may take long, and can wait."""
 
 
-def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: float, outcomes: list[Outcome]) -> None:
+def execute(
+    connection: Session,
+    inventory: Inventory,
+    plan: Plan,
+    deadline: float,
+    outcomes: list[Outcome],
+    recheck: Recheck = NEVER,
+) -> None:
     """Do what the plan says, in its order. ``deadline``, of `time.monotonic`: until then locks are waited for.
+
+    ``recheck`` is asked before each action: what it stops has no outcome, and is planned anew.
 
     What becomes of each action is added to ``outcomes`` at once. Raises `DatabaseUnreachable` when the connection is
     lost.
     """
     for some in _together(plan.actions):
+        if recheck.why_stopped():
+            return
         began = time.monotonic()
         creations = [each for each in some if isinstance(each, CreatePartition)]
         if creations and creating.create_together(connection, inventory, plan.key, creations):
             outcomes += [Outcome(action, seconds=time.monotonic() - began) for action in some]
             continue
         for action in some:
-            if isinstance(action, UPKEEP) and not _may_begin(outcomes, deadline):
+            if recheck.why_stopped() or (isinstance(action, UPKEEP) and not _may_begin(outcomes, deadline)):
                 return
             began = time.monotonic()
-            error = _do(connection, inventory, plan.key, action, deadline)
+            error = _do(connection, inventory, plan.key, action, deadline, recheck)
             outcomes.append(Outcome(action, error, time.monotonic() - began))
-            if _is_final(action, error):
+            if _is_final(action, error) or (error is None and recheck.single_drop and isinstance(action, DropDetached)):
                 return
 
 
@@ -103,9 +114,14 @@ def _together(actions: tuple[Action, ...]) -> list[list[Action]]:
     return groups
 
 
-def _do(connection: Session, inventory: Inventory, key: str, action: Action, deadline: float) -> PartwardenError | None:
+def _do(
+    connection: Session, inventory: Inventory, key: str, action: Action, deadline: float, recheck: Recheck
+) -> PartwardenError | None:
     try:
-        DOERS[type(action)](connection, inventory, key, action, deadline)
+        if isinstance(action, DropDetached):
+            dropping.drop(connection, inventory, key, action, deadline, recheck)
+        else:
+            DOERS[type(action)](connection, inventory, key, action, deadline)
     except DatabaseUnreachable:
         raise
     except PartwardenError as error:

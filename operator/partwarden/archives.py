@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from .errors import ContentsChanged
 from .record import Fingerprint
@@ -23,6 +24,8 @@ class CheckState:
     ok: bool
     reason: str = ""
     message: str = ""
+    completed: datetime | None = None
+    """When, by the clock of the database server; aware. None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

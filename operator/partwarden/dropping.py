@@ -6,6 +6,8 @@ last look and the drop. What is not certain keeps the table.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from psycopg import errors as pg
 from psycopg import sql
 
@@ -13,10 +15,11 @@ from . import ddl, fingerprint
 from .actions import DropDetached
 from .blockers import Mode, Want, joined
 from .checks import holding_to
-from .errors import ContentsChanged, StatementRejected, TableChanged
+from .drop_preconditions import DropCase, unmet
+from .errors import ClusterUnavailable, ContentsChanged, PolicyChanged, StatementRejected, TableChanged
 from .inventory import Inventory
-from .marker import Phase
 from .patience import persistently, translated
+from .recheck import NEVER, Recheck
 from .record import Fingerprint
 from .session import Session, run
 from .sqlstate import message
@@ -30,30 +33,40 @@ hours. A shorter limit would keep the largest tables for ever."""
 SET_STATEMENT_TIMEOUT = "SELECT pg_catalog.set_config('statement_timeout', {}, true)"
 
 
-def drop(connection: Session, inventory: Inventory, _key: str, action: DropDetached, deadline: float) -> None:
+def drop(
+    connection: Session,
+    inventory: Inventory,
+    _key: str,
+    action: DropDetached,
+    deadline: float,
+    recheck: Recheck = NEVER,
+) -> None:
     """Drop the table, if it is the one that was detached and marked, and its grace is over by the server's clock.
 
     ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` at once where a
     transaction older than a second uses the table or one that its foreign keys refer to, `AnotherOperator`,
     `TableChanged`, `StatementRejected` where other objects depend on the table or its rows are not proven to be those
-    of the partition, `ContentsChanged` where it does not hold what its archive holds, or `DatabaseUnreachable`.
+    of the partition, `ContentsChanged` where it does not hold what its archive holds, `PolicyChanged` where ``recheck``
+    finds that it is to be kept, `ClusterUnavailable` where that cannot be asked, or `DatabaseUnreachable`.
     """
     subject = f"table {action} is not dropped"
     with translated(subject):
         # PostgreSQL locks the other end of a foreign key against readers, too.
         keys = joined(connection, action.oid, Mode.ACCESS_EXCLUSIVE)
     wants = (Want(action.oid, Mode.ACCESS_EXCLUSIVE), *keys)
-    persistently(connection, lambda: _attempt(connection, inventory, action, subject), wants, subject, deadline)
+    persistently(
+        connection, lambda: _attempt(connection, inventory, action, subject, recheck), wants, subject, deadline
+    )
 
 
-def _attempt(connection: Session, inventory: Inventory, action: DropDetached, subject: str) -> None:
+def _attempt(connection: Session, inventory: Inventory, action: DropDetached, subject: str, recheck: Recheck) -> None:
     parent = parent_of(inventory)
     with changing(connection, parent, STATEMENT_TIMEOUT):
         # First the lock that autovacuum gives way to, and that nobody waits behind; then the one that nobody may share.
         look(connection, action, action.oid)
         run(connection, hasten(LOCK_TIMEOUT_HEAVY), lock(action, "ACCESS EXCLUSIVE"))
         standing = look(connection, action, action.oid)
-        _check(inventory, action, standing)
+        case = _check(inventory, action, standing)
         if not holding_to(connection, action.oid, parent.key[0], action.marker.range):
             raise StatementRejected(
                 f"{subject}: no CHECK holds its {parent.key[0].column} to the range of the partition that it was, so "
@@ -61,11 +74,13 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
             )
         if action.fingerprint is not None:
             _compare(connection, action, subject, action.fingerprint)
+        # To compare may have taken hours.
+        _ask_again(case, subject, recheck)
         try:
             # Safe: it is the table that we detached, by OID, and marked so; no partition, and nobody's parent; the
             # policy's grace is over; every row of it is of the expired range; where there must be an archive, it holds
             # what that one was proven to hold, compared under this lock, so that nobody can have changed it since; and
-            # nobody else has it in hand.
+            # nobody else has it in hand. All that the policy and the annotations say was asked again just now.
             # RESTRICT: whatever depends on it keeps it. Interrupted before COMMIT, it is there as it was.
             run(connection, ddl.drop_table(action), "COMMIT")
         except pg.DependentObjectsStillExist as error:
@@ -86,14 +101,32 @@ def _compare(connection: Session, action: DropDetached, subject: str, proven: Fi
         )
 
 
-def _check(inventory: Inventory, action: DropDetached, standing: Standing) -> None:
-    """Raises `TableChanged` unless all is as the plan had it."""
+def _ask_again(case: DropCase, subject: str, recheck: Recheck) -> None:
+    """Raises `PolicyChanged` where something keeps the table by now, and `ClusterUnavailable`."""
+    if stopped := recheck.why_stopped():
+        raise PolicyChanged(f"{subject}: {stopped}")
+    try:
+        kept = unmet(recheck.renew(case))
+    except PolicyChanged as error:
+        raise PolicyChanged(f"{subject}: {error}") from None
+    except ClusterUnavailable as error:
+        raise ClusterUnavailable(f"{subject}, since its policy could not be read once more: {error}") from error
+    if kept is not None:
+        raise PolicyChanged(f"{subject}: {kept.message}")
+
+
+def _check(inventory: Inventory, action: DropDetached, standing: Standing) -> DropCase:
+    """What the drop is decided from, as it is now. Raises `TableChanged` unless all is as the plan had it."""
     if not standing.detached:
         raise TableChanged(f"table {action} is a partition again, or has others below it")
     # By OIDs: a copy of the comment, the same name made anew and another parent are all something else.
     if standing.mark != action.marker or not is_ours(standing, parent_of(inventory)):
         raise TableChanged(f"the mark in the comment of table {action} was changed since it was looked at")
-    if action.marker.phase is not Phase.DETACHED or action.marker.range != action.range:
+    if standing.mark.range != action.range:
         raise TableChanged(f"table {action} is not marked as detached for the range that is to go")
-    if standing.now < action.marker.since + action.grace:
-        raise TableChanged(f"the grace of table {action} is not over by the server's clock")
+    table = replace(action.case.table, marker=standing.mark)
+    read_now = action.case.read_now + (standing.now - inventory.now)
+    case = replace(action.case, table=table, now=standing.now, read_now=read_now)
+    if (kept := unmet(case)) is not None:
+        raise TableChanged(f"table {action} is not dropped: {kept.message}")
+    return case

@@ -13,6 +13,7 @@ from .archives import UNKNOWN, Archives
 from .inventory import Inventory
 from .plan import Plan, make_plan
 from .policy import Mode, TableSpec
+from .recheck import NEVER, Recheck
 from .session import Session
 
 Examiner = Callable[[Session, TableSpec, Inventory, Plan], Inventory]
@@ -74,12 +75,13 @@ def maintain(
     archives: Archives = UNKNOWN,
     observed: tuple[Inventory, Plan] | None = None,
     outcomes: list[Outcome] | None = None,
+    recheck: Recheck = NEVER,
 ) -> Report:
     """Do once what the policy says. ``patience``: seconds to wait for locks, in all; one attempt each is made anyway.
     What then is left is for the next time: whoever has many tables to look after should not wait longer.
 
     ``observed`` is what `observe_and_plan` has just returned, if it was asked already. To ``outcomes`` is added what
-    was done, also when an error breaks it off.
+    was done, also when an error breaks it off. ``recheck`` is asked before each action whether it is still to be done.
 
     With ``mode: Plan``, and where the plan is blocked, nothing is executed. One failed action is an outcome, and the
     rest goes on. Raises as `observe_and_plan` does, and `DatabaseUnreachable` when the connection is lost.
@@ -88,7 +90,7 @@ def maintain(
     inventory, before = observed or observe_and_plan(connection, spec, now, held, archives)
     outcomes = [] if outcomes is None else outcomes
     if spec.mode is Mode.APPLY and not before.blocked:
-        apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes)
+        apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes, recheck)
     after = before
     if outcomes:
         made = any(isinstance(each.action, apply.CREATIONS) and each.error is None for each in outcomes)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
-from . import apply, fingerprint, looking, references
+from . import apply, fingerprint, hold, looking, references
 from .actions import Action, DetachPartition, DropDetached, Outcome
 from .bounds import literals
 from .details import span
+from .drop_preconditions import DropCase
 from .engine import observe_and_plan
 from .errors import ContentsChanged, InvalidSpec, RowsReferenced
 from .interval import Grid, Range, load_zone
@@ -94,7 +94,7 @@ def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held
     assert plan.current.lower is not None
     if ends.upper > plan.current.lower:
         return f"it holds {span(ends)}, which is now or later"
-    if {table.name, str(table)} & held:
+    if hold.names(table.schema, table.name, table.oid) & held:
         return "the annotation partwarden.dev/hold names it"
     if isinstance(table, Detached):
         return None
@@ -141,7 +141,7 @@ def remove(connection: Session, found: Found, proven: Fingerprint | None, url: s
         action = _detachment(found, found.table)
         _check_references(connection, found, action)
         _do(connection, found, action, patience, outcomes)
-    for step in (_confirmation, lambda table: _drop(table, proven, url)):
+    for step in (_confirmation, lambda table: _drop(found, table, proven, url)):
         if outcomes and outcomes[-1].error:
             break
         inventory, plan = observe_and_plan(connection, found.spec)
@@ -187,7 +187,7 @@ def _confirmation(table: Detached) -> Action | None:
     return confirmation(table, WHY) if table.marker.phase is Phase.DETACHING else None
 
 
-def _drop(table: Detached, proven: Fingerprint | None, url: str) -> Action:
+def _drop(found: Found, table: Detached, proven: Fingerprint | None, url: str) -> Action:
     """Safe: somebody typed its name; it is marked as detached by us, by OID; and it holds what the archive was just
     read to hold, which is asked again under the lock, or that somebody was told in words that all of it is lost."""
     return DropDetached(
@@ -196,7 +196,7 @@ def _drop(table: Detached, proven: Fingerprint | None, url: str) -> Action:
         range=table.marker.range,
         oid=table.oid,
         marker=table.marker,
-        grace=timedelta(0),
+        case=DropCase(table, found.inventory.now, found.inventory.now, asked_by_name=True),
         archive=url,
         fingerprint=proven,
         reason=WHY,
