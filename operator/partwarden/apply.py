@@ -27,7 +27,7 @@ from .actions import (
 from .errors import AnotherOperator, DatabaseUnreachable, PartwardenError, TableChanged
 from .inventory import Inventory
 from .plan import Plan
-from .recheck import NEVER, Recheck
+from .recheck import NEVER, Recheck, Withdrawn
 from .session import Session
 
 CREATIONS = (CreatePartition, CreateDefault)
@@ -59,30 +59,37 @@ def execute(
     deadline: float,
     outcomes: list[Outcome],
     recheck: Recheck = NEVER,
-) -> None:
+) -> str:
     """Do what the plan says, in its order. ``deadline``, of `time.monotonic`: until then locks are waited for.
 
-    ``recheck`` is asked before each action: what it stops has no outcome, and is planned anew.
+    ``recheck`` is asked before each action: what it stops has no outcome, and is planned anew. Returns why it stopped
+    one, empty where it stopped none.
 
     What becomes of each action is added to ``outcomes`` at once. Raises `DatabaseUnreachable` when the connection is
     lost.
     """
     for some in _together(plan.actions):
-        if recheck.why_stopped():
-            return
+        if stopped := recheck.why_stopped():
+            return stopped
         began = time.monotonic()
         creations = [each for each in some if isinstance(each, CreatePartition)]
         if creations and creating.create_together(connection, inventory, plan.key, creations):
             outcomes += [Outcome(action, seconds=time.monotonic() - began) for action in some]
             continue
         for action in some:
-            if recheck.why_stopped() or (isinstance(action, UPKEEP) and not _may_begin(outcomes, deadline)):
-                return
+            if stopped := recheck.why_stopped():
+                return stopped
+            if isinstance(action, UPKEEP) and not _may_begin(outcomes, deadline):
+                return ""
             began = time.monotonic()
-            error = _do(connection, inventory, plan.key, action, deadline, recheck)
+            try:
+                error = _do(connection, inventory, plan.key, action, deadline, recheck)
+            except Withdrawn as withdrawn:
+                return str(withdrawn)
             outcomes.append(Outcome(action, error, time.monotonic() - began))
             if _is_final(action, error) or (error is None and recheck.single_drop and isinstance(action, DropDetached)):
-                return
+                return ""
+    return ""
 
 
 def _is_final(action: Action, error: PartwardenError | None) -> bool:

@@ -85,15 +85,18 @@ def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
     if order.partition.oid not in (0, manifest.partition.oid) or manifest.id != order.id:
         raise ArchiveDamaged(f"{store.url(place)} is archive {manifest.id} of {manifest.partition}, not {order.id}")
     _prove(store, place, manifest, lambda line: None)
+    completed = datetime.now(UTC)
     if info is not None:
         with reading.holding(info, order.partition) as held:
             now = fingerprint.take(held.connection, held.table.schema_, held.table.name)
+            # By the clock of the server, as all ages are: how old this reading may become is judged by it.
+            ((completed,),) = run(held.connection, "SELECT clock_timestamp()")[0]
         if now != manifest.fingerprint:
             raise ContentsChanged(
                 f"table {order.partition} holds {now.rows} rows of fingerprint {now.content[:16]}, its archive "
                 f"{manifest.fingerprint.rows} of {manifest.fingerprint.content[:16]}: it was changed since"
             )
-    return _report(store, place, manifest, digest).model_copy(update={"completed": datetime.now(UTC)})
+    return _report(store, place, manifest, digest).model_copy(update={"completed": completed.astimezone(UTC)})
 
 
 def _check_parent(order: Order, parent: TableName | None) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from .actions import Action, ReindexPartition, VacuumPartition
-from .errors import CommentTooLong, NotOwner
+from .errors import NotOwner, StatementRejected
 from .findings import Finding, quoted
 from .interval import Grid, Range
 from .inventory import Partition, RelationKind
@@ -118,7 +118,7 @@ def _findings(situation: Situation, known: list[tuple[Partition, Closed]]) -> li
     if full := [
         str(each) for each, fact in known if fact.no_room and (_vacuum_due(fact) or _reindex_due(situation, fact))
     ]:
-        crowded = CommentTooLong(
+        crowded = StatementRejected(
             f"cannot do what spec.maintenance.onClose asks with {', '.join(full[:NAMED])}{_more(len(full) - NAMED)}: "
             "the comment is too long to note there that it was done; shorten it to 63 KiB"
         )

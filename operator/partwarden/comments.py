@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from .errors import CommentTooLong
+from .errors import StatementRejected
 from .marker import LONGEST
 
 # octet_length reads the length alone: of a comment that is too long, nothing is decompressed or transferred.
@@ -34,15 +34,15 @@ def is_too_long(length: int) -> bool:
 
 
 def check_room(table: object, comment: str | None) -> str | None:
-    """The comment that is to be written, if it would be read again. Raises `CommentTooLong`."""
+    """The comment that is to be written, if it would be read again. Raises `StatementRejected`."""
     if comment is not None and is_too_long(len(comment.encode())):
         raise no_room(table)
     return comment
 
 
-def no_room(table: object) -> CommentTooLong:
+def no_room(table: object) -> StatementRejected:
     """Nothing is written into a comment that is too long, for what stands there is not known."""
-    return CommentTooLong(
+    return StatementRejected(
         f"cannot write a mark into the comment of {table}: with it the comment has more than {LONGEST:,} bytes, and no "
         "longer one is read; shorten the comment"
     )

@@ -16,10 +16,10 @@ from .actions import DropDetached
 from .blockers import Mode, Want, joined
 from .checks import holding_to
 from .drop_preconditions import DropCase, unmet
-from .errors import ClusterUnavailable, ContentsChanged, PolicyChanged, StatementRejected, TableChanged
+from .errors import ClusterUnavailable, ContentsChanged, StatementRejected, TableChanged
 from .inventory import Inventory
 from .patience import persistently, translated
-from .recheck import NEVER, Recheck
+from .recheck import NEVER, Recheck, Withdrawn
 from .record import Fingerprint
 from .session import Session, run
 from .sqlstate import message
@@ -46,7 +46,7 @@ def drop(
     ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` at once where a
     transaction older than a second uses the table or one that its foreign keys refer to, `AnotherOperator`,
     `TableChanged`, `StatementRejected` where other objects depend on the table or its rows are not proven to be those
-    of the partition, `ContentsChanged` where it does not hold what its archive holds, `PolicyChanged` where ``recheck``
+    of the partition, `ContentsChanged` where it does not hold what its archive holds, `Withdrawn` where ``recheck``
     finds that it is to be kept, `ClusterUnavailable` where that cannot be asked, or `DatabaseUnreachable`.
     """
     subject = f"table {action} is not dropped"
@@ -102,17 +102,17 @@ def _compare(connection: Session, action: DropDetached, subject: str, proven: Fi
 
 
 def _ask_again(case: DropCase, subject: str, recheck: Recheck) -> None:
-    """Raises `PolicyChanged` where something keeps the table by now, and `ClusterUnavailable`."""
+    """Raises `Withdrawn` where something keeps the table by now, and `ClusterUnavailable`."""
     if stopped := recheck.why_stopped():
-        raise PolicyChanged(f"{subject}: {stopped}")
+        raise Withdrawn(f"{subject}: {stopped}")
     try:
         kept = unmet(recheck.renew(case))
-    except PolicyChanged as error:
-        raise PolicyChanged(f"{subject}: {error}") from None
+    except Withdrawn as withdrawn:
+        raise Withdrawn(f"{subject}: {withdrawn}") from None
     except ClusterUnavailable as error:
         raise ClusterUnavailable(f"{subject}, since its policy could not be read once more: {error}") from error
     if kept is not None:
-        raise PolicyChanged(f"{subject}: {kept.message}")
+        raise Withdrawn(f"{subject}: {kept.message}")
 
 
 def _check(inventory: Inventory, action: DropDetached, standing: Standing) -> DropCase:

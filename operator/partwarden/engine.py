@@ -38,6 +38,8 @@ class Report:
     inventory: Inventory
     after: Plan
     round_trips: int
+    stopped: str = ""
+    """Why something of the plan was not begun, or undone: what had been decided is wanted no longer."""
 
 
 def observe_and_plan(
@@ -88,11 +90,11 @@ def maintain(
     """
     trips = connection.round_trips
     inventory, before = observed or observe_and_plan(connection, spec, now, held, archives)
-    outcomes = [] if outcomes is None else outcomes
+    outcomes, stopped = [] if outcomes is None else outcomes, ""
     if spec.mode is Mode.APPLY and not before.blocked:
-        apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes, recheck)
+        stopped = apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes, recheck)
     after = before
     if outcomes:
         made = any(isinstance(each.action, apply.CREATIONS) and each.error is None for each in outcomes)
         inventory, after = observe_and_plan(connection, spec, now, held, archives, AFTERWARDS if made else EXAMINERS)
-    return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips)
+    return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips, stopped)

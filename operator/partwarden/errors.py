@@ -39,7 +39,6 @@
     │   ├── ClientMissing             no pg_dump or pg_restore is to be found
     │   ├── ClientTooOld              pg_dump is older than the server
     │   ├── PolicyConflict            another policy has this table
-    │   ├── CommentTooLong            no mark can be written beside the user's own text
     │   └── StatementRejected         PostgreSQL refused a statement for a cause not named above
     └── Outage                        expected to pass: retried with back-off, never Stalled
         ├── DatabaseUnreachable       also: host unknown, port closed, connection lost
@@ -47,7 +46,6 @@
         ├── TableBusy                 a lock was not to be had within the patience
         ├── StatementFailed           PostgreSQL could not finish a statement: time limit, cancelled, disk full
         ├── TableChanged              the catalog is no longer what the plan was made from
-        ├── PolicyChanged             the policy is no longer what the plan was made from
         ├── DestinationUnreachable
         ├── DestinationFull
         ├── DumpFailed                pg_dump or pg_restore ended with an error
@@ -182,9 +180,6 @@ class ClientTooOld(UserError): ...
 class PolicyConflict(UserError): ...
 
 
-class CommentTooLong(UserError): ...
-
-
 class StatementRejected(UserError): ...
 
 
@@ -201,9 +196,6 @@ class StatementFailed(Outage): ...
 
 
 class TableChanged(Outage): ...
-
-
-class PolicyChanged(Outage): ...
 
 
 class DestinationUnreachable(Outage): ...

@@ -8,10 +8,9 @@ from dataclasses import replace
 from .archive_desk import ArchiveDesk
 from .cluster import Cluster
 from .drop_preconditions import DropCase
-from .errors import PolicyChanged
 from .intake import Intake
 from .policy import PartitionPolicySpec
-from .recheck import Recheck
+from .recheck import Recheck, Withdrawn
 from .store import Store, StoredPolicy, is_gone, parse
 
 
@@ -55,7 +54,7 @@ class PolicyRecheck(Recheck):
             self._intake.seen(body)
         now = parse(body) if body is not None and not is_gone(body) else None
         if changed := _changed(self._policy, now):
-            raise PolicyChanged(changed)
+            raise Withdrawn(changed)
         assert now is not None
         return replace(case, held=now.held, archives=self._archives.known(now, self._spec))
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 from .drop_preconditions import DropCase
 
 
+class Withdrawn(Exception):
+    """An action was begun, and is undone: the policy wants it no longer. It has no outcome, and is planned anew."""
+
+
 class Recheck:
     """This one stops nothing, as is right for a command: the user is at the keyboard, and can interrupt it."""
 
@@ -22,7 +26,7 @@ class Recheck:
     def renew(self, case: DropCase) -> DropCase:
         """The case with what the policy and its archives say now. Asked right before a table is dropped.
 
-        Raises `PolicyChanged` where the policy is not the one that was planned for, and `ClusterUnavailable` where that
+        Raises `Withdrawn` where the policy is not the one that was planned for, and `ClusterUnavailable` where that
         cannot be learned.
         """
         return case

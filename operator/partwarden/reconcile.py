@@ -21,7 +21,7 @@ from .conditions import Verdict, broken, failed, looked, make_status, suspended
 from .connection import ConnectionInfo, resolve
 from .connections import Connections
 from .engine import maintain, observe_and_plan
-from .errors import ClusterUnavailable, ContentsChanged, PartwardenError, PolicyChanged, PolicyConflict
+from .errors import ClusterUnavailable, ContentsChanged, PartwardenError, PolicyConflict
 from .intake import Intake
 from .interval import load_zone
 from .policy import Mode, PartitionPolicySpec
@@ -189,7 +189,7 @@ class Reconciler:
                 f"table {plan.parent} belongs to the older policy {'/'.join(winner)}: delete one of the two, or "
                 "let this one name another table"
             )
-        recheck = self._recheck(policy, spec)
+        recheck, stopped = self._recheck(policy, spec), ""
         if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
             patience = self._settings.lock_patience
             report = maintain(
@@ -202,15 +202,15 @@ class Reconciler:
                 outcomes=outcomes,
                 recheck=recheck,
             )
-            inventory, plan = report.inventory, report.after
+            inventory, plan, stopped = report.inventory, report.after, report.stopped
         else:
             connection.reusable = True
-        if stopped := recheck.why_stopped():
-            log.info("stopped, and planned anew: %s", stopped, extra=_about(policy, PolicyChanged.__name__))
+        for each in outcomes:
+            if isinstance(each.action, DropDetached) and isinstance(each.error, ContentsChanged):
+                self._archives.doubt(policy, each.action.archive)
+        if stopped := stopped or recheck.why_stopped():
+            log.info("not done, and planned anew: %s", stopped, extra=_about(policy, "Stopped"))
         elif spec.mode is Mode.APPLY and not plan.blocked:
-            for each in outcomes:
-                if isinstance(each.action, DropDetached) and isinstance(each.error, ContentsChanged):
-                    self._archives.doubt(policy, each.action.archive)
             self._archives.ask(policy, spec, plan.retired.waiting.requests)
         return Look(
             looked(spec, inventory, plan, outcomes),

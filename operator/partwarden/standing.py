@@ -111,7 +111,7 @@ def is_ours(standing: Standing, parent: Parent) -> bool:
 
 
 def write(action: Action, text: str | None, mark: Marker | None) -> sql.Composed:
-    """Put the mark beside the user's own text, or take it away. Raises `CommentTooLong` where there is no room."""
+    """Put the mark beside the user's own text, or take it away. Raises `StatementRejected` where there is no room."""
     if text is None:
         raise comments.no_room(f"{action.noun} {action}")
     return ddl.comment(action, comments.check_room(f"{action.noun} {action}", marker.write(text, mark)))
