@@ -16,6 +16,7 @@ from partwarden.archives import UNKNOWN, Archives
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
 from partwarden.policy import TableSpec
+from partwarden.recheck import NEVER, Recheck
 from partwarden.session import Session, session
 
 NOW = datetime(2026, 10, 24, 12, tzinfo=UTC)
@@ -42,10 +43,12 @@ def policy(**fields: Any) -> TableSpec:
     return TableSpec.model_validate({"table": {"name": "run"}, **fields})
 
 
-def keep(dsn: str, *, patience: float = 10.0, archives: Archives = UNKNOWN, **fields: Any) -> Report:
+def keep(
+    dsn: str, *, patience: float = 10.0, archives: Archives = UNKNOWN, recheck: Recheck = NEVER, **fields: Any
+) -> Report:
     """Does once what a policy with these fields says."""
     with session(from_dsn(dsn)) as connection:
-        return maintain(connection, policy(**fields), now=NOW, patience=patience, archives=archives)
+        return maintain(connection, policy(**fields), now=NOW, patience=patience, archives=archives, recheck=recheck)
 
 
 def keep_while(
