@@ -63,7 +63,7 @@ def dropping_the_first(site: Site, database: Database, **retention: Any) -> Iter
     database.execute(AT_THE_GATE)
     with database.connect() as gate:
         gate.execute("SELECT pg_advisory_lock(%s)", [GATE])
-        spec = {"premake": 0, "resync": "1h", "startFrom": f"{YEAR}-01-01"}
+        spec: dict[str, Any] = {"premake": 0, "resync": "1h", "startFrom": f"{YEAR}-01-01"}
         site.watch_over(database, **spec, retention={**RETENTION, **retention})
         until("a table is being dropped", lambda: database.query(WAITS))
         yield
