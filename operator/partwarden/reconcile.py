@@ -277,7 +277,7 @@ class Reconciler:
 
     def _log(self, policy: StoredPolicy, look: Look, after: float) -> None:
         ready, about = look.verdict.ready, _about(policy, look.verdict.ready.reason)
-        if look.failed:
+        if look.failed and not look.more:
             log.warning("%s: %s; next try in %.0f s", ready.reason, ready.message, after, extra=about)
         else:
             log.debug("%s: %s; next look in %.0f s", ready.reason, ready.message, after, extra=about)
