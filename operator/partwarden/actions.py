@@ -6,9 +6,10 @@ Each action stands for itself: doing it, or not, leaves a valid database whateve
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import ClassVar
 
+from .drop_preconditions import DropCase
 from .errors import PartwardenError
 from .interval import Range
 from .inventory import Tie
@@ -134,8 +135,8 @@ class DropDetached(Action):
 
     oid: int
     marker: Marker
-    grace: timedelta
-    """How long after ``marker.since`` it may be dropped: asked again of the server's clock, under the lock."""
+    case: DropCase = field(compare=False, repr=False)
+    """What allowed it: `drop_preconditions` are asked again under the lock, with what is so by then."""
     archive: str = ""
     """Name of the PartitionArchive that is equal to it."""
     fingerprint: Fingerprint | None = None

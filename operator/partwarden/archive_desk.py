@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from .archive_conditions import is_proven, trouble
@@ -207,4 +208,13 @@ def _check(found: dict[str, Any]) -> CheckState:
         ok=found.get("ok") is True,
         reason=str(found.get("reason") or "CheckFailed"),
         message=str(found.get("message") or "it was read again, and is not as it was proven"),
+        completed=_moment(found.get("completed")),
     )
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None

@@ -120,14 +120,16 @@ def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
     if order.partition.oid not in (0, manifest.partition.oid) or manifest.id != order.id:
         raise ArchiveDamaged(f"{store.url(place)} is archive {manifest.id} of {manifest.partition}, not {order.id}")
     _prove(store, place, manifest, lambda line: None)
-    server = ""
+    server, completed = "", datetime.now(UTC)
     if info is not None:
         poolers.check(info)
         with reading.holding(info, order.partition) as held:
             server = server_identity.read(held.connection, order.server)
             now = table_contents.read(held)
+            # By the clock of the server, as all ages are: how old this reading may become is judged by it.
+            ((completed,),) = run(held.connection, "SELECT clock_timestamp()")[0]
         table_contents.compare(f"table {order.partition}", store.url(place), manifest, now)
-    now_known = {"completed": datetime.now(UTC), "server": server}
+    now_known = {"completed": completed.astimezone(UTC), "server": server}
     return _report(store, place, manifest, digest).model_copy(update=now_known)
 
 

@@ -178,7 +178,7 @@ def _approve(target: Target, what: str, consent: Consent) -> int:
     elif consent.without_archive:
         raise InvalidSpec(f"{whole} has spec.retention.archive: the operator drops nothing without one")
     _agree(consent, name, state == PROVEN, "let the operator drop it")
-    change = approving.change(policy, name)
+    change = approving.change(policy, each)
     if change:
         policies.edit(policy, change)
     annotation = (change or policy)["metadata"]["annotations"][hold.APPROVAL]

@@ -13,6 +13,7 @@ from .archives import UNKNOWN, Archives
 from .inventory import Inventory
 from .plan import Plan, make_plan
 from .policy import Mode, TableSpec
+from .recheck import NEVER, Recheck
 from .session import Session
 
 Examiner = Callable[[Session, TableSpec, Inventory, Plan], Inventory]
@@ -45,6 +46,8 @@ class Report:
     inventory: Inventory
     after: Plan
     round_trips: int
+    stopped: str = ""
+    """Why something of the plan was not begun, or undone: what had been decided is wanted no longer."""
 
 
 def observe_and_plan(
@@ -82,23 +85,24 @@ def maintain(
     archives: Archives = UNKNOWN,
     observed: tuple[Inventory, Plan] | None = None,
     outcomes: list[Outcome] | None = None,
+    recheck: Recheck = NEVER,
 ) -> Report:
     """Do once what the policy says. ``patience``: seconds to wait for locks, in all; one attempt each is made anyway.
     What then is left is for the next time: whoever has many tables to look after should not wait longer.
 
     ``observed`` is what `observe_and_plan` has just returned, if it was asked already. To ``outcomes`` is added what
-    was done, also when an error breaks it off.
+    was done, also when an error breaks it off. ``recheck`` is asked before each action whether it is still to be done.
 
     With ``mode: Plan``, and where the plan is blocked, nothing is executed. One failed action is an outcome, and the
     rest goes on. Raises as `observe_and_plan` does, and `DatabaseUnreachable` when the connection is lost.
     """
     trips = connection.round_trips
     inventory, before = observed or observe_and_plan(connection, spec, now, held, archives)
-    outcomes = [] if outcomes is None else outcomes
+    outcomes, stopped = [] if outcomes is None else outcomes, ""
     if spec.mode is Mode.APPLY and not before.blocked:
-        apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes)
+        stopped = apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes, recheck)
     after = before
     if outcomes:
         made = any(isinstance(each.action, apply.CREATIONS) and each.error is None for each in outcomes)
         inventory, after = observe_and_plan(connection, spec, now, held, archives, AFTERWARDS if made else EXAMINERS)
-    return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips)
+    return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips, stopped)

@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from psycopg import sql
 
-from . import apply, fingerprint, large_objects, looking, reading, references, table_contents, ties
+from . import apply, fingerprint, hold, large_objects, looking, reading, references, table_contents, ties
 from .actions import Action, DetachPartition, DropDetached, Outcome
 from .bounds import literals
 from .details import span
+from .drop_preconditions import DropCase
 from .engine import observe_and_plan
 from .errors import ContentsChanged, InvalidSpec, RowsReferenced
 from .findings import refusing, used_elsewhere
@@ -100,7 +100,7 @@ def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held
     assert plan.current.lower is not None
     if ends.upper > plan.current.lower:
         return f"it holds {span(ends)}, which is now or later"
-    if {table.name, str(table)} & held:
+    if hold.names(table.schema, table.name, table.oid) & held:
         return "the annotation partwarden.dev/hold names it"
     if isinstance(table, Detached):
         return None
@@ -188,7 +188,7 @@ def remove(
         action = _detachment(found, found.table)
         _check_references(connection, found, action)
         _do(connection, found, action, patience, outcomes)
-    for step in (_confirmation, lambda table: _drop(table, proven, url, named, knows)):
+    for step in (_confirmation, lambda table: _drop(found, table, proven, url, named, knows)):
         if outcomes and outcomes[-1].error:
             break
         inventory, plan = observe_and_plan(connection, found.spec)
@@ -235,7 +235,7 @@ def _confirmation(table: Detached) -> Action | None:
 
 
 def _drop(
-    table: Detached, proven: Fingerprint | None, url: str, named: tuple[Tie, ...], knows: OnLargeObjects
+    found: Found, table: Detached, proven: Fingerprint | None, url: str, named: tuple[Tie, ...], knows: OnLargeObjects
 ) -> Action:
     """Safe: somebody typed its name; it is marked as detached by us, by OID; and it holds what the archive was just
     read to hold, which is asked again under the lock, or that somebody was told in words that all of it is lost."""
@@ -245,7 +245,7 @@ def _drop(
         range=table.marker.range,
         oid=table.oid,
         marker=table.marker,
-        grace=timedelta(0),
+        case=DropCase(table, found.inventory.now, found.inventory.now, asked_by_name=True),
         archive=url,
         fingerprint=proven,
         ties=named,

@@ -22,8 +22,9 @@ from .actions import (
     FinalizeDetach,
 )
 from .bounds import literals
+from .drop_preconditions import named
 from .errors import ObjectsTied, RowsReferenced
-from .findings import Finding, along, refusing
+from .findings import Finding, along, listed, refusing
 from .gating import Gate, Waiting
 from .interval import Range
 from .inventory import Detached, Partition, Reference, RelationKind
@@ -74,6 +75,7 @@ def retired(situation: Situation, wanted: Wanted) -> Retired:
             *_tied(situation, [*(each for each, _ in going), *outside]),
             *waiting.notes,
             *_holds_of_nothing(situation),
+            *_approvals(situation),
         ),
         expired=frozenset(each.oid for each, _ in expired),
         kept=frozenset(each.oid for each, _ in expired if situation.is_held(each)),
@@ -111,8 +113,8 @@ def _sort_out(
         else:
             going.append((each, held))
     for why, names in alone.items():
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        findings.append(Finding("ExpiredLeftAlone", str(situation.parent), f"expired, but left alone: {listed}: {why}"))
+        left = f"expired, but left alone: {listed(names)}: {why}"
+        findings.append(Finding("ExpiredLeftAlone", str(situation.parent), left))
     return going, findings
 
 
@@ -215,14 +217,15 @@ def _detachments(
 def _drops(situation: Situation, gate: Gate, outside: Iterable[Detached]) -> Iterator[DropDetached]:
     """The oldest first.
 
-    Safe: it is no partition, its mark names it by OID and says that we detached it, the grace has passed since, no hold
-    names it, whoever must agree has agreed, and its range has expired by the policy as it reads now, which says Drop.
-    The policy says that no archive is needed; or one was read back after all of that, and was equal to the table.
-    Whatever of that is no longer so when it is done stops it there.
+    Safe: it is no partition, its mark names it by OID and says that we detached it, and `DROP_PRECONDITIONS` are met:
+    the grace has passed since, no hold names it, whoever must agree has agreed, and its range has expired by the policy
+    as it reads now, which says Drop. The policy says that no archive is needed; or one was read back after all of that,
+    and was equal to the table. Whatever of that is no longer so when it is done stops it there.
     """
     retention = situation.spec.retention
     assert retention is not None
-    for each, state in gate.may_go(sorted(outside, key=lambda each: (_end(each.marker.range), each.oid))):
+    for case in gate.may_go(sorted(outside, key=lambda each: (_end(each.marker.range), each.oid))):
+        each, state = case.table, case.archive if retention.archive is not None else None
         ties = situation.inventory.ties.get(each.oid, ())
         if refusing(each, ties):
             continue
@@ -234,7 +237,7 @@ def _drops(situation: Situation, gate: Gate, outside: Iterable[Detached]) -> Ite
             range=each.marker.range,
             oid=each.oid,
             marker=each.marker,
-            grace=retention.grace_period,
+            case=case,
             archive=state.name if state else "",
             fingerprint=state.fingerprint if state else None,
             ties=ties,
@@ -262,7 +265,7 @@ def _tied(situation: Situation, tables: Iterable[Partition | Detached]) -> Itera
 def _holds_of_nothing(situation: Situation) -> Iterator[Finding]:
     """A name that is misspelt keeps nothing, and nobody would know."""
     tables: list[Partition | Detached] = [*situation.inventory.partitions, *situation.inventory.detached]
-    known = {name for each in tables for name in hold.names(each.schema, each.name)}
+    known = {name for each in tables for name in hold.names(each.schema, each.name, each.oid)}
     for name in sorted(situation.held - known):
         yield Finding(
             "HoldMatchesNothing",
@@ -270,3 +273,26 @@ def _holds_of_nothing(situation: Situation) -> Iterator[Finding]:
             f"the annotation partwarden.dev/hold names {name!r}, but no partition, nor a table detached from "
             f"{situation.parent}, is called so",
         )
+
+
+def _approvals(situation: Situation) -> Iterator[Finding]:
+    """A name that is misspelt approves nothing, and one that several tables bear approves none of them."""
+    tables: list[Partition | Detached] = [*situation.inventory.partitions, *situation.inventory.detached]
+    known = {name for each in tables for name in hold.names(each.schema, each.name, each.oid)}
+    for entry in sorted(situation.archives.approved):
+        found = named(entry, situation.detached)
+        if entry not in known:
+            yield Finding(
+                "ApprovalMatchesNothing",
+                str(situation.parent),
+                f"the annotation {hold.APPROVAL} names {entry!r}, but no partition, nor a table detached from "
+                f"{situation.parent}, is called so, or has that OID: correct the name, or take it out",
+            )
+        elif len(found) > 1:
+            several = listed([f"{each}@{each.oid}" for each in found])
+            yield Finding(
+                "ApprovalAmbiguous",
+                str(situation.parent),
+                f"the annotation {hold.APPROVAL} names {entry!r}, which may be any of {several}: it approves none of "
+                "them; name the one that is meant, with its OID",
+            )

@@ -104,6 +104,11 @@ class PartitionStatus(Model):
         "older than retention.keepFor; Held: expired and kept by the annotation; Detached: a table of its own now."
     )
     kind: str | None = Field(None, description="Absent for a plain table; else what it is, such as a foreign table.")
+    oid: int | None = Field(
+        None,
+        description="OID of the table, where it is Expired, Held or Detached: `name@oid` in an annotation means this "
+        "very table.",
+    )
     over_threshold: bool | None = Field(
         None, description="true where it is larger than spec.thresholds.partitionSize; else absent."
     )

@@ -73,4 +73,4 @@ def test_what_was_archived_counts_however_jobs_reach_the_database() -> None:
     stored = StoredPolicy(("shop", "run"), "uid", 1, 1, "2026-01-01T00:00:00Z", {}, b"{}")
     wanted = ArchiveRequest(16400, "public", "run_2020", 0)
     specs = [PartitionPolicySpec.model_validate(policy(**each)) for each in ({}, {"archive": DIRECT})]
-    assert len({name(stored, each, wanted) for each in specs}) == 1
+    assert len({name(stored, each, "7/16384", wanted) for each in specs}) == 1
