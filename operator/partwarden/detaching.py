@@ -54,6 +54,18 @@ SELECT n.nspname || '.' || c.relname FROM pg_inherits i
 JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE i.inhparent = {} AND i.inhdetachpending
 """
+
+# https://www.postgresql.org/docs/current/sql-altertable.html does not say so, but CONCURRENTLY plans the CHECK
+# constraints, which calls functions whose arguments are constants. A superuser's, such as an extension's, may do that.
+CALLS = """
+SELECT EXISTS (
+  SELECT FROM pg_constraint k
+  JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+  LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+  JOIN pg_proc f ON f.oid = CASE d.refclassid WHEN 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+  JOIN pg_roles r ON r.oid = f.proowner
+  WHERE k.conrelid = {} AND k.contype = 'c' AND NOT r.rolsuper AND r.rolname <> current_user)
+"""
 CONDITION = "SELECT pg_get_partition_constraintdef({}::oid)"
 
 
@@ -71,7 +83,7 @@ def detach(connection: Session, inventory: Inventory, _key: str, action: DetachP
         keys = joined(connection, action.oid, Mode.SHARE_ROW_EXCLUSIVE)
     wants = (Want(parent.oid, Mode.ACCESS_EXCLUSIVE), Want(action.oid, Mode.ACCESS_EXCLUSIVE), *default, *keys)
     with _referenced(connection, inventory, action):
-        if action.concurrently:
+        if action.concurrently and not _calls_others(connection, parent, action, subject):
             _check_alone(connection, parent, subject)
             persistently(connection, lambda: _mark(connection, inventory, action), wants, subject, deadline)
             try:
@@ -83,6 +95,17 @@ def detach(connection: Session, inventory: Inventory, _key: str, action: DetachP
             persistently(connection, lambda: _at_once(connection, inventory, action), wants, subject, deadline)
         with translated(f"partition {action} is detached, but that is not confirmed"):
             confirm_mark(connection, parent, action, action.oid)
+
+
+def _calls_others(connection: Session, parent: Parent, action: DetachPartition, subject: str) -> bool:
+    """Whether to detach it concurrently would call functions of others as the login.
+
+    There is no SET LOCAL ROLE outside a transaction, and SET ROLE would bind the next client of a pooler.
+    """
+    if not parent.borrowed:
+        return False
+    with translated(subject):
+        return bool(run(connection, sql.SQL(CALLS).format(action.oid))[0][0][0])
 
 
 def _check_alone(connection: Session, parent: Parent, subject: str) -> None:

@@ -22,7 +22,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from .errors import TableNotFound, WrongKey
 from .record import Fingerprint
 from .session import Session, run
-from .transaction import undo
+from .transaction import read_as_owner, undo
 
 ALGORITHM = "sha256-sum-1"
 LONGEST = 7 * 24 * 3600.0
@@ -82,10 +82,11 @@ def take(
     """The fingerprint of a plain table. ``columns``: all of its, in another order than its own.
 
     In the transaction that the connection is in, whose settings stay as they are (``statement_timeout`` counts: it
-    reads every row), else in one of its own. Raises `TableNotFound`, `WrongKey` where ``columns`` are others than
-    the table's, and psycopg's errors: InsufficientPrivilege also where row security would hide rows.
+    reads every row) and whose role reads, else in one of its own, as the owner. Raises `TableNotFound`, `WrongKey`
+    where ``columns`` are others than the table's, and psycopg's errors: InsufficientPrivilege also where row security
+    would hide rows.
     """
-    with _settled(connection):
+    with _settled(connection, schema, name):
         query = SQL(COLUMNS).format(built_in=BUILT_IN, binary=list(BINARY), schema=schema, name=name)
         own = dict(run(connection, query)[0])
         if not own:
@@ -117,8 +118,8 @@ def _content_hash(columns: Sequence[str], rows: int, sums: Sequence[Any]) -> str
 
 
 @contextmanager
-def _settled(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """The pinned settings, and afterwards those from before."""
+def _settled(connection: psycopg.Connection[Any], schema: str, name: str) -> Iterator[None]:
+    """The pinned settings, and afterwards those from before. In a transaction of its own also the role of the owner."""
     own = connection.info.transaction_status == TransactionStatus.IDLE
     begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if own else "SAVEPOINT partwarden_fingerprint"
     # Rolled back, for that gives back every setting; nothing was written that could be lost with it.
@@ -126,6 +127,8 @@ def _settled(connection: psycopg.Connection[Any]) -> Iterator[None]:
     settings = PINNED | ({"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"} if own else {})
     try:
         run(connection, begin, pin(settings))
+        if own:
+            read_as_owner(connection, schema, name)
         yield
         run(connection, end, *(() if own else ("RELEASE SAVEPOINT partwarden_fingerprint",)))
     except BaseException:

@@ -19,7 +19,7 @@ from .errors import AnotherOperator, TableBusy, TableChanged, TableNotFound
 from .proving import Digest
 from .record import Column, TableName
 from .session import Session, run, session
-from .transaction import undo
+from .transaction import read_as_owner, undo
 
 ADVISORY_CLASS = 0x61726368
 """First half of the advisory lock's key ("arch"); the partition's OID is the second."""
@@ -44,6 +44,8 @@ class Held:
     server_version: str
     estimate: int
     size: int
+    role: str | None = None
+    """Which reads it, where that is another than the login: see `transaction.read_as_owner`."""
 
 
 @contextmanager
@@ -91,7 +93,8 @@ def _hold(connection: Session, table: TableName) -> Held:
     (((locked,),),) = run(connection, SQL(LOCK).format(ADVISORY_CLASS, signed))
     if not locked:
         raise AnotherOperator(f"table {table} is being archived already: its advisory lock is taken")
-    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate, size)
+    role = read_as_owner(connection, table.schema_, table.name)
+    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate, size, role)
 
 
 def digest_copy(held: Held, columns: Sequence[Column], progress: Callable[[Digest], None]) -> Digest:
