@@ -15,6 +15,7 @@ from lab.postgres import Database
 from partwarden.archives import UNKNOWN, Archives
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
+from partwarden.findings import Finding
 from partwarden.policy import TableSpec
 from partwarden.session import Session, session
 
@@ -60,6 +61,11 @@ def keep_while(
         report = maintain(connection, policy(**fields), now=NOW, archives=archives)
         assert connection.before is None, f"there were only {connection.round_trips} round trips"
         return report
+
+
+def findings(report: Report) -> tuple[Finding, ...]:
+    """What is found, but for what is true of every test that connects as the server's superuser."""
+    return tuple(each for each in report.after.findings if each.reason != "SuperuserLogin")
 
 
 def reasons(report: Report) -> list[str]:

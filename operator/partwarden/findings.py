@@ -49,8 +49,8 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
     elif not parent.may_create:
         error = InsufficientPrivilege(
             f"role {parent.owner!r}, the owner of {parent}, may not create tables in its schema, and all is done as "
-            f"that role: GRANT USAGE, CREATE ON SCHEMA {quoted(parent.schema)} TO "
-            f"{quoted(parent.owner)}"
+            f"that role: GRANT CREATE ON SCHEMA {quoted(parent.schema)} TO {quoted(parent.owner)}; it needs "
+            "USAGE as well"
         )
     else:
         return []
