@@ -24,7 +24,7 @@ from partwarden.folders import Folder
 from partwarden.order import Order, Task
 from partwarden.record import TableName
 from partwarden.session import session
-from retirement import DETACH, DROP, KEEP_ALL, LONG_AGO, attached, edit_mark, verbs
+from retirement import DETACH, DROP, KEEP_ALL, LONG_AGO, attached, edit_mark, keep_before, verbs
 
 FUNCTIONS = """
     CREATE FUNCTION spy(place text) RETURNS int LANGUAGE plpgsql VOLATILE AS $$
@@ -206,3 +206,15 @@ def test_a_reader_archives_by_the_rights_that_were_granted_to_it(database: Datab
     database.execute(f"""CREATE TABLE run_2018 (submitted_at timestamptz NOT NULL);
         INSERT INTO run_2018 VALUES ('2018-05-05Z'); GRANT SELECT ON run_2018 TO {reader.name}""")
     assert archive(_order(), from_dsn(reader.dsn), Folder(tmp_path), lambda line: None).rows == 1
+
+
+def test_a_detach_stays_concurrent_where_it_calls_no_function_of_another_role(database: Database) -> None:
+    owner, member = database.new_role(), database.new_role()
+    database.execute(f"""GRANT CREATE ON SCHEMA public TO {owner.name}; GRANT {owner.name} TO {member.name};
+        CREATE FUNCTION installed(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT $1 > 0';
+        CREATE TABLE run (submitted_at timestamptz NOT NULL, a int CHECK (public.installed(a) AND a < abs(9)))
+          PARTITION BY RANGE (submitted_at);
+        CREATE TABLE run_2018 PARTITION OF run FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z');
+        ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE run_2018 OWNER TO {owner.name}""")
+    report = keep_before(member.dsn, "CONCURRENTLY", lambda: None, **DETACH)
+    assert ("detach", "done") in verbs(report)
