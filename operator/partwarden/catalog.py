@@ -121,6 +121,7 @@ def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -
         if parent and model and codec
         else (),
         detached=detached.detached(marked, parent, codec) if parent and codec else (),
+        marked_by_others=detached.of_other_owners(marked, parent) if parent else (),
     )
 
 

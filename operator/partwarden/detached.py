@@ -46,6 +46,15 @@ def detached(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> t
     return tuple(found)
 
 
+def of_other_owners(rows: Iterable[tuple[Any, ...]], parent: Parent) -> tuple[str, ...]:
+    """Tables that bear such a mark, and belong to another role than the parent: ``schema.name``."""
+    return tuple(
+        f"{schema}.{name}"
+        for oid, schema, name, owner, comment, *_ in rows
+        if owner != parent.owner and mark_of(comment, oid, parent) is not None
+    )
+
+
 def mark_of(comment: str | None, oid: int, parent: Parent) -> marker.Marker | None:
     """The mark in the comment of the table with that OID, if it was written on it, of this parent."""
     _, mark = marker.read(comment)

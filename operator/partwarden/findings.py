@@ -57,6 +57,19 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
     return [Finding.of(str(parent), error)]
 
 
+def marked_by_others(inventory: Inventory) -> list[Finding]:
+    """One notice that names the tables whose mark does not count."""
+    parent, tables = inventory.parent, inventory.marked_by_others
+    if parent is None or not tables:
+        return []
+    message = (
+        f"tables with the mark of a detached partition whose owner is not {parent.owner!r}, the owner of {parent}: "
+        f"{listed(list(tables))}; they are left alone, since every role may write any comment on its own tables; where "
+        "the parent was given to another owner, give it those that were detached by ALTER TABLE … OWNER TO"
+    )
+    return [Finding("MarkNotCounted", str(parent), message)]
+
+
 def superuser_login(inventory: Inventory) -> list[Finding]:
     """A notice where the login is a superuser, with the statements that make a role of fewer rights."""
     server, parent = inventory.server, inventory.parent

@@ -258,6 +258,8 @@ class Inventory:
     """None where there is no DEFAULT partition, or nobody has counted yet."""
     detached: tuple[Detached, ...] = ()
     """Read only where the policy has ``retention``."""
+    marked_by_others: tuple[str, ...] = ()
+    """Tables that bear our mark with this parent's OID, and count for nothing: their owner is not the parent's."""
     wear: Wear = field(default_factory=Wear)
     references: Mapping[int, tuple[Reference, ...]] = field(default_factory=dict)
     """By OID of the partition, for those that a first plan would detach; none where no row points there."""

@@ -62,7 +62,8 @@ def test_a_forged_mark_is_neither_attached_nor_dropped_nor_confirmed_nor_counted
         report = keep(database.dsn, **fields)
         assert {each.action.name for each in report.outcomes} <= {"run_2018"}
         assert "forged" not in {each.name for each in report.inventory.detached}
-        assert findings(report) == ()
+        assert [(each.reason, each.error) for each in findings(report)] == [("MarkNotCounted", None)]
+        assert "public.forged" in findings(report)[0].message
     assert attached(database, "forged") is False
     assert comment(database, "forged") == written
 
@@ -95,7 +96,9 @@ def test_a_table_that_was_given_to_another_owner_is_given_back_and_counts_again(
     keep(database.dsn, **DETACH)
     stranger = database.new_role()
     database.execute(f"ALTER TABLE run_2018 OWNER TO {stranger.name}")
-    assert keep(database.dsn, **DETACH).inventory.detached == ()
+    report = keep(database.dsn, **DETACH)
+    assert report.inventory.detached == ()
+    assert [each.reason for each in findings(report)] == ["MarkNotCounted"]
     database.execute("ALTER TABLE run_2018 OWNER TO postgres")
     assert [each.name for each in keep(database.dsn, **DETACH).inventory.detached] == ["run_2018"]
 
