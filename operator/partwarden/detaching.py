@@ -37,7 +37,7 @@ from .inventory import Inventory, Parent, Reference
 from .marker import Marker, Phase
 from .patience import busy, clear_way, persistently, translated
 from .references import references
-from .session import Session, run
+from .session import Session, pinned, run
 from .sqlstate import message, translate
 from .standing import Standing, changing, hasten, is_ours, look, parent_of, write
 from .transaction import LOCK_TIMEOUT_HEAVY
@@ -54,9 +54,10 @@ SELECT n.nspname || '.' || c.relname FROM pg_inherits i
 JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE i.inhparent = {} AND i.inhdetachpending
 """
+PINNED = pinned(lock_timeout="500ms", statement_timeout="10s")
 
-# https://www.postgresql.org/docs/current/sql-altertable.html does not say so, but CONCURRENTLY plans the CHECK
-# constraints, which calls functions whose arguments are constants. A superuser's, such as an extension's, may do that.
+# To detach concurrently plans the CHECK constraints, which calls functions whose arguments are constants. Those of a
+# superuser, as most of an extension are, may be called.
 CALLS = """
 SELECT EXISTS (
   SELECT FROM pg_constraint k
@@ -105,7 +106,7 @@ def _calls_others(connection: Session, parent: Parent, action: DetachPartition, 
     if not parent.borrowed:
         return False
     with translated(subject):
-        return bool(run(connection, sql.SQL(CALLS).format(action.oid))[0][0][0])
+        return bool(run(connection, PINNED, sql.SQL(CALLS).format(action.oid))[1][0][0])
 
 
 def _check_alone(connection: Session, parent: Parent, subject: str) -> None:
