@@ -120,6 +120,7 @@ def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -
         partitions=tuple(_partition(codec, parent, model, *row) for row in partitions)
         if parent and model and codec
         else (),
+        unread=() if codec else tuple(row[4] for row in partitions),
         detached=detached.detached(marked, parent, codec) if parent and codec else (),
     )
 

@@ -239,6 +239,8 @@ class Inventory:
     parent: Parent | None
     now: datetime
     partitions: tuple[Partition, ...] = ()
+    unread: tuple[str, ...] = ()
+    """Bounds in PostgreSQL's text where the policy's ``keyEncoding`` does not fit the key; ``partitions`` is empty."""
     taken: frozenset[str] = field(default=frozenset())
     likeness: Likeness = Likeness()
     """Read only where partitions are to be made."""

@@ -177,9 +177,72 @@ def test_seconds_are_not_taken_for_milliseconds(pg_database: Database, wrong: st
     assert len(created(keep(pg_database, NOW, keyEncoding=right))) == 3
     before = bounds(pg_database)
     found = complaint(login(pg_database.dsn), keyEncoding=wrong)
-    check(found, "InvalidSpec", f"spec.keyEncoding is {wrong}", "run_2026 FOR VALUES FROM", f"is in {right}, say so")
+    check(
+        found,
+        "InvalidSpec",
+        f"spec.keyEncoding is {wrong}",
+        "run_2026 FOR VALUES FROM",
+        f"set spec.keyEncoding to {right}",
+    )
     assert bounds(pg_database) == before
     assert keep(pg_database, NOW, keyEncoding=right).outcomes == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "bounds", "encoding", "reason", "words"),
+    [
+        (
+            "bigint",
+            "(1735689600000000) TO (1767225600000000)",
+            "EpochMilliseconds",
+            "InvalidSpec",
+            "look like microseconds since 1970, which cannot be managed",
+        ),
+        (
+            "bigint",
+            "(1735689600000000) TO (1767225600000000)",
+            "EpochSeconds",
+            "InvalidSpec",
+            "look like microseconds since 1970, which cannot be managed",
+        ),
+        (
+            "bigint",
+            "(1735689600000000000) TO (1767225600000000000)",
+            None,
+            "UnsupportedKeyType",
+            "look like nanoseconds since 1970, which cannot be managed",
+        ),
+        (
+            "integer",
+            "(20250101) TO (20260101)",
+            None,
+            "UnsupportedKeyType",
+            "look like dates written as YYYYMMDD, which cannot be managed",
+        ),
+        (
+            "integer",
+            "(20250101) TO (20260101)",
+            "EpochSeconds",
+            "InvalidSpec",
+            "look like dates written as YYYYMMDD, which cannot be managed",
+        ),
+        ("integer", "(202501) TO (202512)", "EpochSeconds", "InvalidSpec", "look like months written as YYYYMM"),
+        ("integer", "(2025) TO (2026)", "EpochSeconds", "InvalidSpec", "look like years, which cannot be managed"),
+        ("integer", "(1735689600) TO (1767225600)", None, "UnsupportedKeyType", "set spec.keyEncoding to EpochSeconds"),
+        ("bigint", "(MINVALUE) TO (1767225600000)", None, "UnsupportedKeyType", "keyEncoding to EpochMilliseconds"),
+        ("bigint", "(17) TO (18)", None, "UnsupportedKeyType", "only seconds and milliseconds can be managed"),
+    ],
+)
+def test_numbers_that_are_neither_seconds_nor_milliseconds(
+    pg_database: Database, column: str, bounds: str, encoding: str | None, reason: str, words: str
+) -> None:
+    """Nothing is created beside partitions of another unit, and an encoding is advised only where the bounds fit it."""
+    pg_database.execute(f"{Key('', column).table} CREATE TABLE run_2025 PARTITION OF run FOR VALUES FROM {bounds}")
+    found = complaint(login(pg_database.dsn), keyEncoding=encoding)
+    check(found, reason, words)
+    for each in {"EpochSeconds", "EpochMilliseconds"} - {str(encoding)}:
+        assert f"set spec.keyEncoding to {each}" not in str(found) or f"to {each}" in words
+    assert pg_database.query("SELECT count(*) FROM pg_inherits") == [(1,)]
 
 
 def test_the_readmes_example_on_the_command_line(pg_database: Database) -> None:
