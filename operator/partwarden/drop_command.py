@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
 
-from . import hold, looking, manifest, outputs, removing, render, suggesting
+from . import arguments, hold, looking, manifest, outputs, removing, render, suggesting
 from .connection import from_dsn
 from .details import human, span
 from .errors import InvalidSpec
@@ -27,9 +28,15 @@ class Consent:
 
 
 @click.command(short_help="Drop one past partition; asks before.")
-@click.argument("what", metavar="PERIOD|NAME")
+@click.argument("what", metavar="PERIOD|NAME", callback=arguments.text)
 @target(suggesting.policies)
-@click.option("--archive", "url", metavar="URL", help="With --dsn: the archive of it, by its folder or manifest.json.")
+@click.option(
+    "--archive",
+    "url",
+    callback=arguments.text,
+    metavar="URL",
+    help="With --dsn: the archive of it, by its folder or manifest.json.",
+)
 @click.option("--without-archive", is_flag=True, help="Drop it although no archive holds its rows: they are lost.")
 @click.option("--yes", is_flag=True, help="Do not ask, where an archive is proven.")
 @click.option(
@@ -85,7 +92,7 @@ def _drop(connection: Session, found: removing.Found, url: str | None, consent: 
     elif not consent.without_archive:
         raise InvalidSpec(
             f"{found} is not dropped: no archive of it is named. Make one by `partwarden archive --dsn … --partition "
-            f"{found} --to URL` and name it by --archive, or say --without-archive"
+            f"{_argument(table.schema, name)} --to URL` and name it by --archive, or say --without-archive"
         )
     else:
         _show(consent, [f"NO ARCHIVE: these {rows:,} rows are lost for ever, and no command brings them back"])
@@ -105,6 +112,11 @@ def _drop(connection: Session, found: removing.Found, url: str | None, consent: 
         left = " It is detached, a table of its own with all its rows; the same command goes on" if done else ""
         click.echo(render.printable(f"Error: {failed.error}.{left}"), err=True)
     return 1 if failed else 0
+
+
+def _argument(schema: str, name: str) -> str:
+    """For a command line to be copied."""
+    return shlex.quote(arguments.spelled(schema, name))
 
 
 def _approve(target: Target, what: str, consent: Consent) -> int:

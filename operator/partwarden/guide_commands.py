@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from . import looking, outputs, policy_views, render, suggesting, views
+from . import arguments, looking, outputs, policy_views, render, suggesting, views
 from .connection import from_dsn
 from .errors import PartwardenError
 from .session import Session, session
@@ -20,7 +20,13 @@ T = TypeVar("T")
 
 @click.command("list", short_help="Partitions, with ranges, state, rows and size.")
 @target(suggesting.policies, everywhere=True)
-@click.option("--archives", "url", metavar="URL", help="With --dsn: shows which of its partitions are archived there.")
+@click.option(
+    "--archives",
+    "url",
+    callback=arguments.text,
+    metavar="URL",
+    help="With --dsn: shows which of its partitions are archived there.",
+)
 @outputs.option()
 def list_(target: Target, url: str | None, output: str) -> int:
     """Partitions with their ranges, state, rows, size and archive: of POLICY, or of all in the namespace.

@@ -17,7 +17,14 @@ Named = dict[str, str] | None
 
 
 @click.command("restore")
-@click.option("--manifest", "url", required=True, metavar="URL", help="The archive's folder, or its manifest.json.")
+@click.option(
+    "--manifest",
+    "url",
+    required=True,
+    callback=arguments.text,
+    metavar="URL",
+    help="The archive's folder, or its manifest.json.",
+)
 @click.option("--list", "listing", is_flag=True, help="Say which archives are there, at and below that address.")
 @click.option("--dsn", help="Connection string or URI of the database to load it into; PGHOST and so on complete it.")
 @click.option(
@@ -67,7 +74,7 @@ def command(
     if outputs.is_data(output):
         outputs.data(_document(restored), output)
     else:
-        click.echo(f"{restored.schema}.{restored.name}" if output == "name" else _text(restored))
+        click.echo(arguments.spelled(restored.schema, restored.name) if output == "name" else _text(restored))
     return 0
 
 
