@@ -19,7 +19,7 @@ from psycopg import sql
 
 from . import detached, resemblance
 from .bounds import parse_bounds
-from .inventory import Grant, Inventory, KeyPart, Parent, Partition, RelationKind, Server, Strategy
+from .inventory import Grant, Inventory, KeyPart, Membership, Parent, Partition, RelationKind, Server, Strategy
 from .keys import Codec
 from .policy import TableSpec
 from .questions import ACL, BELOW, EXACT_SIZE, PAGES, RELATED, SERVER, TAKEN, about_table
@@ -109,12 +109,12 @@ def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) 
 
 def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -> Inventory:
     server, parents, partitions, marked = results
-    text, database, user, read_only, identity, now = server[0]
-    parent = _parent(*parents[0][:10]) if parents else None
+    text, database, user, read_only, identity, now, standby = server[0]
+    parent = _parent(*parents[0][:10], membership=Membership(parents[0][16])) if parents else None
     model = Model(Traits(*parents[0][10:15]), parents[0][15]) if parents else None
     codec = _codec(parent, spec)
     return Inventory(
-        server=Server(version, text, read_only, database, user, identity),
+        server=Server(version, text, read_only, database, user, identity, standby),
         parent=parent,
         now=datetime.fromisoformat(now).replace(tzinfo=UTC),
         partitions=tuple(_partition(codec, parent, model, *row) for row in partitions)
@@ -136,6 +136,7 @@ def _parent(
     may_own: bool,
     may_create: bool,
     rows: int | None,
+    membership: Membership,
 ) -> Parent:
     return Parent(
         oid=oid,
@@ -148,6 +149,7 @@ def _parent(
         may_own=may_own,
         may_create=may_create,
         rows=rows,
+        membership=membership,
     )
 
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from .errors import DetachPending, InsufficientPrivilege, NotOwner, PartwardenError, ReadOnlyServer
 from .interval import Range
-from .inventory import Inventory, Parent
+from .inventory import Inventory, Membership, Parent, Server
 from .policy import Mode, TableSpec
+
+OPTIONS_VERSION = 160000
+"""From 16 on it is the grant of a membership that says what comes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,14 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
     if spec.mode is not Mode.APPLY:
         return []
     if server.read_only:
+        why = "a standby" if server.standby else "default_transaction_read_only is on"
         error: PartwardenError = ReadOnlyServer(
-            f"the server is read-only (a standby, or default_transaction_read_only is on): connect {server.database!r} "
-            "through its primary"
+            f"the server is read-only ({why}): connect {server.database!r} through its primary"
         )
     elif not parent.may_own:
         error = NotOwner(
             f"role {server.user!r} is not the owner of {parent}, which is {parent.owner!r}: only the owner may attach "
-            f"partitions; connect as that role, or GRANT {quoted(parent.owner)} TO {quoted(server.user)}"
+            f"partitions; connect as that role, or {_membership(server, parent)}"
         )
     elif not parent.may_create:
         error = InsufficientPrivilege(
@@ -48,6 +51,20 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
     else:
         return []
     return [Finding.of(str(parent), error)]
+
+
+def _membership(server: Server, parent: Parent) -> str:
+    """What gives the role all that the owner has."""
+    owner, user = quoted(parent.owner), quoted(server.user)
+    grant = f"GRANT {owner} TO {user}"
+    if server.version >= OPTIONS_VERSION and parent.membership is not Membership.NONE:
+        lacks = "SET" if parent.membership is Membership.WITHOUT_SET else "INHERIT"
+        return f"{grant} WITH INHERIT TRUE, SET TRUE: it is a member of that role without the option {lacks}"
+    if parent.membership is Membership.NOINHERIT:
+        return f"ALTER ROLE {user} INHERIT: it is a member of that role, but NOINHERIT, and no GRANT changes that"
+    if parent.membership is Membership.WITHOUT_INHERIT:
+        return f"{grant}: it is a member of that role through one that is NOINHERIT"
+    return grant
 
 
 def quoted(identifier: str) -> str:
@@ -61,8 +78,10 @@ def pending_detaches(inventory: Inventory, wanted: list[Range]) -> list[Finding]
     for each in inventory.partitions:
         if not each.detach_pending:
             continue
+        default = inventory.default
+        rows = f"rows for {each.bounds} go into {default}" if default else f"inserts into {each.bounds} fail"
         message = (
-            f"partition {each} is pending detach: its rows are invisible and inserts into {each.bounds} fail; "
+            f"partition {each} is pending detach: its rows are invisible and {rows}; "
             f"finish it with ALTER TABLE … DETACH PARTITION {quoted(each.name)} FINALIZE"
         )
         if each.range is not None and any(each.range.overlaps(cell) for cell in wanted):

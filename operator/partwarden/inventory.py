@@ -33,6 +33,19 @@ class Strategy(StrEnum):
     HASH = "HASH"
 
 
+class Membership(StrEnum):
+    """What the connected role has of the role that owns the table."""
+
+    WHOLE = "whole"
+    NONE = "none"
+    WITHOUT_SET = "without SET"
+    """PostgreSQL 16 and newer: it may not give a table to that role."""
+    WITHOUT_INHERIT = "without INHERIT"
+    """It is a member, and the grant, or a role in between, does not hand on the rights."""
+    NOINHERIT = "NOINHERIT"
+    """It is a member, and is itself a role that inherits no rights (on 16 and newer, unless the grant says so)."""
+
+
 class KeyType(StrEnum):
     """The types of a partition key that can be managed, by their SQL names."""
 
@@ -122,6 +135,8 @@ class Parent:
     """Tables joined with this one by a foreign key, whichever way it points: ATTACH keeps writers out of them."""
     rows: int | None = None
     """What the planner believes that all partitions hold together: None before the first ANALYZE of the parent."""
+    membership: Membership = Membership.NONE
+    """Why ``may_own`` is false."""
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -196,6 +211,8 @@ class Server:
     user: str
     identity: str
     """System identifier and database OID: equal for two policies that reach one database by different names."""
+    standby: bool = False
+    """Whether it only follows another server; then it is ``read_only``, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ SELECT current_setting('server_version'), current_database(), current_user,
        pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
        (SELECT system_identifier FROM pg_control_system()) || '/'
          || (SELECT oid FROM pg_database WHERE datname = current_database()),
-       to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')
+       to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), pg_is_in_recovery()
 """
 
 # The new table is given to the parent's owner, who then needs CREATE on the schema as well, unless a superuser does it.
@@ -26,7 +26,12 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.pa
        pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}),
        has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE')
          AND (current_setting('is_superuser') = 'on' OR has_schema_privilege(c.relowner, n.oid, 'CREATE')),
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {traits}, {default_acl}
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {traits}, {default_acl},
+       CASE WHEN pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}) THEN 'whole'
+            WHEN NOT pg_has_role(c.relowner, 'MEMBER') THEN 'none'
+            WHEN pg_has_role(c.relowner, 'USAGE') THEN 'without SET'
+            WHEN (SELECT rolinherit FROM pg_roles WHERE rolname = current_user) THEN 'without INHERIT'
+            ELSE 'NOINHERIT' END
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
