@@ -110,7 +110,7 @@ def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) 
 def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -> Inventory:
     server, parents, partitions, marked = results
     text, database, user, read_only, identity, now, standby = server[0]
-    parent = _parent(*parents[0][:10], membership=Membership(parents[0][16])) if parents else None
+    parent = _parent(*parents[0][:10], *parents[0][16:17]) if parents else None
     model = Model(Traits(*parents[0][10:15]), parents[0][15]) if parents else None
     codec = _codec(parent, spec)
     return Inventory(
@@ -136,7 +136,7 @@ def _parent(
     may_own: bool,
     may_create: bool,
     rows: int | None,
-    membership: Membership,
+    membership: str,
 ) -> Parent:
     return Parent(
         oid=oid,
@@ -149,7 +149,7 @@ def _parent(
         may_own=may_own,
         may_create=may_create,
         rows=rows,
-        membership=membership,
+        membership=Membership(membership),
     )
 
 
