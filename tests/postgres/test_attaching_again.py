@@ -132,6 +132,22 @@ def test_a_table_that_is_not_like_the_parent_any_more_stays_and_why_is_said(data
     assert converge(database, **KEEP_ALL) == [("attach again", "done")]
 
 
+def test_rows_outside_of_its_range_keep_a_table_out_and_are_not_looked_for_in_default(database: Database) -> None:
+    database.execute(YEARS + DEFAULT)
+    converge(database, **DETACH)
+    ((name,),) = database.query(
+        "SELECT conname FROM pg_constraint WHERE conrelid = 'run_2018'::regclass AND contype = 'c'"
+    )
+    database.execute(f"ALTER TABLE run_2018 DROP CONSTRAINT {name}")
+    database.execute("INSERT INTO run_2018 (id, submitted_at) VALUES (0, '2016-05-05Z')")
+    report = keep(database.dsn, **KEEP_ALL)
+    assert verbs(report) == [("attach again", "StatementRejected")]
+    assert "rows in it lie outside of its range, 2018-01-01T00:00:00Z to 2019-01-01T00:00:00Z" in why(report)
+    assert "DEFAULT" not in why(report)
+    database.execute("DELETE FROM run_2018 WHERE submitted_at < '2017-01-01Z'")
+    assert converge(database, **KEEP_ALL) == [("attach again", "done")]
+
+
 @FORMS
 def test_a_long_transaction_in_the_way_is_named_and_not_waited_for(database: Database, form: str) -> None:
     database.execute(form)
