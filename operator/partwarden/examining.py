@@ -27,10 +27,13 @@ PINNED = pinned(lock_timeout="100ms", statement_timeout="10s")
 BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 CLOSED = """
-SELECT c.oid, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'), {empty}, {frozen}, c.relhasindex,
+SELECT c.oid, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'), {empty}, {frozen},
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.indisexclusion),
        ARRAY(SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
              WHERE i.indrelid = c.oid AND NOT i.indisvalid ORDER BY 1),
-       obj_description(c.oid, 'pg_class')
+       obj_description(c.oid, 'pg_class'),
+       ARRAY(SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+             WHERE i.indrelid = c.oid AND i.indisexclusion ORDER BY 1)
 FROM pg_class c WHERE c.oid = ANY({oids}) ORDER BY c.oid
 """
 EMPTY = sql.SQL("coalesce(pg_relation_size(c.oid) = 0, true)")
@@ -77,12 +80,20 @@ def _unless_locked(connection: Session, read: Callable[[sql.SQL], list[tuple[Any
 
 
 def _fact(
-    oid: int, owner: str, may_own: bool, empty: bool, frozen: bool, indexed: bool, invalid: list[str], comment: str
+    oid: int,
+    owner: str,
+    may_own: bool,
+    empty: bool,
+    frozen: bool,
+    indexed: bool,
+    invalid: list[str],
+    comment: str,
+    exclusive: list[str],
 ) -> Closed:
     mark = upkept.read(comment, oid)
     # What an interrupted REINDEX has left goes with the next one.
     left = [each for each in invalid if mark.reindexed or not re.search("_cc(new|old)[0-9]*$", each)]
-    return Closed(oid, owner, may_own, empty, frozen, indexed, tuple(left), mark)
+    return Closed(oid, owner, may_own, empty, frozen, indexed, tuple(left), mark, tuple(exclusive))
 
 
 def _statistics(connection: Session, inventory: Inventory) -> Statistics:
