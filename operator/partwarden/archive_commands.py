@@ -37,9 +37,7 @@ LARGEST = 4096
 @click.option("--dsn", help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it.")
 @click.option("--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="The partitioned table.")
 @click.option("--partition", callback=arguments.table, metavar="[SCHEMA.]NAME", help="Its partition.")
-@click.option(
-    "--to", callback=arguments.text, metavar="URL", help="A folder that exists, or s3://bucket/prefix, gs://…, az://…."
-)
+@click.option("--to", metavar="URL", help="A folder that exists, or s3://bucket/prefix, gs://…, az://….")
 @click.option("--report", type=click.Path(path_type=Path), help="File for what came of it, as JSON.")
 @outputs.option()
 def archive(
@@ -77,7 +75,7 @@ def archive(
 
 
 @click.command(short_help="Prove an archive again, without a database.")
-@click.argument("url", callback=arguments.text)
+@click.argument("url")
 @outputs.option()
 def verify(url: str, output: str) -> int:
     """Prove an archive again, without a database: its size, its sha256, and the rows that it restores.

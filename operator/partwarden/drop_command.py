@@ -33,7 +33,6 @@ class Consent:
 @click.option(
     "--archive",
     "url",
-    callback=arguments.text,
     metavar="URL",
     help="With --dsn: the archive of it, by its folder or manifest.json.",
 )

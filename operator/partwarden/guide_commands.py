@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from . import arguments, looking, outputs, policy_views, render, suggesting, views
+from . import looking, outputs, policy_views, render, suggesting, views
 from .connection import from_dsn
 from .errors import PartwardenError
 from .session import Session, session
@@ -23,7 +23,6 @@ T = TypeVar("T")
 @click.option(
     "--archives",
     "url",
-    callback=arguments.text,
     metavar="URL",
     help="With --dsn: shows which of its partitions are archived there.",
 )

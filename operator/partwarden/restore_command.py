@@ -21,7 +21,6 @@ Named = dict[str, str] | None
     "--manifest",
     "url",
     required=True,
-    callback=arguments.text,
     metavar="URL",
     help="The archive's folder, or its manifest.json.",
 )

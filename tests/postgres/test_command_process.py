@@ -68,6 +68,21 @@ def test_control_c_while_it_is_still_starting_is_told_like_any_other(module: str
     assert said == ["interrupted"]
 
 
+PSYCOPG_WARNS = """
+import contextlib, logging
+from partwarden.__main__ import main
+with contextlib.suppress(SystemExit):
+    main(["version"])
+logging.getLogger("psycopg").warning("error ignored terminating the COPY of a server that has gone")
+"""
+
+
+def test_what_psycopg_warns_of_in_passing_is_not_printed_beside_the_error() -> None:
+    """It warns so where the server stops within a COPY or a transaction, as in restore: the error itself is raised."""
+    done = subprocess.run([sys.executable, "-c", PSYCOPG_WARNS], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def _wait_for_a_lock_request(connection: psycopg.Connection) -> None:
     given_up = threading.Event()
     timer = threading.Timer(60, given_up.set)

@@ -54,8 +54,6 @@ def test_what_names_no_table_is_refused_with_the_way_to_quote(text: str) -> None
         ("verify", ""),
         ("restore", "--dsn", "", "--manifest", ""),
         ("drop", "", "--dsn", ""),
-        ("drop", "run_2020", "--dsn", "", "--archive", ""),
-        ("list", "--dsn", "", "--archives", " "),
         ("list", "--dsn", "", "-f", ""),
         ("list", "-n", ""),
         ("health", "--context", ""),
