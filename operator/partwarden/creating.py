@@ -139,7 +139,7 @@ def _attempt(
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
         begin.append(ddl.rows_in_default(parent, inventory.default.oid, key, first, COUNT_LIMIT))
     making = [
-        *(ddl.create_table(parent, each, inventory.likeness) for each in actions),
+        *(ddl.create_table(parent, each, inventory.likeness, unlogged=inventory.likeness.unlogged) for each in actions),
         # The owner first: whoever owns a table has its default privileges, and those are read next.
         *(ddl.set_owner(parent, each) for each in actions if inventory.server.user != parent.owner),
         # Since LIKE the parent is locked against everything that would change what bears its name.

@@ -175,10 +175,12 @@ class _Drain:
         run(self._connection, *self._move.prepare())
 
     def _make(self, indexes: bool) -> None:
-        parent, action = self._parent, self._action
+        parent, action, like = self._parent, self._action, self._inventory.likeness
+        # Rows that a crash leaves alone where they are must not move to where it takes them.
+        unlogged = like.unlogged and like.default_unlogged
         *_, found, acls = run(
             self._connection,
-            ddl.create_table(parent, action, self._inventory.likeness, indexes),
+            ddl.create_table(parent, action, like, indexes, unlogged),
             *([ddl.set_owner(parent, action)] if self._inventory.server.user != parent.owner else []),
             sql.SQL(BY_NAME).format(parent.schema, parent.name),
             sql.SQL(NEW_ACLS).format(parent.schema, [action.name]),

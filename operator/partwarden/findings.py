@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .errors import DetachPending, InsufficientPrivilege, NotOwner, PartwardenError, ReadOnlyServer
 from .interval import Range
-from .inventory import Inventory, Membership, Parent, Server
+from .inventory import Inventory, Membership, Parent, RelationKind, Server
 from .policy import Mode, TableSpec
 
 OPTIONS_VERSION = 160000
@@ -107,6 +107,18 @@ def unlike_the_parent(inventory: Inventory) -> list[Finding]:
         )
         for what, names in sorted(found.items())
     ]
+
+
+def partitioned_themselves(inventory: Inventory) -> list[Finding]:
+    """One notice that names them: a new partition is a plain table whatever its siblings are."""
+    names = [each.name for each in inventory.partitions if each.kind is RelationKind.PARTITIONED]
+    if not names:
+        return []
+    message = (
+        f"partitioned themselves: {listed(names)}; new partitions are plain tables, not partitioned like these; where "
+        "they should be, create them by hand before they are due: a range that is covered is left alone"
+    )
+    return [Finding("SubPartitioned", str(inventory.parent), message)]
 
 
 UNLIKE = {

@@ -115,6 +115,10 @@ class Likeness:
     """OID of the parent's index that identifies rows; of it each partition has its own."""
     columns: tuple[ColumnSetting, ...] = ()
     policies: tuple[RowPolicy, ...] = ()
+    unlogged: bool = False
+    """Whether the newest sibling is UNLOGGED: a crash of the server empties it."""
+    default_unlogged: bool = False
+    """The same of the DEFAULT partition."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from .actions import Action, CreateDefault, CreatePartition
 from .aging import next_look
 from .archives import UNKNOWN, Archives
-from .findings import Finding, off_grid, pending_detaches, unlike_the_parent, why_blocked
+from .findings import Finding, off_grid, partitioned_themselves, pending_detaches, unlike_the_parent, why_blocked
 from .interval import Grid, Range, merge
 from .inventory import Inventory, Parent
 from .keys import Codec
@@ -99,6 +99,7 @@ def make_plan(
             *keeping.findings,
             *off_grid(spec, inventory, managed),
             *unlike_the_parent(inventory),
+            *partitioned_themselves(inventory),
         ),
         current=situation.current,
         missing=creation.missing,
