@@ -122,6 +122,7 @@ def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -
         else (),
         unread=() if codec else tuple(row[4] for row in partitions),
         detached=detached.detached(marked, parent, codec) if parent and codec else (),
+        strangers=detached.strangers(marked, parent, codec) if parent and codec else (),
     )
 
 

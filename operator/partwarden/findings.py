@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import DetachPending, InsufficientPrivilege, NotOwner, PartwardenError, ReadOnlyServer
+from .errors import DetachPending, InsufficientPrivilege, KeyOutOfRange, NotOwner, PartwardenError, ReadOnlyServer
 from .interval import Range
 from .inventory import Inventory, Membership, Parent, RelationKind, Server
+from .keys import Codec
 from .policy import Mode, TableSpec
 
 OPTIONS_VERSION = 160000
@@ -107,6 +108,28 @@ def unlike_the_parent(inventory: Inventory) -> list[Finding]:
         )
         for what, names in sorted(found.items())
     ]
+
+
+def forgotten(inventory: Inventory, codec: Codec) -> list[Finding]:
+    """A notice for each table that seems to be one that was detached before a dump and restore of the database."""
+    parent = inventory.parent
+    assert parent is not None
+    findings = []
+    for each in inventory.strangers:
+        try:
+            ends = [codec.literal(end) for end in (each.marker.range.lower, each.marker.range.upper) if end is not None]
+        except KeyOutOfRange:
+            continue
+        table = f"{quoted(each.schema)}.{quoted(each.name)}"
+        message = (
+            f"table {each} says in its comment that it was detached from {parent}, but it or {parent} had another OID "
+            "then: it came out of a dump, or the comment is a copy, so nothing is done to it; if its rows are those of "
+            f"that range, ALTER TABLE {quoted(parent.schema)}.{quoted(parent.name)} ATTACH PARTITION {table} FOR "
+            f"VALUES FROM ('{ends[0]}') TO ('{ends[1]}'), and retention takes it up again; else take the line that "
+            "begins with partwarden.dev/detached out of its comment"
+        )
+        findings.append(Finding("DetachedElsewhere", str(each), message))
+    return findings
 
 
 def partitioned_themselves(inventory: Inventory) -> list[Finding]:

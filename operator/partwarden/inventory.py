@@ -269,6 +269,8 @@ class Inventory:
     """None where there is no DEFAULT partition, or nobody has counted yet."""
     detached: tuple[Detached, ...] = ()
     """Read only where the policy has ``retention``."""
+    strangers: tuple[Detached, ...] = ()
+    """Tables with a mark of a detach that is not theirs, or of a parent with another OID. Read as ``detached`` is."""
     wear: Wear = field(default_factory=Wear)
     references: Mapping[int, tuple[Reference, ...]] = field(default_factory=dict)
     """By OID of the partition, for those that a first plan would detach; none where no row points there."""

@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 from .actions import Action, CreateDefault, CreatePartition
 from .aging import next_look
 from .archives import UNKNOWN, Archives
-from .findings import Finding, off_grid, partitioned_themselves, pending_detaches, unlike_the_parent, why_blocked
+from .findings import (
+    Finding,
+    forgotten,
+    off_grid,
+    partitioned_themselves,
+    pending_detaches,
+    unlike_the_parent,
+    why_blocked,
+)
 from .interval import Grid, Range, merge
 from .inventory import Inventory, Parent
 from .keys import Codec
@@ -100,6 +108,7 @@ def make_plan(
             *off_grid(spec, inventory, managed),
             *unlike_the_parent(inventory),
             *partitioned_themselves(inventory),
+            *forgotten(inventory, situation.codec),
         ),
         current=situation.current,
         missing=creation.missing,

@@ -113,6 +113,8 @@ def _settle(world: World) -> None:
     else:
         raise AssertionError("it never comes to an end")
     judge.retired(report)
+    left = world.left_behind()
+    assert not left, f"left on the table by what was broken off: {left}"
     world.counts["sequences"] += 1
     pending = [each.name for each in after.partitions if each.pending]
     told = " ".join(each.message for each in report.after.findings if each.reason == "DetachPending")
