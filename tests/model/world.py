@@ -21,7 +21,8 @@ LEFT_BEHIND = """
 SELECT c.relname, k.conname, pg_get_constraintdef(k.oid)
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
 WHERE k.contype = 'c' AND c.relnamespace = 'public'::regnamespace
-  AND (c.relispartition AND c.oid <> ALL(%s) OR k.conname LIKE 'partwarden%%')
+  AND (c.oid <> ALL(%s) AND EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid AND NOT inhdetachpending)
+       OR k.conname LIKE 'partwarden%%')
 UNION ALL SELECT relname, NULL, NULL FROM pg_class WHERE relname LIKE 'partwarden%%'
 ORDER BY 1, 2
 """
