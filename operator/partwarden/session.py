@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,8 @@ from psycopg.conninfo import conninfo_attempts
 from psycopg.pq import Conninfo
 
 from .connection import ConnectionInfo
-from .refusals import explain
+from .handshake import sqlstates
+from .refusals import explain, is_unknown
 from .sqlstate import translate
 
 NOWHERE = "/nonexistent/partwarden"
@@ -96,13 +97,15 @@ def translating(info: ConnectionInfo) -> Iterator[None]:
 
 def _connect(parameters: dict[str, str], info: ConnectionInfo) -> Session:
     """Tries every address of every host, as libpq does."""
-    failures = []
+    failures: list[str] = []
+    attempts: list[Mapping[str, str | int | None]] = []
     try:
         for attempt in conninfo_attempts(parameters):
             try:
                 return Session.connect(**attempt, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
             except psycopg.Error as error:
                 failures.append(str(error))
+                attempts.append(attempt)
                 # What its frames hold keeps the socket of an attempt that timed out open for as long as it lives.
                 clear_frames(error.__traceback__)
     except psycopg.Error as error:
@@ -110,7 +113,11 @@ def _connect(parameters: dict[str, str], info: ConnectionInfo) -> Session:
     except UnicodeError:
         # A name that is none in DNS, such as one with two dots in a row.
         failures.append(f"failed to resolve host {parameters.get('host')!r}: it is not a host name")
-    raise explain(failures, info)
+    states = [
+        sqlstates(attempt, words) if is_unknown(words, info) else ()
+        for attempt, words in zip(attempts, failures, strict=False)
+    ]
+    raise explain(failures, info, states)
 
 
 @lru_cache
