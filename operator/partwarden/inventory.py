@@ -232,7 +232,7 @@ class DefaultRows:
     whole: bool = True
     """False where there are more rows than are read: every number is at least so many then."""
     planned: tuple[tuple[Range, int], ...] = ()
-    """Where not ``whole``: what the ranges of planned partitions hold, counted each by itself."""
+    """Where not ``whole``, or of UUIDs: what the ranges of planned partitions hold, counted each by its very bounds."""
     error: PartwardenError | None = None
     """Why nothing could be counted."""
 
@@ -243,7 +243,7 @@ class DefaultRows:
 
     def within(self, piece: Range) -> int:
         """How many belong in the piece, which lies in one cell of the grid and in no partition."""
-        if not self.whole and (known := [rows for held, rows in self.planned if held == piece]):
+        if known := [rows for held, rows in self.planned if held == piece]:
             return known[0]
         return sum(rows for held, rows in self.groups if held.overlaps(piece))
 

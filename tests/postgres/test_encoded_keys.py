@@ -15,6 +15,9 @@ from encoded import ENCODED, HIGHEST, LOWEST, Key, bounds, created, keep, lands
 from lab.postgres import Database
 from partwarden.__main__ import main
 from partwarden.interval import Interval, iso
+from partwarden.inventory import KeyType
+from partwarden.keys import Codec
+from partwarden.lifecycle import KeyEncoding
 
 NOW = datetime(2026, 10, 24, 21, 30, tzinfo=UTC)
 """Shortly before Europe's clocks are set back."""
@@ -165,6 +168,21 @@ def test_rows_of_the_default_partition_move_by_their_key(database: Database, key
         ("rest", 2),
         ("run_2027", 2),
     ]
+
+
+def test_rows_of_the_millisecond_at_which_a_neighbour_with_odd_bits_begins_move(database: Database) -> None:
+    """By the calendar they are the neighbour's, by its bounds the new partition's: else it is refused for ever."""
+    key = Key("UUIDv7", "uuid")
+    codec = Codec(KeyType.UUID, KeyEncoding.UUID_V7)
+    begin, end = (codec.literal(datetime(year, 1, 1, tzinfo=UTC)) for year in (2027, 2028))
+    odd, row = (begin.replace("-0000-0000-", bits) for bits in ("-7000-8000-", "-0000-0001-"))
+    database.execute(f"""{key.table} CREATE TABLE rest PARTITION OF run DEFAULT;
+        CREATE TABLE next PARTITION OF run FOR VALUES FROM ('{odd}') TO ('{end}');
+        INSERT INTO run (key) VALUES ('{row}')""")
+    report = keep(database, NOW, keyEncoding="UUIDv7", premake=0, defaultPartition={"drain": "Auto"})
+    assert [each.error for each in report.outcomes] == [None]
+    assert database.query("SELECT tableoid::regclass::text FROM run") == [("run_2026",)]
+    assert keep(database, NOW, keyEncoding="UUIDv7", premake=0, defaultPartition={"drain": "Auto"}).outcomes == ()
 
 
 @pytest.mark.parametrize(
