@@ -134,7 +134,7 @@ def forgotten(inventory: Inventory, codec: Codec) -> list[Finding]:
 
 def partitioned_themselves(inventory: Inventory) -> list[Finding]:
     """One notice that names them: a new partition is a plain table whatever its siblings are."""
-    names = [each.name for each in inventory.partitions if each.kind is RelationKind.PARTITIONED]
+    names = [each.name for each in inventory.partitions if each.kind is RelationKind.PARTITIONED and each.range]
     if not names:
         return []
     message = (
