@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from . import entry
+
+if __name__ == "__main__":
+    entry.main()
+
+import logging
 import os
 import sys
 from pathlib import Path
@@ -25,7 +31,7 @@ from . import (
 from .errors import PartwardenError
 from .session import forget_environment
 
-ERROR, INTERRUPTED = 1, 130
+ERROR = 1
 DEBUG = "DEBUG_PARTWARDEN"
 """In the environment: what was not foreseen is shown with its traceback. No PARTWARDEN_*, which the operator reads."""
 
@@ -36,10 +42,13 @@ class Commands(click.Group):
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Run, and exit."""
         try:
+            entry.ready()
+            # What it warns of in passing, "error ignored", is in the error that is raised and printed.
+            logging.getLogger("psycopg").addHandler(logging.NullHandler())
             code = super().main(*args, **{**options, "standalone_mode": False})
-        except click.Abort:
+        except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted", err=True)
-            code = INTERRUPTED
+            code = entry.INTERRUPTED
         except click.ClickException as error:
             error.show()
             code = ERROR
@@ -120,15 +129,7 @@ main.add_command(explain_command.explain)
 main.add_command(completion.command)
 
 
-def plugin() -> NoReturn:
-    """``kubectl partwarden``: kubectl runs ``kubectl-partwarden`` with what follows. Exits."""
-    main.main(prog_name="kubectl partwarden")
-
-
 def complete_plugin() -> None:
     """What kubectl asks for when somebody presses Tab: candidates by lines, then a directive."""
+    entry.ready()
     completion.for_kubectl(main, sys.argv[1:])
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from . import detached, resemblance
 from .bounds import parse_bounds
-from .inventory import Grant, Inventory, KeyPart, Parent, Partition, RelationKind, Server, Strategy
+from .inventory import Grant, Inventory, KeyPart, Membership, Parent, Partition, RelationKind, Server, Strategy
 from .keys import Codec
 from .policy import TableSpec
 from .questions import ACL, BELOW, EXACT_SIZE, PAGES, RELATED, SERVER, TAKEN, about_table
@@ -109,19 +109,21 @@ def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) 
 
 def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -> Inventory:
     server, parents, partitions, marked = results
-    text, database, user, read_only, identity, now, superuser = server[0]
-    parent = _parent(*parents[0][:13]) if parents else None
+    text, database, user, read_only, identity, now, superuser, standby = server[0]
+    parent = _parent(*parents[0][:13], *parents[0][19:20]) if parents else None
     model = Model(Traits(*parents[0][13:18]), parents[0][18]) if parents else None
     codec = _codec(parent, spec)
     return Inventory(
-        server=Server(version, text, read_only, database, user, identity, superuser),
+        server=Server(version, text, read_only, database, user, identity, superuser, standby),
         parent=parent,
         now=datetime.fromisoformat(now).replace(tzinfo=UTC),
         partitions=tuple(_partition(codec, parent, model, *row) for row in partitions)
         if parent and model and codec
         else (),
+        unread=() if codec else tuple(row[4] for row in partitions),
         detached=detached.detached(marked, parent, codec) if parent and codec else (),
         marked_by_others=detached.of_other_owners(marked, parent) if parent else (),
+        strangers=detached.strangers(marked, parent, codec) if parent and codec else (),
     )
 
 
@@ -139,6 +141,7 @@ def _parent(
     login: str,
     owner_creates: bool,
     owner_superuser: bool,
+    membership: str,
 ) -> Parent:
     return Parent(
         oid=oid,
@@ -154,6 +157,7 @@ def _parent(
         login=login,
         owner_creates=owner_creates,
         owner_superuser=owner_superuser,
+        membership=Membership(membership),
     )
 
 

@@ -40,6 +40,8 @@ class Check:
     name: str
     condition: str
     validated: bool
+    only: bool
+    """Whether it says nothing else, as those of a detach."""
 
 
 def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Range) -> tuple[Check, ...]:
@@ -49,7 +51,7 @@ def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held
     """
     (rows,) = run(connection, sql.SQL(CHECKS).format(oid=oid, key=key.column))
     return tuple(
-        Check(name, text, validated)
+        Check(name, text, validated, _says_only(text, column))
         for name, text, validated, column, not_null in rows
         if implies(text, column, not_null, key.type, held)
     )
@@ -83,6 +85,13 @@ def implies(condition: str, column: str, not_null: bool, type_name: str, held: R
     lowers, uppers = _constants(parts, column, ">="), _constants(parts, column, "<")
     codecs = [Codec.find(type_name, encoding) for encoding in TYPES]
     return any(codec is not None and _within(codec, lowers, uppers, held) for codec in codecs)
+
+
+def _says_only(condition: str, column: str) -> bool:
+    """Whether the condition is a lower and an upper bound of the column, and that it is not NULL."""
+    parts = _joined_by_and(condition)
+    ends = len(_constants(parts, column, ">=")), len(_constants(parts, column, "<"))
+    return ends == (1, 1) and set(parts[:-2]) == {f"({column} IS NOT NULL)"} and len(parts) == 3
 
 
 def _joined_by_and(condition: str) -> list[str]:

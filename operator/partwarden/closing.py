@@ -130,6 +130,14 @@ def _findings(situation: Situation, known: list[tuple[Partition, Closed]]) -> li
             "gaveUp out of the partition's comment"
         )
         findings.append(Finding("UpkeepGaveUp", subject, message))
+    wanted = situation.spec.maintenance.on_close is OnClose.VACUUM_AND_REINDEX
+    if skipped := [(each, fact) for each, fact in known if wanted and fact.exclusive and not fact.empty]:
+        what = ", ".join(f"{', '.join(fact.exclusive[:NAMED])} of {each}" for each, fact in skipped[:NAMED])
+        message = (
+            f"not rebuilt, since REINDEX CONCURRENTLY skips indexes of EXCLUDE and WITHOUT OVERLAPS: {what}"
+            f"{_more(len(skipped) - NAMED)}; where they have grown, REINDEX INDEX by hand, which keeps writers out"
+        )
+        findings.append(Finding("IndexNotRebuilt", subject, message))
     if broken := [(each, fact) for each, fact in known if fact.invalid]:
         what = ", ".join(f"{', '.join(fact.invalid[:NAMED])} of {each}" for each, fact in broken[:NAMED])
         message = (

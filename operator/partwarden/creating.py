@@ -147,11 +147,12 @@ def _attempt(
     if inventory.default is not None and isinstance(first, CreatePartition):
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
         begin.append(ddl.rows_in_default(parent, inventory.default.oid, key, first, COUNT_LIMIT))
+    unlogged = inventory.likeness.unlogged
     making = [
         # The owner first: whoever owns a table has its default privileges, and those are read next.
         *made_for_owner(
             parent,
-            *(ddl.create_table(parent, each, inventory.likeness) for each in actions),
+            *(ddl.create_table(parent, each, inventory.likeness, unlogged=unlogged) for each in actions),
             give=[ddl.set_owner(parent, each) for each in actions],
         ),
         # Since LIKE the parent is locked against everything that would change what bears its name.

@@ -15,16 +15,18 @@ from .actions import Action, AttachDetached, CreateDefault, CreatePartition
 from .inventory import Grant, Likeness, Parent
 
 
-def create_table(parent: Parent, action: Action, like: Likeness, indexes: bool = False) -> Composed:
+def create_table(
+    parent: Parent, action: Action, like: Likeness, indexes: bool = False, unlogged: bool = False
+) -> Composed:
     """A table like the parent that is nobody's partition yet.
 
     ATTACH makes the indexes, unless ``indexes``: equal ones it takes over. Those of an EXCLUDE constraint, or of a key
     WITHOUT OVERLAPS, it does not recognise where they exist, and makes them twice. From 17 on it refuses a table with
     an identity column of its own.
     """
-    create = SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL{} EXCLUDING IDENTITY)")
-    parts = [create.format(_new(action), _table(parent), SQL("" if indexes else " EXCLUDING INDEXES"))]
-    return SQL(" ").join([*parts, *storage(like)])
+    create = SQL("CREATE {}TABLE {} (LIKE {} INCLUDING ALL{} EXCLUDING IDENTITY)")
+    kind, without = SQL("UNLOGGED " if unlogged else ""), SQL("" if indexes else " EXCLUDING INDEXES")
+    return SQL(" ").join([create.format(kind, _new(action), _table(parent), without), *storage(like)])
 
 
 def storage(like: Likeness) -> Iterator[Composed]:

@@ -56,6 +56,23 @@ def of_other_owners(rows: Iterable[tuple[Any, ...]], parent: Parent) -> tuple[st
     )
 
 
+def strangers(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
+    """Tables whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment is a copy.
+
+    Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is left out.
+    """
+    known = list(rows)
+    own = {each.oid for each in detached(known, parent, codec)}
+    found = []
+    for oid, schema, name, _, comment, tuples, size in known:
+        text, mark = marker.read(comment)
+        if mark is None or oid in own or mark.oid in own or (mark.oid, mark.parent) == (oid, parent.oid):
+            continue
+        if mark.table == str(parent) and mark.phase is not Phase.RESTORED and _in_domain(mark, codec):
+            found.append(Detached(oid, schema, name, mark, text, tuples, size or 0))
+    return tuple(found)
+
+
 def mark_of(comment: str | None, oid: int, parent: Parent) -> marker.Marker | None:
     """The mark in the comment of the table with that OID, if it was written on it, of this parent."""
     _, mark = marker.read(comment)

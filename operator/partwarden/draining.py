@@ -26,6 +26,7 @@ from .blockers import Mode, Want, joined
 from .creating import NEW_ACLS
 from .default_rows import count_of
 from .errors import DefaultHasRows, RowsReferenced, StatementRejected, TableBusy, TableChanged
+from .findings import quoted
 from .inventory import Grant, Inventory
 from .moving import Move
 from .patience import busy, clear_way
@@ -76,12 +77,30 @@ def drain(
     except (pg.LockNotAvailable, pg.DeadlockDetected):
         undo(connection)
         raise busy(connection, work.wants, work.subject) from None
+    except (pg.CheckViolation, pg.NotNullViolation) as error:
+        undo(connection)
+        raise _broken(error, inventory, action) or translate(error, f"partition {action}") from None
     except psycopg.Error as error:
         undo(connection)
         raise translate(error, f"partition {action}") from None
     except BaseException:
         undo(connection)
         raise
+
+
+def _broken(error: psycopg.Error, inventory: Inventory, action: DrainIntoPartition) -> StatementRejected | None:
+    """Rows of DEFAULT are older than a constraint of the table (NOT VALID). None for the bounds of partitions."""
+    if name := error.diag.constraint_name:
+        what, way_out = f"the constraint {quoted(name)}", "drop it"
+    elif column := error.diag.column_name:
+        what, way_out = f"NOT NULL of column {quoted(column)}", "drop that"
+    else:
+        return None
+    return StatementRejected(
+        f"partition {action} was not created: rows of its range in the DEFAULT partition {inventory.default} break "
+        f"{what} ({message(error)}), which keeps them from being moved by hand as well: correct those rows, or "
+        f"{way_out} on {inventory.parent}"
+    )
 
 
 class _Drain:
@@ -157,13 +176,15 @@ class _Drain:
         run(self._connection, bounds, *made_for_owner(self._parent, remember, give=[self._move.give_map()]))
 
     def _make(self, indexes: bool) -> None:
-        parent, action = self._parent, self._action
+        parent, action, like = self._parent, self._action, self._inventory.likeness
+        # Rows that a crash leaves alone where they are must not move to where it takes them.
+        unlogged = like.unlogged and like.default_unlogged
         *_, found, acls = run(
             self._connection,
             *made_for_owner(
                 parent,
                 # To make an index calls the functions of its expression: the owner alone does that.
-                ddl.create_table(parent, action, self._inventory.likeness, indexes and parent.owner_creates),
+                ddl.create_table(parent, action, like, indexes and parent.owner_creates, unlogged),
                 give=[ddl.set_owner(parent, action)],
             ),
             sql.SQL(BY_NAME).format(parent.schema, parent.name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +31,14 @@ class Consent:
 
 
 @click.command(short_help="Drop one past partition; asks before.")
-@click.argument("what", metavar="PERIOD|NAME")
+@click.argument("what", metavar="PERIOD|NAME", callback=arguments.text)
 @target(suggesting.policies)
-@click.option("--archive", "url", metavar="URL", help="With --dsn: the archive of it, by its folder or manifest.json.")
+@click.option(
+    "--archive",
+    "url",
+    metavar="URL",
+    help="With --dsn: the archive of it, by its folder or manifest.json.",
+)
 @arguments.manifest_sha256
 @click.option("--without-archive", is_flag=True, help="Drop it although no archive holds its rows: they are lost.")
 @click.option(
@@ -124,7 +130,7 @@ def _drop(
     elif not consent.without_archive:
         raise InvalidSpec(
             f"{found} is not dropped: no archive of it is named. Make one by `partwarden archive --dsn … --partition "
-            f"{found} --to URL` and name it by --archive, or say --without-archive"
+            f"{_argument(table.schema, name)} --to URL` and name it by --archive, or say --without-archive"
         )
     else:
         _show(consent, [f"NO ARCHIVE: these {rows:,} rows are lost for ever, and no command brings them back"])
@@ -154,6 +160,11 @@ def _drop(
 
 def _done(outcomes: Sequence[Outcome]) -> list[str]:
     return [f"{each.action.past} {each.action.noun} {each.action}" for each in outcomes if each.error is None]
+
+
+def _argument(schema: str, name: str) -> str:
+    """For a command line to be copied."""
+    return shlex.quote(arguments.spelled(schema, name))
 
 
 def _approve(target: Target, what: str, consent: Consent) -> int:

@@ -27,10 +27,13 @@ PINNED = pinned(lock_timeout="100ms", statement_timeout="10s")
 BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 CLOSED = """
-SELECT c.oid, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'), {empty}, {frozen}, c.relhasindex,
+SELECT c.oid, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'), {empty}, {frozen},
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.indisexclusion),
        ARRAY(SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
              WHERE i.indrelid = c.oid AND NOT i.indisvalid ORDER BY 1),
-       {comment}, {length}
+       {comment}, {length},
+       ARRAY(SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+             WHERE i.indrelid = c.oid AND i.indisexclusion ORDER BY 1)
 FROM pg_class c WHERE c.oid = ANY({oids}) ORDER BY c.oid
 """
 EMPTY = sql.SQL("coalesce(pg_relation_size(c.oid) = 0, true)")
@@ -88,13 +91,13 @@ def _fact(
     invalid: list[str],
     comment: str | None,
     length: int,
+    exclusive: list[str],
 ) -> Closed:
     mark = upkept.read(comment, oid)
     # What an interrupted REINDEX has left goes with the next one.
     left = [each for each in invalid if mark.reindexed or not re.search("_cc(new|old)[0-9]*$", each)]
-    return Closed(
-        oid, owner, may_own, empty, frozen, indexed, tuple(left), mark, comments.is_too_long(length + upkept.ROOM)
-    )
+    no_room = comments.is_too_long(length + upkept.ROOM)
+    return Closed(oid, owner, may_own, empty, frozen, indexed, tuple(left), mark, no_room, tuple(exclusive))
 
 
 def _statistics(connection: Session, inventory: Inventory) -> Statistics:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .errors import (
     DetachPending,
     InsufficientPrivilege,
+    KeyOutOfRange,
     LargeObjects,
     NotOwner,
     ObjectsTied,
@@ -15,11 +16,12 @@ from .errors import (
     ReadOnlyServer,
 )
 from .interval import Range
-from .inventory import Fate, Inventory, Parent, Tie
+from .inventory import Fate, Inventory, Membership, Parent, RelationKind, Server, Tie
+from .keys import Codec
 from .policy import Mode, TableSpec
 
-GRANT_OPTIONS_VERSION = 160000
-"""From that version on a grant of a role says whether its rights are inherited, and whether SET ROLE is allowed."""
+OPTIONS_VERSION = 160000
+"""From 16 on it is the grant of a membership that says what comes with it."""
 ROLE = "partwarden"
 """Name of the login that `superuser_login` proposes."""
 
@@ -44,16 +46,15 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
     if spec.mode is not Mode.APPLY:
         return []
     if server.read_only:
+        why = "a standby" if server.standby else "default_transaction_read_only is on"
         error: PartwardenError = ReadOnlyServer(
-            f"the server is read-only (a standby, or default_transaction_read_only is on): connect {server.database!r} "
-            "through its primary"
+            f"the server is read-only ({why}): connect {server.database!r} through its primary"
         )
     elif not parent.may_own:
         error = NotOwner(
             f"role {server.user!r} is not the owner of {parent}, which is {parent.owner!r}, and may not act as it: "
             "only the owner may attach partitions, and all is done as that role; connect as it, or "
-            f"GRANT {quoted(parent.owner)} TO {quoted(server.user)}"
-            + (" WITH INHERIT TRUE, SET TRUE" if server.version >= GRANT_OPTIONS_VERSION else "")
+            f"{_membership(server, parent)}"
         )
     elif not parent.may_create:
         error = InsufficientPrivilege(
@@ -103,6 +104,20 @@ def superuser_login(inventory: Inventory) -> list[Finding]:
     return [Finding("SuperuserLogin", str(parent), message)]
 
 
+def _membership(server: Server, parent: Parent) -> str:
+    """What gives the role all that the owner has."""
+    owner, user = quoted(parent.owner), quoted(server.user)
+    grant = f"GRANT {owner} TO {user}"
+    if server.version >= OPTIONS_VERSION and parent.membership is not Membership.NONE:
+        lacks = "SET" if parent.membership is Membership.WITHOUT_SET else "INHERIT"
+        return f"{grant} WITH INHERIT TRUE, SET TRUE: it is a member of that role without the option {lacks}"
+    if parent.membership is Membership.NOINHERIT:
+        return f"ALTER ROLE {user} INHERIT: it is a member of that role, but NOINHERIT, and no GRANT changes that"
+    if parent.membership is Membership.WITHOUT_INHERIT:
+        return f"{grant}: it is a member of that role through one that is NOINHERIT"
+    return grant
+
+
 def quoted(identifier: str) -> str:
     """The identifier in quotes, for a statement that a person shall copy."""
     return '"' + identifier.replace('"', '""') + '"'
@@ -114,8 +129,10 @@ def pending_detaches(inventory: Inventory, wanted: list[Range]) -> list[Finding]
     for each in inventory.partitions:
         if not each.detach_pending:
             continue
+        default = inventory.default
+        rows = f"rows for {each.bounds} go into {default}" if default else f"inserts into {each.bounds} fail"
         message = (
-            f"partition {each} is pending detach: its rows are invisible and inserts into {each.bounds} fail; "
+            f"partition {each} is pending detach: its rows are invisible and {rows}; "
             f"finish it with ALTER TABLE … DETACH PARTITION {quoted(each.name)} FINALIZE"
         )
         if each.range is not None and any(each.range.overlaps(cell) for cell in wanted):
@@ -141,6 +158,40 @@ def unlike_the_parent(inventory: Inventory) -> list[Finding]:
         )
         for what, names in sorted(found.items())
     ]
+
+
+def forgotten(inventory: Inventory, codec: Codec) -> list[Finding]:
+    """A notice for each table that seems to be one that was detached before a dump and restore of the database."""
+    parent = inventory.parent
+    assert parent is not None
+    findings = []
+    for each in inventory.strangers:
+        try:
+            ends = [codec.literal(end) for end in (each.marker.range.lower, each.marker.range.upper) if end is not None]
+        except KeyOutOfRange:
+            continue
+        table = f"{quoted(each.schema)}.{quoted(each.name)}"
+        message = (
+            f"table {each} says in its comment that it was detached from {parent}, but it or {parent} had another OID "
+            "then: it came out of a dump, or the comment is a copy, so nothing is done to it; if its rows are those of "
+            f"that range, ALTER TABLE {quoted(parent.schema)}.{quoted(parent.name)} ATTACH PARTITION {table} FOR "
+            f"VALUES FROM ('{ends[0]}') TO ('{ends[1]}'), and retention takes it up again; else take the line that "
+            "begins with partwarden.dev/detached out of its comment"
+        )
+        findings.append(Finding("DetachedElsewhere", str(each), message))
+    return findings
+
+
+def partitioned_themselves(inventory: Inventory) -> list[Finding]:
+    """One notice that names them: a new partition is a plain table whatever its siblings are."""
+    names = [each.name for each in inventory.partitions if each.kind is RelationKind.PARTITIONED and each.range]
+    if not names:
+        return []
+    message = (
+        f"partitioned themselves: {listed(names)}; new partitions are plain tables, not partitioned like these; where "
+        "they should be, create them by hand before they are due: a range that is covered is left alone"
+    )
+    return [Finding("SubPartitioned", str(inventory.parent), message)]
 
 
 UNLIKE = {

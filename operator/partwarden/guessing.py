@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from zoneinfo import available_timezones
 
-from .interval import Grid, Interval, Range, load_zone, merge, subtract
+from .interval import Grid, Interval, Range, is_zone, load_zone, merge, subtract
 from .inventory import Inventory, Partition
 from .keys import TYPES
 from .lifecycle import KeyEncoding
@@ -126,7 +126,7 @@ def _grid(ranges: Sequence[Range], aware: bool, zone: str) -> tuple[Interval, st
     """
     if not ranges:
         return None
-    for zones in ([zone],) if not aware else (["UTC", zone], sorted(available_timezones())):
+    for zones in ([zone],) if not aware else (["UTC", zone], sorted(filter(is_zone, available_timezones()))):
         likely = [each for each in Interval if _may_be(each, ranges)]
         counts = {
             (interval, name): _cells(Grid(interval, load_zone(name) if aware else None), ranges)

@@ -20,7 +20,12 @@ T = TypeVar("T")
 
 @click.command("list", short_help="Partitions, with ranges, state, rows and size.")
 @target(suggesting.policies, everywhere=True)
-@click.option("--archives", "url", metavar="URL", help="With --dsn: shows which of its partitions are archived there.")
+@click.option(
+    "--archives",
+    "url",
+    metavar="URL",
+    help="With --dsn: shows which of its partitions are archived there.",
+)
 @outputs.option()
 def list_(target: Target, url: str | None, output: str) -> int:
     """Partitions with their ranges, state, rows, size and archive: of POLICY, or of all in the namespace.

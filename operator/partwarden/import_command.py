@@ -28,7 +28,7 @@ KEYS = ("host", "port", "dbname", "user", "sslmode")
     "--dsn", required=True, help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it."
 )
 @click.option("--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="This table only.")
-@click.option("--namespace", "-n", help="metadata.namespace of the policies.")
+@click.option("--namespace", "-n", callback=arguments.text, help="metadata.namespace of the policies.")
 @click.option("--secret", help="spec.database.secretRef.name of the policies. Default: database, with a comment.")
 @outputs.option("yaml")
 def command(dsn: str, table: dict[str, str] | None, namespace: str | None, secret: str | None, output: str) -> int:

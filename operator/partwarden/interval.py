@@ -7,6 +7,7 @@ exclude the upper one, as PostgreSQL's ``FOR VALUES FROM … TO …`` does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -81,9 +82,21 @@ def subtract(whole: Range, coverage: Sequence[Range]) -> list[Range]:
     return pieces
 
 
+NOT_A_ZONE = "^(posix|right)/|^(localtime|posixrules|Factory)$"
+"""Names that a directory of zones may hold beside those of IANA. ``right/`` counts leap seconds, which PostgreSQL's
+moments do not have; ``localtime`` is whatever the machine's is; ``Factory`` says that no zone was chosen."""
+
+
+def is_zone(name: str) -> bool:
+    """Whether a file of that name, where there is one, is a zone of IANA, the same on every machine."""
+    return re.search(NOT_A_ZONE, name) is None
+
+
 def load_zone(name: str) -> ZoneInfo:
     """The IANA zone of that name. Raises `UnknownTimeZone`."""
     try:
+        if not is_zone(name):
+            raise ValueError(name)
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise UnknownTimeZone(

@@ -33,6 +33,19 @@ class Strategy(StrEnum):
     HASH = "HASH"
 
 
+class Membership(StrEnum):
+    """What the connected role has of the role that owns the table."""
+
+    WHOLE = "whole"
+    NONE = "none"
+    WITHOUT_SET = "without SET"
+    """PostgreSQL 16 and newer: it may not give a table to that role."""
+    WITHOUT_INHERIT = "without INHERIT"
+    """It is a member, and the grant, or a role in between, does not hand on the rights."""
+    NOINHERIT = "NOINHERIT"
+    """It is a member, and is itself a role that inherits no rights (on 16 and newer, unless the grant says so)."""
+
+
 class KeyType(StrEnum):
     """The types of a partition key that can be managed, by their SQL names."""
 
@@ -102,6 +115,10 @@ class Likeness:
     """OID of the parent's index that identifies rows; of it each partition has its own."""
     columns: tuple[ColumnSetting, ...] = ()
     policies: tuple[RowPolicy, ...] = ()
+    unlogged: bool = False
+    """Whether the newest sibling is UNLOGGED: a crash of the server empties it."""
+    default_unlogged: bool = False
+    """The same of the DEFAULT partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +144,9 @@ class Parent:
     owner_creates: bool = True
     """Whether the owner may create tables in the schema; else only a superuser can, and gives them to the owner."""
     owner_superuser: bool = False
+
+    membership: Membership = Membership.NONE
+    """Why ``may_own`` is false."""
 
     @property
     def borrowed(self) -> bool:
@@ -237,6 +257,8 @@ class Server:
     """System identifier and database OID: equal for two policies that reach one database by different names."""
     superuser: bool = False
     """Whether the role that logged in is a superuser."""
+    standby: bool = False
+    """Whether it only follows another server; then it is ``read_only``, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +274,7 @@ class DefaultRows:
     whole: bool = True
     """False where there are more rows than are read: every number is at least so many then."""
     planned: tuple[tuple[Range, int], ...] = ()
-    """Where not ``whole``: what the ranges of planned partitions hold, counted each by itself."""
+    """Where not ``whole``, or of UUIDs: what the ranges of planned partitions hold, counted each by its very bounds."""
     error: PartwardenError | None = None
     """Why nothing could be counted."""
 
@@ -263,7 +285,7 @@ class DefaultRows:
 
     def within(self, piece: Range) -> int:
         """How many belong in the piece, which lies in one cell of the grid and in no partition."""
-        if not self.whole and (known := [rows for held, rows in self.planned if held == piece]):
+        if known := [rows for held, rows in self.planned if held == piece]:
             return known[0]
         return sum(rows for held, rows in self.groups if held.overlaps(piece))
 
@@ -280,6 +302,8 @@ class Inventory:
     parent: Parent | None
     now: datetime
     partitions: tuple[Partition, ...] = ()
+    unread: tuple[str, ...] = ()
+    """Bounds in PostgreSQL's text where the policy's ``keyEncoding`` does not fit the key; ``partitions`` is empty."""
     taken: frozenset[str] = field(default=frozenset())
     likeness: Likeness = Likeness()
     """Read only where partitions are to be made."""
@@ -289,6 +313,8 @@ class Inventory:
     """Read only where the policy has ``retention``."""
     marked_by_others: tuple[str, ...] = ()
     """Tables that bear our mark with this parent's OID, and count for nothing: their owner is not the parent's."""
+    strangers: tuple[Detached, ...] = ()
+    """Tables with a mark of a detach that is not theirs, or of a parent with another OID. Read as ``detached`` is."""
     wear: Wear = field(default_factory=Wear)
     references: Mapping[int, tuple[Reference, ...]] = field(default_factory=dict)
     """By OID of the partition, for those that a first plan would detach; none where no row points there."""

@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from . import guessing, importing, manifest, opening
+from .arguments import spelled
 from .engine import observe_and_plan
 from .errors import InvalidSpec
 from .inventory import Inventory
@@ -62,7 +63,7 @@ def spec(connection: Session, table: Mapping[str, str] | None, filename: str | N
         raise found[0].error
     known = [each for each in found if each.guess]
     if len(known) != 1:
-        names = ", ".join(str(each.table) for each in known[:10])
+        names = ", ".join(spelled(each.table.schema_, each.table.name) for each in known[:10])
         raise InvalidSpec(f"there are {len(known)} tables that can be managed: name one by --table ({names or 'none'})")
     assert known[0].guess is not None
     return guessing.spec(known[0].table, known[0].guess)

@@ -64,7 +64,10 @@ def at(url: str, environment: Mapping[str, str] = os.environ) -> tuple[Store, st
 
 def to(url: str, environment: Mapping[str, str] = os.environ) -> Store:
     """The store that archives are written to below that address. Raises as `at`."""
-    if "://" not in url.removeprefix(FILE):
-        return Folder(Path(url.removeprefix(FILE)))
+    path = url.removeprefix(FILE)
+    if not path.strip():
+        raise InvalidSpec(f"{url!r} is no address: give a folder, s3://, gs:// or az:// with a bucket")
+    if "://" not in path:
+        return Folder(Path(path))
     store, prefix = at(url, environment)
     return store.within(prefix) if isinstance(store, Objects) else store

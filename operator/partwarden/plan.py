@@ -15,8 +15,10 @@ from .aging import next_look
 from .archives import UNKNOWN, Archives
 from .findings import (
     Finding,
+    forgotten,
     marked_by_others,
     off_grid,
+    partitioned_themselves,
     pending_detaches,
     superuser_login,
     unlike_the_parent,
@@ -109,6 +111,8 @@ def make_plan(
             *unlike_the_parent(inventory),
             *marked_by_others(inventory),
             *superuser_login(inventory),
+            *partitioned_themselves(inventory),
+            *forgotten(inventory, situation.codec),
         ),
         current=situation.current,
         missing=creation.missing,

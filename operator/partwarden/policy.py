@@ -9,11 +9,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from .database import Database
 from .fields import HINTS, Day, Identifier, Model, Resync, cel, parse_duration, refuse, rules
-from .interval import Interval
+from .interval import NOT_A_ZONE, Interval, is_zone
 from .lifecycle import DefaultPartition, KeyEncoding, Maintenance, Retention, Thresholds
 
 GROUP = "partwarden.dev"
@@ -99,6 +99,18 @@ NAME_FORMAT_MESSAGE = (
 )
 
 
+ZONE_MESSAGE = (
+    "must be a zone that is the same on every machine, like UTC or Europe/Berlin: none of posix/, right/, localtime, "
+    "posixrules and Factory"
+)
+
+
+def _is_zone(name: str) -> str:
+    if not is_zone(name):
+        raise refuse(ZONE_MESSAGE)
+    return name
+
+
 class TableSpec(Model):
     """What the partitions of one table shall be: all of a policy's spec but the way to the database."""
 
@@ -118,12 +130,13 @@ class TableSpec(Model):
         Interval.YEAR,
         description="Length of one partition: Hour, Day, Week (from Monday), Month, Quarter or Year. Default: Year.",
     )
-    timezone: str = Field(
+    timezone: Annotated[str, AfterValidator(_is_zone)] = Field(
         "UTC",
         min_length=1,
         max_length=64,
         pattern=TIME_ZONE,
         description="IANA time zone in which an interval begins, such as Europe/Berlin. Default: UTC.",
+        json_schema_extra=rules(cel(f"!self.matches('{NOT_A_ZONE}')", ZONE_MESSAGE)),
     )
     premake: int = Field(
         2,

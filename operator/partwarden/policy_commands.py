@@ -44,7 +44,11 @@ def policy_options(command: F) -> F:
     for option in reversed(
         [
             click.option(
-                "-f", "--filename", required=True, help="The PartitionPolicy as YAML or JSON; - is standard input."
+                "-f",
+                "--filename",
+                required=True,
+                callback=arguments.text,
+                help="The PartitionPolicy as YAML or JSON; - is standard input.",
             ),
             click.option(
                 "--dsn",

@@ -188,7 +188,7 @@ def _ailments(policy: Policy, now: datetime) -> Iterator[tuple[Level, str]]:
     if summary is None:
         yield Level.CRITICAL, f"the operator has not seen its table: {_why(found)}"
         return
-    yield from _coverage(summary, now)
+    yield from _coverage(policy, summary, now)
     wrong = {kind: found[kind] for kind in LEVELS if found.get(kind, {}).get("status") == "False"}
     for kind, about in wrong.items():
         yield LEVELS[kind], f"{kind}=False, {about['reason']}: {about['message']}"
@@ -211,14 +211,20 @@ LEVELS = {
 }
 
 
-def _coverage(summary: Mapping[str, Any], now: datetime) -> Iterator[tuple[Level, str]]:
+def _coverage(policy: Policy, summary: Mapping[str, Any], now: datetime) -> Iterator[tuple[Level, str]]:
     until = summary.get("coveredUntil")
     if until is None:
-        yield Level.CRITICAL, "no partition holds now: inserts fail"
+        yield Level.CRITICAL, f"no partition holds now: {_inserts(policy)}"
     elif until != FOR_EVER and _moment(until, now) <= now:
         yield Level.CRITICAL, f"no partition holds now: they end at {until}, and none are added"
     elif until != FOR_EVER and summary.get("runwayDays") == 0 and not summary.get("missing"):
-        yield Level.WARNING, f"nothing follows the current partition: inserts fail from {until} on"
+        yield Level.WARNING, f"nothing follows the current partition: {_inserts(policy)} from {until} on"
+
+
+def _inserts(policy: Policy) -> str:
+    """What becomes of rows that no partition with bounds holds. DEFAULT is always among those that are listed."""
+    default = next((each["name"] for each in partitions(policy) if each["state"] == State.DEFAULT), None)
+    return f"rows go into the DEFAULT partition {default}" if default else "inserts fail"
 
 
 def _moment(text: str, now: datetime) -> datetime:

@@ -15,7 +15,7 @@ SELECT current_setting('server_version'), current_database(), current_user,
        pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
        {IDENTITY},
        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'),
-       coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = session_user), false)
+       coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = session_user), false), pg_is_in_recovery()
 """.replace("{IDENTITY}", IDENTITY)
 
 # All is done as the parent's owner, who needs USAGE and CREATE on the schema. Without CREATE only a superuser can make
@@ -30,7 +30,12 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.pa
          AND (current_setting('is_superuser') = 'on' OR has_schema_privilege(c.relowner, n.oid, 'CREATE')),
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, current_user,
        has_schema_privilege(c.relowner, n.oid, 'CREATE'), (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner),
-       {traits}, {default_acl}
+       {traits}, {default_acl},
+       CASE WHEN pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}) THEN 'whole'
+            WHEN NOT pg_has_role(c.relowner, 'MEMBER') THEN 'none'
+            WHEN pg_has_role(c.relowner, 'USAGE') THEN 'without SET'
+            WHEN (SELECT rolinherit FROM pg_roles WHERE rolname = current_user) THEN 'without INHERIT'
+            ELSE 'NOINHERIT' END
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid

@@ -1,7 +1,8 @@
 """Why no connection could be made: libpq's words -> our errors.
 
 libpq tells no SQLSTATE of a failed attempt, so words must do: its own, which are English here, and the server's, which
-follow lc_messages. What is not recognised is an outage, told in the server's own words.
+follow lc_messages. Of words that are not recognised the SQLSTATE decides, where it could be had (see `handshake`); else
+it is an outage, told in the server's own words.
 https://www.postgresql.org/docs/current/auth-pg-hba-conf.html
 """
 
@@ -141,14 +142,51 @@ UNANSWERED = (
 )
 
 
-def explain(failures: Sequence[str], info: ConnectionInfo) -> PartwardenError:
+STATES = {
+    "28P01": Refusal(errors.AuthenticationFailed, "", "correct user and password in the Secret"),
+    "28000": Refusal(
+        errors.AuthenticationFailed,
+        "",
+        "correct user, create the role WITH LOGIN, or let it in from this address in the server's pg_hba.conf",
+    ),
+    "3D000": Refusal(errors.DatabaseNotFound, "", "create it, or correct dbname"),
+    "55000": Refusal(
+        errors.DatabaseNotFound,
+        "",
+        "let it accept connections (ALTER DATABASE … ALLOW_CONNECTIONS true), or correct dbname",
+    ),
+    "42501": Refusal(errors.InsufficientPrivilege, "", "GRANT CONNECT ON DATABASE to the role"),
+    "53300": Refusal(
+        errors.DatabaseUnreachable,
+        "",
+        "end idle connections, or raise max_connections or the CONNECTION LIMIT of the role or database",
+    ),
+    "57P03": Refusal(errors.DatabaseUnreachable, "", "wait until it is ready"),
+}
+"""What a server refuses a connection with, whatever its language."""
+SEVERITY = re.compile(r"[^\s:]+:\s{2,}")
+"""How a message of the server begins, in whatever language; libpq's own have one space there."""
+
+
+def is_unknown(words: str, info: ConnectionInfo) -> bool:
+    """Whether a message of the server is in the failure that only its SQLSTATE could explain."""
+    parts = _split(words)
+    return any(SEVERITY.match(each) and _judge(_readable(each), info)[1] is None for each in parts)
+
+
+def explain(failures: Sequence[str], info: ConnectionInfo, states: Sequence[Sequence[str]] = ()) -> PartwardenError:
     """The error for a connection of which every attempt failed; ``failures`` are libpq's words, one for each address.
 
+    ``states``: of each of them the SQLSTATEs of the server's messages, in their order, none where they are not known.
     The address that came furthest tells the cause: one that was asked in vain matters less than one that said no.
     Never holds a password, nor anything else that differs between two attempts.
     """
-    told = list(dict.fromkeys(part for words in failures for part in _parts(words)))
-    judged = sorted(((*_judge(words, info), words) for words in told), key=lambda each: each[0])
+    codes: dict[str, str | None] = {}
+    for number, words in enumerate(failures):
+        for part, code in _parts(words, states[number] if number < len(states) else ()):
+            codes[part] = codes.get(part) or code
+    told = list(codes)
+    judged = sorted(((*_judge(words, info, codes[words]), words) for words in told), key=lambda each: each[0])
     _, refusal, words = judged[0]
     others = [each for each in told if each != words]
     also = f" (another attempt: {others[0]})" if others else ""
@@ -167,8 +205,17 @@ def _login(info: ConnectionInfo) -> str:
     return f" ({', '.join(told)})"
 
 
-def _judge(words: str, info: ConnectionInfo) -> tuple[int, Refusal | None]:
-    """The rank, smaller for what tells more, and the cause; None where the words are unknown."""
+def _judge(words: str, info: ConnectionInfo, state: str | None = None) -> tuple[int, Refusal | None]:
+    """The rank, smaller for what tells more, and the cause; None where words and SQLSTATE are unknown."""
+    rank, refusal = _by_words(words, info)
+    known = STATES.get(state or "")
+    if known is None or (refusal is not None and refusal.error in (known.error, errors.TLSMismatch)):
+        return rank, refusal
+    # Words of another language may look like those of another cause.
+    return next(place for place, each in enumerate(ANSWERED) if each.error is known.error), known
+
+
+def _by_words(words: str, info: ConnectionInfo) -> tuple[int, Refusal | None]:
     if info.parameters.get("sslmode") == "disable" and re.search(r"pg_hba.*(no encryption|SSL off)", words):
         # With any other sslmode the server has seen an attempt over TLS, too.
         return 0, TLS_DEMANDED
@@ -179,19 +226,29 @@ def _judge(words: str, info: ConnectionInfo) -> tuple[int, Refusal | None]:
     return len(ANSWERED), None
 
 
-def _parts(words: str) -> list[str]:
-    """What one attempt says; of sslmode prefer it may be two failures, with TLS and without.
+def _parts(words: str, states: Sequence[str]) -> list[tuple[str, str | None]]:
+    """What one attempt says, with the SQLSTATE of what the server said, where it is clear which.
 
     Addresses and the names of temporary files are left out: they would make every message a new one.
     """
+    parts = _split(words)
+    servers = [bool(SEVERITY.match(part)) for part in parts]
+    left = iter(states if sum(servers) == len(states) else ())
+    return [(_readable(part), next(left, None) if own else None) for part, own in zip(parts, servers, strict=True)]
+
+
+def _split(words: str) -> list[str]:
+    """Of sslmode prefer it may be two failures, with TLS and without."""
     words = re.sub(r"^connection (failed|is bad): ", "", words.strip())
     parts = re.split(r"connection to server (?:at|on socket) .*? failed: ", words)
-    return [_readable(part) for part in parts if part.strip()]
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _readable(words: str) -> str:
     lines = words.strip().splitlines()
     # libpq's advice stands on indented lines; the server's DETAIL on one of its own.
     detail = [line.removeprefix("DETAIL:").strip() for line in lines[1:] if line.startswith("DETAIL:")]
-    text = re.sub(r"^([A-Z]+:\s+|fe_sendauth: )", "", lines[0]) + (f" ({detail[0]})" if detail else "")
+    text = re.sub(rf"^({SEVERITY.pattern}|[A-Z]+:\s+|fe_sendauth: )", "", lines[0]) + (
+        f" ({detail[0]})" if detail else ""
+    )
     return re.sub(r' file "[^"]*partwarden[^"]*"', "", " ".join(text.split()))

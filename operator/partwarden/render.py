@@ -36,7 +36,7 @@ from .actions import Action, Outcome
 from .details import human
 from .errors import PartwardenError
 from .interval import Range, iso
-from .inventory import Inventory
+from .inventory import Inventory, Partition
 from .manifest import Manifest
 from .plan import Plan
 from .policy import Mode
@@ -156,7 +156,7 @@ def _lines(shown: Shown, look: Look) -> Iterator[str]:
         f"{plan.parent} in database {inventory.server.database} (PostgreSQL {inventory.server.version_text})"
     )
     yield printable(f"by {spec.interval} of {spec.timezone} on {plan.key}; now is {iso(shown.now)}")
-    yield f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan)}"
+    yield f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan, inventory.default)}"
     yield ""
     if shown.outcomes is None:
         yield from _planned(shown, look)
@@ -165,10 +165,12 @@ def _lines(shown: Shown, look: Look) -> Iterator[str]:
     yield from _findings(plan)
 
 
-def _coverage(plan: Plan) -> str:
+def _coverage(plan: Plan, default: Partition | None) -> str:
     if plan.covered_for_ever:
         return "now is covered, with no end"
-    return f"covered until {iso(plan.covered_until)}" if plan.covered_until else "NOW IS NOT COVERED: inserts fail"
+    if plan.covered_until:
+        return f"covered until {iso(plan.covered_until)}"
+    return f"NOW IS NOT COVERED: {f'rows go into {default}' if default else 'inserts fail'}"
 
 
 def _planned(shown: Shown, look: Look) -> Iterator[str]:

@@ -21,7 +21,10 @@ SELECT CASE WHEN s.relam = coalesce(nullif(p.relam, 0), s.relam)
        CASE WHEN p.relreplident <> 'd' THEN p.relreplident ELSE coalesce(s.relreplident, 'd') END,
        coalesce((SELECT indexrelid FROM pg_index WHERE indrelid = p.oid AND indisreplident),
                 (SELECT i.inhparent FROM pg_index x JOIN pg_inherits i ON i.inhrelid = x.indexrelid
-                 WHERE x.indrelid = s.oid AND x.indisreplident))
+                 WHERE x.indrelid = s.oid AND x.indisreplident)),
+       -- Partitioned tables that are UNLOGGED exist up to 17, where it says what their partitions should be.
+       coalesce(s.relpersistence, p.relpersistence) = 'u',
+       coalesce((SELECT relpersistence = 'u' FROM pg_class WHERE oid = {default}), false)
 FROM pg_class p
 LEFT JOIN pg_class s ON s.oid = {sibling}
 LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
@@ -51,12 +54,13 @@ def queries(inventory: Inventory) -> list[sql.Composed]:
     """What `likeness` reads."""
     assert inventory.parent is not None
     names = {"parent": inventory.parent.oid, "sibling": newest(inventory)}
-    return [sql.SQL(query).format(**names) for query in (STORAGE, COLUMNS, POLICIES)]
+    default = inventory.default.oid if inventory.default else 0
+    return [sql.SQL(query).format(**names, default=default) for query in (STORAGE, COLUMNS, POLICIES)]
 
 
 def likeness(results: Sequence[list[tuple[Any, ...]]]) -> Likeness:
     """From the rows of `queries`."""
-    ((options, tablespace, access_method, identity, index),), columns, policies = results
+    ((options, tablespace, access_method, identity, index, unlogged, default_unlogged),), columns, policies = results
     return Likeness(
         options=_pairs(options),
         tablespace=tablespace,
@@ -64,6 +68,8 @@ def likeness(results: Sequence[list[tuple[Any, ...]]]) -> Likeness:
         # An index of the sibling alone has no counterpart in a new partition.
         replica_identity="d" if identity == "i" and index is None else identity,
         identity_index=index if identity == "i" else None,
+        unlogged=unlogged,
+        default_unlogged=default_unlogged,
         columns=tuple(ColumnSetting(name, target, _pairs(given)) for name, target, given in columns),
         policies=tuple(
             RowPolicy(name, permissive, command, tuple(roles), using, check)

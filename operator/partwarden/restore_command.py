@@ -18,7 +18,13 @@ Named = dict[str, str] | None
 
 
 @click.command("restore")
-@click.option("--manifest", "url", required=True, metavar="URL", help="The archive's folder, or its manifest.json.")
+@click.option(
+    "--manifest",
+    "url",
+    required=True,
+    metavar="URL",
+    help="The archive's folder, or its manifest.json.",
+)
 @click.option("--list", "listing", is_flag=True, help="Say which archives are there, at and below that address.")
 @click.option("--dsn", help="Connection string or URI of the database to load it into; PGHOST and so on complete it.")
 @click.option(
@@ -70,7 +76,9 @@ def command(
     if outputs.is_data(output):
         outputs.data(_document(restored), output)
     else:
-        click.echo(printable(f"{restored.schema}.{restored.name}") if output == "name" else _text(restored))
+        click.echo(
+            printable(arguments.spelled(restored.schema, restored.name)) if output == "name" else _text(restored)
+        )
     return 0
 
 

@@ -25,8 +25,13 @@ from .resolving import Types
 from .restored_table import TEXT, LeftOff, Loader, Say, Source
 from .session import Session, pinned, run, session
 from .sqlstate import message
-from .transaction import undo
+from .transaction import SET_ROLE_VERSION, as_owner, become, undo
 
+OWNER = """
+SELECT pg_get_userbyid(c.relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'p' AND pg_get_userbyid(c.relowner) <> current_user
+  AND pg_has_role(c.relowner, {set_role}) AND has_schema_privilege(c.relowner, {target}, 'CREATE, USAGE')
+"""
 NOT_VALID_VERSION = 180000
 """From here on NOT NULL may be NOT VALID."""
 
@@ -75,8 +80,15 @@ def restore(source: Source, info: ConnectionInfo, wish: Wish, say: Say) -> Resto
     with _working(info, subject) as connection:
         # Hours may have passed.
         parentage = _check(connection, manifest, parent, schema, name)
+        become_owner = _as_owner(connection, manifest, parentage, schema)
         try:
-            run(connection, "BEGIN ISOLATION LEVEL READ COMMITTED", pinned("2s", "0"), fingerprint.pin_text())
+            run(
+                connection,
+                "BEGIN ISOLATION LEVEL READ COMMITTED",
+                pinned("2s", "0"),
+                fingerprint.pin_text(),
+                *become_owner,
+            )
             restored = (
                 _load(connection, source, schema, name, say)
                 if parentage is None
@@ -106,6 +118,24 @@ def _check(
 ) -> Parentage | None:
     loading.check_name(connection, schema, name)
     return fitting.check(connection, manifest, *parent, schema, name) if parent is not None else None
+
+
+def _as_owner(
+    connection: Session, manifest: ArchiveManifest, parentage: Parentage | None, schema: str
+) -> list[sql.Composable]:
+    """Run as the owner of the parent, whose functions expressions and domains of the table call.
+
+    A table of its own is loaded so where there is that parent, and its owner may create tables in the schema.
+    """
+    if parentage is not None:
+        return as_owner(parentage.parent.owner, parentage.parent.login)
+    if manifest.parent is None:
+        return []
+    set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
+    names = {"schema": manifest.parent.schema_, "name": manifest.parent.name, "target": schema, "set_role": set_role}
+    with connection.transaction():
+        _, found = run(connection, pinned("2s", "30s"), sql.SQL(OWNER).format(**names))
+    return [become(owner) for (owner,) in found]
 
 
 def _load(connection: Session, source: Source, schema: str, name: str, say: Say) -> Restored:

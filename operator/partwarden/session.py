@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,8 +26,9 @@ from psycopg.pq.abc import PGconn
 
 from . import errors
 from .connection import ConnectionInfo
+from .handshake import sqlstates
 from .limits import LIMITS, LOCAL_COMMIT, session_setting, setting
-from .refusals import explain
+from .refusals import explain, is_unknown
 from .sqlstate import translate
 
 NOWHERE = "/nonexistent/partwarden"
@@ -153,13 +154,15 @@ def translating(info: ConnectionInfo) -> Iterator[None]:
 
 def _connect(parameters: dict[str, str], info: ConnectionInfo) -> Session:
     """Tries every address of every host, as libpq does."""
-    failures = []
+    failures: list[str] = []
+    attempts: list[Mapping[str, str | int | None]] = []
     try:
         for attempt in conninfo_attempts(parameters):
             try:
                 return Session.connect(**attempt, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
             except psycopg.Error as error:
                 failures.append(str(error))
+                attempts.append(attempt)
                 # What its frames hold keeps the socket of an attempt that timed out open for as long as it lives.
                 clear_frames(error.__traceback__)
     except psycopg.Error as error:
@@ -167,7 +170,11 @@ def _connect(parameters: dict[str, str], info: ConnectionInfo) -> Session:
     except UnicodeError:
         # A name that is none in DNS, such as one with two dots in a row.
         failures.append(f"failed to resolve host {parameters.get('host')!r}: it is not a host name")
-    raise explain(failures, info)
+    states = [
+        sqlstates(attempt, words) if is_unknown(words, info) else ()
+        for attempt, words in zip(attempts, failures, strict=False)
+    ]
+    raise explain(failures, info, states)
 
 
 @lru_cache

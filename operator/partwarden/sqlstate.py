@@ -30,7 +30,8 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
             return errors.NameTaken(
                 f"{subject}: {words}; rename what bears that name, or choose another spec.nameFormat"
             )
-        case pg.CheckViolation():
+        case pg.CheckViolation() if error.diag.constraint_name is None:
+            # The bounds of partitions are a constraint without a name.
             return errors.DefaultHasRows(f"{subject}: {words}; move those rows out of the DEFAULT partition")
         case pg.UniqueViolation() | pg.InvalidObjectDefinition():
             return errors.TableChanged(f"{subject}: {words}; somebody made a partition meanwhile: looked at again")

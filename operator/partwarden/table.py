@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
 
-from . import errors
-from .interval import Interval, Range
+from . import errors, units
+from .interval import Interval
 from .inventory import Inventory, KeyType, Parent, RelationKind, Strategy
 from .keys import TYPES, Codec
 from .lifecycle import KeyEncoding
 from .policy import TableSpec
+from .units import Unit
 
 MIN_VERSION = 140000
 """PostgreSQL 14, the oldest release with DETACH CONCURRENTLY."""
-SECONDS_AS_MILLISECONDS = Range(datetime(1970, 1, 2, tzinfo=UTC), datetime(1970, 2, 10, tzinfo=UTC))
-"""Where the seconds of the years 1973 to 2079 would lie."""
+YEARS = f"{units.YEARS.start} to {units.YEARS.stop - 1}"
 
 
 def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Codec]:
@@ -38,7 +38,7 @@ def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Cod
         raise errors.WrongKey(
             f"spec.key is {spec.key!r}, but {parent} is partitioned by {column!r}: correct spec.key or leave it out"
         )
-    codec = _codec(spec, parent, column, type_name)
+    codec = _codec(spec, inventory, parent, column, type_name)
     if codec.type is KeyType.DATE and spec.interval is Interval.HOUR:
         raise errors.IntervalTooFine(f"spec.interval is Hour, but {parent} is partitioned by {column!r} of type date")
     _check_unit(parent, column, codec, inventory)
@@ -46,26 +46,35 @@ def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Cod
 
 
 def _check_unit(parent: Parent, column: str, codec: Codec, inventory: Inventory) -> None:
-    """Refuse seconds taken for milliseconds, which are days of 1970, and the other way round, beyond all calendars.
+    """Refuse a key whose numbers are of another unit, judged by the bounds that exist, where all of them are.
 
-    It is told by the bounds that exist, where all of them are such: what was made beside them would never hold a row.
+    What was made beside them would never hold a row: no moment of our time in one unit is one in another.
     """
-    ends = [end for each in inventory.partitions if each.range for end in (each.range.lower, each.range.upper) if end]
-    if codec.encoding is KeyEncoding.EPOCH_SECONDS and codec.type is KeyType.BIGINT:
-        mistaken, other = all(end >= codec.ceiling for end in ends), KeyEncoding.EPOCH_MILLISECONDS
-    elif codec.encoding is KeyEncoding.EPOCH_MILLISECONDS:
-        mistaken, other = all(SECONDS_AS_MILLISECONDS.contains(end) for end in ends), KeyEncoding.EPOCH_SECONDS
-    else:
+    values = units.numbers(each.bounds for each in inventory.partitions)
+    mine = units.unit_of(codec.encoding)
+    if mine is None or not values or any(mine.fits(each) for each in values):
         return
-    if ends and mistaken:
-        shown = next(each for each in inventory.partitions if each.range and (each.range.lower or each.range.upper))
-        raise errors.InvalidSpec(
-            f"spec.keyEncoding is {codec.encoding}, by which no partition of {parent} is of our time, such as "
-            f"{shown.name} {shown.bounds}: if {column!r} is in {other}, say so"
-        )
+    likely = units.fitting(values)
+    ends = [end for each in inventory.partitions if each.range for end in (each.range.lower, each.range.upper) if end]
+    if likely is None and not all(end >= codec.ceiling for end in ends):
+        return
+    shown = next(each for each in inventory.partitions if units.numbers([each.bounds]))
+    raise errors.InvalidSpec(
+        f"spec.keyEncoding is {codec.encoding}, but no bound of {parent}'s partitions, such as {shown.name} "
+        f"{shown.bounds}, is a number of {mine.name} in the years {YEARS}; {_likely(column, codec.type, likely)}"
+    )
 
 
-def _codec(spec: TableSpec, parent: Parent, column: str, type_name: str) -> Codec:
+def _likely(column: str, type_name: str, unit: Unit | None) -> str:
+    """What the numbers seem to be, and the way out."""
+    if unit is None:
+        return f"in which unit {column!r} says when cannot be seen: only seconds and milliseconds can be managed"
+    if unit.encoding is None or type_name not in TYPES[unit.encoding]:
+        return f"the values of {column!r} look like {unit.name}, which cannot be managed"
+    return f"the values of {column!r} look like {unit.name}: set spec.keyEncoding to {unit.encoding}"
+
+
+def _codec(spec: TableSpec, inventory: Inventory, parent: Parent, column: str, type_name: str) -> Codec:
     if codec := Codec.find(type_name, spec.key_encoding):
         return codec
     found = f"{parent} is partitioned by {column!r} of type {type_name}"
@@ -74,14 +83,18 @@ def _codec(spec: TableSpec, parent: Parent, column: str, type_name: str) -> Code
         raise errors.UnsupportedKeyType(
             f"{found}; only date, timestamp, timestamp with time zone, uuid, bigint and integer can be managed"
         )
-    raise errors.UnsupportedKeyType(
-        f"{found}, but spec.keyEncoding is {spec.key_encoding}, which needs {' or '.join(TYPES[spec.key_encoding])}: "
-        + (
-            "leave spec.keyEncoding out, or set it to Native"
-            if KeyEncoding.NATIVE in fitting
-            else f"set spec.keyEncoding to {' or '.join(fitting)}, whichever its values are"
-        )
-    )
+    needs = f"{found}, but spec.keyEncoding is {spec.key_encoding}, which needs {' or '.join(TYPES[spec.key_encoding])}"
+    raise errors.UnsupportedKeyType(f"{needs}: {_advice(column, type_name, fitting, inventory.unread)}")
+
+
+def _advice(column: str, type_name: str, fitting: list[KeyEncoding], bounds: Sequence[str]) -> str:
+    """An encoding is named only where every bound that exists fits it."""
+    if KeyEncoding.NATIVE in fitting:
+        return "leave spec.keyEncoding out, or set it to Native"
+    values = units.numbers(bounds)
+    if not values or KeyEncoding.UUID_V7 in fitting:
+        return f"set spec.keyEncoding to {' or '.join(fitting)}, whichever its values are"
+    return _likely(column, type_name, units.fitting(values))
 
 
 def _single_column(parent: Parent) -> tuple[str, str]:

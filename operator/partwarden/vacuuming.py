@@ -19,7 +19,7 @@ from . import comments, ddl, upkept
 from .actions import Action, ReindexPartition, VacuumPartition
 from .blockers import Mode, Want, blockers
 from .elders import PINNED, older_than, unseen
-from .errors import PartwardenError, StatementFailed, TableBusy, TableChanged
+from .errors import PartwardenError, StatementFailed, StatementRejected, TableBusy, TableChanged
 from .inventory import Inventory
 from .outside import OutOfTime, run_outside
 from .session import Session, run
@@ -64,6 +64,11 @@ WHERE i.indrelid IN ({oid}, (SELECT reltoastrelid FROM pg_class WHERE oid = {oid
 """
 
 
+INDEXES = """
+SELECT i.indexrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {oid}
+"""
+
+
 def vacuum(connection: Session, inventory: Inventory, _key: str, action: VacuumPartition, _deadline: float) -> None:
     """VACUUM (FREEZE, ANALYZE), with nobody waited for.
 
@@ -81,10 +86,14 @@ def vacuum(connection: Session, inventory: Inventory, _key: str, action: VacuumP
 
 
 def reindex(connection: Session, inventory: Inventory, _key: str, action: ReindexPartition, _deadline: float) -> None:
-    """Drop what an interrupted REINDEX CONCURRENTLY has left, then REINDEX TABLE CONCURRENTLY. Raises as `vacuum`."""
+    """Drop what an interrupted REINDEX CONCURRENTLY has left, then REINDEX TABLE CONCURRENTLY.
+
+    Raises as `vacuum`, and `StatementRejected` where PostgreSQL rebuilt no index at all: that is not marked as done.
+    """
 
     def work() -> None:
         _drop_leftovers(connection, action)
+        before = _indexes(connection, action)
         statement = sql.SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
         try:
             run_outside(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LIMIT)
@@ -92,9 +101,21 @@ def reindex(connection: Session, inventory: Inventory, _key: str, action: Reinde
             # It is not tried again, so that nobody else would.
             _drop_leftovers(connection, action)
             raise
+        # A rebuilt one has another OID. What PostgreSQL skips it says in a WARNING, and succeeds.
+        skipped = _indexes(connection, action)
+        if before and before.keys() <= skipped.keys():
+            raise StatementRejected(
+                f"partition {action} was not reindexed: PostgreSQL skipped {', '.join(sorted(before.values()))}; see "
+                "its server's log, and REINDEX by hand"
+            )
 
     _look_out(connection, action, sql.SQL("now() - {}::interval").format(SHORT), [action.oid])
     _once(connection, inventory, action, "reindex", work)
+
+
+def _indexes(connection: Session, action: ReindexPartition) -> dict[int, str]:
+    """Names of the partition's indexes by OID."""
+    return dict(run(connection, PINNED, sql.SQL(INDEXES).format(oid=action.oid))[1])
 
 
 def _drop_leftovers(connection: Session, action: ReindexPartition) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from .default_rows import describe
 from .details import human, partitions_of, summarise
+from .errors import ReadOnlyServer
 from .interval import Grid, iso, load_zone
 from .inventory import Detached, Inventory, Partition
 from .plan import Plan
@@ -178,9 +179,10 @@ def health(view: View) -> list[tuple[Level, str]]:
 def _ailments(view: View) -> Iterator[tuple[Level, str]]:
     plan, summary = view.plan, view.summary
     if not plan.covered_for_ever and plan.covered_until is None:
-        yield Level.CRITICAL, "no partition holds now: inserts fail"
+        yield Level.CRITICAL, f"no partition holds now: {_inserts(view)}"
     elif plan.covered_until is not None and plan.current.upper is not None and plan.covered_until <= plan.current.upper:
-        yield Level.WARNING, f"nothing follows the current partition: inserts fail from {iso(plan.covered_until)} on"
+        until = iso(plan.covered_until)
+        yield Level.WARNING, f"nothing follows the current partition: {_inserts(view)} from {until} on"
     missing = [each for each in plan.missing if each != plan.current]
     if missing:
         until = f", covered until {iso(plan.covered_until)}" if plan.covered_until else ""
@@ -188,15 +190,23 @@ def _ailments(view: View) -> Iterator[tuple[Level, str]]:
     if summary.default_rows:
         yield Level.WARNING, f"the DEFAULT partition holds {measure(view).default}"
     for each in plan.findings:
-        if each.error:
+        # What this server cannot do, its primary can: a standby shows how the table is, and that is what is asked.
+        if each.error and not (view.inventory.server.standby and isinstance(each.error, ReadOnlyServer)):
             yield Level.CRITICAL, f"{each.reason} ({each.object}): {each.message}"
+
+
+def _inserts(view: View) -> str:
+    """What becomes of rows that no partition with bounds holds."""
+    default = view.inventory.default
+    return f"rows go into the DEFAULT partition {default}" if default else "inserts fail"
 
 
 def summary_line(view: View) -> str:
     """One line for whoever is told that all is well."""
     found = view.summary
     until = f"covered until {found.covered_until}" if found.covered_until else "now is not covered"
-    return f"{view.plan.parent}: {found.partitions} partitions, {found.size}, {until}"
+    standby = ", seen on a standby, which is read-only" if view.inventory.server.standby else ""
+    return f"{view.plan.parent}: {found.partitions} partitions, {found.size}, {until}{standby}"
 
 
 def names(view: View) -> Sequence[str]:

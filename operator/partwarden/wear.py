@@ -21,11 +21,14 @@ class Closed:
     frozen: bool
     """Whether all its pages are known to be frozen, which servers before 18 do not tell."""
     indexed: bool
+    """Whether it has an index that REINDEX CONCURRENTLY rebuilds."""
     invalid: tuple[str, ...]
     """Its invalid indexes, by name."""
     mark: Upkept
     no_room: bool = False
     """Whether its comment is too long to write down there what was done."""
+    exclusive: tuple[str, ...] = ()
+    """Indexes that REINDEX CONCURRENTLY skips: those of EXCLUDE, and of keys WITHOUT OVERLAPS."""
 
 
 @dataclass(frozen=True, slots=True)

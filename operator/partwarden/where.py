@@ -79,17 +79,27 @@ DSN = click.option(
     help="A database instead of a cluster: connection string or URI, completed by PGHOST, PGPASSWORD and so on.",
 )
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("-f", "--filename", help="With --dsn: the table's PartitionPolicy; without it, the table tells."),
+    click.option(
+        "-f",
+        "--filename",
+        callback=arguments.text,
+        help="With --dsn: the table's PartitionPolicy; without it, the table tells.",
+    ),
     click.option(
         "--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="With --dsn: this table, where several are."
     ),
     DSN,
-    click.option("--context", help="Context of the kubeconfig. Default: its current one."),
+    click.option("--context", callback=arguments.text, help="Context of the kubeconfig. Default: its current one."),
     click.option(
         "--kubeconfig",
         type=click.Path(path_type=Path),
         help="Default: KUBECONFIG, ~/.kube/config, or the pod's account.",
     ),
-    click.option("-n", "--namespace", help="Namespace of the policies. Default: that of the context."),
+    click.option(
+        "-n",
+        "--namespace",
+        callback=arguments.text,
+        help="Namespace of the policies. Default: that of the context.",
+    ),
 )
 EVERYWHERE = click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Policies of all namespaces.")

@@ -119,6 +119,7 @@ def attach(world: World) -> str:
             return f"{table.name} holds no moment"
         first, last = known[0].replace(day=1, hour=0, minute=0, second=0), known[-1] + timedelta(days=2)
         ends = [world.kind.literal(each) for each in (first, last)]
+    world.by_hand.add(table.oid)
     return _each(world, table, f"ALTER TABLE run ATTACH PARTITION {{}} FOR VALUES FROM ({ends[0]}) TO ({ends[1]})")
 
 

@@ -13,6 +13,7 @@ from model.policies import SCALES, Policy
 from model.running import TROUBLES, run
 from model.world import World
 from partwarden.actions import Action
+from partwarden.engine import Report
 from partwarden.errors import Outage
 
 ENOUGH = 15
@@ -113,6 +114,12 @@ def _settle(world: World) -> None:
     else:
         raise AssertionError("it never comes to an end")
     judge.retired(report)
+    again, said = run(world)
+    _told(world, f"run once more: {said}")
+    assert again is not None, said
+    assert _rest(again) == _rest(report), f"the plan does not come to rest: {_rest(report)}, then {_rest(again)}"
+    left = world.left_behind()
+    assert not left, f"left on the table by what was broken off: {left}"
     world.counts["sequences"] += 1
     pending = [each.name for each in after.partitions if each.pending]
     told = " ".join(each.message for each in report.after.findings if each.reason == "DetachPending")
@@ -123,6 +130,11 @@ def _settle(world: World) -> None:
         world.counts["ends with something that a person must mend"] += 1
         return
     assert not report.before.actions, f"planned, and not done: {report.before.actions}"
+
+
+def _rest(report: Report) -> tuple[object, ...]:
+    """What is still planned, and said, after a run."""
+    return report.after.actions, [(each.reason, each.object, each.message) for each in report.after.findings]
 
 
 def _fails_alike(outcomes: tuple[object, ...]) -> bool:

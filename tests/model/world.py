@@ -17,6 +17,17 @@ START = "2026-11-22 12:00Z"
 TABLE = "CREATE TABLE run (id bigint NOT NULL, at {type} NOT NULL, note text{key}) PARTITION BY RANGE (at)"
 
 
+LEFT_BEHIND = """
+SELECT c.relname, k.conname, pg_get_constraintdef(k.oid)
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+WHERE k.contype = 'c' AND c.relnamespace = 'public'::regnamespace
+  AND (c.oid <> ALL(%s) AND EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid AND NOT inhdetachpending)
+       OR k.conname LIKE 'partwarden%%')
+UNION ALL SELECT relname, NULL, NULL FROM pg_class WHERE relname LIKE 'partwarden%%'
+ORDER BY 1, 2
+"""
+
+
 @dataclass
 class World:
     """``hand`` is the connection of somebody who owns the table, too; ``admin`` may do everything."""
@@ -34,6 +45,8 @@ class World:
     number: int = 0
     written: set[int] = field(default_factory=set)
     """Ids of rows that were committed beside the last run."""
+    by_hand: set[int] = field(default_factory=set)
+    """OIDs of tables that a user attached: what a detach has left on them is the user's since."""
 
     @classmethod
     def make(cls, rng: Random, admin: psycopg.Connection, dsn: str, policy: Policy) -> World:
@@ -56,6 +69,10 @@ class World:
         """Sees everything anew."""
         self.seen = take(self.admin, self.kind)
         return self.seen
+
+    def left_behind(self) -> list[tuple[object, ...]]:
+        """What only a transaction, or a table that is detached, should have: CHECKs, and whatever bears our name."""
+        return self.admin.execute(LEFT_BEHIND, ([*self.by_hand],)).fetchall()
 
     def name(self, prefix: str) -> str:
         """A name, or value, that was not there before."""

@@ -10,6 +10,9 @@ from lab.postgres import Database, Server
 from meanwhile import keep, keep_while, kill_others
 from partwarden.errors import DatabaseUnreachable
 from partwarden.interval import Range
+from partwarden.inventory import KeyType
+from partwarden.keys import Codec
+from partwarden.lifecycle import KeyEncoding
 from retirement import (
     DEFAULT,
     DETACH,
@@ -132,6 +135,22 @@ def test_a_table_that_is_not_like_the_parent_any_more_stays_and_why_is_said(data
     assert converge(database, **KEEP_ALL) == [("attach again", "done")]
 
 
+def test_rows_outside_of_its_range_keep_a_table_out_and_are_not_looked_for_in_default(database: Database) -> None:
+    database.execute(YEARS + DEFAULT)
+    converge(database, **DETACH)
+    ((name,),) = database.query(
+        "SELECT conname FROM pg_constraint WHERE conrelid = 'run_2018'::regclass AND contype = 'c'"
+    )
+    database.execute(f"ALTER TABLE run_2018 DROP CONSTRAINT {name}")
+    database.execute("INSERT INTO run_2018 (id, submitted_at) VALUES (0, '2016-05-05Z')")
+    report = keep(database.dsn, **KEEP_ALL)
+    assert verbs(report) == [("attach again", "StatementRejected")]
+    assert "rows in it lie outside of its range, 2018-01-01T00:00:00Z to 2019-01-01T00:00:00Z" in why(report)
+    assert "DEFAULT" not in why(report)
+    database.execute("DELETE FROM run_2018 WHERE submitted_at < '2017-01-01Z'")
+    assert converge(database, **KEEP_ALL) == [("attach again", "done")]
+
+
 @FORMS
 def test_a_long_transaction_in_the_way_is_named_and_not_waited_for(database: Database, form: str) -> None:
     database.execute(form)
@@ -163,3 +182,23 @@ def test_a_session_killed_before_any_round_trip_loses_no_row(server: Server, for
             assert comment(database) == "mine"
         trip += 1
     assert trip > 8
+
+
+def test_no_check_is_left_where_the_table_meets_a_new_neighbour_of_other_bits(database: Database) -> None:
+    """A UUID says more than its moment, and the bounds of a table that returns are those of its neighbours."""
+    codec = Codec(KeyType.UUID, KeyEncoding.UUID_V7)
+    old, end, far = (codec.literal(datetime(year, 1, 1, tzinfo=UTC)) for year in (2018, 2019, 2020))
+    odd = end.replace("-0000-0000-", "-7000-8000-")
+    database.execute(f"""CREATE TABLE run (at uuid NOT NULL) PARTITION BY RANGE (at);
+        CREATE TABLE run_2018 PARTITION OF run FOR VALUES FROM ('{old}') TO ('{end}');
+        CREATE TABLE rest PARTITION OF run DEFAULT; INSERT INTO run VALUES ('{old}')""")
+    uuids = {"keyEncoding": "UUIDv7"}
+    assert converge(database, **DETACH, **uuids) == [("create", "done"), ("detach", "done")]
+    database.execute(f"CREATE TABLE next PARTITION OF run FOR VALUES FROM ('{odd}') TO ('{far}')")
+    assert ("attach again", "done") in converge(database, **KEEP_ALL, **uuids)
+    bounds = "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = 'run_2018'"
+    assert database.query(bounds) == [(f"FOR VALUES FROM ('{old}') TO ('{odd}')",)]
+    assert (
+        database.query("SELECT conname FROM pg_constraint WHERE contype = 'c' AND conrelid = 'run_2018'::regclass")
+        == []
+    )

@@ -95,6 +95,55 @@ def test_a_partition_is_vacuumed_and_reindexed_once_and_never_again(table: Datab
     assert indexes(table) == after
 
 
+TEMPORAL = """
+CREATE EXTENSION btree_gist;
+CREATE TABLE run (room int, submitted_at timestamptz NOT NULL, during tstzrange, {key})
+  PARTITION BY RANGE (submitted_at);
+CREATE TABLE run_2024 PARTITION OF run FOR VALUES FROM ('2024-01-01Z') TO ('2025-01-01Z');
+CREATE TABLE run_2025 PARTITION OF run FOR VALUES FROM ('2025-01-01Z') TO ('2026-01-01Z');
+CREATE TABLE run_2026 PARTITION OF run FOR VALUES FROM ('2026-01-01Z') TO ('2027-01-01Z');
+ALTER TABLE run_2025 ADD CONSTRAINT own EXCLUDE USING gist (during WITH &&);
+INSERT INTO run SELECT n, '2025-05-05Z', tstzrange('2025-05-05Z'::timestamptz + n * interval '1 hour',
+  '2025-05-05Z'::timestamptz + (n + 1) * interval '1 hour') FROM generate_series(1, 100) n;
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "since", "rebuilt", "skipped"),
+    [
+        ("PRIMARY KEY (room, submitted_at)", 14, {"run_2025_pkey"}, {"own"}),
+        ("CHECK (room > 0)", 14, set(), {"own"}),
+        (
+            "PRIMARY KEY (room, submitted_at, during WITHOUT OVERLAPS)",
+            18,
+            set(),
+            {"own", "run_2025_pkey"},
+        ),
+    ],
+    ids=["beside another", "alone", "with a temporal key"],
+)
+def test_what_postgresql_does_not_reindex_is_not_marked_and_is_said(
+    database: Database, key: str, since: int, rebuilt: set[str], skipped: set[str]
+) -> None:
+    if database.server.major < since:
+        with pytest.raises(psycopg.errors.SyntaxError):
+            database.execute(TEMPORAL.format(key=key))
+        return
+    database.execute(TEMPORAL.format(key=key))
+    before = indexes(database)
+    report = keep(database.dsn, **CLOSE)
+    assert done(report) == (BOTH if rebuilt else BOTH[:1])
+    after = indexes(database)
+    assert {name for name in before if before[name] != after[name]} == rebuilt
+    ((comment,),) = database.query("SELECT obj_description('run_2025'::regclass)")
+    assert ("reindexed" in str(comment)) is bool(rebuilt)
+    (finding,) = report.after.findings
+    assert (finding.reason, finding.error) == ("IndexNotRebuilt", None)
+    assert f"{', '.join(sorted(skipped))} of public.run_2025; where they have grown" in finding.message
+    assert report.after.actions == ()
+    assert keep(database.dsn, **CLOSE).outcomes == ()
+
+
 def test_vacuum_alone_leaves_indexes_as_they_are_and_reindex_may_be_asked_for_later(table: Database) -> None:
     before = table.query(INDEXES)
     only = CLOSE | {"maintenance": {"onClose": "Vacuum", "analyzeParent": False}}

@@ -54,6 +54,35 @@ def test_control_c_ends_it_at_once_and_leaves_nothing_half_done(table: Database)
     assert partitions(table) == ["run_2024", "run_2025"]
 
 
+@pytest.mark.parametrize("module", ["click.types", "click", "psycopg", "partwarden.restoring"])
+def test_control_c_while_it_is_still_starting_is_told_like_any_other(module: str) -> None:
+    """Python says of each module that it is imported; whatever the moment, there is a word and no traceback."""
+    command = [sys.executable, "-X", "importtime", "-m", "partwarden", "version"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        seen = next(line for line in process.stderr if line.rstrip().endswith(f" {module}"))
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(timeout=30) == 130, (seen, rest)
+    said = [line for line in rest.splitlines() if not line.startswith("import time:")]
+    assert said == ["interrupted"]
+
+
+PSYCOPG_WARNS = """
+import contextlib, logging
+from partwarden.__main__ import main
+with contextlib.suppress(SystemExit):
+    main(["version"])
+logging.getLogger("psycopg").warning("error ignored terminating the COPY of a server that has gone")
+"""
+
+
+def test_what_psycopg_warns_of_in_passing_is_not_printed_beside_the_error() -> None:
+    """It warns so where the server stops within a COPY or a transaction, as in restore: the error itself is raised."""
+    done = subprocess.run([sys.executable, "-c", PSYCOPG_WARNS], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def _wait_for_a_lock_request(connection: psycopg.Connection) -> None:
     given_up = threading.Event()
     timer = threading.Timer(60, given_up.set)

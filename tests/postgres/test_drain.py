@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 
 from lab.postgres import Database, Server
@@ -96,6 +97,39 @@ def test_a_generated_column_that_would_change_stays(database: Database) -> None:
     assert "1 row of DEFAULT partition public.rest would not be the same" in message
     assert content(database) == before
     assert where(database) == {"rest": 2}
+
+
+def test_rows_that_break_a_constraint_stay_and_it_is_named(database: Database) -> None:
+    """By hand they could not be moved either, so that is not what is advised."""
+    database.execute(f"""
+        CREATE TABLE run (submitted_at timestamptz NOT NULL, n int) PARTITION BY RANGE (submitted_at); {REST}
+        INSERT INTO run VALUES ('2026-05-01Z', -1), ('2026-06-01Z', 1);
+        ALTER TABLE run ADD CONSTRAINT "Some of it" CHECK (n > 0) NOT VALID""")
+    reason, message = error(drain(database.dsn))
+    assert reason == "StatementRejected"
+    assert 'in the DEFAULT partition public.rest break the constraint "Some of it"' in message
+    assert "correct those rows, or drop it on public.run" in message
+    assert "move them" not in message
+    assert where(database) == {"rest": 2}
+    assert leftovers(database) == []
+    database.execute("UPDATE run SET n = 2 WHERE n < 0")
+    assert reasons(drain(database.dsn)) == ["created"]
+
+
+def test_rows_without_a_value_that_is_demanded_since_stay(database: Database) -> None:
+    database.execute(f"""
+        CREATE TABLE run (submitted_at timestamptz NOT NULL, n int) PARTITION BY RANGE (submitted_at); {REST}
+        INSERT INTO run VALUES ('2026-05-01Z', NULL)""")
+    younger = "ALTER TABLE run ADD CONSTRAINT filled NOT NULL n NOT VALID"
+    if database.server.major < 18:
+        with pytest.raises(psycopg.errors.SyntaxError):
+            database.execute(younger)
+        return
+    database.execute(younger)
+    reason, message = error(drain(database.dsn))
+    assert reason == "StatementRejected"
+    assert 'break NOT NULL of column "n"' in message or 'break the constraint "filled"' in message
+    assert where(database) == {"rest": 1}
 
 
 def test_the_limit_is_kept_when_planned_and_when_done(database: Database) -> None:

@@ -16,6 +16,9 @@ from lab.postgres import Database
 from meanwhile import findings
 from partwarden.__main__ import main
 from partwarden.interval import Interval, iso
+from partwarden.inventory import KeyType
+from partwarden.keys import Codec
+from partwarden.lifecycle import KeyEncoding
 
 NOW = datetime(2026, 10, 24, 21, 30, tzinfo=UTC)
 """Shortly before Europe's clocks are set back."""
@@ -168,6 +171,21 @@ def test_rows_of_the_default_partition_move_by_their_key(database: Database, key
     ]
 
 
+def test_rows_of_the_millisecond_at_which_a_neighbour_with_odd_bits_begins_move(database: Database) -> None:
+    """By the calendar they are the neighbour's, by its bounds the new partition's: else it is refused for ever."""
+    key = Key("UUIDv7", "uuid")
+    codec = Codec(KeyType.UUID, KeyEncoding.UUID_V7)
+    begin, end = (codec.literal(datetime(year, 1, 1, tzinfo=UTC)) for year in (2027, 2028))
+    odd, row = (begin.replace("-0000-0000-", bits) for bits in ("-7000-8000-", "-0000-0001-"))
+    database.execute(f"""{key.table} CREATE TABLE rest PARTITION OF run DEFAULT;
+        CREATE TABLE next PARTITION OF run FOR VALUES FROM ('{odd}') TO ('{end}');
+        INSERT INTO run (key) VALUES ('{row}')""")
+    report = keep(database, NOW, keyEncoding="UUIDv7", premake=0, defaultPartition={"drain": "Auto"})
+    assert [each.error for each in report.outcomes] == [None]
+    assert database.query("SELECT tableoid::regclass::text FROM run") == [("run_2026",)]
+    assert keep(database, NOW, keyEncoding="UUIDv7", premake=0, defaultPartition={"drain": "Auto"}).outcomes == ()
+
+
 @pytest.mark.parametrize(
     ("wrong", "right"), [("EpochSeconds", "EpochMilliseconds"), ("EpochMilliseconds", "EpochSeconds")]
 )
@@ -178,9 +196,72 @@ def test_seconds_are_not_taken_for_milliseconds(pg_database: Database, wrong: st
     assert len(created(keep(pg_database, NOW, keyEncoding=right))) == 3
     before = bounds(pg_database)
     found = complaint(login(pg_database.dsn), keyEncoding=wrong)
-    check(found, "InvalidSpec", f"spec.keyEncoding is {wrong}", "run_2026 FOR VALUES FROM", f"is in {right}, say so")
+    check(
+        found,
+        "InvalidSpec",
+        f"spec.keyEncoding is {wrong}",
+        "run_2026 FOR VALUES FROM",
+        f"set spec.keyEncoding to {right}",
+    )
     assert bounds(pg_database) == before
     assert keep(pg_database, NOW, keyEncoding=right).outcomes == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "bounds", "encoding", "reason", "words"),
+    [
+        (
+            "bigint",
+            "(1735689600000000) TO (1767225600000000)",
+            "EpochMilliseconds",
+            "InvalidSpec",
+            "look like microseconds since 1970, which cannot be managed",
+        ),
+        (
+            "bigint",
+            "(1735689600000000) TO (1767225600000000)",
+            "EpochSeconds",
+            "InvalidSpec",
+            "look like microseconds since 1970, which cannot be managed",
+        ),
+        (
+            "bigint",
+            "(1735689600000000000) TO (1767225600000000000)",
+            None,
+            "UnsupportedKeyType",
+            "look like nanoseconds since 1970, which cannot be managed",
+        ),
+        (
+            "integer",
+            "(20250101) TO (20260101)",
+            None,
+            "UnsupportedKeyType",
+            "look like dates written as YYYYMMDD, which cannot be managed",
+        ),
+        (
+            "integer",
+            "(20250101) TO (20260101)",
+            "EpochSeconds",
+            "InvalidSpec",
+            "look like dates written as YYYYMMDD, which cannot be managed",
+        ),
+        ("integer", "(202501) TO (202512)", "EpochSeconds", "InvalidSpec", "look like months written as YYYYMM"),
+        ("integer", "(2025) TO (2026)", "EpochSeconds", "InvalidSpec", "look like years, which cannot be managed"),
+        ("integer", "(1735689600) TO (1767225600)", None, "UnsupportedKeyType", "set spec.keyEncoding to EpochSeconds"),
+        ("bigint", "(MINVALUE) TO (1767225600000)", None, "UnsupportedKeyType", "keyEncoding to EpochMilliseconds"),
+        ("bigint", "(17) TO (18)", None, "UnsupportedKeyType", "only seconds and milliseconds can be managed"),
+    ],
+)
+def test_numbers_that_are_neither_seconds_nor_milliseconds(
+    pg_database: Database, column: str, bounds: str, encoding: str | None, reason: str, words: str
+) -> None:
+    """Nothing is created beside partitions of another unit, and an encoding is advised only where the bounds fit it."""
+    pg_database.execute(f"{Key('', column).table} CREATE TABLE run_2025 PARTITION OF run FOR VALUES FROM {bounds}")
+    found = complaint(login(pg_database.dsn), keyEncoding=encoding)
+    check(found, reason, words)
+    for each in {"EpochSeconds", "EpochMilliseconds"} - {str(encoding)}:
+        assert f"set spec.keyEncoding to {each}" not in str(found) or f"to {each}" in words
+    assert pg_database.query("SELECT count(*) FROM pg_inherits") == [(1,)]
 
 
 def test_the_readmes_example_on_the_command_line(pg_database: Database) -> None:

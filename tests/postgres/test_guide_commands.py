@@ -151,6 +151,32 @@ def test_health_is_an_exit_code(database: Database) -> None:
     ]
 
 
+def test_where_a_default_partition_takes_the_rows_no_insert_fails(database: Database) -> None:
+    database.execute(f'{NATIVE[0].table} CREATE TABLE "the rest" PARTITION OF run DEFAULT')
+    done = run(database, "health")
+    words = "no partition holds now: rows go into the DEFAULT partition public.the rest"
+    assert (done.exit_code, done.output) == (2, f"CRITICAL: public.run: {words}\n")
+    database.execute("INSERT INTO run VALUES (now())")
+    database.execute("TRUNCATE run")
+    assert "inserts fail" not in said_by_plan(database)
+    keep(database, None, interval="Year", premake=0)
+    done = run(database, "health")
+    assert done.exit_code == 1
+    words = "nothing follows the current partition: rows go into the DEFAULT partition public.the rest from"
+    assert done.output.startswith(f"WARNING: public.run: {words}")
+
+
+def said_by_plan(database: Database) -> str:
+    policy = """apiVersion: partwarden.dev/v1alpha1
+kind: PartitionPolicy
+metadata: {name: run}
+spec: {table: {name: run}, interval: Year}
+"""
+    done = CliRunner().invoke(main, ["plan", "-f", "-", "--dsn", database.dsn], input=policy)
+    assert "NOW IS NOT COVERED: rows go into public.the rest" in done.output
+    return done.output
+
+
 def test_health_by_a_policy_knows_what_should_be_ahead(database: Database, tmp_path: Path) -> None:
     database.execute(NATIVE[0].table)
     keep(database, None, interval="Year", premake=2)

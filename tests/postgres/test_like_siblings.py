@@ -29,6 +29,28 @@ def test_storage_parameters_are_those_of_the_newest_sibling(database: Database) 
     ]
 
 
+UNLOGGED = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relpersistence = 'u' ORDER BY 1"
+
+
+def test_beside_unlogged_siblings_a_partition_is_unlogged(database: Database) -> None:
+    database.execute(f"{RUN} ALTER TABLE run_2025 SET UNLOGGED")
+    assert reasons(keep(database.dsn, premake=1, defaultPartition={"ensure": True})) == ["created"] * 3
+    assert [name for (name,) in database.query(UNLOGGED)] == ["run_2025", "run_2026", "run_2027", "run_default"]
+    database.execute("ALTER TABLE run_2027 SET LOGGED")
+    assert reasons(keep(database.dsn, premake=2, defaultPartition={"ensure": True})) == ["created"]
+    assert [name for (name,) in database.query(UNLOGGED)] == ["run_2025", "run_2026", "run_default"]
+
+
+@pytest.mark.parametrize("default", ["LOGGED", "UNLOGGED"])
+def test_rows_do_not_move_from_a_logged_default_to_an_unlogged_partition(database: Database, default: str) -> None:
+    """A crash would take them, which leaves them alone where they are."""
+    database.execute(f"""{RUN} ALTER TABLE run_2025 SET UNLOGGED; CREATE TABLE rest PARTITION OF run DEFAULT;
+        ALTER TABLE rest SET {default}; INSERT INTO run VALUES ('2026-05-05', 'here')""")
+    assert reasons(keep(database.dsn, premake=0, defaultPartition={"drain": "Auto"})) == ["created"]
+    assert database.query("SELECT tableoid::regclass::text FROM run") == [("run_2026",)]
+    assert (("run_2026",) in database.query(UNLOGGED)) is (default == "UNLOGGED")
+
+
 @pytest.mark.parametrize(
     ("parent", "sibling", "expected"),
     [("DEFAULT", "DEFAULT", "d"), ("FULL", "DEFAULT", "f"), ("NOTHING", "FULL", "n"), ("DEFAULT", "FULL", "f")],
@@ -159,3 +181,21 @@ def test_who_differs_from_the_parent_is_told_once_for_each_thing(database: Datab
     database.execute("""ALTER TABLE run_2024 OWNER TO CURRENT_USER; REVOKE SELECT ON run_2025 FROM PUBLIC;
         ALTER TABLE run_2024 ENABLE ROW LEVEL SECURITY; ALTER TABLE run_2025 REPLICA IDENTITY FULL""")
     assert findings(keep(database.dsn, premake=0)) == ()
+
+
+def test_siblings_that_are_partitioned_themselves_are_named(database: Database) -> None:
+    """Until new partitions are made like them, that they are not is said while there is time."""
+    database.execute("""
+        CREATE TABLE run (id int, region text, at date NOT NULL) PARTITION BY RANGE (at);
+        CREATE TABLE run_2024 PARTITION OF run FOR VALUES FROM ('2024-01-01') TO ('2025-01-01')
+          PARTITION BY LIST (region);
+        CREATE TABLE run_2024_eu PARTITION OF run_2024 FOR VALUES IN ('eu');
+        CREATE TABLE run_2025 PARTITION OF run FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')
+          PARTITION BY LIST (region);
+        CREATE TABLE run_2025_us PARTITION OF run_2025 FOR VALUES IN ('us')""")
+    report = keep(database.dsn, premake=1)
+    assert reasons(report) == ["created", "created"]
+    for plan in (report.before, report.after):
+        (finding,) = [each for each in plan.findings if each.reason == "SubPartitioned"]
+        assert (finding.object, finding.error) == ("public.run", None)
+        assert "partitioned themselves: run_2024, run_2025; new partitions are plain tables" in finding.message

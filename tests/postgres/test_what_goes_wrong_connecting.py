@@ -210,3 +210,60 @@ def test_a_server_that_hangs_is_not_waited_for_for_ever(pg_database: Database, m
         hang()
     check(caught.value, "DatabaseUnreachable", repr(pg_database.name), "the connection was lost: no answer in 1 s")
     assert complaints(login(pg_database.dsn)) == []
+
+
+REFUSALS = [
+    ("28P01", "FATAL", "Passwort-Authentifizierung für Benutzer »app« fehlgeschlagen", "AuthenticationFailed"),
+    ("28000", "ВАЖНО", 'роль "app" не существует', "AuthenticationFailed"),
+    ("28000", "致命错误", "没有用于主机的 pg_hba 条目", "AuthenticationFailed"),
+    ("3D000", "FATAL", "Datenbank »orders« existiert nicht", "DatabaseNotFound"),
+    ("55000", "FATAL", "Datenbank »orders« akzeptiert gegenwärtig keine Verbindungen", "DatabaseNotFound"),
+    ("42501", "FATAL", "keine Berechtigung für Datenbank »orders«", "InsufficientPrivilege"),
+    ("53300", "FATAL", "désolé, trop de clients sont déjà connectés", "DatabaseUnreachable"),
+    ("57P03", "FATAL", "le système de bases de données se lance", "DatabaseUnreachable"),
+    ("0L000", "FATAL", "etwas anderes", "DatabaseUnreachable"),
+]
+"""The severity is translated, too."""
+
+
+@contextmanager
+def refusing(state: str, severity: str, words: str) -> Iterator[int]:
+    """The port of a server that refuses everybody so: this much of the protocol is a page long."""
+    fields = {"S": severity, "V": "FATAL", "C": state, "M": words}
+    text = b"".join(name.encode() + value.encode() + b"\0" for name, value in fields.items()) + b"\0"
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        done = pool.submit(_refuse, listener, b"E" + (len(text) + 4).to_bytes(4, "big") + text)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            done.result()
+
+
+def _refuse(listener: socket.socket, answer: bytes) -> None:
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return
+        with client:
+            client.settimeout(30)
+            while head := client.recv(8):
+                code = int.from_bytes(head[4:], "big")
+                client.recv(int.from_bytes(head[:4], "big") - 8)
+                # It has no TLS, for which this asks.
+                client.sendall(b"N" if code == SSL_REQUEST else answer)
+                if code != SSL_REQUEST:
+                    break
+
+
+SSL_REQUEST = 80877103
+
+
+@pytest.mark.parametrize(("state", "severity", "words", "reason"), REFUSALS)
+def test_a_login_refused_in_another_language_is_judged_by_sqlstate(
+    state: str, severity: str, words: str, reason: str
+) -> None:
+    with refusing(state, severity, words) as port:
+        error = complaint(login(f"postgresql://app:geheim@127.0.0.1:{port}/orders"))
+    check(error, reason, f"database 'orders' at 127.0.0.1:{port}: {words}; ", secrets=["geheim"])

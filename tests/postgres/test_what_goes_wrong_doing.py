@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner, Result
 
 from complaints import NOW, RUN, check, complaint, complaints, login, login_by_uri, policy
 from lab.operator import until
 from lab.postgres import Database, Role, Server
 from meanwhile import findings
+from partwarden.__main__ import main
 from partwarden.engine import maintain
 from partwarden.session import session
 
@@ -54,14 +57,46 @@ def test_a_member_that_may_not_act_as_the_owner_is_told(database: Database, role
     database.execute(f"ALTER TABLE run OWNER TO {team.name}; GRANT CREATE ON SCHEMA public TO {team.name}")
     if database.server.major >= 16:
         database.execute(f"GRANT {team.name} TO {role.name} WITH {option}")
-        heal = f"GRANT {team.name} TO {role.name} WITH {option.replace('FALSE', 'TRUE')}"
+        heal = f'GRANT "{team.name}" TO "{role.name}" WITH INHERIT TRUE, SET TRUE'
+        why = f"without the option {option.removesuffix(' FALSE')}"
     else:
         # Before 16 a member can always become the owner, and only not inheriting keeps it from its rights.
         database.execute(f"GRANT {team.name} TO {role.name}; ALTER ROLE {role.name} NOINHERIT")
-        heal = f"ALTER ROLE {role.name} INHERIT"
-    check(complaint(login(role.dsn)), "NotOwner", "public.run", team.name, "GRANT")
+        heal, why = f'ALTER ROLE "{role.name}" INHERIT', "but NOINHERIT, and no GRANT changes that"
+    check(complaint(login(role.dsn)), "NotOwner", "public.run", f"or {heal}: it is a member of that role", why)
     database.execute(heal)
     assert complaints(login(role.dsn)) == []
+
+
+def test_a_member_through_a_role_that_hands_nothing_on_is_told(database: Database, role: Role) -> None:
+    team, between = database.new_role(), database.new_role("NOINHERIT")
+    database.execute(f"""ALTER TABLE run OWNER TO {team.name}; GRANT CREATE ON SCHEMA public TO {team.name};
+        GRANT {team.name} TO {between.name}; GRANT {between.name} TO {role.name}""")
+    heal = f'GRANT "{team.name}" TO "{role.name}"'
+    heal += " WITH INHERIT TRUE, SET TRUE" if database.server.major >= 16 else ""
+    check(complaint(login(role.dsn)), "NotOwner", f"or {heal}: it is a member of that role")
+    database.execute(heal)
+    assert complaints(login(role.dsn)) == []
+
+
+def test_health_on_a_standby_says_that_it_is_one(pg_database: Database, standby: Server) -> None:
+    """It shows how the table is, which is what is asked; that nothing can be written there is no ailment of it."""
+    seen = standby.dsn(pg_database.name)
+
+    def health(*options: str) -> Result:
+        return CliRunner().invoke(main, ["health", "--dsn", seen, *options])
+
+    done = health()
+    assert (done.exit_code, done.output) == (2, "CRITICAL: public.run: no partition holds now: inserts fail\n")
+    with session(login(pg_database.dsn)) as connection:
+        maintain(connection, policy())
+    copy = Database(standby, pg_database.name)
+    until("the partitions have come over", lambda: copy.query("SELECT count(*) FROM pg_inherits") == [(3,)])
+    done = health()
+    assert done.exit_code == 0
+    assert done.output.startswith("OK: public.run: 3 partitions, ")
+    assert done.output.endswith(", seen on a standby, which is read-only\n")
+    assert json.loads(health("-o", "json").output)["level"] == "OK"
 
 
 def test_a_role_that_writes_nothing_by_default(database: Database, role: Role) -> None:

@@ -23,6 +23,7 @@ LONGEST = {
 }
 
 intervals = st.sampled_from(list(Interval))
+NOT_OF_IANA = ("right/Europe/Berlin", "right/UTC", "posix/Europe/Berlin", "localtime", "posixrules", "Factory")
 zones = st.sampled_from(ZONES).map(ZoneInfo)
 naive_moments = st.datetimes(min_value=datetime(1000, 1, 2), max_value=datetime(8999, 12, 30))  # noqa: DTZ001
 # Where the zones have rules of their own, and beyond.
@@ -204,7 +205,9 @@ def test_subtracting_leaves_what_is_not_held(held: list[Range], moment: datetime
     assert all(piece.lower < piece.upper for piece in pieces if piece.lower and piece.upper)
 
 
-@pytest.mark.parametrize("name", ["Mars/Olympus_Mons", "Europe", "../../etc/passwd", "", "utc/", "a\0b", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["Mars/Olympus_Mons", "Europe", "../../etc/passwd", "", "utc/", "a\0b", "x" * 5000, *NOT_OF_IANA]
+)
 def test_zones_that_do_not_exist(name: str) -> None:
     with pytest.raises(UnknownTimeZone, match=r"spec\.timezone"):
         load_zone(name)

@@ -29,6 +29,12 @@ def policy(summary: dict[str, Any] | None = None, generation: int = 1, **conditi
     return {"metadata": metadata, "spec": {"table": {"name": "run"}}, "status": about}
 
 
+def with_default(found: dict[str, Any]) -> dict[str, Any]:
+    """The same, of a table that has a DEFAULT partition."""
+    found["status"]["partitions"] = [{"name": "rest", "state": "Default", "bytes": 0}]
+    return found
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
@@ -37,6 +43,19 @@ def policy(summary: dict[str, Any] | None = None, generation: int = 1, **conditi
         (
             policy({"coveredUntil": None, "runwayDays": 0, "missing": 3}, Ready="True"),
             [(Level.CRITICAL, "no partition holds now: inserts fail")],
+        ),
+        (
+            with_default(policy({"coveredUntil": None, "runwayDays": 0, "missing": 3}, Ready="True")),
+            [(Level.CRITICAL, "no partition holds now: rows go into the DEFAULT partition rest")],
+        ),
+        (
+            with_default(policy({"runwayDays": 0}, Ready="True")),
+            [
+                (
+                    Level.WARNING,
+                    f"nothing follows the current partition: rows go into the DEFAULT partition rest from {UNTIL} on",
+                )
+            ],
         ),
         (
             policy({"coveredUntil": "2026-01-01T00:00:00Z"}, Ready="True"),

@@ -163,6 +163,15 @@ def test_what_was_given_up_and_invalid_indexes_are_notices() -> None:
     assert "reindex of public.run_2025" in plan.findings[0].message
 
 
+def test_what_reindex_would_skip_is_told_and_not_planned() -> None:
+    plan = decide(known(fact(YEARS[2], indexed=False, frozen=True, exclusive=("own", "run_2025_pkey"))), **BOTH)
+    assert plan.actions == ()
+    assert [(each.reason, each.error) for each in plan.findings] == [("IndexNotRebuilt", None)]
+    assert "own, run_2025_pkey of public.run_2025" in plan.findings[0].message
+    only = decide(known(fact(YEARS[2], frozen=True, exclusive=("own",))), maintenance={"onClose": "Vacuum"})
+    assert only.findings == ()
+
+
 def drifted(parent: int | None, *rows: int | None) -> Inventory:
     return inventory([year(2026 + number, rows=count) for number, count in enumerate(rows)], rows=parent)
 
