@@ -13,11 +13,13 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 from . import __version__, describing, dumping, fingerprint, proving, reading
 from .bounds import literals
 from .connection import ConnectionInfo
 from .describing import Description
+from .digest import Digest
 from .errors import (
     ArchiveDamaged,
     ContentsChanged,
@@ -28,12 +30,23 @@ from .errors import (
     ProofFailed,
     TableChanged,
 )
+from .generated_values import GeneratedWriter
 from .order import Order
-from .proving import Digest
 from .reading import Held, Place
-from .record import DATA, MANIFEST, ArchiveManifest, Column, Fingerprint, Report, TableName
+from .record import (
+    DATA,
+    GENERATED,
+    MANIFEST,
+    ArchiveManifest,
+    Column,
+    Fingerprint,
+    GeneratedData,
+    Report,
+    TableName,
+)
 from .session import run
 from .storing import Store, folder
+from .text_settings import TEXT_SETTINGS
 
 Say = Callable[[str], None]
 MOST = 100
@@ -60,10 +73,11 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
         place = f"{home}/{order.id}-{secrets.token_hex(4)}"
         say(f"archiving {held.table} ({held.estimate:,} rows or so) to {store.url(place)}")
         description = describing.describe(held.connection, held.table.oid)
-        taken, copied, dumped = _take(held, info, store, place, description.columns, say)
+        taken, copied, dumped, generated = _take(held, info, store, place, description.columns, say)
         if copied.lines != taken.rows:
             raise ProofFailed(f"{held.table}: COPY gave {copied.lines} rows, and a count {taken.rows}, in one snapshot")
-        manifest = _manifest(order, held, info, attached, description, (taken, copied, dumped), client, started)
+        found = taken, copied, dumped, generated
+        manifest = _manifest(order, held, info, attached, description, found, client, started)
         _prove(store, place, manifest, say)
         text = proving.written(manifest)
         # Nothing proves an archive but this. The connection answers: its locks were held, and the snapshot, to the end.
@@ -132,17 +146,23 @@ def _below(store: Store, home: str, id_: str, name: str) -> list[str]:
         return []
 
 
-def _take(
-    held: Held, info: ConnectionInfo, store: Store, place: str, columns: tuple[Column, ...], say: Say
-) -> tuple[Fingerprint, Digest, Digest]:
-    """The fingerprint and the digest of the rows, while the dump is written."""
-    dumped = Digest()
+Taken = tuple[Fingerprint, Digest, Digest, GeneratedData | None]
+"""Of one snapshot: fingerprint, digest of the rows, digest of the dump, and what was written beside it."""
 
-    def read() -> tuple[Fingerprint, Digest]:
+
+def _take(held: Held, info: ConnectionInfo, store: Store, place: str, columns: tuple[Column, ...], say: Say) -> Taken:
+    """The fingerprint and the digest of the rows, while the dump is written."""
+    dumped, stored = Digest(), [each.name for each in columns if each.generated == "s"]
+
+    def read() -> tuple[Fingerprint, Digest, GeneratedData | None]:
         taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
         say(f"{taken.rows:,} rows, fingerprint {taken.content}")
         progress = _Progress(say, taken.rows, dumped)
-        return taken, reading.digest_copy(held, columns, progress)
+        if not stored:
+            return taken, reading.read_rows(held, columns, progress), None
+        with GeneratedWriter(store, f"{place}/{GENERATED}") as writer:
+            rows = reading.read_rows(held, columns, progress, writer.write)
+            return taken, rows, writer.finish(stored)
 
     with ThreadPoolExecutor(1, "partwarden-read") as pool:
         found = pool.submit(read)
@@ -150,14 +170,15 @@ def _take(
             with dumping.dump(info, held.table.schema_, held.table.name, held.snapshot) as chunks:
                 store.put(f"{place}/{DATA}", _watched(chunks, dumped, found), held.size)
             say(f"{dumped.size:,} bytes written")
-            return *found.result(), dumped
+            taken, copied, generated = found.result()
+            return taken, copied, dumped, generated
         except BaseException:
             # Without this the pool would wait for a statement that nobody needs any more.
             reading.cancel(held)
             raise
 
 
-def _watched(chunks: Iterator[bytes], dumped: Digest, other: Future[tuple[Fingerprint, Digest]]) -> Iterator[bytes]:
+def _watched(chunks: Iterator[bytes], dumped: Digest, other: Future[Any]) -> Iterator[bytes]:
     """Ends with an error as soon as ``other`` has: the dump would be worth nothing."""
     for chunk in chunks:
         if other.done():
@@ -192,11 +213,11 @@ def _manifest(
     info: ConnectionInfo,
     attached: Place,
     description: Description,
-    found: tuple[Fingerprint, Digest, Digest],
+    found: Taken,
     client: str,
     started: datetime,
 ) -> ArchiveManifest:
-    (taken, copied, dumped), parent, ddl = found, attached.parent, ""
+    (taken, copied, dumped, generated), parent, ddl = found, attached.parent, ""
     if parent is not None:
         ddl = dumping.definition(info, parent.schema_, parent.name, held.snapshot)
     ranged = attached.key is not None and attached.bounds.startswith("FOR VALUES FROM")
@@ -215,6 +236,9 @@ def _manifest(
         bytes=dumped.size,
         sha256=dumped.sha256,
         copy_sha256=copied.sha256,
+        generated=generated,
+        unlogged=held.unlogged,
+        settings=TEXT_SETTINGS,
         fingerprint=taken,
         snapshot=held.snapshot,
         server_version=held.server_version,

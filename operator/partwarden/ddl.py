@@ -24,14 +24,18 @@ def create_table(parent: Parent, action: Action, like: Likeness, indexes: bool =
     """
     create = SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL{} EXCLUDING IDENTITY)")
     parts = [create.format(_new(action), _table(parent), SQL("" if indexes else " EXCLUDING INDEXES"))]
+    return SQL(" ").join([*parts, *storage(like)])
+
+
+def storage(like: Likeness) -> Iterator[Composed]:
+    """What stands at the end of CREATE TABLE: how and where the rows are stored."""
     if like.access_method is not None:
-        parts.append(SQL("USING {}").format(Identifier(like.access_method)))
+        yield SQL("USING {}").format(Identifier(like.access_method))
     if like.options:
         options = (SQL("{}={}").format(Identifier(*name.split(".")), value) for name, value in like.options)
-        parts.append(SQL("WITH ({})").format(SQL(", ").join(options)))
+        yield SQL("WITH ({})").format(SQL(", ").join(options))
     if like.tablespace is not None:
-        parts.append(SQL("TABLESPACE {}").format(Identifier(like.tablespace)))
-    return SQL(" ").join(parts)
+        yield SQL("TABLESPACE {}").format(Identifier(like.tablespace))
 
 
 def set_owner(parent: Parent, action: Action) -> Composed:

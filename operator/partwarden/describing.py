@@ -1,27 +1,28 @@
-"""What a table is made of, for its manifest: the columns, and the types of users that they need.
+"""Describe a table for its manifest: the columns, and the user's types that they need. Values, never SQL.
 
 ``pg_dump`` of a table holds none of its types, and a database of ten years later may have none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg import sql
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL
 
-from .record import Column, UserType
+from .record import Attribute, Column, DomainCheck, TypeKind, UserType
 from .session import run
 
 FIRST_OF_USERS = 16384
 """What has a lower OID came with the server."""
 
+# From 18 on NOT NULL is a constraint that may be NOT VALID; before, there is no such row.
 COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text,
-       CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+SELECT a.attname, format_type(a.atttypid, NULL), a.atttypmod, a.attnotnull,
+       NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n'
+                   AND k.conkey = ARRAY[a.attnum] AND NOT k.convalidated),
+       a.attgenerated::text, CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END,
        (SELECT a.attcollation::regcollation::text FROM pg_type t WHERE t.oid = a.atttypid
         AND t.typcollation <> a.attcollation), a.atttypid
 FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -31,7 +32,7 @@ TYPE = """
 SELECT format_type(t.oid, NULL), n.nspname, t.typname, t.typtype::text, t.typrelid,
        -- An array is made with its element, and a multirange with its range.
        CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE coalesce(m.rngtypid, 0) END,
-       t.typbasetype, format_type(t.typbasetype, t.typtypmod), t.typnotnull,
+       t.typbasetype, format_type(nullif(t.typbasetype, 0), NULL), t.typtypmod, t.typnotnull,
        (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
         WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
           AND d.refclassid = 'pg_extension'::regclass),
@@ -43,9 +44,12 @@ FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_range 
 WHERE t.oid = {}
 """
 LABELS = "SELECT enumlabel FROM pg_enum WHERE enumtypid = {} ORDER BY enumsortorder"
-CHECKS = "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contypid = {} AND contype = 'c' ORDER BY 1"
+CHECKS = """
+SELECT conname, pg_get_expr(conbin, 0), convalidated FROM pg_constraint
+WHERE contypid = {} AND contype = 'c' ORDER BY 1
+"""
 ATTRIBUTES = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid,
+SELECT a.attname, format_type(a.atttypid, NULL), a.atttypmod, a.atttypid,
        (SELECT jsonb_build_array(l.nspname, c.collname)
         FROM pg_collation c JOIN pg_namespace l ON l.oid = c.collnamespace
         WHERE c.oid = a.attcollation AND c.oid <> t.typcollation)
@@ -63,6 +67,7 @@ JOIN pg_opclass c ON c.oid = r.rngsubopc JOIN pg_namespace o ON o.oid = c.opcnam
 JOIN pg_type m ON m.oid = r.rngmultitypid JOIN pg_namespace mn ON mn.oid = m.typnamespace
 WHERE r.rngtypid = {}
 """
+KINDS = {"e": TypeKind.ENUM, "d": TypeKind.DOMAIN, "c": TypeKind.COMPOSITE, "r": TypeKind.RANGE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class Description:
 
 
 def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
-    """The table with that OID. Raises psycopg's errors.
+    """Describe the table with that OID. Raises psycopg's errors.
 
     To be asked in a transaction that has pinned its settings: names are qualified only where search_path is empty.
     From then on they are quoted in it only where need be: two descriptions are compared word by word.
@@ -84,12 +89,14 @@ def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
         Column(
             name=name,
             type=kind,
+            typmod=typmod,
             not_null=not_null,
+            not_null_valid=valid,
             generated=generated,
             expression=expression or "",
             collation=collation or "",
         )
-        for name, kind, not_null, generated, expression, collation, _ in rows
+        for name, kind, typmod, not_null, valid, generated, expression, collation, _ in rows
     )
     found = _Search(connection)
     for *_, type_oid in rows:
@@ -109,73 +116,60 @@ class _Search:
         if oid < FIRST_OF_USERS or oid in self.seen:
             return
         self.seen.add(oid)
-        ((text, schema, name, kind, relation, inner, base, base_text, not_null, extension, collation),) = self._ask(
-            TYPE, oid
-        )
+        ((text, schema, name, kind, relation, inner, base, *domain, extension, collation),) = self._ask(TYPE, oid)
+        made = UserType(name=text, schema_=schema, type_name=name, kind=KINDS.get(kind, TypeKind.OTHER))
         if extension is not None:
-            create = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}").format(
-                Identifier(extension), Identifier(schema)
-            )
-            self.types.append(UserType(name=text, schema_=schema, ddl=(create.as_string(),), extension=extension))
-            return
-        if inner:
+            self._add(made, kind=TypeKind.EXTENSION, extension=extension)
+        elif inner:
             self.visit(inner)
-            return
-        made = Identifier(schema, name)
-        if kind == "e":
-            statements = list(self._enum(made, oid))
+        elif kind == "e":
+            self._add(made, labels=tuple(label for (label,) in self._ask(LABELS, oid)))
         elif kind == "d":
-            statements = list(self._domain(made, oid, base, base_text, not_null, collation))
+            self._domain(made, oid, base, domain, collation)
         elif kind == "c":
-            statements = list(self._composite(made, relation))
+            self._composite(made, relation)
+        elif kind == "r":
+            self._range(made, oid)
         else:
-            statements = list(self._range(made, oid)) if kind == "r" else []
-        self.types.append(UserType(name=text, schema_=schema, ddl=tuple(each.as_string() for each in statements)))
+            self._add(made)
+
+    def _add(self, made: UserType, **more: Any) -> None:
+        self.types.append(made.model_copy(update=more))
 
     def _ask(self, query: str, oid: int) -> list[tuple[Any, ...]]:
         return run(self.connection, SQL(query).format(oid))[0]
 
-    def _enum(self, made: Identifier, oid: int) -> Iterator[Composed]:
-        labels = (sql.Literal(label) for (label,) in self._ask(LABELS, oid))
-        yield SQL("CREATE TYPE {} AS ENUM ({})").format(made, SQL(", ").join(labels))
-
-    def _domain(
-        self, made: Identifier, oid: int, base: int, base_text: str, not_null: bool, collation: list[str] | None
-    ) -> Iterator[Composed]:
+    def _domain(self, made: UserType, oid: int, base: int, rest: list[Any], collation: list[str] | None) -> None:
         self.visit(base)
-        rule = SQL(" NOT NULL" if not_null else "")
-        yield SQL("CREATE DOMAIN {} AS {}{}{}").format(made, _text(base_text), _collate(collation), rule)
-        for name, check in self._ask(CHECKS, oid):
-            yield SQL("ALTER DOMAIN {} ADD CONSTRAINT {} {}").format(made, Identifier(name), _text(check))
+        base_type, typmod, not_null = rest
+        checks = tuple(DomainCheck(name=name, expression=text, valid=ok) for name, text, ok in self._ask(CHECKS, oid))
+        of = Attribute(type=base_type, typmod=typmod, collation=_pair(collation))
+        self._add(made, attributes=(of,), not_null=not_null, checks=checks)
 
-    def _composite(self, made: Identifier, relation: int) -> Iterator[Composed]:
-        attributes = self._ask(ATTRIBUTES, relation)
-        for _, _, inner, _ in attributes:
+    def _composite(self, made: UserType, relation: int) -> None:
+        rows = self._ask(ATTRIBUTES, relation)
+        for *_, inner, _ in rows:
             self.visit(inner)
-        parts = (
-            SQL("{} {}{}").format(Identifier(name), _text(kind), _collate(collation))
-            for name, kind, _, collation in attributes
+        attributes = tuple(
+            Attribute(name=name, type=kind, typmod=typmod, collation=_pair(collation))
+            for name, kind, typmod, _, collation in rows
         )
-        yield SQL("CREATE TYPE {} AS ({})").format(made, SQL(", ").join(parts))
+        self._add(made, attributes=attributes)
 
-    def _range(self, made: Identifier, oid: int) -> Iterator[Composed]:
+    def _range(self, made: UserType, oid: int) -> None:
         """Without what only makes an index on it faster. One with a function of its own must be made by hand."""
         ((subtype, text, *opclass, special, canonical, many_schema, many, collation),) = self._ask(RANGE, oid)
         self.visit(subtype)
         if canonical:
+            self._add(made, kind=TypeKind.OTHER)
             return
-        parts = [SQL("SUBTYPE = {}, MULTIRANGE_TYPE_NAME = {}").format(_text(text), Identifier(many_schema, many))]
-        if special:
-            parts.append(SQL("SUBTYPE_OPCLASS = {}").format(Identifier(*opclass)))
-        if collation:
-            parts.append(SQL("COLLATION = {}").format(Identifier(*collation)))
-        yield SQL("CREATE TYPE {} AS RANGE ({})").format(made, SQL(", ").join(parts))
+        self._add(
+            made,
+            attributes=(Attribute(type=text, collation=_pair(collation)),),
+            opclass=(opclass[0], opclass[1]) if special else None,
+            multirange=(many_schema, many),
+        )
 
 
-def _collate(collation: list[str] | None) -> Composed:
-    return SQL(" COLLATE {}").format(Identifier(*collation)) if collation else Composed([])
-
-
-def _text(words: str) -> sql.SQL:
-    """PostgreSQL's own, which it deparsed with every name qualified and quoted."""
-    return SQL(words)
+def _pair(collation: list[str] | None) -> tuple[str, str] | None:
+    return (collation[0], collation[1]) if collation else None

@@ -24,6 +24,7 @@ from psycopg.pq import Conninfo
 from .connection import ConnectionInfo
 from .errors import ClientMissing, ClientTooOld, DumpFailed, InvalidSpec
 from .session import LIVENESS, ca_file, isolation
+from .text_settings import as_options
 
 FOLDER = "PARTWARDEN_PG_BIN"
 """Variable of the environment: the folder of the programs, before PATH."""
@@ -31,7 +32,7 @@ CHUNK = 1 << 20
 """Bytes that are handed on at once, and that a pipe holds where the system allows it: with less, a program waits for
 this process for most of the time, whose threads have their turns at Python."""
 LOCK_PATIENCE = "15s"
-SETTINGS = "-c bytea_output=hex -c lc_monetary=C -c statement_timeout=0"
+SETTINGS = f"{as_options()} -c statement_timeout=0"
 """Beside those that pg_dump makes itself: how it writes values must not depend on the role or the database, nor may its
 first statements, which come before it lifts the limit on time."""
 

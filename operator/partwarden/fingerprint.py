@@ -22,25 +22,16 @@ from psycopg.sql import SQL, Composed, Identifier
 from .errors import TableNotFound, WrongKey
 from .record import Fingerprint
 from .session import Session, run
+from .text_settings import TEXT_SETTINGS
 from .transaction import undo
 
 ALGORITHM = "sha256-sum-1"
 LONGEST = 7 * 24 * 3600.0
 """Seconds that one answer may take: a table of terabytes is read in a single statement."""
 
-TEXT = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, YMD",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "3",
-    "bytea_output": "hex",
-    "lc_monetary": "C",
-    "search_path": "",
-}
-"""Settings that decide how values are written as text, by those that pg_dump uses where it has an opinion."""
-
 PINNED = {
-    **TEXT,
+    **TEXT_SETTINGS,
+    "search_path": "",
     "client_encoding": "UTF8",
     "quote_all_identifiers": "off",
     "jit": "off",
@@ -64,7 +55,14 @@ SELECT a.attname, t.oid < {built_in} AND t.typname = ANY({binary})
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+  -- What is generated and not stored holds nothing, and is computed anew at every reading.
+  AND a.attgenerated <> 'v'
 ORDER BY a.attnum
+"""
+SENT = """
+SELECT each, EXISTS (SELECT FROM pg_type t WHERE t.oid = to_regtype(each) AND t.oid < {built_in}
+                     AND t.typname = ANY({binary}))
+FROM unnest({types}::text[]) each
 """
 # A set-returning function keeps the planner from computing the hash once for each of its parts, as OFFSET 0 would; but
 # that would also keep it from reading a large table with parallel workers, where the server allows those.
@@ -77,25 +75,34 @@ PART = "coalesce(sum(substring(h FROM {} FOR 64)::int8), 0)"
 
 
 def take(
-    connection: psycopg.Connection[Any], schema: str, name: str, columns: Sequence[str] | None = None
+    connection: psycopg.Connection[Any], schema: str, name: str, columns: Mapping[str, bool] | None = None
 ) -> Fingerprint:
-    """The fingerprint of a plain table. ``columns``: all of its, in another order than its own.
+    """Take the fingerprint of a plain table.
+
+    ``columns``: those to take it of, in this order, each with whether it is hashed as it is sent, as `sent` says of the
+    type that it had; without it all of the table, as they are.
 
     In the transaction that the connection is in, whose settings stay as they are (``statement_timeout`` counts: it
-    reads every row), else in one of its own. Raises `TableNotFound`, `WrongKey` where ``columns`` are others than
-    the table's, and psycopg's errors: InsufficientPrivilege also where row security would hide rows.
+    reads every row), else in one of its own. Raises `TableNotFound`, `WrongKey` where the table has not all
+    ``columns``, and psycopg's errors: InsufficientPrivilege also where row security would hide rows.
     """
     with _settled(connection):
         query = SQL(COLUMNS).format(built_in=BUILT_IN, binary=list(BINARY), schema=schema, name=name)
         own = dict(run(connection, query)[0])
         if not own:
             raise TableNotFound(f"{schema}.{name} is not there, or is not a plain table: only those have a fingerprint")
-        if columns is not None and sorted(columns) != sorted(own):
+        if columns is not None and not set(columns) <= set(own):
             raise WrongKey(f"{schema}.{name} has the columns {', '.join(own)}, not {', '.join(columns)}")
-        chosen = list(own if columns is None else columns)
+        chosen = own if columns is None else columns
         with _patience(connection):
-            (((rows, *sums),),) = run(connection, _content(schema, name, {each: own[each] for each in chosen}))
-    return Fingerprint(algorithm=ALGORITHM, rows=rows, content=_content_hash(chosen, rows, sums))
+            (((rows, *sums),),) = run(connection, _content(schema, name, chosen))
+    return Fingerprint(algorithm=ALGORITHM, rows=rows, content=_content_hash(list(chosen), rows, sums))
+
+
+def sent(connection: psycopg.Connection[Any], types: Sequence[str]) -> dict[str, bool]:
+    """Whether values of a type, as `format_type` names it, are hashed as they are sent; else their text is."""
+    (found,) = run(connection, SQL(SENT).format(built_in=BUILT_IN, binary=list(BINARY), types=list(types)))
+    return dict(found)
 
 
 def _content(schema: str, name: str, columns: Mapping[str, bool]) -> Composed:
@@ -138,6 +145,11 @@ def pin(settings: dict[str, str]) -> Composed:
     """Sets them for the length of the transaction."""
     calls = [SQL("pg_catalog.set_config({}, {}, true)").format(name, value) for name, value in settings.items()]
     return SQL("SELECT {}").format(SQL(", ").join(calls))
+
+
+def pin_text() -> Composed:
+    """Pin the settings that decide how values are written and read, for the length of the transaction."""
+    return pin(TEXT_SETTINGS)
 
 
 @contextmanager

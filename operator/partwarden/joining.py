@@ -1,14 +1,14 @@
 """Makes a table that was loaded from an archive a partition again, for its old bounds.
 
-The parent is touched twice, briefly: at first its definition is copied into a template that only this session sees, and
-at the end, when the rows are loaded and proven, the table is attached. Between the two, which may be hours, no lock on
-the parent is held: nobody waits for a restore.
+The parent is touched twice, briefly: at first its definition is read, and at the end, when the rows are loaded and
+proven, the table is attached. Between the two, which may be hours, no lock on the parent is held: nobody waits for a
+restore. Nothing but the table itself is made, so nothing can be left on a connection that a pooler hands on.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Iterable
 
 import psycopg
 from psycopg import errors as pg
@@ -19,18 +19,21 @@ from .actions import CreatePartition
 from .blockers import Mode, Want, joined
 from .creating import NEW_ACLS
 from .errors import AnotherOperator, CannotAttach, TableBusy
-from .fitting import range_of
+from .fitting import Parentage, range_of
 from .interval import Range
 from .inventory import Grant, Inventory
 from .keys import Bounds
 from .marker import Marker, Phase
+from .parent_definition import Rule
 from .patience import clear_way
-from .record import ArchiveManifest
-from .session import Session, pinned, run
+from .record import ArchiveManifest, Column
+from .remaking import TableColumn
+from .resolving import Types
+from .restored_table import Loader, Say, Source
+from .session import Session, run
 from .sqlstate import message
 from .transaction import BY_NAME, LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, advisory
 
-TEMPLATE = "partwarden_template"
 CHECK = "partwarden_bounds"
 """Of the loaded table, until it is attached."""
 PAUSE = 0.2
@@ -38,35 +41,70 @@ LIMIT_DEFAULT, LIMIT_JOINED = "3s", "60s"
 """How long ATTACH may take where others wait for it: for DEFAULT, or for tables that foreign keys join."""
 UNFIT = (pg.CheckViolation, pg.ForeignKeyViolation, pg.InvalidObjectDefinition, pg.DatatypeMismatch)
 """Rows in DEFAULT or outside the bounds, rows that refer to none, an overlap, another shape of table."""
-EXCLUDES = "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = {} AND indisexclusion)"
+AS_OWN = "leave out --attach to load it as a table of its own"
 SET_TIMEOUTS = "SELECT set_config('lock_timeout', {}, true), set_config('statement_timeout', {}, true)"
 NOW_AND_OID = "SELECT clock_timestamp(), {}::regclass::oid::int8"
 
 
-def template(connection: Session, inventory: Inventory) -> None:
-    """Copy the parent's definition, with a lock on it for a moment. Ends with the session."""
-    parent = inventory.parent
-    assert parent is not None
-    with connection.transaction():
-        _, ((excludes,),) = run(connection, pinned("2s", "30s"), sql.SQL(EXCLUDES).format(parent.oid))
-        action = _action(inventory, "pg_temp", TEMPLATE)
-        # ATTACH would make the index of an EXCLUDE constraint a second time.
-        plain = replace(inventory.likeness, tablespace=None, access_method=None, options=())
-        run(connection, ddl.create_table(parent, action, plain, indexes=not excludes))
-
-
-def make(connection: Session, inventory: Inventory, manifest: ArchiveManifest, schema: str, name: str) -> None:
-    """An empty table as the template is, held to the bounds, in the caller's transaction. Raises psycopg's errors."""
-    parent = inventory.parent
-    assert parent is not None
-    source = replace(parent, schema="pg_temp", name=TEMPLATE)
-    action = _action(inventory, schema, name)
+def loader(
+    connection: Session, source: Source, types: Types, parentage: Parentage, schema: str, name: str, say: Say
+) -> Loader:
+    """Load into a table with the columns that the parent has now, held to the bounds."""
     table = sql.Identifier(schema, name)
-    create = ddl.create_table(source, action, inventory.likeness, indexes=True)
-    run(connection, create, remaking.hold_to_bounds(table, CHECK, manifest))
+
+    def dress() -> Iterable[sql.SQL | sql.Composed]:
+        yield from parentage.definition.before
+        yield remaking.hold_to_bounds(table, CHECK, *parentage.key, parentage.bounds)
+
+    wanted = tuple(_column(each, types) for each in parentage.columns)
+    like = parentage.inventory.likeness
+    return Loader(connection, source, types, schema, name, wanted, dress, say, source.manifest.unlogged, like)
 
 
-def _action(inventory: Inventory, schema: str, name: str) -> CreatePartition:
+def _column(column: Column, types: Types) -> TableColumn:
+    """As the parent has it: its text is the server's own."""
+    expression = sql.SQL(column.expression) if column.generated else None
+    collation = sql.SQL(column.collation) if column.collation else None
+    return TableColumn(column.name, types.sql(column), collation, expression, column.generated or "s")
+
+
+def misfit(loaded: Loader, parentage: Parentage, error: Exception) -> Exception:
+    """Why the parent's form refuses the rows: the columns, and how many rows."""
+    words = message(error) if isinstance(error, psycopg.Error) else str(error)
+    plain = loaded.load_plain()
+    found = [f"column {name!r}: {why}" for name, why in loaded.examine(plain).items()]
+    return CannotAttach(
+        f"table {loaded.schema}.{loaded.name} is not attached, for {parentage.parent} refuses its rows: "
+        f"{'; '.join(found) or words}; {AS_OWN}"
+    )
+
+
+def complete(connection: Session, loaded: Loader, parentage: Parentage) -> None:
+    """Add the constraints and indexes that a partition of the parent has. Raises `CannotAttach` for the rows."""
+    definition, broken = parentage.definition, []
+    for rule in (*definition.not_null, *definition.checks, *definition.indexes):
+        run(connection, "SAVEPOINT completing")
+        try:
+            run(connection, rule.statement)
+            run(connection, "RELEASE SAVEPOINT completing")
+        except (pg.IntegrityError, pg.InvalidTableDefinition) as error:
+            run(connection, "ROLLBACK TO SAVEPOINT completing")
+            broken.append(_broken(loaded, rule, error))
+    if broken:
+        raise CannotAttach(
+            f"table {loaded.schema}.{loaded.name} is not attached, for {parentage.parent} refuses its rows: "
+            f"{'; '.join(broken)}; {AS_OWN}"
+        )
+    for statement in definition.after:
+        run(connection, statement)
+
+
+def _broken(loaded: Loader, rule: Rule, error: psycopg.Error) -> str:
+    rows = "" if rule.broken is None else f", in {loaded.count(rule.broken):,} rows"
+    return f"{rule.name!r}: {message(error)}{rows}"
+
+
+def _action(schema: str, name: str) -> CreatePartition:
     """What `ddl` and `likeness` want to be told of a new partition."""
     return CreatePartition(schema=schema, name=name, range=Range(None, None), bounds=Bounds("", ""), reason="", lock="")
 
@@ -92,7 +130,7 @@ def join(
         run(connection, "SAVEPOINT joining")
         try:
             clear_way(connection, wants, subject, deadline=deadline)
-            _attempt(connection, inventory, manifest, _action(inventory, schema, name), timeouts)
+            _attempt(connection, inventory, manifest, _action(schema, name), timeouts)
             return
         except (TableBusy, AnotherOperator) as error:
             late: Exception = error
@@ -112,7 +150,7 @@ def _unfit(error: psycopg.Error, subject: str) -> CannotAttach:
             f"{subject}: PostgreSQL must read DEFAULT, or tables that foreign keys join, while others wait, and gave "
             "up; with a CHECK on DEFAULT that excludes the bounds it need not read that one"
         )
-    return CannotAttach(f"{subject}: {message(error)}; leave out --attach to load it as a table of its own")
+    return CannotAttach(f"{subject}: {message(error)}; {AS_OWN}")
 
 
 def _attempt(

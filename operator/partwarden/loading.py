@@ -1,11 +1,12 @@
 """Loads an archive's rows into a new table, and proves that they are what was archived.
 
-All in a transaction of the caller's: until it commits nobody sees any of it, and whatever fails takes all of it away.
+All in a transaction of the caller's: until it commits nobody else sees any of it, and whatever fails takes all of it
+away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -28,13 +29,6 @@ SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {schema}),
        OR EXISTS (SELECT FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
                   WHERE n.nspname = {schema} AND t.typname = {name})
 """
-OWN_COLUMNS = """
-SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = {schema} AND c.relname = {name} AND a.attnum > 0 AND NOT a.attisdropped
-"""
-ABSENT_TYPES = (
-    "SELECT each FROM unnest({}::text[]) WITH ORDINALITY u(each, n) WHERE to_regtype(each) IS NULL ORDER BY n"
-)
 # An unknown collation is an error up to 15, and NULL from 16 on.
 COLLATIONS = """
 SELECT c.oid::regcollation::text FROM pg_collation c
@@ -53,40 +47,23 @@ def check_name(connection: psycopg.Connection[Any], schema: str, name: str) -> N
         )
 
 
-def make_types(connection: psycopg.Connection[Any], manifest: ArchiveManifest) -> list[str]:
-    """Make those types of users that the database has not. Returns their names, in the order in which they were made.
-
-    Raises `StatementRejected` where one must be made by hand, and psycopg's errors.
-    """
-    names = [each.name for each in manifest.types]
-    absent = [name for (name,) in run(connection, sql.SQL(ABSENT_TYPES).format(names))[0]]
-    made = []
-    for each in manifest.types:
-        if each.name not in absent:
-            continue
-        if not each.ddl:
-            raise StatementRejected(
-                f"type {each.name} does not exist, and the archive does not hold what it is made of: create it first"
-            )
-        if each.schema_:
-            # Who may not create schemas may not even say so where there is one.
-            (found,) = run(connection, sql.SQL("SELECT 1 FROM pg_namespace WHERE nspname = {}").format(each.schema_))
-            if not found:
-                run(connection, sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(each.schema_)))
-        run(connection, *(sql.SQL(statement) for statement in each.ddl))
-        made.append(each.name)
-    return made
-
-
 def absent_collations(connection: psycopg.Connection[Any], manifest: ArchiveManifest) -> frozenset[str]:
-    """Collations of the archive's columns that the database has not: they depend on its operating system."""
+    """Collations of the archive's columns that the database has not: they depend on its operating system.
+
+    Of those that are not among them the manifest's text is the server's own.
+    """
     wanted = {each.collation for each in manifest.columns if each.collation}
     return frozenset(wanted - {name for (name,) in run(connection, COLLATIONS)[0]}) if wanted else frozenset()
 
 
-def fill(connection: Session, table: sql.Identifier, manifest: ArchiveManifest, data: Iterable[bytes]) -> None:
-    """COPY the rows in. ``data``: as COPY writes them; what it raises ends the COPY. Raises `RestoredDiffers`."""
-    statement = remaking.copy_in(table, manifest.columns, "UTF8")
+def fill(
+    connection: Session, table: sql.Identifier, columns: Sequence[str], manifest: ArchiveManifest, data: Iterable[bytes]
+) -> None:
+    """COPY the rows into these columns. ``data``: as COPY writes them; what it raises ends the COPY.
+
+    Raises `RestoredDiffers`, and psycopg's errors.
+    """
+    statement = remaking.copy_in(table, columns)
     with connection.cursor() as cursor:
         with cursor.copy(statement) as copy:
             for chunk in data:
@@ -99,23 +76,27 @@ def fill(connection: Session, table: sql.Identifier, manifest: ArchiveManifest, 
 def compare(connection: Session, schema: str, name: str, manifest: ArchiveManifest) -> None:
     """Whether the table holds what was archived, by the fingerprint of both. Raises `RestoredDiffers`.
 
-    Columns that the archive has not are no part of it: they are away while it is taken, and back after it.
+    Values are hashed as the archive's were, whatever types the columns have now. Columns that the archive has not are
+    no part of it.
     """
-    columns, wanted = [each.name for each in manifest.columns], manifest.fingerprint
-    own = [column for (column,) in run(connection, sql.SQL(OWN_COLUMNS).format(schema=schema, name=name))[0]]
-    others = [sql.SQL("DROP {} CASCADE").format(sql.Identifier(each)) for each in own if each not in columns]
-    run(connection, "SAVEPOINT comparing")
-    if others:
-        # Safe: a savepoint brings them back, nobody else sees this table, and no row of it is anybody's yet.
-        drop = sql.SQL("ALTER TABLE {} {}").format(sql.Identifier(schema, name), sql.SQL(", ").join(others))
-        run(connection, drop)
-    found = fingerprint.take(connection, schema, name, columns)
-    run(connection, "ROLLBACK TO SAVEPOINT comparing")
+    wanted = manifest.fingerprint
+    archived = [each for each in manifest.columns if each.generated != "v"]
+    sent = fingerprint.sent(connection, sorted({each.type for each in archived}))
+    found = fingerprint.take(connection, schema, name, {each.name: sent[each.type] for each in archived})
     if found != wanted:
         raise RestoredDiffers(
             f"what was loaded differs from what was archived: fingerprint {found.content} of {found.rows} rows, "
             f"archived were {wanted.content} of {wanted.rows} rows ({wanted.algorithm}): nothing is restored"
         )
+
+
+def is_about_rows(error: Exception) -> bool:
+    """Whether another form of the table may take what this one refused: not where the server or connection failed."""
+    if isinstance(error, RestoredDiffers):
+        return True
+    if not isinstance(error, psycopg.Error) or is_lost(error):
+        return False
+    return not (error.sqlstate or "XX").startswith(UNABLE) and not isinstance(error, pg.ReadOnlySqlTransaction)
 
 
 def refused(error: psycopg.Error, subject: str) -> PartwardenError:

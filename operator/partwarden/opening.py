@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from . import places
-from .errors import ArchiveDamaged, PartwardenError
-from .proving import Digest, Proof, compare, restored_rows
-from .record import DATA, MANIFEST, ArchiveManifest
+from . import generated_values, places
+from .digest import Digest
+from .errors import ArchiveDamaged, PartwardenError, ProofFailed
+from .proving import Proof, compare, prove_generated, restored_rows
+from .record import DATA, GENERATED, MANIFEST, ArchiveManifest
 from .storing import Store
 
 LARGEST = 64 << 20
@@ -32,6 +33,7 @@ class Archive:
     url: str
     manifest: ArchiveManifest
     open: Opener
+    open_generated: Opener
 
     def telling(self, say: Say) -> Archive:
         """The same, which says how far it is whenever its data is read."""
@@ -48,6 +50,7 @@ class Archive:
         for chunk in self.open():
             digest.update(chunk)
         self._are_those_written(digest)
+        prove_generated(self.open_generated, self.manifest)
 
     def prove(self) -> None:
         """Read it twice: all of its bytes are those that were written, and the rows that they restore are those that
@@ -61,8 +64,9 @@ class Archive:
                 pass
 
     @contextmanager
-    def rows(self) -> Iterator[Iterator[bytes]]:
-        """The rows as COPY writes them, in UTF-8, from reading the data once more.
+    def rows(self, generated: Sequence[str] = ()) -> Iterator[Iterator[bytes]]:
+        """The rows as COPY writes them, in UTF-8, from reading the data once more: of all columns that are not
+        generated, and behind those of the ones that are named.
 
         At their end raises `ArchiveDamaged` where the data is not what was written, and `ProofFailed` where the rows
         are not those that were archived; before it `DumpFailed` where the data is no dump of such a table, and what
@@ -72,7 +76,15 @@ class Archive:
         with restored_rows(
             _through(whole.update, self.open()), partition.schema_, partition.name, self.manifest.columns
         ) as restored:
-            yield self._proven(_through(content.update_rows, restored), whole, content)
+            rows = self._proven(_through(content.update_rows, restored), whole, content)
+            if not generated:
+                yield rows
+                return
+            data = self.manifest.generated
+            if data is None:
+                raise ProofFailed("the archive holds no values of generated columns")
+            values = generated_values.lines(self.open_generated(), data, self.manifest.rows)
+            yield generated_values.beside(rows, values, data, generated)
 
     def _proven(self, rows: Iterator[bytes], whole: Digest, content: Digest) -> Iterator[bytes]:
         yield from rows
@@ -136,7 +148,10 @@ def _folder(url: str) -> str:
 
 
 def _open(store: Store, key: str) -> Archive:
-    return Archive(store.url(key), _manifest(store, key), lambda: store.get(f"{key}/{DATA}"))
+    manifest = _manifest(store, key)
+    return Archive(
+        store.url(key), manifest, lambda: store.get(f"{key}/{DATA}"), lambda: store.get(f"{key}/{GENERATED}")
+    )
 
 
 def _manifest(store: Store, key: str) -> ArchiveManifest:

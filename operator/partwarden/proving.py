@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from . import dumping
+from . import dumping, generated_values
+from .digest import Digest
 from .errors import ArchiveDamaged, DumpFailed, ProofFailed
-from .record import DATA, MANIFEST, ArchiveManifest, Column
+from .record import DATA, GENERATED, MANIFEST, ArchiveManifest, Column
 from .storing import Store
 
 END = b"\n\\.\n"
@@ -22,30 +22,6 @@ LARGEST = 64 << 20
 """Bytes of a manifest that is read."""
 PREAMBLE = 1 << 22
 """Bytes within which the rows begin: before them stand a few settings and the statement with the columns' names."""
-
-
-@dataclass(slots=True)
-class Digest:
-    """SHA-256 and length of what was fed to it, and the lines in it."""
-
-    lines: int = 0
-    size: int = 0
-    _hash: Any = field(default_factory=hashlib.sha256)
-
-    def update(self, chunk: bytes | memoryview) -> None:
-        """Feed the next piece."""
-        self._hash.update(chunk)
-        self.size += len(chunk)
-
-    def update_rows(self, chunk: bytes) -> None:
-        """The same, of what is rows in COPY's text format: one a line."""
-        self.update(chunk)
-        self.lines += chunk.count(b"\n")
-
-    @property
-    def sha256(self) -> str:
-        """Lower case hexadecimal digits, of what was fed so far."""
-        return str(self._hash.hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +73,23 @@ def prove(store: Store, place: str, manifest: ArchiveManifest) -> None:
         raise
     _same_bytes(store.url(key), proof.size, proof.sha256, manifest)
     compare(proof, manifest)
+    prove_generated(lambda: store.get(f"{place}/{GENERATED}"), manifest)
+
+
+def prove_generated(opener: Callable[[], Iterable[bytes]], manifest: ArchiveManifest) -> None:
+    """Whether the values of stored generated columns are those that were archived. Nothing where there are none.
+
+    Raises as `generated_values.lines`, and `ProofFailed` where the manifest lacks what its columns say.
+    """
+    stored = tuple(each.name for each in manifest.columns if each.generated == "s")
+    if manifest.generated is None:
+        if stored and manifest.format > 1:
+            raise ProofFailed(f"the manifest holds no digest of the generated column {stored[0]!r}")
+        return
+    if manifest.generated.columns != stored:
+        raise ProofFailed(f"the archive has values of the columns {manifest.generated.columns}, not of {stored}")
+    for _ in generated_values.lines(opener(), manifest.generated, manifest.rows):
+        pass
 
 
 def _same_bytes(url: str, size: int, sha256: str, manifest: ArchiveManifest) -> None:

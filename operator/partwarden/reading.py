@@ -15,10 +15,11 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from . import fingerprint
 from .connection import ConnectionInfo
+from .digest import Digest
 from .errors import AnotherOperator, TableBusy, TableChanged, TableNotFound
-from .proving import Digest
 from .record import Column, TableName
 from .session import Session, run, session
+from .text_settings import TEXT_SETTINGS
 from .transaction import undo
 
 ADVISORY_CLASS = 0x61726368
@@ -27,9 +28,16 @@ LOCK_PATIENCE = "15s"
 PIECE = 1 << 20
 TABLE = """
 SELECT c.oid::int8, c.relkind::text, current_setting('server_version'), pg_export_snapshot(),
-       greatest(c.reltuples, 0)::int8, pg_table_size(c.oid)
+       greatest(c.reltuples, 0)::int8, pg_table_size(c.oid), c.relpersistence = 'u'
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
 """
+IN_ORDER = (
+    "SET LOCAL enable_indexscan = off",
+    "SET LOCAL enable_indexonlyscan = off",
+    "SET LOCAL enable_bitmapscan = off",
+    "SET LOCAL max_parallel_workers_per_gather = 0",
+)
+"""A query then reads the rows in the order in which COPY of the table does; that it did is proven by the digest."""
 LOCK = "SELECT pg_try_advisory_xact_lock({}, {})"
 
 
@@ -44,6 +52,7 @@ class Held:
     server_version: str
     estimate: int
     size: int
+    unlogged: bool
 
 
 @contextmanager
@@ -80,9 +89,15 @@ def _hold(connection: Session, table: TableName) -> Held:
         raise TableBusy(f"table {table} is locked by somebody else for more than {LOCK_PATIENCE}") from None
     except (pg.UndefinedTable, pg.InvalidSchemaName, pg.WrongObjectType):
         raise TableNotFound(f"table {table} does not exist, or is not a table") from None
-    pins = {**fingerprint.TEXT, "row_security": "off", "quote_all_identifiers": "off", "synchronize_seqscans": "off"}
+    pins = {
+        **TEXT_SETTINGS,
+        "search_path": "",
+        "row_security": "off",
+        "quote_all_identifiers": "off",
+        "synchronize_seqscans": "off",
+    }
     *_, found = run(connection, fingerprint.pin(pins), SQL(TABLE).format(table.schema_, table.name))
-    ((oid, kind, server, snapshot, estimate, size),) = found
+    ((oid, kind, server, snapshot, estimate, size, unlogged),) = found
     if kind != "r":
         raise TableNotFound(f"table {table} is not a plain table: an archive is made of one that holds its rows itself")
     if table.oid not in (0, oid):
@@ -91,22 +106,38 @@ def _hold(connection: Session, table: TableName) -> Held:
     (((locked,),),) = run(connection, SQL(LOCK).format(ADVISORY_CLASS, signed))
     if not locked:
         raise AnotherOperator(f"table {table} is being archived already: its advisory lock is taken")
-    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate, size)
+    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate, size, unlogged)
 
 
-def digest_copy(held: Held, columns: Sequence[Column], progress: Callable[[Digest], None]) -> Digest:
-    """Of the rows as pg_dump copies them. Raises psycopg's errors."""
-    run(held.connection, "SET LOCAL quote_all_identifiers = on")
-    names = SQL(", ").join(Identifier(each.name) for each in columns if not each.generated)
+def read_rows(
+    held: Held,
+    columns: Sequence[Column],
+    progress: Callable[[Digest], None] = lambda digest: None,
+    sink: Callable[[bytes], None] | None = None,
+) -> Digest:
+    """Digest of the rows as ``pg_dump`` copies them: of all columns that are not generated. Raises psycopg's errors.
+
+    ``sink`` is given each row's values of the stored generated columns, as a line in COPY's text format. Those are read
+    in the same pass, so that the lines are in the order of the rows.
+    """
+    run(held.connection, "SET LOCAL quote_all_identifiers = on", *IN_ORDER)
+    plain = [each.name for each in columns if not each.generated]
+    stored = [each.name for each in columns if each.generated == "s"] if sink is not None else []
     table = Identifier(held.table.schema_, held.table.name)
-    statement = SQL("COPY {} ({}) TO STDOUT").format(table, names)
-    digest, told = Digest(), 0
-    for row in _copy(held.connection, statement):
+    names = SQL(", ").join(map(Identifier, [*plain, *stored]))
+    copied = SQL("(SELECT {} FROM ONLY {})") if stored else SQL("{1} ({0})")
+    digest, reported = Digest(), 0
+    for row in _copy(held.connection, SQL("COPY {} TO STDOUT").format(copied.format(names, table))):
         # Row by row: collecting them first costs more than hashing. libpq gives exactly one at a time.
+        if sink is not None and stored:
+            # COPY writes a tab in a value as a backslash and t: the tabs that stand there are those between columns.
+            values = bytes(row).rsplit(b"\t", len(stored))
+            sink(b"\t".join(values[1:]))
+            row = values[0] + b"\n"
         digest.update(row)
         digest.lines += 1
-        if digest.size >= told + PIECE:
-            told = digest.size
+        if digest.size >= reported + PIECE:
+            reported = digest.size
             progress(digest)
     return digest
 

@@ -7,6 +7,7 @@ database that it came from. It is written last: where there is none, there is no
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import ConfigDict, Field
@@ -14,9 +15,8 @@ from pydantic.alias_generators import to_camel
 
 from .fields import Model
 
-FORMAT = 1
-DATA, MANIFEST = "data.dump", "manifest.json"
-"""Names of the two objects in an archive's folder."""
+DATA, GENERATED, MANIFEST = "data.dump", "generated.copy.gz", "manifest.json"
+"""Names of the objects in an archive's folder; the second only where columns are generated and stored."""
 
 
 class Written(Model):
@@ -48,11 +48,16 @@ class TableName(Written):
 
 
 class Column(Written):
-    """A column of the partition, in order, as `format_type` names its type."""
+    """A column of the partition, in order."""
 
     name: str
     type: str
+    """As `format_type` names it, without its modifier: to be resolved by `to_regtype`, and never used as SQL."""
+    typmod: int = -1
+    """``pg_attribute.atttypmod``: the length, precision and the like; -1 where there is none."""
     not_null: bool = False
+    not_null_valid: bool = True
+    """False where the constraint is NOT VALID, from PostgreSQL 18 on: older rows may be NULL."""
     generated: str = ""
     """``pg_attribute.attgenerated``: empty, ``s`` or ``v``."""
     expression: str = ""
@@ -61,22 +66,76 @@ class Column(Written):
     """Where it is not that of the type, as `regcollation` says it."""
 
 
+class Attribute(Written):
+    """An attribute of a composite type, or what a domain or range is made from; ``name`` is empty for the latter."""
+
+    name: str = ""
+    type: str
+    typmod: int = -1
+    collation: tuple[str, str] | None = None
+    """Schema and name, where it is not that of the type."""
+
+
+class DomainCheck(Written):
+    """A CHECK of a domain."""
+
+    name: str
+    expression: str
+    valid: bool = True
+
+
+class TypeKind(StrEnum):
+    """What a type of the user is, and so how it is made."""
+
+    ENUM = "Enum"
+    DOMAIN = "Domain"
+    COMPOSITE = "Composite"
+    RANGE = "Range"
+    EXTENSION = "Extension"
+    OTHER = "Other"
+    """Written in C, or with a function of its own: it cannot be made from a manifest."""
+
+
 class UserType(Written):
-    """A type that is not PostgreSQL's own, and that a column is of or made from."""
+    """A type that is not PostgreSQL's own, and that a column is of or made from. Data, never SQL."""
 
     name: str
     """As `format_type` says it: qualified, and quoted where need be."""
     schema_: str = Field("", alias="schema")
-    ddl: tuple[str, ...] = ()
-    """Statements that make it; none where it is written in C or has a function of its own, and must be there."""
+    type_name: str = ""
+    """Its name alone, without quotes."""
+    kind: TypeKind = TypeKind.OTHER
     extension: str | None = None
     """The one that it belongs to, and comes with."""
+    labels: tuple[str, ...] = ()
+    """Of an enum, in order."""
+    attributes: tuple[Attribute, ...] = ()
+    """Of a composite type, in order; of a domain or range the one that it is made from."""
+    not_null: bool = False
+    checks: tuple[DomainCheck, ...] = ()
+    opclass: tuple[str, str] | None = None
+    """Of a range: schema and name of the operator class, where it is not the default."""
+    multirange: tuple[str, str] | None = None
+    """Of a range: schema and name of the multirange that is made with it."""
+
+
+class GeneratedData(Written):
+    """`GENERATED`: the values of the stored generated columns, which ``pg_dump`` leaves out."""
+
+    columns: tuple[str, ...]
+    bytes: int
+    """Of the object, compressed."""
+    sha256: str
+    """Of the object, compressed."""
+    copy_sha256: str
+    """Of what it holds: a line for each row, in the order of the rows of `DATA`, as COPY writes those columns."""
 
 
 class ArchiveManifest(Written):
     """``manifest.json``. Moments are aware and in UTC."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
+    """1: without values of generated columns, and without modifiers and definitions of types."""
     id: str
     """Unique among the archives of the partition; the last part of the folder's name."""
     database: str
@@ -90,8 +149,11 @@ class ArchiveManifest(Written):
     columns: tuple[Column, ...]
     types: tuple[UserType, ...] = ()
     """Of users, that the columns need, each after those that it is made from."""
+    unlogged: bool = False
+    settings: dict[str, str] = Field(default_factory=dict)
+    """Under which `DATA` was written, and is to be read: see `text_settings`."""
     parent_ddl: str
-    """``pg_dump --schema-only`` of the parent, as plain SQL; empty where there is none."""
+    """``pg_dump --schema-only`` of the parent, as plain SQL, for people; empty where there is none. Never executed."""
     rows: int
     bytes: int
     """Of `DATA`."""
@@ -99,6 +161,8 @@ class ArchiveManifest(Written):
     """Of `DATA`."""
     copy_sha256: str
     """Of the rows as COPY … TO STDOUT writes them in the snapshot, and equally of what the archive restores."""
+    generated: GeneratedData | None = None
+    """None where no column is generated and stored."""
     fingerprint: Fingerprint
     snapshot: str
     server_version: str

@@ -11,6 +11,7 @@ from .connection import from_dsn
 from .errors import PartwardenError
 from .opening import find, open_archive
 from .record import ArchiveManifest
+from .render import printable
 from .restoring import Restored, Wish, restore
 
 Named = dict[str, str] | None
@@ -117,9 +118,8 @@ def _text(restored: Restored) -> str:
     lines = [f"restored {restored.schema}.{restored.name}, a {where}: {restored.rows:,} rows, equal to the archive"]
     if restored.types:
         lines.append(f"created types: {', '.join(restored.types)}")
-    if restored.without:
-        lines.append(f"left out collations that the database has not: {', '.join(restored.without)}")
-    return "\n".join(lines)
+    lines += [f"left off: {each}" for each in restored.left_off]
+    return "\n".join(printable(line) for line in lines)
 
 
 def _document(restored: Restored) -> dict[str, Any]:
@@ -129,5 +129,5 @@ def _document(restored: Restored) -> dict[str, Any]:
         "rows": restored.rows,
         "attachedTo": restored.attached,
         "typesCreated": list(restored.types),
-        "collationsLeftOut": list(restored.without),
+        "leftOff": [{"kind": each.kind, "name": each.name, "reason": each.reason} for each in restored.left_off],
     }

@@ -7,39 +7,28 @@ by whatever, nothing of it is there: no table, no type, no partition.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import psycopg
+from psycopg import errors as pg
 from psycopg import sql
 
-from . import fitting, joining, loading, remaking
+from . import fingerprint, fitting, joining, loading, remaking
 from .connection import ConnectionInfo
 from .errors import InvalidSpec
-from .inventory import Inventory
-from .record import ArchiveManifest
+from .fitting import Parentage
+from .record import ArchiveManifest, Column
+from .remaking import TableColumn
+from .resolving import Types
+from .restored_table import TEXT, LeftOff, Loader, Say, Source
 from .session import Session, pinned, run, session
+from .sqlstate import message
 from .transaction import undo
 
-Say = Callable[[str], None]
-"""Called with one line for each step that may take long, and for what a person should know."""
-
-
-class Source(Protocol):
-    """An archive where it lies."""
-
-    @property
-    def manifest(self) -> ArchiveManifest:
-        """As it was read."""
-
-    def check(self) -> None:
-        """Read all of the data, and compare size and sha256 with the manifest. Raises what `errors` has for storage."""
-
-    def rows(self) -> AbstractContextManager[Iterator[bytes]]:
-        """The rows as COPY writes them, in UTF-8, read once more. At its end raises where they are not those that were
-        archived."""
+NOT_VALID_VERSION = 180000
+"""From here on NOT NULL may be NOT VALID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +48,19 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """``attached`` is the parent; ``types`` those that were made; ``without`` collations that the database has not."""
+    """``attached`` is the parent; ``types`` those that were made; ``left_off`` what the rows or the database did not
+    allow to be put back."""
 
     schema: str
     name: str
     rows: int
     attached: str | None = None
     types: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
+    left_off: tuple[LeftOff, ...] = ()
 
 
 def restore(source: Source, info: ConnectionInfo, wish: Wish, say: Say) -> Restored:
-    """Do it. Raises a `PartwardenError`: then nothing was changed in the database.
+    """Restore an archive. Raises a `PartwardenError`: then nothing was changed in the database.
 
     First what is quick to see forbids it, then the archive is read and checked, and only then is anything loaded.
     """
@@ -79,16 +69,19 @@ def restore(source: Source, info: ConnectionInfo, wish: Wish, say: Say) -> Resto
     parent = _parent(manifest, wish)
     subject = f"archive {manifest.id} of {manifest.partition} is not restored"
     with _working(info, subject) as connection:
-        _look(connection, manifest, parent, schema, name)
+        _check(connection, manifest, parent, schema, name)
     say(f"checking {manifest.bytes:,} bytes by their sha256")
     source.check()
     with _working(info, subject) as connection:
         # Hours may have passed.
-        inventory = _look(connection, manifest, parent, schema, name)
-        if inventory is not None:
-            joining.template(connection, inventory)
+        parentage = _check(connection, manifest, parent, schema, name)
         try:
-            restored = _load(connection, source, wish, inventory, schema, name, say)
+            run(connection, "BEGIN ISOLATION LEVEL READ COMMITTED", pinned("2s", "0"), fingerprint.pin_text())
+            restored = (
+                _load(connection, source, schema, name, say)
+                if parentage is None
+                else _load_and_attach(connection, source, parentage, schema, name, wish.patience, say)
+            )
             run(connection, "COMMIT")
         except BaseException:
             undo(connection)
@@ -106,44 +99,100 @@ def _parent(manifest: ArchiveManifest, wish: Wish) -> tuple[str, str] | None:
     return manifest.parent.schema_, manifest.parent.name
 
 
-def _look(
+def _check(
     connection: Session, manifest: ArchiveManifest, parent: tuple[str, str] | None, schema: str, name: str
-) -> Inventory | None:
+) -> Parentage | None:
     loading.check_name(connection, schema, name)
-    return fitting.look(connection, manifest, *parent) if parent is not None else None
+    return fitting.check(connection, manifest, *parent, schema, name) if parent is not None else None
 
 
-def _load(
+def _load(connection: Session, source: Source, schema: str, name: str, say: Say) -> Restored:
+    """Load it as a table of its own."""
+    manifest, table = source.manifest, sql.Identifier(schema, name)
+    types = Types(connection, manifest)
+    types.make()
+    absent = loading.absent_collations(connection, manifest)
+    wanted = tuple(_wanted(each, types, absent) for each in manifest.columns)
+
+    def dress() -> Iterable[sql.SQL | sql.Composed]:
+        yield remaking.comment(table, joining.note(manifest))
+
+    loader = Loader(connection, source, types, schema, name, wanted, dress, say, manifest.unlogged)
+    made = loader.load_best()
+    left_off = [*_left_off(loader, made, absent), *_set_not_null(connection, loader)]
+    return Restored(schema, name, manifest.rows, None, tuple(types.made), tuple(left_off))
+
+
+def _wanted(column: Column, types: Types, absent: frozenset[str]) -> TableColumn:
+    """The column as it was, but for a type or a collation that the database has not."""
+    found = types.find(column)
+    collation = sql.SQL(column.collation) if column.collation and column.collation not in absent and found else None
+    expression, kind = None, column.generated or "s"
+    if column.generated and found is not None:
+        expression = remaking.expression(column.expression)
+    return TableColumn(column.name, found or sql.SQL(TEXT), collation, expression, kind)
+
+
+def _left_off(loader: Loader, made: Iterable[TableColumn], absent: frozenset[str]) -> Iterator[LeftOff]:
+    """What the restored table has not of what the archived one had."""
+    found = {each.name: each for each in made}
+    for column in loader.manifest.columns:
+        restored, type_ = found.get(column.name), loader.types.find(column)
+        reason = loader.reasons.get(column.name, "PostgreSQL refuses the rows with it")
+        if type_ is None:
+            yield LeftOff("Type", column.name, f"it is {TEXT}: {loader.types.why_missing(column.type)}")
+        elif restored is not None and restored.type != type_:
+            yield LeftOff("Type", column.name, f"it is {restored.type.as_string()}, was {type_.as_string()}: {reason}")
+        if column.generated and (restored is None or restored.expression is None):
+            what = "the stored values are there" if restored is not None else "it held no values of its own"
+            yield LeftOff("Generated", column.name, f"{reason}; {what}; its expression was {column.expression}")
+        if column.collation in absent:
+            yield LeftOff("Collation", column.name, f"the database has no collation {column.collation}")
+
+
+def _set_not_null(connection: Session, loader: Loader) -> Iterator[LeftOff]:
+    """Add the NOT NULL constraints that the rows fulfil. Raises psycopg's errors."""
+    table = sql.Identifier(loader.schema, loader.name)
+    for column in loader.manifest.columns:
+        if not column.not_null or column.generated == "v":
+            continue
+        name = sql.Identifier(column.name)
+        if not column.not_null_valid:
+            if connection.info.server_version < NOT_VALID_VERSION:
+                yield LeftOff("NotNull", column.name, "the constraint was NOT VALID, which this server does not know")
+                continue
+            statement = sql.SQL("ALTER TABLE {} ADD NOT NULL {} NOT VALID").format(table, name)
+        else:
+            statement = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL").format(table, name)
+        run(connection, "SAVEPOINT constraining")
+        try:
+            run(connection, statement)
+            run(connection, "RELEASE SAVEPOINT constraining")
+        except pg.IntegrityError as error:
+            run(connection, "ROLLBACK TO SAVEPOINT constraining")
+            yield LeftOff("NotNull", column.name, message(error))
+
+
+def _load_and_attach(
     connection: Session,
     source: Source,
-    wish: Wish,
-    inventory: Inventory | None,
+    parentage: Parentage,
     schema: str,
     name: str,
+    patience: float,
     say: Say,
 ) -> Restored:
-    """All of the transaction but its COMMIT."""
-    manifest, table = source.manifest, sql.Identifier(schema, name)
-    run(connection, "BEGIN ISOLATION LEVEL READ COMMITTED", pinned("2s", "0"))
-    types = loading.make_types(connection, manifest)
-    without = frozenset[str]()
-    if inventory is not None:
-        joining.make(connection, inventory, manifest, schema, name)
-    else:
-        without = loading.absent_collations(connection, manifest)
-        run(connection, remaking.create_table(table, manifest.columns, without))
-        run(connection, remaking.comment(table, joining.note(manifest)))
-    say(f"loading {manifest.rows:,} rows into {schema}.{name}")
-    with source.rows() as rows:
-        loading.fill(connection, table, manifest, rows)
-    say("comparing what was loaded with what was archived")
-    loading.compare(connection, schema, name, manifest)
-    attached = None
-    if inventory is not None:
-        say(f"attaching it to {inventory.parent}")
-        joining.join(connection, inventory, manifest, schema, name, time.monotonic() + wish.patience)
-        attached = str(inventory.parent)
-    return Restored(schema, name, manifest.rows, attached, tuple(types), tuple(sorted(without)))
+    """Load it in the form of the parent, and attach it. Raises `CannotAttach` where the parent refuses the rows."""
+    manifest, inventory = source.manifest, parentage.inventory
+    types = Types(connection, manifest)
+    types.make()
+    loader = joining.loader(connection, source, types, parentage, schema, name, say)
+    if (error := loader.attempt(loader.wanted)) is not None:
+        raise joining.misfit(loader, parentage, error)
+    joining.complete(connection, loader, parentage)
+    say(f"attaching it to {inventory.parent}")
+    joining.join(connection, inventory, manifest, schema, name, time.monotonic() + patience)
+    return Restored(schema, name, manifest.rows, str(inventory.parent), tuple(types.made))
 
 
 @contextmanager

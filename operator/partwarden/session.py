@@ -153,6 +153,17 @@ def run(
     return results
 
 
+def run_alone(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed) -> list[tuple[Any, ...]]:
+    """Send one statement by the extended protocol, in which PostgreSQL refuses a second one behind a semicolon.
+
+    For what is made from the fields of a manifest. Returns its rows.
+    """
+    with connection.cursor() as cursor:
+        # psycopg takes the extended protocol for results in binary.
+        cursor.execute(statement, binary=True)
+        return cursor.fetchall() if cursor.description else []
+
+
 def forget_environment() -> None:
     """Take libpq's variables (PGHOST, PGSERVICE, PGTZ...) out of this process's environment.
 

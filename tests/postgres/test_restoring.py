@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,8 @@ from partwarden.errors import (
     TableBusy,
 )
 from partwarden.record import ArchiveManifest, UserType
-from partwarden.restoring import Restored, Say, Source, Wish, restore
+from partwarden.restored_table import Say, Source
+from partwarden.restoring import Restored, Wish, restore
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +54,8 @@ class Disturbed:
         self.archived.check()
 
     @contextmanager
-    def rows(self) -> Iterator[Iterator[bytes]]:
-        with self.archived.rows() as rows:
+    def rows(self, generated: Sequence[str] = ()) -> Iterator[Iterator[bytes]]:
+        with self.archived.rows(generated) as rows:
             yield (self.during(each) for each in rows)
 
 

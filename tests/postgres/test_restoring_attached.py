@@ -30,7 +30,8 @@ from partwarden.errors import (
 )
 from partwarden.marker import Phase
 from partwarden.policy import TableSpec
-from partwarden.restoring import Restored, Say, Source, Wish, restore
+from partwarden.restored_table import Say, Source
+from partwarden.restoring import Restored, Wish, restore
 from partwarden.session import session
 
 OURS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'partwarden'"
