@@ -162,7 +162,9 @@ CONSTRAINTS: dict[str, Part] = {
         values={"c_note": "CASE WHEN n % 3 > 0 THEN 'n' || n END"},
         changes={
             "nothing": "",
-            "NOT NULL NOT VALID": Change("ALTER TABLE zoo ADD CONSTRAINT note_there NOT NULL c_note NOT VALID", since=18),
+            "NOT NULL NOT VALID": Change(
+                "ALTER TABLE zoo ADD CONSTRAINT note_there NOT NULL c_note NOT VALID", since=18
+            ),
             "NOT NULL": Change("ALTER TABLE zoo ALTER c_note SET NOT NULL", GONE),
             "NOT NULL by a CHECK": "ALTER TABLE zoo ADD CONSTRAINT note_there CHECK (c_note IS NOT NULL) NOT VALID",
         },
@@ -298,9 +300,7 @@ DOMAINS: dict[str, Part] = {
         },
         changes={
             "nothing": "",
-            "constraint NOT VALID": (
-                "ALTER DOMAIN amount ADD CONSTRAINT amount_positive CHECK (VALUE > 0) NOT VALID"
-            ),
+            "constraint NOT VALID": ("ALTER DOMAIN amount ADD CONSTRAINT amount_positive CHECK (VALUE > 0) NOT VALID"),
             "attribute dropped": "ALTER TYPE bill DROP ATTRIBUTE note",
         },
     ),
@@ -326,7 +326,7 @@ TYPES: dict[str, Part] = {
         },
     ),
     "composite": Part(
-        before="CREATE TYPE place AS (label text, spot point, \"no value\" int)",
+        before='CREATE TYPE place AS (label text, spot point, "no value" int)',
         columns={"c_place": "place"},
         values={"c_place": "ROW('at \"' || n, point(n, 0), NULL)::place"},
         changes={
@@ -427,7 +427,7 @@ TYPES: dict[str, Part] = {
         },
     ),
     "collation": Part(
-        before="CREATE COLLATION mine FROM \"C\"; CREATE DOMAIN mined AS text COLLATE mine",
+        before='CREATE COLLATION mine FROM "C"; CREATE DOMAIN mined AS text COLLATE mine',
         columns={"c_mine": "text COLLATE mine", "c_mined": "mined"},
         values={"c_mine": "chr(64 + n)", "c_mined": "chr(96 + n)"},
         changes={
@@ -488,8 +488,12 @@ OBJECTS: dict[str, Part] = {
     "values that cannot be written": Part(
         before="""CREATE TABLE seen (a int DEFAULT 7, b int); INSERT INTO seen SELECT n % 3, n % 2 FROM generate_series(1, 90) n;
             CREATE STATISTICS seen_statistics ON a, b FROM seen; ANALYZE seen""",
-        columns={"c_tree": "pg_node_tree", "c_dependencies": "pg_dependencies", "c_distinct": "pg_ndistinct",
-                 "c_common": "pg_mcv_list"},
+        columns={
+            "c_tree": "pg_node_tree",
+            "c_dependencies": "pg_dependencies",
+            "c_distinct": "pg_ndistinct",
+            "c_common": "pg_mcv_list",
+        },
         values={
             "c_tree": "(SELECT adbin FROM pg_attrdef WHERE adrelid = 'seen'::regclass)",
             "c_dependencies": "(SELECT stxddependencies FROM pg_statistic_ext_data)",
@@ -555,8 +559,9 @@ PLAIN = Part(
     changes={
         "column added": "ALTER TABLE zoo ADD c_new int DEFAULT 7",
         "column added NOT NULL": "ALTER TABLE zoo ADD c_new int NOT NULL DEFAULT 7",
-        "NOT NULL without a default": Change("ALTER TABLE zoo ADD c_new int; UPDATE zoo SET c_new = 1; "
-                                             "ALTER TABLE zoo ALTER c_new SET NOT NULL"),
+        "NOT NULL without a default": Change(
+            "ALTER TABLE zoo ADD c_new int; UPDATE zoo SET c_new = 1; ALTER TABLE zoo ALTER c_new SET NOT NULL"
+        ),
         "column dropped": "ALTER TABLE zoo DROP c_count",
         "column renamed": "ALTER TABLE zoo RENAME c_count TO c_renamed",
         "columns exchanged": (
@@ -752,7 +757,10 @@ LAYOUTS: dict[str, Layout] = {
             bounds=("2020-01-01", "2021-01-01"),
             since=18,
         ),
-        {"nothing": "", "extension moved": "CREATE SCHEMA moved_gist; ALTER EXTENSION btree_gist SET SCHEMA moved_gist"},
+        {
+            "nothing": "",
+            "extension moved": "CREATE SCHEMA moved_gist; ALTER EXTENSION btree_gist SET SCHEMA moved_gist",
+        },
     ),
     "keyed by whole seconds": Layout(
         Specimen(

@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import random
 import re
+import secrets
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -22,7 +25,7 @@ from psycopg import sql
 
 import changes
 from archived import use_client
-from changes import GONE, LAYOUTS, LIMITS, MOMENTS, PARTS, SENSITIVE, SETTINGS, Change, Layout, Moment, Part
+from changes import LAYOUTS, LIMITS, MOMENTS, PARTS, SENSITIVE, SETTINGS, Change, Layout, Moment, Part
 from lab import report
 from lab.postgres import MAJORS, Database, Server
 from partwarden.__main__ import main
@@ -52,8 +55,10 @@ PINNED = {
     "idle_session_timeout": "0",
 }
 COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated = 's', a.attnotnull, a.attcollation::regcollation::text
-FROM pg_attribute a WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated = 's', a.attnotnull,
+       (CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation ELSE 0 END)::regcollation::text
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
+  AND a.attgenerated <> 'v'
 ORDER BY a.attname
 """
 NAMES = """
@@ -68,17 +73,28 @@ UNION SELECT 'function ' || oid::regprocedure FROM pg_proc WHERE oid >= 16384
 """
 
 
+PASSWORD = "secret"
+OWNED = """
+ALTER ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role};
+ALTER TABLE zoo OWNER TO {role}; ALTER TABLE zoo_2020 OWNER TO {role}; ALTER TABLE zoo_2026 OWNER TO {role}
+"""
+
+
 @pytest.fixture(autouse=True)
 def client(monkeypatch: pytest.MonkeyPatch) -> None:
     """pg_dump and pg_restore of the newest major."""
     use_client(monkeypatch)
 
 
+ColumnForm = tuple[str, str, bool, bool, str]
+"""Name, type, whether it is stored generated, whether it is NOT NULL, collation."""
+
+
 @dataclass(frozen=True)
 class Contents:
-    """What a table holds. ``columns``: name, type, whether stored generated, whether NOT NULL, collation."""
+    """What a table holds."""
 
-    columns: list[tuple[str, str, bool, bool, str]]
+    columns: list[ColumnForm]
     rows: list[bytes]
     names: frozenset[str]
     """Of columns, constraints and types: what a refusal may name."""
@@ -88,10 +104,16 @@ def read(dsn: str, table: str, proof: str = "", names: Sequence[str] | None = No
     """The table's columns, or these of them, with the rows as COPY writes them."""
     options = " ".join(f"-c {name}={value}" for name, value in PINNED.items())
     with psycopg.connect(dsn, options=options, client_encoding="UTF8", autocommit=True) as connection:
+        # The bytes as they are, where the database itself does not know what they mean.
+        connection.execute(
+            "SELECT set_config('client_encoding', 'SQL_ASCII', false) FROM pg_database "
+            "WHERE datname = current_database() AND encoding = 0"
+        )
         columns = connection.execute(COLUMNS, (table,)).fetchall()
         found = [each[0] for each in columns]
         assert names is None or set(names) <= set(found), f"{table} came back without {set(names) - set(found)}"
         chosen = sql.SQL(", ").join([*map(sql.Identifier, names or found), *([sql.SQL(proof)] if proof else [])])
+        # Of a partitioned table only the columns are wanted.
         query = sql.SQL("COPY (SELECT {} FROM ONLY {} AS zoo) TO STDOUT").format(chosen, sql.SQL(table))
         with connection.cursor() as cursor, cursor.copy(query) as copy:
             rows = sorted(bytes(row) for row in copy)
@@ -136,9 +158,12 @@ class Course:
     newest: Server
     meanwhile: Mapping[Moment, Sequence[Change]]
     proof: str = ""
-    dsn: str = ""
-    """Of the login that the commands take; by default the superuser's."""
-    roles: list[str] = field(default_factory=list)
+    login: bool = False
+    """Whether the commands log in as the role, which owns the table, and not as the superuser."""
+
+    def dsn(self, database: Database) -> str:
+        """Of the login that the commands take."""
+        return database.server.dsn(database.name, self.fill("{role}"), PASSWORD) if self.login else database.dsn
 
     @property
     def table(self) -> str:
@@ -160,9 +185,11 @@ class Course:
         """Go through with it. Returns what came of it: refused, or restored and where."""
         name = f"{self.specimen.schema}.{self.specimen.partition}"
         self.database.execute(self.fill(self.specimen.setup))
+        if self.login:
+            self.database.execute(self.fill(OWNED))
         self.change(Moment.ARCHIVING)
         before = read(self.database.dsn, self.table, self.proof)
-        dsn = ("--dsn", self.dsn or self.database.dsn)
+        dsn = ("--dsn", self.dsn(self.database))
         archived = partwarden("archive", *dsn, "--partition", name, "--to", str(self.folder))
         if archived.exit_code:
             self.check_refusal(archived, before)
@@ -182,7 +209,7 @@ class Course:
         if self.meanwhile.get(Moment.DROPPING):
             return "restored"
         said = self.attach(dsn, url, before)
-        newest = bool(self.meanwhile.get(Moment.ARCHIVING))
+        newest = bool(self.meanwhile.get(Moment.ARCHIVING)) and not self.login
         self.restore_elsewhere(self.newest if newest else self.database.server, url, before)
         return f"restored, {said}"
 
@@ -201,7 +228,8 @@ class Course:
         """Restore it as a partition; where the parent refuses the rows, that is said with what helps."""
         done = partwarden("restore", *dsn, "--manifest", url, "--attach")
         if done.exit_code == 0:
-            self.check_back(done, self.database.dsn, self.table, before)
+            parent = read(self.database.dsn, quoted(self.specimen.schema, self.specimen.parent))
+            self.check_back(done, self.database.dsn, self.table, before, expected=parent.columns)
             return "attached"
         said = error(done)
         parents = {self.specimen.parent, self.specimen.partition}
@@ -215,7 +243,9 @@ class Course:
             self.change(Moment.RESTORING, empty)
             if self.specimen.schema != "public":
                 empty.execute(f"CREATE SCHEMA {quoted(self.specimen.schema)}")
-            done = partwarden("restore", "--dsn", empty.dsn, "--manifest", url)
+            if self.login:
+                empty.execute(self.fill("GRANT CREATE ON SCHEMA public TO {role}"))
+            done = partwarden("restore", "--dsn", self.dsn(empty), "--manifest", url)
             self.check_back(done, empty.dsn, self.table, before)
 
     def check_refusal(self, done: Result, before: Contents) -> None:
@@ -225,17 +255,24 @@ class Course:
         assert names_one(said, {*before.names, self.specimen.partition}), f"names nothing: {said}"
         assert re.search(r"; |, so |leave out|again|instead", said), f"without a way out: {said}"
 
-    def check_back(self, done: Result, dsn: str, table: str, before: Contents) -> None:
-        """All of it is there, and what it is not any more is named."""
-        assert done.exit_code == 0, f"not restored as {table}: {done.output}"
+    def check_back(
+        self, done: Result, dsn: str, table: str, before: Contents, expected: Iterable[ColumnForm] = ()
+    ) -> None:
+        """All of it is there, and what it is not any more is named. ``expected``: forms that need not be named."""
+        assert done.exit_code == 0, f"not restored as {table}: {error(done)}"
         after = read(dsn, table, self.proof, [name for name, *_ in before.columns])
         assert after.rows == before.rows, f"{table} differs:\n{_differences(before.rows, after.rows)}"
-        now = {name: rest for name, *rest in after.columns}
-        for name, kind, generated, not_null, collation in before.columns:
-            kind_now, generated_now, not_null_now, collation_now = now[name]
-            same = _last(kind) == _last(str(kind_now)) and _last(collation) == _last(str(collation_now))
-            same = same and bool(generated_now) >= generated and bool(not_null_now) >= not_null
-            assert same or names_one(done.output, [name]), f"{name}, {before.columns}: {now[name]}, not named: {done.output}"
+        now = {each[0]: each for each in after.columns}
+        for was in before.columns:
+            found = now[was[0]]
+            named = _has(found, was) or found in expected or names_one(done.output, [was[0]])
+            assert named, f"{was} is {found} now, not named: {done.output}"
+
+
+def _has(found: ColumnForm, was: ColumnForm) -> bool:
+    """Whether a column lacks nothing that it had."""
+    same = _last(found[1]) == _last(was[1]) and _last(found[4]) == _last(was[4])
+    return same and found[2] >= was[2] and found[3] >= was[3]
 
 
 def _last(name: str) -> str:
@@ -252,36 +289,33 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def course(shared_server: Callable[[int], Server], tmp_path: Path) -> Iterator[Run]:
-    """Runs a course on a server of that major."""
+def course(shared_server: Callable[[int], Server], tmp_path: Path) -> Run:
+    """Runs a course on a server of that major, or on that one."""
 
     def run(
-        major: int, specimen: Specimen, meanwhile: Mapping[Moment, Sequence[Change]], proof: str = "", **more: str
+        server: int | Server,
+        specimen: Specimen,
+        meanwhile: Mapping[Moment, Sequence[Change]],
+        proof: str = "",
+        login: bool = False,
+        made: str = "",
     ) -> str:
-        with shared_server(major).new_database() as database:
-            _roles(database)
+        """``made``: what CREATE DATABASE says of the database."""
+        here = shared_server(server) if isinstance(server, int) else server
+        newest = shared_server(HERE[-1]) if isinstance(server, int) else server
+        name = f"test_{secrets.token_hex(4)}"
+        with psycopg.connect(here.dsn(), autocommit=True) as connection:
             try:
-                return Course(database, specimen, tmp_path, shared_server(HERE[-1]), meanwhile, proof, **more).run()
+                connection.execute(f"CREATE ROLE {name}_role PASSWORD '{PASSWORD}'".encode())
+                connection.execute(f"CREATE DATABASE {name} {made}".encode())
+                return Course(Database(here, name), specimen, tmp_path, newest, meanwhile, proof, login).run()
             finally:
-                _roles(database, gone=True)
+                # What a role owns goes with the database. A change may have renamed the role.
+                connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+                for role in (f"{name}_role", f"{name}_role_renamed"):
+                    connection.execute(f"DROP ROLE IF EXISTS {role}".encode())
 
-    yield run
-
-
-def _roles(database: Database, gone: bool = False) -> None:
-    """The role that changes are about, under either name."""
-    name = f"{database.name}_role"
-    if gone:
-        # What it owns goes with the database.
-        database.drop()
-        with psycopg.connect(database.server.dsn(), autocommit=True) as connection:
-            for each in (name, f"{name}_renamed"):
-                connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(each)))
-    else:
-        database.execute(f"CREATE ROLE {name}")
-
-
-Case = tuple[int, Specimen, str, Moment, Change]
+    return run
 
 
 def _cases(subjects: Mapping[str, Part | Layout]) -> Iterator[object]:
@@ -324,6 +358,74 @@ def test_no_setting_of_the_database_is_in_the_way(
 ) -> None:
     came = course(major, changes.specimen([SENSITIVE]), {moment: chosen})
     assert came.startswith("restored"), came
+
+
+def _of_a_role(group: Mapping[str, Change], major: int) -> list[Change]:
+    return [
+        replace(each, sql=each.sql.replace("DATABASE {database}", "ROLE {role}"), setting=False)
+        for each in group.values()
+        if each.since <= major
+    ]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("kind", ["settings", "limits"])
+@pytest.mark.parametrize("major", HERE, ids=lambda major: f"pg{major}")
+def test_no_setting_of_the_owners_role_is_in_the_way(major: int, kind: str, moment: Moment, course: Run) -> None:
+    group = _of_a_role(SETTINGS if kind == "settings" else LIMITS, major)
+    came = course(major, changes.specimen([SENSITIVE]), {moment: group}, login=True)
+    assert came.startswith("restored"), came
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP", "SQL_ASCII"])
+@pytest.mark.parametrize("major", SYSTEMATIC, ids=lambda major: f"pg{major}")
+def test_text_of_another_encoding_comes_back(major: int, encoding: str, course: Run) -> None:
+    value = {"LATIN1": "chr(228) || n", "EUC_JP": "'日' || n", "SQL_ASCII": "'a' || n"}[encoding]
+    part = Part(columns={"c_text": "text"}, values={"c_text": value})
+    made = f"ENCODING {encoding} LOCALE 'C' TEMPLATE template0"
+    came = course(major, changes.specimen([part]), {Moment.ARCHIVING: [Change("")]}, made=made)
+    assert came == "restored, attached", came
+
+
+@pytest.mark.parametrize("major", SYSTEMATIC, ids=lambda major: f"pg{major}")
+def test_bytes_that_are_no_text_are_refused_in_time_or_come_back(major: int, course: Run) -> None:
+    part = Part(columns={"c_text": "text"}, values={"c_text": "convert_from('\\xff41', 'SQL_ASCII') || n"})
+    made = "ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0"
+    course(major, changes.specimen([part]), {Moment.DROPPING: [Change("")]}, made=made)
+
+
+@pytest.fixture
+def locales(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Servers that are started have the locales of Germany and Argentina, which write money in other ways."""
+    with tempfile.TemporaryDirectory(prefix="partwarden-locales-") as folder:
+        # The servers' user reads it.
+        os.chmod(folder, 0o755)  # noqa: S103
+        for name in ("de_DE", "es_AR"):
+            done = (
+                subprocess.run(
+                    ["localedef", "-i", name, "-f", "UTF-8", f"{folder}/{name}.UTF-8"], capture_output=True, text=True
+                )
+                if shutil.which("localedef")
+                else None
+            )
+            if done is None or not Path(folder, f"{name}.UTF-8").is_dir():
+                report.could_not_run("no localedef, or no sources of locales")
+        monkeypatch.setenv("LOCPATH", folder)
+        yield
+
+
+@pytest.mark.parametrize("major", SYSTEMATIC, ids=lambda major: f"pg{major}")
+def test_money_comes_back_in_every_locale(
+    major: int, course: Run, locales: None, new_server: Callable[..., Server]
+) -> None:
+    server = new_server(major)
+    part = Part(columns={"c_money": "money"}, values={"c_money": "(n * 1234.567)::numeric::money"})
+    german, argentine = (
+        Change(f"ALTER DATABASE {{database}} SET lc_monetary = '{name}.UTF-8'", setting=True)
+        for name in ("de_DE", "es_AR")
+    )
+    for meanwhile in ({Moment.ARCHIVING: [german]}, {Moment.ARCHIVING: [german], Moment.RESTORING: [argentine]}):
+        assert course(server, changes.specimen([part]), meanwhile) == "restored, attached"
 
 
 def _sample() -> Iterator[object]:
