@@ -25,6 +25,7 @@ from .interval import iso
 from .opening import open_archive
 from .order import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, Order, Task
 from .record import Report, TableName
+from .render import printable
 from .session import forget_environment
 
 FAILED = 1
@@ -76,17 +77,18 @@ def archive(
 
 @click.command(short_help="Prove an archive again, without a database.")
 @click.argument("url")
+@arguments.manifest_sha256
 @outputs.option()
-def verify(url: str, output: str) -> int:
+def verify(url: str, manifest_sha256: str | None, output: str) -> int:
     """Prove an archive again, without a database: its size, its sha256, and the rows that it restores.
 
     URL is its folder or its manifest.json. Exits 0 when it is as it was written, 1 when not.
     """
     try:
-        found = open_archive(url).telling(outputs.progress)
+        found = open_archive(url, manifest_sha256).telling(outputs.progress)
         found.prove()
     except PartwardenError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(printable(str(error))) from None
     finally:
         outputs.progressed()
     manifest = found.manifest
@@ -96,7 +98,8 @@ def verify(url: str, output: str) -> int:
         outputs.names([found.url])
     else:
         more = f", sha256 {manifest.sha256}, {found.url}" if output == "wide" else ""
-        click.echo(f"{manifest.partition}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, as they were proven{more}")
+        line = f"{manifest.partition}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, as they were proven{more}"
+        click.echo(printable(line))
     return 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import click
 
-from . import hold, looking, manifest, outputs, removing, render, suggesting
+from . import arguments, hold, looking, manifest, outputs, removing, render, suggesting
 from .connection import from_dsn
 from .details import human, span
 from .errors import InvalidSpec
@@ -30,6 +30,7 @@ class Consent:
 @click.argument("what", metavar="PERIOD|NAME")
 @target(suggesting.policies)
 @click.option("--archive", "url", metavar="URL", help="With --dsn: the archive of it, by its folder or manifest.json.")
+@arguments.manifest_sha256
 @click.option("--without-archive", is_flag=True, help="Drop it although no archive holds its rows: they are lost.")
 @click.option("--yes", is_flag=True, help="Do not ask, where an archive is proven.")
 @click.option(
@@ -40,7 +41,14 @@ class Consent:
 )
 @outputs.option()
 def drop(
-    what: str, target: Target, url: str | None, without_archive: bool, yes: bool, patience: float, output: str
+    what: str,
+    target: Target,
+    url: str | None,
+    manifest_sha256: str | None,
+    without_archive: bool,
+    yes: bool,
+    patience: float,
+    output: str,
 ) -> int:
     """Drop one past partition, by its name or a PERIOD such as 2020. Shows what is there, and asks for its name.
 
@@ -50,6 +58,8 @@ def drop(
     consent = Consent(yes, without_archive, output)
     if url is not None and without_archive:
         raise click.UsageError("--archive and --without-archive exclude each other")
+    if manifest_sha256 is not None and url is None:
+        raise click.UsageError("--manifest-sha256 goes with --archive")
     if target.dsn is None:
         if url is not None:
             raise click.UsageError("--archive goes with --dsn: of a policy, its PartitionArchives tell")
@@ -58,7 +68,7 @@ def drop(
     with session(from_dsn(target.dsn)) as connection:
         spec = looking.spec(connection, target.table, target.filename)
         found = removing.find(connection, spec, what, held)
-        return _drop(connection, found, url, consent, patience)
+        return _drop(connection, found, url, manifest_sha256, consent, patience)
 
 
 def _held(target: Target) -> frozenset[str]:
@@ -69,7 +79,14 @@ def _held(target: Target) -> frozenset[str]:
     return manifest.load(manifest.read(target.filename), target.filename, table=target.table, needs_database=False).held
 
 
-def _drop(connection: Session, found: removing.Found, url: str | None, consent: Consent, patience: float) -> int:
+def _drop(
+    connection: Session,
+    found: removing.Found,
+    url: str | None,
+    manifest_sha256: str | None,
+    consent: Consent,
+    patience: float,
+) -> int:
     name, table = found.table.name, found.table
     rows = looking.rows(connection, table.schema, name)
     _show(consent, [f"{found}, {span(found.range)}: {rows:,} rows, {human(table.bytes)}, of {found.plan.parent}"])
@@ -77,7 +94,7 @@ def _drop(connection: Session, found: removing.Found, url: str | None, consent: 
     if url is not None:
         outputs.progress(f"reading the archive at {url}, and the table beside it")
         try:
-            archive = open_archive(url).telling(outputs.progress)
+            archive = open_archive(url, manifest_sha256).telling(outputs.progress)
             proven, where = removing.compare(connection, found, archive), archive.url
         finally:
             outputs.progressed()

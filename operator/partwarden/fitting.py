@@ -73,7 +73,7 @@ def check(
         run(connection, pinned("2s", "30s"), fingerprint.pin_text())
         columns = describing.describe(connection, parent.oid).columns
         definition = parent_definition.read(connection, parent.oid, schema, name)
-        _check_columns(parent, columns, manifest.columns, Types(connection, manifest))
+        _check_columns(parent, columns, manifest.columns, Types(connection, manifest.types))
     inventory = catalog.complete(connection, inventory, [])
     return Parentage(inventory, columns, definition, (manifest.key, kind), manifest.bounds)
 

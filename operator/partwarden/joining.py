@@ -23,6 +23,7 @@ from .fitting import Parentage, range_of
 from .interval import Range
 from .inventory import Grant, Inventory
 from .keys import Bounds
+from .loading import is_about_rows
 from .marker import Marker, Phase
 from .parent_definition import Rule
 from .patience import clear_way
@@ -87,7 +88,9 @@ def complete(connection: Session, loaded: Loader, parentage: Parentage) -> None:
         try:
             run(connection, rule.statement)
             run(connection, "RELEASE SAVEPOINT completing")
-        except (pg.IntegrityError, pg.InvalidTableDefinition) as error:
+        except psycopg.Error as error:
+            if not is_about_rows(error):
+                raise
             run(connection, "ROLLBACK TO SAVEPOINT completing")
             broken.append(_broken(loaded, rule, error))
     if broken:
@@ -100,8 +103,8 @@ def complete(connection: Session, loaded: Loader, parentage: Parentage) -> None:
 
 
 def _broken(loaded: Loader, rule: Rule, error: psycopg.Error) -> str:
-    rows = "" if rule.broken is None else f", in {loaded.count(rule.broken):,} rows"
-    return f"{rule.name!r}: {message(error)}{rows}"
+    found = loaded.count(rule.broken) if rule.broken is not None and isinstance(error, pg.IntegrityError) else None
+    return f"{rule.name!r}: {message(error)}" + (f", in {found:,} rows" if found is not None else "")
 
 
 def _action(schema: str, name: str) -> CreatePartition:

@@ -6,17 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
-
 from . import generated_values, places
 from .digest import Digest
 from .errors import ArchiveDamaged, PartwardenError, ProofFailed
-from .proving import Proof, compare, prove_generated, restored_rows
+from .proving import Proof, compare, prove_generated, read_manifest, restored_rows
 from .record import DATA, GENERATED, MANIFEST, ArchiveManifest
 from .storing import Store
-
-LARGEST = 64 << 20
-"""Bytes of a manifest that is read."""
 
 QUICK = 64 << 20
 """Bytes of an archive that is read before anybody wonders how far it is."""
@@ -138,29 +133,21 @@ def find(url: str) -> Found:
     return Found(tuple(archives), tuple(unreadable))
 
 
-def open_archive(url: str) -> Archive:
-    """The archive at the address of its folder, or of its manifest. Raises `ArchiveDamaged`, or what reading raises."""
-    return _open(*places.at(_folder(url)))
+def open_archive(url: str, manifest_sha256: str | None = None) -> Archive:
+    """Open the archive at the address of its folder, or of its manifest.
+
+    ``manifest_sha256``: what the manifest's sha256 must be, in hexadecimal digits; None where it is not known. Raises
+    `ArchiveDamaged`, or what reading raises.
+    """
+    return _open(*places.at(_folder(url)), manifest_sha256)
 
 
 def _folder(url: str) -> str:
     return url.removesuffix("/").removesuffix(f"/{MANIFEST}")
 
 
-def _open(store: Store, key: str) -> Archive:
-    manifest = _manifest(store, key)
+def _open(store: Store, key: str, manifest_sha256: str | None = None) -> Archive:
+    manifest, _ = read_manifest(store, key, manifest_sha256)
     return Archive(
         store.url(key), manifest, lambda: store.get(f"{key}/{DATA}"), lambda: store.get(f"{key}/{GENERATED}")
     )
-
-
-def _manifest(store: Store, key: str) -> ArchiveManifest:
-    text, url = b"", store.url(f"{key}/{MANIFEST}")
-    for chunk in store.get(f"{key}/{MANIFEST}"):
-        text += chunk
-        if len(text) > LARGEST:
-            raise ArchiveDamaged(f"{url} is too large for a manifest")
-    try:
-        return ArchiveManifest.model_validate_json(text)
-    except ValidationError as error:
-        raise ArchiveDamaged(f"{url} is not a manifest: {error.errors()[0]['msg']}") from None

@@ -169,8 +169,22 @@ def read_manifest(store: Store, place: str, sha256: str | None) -> tuple[Archive
     if sha256 is not None and found != sha256:
         raise ArchiveDamaged(f"{url} has the sha256 {found}, but {sha256} was proven: it was changed")
     try:
-        return ArchiveManifest.model_validate_json(text), found
+        manifest = ArchiveManifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(each) for each in first["loc"])
         raise ArchiveDamaged(f"{url} is not a manifest: {where or 'it'}: {first['msg']}") from None
+    if _holds_nul(manifest.model_dump()):
+        raise ArchiveDamaged(f"{url} is not a manifest: no text of PostgreSQL holds the character NUL")
+    return manifest, found
+
+
+def _holds_nul(value: object) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any(_holds_nul(each) for pair in value.items() for each in pair)
+        case list() | tuple():
+            return any(_holds_nul(each) for each in value)
+    return False

@@ -5,6 +5,7 @@ Names go to the server as parameters, and what it answers is its own text: nothi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -12,7 +13,7 @@ from psycopg import errors as pg
 from psycopg.sql import SQL, Composable, Identifier
 
 from .errors import ArchiveDamaged, StatementRejected
-from .record import ArchiveManifest, Attribute, Column, TypeKind, UserType
+from .record import Attribute, Column, TypeKind, UserType
 from .remaking import create_type
 from .session import Session, run, run_alone
 from .sqlstate import UNABLE, is_lost, message
@@ -35,7 +36,8 @@ class Types:
     """What the types of one manifest are in one database, inside one transaction."""
 
     connection: Session
-    manifest: ArchiveManifest
+    archived: Sequence[UserType]
+    """The user's types of the manifest, each after those that it is made from."""
     made: list[str] = field(default_factory=list)
     """Names of those that were made, in that order."""
     missing: dict[str, str] = field(default_factory=dict)
@@ -43,7 +45,7 @@ class Types:
 
     def make(self) -> None:
         """Make those of the user's types that the database has not, and can have. Raises psycopg's errors."""
-        for each in self.manifest.types:
+        for each in self.archived:
             if self._resolved(Attribute(type=each.name)) is not None:
                 continue
             if each.kind is TypeKind.OTHER or not each.type_name:
@@ -83,7 +85,7 @@ class Types:
 
     def base(self, name: str) -> Attribute | None:
         """What the domain of that name is made from, as the archive has it; None where it is no domain."""
-        found = next((each for each in self.manifest.types if each.name == name), None)
+        found = next((each for each in self.archived if each.name == name), None)
         return found.attributes[0] if found and found.kind is TypeKind.DOMAIN and found.attributes else None
 
     def why_missing(self, name: str) -> str:
@@ -93,7 +95,7 @@ class Types:
 
     def _resolved(self, of: Attribute | Column) -> str | None:
         bare = of.type.removesuffix(ARRAY)
-        known = next((each for each in self.manifest.types if each.name == bare), None)
+        known = next((each for each in self.archived if each.name == bare), None)
         query = SQL(RESOLVED).format(
             given=of.type,
             bare=known.type_name if known else None,

@@ -37,6 +37,7 @@ Named = dict[str, str] | None
     default=300.0,
     help="With --attach: seconds to wait for locks. Default: 300.",
 )
+@arguments.manifest_sha256
 @outputs.option()
 def command(
     url: str,
@@ -46,6 +47,7 @@ def command(
     attach: bool,
     parent: Named,
     patience: float,
+    manifest_sha256: str | None,
     output: str,
 ) -> int:
     """Load an archive as a table of its own, or attach it again. Exits 0 when all of it is there, 1 when none is."""
@@ -58,23 +60,23 @@ def command(
             return _list(url, output)
         assert dsn is not None
         wish = _wish(target, attach, parent, patience)
-        archive = open_archive(url).telling(_say)
+        archive = open_archive(url, manifest_sha256).telling(_say)
         _say(summary(archive.manifest))
         restored = restore(archive, from_dsn(dsn), wish, _say)
     except PartwardenError as error:
         if outputs.is_data(output):
             outputs.data({"error": {"reason": error.reason, "message": str(error)}}, output)
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(printable(str(error))) from None
     if outputs.is_data(output):
         outputs.data(_document(restored), output)
     else:
-        click.echo(f"{restored.schema}.{restored.name}" if output == "name" else _text(restored))
+        click.echo(printable(f"{restored.schema}.{restored.name}") if output == "name" else _text(restored))
     return 0
 
 
 def _say(line: str) -> None:
     """Apart from what programs read."""
-    click.echo(line, err=True)
+    click.echo(printable(line), err=True)
 
 
 def _wish(target: Named, attach: bool, parent: Named, patience: float) -> Wish:
@@ -96,7 +98,7 @@ def _list(url: str, output: str) -> int:
         outputs.names(each.url for each in found.archives)
     else:
         for each in found.archives:
-            click.echo(f"{each.url}\n  {summary(each.manifest)}")
+            click.echo(f"{printable(each.url)}\n  {printable(summary(each.manifest))}")
         if not found.archives and not found.unreadable:
             click.echo(f"no archive at {url} or below")
     for error in found.unreadable:

@@ -27,8 +27,12 @@ from .sqlstate import message
 
 Say = Callable[[str], None]
 TEXT = "text"
-OTHER_VALUES = "SELECT count(*) FROM ONLY {table} WHERE ({column}::{type})::text IS DISTINCT FROM {column}::text"
-OTHER_RESULTS = "SELECT count(*) FROM ONLY {table} WHERE {column}::text IS DISTINCT FROM (({value})::{type})::text"
+# concat() and not a cast to text, which a user may have defined, and which takes blanks from `character`.
+OTHER_VALUES = "SELECT count(*) FROM ONLY {table} WHERE concat({column}::{type}) IS DISTINCT FROM concat({column})"
+OTHER_RESULTS = """
+SELECT count(*) FROM ONLY {table}
+WHERE concat({column}) <> concat(({value})::{type}) OR num_nulls({column}) <> num_nulls(({value})::{type})
+"""
 UNREADABLE = "SELECT count(*) FROM ONLY {table} WHERE NOT pg_input_is_valid({column}::text, {words})"
 """From 16 on."""
 SOFT_ERRORS_VERSION = 160000
@@ -120,6 +124,7 @@ class Loader:
         except (psycopg.Error, PartwardenError) as error:
             if not loading.is_about_rows(error):
                 raise
+            run(self.connection, "ROLLBACK TO SAVEPOINT loading")
             return error
         return None
 

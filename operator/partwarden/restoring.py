@@ -109,7 +109,7 @@ def _check(
 def _load(connection: Session, source: Source, schema: str, name: str, say: Say) -> Restored:
     """Load it as a table of its own."""
     manifest, table = source.manifest, sql.Identifier(schema, name)
-    types = Types(connection, manifest)
+    types = Types(connection, manifest.types)
     types.make()
     absent = loading.absent_collations(connection, manifest)
     wanted = tuple(_wanted(each, types, absent) for each in manifest.columns)
@@ -184,15 +184,21 @@ def _load_and_attach(
 ) -> Restored:
     """Load it in the form of the parent, and attach it. Raises `CannotAttach` where the parent refuses the rows."""
     manifest, inventory = source.manifest, parentage.inventory
-    types = Types(connection, manifest)
+    types = Types(connection, manifest.types)
     types.make()
     loader = joining.loader(connection, source, types, parentage, schema, name, say)
     if (error := loader.attempt(loader.wanted)) is not None:
         raise joining.misfit(loader, parentage, error)
     joining.complete(connection, loader, parentage)
+    plain = {each.name for each in loader.wanted if each.expression is None}
+    left_off = [
+        LeftOff("Generated", each.name, f"{inventory.parent} has it as a plain column now; its stored values are there")
+        for each in manifest.columns
+        if each.generated and each.name in plain
+    ]
     say(f"attaching it to {inventory.parent}")
     joining.join(connection, inventory, manifest, schema, name, time.monotonic() + patience)
-    return Restored(schema, name, manifest.rows, str(inventory.parent), tuple(types.made))
+    return Restored(schema, name, manifest.rows, str(inventory.parent), tuple(types.made), tuple(left_off))
 
 
 @contextmanager

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from psycopg.sql import SQL, Identifier
 
 import zoo
 from lab.postgres import Database, Server
 from partwarden.connection import from_dsn
 from partwarden.describing import Description, describe
+from partwarden.record import TypeKind
+from partwarden.remaking import TableColumn, create_table, expression
+from partwarden.resolving import Types
 from partwarden.session import pinned, run, session
 
 COLLATED = """
@@ -29,15 +33,26 @@ def described(database: Database, table: str = "zoo_2020") -> Description:
 
 
 def _made_again(found: Description, elsewhere: Database) -> Description:
+    """From its fields alone, as a restore does it."""
     elsewhere.execute("CREATE SCHEMA IF NOT EXISTS odd")
-    for each in found.types:
-        elsewhere.execute(";".join(each.ddl))
-    columns = [
-        f'"{each.name}" {each.type} {f"COLLATE {each.collation}" if each.collation else ""} '
-        + (f"GENERATED ALWAYS AS ({each.expression}) STORED" if each.generated else "NOT NULL" * each.not_null)
-        for each in found.columns
-    ]
-    elsewhere.execute(f"CREATE TABLE zoo_2020 ({', '.join(columns)})")
+    with session(from_dsn(elsewhere.dsn)) as connection, connection.transaction():
+        run(connection, pinned("1s", "10s"))
+        types = Types(connection, found.types)
+        types.make()
+        assert types.missing == {}
+        columns = [
+            TableColumn(
+                each.name,
+                types.sql(each),
+                SQL(each.collation) if each.collation else None,
+                expression(each.expression) if each.generated else None,
+            )
+            for each in found.columns
+        ]
+        run(connection, create_table(Identifier("public", "zoo_2020"), columns))
+    for each in found.columns:
+        if each.not_null:
+            elsewhere.execute(f'ALTER TABLE zoo_2020 ALTER "{each.name}" SET NOT NULL')
     return described(elsewhere)
 
 
@@ -71,4 +86,4 @@ def test_a_type_with_a_function_of_its_own_must_be_there(pg_database: Database) 
         CREATE FUNCTION canon(steps) RETURNS steps LANGUAGE internal IMMUTABLE AS 'int4range_canonical';
         CREATE TYPE steps AS RANGE (subtype = int, canonical = canon);
         CREATE TABLE zoo_2020 (a steps)""")
-    assert [(each.name, each.ddl) for each in described(pg_database).types] == [("public.steps", ())]
+    assert [(each.name, each.kind) for each in described(pg_database).types] == [("public.steps", TypeKind.OTHER)]

@@ -23,7 +23,7 @@ from partwarden.errors import (
     StatementRejected,
     TableBusy,
 )
-from partwarden.record import ArchiveManifest, UserType
+from partwarden.record import ArchiveManifest
 from partwarden.restored_table import Say, Source
 from partwarden.restoring import Restored, Wish, restore
 
@@ -57,6 +57,17 @@ class Disturbed:
     def rows(self, generated: Sequence[str] = ()) -> Iterator[Iterator[bytes]]:
         with self.archived.rows(generated) as rows:
             yield (self.during(each) for each in rows)
+
+
+def texts(database: Database, table: str) -> list[tuple[object, ...]]:
+    """Every value as text, by plain SQL, sorted."""
+    columns = database.query(
+        "SELECT 'concat(' || quote_ident(attname) || ')' FROM pg_attribute "
+        "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attname",
+        table,
+    )
+    chosen = ", ".join(str(each) for (each,) in columns)
+    return sorted(database.query(f"SELECT {chosen} FROM {table}"), key=str)
 
 
 @pytest.fixture
@@ -188,13 +199,22 @@ def test_rows_that_are_not_those_that_were_archived_leave_nothing(
     assert relations(pg_database) == before
 
 
-def test_a_type_that_has_changed_since_is_refused(pg_database: Database, tmp_path: Path) -> None:
-    found = archive(pg_database, zoo.build(pg_database, "own types"), tmp_path)
+def test_a_type_that_has_changed_since_leaves_text_and_is_named(pg_database: Database, tmp_path: Path) -> None:
+    specimen = zoo.build(pg_database, "own types")
+    before = texts(pg_database, specimen.partition)
+    found = archive(pg_database, specimen, tmp_path)
     pg_database.execute("DROP TABLE zoo; ALTER TYPE mood RENAME VALUE 'ok' TO 'fine'")
-    before = relations(pg_database)
-    with pytest.raises(StatementRejected, match="mood"):
-        bring_back(found, pg_database)
-    assert relations(pg_database) == before
+    restored = bring_back(found, pg_database)
+    assert texts(pg_database, specimen.partition) == before
+    left_off = {each.name: each for each in restored.left_off}
+    assert left_off
+    assert all(each.kind == "Type" and "mood" in each.reason for each in left_off.values())
+    others = pg_database.query(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'zoo_2020'::regclass AND attnum > 0 "
+        "AND atttypid <> 'text'::regtype"
+    )
+    assert {str(name) for (name,) in others}.isdisjoint(left_off)
+    assert others
 
 
 def test_types_that_are_missing_are_made_with_the_table_or_not_at_all(pg_database: Database, tmp_path: Path) -> None:
@@ -207,12 +227,20 @@ def test_types_that_are_missing_are_made_with_the_table_or_not_at_all(pg_databas
     assert restored.types == tuple(each.name for each in found.manifest.types)
 
 
-def test_a_type_that_cannot_be_made_is_named(plain: Archived, pg_database: Database) -> None:
-    def needs_one(manifest: ArchiveManifest) -> ArchiveManifest:
-        return manifest.model_copy(update={"types": (UserType(name="gis.geometry"),)})
-
-    with pytest.raises(StatementRejected, match=r"type gis\.geometry does not exist"):
-        bring_back(Disturbed(plain, lambda rows: rows, needs_one), pg_database)
+def test_a_type_that_cannot_be_made_leaves_text_and_is_named(pg_database: Database, tmp_path: Path) -> None:
+    pg_database.execute("""
+        CREATE TYPE steps;
+        CREATE FUNCTION canon(steps) RETURNS steps LANGUAGE internal IMMUTABLE AS 'int4range_canonical';
+        CREATE TYPE steps AS RANGE (subtype = int, canonical = canon);
+        CREATE TABLE zoo (at date NOT NULL, s steps) PARTITION BY RANGE (at);
+        CREATE TABLE zoo_2020 PARTITION OF zoo FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+        INSERT INTO zoo VALUES ('2020-01-01', '[1,3]')""")
+    found = archive(pg_database, zoo.Specimen("", rows=1), tmp_path)
+    pg_database.execute("DROP TABLE zoo; DROP TYPE steps CASCADE")
+    ((left_off),) = bring_back(found, pg_database).left_off
+    assert (left_off.kind, left_off.name) == ("Type", "s")
+    assert "create it first" in left_off.reason
+    assert pg_database.query("SELECT s FROM zoo_2020") == [("[1,4)",)]
 
 
 def test_a_collation_that_the_database_has_not_is_left_out_and_named(pg_database: Database, tmp_path: Path) -> None:
@@ -223,7 +251,9 @@ def test_a_collation_that_the_database_has_not_is_left_out_and_named(pg_database
     specimen = zoo.Specimen("", rows=1, bounds=("2020-01-01", "2021-01-01"))
     found = archive(pg_database, specimen, tmp_path)
     pg_database.execute("DROP TABLE zoo; DROP COLLATION special")
-    assert bring_back(found, pg_database).without == ("public.special",)
+    (left_off,) = bring_back(found, pg_database).left_off
+    assert (left_off.kind, left_off.name) == ("Collation", "t")
+    assert "public.special" in left_off.reason
     assert pg_database.query("SELECT t FROM zoo_2020") == [("x",)]
 
 
