@@ -462,7 +462,8 @@ OBJECTS: dict[str, Part] = {
         values={name: f"'{value}'::{kind}" for name, (kind, value) in _NAMED.items()},
         changes={
             "nothing": "",
-            "dropped": """DROP TABLE pointed; DROP FUNCTION point_at(int); DROP TYPE point_type; DROP SCHEMA point_schema;
+            "dropped": """DROP TABLE pointed; DROP FUNCTION point_at(int); DROP TYPE point_type;
+                DROP SCHEMA point_schema;
                 DROP OPERATOR =#= (int, int); DROP TEXT SEARCH CONFIGURATION point_config;
                 DROP TEXT SEARCH DICTIONARY point_dictionary; DROP COLLATION point_collation""",
             "renamed": """ALTER TABLE pointed RENAME TO pointing; ALTER FUNCTION point_at(int) RENAME TO point_to;
@@ -486,7 +487,8 @@ OBJECTS: dict[str, Part] = {
         },
     ),
     "values that cannot be written": Part(
-        before="""CREATE TABLE seen (a int DEFAULT 7, b int); INSERT INTO seen SELECT n % 3, n % 2 FROM generate_series(1, 90) n;
+        before="""CREATE TABLE seen (a int DEFAULT 7, b int);
+            INSERT INTO seen SELECT n % 3, n % 2 FROM generate_series(1, 90) n;
             CREATE STATISTICS seen_statistics ON a, b FROM seen; ANALYZE seen""",
         columns={
             "c_tree": "pg_node_tree",
@@ -596,7 +598,8 @@ PLAIN = Part(
         "names shadowed": """CREATE SCHEMA shadow; CREATE DOMAIN shadow.text AS pg_catalog.text CHECK (VALUE IS NULL);
             CREATE DOMAIN shadow.int4 AS pg_catalog.int4 CHECK (VALUE IS NULL);
             CREATE TABLE shadow.zoo_2020 (n int); CREATE TABLE shadow.zoo (n int); CREATE TABLE shadow.pg_class (n int);
-            CREATE FUNCTION shadow.to_regclass(pg_catalog.text) RETURNS regclass LANGUAGE sql AS 'SELECT NULL::regclass';
+            CREATE FUNCTION shadow.to_regclass(pg_catalog.text) RETURNS regclass LANGUAGE sql AS
+              'SELECT NULL::regclass';
             CREATE FUNCTION shadow.format_type(oid, pg_catalog.int4) RETURNS pg_catalog.text LANGUAGE sql AS
               $$SELECT 'x'::pg_catalog.text$$;
             ALTER DATABASE {database} SET search_path = shadow, pg_catalog, public""",
@@ -721,8 +724,8 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "generated otherwise than the parent": Layout(
         Specimen(
-            f"""CREATE TABLE zoo (at timestamptz NOT NULL, c_base int, c_made int GENERATED ALWAYS AS (c_base * 2) STORED)
-              PARTITION BY RANGE (at);
+            f"""CREATE TABLE zoo (at timestamptz NOT NULL, c_base int,
+              c_made int GENERATED ALWAYS AS (c_base * 2) STORED) PARTITION BY RANGE (at);
             CREATE TABLE zoo_2020 (at timestamptz NOT NULL, c_base int,
               c_made int GENERATED ALWAYS AS (c_base * 3) STORED);
             ALTER TABLE zoo ATTACH PARTITION zoo_2020 FOR VALUES FROM ('2020-01-01Z') TO ('2021-01-01Z');
