@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from lab.postgres import Binaries, Database
-from partwarden import archiving, dumping
+from partwarden import archiving, dumping, server_identity
+from partwarden.archives import server_label
 from partwarden.connection import from_dsn
 from partwarden.destination import PVC, Destination
 from partwarden.folders import Folder
 from partwarden.opening import Archive, open_archive
 from partwarden.order import Order, Task
 from partwarden.record import TableName
+from partwarden.session import session
 from zoo import Specimen
 
 Archived = Archive
@@ -39,6 +41,12 @@ def archive(database: Database, specimen: Specimen, folder: Path, id_: str = "01
     )
     report = archiving.archive(order, from_dsn(database.dsn), Folder(folder), lambda line: None)
     return open_archive(report.location)
+
+
+def here(database: Database) -> str:
+    """The `server_label` of the database's server."""
+    with session(from_dsn(database.dsn)) as connection:
+        return server_label(server_identity.read(connection))
 
 
 def contents(database: Database, specimen: Specimen) -> list[tuple[object, ...]]:

@@ -40,13 +40,15 @@ def waits(status: Mapping[str, Any], generation: int, now: datetime, reason: str
     return _with(status, generation, now, Said(FALSE, reason, message), RECONCILING)
 
 
-def aims(status: Mapping[str, Any], oid: int, bounds: tuple[str, str] | None) -> Status:
-    """What the archive is of is known: from now on it is of no other table, whatever that is called.
+def aims(status: Mapping[str, Any], oid: int, bounds: tuple[str, str] | None, server: str = "") -> Status:
+    """What the archive is of is known: from now on it is of no other table, whatever that is called, and of no other
+    ``server``.
 
     Bounds that are known already stay: once a table is detached, only its mark says them, in another spelling.
     """
     lower, upper = bounds or (None, None)
     told = {"from": lower, "to": upper, **{key: status[key] for key in ("from", "to") if key in status}, "oid": oid}
+    told |= {"server": server or None}
     return {**status, **{key: value for key, value in told.items() if value is not None}}
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .archive_conditions import is_proven, trouble
 from .archive_policy import KIND as ARCHIVE
-from .archive_policy import PartitionArchiveSpec, PolicyRef
-from .archive_store import ArchiveStore, StoredArchive
-from .archives import MOST_ROUNDS, ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request
+from .archive_policy import OID_LABEL, POLICY_LABEL, ROUND_LABEL, SERVER_LABEL, PartitionArchiveSpec, PolicyRef
+from .archive_store import ArchiveStore, Binding, StoredArchive
+from .archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request, server_label
 from .cluster_archives import ArchivesInCluster
 from .errors import NameTaken
 from .job import MANAGED
@@ -27,6 +27,8 @@ from .workqueue import Key
 
 STEM = 200
 """Characters of a name before its digest."""
+LABEL = 63
+"""Characters that the value of a label may have."""
 
 
 class ArchiveDesk:
@@ -47,21 +49,28 @@ class ArchiveDesk:
         """What is known of the archives that this policy asked for, as it reads now.
 
         Those with another database or another destination are none of its: what is proven there is proven elsewhere.
+        The same Secret may lead to another server by now: of which server each is, its state says.
         """
         found: dict[int, list[ArchiveState]] = {}
-        for archive, oid, number in self._own(policy, spec):
-            found.setdefault(oid, []).append(_state(archive, number, self._doubts.get(archive.key, "")))
-        states = {oid: tuple(sorted(some, key=lambda each: each.round)) for oid, some in found.items()}
+        for archive, binding in self._own(policy, spec):
+            status = archive.status
+            # Only the operator writes a status: once that names a server, an edited label counts no more.
+            if "server" in status and server_label(str(status["server"])) != binding.server:
+                continue
+            state = _state(archive, binding, status, self._doubts.get(archive.key, ""))
+            found.setdefault(binding.oid, []).append(state)
+        states = {oid: tuple(sorted(some, key=lambda each: (each.round, each.name))) for oid, some in found.items()}
         return Archives(states, policy.approved)
 
-    def ask(self, policy: StoredPolicy, spec: PartitionPolicySpec, requests: Iterable[Request]) -> None:
+    def ask(self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, requests: Iterable[Request]) -> None:
         """See to it that there is what the plan asks for, and that nothing is read again that it does not ask for.
 
-        Raises `ClusterUnavailable`, and `NameTaken` where somebody made another PartitionArchive of a name.
+        ``server``: the `inventory.Server.identity` that the plan was made on. Raises `ClusterUnavailable`, and
+        `NameTaken` where another PartitionArchive of a name exists.
         """
         wanted = list(requests)
         checks = {each.archive: each.token for each in wanted if isinstance(each, CheckRequest)}
-        for archive, _, _ in self._own(policy, spec):
+        for archive, _ in self._own(policy, spec):
             if archive.key[1] not in checks:
                 self._store.forget_check(archive.key)
         for each in wanted:
@@ -72,7 +81,7 @@ class ArchiveDesk:
                 self._wake((policy.key[0], name))
         for each in wanted:
             if isinstance(each, ArchiveRequest):
-                self._create(policy, spec, each)
+                self._create(policy, spec, server, each)
 
     def moved(self, policy: Key, here: bool) -> None:
         """The policy is served here from now on, or no more, and with it its archives: each is looked at."""
@@ -91,22 +100,19 @@ class ArchiveDesk:
             token = str((archive.status.get("check") or {}).get("token", ""))
             self._doubts[key] = hashlib.sha256(token.encode()).hexdigest()[:10]
 
-    def _own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, int, int]]:
-        """The policy's archives, each with the OID that it is for and its round."""
+    def _own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, Binding]]:
+        """The policy's archives, of whatever server, each with the table that it is of."""
         destination = spec.retention.archive if spec.retention else None
         if destination is None:
             return
         for archive in self._store.of(policy.key):
-            if archive.policy != policy.key:
+            of = archive.binding
+            if of is None or archive.policy != policy.key:
                 continue
-            made, _ = check(PartitionArchiveSpec, archive.spec, "spec")
-            if made is None or made.oid is None or (made.database, made.destination) != (spec.database, destination):
-                continue
-            for number in range(MOST_ROUNDS):
-                if archive.key[1].endswith("-" + _digest(policy, spec, made.oid, number)):
-                    yield archive, made.oid, number
+            if (of.database, of.destination) == (spec.database, destination):
+                yield archive, of
 
-    def _create(self, policy: StoredPolicy, spec: PartitionPolicySpec, wanted: ArchiveRequest) -> None:
+    def _create(self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> None:
         assert spec.retention is not None
         assert spec.retention.archive is not None
         asked = PartitionArchiveSpec(
@@ -119,48 +125,62 @@ class ArchiveDesk:
             destination=spec.retention.archive,
             job=spec.retention.job,
         )
-        key = policy.key[0], name(policy, spec, wanted)
+        key, labels = (policy.key[0], name(policy, spec, server, wanted)), _labels(policy, server, wanted)
         body = asked.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-        # Once the policy is gone, they decide who goes on with it.
-        if self._api.create_archive(key, body, MANAGED | self._selector.named(policy.labels)):
+        # Once the policy is gone, those of the selector decide who goes on with it.
+        if self._api.create_archive(key, body, MANAGED | self._selector.named(policy.labels) | labels):
             return
         there = self._api.archive(key)
         if there is None or is_gone(there):
             return
         made, _ = check(PartitionArchiveSpec, there.get("spec"), "spec")
         # How its Jobs run may have changed since; what it is of may not.
-        if made is None or _subject(made) != _subject(asked):
+        labelled = (there["metadata"].get("labels") or {}).items() >= labels.items()
+        if made is None or _subject(made) != _subject(asked) or not labelled:
             raise NameTaken(
-                f"{ARCHIVE} {key[1]} exists, and is of something else than partition {wanted.schema}.{wanted.name}: "
-                "delete it"
+                f"{ARCHIVE} {key[1]} exists, and is of something else than partition {wanted.schema}.{wanted.name}, or "
+                "its labels were changed: delete it"
             )
 
 
-def name(policy: StoredPolicy, spec: PartitionPolicySpec, wanted: ArchiveRequest) -> str:
-    """The archive's name: always the same for one table of one database, one destination and one round."""
+def name(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> str:
+    """The archive's name: always the same for one table of one server, one destination and one round."""
     text = re.sub(r"[^a-z0-9]+", "-", f"{policy.key[1]}-{wanted.name}".lower())
-    return f"{text[:STEM].strip('-')}-{_digest(policy, spec, wanted.oid, wanted.round)}"
+    return f"{text[:STEM].strip('-')}-{_digest(policy, spec, server, wanted)}"
 
 
-def _digest(policy: StoredPolicy, spec: PartitionPolicySpec, oid: int, number: int) -> str:
+def _digest(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> str:
     destination = spec.retention.archive if spec.retention else None
     assert destination is not None
     where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in (spec.database, destination)]
-    return hashlib.sha256("\0".join((policy.key[1], *where, str(oid), str(number))).encode()).hexdigest()[:10]
+    parts = (policy.key[1], *where, server, str(wanted.oid), str(wanted.round))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
+
+
+def _labels(policy: StoredPolicy, server: str, wanted: ArchiveRequest) -> dict[str, str]:
+    whole = policy.key[1]
+    # A name may be longer than a label.
+    short = whole if len(whole) <= LABEL else f"{whole[:50]}-{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
+    return {
+        POLICY_LABEL: short,
+        SERVER_LABEL: server_label(server),
+        OID_LABEL: str(wanted.oid),
+        ROUND_LABEL: str(wanted.round),
+    }
 
 
 def _subject(spec: PartitionArchiveSpec) -> tuple[Any, ...]:
     return spec.policy, spec.database, spec.oid, spec.destination
 
 
-def _state(archive: StoredArchive, number: int, doubt: str) -> ArchiveState:
-    status = archive.status
+def _state(archive: StoredArchive, binding: Binding, status: Mapping[str, Any], doubt: str) -> ArchiveState:
     found, taken = status.get("check"), status.get("fingerprint")
     return ArchiveState(
         name=archive.key[1],
-        round=number,
+        round=binding.round,
+        server=binding.server,
         oid=status.get("oid"),
-        proven=is_proven(status),
+        proven=is_proven(status) and "server" in status,
         fingerprint=Fingerprint.model_validate(taken) if taken else None,
         location=str(status.get("location") or ""),
         check=_check(found) if found else None,

@@ -18,6 +18,10 @@ from .status import Condition, From, Message, To
 KIND = "PartitionArchive"
 PLURAL = "partitionarchives"
 
+POLICY_LABEL, SERVER_LABEL = "partwarden.dev/policy", "partwarden.dev/server"
+OID_LABEL, ROUND_LABEL = "partwarden.dev/oid", "partwarden.dev/round"
+"""Of PartitionArchives that the operator makes: for which policy, and of which table. One made by hand has none."""
+
 NEEDS_DATABASE = "needs policy, database, or both"
 IMMUTABLE = "an archive is of one partition for ever: make another PartitionArchive instead"
 
@@ -104,6 +108,9 @@ class PartitionArchiveStatus(Model):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     oid: int | None = Field(None, description="OID of the partition.")
+    server: str | None = Field(
+        None, description="Server and database that it is of: system identifier, and OID of the database."
+    )
     from_: From = None
     to: To = None
     id: str | None = Field(None, description="Last part of the folder's name.")

@@ -12,6 +12,7 @@ from .archive_step import Step, order_of, owner_of
 from .archive_store import JobSlots, StoredArchive
 from .archive_telling import Teller
 from .archive_wish import ArchiveWish, resolve_wish
+from .archives import server_label
 from .cluster import Cluster
 from .cluster_archives import ArchivesInCluster
 from .connection import resolve
@@ -91,7 +92,7 @@ class Starter:
 
     def _create(self, archive: StoredArchive, step: Step, wish: ArchiveWish) -> float:
         target = self._find(archive, wish)
-        status = says.aims(archive.status, target.partition.oid, target.bounds)
+        status = says.aims(archive.status, target.partition.oid, target.bounds, target.server)
         body = manifest(
             owner_of(archive),
             order_of(archive, step, wish, target),
@@ -128,8 +129,15 @@ class Starter:
         with self._connections.lend(info) as connection:
             if client := self._settings.job_client:
                 dumping.check_version(str(client), connection.info.parameter_status("server_version") or "")
-            found = targets.find(connection, wish.schema, wish.name, oid, wish.encoding)
+            server = str(archive.status.get("server") or "")
+            found = targets.find(connection, wish.schema, wish.name, oid, wish.encoding, server)
             connection.reusable = True
+        if archive.binding and archive.binding.server != server_label(found.server):
+            raise TableChanged(
+                f"table {wish.schema}.{wish.name} is not the one that this archive is of: that was on another server "
+                f"than {found.server or 'this one, which the role may not ask for its identity'}; the policy has "
+                "another PartitionArchive made for it"
+            )
         if oid and found.partition.oid != oid:
             raise TableChanged(
                 f"table {wish.schema}.{wish.name} is not the one that this archive is of (OID {oid}, now "

@@ -42,16 +42,16 @@ def next_step(status: Mapping[str, Any], wanted: str | None) -> Step | None:
 
 
 def is_whole(report: Report, status: Mapping[str, Any]) -> bool:
-    """Whether it says all that a proof must, of the very table that the archive was begun for."""
+    """Whether it says all that a proof must, of the very table of the very server that the archive was begun for."""
     stated = report.sha256 and report.manifest_sha256 and report.location and report.fingerprint is not None
-    return bool(stated) and report.oid == status.get("oid")
+    return bool(stated) and (report.oid, report.server) == (status.get("oid"), status.get("server", ""))
 
 
 def is_result(report: Report, status: Mapping[str, Any]) -> bool:
     """Whether the check came to an end: the archive is there and as it was, or it is known what is wrong with it."""
     if report.ok:
-        proven = (status.get("oid"), status.get("sha256"), status.get("manifestSha256"))
-        return (report.oid, report.sha256, report.manifest_sha256) == proven
+        proven = (status.get("oid"), status.get("server", ""), status.get("sha256"), status.get("manifestSha256"))
+        return (report.oid, report.server, report.sha256, report.manifest_sha256) == proven
     return report.reason in {each.__name__ for each in FOUND}
 
 
@@ -75,6 +75,7 @@ def order_of(archive: StoredArchive, step: Step, wish: ArchiveWish, target: Targ
         id=str(status.get("id")) if checks else archive_id(archive),
         connection=wish.database.connection,
         parent=target.parent,
+        server=target.server,
         partition=TableName(schema_=target.partition.schema_, name=target.partition.name, oid=target.partition.oid),
         bounds=target.bounds,
         key=target.key,

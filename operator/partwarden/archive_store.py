@@ -8,8 +8,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from .archive_policy import KIND, PLURAL
+from .archive_policy import KIND, OID_LABEL, PLURAL, ROUND_LABEL, SERVER_LABEL, PartitionArchiveSpec
+from .archives import MOST_ROUNDS
+from .database import Database
+from .destination import Destination
+from .validation import check
 from .workqueue import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Which table an archive is of that the operator made for a policy, where it goes, and which of its archives it is.
+
+    ``server`` is an `archives.server_label`.
+    """
+
+    server: str
+    oid: int
+    round: int
+    database: Database | None
+    destination: Destination
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +44,8 @@ class StoredArchive:
     spec: Mapping[str, Any]
     status_json: bytes
     labels: Mapping[str, str] = field(default_factory=dict)
+    binding: Binding | None = None
+    """None where a user made it, or its labels do not say what its spec says."""
 
     @property
     def status(self) -> dict[str, Any]:
@@ -47,15 +67,28 @@ class StoredArchive:
 def parse(body: Mapping[str, Any]) -> StoredArchive:
     """The archive in an object of the API server."""
     meta = body["metadata"]
+    spec, labels = body.get("spec") or {}, meta.get("labels") or {}
     return StoredArchive(
         key=(meta["namespace"], meta["name"]),
         uid=meta["uid"],
         generation=meta.get("generation", 0),
         version=int(meta["resourceVersion"]),
-        spec=body.get("spec") or {},
+        spec=spec,
         status_json=_written(body.get("status") or {}),
-        labels=meta.get("labels") or {},
+        labels=labels,
+        binding=_binding(spec, labels),
     )
+
+
+def _binding(spec: Mapping[str, Any], labels: Mapping[str, str]) -> Binding | None:
+    server, rounds = labels.get(SERVER_LABEL), [str(number) for number in range(MOST_ROUNDS)]
+    if not server or labels.get(ROUND_LABEL) not in rounds:
+        return None
+    made, _ = check(PartitionArchiveSpec, spec, "spec")
+    # A spec cannot be edited, a label can.
+    if made is None or made.oid is None or labels.get(OID_LABEL) != str(made.oid):
+        return None
+    return Binding(server, made.oid, int(labels[ROUND_LABEL]), made.database, made.destination)
 
 
 def _written(status: Mapping[str, Any]) -> bytes:

@@ -1,18 +1,27 @@
 """What a plan knows of archives: values, by the OID of the table that each is of.
 
-Names mean nothing here. An archive counts for a table only by its OID, and for a drop only by its fingerprint too.
+Names mean nothing here. An archive counts for a table only by its OID on the same server, and for a drop only by its
+fingerprint too.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .errors import ContentsChanged
 from .record import Fingerprint
 
 MOST_ROUNDS = 5
 """Archives of one table that are made one after the other because it is changed again and again."""
+
+
+@lru_cache(maxsize=256)
+def server_label(identity: str) -> str:
+    """`inventory.Server.identity` as the value of a Kubernetes label."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +36,15 @@ class CheckState:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveState:
-    """One PartitionArchive as last seen. ``oid`` is that of the table, None before that is known.
+    """One PartitionArchive as last seen. ``oid`` is that of the table, None before that is known; ``server`` is the
+    `server_label` of the server and database that the table is of.
 
     ``round`` counts from 0: another one is made where the table was changed after it had been archived.
     """
 
     name: str
     round: int
+    server: str
     oid: int | None = None
     proven: bool = False
     fingerprint: Fingerprint | None = None
@@ -61,10 +72,18 @@ class ArchiveState:
 
 @dataclass(frozen=True, slots=True)
 class Archives:
-    """``states``: by OID of the table, ascending by ``round``. ``approved``: names of what may be dropped."""
+    """``states``: by OID of the table, ascending by ``round``, of whatever servers. ``approved``: names of what may be
+    dropped."""
 
     states: Mapping[int, tuple[ArchiveState, ...]] = field(default_factory=dict)
     approved: frozenset[str] = frozenset()
+
+    def on(self, identity: str) -> Archives:
+        """Those of the server and database with that `inventory.Server.identity`: elsewhere an OID means another
+        table."""
+        label = server_label(identity)
+        kept = {oid: tuple(each for each in some if each.server == label) for oid, some in self.states.items()}
+        return Archives({oid: some for oid, some in kept.items() if some}, self.approved)
 
     def latest(self, oid: int) -> ArchiveState | None:
         """The one that counts; None where there is none."""

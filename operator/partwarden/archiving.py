@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from . import __version__, describing, dumping, fingerprint, proving, reading
+from . import __version__, describing, dumping, fingerprint, proving, reading, server_identity, table_contents
 from .bounds import literals
 from .connection import ConnectionInfo
 from .describing import Description
@@ -46,6 +46,7 @@ from .record import (
 )
 from .session import run
 from .storing import Store, folder
+from .table_contents import TableContents
 from .text_settings import TEXT_SETTINGS
 
 Say = Callable[[str], None]
@@ -62,12 +63,13 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
     client = dumping.version(dumping.find("pg_dump"))
     dumping.find("pg_restore")
     with reading.holding(info, order.partition) as held:
+        server = server_identity.read(held.connection, order.server)
         dumping.check_version(client, held.server_version)
         attached = reading.place(held)
         _check_parent(order, attached.parent)
         home = folder(held.connection.info.dbname, order.parent or attached.parent, held.table)
         if known := _known(store, home, order, held, say):
-            return known
+            return known.model_copy(update={"server": server})
         # A folder of this attempt's own: an upload that somebody took for dead, and that comes to its end after all,
         # must not write over what another attempt has proven meanwhile. Not every store can be told not to.
         place = f"{home}/{order.id}-{secrets.token_hex(4)}"
@@ -83,11 +85,12 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
         # Nothing proves an archive but this. The connection answers: its locks were held, and the snapshot, to the end.
         run(held.connection, "SELECT 1")
         store.put(f"{place}/{MANIFEST}", [text])
-    return _report(store, place, manifest, proving.read_manifest(store, place, hashlib.sha256(text).hexdigest())[1])
+    digest = proving.read_manifest(store, place, hashlib.sha256(text).hexdigest())[1]
+    return _report(store, place, manifest, digest).model_copy(update={"server": server})
 
 
 def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
-    """Read an archive again, and take the fingerprint of its table again where ``info`` says how to reach it.
+    """Read an archive again, and its table where ``info`` says how to reach it: fingerprint and COPY in one snapshot.
 
     Raises `ArchiveDamaged` where it is not what the order says was proven, `ProofFailed` or `DumpFailed` where that
     cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises.
@@ -99,15 +102,14 @@ def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
     if order.partition.oid not in (0, manifest.partition.oid) or manifest.id != order.id:
         raise ArchiveDamaged(f"{store.url(place)} is archive {manifest.id} of {manifest.partition}, not {order.id}")
     _prove(store, place, manifest, lambda line: None)
+    server = ""
     if info is not None:
         with reading.holding(info, order.partition) as held:
-            now = fingerprint.take(held.connection, held.table.schema_, held.table.name)
-        if now != manifest.fingerprint:
-            raise ContentsChanged(
-                f"table {order.partition} holds {now.rows} rows of fingerprint {now.content[:16]}, its archive "
-                f"{manifest.fingerprint.rows} of {manifest.fingerprint.content[:16]}: it was changed since"
-            )
-    return _report(store, place, manifest, digest).model_copy(update={"completed": datetime.now(UTC)})
+            server = server_identity.read(held.connection, order.server)
+            now = table_contents.read(held)
+        table_contents.compare(f"table {order.partition}", store.url(place), manifest, now)
+    now_known = {"completed": datetime.now(UTC), "server": server}
+    return _report(store, place, manifest, digest).model_copy(update=now_known)
 
 
 def _check_parent(order: Order, parent: TableName | None) -> None:
@@ -117,7 +119,11 @@ def _check_parent(order: Order, parent: TableName | None) -> None:
 
 
 def _known(store: Store, home: str, order: Order, held: Held, say: Say) -> Report | None:
-    """The report of an archive of that identifier which is there already, and proves. Raises `ObjectExists`."""
+    """The report of an archive of that identifier which is there already, proves, and is equal to the table now.
+
+    Raises `ObjectExists`.
+    """
+    now: TableContents | None = None
     for key in _below(store, home, order.id, MANIFEST):
         place = key.rpartition("/")[0]
         try:
@@ -127,7 +133,11 @@ def _known(store: Store, home: str, order: Order, held: Held, say: Say) -> Repor
             if manifest.partition.oid != held.table.oid:
                 raise ArchiveDamaged(f"{store.url(place)} is of the table with OID {manifest.partition.oid}")
             _prove(store, place, manifest, say)
-        except (ArchiveDamaged, ProofFailed, DumpFailed) as error:
+            if now is None:
+                say(f"reading {held.table} to compare it with {store.url(place)}")
+                now = table_contents.read(held)
+            table_contents.compare(f"table {held.table}", store.url(place), manifest, now)
+        except (ArchiveDamaged, ContentsChanged, ProofFailed, DumpFailed) as error:
             say(f"an earlier archive cannot be used, and is left as it is: {error}")
             continue
         say(f"{store.url(place)} is there already, and proven")

@@ -82,7 +82,8 @@ def dump(info: ConnectionInfo, schema: str, name: str, snapshot: str) -> Iterato
 
     The iterator raises `DumpFailed` at its end where pg_dump failed: what came before is worth nothing then.
     """
-    options = ["--format=custom", "--quote-all-identifiers", "--encoding=UTF8", f"--snapshot={snapshot}"]
+    # Not --quote-all-identifiers: names that columns of type regclass and the like hold would be written so, too.
+    options = ["--format=custom", "--encoding=UTF8", f"--snapshot={snapshot}"]
     # Whoever waits for a stronger lock than ours would make pg_dump wait for him, and he waits for us.
     options += [f"--lock-wait-timeout={LOCK_PATIENCE}", f"--table={quoted(schema, name)}"]
     with (

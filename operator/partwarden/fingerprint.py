@@ -33,7 +33,6 @@ PINNED = {
     **TEXT_SETTINGS,
     "search_path": "",
     "client_encoding": "UTF8",
-    "quote_all_identifiers": "off",
     "jit": "off",
     # A row that a policy hides would be lost without anybody having seen it: an error instead.
     "row_security": "off",

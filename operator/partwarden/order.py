@@ -48,6 +48,8 @@ class Order(Written):
     connection: Connection | None = None
     """What wins over the database's Secret."""
     parent: TableName | None = None
+    server: str = ""
+    """The server and database that the table is of, as `inventory.Server.identity`: no other may answer. Empty: any."""
     partition: TableName
     bounds: tuple[str, str] | None = None
     key: str | None = None

@@ -10,18 +10,14 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from . import dumping, generated_values
+from . import dump_script, dumping, generated_values
 from .digest import Digest
 from .errors import ArchiveDamaged, DumpFailed, ProofFailed
 from .record import DATA, GENERATED, MANIFEST, ArchiveManifest, Column
 from .storing import Store
 
-END = b"\n\\.\n"
-"""What ends the rows of COPY. No row can hold it: a backslash in a value is written twice."""
 LARGEST = 64 << 20
 """Bytes of a manifest that is read."""
-PREAMBLE = 1 << 22
-"""Bytes within which the rows begin: before them stand a few settings and the statement with the columns' names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,45 +102,14 @@ def restored_rows(
 ) -> Iterator[Iterator[bytes]]:
     """The rows of a dump as COPY writes them, in UTF-8, without the line that ends them. Errors as of `read_back`."""
     with dumping.restore_script(chunks) as script:
-        yield _section(script, _statement(schema, name, columns))
+        yield dump_script.copied_rows(script, _statement(schema, name, columns))
 
 
 def _statement(schema: str, name: str, columns: Sequence[Column]) -> bytes:
     """As pg_dump writes it with every identifier quoted; what is generated is not copied."""
     names = ", ".join('"' + each.name.replace('"', '""') + '"' for each in columns if not each.generated)
-    return f"\nCOPY {dumping.quoted(schema, name)} ({names}) FROM stdin;\n".encode()
-
-
-def _section(script: Iterator[bytes], statement: bytes) -> Iterator[bytes]:
-    held = b""
-    for chunk in script:
-        held += chunk
-        _, found, after = held.partition(statement)
-        if found:
-            break
-        if len(held) > PREAMBLE:
-            raise DumpFailed("the archive holds the rows of another table, or of other columns, than it should")
-    else:
-        raise DumpFailed("the archive holds no rows' section of the table that it should be of")
-    # The newline before the first row belongs to the statement; with it the end is found also where there is no row.
-    held, inside = b"\n" + after, True
-    first = True
-    while inside:
-        end = held.find(END)
-        inside = end < 0
-        ready = held[: end + 1] if not inside else held[: -len(END)]
-        held = held[len(ready) :]
-        if ready:
-            yield ready[1:] if first else ready
-            first = False
-        if inside and not (more := next(script, b"")):
-            raise DumpFailed("the archive's rows break off")
-        if inside:
-            held += more
-    for rest in script:
-        # What follows is read for the end's sake: whether the whole object could be read is known only there.
-        if statement in rest:
-            raise DumpFailed("the archive holds the table's rows twice")
+    # Where there is none, pg_dump writes no parentheses.
+    return f"COPY {dumping.quoted(schema, name)} {names and f'({names})'} FROM stdin;".encode()
 
 
 def _through(digest: Digest, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -8,12 +8,12 @@ from psycopg import sql
 
 from . import detached
 from .resemblance import DEFAULT_ACL, TRAITS
+from .server_identity import IDENTITY
 
-SERVER = """
+SERVER = f"""
 SELECT current_setting('server_version'), current_database(), current_user,
        pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
-       (SELECT system_identifier FROM pg_control_system()) || '/'
-         || (SELECT oid FROM pg_database WHERE datname = current_database()),
+       {IDENTITY},
        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')
 """
 

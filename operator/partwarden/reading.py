@@ -61,15 +61,23 @@ def holding(info: ConnectionInfo, table: TableName) -> Iterator[Held]:
 
     Raises `TableNotFound`, `TableChanged`, `TableBusy`, `AnotherOperator`, and as `session.session`.
     """
-    with session(info) as connection:
-        connection.longest = fingerprint.LONGEST
-        try:
-            yield _hold(connection, table)
-            # Where the connection, and the lock with it, was lost meanwhile, this fails: then nothing is proven.
-            run(connection, "COMMIT")
-        except BaseException:
-            undo(connection)
-            raise
+    with session(info) as connection, holding_on(connection, table) as held:
+        yield held
+
+
+@contextmanager
+def holding_on(connection: Session, table: TableName) -> Iterator[Held]:
+    """The same, in a transaction of a connection that has none."""
+    longest, connection.longest = connection.longest, fingerprint.LONGEST
+    try:
+        yield _hold(connection, table)
+        # Where the connection, and the lock with it, was lost meanwhile, this fails: then nothing is proven.
+        run(connection, "COMMIT")
+    except BaseException:
+        undo(connection)
+        raise
+    finally:
+        connection.longest = longest
 
 
 def _hold(connection: Session, table: TableName) -> Held:
@@ -93,7 +101,6 @@ def _hold(connection: Session, table: TableName) -> Held:
         **TEXT_SETTINGS,
         "search_path": "",
         "row_security": "off",
-        "quote_all_identifiers": "off",
         "synchronize_seqscans": "off",
     }
     *_, found = run(connection, fingerprint.pin(pins), SQL(TABLE).format(table.schema_, table.name))
@@ -120,7 +127,7 @@ def read_rows(
     ``sink`` is given each row's values of the stored generated columns, as a line in COPY's text format. Those are read
     in the same pass, so that the lines are in the order of the rows.
     """
-    run(held.connection, "SET LOCAL quote_all_identifiers = on", *IN_ORDER)
+    run(held.connection, *IN_ORDER)
     plain = [each.name for each in columns if not each.generated]
     stored = [each.name for each in columns if each.generated == "s"] if sink is not None else []
     table = Identifier(held.table.schema_, held.table.name)

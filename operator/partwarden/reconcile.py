@@ -199,7 +199,7 @@ class Reconciler:
             for each in outcomes:
                 if isinstance(each.action, DropDetached) and isinstance(each.error, ContentsChanged):
                     self._archives.doubt(policy, each.action.archive)
-            self._archives.ask(policy, spec, plan.retired.waiting.requests)
+            self._archives.ask(policy, spec, inventory.server.identity, plan.retired.waiting.requests)
         return Look(
             looked(spec, inventory, plan, outcomes),
             tuple(outcomes),

@@ -189,6 +189,8 @@ class Report(Written):
     manifest_sha256: str = ""
     fingerprint: Fingerprint | None = None
     oid: int = 0
+    server: str = ""
+    """The server and database that answered, as `inventory.Server.identity`; empty where the role may not ask."""
     server_version: str = ""
     client_version: str = ""
     started: datetime | None = None

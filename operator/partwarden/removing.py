@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from . import apply, fingerprint, looking, references
+from . import apply, looking, reading, references, table_contents
 from .actions import Action, DetachPartition, DropDetached, Outcome
 from .bounds import literals
 from .details import span
@@ -24,7 +24,7 @@ from .opening import Archive
 from .periods import known, midnight
 from .plan import Plan
 from .policy import Mode, TableSpec
-from .record import Fingerprint
+from .record import Fingerprint, TableName
 from .retiring import confirmation, finalization, why_left_alone
 from .session import Session
 
@@ -109,23 +109,21 @@ def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held
 def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
     """Prove the archive again, and read the table beside it: what both hold.
 
-    Raises `ContentsChanged` where they differ, and what proving and reading raise.
+    Fingerprint and COPY of the table are read in one snapshot, and each is compared with the manifest: a manifest with
+    this table's fingerprint and another table's data passes neither. Raises `ContentsChanged` where anything differs,
+    and what proving and reading raise.
     """
-    manifest = archive.manifest
-    if manifest.partition.oid != found.table.oid:
+    manifest, table = archive.manifest, found.table
+    if manifest.partition.oid != table.oid:
         raise ContentsChanged(
             f"the archive at {archive.url} is of {manifest.partition}, OID {manifest.partition.oid}: {found} has OID "
-            f"{found.table.oid}"
+            f"{table.oid}"
         )
     archive.prove()
-    connection.longest = fingerprint.LONGEST
-    now = fingerprint.take(connection, found.table.schema, found.table.name)
-    if now != manifest.fingerprint:
-        raise ContentsChanged(
-            f"{found} holds {now.rows:,} rows that are not the {manifest.fingerprint.rows:,} of the archive at "
-            f"{archive.url}: it was changed since, so archive it again"
-        )
-    return now
+    with reading.holding_on(connection, TableName(schema_=table.schema, name=table.name, oid=table.oid)) as held:
+        now = table_contents.read(held)
+    table_contents.compare(str(found), archive.url, manifest, now)
+    return now.fingerprint
 
 
 def remove(connection: Session, found: Found, proven: Fingerprint | None, url: str, patience: float) -> list[Outcome]:

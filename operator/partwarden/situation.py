@@ -46,6 +46,7 @@ class Situation:
     detached: tuple[Detached, ...]
     """Tables that were detached by us, but for those whose mark names a range that no partition can have."""
     archives: known.Archives
+    """Those of this server and database."""
 
     @classmethod
     def of(
@@ -79,7 +80,7 @@ class Situation:
             edges=Edges.of(codec, inventory.partitions),
             cutoff=_cutoff(spec, now, zone, codec),
             detached=tuple(each for each in inventory.detached if _is_possible(each.marker.range, codec)),
-            archives=archives,
+            archives=archives.on(inventory.server.identity),
         )
 
     def is_cell(self, piece: Range) -> bool:

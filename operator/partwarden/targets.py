@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from . import marker
+from . import marker, server_identity
 from .bounds import literals
 from .errors import TableNotFound
 from .keys import Codec
@@ -45,6 +45,8 @@ class Target:
     bounds: tuple[str, str] | None = None
     """As in `record.ArchiveManifest`."""
     key: str | None = None
+    server: str = ""
+    """As `inventory.Server.identity`; empty where the role may not ask."""
 
 
 def find(
@@ -53,14 +55,18 @@ def find(
     name: str,
     oid: int | None = None,
     encoding: KeyEncoding = KeyEncoding.NATIVE,
+    server: str = "",
 ) -> Target:
     """The partition of that name, or the table that was detached. Raises `TableNotFound`, and psycopg's errors.
 
     ``oid``: where it is known, the table is looked for by that, whatever it is called now. ``encoding``: of the key,
-    to say the bounds of what is detached. In autocommit, in one transaction of its own.
+    to say the bounds of what is detached. ``server``: where it is known, no other may answer; raises as
+    `server_identity.read`. In autocommit, in one transaction of its own.
     """
     with connection.transaction():
-        *_, found = run(connection, pinned(*PATIENCE), sql.SQL(TARGET).format(oid=oid, schema=schema, name=name))
+        run(connection, pinned(*PATIENCE))
+        server = server_identity.read(connection, server)
+        (found,) = run(connection, sql.SQL(TARGET).format(oid=oid, schema=schema, name=name))
         if not found:
             raise TableNotFound(
                 f"table {schema}.{name} does not exist in database {connection.info.dbname!r}, or role "
@@ -78,15 +84,16 @@ def find(
         parent_oid = parent_oid or (mark.parent if mark else None)
         (parents,) = run(connection, sql.SQL(PARENT).format(parent_oid))
     if not parents:
-        return Target(partition)
+        return Target(partition, server=server)
     ((*of_parent, key, type_name),) = parents
     parent = TableName(oid=of_parent[0], schema_=of_parent[1], name=of_parent[2])
     if bounds is not None:
-        return Target(partition, parent, _bounds(bounds), key)
+        return Target(partition, parent, _bounds(bounds), key, server)
     codec = Codec.find(type_name or "", encoding)
     if mark is None or codec is None or mark.range.lower is None or mark.range.upper is None:
-        return Target(partition, parent, None, key)
-    return Target(partition, parent, (codec.literal(mark.range.lower), codec.literal(mark.range.upper)), key)
+        return Target(partition, parent, None, key, server)
+    ends = codec.literal(mark.range.lower), codec.literal(mark.range.upper)
+    return Target(partition, parent, ends, key, server)
 
 
 def _bounds(text: str) -> tuple[str, str] | None:

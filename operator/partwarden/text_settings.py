@@ -19,6 +19,8 @@ TEXT_SETTINGS = {
     "xmloption": "content",
     # With `off`, NULL in an array is read as the word.
     "array_nulls": "on",
+    # Names that columns of type regclass and the like hold.
+    "quote_all_identifiers": "off",
     # These decide how expressions and literals are parsed.
     "transform_null_equals": "off",
     "standard_conforming_strings": "on",

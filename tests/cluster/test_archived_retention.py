@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -210,3 +211,64 @@ def test_two_operators_archive_it_once_and_neither_drops_what_its_archive_does_n
         assert len(mine) == 5
         assert sorted(retired.names()) == sorted([name, again])
         assert not [line for line in [*one.lines(), *other.lines()] if "traceback" in line]
+
+
+@pytest.fixture
+def twin(retired: Retired) -> Iterator[Database]:
+    """What the database was moved to: another one, whose table has the same name and OID, and one row more."""
+    made = Database(retired.database.server, f"{retired.database.name}_twin")
+    with psycopg.connect(retired.database.server.dsn(), autocommit=True) as connection:
+        copy = psycopg.sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        names = (psycopg.sql.Identifier(each) for each in (made.name, retired.database.name))
+        connection.execute(copy.format(*names))
+    with made:
+        made.execute(f"INSERT INTO {OLD} VALUES (4, '{YEAR - 3}-06-06Z')")
+        assert made.query(f"SELECT '{OLD}'::regclass::oid::int8") == [(retired.oid,)]
+        yield made
+
+
+def test_after_a_move_to_another_database_nothing_that_was_proven_before_counts(
+    retired: Retired, twin: Database
+) -> None:
+    site, both = retired.site, [OLD, f"run_{YEAR}"]
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        retired.begin(onExpire="Detach")
+        name = retired.made()
+        retired.end(name, retired.proof())
+        retired.says("CheckingArchives")
+        assert OLD not in partitions(retired.database)
+        labels = retired.archives.get(name)["metadata"]["labels"]
+        assert labels["partwarden.dev/oid"] == str(retired.oid)
+    site.secret("run", {"uri": twin.dsn})
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        other = retired.made(name)
+        assert OLD in retired.says("Archiving")["message"]
+        assert partitions(twin) == both
+        found = retired.archives.get(other)
+        assert found["spec"]["oid"] == retired.oid
+        assert found["metadata"]["labels"]["partwarden.dev/server"] != labels["partwarden.dev/server"]
+        # What a Job says of the server that was is nothing about this one.
+        was = retired.archives.get(name)["status"]["server"]
+        job = retired.end(other, {**retired.proof(), "server": was})
+        retired.archives.ended(job)
+        retired.archives.wait(other, "NoReport")
+        assert partitions(twin) == both
+        assert twin.query(f"SELECT count(*) FROM {OLD}") == [(4,)]
+
+
+def test_an_archive_that_was_asked_for_on_another_database_is_not_made_of_this_one(
+    retired: Retired, twin: Database
+) -> None:
+    site = retired.site
+    with site.operator().serving():
+        retired.begin()
+        name = retired.made()
+        retired.archives.wait(name, "InvalidSpec")
+    site.secret("run", {"uri": twin.dsn})
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        other = retired.made(name)
+        told = retired.archives.wait(name, "TableChanged")["status"]
+        assert "that was on another server" in told["lastError"]["message"]
+        assert "job" not in told
+        retired.archives.job(other)
+        assert len(retired.archives.jobs()) == 1

@@ -13,6 +13,7 @@ from lab.postgres import Database
 from lab.site import GROUP, VERSION, Site, conditions
 from partwarden.job import CONTAINER
 from partwarden.job_view import Phase
+from partwarden.order import VARIABLE, Order
 from partwarden.record import Fingerprint, Report
 
 IMAGE = "partwarden.invalid/partwarden:none"
@@ -93,7 +94,10 @@ class Archives:
         until(f"job {job} has ended", lambda: seen(self.kubectl, job).phase is not Phase.RUNNING)
 
     def end(self, job: str, report: Mapping[str, Any] | None, code: int, reason: str = "") -> None:
-        """Let the Job's pod end; ``reason``: kubelet's, where it is not the program's own end."""
+        """Let the Job's pod end; ``reason``: kubelet's, where it is not the program's own end.
+
+        A report that is ok names the server that the Job was told, unless it says another.
+        """
         terminated: dict[str, Any] = {
             "exitCode": code,
             "reason": reason or ("Error" if code else "Completed"),
@@ -101,8 +105,15 @@ class Archives:
             "finishedAt": "2026-01-01T00:00:01Z",
         }
         if report is not None:
-            terminated["message"] = json.dumps(report)
+            named = {"server": self.order(job).server} if report.get("ok") else {}
+            terminated["message"] = json.dumps({**named, **report})
         self.play(job, {"terminated": terminated}, phase="Failed" if code else "Succeeded")
+
+    def order(self, job: str) -> Order:
+        """What the Job is told."""
+        (container,) = self.kubectl.get("job", job)["spec"]["template"]["spec"]["containers"]
+        (text,) = [each["value"] for each in container["env"] if each["name"] == VARIABLE]
+        return Order.model_validate_json(text)
 
     def play(self, job: str, state: Mapping[str, Any] | None, **status: Any) -> str:
         """Let the Job's pod that has not ended be in that state, as kubelet would say it; the pod's name."""

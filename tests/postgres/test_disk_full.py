@@ -13,7 +13,7 @@ from lab.postgres import Database
 from lab.small_disk import SmallDisk, small_disk
 from meanwhile import NOW, keep, policy
 from partwarden import archiving
-from partwarden.archives import Archives, ArchiveState, CheckRequest, CheckState
+from partwarden.archives import Archives, ArchiveState, CheckRequest, CheckState, server_label
 from partwarden.connection import from_dsn
 from partwarden.destination import PVC, Destination
 from partwarden.engine import observe_and_plan
@@ -52,7 +52,14 @@ def archive(database: Database, folder: Path) -> Report:
 def known(made: Report, check: CheckState | None = None) -> Archives:
     """That archive, as the operator knows it."""
     state = ArchiveState(
-        "run-2018-0", 0, made.oid, proven=True, fingerprint=made.fingerprint, location=made.location, check=check
+        name="run-2018-0",
+        round=0,
+        server=server_label(made.server),
+        oid=made.oid,
+        proven=True,
+        fingerprint=made.fingerprint,
+        location=made.location,
+        check=check,
     )
     return Archives({made.oid: (state,)})
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 
+from archived import here
 from lab.postgres import Database, Server
 from meanwhile import NOW, keep, keep_while, kill_others, policy
 from partwarden import dropping, fingerprint
@@ -57,13 +59,12 @@ def state(database: Database) -> ArchiveState:
     with session(from_dsn(database.dsn)) as connection:
         taken = fingerprint.take(connection, "public", "run_2018")
     assert isinstance(oid, int)
-    return ArchiveState("run-2018-0", 0, oid, proven=True, fingerprint=taken, location="pvc://archives/2018")
+    return ArchiveState("run-2018-0", 0, here(database), oid, True, taken, location="pvc://archives/2018")
 
 
 def known(made: ArchiveState, check: CheckState | None = None) -> Archives:
-    fields = {name: getattr(made, name) for name in ("name", "round", "oid", "proven", "fingerprint", "location")}
     assert made.oid is not None
-    return Archives({made.oid: (ArchiveState(**fields, check=check),)})
+    return Archives({made.oid: (replace(made, check=check),)})
 
 
 def wanted(database: Database, archives: Archives) -> tuple[ArchiveRequest | CheckRequest, ...]:

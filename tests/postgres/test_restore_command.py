@@ -157,7 +157,7 @@ def test_an_object_that_is_damaged_is_not_loaded(url: str, pg_database: Database
         (lambda text: "", "is not a manifest"),
         (lambda text: "{}", "is not a manifest"),
         (lambda text: text.replace('"format": 2', '"format": 3'), "is not a manifest"),
-        (lambda text: text.replace("zoo_2020", "zoo_2021"), "no rows' section of the table"),
+        (lambda text: text.replace("zoo_2020", "zoo_2021"), "the rows of another table, or of other columns"),
         (lambda text: text.replace('"rows": 12', '"rows": 13'), "not 13"),
     ],
 )

@@ -72,7 +72,8 @@ def test_another_table_of_that_name_is_not_the_one_with_that_oid(database: Datab
 
 def test_of_a_table_that_was_detached_the_mark_tells(database: Database) -> None:
     database.execute(f"{RUN} ALTER TABLE run DETACH PARTITION run_2020")
-    assert find(database) == Target(find(database).partition)
+    found = find(database)
+    assert found == Target(found.partition, server=found.server)
     mark(database)
     found = find(database)
     assert found.parent

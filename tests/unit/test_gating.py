@@ -19,6 +19,7 @@ from partwarden.archives import (
     ArchiveState,
     CheckRequest,
     CheckState,
+    server_label,
 )
 from partwarden.destination import PVC, Destination
 from partwarden.lifecycle import Approval, OnExpire, Retention
@@ -35,6 +36,9 @@ EVENTS = (
 )
 WAY = ("look", "prove", "look", "look", "check", "wait", "wait", "look", "check", "look")
 """By which a partition goes where nothing comes in between."""
+
+
+HERE, ELSEWHERE = server_label(values.SERVER.identity), server_label("2/5")
 
 
 def fingerprint(content: int) -> Fingerprint:
@@ -94,7 +98,7 @@ class Life:
             if isinstance(request, ArchiveRequest):
                 assert request.oid == OLD.oid
                 assert request.round not in self.rounds
-                self.rounds[request.round] = ArchiveState(f"archive-{request.round}", request.round, oid=OLD.oid)
+                self.rounds[request.round] = ArchiveState(f"archive-{request.round}", request.round, HERE, oid=OLD.oid)
         for action in plan.actions:
             if isinstance(action, DetachPartition):
                 self.detach()
@@ -266,14 +270,23 @@ def test_what_is_changed_after_the_last_reading_is_compared_anew() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"oid": OLD.oid + 1}, {"oid": None}, {"proven": False}, {"fingerprint": None}],
-    ids=["of another table", "of nobody knows what", "not read back", "without a fingerprint"],
+    [{"oid": OLD.oid + 1}, {"oid": None}, {"server": ELSEWHERE}, {"proven": False}, {"fingerprint": None}],
+    ids=["of another table", "of nobody knows what", "of another server", "not read back", "without a fingerprint"],
 )
 def test_an_archive_that_does_not_prove_this_table_counts_for_nothing(wrong: dict[str, Any]) -> None:
     for way in (WAY[:2], WAY[:-1]):
         life = lived(*way)
         life.rounds[0] = replace(life.rounds[0], **wrong)
         assert life.plan().actions == ()
+
+
+def test_after_a_move_to_another_server_a_table_of_the_same_oid_is_archived_anew() -> None:
+    life = lived(*WAY[:-1])
+    life.rounds[0] = replace(life.rounds[0], server=ELSEWHERE)
+    assert life.plan().actions == ()
+    (request,) = life.plan().retired.waiting.requests
+    assert isinstance(request, ArchiveRequest)
+    assert (request.oid, request.round) == (OLD.oid, 0)
 
 
 def test_where_no_archive_is_known_nothing_leaves() -> None:
