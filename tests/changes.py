@@ -732,6 +732,7 @@ LAYOUTS: dict[str, Layout] = {
             CREATE TABLE zoo_2026 PARTITION OF zoo FOR VALUES FROM ('2026-01-01Z') TO ('2027-01-01Z');
             INSERT INTO zoo (at, c_base) {_BEGIN}, n FROM generate_series(1, 10) n""",
             rows=10,
+            since=16,
         ),
         {"nothing": ""},
     ),

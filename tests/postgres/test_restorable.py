@@ -197,21 +197,20 @@ class Course:
 
     def run(self) -> str:
         """Go through with it. Returns what came of it: refused, or restored and where."""
-        name = f"{self.specimen.schema}.{self.specimen.partition}"
         self.database.execute(self.fill(self.specimen.setup))
         if self.login:
             self.database.execute(self.fill(OWNED))
         self.change(Moment.ARCHIVING)
         before = read(self.database.dsn, self.table, self.proof)
         dsn = ("--dsn", self.dsn(self.database))
-        archived = partwarden("archive", *dsn, "--partition", name, "--to", str(self.folder))
+        archived = partwarden("archive", *dsn, "--partition", self.table, "--to", str(self.folder))
         if archived.exit_code:
             self.check_refusal(archived, before)
             return "archive refused"
         url = archived.stdout.strip()
         self.change(Moment.DROPPING)
         here, there = read(self.database.dsn, self.table, self.proof), self.objects()
-        dropped = partwarden("drop", name, *dsn, "--table", self.parent(), "--archive", url, "--yes")
+        dropped = partwarden("drop", self.specimen.partition, *dsn, "--table", self.parent(), "--archive", url, "--yes")
         if dropped.exit_code:
             self.check_refusal(dropped, here)
             return "drop refused"
@@ -232,7 +231,7 @@ class Course:
         query = "SELECT i.inhparent::regclass::text FROM pg_inherits i WHERE i.inhrelid = %s::regclass"
         with pinned(self.database.dsn) as connection:
             found = connection.execute(query, (self.table,)).fetchone()
-        return str(found[0]) if found else f"{self.specimen.schema}.{self.specimen.parent}"
+        return str(found[0]) if found else quoted(self.specimen.schema, self.specimen.parent)
 
     def objects(self) -> set[str]:
         """Everything in the database that a drop might take along."""
@@ -243,7 +242,7 @@ class Course:
         """Restore it as a partition; where the parent refuses the rows, that is said with what helps."""
         done = partwarden("restore", *dsn, "--manifest", url, "--attach")
         if done.exit_code == 0:
-            parent = read(self.database.dsn, quoted(self.specimen.schema, self.specimen.parent))
+            parent = read(self.database.dsn, self.parent())
             self.check_back(done, self.database.dsn, self.table, before, expected=parent.columns)
             return "attached"
         said = error(done)
