@@ -422,7 +422,9 @@ def test_no_setting_of_the_owners_role_is_in_the_way(major: int, kind: str, mome
 @pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP", "SQL_ASCII"])
 @pytest.mark.parametrize("major", SYSTEMATIC, ids=lambda major: f"pg{major}")
 def test_text_of_another_encoding_comes_back(major: int, encoding: str, course: Run) -> None:
-    value = {"LATIN1": "chr(228) || n", "EUC_JP": "'日' || n", "SQL_ASCII": "'a' || n"}[encoding]
+    value = {"LATIN1": "chr(228) || n", "EUC_JP": r"convert_from('\xe697a5', 'UTF8') || n", "SQL_ASCII": "'a' || n"}[
+        encoding
+    ]
     part = Part(columns={"c_text": "text"}, values={"c_text": value})
     made = f"ENCODING {encoding} LOCALE 'C' TEMPLATE template0"
     came = course(major, changes.specimen([part]), {Moment.ARCHIVING: [Change("")]}, made=made)
