@@ -15,6 +15,7 @@ from lab.postgres import Database
 from partwarden.archives import UNKNOWN, Archives
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
+from partwarden.errors import DatabaseUnreachable
 from partwarden.policy import TableSpec
 from partwarden.session import Session, session
 
@@ -43,15 +44,23 @@ def policy(**fields: Any) -> TableSpec:
 
 
 def keep(dsn: str, *, patience: float = 10.0, archives: Archives = UNKNOWN, **fields: Any) -> Report:
-    """Does once what a policy with these fields says."""
+    """Does once what a policy with these fields says. Raises as `unbroken`."""
     with session(from_dsn(dsn)) as connection:
-        return maintain(connection, policy(**fields), now=NOW, patience=patience, archives=archives)
+        return unbroken(maintain(connection, policy(**fields), now=NOW, patience=patience, archives=archives))
+
+
+def unbroken(report: Report) -> Report:
+    """The same report. Raises the error of an action that ended with its connection, whatever was done after it."""
+    for each in report.outcomes:
+        if isinstance(each.error, DatabaseUnreachable):
+            raise each.error
+    return report
 
 
 def keep_while(
     dsn: str, trip: int, what: Callable[[], object], *, archives: Archives = UNKNOWN, **fields: Any
 ) -> Report:
-    """The same, and right before round trip number ``trip`` (from 1) something happens."""
+    """The same, and right before round trip number ``trip`` (from 1) something happens. Raises as `unbroken`."""
     with session(from_dsn(dsn)) as connection:
         # The very session that Partwarden makes, from here on interrupted.
         connection.__class__ = Interrupted
@@ -59,7 +68,7 @@ def keep_while(
         connection.before = (connection.round_trips + trip, what)
         report = maintain(connection, policy(**fields), now=NOW, archives=archives)
         assert connection.before is None, f"there were only {connection.round_trips} round trips"
-        return report
+        return unbroken(report)
 
 
 def reasons(report: Report) -> list[str]:

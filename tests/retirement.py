@@ -15,7 +15,7 @@ from psycopg import sql
 
 from lab.operator import until
 from lab.postgres import Database
-from meanwhile import NOW, keep, policy
+from meanwhile import NOW, keep, policy, unbroken
 from partwarden import marker
 from partwarden.archives import UNKNOWN, Archives
 from partwarden.connection import from_dsn
@@ -83,7 +83,7 @@ def keep_before(
         connection.cursor_factory = Watching
         report = maintain(connection, policy(**fields), now=NOW, patience=10.0, archives=archives)
     assert seen > nth, f"nothing with {text!r} in it was sent {nth} times"
-    return report
+    return unbroken(report)
 
 
 def converge(database: Database, **fields: Any) -> list[tuple[str, str]]:

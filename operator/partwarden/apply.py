@@ -26,8 +26,10 @@ from .actions import (
 )
 from .errors import AnotherOperator, DatabaseUnreachable, PartwardenError, TableChanged
 from .inventory import Inventory
+from .patience import translated
 from .plan import Plan
-from .session import Session
+from .questions import SERVER
+from .session import Session, pinned, run
 
 CREATIONS = (CreatePartition, CreateDefault)
 
@@ -48,6 +50,8 @@ DOERS: Mapping[type[Action], Doer] = {
     ReindexPartition: vacuuming.reindex,
 }
 
+PINNED = pinned(lock_timeout="500ms", statement_timeout="10s")
+
 UPKEEP = (AnalyzeParent, VacuumPartition, ReindexPartition)
 """They stand last in a plan, may take long, and can wait."""
 
@@ -55,21 +59,28 @@ UPKEEP = (AnalyzeParent, VacuumPartition, ReindexPartition)
 def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: float, outcomes: list[Outcome]) -> None:
     """Do what the plan says, in its order. ``deadline``, of `time.monotonic`: until then locks are waited for.
 
-    What becomes of each action is added to ``outcomes`` at once. Raises `DatabaseUnreachable` when the connection is
-    lost.
+    What becomes of each action is added to ``outcomes`` at once. A lost connection ends one action, the first of those
+    that share a transaction; the rest is done over a new one. Raises as `Session.reconnect` where there is none to be
+    had, and `DatabaseUnreachable` where it leads to another database.
     """
     for some in _together(plan.actions):
         began = time.monotonic()
         creations = [each for each in some if isinstance(each, CreatePartition)]
-        if creations and creating.create_together(connection, inventory, plan.key, creations):
-            outcomes += [Outcome(action, seconds=time.monotonic() - began) for action in some]
-            continue
+        try:
+            if creations and creating.create_together(connection, inventory, plan.key, creations):
+                outcomes += [Outcome(action, seconds=time.monotonic() - began) for action in some]
+                continue
+        except DatabaseUnreachable as lost:
+            outcomes.append(Outcome(some.pop(0), lost, time.monotonic() - began))
+            _reconnect(connection, inventory)
         for action in some:
             if isinstance(action, UPKEEP) and not _may_begin(outcomes, deadline):
                 return
             began = time.monotonic()
             error = _do(connection, inventory, plan.key, action, deadline)
             outcomes.append(Outcome(action, error, time.monotonic() - began))
+            if connection.closed or isinstance(error, DatabaseUnreachable):
+                _reconnect(connection, inventory)
             if _is_final(action, error):
                 return
 
@@ -106,8 +117,19 @@ def _together(actions: tuple[Action, ...]) -> list[list[Action]]:
 def _do(connection: Session, inventory: Inventory, key: str, action: Action, deadline: float) -> PartwardenError | None:
     try:
         DOERS[type(action)](connection, inventory, key, action, deadline)
-    except DatabaseUnreachable:
-        raise
     except PartwardenError as error:
         return error
     return None
+
+
+def _reconnect(connection: Session, inventory: Inventory) -> None:
+    """Go on with the same session over a new connection, if that leads to the database that the plan was made for."""
+    connection.reconnect()
+    with translated(f"table {inventory.parent}"):
+        _, ((*_, identity, _),) = run(connection, PINNED, SERVER)
+    if identity != inventory.server.identity:
+        # The same OID may be another table there.
+        raise DatabaseUnreachable(
+            "the connection was lost, and a new one leads to another database: nothing more is done to "
+            f"{inventory.parent}; it is planned again"
+        )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import click
 
 from . import arguments, hold, looking, manifest, outputs, removing, render, suggesting
+from .actions import Outcome
 from .connection import from_dsn
 from .details import human, span
 from .errors import InvalidSpec
@@ -107,9 +108,15 @@ def _drop(
     else:
         _show(consent, [f"NO ARCHIVE: these {rows:,} rows are lost for ever, and no command brings them back"])
     _agree(consent, name, proven is not None, "drop it")
-    outcomes = removing.remove(connection, found, proven, where, patience)
+    outcomes: list[Outcome] = []
+    try:
+        removing.remove(connection, found, proven, where, patience, outcomes)
+    except Exception:
+        # Such as a connection that was lost between two steps: what was done is printed before the reason.
+        _show(consent, _done(outcomes))
+        raise
     failed = next((each for each in outcomes if each.error), None)
-    done = [f"{each.action.past} {each.action.noun} {each.action}" for each in outcomes if each.error is None]
+    done = _done(outcomes)
     if outputs.is_data(consent.output):
         error = {"reason": failed.error.reason, "message": str(failed.error)} if failed and failed.error else None
         about = {"partition": str(found), "rows": rows, "archive": where or None, "dropped": failed is None}
@@ -122,6 +129,10 @@ def _drop(
         left = " It is detached, a table of its own with all its rows; the same command goes on" if done else ""
         click.echo(render.printable(f"Error: {failed.error}.{left}"), err=True)
     return 1 if failed else 0
+
+
+def _done(outcomes: Sequence[Outcome]) -> list[str]:
+    return [f"{each.action.past} {each.action.noun} {each.action}" for each in outcomes if each.error is None]
 
 
 def _approve(target: Target, what: str, consent: Consent) -> int:

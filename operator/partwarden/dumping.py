@@ -23,6 +23,7 @@ from psycopg.pq import Conninfo
 
 from .connection import ConnectionInfo
 from .errors import ClientMissing, ClientTooOld, DumpFailed, InvalidSpec
+from .limits import LIMITS
 from .session import LIVENESS, ca_file, isolation
 from .text_settings import as_options
 
@@ -32,9 +33,12 @@ CHUNK = 1 << 20
 """Bytes that are handed on at once, and that a pipe holds where the system allows it: with less, a program waits for
 this process for most of the time, whose threads have their turns at Python."""
 LOCK_PATIENCE = "15s"
-SETTINGS = f"{as_options()} -c statement_timeout=0"
+SETTINGS = " ".join(
+    [as_options(), *(f"-c {name}={value}" for name, value in LIMITS.items() if name != "transaction_timeout")]
+)
 """Beside those that pg_dump makes itself: how it writes values must not depend on the role or the database, nor may its
-first statements, which come before it lifts the limit on time."""
+first statements, which come before it lifts limits on time. It knows no idle_session_timeout. transaction_timeout is
+refused by servers before 17; pg_dump, which is never older than the server, lifts it itself wherever there is one."""
 
 
 def find(program: str, environment: Mapping[str, str] | None = None) -> str:

@@ -15,6 +15,7 @@ from .errors import InvalidSpec
 from .explaining import Reading
 from .interval import iso
 from .inventory import Partition
+from .limits import LIMITS, setting
 from .session import Session, run, session
 from .sqlstate import message
 from .transaction import undo
@@ -24,7 +25,7 @@ from .where import Target, target
 READS_ALL = 2
 GENERIC = 160000
 """From that version on parameters need no values to be planned."""
-LIMITS = "SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '5s'"
+SETTING = setting(LIMITS | {"statement_timeout": "30s", "lock_timeout": "5s"})
 BELOW = """
 WITH RECURSIVE found AS (
     SELECT inhrelid AS oid, inhrelid AS top FROM pg_catalog.pg_inherits WHERE inhparent = {parent}
@@ -80,7 +81,7 @@ def _explained(connection: Session, query: str, views: list[View]) -> list[Expla
     none of them."""
     try:
         # READ ONLY: whatever planning calls, such as functions in constants, cannot write either.
-        run(connection, "BEGIN READ ONLY", LIMITS)
+        run(connection, "BEGIN READ ONLY", SETTING)
         plan = _plan(connection, query)
         found = [each for view in views if (each := _judged(connection, plan, view))]
     except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as error:

@@ -20,6 +20,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL, Composed, Identifier
 
 from .errors import TableNotFound, WrongKey
+from .limits import LIMITS, setting
 from .record import Fingerprint
 from .session import Session, run
 from .text_settings import TEXT_SETTINGS
@@ -129,9 +130,8 @@ def _settled(connection: psycopg.Connection[Any]) -> Iterator[None]:
     begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if own else "SAVEPOINT partwarden_fingerprint"
     # Rolled back, for that gives back every setting; nothing was written that could be lost with it.
     end = "ROLLBACK" if own else "ROLLBACK TO SAVEPOINT partwarden_fingerprint"
-    settings = PINNED | ({"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"} if own else {})
     try:
-        run(connection, begin, pin(settings))
+        run(connection, begin, pin(PINNED | (LIMITS if own else {})))
         yield
         run(connection, end, *(() if own else ("RELEASE SAVEPOINT partwarden_fingerprint",)))
     except BaseException:
@@ -140,10 +140,9 @@ def _settled(connection: psycopg.Connection[Any]) -> Iterator[None]:
         raise
 
 
-def pin(settings: dict[str, str]) -> Composed:
-    """Sets them for the length of the transaction."""
-    calls = [SQL("pg_catalog.set_config({}, {}, true)").format(name, value) for name, value in settings.items()]
-    return SQL("SELECT {}").format(SQL(", ").join(calls))
+def pin(settings: Mapping[str, str]) -> Composed:
+    """Set them for the length of the transaction."""
+    return setting(settings)
 
 
 def pin_text() -> Composed:

@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 
 from .settings import Settings
 
-QUIET = {"kopf": logging.WARNING, "urllib3": logging.ERROR, "aiohttp": logging.WARNING, "asyncio": logging.WARNING}
+QUIET = {
+    "kopf": logging.WARNING,
+    "psycopg": logging.ERROR,
+    "urllib3": logging.ERROR,
+    "aiohttp": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
 """Libraries that report what this program reports itself, and from which level on they are heard."""
 
 

@@ -5,15 +5,16 @@ On a policy they make nothing themselves: the operator is asked, and its answer 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import click
 
 from . import looking, outputs, periods, render, suggesting
-from .actions import Action, CreatePartition, DrainIntoPartition
+from .actions import Action, CreatePartition, DrainIntoPartition, Outcome
 from .connection import from_dsn
 from .engine import Report, maintain, observe_and_plan
+from .errors import PartwardenError
 from .interval import Grid, Range, iso, load_zone
 from .plan import Plan
 from .policy import Mode, TableSpec
@@ -99,14 +100,21 @@ def _run(
     wish: Callable[[TableSpec], TableSpec],
     chosen: Callable[[TableSpec, Plan], list[Range]],
 ) -> int:
-    with session(from_dsn(target.dsn or "")) as connection:
-        # Whoever asks for a partition by hand wants it whatever mode a policy is in, and nothing retired by it.
-        plain = {"mode": Mode.APPLY, "retention": None}
-        spec = wish(looking.spec(connection, target.table, target.filename).model_copy(update=plain))
-        inventory, plan = observe_and_plan(connection, spec)
-        cells = chosen(spec, plan)
-        actions = tuple(each for each in plan.actions if _is_for(each, cells))
-        report = maintain(connection, spec, patience=PATIENCE, observed=(inventory, replace(plan, actions=actions)))
+    outcomes: list[Outcome] = []
+    try:
+        with session(from_dsn(target.dsn or "")) as connection:
+            # Whoever asks for a partition by hand wants it whatever mode a policy is in, and nothing retired by it.
+            plain = {"mode": Mode.APPLY, "retention": None}
+            spec = wish(looking.spec(connection, target.table, target.filename).model_copy(update=plain))
+            inventory, plan = observe_and_plan(connection, spec)
+            cells = chosen(spec, plan)
+            actions = tuple(each for each in plan.actions if _is_for(each, cells))
+            observed = inventory, replace(plan, actions=actions)
+            report = maintain(connection, spec, patience=PATIENCE, observed=observed, outcomes=outcomes)
+    except PartwardenError as error:
+        if outcomes:
+            _show(str(plan.parent), outcomes, [str(error)] if outputs.is_data(output) else [], output)
+        raise
     return _say(report, cells, output)
 
 
@@ -116,30 +124,35 @@ def _is_for(action: Action, cells: list[Range]) -> bool:
 
 
 def _say(report: Report, cells: list[Range], output: str) -> int:
-    failed = [each for each in report.outcomes if each.error]
-    made = [each.action for each in report.outcomes if each.error is None]
+    failed = any(each.error for each in report.outcomes)
     missing = [each for each in report.after.missing if any(each.overlaps(cell) for cell in cells)]
     blocked = [each for each in report.after.findings if each.error] if missing and not failed else []
-    wrong = [f"{each.action}: {each.error}" for each in failed]
-    wrong += [f"{each.reason} ({each.object}): {each.message}" for each in blocked]
+    wrong = [f"{each.reason} ({each.object}): {each.message}" for each in blocked]
+    if not report.outcomes and not missing and output in ("text", "wide"):
+        click.echo("Nothing to do: what is asked for is there.")
+    _show(str(report.after.parent), report.outcomes, wrong, output)
+    return 1 if failed or missing else 0
+
+
+def _show(table: str, outcomes: Sequence[Outcome], others: Sequence[str], output: str) -> None:
+    """What was made, and what went wrong: the outcomes' errors and ``others``."""
+    made = [each.action for each in outcomes if each.error is None]
+    wrong = [*(f"{each.action}: {each.error}" for each in outcomes if each.error), *others]
     if outputs.is_data(output):
         created = [
             {"name": str(each), "from": iso(each.range.lower), "to": iso(each.range.upper)}
             for each in made
             if each.range
         ]
-        outputs.data({"table": str(report.after.parent), "created": created, "errors": wrong}, output)
-    elif output == "name":
+        outputs.data({"table": table, "created": created, "errors": wrong}, output)
+        return
+    if output == "name":
         outputs.names(map(str, made))
     else:
         for each in made:
             click.echo(render.printable(f"{each.past} {each.noun} {each}" + (_range(each) if output == "wide" else "")))
-        if not report.outcomes and not missing:
-            click.echo("Nothing to do: what is asked for is there.")
-    if not outputs.is_data(output):
-        for text in wrong:
-            click.echo(render.printable(text), err=True)
-    return 1 if failed or missing else 0
+    for text in wrong:
+        click.echo(render.printable(text), err=True)
 
 
 def _range(action: Action) -> str:

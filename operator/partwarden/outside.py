@@ -1,8 +1,8 @@
 """Statements that PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY.
 
-Their limits cannot end with a transaction, so they are set before and reset after. Behind a pooler the next statement
-may run on another server connection, where they would bind somebody else: there nothing is set, and only the client
-watches the time.
+Their limits cannot end with a transaction, so they are set before, and those of the session again after. Behind a
+pooler the next statement may run on another server connection, where they would bind other clients: there nothing is
+set, and only the client watches the time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import sql
 
+from .limits import LIMITS, LOCAL_COMMIT, setting
 from .session import Session, run
 
 GRACE = 30.0
@@ -50,14 +51,12 @@ def _limits(connection: Session, lock_timeout: int, limit: float) -> Iterator[No
     connection.longest = max(patience, limit + GRACE)
     try:
         if direct:
-            run(
-                connection,
-                sql.SQL("SET lock_timeout = {}").format(f"{lock_timeout}ms"),
-                sql.SQL("SET statement_timeout = {}").format(f"{limit * 1000:.0f}ms"),
-            )
+            ours = {"lock_timeout": f"{lock_timeout}ms", "statement_timeout": f"{limit * 1000:.0f}ms"}
+            run(connection, setting(LIMITS | LOCAL_COMMIT | ours, local=False))
         yield
     finally:
         connection.longest = patience
         if direct and not connection.closed:
             # Also after an error: each of these statements is over then, and the session is between transactions.
-            run(connection, "RESET lock_timeout", "RESET statement_timeout")
+            # Not RESET, which brings back the limits of the role.
+            run(connection, setting(LIMITS, local=False))

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
 from . import arguments, engine, manifest, outputs, render
+from .actions import Outcome
 from .archives import Archives
 from .connection import ConnectionInfo, from_dsn, resolve
 from .errors import InvalidSpec, PartwardenError, SecretKeyMissing
 from .fields import parse_moment
 from .interval import iso, load_zone
+from .plan import Plan
 from .policy import Mode, TableSpec
 from .session import session
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOTHING, ERROR, TO_DO = 0, 1, 2
+
+
+@dataclass
+class _Done:
+    """What was planned and tried by now, for the case that an error breaks the run off."""
+
+    plan: Plan | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
 
 
 def _moment(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
@@ -82,6 +92,8 @@ def apply(
 ) -> int:
     """Do once what the policy says. Exits 0 when all is as it should be, 1 on an error."""
 
+    done = _Done()
+
     def act() -> tuple[render.Shown, int]:
         policy, info = _open(filename, dsn, table)
         spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
@@ -89,8 +101,16 @@ def apply(
             known = Archives(approved=policy.approved)
             observed = engine.observe_and_plan(connection, spec, now, policy.held, known)
             _refuse_to_run_ahead(now, observed[0].now, spec)
+            done.plan = observed[1]
             report = engine.maintain(
-                connection, spec, now=now, patience=patience, held=policy.held, archives=known, observed=observed
+                connection,
+                spec,
+                now=now,
+                patience=patience,
+                held=policy.held,
+                archives=known,
+                observed=observed,
+                outcomes=done.outcomes,
             )
         moment = now or report.inventory.now
         shown = render.Shown(policy, moment, report.inventory, report.before, report.after, report.outcomes)
@@ -99,7 +119,7 @@ def apply(
         left = spec.mode is Mode.APPLY and any(each in report.before.actions for each in report.after.actions)
         return shown, ERROR if failed or left else NOTHING
 
-    return _print(act, output)
+    return _print(act, output, done)
 
 
 def _refuse_to_run_ahead(now: datetime | None, server: datetime, spec: TableSpec) -> None:
@@ -131,12 +151,15 @@ def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple
     return policy, replace(info, isolated=False)
 
 
-def _print(work: Callable[[], tuple[render.Shown, int]], output: str) -> int:
+def _print(work: Callable[[], tuple[render.Shown, int]], output: str, done: _Done | None = None) -> int:
     try:
         shown, code = work()
     except PartwardenError as error:
+        tried = done if done is not None and done.outcomes else _Done()
         if outputs.is_data(output):
-            outputs.data(render.failure(error), output)
+            outputs.data(render.failure(error, tried.plan, tried.outcomes), output)
+        elif tried.plan is not None and output != "name":
+            click.echo(render.results(tried.plan, tried.outcomes, render.Look(output == "wide", outputs.width())))
         raise click.ClickException(str(error)) from None
     if outputs.is_data(output):
         outputs.data(render.document(shown), output)

@@ -17,6 +17,7 @@ from . import fingerprint
 from .connection import ConnectionInfo
 from .digest import Digest
 from .errors import AnotherOperator, TableBusy, TableChanged, TableNotFound
+from .limits import LIMITS, setting
 from .record import Column, TableName
 from .session import Session, run, session
 from .text_settings import TEXT_SETTINGS
@@ -81,16 +82,12 @@ def holding_on(connection: Session, table: TableName) -> Iterator[Held]:
 
 
 def _hold(connection: Session, table: TableName) -> Held:
-    limits = ["SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0"]
-    if connection.info.server_version >= 170000:
-        limits.append("SET LOCAL transaction_timeout = 0")
     try:
         # The lock comes before the snapshot: a TRUNCATE between the two would leave a table without rows to see.
         run(
             connection,
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-            SQL("SET LOCAL lock_timeout = {}").format(LOCK_PATIENCE),
-            *(SQL(each) for each in limits),
+            setting(LIMITS | {"lock_timeout": LOCK_PATIENCE}),
             SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(Identifier(table.schema_, table.name)),
         )
     except pg.LockNotAvailable:

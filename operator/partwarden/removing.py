@@ -126,12 +126,20 @@ def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
     return now.fingerprint
 
 
-def remove(connection: Session, found: Found, proven: Fingerprint | None, url: str, patience: float) -> list[Outcome]:
+def remove(
+    connection: Session,
+    found: Found,
+    proven: Fingerprint | None,
+    url: str,
+    patience: float,
+    outcomes: list[Outcome] | None = None,
+) -> list[Outcome]:
     """Detach and drop it. ``proven``: what the archive at ``url`` holds; None where it goes without one.
 
-    What became of each step; the first that failed is the last. Raises `RowsReferenced`, and `DatabaseUnreachable`.
+    What became of each step, which is added to ``outcomes`` at once; the first that failed is the last. Raises
+    `RowsReferenced`, and `DatabaseUnreachable`: then no further step was tried.
     """
-    outcomes: list[Outcome] = []
+    outcomes = [] if outcomes is None else outcomes
     if isinstance(found.table, Partition) and found.table.detach_pending:
         # Safe: it was begun by this command or by retention, as the mark says; there is no way back, and no row goes.
         _do(connection, found, finalization(found.table, WHY), patience, outcomes)

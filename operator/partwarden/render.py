@@ -20,7 +20,7 @@ The JSON document; fields may be added, none changes its meaning::
 
 After ``apply`` all but ``actions`` describes how things stand then. Bounds are [from, to), null for MINVALUE and
 MAXVALUE; those of a key without a time zone have none. Where the command fails, the document is
-``{"error": {"reason", "message"}}``.
+``{"error": {"reason", "message"}}``, with ``actions`` as above where some were tried before.
 """
 
 from __future__ import annotations
@@ -58,9 +58,15 @@ class Shown:
     outcomes: tuple[Outcome, ...] | None = None
 
 
-def failure(error: PartwardenError) -> dict[str, Any]:
-    """The document of a command that failed."""
-    return {"error": _error(error)}
+def failure(error: PartwardenError, plan: Plan | None = None, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
+    """The document of a command that failed. ``plan``: where ``outcomes`` of it were there by then."""
+    document: dict[str, Any] = {"error": _error(error)}
+    return document | ({"actions": [_action(each, outcomes) for each in plan.actions]} if plan else {})
+
+
+def results(plan: Plan, outcomes: Sequence[Outcome], look: Look) -> str:
+    """What became of each action of a run that was broken off, for people."""
+    return "\n".join(_results(plan, outcomes, look))
 
 
 def document(shown: Shown) -> dict[str, Any]:
@@ -92,7 +98,7 @@ def document(shown: Shown) -> dict[str, Any]:
     }
 
 
-def _action(action: Action, outcomes: tuple[Outcome, ...] | None) -> dict[str, Any]:
+def _action(action: Action, outcomes: Sequence[Outcome] | None) -> dict[str, Any]:
     entry = {
         "action": type(action).__name__,
         "schema": action.schema,
@@ -185,16 +191,20 @@ def _done(shown: Shown, outcomes: tuple[Outcome, ...], look: Look) -> Iterator[s
     if (why := _why_not(shown)) and not outcomes:
         yield from _planned(shown, look)
         return
-    results = {each.action: each for each in outcomes}
-    rows = [(_result(results.get(action)).upper(), *_row(action, look)) for action in shown.plan.actions]
+    yield from _results(shown.plan, outcomes, look)
+    if why:
+        yield why
+
+
+def _results(plan: Plan, outcomes: Sequence[Outcome], look: Look) -> Iterator[str]:
+    tried = {each.action: each for each in outcomes}
+    rows = [(_result(tried.get(action)).upper(), *_row(action, look)) for action in plan.actions]
     made = sum(not each.error for each in outcomes)
-    yield f"Done: {made} of {len(shown.plan.actions)}"
+    yield f"Done: {made} of {len(plan.actions)}"
     yield from table([("RESULT", *_heading(look)), *rows], look.width)
     for each in outcomes:
         if each.error:
             yield printable(f"{each.error.reason}: {each.action}: {each.error}")
-    if why:
-        yield why
 
 
 def _heading(look: Look) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from . import fingerprint, fitting, joining, loading, remaking
+from . import fingerprint, fitting, joining, loading, remaking, standbys
 from .connection import ConnectionInfo
 from .errors import InvalidSpec
 from .fitting import Parentage
@@ -86,6 +86,8 @@ def restore(source: Source, info: ConnectionInfo, wish: Wish, say: Say) -> Resto
         except BaseException:
             undo(connection)
             raise
+        if not standbys.confirmed(connection):
+            say("committed, but no synchronous standby has confirmed it: keep the archive until one has")
     return restored
 
 

@@ -1,17 +1,18 @@
 """Connections to PostgreSQL that cannot hang for ever, and errors in Partwarden's own words.
 
-Nothing is pinned by SET for the length of a session: behind PgBouncer in transaction mode the next transaction may run
-on another server connection. `pinned` is said at the beginning of every transaction instead.
+Behind PgBouncer in transaction mode the next transaction may run on another server connection. So only the `limits` are
+set for the length of a session, and only where no pooler is between; `pinned` begins every transaction in any case.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any, LiteralString
@@ -21,8 +22,11 @@ from psycopg import sql
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_attempts
 from psycopg.pq import Conninfo
+from psycopg.pq.abc import PGconn
 
+from . import errors
 from .connection import ConnectionInfo
+from .limits import LIMITS, LOCAL_COMMIT, session_setting, setting
 from .refusals import explain
 from .sqlstate import translate
 
@@ -38,6 +42,12 @@ LIVENESS = {
     "tcp_user_timeout": "30000",
 }
 
+RECONNECTIONS = 3
+"""How often one session may be connected anew: a server that ends every connection is left alone."""
+
+# It warns of what fails on a connection that is lost already; without a handler Python prints that on the terminal.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
 
 class Session(psycopg.Connection[Any]):
     """A psycopg connection that counts its round trips, and waits for none of them for ever."""
@@ -47,18 +57,56 @@ class Session(psycopg.Connection[Any]):
     """Seconds. PostgreSQL ends statements sooner (see `pinned`), but not when the server itself hangs."""
     reusable = False
     """Whether nothing was done on it that the next user could notice: for `connections`, said by who used it."""
+    lost: psycopg.Error | None = None
+    """What the server said when it ended the connection, which most often is not what fails next: see `run`."""
+    reconnections = 0
+    again: Callable[[], Session] | None = None
+    """Connects once more as this session was connected; set by `connect`."""
+
+    def reconnect(self) -> None:
+        """Replace a lost connection by a new one with the same parameters, in this very object.
+
+        Whoever holds the session goes on with it; transactions and settings of the old connection are gone. Raises
+        `DatabaseUnreachable` after `RECONNECTIONS`, and as `connect`; the session stays closed then.
+        """
+        self.close()
+        if self.again is None or self.reconnections >= RECONNECTIONS:
+            raise errors.DatabaseUnreachable(
+                f"the connection was lost {self.reconnections + 1} times: the rest is left; see the server's log for "
+                "what ends it"
+            )
+        self.reconnections += 1
+        fresh = self.again()
+        # psycopg keeps all that belongs to the server in `pgconn`; in autocommit, without prepared statements and
+        # handlers of notices there is nothing else to take over.
+        self.pgconn, fresh.pgconn = fresh.pgconn, self.pgconn
+        self.lost = None
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Every exchange with the server passes here once."""
         self.round_trips += 1
         try:
             return super().wait(gen, interval, timeout or self.longest)
-        except psycopg.OperationalError as error:
-            if error.sqlstate is None and not self.closed:
+        except psycopg.Error as error:
+            if isinstance(error, psycopg.OperationalError) and error.sqlstate is None and not self.closed:
                 # Only a time-out leaves the connection open, and nothing can be said on it any more.
                 self.close()
-                raise psycopg.OperationalError(f"no answer in {timeout or self.longest:.0f} s") from None
-            raise
+                self.lost = psycopg.OperationalError(f"no answer in {timeout or self.longest:.0f} s")
+                raise self.lost from None
+            if not self.closed:
+                raise
+            self.lost = self.lost or (error if error.sqlstate else _last_words(self.pgconn) or error)
+            raise self.lost from None
+
+
+def _last_words(pgconn: PGconn) -> psycopg.Error | None:
+    """What the server said before it ended the connection, where psycopg met the end first and libpq has both."""
+    try:
+        result = pgconn.get_result()
+    except psycopg.Error:
+        return None
+    error = psycopg.errors.error_from_result(result) if result is not None else None
+    return error if error is not None and error.sqlstate else None
 
 
 @contextmanager
@@ -82,7 +130,16 @@ def connect(info: ConnectionInfo, *, connect_timeout: int = 10) -> Session:
     # A Secret may not make the operator wait for ever; names in the catalog may be in any script.
     parameters |= {**info.parameters, **LIVENESS, "client_encoding": "UTF8", **(timeout if info.isolated else {})}
     with ca_file(info) as ca:
-        return _connect({**parameters, **ca}, info)
+        connection = _connect({**parameters, **ca}, info)
+    try:
+        with translating(info):
+            run(connection, session_setting(connection.info.backend_pid))
+    except BaseException:
+        connection.close()
+        raise
+    connection.round_trips = 0
+    connection.again = partial(connect, info, connect_timeout=connect_timeout)
+    return connection
 
 
 @contextmanager
@@ -117,8 +174,8 @@ def _connect(parameters: dict[str, str], info: ConnectionInfo) -> Session:
 def pinned(lock_timeout: str, statement_timeout: str) -> sql.SQL:
     """The settings that every transaction begins with, for its own length.
 
-    search_path holds nothing that a user could put a function into; texts of moments are ISO and UTC whatever the
-    database, the role or the server says.
+    All of `limits.LIMITS` are among them, and its commit waits for no standby. search_path holds nothing that a user
+    could put a function into; texts of moments are ISO and UTC whatever the database, the role or the server says.
     """
     settings = {
         "TimeZone": "UTC",
@@ -127,19 +184,25 @@ def pinned(lock_timeout: str, statement_timeout: str) -> sql.SQL:
         "quote_all_identifiers": "off",
         "jit": "off",
         "enable_partition_pruning": "on",
+        **LOCAL_COMMIT,
+        **LIMITS,
         "lock_timeout": lock_timeout,
         "statement_timeout": statement_timeout,
         "idle_in_transaction_session_timeout": "60s",
     }
-    calls = [sql.SQL("pg_catalog.set_config({}, {}, true)").format(name, value) for name, value in settings.items()]
     # As text at once: it is said in every transaction, and composing takes longer than saying it.
-    return sql.SQL(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)).as_string())
+    return sql.SQL(setting(settings).as_string())
 
 
 def run(
     connection: psycopg.Connection[Any], *statements: sql.Composable | LiteralString
 ) -> list[list[tuple[Any, ...]]]:
-    """Send the statements in one round trip. Returns the rows of each; what returns none gives an empty list."""
+    """Send the statements in one round trip. Returns the rows of each; what returns none gives an empty list.
+
+    On a session whose connection was lost raises once more what was said then.
+    """
+    if isinstance(connection, Session) and connection.lost is not None:
+        raise connection.lost
     parts = [part if isinstance(part, sql.Composable) else sql.SQL(part) for part in statements]
     results = []
     with connection.cursor() as cursor:
@@ -156,8 +219,10 @@ def run(
 def run_alone(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed) -> list[tuple[Any, ...]]:
     """Send one statement by the extended protocol, in which PostgreSQL refuses a second one behind a semicolon.
 
-    For what is made from the fields of a manifest. Returns its rows.
+    For what is made from the fields of a manifest. Returns its rows. On a lost connection raises as `run`.
     """
+    if isinstance(connection, Session) and connection.lost is not None:
+        raise connection.lost
     with connection.cursor() as cursor:
         # psycopg takes the extended protocol for results in binary.
         cursor.execute(statement, binary=True)

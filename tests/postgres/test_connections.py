@@ -118,6 +118,19 @@ def test_one_that_the_server_ended_is_not_given_to_anybody(database: Database, c
     connections.close()
 
 
+def test_one_that_was_lost_and_connected_anew_is_still_the_lent_one(
+    database: Database, connections: Connections
+) -> None:
+    with connections.lend(from_dsn(database.dsn)) as connection:
+        database.query("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
+        with pytest.raises(psycopg.Error):
+            connection.execute("SELECT 1")
+        connection.reconnect()
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
+        assert open_now(database) == 1
+    until("it is closed", lambda: open_now(database) == 0)
+
+
 def test_nobody_keeps_one_for_longer_than_a_moment(database: Database, connections: Connections, clock: Clock) -> None:
     info = from_dsn(database.dsn)
     backend = use(connections, info)

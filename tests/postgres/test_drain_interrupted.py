@@ -14,7 +14,17 @@ from psycopg.pq import TransactionStatus
 
 from lab.operator import until
 from lab.postgres import Database
-from meanwhile import NOW, Interrupted, keep, kill_others, killing_after_each_ddl_command, policy, reasons, relations
+from meanwhile import (
+    NOW,
+    Interrupted,
+    keep,
+    kill_others,
+    killing_after_each_ddl_command,
+    policy,
+    reasons,
+    relations,
+    unbroken,
+)
 from partwarden import draining
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
@@ -57,7 +67,7 @@ def drain_while(dsn: str, trip: int, what: Callable[[Interrupted], object]) -> R
         connection.__class__ = Interrupted
         assert isinstance(connection, Interrupted)
         connection.before = (connection.round_trips + trip, lambda: what(connection))
-        return maintain(connection, policy(**DRAIN), now=NOW)
+        return unbroken(maintain(connection, policy(**DRAIN), now=NOW))
 
 
 def cut(connection: Interrupted) -> None:

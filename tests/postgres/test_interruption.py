@@ -12,7 +12,7 @@ import pytest
 
 from lab.postgres import Database, Server
 from meanwhile import RUN, keep, keep_while, kill_others, killing_after_each_ddl_command, reasons, relations
-from partwarden.errors import DatabaseUnreachable, PartwardenError
+from partwarden.errors import DatabaseNotFound, DatabaseUnreachable, PartwardenError
 
 RICH = """
     CREATE TABLE customer (id int PRIMARY KEY);
@@ -22,6 +22,8 @@ RICH = """
     CREATE TABLE run_rest PARTITION OF run DEFAULT;
     GRANT SELECT ON run TO PUBLIC; GRANT UPDATE (customer) ON run TO PUBLIC;
 """
+LIMITS = 1
+"""The one round trip that belongs to connecting."""
 OBSERVED, NAMED, BEGUN, MADE, ATTACHED = 1, 2, 3, 4, 5
 """Round trips of a run until its first partition exists."""
 BESIDE_DEFAULT = 1
@@ -72,6 +74,7 @@ def swallowing(server: Server, answer: int) -> Iterator[int]:
 def _relay(listening: socket.socket, server: Server, answer: int) -> None:
     listening.settimeout(60)
     client, _ = listening.accept()
+    listening.close()  # whoever comes again is refused
     with client, socket.create_connection((server.host, server.port)) as behind:
         stopped = threading.Thread(target=_forward, args=(client, behind))
         stopped.start()
@@ -110,7 +113,7 @@ def _messages(data: bytes) -> tuple[int, int]:
 def test_a_commit_whose_answer_is_lost_is_found_by_the_next_run(pg_database: Database) -> None:
     pg_database.execute(RUN)
     server = pg_database.server
-    with swallowing(server, ATTACHED) as port:
+    with swallowing(server, LIMITS + ATTACHED) as port:
         dsn = pg_database.dsn.replace(f":{urlsplit(pg_database.dsn).port}/", f":{port}/") + "?sslmode=disable"
         with pytest.raises(DatabaseUnreachable):
             keep(dsn, premake=0)
@@ -136,13 +139,15 @@ def test_a_server_that_stops_in_the_middle_leaves_nothing_half_made(
 
 
 def test_partitions_that_share_a_transaction_are_made_all_or_none(database: Database) -> None:
-    database.execute(RUN)
-    before = relations(database)
     made, attached = BEGUN, BEGUN + 1
     for trip in (made, attached):
+        database.execute(f"DROP TABLE IF EXISTS run; {RUN}")
         with pytest.raises(DatabaseUnreachable):
             keep_while(database.dsn, trip, lambda: kill_others(database), premake=3)
-        assert relations(database) == before
+        # None was made with the lost connection; the rest was, over a new one.
+        assert partitions(database) == ["run_2027", "run_2028", "run_2029"]
+        assert reasons(keep(database.dsn, premake=3)) == ["created"]
+    database.execute(f"DROP TABLE run; {RUN}")
     overlap = """CREATE TABLE other (submitted_at timestamptz NOT NULL);
                  ALTER TABLE run ATTACH PARTITION other FOR VALUES FROM ('2028-06-01Z') TO ('2028-07-01Z')"""
     report = keep_while(database.dsn, attached, lambda: database.execute(overlap), premake=3)
@@ -150,6 +155,11 @@ def test_partitions_that_share_a_transaction_are_made_all_or_none(database: Data
     assert reasons(report) == ["created", "created", "TableChanged"]
     assert reasons(keep(database.dsn, premake=3)) == ["created"] * 3
     assert reasons(keep(database.dsn, premake=3)) == []
+
+
+def partitions(database: Database) -> list[str]:
+    found = database.query("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'run'::regclass")
+    return sorted(str(name) for (name,) in found)
 
 
 OVERLAP = "CREATE TABLE other PARTITION OF run FOR VALUES FROM ('2026-06-01Z') TO ('2026-07-01Z')"
@@ -239,10 +249,10 @@ def test_rights_taken_away_meanwhile_are_told(database: Database) -> None:
     assert [each.reason for each in report.after.findings] == ["InsufficientPrivilege"]
 
 
-def test_a_database_dropped_meanwhile_is_an_outage(pg: Server) -> None:
+def test_a_database_dropped_meanwhile_is_missed_by_the_new_connection(pg: Server) -> None:
     with pg.new_database() as database:
         database.execute(RUN)
-        with pytest.raises(DatabaseUnreachable):
+        with pytest.raises(DatabaseNotFound):
             keep_while(database.dsn, BEGUN, database.drop, premake=0)
 
 

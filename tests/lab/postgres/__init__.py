@@ -7,6 +7,7 @@ from lab.postgres.configuration import free_port
 from lab.postgres.database import Database, Role
 from lab.postgres.errors import LabError, NotPublishedError
 from lab.postgres.server import Server
+from lab.postgres.synchronous import standby_away
 
 MAJORS = (14, 15, 16, 17, 18)
 """The majors that Partwarden supports, oldest first."""
@@ -26,5 +27,6 @@ __all__ = [
     "Server",
     "free_port",
     "make_certificates",
+    "standby_away",
     "state_folder",
 ]
