@@ -14,8 +14,10 @@ from _pytest.capture import CaptureManager
 from lab import cluster as clusters
 from lab import helm as helms
 from lab import image, prometheus, report, site
+from lab import kstatus as kstatuses
 from lab.cluster import Cluster
 from lab.helm import Helm
+from lab.kstatus import KStatus
 from lab.kubectl import Kubectl
 from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, NotPublishedError, Server
 from lab.prometheus import Promtool
@@ -206,6 +208,15 @@ def promtool(aloud: Aloud) -> Promtool:
         program = prometheus.built(clusters.Reporter())
     report.used("promtool", prometheus.version())
     return Promtool(program)
+
+
+@pytest.fixture(scope="session")
+def kstatus(aloud: Aloud) -> KStatus:
+    """What Flux and others wait by."""
+    with aloud():
+        program = kstatuses.built(clusters.Reporter())
+    report.used("kstatus", kstatuses.version())
+    return KStatus(program)
 
 
 @pytest.fixture(scope="session")

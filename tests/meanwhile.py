@@ -17,6 +17,7 @@ from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
 from partwarden.errors import DatabaseUnreachable
 from partwarden.policy import TableSpec
+from partwarden.recheck import NEVER, Recheck
 from partwarden.session import Session, session
 
 NOW = datetime(2026, 10, 24, 12, tzinfo=UTC)
@@ -43,10 +44,14 @@ def policy(**fields: Any) -> TableSpec:
     return TableSpec.model_validate({"table": {"name": "run"}, **fields})
 
 
-def keep(dsn: str, *, patience: float = 10.0, archives: Archives = UNKNOWN, **fields: Any) -> Report:
+def keep(
+    dsn: str, *, patience: float = 10.0, archives: Archives = UNKNOWN, recheck: Recheck = NEVER, **fields: Any
+) -> Report:
     """Does once what a policy with these fields says. Raises as `unbroken`."""
     with session(from_dsn(dsn)) as connection:
-        return unbroken(maintain(connection, policy(**fields), now=NOW, patience=patience, archives=archives))
+        return unbroken(
+            maintain(connection, policy(**fields), now=NOW, patience=patience, archives=archives, recheck=recheck)
+        )
 
 
 def unbroken(report: Report) -> Report:

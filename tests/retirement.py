@@ -21,6 +21,7 @@ from partwarden.archives import UNKNOWN, Archives
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
 from partwarden.marker import Marker
+from partwarden.recheck import NEVER, Recheck
 from partwarden.session import session
 
 YEARS = """
@@ -64,6 +65,7 @@ def keep_before(
     *,
     nth: int = 1,
     archives: Archives = UNKNOWN,
+    recheck: Recheck = NEVER,
     **fields: Any,
 ) -> Report:
     """Like `keep`, and right before the nth time that SQL with this text in it is sent, something happens."""
@@ -81,7 +83,7 @@ def keep_before(
 
     with session(from_dsn(dsn)) as connection:
         connection.cursor_factory = Watching
-        report = maintain(connection, policy(**fields), now=NOW, patience=10.0, archives=archives)
+        report = maintain(connection, policy(**fields), now=NOW, patience=10.0, archives=archives, recheck=recheck)
     assert seen > nth, f"nothing with {text!r} in it was sent {nth} times"
     return unbroken(report)
 

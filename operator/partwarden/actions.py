@@ -6,12 +6,15 @@ Each action stands for itself: doing it, or not, leaves a valid database whateve
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import ClassVar
 
+from .drop_preconditions import DropCase
 from .errors import PartwardenError
 from .interval import Range
+from .inventory import Tie
 from .keys import Bounds
+from .lifecycle import OnLargeObjects
 from .marker import Marker
 from .record import Fingerprint
 
@@ -132,12 +135,16 @@ class DropDetached(Action):
 
     oid: int
     marker: Marker
-    grace: timedelta
-    """How long after ``marker.since`` it may be dropped: asked again of the server's clock, under the lock."""
+    case: DropCase = field(compare=False, repr=False)
+    """What allowed it: `drop_preconditions` are asked again under the lock, with what is so by then."""
     archive: str = ""
     """Name of the PartitionArchive that is equal to it."""
     fingerprint: Fingerprint | None = None
     """What that one holds: the table's is taken again under the lock. None only where no archive is wanted."""
+    ties: tuple[Tie, ...] = ()
+    """What the plan names: nothing else goes with the table."""
+    large_objects: OnLargeObjects = OnLargeObjects.REFUSE
+    """Whether rows that point to large objects keep an archived table."""
 
     @property
     def told(self) -> str:

@@ -22,8 +22,9 @@ def next_look(situation: Situation, wanted: Wanted, boundary: datetime) -> datet
         return boundary
     moments = [boundary]
     if retention.on_expire is OnExpire.DROP:
-        ends = (each.marker.since + retention.grace_period for each in situation.detached)
-        moments += [end for end in ends if end > situation.now]
+        # Differences: the sum of a grace and of whatever moment a mark names may lie beyond the calendar.
+        left = (retention.grace_period - (situation.now - each.marker.since) for each in situation.detached)
+        moments += [situation.now + some for some in left if timedelta(0) < some < boundary - situation.now]
     ranges = [held for _, held in situation.ranged]
     ranges += [each.marker.range for each in situation.detached]
     ranges += [each.range for each in wanted.actions if isinstance(each, CreatePartition)]

@@ -29,6 +29,7 @@ from .inventory import Inventory
 from .patience import translated
 from .plan import Plan
 from .questions import SERVER
+from .recheck import NEVER, Recheck, Withdrawn
 from .session import Session, pinned, run
 
 CREATIONS = (CreatePartition, CreateDefault)
@@ -44,7 +45,6 @@ DOERS: Mapping[type[Action], Doer] = {
     FinalizeDetach: finishing.finalize,
     DetachPartition: detaching.detach,
     ConfirmDetached: finishing.confirm,
-    DropDetached: dropping.drop,
     AnalyzeParent: analyzing.analyze,
     VacuumPartition: vacuuming.vacuum,
     ReindexPartition: vacuuming.reindex,
@@ -56,33 +56,59 @@ UPKEEP = (AnalyzeParent, VacuumPartition, ReindexPartition)
 """They stand last in a plan, may take long, and can wait."""
 
 
-def execute(connection: Session, inventory: Inventory, plan: Plan, deadline: float, outcomes: list[Outcome]) -> None:
+def execute(
+    connection: Session,
+    inventory: Inventory,
+    plan: Plan,
+    deadline: float,
+    outcomes: list[Outcome],
+    recheck: Recheck = NEVER,
+) -> str:
     """Do what the plan says, in its order. ``deadline``, of `time.monotonic`: until then locks are waited for.
+
+    ``recheck`` is asked before each action: what it stops has no outcome, and is planned anew. Returns why it stopped
+    one, empty where it stopped none.
 
     What becomes of each action is added to ``outcomes`` at once. A lost connection ends one action, the first of those
     that share a transaction; the rest is done over a new one. Raises as `Session.reconnect` where there is none to be
     had, and `DatabaseUnreachable` where it leads to another database.
     """
     for some in _together(plan.actions):
-        began = time.monotonic()
-        creations = [each for each in some if isinstance(each, CreatePartition)]
-        try:
-            if creations and creating.create_together(connection, inventory, plan.key, creations):
-                outcomes += [Outcome(action, seconds=time.monotonic() - began) for action in some]
-                continue
-        except DatabaseUnreachable as lost:
-            outcomes.append(Outcome(some.pop(0), lost, time.monotonic() - began))
-            _reconnect(connection, inventory)
-        for action in some:
+        if stopped := recheck.why_stopped():
+            return stopped
+        for action in _without_created(connection, inventory, plan.key, some, outcomes):
+            if stopped := recheck.why_stopped():
+                return stopped
             if isinstance(action, UPKEEP) and not _may_begin(outcomes, deadline):
-                return
+                return ""
             began = time.monotonic()
-            error = _do(connection, inventory, plan.key, action, deadline)
+            try:
+                error = _do(connection, inventory, plan.key, action, deadline, recheck)
+            except Withdrawn as withdrawn:
+                return str(withdrawn)
             outcomes.append(Outcome(action, error, time.monotonic() - began))
             if connection.closed or isinstance(error, DatabaseUnreachable):
                 _reconnect(connection, inventory)
-            if _is_final(action, error):
-                return
+            if _is_final(action, error) or (error is None and recheck.single_drop and isinstance(action, DropDetached)):
+                return ""
+    return ""
+
+
+def _without_created(
+    connection: Session, inventory: Inventory, key: str, some: list[Action], outcomes: list[Outcome]
+) -> list[Action]:
+    """Create partitions that follow each other in one transaction; returns what is left to be done one by one."""
+    began = time.monotonic()
+    creations = [each for each in some if isinstance(each, CreatePartition)]
+    try:
+        if creations and creating.create_together(connection, inventory, key, creations):
+            outcomes += [Outcome(action, seconds=time.monotonic() - began) for action in some]
+            return []
+    except DatabaseUnreachable as lost:
+        outcomes.append(Outcome(some[0], lost, time.monotonic() - began))
+        _reconnect(connection, inventory)
+        return some[1:]
+    return some
 
 
 def _is_final(action: Action, error: PartwardenError | None) -> bool:
@@ -114,9 +140,14 @@ def _together(actions: tuple[Action, ...]) -> list[list[Action]]:
     return groups
 
 
-def _do(connection: Session, inventory: Inventory, key: str, action: Action, deadline: float) -> PartwardenError | None:
+def _do(
+    connection: Session, inventory: Inventory, key: str, action: Action, deadline: float, recheck: Recheck
+) -> PartwardenError | None:
     try:
-        DOERS[type(action)](connection, inventory, key, action, deadline)
+        if isinstance(action, DropDetached):
+            dropping.drop(connection, inventory, key, action, deadline, recheck)
+        else:
+            DOERS[type(action)](connection, inventory, key, action, deadline)
     except PartwardenError as error:
         return error
     return None

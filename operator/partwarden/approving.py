@@ -59,7 +59,8 @@ def _why_not(policy: Mapping[str, Any], spec: PartitionPolicySpec, each: Partiti
         return "the policy has no spec.retention, so the operator never drops anything of it"
     if retention.on_expire is not OnExpire.DROP:
         return "spec.retention.onExpire is not Drop, so what has expired is kept as a table of its own"
-    if each["name"] in hold.parse(policy["metadata"].get("annotations")) or each["state"] == State.HELD:
+    held = hold.parse(policy["metadata"].get("annotations"))
+    if {each["name"], f"{each['name']}@{each.get('oid')}"} & held or each["state"] == State.HELD:
         return "the annotation partwarden.dev/hold names it: take it out there first"
     if each["state"] not in (State.EXPIRED, State.DETACHED):
         return (
@@ -84,10 +85,15 @@ def shown(policy: Mapping[str, Any], each: Partition, archive: Mapping[str, Any]
     return lines
 
 
-def change(policy: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """What to merge into the policy; None where the annotation names it already."""
+def change(policy: Mapping[str, Any], each: Partition) -> dict[str, Any] | None:
+    """What to merge into the policy; None where the annotation names it already.
+
+    The table is named with its OID, and its bare name, which would approve a later table as well, is taken out. A
+    status of an older operator says no OID: the bare name then has to do.
+    """
     text = (policy["metadata"].get("annotations") or {}).get(hold.APPROVAL, "")
+    name = f"{each['name']}@{each['oid']}" if "oid" in each else each["name"]
     if name in hold.parse({hold.APPROVAL: text}, hold.APPROVAL):
         return None
-    joined = ", ".join(filter(None, (text.strip().rstrip(","), name)))
-    return {"metadata": {"annotations": {hold.APPROVAL: joined}}}
+    others = [entry for part in text.split(",") if (entry := part.strip()) and entry != each["name"]]
+    return {"metadata": {"annotations": {hold.APPROVAL: ", ".join([*others, name])}}}

@@ -22,6 +22,7 @@ from .database import Database, SecretRef
 from .destination import PVC, Destination
 from .errors import InvalidSpec, PartwardenError, UserError
 from .interval import iso
+from .lifecycle import OnLargeObjects
 from .opening import open_archive
 from .order import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, Order, Task
 from .record import Report, TableName
@@ -39,6 +40,9 @@ LARGEST = 4096
 @click.option("--table", callback=arguments.table, metavar="[SCHEMA.]NAME", help="The partitioned table.")
 @click.option("--partition", callback=arguments.table, metavar="[SCHEMA.]NAME", help="Its partition.")
 @click.option("--to", metavar="URL", help="A folder that exists, or s3://bucket/prefix, gs://…, az://….")
+@click.option(
+    "--without-large-objects", is_flag=True, help="Archive it although its rows point to large objects: left out."
+)
 @click.option("--report", type=click.Path(path_type=Path), help="File for what came of it, as JSON.")
 @outputs.option()
 def archive(
@@ -46,6 +50,7 @@ def archive(
     table: dict[str, str] | None,
     partition: dict[str, str] | None,
     to: str | None,
+    without_large_objects: bool,
     report: Path | None,
     output: str,
 ) -> int:
@@ -62,7 +67,8 @@ def archive(
         raise click.UsageError("by hand it needs --dsn, --partition and --to")
     try:
         store = places.to(to)
-        found = archiving.archive(_order_by_hand(table, partition), from_dsn(dsn), store, _say)
+        order = _order_by_hand(table, partition, without_large_objects)
+        found = archiving.archive(order, from_dsn(dsn), store, _say)
     except PartwardenError as error:
         _write(report, archiving.failure(None, error))
         raise click.ClickException(str(error)) from None
@@ -108,7 +114,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _order_by_hand(table: Mapping[str, str] | None, partition: Mapping[str, str]) -> Order:
+def _order_by_hand(table: Mapping[str, str] | None, partition: Mapping[str, str], without_large_objects: bool) -> Order:
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     schema = (table or {}).get("schema", "public")
     return Order(
@@ -118,6 +124,7 @@ def _order_by_hand(table: Mapping[str, str] | None, partition: Mapping[str, str]
         partition=TableName(schema_=partition.get("schema", schema), name=partition["name"], oid=0),
         # By hand the place is opened by its URL, and nothing is read from here.
         destination=Destination(pvc=PVC(claim_name="none")),
+        large_objects=OnLargeObjects.LEAVE_OUT if without_large_objects else OnLargeObjects.REFUSE,
     )
 
 

@@ -76,7 +76,7 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
     outcome |= {"reason": report.reason, "message": report.message[:1024]}
     if report.fingerprint is not None:
         outcome["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
-    outcome |= {"oid": report.oid, "completed": iso(report.completed) if report.completed else None}
+    outcome |= {"oid": report.oid, "completed": iso(report.completed or now)}
     kept = {key: value for key, value in outcome.items() if value not in (None, "")}
     if report.ok:
         found = {**_forgiven(status), "check": kept, "job": job}

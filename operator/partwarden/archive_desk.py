@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from .archive_conditions import is_proven, trouble
@@ -16,6 +17,7 @@ from .archive_policy import OID_LABEL, POLICY_LABEL, ROUND_LABEL, SERVER_LABEL, 
 from .archive_store import ArchiveStore, Binding, StoredArchive
 from .archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request, server_label
 from .cluster_archives import ArchivesInCluster
+from .database import ArchiveConnection
 from .errors import NameTaken
 from .job import MANAGED
 from .policy import PartitionPolicySpec
@@ -44,6 +46,7 @@ class ArchiveDesk:
         """``wake``: lets an archive be looked at. ``selector``: of the policies that are served."""
         self._store, self._api, self._wake, self._selector = store, api, wake, selector
         self._doubts: dict[Key, str] = {}
+        self._ways: dict[Key, ArchiveConnection | None] = {}
 
     def known(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Archives:
         """What is known of the archives that this policy asked for, as it reads now.
@@ -69,6 +72,7 @@ class ArchiveDesk:
         `NameTaken` where another PartitionArchive of a name exists.
         """
         wanted = list(requests)
+        self._retry(policy, spec)
         checks = {each.archive: each.token for each in wanted if isinstance(each, CheckRequest)}
         for archive, _ in self._own(policy, spec):
             if archive.key[1] not in checks:
@@ -100,6 +104,13 @@ class ArchiveDesk:
             token = str((archive.status.get("check") or {}).get("token", ""))
             self._doubts[key] = hashlib.sha256(token.encode()).hexdigest()[:10]
 
+    def _retry(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> None:
+        """After Jobs were given another way to the database, no archive waits for its next attempt."""
+        if self._ways.get(policy.key) != spec.database.archive:
+            for archive, _ in self._own(policy, spec):
+                self._wake(archive.key)
+        self._ways[policy.key] = spec.database.archive
+
     def _own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, Binding]]:
         """The policy's archives, of whatever server, each with the table that it is of."""
         destination = spec.retention.archive if spec.retention else None
@@ -109,7 +120,8 @@ class ArchiveDesk:
             of = archive.binding
             if of is None or archive.policy != policy.key:
                 continue
-            if (of.database, of.destination) == (spec.database, destination):
+            same = of.database is not None and of.database.identity == spec.database.identity
+            if same and of.destination == destination:
                 yield archive, of
 
     def _create(self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> None:
@@ -152,7 +164,7 @@ def name(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: A
 def _digest(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> str:
     destination = spec.retention.archive if spec.retention else None
     assert destination is not None
-    where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in (spec.database, destination)]
+    where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in (spec.database.identity, destination)]
     parts = (policy.key[1], *where, server, str(wanted.oid), str(wanted.round))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
 
@@ -170,7 +182,7 @@ def _labels(policy: StoredPolicy, server: str, wanted: ArchiveRequest) -> dict[s
 
 
 def _subject(spec: PartitionArchiveSpec) -> tuple[Any, ...]:
-    return spec.policy, spec.database, spec.oid, spec.destination
+    return spec.policy, spec.database and spec.database.identity, spec.oid, spec.destination
 
 
 def _state(archive: StoredArchive, binding: Binding, status: Mapping[str, Any], doubt: str) -> ArchiveState:
@@ -196,4 +208,13 @@ def _check(found: dict[str, Any]) -> CheckState:
         ok=found.get("ok") is True,
         reason=str(found.get("reason") or "CheckFailed"),
         message=str(found.get("message") or "it was read again, and is not as it was proven"),
+        completed=_moment(found.get("completed")),
     )
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None

@@ -13,7 +13,8 @@ from .database import Database
 from .destination import Destination
 from .fields import OBJECT_NAME, Identifier, Model, cel, refuse, rules
 from .job_settings import JobSettings
-from .status import Condition, From, Message, To
+from .lifecycle import OnLargeObjects
+from .status import Condition, From, Message, ObservedGeneration, To
 
 KIND = "PartitionArchive"
 PLURAL = "partitionarchives"
@@ -60,6 +61,11 @@ class PartitionArchiveSpec(Model):
     )
     destination: Destination = Field(description="Where the archive goes.")
     job: JobSettings | None = Field(None, description="How the Jobs run that make and check it.")
+    large_objects: Annotated[OnLargeObjects, Field(strict=False)] | None = Field(
+        None,
+        description="Whether it is made where rows point to large objects, which it does not hold: Refuse or LeaveOut. "
+        "Absent: as the policy's retention says, else Refuse.",
+    )
 
     @model_validator(mode="after")
     def _has_database(self) -> Self:
@@ -99,7 +105,7 @@ class LastError(Model):
 class PartitionArchiveStatus(Model):
     """What became of it, in kstatus terms. What was proven stays here whatever comes later."""
 
-    observed_generation: int | None = Field(None, ge=0, description="The metadata.generation last worked on.")
+    observed_generation: ObservedGeneration = None
     conditions: list[Condition] = Field(
         default=[],
         max_length=16,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from . import archive_conditions as says
-from . import dumping, targets
+from . import dumping, poolers, targets
 from .archive_step import Step, order_of, owner_of
 from .archive_store import JobSlots, StoredArchive
 from .archive_telling import Teller
@@ -126,6 +126,8 @@ class Starter:
         secret = self._cluster.secret(archive.key[0], reference.name) if reference else None
         info = resolve(wish.database, secret, reference.name if reference else None)
         oid = archive.status.get("oid") or wish.oid
+        # As its Job would find out, but before there is one.
+        poolers.check(info, self._settings.connect_timeout)
         with self._connections.lend(info) as connection:
             if client := self._settings.job_client:
                 dumping.check_version(str(client), connection.info.parameter_status("server_version") or "")

@@ -80,6 +80,7 @@ def order_of(archive: StoredArchive, step: Step, wish: ArchiveWish, target: Targ
         bounds=target.bounds,
         key=target.key,
         destination=wish.destination,
+        large_objects=wish.large_objects,
         location=str(status.get("location")) if checks else "",
         sha256=str(status.get("sha256")) if checks else "",
         manifest_sha256=str(status.get("manifestSha256")) if checks else "",

@@ -11,7 +11,7 @@ from .destination import Destination
 from .errors import InvalidSpec
 from .job import Wishes
 from .job_settings import JobSettings
-from .lifecycle import KeyEncoding
+from .lifecycle import KeyEncoding, OnLargeObjects
 from .policy import PartitionPolicySpec
 from .validation import check
 
@@ -21,12 +21,14 @@ class ArchiveWish:
     """``oid``: of the table, where it is known; ``encoding``: of its partition key."""
 
     database: Database
+    """As Jobs connect to it."""
     schema: str
     name: str
     oid: int | None
     destination: Destination
     job: Wishes
     encoding: KeyEncoding = KeyEncoding.NATIVE
+    large_objects: OnLargeObjects = OnLargeObjects.REFUSE
 
 
 def resolve_wish(data: object, policy: object | None) -> ArchiveWish:
@@ -45,14 +47,19 @@ def resolve_wish(data: object, policy: object | None) -> ArchiveWish:
             f"spec.policy.name: PartitionPolicy {spec.policy.name!r} does not exist in this namespace, or is not "
             "valid: create it, or make another PartitionArchive with spec.database"
         )
+    if found is not None and found.database.identity == database.identity:
+        # The way to it may have changed since, and an archive's spec never does.
+        database = found.database
+    retention = found.retention if found else None
     return ArchiveWish(
-        database=database,
+        database=database.for_jobs,
         schema=spec.schema_ or (found.table.schema_ if found else "public"),
         name=spec.partition,
         oid=spec.oid,
         destination=spec.destination,
         job=wishes(spec.job),
         encoding=found.key_encoding if found else KeyEncoding.NATIVE,
+        large_objects=spec.large_objects or (retention.large_objects if retention else OnLargeObjects.REFUSE),
     )
 
 

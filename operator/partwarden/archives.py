@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 
 from .errors import ContentsChanged
@@ -32,6 +33,8 @@ class CheckState:
     ok: bool
     reason: str = ""
     message: str = ""
+    completed: datetime | None = None
+    """When, by the clock of the database server; aware. None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from . import __version__, describing, dumping, fingerprint, proving, reading, server_identity, table_contents
+from . import (
+    __version__,
+    describing,
+    dumping,
+    fingerprint,
+    large_objects,
+    origin,
+    poolers,
+    proving,
+    reading,
+    server_identity,
+    table_contents,
+)
 from .bounds import literals
 from .connection import ConnectionInfo
 from .describing import Description
@@ -30,7 +42,9 @@ from .errors import (
     ProofFailed,
     TableChanged,
 )
+from .findings import pointing
 from .generated_values import GeneratedWriter
+from .lifecycle import OnLargeObjects
 from .order import Order
 from .reading import Held, Place
 from .record import (
@@ -62,11 +76,15 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
     started = datetime.now(UTC)
     client = dumping.version(dumping.find("pg_dump"))
     dumping.find("pg_restore")
+    poolers.check(info)
     with reading.holding(info, order.partition) as held:
         server = server_identity.read(held.connection, order.server)
         dumping.check_version(client, held.server_version)
         attached = reading.place(held)
+        if attached.parent is None:
+            attached = origin.place(held)
         _check_parent(order, attached.parent)
+        _check_large_objects(order, held, say)
         home = folder(held.connection.info.dbname, order.parent or attached.parent, held.table)
         if known := _known(store, home, order, held, say):
             return known.model_copy(update={"server": server})
@@ -102,13 +120,16 @@ def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
     if order.partition.oid not in (0, manifest.partition.oid) or manifest.id != order.id:
         raise ArchiveDamaged(f"{store.url(place)} is archive {manifest.id} of {manifest.partition}, not {order.id}")
     _prove(store, place, manifest, lambda line: None)
-    server = ""
+    server, completed = "", datetime.now(UTC)
     if info is not None:
+        poolers.check(info)
         with reading.holding(info, order.partition) as held:
             server = server_identity.read(held.connection, order.server)
             now = table_contents.read(held)
+            # By the clock of the server, as all ages are: how old this reading may become is judged by it.
+            ((completed,),) = run(held.connection, "SELECT clock_timestamp()")[0]
         table_contents.compare(f"table {order.partition}", store.url(place), manifest, now)
-    now_known = {"completed": datetime.now(UTC), "server": server}
+    now_known = {"completed": completed.astimezone(UTC), "server": server}
     return _report(store, place, manifest, digest).model_copy(update=now_known)
 
 
@@ -116,6 +137,16 @@ def _check_parent(order: Order, parent: TableName | None) -> None:
     wanted = order.parent
     if parent is not None and wanted is not None and (parent.schema_, parent.name) != (wanted.schema_, wanted.name):
         raise TableChanged(f"{order.partition} is a partition of {parent}, not of {wanted}")
+
+
+def _check_large_objects(order: Order, held: Held, say: Say) -> None:
+    """Of all rows in the snapshot that is archived. Raises `LargeObjects`."""
+    table = held.table
+    if not (columns := large_objects.columns(held.connection, table.oid, table.schema_, table.name)):
+        return
+    if order.large_objects is OnLargeObjects.REFUSE:
+        raise pointing(table, columns, "archived")
+    say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
 
 
 def _known(store: Store, home: str, order: Order, held: Held, say: Say) -> Report | None:

@@ -89,7 +89,7 @@ def _attempt(connection: Session, inventory: Inventory, key: str, action: Attach
             ) from None
 
 
-def _ours(connection: Session, inventory: Inventory, action: AttachDetached) -> str:
+def _ours(connection: Session, inventory: Inventory, action: AttachDetached) -> str | None:
     """The user's comment on the table, if that is the one that we detached. Raises `TableChanged`."""
     standing = look(connection, action, action.oid)
     ours = standing.detached and is_ours(standing, parent_of(inventory))
@@ -98,7 +98,7 @@ def _ours(connection: Session, inventory: Inventory, action: AttachDetached) -> 
     return standing.text
 
 
-def _cleared(action: AttachDetached, text: str, checks: Iterable[Check], bound: str) -> Iterable[sql.Composable]:
+def _cleared(action: AttachDetached, text: str | None, checks: Iterable[Check], bound: str) -> Iterable[sql.Composable]:
     """What makes it a partition like any other. The bound now says what the CHECK said, word for word."""
     yield write(action, text, None)
     for each in checks:

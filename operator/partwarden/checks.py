@@ -17,7 +17,7 @@ from psycopg import sql
 
 from .interval import Range
 from .inventory import KeyPart
-from .keys import TYPES, Codec
+from .keys import TYPES, Bounds, Codec
 from .session import run
 
 # From 18 on there are constraints that are written down and not enforced.
@@ -53,6 +53,22 @@ def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held
         for name, text, validated, column, not_null in rows
         if implies(text, column, not_null, key.type, held)
     )
+
+
+def bounds(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Range) -> Bounds | None:
+    """``held`` as a constraint of the table spells it, in PostgreSQL's own words; None where none does.
+
+    Raises psycopg's errors; asked as `holding_to`.
+    """
+    (rows,) = run(connection, sql.SQL(CHECKS).format(oid=oid, key=key.column))
+    codecs = [codec for encoding in TYPES if (codec := Codec.find(key.type, encoding)) is not None]
+    for _, text, _, column, _ in rows:
+        parts = _joined_by_and(text)
+        for lower in _constants(parts, column, ">="):
+            for upper in _constants(parts, column, "<"):
+                if any(_within(codec, [lower], [upper], held) for codec in codecs):
+                    return Bounds(lower, upper)
+    return None
 
 
 def implies(condition: str, column: str, not_null: bool, type_name: str, held: Range) -> bool:

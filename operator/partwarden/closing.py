@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from .actions import Action, ReindexPartition, VacuumPartition
-from .errors import NotOwner
+from .errors import NotOwner, StatementRejected
 from .findings import Finding, quoted
 from .interval import Grid, Range
 from .inventory import Partition, RelationKind
@@ -41,9 +41,7 @@ def closing(situation: Situation, expired: frozenset[int]) -> Closing:
     mine = [
         found
         for found in mine
-        if situation.is_cell(found[1])
-        and found[0].oid not in expired
-        and not {found[0].name, str(found[0])} & situation.held
+        if situation.is_cell(found[1]) and found[0].oid not in expired and not situation.is_held(found[0])
     ]
     passed = sorted((each for each in mine if each[2] <= situation.now), key=lambda each: each[2], reverse=True)
     facts = {each.oid: each for each in situation.inventory.wear.closed}
@@ -53,7 +51,7 @@ def closing(situation: Situation, expired: frozenset[int]) -> Closing:
         actions=tuple(
             action
             for each, piece, since, fact in known
-            if fact.may_own
+            if fact.may_own and not fact.no_room
             for action in _actions(situation, each, piece, since, fact)
         ),
         findings=tuple(_findings(situation, [(each, fact) for each, _, _, fact in known])),
@@ -117,6 +115,14 @@ def _findings(situation: Situation, known: list[tuple[Partition, Closed]]) -> li
             f"{quoted(user)}"
         )
         findings.append(Finding.of(subject, error))
+    if full := [
+        str(each) for each, fact in known if fact.no_room and (_vacuum_due(fact) or _reindex_due(situation, fact))
+    ]:
+        crowded = StatementRejected(
+            f"cannot do what spec.maintenance.onClose asks with {', '.join(full[:NAMED])}{_more(len(full) - NAMED)}: "
+            "the comment is too long to note there that it was done; shorten it to 63 KiB"
+        )
+        findings.append(Finding.of(subject, crowded))
     if slow := [(each, fact) for each, fact in known if fact.mark.gave_up]:
         what = ", ".join(f"{' and '.join(fact.mark.gave_up)} of {each}" for each, fact in slow[:NAMED])
         message = (

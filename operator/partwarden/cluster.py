@@ -30,6 +30,8 @@ from .workqueue import Key
 MANAGER = "partwarden"
 TIMEOUT = (5.0, 20.0)
 """Seconds to connect, and to wait for an answer."""
+TIMEOUT_LOCKED = (2.0, 5.0)
+"""The same while a table is locked meanwhile."""
 PAGE = 200
 """Policies in one answer of a list."""
 SERVER_SIDE_APPLY = "application/apply-patch+yaml"
@@ -139,6 +141,21 @@ class Cluster:
                 )
             yield from page["items"]
             following = page["metadata"].get("continue") or ""
+
+    def policy(self, key: Key) -> dict[str, Any] | None:
+        """A PartitionPolicy as the API server holds it now; None where there is none that the settings select."""
+        namespace, name = key
+        # By the right to list: there is none to get.
+        options = {"field_selector": f"metadata.name={name}"}
+        options |= {"label_selector": self._selector} if self._selector else {}
+        found: Any = self.call(
+            f"read {PLURAL} {namespace}/{name}",
+            self.custom.list_namespaced_custom_object,
+            *(GROUP, VERSION, namespace, PLURAL),
+            **options,
+            timeout=TIMEOUT_LOCKED,
+        )
+        return next(iter(found["items"]), None)
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """The Secret's values that are text. Raises `SecretNotFound`, `InsufficientPrivilege`, `ClusterUnavailable`."""

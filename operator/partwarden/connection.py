@@ -25,7 +25,7 @@ SECRET_KEYS = {
     "sslmode": ("sslmode",),
     "sslrootcert": ("sslrootcert", "ca.crt"),
 }
-"""Where a Secret without ``uri`` may have each parameter; the first that is there and not empty counts."""
+"""Where a Secret may have each parameter by itself; the first that is there and not empty counts, before ``uri``."""
 
 URI_PARAMETERS = frozenset(SECRET_KEYS) | {
     "application_name",
@@ -54,12 +54,14 @@ URI_PARAMETERS = frozenset(SECRET_KEYS) | {
 class ConnectionInfo:
     """libpq parameters. ``ca`` is a PEM text to be put into a file for ``sslrootcert``.
 
-    ``isolated``: nothing that is missing may be taken from this process's own environment or files.
+    ``isolated``: nothing that is missing may be taken from this process's own environment or files. ``origins``: which
+    key or field gave each parameter, in words.
     """
 
     parameters: Mapping[str, str] = field(repr=False)
     ca: str | None = field(default=None, repr=False)
     isolated: bool = True
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def database_key(self) -> tuple[str, str, str]:
@@ -74,18 +76,23 @@ class ConnectionInfo:
 
 
 def resolve(database: Database, secret: Mapping[str, str] | None, secret_name: str | None) -> ConnectionInfo:
-    """The parameters of ``spec.database``; what ``connection`` says wins over the Secret.
+    """The parameters of ``spec.database``: ``connection`` wins over the Secret, whose single keys win over its ``uri``.
 
-    Raises `SecretKeyMissing` when neither says host, dbname or user, and `SecretInvalid` when a value cannot be used.
+    Raises `SecretKeyMissing` when none says host, dbname or user, and `SecretInvalid` when a value cannot be used.
     """
     secret, name = secret or {}, secret_name or ""
-    found = _from_uri(secret, name) if _uri(secret) else _from_keys(secret, name)
+    found = _from_uri(secret, name) if _uri(secret) else {}
+    origins = dict.fromkeys(found, f"key 'uri' of Secret {name!r}")
+    single = _from_keys(secret, name)
+    if "host" in single and found.get("host", "").startswith(f"{single['host']}."):
+        # CloudNativePG's key names the Service alone, which only pods of its namespace resolve; the URI adds that.
+        del single["host"]
+    _supersede(found, single)
+    origins |= {each: f"key {_key(secret, each)!r} of Secret {name!r}" for each in single}
     if database.connection is not None:
         stated = database.connection.model_dump(exclude_none=True, mode="json")
-        if "host" in stated:
-            # libpq would prefer the address that goes with the other host.
-            found.pop("hostaddr", None)
-        found |= {key: str(value) for key, value in stated.items()}
+        _supersede(found, {key: str(value) for key, value in stated.items()})
+        origins |= {each: f"spec.database.connection.{each}" for each in stated}
     for parameter in ("host", "dbname", "user"):
         if not found.get(parameter):
             raise _missing(parameter, secret, secret_name)
@@ -93,8 +100,8 @@ def resolve(database: Database, secret: Mapping[str, str] | None, secret_name: s
     if "-----BEGIN" in ca:
         _check_ca(ca, name)
         del found["sslrootcert"]
-        return ConnectionInfo(found, ca)
-    return ConnectionInfo(found)
+        return ConnectionInfo(found, ca, origins=origins)
+    return ConnectionInfo(found, origins=origins)
 
 
 def from_dsn(dsn: str) -> ConnectionInfo:
@@ -110,10 +117,25 @@ def _uri(secret: Mapping[str, str]) -> str:
     return secret.get("uri", "").strip()
 
 
+def _supersede(found: dict[str, str], stated: Mapping[str, str]) -> None:
+    """Put what is stated into what was found. Another host takes neither address nor ports of those it replaces."""
+    if stated.get("host", found.get("host")) != found.get("host"):
+        # libpq would prefer the address that goes with the other host, and wants as many ports as hosts.
+        found.pop("hostaddr", None)
+        if "," in found.get("port", ""):
+            del found["port"]
+    found |= stated
+
+
+def _key(secret: Mapping[str, str], parameter: str) -> str | None:
+    """The key of the Secret that gives the parameter by itself."""
+    return next((key for key in SECRET_KEYS[parameter] if secret.get(key, "").strip()), None)
+
+
 def _from_keys(secret: Mapping[str, str], name: str) -> dict[str, str]:
     found = {}
-    for parameter, keys in SECRET_KEYS.items():
-        key = next((key for key in keys if secret.get(key, "").strip()), None)
+    for parameter in SECRET_KEYS:
+        key = _key(secret, parameter)
         if key is not None:
             found[parameter] = _value(parameter, secret[key], f"key {key!r} of Secret {name!r}")
     if not _is_port(port := found.get("port", "")):
@@ -138,10 +160,6 @@ def _from_uri(secret: Mapping[str, str], name: str) -> dict[str, str]:
         )
     found = {key: _value(key, value, where) for key, value in parsed.items()}
     _check_sslmode(found, f"sslmode in {where}")
-    if "sslrootcert" not in found:
-        # A URI can name a file at most; the certificate itself stands beside it.
-        authority = next((secret[key] for key in SECRET_KEYS["sslrootcert"] if secret.get(key, "").strip()), None)
-        found |= {"sslrootcert": authority} if authority else {}
     return found
 
 

@@ -61,6 +61,18 @@ class Connection(Model):
     )
 
 
+class ArchiveConnection(Model):
+    """The PostgreSQL server itself, where the rest of ``spec.database`` leads to a pooler."""
+
+    host: str = Field(
+        min_length=1,
+        max_length=253,
+        pattern=PLAIN,
+        description="Host name or IP address of the server, not of a pooler.",
+    )
+    port: int | None = Field(None, ge=1, le=65535, description="TCP port. Absent: as for everything else.")
+
+
 class Database(Model):
     """Where the table lives: a Secret, connection parameters, or both."""
 
@@ -72,11 +84,16 @@ class Database(Model):
 
     secret_ref: SecretRef | None = Field(
         None,
-        description="Secret with `uri`, else host, port, dbname, user or username, password, sslmode, sslrootcert. "
-        "The Secrets that CloudNativePG and Zalando's operator write work as they are.",
+        description="Secret with `uri`, or host, port, dbname, user or username, password, sslmode, sslrootcert; "
+        "of both, the single keys win. The Secrets that CloudNativePG and Zalando's operator write work as they are.",
     )
     connection: Connection | None = Field(
         None, description="Connection parameters by libpq's names. They win over the Secret's."
+    )
+    archive: ArchiveConnection | None = Field(
+        None,
+        description="Where the Jobs that archive connect instead, with all else the same: pg_dump cannot work behind a "
+        "pooler that shares server connections between transactions, such as PgBouncer with pool_mode transaction.",
     )
 
     @model_validator(mode="after")
@@ -84,3 +101,17 @@ class Database(Model):
         if self.secret_ref is None and self.connection is None:
             raise refuse("needs secretRef, connection, or both")
         return self
+
+    @property
+    def identity(self) -> Self:
+        """The database that it is, by whichever way Jobs reach it."""
+        return self.model_copy(update={"archive": None})
+
+    @property
+    def for_jobs(self) -> Self:
+        """The same, as Jobs connect to it."""
+        if self.archive is None:
+            return self
+        instead = self.archive.model_dump(exclude_none=True)
+        connection = (self.connection or Connection()).model_copy(update=instead)
+        return self.model_copy(update={"connection": connection, "archive": None})

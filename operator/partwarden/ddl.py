@@ -131,6 +131,11 @@ def drop_table(action: Action) -> Composed:
     return SQL("DROP TABLE {} RESTRICT").format(_new(action))
 
 
+def disown(schema: str, name: str) -> Composed:
+    """The sequence belongs to no table any more; its values, and who uses it, are as they were."""
+    return SQL("ALTER SEQUENCE {} OWNED BY NONE").format(Identifier(schema, name))
+
+
 def _new(action: Action) -> Identifier:
     return Identifier(action.schema, action.name)
 

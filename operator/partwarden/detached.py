@@ -19,7 +19,8 @@ FROM pg_description d
 JOIN pg_class c ON c.oid = d.objoid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE d.objoid >= 16384 AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
-  AND strpos(d.description, {label}) > 0 AND c.relkind = 'r' AND NOT c.relispartition
+  AND CASE WHEN octet_length(d.description) <= {longest} THEN strpos(d.description, {label}) > 0 ELSE false END
+  AND c.relkind = 'r' AND NOT c.relispartition
   AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
 ORDER BY c.oid
 """
@@ -27,7 +28,7 @@ ORDER BY c.oid
 
 def query(size: sql.Composable) -> sql.Composed:
     """Every table of the database that bears a mark and is no partition. ``size`` is an expression over ``c``."""
-    return sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ")
+    return sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", longest=marker.LONGEST)
 
 
 def detached(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> tuple[Detached, ...]:

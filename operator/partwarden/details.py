@@ -193,6 +193,7 @@ def _describe(each: Partition, plan: Plan) -> PartitionStatus:
         bytes=each.bytes,
         state=_state(each, plan),
         kind=_kind(each),
+        oid=each.oid if each.oid in plan.retired.expired else None,
         over_threshold=True if each.oid in plan.upkeep.oversized else None,
     )
 
@@ -209,6 +210,7 @@ def _outside(each: Detached, plan: Plan) -> PartitionStatus:
         rows=each.rows,
         bytes=each.bytes,
         state=State.DETACHED,
+        oid=each.oid,
     )
 
 

@@ -13,6 +13,8 @@ from .actions import Outcome
 from .connection import from_dsn
 from .details import human, span
 from .errors import InvalidSpec
+from .findings import along, pointing
+from .lifecycle import OnLargeObjects
 from .opening import open_archive
 from .session import Session, session
 from .where import Target, target
@@ -33,6 +35,11 @@ class Consent:
 @click.option("--archive", "url", metavar="URL", help="With --dsn: the archive of it, by its folder or manifest.json.")
 @arguments.manifest_sha256
 @click.option("--without-archive", is_flag=True, help="Drop it although no archive holds its rows: they are lost.")
+@click.option(
+    "--without-large-objects",
+    is_flag=True,
+    help="With --dsn and --archive: drop it although its rows point to large objects, which no archive holds.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask, where an archive is proven.")
 @click.option(
     "--patience",
@@ -47,6 +54,7 @@ def drop(
     url: str | None,
     manifest_sha256: str | None,
     without_archive: bool,
+    without_large_objects: bool,
     yes: bool,
     patience: float,
     output: str,
@@ -64,12 +72,18 @@ def drop(
     if target.dsn is None:
         if url is not None:
             raise click.UsageError("--archive goes with --dsn: of a policy, its PartitionArchives tell")
+        if without_large_objects:
+            raise click.UsageError(
+                "--without-large-objects goes with --dsn: of a policy, spec.retention.largeObjects tells"
+            )
         return _approve(target, what, consent)
     held = _held(target)
     with session(from_dsn(target.dsn)) as connection:
         spec = looking.spec(connection, target.table, target.filename)
         found = removing.find(connection, spec, what, held)
-        return _drop(connection, found, url, manifest_sha256, consent, patience)
+        known = spec.retention is not None and spec.retention.large_objects is OnLargeObjects.LEAVE_OUT
+        knows = OnLargeObjects.LEAVE_OUT if known or without_large_objects else OnLargeObjects.REFUSE
+        return _drop(connection, found, url, manifest_sha256, consent, patience, knows)
 
 
 def _held(target: Target) -> frozenset[str]:
@@ -87,10 +101,17 @@ def _drop(
     manifest_sha256: str | None,
     consent: Consent,
     patience: float,
+    knows: OnLargeObjects,
 ) -> int:
     name, table = found.table.name, found.table
     rows = looking.rows(connection, table.schema, name)
     _show(consent, [f"{found}, {span(found.range)}: {rows:,} rows, {human(table.bytes)}, of {found.plan.parent}"])
+    if said := along(named := removing.tied(connection, found)):
+        _show(consent, [said])
+    if columns := removing.pointing_columns(connection, found):
+        if url is not None and knows is OnLargeObjects.REFUSE:
+            raise pointing(found, columns, "dropped")
+        _show(consent, [f"large objects that column {', '.join(columns)} points to stay, and are in no archive"])
     proven, where = None, ""
     if url is not None:
         outputs.progress(f"reading the archive at {url}, and the table beside it")
@@ -110,7 +131,7 @@ def _drop(
     _agree(consent, name, proven is not None, "drop it")
     outcomes: list[Outcome] = []
     try:
-        removing.remove(connection, found, proven, where, patience, outcomes)
+        removing.remove(connection, found, proven, where, patience, outcomes, named, knows)
     except Exception:
         # Such as a connection that was lost between two steps: what was done is printed before the reason.
         _show(consent, _done(outcomes))
@@ -157,7 +178,7 @@ def _approve(target: Target, what: str, consent: Consent) -> int:
     elif consent.without_archive:
         raise InvalidSpec(f"{whole} has spec.retention.archive: the operator drops nothing without one")
     _agree(consent, name, state == PROVEN, "let the operator drop it")
-    change = approving.change(policy, name)
+    change = approving.change(policy, each)
     if change:
         policies.edit(policy, change)
     annotation = (change or policy)["metadata"]["annotations"][hold.APPROVAL]

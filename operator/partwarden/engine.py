@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from . import apply, catalog, defaults, examining, pruning, references
+from . import apply, catalog, defaults, examining, large_objects, pruning, references, ties
 from .actions import Outcome
 from .archives import UNKNOWN, Archives
 from .inventory import Inventory
 from .plan import Plan, make_plan
 from .policy import Mode, TableSpec
+from .recheck import NEVER, Recheck
 from .session import Session
 
 Examiner = Callable[[Session, TableSpec, Inventory, Plan], Inventory]
@@ -23,7 +24,15 @@ def _creation(connection: Session, _spec: TableSpec, inventory: Inventory, plan:
     return catalog.complete(connection, inventory, plan.names) if plan.names else inventory
 
 
-EXAMINERS: tuple[Examiner, ...] = (_creation, defaults.examine, examining.examine, pruning.examine, references.examine)
+EXAMINERS: tuple[Examiner, ...] = (
+    _creation,
+    defaults.examine,
+    examining.examine,
+    pruning.examine,
+    references.examine,
+    ties.examine,
+    large_objects.examine,
+)
 AFTERWARDS = tuple(pruning.recall if each is pruning.examine else each for each in EXAMINERS)
 """Once partitions were just made: to plan a query on them costs as much as a look, and the next look asks anyway."""
 
@@ -37,6 +46,8 @@ class Report:
     inventory: Inventory
     after: Plan
     round_trips: int
+    stopped: str = ""
+    """Why something of the plan was not begun, or undone: what had been decided is wanted no longer."""
 
 
 def observe_and_plan(
@@ -74,23 +85,24 @@ def maintain(
     archives: Archives = UNKNOWN,
     observed: tuple[Inventory, Plan] | None = None,
     outcomes: list[Outcome] | None = None,
+    recheck: Recheck = NEVER,
 ) -> Report:
     """Do once what the policy says. ``patience``: seconds to wait for locks, in all; one attempt each is made anyway.
     What then is left is for the next time: whoever has many tables to look after should not wait longer.
 
     ``observed`` is what `observe_and_plan` has just returned, if it was asked already. To ``outcomes`` is added what
-    was done, also when an error breaks it off.
+    was done, also when an error breaks it off. ``recheck`` is asked before each action whether it is still to be done.
 
     With ``mode: Plan``, and where the plan is blocked, nothing is executed. One failed action is an outcome, and the
     rest goes on. Raises as `observe_and_plan` does, and `DatabaseUnreachable` when the connection is lost.
     """
     trips = connection.round_trips
     inventory, before = observed or observe_and_plan(connection, spec, now, held, archives)
-    outcomes = [] if outcomes is None else outcomes
+    outcomes, stopped = [] if outcomes is None else outcomes, ""
     if spec.mode is Mode.APPLY and not before.blocked:
-        apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes)
+        stopped = apply.execute(connection, inventory, before, time.monotonic() + patience, outcomes, recheck)
     after = before
     if outcomes:
         made = any(isinstance(each.action, apply.CREATIONS) and each.error is None for each in outcomes)
         inventory, after = observe_and_plan(connection, spec, now, held, archives, AFTERWARDS if made else EXAMINERS)
-    return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips)
+    return Report(before, tuple(outcomes), inventory, after, connection.round_trips - trips, stopped)

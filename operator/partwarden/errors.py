@@ -13,6 +13,7 @@
     │   ├── AuthenticationFailed
     │   ├── TLSMismatch               TLS demanded by one side, refused by the other
     │   ├── DatabaseNotFound
+    │   ├── BehindPooler              a pooler shares server connections that this needs for itself
     │   ├── ServerTooOld
     │   ├── TableNotFound
     │   ├── NotPartitioned
@@ -27,6 +28,8 @@
     │   ├── DetachPending             a wanted range belongs to a partition whose detach never ended
     │   ├── DefaultHasRows            rows in the DEFAULT partition belong in the new range
     │   ├── RowsReferenced            a foreign key points to rows of a partition that should go
+    │   ├── ObjectsTied               DROP TABLE would take along what others may use
+    │   ├── LargeObjects              rows point to large objects, which no archive of a table holds
     │   ├── InsufficientPrivilege
     │   │   └── NotOwner
     │   ├── RestoredDiffers           what was loaded from an archive is not what its manifest says
@@ -102,6 +105,9 @@ class TLSMismatch(UserError): ...
 class DatabaseNotFound(UserError): ...
 
 
+class BehindPooler(UserError): ...
+
+
 class ServerTooOld(UserError): ...
 
 
@@ -142,6 +148,12 @@ class DefaultHasRows(UserError): ...
 
 
 class RowsReferenced(UserError): ...
+
+
+class ObjectsTied(UserError): ...
+
+
+class LargeObjects(UserError): ...
 
 
 class InsufficientPrivilege(UserError): ...

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from . import upkept
+from . import comments, upkept
 from .inventory import Inventory
 from .plan import Plan
 from .policy import TableSpec
@@ -30,7 +30,7 @@ CLOSED = """
 SELECT c.oid, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'), {empty}, {frozen}, c.relhasindex,
        ARRAY(SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
              WHERE i.indrelid = c.oid AND NOT i.indisvalid ORDER BY 1),
-       obj_description(c.oid, 'pg_class')
+       {comment}, {length}
 FROM pg_class c WHERE c.oid = ANY({oids}) ORDER BY c.oid
 """
 EMPTY = sql.SQL("coalesce(pg_relation_size(c.oid) = 0, true)")
@@ -64,7 +64,9 @@ def _closed(connection: Session, oids: list[int]) -> tuple[Closed, ...]:
     listed = sql.SQL("{}::oid[]").format(oids)
 
     def read(empty: sql.SQL) -> list[tuple[Any, ...]]:
-        return _read(connection, sql.SQL(CLOSED).format(empty=empty, frozen=frozen, oids=listed))
+        comment, length = (each(sql.SQL("c.oid")) for each in (comments.read, comments.length))
+        query = sql.SQL(CLOSED).format(empty=empty, frozen=frozen, oids=listed, comment=comment, length=length)
+        return _read(connection, query)
 
     return tuple(_fact(*row) for row in _unless_locked(connection, read))
 
@@ -77,12 +79,22 @@ def _unless_locked(connection: Session, read: Callable[[sql.SQL], list[tuple[Any
 
 
 def _fact(
-    oid: int, owner: str, may_own: bool, empty: bool, frozen: bool, indexed: bool, invalid: list[str], comment: str
+    oid: int,
+    owner: str,
+    may_own: bool,
+    empty: bool,
+    frozen: bool,
+    indexed: bool,
+    invalid: list[str],
+    comment: str | None,
+    length: int,
 ) -> Closed:
     mark = upkept.read(comment, oid)
     # What an interrupted REINDEX has left goes with the next one.
     left = [each for each in invalid if mark.reindexed or not re.search("_cc(new|old)[0-9]*$", each)]
-    return Closed(oid, owner, may_own, empty, frozen, indexed, tuple(left), mark)
+    return Closed(
+        oid, owner, may_own, empty, frozen, indexed, tuple(left), mark, comments.is_too_long(length + upkept.ROOM)
+    )
 
 
 def _statistics(connection: Session, inventory: Inventory) -> Statistics:

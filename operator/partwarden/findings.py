@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .errors import DetachPending, InsufficientPrivilege, NotOwner, PartwardenError, ReadOnlyServer
+from .errors import (
+    DetachPending,
+    InsufficientPrivilege,
+    LargeObjects,
+    NotOwner,
+    ObjectsTied,
+    PartwardenError,
+    ReadOnlyServer,
+)
 from .interval import Range
-from .inventory import Inventory, Parent
+from .inventory import Fate, Inventory, Parent, Tie
 from .policy import Mode, TableSpec
 
 
@@ -97,6 +106,47 @@ UNLIKE = {
     "ENABLE (and FORCE) ROW LEVEL SECURITY",
     "replica identity": "what is replicated of it is identified otherwise: mend it with ALTER TABLE … REPLICA IDENTITY",
 }
+
+
+def along(ties: Iterable[Tie]) -> str:
+    """What becomes of the objects that are tied to a table when it is dropped, for people; empty where there are none.
+
+    Those that refuse the drop are left out: see `refusing`.
+    """
+    said = {Fate.KEPT: "kept", Fate.GOES: "dropped with it"}
+    ties = tuple(ties)
+    parts = ((word, [str(each) for each in ties if each.fate is fate]) for fate, word in said.items())
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in parts if names)
+
+
+def refusing(table: object, ties: Iterable[Tie]) -> ObjectsTied | None:
+    """Why the table is not dropped; None where nothing that is tied to it is of others."""
+    others = [each for each in ties if each.fate is Fate.REFUSES]
+    if not others:
+        return None
+    ways = "; ".join(dict.fromkeys(each.way_out for each in others))
+    return ObjectsTied(
+        f"table {table} is not dropped: DROP TABLE would take along what others may use: "
+        f"{', '.join(map(str, others))}; {ways}"
+    )
+
+
+def used_elsewhere(table: object, tie: Tie) -> ObjectsTied:
+    """Why a table is not dropped whose identity sequence gives values to others, too."""
+    return ObjectsTied(
+        f"table {table} is not dropped: its {tie} would go with it, and has given values that are beyond all of its "
+        "column, so it is used elsewhere too; let that use another sequence, then ALTER TABLE … ALTER COLUMN … DROP "
+        "IDENTITY"
+    )
+
+
+def pointing(table: object, columns: Iterable[str], not_done: str) -> LargeObjects:
+    """Why a table is not archived, or not dropped. ``columns``: those whose values are OIDs of large objects."""
+    return LargeObjects(
+        f"{table} is not {not_done}: column {', '.join(columns)} holds OIDs of large objects, whose contents are in no "
+        "archive of a table; move them into a column of type bytea, or set spec.retention.largeObjects: LeaveOut "
+        "(by hand: --without-large-objects) to go on without them"
+    )
 
 
 def listed(names: list[str]) -> str:

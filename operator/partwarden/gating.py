@@ -7,24 +7,31 @@ all that allows the drop. Which reading it was is told by a token and by no cloc
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from . import hold
 from .archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, Request
+from .drop_preconditions import (
+    APPROVAL,
+    ARCHIVING,
+    CHECKING,
+    LAST,
+    OUTSIDE,
+    DropCase,
+    after_detach,
+    last_reading,
+    unmet,
+)
 from .errors import ArchiveDamaged, ContentsChanged
-from .findings import Finding, listed
-from .interval import Range, iso
+from .findings import Finding, listed, pointing
+from .interval import Range
 from .inventory import Detached, Partition
-from .lifecycle import Approval, OnExpire
-from .marker import Phase
+from .lifecycle import OnLargeObjects
 from .situation import Situation
 
 MOST_AT_ONCE = 20
 """Archives of one table that are asked for and not yet proven: the oldest partitions first."""
 
-ARCHIVING, CHECKING, APPROVAL = "Archiving", "CheckingArchives", "WaitsForApproval"
 WAITING = {
     ARCHIVING: "expired, and detached or dropped only once an archive in {where} was read back and is equal: {names}",
     CHECKING: "detached, and archived in {where}: archive and table are being read once more, and compared: {names}",
@@ -58,6 +65,8 @@ class Gate:
         for each, held in expired:
             if not self._wants_archive:
                 yield each, held
+            elif self._points(each, "archived"):
+                continue
             elif (state := self._proven(each)) is not None:
                 if state.check is None or state.check.ok:
                     yield each, held
@@ -65,21 +74,25 @@ class Gate:
                     # It was attached again since: whoever mends what is wrong with the archive is seen by another look.
                     self._check(each, state, state.check.token)
 
-    def may_go(self, outside: Iterable[Detached]) -> Iterator[tuple[Detached, ArchiveState | None]]:
-        """Those of the detached tables that may be dropped, each with the archive that is equal to it.
+    def may_go(self, outside: Iterable[Detached]) -> Iterator[DropCase]:
+        """Those of the detached tables that may be dropped: all of `DROP_PRECONDITIONS` are met.
 
-        The archive is None only where the policy has none, and says that it needs none.
+        An archive is known of each that the policy wants one of.
         """
         for each in outside:
-            if not self.situation.has_expired(each.marker.range) or each.marker.phase is not Phase.DETACHED:
+            case = self._case(each)
+            kept = unmet(case)
+            if kept is not None and kept.reason == OUTSIDE:
                 continue
-            free = self._is_free(each)
-            if not self._wants_archive:
-                assert self.situation.spec.retention is not None
-                if free and self.situation.spec.retention.drop_without_archive:
-                    yield each, None
-            elif (state := self._compared(each, free)) is not None and free:
-                yield each, state
+            if self._wants_archive and self._points(each, "dropped"):
+                continue
+            if kept is None:
+                yield case
+                continue
+            if kept.reason == APPROVAL:
+                self._names.setdefault(APPROVAL, []).append(f"{each.name}@{each.oid}")
+            if self._wants_archive:
+                self._compare(case, free=kept.reason in (ARCHIVING, CHECKING))
 
     def result(self) -> Waiting:
         """What is to be asked for, and what to say."""
@@ -97,22 +110,28 @@ class Gate:
         retention = self.situation.spec.retention
         return retention is not None and retention.archive is not None
 
-    def _is_free(self, each: Detached) -> bool:
-        """Whether nothing but the proof keeps the table: the policy drops, the grace is over, it is approved, not
-        held."""
+    def _points(self, each: Partition | Detached, not_done: str) -> bool:
+        """Whether rows point to large objects, which no archive would bring back, and the policy does not say that it
+        goes on without them."""
         retention = self.situation.spec.retention
-        assert retention is not None
-        if retention.on_expire is not OnExpire.DROP or self.situation.is_held(each):
+        columns = self.situation.inventory.large_objects.get(each.oid)
+        if not columns or retention is None or retention.large_objects is OnLargeObjects.LEAVE_OUT:
             return False
-        if each.marker.since + retention.grace_period > self.situation.now:
-            return False
-        if retention.approval is Approval.MANUAL and not self._approvals(each):
-            self._names.setdefault(APPROVAL, []).append(each.name)
-            return False
+        self._troubles.append(Finding.of(str(each), pointing(each, columns, not_done)))
         return True
 
-    def _approvals(self, each: Detached) -> list[str]:
-        return sorted(self.situation.archives.approved & hold.names(each.schema, each.name))
+    def _case(self, each: Detached) -> DropCase:
+        return DropCase(
+            table=each,
+            now=self.situation.now,
+            read_now=self.situation.now,
+            cutoff=self.situation.cutoff,
+            retention=self.situation.spec.retention,
+            held=self.situation.held,
+            archives=self.situation.archives,
+            outside=self.situation.detached,
+            server=self.situation.inventory.server.identity,
+        )
 
     def _proven(self, each: Partition | Detached) -> ArchiveState | None:
         """The archive that was equal to the table when it was made; None, and what is to be done, where none was."""
@@ -137,19 +156,18 @@ class Gate:
                 self._trouble(each, state.error[0], f"archive {state.name}: {state.error[1]}")
         return None
 
-    def _compared(self, each: Detached, free: bool) -> ArchiveState | None:
-        """The archive that was found to be equal to the table since all that ``free`` speaks of."""
-        if self.situation.is_held(each) and self.situation.archives.latest(each.oid) is None:
-            return None
+    def _compare(self, case: DropCase, free: bool) -> None:
+        """Ask for the reading that is due. ``free``: nothing but the proof keeps the table."""
+        each = case.table
+        if self.situation.is_held(each) and case.archive is None:
+            return
         if (state := self._proven(each)) is None:
-            return None
+            return
         # While anything else keeps the table, the token is another one, and a reading for the drop is void: what was
         # read before a hold was taken away, or before an approval, is never taken for the last reading.
-        token = _token(self.situation, each, state, self._approvals(each)) if free else after_detach(each)
-        if state.passed(token):
-            return state
-        self._check(each, state, token)
-        return None
+        token = last_reading(case, state) if free else after_detach(each)
+        if not state.passed(token):
+            self._check(each, state, token)
 
     def _archive(self, each: Partition | Detached, number: int) -> None:
         self._unproven += 1
@@ -173,21 +191,3 @@ class Gate:
 
     def _trouble(self, each: Partition | Detached, reason: str, message: str) -> None:
         self._troubles.append(Finding(reason, str(each), f"{each.name} stays: {message}"))
-
-
-AFTER_DETACH, LAST = "detached/", "drop/"
-"""What the tokens of the two kinds of readings begin with."""
-
-
-def after_detach(each: Detached) -> str:
-    """The token of the reading that follows the detach: it was asked for when the mark said ``since``."""
-    return f"{AFTER_DETACH}{iso(each.marker.since)}"
-
-
-def _token(situation: Situation, each: Detached, state: ArchiveState, approvals: list[str]) -> str:
-    """The token of the last reading, another one each calendar week: what is dropped late is read again."""
-    retention = situation.spec.retention
-    assert retention is not None
-    week = situation.now.isocalendar()
-    facts = (retention.grace, retention.approval, *approvals, state.name, state.doubt, f"{week.year}w{week.week}")
-    return f"{LAST}{iso(each.marker.since)}/{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"

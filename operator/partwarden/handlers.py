@@ -55,7 +55,15 @@ class Operator:
         moved = self._archives.desk.moved
         self._intake = Intake(self._store, claims, self._queue, settings.selector, moved)
         self._reconciler = Reconciler(
-            self._cluster, self._store, claims, self._queue, settings, clock, self._archives.desk, metrics.looked
+            self._cluster,
+            self._store,
+            claims,
+            self._queue,
+            settings,
+            clock,
+            self._archives.desk,
+            metrics.looked,
+            lost=lambda: self._leadership.lost,
         )
         self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
         self._leadership = Leadership(self._cluster, settings.lease)

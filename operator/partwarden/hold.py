@@ -1,7 +1,7 @@
 """The annotation that keeps partitions: ``partwarden.dev/hold: run_2018, archive.run_2017``.
 
-It names partitions, or detached tables, as the catalog spells them, with their schema or without. Nothing is detached,
-attached again or dropped that it names.
+It names partitions, or detached tables, as the catalog spells them, with their schema or without, and with ``@`` and
+their OID or without. Nothing is detached, attached again or dropped that it names.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 ANNOTATION = "partwarden.dev/hold"
 APPROVAL = "partwarden.dev/approve-drop"
-"""Names in the same way what may be dropped, where the policy's ``retention.approval`` is Manual."""
+"""Names in the same way what may be dropped, where the policy's ``retention.approval`` is Manual. With the OID,
+``run_2018@16402``, it means that very table and no later one of the name."""
 
 
 def parse(annotations: Mapping[str, str] | None, annotation: str = ANNOTATION) -> frozenset[str]:
@@ -19,6 +20,6 @@ def parse(annotations: Mapping[str, str] | None, annotation: str = ANNOTATION) -
     return frozenset(name for part in text.split(",") if (name := part.strip()))
 
 
-def names(schema: str, name: str) -> frozenset[str]:
-    """What a hold may call this table."""
-    return frozenset({name, f"{schema}.{name}"})
+def names(schema: str, name: str, oid: int) -> frozenset[str]:
+    """What a hold, or an approval, may call this table."""
+    return frozenset({name, f"{schema}.{name}", f"{name}@{oid}", f"{schema}.{name}@{oid}"})

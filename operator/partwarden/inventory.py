@@ -184,6 +184,35 @@ class Reference:
     at_least: bool = False
 
 
+class Fate(StrEnum):
+    """What becomes of an object when the table that it is tied to is dropped."""
+
+    KEPT = "Kept"
+    """It is taken off the table right before."""
+    GOES = "Goes"
+    """PostgreSQL drops it with the table."""
+    REFUSES = "Refuses"
+    """It would go, and is of others: the table is not dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """An object that DROP TABLE would take along. ``what``: its kind and name, in PostgreSQL's words.
+
+    ``schema`` and ``name`` are those of a sequence. ``way_out``: what lets the drop happen where it is refused.
+    """
+
+    what: str
+    fate: Fate
+    oid: int
+    schema: str = ""
+    name: str = ""
+    way_out: str = ""
+
+    def __str__(self) -> str:
+        return self.what
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The server and database that answered. ``identity`` tells one table of the world from another."""
@@ -249,6 +278,10 @@ class Inventory:
     wear: Wear = field(default_factory=Wear)
     references: Mapping[int, tuple[Reference, ...]] = field(default_factory=dict)
     """By OID of the partition, for those that a first plan would detach; none where no row points there."""
+    ties: Mapping[int, tuple[Tie, ...]] = field(default_factory=dict)
+    """By OID of the table, for those that the policy drops, now or later."""
+    large_objects: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """By OID of the table, for those that a first plan would archive or drop: columns that point to large objects."""
 
     @property
     def default(self) -> Partition | None:

@@ -44,6 +44,13 @@ class Approval(StrEnum):
     MANUAL = "Manual"
 
 
+class OnLargeObjects(StrEnum):
+    """What becomes of a partition whose rows point to large objects: an archive of a table holds none."""
+
+    REFUSE = "Refuse"
+    LEAVE_OUT = "LeaveOut"
+
+
 class OnClose(StrEnum):
     """What is done once with a partition whose range has passed."""
 
@@ -109,6 +116,12 @@ class Retention(Model):
     drop_without_archive: bool = Field(
         False,
         description="true says that expired rows may be lost for good; Drop without archive needs it. Default: false.",
+    )
+    large_objects: Annotated[OnLargeObjects, Field(strict=False)] = Field(
+        OnLargeObjects.REFUSE,
+        description="An archive holds no large objects, only their OIDs. Refuse: a partition whose rows point to large "
+        "objects is neither archived nor dropped, and reported. LeaveOut: it is archived without them. "
+        "Default: Refuse.",
     )
     grace: Grace = Field(
         "24h", description="Time between detaching and dropping, such as 24h, 30m or 0s. Default: 24h."

@@ -10,13 +10,23 @@ It stands on a line of its own, the last one of the comment::
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from .interval import Range, iso
 
 LABEL = "partwarden.dev/detached"
+
+LONGEST = 64 * 1024
+"""Bytes of a comment that is read. A longer one is not transferred: it bears no mark, and is never written over."""
+LONGEST_LINE = 8 * 1024
+"""Characters of a line that may be a mark."""
+MOST_OID = 2**32 - 1
+EDGE = timedelta(days=2)
+"""Moments so close to either end of the calendar are none: another time zone may put them beyond it."""
 
 
 class Phase(StrEnum):
@@ -45,24 +55,87 @@ class Marker:
 
 
 def read(comment: str | None) -> tuple[str, Marker | None]:
-    """The user's own text, and the mark. A line that bears the label but cannot be read is the user's text."""
+    """The user's own text, and the mark. A line that bears the label but cannot be read is the user's text.
+
+    Anyone who may comment on the table may have written it: nothing in it can raise.
+    """
     text = comment or ""
     before, _, last = text.rpartition("\n")
-    if not last.startswith(LABEL + " "):
+    held = values(last, LABEL)
+    if held is None:
         return text, None
     try:
-        held = json.loads(last.removeprefix(LABEL))
         marker = Marker(
-            oid=int(held["oid"]),
-            parent=int(held["parent"]),
-            table=str(held["table"]),
-            range=Range(datetime.fromisoformat(held["from"]), datetime.fromisoformat(held["to"])),
+            oid=oid(held["oid"]),
+            parent=oid(held["parent"]),
+            table=words(held["table"]),
+            range=Range(moment(held["from"]), moment(held["to"])),
             phase=Phase(held["phase"]),
-            since=datetime.fromisoformat(held["since"]).astimezone(UTC),
+            since=instant(held["since"]),
         )
-    except (ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return text, None
     return before, marker
+
+
+UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading a value of a mark may raise."""
+
+
+def values(line: str, label: str) -> Mapping[str, Any] | None:
+    """The values in a line that bears the label; None where it does not, or cannot be read."""
+    if len(line) > LONGEST_LINE or not line.startswith(label + " "):
+        return None
+    try:
+        held = json.loads(line.removeprefix(label), object_pairs_hook=_unique, parse_constant=_refuse)
+    except UNREADABLE:
+        return None
+    return held if isinstance(held, dict) else None
+
+
+def oid(value: object) -> int:
+    """Raises `ValueError` for anything but an OID; ``true`` is none, nor is ``16402.0``."""
+    if type(value) is not int or not 0 < value <= MOST_OID:
+        raise ValueError("no OID")
+    return value
+
+
+def words(value: object) -> str:
+    """Text that PostgreSQL can hold. Raises `ValueError`."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("no text")
+    value.encode()
+    return value
+
+
+def moment(value: object) -> datetime:
+    """With a zone or without, and safely within the calendar. Raises `ValueError`, and `OverflowError`."""
+    if not isinstance(value, str):
+        raise ValueError("no moment")
+    found = datetime.fromisoformat(value)
+    plain = found.replace(tzinfo=None)
+    if not datetime.min + EDGE <= plain <= datetime.max - EDGE:
+        raise ValueError("beyond the calendar")
+    return found
+
+
+def instant(value: object) -> datetime:
+    """A moment with a zone, in UTC. Raises `ValueError`, and `OverflowError`."""
+    found = moment(value)
+    if found.tzinfo is None:
+        raise ValueError("no zone")
+    return found.astimezone(UTC)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no value")
 
 
 def write(text: str, marker: Marker | None) -> str | None:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from .database import Connection
 from .destination import Destination
+from .lifecycle import OnLargeObjects
 from .record import TableName, Written
 
 VARIABLE = "PARTWARDEN_ORDER"
@@ -54,6 +55,7 @@ class Order(Written):
     bounds: tuple[str, str] | None = None
     key: str | None = None
     destination: Destination
+    large_objects: OnLargeObjects = OnLargeObjects.REFUSE
     location: str = ""
     """For ``Check``: the folder's URL, as the report named it."""
     sha256: str = ""

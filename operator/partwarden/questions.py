@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from psycopg import sql
 
-from . import detached
+from . import comments, detached
 from .resemblance import DEFAULT_ACL, TRAITS
 from .server_identity import IDENTITY
 
@@ -87,7 +87,7 @@ WHERE n.nspname = {schema} AND t.typname = ANY({names})
 
 # Null for what was dropped since the snapshot was taken.
 EXACT_SIZE = sql.SQL("coalesce(pg_total_relation_size(c.oid), 0)")
-COMMENT = sql.SQL("obj_description(c.oid, 'pg_class')")
+COMMENT = comments.read(sql.SQL("c.oid"))
 PAGES = sql.SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
   + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0)
   + (SELECT coalesce(sum(x.relpages), 0) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid

@@ -25,6 +25,7 @@ from .errors import ClusterUnavailable, ContentsChanged, PartwardenError, Policy
 from .intake import Intake
 from .interval import load_zone
 from .policy import Mode, PartitionPolicySpec
+from .policy_recheck import PolicyRecheck
 from .session import Session
 from .settings import Settings
 from .slots import Slots
@@ -53,6 +54,8 @@ class Look:
     boundary: float | None = None
     resync: float = RESYNC
     database: Hashable = None
+    more: bool = False
+    """Whether a table was dropped, and the plan has another drop: it is not waited for."""
 
     @property
     def failed(self) -> bool:
@@ -73,8 +76,10 @@ class Reconciler:
         clock: Callable[[], datetime],
         archives: ArchiveDesk,
         looked: Callable[[Key, pace.Result, float], None],
+        lost: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``looked`` is told of each look: what came of it, and the seconds that it took."""
+        """``looked`` is told of each look: what came of it, and the seconds that it took. ``lost``: whether the Lease
+        is, so that nothing more may be begun."""
         self._archives, self._looked = archives, looked
         self._cluster, self._store, self._claims, self._queue = cluster, store, claims, queue
         self._settings, self._clock = settings, clock
@@ -84,7 +89,7 @@ class Reconciler:
         self._waiting_since: dict[Key, float] = {}
         self._databases: dict[Key, Hashable] = {}
         self._connections = Connections(settings.connect_timeout)
-        self._stopping = False
+        self._stopping, self._lost = False, lost
 
     def reconcile(self, key: Key) -> float | None:
         """Look once, act, and write what came of it. Returns the seconds until the next look, None for never."""
@@ -116,6 +121,9 @@ class Reconciler:
         if policy.suspended and result is pace.Result.FINE:
             return None
         after = self._pace.after(key, policy.edition, result, look.resync, look.boundary, together=look.database)
+        if look.more:
+            self._pace.forget(key)
+            after = 0.0
         self._log(policy, look, after)
         return after
 
@@ -181,7 +189,8 @@ class Reconciler:
                 f"table {plan.parent} belongs to the older policy {'/'.join(winner)}: delete one of the two, or "
                 "let this one name another table"
             )
-        if plan.actions and spec.mode is Mode.APPLY and not plan.blocked and not self._stopping:
+        recheck, stopped = self._recheck(policy, spec), ""
+        if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
             patience = self._settings.lock_patience
             report = maintain(
                 connection,
@@ -191,21 +200,31 @@ class Reconciler:
                 archives=known,
                 observed=(inventory, plan),
                 outcomes=outcomes,
+                recheck=recheck,
             )
-            inventory, plan = report.inventory, report.after
+            inventory, plan, stopped = report.inventory, report.after, report.stopped
         else:
             connection.reusable = True
-        if spec.mode is Mode.APPLY and not plan.blocked and not self._stopping:
-            for each in outcomes:
-                if isinstance(each.action, DropDetached) and isinstance(each.error, ContentsChanged):
-                    self._archives.doubt(policy, each.action.archive)
+        for each in outcomes:
+            if isinstance(each.action, DropDetached) and isinstance(each.error, ContentsChanged):
+                self._archives.doubt(policy, each.action.archive)
+        if stopped := stopped or recheck.why_stopped():
+            log.info("not done, and planned anew: %s", stopped, extra=_about(policy, "Stopped"))
+        elif spec.mode is Mode.APPLY and not plan.blocked:
             self._archives.ask(policy, spec, inventory.server.identity, plan.retired.waiting.requests)
         return Look(
             looked(spec, inventory, plan, outcomes),
             tuple(outcomes),
             boundary=(plan.next_boundary - inventory.now).total_seconds(),
             resync=spec.resync_period.total_seconds(),
+            more=_dropped(outcomes) and any(isinstance(each, DropDetached) for each in plan.actions),
         )
+
+    def _recheck(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> PolicyRecheck:
+        def ending() -> bool:
+            return self._stopping or self._lost()
+
+        return PolicyRecheck(policy, spec, self._cluster, self._store, self._intake, self._archives, ending)
 
     def _say(self, policy: StoredPolicy, look: Look) -> bool:
         """Write the status if it differs, then record Events. Returns False when the policy is gone, or another
@@ -258,10 +277,14 @@ class Reconciler:
 
     def _log(self, policy: StoredPolicy, look: Look, after: float) -> None:
         ready, about = look.verdict.ready, _about(policy, look.verdict.ready.reason)
-        if look.failed:
+        if look.failed and not look.more:
             log.warning("%s: %s; next try in %.0f s", ready.reason, ready.message, after, extra=about)
         else:
             log.debug("%s: %s; next look in %.0f s", ready.reason, ready.message, after, extra=about)
+
+
+def _dropped(outcomes: Sequence[Outcome]) -> bool:
+    return any(isinstance(each.action, DropDetached) and each.error is None for each in outcomes)
 
 
 def _about(policy: StoredPolicy, reason: str) -> dict[str, Any]:

@@ -85,6 +85,12 @@ ANSWERED = (
         "let it accept connections (ALTER DATABASE … ALLOW_CONNECTIONS true), or correct dbname",
     ),
     Refusal(
+        errors.BehindPooler,
+        # PgBouncer's words for options of a session, which pg_dump needs, where it is not told to drop them.
+        r"unsupported startup parameter",
+        "a pooler answers there: set spec.database.archive.host (by hand, --dsn) to the PostgreSQL server itself",
+    ),
+    Refusal(
         errors.InsufficientPrivilege,
         r"permission denied for database",
         "GRANT CONNECT ON DATABASE to the role",
@@ -150,7 +156,15 @@ def explain(failures: Sequence[str], info: ConnectionInfo) -> PartwardenError:
     if kind is errors.InvalidSpec and info.isolated:
         kind = errors.SecretInvalid
     way_out = refusal.way_out if refusal else "see the server's log"
+    if kind is errors.AuthenticationFailed and info.origins:
+        way_out += _login(info)
     return kind(f"cannot connect to {info}: {words}{also}; {way_out}")
+
+
+def _login(info: ConnectionInfo) -> str:
+    """Where user and password came from: a Secret may hold two of each."""
+    told = (f"{each} from {info.origins.get(each, 'nowhere')}" for each in ("user", "password"))
+    return f" ({', '.join(told)})"
 
 
 def _judge(words: str, info: ConnectionInfo) -> tuple[int, Refusal | None]:

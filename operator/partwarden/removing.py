@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
-from . import apply, looking, reading, references, table_contents
+from psycopg import sql
+
+from . import apply, fingerprint, hold, large_objects, looking, reading, references, table_contents, ties
 from .actions import Action, DetachPartition, DropDetached, Outcome
 from .bounds import literals
 from .details import span
+from .drop_preconditions import DropCase
 from .engine import observe_and_plan
 from .errors import ContentsChanged, InvalidSpec, RowsReferenced
+from .findings import refusing, used_elsewhere
 from .interval import Grid, Range, load_zone
-from .inventory import Detached, Inventory, Partition
+from .inventory import Detached, Fate, Inventory, Partition, Tie
+from .lifecycle import OnLargeObjects
 from .marker import Phase
 from .opening import Archive
 from .periods import known, midnight
@@ -26,7 +31,8 @@ from .plan import Plan
 from .policy import Mode, TableSpec
 from .record import Fingerprint, TableName
 from .retiring import confirmation, finalization, why_left_alone
-from .session import Session
+from .session import Session, run
+from .transaction import undo
 
 WHY = "somebody asked for it by name"
 
@@ -94,7 +100,7 @@ def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held
     assert plan.current.lower is not None
     if ends.upper > plan.current.lower:
         return f"it holds {span(ends)}, which is now or later"
-    if {table.name, str(table)} & held:
+    if hold.names(table.schema, table.name, table.oid) & held:
         return "the annotation partwarden.dev/hold names it"
     if isinstance(table, Detached):
         return None
@@ -104,6 +110,38 @@ def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held
             "FINALIZE"
         )
     return why_left_alone(table)
+
+
+def tied(connection: Session, found: Found) -> tuple[Tie, ...]:
+    """What is kept when the table is dropped, or goes with it. Raises `ObjectsTied` where that is of others."""
+    seen = ties.ties(connection, [found.table.oid]).get(found.table.oid, ())
+    if error := refusing(found, seen):
+        raise error
+    table = sql.Identifier(found.table.schema, found.table.name)
+    for each in seen:
+        if each.fate is Fate.GOES and each.name:
+            with _reading(connection):
+                used = ties.is_used_elsewhere(connection, found.table.oid, table, each)
+            if used:
+                raise used_elsewhere(found, each)
+    return seen
+
+
+def pointing_columns(connection: Session, found: Found) -> tuple[str, ...]:
+    """The columns that hold OIDs of large objects, of all rows. Raises psycopg's errors."""
+    with _reading(connection):
+        return large_objects.columns(connection, found.table.oid, found.table.schema, found.table.name)
+
+
+@contextmanager
+def _reading(connection: Session) -> Iterator[None]:
+    """A transaction that reads all rows, or fails."""
+    connection.longest = fingerprint.LONGEST
+    try:
+        run(connection, "BEGIN READ ONLY", looking.COUNTING, "SET LOCAL row_security = off")
+        yield
+    finally:
+        undo(connection)
 
 
 def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
@@ -133,8 +171,11 @@ def remove(
     url: str,
     patience: float,
     outcomes: list[Outcome] | None = None,
+    named: tuple[Tie, ...] = (),
+    knows: OnLargeObjects = OnLargeObjects.REFUSE,
 ) -> list[Outcome]:
-    """Detach and drop it. ``proven``: what the archive at ``url`` holds; None where it goes without one.
+    """Detach and drop it. ``proven``: what the archive at ``url`` holds; None where it goes without one. ``named``:
+    what the user was shown of `tied`; ``knows``: whether large objects may be left without a row that points to them.
 
     What became of each step, which is added to ``outcomes`` at once; the first that failed is the last. Raises
     `RowsReferenced`, and `DatabaseUnreachable`: then no further step was tried.
@@ -147,7 +188,7 @@ def remove(
         action = _detachment(found, found.table)
         _check_references(connection, found, action)
         _do(connection, found, action, patience, outcomes)
-    for step in (_confirmation, lambda table: _drop(table, proven, url)):
+    for step in (_confirmation, lambda table: _drop(found, table, proven, url, named, knows)):
         if outcomes and outcomes[-1].error:
             break
         inventory, plan = observe_and_plan(connection, found.spec)
@@ -193,7 +234,9 @@ def _confirmation(table: Detached) -> Action | None:
     return confirmation(table, WHY) if table.marker.phase is Phase.DETACHING else None
 
 
-def _drop(table: Detached, proven: Fingerprint | None, url: str) -> Action:
+def _drop(
+    found: Found, table: Detached, proven: Fingerprint | None, url: str, named: tuple[Tie, ...], knows: OnLargeObjects
+) -> Action:
     """Safe: somebody typed its name; it is marked as detached by us, by OID; and it holds what the archive was just
     read to hold, which is asked again under the lock, or that somebody was told in words that all of it is lost."""
     return DropDetached(
@@ -202,9 +245,11 @@ def _drop(table: Detached, proven: Fingerprint | None, url: str) -> Action:
         range=table.marker.range,
         oid=table.oid,
         marker=table.marker,
-        grace=timedelta(0),
+        case=DropCase(table, found.inventory.now, found.inventory.now, asked_by_name=True),
         archive=url,
         fingerprint=proven,
+        ties=named,
+        large_objects=knows,
         reason=WHY,
         lock=f"ACCESS EXCLUSIVE on {table}, and on what its foreign keys point to",
     )

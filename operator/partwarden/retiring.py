@@ -22,11 +22,13 @@ from .actions import (
     FinalizeDetach,
 )
 from .bounds import literals
-from .errors import RowsReferenced
-from .findings import Finding
+from .drop_preconditions import named
+from .errors import ObjectsTied, RowsReferenced
+from .findings import Finding, along, listed, refusing
 from .gating import Gate, Waiting
 from .interval import Range
 from .inventory import Detached, Partition, Reference, RelationKind
+from .lifecycle import OnExpire
 from .marker import Phase
 from .situation import Situation
 from .wanting import Wanted
@@ -67,7 +69,14 @@ def retired(situation: Situation, wanted: Wanted) -> Retired:
     waiting = gate.result()
     return Retired(
         actions=actions,
-        findings=(*waiting.troubles, *staying, *waiting.notes, *_holds_of_nothing(situation)),
+        findings=(
+            *waiting.troubles,
+            *staying,
+            *_tied(situation, [*(each for each, _ in going), *outside]),
+            *waiting.notes,
+            *_holds_of_nothing(situation),
+            *_approvals(situation),
+        ),
         expired=frozenset(each.oid for each, _ in expired),
         kept=frozenset(each.oid for each, _ in expired if situation.is_held(each)),
         decided=True,
@@ -104,8 +113,8 @@ def _sort_out(
         else:
             going.append((each, held))
     for why, names in alone.items():
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        findings.append(Finding("ExpiredLeftAlone", str(situation.parent), f"expired, but left alone: {listed}: {why}"))
+        left = f"expired, but left alone: {listed(names)}: {why}"
+        findings.append(Finding("ExpiredLeftAlone", str(situation.parent), left))
     return going, findings
 
 
@@ -208,34 +217,55 @@ def _detachments(
 def _drops(situation: Situation, gate: Gate, outside: Iterable[Detached]) -> Iterator[DropDetached]:
     """The oldest first.
 
-    Safe: it is no partition, its mark names it by OID and says that we detached it, the grace has passed since, no hold
-    names it, whoever must agree has agreed, and its range has expired by the policy as it reads now, which says Drop.
-    The policy says that no archive is needed; or one was read back after all of that, and was equal to the table.
-    Whatever of that is no longer so when it is done stops it there.
+    Safe: it is no partition, its mark names it by OID and says that we detached it, and `DROP_PRECONDITIONS` are met:
+    the grace has passed since, no hold names it, whoever must agree has agreed, and its range has expired by the policy
+    as it reads now, which says Drop. The policy says that no archive is needed; or one was read back after all of that,
+    and was equal to the table. Whatever of that is no longer so when it is done stops it there.
     """
     retention = situation.spec.retention
     assert retention is not None
-    for each, state in gate.may_go(sorted(outside, key=lambda each: (_end(each.marker.range), each.oid))):
+    for case in gate.may_go(sorted(outside, key=lambda each: (_end(each.marker.range), each.oid))):
+        each, state = case.table, case.archive if retention.archive is not None else None
+        ties = situation.inventory.ties.get(each.oid, ())
+        if refusing(each, ties):
+            continue
         proof = f", and archived in {state.location}" if state else ""
+        tied = f"; {said}" if (said := along(ties)) else ""
         yield DropDetached(
             schema=each.schema,
             name=each.name,
             range=each.marker.range,
             oid=each.oid,
             marker=each.marker,
-            grace=retention.grace_period,
+            case=case,
             archive=state.name if state else "",
             fingerprint=state.fingerprint if state else None,
+            ties=ties,
+            large_objects=retention.large_objects,
             reason=f"older than {retention.keep_for} (spec.retention.keepFor), and detached for {retention.grace} "
-            f"(spec.retention.grace){proof}",
+            f"(spec.retention.grace){proof}{tied}",
             lock=f"ACCESS EXCLUSIVE on {each}, and on what its foreign keys point to",
         )
+
+
+def _tied(situation: Situation, tables: Iterable[Partition | Detached]) -> Iterator[Finding]:
+    """What goes with a table, or keeps it, is said as soon as the table is to leave: long before it is dropped."""
+    retention = situation.spec.retention
+    if retention is None or retention.on_expire is not OnExpire.DROP:
+        return
+    for each in tables:
+        ties = situation.inventory.ties.get(each.oid, ())
+        if error := refusing(each, ties):
+            # Until it is detached nothing fails.
+            yield Finding(error.reason, str(each), str(error), error if isinstance(each, Detached) else None)
+        elif said := along(ties):
+            yield Finding(ObjectsTied.__name__, str(each), f"when table {each} is dropped: {said}")
 
 
 def _holds_of_nothing(situation: Situation) -> Iterator[Finding]:
     """A name that is misspelt keeps nothing, and nobody would know."""
     tables: list[Partition | Detached] = [*situation.inventory.partitions, *situation.inventory.detached]
-    known = {name for each in tables for name in hold.names(each.schema, each.name)}
+    known = {name for each in tables for name in hold.names(each.schema, each.name, each.oid)}
     for name in sorted(situation.held - known):
         yield Finding(
             "HoldMatchesNothing",
@@ -243,3 +273,26 @@ def _holds_of_nothing(situation: Situation) -> Iterator[Finding]:
             f"the annotation partwarden.dev/hold names {name!r}, but no partition, nor a table detached from "
             f"{situation.parent}, is called so",
         )
+
+
+def _approvals(situation: Situation) -> Iterator[Finding]:
+    """A name that is misspelt approves nothing, and one that several tables bear approves none of them."""
+    tables: list[Partition | Detached] = [*situation.inventory.partitions, *situation.inventory.detached]
+    known = {name for each in tables for name in hold.names(each.schema, each.name, each.oid)}
+    for entry in sorted(situation.archives.approved):
+        found = named(entry, situation.detached)
+        if entry not in known:
+            yield Finding(
+                "ApprovalMatchesNothing",
+                str(situation.parent),
+                f"the annotation {hold.APPROVAL} names {entry!r}, but no partition, nor a table detached from "
+                f"{situation.parent}, is called so, or has that OID: correct the name, or take it out",
+            )
+        elif len(found) > 1:
+            several = listed([f"{each}@{each.oid}" for each in found])
+            yield Finding(
+                "ApprovalAmbiguous",
+                str(situation.parent),
+                f"the annotation {hold.APPROVAL} names {entry!r}, which may be any of {several}: it approves none of "
+                "them; name the one that is meant, with its OID",
+            )

@@ -97,7 +97,7 @@ class Situation:
 
     def is_held(self, table: Partition | Detached) -> bool:
         """Whether a hold names it."""
-        return not self.held.isdisjoint(hold.names(table.schema, table.name))
+        return not self.held.isdisjoint(hold.names(table.schema, table.name, table.oid))
 
 
 def _cutoff(spec: TableSpec, now: datetime, zone: ZoneInfo, codec: Codec) -> datetime | None:

@@ -40,6 +40,12 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
             return errors.InsufficientPrivilege(f"{subject}: {words}; grant it to the role that connects")
         case pg.ReadOnlySqlTransaction():
             return errors.ReadOnlyServer(f"{subject}: {words}; connect through the primary")
+        case pg.ProtocolViolation() if "statement pooling" in words:
+            # PgBouncer's own words, in no other language, before it hangs up.
+            return errors.BehindPooler(
+                f"{subject}: {words}; connect to the PostgreSQL server itself, or set the pooler's pool_mode to "
+                "transaction or session"
+            )
     return _by_class(error, subject, words)
 
 

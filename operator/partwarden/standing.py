@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from . import ddl, marker
+from . import comments, ddl, marker
 from .actions import Action
 from .errors import TableChanged
 from .inventory import Inventory, Parent
@@ -31,12 +31,12 @@ SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', {}, true)"
 LOCK = "LOCK TABLE ONLY {} IN {} MODE"
 STANDING = """
 SELECT c.oid, c.relkind = 'r', c.relispartition, i.inhparent, coalesce(i.inhdetachpending, false),
-       pg_get_expr(c.relpartbound, 0), obj_description(c.oid, 'pg_class'),
+       pg_get_expr(c.relpartbound, 0), {comment}, {length},
        EXISTS (SELECT FROM pg_inherits below WHERE below.inhparent = c.oid), clock_timestamp()
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
-WHERE n.nspname = {} AND c.relname = {}
+WHERE n.nspname = {schema} AND c.relname = {name}
 """
 
 
@@ -44,7 +44,8 @@ WHERE n.nspname = {} AND c.relname = {}
 class Standing:
     """``parent`` is the OID of what it is a partition of, or inherits from, ``bounds`` PostgreSQL's text of them.
 
-    ``text`` is the user's own comment, ``mark`` ours beside it. ``now`` is the server's clock, aware.
+    ``text`` is the user's own comment, None where the whole is too long to be read; ``mark`` ours beside it. ``now`` is
+    the server's clock, aware.
     """
 
     oid: int
@@ -53,7 +54,7 @@ class Standing:
     parent: int | None
     pending: bool
     bounds: str | None
-    text: str
+    text: str | None
     mark: Marker | None
     has_children: bool
     now: datetime
@@ -89,8 +90,8 @@ def look(connection: psycopg.Connection[Any], action: Action, oid: int) -> Stand
     *_, found = run(connection, lock(action, "SHARE UPDATE EXCLUSIVE"), _standing(action))
     if [each[0] for each in found] != [oid]:
         raise TableChanged(f"{action.noun} {action} was dropped, renamed or made anew since it was looked at")
-    ((_, plain, is_partition, parent, pending, bounds, comment, children, now),) = found
-    text, mark = marker.read(comment)
+    ((_, plain, is_partition, parent, pending, bounds, comment, length, children, now),) = found
+    text, mark = (None, None) if comments.is_too_long(length) else marker.read(comment)
     return Standing(oid, plain, is_partition, parent, pending, bounds, text, mark, children, now)
 
 
@@ -109,13 +110,16 @@ def is_ours(standing: Standing, parent: Parent) -> bool:
     return standing.mark is not None and (standing.mark.oid, standing.mark.parent) == (standing.oid, parent.oid)
 
 
-def write(action: Action, text: str, mark: Marker | None) -> sql.Composed:
-    """Put the mark beside the user's own text, or take it away."""
-    return ddl.comment(action, marker.write(text, mark))
+def write(action: Action, text: str | None, mark: Marker | None) -> sql.Composed:
+    """Put the mark beside the user's own text, or take it away. Raises `StatementRejected` where there is no room."""
+    if text is None:
+        raise comments.no_room(f"{action.noun} {action}")
+    return ddl.comment(action, comments.check_room(f"{action.noun} {action}", marker.write(text, mark)))
 
 
 def _standing(action: Action) -> sql.Composed:
-    return sql.SQL(STANDING).format(action.schema, action.name)
+    comment, length = (each(sql.SQL("c.oid")) for each in (comments.read, comments.length))
+    return sql.SQL(STANDING).format(schema=action.schema, name=action.name, comment=comment, length=length)
 
 
 def parent_of(inventory: Inventory) -> Parent:

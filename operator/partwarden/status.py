@@ -8,7 +8,7 @@ that has converged is not written again.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -26,6 +26,18 @@ FOR_EVER = "MAXVALUE"
 From = Annotated[str | None, Field(alias="from", description="Lower bound, included; absent: MINVALUE or DEFAULT.")]
 To = Annotated[str | None, Field(alias="to", description="Upper bound, excluded; absent: MAXVALUE or DEFAULT.")]
 Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
+
+NOT_OBSERVED: Final = -1
+"""Without it, kstatus calls an object current that has no status yet, and GitOps tools wait for nothing."""
+ObservedGeneration = Annotated[
+    int | None,
+    Field(
+        ge=NOT_OBSERVED,
+        description="The metadata.generation last worked on; -1: none yet.",
+        # Of the API server, which answers for the operator until that has written a status. It is never written.
+        json_schema_extra={"default": NOT_OBSERVED},
+    ),
+]
 
 
 class ConditionType(StrEnum):
@@ -92,6 +104,11 @@ class PartitionStatus(Model):
         "older than retention.keepFor; Held: expired and kept by the annotation; Detached: a table of its own now."
     )
     kind: str | None = Field(None, description="Absent for a plain table; else what it is, such as a foreign table.")
+    oid: int | None = Field(
+        None,
+        description="OID of the table, where it is Expired, Held or Detached: `name@oid` in an annotation means this "
+        "very table.",
+    )
     over_threshold: bool | None = Field(
         None, description="true where it is larger than spec.thresholds.partitionSize; else absent."
     )
@@ -164,7 +181,7 @@ class Summary(Model):
 class PartitionPolicyStatus(Model):
     """How things stand, in kstatus terms: observedGeneration, Reconciling, Stalled, Ready."""
 
-    observed_generation: int | None = Field(None, ge=0, description="The metadata.generation last worked on.")
+    observed_generation: ObservedGeneration = None
     conditions: list[Condition] = Field(
         default=[],
         max_length=16,

@@ -8,11 +8,12 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from . import marker, server_identity
+from . import comments, marker, server_identity
 from .bounds import literals
-from .errors import TableNotFound
+from .errors import KeyOutOfRange, TableNotFound
 from .keys import Codec
 from .lifecycle import KeyEncoding
+from .marker import Marker
 from .record import TableName
 from .session import pinned, run
 
@@ -21,7 +22,7 @@ PATIENCE = ("2s", "30s")
 
 TARGET = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, pg_get_expr(c.relpartbound, 0),
-       obj_description(c.oid, 'pg_class'), i.inhparent::int8
+       {comment}, i.inhparent::int8
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 WHERE c.oid = coalesce({oid}::oid, to_regclass(format('%I.%I', {schema}, {name})))
@@ -63,10 +64,12 @@ def find(
     to say the bounds of what is detached. ``server``: where it is known, no other may answer; raises as
     `server_identity.read`. In autocommit, in one transaction of its own.
     """
+    comment = comments.read(sql.SQL("c.oid"))
+    target = sql.SQL(TARGET).format(oid=oid, schema=schema, name=name, comment=comment)
     with connection.transaction():
         run(connection, pinned(*PATIENCE))
         server = server_identity.read(connection, server)
-        (found,) = run(connection, sql.SQL(TARGET).format(oid=oid, schema=schema, name=name))
+        (found,) = run(connection, target)
         if not found:
             raise TableNotFound(
                 f"table {schema}.{name} does not exist in database {connection.info.dbname!r}, or role "
@@ -90,10 +93,17 @@ def find(
     if bounds is not None:
         return Target(partition, parent, _bounds(bounds), key, server)
     codec = Codec.find(type_name or "", encoding)
+    return Target(partition, parent, _marked(mark, codec), key, server)
+
+
+def _marked(mark: Marker | None, codec: Codec | None) -> tuple[str, str] | None:
+    """The bounds that a mark says; None where it says none that the key can have: anyone may have written it."""
     if mark is None or codec is None or mark.range.lower is None or mark.range.upper is None:
-        return Target(partition, parent, None, key, server)
-    ends = codec.literal(mark.range.lower), codec.literal(mark.range.upper)
-    return Target(partition, parent, ends, key, server)
+        return None
+    try:
+        return codec.literal(mark.range.lower), codec.literal(mark.range.upper)
+    except (KeyOutOfRange, TypeError):
+        return None
 
 
 def _bounds(text: str) -> tuple[str, str] | None:

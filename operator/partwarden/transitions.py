@@ -9,7 +9,7 @@ from typing import Any
 
 from .actions import Outcome
 from .conditions import IN_PROGRESS, PLAN_PENDING
-from .gating import APPROVAL
+from .drop_preconditions import APPROVAL
 from .status import ConditionStatus, ConditionType
 
 MAX_NAMES = 10

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from . import marker
 from .interval import iso
 
 LABEL = "partwarden.dev/closed"
+WORK = ("vacuum", "reindex")
+ROOM = 1024
+"""Bytes that a comment must have left, so that what is done can be written down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +60,27 @@ def write(comment: str | None, mark: Upkept) -> str:
 
 
 def _parse(line: str, oid: int) -> Upkept | None:
-    if not line.startswith(LABEL + " "):
+    """Anyone who may comment on the table may have written it: nothing in it can raise."""
+    held = marker.values(line, LABEL)
+    if held is None:
         return None
     try:
-        held = json.loads(line.removeprefix(LABEL))
         mark = Upkept(
-            oid=int(held["oid"]),
+            oid=marker.oid(held["oid"]),
             vacuumed=_moment(held.get("vacuumed")),
             reindexed=_moment(held.get("reindexed")),
-            gave_up=tuple(str(each) for each in held.get("gaveUp", ())),
+            gave_up=_gave_up(held.get("gaveUp", [])),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except marker.UNREADABLE:
         return None
     return mark if mark.oid == oid else None
 
 
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+def _moment(text: object) -> datetime | None:
+    return None if text is None else marker.instant(text)
+
+
+def _gave_up(found: object) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(each in WORK for each in found):
+        raise ValueError("no list of what is done here")
+    return tuple(found)

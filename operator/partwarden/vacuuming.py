@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from . import ddl, upkept
+from . import comments, ddl, upkept
 from .actions import Action, ReindexPartition, VacuumPartition
 from .blockers import Mode, Want, blockers
 from .elders import PINNED, older_than, unseen
@@ -41,7 +41,7 @@ SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamesp
                JOIN pg_inherits i ON i.inhrelid = c.oid AND NOT i.inhdetachpending
                WHERE c.oid = {oid} AND i.inhparent = {parent} AND n.nspname = {schema} AND c.relname = {name})
 """
-COMMENT = "SELECT obj_description({}, 'pg_class'), to_char(clock_timestamp() AT TIME ZONE 'UTC', {})"
+COMMENT = "SELECT {comment}, {length}, to_char(clock_timestamp() AT TIME ZONE 'UTC', {form})"
 MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS'
 
 # REINDEX CONCURRENTLY gives its copies such names, and they are invalid until they take the old ones' place, as are the
@@ -171,12 +171,16 @@ def _mark(
     assert inventory.parent is not None
     begin = opening(inventory.parent, LOCK_TIMEOUT)
     lock = sql.SQL("LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE").format(ddl.relation(action))
-    read = sql.SQL(COMMENT).format(action.oid, MOMENT)
-    *begun, _, ((comment, now),) = run(connection, *begin, lock, read)
+    held, length = (each(sql.Literal(action.oid)) for each in (comments.read, comments.length))
+    read = sql.SQL(COMMENT).format(comment=held, length=length, form=MOMENT)
+    *begun, _, ((comment, size, now),) = run(connection, *begin, lock, read)
     check_opening(inventory.parent, begun)
     _check_same(connection, inventory, action)
+    if comments.is_too_long(size):
+        raise comments.no_room(f"partition {action}")
     mark = _add(upkept.read(comment, action.oid), what, datetime.fromisoformat(now).replace(tzinfo=UTC), gave_up)
-    run(connection, ddl.comment(action, upkept.write(comment, mark)), "COMMIT")
+    text = comments.check_room(f"partition {action}", upkept.write(comment, mark))
+    run(connection, ddl.comment(action, text), "COMMIT")
 
 
 def _add(mark: Upkept, what: str, now: datetime, gave_up: bool) -> Upkept:

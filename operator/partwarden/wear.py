@@ -24,6 +24,8 @@ class Closed:
     invalid: tuple[str, ...]
     """Its invalid indexes, by name."""
     mark: Upkept
+    no_room: bool = False
+    """Whether its comment is too long to write down there what was done."""
 
 
 @dataclass(frozen=True, slots=True)

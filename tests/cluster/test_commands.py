@@ -179,7 +179,9 @@ def test_drop_is_the_approval(site: Site, plugin: Plugin, pg_database: Database)
         said = plugin("drop", str(YEAR - 3), "run", "--yes")
         assert f"archive {name}: Proven, " in said
         assert f"approved {OLD}: the operator drops it once" in said
-        assert site.policy()["metadata"]["annotations"]["partwarden.dev/approve-drop"] == OLD
+        assert (
+            site.policy()["metadata"]["annotations"]["partwarden.dev/approve-drop"] == f"{OLD}@{oid(pg_database, OLD)}"
+        )
         assert plugin.typed("no", "drop", OLD, "run").returncode == 1
         assert plugin.typed(OLD, "drop", OLD, "run").returncode == 0
 

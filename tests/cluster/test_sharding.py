@@ -18,7 +18,7 @@ from lab.kubectl import KubectlError
 from lab.monitoring import scrape
 from lab.operator import until
 from lab.postgres import Database, free_port
-from lab.site import RUN, Site, partitions
+from lab.site import RUN, Site, is_unseen, partitions
 from partwarden.cluster import Cluster
 from partwarden.selector import parse
 from partwarden.settings import Settings
@@ -145,7 +145,7 @@ def test_each_policy_is_served_by_exactly_one(fleet: Fleet, how: str) -> None:
     assert a.operator.says("policies that match 'shard=a', with 8 workers")
     # What has another label, and what has none, is nobody's so far.
     for name in ("three", "four"):
-        assert "status" not in site.policy(name)
+        assert is_unseen(site.policy(name))
         assert site.events(name) == []
         assert partitions(fleet.database, name) == []
     (rest,) = fleet.start(REST)

@@ -16,7 +16,7 @@ from lab.cluster import Cluster
 from lab.kubectl import Kubectl
 from lab.operator import Operator, until
 from lab.postgres import Database
-from lab.site import CRD, RUN, Site, conditions, partitions
+from lab.site import CRD, RUN, Site, conditions, is_unseen, partitions
 
 RESOURCE = "crd/partitionpolicies.partwarden.dev"
 
@@ -141,7 +141,7 @@ def test_a_namespace_that_is_not_served_is_left_alone(site: Site, database: Data
         site.apply("run", {}, site.namespaces[1])
         site.apply("run", {"mode": "Plan"})
         site.wait("run", reason="PlanPending")
-    assert "status" not in site.policy("run", site.namespaces[1])
+    assert is_unseen(site.policy("run", site.namespaces[1]))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_it_stops_while_a_statement_waits_for_a_lock(site: Site, database: Datab
         assert running.says("stopped")
         until("the connection is gone", lambda: database.query(ours) == [(0,)])
     assert partitions(database) == []
-    assert "status" not in site.policy()
+    assert is_unseen(site.policy())
     assert site.events() == []
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 
 from lab import cluster as clusters
-from lab import helm, prometheus
+from lab import helm, kstatus, prometheus
 from lab.cluster import ClusterError, Reporter
 from lab.s3 import command
 
@@ -16,6 +16,7 @@ def main() -> int:
         command.built(say)
         helm.built(say)
         prometheus.built(say)
+        kstatus.built(say)
         # Which provider there will be, and what it lacks, is found out by starting one.
         clusters.start(f"parts-{os.getpid()}", say, leashed=True).stop()
     except ClusterError as error:

@@ -44,6 +44,11 @@ def conditions(status: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {each["type"]: each for each in status.get("conditions", [])}
 
 
+def is_unseen(found: Mapping[str, Any]) -> bool:
+    """Whether no operator has written a status: what the API server says then is a default."""
+    return bool(found["status"] == {"observedGeneration": -1})
+
+
 def kstatus(policy: Mapping[str, Any]) -> str:
     """What kstatus makes of an object: Current, InProgress or Failed."""
     found = {kind: each["status"] for kind, each in conditions(policy.get("status", {})).items()}

@@ -90,7 +90,7 @@ def test_archived_and_kept_while_it_is_full_and_gone_as_it_should_when_there_is_
     assert attached(pg_database) is False
 
     edit_mark(pg_database, since=LONG_AGO)
-    proven = known(made, CheckState(last_token(pg_database, made), ok=True))
+    proven = known(made, CheckState(last_token(pg_database, made), ok=True, completed=NOW))
     disk.fill()
     if verbs(keep(pg_database.dsn, archives=proven, **POLICY)) != [("drop", "done")]:
         assert rows_of_2018(pg_database) == ROWS

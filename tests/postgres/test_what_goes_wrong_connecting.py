@@ -12,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from complaints import RUN, check, complaint, complaints, login, policy
+from complaints import RUN, check, complaint, complaints, login, login_by_uri, policy
 from lab import report
 from lab.operator import until
 from lab.postgres import Database, Role, free_port
@@ -34,6 +34,14 @@ def test_a_wrong_password(database: Database, owner: Role) -> None:
     check(wrong, "AuthenticationFailed", f"database {database.name!r} at 127.0.0.1:{database.server.port}", owner.name)
     check(wrong, "AuthenticationFailed", "correct user and password in the Secret", secrets=["not-the-password"])
     assert complaints(login(owner.dsn)) == []
+
+
+def test_a_password_that_was_rotated_beside_a_uri(database: Database, owner: Role) -> None:
+    database.execute(f"ALTER ROLE {owner.name} PASSWORD 'rotated'")
+    stale = complaint(login_by_uri(owner.dsn, username=owner.name))
+    keys = "user from key 'username' of Secret 'login', password from key 'uri' of Secret 'login'"
+    check(stale, "AuthenticationFailed", keys, secrets=[owner.password])
+    assert complaints(login_by_uri(owner.dsn, username=owner.name, password="rotated")) == []
 
 
 def test_no_password(owner: Role) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from partwarden import archive_conditions as says
+from partwarden import archive_desk
 from partwarden.archive_policy import PartitionArchiveStatus
 from partwarden.errors import DatabaseUnreachable, SecretNotFound
 from partwarden.job_view import JobView, Phase
@@ -138,3 +139,17 @@ def test_pauses_double_up_to_an_hour_and_count_from_the_end_of_the_job(count: in
 def test_a_clock_that_was_set_back_a_day_makes_nobody_wait_for_a_day() -> None:
     status = says.failed({}, 1, NOW, ("JobFailed", "why"), job="job", ended=NOW)
     assert says.pause(status, NOW - timedelta(days=1)) == says.LONGEST_PAUSE.total_seconds()
+
+
+def test_a_check_says_when_it_ended_by_the_job_or_else_by_the_operator() -> None:
+    proved = says.proved({}, 1, NOW, DONE, "job-1")
+    late = NOW + timedelta(hours=9)
+    for report, expected in ((DONE, NOW), (DONE.model_copy(update={"completed": None}), late)):
+        status = says.checked(proved, 1, late, report, "drop/1", "job-2")
+        check = archive_desk._check(status["check"])
+        assert (check.token, check.ok, check.completed) == ("drop/1", True, expected)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-01-01T00:00:00", "0001-01-01T00:00:00+14:00", 5, None])
+def test_a_moment_that_cannot_be_read_is_none(text: object) -> None:
+    assert archive_desk._check({"token": "drop/1", "ok": True, "completed": text}).completed is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,12 @@ import lupa  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from partwarden import archive_conditions as archived
-from partwarden import errors
-from partwarden.conditions import broken, failed, looked, make_status, suspended
 from partwarden.crd import definition
-from partwarden.job_view import JobView, Phase
-from partwarden.order import Task
-from partwarden.record import Report
-from samples import NOW, inventory, plan, spec, year
+from statuses import STATES
 
 ROOT = Path(__file__).parents[2]
 LUA = (ROOT / "charts" / "partwarden" / "files" / "argocd" / "health.lua").read_text()
 PAGE = (ROOT / "docs" / "argocd.md").read_text()
-COMPLETE = [year(number) for number in range(2024, 2029)]
 
 
 def health(status: dict[str, Any] | None, generation: int = 1) -> tuple[str, str]:
@@ -33,42 +25,6 @@ def health(status: dict[str, Any] | None, generation: int = 1) -> tuple[str, str
     runtime.globals().obj = runtime.table_from(body, recursive=True)
     found = runtime.execute(LUA)
     return found.status, found.message
-
-
-def _looked(partitions: Any, **fields: Any) -> dict[str, Any]:
-    found = inventory(partitions)
-    return make_status(looked(spec(**fields), found, plan(found, **fields), ()), {}, 1, NOW)
-
-
-def _subclasses(kind: type[errors.PartwardenError]) -> Iterator[type[errors.PartwardenError]]:
-    for each in kind.__subclasses__():
-        if each.__module__ == errors.__name__:
-            yield each
-            yield from _subclasses(each)
-
-
-LEAVES = [each for each in _subclasses(errors.PartwardenError) if not each.__subclasses__()]
-
-
-def states() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every class of what the operator can write, by a name."""
-    yield "converged", _looked(COMPLETE)
-    yield "pending", _looked(COMPLETE[:2])
-    yield "plan", _looked(COMPLETE[:2], mode="Plan")
-    yield "plan, nothing to do", _looked(COMPLETE, mode="Plan")
-    yield "suspended", make_status(suspended(), {}, 1, NOW)
-    yield "suspended later", make_status(suspended(), _looked(COMPLETE), 1, NOW)
-    yield "broken", make_status(broken(KeyError("x")), {}, 1, NOW)
-    for kind in LEAVES:
-        for connected in (True, False):
-            yield f"{kind.__name__} {connected}", make_status(failed(kind("what was found"), connected), {}, 1, NOW)
-        yield f"archive {kind.__name__}", archived.failed({}, 1, NOW, kind("what was found"))
-    yield "archive waits", archived.waits({}, 1, NOW, "Queued", "2 Jobs run already")
-    yield "archive runs", archived.runs({}, 1, NOW, Task.ARCHIVE, JobView("job", Phase.RUNNING))
-    done = Report(ok=True, id="1", location="s3://archives/1", rows=3, bytes=8, manifest_sha256="b" * 64, oid=1)
-    yield "archive proven", archived.proved({}, 1, NOW, done, "job")
-    damaged = Report(ok=False, reason="ArchiveDamaged", message="another sha256", oid=1, completed=NOW)
-    yield "archive damaged", archived.checked(archived.proved({}, 1, NOW, done, "job"), 1, NOW, damaged, "t", "job")
 
 
 def kstatus(status: dict[str, Any]) -> str:
@@ -82,7 +38,6 @@ def kstatus(status: dict[str, Any]) -> str:
 
 
 MEANS = {"Healthy": "Current", "Progressing": "InProgress", "Suspended": "InProgress", "Degraded": "Failed"}
-STATES = dict(states())
 
 
 @pytest.mark.parametrize("name", STATES)
@@ -103,7 +58,7 @@ def test_all_four_are_told_apart() -> None:
     assert health(STATES["TableNotFound True"])[0] == health(STATES["archive damaged"])[0] == "Degraded"
 
 
-@pytest.mark.parametrize("status", [None, {}, {"conditions": []}])
+@pytest.mark.parametrize("status", [None, {}, {"conditions": []}, {"observedGeneration": -1}])
 def test_what_was_not_looked_at_is_in_progress(status: dict[str, Any] | None) -> None:
     assert health(status) == ("Progressing", "the operator has not looked at it yet")
 

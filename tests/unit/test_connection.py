@@ -60,7 +60,9 @@ def refusal(secret: dict[str, str] | None, **connection: object) -> PartwardenEr
         ({"uri": URI}, {}),
         ({"uri": URI.replace("postgresql:", "postgres:") + "\n"}, {}),
         ({"uri": "host=db.shop port=5433 dbname=orders user=app password=" + PASSWORD}, {}),
-        ({**KEYS, "uri": URI, "host": "elsewhere", "password": "another"}, {}),
+        ({**KEYS, "uri": "postgresql://another:stale@elsewhere:1/another"}, {}),
+        ({"uri": URI.replace(PASSWORD, "stale"), "password": PASSWORD}, {}),
+        ({"uri": URI.replace("app:", "another:"), "username": "app"}, {}),
         ({"username": "app", "database": "orders", "password": PASSWORD}, {"host": "db.shop", "port": 5433}),
         ({**KEYS, "user": "", "username": "app"}, {}),
         ({**KEYS, "dbname": "another"}, {"dbname": "orders"}),
@@ -80,6 +82,47 @@ def test_all_ways_to_say_the_same(secret: dict[str, str], connection: dict[str, 
 
 def test_the_secret_of_cloud_native_pg_works_as_it_is() -> None:
     assert dict(info(CLOUD_NATIVE_PG).parameters) == {**KEYS, "host": "cluster-rw.shop", "port": "5432"}
+
+
+def test_the_secret_of_cloud_native_pg_works_after_its_password_alone_was_rotated() -> None:
+    found = info({**CLOUD_NATIVE_PG, "password": "rotated"})
+    assert dict(found.parameters) == {**KEYS, "host": "cluster-rw.shop", "port": "5432", "password": "rotated"}
+
+
+def test_another_host_of_its_own_key_takes_neither_the_address_nor_the_ports_of_the_uris() -> None:
+    several = f"postgresql://app:{PASSWORD}@a:5432,b:5433/orders?hostaddr=10.0.0.1,10.0.0.2"
+    assert dict(info({"uri": several, "host": "db.shop"}).parameters) == {
+        "host": "db.shop",
+        "dbname": "orders",
+        "user": "app",
+        "password": PASSWORD,
+    }
+
+
+def test_a_certificate_of_its_own_key_wins_over_a_file_that_the_uri_names(pem: str) -> None:
+    found = info({"uri": f"{URI}?sslrootcert=/etc/ca.crt", "ca.crt": pem})
+    assert (found.ca, "sslrootcert" in found.parameters) == (pem, False)
+
+
+@pytest.mark.parametrize(
+    ("secret", "connection", "user", "password"),
+    [
+        (CLOUD_NATIVE_PG, {}, "key 'user' of Secret 'login'", "key 'password' of Secret 'login'"),
+        (
+            {**ZALANDO, "uri": URI},
+            {},
+            "key 'username' of Secret 'login'",
+            "key 'password' of Secret 'login'",
+        ),
+        ({"uri": URI}, {}, "key 'uri' of Secret 'login'", "key 'uri' of Secret 'login'"),
+        ({"uri": URI}, {"user": "me"}, "spec.database.connection.user", "key 'uri' of Secret 'login'"),
+    ],
+)
+def test_where_user_and_password_came_from_is_known(
+    secret: dict[str, str], connection: dict[str, object], user: str, password: str
+) -> None:
+    found = info(secret, **connection)
+    assert (found.origins["user"], found.origins["password"]) == (user, password)
 
 
 def test_the_secret_of_zalandos_operator_needs_only_host_and_dbname_beside_it() -> None:

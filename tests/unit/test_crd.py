@@ -68,6 +68,7 @@ def test_fields_without_a_default_that_are_needed_are_required() -> None:
         "spec": ["table", "database"],
         "spec.table": ["name"],
         "spec.database.secretRef": ["name"],
+        "spec.database.archive": ["host"],
         "spec.retention": ["keepFor"],
         "spec.retention.archive.pvc": ["claimName"],
         "spec.retention.archive.s3": ["url"],

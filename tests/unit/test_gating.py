@@ -122,6 +122,8 @@ class Life:
         assert latest.check is not None
         assert latest.check.ok
         assert self.began[latest.name] >= self.opened, "read before all of what allows it"
+        assert latest.check.completed is not None
+        assert self.now - latest.check.completed <= timedelta(hours=24), "read more than a day ago"
         if action.fingerprint == fingerprint(self.content):
             self.dropped = True
         else:
@@ -151,7 +153,7 @@ class Life:
             if state.name not in self.asked:
                 continue
             token, self.began[state.name] = self.asked[state.name]
-            found = CheckState(token, ok=True)
+            found = CheckState(token, ok=True, completed=self.now)
             if damaged:
                 found = CheckState(token, ok=False, reason="ArchiveDamaged", message="one byte is another")
             elif state.fingerprint != fingerprint(self.content):
@@ -219,6 +221,51 @@ def test_the_whole_way_and_that_it_is_no_shorter() -> None:
     for left_out in range(WAY.index("check") + 1, len(WAY)):
         if WAY[left_out] != "look":
             assert not lived(*WAY[:left_out], *WAY[left_out + 1 :]).dropped, WAY[left_out]
+
+
+def test_a_reading_does_for_a_day_whatever_the_calendar_says_and_no_longer() -> None:
+    read = lived(*WAY[:-1])
+    for hours, dropped in ((0, True), (1, True), (24, True), (25, False)):
+        life = replace(read, rounds=dict(read.rounds), now=read.now + timedelta(hours=hours))
+        life.look()
+        assert life.dropped is dropped, hours
+        if not dropped:
+            asked = dict(life.asked)
+            life.happen("wait")
+            life.look()
+            assert life.asked == asked, "a Job of hours is asked for anew while it runs"
+            life.check()
+            life.look()
+            assert life.dropped
+
+
+def test_a_job_that_runs_over_midnight_is_not_asked_for_anew() -> None:
+    evening = values.NOW.replace(hour=23, minute=59)
+    life = lived(*WAY[:5], now=evening - timedelta(hours=26))
+    life.now = evening
+    life.look()
+    asked = dict(life.asked)
+    for _ in range(3):
+        life.now += timedelta(minutes=2)
+        life.look()
+        assert life.asked == asked
+    life.check()
+    life.look()
+    assert life.dropped
+
+
+@pytest.mark.parametrize("completed", [None, timedelta(days=400)], ids=["unknown", "in the future"])
+def test_a_reading_of_a_moment_that_cannot_be_is_as_good_as_old(completed: timedelta | None) -> None:
+    life = lived(*WAY[:-1])
+    state = life.rounds[0]
+    assert state.check is not None
+    moment = None if completed is None else life.now + completed
+    life.rounds[0] = replace(state, check=replace(state.check, completed=moment))
+    life.look()
+    assert not life.dropped
+    life.check()
+    life.look()
+    assert life.dropped
 
 
 def test_what_is_only_to_be_detached_is_archived_detached_and_kept() -> None:

@@ -139,3 +139,23 @@ def test_two_addresses_with_the_same_words_say_them_once() -> None:
 def test_the_message_is_the_same_each_time_whichever_address_is_asked_first() -> None:
     first, second = REFUSED, "connection timeout expired"
     assert str(explain([first, second], INFO)) == str(explain([second, first], INFO))
+
+
+def test_a_login_that_is_refused_names_the_keys_that_it_was_made_from() -> None:
+    origins = {"user": "key 'username' of Secret 'login'", "password": "key 'uri' of Secret 'login'"}
+    info = ConnectionInfo({"host": "db", "dbname": "orders", "password": "s3cr3t"}, origins=origins)
+    error = explain([WRONG_PASSWORD], info)
+    check(
+        error,
+        "AuthenticationFailed",
+        "correct user and password in the Secret (user from key 'username' of Secret 'login', password from key 'uri' "
+        "of Secret 'login')",
+        secrets=["s3cr3t"],
+    )
+
+
+def test_a_login_without_a_password_says_that_none_was_given() -> None:
+    info = ConnectionInfo({"host": "db", "dbname": "orders"}, origins={"user": "spec.database.connection.user"})
+    check(
+        explain([f"{PREFIX}fe_sendauth: no password supplied"], info), "AuthenticationFailed", "password from nowhere"
+    )

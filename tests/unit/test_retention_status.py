@@ -83,3 +83,11 @@ def test_days_that_change_nothing_write_nothing() -> None:
         for hours in (0, 22)
     )
     assert first == second
+
+
+def test_the_oid_is_shown_of_what_an_annotation_may_name() -> None:
+    """`name@oid`: of what has expired, and of what was detached."""
+    said = verdict(policy(), here(*values.years(2019), detached=(gone(hours=1),)))
+    assert said.table is not None
+    shown = {each.name: each.oid for each in said.table.partitions}
+    assert shown == {"run_2018": gone(hours=1).oid, "run_2019": values.years(2019)[0].oid, "run_2026": None}

@@ -66,3 +66,10 @@ def test_what_has_no_sqlstate_is_a_lost_connection(kind: type[psycopg.Error]) ->
 @pytest.mark.parametrize("kind", [psycopg.DataError, psycopg.ProgrammingError])
 def test_what_psycopg_itself_refuses_is_no_outage(kind: type[psycopg.Error]) -> None:
     check(translate(kind(WORDS), "table public.run"), "StatementRejected", WORDS)
+
+
+def test_statement_pooling_is_a_mistake_and_no_outage_although_the_pooler_hangs_up() -> None:
+    error = pg.ProtocolViolation("transaction blocks not allowed in statement pooling mode")
+    found = translate(error, "database 'orders' at pooler:6432")
+    check(found, "BehindPooler", "database 'orders' at pooler:6432: transaction blocks not allowed", "pool_mode")
+    assert is_lost(error)

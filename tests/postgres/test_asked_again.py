@@ -1,0 +1,236 @@
+"""What was decided is asked again before it is done: between actions, and under the lock right before DROP TABLE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from archived import here
+from lab.postgres import Database
+from meanwhile import NOW, keep, policy
+from partwarden import fingerprint
+from partwarden.archives import Archives, ArchiveState, CheckRequest, CheckState
+from partwarden.connection import from_dsn
+from partwarden.drop_preconditions import DropCase
+from partwarden.engine import observe_and_plan
+from partwarden.errors import ClusterUnavailable
+from partwarden.recheck import Recheck, Withdrawn
+from partwarden.session import session
+from retirement import DETACH, DROP, LONG_AGO, YEARS, attached, edit_mark, keep_before, rows_of_2018, verbs, why
+
+OLD = (2015, 2016, 2017)
+MORE = "".join(
+    f"CREATE TABLE run_{year} PARTITION OF run FOR VALUES FROM ('{year}-01-01Z') TO ('{year + 1}-01-01Z');"
+    f"INSERT INTO run (submitted_at) VALUES ('{year}-05-05Z');"
+    for year in OLD
+)
+ARCHIVE: dict[str, Any] = {
+    **DETACH,
+    "retention": {
+        **{"keepFor": "5y", "onExpire": "Drop", "grace": "1h", "approval": "Manual"},
+        "archive": {"pvc": {"claimName": "archives"}},
+    },
+}
+COMPARISON = "sha256("
+
+
+class Newest(Recheck):
+    """The newest state of a policy, which a test may edit at any moment."""
+
+    single_drop = True
+
+    def __init__(self) -> None:
+        self.stopped = ""
+        self.held: frozenset[str] = frozenset()
+        self.archives: Archives | None = None
+        self.asked: list[str] = []
+        self.error: Exception | None = None
+        self.before: Callable[[], object] = lambda: None
+
+    def why_stopped(self) -> str:
+        self.before()
+        return self.stopped
+
+    def renew(self, case: DropCase) -> DropCase:
+        self.asked.append(case.table.name)
+        if self.error is not None:
+            raise self.error
+        return replace(case, held=self.held, archives=self.archives or case.archives)
+
+
+def there(database: Database) -> list[str]:
+    """Of the old tables, those that exist, partitions or not."""
+    found = [(f"run_{year}", database.query(f"SELECT to_regclass('run_{year}') IS NOT NULL")) for year in (*OLD, 2018)]
+    return [name for name, rows in found if rows == [(True,)]]
+
+
+def all_detached(database: Database) -> None:
+    """Four tables whose grace is over."""
+    database.execute(YEARS + MORE)
+    assert {result for _, result in verbs(keep(database.dsn, **DETACH))} == {"done"}
+    for year in (*OLD, 2018):
+        edit_mark(database, f"run_{year}", since=LONG_AGO)
+
+
+@pytest.fixture
+def ready(database: Database) -> tuple[Database, Archives]:
+    """2018 is archived, detached long ago, approved, and was read again: nothing but the lock is left."""
+    database.execute(YEARS)
+    ((oid,),) = database.query("SELECT 'run_2018'::regclass::oid::int8")
+    assert isinstance(oid, int)
+    with session(from_dsn(database.dsn)) as connection:
+        taken = fingerprint.take(connection, "public", "run_2018")
+    made = ArchiveState("run-2018-0", 0, here(database), oid, True, taken, location="pvc://archives/2018")
+    known = Archives({oid: (made,)}, frozenset({f"run_2018@{oid}"}))
+    assert verbs(keep(database.dsn, archives=known, **ARCHIVE)) == [("detach", "done")]
+    edit_mark(database, since=LONG_AGO)
+    with session(from_dsn(database.dsn)) as connection:
+        _, plan = observe_and_plan(connection, policy(**ARCHIVE), NOW, archives=known)
+    (asked,) = plan.retired.waiting.requests
+    assert isinstance(asked, CheckRequest)
+    check = CheckState(asked.token, ok=True, completed=NOW)
+    return database, replace(known, states={oid: (replace(made, check=check),)})
+
+
+def hold(newest: Newest, archives: Archives) -> None:
+    newest.held = frozenset({"run_2018"})
+
+
+def take_approval_back(newest: Newest, archives: Archives) -> None:
+    newest.archives = replace(archives, approved=frozenset())
+
+
+def find_the_archive_damaged(newest: Newest, archives: Archives) -> None:
+    ((oid, (state,)),) = archives.states.items()
+    check = CheckState("drop/other", ok=False, reason="ArchiveDamaged", message="one byte is another", completed=NOW)
+    newest.archives = replace(archives, states={oid: (replace(state, check=check),)})
+
+
+def delete_the_archive(newest: Newest, archives: Archives) -> None:
+    newest.archives = replace(archives, states={})
+
+
+def edit(newest: Newest, archives: Archives) -> None:
+    newest.error = Withdrawn("its policy was edited")
+
+
+def stop(newest: Newest, archives: Archives) -> None:
+    newest.stopped = "the operator was told to end, or leads no longer"
+
+
+CHANGES = {
+    "a hold": (hold, "the annotation partwarden.dev/hold names it"),
+    "an approval taken back": (take_approval_back, "does not name it"),
+    "an archive found damaged": (find_the_archive_damaged, "were not read again"),
+    "an archive that is gone": (delete_the_archive, "no archive of it is proven"),
+    "an edit of the policy": (edit, "its policy was edited"),
+    "the end of the operator": (stop, "told to end"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_comes_while_the_table_is_compared_keeps_it(ready: tuple[Database, Archives], what: str) -> None:
+    database, archives = ready
+    newest, (change, message) = Newest(), CHANGES[what]
+    report = keep_before(
+        database.dsn, COMPARISON, lambda: change(newest, archives), archives=archives, recheck=newest, **ARCHIVE
+    )
+    assert verbs(report) == []
+    assert message in report.stopped
+    assert rows_of_2018(database) == 365
+    assert attached(database) is False
+    # Nothing is left locked, and where nothing keeps it any longer it goes.
+    assert verbs(keep(database.dsn, archives=archives, recheck=Newest(), **ARCHIVE)) == [("drop", "done")]
+
+
+def test_an_api_server_that_does_not_answer_keeps_it(ready: tuple[Database, Archives]) -> None:
+    database, archives = ready
+    newest = Newest()
+    newest.error = ClusterUnavailable("the Kubernetes API did not read partitionpolicies one/run: timed out")
+    report = keep(database.dsn, archives=archives, recheck=newest, **ARCHIVE)
+    assert verbs(report) == [("drop", "ClusterUnavailable")]
+    assert "table public.run_2018 is not dropped, since its policy could not be read once more" in why(report)
+    assert rows_of_2018(database) == 365
+    newest.error = None
+    assert verbs(keep(database.dsn, archives=archives, recheck=newest, **ARCHIVE)) == [("drop", "done")]
+    assert newest.asked == ["run_2018", "run_2018"]
+
+
+def test_a_hold_of_another_table_and_a_new_approval_let_it_go(ready: tuple[Database, Archives]) -> None:
+    database, archives = ready
+    newest = Newest()
+    newest.held = frozenset({"run_2017", "run_2018@4711"})
+    newest.archives = replace(archives, approved=archives.approved | {"run_2019"})
+    report = keep(database.dsn, archives=archives, recheck=newest, **ARCHIVE)
+    assert (verbs(report), report.stopped) == ([("drop", "done")], "")
+
+
+def test_of_several_tables_one_is_dropped_in_a_run_the_oldest_first(database: Database) -> None:
+    all_detached(database)
+    expected = [f"run_{year}" for year in (*OLD, 2018)]
+    newest = Newest()
+    while expected:
+        assert there(database) == expected
+        report = keep(database.dsn, recheck=newest, **DROP)
+        assert verbs(report) == [("drop", "done")]
+        del expected[0]
+        assert len(report.after.actions) == len(expected)
+    assert there(database) == []
+    assert verbs(keep(database.dsn, recheck=newest, **DROP)) == []
+
+
+def test_a_hold_between_two_drops_keeps_all_that_were_not_begun(database: Database) -> None:
+    all_detached(database)
+    newest = Newest()
+    assert verbs(keep(database.dsn, recheck=newest, **DROP)) == [("drop", "done")]
+    # The plan of the next run knows nothing of it yet, as where a watch lags behind.
+    newest.held = frozenset({f"run_{year}" for year in OLD} | {"run_2018"})
+    report = keep(database.dsn, recheck=newest, **DROP)
+    assert verbs(report) == []
+    assert report.stopped == "table public.run_2016 is not dropped: the annotation partwarden.dev/hold names it"
+    assert there(database) == ["run_2016", "run_2017", "run_2018"]
+
+
+def test_one_table_that_cannot_go_keeps_no_other(database: Database) -> None:
+    all_detached(database)
+    database.execute("CREATE VIEW report AS SELECT * FROM run_2015")
+    report = keep(database.dsn, recheck=Newest(), **DROP)
+    assert verbs(report) == [("drop", "StatementRejected"), ("drop", "done")]
+    assert there(database) == ["run_2015", "run_2017", "run_2018"]
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_between_two_actions_of_a_run_it_stops_what_has_not_begun(database: Database, begun: int) -> None:
+    database.execute(YEARS + MORE)
+    newest = Newest()
+
+    def stop_then() -> None:
+        if sum(attached(database, f"run_{year}") is False for year in (*OLD, 2018)) >= begun:
+            newest.stopped = "its policy was edited"
+
+    newest.before = stop_then
+    report = keep(database.dsn, recheck=newest, **DETACH)
+    assert verbs(report) == [("detach", "done")] * begun
+    assert report.stopped == "its policy was edited"
+    assert len(report.after.actions) == 4 - begun
+    assert verbs(keep(database.dsn, **DETACH)) == [("detach", "done")] * (4 - begun)
+
+
+def test_partitions_that_are_made_together_are_not_begun_either(database: Database) -> None:
+    database.execute(YEARS)
+    newest = Newest()
+    newest.stopped = "its policy was deleted, or is served by another operator"
+    report = keep(database.dsn, recheck=newest, premake=5)
+    assert (verbs(report), report.stopped) == ([], newest.stopped)
+    assert attached(database, "run_2027") is None
+    newest.stopped = ""
+    assert ("create", "done") in verbs(keep(database.dsn, recheck=newest, premake=5))
+
+
+def test_a_command_drops_all_that_is_due_for_its_user_is_there(database: Database) -> None:
+    all_detached(database)
+    assert verbs(keep(database.dsn, **DROP)) == [("drop", "done")] * 4
+    assert there(database) == []

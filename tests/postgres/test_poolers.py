@@ -1,0 +1,252 @@
+"""Behind a real PgBouncer: no archive is begun that would leave pg_dump's settings in the application's sessions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import archived
+import zoo
+from complaints import RUN, check, complaint
+from lab import report
+from lab.pgbouncer import OPERATORS, USUAL, PgBouncer
+from lab.postgres import Database, LabError, Server
+from partwarden import archiving, dumping, poolers
+from partwarden.connection import ConnectionInfo, from_dsn
+from partwarden.database import Connection
+from partwarden.destination import PVC, Destination
+from partwarden.errors import BehindPooler
+from partwarden.folders import Folder
+from partwarden.order import DATABASE_PREFIX, VARIABLE, WRONG, Order, Task
+from partwarden.record import Report, TableName
+
+POOL = 3
+"""Server connections of each pool."""
+
+Start = Callable[..., PgBouncer]
+
+
+@pytest.fixture(autouse=True)
+def client(monkeypatch: pytest.MonkeyPatch) -> None:
+    archived.use_client(monkeypatch)
+
+
+@pytest.fixture
+def start(server: Server) -> Iterator[Start]:
+    """Starts poolers in front of the server: start(pool_mode, ignored parameters, **settings)."""
+    with ExitStack() as stack:
+
+        def begin(pool_mode: str, ignored: str = OPERATORS, **settings: object) -> PgBouncer:
+            try:
+                made = PgBouncer.start(server, pool_mode, ignored, settings={"default_pool_size": POOL, **settings})
+            except LabError as error:
+                report.could_not_run(f"PgBouncer: {error}")
+            return stack.enter_context(made)
+
+        yield begin
+
+
+@pytest.fixture
+def plain(database: Database) -> Database:
+    zoo.build(database, "by date")
+    return database
+
+
+def order(task: Task = Task.ARCHIVE, **fields: object) -> Order:
+    specimen = zoo.ZOO["by date"]
+    return Order(
+        task=task,
+        id="0001",
+        partition=TableName(schema_=specimen.schema, name=specimen.partition, oid=0),
+        destination=Destination(pvc=PVC(claim_name="archives")),
+    ).model_copy(update=fields)
+
+
+def archive(info: ConnectionInfo, folder: Path) -> Report:
+    return archiving.archive(order(), info, Folder(folder), lambda line: None)
+
+
+def sessions(pooler: PgBouncer, name: str, count: int = POOL) -> list[tuple[Any, ...]]:
+    """What an application finds on each server connection of its pool: the rows of a table by its bare name."""
+    found = []
+    with ExitStack() as stack:
+        # A transaction keeps a server connection: so every one of the pool is seen.
+        for _ in range(count):
+            connection = stack.enter_context(psycopg.connect(pooler.dsn(name)))
+            settings = (
+                "current_setting('search_path'), current_setting('statement_timeout'), current_setting('TimeZone')"
+            )
+            row = connection.execute(f"SELECT (SELECT count(*) FROM zoo_2020), {settings}").fetchone()
+            assert row is not None
+            found.append(row)
+    return found
+
+
+@contextlib.contextmanager
+def busy(pooler: PgBouncer, name: str, count: int) -> Iterator[None]:
+    """An application with so many clients, each of which makes one short transaction after the other."""
+    ending, errors = threading.Event(), list[BaseException]()
+
+    def work() -> None:
+        try:
+            with psycopg.connect(pooler.dsn(name), autocommit=True, prepare_threshold=None) as connection:
+                while not ending.is_set():
+                    with connection.transaction():
+                        connection.execute("SELECT count(*) FROM zoo_2020")
+        except psycopg.Error as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for each in threads:
+        each.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        for each in threads:
+            each.join()
+    assert not errors
+
+
+@pytest.mark.parametrize("ignored", [OPERATORS, USUAL])
+def test_nothing_is_archived_through_a_pooler_that_shares_sessions_and_those_are_unharmed(
+    plain: Database, start: Start, tmp_path: Path, ignored: str
+) -> None:
+    pooler = start("transaction", ignored)
+    before = sessions(pooler, plain.name)
+    with pytest.raises(BehindPooler) as caught:
+        archive(from_dsn(pooler.dsn(plain.name)), tmp_path)
+    check(
+        caught.value,
+        "BehindPooler",
+        f"database {plain.name!r} at 127.0.0.1:{pooler.port}",
+        "set spec.database.archive.host (by hand, --dsn) to the PostgreSQL server itself",
+        secrets=[plain.server.password],
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert sessions(pooler, plain.name) == before == [(12, '"$user", public', "0", "UTC")] * POOL
+
+
+def test_the_message_says_where_the_pooler_leads(plain: Database, start: Start, tmp_path: Path) -> None:
+    pooler = start("transaction")
+    with pytest.raises(BehindPooler, match=f"which the pooler reaches at 127.0.0.1:{plain.server.port}$"):
+        archive(from_dsn(pooler.dsn(plain.name)), tmp_path)
+
+
+def test_an_archive_is_not_compared_either_by_a_job_behind_it(plain: Database, start: Start, tmp_path: Path) -> None:
+    proven = archive(from_dsn(plain.dsn), tmp_path)
+    again = order(
+        Task.CHECK, location=proven.location, sha256=proven.sha256, manifest_sha256=proven.manifest_sha256, id=proven.id
+    )
+    pooler = start("transaction")
+    with pytest.raises(BehindPooler):
+        archiving.check(again, from_dsn(pooler.dsn(plain.name)), Folder(tmp_path))
+    assert sessions(pooler, plain.name) == [(12, '"$user", public', "0", "UTC")] * POOL
+    assert archiving.check(again, from_dsn(plain.dsn), Folder(tmp_path)).ok
+
+
+def test_a_job_says_so_and_is_not_tried_again(plain: Database, start: Start, tmp_path: Path) -> None:
+    pooler = start("transaction")
+    told = tmp_path / "report"
+    asked = order(mount=str(tmp_path)).model_dump_json(by_alias=True)
+    variables = {**os.environ, VARIABLE: asked, f"{DATABASE_PREFIX}uri": pooler.dsn(plain.name)}
+    command = [sys.executable, "-m", "partwarden", "archive", "--report", str(told)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == WRONG, done.stderr
+    assert Report.model_validate_json(told.read_text()).reason == "BehindPooler"
+    assert "BehindPooler: " in done.stderr
+    assert "Traceback" not in done.stderr
+    # The same, by the way that the policy names.
+    direct = Connection(host=plain.server.host, port=plain.server.port)
+    variables[VARIABLE] = order(mount=str(tmp_path), connection=direct).model_dump_json(by_alias=True)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert sessions(pooler, plain.name) == [(12, '"$user", public', "0", "UTC")] * POOL
+
+
+def test_pg_dump_itself_would_break_the_application(plain: Database, start: Start) -> None:
+    """What all of this is for. Each statement outside a transaction comes to the next server connection here."""
+    pooler = start("transaction", server_round_robin=1)
+    sessions(pooler, plain.name)
+    with plain.connect() as connection, connection.transaction():
+        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row is not None
+        # It sets search_path more than once, and only the connection of its transaction is closed at its end.
+        dumping.definition(from_dsn(pooler.dsn(plain.name)), "public", "zoo_2020", str(row[0]))
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            sessions(pooler, plain.name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"default_pool_size": 1},
+        {"default_pool_size": 2},
+        {"server_round_robin": 1},
+        {"server_round_robin": 1, "default_pool_size": 2},
+    ],
+    ids=str,
+)
+def test_it_is_found_out_however_server_connections_are_given_out(
+    plain: Database, start: Start, settings: dict[str, object]
+) -> None:
+    pooler = start("transaction", **settings)
+    # All of the pool is open by then.
+    sessions(pooler, plain.name, int(str(settings.get("default_pool_size", POOL))))
+    with pytest.raises(BehindPooler):
+        poolers.check(from_dsn(pooler.dsn(plain.name)))
+
+
+@pytest.mark.parametrize("round_robin", [0, 1])
+@pytest.mark.parametrize("clients", [1, 2, 6])
+def test_it_is_found_out_while_the_application_is_at_work(
+    plain: Database, start: Start, round_robin: int, clients: int
+) -> None:
+    pooler = start("transaction", server_round_robin=round_robin)
+    with busy(pooler, plain.name, clients):
+        for _ in range(20):
+            with pytest.raises(BehindPooler):
+                poolers.check(from_dsn(pooler.dsn(plain.name)))
+
+
+def test_through_one_that_keeps_a_session_together_it_is_archived(
+    plain: Database, start: Start, tmp_path: Path
+) -> None:
+    pooler = start("session")
+    assert archive(from_dsn(pooler.dsn(plain.name)), tmp_path).rows == 12
+    assert sessions(pooler, plain.name) == [(12, '"$user", public', "0", "UTC")] * POOL
+
+
+def test_one_that_keeps_a_session_together_but_takes_no_options_is_refused(
+    plain: Database, start: Start, tmp_path: Path
+) -> None:
+    pooler = start("session", USUAL)
+    with pytest.raises(BehindPooler) as caught:
+        archive(from_dsn(pooler.dsn(plain.name)), tmp_path)
+    check(caught.value, "BehindPooler", "unsupported startup parameter: options", "the PostgreSQL server itself")
+
+
+def test_the_server_itself_is_never_taken_for_a_pooler(plain: Database) -> None:
+    role = plain.new_role("IN ROLE pg_read_all_data")
+    for dsn in (plain.dsn, role.dsn, f"{plain.dsn}?options=-c%20track_activities%3Doff"):
+        for _ in range(5):
+            poolers.check(from_dsn(dsn))
+
+
+def test_statement_pooling_is_the_users_to_mend(database: Database, start: Start, tmp_path: Path) -> None:
+    database.execute(RUN)
+    pooler = start("statement")
+    words = ("transaction blocks not allowed in statement pooling mode", "the PostgreSQL server itself", "pool_mode")
+    check(complaint(from_dsn(pooler.dsn(database.name))), "BehindPooler", *words)
+    with pytest.raises(BehindPooler):
+        archive(from_dsn(pooler.dsn(database.name)), tmp_path)
