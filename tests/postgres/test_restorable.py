@@ -219,7 +219,7 @@ class Course:
         gone = {each for each in there - self.objects() if not each.strip('"').endswith(self.specimen.partition)}
         assert all(each.split(".")[-1] in dropped.output for each in gone), (gone, dropped.output)
         self.change(Moment.RESTORING)
-        restored = partwarden("restore", *dsn, "--manifest", url, "--as", "came_back")
+        restored = partwarden("restore", *dsn, "--manifest", url, "--as", "public.came_back")
         self.check_back(restored, self.database.dsn, "public.came_back", before)
         if self.meanwhile.get(Moment.DROPPING):
             return "restored"
