@@ -16,6 +16,7 @@ from partwarden.archives import UNKNOWN, Archives
 from partwarden.connection import from_dsn
 from partwarden.engine import Report, maintain
 from partwarden.errors import DatabaseUnreachable
+from partwarden.findings import Finding
 from partwarden.policy import TableSpec
 from partwarden.recheck import NEVER, Recheck
 from partwarden.session import Session, session
@@ -74,6 +75,11 @@ def keep_while(
         report = maintain(connection, policy(**fields), now=NOW, archives=archives)
         assert connection.before is None, f"there were only {connection.round_trips} round trips"
         return unbroken(report)
+
+
+def findings(report: Report) -> tuple[Finding, ...]:
+    """What is found, but for what is true of every test that connects as the server's superuser."""
+    return tuple(each for each in report.after.findings if each.reason != "SuperuserLogin")
 
 
 def reasons(report: Report) -> list[str]:

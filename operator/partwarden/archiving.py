@@ -208,7 +208,7 @@ def _take(held: Held, info: ConnectionInfo, store: Store, place: str, columns: t
     with ThreadPoolExecutor(1, "partwarden-read") as pool:
         found = pool.submit(read)
         try:
-            with dumping.dump(info, held.table.schema_, held.table.name, held.snapshot) as chunks:
+            with dumping.dump(info, held.table.schema_, held.table.name, held.snapshot, held.role) as chunks:
                 store.put(f"{place}/{DATA}", _watched(chunks, dumped, found), held.size)
             say(f"{dumped.size:,} bytes written")
             taken, copied, generated = found.result()
@@ -260,7 +260,7 @@ def _manifest(
 ) -> ArchiveManifest:
     (taken, copied, dumped, generated), parent, ddl = found, attached.parent, ""
     if parent is not None:
-        ddl = dumping.definition(info, parent.schema_, parent.name, held.snapshot)
+        ddl = dumping.definition(info, parent.schema_, parent.name, held.snapshot, held.role)
     ranged = attached.key is not None and attached.bounds.startswith("FOR VALUES FROM")
     ends = literals(attached.bounds) if ranged else None
     return ArchiveManifest(

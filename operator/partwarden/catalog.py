@@ -109,18 +109,19 @@ def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) 
 
 def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -> Inventory:
     server, parents, partitions, marked = results
-    text, database, user, read_only, identity, now = server[0]
-    parent = _parent(*parents[0][:10]) if parents else None
-    model = Model(Traits(*parents[0][10:15]), parents[0][15]) if parents else None
+    text, database, user, read_only, identity, now, superuser = server[0]
+    parent = _parent(*parents[0][:13]) if parents else None
+    model = Model(Traits(*parents[0][13:18]), parents[0][18]) if parents else None
     codec = _codec(parent, spec)
     return Inventory(
-        server=Server(version, text, read_only, database, user, identity),
+        server=Server(version, text, read_only, database, user, identity, superuser),
         parent=parent,
         now=datetime.fromisoformat(now).replace(tzinfo=UTC),
         partitions=tuple(_partition(codec, parent, model, *row) for row in partitions)
         if parent and model and codec
         else (),
         detached=detached.detached(marked, parent, codec) if parent and codec else (),
+        marked_by_others=detached.of_other_owners(marked, parent) if parent else (),
     )
 
 
@@ -135,6 +136,9 @@ def _parent(
     may_own: bool,
     may_create: bool,
     rows: int | None,
+    login: str,
+    owner_creates: bool,
+    owner_superuser: bool,
 ) -> Parent:
     return Parent(
         oid=oid,
@@ -147,6 +151,9 @@ def _parent(
         may_own=may_own,
         may_create=may_create,
         rows=rows,
+        login=login,
+        owner_creates=owner_creates,
+        owner_superuser=owner_superuser,
     )
 
 
@@ -173,5 +180,7 @@ def _partition(
     *traits: Any,
 ) -> Partition:
     differs = model.differs(Traits(*traits))
-    held, mark = parse_bounds(bounds, codec), detached.mark_of(comment, oid, parent)
+    # Of another owner's table the comment is another's, too.
+    mark = None if "owner" in differs else detached.mark_of(comment, oid, parent)
+    held = parse_bounds(bounds, codec)
     return Partition(oid, schema, name, held, bounds, KINDS[kind], rows, size or 0, pending, differs, mark)

@@ -24,7 +24,16 @@ from .findings import quoted
 from .inventory import Grant, Inventory, Partition
 from .session import pinned, run
 from .sqlstate import message, translate
-from .transaction import BY_NAME, LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, check_opening, check_same, opening, undo
+from .transaction import (
+    BY_NAME,
+    LOCK_TIMEOUT,
+    LOCK_TIMEOUT_HEAVY,
+    check_opening,
+    check_same,
+    made_for_owner,
+    opening,
+    undo,
+)
 
 MARGIN, LONGEST = 300, 2000
 """Milliseconds. Autovacuum ends for whoever waits for deadlock_timeout, and else may hold its lock for hours: where it
@@ -139,9 +148,12 @@ def _attempt(
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
         begin.append(ddl.rows_in_default(parent, inventory.default.oid, key, first, COUNT_LIMIT))
     making = [
-        *(ddl.create_table(parent, each, inventory.likeness) for each in actions),
         # The owner first: whoever owns a table has its default privileges, and those are read next.
-        *(ddl.set_owner(parent, each) for each in actions if inventory.server.user != parent.owner),
+        *made_for_owner(
+            parent,
+            *(ddl.create_table(parent, each, inventory.likeness) for each in actions),
+            give=[ddl.set_owner(parent, each) for each in actions],
+        ),
         # Since LIKE the parent is locked against everything that would change what bears its name.
         sql.SQL(BY_NAME).format(parent.schema, parent.name),
         sql.SQL(NEW_ACLS).format(parent.schema, [each.name for each in actions]),

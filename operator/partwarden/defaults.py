@@ -19,11 +19,12 @@ from .default_rows import MAX_SPANS, Cut, finer_cut, first_cut, within_cells
 from .errors import InsufficientPrivilege, PartwardenError, StatementRejected, TableBusy
 from .findings import quoted
 from .interval import Grid, Range, load_zone, merge
-from .inventory import DefaultRows, Inventory, Partition, RelationKind
+from .inventory import DefaultRows, Inventory, Parent, Partition, RelationKind
 from .plan import Plan
 from .policy import TableSpec
 from .session import Session, pinned, run
 from .sqlstate import is_lost, message, translate
+from .transaction import reading
 
 MAX_ROWS = 200_000
 """Most rows that are read; where there are more, numbers are lower limits."""
@@ -47,7 +48,7 @@ def examine(connection: Session, spec: TableSpec, inventory: Inventory, plan: Pl
         if connection.closed or is_lost(error):
             raise
         connection.rollback()
-        found = DefaultRows(error=_told(connection, inventory, default, error))
+        found = DefaultRows(error=_told(connection, plan.parent, default, error))
     return replace(inventory, default_rows=found)
 
 
@@ -58,10 +59,11 @@ def _count(connection: Session, spec: TableSpec, inventory: Inventory, default: 
     table = sql.Identifier(default.schema, default.name)
     source = table if default.kind is RelationKind.PARTITIONED else SQL("ONLY {}").format(table)
     some = SQL("SELECT EXISTS (SELECT FROM {})").format(source)
-    *_, ((occupied,),), _ = run(connection, BEGIN, PINNED, WHOLE, some, "COMMIT")
+    begin: list[sql.Composable] = [SQL(BEGIN), PINNED, SQL(WHOLE), *reading(plan.parent)]
+    *_, ((occupied,),), _ = run(connection, *begin, some, "COMMIT")
     if not occupied:
         return DefaultRows()
-    run(connection, BEGIN, PINNED, WHOLE)
+    run(connection, *begin)
     grid = Grid(spec.interval, load_zone(spec.timezone) if plan.codec.aware else None)
     coverage = merge(each.range for each in inventory.partitions if each.range is not None)
     cut, told_apart = first_cut(plan.codec), True
@@ -103,14 +105,15 @@ def _planned(connection: Session, source: sql.Composable, spec: TableSpec, plan:
     return tuple((each.range, rows) for each, ((rows,),) in zip(wanted, results, strict=True))
 
 
-def _told(connection: Session, inventory: Inventory, default: Partition, error: psycopg.Error) -> PartwardenError:
+def _told(connection: Session, parent: Parent, default: Partition, error: psycopg.Error) -> PartwardenError:
     subject = f"the rows of DEFAULT partition {default} cannot be counted"
     if isinstance(error, pg.LockNotAvailable):
         return TableBusy(f"{subject}: somebody holds a lock on it")
     if not isinstance(error, pg.InsufficientPrivilege):
         return translate(error, subject)
-    user = inventory.server.user
-    _, ((hidden,),) = run(connection, PINNED, SQL("SELECT row_security_active({}::oid)").format(default.oid))
+    user = parent.owner if parent.may_own or parent.login is None else parent.login
+    active = SQL("SELECT row_security_active({}::oid)").format(default.oid)
+    *_, ((hidden,),), _ = run(connection, BEGIN, PINNED, *reading(parent), active, "COMMIT")
     if hidden:
         way_out = (
             f"its row security hides rows from role {user!r}: ALTER ROLE {quoted(user)} BYPASSRLS, or take FORCE away"

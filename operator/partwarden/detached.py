@@ -14,7 +14,8 @@ from .marker import Phase
 
 # What initdb made has lower OIDs, and thousands of comments.
 MARKED = """
-SELECT c.oid, n.nspname, c.relname, d.description, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {size}
+SELECT c.oid, n.nspname, c.relname, pg_get_userbyid(c.relowner), d.description,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {size}
 FROM pg_description d
 JOIN pg_class c ON c.oid = d.objoid
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -32,17 +33,27 @@ def query(size: sql.Composable) -> sql.Composed:
 
 
 def detached(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
-    """Those whose mark says their own OID and this parent's, and moments of its key's domain.
+    """Those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's domain.
 
     A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the mark of a
-    restored partition once somebody has detached it: it is theirs.
+    restored partition once somebody has detached it: it is theirs. Nor does a mark on a table of another owner, who
+    may write any text into its comment.
     """
     found = []
-    for oid, schema, name, comment, tuples, size in rows:
-        mark = mark_of(comment, oid, parent)
+    for oid, schema, name, owner, comment, tuples, size in rows:
+        mark = mark_of(comment, oid, parent) if owner == parent.owner else None
         if mark is not None and mark.phase is not Phase.RESTORED and _in_domain(mark, codec):
             found.append(Detached(oid, schema, name, mark, marker.read(comment)[0], tuples, size or 0))
     return tuple(found)
+
+
+def of_other_owners(rows: Iterable[tuple[Any, ...]], parent: Parent) -> tuple[str, ...]:
+    """Tables that bear such a mark, and belong to another role than the parent: ``schema.name``."""
+    return tuple(
+        f"{schema}.{name}"
+        for oid, schema, name, owner, comment, *_ in rows
+        if owner != parent.owner and mark_of(comment, oid, parent) is not None
+    )
 
 
 def mark_of(comment: str | None, oid: int, parent: Parent) -> marker.Marker | None:

@@ -37,7 +37,7 @@ from .inventory import Inventory, Parent, Reference
 from .marker import Marker, Phase
 from .patience import busy, clear_way, persistently, translated
 from .references import references
-from .session import Session, run
+from .session import Session, pinned, run
 from .sqlstate import message, translate
 from .standing import Standing, changing, hasten, is_ours, look, parent_of, write
 from .transaction import LOCK_TIMEOUT_HEAVY
@@ -53,6 +53,19 @@ OTHERS = """
 SELECT n.nspname || '.' || c.relname FROM pg_inherits i
 JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE i.inhparent = {} AND i.inhdetachpending
+"""
+PINNED = pinned(lock_timeout="500ms", statement_timeout="10s")
+
+# To detach concurrently plans the CHECK constraints, which calls functions whose arguments are constants. Those of a
+# superuser, as most of an extension are, may be called.
+CALLS = """
+SELECT EXISTS (
+  SELECT FROM pg_constraint k
+  JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+  LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+  JOIN pg_proc f ON f.oid = CASE d.refclassid WHEN 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+  JOIN pg_roles r ON r.oid = f.proowner
+  WHERE k.conrelid = {} AND k.contype = 'c' AND NOT r.rolsuper AND r.rolname <> current_user)
 """
 CONDITION = "SELECT pg_get_partition_constraintdef({}::oid)"
 
@@ -71,7 +84,7 @@ def detach(connection: Session, inventory: Inventory, _key: str, action: DetachP
         keys = joined(connection, action.oid, Mode.SHARE_ROW_EXCLUSIVE)
     wants = (Want(parent.oid, Mode.ACCESS_EXCLUSIVE), Want(action.oid, Mode.ACCESS_EXCLUSIVE), *default, *keys)
     with _referenced(connection, inventory, action):
-        if action.concurrently:
+        if action.concurrently and not _calls_others(connection, parent, action, subject):
             _check_alone(connection, parent, subject)
             persistently(connection, lambda: _mark(connection, inventory, action), wants, subject, deadline)
             try:
@@ -83,6 +96,17 @@ def detach(connection: Session, inventory: Inventory, _key: str, action: DetachP
             persistently(connection, lambda: _at_once(connection, inventory, action), wants, subject, deadline)
         with translated(f"partition {action} is detached, but that is not confirmed"):
             confirm_mark(connection, parent, action, action.oid)
+
+
+def _calls_others(connection: Session, parent: Parent, action: DetachPartition, subject: str) -> bool:
+    """Whether to detach it concurrently would call functions of others as the login.
+
+    There is no SET LOCAL ROLE outside a transaction, and SET ROLE would bind the next client of a pooler.
+    """
+    if not parent.borrowed:
+        return False
+    with translated(subject):
+        return bool(run(connection, PINNED, sql.SQL(CALLS).format(action.oid))[1][0][0])
 
 
 def _check_alone(connection: Session, parent: Parent, subject: str) -> None:

@@ -32,7 +32,7 @@ from .patience import busy, clear_way
 from .session import run
 from .snapshots import outlast
 from .sqlstate import message, translate
-from .transaction import BY_NAME, LOCK_TIMEOUT_HEAVY, check_opening, check_same, opening, undo
+from .transaction import BY_NAME, LOCK_TIMEOUT_HEAVY, check_opening, check_same, made_for_owner, opening, undo
 
 UNDER_LOCK = 1000
 """Milliseconds that everybody may be kept out for; what takes longer is undone."""
@@ -149,18 +149,23 @@ class _Drain:
             movable.ask_publications(self._default, self._inventory.server.version),
         )
         told = [name for (name,) in publications]
-        shape = movable.check(self._default, self._action, self._inventory.server.user, facts, told)
+        shape = movable.check(self._default, self._action, self._parent.owner, facts, told)
         self._triggers = shape.triggers
         self._make(shape.indexes)
         self._move = Move(self._parent, self._default, self._action, move.key, shape.columns, shape.all_columns)
-        run(self._connection, *self._move.prepare())
+        bounds, remember = self._move.prepare()
+        run(self._connection, bounds, *made_for_owner(self._parent, remember, give=[self._move.give_map()]))
 
     def _make(self, indexes: bool) -> None:
         parent, action = self._parent, self._action
         *_, found, acls = run(
             self._connection,
-            ddl.create_table(parent, action, self._inventory.likeness, indexes),
-            *([ddl.set_owner(parent, action)] if self._inventory.server.user != parent.owner else []),
+            *made_for_owner(
+                parent,
+                # To make an index calls the functions of its expression: the owner alone does that.
+                ddl.create_table(parent, action, self._inventory.likeness, indexes and parent.owner_creates),
+                give=[ddl.set_owner(parent, action)],
+            ),
             sql.SQL(BY_NAME).format(parent.schema, parent.name),
             sql.SQL(NEW_ACLS).format(parent.schema, [action.name]),
         )

@@ -81,15 +81,17 @@ def quoted(schema: str, name: str) -> str:
 
 
 @contextmanager
-def dump(info: ConnectionInfo, schema: str, name: str, snapshot: str) -> Iterator[Iterator[bytes]]:
-    """The table in custom format, as it is in that snapshot, which must be held all the time.
+def dump(
+    info: ConnectionInfo, schema: str, name: str, snapshot: str, role: str | None = None
+) -> Iterator[Iterator[bytes]]:
+    """The table in custom format, as it is in that snapshot, which must be held all the time. ``role`` reads it.
 
     The iterator raises `DumpFailed` at its end where pg_dump failed: what came before is worth nothing then.
     """
     # Not --quote-all-identifiers: names that columns of type regclass and the like hold would be written so, too.
     options = ["--format=custom", "--encoding=UTF8", f"--snapshot={snapshot}"]
     # Whoever waits for a stronger lock than ours would make pg_dump wait for him, and he waits for us.
-    options += [f"--lock-wait-timeout={LOCK_PATIENCE}", f"--table={quoted(schema, name)}"]
+    options += [f"--lock-wait-timeout={LOCK_PATIENCE}", f"--table={quoted(schema, name)}", *_as(role)]
     with (
         _connected(info) as (arguments, environment),
         _run([find("pg_dump"), *options, *arguments], environment) as out,
@@ -97,12 +99,16 @@ def dump(info: ConnectionInfo, schema: str, name: str, snapshot: str) -> Iterato
         yield out
 
 
-def definition(info: ConnectionInfo, schema: str, name: str, snapshot: str) -> str:
+def definition(info: ConnectionInfo, schema: str, name: str, snapshot: str, role: str | None = None) -> str:
     """The table's DDL as plain SQL, as it is in that snapshot. Raises `DumpFailed`."""
     options = ["--schema-only", "--encoding=UTF8", f"--snapshot={snapshot}", f"--lock-wait-timeout={LOCK_PATIENCE}"]
-    command = [find("pg_dump"), *options, f"--table={quoted(schema, name)}"]
+    command = [find("pg_dump"), *options, f"--table={quoted(schema, name)}", *_as(role)]
     with _connected(info) as (arguments, environment), _run([*command, *arguments], environment) as out:
         return b"".join(out).decode()
+
+
+def _as(role: str | None) -> list[str]:
+    return [] if role is None else [f"--role={role}"]
 
 
 @contextmanager

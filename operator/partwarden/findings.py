@@ -18,6 +18,11 @@ from .interval import Range
 from .inventory import Fate, Inventory, Parent, Tie
 from .policy import Mode, TableSpec
 
+GRANT_OPTIONS_VERSION = 160000
+"""From that version on a grant of a role says whether its rights are inherited, and whether SET ROLE is allowed."""
+ROLE = "partwarden"
+"""Name of the login that `superuser_login` proposes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -45,18 +50,57 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
         )
     elif not parent.may_own:
         error = NotOwner(
-            f"role {server.user!r} is not the owner of {parent}, which is {parent.owner!r}: only the owner may attach "
-            f"partitions; connect as that role, or GRANT {quoted(parent.owner)} TO {quoted(server.user)}"
+            f"role {server.user!r} is not the owner of {parent}, which is {parent.owner!r}, and may not act as it: "
+            "only the owner may attach partitions, and all is done as that role; connect as it, or "
+            f"GRANT {quoted(parent.owner)} TO {quoted(server.user)}"
+            + (" WITH INHERIT TRUE, SET TRUE" if server.version >= GRANT_OPTIONS_VERSION else "")
         )
     elif not parent.may_create:
         error = InsufficientPrivilege(
-            f"role {server.user!r} or the owner of {parent} may not create tables in its schema: "
-            f"GRANT CREATE ON SCHEMA {quoted(parent.schema)} TO {quoted(server.user)}, {quoted(parent.owner)}; "
-            "the first needs USAGE as well"
+            f"role {parent.owner!r}, the owner of {parent}, may not create tables in its schema, and all is done as "
+            f"that role: GRANT CREATE ON SCHEMA {quoted(parent.schema)} TO {quoted(parent.owner)}; it needs "
+            "USAGE as well"
         )
     else:
         return []
     return [Finding.of(str(parent), error)]
+
+
+def marked_by_others(inventory: Inventory) -> list[Finding]:
+    """One notice that names the tables whose mark does not count."""
+    parent, tables = inventory.parent, inventory.marked_by_others
+    if parent is None or not tables:
+        return []
+    message = (
+        f"tables with the mark of a detached partition whose owner is not {parent.owner!r}, the owner of {parent}: "
+        f"{listed(list(tables))}; they are left alone, since every role may write any comment on its own tables; where "
+        "the parent was given to another owner, give it those that were detached by ALTER TABLE … OWNER TO"
+    )
+    return [Finding("MarkNotCounted", str(parent), message)]
+
+
+def superuser_login(inventory: Inventory) -> list[Finding]:
+    """A notice where the login is a superuser, with the statements that make a role of fewer rights."""
+    server, parent = inventory.server, inventory.parent
+    assert parent is not None
+    if not server.superuser:
+        return []
+    table = f"{quoted(parent.schema)}.{quoted(parent.name)}"
+    # Who is a member of a superuser could become that one.
+    owner = ROLE if parent.owner_superuser else quoted(parent.owner)
+    lines = [
+        f"CREATE ROLE {ROLE} LOGIN PASSWORD '…'",
+        f"ALTER TABLE {table} OWNER TO {ROLE} (its partitions, too)"
+        if parent.owner_superuser
+        else f"GRANT {owner} TO {ROLE}",
+        f"GRANT USAGE, CREATE ON SCHEMA {quoted(parent.schema)} TO {owner}",
+    ]
+    message = (
+        f"role {server.user!r}, which connects, is a superuser: all is done as {parent.owner!r}, the owner of "
+        f"{parent}, but a function that a CHECK, an index, a domain or a generated column calls can take the login's "
+        f"rights back by RESET ROLE; connect as a role of fewer rights: {'; '.join(lines)}"
+    )
+    return [Finding("SuperuserLogin", str(parent), message)]
 
 
 def quoted(identifier: str) -> str:

@@ -24,7 +24,7 @@ from .limits import LIMITS, setting
 from .record import Fingerprint
 from .session import Session, run
 from .text_settings import TEXT_SETTINGS
-from .transaction import undo
+from .transaction import read_as_owner, undo
 
 ALGORITHM = "sha256-sum-1"
 LONGEST = 7 * 24 * 3600.0
@@ -83,10 +83,11 @@ def take(
     type that it had; without it all of the table, as they are.
 
     In the transaction that the connection is in, whose settings stay as they are (``statement_timeout`` counts: it
-    reads every row), else in one of its own. Raises `TableNotFound`, `WrongKey` where the table has not all
-    ``columns``, and psycopg's errors: InsufficientPrivilege also where row security would hide rows.
+    reads every row) and whose role reads, else in one of its own, as the owner. Raises `TableNotFound`, `WrongKey`
+    where the table has not all ``columns``, and psycopg's errors: InsufficientPrivilege also where row security
+    would hide rows.
     """
-    with _settled(connection):
+    with _settled(connection, schema, name):
         query = SQL(COLUMNS).format(built_in=BUILT_IN, binary=list(BINARY), schema=schema, name=name)
         own = dict(run(connection, query)[0])
         if not own:
@@ -124,14 +125,16 @@ def _content_hash(columns: Sequence[str], rows: int, sums: Sequence[Any]) -> str
 
 
 @contextmanager
-def _settled(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """The pinned settings, and afterwards those from before."""
+def _settled(connection: psycopg.Connection[Any], schema: str, name: str) -> Iterator[None]:
+    """The pinned settings, and afterwards those from before. In a transaction of its own also the role of the owner."""
     own = connection.info.transaction_status == TransactionStatus.IDLE
     begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if own else "SAVEPOINT partwarden_fingerprint"
     # Rolled back, for that gives back every setting; nothing was written that could be lost with it.
     end = "ROLLBACK" if own else "ROLLBACK TO SAVEPOINT partwarden_fingerprint"
     try:
         run(connection, begin, pin(PINNED | (LIMITS if own else {})))
+        if own:
+            read_as_owner(connection, schema, name)
         yield
         run(connection, end, *(() if own else ("RELEASE SAVEPOINT partwarden_fingerprint",)))
     except BaseException:

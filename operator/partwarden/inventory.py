@@ -122,6 +122,16 @@ class Parent:
     """Tables joined with this one by a foreign key, whichever way it points: ATTACH keeps writers out of them."""
     rows: int | None = None
     """What the planner believes that all partitions hold together: None before the first ANALYZE of the parent."""
+    login: str | None = None
+    """The connected role. None where it is of no account, as in tests of what asks no server."""
+    owner_creates: bool = True
+    """Whether the owner may create tables in the schema; else only a superuser can, and gives them to the owner."""
+    owner_superuser: bool = False
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether another role than the owner is connected: transactions must then run as the owner."""
+        return self.login not in (None, self.owner)
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -225,6 +235,8 @@ class Server:
     user: str
     identity: str
     """System identifier and database OID: equal for two policies that reach one database by different names."""
+    superuser: bool = False
+    """Whether the role that logged in is a superuser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +287,8 @@ class Inventory:
     """None where there is no DEFAULT partition, or nobody has counted yet."""
     detached: tuple[Detached, ...] = ()
     """Read only where the policy has ``retention``."""
+    marked_by_others: tuple[str, ...] = ()
+    """Tables that bear our mark with this parent's OID, and count for nothing: their owner is not the parent's."""
     wear: Wear = field(default_factory=Wear)
     references: Mapping[int, tuple[Reference, ...]] = field(default_factory=dict)
     """By OID of the partition, for those that a first plan would detach; none where no row points there."""

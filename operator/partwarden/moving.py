@@ -81,6 +81,10 @@ class Move:
         )
         yield SQL("CREATE UNLOGGED TABLE {} (old tid, born xid, new tid, same boolean)").format(self._map)
 
+    def give_map(self) -> Composed:
+        """To the owner of the parent, where another role made the table of what was copied."""
+        return SQL("ALTER TABLE {} OWNER TO {}").format(self._map, Identifier(self.parent.owner))
+
     def copy(self) -> Composed:
         """Copies what is not remembered yet; ``same`` says whether the copy's text is that of the row.
 

@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 from .actions import Action, CreateDefault, CreatePartition
 from .aging import next_look
 from .archives import UNKNOWN, Archives
-from .findings import Finding, off_grid, pending_detaches, unlike_the_parent, why_blocked
+from .findings import (
+    Finding,
+    marked_by_others,
+    off_grid,
+    pending_detaches,
+    superuser_login,
+    unlike_the_parent,
+    why_blocked,
+)
 from .interval import Grid, Range, merge
 from .inventory import Inventory, Parent
 from .keys import Codec
@@ -99,6 +107,8 @@ def make_plan(
             *keeping.findings,
             *off_grid(spec, inventory, managed),
             *unlike_the_parent(inventory),
+            *marked_by_others(inventory),
+            *superuser_login(inventory),
         ),
         current=situation.current,
         missing=creation.missing,

@@ -21,6 +21,7 @@ from .inventory import Inventory, Partition, RelationKind
 from .plan import Plan
 from .policy import TableSpec
 from .session import Session, pinned, run
+from .transaction import reading
 from .wear import Pruning
 
 HOLDS = 3600.0
@@ -132,8 +133,8 @@ def _ask(connection: Session, inventory: Inventory, plan: Plan) -> Pruning | Non
             lower=plan.codec.literal(plan.current.lower),
             upper=plan.codec.literal(plan.current.upper),
         )
-        _, _, ((enabled, _),), others, ((explained,),), _ = run(
-            connection, BEGIN, PINNED, SETTING, OTHERS, query, "COMMIT"
+        *_, ((enabled, _),), others, ((explained,),), _ = run(
+            connection, BEGIN, PINNED, *reading(plan.parent), SETTING, OTHERS, query, "COMMIT"
         )
     except PartwardenError:
         # No key is that moment: a finding of its own where it matters.

@@ -10,23 +10,27 @@ from . import comments, detached
 from .resemblance import DEFAULT_ACL, TRAITS
 from .server_identity import IDENTITY
 
-SERVER = f"""
+SERVER = """
 SELECT current_setting('server_version'), current_database(), current_user,
        pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
        {IDENTITY},
-       to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')
-"""
+       to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'),
+       coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = session_user), false)
+""".replace("{IDENTITY}", IDENTITY)
 
-# The new table is given to the parent's owner, who then needs CREATE on the schema as well, unless a superuser does it.
+# All is done as the parent's owner, who needs USAGE and CREATE on the schema. Without CREATE only a superuser can make
+# the table, and gives it to the owner.
 PARENT = """
 SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.partstrat,
        ARRAY(SELECT ARRAY[a.attname::text, format_type(a.atttypid, NULL)]
              FROM unnest(p.partattrs::int2[]) WITH ORDINALITY AS k(attnum, place)
              LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND k.attnum > 0 ORDER BY place),
        pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}),
-       has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE')
+       has_schema_privilege(c.relowner, n.oid, 'USAGE')
          AND (current_setting('is_superuser') = 'on' OR has_schema_privilege(c.relowner, n.oid, 'CREATE')),
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {traits}, {default_acl}
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, current_user,
+       has_schema_privilege(c.relowner, n.oid, 'CREATE'), (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner),
+       {traits}, {default_acl}
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid

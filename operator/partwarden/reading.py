@@ -21,7 +21,7 @@ from .limits import LIMITS, setting
 from .record import Column, TableName
 from .session import Session, run, session
 from .text_settings import TEXT_SETTINGS
-from .transaction import undo
+from .transaction import read_as_owner, undo
 
 ADVISORY_CLASS = 0x61726368
 """First half of the advisory lock's key ("arch"); the partition's OID is the second."""
@@ -54,6 +54,8 @@ class Held:
     estimate: int
     size: int
     unlogged: bool
+    role: str | None = None
+    """Which reads it, where that is another than the login: see `transaction.read_as_owner`."""
 
 
 @contextmanager
@@ -110,7 +112,8 @@ def _hold(connection: Session, table: TableName) -> Held:
     (((locked,),),) = run(connection, SQL(LOCK).format(ADVISORY_CLASS, signed))
     if not locked:
         raise AnotherOperator(f"table {table} is being archived already: its advisory lock is taken")
-    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate, size, unlogged)
+    role = read_as_owner(connection, table.schema_, table.name)
+    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate, size, unlogged, role)
 
 
 def read_rows(

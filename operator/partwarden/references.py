@@ -18,7 +18,7 @@ from .inventory import Inventory, Reference
 from .plan import Plan
 from .policy import TableSpec
 from .session import Session, pinned, run
-from .transaction import undo
+from .transaction import reading, undo
 
 LIMIT = 100_000
 """Rows of one table that are counted at most."""
@@ -97,7 +97,8 @@ def _count(connection: psycopg.Connection[Any], inventory: Inventory, action: De
         "SELECT count(*) FROM (SELECT FROM {} f WHERE EXISTS (SELECT FROM ONLY {} p WHERE {}) LIMIT {}) AS rows"
     ).format(sql.Identifier(key.schema, key.name), key.target, sql.SQL(" AND ").join(pairs), LIMIT)
     try:
-        _, _, ((count,),), _ = run(connection, "BEGIN READ ONLY", PINNED, query, "COMMIT")
+        begin: list[sql.Composable] = [sql.SQL("BEGIN READ ONLY"), PINNED, *reading(inventory.parent)]
+        *_, ((count,),), _ = run(connection, *begin, query, "COMMIT")
     except psycopg.Error:
         undo(connection)
         if connection.closed:

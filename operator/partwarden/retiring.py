@@ -124,6 +124,11 @@ def why_left_alone(each: Partition) -> str | None:
         return "partitioned themselves; detach them by hand"
     if each.kind is not RelationKind.TABLE:
         return "no plain tables, their rows lie elsewhere; detach them by hand"
+    if "owner" in each.differs:
+        return (
+            "not owned by the parent's owner, whose marks alone count; change that by ALTER TABLE … OWNER TO, or "
+            "detach them by hand"
+        )
     if each.marker is not None and each.marker.phase is Phase.RESTORED:
         return (
             "restored from an archive; to let them expire, take the line that begins with partwarden.dev/detached out "

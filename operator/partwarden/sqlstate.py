@@ -37,7 +37,9 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
         case pg.UndefinedTable() | pg.UndefinedObject() | pg.WrongObjectType() | pg.InvalidSchemaName():
             return errors.TableChanged(f"{subject}: {words}; it was changed meanwhile: looked at again")
         case pg.InsufficientPrivilege():
-            return errors.InsufficientPrivilege(f"{subject}: {words}; grant it to the role that connects")
+            return errors.InsufficientPrivilege(
+                f"{subject}: {words}; grant it to the owner of the table, as whom it was tried"
+            )
         case pg.ReadOnlySqlTransaction():
             return errors.ReadOnlyServer(f"{subject}: {words}; connect through the primary")
         case pg.ProtocolViolation() if "statement pooling" in words:

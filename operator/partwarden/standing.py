@@ -32,7 +32,8 @@ LOCK = "LOCK TABLE ONLY {} IN {} MODE"
 STANDING = """
 SELECT c.oid, c.relkind = 'r', c.relispartition, i.inhparent, coalesce(i.inhdetachpending, false),
        pg_get_expr(c.relpartbound, 0), {comment}, {length},
-       EXISTS (SELECT FROM pg_inherits below WHERE below.inhparent = c.oid), clock_timestamp()
+       EXISTS (SELECT FROM pg_inherits below WHERE below.inhparent = c.oid), clock_timestamp(),
+       pg_get_userbyid(c.relowner)
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
@@ -58,6 +59,7 @@ class Standing:
     mark: Marker | None
     has_children: bool
     now: datetime
+    owner: str
 
     @property
     def detached(self) -> bool:
@@ -68,6 +70,8 @@ class Standing:
 @contextmanager
 def changing(connection: psycopg.Connection[Any], parent: Parent, statement_timeout: str) -> Iterator[None]:
     """A transaction that holds the advisory lock of the parent, committed at the end of the block, if not in it.
+
+    What is done in it is done as the parent's owner.
 
     Locks are waited for `UNHEARD` milliseconds until `hasten` says otherwise. Raises `AnotherOperator`,
     `TableChanged`, and psycopg's errors; whatever is raised in the block undoes it.
@@ -90,9 +94,9 @@ def look(connection: psycopg.Connection[Any], action: Action, oid: int) -> Stand
     *_, found = run(connection, lock(action, "SHARE UPDATE EXCLUSIVE"), _standing(action))
     if [each[0] for each in found] != [oid]:
         raise TableChanged(f"{action.noun} {action} was dropped, renamed or made anew since it was looked at")
-    ((_, plain, is_partition, parent, pending, bounds, comment, length, children, now),) = found
+    ((_, plain, is_partition, parent, pending, bounds, comment, length, children, now, owner),) = found
     text, mark = (None, None) if comments.is_too_long(length) else marker.read(comment)
-    return Standing(oid, plain, is_partition, parent, pending, bounds, text, mark, children, now)
+    return Standing(oid, plain, is_partition, parent, pending, bounds, text, mark, children, now, owner)
 
 
 def lock(action: Action, mode: str) -> sql.Composed:
@@ -106,8 +110,12 @@ def hasten(milliseconds: int) -> sql.Composed:
 
 
 def is_ours(standing: Standing, parent: Parent) -> bool:
-    """Whether the mark was written on this very table, of this very parent."""
-    return standing.mark is not None and (standing.mark.oid, standing.mark.parent) == (standing.oid, parent.oid)
+    """Whether the mark was written on this very table, of this very parent, whose owner owns the table.
+
+    Another owner may write any text into the comment of a table, and have it run any function.
+    """
+    mark = standing.mark
+    return mark is not None and (mark.oid, mark.parent, standing.owner) == (standing.oid, parent.oid, parent.owner)
 
 
 def write(action: Action, text: str | None, mark: Marker | None) -> sql.Composed:

@@ -22,13 +22,13 @@ PATIENCE = ("2s", "30s")
 
 TARGET = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, pg_get_expr(c.relpartbound, 0),
-       {comment}, i.inhparent::int8
+       {comment}, i.inhparent::int8, c.relowner::int8
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 WHERE c.oid = coalesce({oid}::oid, to_regclass(format('%I.%I', {schema}, {name})))
 """
 PARENT = """
-SELECT c.oid::int8, n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
+SELECT c.oid::int8, n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), c.relowner::int8
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_partitioned_table p ON p.partrelid = c.oid
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND p.partnatts = 1 AND a.attnum = p.partattrs[0]
@@ -75,7 +75,7 @@ def find(
                 f"table {schema}.{name} does not exist in database {connection.info.dbname!r}, or role "
                 f"{connection.info.user!r} may not see its schema: correct spec.partition, or delete this archive"
             )
-        ((oid, schema, name, kind, bounds, comment, parent_oid),) = found
+        ((oid, schema, name, kind, bounds, comment, parent_oid, owner),) = found
         if kind != PLAIN:
             raise TableNotFound(
                 f"{schema}.{name} is not a plain table: an archive is made of a partition that holds its rows itself"
@@ -86,9 +86,10 @@ def find(
             mark = None
         parent_oid = parent_oid or (mark.parent if mark else None)
         (parents,) = run(connection, sql.SQL(PARENT).format(parent_oid))
-    if not parents:
+    # A mark counts only where the table's owner is the parent's: others may write what they like into a comment.
+    if not parents or (bounds is None and parents[0][-1] != owner):
         return Target(partition, server=server)
-    ((*of_parent, key, type_name),) = parents
+    ((*of_parent, key, type_name, _),) = parents
     parent = TableName(oid=of_parent[0], schema_=of_parent[1], name=of_parent[2])
     if bounds is not None:
         return Target(partition, parent, _bounds(bounds), key, server)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from .errors import AnotherOperator, TableChanged
+from .errors import AnotherOperator, InsufficientPrivilege, TableChanged
+from .findings import quoted
 from .inventory import Parent
-from .session import pinned
+from .session import pinned, run
 
 ADVISORY_CLASS = 0x70617274
 """First half of the advisory lock's key ("part"); the parent's OID is the second."""
@@ -22,6 +24,7 @@ LOCK_TIMEOUT_HEAVY = 50
 foreign key joins."""
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+OWNED_BY = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = {}"
 BY_NAME = """
 SELECT c.oid, c.relrowsecurity, c.relforcerowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
@@ -36,22 +39,99 @@ def advisory(parent: Parent) -> sql.Composed:
     return sql.SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, _signed(parent.oid))
 
 
-def opening(parent: Parent, lock_timeout: int, statement_timeout: str = "60s") -> list[sql.Composable]:
-    """Begins the transaction and asks what `check_opening` wants to know. ``lock_timeout``: milliseconds."""
+def opening(
+    parent: Parent, lock_timeout: int, statement_timeout: str = "60s", *, as_login: bool = False
+) -> list[sql.Composable]:
+    """Begins the transaction and asks what `check_opening` wants to know. ``lock_timeout``: milliseconds.
+
+    All that follows runs as the parent's owner; ``as_login`` is for what runs no code of the table.
+    """
     return [
         sql.SQL(BEGIN),
         pinned(f"{lock_timeout}ms", statement_timeout),
         advisory(parent),
         sql.SQL(BY_NAME).format(parent.schema, parent.name),
+        sql.SQL(OWNED_BY).format(parent.oid),
+        *([] if as_login else as_owner(parent.owner, parent.login)),
     ]
+
+
+def as_owner(owner: str, login: str | None) -> list[sql.Composable]:
+    """Make the rest of the transaction run as the owner of the table; no statement where that one is connected.
+
+    CHECK constraints, index expressions, domains, generated columns and triggers call functions of whoever may alter
+    the table. Such a function may do what the current role may: so that must be no superuser, nor a member of others.
+    SET LOCAL ends with the transaction, as is right behind a pooler. Raises InsufficientPrivilege when it is executed
+    by a login that may not become the owner.
+    """
+    return [] if login in (None, owner) else [become(owner)]
+
+
+def become(role: str) -> sql.Composed:
+    """SET LOCAL ROLE."""
+    return sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role))
+
+
+def reading(parent: Parent) -> list[sql.Composable]:
+    """The same as `as_owner`, for what only reads rows.
+
+    A login that is no member of the owner has no rights but its own, and reads with those what was granted to it.
+    """
+    return as_owner(parent.owner, parent.login) if parent.may_own else []
+
+
+READER = """
+SELECT pg_get_userbyid(o.owner), o.owner = (SELECT oid FROM pg_roles WHERE rolname = current_user),
+       pg_has_role(o.owner, 'USAGE'), pg_has_role(o.owner, {set_role})
+FROM (SELECT coalesce(p.relowner, c.relowner) AS owner
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition LEFT JOIN pg_class p ON p.oid = i.inhparent
+      WHERE n.nspname = {schema} AND c.relname = {name}) o
+"""
+SET_ROLE_VERSION = 160000
+"""From that version on a member of a role may lack the right to SET ROLE to it."""
+
+
+def read_as_owner(connection: psycopg.Connection[Any], schema: str, name: str) -> str | None:
+    """Make the rest of the transaction run as the owner of the table's parent, or of the table where it has none.
+
+    Returns that role; None where it is connected already, and where the login is no member of it: such a login reads
+    by rights of its own. Raises `InsufficientPrivilege` where it has the owner's rights, but may not become the owner.
+    """
+    set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
+    (found,) = run(connection, sql.SQL(READER).format(set_role=set_role, schema=schema, name=name))
+    for owner, same, member, may_become in found:
+        if same or not member:
+            return None
+        if not may_become:
+            raise InsufficientPrivilege(
+                f"{schema}.{name} is not read: role {connection.info.user!r} has the rights of its owner, {owner!r}, "
+                "but may not SET ROLE to it, and functions of the owner must not run with any other rights: "
+                f"GRANT {quoted(owner)} TO {quoted(connection.info.user)} WITH SET TRUE"
+            )
+        run(connection, become(owner))
+        return str(owner)
+    return None
+
+
+def made_for_owner(parent: Parent, *make: sql.Composable, give: Sequence[sql.Composable]) -> list[sql.Composable]:
+    """Create relations in a transaction of the owner. ``make`` must call no function of the table.
+
+    Where the owner may not create in the schema, the superuser that is connected does it, and ``give`` gives them away.
+    """
+    if parent.login is None or not parent.borrowed or parent.owner_creates:
+        return list(make)
+    return [become(parent.login), *make, *give, become(parent.owner)]
 
 
 def check_opening(parent: Parent, results: list[list[tuple[Any, ...]]]) -> None:
     """Raises `AnotherOperator` or `TableChanged`. ``results`` begin with those of `opening`."""
-    _, _, locked, found = results[:4]
+    _, _, locked, found, owned = results[:5]
     if not locked[0][0]:
         raise AnotherOperator(f"table {parent} is being worked on by another operator: its advisory lock is taken")
     check_same(parent, found)
+    if [owner for (owner,) in owned] != [parent.owner]:
+        raise TableChanged(f"table {parent} was given to another owner since it was looked at")
 
 
 def check_same(parent: Parent, found: list[tuple[Any, ...]]) -> None:

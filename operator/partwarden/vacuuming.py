@@ -169,7 +169,8 @@ def _mark(
     Safe where it stands: the lock comes first, so that no comment written meanwhile is lost.
     """
     assert inventory.parent is not None
-    begin = opening(inventory.parent, LOCK_TIMEOUT)
+    # As the login, since the partition may have another owner; COMMENT calls no function of a table.
+    begin = opening(inventory.parent, LOCK_TIMEOUT, as_login=True)
     lock = sql.SQL("LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE").format(ddl.relation(action))
     held, length = (each(sql.Literal(action.oid)) for each in (comments.read, comments.length))
     read = sql.SQL(COMMENT).format(comment=held, length=length, form=MOMENT)

@@ -99,8 +99,8 @@ def test_an_overlapping_partition_is_told_and_only_the_rest_is_made(
     site.watch_over(database, premake=1, resync="10s")
     policy = site.wait(Ready="True")
     assert kstatus(policy) == "Current"
-    (finding,) = policy["status"]["findings"]
-    assert finding["reason"] == "OffGrid"
+    finding, login = policy["status"]["findings"]
+    assert (finding["reason"], login["reason"]) == ("OffGrid", "SuperuserLogin")
     assert "mid" in finding["message"]
     assert partitions(database) == ["mid", f"run_{YEAR}_{YEAR}0101", f"run_{YEAR + 1}_{YEAR + 1}0601"]
     database.execute("DROP TABLE mid")

@@ -10,6 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from encoded import BY_OTHERS, ENCODED, LOWEST, NATIVE, Key, bounds, created, keep, lands
 from lab.postgres import Database
+from meanwhile import findings
 from partwarden.details import details
 from partwarden.engine import Report
 
@@ -153,7 +154,7 @@ def test_a_table_of_pg_partman_goes_on_under_its_own_names(database: Database) -
     report = keep(database, NOW, interval="Day", premake=3)
     assert created(report) == ["run_2026_10_26", "run_2026_10_27", "run_2026_10_22"]
     assert len(report.after.managed) == 8
-    assert report.after.findings == ()
+    assert findings(report) == ()
     named = keep(database, NOW, interval="Day", premake=4, nameFormat="{table}_p{year}{month}{day}")
     assert created(named) == ["run_p20261028"]
 

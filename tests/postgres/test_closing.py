@@ -14,7 +14,7 @@ import pytest
 
 from lab.operator import until
 from lab.postgres import Database, Server
-from meanwhile import NOW, keep, keep_while, policy, reasons
+from meanwhile import NOW, findings, keep, keep_while, policy, reasons
 from partwarden import vacuuming
 from partwarden.connection import from_dsn
 from partwarden.engine import maintain
@@ -246,7 +246,7 @@ def test_a_partition_locked_against_everybody_does_not_fail_the_look(table: Data
     with table.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE run_2025 IN ACCESS EXCLUSIVE MODE")
         report = keep(table.dsn, **CLOSE)
-        assert (report.outcomes, report.after.findings) == ((), ())
+        assert (report.outcomes, findings(report)) == ((), ())
 
 
 @pytest.mark.parametrize("trip", range(1, 24))
@@ -304,7 +304,7 @@ def test_an_invalid_index_of_somebody_else_is_reported(table: Database) -> None:
     )
     report = keep(table.dsn, **CLOSE)
     assert done(report) == BOTH
-    (found,) = report.after.findings
+    (found,) = findings(report)
     assert found.reason == "InvalidIndex"
     assert "halfway of public.run_2025" in found.message
 
@@ -358,8 +358,8 @@ def test_what_takes_too_long_is_given_up_once_and_told(table: Database, monkeypa
     assert "is not tried again" in str(report.outcomes[1].error)
     assert table.query(INVALID) == []
     again = keep(table.dsn, **CLOSE)
-    assert (again.outcomes, [each.reason for each in again.after.findings]) == ((), ["UpkeepGaveUp"])
-    assert "vacuum and reindex of public.run_2025" in again.after.findings[0].message
+    assert (again.outcomes, [each.reason for each in findings(again)]) == ((), ["UpkeepGaveUp"])
+    assert "vacuum and reindex of public.run_2025" in findings(again)[0].message
 
 
 def test_nothing_of_it_stays_in_the_session(table: Database) -> None:

@@ -37,7 +37,9 @@ def partwarden(table: Database) -> Command:
 def test_a_plan_says_what_why_and_how_heavy(partwarden: Command, table: Database) -> None:
     result = partwarden("plan")
     version = table.server.version
-    assert result.output.splitlines() == [
+    *lines, empty, found, login = result.output.splitlines()
+    assert (empty, found, login.split()[:2]) == ("", "Found: 1", ["SuperuserLogin", "(public.run):"])
+    assert lines == [
         f"public.run in database {table.name} (PostgreSQL {version})",
         f"by Year of UTC on submitted_at; now is {NOW}",
         "2 partitions, 0, NOW IS NOT COVERED: inserts fail",
@@ -82,6 +84,11 @@ def test_json_is_complete_and_stable(partwarden: Command, table: Database) -> No
     document = json.loads(result.output)
     assert document.pop("totalBytes") == 0
     assert document.pop("server") == table.server.version
+    (finding,) = document.pop("findings")
+    assert (finding.pop("message")[:16], finding) == (
+        "role 'postgres',",
+        {"reason": "SuperuserLogin", "object": "public.run", "error": False},
+    )
     assert document.pop("actions")[0] == {
         "action": "CreatePartition",
         "schema": "public",
@@ -107,7 +114,6 @@ def test_json_is_complete_and_stable(partwarden: Command, table: Database) -> No
         "coveredUntil": None,
         "nextBoundary": "2027-01-01T00:00:00Z",
         "blocked": False,
-        "findings": [],
     }
     assert result.exit_code == 2
 
@@ -124,7 +130,10 @@ def test_one_failed_partition_is_told_and_the_others_are_made(partwarden: Comman
         ("run_2026", "Done", None),
         ("run_2028", "Done", None),
     ]
-    assert [(each["reason"], each["error"]) for each in document["findings"]] == [("NameTaken", True)]
+    assert [(each["reason"], each["error"]) for each in document["findings"]] == [
+        ("NameTaken", True),
+        ("SuperuserLogin", False),
+    ]
     assert document["coveredUntil"] == "2027-01-01T00:00:00Z"
 
 

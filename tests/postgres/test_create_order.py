@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from lab.postgres import Database
-from meanwhile import NOW, RUN, keep, reasons
+from meanwhile import NOW, RUN, findings, keep, reasons
 from partwarden.interval import Interval
 
 ZONES = ["Europe/Berlin", "America/Sao_Paulo", "Australia/Lord_Howe", "Asia/Kolkata"]
@@ -81,7 +81,7 @@ def test_rows_at_the_edges(database: Database, key_type: str) -> None:
 def test_a_name_that_is_taken_costs_only_its_own_partition(database: Database) -> None:
     database.execute(f"{RUN} CREATE VIEW run_2026 AS SELECT 1; CREATE TYPE run_2028 AS ENUM ()")
     report = keep(database.dsn, premake=3)
-    assert [each.reason for each in report.after.findings] == ["NameTaken", "NameTaken"]
+    assert [each.reason for each in findings(report)] == ["NameTaken", "NameTaken"]
     assert made(database) == ["run_2027", "run_2029"]
     assert keep(database.dsn, premake=3).outcomes == ()
     database.execute("DROP VIEW run_2026; DROP TYPE run_2028")
@@ -93,7 +93,7 @@ def test_rows_of_default_stop_only_their_own_partition(database: Database) -> No
     database.execute(f"""{RUN} CREATE TABLE rest PARTITION OF run DEFAULT;
         INSERT INTO run VALUES ('2026-06-01Z'), ('2028-06-01Z')""")
     report = keep(database.dsn, premake=3)
-    assert [each.reason for each in report.after.findings] == ["DefaultHasRows", "DefaultHasRows"]
+    assert [each.reason for each in findings(report)] == ["DefaultHasRows", "DefaultHasRows"]
     assert reasons(report) == ["created", "created"]
     assert made(database) == ["rest", "run_2027", "run_2029"]
     assert database.query("SELECT count(*) FROM rest") == [(2,)]
@@ -146,7 +146,7 @@ def test_a_partition_whose_detach_never_ended_is_told_and_nothing_is_made_in_its
     report = keep(database.dsn, premake=1)
     assert reasons(report) == ["created"]
     assert made(database) == ["a", "run_2027"]
-    assert [each.reason for each in report.after.findings] == ["DetachPending"]
+    assert [each.reason for each in findings(report)] == ["DetachPending"]
     assert report.after.covered_until is None
     database.execute("ALTER TABLE run DETACH PARTITION a FINALIZE")
     assert reasons(keep(database.dsn, premake=1)) == ["created"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
-from meanwhile import RUN, keep, reasons
+from meanwhile import RUN, findings, keep, reasons
 from partwarden.conditions import looked
 from partwarden.engine import Report
 from partwarden.interval import Range
@@ -75,14 +75,14 @@ def test_a_name_that_is_taken_or_too_long_is_told_and_keeps_nothing_else(databas
     database.execute(f"{RUN} CREATE VIEW run_default AS SELECT 1; {RUN.replace('run', long)}")
     report = keep(database.dsn, premake=0, defaultPartition={"ensure": True})
     assert reasons(report) == ["created"]
-    (finding,) = report.after.findings
+    (finding,) = findings(report)
     assert finding.reason == "NameTaken"
     assert "public.run_default" in finding.message
     report = keep(
         database.dsn, premake=0, table={"name": long}, nameFormat="t_{year}", defaultPartition={"ensure": True}
     )
     assert reasons(report) == ["created"]
-    assert [each.reason for each in report.after.findings] == ["NameTooLong"]
+    assert [each.reason for each in findings(report)] == ["NameTooLong"]
 
 
 def test_rows_are_counted_by_interval_and_told_with_the_dates_to_ensure(database: Database) -> None:

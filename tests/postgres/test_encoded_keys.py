@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from complaints import check, complaint, login
 from encoded import ENCODED, HIGHEST, LOWEST, Key, bounds, created, keep, lands
 from lab.postgres import Database
+from meanwhile import findings
 from partwarden.__main__ import main
 from partwarden.interval import Interval, iso
 
@@ -90,14 +91,14 @@ def test_what_an_integer_cannot_say_is_left_to_the_user(database: Database) -> N
     database.execute(key.table)
     report = keep(database, later, keyEncoding="EpochSeconds", premake=3)
     assert created(report) == ["run_2036", "run_2037"]
-    for each in report.after.findings:
+    for each in findings(report):
         assert each.error
         check(each.error, "KeyOutOfRange", "2038-01-19T03:14:07Z", "TO (MAXVALUE)")
-    assert len(report.after.findings) == 2
+    assert len(findings(report)) == 2
     first = key.literal(database, "2038-01-01Z")
     database.execute(f"CREATE TABLE last PARTITION OF run FOR VALUES FROM ('{first}') TO (MAXVALUE)")
     report = keep(database, later, keyEncoding="EpochSeconds", premake=3)
-    assert [each.reason for each in report.after.findings] == ["OffGrid"]
+    assert [each.reason for each in findings(report)] == ["OffGrid"]
     assert report.after.covered_for_ever
     assert lands(database, [key.before("timestamptz '2038-01-01Z'"), "2147483647"]) == ["run_2037", "last"]
 
@@ -107,7 +108,7 @@ def test_dates_before_1970_are_no_uuids_and_the_rest_goes_on(database: Database)
     database.execute(key.table)
     report = keep(database, NOW, keyEncoding="UUIDv7", premake=0, ensure=["1969-06-01"])
     assert created(report) == ["run_2026", *(f"run_{year}" for year in range(1970, 2026))]
-    assert [(each.reason, each.object) for each in report.after.findings] == [
+    assert [(each.reason, each.object) for each in findings(report)] == [
         ("KeyOutOfRange", "[1969-01-01T00:00:00Z, 1970-01-01T00:00:00Z)")
     ]
     assert lands(database, [key.value("timestamptz '1970-01-01Z'")]) == ["run_1970"]

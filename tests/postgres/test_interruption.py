@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from lab.postgres import Database, Server
-from meanwhile import RUN, keep, keep_while, kill_others, killing_after_each_ddl_command, reasons, relations
+from meanwhile import RUN, findings, keep, keep_while, kill_others, killing_after_each_ddl_command, reasons, relations
 from partwarden.errors import DatabaseNotFound, DatabaseUnreachable, PartwardenError
 
 RICH = """
@@ -246,7 +246,7 @@ def test_rights_taken_away_meanwhile_are_told(database: Database) -> None:
     take = "REVOKE CREATE ON SCHEMA public FROM PUBLIC; REVOKE CREATE ON SCHEMA public FROM " + owner.name
     report = keep_while(owner.dsn, BEGUN, lambda: database.execute(take), premake=0)
     assert reasons(report) == ["InsufficientPrivilege"]
-    assert [each.reason for each in report.after.findings] == ["InsufficientPrivilege"]
+    assert [each.reason for each in findings(report)] == ["InsufficientPrivilege"]
 
 
 def test_a_database_dropped_meanwhile_is_missed_by_the_new_connection(pg: Server) -> None:
@@ -260,6 +260,6 @@ def test_one_failed_action_does_not_keep_the_others_from_being_done(database: Da
     database.execute(f"{RUN} CREATE TABLE run_2027 ()")
     report = keep(database.dsn, premake=3)
     assert reasons(report) == ["created"] * 3
-    assert [each.reason for each in report.after.findings] == ["NameTaken"]
+    assert [each.reason for each in findings(report)] == ["NameTaken"]
     race = keep_while(database.dsn, BEGUN, lambda: database.execute("CREATE TABLE run_2030 ()"), premake=5)
     assert sorted(reasons(race)) == ["NameTaken", "created"]

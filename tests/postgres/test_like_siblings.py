@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from lab.postgres import Database, Server
-from meanwhile import keep, reasons
+from meanwhile import findings, keep, reasons
 
 RUN = """
     CREATE TABLE run (at date, note text) PARTITION BY RANGE (at);
@@ -158,4 +158,4 @@ def test_who_differs_from_the_parent_is_told_once_for_each_thing(database: Datab
     assert not any(each.error for each in report.after.findings)
     database.execute("""ALTER TABLE run_2024 OWNER TO CURRENT_USER; REVOKE SELECT ON run_2025 FROM PUBLIC;
         ALTER TABLE run_2024 ENABLE ROW LEVEL SECURITY; ALTER TABLE run_2025 REPLICA IDENTITY FULL""")
-    assert keep(database.dsn, premake=0).after.findings == ()
+    assert findings(keep(database.dsn, premake=0)) == ()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
+from meanwhile import findings
 from partwarden.connection import from_dsn
 from partwarden.creating import TOGETHER
 from partwarden.engine import Report, maintain
@@ -171,7 +172,7 @@ def test_what_others_made_counts_and_is_left_alone(database: Database) -> None:
     database.execute("ANALYZE deep_a")
     report = keep(database, premake=4)
     assert created(report) == ["run_2027", "run_2020", "run_2022", "run_2023_20230101", "run_2025_20250301"]
-    assert [each.reason for each in report.after.findings] == ["OffGrid"]
+    assert [each.reason for each in findings(report)] == ["OffGrid"]
     assert report.after.covered_for_ever
     seen = {each.name: each for each in report.inventory.partitions}
     assert seen["deep"].kind is RelationKind.PARTITIONED

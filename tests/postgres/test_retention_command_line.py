@@ -64,7 +64,10 @@ def test_a_hold_in_the_manifest_keeps_a_partition(partwarden: Command, pg_databa
     _, document = partwarden("plan", *moment, held="run_2024, run_2oo5")
     assert ("DetachPartition", "run_2025") in actions(document)
     assert ("DetachPartition", "run_2024") not in actions(document)
-    assert [(each["reason"], each["error"]) for each in document["findings"]] == [("HoldMatchesNothing", False)]
+    assert [(each["reason"], each["error"]) for each in document["findings"]] == [
+        ("HoldMatchesNothing", False),
+        ("SuperuserLogin", False),
+    ]
 
 
 def test_what_has_expired_goes_and_what_is_held_stays(partwarden: Command, pg_database: Database) -> None:

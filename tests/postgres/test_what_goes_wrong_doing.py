@@ -9,6 +9,7 @@ import pytest
 from complaints import NOW, RUN, check, complaint, complaints, login, login_by_uri, policy
 from lab.operator import until
 from lab.postgres import Database, Role, Server
+from meanwhile import findings
 from partwarden.engine import maintain
 from partwarden.session import session
 
@@ -101,7 +102,7 @@ def test_an_overlapping_partition_counts_and_only_the_rest_is_made(database: Dat
     with session(login(database.dsn)) as connection:
         report = maintain(connection, policy(premake=2), now=NOW)
     assert [each.error for each in report.outcomes] == [None] * 4
-    (notice,) = report.after.findings
+    (notice,) = findings(report)
     assert (notice.reason, notice.error) == ("OffGrid", None)
     assert "summer" in notice.message
     assert "turn" in notice.message

