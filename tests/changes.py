@@ -660,9 +660,9 @@ SETTINGS: dict[str, Change] = {name: _setting(name, value) for name, value in _S
 LIMITS: dict[str, Change] = {
     "statement_timeout": _setting("statement_timeout", "'100ms'"),
     "lock_timeout": _setting("lock_timeout", "'100ms'"),
-    "idle_in_transaction_session_timeout": _setting("idle_in_transaction_session_timeout", "'20ms'"),
-    "idle_session_timeout": _setting("idle_session_timeout", "'20ms'"),
-    "transaction_timeout": _setting("transaction_timeout", "'20ms'", since=17),
+    "idle_in_transaction_session_timeout": _setting("idle_in_transaction_session_timeout", "'100ms'"),
+    "idle_session_timeout": _setting("idle_session_timeout", "'100ms'"),
+    "transaction_timeout": _setting("transaction_timeout", "'100ms'", since=17),
 }
 """Shorter than any archive takes: a session that does not lift them loses its connection."""
 
