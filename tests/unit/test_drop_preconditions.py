@@ -90,6 +90,7 @@ class World:
             held=self.held,
             archives=archives,
             outside=(self.table, *self.others),
+            server=values.SERVER.identity,
         )
 
 
