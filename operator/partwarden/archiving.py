@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
+from psycopg import errors as pg
+
 from . import (
     __version__,
     describing,
@@ -40,6 +42,7 @@ from .errors import (
     ObjectExists,
     PartwardenError,
     ProofFailed,
+    StatementRejected,
     TableChanged,
 )
 from .findings import pointing
@@ -59,6 +62,7 @@ from .record import (
     TableName,
 )
 from .session import run
+from .sqlstate import message
 from .storing import Store, folder
 from .table_contents import TableContents
 from .text_settings import TEXT_SETTINGS
@@ -196,7 +200,13 @@ def _take(held: Held, info: ConnectionInfo, store: Store, place: str, columns: t
     dumped, stored = Digest(), [each.name for each in columns if each.generated == "s"]
 
     def read() -> tuple[Fingerprint, Digest, GeneratedData | None]:
-        taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
+        try:
+            taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
+        except (pg.CharacterNotInRepertoire, pg.UntranslatableCharacter) as error:
+            raise StatementRejected(
+                f"table {held.table} is not archived: it holds text that is not valid in its encoding: "
+                f"{message(error)}; correct those values first"
+            ) from None
         say(f"{taken.rows:,} rows, fingerprint {taken.content}")
         progress = _Progress(say, taken.rows, dumped)
         if not stored:

@@ -112,7 +112,7 @@ def _calls_others(connection: Session, parent: Parent, action: DetachPartition, 
 def _check_alone(connection: Session, parent: Parent, subject: str) -> None:
     """PostgreSQL detaches one partition of a table at a time so, and would refuse after the mark is written."""
     with translated(subject):
-        if found := run(connection, sql.SQL(OTHERS).format(parent.oid))[0]:
+        if found := run(connection, PINNED, sql.SQL(OTHERS).format(parent.oid))[1]:
             raise TableBusy(f"{subject}: the detach of {found[0][0]} has begun before, and must end first")
 
 
@@ -160,7 +160,7 @@ def _concurrently(
             run(connection, ddl.detach(parent, action, "CONCURRENTLY"))
     except (pg.QueryCanceled, pg.LockNotAvailable, pg.DeadlockDetected) as error:
         with translated(subject):
-            found = run(connection, sql.SQL(PENDING).format(action.oid, parent.oid))[0]
+            found = run(connection, PINNED, sql.SQL(PENDING).format(action.oid, parent.oid))[1]
         if not found:
             return  # Too late to be cancelled: it was done.
         who = busy(connection, wants, subject)
@@ -263,4 +263,4 @@ def _cancelled_after(connection: Session, seconds: float) -> Iterator[None]:
         if fired.is_set() and not connection.closed:
             # What comes too late for the one statement would else hit the next.
             with suppress(pg.QueryCanceled):
-                run(connection, "SELECT pg_sleep(0.01)")
+                run(connection, "SELECT pg_catalog.pg_sleep(0.01)")

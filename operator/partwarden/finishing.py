@@ -14,7 +14,7 @@ from .errors import TableBusy, TableChanged
 from .inventory import Inventory, Parent
 from .marker import Marker, Phase
 from .patience import SHORT, persistently, translated
-from .session import Session, run
+from .session import Session, pinned, run
 from .standing import changing, hasten, is_ours, look, parent_of, write
 from .transaction import LOCK_TIMEOUT_HEAVY, undo
 
@@ -88,7 +88,7 @@ def confirm_mark(connection: Session, parent: Parent, action: Action, oid: int, 
 
 def _old_snapshot(connection: Session, subject: str) -> TableBusy | None:
     """Who keeps the end of a detach waiting, and not for a moment only, although no lock of theirs is in the way."""
-    if not (found := run(connection, sql.SQL(SNAPSHOTS).format(SHORT))[0]):
+    if not (found := run(connection, pinned("1s", "10s"), sql.SQL(SNAPSHOTS).format(SHORT))[1]):
         return None
     ((pid, application, role),) = found
     return TableBusy(

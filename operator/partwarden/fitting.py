@@ -20,6 +20,8 @@ from .record import ArchiveManifest, Column
 from .resolving import Types
 from .session import Session, pinned, run
 
+AS_OWN = "leave out --attach to load it as a table of its own"
+
 
 @dataclass(frozen=True, slots=True)
 class Parentage:
@@ -65,7 +67,9 @@ def check(
         )
     key = [(each.column, each.type) for each in parent.key]
     if parent.strategy is not Strategy.RANGE or key != [(manifest.key, kind)]:
-        raise CannotAttach(f"{parent} is not partitioned by RANGE of {manifest.key!r} of type {kind}, as it was")
+        raise CannotAttach(
+            f"{parent} is not partitioned by RANGE of {manifest.key!r} of type {kind}, as it was: {AS_OWN}"
+        )
     if not parent.may_own:
         raise NotOwner(f"role {inventory.server.user!r} is not an owner of {parent}: connect as {parent.owner!r}")
     _check_free(inventory, manifest)

@@ -19,7 +19,7 @@ from .actions import CreatePartition
 from .blockers import Mode, Want, joined
 from .creating import NEW_ACLS
 from .errors import AnotherOperator, CannotAttach, TableBusy
-from .fitting import Parentage, range_of
+from .fitting import AS_OWN, Parentage, range_of
 from .interval import Range
 from .inventory import Grant, Inventory
 from .keys import Bounds
@@ -42,7 +42,6 @@ LIMIT_DEFAULT, LIMIT_JOINED = "3s", "60s"
 """How long ATTACH may take where others wait for it: for DEFAULT, or for tables that foreign keys join."""
 UNFIT = (pg.CheckViolation, pg.ForeignKeyViolation, pg.InvalidObjectDefinition, pg.DatatypeMismatch)
 """Rows in DEFAULT or outside the bounds, rows that refer to none, an overlap, another shape of table."""
-AS_OWN = "leave out --attach to load it as a table of its own"
 SET_TIMEOUTS = "SELECT set_config('lock_timeout', {}, true), set_config('statement_timeout', {}, true)"
 NOW_AND_OID = "SELECT clock_timestamp(), {}::regclass::oid::int8"
 

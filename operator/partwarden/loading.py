@@ -16,7 +16,7 @@ from psycopg import sql
 from . import fingerprint, remaking
 from .errors import NameTaken, PartwardenError, RestoredDiffers, StatementRejected
 from .record import ArchiveManifest
-from .session import Session, run
+from .session import Session, pinned, run
 from .sqlstate import UNABLE, is_lost, message, translate
 
 LONGEST = 7 * 24 * 3600.0
@@ -38,7 +38,7 @@ WHERE c.collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = c
 
 def check_name(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
     """Whether a table of that name can be made. Raises `NameTaken`, `StatementRejected`, or psycopg's errors."""
-    (((exists, taken),),) = run(connection, sql.SQL(IS_TAKEN).format(schema=schema, name=name))
+    _, ((exists, taken),) = run(connection, pinned("2s", "30s"), sql.SQL(IS_TAKEN).format(schema=schema, name=name))
     if not exists:
         raise StatementRejected(f"schema {schema!r} does not exist: create it, or choose another with --as")
     if taken:

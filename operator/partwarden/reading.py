@@ -105,7 +105,10 @@ def _hold(connection: Session, table: TableName) -> Held:
     *_, found = run(connection, fingerprint.pin(pins), SQL(TABLE).format(table.schema_, table.name))
     ((oid, kind, server, snapshot, estimate, size, unlogged),) = found
     if kind != "r":
-        raise TableNotFound(f"table {table} is not a plain table: an archive is made of one that holds its rows itself")
+        raise TableNotFound(
+            f"table {table} is not a plain table: an archive is made of one that holds its rows "
+            "itself; name a partition below it"
+        )
     if table.oid not in (0, oid):
         raise TableChanged(f"table {table} was made anew: its OID is {oid}, not {table.oid}")
     signed = oid - (1 << 32) if oid >= 1 << 31 else oid

@@ -84,7 +84,7 @@ def restore(source: Source, info: ConnectionInfo, wish: Wish, say: Say) -> Resto
         try:
             run(
                 connection,
-                "BEGIN ISOLATION LEVEL READ COMMITTED",
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
                 pinned("2s", "0"),
                 fingerprint.pin_text(),
                 *become_owner,

@@ -42,7 +42,10 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
                 f"{subject}: {words}; grant it to the owner of the table, as whom it was tried"
             )
         case pg.ReadOnlySqlTransaction():
-            return errors.ReadOnlyServer(f"{subject}: {words}; connect through the primary")
+            return errors.ReadOnlyServer(
+                f"{subject}: {words}; connect through the primary, or end "
+                "default_transaction_read_only = on of the role, the database or the server"
+            )
         case pg.ProtocolViolation() if "statement pooling" in words:
             # PgBouncer's own words, in no other language, before it hangs up.
             return errors.BehindPooler(

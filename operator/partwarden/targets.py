@@ -78,7 +78,8 @@ def find(
         ((oid, schema, name, kind, bounds, comment, parent_oid, owner),) = found
         if kind != PLAIN:
             raise TableNotFound(
-                f"{schema}.{name} is not a plain table: an archive is made of a partition that holds its rows itself"
+                f"{schema}.{name} is not a plain table: an archive is made of a partition that holds its rows "
+                "itself; name one below it"
             )
         partition = TableName(schema_=schema, name=name, oid=oid)
         _, mark = marker.read(comment)

@@ -13,7 +13,12 @@ from values import inventory, moment, partition, plan, spec, years
 @pytest.mark.parametrize(
     ("fields", "reason", "words"),
     [
-        ({"server": {"read_only": True}}, "ReadOnlyServer", "connect 'orchestrator' through its primary"),
+        (
+            {"server": {"read_only": True, "standby": True}},
+            "ReadOnlyServer",
+            "connect 'orchestrator' through its primary",
+        ),
+        ({"server": {"read_only": True}}, "ReadOnlyServer", "SET default_transaction_read_only = off"),
         ({"parent": {"may_own": False}}, "NotOwner", 'GRANT "owner" TO "owner"'),
         ({"parent": {"may_create": False}}, "InsufficientPrivilege", 'GRANT CREATE ON SCHEMA "public"'),
     ],
