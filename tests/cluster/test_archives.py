@@ -90,7 +90,8 @@ def test_a_failure_is_told_counted_and_tried_again_later(archives: Archives, ope
 
 
 @pytest.mark.parametrize(
-    "changes", [{"oid": 1}, {"sha256": ""}, {"manifestSha256": ""}, {"fingerprint": None}, {"location": ""}]
+    "changes",
+    [{"oid": 1}, {"server": "1/1"}, {"sha256": ""}, {"manifestSha256": ""}, {"fingerprint": None}, {"location": ""}],
 )
 def test_a_report_that_is_not_of_this_table_or_not_whole_proves_nothing(
     archives: Archives, operator: Operator, pg_database: Database, changes: dict[str, object]

@@ -105,8 +105,8 @@ class Archives:
             "finishedAt": "2026-01-01T00:00:01Z",
         }
         if report is not None:
-            named = {"server": self.order(job).server} if report.get("ok") else {}
-            terminated["message"] = json.dumps({**named, **report})
+            named = {"server": report.get("server") or self.order(job).server} if report.get("ok") else {}
+            terminated["message"] = json.dumps({**report, **named})
         self.play(job, {"terminated": terminated}, phase="Failed" if code else "Succeeded")
 
     def order(self, job: str) -> Order:
