@@ -49,7 +49,7 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
         error: PartwardenError = ReadOnlyServer(
             f"the server is read-only (a standby): connect {server.database!r} through its primary"
             if server.standby
-            else f"database {server.database!r} is read-only for role {server.user!r}, by default_transaction_read_only:"
+            else f"database {server.database!r} is read-only for {server.user!r}, by default_transaction_read_only:"
             " ALTER ROLE … or ALTER DATABASE … SET default_transaction_read_only = off, or connect as another role"
         )
     elif not parent.may_own:
