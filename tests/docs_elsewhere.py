@@ -1,5 +1,7 @@
 """Commands and manifests of the pages that need more than a shell beside an operator, and the tests that run them."""
 
+from partwarden.text_settings import as_options
+
 HELM = "helm install partwarden charts/partwarden --namespace partwarden --create-namespace"
 IMAGE = "--set image.repository=registry.example.com/partwarden"
 CHART = "tests/e2e/test_chart_installed.py::test_somebody_with_rights_in_one_namespace_uses_it"
@@ -11,6 +13,7 @@ COURSE = (
 )
 SHARDS = "tests/e2e/test_chart.py::test_shards_in_one_namespace_have_nothing_in_common"
 START = "tests/cluster/test_start_and_stop.py"
+PLAIN = "tests/postgres/test_plain_pg_restore.py"
 TYPED = "tests/postgres/test_drop_command.py::test_somebody_types_the_name"
 
 ELSEWHERE: dict[str, dict[str, str]] = {
@@ -59,6 +62,15 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         'partwarden archive --dsn "$DSN" --partition run_2020 --to "$ARCHIVES"': TYPED,
         'partwarden drop 2020 --dsn "$DSN" --archive "$ARCHIVES/orchestrator/public.run/run_2020/'
         '20261126T093000Z-4f1c2a-9d2e6b10"': TYPED,
+    },
+    "docs/restoring.md": {
+        f"export PGOPTIONS='{as_options()}'": f"{PLAIN}::test_the_page_and_the_manifest_name_the_pinned_settings",
+        'pg_restore --no-owner --dbname "$DSN" "${ARCHIVE#file://}/data.dump"': (
+            f"{PLAIN}::test_it_gives_the_rows_and_the_indexes_but_no_attach_and_computes_what_is_generated"
+        ),
+        'gunzip --stdout "${ARCHIVE#file://}/generated.copy.gz" | head -3': (
+            f"{PLAIN}::test_the_values_of_generated_columns_are_beside_it"
+        ),
     },
     "docs/from-the-script.md": {
         "kubectl partwarden drop 2020 run": "tests/cluster/test_commands.py::test_drop_is_the_approval",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from .opening import find, open_archive
 from .record import ArchiveManifest
 from .render import printable
 from .restoring import Restored, Wish, restore
+from .text_settings import as_options
 
 Named = dict[str, str] | None
 
@@ -107,6 +109,10 @@ def _list(url: str, output: str) -> int:
     else:
         for each in found.archives:
             click.echo(f"{printable(each.url)}\n  {printable(summary(each.manifest))}")
+            if each.manifest.settings:
+                click.echo(
+                    f"  pg_restore by hand: PGOPTIONS={printable(shlex.quote(as_options(each.manifest.settings)))}"
+                )
         if not found.archives and not found.unreadable:
             click.echo(f"no archive at {url} or below")
     for error in found.unreadable:

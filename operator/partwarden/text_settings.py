@@ -7,6 +7,7 @@ whatever the role, the database or the server says. They are those that ``pg_dum
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 TEXT_SETTINGS = {
     "TimeZone": "UTC",
@@ -29,9 +30,9 @@ TEXT_SETTINGS = {
 """Everything but ``search_path`` and ``client_encoding``, which a program sets for itself."""
 
 
-def as_options() -> str:
+def as_options(settings: Mapping[str, str] = TEXT_SETTINGS) -> str:
     """The settings as libpq's parameter ``options``, and as the variable ``PGOPTIONS``, take them."""
-    return " ".join(f"-c {name}={_escaped(value)}" for name, value in TEXT_SETTINGS.items())
+    return " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items())
 
 
 def _escaped(value: str) -> str:
