@@ -211,7 +211,7 @@ def _take(held: Held, info: ConnectionInfo, store: Store, place: str, columns: t
         progress = _Progress(say, taken.rows, dumped)
         if not stored:
             return taken, reading.read_rows(held, columns, progress), None
-        with GeneratedWriter(store, f"{place}/{GENERATED}") as writer:
+        with GeneratedWriter(store, f"{place}/{GENERATED}", held.size) as writer:
             rows = reading.read_rows(held, columns, progress, writer.write)
             return taken, rows, writer.finish(stored)
 

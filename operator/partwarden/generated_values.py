@@ -27,13 +27,14 @@ QUICKLY = 1
 class GeneratedWriter(AbstractContextManager["GeneratedWriter"]):
     """Write the object while its lines come. Left by an error, no object is there."""
 
-    def __init__(self, store: Store, key: str) -> None:
+    def __init__(self, store: Store, key: str, expected: int = 0) -> None:
+        """``expected``: about how many bytes it will have at most."""
         self._written, self._content = Digest(), Digest()
         self._pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=8)
         self._held: list[bytes] = []
         self._size = 0
         self._pool = ThreadPoolExecutor(1, "partwarden-generated")
-        self._put: Future[None] = self._pool.submit(lambda: store.put(key, self._compressed()))
+        self._put: Future[None] = self._pool.submit(lambda: store.put(key, self._compressed(), expected))
 
     def write(self, line: bytes) -> None:
         """Add a line, with its end. Raises what storage raised."""

@@ -105,7 +105,7 @@ class Types:
         )
         run(self.connection, "SAVEPOINT resolving")
         try:
-            (((_, found),),) = run(self.connection, query)
+            ((_, found),), _ = run(self.connection, query, "RELEASE SAVEPOINT resolving")
         except (pg.SyntaxErrorOrAccessRuleViolation, pg.DataError) as error:
             run(self.connection, "ROLLBACK TO SAVEPOINT resolving")
             if isinstance(error, pg.SyntaxError | pg.InvalidName | pg.DataError):
