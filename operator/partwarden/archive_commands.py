@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 from pydantic import ValidationError
 
-from . import archiving, arguments, outputs, places
+from . import archive_address, archiving, arguments, outputs, places
 from .connection import ConnectionInfo, from_dsn, resolve
 from .database import Database, SecretRef
 from .destination import PVC, Destination
@@ -88,10 +88,11 @@ def archive(
 def verify(url: str, manifest_sha256: str | None, output: str) -> int:
     """Prove an archive again, without a database: its size, its sha256, and the rows that it restores.
 
-    URL is its folder or its manifest.json. Exits 0 when it is as it was written, 1 when not.
+    URL is its folder or its manifest.json, or parc/[NAMESPACE/]NAME of a PartitionArchive. Exits 0 when it is as it was
+    written, 1 when not.
     """
     try:
-        found = open_archive(url, manifest_sha256).telling(outputs.progress)
+        found = open_archive(*archive_address.resolve(url, manifest_sha256)).telling(outputs.progress)
         found.prove()
     except PartwardenError as error:
         raise click.ClickException(printable(str(error))) from None

@@ -36,7 +36,7 @@ def detached(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> t
     """Those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's domain.
 
     A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the mark of a
-    restored partition once somebody has detached it: it is theirs. Nor does a mark on a table of another owner, who
+    restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner, who
     may write any text into its comment.
     """
     found = []

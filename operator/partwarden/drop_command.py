@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-from . import arguments, hold, looking, manifest, outputs, removing, render, suggesting
+from . import archive_address, arguments, hold, looking, manifest, outputs, removing, render, suggesting
 from .actions import Outcome
 from .connection import from_dsn
 from .details import human, span
@@ -122,7 +122,7 @@ def _drop(
     if url is not None:
         outputs.progress(f"reading the archive at {url}, and the table beside it")
         try:
-            archive = open_archive(url, manifest_sha256).telling(outputs.progress)
+            archive = open_archive(*archive_address.resolve(url, manifest_sha256)).telling(outputs.progress)
             proven, where = removing.compare(connection, found, archive), archive.url
         finally:
             outputs.progressed()

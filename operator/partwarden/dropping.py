@@ -87,7 +87,7 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
             # Safe: it is the table that we detached, by OID, and marked so; no partition, and nobody's parent; the
             # policy's grace is over; every row of it is of the expired range; where there must be an archive, it holds
             # what that one was proven to hold, compared under this lock, so that nobody can have changed it since; and
-            # nobody else has it in hand. All that the policy and the annotations say was asked again just now.
+            # no other session uses it. All that the policy and the annotations say was asked again just now.
             # RESTRICT: whatever depends on it keeps it. Interrupted before COMMIT, it is there as it was.
             # Of what PostgreSQL would drop with it without asking, the plan has named everything (_settle_ties). A
             # sequence is taken off it here: later than all that takes long, since nextval waits until the COMMIT, and

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from psycopg import sql
+
 from . import catalog, describing, fingerprint, parent_definition, remaking
 from .bounds import parse_bounds
-from .errors import CannotAttach, NotOwner, TableNotFound
+from .errors import CannotAttach, InsufficientPrivilege, NotOwner, TableNotFound
+from .findings import quoted
 from .interval import Range
 from .inventory import Inventory, Parent, Strategy
 from .keys import TYPES, Codec
@@ -20,6 +23,7 @@ from .record import ArchiveManifest, Column
 from .resolving import Types
 from .session import Session, pinned, run
 
+CREATES = "SELECT has_schema_privilege({owner}, {schema}, 'CREATE')"
 AS_OWN = "leave out --attach to load it as a table of its own"
 
 
@@ -75,6 +79,13 @@ def check(
     _check_free(inventory, manifest)
     with connection.transaction():
         run(connection, pinned("2s", "30s"), fingerprint.pin_text())
+        ((creates,),) = run(connection, sql.SQL(CREATES).format(owner=parent.owner, schema=schema))[0]
+        if parent.borrowed and not creates:
+            grant = f"GRANT CREATE ON SCHEMA {quoted(schema)} TO {quoted(parent.owner)}"
+            raise InsufficientPrivilege(
+                f"{schema}.{name} is not attached to {parent}: all is done as {parent.owner!r}, its owner, who may not "
+                f"create tables in schema {schema!r}: {grant}, or leave out --attach"
+            )
         columns = describing.describe(connection, parent.oid).columns
         definition = parent_definition.read(connection, parent.oid, schema, name)
         _check_columns(parent, columns, manifest.columns, Types(connection, manifest.types))

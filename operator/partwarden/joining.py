@@ -1,8 +1,8 @@
 """Makes a table that was loaded from an archive a partition again, for its old bounds.
 
 The parent is touched twice, briefly: at first its definition is read, and at the end, when the rows are loaded and
-proven, the table is attached. Between the two, which may be hours, no lock on the parent is held: nobody waits for a
-restore. Nothing but the table itself is made, so nothing can be left on a connection that a pooler hands on.
+proven, the table is attached. Between the two, which may be hours, no lock on the parent is held, and no session waits
+for a restore. Nothing but the table itself is made, so nothing can be left on a connection that a pooler hands on.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ def loader(
     """Load into a table with the columns that the parent has now, held to the bounds."""
     table = sql.Identifier(schema, name)
 
-    def dress() -> Iterable[sql.SQL | sql.Composed]:
-        yield from parentage.definition.before
-        yield remaking.hold_to_bounds(table, CHECK, *parentage.key, parentage.bounds)
+    def dress(as_wanted: bool) -> Iterable[sql.SQL | sql.Composed]:
+        if as_wanted:
+            yield from parentage.definition.before
+            yield remaking.hold_to_bounds(table, CHECK, *parentage.key, parentage.bounds)
 
     wanted = tuple(_column(each, types) for each in parentage.columns)
     like = parentage.inventory.likeness

@@ -1,6 +1,6 @@
 """Loads an archive's rows into a new table, and proves that they are what was archived.
 
-All in a transaction of the caller's: until it commits nobody else sees any of it, and whatever fails takes all of it
+All in a transaction of the caller's: until it commits no other session sees any of it, and an error takes all of it
 away.
 """
 

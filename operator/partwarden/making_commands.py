@@ -103,7 +103,7 @@ def _run(
     outcomes: list[Outcome] = []
     try:
         with session(from_dsn(target.dsn or "")) as connection:
-            # Whoever asks for a partition by hand wants it whatever mode a policy is in, and nothing retired by it.
+            # A user who asks for a partition by hand wants it whatever mode a policy is in, and nothing retired by it.
             plain = {"mode": Mode.APPLY, "retention": None}
             spec = wish(looking.spec(connection, target.table, target.filename).model_copy(update=plain))
             inventory, plan = observe_and_plan(connection, spec)

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import archive_policy
 from .cluster import CONFLICT, NOT_FOUND, Cluster, status_of
+from .cluster_archives import ArchivesInCluster
 from .cluster_login import own
 from .connection import ConnectionInfo, resolve
 from .database import Database
@@ -62,6 +63,10 @@ class Policies:
     def archives(self) -> list[dict[str, Any]]:
         """The PartitionArchives of the namespace, or of all, the oldest first."""
         return self._listed(archive_policy.PLURAL)
+
+    def archive(self, name: str) -> dict[str, Any] | None:
+        """The PartitionArchive of that name in the namespace, as it is now; None where there is none."""
+        return ArchivesInCluster(self._cluster).archive((self.namespace, name))
 
     def edit(self, policy: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         """Merge ``change`` into the policy, if nobody has edited it since it was read; the policy as it is then.

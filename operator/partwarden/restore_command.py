@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import arguments, outputs
+from . import archive_address, arguments, outputs
 from .connection import from_dsn
 from .errors import PartwardenError
 from .opening import find, open_archive
@@ -25,7 +25,7 @@ Named = dict[str, str] | None
     "url",
     required=True,
     metavar="URL",
-    help="The archive's folder, or its manifest.json.",
+    help="The archive's folder or its manifest.json, or parc/[NAMESPACE/]NAME of a PartitionArchive.",
 )
 @click.option("--list", "listing", is_flag=True, help="Say which archives are there, at and below that address.")
 @click.option("--dsn", help="Connection string or URI of the database to load it into; PGHOST and so on complete it.")
@@ -68,7 +68,7 @@ def command(
             return _list(url, output)
         assert dsn is not None
         wish = _wish(target, attach, parent, patience)
-        archive = open_archive(url, manifest_sha256).telling(_say)
+        archive = open_archive(*archive_address.resolve(url, manifest_sha256)).telling(_say)
         _say(summary(archive.manifest))
         restored = restore(archive, from_dsn(dsn), wish, _say)
     except PartwardenError as error:

@@ -68,8 +68,8 @@ class LeftOff:
 
 @dataclass(slots=True)
 class Loader:
-    """One table that is loaded. ``wanted``: the columns in the form that is aimed at; ``dress``: what is done to the
-    new table before it is filled."""
+    """One table that is loaded. ``wanted``: the columns in the form that is aimed at; ``dress``: what is done to
+    the new table before it is filled, called with whether it has that form."""
 
     connection: Session
     source: Source
@@ -77,7 +77,7 @@ class Loader:
     schema: str
     name: str
     wanted: Sequence[TableColumn]
-    dress: Callable[[], Iterable[sql.SQL | sql.Composed]]
+    dress: Callable[[bool], Iterable[sql.SQL | sql.Composed]]
     say: Say
     unlogged: bool = False
     like: Likeness = field(default_factory=Likeness)
@@ -133,13 +133,13 @@ class Loader:
 
         Raises `RestoredDiffers`, psycopg's errors and what reading the archive raises.
         """
-        # Safe: nobody else sees the table that is given up, and the archive is read anew.
+        # Safe: no other session sees the table that is given up, and the archive is read anew.
         run(self.connection, "ROLLBACK TO SAVEPOINT loading" if self._begun else "SAVEPOINT loading")
         self._begun = True
         manifest, table = self.manifest, sql.Identifier(self.schema, self.name)
         create = remaking.create_table(table, columns, self.unlogged)
         run_alone(self.connection, sql.SQL(" ").join([create, *ddl.storage(self.like)]))
-        for statement in self.dress():
+        for statement in self.dress(tuple(columns) == tuple(self.wanted)):
             run_alone(self.connection, statement)
         made = {each.name: each for each in columns}
         stored = [each.name for each in manifest.columns if each.generated == "s" and each.name in made]

@@ -30,7 +30,8 @@ from .transaction import SET_ROLE_VERSION, as_owner, become, undo
 OWNER = """
 SELECT pg_get_userbyid(c.relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'p' AND pg_get_userbyid(c.relowner) <> current_user
-  AND pg_has_role(c.relowner, {set_role}) AND has_schema_privilege(c.relowner, {target}, 'CREATE, USAGE')
+  AND pg_has_role(c.relowner, {set_role}) AND has_schema_privilege(c.relowner, {target}, 'CREATE')
+  AND has_schema_privilege(c.relowner, {target}, 'USAGE')
 """
 NOT_VALID_VERSION = 180000
 """From here on NOT NULL may be NOT VALID."""
@@ -146,7 +147,7 @@ def _load(connection: Session, source: Source, schema: str, name: str, say: Say)
     absent = loading.absent_collations(connection, manifest)
     wanted = tuple(_wanted(each, types, absent) for each in manifest.columns)
 
-    def dress() -> Iterable[sql.SQL | sql.Composed]:
+    def dress(_as_wanted: bool) -> Iterable[sql.SQL | sql.Composed]:
         yield remaking.comment(table, joining.note(manifest))
 
     loader = Loader(connection, source, types, schema, name, wanted, dress, say, manifest.unlogged)

@@ -223,8 +223,8 @@ def _drops(situation: Situation, gate: Gate, outside: Iterable[Detached]) -> Ite
     """The oldest first.
 
     Safe: it is no partition, its mark names it by OID and says that we detached it, and `DROP_PRECONDITIONS` are met:
-    the grace has passed since, no hold names it, whoever must agree has agreed, and its range has expired by the policy
-    as it reads now, which says Drop. The policy says that no archive is needed; or one was read back after all of that,
+    the grace has passed since, no hold names it, a wanted approval is there, and its range has expired by the policy as
+    it reads now, which says Drop. The policy says that no archive is needed; or one was read back after all of that,
     and was equal to the table. Whatever of that is no longer so when it is done stops it there.
     """
     retention = situation.spec.retention

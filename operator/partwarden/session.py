@@ -67,7 +67,7 @@ class Session(psycopg.Connection[Any]):
     def reconnect(self) -> None:
         """Replace a lost connection by a new one with the same parameters, in this very object.
 
-        Whoever holds the session goes on with it; transactions and settings of the old connection are gone. Raises
+        The holder of the session goes on with it; transactions and settings of the old connection are gone. Raises
         `DatabaseUnreachable` after `RECONNECTIONS`, and as `connect`; the session stays closed then.
         """
         self.close()

@@ -59,7 +59,7 @@ def opening(
 def as_owner(owner: str, login: str | None) -> list[sql.Composable]:
     """Make the rest of the transaction run as the owner of the table; no statement where that one is connected.
 
-    CHECK constraints, index expressions, domains, generated columns and triggers call functions of whoever may alter
+    CHECK constraints, index expressions, domains, generated columns and triggers call functions of those who may alter
     the table. Such a function may do what the current role may: so that must be no superuser, nor a member of others.
     SET LOCAL ends with the transaction, as is right behind a pooler. Raises InsufficientPrivilege when it is executed
     by a login that may not become the owner.
@@ -83,7 +83,7 @@ def reading(parent: Parent) -> list[sql.Composable]:
 READER = """
 SELECT pg_get_userbyid(o.owner), o.owner = (SELECT oid FROM pg_roles WHERE rolname = current_user),
        pg_has_role(o.owner, 'USAGE'), pg_has_role(o.owner, {set_role})
-FROM (SELECT coalesce(p.relowner, c.relowner) AS owner
+FROM (SELECT CASE WHEN has_table_privilege(p.relowner, c.oid, 'SELECT') THEN p.relowner ELSE c.relowner END AS owner
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition LEFT JOIN pg_class p ON p.oid = i.inhparent
       WHERE n.nspname = {schema} AND c.relname = {name}) o
@@ -94,6 +94,8 @@ SET_ROLE_VERSION = 160000
 
 def read_as_owner(connection: psycopg.Connection[Any], schema: str, name: str) -> str | None:
     """Make the rest of the transaction run as the owner of the table's parent, or of the table where it has none.
+
+    A partition that its parent's owner may not read is read as its own owner.
 
     Returns that role; None where it is connected already, and where the login is no member of it: such a login reads
     by rights of its own. Raises `InsufficientPrivilege` where it has the owner's rights, but may not become the owner.

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from archived import use_client
 from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
 from lab.operator import until
 from lab.postgres import Database
@@ -230,3 +231,55 @@ def test_kubectl_completes_it(plugin: Plugin) -> None:
         ["kubectl", "__complete", "partwarden", "l"], env=plugin.environment, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.splitlines()[0].startswith("list\t")
+
+
+def test_an_archive_is_named_by_its_partitionarchive_which_says_what_was_proven(
+    site: Site, plugin: Plugin, pg_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_client(monkeypatch)
+    pg_database.execute("""CREATE TABLE run (at date NOT NULL, n int) PARTITION BY RANGE (at);
+        CREATE TABLE run_2020 PARTITION OF run FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+        INSERT INTO run VALUES ('2020-02-02', 7)""")
+
+    def partwarden(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "partwarden", *arguments]
+        environment = {**os.environ, "KUBECONFIG": str(site.cluster.kubeconfig)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    database = ("--dsn", pg_database.dsn)
+    made = json.loads(
+        partwarden("archive", *database, "--partition", "run_2020", "--to", str(tmp_path), "-o", "json").stdout
+    )
+    site.kubectl.apply(
+        {
+            "apiVersion": "partwarden.dev/v1alpha1",
+            "kind": "PartitionArchive",
+            "metadata": {"name": "run-2020", "namespace": site.namespace},
+            "spec": {"partition": "run_2020", "destination": S3, "database": {"secretRef": {"name": "db"}}},
+        }
+    )
+    name = f"parc/{site.namespace}/run-2020"
+    early = partwarden("verify", name)
+    assert early.returncode == 1
+    assert "is not proven" in early.stderr
+    status = {"location": made["location"], "manifestSha256": made["manifestSha256"]}
+    change = json.dumps({"status": status})
+    scope = ("--namespace", site.namespace, "--subresource=status")
+    site.kubectl("patch", "parc", "run-2020", *scope, "--type=merge", "-p", change)
+    assert partwarden("verify", name).returncode == 0
+    other = partwarden("verify", name, "--manifest-sha256", "0" * 64)
+    assert other.returncode == 1
+    assert "says" in other.stderr
+    manifest = Path(made["location"].removeprefix("file://"), "manifest.json")
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"database"', '"database" '))
+    for command in (("verify", name), ("restore", "--manifest", name, *database, "--as", "again")):
+        done = partwarden(*command)
+        assert done.returncode == 1
+        assert "it was changed" in done.stderr
+    manifest.write_text(text)
+    assert partwarden("restore", "--manifest", name, *database, "--as", "again").returncode == 0
+    assert pg_database.query("SELECT n FROM again") == [(7,)]
+    nothing = partwarden("verify", f"parc/{site.namespace}/nothing")
+    assert nothing.returncode == 1
+    assert "there is no PartitionArchive 'nothing'" in nothing.stderr

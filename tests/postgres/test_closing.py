@@ -137,7 +137,7 @@ def test_what_postgresql_does_not_reindex_is_not_marked_and_is_said(
     assert {name for name in before if before[name] != after[name]} == rebuilt
     ((comment,),) = database.query("SELECT obj_description('run_2025'::regclass)")
     assert ("reindexed" in str(comment)) is bool(rebuilt)
-    (finding,) = report.after.findings
+    (finding,) = findings(report)
     assert (finding.reason, finding.error) == ("IndexNotRebuilt", None)
     assert f"{', '.join(sorted(skipped))} of public.run_2025; where they have grown" in finding.message
     assert report.after.actions == ()

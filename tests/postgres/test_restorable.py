@@ -379,11 +379,19 @@ def _together() -> Iterator[object]:
                     yield pytest.param(major, specimen, "", moment, [each for *_, each in batch], id=said)
 
 
+READ_ONLY = "default_transaction_read_only"
+
+
+def _taken(group: Mapping[str, Change], moment: Moment) -> dict[str, Change]:
+    """Those that must not be in the way: what is read-only by default refuses a drop, and no restore."""
+    return {name: each for name, each in group.items() if name != READ_ONLY or moment is Moment.RESTORING}
+
+
 def _settings() -> Iterator[object]:
     for major in HERE:
         for title, group in (("settings", SETTINGS), ("limits", LIMITS)):
             for moment in (Moment.ARCHIVING, Moment.RESTORING):
-                some = [each for each in group.values() if each.since <= major]
+                some = [each for each in _taken(group, moment).values() if each.since <= major]
                 yield pytest.param(major, moment, some, id=f"pg{major}: all {title} {moment}")
 
 
@@ -402,10 +410,16 @@ def test_no_setting_of_the_database_is_in_the_way(
     assert came.startswith("restored"), came
 
 
-def _of_a_role(group: Mapping[str, Change], major: int) -> list[Change]:
+@pytest.mark.parametrize("major", HERE)
+def test_a_database_that_is_read_only_by_default_refuses_the_drop_and_says_why(major: int, course: Run) -> None:
+    came = course(major, changes.specimen([SENSITIVE]), {Moment.ARCHIVING: [SETTINGS[READ_ONLY]]})
+    assert came == "drop refused"
+
+
+def _of_a_role(group: Mapping[str, Change], major: int, moment: Moment) -> list[Change]:
     return [
         replace(each, sql=each.sql.replace("DATABASE {database}", "ROLE {role}"), setting=False)
-        for each in group.values()
+        for each in _taken(group, moment).values()
         if each.since <= major
     ]
 
@@ -414,7 +428,7 @@ def _of_a_role(group: Mapping[str, Change], major: int) -> list[Change]:
 @pytest.mark.parametrize("kind", ["settings", "limits"])
 @pytest.mark.parametrize("major", HERE, ids=lambda major: f"pg{major}")
 def test_no_setting_of_the_owners_role_is_in_the_way(major: int, kind: str, moment: Moment, course: Run) -> None:
-    group = _of_a_role(SETTINGS if kind == "settings" else LIMITS, major)
+    group = _of_a_role(SETTINGS if kind == "settings" else LIMITS, major, moment)
     came = course(major, changes.specimen([SENSITIVE]), {moment: group}, login=True)
     assert came.startswith("restored"), came
 
