@@ -157,7 +157,7 @@ def _reconnect(connection: Session, inventory: Inventory) -> None:
     """Go on with the same session over a new connection, if that leads to the database that the plan was made for."""
     connection.reconnect()
     with translated(f"table {inventory.parent}"):
-        _, ((*_, identity, _),) = run(connection, PINNED, SERVER)
+        _, ((_, _, _, _, identity, *_),) = run(connection, PINNED, SERVER)
     if identity != inventory.server.identity:
         # The same OID may be another table there.
         raise DatabaseUnreachable(

@@ -95,7 +95,8 @@ def verify(url: str, manifest_sha256: str | None, output: str) -> int:
         found = open_archive(*archive_address.resolve(url, manifest_sha256)).telling(outputs.progress)
         found.prove()
     except PartwardenError as error:
-        raise click.ClickException(printable(str(error))) from None
+        # What is typed wrongly is answered in several lines, and has no text of a manifest.
+        raise click.ClickException(str(error) if isinstance(error, InvalidSpec) else printable(str(error))) from None
     finally:
         outputs.progressed()
     manifest = found.manifest

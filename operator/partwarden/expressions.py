@@ -31,6 +31,17 @@ CLOSING = tuple(PAIRS.values())
 QUOTING = "'\"eEbBxXnN"
 
 
+_NAME = r'(?:"(?:[^"\0]|"")+"|[a-z_][a-z0-9_]*)'
+TYPE_NAME = re.compile(rf"{_NAME}(?:[. ]{_NAME})*(?:\([A-Za-z0-9_, -]+\))?(?: {_NAME})*(?:\[\])?")
+LONGEST_NAME = 512
+"""Characters of a type's name: two identifiers of 63 bytes, each character doubled in quotes, and more."""
+
+
+def is_type_name(text: str) -> bool:
+    """Whether the text is a name of a type as `format_type` spells it, be there such a type or not."""
+    return len(text) <= LONGEST_NAME and TYPE_NAME.fullmatch(text) is not None
+
+
 def is_expression(text: str) -> bool:
     """Whether the text, put between parentheses, stays between them. Takes time in proportion to its length."""
     if not text.strip() or len(text) > LONGEST:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from . import dump_script, dumping, generated_values
 from .digest import Digest
 from .errors import ArchiveDamaged, DumpFailed, ProofFailed
+from .expressions import is_expression, is_type_name
 from .record import DATA, GENERATED, MANIFEST, ArchiveManifest, Column
 from .storing import Store
 
@@ -141,7 +142,20 @@ def read_manifest(store: Store, place: str, sha256: str | None) -> tuple[Archive
         raise ArchiveDamaged(f"{url} is not a manifest: {where or 'it'}: {first['msg']}") from None
     if _holds_nul(manifest.model_dump()):
         raise ArchiveDamaged(f"{url} is not a manifest: no text of PostgreSQL holds the character NUL")
+    _check_texts(url, manifest)
     return manifest, found
+
+
+def _check_texts(url: str, manifest: ArchiveManifest) -> None:
+    """Whether what stands for types and expressions is that. Raises `ArchiveDamaged`."""
+    made_from = [of.type for each in manifest.types for of in each.attributes]
+    for name in (*(each.type for each in manifest.columns), *(each.name for each in manifest.types), *made_from):
+        if not is_type_name(name):
+            raise ArchiveDamaged(f"{url} is not a manifest: {name[:80]!r} is not a name of a type")
+    checks = [check.expression for each in manifest.types for check in each.checks]
+    for text in (*(each.expression for each in manifest.columns if each.generated), *checks):
+        if not is_expression(text):
+            raise ArchiveDamaged(f"{url} is not a manifest: {text[:80]!r} is not an expression")
 
 
 def _holds_nul(value: object) -> bool:

@@ -86,7 +86,7 @@ def test_attached_under_another_name_from_the_manifest(url: str, pg_database: Da
         "rows": 12,
         "attachedTo": "public.zoo",
         "typesCreated": [],
-        "collationsLeftOut": [],
+        "leftOff": [],
     }
     assert pg_database.query("SELECT count(*) FROM zoo") == [(12,)]
     # Again: it is there now.

@@ -192,3 +192,14 @@ def test_the_manifest_that_was_proven_is_taken(pg_database: Database, tmp_path: 
     assert (
         partwarden("verify", report["location"], "--manifest-sha256", report["manifestSha256"].upper()).exit_code == 0
     )
+
+
+@pytest.mark.parametrize("field", ["a column's type", "an expression", "a CHECK of a domain", "an attribute's type"])
+def test_verify_refuses_what_is_no_type_and_no_expression(pg_database: Database, tmp_path: Path, field: str) -> None:
+    pg_database.execute(SETUP)
+    made = archive(pg_database, Specimen("", rows=5), tmp_path)
+    assert partwarden("verify", made.url).exit_code == 0
+    tamper(made.url, partial(put, path=FIELDS[field], text=HOSTILE[0]))
+    done = partwarden("verify", made.url)
+    assert done.exit_code == 1
+    assert "is not a manifest" in done.stderr

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partwarden.expressions import LONGEST, is_expression
+from partwarden.expressions import LONGEST, is_expression, is_type_name
 
 EXPRESSIONS = (
     "(a * 2)",
@@ -99,3 +99,43 @@ def _depths(text: str) -> list[str]:
 def test_a_mebibyte_of_the_worst_is_refused(worst: str) -> None:
     assert not is_expression(worst * ((1 << 20) // len(worst)))
     is_expression(worst * (LONGEST // len(worst)))
+
+
+TYPES = (
+    "bigint",
+    "timestamp with time zone",
+    "character varying",
+    '"char"',
+    'public."A type"',
+    'odd."a ""b"" (c).[]"[]',
+    "double precision[]",
+    # Of manifests of format 1.
+    "character varying(10)",
+    "timestamp(3) without time zone",
+    "interval day to second(3)",
+    "public.geometry(Point,4326)[]",
+)
+
+
+@pytest.mark.parametrize("text", TYPES)
+def test_a_name_of_a_type_is_taken(text: str) -> None:
+    assert is_type_name(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "bigint); COPY (SELECT 1) TO PROGRAM 'x",
+        "bigint DEFAULT 1, b int",
+        "a'b",
+        '"a',
+        "a.",
+        "a--",
+        "a(",
+        '"a\0"',
+        "a" * 600,
+    ],
+)
+def test_anything_else_is_no_name_of_a_type(text: str) -> None:
+    assert not is_type_name(text)
