@@ -93,8 +93,10 @@ class Loader:
     def load_best(self) -> tuple[TableColumn, ...]:
         """Load the table in the best form that takes all rows. Returns its columns. Raises as `load`."""
         wanted = tuple(self.wanted)
-        if self.attempt(wanted) is None:
+        if (error := self.attempt(wanted)) is None:
             return wanted
+        words = message(error) if isinstance(error, psycopg.Error) else "it computes other values than were archived"
+        self.say(f"the server does not take all rows in the form that they had ({words}): loading them in a plain one")
         plain = self.load_plain()
         typed = self._typed(plain)
         if typed != plain and self.attempt(typed) is not None:

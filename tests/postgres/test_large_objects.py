@@ -210,7 +210,7 @@ def ready(database: Database, retention: dict[str, Any]) -> Archives:
     edit_mark(database, since=LONG_AGO)
     (asked,) = planned(database, retention, Archives({oid: (made,)})).retired.waiting.requests
     assert isinstance(asked, CheckRequest)
-    read = CheckState(asked.token, ok=True)
+    read = CheckState(asked.token, ok=True, completed=NOW)
     checked = replace(made, check=read)
     return Archives({oid: (checked,)})
 
