@@ -172,7 +172,7 @@ def test_what_others_made_counts_and_is_left_alone(database: Database) -> None:
     database.execute("ANALYZE deep_a")
     report = keep(database, premake=4)
     assert created(report) == ["run_2027", "run_2020", "run_2022", "run_2023_20230101", "run_2025_20250301"]
-    assert [each.reason for each in findings(report)] == ["OffGrid"]
+    assert [each.reason for each in findings(report)] == ["OffGrid", "SubPartitioned"]
     assert report.after.covered_for_ever
     seen = {each.name: each for each in report.inventory.partitions}
     assert seen["deep"].kind is RelationKind.PARTITIONED
