@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.postgres import Binaries, Database
-from meanwhile import keep
+from meanwhile import findings, keep
 from observed import ODD, RUN, look, quoted
 from partwarden import catalog, marker
 from partwarden.connection import from_dsn
@@ -129,7 +129,7 @@ def test_after_a_dump_and_restore_the_table_is_named_and_the_way_back_works(
         subprocess.run([client.program("pg_restore"), "-d", other.dsn, file], check=True, timeout=120)
         report = keep(other.dsn, **DROP)
         assert report.outcomes == ()
-        (finding,) = [each for each in report.after.findings if each.reason == "DetachedElsewhere"]
+        (finding,) = [each for each in findings(report) if each.reason == "DetachedElsewhere"]
         assert (finding.object, finding.error) == ("public.run_2018", None)
         assert rows_of_2018(other) == ROWS
         (statement,) = re.findall("ALTER TABLE .* ATTACH PARTITION .*?\\)(?=,)", finding.message)
@@ -137,7 +137,7 @@ def test_after_a_dump_and_restore_the_table_is_named_and_the_way_back_works(
         assert attached(other)
         report = keep(other.dsn, **DETACH)
         assert verbs(report) == [("detach", "done")]
-        assert [each.reason for each in report.after.findings] == []
+        assert [each.reason for each in findings(report)] == []
         assert rows_of_2018(other) == ROWS
 
 
