@@ -32,7 +32,10 @@ PAGES = sorted(
     str(each.relative_to(ROOT))
     for each in (ROOT / "README.md", ROOT / "charts" / "partwarden" / "README.md", *(ROOT / "docs").glob("*.md"))
 )
-PROGRAMS = r"(?:partwarden|kubectl|helm|make|docker|buildah|psql|pg_dump|argocd|source|[A-Z_]+=\S*\$\()"
+PROGRAMS = (
+    r"(?:partwarden|kubectl|helm|make|docker|buildah|psql|pg_dump|pg_restore|gunzip|export|argocd|source"
+    r"|[A-Z_]+=\S*\$\()"
+)
 BASE: dict[str, Any] = {
     "apiVersion": "partwarden.dev/v1alpha1",
     "kind": "PartitionPolicy",
