@@ -279,7 +279,7 @@ def test_an_archive_by_hand_follows_its_policy_else_its_own_labels(fleet: Fleet)
     archives.job("gone")
     assert (a.reasons("elsewhere"), b.reasons("elsewhere")) == (["JobCreated"], [])
     assert (a.reasons("gone"), b.reasons("gone")) == ([], ["JobCreated"])
-    assert "status" not in archives.get("nobodys")
+    assert is_unseen(archives.get("nobodys"))
     (rest,) = fleet.start(UNLABELLED)
     archives.job("nobodys")
     assert rest.reasons("nobodys") == ["JobCreated"]
