@@ -71,7 +71,7 @@ def archive(
         found = archiving.archive(order, from_dsn(dsn), store, _say)
     except PartwardenError as error:
         _write(report, archiving.failure(None, error))
-        raise click.ClickException(str(error)) from None
+        raise outputs.failure(error) from None
     _write(report, found)
     if outputs.is_data(output):
         outputs.data(found.model_dump(mode="json", by_alias=True, exclude_none=True), output)
@@ -95,8 +95,7 @@ def verify(url: str, manifest_sha256: str | None, output: str) -> int:
         found = open_archive(*archive_address.resolve(url, manifest_sha256)).telling(outputs.progress)
         found.prove()
     except PartwardenError as error:
-        # What is typed wrongly is answered in several lines, and has no text of a manifest.
-        raise click.ClickException(str(error) if isinstance(error, InvalidSpec) else printable(str(error))) from None
+        raise outputs.failure(error) from None
     finally:
         outputs.progressed()
     manifest = found.manifest

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import render
+from .errors import InvalidSpec, PartwardenError
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "wide", "json", "yaml", "name")
@@ -103,6 +104,14 @@ def line(text: str) -> None:
     first, _, rest = render.printable(text).partition(":")
     colour = None if os.environ.get("NO_COLOR") else COLOURS.get(first)
     click.echo(click.style(first, fg=colour) + f":{rest}" if colour else render.printable(text))
+
+
+def failure(error: PartwardenError) -> click.ClickException:
+    """The error of a command, for a terminal: text of manifests and names in it are escaped, line ends too.
+
+    What a user has typed is answered in several lines, and holds none of that.
+    """
+    return click.ClickException(str(error) if isinstance(error, InvalidSpec) else render.printable(str(error)))
 
 
 def progress(text: str) -> None:

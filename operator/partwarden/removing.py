@@ -32,7 +32,7 @@ from .policy import Mode, TableSpec
 from .record import Fingerprint, TableName
 from .retiring import confirmation, finalization, why_left_alone
 from .session import Session, run
-from .transaction import undo
+from .transaction import read_as_owner, undo
 
 WHY = "somebody asked for it by name"
 
@@ -120,7 +120,7 @@ def tied(connection: Session, found: Found) -> tuple[Tie, ...]:
     table = sql.Identifier(found.table.schema, found.table.name)
     for each in seen:
         if each.fate is Fate.GOES and each.name:
-            with _reading(connection):
+            with _reading(connection, found):
                 used = ties.is_used_elsewhere(connection, found.table.oid, table, each)
             if used:
                 raise used_elsewhere(found, each)
@@ -129,16 +129,17 @@ def tied(connection: Session, found: Found) -> tuple[Tie, ...]:
 
 def pointing_columns(connection: Session, found: Found) -> tuple[str, ...]:
     """The columns that hold OIDs of large objects, of all rows. Raises psycopg's errors."""
-    with _reading(connection):
+    with _reading(connection, found):
         return large_objects.columns(connection, found.table.oid, found.table.schema, found.table.name)
 
 
 @contextmanager
-def _reading(connection: Session) -> Iterator[None]:
-    """A transaction that reads all rows, or fails."""
+def _reading(connection: Session, found: Found) -> Iterator[None]:
+    """A transaction that reads all rows, as their owner, or fails."""
     connection.longest = fingerprint.LONGEST
     try:
         run(connection, "BEGIN READ ONLY", looking.COUNTING, "SET LOCAL row_security = off")
+        read_as_owner(connection, found.table.schema, found.table.name)
         yield
     finally:
         undo(connection)

@@ -9,7 +9,7 @@ import click
 
 from . import archive_address, arguments, outputs
 from .connection import from_dsn
-from .errors import InvalidSpec, PartwardenError
+from .errors import PartwardenError
 from .opening import find, open_archive
 from .record import ArchiveManifest
 from .render import printable
@@ -74,8 +74,7 @@ def command(
     except PartwardenError as error:
         if outputs.is_data(output):
             outputs.data({"error": {"reason": error.reason, "message": str(error)}}, output)
-        # What is typed wrongly is answered in several lines, and has no text of a manifest.
-        raise click.ClickException(str(error) if isinstance(error, InvalidSpec) else printable(str(error))) from None
+        raise outputs.failure(error) from None
     if outputs.is_data(output):
         outputs.data(_document(restored), output)
     else:

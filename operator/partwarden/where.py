@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from . import arguments
+from . import arguments, outputs
 from .errors import PartwardenError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,7 +58,7 @@ def target(suggest: Suggest, everywhere: bool = False) -> Callable[[F], F]:
             try:
                 return command(*positional, target=found, **given)
             except PartwardenError as error:
-                raise click.ClickException(str(error)) from None
+                raise outputs.failure(error) from None
 
         for each in (click.argument("policy", required=False, shell_complete=suggest), *OPTIONS):
             checked = each(checked)

@@ -203,3 +203,15 @@ def test_verify_refuses_what_is_no_type_and_no_expression(pg_database: Database,
     done = partwarden("verify", made.url)
     assert done.exit_code == 1
     assert "is not a manifest" in done.stderr
+
+
+def test_the_reason_why_a_drop_is_refused_writes_no_control_characters(pg_database: Database, tmp_path: Path) -> None:
+    pg_database.execute(SETUP)
+    made = archive(pg_database, Specimen("", rows=5), tmp_path)
+    tamper(made.url, lambda manifest: manifest["partition"].update(oid=1, name="\x1b[2J\nError: dropped"))
+    given = "zoo_2020", "--dsn", pg_database.dsn, "--table", "zoo", "--archive", made.url, "--yes"
+    done = partwarden("drop", *given)
+    assert done.exit_code == 1
+    assert "\x1b" not in done.output
+    assert "\\x1b[2J\\nError: dropped" in done.stderr
+    assert pg_database.query("SELECT count(*) FROM zoo_2020") == [(5,)]
