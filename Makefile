@@ -47,8 +47,8 @@ lint: venv ## style, types, layers
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: test-unit
-test-unit: venv ## values only: milliseconds
-	$(BIN)/pytest tests/unit $(PYTEST)
+test-unit: venv ## values only, without the tests marked slow: seconds
+	$(BIN)/pytest tests/unit -m "not slow" -n $(WORKERS) --dist loadfile $(PYTEST)
 
 .PHONY: test-postgres
 test-postgres: venv ## real servers, PostgreSQL 14 to 18; PG_MAJORS=15,18 narrows

@@ -223,6 +223,7 @@ def many(count: int) -> list[Partition]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 200, 1000, 10_000])
 def test_a_status_is_bounded_and_totals_count_everything(count: int) -> None:
     status = status_of(inventory(many(count)), interval="Day", premake=1000)

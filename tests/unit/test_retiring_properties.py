@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import combinations, pairwise
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,8 @@ from partwarden.lifecycle import DefaultPartition, OnExpire, Retention
 from partwarden.marker import Marker, Phase
 from partwarden.plan import Plan, make_plan
 from partwarden.policy import TableSpec
+
+pytestmark = pytest.mark.slow
 
 ZONES = ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia", "Australia/Lord_Howe", "Antarctica/Troll"]
 SPAN = {

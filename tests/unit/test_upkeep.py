@@ -299,6 +299,7 @@ def test_crossing_the_limit_is_an_event_once_and_so_is_coming_back() -> None:
     assert changed(small, small) == []
 
 
+@pytest.mark.slow
 def test_the_largest_are_listed_and_named_however_many_there_are() -> None:
     many = [year(1400 + number, bytes=2 * GI) for number in range(900)]
     found = inventory([*many, year(2400, bytes=90 * GI)])
