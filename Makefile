@@ -77,4 +77,4 @@ lock: venv ## pin the newest fitting versions of all packages in requirements/
 .PHONY: clean
 clean: ## remove .venv and what tools have cached in the checkout; ~/.cache/partwarden stays
 	rm -rf .venv .venv.lock build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find operator tests requirements -name __pycache__ -type d -prune -exec rm -rf {} +
+	find operator tests requirements charts -name __pycache__ -type d -prune -exec rm -rf {} +
