@@ -20,10 +20,9 @@ import kubernetes.client as api
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
-from .cluster_login import Credentials, configure, credentials
+from .cluster_login import Credentials, credentials
 from .errors import ClusterUnavailable, InsufficientPrivilege, SecretNotFound
 from .policy import API_VERSION, GROUP, PLURAL, VERSION
-from .settings import Settings
 from .transitions import Notice
 from .workqueue import Key
 
@@ -75,13 +74,13 @@ class Right:
 class Cluster:
     """One API server, one identity."""
 
-    def __init__(self, settings: Settings, configuration: api.Configuration | None = None) -> None:
-        """Without a ``configuration`` that of the operator; raises `StartupError` when there is none to be found."""
-        self._configuration = configuration or configure(settings)
+    def __init__(self, configuration: api.Configuration, *, connections: int = 10, selector: str = "") -> None:
+        """At most ``connections`` at a time; policies are listed by the label ``selector``."""
+        self._configuration = configuration
         retries = urllib3.Retry(total=2, status=0, redirect=0, backoff_factor=0.2, respect_retry_after_header=False)
         self._configuration.retries = retries
-        self._configuration.connection_pool_maxsize = settings.workers + 2
-        self._selector = str(settings.selector)
+        self._configuration.connection_pool_maxsize = connections
+        self._selector = selector
         self._api = api.ApiClient(self._configuration)
         self._api.user_agent = MANAGER
         self.core = api.CoreV1Api(self._api)

@@ -11,7 +11,7 @@ import kubernetes.config
 from kubernetes.client.rest import should_bypass_proxies
 from kubernetes.config.config_exception import ConfigException
 
-from .settings import Settings, StartupError
+from .settings import StartupError
 
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -32,14 +32,14 @@ class Credentials:
     proxy: str | None
 
 
-def configure(settings: Settings) -> kubernetes.client.Configuration:
+def configure(kubeconfig: Path | None) -> kubernetes.client.Configuration:
     """``--kubeconfig``, else the pod's service account, else ``KUBECONFIG``. Raises `StartupError`."""
     configuration = kubernetes.client.Configuration()
     try:
-        if settings.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
             kubernetes.config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            path = str(settings.kubeconfig) if settings.kubeconfig else None
+            path = str(kubeconfig) if kubeconfig else None
             kubernetes.config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (ConfigException, OSError) as error:
         raise StartupError(

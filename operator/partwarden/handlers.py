@@ -14,6 +14,7 @@ from . import __version__, archive_policy, logs
 from .archive_service import ArchiveService
 from .claims import Claims
 from .cluster import TOO_MANY, Cluster, status_of
+from .cluster_login import configure
 from .connections import LINGER
 from .errors import ClusterUnavailable
 from .health import Crew, Health
@@ -46,7 +47,9 @@ class Operator:
     def __init__(self, settings: Settings, early: threading.Event) -> None:
         """``early`` is set by a signal that comes before `run` has begun to listen for them."""
         self._settings, self._early = settings, early
-        self._cluster = Cluster(settings)
+        self._cluster = Cluster(
+            configure(settings.kubeconfig), connections=settings.workers + 2, selector=str(settings.selector)
+        )
         self._store, self._queue = Store(), WorkQueue()
         claims = Claims(self._queue.wake)
         clock = lambda: datetime.now(UTC)  # noqa: E731

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import collections
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +59,9 @@ def families(policies: Iterable[tuple[Key, bool, Mapping[str, Any]]]) -> list[Ga
         for each in status.get("conditions") or []:
             if each["status"] != "Unknown":
                 condition.add_metric([*key, each["type"]], each["status"] == "True")
-        for reason, count in sorted(Counter(each["reason"] for each in status.get("findings") or []).items()):
+        for reason, count in sorted(
+            collections.Counter(each["reason"] for each in status.get("findings") or []).items()
+        ):
             findings.add_metric([*key, reason], count)
     return [runway, *numbers.values(), condition, findings, paused]
 

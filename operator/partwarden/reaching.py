@@ -13,7 +13,7 @@ from .connection import ConnectionInfo, resolve
 from .database import Database
 from .errors import ClusterUnavailable, InsufficientPrivilege, InvalidSpec
 from .policy import GROUP, PLURAL, VERSION, PartitionPolicySpec
-from .settings import Settings, StartupError
+from .settings import StartupError
 from .validation import check, parse_spec
 from .where import Where
 
@@ -31,7 +31,7 @@ class Policies:
             raise InvalidSpec(f"{error}; or give --dsn for a database without a cluster") from None
         self.namespace = where.namespace or namespace
         self._everywhere = where.everywhere
-        self._cluster = Cluster(Settings.model_validate({}), configuration)
+        self._cluster = Cluster(configuration)
 
     def all(self) -> list[dict[str, Any]]:
         """Those of the namespace, or of all, by namespace and name. Raises `InvalidSpec` where there is none."""

@@ -18,6 +18,7 @@ from partwarden.archive_store import ArchiveStore, JobSlots
 from partwarden.claims import Claims
 from partwarden.cluster import Cluster
 from partwarden.cluster_archives import ArchivesInCluster
+from partwarden.cluster_login import configure
 from partwarden.connection import from_dsn
 from partwarden.order import Task
 from partwarden.reconcile import Reconciler
@@ -57,7 +58,7 @@ class Mortal(Cluster):
     """Its operator is killed when it changes something in the cluster: before that is done, or right after."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+        super().__init__(configure(settings.kubeconfig))
         self.mortal, self.early = True, False
         self.done: list[str] = []
 

@@ -19,6 +19,7 @@ from partwarden.archive_desk import ArchiveDesk
 from partwarden.archive_store import ArchiveStore
 from partwarden.claims import Claims
 from partwarden.cluster_archives import ArchivesInCluster
+from partwarden.cluster_login import configure
 from partwarden.intake import Intake
 from partwarden.reconcile import Reconciler
 from partwarden.selector import parse
@@ -38,7 +39,11 @@ class Unwatched:
     def __init__(self, site: Site, selector: str = "") -> None:
         self.key = (site.namespace, "run")
         settings = Settings(kubeconfig=site.operator().kubeconfig, selector=parse(selector))
-        self.cluster, self.store, self.queue = Meanwhile(settings), Store(), WorkQueue()
+        self.cluster, self.store, self.queue = (
+            Meanwhile(configure(settings.kubeconfig), selector=selector),
+            Store(),
+            WorkQueue(),
+        )
         self.claims = Claims(self.queue.wake)
         desk = ArchiveDesk(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
         clock = lambda: datetime.now(UTC)  # noqa: E731

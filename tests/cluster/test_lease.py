@@ -17,8 +17,8 @@ from lab.postgres import Database, free_port
 from lab.site import RUN, Site, partitions
 from partwarden.cluster import Cluster
 from partwarden.cluster_lease import LeaseInCluster
+from partwarden.cluster_login import configure
 from partwarden.lease import DURATION, PATIENCE, Lease
-from partwarden.settings import Settings
 
 YEAR = datetime.now(UTC).year
 
@@ -35,7 +35,7 @@ class Candidates:
 
     def __init__(self, site: Site) -> None:
         allow(site)
-        self.cluster = Cluster(Settings(kubeconfig=site.operator().kubeconfig))
+        self.cluster = Cluster(configure(site.operator().kubeconfig))
         self.key = site.namespace, "leader"
 
     def make(self) -> tuple[Lease, Clock]:

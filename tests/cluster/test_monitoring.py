@@ -17,6 +17,7 @@ from partwarden import listing
 from partwarden.archive_service import ArchiveService
 from partwarden.claims import Claims
 from partwarden.cluster import Cluster
+from partwarden.cluster_login import configure
 from partwarden.health import Crew, Health
 from partwarden.intake import Intake
 from partwarden.listing import Lister
@@ -101,7 +102,7 @@ def test_a_mute_watch_is_found_out_by_the_lists(
     """All parts are the operator's own, and nothing hands on what a watch would show."""
     monkeypatch.setattr(listing, "GRACE", 0.1)
     settings = Settings(kubeconfig=site.operator().kubeconfig, namespaces=tuple(site.namespaces))
-    cluster, store, queue = Cluster(settings), Store(), WorkQueue()
+    cluster, store, queue = Cluster(configure(settings.kubeconfig)), Store(), WorkQueue()
     archives = ArchiveService(cluster, store, queue, settings, lambda: datetime.now(UTC), lambda *_: None)
     health = Health({"policies": lambda: Crew(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
     intake = Intake(store, Claims(queue.wake), queue)
