@@ -92,11 +92,12 @@ def run(kubeconfig: Path | None, only_check: bool) -> int:
     """Run the operator until SIGTERM. PARTWARDEN_* in the environment are its settings."""
     # Here, for plan and apply need neither kopf nor a Kubernetes client.
     from . import handlers, settings
+    from .settings import StartupError
 
     forget_environment()
     try:
         chosen = settings.load(os.environ, kubeconfig)
-    except settings.StartupError as error:
+    except StartupError as error:
         raise click.ClickException(str(error)) from None
     return handlers.run(chosen, only_check)
 

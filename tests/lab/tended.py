@@ -6,10 +6,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from kubernetes.client import Configuration
+
 from lab.archives import IMAGE, Archives, oid, proof
 from lab.postgres import Database
 from partwarden.archive_store import ArchiveStore, JobSlots
 from partwarden.cluster import Cluster
+from partwarden.cluster_login import configure
 from partwarden.order import Order
 from partwarden.settings import Settings
 from partwarden.sharding import Shard
@@ -23,7 +26,11 @@ class Hands:
     """As an operator that does only what it is told to, and whose clock is set by hand."""
 
     def __init__(
-        self, archives: Archives, database: Database, connect: Callable[[Settings], Cluster] = Cluster, **settings: Any
+        self,
+        archives: Archives,
+        database: Database,
+        connect: Callable[[Configuration], Cluster] = Cluster,
+        **settings: Any,
     ) -> None:
         """``connect`` makes its way to the API server."""
         self.archives, self.database = archives, database
@@ -31,7 +38,7 @@ class Hands:
         self.key = (archives.site.namespace, NAME)
         kubeconfig = archives.site.operator().kubeconfig
         self.settings = Settings(kubeconfig=kubeconfig, job_image=IMAGE, **settings)
-        self.cluster = connect(self.settings)
+        self.cluster = connect(configure(kubeconfig))
         self.restart()
 
     def restart(self) -> None:
@@ -92,8 +99,8 @@ class Hands:
 class Meanwhile(Cluster):
     """Something happens once, right before a status is written, or ``early``: before a Secret is read."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, configuration: Configuration, selector: str = "") -> None:
+        super().__init__(configuration, selector=selector)
         self.what: Callable[[], object] | None = None
         self.early: Callable[[], object] | None = None
 
