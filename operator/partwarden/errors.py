@@ -60,6 +60,8 @@ The class name is the reason written into conditions. Messages are whole sentenc
 the object, what was found, and the way out; they never hold a password.
 """
 
+from __future__ import annotations
+
 
 class PartwardenError(Exception):
     """Root of the tree. ``str(error)`` is fit for a condition's message."""
@@ -226,3 +228,7 @@ class AnotherOperator(Outage): ...
 
 
 class ClusterUnavailable(Outage): ...
+
+
+class StartupError(Exception):
+    """The operator cannot run as it is set up. The message is one line that says what to change."""

@@ -11,23 +11,22 @@ from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, partitions
-from partwarden import fingerprint
-from partwarden.archive_desk import ArchiveDesk
-from partwarden.archive_intake import ArchiveIntake
-from partwarden.archive_store import ArchiveStore, JobSlots
-from partwarden.claims import Claims
-from partwarden.cluster import Cluster
-from partwarden.cluster_archives import ArchivesInCluster
-from partwarden.cluster_login import configure
-from partwarden.connection import from_dsn
-from partwarden.order import Task
-from partwarden.reconcile import Reconciler
-from partwarden.session import session
-from partwarden.settings import Settings
-from partwarden.sharding import Shard
-from partwarden.store import Store, parse
-from partwarden.tending import Tender
-from partwarden.workqueue import WorkQueue
+from partwarden.archive.jobspec import Task
+from partwarden.controller.archive_job import JobSlots
+from partwarden.controller.archive_reconciler import Tender
+from partwarden.controller.archive_requests import ArchiveDesk
+from partwarden.controller.event_handlers import ArchiveIntake
+from partwarden.controller.ownership import Claims, Shard
+from partwarden.controller.policy_reconciler import Reconciler
+from partwarden.controller.settings import Settings
+from partwarden.controller.workqueue import WorkQueue
+from partwarden.kube.archives import ArchivesInCluster
+from partwarden.kube.cache import ArchiveStore, Store, parse_policy
+from partwarden.kube.client import Cluster
+from partwarden.kube.config import configure
+from partwarden.postgres import fingerprint
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -96,7 +95,7 @@ class Lives:
         )
         try:
             for body in self.cluster.policies(self.namespace):
-                store.put(parse(body))
+                store.put(parse_policy(body))
             for body in api.archives(self.namespace):
                 intake.seen(body)
             reconciler.reconcile(self.key)

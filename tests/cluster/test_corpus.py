@@ -11,8 +11,8 @@ from kubernetes import client
 from corpus import cases
 from lab.cluster import Cluster, api
 from lab.kubectl import Kubectl
-from partwarden import manifest
-from partwarden.policy import GROUP, PLURAL, VERSION
+from partwarden.api.policy import GROUP, PLURAL, VERSION
+from partwarden.cli import manifest
 
 Verdict = tuple[int, dict[str, Any]]
 SMALLEST = cases.HEAD + "  table: {name: run}\n  database: {secretRef: {name: db}}\n"

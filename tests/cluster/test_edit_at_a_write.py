@@ -15,17 +15,16 @@ import pytest
 from lab.postgres import Database
 from lab.site import RUN, Site, is_unseen, partitions
 from lab.tended import Meanwhile
-from partwarden.archive_desk import ArchiveDesk
-from partwarden.archive_store import ArchiveStore
-from partwarden.claims import Claims
-from partwarden.cluster_archives import ArchivesInCluster
-from partwarden.cluster_login import configure
-from partwarden.intake import Intake
-from partwarden.reconcile import Reconciler
-from partwarden.selector import parse
-from partwarden.settings import Settings
-from partwarden.store import Store
-from partwarden.workqueue import WorkQueue
+from partwarden.controller.archive_requests import ArchiveDesk
+from partwarden.controller.event_handlers import Intake
+from partwarden.controller.ownership import Claims
+from partwarden.controller.policy_reconciler import Reconciler
+from partwarden.controller.settings import Settings
+from partwarden.controller.workqueue import WorkQueue
+from partwarden.kube.archives import ArchivesInCluster
+from partwarden.kube.cache import ArchiveStore, Store
+from partwarden.kube.config import configure
+from partwarden.kube.selector import parse
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"

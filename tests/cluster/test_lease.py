@@ -15,10 +15,9 @@ from lab.monitoring import fetch
 from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site, partitions
-from partwarden.cluster import Cluster
-from partwarden.cluster_lease import LeaseInCluster
-from partwarden.cluster_login import configure
-from partwarden.lease import DURATION, PATIENCE, Lease
+from partwarden.kube.client import Cluster
+from partwarden.kube.config import configure
+from partwarden.kube.lease import DURATION, PATIENCE, Lease, LeaseInCluster
 
 YEAR = datetime.now(UTC).year
 

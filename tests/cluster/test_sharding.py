@@ -19,9 +19,9 @@ from lab.monitoring import scrape
 from lab.operator import until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site, is_unseen, partitions
-from partwarden.cluster import Cluster
-from partwarden.cluster_login import configure
-from partwarden.selector import parse
+from partwarden.kube.client import Cluster
+from partwarden.kube.config import configure
+from partwarden.kube.selector import parse
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"

@@ -18,12 +18,12 @@ from lab.kubectl import Kubectl
 from lab.operator import until
 from lab.postgres import Database, Server
 from lab.site import Site
-from partwarden import job
-from partwarden.__main__ import main
-from partwarden.destination import PVC, Destination
-from partwarden.job_view import JobView, Phase
-from partwarden.order import Order, Task
-from partwarden.record import Report, TableName
+from partwarden.api.destination import PVC, Destination
+from partwarden.archive.jobspec import Order, Report, Task
+from partwarden.archive.manifest import TableName
+from partwarden.cli.main import main
+from partwarden.controller import archive_job
+from partwarden.controller.job_status import JobView, Phase
 
 CLIENT_MAJOR = 17
 """Of the image's pg_dump, unless it is built with another."""
@@ -78,9 +78,9 @@ class Stand:
 
     def run(self, order: Order, serial: str) -> JobView:
         """One Job, until it has ended."""
-        owner = job.Owner(self.kubectl.namespace or "", "run-2020", "4711")
-        runtime = job.Runtime(image=self.image, retries=0)
-        made = job.manifest(owner, order, serial, runtime=runtime, database_secret="run-db")
+        owner = archive_job.Owner(self.kubectl.namespace or "", "run-2020", "4711")
+        runtime = archive_job.Runtime(image=self.image, retries=0)
+        made = archive_job.manifest(owner, order, serial, runtime=runtime, database_secret="run-db")
         # There is no such PartitionArchive, and what has no owner any more is collected.
         del made["metadata"]["ownerReferences"]
         self.kubectl.apply(made)

@@ -11,10 +11,9 @@ from lab.kubectl import Kubectl
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import GROUP, VERSION, Site, conditions
-from partwarden.job import CONTAINER
-from partwarden.job_view import Phase
-from partwarden.order import VARIABLE, Order
-from partwarden.record import Fingerprint, Report
+from partwarden.api.archive import CONTAINER, Fingerprint
+from partwarden.archive.jobspec import VARIABLE, Order, Report
+from partwarden.controller.job_status import Phase
 
 IMAGE = "partwarden.invalid/partwarden:none"
 NOWHERE = {"partwarden.dev/no-such-node": "true"}

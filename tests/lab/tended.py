@@ -10,14 +10,14 @@ from kubernetes.client import Configuration
 
 from lab.archives import IMAGE, Archives, oid, proof
 from lab.postgres import Database
-from partwarden.archive_store import ArchiveStore, JobSlots
-from partwarden.cluster import Cluster
-from partwarden.cluster_login import configure
-from partwarden.order import Order
-from partwarden.settings import Settings
-from partwarden.sharding import Shard
-from partwarden.store import Store
-from partwarden.tending import Tender
+from partwarden.archive.jobspec import Order
+from partwarden.controller.archive_job import JobSlots
+from partwarden.controller.archive_reconciler import Tender
+from partwarden.controller.ownership import Shard
+from partwarden.controller.settings import Settings
+from partwarden.kube.cache import ArchiveStore, Store
+from partwarden.kube.client import Cluster
+from partwarden.kube.config import configure
 
 NAME = "by-hand"
 

@@ -12,9 +12,9 @@ from model.keys import KINDS
 from model.policies import SCALES, Policy
 from model.running import TROUBLES, run
 from model.world import World
-from partwarden.actions import Action
-from partwarden.engine import Report
 from partwarden.errors import Outage
+from partwarden.planner.actions import Action
+from partwarden.postgres.engine import Report
 
 ENOUGH = 15
 """Runs without trouble in which everything must come to its end."""

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from lab.postgres import Database, Server
-from meanwhile import RUN, keep, keep_while, reasons
-from partwarden.engine import Report
-from partwarden.snapshots import outlast
+from partwarden.postgres.engine import Report
+from partwarden.postgres.locks import outlast
+from support.meanwhile import RUN, keep, keep_while, reasons
 
 REST = "CREATE TABLE rest PARTITION OF run DEFAULT;"
 KEYED = """
@@ -205,7 +205,7 @@ def test_a_reference_made_after_the_first_look_is_seen_under_the_lock(
         return outlast(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("partwarden.draining.outlast", late)
+        patched.setattr("partwarden.postgres.drain.outlast", late)
         assert error(drain(database.dsn))[0] == "RowsReferenced"
     assert content(database, "log") != []
     assert where(database) == {"rest": 3}

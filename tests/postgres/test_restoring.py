@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import zoo
-from archived import Archived, archive, contents, quoted, use_client
 from lab.postgres import Database
-from meanwhile import kill_others, relations
-from partwarden.connection import from_dsn
+from partwarden.archive.manifest import ArchiveManifest
+from partwarden.archive.restore import Restored, Wish, restore
+from partwarden.archive.restored_table import Say, Source
 from partwarden.errors import (
     DatabaseUnreachable,
     InsufficientPrivilege,
@@ -23,9 +22,10 @@ from partwarden.errors import (
     StatementRejected,
     TableBusy,
 )
-from partwarden.record import ArchiveManifest
-from partwarden.restored_table import Say, Source
-from partwarden.restoring import Restored, Wish, restore
+from partwarden.postgres.conninfo import from_dsn
+from support import zoo
+from support.archived import Archived, archive, contents, quoted, use_client
+from support.meanwhile import kill_others, relations
 
 
 @pytest.fixture(autouse=True)

@@ -11,13 +11,10 @@ from typing import Any
 
 import pytest
 
-import zoo
-from archived import Archived, archive, contents, quoted, use_client
 from lab.postgres import Database
-from meanwhile import at_gate, gate, kill_others, relations
-from partwarden import marker
-from partwarden.connection import from_dsn
-from partwarden.engine import Report, maintain
+from partwarden.api.policy import TableSpec
+from partwarden.archive.restore import Restored, Wish, restore
+from partwarden.archive.restored_table import Say, Source
 from partwarden.errors import (
     AnotherOperator,
     CannotAttach,
@@ -28,11 +25,14 @@ from partwarden.errors import (
     TableBusy,
     TableNotFound,
 )
-from partwarden.marker import Phase
-from partwarden.policy import TableSpec
-from partwarden.restored_table import Say, Source
-from partwarden.restoring import Restored, Wish, restore
-from partwarden.session import session
+from partwarden.planner import marker
+from partwarden.planner.marker import Phase
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import Report, maintain
+from support import zoo
+from support.archived import Archived, archive, contents, quoted, use_client
+from support.meanwhile import at_gate, gate, kill_others, relations
 
 OURS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'partwarden'"
 ADVISORY = "SELECT pg_advisory_lock(x'70617274'::int, 'zoo'::regclass::oid::int)"

@@ -12,13 +12,13 @@ from itertools import count
 import psycopg
 
 from lab.postgres import Binaries, Database, Server
-from partwarden import engine
-from partwarden.conditions import looked
-from partwarden.connection import from_dsn
-from partwarden.interval import Interval
-from partwarden.pace import Pace, Result, result
-from partwarden.policy import TableSpec
-from partwarden.session import session
+from partwarden.api.policy import TableSpec
+from partwarden.api.types import Interval
+from partwarden.controller.workqueue import Pace, Result, result
+from partwarden.postgres import engine
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.status.conditions import looked
 
 from .figures import Figure
 from .provisioning import DURABLE
