@@ -13,11 +13,11 @@ from lab.postgres import Database
 from lab.site import Site, partitions
 from partwarden.archive.jobspec import Task
 from partwarden.controller.archive_job import JobSlots
-from partwarden.controller.archive_reconciler import Tender
-from partwarden.controller.archive_requests import ArchiveDesk
-from partwarden.controller.event_handlers import ArchiveIntake
-from partwarden.controller.ownership import Claims, Shard
-from partwarden.controller.policy_reconciler import Reconciler
+from partwarden.controller.archive_reconciler import ArchiveReconciler
+from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.controller.event_handlers import ArchiveEventHandler
+from partwarden.controller.ownership import Shard, TableOwnership
+from partwarden.controller.policy_reconciler import PolicyReconciler
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.archives import ArchivesInCluster
@@ -86,12 +86,12 @@ class Lives:
         self.cluster.early = early
         api, store, queue, wakes = ArchivesInCluster(self.cluster), Store(), WorkQueue(), WorkQueue()
         archives, slots = ArchiveStore(), JobSlots(self.settings.jobs)
-        intake = ArchiveIntake(archives, slots, wakes, queue)
+        intake = ArchiveEventHandler(archives, slots, wakes, queue)
         clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
-        desk = ArchiveDesk(archives, api, wakes.wake)
-        tender = Tender(self.cluster, Shard(store), archives, slots, self.settings, clock, lambda *_: None)
-        reconciler = Reconciler(
-            self.cluster, store, Claims(queue.wake), queue, self.settings, clock, desk, lambda *_: None
+        desk = ArchiveRequests(archives, api, wakes.enqueue)
+        tender = ArchiveReconciler(self.cluster, Shard(store), archives, slots, self.settings, clock, lambda *_: None)
+        reconciler = PolicyReconciler(
+            self.cluster, store, TableOwnership(queue.enqueue), queue, self.settings, clock, desk, lambda *_: None
         )
         try:
             for body in self.cluster.policies(self.namespace):

@@ -15,10 +15,10 @@ import pytest
 from lab.postgres import Database
 from lab.site import RUN, Site, is_unseen, partitions
 from lab.tended import Meanwhile
-from partwarden.controller.archive_requests import ArchiveDesk
-from partwarden.controller.event_handlers import Intake
-from partwarden.controller.ownership import Claims
-from partwarden.controller.policy_reconciler import Reconciler
+from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.ownership import TableOwnership
+from partwarden.controller.policy_reconciler import PolicyReconciler
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.archives import ArchivesInCluster
@@ -43,13 +43,13 @@ class Unwatched:
             Store(),
             WorkQueue(),
         )
-        self.claims = Claims(self.queue.wake)
-        desk = ArchiveDesk(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
+        self.claims = TableOwnership(self.queue.enqueue)
+        desk = ArchiveRequests(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
         clock = lambda: datetime.now(UTC)  # noqa: E731
-        self.reconciler = Reconciler(
+        self.reconciler = PolicyReconciler(
             self.cluster, self.store, self.claims, self.queue, settings, clock, desk, lambda *_: None
         )
-        self.intake = Intake(self.store, self.claims, self.queue, settings.selector)
+        self.intake = PolicyEventHandler(self.store, self.claims, self.queue, settings.selector)
         self.intake.seen(site.policy())
 
     def look(self) -> bool:

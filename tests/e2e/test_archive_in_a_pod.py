@@ -19,7 +19,7 @@ from lab.operator import until
 from lab.postgres import Database, Server
 from lab.site import Site
 from partwarden.api.destination import PVC, Destination
-from partwarden.archive.jobspec import Order, Report, Task
+from partwarden.archive.jobspec import JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
 from partwarden.cli.main import main
 from partwarden.controller import archive_job
@@ -59,11 +59,11 @@ class Stand:
     host: str
     """This machine, as pods see it."""
 
-    def order(self, task: Task = Task.ARCHIVE, proven: Report | None = None) -> Order:
+    def order(self, task: Task = Task.ARCHIVE, proven: Report | None = None) -> JobSpec:
         """For run_2020."""
         found = self.database.query("SELECT 'run'::regclass::oid::int, 'run_2020'::regclass::oid::int")
         parent, partition = (int(str(oid)) for oid in found[0])
-        return Order(
+        return JobSpec(
             task=task,
             id="a1",
             parent=TableName(schema_="public", name="run", oid=parent),
@@ -76,7 +76,7 @@ class Stand:
             manifest_sha256=proven.manifest_sha256 if proven else "",
         )
 
-    def run(self, order: Order, serial: str) -> JobView:
+    def run(self, order: JobSpec, serial: str) -> JobView:
         """One Job, until it has ended."""
         owner = archive_job.Owner(self.kubectl.namespace or "", "run-2020", "4711")
         runtime = archive_job.Runtime(image=self.image, retries=0)

@@ -16,13 +16,13 @@ from lab import jobs, pod
 from lab.kubectl import Kubectl
 from lab.operator import until
 from partwarden.api.destination import PVC, Destination
-from partwarden.archive.jobspec import WRONG, Order, Report, Task
+from partwarden.archive.jobspec import WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
 from partwarden.controller import archive_job
 from partwarden.controller.job_status import CLAIM_NOT_FOUND, Phase
 
 PASSWORD = "of-the-secret"
-ORDER = Order(
+ORDER = JobSpec(
     task=Task.ARCHIVE,
     id="a1",
     partition=TableName(schema_="public", name="run_2020", oid=4711),
@@ -69,7 +69,7 @@ def begin(restricted: Kubectl, operator_image: str, claim: str) -> Callable[...,
     """Starts a Job with a program in place of the archive's, and returns its name."""
     restricted("create", "secret", "generic", "run-db", f"--from-literal=password={PASSWORD}")
 
-    def start(program: str, wishes: archive_job.Wishes | None = None, order: Order = ORDER, **runtime: Any) -> str:
+    def start(program: str, wishes: archive_job.Wishes | None = None, order: JobSpec = ORDER, **runtime: Any) -> str:
         owner = archive_job.Owner(restricted.namespace or "", "run-2020", "4711")
         settings = replace(archive_job.Runtime(image=operator_image), **runtime)
         made = archive_job.manifest(owner, order, "1", runtime=settings, database_secret="run-db", wishes=wishes)

@@ -10,9 +10,9 @@ from kubernetes.client import Configuration
 
 from lab.archives import IMAGE, Archives, oid, proof
 from lab.postgres import Database
-from partwarden.archive.jobspec import Order
+from partwarden.archive.jobspec import JobSpec
 from partwarden.controller.archive_job import JobSlots
-from partwarden.controller.archive_reconciler import Tender
+from partwarden.controller.archive_reconciler import ArchiveReconciler
 from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
 from partwarden.kube.cache import ArchiveStore, Store
@@ -46,7 +46,9 @@ class Hands:
         self.store = ArchiveStore()
         slots = JobSlots(self.settings.jobs)
         shard = Shard(Store())
-        self.tender = Tender(self.cluster, shard, self.store, slots, self.settings, lambda: self.now, lambda *_: None)
+        self.tender = ArchiveReconciler(
+            self.cluster, shard, self.store, slots, self.settings, lambda: self.now, lambda *_: None
+        )
 
     def tend(self) -> float | None:
         """One look."""
@@ -86,13 +88,13 @@ class Hands:
         (found,) = [each for each in self.status()["conditions"] if each["type"] == "Ready"]
         return found["reason"], found["message"]
 
-    def orders(self) -> list[Order]:
+    def orders(self) -> list[JobSpec]:
         """What the Jobs are told, oldest first."""
         found = []
         for job in self.archives.jobs():
             variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
             (text,) = [each["value"] for each in variables if each["name"] == "PARTWARDEN_ORDER"]
-            found.append(Order.model_validate_json(text))
+            found.append(JobSpec.model_validate_json(text))
         return found
 
 

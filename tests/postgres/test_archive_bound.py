@@ -17,7 +17,7 @@ from lab.postgres import Database
 from lab.site import partitions
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump, snapshot
-from partwarden.archive.jobspec import Order, Report, Task
+from partwarden.archive.jobspec import JobSpec, Report, Task
 from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName
 from partwarden.archive.storage import Folder
 from partwarden.archive.verify import open_archive, written
@@ -46,10 +46,10 @@ def table(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     return database
 
 
-def order(partition: str = "run_2020", **fields: Any) -> Order:
+def order(partition: str = "run_2020", **fields: Any) -> JobSpec:
     named = TableName(schema_="public", name=partition, oid=0)
     place = Destination(pvc=PVC(claim_name="archives"))
-    return Order(task=Task.ARCHIVE, id=ID, partition=named, destination=place).model_copy(update=fields)
+    return JobSpec(task=Task.ARCHIVE, id=ID, partition=named, destination=place).model_copy(update=fields)
 
 
 def make(database: Database, folder: Path, partition: str = "run_2020", said: list[str] | None = None) -> Report:

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from lab.postgres import Binaries, Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import pgdump
-from partwarden.archive.jobspec import DATABASE_PREFIX, VARIABLE, WRONG, Order, Report, Task
+from partwarden.archive.jobspec import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import DATA, MANIFEST, TableName
 from support import zoo
 
@@ -36,8 +36,8 @@ def secret(database: Database) -> dict[str, str]:
     return {DATABASE_PREFIX + key: parts[key] for key in ("host", "port", "dbname", "user", "password") if key in parts}
 
 
-def order(mount: Path, **fields: object) -> Order:
-    return Order(
+def order(mount: Path, **fields: object) -> JobSpec:
+    return JobSpec(
         task=Task.ARCHIVE,
         id="0001",
         partition=TableName(schema_="public", name="zoo_2020", oid=0),
@@ -46,7 +46,7 @@ def order(mount: Path, **fields: object) -> Order:
     ).model_copy(update=fields)
 
 
-def obey(database: Database, asked: Order, folder: Path, **more: str) -> tuple[int, Report, str]:
+def obey(database: Database, asked: JobSpec, folder: Path, **more: str) -> tuple[int, Report, str]:
     path = folder.parent / f"{folder.name}-report"
     path.unlink(missing_ok=True)
     variables = environment(**{**secret(database), VARIABLE: asked.model_dump_json(by_alias=True), **more})

@@ -23,7 +23,7 @@ from lab.small_disk import small_volume
 from lab.way import Toward, Way
 from partwarden.api.destination import Destination
 from partwarden.archive import create, objectstore_config
-from partwarden.archive.jobspec import Order, Report, Task
+from partwarden.archive.jobspec import JobSpec, Report, Task
 from partwarden.archive.manifest import DATA, MANIFEST, TableName
 from partwarden.archive.objectstore import PART, Objects
 from partwarden.errors import (
@@ -63,9 +63,9 @@ def plain(pg_database: Database) -> Database:
     return pg_database
 
 
-def order(place: Destination, **fields: Any) -> Order:
+def order(place: Destination, **fields: Any) -> JobSpec:
     partition = TableName(schema_="public", name="zoo_2020", oid=0)
-    return Order(task=Task.ARCHIVE, id="0001", partition=partition, destination=place).model_copy(update=fields)
+    return JobSpec(task=Task.ARCHIVE, id="0001", partition=partition, destination=place).model_copy(update=fields)
 
 
 def make(database: Database, store: Objects, place: Destination) -> Report:

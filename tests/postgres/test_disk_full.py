@@ -12,7 +12,7 @@ from lab.postgres import Database
 from lab.small_disk import SmallDisk, small_disk
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create
-from partwarden.archive.jobspec import Order, Report, Task
+from partwarden.archive.jobspec import JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
 from partwarden.archive.storage import Folder
 from partwarden.planner.archives import Archives, ArchiveState, CheckRequest, CheckState, server_label
@@ -40,7 +40,7 @@ def disk(pg_database: Database) -> Iterator[SmallDisk]:
 
 def archive(database: Database, folder: Path) -> Report:
     """2018, to another disk."""
-    order = Order(
+    order = JobSpec(
         task=Task.ARCHIVE,
         id="1",
         partition=TableName(schema_="public", name="run_2018", oid=0),

@@ -10,7 +10,7 @@ import pytest
 
 from lab.postgres import Database, Server
 from partwarden.postgres.engine import Report
-from partwarden.postgres.locks import outlast
+from partwarden.postgres.locks import wait_for_snapshots
 from support.meanwhile import RUN, keep, keep_while, reasons
 
 REST = "CREATE TABLE rest PARTITION OF run DEFAULT;"
@@ -202,7 +202,7 @@ def test_a_reference_made_after_the_first_look_is_seen_under_the_lock(
 
     def late(*arguments: Any) -> str | None:
         database.execute("INSERT INTO log VALUES (1, '2026-05-01Z')")
-        return outlast(*arguments)
+        return wait_for_snapshots(*arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr("partwarden.postgres.drain.outlast", late)

@@ -19,7 +19,7 @@ from partwarden.postgres import drain
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import Report, maintain
-from partwarden.postgres.locks import clear_way, outlast
+from partwarden.postgres.locks import check_lock_holders, wait_for_snapshots
 from support.meanwhile import (
     NOW,
     Interrupted,
@@ -174,16 +174,16 @@ def test_what_is_written_after_the_copy_moves_too(database: Database, monkeypatc
     with database.connect() as writer:
 
         def late(*arguments: Any) -> str | None:
-            monkeypatch.setattr("partwarden.postgres.drain.outlast", outlast)
+            monkeypatch.setattr("partwarden.postgres.drain.outlast", wait_for_snapshots)
             writer.execute("""BEGIN; INSERT INTO run (submitted_at, note) VALUES ('2026-08-01Z', 'late');
                 UPDATE run SET note = 'changed' WHERE id = 2""")
-            return outlast(*arguments)
+            return wait_for_snapshots(*arguments)
 
         def locked_out(*arguments: Any, **options: Any) -> None:
             """The first call is before the copy, the next when the lock was not to be had."""
             if writer.info.transaction_status == TransactionStatus.INTRANS:
                 writer.execute("UPDATE run SET note = 'again' WHERE id = 3; COMMIT")
-            clear_way(*arguments, **options)
+            check_lock_holders(*arguments, **options)
 
         monkeypatch.setattr("partwarden.postgres.drain.outlast", late)
         monkeypatch.setattr("partwarden.postgres.drain.clear_way", locked_out)

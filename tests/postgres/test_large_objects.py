@@ -13,7 +13,7 @@ from lab.postgres import Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.retention import OnLargeObjects
 from partwarden.archive import create
-from partwarden.archive.jobspec import Order, Task
+from partwarden.archive.jobspec import JobSpec, Task
 from partwarden.archive.manifest import TableName
 from partwarden.archive.storage import Folder
 from partwarden.cli.main import main
@@ -101,8 +101,8 @@ def run(database: Database, *arguments: str) -> Result:
     return done
 
 
-def order(**more: Any) -> Order:
-    return Order(
+def order(**more: Any) -> JobSpec:
+    return JobSpec(
         task=Task.ARCHIVE,
         id="0001",
         partition=TableName(schema_="public", name="run_2018", oid=0),

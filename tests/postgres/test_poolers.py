@@ -21,7 +21,7 @@ from lab.postgres import Database, LabError, Server
 from partwarden.api.database import Connection
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump
-from partwarden.archive.jobspec import DATABASE_PREFIX, VARIABLE, WRONG, Order, Report, Task
+from partwarden.archive.jobspec import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
 from partwarden.archive.storage import Folder
 from partwarden.errors import BehindPooler
@@ -61,9 +61,9 @@ def plain(database: Database) -> Database:
     return database
 
 
-def order(task: Task = Task.ARCHIVE, **fields: object) -> Order:
+def order(task: Task = Task.ARCHIVE, **fields: object) -> JobSpec:
     specimen = zoo.ZOO["by date"]
-    return Order(
+    return JobSpec(
         task=task,
         id="0001",
         partition=TableName(schema_=specimen.schema, name=specimen.partition, oid=0),

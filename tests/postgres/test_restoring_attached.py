@@ -13,7 +13,7 @@ import pytest
 
 from lab.postgres import Database
 from partwarden.api.policy import TableSpec
-from partwarden.archive.restore import Restored, Wish, restore
+from partwarden.archive.restore import JobRequest, Restored, restore
 from partwarden.archive.restored_table import Say, Source
 from partwarden.errors import (
     AnotherOperator,
@@ -46,7 +46,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bring_back(source: Source, database: Database, say: Say = lambda line: None, **wish: object) -> Restored:
-    return restore(source, from_dsn(database.dsn), Wish(**{"attach": True, "patience": 0.0, **wish}), say)  # type: ignore[arg-type]
+    return restore(source, from_dsn(database.dsn), JobRequest(**{"attach": True, "patience": 0.0, **wish}), say)  # type: ignore[arg-type]
 
 
 def attached(database: Database, specimen: zoo.Specimen) -> bool:
@@ -313,8 +313,8 @@ def test_an_ordinary_owner_may_do_it(dressed: Archived, pg_database: Database) -
         pg_database.execute(f"GRANT ALL ON SCHEMA public TO {each.name}; GRANT ALL ON species TO {each.name}")
     pg_database.execute(f"ALTER TABLE zoo OWNER TO {owner.name}")
     with pytest.raises(NotOwner, match=owner.name):
-        restore(dressed, from_dsn(other.dsn), Wish(attach=True), lambda line: None)
-    restore(dressed, from_dsn(owner.dsn), Wish(attach=True), lambda line: None)
+        restore(dressed, from_dsn(other.dsn), JobRequest(attach=True), lambda line: None)
+    restore(dressed, from_dsn(owner.dsn), JobRequest(attach=True), lambda line: None)
     assert attached(pg_database, SPECIMEN)
 
 

@@ -14,7 +14,7 @@ from lab.postgres import Database, Server
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.policy import Table, TableSpec
 from partwarden.archive import create, table_lookup
-from partwarden.archive.jobspec import Order, Report, Task
+from partwarden.archive.jobspec import JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
 from partwarden.archive.storage import Folder
 from partwarden.errors import InsufficientPrivilege, TableChanged
@@ -60,8 +60,8 @@ def identity(dsn: str) -> str:
         return table_state.read(connection)
 
 
-def order(database: Database, server: str, **fields: Any) -> Order:
-    return Order(
+def order(database: Database, server: str, **fields: Any) -> JobSpec:
+    return JobSpec(
         task=Task.ARCHIVE,
         id="0001",
         server=server,

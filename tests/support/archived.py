@@ -9,7 +9,7 @@ import pytest
 from lab.postgres import Binaries, Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump
-from partwarden.archive.jobspec import Order, Task
+from partwarden.archive.jobspec import JobSpec, Task
 from partwarden.archive.manifest import TableName
 from partwarden.archive.storage import Folder
 from partwarden.archive.verify import Archive, open_archive
@@ -34,7 +34,7 @@ def quoted(name: str) -> str:
 
 def archive(database: Database, specimen: Specimen, folder: Path, id_: str = "0123456789ab") -> Archive:
     """Archive the specimen's partition of 2020 into the folder."""
-    order = Order(
+    order = JobSpec(
         task=Task.ARCHIVE,
         id=id_,
         partition=TableName(schema_=specimen.schema, name=specimen.partition, oid=0),

@@ -12,7 +12,7 @@ from partwarden.archive.objectstore_config import by_destination
 from partwarden.archive.storage import Folder, Store
 
 PREFIX = "prod/db"
-UNFINISHED = ".sgwtmp"
+IN_PROGRESS = ".sgwtmp"
 """Where the S3 server keeps parts of what is no object yet."""
 
 
@@ -50,7 +50,7 @@ class Shelf:
 
     def files(self) -> list[str]:
         """Below its root, sorted."""
-        files = (each for each in self.root.rglob("*") if each.is_file() and UNFINISHED not in each.parts)
+        files = (each for each in self.root.rglob("*") if each.is_file() and IN_PROGRESS not in each.parts)
         return sorted(str(each.relative_to(self.root)) for each in files)
 
     def _happen(self, when: str, key: str) -> None:

@@ -40,7 +40,7 @@ from ..postgres.errors import message
 from ..postgres.settings import TEXT_SETTINGS
 from . import pgdump, snapshot, table_lookup, table_schema, verify
 from .generated_columns import GeneratedWriter
-from .jobspec import Order, Report
+from .jobspec import JobSpec, Report
 from .manifest import DATA, GENERATED, MANIFEST, ArchiveManifest, Column, GeneratedData, TableName
 from .snapshot import Held, Place, TableContents
 from .storage import Digest, Store, folder
@@ -51,7 +51,7 @@ MOST = 100
 """Attempts at one archive that may come to nothing, and leave a dump, before it is given up."""
 
 
-def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Report:
+def archive(order: JobSpec, info: ConnectionInfo, store: Store, say: Say) -> Report:
     """Make the archive, or find that it was made already. Its report is always ``ok``.
 
     Raises a `PartwardenError`, or psycopg's errors as `session.session` translates them: then nothing is proven.
@@ -90,7 +90,7 @@ def archive(order: Order, info: ConnectionInfo, store: Store, say: Say) -> Repor
     return _report(store, place, manifest, digest).model_copy(update={"server": server})
 
 
-def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
+def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
     """Read an archive again, and its table where ``info`` says how to reach it: fingerprint and COPY in one snapshot.
 
     Raises `ArchiveDamaged` where it is not what the order says was proven, `ProofFailed` or `DumpFailed` where that
@@ -116,13 +116,13 @@ def check(order: Order, info: ConnectionInfo | None, store: Store) -> Report:
     return _report(store, place, manifest, digest).model_copy(update=now_known)
 
 
-def _check_parent(order: Order, parent: TableName | None) -> None:
+def _check_parent(order: JobSpec, parent: TableName | None) -> None:
     wanted = order.parent
     if parent is not None and wanted is not None and (parent.schema_, parent.name) != (wanted.schema_, wanted.name):
         raise TableChanged(f"{order.partition} is a partition of {parent}, not of {wanted}")
 
 
-def _check_large_objects(order: Order, held: Held, say: Say) -> None:
+def _check_large_objects(order: JobSpec, held: Held, say: Say) -> None:
     """Of all rows in the snapshot that is archived. Raises `LargeObjects`."""
     table = held.table
     if not (columns := large_objects.columns(held.connection, table.oid, table.schema_, table.name)):
@@ -132,7 +132,7 @@ def _check_large_objects(order: Order, held: Held, say: Say) -> None:
     say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
 
 
-def _known(store: Store, home: str, order: Order, held: Held, say: Say) -> Report | None:
+def _known(store: Store, home: str, order: JobSpec, held: Held, say: Say) -> Report | None:
     """The report of an archive of that identifier which is there already, proves, and is equal to the table now.
 
     Raises `ObjectExists`.
@@ -238,7 +238,7 @@ def _prove(store: Store, place: str, manifest: ArchiveManifest, say: Say) -> Non
 
 
 def _manifest(
-    order: Order,
+    order: JobSpec,
     held: Held,
     info: ConnectionInfo,
     attached: Place,
@@ -297,7 +297,7 @@ def _report(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256
     )
 
 
-def failure(order: Order | None, error: PartwardenError) -> Report:
+def failure(order: JobSpec | None, error: PartwardenError) -> Report:
     """What is told of an order that came to nothing."""
     return Report(
         ok=False,

@@ -67,7 +67,7 @@ class Task(StrEnum):
     CHECK = "Check"
 
 
-class Order(Written):
+class JobSpec(Written):
     """One thing to do with one partition."""
 
     task: Task

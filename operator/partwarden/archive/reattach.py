@@ -25,7 +25,7 @@ from ..postgres import ddl, template
 from ..postgres.connection import Session, run
 from ..postgres.create import NEW_ACLS
 from ..postgres.errors import message
-from ..postgres.locks import Mode, Want, clear_way, joined
+from ..postgres.locks import Mode, Want, check_lock_holders, joined
 from ..postgres.transaction import BY_NAME, LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, advisory
 from . import table_schema
 from .manifest import ArchiveManifest, Column
@@ -131,7 +131,7 @@ def join(
     while True:
         run(connection, "SAVEPOINT joining")
         try:
-            clear_way(connection, wants, subject, deadline=deadline)
+            check_lock_holders(connection, wants, subject, deadline=deadline)
             _attempt(connection, inventory, manifest, _action(schema, name), timeouts)
             return
         except (TableBusy, AnotherOperator) as error:

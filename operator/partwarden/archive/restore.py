@@ -39,7 +39,7 @@ NOT_VALID_VERSION = 180000
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class JobRequest:
     """What a person wants. ``schema`` and ``name``: of the new table; None for the names that it had.
 
     ``attach``: to ``parent`` (schema, name), or, where that is None, to the parent that it had. ``patience``: seconds
@@ -66,7 +66,7 @@ class Restored:
     left_off: tuple[LeftOff, ...] = ()
 
 
-def restore(source: Source, info: ConnectionInfo, wish: Wish, say: Say) -> Restored:
+def restore(source: Source, info: ConnectionInfo, wish: JobRequest, say: Say) -> Restored:
     """Restore an archive. Raises a `PartwardenError`: then nothing was changed in the database.
 
     First what is quick to see forbids it, then the archive is read and checked, and only then is anything loaded.
@@ -105,7 +105,7 @@ def restore(source: Source, info: ConnectionInfo, wish: Wish, say: Say) -> Resto
     return restored
 
 
-def _parent(manifest: ArchiveManifest, wish: Wish) -> tuple[str, str] | None:
+def _parent(manifest: ArchiveManifest, wish: JobRequest) -> tuple[str, str] | None:
     if not wish.attach:
         return None
     if wish.parent is not None:

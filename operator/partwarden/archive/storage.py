@@ -29,7 +29,7 @@ from ..errors import (
     ObjectExists,
 )
 from . import objectstore_config
-from .jobspec import STORAGE_KEYS, STORAGE_PREFIX, Order
+from .jobspec import STORAGE_KEYS, STORAGE_PREFIX, JobSpec
 from .manifest import TableName
 from .objectstore import Objects
 
@@ -263,7 +263,7 @@ def how_to_read(url: str) -> str:
 FILE = "file://"
 
 
-def of_order(order: Order, environment: MutableMapping[str, str]) -> Store:
+def of_order(order: JobSpec, environment: MutableMapping[str, str]) -> Store:
     """Takes the Secret's values out of the environment: programs that are started have no need to see them.
 
     Raises `DestinationDenied`, and as `remote.by_destination`.
@@ -275,7 +275,7 @@ def of_order(order: Order, environment: MutableMapping[str, str]) -> Store:
     return Folder(_mounted(order), str(order.destination))
 
 
-def _mounted(order: Order) -> Path:
+def _mounted(order: JobSpec) -> Path:
     claim = order.destination.pvc
     assert claim is not None
     root = Path(order.mount)

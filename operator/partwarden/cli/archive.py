@@ -20,7 +20,7 @@ from ..api.database import Database, SecretRef
 from ..api.destination import PVC, Destination
 from ..api.retention import OnLargeObjects
 from ..archive import create, storage
-from ..archive.jobspec import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, Order, Report, Task
+from ..archive.jobspec import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, Task
 from ..archive.manifest import TableName
 from ..archive.verify import open_archive
 from ..errors import InvalidSpec, PartwardenError, UserError
@@ -155,10 +155,12 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _order_by_hand(table: Mapping[str, str] | None, partition: Mapping[str, str], without_large_objects: bool) -> Order:
+def _order_by_hand(
+    table: Mapping[str, str] | None, partition: Mapping[str, str], without_large_objects: bool
+) -> JobSpec:
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     schema = (table or {}).get("schema", "public")
-    return Order(
+    return JobSpec(
         task=Task.ARCHIVE,
         id=f"{moment}-{secrets.token_hex(3)}",
         parent=TableName(schema_=schema, name=table["name"], oid=0) if table else None,
@@ -171,7 +173,7 @@ def _order_by_hand(table: Mapping[str, str] | None, partition: Mapping[str, str]
 
 def _obey(report: Path | None) -> int:
     """What a Job's pod does."""
-    order: Order | None = None
+    order: JobSpec | None = None
     try:
         order = _read_order(os.environ)
         info, store = _database(order, os.environ), storage.of_order(order, os.environ)
@@ -189,19 +191,19 @@ def _obey(report: Path | None) -> int:
     return 0
 
 
-def _read_order(environment: Mapping[str, str]) -> Order:
+def _read_order(environment: Mapping[str, str]) -> JobSpec:
     text = environment.get(VARIABLE)
     if text is None:
         raise InvalidSpec(f"{VARIABLE} is not set: give --dsn, --partition and --to to archive by hand")
     try:
-        return Order.model_validate_json(text)
+        return JobSpec.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(each) for each in first["loc"])
         raise InvalidSpec(f"{VARIABLE} is no order: {where or 'it'}: {first['msg']}") from None
 
 
-def _database(order: Order, environment: MutableMapping[str, str]) -> ConnectionInfo:
+def _database(order: JobSpec, environment: MutableMapping[str, str]) -> ConnectionInfo:
     """Takes the Secret's values out of the environment: programs that are started have no need to see them."""
     names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
     secret = {key: environment.pop(name) for key, name in names.items() if name in environment}

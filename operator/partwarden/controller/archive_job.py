@@ -20,7 +20,16 @@ from ..api.policy import API_VERSION, PartitionPolicySpec
 from ..api.retention import JobSettings, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
 from ..api.validation import check
-from ..archive.jobspec import DATABASE_KEYS, DATABASE_PREFIX, STORAGE_KEYS, STORAGE_PREFIX, VARIABLE, WRONG, Order, Task
+from ..archive.jobspec import (
+    DATABASE_KEYS,
+    DATABASE_PREFIX,
+    STORAGE_KEYS,
+    STORAGE_PREFIX,
+    VARIABLE,
+    WRONG,
+    JobSpec,
+    Task,
+)
 from ..errors import InvalidSpec
 
 
@@ -82,7 +91,7 @@ class ArchiveWish:
     large_objects: OnLargeObjects = OnLargeObjects.REFUSE
 
 
-def resolve_wish(data: object, policy: object | None) -> ArchiveWish:
+def resolve_job_request(data: object, policy: object | None) -> ArchiveWish:
     """``data``: the spec of a stored PartitionArchive; ``policy``: that of the policy, None where there is none.
 
     Raises `InvalidSpec`.
@@ -185,7 +194,7 @@ def belongs(job: Mapping[str, Any], owner: Owner) -> bool:
 
 def manifest(
     owner: Owner,
-    order: Order,
+    order: JobSpec,
     serial: str,
     *,
     runtime: Runtime,
@@ -242,7 +251,7 @@ def _rules() -> list[dict[str, Any]]:
     ]
 
 
-def _pod(order: Order, runtime: Runtime, wishes: Wishes, database_secret: str | None) -> dict[str, Any]:
+def _pod(order: JobSpec, runtime: Runtime, wishes: Wishes, database_secret: str | None) -> dict[str, Any]:
     claim = order.destination.pvc
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - a mount of the pod's own
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": SCRATCH}}]
@@ -272,7 +281,7 @@ def _pod(order: Order, runtime: Runtime, wishes: Wishes, database_secret: str | 
 
 
 def _container(
-    order: Order, runtime: Runtime, wishes: Wishes, database_secret: str | None, mounts: list[dict[str, str]]
+    order: JobSpec, runtime: Runtime, wishes: Wishes, database_secret: str | None, mounts: list[dict[str, str]]
 ) -> dict[str, Any]:
     environment: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in sorted(runtime.env.items())]
     environment.append({"name": VARIABLE, "value": order.model_dump_json(by_alias=True, exclude_none=True)})

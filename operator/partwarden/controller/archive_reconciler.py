@@ -12,7 +12,7 @@ from typing import Any
 from .. import errors
 from ..api.types import ObjectKey
 from ..archive import pgdump, table_lookup
-from ..archive.jobspec import Order, Report, Task
+from ..archive.jobspec import JobSpec, Report, Task
 from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableChanged, UserError
@@ -23,7 +23,7 @@ from ..planner.archives import server_label
 from ..postgres.conninfo import resolve
 from ..postgres.pool import Connections
 from . import archive_status
-from .archive_job import ArchiveWish, JobSlots, Owner, Runtime, belongs, manifest, resolve_wish
+from .archive_job import ArchiveWish, JobSlots, Owner, Runtime, belongs, manifest, resolve_job_request
 from .archive_job import name as job_name
 from .job_status import NO_REPORT, JobView, Phase, percent, view, working
 from .ownership import Shard
@@ -82,11 +82,11 @@ def archive_id(archive: StoredArchive) -> str:
     return f"{archive.key[1][:80].strip('-.')}-{digest}"
 
 
-def order_of(archive: StoredArchive, step: Step, wish: ArchiveWish, target: Target) -> Order:
+def order_of(archive: StoredArchive, step: Step, wish: ArchiveWish, target: Target) -> JobSpec:
     """What the Job of the step is told; ``target`` is the table as it was just found."""
     status = archive.status
     checks = step.task is Task.CHECK
-    return Order(
+    return JobSpec(
         task=step.task,
         id=str(status.get("id")) if checks else archive_id(archive),
         connection=wish.database.connection,
@@ -109,7 +109,7 @@ def order_of(archive: StoredArchive, step: Step, wish: ArchiveWish, target: Targ
 log = logging.getLogger(__name__)
 
 
-class Teller:
+class ArchiveStatusWriter:
     """Safe for threads, as the `Cluster` is."""
 
     def __init__(self, cluster: Cluster, clock: Callable[[], datetime]) -> None:
@@ -145,7 +145,7 @@ RETRY = 30.0
 """Seconds after what could not be begun."""
 
 
-class Starter:
+class JobStarter:
     """Reads Secrets and the database's catalog, and creates Jobs."""
 
     def __init__(
@@ -156,7 +156,11 @@ class Starter:
         settings: Settings,
         clock: Callable[[], datetime],
     ) -> None:
-        self._cluster, self._api, self._teller = cluster, ArchivesInCluster(cluster), Teller(cluster, clock)
+        self._cluster, self._api, self._teller = (
+            cluster,
+            ArchivesInCluster(cluster),
+            ArchiveStatusWriter(cluster, clock),
+        )
         self._shard, self._slots, self._settings, self._clock = shard, slots, settings, clock
         self._connections = Connections(settings.connect_timeout)
 
@@ -181,7 +185,7 @@ class Starter:
             if policy is None and not self._shard.claims(archive):
                 # It has just moved, and is not gone: nothing that is missing may be told.
                 return None
-            wish = resolve_wish(archive.spec, policy.spec if policy else None)
+            wish = resolve_job_request(archive.spec, policy.spec if policy else None)
             if not self._settings.job_image:
                 raise InvalidSpec(
                     "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
@@ -279,7 +283,7 @@ def _runtime(settings: Settings) -> Runtime:
 #
 
 
-class Tender:
+class ArchiveReconciler:
     """Works on PartitionArchives, each with one thread at a time, as the work queue sees to."""
 
     def __init__(
@@ -294,9 +298,9 @@ class Tender:
     ) -> None:
         """``ended`` is told of each Job that has ended: what it did, whether all was well, and the seconds it took."""
         self._ended = ended
-        self._api, self._teller = ArchivesInCluster(cluster), Teller(cluster, clock)
+        self._api, self._teller = ArchivesInCluster(cluster), ArchiveStatusWriter(cluster, clock)
         self._shard, self._archives, self._slots, self._clock = shard, archives, slots, clock
-        self._starter = Starter(cluster, shard, slots, settings, clock)
+        self._starter = JobStarter(cluster, shard, slots, settings, clock)
 
     def tend(self, key: ObjectKey) -> float | None:
         """Look once and act. Returns the seconds until the next look, None for when it is woken."""

@@ -39,18 +39,18 @@ LABEL = 63
 """Characters that the value of a label may have."""
 
 
-class ArchiveDesk:
+class ArchiveRequests:
     """Safe for threads, one policy with one thread at a time."""
 
     def __init__(
         self,
         store: ArchiveStore,
         api: ArchivesInCluster,
-        wake: Callable[[ObjectKey], None],
+        enqueue: Callable[[ObjectKey], None],
         selector: Selector = EVERYTHING,
     ) -> None:
         """``wake``: lets an archive be looked at. ``selector``: of the policies that are served."""
-        self._store, self._api, self._wake, self._selector = store, api, wake, selector
+        self._store, self._api, self._wake, self._selector = store, api, enqueue, selector
         self._doubts: dict[ObjectKey, str] = {}
         self._ways: dict[ObjectKey, ArchiveConnection | None] = {}
 

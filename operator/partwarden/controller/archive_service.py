@@ -12,11 +12,11 @@ from ..kube.archives import ArchivesInCluster
 from ..kube.cache import ArchiveStore, Store
 from ..kube.client import Cluster
 from .archive_job import JobSlots
-from .archive_reconciler import Tender
-from .archive_requests import ArchiveDesk
+from .archive_reconciler import ArchiveReconciler
+from .archive_requests import ArchiveRequests
 from .archive_status import is_proven, trouble
-from .event_handlers import ArchiveIntake
-from .health import Crew
+from .event_handlers import ArchiveEventHandler
+from .health import WorkerPoolStats
 from .ownership import Shard
 from .settings import Settings
 from .workqueue import Workers, WorkQueue
@@ -42,14 +42,14 @@ class ArchiveService:
         self._settings, self._api = settings, ArchivesInCluster(cluster)
         self._shard = Shard(policies, settings.selector, self._api.policy_exists)
         self._queue, self._slots = WorkQueue(), JobSlots(settings.jobs, self._counts)
-        self._intake = ArchiveIntake(self.store, self._slots, self._queue, wake_policies)
-        self.desk = ArchiveDesk(self.store, self._api, self._queue.wake, settings.selector)
-        self._tender = Tender(cluster, self._shard, self.store, self._slots, settings, clock, ended)
+        self._intake = ArchiveEventHandler(self.store, self._slots, self._queue, wake_policies)
+        self.desk = ArchiveRequests(self.store, self._api, self._queue.enqueue, settings.selector)
+        self._tender = ArchiveReconciler(cluster, self._shard, self.store, self._slots, settings, clock, ended)
         self._workers = Workers(self._queue, self._tender.tend, WORKERS)
 
-    def crew(self) -> Crew:
+    def crew(self) -> WorkerPoolStats:
         """How the queue and its threads stand now."""
-        return Crew(self._queue.backlog(), self._workers.count, self._workers.ended)
+        return WorkerPoolStats(self._queue.backlog(), self._workers.count, self._workers.ended)
 
     def states(self) -> Iterator[tuple[str, str]]:
         """Namespace and state of each archive that is worked on here: one of `metrics.ARCHIVE_STATES`."""
@@ -82,7 +82,7 @@ class ArchiveService:
         running = self._slots.running()
         self._intake.jobs_listed(running, [body for each in scopes for body in self._api.jobs(each)])
         for key in self._shard.refresh(self.store.all()):
-            self._queue.wake(key)
+            self._queue.enqueue(key)
 
     def on_archive(self, event: Any) -> None:
         """An event of the watch of PartitionArchives."""

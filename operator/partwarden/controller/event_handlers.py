@@ -20,7 +20,7 @@ from ..kube.cache import (
 from ..kube.selector import EVERYTHING, Selector
 from .archive_job import JobSlots
 from .archive_status import trouble
-from .ownership import Claims
+from .ownership import TableOwnership
 from .workqueue import WorkQueue
 
 # What the API server shows of the policies -> which of them must be worked on.
@@ -29,13 +29,13 @@ from .workqueue import WorkQueue
 #
 
 
-class Intake:
+class PolicyEventHandler:
     """Keeps the store as the API server is, and wakes what changed. Safe for threads."""
 
     def __init__(
         self,
         store: Store,
-        claims: Claims,
+        claims: TableOwnership,
         queue: WorkQueue,
         selector: Selector = EVERYTHING,
         moved: Callable[[ObjectKey, bool], None] = lambda key, here: None,
@@ -59,7 +59,7 @@ class Intake:
                 self._claims.release(policy.key)
             if before is None:
                 self._moved(policy.key, True)
-            self._queue.wake(policy.key)
+            self._queue.enqueue(policy.key)
 
     def deleted(self, body: Mapping[str, Any]) -> None:
         """The policy exists no longer, or matches no more. Nothing is done to its database, nor to its status."""
@@ -83,7 +83,7 @@ class Intake:
         if self._store.remove(policy.key, policy.uid, version):
             self._claims.release(policy.key)
             self._moved(policy.key, False)
-            self._queue.wake(policy.key)  # once more, to forget what was remembered of it
+            self._queue.enqueue(policy.key)  # once more, to forget what was remembered of it
 
 
 def _policy_aim(policy: StoredPolicy) -> tuple[Any, Any, str]:
@@ -94,7 +94,7 @@ def _policy_aim(policy: StoredPolicy) -> tuple[Any, Any, str]:
 ENDED = ("Complete", "Failed")
 
 
-class ArchiveIntake:
+class ArchiveEventHandler:
     """Keeps the store and the slots as the API server is, and wakes what changed. Safe for threads."""
 
     def __init__(self, store: ArchiveStore, slots: JobSlots, queue: WorkQueue, policies: WorkQueue) -> None:
@@ -111,7 +111,7 @@ class ArchiveIntake:
         if before is archive:
             return
         if before is None or _archive_aim(before) != _archive_aim(archive):
-            self._queue.wake(archive.key)
+            self._queue.enqueue(archive.key)
         if before is None or before.uid != archive.uid or _result(before) != _result(archive):
             self._tell(archive)
 
@@ -136,7 +136,7 @@ class ArchiveIntake:
         owner = _owner(body)
         self._slots.saw(_key(body), not gone and is_running(body), owner)
         if owner:
-            self._queue.wake(owner)
+            self._queue.enqueue(owner)
 
     def jobs_listed(self, before: frozenset[ObjectKey], bodies: Iterable[Mapping[str, Any]]) -> None:
         """All Jobs that there are, with those that held a slot before the list was asked for."""
@@ -144,12 +144,12 @@ class ArchiveIntake:
 
     def _gone(self, archive: StoredArchive) -> None:
         if self._store.remove(archive.key, archive.uid):
-            self._queue.wake(archive.key)
+            self._queue.enqueue(archive.key)
             self._tell(archive)
 
     def _tell(self, archive: StoredArchive) -> None:
         if archive.policy:
-            self._policies.wake(archive.policy)
+            self._policies.enqueue(archive.policy)
 
 
 def is_ours(body: Mapping[str, Any]) -> bool:

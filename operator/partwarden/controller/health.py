@@ -134,7 +134,7 @@ MISSED = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class WorkerPoolStats:
     """A queue with its workers. ``ended``: how many threads of ``count`` are no more."""
 
     backlog: Backlog
@@ -142,7 +142,7 @@ class Crew:
     ended: int
 
 
-def stuck(name: str, crew: Crew) -> str:
+def stuck(name: str, crew: WorkerPoolStats) -> str:
     """What is wrong with a queue, "" when nothing is."""
     if crew.ended:
         return f"{crew.ended} of {crew.count} workers of the queue of {name} have ended"
@@ -159,7 +159,7 @@ class Health:
 
     def __init__(
         self,
-        crews: Mapping[str, Callable[[], Crew]],
+        crews: Mapping[str, Callable[[], WorkerPoolStats]],
         relist: float,
         others: Callable[[], str] = str,
         stands_by: Callable[[], bool] = bool,

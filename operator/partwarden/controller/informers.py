@@ -17,7 +17,7 @@ from ..errors import ClusterUnavailable
 from ..kube.cache import Store
 from ..kube.client import Cluster
 from .archive_service import ArchiveService
-from .event_handlers import Intake
+from .event_handlers import PolicyEventHandler
 from .health import Health
 from .settings import Settings
 
@@ -113,7 +113,7 @@ class Lister:
         self,
         cluster: Cluster,
         store: Store,
-        intake: Intake,
+        intake: PolicyEventHandler,
         archives: ArchiveService,
         health: Health,
         settings: Settings,

@@ -17,15 +17,15 @@ from ..errors import ClusterUnavailable, StartupError
 from ..kube.cache import Store
 from ..kube.client import TOO_MANY, Cluster, status_of
 from ..kube.config import configure
-from ..kube.lease import Leadership
+from ..kube.lease import LeaderElection
 from ..postgres.pool import LINGER
 from .archive_service import ArchiveService
-from .event_handlers import Intake
-from .health import Crew, Health, Web
+from .event_handlers import PolicyEventHandler
+from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
 from .metrics import Metrics, Sources
-from .ownership import Claims
-from .policy_reconciler import Reconciler
+from .ownership import TableOwnership
+from .policy_reconciler import PolicyReconciler
 from .settings import Settings, configure_logging, wanted
 from .workqueue import Every, Workers, WorkQueue
 
@@ -48,13 +48,13 @@ class Operator:
             configure(settings.kubeconfig), connections=settings.workers + 2, selector=str(settings.selector)
         )
         self._store, self._queue = Store(), WorkQueue()
-        claims = Claims(self._queue.wake)
+        claims = TableOwnership(self._queue.enqueue)
         clock = lambda: datetime.now(UTC)  # noqa: E731
         metrics = Metrics(self._sources())
         self._archives = ArchiveService(self._cluster, self._store, self._queue, settings, clock, metrics.job_ended)
         moved = self._archives.desk.moved
-        self._intake = Intake(self._store, claims, self._queue, settings.selector, moved)
-        self._reconciler = Reconciler(
+        self._intake = PolicyEventHandler(self._store, claims, self._queue, settings.selector, moved)
+        self._reconciler = PolicyReconciler(
             self._cluster,
             self._store,
             claims,
@@ -66,7 +66,7 @@ class Operator:
             lost=lambda: self._leadership.lost,
         )
         self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
-        self._leadership = Leadership(self._cluster, settings.lease)
+        self._leadership = LeaderElection(self._cluster, settings.lease)
         crews = {"policies": self._crew, "archives": self._archives.crew}
         self._health = Health(crews, settings.relist, self._leadership.others, self._leadership.stands_by)
         self._web = self._listening(metrics) if settings.listen else None
@@ -172,8 +172,8 @@ class Operator:
         self._lister.shown(body, gone)
         (self._intake.deleted if gone else self._intake.seen)(body)
 
-    def _crew(self) -> Crew:
-        return Crew(self._queue.backlog(), self._workers.count, self._workers.ended)
+    def _crew(self) -> WorkerPoolStats:
+        return WorkerPoolStats(self._queue.backlog(), self._workers.count, self._workers.ended)
 
     def _sources(self) -> Sources:
         """Asked at a scrape: by then all of it is there."""

@@ -121,7 +121,7 @@ class Metrics:
         GCCollector(registry=self.registry)
         self._looks = Counter(
             "partwarden_reconciles",
-            "Looks at policies, by what came of them: Fine, Unfinished, Outage or Mistake.",
+            "Looks at policies, by what came of them: Converged, InProgress, Transient or UserError.",
             ["result"],
             registry=self.registry,
         )
@@ -145,7 +145,7 @@ class Metrics:
             registry=self.registry,
         )
         for result in Result:
-            self._looks.labels(result.name.capitalize())
+            self._looks.labels(result.value)
         for task in Task:
             self._job_seconds.labels(task.value)
             for word in ("Succeeded", "Failed"):
@@ -154,9 +154,9 @@ class Metrics:
 
     def looked(self, key: ObjectKey, result: Result, seconds: float) -> None:
         """A look at a policy has ended."""
-        self._looks.labels(result.name.capitalize()).inc()
+        self._looks.labels(result.value).inc()
         self._look_seconds.observe(seconds)
-        if result is Result.FINE:
+        if result is Result.CONVERGED:
             with self._lock:
                 self._successes[key] = self._wall()
 

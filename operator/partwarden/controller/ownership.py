@@ -30,12 +30,12 @@ Age = tuple[str, ObjectKey]
 """Creation time, then namespace and name: the smallest wins."""
 
 
-class Claims:
+class TableOwnership:
     """Claims of policies on tables, safe for threads. ``wake`` is called with each policy whose turn it may now be."""
 
-    def __init__(self, wake: Callable[[ObjectKey], None]) -> None:
+    def __init__(self, enqueue: Callable[[ObjectKey], None]) -> None:
         self._lock = threading.Lock()
-        self._wake = wake
+        self._wake = enqueue
         self._held: dict[ObjectKey, tuple[TableIdentity, Age]] = {}
 
     def claim(self, key: ObjectKey, table: TableIdentity, age: Age) -> ObjectKey | None:

@@ -9,8 +9,8 @@ from ..api.policy import PartitionPolicySpec
 from ..kube.cache import Store, StoredPolicy, is_gone, parse_policy
 from ..kube.client import Cluster
 from ..planner.drop_preconditions import DropCase, Recheck, Withdrawn
-from .archive_requests import ArchiveDesk
-from .event_handlers import Intake
+from .archive_requests import ArchiveRequests
+from .event_handlers import PolicyEventHandler
 
 
 class PolicyRecheck(Recheck):
@@ -25,8 +25,8 @@ class PolicyRecheck(Recheck):
         spec: PartitionPolicySpec,
         cluster: Cluster,
         store: Store,
-        intake: Intake,
-        archives: ArchiveDesk,
+        intake: PolicyEventHandler,
+        archives: ArchiveRequests,
         ending: Callable[[], bool],
     ) -> None:
         """``policy`` and ``spec`` are those that were planned for. ``ending``: whether the operator is to end."""

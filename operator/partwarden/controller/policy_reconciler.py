@@ -25,11 +25,11 @@ from ..postgres.conninfo import ConnectionInfo, resolve
 from ..postgres.engine import maintain, observe_and_plan
 from ..postgres.pool import Connections, Slots
 from ..status import events
-from ..status.conditions import Verdict, broken, failed, looked, make_status, suspended
+from ..status.conditions import PolicyStatusUpdate, broken, failed, looked, make_status, suspended
 from . import workqueue
-from .archive_requests import ArchiveDesk
-from .event_handlers import Intake
-from .ownership import Claims, TableIdentity
+from .archive_requests import ArchiveRequests
+from .event_handlers import PolicyEventHandler
+from .ownership import TableIdentity, TableOwnership
 from .policy_recheck import PolicyRecheck
 from .settings import Settings
 from .workqueue import WorkQueue
@@ -50,7 +50,7 @@ class Look:
     """What one look at a policy came to. ``boundary``: in how many seconds the calendar changes the plan; ``database``:
     what it was about, where it could be looked at."""
 
-    verdict: Verdict
+    verdict: PolicyStatusUpdate
     outcomes: tuple[Outcome, ...] = ()
     boundary: float | None = None
     resync: float = RESYNC
@@ -64,18 +64,18 @@ class Look:
         return bool(self.verdict.errors) or self.verdict.reconciling
 
 
-class Reconciler:
+class PolicyReconciler:
     """Works on policies, each with one thread at a time, as the work queue sees to."""
 
     def __init__(
         self,
         cluster: Cluster,
         store: Store,
-        claims: Claims,
+        claims: TableOwnership,
         queue: WorkQueue,
         settings: Settings,
         clock: Callable[[], datetime],
-        archives: ArchiveDesk,
+        archives: ArchiveRequests,
         looked: Callable[[ObjectKey, workqueue.Result, float], None],
         lost: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -84,8 +84,8 @@ class Reconciler:
         self._archives, self._looked = archives, looked
         self._cluster, self._store, self._claims, self._queue = cluster, store, claims, queue
         self._settings, self._clock = settings, clock
-        self._intake, self._slots = Intake(store, claims, queue, settings.selector, archives.moved), Slots()
-        self._pace = workqueue.Pace()
+        self._intake, self._slots = PolicyEventHandler(store, claims, queue, settings.selector, archives.moved), Slots()
+        self._pace = workqueue.Backoff()
         self._looked_at: dict[ObjectKey, object] = {}
         self._waiting_since: dict[ObjectKey, float] = {}
         self._databases: dict[ObjectKey, Hashable] = {}
@@ -117,9 +117,9 @@ class Reconciler:
                 return None
         except ClusterUnavailable as error:
             log.warning("%s", error, extra=_about(policy, error.reason))
-            result = workqueue.Result.OUTAGE
+            result = workqueue.Result.TRANSIENT
         self._looked(key, result, time.monotonic() - began)
-        if policy.suspended and result is workqueue.Result.FINE:
+        if policy.suspended and result is workqueue.Result.CONVERGED:
             return None
         after = self._pace.after(key, policy.edition, result, look.resync, look.boundary, together=look.database)
         if look.more:
@@ -166,7 +166,7 @@ class Reconciler:
                     return replace(look, database=info.database_key)
             finally:
                 if following := self._slots.release(info.database_key):
-                    self._queue.wake(following)
+                    self._queue.enqueue(following)
         except PartwardenError as error:
             return Look(failed(error, connected), tuple(outcomes), resync=resync)
         except Exception as error:

@@ -14,12 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import StrEnum
 from typing import NamedTuple
 from zlib import crc32
 
 from ..api.types import ObjectKey
-from ..errors import Outage, PartwardenError
+from ..errors import PartwardenError, TransientError
 
 
 class Entry(NamedTuple):
@@ -48,7 +48,7 @@ class Schedule:
         self._heap: list[Entry] = []
         self._count = 0
 
-    def wake(self, key: ObjectKey, due: float) -> None:
+    def enqueue(self, key: ObjectKey, due: float) -> None:
         """Make the key due at ``due``, or leave it where it was due earlier already."""
         if key in self._due and self._due[key] <= due:
             return
@@ -73,7 +73,7 @@ class Schedule:
         woken = self._due.pop(key, None)
         due = min((each for each in (woken, next_due) if each is not None), default=None)
         if due is not None:
-            self.wake(key, due)
+            self.enqueue(key, due)
 
     def next_due(self) -> float | None:
         """When `pop` will next have something, if nothing is woken before; None for never."""
@@ -99,10 +99,10 @@ class WorkQueue:
         self._taken: dict[ObjectKey, float] = {}
         self._closed = False
 
-    def wake(self, key: ObjectKey, after: float = 0.0) -> None:
+    def enqueue(self, key: ObjectKey, after: float = 0.0) -> None:
         """Work on the key ``after`` so many seconds at the latest."""
         with self._changed:
-            self._schedule.wake(key, self._clock() + after)
+            self._schedule.enqueue(key, self._clock() + after)
             self._changed.notify()
 
     def take(self) -> ObjectKey | None:
@@ -153,21 +153,22 @@ TOO_SOON = 0.1
 """Part of the resync: a turn that is closer than this is the one that has just been."""
 
 
-class Result(Enum):
+class Result(StrEnum):
     """What one look came to, as far as the next one is concerned."""
 
-    FINE = auto()
-    UNFINISHED = auto()
+    CONVERGED = "Converged"
+    IN_PROGRESS = "InProgress"
     """Nothing failed that was foreseen, and work is left: what was detached is to be dropped, or nobody knows why."""
-    OUTAGE = auto()
-    MISTAKE = auto()
+    TRANSIENT = "Transient"
+    USER_ERROR = "UserError"
 
 
 def result(errors: Sequence[PartwardenError], reconciling: bool) -> Result:
     """An outage is tried again soon, also where a mistake is reported with it."""
     if not errors:
-        return Result.UNFINISHED if reconciling else Result.FINE
-    return Result.OUTAGE if reconciling or any(isinstance(each, Outage) for each in errors) else Result.MISTAKE
+        return Result.IN_PROGRESS if reconciling else Result.CONVERGED
+    passes = reconciling or any(isinstance(each, TransientError) for each in errors)
+    return Result.TRANSIENT if passes else Result.USER_ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ class _Failures:
     count: int
 
 
-class Pace:
+class Backoff:
     """Counts failures in a row for each policy. Safe for threads. ``clock``: seconds, never going back."""
 
     def __init__(
@@ -206,9 +207,9 @@ class Pace:
         with self._lock:
             last = self._failures.pop(key, None)
             count = last.count + 1 if last and (last.spec, last.result) == (spec, found) else 1
-            if found is not Result.FINE:
+            if found is not Result.CONVERGED:
                 self._failures[key] = _Failures(spec, found, count)
-        if found is Result.FINE and together is not None:
+        if found is Result.CONVERGED and together is not None:
             pause = self._next_turn(resync, together)
         else:
             pause = self._spread(_pause(found, count, resync))
@@ -233,9 +234,9 @@ class Pace:
 def _pause(found: Result, count: int, resync: float) -> float:
     doubled = 2.0 ** min(count - 1, 20)
     match found:
-        case Result.OUTAGE | Result.UNFINISHED:
+        case Result.TRANSIENT | Result.IN_PROGRESS:
             return min(OUTAGE_FIRST * doubled, OUTAGE_MOST, resync)
-        case Result.MISTAKE:
+        case Result.USER_ERROR:
             return min(MISTAKE_FIRST * doubled, resync)
     return resync
 

@@ -221,7 +221,7 @@ def _held(lease: api.V1Lease) -> Held:
 #
 
 
-class Leadership:
+class LeaderElection:
     """Of one process. Without a ``name`` (namespace/name of the Lease) it leads always."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:

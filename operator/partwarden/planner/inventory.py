@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from ..errors import PartwardenError
 from .calendar import Range
-from .marker import Marker, Upkept
+from .marker import ClosedMark, Marker
 
 # What upkeep is decided from, beside what every look reads: facts about closed partitions, statistics, pruning.
 #
@@ -34,7 +34,7 @@ class ClosedPartition:
     """Whether it has an index that REINDEX CONCURRENTLY rebuilds."""
     invalid: tuple[str, ...]
     """Its invalid indexes, by name."""
-    mark: Upkept
+    mark: ClosedMark
     no_room: bool = False
     """Whether its comment is too long to write down there what was done."""
     exclusive: tuple[str, ...] = ()

@@ -35,7 +35,7 @@ ROOM = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Upkept:
+class ClosedMark:
     """``oid`` is that of the marked table itself: a copy of the comment on another table means nothing.
 
     Moments are aware, UTC, by the server's clock; None where it was not done.
@@ -48,15 +48,15 @@ class Upkept:
     """Of ``vacuum`` and ``reindex``, what did not end in time, and is not tried again."""
 
 
-def read_closed(comment: str | None, oid: int) -> Upkept:
+def read_closed(comment: str | None, oid: int) -> ClosedMark:
     """What the comment says of the table with that OID. A line that cannot be read is the user's text."""
     for line in reversed((comment or "").split("\n")):
         if (found := _parse(line, oid)) is not None:
             return found
-    return Upkept(oid)
+    return ClosedMark(oid)
 
 
-def write_closed(comment: str | None, mark: Upkept) -> str:
+def write_closed(comment: str | None, mark: ClosedMark) -> str:
     """The comment with this mark instead of one of that table; everything else stays, the mark of a detach last."""
     text, detach = read(comment)
     kept = [line for line in text.split("\n") if _parse(line, mark.oid) is None] if text else []
@@ -70,13 +70,13 @@ def write_closed(comment: str | None, mark: Upkept) -> str:
     return write("\n".join([*kept, line]), detach) or ""
 
 
-def _parse(line: str, oid: int) -> Upkept | None:
+def _parse(line: str, oid: int) -> ClosedMark | None:
     """Anyone who may comment on the table may have written it: nothing in it can raise."""
     held = values(line, CLOSED_LABEL)
     if held is None:
         return None
     try:
-        mark = Upkept(
+        mark = ClosedMark(
             oid=read_oid(held["oid"]),
             vacuumed=_moment(held.get("vacuumed")),
             reindexed=_moment(held.get("reindexed")),

@@ -17,8 +17,8 @@ from ..planner.inventory import Inventory
 from . import ddl
 from .connection import Session, run
 from .errors import message
-from .locks import Mode, Want, joined, persistently, translated
-from .table_state import Check, changing, hasten, holding_to, is_ours, lock, look, parent_of, write
+from .locks import Mode, Want, joined, retry_locks, translated
+from .table_state import Check, changing, holding_to, is_ours, lock, look, parent_of, set_lock_timeout, write
 from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY
 
 VALIDATION = "60s"
@@ -48,7 +48,7 @@ def attach(connection: Session, inventory: Inventory, key: str, action: AttachDe
         _validate(connection, inventory, action)
         _attempt(connection, inventory, key, action, timeout)
 
-    persistently(connection, attempt, wants, subject, deadline)
+    retry_locks(connection, attempt, wants, subject, deadline)
 
 
 def _validate(connection: Session, inventory: Inventory, action: AttachDetached) -> None:
@@ -74,7 +74,7 @@ def _attempt(connection: Session, inventory: Inventory, key: str, action: Attach
                     f"table {action} is not attached again: {many} of its range lie in the DEFAULT partition "
                     f"{default}; move them out of it"
                 )
-        run(connection, hasten(timeout), lock(action, "ACCESS EXCLUSIVE"))
+        run(connection, set_lock_timeout(timeout), lock(action, "ACCESS EXCLUSIVE"))
         text = _ours(connection, inventory, action)
         checks = holding_to(connection, action.oid, parent.key[0], action.range)
         try:

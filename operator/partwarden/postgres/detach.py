@@ -37,8 +37,8 @@ from . import ddl
 from .connection import Session, pinned, run
 from .errors import message, translate
 from .foreign_keys import references
-from .locks import SHORT, Mode, Want, busy, clear_way, joined, persistently, translated
-from .table_state import TableState, changing, hasten, is_ours, look, parent_of, write
+from .locks import SHORT, Mode, Want, busy, check_lock_holders, joined, retry_locks, translated
+from .table_state import TableState, changing, is_ours, look, parent_of, set_lock_timeout, write
 from .transaction import LOCK_TIMEOUT_HEAVY, undo
 
 # Finishes detaches that were begun: the pending ones of the catalog, and the marks of tables that are detached.
@@ -78,20 +78,20 @@ def finalize(connection: Session, inventory: Inventory, _key: str, action: Final
             if not standing.pending or standing.parent != parent.oid:
                 raise TableChanged(f"the detach of partition {action} was finished by somebody else")
             try:
-                run(connection, hasten(timeout), ddl.detach(parent, action, "FINALIZE"), "COMMIT")
+                run(connection, set_lock_timeout(timeout), ddl.detach(parent, action, "FINALIZE"), "COMMIT")
             except pg.LockNotAvailable:
                 undo(connection)
                 if found := _old_snapshot(connection, subject):
                     raise found from None
                 raise
 
-    persistently(connection, attempt, wants, subject, deadline)
+    retry_locks(connection, attempt, wants, subject, deadline)
 
 
 def confirm(connection: Session, inventory: Inventory, _key: str, action: ConfirmDetached, deadline: float) -> None:
     """Write into the mark since when the table is detached. Raises as `detach` does."""
     parent, subject = parent_of(inventory), f"{action.noun} {action} is not confirmed as detached"
-    persistently(
+    retry_locks(
         connection, lambda: confirm_mark(connection, parent, action, action.oid, action.marker), (), subject, deadline
     )
 
@@ -167,14 +167,14 @@ def detach(connection: Session, inventory: Inventory, _key: str, action: DetachP
     with _referenced(connection, inventory, action):
         if action.concurrently and not _calls_others(connection, parent, action, subject):
             _check_alone(connection, parent, subject)
-            persistently(connection, lambda: _mark(connection, inventory, action), wants, subject, deadline)
+            retry_locks(connection, lambda: _mark(connection, inventory, action), wants, subject, deadline)
             try:
                 _concurrently(connection, parent, action, wants, deadline)
             except BaseException:
                 _unmark(connection, inventory, action)
                 raise
         else:
-            persistently(connection, lambda: _at_once(connection, inventory, action), wants, subject, deadline)
+            retry_locks(connection, lambda: _at_once(connection, inventory, action), wants, subject, deadline)
         with translated(f"partition {action} is detached, but that is not confirmed"):
             confirm_mark(connection, parent, action, action.oid)
 
@@ -235,7 +235,7 @@ def _concurrently(
     limit = LIMIT_JOINED if joined_too else LIMIT
     # As close before it as can be: a transaction that begins right after it may yet be a long one.
     with translated(subject):
-        clear_way(connection, wants, subject, deadline=deadline)
+        check_lock_holders(connection, wants, subject, deadline=deadline)
     try:
         with _cancelled_after(connection, limit):
             run(connection, ddl.detach(parent, action, "CONCURRENTLY"))
@@ -275,7 +275,7 @@ def _at_once(connection: Session, inventory: Inventory, action: DetachPartition)
         try:
             run(
                 connection,
-                hasten(LOCK_TIMEOUT_HEAVY),
+                set_lock_timeout(LOCK_TIMEOUT_HEAVY),
                 write(action, standing.text, _marker(parent, action, standing)),
                 ddl.detach(parent, action),
                 ddl.add_check(action, condition),

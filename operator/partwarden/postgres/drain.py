@@ -30,7 +30,7 @@ from .connection import run
 from .create import NEW_ACLS
 from .drain_sql import Move
 from .errors import message, translate
-from .locks import Mode, Want, busy, clear_way, joined, outlast
+from .locks import Mode, Want, busy, check_lock_holders, joined, wait_for_snapshots
 from .transaction import BY_NAME, LOCK_TIMEOUT_HEAVY, check_opening, check_same, made_for_owner, opening, undo
 
 UNDER_LOCK = 1000
@@ -128,12 +128,12 @@ class _Drain:
             Want(self._default.oid, Mode.ACCESS_EXCLUSIVE),
             *joined(self._connection, self._parent.oid, Mode.SHARE_ROW_EXCLUSIVE),
         ]
-        clear_way(self._connection, self.wants, self.subject, sleep=self._sleep, deadline=self._deadline)
+        check_lock_holders(self._connection, self.wants, self.subject, sleep=self._sleep, deadline=self._deadline)
         self._begin()
         self._copy()
         pause = PAUSE
         while True:
-            if who := outlast(self._connection, self._deadline, self._sleep):
+            if who := wait_for_snapshots(self._connection, self._deadline, self._sleep):
                 raise TableBusy(f"{self.subject}: {who} has an older snapshot, by which it would miss rows that move")
             try:
                 run(self._connection, "SAVEPOINT unlocked")
@@ -144,7 +144,7 @@ class _Drain:
                 run(self._connection, "ROLLBACK TO SAVEPOINT unlocked; RELEASE SAVEPOINT unlocked")
             if time.monotonic() + pause >= self._deadline:
                 raise busy(self._connection, self.wants, self.subject)
-            clear_way(self._connection, self.wants, self.subject, sleep=self._sleep, deadline=self._deadline)
+            check_lock_holders(self._connection, self.wants, self.subject, sleep=self._sleep, deadline=self._deadline)
             self._sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - keeps two from colliding again
             pause = min(pause * 2, LONGEST_PAUSE)
             self._catch_up()

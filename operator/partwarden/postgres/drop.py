@@ -23,8 +23,8 @@ from ..planner.inventory import Fate, Inventory, Tie
 from . import ddl, dependents, fingerprint, large_objects
 from .connection import Session, run
 from .errors import message
-from .locks import Mode, Want, joined, persistently, translated
-from .table_state import TableState, changing, hasten, holding_to, is_ours, lock, look, parent_of
+from .locks import Mode, Want, joined, retry_locks, translated
+from .table_state import TableState, changing, holding_to, is_ours, lock, look, parent_of, set_lock_timeout
 from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY
 
 STATEMENT_TIMEOUT = "10s"
@@ -57,9 +57,7 @@ def drop(
         keys = joined(connection, action.oid, Mode.ACCESS_EXCLUSIVE)
     sequences = [Want(each.oid, Mode.SHARE_ROW_EXCLUSIVE) for each in action.ties if each.fate is Fate.KEPT]
     wants = (Want(action.oid, Mode.ACCESS_EXCLUSIVE), *keys, *sequences)
-    persistently(
-        connection, lambda: _attempt(connection, inventory, action, subject, recheck), wants, subject, deadline
-    )
+    retry_locks(connection, lambda: _attempt(connection, inventory, action, subject, recheck), wants, subject, deadline)
 
 
 def _attempt(connection: Session, inventory: Inventory, action: DropDetached, subject: str, recheck: Recheck) -> None:
@@ -67,7 +65,7 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
     with changing(connection, parent, STATEMENT_TIMEOUT):
         # First the lock that autovacuum gives way to, and that nobody waits behind; then the one that nobody may share.
         look(connection, action, action.oid)
-        run(connection, hasten(LOCK_TIMEOUT_HEAVY), lock(action, "ACCESS EXCLUSIVE"))
+        run(connection, set_lock_timeout(LOCK_TIMEOUT_HEAVY), lock(action, "ACCESS EXCLUSIVE"))
         standing = look(connection, action, action.oid)
         case = _check(inventory, action, standing)
         if not holding_to(connection, action.oid, parent.key[0], action.marker.range):
@@ -89,7 +87,9 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
             # Of what PostgreSQL would drop with it without asking, the plan has named everything (_settle_ties). A
             # sequence is taken off it here: later than all that takes long, since nextval waits until the COMMIT, and
             # in this transaction, so that where the drop fails nothing has changed.
-            disowning = (hasten(LOCK_TIMEOUT), *(ddl.disown(each.schema, each.name) for each in kept)) if kept else ()
+            disowning = (
+                (set_lock_timeout(LOCK_TIMEOUT), *(ddl.disown(each.schema, each.name) for each in kept)) if kept else ()
+            )
             run(connection, *disowning, ddl.drop_table(action), "COMMIT")
         except pg.DependentObjectsStillExist as error:
             raise StatementRejected(

@@ -40,7 +40,9 @@ ORDER BY a.pid
 """
 
 
-def outlast(connection: psycopg.Connection[Any], deadline: float, sleep: Callable[[float], None]) -> str | None:
+def wait_for_snapshots(
+    connection: psycopg.Connection[Any], deadline: float, sleep: Callable[[float], None]
+) -> str | None:
     """Wait until no snapshot of this database is held any more that is held now; who has the first that is left.
 
     ``deadline``: of `time.monotonic`; it is not waited for long anyway. Raises psycopg's errors.
@@ -115,7 +117,7 @@ def older_than(connection: psycopg.Connection[Any], since: sql.Composable, locke
     return f"process {pid} ({application or 'unnamed'}, role {user!r}) is in a transaction that began {began}"
 
 
-def unseen(connection: psycopg.Connection[Any]) -> str | None:
+def hidden_transactions(connection: psycopg.Connection[Any]) -> str | None:
     """A transaction that is still open after `UNSEEN_PAUSE`, and whose start the role may not see; None else.
 
     Takes no time where the role sees all, or nobody is there. Raises psycopg's errors.
@@ -288,7 +290,7 @@ LOOK_AGAIN = 0.05
 Sleep = Callable[[float], None]
 
 
-def clear_way(
+def check_lock_holders(
     connection: psycopg.Connection[Any],
     wants: Sequence[Want],
     subject: str,
@@ -316,7 +318,7 @@ def clear_way(
         sleep(LOOK_AGAIN)
 
 
-def persistently(
+def retry_locks(
     connection: Session,
     attempt: Callable[[], None],
     wants: Sequence[Want],
@@ -333,7 +335,7 @@ def persistently(
     pause = LOOK_AGAIN
     while True:
         try:
-            clear_way(connection, wants, subject, sleep, deadline)
+            check_lock_holders(connection, wants, subject, sleep, deadline)
             attempt()
         except (pg.LockNotAvailable, pg.DeadlockDetected):
             undo(connection)

@@ -21,11 +21,11 @@ from ..errors import PartwardenError, StatementFailed, StatementRejected, TableB
 from ..planner import marker
 from ..planner.actions import Action, AnalyzeParent, ReindexPartition, VacuumPartition
 from ..planner.inventory import Inventory
-from ..planner.marker import Upkept
+from ..planner.marker import ClosedMark
 from . import ddl
 from .connection import Session, run
 from .errors import translate
-from .locks import PINNED, Mode, Want, blockers, older_than, unseen
+from .locks import PINNED, Mode, Want, blockers, hidden_transactions, older_than
 from .settings import LIMITS, LOCAL_COMMIT, setting
 from .transaction import BY_NAME, LOCK_TIMEOUT, check_opening, check_same, opening, undo
 
@@ -40,7 +40,7 @@ GRACE = 30.0
 """Seconds in which the server should have ended a statement itself, after its limit."""
 
 
-def run_outside(connection: Session, statement: sql.Composable, *, lock_timeout: int, limit: float) -> None:
+def run_without_transaction(connection: Session, statement: sql.Composable, *, lock_timeout: int, limit: float) -> None:
     """Execute one statement outside a transaction.
 
     ``lock_timeout``: milliseconds to wait for each lock; ``limit``: seconds it may run. Raises `OutOfTime` after that,
@@ -101,7 +101,7 @@ def analyze(connection: Session, inventory: Inventory, _key: str, action: Analyz
     try:
         check_same(parent, run(connection, PINNED, sql.SQL(BY_NAME).format(parent.schema, parent.name))[1])
         statement = sql.SQL("ANALYZE {}{}").format(only, ddl.relation(action))
-        run_outside(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=ANALYZE_LIMIT)
+        run_without_transaction(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=ANALYZE_LIMIT)
     except OutOfTime:
         raise StatementFailed(
             f"table {action} was not analyzed: it did not end within {ANALYZE_LIMIT:.0f} seconds"
@@ -175,7 +175,7 @@ def vacuum(connection: Session, inventory: Inventory, _key: str, action: VacuumP
     def work() -> None:
         # Without truncation: giving back pages at the end would lock everybody out for that moment.
         statement = sql.SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
-        run_outside(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
+        run_without_transaction(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
 
     _look_out(connection, action, sql.Literal(action.closed), [])
     _once(connection, inventory, action, "vacuum", work)
@@ -192,7 +192,7 @@ def reindex(connection: Session, inventory: Inventory, _key: str, action: Reinde
         before = _indexes(connection, action)
         statement = sql.SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
         try:
-            run_outside(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
+            run_without_transaction(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
         except OutOfTime:
             # It is not tried again, so that nobody else would.
             _drop_leftovers(connection, action)
@@ -219,7 +219,7 @@ def _drop_leftovers(connection: Session, action: ReindexPartition) -> None:
         # Safe here: an index holds no rows, and this one serves no query and no constraint. Whoever is still building
         # it holds the lock that this needs.
         drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(schema, name))
-        run_outside(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LEFTOVER_LIMIT)
+        run_without_transaction(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LEFTOVER_LIMIT)
 
 
 def _look_out(
@@ -227,7 +227,7 @@ def _look_out(
 ) -> None:
     """Raises `TableBusy` where somebody is in the way who would be waited for, or would make the work vain."""
     try:
-        who = older_than(connection, since, locked) or (unseen(connection) if locked else None)
+        who = older_than(connection, since, locked) or (hidden_transactions(connection) if locked else None)
     except psycopg.Error as error:
         raise translate(error, f"partition {action}") from None
     if who is not None:
@@ -301,7 +301,7 @@ def _mark(
     run(connection, ddl.comment(action, text), "COMMIT")
 
 
-def _add(mark: Upkept, what: str, now: datetime, gave_up: bool) -> Upkept:
+def _add(mark: ClosedMark, what: str, now: datetime, gave_up: bool) -> ClosedMark:
     done = replace(mark, vacuumed=now) if what == "vacuum" else replace(mark, reindexed=now)
     return replace(done, gave_up=(*done.gave_up, what)) if gave_up else done
 

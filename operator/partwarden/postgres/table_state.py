@@ -257,7 +257,7 @@ def lock(action: Action, mode: str) -> sql.Composed:
     return sql.SQL(LOCK).format(sql.Identifier(action.schema, action.name), sql.SQL(mode))
 
 
-def hasten(milliseconds: int) -> sql.Composed:
+def set_lock_timeout(milliseconds: int) -> sql.Composed:
     """From here on to the end of the transaction, locks are waited for so long only."""
     return sql.SQL(SET_LOCK_TIMEOUT).format(f"{milliseconds}ms")
 

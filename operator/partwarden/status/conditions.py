@@ -68,7 +68,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PolicyStatusUpdate:
     """What one look at a policy came to.
 
     ``table`` replaces what the status shows of the table; None keeps what was last seen. ``errors`` are those to try
@@ -88,7 +88,7 @@ class Verdict:
     errors: tuple[PartwardenError, ...] = ()
 
 
-def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Verdict:
+def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PolicyStatusUpdate:
     """After the database was read, and the plan, where there was one to execute, executed.
 
     ``inventory`` and ``plan`` are those of the last look, after ``outcomes``.
@@ -100,7 +100,7 @@ def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence
     ready, reconciling, stalled = _ready(spec, inventory, plan, wrong)
     server = inventory.server
     connected = f"PostgreSQL {server.version_text}, database {server.database!r}, as {server.user!r}"
-    return Verdict(
+    return PolicyStatusUpdate(
         ready=ready,
         reconciling=reconciling,
         stalled=stalled,
@@ -114,11 +114,11 @@ def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence
     )
 
 
-def failed(error: PartwardenError, connected: bool) -> Verdict:
+def failed(error: PartwardenError, connected: bool) -> PolicyStatusUpdate:
     """No plan could be made, or its execution broke off. ``connected``: the database had answered by then."""
     stalled = isinstance(error, UserError)
     message = str(error)
-    return Verdict(
+    return PolicyStatusUpdate(
         ready=Said(FALSE, error.reason, message),
         reconciling=not stalled,
         stalled=stalled,
@@ -132,16 +132,16 @@ def failed(error: PartwardenError, connected: bool) -> Verdict:
     )
 
 
-def broken(error: Exception) -> Verdict:
+def broken(error: Exception) -> PolicyStatusUpdate:
     """An error that nobody foresaw: ours to mend, tried again like an outage."""
     message = f"an error in Partwarden itself, {type(error).__name__}: see the operator's log, and report it"
-    return Verdict(ready=Said(FALSE, INTERNAL_ERROR, message), reconciling=True, stalled=False)
+    return PolicyStatusUpdate(ready=Said(FALSE, INTERNAL_ERROR, message), reconciling=True, stalled=False)
 
 
-def suspended() -> Verdict:
+def suspended() -> PolicyStatusUpdate:
     """spec.suspend is set: nothing was looked at, and what was last seen stays."""
     message = "spec.suspend is set: nothing is looked at or created until it is taken away"
-    return Verdict(
+    return PolicyStatusUpdate(
         ready=Said(UNKNOWN, SUSPENDED, message),
         reconciling=False,
         stalled=False,
@@ -154,7 +154,7 @@ def suspended() -> Verdict:
 
 
 def make_status(
-    verdict: Verdict, previous: Mapping[str, Any], generation: int, now: datetime, table: str | None = None
+    verdict: PolicyStatusUpdate, previous: Mapping[str, Any], generation: int, now: datetime, table: str | None = None
 ) -> dict[str, Any]:
     """The status to be written, as JSON would have it. Equal to ``previous`` when there is nothing to write.
 

@@ -8,7 +8,7 @@ import pytest
 
 from partwarden.api.database import Database
 from partwarden.api.policy import PartitionPolicySpec
-from partwarden.controller.archive_job import resolve_wish
+from partwarden.controller.archive_job import resolve_job_request
 from partwarden.controller.archive_requests import name
 from partwarden.kube.cache import StoredPolicy
 from partwarden.planner.archives import ArchiveRequest
@@ -59,14 +59,14 @@ def test_everything_else_connects_as_before() -> None:
 @pytest.mark.parametrize("own", [{}, {"archive": {"host": "of-old"}}])
 def test_an_archive_that_was_begun_takes_the_host_that_its_policy_names_now(own: dict[str, Any]) -> None:
     spec = {"partition": "run_2020", "destination": DESTINATION, "database": database(**own), "policy": {"name": "run"}}
-    assert reached(resolve_wish(spec, policy(archive=DIRECT)).database) == ("run-rw", "5432", "orders")
-    assert reached(resolve_wish(spec, policy()).database) == ("run-pooler.shop", "6432", "orders")
+    assert reached(resolve_job_request(spec, policy(archive=DIRECT)).database) == ("run-rw", "5432", "orders")
+    assert reached(resolve_job_request(spec, policy()).database) == ("run-pooler.shop", "6432", "orders")
 
 
 def test_without_its_policy_or_of_another_database_it_keeps_its_own() -> None:
     spec = {"partition": "run_2020", "destination": DESTINATION, "database": database(archive={"host": "own"})}
     for other in (None, policy(connection={"host": "another"}, archive=DIRECT)):
-        assert reached(resolve_wish(spec, other).database) == ("own", "6432", "orders")
+        assert reached(resolve_job_request(spec, other).database) == ("own", "6432", "orders")
 
 
 def test_what_was_archived_counts_however_jobs_reach_the_database() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from partwarden.api.archive import CONTAINER, MANAGED
 from partwarden.api.destination import Destination
-from partwarden.archive.jobspec import DATABASE_KEYS, STORAGE_KEYS, WRONG, Order, Report, Task
+from partwarden.archive.jobspec import DATABASE_KEYS, STORAGE_KEYS, WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
 from partwarden.controller.archive_job import GROUP_ID, Owner, Runtime, Wishes, manifest, name
 from partwarden.controller.job_status import (
@@ -30,8 +30,8 @@ PVC = {"pvc": {"claimName": "archives", "path": "runs"}}
 AT = "2026-01-01T00:00:00Z"
 
 
-def order(destination: dict[str, Any], task: Task = Task.ARCHIVE) -> Order:
-    return Order(
+def order(destination: dict[str, Any], task: Task = Task.ARCHIVE) -> JobSpec:
+    return JobSpec(
         task=task,
         id="run-run-2020-0123456789",
         partition=TableName(schema_="public", name="run_2020", oid=16402),
@@ -98,7 +98,7 @@ def test_every_key_of_a_secret_is_a_variable_of_its_own_and_none_must_be_there()
 
 def test_the_order_comes_back_as_it_was_sent() -> None:
     (text,) = [each["value"] for each in container(made(PVC))["env"] if each["name"] == "PARTWARDEN_ORDER"]
-    assert Order.model_validate_json(text) == order(PVC)
+    assert JobSpec.model_validate_json(text) == order(PVC)
 
 
 def test_a_claim_is_mounted_and_writable_for_the_images_user_and_nothing_else_is() -> None:

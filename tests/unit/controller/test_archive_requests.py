@@ -13,7 +13,7 @@ from partwarden.api.archive import MANAGED, OID_LABEL, POLICY_LABEL, ROUND_LABEL
 from partwarden.api.types import ObjectKey
 from partwarden.api.validation import parse_spec
 from partwarden.controller import archive_requests
-from partwarden.controller.archive_requests import ArchiveDesk
+from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.errors import NameTaken
 from partwarden.kube import cache
 from partwarden.kube.archives import ArchivesInCluster
@@ -51,7 +51,7 @@ class Office:
 
     def __init__(self, name: str = "run", labels: Mapping[str, str] | None = None, of: Selector = EVERYTHING) -> None:
         self.api, self.archives, self.woken = Kept(), ArchiveStore(), list[ObjectKey]()
-        self.desk = ArchiveDesk(self.archives, self.api, self.woken.append, of)
+        self.desk = ArchiveRequests(self.archives, self.api, self.woken.append, of)
         self.body: dict[str, Any] = {
             "metadata": {
                 "namespace": "ns",

@@ -9,7 +9,7 @@ import pytest
 from partwarden.api.archive import ARCHIVE_KIND, MANAGED
 from partwarden.api.types import ObjectKey
 from partwarden.controller.archive_job import JobSlots
-from partwarden.controller.event_handlers import ArchiveIntake
+from partwarden.controller.event_handlers import ArchiveEventHandler
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.cache import ArchiveStore
 
@@ -22,7 +22,7 @@ class Known:
     def __init__(self) -> None:
         self.store, self.slots = ArchiveStore(), JobSlots(2)
         self.archives, self.policies = WorkQueue(clock=lambda: 0.0), WorkQueue(clock=lambda: 0.0)
-        self.intake = ArchiveIntake(self.store, self.slots, self.archives, self.policies)
+        self.intake = ArchiveEventHandler(self.store, self.slots, self.archives, self.policies)
 
     def woken(self) -> tuple[list[ObjectKey], list[ObjectKey]]:
         """Archives and policies that are due, which then are no more."""
@@ -32,7 +32,7 @@ class Known:
 def _drain(queue: WorkQueue) -> list[ObjectKey]:
     found = []
     # A key that is never due comes last: `take` would wait for another.
-    queue.wake(("", "end"))
+    queue.enqueue(("", "end"))
     while (key := queue.take()) != ("", "end"):
         assert key
         found.append(key)

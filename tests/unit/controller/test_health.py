@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from partwarden.controller.health import Crew, Health, stuck
+from partwarden.controller.health import Health, WorkerPoolStats, stuck
 from partwarden.controller.workqueue import Backlog, WorkQueue
 
-CALM = Crew(Backlog(0, 0.0, ()), count=2, ended=0)
+CALM = WorkerPoolStats(Backlog(0, 0.0, ()), count=2, ended=0)
 
 
 class Clock:
@@ -22,7 +22,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def health(clock: Clock, crew: Crew = CALM) -> Health:
+def health(clock: Clock, crew: WorkerPoolStats = CALM) -> Health:
     made = Health({"policies": lambda: crew}, relist=300, clock=clock)
     made.beat()
     made.listed()
@@ -33,24 +33,24 @@ def health(clock: Clock, crew: Crew = CALM) -> Health:
     "crew",
     [
         CALM,
-        Crew(Backlog(900, 3600.0, (100.0, 4000.0)), 2, 0),  # all are busy: a large fleet, or slow databases
-        Crew(Backlog(1, 59.0, (1.0,)), 2, 0),
-        Crew(Backlog(0, 0.0, (90000.0,)), 2, 0),  # one reads a very large table, the other is free
+        WorkerPoolStats(Backlog(900, 3600.0, (100.0, 4000.0)), 2, 0),  # all are busy: a large fleet, or slow databases
+        WorkerPoolStats(Backlog(1, 59.0, (1.0,)), 2, 0),
+        WorkerPoolStats(Backlog(0, 0.0, (90000.0,)), 2, 0),  # one reads a very large table, the other is free
     ],
 )
-def test_a_queue_that_is_served_is_healthy(clock: Clock, crew: Crew) -> None:
+def test_a_queue_that_is_served_is_healthy(clock: Clock, crew: WorkerPoolStats) -> None:
     assert health(clock, crew).unhealthy() == []
 
 
 @pytest.mark.parametrize(
     ("crew", "words"),
     [
-        (Crew(Backlog(1, 61.0, (1.0,)), 2, 0), "has been due for 61 s, and a worker is free"),
-        (Crew(Backlog(1, 61.0, (30000.0, 40000.0)), 2, 0), "at one thing for 30000 s or longer"),
-        (Crew(Backlog(0, 0.0, ()), 2, 1), "1 of 2 workers of the queue of policies have ended"),
+        (WorkerPoolStats(Backlog(1, 61.0, (1.0,)), 2, 0), "has been due for 61 s, and a worker is free"),
+        (WorkerPoolStats(Backlog(1, 61.0, (30000.0, 40000.0)), 2, 0), "at one thing for 30000 s or longer"),
+        (WorkerPoolStats(Backlog(0, 0.0, ()), 2, 1), "1 of 2 workers of the queue of policies have ended"),
     ],
 )
-def test_a_queue_that_nobody_serves_is_not(clock: Clock, crew: Crew, words: str) -> None:
+def test_a_queue_that_nobody_serves_is_not(clock: Clock, crew: WorkerPoolStats, words: str) -> None:
     assert words in stuck("policies", crew)
     (said,) = health(clock, crew).unhealthy()
     assert words in said
@@ -98,7 +98,7 @@ def test_it_is_ready_once_it_has_listed_and_watches(clock: Clock) -> None:
 
 
 def test_whoever_stops_is_ready_no_more_and_not_ended_for_being_slow(clock: Clock) -> None:
-    it = health(clock, Crew(Backlog(5, 900.0, ()), 2, 2))
+    it = health(clock, WorkerPoolStats(Backlog(5, 900.0, ()), 2, 2))
     it.stopping()
     clock.now = 100000.0
     assert it.unready() == ["it was told to stop"]
@@ -107,13 +107,13 @@ def test_whoever_stops_is_ready_no_more_and_not_ended_for_being_slow(clock: Cloc
 
 def test_a_queue_tells_how_it_stands(clock: Clock) -> None:
     queue = WorkQueue(clock=clock)
-    queue.wake(("a", "now"))
-    queue.wake(("a", "then"))
-    queue.wake(("a", "later"), after=100)
+    queue.enqueue(("a", "now"))
+    queue.enqueue(("a", "then"))
+    queue.enqueue(("a", "later"), after=100)
     assert queue.take() == ("a", "now")
     clock.now = 7.0
     # Woken while it is worked on: it waits for nobody but itself.
-    queue.wake(("a", "now"))
+    queue.enqueue(("a", "now"))
     assert queue.backlog() == Backlog(1, 7.0, (7.0,))
     queue.done(("a", "now"), None)
     assert queue.backlog() == Backlog(2, 7.0, ())

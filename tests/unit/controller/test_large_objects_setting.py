@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from partwarden.api.retention import OnLargeObjects
-from partwarden.controller.archive_job import resolve_wish
+from partwarden.controller.archive_job import resolve_job_request
 
 DATABASE = {"secretRef": {"name": "db"}}
 DESTINATION = {"pvc": {"claimName": "archives"}}
@@ -40,11 +40,11 @@ def policy(said: str) -> dict[str, Any]:
     ],
 )
 def test_with_a_policy(own: str, of_policy: str, expected: OnLargeObjects) -> None:
-    assert resolve_wish(archive(own), policy(of_policy)).large_objects is expected
+    assert resolve_job_request(archive(own), policy(of_policy)).large_objects is expected
 
 
 @pytest.mark.parametrize(("own", "expected"), [("nothing", "Refuse"), ("leave out", "LeaveOut")])
 def test_without_one(own: str, expected: str) -> None:
-    assert resolve_wish(archive(own), None).large_objects == expected
+    assert resolve_job_request(archive(own), None).large_objects == expected
     without = {**policy("nothing"), "retention": None}
-    assert resolve_wish(archive(own), without).large_objects == expected
+    assert resolve_job_request(archive(own), without).large_objects == expected

@@ -96,7 +96,7 @@ def test_a_scrape_shows_what_there_is_now() -> None:
     metrics = made(store, [("ns", "Proven"), ("ns", "Proven"), ("other", "Failing")])
     store.put(parse_policy(_policy("a")))
     store.put(parse_policy(_policy("b")))
-    for result in (Result.FINE, Result.FINE, Result.OUTAGE):
+    for result in (Result.CONVERGED, Result.CONVERGED, Result.TRANSIENT):
         metrics.looked(("ns", "a"), result, 0.02)
     metrics.job_ended(Task.ARCHIVE, True, 61.0)
     metrics.job_ended(Task.CHECK, False, None)
@@ -104,7 +104,7 @@ def test_a_scrape_shows_what_there_is_now() -> None:
     assert set(found["partwarden_policy_runway_days"]) == {("ns", "a"), ("ns", "b")}
     assert found["partwarden_policy_last_success_timestamp_seconds"] == {("ns", "a"): 1000}
     looks = {labels[0]: count for labels, count in found["partwarden_reconciles_total"].items()}
-    assert looks == {"Fine": 2, "Unfinished": 0, "Outage": 1, "Mistake": 0}
+    assert looks == {"Converged": 2, "InProgress": 0, "Transient": 1, "UserError": 0}
     assert found["partwarden_reconcile_duration_seconds_count"] == {(): 3}
     assert found["partwarden_archive_jobs_total"]["Succeeded", Task.ARCHIVE.value] == 1
     assert found["partwarden_archive_jobs_total"]["Failed", Task.CHECK.value] == 1

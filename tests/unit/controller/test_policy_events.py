@@ -8,8 +8,8 @@ import pytest
 
 from partwarden.api import policy
 from partwarden.api.types import ObjectKey
-from partwarden.controller.event_handlers import Intake
-from partwarden.controller.ownership import Claims, TableIdentity
+from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.ownership import TableIdentity, TableOwnership
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.cache import Store
 from partwarden.kube.selector import parse
@@ -26,9 +26,9 @@ class Fixture:
         self.woken: list[ObjectKey] = []
         self.moves: list[tuple[ObjectKey, bool]] = []
         self.store, self.queue = Store(), WorkQueue(lambda: 0.0)
-        self.claims = Claims(self.woken.append)
+        self.claims = TableOwnership(self.woken.append)
         moved = lambda *move: self.moves.append(move)  # noqa: E731
-        self.intake = Intake(self.store, self.claims, self.queue, parse(selector), moved)
+        self.intake = PolicyEventHandler(self.store, self.claims, self.queue, parse(selector), moved)
 
     def due(self) -> list[ObjectKey]:
         """The keys that are due, which then are worked on and done."""

@@ -10,9 +10,9 @@ import pytest
 
 from partwarden.api import policy
 from partwarden.api.policy import PartitionPolicySpec
-from partwarden.controller.archive_requests import ArchiveDesk
-from partwarden.controller.event_handlers import Intake
-from partwarden.controller.ownership import Claims
+from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.ownership import TableOwnership
 from partwarden.controller.policy_recheck import PolicyRecheck
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.errors import ClusterUnavailable
@@ -62,7 +62,7 @@ class Desk:
 class Fixture:
     def __init__(self) -> None:
         self.store, self.api, self.ending = Store(), Api(), False
-        self.intake = Intake(self.store, Claims(lambda key: None), WorkQueue(lambda: 0.0))
+        self.intake = PolicyEventHandler(self.store, TableOwnership(lambda key: None), WorkQueue(lambda: 0.0))
         self.intake.seen(body())
         spec = PartitionPolicySpec.model_validate({"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}})
         self.recheck = PolicyRecheck(
@@ -71,7 +71,7 @@ class Fixture:
             cast(Cluster, self.api),
             self.store,
             self.intake,
-            cast(ArchiveDesk, Desk()),
+            cast(ArchiveRequests, Desk()),
             lambda: self.ending,
         )
 

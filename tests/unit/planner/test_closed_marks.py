@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from partwarden.planner import marker
 from partwarden.planner.calendar import Range
-from partwarden.planner.marker import Marker, Phase, Upkept
+from partwarden.planner.marker import ClosedMark, Marker, Phase
 
 DONE = datetime(2026, 1, 1, 1, 0, 10, tzinfo=UTC)
-MARK = Upkept(16402, vacuumed=DONE)
+MARK = ClosedMark(16402, vacuumed=DONE)
 DETACH = Marker(16402, 1, "public.run", Range(DONE, DONE.replace(year=2027)), Phase.DETACHING, DONE)
 
 
@@ -21,7 +21,7 @@ DETACH = Marker(16402, 1, "public.run", Range(DONE, DONE.replace(year=2027)), Ph
 def test_what_is_written_is_read_and_the_users_text_stays(
     text: str, moment: datetime | None, gave_up: tuple[str, ...]
 ) -> None:
-    mark = Upkept(7, vacuumed=DONE, reindexed=moment, gave_up=gave_up)
+    mark = ClosedMark(7, vacuumed=DONE, reindexed=moment, gave_up=gave_up)
     comment = marker.write_closed(text, mark)
     assert marker.read_closed(comment, 7) == mark
     assert comment.startswith(text)
@@ -29,7 +29,7 @@ def test_what_is_written_is_read_and_the_users_text_stays(
 
 
 def test_a_new_mark_takes_the_place_of_the_old_one() -> None:
-    comment = marker.write_closed(marker.write_closed("ours since 2019", Upkept(16402)), MARK)
+    comment = marker.write_closed(marker.write_closed("ours since 2019", ClosedMark(16402)), MARK)
     assert comment == 'ours since 2019\npartwarden.dev/closed {"oid": 16402, "vacuumed": "2026-01-01T01:00:10Z"}'
 
 
@@ -54,9 +54,9 @@ def test_the_mark_of_a_detach_stays_the_last_line() -> None:
     ],
 )
 def test_what_is_no_mark_of_this_table_is_the_users_text(line: str) -> None:
-    assert marker.read_closed(line, 16402) == Upkept(16402)
+    assert marker.read_closed(line, 16402) == ClosedMark(16402)
     assert marker.write_closed(line, MARK).startswith(line + "\n")
 
 
 def test_a_table_without_a_comment_has_nothing_done() -> None:
-    assert marker.read_closed(None, 5) == Upkept(5)
+    assert marker.read_closed(None, 5) == ClosedMark(5)

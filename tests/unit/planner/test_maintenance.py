@@ -21,7 +21,7 @@ from partwarden.planner.inventory import (
     RelationKind,
     Statistics,
 )
-from partwarden.planner.marker import Upkept
+from partwarden.planner.marker import ClosedMark
 from partwarden.planner.plan import Plan, make_plan
 from partwarden.status.conditions import failed, looked, make_status, suspended
 from partwarden.status.events import Notice, changed
@@ -44,7 +44,7 @@ def fact(each: Partition, **fields: Any) -> ClosedPartition:
         "frozen": False,
         "indexed": True,
         "invalid": (),
-        "mark": Upkept(each.oid),
+        "mark": ClosedMark(each.oid),
         **fields,
     }
     return ClosedPartition(oid=each.oid, **values)
@@ -83,10 +83,10 @@ def test_the_newest_closed_partition_comes_first_and_vacuum_before_reindex() -> 
         ({"empty": True}, []),
         ({"frozen": True}, ["ReindexPartition run_2025"]),
         ({"indexed": False}, ["VacuumPartition run_2025"]),
-        ({"mark": Upkept(2025, vacuumed=NOW)}, ["ReindexPartition run_2025"]),
-        ({"mark": Upkept(2025, reindexed=NOW)}, ["VacuumPartition run_2025"]),
-        ({"mark": Upkept(2025, NOW, NOW)}, []),
-        ({"mark": Upkept(2025, NOW, NOW, ("reindex",))}, []),
+        ({"mark": ClosedMark(2025, vacuumed=NOW)}, ["ReindexPartition run_2025"]),
+        ({"mark": ClosedMark(2025, reindexed=NOW)}, ["VacuumPartition run_2025"]),
+        ({"mark": ClosedMark(2025, NOW, NOW)}, []),
+        ({"mark": ClosedMark(2025, NOW, NOW, ("reindex",))}, []),
         ({"may_own": False}, []),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_window_wakes_nobody_when_nothing_is_due() -> None:
 
 
 def test_what_was_given_up_and_invalid_indexes_are_notices() -> None:
-    mark = Upkept(2025, NOW, NOW, ("reindex",))
+    mark = ClosedMark(2025, NOW, NOW, ("reindex",))
     plan = decide(known(fact(YEARS[2], mark=mark, invalid=("halfway",))), **BOTH)
     assert [(each.reason, each.error) for each in plan.findings] == [("UpkeepGaveUp", None), ("InvalidIndex", None)]
     assert "reindex of public.run_2025" in plan.findings[0].message

@@ -18,7 +18,7 @@ from partwarden.planner import marker
 from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import Detached, KeyType
 from partwarden.planner.keys import TYPES, Codec
-from partwarden.planner.marker import LONGEST_LINE, Marker, Phase, Upkept
+from partwarden.planner.marker import LONGEST_LINE, ClosedMark, Marker, Phase
 from partwarden.planner.plan import make_plan
 from partwarden.status.details import details
 from support import values
@@ -107,8 +107,8 @@ def test_a_mark_with_one_hostile_value_is_the_users_text(field: str, what: str) 
 def test_a_closed_line_with_one_hostile_value_says_nothing(field: str, what: str) -> None:
     text = line({**DONE, field: HOSTILE[what]}, marker.CLOSED_LABEL)
     found = marker.read_closed(text, 16402)
-    assert found == Upkept(16402) or HOSTILE[what] is None
-    assert marker.write_closed(text, Upkept(16402)).encode()
+    assert found == ClosedMark(16402) or HOSTILE[what] is None
+    assert marker.write_closed(text, ClosedMark(16402)).encode()
 
 
 @pytest.mark.parametrize("what", LINES)
@@ -116,7 +116,7 @@ def test_a_closed_line_with_one_hostile_value_says_nothing(field: str, what: str
 def test_a_line_that_is_no_mark_is_the_users_text(what: str, label: str) -> None:
     text = f"ours\n{label} {LINES[what]}"
     assert marker.read(text) == (text, None)
-    assert marker.read_closed(text, 16402) == Upkept(16402)
+    assert marker.read_closed(text, 16402) == ClosedMark(16402)
 
 
 def test_the_line_of_a_mark_is_read_where_it_stands_last_and_only_there() -> None:

@@ -67,7 +67,7 @@ def test_every_condition_is_explained(condition: ConditionType) -> None:
     assert f"| `{condition}` |" in table_below("Conditions")
 
 
-@pytest.mark.parametrize("reason", sorted(set(error_names(errors.PartwardenError)) - {"UserError", "Outage"}))
+@pytest.mark.parametrize("reason", sorted(set(error_names(errors.PartwardenError)) - {"UserError", "TransientError"}))
 def test_every_reason_says_what_to_do(reason: str) -> None:
     assert f"`{reason}`" in table_below("Conditions")
 

@@ -83,7 +83,7 @@ def test_only_a_condition_whose_status_changes_gets_a_new_time() -> None:
 
 
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.PartwardenError)]
-LEAVES = [kind for kind in ERRORS if kind not in (errors.PartwardenError, errors.UserError, errors.Outage)]
+LEAVES = [kind for kind in ERRORS if kind not in (errors.PartwardenError, errors.UserError, errors.TransientError)]
 
 
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
@@ -246,7 +246,7 @@ def statuses() -> Iterator[dict[str, Any]]:
     yield status_of(inventory(COMPLETE))
     yield status_of(inventory(COMPLETE[:2]), mode="Plan")
     yield status_of(inventory(COMPLETE, may_own=False))
-    yield make_status(failed(errors.Outage("x"), False), {}, 0, NOW)
+    yield make_status(failed(errors.TransientError("x"), False), {}, 0, NOW)
     yield make_status(suspended(), {}, 1, NOW)
 
 
