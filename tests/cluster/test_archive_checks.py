@@ -12,7 +12,7 @@ from lab.archives import PARTITION, Archives, oid, proof
 from lab.postgres import Database
 from lab.site import Site, conditions
 from lab.tended import Hands
-from partwarden.order import WRONG, Task
+from partwarden.archive.jobspec import WRONG, Task
 
 DAMAGED = {"ok": False, "reason": "ArchiveDamaged", "message": "data.dump has another sha256"}
 

@@ -18,7 +18,7 @@ from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, conditions
 from lab.tended import NAME, Hands
-from partwarden.job_view import CLAIM_NOT_FOUND, NO_POD, POD_ENDING
+from partwarden.controller.job_status import CLAIM_NOT_FOUND, NO_POD, POD_ENDING
 
 EVICTED: dict[str, Any] = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
 GONE: dict[str, Any] = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}

@@ -11,22 +11,22 @@ from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, partitions
-from partwarden import fingerprint
-from partwarden.archive_desk import ArchiveDesk
-from partwarden.archive_intake import ArchiveIntake
-from partwarden.archive_store import ArchiveStore, JobSlots
-from partwarden.claims import Claims
-from partwarden.cluster import Cluster
-from partwarden.cluster_archives import ArchivesInCluster
-from partwarden.connection import from_dsn
-from partwarden.order import Task
-from partwarden.reconcile import Reconciler
-from partwarden.session import session
-from partwarden.settings import Settings
-from partwarden.sharding import Shard
-from partwarden.store import Store, parse
-from partwarden.tending import Tender
-from partwarden.workqueue import WorkQueue
+from partwarden.archive.jobspec import Task
+from partwarden.controller.archive_job import JobSlots
+from partwarden.controller.archive_reconciler import ArchiveReconciler
+from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.controller.event_handlers import ArchiveEventHandler
+from partwarden.controller.ownership import Shard, TableOwnership
+from partwarden.controller.policy_reconciler import PolicyReconciler
+from partwarden.controller.settings import Settings
+from partwarden.controller.workqueue import WorkQueue
+from partwarden.kube.archives import ArchivesInCluster
+from partwarden.kube.cache import ArchiveStore, Store, parse_policy
+from partwarden.kube.client import Cluster
+from partwarden.kube.config import configure
+from partwarden.postgres import fingerprint
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -57,7 +57,7 @@ class Mortal(Cluster):
     """Its operator is killed when it changes something in the cluster: before that is done, or right after."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+        super().__init__(configure(settings.kubeconfig))
         self.mortal, self.early = True, False
         self.done: list[str] = []
 
@@ -86,16 +86,16 @@ class Lives:
         self.cluster.early = early
         api, store, queue, wakes = ArchivesInCluster(self.cluster), Store(), WorkQueue(), WorkQueue()
         archives, slots = ArchiveStore(), JobSlots(self.settings.jobs)
-        intake = ArchiveIntake(archives, slots, wakes, queue)
+        intake = ArchiveEventHandler(archives, slots, wakes, queue)
         clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
-        desk = ArchiveDesk(archives, api, wakes.wake)
-        tender = Tender(self.cluster, Shard(store), archives, slots, self.settings, clock, lambda *_: None)
-        reconciler = Reconciler(
-            self.cluster, store, Claims(queue.wake), queue, self.settings, clock, desk, lambda *_: None
+        desk = ArchiveRequests(archives, api, wakes.enqueue)
+        tender = ArchiveReconciler(self.cluster, Shard(store), archives, slots, self.settings, clock, lambda *_: None)
+        reconciler = PolicyReconciler(
+            self.cluster, store, TableOwnership(queue.enqueue), queue, self.settings, clock, desk, lambda *_: None
         )
         try:
             for body in self.cluster.policies(self.namespace):
-                store.put(parse(body))
+                store.put(parse_policy(body))
             for body in api.archives(self.namespace):
                 intake.seen(body)
             reconciler.reconcile(self.key)

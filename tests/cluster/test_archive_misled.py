@@ -16,7 +16,7 @@ from lab.archives import PARTITION, Archives, oid, proof
 from lab.postgres import Database
 from lab.site import Site, conditions, keys_of
 from lab.tended import NAME, Hands, Meanwhile
-from partwarden.order import WRONG
+from partwarden.archive.jobspec import WRONG
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from lab.archives import IMAGE, NOWHERE, S3, Archives, proof
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, conditions, partitions
-from partwarden import fingerprint
-from partwarden.connection import from_dsn
-from partwarden.order import WRONG
-from partwarden.session import session
+from partwarden.archive.jobspec import WRONG
+from partwarden.postgres import fingerprint
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from archived import use_client
 from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import RUN, Site, partitions
+from support.archived import use_client
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"

@@ -11,19 +11,19 @@ from kubernetes import client
 from corpus import cases
 from lab.cluster import Cluster, api
 from lab.kubectl import Kubectl
-from partwarden import manifest
-from partwarden.policy import GROUP, PLURAL, VERSION
+from partwarden.api.policy import GROUP, PLURAL, VERSION
+from partwarden.cli import manifest
 
-Verdict = tuple[int, dict[str, Any]]
+PolicyStatusUpdate = tuple[int, dict[str, Any]]
 SMALLEST = cases.HEAD + "  table: {name: run}\n  database: {secretRef: {name: db}}\n"
 
 
 @pytest.fixture(scope="module")
-def submit(installed: Kubectl, cluster: Cluster) -> Iterator[Callable[[str], Verdict]]:
+def submit(installed: Kubectl, cluster: Cluster) -> Iterator[Callable[[str], PolicyStatusUpdate]]:
     """Posts a text to the API server as a dry run, and returns the status code and the answer."""
     connection = api.connect(cluster.kubeconfig, direct=cluster.provider != "existing")
 
-    def post(text: str) -> Verdict:
+    def post(text: str) -> PolicyStatusUpdate:
         try:
             answer = connection.call_api(
                 *connection.param_serialize(
@@ -45,7 +45,7 @@ def submit(installed: Kubectl, cluster: Cluster) -> Iterator[Callable[[str], Ver
 
 
 @pytest.mark.parametrize("case", cases.load(), ids=lambda case: case.name)
-def test_the_api_server_agrees(case: cases.Case, submit: Callable[[str], Verdict]) -> None:
+def test_the_api_server_agrees(case: cases.Case, submit: Callable[[str], PolicyStatusUpdate]) -> None:
     status, answer = submit(case.text)
     if case.fragment is not None:
         assert status in (400, 422), answer

@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 import yaml
 
-from docs_elsewhere import ELSEWHERE, MANIFESTS
 from lab import report
 from lab.kubectl import Kubectl
 from lab.postgres import Binaries, Database
 from lab.site import ROOT, Site
+from support.docs_elsewhere import ELSEWHERE, MANIFESTS
 
 YEAR = datetime.now(UTC).year
 PAGES = sorted(

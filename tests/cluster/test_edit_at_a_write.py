@@ -15,16 +15,16 @@ import pytest
 from lab.postgres import Database
 from lab.site import RUN, Site, is_unseen, partitions
 from lab.tended import Meanwhile
-from partwarden.archive_desk import ArchiveDesk
-from partwarden.archive_store import ArchiveStore
-from partwarden.claims import Claims
-from partwarden.cluster_archives import ArchivesInCluster
-from partwarden.intake import Intake
-from partwarden.reconcile import Reconciler
-from partwarden.selector import parse
-from partwarden.settings import Settings
-from partwarden.store import Store
-from partwarden.workqueue import WorkQueue
+from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.ownership import TableOwnership
+from partwarden.controller.policy_reconciler import PolicyReconciler
+from partwarden.controller.settings import Settings
+from partwarden.controller.workqueue import WorkQueue
+from partwarden.kube.archives import ArchivesInCluster
+from partwarden.kube.cache import ArchiveStore, Store
+from partwarden.kube.config import configure
+from partwarden.kube.selector import parse
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -38,14 +38,18 @@ class Unwatched:
     def __init__(self, site: Site, selector: str = "") -> None:
         self.key = (site.namespace, "run")
         settings = Settings(kubeconfig=site.operator().kubeconfig, selector=parse(selector))
-        self.cluster, self.store, self.queue = Meanwhile(settings), Store(), WorkQueue()
-        self.claims = Claims(self.queue.wake)
-        desk = ArchiveDesk(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
+        self.cluster, self.store, self.queue = (
+            Meanwhile(configure(settings.kubeconfig), selector=selector),
+            Store(),
+            WorkQueue(),
+        )
+        self.claims = TableOwnership(self.queue.enqueue)
+        desk = ArchiveRequests(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
         clock = lambda: datetime.now(UTC)  # noqa: E731
-        self.reconciler = Reconciler(
+        self.reconciler = PolicyReconciler(
             self.cluster, self.store, self.claims, self.queue, settings, clock, desk, lambda *_: None
         )
-        self.intake = Intake(self.store, self.claims, self.queue, settings.selector)
+        self.intake = PolicyEventHandler(self.store, self.claims, self.queue, settings.selector)
         self.intake.seen(site.policy())
 
     def look(self) -> bool:

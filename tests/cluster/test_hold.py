@@ -14,7 +14,7 @@ import pytest
 from lab.operator import Operator, until
 from lab.postgres import Database
 from lab.site import RUN, Site, partitions
-from meanwhile import GATE
+from support.meanwhile import GATE
 
 YEAR = datetime.now(UTC).year
 OLD = YEAR - 5

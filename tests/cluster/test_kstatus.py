@@ -11,7 +11,7 @@ from lab.kstatus import KStatus
 from lab.postgres import Database
 from lab.site import RUN, Site
 from lab.site import kstatus as ours
-from statuses import STATES
+from support.statuses import STATES
 
 META = {"name": "run", "namespace": "here"}
 

@@ -15,10 +15,9 @@ from lab.monitoring import fetch
 from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site, partitions
-from partwarden.cluster import Cluster
-from partwarden.cluster_lease import LeaseInCluster
-from partwarden.lease import DURATION, PATIENCE, Lease
-from partwarden.settings import Settings
+from partwarden.kube.client import Cluster
+from partwarden.kube.config import configure
+from partwarden.kube.lease import DURATION, PATIENCE, Lease, LeaseInCluster
 
 YEAR = datetime.now(UTC).year
 
@@ -35,7 +34,7 @@ class Candidates:
 
     def __init__(self, site: Site) -> None:
         allow(site)
-        self.cluster = Cluster(Settings(kubeconfig=site.operator().kubeconfig))
+        self.cluster = Cluster(configure(site.operator().kubeconfig))
         self.key = site.namespace, "leader"
 
     def make(self) -> tuple[Lease, Clock]:

@@ -13,16 +13,17 @@ from lab.monitoring import Numbers, fetch, scrape
 from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site
-from partwarden import listing
-from partwarden.archive_service import ArchiveService
-from partwarden.claims import Claims
-from partwarden.cluster import Cluster
-from partwarden.health import Crew, Health
-from partwarden.intake import Intake
-from partwarden.listing import Lister
-from partwarden.settings import Settings
-from partwarden.store import Store
-from partwarden.workqueue import Backlog, WorkQueue
+from partwarden.controller import informers
+from partwarden.controller.archive_service import ArchiveService
+from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.health import Health, WorkerPoolStats
+from partwarden.controller.informers import Lister
+from partwarden.controller.ownership import TableOwnership
+from partwarden.controller.settings import Settings
+from partwarden.controller.workqueue import Backlog, WorkQueue
+from partwarden.kube.cache import Store
+from partwarden.kube.client import Cluster
+from partwarden.kube.config import configure
 
 
 def test_a_fleet_in_numbers(site: Site, pg_database: Database) -> None:
@@ -49,8 +50,8 @@ def test_a_fleet_in_numbers(site: Site, pg_database: Database) -> None:
         assert list(successes) == [good]
         assert before <= successes[good] <= datetime.now(UTC).timestamp()
         looks = numbers("reconciles_total")
-        assert looks["Fine",] >= 1
-        assert looks["Mistake",] >= 1
+        assert looks["Converged",] >= 1
+        assert looks["UserError",] >= 1
         assert numbers("reconcile_duration_seconds_count")[()] == sum(looks.values())
         assert numbers("queue_depth") == {("archives",): 0, ("policies",): 0}
         assert list(numbers("build_info").values()) == [1]
@@ -99,12 +100,12 @@ def test_a_mute_watch_is_found_out_by_the_lists(
     site: Site, pg_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All parts are the operator's own, and nothing hands on what a watch would show."""
-    monkeypatch.setattr(listing, "GRACE", 0.1)
+    monkeypatch.setattr(informers, "GRACE", 0.1)
     settings = Settings(kubeconfig=site.operator().kubeconfig, namespaces=tuple(site.namespaces))
-    cluster, store, queue = Cluster(settings), Store(), WorkQueue()
+    cluster, store, queue = Cluster(configure(settings.kubeconfig)), Store(), WorkQueue()
     archives = ArchiveService(cluster, store, queue, settings, lambda: datetime.now(UTC), lambda *_: None)
-    health = Health({"policies": lambda: Crew(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
-    intake = Intake(store, Claims(queue.wake), queue)
+    health = Health({"policies": lambda: WorkerPoolStats(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
+    intake = PolicyEventHandler(store, TableOwnership(queue.enqueue), queue)
     lister = Lister(cluster, store, intake, archives, health, settings)
     site.apply("one")
     lister.first()

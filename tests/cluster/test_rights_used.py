@@ -10,9 +10,8 @@ from lab.audit import requests
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import RUN, Site
-from partwarden.archive_policy import PLURAL
-from partwarden.rights import wanted
-from partwarden.settings import Settings
+from partwarden.api.archive import ARCHIVE_PLURAL
+from partwarden.controller.settings import Settings, wanted
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -56,7 +55,7 @@ def test_every_right_is_used_and_nothing_else_is_asked_for(site: Site, pg_databa
     with site.operator(NAMESPACES=site.namespace, LEASE=lease, JOB_IMAGE=IMAGE).serving():
         retention = {"keepFor": "1y", "archive": S3, "job": {"nodeSelector": NOWHERE}}
         site.watch_over(pg_database, premake=0, startFrom=f"{YEAR}-01-01", retention=retention)
-        (archive,) = until("an archive is asked for", lambda: archives.kubectl.get(PLURAL)["items"])
+        (archive,) = until("an archive is asked for", lambda: archives.kubectl.get(ARCHIVE_PLURAL)["items"])
         name = archive["metadata"]["name"]
         job = archives.job(name)
         # How far it is, its log says; here no pod has any.

@@ -19,9 +19,9 @@ from lab.monitoring import scrape
 from lab.operator import until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site, is_unseen, partitions
-from partwarden.cluster import Cluster
-from partwarden.selector import parse
-from partwarden.settings import Settings
+from partwarden.kube.client import Cluster
+from partwarden.kube.config import configure
+from partwarden.kube.selector import parse
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -328,7 +328,7 @@ def test_what_others_serve_is_not_even_sent(fleet: Fleet) -> None:
         fleet.apply(name, shard)
     config = fleet.site.operator().kubeconfig
     for text, names in ((A, ["one"]), (UNLABELLED, ["three"]), ("", ["one", "three", "two"])):
-        cluster = Cluster(Settings(kubeconfig=config, selector=parse(text)))
+        cluster = Cluster(configure(config), selector=text)
         assert sorted(each["metadata"]["name"] for each in cluster.policies(fleet.site.namespace)) == names
 
 

@@ -18,12 +18,12 @@ from lab.kubectl import Kubectl
 from lab.operator import until
 from lab.postgres import Database, Server
 from lab.site import Site
-from partwarden import job
-from partwarden.__main__ import main
-from partwarden.destination import PVC, Destination
-from partwarden.job_view import JobView, Phase
-from partwarden.order import Order, Task
-from partwarden.record import Report, TableName
+from partwarden.api.destination import PVC, Destination
+from partwarden.archive.jobspec import JobSpec, Report, Task
+from partwarden.archive.manifest import TableName
+from partwarden.cli.main import main
+from partwarden.controller import archive_job
+from partwarden.controller.job_status import JobView, Phase
 
 CLIENT_MAJOR = 17
 """Of the image's pg_dump, unless it is built with another."""
@@ -59,11 +59,11 @@ class Stand:
     host: str
     """This machine, as pods see it."""
 
-    def order(self, task: Task = Task.ARCHIVE, proven: Report | None = None) -> Order:
+    def order(self, task: Task = Task.ARCHIVE, proven: Report | None = None) -> JobSpec:
         """For run_2020."""
         found = self.database.query("SELECT 'run'::regclass::oid::int, 'run_2020'::regclass::oid::int")
         parent, partition = (int(str(oid)) for oid in found[0])
-        return Order(
+        return JobSpec(
             task=task,
             id="a1",
             parent=TableName(schema_="public", name="run", oid=parent),
@@ -76,11 +76,11 @@ class Stand:
             manifest_sha256=proven.manifest_sha256 if proven else "",
         )
 
-    def run(self, order: Order, serial: str) -> JobView:
+    def run(self, order: JobSpec, serial: str) -> JobView:
         """One Job, until it has ended."""
-        owner = job.Owner(self.kubectl.namespace or "", "run-2020", "4711")
-        runtime = job.Runtime(image=self.image, retries=0)
-        made = job.manifest(owner, order, serial, runtime=runtime, database_secret="run-db")
+        owner = archive_job.Owner(self.kubectl.namespace or "", "run-2020", "4711")
+        runtime = archive_job.Runtime(image=self.image, retries=0)
+        made = archive_job.manifest(owner, order, serial, runtime=runtime, database_secret="run-db")
         # There is no such PartitionArchive, and what has no owner any more is collected.
         del made["metadata"]["ownerReferences"]
         self.kubectl.apply(made)

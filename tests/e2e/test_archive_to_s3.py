@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from archived import use_client
 from lab import pod, report
 from lab.archives import Archives
 from lab.cluster import Cluster, Reporter
@@ -18,9 +17,10 @@ from lab.operator import until
 from lab.postgres import Server
 from lab.s3 import S3Server
 from lab.site import Site
-from partwarden.__main__ import main
-from partwarden.record import DATA, MANIFEST
-from shelf import PREFIX, destination, secret
+from partwarden.archive.manifest import DATA, MANIFEST
+from partwarden.cli.main import main
+from support.archived import use_client
+from support.shelf import PREFIX, destination, secret
 
 CLIENT_MAJOR = 17
 """Of the image's pg_dump, unless it is built with another."""

@@ -18,12 +18,12 @@ from lab.helm import Helm, HelmError
 from lab.kubectl import Kubectl
 from lab.prometheus import Promtool
 from lab.site import RIGHTS, ROOT
-from partwarden import __version__, rights, settings
-from partwarden.metrics import ARCHIVE_STATES, Metrics, Sources
-from partwarden.policy_metrics import families
-from partwarden.selector import parse
-from partwarden.status import ConditionType
-from partwarden.store import Store
+from partwarden import __version__
+from partwarden.api.status import ConditionType
+from partwarden.controller import settings
+from partwarden.controller.metrics import ARCHIVE_STATES, Metrics, Sources, families
+from partwarden.kube.cache import Store
+from partwarden.kube.selector import parse
 
 FULL: dict[str, Any] = {
     "replicaCount": 3,
@@ -135,7 +135,7 @@ def _rights(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
     }
 
 
-NEEDED = {*rights.RIGHTS, ("get", "secrets", "")}
+NEEDED = {*settings.RIGHTS, ("get", "secrets", "")}
 
 
 def test_the_rights_are_those_that_the_operator_asks_for_and_no_more(helm: Helm) -> None:
@@ -167,7 +167,7 @@ def test_the_lease_may_be_used_and_no_other(helm: Helm) -> None:
     manifests = render(helm, {"scope": {"namespaces": ["there"]}})
     (role,) = [each for each in of_kind(manifests, "Role") if each["metadata"]["name"].endswith("-lease")]
     chosen = settings.load(_environment(manifests))
-    asked = [each for each in rights.wanted(chosen) if each.resource == "leases"]
+    asked = [each for each in settings.wanted(chosen) if each.resource == "leases"]
     assert {each.namespace for each in asked} == {role["metadata"]["namespace"]} == {"there"}
     (example,) = [each for each in yaml.safe_load_all(RIGHTS.read_text()) if each["kind"] == "Role"]
     assert [{**rule, "resourceNames": []} for rule in role["rules"]] == [

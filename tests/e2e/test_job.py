@@ -15,14 +15,14 @@ import pytest
 from lab import jobs, pod
 from lab.kubectl import Kubectl
 from lab.operator import until
-from partwarden import job
-from partwarden.destination import PVC, Destination
-from partwarden.job_view import CLAIM_NOT_FOUND, Phase
-from partwarden.order import WRONG, Order, Task
-from partwarden.record import Report, TableName
+from partwarden.api.destination import PVC, Destination
+from partwarden.archive.jobspec import WRONG, JobSpec, Report, Task
+from partwarden.archive.manifest import TableName
+from partwarden.controller import archive_job
+from partwarden.controller.job_status import CLAIM_NOT_FOUND, Phase
 
 PASSWORD = "of-the-secret"
-ORDER = Order(
+ORDER = JobSpec(
     task=Task.ARCHIVE,
     id="a1",
     partition=TableName(schema_="public", name="run_2020", oid=4711),
@@ -69,10 +69,10 @@ def begin(restricted: Kubectl, operator_image: str, claim: str) -> Callable[...,
     """Starts a Job with a program in place of the archive's, and returns its name."""
     restricted("create", "secret", "generic", "run-db", f"--from-literal=password={PASSWORD}")
 
-    def start(program: str, wishes: job.Wishes | None = None, order: Order = ORDER, **runtime: Any) -> str:
-        owner = job.Owner(restricted.namespace or "", "run-2020", "4711")
-        settings = replace(job.Runtime(image=operator_image), **runtime)
-        made = job.manifest(owner, order, "1", runtime=settings, database_secret="run-db", wishes=wishes)
+    def start(program: str, wishes: archive_job.Wishes | None = None, order: JobSpec = ORDER, **runtime: Any) -> str:
+        owner = archive_job.Owner(restricted.namespace or "", "run-2020", "4711")
+        settings = replace(archive_job.Runtime(image=operator_image), **runtime)
+        made = archive_job.manifest(owner, order, "1", runtime=settings, database_secret="run-db", wishes=wishes)
         # There is no such PartitionArchive, and what has no owner any more is collected.
         del made["metadata"]["ownerReferences"]
         container = made["spec"]["template"]["spec"]["containers"][0]
@@ -120,7 +120,7 @@ def test_what_may_pass_is_tried_again_by_one_pod_after_the_other(
 
 def test_too_little_memory_is_told_as_what_it_is(restricted: Kubectl, begin: Callable[..., str]) -> None:
     limits = {"limits": {"memory": "48Mi"}, "requests": {"memory": "48Mi"}}
-    last = jobs.ended(restricted, begin(SWALLOW, job.Wishes(resources=limits), retries=0))
+    last = jobs.ended(restricted, begin(SWALLOW, archive_job.Wishes(resources=limits), retries=0))
     assert (last.phase, last.reason) == (Phase.FAILED, "OOMKilled")
     assert "raise retention.job.resources.limits.memory" in last.message
 

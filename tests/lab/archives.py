@@ -11,10 +11,9 @@ from lab.kubectl import Kubectl
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import GROUP, VERSION, Site, conditions
-from partwarden.job import CONTAINER
-from partwarden.job_view import Phase
-from partwarden.order import VARIABLE, Order
-from partwarden.record import Fingerprint, Report
+from partwarden.api.archive import CONTAINER, Fingerprint
+from partwarden.archive.jobspec import VARIABLE, JobSpec, Report
+from partwarden.controller.job_status import Phase
 
 IMAGE = "partwarden.invalid/partwarden:none"
 NOWHERE = {"partwarden.dev/no-such-node": "true"}
@@ -109,11 +108,11 @@ class Archives:
             terminated["message"] = json.dumps({**report, **named})
         self.play(job, {"terminated": terminated}, phase="Failed" if code else "Succeeded")
 
-    def order(self, job: str) -> Order:
+    def order(self, job: str) -> JobSpec:
         """What the Job is told."""
         (container,) = self.kubectl.get("job", job)["spec"]["template"]["spec"]["containers"]
         (text,) = [each["value"] for each in container["env"] if each["name"] == VARIABLE]
-        return Order.model_validate_json(text)
+        return JobSpec.model_validate_json(text)
 
     def play(self, job: str, state: Mapping[str, Any] | None, **status: Any) -> str:
         """Let the Job's pod that has not ended be in that state, as kubelet would say it; the pod's name."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from lab.kubectl import Kubectl
 from lab.operator import until
-from partwarden.job_view import JobView, Phase, view
+from partwarden.controller.job_status import JobView, Phase, view
 
 PATIENCE = 120.0
 CLAIM = "archives"

@@ -6,15 +6,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from kubernetes.client import Configuration
+
 from lab.archives import IMAGE, Archives, oid, proof
 from lab.postgres import Database
-from partwarden.archive_store import ArchiveStore, JobSlots
-from partwarden.cluster import Cluster
-from partwarden.order import Order
-from partwarden.settings import Settings
-from partwarden.sharding import Shard
-from partwarden.store import Store
-from partwarden.tending import Tender
+from partwarden.archive.jobspec import JobSpec
+from partwarden.controller.archive_job import JobSlots
+from partwarden.controller.archive_reconciler import ArchiveReconciler
+from partwarden.controller.ownership import Shard
+from partwarden.controller.settings import Settings
+from partwarden.kube.cache import ArchiveStore, Store
+from partwarden.kube.client import Cluster
+from partwarden.kube.config import configure
 
 NAME = "by-hand"
 
@@ -23,7 +26,11 @@ class Hands:
     """As an operator that does only what it is told to, and whose clock is set by hand."""
 
     def __init__(
-        self, archives: Archives, database: Database, connect: Callable[[Settings], Cluster] = Cluster, **settings: Any
+        self,
+        archives: Archives,
+        database: Database,
+        connect: Callable[[Configuration], Cluster] = Cluster,
+        **settings: Any,
     ) -> None:
         """``connect`` makes its way to the API server."""
         self.archives, self.database = archives, database
@@ -31,7 +38,7 @@ class Hands:
         self.key = (archives.site.namespace, NAME)
         kubeconfig = archives.site.operator().kubeconfig
         self.settings = Settings(kubeconfig=kubeconfig, job_image=IMAGE, **settings)
-        self.cluster = connect(self.settings)
+        self.cluster = connect(configure(kubeconfig))
         self.restart()
 
     def restart(self) -> None:
@@ -39,7 +46,9 @@ class Hands:
         self.store = ArchiveStore()
         slots = JobSlots(self.settings.jobs)
         shard = Shard(Store())
-        self.tender = Tender(self.cluster, shard, self.store, slots, self.settings, lambda: self.now, lambda *_: None)
+        self.tender = ArchiveReconciler(
+            self.cluster, shard, self.store, slots, self.settings, lambda: self.now, lambda *_: None
+        )
 
     def tend(self) -> float | None:
         """One look."""
@@ -79,21 +88,21 @@ class Hands:
         (found,) = [each for each in self.status()["conditions"] if each["type"] == "Ready"]
         return found["reason"], found["message"]
 
-    def orders(self) -> list[Order]:
+    def orders(self) -> list[JobSpec]:
         """What the Jobs are told, oldest first."""
         found = []
         for job in self.archives.jobs():
             variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
             (text,) = [each["value"] for each in variables if each["name"] == "PARTWARDEN_ORDER"]
-            found.append(Order.model_validate_json(text))
+            found.append(JobSpec.model_validate_json(text))
         return found
 
 
 class Meanwhile(Cluster):
     """Something happens once, right before a status is written, or ``early``: before a Secret is read."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, configuration: Configuration, selector: str = "") -> None:
+        super().__init__(configuration, selector=selector)
         self.what: Callable[[], object] | None = None
         self.early: Callable[[], object] | None = None
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from model.calendar import is_cell, too_old
 from model.policies import Policy
 from model.snapshot import LABEL, Row, Snapshot, Table
-from partwarden.engine import Report
+from partwarden.postgres.engine import Report
 
 
 class Judge:

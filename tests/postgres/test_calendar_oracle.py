@@ -18,7 +18,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from lab.postgres import Server
-from partwarden.interval import Grid, Interval, iso
+from partwarden.api.types import Interval
+from partwarden.planner.calendar import Grid, iso
 
 ZONED = [each for each in Interval if each is not Interval.HOUR]
 ZONES, MOMENTS = 100, 24

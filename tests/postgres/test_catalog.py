@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from lab.postgres import Database, Server
-from observed import ODD, RUN, look, look_closely, quoted, ranges
-from partwarden.interval import Range
-from partwarden.inventory import Grant, KeyPart, RelationKind, Strategy
+from partwarden.planner.calendar import Range
+from partwarden.planner.inventory import Grant, KeyPart, RelationKind, Strategy
+from support.observed import ODD, RUN, look, look_closely, quoted, ranges
 
 SETTINGS = {
     "TimeZone": ["'Asia/Kolkata'", "'America/St_Johns'", "'-07:30'"],

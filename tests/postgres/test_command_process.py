@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from guide import POLICY, make_table, partitions
 from lab.postgres import Database
+from support.guide import POLICY, make_table, partitions
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_control_c_ends_it_at_once_and_leaves_nothing_half_done(table: Database)
     assert partitions(table) == ["run_2024", "run_2025"]
 
 
-@pytest.mark.parametrize("module", ["click.types", "click", "psycopg", "partwarden.restoring"])
+@pytest.mark.parametrize("module", ["click.types", "click", "psycopg", "partwarden.archive.restore"])
 def test_control_c_while_it_is_still_starting_is_told_like_any_other(module: str) -> None:
     """Python says of each module that it is imported; whatever the moment, there is a word and no traceback."""
     command = [sys.executable, "-X", "importtime", "-m", "partwarden", "version"]
@@ -70,7 +70,7 @@ def test_control_c_while_it_is_still_starting_is_told_like_any_other(module: str
 
 PSYCOPG_WARNS = """
 import contextlib, logging
-from partwarden.__main__ import main
+from partwarden.cli.main import main
 with contextlib.suppress(SystemExit):
     main(["version"])
 logging.getLogger("psycopg").warning("error ignored terminating the COPY of a server that has gone")
@@ -114,7 +114,7 @@ def test_plan_needs_no_kubernetes(table: Database, tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY)
     script = (
-        "import sys; from partwarden.__main__ import main\n"
+        "import sys; from partwarden.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "finally: print(sorted({'kopf', 'kubernetes', 'aiohttp'} & sys.modules.keys()))"
     )

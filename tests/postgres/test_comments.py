@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
-from meanwhile import NOW, keep, policy
-from partwarden import marker, targets, upkept
-from partwarden.connection import from_dsn
-from partwarden.engine import observe_and_plan
-from partwarden.marker import LONGEST, LONGEST_LINE
-from partwarden.questions import about_table
-from partwarden.session import session
-from retirement import (
+from partwarden.archive import table_lookup
+from partwarden.planner import marker
+from partwarden.planner.marker import LONGEST, LONGEST_LINE
+from partwarden.postgres.catalog import about_table
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import observe_and_plan
+from support.meanwhile import NOW, keep, policy
+from support.retirement import (
     DEFAULT,
     DETACH,
     DROP,
@@ -97,7 +98,7 @@ def test_240_megabytes_are_not_transferred_and_are_no_mark(pg_database: Database
         assert longest < LONGEST
         inventory, plan = observe_and_plan(connection, policy(**DROP), NOW)
         assert (inventory.detached, plan.actions) == ((), ())
-        assert targets.find(connection, "public", "run_2018").parent is None
+        assert table_lookup.find(connection, "public", "run_2018").parent is None
     assert rows_of_2018(pg_database) == ROWS
     assert length(pg_database) > HUGE
 
@@ -132,7 +133,7 @@ def test_what_could_not_be_noted_is_not_done_over_and_over(database: Database) -
     assert verbs(keep(database.dsn, **CLOSE)) == [("vacuum", "done"), ("reindex", "done")]
     text = comment(database)
     assert text is not None
-    assert text.startswith("x" * 60_000 + f"\n{upkept.LABEL} ")
+    assert text.startswith("x" * 60_000 + f"\n{marker.CLOSED_LABEL} ")
     assert verbs(keep(database.dsn, **CLOSE)) == []
 
 
@@ -149,7 +150,7 @@ MARKS = {
 
 
 @pytest.mark.parametrize("what", MARKS)
-@pytest.mark.parametrize("label", [marker.LABEL, upkept.LABEL])
+@pytest.mark.parametrize("label", [marker.LABEL, marker.CLOSED_LABEL])
 def test_a_hostile_line_stops_nothing_and_stays(database: Database, what: str, label: str) -> None:
     """On a partition, and on a table beside it that says it was detached."""
     database.execute(YEARS + "CREATE TABLE other (LIKE run_2018)")

@@ -9,9 +9,9 @@ import pytest
 
 from lab.operator import until
 from lab.postgres import Database
-from partwarden.connection import ConnectionInfo, from_dsn
-from partwarden.connections import LINGER, LONGEST_LIFE, Connections
 from partwarden.errors import AuthenticationFailed, PartwardenError
+from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
+from partwarden.postgres.pool import LINGER, LONGEST_LIFE, Connections
 
 
 class Clock:

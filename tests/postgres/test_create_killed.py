@@ -7,7 +7,7 @@ import sys
 
 from lab.operator import until
 from lab.postgres import Database
-from meanwhile import at_gate, gate, relations
+from support.meanwhile import at_gate, gate, relations
 
 POLICY = """\
 apiVersion: partwarden.dev/v1alpha1

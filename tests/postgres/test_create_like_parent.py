@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from lab.postgres import Database
-from meanwhile import RUN, keep, reasons
+from support.meanwhile import RUN, keep, reasons
 
 NEWER = {
     15: "ALTER TABLE run ADD UNIQUE NULLS NOT DISTINCT (code, at);",

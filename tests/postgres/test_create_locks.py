@@ -11,11 +11,11 @@ import pytest
 
 from lab.operator import until
 from lab.postgres import Database
-from meanwhile import NOW, RUN, at_gate, gate, keep, policy, reasons
-from partwarden import creating
-from partwarden.connection import from_dsn
-from partwarden.engine import observe_and_plan
-from partwarden.session import session
+from partwarden.postgres import create
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import observe_and_plan
+from support.meanwhile import NOW, RUN, at_gate, gate, keep, policy, reasons
 
 WITH_KEY = "CREATE TABLE run (id int, at date, customer int{}, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);"
 CUSTOMER = "CREATE TABLE customer (id int PRIMARY KEY);"
@@ -75,7 +75,7 @@ def test_a_default_partition_too_large_to_be_read_in_time_is_let_go(
 ) -> None:
     database.execute(f"{RUN} {REST} INSERT INTO run SELECT '2030-06-01Z' FROM generate_series(1, 100000)")
     with monkeypatch.context() as patched:
-        patched.setattr(creating, "SCAN_TIMEOUT", "1ms")
+        patched.setattr(create, "SCAN_TIMEOUT", "1ms")
         report = keep(database.dsn, premake=0)
     assert reasons(report) == ["StatementRejected"]
     said = str(report.outcomes[0].error)
@@ -91,7 +91,7 @@ def test_a_default_partition_too_large_to_be_read_in_time_is_let_go(
         connection.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
         connection.execute("SET client_min_messages = debug1")
         inventory, decided = observe_and_plan(connection, policy(premake=0), NOW)
-        creating.create(connection, inventory, decided.key, decided.creations[0], 0)
+        create.create(connection, inventory, decided.key, decided.creations[0], 0)
     assert any("default partition" in line and "is implied by existing constraints" in line for line in heard)
 
 

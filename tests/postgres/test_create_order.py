@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from lab.postgres import Database
-from meanwhile import NOW, RUN, findings, keep, reasons
-from partwarden.interval import Interval
+from partwarden.api.types import Interval
+from support.meanwhile import NOW, RUN, findings, keep, reasons
 
 ZONES = ["Europe/Berlin", "America/Sao_Paulo", "Australia/Lord_Howe", "Asia/Kolkata"]
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
-from meanwhile import RUN, findings, keep, reasons
-from partwarden.conditions import looked
-from partwarden.engine import Report
-from partwarden.interval import Range
-from partwarden.inventory import DefaultRows
-from partwarden.policy import TableSpec
-from partwarden.status import ConditionStatus
+from partwarden.api.policy import TableSpec
+from partwarden.api.status import ConditionStatus
+from partwarden.planner.calendar import Range
+from partwarden.planner.inventory import DefaultRows
+from partwarden.postgres.engine import Report
+from partwarden.status.conditions import looked
+from support.meanwhile import RUN, findings, keep, reasons
 
 REST = "CREATE TABLE rest PARTITION OF run DEFAULT;"
 
@@ -171,7 +171,7 @@ def test_more_rows_than_are_read_are_told_as_at_least_so_many(
 ) -> None:
     database.execute(f"""{RUN} {REST} INSERT INTO run SELECT '2019-05-01Z' FROM generate_series(1, 500);
         INSERT INTO run VALUES ('2026-05-01Z'), ('2026-05-02Z')""")
-    monkeypatch.setattr("partwarden.defaults.MAX_ROWS", 100)
+    monkeypatch.setattr("partwarden.postgres.default_partition.MAX_ROWS", 100)
     report = keep(database.dsn, premake=0, mode="Plan")
     assert not rows(report).whole
     assert "2019 (at least 101 rows)" in condition(report)[2]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 from psycopg.sql import SQL, Identifier
 
-import zoo
 from lab.postgres import Database, Server
-from partwarden.connection import from_dsn
-from partwarden.describing import Description, describe
-from partwarden.record import TypeKind
-from partwarden.remaking import TableColumn, create_table, expression
-from partwarden.resolving import Types
-from partwarden.session import pinned, run, session
+from partwarden.archive.manifest import TypeKind
+from partwarden.archive.table_schema import Description, TableColumn, create_table, describe, expression
+from partwarden.archive.user_types import Types
+from partwarden.postgres.connection import pinned, run, session
+from partwarden.postgres.conninfo import from_dsn
+from support import zoo
 
 COLLATED = """
     CREATE DOMAIN bytewise AS text COLLATE "C";

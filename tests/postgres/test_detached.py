@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 
 from lab.postgres import Binaries, Database
-from meanwhile import findings, keep
-from observed import ODD, RUN, look, quoted
-from partwarden import catalog, marker
-from partwarden.connection import from_dsn
-from partwarden.interval import Range
-from partwarden.inventory import Detached
-from partwarden.marker import Marker, Phase
-from partwarden.policy import TableSpec
-from partwarden.session import session
-from retirement import DETACH, DROP, ROWS, YEARS, attached, converge, rows_of_2018, verbs
+from partwarden.api.policy import TableSpec
+from partwarden.planner import marker
+from partwarden.planner.calendar import Range
+from partwarden.planner.inventory import Detached
+from partwarden.planner.marker import Marker, Phase
+from partwarden.postgres import catalog
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from support.meanwhile import findings, keep
+from support.observed import ODD, RUN, look, quoted
+from support.retirement import DETACH, DROP, ROWS, YEARS, attached, converge, rows_of_2018, verbs
 
 WHOLE_2018 = Range(datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC))
 SINCE = datetime(2026, 1, 1, 0, 0, 10, 250000, tzinfo=UTC)

@@ -10,13 +10,13 @@ import pytest
 
 from lab.operator import until
 from lab.postgres import Database, Server
-from meanwhile import keep, keep_while, kill_others, waiting
-from observed import ODD, quoted
-from partwarden import marker
 from partwarden.errors import DatabaseUnreachable
-from partwarden.marker import Phase
-from partwarden.transaction import ADVISORY_CLASS
-from retirement import (
+from partwarden.planner import marker
+from partwarden.planner.marker import Phase
+from partwarden.postgres.transaction import ADVISORY_CLASS
+from support.meanwhile import keep, keep_while, kill_others, waiting
+from support.observed import ODD, quoted
+from support.retirement import (
     DETACH,
     DROP,
     FORMS,

@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from archived import use_client
 from lab.postgres import Database
 from lab.small_disk import SmallDisk, small_disk
-from meanwhile import NOW, keep, policy
-from partwarden import archiving
-from partwarden.archives import Archives, ArchiveState, CheckRequest, CheckState, server_label
-from partwarden.connection import from_dsn
-from partwarden.destination import PVC, Destination
-from partwarden.engine import observe_and_plan
-from partwarden.folders import Folder
-from partwarden.order import Order, Task
-from partwarden.record import Report, TableName
-from partwarden.session import session
-from retirement import LONG_AGO, ROWS, YEARS, attached, edit_mark, rows_of_2018, verbs, why
+from partwarden.api.destination import PVC, Destination
+from partwarden.archive import create
+from partwarden.archive.jobspec import JobSpec, Report, Task
+from partwarden.archive.manifest import TableName
+from partwarden.archive.storage import Folder
+from partwarden.planner.archives import Archives, ArchiveState, CheckRequest, CheckState, server_label
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import observe_and_plan
+from support.archived import use_client
+from support.meanwhile import NOW, keep, policy
+from support.retirement import LONG_AGO, ROWS, YEARS, attached, edit_mark, rows_of_2018, verbs, why
 
 POLICY: dict[str, Any] = {
     "startFrom": "2026-01-01",
@@ -40,13 +40,13 @@ def disk(pg_database: Database) -> Iterator[SmallDisk]:
 
 def archive(database: Database, folder: Path) -> Report:
     """2018, to another disk."""
-    order = Order(
+    order = JobSpec(
         task=Task.ARCHIVE,
         id="1",
         partition=TableName(schema_="public", name="run_2018", oid=0),
         destination=Destination(pvc=PVC(claim_name="archives")),
     )
-    return archiving.archive(order, from_dsn(database.dsn), Folder(folder), lambda line: None)
+    return create.archive(order, from_dsn(database.dsn), Folder(folder), lambda line: None)
 
 
 def known(made: Report, check: CheckState | None = None) -> Archives:

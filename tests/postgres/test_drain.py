@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from lab.postgres import Database, Server
-from meanwhile import RUN, keep, keep_while, reasons
-from partwarden.engine import Report
-from partwarden.snapshots import outlast
+from partwarden.postgres.engine import Report
+from partwarden.postgres.locks import wait_for_snapshots
+from support.meanwhile import RUN, keep, keep_while, reasons
 
 REST = "CREATE TABLE rest PARTITION OF run DEFAULT;"
 KEYED = """
@@ -202,10 +202,10 @@ def test_a_reference_made_after_the_first_look_is_seen_under_the_lock(
 
     def late(*arguments: Any) -> str | None:
         database.execute("INSERT INTO log VALUES (1, '2026-05-01Z')")
-        return outlast(*arguments)
+        return wait_for_snapshots(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("partwarden.draining.outlast", late)
+        patched.setattr("partwarden.postgres.drain.wait_for_snapshots", late)
         assert error(drain(database.dsn))[0] == "RowsReferenced"
     assert content(database, "log") != []
     assert where(database) == {"rest": 3}

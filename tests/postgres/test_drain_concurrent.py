@@ -13,8 +13,8 @@ import psycopg
 
 from lab.operator import until
 from lab.postgres import Database
-from meanwhile import keep, reasons
-from partwarden.engine import Report
+from partwarden.postgres.engine import Report
+from support.meanwhile import keep, reasons
 
 TABLE = """
     CREATE TABLE run (id bigint, submitted_at timestamptz NOT NULL, version int NOT NULL, note text,

@@ -14,7 +14,13 @@ from psycopg.pq import TransactionStatus
 
 from lab.operator import until
 from lab.postgres import Database
-from meanwhile import (
+from partwarden.errors import DatabaseUnreachable
+from partwarden.postgres import drain
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import Report, maintain
+from partwarden.postgres.locks import check_lock_holders, wait_for_snapshots
+from support.meanwhile import (
     NOW,
     Interrupted,
     keep,
@@ -25,13 +31,6 @@ from meanwhile import (
     relations,
     unbroken,
 )
-from partwarden import draining
-from partwarden.connection import from_dsn
-from partwarden.engine import Report, maintain
-from partwarden.errors import DatabaseUnreachable
-from partwarden.patience import clear_way
-from partwarden.session import session
-from partwarden.snapshots import outlast
 
 DRAIN: dict[str, Any] = {"premake": 0, "startFrom": "2026-01-01", "defaultPartition": {"drain": "Auto"}}
 RICH = """
@@ -150,7 +149,7 @@ def test_a_transaction_in_the_way_is_named_and_nothing_is_moved(database: Databa
 def test_a_long_transaction_is_not_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one row is copied: the worker is needed elsewhere."""
     database.execute(RICH)
-    monkeypatch.setattr("partwarden.patience.SHORT", 0.0)
+    monkeypatch.setattr("partwarden.postgres.locks.SHORT", 0.0)
     with busy(database, "BEGIN; SELECT count(*) FROM run") as pid:
         report = keep(database.dsn, patience=600, **DRAIN)
         assert reasons(report) == ["TableBusy"]
@@ -163,7 +162,7 @@ def test_a_move_that_takes_too_long_under_the_lock_is_undone(
     database.execute(f"{RICH} INSERT INTO run (submitted_at) SELECT '2026-09-01Z' FROM generate_series(1, 20000)")
     before = state(database)
     with monkeypatch.context() as patched:
-        patched.setattr(draining, "UNDER_LOCK", 5)
+        patched.setattr(drain, "UNDER_LOCK", 5)
         report = keep(database.dsn, **DRAIN)
     assert reasons(report) == ["StatementRejected"]
     assert "longer than 5 ms in which everybody else waits" in str(report.outcomes[0].error)
@@ -175,19 +174,19 @@ def test_what_is_written_after_the_copy_moves_too(database: Database, monkeypatc
     with database.connect() as writer:
 
         def late(*arguments: Any) -> str | None:
-            monkeypatch.setattr("partwarden.draining.outlast", outlast)
+            monkeypatch.setattr("partwarden.postgres.drain.wait_for_snapshots", wait_for_snapshots)
             writer.execute("""BEGIN; INSERT INTO run (submitted_at, note) VALUES ('2026-08-01Z', 'late');
                 UPDATE run SET note = 'changed' WHERE id = 2""")
-            return outlast(*arguments)
+            return wait_for_snapshots(*arguments)
 
         def locked_out(*arguments: Any, **options: Any) -> None:
             """The first call is before the copy, the next when the lock was not to be had."""
             if writer.info.transaction_status == TransactionStatus.INTRANS:
                 writer.execute("UPDATE run SET note = 'again' WHERE id = 3; COMMIT")
-            clear_way(*arguments, **options)
+            check_lock_holders(*arguments, **options)
 
-        monkeypatch.setattr("partwarden.draining.outlast", late)
-        monkeypatch.setattr("partwarden.draining.clear_way", locked_out)
+        monkeypatch.setattr("partwarden.postgres.drain.wait_for_snapshots", late)
+        monkeypatch.setattr("partwarden.postgres.drain.check_lock_holders", locked_out)
         assert reasons(keep(database.dsn, patience=60, **DRAIN)) == ["created"]
         assert writer.info.transaction_status == TransactionStatus.IDLE
     assert database.query("SELECT count(*) FROM run_2026") == [(51,)]
@@ -197,7 +196,7 @@ def test_what_is_written_after_the_copy_moves_too(database: Database, monkeypatc
 
 def test_who_comes_during_the_move_finds_every_row(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer, a reader, an UPDATE and a DELETE that wait for the move are led to where the rows are then."""
-    monkeypatch.setattr(draining, "UNDER_LOCK", 60_000)
+    monkeypatch.setattr(drain, "UNDER_LOCK", 60_000)
     database.execute(f"""{RICH}
         CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
           IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c WHERE c.objid = 'public.run'::regclass) THEN

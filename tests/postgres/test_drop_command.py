@@ -16,15 +16,15 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from archived import use_client
 from lab.postgres import Database
 from lab.site import partitions
-from partwarden import looking, removing
-from partwarden.__main__ import main
-from partwarden.connection import from_dsn
-from partwarden.opening import open_archive
-from partwarden.session import session
-from retirement import leave_pending
+from partwarden.archive.verify import open_archive
+from partwarden.cli import database_tables, drop_database
+from partwarden.cli.main import main
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from support.archived import use_client
+from support.retirement import leave_pending
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 2}"
@@ -256,8 +256,8 @@ def test_broken_off_in_the_middle_of_the_detach_it_goes_on_from_there(table: Dat
 
     with reader, session(from_dsn(table.dsn)) as connection:
         connection.cursor_factory = Watching
-        found = removing.find(connection, looking.spec(connection, None, None), OLD, frozenset())
-        (outcome,) = removing.remove(connection, found, None, "", 10.0)
+        found = drop_database.find(connection, database_tables.spec(connection, None, None), OLD, frozenset())
+        (outcome,) = drop_database.remove(connection, found, None, "", 10.0)
         assert outcome.error
         assert pending(table)
     assert rows(table, OLD) == ROWS
@@ -283,9 +283,9 @@ def test_ctrl_c_at_any_step_loses_no_row_and_the_same_command_goes_on(table: Dat
     def drop() -> None:
         with session(from_dsn(table.dsn)) as connection:
             connection.cursor_factory = Interrupted
-            found = removing.find(connection, looking.spec(connection, None, None), OLD, frozenset())
-            proven = removing.compare(connection, found, open_archive(archive))
-            removing.remove(connection, found, proven, archive, 10.0)
+            found = drop_database.find(connection, database_tables.spec(connection, None, None), OLD, frozenset())
+            proven = drop_database.compare(connection, found, open_archive(archive))
+            drop_database.remove(connection, found, proven, archive, 10.0)
 
     with pytest.raises(KeyboardInterrupt):
         drop()

@@ -8,16 +8,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from archived import here
 from lab.postgres import Database, Server
-from meanwhile import NOW, keep, keep_while, kill_others, policy
-from partwarden import dropping, fingerprint
-from partwarden.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState
-from partwarden.connection import from_dsn
-from partwarden.engine import observe_and_plan
 from partwarden.errors import DatabaseUnreachable
-from partwarden.session import session
-from retirement import (
+from partwarden.planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState
+from partwarden.postgres import drop, fingerprint
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import observe_and_plan
+from support.archived import here
+from support.meanwhile import NOW, keep, keep_while, kill_others, policy
+from support.retirement import (
     LONG_AGO,
     YEARS,
     attached,
@@ -213,7 +213,7 @@ def test_a_comparison_that_takes_too_long_is_undone_and_told(
         "INSERT INTO run_2018 (id, submitted_at) OVERRIDING SYSTEM VALUE "
         "SELECT -number, '2018-05-05Z' FROM generate_series(1, 50000) number"
     )
-    monkeypatch.setattr(dropping, "TAKING_TIMEOUT", "1ms")
+    monkeypatch.setattr(drop, "TAKING_TIMEOUT", "1ms")
     report = keep(pg_database.dsn, archives=archives, **ARCHIVE)
     assert verbs(report) == [("drop", "StatementFailed")]
     assert "statement timeout" in why(report)

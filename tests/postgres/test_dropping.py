@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database, Server
-from meanwhile import keep, keep_while, kill_others, waiting
-from partwarden import marker
 from partwarden.errors import DatabaseUnreachable
-from partwarden.interval import Range
-from partwarden.marker import Phase
-from retirement import (
+from partwarden.planner import marker
+from partwarden.planner.calendar import Range
+from partwarden.planner.marker import Phase
+from support.meanwhile import keep, keep_while, kill_others, waiting
+from support.retirement import (
     DEFAULT,
     DETACH,
     DROP,

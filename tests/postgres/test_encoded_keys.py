@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from complaints import check, complaint, login
-from encoded import ENCODED, HIGHEST, LOWEST, Key, bounds, created, keep, lands
 from lab.postgres import Database
-from meanwhile import findings
-from partwarden.__main__ import main
-from partwarden.interval import Interval, iso
-from partwarden.inventory import KeyType
-from partwarden.keys import Codec
-from partwarden.lifecycle import KeyEncoding
+from partwarden.api.retention import KeyEncoding
+from partwarden.api.types import Interval
+from partwarden.cli.main import main
+from partwarden.planner.calendar import iso
+from partwarden.planner.inventory import KeyType
+from partwarden.planner.keys import Codec
+from support.complaints import check, complaint, login
+from support.encoded import ENCODED, HIGHEST, LOWEST, Key, bounds, created, keep, lands
+from support.meanwhile import findings
 
 NOW = datetime(2026, 10, 24, 21, 30, tzinfo=UTC)
 """Shortly before Europe's clocks are set back."""

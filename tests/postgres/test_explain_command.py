@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from lab.postgres import Database
-from partwarden.__main__ import main
+from partwarden.cli.main import main
 
 YEARS = range(2020, 2026)
 

@@ -9,13 +9,13 @@ import pytest
 from psycopg import errors as pg
 from psycopg import sql
 
-import zoo
 from lab.postgres import Database
-from partwarden import fingerprint
-from partwarden.connection import from_dsn
+from partwarden.api.archive import Fingerprint
 from partwarden.errors import TableNotFound
-from partwarden.record import Fingerprint
-from partwarden.session import run, session
+from partwarden.postgres import fingerprint
+from partwarden.postgres.connection import run, session
+from partwarden.postgres.conninfo import from_dsn
+from support import zoo
 
 
 def take(database: Database, schema: str = "public", name: str = "t", **options: Any) -> Fingerprint:

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from archived import use_client
-from encoded import NATIVE, keep
 from lab.postgres import Database
-from partwarden.__main__ import main
+from partwarden.cli.main import main
+from support.archived import use_client
+from support.encoded import NATIVE, keep
 
 YEAR = datetime.now(UTC).year
 

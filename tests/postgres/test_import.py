@@ -9,14 +9,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from encoded import ENCODED, NATIVE, Key, created, keep
 from lab.postgres import Database
-from partwarden import manifest
-from partwarden.__main__ import main
-from partwarden.connection import from_dsn
-from partwarden.engine import observe_and_plan
-from partwarden.interval import Interval
-from partwarden.session import session
+from partwarden.api.types import Interval
+from partwarden.cli import manifest
+from partwarden.cli.main import main
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import observe_and_plan
+from support.encoded import ENCODED, NATIVE, Key, created, keep
 
 YEAR = datetime.now(UTC).year
 

@@ -11,8 +11,17 @@ from urllib.parse import urlsplit
 import pytest
 
 from lab.postgres import Database, Server
-from meanwhile import RUN, findings, keep, keep_while, kill_others, killing_after_each_ddl_command, reasons, relations
 from partwarden.errors import DatabaseNotFound, DatabaseUnreachable, PartwardenError
+from support.meanwhile import (
+    RUN,
+    findings,
+    keep,
+    keep_while,
+    kill_others,
+    killing_after_each_ddl_command,
+    reasons,
+    relations,
+)
 
 RICH = """
     CREATE TABLE customer (id int PRIMARY KEY);

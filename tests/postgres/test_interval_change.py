@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from encoded import ENCODED, NATIVE, Key, bounds, created, keep, lands
 from lab.postgres import Database
-from partwarden.engine import Report
-from partwarden.interval import Interval, Range, iso
+from partwarden.api.types import Interval
+from partwarden.planner.calendar import Range, iso
+from partwarden.postgres.engine import Report
+from support.encoded import ENCODED, NATIVE, Key, bounds, created, keep, lands
 
 NOW = datetime(2026, 10, 21, 21, 30, tzinfo=UTC)
 ZONE = "Europe/Berlin"

@@ -9,23 +9,24 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from archived import here, use_client
 from lab.postgres import Database
-from meanwhile import NOW, keep, policy
-from partwarden import archiving, fingerprint, large_objects
-from partwarden.__main__ import main
-from partwarden.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState
-from partwarden.connection import from_dsn
-from partwarden.destination import PVC, Destination
-from partwarden.engine import observe_and_plan
+from partwarden.api.destination import PVC, Destination
+from partwarden.api.retention import OnLargeObjects
+from partwarden.archive import create
+from partwarden.archive.jobspec import JobSpec, Task
+from partwarden.archive.manifest import TableName
+from partwarden.archive.storage import Folder
+from partwarden.cli.main import main
 from partwarden.errors import LargeObjects
-from partwarden.folders import Folder
-from partwarden.lifecycle import OnLargeObjects
-from partwarden.order import Order, Task
-from partwarden.plan import Plan
-from partwarden.record import TableName
-from partwarden.session import session
-from retirement import LONG_AGO, edit_mark, verbs, why
+from partwarden.planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState
+from partwarden.planner.plan import Plan
+from partwarden.postgres import fingerprint, large_objects
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import observe_and_plan
+from support.archived import here, use_client
+from support.meanwhile import NOW, keep, policy
+from support.retirement import LONG_AGO, edit_mark, verbs, why
 
 YEARS = """
     CREATE DOMAIN lo AS oid;
@@ -100,8 +101,8 @@ def run(database: Database, *arguments: str) -> Result:
     return done
 
 
-def order(**more: Any) -> Order:
-    return Order(
+def order(**more: Any) -> JobSpec:
+    return JobSpec(
         task=Task.ARCHIVE,
         id="0001",
         partition=TableName(schema_="public", name="run_2018", oid=0),
@@ -110,7 +111,7 @@ def order(**more: Any) -> Order:
 
 
 def job(database: Database, folder: Path, **more: Any) -> None:
-    archiving.archive(order(**more), from_dsn(database.dsn), Folder(folder), lambda line: None)
+    create.archive(order(**more), from_dsn(database.dsn), Folder(folder), lambda line: None)
 
 
 @pytest.mark.parametrize("type_", POINTING)
@@ -255,4 +256,4 @@ def test_the_owner_needs_no_other_right_to_be_told(database: Database, tmp_path:
         plan = observe_and_plan(connection, policy(**fields(DETACH)), NOW, archives=Archives())[1]
     assert errors(plan) == [("LargeObjects", "public.run_2018")]
     with pytest.raises(LargeObjects):
-        archiving.archive(order(), from_dsn(role.dsn), Folder(tmp_path), lambda line: None)
+        create.archive(order(), from_dsn(role.dsn), Folder(tmp_path), lambda line: None)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from lab.postgres import Database, Server
-from meanwhile import findings, keep, reasons
+from support.meanwhile import findings, keep, reasons
 
 RUN = """
     CREATE TABLE run (at date, note text) PARTITION BY RANGE (at);

@@ -10,10 +10,10 @@ import psycopg
 
 from lab.operator import until
 from lab.postgres import Database, Server
-from meanwhile import NOW, RUN, at_gate, gate, keep, policy, reasons, relations, waiting
-from partwarden.connection import from_dsn
-from partwarden.engine import maintain
-from partwarden.session import session
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import maintain
+from support.meanwhile import NOW, RUN, at_gate, gate, keep, policy, reasons, relations, waiting
 
 DEFAULT = "CREATE TABLE run_rest PARTITION OF run DEFAULT;"
 

@@ -15,18 +15,18 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from archived import use_client
-from guide import POLICY
 from lab.operator import until
 from lab.postgres import Database, Role, Server
-from meanwhile import NOW, RUN, Interrupted, kill_others, policy
-from partwarden.__main__ import main
-from partwarden.actions import Outcome
-from partwarden.connection import from_dsn
-from partwarden.engine import maintain
+from partwarden.cli.main import main
 from partwarden.errors import AuthenticationFailed, DatabaseUnreachable, PartwardenError
-from partwarden.session import RECONNECTIONS, Session, connect, run, session
-from partwarden.transaction import undo
+from partwarden.planner.actions import Outcome
+from partwarden.postgres.connection import RECONNECTIONS, Session, connect, run, session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import maintain
+from partwarden.postgres.transaction import undo
+from support.archived import use_client
+from support.guide import POLICY
+from support.meanwhile import NOW, RUN, Interrupted, kill_others, policy
 
 DEFAULT = f"{RUN} CREATE TABLE run_rest PARTITION OF run DEFAULT;"
 """Beside it each partition is made in a transaction of its own."""

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from encoded import NATIVE, keep
 from lab.postgres import Database
 from lab.site import partitions
-from partwarden.__main__ import main
+from partwarden.cli.main import main
+from support.encoded import NATIVE, keep
 
 YEAR = datetime.now(UTC).year
 

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
-from meanwhile import findings, keep
-from partwarden import marker, targets
-from partwarden.connection import from_dsn
-from partwarden.interval import Range
-from partwarden.marker import Marker, Phase
-from partwarden.session import session
-from retirement import (
+from partwarden.archive import table_lookup
+from partwarden.planner import marker
+from partwarden.planner.calendar import Range
+from partwarden.planner.marker import Marker, Phase
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from support.meanwhile import findings, keep
+from support.retirement import (
     DETACH,
     DROP,
     KEEP_ALL,
@@ -73,8 +74,8 @@ def test_an_archive_of_a_table_with_a_forged_mark_is_not_one_of_the_parent(datab
     forge(database)
     keep(database.dsn, **DETACH)
     with session(from_dsn(database.dsn)) as connection:
-        assert targets.find(connection, "public", "forged").parent is None
-        parent = targets.find(connection, "public", "run_2018").parent
+        assert table_lookup.find(connection, "public", "forged").parent is None
+        parent = table_lookup.find(connection, "public", "run_2018").parent
         assert parent is not None
         assert str(parent) == "public.run"
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
-from meanwhile import policy
 from model.snapshot import SETUP
-from partwarden.connection import from_dsn
-from partwarden.engine import Report, maintain
-from partwarden.session import session
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import Report, maintain
+from support.meanwhile import policy
 
 CLOCK = "2026-11-22 12:00Z"
 BASE = """

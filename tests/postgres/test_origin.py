@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from archived import use_client
-from encoded import BY_OTHERS, ENCODED, NATIVE, Key, keep
 from lab.postgres import Database
-from partwarden.__main__ import main
-from partwarden.opening import open_archive
-from partwarden.record import ArchiveManifest
-from retirement import comment, set_comment
+from partwarden.archive.manifest import ArchiveManifest
+from partwarden.archive.verify import open_archive
+from partwarden.cli.main import main
+from support.archived import use_client
+from support.encoded import BY_OTHERS, ENCODED, NATIVE, Key, keep
+from support.retirement import comment, set_comment
 
 NOW = datetime(2026, 10, 24, 12, tzinfo=UTC)
 DEFAULT = "CREATE TABLE run_rest PARTITION OF run DEFAULT"

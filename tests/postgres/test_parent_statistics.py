@@ -12,9 +12,9 @@ import pytest
 
 from lab.operator import until
 from lab.postgres import Database
-from meanwhile import keep, keep_while, kill_others
 from partwarden.errors import DatabaseUnreachable
-from partwarden.wear import Wear
+from partwarden.planner.inventory import MaintenanceFacts
+from support.meanwhile import keep, keep_while, kill_others
 
 TABLE = """
 CREATE TABLE run (submitted_at timestamptz NOT NULL, kind int) PARTITION BY RANGE (submitted_at);
@@ -120,7 +120,7 @@ def test_analyze_only_leaves_partitions_alone_where_the_server_has_it(table: Dat
 def test_it_may_be_switched_off_and_nothing_is_asked_then(table: Database) -> None:
     fill(table, 5000)
     report = keep(table.dsn, premake=0, maintenance={"analyzeParent": False})
-    assert (report.outcomes, report.inventory.wear) == ((), Wear())
+    assert (report.outcomes, report.inventory.wear) == ((), MaintenanceFacts())
 
 
 def test_it_waits_for_the_window(table: Database) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
-from meanwhile import findings
-from partwarden.connection import from_dsn
-from partwarden.creating import TOGETHER
-from partwarden.engine import Report, maintain
-from partwarden.interval import Interval, iso
-from partwarden.inventory import KeyType, RelationKind
-from partwarden.policy import TableSpec
-from partwarden.session import Session, session
+from partwarden.api.policy import TableSpec
+from partwarden.api.types import Interval
+from partwarden.planner.calendar import iso
+from partwarden.planner.inventory import KeyType, RelationKind
+from partwarden.postgres.connection import Session, session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.create import TOGETHER
+from partwarden.postgres.engine import Report, maintain
+from support.meanwhile import findings
 
 NOW = datetime(2026, 10, 24, 21, 30, tzinfo=UTC)
 """Shortly before Europe's clocks are set back."""

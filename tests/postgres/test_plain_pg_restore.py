@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from archived import archive, use_client
 from lab.postgres import Database, Server
-from partwarden import dumping
-from partwarden.__main__ import main
-from partwarden.opening import Archive
-from partwarden.record import DATA, GENERATED, MANIFEST
-from partwarden.text_settings import TEXT_SETTINGS, as_options
-from zoo import Specimen
+from partwarden.archive import pgdump
+from partwarden.archive.manifest import DATA, GENERATED, MANIFEST
+from partwarden.archive.verify import Archive
+from partwarden.cli.main import main
+from partwarden.postgres.settings import TEXT_SETTINGS, as_options
+from support.archived import archive, use_client
+from support.zoo import Specimen
 
 PAGE = Path(__file__).parents[2] / "docs" / "restoring.md"
 SETUP = """
@@ -61,7 +61,7 @@ def pg_restore(dsn: str, made: Archive, options: str | None, *more: str) -> subp
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     if options is not None:
         environment["PGOPTIONS"] = options
-    command = [dumping.find("pg_restore"), "--no-owner", *more, "--dbname", dsn, str(folder(made) / DATA)]
+    command = [pgdump.find("pg_restore"), "--no-owner", *more, "--dbname", dsn, str(folder(made) / DATA)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -15,20 +15,19 @@ from typing import Any
 import psycopg
 import pytest
 
-import archived
-import zoo
-from complaints import RUN, check, complaint
 from lab import report
 from lab.pgbouncer import OPERATORS, USUAL, PgBouncer
 from lab.postgres import Database, LabError, Server
-from partwarden import archiving, dumping, poolers
-from partwarden.connection import ConnectionInfo, from_dsn
-from partwarden.database import Connection
-from partwarden.destination import PVC, Destination
+from partwarden.api.database import Connection
+from partwarden.api.destination import PVC, Destination
+from partwarden.archive import create, pgdump
+from partwarden.archive.jobspec import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, Task
+from partwarden.archive.manifest import TableName
+from partwarden.archive.storage import Folder
 from partwarden.errors import BehindPooler
-from partwarden.folders import Folder
-from partwarden.order import DATABASE_PREFIX, VARIABLE, WRONG, Order, Task
-from partwarden.record import Report, TableName
+from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
+from support import archived, zoo
+from support.complaints import RUN, check, complaint
 
 POOL = 3
 """Server connections of each pool."""
@@ -62,9 +61,9 @@ def plain(database: Database) -> Database:
     return database
 
 
-def order(task: Task = Task.ARCHIVE, **fields: object) -> Order:
+def order(task: Task = Task.ARCHIVE, **fields: object) -> JobSpec:
     specimen = zoo.ZOO["by date"]
-    return Order(
+    return JobSpec(
         task=task,
         id="0001",
         partition=TableName(schema_=specimen.schema, name=specimen.partition, oid=0),
@@ -73,7 +72,7 @@ def order(task: Task = Task.ARCHIVE, **fields: object) -> Order:
 
 
 def archive(info: ConnectionInfo, folder: Path) -> Report:
-    return archiving.archive(order(), info, Folder(folder), lambda line: None)
+    return create.archive(order(), info, Folder(folder), lambda line: None)
 
 
 def sessions(pooler: PgBouncer, name: str, count: int = POOL) -> list[tuple[Any, ...]]:
@@ -150,9 +149,9 @@ def test_an_archive_is_not_compared_either_by_a_job_behind_it(plain: Database, s
     )
     pooler = start("transaction")
     with pytest.raises(BehindPooler):
-        archiving.check(again, from_dsn(pooler.dsn(plain.name)), Folder(tmp_path))
+        create.check(again, from_dsn(pooler.dsn(plain.name)), Folder(tmp_path))
     assert sessions(pooler, plain.name) == [(12, '"$user", public', "0", "UTC")] * POOL
-    assert archiving.check(again, from_dsn(plain.dsn), Folder(tmp_path)).ok
+    assert create.check(again, from_dsn(plain.dsn), Folder(tmp_path)).ok
 
 
 def test_a_job_says_so_and_is_not_tried_again(plain: Database, start: Start, tmp_path: Path) -> None:
@@ -182,7 +181,7 @@ def test_pg_dump_itself_would_break_the_application(plain: Database, start: Star
         row = connection.execute("SELECT pg_export_snapshot()").fetchone()
         assert row is not None
         # It sets search_path more than once, and only the connection of its transaction is closed at its end.
-        dumping.definition(from_dsn(pooler.dsn(plain.name)), "public", "zoo_2020", str(row[0]))
+        pgdump.definition(from_dsn(pooler.dsn(plain.name)), "public", "zoo_2020", str(row[0]))
         with pytest.raises(psycopg.errors.UndefinedTable):
             sessions(pooler, plain.name)
 
@@ -204,7 +203,7 @@ def test_it_is_found_out_however_server_connections_are_given_out(
     # All of the pool is open by then.
     sessions(pooler, plain.name, int(str(settings.get("default_pool_size", POOL))))
     with pytest.raises(BehindPooler):
-        poolers.check(from_dsn(pooler.dsn(plain.name)))
+        pgdump.check(from_dsn(pooler.dsn(plain.name)))
 
 
 @pytest.mark.parametrize("round_robin", [0, 1])
@@ -216,7 +215,7 @@ def test_it_is_found_out_while_the_application_is_at_work(
     with busy(pooler, plain.name, clients):
         for _ in range(20):
             with pytest.raises(BehindPooler):
-                poolers.check(from_dsn(pooler.dsn(plain.name)))
+                pgdump.check(from_dsn(pooler.dsn(plain.name)))
 
 
 def test_through_one_that_keeps_a_session_together_it_is_archived(
@@ -240,7 +239,7 @@ def test_the_server_itself_is_never_taken_for_a_pooler(plain: Database) -> None:
     role = plain.new_role("IN ROLE pg_read_all_data")
     for dsn in (plain.dsn, role.dsn, f"{plain.dsn}?options=-c%20track_activities%3Doff"):
         for _ in range(5):
-            poolers.check(from_dsn(dsn))
+            pgdump.check(from_dsn(dsn))
 
 
 def test_statement_pooling_is_the_users_to_mend(database: Database, start: Start, tmp_path: Path) -> None:

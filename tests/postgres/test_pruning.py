@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lab.postgres import Database
-from meanwhile import NOW, keep, policy
-from partwarden import pruning
-from partwarden.connection import from_dsn
-from partwarden.engine import observe_and_plan
-from partwarden.findings import Finding
-from partwarden.pruning import Memory
-from partwarden.session import session
+from partwarden.planner.findings import Finding
+from partwarden.postgres import inspection
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import observe_and_plan
+from partwarden.postgres.inspection import Memory
+from support.meanwhile import NOW, keep, policy
 
 TABLE = """
 CREATE TABLE run (submitted_at timestamptz NOT NULL, kind int) PARTITION BY RANGE (submitted_at);
@@ -49,7 +49,7 @@ def test_a_good_answer_is_asked_for_once_and_again_when_partitions_have_changed(
 
         def trips() -> int:
             before = connection.round_trips
-            assert pruning.examine(connection, policy(), inventory, plan, memory) is inventory
+            assert inspection.check_pruning(connection, policy(), inventory, plan, memory) is inventory
             return connection.round_trips - before
 
         assert [trips(), trips()] == [1, 0]
@@ -109,7 +109,7 @@ def test_a_plan_that_scans_more_is_told_with_what_it_scans(table: Database) -> N
                 }
             }
         ]
-        assert list(pruning._needless(inventory, plan, explained)) == ["public.run_2025"]
+        assert list(inspection._needless(inventory, plan, explained)) == ["public.run_2025"]
 
 
 def test_default_is_rightly_scanned_where_the_interval_is_not_covered(table: Database) -> None:

@@ -25,13 +25,13 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg import sql
 
-import changes
-from archived import use_client
-from changes import LAYOUTS, LIMITS, MOMENTS, PARTS, SENSITIVE, SETTINGS, Change, Layout, Moment, Part
 from lab import report
 from lab.postgres import MAJORS, Database, Server
-from partwarden.__main__ import main
-from zoo import Specimen
+from partwarden.cli.main import main
+from support import changes
+from support.archived import use_client
+from support.changes import LAYOUTS, LIMITS, MOMENTS, PARTS, SENSITIVE, SETTINGS, Change, Layout, Moment, Part
+from support.zoo import Specimen
 
 HERE = [each for each in MAJORS if str(each) in re.split(r"\D+", os.environ.get("PG_MAJORS") or str(MAJORS))]
 """The majors of this run."""

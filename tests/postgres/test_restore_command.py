@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import zoo
-from archived import archive, use_client
 from lab.postgres import Database
-from partwarden import opening
-from partwarden.__main__ import main
+from partwarden.archive import verify
+from partwarden.archive.manifest import DATA, MANIFEST
+from partwarden.cli.main import main
 from partwarden.errors import ArchiveDamaged
-from partwarden.record import DATA, MANIFEST
+from support import zoo
+from support.archived import archive, use_client
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_it_says_what_is_done_and_what_came_of_it(url: str, pg_database: Databas
 def test_of_a_large_archive_it_says_how_far_it_is(
     url: str, pg_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "QUICK", 0)
+    monkeypatch.setattr(verify, "QUICK", 0)
     done = partwarden("--manifest", url, "--dsn", pg_database.dsn)
     assert done.exit_code == 0
     assert done.stderr.count("100 %: ") == 2
@@ -60,7 +60,7 @@ def test_of_a_large_archive_it_says_how_far_it_is(
 
 def test_what_changes_between_two_readings_is_not_proven(url: str) -> None:
     """The first reading finds all as it was written; by the second there is a byte more, which pg_restore leaves."""
-    archive, more = opening.open_archive(url), iter([b"", b"x"])
+    archive, more = verify.open_archive(url), iter([b"", b"x"])
     changing = replace(archive, open=lambda: chain(archive.open(), [next(more)]))
     with pytest.raises(ArchiveDamaged):
         changing.prove()

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import zoo
-from archived import Archived, archive, contents, quoted, use_client
 from lab.postgres import Database
-from meanwhile import kill_others, relations
-from partwarden.connection import from_dsn
+from partwarden.archive.manifest import ArchiveManifest
+from partwarden.archive.restore import JobRequest, Restored, restore
+from partwarden.archive.restored_table import Say, Source
 from partwarden.errors import (
     DatabaseUnreachable,
     InsufficientPrivilege,
@@ -23,9 +22,10 @@ from partwarden.errors import (
     StatementRejected,
     TableBusy,
 )
-from partwarden.record import ArchiveManifest
-from partwarden.restored_table import Say, Source
-from partwarden.restoring import Restored, Wish, restore
+from partwarden.postgres.conninfo import from_dsn
+from support import zoo
+from support.archived import Archived, archive, contents, quoted, use_client
+from support.meanwhile import kill_others, relations
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bring_back(source: Source, database: Database, say: Say = lambda line: None, **wish: object) -> Restored:
-    return restore(source, from_dsn(database.dsn), Wish(**wish), say)  # type: ignore[arg-type]
+    return restore(source, from_dsn(database.dsn), JobRequest(**wish), say)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -261,7 +261,7 @@ def test_a_role_that_may_not_make_tables_is_told_so(plain: Archived, pg_database
     role = pg_database.new_role()
     pg_database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     with pytest.raises(InsufficientPrivilege, match="schema public"):
-        restore(plain, from_dsn(role.dsn), Wish(), lambda line: None)
+        restore(plain, from_dsn(role.dsn), JobRequest(), lambda line: None)
 
 
 def test_a_schema_that_is_not_there_is_told(plain: Archived, pg_database: Database) -> None:

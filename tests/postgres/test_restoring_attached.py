@@ -11,13 +11,10 @@ from typing import Any
 
 import pytest
 
-import zoo
-from archived import Archived, archive, contents, quoted, use_client
 from lab.postgres import Database
-from meanwhile import at_gate, gate, kill_others, relations
-from partwarden import marker
-from partwarden.connection import from_dsn
-from partwarden.engine import Report, maintain
+from partwarden.api.policy import TableSpec
+from partwarden.archive.restore import JobRequest, Restored, restore
+from partwarden.archive.restored_table import Say, Source
 from partwarden.errors import (
     AnotherOperator,
     CannotAttach,
@@ -28,11 +25,14 @@ from partwarden.errors import (
     TableBusy,
     TableNotFound,
 )
-from partwarden.marker import Phase
-from partwarden.policy import TableSpec
-from partwarden.restored_table import Say, Source
-from partwarden.restoring import Restored, Wish, restore
-from partwarden.session import session
+from partwarden.planner import marker
+from partwarden.planner.marker import Phase
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import Report, maintain
+from support import zoo
+from support.archived import Archived, archive, contents, quoted, use_client
+from support.meanwhile import at_gate, gate, kill_others, relations
 
 OURS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'partwarden'"
 ADVISORY = "SELECT pg_advisory_lock(x'70617274'::int, 'zoo'::regclass::oid::int)"
@@ -46,7 +46,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bring_back(source: Source, database: Database, say: Say = lambda line: None, **wish: object) -> Restored:
-    return restore(source, from_dsn(database.dsn), Wish(**{"attach": True, "patience": 0.0, **wish}), say)  # type: ignore[arg-type]
+    return restore(source, from_dsn(database.dsn), JobRequest(**{"attach": True, "patience": 0.0, **wish}), say)  # type: ignore[arg-type]
 
 
 def attached(database: Database, specimen: zoo.Specimen) -> bool:
@@ -313,8 +313,8 @@ def test_an_ordinary_owner_may_do_it(dressed: Archived, pg_database: Database) -
         pg_database.execute(f"GRANT ALL ON SCHEMA public TO {each.name}; GRANT ALL ON species TO {each.name}")
     pg_database.execute(f"ALTER TABLE zoo OWNER TO {owner.name}")
     with pytest.raises(NotOwner, match=owner.name):
-        restore(dressed, from_dsn(other.dsn), Wish(attach=True), lambda line: None)
-    restore(dressed, from_dsn(owner.dsn), Wish(attach=True), lambda line: None)
+        restore(dressed, from_dsn(other.dsn), JobRequest(attach=True), lambda line: None)
+    restore(dressed, from_dsn(owner.dsn), JobRequest(attach=True), lambda line: None)
     assert attached(pg_database, SPECIMEN)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from guide import make_table, partitions
 from lab.postgres import Database
-from partwarden.__main__ import main
+from partwarden.cli.main import main
+from support.guide import make_table, partitions
 
 Command = Callable[..., tuple[int, dict[str, Any]]]
 POLICY = """\

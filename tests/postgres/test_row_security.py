@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from lab.postgres import Database
-from meanwhile import keep, reasons
+from support.meanwhile import keep, reasons
 
 TENANTS = """
     CREATE TABLE run (at date, tenant text) PARTITION BY RANGE (at);

@@ -10,17 +10,18 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from archived import use_client
 from lab.postgres import Database, Server
-from partwarden import archiving, catalog, server_identity, targets
-from partwarden.connection import from_dsn
-from partwarden.destination import PVC, Destination
+from partwarden.api.destination import PVC, Destination
+from partwarden.api.policy import Table, TableSpec
+from partwarden.archive import create, table_lookup
+from partwarden.archive.jobspec import JobSpec, Report, Task
+from partwarden.archive.manifest import TableName
+from partwarden.archive.storage import Folder
 from partwarden.errors import InsufficientPrivilege, TableChanged
-from partwarden.folders import Folder
-from partwarden.order import Order, Task
-from partwarden.policy import Table, TableSpec
-from partwarden.record import Report, TableName
-from partwarden.session import session
+from partwarden.postgres import catalog, table_state
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from support.archived import use_client
 
 TABLE = """
 CREATE TABLE run (id bigint, at timestamptz NOT NULL) PARTITION BY RANGE (at);
@@ -56,11 +57,11 @@ def oid(database: Database) -> int:
 
 def identity(dsn: str) -> str:
     with session(from_dsn(dsn)) as connection:
-        return server_identity.read(connection)
+        return table_state.read(connection)
 
 
-def order(database: Database, server: str, **fields: Any) -> Order:
-    return Order(
+def order(database: Database, server: str, **fields: Any) -> JobSpec:
+    return JobSpec(
         task=Task.ARCHIVE,
         id="0001",
         server=server,
@@ -71,13 +72,13 @@ def order(database: Database, server: str, **fields: Any) -> Order:
 
 def make(database: Database, server: str, folder: Path, dsn: str = "") -> Report:
     info = from_dsn(dsn or database.dsn)
-    return archiving.archive(order(database, server), info, Folder(folder), lambda line: None)
+    return create.archive(order(database, server), info, Folder(folder), lambda line: None)
 
 
 def check(database: Database, server: str, folder: Path, report: Report) -> Report:
     proven = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
     asked = order(database, server, task=Task.CHECK, **proven)
-    return archiving.check(asked, from_dsn(database.dsn), Folder(folder))
+    return create.check(asked, from_dsn(database.dsn), Folder(folder))
 
 
 def test_a_job_archives_and_checks_a_table_of_that_server_only(
@@ -100,17 +101,17 @@ def test_a_job_archives_and_checks_a_table_of_that_server_only(
 def test_a_table_is_found_on_its_server_only(twins: tuple[Database, Database]) -> None:
     here, moved = twins
     with session(from_dsn(here.dsn)) as connection:
-        server = targets.find(connection, "public", "run_2020").server
+        server = table_lookup.find(connection, "public", "run_2020").server
     assert server == identity(here.dsn)
     with session(from_dsn(moved.dsn)) as connection, pytest.raises(TableChanged, match=f"server {server}"):
-        targets.find(connection, "public", "run_2020", oid(moved), server=server)
+        table_lookup.find(connection, "public", "run_2020", oid(moved), server=server)
 
 
 def test_it_is_what_plans_are_made_on(database: Database) -> None:
     database.execute(TABLE)
     with session(from_dsn(database.dsn)) as connection:
         observed = catalog.observe(connection, TableSpec(table=Table(schema_="public", name="run")))
-        assert observed.server.identity == server_identity.read(connection)
+        assert observed.server.identity == table_state.read(connection)
 
 
 def test_two_servers_are_two_and_a_standby_that_is_promoted_is_its_primary(
@@ -140,7 +141,7 @@ def test_a_role_that_may_not_ask_is_told_the_grant_where_the_server_must_be_know
     report = make(database, "", tmp_path, role.dsn)
     assert (report.ok, report.server) == (True, "")
     with session(from_dsn(role.dsn)) as connection:
-        assert targets.find(connection, "public", "run_2020").server == ""
+        assert table_lookup.find(connection, "public", "run_2020").server == ""
 
 
 def test_a_policy_whose_role_may_not_ask_does_nothing(database: Database) -> None:

@@ -11,16 +11,16 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from archived import use_client
 from conftest import QUIET
 from lab.operator import until
 from lab.postgres import Database, Role, Server, standby_away
-from meanwhile import keep
-from partwarden import standbys
-from partwarden.__main__ import main
-from partwarden.connection import from_dsn
-from partwarden.session import session
-from retirement import DETACH, DROP, LONG_AGO, edit_mark, verbs
+from partwarden.cli.main import main
+from partwarden.postgres import transaction
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from support.archived import use_client
+from support.meanwhile import keep
+from support.retirement import DETACH, DROP, LONG_AGO, edit_mark, verbs
 
 TABLE = """
     CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY, submitted_at timestamptz NOT NULL, note text,
@@ -107,7 +107,7 @@ def test_a_restore_ends_and_says_that_no_standby_has_it(
 ) -> None:
     use_client(monkeypatch)
     make(database, app, TABLE + DEFAULT)
-    monkeypatch.setattr(standbys, "PATIENCE", 0.2)
+    monkeypatch.setattr(transaction, "PATIENCE", 0.2)
     made = CliRunner().invoke(
         main, ["archive", "--partition", "run_2018", "--to", str(tmp_path), "--dsn", app.dsn], catch_exceptions=False
     )
@@ -125,7 +125,7 @@ def test_a_restore_ends_and_says_that_no_standby_has_it(
 def test_what_standbys_confirm_is_known_without_any(server: Server) -> None:
     """Where none is demanded nothing is waited for, nor written."""
     with server.new_database() as database, session(from_dsn(database.new_role().dsn)) as connection:
-        assert standbys.confirmed(connection)
+        assert transaction.confirmed(connection)
 
 
 def readable(database: Database, table: str) -> bool:

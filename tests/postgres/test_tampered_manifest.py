@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from archived import archive, use_client
 from lab.postgres import MAJORS, Database
-from meanwhile import relations
-from partwarden.__main__ import main
-from partwarden.record import MANIFEST
-from zoo import Specimen
+from partwarden.archive.manifest import MANIFEST
+from partwarden.cli.main import main
+from support.archived import archive, use_client
+from support.meanwhile import relations
+from support.zoo import Specimen
 
 SETUP = """
     CREATE TYPE mood AS ENUM ('ok', 'sad');

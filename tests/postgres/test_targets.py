@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 import pytest
 
 from lab.postgres import Database
-from partwarden import marker, targets
-from partwarden.connection import from_dsn
+from partwarden.api.retention import KeyEncoding
+from partwarden.archive import table_lookup
+from partwarden.archive.table_lookup import Target
 from partwarden.errors import TableNotFound
-from partwarden.interval import Range
-from partwarden.lifecycle import KeyEncoding
-from partwarden.marker import Marker, Phase
-from partwarden.session import session
-from partwarden.targets import Target
+from partwarden.planner import marker
+from partwarden.planner.calendar import Range
+from partwarden.planner.marker import Marker, Phase
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
 
 RUN = """
 CREATE TABLE run (at timestamptz NOT NULL) PARTITION BY RANGE (at);
@@ -25,7 +26,7 @@ YEAR = ("2020-01-01 00:00:00+00", "2021-01-01 00:00:00+00")
 
 def find(database: Database, name: str = "run_2020", oid: int | None = None, **more: KeyEncoding) -> Target:
     with session(from_dsn(database.dsn)) as connection:
-        return targets.find(connection, "public", name, oid, **more)
+        return table_lookup.find(connection, "public", name, oid, **more)
 
 
 def oid(database: Database, table: str) -> int:

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from archived import use_client
 from lab.postgres import Database
-from meanwhile import NOW, keep, policy
-from partwarden.__main__ import main
-from partwarden.actions import DropDetached
-from partwarden.connection import from_dsn
-from partwarden.engine import observe_and_plan
-from partwarden.plan import Plan
-from partwarden.session import session
-from retirement import DETACH, DROP, LONG_AGO, edit_mark, keep_before, reading, verbs, why
+from partwarden.cli.main import main
+from partwarden.planner.actions import DropDetached
+from partwarden.planner.plan import Plan
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import observe_and_plan
+from support.archived import use_client
+from support.meanwhile import NOW, keep, policy
+from support.retirement import DETACH, DROP, LONG_AGO, edit_mark, keep_before, reading, verbs, why
 
 YEARS = """
     CREATE TABLE run (id bigint NOT NULL, at timestamptz NOT NULL, note text) PARTITION BY RANGE (at);

@@ -15,17 +15,17 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg import sql
 
-from archived import use_client
 from lab.operator import until
 from lab.postgres import Database, Role, Server
-from meanwhile import NOW, keep, policy, unbroken
-from partwarden import standbys
-from partwarden.__main__ import main
-from partwarden.connection import ConnectionInfo, from_dsn
-from partwarden.engine import maintain
-from partwarden.limits import LIMITS
-from partwarden.session import Session, pinned, run, session
-from retirement import DETACH, DROP, LONG_AGO, edit_mark, verbs
+from partwarden.cli.main import main
+from partwarden.postgres import transaction
+from partwarden.postgres.connection import Session, pinned, run, session
+from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
+from partwarden.postgres.engine import maintain
+from partwarden.postgres.settings import LIMITS
+from support.archived import use_client
+from support.meanwhile import NOW, keep, policy, unbroken
+from support.retirement import DETACH, DROP, LONG_AGO, edit_mark, verbs
 
 OTHERS = {"tcp_user_timeout", "wal_sender_timeout"}
 """Settings with such names that end neither a session nor what is done in it."""
@@ -241,5 +241,5 @@ def test_no_operator_of_others_is_called_before_search_path_is_set(database: Dat
     with psycopg.connect(database.dsn) as theirs, pytest.raises(psycopg.errors.RaiseException):
         theirs.execute("SELECT pg_backend_pid() = 1")
     with session(from_dsn(database.dsn)) as connection:
-        assert standbys.confirmed(connection)
+        assert transaction.confirmed(connection)
         assert run(connection, "SHOW statement_timeout")[0] == [("0",)]

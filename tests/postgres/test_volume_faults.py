@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-import zoo
-from archived import archive, use_client
 from lab.postgres import Database
 from lab.small_disk import SmallDisk, small_volume
+from partwarden.archive.verify import open_archive
 from partwarden.errors import DestinationDenied, DestinationFull
-from partwarden.opening import open_archive
+from support import zoo
+from support.archived import archive, use_client
 
 SPECIMEN = zoo.ZOO["by date"]
 

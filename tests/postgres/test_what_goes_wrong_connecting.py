@@ -12,13 +12,13 @@ import psutil
 import psycopg
 import pytest
 
-from complaints import RUN, check, complaint, complaints, login, login_by_uri, policy
 from lab import report
 from lab.operator import until
 from lab.postgres import Database, Role, free_port
-from partwarden.engine import maintain
 from partwarden.errors import DatabaseUnreachable
-from partwarden.session import Session, session
+from partwarden.postgres.connection import Session, session
+from partwarden.postgres.engine import maintain
+from support.complaints import RUN, check, complaint, complaints, login, login_by_uri, policy
 
 
 @pytest.fixture

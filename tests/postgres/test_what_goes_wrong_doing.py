@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from complaints import NOW, RUN, check, complaint, complaints, login, login_by_uri, policy
 from lab.operator import until
 from lab.postgres import Database, Role, Server
-from meanwhile import findings
-from partwarden.__main__ import main
-from partwarden.engine import maintain
-from partwarden.session import session
+from partwarden.cli.main import main
+from partwarden.postgres.connection import session
+from partwarden.postgres.engine import maintain
+from support.complaints import NOW, RUN, check, complaint, complaints, login, login_by_uri, policy
+from support.meanwhile import findings
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from complaints import RUN, check, complaint, complaints, login, policy
 from lab.operator import until
 from lab.postgres import Database, Role, Server
-from partwarden.connection import ConnectionInfo
-from partwarden.engine import maintain
 from partwarden.errors import DatabaseUnreachable, PartwardenError
-from partwarden.session import session
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import ConnectionInfo
+from partwarden.postgres.engine import maintain
+from support.complaints import RUN, check, complaint, complaints, login, policy
 
 
 @pytest.fixture(scope="module")

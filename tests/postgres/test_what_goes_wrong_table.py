@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from complaints import RUN, check, complaint, complaints
 from lab.postgres import Database, Server
-from partwarden.connection import ConnectionInfo, from_dsn
+from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
+from support.complaints import RUN, check, complaint, complaints
 
 AGAIN = f"DROP TABLE run; {RUN}"
 LONG = "measurements_of_all_sensors_in_the_northern_and_southern_halls"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from complaints import RUN, check, complaint, complaints, login, login_by_uri
 from lab.postgres import Certificates, Database, Server, make_certificates
-from partwarden.connection import ConnectionInfo, from_dsn
-from partwarden.session import session
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
+from support.complaints import RUN, check, complaint, complaints, login, login_by_uri
 
 
 @pytest.fixture(scope="module")

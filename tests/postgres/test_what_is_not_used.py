@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from psycopg import pq
 
 from lab.postgres import Database, Role, free_port
-from partwarden.__main__ import main
+from partwarden.cli.main import main
 
 PROGRAM = """
 import sys

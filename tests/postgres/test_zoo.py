@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-import zoo
 from lab.postgres import Database
+from support import zoo
 
 INTERNAL = {
     *("pg_node_tree", "gtsvector", "pg_ndistinct", "pg_dependencies", "pg_mcv_list"),

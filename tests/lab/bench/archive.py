@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 
 from lab.postgres import Binaries, Database, LabError, Server
-from partwarden import dumping, fingerprint
-from partwarden.connection import from_dsn
-from partwarden.session import session
+from partwarden.archive import pgdump
+from partwarden.postgres import fingerprint
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
 
 from .figures import Figure
 from .stand import TABLE, Stand
@@ -91,7 +92,7 @@ def _bare(binaries: Binaries, database: Database, folder: Path) -> float:
 def _archive(binaries: Binaries, database: Database, folder: Path) -> tuple[float, int]:
     place = folder / "archives"
     place.mkdir()
-    environment = {**os.environ, dumping.FOLDER: str(binaries.folder / "bin")}
+    environment = {**os.environ, pgdump.FOLDER: str(binaries.folder / "bin")}
     command = [sys.executable, "-m", "partwarden", "archive", "--dsn", database.dsn, "--table", "run"]
     command += ["--partition", "run_2020", "--to", str(place)]
     began, most = time.monotonic(), 0

@@ -9,11 +9,11 @@ import psycopg
 from lab.operator import Operator, until
 from lab.postgres import Role
 from lab.site import Site
-from partwarden import engine
-from partwarden.connection import from_dsn
-from partwarden.interval import Interval
-from partwarden.policy import Table, TableSpec
-from partwarden.session import session
+from partwarden.api.policy import Table, TableSpec
+from partwarden.api.types import Interval
+from partwarden.postgres import engine
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
 
 from .figures import Figure
 from .stand import Stand, spec, table_names

@@ -14,14 +14,13 @@ from itertools import pairwise
 import psycopg
 
 from lab.postgres import Binaries, Database, Server
-from partwarden import engine
-from partwarden.conditions import looked, make_status
-from partwarden.connection import from_dsn
-from partwarden.connections import Connections
-from partwarden.interval import Interval
-from partwarden.policy import Table, TableSpec
-from partwarden.session import Session, session
-from partwarden.slots import PER_DATABASE
+from partwarden.api.policy import Table, TableSpec
+from partwarden.api.types import Interval
+from partwarden.postgres import engine
+from partwarden.postgres.connection import Session, session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.pool import PER_DATABASE, Connections
+from partwarden.status.conditions import looked, make_status
 
 from .figures import Figure
 from .stand import TABLE, Stand

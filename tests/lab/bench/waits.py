@@ -12,13 +12,13 @@ from itertools import count
 import psycopg
 
 from lab.postgres import Binaries, Database, Server
-from partwarden import engine
-from partwarden.conditions import looked
-from partwarden.connection import from_dsn
-from partwarden.interval import Interval
-from partwarden.pace import Pace, Result, result
-from partwarden.policy import TableSpec
-from partwarden.session import session
+from partwarden.api.policy import TableSpec
+from partwarden.api.types import Interval
+from partwarden.controller.workqueue import Backoff, Result, result
+from partwarden.postgres import engine
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.status.conditions import looked
 
 from .figures import Figure
 from .provisioning import DURABLE
@@ -266,7 +266,7 @@ def _stay_open(dsn: str, opened: threading.Event) -> None:
 
 def _drive(dsn: str, operation: Operation, course: Course) -> None:
     """Again and again, as the operator's queue would."""
-    spec, pace, began = _spec(operation.fields), Pace(), time.monotonic()
+    spec, pace, began = _spec(operation.fields), Backoff(), time.monotonic()
     planned: set[str] = set()
     for course.attempts in count(1):
         with session(from_dsn(dsn)) as connection:
@@ -275,7 +275,7 @@ def _drive(dsn: str, operation: Operation, course: Course) -> None:
         course.seconds = time.monotonic() - began
         verdict = looked(spec, report.inventory, report.after, report.outcomes)
         found = result(verdict.errors, verdict.reconciling)
-        if found is Result.FINE and not report.after.actions:
+        if found is Result.CONVERGED and not report.after.actions:
             break
         course.said += [str(each.error) for each in report.outcomes if each.error]
         assert course.seconds < PATIENCE, f"{operation.name}: not done in {PATIENCE:.0f} s: {verdict.ready}"

@@ -1,0 +1,1 @@
+"""The custom resources as models, their validation, and the CRDs generated from them. Values only."""

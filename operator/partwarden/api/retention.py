@@ -1,0 +1,224 @@
+"""What becomes of partitions once they exist: the sections of a PartitionPolicy's spec that say so."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+
+from .destination import Destination
+from .types import HINTS, Age, Grace, Model, Quantity, Window, cel, parse_duration, parse_quantity, refuse, rules
+
+# What may be said of the Jobs that archive by whoever writes a policy: how large they are and where they run.
+#
+# Image, service account and environment are the operator's settings: else whoever may write a policy could run any
+# image as any account.
+#
+
+RESOURCE = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+HINTS |= {
+    RESOURCE: "must be a quantity such as 500m, 2 or 1Gi",
+    LABEL_VALUE: "must be the value of a label: at most 63 letters, digits, '-', '_' and '.'",
+}
+
+ResourceQuantity = Annotated[str, StringConstraints(max_length=32, pattern=RESOURCE)]
+Label = Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE)]
+
+
+class Resources(Model):
+    """As in a container's ``resources``."""
+
+    requests: dict[str, ResourceQuantity] = Field(
+        default={}, max_length=16, description="Such as cpu: 500m, memory: 256Mi."
+    )
+    limits: dict[str, ResourceQuantity] = Field(default={}, max_length=16, description="Such as memory: 512Mi.")
+
+
+class Toleration(Model):
+    """As in a pod's ``tolerations``."""
+
+    key: str | None = Field(None, max_length=316, description="Absent, with operator Exists: every taint.")
+    operator: Literal["Exists", "Equal"] | None = Field(None, description="Exists or Equal.")
+    value: Label | None = Field(None, description="For Equal.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(None, description="Absent: all.")
+    toleration_seconds: int | None = Field(None, description="For NoExecute.")
+
+
+class JobSettings(Model):
+    """How the Jobs of an archive run."""
+
+    resources: Resources | None = Field(None, description="Requests and limits of the container.")
+    node_selector: dict[str, Label] = Field(default={}, max_length=32, description="Labels that a node must have.")
+    tolerations: list[Toleration] = Field(default=[], max_length=16, description="Taints of nodes that do not matter.")
+    labels: dict[str, Label] = Field(default={}, max_length=32, description="Further labels of Jobs and pods.")
+
+
+class KeyEncoding(StrEnum):
+    """How a value of the partition key says when."""
+
+    NATIVE = "Native"
+    UUID_V7 = "UUIDv7"
+    """RFC 9562: the first 48 bits are Unix milliseconds."""
+    EPOCH_SECONDS = "EpochSeconds"
+    EPOCH_MILLISECONDS = "EpochMilliseconds"
+
+
+class Drain(StrEnum):
+    """Whether rows of the DEFAULT partition move into a new partition that should hold them."""
+
+    NEVER = "Never"
+    AUTO = "Auto"
+
+
+class OnExpire(StrEnum):
+    """What becomes of an expired partition."""
+
+    DETACH = "Detach"
+    DROP = "Drop"
+
+
+class Approval(StrEnum):
+    """Whether somebody must agree before a table is dropped."""
+
+    AUTOMATIC = "Automatic"
+    MANUAL = "Manual"
+
+
+class OnLargeObjects(StrEnum):
+    """What becomes of a partition whose rows point to large objects: an archive of a table holds none."""
+
+    REFUSE = "Refuse"
+    LEAVE_OUT = "LeaveOut"
+
+
+class OnClose(StrEnum):
+    """What is done once with a partition whose range has passed."""
+
+    NONE = "None"
+    VACUUM = "Vacuum"
+    VACUUM_AND_REINDEX = "VacuumAndReindex"
+
+
+class DefaultPartition(Model):
+    """The DEFAULT partition, which takes rows that no other partition holds."""
+
+    ensure: bool = Field(False, description="Make one where there is none. Default: false.")
+    drain: Annotated[Drain, Field(strict=False)] = Field(
+        Drain.NEVER,
+        description="Auto moves rows of the DEFAULT partition that belong in a new partition into it, in the "
+        "transaction that makes it. Default: Never.",
+    )
+    drain_max_rows: int = Field(
+        100_000,
+        ge=1,
+        le=10_000_000,
+        description="Most rows to move into one partition; more are left, and reported. Default: 100000.",
+    )
+
+
+DROP_MESSAGE = "Drop needs archive, or dropWithoutArchive: true, which says that the rows are lost for good"
+BOTH_MESSAGE = "archive and dropWithoutArchive: true contradict each other: keep one of them"
+
+
+class Retention(Model):
+    """When a partition expires, and what becomes of it then."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "!has(self.onExpire) || self.onExpire != 'Drop' || has(self.archive) || "
+                "(has(self.dropWithoutArchive) && self.dropWithoutArchive)",
+                DROP_MESSAGE,
+                ".onExpire",
+            ),
+            cel(
+                "!has(self.archive) || !has(self.dropWithoutArchive) || !self.dropWithoutArchive",
+                BOTH_MESSAGE,
+                ".dropWithoutArchive",
+            ),
+        )
+    )
+
+    keep_for: Age = Field(
+        description="A partition expires when its whole range is older than this: a number of h, d, w, mo or y, such "
+        "as 90d or 5y, counted by the calendar of spec.timezone."
+    )
+    on_expire: Annotated[OnExpire, Field(strict=False)] = Field(
+        OnExpire.DETACH,
+        description="Detach makes an expired partition a table of its own; Drop also drops that table after the "
+        "grace. Default: Detach.",
+    )
+    archive: Destination | None = Field(
+        None,
+        description="Where expired partitions are archived. An expired partition is detached only once its archive was "
+        "read back and is equal to it, and dropped only while it still is. Absent: nothing is archived.",
+    )
+    drop_without_archive: bool = Field(
+        False,
+        description="true says that expired rows may be lost for good; Drop without archive needs it. Default: false.",
+    )
+    large_objects: Annotated[OnLargeObjects, Field(strict=False)] = Field(
+        OnLargeObjects.REFUSE,
+        description="An archive holds no large objects, only their OIDs. Refuse: a partition whose rows point to large "
+        "objects is neither archived nor dropped, and reported. LeaveOut: it is archived without them. "
+        "Default: Refuse.",
+    )
+    grace: Grace = Field(
+        "24h", description="Time between detaching and dropping, such as 24h, 30m or 0s. Default: 24h."
+    )
+    approval: Annotated[Approval, Field(strict=False)] = Field(
+        Approval.AUTOMATIC,
+        description="Manual: a table is dropped only once the annotation partwarden.dev/approve-drop of the policy "
+        "names it. Default: Automatic.",
+    )
+    job: JobSettings | None = Field(None, description="How the Jobs run that make and check archives.")
+
+    @model_validator(mode="after")
+    def _drops_only_when_told(self) -> Self:
+        if self.on_expire is OnExpire.DROP and self.archive is None and not self.drop_without_archive:
+            raise refuse(DROP_MESSAGE, "onExpire")
+        if self.archive is not None and self.drop_without_archive:
+            raise refuse(BOTH_MESSAGE, "dropWithoutArchive")
+        return self
+
+    @property
+    def grace_period(self) -> timedelta:
+        """Time between detaching and dropping."""
+        return parse_duration(self.grace)
+
+
+class Thresholds(Model):
+    """Limits whose crossing is reported and changes nothing."""
+
+    partition_size: Quantity | None = Field(
+        None, description="A partition larger than this, indexes and TOAST included, is reported; such as 10Gi."
+    )
+
+    @property
+    def partition_bytes(self) -> int | None:
+        """``partitionSize`` in bytes."""
+        return None if self.partition_size is None else parse_quantity(self.partition_size)
+
+
+class Maintenance(Model):
+    """Upkeep beside making partitions."""
+
+    on_close: Annotated[OnClose, Field(strict=False)] = Field(
+        OnClose.NONE,
+        description="Vacuum runs VACUUM (ANALYZE, FREEZE) once on a partition whose range has passed; "
+        "VacuumAndReindex also rebuilds its indexes, concurrently. Default: None.",
+    )
+    window: Window | None = Field(
+        None,
+        description="Times of day, by spec.timezone, between which upkeep may begin, such as 01:00-05:00. "
+        "Absent: at any time.",
+    )
+    analyze_parent: bool = Field(
+        True,
+        description="Whether the parent's statistics are renewed when its partitions changed enough: autovacuum never "
+        "does. Default: true.",
+    )

@@ -1,0 +1,204 @@
+"""What a PartitionPolicy's status holds: the shapes, and their share of ``crds/partitionpolicies.yaml``.
+
+Filled by `partwarden.conditions`. Every list is bounded and the whole stays under 64 KiB. Moments of partitions are
+written in the key's domain (see `partwarden.interval.iso`). Nothing in it tells the time of the last look: a policy
+that has converged is not written again.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from .types import Model
+
+MAX_PARTITIONS = 200
+MAX_PLAN = 50
+MAX_FINDINGS = 20
+MAX_MESSAGE = 1024
+"""Characters of one message; what is longer is cut with an ellipsis."""
+
+FOR_EVER = "MAXVALUE"
+"""``summary.coveredUntil`` where the last partition has no upper bound."""
+
+From = Annotated[str | None, Field(alias="from", description="Lower bound, included; absent: MINVALUE or DEFAULT.")]
+To = Annotated[str | None, Field(alias="to", description="Upper bound, excluded; absent: MAXVALUE or DEFAULT.")]
+Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
+
+NOT_OBSERVED: Final = -1
+"""Without it, kstatus calls an object current that has no status yet, and GitOps tools wait for nothing."""
+ObservedGeneration = Annotated[
+    int | None,
+    Field(
+        ge=NOT_OBSERVED,
+        description="The metadata.generation last worked on; -1: none yet.",
+        # Of the API server, which answers for the operator until that has written a status. It is never written.
+        json_schema_extra={"default": NOT_OBSERVED},
+    ),
+]
+
+
+class ConditionType(StrEnum):
+    """Ready, Reconciling and Stalled follow kstatus; the others say where to look."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    DATABASE_REACHABLE = "DatabaseReachable"
+    PARTITIONS_AHEAD = "PartitionsAhead"
+    DEFAULT_PARTITION_EMPTY = "DefaultPartitionEmpty"
+    WITHIN_THRESHOLDS = "WithinThresholds"
+    ARCHIVES_HEALTHY = "ArchivesHealthy"
+
+
+class ConditionStatus(StrEnum):
+    """Kubernetes' three-valued logic."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class State(StrEnum):
+    """Where a partition stands. The first three are managed: their bounds are exactly one interval."""
+
+    PAST = "Past"
+    CURRENT = "Current"
+    FUTURE = "Future"
+    DEFAULT = "Default"
+    UNMANAGED = "Unmanaged"
+    DETACH_PENDING = "DetachPending"
+    EXPIRED = "Expired"
+    """Older than the policy keeps, and still there: about to be detached, or left alone as a finding says."""
+    HELD = "Held"
+    """The same, and kept by the annotation on the policy."""
+    DETACHED = "Detached"
+    """Not a partition any more: a table that waits for its grace to end, or for a person."""
+
+
+class Condition(Model):
+    """One aspect of the policy's state, in the form that Kubernetes' tools expect."""
+
+    type: str = Field(max_length=316, description="Ready, Stalled, PartitionsAhead and so on.")
+    status: ConditionStatus = Field(description="True, False or Unknown.")
+    reason: str = Field(min_length=1, max_length=128, description="CamelCase, for programs.")
+    message: Message = Field(description="For people: what was found, on which object, and the way out.")
+    last_transition_time: str = Field(
+        description="When the status last changed.", json_schema_extra={"format": "date-time"}
+    )
+    observed_generation: int | None = Field(None, ge=0, description="The metadata.generation that this speaks of.")
+
+
+class PartitionStatus(Model):
+    """One partition, as last seen."""
+
+    name: str = Field(description="Name, with its schema in front where that is not the table's.")
+    from_: From = None
+    to: To = None
+    rows: int | None = Field(None, description="The planner's estimate; absent before the first ANALYZE.")
+    bytes: int = Field(description="Size on disk with indexes and TOAST.")
+    state: State = Field(
+        description="Past, Current, Future; Default, DetachPending; Unmanaged: not exactly one interval; Expired: "
+        "older than retention.keepFor; Held: expired and kept by the annotation; Detached: a table of its own now."
+    )
+    kind: str | None = Field(None, description="Absent for a plain table; else what it is, such as a foreign table.")
+    oid: int | None = Field(
+        None,
+        description="OID of the table, where it is Expired, Held or Detached: `name@oid` in an annotation means this "
+        "very table.",
+    )
+    over_threshold: bool | None = Field(
+        None, description="true where it is larger than spec.thresholds.partitionSize; else absent."
+    )
+
+
+class PlannedAction(Model):
+    """One thing still to be done. Empty once the policy is Ready."""
+
+    action: str = Field(description="What will be done, such as CreatePartition.")
+    partition: str = Field(description="Name of the partition.")
+    from_: From = None
+    to: To = None
+    reason: str = Field(description="Why.")
+    lock: str = Field(description="The heaviest lock it takes on something that others use, and on what.")
+
+
+class FindingStatus(Model):
+    """Something that a person should know."""
+
+    reason: str = Field(description="CamelCase, for programs.")
+    object: str = Field(description="What it was found on: a table, a partition or a range.")
+    message: Message = Field(description="What was found, and the way out.")
+
+
+class Largest(Model):
+    """The largest partition."""
+
+    name: str = Field(description="Name, with its schema in front where that is not the table's.")
+    bytes: int = Field(description="Size on disk with indexes and TOAST.")
+    size: str = Field(description="The same for people, such as 12.3Gi.")
+
+
+class Summary(Model):
+    """Totals over all partitions, listed or not."""
+
+    table: str = Field(description="The table with its schema.")
+    key: str = Field(description="The partition key column.")
+    partitions: int = Field(description="How many partitions the table has.")
+    managed: int = Field(description="How many of them are exactly one interval.")
+    expired: int | None = Field(
+        None, description="How many of them are older than retention.keepFor; absent without retention."
+    )
+    detached: int | None = Field(
+        None,
+        description="How many tables were detached and are there still; none of the other numbers counts them. Absent "
+        "without retention.",
+    )
+    listed: int = Field(description="How many of the partitions status.partitions shows.")
+    pending: int = Field(description="How many actions are still to be done; status.plan shows the first of them.")
+    missing: int = Field(description="How many of the wanted ranges no partition holds yet.")
+    rows: int | None = Field(None, description="The planner's estimate in all; absent before the first ANALYZE.")
+    default_rows: int | None = Field(
+        None,
+        description="How many rows the DEFAULT partition holds, counted; a lower limit above 200,000. Absent where "
+        "there is none, or they were not counted.",
+    )
+    total_bytes: int = Field(description="Size on disk in all, with indexes and TOAST.")
+    size: str = Field(description="The same for people, such as 12.3Gi.")
+    covered_until: str | None = Field(
+        None, description="End of the unbroken coverage that holds now, or MAXVALUE; absent when nothing holds now."
+    )
+    runway_days: int | None = Field(
+        None,
+        description="Whole days of unbroken coverage after the current interval ends: inserts succeed at least so long "
+        "even if nothing is created any more. Absent where coverage has no end; 0 when nothing holds now.",
+    )
+    largest: Largest | None = Field(None, description="The largest partition.")
+
+
+class PartitionPolicyStatus(Model):
+    """How things stand, in kstatus terms: observedGeneration, Reconciling, Stalled, Ready."""
+
+    observed_generation: ObservedGeneration = None
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=16,
+        description="Ready, Reconciling, Stalled, DatabaseReachable, PartitionsAhead, DefaultPartitionEmpty, "
+        "WithinThresholds, ArchivesHealthy.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    summary: Summary | None = Field(None, description="Totals, as last seen.")
+    partitions: list[PartitionStatus] = Field(
+        default=[],
+        max_length=MAX_PARTITIONS,
+        description="Partitions as last seen, ascending: those nearest to now, and those with something to say; before "
+        "them tables that were detached.",
+    )
+    plan: list[PlannedAction] = Field(
+        default=[], max_length=MAX_PLAN, description="What is still to be done, in order; empty when all is done."
+    )
+    findings: list[FindingStatus] = Field(
+        default=[], max_length=MAX_FINDINGS, description="What a person should know; most never stop anything."
+    )

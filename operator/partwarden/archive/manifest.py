@@ -1,0 +1,217 @@
+"""What is written down of an archive: ``manifest.json`` beside its data, and the report of a Job.
+
+The manifest holds all that a stranger needs to restore the data in ten years, without Kubernetes, the policy or the
+database that it came from. It is written last: where there is none, there is no archive.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from ..api.archive import Fingerprint, Written
+
+# Whether the text of an expression is one expression and nothing more, before it becomes a part of a statement. Pure.
+#
+# PostgreSQL deparses expressions into manifests. Text of a manifest that was changed since must not end the parentheses
+# that it is put into, nor hide what follows. So it is read token by token, and refused where it is anything but tokens
+# of an expression: no comment, no semicolon, no dollar quoting, no backslash outside E'…', parentheses balanced.
+# https://www.postgresql.org/docs/current/sql-syntax-lexical.html
+#
+
+LONGEST = 1 << 16
+"""Characters of an expression that is taken."""
+
+TOKEN = re.compile(
+    r"""[ \n\t]+
+      | [eE]'(?:[^'\\\0]|''|\\[^\0])*'
+      | [bBxXnN]?'(?:[^'\0]|'')*'
+      | "(?:[^"\0]|"")+"
+      | (?P<word>(?![eEbBxXnN]'|[uU]&['"])[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*)
+      | [0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)? | \.[0-9]+
+      | :: | [(\[] | [)\]] | [,.:]
+      | [-+*/<>=~!@#%^&|`?]+""",
+    re.VERBOSE,
+)
+STATEMENTS = frozenset({"select", "table", "with", "values", "insert", "update", "delete", "merge", "copy"})
+"""Words that begin a query: PostgreSQL lets none stand in the expressions of columns and CHECKs."""
+PAIRS = {"(": ")", "[": "]"}
+CLOSING = tuple(PAIRS.values())
+QUOTING = "'\"eEbBxXnN"
+
+_NAME = r'(?:"(?:[^"\0]|"")+"|[a-z_][a-z0-9_]*)'
+TYPE_NAME = re.compile(rf"{_NAME}(?:[. ]{_NAME})*(?:\([A-Za-z0-9_, -]+\))?(?: {_NAME})*(?:\[\])?")
+LONGEST_NAME = 512
+"""Characters of a type's name: two identifiers of 63 bytes, each character doubled in quotes, and more."""
+
+
+def is_type_name(text: str) -> bool:
+    """Whether the text is a name of a type as `format_type` spells it, be there such a type or not."""
+    return len(text) <= LONGEST_NAME and TYPE_NAME.fullmatch(text) is not None
+
+
+def is_expression(text: str) -> bool:
+    """Whether the text, put between parentheses, stays between them. Takes time in proportion to its length."""
+    if not text.strip() or len(text) > LONGEST:
+        return False
+    open_, position = [], 0
+    while position < len(text):
+        token = TOKEN.match(text, position)
+        if token is None:
+            return False
+        position, words = token.end(), token[0]
+        # Inside quotes a comment's beginning is text like any other.
+        if words[0] not in QUOTING and ("--" in words or "/*" in words):
+            return False
+        if token["word"] and words.lower() in STATEMENTS:
+            return False
+        if words in PAIRS:
+            open_.append(PAIRS[words])
+        elif (words in CLOSING and (not open_ or open_.pop() != words)) or (words == "," and not open_):
+            return False
+    return not open_
+
+
+DATA, GENERATED, MANIFEST = "data.dump", "generated.copy.gz", "manifest.json"
+"""Names of the objects in an archive's folder; the second only where columns are generated and stored."""
+
+
+class TableName(Written):
+    """A table by its names and its OID at that time."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    oid: int
+
+    def __str__(self) -> str:
+        return f"{self.schema_}.{self.name}"
+
+
+class Column(Written):
+    """A column of the partition, in order."""
+
+    name: str
+    type: str
+    """As `format_type` names it, without its modifier: to be resolved by `to_regtype`, and never used as SQL."""
+    typmod: int = -1
+    """``pg_attribute.atttypmod``: the length, precision and the like; -1 where there is none."""
+    not_null: bool = False
+    not_null_valid: bool = True
+    """False where the constraint is NOT VALID, from PostgreSQL 18 on: older rows may be NULL."""
+    generated: str = ""
+    """``pg_attribute.attgenerated``: empty, ``s`` or ``v``."""
+    expression: str = ""
+    """What a generated column is computed by, every name in it qualified."""
+    collation: str = ""
+    """Where it is not that of the type, as `regcollation` says it."""
+
+
+class Attribute(Written):
+    """An attribute of a composite type, or what a domain or range is made from; ``name`` is empty for the latter."""
+
+    name: str = ""
+    type: str
+    typmod: int = -1
+    collation: tuple[str, str] | None = None
+    """Schema and name, where it is not that of the type."""
+
+
+class DomainCheck(Written):
+    """A CHECK of a domain."""
+
+    name: str
+    expression: str
+    valid: bool = True
+
+
+class TypeKind(StrEnum):
+    """What a type of the user is, and so how it is made."""
+
+    ENUM = "Enum"
+    DOMAIN = "Domain"
+    COMPOSITE = "Composite"
+    RANGE = "Range"
+    EXTENSION = "Extension"
+    OTHER = "Other"
+    """Written in C, or with a function of its own: it cannot be made from a manifest."""
+
+
+class UserType(Written):
+    """A type that is not PostgreSQL's own, and that a column is of or made from. Data, never SQL."""
+
+    name: str
+    """As `format_type` says it: qualified, and quoted where need be."""
+    schema_: str = Field("", alias="schema")
+    type_name: str = ""
+    """Its name alone, without quotes."""
+    kind: TypeKind = TypeKind.OTHER
+    extension: str | None = None
+    """The one that it belongs to, and comes with."""
+    labels: tuple[str, ...] = ()
+    """Of an enum, in order."""
+    attributes: tuple[Attribute, ...] = ()
+    """Of a composite type, in order; of a domain or range the one that it is made from."""
+    not_null: bool = False
+    checks: tuple[DomainCheck, ...] = ()
+    opclass: tuple[str, str] | None = None
+    """Of a range: schema and name of the operator class, where it is not the default."""
+    multirange: tuple[str, str] | None = None
+    """Of a range: schema and name of the multirange that is made with it."""
+
+
+class GeneratedData(Written):
+    """`GENERATED`: the values of the stored generated columns, which ``pg_dump`` leaves out."""
+
+    columns: tuple[str, ...]
+    bytes: int
+    """Of the object, compressed."""
+    sha256: str
+    """Of the object, compressed."""
+    copy_sha256: str
+    """Of what it holds: a line for each row, in the order of the rows of `DATA`, as COPY writes those columns."""
+
+
+class ArchiveManifest(Written):
+    """``manifest.json``. Moments are aware and in UTC."""
+
+    format: Literal[1, 2] = 2
+    """1: without values of generated columns, and without modifiers and definitions of types."""
+    id: str
+    """Unique among the archives of the partition; the last part of the folder's name."""
+    database: str
+    parent: TableName | None = None
+    """None where the table was detached already, and its mark does not say of what."""
+    partition: TableName
+    bounds: tuple[str, str] | None = None
+    """The literals of ``FOR VALUES FROM (…) TO (…)``, lower inclusive, upper exclusive, without quotes."""
+    key: str | None = None
+    """The partition key's column."""
+    columns: tuple[Column, ...]
+    types: tuple[UserType, ...] = ()
+    """Of users, that the columns need, each after those that it is made from."""
+    unlogged: bool = False
+    settings: dict[str, str] = Field(default_factory=dict)
+    """Under which `DATA` was written, and is to be read: see `text_settings`."""
+    parent_ddl: str
+    """``pg_dump --schema-only`` of the parent, as plain SQL, for people; empty where there is none. Never executed."""
+    rows: int
+    bytes: int
+    """Of `DATA`."""
+    sha256: str
+    """Of `DATA`."""
+    copy_sha256: str
+    """Of the rows as COPY … TO STDOUT writes them in the snapshot, and equally of what the archive restores."""
+    generated: GeneratedData | None = None
+    """None where no column is generated and stored."""
+    fingerprint: Fingerprint
+    snapshot: str
+    server_version: str
+    client_version: str
+    """Of pg_dump."""
+    partwarden_version: str
+    started: datetime
+    completed: datetime

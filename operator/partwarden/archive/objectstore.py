@@ -1,0 +1,294 @@
+"""An object store as the place where archives lie: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob.
+
+An object is there whole or not at all: large ones are uploaded in parts, which become an object by a last request. What
+lies unfinished where that never came is invisible, and costs until the bucket's own rules remove it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import TypeVar
+
+import obstore
+from obstore import exceptions
+from obstore.store import ObjectStore
+
+from ..errors import (
+    ArchiveDamaged,
+    DestinationDenied,
+    DestinationFull,
+    DestinationNotFound,
+    DestinationUnreachable,
+    ObjectExists,
+    PartwardenError,
+)
+
+# What an object store answered -> one of our errors. Pure.
+#
+# The library tells kinds apart by the status of the answer alone; what the service itself calls the cause stands in the
+# body of its answer. Of that only the code and the message are told: the rest of it repeats what was signed.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
+#
+
+NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "ContainerBeingDeleted")
+NO_OBJECT = ("", "NoSuchKey", "BlobNotFound")
+LOST = "NoSuchUpload"
+"""Somebody has removed what was uploaded so far: the next attempt begins anew."""
+FULL = re.compile(r"Full$|Quota|InsufficientStorage|NoSpace", re.IGNORECASE)
+WRONG_LOGIN = re.compile(
+    r"AccessKeyId|SignatureDoesNotMatch|Authentication|InvalidToken|ExpiredToken|UserNotFound|InvalidSecurity"
+)
+BUSY = (408, 429)
+NO_ROOM = 507
+FORBIDDEN = (401, 403)
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether the bucket answered that it has no such object."""
+    return isinstance(error, FileNotFoundError) and _code(str(error)) in NO_OBJECT
+
+
+def is_without_conditions(error: Exception) -> bool:
+    """Whether the service knows no "only where there is none yet", which is a later part of the protocol."""
+    return _code(str(error)) == "NotImplemented" or isinstance(error, exceptions.NotSupportedError)
+
+
+def translate(error: Exception, url: str) -> PartwardenError:
+    """What of ``url`` could not be done, why, and what to do."""
+    text = str(error)
+    code, status, said = _code(text), _status(text), _said(text)
+    if isinstance(error, exceptions.AlreadyExistsError):
+        return ObjectExists(f"{url} exists already, and is never overwritten")
+    if code in NO_BUCKET:
+        return DestinationNotFound(f"{url}: the bucket is not there: {said}; make it, or correct its name")
+    if WRONG_LOGIN.search(code):
+        return DestinationDenied(f"{url}: the credentials were refused: {said}; correct them")
+    if FULL.search(code) or status == NO_ROOM:
+        return DestinationFull(f"{url}: {said}: make room, or raise the quota")
+    if is_missing(error):
+        return ArchiveDamaged(f"{url} is not there")
+    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError) or status in FORBIDDEN:
+        return DestinationDenied(
+            f"{url}: {said}: check the credentials, and let them read, write and list below that address"
+        )
+    if isinstance(error, exceptions.InvalidPathError):
+        return DestinationNotFound(f"{url} is no address of an object: {text.splitlines()[0]}")
+    if 300 <= status < 500 and status not in BUSY and code != LOST:
+        return DestinationDenied(f"{url}: the service refuses that: {said}; check region, endpoint and pathStyle")
+    if "InvalidCertificate" in text:
+        return DestinationUnreachable(
+            f"{url}: the server's certificate is not trusted ({_within(text, 'InvalidCertificate')}): give the CA that "
+            "signed it as ca.crt"
+        )
+    return DestinationUnreachable(f"{url}: {said}")
+
+
+def _code(text: str) -> str:
+    found = re.search(r"<Code>(\w+)</Code>", text)
+    return found[1] if found else ""
+
+
+def _status(text: str) -> int:
+    found = re.search(r"status code: (\d{3})", text)
+    return int(found[1]) if found else 0
+
+
+def _said(text: str) -> str:
+    """In the service's words, else in those of the system, else in the library's."""
+    message = re.search(r"<Message>([^<]*)", text)
+    if message:
+        return f"{_code(text)}: {message[1].strip().rstrip('.')}"
+    system = re.search(r'Os \{[^}]*message: "([^"]*)"', text)
+    if system:
+        return system[1]
+    if "dns error" in text:
+        return "the name of the host is not known"
+    if "TimedOut" in text or "operation timed out" in text:
+        return "no answer in time"
+    if "IncompleteMessage" in text or "connection closed" in text:
+        return "the connection was closed without an answer"
+    status = re.search(r"status code: (\d{3} [\w ]+)", text)
+    if status:
+        return status[1].strip()
+    return text.splitlines()[0].split(" - ")[-1].strip()
+
+
+def _within(text: str, word: str) -> str:
+    """The innermost name of what the library says of it."""
+    names = re.findall(r"\w+", text.split(word, 1)[1].split("}", 1)[0])
+    return next((each for each in reversed(names) if each not in ("Other", "OtherError")), word)
+
+
+PART = 16 << 20
+"""Bytes of a part that is written, at least, and of a range that is read. A few are in memory at a time."""
+PARTS = 9000
+"""Parts that one object is planned for, of 10,000 that S3 takes."""
+AT_ONCE = 2
+"""Parts: one on its way, one being filled."""
+POLITE = 5.0
+"""Seconds that an upload which is given up may take to take its parts back."""
+T = TypeVar("T")
+FAILED = (exceptions.BaseError, OSError, ValueError)
+"""What the library raises: FileNotFoundError and PermissionError among them."""
+
+
+class Objects:
+    """A `storing.Store`. ``prefix`` stands before every key; ``base`` is the URL of both, without a last slash."""
+
+    def __init__(self, store: ObjectStore, prefix: str, base: str) -> None:
+        self.store, self.base = store, base
+        self.prefix = "/".join(part for part in prefix.split("/") if part)
+
+    def within(self, prefix: str) -> Objects:
+        """The same, for what lies below that prefix."""
+        base = "/".join(part for part in (self.base, prefix.strip("/")) if part)
+        return Objects(self.store, f"{self.prefix}/{prefix}", base)
+
+    def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
+        """See `storing.Store`."""
+        # Parts become an object without any condition. So whoever writes large ones takes a name that is nobody else's.
+        if self.exists(key):
+            raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
+        pieces = iter(chunks)
+        first = _first(pieces)
+        whole = b"".join(first)
+        if len(whole) <= PART:
+            self._put_whole(key, whole)
+            return
+        stop = threading.Event()
+        # In a thread of its own: the library would keep this one from hearing of a signal until the end.
+        done = _aside(lambda: self._put_parts(key, _until(stop, chain([whole], pieces)), expected))
+        try:
+            done.result()
+        except BaseException:
+            stop.set()
+            # What is being sent may take minutes where nobody answers any more.
+            wait([done], POLITE)
+            raise
+
+    def _put_whole(self, key: str, content: bytes) -> None:
+        with self._translating(key):
+            try:
+                obstore.put(self.store, self._key(key), content, mode="create", use_multipart=False)
+            except FAILED as error:
+                if not is_without_conditions(error):
+                    raise
+                obstore.put(self.store, self._key(key), content, use_multipart=False)
+
+    def _put_parts(self, key: str, chunks: Iterator[bytes], expected: int) -> None:
+        with self._translating(key):
+            obstore.put(
+                self.store,
+                self._key(key),
+                chunks,
+                use_multipart=True,
+                chunk_size=part_size(expected),
+                max_concurrency=AT_ONCE,
+            )
+
+    def get(self, key: str) -> Iterator[bytes]:
+        """See `storing.Store`. Range by range: what a lost connection costs is one of them, and is asked for again."""
+        with self._translating(key):
+            whole = obstore.get(self.store, self._key(key))
+            size = whole.meta["size"]
+            if size <= PART:
+                yield bytes(whole.bytes())
+                return
+        del whole
+        ahead = _aside(lambda: self._range(key, 0, size))
+        for start in range(PART, size + PART, PART):
+            piece = ahead.result()
+            if start < size:
+                ahead = _aside(partial(self._range, key, start, size))
+            yield piece
+
+    def _range(self, key: str, start: int, size: int) -> bytes:
+        end = min(start + PART, size)
+        with self._translating(key):
+            found = bytes(obstore.get_range(self.store, self._key(key), start=start, end=end))
+        if len(found) != end - start:
+            raise ArchiveDamaged(f"{self.url(key)} was changed while it was read")
+        return found
+
+    def exists(self, key: str) -> bool:
+        """See `storing.Store`. Not by HEAD, whose answer does not tell a missing object from a missing bucket."""
+        with self._translating(key):
+            try:
+                obstore.get(self.store, self._key(key))
+            except FAILED as error:
+                if not is_missing(error):
+                    raise
+                return False
+        return True
+
+    def below(self, key: str, name: str) -> Iterator[str]:
+        """See `storing.Store`."""
+        skipped = f"{self.prefix}/" if self.prefix else ""
+        with self._translating(key):
+            for page in obstore.list(self.store, prefix=self._key(key) or None):
+                for each in page:
+                    if each["path"].rsplit("/", 1)[-1] == name:
+                        yield each["path"].removeprefix(skipped)
+
+    def url(self, key: str) -> str:
+        """See `storing.Store`."""
+        return f"{self.base}/{key}"
+
+    def _key(self, key: str) -> str:
+        return "/".join(part for part in (self.prefix, key.strip("/")) if part)
+
+    @contextmanager
+    def _translating(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except PartwardenError:
+            raise  # of what is written, not of writing it
+        except FAILED as error:
+            raise translate(error, self.url(key)) from None
+
+
+def _aside(work: Callable[[], T]) -> Future[T]:
+    """Begin it in a thread that keeps nobody from ending."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised by whoever asks for the result
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="partwarden-object", daemon=True).start()
+    return done
+
+
+def part_size(expected: int) -> int:
+    """Bytes of each part of an object of about that many bytes: so many that there are not too many parts.
+
+    A dump may be larger than its table, and is not half as large again: numbers take more room as text, but compressed.
+    """
+    return max(PART, -(-(expected + expected // 2) // PARTS))
+
+
+def _first(pieces: Iterator[bytes]) -> list[bytes]:
+    """As many as fill a part and a little more, or all there are."""
+    taken, size = [], 0
+    for piece in pieces:
+        taken.append(piece)
+        size += len(piece)
+        if size > PART:
+            break
+    return taken
+
+
+def _until(stop: threading.Event, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        if stop.is_set():
+            raise InterruptedError("stopped")
+        yield piece

@@ -1,0 +1,329 @@
+"""pg_dump and pg_restore as streams: nothing is written to a disk here, and memory does not grow with the table.
+
+https://www.postgresql.org/docs/current/app-pgdump.html
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import IO
+
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
+from psycopg.sql import SQL
+
+from ..errors import BehindPooler, ClientMissing, ClientTooOld, DumpFailed, InvalidSpec
+from ..postgres.connection import LIVENESS, Session, ca_file, isolation, run, session
+from ..postgres.conninfo import ConnectionInfo
+from ..postgres.settings import LIMITS, as_options
+
+FOLDER = "PARTWARDEN_PG_BIN"
+"""Variable of the environment: the folder of the programs, before PATH."""
+CHUNK = 1 << 20
+"""Bytes that are handed on at once, and that a pipe holds where the system allows it: with less, a program waits for
+this process for most of the time, whose threads have their turns at Python."""
+LOCK_PATIENCE = "15s"
+SETTINGS = " ".join(
+    [as_options(), *(f"-c {name}={value}" for name, value in LIMITS.items() if name != "transaction_timeout")]
+)
+"""Beside those that pg_dump makes itself: how it writes values must not depend on the role or the database, nor may its
+first statements, which come before it lifts limits on time. It knows no idle_session_timeout. transaction_timeout is
+refused by servers before 17; pg_dump, which is never older than the server, lifts it itself wherever there is one."""
+
+
+def find(program: str, environment: Mapping[str, str] | None = None) -> str:
+    """The path of pg_dump or pg_restore. Raises `ClientMissing`."""
+    environment = os.environ if environment is None else environment
+    folder = environment.get(FOLDER)
+    where = folder if folder else environment.get("PATH", os.defpath)
+    if found := shutil.which(program, path=where):
+        return found
+    place = f"in {folder}, which {FOLDER} names" if folder else f"on the PATH, and {FOLDER} is not set"
+    raise ClientMissing(f"{program} is not {place}: install PostgreSQL's client programs, or name their folder")
+
+
+def version(path: str) -> str:
+    """Of the program, such as ``17.6``. Raises `ClientMissing`."""
+    try:
+        words = subprocess.run([path, "--version"], check=True, capture_output=True, text=True, timeout=60).stdout
+        return re.sub(r"^.*?PostgreSQL\)? +", "", words.strip()).split(" ")[0]
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ClientMissing(f"{path} cannot be run: {error}") from None
+
+
+def check_version(client: str, server: str) -> None:
+    """pg_dump refuses a server of a newer major. Raises `ClientTooOld`."""
+    if _major(client) < _major(server):
+        raise ClientTooOld(
+            f"pg_dump {client} is older than the server, {server}: it refuses such a server; use an image, or a folder "
+            f"in {FOLDER}, with the client programs of PostgreSQL {_major(server)} or newer"
+        )
+
+
+def _major(text: str) -> int:
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else 0
+
+
+def quoted(schema: str, name: str) -> str:
+    """Quoted as SQL, which is also how pg_dump takes names that hold any character, and writes them when all are."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
+
+
+@contextmanager
+def dump(
+    info: ConnectionInfo, schema: str, name: str, snapshot: str, role: str | None = None
+) -> Iterator[Iterator[bytes]]:
+    """The table in custom format, as it is in that snapshot, which must be held all the time. ``role`` reads it.
+
+    The iterator raises `DumpFailed` at its end where pg_dump failed: what came before is worth nothing then.
+    """
+    # Not --quote-all-identifiers: names that columns of type regclass and the like hold would be written so, too.
+    options = ["--format=custom", "--encoding=UTF8", f"--snapshot={snapshot}"]
+    # Whoever waits for a stronger lock than ours would make pg_dump wait for him, and he waits for us.
+    options += [f"--lock-wait-timeout={LOCK_PATIENCE}", f"--table={quoted(schema, name)}", *_as(role)]
+    with (
+        _connected(info) as (arguments, environment),
+        _run([find("pg_dump"), *options, *arguments], environment) as out,
+    ):
+        yield out
+
+
+def definition(info: ConnectionInfo, schema: str, name: str, snapshot: str, role: str | None = None) -> str:
+    """The table's DDL as plain SQL, as it is in that snapshot. Raises `DumpFailed`."""
+    options = ["--schema-only", "--encoding=UTF8", f"--snapshot={snapshot}", f"--lock-wait-timeout={LOCK_PATIENCE}"]
+    command = [find("pg_dump"), *options, f"--table={quoted(schema, name)}", *_as(role)]
+    with _connected(info) as (arguments, environment), _run([*command, *arguments], environment) as out:
+        return b"".join(out).decode()
+
+
+def _as(role: str | None) -> list[str]:
+    return [] if role is None else [f"--role={role}"]
+
+
+@contextmanager
+def restore_script(data: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
+    """What pg_restore makes of a dump in custom format: SQL with the rows in it.
+
+    The iterator raises what ``data`` raised, and `DumpFailed` where pg_restore cannot read it.
+    """
+    environment = {key: value for key, value in os.environ.items() if not re.match("PG[A-Z]", key)} | {"LC_ALL": "C"}
+    with _run([find("pg_restore"), "--data-only", "--file=-"], environment, data) as out:
+        yield out
+
+
+@contextmanager
+def _run(
+    command: Sequence[str], environment: Mapping[str, str], data: Iterable[bytes] | None = None
+) -> Iterator[Iterator[bytes]]:
+    """Runs it while the block lasts; ended with it, and waited for."""
+    source = subprocess.DEVNULL if data is None else subprocess.PIPE
+    try:
+        process = subprocess.Popen(
+            command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(environment)
+        )
+    except OSError as error:
+        raise ClientMissing(f"{command[0]} cannot be run: {error}") from None
+    for pipe in (process.stdin, process.stdout):
+        _widen(pipe)
+    words: deque[str] = deque(maxlen=8)
+    failures: list[BaseException] = []
+    assert process.stdout is not None
+    assert process.stderr is not None
+    threads = [threading.Thread(target=_listen, args=(process.stderr, words), daemon=True)]
+    if data is not None:
+        assert process.stdin is not None
+        threads.append(threading.Thread(target=_feed, args=(data, process, failures), daemon=True))
+    for thread in threads:
+        thread.start()
+    try:
+        yield _read(process, threads, words, failures)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        for thread in threads:
+            thread.join()
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    # Linux alone has it, and not for more than some megabytes of each user.
+    if pipe is not None and sys.platform == "linux":
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
+
+
+def _read(
+    process: subprocess.Popen[bytes],
+    threads: Sequence[threading.Thread],
+    words: Iterable[str],
+    failures: list[BaseException],
+) -> Iterator[bytes]:
+    assert process.stdout is not None
+    while chunk := process.stdout.read(CHUNK):
+        yield chunk
+    for thread in threads:
+        thread.join()
+    code = process.wait()
+    if failures:
+        raise failures[0]
+    if code:
+        program = os.path.basename(str(process.args[0] if isinstance(process.args, list) else process.args))
+        if code == -signal.SIGKILL:
+            # Where a container has too little memory, the kernel may end the largest process instead of all.
+            raise DumpFailed(
+                f"{program} was killed, most often for want of memory: give it more, a Job by "
+                "retention.job.resources.limits.memory"
+            )
+        said = " ".join(" ".join(words).split()) or "it said nothing"
+        raise DumpFailed(f"{program} ended with {code}: {said[:1000]}")
+
+
+def _listen(pipe: IO[bytes], words: deque[str]) -> None:
+    with pipe:
+        for line in pipe:
+            words.append(line.decode(errors="replace"))
+
+
+def _feed(data: Iterable[bytes], process: subprocess.Popen[bytes], failures: list[BaseException]) -> None:
+    assert process.stdin is not None
+    try:
+        with process.stdin as pipe:
+            for chunk in data:
+                pipe.write(chunk)
+    except BrokenPipeError:
+        # It ended before the data did; its exit code says why.
+        return
+    except BaseException as error:  # noqa: BLE001 - raised again by whoever reads what comes out
+        failures.append(error)
+        process.kill()
+
+
+@contextmanager
+def _connected(info: ConnectionInfo) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Arguments and environment by which libpq connects as `session.connect` does. No secret is in the arguments."""
+    with ca_file(info) as ca:
+        yield connecting({**(isolation() if info.isolated else {}), **info.parameters, **LIVENESS, **ca}, info.isolated)
+
+
+def connecting(parameters: Mapping[str, str], isolated: bool) -> tuple[list[str], dict[str, str]]:
+    """The same for these parameters. ``isolated``: without PG* of this process's environment. Raises `InvalidSpec`."""
+    known = {each.keyword.decode(): each for each in Conninfo.get_defaults()}
+    environment = {key: value for key, value in os.environ.items() if not (isolated and re.match("PG[A-Z]", key))}
+    rest = {}
+    for name, value in parameters.items():
+        if not value:
+            # An empty variable is not what an absent one is: some take it for a number.
+            continue
+        option = known.get(name)
+        if option is not None and option.envvar:
+            environment[option.envvar.decode()] = value
+        elif option is not None and option.dispchar == b"*":
+            raise InvalidSpec(f"parameter {name!r} of the connection cannot be handed to pg_dump without being seen")
+        else:
+            rest[name] = value
+    environment |= {"PGTZ": "UTC", "PGAPPNAME": "partwarden", "LC_ALL": "C"}
+    environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {SETTINGS}".strip()
+    return ["--no-password", f"--dbname={make_conninfo(**rest)}"], environment
+
+
+# Find out whether a connection keeps its server connection, or a pooler gives that to other sessions in between.
+#
+# pg_dump sets ``search_path`` and more for the length of its session. Behind a pooler that takes a server connection
+# back after each transaction, those settings stay on it, and the application that is given it next does not find its
+# tables.
+#
+
+TURNS = "ABBABAABBAABABBA"
+"""Which of two connections asks. A pooler gives out the server connection that it got back last, or the one that it got
+back first: the former serves B right after A, and the latter does not serve one of them twice in a row."""
+PATIENCE = 30.0
+"""Seconds that a pooler may let one statement wait for a server connection."""
+
+# Outside a transaction, and changing nothing: the next moment another session may have what it is executed on. Process
+# IDs are used again; with the moment at which a process began they are not, not even on several servers.
+ACTIVITY = """
+SELECT a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid(), a.pid,
+       (EXTRACT(epoch FROM a.backend_start) OPERATOR(pg_catalog.*) 1000000)::int8,
+       (EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000)::int8
+FROM pg_catalog.pg_stat_activity a
+WHERE a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() OR a.pid OPERATOR(pg_catalog.=) {}
+"""
+SERVER = """
+SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(),
+       pg_catalog.current_setting('cluster_name')
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Backend:
+    """A server connection, and when its latest statement began, in microseconds."""
+
+    pid: int
+    began: int
+    asked: int | None
+
+    def is_same(self, other: _Backend) -> bool:
+        return (self.pid, self.began) == (other.pid, other.began)
+
+
+def check(info: ConnectionInfo, connect_timeout: int = 10) -> None:
+    """Whether pg_dump may connect so: to the server itself, or through a pooler that shares nothing before the end.
+
+    Two connections at once, for some milliseconds. Raises `BehindPooler`, and as `session.session`.
+    """
+    with (
+        session(_as_pg_dump(info), connect_timeout=connect_timeout) as one,
+        session(info, connect_timeout=connect_timeout) as other,
+    ):
+        one.longest = other.longest = PATIENCE
+        if _is_shared(one, other):
+            raise BehindPooler(
+                f"{info} is behind a pooler that gives a server connection to other sessions after each transaction: "
+                "what pg_dump sets would stay on it, and the application would not find its tables any more; set "
+                f"spec.database.archive.host (by hand, --dsn) to the PostgreSQL server itself{_server(one)}"
+            )
+
+
+def _as_pg_dump(info: ConnectionInfo) -> ConnectionInfo:
+    """With the options that pg_dump is given: some poolers refuse any."""
+    own = info.parameters.get("options") or ("" if info.isolated else os.environ.get("PGOPTIONS", ""))
+    return replace(info, parameters={**info.parameters, "options": f"{own} {SETTINGS}".strip()})
+
+
+def _is_shared(one: Session, other: Session) -> bool:
+    """Whether a connection was served by several server connections, or a server connection served another one, too.
+
+    That is seen from one of the two, or by when the latest statement began: an application may be at it meanwhile.
+    """
+    latest: dict[str, _Backend] = {}
+    for turn in TURNS:
+        idle = latest.get("A" if turn == "B" else "B")
+        asked = SQL(ACTIVITY).format(idle.pid if idle else 0)
+        found = [(own, _Backend(*each)) for own, *each in run(one if turn == "A" else other, asked)[0]]
+        now = next(each for own, each in found if own)
+        if turn in latest and not now.is_same(latest[turn]):
+            return True
+        if idle and any(each.is_same(idle) and (own or each.asked != idle.asked) for own, each in found):
+            return True
+        latest[turn] = now
+    return False
+
+
+def _server(connection: Session) -> str:
+    """In words, where the pooler has connected to: what its own settings name, and its operator's names for it."""
+    (((host, port, cluster),),) = run(connection, SERVER)
+    where = f", which the pooler reaches at {host}:{port}" if host else ""
+    services = f" (Service {cluster}-rw of CloudNativePG, Service {cluster} of Zalando's operator)" if cluster else ""
+    return f"{where}{services}"

@@ -1,0 +1,340 @@
+"""Load an archive's rows into a new table, in the form that the table had, or in one that no row can be refused by.
+
+First the table is made as it was. Where the server refuses a row so, or computes other values of a generated column, it
+is made plain: built-in types and text, nothing generated. That takes every row. What of the rest these rows fulfil is
+then found out by reading them, and the table is made once more with that. What they do not fulfil is left off, with
+the reason. Each form is loaded from the archive and proven by the fingerprint; none is kept that differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+
+from ..errors import NameTaken, PartwardenError, RestoredDiffers, StatementRejected
+from ..planner.inventory import PartitionTemplate
+from ..postgres import ddl, fingerprint
+from ..postgres.connection import Session, pinned, run, run_alone
+from ..postgres.errors import UNABLE, is_lost, message, translate
+from . import table_schema
+from .manifest import ArchiveManifest, Column
+from .table_schema import TableColumn
+from .user_types import Types
+
+# Loads an archive's rows into a new table, and proves that they are what was archived.
+#
+# All in a transaction of the caller's: until it commits no other session sees any of it, and an error takes all of it
+# away.
+#
+
+LONGEST = 7 * 24 * 3600.0
+"""Seconds that one answer may take: a table of terabytes is loaded and read in single statements."""
+
+IS_TAKEN = """
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {schema}),
+       EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = {schema} AND c.relname = {name})
+       OR EXISTS (SELECT FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+                  WHERE n.nspname = {schema} AND t.typname = {name})
+"""
+
+# An unknown collation is an error up to 15, and NULL from 16 on.
+COLLATIONS = """
+SELECT c.oid::regcollation::text FROM pg_collation c
+WHERE c.collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = current_database()))
+"""
+
+
+def check_name(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
+    """Whether a table of that name can be made. Raises `NameTaken`, `StatementRejected`, or psycopg's errors."""
+    _, ((exists, taken),) = run(connection, pinned("2s", "30s"), sql.SQL(IS_TAKEN).format(schema=schema, name=name))
+    if not exists:
+        raise StatementRejected(f"schema {schema!r} does not exist: create it, or choose another with --as")
+    if taken:
+        raise NameTaken(
+            f"{schema}.{name} exists already, and is never loaded over: choose another name with --as, or rename it"
+        )
+
+
+def absent_collations(connection: psycopg.Connection[Any], manifest: ArchiveManifest) -> frozenset[str]:
+    """Collations of the archive's columns that the database has not: they depend on its operating system.
+
+    Of those that are not among them the manifest's text is the server's own.
+    """
+    wanted = {each.collation for each in manifest.columns if each.collation}
+    return frozenset(wanted - {name for (name,) in run(connection, COLLATIONS)[0]}) if wanted else frozenset()
+
+
+def fill(
+    connection: Session, table: sql.Identifier, columns: Sequence[str], manifest: ArchiveManifest, data: Iterable[bytes]
+) -> None:
+    """COPY the rows into these columns. ``data``: as COPY writes them; what it raises ends the COPY.
+
+    Raises `RestoredDiffers`, and psycopg's errors.
+    """
+    statement = table_schema.copy_in(table, columns)
+    with connection.cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            for chunk in data:
+                copy.write(chunk)
+        rows = cursor.rowcount
+    if rows != manifest.rows:
+        raise RestoredDiffers(f"{rows} rows were loaded, but the archive says {manifest.rows}: nothing is restored")
+
+
+def compare(connection: Session, schema: str, name: str, manifest: ArchiveManifest) -> None:
+    """Whether the table holds what was archived, by the fingerprint of both. Raises `RestoredDiffers`.
+
+    Values are hashed as the archive's were, whatever types the columns have now. Columns that the archive has not are
+    no part of it.
+    """
+    wanted = manifest.fingerprint
+    archived = [each for each in manifest.columns if each.generated != "v"]
+    sent = fingerprint.sent(connection, sorted({each.type for each in archived}))
+    found = fingerprint.take(connection, schema, name, {each.name: sent[each.type] for each in archived})
+    if found != wanted:
+        raise RestoredDiffers(
+            f"what was loaded differs from what was archived: fingerprint {found.content} of {found.rows} rows, "
+            f"archived were {wanted.content} of {wanted.rows} rows ({wanted.algorithm}): nothing is restored"
+        )
+
+
+def is_about_rows(error: Exception) -> bool:
+    """Whether another form of the table may take what this one refused: not where the server or connection failed."""
+    if isinstance(error, RestoredDiffers):
+        return True
+    if not isinstance(error, psycopg.Error) or is_lost(error):
+        return False
+    return not (error.sqlstate or "XX").startswith(UNABLE) and not isinstance(error, pg.ReadOnlySqlTransaction)
+
+
+def refused(error: psycopg.Error, subject: str) -> PartwardenError:
+    """What a statement of a restore failed of; nothing here is about a policy, or looked at again."""
+    state = error.sqlstate or ""
+    passing = is_lost(error) or state.startswith(UNABLE)
+    if passing or isinstance(error, pg.InsufficientPrivilege | pg.ReadOnlySqlTransaction | pg.LockNotAvailable):
+        return translate(error, subject)
+    if isinstance(error, pg.DuplicateTable):
+        return NameTaken(f"{subject}: {message(error)}; choose another name with --as")
+    return StatementRejected(
+        f"{subject}: PostgreSQL refused a statement: {message(error)} (SQLSTATE {state or 'none'})"
+    )
+
+
+Say = Callable[[str], None]
+TEXT = "text"
+
+# concat() and not a cast to text, which a user may have defined, and which takes blanks from `character`.
+OTHER_VALUES = "SELECT count(*) FROM ONLY {table} WHERE concat({column}::{type}) IS DISTINCT FROM concat({column})"
+OTHER_RESULTS = """
+SELECT count(*) FROM ONLY {table}
+WHERE concat({column}) <> concat(({value})::{type}) OR num_nulls({column}) <> num_nulls(({value})::{type})
+"""
+UNREADABLE = "SELECT count(*) FROM ONLY {table} WHERE NOT pg_input_is_valid({column}::text, {words})"
+"""From 16 on."""
+SOFT_ERRORS_VERSION = 160000
+EVALUATED = "SELECT count(({value})::{type}) FROM ONLY {table} AS t"
+
+
+class Source(Protocol):
+    """An archive where it lies."""
+
+    @property
+    def manifest(self) -> ArchiveManifest:
+        """As it was read."""
+
+    def check(self) -> None:
+        """Read all of the data, and compare size and sha256 with the manifest. Raises what `errors` has for storage."""
+
+    def rows(self, generated: Sequence[str] = ()) -> AbstractContextManager[Iterator[bytes]]:
+        """The rows as COPY writes them, in UTF-8, read once more: of all columns that are not generated, and of those
+        that are named. At its end raises where they are not those that were archived."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOff:
+    """What of the archived table the restored one has not. ``kind``: Type, Generated, NotNull or Collation."""
+
+    kind: str
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.name}: {self.reason}"
+
+
+@dataclass(slots=True)
+class Loader:
+    """One table that is loaded. ``wanted``: the columns in the form that is aimed at; ``dress``: what is done to
+    the new table before it is filled, called with whether it has that form."""
+
+    connection: Session
+    source: Source
+    types: Types
+    schema: str
+    name: str
+    wanted: Sequence[TableColumn]
+    dress: Callable[[bool], Iterable[sql.SQL | sql.Composed]]
+    say: Say
+    unlogged: bool = False
+    like: PartitionTemplate = field(default_factory=PartitionTemplate)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Column -> why it is not in the form that was wanted."""
+    _begun: bool = False
+
+    @property
+    def manifest(self) -> ArchiveManifest:
+        """Of the archive."""
+        return self.source.manifest
+
+    def load_best(self) -> tuple[TableColumn, ...]:
+        """Load the table in the best form that takes all rows. Returns its columns. Raises as `load`."""
+        wanted = tuple(self.wanted)
+        if (error := self.attempt(wanted)) is None:
+            return wanted
+        words = message(error) if isinstance(error, psycopg.Error) else "it computes other values than were archived"
+        self.say(f"the server does not take all rows in the form that they had ({words}): loading them in a plain one")
+        plain = self.load_plain()
+        typed = self._typed(plain)
+        if typed != plain and self.attempt(typed) is not None:
+            self.load(plain)
+            return plain
+        best = self._generated(typed)
+        if best != typed and self.attempt(best) is not None:
+            self.load(typed)
+            return typed
+        return best
+
+    def load_plain(self) -> tuple[TableColumn, ...]:
+        """Load the rows into columns that take every value: of built-in types where those are sure, else of text."""
+        plain = tuple(self._plain(each) for each in self.manifest.columns if each.generated != "v")
+        if self.manifest.format == 1 and any(each.generated for each in self.manifest.columns):
+            raise RestoredDiffers(
+                "the server computes other values of generated columns than were archived, and this archive of an "
+                "older version does not hold them: nothing is restored"
+            )
+        self.load(plain)
+        return plain
+
+    def attempt(self, columns: Sequence[TableColumn]) -> Exception | None:
+        """Load the table in this form; what refused the rows, where another form may take them."""
+        try:
+            self.load(columns)
+        except (psycopg.Error, PartwardenError) as error:
+            if not is_about_rows(error):
+                raise
+            run(self.connection, "ROLLBACK TO SAVEPOINT loading")
+            return error
+        return None
+
+    def load(self, columns: Sequence[TableColumn]) -> None:
+        """Make the table with these columns, fill it and prove it, instead of what was made before.
+
+        Raises `RestoredDiffers`, psycopg's errors and what reading the archive raises.
+        """
+        # Safe: no other session sees the table that is given up, and the archive is read anew.
+        run(self.connection, "ROLLBACK TO SAVEPOINT loading" if self._begun else "SAVEPOINT loading")
+        self._begun = True
+        manifest, table = self.manifest, sql.Identifier(self.schema, self.name)
+        create = table_schema.create_table(table, columns, self.unlogged)
+        run_alone(self.connection, sql.SQL(" ").join([create, *ddl.storage(self.like)]))
+        for statement in self.dress(tuple(columns) == tuple(self.wanted)):
+            run_alone(self.connection, statement)
+        made = {each.name: each for each in columns}
+        stored = [each.name for each in manifest.columns if each.generated == "s" and each.name in made]
+        given = [name for name in stored if made[name].expression is None]
+        copied = [each.name for each in manifest.columns if not each.generated] + given
+        self.say(f"loading {manifest.rows:,} rows into {self.schema}.{self.name}")
+        with self.source.rows(given) as rows:
+            fill(self.connection, table, copied, manifest, rows)
+        self.say("comparing what was loaded with what was archived")
+        compare(self.connection, self.schema, self.name, manifest)
+
+    def count(self, condition: sql.Composable) -> int:
+        """How many rows of the table fulfil it. Raises psycopg's errors."""
+        query = sql.SQL("SELECT count(*) FROM ONLY {} WHERE {}")
+        ((rows,),) = run_alone(self.connection, query.format(sql.Identifier(self.schema, self.name), condition))
+        return int(rows)
+
+    def examine(self, plain: Sequence[TableColumn]) -> Mapping[str, str]:
+        """Column -> why the rows, which are loaded in the form ``plain``, do not fit the wanted form."""
+        self._generated(self._typed(plain))
+        return self.reasons
+
+    def _plain(self, column: Column) -> TableColumn:
+        sent = fingerprint.sent(self.connection, [column.type])[column.type]
+        return TableColumn(column.name, self.types.sql(column) if sent else sql.SQL(TEXT))
+
+    def _typed(self, plain: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
+        """The columns with the types that all their values fit."""
+        wanted = {each.name: each for each in self.wanted}
+        archived = {each.name: each for each in self.manifest.columns}
+        return tuple(self._fitting(each, wanted.get(each.name), archived[each.name]) for each in plain)
+
+    def _fitting(self, plain: TableColumn, wanted: TableColumn | None, archived: Column) -> TableColumn:
+        for candidate in self._candidates(wanted, archived) if plain.type.as_string() == TEXT else ():
+            found = self._ask(OTHER_VALUES, plain.name, type=candidate)
+            if found == 0:
+                collation = wanted.collation if wanted is not None and candidate == wanted.type else None
+                return replace(plain, type=candidate, collation=collation)
+            self.reasons.setdefault(plain.name, self._why(plain.name, candidate, found))
+        collation = wanted.collation if wanted is not None and wanted.type == plain.type else None
+        return replace(plain, collation=collation)
+
+    def _why(self, column: str, type_: sql.Composable, found: int | str) -> str:
+        """Why the values do not fit the type: what the server said, and of how many rows, where that can be known."""
+        if isinstance(found, int):
+            return f"{found:,} rows have other values as {type_.as_string()}"
+        if self.connection.info.server_version >= SOFT_ERRORS_VERSION:
+            rows = self._ask(UNREADABLE, column, words=sql.Literal(type_.as_string()))
+            return f"{found}, in {rows:,} rows" if isinstance(rows, int) else found
+        return found
+
+    def _candidates(self, wanted: TableColumn | None, archived: Column) -> Iterator[sql.Composable]:
+        """The type itself, then what a domain is made from."""
+        if wanted is not None:
+            yield wanted.type
+        base = self.types.base(archived.type)
+        while base is not None:
+            if (found := self.types.find(base)) is not None:
+                yield found
+            base = self.types.base(base.type)
+
+    def _generated(self, typed: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
+        """The columns with the expressions that give the values that the rows hold."""
+        held = {each.name: each for each in typed}
+        columns = []
+        for each in self.wanted:
+            if each.expression is None or (each.name not in held and each.kind == "s"):
+                columns += [held[each.name]] if each.name in held else []
+                continue
+            query = OTHER_RESULTS if each.kind == "s" else EVALUATED
+            found = self._ask(query, each.name, type=each.type, value=each.expression)
+            if isinstance(found, int) and (found == 0 or each.kind == "v"):
+                columns.append(each)
+                continue
+            self.reasons.setdefault(
+                each.name, found if isinstance(found, str) else f"its expression gives other values in {found:,} rows"
+            )
+            columns += [held[each.name]] if each.name in held else []
+        return tuple(columns)
+
+    def _ask(self, query: str, column: str, **parts: sql.Composable) -> int | str:
+        """The number that the query gives, or what the server says where it cannot."""
+        names = {"table": sql.Identifier(self.schema, self.name), "column": sql.Identifier(column)}
+        run(self.connection, "SAVEPOINT examining")
+        try:
+            ((found,),) = run_alone(self.connection, sql.SQL(query).format(**names, **parts))
+        except psycopg.Error as error:
+            if not is_about_rows(error):
+                raise
+            run(self.connection, "ROLLBACK TO SAVEPOINT examining")
+            return message(error)
+        run(self.connection, "RELEASE SAVEPOINT examining")
+        return int(found)

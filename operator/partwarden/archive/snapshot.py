@@ -1,0 +1,271 @@
+"""The database's side of an archive: one snapshot of one partition, held and read."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.pq import ExecStatus
+from psycopg.sql import SQL, Composed, Identifier
+
+from ..api.archive import Fingerprint
+from ..errors import AnotherOperator, ContentsChanged, TableBusy, TableChanged, TableNotFound
+from ..postgres import fingerprint
+from ..postgres.connection import Session, run, session
+from ..postgres.conninfo import ConnectionInfo
+from ..postgres.settings import LIMITS, TEXT_SETTINGS, setting
+from ..postgres.transaction import read_as_owner, undo
+from . import table_schema
+from .manifest import ArchiveManifest, Column, TableName
+from .storage import Digest
+
+ADVISORY_CLASS = 0x61726368
+"""First half of the advisory lock's key ("arch"); the partition's OID is the second."""
+LOCK_PATIENCE = "15s"
+PIECE = 1 << 20
+TABLE = """
+SELECT c.oid::int8, c.relkind::text, current_setting('server_version'), pg_export_snapshot(),
+       greatest(c.reltuples, 0)::int8, pg_table_size(c.oid), c.relpersistence = 'u'
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
+"""
+IN_ORDER = (
+    "SET LOCAL enable_indexscan = off",
+    "SET LOCAL enable_indexonlyscan = off",
+    "SET LOCAL enable_bitmapscan = off",
+    "SET LOCAL max_parallel_workers_per_gather = 0",
+)
+"""A query then reads the rows in the order in which COPY of the table does; that it did is proven by the digest."""
+LOCK = "SELECT pg_try_advisory_xact_lock({}, {})"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A snapshot that lasts as long as the transaction of ``connection``. ``estimate``: rows, as statistics say;
+    ``size``: bytes on disk, TOAST included."""
+
+    connection: Session
+    table: TableName
+    snapshot: str
+    server_version: str
+    estimate: int
+    size: int
+    unlogged: bool
+    role: str | None = None
+    """Which reads it, where that is another than the login: see `transaction.read_as_owner`."""
+
+
+@contextmanager
+def holding(info: ConnectionInfo, table: TableName) -> Iterator[Held]:
+    """One snapshot of the table, which nobody can drop, truncate or rewrite meanwhile, nor archive a second time.
+
+    Raises `TableNotFound`, `TableChanged`, `TableBusy`, `AnotherOperator`, and as `session.session`.
+    """
+    with session(info) as connection, holding_on(connection, table) as held:
+        yield held
+
+
+@contextmanager
+def holding_on(connection: Session, table: TableName) -> Iterator[Held]:
+    """The same, in a transaction of a connection that has none."""
+    longest, connection.longest = connection.longest, fingerprint.LONGEST
+    try:
+        yield _hold(connection, table)
+        # Where the connection, and the lock with it, was lost meanwhile, this fails: then nothing is proven.
+        run(connection, "COMMIT")
+    except BaseException:
+        undo(connection)
+        raise
+    finally:
+        connection.longest = longest
+
+
+def _hold(connection: Session, table: TableName) -> Held:
+    try:
+        # The lock comes before the snapshot: a TRUNCATE between the two would leave a table without rows to see.
+        run(
+            connection,
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            setting(LIMITS | {"lock_timeout": LOCK_PATIENCE}),
+            SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(Identifier(table.schema_, table.name)),
+        )
+    except pg.LockNotAvailable:
+        raise TableBusy(f"table {table} is locked by somebody else for more than {LOCK_PATIENCE}") from None
+    except (pg.UndefinedTable, pg.InvalidSchemaName, pg.WrongObjectType):
+        raise TableNotFound(f"table {table} does not exist, or is not a table") from None
+    pins = {
+        **TEXT_SETTINGS,
+        "search_path": "",
+        "row_security": "off",
+        "synchronize_seqscans": "off",
+    }
+    *_, found = run(connection, fingerprint.pin(pins), SQL(TABLE).format(table.schema_, table.name))
+    ((oid, kind, server, snapshot, estimate, size, unlogged),) = found
+    if kind != "r":
+        raise TableNotFound(
+            f"table {table} is not a plain table: an archive is made of one that holds its rows "
+            "itself; name a partition below it"
+        )
+    if table.oid not in (0, oid):
+        raise TableChanged(f"table {table} was made anew: its OID is {oid}, not {table.oid}")
+    signed = oid - (1 << 32) if oid >= 1 << 31 else oid
+    (((locked,),),) = run(connection, SQL(LOCK).format(ADVISORY_CLASS, signed))
+    if not locked:
+        raise AnotherOperator(f"table {table} is being archived already: its advisory lock is taken")
+    role = read_as_owner(connection, table.schema_, table.name)
+    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate, size, unlogged, role)
+
+
+def read_rows(
+    held: Held,
+    columns: Sequence[Column],
+    progress: Callable[[Digest], None] = lambda digest: None,
+    sink: Callable[[bytes], None] | None = None,
+) -> Digest:
+    """Digest of the rows as ``pg_dump`` copies them: of all columns that are not generated. Raises psycopg's errors.
+
+    ``sink`` is given each row's values of the stored generated columns, as a line in COPY's text format. Those are read
+    in the same pass, so that the lines are in the order of the rows.
+    """
+    run(held.connection, *IN_ORDER)
+    plain = [each.name for each in columns if not each.generated]
+    stored = [each.name for each in columns if each.generated == "s"] if sink is not None else []
+    table = Identifier(held.table.schema_, held.table.name)
+    names = SQL(", ").join(map(Identifier, [*plain, *stored]))
+    copied = SQL("(SELECT {} FROM ONLY {})") if stored else SQL("{1} ({0})")
+    digest, reported = Digest(), 0
+    for row in _copy(held.connection, SQL("COPY {} TO STDOUT").format(copied.format(names, table))):
+        # Row by row: collecting them first costs more than hashing. libpq gives exactly one at a time.
+        if sink is not None and stored:
+            # COPY writes a tab in a value as a backslash and t: the tabs that stand there are those between columns.
+            values = bytes(row).rsplit(b"\t", len(stored))
+            sink(b"\t".join(values[1:]))
+            row = values[0] + b"\n"
+        digest.update(row)
+        digest.lines += 1
+        if digest.size >= reported + PIECE:
+            reported = digest.size
+            progress(digest)
+    return digest
+
+
+def _copy(connection: Session, statement: Composed) -> Iterator[bytes | memoryview]:
+    """By libpq itself: a cursor's loop costs several times as much for each row."""
+    server = connection.pgconn
+    result = server.exec_(statement.as_bytes(connection))
+    if result.status != ExecStatus.COPY_OUT:
+        raise pg.error_from_result(result, "utf-8")
+    poll = select.poll()
+    poll.register(server.socket, select.POLLIN)
+    while True:
+        count, row = server.get_copy_data(1)
+        if count > 0:
+            yield row
+        elif count == 0:
+            # Keep-alives end a connection to nobody; a server that is only slow is waited for.
+            poll.poll(60_000)
+            server.consume_input()
+        else:
+            break
+    while (ended := server.get_result()) is not None:
+        if ended.status != ExecStatus.COMMAND_OK:
+            raise pg.error_from_result(ended, "utf-8")
+
+
+def cancel(held: Held) -> None:
+    """End the statement that another thread waits for."""
+    # A server that cannot be reached any more fails the statement too, by keep-alives.
+    with suppress(psycopg.Error):
+        held.connection.cancel_safe(timeout=10)
+
+
+PLACE = sql.SQL("""
+SELECT p.oid::int8, n.nspname, p.relname, pg_get_expr(c.relpartbound, 0),
+       (SELECT a.attname FROM pg_partitioned_table t JOIN pg_attribute a ON a.attrelid = t.partrelid
+        AND a.attnum = t.partattrs[0] WHERE t.partrelid = p.oid AND t.partnatts = 1)
+FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid JOIN pg_class p ON p.oid = i.inhparent
+JOIN pg_namespace n ON n.oid = p.relnamespace WHERE c.oid = {} AND c.relispartition
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of a partition: ``bounds`` as the catalog says them; ``key`` is None where there is no single column."""
+
+    parent: TableName | None = None
+    bounds: str = ""
+    key: str | None = None
+
+
+def place(held: Held) -> Place:
+    """Where the table is attached; all is empty where it is no partition."""
+    (found,) = run(held.connection, PLACE.format(held.table.oid))
+    for oid, schema, name, bounds, key in found:
+        return Place(TableName(schema_=schema, name=name, oid=oid), bounds, key)
+    return Place()
+
+
+# What a table holds in one snapshot, compared with what an archive says that it holds.
+#
+# Two numbers, and neither stands for the other: the fingerprint is of the table alone, the digest of COPY is also that
+# of the rows that the archive's data restores. Where both, of one snapshot, are those of a manifest whose data was
+# proven, the archive restores what the table holds.
+#
+
+
+@dataclass(frozen=True, slots=True)
+class TableContents:
+    """Of one snapshot. ``copied`` counts the rows that COPY gave, ``copy_sha256`` is the digest of them."""
+
+    columns: tuple[Column, ...]
+    fingerprint: Fingerprint
+    copied: int
+    copy_sha256: str
+    generated_sha256: str | None = None
+    """Digest of the values of stored generated columns, a line for each row; None where there are none."""
+
+
+def read(held: Held) -> TableContents:
+    """Read the table twice, by a query and by COPY. Raises psycopg's errors."""
+    columns = table_schema.describe(held.connection, held.table.oid).columns
+    taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
+    generated = Digest()
+    digest = read_rows(held, columns, sink=generated.update)
+    stored = any(each.generated == "s" for each in columns)
+    return TableContents(columns, taken, digest.lines, digest.sha256, generated.sha256 if stored else None)
+
+
+def compare(subject: str, url: str, manifest: ArchiveManifest, contents: TableContents) -> None:
+    """Whether the table ``subject`` holds what the manifest of the archive at ``url`` says: columns, number of rows,
+    fingerprint and digest. Raises `ContentsChanged`."""
+    if _shape(contents.columns) != _shape(manifest.columns):
+        raise ContentsChanged(
+            f"{subject} has the columns {_listed(contents.columns)}, the archive at {url} {_listed(manifest.columns)}: "
+            "the table was altered since, or the archive is of another one; archive it again"
+        )
+    now, then = contents.fingerprint, manifest.fingerprint
+    if (now, now.rows, contents.copied) != (then, manifest.rows, manifest.rows):
+        raise ContentsChanged(
+            f"{subject} holds {now.rows:,} rows that are not the {manifest.rows:,} of the archive at {url}: the table "
+            "was changed since, or the archive is of another one; archive it again"
+        )
+    generated = manifest.generated.copy_sha256 if manifest.generated else None
+    if (contents.copy_sha256, contents.generated_sha256) != (manifest.copy_sha256, generated):
+        raise ContentsChanged(
+            f"{subject} has the fingerprint that the archive at {url} names, but the rows of the archive are not those "
+            "that COPY gives: the manifest names the fingerprint of another table, or the rows were written in another "
+            "order since; archive it again"
+        )
+
+
+def _shape(columns: Iterable[Column]) -> list[tuple[str, str, str]]:
+    """What decides which value of the archive is which of the table. Constraints do not, and may come later."""
+    return [(each.name, each.type, each.generated) for each in columns]
+
+
+def _listed(columns: Iterable[Column]) -> str:
+    return ", ".join(" ".join(filter(None, each)) for each in _shape(columns))

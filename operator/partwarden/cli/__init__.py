@@ -1,0 +1,1 @@
+"""The commands of partwarden and of its kubectl plugin."""

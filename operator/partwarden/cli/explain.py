@@ -1,0 +1,289 @@
+"""``partwarden explain``: which partitions a query reads, and why not fewer. It is planned, never executed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import psycopg
+from psycopg import sql
+
+from ..errors import InvalidSpec
+from ..planner.calendar import iso
+from ..planner.inventory import Partition
+from ..postgres.connection import Session, run, session
+from ..postgres.conninfo import from_dsn
+from ..postgres.errors import message
+from ..postgres.settings import LIMITS, setting
+from ..postgres.transaction import reading, undo
+from . import completion, database_tables, formats, render
+from .options import Target, target
+from .table_view import View
+
+# Whether a query is pruned: PostgreSQL's plan of it -> the partitions that it reads, and why not fewer. Pure.
+#
+# https://www.postgresql.org/docs/current/ddl-partitioning.html#DDL-PARTITION-PRUNING
+#
+
+CONDITIONS = ("Filter", "Index Cond", "Recheck Cond", "Hash Cond", "Merge Cond", "Join Filter", "TID Cond")
+COMPARED = r"(?:=|<|<=|>|>=)"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """``read``: names of the table's partitions that the plan reads, as ``schema.name``; ``total``: how many there are.
+
+    ``removed``: how many were in the plan and are left out when it starts, as values of that moment say.
+    """
+
+    read: frozenset[str]
+    total: int
+    removed: int
+    conditions: tuple[str, ...]
+    """Those on the partitions that it reads, without repetition."""
+    why: tuple[str, ...]
+    """What keeps it from reading fewer, and what else is worth knowing; sentences."""
+
+    @property
+    def prunes(self) -> bool:
+        """Whether some partition is left out, or there is only one."""
+        return len(self.read) < self.total or self.total < 2
+
+
+def judge(plan: Mapping[str, Any], tops: Mapping[str, str], default: str | None, key: str, enabled: bool) -> Reading:
+    """``plan`` is that of EXPLAIN (FORMAT JSON, VERBOSE). ``tops``: every table below the partitioned one, and the
+    partition that it is, or is below of, by ``schema.name``; ``default`` is the DEFAULT partition's. ``enabled``:
+    whether enable_partition_pruning is on."""
+    nodes = list(_nodes(plan))
+    read, conditions, removed, written = set[str](), list[str](), 0, False
+    for each in nodes:
+        name = f"{each.get('Schema')}.{each.get('Relation Name')}"
+        removed += int(each.get("Subplans Removed", 0))
+        if each["Node Type"] == "ModifyTable":
+            written = written or each.get("Operation") == "Insert"
+        elif name in tops:
+            read.add(tops[name])
+            conditions += _conditions(each, each.get("Alias", ""))
+    plain = tuple(dict.fromkeys(conditions))
+    total = len(set(tops.values()))
+    why = tuple(_why(frozenset(read), total, removed, plain, key, enabled, default))
+    if written and not read:
+        why = ("it inserts: each row goes to the one partition that holds its key",)
+    return Reading(frozenset(read), total, removed, plain, why)
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for each in plan.get("Plans", ()):
+        yield from _nodes(each)
+
+
+def _conditions(node: Mapping[str, Any], alias: str) -> Iterator[str]:
+    """Without the partition's alias: they differ in nothing else."""
+    for kind in CONDITIONS:
+        if kind in node:
+            yield re.sub(rf'(?<![\w"]){re.escape(_quoted(alias))}\.', "", str(node[kind]))
+
+
+def _quoted(name: str) -> str:
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
+
+
+def _why(
+    read: frozenset[str],
+    total: int,
+    removed: int,
+    conditions: Sequence[str],
+    key: str,
+    enabled: bool,
+    default: str | None,
+) -> Iterator[str]:
+    if not enabled:
+        yield "enable_partition_pruning is off for this role: SET enable_partition_pruning = on"
+    if removed:
+        yield f"{removed} of them are left out only when it starts: the values that rule them out are known then"
+    about = [each for each in conditions if _mentions(each, key)]
+    if others := [each for each in about if _waits(each, key)]:
+        yield f"which of them are read is decided while it runs, by values of that moment: {others[0]}"
+    if len(read) < total or total < 2 or not enabled:
+        if default is not None and default in read and len(read) > 1:
+            yield f"{default} is read too: it is DEFAULT, and holds whatever no other partition does"
+        return
+    if not about:
+        yield f"no condition is on {key}, so any partition may hold rows that match"
+    elif not any(_is_bare(each, key) for each in about):
+        yield (
+            f"{key} stands inside an expression, which says nothing of the bounds: {about[0]}; compare {key} itself, "
+            f"as in {key} >= … AND {key} < …"
+        )
+    elif not others:
+        yield f"the condition rules no partition out: {about[0]}"
+
+
+def _mentions(condition: str, key: str) -> bool:
+    return re.search(_reference(key), condition) is not None
+
+
+def _reference(key: str) -> str:
+    return rf'(?<![\w".]){re.escape(_quoted(key))}(?![\w"])'
+
+
+def _is_bare(condition: str, key: str) -> bool:
+    """Whether the key itself is compared with something."""
+    own = _reference(key)
+    return re.search(rf"\({own} {COMPARED} |{COMPARED} {own}\)|\({own} IS ", condition) is not None
+
+
+def _waits(condition: str, key: str) -> bool:
+    """Whether the key is compared with a column of another table, a parameter, or what a subquery returns."""
+    own, other = _reference(key), r'(?:\$\d+|[\w"]+\.[\w"]+|\(InitPlan|\(SubPlan)'
+    return re.search(rf"{own} {COMPARED} \(?{other}|{other}\)? {COMPARED} {own}", condition) is not None
+
+
+READS_ALL = 2
+GENERIC = 160000
+"""From that version on parameters need no values to be planned."""
+SETTING = setting(LIMITS | {"statement_timeout": "30s", "lock_timeout": "5s"})
+BELOW = """
+WITH RECURSIVE found AS (
+    SELECT inhrelid AS oid, inhrelid AS top FROM pg_catalog.pg_inherits WHERE inhparent = {parent}
+    UNION ALL SELECT i.inhrelid, f.top FROM pg_catalog.pg_inherits i JOIN found f ON i.inhparent = f.oid
+)
+SELECT n.nspname || '.' || c.relname, tn.nspname || '.' || t.relname FROM found f
+JOIN pg_catalog.pg_class c ON c.oid = f.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_class t ON t.oid = f.top JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+"""
+USED = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND relation = {parent}),
+       pg_catalog.current_setting('enable_partition_pruning') = 'on'
+"""
+
+
+@click.command(short_help="Whether a query prunes, and why not.")
+@click.argument("query", metavar="SQL")
+@target(completion.policies)
+@formats.option()
+def explain(query: str, target: Target, output: str) -> int:
+    """Whether a query prunes, which partitions it reads, and why not fewer. It is planned and never executed.
+
+    Of POLICY, the database is asked from here, by the policy's Secret. -o wide shows the conditions. Exits 0 when it
+    prunes, 2 when it reads every partition, 1 on an error.
+    """
+    if target.dsn is not None:
+        with session(from_dsn(target.dsn)) as connection:
+            views = database_tables.views(connection, target.table, target.filename)
+            found = _explained(connection, query, views)
+    else:
+        # Here, for a database needs no Kubernetes client, which takes long to load.
+        from . import cluster_policies
+
+        policies = cluster_policies.Policies(target.where)
+        policy = policies.one(target.policy)
+        with session(policies.connection(policy)) as connection:
+            found = _explained(connection, query, [database_tables.view(connection, policies.spec(policy))])
+    if formats.is_data(output):
+        formats.data([_document(*each) for each in found], output)
+    elif output == "name":
+        formats.names(str(each) for view, reading in found for each in _read(view, reading))
+    else:
+        for each in found:
+            _print(*each, wide=output == "wide")
+    return 0 if all(reading.prunes for _, reading in found) else READS_ALL
+
+
+Explained = tuple[View, Reading]
+
+
+def _explained(connection: Session, query: str, views: list[View]) -> list[Explained]:
+    """Of each of the tables that the query uses. Raises `InvalidSpec` where PostgreSQL does not plan it, or it uses
+    none of them."""
+    try:
+        # READ ONLY: whatever planning calls, such as functions in constants, cannot write either.
+        # As the owner, where that is one: to plan calls functions of indexes and constraints, if only with constants.
+        owners = {view.plan.parent.owner: reading(view.plan.parent) for view in views}
+        run(connection, "BEGIN READ ONLY", SETTING, *(next(iter(owners.values())) if len(owners) == 1 else ()))
+        plan = _plan(connection, query)
+        found = [each for view in views if (each := _judged(connection, plan, view))]
+    except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as error:
+        raise InvalidSpec(f"the query cannot be planned: {message(error)}") from None
+    finally:
+        undo(connection)
+    if not found:
+        names = ", ".join(str(each.plan.parent) for each in views)
+        raise InvalidSpec(f"the query does not use {names}")
+    return found
+
+
+def _plan(connection: Session, query: str) -> Any:
+    options, parameters = "FORMAT JSON, VERBOSE, COSTS OFF", re.search(r"\$\d", query)
+    statement = query.strip().rstrip(";")
+    if parameters and connection.info.server_version < GENERIC:
+        raise InvalidSpec(
+            "the query has parameters like $1: put values in their place; only PostgreSQL 16 or later plans it without"
+        )
+    if parameters and ";" in statement:
+        raise InvalidSpec("the query has parameters and a semicolon: give one statement")
+    if parameters:
+        options += ", GENERIC_PLAN"
+    # Not composed by psycopg: a query may hold percent signs and braces. With a binary result it is sent in the
+    # extended protocol, which takes one statement and no more, but no parameters without values.
+    text = f"EXPLAIN ({options}) {statement}"
+    with connection.cursor(binary=not parameters) as cursor:
+        cursor.execute(text.encode())
+        row = cursor.fetchone()
+    assert row is not None
+    return row[0][0]["Plan"]
+
+
+def _judged(connection: Session, plan: Any, view: View) -> Explained | None:
+    parent = view.plan.parent
+    used, below = run(connection, *(sql.SQL(each).format(parent=parent.oid) for each in (USED, BELOW)))
+    ((locked, enabled),) = used
+    if not locked:
+        return None
+    default = next((str(each) for each in view.inventory.partitions if each.range is None), None)
+    return view, judge(plan, dict(below), default, view.plan.key, enabled)
+
+
+def _read(view: View, reading: Reading) -> list[Partition]:
+    known = {str(each): each for each in view.inventory.partitions}
+    order = {each.name: place for place, each in enumerate(view.partitions)}
+    found = [known[each] for each in reading.read if each in known]
+    return sorted(found, key=lambda each: (order.get(each.name, len(order)), str(each)))
+
+
+def _document(view: View, reading: Reading) -> dict[str, Any]:
+    read = [
+        {"name": str(each), "from": iso(each.range.lower) if each.range else None}
+        | {"to": iso(each.range.upper) if each.range else None}
+        for each in _read(view, reading)
+    ]
+    return {
+        "table": str(view.plan.parent),
+        "key": view.plan.key,
+        "prunes": reading.prunes,
+        "partitions": reading.total,
+        "read": read,
+        "leftOutAtStart": reading.removed,
+        "conditions": list(reading.conditions),
+        "why": list(reading.why),
+    }
+
+
+def _print(view: View, reading: Reading, wide: bool) -> None:
+    count, total = len(reading.read), reading.total
+    verb = "is" if count == 1 else "are"
+    word = "prunes" if reading.prunes else "does not prune"
+    line = f"{view.plan.parent} by {view.plan.key}: it {word}: {count} of {total} partitions {verb} read"
+    click.echo(render.printable(line))
+    for text in (*reading.why, *(f"condition {each}" for each in reading.conditions if wide)):
+        click.echo(render.printable(f"  {text}"))
+    rows = [("READ", "FROM", "TO")]
+    for each in _read(view, reading):
+        lower, upper = (iso(each.range.lower), iso(each.range.upper)) if each.range else ("DEFAULT", "")
+        rows.append((str(each), lower or "MINVALUE", "MAXVALUE" if upper is None else upper))
+    if len(rows) > 1:
+        formats.table(rows)

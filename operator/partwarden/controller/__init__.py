@@ -1,0 +1,1 @@
+"""The operator process: informers, work queue, reconcilers, Jobs, metrics, health, settings."""

@@ -1,0 +1,226 @@
+"""Between the plan of a policy and PartitionArchives: what is known of them, and what the plan asks for.
+
+Nothing of it is remembered that the cluster does not show, but for doubts: without them a table is compared once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ..api.archive import ARCHIVE_KIND as ARCHIVE
+from ..api.archive import (
+    MANAGED,
+    OID_LABEL,
+    POLICY_LABEL,
+    ROUND_LABEL,
+    SERVER_LABEL,
+    Fingerprint,
+    PartitionArchiveSpec,
+    PolicyRef,
+)
+from ..api.database import ArchiveConnection
+from ..api.policy import PartitionPolicySpec
+from ..api.types import ObjectKey
+from ..api.validation import check
+from ..errors import NameTaken
+from ..kube.archives import ArchivesInCluster
+from ..kube.cache import ArchiveStore, Binding, StoredArchive, StoredPolicy, is_gone
+from ..kube.selector import EVERYTHING, Selector
+from ..planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request, server_label
+from .archive_status import is_proven, trouble
+
+STEM = 200
+"""Characters of a name before its digest."""
+LABEL = 63
+"""Characters that the value of a label may have."""
+
+
+class ArchiveRequests:
+    """Safe for threads, one policy with one thread at a time."""
+
+    def __init__(
+        self,
+        store: ArchiveStore,
+        api: ArchivesInCluster,
+        enqueue: Callable[[ObjectKey], None],
+        selector: Selector = EVERYTHING,
+    ) -> None:
+        """``wake``: lets an archive be looked at. ``selector``: of the policies that are served."""
+        self._store, self._api, self._wake, self._selector = store, api, enqueue, selector
+        self._doubts: dict[ObjectKey, str] = {}
+        self._ways: dict[ObjectKey, ArchiveConnection | None] = {}
+
+    def known(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Archives:
+        """What is known of the archives that this policy asked for, as it reads now.
+
+        Those with another database or another destination are none of its: what is proven there is proven elsewhere.
+        The same Secret may lead to another server by now: of which server each is, its state says.
+        """
+        found: dict[int, list[ArchiveState]] = {}
+        for archive, binding in self._own(policy, spec):
+            status = archive.status
+            # Only the operator writes a status: once that names a server, an edited label counts no more.
+            if "server" in status and server_label(str(status["server"])) != binding.server:
+                continue
+            state = _state(archive, binding, status, self._doubts.get(archive.key, ""))
+            found.setdefault(binding.oid, []).append(state)
+        states = {oid: tuple(sorted(some, key=lambda each: (each.round, each.name))) for oid, some in found.items()}
+        return Archives(states, policy.approved)
+
+    def ask(self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, requests: Iterable[Request]) -> None:
+        """See to it that there is what the plan asks for, and that nothing is read again that it does not ask for.
+
+        ``server``: the `inventory.Server.identity` that the plan was made on. Raises `ClusterUnavailable`, and
+        `NameTaken` where another PartitionArchive of a name exists.
+        """
+        wanted = list(requests)
+        self._retry(policy, spec)
+        checks = {each.archive: each.token for each in wanted if isinstance(each, CheckRequest)}
+        for archive, _ in self._own(policy, spec):
+            if archive.key[1] not in checks:
+                self._store.forget_check(archive.key)
+        for each in wanted:
+            if isinstance(each, CheckRequest) and each.void:
+                self.doubt(policy, each.archive)
+        for name, token in checks.items():
+            if self._store.want_check((policy.key[0], name), token):
+                self._wake((policy.key[0], name))
+        for each in wanted:
+            if isinstance(each, ArchiveRequest):
+                self._create(policy, spec, server, each)
+
+    def moved(self, policy: ObjectKey, here: bool) -> None:
+        """The policy is served here from now on, or no more, and with it its archives: each is looked at."""
+        # Without a selector all archives are ours whatever becomes of policies.
+        for archive in self._store.of(policy) if self._selector else ():
+            if archive.policy == policy:
+                if here:
+                    # From an earlier time here, and out of date.
+                    self._store.forget_check(archive.key)
+                self._wake(archive.key)
+
+    def doubt(self, policy: StoredPolicy, name: str) -> None:
+        """The last check of the archive of that name counts no more."""
+        key = (policy.key[0], name)
+        if (archive := self._store.get(key)) is not None:
+            token = str((archive.status.get("check") or {}).get("token", ""))
+            self._doubts[key] = hashlib.sha256(token.encode()).hexdigest()[:10]
+
+    def _retry(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> None:
+        """After Jobs were given another way to the database, no archive waits for its next attempt."""
+        if self._ways.get(policy.key) != spec.database.archive:
+            for archive, _ in self._own(policy, spec):
+                self._wake(archive.key)
+        self._ways[policy.key] = spec.database.archive
+
+    def _own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, Binding]]:
+        """The policy's archives, of whatever server, each with the table that it is of."""
+        destination = spec.retention.archive if spec.retention else None
+        if destination is None:
+            return
+        for archive in self._store.of(policy.key):
+            of = archive.binding
+            if of is None or archive.policy != policy.key:
+                continue
+            same = of.database is not None and of.database.identity == spec.database.identity
+            if same and of.destination == destination:
+                yield archive, of
+
+    def _create(self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> None:
+        assert spec.retention is not None
+        assert spec.retention.archive is not None
+        asked = PartitionArchiveSpec(
+            policy=PolicyRef(name=policy.key[1]),
+            # Beside the policy, which it outlives.
+            database=spec.database,
+            schema_=wanted.schema,
+            partition=wanted.name,
+            oid=wanted.oid,
+            destination=spec.retention.archive,
+            job=spec.retention.job,
+        )
+        key, labels = (policy.key[0], name(policy, spec, server, wanted)), _labels(policy, server, wanted)
+        body = asked.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        # Once the policy is gone, those of the selector decide who goes on with it.
+        if self._api.create_archive(key, body, MANAGED | self._selector.named(policy.labels) | labels):
+            return
+        there = self._api.archive(key)
+        if there is None or is_gone(there):
+            return
+        made, _ = check(PartitionArchiveSpec, there.get("spec"), "spec")
+        # How its Jobs run may have changed since; what it is of may not.
+        labelled = (there["metadata"].get("labels") or {}).items() >= labels.items()
+        if made is None or _subject(made) != _subject(asked) or not labelled:
+            raise NameTaken(
+                f"{ARCHIVE} {key[1]} exists, and is of something else than partition {wanted.schema}.{wanted.name}, or "
+                "its labels were changed: delete it"
+            )
+
+
+def name(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> str:
+    """The archive's name: always the same for one table of one server, one destination and one round."""
+    text = re.sub(r"[^a-z0-9]+", "-", f"{policy.key[1]}-{wanted.name}".lower())
+    return f"{text[:STEM].strip('-')}-{_digest(policy, spec, server, wanted)}"
+
+
+def _digest(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> str:
+    destination = spec.retention.archive if spec.retention else None
+    assert destination is not None
+    where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in (spec.database.identity, destination)]
+    parts = (policy.key[1], *where, server, str(wanted.oid), str(wanted.round))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
+
+
+def _labels(policy: StoredPolicy, server: str, wanted: ArchiveRequest) -> dict[str, str]:
+    whole = policy.key[1]
+    # A name may be longer than a label.
+    short = whole if len(whole) <= LABEL else f"{whole[:50]}-{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
+    return {
+        POLICY_LABEL: short,
+        SERVER_LABEL: server_label(server),
+        OID_LABEL: str(wanted.oid),
+        ROUND_LABEL: str(wanted.round),
+    }
+
+
+def _subject(spec: PartitionArchiveSpec) -> tuple[Any, ...]:
+    return spec.policy, spec.database and spec.database.identity, spec.oid, spec.destination
+
+
+def _state(archive: StoredArchive, binding: Binding, status: Mapping[str, Any], doubt: str) -> ArchiveState:
+    found, taken = status.get("check"), status.get("fingerprint")
+    return ArchiveState(
+        name=archive.key[1],
+        round=binding.round,
+        server=binding.server,
+        oid=status.get("oid"),
+        proven=is_proven(status) and "server" in status,
+        fingerprint=Fingerprint.model_validate(taken) if taken else None,
+        location=str(status.get("location") or ""),
+        check=_check(found) if found else None,
+        error=trouble(status),
+        doubt=doubt,
+    )
+
+
+def _check(found: dict[str, Any]) -> CheckState:
+    return CheckState(
+        token=str(found.get("token") or ""),
+        # Anything but a plain true is no success.
+        ok=found.get("ok") is True,
+        reason=str(found.get("reason") or "CheckFailed"),
+        message=str(found.get("message") or "it was read again, and is not as it was proven"),
+        completed=_moment(found.get("completed")),
+    )
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,202 @@
+"""What the status of a PartitionArchive says: the status so far, and what was seen of its Job -> the status. Pure.
+
+What was proven stays in the status whatever comes after it. The conditions follow kstatus, as those of a policy do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..api.status import ConditionStatus
+from ..archive.jobspec import Report, Task
+from ..errors import PartwardenError, UserError
+from ..planner.calendar import iso
+from ..status.conditions import FALSE, TRUE, Said, condition
+from ..status.details import human
+from ..status.events import EventType, Notice, short
+from .job_status import BLOCKED, JobView
+
+READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
+ARCHIVED, VERIFIED = "Archived", "Verified"
+PROVEN = "Proven"
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
+"""Between a Job that failed and the next, doubled each time."""
+
+PASSING = ("lastError", "attempts", "nextAttempt", "percent")
+"""What is of no interest any more once a Job has done its work."""
+
+Status = dict[str, Any]
+
+
+def is_proven(status: Mapping[str, Any]) -> bool:
+    """Whether an archive was read back and found equal to the table. What became of it later does not count here."""
+    return bool(status.get("manifestSha256"))
+
+
+def waits(status: Mapping[str, Any], generation: int, now: datetime, reason: str, message: str) -> Status:
+    """No Job runs yet, and one will."""
+    return _with(status, generation, now, Said(FALSE, reason, message), RECONCILING)
+
+
+def aims(status: Mapping[str, Any], oid: int, bounds: tuple[str, str] | None, server: str = "") -> Status:
+    """What the archive is of is known: from now on it is of no other table, whatever that is called, and of no other
+    ``server``.
+
+    Bounds that are known already stay: once a table is detached, only its mark says them, in another spelling.
+    """
+    lower, upper = bounds or (None, None)
+    told = {"from": lower, "to": upper, **{key: status[key] for key in ("from", "to") if key in status}, "oid": oid}
+    told |= {"server": server or None}
+    return {**status, **{key: value for key, value in told.items() if value is not None}}
+
+
+def runs(
+    status: Mapping[str, Any], generation: int, now: datetime, task: Task, seen: JobView, percent: int | None = None
+) -> Status:
+    """A Job is under way. What it waits for is told; otherwise nothing but ``percent``, where that is known, changes
+    until it has ended."""
+    verb = "archives the partition" if task is Task.ARCHIVE else "reads the archive again"
+    said = Said(FALSE, seen.reason or "JobRunning", seen.message or f"Job {seen.name} {verb}")
+    far = {} if percent is None else {"percent": percent}
+    return _with({**status, "job": seen.name, **far}, generation, now, said, RECONCILING)
+
+
+def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str) -> Status:
+    """The Job that archives reported success: the archive was read back before it said so."""
+    found = {**_forgiven(status), **_facts(report), "job": job}
+    message = f"{report.rows} rows, {human(report.bytes)}, read back and equal to the table: {report.location}"
+    return _with(found, generation, now, Said(TRUE, PROVEN, message), READY)
+
+
+def checked(status: Mapping[str, Any], generation: int, now: datetime, report: Report, token: str, job: str) -> Status:
+    """The Job that checks came to a result: the archive is as it was proven, or ``report`` says what is wrong."""
+    outcome: dict[str, Any] = {"token": token, "job": job, "ok": report.ok}
+    outcome |= {"reason": report.reason, "message": report.message[:1024]}
+    if report.fingerprint is not None:
+        outcome["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
+    outcome |= {"oid": report.oid, "completed": iso(report.completed or now)}
+    kept = {key: value for key, value in outcome.items() if value not in (None, "")}
+    if report.ok:
+        found = {**_forgiven(status), "check": kept, "job": job}
+        return _with(found, generation, now, Said(TRUE, PROVEN, f"read again, and as it was: {report.location}"), READY)
+    found = {**status, "check": kept, **_counted(status, job, report.completed or now)}
+    return _with(found, generation, now, Said(FALSE, report.reason, report.message), STALLED)
+
+
+def failed(
+    status: Mapping[str, Any],
+    generation: int,
+    now: datetime,
+    error: PartwardenError | tuple[str, str],
+    *,
+    job: str = "",
+    ended: datetime | None = None,
+) -> Status:
+    """It could not be begun, or its Job failed. ``job``: the one that failed, which is then counted, and the next is
+    made later, by the time that has passed since it ``ended``."""
+    reason, message = (error.reason, str(error)) if isinstance(error, PartwardenError) else error
+    found = {**status, "lastError": {"reason": reason, "message": message[:1024]}}
+    if job:
+        found |= _counted(status, job, ended or now)
+        found.pop("percent", None)
+    ends = STALLED if isinstance(error, UserError) else RECONCILING
+    return _with(found, generation, now, Said(FALSE, reason, message), ends)
+
+
+def trouble(status: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Reason and message of what is wrong: what a Job waits for that somebody must mend, what the last check found, or
+    what the last attempt failed of. None where nothing is known to be wrong."""
+    found, error = status.get("check") or {}, status.get("lastError")
+    ready: Mapping[str, Any] = next((each for each in status.get("conditions") or [] if each.get("type") == READY), {})
+    if ready.get("reason") in BLOCKED:
+        return str(ready["reason"]), str(ready.get("message", ""))
+    if found and found.get("ok") is not True:
+        return str(found.get("reason") or "CheckFailed"), str(found.get("message", ""))
+    return (str(error.get("reason")), str(error.get("message"))) if error else None
+
+
+def pause(status: Mapping[str, Any], now: datetime) -> float:
+    """Seconds until the next Job may be made; 0 at once. ``now`` is aware."""
+    text = status.get("nextAttempt")
+    if not isinstance(text, str):
+        return 0.0
+    # A clock that was set back must not make anybody wait for longer than the longest pause.
+    left = (datetime.fromisoformat(text) - now).total_seconds()
+    return min(max(0.0, left), LONGEST_PAUSE.total_seconds())
+
+
+def _counted(status: Mapping[str, Any], job: str, ended: datetime) -> Status:
+    count = int(status.get("attempts") or 0) + 1
+    following = ended + min(FIRST_PAUSE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
+    return {"attempts": count, "job": job, "nextAttempt": iso(following.replace(microsecond=0))}
+
+
+def _forgiven(status: Mapping[str, Any]) -> Status:
+    return {key: value for key, value in status.items() if key not in PASSING}
+
+
+def _facts(report: Report) -> Status:
+    told: dict[str, Any] = {
+        "oid": report.oid,
+        "id": report.id,
+        "location": report.location,
+        "rows": report.rows,
+        "bytes": report.bytes,
+        "size": human(report.bytes),
+        "sha256": report.sha256,
+        "manifestSha256": report.manifest_sha256,
+        "serverVersion": report.server_version,
+        "clientVersion": report.client_version,
+        "started": iso(report.started) if report.started else None,
+        "completed": iso(report.completed) if report.completed else None,
+    }
+    if report.fingerprint is not None:
+        told["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _with(status: Mapping[str, Any], generation: int, now: datetime, said: Said, which: str) -> Status:
+    earlier = {each["type"]: each for each in status.get("conditions") or []}
+    proven = is_proven(status)
+    good = proven and (status.get("check") or {}).get("ok", True)
+    archived = Said(TRUE, PROVEN, str(status.get("location", ""))) if proven else Said(FALSE, said.reason, said.message)
+    verified = Said(TRUE, PROVEN, "") if good else Said(FALSE, said.reason, said.message)
+    if proven and not good:
+        found = status["check"]
+        verified = Said(FALSE, found.get("reason") or "CheckFailed", found.get("message", ""))
+    flags = {
+        READY: said if which is READY or not (proven and good) else Said(TRUE, PROVEN, archived.message),
+        RECONCILING: Said(_flag(which == RECONCILING), said.reason, said.message if which == RECONCILING else ""),
+        STALLED: Said(_flag(which == STALLED), said.reason, said.message if which == STALLED else ""),
+        ARCHIVED: archived,
+        VERIFIED: verified,
+    }
+    conditions = [condition(kind, each, earlier.get(kind), generation, now) for kind, each in flags.items()]
+    return {**status, "observedGeneration": generation, "conditions": conditions}
+
+
+def _flag(value: bool) -> ConditionStatus:
+    return TRUE if value else FALSE
+
+
+# Which Events a change of a PartitionArchive's status is worth: what came to an end, and each new cause once. Pure.
+#
+
+
+def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    """``Archived`` once it is proven, ``Verified`` at the end of each check that found all as it was, and a warning
+    where something else than before is wrong."""
+    notices = []
+    if is_proven(status) and not is_proven(previous):
+        message = f"{status.get('rows')} rows, {status.get('size')}, read back and equal: {status.get('location')}"
+        notices.append(Notice(EventType.NORMAL, "Archived", short(message)))
+    before, after = (each.get("check") or {} for each in (previous, status))
+    if after.get("ok") and after.get("job") != before.get("job"):
+        message = f"read again, and as it was proven: {status.get('location')}"
+        notices.append(Notice(EventType.NORMAL, "Verified", short(message)))
+    wrong = trouble(status)
+    if wrong is not None and wrong != trouble(previous):
+        notices.append(Notice(EventType.WARNING, wrong[0], short(wrong[1])))
+    return notices

@@ -1,0 +1,67 @@
+"""Asks the newest state of a policy whether what was planned for it is still to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..api.policy import PartitionPolicySpec
+from ..kube.cache import Store, StoredPolicy, is_gone, parse_policy
+from ..kube.client import Cluster
+from ..planner.drop_preconditions import DropCase, Recheck, Withdrawn
+from .archive_requests import ArchiveRequests
+from .event_handlers import PolicyEventHandler
+
+
+class PolicyRecheck(Recheck):
+    """Of one run. What the watch has shown costs nothing to ask; right before a drop the API server itself is asked,
+    for a watch may lag behind it, or have fallen silent."""
+
+    single_drop = True
+
+    def __init__(
+        self,
+        policy: StoredPolicy,
+        spec: PartitionPolicySpec,
+        cluster: Cluster,
+        store: Store,
+        intake: PolicyEventHandler,
+        archives: ArchiveRequests,
+        ending: Callable[[], bool],
+    ) -> None:
+        """``policy`` and ``spec`` are those that were planned for. ``ending``: whether the operator is to end."""
+        self._policy, self._spec = policy, spec
+        self._cluster, self._store, self._intake, self._archives = cluster, store, intake, archives
+        self._ending = ending
+
+    def why_stopped(self) -> str:
+        """Anything that is edited stops the run: it is planned anew at once."""
+        if self._ending():
+            return "the operator was told to end, or leads no longer"
+        now = self._store.get(self._policy.key)
+        if changed := _changed(self._policy, now):
+            return changed
+        assert now is not None
+        if now.edition != self._policy.edition:
+            return "an annotation of its policy was edited"
+        return ""
+
+    def renew(self, case: DropCase) -> DropCase:
+        """Annotations that do not concern the table stop nothing here: hours of comparing are not given away."""
+        body = self._cluster.policy(self._policy.key)
+        if body is not None:
+            self._intake.seen(body)
+        now = parse_policy(body) if body is not None and not is_gone(body) else None
+        if changed := _changed(self._policy, now):
+            raise Withdrawn(changed)
+        assert now is not None
+        return replace(case, held=now.held, archives=self._archives.known(now, self._spec).on(case.server))
+
+
+def _changed(was: StoredPolicy, now: StoredPolicy | None) -> str:
+    """How the policy differs from the one that was planned for, its annotations aside; empty where it does not."""
+    if now is None or now.uid != was.uid:
+        return "its policy was deleted, or is served by another operator"
+    if now.generation != was.generation:
+        return "spec.suspend of its policy is set" if now.suspended else "its policy was edited"
+    return ""

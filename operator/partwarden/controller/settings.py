@@ -1,0 +1,231 @@
+"""How the operator runs: ``PARTWARDEN_*`` in its environment, read once, as one frozen value."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ..api import archive
+from ..api.policy import GROUP, PLURAL
+from ..api.types import OBJECT_NAME, refuse
+from ..errors import StartupError
+from ..kube import selector
+from ..kube.client import Right
+from ..kube.selector import EVERYTHING, Selector
+
+PREFIX = "PARTWARDEN_"
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)$")
+"""What Kubernetes puts into every pod beside a Service whose name begins like this program's."""
+
+
+def _names(value: object) -> object:
+    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
+def _object(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError('must be a JSON object of strings, such as {"HTTPS_PROXY": "http://proxy:3128"}') from None
+
+
+def _selector(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return selector.parse(value)
+    except ValueError as error:
+        raise refuse(str(error)) from None
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+ObjectName = Annotated[str, Field(max_length=253, pattern=OBJECT_NAME)]
+Variables = Annotated[dict[Annotated[str, Field(pattern=VARIABLE)], str], BeforeValidator(_object)]
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """The operator's settings. Each field but ``kubeconfig`` is read from ``PARTWARDEN_`` and its name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    namespaces: Annotated[tuple[Namespace, ...], BeforeValidator(_names)] = Field(
+        (), description="Namespaces to serve, separated by commas; every namespace when empty."
+    )
+    selector: Annotated[Selector, BeforeValidator(_selector)] = Field(
+        EVERYTHING, description="Labels of the policies to serve, as a selector such as shard=a; every policy if empty."
+    )
+    workers: int = Field(8, ge=1, le=64, description="How many policies are worked on at the same time.")
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
+        "text", description="text, or json: one object a line."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="debug, info, warning or error."
+    )
+    connect_timeout: int = Field(5, ge=2, le=60, description="Seconds to wait for a database to answer.")
+    lock_patience: Seconds = Field(
+        1.5, description="Seconds in which a lock must be had before the rest waits for the next attempt."
+    )
+    relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
+    jobs: int = Field(2, ge=1, le=100, description="How many Jobs that archive or check may run at the same time.")
+    job_image: str = Field(
+        "",
+        max_length=1024,
+        pattern=r"^\S*$",
+        description="Image of those Jobs: the operator's own. Empty: no archives.",
+    )
+    job_client: int = Field(
+        0, ge=0, le=99, description="PostgreSQL major of pg_dump in that image: no Job for a newer server. 0: any."
+    )
+    job_service_account: str = Field(
+        "", max_length=253, pattern=rf"^$|{OBJECT_NAME}", description="Their service account; the namespace's default."
+    )
+    job_pull_secrets: Annotated[tuple[ObjectName, ...], BeforeValidator(_names)] = Field(
+        (), description="Secrets to pull the image with, separated by commas, in the policy's namespace."
+    )
+    job_env: Variables = Field({}, description="Further environment of those Jobs: a JSON object of strings.")
+    job_deadline: int = Field(86400, ge=60, le=2592000, description="Seconds that one Job may take, retries included.")
+    job_retries: int = Field(3, ge=0, le=20, description="How often a pod of a Job is replaced before the Job failed.")
+    secrets: Annotated[tuple[ObjectName, ...], BeforeValidator(_names)] = Field(
+        (), description="Names of the only Secrets that its rights let it read, separated by commas; any when empty."
+    )
+    lease: str = Field(
+        "",
+        max_length=317,
+        pattern=rf"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?/{OBJECT_NAME.removeprefix('^')}",
+        description="namespace/name of the Lease by which one of several operators leads. Empty: this one always does.",
+    )
+    listen: str = Field(
+        "",
+        max_length=300,
+        pattern=r"^$|^([^\s:/]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$",
+        description="Where /metrics, /healthz and /readyz are served, such as :8080 or 127.0.0.1:8080. Empty: nowhere.",
+    )
+    kubeconfig: Path | None = Field(
+        None, description="From the command line. Without it: the pod's service account, else KUBECONFIG."
+    )
+
+
+def load(environment: Mapping[str, str], kubeconfig: Path | None = None) -> Settings:
+    """The settings in ``environment``; other variables than ``PARTWARDEN_*`` are ignored.
+
+    Raises `StartupError` on a value that is wrong, and on a variable of that prefix that means nothing.
+    """
+    known = {PREFIX + field.upper(): field for field in Settings.model_fields if field != "kubeconfig"}
+    given = {
+        name: value for name, value in environment.items() if name.startswith(PREFIX) and not SERVICE_LINK.match(name)
+    }
+    if unknown := sorted(given.keys() - known.keys()):
+        raise StartupError(f"{unknown[0]} is not a setting; there are {', '.join(sorted(known))}")
+    if kubeconfig is not None and not kubeconfig.is_file():
+        raise StartupError(f"kubeconfig {kubeconfig} is not a file")
+    try:
+        return Settings.model_validate(
+            {known[name]: value for name, value in given.items()} | {"kubeconfig": kubeconfig}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        why = re.sub(r"^Input should be", "must be", first["msg"])
+        raise StartupError(f"{name}={environment.get(name, '')!r}: {why[0].lower()}{why[1:]}") from None
+
+
+# The rights that the operator needs, and no more: asked for before it serves, and given by the chart's roles.
+#
+
+RIGHTS = (
+    ("list", PLURAL, GROUP),
+    ("watch", PLURAL, GROUP),
+    ("patch", f"{PLURAL}/status", GROUP),
+    *((verb, archive.ARCHIVE_PLURAL, GROUP) for verb in ("get", "list", "watch", "create")),
+    ("patch", f"{archive.ARCHIVE_PLURAL}/status", GROUP),
+    *((verb, "jobs", "batch") for verb in ("get", "list", "watch", "create")),
+    ("list", "pods", ""),
+    ("get", "pods/log", ""),
+    ("create", "events", ""),
+)
+
+
+def wanted(settings: Settings) -> Iterator[Right]:
+    """All of them, with these settings."""
+    for namespace in settings.namespaces or (None,):
+        for right in RIGHTS:
+            yield Right(*right, namespace)
+        for name in settings.secrets or (None,):
+            yield Right("get", "secrets", "", namespace, name)
+    if settings.lease:
+        where, _, lease = settings.lease.partition("/")
+        for verb, name in (("create", None), ("get", lease), ("update", lease)):
+            yield Right(verb, "leases", "coordination.k8s.io", where, name)
+
+
+# The operator's log on standard error: lines for people, or one JSON object a line for programs.
+#
+
+QUIET = {
+    "kopf": logging.WARNING,
+    "psycopg": logging.ERROR,
+    "urllib3": logging.ERROR,
+    "aiohttp": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
+"""Libraries that report what this program reports itself, and from which level on they are heard."""
+
+ABOUT = ("policy", "archive", "reason", "partition", "seconds")
+"""What a line may be about."""
+
+
+class Text(logging.Formatter):
+    """``2026-01-01T00:00:00.000Z INFO orchestrator/run: message``: of a policy, or of an archive."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        subject = getattr(record, "policy", None) or getattr(record, "archive", None)
+        about = f"{subject}: " if subject else ""
+        line = f"{_time(record)} {record.levelname} {about}{record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class Json(logging.Formatter):
+    """time, level, logger, message; policy, archive and reason where the line is about one, partition and seconds where
+    something was done to one; traceback where nobody foresaw it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry |= {name: value for name in ABOUT if (value := getattr(record, name, None)) is not None}
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send every logger's lines to standard error in the format that the settings name."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Json() if settings.log_format == "json" else Text())
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name, least in QUIET.items():
+        logging.getLogger(name).setLevel(max(level, least))
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

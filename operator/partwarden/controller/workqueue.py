@@ -1,0 +1,313 @@
+"""When each policy is worked on next: a queue of keys with due times.
+
+A key is in the queue at most once, and with one worker at most. What arrives while it is worked on makes it due again
+afterwards. `Schedule` is pure: times are arguments, seconds of any clock that never goes back. `WorkQueue` puts
+threads around it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+from zlib import crc32
+
+from ..api.types import ObjectKey
+from ..errors import PartwardenError, TransientError
+
+
+class Entry(NamedTuple):
+    """A due time in the heap; stale when the schedule no longer holds this due time for the key."""
+
+    due: float
+    number: int
+    key: ObjectKey
+
+
+class Backlog(NamedTuple):
+    """How a queue stands: keys that are ``due`` and with no worker, for how many seconds the first of them has been
+    ``waiting``, and for how many each worker has been ``busy`` with its key."""
+
+    due: int
+    waiting: float
+    busy: tuple[float, ...]
+
+
+class Schedule:
+    """Keys and when they are due. Equal due times come in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self._due: dict[ObjectKey, float] = {}
+        self._busy: set[ObjectKey] = set()
+        self._heap: list[Entry] = []
+        self._count = 0
+
+    def enqueue(self, key: ObjectKey, due: float) -> None:
+        """Make the key due at ``due``, or leave it where it was due earlier already."""
+        if key in self._due and self._due[key] <= due:
+            return
+        self._due[key] = due
+        self._count += 1
+        if key not in self._busy:
+            heapq.heappush(self._heap, Entry(due, self._count, key))
+
+    def pop(self, now: float) -> ObjectKey | None:
+        """The key that has been due the longest, now with a worker until `done`; None when none is due."""
+        self._drop_stale()
+        if not self._heap or self._heap[0].due > now:
+            return None
+        key = heapq.heappop(self._heap).key
+        del self._due[key]
+        self._busy.add(key)
+        return key
+
+    def done(self, key: ObjectKey, next_due: float | None = None) -> None:
+        """The worker has finished. The key is due at ``next_due``, or earlier where it was woken meanwhile."""
+        self._busy.discard(key)
+        woken = self._due.pop(key, None)
+        due = min((each for each in (woken, next_due) if each is not None), default=None)
+        if due is not None:
+            self.enqueue(key, due)
+
+    def next_due(self) -> float | None:
+        """When `pop` will next have something, if nothing is woken before; None for never."""
+        self._drop_stale()
+        return self._heap[0].due if self._heap else None
+
+    def overdue(self, now: float) -> list[float]:
+        """For how long each key has been due that no worker has."""
+        return [now - due for key, due in self._due.items() if due <= now and key not in self._busy]
+
+    def _drop_stale(self) -> None:
+        while self._heap and (self._heap[0].key in self._busy or self._due.get(self._heap[0].key) != self._heap[0].due):
+            heapq.heappop(self._heap)
+
+
+class WorkQueue:
+    """A schedule that worker threads wait on. All delays are seconds from now."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._schedule = Schedule()
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._taken: dict[ObjectKey, float] = {}
+        self._closed = False
+
+    def enqueue(self, key: ObjectKey, after: float = 0.0) -> None:
+        """Work on the key ``after`` so many seconds at the latest."""
+        with self._changed:
+            self._schedule.enqueue(key, self._clock() + after)
+            self._changed.notify()
+
+    def take(self) -> ObjectKey | None:
+        """Wait for a key that is due. None when the queue was closed."""
+        with self._changed:
+            while not self._closed:
+                key = self._schedule.pop(self._clock())
+                due = self._schedule.next_due()
+                if key is not None:
+                    if due is not None:  # somebody else must wait for that one now
+                        self._changed.notify()
+                    self._taken[key] = self._clock()
+                    return key
+                self._changed.wait(None if due is None else max(0.0, due - self._clock()))
+            return None
+
+    def done(self, key: ObjectKey, after: float | None) -> None:
+        """The worker has finished with the key; it is due again ``after`` so many seconds, None: when it is woken."""
+        with self._changed:
+            self._taken.pop(key, None)
+            self._schedule.done(key, None if after is None else self._clock() + after)
+            self._changed.notify()
+
+    def backlog(self) -> Backlog:
+        """How it stands now."""
+        with self._changed:
+            now = self._clock()
+            waiting = self._schedule.overdue(now)
+            return Backlog(len(waiting), max(waiting, default=0.0), tuple(now - at for at in self._taken.values()))
+
+    def close(self) -> None:
+        """Give out no more keys."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+# How long until a policy is looked at again: after a success, an outage, a user's mistake.
+#
+# Pauses after failures double and are reset by a success, by an edit, and when a failure is of the other kind.
+#
+
+OUTAGE_FIRST, OUTAGE_MOST = 1.0, 60.0
+MISTAKE_FIRST = 15.0
+SOONEST = 0.05
+"""Seconds. A boundary is never waited for by looking in a loop."""
+TOO_SOON = 0.1
+"""Part of the resync: a turn that is closer than this is the one that has just been."""
+
+
+class Result(StrEnum):
+    """What one look came to, as far as the next one is concerned."""
+
+    CONVERGED = "Converged"
+    IN_PROGRESS = "InProgress"
+    """Nothing failed that was foreseen, and work is left: what was detached is to be dropped, or nobody knows why."""
+    TRANSIENT = "Transient"
+    USER_ERROR = "UserError"
+
+
+def result(errors: Sequence[PartwardenError], reconciling: bool) -> Result:
+    """An outage is tried again soon, also where a mistake is reported with it."""
+    if not errors:
+        return Result.IN_PROGRESS if reconciling else Result.CONVERGED
+    passes = reconciling or any(isinstance(each, TransientError) for each in errors)
+    return Result.TRANSIENT if passes else Result.USER_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class _Failures:
+    spec: object
+    result: Result
+    count: int
+
+
+class Backoff:
+    """Counts failures in a row for each policy. Safe for threads. ``clock``: seconds, never going back."""
+
+    def __init__(
+        self, random_: Callable[[], float] = random.random, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._random, self._clock = random_, clock
+        self._lock = threading.Lock()
+        self._failures: dict[ObjectKey, _Failures] = {}
+
+    def after(
+        self,
+        key: ObjectKey,
+        spec: object,
+        found: Result,
+        resync: float,
+        boundary: float | None = None,
+        together: Hashable = None,
+    ) -> float:
+        """Seconds until the next look.
+
+        ``spec`` identifies what was worked on: another one starts afresh. ``resync`` is the pause after a success and
+        the longest after a mistake; ``boundary`` says in how many seconds the calendar changes the plan. What is fine
+        and has ``together``, a database, and ``resync`` in common is looked at together, so that one connection serves
+        all.
+        """
+        with self._lock:
+            last = self._failures.pop(key, None)
+            count = last.count + 1 if last and (last.spec, last.result) == (spec, found) else 1
+            if found is not Result.CONVERGED:
+                self._failures[key] = _Failures(spec, found, count)
+        if found is Result.CONVERGED and together is not None:
+            pause = self._next_turn(resync, together)
+        else:
+            pause = self._spread(_pause(found, count, resync))
+        return pause if boundary is None else min(pause, max(boundary, SOONEST))
+
+    def forget(self, key: ObjectKey) -> None:
+        """The policy is gone."""
+        with self._lock:
+            self._failures.pop(key, None)
+
+    def _next_turn(self, resync: float, together: Hashable) -> float:
+        """Turns come every ``resync`` seconds, and at another moment for each database. The first may come sooner."""
+        offset = crc32(repr(together).encode()) / 2**32 * resync
+        pause = resync - (self._clock() - offset) % resync
+        return pause if pause > resync * TOO_SOON else pause + resync
+
+    def _spread(self, seconds: float) -> float:
+        """The same within a tenth, so that what failed or began together does not come again together."""
+        return seconds * (0.9 + 0.2 * self._random())
+
+
+def _pause(found: Result, count: int, resync: float) -> float:
+    doubled = 2.0 ** min(count - 1, 20)
+    match found:
+        case Result.TRANSIENT | Result.IN_PROGRESS:
+            return min(OUTAGE_FIRST * doubled, OUTAGE_MOST, resync)
+        case Result.USER_ERROR:
+            return min(MISTAKE_FIRST * doubled, resync)
+    return resync
+
+
+# A bounded number of threads that take policies from the work queue, and the one that lists them now and then.
+#
+
+log = logging.getLogger(__name__)
+
+AFTER_CRASH = 60.0
+"""Seconds until a policy is looked at again after an error that not even the reconciler foresaw."""
+
+
+class Workers:
+    """Threads that call ``work`` with each key; it returns the seconds until the next time, None for never."""
+
+    def __init__(self, queue: WorkQueue, work: Callable[[ObjectKey], float | None], count: int) -> None:
+        self._queue, self._work = queue, work
+        self._threads = [
+            threading.Thread(target=self._run, name=f"worker-{number}", daemon=True) for number in range(count)
+        ]
+
+    def start(self) -> None:
+        """Begin to work."""
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def count(self) -> int:
+        """How many threads there are to be."""
+        return len(self._threads)
+
+    @property
+    def ended(self) -> int:
+        """How many of them have begun and are no more."""
+        return sum(thread.ident is not None and not thread.is_alive() for thread in self._threads)
+
+    def wait(self, seconds: float) -> bool:
+        """After the queue was closed: whether all have finished within so many seconds."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self) -> None:
+        while (key := self._queue.take()) is not None:
+            after: float | None = AFTER_CRASH
+            try:
+                after = self._work(key)
+            except Exception:
+                log.exception("unexpected error", extra={"policy": "/".join(key)})
+            finally:
+                self._queue.done(key, after)
+
+
+class Every:
+    """A thread that calls ``work`` every so many seconds until it is stopped. Errors are the callee's to catch."""
+
+    def __init__(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+        self._seconds, self._work = seconds, work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first call comes after the first pause."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No further call."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self._work()

@@ -1,0 +1,1 @@
+"""The Kubernetes API as typed calls: client, credentials, object cache, leader election."""

@@ -1,0 +1,266 @@
+"""The Kubernetes API as the operator uses it: policies, their status, Secrets, Events, its own rights.
+
+Beside `partwarden.cluster_login` the only importer of the official client. One `Cluster` may be used by many threads.
+Every call has a time limit and is repeated where it could not be sent; what still fails is raised as an error of
+`partwarden.errors`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import kubernetes.client as api
+import urllib3
+from kubernetes.client.exceptions import ApiException
+
+from ..api.policy import API_VERSION, GROUP, PLURAL, VERSION
+from ..api.types import ObjectKey
+from ..errors import ClusterUnavailable, InsufficientPrivilege, SecretNotFound
+from ..status.events import Notice
+from .config import Credentials, credentials
+
+MANAGER = "partwarden"
+TIMEOUT = (5.0, 20.0)
+"""Seconds to connect, and to wait for an answer."""
+TIMEOUT_LOCKED = (2.0, 5.0)
+"""The same while a table is locked meanwhile."""
+PAGE = 200
+"""Policies in one answer of a list."""
+SERVER_SIDE_APPLY = "application/apply-patch+yaml"
+
+NOT_FOUND, FORBIDDEN, CONFLICT, TOO_MANY = 404, 403, 409, 429
+
+T = TypeVar("T")
+
+
+class Subject(Protocol):
+    """An object of ours whose status is written."""
+
+    kind: ClassVar[str]
+    plural: ClassVar[str]
+
+    @property
+    def key(self) -> ObjectKey: ...
+
+    @property
+    def uid(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One verb on one resource, of one namespace or, None, of all."""
+
+    verb: str
+    resource: str
+    group: str
+    namespace: str | None
+    name: str | None = None
+    """Of one object only."""
+
+    def __str__(self) -> str:
+        full = f"{self.resource}.{self.group}" if self.group else self.resource
+        full += f"/{self.name}" if self.name else ""
+        where = "in all namespaces" if self.namespace is None else f"in namespace {self.namespace}"
+        return f"{self.verb} {full} {where}"
+
+
+class Cluster:
+    """One API server, one identity."""
+
+    def __init__(self, configuration: api.Configuration, *, connections: int = 10, selector: str = "") -> None:
+        """At most ``connections`` at a time; policies are listed by the label ``selector``."""
+        self._configuration = configuration
+        retries = urllib3.Retry(total=2, status=0, redirect=0, backoff_factor=0.2, respect_retry_after_header=False)
+        self._configuration.retries = retries
+        self._configuration.connection_pool_maxsize = connections
+        self._selector = selector
+        self._api = api.ApiClient(self._configuration)
+        self._api.user_agent = MANAGER
+        self.core = api.CoreV1Api(self._api)
+        self.custom = api.CustomObjectsApi(self._api)
+
+    def credentials(self) -> Credentials:
+        """The same way to the same server for another client; a token as it is now."""
+        return credentials(self._configuration)
+
+    def serves(self, plural: str) -> bool:
+        """Whether the CustomResourceDefinition is installed, with the version that this program speaks."""
+        try:
+            found = self.call("list what it serves", self.custom.get_api_resources, GROUP, VERSION)
+        except ClusterUnavailable as error:
+            if status_of(error) == NOT_FOUND:
+                return False
+            raise
+        return any(each.name == plural for each in found.resources)
+
+    def may(self, right: Right) -> bool:
+        """Whether this identity has the right."""
+        resource, _, subresource = right.resource.partition("/")
+        attributes = api.V1ResourceAttributes(
+            verb=right.verb,
+            group=right.group,
+            resource=resource,
+            subresource=subresource or None,
+            namespace=right.namespace,
+            name=right.name,
+        )
+        review = api.V1SelfSubjectAccessReview(spec=api.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
+        ask = api.AuthorizationV1Api(self._api).create_self_subject_access_review
+        answer = self.call("say what the operator may do", ask, review)
+        return bool(answer.status and answer.status.allowed)
+
+    def policies(self, namespace: str | None) -> Iterator[dict[str, Any]]:
+        """Every PartitionPolicy that the settings select, of a namespace or of all, as the API server holds it."""
+        return self.objects(PLURAL, namespace, self._selector)
+
+    def objects(self, plural: str, namespace: str | None, selector: str = "") -> Iterator[dict[str, Any]]:
+        """Every object of a kind of ours in a namespace, or in all, whose labels match: everything where empty."""
+        following: str | None = None
+        while following is None or following:
+            options: dict[str, Any] = {"limit": PAGE} | ({"_continue": following} if following else {})
+            options |= {"label_selector": selector} if selector else {}
+            page: Any
+            if namespace is None:
+                page = self.call(
+                    f"list {plural}", self.custom.list_cluster_custom_object, GROUP, VERSION, plural, **options
+                )
+            else:
+                page = self.call(
+                    f"list {plural} in {namespace}",
+                    self.custom.list_namespaced_custom_object,
+                    *(GROUP, VERSION, namespace, plural),
+                    **options,
+                )
+            yield from page["items"]
+            following = page["metadata"].get("continue") or ""
+
+    def policy(self, key: ObjectKey) -> dict[str, Any] | None:
+        """A PartitionPolicy as the API server holds it now; None where there is none that the settings select."""
+        namespace, name = key
+        # By the right to list: there is none to get.
+        options = {"field_selector": f"metadata.name={name}"}
+        options |= {"label_selector": self._selector} if self._selector else {}
+        found: Any = self.call(
+            f"read {PLURAL} {namespace}/{name}",
+            self.custom.list_namespaced_custom_object,
+            *(GROUP, VERSION, namespace, PLURAL),
+            **options,
+            timeout=TIMEOUT_LOCKED,
+        )
+        return next(iter(found["items"]), None)
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        """The Secret's values that are text. Raises `SecretNotFound`, `InsufficientPrivilege`, `ClusterUnavailable`."""
+        try:
+            found = self.call(f"read Secret {namespace}/{name}", self.core.read_namespaced_secret, name, namespace)
+        except ClusterUnavailable as error:
+            if status_of(error) == NOT_FOUND:
+                raise SecretNotFound(
+                    f"Secret {name!r} does not exist in namespace {namespace!r}: create it, or correct "
+                    "spec.database.secretRef.name"
+                ) from None
+            if status_of(error) == FORBIDDEN:
+                raise InsufficientPrivilege(
+                    f"the operator may not read Secret {name!r} in namespace {namespace!r}: grant its service account "
+                    "the verb get on secrets there"
+                ) from None
+            raise
+        return dict(_texts(found.data or {}))
+
+    def write_status(
+        self, subject: Subject, status: Mapping[str, Any], version: int | None = None
+    ) -> dict[str, Any] | None:
+        """Make the object's status equal to ``status``. Returns the object as it is then, None when it is gone.
+
+        With ``version`` only while that is its resource version: None, too, where somebody has written to it since.
+        Server-side apply: what this program wrote before and leaves out now is removed, what others wrote stays.
+        """
+        namespace, name = subject.key
+        metadata = {"namespace": namespace, "name": name, "uid": subject.uid}
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": subject.kind,
+            "metadata": metadata | ({} if version is None else {"resourceVersion": str(version)}),
+            "status": dict(status),
+        }
+        try:
+            written: Any = self.call(
+                f"take the status of {subject}",
+                self.custom.patch_namespaced_custom_object_status,
+                *(GROUP, VERSION, namespace, subject.plural, name, body),
+                field_manager=MANAGER,
+                force=True,
+                _content_type=SERVER_SIDE_APPLY,
+            )
+        except ClusterUnavailable as error:
+            if status_of(error) in (NOT_FOUND, CONFLICT):  # deleted, made anew with another uid, or written to
+                return None
+            raise
+        return dict(written)
+
+    def record(self, subject: Subject, notice: Notice, now: datetime) -> None:
+        """Record an Event on the object. ``now`` is aware."""
+        namespace, name = subject.key
+        event = api.CoreV1Event(
+            metadata=api.V1ObjectMeta(name=f"{name[:230]}.{secrets.token_hex(8)}", namespace=namespace),
+            involved_object=api.V1ObjectReference(
+                api_version=API_VERSION, kind=subject.kind, namespace=namespace, name=name, uid=subject.uid
+            ),
+            type=str(notice.type),
+            reason=notice.reason,
+            message=notice.message,
+            first_timestamp=now,
+            last_timestamp=now,
+            count=1,
+            source=api.V1EventSource(component=MANAGER),
+            reporting_component=f"{GROUP}/{MANAGER}",
+        )
+        self.call(f"record an Event on {subject}", self.core.create_namespaced_event, namespace, event)
+
+    def plain(self, answer: object) -> Any:
+        """What a method of the client returned, as the API's JSON."""
+        return self._api.sanitize_for_serialization(answer)  # type: ignore[no-untyped-call]
+
+    def call(
+        self, what: str, call: Callable[..., T], *arguments: Any, timeout: tuple[float, float] = TIMEOUT, **options: Any
+    ) -> T:
+        """What the client's method returns. ``what`` it does is for the message. Raises `ClusterUnavailable`."""
+        try:
+            return call(*arguments, _request_timeout=timeout, **options)
+        except ApiException as error:
+            raise ClusterUnavailable(f"the Kubernetes API would not {what}: {_reason(error)}") from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            cause = getattr(error, "reason", None) or error
+            raise ClusterUnavailable(
+                f"the Kubernetes API at {self._configuration.host} did not {what}: {cause}"
+            ) from None
+
+
+def status_of(error: ClusterUnavailable) -> int | None:
+    """The HTTP status that the API server answered with, if it did."""
+    cause = error.__cause__
+    return cause.status if isinstance(cause, ApiException) else None
+
+
+def _reason(error: ApiException) -> str:
+    """The API server's own words, in one line."""
+    try:
+        message = json.loads(error.body or "")["message"]
+    except (ValueError, KeyError, TypeError):
+        message = error.reason
+    return f"{' '.join(str(message).split())} ({error.status})"
+
+
+def _texts(data: Mapping[str, str | bytes]) -> Iterator[tuple[str, str]]:
+    for key, value in data.items():
+        try:
+            yield key, base64.b64decode(value).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            continue

@@ -1,0 +1,88 @@
+"""How to reach the Kubernetes API, and as whom: found once, for every client in this program."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import kubernetes.client
+import kubernetes.config
+from kubernetes.client.rest import should_bypass_proxies
+from kubernetes.config.config_exception import ConfigException
+
+from ..errors import StartupError
+
+IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to reach the API server and as whom; files by their paths."""
+
+    server: str
+    ca_path: str | None
+    insecure: bool
+    certificate_path: str | None
+    private_key_path: str | None
+    username: str | None
+    password: str | None
+    scheme: str | None
+    token: str | None
+    proxy: str | None
+
+
+def configure(kubeconfig: Path | None) -> kubernetes.client.Configuration:
+    """``--kubeconfig``, else the pod's service account, else ``KUBECONFIG``. Raises `StartupError`."""
+    configuration = kubernetes.client.Configuration()
+    try:
+        if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            kubernetes.config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            path = str(kubeconfig) if kubeconfig else None
+            kubernetes.config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError) as error:
+        raise StartupError(
+            f"no way to the Kubernetes API: {error}; give --kubeconfig or KUBECONFIG, or run in a pod that has a "
+            "service account"
+        ) from None
+    return configuration
+
+
+def own(path: Path | None, context: str | None) -> tuple[kubernetes.client.Configuration, str]:
+    """As kubectl goes: ``path``, else ``KUBECONFIG`` or ~/.kube/config, else a pod's service account; and the namespace
+    that goes with it. Raises `StartupError`."""
+    configuration = kubernetes.client.Configuration()
+    file = str(path) if path else None
+    try:
+        _, active = kubernetes.config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
+        kubernetes.config.load_kube_config(file, context, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError) as error:
+        if path is None and context is None and IN_POD.is_file():
+            kubernetes.config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            return configuration, IN_POD.read_text().strip()
+        why = " ".join(str(error).split())
+        raise StartupError(f"no way to a Kubernetes cluster: {why}; give --kubeconfig or KUBECONFIG") from None
+    contexts = {each["name"]: each for each in kubernetes.config.list_kube_config_contexts(file)[0]}  # type: ignore[no-untyped-call]
+    chosen = contexts[context] if context else active
+    return configuration, chosen["context"].get("namespace") or "default"
+
+
+def credentials(found: kubernetes.client.Configuration) -> Credentials:
+    """What another client needs to do the same; the token as it is now."""
+    # Asking for the token is what renews one that expires.
+    header = found.get_api_key_with_prefix("BearerToken", "authorization") or ""
+    scheme, _, token = header.rpartition(" ")
+    return Credentials(
+        server=found.host,
+        ca_path=found.ssl_ca_cert,
+        insecure=not found.verify_ssl,
+        certificate_path=found.cert_file,
+        private_key_path=found.key_file,
+        username=found.username or None,
+        password=found.password or None,
+        scheme=scheme.capitalize() or None,
+        token=token or None,
+        # The official client minds NO_PROXY by itself, when it connects; others are told.
+        proxy=None if should_bypass_proxies(found.host, found.no_proxy or "") else found.proxy,
+    )

@@ -1,0 +1,1 @@
+"""Decide: specification, inventory and time of day to a plan. Pure."""

@@ -1,0 +1,215 @@
+"""What every part of a plan is decided from: the policy, what exists, the moment, and the calendar that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from .. import errors
+from ..api import policy
+from ..api.policy import TableSpec
+from ..api.retention import KeyEncoding
+from ..api.types import Interval
+from . import keys
+from .archives import UNKNOWN, Archives
+from .calendar import Grid, Range, load_zone, merge
+from .expiry import cutoff
+from .inventory import Detached, Inventory, KeyType, Parent, Partition, RelationKind, Strategy
+from .keys import TYPES, Codec, Edges, Unit
+
+# Whether a table can be managed at all, and by which key.
+#
+
+MIN_VERSION = 140000
+"""PostgreSQL 14, the oldest release with DETACH CONCURRENTLY."""
+YEARS = f"{keys.YEARS.start} to {keys.YEARS.stop - 1}"
+
+
+def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Codec]:
+    """The table, its key column and how that says when. Raises a `UserError` that names what cannot be managed."""
+    server, parent = inventory.server, inventory.parent
+    if server.version < MIN_VERSION:
+        raise errors.ServerTooOld(f"the server is PostgreSQL {server.version_text}; Partwarden needs 14 or newer")
+    if parent is None:
+        raise errors.TableNotFound(
+            f"table {spec.table} does not exist in database {server.database!r}, or role {server.user!r} may not see "
+            "its schema: create it, or correct spec.table (names are matched exactly, upper and lower case differ)"
+        )
+    if parent.kind is not RelationKind.PARTITIONED or parent.strategy is None:
+        raise errors.NotPartitioned(
+            f"{parent} is not a partitioned table (kind: {parent.kind}); it must be made with PARTITION BY RANGE"
+        )
+    if parent.strategy is not Strategy.RANGE:
+        raise errors.UnsupportedStrategy(f"{parent} is partitioned by {parent.strategy}; only RANGE can be managed")
+    column, type_name = _single_column(parent)
+    if spec.key is not None and spec.key != column:
+        raise errors.WrongKey(
+            f"spec.key is {spec.key!r}, but {parent} is partitioned by {column!r}: correct spec.key or leave it out"
+        )
+    codec = _codec(spec, inventory, parent, column, type_name)
+    if codec.type is KeyType.DATE and spec.interval is Interval.HOUR:
+        raise errors.IntervalTooFine(f"spec.interval is Hour, but {parent} is partitioned by {column!r} of type date")
+    _check_unit(parent, column, codec, inventory)
+    return parent, column, codec
+
+
+def _check_unit(parent: Parent, column: str, codec: Codec, inventory: Inventory) -> None:
+    """Refuse a key whose numbers are of another unit, judged by the bounds that exist, where all of them are.
+
+    What was made beside them would never hold a row: no moment of our time in one unit is one in another.
+    """
+    values = keys.numbers(each.bounds for each in inventory.partitions)
+    mine = keys.unit_of(codec.encoding)
+    if mine is None or not values or any(mine.fits(each) for each in values):
+        return
+    likely = keys.fitting(values)
+    ends = [end for each in inventory.partitions if each.range for end in (each.range.lower, each.range.upper) if end]
+    if likely is None and not all(end >= codec.ceiling for end in ends):
+        return
+    shown = next(each for each in inventory.partitions if keys.numbers([each.bounds]))
+    raise errors.InvalidSpec(
+        f"spec.keyEncoding is {codec.encoding}, but no bound of {parent}'s partitions, such as {shown.name} "
+        f"{shown.bounds}, is a number of {mine.name} in the years {YEARS}; {_likely(column, codec.type, likely)}"
+    )
+
+
+def _likely(column: str, type_name: str, unit: Unit | None) -> str:
+    """What the numbers seem to be, and the way out."""
+    if unit is None:
+        return f"in which unit {column!r} says when cannot be seen: only seconds and milliseconds can be managed"
+    if unit.encoding is None or type_name not in TYPES[unit.encoding]:
+        return f"the values of {column!r} look like {unit.name}, which cannot be managed"
+    return f"the values of {column!r} look like {unit.name}: set spec.keyEncoding to {unit.encoding}"
+
+
+def _codec(spec: TableSpec, inventory: Inventory, parent: Parent, column: str, type_name: str) -> Codec:
+    if codec := Codec.find(type_name, spec.key_encoding):
+        return codec
+    found = f"{parent} is partitioned by {column!r} of type {type_name}"
+    fitting = [encoding for encoding, types in TYPES.items() if type_name in types]
+    if not fitting:
+        raise errors.UnsupportedKeyType(
+            f"{found}; only date, timestamp, timestamp with time zone, uuid, bigint and integer can be managed"
+        )
+    needs = f"{found}, but spec.keyEncoding is {spec.key_encoding}, which needs {' or '.join(TYPES[spec.key_encoding])}"
+    raise errors.UnsupportedKeyType(f"{needs}: {_advice(column, type_name, fitting, inventory.unread)}")
+
+
+def _advice(column: str, type_name: str, fitting: list[KeyEncoding], bounds: Sequence[str]) -> str:
+    """An encoding is named only where every bound that exists fits it."""
+    if KeyEncoding.NATIVE in fitting:
+        return "leave spec.keyEncoding out, or set it to Native"
+    values = keys.numbers(bounds)
+    if not values or KeyEncoding.UUID_V7 in fitting:
+        return f"set spec.keyEncoding to {' or '.join(fitting)}, whichever its values are"
+    return _likely(column, type_name, keys.fitting(values))
+
+
+def _single_column(parent: Parent) -> tuple[str, str]:
+    if len(parent.key) > 1:
+        raise errors.UnsupportedKey(
+            f"{parent} is partitioned by {len(parent.key)} columns or expressions; only a single column can be managed"
+        )
+    (part,) = parent.key
+    if part.column is None:
+        raise errors.UnsupportedKey(f"{parent} is partitioned by an expression; only a plain column can be managed")
+    return part.column, part.type
+
+
+@dataclass(frozen=True, slots=True)
+class PlanContext:
+    """Moments and ranges are in the key's domain (see `interval`) but for ``now``, which is aware and in UTC."""
+
+    spec: TableSpec
+    inventory: Inventory
+    now: datetime
+    held: frozenset[str]
+    """Names of partitions and tables that nothing may be done to, as ``name`` or ``schema.name``."""
+    parent: Parent
+    key: str
+    codec: Codec
+    zone: ZoneInfo
+    grid: Grid
+    moment: datetime
+    """``now`` in the key's domain."""
+    current: Range
+    """The cell of the grid that holds now, whether or not a partition does."""
+    ranged: tuple[tuple[Partition, Range], ...]
+    """The partitions that have bounds: all but DEFAULT."""
+    coverage: tuple[Range, ...]
+    """What they hold, merged and ascending."""
+    edges: Edges
+    """What to write as the bounds of new partitions."""
+    cutoff: datetime | None
+    """What lies wholly before it has expired, see `expiry.cutoff`; None where the policy has no ``retention``."""
+    detached: tuple[Detached, ...]
+    """Tables that were detached by us, but for those whose mark names a range that no partition can have."""
+    archives: Archives
+    """Those of this server and database."""
+
+    @classmethod
+    def of(
+        cls,
+        spec: TableSpec,
+        inventory: Inventory,
+        now: datetime,
+        held: frozenset[str],
+        archives: Archives = UNKNOWN,
+    ) -> PlanContext:
+        """Raises a `UserError` when the table cannot be managed at all."""
+        parent, key, codec = check_table(spec, inventory)
+        zone = load_zone(spec.timezone)
+        grid = Grid(spec.interval, zone if codec.aware else None)
+        moment = now.astimezone(UTC) if codec.aware else now.astimezone(zone).replace(tzinfo=None, fold=0)
+        ranged = tuple((each, each.range) for each in inventory.partitions if each.range is not None)
+        return cls(
+            spec=spec,
+            inventory=inventory,
+            now=now.astimezone(UTC),
+            held=held,
+            parent=parent,
+            key=key,
+            codec=codec,
+            zone=zone,
+            grid=grid,
+            moment=moment,
+            current=grid.cell(moment),
+            ranged=ranged,
+            coverage=tuple(merge(piece for _, piece in ranged)),
+            edges=Edges.of(codec, inventory.partitions),
+            cutoff=_cutoff(spec, now, zone, codec),
+            detached=tuple(each for each in inventory.detached if _is_possible(each.marker.range, codec)),
+            archives=archives.on(inventory.server.identity),
+        )
+
+    def is_cell(self, piece: Range) -> bool:
+        """Whether the range is exactly one interval."""
+        return piece.lower is not None and piece.upper is not None and self.grid.cell(piece.lower) == piece
+
+    def cutoff_at(self, now: datetime) -> datetime | None:
+        """What `cutoff` will be at another moment, which is aware."""
+        return _cutoff(self.spec, now, self.zone, self.codec)
+
+    def has_expired(self, piece: Range) -> bool:
+        """Whether the whole range is older than ``retention.keepFor``; never where there is none, or it has no end."""
+        return self.cutoff is not None and piece.upper is not None and piece.upper <= self.cutoff
+
+    def is_held(self, table: Partition | Detached) -> bool:
+        """Whether a hold names it."""
+        return not self.held.isdisjoint(policy.names(table.schema, table.name, table.oid))
+
+
+def _cutoff(spec: TableSpec, now: datetime, zone: ZoneInfo, codec: Codec) -> datetime | None:
+    if spec.retention is None:
+        return None
+    return cutoff(spec.retention.keep_for, now, Grid(spec.interval, zone), codec)
+
+
+def _is_possible(piece: Range, codec: Codec) -> bool:
+    """A comment is text that anybody may edit."""
+    lower, upper = piece.lower, piece.upper
+    if lower is None or upper is None or {lower.tzinfo is not None, upper.tzinfo is not None} != {codec.aware}:
+        return False
+    return lower < upper

@@ -1,0 +1,237 @@
+"""All that must be so before a table that was detached is dropped: one tuple of named predicates. Pure.
+
+The planner decides by it, the status says by it what a table waits for, and the check under the lock asks it once more,
+with what it has read again by then. Each predicate returns None where it is met, else why the table is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from ..api import policy
+from ..api.retention import Approval, OnExpire, Retention
+from .archives import UNKNOWN, Archives, ArchiveState, CheckState
+from .calendar import iso
+from .inventory import Detached
+from .marker import Phase
+
+OLDEST_READING = timedelta(hours=24)
+"""How old the last reading of an archive, and of its table, may be when the table is dropped."""
+AHEAD = timedelta(minutes=5)
+"""How far in the future a reading may lie, where it was not the database server's clock that said its moment."""
+
+ARCHIVING, CHECKING, APPROVAL = "Archiving", "CheckingArchives", "WaitsForApproval"
+OUTSIDE, HELD, POLICY, GRACE = "NotExpired", "Held", "NotToDrop", "InGrace"
+
+AFTER_DETACH, LAST = "detached/", "drop/"
+"""What the tokens of the two kinds of readings begin with."""
+
+
+class Kept(NamedTuple):
+    """Why a table is kept. ``reason``: CamelCase; ``message`` continues a sentence about the table."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropCase:
+    """One table that was detached, and all that its drop is decided from.
+
+    ``now`` is aware, the moment by which the grace is judged: under the lock, the server's clock. ``read_now`` is the
+    moment by which the age of the last reading is judged: that of the plan, moved on by what has passed since.
+    ``cutoff`` is in the key's domain. ``asked_by_name``: a person has named this very table, so that neither the policy
+    nor its archives are asked.
+    """
+
+    table: Detached
+    now: datetime
+    read_now: datetime
+    cutoff: datetime | None = None
+    retention: Retention | None = None
+    held: frozenset[str] = frozenset()
+    archives: Archives = field(default=UNKNOWN, repr=False)
+    outside: tuple[Detached, ...] = field(default=(), repr=False)
+    """Every table that was detached from the same parent: an approval must name one of them only."""
+    server: str = ""
+    """`inventory.Server.identity` of the server and database: archives of others are none of the table."""
+    asked_by_name: bool = False
+
+    @property
+    def archive(self) -> ArchiveState | None:
+        """The archive that counts for the table."""
+        return self.archives.latest(self.table.oid)
+
+
+Precondition = Callable[[DropCase], Kept | None]
+
+
+def is_detached(case: DropCase) -> Kept | None:
+    """The mark of the table says since when it is detached."""
+    if case.table.marker.phase is not Phase.DETACHED:
+        return Kept(OUTSIDE, "its mark does not say since when it is detached")
+    return None
+
+
+def has_expired(case: DropCase) -> Kept | None:
+    """Its whole range is older than the policy keeps."""
+    upper = case.table.marker.range.upper
+    if case.asked_by_name or (case.cutoff is not None and upper is not None and upper <= case.cutoff):
+        return None
+    return Kept(OUTSIDE, "its range is not older than spec.retention.keepFor")
+
+
+def not_held(case: DropCase) -> Kept | None:
+    """No hold names it."""
+    if case.held.isdisjoint(policy.names(case.table.schema, case.table.name, case.table.oid)):
+        return None
+    return Kept(HELD, f"the annotation {policy.ANNOTATION} names it")
+
+
+def policy_says_drop(case: DropCase) -> Kept | None:
+    """The policy drops what has expired."""
+    if case.asked_by_name or (case.retention is not None and case.retention.on_expire is OnExpire.DROP):
+        return None
+    return Kept(POLICY, "spec.retention.onExpire is not Drop")
+
+
+def grace_over(case: DropCase) -> Kept | None:
+    """It has been detached for as long as the policy wants."""
+    grace = case.retention.grace_period if case.retention is not None else timedelta(0)
+    # A difference, not a sum: whatever moment a mark names, this cannot overflow.
+    if case.asked_by_name or case.now - case.table.marker.since >= grace:
+        return None
+    return Kept(GRACE, f"it is not yet detached for as long as spec.retention.grace says ({grace})")
+
+
+def approved(case: DropCase) -> Kept | None:
+    """A person has approved it, where the policy wants that. What names two tables approves neither."""
+    if case.asked_by_name or case.retention is None or case.retention.approval is not Approval.MANUAL:
+        return None
+    mine = policy.names(case.table.schema, case.table.name, case.table.oid)
+    if any(len(named(entry, case.outside)) == 1 for entry in case.archives.approved & mine):
+        return None
+    return Kept(
+        APPROVAL,
+        f"spec.retention.approval is Manual, and the annotation {policy.APPROVAL} of the policy does not name it, or "
+        "names another table as well",
+    )
+
+
+def archive_proven(case: DropCase) -> Kept | None:
+    """Its archive was read back and was equal to it, or the policy says that none is needed."""
+    if case.asked_by_name:
+        return None
+    retention, state = case.retention, case.archive
+    if retention is not None and retention.archive is None and retention.drop_without_archive:
+        return None
+    if retention is not None and retention.archive is not None and state and state.proves(case.table.oid):
+        return None
+    return Kept(ARCHIVING, "no archive of it is proven")
+
+
+def archive_compared(case: DropCase) -> Kept | None:
+    """Archive and table were read and compared since all of the above is so, and at most a day ago."""
+    if case.asked_by_name or case.retention is None or case.retention.archive is None:
+        return None
+    state = case.archive
+    if state is None or state.check is None or not state.check.ok or not _is_last(case, state, state.check):
+        return Kept(CHECKING, "archive and table were not read again since nothing else keeps the table")
+    if not _is_young(case, state.check):
+        return Kept(CHECKING, "archive and table were last read more than a day ago")
+    return None
+
+
+DROP_PRECONDITIONS: tuple[Precondition, ...] = (
+    is_detached,
+    has_expired,
+    not_held,
+    policy_says_drop,
+    grace_over,
+    approved,
+    archive_proven,
+    archive_compared,
+)
+
+
+def unmet(case: DropCase) -> Kept | None:
+    """The first precondition that is not met; None where the table may be dropped."""
+    return next((kept for each in DROP_PRECONDITIONS if (kept := each(case)) is not None), None)
+
+
+def named(entry: str, tables: tuple[Detached, ...]) -> list[Detached]:
+    """The tables that an entry of an annotation may mean."""
+    return [each for each in tables if entry in policy.names(each.schema, each.name, each.oid)]
+
+
+def after_detach(table: Detached) -> str:
+    """The token of the reading that follows the detach: it was asked for when the mark said ``since``."""
+    return f"{AFTER_DETACH}{iso(table.marker.since)}"
+
+
+def last_reading(case: DropCase, state: ArchiveState) -> str:
+    """The token by which the last reading is asked for: the same while that one will do.
+
+    It begins with what allows the drop. Is a reading too old, the next is named after the moment of that one, so that
+    it is another; a Job of hours is not asked for anew at midnight.
+    """
+    facts, check = _facts(case, state), state.check
+    if check is None or not _is_last(case, state, check):
+        return facts
+    if check.ok and not _is_young(case, check):
+        return f"{facts}/{iso(check.completed) or 'unread'}"
+    return check.token
+
+
+def _facts(case: DropCase, state: ArchiveState) -> str:
+    assert case.retention is not None
+    facts = (case.retention.grace, case.retention.approval, state.name, state.doubt)
+    return f"{LAST}{iso(case.table.marker.since)}/{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+
+
+def _is_last(case: DropCase, state: ArchiveState, check: CheckState) -> bool:
+    facts = _facts(case, state)
+    return check.token == facts or check.token.startswith(f"{facts}/")
+
+
+def _is_young(case: DropCase, check: CheckState) -> bool:
+    """What says no moment, or one to come, is as good as old: it is read again."""
+    return check.completed is not None and -AHEAD <= case.read_now - check.completed <= OLDEST_READING
+
+
+# Whether what was planned is still to be done, asked again before it is. Pure.
+#
+# A plan may take hours. A hold, an approval that was taken back, an edit of the policy, its deletion, and the end of
+# the operator stop what has not begun.
+#
+
+
+class Withdrawn(Exception):
+    """An action was begun, and is undone: the policy wants it no longer. It has no outcome, and is planned anew."""
+
+
+class Recheck:
+    """This one stops nothing, as is right for a command: the user is at the keyboard, and can interrupt it."""
+
+    single_drop = False
+    """Whether a run ends with the first table that it has dropped: the next is planned anew."""
+
+    def why_stopped(self) -> str:
+        """Why nothing more may be begun; empty where it may. Asked before each action: it costs nothing."""
+        return ""
+
+    def renew(self, case: DropCase) -> DropCase:
+        """The case with what the policy and its archives say now. Asked right before a table is dropped.
+
+        Raises `Withdrawn` where the policy is not the one that was planned for, and `ClusterUnavailable` where that
+        cannot be learned.
+        """
+        return case
+
+
+NEVER = Recheck()
+"""Nothing is asked again but what the database says."""

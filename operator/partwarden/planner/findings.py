@@ -1,0 +1,264 @@
+"""What a person should know beside the actions: why nothing can be done, and what was seen and left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..api.policy import Mode, TableSpec
+from ..errors import (
+    DetachPending,
+    InsufficientPrivilege,
+    KeyOutOfRange,
+    LargeObjects,
+    NotOwner,
+    ObjectsTied,
+    PartwardenError,
+    ReadOnlyServer,
+)
+from .calendar import Range
+from .inventory import Fate, Inventory, Membership, Parent, RelationKind, Server, Tie
+from .keys import Codec
+
+OPTIONS_VERSION = 160000
+"""From 16 on it is the grant of a membership that says what comes with it."""
+ROLE = "partwarden"
+"""Name of the login that `superuser_login` proposes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a person should know. ``error`` tells whose it is to mend; None is a notice that stops nothing."""
+
+    reason: str
+    object: str
+    message: str
+    error: PartwardenError | None = None
+
+    @classmethod
+    def of(cls, subject: str, error: PartwardenError) -> Finding:
+        return cls(error.reason, subject, str(error), error)
+
+
+def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[Finding]:
+    """Why no action can succeed. Looked for even when nothing is to be done: January is too late to learn of it."""
+    server = inventory.server
+    if spec.mode is not Mode.APPLY:
+        return []
+    if server.read_only:
+        error: PartwardenError = ReadOnlyServer(
+            f"the server is read-only (a standby): connect {server.database!r} through its primary"
+            if server.standby
+            else f"database {server.database!r} is read-only for {server.user!r}, by default_transaction_read_only:"
+            " ALTER ROLE … or ALTER DATABASE … SET default_transaction_read_only = off, or connect as another role"
+        )
+    elif not parent.may_own:
+        error = NotOwner(
+            f"role {server.user!r} is not the owner of {parent}, which is {parent.owner!r}, and may not act as it: "
+            "only the owner may attach partitions, and all is done as that role; connect as it, or "
+            f"{_membership(server, parent)}"
+        )
+    elif not parent.may_create:
+        error = InsufficientPrivilege(
+            f"role {parent.owner!r}, the owner of {parent}, may not create tables in its schema, and all is done as "
+            f"that role: GRANT CREATE ON SCHEMA {quoted(parent.schema)} TO {quoted(parent.owner)}; it needs "
+            "USAGE as well"
+        )
+    else:
+        return []
+    return [Finding.of(str(parent), error)]
+
+
+def marked_by_others(inventory: Inventory) -> list[Finding]:
+    """One notice that names the tables whose mark does not count."""
+    parent, tables = inventory.parent, inventory.marked_by_others
+    if parent is None or not tables:
+        return []
+    message = (
+        f"tables with the mark of a detached partition whose owner is not {parent.owner!r}, the owner of {parent}: "
+        f"{listed(list(tables))}; they are left alone, since every role may write any comment on its own tables; where "
+        "the parent was given to another owner, give it those that were detached by ALTER TABLE … OWNER TO"
+    )
+    return [Finding("MarkNotCounted", str(parent), message)]
+
+
+def superuser_login(inventory: Inventory) -> list[Finding]:
+    """A notice where the login is a superuser, with the statements that make a role of fewer rights."""
+    server, parent = inventory.server, inventory.parent
+    assert parent is not None
+    if not server.superuser:
+        return []
+    table = f"{quoted(parent.schema)}.{quoted(parent.name)}"
+    # Who is a member of a superuser could become that one.
+    owner = ROLE if parent.owner_superuser else quoted(parent.owner)
+    lines = [
+        f"CREATE ROLE {ROLE} LOGIN PASSWORD '…'",
+        f"ALTER TABLE {table} OWNER TO {ROLE} (its partitions, too)"
+        if parent.owner_superuser
+        else f"GRANT {owner} TO {ROLE}",
+        f"GRANT USAGE, CREATE ON SCHEMA {quoted(parent.schema)} TO {owner}",
+    ]
+    message = (
+        f"role {server.user!r}, which connects, is a superuser: all is done as {parent.owner!r}, the owner of "
+        f"{parent}, but a function that a CHECK, an index, a domain or a generated column calls can take the login's "
+        f"rights back by RESET ROLE; connect as a role of fewer rights: {'; '.join(lines)}"
+    )
+    return [Finding("SuperuserLogin", str(parent), message)]
+
+
+def _membership(server: Server, parent: Parent) -> str:
+    """What gives the role all that the owner has."""
+    owner, user = quoted(parent.owner), quoted(server.user)
+    grant = f"GRANT {owner} TO {user}"
+    if server.version >= OPTIONS_VERSION and parent.membership is not Membership.NONE:
+        lacks = "SET" if parent.membership is Membership.WITHOUT_SET else "INHERIT"
+        return f"{grant} WITH INHERIT TRUE, SET TRUE: it is a member of that role without the option {lacks}"
+    if parent.membership is Membership.NOINHERIT:
+        return f"ALTER ROLE {user} INHERIT: it is a member of that role, but NOINHERIT, and no GRANT changes that"
+    if parent.membership is Membership.WITHOUT_INHERIT:
+        return f"{grant}: it is a member of that role through one that is NOINHERIT"
+    return grant
+
+
+def quoted(identifier: str) -> str:
+    """The identifier in quotes, for a statement that a person shall copy."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def pending_detaches(inventory: Inventory, wanted: list[Range]) -> list[Finding]:
+    """Detaches that began and did not end: an error where a wanted range is concerned, else a notice."""
+    findings = []
+    for each in inventory.partitions:
+        if not each.detach_pending:
+            continue
+        default = inventory.default
+        rows = f"rows for {each.bounds} go into {default}" if default else f"inserts into {each.bounds} fail"
+        message = (
+            f"partition {each} is pending detach: its rows are invisible and {rows}; "
+            f"finish it with ALTER TABLE … DETACH PARTITION {quoted(each.name)} FINALIZE"
+        )
+        if each.range is not None and any(each.range.overlaps(cell) for cell in wanted):
+            findings.append(Finding.of(str(each), DetachPending(message)))
+        else:
+            findings.append(Finding("DetachPending", str(each), message))
+    return findings
+
+
+def unlike_the_parent(inventory: Inventory) -> list[Finding]:
+    """One notice for each thing in which partitions differ from their parent where that matters."""
+    parent = inventory.parent
+    assert parent is not None
+    found: dict[str, list[str]] = {}
+    for each in inventory.partitions:
+        for what in each.differs:
+            found.setdefault(what, []).append(each.name)
+    return [
+        Finding(
+            "DiffersFromParent",
+            str(parent),
+            f"{what} not as the parent's: {listed(names)}; new partitions are like the parent; {UNLIKE[what]}",
+        )
+        for what, names in sorted(found.items())
+    ]
+
+
+def forgotten(inventory: Inventory, codec: Codec) -> list[Finding]:
+    """A notice for each table that seems to be one that was detached before a dump and restore of the database."""
+    parent = inventory.parent
+    assert parent is not None
+    findings = []
+    for each in inventory.strangers:
+        try:
+            ends = [codec.literal(end) for end in (each.marker.range.lower, each.marker.range.upper) if end is not None]
+        except KeyOutOfRange:
+            continue
+        table = f"{quoted(each.schema)}.{quoted(each.name)}"
+        message = (
+            f"table {each} says in its comment that it was detached from {parent}, but it or {parent} had another OID "
+            "then: it came out of a dump, or the comment is a copy, so nothing is done to it; if its rows are those of "
+            f"that range, ALTER TABLE {quoted(parent.schema)}.{quoted(parent.name)} ATTACH PARTITION {table} FOR "
+            f"VALUES FROM ('{ends[0]}') TO ('{ends[1]}'), and retention takes it up again; else take the line that "
+            "begins with partwarden.dev/detached out of its comment"
+        )
+        findings.append(Finding("DetachedElsewhere", str(each), message))
+    return findings
+
+
+def partitioned_themselves(inventory: Inventory) -> list[Finding]:
+    """One notice that names them: a new partition is a plain table whatever its siblings are."""
+    names = [each.name for each in inventory.partitions if each.kind is RelationKind.PARTITIONED and each.range]
+    if not names:
+        return []
+    message = (
+        f"partitioned themselves: {listed(names)}; new partitions are plain tables, not partitioned like these; where "
+        "they should be, create them by hand before they are due: a range that is covered is left alone"
+    )
+    return [Finding("SubPartitioned", str(inventory.parent), message)]
+
+
+UNLIKE = {
+    "owner": "mend it with ALTER TABLE … OWNER TO",
+    "grants": "mend it with GRANT and REVOKE, where queries name the partition itself",
+    "row security": "who queries the partition itself sees rows that the parent hides: mend it with ALTER TABLE … "
+    "ENABLE (and FORCE) ROW LEVEL SECURITY",
+    "replica identity": "what is replicated of it is identified otherwise: mend it with ALTER TABLE … REPLICA IDENTITY",
+}
+
+
+def along(ties: Iterable[Tie]) -> str:
+    """What becomes of the objects that are tied to a table when it is dropped, for people; empty where there are none.
+
+    Those that refuse the drop are left out: see `refusing`.
+    """
+    said = {Fate.KEPT: "kept", Fate.GOES: "dropped with it"}
+    ties = tuple(ties)
+    parts = ((word, [str(each) for each in ties if each.fate is fate]) for fate, word in said.items())
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in parts if names)
+
+
+def refusing(table: object, ties: Iterable[Tie]) -> ObjectsTied | None:
+    """Why the table is not dropped; None where nothing that is tied to it is of others."""
+    others = [each for each in ties if each.fate is Fate.REFUSES]
+    if not others:
+        return None
+    ways = "; ".join(dict.fromkeys(each.way_out for each in others))
+    return ObjectsTied(
+        f"table {table} is not dropped: DROP TABLE would take along what others may use: "
+        f"{', '.join(map(str, others))}; {ways}"
+    )
+
+
+def used_elsewhere(table: object, tie: Tie) -> ObjectsTied:
+    """Why a table is not dropped whose identity sequence gives values to others, too."""
+    return ObjectsTied(
+        f"table {table} is not dropped: its {tie} would go with it, and has given values that are beyond all of its "
+        "column, so it is used elsewhere too; let that use another sequence, then ALTER TABLE … ALTER COLUMN … DROP "
+        "IDENTITY"
+    )
+
+
+def pointing(table: object, columns: Iterable[str], not_done: str) -> LargeObjects:
+    """Why a table is not archived, or not dropped. ``columns``: those whose values are OIDs of large objects."""
+    return LargeObjects(
+        f"{table} is not {not_done}: column {', '.join(columns)} holds OIDs of large objects, whose contents are in no "
+        "archive of a table; move them into a column of type bytea, or set spec.retention.largeObjects: LeaveOut "
+        "(by hand: --without-large-objects) to go on without them"
+    )
+
+
+def listed(names: list[str]) -> str:
+    """At most five of them."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def off_grid(spec: TableSpec, inventory: Inventory, managed: frozenset[int]) -> list[Finding]:
+    """One notice that names the partitions whose bounds are not one cell of the grid."""
+    others = [each for each in inventory.partitions if each.range is not None and each.oid not in managed]
+    if not others:
+        return []
+    names = listed([each.name for each in others])
+    message = (
+        f"not one {spec.interval} of {spec.timezone} each: {names}; what they hold counts as covered, "
+        "only the rest is created, and they are left alone"
+    )
+    return [Finding("OffGrid", str(spec.table), message)]

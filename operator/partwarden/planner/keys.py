@@ -1,0 +1,282 @@
+"""How the partition key says when: values of the key <-> moments.
+
+A UUIDv7 begins with 48 bits of Unix milliseconds (RFC 9562, section 5.7); what follows is version, variant and chance.
+So the smallest key of a millisecond has nothing but zeros there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+
+from ..api.retention import KeyEncoding
+from ..errors import KeyOutOfRange
+from .calendar import Range, iso
+from .inventory import KeyType, Partition
+
+# Units in which a whole number can say when, and those that the bounds of partitions fit.
+#
+# A number alone tells no unit. But bounds are moments of years not far from ours, and the years 1973 to 2099 in one
+# unit are other numbers than in any other.
+#
+
+YEARS = range(1973, 2100)
+"""Years in which bounds are expected."""
+FIRST, LAST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (YEARS.start, YEARS.stop))
+HIGHEST = frozenset({2**31 - 1, 2**63 - 1})
+"""Bounds that mean "no end", as 0 and what is below it mean "no beginning": they fit every unit."""
+NUMBER = re.compile(r"\('?(-?\d+)'?\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """``name`` for a message; ``encoding`` None where Partwarden does not manage keys of this unit."""
+
+    name: str
+    fits: Callable[[int], bool]
+    encoding: KeyEncoding | None = None
+
+
+def _since_1970(per_second: int) -> Callable[[int], bool]:
+    return lambda value: FIRST * per_second <= value <= LAST * per_second
+
+
+def _digits(count: int) -> Callable[[int], bool]:
+    def fits(value: int) -> bool:
+        text = str(value)
+        if len(text) != count:
+            return False
+        with suppress(ValueError):
+            return date(int(text[:4]), int(text[4:6] or 1), int(text[6:8] or 1)).year in YEARS
+        return False
+
+    return fits
+
+
+UNITS = (
+    Unit("seconds since 1970", _since_1970(1), KeyEncoding.EPOCH_SECONDS),
+    Unit("milliseconds since 1970", _since_1970(10**3), KeyEncoding.EPOCH_MILLISECONDS),
+    Unit("microseconds since 1970", _since_1970(10**6)),
+    Unit("nanoseconds since 1970", _since_1970(10**9)),
+    Unit("dates written as YYYYMMDD", _digits(8)),
+    Unit("months written as YYYYMM", _digits(6)),
+    Unit("years", _digits(4)),
+)
+
+
+def numbers(bounds: Iterable[str]) -> list[int]:
+    """The whole numbers in PostgreSQL's texts of bounds that tell a unit: neither MINVALUE nor 0, nor the highest."""
+    found = [int(each) for text in bounds for each in NUMBER.findall(text)]
+    return [each for each in found if each > 0 and each not in HIGHEST]
+
+
+def fitting(values: Iterable[int]) -> Unit | None:
+    """The unit that all of them fit; None where there are no values, or none fits."""
+    known = list(values)
+    return next((unit for unit in UNITS if known and all(unit.fits(each) for each in known)), None)
+
+
+def unit_of(encoding: KeyEncoding) -> Unit | None:
+    """That of an encoding; None where it has none, as a native key."""
+    return next((unit for unit in UNITS if unit.encoding is encoding), None)
+
+
+# PostgreSQL's text of partition bounds -> ranges, and what new neighbours must write to meet them.
+#
+# Read under ``DateStyle ISO`` and ``TimeZone UTC``; other settings would give other texts.
+#
+
+TEXT = re.compile(r"FOR VALUES FROM \((.+)\) TO \((.+)\)", re.DOTALL)
+
+
+def parse_bounds(text: str, codec: Codec) -> Range | None:
+    """``FOR VALUES FROM (…) TO (…)`` as a range in the key's domain; ``DEFAULT`` as None. Raises ValueError.
+
+    A range whose ends lie within one millisecond of a UUID may be empty.
+    """
+    if text == "DEFAULT":
+        return None
+    floor, ceiling = codec.floor, codec.ceiling
+    lower, upper = (_moment(value, codec) for value in _values(text))
+    return Range(
+        None if lower <= floor else min(lower, ceiling),
+        None if upper >= ceiling else max(upper, floor),
+    )
+
+
+def literals(text: str) -> Bounds:
+    """The two values in ``FOR VALUES FROM (…) TO (…)``. Raises ValueError."""
+    return Bounds(*_values(text))
+
+
+def _values(text: str) -> tuple[str, str]:
+    if not (match := TEXT.fullmatch(text)):
+        raise ValueError(f"not the bounds of a RANGE partition: {text}")
+    lower, upper = match.groups()
+    return lower.strip("'"), upper.strip("'")
+
+
+def _moment(value: str, codec: Codec) -> datetime:
+    if value == "MINVALUE":
+        return codec.floor
+    return codec.ceiling if value == "MAXVALUE" else codec.moment(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What to write as bounds of a new partition, so that it meets its neighbours to the last bit.
+
+    Only a UUID says more than its moment. Whoever made a partition may have put anything behind the milliseconds of its
+    bounds: a neighbour that wrote zeros there would overlap it, or leave a gap.
+    """
+
+    codec: Codec
+    lowers: dict[datetime, str] = field(default_factory=dict)
+    """Where existing partitions begin, and the lowest literal that stands there."""
+    uppers: dict[datetime, str] = field(default_factory=dict)
+    """Where they end, and the highest literal that stands there."""
+
+    @classmethod
+    def of(cls, codec: Codec, partitions: Iterable[Partition]) -> Edges:
+        """Those of the partitions, in the key's domain."""
+        edges = cls(codec)
+        if codec.encoding is not KeyEncoding.UUID_V7:
+            return edges
+        for each in partitions:
+            if each.range is None:
+                continue
+            lower, upper = _values(each.bounds)
+            # The texts of two UUIDs are ordered as they are.
+            if each.range.lower is not None:
+                edges.lowers[each.range.lower] = min(lower, edges.lowers.get(each.range.lower, lower))
+            if each.range.upper is not None:
+                edges.uppers[each.range.upper] = max(upper, edges.uppers.get(each.range.upper, upper))
+        return edges
+
+    def bounds(self, lower: datetime, upper: datetime) -> Bounds:
+        """Those of a partition for ``[lower, upper)``, of which nothing is held yet. Raises `KeyOutOfRange`."""
+        return Bounds(
+            self.uppers.get(lower) or self.codec.literal(lower),
+            self.lowers.get(upper) or self.codec.literal(upper),
+        )
+
+
+FLOOR, CEILING = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
+"""The calendar here has the years 1 to 9999. What lies outside counts as unbounded: nobody plans there."""
+
+TYPES: Mapping[KeyEncoding, tuple[KeyType, ...]] = {
+    KeyEncoding.NATIVE: (KeyType.DATE, KeyType.TIMESTAMP, KeyType.TIMESTAMPTZ),
+    KeyEncoding.UUID_V7: (KeyType.UUID,),
+    KeyEncoding.EPOCH_SECONDS: (KeyType.BIGINT, KeyType.INTEGER),
+    KeyEncoding.EPOCH_MILLISECONDS: (KeyType.BIGINT,),
+}
+"""Columns that can hold each encoding. An integer of milliseconds would end in January 1970."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TICKS: Mapping[KeyEncoding, timedelta] = {
+    KeyEncoding.UUID_V7: timedelta(milliseconds=1),
+    KeyEncoding.EPOCH_SECONDS: timedelta(seconds=1),
+    KeyEncoding.EPOCH_MILLISECONDS: timedelta(milliseconds=1),
+}
+LIMITS: Mapping[KeyType, tuple[int, int]] = {
+    KeyType.UUID: (0, 2**48 - 1),
+    KeyType.INTEGER: (-(2**31), 2**31 - 1),
+    KeyType.BIGINT: (-(2**63), 2**63 - 1),
+}
+"""Ticks that fit, both included."""
+
+CHANCE = 80
+"""Bits of a UUIDv7 behind its milliseconds."""
+LOWEST_VALID = 0x7000_8000_0000_0000_0000
+"""The lowest that a UUIDv7 has there: version 7, variant 2. Some write this into bounds, some zeros: it is the same."""
+
+
+class Bounds(NamedTuple):
+    """The bounds of a partition as PostgreSQL takes them: texts of literals, lower included, upper excluded."""
+
+    lower: str
+    upper: str
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """One type of key in one encoding; `TYPES` says which go together."""
+
+    type: KeyType
+    encoding: KeyEncoding = KeyEncoding.NATIVE
+
+    @classmethod
+    def find(cls, type_name: str, encoding: KeyEncoding) -> Codec | None:
+        """That of a column, its type as ``format_type`` spells it; None where it cannot hold the encoding."""
+        return next((cls(each, encoding) for each in TYPES[encoding] if each == type_name), None)
+
+    @property
+    def aware(self) -> bool:
+        """Whether moments of this key are aware and in UTC; those of ``timestamp`` and ``date`` are naive."""
+        return self.type not in (KeyType.TIMESTAMP, KeyType.DATE)
+
+    @property
+    def floor(self) -> datetime:
+        """`FLOOR` in the key's domain."""
+        return FLOOR if self.aware else FLOOR.replace(tzinfo=None)
+
+    @property
+    def ceiling(self) -> datetime:
+        """`CEILING` in the key's domain."""
+        return CEILING if self.aware else CEILING.replace(tzinfo=None)
+
+    def literal(self, moment: datetime) -> str:
+        """The smallest value of the key at or after ``moment``, as the text of a literal. Raises `KeyOutOfRange`."""
+        if self.encoding is KeyEncoding.NATIVE:
+            text = iso(moment)
+            assert text is not None
+            return text
+        ticks = -((EPOCH - moment) // TICKS[self.encoding])
+        lowest, highest = LIMITS[self.type]
+        if not lowest <= ticks <= highest:
+            raise KeyOutOfRange(
+                f"a key of type {self.type} in {self.encoding} cannot be {iso(moment)}, it reaches from "
+                f"{self._limit(lowest)} to {self._limit(highest)}: leave out dates beyond that in spec.startFrom and "
+                "spec.ensure, and make the last partition by hand, TO (MAXVALUE)"
+            )
+        if self.encoding is not KeyEncoding.UUID_V7:
+            return str(ticks)
+        digits = f"{ticks << CHANCE:032x}"
+        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+    def moment(self, value: str) -> datetime:
+        """The moment of a value as PostgreSQL writes it; `floor` or `ceiling` for what lies outside the calendar.
+
+        Where some keys of a UUID's millisecond are lower than it, it lies some microseconds later, so that it is never
+        taken for a boundary of the calendar. Raises ValueError.
+        """
+        if self.encoding is KeyEncoding.NATIVE:
+            return self._native(value)
+        tick, late = TICKS[self.encoding], timedelta(0)
+        if self.encoding is KeyEncoding.UUID_V7:
+            ticks, rest = divmod(int(value.replace("-", ""), 16), 1 << CHANCE)
+            if rest > LOWEST_VALID:
+                late = timedelta(microseconds=1 + (rest * 999 >> CHANCE))
+        else:
+            ticks = int(value)
+        if ticks <= (FLOOR - EPOCH) // tick:
+            return FLOOR
+        return CEILING if ticks >= (CEILING - EPOCH) // tick else EPOCH + ticks * tick + late
+
+    def _native(self, value: str) -> datetime:
+        if value[4:5] == "-" and not value.endswith(" BC"):
+            moment = datetime.fromisoformat(value)
+            return moment.astimezone(UTC) if self.aware else moment
+        if value == "-infinity" or value.endswith(" BC"):
+            return self.floor
+        if value == "infinity" or re.match(r"\d{5,}-", value):
+            return self.ceiling
+        raise ValueError(f"not a {self.type}: {value}")
+
+    def _limit(self, ticks: int) -> str:
+        moment = self.moment(f"{ticks << CHANCE:032x}" if self.encoding is KeyEncoding.UUID_V7 else str(ticks))
+        return iso(moment) or ""

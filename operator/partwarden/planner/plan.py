@@ -1,0 +1,172 @@
+"""Decide: (policy, inventory, now) -> plan. Pure, and the only place that decides.
+
+The same plan is printed by ``partwarden plan``, executed by ``partwarden apply`` and by the operator, and turned into
+status. Nothing is resumed: after an interruption the world is read and planned again. Every prefix of a plan leaves a
+valid database, because each action does, and none depends on another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ..api.policy import TableSpec
+from ..api.retention import OnExpire
+from .actions import Action, CreateDefault, CreatePartition
+from .archives import UNKNOWN, Archives
+from .calendar import Grid, Range, merge
+from .context import PlanContext
+from .creation import Wanted, wanted
+from .findings import (
+    Finding,
+    forgotten,
+    marked_by_others,
+    off_grid,
+    partitioned_themselves,
+    pending_detaches,
+    superuser_login,
+    unlike_the_parent,
+    why_blocked,
+)
+from .inventory import Inventory, Parent
+from .keys import Codec
+from .maintenance import Upkeep, upkeep
+from .retirement import Retired, retired
+
+# When the age of something makes another plan, although nothing changes: it expires, or its grace ends.
+#
+
+SECOND = timedelta(seconds=1)
+
+
+def next_look(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
+    """The first moment, aware, until ``boundary`` at the latest, at which something expires or a grace ends.
+
+    A few dozen steps at most, whatever the number of partitions.
+    """
+    retention = context.spec.retention
+    if retention is None or context.cutoff is None:
+        return boundary
+    moments = [boundary]
+    if retention.on_expire is OnExpire.DROP:
+        # Differences: the sum of a grace and of whatever moment a mark names may lie beyond the calendar.
+        left = (retention.grace_period - (context.now - each.marker.since) for each in context.detached)
+        moments += [context.now + some for some in left if timedelta(0) < some < boundary - context.now]
+    ranges = [held for _, held in context.ranged]
+    ranges += [each.marker.range for each in context.detached]
+    ranges += [each.range for each in wanted.actions if isinstance(each, CreatePartition)]
+    young = [held.upper for held in ranges if held.upper is not None and held.upper > context.cutoff]
+    if young:
+        moments.append(_when_expired(context, min(young), boundary))
+    return min(moments)
+
+
+def _when_expired(context: PlanContext, upper: datetime, latest: datetime) -> datetime:
+    """When what ends at ``upper`` expires, to the second; ``latest`` where that is later. The cutoff only grows."""
+    early, late = context.now.replace(microsecond=0), latest
+    if (cutoff := context.cutoff_at(latest)) is None or cutoff < upper:
+        return latest
+    while late - early > SECOND:
+        middle = early + (late - early) // (2 * SECOND) * SECOND
+        reached = context.cutoff_at(middle)
+        early, late = (early, middle) if reached is not None and reached >= upper else (middle, late)
+    return late
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, in order, and what to say.
+
+    Moments are in the key's domain (see `interval`) but for ``next_boundary``, which is aware.
+    """
+
+    parent: Parent
+    key: str
+    codec: Codec
+    actions: tuple[Action, ...]
+    findings: tuple[Finding, ...]
+    current: Range
+    """The cell of the grid that holds now, whether or not a partition does."""
+    missing: tuple[Range, ...]
+    """What of the current, the future and the ensured cells no partition holds yet, ascending within each."""
+    covered_until: datetime | None
+    """End (exclusive) of the unbroken coverage that begins now: None when now is not covered."""
+    covered_for_ever: bool
+    """Whether that coverage ends at MAXVALUE; ``covered_until`` is None then, too."""
+    next_boundary: datetime
+    """When the plan will differ although nothing changes."""
+    managed: frozenset[int]
+    """OIDs of the partitions whose bounds are exactly one cell of the grid."""
+    blocked: bool
+    """Whether no action can succeed until a finding is mended: none is tried then."""
+    retired: Retired
+    upkeep: Upkeep
+
+    @property
+    def creations(self) -> tuple[CreatePartition, ...]:
+        """The actions that make partitions with bounds."""
+        return tuple(action for action in self.actions if isinstance(action, CreatePartition))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tables that are to be made."""
+        return tuple(action.name for action in self.actions if isinstance(action, CreatePartition | CreateDefault))
+
+
+def make_plan(
+    spec: TableSpec,
+    inventory: Inventory,
+    now: datetime,
+    held: frozenset[str] = frozenset(),
+    archives: Archives = UNKNOWN,
+) -> Plan:
+    """Decide what to do, in which order, and what a person should know. ``now`` is aware.
+
+    Creation comes first and stands alone, retirement next, upkeep last. ``held`` names what nothing may be done to;
+    without ``archives`` nothing is proven. Raises a `UserError` when the table cannot be managed at all.
+    """
+    context = PlanContext.of(spec, inventory, now, held, archives)
+    blocking = why_blocked(spec, inventory, context.parent)
+    creation = wanted(context)
+    retirement = retired(context, creation)
+    keeping = upkeep(context, retirement)
+    managed = frozenset(each.oid for each, piece in context.ranged if context.is_cell(piece))
+    usable = merge(piece for each, piece in context.ranged if not each.detach_pending)
+    here = next((piece for piece in usable if piece.contains(context.moment)), None)
+    boundary = next_look(context, creation, _next_boundary(Grid(spec.interval, context.zone), now))
+    return Plan(
+        parent=context.parent,
+        key=context.key,
+        codec=context.codec,
+        actions=(*creation.actions, *retirement.actions, *keeping.actions),
+        findings=(
+            *blocking,
+            *creation.findings,
+            # With retention they are finished by an action.
+            *(pending_detaches(inventory, list(creation.cells)) if spec.retention is None else ()),
+            *retirement.findings,
+            *keeping.findings,
+            *off_grid(spec, inventory, managed),
+            *unlike_the_parent(inventory),
+            *marked_by_others(inventory),
+            *superuser_login(inventory),
+            *partitioned_themselves(inventory),
+            *forgotten(inventory, context.codec),
+        ),
+        current=context.current,
+        missing=creation.missing,
+        covered_until=here.upper if here else None,
+        covered_for_ever=here is not None and here.upper is None,
+        next_boundary=min(filter(None, (boundary, keeping.boundary))),
+        managed=managed,
+        blocked=bool(blocking),
+        retired=retirement,
+        upkeep=keeping,
+    )
+
+
+def _next_boundary(clock: Grid, now: datetime) -> datetime:
+    """By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past."""
+    upper = clock.cell(now.astimezone(UTC)).upper
+    assert upper is not None
+    return upper

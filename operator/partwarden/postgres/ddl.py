@@ -1,0 +1,195 @@
+"""Actions -> SQL. The only place with DDL text.
+
+https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DESC-ATTACH-PARTITION
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from psycopg import sql
+from psycopg.sql import SQL, Composed, Identifier
+
+from ..errors import StatementRejected
+from ..planner.actions import Action, AttachDetached, CreateDefault, CreatePartition
+from ..planner.inventory import Grant, Parent, PartitionTemplate
+from ..planner.marker import LONGEST
+
+# Comments of tables as SQL reads them: never more of one than a mark can stand in, however long it is.
+#
+
+# octet_length reads the length alone: of a comment that is too long, nothing is decompressed or transferred.
+READ = """
+(SELECT CASE WHEN octet_length(d.description) <= {longest} THEN d.description END FROM pg_description d
+ WHERE d.objoid = {oid} AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0)
+"""
+LENGTH = """
+coalesce((SELECT octet_length(d.description) FROM pg_description d
+          WHERE d.objoid = {oid} AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0), 0)
+"""
+
+
+def read(oid: sql.Composable) -> sql.Composed:
+    """An expression: the comment of the table, NULL where there is none or it is longer than `LONGEST`."""
+    return sql.SQL(READ).format(oid=oid, longest=LONGEST)
+
+
+def length(oid: sql.Composable) -> sql.Composed:
+    """An expression: how many bytes the comment has, 0 where there is none."""
+    return sql.SQL(LENGTH).format(oid=oid)
+
+
+def is_too_long(length: int) -> bool:
+    """Whether a comment of so many bytes was not read."""
+    return length > LONGEST
+
+
+def check_room(table: object, comment: str | None) -> str | None:
+    """The comment that is to be written, if it would be read again. Raises `StatementRejected`."""
+    if comment is not None and is_too_long(len(comment.encode())):
+        raise no_room(table)
+    return comment
+
+
+def no_room(table: object) -> StatementRejected:
+    """Nothing is written into a comment that is too long, for what stands there is not known."""
+    return StatementRejected(
+        f"cannot write a mark into the comment of {table}: with it the comment has more than {LONGEST:,} bytes, and no "
+        "longer one is read; shorten the comment"
+    )
+
+
+def create_table(
+    parent: Parent, action: Action, like: PartitionTemplate, indexes: bool = False, unlogged: bool = False
+) -> Composed:
+    """A table like the parent that is nobody's partition yet.
+
+    ATTACH makes the indexes, unless ``indexes``: equal ones it takes over. Those of an EXCLUDE constraint, or of a key
+    WITHOUT OVERLAPS, it does not recognise where they exist, and makes them twice. From 17 on it refuses a table with
+    an identity column of its own.
+    """
+    create = SQL("CREATE {}TABLE {} (LIKE {} INCLUDING ALL{} EXCLUDING IDENTITY)")
+    kind, without = SQL("UNLOGGED " if unlogged else ""), SQL("" if indexes else " EXCLUDING INDEXES")
+    return SQL(" ").join([create.format(kind, _new(action), _table(parent), without), *storage(like)])
+
+
+def storage(like: PartitionTemplate) -> Iterator[Composed]:
+    """What stands at the end of CREATE TABLE: how and where the rows are stored."""
+    if like.access_method is not None:
+        yield SQL("USING {}").format(Identifier(like.access_method))
+    if like.options:
+        options = (SQL("{}={}").format(Identifier(*name.split(".")), value) for name, value in like.options)
+        yield SQL("WITH ({})").format(SQL(", ").join(options))
+    if like.tablespace is not None:
+        yield SQL("TABLESPACE {}").format(Identifier(like.tablespace))
+
+
+def set_owner(parent: Parent, action: Action) -> Composed:
+    """The parent's owner owns the partition, too."""
+    return SQL("ALTER TABLE {} OWNER TO {}").format(_new(action), Identifier(parent.owner))
+
+
+def set_grants(parent: Parent, action: Action, present: Iterable[Grant]) -> Iterator[Composed]:
+    """What makes the new table's privileges those of the parent; nothing when they are already."""
+    present = set(present)
+    if present == set(parent.grants):
+        return
+    for grantee in sorted({each.grantee for each in present}, key=lambda name: name or ""):
+        yield SQL("REVOKE ALL ON TABLE {} FROM {}").format(_new(action), _role(grantee))
+    for grant in parent.grants:
+        columns = SQL(" ({})").format(Identifier(grant.column)) if grant.column else SQL("")
+        yield SQL("GRANT {}{} ON TABLE {} TO {}{}").format(
+            SQL(grant.privilege),  # PostgreSQL's own word for it, from aclexplode
+            columns,
+            _new(action),
+            _role(grant.grantee),
+            SQL(" WITH GRANT OPTION" if grant.grantable else ""),
+        )
+
+
+def set_row_security(action: Action, enabled: bool, forced: bool) -> Iterator[Composed]:
+    """Whom the parent shows only some rows, the partition itself shows none: it has the grants, but not the policies.
+
+    Who comes through the parent is judged by the parent's policies alone.
+    """
+    if enabled:
+        yield SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(_new(action))
+    if forced:
+        yield SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(_new(action))
+
+
+def attach(parent: Parent, action: CreatePartition | AttachDetached | CreateDefault) -> Composed:
+    """The table becomes the partition for its range, or the DEFAULT partition."""
+    if isinstance(action, CreateDefault):
+        return SQL("ALTER TABLE {} ATTACH PARTITION {} DEFAULT").format(_table(parent), _new(action))
+    return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+        _table(parent), _new(action), *action.bounds
+    )
+
+
+def rows_in_default(
+    parent: Parent, default: int, key: str, action: CreatePartition | AttachDetached, limit: int
+) -> Composed:
+    """How many rows of the DEFAULT partition with that OID belong in the range, counted up to ``limit``.
+
+    Asked of the parent, whose owner need not have rights on its partitions; pruning leaves only DEFAULT to be read.
+    """
+    return SQL(
+        "SELECT count(*) FROM (SELECT FROM {} WHERE {key} >= {} AND {key} < {} AND tableoid = {} LIMIT {}) AS rows"
+    ).format(_table(parent), *action.bounds, default, limit, key=Identifier(key))
+
+
+def relation(action: Action) -> Identifier:
+    """The table or partition that the action is about."""
+    return _new(action)
+
+
+def comment(action: Action, text: str | None) -> Composed:
+    """Sets the whole comment of that table; None takes it away."""
+    return SQL("COMMENT ON TABLE {} IS {}").format(_new(action), text)
+
+
+def detach(parent: Parent, action: Action, how: Literal["", "CONCURRENTLY", "FINALIZE"] = "") -> Composed:
+    """The partition becomes a table of its own; see `partwarden.detaching` for what each form waits for."""
+    return SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(_table(parent), _new(action), SQL(how))
+
+
+def add_check(action: Action, condition: str) -> Composed:
+    """From now on every new row fulfils the condition, which is PostgreSQL's own text; those there are not read."""
+    return SQL("ALTER TABLE {} ADD CHECK ({}) NOT VALID").format(
+        _new(action),
+        SQL(condition),
+    )
+
+
+def validate_check(action: Action, name: str) -> Composed:
+    """Read the rows that are there, while others go on reading and writing."""
+    return SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(_new(action), Identifier(name))
+
+
+def drop_check(action: Action, name: str) -> Composed:
+    """Take a constraint of that name away."""
+    return SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(_new(action), Identifier(name))
+
+
+def drop_table(action: Action) -> Composed:
+    """The table and its rows are gone for good. Whatever depends on it keeps it."""
+    return SQL("DROP TABLE {} RESTRICT").format(_new(action))
+
+
+def disown(schema: str, name: str) -> Composed:
+    """The sequence belongs to no table any more; its values, and who uses it, are as they were."""
+    return SQL("ALTER SEQUENCE {} OWNED BY NONE").format(Identifier(schema, name))
+
+
+def _new(action: Action) -> Identifier:
+    return Identifier(action.schema, action.name)
+
+
+def _table(parent: Parent) -> Identifier:
+    return Identifier(parent.schema, parent.name)
+
+
+def _role(name: str | None) -> sql.Composable:
+    return SQL("PUBLIC") if name is None else Identifier(name)

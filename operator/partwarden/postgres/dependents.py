@@ -1,0 +1,163 @@
+"""What DROP TABLE takes along without asking: objects that PostgreSQL ties to a table, and that others may use.
+
+PostgreSQL drops every object with an automatic or internal dependency on the table (``pg_depend.deptype``), and its
+entries in subscriptions. Most of them are parts of the table: its row type, TOAST table, indexes, constraints,
+defaults, triggers, rules, policies and extended statistics. What is not a part of it, by kind:
+
+- A sequence that a column owns is kept: ``ALTER SEQUENCE … OWNED BY NONE`` right before the drop. Nothing in the
+  catalog says whether an application calls ``nextval`` on it.
+- The sequence of an identity column cannot be kept. It goes, and is named. The drop is refused where the sequence has
+  given a value that lies beyond all of the column: something else uses it.
+- The entry in a publication goes, and is named.
+- The drop is refused by a subscription that replicates into the table, by a constraint trigger of another table that
+  refers to it (``CREATE CONSTRAINT TRIGGER … FROM``), and by every object of a kind that is not listed here.
+
+Objects with a normal dependency, such as views, foreign keys of other tables and functions with a body in SQL, are no
+matter: ``DROP TABLE … RESTRICT`` refuses them itself.
+https://www.postgresql.org/docs/current/catalog-pg-depend.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from ..api.policy import TableSpec
+from ..api.retention import OnExpire
+from ..planner.actions import DetachPartition, DropDetached
+from ..planner.inventory import Fate, Inventory, Tie
+from ..planner.plan import Plan
+from .connection import Session, pinned, run
+from .transaction import undo
+
+PINNED = pinned(lock_timeout="500ms", statement_timeout="10s")
+
+# Of a constraint trigger its constraint is a part. Triggers that are internal belong to a foreign key, whose own entry
+# is judged. Keys that refer to a partition through its parent (conparentid) end with its detach.
+TIES = """
+WITH RECURSIVE going(root, classid, objid) AS (
+  SELECT t.oid, 'pg_class'::regclass::oid, t.oid FROM unnest({oids}::oid[]) t(oid)
+  UNION
+  SELECT g.root, d.classid, d.objid FROM going g
+  JOIN pg_depend d ON d.refclassid = g.classid AND d.refobjid = g.objid AND d.deptype IN ('a', 'i', 'P', 'S')
+), judged AS (
+  SELECT g.root, g.classid, g.objid, CASE g.classid
+    WHEN 'pg_class'::regclass THEN (
+      SELECT CASE WHEN c.oid = g.root OR c.relkind IN ('i', 't') THEN 'own' WHEN c.relkind <> 'S' THEN 'other'
+        WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = g.classid AND d.objid = g.objid
+                     AND d.refclassid = g.classid AND d.refobjid = g.root AND d.deptype = 'i') THEN 'identity'
+        ELSE 'sequence' END
+      FROM pg_class c WHERE c.oid = g.objid)
+    WHEN 'pg_type'::regclass THEN (
+      SELECT CASE WHEN g.root IN (t.typrelid, e.typrelid) THEN 'own' ELSE 'other' END
+      FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem WHERE t.oid = g.objid)
+    WHEN 'pg_constraint'::regclass THEN (
+      SELECT CASE WHEN k.conrelid = g.root OR k.contype = 't' OR k.conparentid <> 0 THEN 'own' ELSE 'other' END
+      FROM pg_constraint k WHERE k.oid = g.objid)
+    WHEN 'pg_trigger'::regclass THEN (
+      SELECT CASE WHEN t.tgrelid = g.root OR t.tgisinternal THEN 'own' ELSE 'trigger' END
+      FROM pg_trigger t WHERE t.oid = g.objid)
+    WHEN 'pg_attrdef'::regclass THEN (
+      SELECT CASE WHEN adrelid = g.root THEN 'own' ELSE 'other' END FROM pg_attrdef WHERE oid = g.objid)
+    WHEN 'pg_policy'::regclass THEN (
+      SELECT CASE WHEN polrelid = g.root THEN 'own' ELSE 'other' END FROM pg_policy WHERE oid = g.objid)
+    WHEN 'pg_rewrite'::regclass THEN (
+      SELECT CASE WHEN ev_class = g.root THEN 'own' ELSE 'other' END FROM pg_rewrite WHERE oid = g.objid)
+    WHEN 'pg_statistic_ext'::regclass THEN (
+      SELECT CASE WHEN stxrelid = g.root THEN 'own' ELSE 'other' END FROM pg_statistic_ext WHERE oid = g.objid)
+    WHEN 'pg_publication_rel'::regclass THEN 'publication'
+    ELSE 'other' END AS kind
+  FROM going g
+  UNION ALL
+  SELECT srrelid, 'pg_subscription'::regclass, srsubid, 'subscription' FROM pg_subscription_rel
+  WHERE srrelid = ANY({oids}::oid[])
+)
+SELECT j.root, j.kind, j.objid, o.type, o.identity, n.nspname, c.relname
+FROM judged j CROSS JOIN LATERAL pg_identify_object(j.classid, j.objid, 0) o
+LEFT JOIN pg_class c ON j.classid = 'pg_class'::regclass AND c.oid = j.objid
+LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE j.kind <> 'own' ORDER BY j.root, j.kind, o.identity
+"""
+
+FATES = {"sequence": Fate.KEPT, "identity": Fate.GOES, "publication": Fate.GOES}
+"""By kind; of every other the drop is refused."""
+
+WAYS_OUT = {
+    "subscription": "take the table out of the publication that it replicates, then ALTER SUBSCRIPTION … REFRESH "
+    "PUBLICATION",
+}
+"""By kind, where it is not to drop or change the object."""
+
+LAST_VALUE = """
+SELECT a.attname, pg_sequence_last_value({sequence}::oid::regclass), s.seqincrement > 0
+FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+JOIN pg_sequence s ON s.seqrelid = d.objid
+WHERE d.classid = 'pg_class'::regclass AND d.objid = {sequence} AND d.refobjid = {table} AND d.deptype = 'i'
+"""
+BEYOND = "SELECT coalesce({last} {than} {furthest}({column}), true) FROM ONLY {table}"
+
+
+def examine(connection: Session, spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
+    """Read what is tied to the tables that the policy drops, now or later. Raises psycopg's errors.
+
+    One round trip, and none where the policy drops nothing or no table has left the parent.
+    """
+    if spec.retention is None or spec.retention.on_expire is not OnExpire.DROP:
+        return inventory
+    leaving = [each.oid for each in plan.actions if isinstance(each, DetachPartition | DropDetached)]
+    found = ties(connection, [*leaving, *(each.oid for each in inventory.detached)])
+    return replace(inventory, ties=found) if found else inventory
+
+
+def ties(connection: psycopg.Connection[Any], oids: Iterable[int]) -> Mapping[int, tuple[Tie, ...]]:
+    """What is tied to each of the tables, by the table's OID, in a transaction of its own. Raises psycopg's errors."""
+    if not (oids := sorted(set(oids))):
+        return {}
+    try:
+        _, _, rows, _ = run(connection, "BEGIN READ ONLY", PINNED, sql.SQL(TIES).format(oids=oids), "COMMIT")
+    except psycopg.Error:
+        undo(connection)
+        raise
+    return _read(rows)
+
+
+def ties_now(connection: psycopg.Connection[Any], oid: int) -> tuple[Tie, ...]:
+    """The same of one table, in the transaction that is open. Raises psycopg's errors."""
+    (rows,) = run(connection, sql.SQL(TIES).format(oids=[oid]))
+    return _read(rows).get(oid, ())
+
+
+def is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: sql.Identifier, tie: Tie) -> bool:
+    """Whether the identity sequence has given a value beyond all that its column holds. Raises psycopg's errors.
+
+    Reads the whole column where it has no index.
+    """
+    (rows,) = run(connection, sql.SQL(LAST_VALUE).format(sequence=tie.oid, table=oid))
+    for column, last, ascending in rows:
+        if last is None:
+            continue
+        query = sql.SQL(BEYOND).format(
+            last=last,
+            than=sql.SQL(">" if ascending else "<"),
+            furthest=sql.SQL("max" if ascending else "min"),
+            column=sql.Identifier(column),
+            table=table,
+        )
+        if run(connection, query)[0][0][0]:
+            return True
+    return False
+
+
+def _read(rows: Iterable[tuple[Any, ...]]) -> Mapping[int, tuple[Tie, ...]]:
+    found: dict[int, list[Tie]] = {}
+    for root, kind, oid, type_, identity, schema, name in rows:
+        fate = FATES.get(kind, Fate.REFUSES)
+        what = f"{'identity sequence' if kind == 'identity' else type_} {identity}"
+        way_out = WAYS_OUT.get(kind, f"drop {what}, or change it so that it does not depend on the table")
+        tie = Tie(what, fate, oid, schema or "", name or "", way_out if fate is Fate.REFUSES else "")
+        found.setdefault(root, []).append(tie)
+    return {root: tuple(each) for root, each in found.items()}

@@ -1,0 +1,395 @@
+"""Why no connection could be made: libpq's words -> our errors.
+
+libpq tells no SQLSTATE of a failed attempt, so words must do: its own, which are English here, and the server's, which
+follow lc_messages. Of words that are not recognised the SQLSTATE decides, where it could be had (see `handshake`); else
+it is an outage, told in the server's own words.
+https://www.postgresql.org/docs/current/auth-pg-hba-conf.html
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PollingStatus
+from psycopg.pq.abc import PGconn
+
+from .. import errors
+from ..errors import PartwardenError
+from .conninfo import ConnectionInfo
+
+# What a statement failed of: psycopg's errors -> ours.
+#
+# Judged by SQLSTATE (psycopg has a class for each), never by words, which depend on lc_messages.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+#
+
+LOST = ("08", "57P")
+LOST_EXACTLY = ("25P03", "25P04")
+"""The server has ended the connection: it shuts down, was told to, or idleness or the transaction took too long."""
+
+UNABLE = ("40", "53", "57", "58", "XX")
+"""The server would, but cannot now: rolled back, no resources left, cancelled, a failing disk, damaged data."""
+
+
+def translate(error: psycopg.Error, subject: str) -> PartwardenError:
+    """What a statement about ``subject`` failed of. Losing the connection is `DatabaseUnreachable`."""
+    words = message(error)
+    match error:
+        case pg.LockNotAvailable() | pg.DeadlockDetected():
+            return errors.TableBusy(f"{subject} is busy: {words}")
+        case pg.DuplicateTable() | pg.DuplicateObject():
+            return errors.NameTaken(
+                f"{subject}: {words}; rename what bears that name, or choose another spec.nameFormat"
+            )
+        case pg.CheckViolation() if error.diag.constraint_name is None:
+            # The bounds of partitions are a constraint without a name.
+            return errors.DefaultHasRows(f"{subject}: {words}; move those rows out of the DEFAULT partition")
+        case pg.UniqueViolation() | pg.InvalidObjectDefinition():
+            return errors.TableChanged(f"{subject}: {words}; somebody made a partition meanwhile: looked at again")
+        case pg.UndefinedTable() | pg.UndefinedObject() | pg.WrongObjectType() | pg.InvalidSchemaName():
+            return errors.TableChanged(f"{subject}: {words}; it was changed meanwhile: looked at again")
+        case pg.InsufficientPrivilege():
+            return errors.InsufficientPrivilege(
+                f"{subject}: {words}; grant it to the owner of the table, as whom it was tried"
+            )
+        case pg.ReadOnlySqlTransaction():
+            return errors.ReadOnlyServer(
+                f"{subject}: {words}; connect through the primary, or end "
+                "default_transaction_read_only = on of the role, the database or the server"
+            )
+        case pg.ProtocolViolation() if "statement pooling" in words:
+            # PgBouncer's own words, in no other language, before it hangs up.
+            return errors.BehindPooler(
+                f"{subject}: {words}; connect to the PostgreSQL server itself, or set the pooler's pool_mode to "
+                "transaction or session"
+            )
+    return _by_class(error, subject, words)
+
+
+def _by_class(error: psycopg.Error, subject: str, words: str) -> PartwardenError:
+    state = error.sqlstate or ""
+    if is_lost(error):
+        return errors.DatabaseUnreachable(f"{subject}: the connection was lost: {words}")
+    if state.startswith(UNABLE):
+        return errors.StatementFailed(
+            f"{subject}: PostgreSQL could not finish a statement: {words} (SQLSTATE {state}); see the server's log"
+        )
+    return errors.StatementRejected(f"{subject}: PostgreSQL refused a statement: {words} (SQLSTATE {state or 'none'})")
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Whether the connection has gone with this error."""
+    state = error.sqlstate
+    if state is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return state.startswith(LOST) or state in LOST_EXACTLY
+
+
+def message(error: psycopg.Error) -> str:
+    """The server's message, with its detail, in one line. No detail that may quote a row."""
+    words = error.diag.message_primary or str(error)
+    if error.diag.message_detail and not isinstance(error, psycopg.IntegrityError):
+        words += f" ({error.diag.message_detail})"
+    return " ".join(words.split())
+
+
+# SQLSTATE of a refused connection, which libpq keeps to itself: read from its own trace of the protocol.
+#
+# The message of a refusal is in the language of the server (lc_messages), which no client can choose before it is let
+# in; the code in the same message is not. A libpq older than 18 does not trace that part: then nothing is known.
+#
+
+CODE = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
+REMEMBERED = 1000
+_known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+
+
+def sqlstates(parameters: Mapping[str, str | int | None], words: str, timeout: float = 10.0) -> tuple[str, ...]:
+    """The codes of the errors by which the server refuses such a connection, one for each message in ``words``.
+
+    Connects once more for that, and not again for the same words: a trace costs some memory that libpq never frees.
+    """
+    if words not in _known:
+        _known[words] = _trace(make_conninfo("", **dict(parameters)), timeout)
+        while len(_known) > REMEMBERED:
+            _known.popitem(last=False)
+    return _known[words]
+
+
+def _trace(conninfo: str, timeout: float) -> tuple[str, ...]:
+    if not hasattr(os, "memfd_create"):
+        return ()
+    # In memory only: what is sent is in the trace as well.
+    file = os.memfd_create("partwarden-trace")
+    try:
+        connection = pq.PGconn.connect_start(conninfo.encode())
+        try:
+            connection.trace(file)
+            _poll(connection, time.monotonic() + timeout)
+            connection.untrace()
+        finally:
+            connection.finish()
+        os.lseek(file, 0, os.SEEK_SET)
+        return tuple(code.decode() for code in CODE.findall(os.read(file, 1 << 20)))
+    except (psycopg.Error, OSError):
+        return ()
+    finally:
+        os.close(file)
+
+
+def _poll(connection: PGconn, deadline: float) -> None:
+    with selectors.DefaultSelector() as selector:
+        while (status := connection.connect_poll()) in (PollingStatus.READING, PollingStatus.WRITING):
+            event = selectors.EVENT_READ if status == PollingStatus.READING else selectors.EVENT_WRITE
+            selector.register(connection.socket, event)
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            # libpq may go on with another socket.
+            selector.unregister(connection.socket)
+            if not ready:
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One cause: the class it belongs to, the words it is known by, and the way out."""
+
+    error: type[PartwardenError]
+    words: str
+    way_out: str
+
+
+TLS_DEMANDED = Refusal(
+    errors.TLSMismatch,
+    r"SSL required|TLS required",
+    "sslmode is 'disable', and the server wants TLS: set sslmode to require or verify-full; or, if it wants none, let "
+    "the role in by pg_hba.conf",
+)
+
+ANSWERED = (
+    Refusal(
+        errors.AuthenticationFailed,
+        r"(password|SASL|LDAP|PAM|RADIUS) authentication failed|no password supplied|no such user|empty password",
+        "correct user and password in the Secret",
+    ),
+    Refusal(
+        errors.AuthenticationFailed,
+        r'^role ".*" (does not exist|is not permitted to log in)',
+        "correct user, or create the role WITH LOGIN",
+    ),
+    Refusal(
+        errors.AuthenticationFailed,
+        r"valid client certificate|alert certificate required|authentication failed|authentication method",
+        "let the role log in with a password, in the server's pg_hba.conf",
+    ),
+    Refusal(
+        errors.AuthenticationFailed,
+        r"no pg_hba\.conf entry|pg_hba\.conf rejects",
+        "let the role in from this address in the server's pg_hba.conf, or correct host, user, dbname or sslmode",
+    ),
+    Refusal(
+        errors.TLSMismatch,
+        r"server does not support SSL",
+        "set sslmode to prefer or disable, or turn ssl on at the server",
+    ),
+    Refusal(
+        errors.TLSMismatch,
+        r"does not match host name|could not get server's host name",
+        "connect to a name that the certificate holds, or set sslmode to verify-ca",
+    ),
+    Refusal(
+        errors.TLSMismatch,
+        r"root certificate|certificate verify failed|signature failure|sslrootcert",
+        "put the certificate of the CA that signed the server's into the Secret, key ca.crt or sslrootcert",
+    ),
+    TLS_DEMANDED,
+    Refusal(
+        errors.TLSMismatch,
+        r"SSL error|certificate|channel binding",
+        "correct sslmode, the CA certificate or the server's TLS settings",
+    ),
+    Refusal(
+        errors.DatabaseNotFound,
+        r'database ".*" does not exist|no such database',
+        "create it, or correct dbname",
+    ),
+    Refusal(
+        errors.DatabaseNotFound,
+        r'database ".*" is not currently accepting|invalid database ".*"',
+        "let it accept connections (ALTER DATABASE … ALLOW_CONNECTIONS true), or correct dbname",
+    ),
+    Refusal(
+        errors.BehindPooler,
+        # PgBouncer's words for options of a session, which pg_dump needs, where it is not told to drop them.
+        r"unsupported startup parameter",
+        "a pooler answers there: set spec.database.archive.host (by hand, --dsn) to the PostgreSQL server itself",
+    ),
+    Refusal(
+        errors.InsufficientPrivilege,
+        r"permission denied for database",
+        "GRANT CONNECT ON DATABASE to the role",
+    ),
+    Refusal(
+        errors.InvalidSpec,
+        r"^(invalid|weak|bad) .*(value|option|sslmode|port)|could not match \d+",
+        "correct that connection parameter",
+    ),
+    Refusal(
+        errors.ReadOnlyServer,
+        r"session is read-only|in hot standby mode",
+        "connect through the primary",
+    ),
+    Refusal(
+        errors.DatabaseUnreachable,
+        r"too many (clients|connections)|connection slots|no more connections",
+        "end idle connections, or raise max_connections or the CONNECTION LIMIT of the role or database",
+    ),
+    Refusal(
+        errors.DatabaseUnreachable,
+        r"starting up|shutting down|in recovery|accepting connections",
+        "wait until it is ready",
+    ),
+    Refusal(
+        errors.DatabaseUnreachable,
+        r"invalid response to (SSL|GSSAPI) negotiation|expected authentication request",
+        "no PostgreSQL listens there: correct host and port",
+    ),
+)
+
+UNANSWERED = (
+    Refusal(
+        errors.DatabaseUnreachable,
+        r"timeout expired|timed out",
+        "no answer in time: look at host and port, firewalls and network policies",
+    ),
+    Refusal(
+        errors.DatabaseUnreachable,
+        r"refused|unreachable|No route|closed the connection|reset by peer|EOF",
+        "start the server, or correct host and port",
+    ),
+    Refusal(
+        errors.DatabaseUnreachable,
+        r"failed to resolve host|could not translate host",
+        "correct host; from another namespace, the name of a Service needs its own namespace behind a dot",
+    ),
+)
+
+STATES = {
+    "28P01": Refusal(errors.AuthenticationFailed, "", "correct user and password in the Secret"),
+    "28000": Refusal(
+        errors.AuthenticationFailed,
+        "",
+        "correct user, create the role WITH LOGIN, or let it in from this address in the server's pg_hba.conf",
+    ),
+    "3D000": Refusal(errors.DatabaseNotFound, "", "create it, or correct dbname"),
+    "55000": Refusal(
+        errors.DatabaseNotFound,
+        "",
+        "let it accept connections (ALTER DATABASE … ALLOW_CONNECTIONS true), or correct dbname",
+    ),
+    "42501": Refusal(errors.InsufficientPrivilege, "", "GRANT CONNECT ON DATABASE to the role"),
+    "53300": Refusal(
+        errors.DatabaseUnreachable,
+        "",
+        "end idle connections, or raise max_connections or the CONNECTION LIMIT of the role or database",
+    ),
+    "57P03": Refusal(errors.DatabaseUnreachable, "", "wait until it is ready"),
+}
+"""What a server refuses a connection with, whatever its language."""
+SEVERITY = re.compile(r"[^\s:]+:\s{2,}")
+"""How a message of the server begins, in whatever language; libpq's own have one space there."""
+
+
+def is_unknown(words: str, info: ConnectionInfo) -> bool:
+    """Whether a message of the server is in the failure that only its SQLSTATE could explain."""
+    parts = _split(words)
+    return any(SEVERITY.match(each) and _judge(_readable(each), info)[1] is None for each in parts)
+
+
+def explain(failures: Sequence[str], info: ConnectionInfo, states: Sequence[Sequence[str]] = ()) -> PartwardenError:
+    """The error for a connection of which every attempt failed; ``failures`` are libpq's words, one for each address.
+
+    ``states``: of each of them the SQLSTATEs of the server's messages, in their order, none where they are not known.
+    The address that came furthest tells the cause: one that was asked in vain matters less than one that said no.
+    Never holds a password, nor anything else that differs between two attempts.
+    """
+    codes: dict[str, str | None] = {}
+    for number, words in enumerate(failures):
+        for part, code in _parts(words, states[number] if number < len(states) else ()):
+            codes[part] = codes.get(part) or code
+    told = list(codes)
+    judged = sorted(((*_judge(words, info, codes[words]), words) for words in told), key=lambda each: each[0])
+    _, refusal, words = judged[0]
+    others = [each for each in told if each != words]
+    also = f" (another attempt: {others[0]})" if others else ""
+    kind = refusal.error if refusal else errors.DatabaseUnreachable
+    if kind is errors.InvalidSpec and info.isolated:
+        kind = errors.SecretInvalid
+    way_out = refusal.way_out if refusal else "see the server's log"
+    if kind is errors.AuthenticationFailed and info.origins:
+        way_out += _login(info)
+    return kind(f"cannot connect to {info}: {words}{also}; {way_out}")
+
+
+def _login(info: ConnectionInfo) -> str:
+    """Where user and password came from: a Secret may hold two of each."""
+    told = (f"{each} from {info.origins.get(each, 'nowhere')}" for each in ("user", "password"))
+    return f" ({', '.join(told)})"
+
+
+def _judge(words: str, info: ConnectionInfo, state: str | None = None) -> tuple[int, Refusal | None]:
+    """The rank, smaller for what tells more, and the cause; None where words and SQLSTATE are unknown."""
+    rank, refusal = _by_words(words, info)
+    known = STATES.get(state or "")
+    if known is None or (refusal is not None and refusal.error in (known.error, errors.TLSMismatch)):
+        return rank, refusal
+    # Words of another language may look like those of another cause.
+    return next(place for place, each in enumerate(ANSWERED) if each.error is known.error), known
+
+
+def _by_words(words: str, info: ConnectionInfo) -> tuple[int, Refusal | None]:
+    if info.parameters.get("sslmode") == "disable" and re.search(r"pg_hba.*(no encryption|SSL off)", words):
+        # With any other sslmode the server has seen an attempt over TLS, too.
+        return 0, TLS_DEMANDED
+    everything = (*ANSWERED, None, *UNANSWERED)
+    for rank, refusal in enumerate(everything):
+        if refusal and re.search(refusal.words, words):
+            return rank, refusal
+    return len(ANSWERED), None
+
+
+def _parts(words: str, states: Sequence[str]) -> list[tuple[str, str | None]]:
+    """What one attempt says, with the SQLSTATE of what the server said, where it is clear which.
+
+    Addresses and the names of temporary files are left out: they would make every message a new one.
+    """
+    parts = _split(words)
+    servers = [bool(SEVERITY.match(part)) for part in parts]
+    left = iter(states if sum(servers) == len(states) else ())
+    return [(_readable(part), next(left, None) if own else None) for part, own in zip(parts, servers, strict=True)]
+
+
+def _split(words: str) -> list[str]:
+    """Of sslmode prefer it may be two failures, with TLS and without."""
+    words = re.sub(r"^connection (failed|is bad): ", "", words.strip())
+    parts = re.split(r"connection to server (?:at|on socket) .*? failed: ", words)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _readable(words: str) -> str:
+    lines = words.strip().splitlines()
+    # libpq's advice stands on indented lines; the server's DETAIL on one of its own.
+    detail = [line.removeprefix("DETAIL:").strip() for line in lines[1:] if line.startswith("DETAIL:")]
+    text = re.sub(rf"^({SEVERITY.pattern}|[A-Z]+:\s+|fe_sendauth: )", "", lines[0]) + (
+        f" ({detail[0]})" if detail else ""
+    )
+    return re.sub(r' file "[^"]*partwarden[^"]*"', "", " ".join(text.split()))

@@ -1,0 +1,166 @@
+"""What a table holds, as one number that does not depend on the order of its rows, computed by the server.
+
+Each row is hashed with SHA-256, and the hashes are added up in four parts of 64 bits. Adding, unlike XOR, also tells
+how often equal rows occur. Of a value is hashed what PostgreSQL sends of it in binary, where that is the same for equal
+values in every version and database; else its text, and all settings that text depends on are pinned. So the same
+contents give the same number from every client, server version and role.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from psycopg.sql import SQL, Composed, Identifier
+
+from ..api.archive import Fingerprint
+from ..errors import TableNotFound, WrongKey
+from .connection import Session, run
+from .settings import LIMITS, TEXT_SETTINGS, setting
+from .transaction import read_as_owner, undo
+
+ALGORITHM = "sha256-sum-1"
+LONGEST = 7 * 24 * 3600.0
+"""Seconds that one answer may take: a table of terabytes is read in a single statement."""
+
+PINNED = {
+    **TEXT_SETTINGS,
+    "search_path": "",
+    "client_encoding": "UTF8",
+    "jit": "off",
+    # A row that a policy hides would be lost without anybody having seen it: an error instead.
+    "row_security": "off",
+}
+
+# Not floats, whose NaN has several bit patterns; not arrays, which may say that they hold NULL when they no longer do;
+# and none with an OID inside that another database has for something else.
+BINARY = (
+    *("bool", "int2", "int4", "int8", "numeric", "money", "text", "varchar", "bpchar", "bytea"),
+    *("date", "time", "timetz", "timestamp", "timestamptz", "interval", "inet", "cidr", "macaddr", "macaddr8"),
+    *("bit", "varbit", "json", "jsonb", "uuid"),
+)
+"""Types of pg_catalog that are hashed as they are sent: it takes a fourth of the time of making text of them."""
+BUILT_IN = 10_000
+"""OIDs of types below are the same in every database."""
+
+COLUMNS = """
+SELECT a.attname, t.oid < {built_in} AND t.typname = ANY({binary})
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+  -- What is generated and not stored holds nothing, and is computed anew at every reading.
+  AND a.attgenerated <> 'v'
+ORDER BY a.attnum
+"""
+SENT = """
+SELECT each, EXISTS (SELECT FROM pg_type t WHERE t.oid = to_regtype(each) AND t.oid < {built_in}
+                     AND t.typname = ANY({binary}))
+FROM unnest({types}::text[]) each
+"""
+
+# A set-returning function keeps the planner from computing the hash once for each of its parts, as OFFSET 0 would; but
+# that would also keep it from reading a large table with parallel workers, where the server allows those.
+CONTENT = """
+SELECT count(*), {sums}
+FROM (SELECT unnest(ARRAY[('x' || encode(sha256(record_send({row})), 'hex'))::bit(256)]) AS h FROM ONLY {table} AS t)
+     AS hash
+"""
+PART = "coalesce(sum(substring(h FROM {} FOR 64)::int8), 0)"
+
+
+def take(
+    connection: psycopg.Connection[Any], schema: str, name: str, columns: Mapping[str, bool] | None = None
+) -> Fingerprint:
+    """Take the fingerprint of a plain table.
+
+    ``columns``: those to take it of, in this order, each with whether it is hashed as it is sent, as `sent` says of the
+    type that it had; without it all of the table, as they are.
+
+    In the transaction that the connection is in, whose settings stay as they are (``statement_timeout`` counts: it
+    reads every row) and whose role reads, else in one of its own, as the owner. Raises `TableNotFound`, `WrongKey`
+    where the table has not all ``columns``, and psycopg's errors: InsufficientPrivilege also where row security
+    would hide rows.
+    """
+    with _settled(connection, schema, name):
+        query = SQL(COLUMNS).format(built_in=BUILT_IN, binary=list(BINARY), schema=schema, name=name)
+        own = dict(run(connection, query)[0])
+        if not own:
+            raise TableNotFound(f"{schema}.{name} is not there, or is not a plain table: only those have a fingerprint")
+        if columns is not None and not set(columns) <= set(own):
+            raise WrongKey(f"{schema}.{name} has the columns {', '.join(own)}, not {', '.join(columns)}")
+        chosen = own if columns is None else columns
+        with _patience(connection):
+            (((rows, *sums),),) = run(connection, _content(schema, name, chosen))
+    return Fingerprint(algorithm=ALGORITHM, rows=rows, content=_content_hash(list(chosen), rows, sums))
+
+
+def sent(connection: psycopg.Connection[Any], types: Sequence[str]) -> dict[str, bool]:
+    """Whether values of a type, as `format_type` names it, are hashed as they are sent; else their text is."""
+    (found,) = run(connection, SQL(SENT).format(built_in=BUILT_IN, binary=list(BINARY), types=list(types)))
+    return dict(found)
+
+
+def _content(schema: str, name: str, columns: Mapping[str, bool]) -> Composed:
+    """``columns``: whether they are hashed as they are sent."""
+    values: list[sql.Composable] = [Identifier("t", each) for each, binary in columns.items() if binary]
+    if texts := [Identifier("t", each) for each, binary in columns.items() if not binary]:
+        # Text as a row's and not by a cast, which a user may have defined.
+        values.append(SQL("ROW({})::text").format(SQL(", ").join(texts)))
+    return SQL(CONTENT).format(
+        sums=SQL(", ").join(SQL(PART).format(sql.Literal(first)) for first in (1, 65, 129, 193)),
+        table=Identifier(schema, name),
+        row=SQL("ROW({})").format(SQL(", ").join(values)),
+    )
+
+
+def _content_hash(columns: Sequence[str], rows: int, sums: Sequence[Any]) -> str:
+    text = json.dumps([list(columns), rows, [str(each) for each in sums]], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _settled(connection: psycopg.Connection[Any], schema: str, name: str) -> Iterator[None]:
+    """The pinned settings, and afterwards those from before. In a transaction of its own also the role of the owner."""
+    own = connection.info.transaction_status == TransactionStatus.IDLE
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if own else "SAVEPOINT partwarden_fingerprint"
+    # Rolled back, for that gives back every setting; nothing was written that could be lost with it.
+    end = "ROLLBACK" if own else "ROLLBACK TO SAVEPOINT partwarden_fingerprint"
+    try:
+        run(connection, begin, pin(PINNED | (LIMITS if own else {})))
+        if own:
+            read_as_owner(connection, schema, name)
+        yield
+        run(connection, end, *(() if own else ("RELEASE SAVEPOINT partwarden_fingerprint",)))
+    except BaseException:
+        if own:
+            undo(connection)
+        raise
+
+
+def pin(settings: Mapping[str, str]) -> Composed:
+    """Set them for the length of the transaction."""
+    return setting(settings)
+
+
+def pin_text() -> Composed:
+    """Pin the settings that decide how values are written and read, for the length of the transaction."""
+    return pin(TEXT_SETTINGS)
+
+
+@contextmanager
+def _patience(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """The client waits as long as the server works."""
+    if not isinstance(connection, Session):
+        yield
+        return
+    before, connection.longest = connection.longest, max(connection.longest, LONGEST)
+    try:
+        yield
+    finally:
+        connection.longest = before

@@ -1,0 +1,105 @@
+"""Which Events a change of status is worth: transitions only, so that a lasting failure is told once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ..api.status import ConditionStatus, ConditionType
+from ..planner.actions import Outcome
+from ..planner.drop_preconditions import APPROVAL
+from .conditions import IN_PROGRESS, PLAN_PENDING
+
+MAX_NAMES = 10
+MAX_NOTE = 1000
+"""Characters of an Event's message; the API server refuses more than 1,024 bytes in a note."""
+
+
+class EventType(StrEnum):
+    """Kubernetes knows these two."""
+
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One Event to be recorded on the policy."""
+
+    type: EventType
+    reason: str
+    message: str
+
+
+def done(outcomes: Sequence[Outcome]) -> list[Notice]:
+    """One notice for all that was done in one go, of each kind."""
+    notices = []
+    for kind in dict.fromkeys(type(each.action) for each in outcomes if each.error is None):
+        names = [each.action.told for each in outcomes if each.error is None and type(each.action) is kind]
+        listed = ", ".join(names[:MAX_NAMES])
+        if len(names) > MAX_NAMES:
+            listed += f" and {len(names) - MAX_NAMES} more"
+        what = kind.noun if len(names) == 1 else f"{len(names)} {kind.noun}s:"
+        notices.append(Notice(EventType.NORMAL, kind.done, short(f"{kind.past} {what} {listed}")))
+    return notices
+
+
+def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    """Ready turned False, names another reason for it, or turned True again; WithinThresholds turned False or True;
+    ArchivesHealthy turned False or True, or says that somebody must approve."""
+    return [
+        *_ready_changed(previous, status),
+        *_changed(previous, status, ConditionType.WITHIN_THRESHOLDS),
+        *_changed(previous, status, ConditionType.ARCHIVES_HEALTHY),
+        *_approval_wanted(previous, status),
+    ]
+
+
+def _approval_wanted(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    before, after = (_find(each, ConditionType.ARCHIVES_HEALTHY) for each in (previous, status))
+    if after is None or after["status"] != ConditionStatus.TRUE or after["reason"] != APPROVAL:
+        return []
+    # It names the tables, and stands before what else is waited for.
+    message = after["message"].split("; ")[0]
+    known = before is not None and before["reason"] == APPROVAL and before["message"].split("; ")[0] == message
+    return [] if known else [Notice(EventType.NORMAL, APPROVAL, short(message))]
+
+
+def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> list[Notice]:
+    before, after = (_find(each, kind) for each in (previous, status))
+    was, now = (each.get("status") if each else None for each in (before, after))
+    if after is None or was == now:
+        return []
+    if now == ConditionStatus.FALSE:
+        return [Notice(EventType.WARNING, after["reason"], short(after["message"]))]
+    healed = now == ConditionStatus.TRUE and was == ConditionStatus.FALSE
+    return [Notice(EventType.NORMAL, after["reason"], short(after["message"]))] if healed else []
+
+
+def _ready_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    before, after = _find(previous, ConditionType.READY), _find(status, ConditionType.READY)
+    if after is None:
+        return []
+    was = before.get("status") if before else None
+    if after["status"] == ConditionStatus.TRUE and was == ConditionStatus.FALSE:
+        return [Notice(EventType.NORMAL, "Healthy", short(after["message"]))]
+    if after["status"] != ConditionStatus.FALSE:
+        return []
+    if was == ConditionStatus.FALSE and before and before.get("reason") == after["reason"]:
+        return []
+    kind = EventType.NORMAL if after["reason"] in (PLAN_PENDING, IN_PROGRESS) else EventType.WARNING
+    return [Notice(kind, after["reason"], short(after["message"]))]
+
+
+def _find(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any] | None:
+    found = [each for each in status.get("conditions") or [] if each.get("type") == kind]
+    return found[0] if found else None
+
+
+def short(message: str) -> str:
+    """The message, no longer than an Event may be."""
+    # The limit is in bytes: cut there, and drop a character that the cut halved.
+    data = message.encode()
+    return message if len(data) <= MAX_NOTE else data[: MAX_NOTE - 3].decode(errors="ignore") + "…"

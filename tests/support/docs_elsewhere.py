@@ -1,0 +1,87 @@
+"""Commands and manifests of the pages that need more than a shell beside an operator, and the tests that run them."""
+
+from partwarden.postgres.settings import as_options
+
+HELM = "helm install partwarden charts/partwarden --namespace partwarden --create-namespace"
+IMAGE = "--set image.repository=registry.example.com/partwarden"
+CHART = "tests/e2e/test_chart_installed.py::test_somebody_with_rights_in_one_namespace_uses_it"
+UPGRADE = "tests/e2e/test_chart_installed.py::test_an_upgrade_brings_new_resources_and_uninstalling_keeps_policies"
+DEMO = "tests/e2e/test_demo.py::test_the_demo"
+LAYOUT = "tests/e2e/test_image.py::test_it_holds_what_it_needs_and_no_more"
+COURSE = (
+    "tests/cluster/test_archived_retention.py::test_archived_proven_detached_read_again_approved_read_again_and_dropped"
+)
+SHARDS = "tests/e2e/test_chart.py::test_shards_in_one_namespace_have_nothing_in_common"
+START = "tests/cluster/test_start_and_stop.py"
+PLAIN = "tests/postgres/test_plain_pg_restore.py"
+TYPED = "tests/postgres/test_drop_command.py::test_somebody_types_the_name"
+
+ELSEWHERE: dict[str, dict[str, str]] = {
+    "README.md": {
+        "make demo # a cluster, a database, a policy applied; old years archived, proven and dropped, "
+        "one brought back": DEMO,
+        # CI runs it.
+        "make test # everything, on real parts": "tests/unit/repository/test_docs.py::test_every_make_target_exists",
+        f"{HELM} {IMAGE}": CHART,
+        "kubectl apply --server-side -f crds/": f"{START}::test_what_it_says_installs_the_resource",
+        "kubectl apply -f examples/rbac.yaml": f"{START}::test_the_rights_of_the_example_are_enough_for_all_namespaces",
+        "partwarden run": f"{START}::test_the_rights_of_the_example_are_enough_for_all_namespaces",
+        "docker build --tag partwarden . # or: buildah build --tag partwarden .": LAYOUT,
+        "docker run --rm partwarden version": "tests/e2e/test_image.py::test_it_runs_as_it_is_with_a_read_only_root",
+        "kubectl apply -f examples/retention.yaml": DEMO,
+        "kubectl get events --watch-only --field-selector reportingComponent=partwarden.dev/partwarden": DEMO,
+        "kubectl get parc": DEMO,
+        "kubectl logs restore": DEMO,
+    },
+    "charts/partwarden/README.md": {
+        f"{HELM} {IMAGE}": CHART,
+        "helm test partwarden --namespace partwarden": CHART,
+        "helm upgrade partwarden charts/partwarden --namespace partwarden": UPGRADE,
+        "helm uninstall partwarden --namespace partwarden": UPGRADE,
+        "helm install shard-a charts/partwarden --set scope.selector='shard=a' …": SHARDS,
+        "helm install shard-b charts/partwarden --set scope.selector='shard=b' "
+        "--set crds.install=false,rbac.aggregate=false …": SHARDS,
+        "helm install shard-rest charts/partwarden --set scope.selector='shard notin (a\\, b)' "
+        "--set crds.install=false,rbac.aggregate=false …": SHARDS,
+    },
+    "docs/archives.md": {
+        "kubectl get parc": DEMO,
+        "kubectl wait --for=condition=Verified parc/run-2019": DEMO,
+        "kubectl annotate ppol run partwarden.dev/approve-drop=run_2019 --overwrite": COURSE,
+        "kubectl wait ppol/run "
+        """'--for=jsonpath={.status.conditions[?(@.type=="ArchivesHealthy")].reason}=NothingWaits'""": DEMO,
+        "kubectl describe ppol run": DEMO,
+    },
+    "docs/argocd.md": {
+        "kubectl get configmap partwarden-argocd --namespace partwarden --output "
+        """jsonpath='{"{\\"data\\":"}{.data}{"}"}' |""": (
+            "tests/e2e/test_chart.py::test_the_health_checks_can_be_patched_into_argocds_configmap_as_the_docs_say"
+        ),
+    },
+    "docs/commands.md": {
+        'partwarden archive --dsn "$DSN" --partition run_2020 --to "$ARCHIVES"': TYPED,
+        'partwarden drop 2020 --dsn "$DSN" --archive "$ARCHIVES/orchestrator/public.run/run_2020/'
+        '20261126T093000Z-4f1c2a-9d2e6b10"': TYPED,
+    },
+    "docs/restoring.md": {
+        f"export PGOPTIONS='{as_options()}'": f"{PLAIN}::test_the_page_and_the_manifest_name_the_pinned_settings",
+        'pg_restore --no-owner --dbname "$DSN" "${ARCHIVE#file://}/data.dump"': (
+            f"{PLAIN}::test_it_gives_the_rows_and_the_indexes_but_no_attach_and_computes_what_is_generated"
+        ),
+        'gunzip --stdout "${ARCHIVE#file://}/generated.copy.gz" | head -3': (
+            f"{PLAIN}::test_the_values_of_generated_columns_are_beside_it"
+        ),
+    },
+    "docs/from-the-script.md": {
+        "kubectl partwarden drop 2020 run": "tests/cluster/test_commands.py::test_drop_is_the_approval",
+    },
+}
+"""By page: a line, and the test that does what it says."""
+
+MANIFESTS: dict[str, str] = {
+    "charts/partwarden/README.md": "tests/e2e/test_chart.py::test_the_api_server_takes_all_of_it",
+    "docs/argocd.md": (
+        "tests/unit/repository/test_argocd.py::test_the_page_shows_this_very_check_and_applications_in_order"
+    ),
+}
+"""Pages whose YAML is of other kinds, and the test that looks at it."""

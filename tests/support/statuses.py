@@ -1,0 +1,58 @@
+"""Every class of what the operator writes into the status of a policy or an archive, by a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from partwarden import errors
+from partwarden.archive.jobspec import Report, Task
+from partwarden.controller import archive_status
+from partwarden.controller.job_status import JobView, Phase
+from partwarden.status.conditions import broken, failed, looked, make_status, suspended
+from support.samples import NOW, inventory, plan, spec, year
+
+COMPLETE = [year(number) for number in range(2024, 2029)]
+
+
+def _looked(partitions: Any, **fields: Any) -> dict[str, Any]:
+    found = inventory(partitions)
+    return make_status(looked(spec(**fields), found, plan(found, **fields), ()), {}, 1, NOW)
+
+
+def _subclasses(kind: type[errors.PartwardenError]) -> Iterator[type[errors.PartwardenError]]:
+    for each in kind.__subclasses__():
+        if each.__module__ == errors.__name__:
+            yield each
+            yield from _subclasses(each)
+
+
+LEAVES = [each for each in _subclasses(errors.PartwardenError) if not each.__subclasses__()]
+
+
+def states() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every class of what the operator can write, by a name."""
+    yield "converged", _looked(COMPLETE)
+    yield "pending", _looked(COMPLETE[:2])
+    yield "plan", _looked(COMPLETE[:2], mode="Plan")
+    yield "plan, nothing to do", _looked(COMPLETE, mode="Plan")
+    yield "suspended", make_status(suspended(), {}, 1, NOW)
+    yield "suspended later", make_status(suspended(), _looked(COMPLETE), 1, NOW)
+    yield "broken", make_status(broken(KeyError("x")), {}, 1, NOW)
+    for kind in LEAVES:
+        for connected in (True, False):
+            yield f"{kind.__name__} {connected}", make_status(failed(kind("what was found"), connected), {}, 1, NOW)
+        yield f"archive {kind.__name__}", archive_status.failed({}, 1, NOW, kind("what was found"))
+    yield "archive waits", archive_status.waits({}, 1, NOW, "Queued", "2 Jobs run already")
+    yield "archive runs", archive_status.runs({}, 1, NOW, Task.ARCHIVE, JobView("job", Phase.RUNNING))
+    done = Report(ok=True, id="1", location="s3://archives/1", rows=3, bytes=8, manifest_sha256="b" * 64, oid=1)
+    yield "archive proven", archive_status.proved({}, 1, NOW, done, "job")
+    damaged = Report(ok=False, reason="ArchiveDamaged", message="another sha256", oid=1, completed=NOW)
+    yield (
+        "archive damaged",
+        archive_status.checked(archive_status.proved({}, 1, NOW, done, "job"), 1, NOW, damaged, "t", "job"),
+    )
+
+
+STATES = dict(states())
+"""All of generation 1."""

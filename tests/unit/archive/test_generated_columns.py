@@ -1,0 +1,113 @@
+"""Values of generated columns are written beside the rows, and read back for the very rows that had them."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from partwarden.archive.generated_columns import GeneratedWriter, beside, lines
+from partwarden.archive.manifest import GeneratedData
+from partwarden.archive.storage import Folder
+from partwarden.errors import ArchiveDamaged, PartwardenError, ProofFailed
+
+LINES = [b"a\tb\n", b"\\N\t\\\\t\n", b"\t\n"]
+
+
+def written(folder: Path, rows: Iterable[bytes] = LINES) -> tuple[GeneratedData, bytes]:
+    store = Folder(folder)
+    with GeneratedWriter(store, "archive/values") as writer:
+        for each in rows:
+            writer.write(each)
+        data = writer.finish(("u", "v"))
+    return data, b"".join(store.get("archive/values"))
+
+
+def in_pieces(text: bytes, size: int) -> Iterator[bytes]:
+    return (text[place : place + size] for place in range(0, len(text), size))
+
+
+def test_it_is_gzip_of_a_line_for_each_row(tmp_path: Path) -> None:
+    _, text = written(tmp_path)
+    assert gzip.decompress(text) == b"".join(LINES)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1 << 20])
+def test_the_lines_come_back_however_they_are_read(tmp_path: Path, size: int) -> None:
+    data, text = written(tmp_path)
+    assert list(lines(in_pieces(text, size), data, 3)) == [each.rstrip(b"\n") for each in LINES]
+
+
+def test_none_for_a_table_without_rows(tmp_path: Path) -> None:
+    data, text = written(tmp_path, [])
+    assert list(lines([text], data, 0)) == []
+
+
+def test_more_than_a_piece(tmp_path: Path) -> None:
+    rows = [b"%d\t%s\n" % (n, b"x" * 1000) for n in range(5000)]
+    data, text = written(tmp_path, rows)
+    assert sum(1 for _ in lines(in_pieces(text, 1 << 16), data, 5000)) == 5000
+
+
+def test_an_error_leaves_no_object(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+
+    def breaks() -> Iterator[bytes]:
+        yield b"a\n"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        written(tmp_path, breaks())
+    assert not store.exists("archive/values")
+
+
+DAMAGES: dict[str, tuple[Callable[[bytes], bytes], type[PartwardenError]]] = {
+    "a byte more": (lambda text: text + b"x", ArchiveDamaged),
+    "cut": (lambda text: text[:-4], ArchiveDamaged),
+    "nothing": (lambda text: b"", ArchiveDamaged),
+    "no gzip": (lambda text: b"what", ArchiveDamaged),
+    "other values": (lambda text: gzip.compress(b"x\ty\n" * 3), ArchiveDamaged),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_other_bytes_are_told(tmp_path: Path, what: str) -> None:
+    data, text = written(tmp_path)
+    change, error = DAMAGES[what]
+    with pytest.raises(error):
+        list(lines([change(text)], data, 3))
+
+
+def test_other_values_of_a_forged_digest_are_told(tmp_path: Path) -> None:
+    data, text = written(tmp_path)
+    forged = data.model_copy(update={"copy_sha256": "0" * 64})
+    with pytest.raises(ProofFailed):
+        list(lines([text], forged, 3))
+    with pytest.raises(ProofFailed):
+        list(lines([text], data, 4))
+
+
+@given(st.data())
+def test_each_row_has_its_own_values_behind_it(data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.tuples(*[st.sampled_from([b"", b"a", b"\\N", b"\\\\"])] * 3), max_size=6))
+    size = data.draw(st.integers(1, 9))
+    names = data.draw(st.sampled_from([["u"], ["v"], ["v", "u"], ["u", "v"]]))
+    about = GeneratedData(columns=("u", "v"), bytes=0, sha256="", copy_sha256="")
+    text = b"".join(base + b"\n" for base, _, _ in rows)
+    values = iter([b"\t".join(each[1:]) for each in rows])
+    places = [{"u": 1, "v": 2}[name] for name in names]
+    expected = b"".join(b"\t".join([each[0], *(each[place] for place in places)]) + b"\n" for each in rows)
+    assert b"".join(beside(in_pieces(text, size), values, about, names)) == expected
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_values_than_rows_is_told(count: int) -> None:
+    about = GeneratedData(columns=("u",), bytes=0, sha256="", copy_sha256="")
+    with pytest.raises(ProofFailed):
+        list(beside([b"1\n2\n"], iter([b"x"] * count), about, ["u"]))
+    with pytest.raises(ProofFailed, match="'w'"):
+        list(beside([b"1\n"], iter([b"x"]), about, ["w"]))

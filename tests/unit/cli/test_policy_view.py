@@ -1,0 +1,159 @@
+"""What list, stats and health make of a policy's object."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from partwarden.cli import policy_view
+from partwarden.cli.table_view import Level
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+UNTIL = "2029-01-01T00:00:00Z"
+SUMMARY = {"partitions": 3, "managed": 3, "listed": 3, "size": "1Ki", "pending": 0, "missing": 0, "runwayDays": 730}
+
+
+def policy(summary: dict[str, Any] | None = None, generation: int = 1, **conditions: str) -> dict[str, Any]:
+    """With conditions like Ready="False NotOwner", whose message is "words"."""
+    found = []
+    for kind, said in conditions.items():
+        status, _, reason = said.partition(" ")
+        found.append({"type": kind, "status": status, "reason": reason or "Fine", "message": "words"})
+    about: dict[str, Any] = {"observedGeneration": 1, "conditions": found}
+    if summary is not None:
+        whole = {**SUMMARY, "coveredUntil": UNTIL, **summary}
+        about["summary"] = {key: value for key, value in whole.items() if value is not None}
+    metadata = {"namespace": "ns", "name": "run", "generation": generation}
+    return {"metadata": metadata, "spec": {"table": {"name": "run"}}, "status": about}
+
+
+def with_default(found: dict[str, Any]) -> dict[str, Any]:
+    """The same, of a table that has a DEFAULT partition."""
+    found["status"]["partitions"] = [{"name": "rest", "state": "Default", "bytes": 0}]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (policy({}, Ready="True"), []),
+        (policy({"coveredUntil": "MAXVALUE", "runwayDays": None}, Ready="True"), []),
+        (
+            policy({"coveredUntil": None, "runwayDays": 0, "missing": 3}, Ready="True"),
+            [(Level.CRITICAL, "no partition holds now: inserts fail")],
+        ),
+        (
+            with_default(policy({"coveredUntil": None, "runwayDays": 0, "missing": 3}, Ready="True")),
+            [(Level.CRITICAL, "no partition holds now: rows go into the DEFAULT partition rest")],
+        ),
+        (
+            with_default(policy({"runwayDays": 0}, Ready="True")),
+            [
+                (
+                    Level.WARNING,
+                    f"nothing follows the current partition: rows go into the DEFAULT partition rest from {UNTIL} on",
+                )
+            ],
+        ),
+        (
+            policy({"coveredUntil": "2026-01-01T00:00:00Z"}, Ready="True"),
+            [
+                (
+                    Level.CRITICAL,
+                    "no partition holds now: they end at 2026-01-01T00:00:00Z, and none are added",
+                )
+            ],
+        ),
+        (
+            policy({"coveredUntil": "2026-01-01T00:00:00"}, Ready="True"),
+            [
+                (
+                    Level.CRITICAL,
+                    "no partition holds now: they end at 2026-01-01T00:00:00, and none are added",
+                )
+            ],
+        ),
+        (
+            policy({"runwayDays": 0}, Ready="True"),
+            [(Level.WARNING, f"nothing follows the current partition: inserts fail from {UNTIL} on")],
+        ),
+        (
+            policy({}, Ready="False NotOwner", Stalled="True NotOwner", PartitionsAhead="False NotOwner"),
+            [
+                (Level.CRITICAL, "stalled: NotOwner: words"),
+                (Level.WARNING, "PartitionsAhead=False, NotOwner: words"),
+            ],
+        ),
+        (
+            policy({}, Ready="False DatabaseUnreachable", DatabaseReachable="False DatabaseUnreachable"),
+            [(Level.CRITICAL, "DatabaseReachable=False, DatabaseUnreachable: words")],
+        ),
+        (
+            policy({}, Ready="True", DefaultPartitionEmpty="False DefaultHasRows"),
+            [(Level.WARNING, "DefaultPartitionEmpty=False, DefaultHasRows: words")],
+        ),
+        (policy({}, Ready="Unknown Suspended"), [(Level.WARNING, "not Ready: Suspended: words")]),
+        (
+            policy({}, generation=2, Ready="True"),
+            [(Level.WARNING, "the operator has not looked at it since it was edited")],
+        ),
+        (
+            policy(None, Ready="False TableNotFound"),
+            [(Level.CRITICAL, "the operator has not seen its table: TableNotFound: words")],
+        ),
+        (
+            {"metadata": {"namespace": "ns", "name": "run", "generation": 1}, "spec": {}},
+            [
+                (
+                    Level.CRITICAL,
+                    "the operator has not seen its table: it has no status yet: does an operator serve it?",
+                )
+            ],
+        ),
+    ],
+)
+def test_health(found: dict[str, Any], expected: list[tuple[Level, str]]) -> None:
+    assert policy_view.health(found, NOW) == expected
+
+
+def archive(partition: str, created: str, proven: bool = True, **more: Any) -> dict[str, Any]:
+    status = {"manifestSha256": "x", "location": f"s3://a/{created}"} if proven else {}
+    verified = {"type": "Verified", "status": "True" if proven else "False", "reason": "Proven", "message": ""}
+    return {
+        "metadata": {"namespace": "ns", "name": f"{partition}-{created}", "creationTimestamp": created},
+        "spec": {"policy": {"name": "run"}, "partition": partition, **more},
+        "status": {**status, "conditions": [verified]},
+    }
+
+
+def test_the_newest_archive_of_a_partition_counts_and_no_other() -> None:
+    found = policy({})
+    archives = [
+        archive("run_2018", "2026-01-02", proven=False),
+        archive("run_2018", "2026-01-01"),
+        archive("run_2018", "2026-01-03", schema="other"),
+        archive("run_2018", "2026-01-04", policy={"name": "log"}),
+    ]
+    (newest, *_) = archives
+    assert policy_view.archive_of(found, "run_2018", archives) is newest
+    assert policy_view.archive_state(newest) == "Pending"
+    assert policy_view.archive_state(archives[1]) == "Proven"
+    assert policy_view.archive_of(found, "other.run_2018", archives) is archives[2]
+    assert policy_view.archive_of(found, "run_2019", archives) is None
+
+
+def test_skew_is_told_where_all_partitions_are_listed() -> None:
+    found = policy({"rows": 5})
+    found["status"]["partitions"] = [{"name": f"run_{size}", "bytes": size, "state": "Past"} for size in (0, 10, 40)]
+    assert policy_view.statistics(found)["skew"] == 1.6
+    assert ("largest : median", "1.6") in policy_view.lines(found)
+    found["status"]["summary"]["partitions"] = 500
+    assert policy_view.statistics(found)["skew"] is None
+    assert ("largest : median", "-") in policy_view.lines(found)
+
+
+def test_what_the_status_does_not_list_is_told() -> None:
+    assert policy_view.unlisted(policy({})) == ""
+    assert policy_view.unlisted(policy({"partitions": 1203})).startswith("1,200 more that the status does not list")

@@ -1,0 +1,250 @@
+"""Which PartitionArchives count for a policy: those that their labels bind to a table of the server that answers."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from partwarden.api.archive import MANAGED, OID_LABEL, POLICY_LABEL, ROUND_LABEL, SERVER_LABEL
+from partwarden.api.types import ObjectKey
+from partwarden.api.validation import parse_spec
+from partwarden.controller import archive_requests
+from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.errors import NameTaken
+from partwarden.kube import cache
+from partwarden.kube.archives import ArchivesInCluster
+from partwarden.kube.cache import ArchiveStore
+from partwarden.kube.selector import EVERYTHING, Selector
+from partwarden.kube.selector import parse as selector
+from partwarden.planner.archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, server_label
+
+HERE, MOVED = "7380000000000000001/16384", "7380000000000000002/16384"
+OID = 16402
+FINGERPRINT = {"algorithm": "test", "rows": 3, "content": "c" * 64}
+VALID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+"""The value of a label."""
+
+
+class Kept(ArchivesInCluster):
+    """The API server's PartitionArchives."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[ObjectKey, dict[str, Any]] = {}
+
+    def archive(self, key: ObjectKey) -> dict[str, Any] | None:
+        return self.bodies.get(key)
+
+    def create_archive(self, key: ObjectKey, spec: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+        if key in self.bodies:
+            return False
+        meta = {"namespace": key[0], "name": key[1], "uid": f"uid of {key[1]}", "labels": dict(labels)}
+        self.bodies[key] = {"metadata": {**meta, "resourceVersion": "1"}, "spec": dict(spec)}
+        return True
+
+
+class Office:
+    """A policy, its archives, and the desk between them."""
+
+    def __init__(self, name: str = "run", labels: Mapping[str, str] | None = None, of: Selector = EVERYTHING) -> None:
+        self.api, self.archives, self.woken = Kept(), ArchiveStore(), list[ObjectKey]()
+        self.desk = ArchiveRequests(self.archives, self.api, self.woken.append, of)
+        self.body: dict[str, Any] = {
+            "metadata": {
+                "namespace": "ns",
+                "name": name,
+                "uid": "1",
+                "resourceVersion": "1",
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": dict(labels or {}),
+            },
+            "spec": {
+                "table": {"name": "run"},
+                "interval": "Year",
+                "database": {"secretRef": {"name": "run"}},
+                "retention": {"keepFor": "5y", "archive": {"pvc": {"claimName": "archives"}}},
+            },
+        }
+
+    def ask(self, *requests: ArchiveRequest | CheckRequest, server: str = HERE) -> dict[str, Any]:
+        """The archive that is there then and was not, as the operator's watch shows it."""
+        before = set(self.api.bodies)
+        policy = cache.parse_policy(self.body)
+        self.desk.ask(policy, parse_spec(policy.spec), server, requests)
+        self.seen()
+        return next((body for key, body in self.api.bodies.items() if key not in before), {})
+
+    def seen(self) -> None:
+        for body in self.api.bodies.values():
+            body["metadata"]["resourceVersion"] = str(int(body["metadata"]["resourceVersion"]) + 1)
+            self.archives.put(cache.parse_archive(copy.deepcopy(body)))
+
+    def proven(self, body: dict[str, Any], server: str = HERE) -> None:
+        body["status"] = {
+            "oid": OID,
+            "server": server,
+            "manifestSha256": "b" * 64,
+            "fingerprint": FINGERPRINT,
+        }
+        self.seen()
+
+    def counted(self, server: str = HERE) -> tuple[ArchiveState, ...]:
+        """Those of the table that count where that server answers."""
+        policy = cache.parse_policy(self.body)
+        return self.desk.known(policy, parse_spec(policy.spec)).on(server).states.get(OID, ())
+
+    def proves(self, server: str = HERE) -> bool:
+        return any(each.proves(OID) for each in self.counted(server))
+
+
+def request(number: int = 0, name: str = "run_2018") -> ArchiveRequest:
+    return ArchiveRequest(OID, "public", name, number)
+
+
+def test_an_archive_says_by_labels_of_what_it_is() -> None:
+    made = Office().ask(request(2))
+    labels = made["metadata"]["labels"]
+    bound = {POLICY_LABEL: "run", SERVER_LABEL: server_label(HERE), OID_LABEL: str(OID), ROUND_LABEL: "2"}
+    assert labels == {**MANAGED, **bound}
+    assert made["spec"]["oid"] == OID
+
+
+@pytest.mark.parametrize("name", ["run", "a.b-c", "x" * 63, "x" * 64, ("y" * 62 + ".") * 4 + "z"])
+def test_every_label_is_valid_however_long_the_name_of_the_policy(name: str) -> None:
+    labels = Office(name).ask(request())["metadata"]["labels"]
+    assert all(VALID.fullmatch(each) for each in labels.values())
+    other = Office(name[:-1] + "q").ask(request())["metadata"]["labels"]
+    assert labels[POLICY_LABEL] != other[POLICY_LABEL]
+
+
+def test_an_operator_of_a_shard_finds_its_labels_on_the_archive() -> None:
+    made = Office(labels={"shard": "a", "more": "b"}, of=selector("shard=a")).ask(request())
+    assert made["metadata"]["labels"]["shard"] == "a"
+    assert "more" not in made["metadata"]["labels"]
+
+
+def test_one_that_is_proven_counts_on_its_server_and_on_no_other() -> None:
+    office = Office()
+    office.proven(office.ask(request()))
+    assert office.proves(HERE)
+    assert office.counted(MOVED) == ()
+    # The policy's Secret leads to another server, where another table has that OID.
+    there = office.ask(request(), server=MOVED)
+    assert there["metadata"]["labels"][SERVER_LABEL] == server_label(MOVED)
+    assert not office.proves(MOVED)
+    office.proven(there, MOVED)
+    assert [len(office.counted(each)) for each in (HERE, MOVED)] == [1, 1]
+    assert office.proves(MOVED)
+
+
+def test_another_database_of_the_same_server_is_another_server() -> None:
+    office = Office()
+    office.proven(office.ask(request()))
+    assert office.counted(HERE.replace("16384", "16385")) == ()
+
+
+@pytest.mark.parametrize("number", range(MOST_ROUNDS))
+def test_it_is_made_once_though_it_is_asked_for_again_or_by_another_operator(number: int) -> None:
+    office = Office()
+    assert office.ask(request(number))
+    assert office.ask(request(number)) == {}
+    assert [each.round for each in office.counted()] == [number]
+
+
+def test_a_table_that_is_renamed_keeps_its_archives() -> None:
+    office = Office()
+    office.proven(office.ask(request(name="before")))
+    office.ask(request(1, name="after"))
+    assert [(each.round, each.proves(OID)) for each in office.counted()] == [(0, True), (1, False)]
+
+
+LABELS: dict[str, dict[str, str | None]] = {
+    "no server": {SERVER_LABEL: None},
+    "an empty server": {SERVER_LABEL: ""},
+    "another server": {SERVER_LABEL: server_label(MOVED)},
+    "no OID": {OID_LABEL: None},
+    "another OID": {OID_LABEL: str(OID + 1)},
+    "no number for an OID": {OID_LABEL: "run"},
+    "no round": {ROUND_LABEL: None},
+    "a round beyond the last": {ROUND_LABEL: str(MOST_ROUNDS)},
+    "a round before the first": {ROUND_LABEL: "-1"},
+    "another way to write a round": {ROUND_LABEL: "00"},
+    "none": {SERVER_LABEL: None, OID_LABEL: None, ROUND_LABEL: None, POLICY_LABEL: None},
+}
+
+
+@pytest.mark.parametrize("edit", LABELS)
+def test_labels_that_a_user_edited_bind_it_to_nothing(edit: str) -> None:
+    office = Office()
+    made = office.ask(request())
+    office.proven(made)
+    labels = made["metadata"]["labels"]
+    made["metadata"]["labels"] = {key: each for key, each in {**labels, **LABELS[edit]}.items() if each is not None}
+    office.seen()
+    assert not office.proves(HERE)
+    assert not office.proves(MOVED)
+    with pytest.raises(NameTaken, match="or its labels were changed: delete it"):
+        office.ask(request())
+
+
+def test_the_label_of_another_table_is_not_its_own() -> None:
+    office = Office()
+    made = office.ask(request())
+    made["metadata"]["labels"][OID_LABEL] = str(OID + 1)
+    office.proven(made)
+    policy = cache.parse_policy(office.body)
+    assert office.desk.known(policy, parse_spec(policy.spec)).states == {}
+
+
+def test_one_by_hand_counts_for_no_policy() -> None:
+    """It is archived as ever; only what a plan asked for stands between a table and its drop."""
+    office = Office()
+    made = office.ask(request())
+    made["metadata"]["labels"] = {}
+    office.proven(made)
+    assert office.counted() == ()
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"database": {"secretRef": {"name": "other"}}},
+        {"retention": {"keepFor": "5y", "archive": {"pvc": {"claimName": "other"}}}},
+        {"retention": {"keepFor": "5y"}},
+    ],
+    ids=["database", "destination", "no archive"],
+)
+def test_what_is_proven_with_another_database_or_destination_counts_no_more(elsewhere: dict[str, Any]) -> None:
+    office = Office()
+    office.proven(office.ask(request()))
+    office.body["spec"] |= elsewhere
+    assert office.counted() == ()
+
+
+def test_without_a_server_in_its_status_nothing_is_proven() -> None:
+    office = Office()
+    made = office.ask(request())
+    office.proven(made)
+    del made["status"]["server"]
+    office.seen()
+    assert [each.proven for each in office.counted()] == [False]
+
+
+def test_a_check_is_forgotten_once_another_server_answers() -> None:
+    office = Office()
+    name = office.ask(request())["metadata"]["name"]
+    office.ask(CheckRequest(name, "token"))
+    assert office.archives.wanted_check(("ns", name)) == "token"
+    office.ask(request(), server=MOVED)
+    assert office.archives.wanted_check(("ns", name)) is None
+
+
+def test_a_look_makes_no_digest_of_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    office = Office()
+    for number in range(MOST_ROUNDS):
+        office.ask(request(number))
+    monkeypatch.setattr(archive_requests, "_digest", None)
+    assert len(office.counted()) == MOST_ROUNDS

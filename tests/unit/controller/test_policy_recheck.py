@@ -1,0 +1,152 @@
+"""A run asks the newest state of its policy again: before each action what a watch has shown, before a drop the API."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from partwarden.api import policy
+from partwarden.api.policy import PartitionPolicySpec
+from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.ownership import TableOwnership
+from partwarden.controller.policy_recheck import PolicyRecheck
+from partwarden.controller.workqueue import WorkQueue
+from partwarden.errors import ClusterUnavailable
+from partwarden.kube.cache import Store, StoredPolicy, parse_policy
+from partwarden.kube.client import Cluster
+from partwarden.planner.archives import Archives
+from partwarden.planner.drop_preconditions import NEVER, DropCase, Withdrawn
+from support import values
+
+KEY = ("one", "run")
+TABLE = values.detached("run_2018", datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC))
+CASE = DropCase(TABLE, values.NOW, values.NOW)
+
+
+def body(version: int = 1, generation: int = 1, **more: Any) -> dict[str, Any]:
+    meta: dict[str, Any] = {
+        **{"namespace": "one", "name": "run", "uid": "u", "generation": generation, "resourceVersion": str(version)},
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        **more.pop("metadata", {}),
+    }
+    return {"metadata": meta, "spec": {"table": {"name": "run"}, **more}}
+
+
+class Api:
+    """What the API server has."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Any] | None = body()
+        self.away = False
+        self.asked = 0
+
+    def policy(self, key: tuple[str, str]) -> dict[str, Any] | None:
+        assert key == KEY
+        self.asked += 1
+        if self.away:
+            raise ClusterUnavailable("the Kubernetes API did not answer")
+        return self.found
+
+
+class Desk:
+    """Archives are those of the policy as it is handed in."""
+
+    def known(self, policy: StoredPolicy, spec: object) -> Archives:
+        return Archives(approved=policy.approved)
+
+
+class Fixture:
+    def __init__(self) -> None:
+        self.store, self.api, self.ending = Store(), Api(), False
+        self.intake = PolicyEventHandler(self.store, TableOwnership(lambda key: None), WorkQueue(lambda: 0.0))
+        self.intake.seen(body())
+        spec = PartitionPolicySpec.model_validate({"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}})
+        self.recheck = PolicyRecheck(
+            parse_policy(body()),
+            spec,
+            cast(Cluster, self.api),
+            self.store,
+            self.intake,
+            cast(ArchiveRequests, Desk()),
+            lambda: self.ending,
+        )
+
+
+@pytest.fixture
+def made() -> Fixture:
+    return Fixture()
+
+
+def annotated(annotation: str, text: str, version: int = 2) -> dict[str, Any]:
+    return body(version, metadata={"annotations": {annotation: text}})
+
+
+SEEN: dict[str, tuple[dict[str, Any] | None, str]] = {
+    "nothing": (body(2), ""),
+    "another annotation": (annotated("example.org/note", "x"), ""),
+    "a hold": (annotated(policy.ANNOTATION, "run_2018"), "an annotation of its policy was edited"),
+    "an approval": (annotated(policy.APPROVAL, "run_2018"), "an annotation of its policy was edited"),
+    "suspend": (body(2, 2, suspend=True), "spec.suspend of its policy is set"),
+    "an edit": (body(2, 2, premake=3), "its policy was edited"),
+    "made anew": (body(2, metadata={"uid": "other"}), "its policy was deleted, or is served by another operator"),
+    "being deleted": (
+        body(2, metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}),
+        "its policy was deleted, or is served by another operator",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SEEN)
+def test_before_each_action_it_knows_what_the_watch_has_shown(made: Fixture, what: str) -> None:
+    found, expected = SEEN[what]
+    assert found is not None
+    made.intake.seen(found)
+    assert made.recheck.why_stopped() == expected
+    assert made.api.asked == 0
+
+
+def test_what_was_deleted_and_the_end_of_the_operator_stop_the_run(made: Fixture) -> None:
+    assert made.recheck.why_stopped() == ""
+    made.ending = True
+    assert "told to end, or leads no longer" in made.recheck.why_stopped()
+    made.ending = False
+    made.intake.deleted(body(2))
+    assert "deleted" in made.recheck.why_stopped()
+
+
+@pytest.mark.parametrize("what", ["suspend", "an edit", "made anew", "being deleted"])
+def test_right_before_a_drop_the_api_server_knows_what_no_watch_has_shown(made: Fixture, what: str) -> None:
+    made.api.found, expected = SEEN[what]
+    with pytest.raises(Withdrawn, match=expected.split(",")[0]):
+        made.recheck.renew(CASE)
+    # So that the next run does not begin by the same mistake.
+    assert made.recheck.why_stopped() == expected
+
+
+def test_a_policy_that_is_gone_or_no_longer_selected_drops_nothing(made: Fixture) -> None:
+    made.api.found = None
+    with pytest.raises(Withdrawn, match="deleted, or is served by another operator"):
+        made.recheck.renew(CASE)
+
+
+def test_an_api_server_that_does_not_answer_drops_nothing(made: Fixture) -> None:
+    made.api.away = True
+    with pytest.raises(ClusterUnavailable):
+        made.recheck.renew(CASE)
+
+
+def test_annotations_are_those_of_now_and_judged_by_the_preconditions(made: Fixture) -> None:
+    made.api.found = annotated(policy.ANNOTATION, "run_2018, run_2019")
+    assert made.recheck.renew(CASE) == replace(CASE, held=frozenset({"run_2018", "run_2019"}))
+    made.api.found = annotated(policy.APPROVAL, "run_2018@4711", version=3)
+    assert made.recheck.renew(CASE).archives.approved == {"run_2018@4711"}
+
+
+def test_a_command_asks_nobody_again() -> None:
+    assert NEVER.why_stopped() == ""
+    assert NEVER.renew(CASE) is CASE
+    assert not NEVER.single_drop

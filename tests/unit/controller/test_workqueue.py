@@ -1,0 +1,296 @@
+"""When policies are worked on: the schedule, the queue, the pace, and the slots of a database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from partwarden import errors
+from partwarden.controller import workqueue
+from partwarden.controller.workqueue import Backoff, Result, Schedule, Workers, WorkQueue
+from partwarden.postgres.pool import Slots
+
+A, B, C = ("one", "a"), ("one", "b"), ("two", "a")
+
+
+def drained(schedule: Schedule, now: float) -> Iterator[tuple[str, str]]:
+    while (key := schedule.pop(now)) is not None:
+        yield key
+
+
+def test_keys_come_when_they_are_due_the_longest_due_first() -> None:
+    schedule = Schedule()
+    schedule.enqueue(A, 3)
+    schedule.enqueue(B, 1)
+    schedule.enqueue(C, 2)
+    assert schedule.next_due() == 1
+    assert schedule.pop(0.9) is None
+    assert list(drained(schedule, 2.5)) == [B, C]
+    assert schedule.next_due() == 3
+
+
+def test_equal_times_come_in_order_of_arrival() -> None:
+    schedule = Schedule()
+    for key in (C, A, B):
+        schedule.enqueue(key, 1)
+    assert list(drained(schedule, 1)) == [C, A, B]
+
+
+def test_a_key_is_in_the_queue_once_and_the_earlier_time_wins() -> None:
+    schedule = Schedule()
+    for due in (5, 2, 9, 2):
+        schedule.enqueue(A, due)
+    assert schedule.next_due() == 2
+    assert list(drained(schedule, 100)) == [A]
+
+
+def test_a_key_is_with_one_worker_at_a_time_and_again_after_it_was_woken() -> None:
+    schedule = Schedule()
+    schedule.enqueue(A, 0)
+    assert schedule.pop(0) == A
+    schedule.enqueue(A, 0)
+    assert schedule.pop(10) is None
+    assert schedule.next_due() is None
+    schedule.done(A, 500)
+    assert schedule.pop(10) == A
+
+
+@pytest.mark.parametrize(("woken", "next_due", "expected"), [(7, 3, 3), (3, 7, 3), (None, 7, 7), (7, None, 7)])
+def test_after_work_the_earlier_of_both_times_counts(
+    woken: float | None, next_due: float | None, expected: float
+) -> None:
+    schedule = Schedule()
+    schedule.enqueue(A, 0)
+    schedule.pop(0)
+    if woken is not None:
+        schedule.enqueue(A, woken)
+    schedule.done(A, next_due)
+    assert schedule.next_due() == expected
+
+
+def test_nothing_is_due_after_the_last_time() -> None:
+    schedule = Schedule()
+    schedule.enqueue(A, 0)
+    schedule.pop(0)
+    schedule.done(A)
+    assert schedule.next_due() is None
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_queue_counts_from_its_clock() -> None:
+    clock = Clock()
+    queue = WorkQueue(clock)
+    queue.enqueue(A, after=10)
+    queue.enqueue(B)
+    assert queue.take() == B
+    clock.now = 10
+    assert queue.take() == A
+    queue.done(A, after=5)
+    queue.done(B, after=None)
+    clock.now = 15
+    assert queue.take() == A
+
+
+def test_closing_ends_the_waiting() -> None:
+    queue = WorkQueue()
+    queue.enqueue(A, after=1000)
+    workers = Workers(queue, lambda _: None, 3)
+    workers.start()
+    queue.close()
+    assert workers.wait(10)
+
+
+def test_workers_are_bounded_and_never_share_a_key() -> None:
+    queue, lock, done = WorkQueue(), threading.Lock(), threading.Event()
+    running: list[tuple[str, str]] = []
+    most, looks = 0, 0
+
+    def work(key: tuple[str, str]) -> float | None:
+        nonlocal most, looks
+        with lock:
+            assert key not in running
+            running.append(key)
+            most, looks = max(most, len(running)), looks + 1
+            if looks >= 200:
+                done.set()
+        queue.enqueue(key)  # an edit that arrives meanwhile
+        with lock:
+            running.remove(key)
+        return 0.0
+
+    workers = Workers(queue, work, 3)
+    workers.start()
+    for number in range(10):
+        queue.enqueue(("one", str(number)))
+    assert done.wait(30)
+    queue.close()
+    assert workers.wait(10)
+    assert most <= 3
+
+
+def test_a_later_key_is_not_forgotten_while_the_one_who_waited_for_it_works() -> None:
+    queue, second = WorkQueue(), threading.Event()
+    met: list[bool] = []
+
+    def work(key: tuple[str, str]) -> float | None:
+        if key == B:
+            met.append(second.wait(20))  # only when A is worked on at the same time
+        else:
+            second.set()
+        return None
+
+    workers = Workers(queue, work, 2)
+    workers.start()
+    queue.enqueue(A, after=0.3)
+    queue.enqueue(B)
+    assert second.wait(10)
+    queue.close()
+    assert workers.wait(20)
+    assert met == [True]
+
+
+def test_an_error_in_the_work_neither_ends_the_worker_nor_makes_it_loop(caplog: pytest.LogCaptureFixture) -> None:
+    queue, told = WorkQueue(), threading.Event()
+    calls: list[tuple[str, str]] = []
+
+    def work(key: tuple[str, str]) -> float | None:
+        calls.append(key)
+        if key == A:
+            raise KeyError("unforeseen")
+        told.set()
+        return None
+
+    workers = Workers(queue, work, 1)
+    workers.start()
+    queue.enqueue(A)
+    queue.enqueue(B)
+    assert told.wait(10)
+    queue.close()
+    assert workers.wait(10)
+    assert calls == [A, B]
+    assert "unforeseen" in caplog.text
+
+
+def pauses(found: Result, resync: float, count: int) -> list[float]:
+    counted = Backoff(lambda: 0.5)
+    return [counted.after(A, 1, found, resync) for _ in range(count)]
+
+
+def test_outages_double_from_a_second_to_a_minute() -> None:
+    assert pauses(Result.TRANSIENT, 600, 9) == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert pauses(Result.TRANSIENT, 10, 6) == [1, 2, 4, 8, 10, 10]
+
+
+def test_mistakes_double_from_fifteen_seconds_to_the_resync() -> None:
+    assert pauses(Result.USER_ERROR, 600, 8) == [15, 30, 60, 120, 240, 480, 600, 600]
+    assert pauses(Result.USER_ERROR, 10, 3) == [10, 10, 10]
+
+
+def test_success_waits_for_the_resync() -> None:
+    assert pauses(Result.CONVERGED, 600, 3) == [600, 600, 600]
+
+
+@pytest.mark.parametrize("between", ["success", "edit", "other kind"])
+def test_what_starts_afresh(between: str) -> None:
+    counted = Backoff(lambda: 0.5)
+    spec = 1
+    assert [counted.after(A, spec, Result.TRANSIENT, 600) for _ in range(3)] == [1, 2, 4]
+    if between == "success":
+        counted.after(A, spec, Result.CONVERGED, 600)
+    if between == "edit":
+        spec = 2
+    if between == "other kind":
+        counted.after(A, spec, Result.USER_ERROR, 600)
+    assert counted.after(A, spec, Result.TRANSIENT, 600) == 1
+    assert counted.after(B, spec, Result.TRANSIENT, 600) == 1
+
+
+def test_pauses_differ_within_a_tenth() -> None:
+    pauses = [Backoff().after(A, 1, Result.CONVERGED, 600) for _ in range(50)]
+    assert len(set(pauses)) > 40
+    assert all(540 <= pause <= 660 for pause in pauses)
+
+
+@pytest.mark.parametrize(("boundary", "expected"), [(100.0, 100.0), (10_000.0, 600.0), (-3.0, workqueue.SOONEST)])
+def test_a_boundary_comes_first_and_never_in_a_loop(boundary: float, expected: float) -> None:
+    assert Backoff(lambda: 0.5).after(A, 1, Result.CONVERGED, 600, boundary) == expected
+
+
+def test_policies_of_one_database_are_looked_at_together_whenever_they_came() -> None:
+    moment = 0.0
+    turns = Backoff(clock=lambda: moment)
+    met = set()
+    for number, moment in enumerate((3.0, 100.0, 599.0, 5000.0)):
+        wait = turns.after((str(number), "a"), 1, Result.CONVERGED, 600, together="database")
+        assert 60 <= wait <= 660
+        met.add(round((moment + wait) % 600, 6))
+    assert len(met) == 1
+
+
+def test_turns_of_other_databases_are_at_other_moments_and_one_just_had_is_not_had_again() -> None:
+    moment = 0.0
+    turns = Backoff(clock=lambda: moment)
+    assert len({turns.after(A, 1, Result.CONVERGED, 600, together=number) for number in range(50)}) > 40
+    moment = turns.after(A, 1, Result.CONVERGED, 600, together=1)
+    for shift in (-0.5, 0.0, 0.5):
+        moment += shift
+        assert turns.after(A, 1, Result.CONVERGED, 600, together=1) == pytest.approx(600, abs=1)
+        moment -= shift
+
+
+def test_a_failure_is_not_waited_for_until_the_turn_of_its_database() -> None:
+    assert Backoff(lambda: 0.5).after(A, 1, Result.TRANSIENT, 600, together="database") == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "reconciling", "expected"),
+    [
+        ([], False, Result.CONVERGED),
+        ([], True, Result.IN_PROGRESS),
+        ([errors.NameTaken("x")], True, Result.TRANSIENT),
+        ([errors.NameTaken("x")], False, Result.USER_ERROR),
+        ([errors.NameTaken("x"), errors.TableBusy("x")], False, Result.TRANSIENT),
+    ],
+)
+def test_an_outage_beside_a_mistake_is_tried_again_soon(
+    found: list[errors.PartwardenError], reconciling: bool, expected: Result
+) -> None:
+    assert workqueue.result(found, reconciling) is expected
+
+
+def test_a_database_has_two_slots_and_those_who_wait_come_in_turn() -> None:
+    slots = Slots()
+    assert slots.acquire("db", A)
+    assert slots.acquire("db", B)
+    assert not slots.acquire("db", C)
+    assert not slots.acquire("db", C)
+    assert slots.acquire("other", C)
+    assert slots.release("db") == C
+    assert slots.release("db") is None
+    assert slots.acquire("db", A)
+    assert slots.acquire("db", B)
+    assert not slots.acquire("db", C)
+
+
+def test_who_asks_whether_a_database_is_taken_waits_as_one_who_was_refused() -> None:
+    slots = Slots(limit=1)
+    assert not slots.taken("db", A)
+    assert slots.acquire("db", A)
+    assert slots.taken("db", B)
+    assert slots.taken("db", B)
+    assert not slots.taken("other", B)
+    assert slots.release("db") == B
+    assert not slots.taken("db", B)
+    assert slots.acquire("db", B)
+    assert slots.release("db") is None

@@ -1,0 +1,93 @@
+"""What the conditions say while old partitions go: only what is due and not done makes a policy unready."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from partwarden.api.policy import Mode, TableSpec
+from partwarden.api.retention import OnExpire, Retention
+from partwarden.errors import TableBusy
+from partwarden.planner.actions import Outcome
+from partwarden.planner.inventory import Detached, Inventory, Partition, Reference
+from partwarden.planner.plan import make_plan
+from partwarden.status.conditions import PolicyStatusUpdate, looked, make_status
+from support import values
+
+
+def policy(**fields: Any) -> TableSpec:
+    retention = Retention(keep_for="5y", on_expire=OnExpire.DROP, drop_without_archive=True)
+    return values.spec(premake=0, start_from="2026-01-01", retention=retention, **fields)
+
+
+def gone(hours: float) -> Detached:
+    lower, upper = datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC)
+    return values.detached("run_2018", lower, upper, values.NOW - timedelta(hours=hours))
+
+
+def verdict(spec: TableSpec, found: Inventory, *errors: TableBusy) -> PolicyStatusUpdate:
+    made = make_plan(spec, found, found.now)
+    return looked(spec, found, made, [Outcome(made.actions[place], error) for place, error in enumerate(errors)])
+
+
+def here(*partitions: Partition, **fields: Any) -> Inventory:
+    return values.inventory(*partitions, *values.years(2026), **fields)
+
+
+def test_while_the_grace_runs_the_policy_is_ready() -> None:
+    said = verdict(policy(), here(detached=(gone(hours=23),)))
+    assert (said.ready.status, said.ready.reason) == ("True", "Converged")
+
+
+def test_what_is_due_and_not_done_is_in_progress() -> None:
+    said = verdict(policy(), here(*values.years(2019, 2020), detached=(gone(hours=24),)))
+    assert (said.ready.status, said.ready.reason, said.reconciling) == ("False", "InProgress", True)
+    assert said.ready.message.startswith("2 partitions to detach, 1 table to drop; ")
+    assert said.ahead is not None
+    assert said.ahead.status == "True"
+
+
+def test_missing_partitions_are_told_before_it() -> None:
+    said = verdict(policy(), values.inventory(*values.years(2019)))
+    assert said.ready.reason == "PartitionsMissing"
+    assert said.ready.message.startswith("1 partition to create, 1 partition to detach; ")
+
+
+def test_a_plan_that_is_not_executed_says_what_it_would_do() -> None:
+    said = verdict(policy(mode=Mode.PLAN), here(*values.years(2019)))
+    assert said.ready.reason == "PlanPending"
+    assert said.ready.message.startswith("1 partition to detach; ")
+
+
+def test_who_is_in_the_way_is_told_and_it_is_tried_again() -> None:
+    said = verdict(policy(), here(*values.years(2019)), TableBusy("process 7 reads it"))
+    assert (said.ready.reason, said.reconciling, said.stalled) == ("TableBusy", True, False)
+
+
+def test_rows_that_others_point_to_wait_for_a_person() -> None:
+    old = values.years(2019)[0]
+    said = verdict(policy(), here(old, references={old.oid: (Reference("public.step", 7),)}))
+    assert (said.ready.reason, said.reconciling, said.stalled) == ("RowsReferenced", False, True)
+    assert "public.step (7)" in said.ready.message
+
+
+def test_days_that_change_nothing_write_nothing() -> None:
+    """No age, no cutoff and no rest of a grace stands in a status."""
+    first, second = (
+        make_status(
+            verdict(policy(), here(detached=(gone(hours=1),), now=values.NOW + timedelta(hours=hours))),
+            {},
+            1,
+            values.NOW,
+        )
+        for hours in (0, 22)
+    )
+    assert first == second
+
+
+def test_the_oid_is_shown_of_what_an_annotation_may_name() -> None:
+    """`name@oid`: of what has expired, and of what was detached."""
+    said = verdict(policy(), here(*values.years(2019), detached=(gone(hours=1),)))
+    assert said.table is not None
+    shown = {each.name: each.oid for each in said.table.partitions}
+    assert shown == {"run_2018": gone(hours=1).oid, "run_2019": values.years(2019)[0].oid, "run_2026": None}
