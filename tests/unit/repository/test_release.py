@@ -13,11 +13,11 @@ from pydantic import BaseModel
 
 import release
 from partwarden import __version__
-from partwarden.archive_policy import PartitionArchiveSpec
-from partwarden.policy import PartitionPolicySpec
-from partwarden.validation import check
+from partwarden.api.archive import PartitionArchiveSpec
+from partwarden.api.policy import PartitionPolicySpec
+from partwarden.api.validation import check
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "partwarden"
 ABOUT = yaml.safe_load((CHART / "Chart.yaml").read_text())
 ANNOTATIONS = {name.removeprefix("artifacthub.io/"): text for name, text in ABOUT["annotations"].items()}
