@@ -14,7 +14,7 @@ from _pytest.capture import CaptureManager
 from lab import actionlint as actionlints
 from lab import cluster as clusters
 from lab import helm as helms
-from lab import image, prometheus, report
+from lab import image, prometheus, report, site
 from lab import kstatus as kstatuses
 from lab.actionlint import Actionlint
 from lab.cluster import Cluster
@@ -239,9 +239,6 @@ def kubectl(cluster: Cluster) -> Kubectl:
 @pytest.fixture(scope="session")
 def installed(kubectl: Kubectl) -> Iterator[Kubectl]:
     """kubectl for the cluster, in which there is what a user installs."""
-    # Imported here: it brings the Kubernetes client, whose import takes a second that tests of values do not need.
-    from lab import site
-
     with site.installed(kubectl):
         yield kubectl
 
