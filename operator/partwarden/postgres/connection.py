@@ -44,7 +44,8 @@ LIVENESS = {
 RECONNECTIONS = 3
 """How often one session may be connected anew: a server that ends every connection is left alone."""
 
-# It warns of what fails on a connection that is lost already; without a handler Python prints that on the terminal.
+# psycopg warns ("error ignored terminating …") of what else fails on a connection that is lost already, as the end of a
+# COPY. The error that comes first is raised; without a handler Python would print the warning beside it.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
