@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from partwarden.controller.settings import RIGHTS
+
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "operator" / "partwarden"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -52,6 +54,17 @@ def test_every_word_of_the_glossary_is_there_once() -> None:
 def test_every_link_leads_to_a_file(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_threat_model_names_the_rights_that_the_operator_asks_for() -> None:
+    rows = re.findall(r"^ +\| (`.*`) \| ([\w, ]+) \|$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    named = {
+        (verb, resource)
+        for resources, verbs in rows
+        for resource in re.findall(r"`(.*?)`", resources)
+        for verb in verbs.split(", ")
+    }
+    assert named == {(verb, resource) for verb, resource, _ in RIGHTS} | {("get", "secrets")}
 
 
 def test_decisions_are_numbered_and_listed_with_their_titles() -> None:
