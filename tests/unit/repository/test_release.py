@@ -35,6 +35,7 @@ def steps(job: dict[str, Any]) -> list[dict[str, Any]]:
     return list(job.get("steps", []))
 
 
+@pytest.mark.slow
 def test_the_annotations_are_those_that_the_checkout_makes() -> None:
     made = release.artifacthub(release.default_image())
     assert ABOUT["annotations"] == made, "run: .venv/bin/python charts/release.py annotate"
@@ -45,6 +46,7 @@ def test_the_image_is_the_one_that_the_values_name() -> None:
     assert [each["image"] for each in LISTS["images"]] == [f"{image['repository']}:{image['tag'] or __version__}"]
 
 
+@pytest.mark.slow
 def test_every_crd_is_listed_as_it_is() -> None:
     files = [yaml.safe_load(path.read_text()) for path in (ROOT / "crds").iterdir()]
     listed = {(each["name"], each["kind"], each["version"]) for each in LISTS["crds"]}
@@ -93,6 +95,7 @@ def test_a_version_without_a_date_is_not_released(monkeypatch: pytest.MonkeyPatc
         assert done.exit_code == code, done.output
 
 
+@pytest.mark.slow
 def test_the_copy_of_a_release_has_its_addresses(tmp_path: Path) -> None:
     image = "registry.example.com/owner/partwarden"
     arguments = ["copy", str(tmp_path / "partwarden"), "--image", image, "--source", SOURCE]
