@@ -5,7 +5,7 @@ SHELL := /bin/sh
 
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11)
 BIN := .venv/bin
-LAB := PYTHONPATH=tests $(BIN)/python
+LAB := PYTHONPATH=tests:examples $(BIN)/python
 # More for pytest, such as PYTEST="-k standby -x".
 PYTEST ?=
 # The whole is shared out, file by file, to two processes with servers and a cluster of their own; 0: to none.
@@ -28,11 +28,11 @@ venv: ## make .venv with the pinned packages and .venv/bin/partwarden
 
 .PHONY: demo
 demo: venv ## a cluster, a database, a policy applied: see it work
-	@$(LAB) -m lab.demo up
+	@$(LAB) -m demo up
 
 .PHONY: demo-down
 demo-down: venv ## end the demo and remove all of it
-	@$(LAB) -m lab.demo down
+	@$(LAB) -m demo down
 
 .PHONY: test
 test: lint ## everything, on real parts
@@ -70,7 +70,7 @@ image: venv ## build the operator's image, by docker or without; it says where i
 
 .PHONY: bench
 bench: venv ## measure, and print a table
-	@$(LAB) -m lab.bench
+	@$(LAB) -m bench
 
 .PHONY: lock
 lock: venv ## pin the newest fitting versions of all packages in requirements/
@@ -79,4 +79,4 @@ lock: venv ## pin the newest fitting versions of all packages in requirements/
 .PHONY: clean
 clean: ## remove .venv and what tools have cached in the checkout; ~/.cache/partwarden stays
 	rm -rf .venv .venv.lock build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find operator tests requirements charts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find operator tests examples requirements charts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from lab.bench import figures, waits
-from lab.bench.__main__ import PARTS
-from lab.bench.figures import Figure
-from lab.bench.idle import read_requests
-from lab.bench.waits import OPERATIONS, Course, Operation, Watched
+from bench import figures, waits
+from bench.__main__ import PARTS
+from bench.figures import Figure
+from bench.idle import read_requests
+from bench.waits import OPERATIONS, Course, Operation, Watched
 from lab.site import CRD
 from partwarden.api.policy import TableSpec
 

@@ -1,4 +1,4 @@
-"""`python -m lab.demo up|down`, for make and for people."""
+"""`python -m demo up|down`, for make and for people."""
 
 import argparse
 import sys
@@ -17,7 +17,7 @@ TROUBLE = (DemoError, ClusterError, LabError, KubectlError, OSError)
 
 def main(arguments: list[str]) -> int:
     """Run one command; 0 when it did what was asked, 1 when not, with one clear message, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser("python -m lab.demo", description="Partwarden at work, on real parts.")
+    parser = argparse.ArgumentParser("python -m demo", description="Partwarden at work, on real parts.")
     parser.add_argument("command", choices=("up", "down"))
     parser.add_argument("--name", default=NAME, help="several demos can run side by side")
     asked = parser.parse_args(arguments)

@@ -146,5 +146,5 @@ def ending(files: Files) -> str:
     return (
         "make demo-down"
         if files.name == NAME
-        else f"PYTHONPATH=tests .venv/bin/python -m lab.demo down --name {files.name}"
+        else f"PYTHONPATH=tests:examples .venv/bin/python -m demo down --name {files.name}"
     )

@@ -1,4 +1,4 @@
-"""`python -m lab.bench`, for make and for people."""
+"""`python -m bench`, for make and for people."""
 
 import argparse
 import sys
@@ -28,7 +28,7 @@ PARTS: dict[str, Callable[[Stand], list[Figure]]] = {
 
 def main(arguments: list[str]) -> int:
     """Measure and print; 0 when all limits are kept, 1 when not or when something went wrong, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser("python -m lab.bench", description="Partwarden, measured on real parts.")
+    parser = argparse.ArgumentParser("python -m bench", description="Partwarden, measured on real parts.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all when none is named")
     parser.add_argument("--json", action="store_true", help="for programs, on stdout")
     asked = parser.parse_args(arguments)
