@@ -35,7 +35,7 @@ demo-down: venv ## end the demo and remove all of it
 	@$(LAB) -m demo down
 
 .PHONY: test
-test: lint ## everything, on real parts
+test: lint docs ## everything, on real parts
 	@$(LAB) -m lab.parts
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
@@ -45,6 +45,14 @@ lint: venv ## style, types, layers
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+.PHONY: docs
+docs: venv ## build the site of docs/ into build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.PHONY: reference
+reference: venv ## write the generated pages of docs/reference/
+	@$(LAB) -m support.reference
 
 .PHONY: test-unit
 test-unit: venv ## values only, without the tests marked slow: seconds

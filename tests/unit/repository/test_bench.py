@@ -77,5 +77,5 @@ def test_only_who_writes_into_a_moving_range_may_wait_for_long() -> None:
 
 
 def test_every_part_is_explained() -> None:
-    text = (CRD.parent.parent / "docs/benchmarks.md").read_text()
+    text = (CRD.parent.parent / "docs/explanation/benchmarks.md").read_text()
     assert [part for part in PARTS if f"| `{part}` |" not in text] == []
