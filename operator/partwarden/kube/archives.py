@@ -14,13 +14,12 @@ from ..api.policy import API_VERSION, GROUP, VERSION
 from ..api.policy import PLURAL as POLICIES
 from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable, InvalidSpec
-from .client import CONFLICT, NOT_FOUND, Cluster, status_of
+from .client import Cluster, Conflict, Invalid, NotFound
 
 log = logging.getLogger(__name__)
 
 BATCH = ("batch", "v1")
 JOB_OF_POD = "batch.kubernetes.io/controller-uid"
-INVALID = 422
 
 
 class ArchivesInCluster:
@@ -84,10 +83,8 @@ class ArchivesInCluster:
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         try:
             return self._create(f"create Job {namespace}/{name}", *BATCH, namespace, "jobs", body)
-        except ClusterUnavailable as error:
-            if status_of(error) == INVALID:
-                raise InvalidSpec(f"{error}: see retention.job of the policy, and PARTWARDEN_JOB_IMAGE") from None
-            raise
+        except Invalid as error:
+            raise InvalidSpec(f"{error}: see retention.job of the policy, and PARTWARDEN_JOB_IMAGE") from None
 
     def pods(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The pods of this very Job, not those of an earlier one of its name."""
@@ -121,10 +118,8 @@ class ArchivesInCluster:
     def _get(self, what: str, *where: str) -> dict[str, Any] | None:
         try:
             found: Any = self._cluster.call(what, self._cluster.custom.get_namespaced_custom_object, *where)
-        except ClusterUnavailable as error:
-            if status_of(error) == NOT_FOUND:
-                return None
-            raise
+        except NotFound:
+            return None
         return dict(found)
 
     def _create(
@@ -136,8 +131,6 @@ class ArchivesInCluster:
                 self._cluster.custom.create_namespaced_custom_object,
                 *(group, version, namespace, plural, dict(body)),
             )
-        except ClusterUnavailable as error:
-            if status_of(error) == CONFLICT:
-                return False
-            raise
+        except Conflict:
+            return False
         return True
