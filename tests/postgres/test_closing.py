@@ -398,7 +398,7 @@ def test_what_takes_too_long_is_given_up_once_and_told(table: Database, monkeypa
     function = "CREATE OR REPLACE FUNCTION slow(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS"
     table.execute(f"{function} $$ BEGIN RETURN $1; END $$; CREATE INDEX run_2025_slow ON run_2025 (public.slow(id))")
     table.execute(f"{function} $$ BEGIN PERFORM pg_catalog.pg_sleep(0.01); RETURN $1; END $$")
-    monkeypatch.setattr(maintenance, "LIMIT", 1.0)
+    monkeypatch.setattr(maintenance, "VACUUM_LIMIT", 1.0)
     report = keep(table.dsn, **CLOSE)
     assert done(report) == [
         ("VacuumPartition", "run_2025", "StatementFailed"),
