@@ -5,18 +5,15 @@ What is read comes as the API's JSON. Errors are those of `partwarden.cluster`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, CONTAINER, SELECTOR
+from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, SELECTOR
 from ..api.policy import API_VERSION, GROUP, VERSION
 from ..api.policy import PLURAL as POLICIES
 from ..api.types import ObjectKey
-from ..errors import ClusterUnavailable, InvalidSpec
+from ..errors import InvalidSpec
 from .client import Cluster, Conflict, Invalid, NotFound
-
-log = logging.getLogger(__name__)
 
 BATCH = ("batch", "v1")
 JOB_OF_POD = "batch.kubernetes.io/controller-uid"
@@ -97,23 +94,6 @@ class ArchivesInCluster:
         )
         plain: dict[str, Any] = self._cluster.plain(found)
         return list(plain.get("items") or [])
-
-    def last_line(self, pod: Mapping[str, Any]) -> str:
-        """What the pod has logged last; empty where there is nothing, or nobody can say it just now."""
-        meta = pod["metadata"]
-        try:
-            said = self._cluster.call(
-                f"read the log of pod {meta['namespace']}/{meta['name']}",
-                self._cluster.core.read_namespaced_pod_log,
-                *(meta["name"], meta["namespace"]),
-                container=CONTAINER,
-                tail_lines=1,
-            )
-        except ClusterUnavailable as error:
-            # The log is kubelet's: where its node is away, nothing but the progress is missing.
-            log.debug("%s", error)
-            return ""
-        return str(said or "").strip()
 
     def _get(self, what: str, *where: str) -> dict[str, Any] | None:
         try:
