@@ -118,7 +118,10 @@ PATIENCE = ("2s", "30s")
 
 TARGET = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, pg_get_expr(c.relpartbound, 0),
-       {comment}, i.inhparent::int8, c.relowner::int8
+       {comment}, i.inhparent::int8, c.relowner::int8,
+       -- By the catalog's count of pages: pg_table_size() would wait for a lock on the table.
+       current_setting('block_size')::int8 * (greatest(c.relpages, 0)
+         + coalesce((SELECT greatest(t.relpages, 0) FROM pg_class t WHERE t.oid = c.reltoastrelid), 0))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 WHERE c.oid = coalesce({oid}::oid, to_regclass(format('%I.%I', {schema}, {name})))
@@ -144,6 +147,8 @@ class Target:
     key: str | None = None
     server: str = ""
     """As `inventory.Server.identity`; empty where the role may not ask."""
+    bytes: int = 0
+    """Heap and TOAST, as VACUUM or ANALYZE last counted their pages; 0 where they were never counted."""
 
 
 def find(
@@ -171,7 +176,7 @@ def find(
                 f"table {schema}.{name} does not exist in database {connection.info.dbname!r}, or role "
                 f"{connection.info.user!r} may not see its schema: correct spec.partition, or delete this archive"
             )
-        ((oid, schema, name, kind, bounds, comment, parent_oid, owner),) = found
+        ((oid, schema, name, kind, bounds, comment, parent_oid, owner, size),) = found
         if kind != PLAIN:
             raise TableNotFound(
                 f"{schema}.{name} is not a plain table: an archive is made of a partition that holds its rows "
@@ -185,13 +190,13 @@ def find(
         (parents,) = run(connection, sql.SQL(PARENT).format(parent_oid))
     # A mark counts only where the table's owner is the parent's: others may write what they like into a comment.
     if not parents or (bounds is None and parents[0][-1] != owner):
-        return Target(partition, server=server)
+        return Target(partition, server=server, bytes=size)
     ((*of_parent, key, type_name, _),) = parents
     parent = TableName(oid=of_parent[0], schema_=of_parent[1], name=of_parent[2])
     if bounds is not None:
-        return Target(partition, parent, _bounds(bounds), key, server)
+        return Target(partition, parent, _bounds(bounds), key, server, size)
     codec = Codec.find(type_name or "", encoding)
-    return Target(partition, parent, _marked(mark, codec), key, server)
+    return Target(partition, parent, _marked(mark, codec), key, server, size)
 
 
 def _marked(mark: Marker | None, codec: Codec | None) -> tuple[str, str] | None:

@@ -25,7 +25,7 @@ from ..postgres.pool import Connections
 from . import archive_status
 from .archive_job import ArchiveWish, JobSlots, Owner, Runtime, belongs, manifest, resolve_job_request
 from .archive_job import name as job_name
-from .job_status import NO_REPORT, JobView, Phase, percent, view, working
+from .job_status import NO_REPORT, JobView, Phase, view
 from .ownership import Shard
 from .settings import Settings
 
@@ -206,7 +206,7 @@ class JobStarter:
 
     def _create(self, archive: StoredArchive, step: Step, wish: ArchiveWish) -> float:
         target = self._find(archive, wish)
-        status = archive_status.aims(archive.status, target.partition.oid, target.bounds, target.server)
+        status = archive_status.aims(archive.status, target.partition.oid, target.bounds, target.server, target.bytes)
         body = manifest(
             owner_of(archive),
             order_of(archive, step, wish, target),
@@ -342,9 +342,7 @@ class ArchiveReconciler:
         seen = view(job, pods, now)
         self._slots.saw((archive.key[0], name), seen.phase is Phase.RUNNING, archive.key)
         if seen.phase is Phase.RUNNING:
-            pod = working(pods) if step.task is Task.ARCHIVE else None
-            far = percent(self._api.last_line(pod)) if pod else None
-            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen, far)
+            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen)
             return self._tell(archive, status, LOOK_AGAIN)
         return self._conclude(archive, step, seen)
 

@@ -15,7 +15,7 @@ from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
 from ..errors import ClusterUnavailable, StartupError
 from ..kube.cache import Store
-from ..kube.client import TOO_MANY, Cluster, status_of
+from ..kube.client import Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
 from ..postgres.pool import LINGER
@@ -111,7 +111,7 @@ class Operator:
                 question()
                 return True
             except ClusterUnavailable as error:
-                if not self._settings.lease and status_of(error) != TOO_MANY:
+                if not self._settings.lease and not isinstance(error, TooManyRequests):
                     raise
                 log.warning("%s; tried again in %.0f s", error, AGAIN)
             if self._early.wait(AGAIN):
