@@ -17,7 +17,7 @@ from lab.monitoring import fetch
 from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site, partitions
-from lab.way import Way
+from lab.proxy import Way
 
 YEAR = datetime.now(UTC).year
 
@@ -123,7 +123,7 @@ def test_the_lease_is_lost_and_given_back_also_before_the_first_list(site: Site,
         until("it serves", lambda: leader.says("serves"))
 
 
-def test_a_job_that_ends_while_the_api_server_is_away_is_heard_of_afterwards(
+def test_a_job_that_ends_during_an_api_outage_is_noticed_afterwards(
     site: Site, way: Way, operator: Operator, pg_database: Database
 ) -> None:
     pg_database.execute(PARTITION)

@@ -11,7 +11,7 @@ import pytest
 from lab.archives import PARTITION, Archives, oid, proof
 from lab.postgres import Database
 from lab.site import Site, conditions
-from lab.tended import Hands
+from lab.reconciled_archive import Hands
 from partwarden.archive.jobspec import WRONG, Task
 
 DAMAGED = {"ok": False, "reason": "ArchiveDamaged", "message": "data.dump has another sha256"}
@@ -32,7 +32,7 @@ def verified(status: dict[str, Any]) -> str:
     return f"{found['status']} {found['reason']}"
 
 
-def test_a_job_that_somebody_else_gave_that_name_proves_nothing(hands: Hands) -> None:
+def test_a_job_of_another_owner_under_that_name_proves_nothing(hands: Hands) -> None:
     hands.archives.apply("by-hand")
     hands.tend()
     (made,) = hands.archives.jobs()
@@ -53,7 +53,7 @@ def test_a_job_that_somebody_else_gave_that_name_proves_nothing(hands: Hands) ->
     assert verified(hands.status()) == "True Proven"
 
 
-def test_each_check_is_a_job_of_its_own_that_is_told_what_was_proven(hands: Hands) -> None:
+def test_each_check_is_a_job_of_its_own_with_the_proven_digests(hands: Hands) -> None:
     hands.proven()
     assert hands.tend() is None
     assert hands.store.want_check(hands.key, "after-detach")
@@ -80,7 +80,7 @@ def test_each_check_is_a_job_of_its_own_that_is_told_what_was_proven(hands: Hand
     assert [each.task for each in hands.orders()].count(Task.CHECK) == 3
 
 
-def test_damage_is_told_and_looked_at_again_later(hands: Hands) -> None:
+def test_damage_is_reported_and_checked_again_later(hands: Hands) -> None:
     hands.proven()
     hands.store.want_check(hands.key, "before-drop")
     hands.tend()
@@ -100,7 +100,7 @@ def test_damage_is_told_and_looked_at_again_later(hands: Hands) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"sha256": "d" * 64}, {"manifestSha256": "d" * 64}, {"oid": 1}])
-def test_a_check_of_something_else_is_no_check(hands: Hands, changes: dict[str, object]) -> None:
+def test_a_report_about_another_archive_is_not_a_check(hands: Hands, changes: dict[str, object]) -> None:
     hands.proven()
     hands.store.want_check(hands.key, "before-drop")
     hands.tend()

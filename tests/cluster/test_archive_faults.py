@@ -17,7 +17,7 @@ from lab.jobs import pods_of
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, conditions
-from lab.tended import NAME, Hands
+from lab.reconciled_archive import NAME, Hands
 from partwarden.controller.job_status import CLAIM_NOT_FOUND, NO_POD, POD_ENDING
 
 EVICTED: dict[str, Any] = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
@@ -69,7 +69,7 @@ def test_a_server_newer_than_the_images_pg_dump_gets_no_job(archives: Archives, 
         as_new.tender.stop()
 
 
-def test_too_little_memory_is_told_and_the_next_job_may_have_enough(hands: Hands) -> None:
+def test_an_out_of_memory_kill_is_reported_and_the_next_job_may_have_enough(hands: Hands) -> None:
     job = hands.begin()
     hands.archives.end(job, None, 137, "OOMKilled")
     hands.archives.ended(job)
@@ -83,7 +83,7 @@ def test_too_little_memory_is_told_and_the_next_job_may_have_enough(hands: Hands
     assert hands.archives.events(NAME) == ["Warning OOMKilled", "Normal Archived"]
 
 
-def test_a_pod_that_must_make_room_is_replaced_and_is_no_failure(hands: Hands) -> None:
+def test_a_preempted_pod_is_replaced_and_is_not_a_failure(hands: Hands) -> None:
     job = hands.begin()
     evicted = hands.archives.play(
         job, None, phase="Failed", reason="Evicted", message="low on memory", conditions=[EVICTED]
@@ -95,7 +95,7 @@ def test_a_pod_that_must_make_room_is_replaced_and_is_no_failure(hands: Hands) -
     assert hands.end(proof(oid(hands.database)))["job"] == job
 
 
-def test_a_node_that_is_gone_is_told_and_another_pod_comes_only_after_the_first(hands: Hands) -> None:
+def test_a_lost_node_is_reported_and_the_next_pod_starts_only_after_the_first_ended(hands: Hands) -> None:
     job = hands.begin()
     (pod,) = hands.archives.unfinished(job)
     name, kubectl = pod["metadata"]["name"], hands.archives.kubectl
@@ -117,7 +117,7 @@ def test_a_node_that_is_gone_is_told_and_another_pod_comes_only_after_the_first(
     assert "attempts" not in hands.status()
 
 
-def test_an_image_that_is_missing_is_told_once_and_heals_without_another_job(hands: Hands) -> None:
+def test_a_missing_image_is_reported_once_and_heals_without_another_job(hands: Hands) -> None:
     job = hands.begin()
     hands.archives.play(job, {"waiting": {"reason": "ErrImagePull", "message": "not found, try 1"}})
     assert hands.tend()
@@ -132,7 +132,7 @@ def test_an_image_that_is_missing_is_told_once_and_heals_without_another_job(han
     assert hands.archives.events(NAME) == ["Warning ImagePullBackOff", "Normal Archived"]
 
 
-def test_a_claim_that_is_missing_is_told_by_its_name(hands: Hands) -> None:
+def test_a_missing_claim_is_reported_by_name(hands: Hands) -> None:
     job = hands.begin()
     said = '0/1 nodes are available: persistentvolumeclaim "archives" not found. not found'
     unfit = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
@@ -143,7 +143,7 @@ def test_a_claim_that_is_missing_is_told_by_its_name(hands: Hands) -> None:
     assert "PersistentVolumeClaim 'archives'" in message
 
 
-def test_a_job_that_may_have_no_pod_is_told_and_goes_on_when_it_may(hands: Hands) -> None:
+def test_a_job_whose_pod_is_forbidden_is_reported_and_continues_once_allowed(hands: Hands) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     hands.archives.kubectl.apply(quota)
     usage = "--output=jsonpath={.status.hard.pods}"
@@ -161,7 +161,7 @@ def test_a_job_that_may_have_no_pod_is_told_and_goes_on_when_it_may(hands: Hands
     assert hands.end(proof(oid(hands.database)))["manifestSha256"]
 
 
-def test_a_check_that_takes_too_long_is_ended_told_and_made_again(hands: Hands) -> None:
+def test_a_check_that_exceeds_its_deadline_is_ended_reported_and_repeated(hands: Hands) -> None:
     hands.proven()
     hands.store.want_check(hands.key, "before-drop")
     hands.tend()
@@ -179,7 +179,7 @@ def test_a_check_that_takes_too_long_is_ended_told_and_made_again(hands: Hands) 
 
 
 @pytest.mark.parametrize("lost", ["pod", "job"])
-def test_a_report_that_is_lost_is_made_again_by_the_next_job(hands: Hands, lost: str) -> None:
+def test_a_lost_report_is_written_again_by_the_next_job(hands: Hands, lost: str) -> None:
     """The archive is there by then: the program finds it, and proves it again instead of making another."""
     job = hands.begin()
     hands.archives.end(job, proof(oid(hands.database)), 0)

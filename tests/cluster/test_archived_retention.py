@@ -105,7 +105,7 @@ def retired(site: Site, pg_database: Database) -> Retired:
     return Retired(site, pg_database)
 
 
-def test_archived_proven_detached_read_again_approved_read_again_and_dropped(retired: Retired) -> None:
+def test_an_expired_partition_is_archived_proven_detached_checked_approved_checked_and_dropped(retired: Retired) -> None:
     site, old = retired.site, [OLD, f"run_{YEAR}"]
     with site.operator(JOB_IMAGE=IMAGE).serving():
         retired.begin(approval="Manual")
@@ -172,7 +172,7 @@ def test_a_row_that_comes_after_the_last_reading_keeps_the_table(retired: Retire
         assert retired.rows() == 4
 
 
-def test_what_keeps_a_job_from_beginning_is_told_by_the_policy_until_it_begins(retired: Retired) -> None:
+def test_the_policy_reports_what_keeps_a_job_from_starting_until_it_starts(retired: Retired) -> None:
     with retired.site.operator(JOB_IMAGE=IMAGE).serving():
         retired.begin()
         name = retired.made()

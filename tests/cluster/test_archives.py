@@ -78,7 +78,7 @@ def test_a_job_that_is_deleted_by_hand_is_made_again_and_is_the_only_one(
     archives.wait("by-hand", "Proven", Verified="True")
 
 
-def test_a_failure_is_told_counted_and_tried_again_later(archives: Archives, operator: Operator) -> None:
+def test_a_failure_is_reported_counted_and_retried_later(archives: Archives, operator: Operator) -> None:
     archives.apply("by-hand")
     job = archives.job("by-hand")
     archives.end(job, DENIED, WRONG)
@@ -139,7 +139,7 @@ def test_jobs_wait_for_one_another_and_go_with_their_archive(
     archives.job("second")
 
 
-def test_a_table_that_was_made_anew_is_not_the_one(
+def test_a_recreated_table_is_not_taken_for_the_archived_one(
     archives: Archives, operator: Operator, pg_database: Database
 ) -> None:
     known = oid(pg_database)
@@ -165,7 +165,7 @@ def test_a_table_that_was_renamed_is_found_by_its_oid(
     assert '"name":"run_old"' in order
 
 
-def test_what_keeps_a_job_from_being_made_is_told(archives: Archives, site: Site) -> None:
+def test_what_keeps_a_job_from_being_created_is_reported(archives: Archives, site: Site) -> None:
     with site.operator().serving():
         archives.apply("no-image")
         found = archives.wait("no-image", "InvalidSpec", Stalled="True")

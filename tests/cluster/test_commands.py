@@ -86,7 +86,7 @@ def run(site: Site, pg_database: Database) -> Iterator[Database]:
         yield pg_database
 
 
-def test_looking_at_policies(site: Site, plugin: Plugin, run: Database) -> None:
+def test_list_and_stats_show_the_policies_of_a_cluster(site: Site, plugin: Plugin, run: Database) -> None:
     site.watch_over(run, "other", table={"name": "none"})
     site.wait("other", Stalled="True")
     lines = [line.split() for line in plugin("list", "run").splitlines()]
@@ -121,7 +121,7 @@ def test_health_is_an_exit_code_for_probes(site: Site, plugin: Plugin, run: Data
     assert plugin("health", "nobody", code=2).startswith("CRITICAL: there is no PartitionPolicy 'nobody'")
 
 
-def test_create_asks_the_operator(site: Site, plugin: Plugin, run: Database) -> None:
+def test_create_adds_the_dates_to_the_policy_for_the_operator(site: Site, plugin: Plugin, run: Database) -> None:
     said = plugin("create", str(YEAR + 5), "run")
     assert f"added to spec.ensure of {site.namespace}/run: {YEAR + 5}-01-01" in said
     assert "Ready, Converged: 3 partitions" in said
@@ -153,7 +153,7 @@ def test_explain_goes_by_the_policys_secret(plugin: Plugin, run: Database) -> No
     assert "does not prune" in plugin("explain", "SELECT FROM run", "run", code=2)
 
 
-def test_drop_is_the_approval(site: Site, plugin: Plugin, pg_database: Database) -> None:
+def test_drop_writes_the_approval_annotation(site: Site, plugin: Plugin, pg_database: Database) -> None:
     """Of what has expired, and nothing else; the archive is shown, and nothing is dropped before it is proven."""
     pg_database.execute(RUN)
     ends = f"FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z')"
@@ -195,7 +195,7 @@ def test_what_cannot_be_approved_says_why(site: Site, plugin: Plugin, run: Datab
     assert "there are 2 policies in namespace" in plugin("drop", OLD, code=1)
 
 
-def test_what_is_not_there_or_not_allowed_is_one_line(site: Site, plugin: Plugin, tmp_path: Path) -> None:
+def test_a_missing_object_and_a_missing_right_are_one_line_each(site: Site, plugin: Plugin, tmp_path: Path) -> None:
     assert "there is no PartitionPolicy in namespace" in plugin("list", code=1)
     assert "there is no PartitionPolicy 'run' in namespace" in plugin("create", "2027", "run", code=1)
     plugin.environment = {**plugin.environment, "KUBECONFIG": str(tmp_path / "none")}
@@ -222,7 +222,7 @@ def test_policies_are_completed_by_name(site: Site, plugin: Plugin) -> None:
     assert (done.stdout, done.stderr) == (":4\n", "")
 
 
-def test_kubectl_completes_it(plugin: Plugin) -> None:
+def test_kubectl_completes_the_plugins_arguments(plugin: Plugin) -> None:
     done = subprocess.run(
         ["kubectl_complete-partwarden", "dr"], env=plugin.environment, capture_output=True, text=True, timeout=60
     )

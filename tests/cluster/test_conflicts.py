@@ -35,7 +35,7 @@ def contend(site: Site, database: Database, elder: str, younger: str, there: str
 
 @pytest.mark.parametrize("place", [0, 1], ids=["one namespace", "two namespaces"])
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")], ids=["by name", "against the names"])
-def test_the_oldest_works_and_the_other_names_it(
+def test_the_oldest_policy_owns_the_table_and_the_other_names_it(
     site: Site, operator: Operator, database: Database, place: int, names: tuple[str, str]
 ) -> None:
     elder, younger = names
@@ -50,7 +50,7 @@ def test_the_oldest_works_and_the_other_names_it(
 
 
 @pytest.mark.parametrize("how", ["deleted", "suspended", "another table", "another database"])
-def test_the_younger_takes_over_at_once_when_the_elder_goes(
+def test_the_younger_policy_takes_over_at_once_when_the_older_is_deleted(
     site: Site, operator: Operator, database: Database, how: str
 ) -> None:
     contend(site, database, "elder", "younger")
@@ -70,7 +70,7 @@ def test_the_younger_takes_over_at_once_when_the_elder_goes(
     site.told(["Warning PolicyConflict", "Normal PartitionCreated", "Normal Healthy"], "younger")
 
 
-def test_an_elder_that_comes_back_takes_over_and_the_younger_is_told_at_once(
+def test_a_returning_older_policy_takes_over_and_the_younger_reports_it_at_once(
     site: Site, operator: Operator, database: Database
 ) -> None:
     contend(site, database, "elder", "younger")
@@ -100,7 +100,7 @@ def test_tables_of_one_name_in_two_databases_are_two_tables(site: Site, operator
         assert partitions(another) == partitions(database)
 
 
-def test_after_a_start_the_younger_does_not_work_first(site: Site, database: Database) -> None:
+def test_after_a_restart_the_younger_policy_does_not_work_first(site: Site, database: Database) -> None:
     contend(site, database, "elder", "younger")
     with site.operator().serving() as running:
         site.wait("elder", Ready="True")

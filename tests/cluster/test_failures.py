@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cluster.troubles import FAILED, TROUBLES, YEAR, Case, Trouble
+from cluster.failure_cases import FAILED, TROUBLES, YEAR, Case, Trouble
 from lab.cluster import Cluster
 from lab.kubectl import Kubectl
 from lab.operator import until
@@ -118,7 +118,7 @@ def test_a_mistake_has_failed_and_an_outage_is_in_progress(story: Story, trouble
 
 
 @EACH
-def test_it_is_not_tried_in_a_loop(story: Story, trouble: Trouble) -> None:
+def test_a_failure_is_retried_with_backoff_and_not_in_a_loop(story: Story, trouble: Trouble) -> None:
     pauses = [(second - first).total_seconds() for first, second in pairwise(story.policies[trouble.name].attempts)]
     assert pauses
     if trouble.kstatus == FAILED:
@@ -128,7 +128,7 @@ def test_it_is_not_tried_in_a_loop(story: Story, trouble: Trouble) -> None:
 
 
 @EACH
-def test_it_is_told_by_one_event_and_its_end_by_another(story: Story, trouble: Trouble) -> None:
+def test_one_event_reports_a_failure_and_another_its_end(story: Story, trouble: Trouble) -> None:
     seen = story.policies[trouble.name]
     told = [f"Warning {trouble.reason}"]
     assert [event for event in seen.failing_events if event.startswith("Warning")] == told
@@ -138,7 +138,7 @@ def test_it_is_told_by_one_event_and_its_end_by_another(story: Story, trouble: T
 
 
 @EACH
-def test_it_heals_without_a_restart(story: Story, trouble: Trouble) -> None:
+def test_a_failure_heals_without_a_restart(story: Story, trouble: Trouble) -> None:
     mended = story.policies[trouble.name].mended
     assert kstatus(mended) == "Current"
     assert conditions(mended["status"])["PartitionsAhead"]["status"] == "True"

@@ -22,7 +22,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("spec", [{}, WHOLE], ids=["least", "much"])
 @pytest.mark.parametrize("way", [(), ("--server-side",)], ids=["client-side", "server-side"])
-def test_nothing_drifts(
+def test_applying_the_same_manifest_again_changes_nothing(
     site: Site, operator: Operator, pg_database: Database, spec: dict[str, object], way: tuple[str, ...]
 ) -> None:
     assert operator.process

@@ -101,7 +101,7 @@ def terminate(_site: Site, operator: Operator) -> None:
 
 
 @pytest.mark.parametrize("change", [hold, suspend, edit, delete, terminate])
-def test_what_comes_while_one_of_several_tables_is_dropped_keeps_the_others(
+def test_a_hold_set_while_one_of_several_tables_is_dropped_keeps_the_others(
     site: Site, operator: Operator, pg_database: Database, change: Callable[[Site, Operator], None]
 ) -> None:
     with dropping_the_first(site, pg_database):
@@ -112,7 +112,7 @@ def test_what_comes_while_one_of_several_tables_is_dropped_keeps_the_others(
     assert there(pg_database) == TABLES[1:]
 
 
-def test_an_approval_that_is_taken_back_while_one_table_is_dropped_keeps_the_others(
+def test_an_approval_withdrawn_while_one_table_is_dropped_keeps_the_others(
     site: Site, operator: Operator, pg_database: Database
 ) -> None:
     approve = "partwarden.dev/approve-drop"

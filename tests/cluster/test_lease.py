@@ -47,7 +47,7 @@ def candidates(site: Site) -> Candidates:
     return Candidates(site)
 
 
-def test_one_has_it_and_renews_it_and_the_other_waits(candidates: Candidates) -> None:
+def test_one_candidate_holds_and_renews_the_lease_and_the_other_waits(candidates: Candidates) -> None:
     (one, at_one), (two, at_two) = candidates.make(), candidates.make()
     assert one.attempt()
     for _ in range(4):
@@ -59,7 +59,7 @@ def test_one_has_it_and_renews_it_and_the_other_waits(candidates: Candidates) ->
         assert not one.lost
 
 
-def test_whoever_is_not_heard_of_loses_it_and_knows_before(candidates: Candidates) -> None:
+def test_a_holder_that_cannot_renew_loses_the_lease_and_knows_before(candidates: Candidates) -> None:
     (one, at_one), (two, at_two) = candidates.make(), candidates.make()
     assert one.attempt()
     assert not two.attempt()
@@ -76,7 +76,7 @@ def test_whoever_is_not_heard_of_loses_it_and_knows_before(candidates: Candidate
     assert one.holder == two.holder
 
 
-def test_what_is_given_back_is_free_at_once(candidates: Candidates) -> None:
+def test_a_released_lease_is_free_at_once(candidates: Candidates) -> None:
     (one, _), (two, _) = candidates.make(), candidates.make()
     assert one.attempt()
     one.release()
@@ -86,7 +86,7 @@ def test_what_is_given_back_is_free_at_once(candidates: Candidates) -> None:
     assert two.attempt()
 
 
-def test_of_two_who_find_it_free_one_has_it(candidates: Candidates) -> None:
+def test_of_two_candidates_that_find_the_lease_free_one_acquires_it(candidates: Candidates) -> None:
     made = [candidates.make()[0] for _ in range(6)]
     for _ in range(3):
         with ThreadPoolExecutor(len(made)) as pool:
@@ -96,7 +96,7 @@ def test_of_two_who_find_it_free_one_has_it(candidates: Candidates) -> None:
             each.release()
 
 
-def test_nobody_waits_for_it_after_he_was_told_to_stop(candidates: Candidates) -> None:
+def test_a_stopped_candidate_no_longer_waits_for_the_lease(candidates: Candidates) -> None:
     (one, _), (two, _) = candidates.make(), candidates.make()
     assert one.attempt()
     stopped = threading.Event()
@@ -114,7 +114,7 @@ def _pair(site: Site) -> tuple[Operator, Operator, int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_the_other_takes_over(site: Site, pg_database: Database, number: signal.Signals) -> None:
+def test_a_standby_takes_over_when_the_leader_ends(site: Site, pg_database: Database, number: signal.Signals) -> None:
     pg_database.execute(RUN)
     leader, follower, port = _pair(site)
     with leader, follower:
@@ -133,7 +133,7 @@ def test_the_other_takes_over(site: Site, pg_database: Database, number: signal.
         assert follower.stop()[0] == 0
 
 
-def test_one_that_stands_by_ends_at_once(site: Site) -> None:
+def test_a_standby_ends_at_once(site: Site) -> None:
     leader, follower, _ = _pair(site)
     with leader, follower:
         assert follower.stop()[0] == 0
@@ -141,7 +141,7 @@ def test_one_that_stands_by_ends_at_once(site: Site) -> None:
         assert not leader.says("the Lease was lost")
 
 
-def test_whoever_loses_it_ends_and_says_so(site: Site) -> None:
+def test_a_leader_that_loses_the_lease_ends_and_says_so(site: Site) -> None:
     lease = allow(site)
     with site.operator(LEASE=lease).serving() as leader:
         stolen = '{"spec": {"holderIdentity": "somebody"}}'
@@ -151,7 +151,7 @@ def test_whoever_loses_it_ends_and_says_so(site: Site) -> None:
         assert "Traceback" not in leader.log.read_text()
 
 
-def test_two_that_both_lead_do_nothing_twice(site: Site, pg_database: Database) -> None:
+def test_two_operators_that_both_believe_to_lead_do_nothing_twice(site: Site, pg_database: Database) -> None:
     pg_database.execute(RUN)
     both = site.operator().serving(), site.operator().serving()
     with both[0], both[1]:
@@ -165,7 +165,7 @@ def test_two_that_both_lead_do_nothing_twice(site: Site, pg_database: Database) 
     assert all(line["seconds"] > 0 and line["policy"] == f"{site.namespace}/run" for line in made)
 
 
-def test_the_rights_for_it_are_asked_for(site: Site) -> None:
+def test_missing_rights_to_the_lease_are_named_at_startup(site: Site) -> None:
     operator = site.operator(LEASE=f"{site.namespace}/leader")
     assert operator.start().wait() == 1
     (line,) = operator.lines()

@@ -104,7 +104,7 @@ def test_one_database_has_two_connections_at_most(site: Site, operator: Operator
         assert all(len(partitions(database, name)) == 12 for name in names)
 
 
-def test_a_younger_policy_does_not_wait_long_for_an_elder_that_cannot_be_reached(
+def test_a_younger_policy_does_not_wait_long_for_an_older_one_whose_database_is_unreachable(
     silent: Silent, site: Site, database: Database
 ) -> None:
     site.secret("elder", {"uri": f"postgresql://nobody:nothing@127.0.0.1:{silent.port}/none"})

@@ -26,7 +26,7 @@ from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
 
 
-def test_a_fleet_in_numbers(site: Site, pg_database: Database) -> None:
+def test_the_metrics_count_the_policies_of_a_fleet(site: Site, pg_database: Database) -> None:
     pg_database.execute(f"{RUN} CREATE TABLE rest PARTITION OF run DEFAULT; INSERT INTO run VALUES (1, '1999-01-01Z')")
     good, bad, port = (site.namespace, "run"), (site.namespace, "bad"), free_port()
     site.watch_over(pg_database, premake=2)
@@ -92,11 +92,11 @@ def test_a_port_that_is_taken_is_one_line(site: Site) -> None:
 
 
 @pytest.mark.parametrize("listen", ["", ":0", "[::1]:0", "127.0.0.1:0"])
-def test_where_it_may_listen(listen: str) -> None:
+def test_the_listen_address_may_be_set(listen: str) -> None:
     assert Settings(listen=listen).listen == listen
 
 
-def test_a_mute_watch_is_found_out_by_the_lists(
+def test_a_mute_watch_is_detected_by_the_lists(
     site: Site, pg_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All parts are the operator's own, and nothing hands on what a watch would show."""

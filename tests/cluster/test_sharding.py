@@ -323,7 +323,7 @@ def test_an_archive_whose_policy_was_deleted_elsewhere_is_taken_up_by_a_list(fle
         assert (a.reasons("waits-too"), b.reasons("waits-too")) == ([], ["JobCreated"])
 
 
-def test_what_others_serve_is_not_even_sent(fleet: Fleet) -> None:
+def test_objects_of_other_shards_are_not_even_sent(fleet: Fleet) -> None:
     for name, shard in (("one", "a"), ("two", "b"), ("three", "")):
         fleet.apply(name, shard)
     config = fleet.site.operator().kubeconfig
@@ -353,7 +353,7 @@ WRONG = (
 )
 
 
-def test_the_api_server_is_of_the_same_opinion(site: Site) -> None:
+def test_the_api_server_reads_selectors_alike(site: Site) -> None:
     for name, labels in LABELS.items():
         metadata = {"name": f"labels-{name}", "namespace": site.namespace, "labels": labels}
         site.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})

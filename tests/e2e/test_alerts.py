@@ -104,13 +104,13 @@ def rules(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_they_are_rules(promtool: Promtool, rules: Path) -> None:
+def test_promtool_accepts_the_alert_rules(promtool: Promtool, rules: Path) -> None:
     code, said = promtool("check", "rules", "--lint=all", "--lint-fatal", str(rules))
     assert code == 0, said
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_they_fire_when_and_only_when_they_should(promtool: Promtool, rules: Path, tmp_path: Path, name: str) -> None:
+def test_alerts_fire_when_and_only_when_they_should(promtool: Promtool, rules: Path, tmp_path: Path, name: str) -> None:
     case, runbooks = CASES[name], _runbooks(rules)
     series = {each: values for each, values in {**HEALTHY, **case.series}.items() if values is not None}
     expected: list[dict[str, Any]] = []

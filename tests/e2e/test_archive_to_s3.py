@@ -33,7 +33,7 @@ FROM generate_series(1, {ROWS}) AS n;
 """
 
 
-def test_an_expired_partition_goes_there_once_its_secret_is_right_and_comes_back(
+def test_an_expired_partition_is_archived_to_s3_once_the_secret_is_right_and_is_restored(
     pods: Cluster,
     installed: Kubectl,
     operator_image: str,

@@ -98,7 +98,7 @@ def test_the_crds_are_those_of_the_project() -> None:
         assert same, f"run: cp crds/{name} {CRDS.relative_to(ROOT)}/"
 
 
-def test_helm_finds_nothing_to_complain_about(helm: Helm) -> None:
+def test_helm_lint_finds_nothing(helm: Helm) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
 
 

@@ -131,7 +131,7 @@ def _cnpg(stand: Stand, database: Database) -> dict[str, str]:
 VERIFIED = {"sslmode": "verify-full", "sslrootcert": f"{CA}/ca.crt"}
 
 
-def test_somebody_with_rights_in_one_namespace_uses_it(stand: Stand, operator_image: str) -> None:
+def test_a_user_with_rights_in_one_namespace_uses_the_chart(stand: Stand, operator_image: str) -> None:
     site, jane = stand.site, stand.jane
     stand.set("install")
     assert "Succeeded" in stand.helm("test", RELEASE)

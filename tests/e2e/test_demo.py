@@ -217,7 +217,7 @@ def check_tried(demo: Demo, said: str) -> None:
         assert "partitionarchive.partwarden.dev/run-2025 condition met" in done.stdout
 
 
-def test_the_demo(demo: Demo) -> None:
+def test_the_demo_runs_to_its_end(demo: Demo) -> None:
     """Interrupted, killed, run, run again, tried, ended, ended again: one story, since each needs what was before."""
     code, said = demo.end_at(3, signal.SIGINT)
     assert code == 130, said

@@ -31,17 +31,17 @@ print(json.dumps({
 """
 
 
-def test_it_runs_as_it_is_with_a_read_only_root(restricted: Kubectl, operator_image: str) -> None:
+def test_the_image_runs_with_a_read_only_root(restricted: Kubectl, operator_image: str) -> None:
     ended = pod.run(restricted, operator_image, "version")
     assert (ended.code, ended.said) == (0, f"partwarden {__version__}\n")
 
 
-def test_a_wrong_setting_ends_it_with_one_line_that_names_it(restricted: Kubectl, operator_image: str) -> None:
+def test_a_wrong_setting_ends_the_container_with_one_line_that_names_it(restricted: Kubectl, operator_image: str) -> None:
     ended = pod.run(restricted, operator_image, "run", PARTWARDEN_WORKERS="0")
     assert (ended.code, ended.said) == (1, "Error: PARTWARDEN_WORKERS='0': must be greater than or equal to 1\n")
 
 
-def test_it_holds_what_it_needs_and_no_more(restricted: Kubectl, operator_image: str) -> None:
+def test_the_image_holds_what_it_needs_and_no_more(restricted: Kubectl, operator_image: str) -> None:
     ended = pod.python(restricted, operator_image, WHAT_IS_THERE)
     assert ended.code == 0, ended.said
     assert json.loads(ended.said) == {

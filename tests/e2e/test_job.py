@@ -83,7 +83,7 @@ def begin(restricted: Kubectl, operator_image: str, claim: str) -> Callable[...,
     return start
 
 
-def test_its_pod_has_the_order_the_secret_and_the_claim_and_nothing_else(
+def test_the_pod_of_a_job_has_its_spec_the_secret_and_the_claim_and_nothing_else(
     restricted: Kubectl, begin: Callable[..., str], operator_image: str
 ) -> None:
     name = begin(TELL)
@@ -101,14 +101,14 @@ def test_its_pod_has_the_order_the_secret_and_the_claim_and_nothing_else(
     assert kept.said == "kept\n"
 
 
-def test_what_is_wrong_is_not_tried_again(restricted: Kubectl, begin: Callable[..., str]) -> None:
+def test_a_user_error_is_not_retried(restricted: Kubectl, begin: Callable[..., str]) -> None:
     name = begin(FAIL.format(code=WRONG))
     last = jobs.ended(restricted, name)
     assert (last.phase, last.reason, last.message) == (Phase.FAILED, "DestinationNotFound", "there is no bucket")
     assert len(jobs.pods_of(restricted, name)) == 1
 
 
-def test_what_may_pass_is_tried_again_by_one_pod_after_the_other(
+def test_a_transient_error_is_retried_by_one_pod_after_the_other(
     restricted: Kubectl, begin: Callable[..., str]
 ) -> None:
     name = begin(FAIL.format(code=1), retries=1)
@@ -118,7 +118,7 @@ def test_what_may_pass_is_tried_again_by_one_pod_after_the_other(
     assert done <= second["metadata"]["creationTimestamp"]
 
 
-def test_too_little_memory_is_told_as_what_it_is(restricted: Kubectl, begin: Callable[..., str]) -> None:
+def test_an_out_of_memory_kill_is_reported_as_such(restricted: Kubectl, begin: Callable[..., str]) -> None:
     limits = {"limits": {"memory": "48Mi"}, "requests": {"memory": "48Mi"}}
     last = jobs.ended(restricted, begin(SWALLOW, archive_job.Wishes(resources=limits), retries=0))
     assert (last.phase, last.reason) == (Phase.FAILED, "OOMKilled")
@@ -135,7 +135,7 @@ def at_work(kubectl: Kubectl, name: str) -> str:
     return until(f"a pod of job {name} runs", running, jobs.PATIENCE)
 
 
-def test_a_pod_that_is_evicted_is_no_attempt(restricted: Kubectl, begin: Callable[..., str]) -> None:
+def test_an_evicted_pod_does_not_count_as_an_attempt(restricted: Kubectl, begin: Callable[..., str]) -> None:
     name = begin(IN_TURN, retries=0)
     first = at_work(restricted, name)
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": first}}
@@ -153,7 +153,7 @@ def test_a_pod_that_is_lost_is_replaced(restricted: Kubectl, begin: Callable[...
     assert (last.phase, last.report) == (Phase.COMPLETE, Report(ok=True, id="a1"))
 
 
-def test_an_image_that_is_not_there_is_told_while_the_job_waits(restricted: Kubectl, begin: Callable[..., str]) -> None:
+def test_a_missing_image_is_reported_while_the_job_waits(restricted: Kubectl, begin: Callable[..., str]) -> None:
     image = "localhost:1/partwarden/none:1"
     name = begin(TELL, image=image)
     waits = jobs.waiting(restricted, name)
@@ -162,7 +162,7 @@ def test_an_image_that_is_not_there_is_told_while_the_job_waits(restricted: Kube
     assert f"of image {image!r}" in waits.message
 
 
-def test_a_claim_that_is_not_there_is_told_while_the_job_waits(restricted: Kubectl, begin: Callable[..., str]) -> None:
+def test_a_missing_claim_is_reported_while_the_job_waits(restricted: Kubectl, begin: Callable[..., str]) -> None:
     order = ORDER.model_copy(update={"destination": Destination(pvc=PVC(claim_name="none"))})
     name = begin(TELL, order=order)
     waits = jobs.waiting(restricted, name)

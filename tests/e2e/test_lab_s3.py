@@ -15,7 +15,7 @@ from lab import pod, report
 from lab.cluster import Cluster, Reporter
 from lab.kubectl import Kubectl
 from lab.s3 import Keys, S3Server
-from lab.way import Toward, Way
+from lab.proxy import Toward, Way
 
 MEBIBYTE = 1 << 20
 FETCH = """

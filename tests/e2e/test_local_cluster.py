@@ -179,7 +179,7 @@ def test_a_loaded_image_is_run_and_reaches_the_api_by_its_service(own: Cluster, 
     assert run_pod(kubectl, "misses", "partwarden-test:1", "connect", f"{address}:444", "1") == "Failed"
 
 
-def test_what_is_no_image_is_refused(own: Cluster, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_refused(own: Cluster, tmp_path: Path) -> None:
     archive = tmp_path / "image.tar"
     archive.write_text("no archive")
     with pytest.raises(ClusterError, match=r"image\.tar is not a docker-archive"):

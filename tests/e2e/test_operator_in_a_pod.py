@@ -10,7 +10,7 @@ from lab.postgres import Server
 from lab.site import RUN, Site, partitions
 
 
-def test_it_serves_its_namespace_and_ends_when_it_is_told_to(
+def test_an_operator_in_a_pod_serves_its_namespace_and_ends_on_sigterm(
     pods: Cluster, installed: Kubectl, operator_image: str, new_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     if not pods.host_address:

@@ -92,7 +92,7 @@ def managed(report: Report) -> set[str]:
 
 
 @keys
-def test_what_exists_stays_and_the_rest_is_made_around_it(database: Database, key: Key) -> None:
+def test_existing_partitions_stay_and_the_rest_is_created_around_them(database: Database, key: Key) -> None:
     make(database, key)
     before = bounds(database)
     ((rows,),) = database.query("SELECT count(*) FROM run")
@@ -106,7 +106,7 @@ def test_what_exists_stays_and_the_rest_is_made_around_it(database: Database, ke
 
 
 @keys
-def test_what_is_one_interval_is_managed_and_the_rest_reported(database: Database, key: Key) -> None:
+def test_partitions_of_one_interval_are_managed_and_others_reported(database: Database, key: Key) -> None:
     make(database, key)
     report = keep(database, NOW, **policy(key))
     whole = {"run_2026", "run_2027", "run_2028"}

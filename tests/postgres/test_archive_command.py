@@ -73,7 +73,7 @@ def test_a_job_archives_and_checks(plain: Database, tmp_path: Path) -> None:
     assert (code, seen.ok, seen.reason) == (WRONG, False, "ContentsChanged"), log
 
 
-def test_what_would_not_pass_by_itself_ends_otherwise_than_what_might(plain: Database, tmp_path: Path) -> None:
+def test_user_errors_and_transient_errors_have_different_exit_codes(plain: Database, tmp_path: Path) -> None:
     mount = tmp_path / "archives"
     code, report, _ = obey(plain, order(mount), mount)
     assert (code, report.reason) == (WRONG, "DestinationNotFound")
@@ -102,7 +102,7 @@ def test_a_password_is_in_no_argument_log_or_file(plain: Database, tmp_path: Pat
     assert not any(str(parts["password"]).encode() in text for text in texts)
 
 
-def test_sigterm_ends_it_and_leaves_nothing_that_is_half(plain: Database, tmp_path: Path) -> None:
+def test_sigterm_ends_an_archive_and_leaves_no_partial_file(plain: Database, tmp_path: Path) -> None:
     mount = tmp_path / "archives"
     mount.mkdir()
     variables = environment(**{**secret(plain), VARIABLE: order(mount).model_dump_json(by_alias=True)})
@@ -118,7 +118,7 @@ def test_sigterm_ends_it_and_leaves_nothing_that_is_half(plain: Database, tmp_pa
     assert [each for each in mount.rglob("*") if each.is_file()] == []
 
 
-def test_a_volume_that_is_full_is_told_and_nothing_is_left(plain: Database, tmp_path: Path) -> None:
+def test_a_full_volume_is_reported_and_nothing_is_left(plain: Database, tmp_path: Path) -> None:
     plain.execute(
         "ALTER TABLE zoo ADD t text; UPDATE zoo_2020 SET t = (SELECT string_agg(md5(n::text || random()), '') "
         "FROM generate_series(1, 20000) n)"
@@ -152,7 +152,7 @@ def by_hand(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_by_hand(plain: Database, tmp_path: Path) -> None:
+def test_archive_and_verify_work_from_a_terminal(plain: Database, tmp_path: Path) -> None:
     asked = ("--dsn", plain.dsn, "--table", "zoo", "--partition", "zoo_2020")
     done = by_hand(*asked, "--to", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -171,7 +171,7 @@ def test_by_hand(plain: Database, tmp_path: Path) -> None:
         (("--dsn", "", "--partition", "p", "--to", "ftp://bucket"), "is no address"),
     ],
 )
-def test_what_is_asked_wrongly_is_told(arguments: tuple[str, ...], message: str) -> None:
+def test_a_usage_error_is_reported(arguments: tuple[str, ...], message: str) -> None:
     done = by_hand(*arguments)
     assert done.returncode != 0
     assert message in done.stderr

@@ -37,7 +37,7 @@ def _peak(database: Database, partition: str, folder: Path) -> int:
     return most
 
 
-def test_ten_times_the_table_takes_no_more(pg_database: Database, tmp_path: Path) -> None:
+def test_archiving_ten_times_the_table_takes_no_more_memory(pg_database: Database, tmp_path: Path) -> None:
     fill = "INSERT INTO {0} SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, {1}) n"
     for name, rows in (("small", 20_000), ("large", 200_000)):
         pg_database.execute(f"CREATE TABLE {name} (n int, t text); {fill.format(name, rows)}")

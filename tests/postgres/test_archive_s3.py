@@ -20,7 +20,7 @@ from lab.operator import until
 from lab.postgres import Database, free_port
 from lab.s3 import Keys, S3Server
 from lab.small_disk import small_volume
-from lab.way import Toward, Way
+from lab.proxy import Toward, Way
 from partwarden.api.destination import Destination
 from partwarden.archive import create, objectstore_config
 from partwarden.archive.jobspec import JobSpec, Report, Task
@@ -77,7 +77,7 @@ def again(report: Report, database: Database, store: Objects, place: Destination
     return create.check(order(place, task=Task.CHECK, **told), from_dsn(database.dsn), store)
 
 
-def test_an_archive_goes_there_and_proves_and_is_not_made_again(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_an_archive_on_s3_is_proven_and_not_made_again(plain: Database, s3: S3Server, bucket: str) -> None:
     place, store = destination(s3, bucket), objects(s3, bucket)
     report = make(plain, store, place)
     assert report.location.startswith(f"s3://{bucket}/{PREFIX}/{plain.name}/public.zoo/zoo_2020/0001-")
@@ -88,7 +88,7 @@ def test_an_archive_goes_there_and_proves_and_is_not_made_again(plain: Database,
     assert again(report, plain, store, place).ok
 
 
-def test_a_large_one_goes_in_parts(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_a_large_archive_is_uploaded_in_parts(plain: Database, s3: S3Server, bucket: str) -> None:
     plain.execute(FILL)
     place, store = destination(s3, bucket), objects(s3, bucket)
     report = make(plain, store, place)
@@ -129,7 +129,7 @@ def secured() -> Iterator[S3Server]:
         yield server
 
 
-def test_its_certificate_is_checked_against_the_ca_of_the_secret(plain: Database, secured: S3Server) -> None:
+def test_the_servers_certificate_is_checked_against_the_ca_of_the_secret(plain: Database, secured: S3Server) -> None:
     place = destination(secured, "archives")
     assert make(plain, objects(secured, "archives"), place).ok
     without = objectstore_config.by_destination(place, {**secret(secured), "ca.crt": ""})
@@ -139,7 +139,7 @@ def test_its_certificate_is_checked_against_the_ca_of_the_secret(plain: Database
         objectstore_config.by_destination(place, {**secret(secured), "ca.crt": "none"})
 
 
-def test_credentials_that_are_wrong_are_told(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_wrong_credentials_are_reported(plain: Database, s3: S3Server, bucket: str) -> None:
     place = destination(s3, bucket)
     for name in ("accessKeyId", "secretAccessKey"):
         wrong = objectstore_config.by_destination(place, {**secret(s3), name: "wrong-wrong-wrong"})
@@ -150,7 +150,7 @@ def test_credentials_that_are_wrong_are_told(plain: Database, s3: S3Server, buck
     assert s3.objects(bucket) == []
 
 
-def test_one_who_may_only_read_is_told_and_reads(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_read_only_credentials_are_reported_when_writing_and_suffice_for_reading(plain: Database, s3: S3Server, bucket: str) -> None:
     place = destination(s3, bucket)
     report = make(plain, objects(s3, bucket), place)
     before = s3.objects(bucket)
@@ -165,12 +165,12 @@ def as_secret(keys: Keys) -> dict[str, str]:
     return {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
 
 
-def test_a_bucket_that_is_not_there_is_told(plain: Database, s3: S3Server) -> None:
+def test_a_missing_bucket_is_reported(plain: Database, s3: S3Server) -> None:
     with pytest.raises(DestinationNotFound, match=r"the bucket is not there: NoSuchBucket: .*; make it"):
         make(plain, objects(s3, "none-such"), destination(s3, "none-such"))
 
 
-def test_a_server_that_does_not_answer_is_told(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_a_server_that_does_not_answer_is_reported(plain: Database, s3: S3Server, bucket: str) -> None:
     closed = f"http://127.0.0.1:{free_port('127.0.0.1')}"
     with pytest.raises(DestinationUnreachable, match="Connection refused"):
         make(plain, objects(s3, bucket, closed), destination(s3, bucket, closed))
@@ -219,7 +219,7 @@ def test_a_connection_lost_half_way_through_reading_back_proves_nothing(
         assert [name.rpartition("/")[2] for name in s3.objects(bucket)].count(DATA) == 2
 
 
-def test_whoever_ends_it_half_way_does_not_wait_for_a_silent_server(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_an_interrupted_upload_does_not_wait_for_a_silent_server(plain: Database, s3: S3Server, bucket: str) -> None:
     plain.execute(FILL)
     with Way(s3.host, s3.port) as way:
         struck = way.swallow(Toward.SERVER, PART // 2)
@@ -234,7 +234,7 @@ def test_whoever_ends_it_half_way_does_not_wait_for_a_silent_server(plain: Datab
     assert s3.objects(bucket) == []
 
 
-def test_an_outage_that_is_short_is_outlived(
+def test_a_short_outage_is_survived(
     plain: Database, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain.execute(FILL)
@@ -256,7 +256,7 @@ READ = f"SELECT count(*) FROM pg_stat_activity JOIN ({LOCKED}) holder USING (pid
 READ += "WHERE state = 'idle in transaction' AND query LIKE 'COPY%'"
 
 
-def test_an_attempt_that_was_given_up_for_dead_and_comes_to_its_end_harms_no_other(
+def test_an_abandoned_attempt_that_completes_late_harms_no_other(
     plain: Database, s3: S3Server, bucket: str
 ) -> None:
     """It has read all rows when it loses its session, and with it the lock; its dump goes on, and is uploaded late."""
@@ -283,7 +283,7 @@ def _heal(way: Way, struck: threading.Event) -> None:
     way.heal()
 
 
-def test_a_server_without_room_is_told_and_leaves_nothing(plain: Database) -> None:
+def test_a_full_server_is_reported_and_leaves_nothing(plain: Database) -> None:
     plain.execute(FILL)
     with small_volume() as disk, S3Server.start(Reporter(), folder=disk.folder) as server:
         server.make_bucket("archives")

@@ -85,7 +85,7 @@ def test_the_ends_of_the_calendar(database: Database) -> None:
         assert ranges(look(database.dsn)) == {"a": expected}, bounds
 
 
-def test_names_are_matched_exactly_and_told_as_they_are(pg_database: Database) -> None:
+def test_names_are_matched_and_reported_exactly(pg_database: Database) -> None:
     role = pg_database.new_role(name=f"{ODD} {pg_database.name}")
     ddl, owner = quoted(ODD), quoted(role.name)
     pg_database.execute(f"""

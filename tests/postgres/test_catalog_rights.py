@@ -31,7 +31,7 @@ def test_grants_are_those_of_the_table_and_its_columns(database: Database) -> No
     }
 
 
-def test_a_table_nobody_granted_anything_on_has_its_owners_rights(database: Database) -> None:
+def test_a_table_without_grants_has_its_owners_rights(database: Database) -> None:
     database.execute(RUN)
     parent = look_closely(database.dsn).parent
     assert parent is not None
@@ -62,7 +62,7 @@ def test_a_table_nobody_granted_anything_on_has_its_owners_rights(database: Data
         ("ALTER ROLE {me} SUPERUSER; GRANT USAGE ON SCHEMA s TO {owner}", True, True),
     ],
 )
-def test_who_may_make_partitions(pg_database: Database, grants: str, may_own: bool, may_create: bool) -> None:
+def test_membership_in_the_owning_role_decides_who_creates_partitions(pg_database: Database, grants: str, may_own: bool, may_create: bool) -> None:
     me, owner = pg_database.new_role(), pg_database.new_role().name
     pg_database.execute(
         f"CREATE SCHEMA s; SET search_path = s; {RUN} ALTER TABLE run OWNER TO {owner};"

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from lab.postgres import Database
 from partwarden.cli.main import main
-from support.guide import POLICY, make_table, partitions
+from support.table_of_years import POLICY, make_table, partitions
 
 NOW = "2026-11-22T12:00:00Z"
 Command = Callable[..., Result]
@@ -34,7 +34,7 @@ def partwarden(table: Database) -> Command:
     return run
 
 
-def test_a_plan_says_what_why_and_how_heavy(partwarden: Command, table: Database) -> None:
+def test_a_plan_shows_actions_reasons_and_locks(partwarden: Command, table: Database) -> None:
     result = partwarden("plan")
     version = table.server.version
     *lines, empty, found, login = result.output.splitlines()
@@ -55,7 +55,7 @@ def test_a_plan_says_what_why_and_how_heavy(partwarden: Command, table: Database
     assert partitions(table) == ["run_2024", "run_2025"]
 
 
-def test_apply_does_it_once_and_then_there_is_nothing_to_do(partwarden: Command, table: Database) -> None:
+def test_apply_executes_the_plan_once_and_then_finds_nothing_to_do(partwarden: Command, table: Database) -> None:
     result = partwarden("apply")
     assert result.exit_code == 0
     assert "Done: 3 of 3\n" in result.output
@@ -68,7 +68,7 @@ def test_apply_does_it_once_and_then_there_is_nothing_to_do(partwarden: Command,
         assert "Nothing to do." in again.output
 
 
-def test_another_moment(partwarden: Command, table: Database) -> None:
+def test_plan_takes_another_moment(partwarden: Command, table: Database) -> None:
     result = partwarden("plan", "--now", "2026-12-31T23:59:59Z", "-o", "json")
     assert json.loads(result.output)["actions"][0]["partition"] == "run_2026"
     result = partwarden(
@@ -118,7 +118,7 @@ def test_json_is_complete_and_stable(partwarden: Command, table: Database) -> No
     assert result.exit_code == 2
 
 
-def test_one_failed_partition_is_told_and_the_others_are_made(partwarden: Command, table: Database) -> None:
+def test_a_failed_partition_is_reported_and_the_others_are_created(partwarden: Command, table: Database) -> None:
     table.execute("CREATE TABLE run_2027 (id int)")
     planned = partwarden("plan")
     assert planned.exit_code == 1
@@ -137,7 +137,7 @@ def test_one_failed_partition_is_told_and_the_others_are_made(partwarden: Comman
     assert document["coveredUntil"] == "2027-01-01T00:00:00Z"
 
 
-def test_a_lock_that_is_not_to_be_had_is_an_error(partwarden: Command, table: Database) -> None:
+def test_a_lock_timeout_is_an_error(partwarden: Command, table: Database) -> None:
     with table.connect() as blocker, blocker.transaction():
         blocker.execute("LOCK TABLE run IN ACCESS EXCLUSIVE MODE")
         result = partwarden("apply", "--patience", "0")
@@ -149,7 +149,7 @@ def test_a_lock_that_is_not_to_be_had_is_an_error(partwarden: Command, table: Da
 @pytest.mark.parametrize(
     ("fields", "words"), [("suspend: true", "spec.suspend is true"), ("mode: Plan", "spec.mode is Plan")]
 )
-def test_a_policy_that_is_not_to_be_executed(partwarden: Command, table: Database, fields: str, words: str) -> None:
+def test_apply_does_nothing_for_a_suspended_policy_or_mode_plan(partwarden: Command, table: Database, fields: str, words: str) -> None:
     policy = POLICY + f"  {fields}\n"
     result = partwarden("apply", policy=policy)
     assert result.exit_code == 0
@@ -158,7 +158,7 @@ def test_a_policy_that_is_not_to_be_executed(partwarden: Command, table: Databas
     assert partitions(table) == ["run_2024", "run_2025"]
 
 
-def test_who_may_not_is_told_before_anything_is_tried(partwarden: Command, table: Database) -> None:
+def test_a_missing_privilege_is_reported_before_anything_is_tried(partwarden: Command, table: Database) -> None:
     reader = table.new_role()
     result = partwarden("apply", dsn=reader.dsn)
     assert result.exit_code == 1
@@ -166,7 +166,7 @@ def test_who_may_not_is_told_before_anything_is_tried(partwarden: Command, table
     assert "  ERROR NotOwner (public.run): " in result.output
 
 
-def test_another_table_than_that_of_the_file(partwarden: Command, table: Database) -> None:
+def test_an_option_names_another_table_than_the_file(partwarden: Command, table: Database) -> None:
     table.execute(
         'CREATE SCHEMA "App.1"; CREATE TABLE "App.1"."Wa""lk" (at date NOT NULL) PARTITION BY RANGE (at);'
         'CREATE TABLE "App.1"."böse\n\x1b[31m" PARTITION OF "App.1"."Wa""lk" '
@@ -215,7 +215,7 @@ def test_errors_in_json(partwarden: Command) -> None:
     }
 
 
-def test_an_unknown_zone_is_told_without_a_connection(partwarden: Command) -> None:
+def test_an_unknown_zone_is_reported_without_a_connection(partwarden: Command) -> None:
     result = partwarden("plan", dsn="host=/nonexistent", policy=POLICY + "  timezone: Mars/Olympus_Mons\n")
     assert result.exit_code == 1
     assert "spec.timezone: 'Mars/Olympus_Mons' is not in the IANA time zone database" in result.stderr

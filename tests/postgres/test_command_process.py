@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from lab.postgres import Database
-from support.guide import POLICY, make_table, partitions
+from support.table_of_years import POLICY, make_table, partitions
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_libpq_takes_the_rest_from_the_environment(table: Database) -> None:
     assert (done.returncode, done.stderr) == (2, "")
 
 
-def test_control_c_ends_it_at_once_and_leaves_nothing_half_done(table: Database) -> None:
+def test_control_c_ends_a_command_at_once_and_leaves_nothing_half_done(table: Database) -> None:
     with table.connect() as blocker, blocker.transaction():
         blocker.execute("LOCK TABLE run IN ACCESS EXCLUSIVE MODE")
         with start(table, "apply", "--patience", "600") as process:
@@ -55,7 +55,7 @@ def test_control_c_ends_it_at_once_and_leaves_nothing_half_done(table: Database)
 
 
 @pytest.mark.parametrize("module", ["click.types", "click", "psycopg", "partwarden.archive.restore"])
-def test_control_c_while_it_is_still_starting_is_told_like_any_other(module: str) -> None:
+def test_control_c_during_startup_is_reported_like_any_other(module: str) -> None:
     """Python says of each module that it is imported; whatever the moment, there is a word and no traceback."""
     command = [sys.executable, "-X", "importtime", "-m", "partwarden", "version"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -77,7 +77,7 @@ logging.getLogger("psycopg").warning("error ignored terminating the COPY of a se
 """
 
 
-def test_what_psycopg_warns_of_in_passing_is_not_printed_beside_the_error() -> None:
+def test_warnings_of_psycopg_are_not_printed_beside_the_error() -> None:
     """It warns so where the server stops within a COPY or a transaction, as in restore: the error itself is raised."""
     done = subprocess.run([sys.executable, "-c", PSYCOPG_WARNS], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")

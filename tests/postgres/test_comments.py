@@ -72,7 +72,7 @@ def test_a_partition_whose_comment_is_too_long_for_a_mark_is_not_detached(databa
     assert mark(database) is not None
 
 
-def test_bytes_count_and_not_characters(pg_database: Database) -> None:
+def test_the_length_limit_of_a_comment_counts_bytes(pg_database: Database) -> None:
     pg_database.execute(YEARS)
     set_comment(pg_database, "€" * (LONGEST // 3))
     assert verbs(keep(pg_database.dsn, **DETACH)) == [("detach", "StatementRejected")]
@@ -116,7 +116,7 @@ def test_a_comment_that_becomes_too_long_before_the_lock_keeps_the_table(databas
     assert (length(database), rows_of_2018(database)) == (LONGEST + 1, ROWS)
 
 
-def test_what_could_not_be_noted_is_not_done_over_and_over(database: Database) -> None:
+def test_maintenance_that_cannot_be_marked_is_not_repeated_for_ever(database: Database) -> None:
     database.execute(YEARS)
     write_long(database, LONGEST - 500)
     before = database.query("SELECT pg_relation_filenode('run_2018_pkey')")
@@ -151,7 +151,7 @@ MARKS = {
 
 @pytest.mark.parametrize("what", MARKS)
 @pytest.mark.parametrize("label", [marker.LABEL, marker.CLOSED_LABEL])
-def test_a_hostile_line_stops_nothing_and_stays(database: Database, what: str, label: str) -> None:
+def test_a_hostile_line_in_a_comment_stops_nothing_and_stays(database: Database, what: str, label: str) -> None:
     """On a partition, and on a table beside it that says it was detached."""
     database.execute(YEARS + "CREATE TABLE other (LIKE run_2018)")
     for table in ("run_2018", "run_2026", "other"):

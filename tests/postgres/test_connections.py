@@ -54,14 +54,14 @@ def open_now(database: Database) -> int:
     return number
 
 
-def test_the_next_look_has_the_connection_of_the_last(database: Database, connections: Connections) -> None:
+def test_the_next_reconcile_reuses_the_connection_of_the_last(database: Database, connections: Connections) -> None:
     info = from_dsn(database.dsn)
     assert len({use(connections, info) for _ in range(5)}) == 1
     connections.close()
     until("it is closed", lambda: open_now(database) == 0)
 
 
-def test_where_something_was_done_or_went_wrong_the_next_has_its_own(
+def test_after_a_change_or_an_error_the_next_reconcile_has_a_new_connection(
     database: Database, connections: Connections
 ) -> None:
     info = from_dsn(database.dsn)
@@ -78,7 +78,7 @@ def test_where_something_was_done_or_went_wrong_the_next_has_its_own(
     until("all are closed", lambda: open_now(database) == 0)
 
 
-def test_it_is_for_those_alone_who_would_connect_with_the_very_same(
+def test_a_connection_is_reused_for_identical_parameters_only(
     database: Database, connections: Connections
 ) -> None:
     role = database.new_role()
@@ -95,7 +95,7 @@ def test_it_is_for_those_alone_who_would_connect_with_the_very_same(
     connections.close()
 
 
-def test_two_at_once_have_two_and_the_next_two_the_same(database: Database, connections: Connections) -> None:
+def test_two_reconciles_at_once_have_two_connections_and_the_next_two_reuse_them(database: Database, connections: Connections) -> None:
     info = from_dsn(database.dsn)
 
     def both() -> set[int]:
@@ -109,7 +109,7 @@ def test_two_at_once_have_two_and_the_next_two_the_same(database: Database, conn
     connections.close()
 
 
-def test_one_that_the_server_ended_is_not_given_to_anybody(database: Database, connections: Connections) -> None:
+def test_a_connection_ended_by_the_server_is_not_reused(database: Database, connections: Connections) -> None:
     info = from_dsn(database.dsn)
     backend = use(connections, info)
     database.query("SELECT pg_terminate_backend(%s)", backend)
@@ -118,7 +118,7 @@ def test_one_that_the_server_ended_is_not_given_to_anybody(database: Database, c
     connections.close()
 
 
-def test_one_that_was_lost_and_connected_anew_is_still_the_lent_one(
+def test_a_reconnected_session_is_still_the_lent_one(
     database: Database, connections: Connections
 ) -> None:
     with connections.lend(from_dsn(database.dsn)) as connection:
@@ -131,7 +131,7 @@ def test_one_that_was_lost_and_connected_anew_is_still_the_lent_one(
     until("it is closed", lambda: open_now(database) == 0)
 
 
-def test_nobody_keeps_one_for_longer_than_a_moment(database: Database, connections: Connections, clock: Clock) -> None:
+def test_an_idle_connection_is_closed_after_a_moment(database: Database, connections: Connections, clock: Clock) -> None:
     info = from_dsn(database.dsn)
     backend = use(connections, info)
     clock.now += LINGER * 0.9
@@ -144,7 +144,7 @@ def test_nobody_keeps_one_for_longer_than_a_moment(database: Database, connectio
     until("it is closed", lambda: open_now(database) == 0)
 
 
-def test_it_grows_no_older_than_its_longest_life(database: Database, connections: Connections, clock: Clock) -> None:
+def test_a_connection_is_closed_at_its_maximum_age(database: Database, connections: Connections, clock: Clock) -> None:
     info = from_dsn(database.dsn)
     backend = use(connections, info)
     end = clock.now + LONGEST_LIFE

@@ -41,7 +41,7 @@ def sessions(database: Database) -> list[tuple[object, ...]]:
     )
 
 
-def test_killed_while_it_attaches(database: Database) -> None:
+def test_an_operator_killed_during_attach_leaves_nothing_half_made(database: Database) -> None:
     database.execute(RICH)
     before = relations(database)
     with gate(database) as shut, apply(database) as process:
@@ -58,7 +58,7 @@ def test_killed_while_it_attaches(database: Database) -> None:
     finish(database)
 
 
-def test_killed_while_it_waits_for_a_lock(database: Database) -> None:
+def test_an_operator_killed_while_it_waits_for_a_lock_leaves_nothing_half_made(database: Database) -> None:
     database.execute(RICH)
     before = relations(database)
     with database.connect() as reader:

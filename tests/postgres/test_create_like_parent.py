@@ -66,7 +66,7 @@ def _rich(database: Database) -> str:
     return RICH + "".join(ddl for major, ddl in NEWER.items() if database.server.major >= major)
 
 
-def test_it_is_what_partition_of_would_have_made(database: Database) -> None:
+def test_a_created_partition_equals_one_made_by_partition_of(database: Database) -> None:
     database.execute(
         f"{_rich(database)} CREATE TABLE twin PARTITION OF run FOR VALUES FROM ('2000-01-01Z') TO ('2001-01-01Z')"
     )
@@ -78,7 +78,7 @@ def test_it_is_what_partition_of_would_have_made(database: Database) -> None:
     assert database.query("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
 
 
-def test_what_partition_of_leaves_out_comes_along(database: Database) -> None:
+def test_a_created_partition_has_also_what_partition_of_leaves_out(database: Database) -> None:
     database.execute(RICH)
     assert reasons(keep(database.dsn, premake=0)) == ["created"]
     ((cost,),) = database.query(
@@ -157,7 +157,7 @@ def test_owner_and_grants_are_the_parents_whatever_default_privileges_say(databa
         assert database.query(owns) == [(owner.name,)]
 
 
-def test_an_owner_who_may_not_read_the_table_is_told(database: Database) -> None:
+def test_an_owner_without_select_is_reported(database: Database) -> None:
     owner = database.new_role()
     database.execute(f"""{RUN} ALTER TABLE run OWNER TO {owner.name}; GRANT CREATE ON SCHEMA public TO {owner.name};
         REVOKE SELECT ON run FROM {owner.name}""")
@@ -192,7 +192,7 @@ def test_a_key_without_overlaps_is_made_once(database: Database) -> None:
     assert database.query(indexes) == [(True, True)]
 
 
-def test_it_lies_in_the_parents_tablespace(database: Database) -> None:
+def test_a_created_partition_is_in_the_parents_tablespace(database: Database) -> None:
     place = f"Place of {database.name}"
     with database.connect() as connection:
         connection.execute("SET allow_in_place_tablespaces = on")
@@ -209,7 +209,7 @@ def test_it_lies_in_the_parents_tablespace(database: Database) -> None:
         database.execute(f'DROP TABLESPACE "{place}"')
 
 
-def test_it_has_the_parents_access_method(database: Database) -> None:
+def test_a_created_partition_has_the_parents_access_method(database: Database) -> None:
     database.execute(f"CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler; {RUN}")
     # Before 17 a partitioned table has none.
     method = "other" if database.server.major >= 17 else "heap"

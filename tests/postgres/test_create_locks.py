@@ -50,7 +50,7 @@ def heavy_locks(database: Database, known: set[object]) -> dict[str, str]:
     ],
     ids=["plain", "refers", "referred to", "default"],
 )
-def test_the_lock_that_the_plan_tells_is_the_heaviest(database: Database, ddl: str, told: str) -> None:
+def test_the_lock_in_the_plan_is_the_strongest_taken(database: Database, ddl: str, told: str) -> None:
     database.execute(ddl)
     known = {oid for (oid,) in database.query("SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace")}
     with session(from_dsn(database.dsn)) as connection:
@@ -70,7 +70,7 @@ def test_the_lock_that_the_plan_tells_is_the_heaviest(database: Database, ddl: s
     assert held == expected
 
 
-def test_a_default_partition_too_large_to_be_read_in_time_is_let_go(
+def test_a_default_partition_too_large_to_scan_in_time_is_released(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.execute(f"{RUN} {REST} INSERT INTO run SELECT '2030-06-01Z' FROM generate_series(1, 100000)")
@@ -95,7 +95,7 @@ def test_a_default_partition_too_large_to_be_read_in_time_is_let_go(
     assert any("default partition" in line and "is implied by existing constraints" in line for line in heard)
 
 
-def test_writers_of_a_referenced_table_are_let_through_between_attempts(database: Database) -> None:
+def test_writers_of_a_referenced_table_proceed_between_attempts(database: Database) -> None:
     database.execute(CUSTOMER + WITH_KEY.format(" REFERENCES customer"))
     stop = threading.Event()
 
@@ -121,7 +121,7 @@ def test_writers_of_a_referenced_table_are_let_through_between_attempts(database
     assert reasons(keep(database.dsn, premake=0)) == ["created"]
 
 
-def test_nobody_waits_for_who_makes_partitions_of_a_plain_table(database: Database) -> None:
+def test_creating_partitions_of_a_plain_table_blocks_no_session(database: Database) -> None:
     """Every lock that is asked for is to be had at once, beside readers, writers and row lockers who never end."""
     database.execute(f"{RUN} CREATE TABLE old PARTITION OF run FOR VALUES FROM ('2025-01-01Z') TO ('2026-01-01Z')")
     with database.connect() as busy:

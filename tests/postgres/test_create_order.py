@@ -78,7 +78,7 @@ def test_rows_at_the_edges(database: Database, key_type: str) -> None:
                 assert inserted.fetchone() == (name,)
 
 
-def test_a_name_that_is_taken_costs_only_its_own_partition(database: Database) -> None:
+def test_a_taken_name_prevents_only_its_own_partition(database: Database) -> None:
     database.execute(f"{RUN} CREATE VIEW run_2026 AS SELECT 1; CREATE TYPE run_2028 AS ENUM ()")
     report = keep(database.dsn, premake=3)
     assert [each.reason for each in findings(report)] == ["NameTaken", "NameTaken"]
@@ -89,7 +89,7 @@ def test_a_name_that_is_taken_costs_only_its_own_partition(database: Database) -
     assert made(database) == ["run_2027", "run_2029", "run_2026", "run_2028"]
 
 
-def test_rows_of_default_stop_only_their_own_partition(database: Database) -> None:
+def test_rows_in_default_prevent_only_their_own_partition(database: Database) -> None:
     database.execute(f"""{RUN} CREATE TABLE rest PARTITION OF run DEFAULT;
         INSERT INTO run VALUES ('2026-06-01Z'), ('2028-06-01Z')""")
     report = keep(database.dsn, premake=3)
@@ -99,7 +99,7 @@ def test_rows_of_default_stop_only_their_own_partition(database: Database) -> No
     assert database.query("SELECT count(*) FROM rest") == [(2,)]
 
 
-def test_what_is_partly_there_is_filled_around(database: Database) -> None:
+def test_a_partly_covered_interval_is_completed(database: Database) -> None:
     database.execute(f"""{RUN}
         CREATE TABLE a PARTITION OF run FOR VALUES FROM ('2026-03-01Z') TO ('2026-10-25 12:34:56.789Z');
         CREATE TABLE b PARTITION OF run FOR VALUES FROM ('2027-12-31Z') TO ('2028-01-02Z')""")
@@ -123,7 +123,7 @@ def test_hand_made_partitions_of_other_schemas_count_whatever_their_names(databa
 @pytest.mark.parametrize(
     "bounds", ["(MINVALUE) TO (MAXVALUE)", "('-infinity') TO ('infinity')", "('2020-01-01Z') TO (MAXVALUE)"]
 )
-def test_beside_a_partition_without_an_end_nothing_is_to_be_done(database: Database, bounds: str) -> None:
+def test_a_partition_without_upper_bound_leaves_nothing_to_create(database: Database, bounds: str) -> None:
     database.execute(f"{RUN} CREATE TABLE a PARTITION OF run FOR VALUES FROM {bounds}")
     report = keep(database.dsn)
     assert (report.outcomes, report.after.covered_for_ever, report.round_trips) == ((), True, 1)
@@ -136,7 +136,7 @@ def test_a_foreign_table_is_coverage(pg_database: Database) -> None:
     assert made(pg_database) == ["old", "run_2027", "run_2028"]
 
 
-def test_a_partition_whose_detach_never_ended_is_told_and_nothing_is_made_in_its_place(database: Database) -> None:
+def test_a_pending_detach_is_reported_and_nothing_is_created_in_its_place(database: Database) -> None:
     database.execute(f"{RUN} CREATE TABLE a PARTITION OF run FOR VALUES FROM ('2026-01-01Z') TO ('2027-01-01Z')")
     with database.connect() as reader, database.connect() as other:
         reader.execute("BEGIN; SELECT count(*) FROM run")

@@ -35,7 +35,7 @@ def day(year: int, month: int = 1, number: int = 1) -> datetime:
     return datetime(year, month, number, tzinfo=UTC)
 
 
-def test_one_is_made_after_the_others_and_like_them(database: Database) -> None:
+def test_a_default_partition_is_created_after_the_others_and_like_them(database: Database) -> None:
     owner = database.new_role()
     database.execute(f"""{RUN} ALTER TABLE run OWNER TO {owner.name}; GRANT CREATE ON SCHEMA public TO {owner.name};
         GRANT SELECT ON run TO PUBLIC; CREATE INDEX ON run (submitted_at); ALTER TABLE run ENABLE ROW LEVEL SECURITY""")
@@ -56,13 +56,13 @@ def test_one_is_made_after_the_others_and_like_them(database: Database) -> None:
     assert reasons(keep(owner.dsn, premake=1, defaultPartition={"ensure": True})) == []
 
 
-def test_one_of_any_name_is_enough(database: Database) -> None:
+def test_a_default_partition_of_any_name_is_enough(database: Database) -> None:
     database.execute(f"{RUN} {REST}")
     report = keep(database.dsn, premake=0, defaultPartition={"ensure": True})
     assert [each.action.name for each in report.outcomes] == ["run_2026"]
 
 
-def test_without_one_and_without_the_wish_nothing_is_made_or_asked(database: Database) -> None:
+def test_a_table_without_default_is_not_queried_unless_one_is_asked_for(database: Database) -> None:
     database.execute(RUN)
     report = keep(database.dsn, premake=0)
     assert report.inventory.default is None
@@ -70,7 +70,7 @@ def test_without_one_and_without_the_wish_nothing_is_made_or_asked(database: Dat
     assert condition(report)[:2] == (ConditionStatus.TRUE, "NoDefaultPartition")
 
 
-def test_a_name_that_is_taken_or_too_long_is_told_and_keeps_nothing_else(database: Database) -> None:
+def test_a_taken_or_overlong_default_name_is_reported_and_delays_nothing_else(database: Database) -> None:
     long = "t" * 56
     database.execute(f"{RUN} CREATE VIEW run_default AS SELECT 1; {RUN.replace('run', long)}")
     report = keep(database.dsn, premake=0, defaultPartition={"ensure": True})
@@ -85,7 +85,7 @@ def test_a_name_that_is_taken_or_too_long_is_told_and_keeps_nothing_else(databas
     assert [each.reason for each in findings(report)] == ["NameTooLong"]
 
 
-def test_rows_are_counted_by_interval_and_told_with_the_dates_to_ensure(database: Database) -> None:
+def test_rows_are_counted_by_interval_and_reported_with_the_dates_to_ensure(database: Database) -> None:
     database.execute(f"""{RUN.replace("NOT NULL", "")} {REST}
         CREATE TABLE old PARTITION OF run FOR VALUES FROM ('2020-03-01Z') TO ('2020-06-01Z');
         INSERT INTO run SELECT '2019-05-01Z' FROM generate_series(1, 1204);
@@ -166,7 +166,7 @@ def test_rows_of_every_kind_of_key_are_counted_and_moved(
     assert database.query("SELECT at::text FROM run ORDER BY 1") == before
 
 
-def test_more_rows_than_are_read_are_told_as_at_least_so_many(
+def test_a_count_that_reaches_its_limit_is_reported_as_at_least(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.execute(f"""{RUN} {REST} INSERT INTO run SELECT '2019-05-01Z' FROM generate_series(1, 500);
@@ -191,7 +191,7 @@ def test_many_intervals_are_named_in_part_and_counted_in_all(database: Database)
     assert len(message) < 1024
 
 
-def test_hours_far_apart_are_told_apart(database: Database) -> None:
+def test_hours_far_apart_are_counted_separately(database: Database) -> None:
     database.execute(
         f"{RUN} {REST} INSERT INTO run VALUES ('0101-02-03 04:05Z'), ('2020-06-01 10:30Z'), ('9000-01-01Z')"
     )
@@ -210,7 +210,7 @@ def test_hours_far_apart_are_told_apart(database: Database) -> None:
         ("ALTER TABLE rest ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY", "row security"),
     ],
 )
-def test_what_may_not_be_read_is_unknown_and_never_called_empty(database: Database, ddl: str, words: str) -> None:
+def test_an_unreadable_default_partition_is_unknown_and_never_called_empty(database: Database, ddl: str, words: str) -> None:
     owner = database.new_role()
     database.execute(f"""{RUN} {REST} INSERT INTO run VALUES ('2001-01-01Z');
         ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE rest OWNER TO {owner.name};
@@ -221,7 +221,7 @@ def test_what_may_not_be_read_is_unknown_and_never_called_empty(database: Databa
     assert words in message
 
 
-def test_a_locked_one_is_unknown_and_waited_for_briefly(database: Database) -> None:
+def test_a_locked_default_partition_is_unknown_and_waited_for_briefly(database: Database) -> None:
     database.execute(
         f"{RUN} {REST} CREATE TABLE run_2026 PARTITION OF run FOR VALUES FROM ('2026-01-01Z') TO ('2027-01-01Z')"
     )

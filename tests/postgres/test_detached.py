@@ -71,7 +71,7 @@ def test_a_marked_table_is_found_with_its_mark_and_the_users_own_text(database: 
     assert one.bytes > 0
 
 
-def test_it_is_not_asked_for_where_the_policy_has_no_retention(database: Database) -> None:
+def test_detached_tables_are_not_queried_without_retention(database: Database) -> None:
     database.execute(f"{RUN} CREATE TABLE run_2018 (LIKE run)")
     mark(database, "run_2018")
     assert look(database.dsn).detached == ()
@@ -87,7 +87,7 @@ def test_it_is_not_asked_for_where_the_policy_has_no_retention(database: Databas
         {"range": Range(datetime(2018, 1, 1), datetime(2019, 1, 1))},  # noqa: DTZ001 - the key's are aware
     ],
 )
-def test_a_mark_of_something_else_means_nothing(database: Database, changes: dict[str, Any]) -> None:
+def test_a_mark_of_another_table_is_ignored(database: Database, changes: dict[str, Any]) -> None:
     database.execute(f"{RUN} CREATE TABLE run_2018 (LIKE run)")
     mark(database, "run_2018", **changes)
     assert found(database) == ()
@@ -102,7 +102,7 @@ def test_a_mark_of_something_else_means_nothing(database: Database, changes: dic
         "ALTER TABLE run RENAME TO gone; CREATE TABLE run (LIKE gone) PARTITION BY RANGE (at)",
     ],
 )
-def test_what_is_no_detached_table_of_this_parent_any_more_is_not_found(database: Database, then: str) -> None:
+def test_a_table_that_is_not_detached_from_this_parent_is_not_found(database: Database, then: str) -> None:
     database.execute(f"{RUN} CREATE TABLE run_2018 (LIKE run)")
     mark(database, "run_2018")
     assert len(found(database)) == 1
@@ -110,7 +110,7 @@ def test_what_is_no_detached_table_of_this_parent_any_more_is_not_found(database
     assert found(database) == ()
 
 
-def test_text_after_the_mark_makes_it_text(database: Database) -> None:
+def test_text_after_the_mark_invalidates_the_mark(database: Database) -> None:
     database.execute(f"{RUN} CREATE TABLE run_2018 (LIKE run)")
     mark(database, "run_2018")
     (comment,) = database.query("SELECT obj_description('run_2018'::regclass)")[0]
@@ -118,7 +118,7 @@ def test_text_after_the_mark_makes_it_text(database: Database) -> None:
     assert found(database) == ()
 
 
-def test_after_a_dump_and_restore_the_table_is_named_and_the_way_back_works(
+def test_a_restored_dump_is_reported_and_the_advice_recovers_the_table(
     pg_database: Database, tmp_path: Path
 ) -> None:
     """Its OID is another there, so its mark proves nothing, and nothing is done to it by itself."""

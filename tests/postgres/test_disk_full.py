@@ -73,7 +73,7 @@ def last_token(database: Database, made: Report) -> str:
     return asked.token
 
 
-def test_archived_and_kept_while_it_is_full_and_gone_as_it_should_when_there_is_room(
+def test_retention_keeps_partitions_while_the_disk_is_full_and_continues_afterwards(
     disk: SmallDisk, pg_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_client(monkeypatch)

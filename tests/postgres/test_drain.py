@@ -116,7 +116,7 @@ def test_rows_that_break_a_constraint_stay_and_it_is_named(database: Database) -
     assert reasons(drain(database.dsn)) == ["created"]
 
 
-def test_rows_without_a_value_that_is_demanded_since_stay(database: Database) -> None:
+def test_rows_that_lack_a_value_required_since_stay(database: Database) -> None:
     database.execute(f"""
         CREATE TABLE run (submitted_at timestamptz NOT NULL, n int) PARTITION BY RANGE (submitted_at); {REST}
         INSERT INTO run VALUES ('2026-05-01Z', NULL)""")
@@ -151,7 +151,7 @@ def test_the_limit_is_kept_when_planned_and_when_done(database: Database) -> Non
     assert where(database) == {"run_2026": 14}
 
 
-def test_never_is_a_finding_and_the_rest_goes_on(database: Database) -> None:
+def test_drain_never_is_a_finding_and_the_rest_proceeds(database: Database) -> None:
     database.execute(f"{RUN} {REST} INSERT INTO run VALUES ('2026-05-01Z')")
     report = keep(database.dsn, premake=1)
     assert [each.action.name for each in report.outcomes] == ["run_2027"]
@@ -194,7 +194,7 @@ def test_references_of_partitioned_tables_and_of_the_table_itself_count(database
     assert content(database) == before
 
 
-def test_a_reference_made_after_the_first_look_is_seen_under_the_lock(
+def test_a_reference_made_after_the_first_observation_is_seen_under_the_lock(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.execute(f"""{KEYED} CREATE TABLE log (run int, at timestamptz,
@@ -253,7 +253,7 @@ def test_triggers_do_not_fire_and_are_as_they_were(database: Database) -> None:
         ("CREATE RULE kept AS ON DELETE TO rest DO INSTEAD NOTHING", "StatementRejected", "it has rules"),
     ],
 )
-def test_what_cannot_be_moved_is_told(database: Database, ddl: str, reason: str, words: str) -> None:
+def test_rows_that_cannot_be_moved_are_reported(database: Database, ddl: str, reason: str, words: str) -> None:
     owner = database.new_role()
     database.execute(f"""{KEYED} ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE rest OWNER TO {owner.name};
         GRANT CREATE ON SCHEMA public TO {owner.name}; {ddl}; GRANT ALL ON rest TO {owner.name}""")
@@ -340,7 +340,7 @@ def test_a_member_of_the_owner_moves_rows_even_where_the_owner_may_not_write(dat
     assert database.query(about.format("run_2026")) == database.query(about.format("run"))
 
 
-def test_a_lock_that_is_not_to_be_had_names_who_has_it(database: Database) -> None:
+def test_a_lock_timeout_names_the_lock_holder(database: Database) -> None:
     database.execute(KEYED)
     with database.connect() as other:
         other.execute("BEGIN; LOCK TABLE rest IN SHARE UPDATE EXCLUSIVE MODE")

@@ -135,7 +135,7 @@ def busy(database: Database, statements: str) -> Iterator[int]:
         "BEGIN; DECLARE c CURSOR FOR SELECT * FROM pg_class; FETCH c",
     ],
 )
-def test_a_transaction_in_the_way_is_named_and_nothing_is_moved(database: Database, statements: str) -> None:
+def test_a_conflicting_transaction_is_named_and_nothing_is_moved(database: Database, statements: str) -> None:
     database.execute(RICH)
     before = state(database)
     with busy(database, statements) as pid:
@@ -169,7 +169,7 @@ def test_a_move_that_takes_too_long_under_the_lock_is_undone(
     assert state(database) == before
 
 
-def test_what_is_written_after_the_copy_moves_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_written_after_the_copy_move_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     database.execute(RICH)
     with database.connect() as writer:
 
@@ -194,7 +194,7 @@ def test_what_is_written_after_the_copy_moves_too(database: Database, monkeypatc
     assert database.query("SELECT count(*) FROM run_2026 WHERE note = 'late'") == [(1,)]
 
 
-def test_who_comes_during_the_move_finds_every_row(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_during_the_move_finds_every_row(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer, a reader, an UPDATE and a DELETE that wait for the move are led to where the rows are then."""
     monkeypatch.setattr(drain, "UNDER_LOCK", 60_000)
     database.execute(f"""{RICH}

@@ -85,7 +85,7 @@ def rows(database: Database, table: str) -> int | None:
     return int(str(count))
 
 
-def test_with_a_proven_archive_and_yes_it_is_dropped(table: Database, archive: str) -> None:
+def test_a_table_with_a_proven_archive_is_dropped_with_yes(table: Database, archive: str) -> None:
     done = run(table, "drop", str(YEAR - 2), "--archive", archive, "--yes")
     assert done.exit_code == 0, done.output
     assert f"public.{OLD}, [{YEAR - 2}-01-01T00:00:00Z, {YEAR - 1}-01-01T00:00:00Z): {ROWS:,} rows" in done.output
@@ -98,7 +98,7 @@ def test_with_a_proven_archive_and_yes_it_is_dropped(table: Database, archive: s
     assert rows(table, OLD) == ROWS
 
 
-def test_by_its_name_and_as_data(table: Database, archive: str) -> None:
+def test_drop_takes_a_name_and_prints_json(table: Database, archive: str) -> None:
     done = run(table, "drop", f"public.{OLD}", "--archive", archive, "--yes", "-o", "json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {
@@ -110,7 +110,7 @@ def test_by_its_name_and_as_data(table: Database, archive: str) -> None:
     }
 
 
-def test_somebody_types_the_name(table: Database, archive: str) -> None:
+def test_a_drop_is_confirmed_by_typing_the_name(table: Database, archive: str) -> None:
     code, said = typed(table, "y", "drop", str(YEAR - 2), "--archive", archive)
     assert code == 1
     assert f"nothing is done: that was not {OLD}" in said
@@ -121,7 +121,7 @@ def test_somebody_types_the_name(table: Database, archive: str) -> None:
     assert rows(table, OLD) is None
 
 
-def test_without_an_archive_it_says_in_words_what_is_lost(table: Database) -> None:
+def test_a_drop_without_archive_says_what_is_lost(table: Database) -> None:
     code, said = typed(table, OLD, "drop", OLD, "--without-archive")
     assert code == 0, said
     assert f"NO ARCHIVE: these {ROWS:,} rows are lost for ever" in said
@@ -143,7 +143,7 @@ def test_without_an_archive_it_says_in_words_what_is_lost(table: Database) -> No
         ((OLD, "--archive", "/x", "--without-archive"), "exclude each other"),
     ],
 )
-def test_what_is_refused(table: Database, arguments: tuple[str, ...], says: str) -> None:
+def test_drop_refuses_arguments_that_name_no_droppable_table(table: Database, arguments: tuple[str, ...], says: str) -> None:
     done = run(table, "drop", *arguments)
     assert done.exit_code == 1
     assert says in done.output
@@ -151,7 +151,7 @@ def test_what_is_refused(table: Database, arguments: tuple[str, ...], says: str)
     assert len(partitions(table)) == 4
 
 
-def test_without_a_terminal_an_archive_alone_does_not_do(table: Database, archive: str) -> None:
+def test_a_drop_without_terminal_needs_more_than_an_archive(table: Database, archive: str) -> None:
     done = run(table, "drop", OLD, "--archive", archive)
     assert done.exit_code == 1
     assert "there is no terminal to ask at; with a proven archive, say --yes" in done.output
@@ -192,7 +192,7 @@ def test_a_damaged_archive_does_not_count(table: Database, archive: str, damage:
     assert len(partitions(table)) == 4
 
 
-def test_rows_that_point_to_it_keep_it(table: Database) -> None:
+def test_referencing_rows_keep_the_table(table: Database) -> None:
     table.execute(
         f"ALTER TABLE run ADD PRIMARY KEY (id, at); "
         f"CREATE TABLE item (id bigint, at timestamptz, FOREIGN KEY (id, at) REFERENCES run); "
@@ -204,7 +204,7 @@ def test_rows_that_point_to_it_keep_it(table: Database) -> None:
     assert len(partitions(table)) == 4
 
 
-def test_a_hold_in_the_policys_file_keeps_it(table: Database, tmp_path: Path) -> None:
+def test_a_hold_in_the_policys_file_keeps_the_table(table: Database, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(f"""apiVersion: partwarden.dev/v1alpha1
 kind: PartitionPolicy
@@ -225,7 +225,7 @@ def test_a_period_of_several_partitions_asks_which(table: Database) -> None:
     assert "2 partitions of public.log lie in 2020: name one of them (log_1, log_2)" in done.output
 
 
-def test_somebody_in_the_way_leaves_it_whole(table: Database, archive: str) -> None:
+def test_a_lock_held_by_another_session_leaves_the_table_whole(table: Database, archive: str) -> None:
     with table.connect() as other, other.transaction():
         other.execute(f"SELECT FROM {OLD}")
         done = run(table, "drop", OLD, "--archive", archive, "--yes", "--patience", "1")
@@ -241,7 +241,7 @@ def pending(database: Database) -> bool:
     return bool(found)
 
 
-def test_broken_off_in_the_middle_of_the_detach_it_goes_on_from_there(table: Database, archive: str) -> None:
+def test_a_drop_interrupted_during_the_detach_continues_from_there(table: Database, archive: str) -> None:
     """PostgreSQL knows no way back from a detach that is pending: the same command finishes it, and no row goes."""
     reader, begun = table.connect(), False
 
@@ -299,7 +299,7 @@ def test_ctrl_c_at_any_step_loses_no_row_and_the_same_command_goes_on(table: Dat
     assert rows(table, OLD) == ROWS
 
 
-def test_a_detach_that_somebody_else_began_is_theirs_to_end(table: Database, archive: str) -> None:
+def test_a_detach_begun_by_another_user_is_not_finished(table: Database, archive: str) -> None:
     leave_pending(table, OLD)
     done = run(table, "drop", OLD, "--archive", archive, "--yes")
     assert done.exit_code == 1
@@ -307,7 +307,7 @@ def test_a_detach_that_somebody_else_began_is_theirs_to_end(table: Database, arc
     assert rows(table, OLD) == ROWS
 
 
-def test_interrupted_after_the_detach_it_goes_on_from_there(table: Database, archive: str) -> None:
+def test_a_drop_interrupted_after_the_detach_continues_from_there(table: Database, archive: str) -> None:
     """As the first half leaves it: a table of its own, marked, with all its rows."""
     table.execute(f"CREATE VIEW needs AS SELECT * FROM {OLD}")
     done = run(table, "drop", OLD, "--archive", archive, "--yes")

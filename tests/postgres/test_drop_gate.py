@@ -91,7 +91,7 @@ def ready(database: Database) -> Archives:
     return read_again(database, made)
 
 
-def test_it_stays_until_it_is_proven_and_goes_when_it_was_read_again(database: Database) -> None:
+def test_a_table_stays_until_its_archive_is_proven_and_is_dropped_after_a_check(database: Database) -> None:
     database.execute(YEARS)
     assert [type(each) for each in wanted(database, Archives())] == [ArchiveRequest]
     assert attached(database) is True
@@ -107,7 +107,7 @@ def test_it_stays_until_it_is_proven_and_goes_when_it_was_read_again(database: D
     assert database.query("SELECT count(*) FROM run") == [(1,)]
 
 
-def test_without_knowing_of_an_archive_nothing_is_detached_or_dropped(pg_database: Database) -> None:
+def test_without_a_known_archive_nothing_is_detached_or_dropped(pg_database: Database) -> None:
     """As from the command line."""
     ready(pg_database)
     assert verbs(keep(pg_database.dsn, **ARCHIVE)) == []
@@ -115,7 +115,7 @@ def test_without_knowing_of_an_archive_nothing_is_detached_or_dropped(pg_databas
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_what_was_changed_since_it_was_read_last_is_not_dropped(database: Database, what: str) -> None:
+def test_a_table_changed_since_the_last_check_is_not_dropped(database: Database, what: str) -> None:
     archives = ready(database)
     database.execute(CHANGES[what])
     before = database.query("SELECT * FROM run_2018 ORDER BY id")
@@ -125,7 +125,7 @@ def test_what_was_changed_since_it_was_read_last_is_not_dropped(database: Databa
     assert database.query("SELECT * FROM run_2018 ORDER BY id") == before
 
 
-def test_a_change_that_comes_before_the_lock_is_seen_under_it(pg_database: Database) -> None:
+def test_a_change_before_the_lock_is_detected_under_it(pg_database: Database) -> None:
     archives = ready(pg_database)
     report = keep_before(
         pg_database.dsn, LOCK, lambda: pg_database.execute(CHANGES["a row more"]), archives=archives, **ARCHIVE
@@ -134,7 +134,7 @@ def test_a_change_that_comes_before_the_lock_is_seen_under_it(pg_database: Datab
     assert rows_of_2018(pg_database) == ROWS + 1
 
 
-def test_while_it_is_compared_nobody_can_change_it(pg_database: Database) -> None:
+def test_no_session_can_change_a_table_while_it_is_compared(pg_database: Database) -> None:
     archives = ready(pg_database)
     seen: list[str] = []
 
@@ -149,7 +149,7 @@ def test_while_it_is_compared_nobody_can_change_it(pg_database: Database) -> Non
     assert (verbs(report), seen) == ([("drop", "done")], ["kept out"])
 
 
-def test_interrupted_anywhere_it_is_whole_or_was_proven(pg: Server) -> None:
+def test_a_table_interrupted_anywhere_is_whole_or_was_proven(pg: Server) -> None:
     trip, fewer = 1, False
     while not fewer:
         with pg.new_database() as database:
@@ -184,7 +184,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_what_bears_its_name_when_it_is_to_go_is_not_dropped(pg_database: Database, what: str) -> None:
+def test_another_table_under_the_same_name_is_not_dropped(pg_database: Database, what: str) -> None:
     """A mark on it, too, means nothing where the OID is another."""
     archives = ready(pg_database)
     text = comment(pg_database)
@@ -205,7 +205,7 @@ def test_what_bears_its_name_when_it_is_to_go_is_not_dropped(pg_database: Databa
         assert rows_of_2018(pg_database) == ROWS
 
 
-def test_a_comparison_that_takes_too_long_is_undone_and_told(
+def test_a_comparison_that_exceeds_its_limit_is_rolled_back_and_reported(
     pg_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archives = ready(pg_database)

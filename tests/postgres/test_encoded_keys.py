@@ -90,7 +90,7 @@ def test_rows_of_the_default_partition_are_counted_by_their_key(database: Databa
     assert database.query("SELECT count(*) FROM ONLY rest") == [(4,)]
 
 
-def test_what_an_integer_cannot_say_is_left_to_the_user(database: Database) -> None:
+def test_an_ambiguous_integer_encoding_is_left_to_the_user(database: Database) -> None:
     key, later = Key("EpochSeconds", "integer"), datetime(2036, 6, 1, tzinfo=UTC)
     database.execute(key.table)
     report = keep(database, later, keyEncoding="EpochSeconds", premake=3)

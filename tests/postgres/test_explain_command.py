@@ -111,7 +111,7 @@ def test_a_join_is_decided_while_it_runs(table: Database) -> None:
     assert any("decided while it runs" in each or "no condition" in each for each in found["why"]), found
 
 
-def test_default_is_told_where_it_is_read_too(table: Database) -> None:
+def test_a_scan_of_default_is_reported(table: Database) -> None:
     table.execute("CREATE TABLE rest PARTITION OF run DEFAULT")
     _, found = explained(table, "SELECT FROM run WHERE submitted_at >= '2025-01-01Z'")
     assert read(found) == ["public.run_2025", "public.rest"]
@@ -126,12 +126,12 @@ def test_partitions_of_partitions_count_as_theirs(table: Database) -> None:
     assert (found["partitions"], read(found)) == (7, ["public.run_2026"])
 
 
-def test_a_role_whose_setting_is_off_is_told(table: Database) -> None:
+def test_a_role_with_pruning_off_is_reported(table: Database) -> None:
     table.execute(f"ALTER DATABASE {table.name} SET enable_partition_pruning = off")
     assert "enable_partition_pruning is off" in run(table, "SELECT FROM run WHERE submitted_at = '2022-05-05Z'").output
 
 
-def test_it_is_never_executed(table: Database) -> None:
+def test_explain_never_executes_the_query(table: Database) -> None:
     table.execute("INSERT INTO run VALUES (1, '2025-01-01Z')")
     for query in (
         "DELETE FROM run",

@@ -29,7 +29,7 @@ def test_every_iana_time_zone_is_known(server: Server) -> None:
         connection.execute("SET TimeZone = 'Asia/Kathmandu'")
 
 
-def test_a_database_and_its_roles_are_gone_after_drop(server: Server) -> None:
+def test_a_database_and_its_roles_do_not_exist_after_drop(server: Server) -> None:
     with server.new_database() as database:
         role = database.new_role("CREATEDB")
         database.execute(f"CREATE TABLE t (); ALTER TABLE t OWNER TO {role.name}")

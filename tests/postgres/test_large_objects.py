@@ -247,7 +247,7 @@ def test_a_policy_that_needs_no_archive_loses_none_of_them(database: Database) -
     assert database.query("SELECT count(*) FROM pg_largeobject_metadata") == [(3,)]
 
 
-def test_the_owner_needs_no_other_right_to_be_told(database: Database, tmp_path: Path) -> None:
+def test_the_owner_needs_no_other_right_for_the_report(database: Database, tmp_path: Path) -> None:
     role = database.new_role()
     database.execute(f"GRANT ALL ON SCHEMA public TO {role.name}; SET ROLE {role.name}; {YEARS.format(type='lo')}")
     # Those of others as well.

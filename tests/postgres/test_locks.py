@@ -18,7 +18,7 @@ from support.meanwhile import NOW, RUN, at_gate, gate, keep, policy, reasons, re
 DEFAULT = "CREATE TABLE run_rest PARTITION OF run DEFAULT;"
 
 
-def test_a_lock_held_for_longer_than_the_patience_is_told_with_its_holder(database: Database) -> None:
+def test_a_lock_held_beyond_the_timeout_is_reported_with_its_holder(database: Database) -> None:
     database.execute(RUN)
     before = relations(database)
     with psycopg.connect(database.dsn, application_name="month's end") as holder:
@@ -32,7 +32,7 @@ def test_a_lock_held_for_longer_than_the_patience_is_told_with_its_holder(databa
     assert reasons(keep(database.dsn, premake=1)) == ["created", "created"]
 
 
-def test_a_lock_released_within_the_patience_is_waited_for(database: Database) -> None:
+def test_a_lock_released_within_the_timeout_is_acquired(database: Database) -> None:
     database.execute(RUN)
     with database.connect() as holder, ThreadPoolExecutor(1) as pool:
         holder.execute("BEGIN; LOCK TABLE run IN SHARE MODE")
@@ -131,7 +131,7 @@ def test_a_writer_of_a_referenced_table_is_named(database: Database) -> None:
     assert reasons(keep(database.dsn, premake=0)) == ["created"]
 
 
-def test_autovacuum_which_gives_way_to_who_waits_is_waited_for_at_last(new_server: Callable[..., Server]) -> None:
+def test_autovacuum_which_yields_to_waiting_sessions_is_waited_for(new_server: Callable[..., Server]) -> None:
     server = new_server(options={"autovacuum": "on", "autovacuum_naptime": "1s"})
     with server.new_database() as database:
         database.execute("""
@@ -144,7 +144,7 @@ def test_autovacuum_which_gives_way_to_who_waits_is_waited_for_at_last(new_serve
         assert reasons(keep(database.dsn, patience=0, premake=0)) == ["created"]
 
 
-def test_a_role_that_may_not_see_others_statistics_is_told_the_holder_but_no_made_up_age(database: Database) -> None:
+def test_a_role_without_pg_read_all_stats_sees_the_lock_holder_without_its_age(database: Database) -> None:
     owner = database.new_role()
     database.execute(f"{RUN} ALTER TABLE run OWNER TO {owner.name}; GRANT CREATE ON SCHEMA public TO {owner.name}")
     with database.connect() as holder:
@@ -165,7 +165,7 @@ def test_a_prepared_transaction_that_holds_the_lock_is_named(new_server: Callabl
         assert "prepared transaction 'left behind' holds it" in said
 
 
-def test_a_partition_that_somebody_has_locked_does_not_keep_the_table_from_being_looked_at(database: Database) -> None:
+def test_a_locked_partition_does_not_prevent_observing_the_table(database: Database) -> None:
     database.execute(f"""{RUN} CREATE TABLE old PARTITION OF run FOR VALUES FROM ('2025-01-01Z') TO ('2026-01-01Z');
         INSERT INTO run SELECT '2025-01-01Z' FROM generate_series(1, 5000)""")
     database.execute("VACUUM ANALYZE run")
@@ -177,7 +177,7 @@ def test_a_partition_that_somebody_has_locked_does_not_keep_the_table_from_being
         assert (old.rows, old.bytes >= 8192) == (5000, True)
 
 
-def test_of_two_at_once_on_one_table_one_works_and_the_other_says_so(database: Database) -> None:
+def test_of_two_runs_at_once_on_one_table_one_works_and_the_other_reports_it(database: Database) -> None:
     database.execute(RUN)
     with gate(database) as shut, ThreadPoolExecutor(1) as pool:
         first = pool.submit(keep, database.dsn, premake=1)

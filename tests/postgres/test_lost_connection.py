@@ -25,7 +25,7 @@ from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import maintain
 from partwarden.postgres.transaction import undo
 from support.archived import use_client
-from support.guide import POLICY
+from support.table_of_years import POLICY
 from support.meanwhile import NOW, RUN, Interrupted, kill_others, policy
 
 DEFAULT = f"{RUN} CREATE TABLE run_rest PARTITION OF run DEFAULT;"
@@ -63,7 +63,7 @@ def keep_while(dsn: str, trip: int, what: Callable[[], object], **fields: Any) -
 
 
 @pytest.mark.parametrize("table", [RUN, DEFAULT], ids=["together", "one by one"])
-def test_it_ends_one_creation_and_those_that_follow_are_done(database: Database, table: str) -> None:
+def test_a_lost_connection_fails_one_creation_and_the_following_succeed(database: Database, table: str) -> None:
     database.execute(table)
     begun = 4 if table == DEFAULT else 3
     outcomes = keep_while(database.dsn, begun, lambda: kill_others(database), **AHEAD)
@@ -74,7 +74,7 @@ def test_it_ends_one_creation_and_those_that_follow_are_done(database: Database,
     assert KILLED in str(outcomes[0].error)
 
 
-def test_what_was_done_before_stays_done(database: Database) -> None:
+def test_outcomes_before_a_lost_connection_stay(database: Database) -> None:
     database.execute(DEFAULT)
     in_the_second = 4 + 3 + 1
     outcomes = keep_while(database.dsn, in_the_second, lambda: kill_others(database), **AHEAD)
@@ -86,7 +86,7 @@ def test_what_was_done_before_stays_done(database: Database) -> None:
     ]
 
 
-def test_the_reason_is_the_servers(database: Database) -> None:
+def test_the_reason_of_a_lost_connection_is_the_servers(database: Database) -> None:
     """Also where it is a limit that only a trigger of the user's could set."""
     if database.server.major < 17:
         limit, reason = "idle_in_transaction_session_timeout", "terminating connection due to idle-in-transaction"
@@ -109,7 +109,7 @@ def test_the_reason_is_the_servers(database: Database) -> None:
     assert reason in str(outcomes[0].error)
 
 
-def test_a_server_that_ends_every_connection_is_left_alone_soon(database: Database) -> None:
+def test_a_server_that_ends_every_connection_is_soon_given_up(database: Database) -> None:
     database.execute(DEFAULT)
     database.execute(TERMINATE.format("CREATE TABLE"))
     outcomes: list[Outcome] = []
@@ -123,7 +123,7 @@ def _maintain(dsn: str, outcomes: list[Outcome], **fields: Any) -> None:
         maintain(connection, policy(**fields), now=NOW, outcomes=outcomes)
 
 
-def test_nothing_is_done_in_another_database_that_answers_then(database: Database) -> None:
+def test_nothing_is_done_in_another_database_that_answers_after_a_reconnect(database: Database) -> None:
     database.execute(DEFAULT)
     with database.server.new_database() as other:
         other.execute(DEFAULT)
@@ -144,7 +144,7 @@ def test_nothing_is_done_in_another_database_that_answers_then(database: Databas
             assert each.query("SELECT count(*) FROM pg_inherits") == [(1,)]
 
 
-def test_the_reason_is_told_also_where_only_the_rollback_met_it(database: Database) -> None:
+def test_the_reason_is_reported_also_when_only_the_rollback_failed(database: Database) -> None:
     with session(from_dsn(database.dsn)) as connection:
         connection.execute("BEGIN")
         kill_others(database)

@@ -117,13 +117,13 @@ def test_analyze_only_leaves_partitions_alone_where_the_server_has_it(table: Dat
     assert (believed(table, "run_2026") == -1) == only
 
 
-def test_it_may_be_switched_off_and_nothing_is_asked_then(table: Database) -> None:
+def test_analyze_parent_false_queries_nothing(table: Database) -> None:
     fill(table, 5000)
     report = keep(table.dsn, premake=0, maintenance={"analyzeParent": False})
     assert (report.outcomes, report.inventory.wear) == ((), MaintenanceFacts())
 
 
-def test_it_waits_for_the_window(table: Database) -> None:
+def test_analyze_waits_for_the_window(table: Database) -> None:
     fill(table, 5000)
     report = keep(table.dsn, premake=0, maintenance={"window": "12:01-12:00"})
     assert (report.outcomes, report.after.actions) == ((), ())
@@ -131,7 +131,7 @@ def test_it_waits_for_the_window(table: Database) -> None:
     assert keep_once(table, maintenance={"window": "12:00-12:01"}) == DONE
 
 
-def test_whoever_is_in_the_way_is_named_at_once(table: Database) -> None:
+def test_a_lock_holder_is_named_at_once(table: Database) -> None:
     fill(table, 5000)
     with psycopg.connect(table.dsn, application_name="ddl") as holder:
         holder.execute("LOCK TABLE ONLY run IN SHARE UPDATE EXCLUSIVE MODE")
@@ -145,7 +145,7 @@ def test_whoever_is_in_the_way_is_named_at_once(table: Database) -> None:
     assert keep_once(table) == DONE
 
 
-def test_a_long_transaction_writers_and_readers_are_not_in_the_way(table: Database) -> None:
+def test_a_long_transaction_writers_and_readers_do_not_delay_analyze(table: Database) -> None:
     fill(table, 5000)
     begun, stop = threading.Event(), threading.Event()
 
@@ -177,7 +177,7 @@ def test_a_role_that_owns_only_the_parent_analyzes_the_parent(table: Database) -
 
 
 @pytest.mark.parametrize("trip", range(1, 11))
-def test_killed_between_any_two_statements_it_is_done_next_time(table: Database, trip: int) -> None:
+def test_analyze_killed_between_any_two_statements_is_done_next_time(table: Database, trip: int) -> None:
     fill(table, 5000)
     # Once all is done there are no more round trips to be interrupted.
     with suppress(DatabaseUnreachable, psycopg.Error, AssertionError):

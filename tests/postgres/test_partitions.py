@@ -159,7 +159,7 @@ def test_names_that_need_quotes(database: Database) -> None:
     assert {each.schema for each in report.inventory.partitions} == {schema}
 
 
-def test_what_others_made_counts_and_is_left_alone(database: Database) -> None:
+def test_partitions_made_by_others_count_and_are_left_alone(database: Database) -> None:
     database.execute(f"""{RUN}
         CREATE SCHEMA elsewhere;
         CREATE TABLE elsewhere.old PARTITION OF run FOR VALUES FROM (MINVALUE) TO ('2020-01-01Z');
@@ -209,7 +209,7 @@ def test_bounds_are_read_exactly_whatever_the_settings(database: Database) -> No
     assert report.after.codec.type is KeyType.TIMESTAMPTZ
 
 
-def test_a_look_takes_one_round_trip_also_at_thousands(pg_database: Database) -> None:
+def test_an_observation_takes_one_round_trip_also_with_thousands_of_partitions(pg_database: Database) -> None:
     pg_database.execute(RUN)
     first = keep(pg_database, interval="Day", startFrom="2025-01-01", premake=1000)
     count = len(created(first))

@@ -118,7 +118,7 @@ def busy(pooler: PgBouncer, name: str, count: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("ignored", [OPERATORS, USUAL])
-def test_nothing_is_archived_through_a_pooler_that_shares_sessions_and_those_are_unharmed(
+def test_nothing_is_archived_through_a_pooler_that_shares_sessions_and_they_are_unharmed(
     plain: Database, start: Start, tmp_path: Path, ignored: str
 ) -> None:
     pooler = start("transaction", ignored)
@@ -136,13 +136,13 @@ def test_nothing_is_archived_through_a_pooler_that_shares_sessions_and_those_are
     assert sessions(pooler, plain.name) == before == [(12, '"$user", public', "0", "UTC")] * POOL
 
 
-def test_the_message_says_where_the_pooler_leads(plain: Database, start: Start, tmp_path: Path) -> None:
+def test_the_message_names_the_server_behind_the_pooler(plain: Database, start: Start, tmp_path: Path) -> None:
     pooler = start("transaction")
     with pytest.raises(BehindPooler, match=f"which the pooler reaches at 127.0.0.1:{plain.server.port}$"):
         archive(from_dsn(pooler.dsn(plain.name)), tmp_path)
 
 
-def test_an_archive_is_not_compared_either_by_a_job_behind_it(plain: Database, start: Start, tmp_path: Path) -> None:
+def test_a_job_behind_a_pooler_does_not_compare_an_archive_either(plain: Database, start: Start, tmp_path: Path) -> None:
     proven = archive(from_dsn(plain.dsn), tmp_path)
     again = order(
         Task.CHECK, location=proven.location, sha256=proven.sha256, manifest_sha256=proven.manifest_sha256, id=proven.id
@@ -154,7 +154,7 @@ def test_an_archive_is_not_compared_either_by_a_job_behind_it(plain: Database, s
     assert create.check(again, from_dsn(plain.dsn), Folder(tmp_path)).ok
 
 
-def test_a_job_says_so_and_is_not_tried_again(plain: Database, start: Start, tmp_path: Path) -> None:
+def test_a_job_behind_a_pooler_reports_it_and_is_not_retried(plain: Database, start: Start, tmp_path: Path) -> None:
     pooler = start("transaction")
     told = tmp_path / "report"
     asked = order(mount=str(tmp_path)).model_dump_json(by_alias=True)
@@ -196,7 +196,7 @@ def test_pg_dump_itself_would_break_the_application(plain: Database, start: Star
     ],
     ids=str,
 )
-def test_it_is_found_out_however_server_connections_are_given_out(
+def test_a_pooler_is_detected_however_it_assigns_server_connections(
     plain: Database, start: Start, settings: dict[str, object]
 ) -> None:
     pooler = start("transaction", **settings)
@@ -208,7 +208,7 @@ def test_it_is_found_out_however_server_connections_are_given_out(
 
 @pytest.mark.parametrize("round_robin", [0, 1])
 @pytest.mark.parametrize("clients", [1, 2, 6])
-def test_it_is_found_out_while_the_application_is_at_work(
+def test_a_pooler_is_detected_while_the_application_works(
     plain: Database, start: Start, round_robin: int, clients: int
 ) -> None:
     pooler = start("transaction", server_round_robin=round_robin)
@@ -218,7 +218,7 @@ def test_it_is_found_out_while_the_application_is_at_work(
                 pgdump.check(from_dsn(pooler.dsn(plain.name)))
 
 
-def test_through_one_that_keeps_a_session_together_it_is_archived(
+def test_an_archive_through_a_session_pooler_works(
     plain: Database, start: Start, tmp_path: Path
 ) -> None:
     pooler = start("session")
@@ -226,7 +226,7 @@ def test_through_one_that_keeps_a_session_together_it_is_archived(
     assert sessions(pooler, plain.name) == [(12, '"$user", public', "0", "UTC")] * POOL
 
 
-def test_one_that_keeps_a_session_together_but_takes_no_options_is_refused(
+def test_a_session_pooler_that_takes_no_options_is_refused(
     plain: Database, start: Start, tmp_path: Path
 ) -> None:
     pooler = start("session", USUAL)
@@ -242,7 +242,7 @@ def test_the_server_itself_is_never_taken_for_a_pooler(plain: Database) -> None:
             pgdump.check(from_dsn(dsn))
 
 
-def test_statement_pooling_is_the_users_to_mend(database: Database, start: Start, tmp_path: Path) -> None:
+def test_statement_pooling_is_a_user_error(database: Database, start: Start, tmp_path: Path) -> None:
     database.execute(RUN)
     pooler = start("statement")
     words = ("transaction blocks not allowed in statement pooling mode", "the PostgreSQL server itself", "pool_mode")

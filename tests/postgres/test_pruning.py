@@ -32,7 +32,7 @@ def found(dsn: str) -> list[Finding]:
     return [each for each in keep(dsn, premake=0).after.findings if each.reason.startswith("Pruning")]
 
 
-def test_nothing_is_found_where_all_is_well(table: Database) -> None:
+def test_working_pruning_yields_no_finding(table: Database) -> None:
     assert found(table.dsn) == []
     table.execute(
         "CREATE TABLE run_2024 PARTITION OF run FOR VALUES FROM ('2024-01-01Z') TO ('2025-01-01Z') "
@@ -42,7 +42,7 @@ def test_nothing_is_found_where_all_is_well(table: Database) -> None:
     assert found(table.dsn) == []
 
 
-def test_a_good_answer_is_asked_for_once_and_again_when_partitions_have_changed(table: Database) -> None:
+def test_working_pruning_is_checked_once_and_again_after_partitions_change(table: Database) -> None:
     memory = Memory()
     with session(from_dsn(table.dsn)) as connection:
         inventory, plan = observe_and_plan(connection, policy(premake=0), NOW)
@@ -69,7 +69,7 @@ def test_a_good_answer_is_asked_for_once_and_again_when_partitions_have_changed(
         ),
     ],
 )
-def test_pruning_switched_off_is_told_at_every_look_until_it_is_on_again(
+def test_disabled_pruning_is_reported_at_every_reconcile_until_enabled(
     table: Database, statement: str, who: str
 ) -> None:
     role = table.new_role()
@@ -95,7 +95,7 @@ def test_another_role_that_has_it_off_is_named(table: Database) -> None:
     assert finding.message.startswith(f"enable_partition_pruning is off for role '{other.name}':")
 
 
-def test_a_plan_that_scans_more_is_told_with_what_it_scans(table: Database) -> None:
+def test_a_plan_that_scans_more_is_reported_with_what_it_scans(table: Database) -> None:
     with session(from_dsn(table.dsn)) as connection:
         inventory, plan = observe_and_plan(connection, policy(premake=0), NOW)
         explained = [
@@ -117,7 +117,7 @@ def test_default_is_rightly_scanned_where_the_interval_is_not_covered(table: Dat
     assert found(table.dsn) == []
 
 
-def test_a_locked_table_or_no_right_to_read_is_no_failure_of_the_look(table: Database) -> None:
+def test_a_locked_or_unreadable_table_does_not_fail_the_observation(table: Database) -> None:
     role = table.new_role()
     table.execute(
         f"ALTER TABLE run OWNER TO {role.name}; GRANT CREATE ON SCHEMA public TO {role.name}; "

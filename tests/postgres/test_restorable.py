@@ -396,14 +396,14 @@ def _settings() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("major", "specimen", "proof", "moment", "made"), [*_together(), *_alone()])
-def test_it_is_refused_in_time_or_comes_back(
+def test_a_table_is_refused_in_time_or_can_be_restored(
     major: int, specimen: Specimen, proof: str, moment: Moment, made: Sequence[Change], course: Run
 ) -> None:
     course(major, specimen, {moment: made}, proof)
 
 
 @pytest.mark.parametrize(("major", "moment", "chosen"), list(_settings()))
-def test_no_setting_of_the_database_is_in_the_way(
+def test_no_setting_of_the_database_prevents_a_restore(
     major: int, moment: Moment, chosen: Sequence[Change], course: Run
 ) -> None:
     came = course(major, changes.specimen([SENSITIVE]), {moment: chosen})
@@ -427,7 +427,7 @@ def _of_a_role(group: Mapping[str, Change], major: int, moment: Moment) -> list[
 @pytest.mark.parametrize("moment", [Moment.ARCHIVING, Moment.RESTORING])
 @pytest.mark.parametrize("kind", ["settings", "limits"])
 @pytest.mark.parametrize("major", HERE, ids=lambda major: f"pg{major}")
-def test_no_setting_of_the_owners_role_is_in_the_way(major: int, kind: str, moment: Moment, course: Run) -> None:
+def test_no_setting_of_the_owners_role_prevents_a_restore(major: int, kind: str, moment: Moment, course: Run) -> None:
     group = _of_a_role(SETTINGS if kind == "settings" else LIMITS, major, moment)
     came = course(major, changes.specimen([SENSITIVE]), {moment: group}, login=True)
     assert came.startswith("restored"), came
@@ -435,7 +435,7 @@ def test_no_setting_of_the_owners_role_is_in_the_way(major: int, kind: str, mome
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP", "SQL_ASCII"])
 @pytest.mark.parametrize("major", SYSTEMATIC, ids=lambda major: f"pg{major}")
-def test_text_of_another_encoding_comes_back(major: int, encoding: str, course: Run) -> None:
+def test_text_of_another_encoding_is_restored(major: int, encoding: str, course: Run) -> None:
     value = {"LATIN1": "chr(228) || n", "EUC_JP": r"convert_from('\xe697a5', 'UTF8') || n", "SQL_ASCII": "'a' || n"}[
         encoding
     ]
@@ -446,7 +446,7 @@ def test_text_of_another_encoding_comes_back(major: int, encoding: str, course: 
 
 
 @pytest.mark.parametrize("major", SYSTEMATIC, ids=lambda major: f"pg{major}")
-def test_bytes_that_are_no_text_are_refused_in_time_or_come_back(major: int, course: Run) -> None:
+def test_invalid_bytes_are_refused_in_time_or_restored(major: int, course: Run) -> None:
     part = Part(columns={"c_text": "text"}, values={"c_text": "convert_from('\\xff41', 'SQL_ASCII') || n"})
     made = "ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0"
     course(major, changes.specimen([part]), {Moment.DROPPING: [Change("")]}, made=made)
@@ -473,7 +473,7 @@ def locales(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("major", SYSTEMATIC, ids=lambda major: f"pg{major}")
-def test_money_comes_back_in_every_locale(
+def test_money_is_restored_in_every_locale(
     major: int, course: Run, locales: None, new_server: Callable[..., Server]
 ) -> None:
     server = new_server(major)

@@ -37,7 +37,7 @@ def partwarden(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["restore", *arguments], catch_exceptions=False)
 
 
-def test_it_says_what_is_done_and_what_came_of_it(url: str, pg_database: Database) -> None:
+def test_restore_reports_progress_and_result(url: str, pg_database: Database) -> None:
     done = partwarden("--manifest", url, "--dsn", pg_database.dsn)
     assert (done.exit_code, done.stdout) == (
         0,
@@ -47,7 +47,7 @@ def test_it_says_what_is_done_and_what_came_of_it(url: str, pg_database: Databas
     assert said == ["public.zoo_2020,", "checking", "loading", "comparing"]
 
 
-def test_of_a_large_archive_it_says_how_far_it_is(
+def test_restore_of_a_large_archive_reports_progress(
     url: str, pg_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "QUICK", 0)
@@ -171,7 +171,7 @@ def test_a_manifest_that_is_wrong_restores_nothing(url: str, pg_database: Databa
 
 
 @pytest.mark.parametrize("wrong", ["ftp://bucket/prefix", "pvc://claim/folder", "/nowhere/at/all", ""])
-def test_an_address_where_nothing_can_be_read_is_told(pg_database: Database, wrong: str) -> None:
+def test_an_unreadable_address_is_reported(pg_database: Database, wrong: str) -> None:
     done = partwarden("--manifest", wrong, "--dsn", pg_database.dsn)
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: ")

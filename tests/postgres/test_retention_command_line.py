@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from lab.postgres import Database
 from partwarden.cli.main import main
-from support.guide import make_table, partitions
+from support.table_of_years import make_table, partitions
 
 Command = Callable[..., tuple[int, dict[str, Any]]]
 POLICY = """\
@@ -70,7 +70,7 @@ def test_a_hold_in_the_manifest_keeps_a_partition(partwarden: Command, pg_databa
     ]
 
 
-def test_what_has_expired_goes_and_what_is_held_stays(partwarden: Command, pg_database: Database) -> None:
+def test_expired_partitions_are_dropped_and_held_ones_stay(partwarden: Command, pg_database: Database) -> None:
     pg_database.execute("CREATE TABLE run_2018 PARTITION OF run FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')")
     pg_database.execute("CREATE TABLE run_2019 PARTITION OF run FOR VALUES FROM ('2019-01-01Z') TO ('2020-01-01Z')")
     for number in (2024, 2025):
@@ -87,7 +87,7 @@ def test_what_has_expired_goes_and_what_is_held_stays(partwarden: Command, pg_da
     assert "run_2018" in partitions(pg_database)
 
 
-def test_where_archives_are_wanted_both_say_what_waits_and_nothing_leaves(pg_database: Database) -> None:
+def test_with_archives_plan_and_apply_report_what_waits_and_drop_nothing(pg_database: Database) -> None:
     pg_database.execute("CREATE TABLE run (submitted_at timestamptz NOT NULL) PARTITION BY RANGE (submitted_at)")
     pg_database.execute("CREATE TABLE run_2018 PARTITION OF run FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')")
     wanted = POLICY.format(held="").replace("dropWithoutArchive: true", "archive: {pvc: {claimName: old, path: runs}}")

@@ -15,7 +15,7 @@ TENANTS = """
 """
 
 
-def test_a_partition_shows_nobody_more_than_its_parent_does(database: Database) -> None:
+def test_a_partition_shows_no_role_more_than_its_parent_does(database: Database) -> None:
     tenant = database.new_role()
     database.execute(f"{TENANTS} ALTER TABLE run ENABLE ROW LEVEL SECURITY")
     assert reasons(keep(database.dsn, premake=0)) == ["created"]

@@ -107,7 +107,7 @@ def test_a_table_is_found_on_its_server_only(twins: tuple[Database, Database]) -
         table_lookup.find(connection, "public", "run_2020", oid(moved), server=server)
 
 
-def test_it_is_what_plans_are_made_on(database: Database) -> None:
+def test_the_server_identity_is_part_of_an_observation(database: Database) -> None:
     database.execute(TABLE)
     with session(from_dsn(database.dsn)) as connection:
         observed = catalog.observe(connection, TableSpec(table=Table(schema_="public", name="run")))
@@ -128,7 +128,7 @@ def test_two_servers_are_two_and_a_standby_that_is_promoted_is_its_primary(
         assert identity(standby.dsn()) == known
 
 
-def test_a_role_that_may_not_ask_is_told_the_grant_where_the_server_must_be_known(
+def test_a_role_that_may_not_read_the_identity_gets_the_grant_it_needs(
     database: Database, tmp_path: Path
 ) -> None:
     database.execute(TABLE)

@@ -25,7 +25,7 @@ from lab.postgres import Database, Server
 from partwarden.archive import pgdump
 from partwarden.archive.manifest import MANIFEST
 from support.archived import use_client
-from support.guide import POLICY
+from support.table_of_years import POLICY
 
 T = TypeVar("T")
 FEW, MANY = 10, 10_000

@@ -96,27 +96,27 @@ def test_the_role_is_limited_indeed(database: Database, app: Role) -> None:
 
 
 @pytest.mark.parametrize("default", ["", DEFAULT], ids=["together", "from DEFAULT"])
-def test_creations_and_drains(database: Database, app: Role, default: str) -> None:
+def test_creations_and_drains_are_not_cut_short_by_the_roles_limits(database: Database, app: Role, default: str) -> None:
     make(database, app, TABLE + default)
     report = keep(app.dsn, **{**THIS_YEAR, "premake": 1}, defaultPartition={"drain": "Auto"})
     assert [each.error for each in report.outcomes] == [None, None]
 
 
 @pytest.mark.parametrize("default", ["", DEFAULT], ids=["concurrently", "with DEFAULT"])
-def test_detach_and_drop(database: Database, app: Role, default: str) -> None:
+def test_detach_and_drop_are_not_cut_short_by_the_roles_limits(database: Database, app: Role, default: str) -> None:
     make(database, app, TABLE + default)
     assert ("detach", "done") in verbs(keep(app.dsn, **DETACH))
     edit_mark(database, since=LONG_AGO)
     assert ("drop", "done") in verbs(keep(app.dsn, **DROP))
 
 
-def test_vacuum_and_reindex(database: Database, app: Role) -> None:
+def test_vacuum_and_reindex_are_not_cut_short_by_the_roles_limits(database: Database, app: Role) -> None:
     make(database, app, TABLE, SLOW_INDEX)
     report = keep(app.dsn, **THIS_YEAR, maintenance={"onClose": "VacuumAndReindex"})
     assert {("vacuum", "done"), ("reindex", "done")} <= set(verbs(report))
 
 
-def test_the_commands_that_archive_drop_and_restore(
+def test_archive_drop_and_restore_are_not_cut_short_by_the_roles_limits(
     database: Database, app: Role, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_client(monkeypatch)
@@ -134,7 +134,7 @@ def test_the_commands_that_archive_drop_and_restore(
     assert database.query("SELECT count(*) FROM run WHERE submitted_at < '2019-01-01Z'") == [(60,)]
 
 
-def test_what_is_done_slowly_from_here(database: Database, app: Role) -> None:
+def test_a_slow_client_is_not_cut_short_by_the_roles_limits(database: Database, app: Role) -> None:
     """Neither between two statements nor between two transactions does the server end the session."""
     make(database, app, TABLE, "")
 

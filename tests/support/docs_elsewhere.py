@@ -4,17 +4,17 @@ from partwarden.postgres.settings import as_options
 
 HELM = "helm install partwarden charts/partwarden --namespace partwarden --create-namespace"
 IMAGE = "--set image.repository=registry.example.com/partwarden"
-CHART = "tests/e2e/test_chart_installed.py::test_somebody_with_rights_in_one_namespace_uses_it"
+CHART = "tests/e2e/test_chart_installed.py::test_a_user_with_rights_in_one_namespace_uses_the_chart"
 UPGRADE = "tests/e2e/test_chart_installed.py::test_an_upgrade_brings_new_resources_and_uninstalling_keeps_policies"
-DEMO = "tests/e2e/test_demo.py::test_the_demo"
-LAYOUT = "tests/e2e/test_image.py::test_it_holds_what_it_needs_and_no_more"
+DEMO = "tests/e2e/test_demo.py::test_the_demo_runs_to_its_end"
+LAYOUT = "tests/e2e/test_image.py::test_the_image_holds_what_it_needs_and_no_more"
 COURSE = (
-    "tests/cluster/test_archived_retention.py::test_archived_proven_detached_read_again_approved_read_again_and_dropped"
+    "tests/cluster/test_archived_retention.py::test_an_expired_partition_is_archived_proven_detached_checked_approved_checked_and_dropped"
 )
 SHARDS = "tests/e2e/test_chart.py::test_shards_in_one_namespace_have_nothing_in_common"
-START = "tests/cluster/test_start_and_stop.py"
+START = "tests/cluster/test_startup_and_shutdown.py"
 PLAIN = "tests/postgres/test_plain_pg_restore.py"
-TYPED = "tests/postgres/test_drop_command.py::test_somebody_types_the_name"
+TYPED = "tests/postgres/test_drop_command.py::test_a_drop_is_confirmed_by_typing_the_name"
 
 SHOWN = {
     "kubectl apply -f examples/retention.yaml": DEMO,
@@ -33,11 +33,11 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     },
     "docs/how-to/install.md": {
         f"{HELM} {IMAGE}": CHART,
-        "kubectl apply --server-side -f crds/": f"{START}::test_what_it_says_installs_the_resource",
+        "kubectl apply --server-side -f crds/": f"{START}::test_the_command_in_the_message_installs_the_resource",
         "kubectl apply -f examples/rbac.yaml": f"{START}::test_the_rights_of_the_example_are_enough_for_all_namespaces",
         "partwarden run": f"{START}::test_the_rights_of_the_example_are_enough_for_all_namespaces",
         "docker build --tag partwarden . # or: buildah build --tag partwarden .": LAYOUT,
-        "docker run --rm partwarden version": "tests/e2e/test_image.py::test_it_runs_as_it_is_with_a_read_only_root",
+        "docker run --rm partwarden version": "tests/e2e/test_image.py::test_the_image_runs_with_a_read_only_root",
     },
     "charts/partwarden/README.md": {
         f"{HELM} {IMAGE}": CHART,
@@ -80,7 +80,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         ),
     },
     "docs/how-to/from-a-script.md": {
-        "kubectl partwarden drop 2020 run": "tests/cluster/test_commands.py::test_drop_is_the_approval",
+        "kubectl partwarden drop 2020 run": "tests/cluster/test_commands.py::test_drop_writes_the_approval_annotation",
     },
 }
 """By page: a line, and the test that does what it says."""

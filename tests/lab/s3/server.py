@@ -19,7 +19,7 @@ from lab.postgres import free_port, make_certificates
 from lab.postgres.processes import Guarded
 from lab.s3 import command
 from lab.s3.signed import Answer, Keys, S3Error, Signed
-from lab.way import Way
+from lab.proxy import Way
 
 REGION = "us-east-1"
 PATIENCE = 30.0

@@ -131,7 +131,7 @@ def test_drop_takes_the_archive_that_the_table_was_proven_equal_to(table: Databa
 
 
 @forged
-def test_a_check_refuses_one_though_its_manifest_is_the_one_that_was_proven(
+def test_a_check_refuses_changed_data_under_the_proven_manifest(
     table: Database, tmp_path: Path, forge: Callable[[Database, Path], Report]
 ) -> None:
     report = forge(table, tmp_path)
@@ -144,7 +144,7 @@ def test_a_check_refuses_one_though_its_manifest_is_the_one_that_was_proven(
 
 
 @forged
-def test_a_job_does_not_take_one_that_is_there_for_its_own(
+def test_a_job_does_not_take_an_existing_archive_of_other_rows_for_its_own(
     table: Database, tmp_path: Path, forge: Callable[[Database, Path], Report]
 ) -> None:
     """It lies where an earlier attempt would have left it, and has the identifier that is asked for."""
@@ -207,7 +207,7 @@ def test_constraints_that_came_later_make_no_other_archive(table: Database, tmp_
     assert drop(table, report.location) == "dropped"
 
 
-def test_both_numbers_are_of_one_snapshot(table: Database) -> None:
+def test_fingerprint_and_copy_digest_are_of_one_snapshot(table: Database) -> None:
     with snapshot.holding(from_dsn(table.dsn), order().partition) as held:
         table.execute("DELETE FROM run_2020 WHERE id > 10")
         contents = snapshot.read(held)

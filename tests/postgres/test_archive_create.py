@@ -107,7 +107,7 @@ def test_every_type_is_archived_and_proven(database: Database, store: Shelf, nam
     assert manifest.server_version.startswith(str(database.server.major))
 
 
-def test_a_table_that_is_no_partition_any_more_is_archived(plain: Database, store: Shelf) -> None:
+def test_a_detached_table_is_archived(plain: Database, store: Shelf) -> None:
     plain.execute("ALTER TABLE zoo DETACH PARTITION zoo_2020")
     report = make(plain, store, parent=None)
     (manifest,) = manifests(store.root)
@@ -119,14 +119,14 @@ def test_a_table_that_is_no_partition_any_more_is_archived(plain: Database, stor
     assert (known.parent, known.bounds, known.key) == (told["parent"], told["bounds"], "at")
 
 
-def test_it_does_not_depend_on_what_the_role_has_set(plain: Database, store: Shelf) -> None:
+def test_an_archive_does_not_depend_on_the_roles_settings(plain: Database, store: Shelf) -> None:
     plain.execute(f"""ALTER DATABASE {plain.name} SET bytea_output = 'escape'; ALTER DATABASE {plain.name} SET
         timezone = 'Asia/Kolkata'; ALTER DATABASE {plain.name} SET datestyle = 'German';
         ALTER TABLE zoo ADD raw bytea, ADD price money; UPDATE zoo SET raw = 'x', price = 5""")
     assert make(plain, store).ok
 
 
-def test_it_outlives_the_limit_on_time_that_the_role_has_set(plain: Database, store: Shelf) -> None:
+def test_an_archive_is_not_cut_short_by_the_roles_time_limits(plain: Database, store: Shelf) -> None:
     """As long as any of its statements takes: here the first, which waits for a lock."""
     plain.execute(f"ALTER DATABASE {plain.name} SET statement_timeout = '1s'")
     waits = """SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -142,14 +142,14 @@ def test_it_outlives_the_limit_on_time_that_the_role_has_set(plain: Database, st
 
 
 @everywhere
-def test_one_that_is_proven_is_not_made_again(plain: Database, store: Shelf) -> None:
+def test_a_proven_archive_is_not_made_again(plain: Database, store: Shelf) -> None:
     report = make(plain, store)
     before = store.files()
     assert make(plain, store) == report
     assert store.files() == before
 
 
-def test_the_table_is_as_it_was_at_one_moment(plain: Database, store: Shelf) -> None:
+def test_an_archive_holds_the_table_of_one_snapshot(plain: Database, store: Shelf) -> None:
     """Rows come, change and go while it is read; the archive is of the snapshot, and a check tells."""
 
     def write(line: str) -> None:
@@ -172,7 +172,7 @@ CHANGES = (
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("detached", [False, True])
-def test_a_change_after_the_proof_is_seen(plain: Database, store: Shelf, change: str, detached: bool) -> None:
+def test_a_change_after_the_proof_is_detected(plain: Database, store: Shelf, change: str, detached: bool) -> None:
     report = make(plain, store)
     if detached:
         plain.execute("ALTER TABLE zoo DETACH PARTITION zoo_2020")
@@ -208,7 +208,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 @everywhere
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_does_not_prove_and_is_made_anew_beside_it(plain: Database, store: Shelf, damage: str) -> None:
+def test_a_damaged_archive_does_not_prove_and_a_new_one_is_made_beside_it(plain: Database, store: Shelf, damage: str) -> None:
     report = make(plain, store)
     name, harm = DAMAGES[damage]
     path = next(store.root.rglob(name))
@@ -250,7 +250,7 @@ class Killed(BaseException):
 
 @everywhere
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_interrupted_anywhere_it_is_made_by_the_next(plain: Database, store: Shelf, moment: str) -> None:
+def test_an_archive_interrupted_anywhere_is_completed_by_the_next_attempt(plain: Database, store: Shelf, moment: str) -> None:
     def die() -> None:
         raise Killed
 
@@ -266,7 +266,7 @@ def test_interrupted_anywhere_it_is_made_by_the_next(plain: Database, store: She
 
 @everywhere
 @pytest.mark.parametrize("moment", MOMENTS[:4])
-def test_without_its_connection_nothing_is_proven(plain: Database, store: Shelf, moment: str) -> None:
+def test_a_lost_connection_proves_nothing(plain: Database, store: Shelf, moment: str) -> None:
     store.moment, store.what = moment, lambda: kill_others(plain)
     with pytest.raises((DatabaseUnreachable, DumpFailed)):
         make(plain, store)
@@ -282,7 +282,7 @@ def test_damage_between_writing_and_reading_back_is_seen(plain: Database, store:
     assert manifests(store.root) == []
 
 
-def test_two_at_once_are_one(plain: Database, store: Shelf) -> None:
+def test_two_jobs_at_once_leave_one_archive(plain: Database, store: Shelf) -> None:
     told: list[PartwardenError] = []
 
     def second(line: str) -> None:
@@ -305,7 +305,7 @@ def test_nothing_is_overwritten(store: Shelf) -> None:
     assert store.files() == ["a/b"]
 
 
-def test_a_folder_that_is_not_there_is_told(plain: Database, tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(plain: Database, tmp_path: Path) -> None:
     with pytest.raises(DestinationNotFound, match="mount the volume"):
         make(plain, Folder(tmp_path / "none"))
 
@@ -328,7 +328,7 @@ def test_hidden_rows_fail_loudly(pg_database: Database, store: Shelf) -> None:
     assert manifests(store.root) == []
 
 
-def test_a_client_older_than_the_server_is_told(plain: Database, store: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pg_dump_older_than_the_server_is_reported(plain: Database, store: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(pgdump.FOLDER, "/nowhere")
     with pytest.raises(ClientMissing, match="/nowhere"):
         make(plain, store)

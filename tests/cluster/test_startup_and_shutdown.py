@@ -53,7 +53,7 @@ def restored_crd(kubectl: Kubectl) -> Iterator[None]:
         kubectl("wait", "--for=condition=Established", RESOURCE, "--timeout=60s")
 
 
-def test_without_the_resource_it_says_how_to_install_it(site: Site, own_crd: Kubectl) -> None:
+def test_a_missing_resource_is_named_with_the_command_that_installs_it(site: Site, own_crd: Kubectl) -> None:
     with restored_crd(own_crd):
         own_crd("delete", RESOURCE)
         words = last_words(site.operator())
@@ -62,7 +62,7 @@ def test_without_the_resource_it_says_how_to_install_it(site: Site, own_crd: Kub
 
 
 @pytest.mark.parametrize("selector", ["", "shard=a"])
-def test_what_it_says_installs_the_resource(own_crd: Kubectl, site: Site, selector: str) -> None:
+def test_the_command_in_the_message_installs_the_resource(own_crd: Kubectl, site: Site, selector: str) -> None:
     with restored_crd(own_crd), ExitStack() as stack:
         own_crd("delete", RESOURCE)
         own_crd("apply", "--server-side", "--filename", "-", given=CRD.read_text())
@@ -106,7 +106,7 @@ def bound_to(site: Site, rights: list[str]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("missing", list(RULES))
-def test_without_a_right_it_names_it(site: Site, missing: str) -> None:
+def test_a_missing_right_is_named(site: Site, missing: str) -> None:
     with bound_to(site, [right for right in RULES if right != missing]):
         words = last_words(site.operator())
     for namespace in site.namespaces:
@@ -170,13 +170,13 @@ def test_a_cluster_that_does_not_answer_is_one_line(site: Site) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_at_once_when_nothing_runs(site: Site, operator: Operator, number: signal.Signals) -> None:
+def test_an_idle_operator_stops_at_once(site: Site, operator: Operator, number: signal.Signals) -> None:
     assert operator.stop(number)[0] == 0
     assert operator.says("stopped")
     assert not operator.says("cancelling")
 
 
-def test_it_stops_while_a_statement_waits_for_a_lock(site: Site, database: Database) -> None:
+def test_an_operator_stops_while_a_statement_waits_for_a_lock(site: Site, database: Database) -> None:
     with site.operator(LOCK_PATIENCE="600").serving() as running, database.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE run IN SHARE MODE")
         site.watch_over(database)
@@ -192,7 +192,7 @@ def test_it_stops_while_a_statement_waits_for_a_lock(site: Site, database: Datab
     assert site.events() == []
 
 
-def test_a_secret_that_may_not_be_read_is_told(site: Site, database: Database) -> None:
+def test_a_secret_that_may_not_be_read_is_reported(site: Site, database: Database) -> None:
     with bound_to(site, list(RULES)), site.operator().serving():
         rules = [{**RULES[right], "verbs": [right.split()[0]]} for right in RULES if right != "get secrets"]
         patch = json.dumps({"rules": rules})
@@ -205,7 +205,7 @@ def test_a_secret_that_may_not_be_read_is_told(site: Site, database: Database) -
         assert f"may not read Secret 'run' in namespace '{site.namespace}'" in message
 
 
-def test_a_spec_that_another_version_of_the_resource_let_in_is_told(
+def test_a_spec_admitted_by_another_version_of_the_resource_is_reported(
     site: Site, operator: Operator, database: Database, own_crd: Kubectl
 ) -> None:
     with restored_crd(own_crd):

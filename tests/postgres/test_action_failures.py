@@ -52,7 +52,7 @@ def test_a_member_of_the_owner_works_for_the_owner(database: Database, role: Rol
 
 
 @pytest.mark.parametrize("option", ["SET FALSE", "INHERIT FALSE"])
-def test_a_member_that_may_not_act_as_the_owner_is_told(database: Database, role: Role, option: str) -> None:
+def test_a_member_that_may_not_act_as_the_owner_is_reported(database: Database, role: Role, option: str) -> None:
     team = database.new_role()
     database.execute(f"ALTER TABLE run OWNER TO {team.name}; GRANT CREATE ON SCHEMA public TO {team.name}")
     if database.server.major >= 16:
@@ -68,7 +68,7 @@ def test_a_member_that_may_not_act_as_the_owner_is_told(database: Database, role
     assert complaints(login(role.dsn)) == []
 
 
-def test_a_member_through_a_role_that_hands_nothing_on_is_told(database: Database, role: Role) -> None:
+def test_a_member_through_a_noinherit_role_is_reported(database: Database, role: Role) -> None:
     team, between = database.new_role(), database.new_role("NOINHERIT")
     database.execute(f"""ALTER TABLE run OWNER TO {team.name}; GRANT CREATE ON SCHEMA public TO {team.name};
         GRANT {team.name} TO {between.name}; GRANT {between.name} TO {role.name}""")

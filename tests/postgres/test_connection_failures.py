@@ -111,7 +111,7 @@ def _nobody_is_left(database: Database) -> None:
         until("nobody is connected to the database", lambda: elsewhere.execute(others).fetchall() == [])
 
 
-def test_a_host_that_nobody_knows(pg_database: Database) -> None:
+def test_an_unknown_host(pg_database: Database) -> None:
     error = complaint(login(pg_database.dsn, host="no-such-host.invalid"))
     check(error, "DatabaseUnreachable", "at no-such-host.invalid:", "'no-such-host.invalid'", "correct host")
 
@@ -121,7 +121,7 @@ def test_a_host_that_is_no_name_at_all(pg_database: Database, host: str) -> None
     check(complaint(login(pg_database.dsn, host=host)), "DatabaseUnreachable", host, "correct host")
 
 
-def test_a_port_at_which_nobody_listens(pg_database: Database) -> None:
+def test_a_port_without_listener(pg_database: Database) -> None:
     port = free_port()
     error = complaint(login(pg_database.dsn, port=str(port)))
     check(error, "DatabaseUnreachable", f"at 127.0.0.1:{port}", "Connection refused", "correct host and port")
@@ -175,7 +175,7 @@ def test_no_address_answers(pg_database: Database) -> None:
     check(error, "DatabaseUnreachable", "at 127.0.0.1,127.0.0.1:", ": Connection refused; start the server")
 
 
-def test_a_refusal_in_words_that_nobody_knows_is_an_outage_in_those_words(pg_database: Database) -> None:
+def test_an_unknown_refusal_is_an_outage_with_the_servers_words(pg_database: Database) -> None:
     if pg_database.server.major < 17:
         report.could_not_run("refusing a login in words of one's own needs PostgreSQL 17")
     role = pg_database.new_role()
@@ -193,7 +193,7 @@ def test_hosts_and_ports_that_do_not_match(pg_database: Database) -> None:
     check(error, "SecretInvalid", "2 port numbers to 3 hosts", "correct that connection parameter")
 
 
-def test_a_server_that_hangs_is_not_waited_for_for_ever(pg_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_server_is_not_waited_for_without_limit(pg_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     pg_database.execute(RUN)
     monkeypatch.setattr(Session, "longest", 1.0)
 

@@ -46,7 +46,7 @@ CATALOG = """
 
 
 @FORMS
-def test_it_comes_back_as_it_was_with_all_its_rows(database: Database, form: str) -> None:
+def test_a_table_is_reattached_as_it_was_with_all_its_rows(database: Database, form: str) -> None:
     database.execute(form + RICH)
     set_comment(database, "mine\n")
     before = database.query(CATALOG)
@@ -64,14 +64,14 @@ def test_it_comes_back_as_it_was_with_all_its_rows(database: Database, form: str
     assert rows_of_2018(database) == ROWS
 
 
-def test_without_a_comment_none_is_left(database: Database) -> None:
+def test_a_table_without_a_comment_has_none_after_reattach(database: Database) -> None:
     database.execute(YEARS)
     converge(database, **DETACH)
     converge(database, **KEEP_ALL)
     assert database.query("SELECT FROM pg_description WHERE objoid = 'run_2018'::regclass") == []
 
 
-def test_rows_of_its_time_in_default_keep_it_out_and_are_counted(database: Database) -> None:
+def test_rows_of_its_range_in_default_prevent_reattach_and_are_counted(database: Database) -> None:
     database.execute(YEARS + DEFAULT)
     converge(database, **DETACH)
     database.execute("INSERT INTO run (submitted_at) VALUES ('2018-05-05Z')")
@@ -86,7 +86,7 @@ def test_rows_of_its_time_in_default_keep_it_out_and_are_counted(database: Datab
 
 
 @pytest.mark.parametrize("moment", ["pg_try_advisory_xact_lock", "ATTACH PARTITION"])
-def test_a_row_that_comes_into_default_meanwhile_is_seen(database: Database, moment: str) -> None:
+def test_a_row_inserted_into_default_meanwhile_prevents_reattach(database: Database, moment: str) -> None:
     database.execute(YEARS + DEFAULT)
     converge(database, **DETACH)
     insert = "INSERT INTO run (submitted_at) VALUES ('2018-05-05Z')"
@@ -107,14 +107,14 @@ CHANGES = {
 
 @pytest.mark.parametrize("what", CHANGES)
 @pytest.mark.parametrize("moment", ["WITH wanted", "pg_try_advisory_xact_lock"])
-def test_what_was_changed_since_it_was_looked_at_is_let_be(database: Database, what: str, moment: str) -> None:
+def test_a_table_changed_since_it_was_observed_is_not_reattached(database: Database, what: str, moment: str) -> None:
     database.execute(YEARS)
     converge(database, **DETACH)
     report = keep_before(database.dsn, moment, lambda: database.execute(CHANGES[what]), **KEEP_ALL)
     assert verbs(report) == [("attach again", "TableChanged")]
 
 
-def test_a_table_whose_mark_says_another_range_does_not_come_in(database: Database) -> None:
+def test_a_table_whose_mark_has_another_range_is_not_reattached(database: Database) -> None:
     database.execute(YEARS)
     converge(database, **DETACH)
     edit_mark(database, range=Range(datetime(2017, 1, 1, tzinfo=UTC), datetime(2018, 1, 1, tzinfo=UTC)))
@@ -124,7 +124,7 @@ def test_a_table_whose_mark_says_another_range_does_not_come_in(database: Databa
     assert rows_of_2018(database) == ROWS
 
 
-def test_a_table_that_is_not_like_the_parent_any_more_stays_and_why_is_said(database: Database) -> None:
+def test_a_table_that_differs_from_the_parent_stays_detached_and_the_reason_is_reported(database: Database) -> None:
     database.execute(YEARS)
     converge(database, **DETACH)
     database.execute("ALTER TABLE run ADD more int")
@@ -135,7 +135,7 @@ def test_a_table_that_is_not_like_the_parent_any_more_stays_and_why_is_said(data
     assert converge(database, **KEEP_ALL) == [("attach again", "done")]
 
 
-def test_rows_outside_of_its_range_keep_a_table_out_and_are_not_looked_for_in_default(database: Database) -> None:
+def test_rows_outside_its_range_prevent_reattach_and_are_not_searched_for_in_default(database: Database) -> None:
     database.execute(YEARS + DEFAULT)
     converge(database, **DETACH)
     ((name,),) = database.query(
@@ -152,7 +152,7 @@ def test_rows_outside_of_its_range_keep_a_table_out_and_are_not_looked_for_in_de
 
 
 @FORMS
-def test_a_long_transaction_in_the_way_is_named_and_not_waited_for(database: Database, form: str) -> None:
+def test_a_long_transaction_that_holds_a_lock_is_named_and_not_waited_for(database: Database, form: str) -> None:
     database.execute(form)
     converge(database, **DETACH)
     with reading(database, "SELECT count(*) FROM run_2018") as reader:

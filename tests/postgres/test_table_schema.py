@@ -63,7 +63,7 @@ def test_a_specimen_can_be_made_again_from_its_description(database: Database, s
         assert _made_again(found, elsewhere) == found
 
 
-def test_collations_and_rules_of_types_are_in_it(database: Database, server: Server) -> None:
+def test_a_description_holds_collations_and_constraints_of_types(database: Database, server: Server) -> None:
     database.execute(COLLATED)
     found = described(database)
     with server.new_database() as elsewhere:
@@ -79,7 +79,7 @@ def test_types_come_after_what_they_are_made_from(pg_database: Database) -> None
     assert len(names) == len(set(names))
 
 
-def test_a_type_with_a_function_of_its_own_must_be_there(pg_database: Database) -> None:
+def test_a_type_with_its_own_function_must_exist_already(pg_database: Database) -> None:
     pg_database.execute("""
         CREATE TYPE steps;
         CREATE FUNCTION canon(steps) RETURNS steps LANGUAGE internal IMMUTABLE AS 'int4range_canonical';

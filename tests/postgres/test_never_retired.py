@@ -152,7 +152,7 @@ def state(database: Database, table: str) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_is_never_detached_nor_dropped(database: Database, case: Case) -> None:
+def test_these_tables_are_never_detached_nor_dropped(database: Database, case: Case) -> None:
     database.execute(SETUP.format(now=case.clock))
     database.execute(f"{BASE} {case.before}")
     if case.detached is not None:

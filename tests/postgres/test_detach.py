@@ -94,7 +94,7 @@ def _aged(text: str) -> str:
 
 @FORMS
 @pytest.mark.parametrize("what", ["SELECT count(*) FROM run", "INSERT INTO run (submitted_at) VALUES ('2026-07-07Z')"])
-def test_a_long_transaction_in_the_way_is_named_and_not_waited_for(database: Database, form: str, what: str) -> None:
+def test_a_long_transaction_that_holds_a_lock_is_named_and_not_waited_for(database: Database, form: str, what: str) -> None:
     database.execute(form)
     with reading(database, what) as reader:
         # It is open until this block ends: whoever waited for it would never come back.
@@ -112,7 +112,7 @@ def test_a_long_transaction_in_the_way_is_named_and_not_waited_for(database: Dat
     assert rows_of_2018(database) == ROWS
 
 
-def test_a_prepared_transaction_in_the_way_is_named(new_server: Callable[..., Server]) -> None:
+def test_a_prepared_transaction_that_holds_a_lock_is_named(new_server: Callable[..., Server]) -> None:
     with new_server(options={"max_prepared_transactions": "1"}).new_database() as database:
         database.execute(YEARS)
         database.execute("BEGIN; SELECT count(*) FROM run; PREPARE TRANSACTION 'left behind'")
@@ -159,7 +159,7 @@ def test_a_transaction_that_begins_in_between_leaves_it_pending_only_until_it_en
     assert held.phase is Phase.DETACHED
 
 
-def test_a_pending_detach_made_by_hand_is_finished_and_its_table_is_nobodys_to_drop(database: Database) -> None:
+def test_a_pending_detach_made_by_hand_is_finished_and_its_table_is_never_dropped(database: Database) -> None:
     database.execute(YEARS)
     leave_pending(database)
     assert attached(database) is None
@@ -296,7 +296,7 @@ MEANWHILE = {
 @FORMS
 @pytest.mark.parametrize("what", MEANWHILE)
 @pytest.mark.parametrize("moment", [FIRST_LOOK, TRANSACTION])
-def test_what_is_not_as_it_was_seen_is_let_be(database: Database, form: str, what: str, moment: str) -> None:
+def test_a_partition_that_changed_since_it_was_observed_is_not_detached(database: Database, form: str, what: str, moment: str) -> None:
     database.execute(form)
     catalog = "SELECT inhrelid, inhparent, inhdetachpending FROM pg_inherits ORDER BY 1"
     after: list[list[tuple[object, ...]]] = []
@@ -396,7 +396,7 @@ def _kill_when_waiting(database: Database, but: int) -> None:
     )
 
 
-def test_what_somebody_attached_again_is_left_alone(database: Database) -> None:
+def test_a_partition_that_a_user_attached_again_is_left_alone(database: Database) -> None:
     database.execute(YEARS)
     converge(database, **DETACH)
     database.execute("ALTER TABLE run ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')")

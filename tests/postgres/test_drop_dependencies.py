@@ -91,7 +91,7 @@ USED_BY = {
 
 
 @pytest.mark.parametrize("who", USED_BY)
-def test_a_sequence_that_a_column_owns_is_kept_whoever_uses_it(database: Database, who: str) -> None:
+def test_a_sequence_owned_by_a_column_is_kept_for_every_user(database: Database, who: str) -> None:
     database.execute(SERIAL)
     database.execute(USED_BY[who])
     detached(database)
@@ -103,7 +103,7 @@ def test_a_sequence_that_a_column_owns_is_kept_whoever_uses_it(database: Databas
     assert database.query(tied) == []
 
 
-def test_the_plan_says_so_before_the_table_is_detached_and_while_its_grace_lasts(pg_database: Database) -> None:
+def test_the_plan_names_the_sequence_before_the_detach_and_during_the_grace(pg_database: Database) -> None:
     pg_database.execute(SERIAL)
     said = "when table public.run_2018 is dropped: kept: sequence public.run_2018_id_seq"
     assert findings(pg_database) == [("ObjectsTied", said, False)]
@@ -112,7 +112,7 @@ def test_the_plan_says_so_before_the_table_is_detached_and_while_its_grace_lasts
     assert findings(pg_database) == [("ObjectsTied", said, False)]
 
 
-def test_a_sequence_in_use_is_waited_for_and_then_it_is_said_who_uses_it(pg_database: Database) -> None:
+def test_a_sequence_in_use_is_waited_for_and_its_user_named(pg_database: Database) -> None:
     pg_database.execute(SERIAL)
     detached(pg_database)
     with reading(pg_database, "SELECT nextval('run_2018_id_seq')"):
@@ -214,7 +214,7 @@ def test_the_entry_in_a_publication_goes_and_is_named(database: Database) -> Non
     assert database.query("SELECT tablename FROM pg_publication_tables") == [("run_2026",)]
 
 
-def test_what_the_plan_does_not_name_keeps_the_table(database: Database) -> None:
+def test_an_object_not_named_in_the_plan_keeps_the_table(database: Database) -> None:
     database.execute(PLAIN)
     detached(database)
     report = keep_before(database.dsn, "pg_try_advisory_xact_lock", lambda: _publish(database), **DROP)

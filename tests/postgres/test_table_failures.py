@@ -237,16 +237,16 @@ def emptied(reused: Database) -> Database:
 
 
 @pytest.mark.parametrize("case", IN_THE_DATABASE, ids=named)
-def test_what_is_wrong_with_the_table_is_told_and_heals(emptied: Database, case: Case) -> None:
+def test_a_problem_of_the_table_is_reported_and_heals(emptied: Database, case: Case) -> None:
     case.run(emptied)
 
 
 @pytest.mark.parametrize("case", IN_THE_POLICY, ids=named)
-def test_what_is_wrong_with_the_policy_is_told_and_heals(pg_database: Database, case: Case) -> None:
+def test_a_problem_of_the_policy_is_reported_and_heals(pg_database: Database, case: Case) -> None:
     case.run(pg_database)
 
 
-def test_one_partition_that_fails_keeps_no_other_from_existing(database: Database) -> None:
+def test_a_partition_that_fails_delays_no_other(database: Database) -> None:
     database.execute(f"{RUN}; CREATE TABLE run_2026 (); CREATE TABLE run_2028 ()")
     found = complaints(from_dsn(database.dsn), premake=3, ensure=["2031-06-01"])
     assert [each.reason for each in found] == ["NameTaken", "NameTaken"]
@@ -254,7 +254,7 @@ def test_one_partition_that_fails_keeps_no_other_from_existing(database: Databas
     assert made == [("run_2027",), ("run_2029",), ("run_2031",)]
 
 
-def test_a_detach_that_never_ended_is_told_until_it_is_finished(database: Database) -> None:
+def test_a_pending_detach_is_reported_until_it_is_finished(database: Database) -> None:
     info = from_dsn(database.dsn)
     database.execute(RUN)
     assert complaints(info) == []

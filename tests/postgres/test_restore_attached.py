@@ -90,7 +90,7 @@ def test_every_specimen_becomes_a_partition_again(pg_database: Database, tmp_pat
     assert contents(pg_database, specimen) == before
 
 
-def test_it_is_like_every_other_partition(dressed: Archived, pg_database: Database) -> None:
+def test_a_restored_partition_is_like_every_other_partition(dressed: Archived, pg_database: Database) -> None:
     """What a partition has that was just made, but for its names and its mark."""
     owner = pg_database.new_role()
     pg_database.execute(f"""ALTER TABLE zoo OWNER TO {owner.name}; GRANT SELECT ON zoo TO pg_monitor;
@@ -133,7 +133,7 @@ def test_retention_leaves_it_alone_until_the_mark_is_taken_away(dressed: Archive
     assert [(each.action.verb, each.error) for each in report.outcomes] == [("detach", None)]
 
 
-def test_nor_is_it_dropped_when_somebody_detaches_it(dressed: Archived, pg_database: Database) -> None:
+def test_a_restored_partition_is_not_dropped_when_a_user_detaches_it(dressed: Archived, pg_database: Database) -> None:
     bring_back(dressed, pg_database)
     pg_database.execute("ALTER TABLE zoo DETACH PARTITION zoo_2020")
     report = keep(pg_database, **DROP)
@@ -167,7 +167,7 @@ MISFITS: dict[str, tuple[str, type[PartwardenError], str]] = {
 
 
 @pytest.mark.parametrize("what", MISFITS)
-def test_what_does_not_fit_is_refused_and_leaves_nothing(dressed: Archived, pg_database: Database, what: str) -> None:
+def test_a_table_that_does_not_fit_is_refused_and_leaves_nothing(dressed: Archived, pg_database: Database, what: str) -> None:
     change, error, words = MISFITS[what]
     pg_database.execute(change)
     before = relations(pg_database)
@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(dressed: Archived, pg_d
     assert relations(pg_database) == before
 
 
-def test_what_comes_not_to_fit_while_it_is_loaded_leaves_nothing(dressed: Archived, pg_database: Database) -> None:
+def test_a_parent_that_changes_during_the_load_leaves_nothing(dressed: Archived, pg_database: Database) -> None:
     def overlap(line: str) -> None:
         if line.startswith("comparing"):
             pg_database.execute(OVERLAP)
@@ -231,7 +231,7 @@ def test_nothing_of_the_table_is_locked_while_rows_are_loaded(dressed: Archived,
         (ADVISORY, AnotherOperator),
     ],
 )
-def test_who_is_in_the_way_is_waited_for(
+def test_a_short_lock_holder_is_waited_for(
     dressed: Archived, pg_database: Database, lock: str, error: type[PartwardenError]
 ) -> None:
     """With patience it is attached when they have gone; without, nothing is there."""
@@ -269,7 +269,7 @@ def test_a_connection_that_is_lost_leaves_nothing(dressed: Archived, pg_database
     assert relations(pg_database) == before
 
 
-def test_one_that_is_lost_when_all_is_done_but_the_commit_leaves_nothing(
+def test_a_connection_lost_right_before_the_commit_leaves_nothing(
     dressed: Archived, pg_database: Database
 ) -> None:
     before = relations(pg_database)
@@ -318,7 +318,7 @@ def test_an_ordinary_owner_may_do_it(dressed: Archived, pg_database: Database) -
     assert attached(pg_database, SPECIMEN)
 
 
-def test_a_process_that_is_killed_when_all_is_done_but_the_commit_leaves_nothing(
+def test_a_process_killed_right_before_the_commit_leaves_nothing(
     dressed: Archived, pg_database: Database
 ) -> None:
     before = relations(pg_database)

@@ -79,7 +79,7 @@ def plain(pg_database: Database, tmp_path: Path) -> Archived:
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)
-def test_every_type_comes_back_equal_also_into_a_newer_major(
+def test_every_type_is_restored_equal_also_into_a_newer_major(
     database: Database, pg_database: Database, tmp_path: Path, name: str
 ) -> None:
     if name not in zoo.living(database.server.major):
@@ -93,7 +93,7 @@ def test_every_type_comes_back_equal_also_into_a_newer_major(
     assert contents(pg_database, specimen) == contents(database, specimen)
 
 
-def test_it_gets_the_name_that_is_wished(plain: Archived, pg_database: Database) -> None:
+def test_a_restored_table_gets_the_requested_name(plain: Archived, pg_database: Database) -> None:
     pg_database.execute('CREATE SCHEMA "Old things"')
     bring_back(plain, pg_database, schema="Old things", name='the "year" 2020')
     assert pg_database.query('SELECT count(*) FROM "Old things"."the ""year"" 2020"') == [(12,)]
@@ -115,7 +115,7 @@ def test_what_exists_is_never_loaded_over(plain: Archived, pg_database: Database
         pg_database.execute(f"DROP {what.split()[1]} zoo_2020")
 
 
-def test_nor_is_what_came_to_exist_meanwhile(plain: Archived, pg_database: Database) -> None:
+def test_a_table_created_meanwhile_is_never_loaded_over(plain: Archived, pg_database: Database) -> None:
     def make(line: str) -> None:
         if line.startswith("checking"):
             pg_database.execute("CREATE TABLE zoo_2020 (mine int)")
@@ -145,7 +145,7 @@ def test_a_connection_that_is_lost_leaves_nothing(plain: Archived, pg_database: 
     assert relations(pg_database) == before
 
 
-def test_one_that_is_lost_between_two_rows_leaves_nothing(plain: Archived, pg_database: Database) -> None:
+def test_a_connection_lost_between_two_rows_leaves_nothing(plain: Archived, pg_database: Database) -> None:
     before = relations(pg_database)
 
     def lose(rows: bytes) -> bytes:
@@ -189,7 +189,7 @@ OTHERS: dict[str, tuple[Callable[[bytes], bytes], type[Exception]]] = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_rows_that_are_not_those_that_were_archived_leave_nothing(
+def test_rows_that_differ_from_the_archived_ones_leave_nothing(
     plain: Archived, pg_database: Database, what: str
 ) -> None:
     before = relations(pg_database)
@@ -243,7 +243,7 @@ def test_a_type_that_cannot_be_made_leaves_text_and_is_named(pg_database: Databa
     assert pg_database.query("SELECT s FROM zoo_2020") == [("[1,4)",)]
 
 
-def test_a_collation_that_the_database_has_not_is_left_out_and_named(pg_database: Database, tmp_path: Path) -> None:
+def test_a_missing_collation_is_left_out_and_named(pg_database: Database, tmp_path: Path) -> None:
     pg_database.execute("""CREATE COLLATION special (provider = libc, locale = 'C');
         CREATE TABLE zoo (at date NOT NULL, t text COLLATE special) PARTITION BY RANGE (at);
         CREATE TABLE zoo_2020 PARTITION OF zoo FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
@@ -257,19 +257,19 @@ def test_a_collation_that_the_database_has_not_is_left_out_and_named(pg_database
     assert pg_database.query("SELECT t FROM zoo_2020") == [("x",)]
 
 
-def test_a_role_that_may_not_make_tables_is_told_so(plain: Archived, pg_database: Database) -> None:
+def test_a_role_that_may_not_create_tables_is_reported(plain: Archived, pg_database: Database) -> None:
     role = pg_database.new_role()
     pg_database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     with pytest.raises(InsufficientPrivilege, match="schema public"):
         restore(plain, from_dsn(role.dsn), JobRequest(), lambda line: None)
 
 
-def test_a_schema_that_is_not_there_is_told(plain: Archived, pg_database: Database) -> None:
+def test_a_missing_schema_is_reported(plain: Archived, pg_database: Database) -> None:
     with pytest.raises(StatementRejected, match="schema 'nowhere' does not exist"):
         bring_back(plain, pg_database, schema="nowhere")
 
 
-def test_of_two_at_once_one_is_told_so(plain: Archived, pg_database: Database) -> None:
+def test_of_two_restores_at_once_one_is_refused(plain: Archived, pg_database: Database) -> None:
     told: list[PartwardenError] = []
 
     def second(line: str) -> None:

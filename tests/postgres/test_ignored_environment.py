@@ -140,14 +140,14 @@ def test_no_variable_of_libpq_changes_anything(home: Path, role: Role, parameter
 @pytest.mark.parametrize(
     "environment", [{"PGSERVICE": "none"}, {"PGTZ": "Mars"}, {"PGDATESTYLE": "x"}, {"PGSERVICE": "mine"}]
 )
-def test_what_cannot_be_outdone_is_forgotten_at_the_start(
+def test_variables_that_cannot_be_overridden_are_removed_at_startup(
     home: Path, role: Role, parameters: dict[str, str], environment: dict[str, str]
 ) -> None:
     stated = {**parameters, "password": role.password}
     assert connect("forget", home, environment, stated) == f"{role.name} partwarden UTF8"
 
 
-def test_the_operator_forgets_at_its_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_operator_removes_them_at_startup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ours = {name: value for name, value in os.environ.items() if re.match("PG[A-Z]", name)}
     for name, value in {**ours, "PGPASSWORD": "its own", "PGSERVICE": "its own", "PG_OTHER": "kept"}.items():
         monkeypatch.setenv(name, value)  # puts it back at the end

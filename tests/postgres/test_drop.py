@@ -41,7 +41,7 @@ def is_there(database: Database, table: str = "run_2018") -> bool:
 
 
 @FORMS
-def test_it_is_dropped_when_the_grace_is_over_and_not_before(database: Database, form: str) -> None:
+def test_a_table_is_dropped_after_its_grace_and_not_before(database: Database, form: str) -> None:
     database.execute(form)
     assert verbs(keep(database.dsn, **DROP)) == [("detach", "done")]
     assert verbs(keep(database.dsn, **DROP)) == []
@@ -68,7 +68,7 @@ def test_a_clock_that_runs_ahead_here_does_not_shorten_the_grace(database: Datab
     assert is_there(database)
 
 
-def test_detach_alone_never_drops(database: Database) -> None:
+def test_on_expire_detach_never_drops(database: Database) -> None:
     database.execute(YEARS)
     expired(database)
     assert converge(database, **DETACH) == []
@@ -131,7 +131,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("what", CHANGES)
 @pytest.mark.parametrize("moment", ["WITH wanted", "pg_try_advisory_xact_lock", "LOCK TABLE"])
-def test_what_was_changed_since_it_was_looked_at_is_not_dropped(database: Database, what: str, moment: str) -> None:
+def test_a_table_changed_since_it_was_observed_is_not_dropped(database: Database, what: str, moment: str) -> None:
     database.execute(YEARS)
     expired(database)
     report = keep_before(database.dsn, moment, lambda: database.execute(CHANGES[what]), **DROP)
@@ -165,7 +165,7 @@ def test_a_table_that_may_hold_other_rows_is_not_dropped(database: Database, for
         ("CREATE TABLE item (run bigint, at timestamptz, FOREIGN KEY (run, at) REFERENCES run_2018)", "item"),
     ],
 )
-def test_what_depends_on_it_keeps_it_and_is_named(database: Database, what: str, named: str) -> None:
+def test_dependent_objects_keep_the_table_and_are_named(database: Database, what: str, named: str) -> None:
     database.execute(YEARS)
     expired(database)
     database.execute(what)
@@ -177,7 +177,7 @@ def test_what_depends_on_it_keeps_it_and_is_named(database: Database, what: str,
 
 
 @pytest.mark.parametrize("what", ["SELECT count(*) FROM run_2018", "SELECT FROM customer"])
-def test_a_long_transaction_in_the_way_is_named_and_not_waited_for(database: Database, what: str) -> None:
+def test_a_long_transaction_that_holds_a_lock_is_named_and_not_waited_for(database: Database, what: str) -> None:
     database.execute(f"""{YEARS} CREATE TABLE customer (id int PRIMARY KEY);
         ALTER TABLE run ADD customer int REFERENCES customer""")
     expired(database)
@@ -210,7 +210,7 @@ def test_a_session_killed_before_any_round_trip_drops_all_or_nothing(server: Ser
     assert trip > 6
 
 
-def test_one_table_that_cannot_go_keeps_no_other_and_no_new_partition(database: Database) -> None:
+def test_a_table_that_cannot_be_dropped_delays_no_other_and_no_new_partition(database: Database) -> None:
     database.execute(YEARS)
     database.execute("CREATE TABLE run_2017 PARTITION OF run FOR VALUES FROM ('2017-01-01Z') TO ('2018-01-01Z')")
     expired(database)

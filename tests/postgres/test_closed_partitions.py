@@ -154,7 +154,7 @@ def test_vacuum_alone_leaves_indexes_as_they_are_and_reindex_may_be_asked_for_la
     assert table.query(INDEXES) != before
 
 
-def test_whoever_takes_the_mark_away_has_it_done_again(table: Database) -> None:
+def test_removing_the_mark_repeats_the_maintenance(table: Database) -> None:
     keep(table.dsn, **CLOSE)
     table.execute("COMMENT ON TABLE run_2025 IS NULL")
     again = [name for name, _, _ in done(keep(table.dsn, **CLOSE))]
@@ -163,7 +163,7 @@ def test_whoever_takes_the_mark_away_has_it_done_again(table: Database) -> None:
     assert keep(table.dsn, **CLOSE).outcomes == ()
 
 
-def test_nothing_is_asked_of_the_database_where_the_policy_asks_for_nothing(table: Database) -> None:
+def test_a_policy_without_maintenance_queries_nothing(table: Database) -> None:
     report = keep(table.dsn, premake=0)
     assert (report.outcomes, report.inventory.wear) == ((), MaintenanceFacts())
 
@@ -178,7 +178,7 @@ def test_empty_foreign_partitioned_and_off_grid_partitions_are_left_alone(table:
     assert done(keep(table.dsn, startFrom="2026-01-01", **CLOSE)) == BOTH
 
 
-def test_outside_of_the_window_nothing_is_planned_and_the_next_look_is_when_it_opens(table: Database) -> None:
+def test_outside_the_window_nothing_is_planned_and_the_next_reconcile_is_at_its_opening(table: Database) -> None:
     # It is noon in UTC, 14:00 in Berlin.
     shut = CLOSE | {"maintenance": CLOSE["maintenance"] | {"window": "14:01-14:00"}, "timezone": "Europe/Berlin"}
     for name in ("run_2024", "run_2025", "run_2026"):
@@ -222,7 +222,7 @@ def traffic(table: Database) -> Iterator[None]:
     assert table.query("SELECT count(*) FROM run_2025") == [(2500 + written,)]
 
 
-def test_writers_and_readers_go_on_meanwhile(table: Database) -> None:
+def test_maintenance_blocks_neither_writers_nor_readers(table: Database) -> None:
     with traffic(table):
         assert done(keep(table.dsn, **CLOSE)) == BOTH
     assert table.query(INVALID) == []
@@ -249,7 +249,7 @@ def _age(table: Database, holder: psycopg.Connection) -> float:
     return float(str(age))
 
 
-def test_vacuum_waits_for_who_began_before_the_range_had_passed(table: Database) -> None:
+def test_vacuum_waits_for_transactions_older_than_the_end_of_the_range(table: Database) -> None:
     later = datetime(2027, 6, 1, tzinfo=UTC)
     vacuum_only = policy(premake=0, maintenance={"onClose": "Vacuum", "analyzeParent": False})
     with session(from_dsn(table.dsn)) as connection, psycopg.connect(table.dsn, application_name="batch") as holder:
@@ -281,7 +281,7 @@ def test_a_prepared_transaction_is_named(new_server: Callable[..., Server]) -> N
         assert done(keep(table.dsn, **CLOSE)) == BOTH[1:]
 
 
-def test_whoever_locks_the_partition_is_named_and_not_waited_for(table: Database) -> None:
+def test_a_session_that_locks_the_partition_is_named_and_not_waited_for(table: Database) -> None:
     with psycopg.connect(table.dsn, application_name="alter") as holder:
         holder.execute("LOCK TABLE run_2025 IN SHARE UPDATE EXCLUSIVE MODE")
         report = keep(table.dsn, patience=0, **CLOSE)
@@ -290,7 +290,7 @@ def test_whoever_locks_the_partition_is_named_and_not_waited_for(table: Database
     assert done(keep(table.dsn, **CLOSE)) == BOTH
 
 
-def test_a_partition_locked_against_everybody_does_not_fail_the_look(table: Database) -> None:
+def test_an_exclusively_locked_partition_does_not_fail_the_observation(table: Database) -> None:
     keep(table.dsn, **CLOSE)
     with table.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE run_2025 IN ACCESS EXCLUSIVE MODE")
@@ -299,7 +299,7 @@ def test_a_partition_locked_against_everybody_does_not_fail_the_look(table: Data
 
 
 @pytest.mark.parametrize("trip", range(1, 24))
-def test_killed_between_any_two_statements_it_is_done_all_the_same(table: Database, trip: int) -> None:
+def test_maintenance_killed_between_any_two_statements_is_completed_later(table: Database, trip: int) -> None:
     rows = table.query("SELECT count(*), sum(id) FROM run")
 
     def kill() -> None:
@@ -346,7 +346,7 @@ def test_what_a_killed_reindex_leaves_is_dropped_before_the_next(table: Database
     assert [name for name, _ in sorted(table.query(INDEXES))] == [name for name, _ in names]
 
 
-def test_an_invalid_index_of_somebody_else_is_reported(table: Database) -> None:
+def test_an_invalid_index_of_another_session_is_reported(table: Database) -> None:
     table.execute(
         "CREATE INDEX halfway ON run_2025 (note); "
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'halfway'::regclass"
@@ -379,7 +379,7 @@ def test_on_a_read_only_server_nothing_is_tried(table: Database) -> None:
     assert [each.reason for each in report.after.findings if each.error] == ["ReadOnlyServer"]
 
 
-def test_a_transaction_that_the_role_may_not_see_is_not_built_for_in_vain(table: Database) -> None:
+def test_no_index_is_rebuilt_while_a_hidden_transaction_would_block_it(table: Database) -> None:
     role = table.new_role()
     for name in ("run", "run_2024", "run_2025", "run_2026"):
         table.execute(f"ALTER TABLE {name} OWNER TO {role.name}")
@@ -394,7 +394,7 @@ def test_a_transaction_that_the_role_may_not_see_is_not_built_for_in_vain(table:
     assert done(keep(role.dsn, **CLOSE)) == BOTH[1:]
 
 
-def test_what_takes_too_long_is_given_up_once_and_told(table: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vacuum_that_exceeds_its_limit_is_abandoned_once_and_reported(table: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     function = "CREATE OR REPLACE FUNCTION slow(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS"
     table.execute(f"{function} $$ BEGIN RETURN $1; END $$; CREATE INDEX run_2025_slow ON run_2025 (public.slow(id))")
     table.execute(f"{function} $$ BEGIN PERFORM pg_catalog.pg_sleep(0.01); RETURN $1; END $$")
@@ -411,7 +411,7 @@ def test_what_takes_too_long_is_given_up_once_and_told(table: Database, monkeypa
     assert "vacuum and reindex of public.run_2025" in findings(again)[0].message
 
 
-def test_nothing_of_it_stays_in_the_session(table: Database) -> None:
+def test_maintenance_leaves_no_setting_in_the_session(table: Database) -> None:
     with session(from_dsn(table.dsn)) as connection, table.connect() as holder:
         asked = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
         before = connection.execute(asked).fetchall()
@@ -423,7 +423,7 @@ def test_nothing_of_it_stays_in_the_session(table: Database) -> None:
         assert connection.execute(asked).fetchall() == before
 
 
-def test_while_a_creation_fails_no_upkeep_begins(table: Database) -> None:
+def test_a_failed_creation_postpones_maintenance(table: Database) -> None:
     with table.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE run IN SHARE UPDATE EXCLUSIVE MODE")
         report = keep(table.dsn, patience=0, **(CLOSE | {"premake": 1}))

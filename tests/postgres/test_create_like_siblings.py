@@ -94,7 +94,7 @@ def test_an_index_that_only_the_sibling_has_identifies_nothing_new(database: Dat
     assert database.query(IDENTITY) == [("d",)]
 
 
-def test_what_analyze_is_told_of_columns(database: Database) -> None:
+def test_a_new_partition_has_the_statistics_settings_of_columns(database: Database) -> None:
     database.execute(f"""{RUN} ALTER TABLE run_2025 ALTER note SET STATISTICS 500;
         ALTER TABLE run_2025 ALTER note SET (n_distinct = -0.5); ALTER TABLE ONLY run ALTER at SET STATISTICS 10""")
     assert reasons(keep(database.dsn, premake=0)) == ["created"]
@@ -163,7 +163,7 @@ def test_a_publication_of_the_parent_sends_rows_of_the_new_partition(
             database.query("SELECT pg_drop_replication_slot('slot')")
 
 
-def test_who_differs_from_the_parent_is_told_once_for_each_thing(database: Database) -> None:
+def test_a_sibling_that_differs_from_the_parent_is_reported_once_for_each_property(database: Database) -> None:
     owner = database.new_role().name
     database.execute(f"""{RUN}
         ALTER TABLE run ENABLE ROW LEVEL SECURITY; ALTER TABLE run_2025 ENABLE ROW LEVEL SECURITY;

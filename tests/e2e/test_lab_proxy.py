@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.way import Toward, Way
+from lab.proxy import Toward, Way
 
 PATIENCE = 20.0
 
@@ -62,7 +62,7 @@ def test_a_cut_ends_this_connection_and_the_next_until_it_is_healed(way: Way, fa
         assert server.recv(5, socket.MSG_WAITALL) == b"whole"
 
 
-def test_what_is_swallowed_does_not_arrive_and_the_other_direction_goes_on(way: Way, far: socket.socket) -> None:
+def test_dropped_bytes_do_not_arrive_and_the_other_direction_continues(way: Way, far: socket.socket) -> None:
     client, server = pair(way, far)
     struck = way.swallow(Toward.CLIENT, after=4)
     with client, server:

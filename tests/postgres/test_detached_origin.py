@@ -67,7 +67,7 @@ def bounds(database: Database) -> object:
 
 
 @FORMS
-def test_its_archive_says_what_one_made_before_the_detach_says(
+def test_an_archive_after_the_detach_has_the_origin_of_one_before_it(
     database: Database, tmp_path: Path, key: Key, form: str
 ) -> None:
     build(database, key, form)
@@ -84,7 +84,7 @@ def test_its_archive_says_what_one_made_before_the_detach_says(
     assert (bounds(database), database.query("SELECT * FROM run_2018")) == (was, rows)
 
 
-def test_it_is_dropped_by_the_command_and_attached_again_from_its_archive(database: Database, tmp_path: Path) -> None:
+def test_a_detached_table_is_dropped_and_restored_attached_from_its_archive(database: Database, tmp_path: Path) -> None:
     build(database, NATIVE[0])
     was = bounds(database)
     detach(database, NATIVE[0])
@@ -96,7 +96,7 @@ def test_it_is_dropped_by_the_command_and_attached_again_from_its_archive(databa
 
 
 @pytest.mark.parametrize("key", [*NATIVE, *ENCODED], ids=str)
-def test_without_the_check_the_type_of_the_key_and_the_rows_tell(database: Database, tmp_path: Path, key: Key) -> None:
+def test_without_the_check_constraint_the_key_type_and_the_rows_give_the_bounds(database: Database, tmp_path: Path, key: Key) -> None:
     build(database, key)
     before = archived(database, tmp_path)[1]
     detach(database, key)
@@ -108,7 +108,7 @@ def test_without_the_check_the_type_of_the_key_and_the_rows_tell(database: Datab
     assert (after.bounds, after.key, after.parent) == (before.bounds, before.key, before.parent)
 
 
-def test_where_nothing_tells_seconds_from_milliseconds_there_are_no_bounds(database: Database, tmp_path: Path) -> None:
+def test_an_ambiguous_epoch_key_gives_no_bounds(database: Database, tmp_path: Path) -> None:
     key = ENCODED[1]
     build(database, key)
     detach(database, key)
@@ -129,7 +129,7 @@ MARKS = {
 
 
 @pytest.mark.parametrize("what", MARKS)
-def test_a_mark_that_means_nothing_gives_none(database: Database, tmp_path: Path, what: str) -> None:
+def test_an_invalid_mark_gives_no_origin(database: Database, tmp_path: Path, what: str) -> None:
     key = NATIVE[0]
     build(database, key)
     detach(database, key)
@@ -140,20 +140,20 @@ def test_a_mark_that_means_nothing_gives_none(database: Database, tmp_path: Path
     assert archived(database, tmp_path)[1].bounds is None
 
 
-def test_the_mark_on_a_table_of_another_owner_than_the_parents_gives_none(database: Database, tmp_path: Path) -> None:
+def test_a_mark_on_a_table_of_another_owner_gives_no_origin(database: Database, tmp_path: Path) -> None:
     build(database, NATIVE[0])
     detach(database, NATIVE[0])
     database.execute(f"ALTER TABLE run_2018 OWNER TO {database.new_role().name}")
     assert archived(database, tmp_path)[1].bounds is None
 
 
-def test_a_table_that_the_user_made_has_none(database: Database, tmp_path: Path) -> None:
+def test_a_table_made_by_the_user_has_no_origin(database: Database, tmp_path: Path) -> None:
     database.execute("CREATE TABLE run_2018 (at timestamptz)")
     found = archived(database, tmp_path)[1]
     assert (found.bounds, found.key, found.parent) == (None, None, None)
 
 
-def test_it_is_not_archived_as_a_partition_of_another_table(database: Database, tmp_path: Path) -> None:
+def test_a_detached_table_is_not_archived_as_a_partition_of_another_table(database: Database, tmp_path: Path) -> None:
     build(database, NATIVE[0], "CREATE TABLE other (LIKE run) PARTITION BY RANGE (key)")
     detach(database, NATIVE[0])
     arguments = ["archive", "--partition", "run_2018", "--table", "other", "--to", str(tmp_path)]

@@ -31,7 +31,7 @@ def yearly(database: Database) -> Database:
     return database
 
 
-def test_a_year_is_made_once(yearly: Database) -> None:
+def test_create_makes_a_year_once(yearly: Database) -> None:
     done = run(yearly, "create", str(YEAR + 3))
     assert (done.exit_code, done.output) == (0, f"created partition public.run_{YEAR + 3}\n")
     assert partitions(yearly) == [f"run_{YEAR}", f"run_{YEAR + 3}"]
@@ -47,12 +47,12 @@ def test_a_period_may_hold_several(database: Database) -> None:
     assert sorted({*partitions(database)} - {*before}) == [f"run_{YEAR + 2}_{month:02}" for month in (4, 5, 6)]
 
 
-def test_the_past_may_be_made_too_and_holes_between_stay(yearly: Database) -> None:
+def test_create_makes_the_past_too_and_holes_between_stay(yearly: Database) -> None:
     assert run(yearly, "create", "2015").exit_code == 0
     assert partitions(yearly) == ["run_2015", f"run_{YEAR}"]
 
 
-def test_so_many_ahead(yearly: Database) -> None:
+def test_create_makes_a_number_of_intervals_ahead(yearly: Database) -> None:
     done = run(yearly, "auto", "2")
     assert done.output == "".join(f"created partition public.run_{YEAR + n}\n" for n in (1, 2))
     assert run(yearly, "auto", "2").output == "Nothing to do: what is asked for is there.\n"
@@ -60,7 +60,7 @@ def test_so_many_ahead(yearly: Database) -> None:
     assert partitions(yearly) == [f"run_{YEAR + n}" for n in range(3)]
 
 
-def test_nothing_else_that_a_policy_says_is_done(yearly: Database, tmp_path: Path) -> None:
+def test_create_does_nothing_else_of_a_policy(yearly: Database, tmp_path: Path) -> None:
     """Neither its retention, nor what it has ahead, nor its mode."""
     yearly.execute("CREATE TABLE run_2001 PARTITION OF run FOR VALUES FROM ('2001-01-01Z') TO ('2002-01-01Z')")
     spec = {"table": {"name": "run"}, "premake": 5, "mode": "Plan", "retention": {"keepFor": "1y", "grace": "0s"}}
@@ -71,7 +71,7 @@ def test_nothing_else_that_a_policy_says_is_done(yearly: Database, tmp_path: Pat
     assert partitions(yearly) == ["run_2001", f"run_{YEAR}", f"run_{YEAR + 2}"]
 
 
-def test_rows_in_default_stand_in_the_way_and_are_told(yearly: Database) -> None:
+def test_rows_in_default_prevent_creation_and_are_reported(yearly: Database) -> None:
     yearly.execute(f"CREATE TABLE rest PARTITION OF run DEFAULT; INSERT INTO run VALUES ('{YEAR + 1}-05-05Z')")
     done = run(yearly, "create", str(YEAR + 1))
     assert done.exit_code == 1
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_one_line(yearly: Database, arguments: tuple[str, ...],
     assert says in done.output
 
 
-def test_with_several_tables_it_asks_which(yearly: Database) -> None:
+def test_create_asks_which_of_several_tables(yearly: Database) -> None:
     yearly.execute("CREATE TABLE other (at date) PARTITION BY RANGE (at)")
     done = run(yearly, "auto", "1")
     assert done.exit_code == 1

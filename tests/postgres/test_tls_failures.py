@@ -97,12 +97,12 @@ def test_a_host_name_that_is_not_in_the_servers_certificate(tls: Database, certi
     assert complaints(secret(tls, host="db.example", sslmode="verify-ca", ca_crt=authority)) == []
 
 
-def test_a_server_certificate_by_nobody_known(tls: Database) -> None:
+def test_a_server_certificate_of_an_unknown_authority(tls: Database) -> None:
     error = complaint(login(tls.dsn, sslmode="verify-full", sslrootcert="system"))
     check(error, "TLSMismatch", "certificate verify failed", "the CA that signed the server's")
 
 
-def test_an_authority_in_the_operators_home_judges_nobody(
+def test_an_authority_in_the_operators_home_is_not_used(
     tls: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".postgresql").mkdir()

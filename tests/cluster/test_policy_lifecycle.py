@@ -43,7 +43,7 @@ def test_a_policy_applied_with_kubectl_becomes_ready_and_its_partitions_exist(
     assert shown[:7] == ["run", "True", "Converged", "run", "Year", "3", f"{YEAR + 3}-01-01T00:00:00Z"]
 
 
-def test_an_edit_is_done_and_told(site: Site, operator: Operator, database: Database) -> None:
+def test_an_edit_is_applied_and_reported_by_events(site: Site, operator: Operator, database: Database) -> None:
     site.watch_over(database, premake=0)
     first = site.wait(Ready="True")
     site.watch_over(database, premake=1, ensure=["2040-06-01"])
@@ -63,7 +63,7 @@ def test_a_policy_that_has_converged_is_not_written_again(site: Site, operator: 
     site.told(["Normal PartitionCreated"])
 
 
-def test_a_change_of_metadata_or_status_alone_causes_no_look(
+def test_a_change_of_metadata_or_status_alone_causes_no_reconcile(
     site: Site, operator: Operator, database: Database
 ) -> None:
     site.watch_over(database, resync="1h")
@@ -92,7 +92,7 @@ def test_the_resync_notices_a_partition_dropped_by_hand(site: Site, operator: Op
     site.told(["Normal PartitionCreated"] * 2)
 
 
-def test_an_overlapping_partition_is_told_and_only_the_rest_is_made(
+def test_an_overlapping_partition_is_reported_and_the_rest_is_created(
     site: Site, operator: Operator, database: Database
 ) -> None:
     database.execute(f"CREATE TABLE mid PARTITION OF run FOR VALUES FROM ('{YEAR}-06-01Z') TO ('{YEAR + 1}-06-01Z')")
@@ -125,7 +125,7 @@ def test_the_beginning_of_an_interval_needs_no_resync(site: Site, operator: Oper
     assert [each["state"] for each in status["partitions"]] == ["Past", "Current"]
 
 
-def test_mode_plan_only_says_what_it_would_do(site: Site, operator: Operator, database: Database) -> None:
+def test_mode_plan_reports_actions_and_executes_none(site: Site, operator: Operator, database: Database) -> None:
     site.watch_over(database, mode="Plan", premake=1)
     policy = site.wait(reason="PlanPending", Ready="False", Stalled="False", Reconciling="False")
     assert [each["partition"] for each in policy["status"]["plan"]] == years(YEAR, YEAR + 1)

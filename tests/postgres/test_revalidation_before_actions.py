@@ -131,7 +131,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_what_comes_while_the_table_is_compared_keeps_it(ready: tuple[Database, Archives], what: str) -> None:
+def test_a_hold_set_while_a_table_is_compared_keeps_the_table(ready: tuple[Database, Archives], what: str) -> None:
     database, archives = ready
     newest, (change, message) = Newest(), CHANGES[what]
     report = keep_before(
@@ -145,7 +145,7 @@ def test_what_comes_while_the_table_is_compared_keeps_it(ready: tuple[Database, 
     assert verbs(keep(database.dsn, archives=archives, recheck=Newest(), **ARCHIVE)) == [("drop", "done")]
 
 
-def test_an_api_server_that_does_not_answer_keeps_it(ready: tuple[Database, Archives]) -> None:
+def test_an_api_server_that_does_not_answer_keeps_the_table(ready: tuple[Database, Archives]) -> None:
     database, archives = ready
     newest = Newest()
     newest.error = ClusterUnavailable("the Kubernetes API did not read partitionpolicies one/run: timed out")
@@ -158,7 +158,7 @@ def test_an_api_server_that_does_not_answer_keeps_it(ready: tuple[Database, Arch
     assert newest.asked == ["run_2018", "run_2018"]
 
 
-def test_a_hold_of_another_table_and_a_new_approval_let_it_go(ready: tuple[Database, Archives]) -> None:
+def test_a_hold_of_another_table_and_a_new_approval_let_the_drop_proceed(ready: tuple[Database, Archives]) -> None:
     database, archives = ready
     newest = Newest()
     newest.held = frozenset({"run_2017", "run_2018@4711"})
@@ -167,7 +167,7 @@ def test_a_hold_of_another_table_and_a_new_approval_let_it_go(ready: tuple[Datab
     assert (verbs(report), report.stopped) == ([("drop", "done")], "")
 
 
-def test_of_several_tables_one_is_dropped_in_a_run_the_oldest_first(database: Database) -> None:
+def test_one_table_is_dropped_in_a_run_the_oldest_first(database: Database) -> None:
     all_detached(database)
     expected = [f"run_{year}" for year in (*OLD, 2018)]
     newest = Newest()
@@ -181,7 +181,7 @@ def test_of_several_tables_one_is_dropped_in_a_run_the_oldest_first(database: Da
     assert verbs(keep(database.dsn, recheck=newest, **DROP)) == []
 
 
-def test_a_hold_between_two_drops_keeps_all_that_were_not_begun(database: Database) -> None:
+def test_a_hold_between_two_drops_keeps_all_remaining_tables(database: Database) -> None:
     all_detached(database)
     newest = Newest()
     assert verbs(keep(database.dsn, recheck=newest, **DROP)) == [("drop", "done")]
@@ -193,7 +193,7 @@ def test_a_hold_between_two_drops_keeps_all_that_were_not_begun(database: Databa
     assert there(database) == ["run_2016", "run_2017", "run_2018"]
 
 
-def test_one_table_that_cannot_go_keeps_no_other(database: Database) -> None:
+def test_a_table_that_cannot_be_dropped_delays_no_other(database: Database) -> None:
     all_detached(database)
     database.execute("CREATE VIEW report AS SELECT * FROM run_2015")
     report = keep(database.dsn, recheck=Newest(), **DROP)
@@ -202,7 +202,7 @@ def test_one_table_that_cannot_go_keeps_no_other(database: Database) -> None:
 
 
 @pytest.mark.parametrize("begun", [0, 1, 2])
-def test_between_two_actions_of_a_run_it_stops_what_has_not_begun(database: Database, begun: int) -> None:
+def test_an_edit_between_two_actions_of_a_run_stops_the_remaining_ones(database: Database, begun: int) -> None:
     database.execute(YEARS + MORE)
     newest = Newest()
 
@@ -218,7 +218,7 @@ def test_between_two_actions_of_a_run_it_stops_what_has_not_begun(database: Data
     assert verbs(keep(database.dsn, **DETACH)) == [("detach", "done")] * (4 - begun)
 
 
-def test_partitions_that_are_made_together_are_not_begun_either(database: Database) -> None:
+def test_an_edit_stops_partitions_created_in_one_transaction_too(database: Database) -> None:
     database.execute(YEARS)
     newest = Newest()
     newest.stopped = "its policy was deleted, or is served by another operator"
@@ -229,7 +229,7 @@ def test_partitions_that_are_made_together_are_not_begun_either(database: Databa
     assert ("create", "done") in verbs(keep(database.dsn, recheck=newest, premake=5))
 
 
-def test_a_command_drops_all_that_is_due_for_its_user_is_there(database: Database) -> None:
+def test_a_command_drops_every_due_table_because_its_user_is_present(database: Database) -> None:
     all_detached(database)
     assert verbs(keep(database.dsn, **DROP)) == [("drop", "done")] * 4
     assert there(database) == []

@@ -14,7 +14,7 @@ import pytest
 
 from lab.postgres import Database
 from lab.site import RUN, Site, is_unseen, partitions
-from lab.tended import Meanwhile
+from lab.reconciled_archive import Meanwhile
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableOwnership
@@ -78,7 +78,7 @@ def unwatched(site: Site, pg_database: Database) -> Iterator[Callable[..., Unwat
         each.reconciler.stop()
 
 
-def test_a_hold(site: Site, unwatched: Callable[[], Unwatched]) -> None:
+def test_a_hold_written_meanwhile_is_obeyed(site: Site, unwatched: Callable[[], Unwatched]) -> None:
     operator = unwatched()
     operator.cluster.what = lambda: site.kubectl(
         "annotate", "ppol/run", "--namespace", site.namespace, f"partwarden.dev/hold={OLD}"
@@ -91,7 +91,7 @@ def test_a_hold(site: Site, unwatched: Callable[[], Unwatched]) -> None:
     assert held.held == {OLD}
 
 
-def test_another_spec(site: Site, pg_database: Database, unwatched: Callable[[], Unwatched]) -> None:
+def test_a_spec_written_meanwhile_is_applied(site: Site, pg_database: Database, unwatched: Callable[[], Unwatched]) -> None:
     operator = unwatched()
     operator.cluster.what = lambda: site.apply("run", {**SPEC, "premake": 1})
     assert operator.look()
@@ -101,7 +101,7 @@ def test_another_spec(site: Site, pg_database: Database, unwatched: Callable[[],
     assert not operator.look()
 
 
-def test_its_deletion(site: Site, unwatched: Callable[[], Unwatched]) -> None:
+def test_a_deletion_meanwhile_is_obeyed(site: Site, unwatched: Callable[[], Unwatched]) -> None:
     operator = unwatched()
     operator.cluster.what = lambda: site.delete("run")
     assert operator.look()
@@ -112,7 +112,7 @@ def label(site: Site, shard: str) -> None:
     site.kubectl("label", "ppol/run", "--namespace", site.namespace, f"shard={shard}", "--overwrite")
 
 
-def test_its_label(site: Site, unwatched: Callable[..., Unwatched]) -> None:
+def test_a_label_changed_meanwhile_moves_the_policy(site: Site, unwatched: Callable[..., Unwatched]) -> None:
     label(site, "a")
     operator = unwatched("shard=a")
     operator.cluster.what = lambda: label(site, "b")
@@ -125,7 +125,7 @@ def test_its_label(site: Site, unwatched: Callable[..., Unwatched]) -> None:
     assert site.policy()["metadata"]["resourceVersion"] == version
 
 
-def test_its_label_while_it_is_looked_at(
+def test_a_label_changed_during_a_reconcile_moves_the_policy(
     site: Site, pg_database: Database, unwatched: Callable[..., Unwatched]
 ) -> None:
     label(site, "a")

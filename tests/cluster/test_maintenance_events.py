@@ -12,7 +12,7 @@ from lab.site import RUN, Site, conditions
 YEAR = datetime.now(UTC).year
 
 
-def test_a_partition_over_the_limit_and_a_closed_one_are_told_once(
+def test_an_oversized_partition_and_a_vacuumed_one_are_reported_once(
     site: Site, operator: Operator, pg_database: Database
 ) -> None:
     database, old = pg_database, YEAR - 1

@@ -71,7 +71,7 @@ def test_another_table_of_that_name_is_not_the_one_with_that_oid(database: Datab
         find(database, oid=known)
 
 
-def test_of_a_table_that_was_detached_the_mark_tells(database: Database) -> None:
+def test_the_mark_gives_parent_and_bounds_of_a_detached_table(database: Database) -> None:
     database.execute(f"{RUN} ALTER TABLE run DETACH PARTITION run_2020")
     found = find(database)
     assert found == Target(found.partition, server=found.server)
@@ -96,7 +96,7 @@ def test_bounds_of_what_was_detached_are_written_as_its_key_takes_them(database:
 
 
 @pytest.mark.parametrize("name", ["run", "pg_class", "seen", "no such table"])
-def test_what_holds_no_rows_of_its_own_is_refused(database: Database, name: str) -> None:
+def test_a_relation_without_rows_of_its_own_is_refused(database: Database, name: str) -> None:
     database.execute(f"{RUN} CREATE VIEW seen AS SELECT * FROM run_2020")
     with pytest.raises(TableNotFound):
         find(database, name)

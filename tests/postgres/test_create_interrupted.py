@@ -206,7 +206,7 @@ def test_an_overlapping_partition_made_meanwhile_is_respected(database: Database
     ],
 )
 @pytest.mark.parametrize("trip", [BEGUN, MADE])
-def test_what_is_made_between_plan_and_action_is_told(database: Database, what: str, reason: str, trip: int) -> None:
+def test_an_object_created_between_plan_and_action_is_reported(database: Database, what: str, reason: str, trip: int) -> None:
     database.execute(RUN)
     report = keep_while(database.dsn, trip, lambda: database.execute(what), premake=0)
     assert reasons(report) == [reason]
@@ -225,7 +225,7 @@ def test_what_is_made_between_plan_and_action_is_told(database: Database, what: 
     ],
 )
 @pytest.mark.parametrize("trip", [BEGUN, MADE])
-def test_a_table_that_is_another_meanwhile_is_let_be(database: Database, what: str, trip: int) -> None:
+def test_a_table_replaced_meanwhile_is_left_alone(database: Database, what: str, trip: int) -> None:
     database.execute(RUN)
     try:
         error = keep_while(database.dsn, trip, lambda: database.execute(what), premake=0).outcomes[0].error
@@ -249,7 +249,7 @@ def test_rows_that_come_into_default_meanwhile_are_seen_by_attach(database: Data
     assert database.query("SELECT to_regclass('run_2026')") == [(None,)]
 
 
-def test_rights_taken_away_meanwhile_are_told(database: Database) -> None:
+def test_privileges_revoked_meanwhile_are_reported(database: Database) -> None:
     owner = database.new_role()
     database.execute(f"{RUN} ALTER TABLE run OWNER TO {owner.name}; GRANT CREATE ON SCHEMA public TO {owner.name}")
     take = "REVOKE CREATE ON SCHEMA public FROM PUBLIC; REVOKE CREATE ON SCHEMA public FROM " + owner.name

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from lab.archives import PARTITION, Archives, oid, proof
 from lab.postgres import Database
 from lab.site import Site, conditions, keys_of
-from lab.tended import NAME, Hands, Meanwhile
+from lab.reconciled_archive import NAME, Hands, Meanwhile
 from partwarden.archive.jobspec import WRONG
 
 
@@ -80,7 +80,7 @@ def test_a_secret_that_is_rotated_between_archive_and_check_takes_no_proof_away(
     assert "lastError" not in status
 
 
-def test_an_operator_that_looked_before_takes_no_proof_back(
+def test_an_operator_with_an_older_view_takes_no_proof_back(
     hands: Hands, archives: Archives, pg_database: Database
 ) -> None:
     """Two operators: one saw the Job run, and writes that down after the other has written the proof."""
