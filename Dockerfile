@@ -3,10 +3,10 @@
 #   docker build --tag partwarden .
 #   docker build --tag partwarden --build-arg PG_MAJOR=18 .
 #
-# pg_dump reads servers up to its own major. 17 is what the base image's distribution has; another comes from the
+# pg_dump reads servers up to its own major. 17 is the major of the base image's distribution; another comes from the
 # PostgreSQL project's own packages.
-# Where the network has an authority or a package index of its own: --secret id=ca,src=/path/to/bundle.pem and
-# --secret id=pip,src=/path/to/pip.conf; nothing of them stays in the image.
+# For a network with its own certificate authority or package index: --secret id=ca,src=/path/to/bundle.pem and
+# --secret id=pip,src=/path/to/pip.conf; neither stays in the image.
 ARG BASE=docker.io/library/debian:trixie-slim
 
 # The Python packages, each with the hash that requirements/runtime.txt pins. Nothing is compiled but to byte code, which
@@ -51,18 +51,18 @@ RUN --mount=type=secret,id=ca \
  && cp --parents --no-dereference /usr/lib/*/libpq.so.5* /client
 
 FROM ${BASE}
-# python3: what Partwarden runs on. ca-certificates: to trust destinations and servers with public certificates.
-# The others: what pg_dump and pg_restore are linked with.
+# python3 runs Partwarden. ca-certificates: for destinations and servers with public certificates.
+# The others: libraries of pg_dump and pg_restore.
 RUN apt-get update -q \
  && apt-get install -y -q --no-install-recommends ca-certificates libpq5 liblz4-1 libzstd1 python3 zlib1g \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/cache/ldconfig/* /var/log/*
 COPY --from=client /client /
 COPY --from=packages /opt/partwarden /opt/partwarden
 COPY --from=program /program /
-# Both say so here rather than in a Job, where one of them cannot be loaded.
+# A program that cannot be loaded fails this build rather than a Job.
 RUN ["/usr/local/bin/pg_dump", "--version"]
 RUN ["/opt/partwarden/bin/partwarden", "version"]
-# So that no Job is made that could not read the server. Where PARTWARDEN_JOB_IMAGE is another image, it is set anew.
+# The operator creates no Job for a newer server. Set it too where PARTWARDEN_JOB_IMAGE names another image.
 ARG PG_MAJOR=17
 ENV PARTWARDEN_JOB_CLIENT=${PG_MAJOR}
 ARG VERSION=0.1.0
@@ -71,7 +71,7 @@ LABEL org.opencontainers.image.title="partwarden" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 ENV PATH=/opt/partwarden/bin:/usr/local/bin:/usr/bin:/bin
-# By number, so that Kubernetes can see that it is not root.
+# By number, so that Kubernetes can verify that it is not root.
 USER 65532:65532
 WORKDIR /
 ENTRYPOINT ["/opt/partwarden/bin/partwarden"]

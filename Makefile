@@ -1,4 +1,4 @@
-# Targets for people and for CI; `make help` lists them. PYTHON=... names the interpreter that .venv is made with.
+# Targets for contributors and CI; `make help` lists them. PYTHON=... names the interpreter of .venv.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -8,7 +8,7 @@ BIN := .venv/bin
 LAB := PYTHONPATH=tests:examples $(BIN)/python
 # More for pytest, such as PYTEST="-k standby -x".
 PYTEST ?=
-# The whole is shared out, file by file, to two processes with servers and a cluster of their own; 0: to none.
+# Test files are distributed to this many processes, each with its own servers and cluster; 0: one process.
 WORKERS ?= 2
 
 .PHONY: help
@@ -27,11 +27,11 @@ venv: ## make .venv with the pinned packages and .venv/bin/partwarden
 	exit 1
 
 .PHONY: demo
-demo: venv ## a cluster, a database, a policy applied: see it work
+demo: venv ## a cluster, a database and a policy: see the operator work
 	@$(LAB) -m demo up
 
 .PHONY: demo-down
-demo-down: venv ## end the demo and remove all of it
+demo-down: venv ## stop the demo and remove all of it
 	@$(LAB) -m demo down
 
 .PHONY: test
@@ -55,8 +55,8 @@ reference: venv ## write the generated pages of docs/reference/
 	@$(LAB) -m support.reference
 
 .PHONY: test-unit
-test-unit: venv ## values only, without the tests marked slow: seconds
-	@# Byte code is kept in .venv, also where the environment forbids it beside the sources: to make it takes a third.
+test-unit: venv ## without servers and clusters, and without tests marked slow: seconds
+	@# Byte code is kept in .venv, also where the environment forbids it beside the sources: compiling takes a third.
 	PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=.venv/bytecode \
 	  $(BIN)/pytest tests/unit -m "not slow" -n $(WORKERS) --dist loadfile $(PYTEST)
 
@@ -73,11 +73,11 @@ test-e2e: venv ## real pods
 	$(BIN)/pytest tests/e2e $(PYTEST)
 
 .PHONY: image
-image: venv ## build the operator's image, by docker or without; it says where its archive is
+image: venv ## build the operator's image, with or without docker, and print the path of its archive
 	@$(LAB) -m lab.image
 
 .PHONY: bench
-bench: venv ## measure, and print a table
+bench: venv ## run the benchmarks and print a table
 	@$(LAB) -m bench
 
 .PHONY: lock
@@ -85,6 +85,6 @@ lock: venv ## pin the newest fitting versions of all packages in requirements/
 	@$(BIN)/python requirements/lock.py
 
 .PHONY: clean
-clean: ## remove .venv and what tools have cached in the checkout; ~/.cache/partwarden stays
+clean: ## remove .venv and the caches of tools in the checkout; ~/.cache/partwarden stays
 	rm -rf .venv .venv.lock build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find operator tests examples requirements charts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -33,7 +33,7 @@ def main() -> None:
     """Makes the environment unless a finished one is there; exits 1 with a message on failure."""
     before = found_stamp().get("python", BASE_PYTHON)
     if "--this-python" not in sys.argv and before != BASE_PYTHON:
-        # Whoever named a Python once means the same one later on.
+        # A Python that was named once is used by later runs too.
         os.execv(before, [before, "-I", __file__, "--this-python"])  # noqa: S606
     with (ROOT / ".venv.lock").open("w") as lock:
         # pip inherits the lock: should this process be killed alone, the next one waits until pip has gone, too.

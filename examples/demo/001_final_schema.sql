@@ -1,4 +1,4 @@
--- The migration that the application ships: the table `run`, and partitions for two years.
+-- The last migration of the application: the table `run`, and partitions for two years.
 CREATE TABLE run (
     id           uuid        NOT NULL DEFAULT gen_random_uuid(),
     submitted_at timestamptz NOT NULL DEFAULT now(),

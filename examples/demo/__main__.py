@@ -1,4 +1,4 @@
-"""`python -m demo up|down`, for make and for people."""
+"""The command line of the demo: `python -m demo up|down`, which `make demo` and `make demo-down` call."""
 
 import argparse
 import sys
@@ -12,22 +12,22 @@ from .files import NAME, DemoError, Files
 from .story import Story
 from .up import STEPS, ending, up
 
-TROUBLE = (DemoError, ClusterError, LabError, KubectlError, OSError)
+ERRORS = (DemoError, ClusterError, LabError, KubectlError, OSError)
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; 0 when it did what was asked, 1 when not, with one clear message, 130 after Ctrl-C."""
+    """Run one command. Returns 0 on success, 1 after a failure with one message on stderr, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser("python -m demo", description="Partwarden at work, on real parts.")
     parser.add_argument("command", choices=("up", "down"))
     parser.add_argument("--name", default=NAME, help="several demos can run side by side")
-    asked = parser.parse_args(arguments)
-    files = Files(asked.name)
+    options = parser.parse_args(arguments)
+    files = Files(options.name)
     story = Story(STEPS)
     try:
         with files.held():
-            return _up(story, files) if asked.command == "up" else _down(files)
-    except TROUBLE as error:
-        # Before anything was begun: another process is at it, or there is no place to begin at.
+            return _up(story, files) if options.command == "up" else _down(files)
+    except ERRORS as error:
+        # Nothing was started: another process holds the demo, or its folder cannot be made.
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -38,25 +38,26 @@ def main(arguments: list[str]) -> int:
 def _up(story: Story, files: Files) -> int:
     try:
         up(story, files)
-    except TROUBLE as error:
+    except ERRORS as error:
         print(f"\ndemo: {story.place} failed: {error}", file=sys.stderr)
         log = error.log if isinstance(error, DemoError) else None
         if log:
             print(f"The log is {log}", file=sys.stderr)
-        _tell_left(files)
+        _print_left(files)
         return 1
     except KeyboardInterrupt:
         print(f"\ndemo: interrupted at {story.place}", file=sys.stderr)
-        _tell_left(files)
+        _print_left(files)
         return 130
     return 0
 
 
-def _tell_left(files: Files) -> None:
+def _print_left(files: Files) -> None:
+    """Name what the interrupted demo leaves, and the command that removes it."""
     left = [what for what, _ in parts(files)]
     for what in left:
         print(f"Left: {what}", file=sys.stderr)
-    again = "`make demo` begins anew" if files.name == NAME else "up begins anew"
+    again = "`make demo` starts again" if files.name == NAME else "`up` starts again"
     print(f"`{ending(files)}` removes it all; {again}." if left else f"Nothing is left; {again}.", file=sys.stderr)
 
 

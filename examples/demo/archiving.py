@@ -1,4 +1,4 @@
-"""The demo's second half: old years are archived by Jobs, proven and dropped, and one is brought back and counted."""
+"""The demo's second half: Jobs archive the expired years, the operator drops them, a pod restores one."""
 
 import os
 from dataclasses import dataclass
@@ -26,25 +26,25 @@ NOTHING_WAITS = """'--for=jsonpath={.status.conditions[?(@.type=="ArchivesHealth
 
 @dataclass(frozen=True)
 class Proven:
-    """What was archived: its folder below the claim's root, and what psql said of the rows."""
+    """An archive of the demo: its folder below the claim's root, and what psql counted before the drop."""
 
     folder: str
     counted: str
 
 
 def why_not(cluster: Cluster) -> str:
-    """ "" where Jobs can run and reach PostgreSQL, else one line."""
+    """Why Jobs cannot run here or cannot reach PostgreSQL, in one line; "" where they can."""
     if not cluster.runs_pods:
         return f"no pods: {cluster.why_no_pods}"
     if not cluster.host_address:
-        return "no address is known at which pods reach PostgreSQL on this machine"
+        return "pods have no address at which they reach PostgreSQL on this machine"
     if cluster.provider == EXISTING:
         return "" if os.environ.get(image.VARIABLE) else f"{image.VARIABLE} names no image that the cluster can pull"
     return image.why_not(Reporter())
 
 
 def prepare(story: Story, files: Files, cluster: Cluster) -> str:
-    """The image, loaded, and PostgreSQL where pods reach it. Returns the image's name."""
+    """Load the image into the cluster, and let PostgreSQL listen where pods reach it. Returns the image's name."""
     story.command("make image")
     name = image.provide(cluster, Reporter())
     server = Server.reopen(files.server)
@@ -53,16 +53,20 @@ def prepare(story: Story, files: Files, cluster: Cluster) -> str:
     secret = files.secret.read_text()
     files.write(files.secret, secret.replace(f"@{server.host}:", f"@{cluster.host_address}:"))
     story.say(f"{name}, with the pg_dump of PostgreSQL {MAJOR}")
-    story.say(f"PostgreSQL listens on {cluster.host_address} as well, where pods reach it")
+    story.say(f"PostgreSQL also listens on {cluster.host_address}, which pods reach")
     return name
 
 
 def retire(story: Story, files: Files, cluster: Cluster, image_name: str, data: Demonstrated) -> Proven:
-    """A claim, a policy with a retention, and what became of the years that are older."""
+    """Create a claim, apply the policy with retention, and wait until the expired years are archived and dropped."""
     volume.discard(cluster, CLAIM, NAMESPACE)
     volume.claim(cluster, image_name, CLAIM, NAMESPACE)
     counted = data.psql(f'-c "{COUNT}"')
+    story.say("The archives go to a PersistentVolumeClaim in the namespace of the policy:")
     story.run(f"{IN_NAMESPACE} get persistentvolumeclaims")
+    story.say(
+        "The same policy, with retention. A partition is dropped only after its archive was read back and compared:"
+    )
     story.run("cat examples/retention.yaml")
     story.run(f"{KUBECTL} apply -f examples/retention.yaml")
     wait = f"{IN_NAMESPACE} wait partitionpolicy/run {NOTHING_WAITS} --timeout=240s"
@@ -73,18 +77,20 @@ def retire(story: Story, files: Files, cluster: Cluster, image_name: str, data: 
     except DemoError:
         story.run(f"{IN_NAMESPACE} describe partitionpolicies,partitionarchives")
         raise
+    story.say("One PartitionArchive per dropped partition, with its rows, its bytes and its proof:")
     story.run(f"{IN_NAMESPACE} get parc")
     story.run(f"{KUBECTL} get partitionpolicies -A")
     data.partitions()
     found = Kubectl.of(cluster, NAMESPACE)("get", "parc", "--output", f"jsonpath={_of(YEAR)}").strip()
     if not found:
-        raise DemoError(f"there is no PartitionArchive of {YEAR}", files.operator_log)
+        raise DemoError(f"cannot find a PartitionArchive of {YEAR}: the operator created none", files.operator_log)
     return Proven(found.removeprefix(f"pvc://{CLAIM}/"), counted)
 
 
 def restore(story: Story, files: Files, cluster: Cluster, image_name: str, data: Demonstrated, proven: Proven) -> None:
-    """A pod that has the claim loads the archive as a table of its own."""
+    """Load one archive as a table, in a pod that mounts the claim, and compare it with the dropped partition."""
     server = f"{cluster.host_address}:{Server.reopen(files.server).port}"
+    story.say("A pod that mounts the claim runs `partwarden restore`:")
     story.run("cat examples/restore.yaml")
     filled = f"sed 's|IMAGE$|{image_name}|; s|FOLDER$|{proven.folder}|; s|@SERVER|@{server}|' examples/restore.yaml"
     story.run(f"{filled} | {KUBECTL} apply -f -")
@@ -96,8 +102,8 @@ def restore(story: Story, files: Files, cluster: Cluster, image_name: str, data:
         raise
     story.run(f"{IN_NAMESPACE} logs restore")
     if data.psql(f'-c "{COUNT}"') != proven.counted:
-        raise DemoError(f"{YEAR} is not what it was before it was dropped")
-    story.say("the same as before it was dropped")
+        raise DemoError(f"the restored {YEAR} differs from the partition that was dropped")
+    story.say("Rows, first and last time and hash equal those counted before the drop.")
 
 
 def _of(partition: str) -> str:

@@ -1,4 +1,4 @@
-"""A demo in a cluster that the user brought: nothing of the user's is touched, and nothing of the demo's stays."""
+"""A demo in the user's own cluster (CLUSTER=existing): it changes only objects that it made, and removes them all."""
 
 import json
 import os
@@ -17,41 +17,45 @@ MADE = (
     "customresourcedefinition/partitionpolicies.partwarden.dev",
     "customresourcedefinition/partitionarchives.partwarden.dev",
 )
-"""What the demo makes in a cluster, in the order in which it is removed."""
+"""The objects that the demo creates in a cluster, in the order in which it removes them."""
 
 
 def refuse_another(files: Files) -> None:
-    """Raises DemoError when this demo left things in a cluster of the user's, and is asked to go on elsewhere."""
+    """Raises DemoError when this demo left objects in a cluster of the user, and shall continue in another one."""
     before = files.borrowed_cluster()
     if before and os.environ.get("CLUSTER") != "existing":
-        raise DemoError(f"the demo is in the cluster of {shown(before)} already: make demo-down first")
+        raise DemoError(
+            f"cannot start the demo: it is in the cluster of {shown(before)} already; run make demo-down first"
+        )
 
 
 def remember(files: Files, cluster: Cluster) -> None:
-    """Write the cluster down before anything is made in it.
+    """Record the cluster before any object is created in it.
 
-    Raises DemoError when it holds something by a name that the demo would use, or when the demo is elsewhere.
+    Raises DemoError when the cluster has an object with a name that the demo uses, or when the demo is in another one.
     """
     before = files.borrowed_cluster()
     if before == cluster.kubeconfig.absolute():
         return
     if before:
-        raise DemoError(f"the demo is in the cluster of {shown(before)} already: make demo-down first")
+        raise DemoError(
+            f"cannot start the demo: it is in the cluster of {shown(before)} already; run make demo-down first"
+        )
     if found := Kubectl.of(cluster)("get", *MADE, "--ignore-not-found", "--output", "name").split():
         raise DemoError(
-            f"the cluster of {shown(cluster.kubeconfig)} has {', '.join(found)} already, which the demo would change "
-            "and remove: give it another cluster, or leave CLUSTER unset to have one made"
+            f"cannot use the cluster of {shown(cluster.kubeconfig)}: it has {', '.join(found)}, which the demo would "
+            "change and remove; name another cluster, or leave CLUSTER unset and the demo creates one"
         )
     files.write(files.borrowed, json.dumps({"kubeconfig": str(cluster.kubeconfig.absolute())}))
 
 
 def remove(files: Files, kubeconfig: Path) -> None:
-    """Remove what the demo made there. Raises ClusterError when the cluster does not do it."""
+    """Remove the demo's objects from the cluster. Raises ClusterError when the API server refuses or is unreachable."""
     try:
         Kubectl(kubeconfig)("delete", *MADE, "--ignore-not-found")
     except KubectlError as error:
         raise ClusterError(
-            f"{error}; what the demo made there is {', '.join(MADE)}. When the cluster itself is gone, remove "
+            f"cannot remove the demo's objects {', '.join(MADE)}: {error}; if the cluster itself was deleted, remove "
             f"{shown(files.borrowed)}"
         ) from None
     files.borrowed.unlink()

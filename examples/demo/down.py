@@ -1,4 +1,4 @@
-"""`make demo-down`: remove whatever there is of a demo, however it ended."""
+"""`make demo-down`: remove every part of a demo, also of one that was interrupted or killed."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,20 +15,20 @@ from .files import DemoError, Files, shown
 
 
 def parts(files: Files) -> Iterator[tuple[str, Callable[[], object]]]:
-    """What there is of the demo now, each with what removes it, in the order in which it must go."""
+    """The parts of the demo that exist now, each with the function that removes it, in the order of removal."""
     if process := operating.find(files):
         yield f"the operator, process {process.pid}", lambda: operating.stop(files)
     if files.server.exists():
         yield f"PostgreSQL and its data, {shown(files.server)}", lambda: _discard(files)
     if kubeconfig := files.borrowed_cluster():
-        yield f"what was made in the cluster of {shown(kubeconfig)}", lambda: borrowed.remove(files, kubeconfig)
+        yield f"the demo's objects in the cluster of {shown(kubeconfig)}", lambda: borrowed.remove(files, kubeconfig)
     folder = cluster_states.folder_of(files.name)
     if folder.exists():
         yield f"the cluster, {shown(folder)}", lambda: clusters.stop(files.name)
 
 
 def down(files: Files) -> list[str]:
-    """Remove all parts, one failing or not, and return one line for each that stays."""
+    """Remove all parts, also after one failed. Returns one line for each that stays."""
     failed = []
     for what, remove in list(parts(files)):
         print(f"removing {what} ...", flush=True)
@@ -40,17 +40,17 @@ def down(files: Files) -> list[str]:
         shutil.rmtree(files.folder)
         for parent in (files.folder.parent, files.server.parent):
             _remove_empty(parent)
-        print(f"nothing of the demo is left; {shown(folders.cache())} keeps what was built, for the next time")
+        print(f"nothing of the demo is left; {shown(folders.cache())} keeps built programs and images for the next run")
     return failed
 
 
 def _discard(files: Files) -> None:
     Server.discard(files.server)
     if files.server.exists():
-        raise DemoError(f"{shown(files.server)} cannot be removed")
+        raise DemoError(f"cannot remove {shown(files.server)}")
 
 
 def _remove_empty(folder: Path) -> None:
-    """Another demo may be in it."""
+    """Remove the folder unless it holds another demo."""
     with suppress(OSError):
         folder.rmdir()

@@ -1,4 +1,4 @@
-"""Where a demo keeps its files: the user's cache, never the checkout."""
+"""The files of a demo: in the user's cache, never in the checkout."""
 
 import fcntl
 import json
@@ -18,7 +18,7 @@ CHECKOUT = folders.CHECKOUT
 
 
 class DemoError(Exception):
-    """The demo could not go on; the message says why and what to do. `log` is where to read more."""
+    """The demo cannot continue; the message says why and what to do. `log` is the log to read."""
 
     def __init__(self, message: str, log: Path | None = None) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class Files:
 
     @property
     def folder(self) -> Path:
-        """Everything that is not the cluster's or the server's. Raises ClusterError when the name is none."""
+        """All files but those of the cluster and the server. Raises ClusterError when the name is not valid."""
         return folders.cache() / "demos" / clusters.folder_of(self.name).name
 
     @property
@@ -43,7 +43,7 @@ class Files:
 
     @property
     def operator_log(self) -> Path:
-        """What the operator says."""
+        """The operator's log."""
         return self.folder / "operator.log"
 
     @property
@@ -53,7 +53,7 @@ class Files:
 
     @property
     def operator_kubeconfig(self) -> Path:
-        """What the operator may do: the rights of its service account."""
+        """The operator's kubeconfig, with the token of its service account."""
         return self.folder / "operator.kubeconfig"
 
     @property
@@ -78,11 +78,11 @@ class Files:
 
     @property
     def borrowed(self) -> Path:
-        """Names the kubeconfig of the cluster, when that is one that the user brought."""
+        """Names the kubeconfig of the user's own cluster, when the demo runs in one."""
         return self.folder / "borrowed-cluster.json"
 
     def write(self, path: Path, text: str, mode: int = 0o600) -> None:
-        """Write one file so that nobody else can ever read it, and a reader sees the old or the new one."""
+        """Write one file that other users cannot read at any moment, and that a reader sees whole: old or new."""
         half = path.with_name(f"{path.name}.half")
         half.unlink(missing_ok=True)
         half.touch(mode)
@@ -90,7 +90,7 @@ class Files:
         half.rename(path)
 
     def borrowed_cluster(self) -> Path | None:
-        """The kubeconfig of the user's own cluster that this demo runs in, None when it has one for itself."""
+        """The kubeconfig of the user's own cluster that this demo runs in, None when the demo made its cluster."""
         try:
             return Path(json.loads(self.borrowed.read_text())["kubeconfig"])
         except (FileNotFoundError, ValueError, KeyError):
@@ -98,27 +98,27 @@ class Files:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from starting or ending this demo meanwhile. Raises DemoError when one is at it."""
+        """Lock this demo against other processes. Raises DemoError when one is starting or removing it."""
         while True:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Whoever held it before may have removed it: then this lock is on a folder that nobody can find.
+                # The holder before may have removed the folder: then no other process can find this one.
                 if self.folder.exists() and os.path.samestat(self.folder.stat(), os.fstat(descriptor)):
                     yield
                     return
             except BlockingIOError:
                 raise DemoError(
-                    f"another process is starting or ending the demo {self.name!r} just now: let it finish, or end it "
-                    "with Ctrl-C, and try again"
+                    f"cannot lock the demo {self.name!r}: another process is starting or removing it; wait for it, or "
+                    "end it with Ctrl-C, and try again"
                 ) from None
             finally:
                 os.close(descriptor)
 
 
 def shown(path: Path) -> str:
-    """The path as one would type it in the checkout, for a shell."""
+    """The path as typed in a shell in the checkout."""
     if path.is_relative_to(CHECKOUT):
         return shlex.quote(str(path.relative_to(CHECKOUT)))
     home = folders.home()

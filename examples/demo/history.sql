@@ -1,4 +1,4 @@
--- What the years have left: older partitions, and 200,000 rows from 2019 to the end of 2025, the same every time.
+-- The history of the table: older partitions, and the same 200,000 rows from 2019 to the end of 2025 in every run.
 CREATE TABLE run_2019 PARTITION OF run FOR VALUES FROM ('2019-01-01 00:00:00+00') TO ('2020-01-01 00:00:00+00');
 CREATE TABLE run_2020 PARTITION OF run FOR VALUES FROM ('2020-01-01 00:00:00+00') TO ('2021-01-01 00:00:00+00');
 CREATE TABLE run_2021 PARTITION OF run FOR VALUES FROM ('2021-01-01 00:00:00+00') TO ('2022-01-01 00:00:00+00');

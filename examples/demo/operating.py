@@ -1,4 +1,4 @@
-"""The operator of a demo, a process on this machine: start it detached, find it again, end it."""
+"""The operator of a demo, a process on this machine: start it detached, find it again, stop it."""
 
 import json
 import subprocess
@@ -18,14 +18,14 @@ TOKEN_LIFE = "720h"
 GRACE = 15.0
 """Seconds that the operator is given to end by itself; it needs 10 at most."""
 
-# The child writes its own number down before it becomes the operator: nobody can be killed between the two.
+# The shell writes its process ID before it becomes the operator, so no operator ever runs unrecorded.
 LAUNCH = 'echo $$ >"$0" && exec "$@"'
 
 
 def find(files: Files) -> psutil.Process | None:
-    """The operator that was started for this demo, if it runs.
+    """The running operator of this demo, or None.
 
-    The number that was written down may belong to another process by now: only the demo's own operator has a command
+    The recorded process ID may belong to another process by now: only the demo's own operator has a command
     line that ends with the name of the demo's own file.
     """
     try:
@@ -37,27 +37,29 @@ def find(files: Files) -> psutil.Process | None:
 
 
 def stop(files: Files) -> bool:
-    """End the operator and wait; False when none runs. Raises DemoError when it stays."""
+    """Stop the operator and wait for its end. False when none runs. Raises DemoError when it does not end."""
     process = find(files)
     if process is None:
         return False
     try:
-        # psutil signals nobody but the process that it found.
+        # psutil signals only the process that it found, even if its ID was reused.
         process.terminate()
         process.wait(GRACE)
     except psutil.TimeoutExpired:
         process.kill()
         if psutil.wait_procs([process], GRACE)[1]:
-            raise DemoError(f"the operator, process {process.pid}, does not end", files.operator_log) from None
+            raise DemoError(
+                f"cannot stop the operator, process {process.pid}: it did not end after SIGKILL", files.operator_log
+            ) from None
     except psutil.NoSuchProcess:
         pass
     return True
 
 
 def start(story: Story, files: Files, image: str) -> None:
-    """Start it as the service account, with the rights of examples/rbac.yaml and no others.
+    """Start the operator as the service account, with the rights of examples/rbac.yaml and no others.
 
-    `image` is what its Jobs run, "" where there are none.
+    `image` is what its Jobs run, "" where Jobs cannot run.
     """
     create = f"{KUBECTL} create token {ACCOUNT} --namespace {ACCOUNT} --duration={TOKEN_LIFE}"
     story.run(f"{create} > {shown(files.token)}")
@@ -81,21 +83,21 @@ def start(story: Story, files: Files, image: str) -> None:
     deadline = time.monotonic() + GRACE
     while not find(files) and process.poll() is None:
         if time.monotonic() > deadline:
-            raise DemoError(f"the operator has not begun after {GRACE:.0f} s", files.operator_log)
+            raise DemoError(f"cannot start the operator: it did not run within {GRACE:.0f} s", files.operator_log)
         time.sleep(0.05)
 
 
 def why_ended(files: Files) -> str:
-    """ "" while the operator runs, else its last words."""
+    """Why the operator ended: the last line of its log; "" while it runs."""
     if find(files):
         return ""
     lines = files.operator_log.read_text(errors="replace").split("\n") if files.operator_log.exists() else []
     said = [line for line in lines if line.strip()]
-    return f"the operator ended: {said[-1] if said else 'it did not say why'}"
+    return f"the operator ended: {said[-1] if said else 'its log is empty'}"
 
 
 def _kubeconfig(story: Story, token: Path) -> dict[str, object]:
-    """The way to the cluster as the present kubeconfig has it, and the service account instead of its user."""
+    """The present kubeconfig, with the service account's token instead of its user."""
     view = [str(CHECKOUT / KUBECTL), "config", "view", "--raw", "--minify", "--flatten", "--output", "json"]
     done = subprocess.run(view, env=story.environment, capture_output=True, text=True, check=True)
     config = json.loads(done.stdout)
@@ -110,7 +112,7 @@ def _kubeconfig(story: Story, token: Path) -> dict[str, object]:
 
 
 def _environment(story: Story) -> dict[str, str]:
-    """Without what would change the operator's settings, its way to the cluster or to the database."""
+    """The story's environment without variables that change the operator's settings, cluster or database."""
     assert story.environment is not None
     ours = ("PARTWARDEN_", "PG", "KUBE")
     return {name: value for name, value in story.environment.items() if not name.startswith(ours)}

@@ -1,4 +1,4 @@
-"""Tells the demo: numbered steps, and every command as it is typed, with what it says."""
+"""The output of the demo: numbered steps, and every command as a user types it, with its output."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ POLL = 0.2
 
 
 class Story:
-    """Writes to stdout, in order, and remembers how far it has come."""
+    """Writes the demo to stdout and knows its present step."""
 
     def __init__(self, steps: int) -> None:
         self._console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -28,12 +28,12 @@ class Story:
 
     @property
     def place(self) -> str:
-        """The step that is being told, for a message about it."""
+        """The present step, for messages."""
         return f"step {self._number} of {self._steps} ({self.title})" if self._number else self.title
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     def step(self, title: str) -> None:
@@ -43,11 +43,11 @@ class Story:
         self._print(f"\n[{self._number}/{self._steps}] {title}  ({self.seconds:.0f} s)", "bold")
 
     def leave_out(self, steps: int) -> None:
-        """So many steps will not be told."""
+        """Reduce the number of steps."""
         self._steps -= steps
 
     def say(self, text: str = "") -> None:
-        """Plain lines."""
+        """Print plain lines."""
         self._print(text)
 
     def command(self, text: str) -> None:
@@ -55,14 +55,14 @@ class Story:
         self._print(f"$ {text}", "cyan")
 
     def export(self, variables: Mapping[str, str], typed: str) -> None:
-        """What all further commands find in their environment; `typed` is the line that does it in a shell."""
+        """Set the environment of all further commands; `typed` is the line that does it in a shell."""
         self.environment = dict(variables)
         self.command(typed)
 
     def run(self, text: str, *, fails: bool = False, unless: Callable[[], str] = str, log: Path | None = None) -> str:
-        """Show a command line, run it in a shell in the checkout, show and return what it says.
+        """Show a command line, run it in a shell in the checkout, show and return its output.
 
-        It is ended when `unless` returns a reason. Raises DemoError when it fails, or with `fails` when it does not.
+        It is killed when `unless` returns a reason. Raises DemoError when it fails, or with `fails` when it succeeds.
         """
         self.command(text)
         said: list[str] = []
@@ -77,7 +77,7 @@ class Story:
 
     @contextmanager
     def beside(self, text: str) -> Iterator[None]:
-        """Show a command line that goes on by itself, and what it says meanwhile; it is ended at the end."""
+        """Run a command in the background of the block, with its output shown; kill it at the end of the block."""
         self.command(f"{text} &")
         with self._started(text, []):
             yield
@@ -85,7 +85,7 @@ class Story:
 
     @contextmanager
     def _started(self, text: str, said: list[str]) -> Iterator[subprocess.Popen[str]]:
-        """A shell in the checkout; what it says is shown, and added to ``said``, until it has ended or is ended."""
+        """Run a shell in the checkout; its output is shown and added to ``said`` until it ends or is killed."""
         process = subprocess.Popen(
             ["/bin/sh", "-c", text],
             cwd=CHECKOUT,
@@ -102,7 +102,7 @@ class Story:
             yield process
         finally:
             if process.poll() is None:
-                # The shell's children, too: they hold the pipe that is read here.
+                # With its children, which hold the pipe that is read here.
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             reader.join()
@@ -119,7 +119,7 @@ class Story:
 
 
 def _wait(process: subprocess.Popen[str], unless: Callable[[], str]) -> str:
-    """Until it ends: "", or until there is a reason to end it: the reason."""
+    """Wait for the process. Returns "" at its end, or the reason of `unless` before."""
     while True:
         try:
             process.wait(POLL)

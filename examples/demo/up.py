@@ -1,4 +1,4 @@
-"""`make demo`: each step, in order. Any step may be interrupted, and the whole be done again."""
+"""`make demo`: the steps in order. Each may be interrupted; the next run starts from the beginning."""
 
 import os
 import shlex
@@ -16,46 +16,47 @@ from .story import Story
 
 STEPS = 10
 WITH_JOBS = 3
-"""So many of them need pods."""
+"""Steps that need pods."""
 
 NAMESPACE = "orchestrator"
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 def up(story: Story, files: Files) -> None:
-    """The demo. Raises DemoError, ClusterError or LabError at the step that `story` is at."""
+    """Run the demo. Raises DemoError, ClusterError or LabError; `story.place` is the step that failed."""
     if operating.stop(files):
-        story.say("the operator of an earlier demo has ended; its database and policy are made anew")
+        story.say("stopped the operator of an earlier demo; its database and policy are created again")
     story.step("a database whose partitions end with 2025")
+    story.say("The application's migration made partitions for two years, and no job has made one since.")
     data = database.renew(story, files)
     data.partitions()
-    story.step("today's row finds no partition")
+    story.step("an insert of today fails: no partition takes the row")
     data.insert_fails()
     story.step("a Kubernetes cluster")
     cluster = _cluster(story, files)
     image = _image(story, files, cluster)
-    story.step("the resources, and how to reach the database")
+    story.step("the CustomResourceDefinitions, and a Secret with the connection to the database")
     _resources(story, files)
-    story.step("the operator")
+    story.step("the operator, with its own service account and rights")
     story.run(f"{KUBECTL} apply -f examples/rbac.yaml")
     operating.start(story, files, image)
-    story.step("the policy")
+    story.step("a PartitionPolicy: one partition per year, two years ahead")
     _policy(story, files)
-    story.step("the same row again")
+    story.step("the same insert succeeds")
     data.insert_succeeds()
     data.partitions()
     if image:
-        story.step("the oldest years are archived, proven, and dropped")
+        story.step("expired years are archived, proven, and dropped")
         proven = archiving.retire(story, files, cluster, image, data)
-        story.step("one is brought back, and counted")
+        story.step("one dropped year is restored and compared")
         archiving.restore(story, files, cluster, image, data, proven)
     _epilogue(story, files, cluster, data, bool(image))
 
 
 def _image(story: Story, files: Files, cluster: Cluster) -> str:
-    """Of the Jobs that archive; "" where none can run, and then nothing of archives is shown."""
+    """The image of archive Jobs; "" where Jobs cannot run, and then the demo shows no archives."""
     if why := archiving.why_not(cluster):
-        story.say(f"(archives are left out here: {why})")
+        story.say(f"(without archives: {why})")
         story.leave_out(WITH_JOBS)
         return ""
     story.step("the operator's image, for Jobs that archive")
@@ -81,7 +82,7 @@ def _exports(cluster: Cluster) -> str:
 
 
 def _no_proxy(cluster: Cluster) -> str:
-    """What a shell needs besides, where it would send everything through a proxy."""
+    """What a shell needs besides where it has an HTTP proxy: the cluster is reached directly."""
     if not any(os.environ.get(name) for name in PROXIES) or cluster.provider == "existing":
         return ""
     return f"NO_PROXY={shlex.quote(cluster.environment()['NO_PROXY'])}"
@@ -111,20 +112,25 @@ def _policy(story: Story, files: Files) -> None:
 
 
 def to_try(files: Files, kubeconfig: Path, prefix: str = "", jobs: bool = False) -> list[tuple[str, str]]:
-    """What to type next, each with what it shows; all may be typed again. ``jobs``: whether they can run."""
+    """Commands to try, each with what it shows; each may be repeated. ``jobs``: whether Jobs can run."""
     where = f"--kubeconfig {shown(kubeconfig)} --namespace {NAMESPACE}"
     kubectl = f"{prefix}{KUBECTL} {where}"
     patch = """'{"spec": {"premake": 5}}'"""
     plan = f'.venv/bin/partwarden plan -f examples/run.yaml --dsn "$(cat {shown(files.dsn)})"'
     tried = [
-        ("all that the operator knows of the table", f"{kubectl} get partitionpolicy run -o yaml"),
-        ("the script's list, on the policy", f"{prefix}.venv/bin/partwarden list run {where}"),
-        ("three more years; they exist a moment later", f"{kubectl} patch ppol run --type merge -p {patch}"),
-        ("what would be done on another day, without Kubernetes", f"{plan} --now 2040-01-01T00:00:00Z"),
+        ("the status: every partition, condition and finding", f"{kubectl} get partitionpolicy run -o yaml"),
+        ("the partitions of the policy, as a table", f"{prefix}.venv/bin/partwarden list run {where}"),
+        (
+            "three more years ahead; their partitions exist a moment later",
+            f"{kubectl} patch ppol run --type merge -p {patch}",
+        ),
+        ("the plan for another day, without Kubernetes; nothing is executed", f"{plan} --now 2040-01-01T00:00:00Z"),
     ]
     if jobs:
         wait = f"{kubectl} wait --for=condition=Verified parc/run-2025 --timeout=120s"
-        tried.append(("an archive of another year, which stays", f"{kubectl} apply -f examples/archive.yaml && {wait}"))
+        tried.append(
+            ("an archive of another year, whose partition stays", f"{kubectl} apply -f examples/archive.yaml && {wait}")
+        )
     return tried
 
 
@@ -133,16 +139,16 @@ def _epilogue(story: Story, files: Files, cluster: Cluster, data: Demonstrated, 
     story.say(
         f"\ndone in {story.seconds:.0f} s: Kubernetes {cluster.version}, PostgreSQL {data.version}, one operator."
     )
-    story.say("They keep running. To try next, in this folder:")
+    story.say("All of it keeps running. To try next, in this folder:")
     for what, command in to_try(files, cluster.kubeconfig, f"{proxy} " if proxy else "", jobs):
         story.say(f"\n# {what}")
         story.command(command)
-    story.say(f"\n{shown(files.psql)} opens the database; the operator's log is {shown(files.operator_log)}")
-    story.say(f"{ending(files)} ends and removes all of it.")
+    story.say(f"\n{shown(files.psql)} opens the database; the operator logs to {shown(files.operator_log)}")
+    story.say(f"{ending(files)} stops and removes all of it.")
 
 
 def ending(files: Files) -> str:
-    """The command that removes this demo."""
+    """The command that stops and removes this demo."""
     return (
         "make demo-down"
         if files.name == NAME

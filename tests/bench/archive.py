@@ -1,6 +1,6 @@
 """How long it takes to archive and prove a partition, against bare `pg_dump -Fc` of the same table in the same run.
 
-`ARCHIVE_MB` in the environment is the table's size, 2000 unless told.
+`ARCHIVE_MB` in the environment is the table's size, 2000 by default.
 """
 
 import os

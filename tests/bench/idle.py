@@ -1,4 +1,4 @@
-"""What it costs to look at a policy when nothing is to be done: to the database, and to the API server."""
+"""What one reconcile costs when nothing is to be done: to the database, and to the API server."""
 
 import re
 from collections import Counter
@@ -18,10 +18,10 @@ from partwarden.postgres.conninfo import from_dsn
 from .figures import Figure
 from .stand import Stand, spec, table_names
 
-POLICIES, LOOKS = 20, 60
+POLICIES, RECONCILES = 20, 60
 PATIENCE = 120.0
-LOOKED = "; next look in"
-"""What the operator's log says of every look."""
+RECONCILED = "; next look in"
+"""In the operator's log line of every reconcile."""
 
 WRITES = ("APPLY", "PATCH", "POST", "PUT")
 """Not what deletes: the operator may not, and the API server itself still does in namespaces that have gone before."""
@@ -34,7 +34,7 @@ LABEL = re.compile(r'(\w+)="([^"]*)"')
 class Seen:
     """What has happened until one moment; `requests` by (verb, resource), as the API server counts them."""
 
-    looks: int
+    reconciles: int
     versions: frozenset[tuple[str, str]]
     events: int
     requests: Counter[tuple[str, str]]
@@ -43,21 +43,21 @@ class Seen:
 
 
 def measure(stand: Stand) -> list[Figure]:
-    """Policies that have converged are looked at every ten seconds, LOOKS times in all."""
+    """Policies that have converged are reconciled every ten seconds, RECONCILES times in all."""
     names = table_names(POLICIES)
     with stand.site(POLICIES) as (site, role), site.operator() as operator:
         site.kubectl.apply(*[site.manifest(name, spec(name, resync="10s")) for name in names])
         for name in names:
             site.wait(name, Ready="True")
         round_trips = _round_trips(role, names[0])
-        with stand.say.progress(f"bench: {LOOKS} looks at policies with nothing to do") as advance:
+        with stand.say.progress(f"bench: {RECONCILES} reconciles with nothing to do") as advance:
             before = _seen(stand, site, operator, role)
 
             def done() -> bool:
-                advance(_looks(operator) - before.looks, LOOKS, "looks")
-                return _looks(operator) - before.looks >= LOOKS
+                advance(_reconciles(operator) - before.reconciles, RECONCILES, "reconciles")
+                return _reconciles(operator) - before.reconciles >= RECONCILES
 
-            until(f"{LOOKS} looks", done, PATIENCE)
+            until(f"{RECONCILES} reconciles", done, PATIENCE)
             after = _seen(stand, site, operator, role)
     return _figures(round_trips, before, after)
 
@@ -81,7 +81,7 @@ def _seen(stand: Stand, site: Site, operator: Operator, role: Role) -> Seen:
         ).fetchone()
     assert row is not None
     return Seen(
-        looks=_looks(operator),
+        reconciles=_reconciles(operator),
         versions=frozenset((each["name"], each["resourceVersion"]) for each in metadata),
         events=len(site.kubectl.get("events", *namespace)["items"]),
         requests=read_requests(site.kubectl("get", "--raw", "/metrics")),
@@ -90,8 +90,8 @@ def _seen(stand: Stand, site: Site, operator: Operator, role: Role) -> Seen:
     )
 
 
-def _looks(operator: Operator) -> int:
-    return sum(LOOKED in line["message"] for line in operator.lines())
+def _reconciles(operator: Operator) -> int:
+    return sum(RECONCILED in line["message"] for line in operator.lines())
 
 
 def read_requests(metrics: str) -> Counter[tuple[str, str]]:
@@ -104,22 +104,31 @@ def read_requests(metrics: str) -> Counter[tuple[str, str]]:
 
 
 def _figures(round_trips: int, before: Seen, after: Seen) -> list[Figure]:
-    looks = after.looks - before.looks
+    reconciles = after.reconciles - before.reconciles
     requests = after.requests - before.requests
     policies = "partitionpolicies.partwarden.dev"
     written = sum(requests[verb, policies] for verb in WRITES)
     changed = len(after.versions - before.versions) + after.events - before.events
-    connections = (after.connections - before.connections) / looks
-    transactions = (after.transactions - before.transactions) / looks
-    how = f"{looks} looks at {POLICIES} policies that have converged"
+    connections = (after.connections - before.connections) / reconciles
+    transactions = (after.transactions - before.transactions) / reconciles
+    how = f"{reconciles} reconciles of {POLICIES} policies that have converged"
     return [
         Figure("nothing to do: round trips to the database", round_trips, "", note="of one cycle, without connecting"),
         Figure(
-            "nothing to do: connections of a look", connections, "", limit=0.25, note=f"as the server counts; {how}"
+            "nothing to do: connections of a reconcile",
+            connections,
+            "",
+            limit=0.25,
+            note=f"as the server counts; {how}",
         ),
-        Figure("nothing to do: transactions of a look", transactions, "", note="the same; connecting is one of them"),
         Figure(
-            "nothing to do: Secrets read for a look", requests["GET", "secrets"] / looks, "", note="by the API server"
+            "nothing to do: transactions of a reconcile", transactions, "", note="the same; connecting is one of them"
+        ),
+        Figure(
+            "nothing to do: Secrets read for a reconcile",
+            requests["GET", "secrets"] / reconciles,
+            "",
+            note="by the API server",
         ),
         Figure("nothing to do: writes to the API", written, "", limit=0, note=f"as the API server counts; {how}"),
         Figure("nothing to do: objects changed, Events made", changed, "", limit=0, note="by resourceVersion"),

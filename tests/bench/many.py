@@ -1,4 +1,4 @@
-"""What it costs to look at one table of ten thousand partitions: time, memory, and the size of its status."""
+"""What one reconcile of a table with ten thousand partitions costs: time, memory, and the size of its status."""
 
 import json
 import math
@@ -27,9 +27,9 @@ TOGETHER = 100
 """Partitions of one group. To attach the n-th, PostgreSQL reads the bounds of all before it: ten thousand one by one
 take minutes."""
 LIMIT = 5.0
-"""A look is at most so many times the bare query."""
+"""A reconcile takes at most this many times the bare query."""
 MEMORY = 20.0
-"""MB at most while a look lasts: 2 kB a partition, so that eight workers with such a table each hold 160 MB."""
+"""MB at most during a reconcile: 2 kB a partition, so that eight workers with such a table each hold 160 MB."""
 STATUS = 64 * 1024
 """Bytes. The API server takes far more, but every watcher of the policies is sent it."""
 
@@ -58,7 +58,7 @@ LENGTHS = (Length(Interval.DAY, timedelta(days=1)), Length(Interval.HOUR, timede
 
 
 def measure(stand: Stand) -> list[Figure]:
-    """The best of several rounds, with the bare query and the look by turns."""
+    """The best of several rounds, with the bare query and the reconcile alternating."""
     figures: list[Figure] = []
     with (
         Server.start(Binaries.wheel()) as server,
@@ -87,7 +87,7 @@ def _prepared(server: Server, length: Length) -> Iterator[Database]:
 
 
 def _now(length: Length) -> datetime:
-    """The beginning of the interval in which the benchmark looks."""
+    """The beginning of the interval at which the benchmark reconciles."""
     return datetime(2026, 1, 15, tzinfo=UTC) - length.step
 
 
@@ -98,7 +98,7 @@ def _create(group: str, lower: datetime, upper: datetime) -> str:
 def _figures(database: Database, length: Length) -> list[Figure]:
     spec, now = TableSpec(table=Table(name="run"), interval=length.interval), _now(length) + length.step / 2
 
-    def look(connection: Session) -> int:
+    def reconcile(connection: Session) -> int:
         """Bytes of the status."""
         inventory, plan = engine.observe_and_plan(connection, spec, now)
         assert not plan.actions, plan.actions
@@ -110,9 +110,9 @@ def _figures(database: Database, length: Length) -> list[Figure]:
         for _ in range(ROUNDS):
             bare = min(bare, _seconds(lambda: connection.execute(BARE).fetchall()))
             planned = min(planned, _seconds(lambda: engine.observe_and_plan(connection, spec, now)))
-            whole = min(whole, _seconds(lambda: look(connection)))
+            whole = min(whole, _seconds(lambda: reconcile(connection)))
         tracemalloc.start()
-        size = look(connection)
+        size = reconcile(connection)
         peak = tracemalloc.get_traced_memory()[1] / 1e6
         tracemalloc.stop()
     of = f"{PARTITIONS:,} partitions by {length.interval}"
@@ -122,7 +122,7 @@ def _figures(database: Database, length: Length) -> list[Figure]:
         Figure(f"{of}: observe and plan", planned * 1000, "ms", note=how),
         Figure(f"{of}: with its status", whole * 1000, "ms", note=how),
         Figure(f"{of}: observe and plan : bare query", planned / bare, "x", LIMIT),
-        Figure(f"{of}: memory at most", peak, "MB", MEMORY, "of Python, while one look lasts"),
+        Figure(f"{of}: memory at most", peak, "MB", MEMORY, "of Python, during one reconcile"),
         Figure(f"{of}: status", size, "bytes", STATUS, "as JSON"),
     ]
 

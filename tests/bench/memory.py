@@ -19,7 +19,7 @@ MEGABYTE = 1e6
 
 
 def measure(stand: Stand) -> list[Figure]:
-    """Resident memory of one operator: after its first policy, and after all of them are ready and were looked at."""
+    """Resident memory of one operator: after its first policy, and after all of them are ready and were reconciled."""
     names = table_names(MANY)
     with (
         stand.site(MANY) as (site, _),

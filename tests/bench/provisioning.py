@@ -1,6 +1,6 @@
 """How long it takes to make 13 monthly partitions of 50 tables, against the statements a person would write.
 
-And how long to look at all of them when nothing is to be done, against the same.
+And how long one reconcile of each takes when nothing is to be done, against the same.
 """
 
 import math
@@ -30,11 +30,11 @@ NOW = datetime(2026, 1, 15, tzinfo=UTC)
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
 """As a server is that keeps its data, which the lab's own need not."""
 
-LIMIT, LIMIT_OF_LOOKS = 1.2, 0.04
-"""Partwarden's time is at most this many times that of bare DDL: to make partitions, and to look when all are there."""
+LIMIT, LIMIT_OF_RECONCILES = 1.2, 0.04
+"""Partwarden's time is at most this many times that of bare DDL: to create, and to reconcile when all exist."""
 
 BARE, BY_HAND, PARTWARDEN = "CREATE … PARTITION OF", "LIKE, ATTACH", "Partwarden"
-LOOK = "look"
+RECONCILE = "reconcile"
 
 Way = Callable[[str], None]
 """Makes the partitions of the table of that name."""
@@ -45,8 +45,8 @@ def measure(stand: Stand) -> list[Figure]:
 
     What else the machine does meanwhile weighs on all ways, and seldom twice on one table.
     """
-    best: dict[str, list[float]] = {way: [math.inf] * TABLES for way in (BARE, BY_HAND, PARTWARDEN, LOOK)}
-    made = looked_at = bare = math.inf
+    best: dict[str, list[float]] = {way: [math.inf] * TABLES for way in (BARE, BY_HAND, PARTWARDEN, RECONCILE)}
+    made = reconciled = bare = math.inf
     title = f"bench: {TABLES} tables with {MONTHS} partitions each, {ROUNDS} rounds of 4 ways"
     with Server.start(Binaries.wheel(), options=DURABLE) as server, stand.say.progress(title) as advance:
         for number in range(ROUNDS):
@@ -56,8 +56,8 @@ def measure(stand: Stand) -> list[Figure]:
                 best[way][table] = min(best[way][table], seconds)
                 spent += seconds if way == BARE else 0.0
             bare = min(bare, spent)
-            making, looking = _all_at_once(server)
-            made, looked_at = min(made, making), min(looked_at, looking)
+            making, reconciling = _all_at_once(server)
+            made, reconciled = min(made, making), min(reconciled, reconciling)
     total = {way: sum(seconds) for way, seconds in best.items()}
     how = f"{TABLES} tables x {MONTHS} months, each table's best of {ROUNDS}"
     operator = f"{PER_DATABASE} connections, as the operator has; best of {ROUNDS}"
@@ -66,16 +66,19 @@ def measure(stand: Stand) -> list[Figure]:
         Figure("provisioning: bare DDL", total[BARE], "s", note=f"{BARE}, one connection, autocommit; {how}"),
         Figure("provisioning: by hand, as safe", total[BY_HAND], "s", note=f"{BY_HAND} in a transaction; the same"),
         Figure("provisioning: Partwarden, one by one", total[PARTWARDEN], "s", note="one connection; the same"),
-        Figure("provisioning: Partwarden", made, "s", note=f"look, make, look; {operator}"),
+        Figure("provisioning: Partwarden", made, "s", note=f"observe, create, observe; {operator}"),
         Figure("Partwarden, one by one : bare DDL", total[PARTWARDEN] / total[BARE], "x"),
         Figure("Partwarden, one by one : by hand, as safe", total[PARTWARDEN] / total[BY_HAND], "x", LIMIT),
         Figure("Partwarden : bare DDL", made / bare, "x", LIMIT, note=whole),
         Figure(
-            "nothing to do: looks, one by one", total[LOOK], "s", note="read, plan, status; one connection; the same"
+            "nothing to do: reconciles, one by one",
+            total[RECONCILE],
+            "s",
+            note="read, plan, status; one connection; the same",
         ),
-        Figure("nothing to do: looks", looked_at, "s", note="the same, at all tables"),
-        Figure("nothing to do, one by one : bare DDL", total[LOOK] / total[BARE], "x"),
-        Figure("nothing to do : bare DDL", looked_at / bare, "x", LIMIT_OF_LOOKS, note=whole),
+        Figure("nothing to do: reconciles", reconciled, "s", note="the same, at all tables"),
+        Figure("nothing to do, one by one : bare DDL", total[RECONCILE] / total[BARE], "x"),
+        Figure("nothing to do : bare DDL", reconciled / bare, "x", LIMIT_OF_RECONCILES, note=whole),
     ]
 
 
@@ -97,16 +100,16 @@ def _round(server: Server) -> Iterator[tuple[int, str, float]]:
             order.append(order.pop(0))
         for database, _ in databases.values():
             _check(database)
-        look = _looking(connection)
+        reconcile = _reconciling(connection)
         for number, name in enumerate(_tables()):
-            look(name)  # the first asks what then holds for an hour
+            reconcile(name)  # the first asks what then holds for an hour
             began = time.perf_counter()
-            look(name)
-            yield number, LOOK, time.perf_counter() - began
+            reconcile(name)
+            yield number, RECONCILE, time.perf_counter() - began
 
 
 def _all_at_once(server: Server) -> tuple[float, float]:
-    """Seconds until every table has its partitions, and until all were looked at again, as the operator does both."""
+    """Seconds until every table has its partitions, and until all were reconciled again, as the operator does both."""
     with ExitStack() as stack:
         database, dsn = _prepared(stack, server)
         stack.callback((connections := Connections(connect_timeout=5)).close)
@@ -116,7 +119,7 @@ def _all_at_once(server: Server) -> tuple[float, float]:
             def one(name: str) -> None:
                 with connections.lend(from_dsn(dsn)) as connection:
                     work(connection)(name)
-                    connection.reusable = work is _looking
+                    connection.reusable = work is _reconciling
 
             began = time.perf_counter()
             list(workers.map(one, _tables()))
@@ -124,12 +127,12 @@ def _all_at_once(server: Server) -> tuple[float, float]:
 
         made = lend(_partwarden)
         _check(database)
-        lend(_looking)  # the first asks what then holds for an hour
-        return made, min(lend(_looking) for _ in range(ROUNDS))
+        lend(_reconciling)  # the first asks what then holds for an hour
+        return made, min(lend(_reconciling) for _ in range(ROUNDS))
 
 
 def _prepared(stack: ExitStack, server: Server) -> tuple[Database, str]:
-    """A database with the tables, and how their owner, who is no superuser, connects."""
+    """A database with the tables, and the connection of their owner, which is not a superuser."""
     database = stack.enter_context(server.new_database())
     role = database.new_role()
     database.execute(f"ALTER DATABASE {database.name} OWNER TO {role.name}")
@@ -196,16 +199,16 @@ def _partwarden(connection: Session) -> Way:
     return make
 
 
-def _looking(connection: Session) -> Way:
+def _reconciling(connection: Session) -> Way:
     """All that the operator does of a policy that has converged, but for reading its Secret."""
 
-    def look(name: str) -> None:
+    def reconcile(name: str) -> None:
         spec = _spec(name)
         inventory, plan = engine.observe_and_plan(connection, spec, NOW)
         assert not plan.actions, plan.actions
         make_status(looked(spec, inventory, plan, []), {}, 1, NOW)
 
-    return look
+    return reconcile
 
 
 def _spec(name: str) -> TableSpec:

@@ -1,4 +1,4 @@
-"""How long nobody works after a leader has ended: from its end to what another has done."""
+"""How long no operator works after a leader has ended: from its end to the first work of the next leader."""
 
 import signal
 import statistics
@@ -17,7 +17,7 @@ from .stand import Stand, spec, table_names
 RUNS = 3
 LIMIT = 20.0
 COUNT = "SELECT count(*) FROM pg_inherits WHERE inhparent = %s::regclass"
-ENDS = {signal.SIGKILL: "killed", signal.SIGTERM: "told to end"}
+ENDS = {signal.SIGKILL: "killed", signal.SIGTERM: "terminated"}
 
 
 def measure(stand: Stand) -> list[Figure]:

@@ -32,7 +32,7 @@ QUIET = 5.0
 """Seconds for which they are watched while nothing is done: what the machine itself makes of it."""
 PATIENCE = 90.0
 LIMIT, LIMIT_OF_MOVED = 100.0, 1000.0
-"""Milliseconds; the latter for who writes into the very range whose rows are being moved."""
+"""Milliseconds; the latter for a writer of the range whose rows are being moved."""
 
 ROWS, MOVED = 2000, 10_000
 THIS = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -72,7 +72,7 @@ class Operation:
     """What is done: to the table as ``prepare`` leaves it, by a policy of these fields.
 
     ``kinds`` of actions must have been planned, so that nothing else is measured under its name. ``moved``: whether
-    rows are moved out of DEFAULT, and somebody writes more of them.
+    rows are moved out of DEFAULT, and a session writes more of them.
     """
 
     name: str
@@ -102,7 +102,7 @@ OPERATIONS = (
 
 @dataclass
 class Watched:
-    """Somebody who says one thing again and again: how often, and the longest that it took, in seconds."""
+    """A session that repeats one statement: how often, and the longest that it took, in seconds."""
 
     name: str
     statement: str
@@ -190,7 +190,7 @@ def _going_on(database: Database, watched: list[Watched]) -> Iterator[None]:
     with ThreadPoolExecutor(len(watched)) as pool:
         going = [pool.submit(each.go_on, database.dsn, stop) for each in watched]
         try:
-            _until("everybody is at it", lambda: all(each.times for each in watched) or any(_ended(going)))
+            _until("every session works", lambda: all(each.times for each in watched) or any(_ended(going)))
             yield
         finally:
             stop.set()
@@ -237,7 +237,7 @@ def _measured(database: Database, operation: Operation) -> Course:
 
 
 def _check_rows(database: Database, operation: Operation, before: int, written: int) -> None:
-    """All that was written is there, once; what was there before has gone only where partitions were to go."""
+    """Every written row exists once; older rows are missing only where partitions were to be dropped."""
     rows = _count(database, "SELECT count(*) FROM run WHERE id > 0")
     distinct = _count(database, "SELECT count(DISTINCT id) FROM run WHERE id > 0")
     assert rows == distinct == written, f"{operation.name}: of {written} rows written {rows} are there"

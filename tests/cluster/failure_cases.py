@@ -1,6 +1,6 @@
-"""What can go wrong between a policy and its table: how each comes about, what must be said, how it is mended.
+"""What can go wrong between a policy and its table: its cause, what must be reported, and its fix.
 
-Every trouble is a generator: it brings the trouble about and applies a policy, yields, and mends it.
+Every case is a generator: it causes the failure and applies a policy, yields, and fixes the cause.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lab.site import RUN, Site, keys_of
 
 YEAR = datetime.now(UTC).year
 FAILED, IN_PROGRESS = "Failed", "InProgress"
-"""kstatus: somebody must mend it; or it is waited for."""
+"""kstatus: a user must fix it; or it is retried."""
 
 
 @dataclass

@@ -16,18 +16,18 @@ from lab.leases import allow
 from lab.monitoring import fetch
 from lab.operator import Operator, until
 from lab.postgres import Database, free_port
+from lab.proxy import Proxy
 from lab.site import RUN, Site, partitions
-from lab.proxy import Way
 
 YEAR = datetime.now(UTC).year
 
 
 @pytest.fixture
-def way(site: Site) -> Iterator[Way]:
+def proxy(site: Site) -> Iterator[Proxy]:
     """To the API server of the cluster."""
     found = urlsplit(_server(yaml.safe_load(site.cluster.kubeconfig.read_text())))
     assert found.hostname
-    with Way(found.hostname, found.port or 443) as made:
+    with Proxy(found.hostname, found.port or 443) as made:
         yield made
 
 
@@ -36,57 +36,57 @@ def _server(config: dict[str, list[dict[str, dict[str, str]]]]) -> str:
 
 
 @pytest.fixture
-def operator(site: Site, way: Way) -> Iterator[Operator]:
+def operator(site: Site, proxy: Proxy) -> Iterator[Operator]:
     """An operator that takes that way."""
-    with through(site.operator(JOB_IMAGE=IMAGE), way).serving() as running:
+    with through(site.operator(JOB_IMAGE=IMAGE), proxy).serving() as running:
         yield running
 
 
-def through(made: Operator, way: Way) -> Operator:
+def through(made: Operator, proxy: Proxy) -> Operator:
     """The same, which reaches the API server that way."""
     config = yaml.safe_load(made.kubeconfig.read_text())
-    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{way.port}"
+    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
     made.kubeconfig.write_text(yaml.safe_dump(config))
     return made
 
 
 def test_an_outage_of_the_api_server_is_survived(
-    site: Site, way: Way, operator: Operator, pg_database: Database
+    site: Site, proxy: Proxy, operator: Operator, pg_database: Database
 ) -> None:
     pg_database.execute(RUN)
     site.watch_over(pg_database, premake=0)
     site.watch_over(pg_database, "other", table={"name": "none"})
     site.wait(Ready="True")
     site.wait("other", Stalled="True")
-    way.block()
+    proxy.block()
     site.watch_over(pg_database, premake=1)
     site.delete("other")
     until("the outage is noticed", lambda: operator.says("the Kubernetes API at", f"{site.namespace}/run"))
     assert partitions(pg_database) == [f"run_{YEAR}"]
-    way.unblock()
+    proxy.unblock()
     site.wait(Ready="True")
     assert partitions(pg_database) == [f"run_{YEAR}", f"run_{YEAR + 1}"]
-    site.told(["Normal PartitionCreated"] * 2)
+    site.expect_events(["Normal PartitionCreated"] * 2)
     assert operator.stop()[0] == 0
     assert "Traceback" not in operator.log.read_text()
 
 
-def test_with_a_lease_an_outage_ends_the_leader_and_the_next_waits_for_its_end(site: Site, way: Way) -> None:
+def test_with_a_lease_an_outage_ends_the_leader_and_the_next_waits_for_its_end(site: Site, proxy: Proxy) -> None:
     lease, port = allow(site), free_port()
 
     def operator() -> Operator:
-        return through(site.operator(LEASE=lease, LISTEN=f"127.0.0.1:{port}"), way)
+        return through(site.operator(LEASE=lease, LISTEN=f"127.0.0.1:{port}"), proxy)
 
     with operator().serving() as leader:
-        way.block()
+        proxy.block()
         assert leader.wait() == 1
         assert leader.says("the Lease was lost")
         assert "Traceback" not in leader.log.read_text()
     with operator().start() as following:
-        until("the outage is told", lambda: following.says("tried again in"))
+        until("the outage is logged", lambda: following.says("tried again in"))
         assert fetch(port, "/healthz") == (200, "ok\n")
         assert fetch(port, "/readyz?standby")[0] == 503
-        way.unblock()
+        proxy.unblock()
         until("it serves", lambda: following.says("serves"))
         until("it is ready", lambda: fetch(port, "/readyz") == (200, "ok\n"))
         assert following.stop()[0] == 0
@@ -106,25 +106,25 @@ __main__.main()
 """
 
 
-def test_the_lease_is_lost_and_given_back_also_before_the_first_list(site: Site, way: Way, tmp_path: Path) -> None:
-    held_up = through(site.operator(LEASE=allow(site), LISTEN=""), way)
+def test_the_lease_is_lost_and_given_back_also_before_the_first_list(site: Site, proxy: Proxy, tmp_path: Path) -> None:
+    held_up = through(site.operator(LEASE=allow(site), LISTEN=""), proxy)
     held_up.program = [sys.executable, "-c", HELD_UP, str(tmp_path / "go")]
     with held_up.start() as leader:
         until("it leads", (tmp_path / "reached").exists)
-        way.block()
+        proxy.block()
         (tmp_path / "go").touch()
-        until("the outage is told", lambda: leader.says("tried again in"))
+        until("the outage is logged", lambda: leader.says("tried again in"))
         assert leader.wait() == 1
         assert leader.says("the Lease was lost")
         assert not leader.says("serves")
         assert "Traceback" not in leader.log.read_text()
-    way.unblock()
+    proxy.unblock()
     with held_up.start() as leader:
         until("it serves", lambda: leader.says("serves"))
 
 
 def test_a_job_that_ends_during_an_api_outage_is_noticed_afterwards(
-    site: Site, way: Way, operator: Operator, pg_database: Database
+    site: Site, proxy: Proxy, operator: Operator, pg_database: Database
 ) -> None:
     pg_database.execute(PARTITION)
     site.secret("run", {"uri": pg_database.dsn})
@@ -132,10 +132,10 @@ def test_a_job_that_ends_during_an_api_outage_is_noticed_afterwards(
     archives.apply("by-hand")
     job = archives.job("by-hand")
     archives.wait("by-hand", Reconciling="True")
-    way.block()
+    proxy.block()
     archives.end(job, proof(oid(pg_database)), 0)
     archives.ended(job)
-    way.unblock()
+    proxy.unblock()
     archives.wait("by-hand", "Proven", Verified="True")
     assert [each["metadata"]["name"] for each in archives.jobs()] == [job]
     assert operator.stop()[0] == 0

@@ -14,8 +14,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from lab.archives import PARTITION, Archives, oid, proof
 from lab.postgres import Database
+from lab.reconciled_archive import NAME, Meanwhile, ReconciledArchive
 from lab.site import Site, conditions, keys_of
-from lab.reconciled_archive import NAME, Hands, Meanwhile
 from partwarden.archive.jobspec import WRONG
 
 
@@ -28,70 +28,72 @@ def archives(site: Site, pg_database: Database) -> Archives:
 
 
 @pytest.fixture
-def hands(archives: Archives, pg_database: Database) -> Iterator[Hands]:
+def by_hand(archives: Archives, pg_database: Database) -> Iterator[ReconciledArchive]:
     """Of an operator whose Jobs are given one pod."""
-    made = Hands(archives, pg_database, job_retries=0)
+    made = ReconciledArchive(archives, pg_database, job_retries=0)
     yield made
-    made.tender.stop()
+    made.reconciler.stop()
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_clock_that_is_wrong_by_a_day_delays_the_next_attempt_by_an_hour_at_most(hands: Hands, days: int) -> None:
-    job = hands.begin()
-    hands.now += timedelta(days=days)
-    hands.archives.end(job, None, 137, "OOMKilled")
-    hands.archives.ended(job)
-    hands.tend()
-    pause = hands.tend()
+def test_a_clock_that_is_wrong_by_a_day_delays_the_next_attempt_by_an_hour_at_most(
+    by_hand: ReconciledArchive, days: int
+) -> None:
+    job = by_hand.begin()
+    by_hand.now += timedelta(days=days)
+    by_hand.archives.end(job, None, 137, "OOMKilled")
+    by_hand.archives.ended(job)
+    by_hand.reconcile()
+    pause = by_hand.reconcile()
     assert pause is not None
     assert pause <= 3600
     if days < 0:
-        hands.now += timedelta(days=1, minutes=2)
-        hands.tend()
-    assert hands.archives.job(NAME, job)
+        by_hand.now += timedelta(days=1, minutes=2)
+        by_hand.reconcile()
+    assert by_hand.archives.job(NAME, job)
 
 
 def test_a_secret_that_is_rotated_between_archive_and_check_takes_no_proof_away(
-    hands: Hands, pg_database: Database
+    by_hand: ReconciledArchive, pg_database: Database
 ) -> None:
     role = pg_database.new_role("SUPERUSER")
     stale = keys_of(role.dsn)
-    hands.archives.site.secret("run", stale)
-    hands.proven()
+    by_hand.archives.site.secret("run", stale)
+    by_hand.proven()
     pg_database.execute(f"ALTER ROLE {role.name} PASSWORD 'another'")
-    hands.tender.stop()
-    hands.restart()
-    hands.store.want_check(hands.key, "before-drop")
-    hands.tend()
-    status = hands.status()
+    by_hand.reconciler.stop()
+    by_hand.restart()
+    by_hand.store.want_check(by_hand.key, "before-drop")
+    by_hand.reconcile()
+    status = by_hand.status()
     assert status["lastError"]["reason"] == "AuthenticationFailed"
     assert str(conninfo_to_dict(role.dsn)["password"]) not in json.dumps(status)
     assert conditions(status)["Verified"]["status"] == "True"
-    hands.archives.site.secret("run", {**stale, "password": "another"})
-    hands.tend()
+    by_hand.archives.site.secret("run", {**stale, "password": "another"})
+    by_hand.reconcile()
     # A pod that was given the old one says the same, which is nothing that was found out about the archive.
     denied = {"ok": False, "reason": "AuthenticationFailed", "message": "password authentication failed"}
-    status = hands.end(denied, WRONG)
+    status = by_hand.end(denied, WRONG)
     assert conditions(status)["Verified"]["status"] == "True"
     assert "check" not in status
-    hands.later()
-    status = hands.end(proof(oid(pg_database)))
+    by_hand.later()
+    status = by_hand.end(proof(oid(pg_database)))
     assert status["check"]["ok"] is True
     assert "lastError" not in status
 
 
 def test_an_operator_with_an_older_view_takes_no_proof_back(
-    hands: Hands, archives: Archives, pg_database: Database
+    by_hand: ReconciledArchive, archives: Archives, pg_database: Database
 ) -> None:
     """Two operators: one saw the Job run, and writes that down after the other has written the proof."""
-    slow = Hands(archives, pg_database, Meanwhile)
-    job = hands.begin()
+    slow = ReconciledArchive(archives, pg_database, Meanwhile)
+    job = by_hand.begin()
     archives.play(job, {"waiting": {"reason": "ImagePullBackOff"}})
     assert isinstance(slow.cluster, Meanwhile)
-    slow.cluster.what = lambda: hands.end(proof(oid(pg_database)))
-    assert slow.tend()
+    slow.cluster.what = lambda: by_hand.end(proof(oid(pg_database)))
+    assert slow.reconcile()
     assert slow.cluster.what is None
-    assert hands.status()["manifestSha256"]
-    assert slow.tend() is None
-    assert conditions(hands.status())["Verified"]["status"] == "True"
-    slow.tender.stop()
+    assert by_hand.status()["manifestSha256"]
+    assert slow.reconcile() is None
+    assert conditions(by_hand.status())["Verified"]["status"] == "True"
+    slow.reconciler.stop()

@@ -82,16 +82,16 @@ class Lives:
         """By how much the operators' clock is."""
 
     def live(self, early: bool) -> bool:
-        """One operator looks at the policy once, and at every archive; whether it came to an end by itself."""
+        """One operator reconciles the policy and every archive once; whether it ended by itself."""
         self.cluster.early = early
-        api, store, queue, wakes = ArchivesInCluster(self.cluster), Store(), WorkQueue(), WorkQueue()
+        api, store, queue, archive_queue = ArchivesInCluster(self.cluster), Store(), WorkQueue(), WorkQueue()
         archives, slots = ArchiveStore(), JobSlots(self.settings.jobs)
-        intake = ArchiveEventHandler(archives, slots, wakes, queue)
+        intake = ArchiveEventHandler(archives, slots, archive_queue, queue)
         clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
-        desk = ArchiveRequests(archives, api, wakes.enqueue)
-        tender = ArchiveReconciler(self.cluster, Shard(store), archives, slots, self.settings, clock, lambda *_: None)
+        requests = ArchiveRequests(archives, api, archive_queue.enqueue)
+        jobs = ArchiveReconciler(self.cluster, Shard(store), archives, slots, self.settings, clock, lambda *_: None)
         reconciler = PolicyReconciler(
-            self.cluster, store, TableOwnership(queue.enqueue), queue, self.settings, clock, desk, lambda *_: None
+            self.cluster, store, TableOwnership(queue.enqueue), queue, self.settings, clock, requests, lambda *_: None
         )
         try:
             for body in self.cluster.policies(self.namespace):
@@ -101,12 +101,12 @@ class Lives:
             reconciler.reconcile(self.key)
             for body in api.archives(self.namespace):
                 intake.seen(body)
-                tender.tend((self.namespace, body["metadata"]["name"]))
+                jobs.tend((self.namespace, body["metadata"]["name"]))
         except Killed:
             return False
         finally:
             reconciler.stop()
-            tender.stop()
+            jobs.stop()
         return True
 
 

@@ -36,7 +36,7 @@ CHANGED = {"ok": False, "reason": "ContentsChanged", "message": "the table holds
 
 
 class Retired:
-    """A policy, the archives that are made for it, and their Jobs, whose ends are told by hand."""
+    """A policy, the archives that are made for it, and their Jobs, whose ends the test reports."""
 
     def __init__(self, site: Site, database: Database) -> None:
         self.site, self.database, self.archives = site, database, Archives(site)
@@ -44,7 +44,7 @@ class Retired:
         ((self.oid,),) = database.query(f"SELECT '{OLD}'::regclass::oid::int8")
 
     def begin(self, **retention: Any) -> None:
-        """The policy, looked at once an hour unless something happens."""
+        """The policy, reconciled once an hour unless something happens."""
         spec: dict[str, Any] = {
             "premake": 0,
             "resync": "1h",
@@ -105,7 +105,9 @@ def retired(site: Site, pg_database: Database) -> Retired:
     return Retired(site, pg_database)
 
 
-def test_an_expired_partition_is_archived_proven_detached_checked_approved_checked_and_dropped(retired: Retired) -> None:
+def test_an_expired_partition_is_archived_proven_detached_checked_approved_checked_and_dropped(
+    retired: Retired,
+) -> None:
     site, old = retired.site, [OLD, f"run_{YEAR}"]
     with site.operator(JOB_IMAGE=IMAGE).serving():
         retired.begin(approval="Manual")
@@ -120,9 +122,9 @@ def test_an_expired_partition_is_archived_proven_detached_checked_approved_check
         retired.says("WaitsForApproval")
         assert partitions(retired.database) == old[1:]
         after_detach = retired.end(name, retired.proof(), first)
-        told = retired.says("WaitsForApproval")
-        assert OLD in told["message"]
-        assert "partwarden.dev/approve-drop" in told["message"]
+        reported = retired.says("WaitsForApproval")
+        assert OLD in reported["message"]
+        assert "partwarden.dev/approve-drop" in reported["message"]
     # Another operator finds all of that in the cluster again.
     with site.operator(JOB_IMAGE=IMAGE).serving():
         site.kubectl("annotate", *retired.policy, f"partwarden.dev/approve-drop={OLD}")
@@ -267,8 +269,8 @@ def test_an_archive_that_was_asked_for_on_another_database_is_not_made_of_this_o
     site.secret("run", {"uri": twin.dsn})
     with site.operator(JOB_IMAGE=IMAGE).serving():
         other = retired.made(name)
-        told = retired.archives.wait(name, "TableChanged")["status"]
-        assert "that was on another server" in told["lastError"]["message"]
-        assert "job" not in told
+        reported = retired.archives.wait(name, "TableChanged")["status"]
+        assert "that was on another server" in reported["lastError"]["message"]
+        assert "job" not in reported
         retired.archives.job(other)
         assert len(retired.archives.jobs()) == 1

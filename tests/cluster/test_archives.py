@@ -53,7 +53,7 @@ def test_what_a_job_proved_is_in_the_status_and_no_other_job_is_made(
     assert shown[0].split() == columns
     assert "s3://archives/runs/db/public.run/run_2020/by-hand-1" in shown[1]
 
-    # Its Job is gone, and the operator has looked at it since: it would make the same one.
+    # Its Job was deleted, and the operator has reconciled the archive since: it would make the same one.
     archives.kubectl("delete", "job", job)
     archives.apply("after", partition="run_2019")
     archives.job("after")

@@ -56,7 +56,7 @@ class Plugin:
         return json.loads(self(*arguments, "-o", "json"))
 
     def typed(self, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """At a terminal, where somebody types."""
+        """At a terminal, where a user types."""
         ours, theirs = pty.openpty()
         os.write(ours, f"{answer}\n".encode())
         try:
@@ -118,7 +118,7 @@ def test_health_is_an_exit_code_for_probes(site: Site, plugin: Plugin, run: Data
     said = plugin("health", code=2)
     assert f"CRITICAL: {site.namespace}/other: the operator has not seen its table: TableNotFound" in said
     assert json.loads(plugin("health", "-o", "json", code=2))["level"] == "CRITICAL"
-    assert plugin("health", "nobody", code=2).startswith("CRITICAL: there is no PartitionPolicy 'nobody'")
+    assert plugin("health", "missing", code=2).startswith("CRITICAL: there is no PartitionPolicy 'missing'")
 
 
 def test_create_adds_the_dates_to_the_policy_for_the_operator(site: Site, plugin: Plugin, run: Database) -> None:

@@ -1,4 +1,4 @@
-"""What somebody edits in the moment in which the operator writes a status: no later version shows it once more.
+"""Edits made at the moment at which the operator writes a status: no later version shows them once more.
 
 No watch runs here. It would show the edit right before the status, and in the worst case only after the operator knows
 a newer version, by which it then calls both of them old.
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
-from lab.site import RUN, Site, is_unseen, partitions
 from lab.reconciled_archive import Meanwhile
+from lab.site import RUN, Site, is_unseen, partitions
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableOwnership
@@ -33,7 +33,7 @@ SPEC: dict[str, Any] = {"premake": 0, "resync": "1h", "startFrom": f"{YEAR}-01-0
 
 
 class Unwatched:
-    """An operator that is shown its policy once, and looks when it is due."""
+    """An operator that is shown its policy once, and reconciles it when it is due."""
 
     def __init__(self, site: Site, selector: str = "") -> None:
         self.key = (site.namespace, "run")
@@ -44,15 +44,15 @@ class Unwatched:
             WorkQueue(),
         )
         self.claims = TableOwnership(self.queue.enqueue)
-        desk = ArchiveRequests(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
+        requests = ArchiveRequests(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
         clock = lambda: datetime.now(UTC)  # noqa: E731
         self.reconciler = PolicyReconciler(
-            self.cluster, self.store, self.claims, self.queue, settings, clock, desk, lambda *_: None
+            self.cluster, self.store, self.claims, self.queue, settings, clock, requests, lambda *_: None
         )
         self.intake = PolicyEventHandler(self.store, self.claims, self.queue, settings.selector)
         self.intake.seen(site.policy())
 
-    def look(self) -> bool:
+    def run_once(self) -> bool:
         """Whether one was due, and is done."""
         if not self.queue.backlog().due:
             return False
@@ -83,28 +83,30 @@ def test_a_hold_written_meanwhile_is_obeyed(site: Site, unwatched: Callable[[], 
     operator.cluster.what = lambda: site.kubectl(
         "annotate", "ppol/run", "--namespace", site.namespace, f"partwarden.dev/hold={OLD}"
     )
-    assert operator.look()
-    assert operator.look()
-    assert not operator.look()
+    assert operator.run_once()
+    assert operator.run_once()
+    assert not operator.run_once()
     held = operator.store.get(operator.key)
     assert held is not None
     assert held.held == {OLD}
 
 
-def test_a_spec_written_meanwhile_is_applied(site: Site, pg_database: Database, unwatched: Callable[[], Unwatched]) -> None:
+def test_a_spec_written_meanwhile_is_applied(
+    site: Site, pg_database: Database, unwatched: Callable[[], Unwatched]
+) -> None:
     operator = unwatched()
     operator.cluster.what = lambda: site.apply("run", {**SPEC, "premake": 1})
-    assert operator.look()
+    assert operator.run_once()
     assert partitions(pg_database) == [OLD, f"run_{YEAR}"]
-    assert operator.look()
+    assert operator.run_once()
     assert partitions(pg_database) == [OLD, f"run_{YEAR}", f"run_{YEAR + 1}"]
-    assert not operator.look()
+    assert not operator.run_once()
 
 
 def test_a_deletion_meanwhile_is_obeyed(site: Site, unwatched: Callable[[], Unwatched]) -> None:
     operator = unwatched()
     operator.cluster.what = lambda: site.delete("run")
-    assert operator.look()
+    assert operator.run_once()
     assert operator.store.all() == []
 
 
@@ -116,12 +118,12 @@ def test_a_label_changed_meanwhile_moves_the_policy(site: Site, unwatched: Calla
     label(site, "a")
     operator = unwatched("shard=a")
     operator.cluster.what = lambda: label(site, "b")
-    assert operator.look()
+    assert operator.run_once()
     assert operator.store.all() == []
-    # It is looked at once more, to be forgotten, and what it says is another's from now on.
+    # It is reconciled once more, to be forgotten; from now on its status is written by another operator.
     version = site.policy()["metadata"]["resourceVersion"]
-    assert operator.look()
-    assert not operator.look()
+    assert operator.run_once()
+    assert not operator.run_once()
     assert site.policy()["metadata"]["resourceVersion"] == version
 
 
@@ -137,11 +139,11 @@ def test_a_label_changed_during_a_reconcile_moves_the_policy(
         operator.intake.deleted(site.policy())
 
     operator.cluster.early = move
-    assert operator.look()
+    assert operator.run_once()
     # What had not begun when it moved is not done: that, the status and the table are another operator's.
     assert partitions(pg_database) == [OLD]
     assert is_unseen(before)
     assert is_unseen(site.policy())
-    assert operator.look()
-    assert not operator.look()
+    assert operator.run_once()
+    assert not operator.run_once()
     assert operator.claims._held == {}

@@ -13,7 +13,7 @@ from lab.site import RUN, Site, conditions, kstatus, partitions
 
 YEAR = datetime.now(UTC).year
 AT_ONCE = 8.0
-"""Seconds. Well below the 15 s after which a losing policy would be looked at again anyway."""
+"""Seconds. Well below the 15 s after which a losing policy would be reconciled again anyway."""
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def database(pg_database: Database) -> Database:
     return pg_database
 
 
-def contend(site: Site, database: Database, elder: str, younger: str, there: str = "") -> None:
+def contend(site: Site, database: Database, older: str, younger: str, there: str = "") -> None:
     """Two policies for public.run, a second apart, the younger one in the namespace ``there``; it wants more."""
     spec = {"database": {"secretRef": {"name": "db"}}, "resync": "24h"}
     for namespace in {site.namespace, there or site.namespace}:
         site.secret("db", {"uri": database.dsn}, namespace)
-    site.apply(elder, {**spec, "premake": 0})
-    created = site.policy(elder)["metadata"]["creationTimestamp"]
+    site.apply(older, {**spec, "premake": 0})
+    created = site.policy(older)["metadata"]["creationTimestamp"]
     until("the next second", lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") > created)
     site.apply(younger, {**spec, "premake": 3}, there)
 
@@ -38,53 +38,53 @@ def contend(site: Site, database: Database, elder: str, younger: str, there: str
 def test_the_oldest_policy_owns_the_table_and_the_other_names_it(
     site: Site, operator: Operator, database: Database, place: int, names: tuple[str, str]
 ) -> None:
-    elder, younger = names
+    older, younger = names
     there = site.namespaces[place]
-    contend(site, database, elder, younger, there)
+    contend(site, database, older, younger, there)
     lost = site.wait(younger, there, reason="PolicyConflict", Ready="False", Stalled="True", Reconciling="False")
-    assert f"older policy {site.namespace}/{elder}:" in conditions(lost["status"])["Ready"]["message"]
+    assert f"older policy {site.namespace}/{older}:" in conditions(lost["status"])["Ready"]["message"]
     assert kstatus(lost) == "Failed"
-    site.wait(elder, Ready="True")
+    site.wait(older, Ready="True")
     assert partitions(database) == [f"run_{YEAR}"]
-    site.told(["Warning PolicyConflict"], younger, there)
+    site.expect_events(["Warning PolicyConflict"], younger, there)
 
 
 @pytest.mark.parametrize("how", ["deleted", "suspended", "another table", "another database"])
 def test_the_younger_policy_takes_over_at_once_when_the_older_is_deleted(
     site: Site, operator: Operator, database: Database, how: str
 ) -> None:
-    contend(site, database, "elder", "younger")
-    site.wait("elder", Ready="True")
+    contend(site, database, "older", "younger")
+    site.wait("older", Ready="True")
     site.wait("younger", reason="PolicyConflict")
     by_secret = {"database": {"secretRef": {"name": "db"}}, "resync": "24h"}
     if how == "deleted":
-        site.delete("elder")
+        site.delete("older")
     elif how == "suspended":
-        site.apply("elder", {**by_secret, "suspend": True})
+        site.apply("older", {**by_secret, "suspend": True})
     elif how == "another table":
-        site.apply("elder", {**by_secret, "table": {"name": "job"}})
+        site.apply("older", {**by_secret, "table": {"name": "job"}})
     else:
-        site.apply("elder", {**by_secret, "database": {"secretRef": {"name": "gone"}}})
+        site.apply("older", {**by_secret, "database": {"secretRef": {"name": "gone"}}})
     site.wait("younger", Ready="True", patience=AT_ONCE)
     assert partitions(database) == [f"run_{number}" for number in range(YEAR, YEAR + 4)]
-    site.told(["Warning PolicyConflict", "Normal PartitionCreated", "Normal Healthy"], "younger")
+    site.expect_events(["Warning PolicyConflict", "Normal PartitionCreated", "Normal Healthy"], "younger")
 
 
 def test_a_returning_older_policy_takes_over_and_the_younger_reports_it_at_once(
     site: Site, operator: Operator, database: Database
 ) -> None:
-    contend(site, database, "elder", "younger")
+    contend(site, database, "older", "younger")
     site.wait("younger", reason="PolicyConflict")
     by_secret = {"database": {"secretRef": {"name": "db"}}, "resync": "24h"}
-    site.apply("elder", {**by_secret, "suspend": True})
+    site.apply("older", {**by_secret, "suspend": True})
     site.wait("younger", Ready="True", patience=AT_ONCE)
-    site.apply("elder", {**by_secret, "premake": 0})
-    site.wait("elder", Ready="True", patience=AT_ONCE)
+    site.apply("older", {**by_secret, "premake": 0})
+    site.wait("older", Ready="True", patience=AT_ONCE)
     site.wait("younger", reason="PolicyConflict", Stalled="True", patience=AT_ONCE)
 
 
 def test_two_names_of_one_database_are_one_database(site: Site, operator: Operator, database: Database) -> None:
-    contend(site, database, "elder", "younger")
+    contend(site, database, "older", "younger")
     site.secret("other", {"uri": database.dsn.replace("127.0.0.1", "localhost")})
     site.apply("younger", {"database": {"secretRef": {"name": "other"}}})
     site.wait("younger", reason="PolicyConflict", Stalled="True")
@@ -101,10 +101,10 @@ def test_tables_of_one_name_in_two_databases_are_two_tables(site: Site, operator
 
 
 def test_after_a_restart_the_younger_policy_does_not_work_first(site: Site, database: Database) -> None:
-    contend(site, database, "elder", "younger")
+    contend(site, database, "older", "younger")
     with site.operator().serving() as running:
-        site.wait("elder", Ready="True")
+        site.wait("older", Ready="True")
         site.wait("younger", reason="PolicyConflict")
-        until("both were looked at", partial(running.attempts, f"{site.namespace}/younger"))
+        until("both were reconciled", partial(running.attempts, f"{site.namespace}/younger"))
     assert partitions(database) == [f"run_{YEAR}"]
-    site.told(["Warning PolicyConflict"], "younger")
+    site.expect_events(["Warning PolicyConflict"], "younger")

@@ -45,7 +45,9 @@ def submit(installed: Kubectl, cluster: Cluster) -> Iterator[Callable[[str], Pol
 
 
 @pytest.mark.parametrize("case", cases.load(), ids=lambda case: case.name)
-def test_the_api_server_agrees_with_the_models_on_every_case(case: cases.Case, submit: Callable[[str], PolicyStatusUpdate]) -> None:
+def test_the_api_server_agrees_with_the_models_on_every_case(
+    case: cases.Case, submit: Callable[[str], PolicyStatusUpdate]
+) -> None:
     status, answer = submit(case.text)
     if case.fragment is not None:
         assert status in (400, 422), answer

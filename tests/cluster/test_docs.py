@@ -76,7 +76,7 @@ RUN = sorted({block.page for block in ALL if block.language == "console"})
 
 @dataclass(frozen=True)
 class Reader:
-    """Somebody who follows a page: a folder, a database and a namespace of their own."""
+    """A reader who follows a page: with a folder, a database and a namespace of their own."""
 
     folder: Path
     database: Database
@@ -132,7 +132,7 @@ def script(reader: Reader) -> None:
 
 
 def guide(reader: Reader) -> None:
-    """The same, and a policy looks after it."""
+    """The same, managed by a policy."""
     script(reader)
     reader.site.secret("orchestrator-db", {"uri": reader.database.dsn})
     reader.site.apply("run", {"database": {"secretRef": {"name": "orchestrator-db"}}, "key": "submitted_at"})
@@ -227,8 +227,8 @@ def test_every_other_command_is_run_by_a_test_that_exists() -> None:
         for line in block.text.replace("\\\n", "").splitlines()
         if re.match(rf"(\$ )?{PROGRAMS}[ $(]", line)
     }
-    told = {(page, line) for page, found in ELSEWHERE.items() for line in found}
-    assert {(page, " ".join(line.split())) for page, line in lines} == told
+    tested = {(page, line) for page, found in ELSEWHERE.items() for line in found}
+    assert {(page, " ".join(line.split())) for page, line in lines} == tested
     for found in (*ELSEWHERE.values(), MANIFESTS):
         for where in found.values():
             path, _, name = where.partition("::")

@@ -1,6 +1,6 @@
 """Whatever goes wrong says so, is not tried in a loop, heals without a restart, and harms no other policy.
 
-All troubles are brought about at the same time, under one operator, and mended at the same time. Each test looks at
+All failures are caused at the same time, under one operator, and fixed at the same time. Each test reads
 what was seen of one of them.
 """
 
@@ -28,13 +28,13 @@ EACH = pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.
 
 @dataclass
 class Seen:
-    """What was seen of a policy in trouble, and after it was mended."""
+    """What was seen of a policy while it failed, and after the fix."""
 
     failing: dict[str, Any]
     failing_events: list[str]
     attempts: list[datetime]
-    mended: dict[str, Any] = field(default_factory=dict)
-    mended_events: list[str] = field(default_factory=list)
+    healed: dict[str, Any] = field(default_factory=dict)
+    healed_events: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -73,7 +73,7 @@ def story(
             key = f"{site.namespace}/{each.name}"
             enough = 2 if each.kstatus == FAILED else 3
             until(f"{enough} attempts at {key}", partial(_enough, running.attempts, key, enough))
-            warned = until(f"a Warning on {key}", partial(_told, site, each.name, f"Warning {each.reason}"))
+            warned = until(f"a Warning on {key}", partial(_events, site, each.name, f"Warning {each.reason}"))
             seen[each.name] = Seen(failing, warned, running.attempts(key))
         site.watch_over(healthy, "healthy", premake=4)
         site.wait("healthy", Ready="True", patience=5)
@@ -81,9 +81,9 @@ def story(
         for course in courses.values():
             assert next(course, "ended") == "ended"
         for each in TROUBLES:
-            seen[each.name].mended = site.wait(each.name, Ready="True")
-            seen[each.name].mended_events = until(
-                f"Healthy on {each.name}", partial(_told, site, each.name, "Normal Healthy")
+            seen[each.name].healed = site.wait(each.name, Ready="True")
+            seen[each.name].healed_events = until(
+                f"Healthy on {each.name}", partial(_events, site, each.name, "Normal Healthy")
             )
         passwords = [password for case in cases.values() for password in case.passwords]
         after = site.wait("healthy", Ready="True")
@@ -94,7 +94,7 @@ def _enough(attempts: Any, key: str, count: int) -> bool:
     return len(attempts(key)) >= count
 
 
-def _told(site: Site, name: str, event: str) -> list[str] | None:
+def _events(site: Site, name: str, event: str) -> list[str] | None:
     events = site.events(name)
     return events if event in events else None
 
@@ -130,19 +130,19 @@ def test_a_failure_is_retried_with_backoff_and_not_in_a_loop(story: Story, troub
 @EACH
 def test_one_event_reports_a_failure_and_another_its_end(story: Story, trouble: Trouble) -> None:
     seen = story.policies[trouble.name]
-    told = [f"Warning {trouble.reason}"]
-    assert [event for event in seen.failing_events if event.startswith("Warning")] == told
-    assert [event for event in seen.mended_events if event.startswith("Warning")] == told
-    assert seen.mended_events.count("Normal Healthy") == 1
-    assert seen.mended_events[-1] == "Normal Healthy"
+    warnings = [f"Warning {trouble.reason}"]
+    assert [event for event in seen.failing_events if event.startswith("Warning")] == warnings
+    assert [event for event in seen.healed_events if event.startswith("Warning")] == warnings
+    assert seen.healed_events.count("Normal Healthy") == 1
+    assert seen.healed_events[-1] == "Normal Healthy"
 
 
 @EACH
 def test_a_failure_heals_without_a_restart(story: Story, trouble: Trouble) -> None:
-    mended = story.policies[trouble.name].mended
-    assert kstatus(mended) == "Current"
-    assert conditions(mended["status"])["PartitionsAhead"]["status"] == "True"
-    assert all(each["status"] != "Unknown" for each in mended["status"]["conditions"])
+    healed = story.policies[trouble.name].healed
+    assert kstatus(healed) == "Current"
+    assert conditions(healed["status"])["PartitionsAhead"]["status"] == "True"
+    assert all(each["status"] != "Unknown" for each in healed["status"]["conditions"])
 
 
 def test_other_policies_are_unharmed(story: Story) -> None:

@@ -1,4 +1,4 @@
-"""The annotation that holds partitions, on a policy that is looked at once an hour: it is heeded at once, and so is
+"""The annotation that holds partitions, on a policy that is reconciled once an hour: it is obeyed at once, and so is
 whatever else takes back what was decided while several tables are being dropped."""
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_a_hold_keeps_what_has_expired_until_it_is_taken_away(
     assert [each["state"] for each in held["status"]["partitions"]] == ["Held", "Held", "Current"]
 
     site.kubectl("annotate", *policy, "--overwrite", f"partwarden.dev/hold=run_{OLD}")
-    site.told(["Normal PartitionCreated", "Normal PartitionDetached"])
+    site.expect_events(["Normal PartitionCreated", "Normal PartitionDetached"])
     assert partitions(database) == [f"run_{OLD}", f"run_{YEAR}"]
 
 
@@ -97,7 +97,7 @@ def delete(site: Site, _operator: Operator) -> None:
 def terminate(_site: Site, operator: Operator) -> None:
     assert operator.process is not None
     operator.process.send_signal(signal.SIGTERM)
-    until("it is told", lambda: operator.says("finishing what runs"))
+    until("the operator reports it", lambda: operator.says("finishing what runs"))
 
 
 @pytest.mark.parametrize("change", [hold, suspend, edit, delete, terminate])

@@ -81,7 +81,7 @@ def test_a_released_lease_is_free_at_once(candidates: Candidates) -> None:
     assert one.attempt()
     one.release()
     assert two.attempt()
-    # Nobody gives back what is another's.
+    # A candidate never releases the lease of another.
     one.release()
     assert two.attempt()
 
@@ -129,7 +129,7 @@ def test_a_standby_takes_over_when_the_leader_ends(site: Site, pg_database: Data
         until("the other has done it", lambda: len(partitions(pg_database)) == 2)
         site.wait(Ready="True")
         assert fetch(port, "/readyz") == (200, "ok\n")
-        site.told(["Normal PartitionCreated"] * 2)
+        site.expect_events(["Normal PartitionCreated"] * 2)
         assert follower.stop()[0] == 0
 
 
@@ -144,7 +144,7 @@ def test_a_standby_ends_at_once(site: Site) -> None:
 def test_a_leader_that_loses_the_lease_ends_and_says_so(site: Site) -> None:
     lease = allow(site)
     with site.operator(LEASE=lease).serving() as leader:
-        stolen = '{"spec": {"holderIdentity": "somebody"}}'
+        stolen = '{"spec": {"holderIdentity": "another"}}'
         site.kubectl("patch", "lease", "leader", "--namespace", site.namespace, "--type=merge", "--patch", stolen)
         assert leader.wait() == 1
         assert leader.says("the Lease was lost: another operator may lead now, so this one ends")
@@ -157,7 +157,7 @@ def test_two_operators_that_both_believe_to_lead_do_nothing_twice(site: Site, pg
     with both[0], both[1]:
         site.watch_over(pg_database, premake=25)
         site.wait(Ready="True")
-        until("both have looked", lambda: all(each.attempts(f"{site.namespace}/run") for each in both))
+        until("both have reconciled", lambda: all(each.attempts(f"{site.namespace}/run") for each in both))
     assert partitions(pg_database) == [f"run_{YEAR + number}" for number in range(26)]
     made = [line for each in both for line in each.lines() if line.get("reason") == "PartitionCreated"]
     names = [line["partition"] for line in made]

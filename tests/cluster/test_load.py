@@ -1,4 +1,4 @@
-"""Many policies, few connections: no database is flooded, and a silent one starves nobody."""
+"""Many policies, few connections: no database is flooded, and a silent one delays no other policy."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def test_one_database_has_two_connections_at_most(site: Site, operator: Operator
 def test_a_younger_policy_does_not_wait_long_for_an_older_one_whose_database_is_unreachable(
     silent: Silent, site: Site, database: Database
 ) -> None:
-    site.secret("elder", {"uri": f"postgresql://nobody:nothing@127.0.0.1:{silent.port}/none"})
-    site.apply("elder")
+    site.secret("older", {"uri": f"postgresql://nobody:nothing@127.0.0.1:{silent.port}/none"})
+    site.apply("older")
     site.watch_over(database, "younger")
     with site.operator(CONNECT_TIMEOUT="60").serving():
         site.wait("younger", Ready="True", patience=10)
-        assert is_unseen(site.policy("elder"))
+        assert is_unseen(site.policy("older"))

@@ -28,7 +28,7 @@ def test_an_oversized_partition_and_a_vacuumed_one_are_reported_once(
     }
     site.watch_over(database, **fields, thresholds={"partitionSize": "64Ki"})
     found = site.wait(Ready="True", WithinThresholds="False")
-    site.told(["Normal PartitionCreated", "Normal PartitionVacuumed", "Warning PartitionTooLarge"])
+    site.expect_events(["Normal PartitionCreated", "Normal PartitionVacuumed", "Warning PartitionTooLarge"])
     message = conditions(found["status"])["WithinThresholds"]["message"]
     assert message.startswith(f"larger than 64Ki (spec.thresholds.partitionSize): public.run_{old} (over ")
     marked = {each["name"]: each.get("overThreshold") for each in found["status"]["partitions"]}
@@ -36,7 +36,7 @@ def test_an_oversized_partition_and_a_vacuumed_one_are_reported_once(
 
     site.watch_over(database, **fields, thresholds={"partitionSize": "1Gi"})
     site.wait(Ready="True", WithinThresholds="True")
-    site.told(
+    site.expect_events(
         [
             "Normal PartitionCreated",
             "Normal PartitionVacuumed",

@@ -37,7 +37,7 @@ def test_the_metrics_count_the_policies_of_a_fleet(site: Site, pg_database: Data
         site.wait("bad", Stalled="True")
         # Two years ahead of the one that now is in.
         until("the status was seen", lambda: scrape(port)("policy_runway_days").get(good) in (730, 731))
-        numbers = until("both were looked at", lambda: numbers_of_both(port, bad))
+        numbers = until("both were reconciled", lambda: numbers_of_both(port, bad))
         assert numbers("policy_partitions") == {good: 4}
         assert numbers("policy_managed_partitions") == {good: 3}
         assert numbers("policy_default_rows") == {good: 1}
@@ -49,10 +49,10 @@ def test_the_metrics_count_the_policies_of_a_fleet(site: Site, pg_database: Data
         successes = numbers("policy_last_success_timestamp_seconds")
         assert list(successes) == [good]
         assert before <= successes[good] <= datetime.now(UTC).timestamp()
-        looks = numbers("reconciles_total")
-        assert looks["Converged",] >= 1
-        assert looks["UserError",] >= 1
-        assert numbers("reconcile_duration_seconds_count")[()] == sum(looks.values())
+        reconciles = numbers("reconciles_total")
+        assert reconciles["Converged",] >= 1
+        assert reconciles["UserError",] >= 1
+        assert numbers("reconcile_duration_seconds_count")[()] == sum(reconciles.values())
         assert numbers("queue_depth") == {("archives",): 0, ("policies",): 0}
         assert list(numbers("build_info").values()) == [1]
         assert numbers("archive_jobs_total")["Failed", "Archive"] == 0

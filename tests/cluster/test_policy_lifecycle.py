@@ -1,4 +1,4 @@
-"""The life of a policy: applied, edited, converged, looked at again, deleted."""
+"""The life of a policy: applied, edited, converged, reconciled again, deleted."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_edit_is_applied_and_reported_by_events(site: Site, operator: Operato
     second = site.wait(Ready="True")
     assert second["status"]["observedGeneration"] == first["status"]["observedGeneration"] + 1
     assert partitions(database) == [f"run_{YEAR}", f"run_{YEAR + 1}", "run_2040"]
-    site.told(["Normal PartitionCreated"] * 2)
+    site.expect_events(["Normal PartitionCreated"] * 2)
 
 
 def test_a_policy_that_has_converged_is_not_written_again(site: Site, operator: Operator, database: Database) -> None:
@@ -58,9 +58,9 @@ def test_a_policy_that_has_converged_is_not_written_again(site: Site, operator: 
     version = site.wait(Ready="True")["metadata"]["resourceVersion"]
     key = f"{site.namespace}/run"
     seen = len(operator.attempts(key))
-    until("two more looks", lambda: len(operator.attempts(key)) >= seen + 2)
+    until("two more reconciles", lambda: len(operator.attempts(key)) >= seen + 2)
     assert site.policy()["metadata"]["resourceVersion"] == version
-    site.told(["Normal PartitionCreated"])
+    site.expect_events(["Normal PartitionCreated"])
 
 
 def test_a_change_of_metadata_or_status_alone_causes_no_reconcile(
@@ -89,7 +89,7 @@ def test_the_resync_notices_a_partition_dropped_by_hand(site: Site, operator: Op
     site.wait(Ready="True")
     database.execute(f"DROP TABLE run_{YEAR + 1}")
     until("the partition is back", lambda: f"run_{YEAR + 1}" in partitions(database))
-    site.told(["Normal PartitionCreated"] * 2)
+    site.expect_events(["Normal PartitionCreated"] * 2)
 
 
 def test_an_overlapping_partition_is_reported_and_the_rest_is_created(
@@ -121,7 +121,9 @@ def test_the_beginning_of_an_interval_needs_no_resync(site: Site, operator: Oper
     site.wait(Ready="True")
     assert partitions(database) == ["run_2031"]
     until("the new year has a partition", lambda: partitions(database) == ["run_2031", "run_2032"])
-    status = until("it is told", lambda: (s := site.policy()["status"])["summary"]["partitions"] == 2 and s)
+    status = until(
+        "the change is in the status", lambda: (s := site.policy()["status"])["summary"]["partitions"] == 2 and s
+    )
     assert [each["state"] for each in status["partitions"]] == ["Past", "Current"]
 
 
@@ -130,7 +132,7 @@ def test_mode_plan_reports_actions_and_executes_none(site: Site, operator: Opera
     policy = site.wait(reason="PlanPending", Ready="False", Stalled="False", Reconciling="False")
     assert [each["partition"] for each in policy["status"]["plan"]] == years(YEAR, YEAR + 1)
     assert partitions(database) == []
-    site.told(["Normal PlanPending"])
+    site.expect_events(["Normal PlanPending"])
     site.watch_over(database, mode="Apply", premake=1)
     assert "plan" not in site.wait(Ready="True")["status"]
     assert partitions(database) == years(YEAR, YEAR + 1)
@@ -186,15 +188,15 @@ def test_a_restart_writes_nothing_and_says_nothing(site: Site, operator: Operato
     site.wait(Ready="True")
     site.wait("younger", reason="PolicyConflict", Stalled="True")
     before = {name: site.policy(name)["metadata"]["resourceVersion"] for name in ("run", "younger")}
-    site.told(["Normal PartitionCreated"])
-    site.told(["Warning PolicyConflict"], "younger")
+    site.expect_events(["Normal PartitionCreated"])
+    site.expect_events(["Warning PolicyConflict"], "younger")
     assert operator.stop()[0] == 0
     with site.operator().serving() as again:
         for key in (f"{site.namespace}/{name}" for name in before):
-            until(f"a look at {key}", partial(again.attempts, key))
+            until(f"a reconcile of {key}", partial(again.attempts, key))
     assert {name: site.policy(name)["metadata"]["resourceVersion"] for name in before} == before
-    site.told(["Normal PartitionCreated"])
-    site.told(["Warning PolicyConflict"], "younger")
+    site.expect_events(["Normal PartitionCreated"])
+    site.expect_events(["Warning PolicyConflict"], "younger")
 
 
 def test_the_operator_creates_what_a_policy_wanted_while_it_was_away(site: Site, database: Database) -> None:

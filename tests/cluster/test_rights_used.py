@@ -15,8 +15,8 @@ from partwarden.controller.settings import Settings, wanted
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
-ANYBODY = {"selfsubjectaccessreviews"}
-"""What everybody may who is known."""
+EVERY_USER = {"selfsubjectaccessreviews"}
+"""What every authenticated user may do."""
 
 
 def asked(site: Site) -> set[tuple[str, str, str]]:
@@ -26,7 +26,7 @@ def asked(site: Site) -> set[tuple[str, str, str]]:
         if where := event.get("objectRef"):
             resource = "/".join(filter(None, (where["resource"], where.get("subresource"))))
             found.add((event["verb"], resource, where.get("apiGroup", "")))
-    return {each for each in found if each[1] not in ANYBODY}
+    return {each for each in found if each[1] not in EVERY_USER}
 
 
 def test_every_right_is_used_and_nothing_else_is_asked_for(site: Site, pg_database: Database) -> None:

@@ -52,8 +52,8 @@ class Shard:
         """How many its metrics tell of."""
         return int(sum(scrape(self.port)("archives").values()))
 
-    def looks(self, name: str = "run") -> int:
-        """How often it has looked at a policy."""
+    def reconciles(self, name: str = "run") -> int:
+        """How often it has reconciled a policy."""
         return len(self.operator.attempts(f"{self.namespace}/{name}"))
 
     def reasons(self, name: str = "run") -> list[str]:
@@ -143,7 +143,7 @@ def test_each_policy_is_served_by_exactly_one(fleet: Fleet, how: str) -> None:
         site.wait(name, Ready="True")
     until("each tells of its own", lambda: (a.policies(), b.policies()) == ({"one"}, {"two"}))
     assert a.operator.says("policies that match 'shard=a', with 8 workers")
-    # What has another label, and what has none, is nobody's so far.
+    # What has another label, and what has none, is served by no operator so far.
     for name in ("three", "four"):
         assert is_unseen(site.policy(name))
         assert site.events(name) == []
@@ -152,15 +152,17 @@ def test_each_policy_is_served_by_exactly_one(fleet: Fleet, how: str) -> None:
     for name in ("three", "four"):
         site.wait(name, Ready="True")
     until("it tells of the rest", lambda: rest.policies() == {"three", "four"})
-    looked = {name: [bool(each.looks(name)) for each in (a, b, rest)] for name in ("one", "two", "three", "four")}
-    assert looked == {
+    reconciled = {
+        name: [bool(each.reconciles(name)) for each in (a, b, rest)] for name in ("one", "two", "three", "four")
+    }
+    assert reconciled == {
         "one": [True, False, False],
         "two": [False, True, False],
         "three": [False, False, True],
         "four": [False, False, True],
     }
-    for name in looked:
-        site.told(["Normal PartitionCreated"], name)
+    for name in reconciled:
+        site.expect_events(["Normal PartitionCreated"], name)
 
 
 def test_a_policy_whose_label_changes_moves_and_so_do_its_edits(fleet: Fleet) -> None:
@@ -172,23 +174,27 @@ def test_a_policy_whose_label_changes_moves_and_so_do_its_edits(fleet: Fleet) ->
     before = site.policy()["status"]
     fleet.label("ppol", "run", "b")
     until("the other one tells of it, and only that", lambda: (a.policies(), b.policies()) == (set(), {"run"}))
-    until("it has looked", b.looks)
-    # It is gone for the one, and is there: nothing is told of that, and nothing is taken back.
+    until("it has reconciled the policy", b.reconciles)
+    # It left the one operator and exists: neither reports a deletion, and nothing is undone.
     assert site.policy()["status"] == before
     assert partitions(fleet.database) == [f"run_{YEAR}"]
-    looks = a.looks()
+    reconciles = a.reconciles()
     fleet.apply("run", "b", premake=1)
     site.wait(Ready="True")
     assert partitions(fleet.database) == [f"run_{YEAR}", f"run_{YEAR + 1}"]
     # Back again, with an edit in the same breath.
-    assert (a.looks(), a.reasons().count("PartitionCreated"), b.reasons().count("PartitionCreated")) == (looks, 1, 1)
+    assert (a.reconciles(), a.reasons().count("PartitionCreated"), b.reasons().count("PartitionCreated")) == (
+        reconciles,
+        1,
+        1,
+    )
     fleet.apply("run", "a", premake=2)
     site.wait(Ready="True")
     until("it is the first one's again", lambda: (a.policies(), b.policies()) == ({"run"}, set()))
     assert (a.reasons().count("PartitionCreated"), b.reasons().count("PartitionCreated")) == (2, 1)
     fleet.label("ppol", "run", "")
-    until("it is nobody's", lambda: (a.policies(), b.policies()) == (set(), set()))
-    site.told(["Normal PartitionCreated"] * 3)
+    until("no operator serves it", lambda: (a.policies(), b.policies()) == (set(), set()))
+    site.expect_events(["Normal PartitionCreated"] * 3)
     for each in (a, b):
         assert {line["level"] for line in each.operator.lines(f"{site.namespace}/run")} <= {"info", "debug"}
 
@@ -197,18 +203,18 @@ def test_a_table_is_free_for_the_next_once_its_policy_has_moved(fleet: Fleet) ->
     site = fleet.site
     fleet.database.execute(RUN)
     a, _ = fleet.start(A, B)
-    fleet.apply("elder", "a", premake=0)
-    site.wait("elder", Ready="True")
+    fleet.apply("older", "a", premake=0)
+    site.wait("older", Ready="True")
     fleet.apply("younger", "a", premake=1)
     site.wait("younger", reason="PolicyConflict")
     # That it is in the way is seen within one shard; in two, each has what it wants, once.
-    fleet.label("ppol", "elder", "b")
+    fleet.label("ppol", "older", "b")
     site.wait("younger", Ready="True")
-    fleet.apply("elder", "b", premake=2)
-    site.wait("elder", Ready="True")
+    fleet.apply("older", "b", premake=2)
+    site.wait("older", Ready="True")
     assert a.policies() == {"younger"}
     assert partitions(fleet.database) == [f"run_{YEAR + number}" for number in range(3)]
-    site.told(["Normal PartitionCreated"] * 2, "elder")
+    site.expect_events(["Normal PartitionCreated"] * 2, "older")
 
 
 def test_archives_and_jobs_move_with_their_policy(fleet: Fleet) -> None:
@@ -296,7 +302,7 @@ def test_an_archive_by_hand_follows_its_policy_else_its_own_labels(fleet: Fleet)
     archives.end(archives.job("gone"), proof(oid(fleet.database, "old_2020")), 0)
     archives.wait("gone", "Proven")
     assert (a.reasons("gone"), b.reasons("gone")) == (["Proven"], ["JobCreated"])
-    # Whoever served the policy knows at once that it is gone, and what is left to it by its label.
+    # The operator that served the policy knows at once that it was deleted; the archive follows its label.
     fleet.label("parc", "elsewhere", "a")
     site.delete("run")
     until("the policy is forgotten", lambda: a.policies() == set())

@@ -229,6 +229,6 @@ def test_two_operators_on_one_policy_do_no_harm(site: Site, operator: Operator, 
         site.watch_over(database, interval="Day", premake=50)
         site.wait(Ready="True")
         for each in (operator, second):
-            until("both looked", partial(each.attempts, f"{site.namespace}/run"))
+            until("both reconciled", partial(each.attempts, f"{site.namespace}/run"))
         assert len(partitions(database)) == 51
         assert not [line for line in [*operator.lines(), *second.lines()] if "traceback" in line]

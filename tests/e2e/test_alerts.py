@@ -75,11 +75,11 @@ CASES = {
         {
             "PartwardenNoSuccess": (
                 "warning",
-                "orchestrator/run was not looked at with success for more than 25 hours",
+                "orchestrator/run was not reconciled with success for more than 25 hours",
             )
         },
     ),
-    "nobody is scraped": Case(
+    "no operator is scraped": Case(
         dict.fromkeys(HEALTHY), {"PartwardenDown": ("critical", "No Partwarden is being scraped")}
     ),
     "an archive fails": Case(

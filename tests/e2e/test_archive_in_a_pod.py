@@ -145,7 +145,7 @@ def test_a_partition_is_archived_proven_checked_and_brought_back(stand: Callable
 
 
 def listed(here: Stand, location: str) -> str:
-    """What comes of the command that is told to somebody who wants to read what lies on a claim; its folder there
+    """The output of the command that the message gives for reading an archive on a claim; its folder there
     is said as the location."""
     done = CliRunner().invoke(main, ["restore", "--manifest", location, "--list"])
     (typed,) = [line for line in done.stderr.splitlines() if line.startswith("  kubectl run ")]

@@ -118,9 +118,9 @@ def test_the_rendered_crds_differ_by_annotations_only(helm: Helm, keep: bool) ->
     rendered = of_kind(render(helm, {"crds": {"keep": keep}}), "CustomResourceDefinition")
     assert len(rendered) == 2
     for each in rendered:
-        told = each["metadata"].pop("annotations")
-        assert told["argocd.argoproj.io/sync-options"] == "ServerSideApply=true"
-        assert told.get("helm.sh/resource-policy") == ("keep" if keep else None)
+        notes = each["metadata"].pop("annotations")
+        assert notes["argocd.argoproj.io/sync-options"] == "ServerSideApply=true"
+        assert notes.get("helm.sh/resource-policy") == ("keep" if keep else None)
         plain = yaml.safe_load((ROOT / "crds" / f"{each['spec']['names']['plural']}.yaml").read_text())
         assert each == plain
 

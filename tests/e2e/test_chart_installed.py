@@ -44,7 +44,7 @@ class Stand:
     def set(self, command: str, folder: Path = chart.CHART, **more: Any) -> None:
         """`helm install` or `helm upgrade`, until all is ready."""
         given = yaml.safe_dump({**self.values, **more})
-        # The resources are there in most tests, as if somebody had applied them before.
+        # The resources are there in most tests, as if a user had applied them before.
         options = ("--values", "-", "--wait", "--timeout", "180s", "--take-ownership")
         try:
             self.helm(command, RELEASE, str(folder), *options, given=given)
@@ -58,7 +58,7 @@ class Stand:
 
     @property
     def jane(self) -> Kubectl:
-        """kubectl of somebody who may edit the first namespace, and nothing else."""
+        """kubectl of a user who may edit the first namespace, and nothing else."""
         return As(self.site.kubectl.kubeconfig, self.site.kubectl.environment, self.site.namespace)
 
 
@@ -172,7 +172,7 @@ def test_a_user_with_rights_in_one_namespace_uses_the_chart(stand: Stand, operat
         assert jane.get("jobs")["items"]
         shown = jane("get", "partitionpolicies")
         assert "Converged" in shown
-        # With these rights and no more: whoever looks elsewhere is refused.
+        # With these rights and no more: a request for another namespace is refused.
         assert "forbidden" in jane.run("get", "partitionpolicies", "--all-namespaces").stderr
         _keeps_secrets(stand, [login["password"]])
 

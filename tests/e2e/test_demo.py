@@ -1,4 +1,4 @@
-"""The demo keeps its promises, however often it is begun and however it ends, and leaves nothing."""
+"""The demo keeps its promises when it is repeated, interrupted or killed, and its removal leaves nothing."""
 
 import os
 import re
@@ -37,7 +37,7 @@ class Demo:
 
     def __init__(self, name: str, home: Path) -> None:
         self.files = Files(name)
-        # What a shell happens to point at must not matter: neither file nor address means anything.
+        # The user's shell must not matter: this file and these addresses are invalid.
         self.kubeconfig = home / ".kube" / "config"
         self.kubeconfig.parent.mkdir(parents=True)
         self.kubeconfig.write_text("{this is not a kubeconfig")
@@ -54,7 +54,7 @@ class Demo:
             del self.environment[choice.VARIABLE]  # a demo may only be tested in a cluster of its own
 
     def begin(self, command: str) -> subprocess.Popen[str]:
-        """Start a command; what it says comes by its stdout."""
+        """Start a command, with its output in a pipe."""
         return subprocess.Popen(
             [sys.executable, "-m", "demo", command, "--name", self.files.name],
             env=self.environment,
@@ -67,7 +67,7 @@ class Demo:
         )
 
     def run(self, command: str) -> tuple[int, str]:
-        """Its exit code and all it said."""
+        """Run a command. Returns its exit code and its output."""
         with self.begin(command) as process:
             try:
                 said, _ = process.communicate(timeout=PATIENCE)
@@ -76,7 +76,7 @@ class Demo:
         return process.returncode, said
 
     def end_at(self, step: int, number: signal.Signals) -> tuple[int, str]:
-        """Start `up`, send it a signal when it has begun a step, and return its exit code and what it said."""
+        """Start `up`, send it a signal when it has begun a step, and return its exit code and its output."""
         before = []
         with self.begin("up") as process:
             assert process.stdout is not None
@@ -100,7 +100,7 @@ class Demo:
         )
 
     def processes(self) -> list[psutil.Process]:
-        """All that belong to it and to its server."""
+        """The processes of the demo and of its server."""
         places = (str(self.files.folder), str(self.files.server))
         found = []
         for process in psutil.process_iter():
@@ -114,7 +114,7 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory, aloud: Aloud) -> Iterator[Demo]:
-    """The demo, not begun. First goes what a killed test run has left."""
+    """The demo, not started; what a killed test run left is removed first."""
     for folder in (folders.cache() / "demos").glob(f"{PREFIX}*"):
         if not psutil.pid_exists(int(folder.name.removeprefix(PREFIX))):
             Demo(folder.name, tmp_path_factory.mktemp("home")).run("down")
@@ -127,7 +127,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, aloud: Aloud) -> Iterator[Dem
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether it has not ended; one that nobody has waited for yet has."""
+    """Whether it has not ended; a zombie, which its parent has not waited for, has."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -159,11 +159,11 @@ def check_promises(code: int, said: str) -> None:
     assert re.search(r"^orchestrator +run +True +Converged +run +Year ", made, re.MULTILINE), said
     assert re.search(rf"^ run_{max(years()[0], 2026)} +\| \d{{4}}-", made, re.MULTILINE), said
     assert "INSERT 0 1" in made
-    assert "ends and removes all of it" in after
+    assert "stops and removes all of it" in after
     if retired:
         check_archived(shown, retired)
     else:
-        report.note(f"the demo: {said[said.index('archives are left out') :].splitlines()[0]}")
+        report.note(f"the demo: {said[said.index('without archives:') :].splitlines()[0]}")
     versions = re.search(r"^done in \d+ s: Kubernetes (\S+), PostgreSQL (\S+), one operator", after, re.MULTILINE)
     assert versions, said
     report.used("Kubernetes", f"{versions[1]} (the demo's)")
@@ -250,7 +250,7 @@ def test_the_demo_runs_to_its_end(demo: Demo) -> None:
 
 
 def test_a_failure_names_the_step_the_cause_and_the_way_out(demo: Demo) -> None:
-    """Here: the word that chooses the cluster is none."""
+    """Here CLUSTER names no provider."""
     before = dict(demo.environment)
     demo.environment[choice.VARIABLE] = "nonsense"
     code, said = demo.run("up")

@@ -36,7 +36,9 @@ def test_the_image_runs_with_a_read_only_root(restricted: Kubectl, operator_imag
     assert (ended.code, ended.said) == (0, f"partwarden {__version__}\n")
 
 
-def test_a_wrong_setting_ends_the_container_with_one_line_that_names_it(restricted: Kubectl, operator_image: str) -> None:
+def test_a_wrong_setting_ends_the_container_with_one_line_that_names_it(
+    restricted: Kubectl, operator_image: str
+) -> None:
     ended = pod.run(restricted, operator_image, "run", PARTWARDEN_WORKERS="0")
     assert (ended.code, ended.said) == (1, "Error: PARTWARDEN_WORKERS='0': must be greater than or equal to 1\n")
 
@@ -55,7 +57,7 @@ def test_the_image_holds_what_it_needs_and_no_more(restricted: Kubectl, operator
 
 def test_its_labels_and_its_user_are_those_of_this_version(pods: Cluster, operator_image: str) -> None:
     if pods.provider == EXISTING:
-        return  # that image was built by somebody else
+        return  # that image was built elsewhere
     with tarfile.open(build(Reporter(quiet=True)).archive) as archive:
         config = _json(archive, _json(archive, "manifest.json")[0]["Config"])["config"]
     assert config["Labels"]["org.opencontainers.image.version"] == __version__
@@ -94,5 +96,5 @@ def test_its_pg_dump_reads_a_server_over_the_pods_network_and_writes_to_a_claim(
     assert ended.code == 0, ended.said
     assert "TABLE DATA public run_2020" in ended.said
     # It is there for the next pod: the claim holds it, not the first pod.
-    look = "import pathlib; print(pathlib.Path('/archives/pg_dump/data.dump').stat().st_size > 0)"
-    assert pod.python(restricted, operator_image, look, claim=claim).said == "True\n"
+    program = "import pathlib; print(pathlib.Path('/archives/pg_dump/data.dump').stat().st_size > 0)"
+    assert pod.python(restricted, operator_image, program, claim=claim).said == "True\n"

@@ -1,6 +1,6 @@
 """What Kubernetes makes of an archive Job: what its pod gets, when it is tried again, what is seen of what goes wrong.
 
-In place of `partwarden archive` the Jobs run programs that say what they find, or fail as they are told to.
+In place of `partwarden archive` the Jobs run programs that say what they find, or fail as the test asks.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def test_an_evicted_pod_does_not_count_as_an_attempt(restricted: Kubectl, begin:
 
 
 def test_a_pod_that_is_lost_is_replaced(restricted: Kubectl, begin: Callable[..., str]) -> None:
-    """Forced, as where its node is gone: nobody waits for its end."""
+    """Forced, as when its node is lost: no kubelet confirms its end."""
     name = begin(IN_TURN, retries=1)
     restricted("delete", "pod", at_work(restricted, name), "--force", "--grace-period=0")
     last = jobs.ended(restricted, name)

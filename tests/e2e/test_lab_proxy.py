@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.proxy import Toward, Way
+from lab.proxy import Proxy, Toward
 
 PATIENCE = 20.0
 
@@ -21,15 +21,15 @@ def far() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def way(far: socket.socket) -> Iterator[Way]:
+def proxy(far: socket.socket) -> Iterator[Proxy]:
     """To it."""
-    with Way("127.0.0.1", far.getsockname()[1]) as made:
+    with Proxy("127.0.0.1", far.getsockname()[1]) as made:
         yield made
 
 
-def pair(way: Way, far: socket.socket) -> tuple[socket.socket, socket.socket]:
+def pair(proxy: Proxy, far: socket.socket) -> tuple[socket.socket, socket.socket]:
     """Both ends of a new connection."""
-    client = socket.create_connection(("127.0.0.1", way.port), timeout=PATIENCE)
+    client = socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE)
     server = far.accept()[0]
     server.settimeout(PATIENCE)
     return client, server
@@ -40,9 +40,9 @@ def rest(end: socket.socket) -> bytes:
     return b"".join(iter(lambda: end.recv(100), b""))
 
 
-def test_a_cut_ends_this_connection_and_the_next_until_it_is_healed(way: Way, far: socket.socket) -> None:
-    client, server = pair(way, far)
-    struck = way.cut(Toward.SERVER, after=10)
+def test_a_cut_ends_this_connection_and_the_next_until_it_is_healed(proxy: Proxy, far: socket.socket) -> None:
+    client, server = pair(proxy, far)
+    struck = proxy.cut(Toward.SERVER, after=10)
     with client, server:
         client.sendall(b"0123456")
         assert server.recv(7, socket.MSG_WAITALL) == b"0123456"
@@ -51,42 +51,42 @@ def test_a_cut_ends_this_connection_and_the_next_until_it_is_healed(way: Way, fa
         assert rest(server) == b"789"
         assert rest(client) == b""
         assert struck.is_set()
-    client, server = pair(way, far)
+    client, server = pair(proxy, far)
     with client, server:
         client.sendall(b"x")
         assert rest(server) == b""
-    way.heal()
-    client, server = pair(way, far)
+    proxy.heal()
+    client, server = pair(proxy, far)
     with client, server:
         client.sendall(b"whole")
         assert server.recv(5, socket.MSG_WAITALL) == b"whole"
 
 
-def test_dropped_bytes_do_not_arrive_and_the_other_direction_continues(way: Way, far: socket.socket) -> None:
-    client, server = pair(way, far)
-    struck = way.swallow(Toward.CLIENT, after=4)
+def test_dropped_bytes_do_not_arrive_and_the_other_direction_continues(proxy: Proxy, far: socket.socket) -> None:
+    client, server = pair(proxy, far)
+    struck = proxy.swallow(Toward.CLIENT, after=4)
     with client, server:
         server.sendall(b"answer")
         assert client.recv(4, socket.MSG_WAITALL) == b"answ"
         assert struck.wait(PATIENCE)
         client.sendall(b"still there")
         assert server.recv(11, socket.MSG_WAITALL) == b"still there"
-        way.heal()
+        proxy.heal()
         server.sendall(b"never")
         server.shutdown(socket.SHUT_WR)
         assert rest(client) == b""
 
 
-def test_a_closed_way_ends_connections_and_opens_at_the_same_port(way: Way, far: socket.socket) -> None:
-    client, server = pair(way, far)
-    port = way.port
+def test_a_closed_way_ends_connections_and_opens_at_the_same_port(proxy: Proxy, far: socket.socket) -> None:
+    client, server = pair(proxy, far)
+    port = proxy.port
     with client, server:
-        way.block()
+        proxy.block()
         assert rest(client) == rest(server) == b""
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-    way.unblock()
-    assert way.port == port
-    client, server = pair(way, far)
+    proxy.unblock()
+    assert proxy.port == port
+    client, server = pair(proxy, far)
     client.close()
     server.close()

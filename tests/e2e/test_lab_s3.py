@@ -14,8 +14,8 @@ from obstore.store import S3Store
 from lab import pod, report
 from lab.cluster import Cluster, Reporter
 from lab.kubectl import Kubectl
+from lab.proxy import Proxy, Toward
 from lab.s3 import Keys, S3Server
-from lab.proxy import Toward, Way
 
 MEBIBYTE = 1 << 20
 FETCH = """
@@ -77,14 +77,14 @@ def test_an_object_in_parts_comes_back_and_no_other_takes_its_place_unasked(s3: 
 
 
 def test_an_upload_that_is_cut_makes_no_object(s3: S3Server, bucket: str) -> None:
-    with Way(s3.host, s3.port) as way:
-        client = store(s3, bucket, s3.endpoint_over(way))
-        struck = way.cut(Toward.SERVER, after=6 * MEBIBYTE)
+    with Proxy(s3.host, s3.port) as proxy:
+        client = store(s3, bucket, s3.endpoint_over(proxy))
+        struck = proxy.cut(Toward.SERVER, after=6 * MEBIBYTE)
         with pytest.raises(GenericError):
             obstore.put(client, "key", bytes(11 * MEBIBYTE), use_multipart=True, chunk_size=5 * MEBIBYTE)
         assert struck.is_set()
         assert (s3.objects(bucket), s3.unfinished(bucket)) == ([], ["key"])
-        way.heal()
+        proxy.heal()
         obstore.put(client, "key", b"content")
     assert s3.objects(bucket) == ["key"]
 

@@ -112,11 +112,11 @@ def difference(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[
     return {name: more for name, more in mine.items() if more}
 
 
-def until(what: str, condition: Callable[[], bool], told: Callable[[], str] = str) -> None:
+def until(what: str, condition: Callable[[], bool], describe: Callable[[], str] = str) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what} {told()}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what} {describe()}"
         time.sleep(0.05)
 
 
@@ -175,7 +175,7 @@ def test_a_loaded_image_is_run_and_reaches_the_api_by_its_service(own: Cluster, 
     address = kubectl("get", "service", "kubernetes", "--output=jsonpath={.spec.clusterIP}").strip()
     assert run_pod(kubectl, "reaches", "partwarden-test:1", "connect", f"{address}:443", "20") == "Succeeded"
     assert kubectl("logs", "reaches").strip() == f"connected to {address}:443"
-    # What nobody listens on is not reached: the pod's word is to be trusted.
+    # A port without listener is not reached: the pod's answer can be trusted.
     assert run_pod(kubectl, "misses", "partwarden-test:1", "connect", f"{address}:444", "1") == "Failed"
 
 

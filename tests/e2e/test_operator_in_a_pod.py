@@ -28,6 +28,6 @@ def test_an_operator_in_a_pod_serves_its_namespace_and_ends_on_sigterm(
         try:
             site.wait(Ready="True", reason="Converged")
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{pod.told(kubectl, 'operator')}") from None
+            raise AssertionError(f"{error}\n{pod.describe_pod(kubectl, 'operator')}") from None
         assert len(partitions(database)) == 2
         kubectl("delete", "pod", "operator", "--timeout=20s")

@@ -95,7 +95,7 @@ class Archives:
     def end(self, job: str, report: Mapping[str, Any] | None, code: int, reason: str = "") -> None:
         """Let the Job's pod end; ``reason``: kubelet's, where it is not the program's own end.
 
-        A report that is ok names the server that the Job was told, unless it says another.
+        A report that is ok names the server that the Job's spec names, unless it says another.
         """
         terminated: dict[str, Any] = {
             "exitCode": code,
@@ -109,7 +109,7 @@ class Archives:
         self.play(job, {"terminated": terminated}, phase="Failed" if code else "Succeeded")
 
     def order(self, job: str) -> JobSpec:
-        """What the Job is told."""
+        """The JobSpec of the Job."""
         (container,) = self.kubectl.get("job", job)["spec"]["template"]["spec"]["containers"]
         (text,) = [each["value"] for each in container["env"] if each["name"] == VARIABLE]
         return JobSpec.model_validate_json(text)

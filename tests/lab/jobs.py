@@ -41,8 +41,8 @@ def ended(kubectl: Kubectl, name: str) -> JobView:
 def waiting(kubectl: Kubectl, name: str) -> JobView:
     """The same, once it says what it waits for."""
 
-    def told() -> JobView | None:
+    def reported() -> JobView | None:
         found = seen(kubectl, name)
         return found if found.reason else None
 
-    return until(f"job {name} says what it waits for", told, PATIENCE)
+    return until(f"job {name} says what it waits for", reported, PATIENCE)

@@ -13,7 +13,7 @@ Numbers = dict[tuple[str, ...], float]
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
-    """Status and body; 0 where nobody answers."""
+    """Status and body; 0 where no server answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return answer.status, answer.read().decode()

@@ -25,11 +25,11 @@ POLL = 0.1
 T = TypeVar("T")
 
 
-def until(what: str, look: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """What ``look`` returns, once it is something. Raises AssertionError that says what was waited for."""
+def until(what: str, condition: Callable[[], T | None], patience: float = PATIENCE) -> T:
+    """What ``condition`` returns, once that is true. Raises AssertionError that says what was waited for."""
     deadline = time.monotonic() + patience
     while True:
-        found = look()
+        found = condition()
         if found:
             return found
         if time.monotonic() > deadline:
@@ -116,7 +116,7 @@ class Operator:
         return next((line for line in self.lines(policy) if words in line["message"]), None)
 
     def attempts(self, policy: str) -> list[datetime]:
-        """When looks at a policy ended, oldest first."""
+        """When reconciles of a policy ended, oldest first."""
         return [
             datetime.fromisoformat(line["time"])
             for line in self.lines(policy)

@@ -10,7 +10,7 @@ from lab.s3 import command
 
 
 def main() -> int:
-    """Build, and say how far it is. Always 0, but for Ctrl-C: what cannot be had is told by the tests that need it."""
+    """Build with a progress report. Always 0, but for Ctrl-C: the tests that need an unavailable part report it."""
     say = Reporter()
     try:
         command.built(say)

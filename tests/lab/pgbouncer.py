@@ -67,7 +67,7 @@ def _fetch(target: Path) -> None:
         raise LabError(f"pgbouncer cannot be fetched: {said}")
     (fetched,) = packages.glob("*.deb")
     depends = subprocess.run(["dpkg-deb", "-f", str(fetched), "Depends"], capture_output=True, text=True).stdout
-    # Most of them are in every Debian, and some machines cannot fetch those; what is missing at last is told.
+    # Most of them are in every Debian, and some machines cannot fetch those; what is missing in the end is reported.
     said = ""
     for each in re.findall(r"(?:^|, )(lib[^ ,]+)", depends):
         if each != "libc6":

@@ -81,10 +81,10 @@ def run_pod(kubectl: Kubectl, made: Mapping[str, Any]) -> Ended:
     try:
         last = until(f"pod {name} has ended", ended, PATIENCE)
     except AssertionError as error:
-        raise AssertionError(f"{error}\n{told(kubectl, name)}") from None
+        raise AssertionError(f"{error}\n{describe_pod(kubectl, name)}") from None
     return Ended(int(last["exitCode"]), kubectl("logs", name), last.get("message", ""))
 
 
-def told(kubectl: Kubectl, name: str) -> str:
+def describe_pod(kubectl: Kubectl, name: str) -> str:
     """What is known of a pod, and the end of what it printed, for a message."""
     return "\n".join(kubectl.run(*words, name).stdout for words in (("describe", "pod"), ("logs", "--tail=60")))

@@ -1,4 +1,4 @@
-"""A way to a server that can be closed, or lose what goes over it: connections that end, or hang, as networks do it."""
+"""A TCP proxy that can close, cut or silence the connections to a server, as networks do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Loss:
     struck: threading.Event
 
 
-class Way:
+class Proxy:
     """Forwards 127.0.0.1:`port` to a server; can be closed and opened again at the same port."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -71,7 +71,7 @@ class Way:
         return self._lose(toward, after, hang=False)
 
     def swallow(self, toward: Toward, after: int) -> threading.Event:
-        """The same, but what is over gets lost and the connection stays open, as if the other end had gone silent."""
+        """The same, but further bytes are lost and the connection stays open, as if the other end were silent."""
         return self._lose(toward, after, hang=True)
 
     def heal(self) -> None:
@@ -79,7 +79,7 @@ class Way:
         with self._lock:
             self._loss = None
 
-    def __enter__(self) -> Way:
+    def __enter__(self) -> Proxy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

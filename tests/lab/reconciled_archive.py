@@ -1,4 +1,4 @@
-"""One PartitionArchive of a site, tended step by step by the operator's own code, with its rights."""
+"""One PartitionArchive of a site, reconciled step by step by the operator's own code, with its rights."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from partwarden.kube.config import configure
 NAME = "by-hand"
 
 
-class Hands:
-    """As an operator that does only what it is told to, and whose clock is set by hand."""
+class ReconciledArchive:
+    """An operator that reconciles when the test says so, with a clock that the test sets."""
 
     def __init__(
         self,
@@ -46,23 +46,23 @@ class Hands:
         self.store = ArchiveStore()
         slots = JobSlots(self.settings.jobs)
         shard = Shard(Store())
-        self.tender = ArchiveReconciler(
+        self.reconciler = ArchiveReconciler(
             self.cluster, shard, self.store, slots, self.settings, lambda: self.now, lambda *_: None
         )
 
-    def tend(self) -> float | None:
-        """One look."""
-        return self.tender.tend(self.key)
+    def reconcile(self) -> float | None:
+        """Reconcile once; seconds until the next reconcile, if one is due."""
+        return self.reconciler.tend(self.key)
 
     def later(self) -> None:
-        """One look at the time of the next attempt."""
+        """Reconcile once, at the time of the next attempt."""
         self.now = datetime.fromisoformat(self.status()["nextAttempt"])
-        self.tend()
+        self.reconcile()
 
     def begin(self) -> str:
         """The archive is asked for, and its Job has a pod. The Job's name."""
         self.archives.apply(NAME)
-        self.tend()
+        self.reconcile()
         return self.archives.job(NAME)
 
     def proven(self) -> None:
@@ -71,11 +71,11 @@ class Hands:
         self.end(proof(oid(self.database)))
 
     def end(self, report: dict[str, Any], code: int = 0) -> dict[str, Any]:
-        """The Job under way ends so, and the archive is looked at until that is written down."""
+        """The running Job ends with this report, and the archive is reconciled."""
         job = self.archives.job(NAME)
         self.archives.end(job, report, code)
         self.archives.ended(job)
-        self.tend()
+        self.reconcile()
         return self.status()
 
     def status(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Hands:
         return found["reason"], found["message"]
 
     def orders(self) -> list[JobSpec]:
-        """What the Jobs are told, oldest first."""
+        """The specs of the Jobs, oldest first."""
         found = []
         for job in self.archives.jobs():
             variables = job["spec"]["template"]["spec"]["containers"][0]["env"]

@@ -56,7 +56,7 @@ class Reporting:
     def __init__(self, handed: dict[str, Any] | None) -> None:
         """``handed`` is what a worker's notes go into; None in the process that tells."""
         self.handed = handed
-        # What a worker starts bears the mark of the process that began it, which looks once all workers have ended.
+        # What a worker starts bears the mark of the process that began it, which checks once all workers have ended.
         self.mark = "" if handed is not None else leftovers.mark()
         self.left: list[str] = []
         self.not_run: Counter[str] = Counter()
@@ -91,7 +91,7 @@ class Reporting:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Looks for processes that are left, after the last fixture has gone."""
+        """Find processes that are left after the last fixture was torn down."""
         if self.handed is not None:
             self.handed["noted"] = {
                 "used": {what: sorted(versions) for what, versions in _used.items()},

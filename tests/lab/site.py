@@ -124,13 +124,13 @@ class Site:
         return Operator(path, self.folder, self.cluster.environment(), **served)
 
     def secret(self, name: str, data: Mapping[str, str], namespace: str = "") -> None:
-        """Make a Secret, or make it hold this and nothing else."""
+        """Create a Secret, or replace its data."""
         metadata = {"name": name, "namespace": namespace or self.namespace}
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
         self.kubectl.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded})
 
     def manifest(self, name: str, spec: Mapping[str, Any], namespace: str = "") -> dict[str, Any]:
-        """A policy for public.run by the Secret of the policy's name, where ``spec`` says nothing else."""
+        """A policy for public.run with the Secret of the policy's name, overridden by ``spec``."""
         whole = {"database": {"secretRef": {"name": name}}, "table": {"name": "run"}, "resync": "10s", **spec}
         metadata = {"name": name, "namespace": namespace or self.namespace}
         return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "PartitionPolicy", "metadata": metadata, "spec": whole}
@@ -145,7 +145,7 @@ class Site:
         self.apply(name, spec)
 
     def delete(self, name: str, namespace: str = "", *options: str) -> None:
-        """`kubectl delete` of a policy, which waits until it is gone."""
+        """`kubectl delete` of a policy, which waits until it is deleted."""
         self.kubectl("delete", "partitionpolicy", name, "--namespace", namespace or self.namespace, *options)
 
     def policy(self, name: str = "run", namespace: str = "") -> dict[str, Any]:
@@ -189,7 +189,7 @@ class Site:
         """``type reason`` of the Events on the policy, oldest first."""
         return [f"{each.type} {each.reason}" for each in self.event_objects(name, namespace)]
 
-    def told(self, expected: list[str], name: str = "run", namespace: str = "") -> None:
+    def expect_events(self, expected: list[str], name: str = "run", namespace: str = "") -> None:
         """Waits for these Events and no others: each is recorded just after the status is written."""
         seen: list[str] = []
 

@@ -79,6 +79,6 @@ def _mount(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _run(database: Database, statement: str) -> None:
-    """Beside the database, which nobody may be connected to."""
+    """Beside the database, to which no session may be connected."""
     with psycopg.connect(database.server.dsn(), autocommit=True) as connection:
         connection.execute(statement.encode())

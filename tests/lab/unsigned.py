@@ -11,7 +11,7 @@ CLOCK_SKEW = timedelta(hours=1)
 def unsigned(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, valid: timedelta
 ) -> x509.CertificateBuilder:
-    """A certificate for somebody to add to and sign, good from an hour ago on, and for so long."""
+    """A certificate for the caller to add to and sign, good from an hour ago on, and for so long."""
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()

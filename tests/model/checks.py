@@ -117,24 +117,26 @@ class Judge:
                 assert table.is_partition, f"{table.name} was made and is no partition"
 
     def retired(self, report: Report) -> None:
-        """In the end: what has expired for days is gone, or it is said why not."""
+        """At the end: what has expired for days was dropped, or a finding says why not."""
         if not self.retention:
             return
         kind, margin = self.policy.kind, timedelta(days=3)
         limit = too_old(self.retention["keepFor"], self.after.now - margin, self.zone, kind.zoned)
         interval = self.policy.fields.get("interval", "Year")
-        told = [each.message for each in report.after.findings] + [str(each.error) for each in report.outcomes]
+        messages = [each.message for each in report.after.findings] + [str(each.error) for each in report.outcomes]
         for table in self.after.partitions:
             lower, upper = table.range or (None, None)
             if upper is None or upper > limit or not is_cell(lower, upper, interval, self.zone, kind.zoned):
                 continue
-            assert any(table.name in each for each in told), f"{table.name} has expired, stays, and nobody is told"
+            assert any(table.name in each for each in messages), (
+                f"{table.name} has expired, stays, and nothing reports it"
+            )
         if self.retention.get("onExpire") != "Drop" or self.retention["grace"] != "0s":
             return
         for table in self.after.alone:
             own = table.is_marked and f'"oid": {table.oid},' in (table.comment or "")
-            told_of = any(table.name in each for each in told)
-            assert told_of or not own or not self._may_go(table, limit), f"{table.name} is not dropped"
+            is_reported = any(table.name in each for each in messages)
+            assert is_reported or not own or not self._may_go(table, limit), f"{table.name} is not dropped"
 
     def _may_go(self, table: Table, limit: datetime) -> bool:
         mark = json.loads((table.comment or "").rpartition("\n")[2].removeprefix(LABEL))
@@ -150,9 +152,11 @@ class Judge:
             return
         kind = self.policy.kind
         now = self.after.now if kind.zoned else self.after.now.astimezone(self.zone).replace(tzinfo=None)
-        told = [each for each in report.after.findings if each.error] + [each for each in report.outcomes if each.error]
+        messages = [each for each in report.after.findings if each.error] + [
+            each for each in report.outcomes if each.error
+        ]
         covered = any(not each.pending and _holds(each.range, now) for each in self.after.partitions)
-        assert covered or told or report.after.actions, "no partition holds now, and nothing is said of it"
+        assert covered or messages or report.after.actions, "no partition holds now, and nothing is said of it"
 
 
 def _holds(piece: tuple[datetime | None, datetime | None] | None, moment: datetime) -> bool:

@@ -39,7 +39,8 @@ def run(world: World, trouble: str = "none") -> tuple[Report | None, str]:
     except PartwardenError as error:
         said = f"broken off: {error.reason}: {error}"
     if report is not None:
-        said = f"{[_told(each) for each in report.outcomes]} findings {[each.reason for each in report.after.findings]}"
+        reasons = [each.reason for each in report.after.findings]
+        said = f"{[_describe(each) for each in report.outcomes]} findings {reasons}"
         for each in report.outcomes:
             end = f" failed of {each.error.reason}" if each.error else ""
             world.counts[f"{type(each.action).__name__}{end}"] += 1
@@ -48,7 +49,7 @@ def run(world: World, trouble: str = "none") -> tuple[Report | None, str]:
     return report, said
 
 
-def _told(outcome: Any) -> str:
+def _describe(outcome: Any) -> str:
     end = f" ({outcome.error.reason}: {outcome.error})" if outcome.error else ""
     return f"{type(outcome.action).__name__} {outcome.action.name}{end}"
 
@@ -124,7 +125,7 @@ def _reader(world: World, connection: Session, *, kill: bool, concurrently: bool
 
 @contextmanager
 def _beside_a_writer(world: World, _: Session) -> Iterator[None]:
-    """Somebody inserts rows of today and later all the time; what was committed is in `World.written`."""
+    """A writer inserts rows of today and later all the time; what was committed is in `World.written`."""
     first, values = world.number + 1, [world.value(world.near_future()) for _ in range(WRITTEN)]
     world.number += WRITTEN
     thread = threading.Thread(target=_insert, args=(world, first, values))
@@ -138,7 +139,7 @@ def _beside_a_writer(world: World, _: Session) -> Iterator[None]:
 def _insert(world: World, first: int, values: list[str]) -> None:
     with psycopg.connect(world.dsn, autocommit=True) as writer:
         for number, value in enumerate(values, first):
-            # It must not matter to the writer that somebody is at work; only where no partition is, is it refused.
+            # The writer must not notice that another session works; only a missing partition refuses it.
             with suppress(psycopg.errors.CheckViolation):
                 writer.execute(f"INSERT INTO run VALUES ({number}, {value}, 'beside')".encode())
                 world.written.add(number)

@@ -6,7 +6,7 @@ from collections import Counter
 from random import Random
 
 from lab.postgres import Database
-from model import hands
+from model import manual_changes
 from model.checks import Judge
 from model.keys import KINDS
 from model.policies import SCALES, Policy
@@ -32,8 +32,8 @@ def play(database: Database, seed: int, steps: int) -> Counter[str]:
                 _step(world)
             _settle(world)
         except AssertionError as error:
-            told = "\n".join(world.log)
-            raise AssertionError(f"seed {seed}, PostgreSQL {database.server.major}: {error}\n{told}") from error
+            text = "\n".join(world.log)
+            raise AssertionError(f"seed {seed}, PostgreSQL {database.server.major}: {error}\n{text}") from error
         finally:
             world.hand.close()
     return world.counts
@@ -41,47 +41,47 @@ def play(database: Database, seed: int, steps: int) -> Counter[str]:
 
 def _begin(world: World) -> None:
     """Partitions and rows as if the policy were an old one: what has expired at once was made without retention."""
-    _told(world, world.policy.begin(world.rng, world.seen.now))
+    _note(world, world.policy.begin(world.rng, world.seen.now))
     retention = world.policy.fields.pop("retention", None)
     if world.rng.random() < 0.8:
         _run(world, "none")
-        _told(world, world.insert(30))
+        _note(world, world.insert(30))
     if retention is not None:
         world.policy.fields["retention"] = retention
-        _told(world, f"retention: {retention}")
+        _note(world, f"retention: {retention}")
 
 
 def _step(world: World) -> None:
     world.counts["steps"] += 1
     chosen = world.rng.random()
     if chosen < 0.4:
-        _told(world, hands.something(world))
+        _note(world, manual_changes.something(world))
     elif chosen < 0.54:
         _edit(world)
     elif chosen < 0.64:
-        _told(world, world.jump())
+        _note(world, world.jump())
     else:
         trouble = world.rng.choice([*TROUBLES, "none", "none"])
         _run(world, trouble)
-    world.look()
+    world.observe()
 
 
-def _told(world: World, what: str) -> None:
+def _note(world: World, what: str) -> None:
     world.log.append(f"{len(world.log):4} {world.seen.now:%Y-%m-%d %H:%M} {what}")
 
 
 def _edit(world: World) -> None:
     names = [each.name for each in world.seen.partitions + world.seen.alone]
     world.counts["edits of the policy"] += 1
-    _told(world, world.policy.edit(world.rng, world.seen.now, names))
+    _note(world, world.policy.edit(world.rng, world.seen.now, names))
 
 
 def _run(world: World, trouble: str) -> tuple[Action, ...]:
     """Returns what was planned in the end, if it came to its end."""
-    before = world.look()
+    before = world.observe()
     report, said = run(world, trouble)
-    _told(world, f"run, {trouble}: {said}")
-    judge = Judge(world.policy, before, world.look())
+    _note(world, f"run, {trouble}: {said}")
+    judge = Judge(world.policy, before, world.observe())
     judge.judge()
     judge.written(world.written)
     world.counts["rows written beside a run"] += len(world.written)
@@ -98,12 +98,12 @@ def _settle(world: World) -> None:
     """Runs until nothing is left to do: then a further run does nothing, and nothing is pending."""
     world.policy.fields.pop("mode", None)
     world.policy.held = frozenset()
-    _told(world, "settle")
+    _note(world, "settle")
     for _ in range(ENOUGH):
-        before = world.look()
+        before = world.observe()
         report, said = run(world)
-        _told(world, f"run to the end: {said}")
-        after = world.look()
+        _note(world, f"run to the end: {said}")
+        after = world.observe()
         judge = Judge(world.policy, before, after)
         judge.judge()
         assert report is not None, said
@@ -115,19 +115,19 @@ def _settle(world: World) -> None:
         raise AssertionError("it never comes to an end")
     judge.retired(report)
     again, said = run(world)
-    _told(world, f"run once more: {said}")
+    _note(world, f"run once more: {said}")
     assert again is not None, said
     assert _rest(again) == _rest(report), f"the plan does not come to rest: {_rest(report)}, then {_rest(again)}"
     left = world.left_behind()
     assert not left, f"left on the table by what was broken off: {left}"
     world.counts["sequences"] += 1
     pending = [each.name for each in after.partitions if each.pending]
-    told = " ".join(each.message for each in report.after.findings if each.reason == "DetachPending")
+    text = " ".join(each.message for each in report.after.findings if each.reason == "DetachPending")
     if "retention" in world.policy.fields:
         assert not pending, f"the detach of {pending} is left pending"
-    assert all(f"partition public.{name} " in told for name in pending), f"pending: {pending}, told: {told}"
+    assert all(f"partition public.{name} " in text for name in pending), f"pending: {pending}, reported: {text}"
     if report.outcomes:
-        world.counts["ends with something that a person must mend"] += 1
+        world.counts["ends with something that a user must fix"] += 1
         return
     assert not report.before.actions, f"planned, and not done: {report.before.actions}"
 
@@ -138,5 +138,5 @@ def _rest(report: Report) -> tuple[object, ...]:
 
 
 def _fails_alike(outcomes: tuple[object, ...]) -> bool:
-    """Whether everything that is tried is refused, as it will be until a person mends something."""
+    """Whether everything that is tried is refused, as it will be until a user fixes something."""
     return all(getattr(each, "error", None) is not None for each in outcomes)

@@ -30,7 +30,7 @@ ORDER BY 1, 2
 
 @dataclass
 class World:
-    """``hand`` is the connection of somebody who owns the table, too; ``admin`` may do everything."""
+    """``hand`` is the connection of another user who owns the table, too; ``admin`` may do everything."""
 
     rng: Random
     admin: psycopg.Connection
@@ -65,8 +65,8 @@ class World:
     def kind(self) -> Kind:
         return self.policy.kind
 
-    def look(self) -> Snapshot:
-        """Sees everything anew."""
+    def observe(self) -> Snapshot:
+        """Read everything again."""
         self.seen = take(self.admin, self.kind)
         return self.seen
 

@@ -157,7 +157,7 @@ GERMAN = {
 }
 
 
-@pytest.mark.parametrize(("state", "reason", "words"), [(state, *told) for state, told in GERMAN.items()])
+@pytest.mark.parametrize(("state", "reason", "words"), [(state, *expected) for state, expected in GERMAN.items()])
 def test_what_the_server_says_is_judged_by_sqlstate_in_any_language(
     pg_database: Database, state: str, reason: str, words: str
 ) -> None:

@@ -64,7 +64,7 @@ def make(database: Database, key: Key) -> None:
 
 
 def check_edges(database: Database, key: Key, filled: dict[str, str]) -> None:
-    """Adds a row right before each bound and one at it, and looks where they lie."""
+    """Insert a row right before each bound and one at it, and read which partition holds them."""
     moments = [f"timestamptz '{moment}Z'" for moment, _, _ in EDGES]
     before = [place or filled.get(moment) for moment, place, _ in EDGES]
     behind = [place or filled.get(moment) for moment, _, place in EDGES]

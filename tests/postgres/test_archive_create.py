@@ -113,10 +113,15 @@ def test_a_detached_table_is_archived(plain: Database, store: Shelf) -> None:
     (manifest,) = manifests(store.root)
     assert (manifest.parent, manifest.bounds, manifest.key, manifest.rows) == (None, None, None, 12)
     assert again(report, plain, store).ok
-    told: dict[str, Any] = {"bounds": ("2020-01-01", "2021-01-01"), "key": "at", "parent": order().parent, "id": "0002"}
-    make(plain, store, **told)
+    reported: dict[str, Any] = {
+        "bounds": ("2020-01-01", "2021-01-01"),
+        "key": "at",
+        "parent": order().parent,
+        "id": "0002",
+    }
+    make(plain, store, **reported)
     (known,) = (each for each in manifests(store.root) if each.id == "0002")
-    assert (known.parent, known.bounds, known.key) == (told["parent"], told["bounds"], "at")
+    assert (known.parent, known.bounds, known.key) == (reported["parent"], reported["bounds"], "at")
 
 
 def test_an_archive_does_not_depend_on_the_roles_settings(plain: Database, store: Shelf) -> None:
@@ -208,7 +213,9 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 @everywhere
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_archive_does_not_prove_and_a_new_one_is_made_beside_it(plain: Database, store: Shelf, damage: str) -> None:
+def test_a_damaged_archive_does_not_prove_and_a_new_one_is_made_beside_it(
+    plain: Database, store: Shelf, damage: str
+) -> None:
     report = make(plain, store)
     name, harm = DAMAGES[damage]
     path = next(store.root.rglob(name))
@@ -250,7 +257,9 @@ class Killed(BaseException):
 
 @everywhere
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_an_archive_interrupted_anywhere_is_completed_by_the_next_attempt(plain: Database, store: Shelf, moment: str) -> None:
+def test_an_archive_interrupted_anywhere_is_completed_by_the_next_attempt(
+    plain: Database, store: Shelf, moment: str
+) -> None:
     def die() -> None:
         raise Killed
 
@@ -283,16 +292,16 @@ def test_damage_between_writing_and_reading_back_is_seen(plain: Database, store:
 
 
 def test_two_jobs_at_once_leave_one_archive(plain: Database, store: Shelf) -> None:
-    told: list[PartwardenError] = []
+    reported: list[PartwardenError] = []
 
     def second(line: str) -> None:
         if line.startswith("archiving"):
             with pytest.raises(AnotherOperator) as caught:
                 make(plain, store, id="0002")
-            told.append(caught.value)
+            reported.append(caught.value)
 
     make(plain, store, second)
-    assert len(told) == 1
+    assert len(reported) == 1
     assert len(manifests(store.root)) == 1
 
 
@@ -328,7 +337,9 @@ def test_hidden_rows_fail_loudly(pg_database: Database, store: Shelf) -> None:
     assert manifests(store.root) == []
 
 
-def test_a_pg_dump_older_than_the_server_is_reported(plain: Database, store: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pg_dump_older_than_the_server_is_reported(
+    plain: Database, store: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(pgdump.FOLDER, "/nowhere")
     with pytest.raises(ClientMissing, match="/nowhere"):
         make(plain, store)

@@ -1,4 +1,4 @@
-"""Archives on a real S3 server, and what goes wrong there: told with its cause, and nothing that could be taken for an
+"""Archives on a real S3 server, and its failures: reported with the cause, and nothing left that could be taken for an
 archive is left. What damage, interruption and a second attempt do is the same as in a folder: see test_archiving.
 """
 
@@ -18,9 +18,9 @@ import pytest
 from lab.cluster import Reporter
 from lab.operator import until
 from lab.postgres import Database, free_port
+from lab.proxy import Proxy, Toward
 from lab.s3 import Keys, S3Server
 from lab.small_disk import small_volume
-from lab.proxy import Toward, Way
 from partwarden.api.destination import Destination
 from partwarden.archive import create, objectstore_config
 from partwarden.archive.jobspec import JobSpec, Report, Task
@@ -73,8 +73,8 @@ def make(database: Database, store: Objects, place: Destination) -> Report:
 
 
 def again(report: Report, database: Database, store: Objects, place: Destination) -> Report:
-    told = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
-    return create.check(order(place, task=Task.CHECK, **told), from_dsn(database.dsn), store)
+    reported = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
+    return create.check(order(place, task=Task.CHECK, **reported), from_dsn(database.dsn), store)
 
 
 def test_an_archive_on_s3_is_proven_and_not_made_again(plain: Database, s3: S3Server, bucket: str) -> None:
@@ -150,7 +150,9 @@ def test_wrong_credentials_are_reported(plain: Database, s3: S3Server, bucket: s
     assert s3.objects(bucket) == []
 
 
-def test_read_only_credentials_are_reported_when_writing_and_suffice_for_reading(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_read_only_credentials_are_reported_when_writing_and_suffice_for_reading(
+    plain: Database, s3: S3Server, bucket: str
+) -> None:
     place = destination(s3, bucket)
     report = make(plain, objects(s3, bucket), place)
     before = s3.objects(bucket)
@@ -183,15 +185,15 @@ def test_a_connection_lost_half_way_through_the_upload_leaves_nothing_to_be_take
     plain: Database, s3: S3Server, bucket: str
 ) -> None:
     plain.execute(FILL)
-    with Way(s3.host, s3.port) as way:
-        endpoint = s3.endpoint_over(way)
+    with Proxy(s3.host, s3.port) as proxy:
+        endpoint = s3.endpoint_over(proxy)
         place, store = destination(s3, bucket, endpoint), objects(s3, bucket, endpoint)
-        struck = way.cut(Toward.SERVER, PART // 2)
+        struck = proxy.cut(Toward.SERVER, PART // 2)
         with pytest.raises(DestinationUnreachable, match="s3://"):
             make(plain, store, place)
         assert struck.is_set()
         assert s3.objects(bucket) == []
-        way.heal()
+        proxy.heal()
         assert make(plain, store, place).ok
     assert [name.rpartition("/")[2] for name in s3.objects(bucket)] == [DATA, MANIFEST]
 
@@ -200,20 +202,20 @@ def test_a_connection_lost_half_way_through_reading_back_proves_nothing(
     plain: Database, s3: S3Server, bucket: str
 ) -> None:
     plain.execute(FILL)
-    with Way(s3.host, s3.port) as way:
-        endpoint = s3.endpoint_over(way)
+    with Proxy(s3.host, s3.port) as proxy:
+        endpoint = s3.endpoint_over(proxy)
         place, store = destination(s3, bucket, endpoint), objects(s3, bucket, endpoint)
-        told = []
+        reported = []
 
         def lose(line: str) -> None:
             if line.startswith("reading"):
-                told.append(way.cut(Toward.CLIENT, PART // 2))
+                reported.append(proxy.cut(Toward.CLIENT, PART // 2))
 
         with pytest.raises(DestinationUnreachable, match=f"{DATA}: "):
             create.archive(order(place), from_dsn(plain.dsn), store, lose)
-        assert told[0].is_set()
+        assert reported[0].is_set()
         assert [name.rpartition("/")[2] for name in s3.objects(bucket)] == [DATA]
-        way.heal()
+        proxy.heal()
         # What was not proven is left as it is, and another made beside it.
         assert make(plain, store, place).ok
         assert [name.rpartition("/")[2] for name in s3.objects(bucket)].count(DATA) == 2
@@ -221,11 +223,11 @@ def test_a_connection_lost_half_way_through_reading_back_proves_nothing(
 
 def test_an_interrupted_upload_does_not_wait_for_a_silent_server(plain: Database, s3: S3Server, bucket: str) -> None:
     plain.execute(FILL)
-    with Way(s3.host, s3.port) as way:
-        struck = way.swallow(Toward.SERVER, PART // 2)
+    with Proxy(s3.host, s3.port) as proxy:
+        struck = proxy.swallow(Toward.SERVER, PART // 2)
         command = [sys.executable, "-m", "partwarden", "archive", "--dsn", plain.dsn]
         command += ["--partition", "zoo_2020", "--to", f"s3://{bucket}/{PREFIX}"]
-        environment = variables(s3, s3.endpoint_over(way))
+        environment = variables(s3, s3.endpoint_over(proxy))
         with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
             assert struck.wait(60)
             process.send_signal(signal.SIGTERM)
@@ -239,13 +241,13 @@ def test_a_short_outage_is_survived(
 ) -> None:
     plain.execute(FILL)
     monkeypatch.setattr(objectstore_config, "RETRIES", {**objectstore_config.RETRIES, "max_retries": 6})
-    with Way(s3.host, s3.port) as way, ThreadPoolExecutor(1) as pool:
-        endpoint = s3.endpoint_over(way)
-        struck = way.cut(Toward.SERVER, PART // 2)
-        mended = pool.submit(_heal, way, struck)
+    with Proxy(s3.host, s3.port) as proxy, ThreadPoolExecutor(1) as pool:
+        endpoint = s3.endpoint_over(proxy)
+        struck = proxy.cut(Toward.SERVER, PART // 2)
+        healed = pool.submit(_heal, proxy, struck)
         assert make(plain, objects(s3, bucket, endpoint), destination(s3, bucket, endpoint)).ok
         assert struck.is_set()
-        mended.result()
+        healed.result()
 
 
 LOCKED = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = "
@@ -256,9 +258,7 @@ READ = f"SELECT count(*) FROM pg_stat_activity JOIN ({LOCKED}) holder USING (pid
 READ += "WHERE state = 'idle in transaction' AND query LIKE 'COPY%'"
 
 
-def test_an_abandoned_attempt_that_completes_late_harms_no_other(
-    plain: Database, s3: S3Server, bucket: str
-) -> None:
+def test_an_abandoned_attempt_that_completes_late_harms_no_other(plain: Database, s3: S3Server, bucket: str) -> None:
     """It has read all rows when it loses its session, and with it the lock; its dump goes on, and is uploaded late."""
     plain.execute(FILL)
     place, shelf = destination(s3, bucket), on_s3(s3, bucket)
@@ -278,9 +278,9 @@ def test_an_abandoned_attempt_that_completes_late_harms_no_other(
     assert again(others[0], plain, objects(s3, bucket), place).ok
 
 
-def _heal(way: Way, struck: threading.Event) -> None:
+def _heal(proxy: Proxy, struck: threading.Event) -> None:
     assert struck.wait(60)
-    way.heal()
+    proxy.heal()
 
 
 def test_a_full_server_is_reported_and_leaves_nothing(plain: Database) -> None:

@@ -25,7 +25,7 @@ ZONED = [each for each in Interval if each is not Interval.HOUR]
 ZONES, MOMENTS = 100, 24
 """Examples of a test, and moments that each asks about."""
 ORACLE = settings(derandomize=True, deadline=None, database=None, phases=[Phase.generate])
-"""What is found wrong is told by the rows of the query, so nothing need be made smaller."""
+"""The rows of the query name what is wrong, so no example need be shrunk."""
 TRICKS = (
     "Africa/Cairo",  # midnights skipped, and midnights twice
     "Africa/Monrovia",  # off by 44 minutes and 30 seconds

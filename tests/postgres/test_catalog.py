@@ -10,7 +10,7 @@ import pytest
 from lab.postgres import Database, Server
 from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import Grant, KeyPart, RelationKind, Strategy
-from support.observed import ODD, RUN, look, look_closely, quoted, ranges
+from support.observed import ODD, RUN, observe_table, observe_with_names, quoted, ranges
 
 SETTINGS = {
     "TimeZone": ["'Asia/Kolkata'", "'America/St_Johns'", "'-07:30'"],
@@ -58,7 +58,7 @@ def test_bounds_are_read_exactly_whatever_settings_a_database_or_a_role_has(data
         changes = [f"ALTER {subject} SET {name} = {values[number % len(values)]}" for name, values in SETTINGS.items()]
         database.execute(";".join(changes))
         for key_type, edges in EDGES.items():
-            found = look(role.dsn, f"run_{key_type}")
+            found = observe_table(role.dsn, f"run_{key_type}")
             expected = Range(*(datetime.fromisoformat(edge) for edge in edges))
             assert ranges(found) == {f"a_{key_type}": expected, f"rest_{key_type}": None}
             assert abs(found.now - datetime.now(UTC)) < timedelta(minutes=5)
@@ -82,7 +82,7 @@ def test_the_ends_of_the_calendar(database: Database) -> None:
         ),
     }.items():
         database.execute(f"DROP TABLE IF EXISTS run; {RUN} CREATE TABLE a PARTITION OF run FOR VALUES FROM {bounds}")
-        assert ranges(look(database.dsn)) == {"a": expected}, bounds
+        assert ranges(observe_table(database.dsn)) == {"a": expected}, bounds
 
 
 def test_names_are_matched_and_reported_exactly(pg_database: Database) -> None:
@@ -95,7 +95,7 @@ def test_names_are_matched_and_reported_exactly(pg_database: Database) -> None:
         CREATE SCHEMA "Other";
         CREATE TABLE "Other".{ddl} PARTITION OF {ddl}.{ddl} DEFAULT;
         CREATE TABLE public.{ddl} ()""")
-    found = look_closely(role.dsn, ODD, ODD)
+    found = observe_with_names(role.dsn, ODD, ODD)
     assert found.parent is not None
     assert (found.parent.schema, found.parent.name, found.parent.owner) == (ODD, ODD, role.name)
     assert found.parent.key == (KeyPart(ODD, "timestamp with time zone"),)
@@ -103,13 +103,13 @@ def test_names_are_matched_and_reported_exactly(pg_database: Database) -> None:
     assert [(each.schema, each.name) for each in found.partitions] == [("Other", ODD)]
     assert found.server.user == role.name
     for name, schema in ((ODD.lower(), ODD), (ODD, ODD.upper()), ("run", "public")):
-        assert look(role.dsn, name, schema).parent is None
+        assert observe_table(role.dsn, name, schema).parent is None
 
 
 def test_tables_of_one_name_in_two_schemas_are_two(pg_database: Database) -> None:
     pg_database.execute(f"{RUN} CREATE TABLE a PARTITION OF run DEFAULT; CREATE SCHEMA s; SET search_path = s; {RUN}")
-    assert ranges(look(pg_database.dsn)) == {"a": None}
-    found = look(pg_database.dsn, schema="s")
+    assert ranges(observe_table(pg_database.dsn)) == {"a": None}
+    found = observe_table(pg_database.dsn, schema="s")
     assert found.parent is not None
     assert (found.parent.schema, found.partitions) == ("s", ())
 
@@ -123,7 +123,7 @@ def test_databases_of_any_encoding(pg: Server, encoding: str) -> None:
         table = "実行" if encoding == "EUC_JP" else "Läufe"
         with psycopg.connect(database.dsn, autocommit=True, client_encoding="UTF8") as connection:
             connection.execute(f'CREATE TABLE "{table}" (at date) PARTITION BY RANGE (at)'.encode())
-        found = look(database.dsn, table)
+        found = observe_table(database.dsn, table)
         assert found.parent is not None
         assert (found.parent.name, found.parent.key[0].type) == (table, "date")
 
@@ -170,7 +170,7 @@ def test_kinds_and_keys(
     pg_database: Database, ddl: str, kind: RelationKind, strategy: Strategy | None, key: tuple[KeyPart, ...]
 ) -> None:
     pg_database.execute(ddl)
-    parent = look(pg_database.dsn).parent
+    parent = observe_table(pg_database.dsn).parent
     assert parent is not None
     assert (parent.kind, parent.strategy) == (kind, strategy)
     assert [each.column for each in parent.key] == [each.column for each in key]
@@ -179,7 +179,7 @@ def test_kinds_and_keys(
 
 def test_a_sequence_of_that_name_is_no_table(pg_database: Database) -> None:
     pg_database.execute("CREATE SEQUENCE run")
-    assert look(pg_database.dsn).parent is None
+    assert observe_table(pg_database.dsn).parent is None
 
 
 def test_names_taken_are_those_of_relations_and_types_in_the_schema(pg_database: Database) -> None:
@@ -189,6 +189,6 @@ def test_names_taken_are_those_of_relations_and_types_in_the_schema(pg_database:
     names = ["run", "elsewhere", "an index", "seq", "enum", ODD, "d", "free", "RUN", "a,b", 'x"y', "{}", "NULL", ""]
     pg_database.execute(f"""ALTER DATABASE {pg_database.name} SET search_path = s, pg_catalog;
         CREATE TABLE s.run (at date) PARTITION BY RANGE (at)""")
-    found = look_closely(pg_database.dsn, names=names)
+    found = observe_with_names(pg_database.dsn, names=names)
     assert found.taken == {"run", "an index", "seq", "enum", ODD, "d"}
-    assert look_closely(pg_database.dsn, schema="s", names=names).taken == {"elsewhere", "run"}
+    assert observe_with_names(pg_database.dsn, schema="s", names=names).taken == {"elsewhere", "run"}

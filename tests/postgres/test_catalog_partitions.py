@@ -1,4 +1,4 @@
-"""What is read of partitions of every kind and state, also of those that somebody has locked."""
+"""What is read of partitions of every kind and state, also of those that another session has locked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from partwarden.planner.inventory import RelationKind
 from partwarden.postgres import catalog
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
-from support.observed import RUN, by_name, look, look_closely
+from support.observed import RUN, by_name, observe_table, observe_with_names
 
 
 def test_sizes_are_exact_and_rows_unknown_before_an_analyze(database: Database) -> None:
@@ -30,14 +30,14 @@ def test_sizes_are_exact_and_rows_unknown_before_an_analyze(database: Database) 
         INSERT INTO run SELECT '2027-08-01Z' FROM generate_series(1, 300)""")
     sizes = "SELECT sum(pg_total_relation_size(name)) FROM unnest(%s::text[]) name"
     ((a,),), ((b,),) = database.query(sizes, ["a"]), database.query(sizes, ["b11", "b2"])
-    seen = by_name(look(database.dsn))
+    seen = by_name(observe_table(database.dsn))
     assert [(each.name, each.rows, each.bytes, each.kind) for each in seen.values()] == [
         ("a", None, a, RelationKind.TABLE),
         ("b", None, b, RelationKind.PARTITIONED),
     ]
     for table, rows in (("b2", (None, 300)), ("a", (100, 300)), ("run", (100, 500))):
         database.execute(f"ANALYZE {table}")
-        seen = by_name(look(database.dsn))
+        seen = by_name(observe_table(database.dsn))
         assert (seen["a"].rows, seen["b"].rows) == rows
 
 
@@ -46,7 +46,7 @@ def test_foreign_tables_and_the_default_partition_are_partitions_too(pg_database
         CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;
         CREATE FOREIGN TABLE old PARTITION OF run FOR VALUES FROM (MINVALUE) TO ('2026-01-01Z') SERVER far;
         CREATE TABLE rest PARTITION OF run DEFAULT""")
-    found = look(pg_database.dsn)
+    found = observe_table(pg_database.dsn)
     assert [(each.name, each.kind, each.bytes, each.rows) for each in found.partitions] == [
         ("old", RelationKind.FOREIGN, 0, None),
         ("rest", RelationKind.TABLE, pg_database.query("SELECT pg_total_relation_size('rest')")[0][0], None),
@@ -63,11 +63,11 @@ def test_a_detach_that_never_ended_is_seen(database: Database) -> None:
         other.execute("SET lock_timeout = '50ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             other.execute("ALTER TABLE run DETACH PARTITION a CONCURRENTLY")
-    seen = by_name(look(database.dsn))
+    seen = by_name(observe_table(database.dsn))
     assert {name: each.detach_pending for name, each in seen.items()} == {"a": True, "b": False}
     assert seen["a"].range == Range(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
     database.execute("ALTER TABLE run DETACH PARTITION a FINALIZE")
-    assert list(by_name(look(database.dsn))) == ["b"]
+    assert list(by_name(observe_table(database.dsn))) == ["b"]
 
 
 def test_tables_joined_by_foreign_keys_are_named_once(database: Database) -> None:
@@ -78,11 +78,11 @@ def test_tables_joined_by_foreign_keys_are_named_once(database: Database) -> Non
         CREATE TABLE a PARTITION OF run DEFAULT;
         CREATE TABLE log (id int, at date, FOREIGN KEY (id, at) REFERENCES run) PARTITION BY HASH (id);
         CREATE TABLE log_0 PARTITION OF log FOR VALUES WITH (modulus 2, remainder 0)""")
-    parent = look_closely(database.dsn).parent
+    parent = observe_with_names(database.dsn).parent
     assert parent is not None
     assert parent.related == ("S.customer", "public.log")
     database.execute("ALTER TABLE run ADD FOREIGN KEY (a, at) REFERENCES run")
-    parent = look_closely(database.dsn).parent
+    parent = observe_with_names(database.dsn).parent
     assert parent is not None
     assert parent.related == ("S.customer", "public.log", "public.run")
 

@@ -8,7 +8,7 @@ import pytest
 
 from lab.postgres import Database
 from partwarden.planner.inventory import Grant
-from support.observed import RUN, look, look_closely
+from support.observed import RUN, observe_table, observe_with_names
 
 
 def test_grants_are_those_of_the_table_and_its_columns(database: Database) -> None:
@@ -18,7 +18,7 @@ def test_grants_are_those_of_the_table_and_its_columns(database: Database) -> No
         GRANT SELECT ON run TO PUBLIC; GRANT UPDATE ON run TO {a} WITH GRANT OPTION; GRANT UPDATE (note) ON run TO {b};
         SET ROLE {a}; GRANT UPDATE ON run TO {b}; RESET ROLE; GRANT UPDATE ON run TO {b} WITH GRANT OPTION;
         ALTER TABLE run DROP gone""")
-    parent = look_closely(database.dsn).parent
+    parent = observe_with_names(database.dsn).parent
     assert parent is not None
     assert len(parent.grants) == 5
     assert set(parent.grants) == {
@@ -33,14 +33,14 @@ def test_grants_are_those_of_the_table_and_its_columns(database: Database) -> No
 
 def test_a_table_without_grants_has_its_owners_rights(database: Database) -> None:
     database.execute(RUN)
-    parent = look_closely(database.dsn).parent
+    parent = observe_with_names(database.dsn).parent
     assert parent is not None
     expected = {"INSERT", "SELECT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"}
     if database.server.major >= 17:
         expected.add("MAINTAIN")
     assert parent.grants == tuple(Grant("postgres", privilege, False) for privilege in sorted(expected))
     database.execute("REVOKE ALL ON run FROM postgres")
-    assert replace(parent, grants=()) == look_closely(database.dsn).parent
+    assert replace(parent, grants=()) == observe_with_names(database.dsn).parent
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,15 @@ def test_a_table_without_grants_has_its_owners_rights(database: Database) -> Non
         ("ALTER ROLE {me} SUPERUSER; GRANT USAGE ON SCHEMA s TO {owner}", True, True),
     ],
 )
-def test_membership_in_the_owning_role_decides_who_creates_partitions(pg_database: Database, grants: str, may_own: bool, may_create: bool) -> None:
+def test_membership_in_the_owning_role_decides_who_creates_partitions(
+    pg_database: Database, grants: str, may_own: bool, may_create: bool
+) -> None:
     me, owner = pg_database.new_role(), pg_database.new_role().name
     pg_database.execute(
         f"CREATE SCHEMA s; SET search_path = s; {RUN} ALTER TABLE run OWNER TO {owner};"
         + grants.format(owner=owner, me=me.name)
     )
-    parent = look(me.dsn, schema="s").parent
+    parent = observe_table(me.dsn, schema="s").parent
     assert parent is not None
     assert (parent.may_own, parent.may_create) == (may_own, may_create)
 
@@ -77,7 +79,7 @@ def test_a_member_without_the_right_to_become_the_owner_may_not_give_it_tables(d
     me, owner = database.new_role(), database.new_role().name
     option = "WITH SET FALSE" if database.server.major >= 16 else ""
     database.execute(f"{RUN} ALTER TABLE run OWNER TO {owner}; GRANT {owner} TO {me.name} {option}")
-    parent = look(me.dsn).parent
+    parent = observe_table(me.dsn).parent
     assert parent is not None
     assert parent.may_own is (database.server.major < 16)
 
@@ -87,7 +89,7 @@ def test_an_ordinary_role_sees_a_table_that_it_may_not_read(pg_database: Databas
     pg_database.execute(f"""CREATE SCHEMA s; SET search_path = s; {RUN}
         CREATE TABLE a PARTITION OF run FOR VALUES FROM ('2026-01-01Z') TO ('2027-01-01Z');
         INSERT INTO run VALUES ('2026-06-01Z')""")
-    mine, owners = look(role.dsn, schema="s"), look(pg_database.dsn, schema="s")
+    mine, owners = observe_table(role.dsn, schema="s"), observe_table(pg_database.dsn, schema="s")
     assert mine.partitions == owners.partitions
     assert owners.server.superuser
     assert mine.server == replace(owners.server, user=role.name, superuser=False)

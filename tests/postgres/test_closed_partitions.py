@@ -255,7 +255,7 @@ def test_vacuum_waits_for_transactions_older_than_the_end_of_the_range(table: Da
     with session(from_dsn(table.dsn)) as connection, psycopg.connect(table.dsn, application_name="batch") as holder:
         holder.execute("INSERT INTO run (submitted_at) VALUES ('2026-05-05Z')")
         report = maintain(connection, vacuum_only, now=later)
-        # As of that moment 2026 has passed as well; whoever writes now may write there still.
+        # As of that moment 2026 has passed as well; a session that writes now may write there still.
         assert done(report)[1:] == [("VacuumPartition", "run_2026", "TableBusy"), BOTH[0]]
         who = f"process {holder.info.backend_pid} (batch, role 'postgres') is in a transaction that began"
         assert who in str(report.outcomes[1].error)
@@ -335,7 +335,7 @@ def test_what_a_killed_reindex_leaves_is_dropped_before_the_next(table: Database
         reader.execute("ROLLBACK")
     left = {str(name) for (name,) in table.query(INVALID)}
     assert any(name.endswith("_ccnew") for name in left)
-    # One that somebody else made looks nearly the same, and is not ours to drop.
+    # One that another session made has nearly the same name, and must not be dropped.
     table.execute(
         "CREATE INDEX run_2025_other_ccnew ON run_2025 (note); "
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'run_2025_other_ccnew'::regclass"
@@ -394,7 +394,9 @@ def test_no_index_is_rebuilt_while_a_hidden_transaction_would_block_it(table: Da
     assert done(keep(role.dsn, **CLOSE)) == BOTH[1:]
 
 
-def test_a_vacuum_that_exceeds_its_limit_is_abandoned_once_and_reported(table: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vacuum_that_exceeds_its_limit_is_abandoned_once_and_reported(
+    table: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     function = "CREATE OR REPLACE FUNCTION slow(bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS"
     table.execute(f"{function} $$ BEGIN RETURN $1; END $$; CREATE INDEX run_2025_slow ON run_2025 (public.slow(id))")
     table.execute(f"{function} $$ BEGIN PERFORM pg_catalog.pg_sleep(0.01); RETURN $1; END $$")

@@ -149,7 +149,9 @@ def test_a_lock_timeout_is_an_error(partwarden: Command, table: Database) -> Non
 @pytest.mark.parametrize(
     ("fields", "words"), [("suspend: true", "spec.suspend is true"), ("mode: Plan", "spec.mode is Plan")]
 )
-def test_apply_does_nothing_for_a_suspended_policy_or_mode_plan(partwarden: Command, table: Database, fields: str, words: str) -> None:
+def test_apply_does_nothing_for_a_suspended_policy_or_mode_plan(
+    partwarden: Command, table: Database, fields: str, words: str
+) -> None:
     policy = POLICY + f"  {fields}\n"
     result = partwarden("apply", policy=policy)
     assert result.exit_code == 0

@@ -168,7 +168,7 @@ def test_a_hostile_line_in_a_comment_stops_nothing_and_stays(database: Database,
 
 @pytest.mark.parametrize("what", ["since 9999-12-29T00:00:00Z", "to 0001-01-05T00:00:00Z"])
 def test_a_mark_of_the_ends_of_the_calendar_drops_nothing(database: Database, what: str) -> None:
-    """It can be read, and is of its table: somebody else has written it."""
+    """It can be read, and is of its table: another user has written it."""
     database.execute(YEARS + "CREATE TABLE other (LIKE run_2018)")
     set_comment(database, f"{marker.LABEL} {_line(database, 'other', what)}", "other")
     assert ("detach", "done") in verbs(keep(database.dsn, **DROP))

@@ -1,4 +1,4 @@
-"""Databases that cannot be reached, or let nobody in: what is said, and that mending it is all that is needed."""
+"""Databases that cannot be reached, or refuse the login: the reported reason, and recovery once the cause is fixed."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _nobody_is_left(database: Database) -> None:
     """A server process counts until it has ended, which is later than its client's good-bye."""
     with psycopg.connect(database.server.dsn(), autocommit=True) as elsewhere:
         others = f"SELECT FROM pg_stat_activity WHERE datname = '{database.name}'"
-        until("nobody is connected to the database", lambda: elsewhere.execute(others).fetchall() == [])
+        until("no session is connected to the database", lambda: elsewhere.execute(others).fetchall() == [])
 
 
 def test_an_unknown_host(pg_database: Database) -> None:
@@ -193,7 +193,9 @@ def test_hosts_and_ports_that_do_not_match(pg_database: Database) -> None:
     check(error, "SecretInvalid", "2 port numbers to 3 hosts", "correct that connection parameter")
 
 
-def test_a_hanging_server_is_not_waited_for_without_limit(pg_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_server_is_not_waited_for_without_limit(
+    pg_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pg_database.execute(RUN)
     monkeypatch.setattr(Session, "longest", 1.0)
 
@@ -228,7 +230,7 @@ REFUSALS = [
 
 @contextmanager
 def refusing(state: str, severity: str, words: str) -> Iterator[int]:
-    """The port of a server that refuses everybody so: this much of the protocol is a page long."""
+    """The port of a server that refuses every login with this error: a page of protocol."""
     fields = {"S": severity, "V": "FATAL", "C": state, "M": words}
     text = b"".join(name.encode() + value.encode() + b"\0" for name, value in fields.items()) + b"\0"
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:

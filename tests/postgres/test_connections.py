@@ -78,9 +78,7 @@ def test_after_a_change_or_an_error_the_next_reconcile_has_a_new_connection(
     until("all are closed", lambda: open_now(database) == 0)
 
 
-def test_a_connection_is_reused_for_identical_parameters_only(
-    database: Database, connections: Connections
-) -> None:
+def test_a_connection_is_reused_for_identical_parameters_only(database: Database, connections: Connections) -> None:
     role = database.new_role()
     info = from_dsn(role.dsn)
     with psycopg.connect(role.dsn) as other:
@@ -95,7 +93,9 @@ def test_a_connection_is_reused_for_identical_parameters_only(
     connections.close()
 
 
-def test_two_reconciles_at_once_have_two_connections_and_the_next_two_reuse_them(database: Database, connections: Connections) -> None:
+def test_two_reconciles_at_once_have_two_connections_and_the_next_two_reuse_them(
+    database: Database, connections: Connections
+) -> None:
     info = from_dsn(database.dsn)
 
     def both() -> set[int]:
@@ -118,9 +118,7 @@ def test_a_connection_ended_by_the_server_is_not_reused(database: Database, conn
     connections.close()
 
 
-def test_a_reconnected_session_is_still_the_lent_one(
-    database: Database, connections: Connections
-) -> None:
+def test_a_reconnected_session_is_still_the_lent_one(database: Database, connections: Connections) -> None:
     with connections.lend(from_dsn(database.dsn)) as connection:
         database.query("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
         with pytest.raises(psycopg.Error):
@@ -131,7 +129,9 @@ def test_a_reconnected_session_is_still_the_lent_one(
     until("it is closed", lambda: open_now(database) == 0)
 
 
-def test_an_idle_connection_is_closed_after_a_moment(database: Database, connections: Connections, clock: Clock) -> None:
+def test_an_idle_connection_is_closed_after_a_moment(
+    database: Database, connections: Connections, clock: Clock
+) -> None:
     info = from_dsn(database.dsn)
     backend = use(connections, info)
     clock.now += LINGER * 0.9

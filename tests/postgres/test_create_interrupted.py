@@ -83,7 +83,7 @@ def swallowing(server: Server, answer: int) -> Iterator[int]:
 def _relay(listening: socket.socket, server: Server, answer: int) -> None:
     listening.settimeout(60)
     client, _ = listening.accept()
-    listening.close()  # whoever comes again is refused
+    listening.close()  # the next connection is refused
     with client, socket.create_connection((server.host, server.port)) as behind:
         stopped = threading.Thread(target=_forward, args=(client, behind))
         stopped.start()
@@ -139,9 +139,9 @@ def test_a_server_that_stops_in_the_middle_leaves_nothing_half_made(
         database.execute(RICH)
         database.execute("CHECKPOINT")  # the lab's servers do not wait for the disk when they commit
         before = relations(database)
-        with pytest.raises(PartwardenError) as told:
+        with pytest.raises(PartwardenError) as caught:
             keep_while(database.dsn, ATTACHED + BESIDE_DEFAULT, lambda: server.stop(mode), premake=0)
-        assert told.value.reason == "DatabaseUnreachable"
+        assert caught.value.reason == "DatabaseUnreachable"
         server.start_again()
         assert relations(database) == before
         assert reasons(keep(database.dsn, premake=0)) == ["created"]
@@ -206,7 +206,9 @@ def test_an_overlapping_partition_made_meanwhile_is_respected(database: Database
     ],
 )
 @pytest.mark.parametrize("trip", [BEGUN, MADE])
-def test_an_object_created_between_plan_and_action_is_reported(database: Database, what: str, reason: str, trip: int) -> None:
+def test_an_object_created_between_plan_and_action_is_reported(
+    database: Database, what: str, reason: str, trip: int
+) -> None:
     database.execute(RUN)
     report = keep_while(database.dsn, trip, lambda: database.execute(what), premake=0)
     assert reasons(report) == [reason]

@@ -48,10 +48,10 @@ def test_an_operator_killed_during_attach_leaves_nothing_half_made(database: Dat
         until("it has attached the first partition", lambda: at_gate(database))
         process.kill()
         process.wait(timeout=30)
-        # Nobody else sees anything yet.
+        # No other session sees anything yet.
         assert relations(database) == before
         shut.execute("SELECT pg_advisory_unlock_all()")
-    # The server was told to commit in the same breath: it comes to its end without us.
+    # COMMIT was sent in the same message: it completes without the client.
     until("the server has noticed", lambda: not sessions(database))
     assert partitions(database) == ["run_2026", "run_rest"]
     assert no_locks(database)

@@ -98,9 +98,9 @@ def test_a_new_partition_has_the_statistics_settings_of_columns(database: Databa
     database.execute(f"""{RUN} ALTER TABLE run_2025 ALTER note SET STATISTICS 500;
         ALTER TABLE run_2025 ALTER note SET (n_distinct = -0.5); ALTER TABLE ONLY run ALTER at SET STATISTICS 10""")
     assert reasons(keep(database.dsn, premake=0)) == ["created"]
-    told = """SELECT attname::text, attstattarget::int, attoptions FROM pg_attribute
+    reported = """SELECT attname::text, attstattarget::int, attoptions FROM pg_attribute
         WHERE attrelid = 'run_2026'::regclass AND attnum > 0 ORDER BY 1"""
-    assert database.query(told) == [("at", 10, None), ("note", 500, ["n_distinct=-0.5"])]
+    assert database.query(reported) == [("at", 10, None), ("note", 500, ["n_distinct=-0.5"])]
 
 
 def test_policies_are_the_siblings_and_in_force_as_the_parent_says(database: Database) -> None:
@@ -170,8 +170,8 @@ def test_a_sibling_that_differs_from_the_parent_is_reported_once_for_each_proper
         ALTER TABLE run_2024 OWNER TO {owner}; GRANT SELECT ON run_2025 TO PUBLIC;
         ALTER TABLE ONLY run REPLICA IDENTITY FULL; ALTER TABLE run_2024 REPLICA IDENTITY FULL""")
     report = keep(database.dsn, premake=0)
-    told = {each.message.split(";")[0] for each in report.after.findings if each.reason == "DiffersFromParent"}
-    assert told == {
+    reported = {each.message.split(";")[0] for each in report.after.findings if each.reason == "DiffersFromParent"}
+    assert reported == {
         "owner not as the parent's: run_2024",
         "grants not as the parent's: run_2025",
         "row security not as the parent's: run_2024",

@@ -27,7 +27,7 @@ ORDER = (*HARMLESS, "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "E
 
 
 def heavy_locks(database: Database, known: set[object]) -> dict[str, str]:
-    """The locks on tables of ``known`` that keep anybody waiting, by table."""
+    """The locks on tables of ``known`` that block another session, by table."""
     rows = database.query(
         "SELECT l.relation, l.relation::regclass::text, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation "
         "WHERE l.granted AND c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace"
@@ -41,7 +41,7 @@ def heavy_locks(database: Database, known: set[object]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("ddl", "told"),
+    ("ddl", "strongest"),
     [
         (WITH_KEY.format("") + OLD, "SHARE UPDATE EXCLUSIVE on public.run"),
         (CUSTOMER + WITH_KEY.format(" REFERENCES customer") + OLD, "SHARE ROW EXCLUSIVE on public.customer"),
@@ -50,19 +50,19 @@ def heavy_locks(database: Database, known: set[object]) -> dict[str, str]:
     ],
     ids=["plain", "refers", "referred to", "default"],
 )
-def test_the_lock_in_the_plan_is_the_strongest_taken(database: Database, ddl: str, told: str) -> None:
+def test_the_lock_in_the_plan_is_the_strongest_taken(database: Database, ddl: str, strongest: str) -> None:
     database.execute(ddl)
     known = {oid for (oid,) in database.query("SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace")}
     with session(from_dsn(database.dsn)) as connection:
         _, decided = observe_and_plan(connection, policy(premake=0), NOW)
-    assert {action.lock for action in decided.actions} == {told}
+    assert {action.lock for action in decided.actions} == {strongest}
     with gate(database) as shut, ThreadPoolExecutor(1) as pool:
         work = pool.submit(keep, database.dsn, premake=0)
         until("the partition is attached, and nothing committed", lambda: at_gate(database))
         held = heavy_locks(database, known)
         shut.execute("SELECT pg_advisory_unlock_all()")
         assert reasons(work.result())[0] == "created"
-    lock, _, table = told.partition(" on ")
+    lock, _, table = strongest.partition(" on ")
     expected = {"public.run": "SHARE UPDATE EXCLUSIVE"} | {table: lock}
     if database.server.major == 14:
         # It does not lock the tables that refer to this one.

@@ -210,7 +210,9 @@ def test_hours_far_apart_are_counted_separately(database: Database) -> None:
         ("ALTER TABLE rest ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY", "row security"),
     ],
 )
-def test_an_unreadable_default_partition_is_unknown_and_never_called_empty(database: Database, ddl: str, words: str) -> None:
+def test_an_unreadable_default_partition_is_unknown_and_never_called_empty(
+    database: Database, ddl: str, words: str
+) -> None:
     owner = database.new_role()
     database.execute(f"""{RUN} {REST} INSERT INTO run VALUES ('2001-01-01Z');
         ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE rest OWNER TO {owner.name};

@@ -1,4 +1,4 @@
-"""Expired partitions are detached: their rows stay, nobody waits, and nothing is left half-done."""
+"""Expired partitions are detached: their rows stay, no session is blocked, and nothing is left half-done."""
 
 from __future__ import annotations
 
@@ -94,10 +94,12 @@ def _aged(text: str) -> str:
 
 @FORMS
 @pytest.mark.parametrize("what", ["SELECT count(*) FROM run", "INSERT INTO run (submitted_at) VALUES ('2026-07-07Z')"])
-def test_a_long_transaction_that_holds_a_lock_is_named_and_not_waited_for(database: Database, form: str, what: str) -> None:
+def test_a_long_transaction_that_holds_a_lock_is_named_and_not_waited_for(
+    database: Database, form: str, what: str
+) -> None:
     database.execute(form)
     with reading(database, what) as reader:
-        # It is open until this block ends: whoever waited for it would never come back.
+        # It is open until this block ends: a session that waited for it would never return.
         report = keep(database.dsn, patience=600, **DETACH)
         assert verbs(report) == [("detach", "TableBusy")]
         assert f"process {reader.info.backend_pid} (month's end, role 'postgres') holds one on public.run" in why(
@@ -123,7 +125,7 @@ def test_a_prepared_transaction_that_holds_a_lock_is_named(new_server: Callable[
         assert converge(database, **DETACH) == [("detach", "done")]
 
 
-FIRST_LOOK, TRANSACTION = "FROM pg_constraint WHERE conrelid", "pg_try_advisory_xact_lock"
+FIRST_QUERY, TRANSACTION = "FROM pg_constraint WHERE conrelid", "pg_try_advisory_xact_lock"
 
 
 @FORMS
@@ -146,7 +148,7 @@ def test_a_transaction_that_begins_in_between_leaves_it_pending_only_until_it_en
         assert f"process {reader.info.backend_pid}" in why(report)
         assert "finished later" in why(report)
         assert attached(database) is None
-        # Not waited for either, nor does anybody else wait meanwhile.
+        # Not waited for either, and no other session waits meanwhile.
         report = keep(database.dsn, patience=600, **DETACH)
         assert verbs(report)[0] == ("finish detaching", "TableBusy")
         assert not waiting(database)
@@ -295,8 +297,10 @@ MEANWHILE = {
 
 @FORMS
 @pytest.mark.parametrize("what", MEANWHILE)
-@pytest.mark.parametrize("moment", [FIRST_LOOK, TRANSACTION])
-def test_a_partition_that_changed_since_it_was_observed_is_not_detached(database: Database, form: str, what: str, moment: str) -> None:
+@pytest.mark.parametrize("moment", [FIRST_QUERY, TRANSACTION])
+def test_a_partition_that_changed_since_it_was_observed_is_not_detached(
+    database: Database, form: str, what: str, moment: str
+) -> None:
     database.execute(form)
     catalog = "SELECT inhrelid, inhparent, inhdetachpending FROM pg_inherits ORDER BY 1"
     after: list[list[tuple[object, ...]]] = []

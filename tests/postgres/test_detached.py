@@ -1,4 +1,4 @@
-"""What a look finds of tables that were detached: the mark in their comments, and whose it is."""
+"""What an observation reads of detached tables: the mark in their comments, and which table it belongs to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from partwarden.postgres import catalog
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from support.meanwhile import findings, keep
-from support.observed import ODD, RUN, look, quoted
+from support.observed import ODD, RUN, observe_table, quoted
 from support.retirement import DETACH, DROP, ROWS, YEARS, attached, converge, rows_of_2018, verbs
 
 WHOLE_2018 = Range(datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC))
@@ -61,7 +61,7 @@ def test_a_marked_table_is_found_with_its_mark_and_the_users_own_text(database: 
     table = quoted(ODD)
     database.execute(f"{RUN} CREATE TABLE {table} (LIKE run); INSERT INTO {table} VALUES ('2018-06-01Z', 'x')")
     database.execute(f"ANALYZE {table}")
-    text = 'two lines\nof "somebody\'s" own \\ text\n'
+    text = 'two lines\nof "a user\'s" own \\ text\n'
     said = mark(database, table, text)
     (one,) = found(database)
     assert (one.schema, one.name, one.oid) == ("public", ODD, said.oid)
@@ -74,7 +74,7 @@ def test_a_marked_table_is_found_with_its_mark_and_the_users_own_text(database: 
 def test_detached_tables_are_not_queried_without_retention(database: Database) -> None:
     database.execute(f"{RUN} CREATE TABLE run_2018 (LIKE run)")
     mark(database, "run_2018")
-    assert look(database.dsn).detached == ()
+    assert observe_table(database.dsn).detached == ()
     assert len(found(database)) == 1
 
 
@@ -118,9 +118,7 @@ def test_text_after_the_mark_invalidates_the_mark(database: Database) -> None:
     assert found(database) == ()
 
 
-def test_a_restored_dump_is_reported_and_the_advice_recovers_the_table(
-    pg_database: Database, tmp_path: Path
-) -> None:
+def test_a_restored_dump_is_reported_and_the_advice_recovers_the_table(pg_database: Database, tmp_path: Path) -> None:
     """Its OID is another there, so its mark proves nothing, and nothing is done to it by itself."""
     pg_database.execute(YEARS)
     converge(pg_database, **DETACH)

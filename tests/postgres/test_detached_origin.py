@@ -96,7 +96,9 @@ def test_a_detached_table_is_dropped_and_restored_attached_from_its_archive(data
 
 
 @pytest.mark.parametrize("key", [*NATIVE, *ENCODED], ids=str)
-def test_without_the_check_constraint_the_key_type_and_the_rows_give_the_bounds(database: Database, tmp_path: Path, key: Key) -> None:
+def test_without_the_check_constraint_the_key_type_and_the_rows_give_the_bounds(
+    database: Database, tmp_path: Path, key: Key
+) -> None:
     build(database, key)
     before = archived(database, tmp_path)[1]
     detach(database, key)

@@ -21,7 +21,7 @@ KEYED = """
     INSERT INTO run VALUES (1, '2026-05-01Z'), (2, '2026-06-01Z'), (3, '2019-01-01Z');
 """
 BEGUN = 7
-"""The first round trip of a drain, after those of looking and of asking who is in the way."""
+"""The first round trip of a drain, after those that observe the table and find lock holders."""
 
 
 def drain(dsn: str, **fields: Any) -> Report:
@@ -307,11 +307,11 @@ def test_rows_that_are_published_are_not_moved(new_server: Callable[..., Server]
     with new_server(options={"wal_level": "logical"}).new_database() as database:
         database.execute(KEYED)
         for publication in ("FOR TABLE run", "FOR TABLES IN SCHEMA public", "FOR ALL TABLES"):
-            database.execute(f"CREATE PUBLICATION told {publication}")
+            database.execute(f"CREATE PUBLICATION published {publication}")
             reason, message = error(drain(database.dsn))
             assert reason == "StatementRejected"
-            assert "publication 'told'" in message
-            database.execute("DROP PUBLICATION told")
+            assert "publication 'published'" in message
+            database.execute("DROP PUBLICATION published")
         assert where(database) == {"rest": 3}
         assert reasons(drain(database.dsn)) == ["created"]
 

@@ -1,4 +1,4 @@
-"""A drain that ends half-way leaves all as it was; whoever is in its way, or comes meanwhile, finds every row."""
+"""A drain that ends half-way leaves all as it was; sessions that block it, or come meanwhile, find every row."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def run_plain(*arguments: str) -> Result:
 
 
 def typed(database: Database, answer: str, *arguments: str) -> tuple[int, str]:
-    """The command at a terminal, where somebody types: its exit code, and what it said."""
+    """The command at a terminal, where a user types: its exit code, and what it said."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "partwarden", *arguments, "--dsn", database.dsn]
     os.write(ours, f"{answer}\n".encode())
@@ -143,7 +143,9 @@ def test_a_drop_without_archive_says_what_is_lost(table: Database) -> None:
         ((OLD, "--archive", "/x", "--without-archive"), "exclude each other"),
     ],
 )
-def test_drop_refuses_arguments_that_name_no_droppable_table(table: Database, arguments: tuple[str, ...], says: str) -> None:
+def test_drop_refuses_arguments_that_name_no_droppable_table(
+    table: Database, arguments: tuple[str, ...], says: str
+) -> None:
     done = run(table, "drop", *arguments)
     assert done.exit_code == 1
     assert says in done.output

@@ -200,7 +200,7 @@ def test_another_table_under_the_same_name_is_not_dropped(pg_database: Database,
         assert pg_database.query("SELECT count(*) FROM run_old") == [(ROWS,)]
     else:
         assert rows_of_2018(pg_database) == ROWS
-        # Nor is it at the next look, by which that is seen without a lock.
+        # Nor is it at the next reconcile, which sees that without a lock.
         assert verbs(keep(pg_database.dsn, archives=archives, **ARCHIVE)) == []
         assert rows_of_2018(pg_database) == ROWS
 

@@ -42,7 +42,7 @@ def test_rows_at_the_edges(database: Database, key: Key) -> None:
         assert lands(database, [key.value(each) for each in edges]) == [*names, None]
         if key.encoding == "UUIDv7":
             assert lands(database, [key.value(each, LOWEST) for each in edges]) == [*names, None]
-        # The second look asks for a plan of a query, the third remembers the answer.
+        # The second observation asks for a plan of a query, the third remembers the answer.
         assert [
             (each.outcomes, each.round_trips) for each in (keep(database, NOW, **fields), keep(database, NOW, **fields))
         ] == [((), 2), ((), 1)]

@@ -1,4 +1,4 @@
-"""`partwarden import`: what it writes is a policy by which nothing is to be done, whoever made the table."""
+"""`partwarden import`: it writes a policy that leaves nothing to do, whichever tool made the table."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def policy(database: Database, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("interval", list(Interval))
 @pytest.mark.parametrize("key", [*NATIVE, *ENCODED], ids=str)
-def test_an_imported_policy_equals_the_one_that_made_the_table(database: Database, key: Key, interval: Interval) -> None:
+def test_an_imported_policy_equals_the_one_that_made_the_table(
+    database: Database, key: Key, interval: Interval
+) -> None:
     if (key.column, interval) == ("date", Interval.HOUR):
         return
     database.execute(key.table)

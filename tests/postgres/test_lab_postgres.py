@@ -106,7 +106,7 @@ def test_a_server_that_cannot_start_says_why(new_server: NewServer) -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that the servers' user can enter: pytest's own are closed to everyone else."""
+    """A folder that the servers' user can enter: pytest's own are closed to every other user."""
     made = account.temporary_folder()
     yield made
     Server.discard(made)

@@ -37,7 +37,7 @@ def test_a_lock_released_within_the_timeout_is_acquired(database: Database) -> N
     with database.connect() as holder, ThreadPoolExecutor(1) as pool:
         holder.execute("BEGIN; LOCK TABLE run IN SHARE MODE")
         work = pool.submit(keep, database.dsn, patience=60, premake=0)
-        until("somebody waits for the lock", lambda: waiting(database))
+        until("a session waits for the lock", lambda: waiting(database))
         holder.execute("ROLLBACK")
         assert reasons(work.result()) == ["created"]
 

@@ -25,8 +25,8 @@ from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import maintain
 from partwarden.postgres.transaction import undo
 from support.archived import use_client
-from support.table_of_years import POLICY
 from support.meanwhile import NOW, RUN, Interrupted, kill_others, policy
+from support.table_of_years import POLICY
 
 DEFAULT = f"{RUN} CREATE TABLE run_rest PARTITION OF run DEFAULT;"
 """Beside it each partition is made in a transaction of its own."""
@@ -42,7 +42,7 @@ TERMINATE = """
 """
 
 
-def told(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+def reported(outcomes: list[Outcome]) -> list[tuple[str, str]]:
     """Each action's partition, and "done" or the reason of its error."""
     return [(each.action.name, each.error.reason if each.error else "done") for each in outcomes]
 
@@ -67,7 +67,7 @@ def test_a_lost_connection_fails_one_creation_and_the_following_succeed(database
     database.execute(table)
     begun = 4 if table == DEFAULT else 3
     outcomes = keep_while(database.dsn, begun, lambda: kill_others(database), **AHEAD)
-    assert told(outcomes) == [
+    assert reported(outcomes) == [
         ("run_2026", "DatabaseUnreachable"),
         *((f"run_{year}", "done") for year in (2027, 2028, 2029)),
     ]
@@ -78,7 +78,7 @@ def test_outcomes_before_a_lost_connection_stay(database: Database) -> None:
     database.execute(DEFAULT)
     in_the_second = 4 + 3 + 1
     outcomes = keep_while(database.dsn, in_the_second, lambda: kill_others(database), **AHEAD)
-    assert told(outcomes) == [
+    assert reported(outcomes) == [
         ("run_2026", "done"),
         ("run_2027", "DatabaseUnreachable"),
         ("run_2028", "done"),
@@ -105,7 +105,7 @@ def test_the_reason_of_a_lost_connection_is_the_servers(database: Database) -> N
     outcomes = keep_while(
         database.dsn, attach, lambda: until("it is ended", lambda: not database.query(ended)), **AHEAD
     )
-    assert [reason for _, reason in told(outcomes)] == ["DatabaseUnreachable", "done", "done", "done"]
+    assert [reason for _, reason in reported(outcomes)] == ["DatabaseUnreachable", "done", "done", "done"]
     assert reason in str(outcomes[0].error)
 
 
@@ -115,7 +115,7 @@ def test_a_server_that_ends_every_connection_is_soon_given_up(database: Database
     outcomes: list[Outcome] = []
     with pytest.raises(DatabaseUnreachable, match=f"was lost {RECONNECTIONS + 1} times"):
         _maintain(database.dsn, outcomes, premake=8)
-    assert [reason for _, reason in told(outcomes)] == ["DatabaseUnreachable"] * (RECONNECTIONS + 1)
+    assert [reason for _, reason in reported(outcomes)] == ["DatabaseUnreachable"] * (RECONNECTIONS + 1)
 
 
 def _maintain(dsn: str, outcomes: list[Outcome], **fields: Any) -> None:
@@ -257,7 +257,7 @@ def test_the_run_ends_where_no_new_connection_is_to_be_had(database: Database, a
 
     with pytest.raises(AuthenticationFailed):
         work()
-    assert told(outcomes) == [("run_2026", "done"), ("run_2027", "DatabaseUnreachable")]
+    assert reported(outcomes) == [("run_2026", "done"), ("run_2027", "DatabaseUnreachable")]
 
 
 def test_drop_prints_what_was_done_before(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ DO $$ DECLARE mark text := obj_description('run_2018'::regclass); BEGIN
 @dataclass(frozen=True)
 class Case:
     """``before`` stands there from the beginning; with ``detached`` the operator has detached what expired, and then
-    somebody did that. ``kept`` is the table that stays, as a partition if it was one, but where it ``leaves``."""
+    a user did that. ``kept`` is the table that stays, as a partition if it was one, but where it ``leaves``."""
 
     name: str
     kept: str
@@ -119,14 +119,14 @@ CASES = [
         tells="StatementRejected",
     ),
     Case("a view stands on it", "run_2018", VIEW, leaves=True, tells="StatementRejected"),
-    Case("attached again by somebody", "run_2018", detached=AGAIN, tells="ExpiredLeftAlone"),
+    Case("attached again by a user", "run_2018", detached=AGAIN, tells="ExpiredLeftAlone"),
     Case("attached to another", "run_2018", detached=ELSEWHERE),
     Case("a parent by now", "run_2018", detached="CREATE TABLE child () INHERITS (run_2018)"),
     Case("made anew", "run_2018", detached=RECREATED),
-    Case("unmarked by somebody", "run_2018", detached="COMMENT ON TABLE run_2018 IS 'mine'"),
+    Case("unmarked by a user", "run_2018", detached="COMMENT ON TABLE run_2018 IS 'mine'"),
     Case("text after the mark", "run_2018", detached=TEXT_AFTER),
     Case("a name of ours", "run_2017", STRANGER),
-    Case("detached by somebody", "run_2018", "ALTER TABLE run DETACH PARTITION run_2018"),
+    Case("detached by a user", "run_2018", "ALTER TABLE run DETACH PARTITION run_2018"),
     Case("a mark of another table", "run_2017", f"{STRANGER} {OTHER_TABLES}"),
     Case("a mark of another parent", "run_2017", f"{STRANGER} {OTHER_PARENTS}"),
     Case("other rows by now", "run_2018", detached=OTHER_ROWS, tells="StatementRejected"),
@@ -165,5 +165,7 @@ def test_these_tables_are_never_detached_nor_dropped(database: Database, case: C
     assert database.query("SELECT to_regclass('run_2015')") == [(None,)]
     if "item" in case.before + (case.detached or ""):
         assert database.query("SELECT count(*) FROM item") == [(1,)]
-    told = {each.reason for each in last.after.findings} | {each.error.reason for each in last.outcomes if each.error}
-    assert case.tells is None or case.tells in told
+    reasons = {each.reason for each in last.after.findings} | {
+        each.error.reason for each in last.outcomes if each.error
+    }
+    assert case.tells is None or case.tells in reasons

@@ -214,9 +214,9 @@ def test_an_observation_takes_one_round_trip_also_with_thousands_of_partitions(p
     first = keep(pg_database, interval="Day", startFrom="2025-01-01", premake=1000)
     count = len(created(first))
     assert count > 1600
-    # Look, ask for names, at most three for every twenty, look again.
+    # Observe, ask for names, at most three round trips for every twenty partitions, observe again.
     assert first.round_trips <= 3 * -(-count // TOGETHER) + 3
-    # The first look at what was made also asks how queries are planned on it.
+    # The first observation of new partitions also asks how queries are planned on them.
     trips = [keep(pg_database, interval="Day", startFrom="2025-01-01", premake=1000).round_trips for _ in range(2)]
     assert trips == [2, 1]
 

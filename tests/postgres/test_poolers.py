@@ -142,7 +142,9 @@ def test_the_message_names_the_server_behind_the_pooler(plain: Database, start: 
         archive(from_dsn(pooler.dsn(plain.name)), tmp_path)
 
 
-def test_a_job_behind_a_pooler_does_not_compare_an_archive_either(plain: Database, start: Start, tmp_path: Path) -> None:
+def test_a_job_behind_a_pooler_does_not_compare_an_archive_either(
+    plain: Database, start: Start, tmp_path: Path
+) -> None:
     proven = archive(from_dsn(plain.dsn), tmp_path)
     again = order(
         Task.CHECK, location=proven.location, sha256=proven.sha256, manifest_sha256=proven.manifest_sha256, id=proven.id
@@ -156,13 +158,13 @@ def test_a_job_behind_a_pooler_does_not_compare_an_archive_either(plain: Databas
 
 def test_a_job_behind_a_pooler_reports_it_and_is_not_retried(plain: Database, start: Start, tmp_path: Path) -> None:
     pooler = start("transaction")
-    told = tmp_path / "report"
+    report_file = tmp_path / "report"
     asked = order(mount=str(tmp_path)).model_dump_json(by_alias=True)
     variables = {**os.environ, VARIABLE: asked, f"{DATABASE_PREFIX}uri": pooler.dsn(plain.name)}
-    command = [sys.executable, "-m", "partwarden", "archive", "--report", str(told)]
+    command = [sys.executable, "-m", "partwarden", "archive", "--report", str(report_file)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
     assert done.returncode == WRONG, done.stderr
-    assert Report.model_validate_json(told.read_text()).reason == "BehindPooler"
+    assert Report.model_validate_json(report_file.read_text()).reason == "BehindPooler"
     assert "BehindPooler: " in done.stderr
     assert "Traceback" not in done.stderr
     # The same, by the way that the policy names.
@@ -218,17 +220,13 @@ def test_a_pooler_is_detected_while_the_application_works(
                 pgdump.check(from_dsn(pooler.dsn(plain.name)))
 
 
-def test_an_archive_through_a_session_pooler_works(
-    plain: Database, start: Start, tmp_path: Path
-) -> None:
+def test_an_archive_through_a_session_pooler_works(plain: Database, start: Start, tmp_path: Path) -> None:
     pooler = start("session")
     assert archive(from_dsn(pooler.dsn(plain.name)), tmp_path).rows == 12
     assert sessions(pooler, plain.name) == [(12, '"$user", public', "0", "UTC")] * POOL
 
 
-def test_a_session_pooler_that_takes_no_options_is_refused(
-    plain: Database, start: Start, tmp_path: Path
-) -> None:
+def test_a_session_pooler_that_takes_no_options_is_refused(plain: Database, start: Start, tmp_path: Path) -> None:
     pooler = start("session", USUAL)
     with pytest.raises(BehindPooler) as caught:
         archive(from_dsn(pooler.dsn(plain.name)), tmp_path)

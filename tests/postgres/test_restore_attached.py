@@ -167,7 +167,9 @@ MISFITS: dict[str, tuple[str, type[PartwardenError], str]] = {
 
 
 @pytest.mark.parametrize("what", MISFITS)
-def test_a_table_that_does_not_fit_is_refused_and_leaves_nothing(dressed: Archived, pg_database: Database, what: str) -> None:
+def test_a_table_that_does_not_fit_is_refused_and_leaves_nothing(
+    dressed: Archived, pg_database: Database, what: str
+) -> None:
     change, error, words = MISFITS[what]
     pg_database.execute(change)
     before = relations(pg_database)
@@ -269,9 +271,7 @@ def test_a_connection_that_is_lost_leaves_nothing(dressed: Archived, pg_database
     assert relations(pg_database) == before
 
 
-def test_a_connection_lost_right_before_the_commit_leaves_nothing(
-    dressed: Archived, pg_database: Database
-) -> None:
+def test_a_connection_lost_right_before_the_commit_leaves_nothing(dressed: Archived, pg_database: Database) -> None:
     before = relations(pg_database)
     ended: list[BaseException] = []
 
@@ -303,7 +303,7 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 
 def _kill(database: Database) -> None:
-    """Whoever stands at the gate, and not who keeps it."""
+    """The session that waits at the gate, and not the one that keeps it shut."""
     database.query(f"SELECT pg_terminate_backend(pid) {OURS}")
 
 
@@ -318,9 +318,7 @@ def test_an_ordinary_owner_may_do_it(dressed: Archived, pg_database: Database) -
     assert attached(pg_database, SPECIMEN)
 
 
-def test_a_process_killed_right_before_the_commit_leaves_nothing(
-    dressed: Archived, pg_database: Database
-) -> None:
+def test_a_process_killed_right_before_the_commit_leaves_nothing(dressed: Archived, pg_database: Database) -> None:
     before = relations(pg_database)
     command = [sys.executable, "-m", "partwarden", "restore", "--manifest", dressed.url, "--attach"]
     options: Any = {"stderr": subprocess.DEVNULL}

@@ -40,7 +40,7 @@ def bring_back(source: Source, database: Database, say: Say = lambda line: None,
 
 @dataclass
 class Disturbed:
-    """An archive, and what happens after each piece of its rows was read; whoever reads it gets other pieces then."""
+    """An archive, and what happens after each piece of its rows was read; readers get other pieces then."""
 
     archived: Archived
     during: Callable[[bytes], bytes]
@@ -270,14 +270,14 @@ def test_a_missing_schema_is_reported(plain: Archived, pg_database: Database) ->
 
 
 def test_of_two_restores_at_once_one_is_refused(plain: Archived, pg_database: Database) -> None:
-    told: list[PartwardenError] = []
+    refusals: list[PartwardenError] = []
 
     def second(line: str) -> None:
         if line.startswith("comparing"):
             with pytest.raises(TableBusy) as caught:
                 bring_back(plain, pg_database)
-            told.append(caught.value)
+            refusals.append(caught.value)
 
     bring_back(plain, pg_database, second)
-    assert len(told) == 1
+    assert len(refusals) == 1
     assert pg_database.query("SELECT count(*) FROM zoo_2020") == [(12,)]

@@ -19,13 +19,13 @@ def test_a_partition_shows_no_role_more_than_its_parent_does(database: Database)
     tenant = database.new_role()
     database.execute(f"{TENANTS} ALTER TABLE run ENABLE ROW LEVEL SECURITY")
     assert reasons(keep(database.dsn, premake=0)) == ["created"]
-    database.execute(f"INSERT INTO run VALUES ('2026-02-01', '{tenant.name}'), ('2026-02-01', 'somebody else')")
+    database.execute(f"INSERT INTO run VALUES ('2026-02-01', '{tenant.name}'), ('2026-02-01', 'another tenant')")
     with psycopg.connect(tenant.dsn, autocommit=True) as connection:
         assert connection.execute("SELECT tenant FROM run").fetchall() == [(tenant.name,)]
         assert connection.execute("SELECT tenant FROM run_2026").fetchall() == []
         connection.execute(b"INSERT INTO run VALUES ('2026-03-01', current_user)")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("INSERT INTO run_2026 VALUES ('2026-03-01', 'somebody else')")
+            connection.execute("INSERT INTO run_2026 VALUES ('2026-03-01', 'another tenant')")
 
 
 @pytest.mark.parametrize(("enabled", "forced"), [(False, False), (True, False), (True, True), (False, True)])
@@ -44,7 +44,7 @@ def test_row_security_is_as_the_parents(database: Database, enabled: bool, force
 def test_rows_of_default_that_a_policy_hides_from_the_owner_are_found_all_the_same(database: Database) -> None:
     owner = database.new_role()
     database.execute(f"""{TENANTS} CREATE TABLE rest PARTITION OF run DEFAULT;
-        INSERT INTO run VALUES ('2026-02-01', 'somebody');
+        INSERT INTO run VALUES ('2026-02-01', 'another');
         ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE rest OWNER TO {owner.name};
         GRANT CREATE ON SCHEMA public TO {owner.name};
         ALTER TABLE run ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY""")

@@ -128,9 +128,7 @@ def test_two_servers_are_two_and_a_standby_that_is_promoted_is_its_primary(
         assert identity(standby.dsn()) == known
 
 
-def test_a_role_that_may_not_read_the_identity_gets_the_grant_it_needs(
-    database: Database, tmp_path: Path
-) -> None:
+def test_a_role_that_may_not_read_the_identity_gets_the_grant_it_needs(database: Database, tmp_path: Path) -> None:
     database.execute(TABLE)
     role, known = database.new_role(), identity(database.dsn)
     database.execute(f"ALTER TABLE run OWNER TO {role.name}; ALTER TABLE run_2020 OWNER TO {role.name}; {HIDDEN}")

@@ -124,12 +124,12 @@ def run_until_stopped(
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as process:
 
-        def look() -> T:
+        def observed() -> T:
             assert process.poll() is None, process.communicate()
             return arrived()
 
         try:
-            stop(until("the command arrives", look))
+            stop(until("the command arrives", observed))
             output, errors = process.communicate(timeout=60)
         except BaseException:
             process.kill()

@@ -1,4 +1,4 @@
-"""Tables that cannot be managed, or not wholly: what is said, and that mending it is all that is needed."""
+"""Tables that cannot be managed, or not wholly: the reported reason, and recovery once the cause is fixed."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ WIDE = "messgrößen_aller_fühler_in_der_nördlichen_halle_am_südtor"
 
 @dataclass(frozen=True)
 class Case:
-    """One trouble: how it comes about, what is said of it, and how it is mended, in the database or in the policy."""
+    """One failure: its cause, what is reported of it, and its fix, in the database or in the policy."""
 
     name: str
     make: str
     reason: str
     says: list[str]
-    mend: str = ""
+    fix: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
     instead: dict[str, Any] | None = None
 
     def run(self, database: Database) -> None:
-        """Bring it about, read what is said, mend it."""
+        """Cause it, read what is reported, fix it."""
         info = from_dsn(database.dsn)
         if self.make:
             database.execute(self.make)
         check(complaint(info, **self.fields), self.reason, *self.says)
-        if self.mend:
-            database.execute(self.mend)
+        if self.fix:
+            database.execute(self.fix)
         assert complaints(info, **(self.fields if self.instead is None else self.instead)) == []
 
 

@@ -96,7 +96,9 @@ def test_the_role_is_limited_indeed(database: Database, app: Role) -> None:
 
 
 @pytest.mark.parametrize("default", ["", DEFAULT], ids=["together", "from DEFAULT"])
-def test_creations_and_drains_are_not_cut_short_by_the_roles_limits(database: Database, app: Role, default: str) -> None:
+def test_creations_and_drains_are_not_cut_short_by_the_roles_limits(
+    database: Database, app: Role, default: str
+) -> None:
     make(database, app, TABLE + default)
     report = keep(app.dsn, **{**THIS_YEAR, "premake": 1}, defaultPartition={"drain": "Auto"})
     assert [each.error for each in report.outcomes] == [None, None]

@@ -21,7 +21,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(scope="module")
 def tls_server(pg: Server, certificates: Certificates) -> Iterator[Server]:
-    """A server that lets nobody in without TLS."""
+    """A server that refuses every login without TLS."""
     with Server.start(pg.binaries, tls=certificates, require_tls=True) as server:
         yield server
 

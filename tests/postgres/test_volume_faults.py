@@ -1,4 +1,4 @@
-"""The volume that archives lie on is full, or read-only: that is told, nothing is left, and what lies there is read."""
+"""The archive volume is full, or read-only: it is reported, nothing is left, and existing archives are read."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def complaints(info: ConnectionInfo, *, patience: float = 5.0, **fields: Any) ->
         return [error]
     failed = [each.error for each in report.outcomes if each.error]
     found = failed + [each.error for each in report.after.findings if each.error]
-    assert found or not report.after.actions, "work is left, and nobody says why"
+    assert found or not report.after.actions, "work is left, and nothing says why"
     return found
 
 

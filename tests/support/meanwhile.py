@@ -24,7 +24,7 @@ from partwarden.postgres.engine import Report, maintain
 NOW = datetime(2026, 10, 24, 12, tzinfo=UTC)
 RUN = "CREATE TABLE run (submitted_at timestamptz NOT NULL) PARTITION BY RANGE (submitted_at);"
 GATE = 4711
-"""Key of an advisory lock: whoever holds it keeps `gate` shut."""
+"""Key of an advisory lock: its holder keeps `gate` shut."""
 
 
 class Interrupted(Session):
@@ -106,7 +106,7 @@ def relations(database: Database) -> set[tuple[object, ...]]:
 
 
 def waiting(database: Database) -> bool:
-    """Whether somebody waits for a lock there."""
+    """Whether a session waits for a lock there."""
     return bool(
         database.query(
             "SELECT FROM pg_locks WHERE NOT granted AND database = "
@@ -117,7 +117,7 @@ def waiting(database: Database) -> bool:
 
 @contextmanager
 def gate(database: Database) -> Iterator[psycopg.Connection]:
-    """Everybody who has attached a partition stops there, before they can commit, until the end of the block.
+    """Every session that has attached a partition stops there, before its commit, until the end of the block.
 
     Yields the connection that keeps it shut.
     """
@@ -137,7 +137,7 @@ def gate(database: Database) -> Iterator[psycopg.Connection]:
 
 
 def at_gate(database: Database) -> bool:
-    """Whether somebody has attached a partition and stands at the `gate`."""
+    """Whether a session has attached a partition and waits at the `gate`."""
     return bool(
         database.query(
             "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep' "

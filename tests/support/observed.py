@@ -15,10 +15,10 @@ from partwarden.postgres.conninfo import from_dsn
 
 RUN = "CREATE TABLE run (at timestamptz NOT NULL, note text) PARTITION BY RANGE (at);"
 ODD = "We\"ird {Näme} %s 'x' \\"
-"""A name with everything that somebody might forget to quote."""
+"""A name with every character that must be quoted."""
 
 
-def look(dsn: str, name: str = "run", schema: str = "public") -> Inventory:
+def observe_table(dsn: str, name: str = "run", schema: str = "public") -> Inventory:
     """The inventory of a table, read in one round trip, or two where something lies below its partitions."""
     with session(from_dsn(dsn)) as connection:
         found = catalog.observe(connection, TableSpec(table=Table(schema_=schema, name=name)))
@@ -31,7 +31,7 @@ def _reaches_below(found: Inventory) -> bool:
     return any(each.kind is RelationKind.PARTITIONED for each in found.partitions)
 
 
-def look_closely(dsn: str, name: str = "run", schema: str = "public", names: Iterable[str] = ()) -> Inventory:
+def observe_with_names(dsn: str, name: str = "run", schema: str = "public", names: Iterable[str] = ()) -> Inventory:
     """The same with what the making of partitions with these names needs, read in one more."""
     with session(from_dsn(dsn)) as connection:
         found = catalog.complete(

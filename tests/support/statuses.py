@@ -15,7 +15,7 @@ from support.samples import NOW, inventory, plan, spec, year
 COMPLETE = [year(number) for number in range(2024, 2029)]
 
 
-def _looked(partitions: Any, **fields: Any) -> dict[str, Any]:
+def _reconciled(partitions: Any, **fields: Any) -> dict[str, Any]:
     found = inventory(partitions)
     return make_status(looked(spec(**fields), found, plan(found, **fields), ()), {}, 1, NOW)
 
@@ -33,12 +33,12 @@ LEAVES = [each for each in _subclasses(errors.PartwardenError) if not [*_subclas
 
 def states() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every class of what the operator can write, by a name."""
-    yield "converged", _looked(COMPLETE)
-    yield "pending", _looked(COMPLETE[:2])
-    yield "plan", _looked(COMPLETE[:2], mode="Plan")
-    yield "plan, nothing to do", _looked(COMPLETE, mode="Plan")
+    yield "converged", _reconciled(COMPLETE)
+    yield "pending", _reconciled(COMPLETE[:2])
+    yield "plan", _reconciled(COMPLETE[:2], mode="Plan")
+    yield "plan, nothing to do", _reconciled(COMPLETE, mode="Plan")
     yield "suspended", make_status(suspended(), {}, 1, NOW)
-    yield "suspended later", make_status(suspended(), _looked(COMPLETE), 1, NOW)
+    yield "suspended later", make_status(suspended(), _reconciled(COMPLETE), 1, NOW)
     yield "broken", make_status(broken(KeyError("x")), {}, 1, NOW)
     for kind in LEAVES:
         for connected in (True, False):

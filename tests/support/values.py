@@ -140,7 +140,7 @@ def after(found: Inventory, actions: Iterable[Action]) -> Inventory:
                 assert table.marker == action.marker, action
                 found = replace(found, detached=tuple(each for each in found.detached if each is not table))
             case _:
-                raise AssertionError(f"nobody has said what becomes of {action!r}")
+                raise AssertionError(f"the inventory cannot be advanced by {action!r}")
     return found
 
 

@@ -75,6 +75,6 @@ def sweep() -> None:
     for state in states.every():
         alive = state.supervisor and state.supervisor.alive()
         abandoned = state.phase == states.STARTING or (state.leashed and state.phase == states.RUNNING)
-        # A folder that is locked belongs to somebody who is starting or stopping the cluster.
+        # A folder that is locked belongs to a process that is starting or stopping the cluster.
         if abandoned and not alive and not folders.busy(states.folder_of(state.name)):
             stop(state.name)

@@ -1,4 +1,4 @@
-"""The keys and certificates of one local cluster, valid for a year and made anew at every start."""
+"""The keys and certificates of one local cluster, valid for a year and made at every start."""
 
 import ipaddress
 import os

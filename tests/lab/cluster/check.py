@@ -22,7 +22,7 @@ NAMESPACE = "default"
 POD = "partwarden-check"
 CONNECT_SECONDS = "30"
 
-# The containers of the pod, in the order in which their failures are told, and what each stands for.
+# The containers of the pod, in the order in which their failures are reported, and what each stands for.
 STEPS = {
     "hello": "run a pod to completion",
     "service": "reach the service kubernetes from a pod by its address (is kube-proxy at work?)",
@@ -99,8 +99,10 @@ class _PodCheck:
         if status["phase"] == "Succeeded":
             return ""
         waiting = {name: state["waiting"] for name, state in found.items() if "waiting" in state}
-        told = [f"{name}: {why.get('reason', '')} {why.get('message', '')}".strip() for name, why in waiting.items()]
-        return "; ".join(told) or f"its phase is {status['phase']}"
+        failures = [
+            f"{name}: {why.get('reason', '')} {why.get('message', '')}".strip() for name, why in waiting.items()
+        ]
+        return "; ".join(failures) or f"its phase is {status['phase']}"
 
     def _warnings(self) -> str:
         """What the pod's last events complain of, such as a network that cannot be set up."""
@@ -149,7 +151,7 @@ def _listener(address: str) -> Iterator[str]:
         thread = threading.Thread(target=_accept, args=(server,), daemon=True)
         thread.start()
         yield f"{address}:{server.getsockname()[1]}"
-        # Closing a socket does not wake who waits on it; shutting it down does.
+        # Closing a socket does not end a blocking call on it; shutting it down does.
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
 

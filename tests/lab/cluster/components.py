@@ -152,7 +152,7 @@ def _apiserver(commands: Path, at: Layout, endpoints: Endpoints) -> Process:
         "audit-log-path": at.logs / AUDIT,
     }
     if endpoints.addresses is None:
-        # A loopback address cannot be an endpoint of the service, and without pods nobody asks for it.
+        # A loopback address cannot be an endpoint of the service, and without pods nothing needs it.
         flags["endpoint-reconciler-type"] = "none"
     return Process("kube-apiserver", [str(commands / "kube-apiserver"), *_flags(flags)], stage=0)
 
@@ -174,7 +174,7 @@ def _controller_manager(commands: Path, at: Layout) -> Process:
 
 def _client(at: Layout, name: str) -> list[str]:
     config = at.config / f"{name}.kubeconfig"
-    # Nobody asks these two for anything: no port, and nobody else to be elected.
+    # Nothing connects to these two: no port; and there is no other instance to elect.
     return _flags({"kubeconfig": config, "leader-elect": "false", "secure-port": 0, "profiling": "false"})
 
 

@@ -34,7 +34,7 @@ class Endpoints:
 
 
 def in_namespace(addresses: Addresses) -> Endpoints:
-    """The usual ports: in a network namespace of its own nobody else has them."""
+    """The usual ports: in a network namespace of its own no other process has them."""
     return Endpoints(addresses.node, 6443, 2379, 2380, addresses)
 
 

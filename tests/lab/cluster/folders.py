@@ -60,7 +60,7 @@ def locked(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator
             except BlockingIOError:
                 waiting()
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Whoever held it before may have removed it: then this lock is on a folder that nobody else can find.
+            # The holder before may have removed it: then this lock is on a folder that no other process can find.
             if _is_still(folder, descriptor):
                 yield
                 return

@@ -1,4 +1,4 @@
-"""Builds commands of a Go module once, keeps them in the cache, and says how far it is."""
+"""Builds commands of a Go module once, keeps them in the cache, and reports progress."""
 
 import re
 import shutil
@@ -93,7 +93,7 @@ def _run(go: str, recipe: Recipe, out: Path, advance: Advance) -> None:
 
 
 def _count(go: str, recipe: Recipe) -> int:
-    """How many packages the commands are made of, 0 when that cannot be told."""
+    """How many packages the commands are made of, 0 when that is unknown."""
     command = [go, "list", "-mod=readonly", "-deps", *recipe.packages]
     listed = subprocess.run(
         command, cwd=recipe.module, env=toolchain.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -39,7 +39,7 @@ def why_not(say: Reporter) -> str:
 
 
 def start(name: str, say: Reporter, leashed: bool) -> Cluster:
-    """Create a cluster anew. Raises ClusterError when it does not start; then nothing of it is left but its log."""
+    """Replace the cluster by a new one. Raises ClusterError when it does not start; then nothing of it is left but its log."""
     folder = states.folder_of(name)
     command = _command(say)
     probe, archive = image.probe(say)
@@ -160,7 +160,7 @@ def reason_in(log: str) -> str:
 
 
 def _remove(name: str) -> None:
-    """Remove nodes and network. Not with kind, whose command may be gone from the cache."""
+    """Remove nodes and network. Not with kind, whose command may be missing in the cache."""
     nodes = docker("ps", "--all", "--quiet", f"--filter=label={LABEL}={_name(name)}").split()
     if nodes:
         docker("rm", "--force", "--volumes", *nodes, patience=120.0)

@@ -26,7 +26,7 @@ def create(device: str, node: int, addresses: Addresses) -> None:
 
 
 def remove(device: str) -> None:
-    """Remove `device` with its peer; one that is gone is no error. Raises ClusterError when it stays."""
+    """Remove `device` with its peer; a missing one is not an error. Raises ClusterError when it stays."""
     deadline = time.monotonic() + REMOVAL
     while Path("/sys/class/net", device).exists():
         subprocess.run(["ip", "link", "delete", device], capture_output=True, env={"PATH": search_path()})

@@ -22,7 +22,7 @@ _leashes: dict[str, int] = {}
 
 
 def start(name: str, say: Reporter, leashed: bool) -> Cluster:
-    """Start a cluster anew, removing what an earlier one of this name left.
+    """Start a new cluster, removing what an earlier one of this name left.
 
     Raises ClusterError when it does not start; then, as after Ctrl-C, nothing of it is left but, after an error, its
     logs, until the next start or stop.
@@ -105,9 +105,9 @@ def _drop_leash(descriptor: int) -> None:
 
 def _end(state: State) -> None:
     """End the processes and remove what is not a file of the cluster's folder."""
-    # First the node: the first process of a PID namespace is gone only after all others in it.
+    # First the node: the first process of a PID namespace ends only after all others in it.
     ends = [process for process in (state.node, state.supervisor) if process]
-    # Without namespaces the kernel kills the components when the supervisor ends, but nobody waits until they are gone.
+    # Without namespaces the kernel kills the components when the supervisor ends, and nothing waits for their end.
     components = children_of(state.supervisor) if state.supervisor else []
     for process in (*ends, *components):
         process.kill()
@@ -118,7 +118,7 @@ def _end(state: State) -> None:
 
 
 def _explained(name: str) -> tuple[str, ...]:
-    """What is to be kept because this start was preceded by a failure of kind's that the user was told the log of."""
+    """What is to be kept because this start was preceded by a failure of kind's whose log the user was shown."""
     state = states.load(name)
     return ("logs",) if state and (state.provider, state.phase) == ("kind", states.FAILED) else ()
 

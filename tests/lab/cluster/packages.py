@@ -101,7 +101,7 @@ def _provide(say: Reporter, missing: Callable[[], list[str]]) -> str:
 def _install(names: list[str]) -> None:
     """Install without starting any service, now or at the next boot."""
     environment = dict(os.environ, PATH=search_path(), DEBIAN_FRONTEND="noninteractive")
-    # Somebody else's, such as unattended upgrades, is waited for.
+    # A lock of another process, such as unattended upgrades, is waited for.
     patient = ["-o", f"DPkg::Lock::Timeout={PATIENCE}"]
     install = ["apt-get", "install", "-y", "-q", *patient, "--no-install-recommends", *names]
     # Maintainer scripts start services only where they see systemd: there its folder is hidden from them, in a mount

@@ -10,7 +10,7 @@ from pathlib import Path
 from .model import ClusterError
 
 DYING = 20.0
-"""Seconds within which a killed process is gone."""
+"""Seconds within which a killed process ends."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Identity:
         return identify(self.pid) == self
 
     def kill(self) -> None:
-        """End it at once and wait until it is gone; one that is gone already is no error.
+        """Kill it and wait for its end; one that has ended is not an error.
 
         Raises ClusterError when it is still there after DYING seconds.
         """

@@ -1,4 +1,4 @@
-"""Says what goes on and how far it is: bars on a terminal, sparse lines elsewhere."""
+"""Reports progress: bars on a terminal, sparse lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator

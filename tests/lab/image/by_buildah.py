@@ -75,8 +75,8 @@ class _Buildah:
 
     def has(self, image: str) -> bool:
         """Whether the store has an image of this name."""
-        look = ["buildah", *self._options, "inspect", "--type=image", image]
-        return subprocess.run([*APART, *look], env=_environment(), capture_output=True).returncode == 0
+        inspect = ["buildah", *self._options, "inspect", "--type=image", image]
+        return subprocess.run([*APART, *inspect], env=_environment(), capture_output=True).returncode == 0
 
 
 def _make_base(buildah: _Buildah, scratch: Path, log: Path, advance: Advance) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from lab.cluster import ClusterError
 from lab.cluster.reporter import Advance
 
-TOLD = 600
+LOG_TAIL = 600
 """Characters of a log's end that go into a message."""
 
 
@@ -33,7 +33,7 @@ def run(command: list[str], log: Path, environment: Mapping[str, str], advance: 
             process.kill()
             raise
     if process.returncode != 0:
-        said = " ".join(log.read_text(errors="replace")[-TOLD:].split())
+        said = " ".join(log.read_text(errors="replace")[-LOG_TAIL:].split())
         # What stands before "--" only sets it apart.
         program = command[command.index("--") + 1] if "--" in command else command[0]
         raise ClusterError(f"{program} exited with {process.returncode}: … {said}; its log is {log}")

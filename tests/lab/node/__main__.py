@@ -41,7 +41,7 @@ class Node:
         self.kept = False
 
     def run(self) -> None:
-        """Serve until told to end. Raises Ended."""
+        """Serve until a signal asks to end. Raises Ended."""
         if self.plan["link"] is None:
             self.start(stage=0)
         waker, wakened = os.pipe()
@@ -59,7 +59,7 @@ class Node:
             self.reap()
 
     def obey(self, words: bytes) -> bool:
-        """Do what the starter says; False when it will say no more. Raises Ended when it is gone too early."""
+        """Execute the starter's next command; False at the end of its commands. Raises Ended when the starter ended too early."""
         if not words and not self.kept:
             raise Ended("")
         for word in words.decode().split():

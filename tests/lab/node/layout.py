@@ -1,4 +1,4 @@
-"""Where things of one local cluster are: the same names for those who prepare it and for the node itself."""
+"""The paths of one local cluster, shared by the code that prepares it and by the node itself."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -51,7 +51,7 @@ def arrange(folder: Path, commands: Path, settings: Mapping[str, str]) -> None:
         file.write_text(f"{value}\n")
         if (setting := Path("/proc/sys") / name).exists():
             mount(str(file), setting, flags=BIND)
-    # Pods that ask for mount propagation need a shared root. Being private before, it is shared with nobody outside.
+    # Pods that ask for mount propagation need a shared root. Being private before, nothing outside shares it.
     mount("none", Path("/"), flags=SHARED | RECURSIVE)
 
 

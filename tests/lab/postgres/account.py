@@ -62,7 +62,7 @@ def make_open(folder: Path) -> None:
 
 
 def open_up(tree: Path) -> None:
-    """Let everyone read `tree`, enter its folders and run its programs."""
+    """Let every user read `tree`, enter its folders and run its programs."""
     for each in (tree, *tree.rglob("*")):
         if not each.is_symlink():
             each.chmod(0o755 if each.is_dir() or each.stat().st_mode & 0o100 else 0o644)

@@ -1,4 +1,4 @@
-"""An authority and a server certificate for tests of TLS, made anew each time."""
+"""An authority and a server certificate for tests of TLS, made for each use."""
 
 import ipaddress
 from collections.abc import Sequence

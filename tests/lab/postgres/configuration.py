@@ -58,7 +58,7 @@ def write(data: Path, options: Mapping[str, str]) -> None:
 
 
 def write_access(data: Path, *, require_tls: bool) -> None:
-    """Lets everyone with a password in, from everywhere; with `require_tls` only over TLS."""
+    """Allow logins with a password from every address; with `require_tls` only over TLS."""
     kind = "hostssl" if require_tls else "host"
     lines = [f"{kind} {databases} all all scram-sha-256\n" for databases in ("all", "replication")]
     (data / "pg_hba.conf").write_text("".join(lines))

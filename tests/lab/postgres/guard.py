@@ -1,4 +1,4 @@
-"""Runs one server on behalf of a test run, and ends it when the run is gone, however it went.
+"""Runs one server on behalf of a test run, and ends it when the run has ended, also by a kill.
 
 Started as a program of its own, with the folder to remove, the user and group to run as (-1: its own) and the command.
 It obeys lines on its standard input, and answers each with one line: `start` with the process ID, `signal N` and
@@ -74,7 +74,7 @@ def main() -> None:
         for line in sys.stdin:
             print(guard.obey(line), flush=True)
     except BrokenPipeError:
-        pass  # who would read the answer is gone: as at the end of the input
+        pass  # the reader of the answer has ended: as at the end of the input
     finally:
         guard.end()
 

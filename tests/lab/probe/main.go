@@ -1,4 +1,4 @@
-// Command probe sleeps until it is told to end, or, as "probe connect HOST:PORT SECONDS", tries for so many seconds
+// Command probe sleeps until a signal ends it, or, as "probe connect HOST:PORT SECONDS", tries for so many seconds
 // to open a TCP connection and exits 0 when one opened, 1 when none did.
 package main
 

@@ -1,4 +1,4 @@
-"""A real S3 server, versitygw, on a folder of this machine: what lies in it can be looked at and spoilt by hand.
+"""A real S3 server, versitygw, on a folder of this machine: what lies in it can be read and damaged by a test.
 
 with S3Server.start(say) as s3:
     s3.make_bucket("archives")

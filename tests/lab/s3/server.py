@@ -17,9 +17,9 @@ from types import TracebackType
 from lab.cluster import Reporter
 from lab.postgres import free_port, make_certificates
 from lab.postgres.processes import Guarded
+from lab.proxy import Proxy
 from lab.s3 import command
 from lab.s3.signed import Answer, Keys, S3Error, Signed
-from lab.proxy import Way
 
 REGION = "us-east-1"
 PATIENCE = 30.0
@@ -38,7 +38,7 @@ MAY_READ = ("s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation")
 
 
 class S3Server:
-    """One server. Made by `start`; as a context manager it is gone at the end.
+    """One server. Made by `start`; as a context manager it is removed at the end.
 
     `endpoint` is where this machine reaches it, at `host` and `port`. `root` may do everything, `reader` may only read,
     and only in buckets that `make_bucket` made. An object is a file: `folder` / bucket / key; what else the server
@@ -83,9 +83,9 @@ class S3Server:
         """The URL that clients are given."""
         return self._at(self.host, self.port)
 
-    def endpoint_over(self, way: Way) -> str:
+    def endpoint_over(self, proxy: Proxy) -> str:
         """The same over a way that leads here, `Way(s3.host, s3.port)`."""
-        return self._at("127.0.0.1", way.port)
+        return self._at("127.0.0.1", proxy.port)
 
     @property
     def ca(self) -> Path | None:

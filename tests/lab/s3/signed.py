@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Signed:
-    """Asks as one user. ``authority`` is the PEM file of who signed the server's certificate, None without TLS."""
+    """Sends requests as one user. ``authority`` is the PEM file of the CA of the server's certificate, None without TLS."""
 
     endpoint: str
     keys: Keys
@@ -75,11 +75,11 @@ class Signed:
         lines = [f"{name}:{value}" for name, value in headers.items()]
         canonical = "\n".join([method, path, query, *lines, "", named, digest])
         scope = (now[:8], self.region, "s3", "aws4_request")
-        told = "\n".join(["AWS4-HMAC-SHA256", now, "/".join(scope), hashlib.sha256(canonical.encode()).hexdigest()])
+        to_sign = "\n".join(["AWS4-HMAC-SHA256", now, "/".join(scope), hashlib.sha256(canonical.encode()).hexdigest()])
         key = f"AWS4{self.keys.secret_key}".encode()
         for part in scope:
             key = hmac.digest(key, part.encode(), "sha256")
-        signature = hmac.new(key, told.encode(), "sha256").hexdigest()
+        signature = hmac.new(key, to_sign.encode(), "sha256").hexdigest()
         credential = f"{self.keys.access_key}/{'/'.join(scope)}"
         signed = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={named}, Signature={signature}"
         return {**headers, "Authorization": signed, "Content-Type": "application/octet-stream"}

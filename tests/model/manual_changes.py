@@ -1,4 +1,4 @@
-"""What people do to a table with their own hands, some of it unwise. Each returns what it did, or tried."""
+"""What users do to a table by hand, some of it unwise. Each function returns what it did, or tried."""
 
 from __future__ import annotations
 
