@@ -1,1 +1,1 @@
-"""`make bench`: what Partwarden costs and how quick it is, measured on real parts of its own."""
+"""`make bench`: the cost and speed of Partwarden, measured on real servers and clusters."""

@@ -1,4 +1,4 @@
-"""`python -m bench`, for make and for people."""
+"""The command line of the benchmarks: `python -m bench`, which `make bench` calls."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Figures, for people and for programs."""
+"""Measured figures, as a table and as JSON."""
 
 import json
 import sys

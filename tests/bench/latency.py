@@ -1,4 +1,4 @@
-"""How long after `kubectl apply`, and after an edit, the database is as the policy says."""
+"""Time from `kubectl apply`, and from an edit, until the database matches the policy."""
 
 import json
 import statistics

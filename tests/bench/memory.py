@@ -1,4 +1,4 @@
-"""How much memory the operator takes, with one policy and with many."""
+"""Memory of the operator with one policy and with many."""
 
 import time
 from collections.abc import Mapping

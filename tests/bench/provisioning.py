@@ -1,4 +1,4 @@
-"""How long it takes to make 13 monthly partitions of 50 tables, against the statements a person would write.
+"""How long it takes to make 13 monthly partitions of 50 tables, against the statements a user would write.
 
 And how long one reconcile of each takes when nothing is to be done, against the same.
 """

@@ -1,4 +1,4 @@
-"""What the figures of the operator are measured on: a cluster, a server and operators of the benchmark's own."""
+"""A cluster, a server and operators on which the benchmarks measure."""
 
 import os
 import tempfile

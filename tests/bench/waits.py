@@ -1,4 +1,4 @@
-"""How long a writer and readers of a table wait while something is done to it, beside a transaction that stays open."""
+"""How long a writer and readers of a table wait during each action, beside a transaction that stays open."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The API server goes away and comes back: the operator goes on, says so without a traceback, and catches up."""
+"""Outage of the API server: the operator continues, logs it without a traceback, and catches up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Behind a pooler that shares sessions partitions are kept, and archives wait for the name of the server itself."""
+"""With a pooler that shares sessions, partitions are managed, and archives wait until the policy names the server."""
 
 from __future__ import annotations
 

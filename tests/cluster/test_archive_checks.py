@@ -1,4 +1,4 @@
-"""An archive that was proven is read again when that is asked for, and what is found then is what the status says."""
+"""A proven archive is checked again on request, and the status shows the result."""
 
 from __future__ import annotations
 

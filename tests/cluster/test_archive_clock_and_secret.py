@@ -1,4 +1,4 @@
-"""What an operator takes for true and is not: its clock, what it saw before another wrote, a Secret that was rotated.
+"""False assumptions of an operator: a wrong clock, an outdated view of a status, a rotated Secret.
 
 None of it makes an archive, or takes away the proof of one.
 """

@@ -1,4 +1,4 @@
-"""What goes wrong around an archive's Job: nothing is lost, the status says why, and it heals when the cause is gone.
+"""Failures around an archive's Job: nothing is lost, the status names the cause, and its end heals the archive.
 
 The ends of pods are written as kubelet writes them; everything else is the API server's and its controllers' own.
 """

@@ -1,4 +1,4 @@
-"""An operator that is killed before and after everything that it changes: the next one goes on from what it sees."""
+"""An operator killed before and after each of its writes: the next one continues from the observed state."""
 
 from __future__ import annotations
 

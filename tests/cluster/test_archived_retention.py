@@ -1,4 +1,4 @@
-"""A policy whose partitions are archived before they go: what is asked for, what is waited for, and what is said."""
+"""Retention with archives: requested archives and checks, what the policy waits for, and its conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PartitionArchives and their Jobs: one Job at a time, what it reports is written down, and nothing proves itself."""
+"""PartitionArchives and their Jobs: one Job at a time, its report in the status, and no proof without a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kubectl partwarden`` on policies: what people type, as kubectl runs it, beside a real operator."""
+"""``kubectl partwarden`` on policies: the commands of users, run by kubectl, beside a real operator."""
 
 from __future__ import annotations
 

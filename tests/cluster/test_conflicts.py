@@ -1,4 +1,4 @@
-"""Two policies for one table: the oldest works, the others say so and name it, and take over at once."""
+"""Two policies for one table: the oldest owns it, the others report PolicyConflict and take over at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages are true: their commands are run as they stand there, and an API server is asked about their manifests.
+"""The pages are true: their commands run as written, and an API server accepts their manifests.
 
 A block of ``console`` is run, each line that begins with a dollar, by one shell for each page, beside a real operator:
 its exit code is 0, or what a comment such as ``# exits 2`` says at its end. A block of ``yaml`` that begins with a

@@ -1,4 +1,4 @@
-"""Whatever goes wrong says so, is not tried in a loop, heals without a restart, and harms no other policy.
+"""Every failure is reported, retried with backoff, heals without a restart, and harms no other policy.
 
 All failures are caused at the same time, under one operator, and fixed at the same time. Each test reads
 what was seen of one of them.

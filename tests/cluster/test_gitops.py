@@ -1,4 +1,4 @@
-"""What is in git stays what is in the cluster: the operator writes a status, and nothing else is ever different."""
+"""Manifests in git equal the objects in the cluster: the operator writes nothing but the status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Flux and others that wait by kstatus make of policies and archives: asked of the library itself."""
+"""The kstatus of policies and archives, on which Flux and others wait: computed by the library itself."""
 
 from __future__ import annotations
 

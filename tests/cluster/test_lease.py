@@ -1,4 +1,4 @@
-"""Several operators: one leads, the others stand by and take over; nothing is done twice in any case."""
+"""Leader election: one operator leads, standbys take over, and nothing is done twice in any case."""
 
 from __future__ import annotations
 

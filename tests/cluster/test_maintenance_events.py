@@ -1,4 +1,4 @@
-"""Upkeep as the operator does and tells it."""
+"""Maintenance of closed partitions: its conditions and Events."""
 
 from __future__ import annotations
 

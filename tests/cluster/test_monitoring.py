@@ -1,4 +1,4 @@
-"""What the operator shows of itself: numbers for Prometheus, and whether it gets anywhere for kubelet's probes."""
+"""Metrics for Prometheus, and liveness and readiness for kubelet's probes."""
 
 from __future__ import annotations
 

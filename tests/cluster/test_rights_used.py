@@ -1,4 +1,4 @@
-"""The operator's rights are used, each of them: what the API server has seen it ask for is what it was given."""
+"""The operator has no unused right: the requests in the API server's audit log equal its roles."""
 
 from __future__ import annotations
 

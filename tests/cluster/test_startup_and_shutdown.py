@@ -1,4 +1,4 @@
-"""The operator's process: what it demands before it serves, how it ends, and what it may not do."""
+"""The operator's process: its checks at startup, its shutdown, and its rights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The alerts of the chart, by Prometheus' own tool: they are rules, and fire when and only when they should."""
+"""The alerts of the chart, evaluated by promtool: valid rules that fire when and only when they should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chart, rendered by real helm: every value, the rights, and what a real API server says of the manifests."""
+"""The chart, rendered by real helm: every value, the rights, and the verdict of a real API server on the manifests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator's image runs as Kubernetes' restricted standard wants it, and says what is wrong with its settings."""
+"""The operator's image runs under the restricted Pod Security Standard, and names wrong settings."""
 
 import json
 import tarfile

@@ -1,4 +1,4 @@
-"""What Kubernetes makes of an archive Job: what its pod gets, when it is tried again, what is seen of what goes wrong.
+"""An archive Job in Kubernetes: the contents of its pod, its retries, and the reported causes of failures.
 
 In place of `partwarden archive` the Jobs run programs that say what they find, or fail as the test asks.
 """

@@ -1,4 +1,4 @@
-"""What the other tests take for granted of a way that loses what goes over it."""
+"""What other tests take for granted of the lab's TCP proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the other tests take for granted of the S3 server that they run on."""
+"""What other tests take for granted of the lab's S3 server."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the demo, the tests and the benchmark stand on: real clusters and real PostgreSQL servers."""
+"""Real clusters and PostgreSQL servers for the tests, the benchmarks and the demo."""

@@ -1,4 +1,4 @@
-"""PartitionArchives of a site, whose Jobs' pods no node takes: how each ends is said as kubelet would say it."""
+"""PartitionArchives of a site whose Jobs' pods run on no node: tests write the end of each as kubelet would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API server of a local cluster has written down of the requests of service accounts.
+"""The audit log of a local cluster's API server: the requests of service accounts.
 
 https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/
 """

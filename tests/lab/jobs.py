@@ -1,4 +1,4 @@
-"""Archive Jobs in a namespace: what the operator would make of them, waited for."""
+"""Archive Jobs in a namespace: wait until the operator would read a given state from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator of these tests says over HTTP."""
+"""The HTTP endpoints of an operator under test."""
 
 from __future__ import annotations
 

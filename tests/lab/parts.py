@@ -1,4 +1,4 @@
-"""`python -m lab.parts`: what takes minutes the first time is built before tests begin, which have time limits."""
+"""`python -m lab.parts`: build the slow parts before the tests, which have time limits."""
 
 import os
 import sys

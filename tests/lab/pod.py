@@ -1,4 +1,4 @@
-"""Pods that run something in the operator's image, as the restricted standard wants them."""
+"""Pods that run a command in the operator's image under the restricted standard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Namespaces with an operator of their own, and what is done and seen in them."""
+"""Namespaces with their own operator: apply and read their policies, Secrets and Events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file system of a few megabytes, or a database on it: what happens when it is full is the kernel's own doing."""
+"""A file system of a few megabytes, or a database on it, which the kernel itself reports as full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the certificates of all the lab's authorities have in common."""
+"""The common fields of the lab's certificates."""
 
 from datetime import UTC, datetime, timedelta
 

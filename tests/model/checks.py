@@ -1,4 +1,4 @@
-"""Judges a run by what was there before it, and what is there after it."""
+"""Checks of a run: compares the database before and after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of Partwarden, some of them ended half-way, or with others in their way."""
+"""Runs of Partwarden, some of them interrupted or with conflicting sessions."""
 
 from __future__ import annotations
 

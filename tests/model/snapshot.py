@@ -1,4 +1,4 @@
-"""Everything that a table's database holds at one moment: tables, what they are to each other, and every row."""
+"""A snapshot of a table's database: tables, their relations and every row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one sequence acts upon: the database, the clock in it, the policy, and what was seen last."""
+"""The state of one sequence: the database, its clock, the policy, and the last snapshot."""
 
 from __future__ import annotations
 

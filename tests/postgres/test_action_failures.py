@@ -1,4 +1,4 @@
-"""What keeps partitions from being made although the table is well: what is said, and how it heals."""
+"""Failures of actions on a healthy table: the reported reason, and recovery."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_member_through_a_noinherit_role_is_reported(database: Database, role:
 
 
 def test_health_on_a_standby_says_that_it_is_one(pg_database: Database, standby: Server) -> None:
-    """It shows how the table is, which is what is asked; that nothing can be written there is no ailment of it."""
+    """Health checks the table; a read-only server is not a fault of the table."""
     seen = standby.dsn(pg_database.name)
 
     def health(*options: str) -> Result:

@@ -1,4 +1,4 @@
-"""Tables that others made: taken over by bounds alone, whatever the names, kinds and schemas of their partitions."""
+"""Adoption of existing tables: by bounds alone, for all names, kinds and schemas of their partitions."""
 
 from __future__ import annotations
 

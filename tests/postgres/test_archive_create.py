@@ -1,4 +1,4 @@
-"""A partition is archived, read back and proven, or nothing is there that could be taken for an archive."""
+"""A partition is archived, read back and proven; a failed attempt leaves nothing that passes for an archive."""
 
 from __future__ import annotations
 

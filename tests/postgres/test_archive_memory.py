@@ -1,4 +1,4 @@
-"""What archiving takes of memory and disk does not grow with the table."""
+"""Memory and disk use of an archive do not grow with the table."""
 
 from __future__ import annotations
 

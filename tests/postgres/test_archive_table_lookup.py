@@ -1,4 +1,4 @@
-"""Which table an archive is made of, as the catalog has it, attached or not."""
+"""The lookup of the table to archive in the catalog, attached or detached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what, as the catalog tells it."""
+"""Owners, grants and memberships as read from the catalog."""
 
 from __future__ import annotations
 

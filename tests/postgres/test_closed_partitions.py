@@ -1,4 +1,4 @@
-"""Partitions whose range has passed: vacuumed and reindexed once, while others go on reading and writing."""
+"""Partitions whose range has passed: vacuumed and reindexed once, without blocking readers and writers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line on a real server: what it prints, what it does, and how it exits."""
+"""The command line on a real server: output, effect and exit code."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Comments that others write: as long as they like, whatever stands in them, and never cut or written over."""
+"""Comments written by users: of any length and content, never cut or overwritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections kept open for the next policy of the same database: who may have one, and for how long."""
+"""Connections kept open for the next policy of the same database: which reconcile reuses one, and for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``partwarden create`` and ``auto``: what the script's two commands did, and nothing else."""
+"""``partwarden create`` and ``auto``: the two commands of the script that they replace, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever ends Partwarden's work half-way, nothing half-made is left, and the next run does the rest."""
+"""Interrupted runs leave nothing half-made, and the next run does the rest."""
 
 from __future__ import annotations
 

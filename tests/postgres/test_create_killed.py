@@ -1,4 +1,4 @@
-"""The command is killed with SIGKILL at work: nothing half-made, no lock left, and the next run does the rest."""
+"""SIGKILL during a command leaves nothing half-made and no lock, and the next run does the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lock that a plan tells is the heaviest that is taken, and what is heavy is held for a moment only."""
+"""The plan names the strongest lock taken, and strong locks are held for a moment only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order partitions come into being, beside what others made, and what one failure does to the rest."""
+"""The order of creations beside existing partitions, and the effect of one failure on the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database's disk is full: what needs room fails and says so, no row is lost, and all of it is done afterwards."""
+"""A full database disk: actions fail with that reason, no row is lost, and all succeed once there is space."""
 
 from __future__ import annotations
 

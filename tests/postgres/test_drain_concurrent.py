@@ -1,4 +1,4 @@
-"""Rows leave DEFAULT while others insert, change, delete and read in the same range: none is ever lost or doubled."""
+"""Rows leave DEFAULT while other sessions write and read the same range: none is lost or doubled."""
 
 from __future__ import annotations
 

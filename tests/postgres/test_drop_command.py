@@ -1,4 +1,4 @@
-"""``partwarden drop`` on a database: what it asks for, what it refuses, and what is left wherever it is broken off."""
+"""``partwarden drop`` on a database: its confirmation, its refusals, and the state after each interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was archived goes only while it holds what its archive holds: compared under the lock, on real servers."""
+"""A table is dropped only while it equals its archive: compared under the lock, on real servers."""
 
 from __future__ import annotations
 

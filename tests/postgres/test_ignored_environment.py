@@ -1,4 +1,4 @@
-"""A policy's connection is made from what the policy and its Secret say, and from nothing of the operator's own."""
+"""A policy's connection uses the policy and its Secret only, and nothing of the operator's environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the other tests take for granted of the servers that they run on."""
+"""What other tests take for granted of the lab's PostgreSQL servers."""
 
 import os
 import subprocess

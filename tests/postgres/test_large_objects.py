@@ -1,4 +1,4 @@
-"""Rows that point to large objects, whose contents no archive of a table holds: said before there is one."""
+"""Rows that point to large objects, whose contents no archive of a table holds: reported before one is made."""
 
 from __future__ import annotations
 

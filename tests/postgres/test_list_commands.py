@@ -1,4 +1,4 @@
-"""``partwarden list``, ``stats`` and ``health`` on a database: what the script showed, and what it could not find."""
+"""``partwarden list``, ``stats`` and ``health`` on a database, as replacements of the script, and beyond it."""
 
 from __future__ import annotations
 

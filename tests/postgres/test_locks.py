@@ -1,4 +1,4 @@
-"""Locks: who is made to wait, for how long, and what is said when a lock is not to be had."""
+"""Locks: which sessions wait, for how long, and the message when a lock cannot be acquired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lost connection ends one action, with the server's reason; the rest of the run goes on over a new one."""
+"""A lost connection ends one action, with the server's reason; the rest of the run uses a new one."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def app(database: Database) -> Role:
 
 @contextmanager
 def stopped_in_2027(database: Database) -> Iterator[psycopg.Connection]:
-    """Who has made run_2027 waits there until the end of the block, before anything of it is committed."""
+    """The session that created run_2027 waits until the end of the block, before its commit."""
     database.execute(f"""
         CREATE FUNCTION stop() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
           IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity = 'public.run_2027') THEN

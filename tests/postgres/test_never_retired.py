@@ -1,4 +1,4 @@
-"""What is never detached nor dropped, although the policy says Drop at once, without an archive and without grace.
+"""Tables that are never detached nor dropped, although the policy says Drop without archive and grace.
 
 Beside each case stands run_2015, which has expired and nothing protects: it goes, so the case shows something.
 """

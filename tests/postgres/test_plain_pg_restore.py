@@ -1,4 +1,4 @@
-"""What plain pg_restore makes of an archive, as docs/how-to/restore.md says it, without Partwarden."""
+"""Restoring an archive with plain pg_restore, as docs/how-to/restore.md describes."""
 
 from __future__ import annotations
 

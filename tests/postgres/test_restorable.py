@@ -1,4 +1,4 @@
-"""Whatever a table is made of, and whatever is changed meanwhile: it is refused in time, or it comes back.
+"""Every kind of table, and every change meanwhile: an archive is refused in time, or can be restored.
 
 Each course archives a partition, drops it and restores it by the commands, and something is changed at one of three
 moments. Two outcomes are allowed: a refusal before anything was lost, or all values back, equal as text by COPY under

@@ -1,4 +1,4 @@
-"""An archive brought back as a partition of the table that it came from, or not at all."""
+"""An archive restored as a partition of its table, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``partwarden restore`` as a person meets it."""
+"""The output and errors of ``partwarden restore``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An archive brought back as a table of its own: equal in every row, or nothing is there."""
+"""An archive restored as a separate table: equal in every row, or nothing is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retention and the hold from the command line: what plan shows of the days to come, apply does only when they are."""
+"""Retention and the hold from the command line: plan shows a future day, apply acts on the present one only."""
 
 from __future__ import annotations
 

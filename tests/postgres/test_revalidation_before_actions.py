@@ -1,4 +1,4 @@
-"""What was decided is asked again before it is done: between actions, and under the lock right before DROP TABLE."""
+"""Decisions are revalidated before they are executed: between actions, and under the lock before DROP TABLE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that comes and goes: what is said meanwhile, and that nothing need be started anew."""
+"""A server that stops and starts: the reported reason meanwhile, and recovery without a restart."""
 
 from __future__ import annotations
 

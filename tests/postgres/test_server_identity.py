@@ -1,4 +1,4 @@
-"""An OID means another table on another server: a Job that comes to one reads and writes nothing."""
+"""An OID names another table on another server: a Job connected to one reads and writes nothing."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ TOAST = """
     WHERE c.relname = 'run_2020'
 """
 PROGRESS = re.compile(r"public\.run_2020, |checking |loading |reading the archive at |\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
-"""How the lines begin that say how far a command is."""
+"""The beginnings of progress lines."""
 NOW = "2026-11-22T12:00:00Z"
 LOST, UNREACHABLE = "the connection was lost", "cannot connect to database"
 

@@ -1,4 +1,4 @@
-"""The specimens that archives are tried on are what they say."""
+"""The specimens of archive tests have the rows and types that they declare."""
 
 from __future__ import annotations
 

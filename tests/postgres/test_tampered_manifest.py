@@ -1,4 +1,4 @@
-"""A manifest is data: whatever is written into it, nothing of it is executed, and what was proven is asked for.
+"""A manifest is data: nothing in it is executed, and only the proven one is accepted.
 
 The archive is of a table with types of the user, a domain, and generated columns, restored by a superuser, who may do
 anything. Each text stands where PostgreSQL would read SQL if it were pasted into a statement.

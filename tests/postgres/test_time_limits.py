@@ -1,4 +1,4 @@
-"""Time limits that the role or the database carries: none of them ends a session, a transaction or a statement here."""
+"""Time limits of the role or the database end no session, transaction or statement of Partwarden."""
 
 from __future__ import annotations
 

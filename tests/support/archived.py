@@ -1,4 +1,4 @@
-"""Archives of the zoo's specimens in a folder, and what tables hold."""
+"""Archives of specimens in a folder, and the contents of tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables that an archive must bring back whatever is changed meanwhile, and what is changed.
+"""Tables that an archive must restore, and the changes made meanwhile.
 
 A `Part` is some columns of a table, with the types and functions that they need, and with the changes that concern
 them. Parts have no names in common, so several make one table: `specimen`. `MOMENTS` says when a change can be made.

@@ -1,4 +1,4 @@
-"""What is said when something is wrong, and a check that a person can do something with it."""
+"""The reported problems of a run, and a check that a user can act on each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables whose key says when in one of its encodings, and values of such keys as the server itself works them out."""
+"""Tables with encoded time keys, and the values of such keys as computed by the server."""
 
 from __future__ import annotations
 

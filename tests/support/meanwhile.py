@@ -1,4 +1,4 @@
-"""Others at work on a table while Partwarden is, at moments that a test chooses. All on real connections."""
+"""Other sessions that change a table at moments of a run that a test chooses, on real connections."""
 
 from __future__ import annotations
 

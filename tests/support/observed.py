@@ -1,4 +1,4 @@
-"""What Partwarden reads of a table of a real database."""
+"""Observe a table of a real database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables with years that have expired, and what became of them. All on real servers."""
+"""Tables with expired years, and their state after a run, on real servers."""
 
 from __future__ import annotations
 

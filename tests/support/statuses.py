@@ -1,4 +1,4 @@
-"""Every class of what the operator writes into the status of a policy or an archive, by a name."""
+"""A named example of every kind of status that the operator writes."""
 
 from __future__ import annotations
 

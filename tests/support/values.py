@@ -1,4 +1,4 @@
-"""Inventories as values: what the catalog could have shown, for tests of what is decided from it."""
+"""Inventories as values, for tests of the plans made from them."""
 
 from __future__ import annotations
 

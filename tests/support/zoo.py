@@ -1,4 +1,4 @@
-"""Partitions of every kind that an archive must carry: each type, and each oddity of a table.
+"""Specimens: partitions of every kind that an archive must hold, with each type and property of a table.
 
 A specimen is a partitioned table with one partition of 2020 to archive, and one of 2026 beside it. `ZOO` has them by
 name; `build` makes one in a database. No two need the same types, so several can live in one database's schemas only

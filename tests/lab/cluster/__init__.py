@@ -1,4 +1,4 @@
-"""A Kubernetes cluster to test and to show things on: start, kubeconfig, load an image, stop.
+"""A Kubernetes cluster for tests and for the demo: start, kubeconfig, load an image, stop.
 
     cluster = start("demo", Reporter())
     cluster.kubeconfig, cluster.host_address, cluster.load_image(archive), cluster.stop()

@@ -1,4 +1,4 @@
-"""`python -m lab.cluster start|stop|status|load --name NAME`, for make and for people."""
+"""The command line `python -m lab.cluster start|stop|status|load --name NAME`."""
 
 import argparse
 import sys

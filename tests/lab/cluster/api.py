@@ -1,4 +1,4 @@
-"""The official client, given a kubeconfig by name and nothing of the user's own."""
+"""The official client with a given kubeconfig, without the user's own configuration."""
 
 import ssl
 import urllib.error

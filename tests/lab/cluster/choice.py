@@ -1,4 +1,4 @@
-"""Which provider: the one that CLUSTER names, else kind where it can work, else local."""
+"""Choose the provider: the one that CLUSTER names, else kind where docker runs, else local."""
 
 from collections.abc import Mapping
 

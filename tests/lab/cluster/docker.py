@@ -1,4 +1,4 @@
-"""What the docker engine of this machine can do; only its command line is used."""
+"""The abilities of this machine's docker engine, through its command line only."""
 
 import shutil
 import subprocess

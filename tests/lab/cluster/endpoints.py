@@ -1,4 +1,4 @@
-"""Where the parts of one local cluster listen."""
+"""The addresses of the parts of one local cluster."""
 
 import socket
 from contextlib import ExitStack

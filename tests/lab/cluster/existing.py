@@ -1,4 +1,4 @@
-"""The provider for a cluster that the user brings, named on purpose."""
+"""The provider for the user's own cluster, used only when CLUSTER names it."""
 
 import os
 from pathlib import Path

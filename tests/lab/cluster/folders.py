@@ -1,4 +1,4 @@
-"""Where clusters keep their files: the user's cache, never the checkout."""
+"""The folders of clusters: in the user's cache, never in the checkout."""
 
 import fcntl
 import hashlib

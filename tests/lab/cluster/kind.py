@@ -39,7 +39,7 @@ def why_not(say: Reporter) -> str:
 
 
 def start(name: str, say: Reporter, leashed: bool) -> Cluster:
-    """Replace the cluster by a new one. Raises ClusterError when it does not start; then nothing of it is left but its log."""
+    """Replace the cluster. Raises ClusterError when it does not start; then only its log is left."""
     folder = states.folder_of(name)
     command = _command(say)
     probe, archive = image.probe(say)

@@ -1,4 +1,4 @@
-"""The pair of network devices that joins a node with the host. It goes when the node's network namespace goes."""
+"""The pair of network devices between a node and the host. The kernel removes it with the node's network namespace."""
 
 import subprocess
 import time

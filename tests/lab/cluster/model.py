@@ -1,4 +1,4 @@
-"""What every provider of clusters gives: one Cluster, one kind of error."""
+"""The result of every provider: a Cluster, or a ClusterError."""
 
 import os
 from dataclasses import dataclass, field

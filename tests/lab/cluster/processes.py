@@ -1,4 +1,4 @@
-"""Processes that outlive the one that started them, known by more than a number that the kernel uses again."""
+"""Processes that outlive their starter, identified by more than a process ID that the kernel reuses."""
 
 import contextlib
 import os

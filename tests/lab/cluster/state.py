@@ -1,4 +1,4 @@
-"""What is written down of a cluster, so that another process can use it, stop it, or clean up after it."""
+"""The recorded state of a cluster, with which another process can use it, stop it, or clean up after it."""
 
 import json
 import re

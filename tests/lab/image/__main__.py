@@ -1,4 +1,4 @@
-"""`python -m lab.image`: build the image of this checkout, and say where its archive is."""
+"""`python -m lab.image`: build the image of this checkout, and print the path of its archive."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a build is lent of this machine and keeps nothing of: whom it trusts, and where its pip finds packages."""
+"""Build secrets from this machine, which do not stay in the image: trusted CAs and pip's configuration."""
 
 import os
 import subprocess

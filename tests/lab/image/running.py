@@ -1,4 +1,4 @@
-"""Runs a long command, and keeps what it says in a log."""
+"""Run a long command with its output in a log."""
 
 import subprocess
 from collections.abc import Mapping

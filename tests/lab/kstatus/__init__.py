@@ -1,4 +1,4 @@
-"""What kstatus, the library by which Flux and others wait, calls an object: asked of the library itself."""
+"""The kstatus of an object, computed by the library with which Flux and others wait."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Node:
             self.reap()
 
     def obey(self, words: bytes) -> bool:
-        """Execute the starter's next command; False at the end of its commands. Raises Ended when the starter ended too early."""
+        """Execute the starter's next command; False after the last. Raises Ended when the starter ended too early."""
         if not words and not self.kept:
             raise Ended("")
         for word in words.decode().split():

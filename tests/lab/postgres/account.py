@@ -1,4 +1,4 @@
-"""As whom servers run, and where that user can read and write: PostgreSQL refuses to run as root."""
+"""The user that servers run as, and its folders: PostgreSQL refuses to run as root."""
 
 import os
 import pwd

@@ -1,4 +1,4 @@
-"""What the lab writes into a server's configuration files."""
+"""The configuration files of the lab's servers."""
 
 import random
 import shutil

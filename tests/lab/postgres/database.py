@@ -1,4 +1,4 @@
-"""A database of its own for one test, and roles that go with it."""
+"""A database for one test, and roles that are dropped with it."""
 
 import secrets
 from dataclasses import dataclass, field

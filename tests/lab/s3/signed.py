@@ -1,4 +1,4 @@
-"""Asks an S3 server in plain HTTP, signed as AWS wants it (Signature Version 4), with no retries and nothing hidden."""
+"""An S3 client in plain HTTP: AWS Signature Version 4, without retries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Signed:
-    """Sends requests as one user. ``authority`` is the PEM file of the CA of the server's certificate, None without TLS."""
+    """Sends requests as one user. ``authority`` is the PEM file of the server's CA, None without TLS."""
 
     endpoint: str
     keys: Keys
