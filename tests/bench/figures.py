@@ -11,7 +11,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number. `limit`, if any, is the most that it may be; `note` says how it came about."""
+    """One measured number. `limit`, if any, is its maximum; `note` says how it was measured."""
 
     name: str
     value: float
@@ -31,7 +31,7 @@ class Figure:
 
 
 def as_table(figures: Iterable[Figure], title: str) -> None:
-    """Print them for people."""
+    """Print the figures as a table."""
     table = Table(title=title, title_justify="left")
     table.add_column("what")
     table.add_column("measured", justify="right")
@@ -42,12 +42,12 @@ def as_table(figures: Iterable[Figure], title: str) -> None:
         table.add_row(
             each.name, f"{each} {each.unit}".strip(), limit, each.note, style=None if each.kept else "bold red"
         )
-    # A pipe has no width of its own: nothing is to be broken there.
+    # A pipe has no width: lines are not broken there.
     width = None if sys.stdout.isatty() else 160
     Console(highlight=False, width=width).print(table)
 
 
 def as_json(figures: Iterable[Figure], stood_on: dict[str, str]) -> str:
-    """The same for programs."""
+    """The figures as JSON."""
     listed = [{**asdict(each), "kept": each.kept} for each in figures]
     return json.dumps({"stoodOn": stood_on, "figures": listed}, indent=2)

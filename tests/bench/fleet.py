@@ -39,13 +39,13 @@ class Fleet:
     tables: dict[str, tuple[Database, str]]
 
     def ready(self) -> int:
-        """How many policies are."""
+        """The number of these policies."""
         found = self.site.kubectl.get("partitionpolicies", "--namespace", self.site.namespace)["items"]
         return sum(is_ready(each.get("status", {})) for each in found)
 
 
 def measure(stand: Stand) -> list[Figure]:
-    """From nothing to all ready, a start beside what is ready, a cycle with nothing to do, and edits."""
+    """Measure: first start until all ready, a restart, a cycle with nothing to do, and edits."""
     with (
         _fleet(stand) as fleet,
         stand.say.progress(f"bench: {POLICIES} policies over {DATABASES} databases") as advance,
@@ -66,7 +66,7 @@ def measure(stand: Stand) -> list[Figure]:
     over = f"{POLICIES:,} policies, {DATABASES} databases"
     worst = waits[math.ceil(len(waits) * 0.99) - 1]
     return [
-        Figure(f"{over}: from nothing to all ready", first, "s", note=f"{POLICIES * 4:,} partitions made"),
+        Figure(f"{over}: first start until all ready", first, "s", note=f"{POLICIES * 4:,} partitions created"),
         Figure(f"{over}: restarted, all reconciled", again, "s"),
         Figure(
             f"{over}: CPU",
@@ -76,7 +76,7 @@ def measure(stand: Stand) -> list[Figure]:
             f"of a core, with a reconcile of each every {CYCLE:.0f} s",
         ),
         Figure(f"{over}: CPU by default", cycle.cpu * CYCLE / 600, "%", 5.0, "the same, with one every 10 minutes"),
-        Figure(f"{over}: writes to the API in a cycle", cycle.writes, "", 0, "as the API server counts"),
+        Figure(f"{over}: API writes per cycle", cycle.writes, "", 0, "as the API server counts"),
         Figure(f"{over}: memory", memory / MEGABYTE, "MB", 256.0, "resident set of the operator's process"),
         Figure(f"{over}: edit to effect, median", waits[len(waits) // 2] * 1000, "ms", note=f"{EDITS} edits"),
         Figure(f"{over}: edit to effect, 99th percentile", worst * 1000, "ms", 2000, "kubectl included"),
@@ -85,7 +85,7 @@ def measure(stand: Stand) -> list[Figure]:
 
 @dataclass(frozen=True)
 class Cycle:
-    """What it took. ``cpu``: percent of one core."""
+    """The cost of a cycle. ``cpu``: percent of one core."""
 
     cpu: float
     writes: int

@@ -24,7 +24,7 @@ RECONCILED = "; next look in"
 """In the operator's log line of every reconcile."""
 
 WRITES = ("APPLY", "PATCH", "POST", "PUT")
-"""Not what deletes: the operator may not, and the API server itself still does in namespaces that have gone before."""
+"""Without deletions: the operator may not delete, and the API server still does in namespaces deleted before."""
 
 REQUESTS = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -32,7 +32,7 @@ LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 @dataclass(frozen=True)
 class Seen:
-    """What has happened until one moment; `requests` by (verb, resource), as the API server counts them."""
+    """Counters at one moment; `requests` by (verb, resource), as the API server counts them."""
 
     reconciles: int
     versions: frozenset[tuple[str, str]]
@@ -63,9 +63,9 @@ def measure(stand: Stand) -> list[Figure]:
 
 
 def _round_trips(role: Role, table: str) -> int:
-    """Of one cycle, as the engine counts them."""
+    """Round trips of one cycle, as the engine counts them."""
     with session(from_dsn(role.dsn)) as connection:
-        for _ in range(2):  # the first asks what then holds for an hour
+        for _ in range(2):  # the first also checks what is then cached for an hour
             report = engine.maintain(connection, TableSpec(table=Table(name=table), interval=Interval.MONTH))
     assert not report.outcomes, report.outcomes
     return report.round_trips
@@ -130,6 +130,6 @@ def _figures(round_trips: int, before: Seen, after: Seen) -> list[Figure]:
             "",
             note="by the API server",
         ),
-        Figure("nothing to do: writes to the API", written, "", limit=0, note=f"as the API server counts; {how}"),
-        Figure("nothing to do: objects changed, Events made", changed, "", limit=0, note="by resourceVersion"),
+        Figure("nothing to do: API writes", written, "", limit=0, note=f"as the API server counts; {how}"),
+        Figure("nothing to do: objects changed, Events created", changed, "", limit=0, note="by resourceVersion"),
     ]

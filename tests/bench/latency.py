@@ -25,7 +25,7 @@ COUNT = "SELECT count(*) FROM pg_inherits WHERE inhparent = %s::regclass"
 
 
 def measure(stand: Stand) -> list[Figure]:
-    """From the start of kubectl, which takes its time, too, until another session sees the partition."""
+    """Measure from the start of kubectl, which is included, until another session sees the partition."""
     applied, edited, commands = [], [], []
     with (
         stand.site(RUNS) as (site, role),
@@ -68,7 +68,7 @@ def _edit(site: Site, name: str) -> list[str]:
 
 
 def _until(watcher: psycopg.Connection, table: str, partitions: int, command: list[str]) -> tuple[float, float]:
-    """Run the command and wait for so many partitions. Returns seconds until they were seen, and that it took."""
+    """Run the command and wait for this number of partitions. Returns seconds until they exist, and kubectl's."""
     began, ended = time.perf_counter(), 0.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         seen = 0.0

@@ -42,7 +42,7 @@ def measure(stand: Stand) -> list[Figure]:
     return [
         Figure("memory with 1 policy", one / MEGABYTE, "MB", note="resident set of the operator's process"),
         Figure(f"memory with {MANY} policies", many / MEGABYTE, "MB", note=f"{MANY} tables in one database"),
-        *([Figure("memory, most so far", peak / MEGABYTE, "MB")] if peak else []),
+        *([Figure("memory, peak", peak / MEGABYTE, "MB")] if peak else []),
         Figure(f"{MANY - 1} policies applied, until all are ready", took, "s", note=f"kubectl took {applied:.0f} s"),
     ]
 
@@ -65,7 +65,7 @@ def is_ready(status: Mapping[str, object]) -> bool:
 
 
 def resident(operator: Operator) -> int:
-    """Bytes of its process that are in memory."""
+    """Resident bytes of its process."""
     assert operator.process is not None
     return int(psutil.Process(operator.process.pid).memory_info().rss)
 

@@ -28,7 +28,7 @@ from .stand import TABLE, Stand
 TABLES, MONTHS, ROUNDS = 50, 13, 5
 NOW = datetime(2026, 1, 15, tzinfo=UTC)
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
-"""As a server is that keeps its data, which the lab's own need not."""
+"""Settings of a durable server; the lab's own servers are not durable."""
 
 LIMIT, LIMIT_OF_RECONCILES = 1.2, 0.04
 """Partwarden's time is at most this many times that of bare DDL: to create, and to reconcile when all exist."""
@@ -37,7 +37,7 @@ BARE, BY_HAND, PARTWARDEN = "CREATE … PARTITION OF", "LIKE, ATTACH", "Partward
 RECONCILE = "reconcile"
 
 Way = Callable[[str], None]
-"""Makes the partitions of the table of that name."""
+"""Creates the partitions of the table of that name."""
 
 
 def measure(stand: Stand) -> list[Figure]:
@@ -64,11 +64,13 @@ def measure(stand: Stand) -> list[Figure]:
     whole = f"of bare DDL, too, the best round as a whole: {bare:.2f} s"
     return [
         Figure("provisioning: bare DDL", total[BARE], "s", note=f"{BARE}, one connection, autocommit; {how}"),
-        Figure("provisioning: by hand, as safe", total[BY_HAND], "s", note=f"{BY_HAND} in a transaction; the same"),
+        Figure(
+            "provisioning: by hand, equally safe", total[BY_HAND], "s", note=f"{BY_HAND} in a transaction; the same"
+        ),
         Figure("provisioning: Partwarden, one by one", total[PARTWARDEN], "s", note="one connection; the same"),
         Figure("provisioning: Partwarden", made, "s", note=f"observe, create, observe; {operator}"),
         Figure("Partwarden, one by one : bare DDL", total[PARTWARDEN] / total[BARE], "x"),
-        Figure("Partwarden, one by one : by hand, as safe", total[PARTWARDEN] / total[BY_HAND], "x", LIMIT),
+        Figure("Partwarden, one by one : by hand, equally safe", total[PARTWARDEN] / total[BY_HAND], "x", LIMIT),
         Figure("Partwarden : bare DDL", made / bare, "x", LIMIT, note=whole),
         Figure(
             "nothing to do: reconciles, one by one",
@@ -102,7 +104,7 @@ def _round(server: Server) -> Iterator[tuple[int, str, float]]:
             _check(database)
         reconcile = _reconciling(connection)
         for number, name in enumerate(_tables()):
-            reconcile(name)  # the first asks what then holds for an hour
+            reconcile(name)  # the first also checks what is then cached for an hour
             began = time.perf_counter()
             reconcile(name)
             yield number, RECONCILE, time.perf_counter() - began
@@ -127,7 +129,7 @@ def _all_at_once(server: Server) -> tuple[float, float]:
 
         made = lend(_partwarden)
         _check(database)
-        lend(_reconciling)  # the first asks what then holds for an hour
+        lend(_reconciling)  # the first also checks what is then cached for an hour
         return made, min(lend(_reconciling) for _ in range(ROUNDS))
 
 
@@ -200,7 +202,7 @@ def _partwarden(connection: Session) -> Way:
 
 
 def _reconciling(connection: Session) -> Way:
-    """All that the operator does of a policy that has converged, but for reading its Secret."""
+    """A reconcile of a converged policy, without reading its Secret."""
 
     def reconcile(name: str) -> None:
         spec = _spec(name)

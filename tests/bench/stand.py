@@ -35,7 +35,7 @@ class Stand:
 
     @contextmanager
     def site(self, tables: int) -> Iterator[tuple[Site, Role]]:
-        """A namespace with a Secret for a new database of so many tables, and the role that owns them."""
+        """A namespace with a Secret for a new database with this number of tables, and the role that owns them."""
         with self.server.new_database() as database, Site(self.cluster, self.kubectl, self.folder).open() as site:
             role = database.new_role()
             database.execute(f"ALTER DATABASE {database.name} OWNER TO {role.name}")
@@ -58,7 +58,7 @@ def spec(table: str, **more: object) -> dict[str, object]:
 
 @contextmanager
 def stand(say: Reporter) -> Iterator[Stand]:
-    """Start it all; at the end nothing is left."""
+    """Start all parts, and remove them at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="partwarden-bench-")))
         server = stack.enter_context(Server.start(Binaries.wheel()))

@@ -21,7 +21,7 @@ ENDS = {signal.SIGKILL: "killed", signal.SIGTERM: "terminated"}
 
 
 def measure(stand: Stand) -> list[Figure]:
-    """Each end several times, with one edit that only the other can heed."""
+    """Measure each kind of end several times, with an edit that only the next leader can apply."""
     names = iter(table_names(RUNS * len(ENDS)))
     figures = []
     with stand.site(RUNS * len(ENDS)) as (site, role):

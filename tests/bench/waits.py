@@ -29,7 +29,7 @@ OPEN_FOR = 8.0
 EVERY = 0.005
 """Seconds between two statements of one writer or reader."""
 QUIET = 5.0
-"""Seconds for which they are watched while nothing is done: what the machine itself makes of it."""
+"""Seconds for which they are watched while nothing is done: the noise of the machine."""
 PATIENCE = 90.0
 LIMIT, LIMIT_OF_MOVED = 100.0, 1000.0
 """Milliseconds; the latter for a writer of the range whose rows are being moved."""
@@ -134,7 +134,7 @@ class Course:
     attempts: int = 0
     seconds: float = 0.0
     said: list[str] = field(default_factory=list)
-    """What kept an attempt from succeeding."""
+    """The reason why an attempt failed."""
 
 
 def measure(stand: Stand) -> list[Figure]:
@@ -185,7 +185,7 @@ def _watched(operation: Operation | None) -> list[Watched]:
 
 @contextmanager
 def _going_on(database: Database, watched: list[Watched]) -> Iterator[None]:
-    """They are at it for as long as the block lasts. Raises AssertionError when one of them met an error."""
+    """Run the sessions for the duration of the block. Raises AssertionError when one of them met an error."""
     stop = threading.Event()
     with ThreadPoolExecutor(len(watched)) as pool:
         going = [pool.submit(each.go_on, database.dsn, stop) for each in watched]
@@ -215,11 +215,11 @@ def _floor(database: Database) -> list[Figure]:
     with _going_on(database, watched):
         time.sleep(QUIET)
     how = f"{QUIET:.0f} s of the same with nothing done; what follows holds this, too"
-    return [Figure(f"nothing done: {each.name} waits", each.milliseconds, "ms", note=how) for each in watched]
+    return [Figure(f"baseline: {each.name} waits", each.milliseconds, "ms", note=how) for each in watched]
 
 
 def _measured(database: Database, operation: Operation) -> Course:
-    """The transaction begins first, and ends by itself while attempts are made."""
+    """The transaction begins first, and ends during the attempts."""
     course = Course(_watched(operation))
     before = _count(database, "SELECT count(*) FROM run")
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
@@ -265,7 +265,7 @@ def _stay_open(dsn: str, opened: threading.Event) -> None:
 
 
 def _drive(dsn: str, operation: Operation, course: Course) -> None:
-    """Again and again, as the operator's queue would."""
+    """Repeat, as the operator's queue would."""
     spec, pace, began = _spec(operation.fields), Backoff(), time.monotonic()
     planned: set[str] = set()
     for course.attempts in count(1):

@@ -32,7 +32,7 @@ class Archives:
         self.site, self.kubectl = site, Kubectl(site.kubectl.kubeconfig, site.kubectl.environment, site.namespace)
 
     def apply(self, name: str, partition: str = "run_2020", **spec: Any) -> None:
-        """An archive by hand, by the Secret ``run``."""
+        """Apply an archive by hand, with the Secret ``run``."""
         whole = {
             "database": {"secretRef": {"name": "run"}},
             "partition": partition,
@@ -89,11 +89,11 @@ class Archives:
             raise AssertionError(f"{error}; it is {last}\n{self.kubectl('get', 'jobs,pods')}") from None
 
     def ended(self, job: str) -> None:
-        """Waits until the Job is seen to have ended."""
+        """Wait until the Job has ended."""
         until(f"job {job} has ended", lambda: seen(self.kubectl, job).phase is not Phase.RUNNING)
 
     def end(self, job: str, report: Mapping[str, Any] | None, code: int, reason: str = "") -> None:
-        """Let the Job's pod end; ``reason``: kubelet's, where it is not the program's own end.
+        """Write the end of the Job's pod; ``reason`` is kubelet's, such as OOMKilled.
 
         A report that is ok names the server that the Job's spec names, unless it says another.
         """
@@ -115,7 +115,7 @@ class Archives:
         return JobSpec.model_validate_json(text)
 
     def play(self, job: str, state: Mapping[str, Any] | None, **status: Any) -> str:
-        """Let the Job's pod that has not ended be in that state, as kubelet would say it; the pod's name."""
+        """Write this state of the Job's running pod as kubelet would. Returns the pod's name."""
         (pod,) = self.unfinished(job)
         if state is not None:
             container = {
@@ -152,7 +152,7 @@ def oid(database: Database, table: str = "run_2020") -> int:
 
 
 def proof(of: int, **changes: Any) -> dict[str, Any]:
-    """What a Job reports that archived the table with that OID."""
+    """The report of a Job that archived the table with that OID."""
     made = Report(
         ok=True,
         id="by-hand-1",

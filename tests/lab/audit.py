@@ -14,9 +14,9 @@ from lab.cluster.components import AUDIT
 
 
 def requests(cluster: Cluster, namespace: str, account: str) -> list[dict[str, Any]]:
-    """Events of audit.k8s.io/v1 of that service account, oldest first. The test cannot run where nothing is audited."""
+    """Events (audit.k8s.io/v1) of that service account, oldest first. Without an audit log the test does not run."""
     if cluster.logs is None or not (cluster.logs / AUDIT).exists():
-        report.could_not_run(f"cluster {cluster.name} does not write down who asks for what")
+        report.could_not_run(f"cluster {cluster.name} writes no audit log")
     whole = (cluster.logs / AUDIT).read_text().splitlines(keepends=True)
     events = [json.loads(line) for line in whole if line.endswith("\n")]
     return [each for each in events if each["user"]["username"] == f"system:serviceaccount:{namespace}:{account}"]

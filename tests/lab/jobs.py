@@ -14,7 +14,7 @@ CLAIM = "archives"
 
 
 def seen(kubectl: Kubectl, name: str) -> JobView:
-    """What the operator makes of a Job now."""
+    """The operator's present view of a Job."""
     return view(kubectl.get("job", name), pods_of(kubectl, name))
 
 
@@ -39,7 +39,7 @@ def ended(kubectl: Kubectl, name: str) -> JobView:
 
 
 def waiting(kubectl: Kubectl, name: str) -> JobView:
-    """The same, once it says what it waits for."""
+    """The same, once it names what it waits for."""
 
     def reported() -> JobView | None:
         found = seen(kubectl, name)

@@ -15,7 +15,7 @@ from lab.postgres import account
 
 PROGRAM = Path(sys.prefix) / "bin" / "kubectl"
 PATIENCE = 120.0
-"""Seconds that one command is given."""
+"""Limit of one command, in seconds."""
 
 
 class KubectlError(Exception):
@@ -44,7 +44,7 @@ class Kubectl:
         return [str(PROGRAM), "--kubeconfig", str(self.kubeconfig), *scope, *arguments]
 
     def run(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Runs it with `given` as its input and returns what it said, whether or not it succeeded."""
+        """Run it with `given` as its input. Returns the completed process, also after a failure."""
         return subprocess.run(
             self.command(*arguments),
             env=self.environment,
@@ -55,7 +55,7 @@ class Kubectl:
         )
 
     def __call__(self, *arguments: str, given: str | None = None) -> str:
-        """Runs it and returns its output. Raises KubectlError when it fails."""
+        """Run it and return its output. Raises KubectlError when it fails."""
         done = self.run(*arguments, given=given)
         if done.returncode != 0:
             raise KubectlError(f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")

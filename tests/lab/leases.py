@@ -8,7 +8,7 @@ from lab.site import Site
 
 
 def allow(site: Site) -> str:
-    """Let the operators of the site use a Lease. Its namespace and name."""
+    """Let the operators of the site use a Lease. Returns its namespace and name."""
     rules = [
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
         {

@@ -19,14 +19,14 @@ from lab.kubectl import Kubectl
 
 PROGRAM = Path(sys.prefix) / "bin" / "partwarden"
 PATIENCE = 60.0
-"""Seconds that anything is waited for."""
+"""Default limit of a wait, in seconds."""
 POLL = 0.1
 
 T = TypeVar("T")
 
 
 def until(what: str, condition: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """What ``condition`` returns, once that is true. Raises AssertionError that says what was waited for."""
+    """What ``condition`` returns, once that is true. Raises AssertionError with ``what`` after ``patience`` seconds."""
     deadline = time.monotonic() + patience
     while True:
         found = condition()
@@ -55,7 +55,7 @@ def account_kubeconfig(kubectl: Kubectl, namespace: str, account: str, path: Pat
 
 
 class Operator:
-    """One process of ``partwarden run``; its log is JSON. As a context manager it is ended at the end."""
+    """One process of ``partwarden run``; its log is JSON. As a context manager it is stopped at the end."""
 
     def __init__(self, kubeconfig: Path, folder: Path, environment: Mapping[str, str], **settings: str) -> None:
         """``environment`` is that of the cluster; ``settings`` are PARTWARDEN_ variables without the prefix."""
@@ -70,7 +70,7 @@ class Operator:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Operator:
-        """Start it, without waiting for anything."""
+        """Start it, and do not wait until it serves."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*self.program, "run", "--kubeconfig", str(self.kubeconfig)],
@@ -106,7 +106,7 @@ class Operator:
             raise AssertionError(f"the operator still runs after {patience:.0f} s; its log is {self.log}") from None
 
     def lines(self, policy: str | None = None) -> list[dict[str, Any]]:
-        """What it has logged so far; of one policy, if given, by namespace/name. A line that is no JSON fails."""
+        """The log so far; of one policy, if given as namespace/name. Raises ValueError for a line that is not JSON."""
         text = self.log.read_text() if self.log.exists() else ""
         found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
         return [line for line in found if policy in (None, line.get("policy"))]

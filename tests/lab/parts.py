@@ -18,7 +18,7 @@ def main() -> int:
         prometheus.built(say)
         kstatus.built(say)
         actionlint.built(say)
-        # Which provider there will be, and what it lacks, is found out by starting one.
+        # Only starting a cluster shows which provider runs and what it lacks.
         clusters.start(f"parts-{os.getpid()}", say, leashed=True).stop()
     except ClusterError as error:
         say.say(f"not every part of the tests can be had: {error}")

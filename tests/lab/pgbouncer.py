@@ -21,12 +21,12 @@ from lab.postgres.processes import Guarded
 
 PACKAGE = "pgbouncer"
 PATIENCE = 30.0
-"""Seconds that it is given to answer its first client."""
+"""Limit for the answer to its first client, in seconds."""
 POLL = 0.05
 USUAL = "extra_float_digits"
-"""What its users commonly let it ignore."""
+"""Startup parameters that installations commonly let it ignore."""
 OPERATORS = "extra_float_digits,options"
-"""What CloudNativePG's Pooler and Zalando's let it ignore."""
+"""Startup parameters that the poolers of CloudNativePG and Zalando ignore."""
 
 
 def program() -> list[str]:
@@ -86,7 +86,7 @@ def _apt(folder: Path, *packages: str) -> str:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    """What it said, where it failed."""
+    """The end of its log after a failure."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, start_new_session=True)
     return " ".join((done.stderr or f"exit code {done.returncode}").split()) if done.returncode else ""
 
@@ -132,7 +132,7 @@ class PgBouncer:
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(dbname, safe='')}"
 
     def remove(self) -> None:
-        """End it and remove its folder. Doing it again does nothing."""
+        """Stop it and remove its folder; idempotent."""
         self._process.signal(signal.SIGQUIT)
         self._process.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -151,7 +151,7 @@ class PgBouncer:
             "unix_socket_dir": "",
             "auth_type": "scram-sha-256",
             "auth_file": "users.txt",
-            # The console is not for its users, as it is not where an operator runs it.
+            # Users have no access to the console, as in production.
             "admin_users": f"admin_{secrets.token_hex(4)}",
             **settings,
         }

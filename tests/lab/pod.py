@@ -46,7 +46,7 @@ def manifest(
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        # No user: that the image's is not root must be seen from the image.
+        # No user is set: kubelet must see from the image that its user is not root.
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
     }
@@ -86,5 +86,5 @@ def run_pod(kubectl: Kubectl, made: Mapping[str, Any]) -> Ended:
 
 
 def describe_pod(kubectl: Kubectl, name: str) -> str:
-    """What is known of a pod, and the end of what it printed, for a message."""
+    """The status of a pod and the end of its log, for a message."""
     return "\n".join(kubectl.run(*words, name).stdout for words in (("describe", "pod"), ("logs", "--tail=60")))

@@ -32,7 +32,7 @@ class ReconciledArchive:
         connect: Callable[[Configuration], Cluster] = Cluster,
         **settings: Any,
     ) -> None:
-        """``connect`` makes its way to the API server."""
+        """``connect`` makes the client of the API server."""
         self.archives, self.database = archives, database
         self.now = datetime.now(UTC)
         self.key = (archives.site.namespace, NAME)
@@ -42,7 +42,7 @@ class ReconciledArchive:
         self.restart()
 
     def restart(self) -> None:
-        """Another process takes over, which remembers nothing."""
+        """Replace the operator by a new one without memory."""
         self.store = ArchiveStore()
         slots = JobSlots(self.settings.jobs)
         shard = Shard(Store())
@@ -60,13 +60,13 @@ class ReconciledArchive:
         self.reconcile()
 
     def begin(self) -> str:
-        """The archive is asked for, and its Job has a pod. The Job's name."""
+        """Create the archive and wait for the pod of its Job. Returns the Job's name."""
         self.archives.apply(NAME)
         self.reconcile()
         return self.archives.job(NAME)
 
     def proven(self) -> None:
-        """Archived and proven."""
+        """Archive and prove."""
         self.begin()
         self.end(proof(oid(self.database)))
 
@@ -79,7 +79,7 @@ class ReconciledArchive:
         return self.status()
 
     def status(self) -> dict[str, Any]:
-        """As the API server has it."""
+        """The status from the API server."""
         found: dict[str, Any] = self.archives.get(NAME)["status"]
         return found
 
@@ -99,7 +99,7 @@ class ReconciledArchive:
 
 
 class Meanwhile(Cluster):
-    """Something happens once, right before a status is written, or ``early``: before a Secret is read."""
+    """Calls ``what`` once, right before a status is written, and ``early`` once, before a Secret is read."""
 
     def __init__(self, configuration: Configuration, selector: str = "") -> None:
         super().__init__(configuration, selector=selector)

@@ -1,4 +1,4 @@
-"""Makes a test run say what it really ran on and what it could not run, and fail in CI when something could not.
+"""The summary of a test run: the parts it ran on and what it could not run, which fails the run in CI.
 
 A pytest plugin: tests/conftest.py registers `Reporting`. Fixtures call `used` and `could_not_run`. Where pytest-xdist
 shares the tests out, each worker hands what it noted to the process that began it, which alone says it.
@@ -31,20 +31,20 @@ def used(what: str, version: str) -> None:
 
 
 def note(line: str) -> None:
-    """Adds a line to the summary."""
+    """Add a line to the summary."""
     _notes.append(line)
 
 
 @contextmanager
 def log_shown(log: Path) -> Iterator[None]:
-    """Puts the end of this log beside what a test that fails has printed."""
+    """Show the end of this log beside the output of a failing test."""
     _logs.append(log)
     yield
     _logs.remove(log)
 
 
 def could_not_run(reason: str) -> NoReturn:
-    """Skips the running test and puts the reason into the summary; with CI=true the test fails instead."""
+    """Skip the running test and add the reason to the summary; with CI=true the test fails instead."""
     if IN_CI:
         pytest.fail(f"could not run, and CI=true: {reason}", pytrace=False)
     pytest.skip(reason)
@@ -54,16 +54,16 @@ class Reporting:
     """The hooks."""
 
     def __init__(self, handed: dict[str, Any] | None) -> None:
-        """``handed`` is what a worker's notes go into; None in the process that tells."""
+        """``handed`` is collects a worker's notes; None in the process that prints the summary."""
         self.handed = handed
-        # What a worker starts bears the mark of the process that began it, which checks once all workers have ended.
+        # Processes started by workers carry the mark of the main process, which checks once all workers have ended.
         self.mark = "" if handed is not None else leftovers.mark()
         self.left: list[str] = []
         self.not_run: Counter[str] = Counter()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Counts what did not run, and makes it a failure in CI: a skip, and a failure that was expected."""
+        """Count skips and expected failures, and make them failures in CI."""
         report = yield
         self._judge(report, report.nodeid)
         if report.failed:
@@ -105,7 +105,7 @@ class Reporting:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Takes what a worker noted; one that crashed has nothing to hand."""
+        """Collect a worker's notes; one that crashed has none."""
         noted = getattr(node, "workeroutput", {}).get("noted") or {"used": {}, "notes": [], "not run": {}}
         for what, versions in noted["used"].items():
             _used.setdefault(what, set()).update(versions)

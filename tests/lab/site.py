@@ -34,7 +34,7 @@ CREATE TABLE public.run (id bigint NOT NULL, submitted_at timestamptz NOT NULL) 
 
 
 def partitions(database: Database, table: str = "public.run") -> list[str]:
-    """The names of a table's partitions, as the server has them, sorted."""
+    """The names of a table's partitions, from the catalog, sorted."""
     found = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = %s::regclass"
     return sorted(str(row[0]) for row in database.query(found, table))
 
@@ -45,12 +45,12 @@ def conditions(status: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def is_unseen(found: Mapping[str, Any]) -> bool:
-    """Whether no operator has written a status: what the API server says then is a default."""
+    """Whether no operator has written a status: then the status is the API server's default."""
     return bool(found["status"] == {"observedGeneration": -1})
 
 
 def kstatus(policy: Mapping[str, Any]) -> str:
-    """What kstatus makes of an object: Current, InProgress or Failed."""
+    """The kstatus of an object: Current, InProgress or Failed."""
     found = {kind: each["status"] for kind, each in conditions(policy.get("status", {})).items()}
     observed = policy.get("status", {}).get("observedGeneration")
     if observed is not None and observed != policy["metadata"]["generation"]:
@@ -69,7 +69,7 @@ def keys_of(dsn: str) -> dict[str, str]:
 
 @contextmanager
 def installed(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """The CustomResourceDefinitions and the ClusterRole, as a user installs them; what was there before stays."""
+    """The CustomResourceDefinitions and the ClusterRole, as a user installs them; objects that existed before stay."""
     wanted = (*RESOURCES, f"clusterrole/{ROLE}")
     ours = [name for name in wanted if not kubectl("get", name, "--ignore-not-found", "--output", "name")]
     kubectl("apply", "--server-side", "--filename", str(CRD.parent))
@@ -81,7 +81,7 @@ def installed(kubectl: Kubectl) -> Iterator[Kubectl]:
 
 
 class Site:
-    """Some namespaces; the first is the default of every method. ``kubectl`` may do everything."""
+    """Some namespaces; the first is the default of every method. ``kubectl`` is the cluster's administrator."""
 
     def __init__(self, cluster: Cluster, kubectl: Kubectl, folder: Path, count: int = 1) -> None:
         stem = f"site-{secrets.token_hex(3)}"
@@ -94,7 +94,7 @@ class Site:
 
     @contextmanager
     def open(self, role: str | None = ROLE) -> Iterator[Site]:
-        """Make the namespaces, and the service account ``operator`` with a ClusterRole in each; delete them after."""
+        """Create the namespaces, and the service account ``operator`` with a ClusterRole in each; delete them after."""
         try:
             for namespace in self.namespaces:
                 self.kubectl("create", "namespace", namespace)
@@ -107,7 +107,7 @@ class Site:
             self._api.rest_client.close()
 
     def bind(self, namespace: str, role: str) -> None:
-        """Let the operator do in the namespace what the ClusterRole says."""
+        """Bind the ClusterRole to the operator in the namespace."""
         subject = f"--serviceaccount={self.namespace}:operator"
         self.kubectl("create", "rolebinding", role, f"--clusterrole={role}", subject, "--namespace", namespace)
 
@@ -117,7 +117,7 @@ class Site:
         return self.namespaces[0]
 
     def operator(self, **settings: str) -> Operator:
-        """One that serves these namespaces with the rights of their service account; not yet started."""
+        """An operator, not started, that serves these namespaces with the rights of their service account."""
         path = self.folder / f"kubeconfig-{secrets.token_hex(3)}"
         account_kubeconfig(self.kubectl, self.namespace, "operator", path)
         served = {"NAMESPACES": ",".join(self.namespaces), **settings}
@@ -140,7 +140,7 @@ class Site:
         self.kubectl.apply(self.manifest(name, spec or {}, namespace))
 
     def watch_over(self, database: Database, name: str = "run", **spec: Any) -> None:
-        """A policy with a Secret of its own for a database, as its superuser."""
+        """Apply a policy with its own Secret for a database, as its superuser."""
         self.secret(name, {"uri": database.dsn})
         self.apply(name, spec)
 
@@ -149,7 +149,7 @@ class Site:
         self.kubectl("delete", "partitionpolicy", name, "--namespace", namespace or self.namespace, *options)
 
     def policy(self, name: str = "run", namespace: str = "") -> dict[str, Any]:
-        """The object as the API server has it."""
+        """The object from the API server."""
         found: Any = self._objects.get_namespaced_custom_object(
             GROUP, VERSION, namespace or self.namespace, PLURAL, name
         )
@@ -190,7 +190,7 @@ class Site:
         return [f"{each.type} {each.reason}" for each in self.event_objects(name, namespace)]
 
     def expect_events(self, expected: list[str], name: str = "run", namespace: str = "") -> None:
-        """Waits for these Events and no others: each is recorded just after the status is written."""
+        """Wait for exactly these Events: each is recorded just after the status is written."""
         seen: list[str] = []
 
         def same() -> bool:

@@ -24,7 +24,7 @@ class SmallDisk:
         self.folder, self._ballast = folder, folder / "ballast"
 
     def fill(self) -> None:
-        """Leave no room for another page."""
+        """Fill the file system until no page fits."""
         with self._ballast.open("ab", buffering=0) as file:
             try:
                 while file.write(PIECE) == len(PIECE):
@@ -33,18 +33,18 @@ class SmallDisk:
                 return
 
     def free(self) -> None:
-        """Give all of that back."""
+        """Free all of that again."""
         self._ballast.unlink()
 
     def allow_writing(self, *, allowed: bool) -> None:
-        """Or make it read-only, for root as well."""
+        """Remount it read-only, for root as well."""
         done = _mount("-o", f"remount,{'rw' if allowed else 'ro'}", str(self.folder))
         assert done.returncode == 0, done.stderr
 
 
 @contextmanager
 def small_volume() -> Iterator[SmallDisk]:
-    """One that is empty. Linux as root, else it does not run."""
+    """An empty one. Needs Linux and root; else the test is reported as not run."""
     folder = account.temporary_folder()
     done = _mount("-t", "tmpfs", "-o", f"size={SIZE}m,mode=755", "tmpfs", str(folder))
     if done.returncode:
@@ -59,7 +59,7 @@ def small_volume() -> Iterator[SmallDisk]:
 
 @contextmanager
 def small_disk(database: Database) -> Iterator[SmallDisk]:
-    """One that the database has moved to, but for the server's log of changes."""
+    """One that the database has moved to; the server's WAL stays elsewhere."""
     with small_volume() as disk:
         name = f"small_{database.name}"
         try:

@@ -13,7 +13,7 @@ from lab.cluster.choice import EXISTING
 from lab.kubectl import Kubectl
 
 FOLDER = "/var/lib/kubelet/partwarden-volumes"
-"""On the node, where it goes with the cluster."""
+"""On the node, where it is removed with the cluster."""
 
 LABEL = "lab.partwarden.dev/claim"
 USER = 65532
@@ -21,7 +21,7 @@ SIZE = "1Gi"
 
 
 def claim(cluster: Cluster, image: str, name: str, namespace: str) -> None:
-    """Make the claim, bound, on an empty volume. Raises ClusterError or KubectlError.
+    """Create the claim, bound to an empty volume. Raises ClusterError or KubectlError.
 
     A cluster of the user's own provides the volume. Elsewhere it is a folder of the node, which a pod of the operator's
     image gives to the image's user: `fsGroup` changes nothing in folders of a node.
@@ -41,7 +41,7 @@ def claim(cluster: Cluster, image: str, name: str, namespace: str) -> None:
 
 
 def discard(cluster: Cluster, name: str, namespace: str) -> None:
-    """Take away what `claim` made outside of the namespace; doing it again does nothing."""
+    """Remove what `claim` created outside of the namespace; idempotent."""
     if cluster.provider != EXISTING:
         kubectl = Kubectl.of(cluster, "default")
         kubectl("delete", "pods,persistentvolumes", f"--selector={LABEL}={namespace}.{name}", "--wait=false")

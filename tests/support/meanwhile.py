@@ -28,7 +28,7 @@ GATE = 4711
 
 
 class Interrupted(Session):
-    """A session that lets something happen right before one of its round trips."""
+    """A session that calls a function right before one of its round trips."""
 
     before: tuple[int, Callable[[], object]] | None = None
 
@@ -48,7 +48,7 @@ def policy(**fields: Any) -> TableSpec:
 def keep(
     dsn: str, *, patience: float = 10.0, archives: Archives = UNKNOWN, recheck: Recheck = NEVER, **fields: Any
 ) -> Report:
-    """Does once what a policy with these fields says. Raises as `unbroken`."""
+    """Run a policy with these fields once. Raises as `unbroken`."""
     with session(from_dsn(dsn)) as connection:
         return unbroken(
             maintain(connection, policy(**fields), now=NOW, patience=patience, archives=archives, recheck=recheck)
@@ -66,7 +66,7 @@ def unbroken(report: Report) -> Report:
 def keep_while(
     dsn: str, trip: int, what: Callable[[], object], *, archives: Archives = UNKNOWN, **fields: Any
 ) -> Report:
-    """The same, and right before round trip number ``trip`` (from 1) something happens. Raises as `unbroken`."""
+    """The same, with a call of ``what`` right before round trip number ``trip`` (from 1). Raises as `unbroken`."""
     with session(from_dsn(dsn)) as connection:
         # The very session that Partwarden makes, from here on interrupted.
         connection.__class__ = Interrupted
@@ -78,7 +78,7 @@ def keep_while(
 
 
 def findings(report: Report) -> tuple[Finding, ...]:
-    """What is found, but for what is true of every test that connects as the server's superuser."""
+    """The findings, without those of every test that connects as the server's superuser."""
     return tuple(each for each in report.after.findings if each.reason != "SuperuserLogin")
 
 
@@ -88,7 +88,7 @@ def reasons(report: Report) -> list[str]:
 
 
 def kill_others(database: Database) -> None:
-    """Ends every other connection to the database, as an administrator or a crash would."""
+    """Terminate every other connection to the database, as an administrator or a crash would."""
     database.query(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
         "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"

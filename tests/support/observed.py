@@ -32,7 +32,7 @@ def _reaches_below(found: Inventory) -> bool:
 
 
 def observe_with_names(dsn: str, name: str = "run", schema: str = "public", names: Iterable[str] = ()) -> Inventory:
-    """The same with what the making of partitions with these names needs, read in one more."""
+    """The same with the template of partitions with these names, in one more round trip."""
     with session(from_dsn(dsn)) as connection:
         found = catalog.complete(
             connection, catalog.observe(connection, TableSpec(table=Table(schema_=schema, name=name))), names
@@ -43,7 +43,7 @@ def observe_with_names(dsn: str, name: str = "run", schema: str = "public", name
 
 
 def quoted(name: str) -> str:
-    """The name as it stands in SQL."""
+    """The name, quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -53,5 +53,5 @@ def by_name(found: Inventory) -> dict[str, Partition]:
 
 
 def ranges(found: Inventory) -> dict[str, Range | None]:
-    """What its partitions hold."""
+    """The ranges of its partitions."""
     return {each.name: each.range for each in found.partitions}

@@ -68,7 +68,7 @@ def keep_before(
     recheck: Recheck = NEVER,
     **fields: Any,
 ) -> Report:
-    """Like `keep`, and right before the nth time that SQL with this text in it is sent, something happens."""
+    """Like `keep`, with a call right before SQL that contains this text is sent the nth time."""
     seen = 0
 
     class Watching(psycopg.Cursor[Any]):
@@ -89,7 +89,7 @@ def keep_before(
 
 
 def converge(database: Database, **fields: Any) -> list[tuple[str, str]]:
-    """Runs until nothing is left to do; what was done then."""
+    """Run until nothing is left to do. Returns the actions."""
     done: list[tuple[str, str]] = []
     for _ in range(5):
         report = keep(database.dsn, **fields)
@@ -100,31 +100,31 @@ def converge(database: Database, **fields: Any) -> list[tuple[str, str]]:
 
 
 def comment(database: Database, table: str = "run_2018") -> str | None:
-    """What the catalog has as comment on the table; None where there is no such table or none on it."""
+    """The comment on the table; None where the table or the comment does not exist."""
     ((text,),) = database.query(f"SELECT obj_description(to_regclass('{table}'), 'pg_class')")
     return None if text is None else str(text)
 
 
 def mark(database: Database, table: str = "run_2018") -> Marker | None:
-    """Our mark on the table."""
+    """The operator's mark on the table."""
     return marker.read(comment(database, table))[1]
 
 
 def edit_mark(database: Database, table: str = "run_2018", **changes: Any) -> None:
-    """Writes into the mark of the table by hand."""
+    """Edit the mark of the table by hand."""
     text, held = marker.read(comment(database, table))
     assert held is not None
     set_comment(database, marker.write(text, replace(held, **changes)), table)
 
 
 def set_comment(database: Database, text: str | None, table: str = "run_2018") -> None:
-    """COMMENT ON TABLE."""
+    """Set the comment on the table."""
     with database.connect() as connection:
         connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(sql.Identifier(*table.split(".")), text))
 
 
 def expired(database: Database) -> None:
-    """Lets 2018 be detached, long ago."""
+    """Detach 2018, with a mark of long ago."""
     keep(database.dsn, **DETACH)
     edit_mark(database, since=LONG_AGO)
 
@@ -139,7 +139,7 @@ def attached(database: Database, table: str = "run_2018") -> bool | None:
 
 
 def rows_of_2018(database: Database) -> int:
-    """How many there are, through the parent or beside it."""
+    """The number of rows of 2018, in partitions and in detached tables."""
     ((found,),) = database.query(
         "SELECT count(DISTINCT id) FROM (SELECT id, submitted_at FROM run UNION ALL "
         "SELECT id, submitted_at FROM run_2018) r WHERE submitted_at < '2019-01-01Z' AND submitted_at >= '2018-01-01Z'"
@@ -149,7 +149,7 @@ def rows_of_2018(database: Database) -> int:
 
 @contextmanager
 def reading(database: Database, what: str = "SELECT count(*) FROM run", mode: str = "") -> Iterator[psycopg.Connection]:
-    """A transaction that has done something and stays open."""
+    """A transaction with a write that stays open."""
     with database.connect() as connection:
         connection.execute("SET application_name = 'month''s end'")
         connection.execute(f"BEGIN {mode}; {what}".encode())
@@ -158,7 +158,7 @@ def reading(database: Database, what: str = "SELECT count(*) FROM run", mode: st
 
 
 def leave_pending(database: Database, table: str = "run_2018") -> None:
-    """A concurrent detach by hand that does not end."""
+    """A concurrent detach by hand that stays pending."""
     detach = f"ALTER TABLE run DETACH PARTITION {table} CONCURRENTLY".encode()
     pending = f"SELECT FROM pg_inherits WHERE inhdetachpending AND inhrelid = '{table}'::regclass"
     with reading(database), database.connect() as connection, ThreadPoolExecutor(1) as pool:

@@ -13,7 +13,7 @@ from partwarden.archive.storage import Folder, Store
 
 PREFIX = "prod/db"
 IN_PROGRESS = ".sgwtmp"
-"""Where the S3 server keeps parts of what is no object yet."""
+"""The S3 server's folder of unfinished multipart uploads."""
 
 
 class Shelf:
@@ -71,7 +71,7 @@ def destination(s3: S3Server, bucket: str, endpoint: str = "") -> Destination:
 
 
 def secret(s3: S3Server) -> dict[str, str]:
-    """What such a Secret holds, as people write it: with newlines at the ends."""
+    """The data of such a Secret as users write it: with newlines at the ends."""
     authority = {"ca.crt": s3.ca.read_text()} if s3.ca else {}
     return {"accessKeyId": f"{s3.access_key}\n", "secretAccessKey": f"{s3.secret_key}\n", **authority}
 

@@ -32,7 +32,7 @@ LEAVES = [each for each in _subclasses(errors.PartwardenError) if not [*_subclas
 
 
 def states() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every class of what the operator can write, by a name."""
+    """Yield a status of every kind, with its name."""
     yield "converged", _reconciled(COMPLETE)
     yield "pending", _reconciled(COMPLETE[:2])
     yield "plan", _reconciled(COMPLETE[:2], mode="Plan")

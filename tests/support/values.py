@@ -104,7 +104,7 @@ def plan(policy: TableSpec, found: Inventory) -> Plan:
 
 
 def detached(name: str, lower: datetime, upper: datetime, since: datetime = NOW, **fields: Any) -> Detached:
-    """A table of ours that was the partition of public.run for ``[lower, upper)``; ``phase`` is Detached."""
+    """A marked table that was the partition of public.run for ``[lower, upper)``; ``phase`` is Detached."""
     phase = fields.pop("phase", Phase.DETACHED)
     oid = fields.pop("oid", _oid(name))
     marker = Marker(oid, PARENT.oid, str(PARENT), Range(lower, upper), phase, since)
@@ -112,7 +112,7 @@ def detached(name: str, lower: datetime, upper: datetime, since: datetime = NOW,
 
 
 def after(found: Inventory, actions: Iterable[Action]) -> Inventory:
-    """What the catalog shows once these actions have succeeded. Refuses what PostgreSQL refuses."""
+    """The inventory after these actions have succeeded. Raises AssertionError for actions that PostgreSQL refuses."""
     for action in actions:
         match action:
             case CreatePartition():
@@ -153,7 +153,7 @@ def _attached(found: Inventory, new: Partition, bounds: Bounds) -> Inventory:
 
 
 def _without(found: Inventory, action: FinalizeDetach | DetachPartition) -> Inventory:
-    """One partition less; its table remains, and is known where it is marked as ours."""
+    """One partition less; its table remains, and is listed as detached where it has the operator's mark."""
     (gone,) = [each for each in found.partitions if each.oid == action.oid]
     assert gone.range is not None
     marker = gone.marker

@@ -206,7 +206,7 @@ def _quoted(texts: tuple[str, ...]) -> str:
 
 
 _NOISE = "(SELECT string_agg(md5(n::text || {seed}), '') FROM generate_series(1, {blocks}) n)"
-"""32 characters a block that no compression makes small."""
+"""Incompressible blocks of 32 characters."""
 _TOASTED = f"""
     ALTER TABLE zoo_2020 ALTER raw SET STORAGE EXTERNAL;
     INSERT INTO zoo
@@ -254,7 +254,7 @@ _DRESS = """
     INSERT INTO zoo (at, note, species) VALUES ('2020-07-07Z', 'quiet', 1);
     ALTER TABLE zoo ENABLE TRIGGER shouting
 """
-"""What a table wears. The trigger would change a row that is written again: contents must come back as they were."""
+"""Constraints, indexes and triggers. The trigger would change a row that is written again: contents must not change."""
 _ODD = """
     CREATE SCHEMA "The Zoo.s";
     CREATE TABLE "The Zoo.s"."a""b 日 %s" ("When?" timestamptz NOT NULL, "select" int, "a.b" text, "q""uote" text,
@@ -350,4 +350,4 @@ ZOO: dict[str, Specimen] = {
         "('016f5e66-e8' || lpad(to_hex(n), 2, '0') || '-7000-8000-' || lpad(n::text, 12, '0'))::uuid",
     ),
 }
-"""By a name that says what is special."""
+"""The specimens by name."""
