@@ -21,7 +21,7 @@ FAILED, IN_PROGRESS = "Failed", "InProgress"
 
 @dataclass
 class Case:
-    """One trouble at work: a policy and a Secret of the trouble's name, and a database of its own."""
+    """The site of one failure: a policy and a Secret of its name, and its own database."""
 
     name: str
     site: Site
@@ -45,7 +45,7 @@ class Case:
         self.site.apply(self.name, spec)
 
     def start(self, **options: Any) -> Server:
-        """A server of the trouble's own."""
+        """A server for this failure only."""
         return self.stack.enter_context(Server.start(options.pop("major", self.server.major), **options))
 
 
@@ -53,8 +53,8 @@ Course = Callable[[Case], Generator[None]]
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """What must be said while it lasts. ``reached``: the condition DatabaseReachable."""
+class Failure:
+    """What the status must say while it lasts. ``reached``: the condition DatabaseReachable."""
 
     name: str
     reason: str
@@ -64,21 +64,21 @@ class Trouble:
     course: Course
 
 
-TROUBLES: list[Trouble] = []
+FAILURES: list[Failure] = []
 
 
-def trouble(reason: str, kstatus: str, reached: str, says: str) -> Callable[[Course], Course]:
-    """Puts the function into TROUBLES. ``says`` is part of the message; ``{year}`` stands for the present one."""
+def failure(reason: str, kstatus: str, reached: str, says: str) -> Callable[[Course], Course]:
+    """Adds the function to FAILURES. ``says`` is part of the message; ``{year}`` stands for the present one."""
 
     def put(course: Course) -> Course:
         name = course.__name__.replace("_", "-")
-        TROUBLES.append(Trouble(name, reason, kstatus, reached, says.format(year=YEAR, next=YEAR + 1), course))
+        FAILURES.append(Failure(name, reason, kstatus, reached, says.format(year=YEAR, next=YEAR + 1), course))
         return course
 
     return put
 
 
-@trouble("SecretNotFound", FAILED, "Unknown", "Secret 'secret-missing' does not exist in namespace 'site-")
+@failure("SecretNotFound", FAILED, "Unknown", "Secret 'secret-missing' does not exist in namespace 'site-")
 def secret_missing(case: Case) -> Generator[None]:
     database = case.database()
     case.apply()
@@ -86,7 +86,7 @@ def secret_missing(case: Case) -> Generator[None]:
     case.secret(database.dsn)
 
 
-@trouble("SecretKeyMissing", FAILED, "Unknown", "Secret 'key-missing' has no key 'uri' or 'host'")
+@failure("SecretKeyMissing", FAILED, "Unknown", "Secret 'key-missing' has no key 'uri' or 'host'")
 def key_missing(case: Case) -> Generator[None]:
     database = case.database()
     case.site.secret(case.name, {key: value for key, value in keys_of(database.dsn).items() if key != "host"})
@@ -95,7 +95,7 @@ def key_missing(case: Case) -> Generator[None]:
     case.secret(database.dsn)
 
 
-@trouble("AuthenticationFailed", FAILED, "False", "password authentication failed for user")
+@failure("AuthenticationFailed", FAILED, "False", "password authentication failed for user")
 def wrong_password(case: Case) -> Generator[None]:
     database = case.database()
     case.secret(database.dsn, password="not the password")
@@ -104,7 +104,7 @@ def wrong_password(case: Case) -> Generator[None]:
     case.secret(database.dsn)
 
 
-@trouble("DatabaseUnreachable", IN_PROGRESS, "False", "at no-such-host.invalid:")
+@failure("DatabaseUnreachable", IN_PROGRESS, "False", "at no-such-host.invalid:")
 def host_unknown(case: Case) -> Generator[None]:
     database = case.database()
     case.secret(database.dsn, host="no-such-host.invalid")
@@ -113,7 +113,7 @@ def host_unknown(case: Case) -> Generator[None]:
     case.secret(database.dsn)
 
 
-@trouble("DatabaseUnreachable", IN_PROGRESS, "False", "Connection refused")
+@failure("DatabaseUnreachable", IN_PROGRESS, "False", "Connection refused")
 def port_closed(case: Case) -> Generator[None]:
     database = case.database()
     case.secret(database.dsn, port=str(free_port()))
@@ -122,7 +122,7 @@ def port_closed(case: Case) -> Generator[None]:
     case.secret(database.dsn)
 
 
-@trouble("DatabaseUnreachable", IN_PROGRESS, "False", "cannot connect to database")
+@failure("DatabaseUnreachable", IN_PROGRESS, "False", "cannot connect to database")
 def server_stopped(case: Case) -> Generator[None]:
     server = case.start()
     database = case.database(server=server)
@@ -134,7 +134,7 @@ def server_stopped(case: Case) -> Generator[None]:
     server.start_again()
 
 
-@trouble("TLSMismatch", FAILED, "False", "server does not support SSL")
+@failure("TLSMismatch", FAILED, "False", "server does not support SSL")
 def tls_demanded(case: Case) -> Generator[None]:
     database = case.database()
     case.secret(database.dsn, sslmode="require")
@@ -143,7 +143,7 @@ def tls_demanded(case: Case) -> Generator[None]:
     case.secret(database.dsn)
 
 
-@trouble("TLSMismatch", FAILED, "False", "sslmode")
+@failure("TLSMismatch", FAILED, "False", "sslmode")
 def tls_refused(case: Case) -> Generator[None]:
     server = case.start(tls=make_certificates(case.site.folder), require_tls=True)
     database = case.database(server=server)
@@ -153,7 +153,7 @@ def tls_refused(case: Case) -> Generator[None]:
     case.secret(database.dsn, sslmode="verify-full", sslrootcert=(case.site.folder / "ca.crt").read_text())
 
 
-@trouble("DatabaseNotFound", FAILED, "False", 'database "not_made_yet_{year}" does not exist')
+@failure("DatabaseNotFound", FAILED, "False", 'database "not_made_yet_{year}" does not exist')
 def database_missing(case: Case) -> Generator[None]:
     name = f"not_made_yet_{YEAR}"
     case.secret(case.server.dsn(name))
@@ -166,7 +166,7 @@ def database_missing(case: Case) -> Generator[None]:
         connection.execute(f"ALTER DATABASE {name}_tmp RENAME TO {name}".encode())
 
 
-@trouble("TableNotFound", FAILED, "True", "table public.run does not exist in database")
+@failure("TableNotFound", FAILED, "True", "table public.run does not exist in database")
 def table_missing(case: Case) -> Generator[None]:
     database = case.database("SELECT 1")
     case.secret(database.dsn)
@@ -175,32 +175,32 @@ def table_missing(case: Case) -> Generator[None]:
     database.execute(RUN)
 
 
-@trouble("NotPartitioned", FAILED, "True", "public.run is not a partitioned table")
+@failure("NotPartitioned", FAILED, "True", "public.run is not a partitioned table")
 def not_partitioned(case: Case) -> Generator[None]:
     yield from _another_table(case, "CREATE TABLE run (submitted_at timestamptz NOT NULL)")
 
 
-@trouble("UnsupportedStrategy", FAILED, "True", "public.run is partitioned by LIST")
+@failure("UnsupportedStrategy", FAILED, "True", "public.run is partitioned by LIST")
 def by_list(case: Case) -> Generator[None]:
     yield from _another_table(case, "CREATE TABLE run (submitted_at date) PARTITION BY LIST (submitted_at)")
 
 
-@trouble("UnsupportedStrategy", FAILED, "True", "public.run is partitioned by HASH")
+@failure("UnsupportedStrategy", FAILED, "True", "public.run is partitioned by HASH")
 def by_hash(case: Case) -> Generator[None]:
     yield from _another_table(case, "CREATE TABLE run (submitted_at date) PARTITION BY HASH (submitted_at)")
 
 
-@trouble("UnsupportedKey", FAILED, "True", "public.run is partitioned by an expression")
+@failure("UnsupportedKey", FAILED, "True", "public.run is partitioned by an expression")
 def expression_key(case: Case) -> Generator[None]:
     yield from _another_table(case, "CREATE TABLE run (at date) PARTITION BY RANGE ((at + 1))")
 
 
-@trouble("UnsupportedKey", FAILED, "True", "public.run is partitioned by 2 columns")
+@failure("UnsupportedKey", FAILED, "True", "public.run is partitioned by 2 columns")
 def several_keys(case: Case) -> Generator[None]:
     yield from _another_table(case, "CREATE TABLE run (at date, id int) PARTITION BY RANGE (at, id)")
 
 
-@trouble("UnsupportedKeyType", FAILED, "True", "'id' of type bigint")
+@failure("UnsupportedKeyType", FAILED, "True", "'id' of type bigint")
 def unsupported_type(case: Case) -> Generator[None]:
     yield from _another_table(case, "CREATE TABLE run (id bigint) PARTITION BY RANGE (id)")
 
@@ -213,22 +213,22 @@ def _another_table(case: Case, ddl: str) -> Generator[None]:
     database.execute(f"DROP TABLE run; {RUN}")
 
 
-@trouble("WrongKey", FAILED, "True", "spec.key is 'created_at', but public.run is partitioned by 'submitted_at'")
+@failure("WrongKey", FAILED, "True", "spec.key is 'created_at', but public.run is partitioned by 'submitted_at'")
 def wrong_key(case: Case) -> Generator[None]:
     yield from _another_spec(case, key="created_at")
 
 
-@trouble("UnknownTimeZone", FAILED, "Unknown", "spec.timezone: 'Mars/Olympus_Mons' is not in the IANA time zone")
+@failure("UnknownTimeZone", FAILED, "Unknown", "spec.timezone: 'Mars/Olympus_Mons' is not in the IANA time zone")
 def unknown_time_zone(case: Case) -> Generator[None]:
     yield from _another_spec(case, timezone="Mars/Olympus_Mons")
 
 
-@trouble("NameTooLong", FAILED, "True", "has 67 bytes, PostgreSQL keeps 63")
+@failure("NameTooLong", FAILED, "True", "has 67 bytes, PostgreSQL keeps 63")
 def name_too_long(case: Case) -> Generator[None]:
     yield from _another_spec(case, nameFormat="{table}" + "x" * 60 + "{year}")
 
 
-@trouble("TooManyPartitions", FAILED, "True", "more than 1000 partitions are missing")
+@failure("TooManyPartitions", FAILED, "True", "more than 1000 partitions are missing")
 def too_many_partitions(case: Case) -> Generator[None]:
     yield from _another_spec(case, startFrom="1500-01-01", interval="Day")
 
@@ -240,7 +240,7 @@ def _another_spec(case: Case, **spec: Any) -> Generator[None]:
     case.apply()
 
 
-@trouble("IntervalTooFine", FAILED, "True", "spec.interval is Hour, but public.run is partitioned by 'at' of type date")
+@failure("IntervalTooFine", FAILED, "True", "spec.interval is Hour, but public.run is partitioned by 'at' of type date")
 def interval_too_fine(case: Case) -> Generator[None]:
     case.secret(case.database("CREATE TABLE run (at date) PARTITION BY RANGE (at)").dsn)
     case.apply(interval="Hour")
@@ -248,7 +248,7 @@ def interval_too_fine(case: Case) -> Generator[None]:
     case.apply(interval="Day")
 
 
-@trouble("NameTaken", FAILED, "True", "would be called public.run_{year}, but a relation or type of that name exists")
+@failure("NameTaken", FAILED, "True", "would be called public.run_{year}, but a relation or type of that name exists")
 def name_taken(case: Case) -> Generator[None]:
     database = case.database(f"{RUN}; CREATE TABLE run_{YEAR} (id int)")
     case.secret(database.dsn)
@@ -257,7 +257,7 @@ def name_taken(case: Case) -> Generator[None]:
     database.execute(f"DROP TABLE run_{YEAR}")
 
 
-@trouble(
+@failure(
     "NameTaken", FAILED, "True", "would be called public.run_{year}, but a partition of that name holds FOR VALUES"
 )
 def name_format_collides(case: Case) -> Generator[None]:
@@ -270,7 +270,7 @@ def name_format_collides(case: Case) -> Generator[None]:
     database.execute(f"ALTER TABLE run_{YEAR} RENAME TO run_{YEAR - 1}")
 
 
-@trouble("DefaultHasRows", FAILED, "True", "2 rows of its range lie in the DEFAULT partition public.run_default")
+@failure("DefaultHasRows", FAILED, "True", "2 rows of its range lie in the DEFAULT partition public.run_default")
 def default_has_rows(case: Case) -> Generator[None]:
     database = case.database(f"""
         {RUN}; CREATE TABLE run_default PARTITION OF run DEFAULT;
@@ -282,7 +282,7 @@ def default_has_rows(case: Case) -> Generator[None]:
     database.execute("DELETE FROM run_default")
 
 
-@trouble("NotOwner", FAILED, "True", "is not the owner of public.run")
+@failure("NotOwner", FAILED, "True", "is not the owner of public.run")
 def not_owner(case: Case) -> Generator[None]:
     database = case.database()
     role = database.new_role()
@@ -293,7 +293,7 @@ def not_owner(case: Case) -> Generator[None]:
     database.execute(f"ALTER TABLE run OWNER TO {role.name}")
 
 
-@trouble("InsufficientPrivilege", FAILED, "True", "GRANT CREATE ON SCHEMA")
+@failure("InsufficientPrivilege", FAILED, "True", "GRANT CREATE ON SCHEMA")
 def no_create_privilege(case: Case) -> Generator[None]:
     database = case.database()
     role = database.new_role()
@@ -304,7 +304,7 @@ def no_create_privilege(case: Case) -> Generator[None]:
     database.execute(f"GRANT CREATE ON SCHEMA public TO {role.name}")
 
 
-@trouble("ReadOnlyServer", IN_PROGRESS, "True", "the server is read-only")
+@failure("ReadOnlyServer", IN_PROGRESS, "True", "the server is read-only")
 def read_only_standby(case: Case) -> Generator[None]:
     database = case.database(server=case.start())
     standby = database.server.standby()
@@ -315,7 +315,7 @@ def read_only_standby(case: Case) -> Generator[None]:
     Database(standby, database.name).execute("SELECT pg_promote()")
 
 
-@trouble("TableBusy", IN_PROGRESS, "True", "a lock on public.run was not to be had in time")
+@failure("TableBusy", IN_PROGRESS, "True", "a lock on public.run was not to be had in time")
 def lock_held(case: Case) -> Generator[None]:
     database = case.database()
     case.secret(database.dsn)
@@ -326,7 +326,7 @@ def lock_held(case: Case) -> Generator[None]:
     holder.execute("ROLLBACK")
 
 
-@trouble("ServerTooOld", FAILED, "True", "the server is PostgreSQL 13")
+@failure("ServerTooOld", FAILED, "True", "the server is PostgreSQL 13")
 def server_too_old(case: Case) -> Generator[None]:
     old = case.start(major=UNSUPPORTED)
     case.secret(case.database(server=old).dsn)

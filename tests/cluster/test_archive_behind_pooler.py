@@ -47,7 +47,7 @@ def test_no_job_is_made_until_the_policy_names_the_server_itself(
         site.apply("run", {"retention": retention, "database": direct})
         for each in made:
             archives.job(each)
-    # The same archives, by another way.
+    # The same archives through a direct connection.
     assert sorted(each["metadata"]["name"] for each in archives.kubectl.get("parc")["items"]) == made
     variables = archives.jobs()[0]["spec"]["template"]["spec"]["containers"][0]["env"]
     (order,) = [each["value"] for each in variables if each["name"] == "PARTWARDEN_ORDER"]

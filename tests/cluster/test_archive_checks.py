@@ -74,7 +74,7 @@ def test_each_check_is_a_job_of_its_own_with_the_proven_digests(by_hand: Reconci
     by_hand.reconcile()
     assert [each.task for each in by_hand.orders()].count(Task.CHECK) == 2
     by_hand.end(proof(oid(by_hand.database)))
-    # The first token again is a check again: what was read back then says nothing of now.
+    # The first token requests another check: the old result says nothing about the present.
     by_hand.store.want_check(by_hand.key, "after-detach")
     by_hand.reconcile()
     assert [each.task for each in by_hand.orders()].count(Task.CHECK) == 3

@@ -71,7 +71,7 @@ def test_a_secret_that_is_rotated_between_archive_and_check_takes_no_proof_away(
     assert conditions(status)["Verified"]["status"] == "True"
     by_hand.archives.site.secret("run", {**stale, "password": "another"})
     by_hand.reconcile()
-    # A pod that was given the old one says the same, which is nothing that was found out about the archive.
+    # A pod with the old Secret reports the same, which says nothing about the archive.
     denied = {"ok": False, "reason": "AuthenticationFailed", "message": "password authentication failed"}
     status = by_hand.end(denied, WRONG)
     assert conditions(status)["Verified"]["status"] == "True"

@@ -41,7 +41,7 @@ def by_hand(archives: Archives, pg_database: Database) -> Iterator[ReconciledArc
 
 
 def other_pod(by_hand: ReconciledArchive, job: str, than: str) -> None:
-    """Waits until the Job has another pod at work."""
+    """Wait until the Job has another running pod."""
 
     def names() -> list[str]:
         return [each["metadata"]["name"] for each in by_hand.archives.unfinished(job)]
@@ -180,7 +180,7 @@ def test_a_check_that_exceeds_its_deadline_is_ended_reported_and_repeated(by_han
 
 @pytest.mark.parametrize("lost", ["pod", "job"])
 def test_a_lost_report_is_written_again_by_the_next_job(by_hand: ReconciledArchive, lost: str) -> None:
-    """The archive is there by then: the program finds it, and proves it again instead of making another."""
+    """The archive exists by then: the program finds it, and proves it again instead of making another."""
     job = by_hand.begin()
     by_hand.archives.end(job, proof(oid(by_hand.database)), 0)
     by_hand.archives.ended(job)

@@ -72,7 +72,7 @@ class Mortal(Cluster):
 
 
 class Lives:
-    """One operator after the other, each with nothing in its memory, all of them with the rights of a real one."""
+    """Operators one after the other, each without memory, all with the rights of a real one."""
 
     def __init__(self, site: Site) -> None:
         self.namespace, self.key = site.namespace, (site.namespace, "run")
@@ -111,7 +111,7 @@ class Lives:
 
 
 def what_is_held(database: Database) -> dict[str, Any]:
-    """What a Job reports by which the old table is archived as it is now."""
+    """The report of a Job that archived the present contents of the old table."""
     with session(from_dsn(database.dsn)) as connection:
         taken = fingerprint.take(connection, "public", OLD)
     return proof(oid(database, OLD), fingerprint=taken.model_dump(by_alias=True))

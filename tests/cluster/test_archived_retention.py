@@ -68,7 +68,7 @@ class Retired:
         return until("another archive", news)
 
     def proof(self) -> dict[str, Any]:
-        """What a Job reports by which the table is archived as it is now."""
+        """The report of a Job that archived the present contents of the table."""
         with session(from_dsn(self.database.dsn)) as connection:
             taken = fingerprint.take(connection, "public", OLD)
         assert isinstance(self.oid, int)
@@ -197,7 +197,7 @@ def test_two_operators_archive_it_once_and_neither_drops_what_its_archive_does_n
         last = retired.archives.job(name, first)
         assert {each["metadata"]["name"] for each in retired.archives.jobs()} == {first, last}
         retired.database.execute(f"INSERT INTO {OLD} VALUES (4, '{YEAR - 3}-06-06Z')")
-        # The check had read the table by then: what it reports is of before.
+        # The check had read the table before that: its report is of the earlier contents.
         retired.end(name, held, first)
         after = retired.archives.job(name, last)
         retired.end(name, CHANGED, last, WRONG)
@@ -217,7 +217,7 @@ def test_two_operators_archive_it_once_and_neither_drops_what_its_archive_does_n
 
 @pytest.fixture
 def twin(retired: Retired) -> Iterator[Database]:
-    """What the database was moved to: another one, whose table has the same name and OID, and one row more."""
+    """The new database: its table has the same name and OID, and one row more."""
     made = Database(retired.database.server, f"{retired.database.name}_twin")
     with psycopg.connect(retired.database.server.dsn(), autocommit=True) as connection:
         copy = psycopg.sql.SQL("CREATE DATABASE {} TEMPLATE {}")
@@ -249,7 +249,7 @@ def test_after_a_move_to_another_database_nothing_that_was_proven_before_counts(
         found = retired.archives.get(other)
         assert found["spec"]["oid"] == retired.oid
         assert found["metadata"]["labels"]["partwarden.dev/server"] != labels["partwarden.dev/server"]
-        # What a Job says of the server that was is nothing about this one.
+        # A report about the former server says nothing about this one.
         was = retired.archives.get(name)["status"]["server"]
         job = retired.end(other, {**retired.proof(), "server": was})
         retired.archives.ended(job)

@@ -35,7 +35,7 @@ class Plugin:
         self.scope = ["--namespace", site.namespace]
 
     def run(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
-        """What it said, and its exit code."""
+        """Its output and exit code."""
         done = subprocess.run(
             ["kubectl", "partwarden", *arguments, *self.scope],
             env=self.environment,
@@ -154,7 +154,7 @@ def test_explain_goes_by_the_policys_secret(plugin: Plugin, run: Database) -> No
 
 
 def test_drop_writes_the_approval_annotation(site: Site, plugin: Plugin, pg_database: Database) -> None:
-    """Of what has expired, and nothing else; the archive is shown, and nothing is dropped before it is proven."""
+    """Only expired partitions are approved; the archive is shown, and nothing is dropped before it is proven."""
     pg_database.execute(RUN)
     ends = f"FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z')"
     pg_database.execute(f"CREATE TABLE {OLD} PARTITION OF run FOR VALUES {ends}")

@@ -140,7 +140,7 @@ def test_a_label_changed_during_a_reconcile_moves_the_policy(
 
     operator.cluster.early = move
     assert operator.run_once()
-    # What had not begun when it moved is not done: that, the status and the table are another operator's.
+    # Actions that had not begun when the label changed are not executed: the policy is another operator's.
     assert partitions(pg_database) == [OLD]
     assert is_unseen(before)
     assert is_unseen(site.policy())

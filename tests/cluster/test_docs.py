@@ -99,7 +99,7 @@ class Reader:
         }
 
     def follow(self, page: list[Block]) -> str:
-        """Run its commands by one shell. What went wrong, with what was printed; "" for nothing."""
+        """Run its commands in one shell. Returns the failure with the output; "" after success."""
         (self.folder / "archives").mkdir()
         (self.folder / "examples").symlink_to(ROOT / "examples")
         script = ['check() { if [ $1 != $2 ]; then echo "FAILED: exit code $1, not $2, $3"; exit 1; fi; }']

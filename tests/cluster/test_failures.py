@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from cluster.failure_cases import FAILED, TROUBLES, YEAR, Case, Trouble
+from cluster.failure_cases import FAILED, FAILURES, YEAR, Case, Failure
 from lab.cluster import Cluster
 from lab.kubectl import Kubectl
 from lab.operator import until
 from lab.postgres import Server
 from lab.site import RUN, Site, conditions, kstatus, partitions
 
-EACH = pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.name)
+EACH = pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Seen:
 
 @dataclass
 class Story:
-    """What was seen of all of them."""
+    """The observations of all failures."""
 
     policies: dict[str, Seen]
     healthy_before: dict[str, Any]
@@ -63,12 +63,12 @@ def story(
         site.watch_over(healthy, "healthy")
         before = site.wait("healthy", Ready="True")
 
-        cases = {each.name: Case(each.name, site, pg, stack.enter_context(ExitStack())) for each in TROUBLES}
-        courses = {each.name: each.course(cases[each.name]) for each in TROUBLES}
+        cases = {each.name: Case(each.name, site, pg, stack.enter_context(ExitStack())) for each in FAILURES}
+        courses = {each.name: each.course(cases[each.name]) for each in FAILURES}
         for course in courses.values():
             next(course)
         seen = {}
-        for each in TROUBLES:
+        for each in FAILURES:
             failing = site.wait(each.name, reason=each.reason, Ready="False")
             key = f"{site.namespace}/{each.name}"
             enough = 2 if each.kstatus == FAILED else 3
@@ -80,7 +80,7 @@ def story(
 
         for course in courses.values():
             assert next(course, "ended") == "ended"
-        for each in TROUBLES:
+        for each in FAILURES:
             seen[each.name].healed = site.wait(each.name, Ready="True")
             seen[each.name].healed_events = until(
                 f"Healthy on {each.name}", partial(_events, site, each.name, "Normal Healthy")
@@ -100,37 +100,37 @@ def _events(site: Site, name: str, event: str) -> list[str] | None:
 
 
 @EACH
-def test_the_condition_names_the_reason_the_object_and_the_way_out(story: Story, trouble: Trouble) -> None:
-    policy = story.policies[trouble.name].failing
+def test_the_condition_names_the_reason_the_object_and_the_way_out(story: Story, failure: Failure) -> None:
+    policy = story.policies[failure.name].failing
     ready = conditions(policy["status"])["Ready"]
-    assert (ready["status"], ready["reason"]) == ("False", trouble.reason)
-    assert trouble.says in ready["message"]
+    assert (ready["status"], ready["reason"]) == ("False", failure.reason)
+    assert failure.says in ready["message"]
 
 
 @EACH
-def test_a_mistake_has_failed_and_an_outage_is_in_progress(story: Story, trouble: Trouble) -> None:
-    policy = story.policies[trouble.name].failing
-    assert kstatus(policy) == trouble.kstatus
+def test_a_mistake_has_failed_and_an_outage_is_in_progress(story: Story, failure: Failure) -> None:
+    policy = story.policies[failure.name].failing
+    assert kstatus(policy) == failure.kstatus
     found = conditions(policy["status"])
-    stalled = trouble.kstatus == FAILED
+    stalled = failure.kstatus == FAILED
     assert (found["Stalled"]["status"], found["Reconciling"]["status"]) == (str(stalled), str(not stalled))
-    assert found["DatabaseReachable"]["status"] == trouble.reached
+    assert found["DatabaseReachable"]["status"] == failure.reached
 
 
 @EACH
-def test_a_failure_is_retried_with_backoff_and_not_in_a_loop(story: Story, trouble: Trouble) -> None:
-    pauses = [(second - first).total_seconds() for first, second in pairwise(story.policies[trouble.name].attempts)]
+def test_a_failure_is_retried_with_backoff_and_not_in_a_loop(story: Story, failure: Failure) -> None:
+    pauses = [(second - first).total_seconds() for first, second in pairwise(story.policies[failure.name].attempts)]
     assert pauses
-    if trouble.kstatus == FAILED:
+    if failure.kstatus == FAILED:
         assert all(pause >= 9 for pause in pauses)
-    elif trouble.name != "server-stopped":  # which was healthy first
+    elif failure.name != "server-stopped":  # which was healthy first
         assert all(pause >= 0.9 * expected for pause, expected in zip(pauses, (1, 2, 4, 8), strict=False))
 
 
 @EACH
-def test_one_event_reports_a_failure_and_another_its_end(story: Story, trouble: Trouble) -> None:
-    seen = story.policies[trouble.name]
-    warnings = [f"Warning {trouble.reason}"]
+def test_one_event_reports_a_failure_and_another_its_end(story: Story, failure: Failure) -> None:
+    seen = story.policies[failure.name]
+    warnings = [f"Warning {failure.reason}"]
     assert [event for event in seen.failing_events if event.startswith("Warning")] == warnings
     assert [event for event in seen.healed_events if event.startswith("Warning")] == warnings
     assert seen.healed_events.count("Normal Healthy") == 1
@@ -138,8 +138,8 @@ def test_one_event_reports_a_failure_and_another_its_end(story: Story, trouble: 
 
 
 @EACH
-def test_a_failure_heals_without_a_restart(story: Story, trouble: Trouble) -> None:
-    healed = story.policies[trouble.name].healed
+def test_a_failure_heals_without_a_restart(story: Story, failure: Failure) -> None:
+    healed = story.policies[failure.name].healed
     assert kstatus(healed) == "Current"
     assert conditions(healed["status"])["PartitionsAhead"]["status"] == "True"
     assert all(each["status"] != "Unknown" for each in healed["status"]["conditions"])

@@ -54,7 +54,7 @@ def test_a_hold_keeps_what_has_expired_until_it_is_taken_away(
 
 @contextmanager
 def dropping_the_first(site: Site, database: Database, **retention: Any) -> Iterator[None]:
-    """Three tables are to go; in the block the first is being dropped, and goes after it."""
+    """Three tables are due; during the block the drop of the first is in progress, and it ends after the block."""
     database.execute(RUN)
     for name, number in zip(TABLES, (OLD, OLD + 1, OLD + 2), strict=True):
         database.execute(
@@ -125,7 +125,7 @@ def test_an_approval_withdrawn_while_one_table_is_dropped_keeps_the_others(
     found = site.wait(reason="Converged")
     operator.stop()
     assert there(pg_database) == TABLES[1:]
-    # What it names is gone by now.
+    # The tables that it names were dropped by now.
     assert "ApprovalMatchesNothing" in [each["reason"] for each in found["status"]["findings"]]
 
 

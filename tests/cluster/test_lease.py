@@ -105,7 +105,7 @@ def test_a_stopped_candidate_no_longer_waits_for_the_lease(candidates: Candidate
 
 
 def _pair(site: Site) -> tuple[Operator, Operator, int]:
-    """One that leads, and one that stands by, with the port at which that answers."""
+    """A leader, a standby, and the port of the standby's endpoints."""
     lease, port = allow(site), free_port()
     leader = site.operator(LEASE=lease).serving()
     follower = site.operator(LEASE=lease, LISTEN=f"127.0.0.1:{port}").start()

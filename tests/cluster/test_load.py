@@ -16,7 +16,7 @@ from lab.site import RUN, Site, conditions, is_unseen, partitions
 
 
 class Silent:
-    """A port that takes connections and never says a word."""
+    """A port that accepts connections and never sends a byte."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)

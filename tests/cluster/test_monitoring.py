@@ -99,7 +99,7 @@ def test_the_listen_address_may_be_set(listen: str) -> None:
 def test_a_mute_watch_is_detected_by_the_lists(
     site: Site, pg_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All parts are the operator's own, and nothing hands on what a watch would show."""
+    """All parts are the operator's own, but no watch delivers events."""
     monkeypatch.setattr(informers, "GRACE", 0.1)
     settings = Settings(kubeconfig=site.operator().kubeconfig, namespaces=tuple(site.namespaces))
     cluster, store, queue = Cluster(configure(settings.kubeconfig)), Store(), WorkQueue()

@@ -78,7 +78,7 @@ def test_a_change_of_metadata_or_status_alone_causes_no_reconcile(
     site.kubectl(
         "patch", "ppol", "run", "--subresource=status", "--type=merge", "--patch", tamper, "--namespace", site.namespace
     )
-    # What is done after these events shows that they have been dealt with.
+    # A later action shows that these events have been handled.
     site.watch_over(database, "other", table={"name": "none"}, resync="2h")
     site.wait("other", Stalled="True")
     assert len(operator.attempts(key)) == before

@@ -36,7 +36,7 @@ A, B, REST, UNLABELLED = "shard=a", "shard=b", "shard notin (a, b)", "!shard"
 
 
 class Shard:
-    """One of the operators, and what it tells of itself. No list but the first comes while a test runs."""
+    """One of the operators, with its log and metrics. Only the first list happens during a test."""
 
     def __init__(self, site: Site, selector: str, **settings: str) -> None:
         self.port = free_port()
@@ -66,7 +66,7 @@ class Shard:
 
 
 class Fleet:
-    """A namespace, and what is done in it by hand."""
+    """A namespace, and the changes that a user makes in it."""
 
     def __init__(self, site: Site, database: Database) -> None:
         self.site, self.database, self.archives = site, database, Archives(site)
@@ -100,7 +100,7 @@ class Fleet:
         self.archives.kubectl("label", kind, name, change, "--overwrite")
 
     def archive(self, name: str, shard: str, **spec: Any) -> None:
-        """By hand, of the partition of 2020."""
+        """Create an archive of the partition of 2020 by hand."""
         self.archives.apply(name, **spec)
         if shard:
             self.label("parc", name, shard)
@@ -182,7 +182,7 @@ def test_a_policy_whose_label_changes_moves_and_so_do_its_edits(fleet: Fleet) ->
     fleet.apply("run", "b", premake=1)
     site.wait(Ready="True")
     assert partitions(fleet.database) == [f"run_{YEAR}", f"run_{YEAR + 1}"]
-    # Back again, with an edit in the same breath.
+    # Back again, with an edit in the same request.
     assert (a.reconciles(), a.reasons().count("PartitionCreated"), b.reasons().count("PartitionCreated")) == (
         reconciles,
         1,
@@ -207,7 +207,7 @@ def test_a_table_is_free_for_the_next_once_its_policy_has_moved(fleet: Fleet) ->
     site.wait("older", Ready="True")
     fleet.apply("younger", "a", premake=1)
     site.wait("younger", reason="PolicyConflict")
-    # That it is in the way is seen within one shard; in two, each has what it wants, once.
+    # The conflict is seen within one shard; in two shards, each policy has its partitions once.
     fleet.label("ppol", "older", "b")
     site.wait("younger", Ready="True")
     fleet.apply("older", "b", premake=2)
@@ -251,7 +251,7 @@ def test_archives_and_jobs_move_with_their_policy(fleet: Fleet) -> None:
     assert "PartitionDetached" not in a.reasons()
     assert len(archives.jobs()) == 4
 
-    # Without its policy it goes by its labels, which are of the time when it was made; a list finds that out.
+    # Without its policy its own labels decide, which date from its creation; a list shows that.
     site.delete("run")
     until("it is not the other one's", lambda: b.archives() == 1)
 
@@ -290,7 +290,7 @@ def test_an_archive_by_hand_follows_its_policy_else_its_own_labels(fleet: Fleet)
     archives.job("nobodys")
     assert rest.reasons("nobodys") == ["JobCreated"]
     assert len(archives.jobs()) == 3
-    # Its own label is worth something only where no policy says more.
+    # Its own label counts only where it has no policy.
     report = proof(oid(fleet.database, "old_2019"))
     fleet.label("parc", "elsewhere", "b")
     archives.end(archives.job("elsewhere"), report, 0)

@@ -37,7 +37,7 @@ NEVER = 10_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """What is otherwise than in `HEALTHY`, and the alerts that fire after ``minutes``, by name: severity, summary."""
+    """The series that differ from `HEALTHY`, and the alerts that fire after ``minutes``, by name: severity, summary."""
 
     series: Mapping[str, str | None]
     fire: dict[str, tuple[str, str]]
@@ -97,7 +97,7 @@ WHERE: dict[str, dict[str, str]] = {
 
 @pytest.fixture(scope="module")
 def rules(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the chart's PrometheusRule says, as a file."""
+    """The rules of the chart's PrometheusRule, as a file."""
     (rule,) = of_kind(render(helm, {"monitoring": {"prometheusRule": {"enabled": True}}}), "PrometheusRule")
     file = tmp_path_factory.mktemp("rules") / "rules.yaml"
     file.write_text(yaml.safe_dump(rule["spec"]))

@@ -81,7 +81,7 @@ class Stand:
         owner = archive_job.Owner(self.kubectl.namespace or "", "run-2020", "4711")
         runtime = archive_job.Runtime(image=self.image, retries=0)
         made = archive_job.manifest(owner, order, serial, runtime=runtime, database_secret="run-db")
-        # There is no such PartitionArchive, and what has no owner any more is collected.
+        # No such PartitionArchive exists, and objects without an owner are garbage collected.
         del made["metadata"]["ownerReferences"]
         self.kubectl.apply(made)
         return jobs.ended(self.kubectl, str(made["metadata"]["name"]))
@@ -183,7 +183,7 @@ def test_a_partition_archive_by_hand_is_made_proven_and_outlives_its_job(
         assert len(archives.jobs()) == 1
         archives.kubectl("delete", "parc", "by-hand")
         until("the Job is gone", lambda: not archives.jobs())
-        # Nothing is taken away at the destination, and nothing was in the database.
+        # Nothing is removed at the destination, and nothing was left in the database.
         assert pod.python(archives.kubectl, operator_image, LIST, claim=jobs.CLAIM).said == BOTH
         assert database.query("SELECT count(*) FROM run_2020") == [(ROWS,)]
 

@@ -74,7 +74,7 @@ def test_an_expired_partition_is_archived_to_s3_once_the_secret_is_right_and_is_
         assert database.query("SELECT count(*) FROM run_2020") == [(ROWS,)]
 
         site.secret("storage", secret(s3))
-        # It would be tried again in a minute; who does not want to wait has the policy make it anew.
+        # The retry would come in a minute; deleting the archive lets the policy create it again at once.
         archives.kubectl("delete", "parc", name)
         gone = "SELECT to_regclass('run_2020') IS NULL"
         until("run_2020 is dropped", lambda: database.query(gone) == [(True,)], 400)

@@ -104,7 +104,7 @@ def test_helm_lint_finds_nothing(helm: Helm) -> None:
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=list(MATRIX))
 def test_the_api_server_takes_all_of_it(helm: Helm, installed: Kubectl, values: dict[str, Any]) -> None:
-    """Field by field: what is unknown, twice there or wrong is refused."""
+    """Field by field: unknown, duplicate and wrong fields are refused."""
     manifests = [each for each in render(helm, values) if each["kind"] not in FOREIGN]
     for each in manifests:
         if each["metadata"].get("namespace") == "there":

@@ -104,7 +104,7 @@ def stand(
 
 @contextmanager
 def _ended(helm: Helm, pods: Cluster, installed: Kubectl, namespace: str) -> Iterator[Helm]:
-    """The release is gone at the end, and the resources are as they were."""
+    """At the end the release is uninstalled, and the resources are as before."""
     ours = Helm(helm.program, pods, namespace)
     try:
         yield ours
@@ -178,7 +178,7 @@ def test_a_user_with_rights_in_one_namespace_uses_the_chart(stand: Stand, operat
 
 
 def _keeps_secrets(stand: Stand, passwords: list[str]) -> None:
-    """Neither what the operator logs nor what the API server shows to users holds a password."""
+    """Neither the operator's log nor the objects that users can read hold a password."""
     site = stand.site
     selector = "--selector=app.kubernetes.io/name=partwarden"
     seen = [
@@ -210,6 +210,6 @@ def test_an_upgrade_brings_new_resources_and_uninstalling_keeps_policies(stand: 
         assert NEW_FIELD not in stand.crd_fields()
         stand.helm("uninstall", RELEASE, "--wait")
         assert kubectl.get("deployments", "--namespace", site.namespaces[1])["items"] == []
-        # Of all that there is to lose nothing is lost.
+        # Nothing is lost.
         assert site.policy()["status"]["conditions"]
         assert len(partitions(database)) == 3

@@ -93,7 +93,7 @@ class Demo:
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a line as it is pasted into a shell in the checkout."""
         environment = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"}
-        # Where kubectl keeps what it has learnt is its user's business, unless the demo itself runs it.
+        # kubectl's cache belongs to its user, unless the demo itself runs it.
         environment["KUBECACHEDIR"] = str(self.kubeconfig.parent.parent / "kubectl")
         return subprocess.run(
             ["/bin/sh", "-c", command], cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=150
@@ -146,7 +146,7 @@ def expired() -> list[str]:
 
 
 def check_promises(code: int, said: str) -> None:
-    """What a run of the demo must have shown."""
+    """Check the output of a run of the demo."""
     assert code == 0, said
     before, after = said.split(NO_PARTITION)
     assert sum(int(rows) for _, rows in TABLE_ROW.findall(before)) == 200_000, said
@@ -171,7 +171,7 @@ def check_promises(code: int, said: str) -> None:
 
 
 def check_archived(shown: Mapping[str, str], retired: str) -> None:
-    """What the second half must have shown, where Jobs can run. ``shown``: the partitions before, and their rows."""
+    """Check the output of the second half, where Jobs can run. ``shown``: the partitions before, and their rows."""
     for name in expired():
         archived = rf"^\S+ +{name} .* {shown[name]} .* True +pvc://archives/orchestrator/public.run/{name}/"
         assert re.search(archived, retired, re.MULTILINE), retired
@@ -188,7 +188,7 @@ def try_next(said: str) -> list[str]:
 
 
 def check_tried(demo: Demo, said: str) -> None:
-    """The commands do what the run said of them."""
+    """The suggested commands do what the run says."""
     get, listing, patch, plan, *archive = try_next(said)
     done = demo.shell(get)
     assert done.returncode == 0, done.stderr

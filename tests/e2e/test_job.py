@@ -73,7 +73,7 @@ def begin(restricted: Kubectl, operator_image: str, claim: str) -> Callable[...,
         owner = archive_job.Owner(restricted.namespace or "", "run-2020", "4711")
         settings = replace(archive_job.Runtime(image=operator_image), **runtime)
         made = archive_job.manifest(owner, order, "1", runtime=settings, database_secret="run-db", wishes=wishes)
-        # There is no such PartitionArchive, and what has no owner any more is collected.
+        # No such PartitionArchive exists, and objects without an owner are garbage collected.
         del made["metadata"]["ownerReferences"]
         container = made["spec"]["template"]["spec"]["containers"][0]
         container |= {"command": [pod.PYTHON, "-Ic"], "args": [program]}

@@ -36,7 +36,7 @@ def pair(proxy: Proxy, far: socket.socket) -> tuple[socket.socket, socket.socket
 
 
 def rest(end: socket.socket) -> bytes:
-    """What arrives until the connection ends."""
+    """The bytes that arrive until the connection ends."""
     return b"".join(iter(lambda: end.recv(100), b""))
 
 

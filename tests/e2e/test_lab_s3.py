@@ -28,7 +28,7 @@ except urllib.error.HTTPError as refused:
 
 
 def store(s3: S3Server, bucket: str, endpoint: str = "") -> S3Store:
-    """As a client of some weight sees it."""
+    """As a full S3 client sees it."""
     return S3Store(
         bucket,
         endpoint=endpoint or s3.endpoint,

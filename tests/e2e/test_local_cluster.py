@@ -55,7 +55,7 @@ def own(name: str, aloud: Aloud) -> Cluster:
 
 @pytest.fixture
 def host(name: str) -> Iterator[None]:
-    """The host is after the test what it was before."""
+    """The host after the test equals the host before it."""
     before = seen_on_host(name)
 
     def left() -> dict[str, set[str]]:
@@ -107,7 +107,7 @@ def seen_on_host(name: str) -> dict[str, set[str]]:
 
 
 def difference(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, set[str]]:
-    """What is there now and was not, by kind."""
+    """The additions since then, by kind."""
     mine = {name: after[name] - before[name] for name in before}
     return {name: more for name, more in mine.items() if more}
 

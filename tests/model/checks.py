@@ -22,7 +22,7 @@ class Judge:
         self.works = policy.fields.get("mode", "Apply") == "Apply"
 
     def judge(self) -> None:
-        """What holds whatever became of the run."""
+        """Invariants after every run, also after a failed one."""
         self._rows_are_all_there()
         self._what_was_visible_is()
         self._tables_stay()

@@ -209,7 +209,7 @@ def _first(error: psycopg.Error) -> str:
     return str(error).splitlines()[0]
 
 
-HANDS: dict[Callable[[World], str], int] = {
+CHANGES: dict[Callable[[World], str], int] = {
     insert: 30,
     delete: 1,
     make_off_grid: 5,
@@ -231,8 +231,8 @@ HANDS: dict[Callable[[World], str], int] = {
 
 
 def something(world: World) -> str:
-    """Does one of `HANDS`. What PostgreSQL refuses is as good a step as any."""
-    what = world.rng.choices([*HANDS], [*HANDS.values()])[0]
+    """Make one of the changes. A change that PostgreSQL refuses is a valid step."""
+    what = world.rng.choices([*CHANGES], [*CHANGES.values()])[0]
     world.counts["by hand"] += 1
     try:
         return what(world)

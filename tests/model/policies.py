@@ -48,7 +48,7 @@ class Policy:
         return f"begin with {self.fields}"
 
     def edit(self, rng: Random, now: datetime, names: list[str]) -> str:
-        """Changes one thing, and says what. ``names``: of tables that a hold may name."""
+        """Change one field, and return a description. ``names``: of tables that a hold may name."""
         choice = rng.choice(
             [
                 "interval",

@@ -28,7 +28,7 @@ WRITTEN = 20
 
 
 def run(world: World, trouble: str = "none") -> tuple[Report | None, str]:
-    """One run, and what became of it; the report is None where it was broken off. ``trouble`` is one of `TROUBLES`."""
+    """One run and its outcome; the report is None where it was interrupted. ``trouble`` is one of `TROUBLES`."""
     fields = {"table": {"name": "run"}, "keyEncoding": world.kind.encoding, **world.policy.fields}
     spec = TableSpec.model_validate(fields)
     report, said = None, ""
@@ -85,7 +85,7 @@ def _killed_after_a_statement(world: World, connection: Session) -> Iterator[Non
 
 @contextmanager
 def _killed_while_it_waits(world: World, connection: Session) -> Iterator[None]:
-    """A reader stands in the way from some round trip on; the session is killed as soon as it waits for a lock."""
+    """A reader holds a lock from some round trip on; the session is killed as soon as it waits for a lock."""
     with _reader(world, connection, kill=True):
         yield
 

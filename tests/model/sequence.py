@@ -21,7 +21,7 @@ ENOUGH = 15
 
 
 def play(database: Database, seed: int, steps: int) -> Counter[str]:
-    """Plays the sequence of this seed. Returns what was done how often; raises AssertionError with all that was."""
+    """Run the sequence of this seed. Returns the count of each step; raises AssertionError with the whole log."""
     rng = Random(seed)
     owner = database.new_role()
     with database.connect() as admin:
@@ -77,7 +77,7 @@ def _edit(world: World) -> None:
 
 
 def _run(world: World, trouble: str) -> tuple[Action, ...]:
-    """Returns what was planned in the end, if it came to its end."""
+    """Returns the final plan, if the run ended."""
     before = world.observe()
     report, said = run(world, trouble)
     _note(world, f"run, {trouble}: {said}")
@@ -95,7 +95,7 @@ def _run(world: World, trouble: str) -> tuple[Action, ...]:
 
 
 def _settle(world: World) -> None:
-    """Runs until nothing is left to do: then a further run does nothing, and nothing is pending."""
+    """Run until nothing is left to do: then a further run does nothing, and nothing is pending."""
     world.policy.fields.pop("mode", None)
     world.policy.held = frozenset()
     _note(world, "settle")
@@ -133,7 +133,7 @@ def _settle(world: World) -> None:
 
 
 def _rest(report: Report) -> tuple[object, ...]:
-    """What is still planned, and said, after a run."""
+    """The remaining plan and findings after a run."""
     return report.after.actions, [(each.reason, each.object, each.message) for each in report.after.findings]
 
 

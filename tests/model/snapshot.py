@@ -126,7 +126,7 @@ class Snapshot:
 
 
 def take(connection: psycopg.Connection, kind: Kind) -> Snapshot:
-    """Read everything in one snapshot. Asserts that no row is there twice."""
+    """Read everything in one snapshot. Asserts that no row exists twice."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         tables = {
