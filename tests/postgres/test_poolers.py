@@ -159,7 +159,7 @@ def test_a_job_says_so_and_is_not_tried_again(plain: Database, start: Start, tmp
     told = tmp_path / "report"
     asked = order(mount=str(tmp_path)).model_dump_json(by_alias=True)
     variables = {**os.environ, VARIABLE: asked, f"{DATABASE_PREFIX}uri": pooler.dsn(plain.name)}
-    command = [sys.executable, "-m", "partwarden", "archive", "--report", str(told)]
+    command = [sys.executable, "-m", "partwarden", "job", "--report", str(told)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
     assert done.returncode == WRONG, done.stderr
     assert Report.model_validate_json(told.read_text()).reason == "BehindPooler"

@@ -6,7 +6,9 @@ database that it came from. It is written last: where there is none, there is no
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -108,6 +110,11 @@ class Column(Written):
     """What a generated column is computed by, every name in it qualified."""
     collation: str = ""
     """Where it is not that of the type, as `regcollation` says it."""
+
+
+def stored_names(columns: Iterable[Column]) -> tuple[str, ...]:
+    """The columns whose values are generated and stored, which COPY of the table leaves out."""
+    return tuple(column.name for column in columns if column.generated == "s")
 
 
 class Attribute(Written):
@@ -215,3 +222,9 @@ class ArchiveManifest(Written):
     partwarden_version: str
     started: datetime
     completed: datetime
+
+
+def serialize(manifest: ArchiveManifest) -> bytes:
+    """The bytes of `MANIFEST`."""
+    document = manifest.model_dump(mode="json", by_alias=True)
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

@@ -76,9 +76,9 @@ def _major(text: str) -> int:
     return int(match[0]) if match else 0
 
 
-def quoted(schema: str, name: str) -> str:
-    """Quoted as SQL, which is also how pg_dump takes names that hold any character, and writes them when all are."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
+def quoted(*names: str) -> str:
+    """A qualified name quoted as SQL, which is also how pg_dump takes names, and writes them when all are quoted."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
 from psycopg.pq import ExecStatus
 from psycopg.sql import SQL, Composed, Identifier
 
@@ -181,32 +180,6 @@ def cancel(held: Held) -> None:
     # A server that cannot be reached any more fails the statement too, by keep-alives.
     with suppress(psycopg.Error):
         held.connection.cancel_safe(timeout=10)
-
-
-PLACE = sql.SQL("""
-SELECT p.oid::int8, n.nspname, p.relname, pg_get_expr(c.relpartbound, 0),
-       (SELECT a.attname FROM pg_partitioned_table t JOIN pg_attribute a ON a.attrelid = t.partrelid
-        AND a.attnum = t.partattrs[0] WHERE t.partrelid = p.oid AND t.partnatts = 1)
-FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid JOIN pg_class p ON p.oid = i.inhparent
-JOIN pg_namespace n ON n.oid = p.relnamespace WHERE c.oid = {} AND c.relispartition
-""")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Of a partition: ``bounds`` as the catalog says them; ``key`` is None where there is no single column."""
-
-    parent: TableName | None = None
-    bounds: str = ""
-    key: str | None = None
-
-
-def place(held: Held) -> Place:
-    """Where the table is attached; all is empty where it is no partition."""
-    (found,) = run(held.connection, PLACE.format(held.table.oid))
-    for oid, schema, name, bounds, key in found:
-        return Place(TableName(schema_=schema, name=name, oid=oid), bounds, key)
-    return Place()
 
 
 # What a table holds in one snapshot, compared with what an archive says that it holds.

@@ -55,6 +55,18 @@ class Digest:
         self.update(chunk)
         self.lines += chunk.count(b"\n")
 
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same chunks, each fed before it is given."""
+        for chunk in chunks:
+            self.update(chunk)
+            yield chunk
+
+    def through_rows(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same, of what is rows in COPY's text format."""
+        for chunk in chunks:
+            self.update_rows(chunk)
+            yield chunk
+
     @property
     def sha256(self) -> str:
         """Lower case hexadecimal digits, of what was fed so far."""
