@@ -53,8 +53,8 @@ def order(partition: str = "run_2020", **fields: Any) -> JobSpec:
 
 
 def make(database: Database, folder: Path, partition: str = "run_2020", said: list[str] | None = None) -> Report:
-    told = [] if said is None else said
-    return create.archive(order(partition), from_dsn(database.dsn), Folder(folder), told.append)
+    lines = [] if said is None else said
+    return create.archive(order(partition), from_dsn(database.dsn), Folder(folder), lines.append)
 
 
 def manifest_of(report: Report) -> ArchiveManifest:

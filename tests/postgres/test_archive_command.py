@@ -65,8 +65,8 @@ def test_a_job_archives_and_checks(plain: Database, tmp_path: Path) -> None:
     assert (code, report.ok, report.rows) == (0, True, 12), log
     assert report.location.startswith(f"pvc://archives/prod/{plain.name}/public.zoo/zoo_2020/0001-")
     assert "100 %" in log or "12 rows" in log
-    told = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
-    check = order(mount, task=Task.CHECK, **told)
+    proven = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
+    check = order(mount, task=Task.CHECK, **proven)
     code, seen, log = obey(plain, check, mount)
     assert (code, seen.ok, seen.fingerprint) == (0, True, report.fingerprint), log
     plain.execute("DELETE FROM zoo_2020 WHERE n = 1")
@@ -119,7 +119,7 @@ def test_sigterm_ends_it_and_leaves_nothing_that_is_half(plain: Database, tmp_pa
     assert [each for each in mount.rglob("*") if each.is_file()] == []
 
 
-def test_a_volume_that_is_full_is_told_and_nothing_is_left(plain: Database, tmp_path: Path) -> None:
+def test_a_full_volume_is_reported_and_nothing_is_left(plain: Database, tmp_path: Path) -> None:
     plain.execute(
         "ALTER TABLE zoo ADD t text; UPDATE zoo_2020 SET t = (SELECT string_agg(md5(n::text || random()), '') "
         "FROM generate_series(1, 20000) n)"
@@ -172,7 +172,7 @@ def test_by_hand(plain: Database, tmp_path: Path) -> None:
         (("--dsn", "", "--partition", "p", "--to", "ftp://bucket"), "is no address"),
     ],
 )
-def test_what_is_asked_wrongly_is_told(arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_arguments_are_named(arguments: tuple[str, ...], message: str) -> None:
     done = by_hand(*arguments)
     assert done.returncode == 1
     assert message in done.stderr

@@ -178,7 +178,7 @@ def test_a_manifest_that_is_wrong_restores_nothing(url: str, pg_database: Databa
 
 
 @pytest.mark.parametrize("wrong", ["ftp://bucket/prefix", "pvc://claim/folder", "/nowhere/at/all", ""])
-def test_an_address_where_nothing_can_be_read_is_told(pg_database: Database, wrong: str) -> None:
+def test_an_address_where_nothing_can_be_read_is_reported(pg_database: Database, wrong: str) -> None:
     done = partwarden("--manifest", wrong, "--dsn", pg_database.dsn)
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: ")

@@ -1,7 +1,7 @@
-"""What is written down of an archive: ``manifest.json`` beside its data, and the report of a Job.
+"""``manifest.json``: what is written down of an archive beside its data.
 
-The manifest holds all that a stranger needs to restore the data in ten years, without Kubernetes, the policy or the
-database that it came from. It is written last: where there is none, there is no archive.
+It holds all that is needed to restore the data in ten years, without Kubernetes, the policy or the database that it
+came from. It is written last: where there is none, there is no archive.
 """
 
 from __future__ import annotations
@@ -17,14 +17,10 @@ from pydantic import Field
 
 from ..api.archive import Fingerprint, Written
 
-# Whether the text of an expression is one expression and nothing more, before it becomes a part of a statement. Pure.
-#
 # PostgreSQL deparses expressions into manifests. Text of a manifest that was changed since must not end the parentheses
 # that it is put into, nor hide what follows. So it is read token by token, and refused where it is anything but tokens
 # of an expression: no comment, no semicolon, no dollar quoting, no backslash outside E'…', parentheses balanced.
 # https://www.postgresql.org/docs/current/sql-syntax-lexical.html
-#
-
 LONGEST = 1 << 16
 """Characters of an expression that is taken."""
 

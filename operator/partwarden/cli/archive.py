@@ -129,7 +129,7 @@ def job(report: Path | None) -> int:
     spec: JobSpec | None = None
     try:
         spec = _read_spec(os.environ)
-        info, store = _database(spec, os.environ), storage.of_order(spec, os.environ)
+        info, store = _database(spec, os.environ), storage.of_job(spec, os.environ)
         forget_environment()
         checks = spec.task is Task.CHECK
         made = create.check(spec, info, store) if checks else create.archive(spec, info, store, _say)
