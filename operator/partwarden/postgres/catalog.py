@@ -1,18 +1,18 @@
-"""PostgreSQL -> Inventory, each look in one round trip and one snapshot; what lies below partitions in one more.
+"""Read the catalog into an Inventory, in one round trip and one snapshot; what lies below partitions in one more.
 
-Bounds are deparsed without their relation (``pg_get_expr(relpartbound, 0)``: they hold no column), so that a partition
-which somebody has locked does not keep the table from being looked at. Sizes need a lock on each file's relation: where
-they are not to be had at once, the planner's page counts stand in.
+Bounds are deparsed without their relation (``pg_get_expr(relpartbound, 0)``: they hold no column), so that a locked
+partition does not keep the table from being read. Sizes need a lock on each file's relation: where that is not acquired
+at once, the planner's page counts stand in.
 https://www.postgresql.org/docs/current/catalogs.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors as pg
@@ -39,9 +39,7 @@ from . import ddl, template
 from .connection import pinned, run
 from .table_state import IDENTITY
 from .template import DEFAULT_ACL, TRAITS, Model, Traits
-
-# What a look asks of PostgreSQL, as SQL.
-#
+from .transaction import parent_of, read_only
 
 SERVER = """
 SELECT current_setting('server_version'), current_database(), current_user,
@@ -50,6 +48,20 @@ SELECT current_setting('server_version'), current_database(), current_user,
        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'),
        coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = session_user), false), pg_is_in_recovery()
 """.replace("{IDENTITY}", IDENTITY)
+
+
+class ServerRow(NamedTuple):
+    """The row of `SERVER`."""
+
+    version: str
+    database: str
+    user: str
+    read_only: bool
+    identity: str
+    now: str
+    superuser: bool
+    standby: bool
+
 
 # All is done as the parent's owner, who needs USAGE and CREATE on the schema. Without CREATE only a superuser can make
 # the table, and gives it to the owner.
@@ -75,6 +87,37 @@ LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
 WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
 
+
+class ParentRow(NamedTuple):
+    """The row of `PARENT`."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    owner: str
+    strategy: str | None
+    key: list[list[str]]
+    may_own: bool
+    may_create: bool
+    rows: int | None
+    login: str
+    owner_creates: bool
+    owner_superuser: bool
+    owner_oid: int
+    acl: list[str] | None
+    secured: bool
+    forced: bool
+    replica_identity: str
+    default_acl: list[str]
+    membership: str
+
+    @property
+    def traits(self) -> Traits:
+        """What partitions are compared with."""
+        return Traits(self.owner_oid, self.acl, self.secured, self.forced, self.replica_identity)
+
+
 # To plan it takes longer than to run it: the fewer tables it joins, the better.
 PARTITIONS = """
 SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace), c.relname, c.relkind,
@@ -86,6 +129,31 @@ WHERE i.inhparent = (SELECT oid FROM pg_class WHERE relname = {name}
                      AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema}))
 ORDER BY c.oid
 """
+
+
+class PartitionRow(NamedTuple):
+    """A row of `PARTITIONS`."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    bounds: str
+    pending: bool
+    rows: int | None
+    bytes: int | None
+    comment: str | None
+    owner: int
+    acl: list[str] | None
+    secured: bool
+    forced: bool
+    replica_identity: str
+
+    @property
+    def traits(self) -> Traits:
+        """What is compared with the parent."""
+        return Traits(self.owner, self.acl, self.secured, self.forced, self.replica_identity)
+
 
 # Rows and bytes of partitions that are themselves partitioned; none of what was dropped since.
 BELOW = """
@@ -138,10 +206,10 @@ PAGES = sql.SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0
 
 @lru_cache(maxsize=2048)
 def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> sql.SQL:
-    """All that a look asks about one table: `SERVER`, `PARENT` and `PARTITIONS`, and with ``marks`` also
-    `detached.query`. As text at once: composing takes a while, and every look asks the same.
+    """The queries about one table: `SERVER`, `PARENT` and `PARTITIONS`, and with ``marks`` also `MARKED`.
 
-    ``set_role`` is the right that must go with being a member of the owner; ``exact`` chooses how sizes are had.
+    As text at once: composing takes a while, and every reconcile asks the same. ``set_role`` is the right that must go
+    with being a member of the owner; ``exact`` chooses how sizes are read.
     """
     names = {"schema": schema, "name": name, "traits": sql.SQL(TRAITS)}
     size = EXACT_SIZE if exact else PAGES
@@ -151,12 +219,9 @@ def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool)
         sql.SQL(PARTITIONS).format(size=size, comment=COMMENT if marks else sql.NULL, **names),
     ]
     if marks:
-        queries.append(query(size))
+        queries.append(sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", longest=marker.LONGEST))
     return sql.SQL(sql.SQL("; ").join(queries).as_string())
 
-
-# Tables that Partwarden detached: what a look reads of them, in one query beside the others of `catalog.observe`.
-#
 
 # What initdb made has lower OIDs, and thousands of comments.
 MARKED = """
@@ -173,50 +238,71 @@ ORDER BY c.oid
 """
 
 
-def query(size: sql.Composable) -> sql.Composed:
-    """Every table of the database that bears a mark and is no partition. ``size`` is an expression over ``c``."""
-    return sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", longest=marker.LONGEST)
+class MarkedRow(NamedTuple):
+    """A row of `MARKED`: a table that bears a mark and is no partition."""
+
+    oid: int
+    schema: str
+    name: str
+    owner: str
+    comment: str
+    rows: int | None
+    bytes: int | None
+
+    @property
+    def mark(self) -> marker.Marker | None:
+        """The mark in its comment."""
+        return marker.read(self.comment)[1]
+
+    def detached(self, mark: marker.Marker) -> Detached:
+        """It as a detached table."""
+        comment = marker.read(self.comment)[0]
+        return Detached(self.oid, self.schema, self.name, mark, comment, self.rows, self.bytes or 0)
 
 
-def detached(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
+def detached(rows: Iterable[MarkedRow], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
     """Those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's domain.
 
     A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the mark of a
     restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner, who
     may write any text into its comment.
     """
-    found = []
-    for oid, schema, name, owner, comment, tuples, size in rows:
-        mark = mark_of(comment, oid, parent) if owner == parent.owner else None
-        if mark is not None and mark.phase is not Phase.RESTORED and _in_domain(mark, codec):
-            found.append(Detached(oid, schema, name, mark, marker.read(comment)[0], tuples, size or 0))
-    return tuple(found)
-
-
-def of_other_owners(rows: Iterable[tuple[Any, ...]], parent: Parent) -> tuple[str, ...]:
-    """Tables that bear such a mark, and belong to another role than the parent: ``schema.name``."""
     return tuple(
-        f"{schema}.{name}"
-        for oid, schema, name, owner, comment, *_ in rows
-        if owner != parent.owner and mark_of(comment, oid, parent) is not None
+        row.detached(mark)
+        for row in rows
+        if row.owner == parent.owner
+        and (mark := mark_of(row.comment, row.oid, parent)) is not None
+        and mark.phase is not Phase.RESTORED
+        and _in_domain(mark, codec)
     )
 
 
-def strangers(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
+def of_other_owners(rows: Iterable[MarkedRow], parent: Parent) -> tuple[str, ...]:
+    """Tables that bear such a mark, and belong to another role than the parent: ``schema.name``."""
+    return tuple(
+        f"{row.schema}.{row.name}"
+        for row in rows
+        if row.owner != parent.owner and mark_of(row.comment, row.oid, parent) is not None
+    )
+
+
+def strangers(rows: Sequence[MarkedRow], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
     """Tables whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment is a copy.
 
     Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is left out.
     """
-    known = list(rows)
-    own = {each.oid for each in detached(known, parent, codec)}
-    found = []
-    for oid, schema, name, _, comment, tuples, size in known:
-        text, mark = marker.read(comment)
-        if mark is None or oid in own or mark.oid in own or (mark.oid, mark.parent) == (oid, parent.oid):
-            continue
-        if mark.table == str(parent) and mark.phase is not Phase.RESTORED and _in_domain(mark, codec):
-            found.append(Detached(oid, schema, name, mark, text, tuples, size or 0))
-    return tuple(found)
+    own = {each.oid for each in detached(rows, parent, codec)}
+    return tuple(
+        row.detached(mark)
+        for row in rows
+        if (mark := row.mark) is not None
+        and row.oid not in own
+        and mark.oid not in own
+        and (mark.oid, mark.parent) != (row.oid, parent.oid)
+        and mark.table == str(parent)
+        and mark.phase is not Phase.RESTORED
+        and _in_domain(mark, codec)
+    )
 
 
 def mark_of(comment: str | None, oid: int, parent: Parent) -> marker.Marker | None:
@@ -226,7 +312,7 @@ def mark_of(comment: str | None, oid: int, parent: Parent) -> marker.Marker | No
 
 
 def _in_domain(mark: marker.Marker, codec: Codec) -> bool:
-    """Somebody may have edited it: moments with a zone are never compared with moments without one."""
+    """Users may have edited it: moments with a zone are never compared with moments without one."""
     lower, upper = mark.range.lower, mark.range.upper
     return lower is not None and upper is not None and {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}
 
@@ -234,161 +320,155 @@ def _in_domain(mark: marker.Marker, codec: Codec) -> bool:
 KINDS = {"r": RelationKind.TABLE, "p": RelationKind.PARTITIONED, "f": RelationKind.FOREIGN}
 STRATEGIES = {"r": Strategy.RANGE, "l": Strategy.LIST, "h": Strategy.HASH}
 SET_ROLE_VERSION = 160000
-PINNED = pinned(lock_timeout="500ms", statement_timeout="30s")
-BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+TIMEOUT = "30s"
 
 
 def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
     """What exists of the policy's table now. Raises psycopg's errors.
 
     ``parent`` is None when there is no such table, and when the server is older than 14, of which no more is asked.
-    What only the making of partitions needs is left out: see `complete`.
+    What only the creation of partitions needs is left out: see `complete`.
     """
     version = connection.info.server_version
     if version < MIN_VERSION:
-        _, rows = run(connection, PINNED, SERVER)
-        return _inventory(version, spec, rows, [], [], [])
+        _, (server,) = run(connection, pinned("500ms", TIMEOUT), SERVER)
+        return _inventory(version, spec, ServerRow._make(server), None, [], [])
     try:
-        return _inventory(version, spec, *_read(connection, spec, exact=True))
+        return _observe(connection, spec, exact=True)
     except pg.LockNotAvailable:
-        return _inventory(version, spec, *_read(connection, spec, exact=False))
+        return _observe(connection, spec, exact=False)
+
+
+def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> Inventory:
+    version = connection.info.server_version
+    # From 16 on a member of the owning role may lack the right to give a table to it.
+    set_role = "SET" if version >= SET_ROLE_VERSION else "MEMBER"
+    marks = spec.retention is not None
+    queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, marks)
+    (server,), parents, partitions, *marked = read_only(connection, queries, statement_timeout=TIMEOUT)
+    return _inventory(
+        version,
+        spec,
+        ServerRow._make(server),
+        ParentRow._make(parents[0]) if parents else None,
+        _with_below(connection, [PartitionRow._make(row) for row in partitions], EXACT_SIZE if exact else PAGES),
+        [MarkedRow._make(row) for row in marked[0]] if marked else [],
+    )
 
 
 def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
-    """The inventory with what the making of partitions called ``names`` needs to know. Raises psycopg's errors.
+    """The inventory with what the creation of partitions called ``names`` needs to know. Raises psycopg's errors.
 
     One round trip. ``taken`` holds the names that belong to a relation or type of the parent's schema, since a new
     table needs both.
     """
-    parent = inventory.parent
-    assert parent is not None
-    _, related, grants, taken, *resembling = _transaction(
+    parent = parent_of(inventory)
+    related, grants, taken, *likeness = read_only(
         connection,
         *(sql.SQL(query).format(parent=parent.oid) for query in (RELATED, ACL)),
         sql.SQL(TAKEN).format(schema=parent.schema, names=list(names)),
         *template.queries(inventory),
+        statement_timeout=TIMEOUT,
     )
-    whole = replace(
-        parent,
-        related=tuple(name for (name,) in related),
-        grants=tuple(Grant(*each) for each in grants),
+    return replace(
+        inventory,
+        parent=replace(
+            parent, related=tuple(name for (name,) in related), grants=tuple(Grant(*each) for each in grants)
+        ),
+        template=template.from_rows(likeness),
+        taken=frozenset(name for (name,) in taken),
     )
-    like = template.likeness(resembling)
-    return replace(inventory, parent=whole, likeness=like, taken=frozenset(name for (name,) in taken))
-
-
-def _read(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> list[list[tuple[Any, ...]]]:
-    # From 16 on a member of the owning role may lack the right to give a table to it.
-    set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
-    marks = spec.retention is not None
-    _, server, parents, partitions, *marked = _transaction(
-        connection, about_table(spec.table.schema_, spec.table.name, set_role, exact, marks)
-    )
-    size = EXACT_SIZE if exact else PAGES
-    return [server, parents, _with_below(connection, partitions, size), marked[0] if marked else []]
 
 
 def _with_below(
-    connection: psycopg.Connection[Any], partitions: list[tuple[Any, ...]], size: sql.SQL
-) -> list[tuple[Any, ...]]:
+    connection: psycopg.Connection[Any], partitions: list[PartitionRow], size: sql.SQL
+) -> list[PartitionRow]:
     """The same rows; of a partitioned one with the rows and bytes of everything below it."""
-    oids = [oid for oid, _, _, kind, *_ in partitions if kind == "p"]
+    oids = [row.oid for row in partitions if row.kind == "p"]
     if not oids:
         return partitions
-    found = _transaction(connection, sql.SQL(BELOW).format(size=size, oids=oids))[1]
-    below = {oid: (rows, total) for oid, rows, total in found}
-    return [(*each[:6], *below.get(each[0], (None, 0)), *each[8:]) if each[3] == "p" else each for each in partitions]
+    (totals,) = read_only(connection, sql.SQL(BELOW).format(size=size, oids=oids), statement_timeout=TIMEOUT)
+    below = {oid: {"rows": rows, "bytes": total} for oid, rows, total in totals}
+    return [row._replace(**below.get(row.oid, {})) for row in partitions]
 
 
-def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) -> list[list[tuple[Any, ...]]]:
-    """The queries' rows, of one snapshot and in one round trip, after those of `PINNED`."""
-    try:
-        _, *results, _ = run(connection, BEGIN, PINNED, *queries, "COMMIT")
-    except psycopg.Error:
-        if not connection.closed:
-            connection.rollback()
-        raise
-    return results
-
-
-def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -> Inventory:
-    server, parents, partitions, marked = results
-    text, database, user, read_only, identity, now, superuser, standby = server[0]
-    parent = _parent(*parents[0][:13], *parents[0][19:20]) if parents else None
-    model = Model(Traits(*parents[0][13:18]), parents[0][18]) if parents else None
+def _inventory(
+    version: int,
+    spec: TableSpec,
+    server: ServerRow,
+    row: ParentRow | None,
+    partitions: list[PartitionRow],
+    marked: list[MarkedRow],
+) -> Inventory:
+    inventory = Inventory(
+        server=Server(
+            version,
+            server.version,
+            server.read_only,
+            server.database,
+            server.user,
+            server.identity,
+            server.superuser,
+            server.standby,
+        ),
+        parent=None,
+        now=datetime.fromisoformat(server.now).replace(tzinfo=UTC),
+    )
+    if row is None:
+        return inventory
+    parent = _parent(row)
+    inventory = replace(inventory, parent=parent, marked_by_others=of_other_owners(marked, parent))
     codec = _codec(parent, spec)
-    return Inventory(
-        server=Server(version, text, read_only, database, user, identity, superuser, standby),
-        parent=parent,
-        now=datetime.fromisoformat(now).replace(tzinfo=UTC),
-        partitions=tuple(_partition(codec, parent, model, *row) for row in partitions)
-        if parent and model and codec
-        else (),
-        unread=() if codec else tuple(row[4] for row in partitions),
-        detached=detached(marked, parent, codec) if parent and codec else (),
-        marked_by_others=of_other_owners(marked, parent) if parent else (),
-        strangers=strangers(marked, parent, codec) if parent and codec else (),
+    if codec is None:
+        return replace(inventory, unread=tuple(each.bounds for each in partitions))
+    model = Model(row.traits, row.default_acl)
+    return replace(
+        inventory,
+        partitions=tuple(_partition(codec, parent, model, each) for each in partitions),
+        detached=detached(marked, parent, codec),
+        strangers=strangers(marked, parent, codec),
     )
 
 
-def _parent(
-    oid: int,
-    schema: str,
-    name: str,
-    kind: str,
-    owner: str,
-    strategy: str,
-    key: list[list[str]],
-    may_own: bool,
-    may_create: bool,
-    rows: int | None,
-    login: str,
-    owner_creates: bool,
-    owner_superuser: bool,
-    membership: str,
-) -> Parent:
+def _parent(row: ParentRow) -> Parent:
     return Parent(
-        oid=oid,
-        schema=schema,
-        name=name,
-        kind=KINDS.get(kind, RelationKind.OTHER),
-        owner=owner,
-        strategy=STRATEGIES.get(strategy),
-        key=tuple(KeyPart(column, type_) for column, type_ in key),
-        may_own=may_own,
-        may_create=may_create,
-        rows=rows,
-        login=login,
-        owner_creates=owner_creates,
-        owner_superuser=owner_superuser,
-        membership=Membership(membership),
+        oid=row.oid,
+        schema=row.schema,
+        name=row.name,
+        kind=KINDS.get(row.kind, RelationKind.OTHER),
+        owner=row.owner,
+        strategy=STRATEGIES.get(row.strategy or ""),
+        key=tuple(KeyPart(column, type_) for column, type_ in row.key),
+        may_own=row.may_own,
+        may_create=row.may_create,
+        rows=row.rows,
+        login=row.login,
+        owner_creates=row.owner_creates,
+        owner_superuser=row.owner_superuser,
+        membership=Membership(row.membership),
     )
 
 
-def _codec(parent: Parent | None, spec: TableSpec) -> Codec | None:
+def _codec(parent: Parent, spec: TableSpec) -> Codec | None:
     """What to read bounds by; None where the table cannot be managed, and its bounds need not be read."""
-    if parent is None or parent.strategy is not Strategy.RANGE or len(parent.key) != 1:
+    if parent.strategy is not Strategy.RANGE or len(parent.key) != 1:
         return None
     return Codec.find(parent.key[0].type, spec.key_encoding)
 
 
-def _partition(
-    codec: Codec,
-    parent: Parent,
-    model: Model,
-    oid: int,
-    schema: str,
-    name: str,
-    kind: str,
-    bounds: str,
-    pending: bool,
-    rows: int | None,
-    size: int | None,
-    comment: str | None,
-    *traits: Any,
-) -> Partition:
-    differs = model.differs(Traits(*traits))
-    # Of another owner's table the comment is another's, too.
-    mark = None if "owner" in differs else mark_of(comment, oid, parent)
-    held = parse_bounds(bounds, codec)
-    return Partition(oid, schema, name, held, bounds, KINDS[kind], rows, size or 0, pending, differs, mark)
+def _partition(codec: Codec, parent: Parent, model: Model, row: PartitionRow) -> Partition:
+    differs = model.differs(row.traits)
+    return Partition(
+        oid=row.oid,
+        schema=row.schema,
+        name=row.name,
+        range=parse_bounds(row.bounds, codec),
+        bounds=row.bounds,
+        kind=KINDS[row.kind],
+        rows=row.rows,
+        bytes=row.bytes or 0,
+        detach_pending=row.pending,
+        differs=differs,
+        # Of another owner's table the comment is another's, too.
+        marker=None if "owner" in differs else mark_of(row.comment, row.oid, parent),
+    )

@@ -7,27 +7,24 @@ that keeps others from changing what was read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL
 
 from ..errors import InsufficientPrivilege, TableChanged
 from ..planner import marker
 from ..planner.actions import Action
 from ..planner.calendar import Range
-from ..planner.inventory import Inventory, KeyPart, Parent
+from ..planner.inventory import KeyPart, Parent
 from ..planner.keys import TYPES, Bounds, Codec
 from ..planner.marker import Marker
 from . import ddl
 from .connection import run
-from .transaction import check_opening, opening, undo
 
 # The identity of a server and its database: OIDs of tables mean something only together with it.
 #
@@ -177,9 +174,6 @@ def _within(codec: Codec, lowers: Sequence[str], uppers: Sequence[str], held: Ra
         return False
 
 
-UNHEARD = 2000
-"""Milliseconds to wait for a lock that neither readers nor writers wait behind: longer than deadlock_timeout, so that
-autovacuum gives way."""
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', {}, true)"
 LOCK = "LOCK TABLE ONLY {} IN {} MODE"
 STANDING = """
@@ -218,25 +212,6 @@ class TableState:
     def detached(self) -> bool:
         """Whether it is a table of its own, and nothing depends on it as on a parent."""
         return self.plain and not self.is_partition and self.parent is None and not self.has_children
-
-
-@contextmanager
-def changing(connection: psycopg.Connection[Any], parent: Parent, statement_timeout: str) -> Iterator[None]:
-    """A transaction that holds the advisory lock of the parent, committed at the end of the block, if not in it.
-
-    What is done in it is done as the parent's owner.
-
-    Locks are waited for `UNHEARD` milliseconds until `hasten` says otherwise. Raises `AnotherOperator`,
-    `TableChanged`, and psycopg's errors; whatever is raised in the block undoes it.
-    """
-    try:
-        check_opening(parent, run(connection, *opening(parent, UNHEARD, statement_timeout)))
-        yield
-        if connection.info.transaction_status is not TransactionStatus.IDLE:
-            run(connection, "COMMIT")
-    except BaseException:
-        undo(connection)
-        raise
 
 
 def look(connection: psycopg.Connection[Any], action: Action, oid: int) -> TableState:
@@ -281,9 +256,3 @@ def write(action: Action, text: str | None, mark: Marker | None) -> sql.Composed
 def _standing(action: Action) -> sql.Composed:
     comment, length = (each(sql.SQL("c.oid")) for each in (ddl.read, ddl.length))
     return sql.SQL(STANDING).format(schema=action.schema, name=action.name, comment=comment, length=length)
-
-
-def parent_of(inventory: Inventory) -> Parent:
-    """The table of the policy, which exists wherever there is a plan."""
-    assert inventory.parent is not None
-    return inventory.parent

@@ -1,19 +1,19 @@
-"""PostgreSQL -> what a new partition shall have beside what LIKE and ATTACH give it, and where existing ones differ."""
+"""What a new partition has beside what LIKE and ATTACH give it: read from the catalog, and made as SQL.
+
+Also in what existing partitions differ from their parent.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from psycopg import sql
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..planner.actions import Action
 from ..planner.inventory import ColumnSetting, Inventory, PartitionTemplate, RelationKind, RowPolicy
-
-# What makes a new partition like its siblings -> SQL, beside what LIKE and ATTACH do.
-#
+from .transaction import parent_of
 
 COMMANDS = {"*": "ALL", "r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
 """``pg_policy.polcmd``."""
@@ -30,7 +30,7 @@ END
 
 
 def before_attach(like: PartitionTemplate, action: Action) -> Iterator[Composed]:
-    """For the new table, before it is anybody's partition."""
+    """For the new table, before it is a partition."""
     table = Identifier(action.schema, action.name)
     for column in like.columns:
         alter = SQL("ALTER TABLE {} ALTER COLUMN {}").format(table, Identifier(column.name))
@@ -65,14 +65,10 @@ def _policy(table: Identifier, policy: RowPolicy) -> Composed:
     ]
     # PostgreSQL's own text of an expression that it holds, and deparsed with every name qualified.
     if policy.using is not None:
-        parts.append(SQL("USING ({})").format(_text(policy.using)))
+        parts.append(SQL("USING ({})").format(SQL(policy.using)))
     if policy.check is not None:
-        parts.append(SQL("WITH CHECK ({})").format(_text(policy.check)))
+        parts.append(SQL("WITH CHECK ({})").format(SQL(policy.check)))
     return SQL(" ").join(parts)
-
-
-def _text(expression: str) -> Composable:
-    return SQL(expression)
 
 
 STORAGE = """
@@ -115,30 +111,63 @@ FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
 """
 
 
-def queries(inventory: Inventory) -> list[sql.Composed]:
-    """What `likeness` reads."""
-    assert inventory.parent is not None
-    names = {"parent": inventory.parent.oid, "sibling": newest(inventory)}
+class StorageRow(NamedTuple):
+    """The row of `STORAGE`."""
+
+    options: list[list[str]] | None
+    tablespace: str | None
+    access_method: str | None
+    replica_identity: str
+    identity_index: int | None
+    unlogged: bool
+    default_unlogged: bool
+
+
+class ColumnRow(NamedTuple):
+    """A row of `COLUMNS`."""
+
+    name: str
+    statistics: int | None
+    options: list[list[str]]
+
+
+class PolicyRow(NamedTuple):
+    """A row of `POLICIES`."""
+
+    name: str
+    permissive: bool
+    command: str
+    roles: list[str | None]
+    using: str | None
+    check: str | None
+
+
+def queries(inventory: Inventory) -> list[Composed]:
+    """What `from_rows` is made from."""
+    names = {"parent": parent_of(inventory).oid, "sibling": newest(inventory)}
     default = inventory.default.oid if inventory.default else 0
-    return [sql.SQL(query).format(**names, default=default) for query in (STORAGE, COLUMNS, POLICIES)]
+    return [SQL(query).format(**names, default=default) for query in (STORAGE, COLUMNS, POLICIES)]
 
 
-def likeness(results: Sequence[list[tuple[Any, ...]]]) -> PartitionTemplate:
-    """From the rows of `queries`."""
-    ((options, tablespace, access_method, identity, index, unlogged, default_unlogged),), columns, policies = results
+def from_rows(results: Sequence[list[tuple[Any, ...]]]) -> PartitionTemplate:
+    """The template, from the rows of `queries`."""
+    (storage,), columns, policies = results
+    row = StorageRow._make(storage)
+    by_index = row.replica_identity == "i"
     return PartitionTemplate(
-        options=_pairs(options),
-        tablespace=tablespace,
-        access_method=access_method,
+        options=_pairs(row.options),
+        tablespace=row.tablespace,
+        access_method=row.access_method,
         # An index of the sibling alone has no counterpart in a new partition.
-        replica_identity="d" if identity == "i" and index is None else identity,
-        identity_index=index if identity == "i" else None,
-        unlogged=unlogged,
-        default_unlogged=default_unlogged,
-        columns=tuple(ColumnSetting(name, target, _pairs(given)) for name, target, given in columns),
+        replica_identity="d" if by_index and row.identity_index is None else row.replica_identity,
+        identity_index=row.identity_index if by_index else None,
+        unlogged=row.unlogged,
+        default_unlogged=row.default_unlogged,
+        columns=tuple(
+            ColumnSetting(each.name, each.statistics, _pairs(each.options)) for each in map(ColumnRow._make, columns)
+        ),
         policies=tuple(
-            RowPolicy(name, permissive, command, tuple(roles), using, check)
-            for name, permissive, command, roles, using, check in policies
+            RowPolicy(**each._asdict() | {"roles": tuple(each.roles)}) for each in map(PolicyRow._make, policies)
         ),
     )
 
@@ -157,8 +186,7 @@ def newest(inventory: Inventory) -> int:
     return max(found)[1] if found else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(NamedTuple):
     """What of a table is compared with its parent's, as `TRAITS` reads it."""
 
     owner: int
@@ -183,9 +211,9 @@ class Model:
             what
             for what, differs in (
                 ("owner", each.owner != own.owner),
-                # With another owner everything is granted by somebody else.
+                # With another owner everything is granted by another role.
                 ("grants", each.owner == own.owner and each.acl != own.acl and self._rights(each) != self._rights(own)),
-                # The other way round it hides more than it must, and only from who asks the partition itself.
+                # The other way round it hides more than it must, and only from sessions that read the partition itself.
                 ("row security", (own.secured, own.forced) > (each.secured, each.forced)),
                 ("replica identity", own.replica_identity not in ("d", each.replica_identity)),
             )
