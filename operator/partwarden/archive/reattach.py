@@ -23,7 +23,7 @@ from ..planner.keys import Bounds
 from ..planner.marker import Marker, Phase
 from ..postgres import ddl, template
 from ..postgres.connection import Session, run
-from ..postgres.create import NEW_ACLS, NewAcl
+from ..postgres.create import NEW_ACLS, grants
 from ..postgres.errors import message
 from ..postgres.locks import retry_locks, wants_of_attach
 from ..postgres.transaction import BY_NAME, LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, advisory, parent_of
@@ -184,7 +184,7 @@ def _attempt(
     ((_, secured, forced),) = found
     run(
         connection,
-        *ddl.set_grants(parent, action, [NewAcl._make(row).grant for row in acls]),
+        *ddl.set_grants(parent, action, grants(acls)),
         *ddl.set_row_security(action, secured, forced),
         *template.before_attach(inventory.template, action),
         table_schema.comment(table, marker.write(note(manifest), mark)),

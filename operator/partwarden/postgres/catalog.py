@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg
@@ -22,7 +22,6 @@ from ..api.policy import TableSpec
 from ..planner import marker
 from ..planner.context import MIN_VERSION
 from ..planner.inventory import (
-    Detached,
     Grant,
     Inventory,
     KeyPart,
@@ -34,95 +33,55 @@ from ..planner.inventory import (
     Strategy,
 )
 from ..planner.keys import Codec, parse_bounds
-from ..planner.marker import Phase
 from . import ddl, template
 from .connection import pinned, run
-from .table_state import IDENTITY
-from .template import DEFAULT_ACL, TRAITS, Model, Traits
+from .table_state import IDENTITY, detached, mark_of, of_other_owners, strangers
+from .template import DEFAULT_ACL, TRAITS, Model, traits_of
 from .transaction import parent_of, read_only
 
 SERVER = """
-SELECT current_setting('server_version'), current_database(), current_user,
-       pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
-       {IDENTITY},
-       to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'),
-       coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = session_user), false), pg_is_in_recovery()
+SELECT current_setting('server_version') AS version, current_database() AS database, current_user AS user,
+       pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on' AS read_only,
+       {IDENTITY} AS identity,
+       to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') AS now,
+       coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = session_user), false) AS superuser,
+       pg_is_in_recovery() AS standby
 """.replace("{IDENTITY}", IDENTITY)
-
-
-class ServerRow(NamedTuple):
-    """The row of `SERVER`."""
-
-    version: str
-    database: str
-    user: str
-    read_only: bool
-    identity: str
-    now: str
-    superuser: bool
-    standby: bool
-
 
 # All is done as the parent's owner, who needs USAGE and CREATE on the schema. Without CREATE only a superuser can make
 # the table, and gives it to the owner.
 PARENT = """
-SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.partstrat,
+SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, pg_get_userbyid(c.relowner) AS owner,
+       p.partstrat AS strategy,
        ARRAY(SELECT ARRAY[a.attname::text, format_type(a.atttypid, NULL)]
              FROM unnest(p.partattrs::int2[]) WITH ORDINALITY AS k(attnum, place)
-             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND k.attnum > 0 ORDER BY place),
-       pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}),
+             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND k.attnum > 0 ORDER BY place)
+         AS key,
+       pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}) AS may_own,
        has_schema_privilege(c.relowner, n.oid, 'USAGE')
-         AND (current_setting('is_superuser') = 'on' OR has_schema_privilege(c.relowner, n.oid, 'CREATE')),
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, current_user,
-       has_schema_privilege(c.relowner, n.oid, 'CREATE'), (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner),
-       {traits}, {default_acl},
+         AND (current_setting('is_superuser') = 'on' OR has_schema_privilege(c.relowner, n.oid, 'CREATE'))
+         AS may_create,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, current_user AS login,
+       has_schema_privilege(c.relowner, n.oid, 'CREATE') AS owner_creates,
+       (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner) AS owner_superuser,
+       {traits}, {default_acl} AS default_acl,
        CASE WHEN pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}) THEN 'whole'
             WHEN NOT pg_has_role(c.relowner, 'MEMBER') THEN 'none'
             WHEN pg_has_role(c.relowner, 'USAGE') THEN 'without SET'
             WHEN (SELECT rolinherit FROM pg_roles WHERE rolname = current_user) THEN 'without INHERIT'
-            ELSE 'NOINHERIT' END
+            ELSE 'NOINHERIT' END AS membership
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
 WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
 
-
-class ParentRow(NamedTuple):
-    """The row of `PARENT`."""
-
-    oid: int
-    schema: str
-    name: str
-    kind: str
-    owner: str
-    strategy: str | None
-    key: list[list[str]]
-    may_own: bool
-    may_create: bool
-    rows: int | None
-    login: str
-    owner_creates: bool
-    owner_superuser: bool
-    owner_oid: int
-    acl: list[str] | None
-    secured: bool
-    forced: bool
-    replica_identity: str
-    default_acl: list[str]
-    membership: str
-
-    @property
-    def traits(self) -> Traits:
-        """What partitions are compared with."""
-        return Traits(self.owner_oid, self.acl, self.secured, self.forced, self.replica_identity)
-
-
 # To plan it takes longer than to run it: the fewer tables it joins, the better.
 PARTITIONS = """
-SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace), c.relname, c.relkind,
-       pg_get_expr(c.relpartbound, 0), i.inhdetachpending, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END,
-       CASE WHEN c.relkind <> 'p' THEN {size} END, {comment}, {traits}
+SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace) AS schema, c.relname AS name,
+       c.relkind AS kind, pg_get_expr(c.relpartbound, 0) AS bounds, i.inhdetachpending AS pending,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows,
+       CASE WHEN c.relkind <> 'p' THEN {size} END AS bytes, {comment} AS comment, {traits}
 FROM pg_inherits i
 JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = (SELECT oid FROM pg_class WHERE relname = {name}
@@ -130,34 +89,10 @@ WHERE i.inhparent = (SELECT oid FROM pg_class WHERE relname = {name}
 ORDER BY c.oid
 """
 
-
-class PartitionRow(NamedTuple):
-    """A row of `PARTITIONS`."""
-
-    oid: int
-    schema: str
-    name: str
-    kind: str
-    bounds: str
-    pending: bool
-    rows: int | None
-    bytes: int | None
-    comment: str | None
-    owner: int
-    acl: list[str] | None
-    secured: bool
-    forced: bool
-    replica_identity: str
-
-    @property
-    def traits(self) -> Traits:
-        """What is compared with the parent."""
-        return Traits(self.owner, self.acl, self.secured, self.forced, self.replica_identity)
-
-
 # Rows and bytes of partitions that are themselves partitioned; none of what was dropped since.
 BELOW = """
-SELECT above.oid, sum(c.reltuples) FILTER (WHERE t.isleaf AND c.reltuples >= 0)::int8, sum({size})::int8
+SELECT above.oid, sum(c.reltuples) FILTER (WHERE t.isleaf AND c.reltuples >= 0)::int8 AS rows,
+       sum({size})::int8 AS bytes
 FROM unnest({oids}::oid[]) AS above(oid), pg_partition_tree(above.oid) t JOIN pg_class c ON c.oid = t.relid
 GROUP BY 1
 """
@@ -225,8 +160,8 @@ def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool)
 
 # What initdb made has lower OIDs, and thousands of comments.
 MARKED = """
-SELECT c.oid, n.nspname, c.relname, pg_get_userbyid(c.relowner), d.description,
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {size}
+SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner, d.description AS comment,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, {size} AS bytes
 FROM pg_description d
 JOIN pg_class c ON c.oid = d.objoid
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -236,85 +171,6 @@ WHERE d.objoid >= 16384 AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
   AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
 ORDER BY c.oid
 """
-
-
-class MarkedRow(NamedTuple):
-    """A row of `MARKED`: a table that bears a mark and is no partition."""
-
-    oid: int
-    schema: str
-    name: str
-    owner: str
-    comment: str
-    rows: int | None
-    bytes: int | None
-
-    @property
-    def mark(self) -> marker.Marker | None:
-        """The mark in its comment."""
-        return marker.read(self.comment)[1]
-
-    def detached(self, mark: marker.Marker) -> Detached:
-        """It as a detached table."""
-        comment = marker.read(self.comment)[0]
-        return Detached(self.oid, self.schema, self.name, mark, comment, self.rows, self.bytes or 0)
-
-
-def detached(rows: Iterable[MarkedRow], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
-    """Those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's domain.
-
-    A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the mark of a
-    restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner, who
-    may write any text into its comment.
-    """
-    return tuple(
-        row.detached(mark)
-        for row in rows
-        if row.owner == parent.owner
-        and (mark := mark_of(row.comment, row.oid, parent)) is not None
-        and mark.phase is not Phase.RESTORED
-        and _in_domain(mark, codec)
-    )
-
-
-def of_other_owners(rows: Iterable[MarkedRow], parent: Parent) -> tuple[str, ...]:
-    """Tables that bear such a mark, and belong to another role than the parent: ``schema.name``."""
-    return tuple(
-        f"{row.schema}.{row.name}"
-        for row in rows
-        if row.owner != parent.owner and mark_of(row.comment, row.oid, parent) is not None
-    )
-
-
-def strangers(rows: Sequence[MarkedRow], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
-    """Tables whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment is a copy.
-
-    Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is left out.
-    """
-    own = {each.oid for each in detached(rows, parent, codec)}
-    return tuple(
-        row.detached(mark)
-        for row in rows
-        if (mark := row.mark) is not None
-        and row.oid not in own
-        and mark.oid not in own
-        and (mark.oid, mark.parent) != (row.oid, parent.oid)
-        and mark.table == str(parent)
-        and mark.phase is not Phase.RESTORED
-        and _in_domain(mark, codec)
-    )
-
-
-def mark_of(comment: str | None, oid: int, parent: Parent) -> marker.Marker | None:
-    """The mark in the comment of the table with that OID, if it was written on it, of this parent."""
-    _, mark = marker.read(comment)
-    return mark if mark is not None and (mark.oid, mark.parent) == (oid, parent.oid) else None
-
-
-def _in_domain(mark: marker.Marker, codec: Codec) -> bool:
-    """Users may have edited it: moments with a zone are never compared with moments without one."""
-    lower, upper = mark.range.lower, mark.range.upper
-    return lower is not None and upper is not None and {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}
 
 
 KINDS = {"r": RelationKind.TABLE, "p": RelationKind.PARTITIONED, "f": RelationKind.FOREIGN}
@@ -332,7 +188,7 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
     version = connection.info.server_version
     if version < MIN_VERSION:
         _, (server,) = run(connection, pinned("500ms", TIMEOUT), SERVER)
-        return _inventory(version, spec, ServerRow._make(server), None, [], [])
+        return _inventory(version, spec, server, None, [], [])
     try:
         return _observe(connection, spec, exact=True)
     except pg.LockNotAvailable:
@@ -343,17 +199,10 @@ def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: boo
     version = connection.info.server_version
     # From 16 on a member of the owning role may lack the right to give a table to it.
     set_role = "SET" if version >= SET_ROLE_VERSION else "MEMBER"
-    marks = spec.retention is not None
-    queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, marks)
+    queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, spec.retention is not None)
     (server,), parents, partitions, *marked = read_only(connection, queries, statement_timeout=TIMEOUT)
-    return _inventory(
-        version,
-        spec,
-        ServerRow._make(server),
-        ParentRow._make(parents[0]) if parents else None,
-        _with_below(connection, [PartitionRow._make(row) for row in partitions], EXACT_SIZE if exact else PAGES),
-        [MarkedRow._make(row) for row in marked[0]] if marked else [],
-    )
+    partitions = _with_below(connection, partitions, EXACT_SIZE if exact else PAGES)
+    return _inventory(version, spec, server, next(iter(parents), None), partitions, marked[0] if marked else [])
 
 
 def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
@@ -380,36 +229,30 @@ def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: I
     )
 
 
-def _with_below(
-    connection: psycopg.Connection[Any], partitions: list[PartitionRow], size: sql.SQL
-) -> list[PartitionRow]:
+def _with_below(connection: psycopg.Connection[Any], partitions: list[Any], size: sql.SQL) -> list[Any]:
     """The same rows; of a partitioned one with the rows and bytes of everything below it."""
     oids = [row.oid for row in partitions if row.kind == "p"]
     if not oids:
         return partitions
     (totals,) = read_only(connection, sql.SQL(BELOW).format(size=size, oids=oids), statement_timeout=TIMEOUT)
-    below = {oid: {"rows": rows, "bytes": total} for oid, rows, total in totals}
+    below = {each.oid: {"rows": each.rows, "bytes": each.bytes} for each in totals}
     return [row._replace(**below.get(row.oid, {})) for row in partitions]
 
 
 def _inventory(
-    version: int,
-    spec: TableSpec,
-    server: ServerRow,
-    row: ParentRow | None,
-    partitions: list[PartitionRow],
-    marked: list[MarkedRow],
+    version: int, spec: TableSpec, server: Any, row: Any | None, partitions: Sequence[Any], marked: Sequence[Any]
 ) -> Inventory:
+    """From rows of `SERVER`, `PARENT`, `PARTITIONS` and `MARKED`."""
     inventory = Inventory(
         server=Server(
-            version,
-            server.version,
-            server.read_only,
-            server.database,
-            server.user,
-            server.identity,
-            server.superuser,
-            server.standby,
+            version=version,
+            version_text=server.version,
+            read_only=server.read_only,
+            database=server.database,
+            user=server.user,
+            identity=server.identity,
+            superuser=server.superuser,
+            standby=server.standby,
         ),
         parent=None,
         now=datetime.fromisoformat(server.now).replace(tzinfo=UTC),
@@ -421,7 +264,7 @@ def _inventory(
     codec = _codec(parent, spec)
     if codec is None:
         return replace(inventory, unread=tuple(each.bounds for each in partitions))
-    model = Model(row.traits, row.default_acl)
+    model = Model(traits_of(row), row.default_acl)
     return replace(
         inventory,
         partitions=tuple(_partition(codec, parent, model, each) for each in partitions),
@@ -430,14 +273,14 @@ def _inventory(
     )
 
 
-def _parent(row: ParentRow) -> Parent:
+def _parent(row: Any) -> Parent:
     return Parent(
         oid=row.oid,
         schema=row.schema,
         name=row.name,
         kind=KINDS.get(row.kind, RelationKind.OTHER),
         owner=row.owner,
-        strategy=STRATEGIES.get(row.strategy or ""),
+        strategy=STRATEGIES.get(row.strategy),
         key=tuple(KeyPart(column, type_) for column, type_ in row.key),
         may_own=row.may_own,
         may_create=row.may_create,
@@ -456,8 +299,8 @@ def _codec(parent: Parent, spec: TableSpec) -> Codec | None:
     return Codec.find(parent.key[0].type, spec.key_encoding)
 
 
-def _partition(codec: Codec, parent: Parent, model: Model, row: PartitionRow) -> Partition:
-    differs = model.differs(row.traits)
+def _partition(codec: Codec, parent: Parent, model: Model, row: Any) -> Partition:
+    differs = model.differs(traits_of(row))
     return Partition(
         oid=row.oid,
         schema=row.schema,

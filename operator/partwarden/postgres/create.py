@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg
@@ -50,7 +50,8 @@ TOGETHER = 20
 
 SET_TIMEOUT = "SELECT set_config('statement_timeout', {}, true)"
 NEW_ACLS = """
-SELECT c.relname, CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, x.is_grantable
+SELECT c.relname, CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END AS grantee, x.privilege_type,
+       x.is_grantable
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
      aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x
 WHERE n.nspname = {} AND c.relname = ANY({})
@@ -64,20 +65,6 @@ SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 BOUND = "SELECT pg_get_partition_constraintdef({}::oid)"
 
 Creation = CreatePartition | CreateDefault
-
-
-class NewAcl(NamedTuple):
-    """A row of `NEW_ACLS`: one privilege of a new table."""
-
-    table: str
-    grantee: str | None
-    privilege: str
-    grantable: bool
-
-    @property
-    def grant(self) -> Grant:
-        """The same without the table."""
-        return Grant(self.grantee, self.privilege, self.grantable)
 
 
 def create(connection: Session, inventory: Inventory, key: str, action: Creation, deadline: float) -> None:
@@ -183,7 +170,7 @@ def make_tables(
 
 
 def rights_of_tables(
-    inventory: Inventory, actions: Sequence[Creation], named: list[tuple[Any, ...]], acls: list[tuple[Any, ...]]
+    inventory: Inventory, actions: Sequence[Creation], named: list[Any], acls: list[Any]
 ) -> list[sql.Composable]:
     """What gives new tables the parent's grants, row security, and all else that precedes the attach.
 
@@ -192,13 +179,17 @@ def rights_of_tables(
     parent = parent_of(inventory)
     check_same(parent, named)
     ((_, secured, forced),) = named
-    privileges = [NewAcl._make(row) for row in acls]
     rights: list[sql.Composable] = []
     for each in actions:
-        present = [acl.grant for acl in privileges if acl.table == each.name]
+        present = grants([acl for acl in acls if acl.relname == each.name])
         rights += [*ddl.set_grants(parent, each, present), *ddl.set_row_security(each, secured, forced)]
         rights += template.before_attach(inventory.template, each)
     return rights
+
+
+def grants(acls: Iterable[Any]) -> list[Grant]:
+    """Privileges of new tables, from rows of `NEW_ACLS`."""
+    return [Grant(acl.grantee, acl.privilege_type, acl.is_grantable) for acl in acls]
 
 
 def _check(inventory: Inventory, action: Creation, results: list[list[tuple[Any, ...]]]) -> None:

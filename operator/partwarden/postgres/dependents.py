@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -78,7 +78,7 @@ WITH RECURSIVE going(root, classid, objid) AS (
   SELECT srrelid, 'pg_subscription'::regclass, srsubid, 'subscription' FROM pg_subscription_rel
   WHERE srrelid = ANY({oids}::oid[])
 )
-SELECT j.root, j.kind, j.objid, o.type, o.identity, n.nspname, c.relname
+SELECT j.root, j.kind, j.objid AS oid, o.type, o.identity, n.nspname AS schema, c.relname AS name
 FROM judged j CROSS JOIN LATERAL pg_identify_object(j.classid, j.objid, 0) o
 LEFT JOIN pg_class c ON j.classid = 'pg_class'::regclass AND c.oid = j.objid
 LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -149,15 +149,15 @@ def is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: sql.
     return False
 
 
-def _read(rows: Iterable[tuple[Any, ...]]) -> Mapping[int, tuple[Tie, ...]]:
-    found: dict[int, list[Tie]] = {}
-    for root, kind, oid, type_, identity, schema, name in rows:
-        fate = FATES.get(kind, Fate.REFUSES)
-        what = f"{'identity sequence' if kind == 'identity' else type_} {identity}"
-        way_out = WAYS_OUT.get(kind, f"drop {what}, or change it so that it does not depend on the table")
-        tie = Tie(what, fate, oid, schema or "", name or "", way_out if fate is Fate.REFUSES else "")
-        found.setdefault(root, []).append(tie)
-    return {root: tuple(each) for root, each in found.items()}
+def _read(rows: Iterable[Any]) -> Mapping[int, tuple[Tie, ...]]:
+    tied: dict[int, list[Tie]] = {}
+    for row in rows:
+        fate = FATES.get(row.kind, Fate.REFUSES)
+        what = f"{'identity sequence' if row.kind == 'identity' else row.type} {row.identity}"
+        way_out = WAYS_OUT.get(row.kind, f"drop {what}, or change it so that it does not depend on the table")
+        tie = Tie(what, fate, row.oid, row.schema or "", row.name or "", way_out if fate is Fate.REFUSES else "")
+        tied.setdefault(row.root, []).append(tie)
+    return {root: tuple(each) for root, each in tied.items()}
 
 
 # Rows that refer to a partition by a foreign key.
@@ -168,29 +168,18 @@ MOST = 50
 """Counts at most, each of one foreign key and one partition; the attempt to detach finds the rest."""
 
 KEYS = """
-SELECT k.confrelid, n.nspname, c.relname, pn.nspname, p.relname,
+SELECT k.confrelid AS partition, n.nspname AS schema, c.relname AS name, pn.nspname AS target_schema,
+       p.relname AS target,
        ARRAY(SELECT attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, place)
-             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY place),
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY place) AS columns,
        ARRAY(SELECT attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, place)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY place)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY place) AS targets
 FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
 WHERE k.contype = 'f' AND k.conparentid <> 0 AND k.confrelid = ANY({partitions})
 ORDER BY k.confrelid, n.nspname, c.relname, k.oid LIMIT {most}
 """
-
-
-class Key(NamedTuple):
-    """A row of `KEYS`: a foreign key of one table to one partition; ``columns`` refer to ``targets``."""
-
-    partition: int
-    schema: str
-    name: str
-    target_schema: str
-    target: str
-    columns: list[str]
-    targets: list[str]
 
 
 def count_references(connection: psycopg.Connection[Any], inventory: Inventory, plan: Plan) -> Inventory:
@@ -213,7 +202,7 @@ def references(
     query = sql.SQL(KEYS).format(partitions=sql.SQL("{}::oid[]").format(list(by_oid)), most=MOST)
     (rows,) = read_only(connection, query, statement_timeout="1s")
     counted: dict[int, dict[str, Reference]] = {}
-    for key in map(Key._make, rows):
+    for key in rows:
         if count := _count(connection, inventory, by_oid[key.partition], key):
             table, known = f"{key.schema}.{key.name}", counted.setdefault(key.partition, {})
             # Of two keys of one table the one with more rows is named.
@@ -222,8 +211,8 @@ def references(
     return {oid: tuple(each.values()) for oid, each in counted.items()}
 
 
-def _count(connection: psycopg.Connection[Any], inventory: Inventory, action: DetachPartition, key: Key) -> int:
-    """How many rows point there, up to `COUNT_LIMIT`."""
+def _count(connection: psycopg.Connection[Any], inventory: Inventory, action: DetachPartition, key: Any) -> int:
+    """How many rows point there by the key, a row of `KEYS`, up to `COUNT_LIMIT`."""
     parent, pairs = parent_of(inventory), []
     for column, target in zip(key.columns, key.targets, strict=True):
         pairs.append(sql.SQL("f.{} = p.{}").format(sql.Identifier(column), sql.Identifier(target)))

@@ -44,7 +44,7 @@ from . import (
     large_objects,
     maintenance,
 )
-from .catalog import SERVER, ServerRow
+from .catalog import SERVER
 from .connection import Session, pinned, run
 from .transaction import translated
 
@@ -255,7 +255,7 @@ def _reconnect(connection: Session, inventory: Inventory) -> None:
     connection.reconnect()
     with translated(connection, f"table {inventory.parent}"):
         _, (server,) = run(connection, pinned("500ms", "10s"), SERVER)
-    if ServerRow._make(server).identity != inventory.server.identity:
+    if server.identity != inventory.server.identity:
         # The same OID may be another table there.
         raise DatabaseUnreachable(
             "the connection was lost, and a new one leads to another database: nothing more is done to "

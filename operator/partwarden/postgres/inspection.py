@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg
@@ -35,7 +35,7 @@ REMEMBERED = 10_000
 LOCK_TIMEOUT, PLAN_TIMEOUT = "100ms", "5s"
 
 SETTING = """
-SELECT (SELECT reset_val = 'on' FROM pg_settings WHERE name = 'enable_partition_pruning'),
+SELECT (SELECT reset_val = 'on' FROM pg_settings WHERE name = 'enable_partition_pruning') AS enabled,
        set_config('enable_partition_pruning',
                   (SELECT reset_val FROM pg_settings WHERE name = 'enable_partition_pruning'), true)
 """
@@ -126,7 +126,7 @@ def _ask(connection: Session, inventory: Inventory, plan: Plan) -> Pruning | Non
             lower=plan.codec.literal(plan.current.lower),
             upper=plan.codec.literal(plan.current.upper),
         )
-        *_, ((enabled, _),), others, ((explained,),) = read_only(
+        *_, (setting,), others, ((explained,),) = read_only(
             connection,
             *reading(plan.parent),
             SETTING,
@@ -144,8 +144,8 @@ def _ask(connection: Session, inventory: Inventory, plan: Plan) -> Pruning | Non
         # Locked, not allowed to read, or too slow to plan: this is not known now, and nothing else is wrong.
         return None
     disabled_for = tuple(_setting_of(role, database) for role, database in others)
-    needless = tuple(_needless(inventory, plan, explained)) if enabled else ()
-    return Pruning(enabled, disabled_for, needless)
+    needless = tuple(_needless(inventory, plan, explained)) if setting.enabled else ()
+    return Pruning(setting.enabled, disabled_for, needless)
 
 
 def _setting_of(role: str | None, database: str | None) -> str:
@@ -186,31 +186,17 @@ def _scanned(node: dict[str, Any]) -> Iterator[str]:
 FROZEN_VERSION = 180000
 
 CLOSED = """
-SELECT c.oid, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'), {empty}, {frozen},
-       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.indisexclusion),
+SELECT c.oid, pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USAGE') AS may_own, {empty} AS empty,
+       {frozen} AS frozen,
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.indisexclusion)
+         AS indexed,
        ARRAY(SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
-             WHERE i.indrelid = c.oid AND NOT i.indisvalid ORDER BY 1),
-       {comment}, {length},
+             WHERE i.indrelid = c.oid AND NOT i.indisvalid ORDER BY 1) AS invalid,
+       {comment} AS comment, {length} AS length,
        ARRAY(SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
-             WHERE i.indrelid = c.oid AND i.indisexclusion ORDER BY 1)
+             WHERE i.indrelid = c.oid AND i.indisexclusion ORDER BY 1) AS exclusive
 FROM pg_class c WHERE c.oid = ANY({oids}) ORDER BY c.oid
 """
-
-
-class ClosedRow(NamedTuple):
-    """A row of `CLOSED`."""
-
-    oid: int
-    owner: str
-    may_own: bool
-    empty: bool
-    frozen: bool
-    indexed: bool
-    invalid: list[str]
-    comment: str | None
-    length: int
-    exclusive: list[str]
-
 
 EMPTY = sql.SQL("coalesce(pg_relation_size(c.oid) = 0, true)")
 EMPTY_BY_COUNT = sql.SQL("c.relpages = 0")
@@ -253,7 +239,7 @@ def _closed(connection: Session, oids: list[int]) -> tuple[ClosedPartition, ...]
             length=ddl.length(oid),
         )
         (rows,) = read_only(connection, query, lock_timeout=LOCK_TIMEOUT)
-        return tuple(_closed_partition(ClosedRow._make(row)) for row in rows)
+        return tuple(_closed_partition(row) for row in rows)
 
     try:
         return read(EMPTY)
@@ -261,7 +247,7 @@ def _closed(connection: Session, oids: list[int]) -> tuple[ClosedPartition, ...]
         return read(EMPTY_BY_COUNT)
 
 
-def _closed_partition(row: ClosedRow) -> ClosedPartition:
+def _closed_partition(row: Any) -> ClosedPartition:
     mark = marker.read_closed(row.comment, row.oid)
     # What an interrupted REINDEX has left goes with the next one.
     invalid = tuple(each for each in row.invalid if mark.reindexed or not re.search("_cc(new|old)[0-9]*$", each))

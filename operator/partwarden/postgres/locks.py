@@ -106,11 +106,12 @@ def wants_of_default(inventory: Inventory) -> list[Want]:
 HOLDERS = """
 WITH wanted(relation, modes) AS (VALUES {wanted})
 SELECT DISTINCT ON (coalesce(a.xact_start, p.prepared), l.virtualtransaction)
-       l.pid, coalesce(a.usename, p.owner), nullif(a.application_name, ''), p.gid,
-       to_char(coalesce(a.xact_start, p.prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-       n.nspname || '.' || c.relname,
-       extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8,
-       (SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'), l.virtualtransaction
+       l.pid, coalesce(a.usename, p.owner) AS user, nullif(a.application_name, '') AS application, p.gid AS prepared,
+       to_char(coalesce(a.xact_start, p.prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS began,
+       n.nspname || '.' || c.relname AS table,
+       extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age,
+       (SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout') AS deadlock_timeout,
+       l.virtualtransaction AS transaction
 FROM pg_locks l
 JOIN pg_class c ON c.oid = l.relation
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -174,7 +175,7 @@ def lock_holders(connection: psycopg.Connection[Any], wants: Sequence[Want]) -> 
     wanted = [sql.SQL("({}::oid, {}::text[])").format(each.table, list(CONFLICTS[each.mode])) for each in wants]
     query = sql.SQL(HOLDERS).format(wanted=sql.SQL(", ").join(wanted), limit=LIMIT)
     *_, rows = run(connection, PINNED, FRESH, query)
-    return [LockHolder._make(row) for row in rows]
+    return [LockHolder(**row._asdict()) for row in rows]
 
 
 def lock_error(subject: str, holders: Sequence[LockHolder]) -> TableBusy:

@@ -20,9 +20,9 @@ from ..errors import InsufficientPrivilege, TableChanged
 from ..planner import marker
 from ..planner.actions import Action
 from ..planner.calendar import Range
-from ..planner.inventory import KeyPart, Parent
+from ..planner.inventory import Detached, KeyPart, Parent
 from ..planner.keys import TYPES, Bounds, Codec
-from ..planner.marker import Marker
+from ..planner.marker import Marker, Phase
 from . import ddl
 from .connection import run
 
@@ -256,3 +256,66 @@ def write(action: Action, text: str | None, mark: Marker | None) -> sql.Composed
 def _standing(action: Action) -> sql.Composed:
     comment, length = (each(sql.SQL("c.oid")) for each in (ddl.read, ddl.length))
     return sql.SQL(STANDING).format(schema=action.schema, name=action.name, comment=comment, length=length)
+
+
+# Marks in the comments of tables, from rows of `catalog.MARKED`.
+
+
+def detached(rows: Iterable[Any], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
+    """Those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's domain.
+
+    A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the mark of a
+    restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner, who
+    may write any text into its comment.
+    """
+    return tuple(
+        _detached(row, mark)
+        for row in rows
+        if row.owner == parent.owner
+        and (mark := mark_of(row.comment, row.oid, parent)) is not None
+        and _is_of_detach(mark, codec)
+    )
+
+
+def of_other_owners(rows: Iterable[Any], parent: Parent) -> tuple[str, ...]:
+    """Tables that bear such a mark, and belong to another role than the parent: ``schema.name``."""
+    return tuple(
+        f"{row.schema}.{row.name}"
+        for row in rows
+        if row.owner != parent.owner and mark_of(row.comment, row.oid, parent) is not None
+    )
+
+
+def strangers(rows: Iterable[Any], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
+    """Tables whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment is a copy.
+
+    Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is left out.
+    """
+    own = {each.oid for each in detached(rows, parent, codec)}
+    return tuple(
+        _detached(row, mark)
+        for row in rows
+        if (mark := marker.read(row.comment)[1]) is not None
+        and not own & {row.oid, mark.oid}
+        and (mark.oid, mark.parent) != (row.oid, parent.oid)
+        and mark.table == str(parent)
+        and _is_of_detach(mark, codec)
+    )
+
+
+def _detached(row: Any, mark: Marker) -> Detached:
+    return Detached(row.oid, row.schema, row.name, mark, marker.read(row.comment)[0], row.rows, row.bytes or 0)
+
+
+def mark_of(comment: str | None, oid: int, parent: Parent) -> Marker | None:
+    """The mark in the comment of the table with that OID, if it was written on it, of this parent."""
+    _, mark = marker.read(comment)
+    return mark if mark is not None and (mark.oid, mark.parent) == (oid, parent.oid) else None
+
+
+def _is_of_detach(mark: Marker, codec: Codec) -> bool:
+    """Users may have edited it: moments with a zone are never compared with moments without one."""
+    lower, upper = mark.range.lower, mark.range.upper
+    if mark.phase is Phase.RESTORED or lower is None or upper is None:
+        return False
+    return {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}

@@ -75,17 +75,19 @@ STORAGE = """
 SELECT CASE WHEN s.relam = coalesce(nullif(p.relam, 0), s.relam)
             THEN ARRAY(SELECT ARRAY[option_name, option_value] FROM pg_options_to_table(s.reloptions)
                        UNION ALL
-                       SELECT ARRAY['toast.' || option_name, option_value] FROM pg_options_to_table(t.reloptions)) END,
-       (SELECT spcname FROM pg_tablespace WHERE oid = coalesce(nullif(p.reltablespace, 0), s.reltablespace)),
+                       SELECT ARRAY['toast.' || option_name, option_value] FROM pg_options_to_table(t.reloptions)) END
+         AS options,
+       (SELECT spcname FROM pg_tablespace WHERE oid = coalesce(nullif(p.reltablespace, 0), s.reltablespace))
+         AS tablespace,
        nullif((SELECT amname FROM pg_am WHERE oid = coalesce(nullif(p.relam, 0), s.relam)),
-              current_setting('default_table_access_method')),
-       CASE WHEN p.relreplident <> 'd' THEN p.relreplident ELSE coalesce(s.relreplident, 'd') END,
+              current_setting('default_table_access_method')) AS access_method,
+       CASE WHEN p.relreplident <> 'd' THEN p.relreplident ELSE coalesce(s.relreplident, 'd') END AS replica_identity,
        coalesce((SELECT indexrelid FROM pg_index WHERE indrelid = p.oid AND indisreplident),
                 (SELECT i.inhparent FROM pg_index x JOIN pg_inherits i ON i.inhrelid = x.indexrelid
-                 WHERE x.indrelid = s.oid AND x.indisreplident)),
+                 WHERE x.indrelid = s.oid AND x.indisreplident)) AS identity_index,
        -- Partitioned tables that are UNLOGGED exist up to 17, where it says what their partitions should be.
-       coalesce(s.relpersistence, p.relpersistence) = 'u',
-       coalesce((SELECT relpersistence = 'u' FROM pg_class WHERE oid = {default}), false)
+       coalesce(s.relpersistence, p.relpersistence) = 'u' AS unlogged,
+       coalesce((SELECT relpersistence = 'u' FROM pg_class WHERE oid = {default}), false) AS default_unlogged
 FROM pg_class p
 LEFT JOIN pg_class s ON s.oid = {sibling}
 LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
@@ -94,7 +96,7 @@ WHERE p.oid = {parent}
 
 COLUMNS = """
 SELECT * FROM (
-  SELECT p.attname, coalesce(nullif(p.attstattarget, -1), nullif(s.attstattarget, -1)) AS statistics,
+  SELECT p.attname AS name, coalesce(nullif(p.attstattarget, -1), nullif(s.attstattarget, -1)) AS statistics,
          ARRAY(SELECT ARRAY[option_name, option_value]
                FROM pg_options_to_table(coalesce(p.attoptions, s.attoptions))) AS options
   FROM pg_attribute p
@@ -104,42 +106,11 @@ WHERE c.statistics IS NOT NULL OR c.options <> '{{}}'
 """
 
 POLICIES = """
-SELECT polname, polpermissive, polcmd, ARRAY(SELECT CASE WHEN role <> 0 THEN pg_get_userbyid(role) END
-                                             FROM unnest(polroles) AS role),
-       pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)
+SELECT polname AS name, polpermissive AS permissive, polcmd AS command,
+       ARRAY(SELECT CASE WHEN role <> 0 THEN pg_get_userbyid(role) END FROM unnest(polroles) AS role) AS roles,
+       pg_get_expr(polqual, polrelid) AS using, pg_get_expr(polwithcheck, polrelid) AS check
 FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
 """
-
-
-class StorageRow(NamedTuple):
-    """The row of `STORAGE`."""
-
-    options: list[list[str]] | None
-    tablespace: str | None
-    access_method: str | None
-    replica_identity: str
-    identity_index: int | None
-    unlogged: bool
-    default_unlogged: bool
-
-
-class ColumnRow(NamedTuple):
-    """A row of `COLUMNS`."""
-
-    name: str
-    statistics: int | None
-    options: list[list[str]]
-
-
-class PolicyRow(NamedTuple):
-    """A row of `POLICIES`."""
-
-    name: str
-    permissive: bool
-    command: str
-    roles: list[str | None]
-    using: str | None
-    check: str | None
 
 
 def queries(inventory: Inventory) -> list[Composed]:
@@ -149,10 +120,9 @@ def queries(inventory: Inventory) -> list[Composed]:
     return [SQL(query).format(**names, default=default) for query in (STORAGE, COLUMNS, POLICIES)]
 
 
-def from_rows(results: Sequence[list[tuple[Any, ...]]]) -> PartitionTemplate:
+def from_rows(results: Sequence[list[Any]]) -> PartitionTemplate:
     """The template, from the rows of `queries`."""
-    (storage,), columns, policies = results
-    row = StorageRow._make(storage)
+    (row,), columns, policies = results
     by_index = row.replica_identity == "i"
     return PartitionTemplate(
         options=_pairs(row.options),
@@ -163,12 +133,8 @@ def from_rows(results: Sequence[list[tuple[Any, ...]]]) -> PartitionTemplate:
         identity_index=row.identity_index if by_index else None,
         unlogged=row.unlogged,
         default_unlogged=row.default_unlogged,
-        columns=tuple(
-            ColumnSetting(each.name, each.statistics, _pairs(each.options)) for each in map(ColumnRow._make, columns)
-        ),
-        policies=tuple(
-            RowPolicy(**each._asdict() | {"roles": tuple(each.roles)}) for each in map(PolicyRow._make, policies)
-        ),
+        columns=tuple(ColumnSetting(each.name, each.statistics, _pairs(each.options)) for each in columns),
+        policies=tuple(RowPolicy(**each._asdict() | {"roles": tuple(each.roles)}) for each in policies),
     )
 
 
@@ -226,4 +192,11 @@ class Model:
 
 TRAITS = "c.relowner, c.relacl::text[], c.relrowsecurity, c.relforcerowsecurity, c.relreplident"
 """Columns of ``pg_class c``."""
+
+
+def traits_of(row: Any) -> Traits:
+    """From a row with the columns `TRAITS`."""
+    return Traits(row.relowner, row.relacl, row.relrowsecurity, row.relforcerowsecurity, row.relreplident)
+
+
 DEFAULT_ACL = "acldefault('r', c.relowner)::text[]"

@@ -246,7 +246,7 @@ def read_only(
     *queries: sql.Composable | LiteralString,
     lock_timeout: str = "500ms",
     statement_timeout: str = "10s",
-) -> list[list[tuple[Any, ...]]]:
+) -> list[list[Any]]:
     """The rows of each query, of one snapshot, in a transaction of their own and one round trip.
 
     Raises psycopg's errors; the transaction is rolled back then.
