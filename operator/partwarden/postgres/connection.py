@@ -56,8 +56,6 @@ class Session(psycopg.Connection[Any]):
     round_trips = 0
     longest = 120.0
     """Seconds. PostgreSQL ends statements sooner (see `pinned`), but not when the server itself hangs."""
-    reusable = False
-    """Whether nothing was done on it that the next user could notice: for `connections`, said by who used it."""
     lost: psycopg.Error | None = None
     """What the server said when it ended the connection, which most often is not what fails next: see `run`."""
     reconnections = 0
