@@ -19,7 +19,7 @@ from partwarden.api.types import Interval
 from partwarden.postgres import engine
 from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
-from partwarden.postgres.pool import PER_DATABASE, Connections
+from partwarden.postgres.pool import PER_DATABASE
 from partwarden.status.conditions import looked, make_status
 
 from .figures import Figure
@@ -109,14 +109,12 @@ def _all_at_once(server: Server) -> tuple[float, float]:
     """Seconds until every table has its partitions, and until all were looked at again, as the operator does both."""
     with ExitStack() as stack:
         database, dsn = _prepared(stack, server)
-        stack.callback((connections := Connections(connect_timeout=5)).close)
         workers = stack.enter_context(ThreadPoolExecutor(PER_DATABASE))
 
         def lend(work: Callable[[Session], Way]) -> float:
             def one(name: str) -> None:
-                with connections.lend(from_dsn(dsn)) as connection:
+                with session(from_dsn(dsn)) as connection:
                     work(connection)(name)
-                    connection.reusable = work is _looking
 
             began = time.perf_counter()
             list(workers.map(one, _tables()))

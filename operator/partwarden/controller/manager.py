@@ -18,7 +18,6 @@ from ..kube.cache import Store
 from ..kube.client import Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
-from ..postgres.pool import LINGER
 from .archive_service import ArchiveService
 from .event_handlers import PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
@@ -72,7 +71,6 @@ class Operator:
         self._web = self._listening(metrics) if settings.listen else None
         self._lister = Lister(self._cluster, self._store, self._intake, self._archives, self._health, settings)
         self._listing = Every("lister", settings.relist, self._lister.again)
-        self._tidier = Every("tidier", LINGER, self._reconciler.tidy)
 
     def check(self) -> None:
         """Raises `StartupError` when the resource is not installed or a right is missing, and `ClusterUnavailable`."""
@@ -126,7 +124,6 @@ class Operator:
         self._workers.start()
         self._archives.start()
         self._listing.start()
-        self._tidier.start()
         try:
             asyncio.run(self._watch())
         finally:
@@ -191,7 +188,6 @@ class Operator:
         self._archives.stop()
         self._lister.stop()
         self._listing.stop()
-        self._tidier.stop()
 
 
 def run(settings: Settings, only_check: bool = False) -> int:
