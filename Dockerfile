@@ -30,7 +30,7 @@ RUN packages=$(echo /opt/partwarden/lib/python3*/site-packages) \
  && mkdir -p "/program${packages}" /program/opt/partwarden/bin \
  && cp -r /build/partwarden "/program${packages}/" \
  && python3 -m compileall -q --invalidation-mode unchecked-hash -s /program "/program${packages}" \
- && printf '%s\n' '#!/opt/partwarden/bin/python -IBu' 'import sys' 'from partwarden.__main__ import main' \
+ && printf '%s\n' '#!/opt/partwarden/bin/python -IBu' 'import sys' 'from partwarden.cli.entry import main' \
       'sys.exit(main())' > /program/opt/partwarden/bin/partwarden \
  && chmod 755 /program/opt/partwarden/bin/partwarden
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +17,11 @@ DAMAGED = {"ok": False, "reason": "ArchiveDamaged", "message": "data.dump has an
 
 
 @pytest.fixture
-def hands(site: Site, pg_database: Database) -> Iterator[Hands]:
+def hands(site: Site, pg_database: Database) -> Hands:
     """A table with two partitions, reached by the Secret ``run``; no operator runs."""
     pg_database.execute(PARTITION)
     site.secret("run", {"uri": pg_database.dsn})
-    made = Hands(Archives(site), pg_database)
-    yield made
-    made.tender.stop()
+    return Hands(Archives(site), pg_database)
 
 
 def verified(status: dict[str, Any]) -> str:

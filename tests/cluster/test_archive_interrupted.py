@@ -106,7 +106,6 @@ class Lives:
             return False
         finally:
             reconciler.stop()
-            tender.stop()
         return True
 
 

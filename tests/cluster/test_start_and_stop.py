@@ -78,7 +78,6 @@ def _rules() -> Iterator[tuple[str, dict[str, Any]]]:
         ("partwarden.dev", "partitionarchives/status", "patch"),
         ("batch", "jobs", "get", "list", "watch", "create"),
         ("", "pods", "list"),
-        ("", "pods/log", "get"),
         ("", "secrets", "get"),
         ("", "events", "create"),
     ):

@@ -205,7 +205,7 @@ def test_a_reference_made_after_the_first_look_is_seen_under_the_lock(
         return wait_for_snapshots(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("partwarden.postgres.drain.outlast", late)
+        patched.setattr("partwarden.postgres.drain.wait_for_snapshots", late)
         assert error(drain(database.dsn))[0] == "RowsReferenced"
     assert content(database, "log") != []
     assert where(database) == {"rest": 3}
@@ -346,4 +346,4 @@ def test_a_lock_that_is_not_to_be_had_names_who_has_it(database: Database) -> No
         other.execute("BEGIN; LOCK TABLE rest IN SHARE UPDATE EXCLUSIVE MODE")
         reason, message = error(drain(database.dsn))
         assert reason == "TableBusy"
-        assert f"process {other.info.backend_pid} " in message
+        assert f"pid {other.info.backend_pid} (" in message

@@ -141,7 +141,7 @@ def test_a_transaction_in_the_way_is_named_and_nothing_is_moved(database: Databa
     with busy(database, statements) as pid:
         report = keep(database.dsn, patience=0.5, **DRAIN)
         assert reasons(report) == ["TableBusy"]
-        assert f"process {pid} " in str(report.outcomes[0].error)
+        assert f"pid {pid} (" in str(report.outcomes[0].error)
         assert state(database) == before
     assert reasons(keep(database.dsn, **DRAIN)) == ["created"]
 
@@ -153,7 +153,7 @@ def test_a_long_transaction_is_not_waited_for(database: Database, monkeypatch: p
     with busy(database, "BEGIN; SELECT count(*) FROM run") as pid:
         report = keep(database.dsn, patience=600, **DRAIN)
         assert reasons(report) == ["TableBusy"]
-        assert f"process {pid} " in str(report.outcomes[0].error)
+        assert f"pid {pid} (" in str(report.outcomes[0].error)
 
 
 def test_a_move_that_takes_too_long_under_the_lock_is_undone(
@@ -174,7 +174,7 @@ def test_what_is_written_after_the_copy_moves_too(database: Database, monkeypatc
     with database.connect() as writer:
 
         def late(*arguments: Any) -> str | None:
-            monkeypatch.setattr("partwarden.postgres.drain.outlast", wait_for_snapshots)
+            monkeypatch.setattr("partwarden.postgres.drain.wait_for_snapshots", wait_for_snapshots)
             writer.execute("""BEGIN; INSERT INTO run (submitted_at, note) VALUES ('2026-08-01Z', 'late');
                 UPDATE run SET note = 'changed' WHERE id = 2""")
             return wait_for_snapshots(*arguments)
@@ -185,8 +185,8 @@ def test_what_is_written_after_the_copy_moves_too(database: Database, monkeypatc
                 writer.execute("UPDATE run SET note = 'again' WHERE id = 3; COMMIT")
             check_lock_holders(*arguments, **options)
 
-        monkeypatch.setattr("partwarden.postgres.drain.outlast", late)
-        monkeypatch.setattr("partwarden.postgres.drain.clear_way", locked_out)
+        monkeypatch.setattr("partwarden.postgres.drain.wait_for_snapshots", late)
+        monkeypatch.setattr("partwarden.postgres.locks.check_lock_holders", locked_out)
         assert reasons(keep(database.dsn, patience=60, **DRAIN)) == ["created"]
         assert writer.info.transaction_status == TransactionStatus.IDLE
     assert database.query("SELECT count(*) FROM run_2026") == [(51,)]

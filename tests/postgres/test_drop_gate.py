@@ -121,7 +121,7 @@ def test_what_was_changed_since_it_was_read_last_is_not_dropped(database: Databa
     before = database.query("SELECT * FROM run_2018 ORDER BY id")
     report = keep(database.dsn, archives=archives, **ARCHIVE)
     assert verbs(report) == [("drop", "ContentsChanged")]
-    assert "table public.run_2018 is not dropped: it holds" in why(report)
+    assert "cannot drop table public.run_2018: it holds" in why(report)
     assert database.query("SELECT * FROM run_2018 ORDER BY id") == before
 
 

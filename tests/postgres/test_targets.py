@@ -107,3 +107,15 @@ def test_names_are_quoted_as_they_are(database: Database) -> None:
     quoted = '"' + odd.replace('"', '""') + '"'
     database.execute(f"{RUN} ALTER TABLE run_2020 RENAME TO {quoted}")
     assert find(database, odd).partition.name == odd
+
+
+def test_the_size_is_that_of_heap_and_toast_as_last_counted(database: Database) -> None:
+    database.execute(RUN + "ALTER TABLE run ADD note text; ALTER TABLE run ALTER note SET STORAGE EXTERNAL")
+    assert find(database).bytes == 0
+    database.execute("INSERT INTO run SELECT '2020-05-05Z', repeat('x', 9000) FROM generate_series(1, 100)")
+    database.execute("VACUUM run_2020")
+    ((expected,),) = database.query(
+        "SELECT pg_relation_size(oid) + pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = 'run_2020'::regclass"
+    )
+    assert find(database).bytes == expected
+    assert find(database).bytes > 900_000

@@ -27,7 +27,8 @@ def _subclasses(kind: type[errors.PartwardenError]) -> Iterator[type[errors.Part
             yield from _subclasses(each)
 
 
-LEAVES = [each for each in _subclasses(errors.PartwardenError) if not each.__subclasses__()]
+# Errors of other modules, such as those of `kube.client`, have the reason of the class that they refine.
+LEAVES = [each for each in _subclasses(errors.PartwardenError) if not [*_subclasses(each)]]
 
 
 def states() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -58,9 +58,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [pods]
   verbs: [list]
 - apiGroups: [""]
-  resources: [pods/log]
-  verbs: [get]
-- apiGroups: [""]
   resources: [secrets]
   {{- with .Values.rbac.secretNames }}
   resourceNames: {{ toJson . }}

@@ -135,7 +135,11 @@ class PartitionArchiveStatus(Model):
     job: str | None = Field(None, description="Name of the Job that worked on it last.")
     attempts: int | None = Field(None, ge=0, description="How many Jobs failed in a row.")
     next_attempt: str | None = Field(None, description="When the next is made.")
-    percent: int | None = Field(None, ge=0, le=100, description="How much of the partition a running Job has read.")
+    phase: str | None = Field(None, max_length=32, description="Archiving or Checking, while a Job is under way.")
+    phase_since: str | None = Field(None, description="When that Job was made. Its log has the percent.")
+    table_bytes: int | None = Field(
+        None, ge=0, description="Size of the table without its indexes, as VACUUM or ANALYZE last counted its pages."
+    )
     last_error: LastError | None = Field(None, description="Why the last attempt failed.")
 
 

@@ -22,9 +22,9 @@ from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import message
 from ..postgres.settings import TEXT_SETTINGS, setting
 from ..postgres.transaction import SET_ROLE_VERSION, as_owner, become, undo
-from . import parent_definition, reattach, restored_table, table_schema
+from . import reattach, restored_table, table_schema
 from .manifest import ArchiveManifest, Column
-from .parent_definition import Parentage
+from .reattach import Parentage
 from .restored_table import TEXT, LeftOff, Loader, Say, Source
 from .table_schema import TableColumn
 from .user_types import Types, expression
@@ -120,7 +120,7 @@ def _check(
     connection: Session, manifest: ArchiveManifest, parent: tuple[str, str] | None, schema: str, name: str
 ) -> Parentage | None:
     restored_table.check_name(connection, schema, name)
-    return parent_definition.check(connection, manifest, *parent, schema, name) if parent is not None else None
+    return reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
 
 
 def _as_owner(

@@ -257,7 +257,7 @@ def how_to_read(url: str) -> str:
     return (
         f"{url} lies on PersistentVolumeClaim {claim!r}, which a pod in its namespace can read. With the operator's "
         f"image for IMAGE, and with --namespace where it is another:\n\n  {shlex.join(words)}\n\nThere it is {path}, "
-        "for verify as well. With --dsn a pod needs a password, too: docs/restoring.md has its manifest"
+        "for verify as well. With --dsn a pod needs a password, too: examples/restore.yaml is its manifest"
     )
 
 

@@ -31,10 +31,14 @@ class TableRow(NamedTuple):
     schema: str
     name: str
     kind: str
+    bytes: int
 
 
+# The size is by the catalog's count of pages: pg_table_size() would wait for a lock on the table.
 TABLE = """
-SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text
+SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text,
+       current_setting('block_size')::int8 * (greatest(c.relpages, 0)
+         + coalesce((SELECT greatest(t.relpages, 0) FROM pg_class t WHERE t.oid = c.reltoastrelid), 0))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = coalesce({oid}::oid, to_regclass(format('%I.%I', {schema}, {name})))
 """
@@ -93,6 +97,8 @@ class Target:
     key: str | None = None
     server: str = ""
     """As `inventory.Server.identity`; empty where the role may not ask."""
+    bytes: int = 0
+    """Heap and TOAST, as VACUUM or ANALYZE last counted their pages; 0 where they were never counted."""
 
 
 def find(
@@ -126,7 +132,7 @@ def find(
             )
         table = TableName(schema_=row.schema, name=row.name, oid=row.oid)
         origin = find_origin(connection, table, [encoding])
-    return Target(table, origin.parent, origin.bounds, origin.key, server)
+    return Target(table, origin.parent, origin.bounds, origin.key, server, row.bytes)
 
 
 def find_origin(

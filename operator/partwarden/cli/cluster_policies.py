@@ -9,9 +9,9 @@ from ..api import archive
 from ..api.database import Database
 from ..api.policy import GROUP, PLURAL, VERSION, PartitionPolicySpec
 from ..api.validation import check, parse_spec
-from ..errors import ClusterUnavailable, InsufficientPrivilege, InvalidSpec, StartupError
+from ..errors import InsufficientPrivilege, InvalidSpec, StartupError
 from ..kube.archives import ArchivesInCluster
-from ..kube.client import CONFLICT, NOT_FOUND, Cluster, status_of
+from ..kube.client import Cluster, Conflict, NotFound
 from ..kube.config import own
 from ..postgres.conninfo import ConnectionInfo, resolve
 from .options import Where
@@ -83,9 +83,7 @@ class Policies:
                 _content_type=MERGE,
                 field_manager="partwarden-cli",
             )
-        except ClusterUnavailable as error:
-            if status_of(error) != CONFLICT:
-                raise
+        except Conflict:
             raise InvalidSpec(f"PartitionPolicy {meta['name']} was changed meanwhile: try again") from None
         return dict(answer)
 
@@ -115,9 +113,7 @@ class Policies:
             answer: Any = self._cluster.call(
                 f"read PartitionPolicy {namespace}/{name}", read, GROUP, VERSION, namespace, PLURAL, name
             )
-        except ClusterUnavailable as error:
-            if status_of(error) != NOT_FOUND:
-                raise
+        except NotFound:
             raise self._unknown(namespace, name) from None
         return dict(answer)
 

@@ -30,7 +30,7 @@ from ..planner.keys import literals
 from ..planner.marker import Phase
 from ..planner.plan import Plan
 from ..planner.retirement import confirmation, finalization, why_left_alone
-from ..postgres import dependents, engine, fingerprint, foreign_keys, large_objects
+from ..postgres import dependents, engine, fingerprint, large_objects
 from ..postgres.connection import Session, run
 from ..postgres.engine import observe_and_plan
 from ..postgres.transaction import read_as_owner, undo
@@ -226,7 +226,7 @@ def _detachment(found: Found, table: Partition) -> DetachPartition:
 
 
 def _check_references(connection: Session, found: Found, action: DetachPartition) -> None:
-    counted = foreign_keys.references(connection, found.inventory, [action]).get(action.oid, ())
+    counted = dependents.references(connection, found.inventory, [action]).get(action.oid, ())
     if counted:
         listed = ", ".join(f"{each.table} ({each.rows:,})" for each in counted)
         raise RowsReferenced(

@@ -20,12 +20,12 @@ from ..kube.archives import ArchivesInCluster
 from ..kube.cache import ArchiveStore, StoredArchive, is_gone, parse_archive
 from ..kube.client import Cluster
 from ..planner.archives import server_label
+from ..postgres.connection import session
 from ..postgres.conninfo import resolve
-from ..postgres.pool import Connections
 from . import archive_status
 from .archive_job import ArchiveWish, JobSlots, Owner, Runtime, belongs, manifest, resolve_job_request
 from .archive_job import name as job_name
-from .job_status import NO_REPORT, JobView, Phase, percent, view, working
+from .job_status import NO_REPORT, JobView, Phase, view
 from .ownership import Shard
 from .settings import Settings
 
@@ -162,15 +162,6 @@ class JobStarter:
             ArchiveStatusWriter(cluster, clock),
         )
         self._shard, self._slots, self._settings, self._clock = shard, slots, settings, clock
-        self._connections = Connections(settings.connect_timeout)
-
-    def sweep(self) -> None:
-        """Close connections that nobody uses."""
-        self._connections.sweep()
-
-    def stop(self) -> None:
-        """No further connection to a database."""
-        self._connections.close()
 
     def begin(self, archive: StoredArchive, step: Step, name: str) -> float | None:
         """Make the Job of that name, if it may be made now. Returns the seconds until the next look, None for never.
@@ -206,7 +197,7 @@ class JobStarter:
 
     def _create(self, archive: StoredArchive, step: Step, wish: ArchiveWish) -> float:
         target = self._find(archive, wish)
-        status = archive_status.aims(archive.status, target.partition.oid, target.bounds, target.server)
+        status = archive_status.aims(archive.status, target.partition.oid, target.bounds, target.server, target.bytes)
         body = manifest(
             owner_of(archive),
             order_of(archive, step, wish, target),
@@ -244,12 +235,11 @@ class JobStarter:
         oid = archive.status.get("oid") or wish.oid
         # As its Job would find out, but before there is one.
         pgdump.check(info, self._settings.connect_timeout)
-        with self._connections.lend(info) as connection:
+        with session(info, connect_timeout=self._settings.connect_timeout) as connection:
             if client := self._settings.job_client:
                 pgdump.check_version(str(client), connection.info.parameter_status("server_version") or "")
             server = str(archive.status.get("server") or "")
             found = table_lookup.find(connection, wish.schema, wish.name, oid, wish.encoding, server)
-            connection.reusable = True
         if archive.binding and archive.binding.server != server_label(found.server):
             raise TableChanged(
                 f"table {wish.schema}.{wish.name} is not the one that this archive is of: that was on another server "
@@ -321,12 +311,6 @@ class ArchiveReconciler:
         except ClusterUnavailable as error:
             log.warning("%s", error, extra={"archive": "/".join(key), "reason": error.reason})
             return RETRY
-        finally:
-            self._starter.sweep()
-
-    def stop(self) -> None:
-        """No further connection to a database."""
-        self._starter.stop()
 
     def _take(self, archive: StoredArchive, step: Step) -> float | None:
         name = job_name(owner_of(archive), step.task, step.serial)
@@ -342,9 +326,7 @@ class ArchiveReconciler:
         seen = view(job, pods, now)
         self._slots.saw((archive.key[0], name), seen.phase is Phase.RUNNING, archive.key)
         if seen.phase is Phase.RUNNING:
-            pod = working(pods) if step.task is Task.ARCHIVE else None
-            far = percent(self._api.last_line(pod)) if pod else None
-            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen, far)
+            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen)
             return self._tell(archive, status, LOOK_AGAIN)
         return self._conclude(archive, step, seen)
 

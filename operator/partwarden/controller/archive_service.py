@@ -65,7 +65,6 @@ class ArchiveService:
     def stop(self) -> None:
         """Take up no more."""
         self._queue.close()
-        self._tender.stop()
 
     def wait(self, seconds: float) -> bool:
         """Whether all threads have finished within so many seconds."""

@@ -24,8 +24,11 @@ PROVEN = "Proven"
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 """Between a Job that failed and the next, doubled each time."""
 
-PASSING = ("lastError", "attempts", "nextAttempt", "percent")
-"""What is of no interest any more once a Job has done its work."""
+PHASES = {Task.ARCHIVE: "Archiving", Task.CHECK: "Checking"}
+FAILURE = ("lastError", "attempts", "nextAttempt")
+"""What a Job that succeeds removes."""
+PROGRESS = ("phase", "phaseSince")
+"""What the end of a Job removes."""
 
 Status = dict[str, Any]
 
@@ -40,27 +43,29 @@ def waits(status: Mapping[str, Any], generation: int, now: datetime, reason: str
     return _with(status, generation, now, Said(FALSE, reason, message), RECONCILING)
 
 
-def aims(status: Mapping[str, Any], oid: int, bounds: tuple[str, str] | None, server: str = "") -> Status:
-    """What the archive is of is known: from now on it is of no other table, whatever that is called, and of no other
-    ``server``.
+def aims(
+    status: Mapping[str, Any], oid: int, bounds: tuple[str, str] | None, server: str = "", size: int = 0
+) -> Status:
+    """Pin the archive to its table: from now on it is of no other, whatever that is called, and of no other ``server``.
 
     Bounds that are known already stay: once a table is detached, only its mark says them, in another spelling.
+    ``size``: of the table in bytes, 0 where it is not known.
     """
     lower, upper = bounds or (None, None)
     told = {"from": lower, "to": upper, **{key: status[key] for key in ("from", "to") if key in status}, "oid": oid}
-    told |= {"server": server or None}
+    told |= {"server": server or None, "tableBytes": size or None}
     return {**status, **{key: value for key, value in told.items() if value is not None}}
 
 
-def runs(
-    status: Mapping[str, Any], generation: int, now: datetime, task: Task, seen: JobView, percent: int | None = None
-) -> Status:
-    """A Job is under way. What it waits for is told; otherwise nothing but ``percent``, where that is known, changes
-    until it has ended."""
-    verb = "archives the partition" if task is Task.ARCHIVE else "reads the archive again"
+def runs(status: Mapping[str, Any], generation: int, now: datetime, task: Task, seen: JobView) -> Status:
+    """A Job is under way: its phase, since when, and what it waits for. Nothing else changes until it has ended."""
+    size = f" of {human(status['tableBytes'])}" if status.get("tableBytes") else ""
+    verb = f"archives the partition{size}" if task is Task.ARCHIVE else "reads the archive again"
     said = Said(FALSE, seen.reason or "JobRunning", seen.message or f"Job {seen.name} {verb}")
-    far = {} if percent is None else {"percent": percent}
-    return _with({**status, "job": seen.name, **far}, generation, now, said, RECONCILING)
+    lasts = (status.get("job"), status.get("phase")) == (seen.name, PHASES[task]) and "phaseSince" in status
+    since = status["phaseSince"] if lasts else iso(now.replace(microsecond=0))
+    found = _with({**status, "job": seen.name}, generation, now, said, RECONCILING)
+    return {**found, "phase": PHASES[task], "phaseSince": since}
 
 
 def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str) -> Status:
@@ -100,7 +105,6 @@ def failed(
     found = {**status, "lastError": {"reason": reason, "message": message[:1024]}}
     if job:
         found |= _counted(status, job, ended or now)
-        found.pop("percent", None)
     ends = STALLED if isinstance(error, UserError) else RECONCILING
     return _with(found, generation, now, Said(FALSE, reason, message), ends)
 
@@ -134,7 +138,7 @@ def _counted(status: Mapping[str, Any], job: str, ended: datetime) -> Status:
 
 
 def _forgiven(status: Mapping[str, Any]) -> Status:
-    return {key: value for key, value in status.items() if key not in PASSING}
+    return {key: value for key, value in status.items() if key not in FAILURE}
 
 
 def _facts(report: Report) -> Status:
@@ -174,7 +178,8 @@ def _with(status: Mapping[str, Any], generation: int, now: datetime, said: Said,
         VERIFIED: verified,
     }
     conditions = [condition(kind, each, earlier.get(kind), generation, now) for kind, each in flags.items()]
-    return {**status, "observedGeneration": generation, "conditions": conditions}
+    lasting = {key: value for key, value in status.items() if key not in PROGRESS}
+    return {**lasting, "observedGeneration": generation, "conditions": conditions}
 
 
 def _flag(value: bool) -> ConditionStatus:

@@ -30,8 +30,6 @@ WITHOUT_POD = timedelta(seconds=30)
 """So long a Job may be there before it has a pod."""
 NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 
-PROGRESS = re.compile(r"\S+ ([0-9]{1,3}) %: ")
-
 
 class Phase(StrEnum):
     """Where a Job stands."""
@@ -89,17 +87,6 @@ def view(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], now: datetim
 def _took(meta: Mapping[str, Any], ended: datetime | None) -> float | None:
     made = meta.get("creationTimestamp")
     return (ended - datetime.fromisoformat(made)).total_seconds() if ended and isinstance(made, str) else None
-
-
-def working(pods: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The pod whose container runs."""
-    return next((each for each in pods if "running" in _state(each)), None)
-
-
-def percent(line: str) -> int | None:
-    """How far the archive is, by a line of its log: a time, and ``35 %: …``."""
-    found = PROGRESS.match(line)
-    return min(int(found[1]), 100) if found else None
 
 
 def _failure(condition: Mapping[str, Any], report: Report | None, pods: list[Mapping[str, Any]]) -> tuple[str, str]:

@@ -15,10 +15,9 @@ from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
 from ..errors import ClusterUnavailable, StartupError
 from ..kube.cache import Store
-from ..kube.client import TOO_MANY, Cluster, status_of
+from ..kube.client import Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
-from ..postgres.pool import LINGER
 from .archive_service import ArchiveService
 from .event_handlers import PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
@@ -72,7 +71,6 @@ class Operator:
         self._web = self._listening(metrics) if settings.listen else None
         self._lister = Lister(self._cluster, self._store, self._intake, self._archives, self._health, settings)
         self._listing = Every("lister", settings.relist, self._lister.again)
-        self._tidier = Every("tidier", LINGER, self._reconciler.tidy)
 
     def check(self) -> None:
         """Raises `StartupError` when the resource is not installed or a right is missing, and `ClusterUnavailable`."""
@@ -111,7 +109,7 @@ class Operator:
                 question()
                 return True
             except ClusterUnavailable as error:
-                if not self._settings.lease and status_of(error) != TOO_MANY:
+                if not self._settings.lease and not isinstance(error, TooManyRequests):
                     raise
                 log.warning("%s; tried again in %.0f s", error, AGAIN)
             if self._early.wait(AGAIN):
@@ -126,7 +124,6 @@ class Operator:
         self._workers.start()
         self._archives.start()
         self._listing.start()
-        self._tidier.start()
         try:
             asyncio.run(self._watch())
         finally:
@@ -191,7 +188,6 @@ class Operator:
         self._archives.stop()
         self._lister.stop()
         self._listing.stop()
-        self._tidier.stop()
 
 
 def run(settings: Settings, only_check: bool = False) -> int:

@@ -131,15 +131,10 @@ class PolicyReconciler:
     def stop(self) -> None:
         """From now on, what fails is not told: it may fail because it was stopped."""
         self._stopping = True
-        self._connections.close()
 
     def cancel(self) -> None:
         """Ask every database to end the statement that runs there, without waiting for its answer."""
         self._connections.cancel()
-
-    def tidy(self) -> None:
-        """To be called about once a second: closes connections that nobody uses."""
-        self._connections.sweep()
 
     def _look(self, policy: StoredPolicy) -> Look | None:
         """None when the database has no slot free just now."""
@@ -204,8 +199,6 @@ class PolicyReconciler:
                 recheck=recheck,
             )
             inventory, plan, stopped = report.inventory, report.after, report.stopped
-        else:
-            connection.reusable = True
         for each in outcomes:
             if isinstance(each.action, DropDetached) and isinstance(each.error, ContentsChanged):
                 self._archives.doubt(policy, each.action.archive)

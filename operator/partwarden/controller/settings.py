@@ -156,7 +156,6 @@ RIGHTS = (
     ("patch", f"{archive.ARCHIVE_PLURAL}/status", GROUP),
     *((verb, "jobs", "batch") for verb in ("get", "list", "watch", "create")),
     ("list", "pods", ""),
-    ("get", "pods/log", ""),
     ("create", "events", ""),
 )
 

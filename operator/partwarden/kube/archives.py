@@ -5,22 +5,18 @@ What is read comes as the API's JSON. Errors are those of `partwarden.cluster`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, CONTAINER, SELECTOR
+from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, SELECTOR
 from ..api.policy import API_VERSION, GROUP, VERSION
 from ..api.policy import PLURAL as POLICIES
 from ..api.types import ObjectKey
-from ..errors import ClusterUnavailable, InvalidSpec
-from .client import CONFLICT, NOT_FOUND, Cluster, status_of
-
-log = logging.getLogger(__name__)
+from ..errors import InvalidSpec
+from .client import Cluster, Conflict, Invalid, NotFound
 
 BATCH = ("batch", "v1")
 JOB_OF_POD = "batch.kubernetes.io/controller-uid"
-INVALID = 422
 
 
 class ArchivesInCluster:
@@ -84,10 +80,8 @@ class ArchivesInCluster:
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         try:
             return self._create(f"create Job {namespace}/{name}", *BATCH, namespace, "jobs", body)
-        except ClusterUnavailable as error:
-            if status_of(error) == INVALID:
-                raise InvalidSpec(f"{error}: see retention.job of the policy, and PARTWARDEN_JOB_IMAGE") from None
-            raise
+        except Invalid as error:
+            raise InvalidSpec(f"{error}: see retention.job of the policy, and PARTWARDEN_JOB_IMAGE") from None
 
     def pods(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The pods of this very Job, not those of an earlier one of its name."""
@@ -101,30 +95,11 @@ class ArchivesInCluster:
         plain: dict[str, Any] = self._cluster.plain(found)
         return list(plain.get("items") or [])
 
-    def last_line(self, pod: Mapping[str, Any]) -> str:
-        """What the pod has logged last; empty where there is nothing, or nobody can say it just now."""
-        meta = pod["metadata"]
-        try:
-            said = self._cluster.call(
-                f"read the log of pod {meta['namespace']}/{meta['name']}",
-                self._cluster.core.read_namespaced_pod_log,
-                *(meta["name"], meta["namespace"]),
-                container=CONTAINER,
-                tail_lines=1,
-            )
-        except ClusterUnavailable as error:
-            # The log is kubelet's: where its node is away, nothing but the progress is missing.
-            log.debug("%s", error)
-            return ""
-        return str(said or "").strip()
-
     def _get(self, what: str, *where: str) -> dict[str, Any] | None:
         try:
             found: Any = self._cluster.call(what, self._cluster.custom.get_namespaced_custom_object, *where)
-        except ClusterUnavailable as error:
-            if status_of(error) == NOT_FOUND:
-                return None
-            raise
+        except NotFound:
+            return None
         return dict(found)
 
     def _create(
@@ -136,8 +111,6 @@ class ArchivesInCluster:
                 self._cluster.custom.create_namespaced_custom_object,
                 *(group, version, namespace, plural, dict(body)),
             )
-        except ClusterUnavailable as error:
-            if status_of(error) == CONFLICT:
-                return False
-            raise
+        except Conflict:
+            return False
         return True

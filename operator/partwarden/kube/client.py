@@ -35,9 +35,44 @@ PAGE = 200
 """Policies in one answer of a list."""
 SERVER_SIDE_APPLY = "application/apply-patch+yaml"
 
-NOT_FOUND, FORBIDDEN, CONFLICT, TOO_MANY = 404, 403, 409, 429
-
 T = TypeVar("T")
+
+
+class ApiError(ClusterUnavailable):
+    """The API server answered, and refused. In conditions its reason is that of `ClusterUnavailable`."""
+
+    @property
+    def reason(self) -> str:
+        return ClusterUnavailable.__name__
+
+
+class NotFound(ApiError):
+    """404: the object, or its kind, does not exist."""
+
+
+class Forbidden(ApiError):
+    """403: this identity lacks the right, or an admission check refused the object."""
+
+
+class Conflict(ApiError):
+    """409: an object of that name exists, or it was changed since the version that was given."""
+
+
+class Invalid(ApiError):
+    """422: a field of the object is not valid."""
+
+
+class TooManyRequests(ApiError):
+    """429: the API server asks to be called later."""
+
+
+BY_STATUS: Mapping[int | None, type[ApiError]] = {
+    404: NotFound,
+    403: Forbidden,
+    409: Conflict,
+    422: Invalid,
+    429: TooManyRequests,
+}
 
 
 class Subject(Protocol):
@@ -94,10 +129,8 @@ class Cluster:
         """Whether the CustomResourceDefinition is installed, with the version that this program speaks."""
         try:
             found = self.call("list what it serves", self.custom.get_api_resources, GROUP, VERSION)
-        except ClusterUnavailable as error:
-            if status_of(error) == NOT_FOUND:
-                return False
-            raise
+        except NotFound:
+            return False
         return any(each.name == plural for each in found.resources)
 
     def may(self, right: Right) -> bool:
@@ -160,18 +193,16 @@ class Cluster:
         """The Secret's values that are text. Raises `SecretNotFound`, `InsufficientPrivilege`, `ClusterUnavailable`."""
         try:
             found = self.call(f"read Secret {namespace}/{name}", self.core.read_namespaced_secret, name, namespace)
-        except ClusterUnavailable as error:
-            if status_of(error) == NOT_FOUND:
-                raise SecretNotFound(
-                    f"Secret {name!r} does not exist in namespace {namespace!r}: create it, or correct "
-                    "spec.database.secretRef.name"
-                ) from None
-            if status_of(error) == FORBIDDEN:
-                raise InsufficientPrivilege(
-                    f"the operator may not read Secret {name!r} in namespace {namespace!r}: grant its service account "
-                    "the verb get on secrets there"
-                ) from None
-            raise
+        except NotFound:
+            raise SecretNotFound(
+                f"Secret {name!r} does not exist in namespace {namespace!r}: create it, or correct "
+                "spec.database.secretRef.name"
+            ) from None
+        except Forbidden:
+            raise InsufficientPrivilege(
+                f"the operator may not read Secret {name!r} in namespace {namespace!r}: grant its service account "
+                "the verb get on secrets there"
+            ) from None
         return dict(_texts(found.data or {}))
 
     def write_status(
@@ -199,10 +230,8 @@ class Cluster:
                 force=True,
                 _content_type=SERVER_SIDE_APPLY,
             )
-        except ClusterUnavailable as error:
-            if status_of(error) in (NOT_FOUND, CONFLICT):  # deleted, made anew with another uid, or written to
-                return None
-            raise
+        except (NotFound, Conflict):  # deleted, made anew with another uid, or written to
+            return None
         return dict(written)
 
     def record(self, subject: Subject, notice: Notice, now: datetime) -> None:
@@ -231,22 +260,20 @@ class Cluster:
     def call(
         self, what: str, call: Callable[..., T], *arguments: Any, timeout: tuple[float, float] = TIMEOUT, **options: Any
     ) -> T:
-        """What the client's method returns. ``what`` it does is for the message. Raises `ClusterUnavailable`."""
+        """Call a method of the client and return what it returns. ``what`` it does is for the message.
+
+        Raises a subclass of `ApiError` where the API server refuses, `ClusterUnavailable` where it does not answer.
+        """
         try:
             return call(*arguments, _request_timeout=timeout, **options)
         except ApiException as error:
-            raise ClusterUnavailable(f"the Kubernetes API would not {what}: {_reason(error)}") from error
+            kind = BY_STATUS.get(error.status, ApiError)
+            raise kind(f"the Kubernetes API would not {what}: {_reason(error)}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             cause = getattr(error, "reason", None) or error
             raise ClusterUnavailable(
                 f"the Kubernetes API at {self._configuration.host} did not {what}: {cause}"
             ) from None
-
-
-def status_of(error: ClusterUnavailable) -> int | None:
-    """The HTTP status that the API server answered with, if it did."""
-    cause = error.__cause__
-    return cause.status if isinstance(cause, ApiException) else None
 
 
 def _reason(error: ApiException) -> str:

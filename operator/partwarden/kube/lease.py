@@ -20,7 +20,7 @@ from typing import Protocol
 import kubernetes.client as api
 
 from ..errors import ClusterUnavailable
-from .client import CONFLICT, NOT_FOUND, Cluster, status_of
+from .client import Cluster, Conflict, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -170,10 +170,8 @@ class LeaseInCluster:
         namespace, name = self._key
         try:
             return _held(self._call("read the Lease", self._api.read_namespaced_lease, name, namespace))
-        except ClusterUnavailable as error:
-            if status_of(error) == NOT_FOUND:
-                return None
-            raise
+        except NotFound:
+            return None
 
     def write(self, held: Held) -> Held | None:
         """As `lease.Leases` says."""
@@ -191,10 +189,8 @@ class LeaseInCluster:
             if held.version:
                 return _held(self._call("renew the Lease", self._api.replace_namespaced_lease, name, namespace, body))
             return _held(self._call("make the Lease", self._api.create_namespaced_lease, namespace, body))
-        except ClusterUnavailable as error:
-            if status_of(error) in (CONFLICT, NOT_FOUND):
-                return None
-            raise
+        except (Conflict, NotFound):
+            return None
 
     def _call(self, what: str, call: object, *arguments: object) -> api.V1Lease:
         return self._cluster.call(what, call, *arguments, timeout=TIMEOUT)  # type: ignore[arg-type]

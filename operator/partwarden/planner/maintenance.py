@@ -86,7 +86,7 @@ def closing(context: PlanContext, expired: frozenset[int]) -> Closing:
         if context.is_cell(found[1]) and found[0].oid not in expired and not context.is_held(found[0])
     ]
     passed = sorted((each for each in mine if each[2] <= context.now), key=lambda each: each[2], reverse=True)
-    facts = {each.oid: each for each in context.inventory.wear.closed}
+    facts = {each.oid: each for each in context.inventory.facts.closed}
     known = [(each, piece, since, facts[each.oid]) for each, piece, since in passed if each.oid in facts]
     return Closing(
         closed=frozenset(each.oid for each, _, _ in passed),
@@ -255,7 +255,7 @@ def _has_drifted(inventory: Inventory) -> bool:
 
 def _analyze(context: PlanContext, drifted: bool) -> list[Action]:
     """Once for each time that the partitions have told of another number of rows, and never in a loop."""
-    statistics = context.inventory.wear.statistics
+    statistics = context.inventory.facts.statistics
     if not drifted or statistics is None or not statistics.counted or statistics.partitions is None:
         return []
     if statistics.parent is not None and statistics.partitions < statistics.parent + ANALYZE_PAUSE:
@@ -272,7 +272,7 @@ def _analyze(context: PlanContext, drifted: bool) -> list[Action]:
 
 
 def _pruning(context: PlanContext) -> list[Finding]:
-    found, parent = context.inventory.wear.pruning, context.parent
+    found, parent = context.inventory.facts.pruning, context.parent
     if found is None:
         return []
     findings = []

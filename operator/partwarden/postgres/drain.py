@@ -11,10 +11,7 @@ used after. Those that are seen to be held are waited for.
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import psycopg
 from psycopg import errors as pg
@@ -24,14 +21,24 @@ from ..errors import DefaultHasRows, RowsReferenced, StatementRejected, TableBus
 from ..planner.actions import DrainIntoPartition
 from ..planner.default_rows import count_of
 from ..planner.findings import quoted
-from ..planner.inventory import Grant, Inventory
+from ..planner.inventory import Inventory
 from . import ddl, drain_sql, template
-from .connection import run
-from .create import NEW_ACLS
+from .connection import Session, run
+from .create import make_tables, rights_of_tables
 from .drain_sql import Move
 from .errors import message, translate
-from .locks import Mode, Want, busy, check_lock_holders, joined, wait_for_snapshots
-from .transaction import BY_NAME, LOCK_TIMEOUT_HEAVY, check_opening, check_same, made_for_owner, opening, undo
+from .locks import (
+    Mode,
+    Want,
+    check_lock_holders,
+    joined,
+    lock_error,
+    lock_holders,
+    retry_locks,
+    wait_for_snapshots,
+    wants_of_default,
+)
+from .transaction import LOCK_TIMEOUT_HEAVY, check_opening, made_for_owner, opening, parent_of, translated, undo
 
 UNDER_LOCK = 1000
 """Milliseconds that everybody may be kept out for; what takes longer is undone."""
@@ -42,7 +49,6 @@ GIVE_WAY = 2000
 COUNT_LIMIT = 1000
 """Referencing rows that are counted."""
 NOTHING = sql.SQL("SELECT")
-PAUSE, LONGEST_PAUSE = 0.05, 0.5
 
 SETTINGS = "SELECT set_config('row_security', 'off', true)"
 TIMEOUTS = """
@@ -56,34 +62,21 @@ SELECT set_config('statement_timeout',
 """
 
 
-def drain(
-    connection: psycopg.Connection[Any],
-    inventory: Inventory,
-    key: str,
-    action: DrainIntoPartition,
-    deadline: float,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
+def drain(connection: Session, inventory: Inventory, key: str, action: DrainIntoPartition, deadline: float) -> None:
     """Make the partition and fill it. ``deadline``, of `time.monotonic`: until then locks are tried for.
 
-    Raises `TableBusy` when they are not to be had, at once where a long transaction is in the way; `RowsReferenced`
-    where other tables reference the rows; `DefaultHasRows` where there are too many; else as `creating.create` does.
+    Raises `TableBusy` when they are not acquired, at once where a long transaction is in the way; `RowsReferenced`
+    where other tables reference the rows; `DefaultHasRows` where there are too many; else as `create.create` does.
     """
-    work = _Drain(connection, inventory, key, action, deadline, sleep)
-    try:
-        work.run()
-    except (pg.LockNotAvailable, pg.DeadlockDetected):
-        undo(connection)
-        raise busy(connection, work.wants, work.subject) from None
-    except (pg.CheckViolation, pg.NotNullViolation) as error:
-        undo(connection)
-        raise _broken(error, inventory, action) or translate(error, f"partition {action}") from None
-    except psycopg.Error as error:
-        undo(connection)
-        raise translate(error, f"partition {action}") from None
-    except BaseException:
-        undo(connection)
-        raise
+    with translated(connection, f"partition {action}"):
+        work = _Drain(connection, inventory, key, action, deadline)
+        try:
+            work.run()
+        except (pg.LockNotAvailable, pg.DeadlockDetected):
+            undo(connection)
+            raise lock_error(work.subject, lock_holders(connection, work.wants)) from None
+        except (pg.CheckViolation, pg.NotNullViolation) as error:
+            raise _broken(error, inventory, action) or translate(error, f"partition {action}") from None
 
 
 def _broken(error: psycopg.Error, inventory: Inventory, action: DrainIntoPartition) -> StatementRejected | None:
@@ -95,7 +88,7 @@ def _broken(error: psycopg.Error, inventory: Inventory, action: DrainIntoPartiti
     else:
         return None
     return StatementRejected(
-        f"partition {action} was not created: rows of its range in the DEFAULT partition {inventory.default} break "
+        f"cannot create partition {action}: rows of its range in the DEFAULT partition {inventory.default} break "
         f"{what} ({message(error)}), which keeps them from being moved by hand as well: correct those rows, or "
         f"{way_out} on {inventory.parent}"
     )
@@ -103,51 +96,45 @@ def _broken(error: psycopg.Error, inventory: Inventory, action: DrainIntoPartiti
 
 class _Drain:
     def __init__(
-        self,
-        connection: psycopg.Connection[Any],
-        inventory: Inventory,
-        key: str,
-        action: DrainIntoPartition,
-        deadline: float,
-        sleep: Callable[[float], None],
+        self, connection: Session, inventory: Inventory, key: str, action: DrainIntoPartition, deadline: float
     ) -> None:
-        assert inventory.parent is not None
         assert inventory.default is not None
-        self._connection, self._inventory, self._action = connection, inventory, action
-        self._parent, self._default = inventory.parent, inventory.default
-        self._deadline, self._sleep = deadline, sleep
+        self._connection, self._inventory, self._action, self._deadline = connection, inventory, action, deadline
+        self._parent, self._default = parent_of(inventory), inventory.default
         self._move = Move(self._parent, self._default, action, key)
         self._triggers: Sequence[Sequence[str]] = ()
         self._rights: Sequence[sql.Composable] = ()
-        self.wants: Sequence[Want] = ()
-        self.subject = f"partition {action} is not created, nor filled from {self._default}"
-
-    def run(self) -> None:
+        self._attempts = 0
+        self.subject = f"cannot create partition {action} and fill it from {self._default}"
         self.wants = [
             Want(self._parent.oid, Mode.ACCESS_EXCLUSIVE),
-            Want(self._default.oid, Mode.ACCESS_EXCLUSIVE),
-            *joined(self._connection, self._parent.oid, Mode.SHARE_ROW_EXCLUSIVE),
+            *wants_of_default(inventory),
+            *joined(connection, self._parent.oid, Mode.SHARE_ROW_EXCLUSIVE),
         ]
-        check_lock_holders(self._connection, self.wants, self.subject, sleep=self._sleep, deadline=self._deadline)
+
+    def run(self) -> None:
+        check_lock_holders(self._connection, self.wants, self.subject, self._deadline)
         self._begin()
         self._copy()
-        pause = PAUSE
-        while True:
-            if who := wait_for_snapshots(self._connection, self._deadline, self._sleep):
-                raise TableBusy(f"{self.subject}: {who} has an older snapshot, by which it would miss rows that move")
-            try:
-                run(self._connection, "SAVEPOINT unlocked")
-                self._switch()
-                return
-            except (pg.LockNotAvailable, pg.DeadlockDetected):
-                # With the savepoint go the locks that were had: others go on while we wait.
-                run(self._connection, "ROLLBACK TO SAVEPOINT unlocked; RELEASE SAVEPOINT unlocked")
-            if time.monotonic() + pause >= self._deadline:
-                raise busy(self._connection, self.wants, self.subject)
-            check_lock_holders(self._connection, self.wants, self.subject, sleep=self._sleep, deadline=self._deadline)
-            self._sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - keeps two from colliding again
-            pause = min(pause * 2, LONGEST_PAUSE)
+        retry_locks(
+            self._connection,
+            self._attempt,
+            lambda: self.wants,
+            self.subject,
+            self._deadline,
+            check_first=False,
+            # With the savepoint go the locks that were acquired: others go on while we wait.
+            rollback=lambda it: run(it, "ROLLBACK TO SAVEPOINT unlocked; RELEASE SAVEPOINT unlocked"),
+        )
+
+    def _attempt(self) -> None:
+        self._attempts += 1
+        if self._attempts > 1:
             self._catch_up()
+        if who := wait_for_snapshots(self._connection, self._deadline):
+            raise TableBusy(f"{self.subject}: {who} has an older snapshot, by which it would miss rows that move")
+        run(self._connection, "SAVEPOINT unlocked")
+        self._switch()
 
     def _begin(self) -> None:
         """The new table, empty, and proof that this DEFAULT partition is one whose rows can be moved."""
@@ -174,27 +161,20 @@ class _Drain:
         run(self._connection, bounds, *made_for_owner(self._parent, remember, give=[self._move.give_map()]))
 
     def _make(self, indexes: bool) -> None:
-        parent, action, like = self._parent, self._action, self._inventory.likeness
-        # Rows that a crash leaves alone where they are must not move to where it takes them.
-        unlogged = like.unlogged and like.default_unlogged
-        *_, found, acls = run(
+        like = self._inventory.template
+        *_, named, acls = run(
             self._connection,
-            *made_for_owner(
-                parent,
+            *make_tables(
+                self._inventory,
+                [self._action],
                 # To make an index calls the functions of its expression: the owner alone does that.
-                ddl.create_table(parent, action, like, indexes and parent.owner_creates, unlogged),
-                give=[ddl.set_owner(parent, action)],
+                indexes=indexes and self._parent.owner_creates,
+                # Rows that a crash leaves alone where they are must not move to where it takes them.
+                unlogged=like.unlogged and like.default_unlogged,
             ),
-            sql.SQL(BY_NAME).format(parent.schema, parent.name),
-            sql.SQL(NEW_ACLS).format(parent.schema, [action.name]),
         )
-        check_same(parent, found)
         # Not before it is filled: even the owner may lack a right then, or be shown no rows.
-        self._rights = [
-            *ddl.set_grants(parent, action, [Grant(*each[1:]) for each in acls]),
-            *ddl.set_row_security(action, *found[0][1:]),
-            *template.before_attach(self._inventory.likeness, action),
-        ]
+        self._rights = rights_of_tables(self._inventory, [self._action], named, acls)
 
     def _copy(self) -> None:
         """Beside readers and writers, of which nobody waits for this."""
@@ -203,11 +183,12 @@ class _Drain:
         self._check_copies()
 
     def _catch_up(self) -> None:
-        """So that little is left to be done under the lock. A key that moved between the two statements is left."""
+        """So that little is left to be done under the lock, where all that fails here is done again."""
         run(self._connection, "SAVEPOINT caught_up")
         try:
             run(self._connection, self._move.forget_gone(), self._move.copy())
-        except pg.IntegrityError:
+        except (pg.IntegrityError, pg.LockNotAvailable, pg.DeadlockDetected):
+            # Such as a key that moved between the two statements.
             run(self._connection, "ROLLBACK TO SAVEPOINT caught_up")
         run(self._connection, "RELEASE SAVEPOINT caught_up")
 
@@ -231,7 +212,7 @@ class _Drain:
             )
             if not deleted == copied == present:
                 raise TableChanged(
-                    f"partition {self._action} was not created: of its rows in DEFAULT {copied:,} were copied, "
+                    f"cannot create partition {self._action}: of its rows in DEFAULT {copied:,} were copied, "
                     f"{present:,} of them are there, and {deleted:,} were deleted; all was undone"
                 )
             # ATTACH proves that DEFAULT holds none of the range any more; a row that was left would make it fail.
@@ -241,7 +222,7 @@ class _Drain:
                 *self._rights,
                 remaining,
                 ddl.attach(self._parent, self._action),
-                *template.after_attach(self._inventory.likeness, self._action),
+                *template.after_attach(self._inventory.template, self._action),
                 *move.finish(),
                 "COMMIT",
             )
@@ -252,13 +233,13 @@ class _Drain:
         (((copied, false),),) = run(self._connection, self._move.remembered())
         if false:
             raise StatementRejected(
-                f"partition {self._action} was not created: {count_of(false)} of DEFAULT partition {self._default} "
+                f"cannot create partition {self._action}: {count_of(false)} of DEFAULT partition {self._default} "
                 "would not be the same there, since a generated column holds what the table's expression does not "
                 "give; move them by hand"
             )
         if copied > self._action.max_rows:
             raise DefaultHasRows(
-                f"partition {self._action} was not created: more than {count_of(self._action.max_rows)} "
+                f"cannot create partition {self._action}: more than {count_of(self._action.max_rows)} "
                 f"(spec.defaultPartition.drainMaxRows) of its range lie in the DEFAULT partition {self._default}; "
                 "raise that, or move them out of it"
             )
@@ -271,14 +252,14 @@ class _Drain:
             _, ((rows,),) = run(self._connection, remaining, counting)
             if rows:
                 raise RowsReferenced(
-                    f"partition {self._action} was not created: {count_of(rows, rows < COUNT_LIMIT)} of {table} "
+                    f"cannot create partition {self._action}: {count_of(rows, rows < COUNT_LIMIT)} of {table} "
                     f"reference rows of its range in the DEFAULT partition {self._default}, and a row that is "
                     "referenced cannot be moved; take those references away, or leave that range to DEFAULT"
                 )
 
     def _too_slow(self, error: pg.QueryCanceled) -> StatementRejected:
         return StatementRejected(
-            f"partition {self._action} was not created: to move its rows out of {self._default} took longer than "
+            f"cannot create partition {self._action}: to move its rows out of {self._default} took longer than "
             f"{UNDER_LOCK} ms in which everybody else waits, and was undone ({message(error)}); an index on the key, "
             "and on columns that reference this table, makes it faster, or move the rows by hand"
         )

@@ -23,9 +23,9 @@ from ..planner.inventory import Fate, Inventory, Tie
 from . import ddl, dependents, fingerprint, large_objects
 from .connection import Session, run
 from .errors import message
-from .locks import Mode, Want, joined, retry_locks, translated
-from .table_state import TableState, changing, holding_to, is_ours, lock, look, parent_of, set_lock_timeout
-from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY
+from .locks import Mode, Want, joined, retry_locks
+from .table_state import TableState, holding_to, is_ours, lock, look, set_lock_timeout
+from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, changing, parent_of, translated
 
 STATEMENT_TIMEOUT = "10s"
 TAKING_TIMEOUT = "24h"
@@ -37,7 +37,6 @@ SET_STATEMENT_TIMEOUT = "SELECT pg_catalog.set_config('statement_timeout', {}, t
 def drop(
     connection: Session,
     inventory: Inventory,
-    _key: str,
     action: DropDetached,
     deadline: float,
     recheck: Recheck = NEVER,
@@ -51,13 +50,21 @@ def drop(
     `Withdrawn` where ``recheck`` finds that it is to be kept, `ClusterUnavailable` where that cannot be asked, or
     `DatabaseUnreachable`.
     """
-    subject = f"table {action} is not dropped"
-    with translated(subject):
-        # PostgreSQL locks the other end of a foreign key against readers, too.
-        keys = joined(connection, action.oid, Mode.ACCESS_EXCLUSIVE)
-    sequences = [Want(each.oid, Mode.SHARE_ROW_EXCLUSIVE) for each in action.ties if each.fate is Fate.KEPT]
-    wants = (Want(action.oid, Mode.ACCESS_EXCLUSIVE), *keys, *sequences)
-    retry_locks(connection, lambda: _attempt(connection, inventory, action, subject, recheck), wants, subject, deadline)
+    subject = f"cannot drop table {action}"
+    with translated(connection, subject):
+        wants = [
+            Want(action.oid, Mode.ACCESS_EXCLUSIVE),
+            # PostgreSQL locks the other end of a foreign key against readers, too.
+            *joined(connection, action.oid, Mode.ACCESS_EXCLUSIVE),
+            *(Want(each.oid, Mode.SHARE_ROW_EXCLUSIVE) for each in action.ties if each.fate is Fate.KEPT),
+        ]
+        retry_locks(
+            connection,
+            lambda: _attempt(connection, inventory, action, subject, recheck),
+            lambda: wants,
+            subject,
+            deadline,
+        )
 
 
 def _attempt(connection: Session, inventory: Inventory, action: DropDetached, subject: str, recheck: Recheck) -> None:

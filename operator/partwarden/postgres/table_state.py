@@ -7,27 +7,24 @@ that keeps others from changing what was read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL
 
 from ..errors import InsufficientPrivilege, TableChanged
 from ..planner import marker
 from ..planner.actions import Action
 from ..planner.calendar import Range
-from ..planner.inventory import Inventory, KeyPart, Parent
+from ..planner.inventory import Detached, KeyPart, Parent
 from ..planner.keys import TYPES, Bounds, Codec
-from ..planner.marker import Marker
+from ..planner.marker import Marker, Phase
 from . import ddl
 from .connection import run
-from .transaction import check_opening, opening, undo
 
 # The identity of a server and its database: OIDs of tables mean something only together with it.
 #
@@ -177,9 +174,6 @@ def _within(codec: Codec, lowers: Sequence[str], uppers: Sequence[str], held: Ra
         return False
 
 
-UNHEARD = 2000
-"""Milliseconds to wait for a lock that neither readers nor writers wait behind: longer than deadlock_timeout, so that
-autovacuum gives way."""
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', {}, true)"
 LOCK = "LOCK TABLE ONLY {} IN {} MODE"
 STANDING = """
@@ -218,25 +212,6 @@ class TableState:
     def detached(self) -> bool:
         """Whether it is a table of its own, and nothing depends on it as on a parent."""
         return self.plain and not self.is_partition and self.parent is None and not self.has_children
-
-
-@contextmanager
-def changing(connection: psycopg.Connection[Any], parent: Parent, statement_timeout: str) -> Iterator[None]:
-    """A transaction that holds the advisory lock of the parent, committed at the end of the block, if not in it.
-
-    What is done in it is done as the parent's owner.
-
-    Locks are waited for `UNHEARD` milliseconds until `hasten` says otherwise. Raises `AnotherOperator`,
-    `TableChanged`, and psycopg's errors; whatever is raised in the block undoes it.
-    """
-    try:
-        check_opening(parent, run(connection, *opening(parent, UNHEARD, statement_timeout)))
-        yield
-        if connection.info.transaction_status is not TransactionStatus.IDLE:
-            run(connection, "COMMIT")
-    except BaseException:
-        undo(connection)
-        raise
 
 
 def look(connection: psycopg.Connection[Any], action: Action, oid: int) -> TableState:
@@ -283,7 +258,64 @@ def _standing(action: Action) -> sql.Composed:
     return sql.SQL(STANDING).format(schema=action.schema, name=action.name, comment=comment, length=length)
 
 
-def parent_of(inventory: Inventory) -> Parent:
-    """The table of the policy, which exists wherever there is a plan."""
-    assert inventory.parent is not None
-    return inventory.parent
+# Marks in the comments of tables, from rows of `catalog.MARKED`.
+
+
+def detached(rows: Iterable[Any], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
+    """Those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's domain.
+
+    A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the mark of a
+    restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner, who
+    may write any text into its comment.
+    """
+    return tuple(
+        _detached(row, mark)
+        for row in rows
+        if row.owner == parent.owner
+        and (mark := mark_of(row.comment, row.oid, parent)) is not None
+        and _is_of_detach(mark, codec)
+    )
+
+
+def of_other_owners(rows: Iterable[Any], parent: Parent) -> tuple[str, ...]:
+    """Tables that bear such a mark, and belong to another role than the parent: ``schema.name``."""
+    return tuple(
+        f"{row.schema}.{row.name}"
+        for row in rows
+        if row.owner != parent.owner and mark_of(row.comment, row.oid, parent) is not None
+    )
+
+
+def strangers(rows: Iterable[Any], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
+    """Tables whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment is a copy.
+
+    Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is left out.
+    """
+    own = {each.oid for each in detached(rows, parent, codec)}
+    return tuple(
+        _detached(row, mark)
+        for row in rows
+        if (mark := marker.read(row.comment)[1]) is not None
+        and not own & {row.oid, mark.oid}
+        and (mark.oid, mark.parent) != (row.oid, parent.oid)
+        and mark.table == str(parent)
+        and _is_of_detach(mark, codec)
+    )
+
+
+def _detached(row: Any, mark: Marker) -> Detached:
+    return Detached(row.oid, row.schema, row.name, mark, marker.read(row.comment)[0], row.rows, row.bytes or 0)
+
+
+def mark_of(comment: str | None, oid: int, parent: Parent) -> Marker | None:
+    """The mark in the comment of the table with that OID, if it was written on it, of this parent."""
+    _, mark = marker.read(comment)
+    return mark if mark is not None and (mark.oid, mark.parent) == (oid, parent.oid) else None
+
+
+def _is_of_detach(mark: Marker, codec: Codec) -> bool:
+    """Users may have edited it: moments with a zone are never compared with moments without one."""
+    lower, upper = mark.range.lower, mark.range.upper
+    if mark.phase is Phase.RESTORED or lower is None or upper is None:
+        return False
+    return {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}

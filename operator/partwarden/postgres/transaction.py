@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from ..errors import AnotherOperator, InsufficientPrivilege, TableChanged
 from ..planner.findings import quoted
-from ..planner.inventory import Parent
+from ..planner.inventory import Inventory, Parent
 from .connection import Session, pinned, run
+from .errors import translate
 
 # Wait until synchronous standbys have what was committed before, while no lock is held.
 #
@@ -69,12 +71,23 @@ LOCK_TIMEOUT_HEAVY = 50
 """Milliseconds. The latter where others queue behind us: readers or writers, of the parent, of DEFAULT, or of what a
 foreign key joins."""
 
+UNHEARD = 2000
+"""Milliseconds to wait for a lock that neither readers nor writers wait behind: longer than deadlock_timeout, so that
+autovacuum gives way."""
+
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+BEGIN_READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 OWNED_BY = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = {}"
 BY_NAME = """
 SELECT c.oid, c.relrowsecurity, c.relforcerowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
 """
+
+
+def parent_of(inventory: Inventory) -> Parent:
+    """The table of the policy, which exists wherever there is a plan."""
+    assert inventory.parent is not None
+    return inventory.parent
 
 
 def advisory(parent: Parent) -> sql.Composed:
@@ -196,6 +209,55 @@ def undo(connection: psycopg.Connection[Any]) -> None:
         except psycopg.Error:
             # The connection is lost, and the server has undone the transaction with it; the first error tells.
             connection.close()
+
+
+@contextmanager
+def translated(connection: psycopg.Connection[Any], subject: str) -> Iterator[None]:
+    """Roll back on any error of the block. psycopg's are raised as `translate` makes them, about the subject."""
+    try:
+        yield
+    except psycopg.Error as error:
+        undo(connection)
+        raise translate(error, subject) from None
+    except BaseException:
+        undo(connection)
+        raise
+
+
+@contextmanager
+def changing(connection: psycopg.Connection[Any], parent: Parent, statement_timeout: str) -> Iterator[None]:
+    """A transaction of the parent's owner that holds the advisory lock, committed at the end of the block.
+
+    Locks are waited for `UNHEARD` milliseconds, until `set_lock_timeout` says otherwise. Raises `AnotherOperator`,
+    `TableChanged`, and psycopg's errors; whatever is raised in the block undoes it.
+    """
+    try:
+        check_opening(parent, run(connection, *opening(parent, UNHEARD, statement_timeout)))
+        yield
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            run(connection, "COMMIT")
+    except BaseException:
+        undo(connection)
+        raise
+
+
+def read_only(
+    connection: psycopg.Connection[Any],
+    *queries: sql.Composable | LiteralString,
+    lock_timeout: str = "500ms",
+    statement_timeout: str = "10s",
+) -> list[list[Any]]:
+    """The rows of each query, of one snapshot, in a transaction of their own and one round trip.
+
+    Raises psycopg's errors; the transaction is rolled back then.
+    """
+    try:
+        limits = pinned(lock_timeout, statement_timeout)
+        _, _, *results, _ = run(connection, BEGIN_READ_ONLY, limits, *queries, "COMMIT")
+    except BaseException:
+        undo(connection)
+        raise
+    return results
 
 
 def _signed(oid: int) -> int:

@@ -186,6 +186,7 @@ def test_nonsense_is_refused_the_same_wherever_it_is_cut_and_rows_are_those_of_o
         assert (b"\n" + after).startswith(b"\n" + whole + END[1:])
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_and_the_time_linear_however_long_the_script() -> None:
     def endless() -> Iterator[bytes]:
         yield HEAD + b"SET a = b;\n" * 10_000 + COPY + b"\n"

@@ -20,7 +20,6 @@ from partwarden.controller.job_status import (
     POD_ENDING,
     WITHOUT_POD,
     Phase,
-    percent,
     view,
 )
 
@@ -216,19 +215,6 @@ def test_a_pod_whose_end_is_waited_for_is_told_until_it_has_ended() -> None:
     gone = pod(left(DENIED, 1))
     gone["metadata"]["deletionTimestamp"] = AT
     assert view(job(), [gone]).reason == "DestinationDenied"
-
-
-@pytest.mark.parametrize(
-    ("line", "far"),
-    [
-        ("2026-01-01T00:00:00Z 35 %: 35 of 100 rows read, 2,048 bytes written", 35),
-        ("2026-01-01T00:00:00Z 101 %: 101 of 100 rows read, 2,048 bytes written", 100),
-        ("2026-01-01T00:00:00Z 2,048 bytes written", None),
-        ("", None),
-    ],
-)
-def test_how_far_it_is_is_read_from_its_log(line: str, far: int | None) -> None:
-    assert percent(line) == far
 
 
 def test_a_time_limit_is_told_as_such() -> None:

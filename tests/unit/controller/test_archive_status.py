@@ -66,12 +66,27 @@ def test_before_the_proof_nothing_is_archived_or_verified() -> None:
         assert not archive_status.is_proven(status)
 
 
-def test_how_far_a_job_is_shows_until_it_has_ended() -> None:
-    begun = archive_status.runs({}, 1, NOW, Task.ARCHIVE, running(), 35)
-    assert begun["percent"] == 35
-    assert archive_status.runs(begun, 1, NOW, Task.ARCHIVE, running()) == begun
-    assert "percent" not in archive_status.proved(begun, 1, NOW, DONE, "job")
-    assert "percent" not in archive_status.failed(begun, 1, NOW, ("JobFailed", "why"), job="job")
+def test_phase_and_start_of_a_job_show_until_it_has_ended() -> None:
+    pinned = archive_status.aims({}, 16402, None, size=12 * 2**30)
+    begun = archive_status.runs(pinned, 1, NOW, Task.ARCHIVE, running())
+    assert (begun["phase"], begun["phaseSince"]) == ("Archiving", "2026-01-01T12:00:00Z")
+    assert begun["tableBytes"] == 12 * 2**30
+    assert begun["conditions"][0]["message"] == "Job job archives the partition of 12.0Gi"
+    assert shown(begun)["Reconciling"] == "True"
+    later = NOW + timedelta(hours=1)
+    assert archive_status.runs(begun, 1, later, Task.ARCHIVE, running()) == begun
+    another = archive_status.runs(begun, 1, later, Task.ARCHIVE, JobView("job-2", Phase.RUNNING))
+    assert another["phaseSince"] == "2026-01-01T13:00:00Z"
+    for ended in (
+        archive_status.proved(begun, 1, NOW, DONE, "job"),
+        archive_status.failed(begun, 1, NOW, ("JobFailed", "why"), job="job"),
+        archive_status.failed(begun, 1, NOW, DatabaseUnreachable("no answer")),
+        archive_status.waits(begun, 1, NOW, "Queued", "2 Jobs run already"),
+    ):
+        assert not ended.keys() & {"phase", "phaseSince"}
+        assert ended["tableBytes"] == 12 * 2**30
+    checking = archive_status.runs(archive_status.proved(begun, 1, NOW, DONE, "job"), 1, NOW, Task.CHECK, running())
+    assert checking["phase"] == "Checking"
 
 
 def test_a_users_mistake_is_stalled() -> None:

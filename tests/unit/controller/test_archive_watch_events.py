@@ -66,7 +66,7 @@ def known() -> Known:
 def test_what_is_no_news_wakes_nobody(known: Known) -> None:
     known.intake.seen(archive(5))
     known.intake.seen(archive(4, manifestSha256="b"))
-    known.intake.seen(archive(6, percent=35))
+    known.intake.seen(archive(6, phase="Archiving"))
     assert known.woken() == ([], [])
 
 

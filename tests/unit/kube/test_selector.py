@@ -181,6 +181,7 @@ def test_a_wrong_one_is_named_in_one_line(value: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--check"]])
 def test_nothing_is_asked_where_it_is_wrong(arguments: list[str]) -> None:
     others = {name: None for name in os.environ if name.startswith(PREFIX)}

@@ -25,6 +25,7 @@ def cells(interval: Interval, zone: ZoneInfo | None, year: int) -> list[tuple[da
     return [(local, cell) for local, cell in found if local.year == year]
 
 
+@pytest.mark.slow
 @given(zones, years)
 def test_a_year_has_each_of_its_days_once(zone: ZoneInfo, year: int) -> None:
     first = date(year, 1, 1)

@@ -67,6 +67,7 @@ def counted(cut: Cut, moments: Sequence[datetime]) -> list[tuple[int, int]]:
     return [(number, numbers.count(number)) for number in sorted(set(numbers))]
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(list(Interval)),
     st.sampled_from(["UTC", "Europe/Berlin", "Pacific/Apia", "America/St_Johns"]),

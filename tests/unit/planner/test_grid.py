@@ -64,6 +64,7 @@ def test_cells_tile_the_time_line_in_every_zone(interval: Interval, zone: ZoneIn
     check_tile(Grid(interval, zone), moment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", list(Interval))
 @pytest.mark.parametrize(
     ("zone", "moment"),

@@ -28,6 +28,7 @@ def names(grid: Grid, name_format: str | None, start: datetime, count: int) -> l
     return [partition_name("run", name_format, grid, cell) for cell in islice(grid.cells(start, STOP), count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Australia/Lord_Howe"])
 @pytest.mark.parametrize(("interval", "name_format"), FORMATS)
 def test_every_permitted_format_tells_partitions_apart(interval: Interval, name_format: str, zone: str) -> None:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -195,6 +196,7 @@ def test_managed_partitions_are_cells(situation: tuple[TableSpec, Inventory]) ->
         assert (each.oid in plan.managed) == cell
 
 
+@pytest.mark.slow
 @given(situations(), st.integers(2, 20))
 def test_the_past_is_filled_up_to_a_limit(situation: tuple[TableSpec, Inventory], years: int) -> None:
     policy, found = situation
@@ -214,6 +216,7 @@ def test_the_past_is_filled_up_to_a_limit(situation: tuple[TableSpec, Inventory]
         assert not subtract(Range(lower, plan.current.upper), held)
 
 
+@pytest.mark.slow
 def test_situations_are_not_all_alike() -> None:
     """The strategy makes what it promises to make: actions of every rank, and pieces off the grid."""
     ranks: set[int] = set()

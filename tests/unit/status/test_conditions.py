@@ -223,6 +223,7 @@ def many(count: int) -> list[Partition]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 200, 1000, 10_000])
 def test_a_status_is_bounded_and_totals_count_everything(count: int) -> None:
     status = status_of(inventory(many(count)), interval="Day", premake=1000)
@@ -234,6 +235,7 @@ def test_a_status_is_bounded_and_totals_count_everything(count: int) -> None:
         assert {"Past", "Current", "Future"} <= {each["state"] for each in status["partitions"]}
 
 
+@pytest.mark.slow
 def test_the_longest_messages_still_fit() -> None:
     found = inventory(many(10_000))
     wide = errors.StatementRejected("ü" * 5000)
