@@ -212,7 +212,7 @@ class PolicyReconciler:
         if stopped := stopped or recheck.why_stopped():
             log.info("not done, and planned anew: %s", stopped, extra=_about(policy, "Stopped"))
         elif spec.mode is Mode.APPLY and not plan.blocked:
-            self._archives.ask(policy, spec, inventory.server.identity, plan.retired.waiting.requests)
+            self._archives.ask(policy, spec, inventory.server.identity, plan.retired.gate.requests)
         return Look(
             looked(spec, inventory, plan, outcomes),
             tuple(outcomes),

@@ -66,6 +66,11 @@ class DropCase:
         """The archive that counts for the table."""
         return self.archives.latest(self.table.oid)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a hold names the table."""
+        return not self.held.isdisjoint(policy.names(self.table.schema, self.table.name, self.table.oid))
+
 
 Precondition = Callable[[DropCase], Kept | None]
 
@@ -87,9 +92,7 @@ def has_expired(case: DropCase) -> Kept | None:
 
 def not_held(case: DropCase) -> Kept | None:
     """No hold names it."""
-    if case.held.isdisjoint(policy.names(case.table.schema, case.table.name, case.table.oid)):
-        return None
-    return Kept(HELD, f"the annotation {policy.ANNOTATION} names it")
+    return Kept(HELD, f"the annotation {policy.ANNOTATION} names it") if case.is_held else None
 
 
 def policy_says_drop(case: DropCase) -> Kept | None:

@@ -23,11 +23,11 @@ from .actions import (
     DropDetached,
     FinalizeDetach,
 )
-from .archive_gate import Gate, Waiting
+from .archive_gate import ArchiveGate, check_archives
 from .calendar import Range
 from .context import PlanContext
 from .creation import Wanted
-from .drop_preconditions import named
+from .drop_preconditions import DropCase, named
 from .findings import Finding, along, listed, refusing
 from .inventory import Detached, Partition, Reference, RelationKind
 from .keys import literals
@@ -46,7 +46,7 @@ class Retired:
     expired: frozenset[int] = frozenset()
     kept: frozenset[int] = frozenset()
     decided: bool = False
-    waiting: Waiting = field(default_factory=Waiting)
+    gate: ArchiveGate = field(default_factory=ArchiveGate)
 
 
 def retired(context: PlanContext, wanted: Wanted) -> Retired:
@@ -58,29 +58,27 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
     outside = [each for each in context.detached if each.oid not in returning]
     free = [each for each in outside if not context.is_held(each)]
     going, staying = _sort_out(context, expired)
-    gate = Gate(context)
-    actions: tuple[Action, ...] = (
-        # First: while one is pending, its rows are invisible and no other can be detached concurrently.
-        *_finalizations(context),
-        *_confirmations(free),
-        *_detachments(context, wanted, gate.may_leave(going)),
-        *_drops(context, gate, outside),
-    )
-    waiting = gate.result()
+    gate = check_archives(context, going, sorted(outside, key=lambda each: (_end(each.marker.range), each.oid)))
     return Retired(
-        actions=actions,
+        actions=(
+            # First: while one is pending, its rows are invisible and no other can be detached concurrently.
+            *_finalizations(context),
+            *_confirmations(free),
+            *_detachments(context, wanted, gate.partitions_to_detach),
+            *_drops(context, gate.tables_to_drop),
+        ),
         findings=(
-            *waiting.troubles,
+            *gate.troubles,
             *staying,
             *_tied(context, [*(each for each, _ in going), *outside]),
-            *waiting.notes,
+            *gate.notes,
             *_holds_of_nothing(context),
             *_approvals(context),
         ),
         expired=frozenset(each.oid for each, _ in expired),
         kept=frozenset(each.oid for each, _ in expired if context.is_held(each)),
         decided=True,
-        waiting=waiting,
+        gate=gate,
     )
 
 
@@ -219,7 +217,7 @@ def _detachments(
         )
 
 
-def _drops(context: PlanContext, gate: Gate, outside: Iterable[Detached]) -> Iterator[DropDetached]:
+def _drops(context: PlanContext, cases: Iterable[DropCase]) -> Iterator[DropDetached]:
     """The oldest first.
 
     Safe: it is no partition, its mark names it by OID and says that we detached it, and `DROP_PRECONDITIONS` are met:
@@ -229,7 +227,7 @@ def _drops(context: PlanContext, gate: Gate, outside: Iterable[Detached]) -> Ite
     """
     retention = context.spec.retention
     assert retention is not None
-    for case in gate.may_go(sorted(outside, key=lambda each: (_end(each.marker.range), each.oid))):
+    for case in cases:
         each, state = case.table, case.archive if retention.archive is not None else None
         ties = context.inventory.ties.get(each.oid, ())
         if refusing(each, ties):

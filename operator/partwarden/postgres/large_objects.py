@@ -92,7 +92,7 @@ def examine(connection: Session, spec: TableSpec, inventory: Inventory, plan: Pl
     retention = spec.retention
     if retention is None or retention.archive is None or retention.large_objects is OnLargeObjects.LEAVE_OUT:
         return inventory
-    asked = [each.oid for each in plan.retired.waiting.requests if isinstance(each, ArchiveRequest)]
+    asked = [each.oid for each in plan.retired.gate.requests if isinstance(each, ArchiveRequest)]
     leaving = [each.oid for each in plan.actions if isinstance(each, DetachPartition | DropDetached)]
     if not (oids := [*asked, *leaving]):
         return inventory

@@ -18,7 +18,7 @@ from ..api.policy import Mode, TableSpec
 from ..api.status import Condition, ConditionStatus, ConditionType, PartitionPolicyStatus
 from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.actions import Outcome
-from ..planner.archive_gate import Waiting
+from ..planner.archive_gate import ArchiveGate
 from ..planner.calendar import iso
 from ..planner.default_rows import emptiness
 from ..planner.inventory import Inventory
@@ -30,16 +30,14 @@ from .details import cut, details, span
 #
 
 
-def health(spec: TableSpec, waiting: Waiting, outcomes: Sequence[Outcome]) -> tuple[ConditionStatus, str, str]:
+def health(spec: TableSpec, gate: ArchiveGate, outcomes: Sequence[Outcome]) -> tuple[ConditionStatus, str, str]:
     """Status, reason and message. What is only waited for is told by the reason, while the status is True."""
     changed = [(each.error.reason, str(each.error)) for each in outcomes if isinstance(each.error, ContentsChanged)]
-    if wrong := [*((each.reason, each.message) for each in waiting.troubles), *changed]:
+    if wrong := [*((each.reason, each.message) for each in gate.troubles), *changed]:
         more = f" (and {len(wrong) - 1} more: see status.findings)" if len(wrong) > 1 else ""
         return ConditionStatus.FALSE, wrong[0][0], f"{wrong[0][1]}{more}"
-    if waiting.notes:
-        # What a person must do stands last, and is told first.
-        told = "; ".join(each.message for each in reversed(waiting.notes))
-        return ConditionStatus.TRUE, waiting.notes[-1].reason, told
+    if gate.notes:
+        return ConditionStatus.TRUE, gate.notes[0].reason, "; ".join(each.message for each in gate.notes)
     if spec.retention is None or spec.retention.archive is None:
         return ConditionStatus.TRUE, "NoArchive", "spec.retention.archive is not set"
     return ConditionStatus.TRUE, "NothingWaits", "no expired partition waits for an archive, and no archive is wrong"
@@ -108,7 +106,7 @@ def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence
         ahead=_ahead(plan, ready),
         default_empty=Said(*emptiness(spec, inventory, plan.codec)),
         thresholds=_thresholds(spec, plan),
-        archives=Said(*health(spec, plan.retired.waiting, outcomes)),
+        archives=Said(*health(spec, plan.retired.gate, outcomes)),
         table=details(inventory, plan, outcomes),
         errors=wrong,
     )
