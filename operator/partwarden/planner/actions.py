@@ -133,6 +133,7 @@ class DropDetached(Action):
     noun = "table"
     done = "PartitionDropped"
 
+    range: Range
     oid: int
     marker: Marker
     case: DropCase = field(compare=False, repr=False)
