@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from ..api.retention import OnExpire, OnLargeObjects
 from ..errors import ArchiveDamaged, ContentsChanged
 from .archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, Request
-from .calendar import Range
+from .calendar import BoundedRange
 from .context import PlanContext
 from .drop_preconditions import (
     APPROVAL,
@@ -71,7 +71,7 @@ class ArchiveGate:
     ``troubles`` keep a table until they are fixed; ``notes`` say what else is waited for.
     """
 
-    partitions_to_detach: tuple[tuple[Partition, Range], ...] = ()
+    partitions_to_detach: tuple[tuple[Partition, BoundedRange], ...] = ()
     tables_to_drop: tuple[DropCase, ...] = ()
     requests: tuple[Request, ...] = ()
     troubles: tuple[Finding, ...] = ()
@@ -89,7 +89,7 @@ class Step:
 
 
 def check_archives(
-    context: PlanContext, expired: Sequence[tuple[Partition, Range]], detached: Sequence[Detached]
+    context: PlanContext, expired: Sequence[tuple[Partition, BoundedRange]], detached: Sequence[Detached]
 ) -> ArchiveGate:
     """Sort out partitions that are to be detached and tables that are to be dropped, both the oldest first."""
     before_detach = [(partition, held, _before_detach(context, partition)) for partition, held in expired]

@@ -84,8 +84,7 @@ def is_detached(case: DropCase) -> Kept | None:
 
 def has_expired(case: DropCase) -> Kept | None:
     """Its whole range is older than the policy keeps."""
-    upper = case.table.marker.range.upper
-    if case.asked_by_name or (case.cutoff is not None and upper is not None and upper <= case.cutoff):
+    if case.asked_by_name or (case.cutoff is not None and case.table.marker.range.upper <= case.cutoff):
         return None
     return Kept(OUTSIDE, "its range is not older than spec.retention.keepFor")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from ..api import policy
 from ..api.policy import TableSpec
@@ -26,7 +26,7 @@ from .actions import (
     FinalizeDetach,
 )
 from .archives import UNKNOWN, Archives
-from .calendar import Grid, Range, iso, merge
+from .calendar import BoundedRange, iso, merge
 from .context import PlanContext
 from .creation import Wanted, wanted
 from .drop_preconditions import unmet
@@ -98,9 +98,9 @@ class Plan:
     codec: Codec
     actions: tuple[Action, ...]
     findings: tuple[Finding, ...]
-    current: Range
+    current: BoundedRange
     """The cell of the grid that holds now, whether or not a partition does."""
-    missing: tuple[Range, ...]
+    missing: tuple[BoundedRange, ...]
     """What of the current, the future and the ensured cells no partition holds yet, ascending within each."""
     covered_until: datetime | None
     """End (exclusive) of the unbroken coverage that begins now: None when now is not covered."""
@@ -155,7 +155,8 @@ def make_plan(
     managed = frozenset(each.oid for each, piece in context.ranged if context.is_cell(piece))
     usable = merge(piece for each, piece in context.ranged if not each.detach_pending)
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
-    boundary = next_look(context, creation, _next_boundary(Grid(spec.interval, context.zone), now))
+    # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
+    boundary = next_look(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
         parent=context.parent,
         key=context.key,
@@ -189,13 +190,6 @@ def make_plan(
     return plan
 
 
-def _next_boundary(clock: Grid, now: datetime) -> datetime:
-    """By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past."""
-    upper = clock.cell(now.astimezone(UTC)).upper
-    assert upper is not None
-    return upper
-
-
 CREATIONS = (CreatePartition, CreateDefault, AttachDetached)
 RETIREMENTS = (FinalizeDetach, ConfirmDetached, DetachPartition, DropDetached)
 
@@ -210,12 +204,11 @@ def _misordered(actions: Sequence[Action]) -> Iterator[str]:
 def _overlapping(actions: Sequence[Action], context: PlanContext) -> Iterator[str]:
     """New ranges that overlap an existing partition or each other: ascending, each meets what came before."""
     floor, ceiling = context.codec.floor, context.codec.ceiling
-    found = [(piece.lower or floor, piece.upper or ceiling, "") for _, piece in context.ranged]
-    for action in actions:
-        if isinstance(action, CreatePartition | AttachDetached):
-            found.append((action.range.lower or floor, action.range.upper or ceiling, str(action)))
+    new = [(action.range, str(action)) for action in actions if isinstance(action, CreatePartition | AttachDetached)]
+    ranges = [*((piece, "") for _, piece in context.ranged), *new]
+    ends = sorted((piece.lower or floor, piece.upper or ceiling, name) for piece, name in ranges)
     any_end = new_end = floor
-    for lower, upper, name in sorted(piece for piece in found if piece[0] < piece[1]):
+    for lower, upper, name in (end for end in ends if end[0] < end[1]):
         if lower < (any_end if name else new_end):
             yield f"{name or 'a new partition'} overlaps what holds {iso(lower)}"
         any_end = max(any_end, upper)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from ..api import policy
 from ..api.retention import OnExpire
@@ -24,7 +23,7 @@ from .actions import (
     FinalizeDetach,
 )
 from .archive_gate import ArchiveGate, check_archives
-from .calendar import Range
+from .calendar import BoundedRange
 from .context import PlanContext
 from .creation import Wanted
 from .drop_preconditions import DropCase, named
@@ -53,12 +52,12 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
     """Nothing at all where the policy has no ``retention``."""
     if context.spec.retention is None:
         return Retired()
-    expired = sorted(_expired(context), key=lambda each: (_end(each[1]), each[0].oid))
+    expired = sorted(_expired(context), key=lambda each: (each[1].upper, each[0].oid))
     returning = {each.oid for each in wanted.actions if isinstance(each, AttachDetached)}
     outside = [each for each in context.detached if each.oid not in returning]
     free = [each for each in outside if not context.is_held(each)]
     going, staying = _sort_out(context, expired)
-    gate = check_archives(context, going, sorted(outside, key=lambda each: (_end(each.marker.range), each.oid)))
+    gate = check_archives(context, going, sorted(outside, key=lambda each: (each.marker.range.upper, each.oid)))
     return Retired(
         actions=(
             # First: while one is pending, its rows are invisible and no other can be detached concurrently.
@@ -82,22 +81,17 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
     )
 
 
-def _expired(context: PlanContext) -> Iterator[tuple[Partition, Range]]:
+def _expired(context: PlanContext) -> Iterator[tuple[Partition, BoundedRange]]:
     """Partitions of exactly one interval that lies before the cutoff, and so before now: DEFAULT, unbounded ones and
     those off the grid are never among them."""
     for each, held in context.ranged:
-        if context.has_expired(held) and not each.detach_pending and context.is_cell(held):
-            yield each, held
-
-
-def _end(held: Range) -> datetime:
-    assert held.upper is not None
-    return held.upper
+        if context.has_expired(held) and not each.detach_pending and (cell := context.cell_of(held)):
+            yield each, cell
 
 
 def _sort_out(
-    context: PlanContext, expired: list[tuple[Partition, Range]]
-) -> tuple[list[tuple[Partition, Range]], list[Finding]]:
+    context: PlanContext, expired: list[tuple[Partition, BoundedRange]]
+) -> tuple[list[tuple[Partition, BoundedRange]], list[Finding]]:
     """Those to be detached, and why the others are not. A hold is no finding: it is in the partition's state."""
     going, findings = [], []
     alone: dict[str, list[str]] = {}
@@ -191,7 +185,7 @@ def confirmation(each: Detached, reason: str) -> ConfirmDetached:
 
 
 def _detachments(
-    context: PlanContext, wanted: Wanted, going: Iterable[tuple[Partition, Range]]
+    context: PlanContext, wanted: Wanted, going: Iterable[tuple[Partition, BoundedRange]]
 ) -> Iterator[DetachPartition]:
     """The oldest first.
 

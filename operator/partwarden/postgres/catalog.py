@@ -228,7 +228,7 @@ def mark_of(comment: str | None, oid: int, parent: Parent) -> marker.Marker | No
 def _in_domain(mark: marker.Marker, codec: Codec) -> bool:
     """Somebody may have edited it: moments with a zone are never compared with moments without one."""
     lower, upper = mark.range.lower, mark.range.upper
-    return lower is not None and upper is not None and {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}
+    return {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}
 
 
 KINDS = {"r": RelationKind.TABLE, "p": RelationKind.PARTITIONED, "f": RelationKind.FOREIGN}

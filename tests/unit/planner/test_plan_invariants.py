@@ -70,9 +70,8 @@ def test_a_sound_plan_is_accepted(retention: Retention) -> None:
 
 def overlaps_a_partition(plan: Plan) -> Plan:
     create = one(plan, CreatePartition)
-    assert PAST.range is not None
-    assert PAST.range.upper is not None
-    return changed(plan, create, replace(create, range=Range(PAST.range.upper - timedelta(1), create.range.upper)))
+    overlap = Range(values.bounds(PAST).upper - timedelta(1), create.range.upper)
+    return changed(plan, create, replace(create, range=overlap))
 
 
 def overlaps_another_new_one(plan: Plan) -> Plan:
@@ -81,9 +80,8 @@ def overlaps_another_new_one(plan: Plan) -> Plan:
 
 
 def attaches_over_a_partition(plan: Plan) -> Plan:
-    assert OLD.range is not None
     back = AttachDetached(
-        schema="public", name="run_x", oid=5, range=OLD.range, bounds=Bounds("", ""), reason="", lock=""
+        schema="public", name="run_x", oid=5, range=values.bounds(OLD), bounds=Bounds("", ""), reason="", lock=""
     )
     return replace(plan, actions=(back, *plan.actions))
 
@@ -95,8 +93,7 @@ def creates_after_retiring(plan: Plan) -> Plan:
 
 def detaches_what_is_young(plan: Plan) -> Plan:
     detach = one(plan, DetachPartition)
-    assert PAST.range is not None
-    return changed(plan, detach, replace(detach, name=PAST.name, oid=PAST.oid, range=PAST.range))
+    return changed(plan, detach, replace(detach, name=PAST.name, oid=PAST.oid, range=values.bounds(PAST)))
 
 
 def detaches_what_the_plan_does_not_call_expired(plan: Plan) -> Plan:
@@ -105,9 +102,8 @@ def detaches_what_the_plan_does_not_call_expired(plan: Plan) -> Plan:
 
 def drops_what_is_young(plan: Plan) -> Plan:
     drop = one(plan, DropDetached)
-    assert PAST.range is not None
-    young = replace(TABLE, marker=replace(TABLE.marker, range=PAST.range))
-    return changed(plan, drop, replace(drop, range=PAST.range, case=replace(drop.case, table=young)))
+    young = replace(TABLE, marker=replace(TABLE.marker, range=values.bounds(PAST)))
+    return changed(plan, drop, replace(drop, range=values.bounds(PAST), case=replace(drop.case, table=young)))
 
 
 def drops_in_the_grace(plan: Plan) -> Plan:
