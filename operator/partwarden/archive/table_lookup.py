@@ -201,7 +201,7 @@ def find(
 
 def _marked(mark: Marker | None, codec: Codec | None) -> tuple[str, str] | None:
     """The bounds that a mark says; None where it says none that the key can have: anyone may have written it."""
-    if mark is None or codec is None or mark.range.lower is None or mark.range.upper is None:
+    if mark is None or codec is None:
         return None
     try:
         return codec.literal(mark.range.lower), codec.literal(mark.range.upper)

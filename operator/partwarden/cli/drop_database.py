@@ -22,7 +22,7 @@ from ..archive.manifest import TableName
 from ..archive.verify import Archive
 from ..errors import ContentsChanged, InvalidSpec, RowsReferenced
 from ..planner.actions import Action, DetachPartition, DropDetached, Outcome
-from ..planner.calendar import Grid, Range, load_zone
+from ..planner.calendar import BoundedRange, Grid, Range
 from ..planner.drop_preconditions import DropCase
 from ..planner.findings import refusing, used_elsewhere
 from ..planner.inventory import Detached, Fate, Inventory, Partition, Tie
@@ -49,7 +49,7 @@ class Found:
     inventory: Inventory
     plan: Plan
     table: Partition | Detached
-    range: Range
+    range: BoundedRange
 
     def __str__(self) -> str:
         return str(self.table)
@@ -76,7 +76,8 @@ def find(connection: Session, spec: TableSpec, what: str, held: frozenset[str]) 
     if why := _why_never(table, ends, plan, held):
         raise InvalidSpec(f"{table} is not dropped: {why}")
     assert ends is not None
-    return Found(spec, inventory, plan, table, ends)
+    assert ends.bounded is not None
+    return Found(spec, inventory, plan, table, ends.bounded)
 
 
 def _tables(inventory: Inventory) -> list[Partition | Detached]:
@@ -88,7 +89,7 @@ def _range(table: Partition | Detached) -> Range | None:
 
 
 def _within(spec: TableSpec, inventory: Inventory, plan: Plan, what: str) -> Iterator[Partition | Detached]:
-    period, grid = known(what), Grid(spec.interval, load_zone(spec.timezone) if plan.codec.aware else None)
+    period, grid = known(what), Grid.of(spec, aware=plan.codec.aware)
     if period is None:
         return
     first, beyond = (grid.moment(midnight(each)) for each in (period.first, period.beyond))
@@ -101,7 +102,6 @@ def _within(spec: TableSpec, inventory: Inventory, plan: Plan, what: str) -> Ite
 def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held: frozenset[str]) -> str | None:
     if ends is None or ends.lower is None or ends.upper is None:
         return "it is DEFAULT, or has no lower or no upper bound, so it may hold rows of any time"
-    assert plan.current.lower is not None
     if ends.upper > plan.current.lower:
         return f"it holds {span(ends)}, which is now or later"
     if policy.names(table.schema, table.name, table.oid) & held:

@@ -347,10 +347,9 @@ class ArchiveReconciler:
         if step.task is Task.CHECK and report is not None and is_result(report, before):
             return archive_status.checked(before, generation, now, report, step.token, seen.name), report.ok
         reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")
-        known = getattr(errors, reason, None)
-        told = known(message) if isinstance(known, type) and issubclass(known, PartwardenError) else (reason, message)
+        error = errors.from_report(reason, message) or (reason, message)
         log.warning("%s: %s", reason, message, extra={"archive": str(archive), "reason": reason})
-        return archive_status.failed(before, generation, now, told, job=seen.name, ended=seen.ended), False
+        return archive_status.failed(before, generation, now, error, job=seen.name, ended=seen.ended), False
 
     def _tell(self, archive: StoredArchive, status: archive_status.Status, after: float | None) -> float | None:
         """Write the status; ``after``: the seconds until the next look, where nobody else has written it meanwhile."""

@@ -169,7 +169,7 @@ def forgotten(inventory: Inventory, codec: Codec) -> list[Finding]:
     findings = []
     for each in inventory.strangers:
         try:
-            ends = [codec.literal(end) for end in (each.marker.range.lower, each.marker.range.upper) if end is not None]
+            ends = [codec.literal(end) for end in (each.marker.range.lower, each.marker.range.upper)]
         except KeyOutOfRange:
             continue
         table = f"{quoted(each.schema)}.{quoted(each.name)}"

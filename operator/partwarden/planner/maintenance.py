@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from ..api.retention import OnClose
 from ..errors import NotOwner, StatementRejected
 from .actions import Action, AnalyzeParent, ReindexPartition, VacuumPartition
-from .calendar import Grid, Range, is_open, iso, next_opening
+from .calendar import Range, is_open, iso, next_opening
 from .context import PlanContext
 from .findings import Finding, quoted
 from .inventory import ClosedPartition, Inventory, Partition, Pruning, RelationKind
@@ -111,7 +111,7 @@ def _closing_time(context: PlanContext, piece: Range) -> datetime:
         return context.now + timedelta(days=365)
     if context.codec.aware:
         return piece.upper + LATE
-    return Grid(context.spec.interval, context.zone).moment(piece.upper) + LATE
+    return context.clock.moment(piece.upper) + LATE
 
 
 def _vacuum_due(fact: ClosedPartition) -> bool:

@@ -117,8 +117,6 @@ def _with(inventory: Inventory, last: _Answer | None) -> Inventory:
 
 
 def _ask(connection: Session, inventory: Inventory, plan: Plan) -> Pruning | None:
-    assert plan.current.lower is not None
-    assert plan.current.upper is not None
     try:
         query = sql.SQL(QUERY).format(
             table=sql.Identifier(plan.parent.schema, plan.parent.name),

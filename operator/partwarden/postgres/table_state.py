@@ -316,6 +316,4 @@ def mark_of(comment: str | None, oid: int, parent: Parent) -> Marker | None:
 def _is_of_detach(mark: Marker, codec: Codec) -> bool:
     """Users may have edited it: moments with a zone are never compared with moments without one."""
     lower, upper = mark.range.lower, mark.range.upper
-    if mark.phase is Phase.RESTORED or lower is None or upper is None:
-        return False
-    return {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}
+    return mark.phase is not Phase.RESTORED and {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}

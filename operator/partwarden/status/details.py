@@ -171,9 +171,7 @@ def _state(each: Partition, plan: Plan) -> State:
         return State.CURRENT
     if each.oid in plan.retired.expired:
         return State.HELD if each.oid in plan.retired.kept else State.EXPIRED
-    assert each.range.lower is not None
-    assert plan.current.lower is not None
-    return State.PAST if each.range.lower < plan.current.lower else State.FUTURE
+    return State.PAST if each.range.lower is not None and each.range.lower < plan.current.lower else State.FUTURE
 
 
 def _kind(each: Partition) -> str | None:
