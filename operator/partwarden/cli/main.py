@@ -99,6 +99,7 @@ def version() -> None:
 main.add_command(plan.plan)
 main.add_command(plan.apply)
 main.add_command(archive.archive)
+main.add_command(archive.job)
 main.add_command(archive.verify)
 main.add_command(restore.command)
 main.add_command(import_.command)

@@ -292,7 +292,7 @@ def _container(
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": runtime.image,
-        "args": ["archive", "--report", "/dev/termination-log"],
+        "args": ["job", "--report", "/dev/termination-log"],
         "env": environment,
         "volumeMounts": mounts,
         "terminationMessagePolicy": "File",
