@@ -103,7 +103,7 @@ def _hold(connection: Session, table: TableName) -> Held:
         "row_security": "off",
         "synchronize_seqscans": "off",
     }
-    *_, found = run(connection, fingerprint.pin(pins), SQL(TABLE).format(table.schema_, table.name))
+    *_, found = run(connection, setting(pins), SQL(TABLE).format(table.schema_, table.name))
     ((oid, kind, server, snapshot, estimate, size, unlogged),) = found
     if kind != "r":
         raise TableNotFound(
