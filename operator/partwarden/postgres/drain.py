@@ -253,8 +253,9 @@ class _Drain:
             if rows:
                 raise RowsReferenced(
                     f"cannot create partition {self._action}: {count_of(rows, rows < COUNT_LIMIT)} of "
-                    f"{key.schema}.{key.name} reference rows of its range in the DEFAULT partition {self._default}, and "
-                    "a row that is referenced cannot be moved; take those references away, or leave that range to DEFAULT"
+                    f"{key.schema}.{key.name} reference rows of its range in the DEFAULT partition {self._default}, "
+                    "and a row that is referenced cannot be moved; take those references away, or leave that range to "
+                    "DEFAULT"
                 )
 
     def _too_slow(self, error: pg.QueryCanceled) -> StatementRejected:

@@ -28,9 +28,9 @@ from .table_state import lock
 from .transaction import BY_NAME, LOCK_TIMEOUT, check_opening, check_same, opening, parent_of, translated
 
 # Statements that PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY. Their limits cannot
-# end with a transaction, so they are set before, and those of the session again after. Behind a pooler the next statement
-# may run on another server connection, where they would bind other clients: there nothing is set, and only the client
-# watches the time.
+# end with a transaction, so they are set before, and those of the session again after. Behind a pooler the next
+# statement may run on another server connection, where they would bind other clients: there nothing is set, and only
+# the client watches the time.
 
 GRACE = 30.0
 """Seconds in which the server should have ended a statement itself, after its limit."""
