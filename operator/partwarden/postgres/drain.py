@@ -1,10 +1,10 @@
-"""Makes a partition and moves the rows of DEFAULT that belong in it, in one transaction.
+"""Create a partition and move the rows of DEFAULT that belong in it, in one transaction.
 
-Why no row is lost, doubled or out of sight. First the rows are copied into a table that nobody else sees, beside
-readers and writers. Then the parent is locked against everybody, for as long as it takes to copy what was written
-since, to delete from DEFAULT exactly what was copied, and to attach. Who comes meanwhile waits at the parent, before
-anything is known to them of its partitions: a writer is then led to the new partition, and a reader, an UPDATE or a
-DELETE finds the rows there. Whatever fails, and whoever dies, PostgreSQL undoes all of it.
+Why no row is lost, doubled or out of sight. First the rows are copied into a table that no other session sees, beside
+readers and writers. Then the parent is locked against all others, for as long as it takes to copy what was written
+since, to delete from DEFAULT exactly what was copied, and to attach. A session that comes meanwhile waits at the
+parent, before it knows anything of its partitions: a writer is then led to the new partition, and a reader, an UPDATE
+or a DELETE finds the rows there. Whatever fails, on either side, PostgreSQL undoes all of it.
 https://www.postgresql.org/docs/current/mvcc-caveats.html has the exception: a snapshot that was taken before and is
 used after. Those that are seen to be held are waited for.
 """
@@ -12,6 +12,7 @@ used after. Those that are seen to be held are waited for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg
@@ -152,11 +153,11 @@ class _Drain:
             drain_sql.ask(self._parent, self._default),
             drain_sql.ask_publications(self._default, self._inventory.server.version),
         )
-        told = [name for (name,) in publications]
-        shape = drain_sql.check(self._default, self._action, self._parent.owner, facts, told)
-        self._triggers = shape.triggers
-        self._make(shape.indexes)
-        self._move = Move(self._parent, self._default, self._action, move.key, shape.columns, shape.all_columns)
+        row: Any = next(iter(facts), None)
+        drain_sql.check(self._default, self._action, self._parent.owner, row, [each.pubname for each in publications])
+        self._triggers = row.triggers
+        self._make(row.indexes)
+        self._move = Move(self._parent, self._default, self._action, move.key, row.columns, row.all_columns)
         bounds, remember = self._move.prepare()
         run(self._connection, bounds, *made_for_owner(self._parent, remember, give=[self._move.give_map()]))
 
@@ -247,14 +248,14 @@ class _Drain:
     def _check_references(self, remaining: sql.Composable = NOTHING) -> None:
         """A foreign key would forbid the deletion, or carry it on to the rows that reference."""
         (keys,) = run(self._connection, self._move.references())
-        for table, partitioned, schema, name, condition in keys:
-            counting = self._move.referencing(partitioned, schema, name, condition, COUNT_LIMIT)
-            _, ((rows,),) = run(self._connection, remaining, counting)
+        for key in keys:
+            _, ((rows,),) = run(self._connection, remaining, self._move.referencing(key, COUNT_LIMIT))
             if rows:
                 raise RowsReferenced(
-                    f"cannot create partition {self._action}: {count_of(rows, rows < COUNT_LIMIT)} of {table} "
-                    f"reference rows of its range in the DEFAULT partition {self._default}, and a row that is "
-                    "referenced cannot be moved; take those references away, or leave that range to DEFAULT"
+                    f"cannot create partition {self._action}: {count_of(rows, rows < COUNT_LIMIT)} of "
+                    f"{key.schema}.{key.name} reference rows of its range in the DEFAULT partition {self._default}, "
+                    "and a row that is referenced cannot be moved; take those references away, or leave that range to "
+                    "DEFAULT"
                 )
 
     def _too_slow(self, error: pg.QueryCanceled) -> StatementRejected:

@@ -75,6 +75,10 @@ UNHEARD = 2000
 """Milliseconds to wait for a lock that neither readers nor writers wait behind: longer than deadlock_timeout, so that
 autovacuum gives way."""
 
+READ_ALL_TIMEOUT, READ_ALL_LIMIT = "24h", 25 * 3600.0
+"""What a statement that reads every row may take, on the server and, in seconds, with the way to it: a terabyte takes
+hours, and a shorter limit would keep the largest tables for ever."""
+
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN_READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 OWNED_BY = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = {}"
@@ -258,6 +262,21 @@ def read_only(
         undo(connection)
         raise
     return results
+
+
+@contextmanager
+def reading_rows(connection: Session, schema: str, name: str) -> Iterator[None]:
+    """A transaction that reads all rows of the table, as its owner, or fails: a row that a policy hides is an error.
+
+    A statement may take as long as all rows need. Raises as `read_as_owner`, and psycopg's errors.
+    """
+    try:
+        with connection.patient(READ_ALL_LIMIT):
+            run(connection, "BEGIN READ ONLY", pinned("10s", READ_ALL_TIMEOUT), "SET LOCAL row_security = off")
+            read_as_owner(connection, schema, name)
+            yield
+    finally:
+        undo(connection)
 
 
 def _signed(oid: int) -> int:
