@@ -13,7 +13,7 @@ from partwarden.api.status import ConditionStatus
 from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import DefaultRows
 from partwarden.postgres.engine import Report
-from partwarden.status.conditions import looked
+from partwarden.status.conditions import reconciled
 from support.meanwhile import RUN, findings, keep, reasons
 
 REST = "CREATE TABLE rest PARTITION OF run DEFAULT;"
@@ -26,7 +26,7 @@ def rows(report: Report) -> DefaultRows:
 
 def condition(report: Report, **fields: Any) -> tuple[str, str, str]:
     spec = TableSpec.model_validate({"table": {"name": "run"}, **fields})
-    said = looked(spec, report.inventory, report.after, report.outcomes).default_empty
+    said = reconciled(spec, report.inventory, report.after, report.outcomes).default_empty
     assert said is not None
     return said.status, said.reason, said.message
 

@@ -13,7 +13,7 @@ from ..api.status import ConditionStatus
 from ..archive.jobspec import Report, Task
 from ..errors import PartwardenError, UserError
 from ..planner.calendar import iso
-from ..status.conditions import FALSE, TRUE, Said, condition
+from ..status.conditions import FALSE, TRUE, ConditionState, condition
 from ..status.details import human
 from ..status.events import EventType, Notice, short
 from .job_status import BLOCKED, JobView
@@ -37,7 +37,7 @@ def is_proven(status: Mapping[str, Any]) -> bool:
 
 def waits(status: Mapping[str, Any], generation: int, now: datetime, reason: str, message: str) -> Status:
     """No Job runs yet, and one will."""
-    return _with(status, generation, now, Said(FALSE, reason, message), RECONCILING)
+    return _with(status, generation, now, ConditionState(FALSE, reason, message), RECONCILING)
 
 
 def aims(status: Mapping[str, Any], oid: int, bounds: tuple[str, str] | None, server: str = "") -> Status:
@@ -58,7 +58,7 @@ def runs(
     """A Job is under way. What it waits for is told; otherwise nothing but ``percent``, where that is known, changes
     until it has ended."""
     verb = "archives the partition" if task is Task.ARCHIVE else "reads the archive again"
-    said = Said(FALSE, seen.reason or "JobRunning", seen.message or f"Job {seen.name} {verb}")
+    said = ConditionState(FALSE, seen.reason or "JobRunning", seen.message or f"Job {seen.name} {verb}")
     far = {} if percent is None else {"percent": percent}
     return _with({**status, "job": seen.name, **far}, generation, now, said, RECONCILING)
 
@@ -67,7 +67,7 @@ def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Re
     """The Job that archives reported success: the archive was read back before it said so."""
     found = {**_forgiven(status), **_facts(report), "job": job}
     message = f"{report.rows} rows, {human(report.bytes)}, read back and equal to the table: {report.location}"
-    return _with(found, generation, now, Said(TRUE, PROVEN, message), READY)
+    return _with(found, generation, now, ConditionState(TRUE, PROVEN, message), READY)
 
 
 def checked(status: Mapping[str, Any], generation: int, now: datetime, report: Report, token: str, job: str) -> Status:
@@ -80,9 +80,11 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
     kept = {key: value for key, value in outcome.items() if value not in (None, "")}
     if report.ok:
         found = {**_forgiven(status), "check": kept, "job": job}
-        return _with(found, generation, now, Said(TRUE, PROVEN, f"read again, and as it was: {report.location}"), READY)
+        return _with(
+            found, generation, now, ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}"), READY
+        )
     found = {**status, "check": kept, **_counted(status, job, report.completed or now)}
-    return _with(found, generation, now, Said(FALSE, report.reason, report.message), STALLED)
+    return _with(found, generation, now, ConditionState(FALSE, report.reason, report.message), STALLED)
 
 
 def failed(
@@ -102,7 +104,7 @@ def failed(
         found |= _counted(status, job, ended or now)
         found.pop("percent", None)
     ends = STALLED if isinstance(error, UserError) else RECONCILING
-    return _with(found, generation, now, Said(FALSE, reason, message), ends)
+    return _with(found, generation, now, ConditionState(FALSE, reason, message), ends)
 
 
 def trouble(status: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -157,19 +159,25 @@ def _facts(report: Report) -> Status:
     return {key: value for key, value in told.items() if value is not None}
 
 
-def _with(status: Mapping[str, Any], generation: int, now: datetime, said: Said, which: str) -> Status:
+def _with(status: Mapping[str, Any], generation: int, now: datetime, said: ConditionState, which: str) -> Status:
     earlier = {each["type"]: each for each in status.get("conditions") or []}
     proven = is_proven(status)
     good = proven and (status.get("check") or {}).get("ok", True)
-    archived = Said(TRUE, PROVEN, str(status.get("location", ""))) if proven else Said(FALSE, said.reason, said.message)
-    verified = Said(TRUE, PROVEN, "") if good else Said(FALSE, said.reason, said.message)
+    archived = (
+        ConditionState(TRUE, PROVEN, str(status.get("location", "")))
+        if proven
+        else ConditionState(FALSE, said.reason, said.message)
+    )
+    verified = ConditionState(TRUE, PROVEN, "") if good else ConditionState(FALSE, said.reason, said.message)
     if proven and not good:
         found = status["check"]
-        verified = Said(FALSE, found.get("reason") or "CheckFailed", found.get("message", ""))
+        verified = ConditionState(FALSE, found.get("reason") or "CheckFailed", found.get("message", ""))
     flags = {
-        READY: said if which is READY or not (proven and good) else Said(TRUE, PROVEN, archived.message),
-        RECONCILING: Said(_flag(which == RECONCILING), said.reason, said.message if which == RECONCILING else ""),
-        STALLED: Said(_flag(which == STALLED), said.reason, said.message if which == STALLED else ""),
+        READY: said if which is READY or not (proven and good) else ConditionState(TRUE, PROVEN, archived.message),
+        RECONCILING: ConditionState(
+            _flag(which == RECONCILING), said.reason, said.message if which == RECONCILING else ""
+        ),
+        STALLED: ConditionState(_flag(which == STALLED), said.reason, said.message if which == STALLED else ""),
         ARCHIVED: archived,
         VERIFIED: verified,
     }

@@ -57,7 +57,7 @@ NOT_REACHED = (errors.DatabaseUnreachable, errors.AuthenticationFailed, errors.T
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ConditionState:
     """One condition without its times."""
 
     status: ConditionStatus
@@ -73,20 +73,20 @@ class PolicyStatusUpdate:
     again for, the one that Ready names first; an error outside the tree is not among them.
     """
 
-    ready: Said
+    ready: ConditionState
     reconciling: bool
     stalled: bool
-    reachable: Said | None = None
+    reachable: ConditionState | None = None
     """None keeps what the condition said last."""
-    ahead: Said | None = None
-    default_empty: Said | None = None
-    thresholds: Said | None = None
-    archives: Said | None = None
+    ahead: ConditionState | None = None
+    default_empty: ConditionState | None = None
+    thresholds: ConditionState | None = None
+    archives: ConditionState | None = None
     table: PartitionPolicyStatus | None = None
     errors: tuple[PartwardenError, ...] = ()
 
 
-def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PolicyStatusUpdate:
+def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PolicyStatusUpdate:
     """After the database was read, and the plan, where there was one to execute, executed.
 
     ``inventory`` and ``plan`` are those of the last look, after ``outcomes``.
@@ -102,11 +102,11 @@ def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence
         ready=ready,
         reconciling=reconciling,
         stalled=stalled,
-        reachable=Said(TRUE, "Connected", connected),
+        reachable=ConditionState(TRUE, "Connected", connected),
         ahead=_ahead(plan, ready),
-        default_empty=Said(*emptiness(spec, inventory, plan.codec)),
+        default_empty=ConditionState(*emptiness(spec, inventory, plan.codec)),
         thresholds=_thresholds(spec, plan),
-        archives=Said(*health(spec, plan.retired.gate, outcomes)),
+        archives=ConditionState(*health(spec, plan.retired.gate, outcomes)),
         table=details(inventory, plan, outcomes),
         errors=wrong,
     )
@@ -117,14 +117,14 @@ def failed(error: PartwardenError, connected: bool) -> PolicyStatusUpdate:
     stalled = isinstance(error, UserError)
     message = str(error)
     return PolicyStatusUpdate(
-        ready=Said(FALSE, error.reason, message),
+        ready=ConditionState(FALSE, error.reason, message),
         reconciling=not stalled,
         stalled=stalled,
         reachable=_reachable(error, connected),
-        ahead=Said(UNKNOWN, error.reason, "the table could not be looked at"),
-        default_empty=Said(UNKNOWN, error.reason, "the table could not be looked at"),
-        thresholds=Said(UNKNOWN, error.reason, "the table could not be looked at"),
-        archives=Said(UNKNOWN, error.reason, "the table could not be looked at"),
+        ahead=ConditionState(UNKNOWN, error.reason, "the table could not be looked at"),
+        default_empty=ConditionState(UNKNOWN, error.reason, "the table could not be looked at"),
+        thresholds=ConditionState(UNKNOWN, error.reason, "the table could not be looked at"),
+        archives=ConditionState(UNKNOWN, error.reason, "the table could not be looked at"),
         table=PartitionPolicyStatus() if stalled and connected else None,
         errors=(error,),
     )
@@ -133,21 +133,21 @@ def failed(error: PartwardenError, connected: bool) -> PolicyStatusUpdate:
 def broken(error: Exception) -> PolicyStatusUpdate:
     """An error that nobody foresaw: ours to mend, tried again like an outage."""
     message = f"an error in Partwarden itself, {type(error).__name__}: see the operator's log, and report it"
-    return PolicyStatusUpdate(ready=Said(FALSE, INTERNAL_ERROR, message), reconciling=True, stalled=False)
+    return PolicyStatusUpdate(ready=ConditionState(FALSE, INTERNAL_ERROR, message), reconciling=True, stalled=False)
 
 
 def suspended() -> PolicyStatusUpdate:
     """spec.suspend is set: nothing was looked at, and what was last seen stays."""
     message = "spec.suspend is set: nothing is looked at or created until it is taken away"
     return PolicyStatusUpdate(
-        ready=Said(UNKNOWN, SUSPENDED, message),
+        ready=ConditionState(UNKNOWN, SUSPENDED, message),
         reconciling=False,
         stalled=False,
-        reachable=Said(UNKNOWN, SUSPENDED),
-        ahead=Said(UNKNOWN, SUSPENDED),
-        default_empty=Said(UNKNOWN, SUSPENDED),
-        thresholds=Said(UNKNOWN, SUSPENDED),
-        archives=Said(UNKNOWN, SUSPENDED),
+        reachable=ConditionState(UNKNOWN, SUSPENDED),
+        ahead=ConditionState(UNKNOWN, SUSPENDED),
+        default_empty=ConditionState(UNKNOWN, SUSPENDED),
+        thresholds=ConditionState(UNKNOWN, SUSPENDED),
+        archives=ConditionState(UNKNOWN, SUSPENDED),
     )
 
 
@@ -198,24 +198,24 @@ def _unique(found: Iterable[PartwardenError]) -> Iterable[PartwardenError]:
 
 def _ready(
     spec: TableSpec, inventory: Inventory, plan: Plan, wrong: tuple[PartwardenError, ...]
-) -> tuple[Said, bool, bool]:
+) -> tuple[ConditionState, bool, bool]:
     """Ready, and whether Reconciling and Stalled."""
     line = summary_line(inventory, plan)
     if wrong:
         stalled = isinstance(wrong[0], UserError)
         more = f" (and {len(wrong) - 1} more: see status.findings)" if len(wrong) > 1 else ""
-        return Said(FALSE, wrong[0].reason, f"{wrong[0]}{more}"), not stalled, stalled
+        return ConditionState(FALSE, wrong[0].reason, f"{wrong[0]}{more}"), not stalled, stalled
     if not plan.actions:
-        return Said(TRUE, CONVERGED, line), False, False
+        return ConditionState(TRUE, CONVERGED, line), False, False
     count = _to_do(plan)
     if spec.mode is Mode.PLAN:
         return (
-            Said(FALSE, PLAN_PENDING, f"{count}; spec.mode is Plan: read status.plan, then set it to Apply"),
+            ConditionState(FALSE, PLAN_PENDING, f"{count}; spec.mode is Plan: read status.plan, then set it to Apply"),
             False,
             False,
         )
     return (
-        Said(FALSE, PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS, f"{count}; {line}"),
+        ConditionState(FALSE, PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS, f"{count}; {line}"),
         True,
         False,
     )
@@ -227,38 +227,38 @@ def _to_do(plan: Plan) -> str:
     return ", ".join(f"{count} {noun}{'' if count == 1 else 's'} to {verb}" for (noun, verb), count in counts.items())
 
 
-def _ahead(plan: Plan, ready: Said) -> Said:
+def _ahead(plan: Plan, ready: ConditionState) -> ConditionState:
     if not plan.missing:
-        return Said(TRUE, "Covered", "the current partition and all that are wanted ahead exist")
+        return ConditionState(TRUE, "Covered", "the current partition and all that are wanted ahead exist")
     named = ", ".join(span(piece) for piece in plan.missing[:3])
     more = f" and {len(plan.missing) - 3} more" if len(plan.missing) > 3 else ""
     reason = PARTITIONS_MISSING if ready.reason == CONVERGED else ready.reason
-    return Said(FALSE, reason, f"no partition for {named}{more}: {ready.message}")
+    return ConditionState(FALSE, reason, f"no partition for {named}{more}: {ready.message}")
 
 
-def _thresholds(spec: TableSpec, plan: Plan) -> Said:
+def _thresholds(spec: TableSpec, plan: Plan) -> ConditionState:
     if spec.thresholds.partition_size is None:
-        return Said(TRUE, "NoThreshold", "spec.thresholds.partitionSize is not set")
+        return ConditionState(TRUE, "NoThreshold", "spec.thresholds.partitionSize is not set")
     for each in plan.findings:
         if each.reason == TOO_LARGE:
-            return Said(FALSE, TOO_LARGE, each.message)
-    return Said(TRUE, "WithinThresholds", f"no partition is larger than {spec.thresholds.partition_size}")
+            return ConditionState(FALSE, TOO_LARGE, each.message)
+    return ConditionState(TRUE, "WithinThresholds", f"no partition is larger than {spec.thresholds.partition_size}")
 
 
-def _reachable(error: PartwardenError, connected: bool) -> Said:
+def _reachable(error: PartwardenError, connected: bool) -> ConditionState:
     if isinstance(error, NOT_REACHED):
-        return Said(FALSE, error.reason, str(error))
+        return ConditionState(FALSE, error.reason, str(error))
     if connected:
-        return Said(TRUE, "Connected", "the database answered")
-    return Said(UNKNOWN, error.reason, f"there is no connection to judge by: {error}")
+        return ConditionState(TRUE, "Connected", "the database answered")
+    return ConditionState(UNKNOWN, error.reason, f"there is no connection to judge by: {error}")
 
 
-def _flag(value: bool, ready: Said) -> Said:
-    return Said(TRUE if value else FALSE, ready.reason, ready.message if value else "")
+def _flag(value: bool, ready: ConditionState) -> ConditionState:
+    return ConditionState(TRUE if value else FALSE, ready.reason, ready.message if value else "")
 
 
 def condition(
-    kind: str, said: Said | None, earlier: Mapping[str, Any] | None, generation: int, now: datetime
+    kind: str, said: ConditionState | None, earlier: Mapping[str, Any] | None, generation: int, now: datetime
 ) -> dict[str, Any] | None:
     if said is None:
         return dict(earlier) if earlier else None

@@ -33,7 +33,7 @@ from partwarden.planner.default_rows import (
 from partwarden.planner.inventory import DefaultRows, Inventory, KeyType, RelationKind
 from partwarden.planner.keys import Codec
 from partwarden.planner.plan import Plan
-from partwarden.status.conditions import looked
+from partwarden.status.conditions import reconciled
 from support import values
 
 CODECS = [
@@ -142,7 +142,7 @@ def test_the_condition_never_calls_empty_what_was_not_counted() -> None:
 
 def test_rows_of_ranges_that_nobody_asked_for_leave_the_policy_ready() -> None:
     inventory = found(held((2019, 5)), *values.years(2026, 2027, 2028))
-    verdict = looked(values.spec(), inventory, values.plan(values.spec(), inventory), [])
+    verdict = reconciled(values.spec(), inventory, values.plan(values.spec(), inventory), [])
     assert (verdict.ready.status, verdict.ready.reason) == (ConditionStatus.TRUE, "Converged")
     assert verdict.default_empty is not None
     assert verdict.default_empty.message == (

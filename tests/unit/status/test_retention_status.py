@@ -11,7 +11,7 @@ from partwarden.errors import TableBusy
 from partwarden.planner.actions import Outcome
 from partwarden.planner.inventory import Detached, Inventory, Partition, Reference
 from partwarden.planner.plan import make_plan
-from partwarden.status.conditions import PolicyStatusUpdate, looked, make_status
+from partwarden.status.conditions import PolicyStatusUpdate, make_status, reconciled
 from support import values
 
 
@@ -27,7 +27,7 @@ def gone(hours: float) -> Detached:
 
 def verdict(spec: TableSpec, found: Inventory, *errors: TableBusy) -> PolicyStatusUpdate:
     made = make_plan(spec, found, found.now)
-    return looked(spec, found, made, [Outcome(made.actions[place], error) for place, error in enumerate(errors)])
+    return reconciled(spec, found, made, [Outcome(made.actions[place], error) for place, error in enumerate(errors)])
 
 
 def here(*partitions: Partition, **fields: Any) -> Inventory:
