@@ -12,9 +12,9 @@ from ..api.policy import TableSpec
 from ..api.status import PartitionStatus, State, Summary
 from ..errors import ReadOnlyServer
 from ..planner.calendar import Grid, iso
-from ..planner.default_rows import describe
 from ..planner.inventory import Detached, Inventory, Partition
 from ..planner.plan import Plan
+from ..status.conditions import describe
 from ..status.details import human, partitions_of, summarise
 
 

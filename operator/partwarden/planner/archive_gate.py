@@ -49,7 +49,7 @@ from .drop_preconditions import (
     last_reading,
     unmet,
 )
-from .findings import Finding, listed, pointing
+from .findings import Finding, join_names, pointing
 from .inventory import Detached, Partition
 
 MOST_AT_ONCE = 20
@@ -231,4 +231,4 @@ def _notes(context: PlanContext, steps: Iterable[Step]) -> Iterator[Finding]:
     where = context.spec.retention.archive if context.spec.retention else None
     for reason, text in WAITING.items():
         if names := [name for step in steps for waits, name in step.waits if waits == reason]:
-            yield Finding(reason, str(context.parent), text.format(where=where, names=listed(names)))
+            yield Finding(reason, str(context.parent), text.format(where=where, names=join_names(names)))

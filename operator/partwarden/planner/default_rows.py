@@ -1,4 +1,4 @@
-"""Rows of the DEFAULT partition: to which intervals they belong, and what is said of them.
+"""Rows of the DEFAULT partition: the moments between which they are counted by interval.
 
 They are counted between moments of which the key's literals are taken, as for the bounds of partitions: so the count
 agrees with the calendar of the policy whatever the key's encoding. Coarse moments first, all boundaries of the grid
@@ -12,21 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from ..api.policy import TableSpec
-from ..api.retention import Drain
-from ..api.status import ConditionStatus
 from ..api.types import Interval
 from ..errors import KeyOutOfRange
 from .calendar import BoundedRange, Grid, Range
-from .inventory import DefaultRows, Inventory
 from .keys import Codec
 
 MAX_PIECES = 20_000
 """Most pieces to count in at once: several for each span, so that cutting comes to an end."""
 MAX_SPANS = 4000
 """Most pieces to look at more closely; rows of others count as lying elsewhere."""
-MAX_NAMED = 20
-"""Most intervals that a message names."""
 
 DENSE = range(1900, 2101)
 NOMINAL = {
@@ -84,36 +78,6 @@ def within_cells(grid: Grid, groups: Sequence[tuple[BoundedRange, int]]) -> tupl
     return tuple((piece, rows) for piece, rows in groups if piece.upper <= grid.cell(piece.lower).upper)
 
 
-def emptiness(spec: TableSpec, inventory: Inventory, codec: Codec) -> tuple[ConditionStatus, str, str]:
-    """Status, reason and message of the condition DefaultPartitionEmpty."""
-    default, rows = inventory.default, inventory.default_rows
-    if default is None:
-        return ConditionStatus.TRUE, "NoDefaultPartition", "the table has no DEFAULT partition"
-    if rows is None:
-        return ConditionStatus.UNKNOWN, "NotCounted", f"the rows of {default} were not counted"
-    if rows.error is not None:
-        return ConditionStatus.UNKNOWN, rows.error.reason, str(rows.error)
-    if not rows.total:
-        return ConditionStatus.TRUE, "Empty", f"DEFAULT partition {default} is empty"
-    grid = Grid.of(spec, aware=codec.aware)
-    message = f"DEFAULT partition {default} holds {describe(grid, rows)}{_way_out(spec, grid, rows)}"
-    return ConditionStatus.FALSE, "DefaultHasRows", message
-
-
-def describe(grid: Grid, rows: DefaultRows) -> str:
-    """``2019 (1,204 rows), 2021 (1 row)``, in a bounded number of words."""
-    cells = _by_cell(grid, rows)
-    named = [f"{label(grid, cell)} ({count_of(count, rows.whole)})" for cell, count in cells[:MAX_NAMED]]
-    if len(cells) > MAX_NAMED:
-        rest = sum(count for _, count in cells[MAX_NAMED:])
-        named.append(f"{len(cells) - MAX_NAMED} more intervals ({count_of(rest, rows.whole)})")
-    if rows.elsewhere:
-        apart = "" if rows.whole else ", or in more intervals than are told apart"
-        named.append(f"{count_of(rows.elsewhere, rows.whole)} elsewhere (NULL, infinite, beyond the calendar{apart})")
-    total = f", {count_of(rows.total, rows.whole)} in all" if len(named) > 1 else ""
-    return ", ".join(named) + total
-
-
 def count_of(rows: int, whole: bool = True) -> str:
     """``1,204 rows``, or ``at least`` so many."""
     return f"{'' if whole else 'at least '}{rows:,} row{'' if rows == 1 else 's'}"
@@ -127,29 +91,6 @@ def label(grid: Grid, piece: BoundedRange) -> str:
     if grid.interval is Interval.HOUR:
         return local.strftime("%Y-%m-%d %H:00") + (" (again)" if local.fold else "")
     return local.strftime(LABELS[grid.interval])
-
-
-def _way_out(spec: TableSpec, grid: Grid, rows: DefaultRows) -> str:
-    cells = _by_cell(grid, rows)
-    if not cells:
-        return ""
-    days = list(dict.fromkeys(grid.local(cell.lower).date().isoformat() for cell, _ in cells))
-    if grid.interval is Interval.HOUR:
-        # A date of spec.ensure means its first hour only.
-        where = f'set spec.startFrom to "{days[0]}" if all since then shall exist'
-    else:
-        named = ", ".join(f'"{day}"' for day in days[:MAX_NAMED]) + (", …" if len(days) > MAX_NAMED else "")
-        where = f"put [{named}] into spec.ensure to have partitions made for them"
-    drain = "" if spec.default_partition.drain is Drain.AUTO else ", and set spec.defaultPartition.drain to Auto"
-    return f"; {where}{drain}, or move the rows elsewhere"
-
-
-def _by_cell(grid: Grid, rows: DefaultRows) -> list[tuple[BoundedRange, int]]:
-    found: dict[BoundedRange, int] = {}
-    for piece, count in rows.groups:
-        cell = grid.cell(piece.lower)
-        found[cell] = found.get(cell, 0) + count
-    return list(found.items())
 
 
 def _start(grid: Grid, moment: datetime) -> datetime:

@@ -27,7 +27,7 @@ from .calendar import BoundedRange
 from .context import PlanContext
 from .creation import Wanted
 from .drop_preconditions import DropCase, named
-from .findings import Finding, along, listed, refusing
+from .findings import Finding, along, join_names, refusing
 from .inventory import Detached, Partition, Reference, RelationKind
 from .keys import literals
 from .marker import Phase
@@ -105,7 +105,7 @@ def _sort_out(
         else:
             going.append((each, held))
     for why, names in alone.items():
-        left = f"expired, but left alone: {listed(names)}: {why}"
+        left = f"expired, but left alone: {join_names(names)}: {why}"
         findings.append(Finding("ExpiredLeftAlone", str(context.parent), left))
     return going, findings
 
@@ -286,7 +286,7 @@ def _approvals(context: PlanContext) -> Iterator[Finding]:
                 f"{context.parent}, is called so, or has that OID: correct the name, or take it out",
             )
         elif len(found) > 1:
-            several = listed([f"{each}@{each.oid}" for each in found])
+            several = join_names([f"{each}@{each.oid}" for each in found])
             yield Finding(
                 "ApprovalAmbiguous",
                 str(context.parent),

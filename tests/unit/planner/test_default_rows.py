@@ -24,8 +24,6 @@ from partwarden.planner.default_rows import (
     MAX_PIECES,
     MAX_SPANS,
     Cut,
-    describe,
-    emptiness,
     finer_cut,
     first_cut,
     within_cells,
@@ -33,7 +31,7 @@ from partwarden.planner.default_rows import (
 from partwarden.planner.inventory import DefaultRows, Inventory, KeyType, RelationKind
 from partwarden.planner.keys import Codec
 from partwarden.planner.plan import Plan
-from partwarden.status.conditions import reconciled
+from partwarden.status.conditions import default_partition_empty, describe, reconciled
 from support import values
 
 CODECS = [
@@ -138,7 +136,8 @@ def test_the_condition_never_calls_empty_what_was_not_counted() -> None:
         (DefaultRows(elsewhere=1), ConditionStatus.FALSE, "DefaultHasRows"),
         (DefaultRows(), ConditionStatus.TRUE, "Empty"),
     ]:
-        assert emptiness(values.spec(), found(rows), codec)[:2] == (status, reason)
+        said = default_partition_empty(values.spec(), found(rows), codec)
+        assert (said.status, said.reason) == (status, reason)
 
 
 def test_rows_of_ranges_that_nobody_asked_for_leave_the_policy_ready() -> None:
