@@ -37,7 +37,7 @@ def hands(archives: Archives, pg_database: Database) -> Iterator[Hands]:
     """Of an operator whose Jobs are given one pod."""
     made = Hands(archives, pg_database, job_retries=0)
     yield made
-    made.tender.stop()
+    made.stop()
 
 
 def other_pod(hands: Hands, job: str, than: str) -> None:
@@ -60,13 +60,13 @@ def test_a_server_newer_than_the_images_pg_dump_gets_no_job(archives: Archives, 
         assert message.startswith(f"pg_dump {newest - 1} is older than the server, {newest}.")
         assert older.archives.jobs() == []
     finally:
-        older.tender.stop()
+        older.stop()
     as_new = Hands(archives, pg_database, job_client=newest)
     try:
         as_new.tend()
         assert as_new.archives.job(NAME)
     finally:
-        as_new.tender.stop()
+        as_new.stop()
 
 
 def test_too_little_memory_is_told_and_the_next_job_may_have_enough(hands: Hands) -> None:
@@ -163,7 +163,7 @@ def test_a_job_that_may_have_no_pod_is_told_and_goes_on_when_it_may(hands: Hands
 
 def test_a_check_that_takes_too_long_is_ended_told_and_made_again(hands: Hands) -> None:
     hands.proven()
-    hands.store.want_check(hands.key, "before-drop")
+    hands.check("before-drop")
     hands.tend()
     job = hands.archives.job(NAME)
     patch = json.dumps({"spec": {"activeDeadlineSeconds": 1}})

@@ -32,7 +32,7 @@ def hands(archives: Archives, pg_database: Database) -> Iterator[Hands]:
     """Of an operator whose Jobs are given one pod."""
     made = Hands(archives, pg_database, job_retries=0)
     yield made
-    made.tender.stop()
+    made.stop()
 
 
 @pytest.mark.parametrize("days", [-1, 1])
@@ -59,9 +59,9 @@ def test_a_secret_that_is_rotated_between_archive_and_check_takes_no_proof_away(
     hands.archives.site.secret("run", stale)
     hands.proven()
     pg_database.execute(f"ALTER ROLE {role.name} PASSWORD 'another'")
-    hands.tender.stop()
+    hands.stop()
     hands.restart()
-    hands.store.want_check(hands.key, "before-drop")
+    hands.check("before-drop")
     hands.tend()
     status = hands.status()
     assert status["lastError"]["reason"] == "AuthenticationFailed"
@@ -94,4 +94,4 @@ def test_an_operator_that_looked_before_takes_no_proof_back(
     assert hands.status()["manifestSha256"]
     assert slow.tend() is None
     assert conditions(hands.status())["Verified"]["status"] == "True"
-    slow.tender.stop()
+    slow.stop()

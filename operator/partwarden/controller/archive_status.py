@@ -121,6 +121,11 @@ def trouble(status: Mapping[str, Any]) -> tuple[str, str] | None:
     return (str(error.get("reason")), str(error.get("message"))) if error else None
 
 
+def state(status: Mapping[str, Any]) -> str:
+    """One of `metrics.ARCHIVE_STATES`."""
+    return "Failing" if trouble(status) else "Proven" if is_proven(status) else "Working"
+
+
 def pause(status: Mapping[str, Any], now: datetime) -> float:
     """Seconds until the next Job may be made; 0 at once. ``now`` is aware."""
     text = status.get("nextAttempt")
