@@ -61,9 +61,9 @@ def read(connection: psycopg.Connection[Any], wanted: str = "") -> str:
 
 
 # CHECK constraints that hold a detached table to the range it had. A concurrent detach leaves one, and the other form
-# gives it one (see `detach`). Rows that were there before it lie in the range too: until the detach, PostgreSQL let none
-# in that do not. So with the constraint in force every row lies in the range, whether or not PostgreSQL has validated
-# it. From 18 on there are constraints that are written down and not enforced.
+# gives it one (see `detach`). Rows that were there before it lie in the range too: until the detach, PostgreSQL let
+# none in that do not. So with the constraint in force every row lies in the range, whether or not PostgreSQL has
+# validated it. From 18 on there are constraints that are written down and not enforced.
 CHECKS = """
 SELECT k.conname AS name, pg_get_expr(k.conbin, k.conrelid) AS text, k.convalidated AS validated,
        quote_ident({key}) AS column,
