@@ -42,11 +42,11 @@ from .locks import (
 from .transaction import LOCK_TIMEOUT_HEAVY, check_opening, made_for_owner, opening, parent_of, translated, undo
 
 UNDER_LOCK = 1000
-"""Milliseconds that everybody may be kept out for; what takes longer is undone."""
+"""Milliseconds that all other sessions may be kept out for; what takes longer is undone."""
 IDLE = 2000
 """Milliseconds without a word from us under the lock, after which the server undoes all."""
 GIVE_WAY = 2000
-"""Milliseconds. Autovacuum gives way to who waits for deadlock_timeout; nobody queues behind this lock."""
+"""Milliseconds. Autovacuum gives way to a session that waits for deadlock_timeout; no other queues behind this lock."""
 COUNT_LIMIT = 1000
 """Referencing rows that are counted."""
 NOTHING = sql.SQL("SELECT")
@@ -143,7 +143,7 @@ class _Drain:
         begun = run(self._connection, *opening(self._parent, LOCK_TIMEOUT_HEAVY), SETTINGS)
         check_opening(self._parent, begun)
         # Keeps VACUUM and everything that changes triggers, rules or the place of rows away, and neither readers nor
-        # writers. Others queue behind nobody who waits for it.
+        # writers. No other session queues behind one that waits for it.
         patient = sql.SQL("SELECT set_config('lock_timeout', {}, true)")
         _, _, _, facts, publications = run(
             self._connection,
@@ -178,7 +178,7 @@ class _Drain:
         self._rights = rights_of_tables(self._inventory, [self._action], named, acls)
 
     def _copy(self) -> None:
-        """Beside readers and writers, of which nobody waits for this."""
+        """Beside readers and writers, which do not wait for this."""
         run(self._connection, self._move.copy(), self._move.statistics())
         self._check_references()
         self._check_copies()
@@ -197,11 +197,11 @@ class _Drain:
         """The one moment at which others wait, at most `UNDER_LOCK` of it."""
         connection, move = self._connection, self._move
         timeouts = sql.SQL(TIMEOUTS).format(f"{LOCK_TIMEOUT_HEAVY}ms", f"{UNDER_LOCK}ms", f"{IDLE}ms")
-        # The parent before DEFAULT, as everybody who reads or writes through the parent locks them.
+        # The parent before DEFAULT, as all sessions that read or write through the parent lock them.
         *_, ((now,),) = run(connection, timeouts, move.lock_parent(), move.lock_default("ACCESS EXCLUSIVE"), CLOCK)
         remaining = sql.SQL(REMAINING).format(now + UNDER_LOCK)
         try:
-            # Nobody can change or reference a row from here on, so what is found now stays true until COMMIT.
+            # No session can change or reference a row from here on, so what is found now stays true until COMMIT.
             run(connection, remaining, "SET CONSTRAINTS ALL IMMEDIATE", move.forget_gone(), remaining, move.copy())
             self._check_references(remaining)
             self._check_copies()
@@ -261,6 +261,6 @@ class _Drain:
     def _too_slow(self, error: pg.QueryCanceled) -> StatementRejected:
         return StatementRejected(
             f"cannot create partition {self._action}: to move its rows out of {self._default} took longer than "
-            f"{UNDER_LOCK} ms in which everybody else waits, and was undone ({message(error)}); an index on the key, "
-            "and on columns that reference this table, makes it faster, or move the rows by hand"
+            f"{UNDER_LOCK} ms in which all other sessions wait, and was undone ({message(error)}); create an index on "
+            "the key, and on columns that reference this table, or move the rows by hand"
         )

@@ -164,7 +164,7 @@ class Move:
     def copy(self) -> Composed:
         """Copies what is not remembered yet; ``same`` says whether the copy's text is that of the row.
 
-        RETURNING gives rows in the order in which they go in. Were it ever another, ``same`` would tell.
+        RETURNING gives rows in the order in which they go in. Were it ever another, ``same`` would show it.
         """
         alias = [Identifier(f"c{number}") for number in range(len(self.columns))]
         columns = SQL(", ").join(Identifier(name) for name in self.columns)

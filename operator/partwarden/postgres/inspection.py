@@ -155,7 +155,7 @@ def _needless(inventory: Inventory, plan: Plan, explained: Any) -> Iterator[str]
     """Relations that are scanned without need, ascending by name."""
     wanted = [each for each in inventory.partitions if _may_hold(each, inventory, plan)]
     others = {str(each) for each in inventory.partitions} - {str(each) for each in wanted}
-    # What is below a partitioned partition has names that nobody has read: only the others can be told then.
+    # What is below a partitioned partition has names that were not read: only the others are known then.
     deep = any(each.kind is RelationKind.PARTITIONED for each in wanted)
     allowed = {str(each) for each in wanted}
     for name in sorted(set(_scanned(explained[0]["Plan"]))):
