@@ -1,4 +1,4 @@
-"""What the status of a PartitionArchive says: the status so far, and what was seen of its Job -> the status. Pure.
+"""Status and Events of a PartitionArchive: the status so far, and the state of its Job -> the new status. Pure.
 
 What was proven stays in the status whatever comes after it. The conditions follow kstatus, as those of a policy do.
 """
@@ -34,7 +34,7 @@ Status = dict[str, Any]
 
 
 def is_proven(status: Mapping[str, Any]) -> bool:
-    """Whether an archive was read back and found equal to the table. What became of it later does not count here."""
+    """Whether an archive was read back and found equal to the table. Later checks of it do not count here."""
     return bool(status.get("manifestSha256"))
 
 
@@ -52,9 +52,9 @@ def aims(
     ``size``: of the table in bytes, 0 where it is not known.
     """
     lower, upper = bounds or (None, None)
-    told = {"from": lower, "to": upper, **{key: status[key] for key in ("from", "to") if key in status}, "oid": oid}
-    told |= {"server": server or None, "tableBytes": size or None}
-    return {**status, **{key: value for key, value in told.items() if value is not None}}
+    pinned = {"from": lower, "to": upper, **{key: status[key] for key in ("from", "to") if key in status}, "oid": oid}
+    pinned |= {"server": server or None, "tableBytes": size or None}
+    return {**status, **{key: value for key, value in pinned.items() if value is not None}}
 
 
 def runs(status: Mapping[str, Any], generation: int, now: datetime, task: Task, seen: JobView) -> Status:
@@ -110,8 +110,8 @@ def failed(
 
 
 def trouble(status: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Reason and message of what is wrong: what a Job waits for that somebody must mend, what the last check found, or
-    what the last attempt failed of. None where nothing is known to be wrong."""
+    """Reason and message of what is wrong: what a Job waits for that a user must correct, what the last check found, or
+    why the last attempt failed. None where nothing is known to be wrong."""
     found, error = status.get("check") or {}, status.get("lastError")
     ready: Mapping[str, Any] = next((each for each in status.get("conditions") or [] if each.get("type") == READY), {})
     if ready.get("reason") in BLOCKED:
@@ -131,7 +131,7 @@ def pause(status: Mapping[str, Any], now: datetime) -> float:
     text = status.get("nextAttempt")
     if not isinstance(text, str):
         return 0.0
-    # A clock that was set back must not make anybody wait for longer than the longest pause.
+    # A clock that was set back must not make the pause longer than the longest.
     left = (datetime.fromisoformat(text) - now).total_seconds()
     return min(max(0.0, left), LONGEST_PAUSE.total_seconds())
 
@@ -147,7 +147,7 @@ def _forgiven(status: Mapping[str, Any]) -> Status:
 
 
 def _facts(report: Report) -> Status:
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "oid": report.oid,
         "id": report.id,
         "location": report.location,
@@ -162,8 +162,8 @@ def _facts(report: Report) -> Status:
         "completed": iso(report.completed) if report.completed else None,
     }
     if report.fingerprint is not None:
-        told["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
-    return {key: value for key, value in told.items() if value is not None}
+        facts["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 def _with(status: Mapping[str, Any], generation: int, now: datetime, said: Said, which: str) -> Status:
@@ -191,13 +191,9 @@ def _flag(value: bool) -> ConditionStatus:
     return TRUE if value else FALSE
 
 
-# Which Events a change of a PartitionArchive's status is worth: what came to an end, and each new cause once. Pure.
-#
-
-
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    """``Archived`` once it is proven, ``Verified`` at the end of each check that found all as it was, and a warning
-    where something else than before is wrong."""
+    """The Events of a change of status: ``Archived`` once it is proven, ``Verified`` at the end of each check that
+    found all as it was, and a warning where something else than before is wrong."""
     notices = []
     if is_proven(status) and not is_proven(previous):
         message = f"{status.get('rows')} rows, {status.get('size')}, read back and equal: {status.get('location')}"
