@@ -20,7 +20,7 @@ from partwarden.postgres import engine
 from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.pool import PER_DATABASE
-from partwarden.status.conditions import looked, make_status
+from partwarden.status.conditions import make_status, reconciled
 
 from .figures import Figure
 from .stand import TABLE, Stand
@@ -201,7 +201,7 @@ def _looking(connection: Session) -> Way:
         spec = _spec(name)
         inventory, plan = engine.observe_and_plan(connection, spec, NOW)
         assert not plan.actions, plan.actions
-        make_status(looked(spec, inventory, plan, []), {}, 1, NOW)
+        make_status(reconciled(spec, inventory, plan, []), {}, 1, NOW)
 
     return look
 

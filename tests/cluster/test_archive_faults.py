@@ -154,7 +154,7 @@ def test_a_job_that_may_have_no_pod_is_told_and_goes_on_when_it_may(hands: Hands
 
 def test_a_check_that_takes_too_long_is_ended_told_and_made_again(hands: Hands) -> None:
     hands.proven()
-    hands.store.want_check(hands.key, "before-drop")
+    hands.check("before-drop")
     hands.tend()
     job = hands.archives.job(NAME)
     patch = json.dumps({"spec": {"activeDeadlineSeconds": 1}})

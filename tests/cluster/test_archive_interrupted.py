@@ -13,7 +13,7 @@ from lab.postgres import Database
 from lab.site import Site, partitions
 from partwarden.archive.jobspec import Task
 from partwarden.controller.archive_job import JobSlots
-from partwarden.controller.archive_reconciler import ArchiveReconciler
+from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import ArchiveEventHandler
 from partwarden.controller.ownership import Shard, TableOwnership
@@ -21,7 +21,7 @@ from partwarden.controller.policy_reconciler import PolicyReconciler
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.archives import ArchivesInCluster
-from partwarden.kube.cache import ArchiveStore, Store, parse_policy
+from partwarden.kube.cache import ArchiveCache, Store, parse_policy
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
 from partwarden.postgres import fingerprint
@@ -85,11 +85,12 @@ class Lives:
         """One operator looks at the policy once, and at every archive; whether it came to an end by itself."""
         self.cluster.early = early
         api, store, queue, wakes = ArchivesInCluster(self.cluster), Store(), WorkQueue(), WorkQueue()
-        archives, slots = ArchiveStore(), JobSlots(self.settings.jobs)
-        intake = ArchiveEventHandler(archives, slots, wakes, queue)
+        archives, slots, shard = ArchiveCache(), JobSlots(self.settings.jobs), Shard(store)
+        intake = ArchiveEventHandler(api, archives, slots, shard, wakes, queue)
         clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
         desk = ArchiveRequests(archives, api, wakes.enqueue)
-        tender = ArchiveReconciler(self.cluster, Shard(store), archives, slots, self.settings, clock, lambda *_: None)
+        tables = TableFinder(self.cluster, self.settings)
+        tender = ArchiveReconciler(self.cluster, api, archives, desk, shard, slots, tables, self.settings, clock)
         reconciler = PolicyReconciler(
             self.cluster, store, TableOwnership(queue.enqueue), queue, self.settings, clock, desk, lambda *_: None
         )
@@ -101,7 +102,7 @@ class Lives:
             reconciler.reconcile(self.key)
             for body in api.archives(self.namespace):
                 intake.seen(body)
-                tender.tend((self.namespace, body["metadata"]["name"]))
+                tender.reconcile((self.namespace, body["metadata"]["name"]))
         except Killed:
             return False
         finally:

@@ -57,7 +57,7 @@ def test_a_secret_that_is_rotated_between_archive_and_check_takes_no_proof_away(
     hands.proven()
     pg_database.execute(f"ALTER ROLE {role.name} PASSWORD 'another'")
     hands.restart()
-    hands.store.want_check(hands.key, "before-drop")
+    hands.check("before-drop")
     hands.tend()
     status = hands.status()
     assert status["lastError"]["reason"] == "AuthenticationFailed"

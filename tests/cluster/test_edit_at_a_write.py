@@ -22,7 +22,7 @@ from partwarden.controller.policy_reconciler import PolicyReconciler
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.archives import ArchivesInCluster
-from partwarden.kube.cache import ArchiveStore, Store
+from partwarden.kube.cache import ArchiveCache, Store
 from partwarden.kube.config import configure
 from partwarden.kube.selector import parse
 
@@ -44,7 +44,7 @@ class Unwatched:
             WorkQueue(),
         )
         self.claims = TableOwnership(self.queue.enqueue)
-        desk = ArchiveRequests(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
+        desk = ArchiveRequests(ArchiveCache(), ArchivesInCluster(self.cluster), lambda key: None)
         clock = lambda: datetime.now(UTC)  # noqa: E731
         self.reconciler = PolicyReconciler(
             self.cluster, self.store, self.claims, self.queue, settings, clock, desk, lambda *_: None

@@ -14,14 +14,15 @@ from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site
 from partwarden.controller import informers
-from partwarden.controller.archive_service import ArchiveService
-from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.archive_job import JobSlots
+from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.health import Health, WorkerPoolStats
 from partwarden.controller.informers import Lister
-from partwarden.controller.ownership import TableOwnership
+from partwarden.controller.ownership import Shard, TableOwnership
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Backlog, WorkQueue
-from partwarden.kube.cache import Store
+from partwarden.kube.archives import ArchivesInCluster
+from partwarden.kube.cache import ArchiveCache, Store
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
 
@@ -103,7 +104,8 @@ def test_a_mute_watch_is_found_out_by_the_lists(
     monkeypatch.setattr(informers, "GRACE", 0.1)
     settings = Settings(kubeconfig=site.operator().kubeconfig, namespaces=tuple(site.namespaces))
     cluster, store, queue = Cluster(configure(settings.kubeconfig)), Store(), WorkQueue()
-    archives = ArchiveService(cluster, store, queue, settings, lambda: datetime.now(UTC), lambda *_: None)
+    api, shard = ArchivesInCluster(cluster), Shard(store)
+    archives = ArchiveEventHandler(api, ArchiveCache(), JobSlots(2), shard, WorkQueue(), queue, settings.namespaces)
     health = Health({"policies": lambda: WorkerPoolStats(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
     intake = PolicyEventHandler(store, TableOwnership(queue.enqueue), queue)
     lister = Lister(cluster, store, intake, archives, health, settings)
@@ -126,4 +128,3 @@ def test_a_mute_watch_is_found_out_by_the_lists(
     lister.again()
     assert health.unhealthy() == []
     lister.stop()
-    archives.stop()

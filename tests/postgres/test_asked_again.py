@@ -88,7 +88,7 @@ def ready(database: Database) -> tuple[Database, Archives]:
     edit_mark(database, since=LONG_AGO)
     with session(from_dsn(database.dsn)) as connection:
         _, plan = observe_and_plan(connection, policy(**ARCHIVE), NOW, archives=known)
-    (asked,) = plan.retired.waiting.requests
+    (asked,) = plan.retired.gate.requests
     assert isinstance(asked, CheckRequest)
     check = CheckState(asked.token, ok=True, completed=NOW)
     return database, replace(known, states={oid: (replace(made, check=check),)})

@@ -165,7 +165,7 @@ def test_a_move_that_takes_too_long_under_the_lock_is_undone(
         patched.setattr(drain, "UNDER_LOCK", 5)
         report = keep(database.dsn, **DRAIN)
     assert reasons(report) == ["StatementRejected"]
-    assert "longer than 5 ms in which everybody else waits" in str(report.outcomes[0].error)
+    assert "longer than 5 ms in which all other sessions wait" in str(report.outcomes[0].error)
     assert state(database) == before
 
 

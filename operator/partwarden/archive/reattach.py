@@ -310,7 +310,8 @@ def _attempt(
         sql.SQL(NOW_AND_OID).format(sql.Literal(table.as_string())),
     )
     held = range_of(manifest)
-    mark = Marker(oid, parent.oid, str(parent), held, Phase.RESTORED, now) if held is not None else None
+    marked = held.bounded if held is not None else None
+    mark = Marker(oid, parent.oid, str(parent), marked, Phase.RESTORED, now) if marked is not None else None
     ((_, secured, forced),) = found
     run(
         connection,

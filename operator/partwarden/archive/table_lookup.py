@@ -34,7 +34,7 @@ class TableRow(NamedTuple):
     bytes: int
 
 
-# The size is by the catalog's count of pages: pg_table_size() would wait for a lock on the table.
+# The size by the catalog's count of pages: pg_table_size() would wait for a lock on the table.
 TABLE = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text,
        current_setting('block_size')::int8 * (greatest(c.relpages, 0)

@@ -16,8 +16,7 @@ from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable
 from ..kube.cache import Store
 from ..kube.client import Cluster
-from .archive_service import ArchiveService
-from .event_handlers import PolicyEventHandler
+from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health
 from .settings import Settings
 
@@ -114,7 +113,7 @@ class Lister:
         cluster: Cluster,
         store: Store,
         intake: PolicyEventHandler,
-        archives: ArchiveService,
+        archives: ArchiveEventHandler,
         health: Health,
         settings: Settings,
     ) -> None:

@@ -14,16 +14,20 @@ from .. import __version__
 from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
 from ..errors import ClusterUnavailable, StartupError
-from ..kube.cache import Store
+from ..kube.archives import ArchivesInCluster
+from ..kube.cache import ArchiveCache, Store
 from ..kube.client import Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
-from .archive_service import ArchiveService
-from .event_handlers import PolicyEventHandler
+from .archive_job import JobSlots
+from .archive_reconciler import ArchiveReconciler, TableFinder
+from .archive_requests import ArchiveRequests
+from .archive_status import state
+from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
 from .metrics import Metrics, Sources
-from .ownership import TableOwnership
+from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
 from .settings import Settings, configure_logging, wanted
 from .workqueue import Every, Workers, WorkQueue
@@ -33,6 +37,8 @@ log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FINISH, CANCEL = 4.0, 2.0
 """Seconds that running work is given after SIGTERM: to finish by itself, then to be cancelled."""
+ARCHIVE_WORKERS = 2
+"""Threads for archives, whose work itself is done in Jobs."""
 AGAIN = 3.0
 """Seconds after which the API server is asked again, where it is waited for."""
 
@@ -50,9 +56,21 @@ class Operator:
         claims = TableOwnership(self._queue.enqueue)
         clock = lambda: datetime.now(UTC)  # noqa: E731
         metrics = Metrics(self._sources())
-        self._archives = ArchiveService(self._cluster, self._store, self._queue, settings, clock, metrics.job_ended)
-        moved = self._archives.desk.moved
-        self._intake = PolicyEventHandler(self._store, claims, self._queue, settings.selector, moved)
+        # Archives have a queue and threads of their own: one that takes its time keeps no policy waiting.
+        api, self._archives, self._archive_queue = ArchivesInCluster(self._cluster), ArchiveCache(), WorkQueue()
+        self._shard = Shard(self._store, settings.selector, api.policy_exists)
+        slots = JobSlots(settings.jobs, lambda owner: self._shard.has(self._archives.get(owner) if owner else None))
+        requests = ArchiveRequests(self._archives, api, self._archive_queue.enqueue, settings.selector)
+        self._archive_events = ArchiveEventHandler(
+            api, self._archives, slots, self._shard, self._archive_queue, self._queue, settings.namespaces
+        )
+        tables = TableFinder(self._cluster, settings)
+        archives = ArchiveReconciler(
+            *(self._cluster, api, self._archives, requests, self._shard, slots, tables, settings, clock),
+            metrics.job_ended,
+        )
+        self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
+        self._intake = PolicyEventHandler(self._store, claims, self._queue, settings.selector, requests.moved)
         self._reconciler = PolicyReconciler(
             self._cluster,
             self._store,
@@ -60,16 +78,16 @@ class Operator:
             self._queue,
             settings,
             clock,
-            self._archives.desk,
+            requests,
             metrics.looked,
             lost=lambda: self._leadership.lost,
         )
         self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
         self._leadership = LeaderElection(self._cluster, settings.lease)
-        crews = {"policies": self._crew, "archives": self._archives.crew}
+        crews = {"policies": self._crew, "archives": self._archive_crew}
         self._health = Health(crews, settings.relist, self._leadership.others, self._leadership.stands_by)
         self._web = self._listening(metrics) if settings.listen else None
-        self._lister = Lister(self._cluster, self._store, self._intake, self._archives, self._health, settings)
+        self._lister = Lister(self._cluster, self._store, self._intake, self._archive_events, self._health, settings)
         self._listing = Every("lister", settings.relist, self._lister.again)
 
     def check(self) -> None:
@@ -122,7 +140,7 @@ class Operator:
         which = f", policies that match {str(selector)!r}," if selector else ""
         log.info("partwarden %s serves %s%s with %d workers", __version__, where, which, self._settings.workers)
         self._workers.start()
-        self._archives.start()
+        self._archive_workers.start()
         self._listing.start()
         try:
             asyncio.run(self._watch())
@@ -133,12 +151,12 @@ class Operator:
                 self._reconciler.cancel()
                 self._workers.wait(CANCEL)
             # They were told at the same time: what they do is seen again by the next operator, wherever it ends.
-            self._archives.wait(CANCEL / 4)
+            self._archive_workers.wait(CANCEL / 4)
 
     async def _watch(self) -> None:
         stopped = asyncio.Event()
-        shown = {PLURAL: self._on_policy, archive.ARCHIVE_PLURAL: self._archives.on_archive}
-        watches = Watches(self._cluster, self._settings, shown, self._archives.on_job)
+        shown = {PLURAL: self._on_policy, archive.ARCHIVE_PLURAL: self._archive_events.on_archive}
+        watches = Watches(self._cluster, self._settings, shown, self._archive_events.on_job)
         tasks = await watches.begin(stopped)
         loop = asyncio.get_running_loop()
 
@@ -174,8 +192,16 @@ class Operator:
 
     def _sources(self) -> Sources:
         """Asked at a scrape: by then all of it is there."""
-        queues = {"policies": lambda: self._crew().backlog, "archives": lambda: self._archives.crew().backlog}
-        return Sources(self._store, lambda: self._archives.states(), queues)
+        queues = {"policies": lambda: self._crew().backlog, "archives": lambda: self._archive_crew().backlog}
+        return Sources(self._store, self._archive_states, queues)
+
+    def _archive_states(self) -> list[tuple[str, str]]:
+        """Namespace and state of each archive that is worked on here."""
+        return [(each.key[0], state(each.status)) for each in self._archives.all() if self._shard.has(each)]
+
+    def _archive_crew(self) -> WorkerPoolStats:
+        workers = self._archive_workers
+        return WorkerPoolStats(self._archive_queue.backlog(), workers.count, workers.ended)
 
     def _listening(self, metrics: Metrics) -> Web:
         health = self._health
@@ -185,7 +211,7 @@ class Operator:
         self._health.stopping()
         self._reconciler.stop()
         self._queue.close()
-        self._archives.stop()
+        self._archive_queue.close()
         self._lister.stop()
         self._listing.stop()
 

@@ -25,7 +25,7 @@ from ..postgres.conninfo import ConnectionInfo, resolve
 from ..postgres.engine import maintain, observe_and_plan
 from ..postgres.pool import Connections, Slots
 from ..status import events
-from ..status.conditions import PolicyStatusUpdate, broken, failed, looked, make_status, suspended
+from ..status.conditions import PolicyStatusUpdate, broken, failed, make_status, reconciled, suspended
 from . import workqueue
 from .archive_requests import ArchiveRequests
 from .event_handlers import PolicyEventHandler
@@ -205,9 +205,9 @@ class PolicyReconciler:
         if stopped := stopped or recheck.why_stopped():
             log.info("not done, and planned anew: %s", stopped, extra=_about(policy, "Stopped"))
         elif spec.mode is Mode.APPLY and not plan.blocked:
-            self._archives.ask(policy, spec, inventory.server.identity, plan.retired.waiting.requests)
+            self._archives.ask(policy, spec, inventory.server.identity, plan.retired.gate.requests)
         return Look(
-            looked(spec, inventory, plan, outcomes),
+            reconciled(spec, inventory, plan, outcomes),
             tuple(outcomes),
             boundary=(plan.next_boundary - inventory.now).total_seconds(),
             resync=spec.resync_period.total_seconds(),

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ..errors import PartwardenError
-from .calendar import Range
+from .calendar import BoundedRange, Range
 from .marker import ClosedMark, Marker
 
 # What upkeep is decided from, beside what every look reads: facts about closed partitions, statistics, pruning.
@@ -326,7 +326,7 @@ class DefaultRows:
     another partition holds. ``elsewhere``: rows whose key is NULL, infinite or beyond the calendar.
     """
 
-    groups: tuple[tuple[Range, int], ...] = ()
+    groups: tuple[tuple[BoundedRange, int], ...] = ()
     elsewhere: int = 0
     whole: bool = True
     """False where there are more rows than are read: every number is at least so many then."""

@@ -63,6 +63,15 @@ class Session(psycopg.Connection[Any]):
     again: Callable[[], Session] | None = None
     """Connects once more as this session was connected; set by `connect`."""
 
+    @contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Wait for each answer in the block for so long at least."""
+        before, self.longest = self.longest, max(self.longest, seconds)
+        try:
+            yield
+        finally:
+            self.longest = before
+
     def reconnect(self) -> None:
         """Replace a lost connection by a new one with the same parameters, in this very object.
 

@@ -62,6 +62,9 @@ SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE i.inhparent = {} AND n.nspname = {} AND c.relname = {})
 """
+VALIDATE = "ALTER TABLE {} VALIDATE CONSTRAINT {}"
+"""Reads the rows, while others go on reading and writing."""
+DROP_CHECK = "ALTER TABLE {} DROP CONSTRAINT {}"
 BOUND = "SELECT pg_get_partition_constraintdef({}::oid)"
 
 Creation = CreatePartition | CreateDefault
@@ -252,7 +255,7 @@ def _validate(connection: Session, inventory: Inventory, action: AttachDetached)
         _own_comment(connection, inventory, action)
         checks = holding_to(connection, action.oid, parent.key[0], action.range)
         if checks and not any(each.validated for each in checks):
-            run(connection, ddl.validate_check(action, checks[0].name), "COMMIT")
+            run(connection, sql.SQL(VALIDATE).format(ddl.relation(action), sql.Identifier(checks[0].name)), "COMMIT")
 
 
 def _attach(connection: Session, inventory: Inventory, key: str, action: AttachDetached, timeout: int) -> None:
@@ -303,4 +306,4 @@ def _clear(
     for each in checks:
         # The key of a UUID may have other bits now, where it meets a new neighbour; the CHECK would stay for ever.
         if each.only or each.condition == bound:
-            yield ddl.drop_check(action, each.name)
+            yield sql.SQL(DROP_CHECK).format(ddl.relation(action), sql.Identifier(each.name))

@@ -18,7 +18,7 @@ from psycopg.sql import SQL
 from ..api.policy import TableSpec
 from ..api.retention import KeyEncoding
 from ..errors import InsufficientPrivilege, PartwardenError, StatementRejected, TableBusy
-from ..planner.calendar import Grid, Range, load_zone, merge
+from ..planner.calendar import Grid, Range, merge
 from ..planner.default_rows import MAX_SPANS, Cut, finer_cut, first_cut, within_cells
 from ..planner.findings import quoted
 from ..planner.inventory import DefaultRows, Inventory, Parent, Partition, RelationKind
@@ -65,7 +65,7 @@ def _count(connection: Session, spec: TableSpec, inventory: Inventory, default: 
     if not occupied:
         return DefaultRows()
     run(connection, BEGIN_READ_ONLY, PINNED, *begin)
-    grid = Grid(spec.interval, load_zone(spec.timezone) if plan.codec.aware else None)
+    grid = Grid.of(spec, aware=plan.codec.aware)
     coverage = merge(each.range for each in inventory.partitions if each.range is not None)
     cut, told_apart = first_cut(plan.codec), True
     while True:

@@ -23,7 +23,8 @@ made to refer to a partition itself goes on to do so after the detach, and is no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -33,9 +34,12 @@ from psycopg import sql
 from ..api.policy import TableSpec
 from ..api.retention import OnExpire
 from ..planner.actions import DetachPartition, DropDetached
+from ..planner.findings import refusing, used_elsewhere
 from ..planner.inventory import Fate, Inventory, Reference, Tie
 from ..planner.plan import Plan
+from . import ddl
 from .connection import run
+from .ddl import Relation
 from .transaction import parent_of, read_only, reading
 
 # Of a constraint trigger its constraint is a part. Triggers that are internal belong to a foreign key, whose own entry
@@ -95,7 +99,7 @@ WAYS_OUT = {
 """By kind, where it is not to drop or change the object."""
 
 LAST_VALUE = """
-SELECT a.attname, pg_sequence_last_value({sequence}::oid::regclass), s.seqincrement > 0
+SELECT a.attname AS column, pg_sequence_last_value({sequence}::oid::regclass) AS last, s.seqincrement > 0 AS ascending
 FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 JOIN pg_sequence s ON s.seqrelid = d.objid
 WHERE d.classid = 'pg_class'::regclass AND d.objid = {sequence} AND d.refobjid = {table} AND d.deptype = 'i'
@@ -128,20 +132,38 @@ def ties_now(connection: psycopg.Connection[Any], oid: int) -> tuple[Tie, ...]:
     return _read(rows).get(oid, ())
 
 
-def is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: sql.Identifier, tie: Tie) -> bool:
-    """Whether the identity sequence has given a value beyond all that its column holds. Raises psycopg's errors.
+def check_ties(
+    connection: psycopg.Connection[Any],
+    table: Relation,
+    oid: int,
+    tied: Iterable[Tie],
+    reading: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Raises `ObjectsTied` where DROP TABLE would take along what others may use, and psycopg's errors.
+
+    ``reading`` is the context in which the table is read, where it has an identity column.
+    """
+    if error := refusing(table, tied):
+        raise error
+    for tie in (each for each in tied if each.fate is Fate.GOES and each.name):
+        with reading():
+            used = _is_used_elsewhere(connection, oid, ddl.relation(table), tie)
+        if used:
+            raise used_elsewhere(table, tie)
+
+
+def _is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: sql.Identifier, tie: Tie) -> bool:
+    """Whether the identity sequence has given a value beyond all that its column holds.
 
     Reads the whole column where it has no index.
     """
     (rows,) = run(connection, sql.SQL(LAST_VALUE).format(sequence=tie.oid, table=oid))
-    for column, last, ascending in rows:
-        if last is None:
-            continue
+    for row in (each for each in rows if each.last is not None):
         query = sql.SQL(BEYOND).format(
-            last=last,
-            than=sql.SQL(">" if ascending else "<"),
-            furthest=sql.SQL("max" if ascending else "min"),
-            column=sql.Identifier(column),
+            last=row.last,
+            than=sql.SQL(">" if row.ascending else "<"),
+            furthest=sql.SQL("max" if row.ascending else "min"),
+            column=sql.Identifier(row.column),
             table=table,
         )
         if run(connection, query)[0][0][0]:

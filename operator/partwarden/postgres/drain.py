@@ -1,10 +1,10 @@
-"""Makes a partition and moves the rows of DEFAULT that belong in it, in one transaction.
+"""Create a partition and move the rows of DEFAULT that belong in it, in one transaction.
 
-Why no row is lost, doubled or out of sight. First the rows are copied into a table that nobody else sees, beside
-readers and writers. Then the parent is locked against everybody, for as long as it takes to copy what was written
-since, to delete from DEFAULT exactly what was copied, and to attach. Who comes meanwhile waits at the parent, before
-anything is known to them of its partitions: a writer is then led to the new partition, and a reader, an UPDATE or a
-DELETE finds the rows there. Whatever fails, and whoever dies, PostgreSQL undoes all of it.
+Why no row is lost, doubled or out of sight. First the rows are copied into a table that no other session sees, beside
+readers and writers. Then the parent is locked against all others, for as long as it takes to copy what was written
+since, to delete from DEFAULT exactly what was copied, and to attach. A session that comes meanwhile waits at the
+parent, before it knows anything of its partitions: a writer is then led to the new partition, and a reader, an UPDATE
+or a DELETE finds the rows there. Whatever fails, on either side, PostgreSQL undoes all of it.
 https://www.postgresql.org/docs/current/mvcc-caveats.html has the exception: a snapshot that was taken before and is
 used after. Those that are seen to be held are waited for.
 """
@@ -12,6 +12,7 @@ used after. Those that are seen to be held are waited for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg
@@ -41,11 +42,11 @@ from .locks import (
 from .transaction import LOCK_TIMEOUT_HEAVY, check_opening, made_for_owner, opening, parent_of, translated, undo
 
 UNDER_LOCK = 1000
-"""Milliseconds that everybody may be kept out for; what takes longer is undone."""
+"""Milliseconds that all other sessions may be kept out for; what takes longer is undone."""
 IDLE = 2000
 """Milliseconds without a word from us under the lock, after which the server undoes all."""
 GIVE_WAY = 2000
-"""Milliseconds. Autovacuum gives way to who waits for deadlock_timeout; nobody queues behind this lock."""
+"""Milliseconds. Autovacuum gives way to a session that waits for deadlock_timeout; no other queues behind this lock."""
 COUNT_LIMIT = 1000
 """Referencing rows that are counted."""
 NOTHING = sql.SQL("SELECT")
@@ -142,7 +143,7 @@ class _Drain:
         begun = run(self._connection, *opening(self._parent, LOCK_TIMEOUT_HEAVY), SETTINGS)
         check_opening(self._parent, begun)
         # Keeps VACUUM and everything that changes triggers, rules or the place of rows away, and neither readers nor
-        # writers. Others queue behind nobody who waits for it.
+        # writers. No other session queues behind one that waits for it.
         patient = sql.SQL("SELECT set_config('lock_timeout', {}, true)")
         _, _, _, facts, publications = run(
             self._connection,
@@ -152,11 +153,11 @@ class _Drain:
             drain_sql.ask(self._parent, self._default),
             drain_sql.ask_publications(self._default, self._inventory.server.version),
         )
-        told = [name for (name,) in publications]
-        shape = drain_sql.check(self._default, self._action, self._parent.owner, facts, told)
-        self._triggers = shape.triggers
-        self._make(shape.indexes)
-        self._move = Move(self._parent, self._default, self._action, move.key, shape.columns, shape.all_columns)
+        row: Any = next(iter(facts), None)
+        drain_sql.check(self._default, self._action, self._parent.owner, row, [each.pubname for each in publications])
+        self._triggers = row.triggers
+        self._make(row.indexes)
+        self._move = Move(self._parent, self._default, self._action, move.key, row.columns, row.all_columns)
         bounds, remember = self._move.prepare()
         run(self._connection, bounds, *made_for_owner(self._parent, remember, give=[self._move.give_map()]))
 
@@ -177,7 +178,7 @@ class _Drain:
         self._rights = rights_of_tables(self._inventory, [self._action], named, acls)
 
     def _copy(self) -> None:
-        """Beside readers and writers, of which nobody waits for this."""
+        """Beside readers and writers, which do not wait for this."""
         run(self._connection, self._move.copy(), self._move.statistics())
         self._check_references()
         self._check_copies()
@@ -196,11 +197,11 @@ class _Drain:
         """The one moment at which others wait, at most `UNDER_LOCK` of it."""
         connection, move = self._connection, self._move
         timeouts = sql.SQL(TIMEOUTS).format(f"{LOCK_TIMEOUT_HEAVY}ms", f"{UNDER_LOCK}ms", f"{IDLE}ms")
-        # The parent before DEFAULT, as everybody who reads or writes through the parent locks them.
+        # The parent before DEFAULT, as all sessions that read or write through the parent lock them.
         *_, ((now,),) = run(connection, timeouts, move.lock_parent(), move.lock_default("ACCESS EXCLUSIVE"), CLOCK)
         remaining = sql.SQL(REMAINING).format(now + UNDER_LOCK)
         try:
-            # Nobody can change or reference a row from here on, so what is found now stays true until COMMIT.
+            # No session can change or reference a row from here on, so what is found now stays true until COMMIT.
             run(connection, remaining, "SET CONSTRAINTS ALL IMMEDIATE", move.forget_gone(), remaining, move.copy())
             self._check_references(remaining)
             self._check_copies()
@@ -247,19 +248,19 @@ class _Drain:
     def _check_references(self, remaining: sql.Composable = NOTHING) -> None:
         """A foreign key would forbid the deletion, or carry it on to the rows that reference."""
         (keys,) = run(self._connection, self._move.references())
-        for table, partitioned, schema, name, condition in keys:
-            counting = self._move.referencing(partitioned, schema, name, condition, COUNT_LIMIT)
-            _, ((rows,),) = run(self._connection, remaining, counting)
+        for key in keys:
+            _, ((rows,),) = run(self._connection, remaining, self._move.referencing(key, COUNT_LIMIT))
             if rows:
                 raise RowsReferenced(
-                    f"cannot create partition {self._action}: {count_of(rows, rows < COUNT_LIMIT)} of {table} "
-                    f"reference rows of its range in the DEFAULT partition {self._default}, and a row that is "
-                    "referenced cannot be moved; take those references away, or leave that range to DEFAULT"
+                    f"cannot create partition {self._action}: {count_of(rows, rows < COUNT_LIMIT)} of "
+                    f"{key.schema}.{key.name} reference rows of its range in the DEFAULT partition {self._default}, "
+                    "and a row that is referenced cannot be moved; take those references away, or leave that range to "
+                    "DEFAULT"
                 )
 
     def _too_slow(self, error: pg.QueryCanceled) -> StatementRejected:
         return StatementRejected(
             f"cannot create partition {self._action}: to move its rows out of {self._default} took longer than "
-            f"{UNDER_LOCK} ms in which everybody else waits, and was undone ({message(error)}); an index on the key, "
-            "and on columns that reference this table, makes it faster, or move the rows by hand"
+            f"{UNDER_LOCK} ms in which all other sessions wait, and was undone ({message(error)}); create an index on "
+            "the key, and on columns that reference this table, or move the rows by hand"
         )

@@ -282,7 +282,7 @@ def explain(failures: Sequence[str], info: ConnectionInfo, states: Sequence[Sequ
     """The error for a connection of which every attempt failed; ``failures`` are libpq's words, one for each address.
 
     ``states``: of each of them the SQLSTATEs of the server's messages, in their order, none where they are not known.
-    The address that came furthest tells the cause: one that was asked in vain matters less than one that said no.
+    The address that came furthest gives the cause: one that did not answer matters less than one that refused.
     Never holds a password, nor anything else that differs between two attempts.
     """
     codes: dict[str, str | None] = {}

@@ -117,8 +117,6 @@ def _with(inventory: Inventory, last: _Answer | None) -> Inventory:
 
 
 def _ask(connection: Session, inventory: Inventory, plan: Plan) -> Pruning | None:
-    assert plan.current.lower is not None
-    assert plan.current.upper is not None
     try:
         query = sql.SQL(QUERY).format(
             table=sql.Identifier(plan.parent.schema, plan.parent.name),
@@ -157,7 +155,7 @@ def _needless(inventory: Inventory, plan: Plan, explained: Any) -> Iterator[str]
     """Relations that are scanned without need, ascending by name."""
     wanted = [each for each in inventory.partitions if _may_hold(each, inventory, plan)]
     others = {str(each) for each in inventory.partitions} - {str(each) for each in wanted}
-    # What is below a partitioned partition has names that nobody has read: only the others can be told then.
+    # What is below a partitioned partition has names that were not read: only the others are known then.
     deep = any(each.kind is RelationKind.PARTITIONED for each in wanted)
     allowed = {str(each) for each in wanted}
     for name in sorted(set(_scanned(explained[0]["Plan"]))):

@@ -33,7 +33,7 @@ LIMIT = 50
 """Lock holders that are read."""
 PINNED = pinned(lock_timeout="1s", statement_timeout="10s")
 LOCK_ERRORS: tuple[type[Exception], ...] = (pg.LockNotAvailable, pg.DeadlockDetected)
-# Within a transaction the server shows the other sessions as they were at its first question, unless it is told this.
+# Within a transaction the server shows the other sessions as they were at its first question, but for this.
 FRESH = "SELECT pg_stat_clear_snapshot()"
 
 

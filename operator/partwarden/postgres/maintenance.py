@@ -1,4 +1,4 @@
-"""Does once, with a partition whose range has passed, what ``maintenance.onClose`` asks for.
+"""Maintenance: ANALYZE of the parent, and once VACUUM and REINDEX of a partition whose range has passed.
 
 VACUUM and REINDEX CONCURRENTLY keep neither readers nor writers out. What was done is then written into the
 partition's comment. Killed before that, it is done once more; killed within REINDEX, what is half made is found and
@@ -27,12 +27,10 @@ from .settings import LIMITS, LOCAL_COMMIT, setting
 from .table_state import lock
 from .transaction import BY_NAME, LOCK_TIMEOUT, check_opening, check_same, opening, parent_of, translated
 
-# Statements that PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY.
-#
-# Their limits cannot end with a transaction, so they are set before, and those of the session again after. Behind a
-# pooler the next statement may run on another server connection, where they would bind other clients: there nothing is
-# set, and only the client watches the time.
-#
+# Statements that PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY. Their limits cannot
+# end with a transaction, so they are set before, and those of the session again after. Behind a pooler the next
+# statement may run on another server connection, where they would bind other clients: there nothing is set, and only
+# the client watches the time.
 
 GRACE = 30.0
 """Seconds in which the server should have ended a statement itself, after its limit."""
@@ -62,21 +60,19 @@ class OutOfTime(Exception):
 @contextmanager
 def _limits(connection: Session, lock_timeout: int, limit: float) -> Iterator[None]:
     ((pid,),) = run(connection, "SELECT pg_catalog.pg_backend_pid()")[0]
-    # A pooler tells a process of its own invention when it is connected to.
+    # A pooler names a process of its own invention when it is connected to.
     direct = pid == connection.info.backend_pid
-    patience = connection.longest
-    connection.longest = max(patience, limit + GRACE)
-    try:
-        if direct:
-            ours = {"lock_timeout": f"{lock_timeout}ms", "statement_timeout": f"{limit * 1000:.0f}ms"}
-            run(connection, setting(LIMITS | LOCAL_COMMIT | ours, local=False))
-        yield
-    finally:
-        connection.longest = patience
-        if direct and not connection.closed:
-            # Also after an error: each of these statements is over then, and the session is between transactions.
-            # Not RESET, which brings back the limits of the role.
-            run(connection, setting(LIMITS, local=False))
+    with connection.patient(limit + GRACE):
+        try:
+            if direct:
+                ours = {"lock_timeout": f"{lock_timeout}ms", "statement_timeout": f"{limit * 1000:.0f}ms"}
+                run(connection, setting(LIMITS | LOCAL_COMMIT | ours, local=False))
+            yield
+        finally:
+            if direct and not connection.closed:
+                # Also after an error: each of these statements is over then, and the session is between transactions.
+                # Not RESET, which brings back the limits of the role.
+                run(connection, setting(LIMITS, local=False))
 
 
 Marked = VacuumPartition | ReindexPartition
@@ -94,9 +90,6 @@ def maintain(connection: Session, inventory: Inventory, action: Maintenance) -> 
         case ReindexPartition():
             _reindex(connection, inventory, action)
 
-
-# Renews the statistics of a partitioned table, which autovacuum leaves as they are.
-#
 
 ANALYZE_LIMIT = 300.0
 """Seconds. Samples are small, but up to version 17 every partition is sampled for itself as well."""

@@ -1,4 +1,4 @@
-"""What every transaction that changes something begins with, and how it ends when it fails."""
+"""Transactions: how one that changes a table begins, as which role it runs, and how it ends when it fails."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def confirmed(connection: Session, seconds: float | None = None) -> bool:
 ADVISORY_CLASS = 0x70617274
 """First half of the advisory lock's key ("part"); the parent's OID is the second."""
 
-# Who waits for a lock makes everybody wait who comes later: briefly, and again, rather than once and long. Shorter than
+# A session that waits for a lock makes later ones wait: briefly, and again, rather than once and long. Shorter than
 # deadlock_timeout (1 s) in any case, so that it is not the other one who is sacrificed.
 LOCK_TIMEOUT = 500
 LOCK_TIMEOUT_HEAVY = 50
@@ -74,6 +74,10 @@ foreign key joins."""
 UNHEARD = 2000
 """Milliseconds to wait for a lock that neither readers nor writers wait behind: longer than deadlock_timeout, so that
 autovacuum gives way."""
+
+READ_ALL_TIMEOUT, READ_ALL_LIMIT = "24h", 25 * 3600.0
+"""What a statement that reads every row may take, on the server and, in seconds, with the way to it: a terabyte takes
+hours, and a shorter limit would keep the largest tables for ever."""
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN_READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -192,13 +196,13 @@ def check_opening(parent: Parent, results: list[list[tuple[Any, ...]]]) -> None:
         raise AnotherOperator(f"table {parent} is being worked on by another operator: its advisory lock is taken")
     check_same(parent, found)
     if [owner for (owner,) in owned] != [parent.owner]:
-        raise TableChanged(f"table {parent} was given to another owner since it was looked at")
+        raise TableChanged(f"table {parent} was given to another owner since it was read")
 
 
 def check_same(parent: Parent, found: list[tuple[Any, ...]]) -> None:
     """Whether what bears the parent's name is still the parent. Raises `TableChanged`."""
     if [oid for oid, *_ in found] != [parent.oid]:
-        raise TableChanged(f"table {parent} was dropped, renamed or made anew since it was looked at")
+        raise TableChanged(f"table {parent} was dropped, renamed or made anew since it was read")
 
 
 def undo(connection: psycopg.Connection[Any]) -> None:
@@ -207,7 +211,7 @@ def undo(connection: psycopg.Connection[Any]) -> None:
         try:
             connection.rollback()
         except psycopg.Error:
-            # The connection is lost, and the server has undone the transaction with it; the first error tells.
+            # The connection is lost, and the server has undone the transaction with it; the first error counts.
             connection.close()
 
 
@@ -258,6 +262,21 @@ def read_only(
         undo(connection)
         raise
     return results
+
+
+@contextmanager
+def reading_rows(connection: Session, schema: str, name: str) -> Iterator[None]:
+    """A transaction that reads all rows of the table, as its owner, or fails: a row that a policy hides is an error.
+
+    A statement may take as long as all rows need. Raises as `read_as_owner`, and psycopg's errors.
+    """
+    try:
+        with connection.patient(READ_ALL_LIMIT):
+            run(connection, "BEGIN READ ONLY", pinned("10s", READ_ALL_TIMEOUT), "SET LOCAL row_security = off")
+            read_as_owner(connection, schema, name)
+            yield
+    finally:
+        undo(connection)
 
 
 def _signed(oid: int) -> int:

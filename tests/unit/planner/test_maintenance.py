@@ -23,7 +23,7 @@ from partwarden.planner.inventory import (
 )
 from partwarden.planner.marker import ClosedMark
 from partwarden.planner.plan import Plan, make_plan
-from partwarden.status.conditions import failed, looked, make_status, suspended
+from partwarden.status.conditions import failed, make_status, reconciled, suspended
 from partwarden.status.events import Notice, changed
 from support.samples import NOW, inventory, spec, year
 
@@ -258,7 +258,7 @@ def test_what_is_said_of_pruning_stops_nothing(pruning: Pruning | None, reasons:
 def status(*sizes: int, previous: dict[str, Any] | None = None, limit: str | None = "1Gi") -> dict[str, Any]:
     found = inventory([year(2024 + number, bytes=size) for number, size in enumerate(sizes)])
     fields: dict[str, Any] = {"thresholds": {"partitionSize": limit}, "startFrom": "2026-01-01", "premake": 0}
-    verdict = looked(spec(**fields), found, decide(found, **fields), ())
+    verdict = reconciled(spec(**fields), found, decide(found, **fields), ())
     return make_status(verdict, previous or {}, 1, NOW)
 
 
@@ -315,7 +315,7 @@ def test_the_largest_are_listed_and_named_however_many_there_are() -> None:
     many = [year(1400 + number, bytes=2 * GI) for number in range(900)]
     found = inventory([*many, year(2400, bytes=90 * GI)])
     fields: dict[str, Any] = {"thresholds": {"partitionSize": "1Gi"}, "startFrom": "2026-01-01"}
-    verdict = looked(spec(**fields), found, decide(found, **fields), ())
+    verdict = reconciled(spec(**fields), found, decide(found, **fields), ())
     shown = make_status(verdict, {}, 1, NOW)
     assert within(shown)["message"].startswith(
         "larger than 1Gi (spec.thresholds.partitionSize): public.run_2400 (over 64"
