@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 from psycopg import errors as pg
@@ -20,11 +21,10 @@ from psycopg import sql
 from ..api.policy import TableSpec
 from ..errors import AnotherOperator, CannotAttach, InsufficientPrivilege, NotOwner, TableNotFound
 from ..planner import marker
-from ..planner.actions import CreatePartition
 from ..planner.calendar import Range
 from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Parent, Strategy
-from ..planner.keys import TYPES, Bounds, Codec, parse_bounds
+from ..planner.keys import TYPES, Codec, parse_bounds
 from ..planner.marker import Marker, Phase
 from ..postgres import catalog, ddl, template
 from ..postgres.connection import Session, pinned, run
@@ -172,6 +172,13 @@ def _words(column: Column) -> str:
     return f"{column.type}, generated" if column.generated else column.type
 
 
+class NewTable(NamedTuple):
+    """The table that was loaded, as `ddl` and `template` take it."""
+
+    schema: str
+    name: str
+
+
 def loader(
     connection: Session, source: Source, types: Types, parentage: Parentage, schema: str, name: str, say: Say
 ) -> Loader:
@@ -235,11 +242,6 @@ def _broken(loaded: Loader, rule: Rule, error: psycopg.Error) -> str:
     return f"{rule.name!r}: {message(error)}, in {loaded.count(rule.broken):,} rows"
 
 
-def _action(schema: str, name: str) -> CreatePartition:
-    """A new partition, as `ddl` and `template` take it."""
-    return CreatePartition(schema=schema, name=name, range=Range(None, None), bounds=Bounds("", ""), reason="", lock="")
-
-
 def join(
     connection: Session, inventory: Inventory, manifest: ArchiveManifest, schema: str, name: str, deadline: float
 ) -> None:
@@ -258,7 +260,7 @@ def join(
     def attempt() -> None:
         run(connection, "SAVEPOINT joining")
         try:
-            _attempt(connection, inventory, manifest, _action(schema, name), timeouts)
+            _attempt(connection, inventory, manifest, NewTable(schema, name), timeouts)
         except (pg.QueryCanceled, *UNFIT) as error:
             raise _unfit(error, subject) from None
 
@@ -287,14 +289,14 @@ def _attempt(
     connection: Session,
     inventory: Inventory,
     manifest: ArchiveManifest,
-    action: CreatePartition,
+    new: NewTable,
     timeouts: sql.Composed,
 ) -> None:
     """Safe for the rows: ATTACH itself checks each against the bounds, and that nothing overlaps. Nothing is taken away
     but the CHECK, which says what the bounds say from then on."""
     parent = parent_of(inventory)
     assert manifest.bounds is not None
-    table = ddl.relation(action)
+    table = ddl.relation(new)
     _, ((mine,),), found = run(
         connection, timeouts, advisory(parent), sql.SQL(BY_NAME).format(parent.schema, parent.name)
     )
@@ -302,11 +304,11 @@ def _attempt(
         raise AnotherOperator(f"table {parent} is being worked on by an operator: its advisory lock is taken")
     if [oid for oid, *_ in found] != [parent.oid]:
         raise CannotAttach(f"table {parent} was dropped, renamed or made anew meanwhile")
-    owner = [ddl.set_owner(parent, action)] if inventory.server.user != parent.owner else []
+    owner = [ddl.set_owner(parent, new)] if inventory.server.user != parent.owner else []
     *_, acls, ((now, oid),) = run(
         connection,
         *owner,
-        sql.SQL(NEW_ACLS).format(action.schema, [action.name]),
+        sql.SQL(NEW_ACLS).format(new.schema, [new.name]),
         sql.SQL(NOW_AND_OID).format(sql.Literal(table.as_string())),
     )
     held = range_of(manifest)
@@ -315,13 +317,13 @@ def _attempt(
     ((_, secured, forced),) = found
     run(
         connection,
-        *ddl.set_grants(parent, action, grants(acls)),
-        *ddl.set_row_security(action, secured, forced),
-        *template.before_attach(inventory.template, action),
+        *ddl.set_grants(parent, new, grants(acls)),
+        *ddl.set_row_security(new, secured, forced),
+        *template.before_attach(inventory.template, new),
         table_schema.comment(table, marker.write(note(manifest), mark)),
         table_schema.attach(sql.Identifier(parent.schema, parent.name), table, manifest.bounds),
         table_schema.drop_constraint(table, CHECK),
-        *template.after_attach(inventory.template, action),
+        *template.after_attach(inventory.template, new),
     )
 
 

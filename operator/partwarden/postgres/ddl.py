@@ -96,38 +96,38 @@ def storage(like: PartitionTemplate) -> Iterator[Composed]:
         yield SQL("TABLESPACE {}").format(Identifier(like.tablespace))
 
 
-def set_owner(parent: Parent, action: Action) -> Composed:
+def set_owner(parent: Parent, table: Relation) -> Composed:
     """The parent's owner owns the partition, too."""
-    return SQL("ALTER TABLE {} OWNER TO {}").format(relation(action), Identifier(parent.owner))
+    return SQL("ALTER TABLE {} OWNER TO {}").format(relation(table), Identifier(parent.owner))
 
 
-def set_grants(parent: Parent, action: Action, present: Iterable[Grant]) -> Iterator[Composed]:
+def set_grants(parent: Parent, table: Relation, present: Iterable[Grant]) -> Iterator[Composed]:
     """What makes the new table's privileges those of the parent; nothing when they are already."""
     present = set(present)
     if present == set(parent.grants):
         return
     for grantee in sorted({each.grantee for each in present}, key=lambda name: name or ""):
-        yield SQL("REVOKE ALL ON TABLE {} FROM {}").format(relation(action), _role(grantee))
+        yield SQL("REVOKE ALL ON TABLE {} FROM {}").format(relation(table), _role(grantee))
     for grant in parent.grants:
         columns = SQL(" ({})").format(Identifier(grant.column)) if grant.column else SQL("")
         yield SQL("GRANT {}{} ON TABLE {} TO {}{}").format(
             SQL(grant.privilege),  # PostgreSQL's own word for it, from aclexplode
             columns,
-            relation(action),
+            relation(table),
             _role(grant.grantee),
             SQL(" WITH GRANT OPTION" if grant.grantable else ""),
         )
 
 
-def set_row_security(action: Action, enabled: bool, forced: bool) -> Iterator[Composed]:
+def set_row_security(table: Relation, enabled: bool, forced: bool) -> Iterator[Composed]:
     """Whom the parent shows only some rows, the partition itself shows none: it has the grants, but not the policies.
 
     Who comes through the parent is judged by the parent's policies alone.
     """
     if enabled:
-        yield SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(relation(action))
+        yield SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(relation(table))
     if forced:
-        yield SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(relation(action))
+        yield SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(relation(table))
 
 
 def attach(parent: Parent, action: CreatePartition | AttachDetached | CreateDefault) -> Composed:

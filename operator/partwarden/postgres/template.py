@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from ..planner.actions import Action
 from ..planner.inventory import ColumnSetting, Inventory, PartitionTemplate, RelationKind, RowPolicy
+from .ddl import Relation, relation
 from .transaction import parent_of
 
 COMMANDS = {"*": "ALL", "r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
@@ -29,9 +29,9 @@ END
 """
 
 
-def before_attach(like: PartitionTemplate, action: Action) -> Iterator[Composed]:
+def before_attach(like: PartitionTemplate, partition: Relation) -> Iterator[Composed]:
     """For the new table, before it is a partition."""
-    table = Identifier(action.schema, action.name)
+    table = relation(partition)
     for column in like.columns:
         alter = SQL("ALTER TABLE {} ALTER COLUMN {}").format(table, Identifier(column.name))
         if column.statistics is not None:
@@ -45,10 +45,10 @@ def before_attach(like: PartitionTemplate, action: Action) -> Iterator[Composed]
         yield SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(table, SQL(IDENTITIES[like.replica_identity]))
 
 
-def after_attach(like: PartitionTemplate, action: Action) -> Iterator[Composed]:
+def after_attach(like: PartitionTemplate, partition: Relation) -> Iterator[Composed]:
     """For the partition, whose indexes ATTACH has made."""
     if like.identity_index is not None:
-        table = Literal(Identifier(action.schema, action.name).as_string())
+        table = Literal(relation(partition).as_string())
         body = SQL(USING_INDEX).format(like.identity_index, table).as_string()
         yield SQL("DO {}").format(Literal(body))
 
