@@ -79,7 +79,7 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
         if known := _find_proven(store, home, wanted, held, say):
             return _report(known, server=server)
         # A folder of this attempt's own: an upload that was taken for dead, and that comes to its end after all, must
-        # not write over what another attempt has proven meanwhile. Not every store can be told not to.
+        # not write over what another attempt has proven meanwhile. Not every store can refuse that.
         place = f"{home}/{wanted.id}-{secrets.token_hex(4)}"
         say(f"archiving {held.table} ({held.estimate:,} rows or so) to {store.url(place)}")
         description = table_schema.describe(held.connection, held.table.oid)
