@@ -15,10 +15,6 @@ def test_a_page_is_as_the_code_says(name: str) -> None:
     assert (reference.PAGES / name).read_text() == GENERATED[name], "stale: run `make reference`"
 
 
-def test_every_error_is_explained() -> None:
-    assert set(TEXTS["errors"]) == reference.error_names()
-
-
 def test_every_finding_is_explained() -> None:
     assert set(TEXTS["findings"]) == reference.finding_names()
 
