@@ -212,7 +212,7 @@ def test_a_comparison_that_takes_too_long_is_undone_and_told(
         "INSERT INTO run_2018 (id, submitted_at) OVERRIDING SYSTEM VALUE "
         "SELECT -number, '2018-05-05Z' FROM generate_series(1, 50000) number"
     )
-    monkeypatch.setattr(drop, "TAKING_TIMEOUT", "1ms")
+    monkeypatch.setattr(drop, "READ_ALL_TIMEOUT", "1ms")
     report = keep(pg_database.dsn, archives=archives, **ARCHIVE)
     assert verbs(report) == [("drop", "StatementFailed")]
     assert "statement timeout" in why(report)

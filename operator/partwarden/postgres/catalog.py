@@ -212,7 +212,7 @@ def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: I
     table needs both.
     """
     parent = parent_of(inventory)
-    related, grants, taken, *likeness = read_only(
+    related, grants, taken, *template_rows = read_only(
         connection,
         *(sql.SQL(query).format(parent=parent.oid) for query in (RELATED, ACL)),
         sql.SQL(TAKEN).format(schema=parent.schema, names=list(names)),
@@ -224,7 +224,7 @@ def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: I
         parent=replace(
             parent, related=tuple(name for (name,) in related), grants=tuple(Grant(*each) for each in grants)
         ),
-        template=template.from_rows(likeness),
+        template=template.from_rows(template_rows),
         taken=frozenset(name for (name,) in taken),
     )
 

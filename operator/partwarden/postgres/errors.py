@@ -99,7 +99,6 @@ def message(error: psycopg.Error) -> str:
 # the same message is not. A libpq older than 18 does not trace that part: then nothing is known.
 
 CODE = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
-REMEMBERED = 1000
 _known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
 
@@ -110,7 +109,7 @@ def sqlstates(parameters: Mapping[str, str | int | None], words: str, timeout: f
     """
     if words not in _known:
         _known[words] = _trace(make_conninfo("", **dict(parameters)), timeout)
-        while len(_known) > REMEMBERED:
+        while len(_known) > 1000:
             _known.popitem(last=False)
     return _known[words]
 
