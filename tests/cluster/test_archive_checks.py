@@ -29,7 +29,7 @@ def verified(status: dict[str, Any]) -> str:
     return f"{found['status']} {found['reason']}"
 
 
-def test_a_job_that_somebody_else_gave_that_name_proves_nothing(hands: Hands) -> None:
+def test_a_job_of_that_name_that_another_user_made_proves_nothing(hands: Hands) -> None:
     hands.archives.apply("by-hand")
     hands.tend()
     (made,) = hands.archives.jobs()
@@ -50,7 +50,7 @@ def test_a_job_that_somebody_else_gave_that_name_proves_nothing(hands: Hands) ->
     assert verified(hands.status()) == "True Proven"
 
 
-def test_each_check_is_a_job_of_its_own_that_is_told_what_was_proven(hands: Hands) -> None:
+def test_each_check_is_a_job_of_its_own_that_knows_what_was_proven(hands: Hands) -> None:
     hands.proven()
     assert hands.tend() is None
     hands.check("after-detach")
@@ -76,7 +76,7 @@ def test_each_check_is_a_job_of_its_own_that_is_told_what_was_proven(hands: Hand
     assert [each.task for each in hands.orders()].count(Task.CHECK) == 3
 
 
-def test_damage_is_told_and_looked_at_again_later(hands: Hands) -> None:
+def test_damage_is_reported_and_checked_again_later(hands: Hands) -> None:
     hands.proven()
     hands.check("before-drop")
     hands.tend()

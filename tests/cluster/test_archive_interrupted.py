@@ -82,7 +82,7 @@ class Lives:
         """By how much the operators' clock is."""
 
     def live(self, early: bool) -> bool:
-        """One operator looks at the policy once, and at every archive; whether it came to an end by itself."""
+        """One operator reconciles the policy once, and every archive; whether it came to an end by itself."""
         self.cluster.early = early
         api, store, queue, wakes = ArchivesInCluster(self.cluster), Store(), WorkQueue(), WorkQueue()
         archives, slots, shard = ArchiveCache(), JobSlots(self.settings.jobs), Shard(store)

@@ -25,7 +25,7 @@ NAME = "by-hand"
 
 
 class Hands:
-    """As an operator that does only what it is told to, and whose clock is set by hand."""
+    """An operator that reconciles only when a test calls it, and whose clock is set by hand."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class Hands:
         self.requests.want_check(self.key, token)
 
     def tend(self) -> float | None:
-        """One look."""
+        """One reconcile."""
         return self.reconciler.reconcile(self.key)
 
     def later(self) -> None:
-        """One look at the time of the next attempt."""
+        """One reconcile at the time of the next attempt."""
         self.now = datetime.fromisoformat(self.status()["nextAttempt"])
         self.tend()
 
@@ -78,7 +78,7 @@ class Hands:
         self.end(proof(oid(self.database)))
 
     def end(self, report: dict[str, Any], code: int = 0) -> dict[str, Any]:
-        """The Job under way ends so, and the archive is looked at until that is written down."""
+        """The Job under way ends so, and the archive is reconciled, which writes it down."""
         job = self.archives.job(NAME)
         self.archives.end(job, report, code)
         self.archives.ended(job)
@@ -96,7 +96,7 @@ class Hands:
         return found["reason"], found["message"]
 
     def orders(self) -> list[JobSpec]:
-        """What the Jobs are told, oldest first."""
+        """The JobSpecs of the Jobs, oldest first."""
         found = []
         for job in self.archives.jobs():
             variables = job["spec"]["template"]["spec"]["containers"][0]["env"]

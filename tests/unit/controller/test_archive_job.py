@@ -176,13 +176,13 @@ OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
         ([], "JobFailed", "its pods are gone: too often"),
     ],
 )
-def test_the_cause_of_a_failure_is_told(pods: list[dict[str, Any]], reason: str, says: str) -> None:
+def test_the_cause_of_a_failure_is_named(pods: list[dict[str, Any]], reason: str, says: str) -> None:
     found = view(job({"type": "Failed", "reason": "BackoffLimitExceeded", "message": "too often"}), pods)
     assert (found.phase, found.reason) == (Phase.FAILED, reason)
     assert says in found.message
 
 
-def test_what_a_pod_waits_for_is_told_while_the_job_runs() -> None:
+def test_what_a_pod_waits_for_is_named_while_the_job_runs() -> None:
     missing = pod({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off 10s"}})
     found = view(job(), [missing])
     assert (found.phase, found.reason, found.started) == (Phase.RUNNING, "ImagePullBackOff", False)
@@ -203,7 +203,7 @@ def test_a_claim_that_does_not_exist_is_named_as_that() -> None:
     assert "'archives'" in found.message
 
 
-def test_a_job_that_gets_no_pod_is_told_after_a_while() -> None:
+def test_a_job_that_gets_no_pod_is_reported_after_a_while() -> None:
     made, begun = job(), datetime.fromisoformat(AT)
     made["metadata"]["creationTimestamp"] = AT
     assert view(made, [], begun).reason == ""
@@ -211,7 +211,7 @@ def test_a_job_that_gets_no_pod_is_told_after_a_while() -> None:
     assert view(made, [pod({"running": {}})], begun + WITHOUT_POD).reason == ""
 
 
-def test_a_pod_whose_end_is_waited_for_is_told_until_it_has_ended() -> None:
+def test_a_pod_whose_end_is_waited_for_is_named_until_it_has_ended() -> None:
     ending = pod({"running": {}})
     ending["metadata"]["deletionTimestamp"] = AT
     assert view(job(), [ending]).reason == POD_ENDING
@@ -220,7 +220,7 @@ def test_a_pod_whose_end_is_waited_for_is_told_until_it_has_ended() -> None:
     assert view(job(), [gone]).reason == "DestinationDenied"
 
 
-def test_a_time_limit_is_told_as_such() -> None:
+def test_a_time_limit_has_a_reason_of_its_own() -> None:
     found = view(job({"type": "Failed", "reason": "DeadlineExceeded"}), [])
     assert found.reason == "DeadlineExceeded"
     assert found.ended is not None

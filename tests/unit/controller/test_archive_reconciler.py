@@ -216,8 +216,8 @@ def test_a_check_runs_once_for_its_token_and_reads_what_was_proven(world: World)
     world.requests.want_check(KEY, "before-drop")
     assert world.reconcile() == module.POLL_JOB
     assert world.status["phase"] == "Checking"
-    told = order(world.jobs[-1])
-    assert (told.task, told.id, told.sha256, told.location) == (Task.CHECK, DONE.id, DONE.sha256, DONE.location)
+    check = order(world.jobs[-1])
+    assert (check.task, check.id, check.sha256, check.location) == (Task.CHECK, DONE.id, DONE.sha256, DONE.location)
     world.end(DONE)
     assert world.reconcile() is None
     assert (world.status["check"]["token"], world.status["check"]["ok"]) == ("before-drop", True)
