@@ -41,7 +41,7 @@ class Action:
         return f"{self.schema}.{self.name}"
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """What an Event calls it."""
         return self.name
 
@@ -148,7 +148,7 @@ class DropDetached(Action):
     """Whether rows that point to large objects keep an archived table."""
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """With its archive, where the rows are now."""
         return f"{self.name} (PartitionArchive {self.archive})" if self.archive else self.name
 

@@ -214,7 +214,7 @@ class Withdrawn(Exception):
 
 
 class Recheck:
-    """Whether an action is still to be done, asked before each. This one stops nothing: a command can be interrupted."""
+    """Whether an action is still to be done, asked before each. This one stops nothing: commands can be interrupted."""
 
     single_drop = False
     """Whether a run ends with the first table that it has dropped: the next is planned anew."""
