@@ -119,7 +119,7 @@ CASES = [
         tells="StatementRejected",
     ),
     Case("a view stands on it", "run_2018", VIEW, leaves=True, tells="StatementRejected"),
-    Case("attached again by somebody", "run_2018", detached=AGAIN, tells="ExpiredLeftAlone"),
+    Case("attached again by other means", "run_2018", detached=AGAIN, tells="ExpiredLeftAlone"),
     Case("attached to another", "run_2018", detached=ELSEWHERE),
     Case("a parent by now", "run_2018", detached="CREATE TABLE child () INHERITS (run_2018)"),
     Case("made anew", "run_2018", detached=RECREATED),

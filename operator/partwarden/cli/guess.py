@@ -16,8 +16,7 @@ from ..api.retention import KeyEncoding
 from ..api.types import Interval, is_zone
 from ..planner.calendar import Grid, Range, load_zone, merge, subtract
 from ..planner.inventory import Inventory, Partition
-from ..planner.keys import TYPES
-from ..planner.naming import DEFAULT_FORMATS, fields, partition_name
+from ..planner.keys import DEFAULT_FORMATS, TYPES, fields, partition_name
 
 RECENT = 12
 """How many of the newest partitions tell the interval: older ones may be of another, before it was changed."""

@@ -255,7 +255,7 @@ def iso(moment: datetime | None) -> str | None:
 
 DAY = timedelta(days=1)
 STRETCHES = 12
-"""Most changes of a zone's offset that are looked past for the next opening: no zone has as many in a few days."""
+"""Most changes of a zone's offset that are passed on the way to the next opening: no zone has as many in a few days."""
 
 
 def is_open(window: str | None, zone: ZoneInfo, now: datetime) -> bool:

@@ -1,6 +1,6 @@
-"""Which partitions are to be made: the current one, those ahead, those of ``ensure``, and what fills holes.
+"""Plan the partitions to create: the current one, those ahead, those of ``ensure``, holes, and tables that return.
 
-Every existing partition counts as coverage, whoever made it, so nothing that is planned here overlaps anything.
+Every existing partition counts as coverage, managed or not, so nothing that is planned here overlaps anything.
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ from .context import PlanContext
 from .default_rows import count_of
 from .findings import Finding
 from .inventory import Detached, Inventory, Parent, Partition, RelationKind
-from .naming import default_name, partition_name
-
-# Which detached tables become partitions again: those that are no longer old enough to be gone.
-#
+from .keys import default_name, partition_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from .keys import Codec
 MAX_PIECES = 20_000
 """Most pieces to count in at once: several for each span, so that cutting comes to an end."""
 MAX_SPANS = 4000
-"""Most pieces to look at more closely; rows of others count as lying elsewhere."""
+"""Most pieces to cut further; rows of others count as lying elsewhere."""
 
 DENSE = range(1900, 2101)
 NOMINAL = {

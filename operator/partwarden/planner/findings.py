@@ -1,4 +1,4 @@
-"""What a person should know beside the actions: why nothing can be done, and what was seen and left alone."""
+"""Findings: why nothing can be done, and what was observed and left alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROLE = "partwarden"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a person should know. ``error`` tells whose it is to mend; None is a notice that stops nothing."""
+    """Something that the user should know. ``error`` says who can fix it; None is a notice that stops nothing."""
 
     reason: str
     object: str
@@ -41,7 +41,7 @@ class Finding:
 
 
 def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[Finding]:
-    """Why no action can succeed. Looked for even when nothing is to be done: January is too late to learn of it."""
+    """Why no action can succeed. Checked even if nothing is to be done: January is too late to learn of it."""
     server = inventory.server
     if spec.mode is not Mode.APPLY:
         return []
@@ -197,11 +197,11 @@ def partitioned_themselves(inventory: Inventory) -> list[Finding]:
 
 
 UNLIKE = {
-    "owner": "mend it with ALTER TABLE … OWNER TO",
-    "grants": "mend it with GRANT and REVOKE, where queries name the partition itself",
-    "row security": "who queries the partition itself sees rows that the parent hides: mend it with ALTER TABLE … "
+    "owner": "fix it with ALTER TABLE … OWNER TO",
+    "grants": "fix it with GRANT and REVOKE, where queries name the partition itself",
+    "row security": "who queries the partition itself sees rows that the parent hides: fix it with ALTER TABLE … "
     "ENABLE (and FORCE) ROW LEVEL SECURITY",
-    "replica identity": "what is replicated of it is identified otherwise: mend it with ALTER TABLE … REPLICA IDENTITY",
+    "replica identity": "what is replicated of it is identified otherwise: fix it with ALTER TABLE … REPLICA IDENTITY",
 }
 
 

@@ -1,4 +1,4 @@
-"""Partitions whose range has passed: what is done to each once, and what keeps it from being done."""
+"""Plan maintenance: VACUUM and REINDEX of closed partitions, ANALYZE of the parent; warn of size and of pruning."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from .findings import Finding, join_names, quoted
 from .inventory import ClosedPartition, Inventory, Partition, Pruning, RelationKind
 from .retirement import Retired
 
-# Which partitions are larger than ``thresholds.partitionSize`` allows. That is reported, and changes nothing.
-#
-
 NAMED = 5
 TOO_LARGE = "PartitionTooLarge"
 
@@ -24,7 +21,7 @@ TOO_LARGE = "PartitionTooLarge"
 def oversized(context: PlanContext) -> list[Partition]:
     """Every partition over the limit, whatever its kind, the largest first.
 
-    Two of which neither has twice the other's size, about, are ordered by name: sizes change at every look, and what is
+    Two of which neither has twice the other's size, about, are ordered by name: sizes change all the time, and what is
     said of them should not.
     """
     limit = context.spec.thresholds.partition_bytes
@@ -71,7 +68,7 @@ class Closing:
 
 
 def closing(context: PlanContext, expired: frozenset[int]) -> Closing:
-    """Newest first: the youngest rows are read most, and old ones may have been kept well by somebody else.
+    """Newest first: the youngest rows are read most, and old ones may have been vacuumed by other means.
 
     What ``maintenance.onClose`` does not ask for, what has expired, and what is held, unmanaged, foreign or
     partitioned itself is left alone.
@@ -183,7 +180,7 @@ def _findings(context: PlanContext, known: list[tuple[Partition, ClosedPartition
         what = ", ".join(f"{', '.join(fact.invalid[:NAMED])} of {each}" for each, fact in broken[:NAMED])
         message = (
             f"invalid, so that every write keeps them and no query uses them: {what}{_more(len(broken) - NAMED)}; "
-            "REINDEX INDEX or DROP INDEX what somebody left there"
+            "REINDEX INDEX or DROP INDEX them"
         )
         findings.append(Finding("InvalidIndex", subject, message))
     return findings
@@ -192,9 +189,6 @@ def _findings(context: PlanContext, known: list[tuple[Partition, ClosedPartition
 def _more(count: int) -> str:
     return f", and of {count} more" if count > 0 else ""
 
-
-# What keeps partitions in good order once they are there: statistics, VACUUM, REINDEX, and what is worth a warning.
-#
 
 SHARE = 0.1
 ROWS = 1000
@@ -245,7 +239,7 @@ def upkeep(context: PlanContext, retired: Retired) -> Upkeep:
 
 
 def _has_drifted(inventory: Inventory) -> bool:
-    """Judged by what every look reads: only then are the times of the last ANALYZE asked for."""
+    """Judged by what every observation reads: only then the times of the last ANALYZE are read."""
     assert inventory.parent is not None
     known = [each.rows for each in inventory.partitions if each.rows is not None]
     believed, actual = inventory.parent.rows or 0, sum(known)
@@ -253,7 +247,7 @@ def _has_drifted(inventory: Inventory) -> bool:
 
 
 def _analyze(context: PlanContext, drifted: bool) -> list[Action]:
-    """Once for each time that the partitions have told of another number of rows, and never in a loop."""
+    """Once for each time that the partitions show another number of rows, and never in a loop."""
     statistics = context.inventory.facts.statistics
     if not drifted or statistics is None or not statistics.counted or statistics.partitions is None:
         return []

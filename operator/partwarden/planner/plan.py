@@ -1,8 +1,8 @@
-"""Decide: (policy, inventory, now) -> plan. Pure, and the only place that decides.
+"""make_plan: (policy, inventory, now) -> Plan. Pure, and the only place that decides.
 
 The same plan is printed by ``partwarden plan``, executed by ``partwarden apply`` and by the operator, and turned into
-status. Nothing is resumed: after an interruption the world is read and planned again. Every prefix of a plan leaves a
-valid database, because each action does, and none depends on another.
+status. Nothing is resumed: after an interruption the database is observed and planned again. Every prefix of a plan
+leaves a valid database, because each action does, and none depends on another.
 """
 
 from __future__ import annotations
@@ -46,13 +46,10 @@ from .keys import Codec
 from .maintenance import Upkeep, upkeep
 from .retirement import Retired, retired
 
-# When the age of something makes another plan, although nothing changes: it expires, or its grace ends.
-#
-
 SECOND = timedelta(seconds=1)
 
 
-def next_look(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
+def next_change(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
     """The first moment, aware, until ``boundary`` at the latest, at which something expires or a grace ends.
 
     A few dozen steps at most, whatever the number of partitions.
@@ -111,7 +108,7 @@ class Plan:
     managed: frozenset[int]
     """OIDs of the partitions whose bounds are exactly one cell of the grid."""
     blocked: bool
-    """Whether no action can succeed until a finding is mended: none is tried then."""
+    """Whether no action can succeed until a finding is resolved: none is tried then."""
     retired: Retired
     upkeep: Upkeep
 
@@ -156,7 +153,7 @@ def make_plan(
     usable = merge(piece for each, piece in context.ranged if not each.detach_pending)
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
     # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
-    boundary = next_look(context, creation, context.clock.cell(context.now).upper)
+    boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
         parent=context.parent,
         key=context.key,

@@ -1,8 +1,8 @@
-"""What becomes of old partitions: which have expired, and what is to be done with each.
+"""Plan what happens to expired partitions: finish pending detaches, detach, drop.
 
-An expired partition is detached, its table marked as ours; the table is dropped after the grace, where the policy says
-Drop. What must be proven before either is in `partwarden.gating`. Whatever is not certain stays: nothing here is
-decided by a name, but for a hold, which only ever keeps.
+An expired partition is detached with a marker in its comment; its table is dropped after the grace, if the policy says
+Drop. `archive_gate` says what must be proven before either. Whatever is not certain stays: nothing is decided by a
+name, but for a hold, which only ever keeps.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _sort_out(
 
 
 def why_left_alone(each: Partition) -> str | None:
-    """Why it is nothing that is detached by anybody but a person; None where it is."""
+    """Why the partition is never detached by a plan; None if it may be."""
     if each.kind is RelationKind.PARTITIONED:
         return "partitioned themselves; detach them by hand"
     if each.kind is not RelationKind.TABLE:
@@ -129,7 +129,7 @@ def why_left_alone(each: Partition) -> str | None:
     if each.marker is not None and each.marker.phase is Phase.DETACHED:
         # We attach again only together with taking the mark away.
         return (
-            "detached once, and attached again by somebody; to let them expire, take the line that begins with "
+            "detached once, and attached again by other means; to let them expire, take the line that begins with "
             "partwarden.dev/detached out of their comments"
         )
     return None
@@ -146,9 +146,9 @@ def _referenced(each: Partition, references: Iterable[Reference]) -> RowsReferen
 
 
 def _finalizations(context: PlanContext) -> Iterator[FinalizeDetach]:
-    """Whoever began it, and also where a hold names it: PostgreSQL knows no way back from a pending detach.
+    """Also those that another tool began or that a hold names: PostgreSQL knows no way back from a pending detach.
 
-    Safe: the partition was cut off when the detach began, and finishing makes its rows, which nobody sees through the
+    Safe: the partition was cut off when the detach began, and finishing makes its rows, invisible through the
     parent, a table of their own again. No row goes.
     """
     reason = "its detach began and did not end: its rows are invisible, and nothing else can be detached"
@@ -164,7 +164,7 @@ def finalization(each: Partition, reason: str) -> FinalizeDetach:
 
 
 def _confirmations(outside: Iterable[Detached]) -> Iterator[ConfirmDetached]:
-    """The grace begins late rather than early: at the confirmation, not at the detach that nobody saw end."""
+    """The grace begins late rather than early: at the confirmation, not at the unknown end of the detach."""
     reason = "its detach was interrupted after the table had left: the grace begins now"
     for each in outside:
         if each.marker.phase is Phase.DETACHING:
@@ -260,7 +260,7 @@ def _tied(context: PlanContext, tables: Iterable[Partition | Detached]) -> Itera
 
 
 def _holds_of_nothing(context: PlanContext) -> Iterator[Finding]:
-    """A name that is misspelt keeps nothing, and nobody would know."""
+    """A misspelt name keeps nothing, and the user must learn of it."""
     tables: list[Partition | Detached] = [*context.inventory.partitions, *context.inventory.detached]
     known = {name for each in tables for name in policy.names(each.schema, each.name, each.oid)}
     for name in sorted(context.held - known):

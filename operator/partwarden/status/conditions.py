@@ -260,7 +260,7 @@ def describe(grid: Grid, rows: DefaultRows) -> str:
     if rest := cells[MAX_INTERVALS:]:
         named.append(f"{len(rest)} more intervals ({count_of(sum(count for _, count in rest), rows.whole)})")
     if rows.elsewhere:
-        apart = "" if rows.whole else ", or in more intervals than are told apart"
+        apart = "" if rows.whole else ", or in more intervals than are counted"
         named.append(f"{count_of(rows.elsewhere, rows.whole)} elsewhere (NULL, infinite, beyond the calendar{apart})")
     total = f", {count_of(rows.total, rows.whole)} in all" if len(named) > 1 else ""
     return ", ".join(named) + total

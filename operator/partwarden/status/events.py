@@ -38,7 +38,7 @@ def done(outcomes: Sequence[Outcome]) -> list[Notice]:
     """One Event for all successful actions of each kind."""
     notices = []
     for kind in dict.fromkeys(type(each.action) for each in outcomes if each.error is None):
-        names = [each.action.told for each in outcomes if each.error is None and type(each.action) is kind]
+        names = [each.action.title for each in outcomes if each.error is None and type(each.action) is kind]
         what = kind.noun if len(names) == 1 else f"{len(names)} {kind.noun}s:"
         notices.append(Notice(EventType.NORMAL, kind.done, short(f"{kind.past} {what} {join_names(names, MAX_NAMES)}")))
     return notices

@@ -12,7 +12,7 @@ from partwarden.api.policy import UNIQUE, Table, TableSpec
 from partwarden.api.types import Interval
 from partwarden.errors import NameTooLong
 from partwarden.planner.calendar import BoundedRange, Grid
-from partwarden.planner.naming import DEFAULT_FORMATS, MAX_BYTES, partition_name
+from partwarden.planner.keys import DEFAULT_FORMATS, MAX_BYTES, partition_name
 
 FORMATS = [
     (interval, "".join(f"{{{name}}}" for name in sorted(names))) for interval, sets in UNIQUE.items() for names in sets
