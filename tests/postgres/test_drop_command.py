@@ -137,7 +137,7 @@ def test_without_an_archive_it_says_in_words_what_is_lost(table: Database) -> No
         ((OLD, "--without-archive"), "there is no terminal to ask at"),
         ((str(YEAR), "--without-archive"), "which is now or later"),
         ((str(YEAR + 1), "--without-archive"), "which is now or later"),
-        (("1999", "--without-archive"), "no partition of public.run is called '1999', or lies in it"),
+        (("1999", "--without-archive"), "no partition of public.run is called '1999' or lies in it"),
         (("run_old", "--without-archive"), "no partition of public.run is called 'run_old'"),
         ((OLD, "--archive", "/nonexistent/here", "--yes"), "/nonexistent/here"),
         ((OLD, "--archive", "/x", "--without-archive"), "exclude each other"),
@@ -303,7 +303,7 @@ def test_a_detach_that_somebody_else_began_is_theirs_to_end(table: Database, arc
     leave_pending(table, OLD)
     done = run(table, "drop", OLD, "--archive", archive, "--yes")
     assert done.exit_code == 1
-    assert "its detach was begun by somebody else and did not end" in done.output
+    assert "its detach was begun by another session and did not end" in done.output
     assert rows(table, OLD) == ROWS
 
 

@@ -26,8 +26,8 @@ from ..postgres.engine import observe_and_plan
 from ..postgres.template import newest
 from . import formats, options
 from . import guess as cli_guess
+from .formats import printable
 from .guess import Guess
-from .render import printable
 
 # What was found in a database as PartitionPolicies: YAML, with comments on what was assumed. Pure.
 #

@@ -15,7 +15,7 @@ from ..postgres.conninfo import from_dsn
 from ..postgres.settings import as_options
 from . import formats, options
 from .archive import resolve_address
-from .render import printable
+from .formats import printable
 
 Named = dict[str, str] | None
 
