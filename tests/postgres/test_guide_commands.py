@@ -190,7 +190,7 @@ spec: {table: {name: run}, premake: 5}""")
     assert "3 of the partitions that should be ahead are missing" in done.output
 
 
-def test_what_cannot_be_looked_at_is_critical(database: Database) -> None:
+def test_what_cannot_be_observed_is_critical(database: Database) -> None:
     done = CliRunner().invoke(main, ["health", "--dsn", "host=127.0.0.1 port=1 dbname=none user=nobody"])
     assert done.exit_code == 2
     assert done.output.startswith("CRITICAL: ")

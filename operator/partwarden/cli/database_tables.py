@@ -147,7 +147,7 @@ def _from_file(filename: str, table: dict[str, str] | None) -> TableSpec:
 
 def _guessed(connection: Session, table: dict[str, str] | None) -> list[TableSpec]:
     """Those of all tables that can be managed, or of that one. Raises its error where it cannot be."""
-    found = import_.look(connection, Table.model_validate(table) if table else None)
+    found = import_.read_tables(connection, Table.model_validate(table) if table else None)
     if len(found) == 1 and found[0].error:
         raise found[0].error
     return [guess.spec(each.table, each.guess) for each in found if each.guess]

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 import click
 
+from ..api.archive import Fingerprint
 from ..api.policy import APPROVAL, PartitionPolicySpec, parse
 from ..api.retention import Approval, OnExpire, OnLargeObjects
 from ..api.status import PartitionStatus, State
@@ -55,12 +56,7 @@ class Consent:
     help="With --dsn and --archive: drop it although its rows point to large objects, which no archive holds.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask, where an archive is proven.")
-@click.option(
-    "--patience",
-    type=click.FloatRange(0, 3600),
-    default=10.0,
-    help="With --dsn: seconds to wait for locks. Default: 10.",
-)
+@options.patience("With --dsn")
 @formats.option()
 def drop(
     what: str,
@@ -128,12 +124,7 @@ def _drop(
         _show(consent, [f"large objects that column {', '.join(columns)} points to stay, and are in no archive"])
     proven, where = None, ""
     if url is not None:
-        formats.progress(f"reading the archive at {url}, and the table beside it")
-        try:
-            archive = open_archive(*resolve_address(url, manifest_sha256)).telling(formats.progress)
-            proven, where = drop_database.compare(connection, found, archive), archive.url
-        finally:
-            formats.progressed()
+        proven, where = _prove(connection, found, url, manifest_sha256)
         _show(consent, [f"archived at {where}, read just now: all {proven.rows:,} rows are equal"])
     elif not consent.without_archive:
         raise InvalidSpec(
@@ -151,20 +142,29 @@ def _drop(
         # Such as a connection that was lost between two steps: what was done is printed before the reason.
         _show(consent, _done(outcomes))
         raise
-    failed = next((each for each in outcomes if each.error), None)
-    done = _done(outcomes)
+    error, done = next((each.error for each in outcomes if each.error), None), _done(outcomes)
     if formats.is_data(consent.output):
-        error = {"reason": failed.error.reason, "message": str(failed.error)} if failed and failed.error else None
-        about = {"partition": str(found), "rows": rows, "archive": where or None, "dropped": failed is None}
-        formats.data({**about, "error": error}, consent.output)
-    elif consent.output == "name":
-        formats.names([] if failed else [str(found)])
+        about = {"partition": str(found), "rows": rows, "archive": where or None, "dropped": error is None}
+        why = {"reason": error.reason, "message": str(error)} if error else None
+        formats.data({**about, "error": why}, consent.output)
     else:
-        formats.names(done)
-    if failed:
+        formats.names(done if consent.output != "name" else [] if error else [str(found)])
+    if error:
         left = " It is detached, a table of its own with all its rows; the same command goes on" if done else ""
-        click.echo(printable(f"Error: {failed.error}.{left}"), err=True)
-    return 1 if failed else 0
+        click.echo(printable(f"Error: {error}.{left}"), err=True)
+    return 1 if error else 0
+
+
+def _prove(
+    connection: Session, found: drop_database.Found, url: str, manifest_sha256: str | None
+) -> tuple[Fingerprint, str]:
+    """What the archive and the table both hold, and the archive's address."""
+    formats.progress(f"reading the archive at {url}, and the table beside it")
+    try:
+        archive = open_archive(*resolve_address(url, manifest_sha256)).telling(formats.progress)
+        return drop_database.compare(connection, found, archive), archive.url
+    finally:
+        formats.progressed()
 
 
 def _done(outcomes: Sequence[Outcome]) -> list[str]:

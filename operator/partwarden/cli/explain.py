@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import click
@@ -25,7 +25,7 @@ from .database_tables import ObservedTable
 from .formats import printable
 from .options import Target, TargetOptions, target
 
-# Whether a query is pruned: PostgreSQL's plan of it -> the partitions that it reads, and why not fewer. Pure.
+# PostgreSQL's plan of a query -> the partitions that it reads, and why not fewer. Pure.
 #
 # https://www.postgresql.org/docs/current/ddl-partitioning.html#DDL-PARTITION-PRUNING
 #
@@ -59,22 +59,19 @@ def judge(plan: Mapping[str, Any], tops: Mapping[str, str], default: str | None,
     """``plan`` is that of EXPLAIN (FORMAT JSON, VERBOSE). ``tops``: every table below the partitioned one, and the
     partition that it is, or is below of, by ``schema.name``; ``default`` is the DEFAULT partition's. ``enabled``:
     whether enable_partition_pruning is on."""
-    nodes = list(_nodes(plan))
-    read, conditions, removed, written = set[str](), list[str](), 0, False
-    for each in nodes:
-        name = f"{each.get('Schema')}.{each.get('Relation Name')}"
-        removed += int(each.get("Subplans Removed", 0))
-        if each["Node Type"] == "ModifyTable":
-            written = written or each.get("Operation") == "Insert"
+    read, conditions, removed, inserts = set[str](), dict[str, None](), 0, False
+    for node in _nodes(plan):
+        name = f"{node.get('Schema')}.{node.get('Relation Name')}"
+        removed += int(node.get("Subplans Removed", 0))
+        if node["Node Type"] == "ModifyTable":
+            inserts = inserts or node.get("Operation") == "Insert"
         elif name in tops:
             read.add(tops[name])
-            conditions += _conditions(each, each.get("Alias", ""))
-    plain = tuple(dict.fromkeys(conditions))
-    total = len(set(tops.values()))
-    why = tuple(_why(frozenset(read), total, removed, plain, key, enabled, default))
-    if written and not read:
-        why = ("it inserts: each row goes to the one partition that holds its key",)
-    return Reading(frozenset(read), total, removed, plain, why)
+            conditions |= dict.fromkeys(_conditions(node))
+    reading = Reading(frozenset(read), len(set(tops.values())), removed, tuple(conditions), ())
+    if inserts and not read:
+        return replace(reading, why=("it inserts: each row goes to the one partition that holds its key",))
+    return replace(reading, why=tuple(_why(reading, key, enabled, default)))
 
 
 def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -83,66 +80,41 @@ def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _nodes(each)
 
 
-def _conditions(node: Mapping[str, Any], alias: str) -> Iterator[str]:
+def _conditions(node: Mapping[str, Any]) -> Iterator[str]:
     """Without the partition's alias: they differ in nothing else."""
-    for kind in CONDITIONS:
-        if kind in node:
-            yield re.sub(rf'(?<![\w"]){re.escape(_quoted(alias))}\.', "", str(node[kind]))
+    alias = rf'(?<![\w"]){re.escape(_quoted(node.get("Alias", "")))}\.'
+    return (re.sub(alias, "", str(node[kind])) for kind in CONDITIONS if kind in node)
 
 
 def _quoted(name: str) -> str:
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
 
 
-def _why(
-    read: frozenset[str],
-    total: int,
-    removed: int,
-    conditions: Sequence[str],
-    key: str,
-    enabled: bool,
-    default: str | None,
-) -> Iterator[str]:
+def _why(reading: Reading, key: str, enabled: bool, default: str | None) -> Iterator[str]:
+    """``own``: the key itself, compared with something; ``other``: a column of another table, a parameter, or what a
+    subquery returns."""
+    own, other = rf'(?<![\w".]){re.escape(_quoted(key))}(?![\w"])', r'(?:\$\d+|[\w"]+\.[\w"]+|\(InitPlan|\(SubPlan)'
+    about = [each for each in reading.conditions if re.search(own, each)]
+    waiting = [each for each in about if re.search(rf"{own} {COMPARED} \(?{other}|{other}\)? {COMPARED} {own}", each)]
     if not enabled:
         yield "enable_partition_pruning is off for this role: SET enable_partition_pruning = on"
-    if removed:
-        yield f"{removed} of them are left out only when it starts: the values that rule them out are known then"
-    about = [each for each in conditions if _mentions(each, key)]
-    if others := [each for each in about if _waits(each, key)]:
-        yield f"which of them are read is decided while it runs, by values of that moment: {others[0]}"
-    if len(read) < total or total < 2 or not enabled:
-        if default is not None and default in read and len(read) > 1:
+    if reading.removed:
+        removed = f"{reading.removed} of them are left out only when it starts"
+        yield f"{removed}: the values that rule them out are known then"
+    if waiting:
+        yield f"which of them are read is decided while it runs, by values of that moment: {waiting[0]}"
+    if reading.prunes or not enabled:
+        if default is not None and default in reading.read and len(reading.read) > 1:
             yield f"{default} is read too: it is DEFAULT, and holds whatever no other partition does"
-        return
-    if not about:
+    elif not about:
         yield f"no condition is on {key}, so any partition may hold rows that match"
-    elif not any(_is_bare(each, key) for each in about):
+    elif not any(re.search(rf"\({own} {COMPARED} |{COMPARED} {own}\)|\({own} IS ", each) for each in about):
         yield (
             f"{key} stands inside an expression, which says nothing of the bounds: {about[0]}; compare {key} itself, "
             f"as in {key} >= … AND {key} < …"
         )
-    elif not others:
+    elif not waiting:
         yield f"the condition rules no partition out: {about[0]}"
-
-
-def _mentions(condition: str, key: str) -> bool:
-    return re.search(_reference(key), condition) is not None
-
-
-def _reference(key: str) -> str:
-    return rf'(?<![\w".]){re.escape(_quoted(key))}(?![\w"])'
-
-
-def _is_bare(condition: str, key: str) -> bool:
-    """Whether the key itself is compared with something."""
-    own = _reference(key)
-    return re.search(rf"\({own} {COMPARED} |{COMPARED} {own}\)|\({own} IS ", condition) is not None
-
-
-def _waits(condition: str, key: str) -> bool:
-    """Whether the key is compared with a column of another table, a parameter, or what a subquery returns."""
-    own, other = _reference(key), r'(?:\$\d+|[\w"]+\.[\w"]+|\(InitPlan|\(SubPlan)'
-    return re.search(rf"{own} {COMPARED} \(?{other}|{other}\)? {COMPARED} {own}", condition) is not None
 
 
 READS_ALL = 2

@@ -75,20 +75,21 @@ def names(found: Iterable[str]) -> None:
 def table(rows: Sequence[tuple[str, ...]], *, heading: bool = True, indent: int = 0) -> None:
     """Rows in aligned columns, the first of them their heading; wide characters count as what a terminal gives them.
 
-    On a terminal coloured, and no wider than it: what is too long ends in an ellipsis. Elsewhere nothing is cut.
+    On a terminal coloured, and no wider than it: what is too long ends in an ellipsis. Elsewhere, and without a
+    heading, nothing is cut.
     """
     widths = [max(cell_len(printable(each)) for each in column) for column in zip(*rows, strict=True)]
-    if not sys.stdout.isatty():
+    if not (heading and sys.stdout.isatty()):
         # Not by rich, which takes a second for a thousand rows.
         for row in rows:
             cells = (set_cell_size(printable(cell), width) for cell, width in zip(row, widths, strict=True))
             click.echo((" " * indent + "  ".join(cells)).rstrip())
         return
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=heading)
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for width, title in zip(widths, rows[0], strict=True):
         # Those that rich may not wrap it makes narrower last; the cells are not wrapped in any case.
-        shown.add_column(title if heading else "", no_wrap=width <= SHORT)
-    for row in rows[1:] if heading else rows:
+        shown.add_column(title, no_wrap=width <= SHORT)
+    for row in rows[1:]:
         shown.add_row(*map(_cell, row))
     Console(highlight=False).print(Padding(shown, (0, 0, 0, indent), expand=False))
 

@@ -72,7 +72,7 @@ def stats(exact: bool, output: str, **given: Unpack[TargetOptions]) -> int:
     else:
         for number, (view, counts) in enumerate(views):
             _print_heading(number, 2, view.name)
-            formats.table(view.lines(counts), heading=False)
+            formats.table(view.lines(counts), heading=False, indent=2)
             if counts or (output == "wide" and not view.of_policy):
                 click.echo()
                 formats.table(view.by_rows(counts))

@@ -144,6 +144,17 @@ def spelled(*names: str) -> str:
     )
 
 
+def patience(where: str = "", default: float = 10.0, most: int = 3600) -> Callable[[F], F]:
+    """``--patience``; ``where``: the option that it goes with."""
+    words = f"{where}: seconds" if where else "Seconds"
+    return click.option(
+        "--patience",
+        type=click.FloatRange(0, most),
+        default=default,
+        help=f"{words} to wait for locks. Default: {default:g}.",
+    )
+
+
 def text(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     """Any text but an empty one, which is what a shell makes of a variable that is not set."""
     if value is not None and not value.strip():

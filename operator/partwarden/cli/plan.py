@@ -82,31 +82,27 @@ def _moment(_context: click.Context, _option: click.Parameter, value: str | None
         raise click.BadParameter(str(error)) from None
 
 
+OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    formats.option(),
+    click.option("--now", callback=_moment, metavar="MOMENT", help="Ask about this moment, like 2026-12-31T23:59:59Z."),
+    click.option("--table", callback=options.table, metavar="[SCHEMA.]NAME", help="Another table than spec.table."),
+    click.option(
+        "--dsn",
+        help="Connection string or URI, instead of spec.database; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it.",
+    ),
+    click.option(
+        "-f",
+        "--filename",
+        required=True,
+        callback=options.text,
+        help="The PartitionPolicy as YAML or JSON; - is standard input.",
+    ),
+)
+
+
 def policy_options(command: F) -> F:
     """The options that plan and apply share."""
-    for option in reversed(
-        [
-            click.option(
-                "-f",
-                "--filename",
-                required=True,
-                callback=options.text,
-                help="The PartitionPolicy as YAML or JSON; - is standard input.",
-            ),
-            click.option(
-                "--dsn",
-                help="Connection string or URI, instead of spec.database; PGHOST, PGPASSWORD, ~/.pgpass and so on "
-                "complete it.",
-            ),
-            click.option(
-                "--table", callback=options.table, metavar="[SCHEMA.]NAME", help="Another table than spec.table."
-            ),
-            click.option(
-                "--now", callback=_moment, metavar="MOMENT", help="Ask about this moment, like 2026-12-31T23:59:59Z."
-            ),
-            formats.option(),
-        ]
-    ):
+    for option in OPTIONS:
         command = option(command)
     return command
 
@@ -131,9 +127,7 @@ def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: date
 
 @click.command()
 @policy_options
-@click.option(
-    "--patience", type=click.FloatRange(0, 3600), default=10.0, help="Seconds to wait for locks. Default: 10."
-)
+@options.patience()
 def apply(
     filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str, patience: float
 ) -> int:
