@@ -65,8 +65,8 @@ def test_a_job_archives_and_checks(plain: Database, tmp_path: Path) -> None:
     assert (code, report.ok, report.rows) == (0, True, 12), log
     assert report.location.startswith(f"pvc://archives/prod/{plain.name}/public.zoo/zoo_2020/0001-")
     assert "100 %" in log or "12 rows" in log
-    proven = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
-    check = order(mount, task=Task.CHECK, **proven)
+    reported = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
+    check = order(mount, task=Task.CHECK, **reported)
     code, seen, log = obey(plain, check, mount)
     assert (code, seen.ok, seen.fingerprint) == (0, True, report.fingerprint), log
     plain.execute("DELETE FROM zoo_2020 WHERE n = 1")

@@ -42,7 +42,7 @@ def run_plain(*arguments: str) -> Result:
 
 
 def typed(database: Database, answer: str, *arguments: str) -> tuple[int, str]:
-    """The command at a terminal, where somebody types: its exit code, and what it said."""
+    """The command at a terminal, where a user types: its exit code, and what it printed."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "partwarden", *arguments, "--dsn", database.dsn]
     os.write(ours, f"{answer}\n".encode())
@@ -110,7 +110,7 @@ def test_by_its_name_and_as_data(table: Database, archive: str) -> None:
     }
 
 
-def test_somebody_types_the_name(table: Database, archive: str) -> None:
+def test_the_user_types_the_name(table: Database, archive: str) -> None:
     code, said = typed(table, "y", "drop", str(YEAR - 2), "--archive", archive)
     assert code == 1
     assert f"nothing is done: that was not {OLD}" in said
@@ -137,7 +137,7 @@ def test_without_an_archive_it_says_in_words_what_is_lost(table: Database) -> No
         ((OLD, "--without-archive"), "there is no terminal to ask at"),
         ((str(YEAR), "--without-archive"), "which is now or later"),
         ((str(YEAR + 1), "--without-archive"), "which is now or later"),
-        (("1999", "--without-archive"), "no partition of public.run is called '1999', or lies in it"),
+        (("1999", "--without-archive"), "no partition of public.run is called '1999' or lies in it"),
         (("run_old", "--without-archive"), "no partition of public.run is called 'run_old'"),
         ((OLD, "--archive", "/nonexistent/here", "--yes"), "/nonexistent/here"),
         ((OLD, "--archive", "/x", "--without-archive"), "exclude each other"),
@@ -225,7 +225,7 @@ def test_a_period_of_several_partitions_asks_which(table: Database) -> None:
     assert "2 partitions of public.log lie in 2020: name one of them (log_1, log_2)" in done.output
 
 
-def test_somebody_in_the_way_leaves_it_whole(table: Database, archive: str) -> None:
+def test_a_lock_holder_leaves_it_whole(table: Database, archive: str) -> None:
     with table.connect() as other, other.transaction():
         other.execute(f"SELECT FROM {OLD}")
         done = run(table, "drop", OLD, "--archive", archive, "--yes", "--patience", "1")
@@ -299,11 +299,11 @@ def test_ctrl_c_at_any_step_loses_no_row_and_the_same_command_goes_on(table: Dat
     assert rows(table, OLD) == ROWS
 
 
-def test_a_detach_that_somebody_else_began_is_theirs_to_end(table: Database, archive: str) -> None:
+def test_a_detach_that_another_session_began_is_refused(table: Database, archive: str) -> None:
     leave_pending(table, OLD)
     done = run(table, "drop", OLD, "--archive", archive, "--yes")
     assert done.exit_code == 1
-    assert "its detach was begun by somebody else and did not end" in done.output
+    assert "its detach was begun by another session and did not end" in done.output
     assert rows(table, OLD) == ROWS
 
 

@@ -154,7 +154,7 @@ def test_health_is_an_exit_code(database: Database) -> None:
 def test_where_a_default_partition_takes_the_rows_no_insert_fails(database: Database) -> None:
     database.execute(f'{NATIVE[0].table} CREATE TABLE "the rest" PARTITION OF run DEFAULT')
     done = run(database, "health")
-    words = "no partition holds now: rows go into the DEFAULT partition public.the rest"
+    words = "no partition holds now: rows go into the DEFAULT partition the rest"
     assert (done.exit_code, done.output) == (2, f"CRITICAL: public.run: {words}\n")
     database.execute("INSERT INTO run VALUES (now())")
     database.execute("TRUNCATE run")
@@ -162,7 +162,7 @@ def test_where_a_default_partition_takes_the_rows_no_insert_fails(database: Data
     keep(database, None, interval="Year", premake=0)
     done = run(database, "health")
     assert done.exit_code == 1
-    words = "nothing follows the current partition: rows go into the DEFAULT partition public.the rest from"
+    words = "nothing follows the current partition: rows go into the DEFAULT partition the rest from"
     assert done.output.startswith(f"WARNING: public.run: {words}")
 
 
@@ -190,7 +190,7 @@ spec: {table: {name: run}, premake: 5}""")
     assert "3 of the partitions that should be ahead are missing" in done.output
 
 
-def test_what_cannot_be_looked_at_is_critical(database: Database) -> None:
+def test_what_cannot_be_observed_is_critical(database: Database) -> None:
     done = CliRunner().invoke(main, ["health", "--dsn", "host=127.0.0.1 port=1 dbname=none user=nobody"])
     assert done.exit_code == 2
     assert done.output.startswith("CRITICAL: ")

@@ -1,4 +1,4 @@
-"""`partwarden import`: what it writes is a policy by which nothing is to be done, whoever made the table."""
+"""`partwarden import`: what it writes is a policy by which nothing is to be done, however the table was made."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_default_and_unbounded_partitions_are_no_hindrance(database: Database) -
 
 
 @pytest.mark.parametrize("more", ["", "CREATE TABLE rest PARTITION OF run DEFAULT"])
-def test_what_it_would_do_at_once_is_told(database: Database, more: str) -> None:
+def test_actions_at_once_are_a_comment(database: Database, more: str) -> None:
     database.execute(f"{NATIVE[0].table} {more}")
     text = imported(database)
     assert f"# Applying it does this at once: create partition public.run_{YEAR}" in text
@@ -164,7 +164,7 @@ def test_what_cannot_be_managed_is_a_comment_and_the_rest_is_there(database: Dat
     ("step", "begin", "interval"),
     [("1 week", "1 day", "Week"), ("3 months", "1 month", "Quarter"), ("1 year", "5 months", "Year")],
 )
-def test_what_is_off_the_grid_is_told_with_the_interval_that_it_is_as_long_as(
+def test_partitions_off_the_grid_are_named_with_the_nearest_interval(
     database: Database, step: str, begin: str, interval: str
 ) -> None:
     """As pg_partman makes weeks that begin on a Tuesday, and quarters that begin in February."""
@@ -181,7 +181,7 @@ def test_what_is_off_the_grid_is_told_with_the_interval_that_it_is_as_long_as(
     assert "stay Unmanaged, which no retention detaches or drops" in text
 
 
-def test_an_index_that_only_partitions_have_is_told(database: Database) -> None:
+def test_an_index_that_only_partitions_have_is_named(database: Database) -> None:
     """As pg_partman's template gives them: a new partition would take the same number twice."""
     database.execute(f"{NATIVE[0].table} ALTER TABLE run ADD COLUMN id bigint")
     _yearly(database, YEAR, YEAR + 1)
@@ -199,7 +199,7 @@ def test_the_secret_may_be_named(database: Database) -> None:
     assert (done.exit_code, "is no name of a Secret" in done.output) == (1, True)
 
 
-def test_that_pg_partman_keeps_it_too_is_told(database: Database) -> None:
+def test_a_table_that_pg_partman_keeps_is_named(database: Database) -> None:
     database.execute(f"""{NATIVE[0].table} CREATE SCHEMA partman; CREATE TABLE partman.part_config (parent_table text
         PRIMARY KEY, control text, partition_interval text, premake int, retention text, retention_keep_table boolean);
         INSERT INTO partman.part_config VALUES ('public.run', 'key', '1 year', 4, '5 years', true)""")

@@ -71,7 +71,7 @@ def test_nothing_else_that_a_policy_says_is_done(yearly: Database, tmp_path: Pat
     assert partitions(yearly) == ["run_2001", f"run_{YEAR}", f"run_{YEAR + 2}"]
 
 
-def test_rows_in_default_stand_in_the_way_and_are_told(yearly: Database) -> None:
+def test_rows_in_default_stand_in_the_way_and_are_named(yearly: Database) -> None:
     yearly.execute(f"CREATE TABLE rest PARTITION OF run DEFAULT; INSERT INTO run VALUES ('{YEAR + 1}-05-05Z')")
     done = run(yearly, "create", str(YEAR + 1))
     assert done.exit_code == 1

@@ -93,8 +93,8 @@ def test_where_archives_are_wanted_both_say_what_waits_and_nothing_leaves(pg_dat
     wanted = POLICY.format(held="").replace("dropWithoutArchive: true", "archive: {pvc: {claimName: old, path: runs}}")
     for command in ("plan", "apply"):
         fixed = [command, "-f", "-", "--dsn", pg_database.dsn]
-        told = CliRunner().invoke(main, fixed, input=wanted, catch_exceptions=False).stdout
-        assert "Archiving" in told
-        assert "once an archive in pvc://old/runs was read back and is equal: run_2018" in told
-        assert "detach" not in told.split("Archiving")[0]
+        printed = CliRunner().invoke(main, fixed, input=wanted, catch_exceptions=False).stdout
+        assert "Archiving" in printed
+        assert "once an archive in pvc://old/runs was read back and is equal: run_2018" in printed
+        assert "detach" not in printed.split("Archiving")[0]
     assert "run_2018" in partitions(pg_database)

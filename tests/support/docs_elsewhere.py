@@ -14,7 +14,7 @@ COURSE = (
 SHARDS = "tests/e2e/test_chart.py::test_shards_in_one_namespace_have_nothing_in_common"
 START = "tests/cluster/test_start_and_stop.py"
 PLAIN = "tests/postgres/test_plain_pg_restore.py"
-TYPED = "tests/postgres/test_drop_command.py::test_somebody_types_the_name"
+TYPED = "tests/postgres/test_drop_command.py::test_the_user_types_the_name"
 
 SHOWN = {
     "kubectl apply -f examples/retention.yaml": DEMO,

@@ -26,8 +26,8 @@ from ..planner.calendar import iso
 from ..postgres.connection import forget_environment
 from ..postgres.conninfo import ConnectionInfo, from_dsn, merge
 from . import formats, options
+from .formats import printable
 from .options import Where
-from .render import printable
 
 # The archive that a command is about: an address, or a PartitionArchive in a cluster, which says what was proven.
 #

@@ -1,4 +1,4 @@
-"""Policies in a cluster for the command line: seen and edited with the rights of whoever types the command."""
+"""Policies in a cluster for the command line: read and edited with the rights of the user."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class Policies:
         return dict(answer)
 
     def edit(self, policy: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge ``change`` into the policy, if nobody has edited it since it was read; the policy as it is then.
+        """Merge ``change`` into the policy; the policy as it is then.
 
-        Raises `InvalidSpec` where somebody has.
+        Raises `InvalidSpec` where it was edited since it was read.
         """
         meta = policy["metadata"]
         body = {**change, "metadata": {**change.get("metadata", {}), "resourceVersion": meta["resourceVersion"]}}

@@ -43,8 +43,9 @@ def test_it_is_as_none_to_all_that_reads_it() -> None:
     found, none = policy(UNSEEN), policy({})
     assert cache.parse_policy(found).status == UNSEEN
     assert not policy_view.is_current(found)
-    assert policy_view.health(found, NOW) == policy_view.health(none, NOW) != []
-    assert policy_view.lines(found) == policy_view.lines(none)
+    views = [policy_view.view(each, NOW) for each in (found, none)]
+    assert views[0].problems == views[1].problems != []
+    assert views[0].lines({}) == views[1].lines({})
     assert policy_view.archive_state(found) == policy_view.archive_state(none) == "Pending"
     shown = [families([(("ns", "run"), False, each["status"])]) for each in (found, none)]
     assert [each.samples for each in shown[0]] == [each.samples for each in shown[1]]
