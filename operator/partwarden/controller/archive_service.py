@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+from ..api.archive import ARCHIVE_PLURAL
 from ..api.types import ObjectKey
 from ..archive.jobspec import Task
 from ..kube.archives import ArchivesInCluster
-from ..kube.cache import ArchiveStore, Store
+from ..kube.cache import ArchiveStore, Store, parse_archive
 from ..kube.client import Cluster
 from .archive_job import JobSlots
 from .archive_reconciler import ArchiveReconciler
@@ -40,7 +41,8 @@ class ArchiveService:
         """``ended``: as `Tender` has it."""
         self.store = ArchiveStore()
         self._settings, self._api = settings, ArchivesInCluster(cluster)
-        self._shard = Shard(policies, settings.selector, self._api.policy_exists)
+        self._cluster = cluster
+        self._shard = Shard(policies, settings.selector, self._api.policy_exists, self._selects)
         self._queue, self._slots = WorkQueue(), JobSlots(settings.jobs, self._counts)
         self._intake = ArchiveEventHandler(self.store, self._slots, self._queue, wake_policies)
         self.desk = ArchiveRequests(self.store, self._api, self._queue.enqueue, settings.selector)
@@ -81,8 +83,11 @@ class ArchiveService:
         self._intake.listed(before, [body for each in scopes for body in self._api.archives(each)])
         running = self._slots.running()
         self._intake.jobs_listed(running, [body for each in scopes for body in self._api.jobs(each)])
-        for key in self._shard.refresh(self.store.all()):
-            self._queue.enqueue(key)
+        if selector := self._settings.selector:
+            bodies = (body for each in scopes for body in self._cluster.objects(ARCHIVE_PLURAL, each, selector))
+            selected = {archive.key: archive.labels for archive in map(parse_archive, bodies)}
+            for key in self._shard.refresh(self.store.all(), selected):
+                self._queue.enqueue(key)
 
     def on_archive(self, event: Any) -> None:
         """An event of the watch of PartitionArchives."""
@@ -91,6 +96,9 @@ class ArchiveService:
     def on_job(self, event: Any) -> None:
         """An event of the watch of Jobs."""
         self._intake.job_seen(event["object"], gone=event["type"] == "DELETED")
+
+    def _selects(self, key: ObjectKey) -> bool:
+        return self._cluster.selected(ARCHIVE_PLURAL, key, self._settings.selector) is not None
 
     def _counts(self, owner: ObjectKey | None) -> bool:
         """Whether a Job for that archive takes one of this operator's slots."""

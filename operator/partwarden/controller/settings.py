@@ -11,15 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..api import archive
 from ..api.policy import GROUP, PLURAL
-from ..api.types import OBJECT_NAME, refuse
+from ..api.types import OBJECT_NAME
 from ..errors import StartupError
-from ..kube import selector
 from ..kube.client import Right
-from ..kube.selector import EVERYTHING, Selector
 
 PREFIX = "PARTWARDEN_"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -40,15 +38,6 @@ def _object(value: object) -> object:
         raise ValueError('must be a JSON object of strings, such as {"HTTPS_PROXY": "http://proxy:3128"}') from None
 
 
-def _selector(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return selector.parse(value)
-    except ValueError as error:
-        raise refuse(str(error)) from None
-
-
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -67,8 +56,8 @@ class Settings(BaseModel):
     namespaces: Annotated[tuple[Namespace, ...], BeforeValidator(_names)] = Field(
         (), description="Namespaces to serve, separated by commas; every namespace when empty."
     )
-    selector: Annotated[Selector, BeforeValidator(_selector)] = Field(
-        EVERYTHING, description="Labels of the policies to serve, as a selector such as shard=a; every policy if empty."
+    selector: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        "", description="Labels of the policies to serve, as a selector such as shard=a; every policy if empty."
     )
     workers: int = Field(8, ge=1, le=64, description="How many policies are worked on at the same time.")
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(

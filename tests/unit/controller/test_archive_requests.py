@@ -18,8 +18,6 @@ from partwarden.errors import NameTaken
 from partwarden.kube import cache
 from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveStore
-from partwarden.kube.selector import EVERYTHING, Selector
-from partwarden.kube.selector import parse as selector
 from partwarden.planner.archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, server_label
 
 HERE, MOVED = "7380000000000000001/16384", "7380000000000000002/16384"
@@ -49,7 +47,7 @@ class Kept(ArchivesInCluster):
 class Office:
     """A policy, its archives, and the desk between them."""
 
-    def __init__(self, name: str = "run", labels: Mapping[str, str] | None = None, of: Selector = EVERYTHING) -> None:
+    def __init__(self, name: str = "run", labels: Mapping[str, str] | None = None, of: str = "") -> None:
         self.api, self.archives, self.woken = Kept(), ArchiveStore(), list[ObjectKey]()
         self.desk = ArchiveRequests(self.archives, self.api, self.woken.append, of)
         self.body: dict[str, Any] = {
@@ -121,7 +119,7 @@ def test_every_label_is_valid_however_long_the_name_of_the_policy(name: str) -> 
 
 
 def test_an_operator_of_a_shard_finds_its_labels_on_the_archive() -> None:
-    made = Office(labels={"shard": "a", "more": "b"}, of=selector("shard=a")).ask(request())
+    made = Office(labels={"shard": "a", "more": "b"}, of="!old, shard in (a,b)").ask(request())
     assert made["metadata"]["labels"]["shard"] == "a"
     assert "more" not in made["metadata"]["labels"]
 

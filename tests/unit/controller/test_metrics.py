@@ -97,7 +97,7 @@ def test_a_scrape_shows_what_there_is_now() -> None:
     store.put(parse_policy(_policy("a")))
     store.put(parse_policy(_policy("b")))
     for result in (Result.CONVERGED, Result.CONVERGED, Result.TRANSIENT):
-        metrics.looked(("ns", "a"), result, 0.02)
+        metrics.reconciled(("ns", "a"), result, 0.02)
     metrics.job_ended(Task.ARCHIVE, True, 61.0)
     metrics.job_ended(Task.CHECK, False, None)
     found = _scrape(metrics)

@@ -12,7 +12,6 @@ from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableIdentity, TableOwnership
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.cache import Store
-from partwarden.kube.selector import parse
 
 RUN, JOB = TableIdentity("7/5", 100), TableIdentity("7/5", 200)
 ELDER, YOUNGER, YOUNGEST = ("a", "elder"), ("b", "younger"), ("a", "youngest")
@@ -22,13 +21,13 @@ AGES = {key: (f"2026-01-01T00:00:0{number}Z", key) for number, key in enumerate(
 class Fixture:
     """An intake with what stands around it, none of which needs a clock or a thread."""
 
-    def __init__(self, selector: str = "") -> None:
+    def __init__(self) -> None:
         self.woken: list[ObjectKey] = []
         self.moves: list[tuple[ObjectKey, bool]] = []
         self.store, self.queue = Store(), WorkQueue(lambda: 0.0)
         self.claims = TableOwnership(self.woken.append)
         moved = lambda *move: self.moves.append(move)  # noqa: E731
-        self.intake = PolicyEventHandler(self.store, self.claims, self.queue, parse(selector), moved)
+        self.intake = PolicyEventHandler(self.store, self.claims, self.queue, moved)
 
     def due(self) -> list[ObjectKey]:
         """The keys that are due, which then are worked on and done."""
@@ -205,16 +204,14 @@ def labelled(shard: str, version: int) -> dict[str, Any]:
     return body(version=version, metadata={"labels": {"shard": shard}})
 
 
-@pytest.mark.parametrize("how", ["watched", "written", "missed"])
-def test_a_policy_whose_labels_match_no_more_is_forgotten_and_comes_back(how: str) -> None:
-    made, run = Fixture("shard=a"), ("one", "run")
+@pytest.mark.parametrize("how", ["watched", "missed"])
+def test_a_policy_that_is_not_selected_any_more_is_forgotten_and_comes_back(how: str) -> None:
+    made, run = Fixture(), ("one", "run")
     made.intake.seen(labelled("a", 1))
     made.claims.claim(run, RUN, AGES[ELDER])
     made.claims.claim(YOUNGER, RUN, AGES[YOUNGER])
     if how == "watched":
         made.intake.deleted(labelled("a", 2))  # as it was, at the version of the change
-    elif how == "written":
-        made.intake.seen(labelled("b", 2))
     else:
         made.intake.listed(made.store.all(), [])
     assert made.due() == [run]
@@ -226,7 +223,7 @@ def test_a_policy_whose_labels_match_no_more_is_forgotten_and_comes_back(how: st
 
 
 def test_what_a_list_from_before_shows_does_not_bring_it_back() -> None:
-    made = Fixture("shard=a")
+    made = Fixture()
     made.intake.seen(labelled("a", 1))
     before = made.store.all()
     made.intake.deleted(labelled("a", 2))
@@ -237,12 +234,11 @@ def test_what_a_list_from_before_shows_does_not_bring_it_back() -> None:
 
 
 def test_one_that_has_come_back_is_not_forgotten_by_what_is_older() -> None:
-    made = Fixture("shard=a")
+    made = Fixture()
     made.intake.seen(labelled("a", 1))
     before = made.store.all()
     made.intake.seen(labelled("a", 5))
     made.intake.deleted(labelled("a", 3))
-    made.intake.seen(labelled("b", 4))
     made.intake.listed(before, [])
     assert [each.version for each in made.store.all()] == [5]
     # A write that finds nothing is later than all of it.
@@ -250,8 +246,7 @@ def test_one_that_has_come_back_is_not_forgotten_by_what_is_older() -> None:
     assert made.store.all() == []
 
 
-def test_labels_that_do_not_match_are_not_taken_up() -> None:
-    made = Fixture("shard=a")
-    made.intake.seen(labelled("b", 1))
-    made.intake.seen(body(version=2))
-    assert (made.due(), made.store.all(), made.moves) == ([], [], [])
+def test_of_a_list_the_oldest_policy_is_worked_on_first(made: Fixture) -> None:
+    ages = {"a": "2026-01-03T00:00:00Z", "b": "2026-01-01T00:00:00Z", "c": "2026-01-02T00:00:00Z"}
+    made.intake.listed([], [body(name, metadata={"creationTimestamp": age}) for name, age in ages.items()])
+    assert [name for _, name in made.due()] == ["b", "c", "a"]

@@ -227,32 +227,6 @@ def test_a_boundary_comes_first_and_never_in_a_loop(boundary: float, expected: f
     assert Backoff(lambda: 0.5).after(A, 1, Result.CONVERGED, 600, boundary) == expected
 
 
-def test_policies_of_one_database_are_looked_at_together_whenever_they_came() -> None:
-    moment = 0.0
-    turns = Backoff(clock=lambda: moment)
-    met = set()
-    for number, moment in enumerate((3.0, 100.0, 599.0, 5000.0)):
-        wait = turns.after((str(number), "a"), 1, Result.CONVERGED, 600, together="database")
-        assert 60 <= wait <= 660
-        met.add(round((moment + wait) % 600, 6))
-    assert len(met) == 1
-
-
-def test_turns_of_other_databases_are_at_other_moments_and_one_just_had_is_not_had_again() -> None:
-    moment = 0.0
-    turns = Backoff(clock=lambda: moment)
-    assert len({turns.after(A, 1, Result.CONVERGED, 600, together=number) for number in range(50)}) > 40
-    moment = turns.after(A, 1, Result.CONVERGED, 600, together=1)
-    for shift in (-0.5, 0.0, 0.5):
-        moment += shift
-        assert turns.after(A, 1, Result.CONVERGED, 600, together=1) == pytest.approx(600, abs=1)
-        moment -= shift
-
-
-def test_a_failure_is_not_waited_for_until_the_turn_of_its_database() -> None:
-    assert Backoff(lambda: 0.5).after(A, 1, Result.TRANSIENT, 600, together="database") == 1
-
-
 @pytest.mark.parametrize(
     ("found", "reconciling", "expected"),
     [
