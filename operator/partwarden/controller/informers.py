@@ -50,7 +50,7 @@ class Watches:
         """The tasks for `run`, which end when ``stopped`` is set."""
         namespaces = self._settings.namespaces
         scope: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
-        # For peering, which is off. Without one kopf looks for the name of the user, and in a container there is none.
+        # For peering, which is off. Without one kopf asks for the name of the user, and in a container there is none.
         scope["identity"] = "partwarden"
         return await kopf.spawn_tasks(
             registry=self._registry, settings=self._kopf_settings(), standalone=True, stop_flag=stopped, **scope

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
@@ -31,8 +31,7 @@ JOB_SECONDS = (10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 
 ARCHIVE_STATES = ("Proven", "Working", "Failing")
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A number of ``status.summary``, and its metric."""
 
     field: str
@@ -88,7 +87,7 @@ def _family(name: str, text: str, *more: str) -> GaugeMetricFamily:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is asked at each scrape. ``archives``: namespace and state of each; ``queues``: by name."""
+    """What each scrape reads. ``archives``: namespace and state of each; ``queues``: by name."""
 
     policies: Store
     archives: Callable[[], Iterable[tuple[str, str]]]
@@ -206,7 +205,7 @@ class Metrics:
 
 
 class _Scraped(Collector):
-    """Asks at each scrape, and not when it is registered: its names are none of the others'."""
+    """Collects at each scrape, and not when it is registered."""
 
     def __init__(self, scrape: Callable[[], Iterator[Any]]) -> None:
         self._scrape = scrape
