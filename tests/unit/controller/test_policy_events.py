@@ -14,18 +14,18 @@ from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.cache import Store
 
 RUN, JOB = TableIdentity("7/5", 100), TableIdentity("7/5", 200)
-ELDER, YOUNGER, YOUNGEST = ("a", "elder"), ("b", "younger"), ("a", "youngest")
-AGES = {key: (f"2026-01-01T00:00:0{number}Z", key) for number, key in enumerate((ELDER, YOUNGER, YOUNGEST))}
+OLDEST, YOUNGER, YOUNGEST = ("a", "oldest"), ("b", "younger"), ("a", "youngest")
+AGES = {key: (f"2026-01-01T00:00:0{number}Z", key) for number, key in enumerate((OLDEST, YOUNGER, YOUNGEST))}
 
 
 class Fixture:
-    """An intake with what stands around it, none of which needs a clock or a thread."""
+    """A handler with what it needs, without a clock or a thread."""
 
     def __init__(self) -> None:
-        self.woken: list[ObjectKey] = []
+        self.enqueued: list[ObjectKey] = []
         self.moves: list[tuple[ObjectKey, bool]] = []
         self.store, self.queue = Store(), WorkQueue(lambda: 0.0)
-        self.claims = TableOwnership(self.woken.append)
+        self.claims = TableOwnership(self.enqueued.append)
         moved = lambda *move: self.moves.append(move)  # noqa: E731
         self.intake = PolicyEventHandler(self.store, self.claims, self.queue, moved)
 
@@ -84,7 +84,7 @@ def test_a_hold_that_comes_changes_or_goes_is_worked_on(made: Fixture) -> None:
     assert held(5, None) == [run]
 
 
-def test_a_change_of_status_or_metadata_alone_wakes_nobody(made: Fixture) -> None:
+def test_a_change_of_status_or_metadata_alone_enqueues_nothing(made: Fixture) -> None:
     made.intake.seen(body())
     made.due()
     made.intake.seen(body(version=2, status={"observedGeneration": 1}, metadata={"labels": {"a": "b"}}))
@@ -105,10 +105,10 @@ def test_what_arrives_late_changes_nothing(made: Fixture) -> None:
 
 
 @pytest.mark.parametrize("how", ["deleted", "finalizer", "missed"])
-def test_a_deleted_policy_is_not_known_any_more_and_gives_its_table_free(made: Fixture, how: str) -> None:
+def test_a_deleted_policy_is_forgotten_and_gives_its_table_free(made: Fixture, how: str) -> None:
     made.intake.seen(body())
     made.due()
-    made.claims.claim(("one", "run"), RUN, AGES[ELDER])
+    made.claims.claim(("one", "run"), RUN, AGES[OLDEST])
     made.claims.claim(YOUNGER, RUN, AGES[YOUNGER])
     before = made.store.all()
     if how == "deleted":
@@ -119,7 +119,7 @@ def test_a_deleted_policy_is_not_known_any_more_and_gives_its_table_free(made: F
         made.intake.listed(before, [])
     assert made.due() == [("one", "run")]  # to find that it is gone
     assert made.store.all() == []
-    assert made.woken == [YOUNGER]
+    assert made.enqueued == [YOUNGER]
 
 
 def test_a_list_adds_what_the_watch_missed_and_keeps_what_was_made_meanwhile(made: Fixture) -> None:
@@ -137,41 +137,41 @@ def test_the_deletion_of_an_earlier_one_of_that_name_is_ignored(made: Fixture) -
 
 def test_an_edit_that_names_another_table_gives_the_old_one_free_at_once(made: Fixture) -> None:
     made.intake.seen(body())
-    made.claims.claim(("one", "run"), RUN, AGES[ELDER])
+    made.claims.claim(("one", "run"), RUN, AGES[OLDEST])
     made.claims.claim(YOUNGER, RUN, AGES[YOUNGER])
     made.intake.seen(body(version=2, generation=2, spec={"table": {"name": "run"}, "premake": 3}))
-    assert made.woken == []
+    assert made.enqueued == []
     made.intake.seen(body(version=3, generation=3, spec={"table": {"name": "job"}}))
-    assert made.woken == [YOUNGER]
+    assert made.enqueued == [YOUNGER]
 
 
 def test_the_oldest_policy_has_the_table(made: Fixture) -> None:
     claims = made.claims
-    assert claims.claim(ELDER, RUN, AGES[ELDER]) is None
-    assert claims.claim(YOUNGER, RUN, AGES[YOUNGER]) == ELDER
+    assert claims.claim(OLDEST, RUN, AGES[OLDEST]) is None
+    assert claims.claim(YOUNGER, RUN, AGES[YOUNGER]) == OLDEST
     assert claims.claim(YOUNGEST, JOB, AGES[YOUNGEST]) is None
-    assert made.woken == []
+    assert made.enqueued == []
 
 
-def test_an_elder_that_comes_later_takes_over_and_the_younger_is_woken_once(made: Fixture) -> None:
+def test_an_older_policy_that_comes_later_takes_over_and_the_younger_is_enqueued_once(made: Fixture) -> None:
     claims = made.claims
     assert claims.claim(YOUNGER, RUN, AGES[YOUNGER]) is None
-    assert claims.claim(ELDER, RUN, AGES[ELDER]) is None
-    assert made.woken == [YOUNGER]
-    assert claims.claim(YOUNGER, RUN, AGES[YOUNGER]) == ELDER
-    assert claims.claim(ELDER, RUN, AGES[ELDER]) is None
-    assert made.woken == [YOUNGER]
+    assert claims.claim(OLDEST, RUN, AGES[OLDEST]) is None
+    assert made.enqueued == [YOUNGER]
+    assert claims.claim(YOUNGER, RUN, AGES[YOUNGER]) == OLDEST
+    assert claims.claim(OLDEST, RUN, AGES[OLDEST]) is None
+    assert made.enqueued == [YOUNGER]
 
 
 @pytest.mark.parametrize("how", ["released", "elsewhere"])
-def test_when_the_elder_goes_the_others_are_woken(made: Fixture, how: str) -> None:
-    for key in (ELDER, YOUNGER, YOUNGEST):
+def test_when_the_oldest_goes_the_others_are_enqueued(made: Fixture, how: str) -> None:
+    for key in (OLDEST, YOUNGER, YOUNGEST):
         made.claims.claim(key, RUN, AGES[key])
     if how == "released":
-        made.claims.release(ELDER)
+        made.claims.release(OLDEST)
     else:
-        made.claims.claim(ELDER, JOB, AGES[ELDER])
-    assert sorted(made.woken) == sorted([YOUNGER, YOUNGEST])
+        made.claims.claim(OLDEST, JOB, AGES[OLDEST])
+    assert sorted(made.enqueued) == sorted([YOUNGER, YOUNGEST])
     assert made.claims.claim(YOUNGEST, RUN, AGES[YOUNGEST]) == YOUNGER
 
 
@@ -208,7 +208,7 @@ def labelled(shard: str, version: int) -> dict[str, Any]:
 def test_a_policy_that_is_not_selected_any_more_is_forgotten_and_comes_back(how: str) -> None:
     made, run = Fixture(), ("one", "run")
     made.intake.seen(labelled("a", 1))
-    made.claims.claim(run, RUN, AGES[ELDER])
+    made.claims.claim(run, RUN, AGES[OLDEST])
     made.claims.claim(YOUNGER, RUN, AGES[YOUNGER])
     if how == "watched":
         made.intake.deleted(labelled("a", 2))  # as it was, at the version of the change
@@ -216,7 +216,7 @@ def test_a_policy_that_is_not_selected_any_more_is_forgotten_and_comes_back(how:
         made.intake.listed(made.store.all(), [])
     assert made.due() == [run]
     assert made.store.all() == []
-    assert made.woken == [YOUNGER]
+    assert made.enqueued == [YOUNGER]
     made.intake.seen(labelled("a", 3))
     assert made.due() == [run]
     assert made.moves == [(run, True), (run, False), (run, True)]

@@ -162,7 +162,7 @@ def test_annotations_are_those_of_now_and_judged_by_the_preconditions(made: Fixt
     assert made.recheck.renew(CASE).archives.approved == {"run_2018@4711"}
 
 
-def test_a_command_asks_nobody_again() -> None:
+def test_a_command_asks_nothing_again() -> None:
     assert NEVER.why_stopped() == ""
     assert NEVER.renew(CASE) is CASE
     assert not NEVER.single_drop
