@@ -5,7 +5,7 @@ SHELL := /bin/sh
 
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11)
 BIN := .venv/bin
-LAB := PYTHONPATH=tests $(BIN)/python
+LAB := PYTHONPATH=tests:examples $(BIN)/python
 # More for pytest, such as PYTEST="-k standby -x".
 PYTEST ?=
 # The whole is shared out, file by file, to two processes with servers and a cluster of their own; 0: to none.
@@ -28,14 +28,14 @@ venv: ## make .venv with the pinned packages and .venv/bin/partwarden
 
 .PHONY: demo
 demo: venv ## a cluster, a database, a policy applied: see it work
-	@$(LAB) -m lab.demo up
+	@$(LAB) -m demo up
 
 .PHONY: demo-down
 demo-down: venv ## end the demo and remove all of it
-	@$(LAB) -m lab.demo down
+	@$(LAB) -m demo down
 
 .PHONY: test
-test: lint ## everything, on real parts
+test: lint docs ## everything, on real parts
 	@$(LAB) -m lab.parts
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
@@ -46,9 +46,19 @@ lint: venv ## style, types, layers
 	$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
+.PHONY: docs
+docs: venv ## build the site of docs/ into build/site; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.PHONY: reference
+reference: venv ## write the generated pages of docs/reference/
+	@$(LAB) -m support.reference
+
 .PHONY: test-unit
-test-unit: venv ## values only: milliseconds
-	$(BIN)/pytest tests/unit $(PYTEST)
+test-unit: venv ## values only, without the tests marked slow: seconds
+	@# Byte code is kept in .venv, also where the environment forbids it beside the sources: to make it takes a third.
+	PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=.venv/bytecode \
+	  $(BIN)/pytest tests/unit -m "not slow" -n $(WORKERS) --dist loadfile $(PYTEST)
 
 .PHONY: test-postgres
 test-postgres: venv ## real servers, PostgreSQL 14 to 18; PG_MAJORS=15,18 narrows
@@ -68,7 +78,7 @@ image: venv ## build the operator's image, by docker or without; it says where i
 
 .PHONY: bench
 bench: venv ## measure, and print a table
-	@$(LAB) -m lab.bench
+	@$(LAB) -m bench
 
 .PHONY: lock
 lock: venv ## pin the newest fitting versions of all packages in requirements/
@@ -77,4 +87,4 @@ lock: venv ## pin the newest fitting versions of all packages in requirements/
 .PHONY: clean
 clean: ## remove .venv and what tools have cached in the checkout; ~/.cache/partwarden stays
 	rm -rf .venv .venv.lock build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find operator tests requirements -name __pycache__ -type d -prune -exec rm -rf {} +
+	find operator tests examples requirements charts -name __pycache__ -type d -prune -exec rm -rf {} +

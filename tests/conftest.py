@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from _pytest.capture import CaptureManager
 
+from lab import actionlint as actionlints
 from lab import cluster as clusters
 from lab import helm as helms
 from lab import image, prometheus, report, site
 from lab import kstatus as kstatuses
+from lab.actionlint import Actionlint
 from lab.cluster import Cluster
 from lab.helm import Helm
 from lab.kstatus import KStatus
@@ -208,6 +210,15 @@ def promtool(aloud: Aloud) -> Promtool:
         program = prometheus.built(clusters.Reporter())
     report.used("promtool", prometheus.version())
     return Promtool(program)
+
+
+@pytest.fixture(scope="session")
+def actionlint(aloud: Aloud) -> Actionlint:
+    """What checks workflows of GitHub Actions."""
+    with aloud():
+        program = actionlints.built(clusters.Reporter())
+    report.used("actionlint", actionlints.version())
+    return Actionlint(program)
 
 
 @pytest.fixture(scope="session")

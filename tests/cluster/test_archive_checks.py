@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +17,11 @@ DAMAGED = {"ok": False, "reason": "ArchiveDamaged", "message": "data.dump has an
 
 
 @pytest.fixture
-def hands(site: Site, pg_database: Database) -> Iterator[Hands]:
+def hands(site: Site, pg_database: Database) -> Hands:
     """A table with two partitions, reached by the Secret ``run``; no operator runs."""
     pg_database.execute(PARTITION)
     site.secret("run", {"uri": pg_database.dsn})
-    made = Hands(Archives(site), pg_database)
-    yield made
-    made.tender.stop()
+    return Hands(Archives(site), pg_database)
 
 
 def verified(status: dict[str, Any]) -> str:
@@ -56,8 +53,7 @@ def test_a_job_that_somebody_else_gave_that_name_proves_nothing(hands: Hands) ->
 def test_each_check_is_a_job_of_its_own_that_is_told_what_was_proven(hands: Hands) -> None:
     hands.proven()
     assert hands.tend() is None
-    assert hands.store.want_check(hands.key, "after-detach")
-    assert not hands.store.want_check(hands.key, "after-detach")
+    hands.check("after-detach")
     hands.tend()
     (order,) = [each for each in hands.orders() if each.task is Task.CHECK]
     before = hands.status()
@@ -70,19 +66,19 @@ def test_each_check_is_a_job_of_its_own_that_is_told_what_was_proven(hands: Hand
     assert status["check"]["token"] == "after-detach"
     assert status["check"]["fingerprint"] == status["fingerprint"]
     assert hands.tend() is None
-    hands.store.want_check(hands.key, "before-drop")
+    hands.check("before-drop")
     hands.tend()
     assert [each.task for each in hands.orders()].count(Task.CHECK) == 2
     hands.end(proof(oid(hands.database)))
     # The first token again is a check again: what was read back then says nothing of now.
-    hands.store.want_check(hands.key, "after-detach")
+    hands.check("after-detach")
     hands.tend()
     assert [each.task for each in hands.orders()].count(Task.CHECK) == 3
 
 
 def test_damage_is_told_and_looked_at_again_later(hands: Hands) -> None:
     hands.proven()
-    hands.store.want_check(hands.key, "before-drop")
+    hands.check("before-drop")
     hands.tend()
     status = hands.end(DAMAGED, WRONG)
     assert verified(status) == "False ArchiveDamaged"
@@ -102,7 +98,7 @@ def test_damage_is_told_and_looked_at_again_later(hands: Hands) -> None:
 @pytest.mark.parametrize("changes", [{"sha256": "d" * 64}, {"manifestSha256": "d" * 64}, {"oid": 1}])
 def test_a_check_of_something_else_is_no_check(hands: Hands, changes: dict[str, object]) -> None:
     hands.proven()
-    hands.store.want_check(hands.key, "before-drop")
+    hands.check("before-drop")
     hands.tend()
     status = hands.end(proof(oid(hands.database), **changes))
     assert "check" not in status

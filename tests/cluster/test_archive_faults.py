@@ -6,7 +6,6 @@ The ends of pods are told as kubelet tells them; everything else is the API serv
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -33,11 +32,9 @@ def archives(site: Site, pg_database: Database) -> Archives:
 
 
 @pytest.fixture
-def hands(archives: Archives, pg_database: Database) -> Iterator[Hands]:
+def hands(archives: Archives, pg_database: Database) -> Hands:
     """Of an operator whose Jobs are given one pod."""
-    made = Hands(archives, pg_database, job_retries=0)
-    yield made
-    made.tender.stop()
+    return Hands(archives, pg_database, job_retries=0)
 
 
 def other_pod(hands: Hands, job: str, than: str) -> None:
@@ -52,21 +49,15 @@ def other_pod(hands: Hands, job: str, than: str) -> None:
 def test_a_server_newer_than_the_images_pg_dump_gets_no_job(archives: Archives, pg_database: Database) -> None:
     newest = pg_database.server.major
     older = Hands(archives, pg_database, job_client=newest - 1)
-    try:
-        archives.apply(NAME)
-        older.tend()
-        reason, message = older.ready()
-        assert reason == "ClientTooOld"
-        assert message.startswith(f"pg_dump {newest - 1} is older than the server, {newest}.")
-        assert older.archives.jobs() == []
-    finally:
-        older.tender.stop()
+    archives.apply(NAME)
+    older.tend()
+    reason, message = older.ready()
+    assert reason == "ClientTooOld"
+    assert message.startswith(f"pg_dump {newest - 1} is older than the server, {newest}.")
+    assert older.archives.jobs() == []
     as_new = Hands(archives, pg_database, job_client=newest)
-    try:
-        as_new.tend()
-        assert as_new.archives.job(NAME)
-    finally:
-        as_new.tender.stop()
+    as_new.tend()
+    assert as_new.archives.job(NAME)
 
 
 def test_too_little_memory_is_told_and_the_next_job_may_have_enough(hands: Hands) -> None:
@@ -163,7 +154,7 @@ def test_a_job_that_may_have_no_pod_is_told_and_goes_on_when_it_may(hands: Hands
 
 def test_a_check_that_takes_too_long_is_ended_told_and_made_again(hands: Hands) -> None:
     hands.proven()
-    hands.store.want_check(hands.key, "before-drop")
+    hands.check("before-drop")
     hands.tend()
     job = hands.archives.job(NAME)
     patch = json.dumps({"spec": {"activeDeadlineSeconds": 1}})

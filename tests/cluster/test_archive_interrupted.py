@@ -13,7 +13,7 @@ from lab.postgres import Database
 from lab.site import Site, partitions
 from partwarden.archive.jobspec import Task
 from partwarden.controller.archive_job import JobSlots
-from partwarden.controller.archive_reconciler import ArchiveReconciler
+from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.ownership import Shard, TableOwnership
@@ -22,7 +22,7 @@ from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.archives import ArchivesInCluster
-from partwarden.kube.cache import ArchiveStore, parse_policy
+from partwarden.kube.cache import ArchiveCache, parse_policy
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
 from partwarden.postgres import fingerprint
@@ -88,10 +88,11 @@ class Lives:
         clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
         runtime, api, wakes = Runtime(self.cluster, self.settings, clock), ArchivesInCluster(self.cluster), WorkQueue()
         store, queue, ownership = runtime.policies, runtime.policy_queue, TableOwnership(lambda key: None)
-        archives, slots = ArchiveStore(), JobSlots(self.settings.jobs)
-        intake = ArchiveEventHandler(archives, slots, wakes, queue)
+        archives, slots, shard = ArchiveCache(), JobSlots(self.settings.jobs), Shard(store)
+        intake = ArchiveEventHandler(api, archives, slots, shard, wakes, queue)
         desk = ArchiveRequests(archives, api, wakes.enqueue)
-        tender = ArchiveReconciler(self.cluster, Shard(store), archives, slots, self.settings, clock, lambda *_: None)
+        tables = TableFinder(self.cluster, self.settings)
+        tender = ArchiveReconciler(self.cluster, api, archives, desk, shard, slots, tables, self.settings, clock)
         handler = PolicyEventHandler(store, ownership, queue)
         reconciler = PolicyReconciler(runtime, handler, ownership, desk, lambda *_: None)
         try:
@@ -102,12 +103,11 @@ class Lives:
             reconciler.reconcile(self.key)
             for body in api.archives(self.namespace):
                 intake.seen(body)
-                tender.tend((self.namespace, body["metadata"]["name"]))
+                tender.reconcile((self.namespace, body["metadata"]["name"]))
         except Killed:
             return False
         finally:
             reconciler.stop()
-            tender.stop()
         return True
 
 

@@ -6,7 +6,6 @@ None of it makes an archive, or takes away the proof of one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -28,11 +27,9 @@ def archives(site: Site, pg_database: Database) -> Archives:
 
 
 @pytest.fixture
-def hands(archives: Archives, pg_database: Database) -> Iterator[Hands]:
+def hands(archives: Archives, pg_database: Database) -> Hands:
     """Of an operator whose Jobs are given one pod."""
-    made = Hands(archives, pg_database, job_retries=0)
-    yield made
-    made.tender.stop()
+    return Hands(archives, pg_database, job_retries=0)
 
 
 @pytest.mark.parametrize("days", [-1, 1])
@@ -59,9 +56,8 @@ def test_a_secret_that_is_rotated_between_archive_and_check_takes_no_proof_away(
     hands.archives.site.secret("run", stale)
     hands.proven()
     pg_database.execute(f"ALTER ROLE {role.name} PASSWORD 'another'")
-    hands.tender.stop()
     hands.restart()
-    hands.store.want_check(hands.key, "before-drop")
+    hands.check("before-drop")
     hands.tend()
     status = hands.status()
     assert status["lastError"]["reason"] == "AuthenticationFailed"
@@ -94,4 +90,3 @@ def test_an_operator_that_looked_before_takes_no_proof_back(
     assert hands.status()["manifestSha256"]
     assert slow.tend() is None
     assert conditions(hands.status())["Verified"]["status"] == "True"
-    slow.tender.stop()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ from support.docs_elsewhere import ELSEWHERE, MANIFESTS
 YEAR = datetime.now(UTC).year
 PAGES = sorted(
     str(each.relative_to(ROOT))
-    for each in (ROOT / "README.md", ROOT / "charts" / "partwarden" / "README.md", *(ROOT / "docs").glob("*.md"))
+    for each in (ROOT / "README.md", ROOT / "charts" / "partwarden" / "README.md", *(ROOT / "docs").rglob("*.md"))
 )
 PROGRAMS = (
     r"(?:partwarden|kubectl|helm|make|docker|buildah|psql|pg_dump|pg_restore|gunzip|export|argocd|source"
@@ -168,9 +169,10 @@ def ppm(reader: Reader) -> None:
 
 
 SETUPS: dict[str, Callable[[Reader], None]] = {
-    "docs/from-the-script.md": script,
-    "docs/from-pg-partman.md": partman,
-    "docs/from-ppm.md": ppm,
+    "docs/tutorial/first-policy.md": script,
+    "docs/how-to/from-a-script.md": script,
+    "docs/how-to/from-pg-partman.md": partman,
+    "docs/how-to/from-ppm.md": ppm,
 }
 
 
@@ -242,3 +244,14 @@ def test_pages_name_files_and_pages_that_exist() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
             assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
+
+
+def test_the_site_is_refused_with_a_broken_link(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    build = [str(Path(sys.prefix, "bin", "mkdocs")), "build", "--strict"]
+    page = tmp_path / "docs" / "index.md"
+    text = page.read_text()
+    for link, code in (("how-to/retention.md#hold", 0), ("how-to/retention.md#nothing", 1), ("how-to/nothing.md", 1)):
+        page.write_text(f"{text}\n[link]({link})\n")
+        assert subprocess.run(build, cwd=tmp_path, capture_output=True, timeout=120).returncode == code, link

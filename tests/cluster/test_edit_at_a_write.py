@@ -22,7 +22,7 @@ from partwarden.controller.policy_reconciler import PolicyReconciler
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.kube.archives import ArchivesInCluster
-from partwarden.kube.cache import ArchiveStore
+from partwarden.kube.cache import ArchiveCache
 from partwarden.kube.config import configure
 
 YEAR = datetime.now(UTC).year
@@ -41,7 +41,7 @@ class Unwatched:
         runtime = Runtime(self.cluster, settings)
         self.store, self.queue = runtime.policies, runtime.policy_queue
         self.claims = TableOwnership(self.queue.enqueue)
-        archives = ArchiveRequests(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
+        archives = ArchiveRequests(ArchiveCache(), ArchivesInCluster(self.cluster), lambda key: None)
         self.intake = PolicyEventHandler(self.store, self.claims, self.queue)
         self.reconciler = PolicyReconciler(runtime, self.intake, self.claims, archives, lambda *_: None)
         self.intake.seen(site.policy())

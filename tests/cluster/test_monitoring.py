@@ -14,14 +14,16 @@ from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site
 from partwarden.controller import informers
-from partwarden.controller.archive_service import ArchiveService
-from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.archive_job import JobSlots
+from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.health import Health, WorkerPoolStats
 from partwarden.controller.informers import Lister
-from partwarden.controller.ownership import TableOwnership
+from partwarden.controller.ownership import Shard, TableOwnership
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
-from partwarden.controller.workqueue import Backlog
+from partwarden.controller.workqueue import Backlog, WorkQueue
+from partwarden.kube.archives import ArchivesInCluster
+from partwarden.kube.cache import ArchiveCache
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
 
@@ -104,7 +106,8 @@ def test_a_mute_watch_is_found_out_by_the_lists(
     settings = Settings(kubeconfig=site.operator().kubeconfig, namespaces=tuple(site.namespaces))
     runtime = Runtime(Cluster(configure(settings.kubeconfig)), settings)
     store, queue = runtime.policies, runtime.policy_queue
-    archives = ArchiveService(runtime.cluster, store, queue, settings, runtime.clock, lambda *_: None)
+    api, shard = ArchivesInCluster(runtime.cluster), Shard(store)
+    archives = ArchiveEventHandler(api, ArchiveCache(), JobSlots(2), shard, WorkQueue(), queue, settings.namespaces)
     health = Health({"policies": lambda: WorkerPoolStats(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
     intake = PolicyEventHandler(store, TableOwnership(queue.enqueue), queue)
     lister = Lister(runtime, intake, archives, health)
@@ -127,4 +130,3 @@ def test_a_mute_watch_is_found_out_by_the_lists(
     lister.again()
     assert health.unhealthy() == []
     lister.stop()
-    archives.stop()

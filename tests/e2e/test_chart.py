@@ -310,7 +310,7 @@ def test_the_rule_has_the_threshold_that_is_asked_for(helm: Helm) -> None:
 
 
 def test_every_metric_is_in_the_docs() -> None:
-    text = (ROOT / "docs" / "monitoring.md").read_text()
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     registry = Metrics(Sources(Store(), lambda: [("ns", "Proven")], {})).registry
     names = [family.name for family in registry.collect()]
     assert [name for name in names if name.startswith("partwarden_") and f"`{name}" not in text] == []
@@ -325,7 +325,9 @@ def test_the_health_checks_can_be_patched_into_argocds_configmap_as_the_docs_say
     made["metadata"] |= {"name": "partwarden-argocd", "namespace": namespace}
     theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm", "namespace": namespace}}
     kubectl.apply(made, {**theirs, "data": {"url": "https://argocd.example.com"}})
-    (line,) = re.findall(r"```\n(kubectl get configmap .*?)\n```", (ROOT / "docs" / "argocd.md").read_text(), re.DOTALL)
+    (line,) = re.findall(
+        r"```\n(kubectl get configmap .*?)\n```", (ROOT / "docs" / "how-to" / "argocd.md").read_text(), re.DOTALL
+    )
     for there in ("partwarden", "argocd"):
         line = line.replace(f"--namespace {there} ", f"--namespace {namespace} ")
     command = line.replace("kubectl ", shlex.join(kubectl.command()) + " ")
@@ -333,7 +335,7 @@ def test_the_health_checks_can_be_patched_into_argocds_configmap_as_the_docs_say
     data = kubectl.get("configmap", "argocd-cm", "--namespace", namespace)["data"]
     assert data == made["data"] | {"url": "https://argocd.example.com"}
     (settings_of_argocd,) = yaml.safe_load_all(
-        re.findall(r"```yaml\n(data:.*?)```", (ROOT / "docs" / "argocd.md").read_text(), re.DOTALL)[0]
+        re.findall(r"```yaml\n(data:.*?)```", (ROOT / "docs" / "how-to" / "argocd.md").read_text(), re.DOTALL)[0]
     )
     assert {key: value.strip() for key, value in made["data"].items()} == {
         key: value.strip() for key, value in settings_of_argocd["data"].items()

@@ -16,12 +16,12 @@ import psutil
 import pytest
 import yaml
 
+from demo import operating
+from demo.database import NO_PARTITION
+from demo.files import CHECKOUT, Files
 from lab import report
 from lab.cluster import choice, folders
 from lab.cluster import state as clusters
-from lab.demo import operating
-from lab.demo.database import NO_PARTITION
-from lab.demo.files import CHECKOUT, Files
 
 Aloud = Callable[[], AbstractContextManager[None]]
 
@@ -43,7 +43,7 @@ class Demo:
         self.kubeconfig.write_text("{this is not a kubeconfig")
         self.environment = dict(
             os.environ,
-            PYTHONPATH=str(folders.LAB.parent),
+            PYTHONPATH=os.pathsep.join([str(folders.LAB.parent), str(CHECKOUT / "examples")]),
             XDG_CACHE_HOME=str(folders.cache().parent),
             HOME=str(home),
             KUBECONFIG=str(self.kubeconfig),
@@ -56,7 +56,7 @@ class Demo:
     def begin(self, command: str) -> subprocess.Popen[str]:
         """Start a command; what it says comes by its stdout."""
         return subprocess.Popen(
-            [sys.executable, "-m", "lab.demo", command, "--name", self.files.name],
+            [sys.executable, "-m", "demo", command, "--name", self.files.name],
             env=self.environment,
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,

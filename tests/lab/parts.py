@@ -3,8 +3,8 @@
 import os
 import sys
 
+from lab import actionlint, helm, kstatus, prometheus
 from lab import cluster as clusters
-from lab import helm, kstatus, prometheus
 from lab.cluster import ClusterError, Reporter
 from lab.s3 import command
 
@@ -17,6 +17,7 @@ def main() -> int:
         helm.built(say)
         prometheus.built(say)
         kstatus.built(say)
+        actionlint.built(say)
         # Which provider there will be, and what it lacks, is found out by starting one.
         clusters.start(f"parts-{os.getpid()}", say, leashed=True).stop()
     except ClusterError as error:

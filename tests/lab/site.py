@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import kubernetes.client as api
 import kubernetes.config
 import psycopg
 import yaml
-from kubernetes.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi
 from kubernetes.client.exceptions import ApiException
 
 from lab.cluster import Cluster
@@ -87,10 +87,10 @@ class Site:
         stem = f"site-{secrets.token_hex(3)}"
         self.namespaces = tuple(f"{stem}-{number}" for number in range(count))
         self.cluster, self.kubectl, self.folder = cluster, kubectl, folder
-        configuration = Configuration()
+        configuration = api.Configuration()
         kubernetes.config.load_kube_config(str(cluster.kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
-        self._api = ApiClient(configuration)
-        self._objects, self._core = CustomObjectsApi(self._api), CoreV1Api(self._api)
+        self._api = api.ApiClient(configuration)
+        self._objects, self._core = api.CustomObjectsApi(self._api), api.CoreV1Api(self._api)
 
     @contextmanager
     def open(self, role: str | None = ROLE) -> Iterator[Site]:

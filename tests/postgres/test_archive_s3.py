@@ -1,4 +1,4 @@
-"""Archives on a real S3 server, and what goes wrong there: told with its cause, and nothing that could be taken for an
+"""Archives on a real S3 server, and what fails there: the cause is reported, and nothing that could be taken for an
 archive is left. What damage, interruption and a second attempt do is the same as in a folder: see test_archiving.
 """
 
@@ -73,8 +73,8 @@ def make(database: Database, store: Objects, place: Destination) -> Report:
 
 
 def again(report: Report, database: Database, store: Objects, place: Destination) -> Report:
-    told = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
-    return create.check(order(place, task=Task.CHECK, **told), from_dsn(database.dsn), store)
+    proven = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
+    return create.check(order(place, task=Task.CHECK, **proven), from_dsn(database.dsn), store)
 
 
 def test_an_archive_goes_there_and_proves_and_is_not_made_again(plain: Database, s3: S3Server, bucket: str) -> None:
@@ -139,7 +139,7 @@ def test_its_certificate_is_checked_against_the_ca_of_the_secret(plain: Database
         objectstore_config.by_destination(place, {**secret(secured), "ca.crt": "none"})
 
 
-def test_credentials_that_are_wrong_are_told(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_wrong_credentials_are_reported(plain: Database, s3: S3Server, bucket: str) -> None:
     place = destination(s3, bucket)
     for name in ("accessKeyId", "secretAccessKey"):
         wrong = objectstore_config.by_destination(place, {**secret(s3), name: "wrong-wrong-wrong"})
@@ -150,7 +150,7 @@ def test_credentials_that_are_wrong_are_told(plain: Database, s3: S3Server, buck
     assert s3.objects(bucket) == []
 
 
-def test_one_who_may_only_read_is_told_and_reads(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_a_login_that_may_only_read_is_refused_and_reads(plain: Database, s3: S3Server, bucket: str) -> None:
     place = destination(s3, bucket)
     report = make(plain, objects(s3, bucket), place)
     before = s3.objects(bucket)
@@ -165,12 +165,12 @@ def as_secret(keys: Keys) -> dict[str, str]:
     return {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
 
 
-def test_a_bucket_that_is_not_there_is_told(plain: Database, s3: S3Server) -> None:
+def test_a_missing_bucket_is_reported(plain: Database, s3: S3Server) -> None:
     with pytest.raises(DestinationNotFound, match=r"the bucket is not there: NoSuchBucket: .*; make it"):
         make(plain, objects(s3, "none-such"), destination(s3, "none-such"))
 
 
-def test_a_server_that_does_not_answer_is_told(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_a_server_that_does_not_answer_is_reported(plain: Database, s3: S3Server, bucket: str) -> None:
     closed = f"http://127.0.0.1:{free_port('127.0.0.1')}"
     with pytest.raises(DestinationUnreachable, match="Connection refused"):
         make(plain, objects(s3, bucket, closed), destination(s3, bucket, closed))
@@ -203,15 +203,15 @@ def test_a_connection_lost_half_way_through_reading_back_proves_nothing(
     with Way(s3.host, s3.port) as way:
         endpoint = s3.endpoint_over(way)
         place, store = destination(s3, bucket, endpoint), objects(s3, bucket, endpoint)
-        told = []
+        cuts = []
 
         def lose(line: str) -> None:
             if line.startswith("reading"):
-                told.append(way.cut(Toward.CLIENT, PART // 2))
+                cuts.append(way.cut(Toward.CLIENT, PART // 2))
 
         with pytest.raises(DestinationUnreachable, match=f"{DATA}: "):
             create.archive(order(place), from_dsn(plain.dsn), store, lose)
-        assert told[0].is_set()
+        assert cuts[0].is_set()
         assert [name.rpartition("/")[2] for name in s3.objects(bucket)] == [DATA]
         way.heal()
         # What was not proven is left as it is, and another made beside it.
@@ -219,7 +219,7 @@ def test_a_connection_lost_half_way_through_reading_back_proves_nothing(
         assert [name.rpartition("/")[2] for name in s3.objects(bucket)].count(DATA) == 2
 
 
-def test_whoever_ends_it_half_way_does_not_wait_for_a_silent_server(plain: Database, s3: S3Server, bucket: str) -> None:
+def test_sigterm_half_way_does_not_wait_for_a_silent_server(plain: Database, s3: S3Server, bucket: str) -> None:
     plain.execute(FILL)
     with Way(s3.host, s3.port) as way:
         struck = way.swallow(Toward.SERVER, PART // 2)
@@ -283,7 +283,7 @@ def _heal(way: Way, struck: threading.Event) -> None:
     way.heal()
 
 
-def test_a_server_without_room_is_told_and_leaves_nothing(plain: Database) -> None:
+def test_a_server_without_room_is_reported_and_leaves_nothing(plain: Database) -> None:
     plain.execute(FILL)
     with small_volume() as disk, S3Server.start(Reporter(), folder=disk.folder) as server:
         server.make_bucket("archives")

@@ -113,10 +113,15 @@ def test_a_table_that_is_no_partition_any_more_is_archived(plain: Database, stor
     (manifest,) = manifests(store.root)
     assert (manifest.parent, manifest.bounds, manifest.key, manifest.rows) == (None, None, None, 12)
     assert again(report, plain, store).ok
-    told: dict[str, Any] = {"bounds": ("2020-01-01", "2021-01-01"), "key": "at", "parent": order().parent, "id": "0002"}
-    make(plain, store, **told)
+    given: dict[str, Any] = {
+        "bounds": ("2020-01-01", "2021-01-01"),
+        "key": "at",
+        "parent": order().parent,
+        "id": "0002",
+    }
+    make(plain, store, **given)
     (known,) = (each for each in manifests(store.root) if each.id == "0002")
-    assert (known.parent, known.bounds, known.key) == (told["parent"], told["bounds"], "at")
+    assert (known.parent, known.bounds, known.key) == (given["parent"], given["bounds"], "at")
 
 
 def test_it_does_not_depend_on_what_the_role_has_set(plain: Database, store: Shelf) -> None:
@@ -283,16 +288,16 @@ def test_damage_between_writing_and_reading_back_is_seen(plain: Database, store:
 
 
 def test_two_at_once_are_one(plain: Database, store: Shelf) -> None:
-    told: list[PartwardenError] = []
+    errors: list[PartwardenError] = []
 
     def second(line: str) -> None:
         if line.startswith("archiving"):
             with pytest.raises(AnotherOperator) as caught:
                 make(plain, store, id="0002")
-            told.append(caught.value)
+            errors.append(caught.value)
 
     make(plain, store, second)
-    assert len(told) == 1
+    assert len(errors) == 1
     assert len(manifests(store.root)) == 1
 
 
@@ -305,7 +310,7 @@ def test_nothing_is_overwritten(store: Shelf) -> None:
     assert store.files() == ["a/b"]
 
 
-def test_a_folder_that_is_not_there_is_told(plain: Database, tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(plain: Database, tmp_path: Path) -> None:
     with pytest.raises(DestinationNotFound, match="mount the volume"):
         make(plain, Folder(tmp_path / "none"))
 
@@ -328,7 +333,9 @@ def test_hidden_rows_fail_loudly(pg_database: Database, store: Shelf) -> None:
     assert manifests(store.root) == []
 
 
-def test_a_client_older_than_the_server_is_told(plain: Database, store: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_older_than_the_server_is_refused(
+    plain: Database, store: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(pgdump.FOLDER, "/nowhere")
     with pytest.raises(ClientMissing, match="/nowhere"):
         make(plain, store)

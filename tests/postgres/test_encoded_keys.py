@@ -265,10 +265,10 @@ def test_numbers_that_are_neither_seconds_nor_milliseconds(
     assert pg_database.query("SELECT count(*) FROM pg_inherits") == [(1,)]
 
 
-def test_the_readmes_example_on_the_command_line(pg_database: Database) -> None:
-    """The manifest of the README, its database left to --dsn."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (spec,) = re.findall(r"```yaml\n(spec:\n[^`]*keyEncoding[^`]*)```", readme)
+def test_the_example_of_the_docs_on_the_command_line(pg_database: Database) -> None:
+    """The manifest of docs/reference/keys.md, its database left to --dsn."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "keys.md").read_text()
+    (spec,) = re.findall(r"```yaml\n(spec:\n[^`]*keyEncoding[^`]*)```", page)
     head = "apiVersion: partwarden.dev/v1alpha1\nkind: PartitionPolicy\nmetadata: {name: event}\n"
     pg_database.execute("CREATE TABLE event (id uuid NOT NULL, note text) PARTITION BY RANGE (id)")
     arguments = ["apply", "-f", "-", "--dsn", pg_database.dsn, "--now", "2026-01-15T00:00:00Z"]

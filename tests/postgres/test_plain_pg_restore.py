@@ -1,4 +1,4 @@
-"""What plain pg_restore makes of an archive, as docs/restoring.md says it, without Partwarden."""
+"""What plain pg_restore makes of an archive, as docs/how-to/restore.md says it, without Partwarden."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from partwarden.postgres.settings import TEXT_SETTINGS, as_options
 from support.archived import archive, use_client
 from support.zoo import Specimen
 
-PAGE = Path(__file__).parents[2] / "docs" / "restoring.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "restore.md"
 SETUP = """
     CREATE FUNCTION slug(t text) RETURNS text IMMUTABLE LANGUAGE sql AS $$SELECT lower(t)$$;
     CREATE TABLE zoo (at timestamptz NOT NULL, id int, tags text[], span interval, price money,

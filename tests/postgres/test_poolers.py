@@ -156,13 +156,13 @@ def test_an_archive_is_not_compared_either_by_a_job_behind_it(plain: Database, s
 
 def test_a_job_says_so_and_is_not_tried_again(plain: Database, start: Start, tmp_path: Path) -> None:
     pooler = start("transaction")
-    told = tmp_path / "report"
+    report = tmp_path / "report"
     asked = order(mount=str(tmp_path)).model_dump_json(by_alias=True)
     variables = {**os.environ, VARIABLE: asked, f"{DATABASE_PREFIX}uri": pooler.dsn(plain.name)}
-    command = [sys.executable, "-m", "partwarden", "archive", "--report", str(told)]
+    command = [sys.executable, "-m", "partwarden", "job", "--report", str(report)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
     assert done.returncode == WRONG, done.stderr
-    assert Report.model_validate_json(told.read_text()).reason == "BehindPooler"
+    assert Report.model_validate_json(report.read_text()).reason == "BehindPooler"
     assert "BehindPooler: " in done.stderr
     assert "Traceback" not in done.stderr
     # The same, by the way that the policy names.

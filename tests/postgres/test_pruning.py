@@ -49,7 +49,7 @@ def test_a_good_answer_is_asked_for_once_and_again_when_partitions_have_changed(
 
         def trips() -> int:
             before = connection.round_trips
-            assert inspection.check_pruning(connection, policy(), inventory, plan, memory) is inventory
+            assert inspection.check_pruning(connection, inventory, plan, memory) is inventory
             return connection.round_trips - before
 
         assert [trips(), trips()] == [1, 0]

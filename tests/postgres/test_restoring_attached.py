@@ -13,7 +13,7 @@ import pytest
 
 from lab.postgres import Database
 from partwarden.api.policy import TableSpec
-from partwarden.archive.restore import JobRequest, Restored, restore
+from partwarden.archive.restore import Restored, RestoreRequest, restore
 from partwarden.archive.restored_table import Say, Source
 from partwarden.errors import (
     AnotherOperator,
@@ -46,7 +46,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bring_back(source: Source, database: Database, say: Say = lambda line: None, **wish: object) -> Restored:
-    return restore(source, from_dsn(database.dsn), JobRequest(**{"attach": True, "patience": 0.0, **wish}), say)  # type: ignore[arg-type]
+    return restore(source, from_dsn(database.dsn), RestoreRequest(**{"attach": True, "patience": 0.0, **wish}), say)  # type: ignore[arg-type]
 
 
 def attached(database: Database, specimen: zoo.Specimen) -> bool:
@@ -133,7 +133,7 @@ def test_retention_leaves_it_alone_until_the_mark_is_taken_away(dressed: Archive
     assert [(each.action.verb, each.error) for each in report.outcomes] == [("detach", None)]
 
 
-def test_nor_is_it_dropped_when_somebody_detaches_it(dressed: Archived, pg_database: Database) -> None:
+def test_nor_is_it_dropped_when_the_user_detaches_it(dressed: Archived, pg_database: Database) -> None:
     bring_back(dressed, pg_database)
     pg_database.execute("ALTER TABLE zoo DETACH PARTITION zoo_2020")
     report = keep(pg_database, **DROP)
@@ -303,7 +303,7 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 
 def _kill(database: Database) -> None:
-    """Whoever stands at the gate, and not who keeps it."""
+    """The session that waits at the gate, and not the one that holds it."""
     database.query(f"SELECT pg_terminate_backend(pid) {OURS}")
 
 
@@ -313,8 +313,8 @@ def test_an_ordinary_owner_may_do_it(dressed: Archived, pg_database: Database) -
         pg_database.execute(f"GRANT ALL ON SCHEMA public TO {each.name}; GRANT ALL ON species TO {each.name}")
     pg_database.execute(f"ALTER TABLE zoo OWNER TO {owner.name}")
     with pytest.raises(NotOwner, match=owner.name):
-        restore(dressed, from_dsn(other.dsn), JobRequest(attach=True), lambda line: None)
-    restore(dressed, from_dsn(owner.dsn), JobRequest(attach=True), lambda line: None)
+        restore(dressed, from_dsn(other.dsn), RestoreRequest(attach=True), lambda line: None)
+    restore(dressed, from_dsn(owner.dsn), RestoreRequest(attach=True), lambda line: None)
     assert attached(pg_database, SPECIMEN)
 
 

@@ -1,4 +1,4 @@
-"""The volume that archives lie on is full, or read-only: that is told, nothing is left, and what lies there is read."""
+"""The volume of archives is full, or read-only: the error says so, nothing is left, and archives there are read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def files(disk: SmallDisk) -> list[str]:
     return sorted(each.name for each in disk.folder.rglob("*") if each.is_file())
 
 
-def test_a_full_one_is_told_and_leaves_nothing_and_it_is_archived_when_there_is_room(
+def test_a_full_one_is_reported_and_leaves_nothing_and_it_is_archived_when_there_is_room(
     plain: Database, volume: SmallDisk
 ) -> None:
     volume.fill()
@@ -45,7 +45,7 @@ def test_a_full_one_is_told_and_leaves_nothing_and_it_is_archived_when_there_is_
     archive(plain, SPECIMEN, volume.folder).check()
 
 
-def test_a_read_only_one_is_told_and_what_lies_there_is_read(plain: Database, volume: SmallDisk) -> None:
+def test_a_read_only_one_is_reported_and_archives_there_are_read(plain: Database, volume: SmallDisk) -> None:
     first = archive(plain, SPECIMEN, volume.folder)
     before = files(volume)
     plain.execute("INSERT INTO zoo VALUES ('2020-05-05', 99)")

@@ -16,22 +16,28 @@ START = "tests/cluster/test_start_and_stop.py"
 PLAIN = "tests/postgres/test_plain_pg_restore.py"
 TYPED = "tests/postgres/test_drop_command.py::test_somebody_types_the_name"
 
+SHOWN = {
+    "kubectl apply -f examples/retention.yaml": DEMO,
+    "kubectl get events --watch-only --field-selector reportingComponent=partwarden.dev/partwarden": DEMO,
+    "kubectl logs restore": DEMO,
+}
+
 ELSEWHERE: dict[str, dict[str, str]] = {
     "README.md": {
         "make demo # a cluster, a database, a policy applied; old years archived, proven and dropped, "
-        "one brought back": DEMO,
+        "one restored": DEMO,
         # CI runs it.
         "make test # everything, on real parts": "tests/unit/repository/test_docs.py::test_every_make_target_exists",
+        f"{HELM} {IMAGE}": CHART,
+        **SHOWN,
+    },
+    "docs/how-to/install.md": {
         f"{HELM} {IMAGE}": CHART,
         "kubectl apply --server-side -f crds/": f"{START}::test_what_it_says_installs_the_resource",
         "kubectl apply -f examples/rbac.yaml": f"{START}::test_the_rights_of_the_example_are_enough_for_all_namespaces",
         "partwarden run": f"{START}::test_the_rights_of_the_example_are_enough_for_all_namespaces",
         "docker build --tag partwarden . # or: buildah build --tag partwarden .": LAYOUT,
         "docker run --rm partwarden version": "tests/e2e/test_image.py::test_it_runs_as_it_is_with_a_read_only_root",
-        "kubectl apply -f examples/retention.yaml": DEMO,
-        "kubectl get events --watch-only --field-selector reportingComponent=partwarden.dev/partwarden": DEMO,
-        "kubectl get parc": DEMO,
-        "kubectl logs restore": DEMO,
     },
     "charts/partwarden/README.md": {
         f"{HELM} {IMAGE}": CHART,
@@ -44,7 +50,8 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "helm install shard-rest charts/partwarden --set scope.selector='shard notin (a\\, b)' "
         "--set crds.install=false,rbac.aggregate=false …": SHARDS,
     },
-    "docs/archives.md": {
+    "docs/how-to/archive.md": {
+        **SHOWN,
         "kubectl get parc": DEMO,
         "kubectl wait --for=condition=Verified parc/run-2019": DEMO,
         "kubectl annotate ppol run partwarden.dev/approve-drop=run_2019 --overwrite": COURSE,
@@ -52,18 +59,18 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         """'--for=jsonpath={.status.conditions[?(@.type=="ArchivesHealthy")].reason}=NothingWaits'""": DEMO,
         "kubectl describe ppol run": DEMO,
     },
-    "docs/argocd.md": {
+    "docs/how-to/argocd.md": {
         "kubectl get configmap partwarden-argocd --namespace partwarden --output "
         """jsonpath='{"{\\"data\\":"}{.data}{"}"}' |""": (
             "tests/e2e/test_chart.py::test_the_health_checks_can_be_patched_into_argocds_configmap_as_the_docs_say"
         ),
     },
-    "docs/commands.md": {
+    "docs/how-to/commands.md": {
         'partwarden archive --dsn "$DSN" --partition run_2020 --to "$ARCHIVES"': TYPED,
         'partwarden drop 2020 --dsn "$DSN" --archive "$ARCHIVES/orchestrator/public.run/run_2020/'
         '20261126T093000Z-4f1c2a-9d2e6b10"': TYPED,
     },
-    "docs/restoring.md": {
+    "docs/how-to/restore.md": {
         f"export PGOPTIONS='{as_options()}'": f"{PLAIN}::test_the_page_and_the_manifest_name_the_pinned_settings",
         'pg_restore --no-owner --dbname "$DSN" "${ARCHIVE#file://}/data.dump"': (
             f"{PLAIN}::test_it_gives_the_rows_and_the_indexes_but_no_attach_and_computes_what_is_generated"
@@ -72,7 +79,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
             f"{PLAIN}::test_the_values_of_generated_columns_are_beside_it"
         ),
     },
-    "docs/from-the-script.md": {
+    "docs/how-to/from-a-script.md": {
         "kubectl partwarden drop 2020 run": "tests/cluster/test_commands.py::test_drop_is_the_approval",
     },
 }
@@ -80,8 +87,8 @@ ELSEWHERE: dict[str, dict[str, str]] = {
 
 MANIFESTS: dict[str, str] = {
     "charts/partwarden/README.md": "tests/e2e/test_chart.py::test_the_api_server_takes_all_of_it",
-    "docs/argocd.md": (
+    "docs/how-to/argocd.md": (
         "tests/unit/repository/test_argocd.py::test_the_page_shows_this_very_check_and_applications_in_order"
     ),
 }
-"""Pages whose YAML is of other kinds, and the test that looks at it."""
+"""Pages whose YAML is of other kinds, and the test that reads it."""

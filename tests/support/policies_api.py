@@ -95,9 +95,6 @@ class FakeExecutor:
         yield object()
         self.steps.append("disconnect")
 
-    def close(self) -> None:
-        self.steps.append("close")
-
     def cancel(self) -> None:
         self.steps.append("cancel")
 

@@ -1,4 +1,4 @@
-"""A store of archives whose objects are files that a test may look at and spoil, and what happens while it is used."""
+"""A store of archives whose objects are files that a test may read and spoil, and what happens while it is used."""
 
 from __future__ import annotations
 

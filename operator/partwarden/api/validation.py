@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -107,9 +108,15 @@ def _dig(value: Any, path: Iterable[str]) -> Any:
     return value
 
 
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Its JSON schema, made once: that takes longer than all the rest of a validation."""
+    return model.model_json_schema(by_alias=True)
+
+
 def _suggestion(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
     """Which known field was probably meant."""
-    node = model.model_json_schema(by_alias=True)
+    node = _schema(model)
     definitions = node.get("$defs", {})
     for part in location[:-1]:
         node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})

@@ -1,6 +1,9 @@
-"""Whether an archive fits the table that it shall be attached to, asked before anything is loaded.
+"""Whether an archive fits the parent that it is to be attached to, and what a partition of that parent needs.
 
-ATTACH asks all of this again; but then the rows have been loaded, for hours perhaps.
+Checked before anything is loaded: ATTACH checks all of this again, but then the rows have been loaded, for hours
+perhaps. What a partition needs is read as statements for a loaded table from the parent's catalog, and not made by
+LIKE: a copy of the definition would keep a lock on the parent for as long as the rows are loaded, or need a table that
+outlives the transaction. All text here is PostgreSQL's own, of its own catalog.
 """
 
 from __future__ import annotations
@@ -18,17 +21,12 @@ from ..planner.calendar import Range
 from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Parent, Strategy
 from ..planner.keys import TYPES, Codec, parse_bounds
-from ..postgres import catalog, fingerprint
+from ..postgres import catalog
 from ..postgres.connection import Session, pinned, run
+from ..postgres.settings import TEXT_SETTINGS, setting
 from . import table_schema
 from .manifest import ArchiveManifest, Column
 from .user_types import Types
-
-# What a table must have to become a partition, as statements for a loaded table, read from the parent's catalog.
-#
-# Not by LIKE: a copy of the definition would keep a lock on the parent for as long as the rows are loaded, or need a
-# table that outlives the transaction. All text here is PostgreSQL's own, of its own catalog.
-#
 
 DEFAULTS = """
 SELECT format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', {table}, a.attname, pg_get_expr(d.adbin, d.adrelid))
@@ -124,7 +122,7 @@ def read(connection: psycopg.Connection[Any], parent: int, schema: str, name: st
     table = sql.Identifier(schema, name).as_string()
     queries = (DEFAULTS, STORAGE, COMPRESSION, COMMENTS, STATISTICS, NOT_NULL, CHECKS, INDEXES)
     parts = {"parent": parent, "table": table, "schema": schema, "name": name}
-    *plain, not_null, checks, indexes = run(connection, *(sql.SQL(each).format(**parts) for each in queries))
+    *plain, not_null, checks, indexes = run(connection, *(sql.SQL(query).format(**parts) for query in queries))
     defaults, storage, compression, comments, statistics = (
         tuple(sql.SQL(statement) for (statement,) in rows) for rows in plain
     )
@@ -149,7 +147,7 @@ AS_OWN = "leave out --attach to load it as a table of its own"
 
 @dataclass(frozen=True, slots=True)
 class Parentage:
-    """The parent as it stands: what a look reads of it, its ``columns`` in order, and what else a partition needs.
+    """The parent as it is now: its inventory, its ``columns`` in order, and what else a partition needs.
 
     ``bounds`` are those that the partition is to have.
     """
@@ -177,7 +175,7 @@ def check(
     """
     if manifest.bounds is None or manifest.key is None:
         raise CannotAttach("the archive does not say which bounds its table had: leave out --attach")
-    kind = table_schema.key_type(manifest)
+    kind, held = table_schema.key_type(manifest), range_of(manifest)
     encoding = next((each.encoding for each in _codecs(kind, manifest.bounds)), None)
     fields = {
         "table": {"schema": parent_schema, "name": parent_name},
@@ -189,16 +187,20 @@ def check(
         raise TableNotFound(
             f"table {parent_schema}.{parent_name} does not exist: name another with --parent, or leave out --attach"
         )
-    key = [(each.column, each.type) for each in parent.key]
+    key = [(part.column, part.type) for part in parent.key]
     if parent.strategy is not Strategy.RANGE or key != [(manifest.key, kind)]:
         raise CannotAttach(
             f"{parent} is not partitioned by RANGE of {manifest.key!r} of type {kind}, as it was: {AS_OWN}"
         )
     if not parent.may_own:
         raise NotOwner(f"role {inventory.server.user!r} is not an owner of {parent}: connect as {parent.owner!r}")
-    _check_free(inventory, manifest)
+    for partition in inventory.partitions:
+        if held is not None and partition.range is not None and partition.range.overlaps(held):
+            raise CannotAttach(
+                f"partition {partition} {partition.bounds} of {parent} holds what the archive held: {AS_OWN}"
+            )
     with connection.transaction():
-        run(connection, pinned("2s", "30s"), fingerprint.pin_text())
+        run(connection, pinned("2s", "30s"), setting(TEXT_SETTINGS))
         ((creates,),) = run(connection, sql.SQL(CREATES).format(owner=parent.owner, schema=schema))[0]
         if parent.borrowed and not creates:
             grant = f"GRANT CREATE ON SCHEMA {quoted(schema)} TO {quoted(parent.owner)}"
@@ -231,31 +233,21 @@ def _held(codec: Codec, bounds: tuple[str, str]) -> Range | None:
 
 def range_of(manifest: ArchiveManifest) -> Range | None:
     """The bounds as moments in the key's domain; None where the key does not say when."""
-    assert manifest.bounds is not None
+    if manifest.bounds is None:
+        return None
     codec = next(_codecs(table_schema.key_type(manifest), manifest.bounds), None)
     return _held(codec, manifest.bounds) if codec is not None else None
 
 
-def _check_free(inventory: Inventory, manifest: ArchiveManifest) -> None:
-    held = range_of(manifest)
-    for each in inventory.partitions:
-        if held is not None and each.range is not None and each.range.overlaps(held):
-            raise CannotAttach(
-                f"partition {each} {each.bounds} of {inventory.parent} holds what the archive held: leave out --attach "
-                "to load it as a table of its own"
-            )
-
-
 def _check_columns(parent: Parent, present: Iterable[Column], archived: Iterable[Column], types: Types) -> None:
     """What the parent has and the archive has not gets its default; what it has no more would be lost."""
-    by_name = {each.name: each for each in present}
-    for each in archived:
-        there = by_name.get(each.name)
-        if there is None or not _takes(there, each, types):
-            found = "has no such column" if there is None else f"has it as {_words(there)}"
+    by_name = {column.name: column for column in present}
+    for column in archived:
+        there = by_name.get(column.name)
+        if there is None or not _takes(there, column, types):
+            difference = "has no such column" if there is None else f"has it as {_words(there)}"
             raise CannotAttach(
-                f"column {each.name!r} of the archive is {_words(each)}, but {parent} {found}: leave out --attach to "
-                "load a table of its own"
+                f"column {column.name!r} of the archive is {_words(column)}, but {parent} {difference}: {AS_OWN}"
             )
 
 
@@ -266,8 +258,8 @@ def _takes(there: Column, archived: Column, types: Types) -> bool:
     """
     # Of the type alone: whether its values fit another length or precision is found out by loading them.
     bare = archived.model_copy(update={"typmod": -1})
-    found = types.find(bare)
-    same = there.type == archived.type or (found is not None and found.as_string() == there.type)
+    type_ = types.find(bare)
+    same = there.type == archived.type or (type_ is not None and type_.as_string() == there.type)
     return same and (there.generated == archived.generated or (archived.generated == "s" and not there.generated))
 
 

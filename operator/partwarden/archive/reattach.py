@@ -7,26 +7,26 @@ for a restore. Nothing but the table itself is made, so nothing can be left on a
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Iterable
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from ..errors import AnotherOperator, CannotAttach, TableBusy
+from ..errors import AnotherOperator, CannotAttach
 from ..planner import marker
 from ..planner.actions import CreatePartition
 from ..planner.calendar import Range
-from ..planner.inventory import Grant, Inventory
+from ..planner.inventory import Inventory
 from ..planner.keys import Bounds
 from ..planner.marker import Marker, Phase
 from ..postgres import ddl, template
 from ..postgres.connection import Session, run
-from ..postgres.create import NEW_ACLS
+from ..postgres.create import NEW_ACLS, grants
 from ..postgres.errors import message
-from ..postgres.locks import Mode, Want, check_lock_holders, joined
-from ..postgres.transaction import BY_NAME, LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, advisory
+from ..postgres.locks import retry_locks, wants_of_attach
+from ..postgres.transaction import BY_NAME, LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, advisory, parent_of
 from . import table_schema
 from .manifest import ArchiveManifest, Column
 from .parent_definition import AS_OWN, Parentage, Rule, range_of
@@ -36,7 +36,6 @@ from .user_types import Types
 
 CHECK = "partwarden_bounds"
 """Of the loaded table, until it is attached."""
-PAUSE = 0.2
 LIMIT_DEFAULT, LIMIT_JOINED = "3s", "60s"
 """How long ATTACH may take where others wait for it: for DEFAULT, or for tables that foreign keys join."""
 UNFIT = (pg.CheckViolation, pg.ForeignKeyViolation, pg.InvalidObjectDefinition, pg.DatatypeMismatch)
@@ -57,7 +56,7 @@ def loader(
             yield table_schema.hold_to_bounds(table, CHECK, *parentage.key, parentage.bounds)
 
     wanted = tuple(_column(each, types) for each in parentage.columns)
-    like = parentage.inventory.likeness
+    like = parentage.inventory.template
     return Loader(connection, source, types, schema, name, wanted, dress, say, source.manifest.unlogged, like)
 
 
@@ -107,7 +106,7 @@ def _broken(loaded: Loader, rule: Rule, error: psycopg.Error) -> str:
 
 
 def _action(schema: str, name: str) -> CreatePartition:
-    """What `ddl` and `likeness` want to be told of a new partition."""
+    """A new partition, as `ddl` and `template` take it."""
     return CreatePartition(schema=schema, name=name, range=Range(None, None), bounds=Bounds("", ""), reason="", lock="")
 
 
@@ -119,31 +118,30 @@ def join(
     Locks are waited for until ``deadline``, a moment of `time.monotonic`; one attempt is made in any case. Raises
     `TableBusy`, `AnotherOperator`, `CannotAttach`, or psycopg's errors: then the transaction is to be undone.
     """
-    parent, subject = inventory.parent, f"table {schema}.{name} is not attached"
-    assert parent is not None
-    default = [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in inventory.partitions if each.range is None]
-    keys = joined(connection, parent.oid, Mode.SHARE_ROW_EXCLUSIVE)
-    wants = (Want(parent.oid, Mode.SHARE_UPDATE_EXCLUSIVE), *default, *keys)
+    subject = f"cannot attach table {schema}.{name}"
+    others = wants_of_attach(connection, inventory)
     timeouts = sql.SQL(SET_TIMEOUTS).format(
-        f"{LOCK_TIMEOUT_HEAVY if default or keys else LOCK_TIMEOUT}ms",
-        LIMIT_DEFAULT if default else LIMIT_JOINED if keys else "0",
+        f"{LOCK_TIMEOUT_HEAVY if len(others) > 1 else LOCK_TIMEOUT}ms",
+        LIMIT_DEFAULT if inventory.default else LIMIT_JOINED if len(others) > 1 else "0",
     )
-    while True:
+
+    def attempt() -> None:
         run(connection, "SAVEPOINT joining")
         try:
-            check_lock_holders(connection, wants, subject, deadline=deadline)
             _attempt(connection, inventory, manifest, _action(schema, name), timeouts)
-            return
-        except (TableBusy, AnotherOperator) as error:
-            late: Exception = error
-        except (pg.LockNotAvailable, pg.DeadlockDetected):
-            late = TableBusy(f"{subject}: a lock that it needs was not to be had in time")
         except (pg.QueryCanceled, *UNFIT) as error:
             raise _unfit(error, subject) from None
-        run(connection, "ROLLBACK TO SAVEPOINT joining")
-        if time.monotonic() + PAUSE >= deadline:
-            raise late from None
-        time.sleep(PAUSE)
+
+    retry_locks(
+        connection,
+        attempt,
+        lambda: others,
+        subject,
+        deadline,
+        longest=math.inf,
+        rollback=lambda it: run(it, "ROLLBACK TO SAVEPOINT joining; RELEASE SAVEPOINT joining"),
+        retried=(AnotherOperator,),
+    )
 
 
 def _unfit(error: psycopg.Error, subject: str) -> CannotAttach:
@@ -164,8 +162,7 @@ def _attempt(
 ) -> None:
     """Safe for the rows: ATTACH itself checks each against the bounds, and that nothing overlaps. Nothing is taken away
     but the CHECK, which says what the bounds say from then on."""
-    parent = inventory.parent
-    assert parent is not None
+    parent = parent_of(inventory)
     assert manifest.bounds is not None
     table = ddl.relation(action)
     _, ((mine,),), found = run(
@@ -183,17 +180,18 @@ def _attempt(
         sql.SQL(NOW_AND_OID).format(sql.Literal(table.as_string())),
     )
     held = range_of(manifest)
-    mark = Marker(oid, parent.oid, str(parent), held, Phase.RESTORED, now) if held is not None else None
+    marked = held.bounded if held is not None else None
+    mark = Marker(oid, parent.oid, str(parent), marked, Phase.RESTORED, now) if marked is not None else None
     ((_, secured, forced),) = found
     run(
         connection,
-        *ddl.set_grants(parent, action, [Grant(*each[1:]) for each in acls]),
+        *ddl.set_grants(parent, action, grants(acls)),
         *ddl.set_row_security(action, secured, forced),
-        *template.before_attach(inventory.likeness, action),
+        *template.before_attach(inventory.template, action),
         table_schema.comment(table, marker.write(note(manifest), mark)),
         table_schema.attach(sql.Identifier(parent.schema, parent.name), table, manifest.bounds),
         table_schema.drop_constraint(table, CHECK),
-        *template.after_attach(inventory.likeness, action),
+        *template.after_attach(inventory.template, action),
     )
 
 

@@ -10,7 +10,6 @@ from ..api.database import Database
 from ..api.policy import GROUP, PLURAL, VERSION, PartitionPolicySpec
 from ..api.validation import check, parse_spec
 from ..errors import InsufficientPrivilege, InvalidSpec, StartupError
-from ..kube.archives import ArchivesInCluster
 from ..kube.client import Cluster, Conflict, NotFound
 from ..kube.config import own
 from ..postgres.conninfo import ConnectionInfo, resolve
@@ -65,7 +64,14 @@ class Policies:
 
     def archive(self, name: str) -> dict[str, Any] | None:
         """The PartitionArchive of that name in the namespace, as it is now; None where there is none."""
-        return ArchivesInCluster(self._cluster).archive((self.namespace, name))
+        read, plural = self._cluster.custom.get_namespaced_custom_object, archive.ARCHIVE_PLURAL
+        try:
+            answer: Any = self._cluster.call(
+                f"read {plural} {self.namespace}/{name}", read, GROUP, VERSION, self.namespace, plural, name
+            )
+        except NotFound:
+            return None
+        return dict(answer)
 
     def edit(self, policy: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         """Merge ``change`` into the policy, if nobody has edited it since it was read; the policy as it is then.

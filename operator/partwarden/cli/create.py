@@ -13,7 +13,7 @@ import click
 from ..api.policy import Mode, TableSpec
 from ..errors import PartwardenError
 from ..planner.actions import Action, CreatePartition, DrainIntoPartition, Outcome
-from ..planner.calendar import Grid, Range, iso, load_zone
+from ..planner.calendar import Grid, Range, iso
 from ..planner.plan import Plan
 from ..postgres.connection import session
 from ..postgres.conninfo import from_dsn
@@ -78,15 +78,14 @@ def auto(ahead: int, target: Target, output: str) -> int:
     def chosen(spec: TableSpec, plan: Plan) -> list[Range]:
         grid, cells = _grid(spec, plan), [plan.current]
         while len(cells) <= ahead:
-            assert cells[-1].upper is not None
             cells.append(grid.cell(cells[-1].upper))
-        return cells
+        return [*cells]
 
     return _run(target, output, wish, chosen)
 
 
 def _grid(spec: TableSpec, plan: Plan) -> Grid:
-    return Grid(spec.interval, load_zone(spec.timezone) if plan.codec.aware else None)
+    return Grid.of(spec, aware=plan.codec.aware)
 
 
 def _cells(spec: TableSpec, plan: Plan, days: list[str]) -> list[Range]:

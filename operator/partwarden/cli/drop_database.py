@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-
-from psycopg import sql
 
 from ..api import policy
 from ..api.archive import Fingerprint
@@ -22,18 +20,17 @@ from ..archive.manifest import TableName
 from ..archive.verify import Archive
 from ..errors import ContentsChanged, InvalidSpec, RowsReferenced
 from ..planner.actions import Action, DetachPartition, DropDetached, Outcome
-from ..planner.calendar import Grid, Range, load_zone
+from ..planner.calendar import BoundedRange, Grid, Range
 from ..planner.drop_preconditions import DropCase
-from ..planner.findings import refusing, used_elsewhere
-from ..planner.inventory import Detached, Fate, Inventory, Partition, Tie
+from ..planner.inventory import Detached, Inventory, Partition, Tie
 from ..planner.keys import literals
 from ..planner.marker import Phase
 from ..planner.plan import Plan
 from ..planner.retirement import confirmation, finalization, why_left_alone
-from ..postgres import dependents, engine, fingerprint, foreign_keys, large_objects
-from ..postgres.connection import Session, run
+from ..postgres import dependents, engine, large_objects
+from ..postgres.connection import Session
 from ..postgres.engine import observe_and_plan
-from ..postgres.transaction import read_as_owner, undo
+from ..postgres.transaction import reading_rows
 from ..status.details import span
 from . import database_tables
 from .options import known, midnight
@@ -49,7 +46,7 @@ class Found:
     inventory: Inventory
     plan: Plan
     table: Partition | Detached
-    range: Range
+    range: BoundedRange
 
     def __str__(self) -> str:
         return str(self.table)
@@ -76,7 +73,8 @@ def find(connection: Session, spec: TableSpec, what: str, held: frozenset[str]) 
     if why := _why_never(table, ends, plan, held):
         raise InvalidSpec(f"{table} is not dropped: {why}")
     assert ends is not None
-    return Found(spec, inventory, plan, table, ends)
+    assert ends.bounded is not None
+    return Found(spec, inventory, plan, table, ends.bounded)
 
 
 def _tables(inventory: Inventory) -> list[Partition | Detached]:
@@ -88,7 +86,7 @@ def _range(table: Partition | Detached) -> Range | None:
 
 
 def _within(spec: TableSpec, inventory: Inventory, plan: Plan, what: str) -> Iterator[Partition | Detached]:
-    period, grid = known(what), Grid(spec.interval, load_zone(spec.timezone) if plan.codec.aware else None)
+    period, grid = known(what), Grid.of(spec, aware=plan.codec.aware)
     if period is None:
         return
     first, beyond = (grid.moment(midnight(each)) for each in (period.first, period.beyond))
@@ -101,7 +99,6 @@ def _within(spec: TableSpec, inventory: Inventory, plan: Plan, what: str) -> Ite
 def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held: frozenset[str]) -> str | None:
     if ends is None or ends.lower is None or ends.upper is None:
         return "it is DEFAULT, or has no lower or no upper bound, so it may hold rows of any time"
-    assert plan.current.lower is not None
     if ends.upper > plan.current.lower:
         return f"it holds {span(ends)}, which is now or later"
     if policy.names(table.schema, table.name, table.oid) & held:
@@ -118,17 +115,9 @@ def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held
 
 def tied(connection: Session, found: Found) -> tuple[Tie, ...]:
     """What is kept when the table is dropped, or goes with it. Raises `ObjectsTied` where that is of others."""
-    seen = dependents.ties(connection, [found.table.oid]).get(found.table.oid, ())
-    if error := refusing(found, seen):
-        raise error
-    table = sql.Identifier(found.table.schema, found.table.name)
-    for each in seen:
-        if each.fate is Fate.GOES and each.name:
-            with _reading(connection, found):
-                used = dependents.is_used_elsewhere(connection, found.table.oid, table, each)
-            if used:
-                raise used_elsewhere(found, each)
-    return seen
+    tied = dependents.ties(connection, [found.table.oid]).get(found.table.oid, ())
+    dependents.check_ties(connection, found.table, found.table.oid, tied, lambda: _reading(connection, found))
+    return tied
 
 
 def pointing_columns(connection: Session, found: Found) -> tuple[str, ...]:
@@ -137,16 +126,8 @@ def pointing_columns(connection: Session, found: Found) -> tuple[str, ...]:
         return large_objects.columns(connection, found.table.oid, found.table.schema, found.table.name)
 
 
-@contextmanager
-def _reading(connection: Session, found: Found) -> Iterator[None]:
-    """A transaction that reads all rows, as their owner, or fails."""
-    connection.longest = fingerprint.LONGEST
-    try:
-        run(connection, "BEGIN READ ONLY", database_tables.COUNTING, "SET LOCAL row_security = off")
-        read_as_owner(connection, found.table.schema, found.table.name)
-        yield
-    finally:
-        undo(connection)
+def _reading(connection: Session, found: Found) -> AbstractContextManager[None]:
+    return reading_rows(connection, found.table.schema, found.table.name)
 
 
 def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
@@ -226,7 +207,7 @@ def _detachment(found: Found, table: Partition) -> DetachPartition:
 
 
 def _check_references(connection: Session, found: Found, action: DetachPartition) -> None:
-    counted = foreign_keys.references(connection, found.inventory, [action]).get(action.oid, ())
+    counted = dependents.references(connection, found.inventory, [action]).get(action.oid, ())
     if counted:
         listed = ", ".join(f"{each.table} ({each.rows:,})" for each in counted)
         raise RowsReferenced(

@@ -200,7 +200,6 @@ def _ahead(grid: Grid, now: datetime, inventory: Inventory) -> int:
     """Whole cells after the current one that are covered without a hole; at most as many as there are partitions."""
     coverage, count, cell = _coverage(inventory), 0, grid.cell(now)
     while count < min(MOST, len(inventory.partitions)):
-        assert cell.upper is not None
         cell = grid.cell(cell.upper)
         if subtract(cell, coverage):
             break
@@ -217,9 +216,7 @@ def _start(grid: Grid, now: datetime, inventory: Inventory) -> str | None:
         return None
     cell = grid.cell(lower)
     if cell.lower != lower:
-        assert cell.upper is not None
         cell = grid.cell(cell.upper)
-    assert cell.lower is not None
     return grid.local(cell.lower).date().isoformat()
 
 
@@ -238,7 +235,7 @@ def _name_format(inventory: Inventory, grid: Grid) -> str | None:
     for pattern in _patterns(newest[-1], table, grid):
         held = {name for name in PLACEHOLDERS if f"{{{name}}}" in pattern}
         if any(names <= held for names in UNIQUE[grid.interval]) and all(
-            each.range and partition_name(table, pattern, grid, each.range) == each.name for each in newest
+            partition_name(table, pattern, grid, grid.cell(_lower(each))) == each.name for each in newest
         ):
             return pattern
     return None

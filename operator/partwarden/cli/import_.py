@@ -20,7 +20,7 @@ from ..planner.calendar import load_zone
 from ..planner.context import check_table
 from ..planner.inventory import Inventory
 from ..postgres import catalog
-from ..postgres.connection import Session, run, session
+from ..postgres.connection import Session, pinned, run, session
 from ..postgres.conninfo import ConnectionInfo, from_dsn
 from ..postgres.engine import observe_and_plan
 from ..postgres.template import newest
@@ -177,7 +177,7 @@ def look(connection: Session, only: Table | None = None) -> list[Found]:
     """
     name, schema = (only.name, only.schema_) if only else (None, None)
     _, roots, places, ((zone,),) = run(
-        connection, catalog.PINNED, sql.SQL(ROOTS).format(name=name, schema=schema), PARTMAN, ZONE
+        connection, pinned("500ms", "30s"), sql.SQL(ROOTS).format(name=name, schema=schema), PARTMAN, ZONE
     )
     zone = _known(zone)
     if only and not roots:

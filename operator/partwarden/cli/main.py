@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -28,8 +27,6 @@ class Commands(click.Group):
         """Run, and exit."""
         try:
             entry.ready()
-            # What it warns of in passing, "error ignored", is in the error that is raised and printed.
-            logging.getLogger("psycopg").addHandler(logging.NullHandler())
             code = super().main(*args, **{**options, "standalone_mode": False})
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted", err=True)
@@ -102,6 +99,7 @@ def version() -> None:
 main.add_command(plan.plan)
 main.add_command(plan.apply)
 main.add_command(archive.archive)
+main.add_command(archive.job)
 main.add_command(archive.verify)
 main.add_command(restore.command)
 main.add_command(import_.command)

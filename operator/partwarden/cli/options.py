@@ -85,7 +85,6 @@ def days(period: Period, interval: Interval) -> list[str]:
     cells = grid.cells(midnight(period.first), midnight(period.beyond))
     found = []
     for cell in cells:
-        assert cell.lower is not None
         found.append(max(cell.lower, midnight(period.first)).date().isoformat())
         if len(found) > MOST:
             raise InvalidSpec(f"{period.text} holds more than {MOST} partitions by {interval}: ask for less at once")

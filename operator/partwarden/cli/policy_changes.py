@@ -14,7 +14,7 @@ from ..api.retention import Approval, OnExpire
 from ..api.status import State
 from ..api.types import Interval
 from ..errors import InvalidSpec
-from ..planner.calendar import Grid, iso, load_zone
+from ..planner.calendar import Grid, iso
 from ..status.details import human
 from . import formats, options, policy_view, render
 from .cluster_policies import Policies
@@ -147,10 +147,9 @@ def auto(target: Target, ahead: int, output: str) -> int:
 
 def _until(spec: PartitionPolicySpec, ahead: int) -> str:
     """The end of the last partition, if so many were ahead now."""
-    grid = Grid(spec.interval, load_zone(spec.timezone))
+    grid = Grid.of(spec)
     cell = grid.cell(datetime.now(UTC))
     for _ in range(ahead):
-        assert cell.upper is not None
         cell = grid.cell(cell.upper)
     if cell.upper is None:
         raise InvalidSpec(f"{ahead} ahead lie beyond what PostgreSQL can hold")
@@ -189,7 +188,7 @@ def _is_within(each: Partition, spec: PartitionPolicySpec, what: str) -> bool:
     if period is None or "from" not in each or "to" not in each:
         return False
     aware = each["from"].endswith("Z")
-    grid = Grid(spec.interval, load_zone(spec.timezone) if aware else None)
+    grid = Grid.of(spec, aware=aware)
     first, beyond = (grid.moment(options.midnight(day)) for day in (period.first, period.beyond))
     return bool(first <= _moment(each["from"]) and _moment(each["to"]) <= beyond)
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..archive.manifest import ArchiveManifest
-from ..archive.restore import JobRequest, Restored, restore
+from ..archive.restore import Restored, RestoreRequest, restore
 from ..archive.verify import find, open_archive
 from ..errors import PartwardenError
 from ..postgres.conninfo import from_dsn
@@ -88,8 +88,8 @@ def _say(line: str) -> None:
     click.echo(printable(line), err=True)
 
 
-def _wish(target: Named, attach: bool, parent: Named, patience: float) -> JobRequest:
-    return JobRequest(
+def _wish(target: Named, attach: bool, parent: Named, patience: float) -> RestoreRequest:
+    return RestoreRequest(
         schema=target.get("schema") if target else None,
         name=target["name"] if target else None,
         attach=attach,

@@ -11,10 +11,10 @@ from typing import Any
 from ..api.policy import TableSpec
 from ..api.status import PartitionStatus, State, Summary
 from ..errors import ReadOnlyServer
-from ..planner.calendar import Grid, iso, load_zone
-from ..planner.default_rows import describe
+from ..planner.calendar import Grid, iso
 from ..planner.inventory import Detached, Inventory, Partition
 from ..planner.plan import Plan
+from ..status.conditions import describe
 from ..status.details import human, partitions_of, summarise
 
 
@@ -125,9 +125,7 @@ def measure(view: View) -> Statistics:
     found = view.inventory.default_rows
     default = ""
     if view.inventory.default is not None and found is not None and found.error is None and found.total:
-        default = describe(
-            Grid(view.spec.interval, load_zone(view.spec.timezone) if view.plan.codec.aware else None), found
-        )
+        default = describe(Grid.of(view.spec, aware=view.plan.codec.aware), found)
     return Statistics(view.summary, middle, max(sizes) / middle if middle else 0.0, default)
 
 
@@ -180,7 +178,7 @@ def _ailments(view: View) -> Iterator[tuple[Level, str]]:
     plan, summary = view.plan, view.summary
     if not plan.covered_for_ever and plan.covered_until is None:
         yield Level.CRITICAL, f"no partition holds now: {_inserts(view)}"
-    elif plan.covered_until is not None and plan.current.upper is not None and plan.covered_until <= plan.current.upper:
+    elif plan.covered_until is not None and plan.covered_until <= plan.current.upper:
         until = iso(plan.covered_until)
         yield Level.WARNING, f"nothing follows the current partition: {_inserts(view)} from {until} on"
     missing = [each for each in plan.missing if each != plan.current]

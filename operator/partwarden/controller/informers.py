@@ -19,8 +19,7 @@ from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
 from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable
-from .archive_service import ArchiveService
-from .event_handlers import PolicyEventHandler
+from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health
 from .runtime import Runtime
 
@@ -92,7 +91,9 @@ def _coroutine(handler: Handler) -> Callable[..., Any]:
 class Lister:
     """The full list of policies, archives and Jobs, and whether the watch is mute. Safe for threads."""
 
-    def __init__(self, runtime: Runtime, handler: PolicyEventHandler, archives: ArchiveService, health: Health) -> None:
+    def __init__(
+        self, runtime: Runtime, handler: PolicyEventHandler, archives: ArchiveEventHandler, health: Health
+    ) -> None:
         self._cluster, self._policies = runtime.cluster, runtime.policies
         self._handler, self._archives, self._health = handler, archives, health
         self._scopes = runtime.settings.namespaces or (None,)

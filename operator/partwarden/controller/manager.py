@@ -7,30 +7,38 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from .. import __version__
 from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
 from ..errors import ClusterUnavailable, StartupError
+from ..kube.archives import ArchivesInCluster
+from ..kube.cache import ArchiveCache
 from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
-from .archive_service import ArchiveService
-from .event_handlers import PolicyEventHandler
+from .archive_job import JobSlots
+from .archive_reconciler import ArchiveReconciler, TableFinder
+from .archive_requests import ArchiveRequests
+from .archive_status import state
+from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
 from .metrics import Metrics, Sources
-from .ownership import TableOwnership
+from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
 from .runtime import Runtime
 from .settings import Settings, configure_logging, wanted
-from .workqueue import Every, Workers
+from .workqueue import Every, Workers, WorkQueue
 
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FINISH, CANCEL = 4.0, 2.0
 """Seconds that running work is given after SIGTERM: to finish by itself, then to be cancelled."""
+ARCHIVE_WORKERS = 2
+"""Threads for archives, whose work itself is done in Jobs."""
 AGAIN = 3.0
 """Seconds after which the API server is asked again, where it is waited for."""
 
@@ -42,25 +50,37 @@ class Operator:
         """``early`` is set by a signal that comes before `run` has begun to listen for them."""
         self._settings, self._early = settings, early
         config = configure(settings.kubeconfig)
-        self._cluster = Cluster(config, connections=settings.workers + 2, selector=settings.selector)
-        self._runtime = runtime = Runtime(self._cluster, settings)
-        self._leadership = LeaderElection(self._cluster, settings.lease)
-        queues = {"policies": lambda: self._pool().backlog, "archives": lambda: self._archives.crew().backlog}
-        metrics = Metrics(Sources(runtime.policies, lambda: self._archives.states(), queues))
-        self._archives: ArchiveService = ArchiveService(
-            self._cluster, runtime.policies, runtime.policy_queue, settings, runtime.clock, metrics.job_ended
+        self._cluster = cluster = Cluster(config, connections=settings.workers + 2, selector=settings.selector)
+        self._runtime = runtime = Runtime(cluster, settings)
+        self._leadership = LeaderElection(cluster, settings.lease)
+        queues = {"policies": lambda: self._pool().backlog, "archives": lambda: self._archive_pool().backlog}
+        metrics = Metrics(Sources(runtime.policies, self._archive_states, queues))
+        # Archives have a queue and threads of their own: one that takes its time keeps no policy waiting.
+        api, self._archives, self._archive_queue = ArchivesInCluster(cluster), ArchiveCache(), WorkQueue()
+        is_selected = partial(api.is_selected, selector=settings.selector)
+        self._shard = Shard(runtime.policies, settings.selector, api.policy_exists, is_selected)
+        slots = JobSlots(settings.jobs, lambda owner: self._shard.has(self._archives.get(owner) if owner else None))
+        requests = ArchiveRequests(self._archives, api, self._archive_queue.enqueue, settings.selector)
+        self._archive_events = ArchiveEventHandler(
+            *(api, self._archives, slots, self._shard, self._archive_queue, runtime.policy_queue),
+            settings.namespaces,
         )
+        tables = TableFinder(cluster, settings)
+        archives = ArchiveReconciler(
+            *(cluster, api, self._archives, requests, self._shard, slots, tables, settings, runtime.clock),
+            metrics.job_ended,
+        )
+        self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
         ownership = TableOwnership(runtime.policy_queue.enqueue)
-        requests = self._archives.desk
         handler = PolicyEventHandler(runtime.policies, ownership, runtime.policy_queue, requests.moved)
         self._reconciler = PolicyReconciler(
             runtime, handler, ownership, requests, metrics.reconciled, lambda: self._leadership.lost
         )
         self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
-        pools = {"policies": self._pool, "archives": self._archives.crew}
+        pools = {"policies": self._pool, "archives": self._archive_pool}
         self._health = Health(pools, settings.relist, self._leadership)
         self._web = Web(settings.listen, metrics.registry, self._health) if settings.listen else None
-        self._lister = Lister(runtime, handler, self._archives, self._health)
+        self._lister = Lister(runtime, handler, self._archive_events, self._health)
         self._listing = Every("lister", settings.relist, self._lister.again)
 
     def check(self) -> None:
@@ -123,7 +143,7 @@ class Operator:
         which = f", policies that match {selector!r}," if selector else ""
         log.info("partwarden %s serves %s%s with %d workers", __version__, where, which, self._settings.workers)
         self._workers.start()
-        self._archives.start()
+        self._archive_workers.start()
         self._listing.start()
         try:
             asyncio.run(self._watch())
@@ -134,11 +154,13 @@ class Operator:
                 self._reconciler.cancel()
                 self._workers.wait(CANCEL)
             # They were stopped at the same time: the next operator sees what they did, wherever it ends.
-            self._archives.wait(CANCEL / 4)
+            self._archive_workers.wait(CANCEL / 4)
 
     async def _watch(self) -> None:
         stopped = asyncio.Event()
-        watches = Watches(self._runtime, self._lister.on_policy, self._archives.on_archive, self._archives.on_job)
+        watches = Watches(
+            self._runtime, self._lister.on_policy, self._archive_events.on_archive, self._archive_events.on_job
+        )
         tasks = await watches.begin(stopped)
         loop = asyncio.get_running_loop()
 
@@ -167,11 +189,20 @@ class Operator:
     def _pool(self) -> WorkerPoolStats:
         return WorkerPoolStats(self._runtime.policy_queue.backlog(), self._workers.count, self._workers.ended)
 
+    def _archive_pool(self) -> WorkerPoolStats:
+        workers = self._archive_workers
+        return WorkerPoolStats(self._archive_queue.backlog(), workers.count, workers.ended)
+
+    def _archive_states(self) -> list[tuple[str, str]]:
+        """Namespace and state of each archive of this operator."""
+        archives = filter(self._shard.has, self._archives.all())
+        return [(archive.key[0], state(archive.status)) for archive in archives]
+
     def _stop(self) -> None:
         self._health.stopping()
         self._reconciler.stop()
         self._runtime.policy_queue.close()
-        self._archives.stop()
+        self._archive_queue.close()
         self._lister.stop()
         self._listing.stop()
 

@@ -99,7 +99,8 @@ class Shard:
     ) -> None:
         """``policies``: those that the selector selects. ``exists`` asks the API server for any policy, ``selects``
         whether the selector selects an archive; both raise `ClusterUnavailable`."""
-        self._policies, self._selector, self._exists, self._selects = policies, selector, exists, selects
+        self.selector = selector
+        self._policies, self._exists, self._selects = policies, exists, selects
         self._elsewhere: dict[ObjectKey, bool] = {}
         """Policies that are not this operator's, and whether they exist."""
         self._selected: dict[ObjectKey, tuple[Mapping[str, str], bool]] = {}
@@ -122,8 +123,8 @@ class Shard:
 
     def has(self, archive: StoredArchive | None) -> bool:
         """The same by what is known by now. None: an archive that was deleted, and belongs to no shard."""
-        if not self._selector or archive is None:
-            return not self._selector
+        if not self.selector or archive is None:
+            return not self.selector
         decided = self.decided(archive)
         if decided is not None or archive.policy is None:
             return bool(decided)
@@ -131,7 +132,7 @@ class Shard:
 
     def decided(self, archive: StoredArchive) -> bool | None:
         """The same by what is certain; None where the API server has to be asked."""
-        if not self._selector or self.policy(archive):
+        if not self.selector or self.policy(archive):
             return True
         matches = self._matches(archive)
         return None if matches and archive.policy else matches

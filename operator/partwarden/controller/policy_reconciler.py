@@ -128,7 +128,7 @@ class PolicyReconciler:
                         )
                         inventory, plan, stopped = report.inventory, report.after, report.stopped
                     self._request_archives(run, spec, inventory, plan, stopped or recheck.why_stopped())
-                run.update = conditions.looked(spec, inventory, plan, run.outcomes)
+                run.update = conditions.reconciled(spec, inventory, plan, run.outcomes)
                 run.boundary = (plan.next_boundary - inventory.now).total_seconds()
                 run.more_drops = _has_more_drops(run.outcomes, plan)
         except NoFreeSlot:
@@ -144,7 +144,6 @@ class PolicyReconciler:
     def stop(self) -> None:
         """Begin no further action, and write no failure into a status: it may be one because of the end."""
         self._stopping = True
-        self._connections.close()
 
     def cancel(self) -> None:
         """Ask every database to end the statement that runs there, without waiting for its answer."""
@@ -193,7 +192,7 @@ class PolicyReconciler:
         if stopped:
             log.info("stopped: %s; the table is planned again", stopped, extra=run.about("Stopped"))
         elif spec.mode is Mode.APPLY and not plan.blocked:
-            self._archives.ask(run.policy, spec, inventory.server.identity, plan.retired.waiting.requests)
+            self._archives.ask(run.policy, spec, inventory.server.identity, plan.retired.gate.requests)
 
     def _write_status(self, run: Run) -> workqueue.Result | None:
         """Write the status if it differs, and record Events of it and of what was done.

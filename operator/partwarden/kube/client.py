@@ -1,8 +1,7 @@
 """The Kubernetes API as the operator uses it: policies, their status, Secrets, Events, its own rights.
 
-Beside `partwarden.cluster_login` the only importer of the official client. One `Cluster` may be used by many threads.
-Every call has a time limit and is repeated where it could not be sent; what still fails is raised as an error of
-`partwarden.errors`.
+One `Cluster` may be used by many threads. Every call has a time limit and is repeated where it could not be sent; what
+still fails is raised as `ClusterUnavailable`, of which a refusal is a subclass by its HTTP status.
 """
 
 from __future__ import annotations
@@ -221,7 +220,7 @@ class Cluster:
     ) -> dict[str, Any] | None:
         """Make the object's status equal to ``status``. Returns the object as it is then, None when it is gone.
 
-        With ``version`` only while that is its resource version: None, too, where somebody has written to it since.
+        With ``version`` only while that is its resource version: None, too, where it was written to since.
         Server-side apply: what this program wrote before and leaves out now is removed, what others wrote stays.
         """
         namespace, name = subject.key

@@ -12,7 +12,7 @@ from typing import ClassVar
 from ..api.archive import Fingerprint
 from ..api.retention import OnLargeObjects
 from ..errors import PartwardenError
-from .calendar import Range
+from .calendar import BoundedRange, Range
 from .drop_preconditions import DropCase
 from .inventory import Tie
 from .keys import Bounds
@@ -84,7 +84,7 @@ class AttachDetached(Action):
     verb, past = "attach again", "attached again"
     done = "PartitionAttached"
 
-    range: Range
+    range: BoundedRange
     bounds: Bounds
     oid: int
 
@@ -106,7 +106,7 @@ class DetachPartition(Action):
     verb, past = "detach", "detached"
     done = "PartitionDetached"
 
-    range: Range
+    range: BoundedRange
     bounds: Bounds
     oid: int
     concurrently: bool
@@ -133,6 +133,7 @@ class DropDetached(Action):
     noun = "table"
     done = "PartitionDropped"
 
+    range: BoundedRange
     oid: int
     marker: Marker
     case: DropCase = field(compare=False, repr=False)

@@ -14,7 +14,7 @@ from ..api.retention import KeyEncoding
 from ..api.types import Interval
 from . import keys
 from .archives import UNKNOWN, Archives
-from .calendar import Grid, Range, load_zone, merge
+from .calendar import BoundedRange, Grid, Range, load_zone, merge
 from .expiry import cutoff
 from .inventory import Detached, Inventory, KeyType, Parent, Partition, RelationKind, Strategy
 from .keys import TYPES, Codec, Edges, Unit
@@ -134,7 +134,7 @@ class PlanContext:
     grid: Grid
     moment: datetime
     """``now`` in the key's domain."""
-    current: Range
+    current: BoundedRange
     """The cell of the grid that holds now, whether or not a partition does."""
     ranged: tuple[tuple[Partition, Range], ...]
     """The partitions that have bounds: all but DEFAULT."""
@@ -160,8 +160,7 @@ class PlanContext:
     ) -> PlanContext:
         """Raises a `UserError` when the table cannot be managed at all."""
         parent, key, codec = check_table(spec, inventory)
-        zone = load_zone(spec.timezone)
-        grid = Grid(spec.interval, zone if codec.aware else None)
+        zone, grid = load_zone(spec.timezone), Grid.of(spec, aware=codec.aware)
         moment = now.astimezone(UTC) if codec.aware else now.astimezone(zone).replace(tzinfo=None, fold=0)
         ranged = tuple((each, each.range) for each in inventory.partitions if each.range is not None)
         return cls(
@@ -179,18 +178,28 @@ class PlanContext:
             ranged=ranged,
             coverage=tuple(merge(piece for _, piece in ranged)),
             edges=Edges.of(codec, inventory.partitions),
-            cutoff=_cutoff(spec, now, zone, codec),
+            cutoff=_cutoff(spec, now, codec),
             detached=tuple(each for each in inventory.detached if _is_possible(each.marker.range, codec)),
             archives=archives.on(inventory.server.identity),
         )
 
+    @property
+    def clock(self) -> Grid:
+        """The boundaries by the policy's zone, whatever the key."""
+        return Grid(self.spec.interval, self.zone)
+
+    def cell_of(self, piece: Range) -> BoundedRange | None:
+        """The range where it is exactly one interval, else None."""
+        cell = self.grid.cell(piece.lower) if piece.lower is not None else None
+        return cell if cell == piece else None
+
     def is_cell(self, piece: Range) -> bool:
         """Whether the range is exactly one interval."""
-        return piece.lower is not None and piece.upper is not None and self.grid.cell(piece.lower) == piece
+        return self.cell_of(piece) is not None
 
     def cutoff_at(self, now: datetime) -> datetime | None:
         """What `cutoff` will be at another moment, which is aware."""
-        return _cutoff(self.spec, now, self.zone, self.codec)
+        return _cutoff(self.spec, now, self.codec)
 
     def has_expired(self, piece: Range) -> bool:
         """Whether the whole range is older than ``retention.keepFor``; never where there is none, or it has no end."""
@@ -201,15 +210,13 @@ class PlanContext:
         return not self.held.isdisjoint(policy.names(table.schema, table.name, table.oid))
 
 
-def _cutoff(spec: TableSpec, now: datetime, zone: ZoneInfo, codec: Codec) -> datetime | None:
-    if spec.retention is None:
-        return None
-    return cutoff(spec.retention.keep_for, now, Grid(spec.interval, zone), codec)
+def _cutoff(spec: TableSpec, now: datetime, codec: Codec) -> datetime | None:
+    return cutoff(spec.retention.keep_for, now, Grid.of(spec), codec) if spec.retention is not None else None
 
 
-def _is_possible(piece: Range, codec: Codec) -> bool:
-    """A comment is text that anybody may edit."""
+def _is_possible(piece: BoundedRange, codec: Codec) -> bool:
+    """A comment is text that anyone may edit."""
     lower, upper = piece.lower, piece.upper
-    if lower is None or upper is None or {lower.tzinfo is not None, upper.tzinfo is not None} != {codec.aware}:
+    if {lower.tzinfo is not None, upper.tzinfo is not None} != {codec.aware}:
         return False
     return lower < upper

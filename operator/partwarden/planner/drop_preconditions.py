@@ -66,6 +66,11 @@ class DropCase:
         """The archive that counts for the table."""
         return self.archives.latest(self.table.oid)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a hold names the table."""
+        return not self.held.isdisjoint(policy.names(self.table.schema, self.table.name, self.table.oid))
+
 
 Precondition = Callable[[DropCase], Kept | None]
 
@@ -79,17 +84,14 @@ def is_detached(case: DropCase) -> Kept | None:
 
 def has_expired(case: DropCase) -> Kept | None:
     """Its whole range is older than the policy keeps."""
-    upper = case.table.marker.range.upper
-    if case.asked_by_name or (case.cutoff is not None and upper is not None and upper <= case.cutoff):
+    if case.asked_by_name or (case.cutoff is not None and case.table.marker.range.upper <= case.cutoff):
         return None
     return Kept(OUTSIDE, "its range is not older than spec.retention.keepFor")
 
 
 def not_held(case: DropCase) -> Kept | None:
     """No hold names it."""
-    if case.held.isdisjoint(policy.names(case.table.schema, case.table.name, case.table.oid)):
-        return None
-    return Kept(HELD, f"the annotation {policy.ANNOTATION} names it")
+    return Kept(HELD, f"the annotation {policy.ANNOTATION} names it") if case.is_held else None
 
 
 def policy_says_drop(case: DropCase) -> Kept | None:

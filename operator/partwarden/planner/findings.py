@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..api.policy import Mode, TableSpec
@@ -76,7 +76,7 @@ def marked_by_others(inventory: Inventory) -> list[Finding]:
         return []
     message = (
         f"tables with the mark of a detached partition whose owner is not {parent.owner!r}, the owner of {parent}: "
-        f"{listed(list(tables))}; they are left alone, since every role may write any comment on its own tables; where "
+        f"{join_names(tables)}; they are left alone, since every role may write any comment on its own tables; where "
         "the parent was given to another owner, give it those that were detached by ALTER TABLE … OWNER TO"
     )
     return [Finding("MarkNotCounted", str(parent), message)]
@@ -156,7 +156,7 @@ def unlike_the_parent(inventory: Inventory) -> list[Finding]:
         Finding(
             "DiffersFromParent",
             str(parent),
-            f"{what} not as the parent's: {listed(names)}; new partitions are like the parent; {UNLIKE[what]}",
+            f"{what} not as the parent's: {join_names(names)}; new partitions are like the parent; {UNLIKE[what]}",
         )
         for what, names in sorted(found.items())
     ]
@@ -169,7 +169,7 @@ def forgotten(inventory: Inventory, codec: Codec) -> list[Finding]:
     findings = []
     for each in inventory.strangers:
         try:
-            ends = [codec.literal(end) for end in (each.marker.range.lower, each.marker.range.upper) if end is not None]
+            ends = [codec.literal(end) for end in (each.marker.range.lower, each.marker.range.upper)]
         except KeyOutOfRange:
             continue
         table = f"{quoted(each.schema)}.{quoted(each.name)}"
@@ -190,8 +190,8 @@ def partitioned_themselves(inventory: Inventory) -> list[Finding]:
     if not names:
         return []
     message = (
-        f"partitioned themselves: {listed(names)}; new partitions are plain tables, not partitioned like these; where "
-        "they should be, create them by hand before they are due: a range that is covered is left alone"
+        f"partitioned themselves: {join_names(names)}; new partitions are plain tables, not partitioned like these; "
+        "where they should be, create them by hand before they are due: a range that is covered is left alone"
     )
     return [Finding("SubPartitioned", str(inventory.parent), message)]
 
@@ -246,9 +246,9 @@ def pointing(table: object, columns: Iterable[str], not_done: str) -> LargeObjec
     )
 
 
-def listed(names: list[str]) -> str:
-    """At most five of them."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def join_names(names: Sequence[str], at_most: int = 5) -> str:
+    """``a, b and 3 more``."""
+    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
 
 
 def off_grid(spec: TableSpec, inventory: Inventory, managed: frozenset[int]) -> list[Finding]:
@@ -256,7 +256,7 @@ def off_grid(spec: TableSpec, inventory: Inventory, managed: frozenset[int]) -> 
     others = [each for each in inventory.partitions if each.range is not None and each.oid not in managed]
     if not others:
         return []
-    names = listed([each.name for each in others])
+    names = join_names([each.name for each in others])
     message = (
         f"not one {spec.interval} of {spec.timezone} each: {names}; what they hold counts as covered, "
         "only the rest is created, and they are left alone"

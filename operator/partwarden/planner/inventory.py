@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ..errors import PartwardenError
-from .calendar import Range
+from .calendar import BoundedRange, Range
 from .marker import ClosedMark, Marker
 
 # What upkeep is decided from, beside what every look reads: facts about closed partitions, statistics, pruning.
@@ -326,7 +326,7 @@ class DefaultRows:
     another partition holds. ``elsewhere``: rows whose key is NULL, infinite or beyond the calendar.
     """
 
-    groups: tuple[tuple[Range, int], ...] = ()
+    groups: tuple[tuple[BoundedRange, int], ...] = ()
     elsewhere: int = 0
     whole: bool = True
     """False where there are more rows than are read: every number is at least so many then."""
@@ -362,7 +362,7 @@ class Inventory:
     unread: tuple[str, ...] = ()
     """Bounds in PostgreSQL's text where the policy's ``keyEncoding`` does not fit the key; ``partitions`` is empty."""
     taken: frozenset[str] = field(default=frozenset())
-    likeness: PartitionTemplate = PartitionTemplate()
+    template: PartitionTemplate = PartitionTemplate()
     """Read only where partitions are to be made."""
     default_rows: DefaultRows | None = None
     """None where there is no DEFAULT partition, or nobody has counted yet."""
@@ -372,7 +372,7 @@ class Inventory:
     """Tables that bear our mark with this parent's OID, and count for nothing: their owner is not the parent's."""
     strangers: tuple[Detached, ...] = ()
     """Tables with a mark of a detach that is not theirs, or of a parent with another OID. Read as ``detached`` is."""
-    wear: MaintenanceFacts = field(default_factory=MaintenanceFacts)
+    facts: MaintenanceFacts = field(default_factory=MaintenanceFacts)
     references: Mapping[int, tuple[Reference, ...]] = field(default_factory=dict)
     """By OID of the partition, for those that a first plan would detach; none where no row points there."""
     ties: Mapping[int, tuple[Tie, ...]] = field(default_factory=dict)

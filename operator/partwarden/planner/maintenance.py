@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from ..api.retention import OnClose
 from ..errors import NotOwner, StatementRejected
 from .actions import Action, AnalyzeParent, ReindexPartition, VacuumPartition
-from .calendar import Grid, Range, is_open, iso, next_opening
+from .calendar import Range, is_open, iso, next_opening
 from .context import PlanContext
-from .findings import Finding, quoted
+from .findings import Finding, join_names, quoted
 from .inventory import ClosedPartition, Inventory, Partition, Pruning, RelationKind
 from .retirement import Retired
 
@@ -39,10 +39,9 @@ def thresholds_finding(context: PlanContext, large: list[Partition]) -> list[Fin
     limit = context.spec.thresholds.partition_bytes
     if not large or limit is None:
         return []
-    named = ", ".join(f"{each} ({_times(each.bytes, limit)})" for each in large[:NAMED])
-    more = f" and {len(large) - NAMED} more" if len(large) > NAMED else ""
+    named = join_names([f"{each} ({_times(each.bytes, limit)})" for each in large])
     message = (
-        f"larger than {context.spec.thresholds.partition_size} (spec.thresholds.partitionSize): {named}{more}; "
+        f"larger than {context.spec.thresholds.partition_size} (spec.thresholds.partitionSize): {named}; "
         "choose a shorter spec.interval for those to come, or raise the limit"
     )
     return [Finding(TOO_LARGE, str(context.spec.table), message)]
@@ -86,7 +85,7 @@ def closing(context: PlanContext, expired: frozenset[int]) -> Closing:
         if context.is_cell(found[1]) and found[0].oid not in expired and not context.is_held(found[0])
     ]
     passed = sorted((each for each in mine if each[2] <= context.now), key=lambda each: each[2], reverse=True)
-    facts = {each.oid: each for each in context.inventory.wear.closed}
+    facts = {each.oid: each for each in context.inventory.facts.closed}
     known = [(each, piece, since, facts[each.oid]) for each, piece, since in passed if each.oid in facts]
     return Closing(
         closed=frozenset(each.oid for each, _, _ in passed),
@@ -111,7 +110,7 @@ def _closing_time(context: PlanContext, piece: Range) -> datetime:
         return context.now + timedelta(days=365)
     if context.codec.aware:
         return piece.upper + LATE
-    return Grid(context.spec.interval, context.zone).moment(piece.upper) + LATE
+    return context.clock.moment(piece.upper) + LATE
 
 
 def _vacuum_due(fact: ClosedPartition) -> bool:
@@ -255,7 +254,7 @@ def _has_drifted(inventory: Inventory) -> bool:
 
 def _analyze(context: PlanContext, drifted: bool) -> list[Action]:
     """Once for each time that the partitions have told of another number of rows, and never in a loop."""
-    statistics = context.inventory.wear.statistics
+    statistics = context.inventory.facts.statistics
     if not drifted or statistics is None or not statistics.counted or statistics.partitions is None:
         return []
     if statistics.parent is not None and statistics.partitions < statistics.parent + ANALYZE_PAUSE:
@@ -272,19 +271,17 @@ def _analyze(context: PlanContext, drifted: bool) -> list[Action]:
 
 
 def _pruning(context: PlanContext) -> list[Finding]:
-    found, parent = context.inventory.wear.pruning, context.parent
+    found, parent = context.inventory.facts.pruning, context.parent
     if found is None:
         return []
     findings = []
     if not found.enabled or found.disabled_for:
         findings.append(Finding("PruningDisabled", str(parent), _disabled(context, found)))
     if found.needless:
-        names = ", ".join(found.needless[:NAMED])
-        more = f" and {len(found.needless) - NAMED} more" if len(found.needless) > NAMED else ""
         message = (
             f"a query for {quoted(context.key)} from {iso(context.current.lower)} to "
-            f"{iso(context.current.upper)} also scans {names}{more}, which hold no such row: ask EXPLAIN why; row "
-            "security, a view or a rule can hide the key from the planner"
+            f"{iso(context.current.upper)} also scans {join_names(found.needless)}, which hold no such row: "
+            "ask EXPLAIN why; row security, a view or a rule can hide the key from the planner"
         )
         findings.append(Finding("PruningIncomplete", str(parent), message))
     return findings

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from .calendar import Range, iso
+from .calendar import BoundedRange, iso
 
 # The mark in a partition's COMMENT that says what was done to it once its range had passed, beside the user's text.
 #
@@ -127,7 +127,7 @@ class Marker:
     parent: int
     table: str
     """The parent's name at that time, for people."""
-    range: Range
+    range: BoundedRange
     phase: Phase
     since: datetime
     """Aware, UTC, by the server's clock."""
@@ -148,7 +148,7 @@ def read(comment: str | None) -> tuple[str, Marker | None]:
             oid=read_oid(held["oid"]),
             parent=read_oid(held["parent"]),
             table=words(held["table"]),
-            range=Range(moment(held["from"]), moment(held["to"])),
+            range=BoundedRange(moment(held["from"]), moment(held["to"])),
             phase=Phase(held["phase"]),
             since=instant(held["since"]),
         )

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from ..api.types import Interval
 from ..errors import NameTooLong
-from .calendar import Grid, Range
+from .calendar import BoundedRange, Grid
 
 MAX_BYTES = 63
 """NAMEDATALEN - 1: PostgreSQL cuts longer names silently, and cut names collide."""
@@ -21,15 +21,13 @@ DEFAULT_FORMATS = {
 }
 
 
-def partition_name(table: str, name_format: str | None, grid: Grid, wanted: Range) -> str:
+def partition_name(table: str, name_format: str | None, grid: Grid, wanted: BoundedRange) -> str:
     """The name of a new partition that holds ``wanted``, a cell of ``grid`` or a piece of one.
 
     A piece carries its lower bound's wall-clock time as a suffix, so that it never takes the name of the whole.
     Raises `NameTooLong`.
     """
-    assert wanted.lower is not None
     cell = grid.cell(wanted.lower)
-    assert cell.lower is not None
     pattern = name_format or DEFAULT_FORMATS[grid.interval]
     name = pattern.format_map({"table": table, **fields(grid.local(cell.lower))})
     if cell != wanted:

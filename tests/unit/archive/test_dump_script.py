@@ -52,7 +52,7 @@ SELECT pg_catalog.setval('"public"."it''s; COPY"', 3, true);
 
 """
 ROWS = b"1\ta\\\\.\\n\tCOPY x FROM stdin;\n\\N\t\\\\.\t\n\n"
-"""What only looks like an end, or like a statement."""
+"""Rows that resemble an end, or a statement."""
 
 
 def script(rows: bytes = ROWS, head: bytes = HEAD, copy: bytes = COPY, tail: bytes = TAIL) -> bytes:
@@ -186,6 +186,7 @@ def test_nonsense_is_refused_the_same_wherever_it_is_cut_and_rows_are_those_of_o
         assert (b"\n" + after).startswith(b"\n" + whole + END[1:])
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_and_the_time_linear_however_long_the_script() -> None:
     def endless() -> Iterator[bytes]:
         yield HEAD + b"SET a = b;\n" * 10_000 + COPY + b"\n"

@@ -8,6 +8,11 @@ import re
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+"""Each starts a process of its own."""
+
 TABLE = [
     ("NAME", "STATE"),
     ("run_" + "x" * 60, "Current"),

@@ -113,6 +113,7 @@ def test_status_is_not_read() -> None:
     assert manifest.load(POLICY + "status: {conditions: 5, unheard: of}\n", "policy.yaml").name == "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["[" * 2_000, "{" * 2_000, '{"a":' * 2_000])
 def test_nesting_without_end(text: str) -> None:
     assert "nested too deeply" in refusal(text)

@@ -10,9 +10,10 @@ import pytest
 
 from partwarden.api.archive import CONTAINER, MANAGED
 from partwarden.api.destination import Destination
+from partwarden.api.retention import JobSettings
 from partwarden.archive.jobspec import DATABASE_KEYS, STORAGE_KEYS, WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
-from partwarden.controller.archive_job import GROUP_ID, Owner, Runtime, Wishes, manifest, name
+from partwarden.controller.archive_job import GROUP_ID, Owner, Runtime, manifest, name
 from partwarden.controller.job_status import (
     CLAIM_NOT_FOUND,
     NO_POD,
@@ -38,9 +39,9 @@ def order(destination: dict[str, Any], task: Task = Task.ARCHIVE) -> JobSpec:
     )
 
 
-def made(destination: dict[str, Any], wishes: Wishes | None = None, **runtime: Any) -> dict[str, Any]:
+def made(destination: dict[str, Any], settings: JobSettings | None = None, **runtime: Any) -> dict[str, Any]:
     given = Runtime(image="partwarden:1", **runtime)
-    return manifest(OWNER, order(destination), "1", runtime=given, database_secret="db", wishes=wishes)
+    return manifest(OWNER, order(destination), "1", runtime=given, database_secret="db", settings=settings)
 
 
 def container(job: dict[str, Any]) -> dict[str, Any]:
@@ -110,13 +111,15 @@ def test_a_claim_is_mounted_and_writable_for_the_images_user_and_nothing_else_is
 
 
 def test_a_policy_has_its_say_in_where_and_how_large_and_in_nothing_else() -> None:
-    wishes = Wishes(
-        resources={"limits": {"memory": "256Mi"}},
-        node_selector={"disk": "ssd"},
-        tolerations=({"key": "batch", "operator": "Exists"},),
-        labels={"team": "a", "app.kubernetes.io/managed-by": "somebody"},
+    settings = JobSettings.model_validate(
+        {
+            "resources": {"limits": {"memory": "256Mi"}},
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "batch", "operator": "Exists"}],
+            "labels": {"team": "a", "app.kubernetes.io/managed-by": "another"},
+        }
     )
-    job = made(S3, wishes, service_account="archiver", pull_secrets=("registry",), env={"HTTPS_PROXY": "http://p:1"})
+    job = made(S3, settings, service_account="archiver", pull_secrets=("registry",), env={"HTTPS_PROXY": "http://p:1"})
     pod = job["spec"]["template"]
     assert pod["metadata"]["labels"]["team"] == "a"
     assert pod["metadata"]["labels"].items() >= MANAGED.items()

@@ -8,8 +8,7 @@ from typing import Any, cast
 import pytest
 
 from partwarden.controller import informers
-from partwarden.controller.archive_service import ArchiveService
-from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.health import Health
 from partwarden.controller.informers import Lister
 from partwarden.controller.ownership import TableOwnership
@@ -44,7 +43,7 @@ class Fixture:
         runtime = Runtime(cast(Cluster, cluster), Settings(namespaces=namespaces))
         self.store, self.queue = runtime.policies, runtime.policy_queue
         handler = PolicyEventHandler(self.store, TableOwnership(self.queue.enqueue), self.queue)
-        self.lister = Lister(runtime, handler, cast(ArchiveService, ListsNothing()), self.health)
+        self.lister = Lister(runtime, handler, cast(ArchiveEventHandler, ListsNothing()), self.health)
 
     def names(self) -> list[str]:
         return sorted(str(policy) for policy in self.store.all())

@@ -37,6 +37,7 @@ def test_a_range_in_use_is_passed_over() -> None:
     assert subnets.choose([Network("198.18.3.255/32")]).block == Network("198.18.4.0/22")
 
 
+@pytest.mark.slow
 def test_when_nothing_is_free_it_says_so() -> None:
     with pytest.raises(ClusterError, match="every address range"):
         subnets.choose(subnets.POOLS)

@@ -186,6 +186,7 @@ def test_more_holes_than_anybody_wants_are_refused_but_the_rest_is_made() -> Non
     assert "2020-01-01T00:00:00Z and 2026-11-22T00:00:00Z" in finding.message
 
 
+@pytest.mark.slow
 def test_as_many_holes_as_the_limit_are_filled() -> None:
     day = moment("2026-11-22") - timedelta(days=MAX_CREATE)
     decided = plan(spec(interval=Interval.DAY, start_from=day.date().isoformat(), premake=0), inventory())

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import combinations, pairwise
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,8 @@ from partwarden.planner.keys import TYPES, Codec
 from partwarden.planner.marker import Marker, Phase
 from partwarden.planner.plan import Plan, make_plan
 from support import values
+
+pytestmark = pytest.mark.slow
 
 ZONES = ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia", "Australia/Lord_Howe", "Antarctica/Troll"]
 SPAN = {
@@ -379,7 +382,7 @@ def test_making_comes_before_retiring(world: World) -> None:
     order = kinds(world.plan().actions)
     assert order == sorted(order)
     detached = [each.range.upper for each in world.plan().actions if isinstance(each, DetachPartition)]
-    assert detached == sorted(detached)  # type: ignore[type-var]
+    assert detached == sorted(detached)
 
 
 @given(worlds())

@@ -15,7 +15,7 @@ from support.statuses import STATES
 
 ROOT = Path(__file__).parents[3]
 LUA = (ROOT / "charts" / "partwarden" / "files" / "argocd" / "health.lua").read_text()
-PAGE = (ROOT / "docs" / "argocd.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "argocd.md").read_text()
 
 
 def health(status: dict[str, Any] | None, generation: int = 1) -> tuple[str, str]:

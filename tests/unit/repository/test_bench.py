@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from lab.bench import figures, waits
-from lab.bench.__main__ import PARTS
-from lab.bench.figures import Figure
-from lab.bench.idle import read_requests
-from lab.bench.waits import OPERATIONS, Course, Operation, Watched
+from bench import figures, waits
+from bench.__main__ import PARTS
+from bench.figures import Figure
+from bench.idle import read_requests
+from bench.waits import OPERATIONS, Course, Operation, Watched
 from lab.site import CRD
 from partwarden.api.policy import TableSpec
 
@@ -77,5 +77,5 @@ def test_only_who_writes_into_a_moving_range_may_wait_for_long() -> None:
 
 
 def test_every_part_is_explained() -> None:
-    text = (CRD.parent.parent / "docs/benchmarks.md").read_text()
+    text = (CRD.parent.parent / "docs/explanation/benchmarks.md").read_text()
     assert [part for part in PARTS if f"| `{part}` |" not in text] == []

@@ -12,7 +12,7 @@ from partwarden.cli import policy_view
 from partwarden.controller import archive_status
 from partwarden.controller.metrics import families
 from partwarden.kube import cache
-from partwarden.status.conditions import looked, make_status, suspended
+from partwarden.status.conditions import make_status, reconciled, suspended
 from partwarden.status.events import changed
 from support.samples import inventory, plan, spec, year
 
@@ -54,7 +54,7 @@ def test_it_is_as_none_to_all_that_reads_it() -> None:
 
 def test_nothing_of_it_stays_once_the_operator_writes() -> None:
     seen = inventory([year(number) for number in range(2024, 2029)])
-    for verdict in (suspended(), looked(spec(), seen, plan(seen), ())):
+    for verdict in (suspended(), reconciled(spec(), seen, plan(seen), ())):
         written = make_status(verdict, UNSEEN, 1, NOW)
         assert written == make_status(verdict, {}, 1, NOW) != UNSEEN
         assert written["observedGeneration"] == 1

@@ -1,0 +1,71 @@
+"""`python -m bench`, for make and for people."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+from lab.cluster import ClusterError, Reporter
+from lab.kubectl import KubectlError
+from lab.postgres import LabError
+
+from . import archive, fleet, idle, latency, many, memory, provisioning, takeover, waits
+from .figures import Figure, as_json, as_table
+from .stand import Stand, stand
+
+PARTS: dict[str, Callable[[Stand], list[Figure]]] = {
+    "archive": archive.measure,
+    "fleet": fleet.measure,
+    "idle": idle.measure,
+    "latency": latency.measure,
+    "many": many.measure,
+    "memory": memory.measure,
+    "provisioning": provisioning.measure,
+    "takeover": takeover.measure,
+    "waits": waits.measure,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print; 0 when all limits are kept, 1 when not or when something went wrong, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser("python -m bench", description="Partwarden, measured on real parts.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all when none is named")
+    parser.add_argument("--json", action="store_true", help="for programs, on stdout")
+    asked = parser.parse_args(arguments)
+    if unknown := [part for part in asked.parts if part not in PARTS]:
+        parser.error(f"no part is called {unknown[0]}; there are {', '.join(PARTS)}")
+    began = time.monotonic()
+    try:
+        with stand(Reporter()) as stood:
+            stood_on = _stood_on(stood)
+            figures = [figure for part in asked.parts or PARTS for figure in PARTS[part](stood)]
+    except (ClusterError, LabError, KubectlError, AssertionError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted; nothing of it is left", file=sys.stderr)
+        return 130
+    _print(figures, stood_on, asked.json, time.monotonic() - began)
+    return 0 if all(each.kept for each in figures) else 1
+
+
+def _stood_on(stood: Stand) -> dict[str, str]:
+    return {
+        "PostgreSQL": stood.server.version,
+        "Kubernetes": f"{stood.cluster.version} ({stood.cluster.provider})",
+        "Python": sys.version.split()[0],
+    }
+
+
+def _print(figures: list[Figure], stood_on: dict[str, str], for_programs: bool, seconds: float) -> None:
+    if for_programs:
+        print(as_json(figures, stood_on))
+    else:
+        on = ", ".join(f"{what} {version}" for what, version in stood_on.items())
+        as_table(figures, f"{on}; {seconds:.0f} s")
+    for broken in (each for each in figures if not each.kept):
+        print(f"bench: {broken.name}: {broken} {broken.unit} is over its limit, {broken.limit:g}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

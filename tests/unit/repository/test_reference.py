@@ -1,0 +1,37 @@
+"""docs/reference/ agrees with the code: pages are as `make reference` writes them, and every name is explained."""
+
+from __future__ import annotations
+
+import pytest
+
+from support import reference
+
+GENERATED = reference.pages()
+TEXTS = reference.load_texts()
+
+
+@pytest.mark.parametrize("name", sorted(GENERATED))
+def test_a_page_is_as_the_code_says(name: str) -> None:
+    assert (reference.PAGES / name).read_text() == GENERATED[name], "stale: run `make reference`"
+
+
+def test_every_error_is_explained() -> None:
+    assert set(TEXTS["errors"]) == reference.error_names()
+
+
+def test_every_finding_is_explained() -> None:
+    assert set(TEXTS["findings"]) == reference.finding_names()
+
+
+def test_every_condition_is_explained() -> None:
+    assert set(TEXTS["conditions"]) == reference.condition_names()
+    assert set(TEXTS["archiveConditions"]) <= reference.literals(reference.ARCHIVE_REASONS)
+
+
+def test_every_state_of_a_partition_is_explained() -> None:
+    assert set(TEXTS["states"]) == reference.state_names()
+
+
+def test_every_reason_of_a_condition_is_explained() -> None:
+    found = reference.literals(reference.POLICY_REASONS + reference.ARCHIVE_REASONS)
+    assert {*TEXTS["reasons"], *TEXTS["words"]} == found
