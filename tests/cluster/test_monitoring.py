@@ -121,12 +121,12 @@ def test_a_mute_watch_is_found_out_by_the_lists(
     lister.again()
     assert health.unhealthy() == ["the watch is mute: 2 lists in a row showed what it had not"]
     site.apply("one", {"suspend": True})
-    lister.on_policy({"type": "MODIFIED", "object": site.policy("one")})
+    lister.shown(site.policy("one"), deleted=False)
     lister.again()
     assert health.unhealthy() == []
     site.apply("two", {"suspend": True})
     site.delete("three")
-    lister.on_policy({"type": "MODIFIED", "object": site.policy("two")})
+    lister.shown(site.policy("two"), deleted=False)
     lister.again()
     assert health.unhealthy() == []
     lister.stop()

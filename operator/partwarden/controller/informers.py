@@ -105,13 +105,17 @@ class Lister:
     def on_policy(self, event: Any) -> None:
         """An event of the watch of policies."""
         body, deleted = event["object"], event["type"] == "DELETED"
+        self.shown(body, deleted)
+        (self._handler.deleted if deleted else self._handler.seen)(body)
+
+    def shown(self, body: Mapping[str, Any], deleted: bool) -> None:
+        """Note that the watch has shown a policy, or its deletion."""
         key, version = _identity(body)
         with self._lock:
             if deleted:
                 self._watched.pop(key, None)
             else:
                 self._watched[key] = version
-        (self._handler.deleted if deleted else self._handler.seen)(body)
 
     def first(self) -> None:
         """The list that everything begins with. Raises `ClusterUnavailable`."""

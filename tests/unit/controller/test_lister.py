@@ -97,7 +97,7 @@ def test_a_watch_that_shows_what_a_list_has_shown_first_is_not_mute(made: Fixtur
     made.lister.first()
     for name in ("a", "b", "c"):
         body = made.api.apply(("one", name), {})
-        made.lister._watched["one", name] = int(body["metadata"]["resourceVersion"])
+        made.lister.shown(body, deleted=False)
         made.lister.again()
     assert made.health.unhealthy() == []
 
