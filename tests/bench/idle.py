@@ -20,7 +20,7 @@ from .stand import Stand, spec, table_names
 
 POLICIES, LOOKS = 20, 60
 PATIENCE = 120.0
-LOOKED = "; next look in"
+LOOKED = "; next reconcile in"
 """What the operator's log says of every look."""
 
 WRITES = ("APPLY", "PATCH", "POST", "PUT")

@@ -15,13 +15,14 @@ from partwarden.archive.jobspec import Task
 from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
 from partwarden.controller.archive_requests import ArchiveRequests
-from partwarden.controller.event_handlers import ArchiveEventHandler
+from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.ownership import Shard, TableOwnership
 from partwarden.controller.policy_reconciler import PolicyReconciler
+from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.archives import ArchivesInCluster
-from partwarden.kube.cache import ArchiveCache, Store, parse_policy
+from partwarden.kube.cache import ArchiveCache, parse_policy
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
 from partwarden.postgres import fingerprint
@@ -84,16 +85,16 @@ class Lives:
     def live(self, early: bool) -> bool:
         """One operator reconciles the policy once, and every archive; whether it came to an end by itself."""
         self.cluster.early = early
-        api, store, queue, wakes = ArchivesInCluster(self.cluster), Store(), WorkQueue(), WorkQueue()
+        clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
+        runtime, api, wakes = Runtime(self.cluster, self.settings, clock), ArchivesInCluster(self.cluster), WorkQueue()
+        store, queue, ownership = runtime.policies, runtime.policy_queue, TableOwnership(lambda key: None)
         archives, slots, shard = ArchiveCache(), JobSlots(self.settings.jobs), Shard(store)
         intake = ArchiveEventHandler(api, archives, slots, shard, wakes, queue)
-        clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
         desk = ArchiveRequests(archives, api, wakes.enqueue)
         tables = TableFinder(self.cluster, self.settings)
         tender = ArchiveReconciler(self.cluster, api, archives, desk, shard, slots, tables, self.settings, clock)
-        reconciler = PolicyReconciler(
-            self.cluster, store, TableOwnership(queue.enqueue), queue, self.settings, clock, desk, lambda *_: None
-        )
+        handler = PolicyEventHandler(store, ownership, queue)
+        reconciler = PolicyReconciler(runtime, handler, ownership, desk, lambda *_: None)
         try:
             for body in self.cluster.policies(self.namespace):
                 store.put(parse_policy(body))

@@ -30,9 +30,9 @@ from ..api.validation import check
 from ..errors import NameTaken
 from ..kube.archives import ArchivesInCluster
 from ..kube.cache import ArchiveCache, Binding, StoredArchive, StoredPolicy
-from ..kube.selector import EVERYTHING, Selector
 from ..planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request, server_label
 from .archive_status import is_proven, trouble
+from .ownership import deciding_labels
 
 STEM = 200
 """Characters of a name before its digest."""
@@ -48,7 +48,7 @@ class ArchiveRequests:
         cache: ArchiveCache,
         api: ArchivesInCluster,
         enqueue: Callable[[ObjectKey], None],
-        selector: Selector = EVERYTHING,
+        selector: str = "",
     ) -> None:
         """``enqueue``: has an archive reconciled. ``selector``: of the policies that are served."""
         self._cache, self._api, self._enqueue, self._selector = cache, api, enqueue, selector
@@ -155,7 +155,7 @@ class ArchiveRequests:
         key, labels = (policy.key[0], name(policy, spec, server, wanted)), _labels(policy, server, wanted)
         body = asked.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
         # Once the policy is gone, those of the selector decide which operator goes on with it.
-        if self._api.create_archive(key, body, MANAGED | self._selector.named(policy.labels) | labels):
+        if self._api.create_archive(key, body, MANAGED | deciding_labels(self._selector, policy.labels) | labels):
             return
         there = self._api.archive(key)
         if there is None:

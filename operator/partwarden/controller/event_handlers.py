@@ -21,7 +21,6 @@ from ..kube.cache import (
     parse_policy,
     vanished,
 )
-from ..kube.selector import EVERYTHING, Selector
 from .archive_job import JobSlots
 from .archive_status import trouble
 from .ownership import Shard, TableOwnership
@@ -29,27 +28,23 @@ from .workqueue import WorkQueue
 
 
 class PolicyEventHandler:
-    """Keeps the store as the API server is, and wakes what changed. Safe for threads."""
+    """Keep the cache of policies as the API server is; enqueue what changed. Safe for threads."""
 
     def __init__(
         self,
         store: Store,
-        claims: TableOwnership,
+        ownership: TableOwnership,
         queue: WorkQueue,
-        selector: Selector = EVERYTHING,
         moved: Callable[[ObjectKey, bool], None] = lambda key, here: None,
     ) -> None:
-        """``selector``: of the policies that are served. ``moved`` is told of each that is from now on, or no more."""
-        self._store, self._claims, self._queue = store, claims, queue
-        self._selector, self._moved = selector, moved
+        """``moved`` gets each policy that this operator serves from now on, or no longer."""
+        self._store, self._ownership, self._queue, self._moved = store, ownership, queue, moved
 
     def seen(self, body: Mapping[str, Any]) -> None:
-        """The policy exists. It is woken when its spec or its hold is news; other metadata and status wake nobody.
-
-        One whose labels match no more is forgotten: what a write of its status returns may show that first.
-        """
+        """The policy exists, and the selector selects it. It is enqueued when its spec, a hold or an approval is news;
+        other metadata and the status enqueue nothing."""
         policy = parse_policy(body)
-        if is_gone(body) or not self._selector.matches(policy.labels):
+        if is_gone(body):
             self._remove(policy, policy.version)
             return
         update = self._store.put(policy)
@@ -59,11 +54,12 @@ class PolicyEventHandler:
         if before is None:
             self._moved(policy.key, True)
         elif _policy_aim(before) != _policy_aim(policy):
-            self._claims.release(policy.key)
+            self._ownership.release(policy.key)
         self._queue.enqueue(policy.key)
 
     def deleted(self, body: Mapping[str, Any]) -> None:
-        """The policy exists no longer, or matches no more. Nothing is done to its database, nor to its status."""
+        """The policy exists no longer, or the selector does not select it any more. Its database and its status
+        stay as they are."""
         policy = parse_policy(body)
         self._remove(policy, policy.version)
 
@@ -72,17 +68,18 @@ class PolicyEventHandler:
         self._remove(policy, None)
 
     def listed(self, before: Iterable[StoredPolicy], bodies: Iterable[Mapping[str, Any]]) -> None:
-        """All policies that match, with those that the store held before the list was asked for."""
-        found = list(bodies)
-        for body in found:
+        """All policies that the selector selects, with those that the store held before the list was asked for."""
+        # The older policy of a table is taken from the queue first, and claims it before a younger one begins.
+        listed = sorted(bodies, key=lambda body: str(body["metadata"]["creationTimestamp"]))
+        for body in listed:
             self.seen(body)
-        for policy in vanished(before, map(parse_policy, found)):
+        for policy in vanished(before, map(parse_policy, listed)):
             self._remove(policy, policy.version)
         self._store.settle()
 
     def _remove(self, policy: StoredPolicy, version: int | None) -> None:
         if self._store.remove(policy.key, policy.uid, version):
-            self._claims.release(policy.key)
+            self._ownership.release(policy.key)
             self._moved(policy.key, False)
             self._queue.enqueue(policy.key)  # once more, to forget what was remembered of it
 
@@ -119,8 +116,12 @@ class ArchiveEventHandler:
         self.listed(before, [body for scope in self._scopes for body in self._api.archives(scope)])
         running = self._slots.running()
         self.jobs_listed(running, [body for scope in self._scopes for body in self._api.jobs(scope)])
-        for key in self._shard.refresh(self._cache.all()):
-            self._queue.enqueue(key)
+        if selector := self._shard.selector:
+            selected = map(
+                parse_archive, (body for each in self._scopes for body in self._api.archives(each, selector))
+            )
+            for key in self._shard.refresh(self._cache.all(), {archive.key: archive.labels for archive in selected}):
+                self._queue.enqueue(key)
 
     def on_archive(self, event: Any) -> None:
         """Take in an event of the watch of PartitionArchives."""

@@ -32,9 +32,13 @@ class ArchivesInCluster:
         body = self._get(ARCHIVES, key)
         return None if body is None or is_gone(body) else parse_archive(body)
 
-    def archives(self, namespace: str | None) -> Iterator[dict[str, Any]]:
-        """List every PartitionArchive of a namespace, or of all, as JSON."""
-        return self._cluster.objects(ARCHIVE_PLURAL, namespace)
+    def archives(self, namespace: str | None, selector: str = "") -> Iterator[dict[str, Any]]:
+        """List every PartitionArchive of a namespace, or of all, whose labels match, as JSON."""
+        return self._cluster.objects(ARCHIVE_PLURAL, namespace, selector)
+
+    def is_selected(self, key: ObjectKey, selector: str) -> bool:
+        """Whether the PartitionArchive exists, and its labels match."""
+        return self._cluster.selected(ARCHIVE_PLURAL, key, selector) is not None
 
     def policy_exists(self, key: ObjectKey) -> bool:
         """Whether the PartitionPolicy exists, whichever operator serves it, and is not being deleted."""

@@ -45,6 +45,10 @@ class ApiError(ClusterUnavailable):
         return ClusterUnavailable.__name__
 
 
+class BadRequest(ApiError):
+    """400: the request itself is wrong, such as a text that is no label selector."""
+
+
 class NotFound(ApiError):
     """404: the object, or its kind, does not exist."""
 
@@ -66,6 +70,7 @@ class TooManyRequests(ApiError):
 
 
 BY_STATUS: Mapping[int | None, type[ApiError]] = {
+    400: BadRequest,
     404: NotFound,
     403: Forbidden,
     409: Conflict,
@@ -175,14 +180,20 @@ class Cluster:
 
     def policy(self, key: ObjectKey) -> dict[str, Any] | None:
         """A PartitionPolicy as the API server holds it now; None where there is none that the settings select."""
+        return self.selected(PLURAL, key, self._selector)
+
+    def selected(self, plural: str, key: ObjectKey, selector: str) -> dict[str, Any] | None:
+        """One object of a kind of ours as the API server holds it now; None where there is none whose labels match.
+
+        Raises `BadRequest` where the text is no label selector.
+        """
         namespace, name = key
-        # By the right to list: there is none to get.
-        options = {"field_selector": f"metadata.name={name}"}
-        options |= {"label_selector": self._selector} if self._selector else {}
+        # By the right to list: there is none to get policies, and only a list has a selector.
+        options = {"field_selector": f"metadata.name={name}"} | ({"label_selector": selector} if selector else {})
         found: Any = self.call(
-            f"read {PLURAL} {namespace}/{name}",
+            f"read {plural} {namespace}/{name}",
             self.custom.list_namespaced_custom_object,
-            *(GROUP, VERSION, namespace, PLURAL),
+            *(GROUP, VERSION, namespace, plural),
             **options,
             timeout=TIMEOUT_LOCKED,
         )
