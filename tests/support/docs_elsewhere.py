@@ -8,9 +8,7 @@ CHART = "tests/e2e/test_chart_installed.py::test_somebody_with_rights_in_one_nam
 UPGRADE = "tests/e2e/test_chart_installed.py::test_an_upgrade_brings_new_resources_and_uninstalling_keeps_policies"
 DEMO = "tests/e2e/test_demo.py::test_the_demo"
 LAYOUT = "tests/e2e/test_image.py::test_it_holds_what_it_needs_and_no_more"
-COURSE = (
-    "tests/cluster/test_archived_retention.py::test_archived_proven_detached_read_again_approved_read_again_and_dropped"
-)
+COURSE = "tests/cluster/test_archived_retention.py::test_archived_proven_detached_approved_read_again_and_dropped"
 SHARDS = "tests/e2e/test_chart.py::test_shards_in_one_namespace_have_nothing_in_common"
 START = "tests/cluster/test_start_and_stop.py"
 PLAIN = "tests/postgres/test_plain_pg_restore.py"
