@@ -31,6 +31,7 @@ class TableOwnership:
         self._lock = threading.Lock()
         self._enqueue = enqueue
         self._claims: dict[ObjectKey, tuple[TableIdentity, Age]] = {}
+        self._reconciled: set[ObjectKey] = set()
 
     def claim(self, key: ObjectKey, table: TableIdentity, age: Age) -> ObjectKey | None:
         """Claim the table for the policy, and give up its claim on another table.
@@ -46,6 +47,21 @@ class TableOwnership:
         for other in [*left, *(rivals if moved and owner is None else [])]:
             self._enqueue(other)
         return owner
+
+    def note(self, key: ObjectKey) -> None:
+        """The policy has been reconciled once: what it claims is known from now on."""
+        with self._lock:
+            self._reconciled.add(key)
+
+    def unknown(self, policy: StoredPolicy, policies: Iterable[StoredPolicy]) -> ObjectKey | None:
+        """An older policy, of a table of the same name, that has not been reconciled since this process began.
+
+        It may own the table of ``policy`` without having claimed it yet.
+        """
+        with self._lock:
+            reconciled = self._reconciled.copy()
+        rivals = (each for each in policies if each.table == policy.table and not each.suspended)
+        return next((each.key for each in rivals if each.age < policy.age and each.key not in reconciled), None)
 
     def older(self, key: ObjectKey) -> ObjectKey | None:
         """The oldest policy that claims the same table, None where that is this one."""

@@ -139,6 +139,7 @@ class PolicyReconciler:
             log.exception("%s", type(error).__name__, extra=run.about("InternalError"))
             run.update = conditions.broken(error)
         result = self._write_status(run)
+        self._ownership.note(key)
         return None if result is None else self._requeue(run, result)
 
     def stop(self) -> None:

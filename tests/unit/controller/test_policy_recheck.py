@@ -136,6 +136,31 @@ def test_a_policy_that_is_gone_or_no_longer_selected_drops_nothing(made: Fixture
         made.recheck.renew(CASE)
 
 
+def test_no_drop_before_every_older_policy_of_such_a_table_was_reconciled(made: Fixture) -> None:
+    older = {"namespace": "two", "uid": "o", "creationTimestamp": "2025-12-31T00:00:00Z"}
+    made.intake.seen(body(metadata=older))
+    assert made.recheck.why_stopped() == ""
+    with pytest.raises(Withdrawn, match=r"older policy two/run has not been reconciled since the operator began"):
+        made.recheck.renew(CASE)
+    made.ownership.note(("two", "run"))
+    assert made.recheck.renew(CASE).archives == Archives()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"metadata": {"creationTimestamp": "2026-01-02T00:00:00Z"}},
+        {"table": {"name": "other"}},
+        {"suspend": True},
+    ],
+    ids=["younger", "of another table", "suspended"],
+)
+def test_policies_that_cannot_own_the_table_keep_no_drop_waiting(made: Fixture, other: dict[str, Any]) -> None:
+    older = {"namespace": "two", "uid": "o", "creationTimestamp": "2025-12-31T00:00:00Z", **other.get("metadata", {})}
+    made.intake.seen(body(**{**other, "metadata": older}))
+    assert made.recheck.renew(CASE).archives == Archives()
+
+
 def test_an_older_policy_that_claims_the_table_meanwhile_stops_the_run_and_every_drop(made: Fixture) -> None:
     table = TableIdentity("server", 1)
     assert made.ownership.claim(KEY, table, ("2026-01-02", KEY)) is None
