@@ -1,234 +1,272 @@
-"""The errors that a user can meet, as one tree.
+"""The errors that a user can meet. The class name is the reason of a condition or an Event.
 
-::
-
-    PartwardenError
-    ├── UserError                     the user's to mend: kstatus Stalled, no hot retry
-    │   ├── InvalidSpec               a field of the policy, a manifest or a file
-    │   │   ├── UnknownTimeZone
-    │   │   └── IntervalTooFine       hours on a date column
-    │   ├── SecretNotFound
-    │   ├── SecretKeyMissing
-    │   ├── SecretInvalid             a value in it cannot be used
-    │   ├── AuthenticationFailed
-    │   ├── TLSMismatch               TLS demanded by one side, refused by the other
-    │   ├── DatabaseNotFound
-    │   ├── BehindPooler              a pooler shares server connections that this needs for itself
-    │   ├── ServerTooOld
-    │   ├── TableNotFound
-    │   ├── NotPartitioned
-    │   ├── UnsupportedStrategy       LIST or HASH
-    │   ├── UnsupportedKey            an expression, or several columns
-    │   ├── WrongKey                  spec.key is not the table's partition key
-    │   ├── UnsupportedKeyType
-    │   ├── KeyOutOfRange             a bound that no value of the key can be
-    │   ├── NameTooLong
-    │   ├── NameTaken
-    │   ├── TooManyPartitions         far more than anybody wants in the past
-    │   ├── DetachPending             a wanted range belongs to a partition whose detach never ended
-    │   ├── DefaultHasRows            rows in the DEFAULT partition belong in the new range
-    │   ├── RowsReferenced            a foreign key points to rows of a partition that should go
-    │   ├── ObjectsTied               DROP TABLE would take along what others may use
-    │   ├── LargeObjects              rows point to large objects, which no archive of a table holds
-    │   ├── InsufficientPrivilege
-    │   │   └── NotOwner
-    │   ├── RestoredDiffers           what was loaded from an archive is not what its manifest says
-    │   ├── CannotAttach              an archive does not fit the table that it shall be attached to
-    │   ├── DestinationDenied         no right to write or read there, or it is read-only
-    │   ├── DestinationNotFound
-    │   ├── ObjectExists              nothing at a destination is ever overwritten
-    │   ├── ArchiveDamaged            an archive is missing, or not what was proven
-    │   ├── ContentsChanged           a table holds something else than its archive
-    │   ├── ClientMissing             no pg_dump or pg_restore is to be found
-    │   ├── ClientTooOld              pg_dump is older than the server
-    │   ├── PolicyConflict            another policy has this table
-    │   └── StatementRejected         PostgreSQL refused a statement for a cause not named above
-    └── TransientError                expected to pass: retried with back-off, never Stalled
-        ├── DatabaseUnreachable       also: host unknown, port closed, connection lost
-        ├── ReadOnlyServer            a standby, or default_transaction_read_only
-        ├── TableBusy                 a lock was not to be had within the patience
-        ├── StatementFailed           PostgreSQL could not finish a statement: time limit, cancelled, disk full
-        ├── TableChanged              the catalog is no longer what the plan was made from
-        ├── DestinationUnreachable
-        ├── DestinationFull
-        ├── DumpFailed                pg_dump or pg_restore ended with an error
-        ├── ProofFailed               what was read back from the destination is not what the table holds
-        ├── AnotherOperator           the advisory lock of the table is taken
-        └── ClusterUnavailable        the Kubernetes API did not answer
-
-The class name is the reason written into conditions. Messages are whole sentences without a trailing stop that name
-the object, what was found, and the way out; they never hold a password.
+A `UserError` makes a policy Stalled (kstatus): it is tried again at the next edit, and slowly. A `TransientError` is
+retried with back-off and is never Stalled. Messages have no trailing stop, name the object, what was found and the way
+out, and never hold a password. The first sentence of each docstring says what the reason means, the rest what to do:
+the reference of reasons is made of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class PartwardenError(Exception):
-    """Root of the tree. ``str(error)`` is fit for a condition's message."""
+    """Root of all errors here. ``str(error)`` is fit for a condition's message."""
 
     @property
     def reason(self) -> str:
-        """CamelCase, for the reason of a condition or an Event."""
+        """The reason of a condition or an Event, in CamelCase."""
         return type(self).__name__
 
 
 class UserError(PartwardenError):
-    """The user's to mend. Tried again on the next edit, and slowly in case the cause was elsewhere."""
+    """Only the user can fix it. Retried at the next edit, and slowly in case the cause was elsewhere."""
 
 
 class TransientError(PartwardenError):
-    """Expected to pass by itself. Tried again with back-off."""
+    """It is expected to pass. Retried with back-off."""
 
 
-class InvalidSpec(UserError): ...
+# The policy, a manifest, a file.
 
 
-class UnknownTimeZone(InvalidSpec): ...
+class InvalidSpec(UserError):
+    """A field of a policy, a manifest or a file is invalid. Correct the field that the message names."""
 
 
-class IntervalTooFine(InvalidSpec): ...
+class UnknownTimeZone(InvalidSpec):
+    """spec.timezone is not in the IANA time zone database. Use a name such as UTC or Europe/Berlin."""
 
 
-class SecretNotFound(UserError): ...
+class IntervalTooFine(InvalidSpec):
+    """spec.interval is Hour, but the key is a date. Choose Day or a longer interval."""
 
 
-class SecretKeyMissing(UserError): ...
+class PolicyConflict(UserError):
+    """Another, older policy manages this table. Delete one of the two."""
 
 
-class SecretInvalid(UserError): ...
+# The Secret and the way to the database.
 
 
-class AuthenticationFailed(UserError): ...
+class SecretNotFound(UserError):
+    """The Secret does not exist in the policy's namespace. Create it, or correct secretRef."""
 
 
-class TLSMismatch(UserError): ...
+class SecretKeyMissing(UserError):
+    """The Secret lacks a key that is needed. Add the key that the message names."""
 
 
-class DatabaseNotFound(UserError): ...
+class SecretInvalid(UserError):
+    """A value in the Secret cannot be used. Correct the key that the message names."""
 
 
-class BehindPooler(UserError): ...
+class AuthenticationFailed(UserError):
+    """The server refused the role or its password. Correct the Secret, or the server's pg_hba.conf."""
 
 
-class ServerTooOld(UserError): ...
+class TLSMismatch(UserError):
+    """One side demands TLS, or a certificate, that the other does not give. Correct sslmode, the CA or the server."""
 
 
-class TableNotFound(UserError): ...
+class DatabaseNotFound(UserError):
+    """The server has no database of that name. Create it, or correct its name."""
 
 
-class NotPartitioned(UserError): ...
+class BehindPooler(UserError):
+    """A connection pooler shares server sessions that are needed exclusively. For archives set
+    spec.database.archive.host to the server itself; otherwise set pool_mode to transaction or session."""
 
 
-class UnsupportedStrategy(UserError): ...
+class ServerTooOld(UserError):
+    """The server is older than PostgreSQL 14. Upgrade it."""
 
 
-class UnsupportedKey(UserError): ...
+# The table and its key.
 
 
-class WrongKey(UserError): ...
+class TableNotFound(UserError):
+    """The table does not exist, or the role cannot see its schema. Create it, or correct spec.table."""
 
 
-class UnsupportedKeyType(UserError): ...
+class NotPartitioned(UserError):
+    """The table is not partitioned. Create it with PARTITION BY RANGE."""
 
 
-class KeyOutOfRange(UserError): ...
+class UnsupportedStrategy(UserError):
+    """The table is partitioned by LIST or HASH. Only RANGE can be managed."""
 
 
-class NameTooLong(UserError): ...
+class UnsupportedKey(UserError):
+    """The partition key is an expression or has several columns. Only a single plain column can be managed."""
 
 
-class NameTaken(UserError): ...
+class WrongKey(UserError):
+    """spec.key is not the table's partition key. Correct it, or leave it out."""
 
 
-class TooManyPartitions(UserError): ...
+class UnsupportedKeyType(UserError):
+    """The type of the key cannot be managed in this encoding. Set spec.keyEncoding as the message says."""
 
 
-class DetachPending(UserError): ...
+class KeyOutOfRange(UserError):
+    """No value of the key can be that bound. Correct startFrom or ensure, or create the last partition by hand."""
 
 
-class DefaultHasRows(UserError): ...
+class NameTooLong(UserError):
+    """A partition's name would be longer than PostgreSQL keeps. Shorten spec.nameFormat."""
 
 
-class RowsReferenced(UserError): ...
+class NameTaken(UserError):
+    """Another object has the name that is needed. Rename it, or change spec.nameFormat."""
 
 
-class ObjectsTied(UserError): ...
+class TooManyPartitions(UserError):
+    """Far more partitions are missing in the past than a policy is meant to create. Set spec.startFrom."""
 
 
-class LargeObjects(UserError): ...
+class DetachPending(UserError):
+    """A wanted range belongs to a partition whose detach began and did not end. Finish it with DETACH PARTITION …
+    FINALIZE; with spec.retention the operator finishes it."""
 
 
-class InsufficientPrivilege(UserError): ...
+class DefaultHasRows(UserError):
+    """Rows in the default partition belong in the new range. Set spec.defaultPartition.drain to Auto, raise
+    drainMaxRows, or move the rows."""
 
 
-class NotOwner(InsufficientPrivilege): ...
+class RowsReferenced(UserError):
+    """Foreign keys point to rows of an expired partition. Delete the referencing rows, or let them point elsewhere."""
 
 
-class RestoredDiffers(UserError): ...
+class ObjectsTied(UserError):
+    """DROP TABLE would take along objects that others may use. Do what the message says for each of them."""
 
 
-class CannotAttach(UserError): ...
+class LargeObjects(UserError):
+    """Rows point to large objects, which no archive of a table holds. Move them into a bytea column, or set
+    spec.retention.largeObjects to LeaveOut."""
 
 
-class DestinationDenied(UserError): ...
+class InsufficientPrivilege(UserError):
+    """The role lacks a privilege. Run the GRANT that the message names."""
 
 
-class DestinationNotFound(UserError): ...
+class NotOwner(InsufficientPrivilege):
+    """The role neither owns the table nor may act as its owner. Connect as the owner, or grant membership."""
 
 
-class ObjectExists(UserError): ...
+class StatementRejected(UserError):
+    """PostgreSQL refused a statement. The message has PostgreSQL's own words."""
 
 
-class ArchiveDamaged(UserError): ...
+# Archives and their destinations.
 
 
-class ContentsChanged(UserError): ...
+class DestinationDenied(UserError):
+    """The destination refuses to be read or written. Correct the credentials or the rights there."""
 
 
-class ClientMissing(UserError): ...
+class DestinationNotFound(UserError):
+    """The folder, bucket or container does not exist. Create it, or correct the destination."""
 
 
-class ClientTooOld(UserError): ...
+class ObjectExists(UserError):
+    """An object of that name exists at the destination; nothing is ever overwritten. Choose another prefix, or move
+    the object."""
 
 
-class PolicyConflict(UserError): ...
+class ArchiveDamaged(UserError):
+    """An archive is missing, or is not what was proven. Find out why, then delete its PartitionArchive."""
 
 
-class StatementRejected(UserError): ...
+class ContentsChanged(UserError):
+    """A table no longer holds what its archive holds. It is archived again; stop what writes into it."""
 
 
-class DatabaseUnreachable(TransientError): ...
+class ClientMissing(UserError):
+    """pg_dump or pg_restore cannot be found. Install them, or set PARTWARDEN_PG_BIN to their folder."""
 
 
-class ReadOnlyServer(TransientError): ...
+class ClientTooOld(UserError):
+    """pg_dump is older than the server. Use an image, or a PARTWARDEN_PG_BIN, with the server's version or newer."""
 
 
-class TableBusy(TransientError): ...
+class RestoredDiffers(UserError):
+    """The loaded table is not what the archive's manifest says. Nothing was changed; verify the archive."""
 
 
-class StatementFailed(TransientError): ...
+class CannotAttach(UserError):
+    """The archive does not fit the table that it is to be attached to. Restore it as a table of its own."""
 
 
-class TableChanged(TransientError): ...
+# Expected to pass.
 
 
-class DestinationUnreachable(TransientError): ...
+class DatabaseUnreachable(TransientError):
+    """The server does not answer: unknown host, closed port, lost connection. Retried."""
 
 
-class DestinationFull(TransientError): ...
+class ReadOnlyServer(TransientError):
+    """The server is a standby, or default_transaction_read_only is set. Retried; connect through the primary."""
 
 
-class DumpFailed(TransientError): ...
+class TableBusy(TransientError):
+    """A lock could not be acquired in time. Retried; the message names the lock holder."""
 
 
-class ProofFailed(TransientError): ...
+class StatementFailed(TransientError):
+    """PostgreSQL could not finish a statement: time limit, cancelled, disk full. Retried."""
 
 
-class AnotherOperator(TransientError): ...
+class TableChanged(TransientError):
+    """The catalog is no longer what the plan was made from. Planned anew."""
 
 
-class ClusterUnavailable(TransientError): ...
+class DestinationUnreachable(TransientError):
+    """The archive destination does not answer. Retried."""
+
+
+class DestinationFull(TransientError):
+    """The archive destination has no space left. Retried; make room."""
+
+
+class DumpFailed(TransientError):
+    """pg_dump or pg_restore ended with an error. Nothing was proven; retried."""
+
+
+class ProofFailed(TransientError):
+    """What was read back from the destination is not what the table holds. Nothing was proven; retried."""
+
+
+class AnotherOperator(TransientError):
+    """Another operator or command holds the table's advisory lock. Retried."""
+
+
+class ClusterUnavailable(TransientError):
+    """The Kubernetes API did not answer. Retried."""
+
+
+class UnsafePlan(TransientError):
+    """A plan contradicts what it was made from: an error in Partwarden. Nothing of it was done; report it."""
 
 
 class StartupError(Exception):
-    """The operator cannot run as it is set up. The message is one line that says what to change."""
+    """The operator cannot run as it is configured. The message is one line that says what to change."""
+
+
+def _below(kind: type[PartwardenError]) -> Iterator[type[PartwardenError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _below(child)
+
+
+REASONS = {kind.__name__: kind for kind in (*_below(UserError), *_below(TransientError))}
+"""Every reason that an error of this module has."""
+
+
+def from_report(reason: str, message: str) -> PartwardenError | None:
+    """The error that the pod of a Job reported; None where no error has that reason."""
+    kind = REASONS.get(reason)
+    return kind(message) if kind is not None else None

@@ -119,7 +119,7 @@ def _ready(fleet: Fleet, advance: Advance) -> int:
 
 
 def _reconciled(operator: Operator) -> int:
-    return len({line["policy"] for line in operator.lines() if "; next look in" in line["message"]})
+    return len({line["policy"] for line in operator.lines() if "; next reconcile in" in line["message"]})
 
 
 def _cycle(fleet: Fleet, operator: Operator) -> Cycle:

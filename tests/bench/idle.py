@@ -20,7 +20,7 @@ from .stand import Stand, spec, table_names
 
 POLICIES, RECONCILES = 20, 60
 PATIENCE = 120.0
-RECONCILED = "; next look in"
+RECONCILED = "; next reconcile in"
 """In the operator's log line of every reconcile."""
 
 WRITES = ("APPLY", "PATCH", "POST", "PUT")

@@ -17,7 +17,7 @@ from partwarden.api.types import Interval
 from partwarden.postgres import engine
 from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
-from partwarden.status.conditions import looked, make_status
+from partwarden.status.conditions import make_status, reconciled
 
 from .figures import Figure
 from .stand import Stand
@@ -103,7 +103,7 @@ def _figures(database: Database, length: Length) -> list[Figure]:
         inventory, plan = engine.observe_and_plan(connection, spec, now)
         assert not plan.actions, plan.actions
         assert len(inventory.partitions) == PARTITIONS
-        return len(json.dumps(make_status(looked(spec, inventory, plan, []), {}, 1, now)).encode())
+        return len(json.dumps(make_status(reconciled(spec, inventory, plan, []), {}, 1, now)).encode())
 
     with session(from_dsn(database.dsn)) as connection:
         bare, whole, planned = math.inf, math.inf, math.inf

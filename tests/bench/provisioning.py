@@ -19,8 +19,8 @@ from partwarden.api.types import Interval
 from partwarden.postgres import engine
 from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
-from partwarden.postgres.pool import PER_DATABASE, Connections
-from partwarden.status.conditions import looked, make_status
+from partwarden.postgres.pool import PER_DATABASE
+from partwarden.status.conditions import make_status, reconciled
 
 from .figures import Figure
 from .stand import TABLE, Stand
@@ -114,14 +114,12 @@ def _all_at_once(server: Server) -> tuple[float, float]:
     """Seconds until every table has its partitions, and until all were reconciled again, as the operator does both."""
     with ExitStack() as stack:
         database, dsn = _prepared(stack, server)
-        stack.callback((connections := Connections(connect_timeout=5)).close)
         workers = stack.enter_context(ThreadPoolExecutor(PER_DATABASE))
 
         def lend(work: Callable[[Session], Way]) -> float:
             def one(name: str) -> None:
-                with connections.lend(from_dsn(dsn)) as connection:
+                with session(from_dsn(dsn)) as connection:
                     work(connection)(name)
-                    connection.reusable = work is _reconciling
 
             began = time.perf_counter()
             list(workers.map(one, _tables()))
@@ -208,7 +206,7 @@ def _reconciling(connection: Session) -> Way:
         spec = _spec(name)
         inventory, plan = engine.observe_and_plan(connection, spec, NOW)
         assert not plan.actions, plan.actions
-        make_status(looked(spec, inventory, plan, []), {}, 1, NOW)
+        make_status(reconciled(spec, inventory, plan, []), {}, 1, NOW)
 
     return reconcile
 

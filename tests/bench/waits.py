@@ -18,7 +18,7 @@ from partwarden.controller.workqueue import Backoff, Result, result
 from partwarden.postgres import engine
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
-from partwarden.status.conditions import looked
+from partwarden.status.conditions import reconciled
 
 from .figures import Figure
 from .provisioning import DURABLE
@@ -273,7 +273,7 @@ def _drive(dsn: str, operation: Operation, course: Course) -> None:
             report = engine.maintain(connection, spec)
         planned |= {type(each).__name__ for each in report.before.actions}
         course.seconds = time.monotonic() - began
-        verdict = looked(spec, report.inventory, report.after, report.outcomes)
+        verdict = reconciled(spec, report.inventory, report.after, report.outcomes)
         found = result(verdict.errors, verdict.reconciling)
         if found is Result.CONVERGED and not report.after.actions:
             break

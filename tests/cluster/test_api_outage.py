@@ -83,7 +83,7 @@ def test_with_a_lease_an_outage_ends_the_leader_and_the_next_waits_for_its_end(s
         assert leader.says("the Lease was lost")
         assert "Traceback" not in leader.log.read_text()
     with operator().start() as following:
-        until("the outage is logged", lambda: following.says("tried again in"))
+        until("the outage is logged", lambda: following.says("next attempt in"))
         assert fetch(port, "/healthz") == (200, "ok\n")
         assert fetch(port, "/readyz?standby")[0] == 503
         proxy.unblock()
@@ -113,7 +113,7 @@ def test_the_lease_is_lost_and_given_back_also_before_the_first_list(site: Site,
         until("it leads", (tmp_path / "reached").exists)
         proxy.block()
         (tmp_path / "go").touch()
-        until("the outage is logged", lambda: leader.says("tried again in"))
+        until("the outage is logged", lambda: leader.says("next attempt in"))
         assert leader.wait() == 1
         assert leader.says("the Lease was lost")
         assert not leader.says("serves")

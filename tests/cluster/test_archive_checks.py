@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +17,11 @@ DAMAGED = {"ok": False, "reason": "ArchiveDamaged", "message": "data.dump has an
 
 
 @pytest.fixture
-def by_hand(site: Site, pg_database: Database) -> Iterator[ReconciledArchive]:
+def by_hand(site: Site, pg_database: Database) -> ReconciledArchive:
     """A table with two partitions, reached by the Secret ``run``; no operator runs."""
     pg_database.execute(PARTITION)
     site.secret("run", {"uri": pg_database.dsn})
-    made = ReconciledArchive(Archives(site), pg_database)
-    yield made
-    made.reconciler.stop()
+    return ReconciledArchive(Archives(site), pg_database)
 
 
 def verified(status: dict[str, Any]) -> str:
@@ -56,8 +53,7 @@ def test_a_job_of_another_owner_under_that_name_proves_nothing(by_hand: Reconcil
 def test_each_check_is_a_job_of_its_own_with_the_proven_digests(by_hand: ReconciledArchive) -> None:
     by_hand.proven()
     assert by_hand.reconcile() is None
-    assert by_hand.store.want_check(by_hand.key, "after-detach")
-    assert not by_hand.store.want_check(by_hand.key, "after-detach")
+    by_hand.check("after-detach")
     by_hand.reconcile()
     (order,) = [each for each in by_hand.orders() if each.task is Task.CHECK]
     before = by_hand.status()
@@ -70,19 +66,19 @@ def test_each_check_is_a_job_of_its_own_with_the_proven_digests(by_hand: Reconci
     assert status["check"]["token"] == "after-detach"
     assert status["check"]["fingerprint"] == status["fingerprint"]
     assert by_hand.reconcile() is None
-    by_hand.store.want_check(by_hand.key, "before-drop")
+    by_hand.check("before-drop")
     by_hand.reconcile()
     assert [each.task for each in by_hand.orders()].count(Task.CHECK) == 2
     by_hand.end(proof(oid(by_hand.database)))
     # The first token requests another check: the old result says nothing about the present.
-    by_hand.store.want_check(by_hand.key, "after-detach")
+    by_hand.check("after-detach")
     by_hand.reconcile()
     assert [each.task for each in by_hand.orders()].count(Task.CHECK) == 3
 
 
 def test_damage_is_reported_and_checked_again_later(by_hand: ReconciledArchive) -> None:
     by_hand.proven()
-    by_hand.store.want_check(by_hand.key, "before-drop")
+    by_hand.check("before-drop")
     by_hand.reconcile()
     status = by_hand.end(DAMAGED, WRONG)
     assert verified(status) == "False ArchiveDamaged"
@@ -102,7 +98,7 @@ def test_damage_is_reported_and_checked_again_later(by_hand: ReconciledArchive) 
 @pytest.mark.parametrize("changes", [{"sha256": "d" * 64}, {"manifestSha256": "d" * 64}, {"oid": 1}])
 def test_a_report_about_another_archive_is_not_a_check(by_hand: ReconciledArchive, changes: dict[str, object]) -> None:
     by_hand.proven()
-    by_hand.store.want_check(by_hand.key, "before-drop")
+    by_hand.check("before-drop")
     by_hand.reconcile()
     status = by_hand.end(proof(oid(by_hand.database), **changes))
     assert "check" not in status

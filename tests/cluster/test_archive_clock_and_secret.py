@@ -6,7 +6,6 @@ None of it makes an archive, or takes away the proof of one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -28,11 +27,9 @@ def archives(site: Site, pg_database: Database) -> Archives:
 
 
 @pytest.fixture
-def by_hand(archives: Archives, pg_database: Database) -> Iterator[ReconciledArchive]:
+def by_hand(archives: Archives, pg_database: Database) -> ReconciledArchive:
     """Of an operator whose Jobs are given one pod."""
-    made = ReconciledArchive(archives, pg_database, job_retries=0)
-    yield made
-    made.reconciler.stop()
+    return ReconciledArchive(archives, pg_database, job_retries=0)
 
 
 @pytest.mark.parametrize("days", [-1, 1])
@@ -61,9 +58,8 @@ def test_a_secret_that_is_rotated_between_archive_and_check_takes_no_proof_away(
     by_hand.archives.site.secret("run", stale)
     by_hand.proven()
     pg_database.execute(f"ALTER ROLE {role.name} PASSWORD 'another'")
-    by_hand.reconciler.stop()
     by_hand.restart()
-    by_hand.store.want_check(by_hand.key, "before-drop")
+    by_hand.check("before-drop")
     by_hand.reconcile()
     status = by_hand.status()
     assert status["lastError"]["reason"] == "AuthenticationFailed"
@@ -96,4 +92,3 @@ def test_an_operator_with_an_older_view_takes_no_proof_back(
     assert by_hand.status()["manifestSha256"]
     assert slow.reconcile() is None
     assert conditions(by_hand.status())["Verified"]["status"] == "True"
-    slow.reconciler.stop()

@@ -6,7 +6,6 @@ The ends of pods are written as kubelet writes them; everything else is the API 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -33,11 +32,9 @@ def archives(site: Site, pg_database: Database) -> Archives:
 
 
 @pytest.fixture
-def by_hand(archives: Archives, pg_database: Database) -> Iterator[ReconciledArchive]:
+def by_hand(archives: Archives, pg_database: Database) -> ReconciledArchive:
     """Of an operator whose Jobs are given one pod."""
-    made = ReconciledArchive(archives, pg_database, job_retries=0)
-    yield made
-    made.reconciler.stop()
+    return ReconciledArchive(archives, pg_database, job_retries=0)
 
 
 def other_pod(by_hand: ReconciledArchive, job: str, than: str) -> None:
@@ -52,21 +49,15 @@ def other_pod(by_hand: ReconciledArchive, job: str, than: str) -> None:
 def test_a_server_newer_than_the_images_pg_dump_gets_no_job(archives: Archives, pg_database: Database) -> None:
     newest = pg_database.server.major
     older = ReconciledArchive(archives, pg_database, job_client=newest - 1)
-    try:
-        archives.apply(NAME)
-        older.reconcile()
-        reason, message = older.ready()
-        assert reason == "ClientTooOld"
-        assert message.startswith(f"pg_dump {newest - 1} is older than the server, {newest}.")
-        assert older.archives.jobs() == []
-    finally:
-        older.reconciler.stop()
+    archives.apply(NAME)
+    older.reconcile()
+    reason, message = older.ready()
+    assert reason == "ClientTooOld"
+    assert message.startswith(f"pg_dump {newest - 1} is older than the server, {newest}.")
+    assert older.archives.jobs() == []
     as_new = ReconciledArchive(archives, pg_database, job_client=newest)
-    try:
-        as_new.reconcile()
-        assert as_new.archives.job(NAME)
-    finally:
-        as_new.reconciler.stop()
+    as_new.reconcile()
+    assert as_new.archives.job(NAME)
 
 
 def test_an_out_of_memory_kill_is_reported_and_the_next_job_may_have_enough(by_hand: ReconciledArchive) -> None:
@@ -163,7 +154,7 @@ def test_a_job_whose_pod_is_forbidden_is_reported_and_continues_once_allowed(by_
 
 def test_a_check_that_exceeds_its_deadline_is_ended_reported_and_repeated(by_hand: ReconciledArchive) -> None:
     by_hand.proven()
-    by_hand.store.want_check(by_hand.key, "before-drop")
+    by_hand.check("before-drop")
     by_hand.reconcile()
     job = by_hand.archives.job(NAME)
     patch = json.dumps({"spec": {"activeDeadlineSeconds": 1}})

@@ -13,15 +13,16 @@ from lab.postgres import Database
 from lab.site import Site, partitions
 from partwarden.archive.jobspec import Task
 from partwarden.controller.archive_job import JobSlots
-from partwarden.controller.archive_reconciler import ArchiveReconciler
+from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
 from partwarden.controller.archive_requests import ArchiveRequests
-from partwarden.controller.event_handlers import ArchiveEventHandler
+from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.ownership import Shard, TableOwnership
 from partwarden.controller.policy_reconciler import PolicyReconciler
+from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.archives import ArchivesInCluster
-from partwarden.kube.cache import ArchiveStore, Store, parse_policy
+from partwarden.kube.cache import ArchiveCache, parse_policy
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
 from partwarden.postgres import fingerprint
@@ -84,15 +85,16 @@ class Lives:
     def live(self, early: bool) -> bool:
         """One operator reconciles the policy and every archive once; whether it ended by itself."""
         self.cluster.early = early
-        api, store, queue, archive_queue = ArchivesInCluster(self.cluster), Store(), WorkQueue(), WorkQueue()
-        archives, slots = ArchiveStore(), JobSlots(self.settings.jobs)
-        intake = ArchiveEventHandler(archives, slots, archive_queue, queue)
         clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
+        runtime, api, archive_queue = Runtime(self.cluster, self.settings, clock), ArchivesInCluster(self.cluster), WorkQueue()
+        store, queue, ownership = runtime.policies, runtime.policy_queue, TableOwnership(lambda key: None)
+        archives, slots, shard = ArchiveCache(), JobSlots(self.settings.jobs), Shard(store)
+        intake = ArchiveEventHandler(api, archives, slots, shard, archive_queue, queue)
         requests = ArchiveRequests(archives, api, archive_queue.enqueue)
-        jobs = ArchiveReconciler(self.cluster, Shard(store), archives, slots, self.settings, clock, lambda *_: None)
-        reconciler = PolicyReconciler(
-            self.cluster, store, TableOwnership(queue.enqueue), queue, self.settings, clock, requests, lambda *_: None
-        )
+        tables = TableFinder(self.cluster, self.settings)
+        jobs = ArchiveReconciler(self.cluster, api, archives, requests, shard, slots, tables, self.settings, clock)
+        handler = PolicyEventHandler(store, ownership, queue)
+        reconciler = PolicyReconciler(runtime, handler, ownership, requests, lambda *_: None)
         try:
             for body in self.cluster.policies(self.namespace):
                 store.put(parse_policy(body))
@@ -101,12 +103,11 @@ class Lives:
             reconciler.reconcile(self.key)
             for body in api.archives(self.namespace):
                 intake.seen(body)
-                jobs.tend((self.namespace, body["metadata"]["name"]))
+                jobs.reconcile((self.namespace, body["metadata"]["name"]))
         except Killed:
             return False
         finally:
             reconciler.stop()
-            jobs.stop()
         return True
 
 

@@ -105,9 +105,7 @@ def retired(site: Site, pg_database: Database) -> Retired:
     return Retired(site, pg_database)
 
 
-def test_an_expired_partition_is_archived_proven_detached_checked_approved_checked_and_dropped(
-    retired: Retired,
-) -> None:
+def test_an_expired_partition_is_archived_proven_detached_approved_checked_and_dropped(retired: Retired) -> None:
     site, old = retired.site, [OLD, f"run_{YEAR}"]
     with site.operator(JOB_IMAGE=IMAGE).serving():
         retired.begin(approval="Manual")
@@ -119,18 +117,16 @@ def test_an_expired_partition_is_archived_proven_detached_checked_approved_check
         assert spec["job"]["nodeSelector"] == NOWHERE
         assert partitions(retired.database) == old
         first = retired.end(name, retired.proof())
-        retired.says("WaitsForApproval")
+        condition = retired.says("WaitsForApproval")
         assert partitions(retired.database) == old[1:]
-        after_detach = retired.end(name, retired.proof(), first)
-        reported = retired.says("WaitsForApproval")
-        assert OLD in reported["message"]
-        assert "partwarden.dev/approve-drop" in reported["message"]
+        assert OLD in condition["message"]
+        assert "partwarden.dev/approve-drop" in condition["message"]
     # Another operator finds all of that in the cluster again.
     with site.operator(JOB_IMAGE=IMAGE).serving():
         site.kubectl("annotate", *retired.policy, f"partwarden.dev/approve-drop={OLD}")
-        last = retired.archives.job(name, after_detach)
+        last = retired.archives.job(name, first)
         assert retired.rows() == 3
-        assert retired.end(name, retired.proof(), after_detach) == last
+        assert retired.end(name, retired.proof(), first) == last
         retired.says("NothingWaits")
         assert retired.rows() is None
         assert retired.names() == [name]

@@ -19,12 +19,11 @@ from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableOwnership
 from partwarden.controller.policy_reconciler import PolicyReconciler
+from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
-from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.archives import ArchivesInCluster
-from partwarden.kube.cache import ArchiveStore, Store
+from partwarden.kube.cache import ArchiveCache
 from partwarden.kube.config import configure
-from partwarden.kube.selector import parse
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -37,19 +36,14 @@ class Unwatched:
 
     def __init__(self, site: Site, selector: str = "") -> None:
         self.key = (site.namespace, "run")
-        settings = Settings(kubeconfig=site.operator().kubeconfig, selector=parse(selector))
-        self.cluster, self.store, self.queue = (
-            Meanwhile(configure(settings.kubeconfig), selector=selector),
-            Store(),
-            WorkQueue(),
-        )
+        settings = Settings(kubeconfig=site.operator().kubeconfig, selector=selector)
+        self.cluster = Meanwhile(configure(settings.kubeconfig), selector=selector)
+        runtime = Runtime(self.cluster, settings)
+        self.store, self.queue = runtime.policies, runtime.policy_queue
         self.claims = TableOwnership(self.queue.enqueue)
-        requests = ArchiveRequests(ArchiveStore(), ArchivesInCluster(self.cluster), lambda key: None)
-        clock = lambda: datetime.now(UTC)  # noqa: E731
-        self.reconciler = PolicyReconciler(
-            self.cluster, self.store, self.claims, self.queue, settings, clock, requests, lambda *_: None
-        )
-        self.intake = PolicyEventHandler(self.store, self.claims, self.queue, settings.selector)
+        requests = ArchiveRequests(ArchiveCache(), ArchivesInCluster(self.cluster), lambda key: None)
+        self.intake = PolicyEventHandler(self.store, self.claims, self.queue)
+        self.reconciler = PolicyReconciler(runtime, self.intake, self.claims, requests, lambda *_: None)
         self.intake.seen(site.policy())
 
     def run_once(self) -> bool:
@@ -146,4 +140,4 @@ def test_a_label_changed_during_a_reconcile_moves_the_policy(
     assert is_unseen(site.policy())
     assert operator.run_once()
     assert not operator.run_once()
-    assert operator.claims._held == {}
+    assert operator.claims._claims == {}

@@ -137,5 +137,5 @@ def test_several_tables_are_dropped_one_after_the_other_without_a_pause(
     until("all are dropped", lambda: there(pg_database) == [])
     site.wait(Ready="True")
     until("the Events", lambda: site.events().count("Normal PartitionDropped") == len(TABLES))
-    said = [line["message"] for line in operator.lines() if line["message"].endswith("next look in 0 s")]
+    said = [line["message"] for line in operator.lines() if line["message"].endswith("next reconcile in 0 s")]
     assert len(said) == len(TABLES) - 1, said

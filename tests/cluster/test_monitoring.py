@@ -14,14 +14,16 @@ from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site
 from partwarden.controller import informers
-from partwarden.controller.archive_service import ArchiveService
-from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.archive_job import JobSlots
+from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.health import Health, WorkerPoolStats
 from partwarden.controller.informers import Lister
-from partwarden.controller.ownership import TableOwnership
+from partwarden.controller.ownership import Shard, TableOwnership
+from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Backlog, WorkQueue
-from partwarden.kube.cache import Store
+from partwarden.kube.archives import ArchivesInCluster
+from partwarden.kube.cache import ArchiveCache
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
 
@@ -88,7 +90,7 @@ def test_a_port_that_is_taken_is_one_line(site: Site) -> None:
         operator = site.operator(LISTEN=address)
         assert operator.start().wait() == 1
     (line,) = operator.lines()
-    assert line["message"] == f"PARTWARDEN_LISTEN='{address}': nothing can listen there: Address already in use"
+    assert line["message"] == f"PARTWARDEN_LISTEN='{address}': cannot listen there: Address already in use"
 
 
 @pytest.mark.parametrize("listen", ["", ":0", "[::1]:0", "127.0.0.1:0"])
@@ -102,11 +104,13 @@ def test_a_mute_watch_is_detected_by_the_lists(
     """All parts are the operator's own, but no watch delivers events."""
     monkeypatch.setattr(informers, "GRACE", 0.1)
     settings = Settings(kubeconfig=site.operator().kubeconfig, namespaces=tuple(site.namespaces))
-    cluster, store, queue = Cluster(configure(settings.kubeconfig)), Store(), WorkQueue()
-    archives = ArchiveService(cluster, store, queue, settings, lambda: datetime.now(UTC), lambda *_: None)
+    runtime = Runtime(Cluster(configure(settings.kubeconfig)), settings)
+    store, queue = runtime.policies, runtime.policy_queue
+    api, shard = ArchivesInCluster(runtime.cluster), Shard(store)
+    archives = ArchiveEventHandler(api, ArchiveCache(), JobSlots(2), shard, WorkQueue(), queue, settings.namespaces)
     health = Health({"policies": lambda: WorkerPoolStats(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
     intake = PolicyEventHandler(store, TableOwnership(queue.enqueue), queue)
-    lister = Lister(cluster, store, intake, archives, health, settings)
+    lister = Lister(runtime, intake, archives, health)
     site.apply("one")
     lister.first()
     lister.again()
@@ -117,13 +121,12 @@ def test_a_mute_watch_is_detected_by_the_lists(
     lister.again()
     assert health.unhealthy() == ["the watch is mute: 2 lists in a row showed what it had not"]
     site.apply("one", {"suspend": True})
-    lister.shown(site.policy("one"), gone=False)
+    lister.shown(site.policy("one"), deleted=False)
     lister.again()
     assert health.unhealthy() == []
     site.apply("two", {"suspend": True})
     site.delete("three")
-    lister.shown(site.policy("two"), gone=False)
+    lister.shown(site.policy("two"), deleted=False)
     lister.again()
     assert health.unhealthy() == []
     lister.stop()
-    archives.stop()

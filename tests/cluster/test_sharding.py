@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -14,14 +13,13 @@ import pytest
 
 from lab.archives import IMAGE, NOWHERE, PARTITION, S3, Archives, oid, proof
 from lab.audit import requests
-from lab.kubectl import KubectlError
 from lab.monitoring import scrape
 from lab.operator import until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site, is_unseen, partitions
-from partwarden.kube.client import Cluster
+from partwarden.api.archive import ARCHIVE_PLURAL
+from partwarden.kube.client import BadRequest, Cluster
 from partwarden.kube.config import configure
-from partwarden.kube.selector import parse
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -338,43 +336,14 @@ def test_objects_of_other_shards_are_not_even_sent(fleet: Fleet) -> None:
         assert sorted(each["metadata"]["name"] for each in cluster.policies(fleet.site.namespace)) == names
 
 
-LABELS: dict[str, dict[str, str]] = {
-    "none": {},
-    "a": {"shard": "a"},
-    "b": {"shard": "b", "team": "db"},
-    "empty": {"shard": "", "example.com/tier": "Gold_1.x"},
-    "other": {"team": "ops", "in": "notin"},
-}
-SELECTORS = (
-    *(A, B, REST, UNLABELLED, "shard", "shard==a", "shard!=a", " shard != a ", "shard=", "shard!=", "shard in ()"),
-    *("shard in (a,)", "shard in (,b)", "shard in(a , b)", "shard notin ()", "shard notin (a,,b)", "! shard,team"),
-    *("team=db,shard in (a,b)", "team,!shard", "in in (notin)", "in=notin", "!in", "notin", "example.com/tier"),
-    *("example.com/tier notin (Gold_1.x)", "example.com/tier=Gold_1.x,shard=", "shard=a,shard=b", ""),
-)
-WRONG = (
-    *(",", "shard=a,", "shard=a,,team", "=a", "!", "!!shard", "!shard=a", "shard a", "shard IN (a)", "shard in"),
-    *("shard notin a", "shard in (a", "shard in (a b)", "shard in (a))", "shard in (a=b)", "shard in (=)", "shard===a"),
-    *("shard=a b", "shard=a=b", "shard=!a", "shard=(a)", "-shard", "/shard", "example.com/", "a/b/c", "A.com/shard"),
-    *("k" * 64, f"{'p' * 254}/k", "shard=-a", "shard=a/b", "shard in (a, b.)", f"shard={'v' * 64}"),
-)
-
-
-def test_the_api_server_reads_selectors_alike(site: Site) -> None:
-    for name, labels in LABELS.items():
-        metadata = {"name": f"labels-{name}", "namespace": site.namespace, "labels": labels}
-        site.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
-
-    def selected(text: str) -> set[str]:
-        path = f"/api/v1/namespaces/{site.namespace}/configmaps?labelSelector={quote(text)}"
-        names = [each["metadata"]["name"] for each in json.loads(site.kubectl("get", "--raw", path))["items"]]
-        return {name.removeprefix("labels-") for name in names if name.startswith("labels-")}
-
-    for text in SELECTORS:
-        selector = parse(text)
-        ours = {name for name, labels in LABELS.items() if selector.matches(labels)}
-        assert (text, selected(text), selected(str(selector))) == (text, ours, ours)
-    for text in WRONG:
-        with pytest.raises(ValueError, match="label"):
-            parse(text)
-        with pytest.raises(KubectlError):
-            selected(text)
+def test_the_api_server_says_which_archives_a_selector_selects(fleet: Fleet) -> None:
+    for name, shard in (("one", "a"), ("two", "b"), ("three", "")):
+        fleet.archive(name, shard, partition=OLD)
+    config, namespace = fleet.site.operator().kubeconfig, fleet.site.namespace
+    cluster = Cluster(configure(config))
+    for text, names in ((A, {"one"}), (REST, {"three"}), (UNLABELLED, {"three"}), ("shard in (a,b)", {"one", "two"})):
+        listed = {each["metadata"]["name"] for each in cluster.objects(ARCHIVE_PLURAL, namespace, text)}
+        alone = {name for name in ("one", "two", "three") if cluster.selected(ARCHIVE_PLURAL, (namespace, name), text)}
+        assert (text, listed, alone) == (text, names, names)
+    with pytest.raises(BadRequest):
+        cluster.selected(ARCHIVE_PLURAL, (namespace, "one"), "shard in a")

@@ -60,7 +60,7 @@ CASES = {
     ),
     "rows in DEFAULT": Case(
         {f"partwarden_policy_default_rows{{{POLICY}}}": "12x200"},
-        {"PartwardenDefaultHasRows": ("warning", "orchestrator/run: 12 rows lie in the DEFAULT partition")},
+        {"PartwardenDefaultHasRows": ("warning", "orchestrator/run: 12 rows are in the default partition")},
     ),
     "not ready": Case({f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x200"}, NOT_READY),
     "suspended": Case(
@@ -75,12 +75,12 @@ CASES = {
         {
             "PartwardenNoSuccess": (
                 "warning",
-                "orchestrator/run was not reconciled with success for more than 25 hours",
+                "orchestrator/run had no successful reconcile for more than 25 hours",
             )
         },
     ),
     "no operator is scraped": Case(
-        dict.fromkeys(HEALTHY), {"PartwardenDown": ("critical", "No Partwarden is being scraped")}
+        dict.fromkeys(HEALTHY), {"PartwardenDown": ("critical", "Prometheus scrapes no Partwarden")}
     ),
     "an archive fails": Case(
         {'partwarden_archives{namespace="orchestrator",state="Failing"}': "2x200"},

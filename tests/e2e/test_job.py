@@ -16,6 +16,7 @@ from lab import jobs, pod
 from lab.kubectl import Kubectl
 from lab.operator import until
 from partwarden.api.destination import PVC, Destination
+from partwarden.api.retention import JobSettings
 from partwarden.archive.jobspec import WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
 from partwarden.controller import archive_job
@@ -69,10 +70,10 @@ def begin(restricted: Kubectl, operator_image: str, claim: str) -> Callable[...,
     """Starts a Job with a program in place of the archive's, and returns its name."""
     restricted("create", "secret", "generic", "run-db", f"--from-literal=password={PASSWORD}")
 
-    def start(program: str, wishes: archive_job.Wishes | None = None, order: JobSpec = ORDER, **runtime: Any) -> str:
+    def start(program: str, settings: JobSettings | None = None, order: JobSpec = ORDER, **runtime: Any) -> str:
         owner = archive_job.Owner(restricted.namespace or "", "run-2020", "4711")
-        settings = replace(archive_job.Runtime(image=operator_image), **runtime)
-        made = archive_job.manifest(owner, order, "1", runtime=settings, database_secret="run-db", wishes=wishes)
+        of_operator = replace(archive_job.Runtime(image=operator_image), **runtime)
+        made = archive_job.manifest(owner, order, "1", runtime=of_operator, database_secret="run-db", settings=settings)
         # No such PartitionArchive exists, and objects without an owner are garbage collected.
         del made["metadata"]["ownerReferences"]
         container = made["spec"]["template"]["spec"]["containers"][0]
@@ -120,7 +121,7 @@ def test_a_transient_error_is_retried_by_one_pod_after_the_other(
 
 def test_an_out_of_memory_kill_is_reported_as_such(restricted: Kubectl, begin: Callable[..., str]) -> None:
     limits = {"limits": {"memory": "48Mi"}, "requests": {"memory": "48Mi"}}
-    last = jobs.ended(restricted, begin(SWALLOW, archive_job.Wishes(resources=limits), retries=0))
+    last = jobs.ended(restricted, begin(SWALLOW, JobSettings.model_validate({"resources": limits}), retries=0))
     assert (last.phase, last.reason) == (Phase.FAILED, "OOMKilled")
     assert "raise retention.job.resources.limits.memory" in last.message
 

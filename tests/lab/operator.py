@@ -120,7 +120,7 @@ class Operator:
         return [
             datetime.fromisoformat(line["time"])
             for line in self.lines(policy)
-            if "; next try in" in line["message"] or "; next look in" in line["message"]
+            if "; next attempt in" in line["message"] or "; next reconcile in" in line["message"]
         ]
 
     def _ended(self) -> int | None:

@@ -12,10 +12,12 @@ from lab.archives import IMAGE, Archives, oid, proof
 from lab.postgres import Database
 from partwarden.archive.jobspec import JobSpec
 from partwarden.controller.archive_job import JobSlots
-from partwarden.controller.archive_reconciler import ArchiveReconciler
+from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
+from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
-from partwarden.kube.cache import ArchiveStore, Store
+from partwarden.kube.archives import ArchivesInCluster
+from partwarden.kube.cache import ArchiveCache, Store
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
 
@@ -43,16 +45,21 @@ class ReconciledArchive:
 
     def restart(self) -> None:
         """Replace the operator by a new one without memory."""
-        self.store = ArchiveStore()
-        slots = JobSlots(self.settings.jobs)
-        shard = Shard(Store())
+        cache, api, slots = ArchiveCache(), ArchivesInCluster(self.cluster), JobSlots(self.settings.jobs)
+        self.requests = ArchiveRequests(cache, api, lambda key: None)
+        tables = TableFinder(self.cluster, self.settings)
+        clock = lambda: self.now  # noqa: E731
         self.reconciler = ArchiveReconciler(
-            self.cluster, shard, self.store, slots, self.settings, lambda: self.now, lambda *_: None
+            self.cluster, api, cache, self.requests, Shard(Store()), slots, tables, self.settings, clock
         )
+
+    def check(self, token: str) -> None:
+        """Request a check of the archive, as a policy does."""
+        self.requests.want_check(self.key, token)
 
     def reconcile(self) -> float | None:
         """Reconcile once; seconds until the next reconcile, if one is due."""
-        return self.reconciler.tend(self.key)
+        return self.reconciler.reconcile(self.key)
 
     def later(self) -> None:
         """Reconcile once, at the time of the next attempt."""

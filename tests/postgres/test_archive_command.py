@@ -1,4 +1,4 @@
-"""`partwarden archive`, as a Job's pod runs it and by hand."""
+"""`partwarden archive` by hand, and `partwarden job` as a Job's pod runs it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from partwarden.archive.jobspec import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec
 from partwarden.archive.manifest import DATA, MANIFEST, TableName
 from support import zoo
 
-COMMAND = (sys.executable, "-m", "partwarden", "archive")
+PARTWARDEN = (sys.executable, "-m", "partwarden")
+COMMAND = (*PARTWARDEN, "archive")
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def obey(database: Database, asked: JobSpec, folder: Path, **more: str) -> tuple
     path.unlink(missing_ok=True)
     variables = environment(**{**secret(database), VARIABLE: asked.model_dump_json(by_alias=True), **more})
     done = subprocess.run(
-        [*COMMAND, "--report", path], env=variables, capture_output=True, text=True, timeout=120, check=False
+        [*PARTWARDEN, "job", "--report", path], env=variables, capture_output=True, text=True, timeout=120, check=False
     )
     assert len(path.read_bytes()) <= 4096
     return done.returncode, Report.model_validate_json(path.read_text()), done.stderr
@@ -108,7 +109,7 @@ def test_sigterm_ends_an_archive_and_leaves_no_partial_file(plain: Database, tmp
     variables = environment(**{**secret(plain), VARIABLE: order(mount).model_dump_json(by_alias=True)})
     with plain.connect() as blocker, blocker.transaction():
         blocker.execute("LOCK TABLE zoo_2020 IN ACCESS EXCLUSIVE MODE")
-        with subprocess.Popen(COMMAND, env=variables, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen([*PARTWARDEN, "job"], env=variables, stderr=subprocess.PIPE, text=True) as process:
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = "
             waiting += "(SELECT oid FROM pg_database WHERE datname = current_database())"
             while process.poll() is None and plain.query(waiting) == [(0,)]:
@@ -143,7 +144,7 @@ def test_verify_needs_no_database(plain: Database, tmp_path: Path) -> None:
     data.write_bytes(data.read_bytes()[:-1])
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "damaged" in done.stderr
+    assert f"{DATA} was changed: it has" in done.stderr
 
 
 def by_hand(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -165,14 +166,22 @@ def test_archive_and_verify_work_from_a_terminal(plain: Database, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "PARTWARDEN_ORDER is not set"),
-        (("--partition", "zoo_2020"), "needs --dsn, --partition and --to"),
+        ((), "Missing option '--dsn'"),
+        (("--dsn", "", "--partition", "zoo_2020"), "Missing option '--to'"),
         (("--dsn", "x=1", "--partition", "p", "--to", "."), "--dsn is not a connection string"),
         (("--dsn", "", "--partition", "p", "--to", "ftp://bucket"), "is no address"),
     ],
 )
 def test_a_usage_error_is_reported(arguments: tuple[str, ...], message: str) -> None:
     done = by_hand(*arguments)
-    assert done.returncode != 0
+    assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_without_its_variable_the_command_of_jobs_says_which_is_meant() -> None:
+    done = subprocess.run(
+        [*PARTWARDEN, "job"], env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == WRONG
+    assert "PARTWARDEN_ORDER is not set: this command is for Jobs" in done.stderr

@@ -113,15 +113,15 @@ def test_a_detached_table_is_archived(plain: Database, store: Shelf) -> None:
     (manifest,) = manifests(store.root)
     assert (manifest.parent, manifest.bounds, manifest.key, manifest.rows) == (None, None, None, 12)
     assert again(report, plain, store).ok
-    reported: dict[str, Any] = {
+    given: dict[str, Any] = {
         "bounds": ("2020-01-01", "2021-01-01"),
         "key": "at",
         "parent": order().parent,
         "id": "0002",
     }
-    make(plain, store, **reported)
+    make(plain, store, **given)
     (known,) = (each for each in manifests(store.root) if each.id == "0002")
-    assert (known.parent, known.bounds, known.key) == (reported["parent"], reported["bounds"], "at")
+    assert (known.parent, known.bounds, known.key) == (given["parent"], given["bounds"], "at")
 
 
 def test_an_archive_does_not_depend_on_the_roles_settings(plain: Database, store: Shelf) -> None:
@@ -292,16 +292,16 @@ def test_damage_between_writing_and_reading_back_is_seen(plain: Database, store:
 
 
 def test_two_jobs_at_once_leave_one_archive(plain: Database, store: Shelf) -> None:
-    reported: list[PartwardenError] = []
+    errors: list[PartwardenError] = []
 
     def second(line: str) -> None:
         if line.startswith("archiving"):
             with pytest.raises(AnotherOperator) as caught:
                 make(plain, store, id="0002")
-            reported.append(caught.value)
+            errors.append(caught.value)
 
     make(plain, store, second)
-    assert len(reported) == 1
+    assert len(errors) == 1
     assert len(manifests(store.root)) == 1
 
 

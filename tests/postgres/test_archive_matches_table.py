@@ -18,9 +18,9 @@ from lab.site import partitions
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump, snapshot
 from partwarden.archive.jobspec import JobSpec, Report, Task
-from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName
+from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName, serialize
 from partwarden.archive.storage import Folder
-from partwarden.archive.verify import open_archive, written
+from partwarden.archive.verify import open_archive
 from partwarden.cli import database_tables, drop_database
 from partwarden.cli.main import main
 from partwarden.errors import ContentsChanged, DumpFailed
@@ -53,8 +53,8 @@ def order(partition: str = "run_2020", **fields: Any) -> JobSpec:
 
 
 def make(database: Database, folder: Path, partition: str = "run_2020", said: list[str] | None = None) -> Report:
-    messages = [] if said is None else said
-    return create.archive(order(partition), from_dsn(database.dsn), Folder(folder), messages.append)
+    lines = [] if said is None else said
+    return create.archive(order(partition), from_dsn(database.dsn), Folder(folder), lines.append)
 
 
 def manifest_of(report: Report) -> ArchiveManifest:
@@ -64,7 +64,7 @@ def manifest_of(report: Report) -> ArchiveManifest:
 def rewrite(report: Report, **fields: Any) -> None:
     """The manifest says something else, and is whole."""
     path = Path(report.location.removeprefix("file://"), MANIFEST)
-    path.write_bytes(written(manifest_of(report).model_copy(update=fields)))
+    path.write_bytes(serialize(manifest_of(report).model_copy(update=fields)))
 
 
 def of_another_table(database: Database, folder: Path) -> Report:

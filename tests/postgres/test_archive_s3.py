@@ -1,4 +1,4 @@
-"""Archives on a real S3 server, and its failures: reported with the cause, and nothing left that could be taken for an
+"""Archives on a real S3 server, and what fails there: the cause is reported, and nothing that could be taken for an
 archive is left. What damage, interruption and a second attempt do is the same as in a folder: see test_archiving.
 """
 
@@ -73,8 +73,8 @@ def make(database: Database, store: Objects, place: Destination) -> Report:
 
 
 def again(report: Report, database: Database, store: Objects, place: Destination) -> Report:
-    reported = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
-    return create.check(order(place, task=Task.CHECK, **reported), from_dsn(database.dsn), store)
+    proven = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
+    return create.check(order(place, task=Task.CHECK, **proven), from_dsn(database.dsn), store)
 
 
 def test_an_archive_on_s3_is_proven_and_not_made_again(plain: Database, s3: S3Server, bucket: str) -> None:
@@ -205,15 +205,15 @@ def test_a_connection_lost_half_way_through_reading_back_proves_nothing(
     with Proxy(s3.host, s3.port) as proxy:
         endpoint = s3.endpoint_over(proxy)
         place, store = destination(s3, bucket, endpoint), objects(s3, bucket, endpoint)
-        reported = []
+        cuts = []
 
         def lose(line: str) -> None:
             if line.startswith("reading"):
-                reported.append(proxy.cut(Toward.CLIENT, PART // 2))
+                cuts.append(proxy.cut(Toward.CLIENT, PART // 2))
 
         with pytest.raises(DestinationUnreachable, match=f"{DATA}: "):
             create.archive(order(place), from_dsn(plain.dsn), store, lose)
-        assert reported[0].is_set()
+        assert cuts[0].is_set()
         assert [name.rpartition("/")[2] for name in s3.objects(bucket)] == [DATA]
         proxy.heal()
         # What was not proven is left as it is, and another made beside it.

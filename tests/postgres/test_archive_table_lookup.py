@@ -12,7 +12,7 @@ from partwarden.archive import table_lookup
 from partwarden.archive.table_lookup import Target
 from partwarden.errors import TableNotFound
 from partwarden.planner import marker
-from partwarden.planner.calendar import Range
+from partwarden.planner.calendar import BoundedRange
 from partwarden.planner.marker import Marker, Phase
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
@@ -37,7 +37,7 @@ def oid(database: Database, table: str) -> int:
 def mark(database: Database, table: str = "run_2020", of: str = "run_2020") -> None:
     """As it stands in the comment after a detach."""
     since = datetime(2026, 1, 1, tzinfo=UTC)
-    years = Range(datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC))
+    years = BoundedRange(datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC))
     held = Marker(oid(database, of), oid(database, "run"), "public.run", years, Phase.DETACHED, since)
     text = marker.write("", held) or ""
     database.execute(f"COMMENT ON TABLE {table} IS '{text}'")
@@ -79,7 +79,7 @@ def test_the_mark_gives_parent_and_bounds_of_a_detached_table(database: Database
     found = find(database)
     assert found.parent
     assert str(found.parent) == "public.run"
-    assert (found.bounds, found.key) == (("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z"), "at")
+    assert (found.bounds, found.key) == (YEAR, "at")
 
 
 def test_the_mark_of_another_table_means_nothing(database: Database) -> None:

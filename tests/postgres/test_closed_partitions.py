@@ -165,7 +165,7 @@ def test_removing_the_mark_repeats_the_maintenance(table: Database) -> None:
 
 def test_a_policy_without_maintenance_queries_nothing(table: Database) -> None:
     report = keep(table.dsn, premake=0)
-    assert (report.outcomes, report.inventory.wear) == ((), MaintenanceFacts())
+    assert (report.outcomes, report.inventory.facts) == ((), MaintenanceFacts())
 
 
 def test_empty_foreign_partitioned_and_off_grid_partitions_are_left_alone(table: Database) -> None:
@@ -235,8 +235,8 @@ def test_a_long_transaction_is_named_at_once_and_nothing_is_left_behind(table: D
         until("it is five seconds old", lambda: _age(table, holder) > 5)
         report = keep(table.dsn, **CLOSE)
         assert done(report) == [BOTH[0], ("ReindexPartition", "run_2025", "TableBusy")]
-        who = f"process {holder.info.backend_pid} (month's end, role 'postgres')"
-        assert f"{who} is in a transaction that began" in str(report.outcomes[1].error)
+        who = f'pid {holder.info.backend_pid} (month\'s end, role "postgres")'
+        assert f"{who} in a transaction since" in str(report.outcomes[1].error)
     assert table.query(INVALID) == []
     assert done(keep(table.dsn, **CLOSE)) == BOTH[1:]
 
@@ -257,7 +257,7 @@ def test_vacuum_waits_for_transactions_older_than_the_end_of_the_range(table: Da
         report = maintain(connection, vacuum_only, now=later)
         # As of that moment 2026 has passed as well; a session that writes now may write there still.
         assert done(report)[1:] == [("VacuumPartition", "run_2026", "TableBusy"), BOTH[0]]
-        who = f"process {holder.info.backend_pid} (batch, role 'postgres') is in a transaction that began"
+        who = f'pid {holder.info.backend_pid} (batch, role "postgres") in a transaction since'
         assert who in str(report.outcomes[1].error)
         holder.commit()
         assert done(maintain(connection, vacuum_only, now=later)) == [("VacuumPartition", "run_2026", None)]
@@ -277,7 +277,7 @@ def test_a_prepared_transaction_is_named(new_server: Callable[..., Server]) -> N
         finally:
             table.execute("ROLLBACK PREPARED 'left'")
         assert done(report) == [BOTH[0], ("ReindexPartition", "run_2025", "TableBusy")]
-        assert "prepared transaction 'left' (role 'postgres') is open since" in str(report.outcomes[1].error)
+        assert "prepared transaction 'left' (role \"postgres\") since" in str(report.outcomes[1].error)
         assert done(keep(table.dsn, **CLOSE)) == BOTH[1:]
 
 
@@ -286,7 +286,7 @@ def test_a_session_that_locks_the_partition_is_named_and_not_waited_for(table: D
         holder.execute("LOCK TABLE run_2025 IN SHARE UPDATE EXCLUSIVE MODE")
         report = keep(table.dsn, patience=0, **CLOSE)
         assert done(report) == [("VacuumPartition", "run_2025", "TableBusy")]
-        assert f"process {holder.info.backend_pid} (alter, role 'postgres') holds it" in str(report.outcomes[0].error)
+        assert f'held by pid {holder.info.backend_pid} (alter, role "postgres")' in str(report.outcomes[0].error)
     assert done(keep(table.dsn, **CLOSE)) == BOTH
 
 
@@ -388,7 +388,7 @@ def test_no_index_is_rebuilt_while_a_hidden_transaction_would_block_it(table: Da
         holder.execute("BEGIN; SELECT count(*) FROM run")
         report = keep(role.dsn, **CLOSE)
         assert done(report) == [BOTH[0], ("ReindexPartition", "run_2025", "TableBusy")]
-        who = f"process {holder.info.backend_pid} (role 'postgres') is in a transaction that lasts"
+        who = f'pid {holder.info.backend_pid} (role "postgres"); members of pg_read_all_stats see when it began'
         assert who in str(report.outcomes[1].error)
     assert table.query(INVALID) == []
     assert done(keep(role.dsn, **CLOSE)) == BOTH[1:]

@@ -1,7 +1,8 @@
-"""Connections kept open for the next policy of the same database: which reconcile reuses one, and for how long."""
+"""Connections of the operator: one for each reconcile, closed at its end, and cancelled when the operator stops."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import psycopg
@@ -9,40 +10,21 @@ import pytest
 
 from lab.operator import until
 from lab.postgres import Database
-from partwarden.errors import AuthenticationFailed, PartwardenError
+from partwarden.errors import AuthenticationFailed, PartwardenError, StatementFailed
 from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
-from partwarden.postgres.pool import LINGER, LONGEST_LIFE, Connections
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from partwarden.postgres.pool import Connections
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def connections() -> Connections:
+    return Connections(5)
 
 
-@pytest.fixture
-def connections(clock: Clock) -> Connections:
-    return Connections(5, clock)
-
-
-def use(connections: Connections, info: ConnectionInfo, *, reusable: bool = True) -> int:
-    """The server's process that served."""
+def use(connections: Connections, info: ConnectionInfo, statement: str = "SELECT 1") -> int:
+    """The server process that served."""
     with connections.lend(info) as connection:
-        connection.execute("SELECT 1")
-        connection.reusable = reusable
+        connection.execute(statement.encode())
         return connection.info.backend_pid
-
-
-def fail(connections: Connections, info: ConnectionInfo) -> None:
-    with connections.lend(info) as connection:
-        connection.reusable = True
-        connection.execute("SELECT 1/0")
 
 
 def open_now(database: Database) -> int:
@@ -54,68 +36,28 @@ def open_now(database: Database) -> int:
     return number
 
 
-def test_the_next_reconcile_reuses_the_connection_of_the_last(database: Database, connections: Connections) -> None:
+def test_each_use_has_a_connection_of_its_own_and_leaves_none(database: Database, connections: Connections) -> None:
     info = from_dsn(database.dsn)
-    assert len({use(connections, info) for _ in range(5)}) == 1
-    connections.close()
-    until("it is closed", lambda: open_now(database) == 0)
-
-
-def test_after_a_change_or_an_error_the_next_reconcile_has_a_new_connection(
-    database: Database, connections: Connections
-) -> None:
-    info = from_dsn(database.dsn)
-    first = use(connections, info, reusable=False)
-    second = use(connections, info)
+    first, second = use(connections, info), use(connections, info, "BEGIN")
     with pytest.raises(PartwardenError):
-        fail(connections, info)
-    with connections.lend(info) as connection:
-        third = connection.info.backend_pid
-        connection.execute("BEGIN")
-        connection.reusable = True
-    assert len({first, second, third, use(connections, info)}) == 4
-    connections.close()
+        use(connections, info, "SELECT 1/0")
+    assert len({first, second, use(connections, info)}) == 3
     until("all are closed", lambda: open_now(database) == 0)
 
 
-def test_a_connection_is_reused_for_identical_parameters_only(database: Database, connections: Connections) -> None:
+def test_each_use_logs_in_with_its_own_password(database: Database, connections: Connections) -> None:
     role = database.new_role()
     info = from_dsn(role.dsn)
-    with psycopg.connect(role.dsn) as other:
-        backend = use(connections, info)
-        wrong = replace(info, parameters={**info.parameters, "password": "guessed"})
-        assert (role.password in str(info.parameters), backend != other.info.backend_pid) == (True, True)
-        with pytest.raises(AuthenticationFailed):
-            use(connections, wrong)
-        superuser = from_dsn(database.dsn)
-        assert use(connections, superuser) != backend
-    until("only one is kept for a database", lambda: open_now(database) == 1)
-    connections.close()
+    use(connections, info)
+    with pytest.raises(AuthenticationFailed):
+        use(connections, replace(info, parameters={**info.parameters, "password": "guessed"}))
 
 
-def test_two_reconciles_at_once_have_two_connections_and_the_next_two_reuse_them(
-    database: Database, connections: Connections
-) -> None:
+def test_two_at_once_have_two(database: Database, connections: Connections) -> None:
     info = from_dsn(database.dsn)
-
-    def both() -> set[int]:
-        with connections.lend(info) as one, connections.lend(info) as other:
-            one.reusable = other.reusable = True
-            return {one.info.backend_pid, other.info.backend_pid}
-
-    first = both()
-    assert len(first) == 2
-    assert both() == first
-    connections.close()
-
-
-def test_a_connection_ended_by_the_server_is_not_reused(database: Database, connections: Connections) -> None:
-    info = from_dsn(database.dsn)
-    backend = use(connections, info)
-    database.query("SELECT pg_terminate_backend(%s)", backend)
-    until("it is gone", lambda: open_now(database) == 0)
-    assert use(connections, info) != backend
-    connections.close()
+    with connections.lend(info) as one, connections.lend(info) as other:
+        assert one.info.backend_pid != other.info.backend_pid
+    until("both are closed", lambda: open_now(database) == 0)
 
 
 def test_a_reconnected_session_is_still_the_lent_one(database: Database, connections: Connections) -> None:
@@ -129,36 +71,18 @@ def test_a_reconnected_session_is_still_the_lent_one(database: Database, connect
     until("it is closed", lambda: open_now(database) == 0)
 
 
-def test_an_idle_connection_is_closed_after_a_moment(
-    database: Database, connections: Connections, clock: Clock
-) -> None:
-    info = from_dsn(database.dsn)
-    backend = use(connections, info)
-    clock.now += LINGER * 0.9
-    connections.sweep()
-    assert use(connections, info) == backend
-    clock.now += LINGER
-    assert use(connections, info) != backend
-    clock.now += LINGER
-    connections.sweep()
-    until("it is closed", lambda: open_now(database) == 0)
+def test_what_runs_on_any_of_them_can_be_cancelled(database: Database, connections: Connections) -> None:
+    cancelled = threading.Event()
 
+    def work() -> None:
+        with pytest.raises(StatementFailed, match="canceling statement"):
+            use(connections, from_dsn(database.dsn), "SELECT pg_sleep(600)")
+        cancelled.set()
 
-def test_a_connection_is_closed_at_its_maximum_age(database: Database, connections: Connections, clock: Clock) -> None:
-    info = from_dsn(database.dsn)
-    backend = use(connections, info)
-    end = clock.now + LONGEST_LIFE
-    while clock.now + LINGER / 2 < end:
-        clock.now += LINGER / 2
-        assert use(connections, info) == backend
-    clock.now += LINGER / 2
-    assert use(connections, info) != backend
-    connections.close()
-
-
-def test_after_closing_nothing_is_kept(database: Database, connections: Connections) -> None:
-    info = from_dsn(database.dsn)
-    with connections.lend(info) as connection:
-        connections.close()
-        connection.reusable = True
-    until("it is closed", lambda: open_now(database) == 0)
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    sleeping = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    until("it runs", lambda: database.query(sleeping))
+    connections.cancel()
+    assert cancelled.wait(30)
+    thread.join()

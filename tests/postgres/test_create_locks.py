@@ -116,7 +116,7 @@ def test_writers_of_a_referenced_table_proceed_between_attempts(database: Databa
         stop.set()
         assert work.result() > 5
         assert reasons(report) == ["TableBusy"]
-        assert f"process {writer.info.backend_pid} " in str(report.outcomes[0].error)
+        assert f"pid {writer.info.backend_pid} (" in str(report.outcomes[0].error)
         assert "public.customer" in str(report.outcomes[0].error)
     assert reasons(keep(database.dsn, premake=0)) == ["created"]
 

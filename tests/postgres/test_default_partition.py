@@ -13,7 +13,7 @@ from partwarden.api.status import ConditionStatus
 from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import DefaultRows
 from partwarden.postgres.engine import Report
-from partwarden.status.conditions import looked
+from partwarden.status.conditions import reconciled
 from support.meanwhile import RUN, findings, keep, reasons
 
 REST = "CREATE TABLE rest PARTITION OF run DEFAULT;"
@@ -26,7 +26,7 @@ def rows(report: Report) -> DefaultRows:
 
 def condition(report: Report, **fields: Any) -> tuple[str, str, str]:
     spec = TableSpec.model_validate({"table": {"name": "run"}, **fields})
-    said = looked(spec, report.inventory, report.after, report.outcomes).default_empty
+    said = reconciled(spec, report.inventory, report.after, report.outcomes).default_empty
     assert said is not None
     return said.status, said.reason, said.message
 
@@ -154,7 +154,7 @@ def test_rows_of_every_kind_of_key_are_counted_and_moved(
     before = database.query("SELECT at::text FROM run ORDER BY 1")
     fields: dict[str, Any] = {"keyEncoding": encoding, "premake": 0, "startFrom": "2026-01-01"}
     report = keep(database.dsn, **fields)
-    assert [(held.lower and held.lower.year, count) for held, count in rows(report).groups] == [
+    assert [(held.lower.year, count) for held, count in rows(report).groups] == [
         (2019, 1),
         (2020, 2),
         (2021, 1),

@@ -102,7 +102,7 @@ def test_a_long_transaction_that_holds_a_lock_is_named_and_not_waited_for(
         # It is open until this block ends: a session that waited for it would never return.
         report = keep(database.dsn, patience=600, **DETACH)
         assert verbs(report) == [("detach", "TableBusy")]
-        assert f"process {reader.info.backend_pid} (month's end, role 'postgres') holds one on public.run" in why(
+        assert f'cannot lock public.run: held by pid {reader.info.backend_pid} (month\'s end, role "postgres")' in why(
             report
         )
         assert attached(database) is True
@@ -120,7 +120,7 @@ def test_a_prepared_transaction_that_holds_a_lock_is_named(new_server: Callable[
         database.execute("BEGIN; SELECT count(*) FROM run; PREPARE TRANSACTION 'left behind'")
         report = keep(database.dsn, patience=600, **DETACH)
         assert verbs(report) == [("detach", "TableBusy")]
-        assert "prepared transaction 'left behind' holds one on public.run" in why(report)
+        assert "cannot lock public.run: held by prepared transaction 'left behind'" in why(report)
         database.execute("ROLLBACK PREPARED 'left behind'")
         assert converge(database, **DETACH) == [("detach", "done")]
 
@@ -145,7 +145,7 @@ def test_a_transaction_that_begins_in_between_leaves_it_pending_only_until_it_en
 
         report = keep_before(database.dsn, "CONCURRENTLY", begin, **DETACH)
         assert verbs(report) == [("detach", "TableBusy")]
-        assert f"process {reader.info.backend_pid}" in why(report)
+        assert f"pid {reader.info.backend_pid} (" in why(report)
         assert "finished later" in why(report)
         assert attached(database) is None
         # Not waited for either, and no other session waits meanwhile.
@@ -192,7 +192,7 @@ def test_an_owner_who_is_no_superuser(database: Database) -> None:
         other.execute("BEGIN; SELECT count(*) FROM run")
         report = keep(owner.dsn, patience=600, **DETACH)
         assert verbs(report) == [("detach", "TableBusy")]
-        assert f"role {reader.name!r}" in why(report)
+        assert f'role "{reader.name}"' in why(report)
     assert verbs(keep(owner.dsn, **DETACH)) == [("detach", "done")]
     assert verbs(keep(owner.dsn, **KEEP_ALL)) == [("attach again", "done")]
     assert verbs(keep(owner.dsn, **DETACH)) == [("detach", "done")]
@@ -207,7 +207,7 @@ def test_a_pending_detach_waits_for_old_snapshots_no_longer_than_a_moment(databa
         leave_pending(database)
         report = keep(database.dsn, patience=600, **DETACH)
         assert verbs(report) == [("finish detaching", "TableBusy")]
-        assert f"process {reader.info.backend_pid} (month's end, role 'postgres')" in why(report)
+        assert f'pid {reader.info.backend_pid} (month\'s end, role "postgres")' in why(report)
     assert converge(database, **DETACH) == [("finish detaching", "done")]
 
 

@@ -68,7 +68,7 @@ def last_token(database: Database, made: Report) -> str:
     """Of the reading that is asked for before the drop."""
     with session(from_dsn(database.dsn)) as connection:
         _, plan = observe_and_plan(connection, policy(**POLICY), NOW, archives=known(made))
-    (asked,) = plan.retired.waiting.requests
+    (asked,) = plan.retired.gate.requests
     assert isinstance(asked, CheckRequest)
     return asked.token
 

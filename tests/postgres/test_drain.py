@@ -346,4 +346,4 @@ def test_a_lock_timeout_names_the_lock_holder(database: Database) -> None:
         other.execute("BEGIN; LOCK TABLE rest IN SHARE UPDATE EXCLUSIVE MODE")
         reason, message = error(drain(database.dsn))
         assert reason == "TableBusy"
-        assert f"process {other.info.backend_pid} " in message
+        assert f"pid {other.info.backend_pid} (" in message

@@ -141,7 +141,7 @@ def test_a_conflicting_transaction_is_named_and_nothing_is_moved(database: Datab
     with busy(database, statements) as pid:
         report = keep(database.dsn, patience=0.5, **DRAIN)
         assert reasons(report) == ["TableBusy"]
-        assert f"process {pid} " in str(report.outcomes[0].error)
+        assert f"pid {pid} (" in str(report.outcomes[0].error)
         assert state(database) == before
     assert reasons(keep(database.dsn, **DRAIN)) == ["created"]
 
@@ -153,7 +153,7 @@ def test_a_long_transaction_is_not_waited_for(database: Database, monkeypatch: p
     with busy(database, "BEGIN; SELECT count(*) FROM run") as pid:
         report = keep(database.dsn, patience=600, **DRAIN)
         assert reasons(report) == ["TableBusy"]
-        assert f"process {pid} " in str(report.outcomes[0].error)
+        assert f"pid {pid} (" in str(report.outcomes[0].error)
 
 
 def test_a_move_that_takes_too_long_under_the_lock_is_undone(
@@ -165,7 +165,7 @@ def test_a_move_that_takes_too_long_under_the_lock_is_undone(
         patched.setattr(drain, "UNDER_LOCK", 5)
         report = keep(database.dsn, **DRAIN)
     assert reasons(report) == ["StatementRejected"]
-    assert "longer than 5 ms in which everybody else waits" in str(report.outcomes[0].error)
+    assert "longer than 5 ms in which all other sessions wait" in str(report.outcomes[0].error)
     assert state(database) == before
 
 
@@ -186,7 +186,7 @@ def test_rows_written_after_the_copy_move_too(database: Database, monkeypatch: p
             check_lock_holders(*arguments, **options)
 
         monkeypatch.setattr("partwarden.postgres.drain.wait_for_snapshots", late)
-        monkeypatch.setattr("partwarden.postgres.drain.check_lock_holders", locked_out)
+        monkeypatch.setattr("partwarden.postgres.locks.check_lock_holders", locked_out)
         assert reasons(keep(database.dsn, patience=60, **DRAIN)) == ["created"]
         assert writer.info.transaction_status == TransactionStatus.IDLE
     assert database.query("SELECT count(*) FROM run_2026") == [(51,)]

@@ -42,7 +42,7 @@ def run_plain(*arguments: str) -> Result:
 
 
 def typed(database: Database, answer: str, *arguments: str) -> tuple[int, str]:
-    """The command at a terminal, where a user types: its exit code, and what it said."""
+    """The command at a terminal, where a user types: its exit code, and what it printed."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "partwarden", *arguments, "--dsn", database.dsn]
     os.write(ours, f"{answer}\n".encode())
@@ -137,7 +137,7 @@ def test_a_drop_without_archive_says_what_is_lost(table: Database) -> None:
         ((OLD, "--without-archive"), "there is no terminal to ask at"),
         ((str(YEAR), "--without-archive"), "which is now or later"),
         ((str(YEAR + 1), "--without-archive"), "which is now or later"),
-        (("1999", "--without-archive"), "no partition of public.run is called '1999', or lies in it"),
+        (("1999", "--without-archive"), "no partition of public.run is called '1999' or lies in it"),
         (("run_old", "--without-archive"), "no partition of public.run is called 'run_old'"),
         ((OLD, "--archive", "/nonexistent/here", "--yes"), "/nonexistent/here"),
         ((OLD, "--archive", "/x", "--without-archive"), "exclude each other"),
@@ -301,11 +301,11 @@ def test_ctrl_c_at_any_step_loses_no_row_and_the_same_command_goes_on(table: Dat
     assert rows(table, OLD) == ROWS
 
 
-def test_a_detach_begun_by_another_user_is_not_finished(table: Database, archive: str) -> None:
+def test_a_detach_begun_by_another_session_is_refused(table: Database, archive: str) -> None:
     leave_pending(table, OLD)
     done = run(table, "drop", OLD, "--archive", archive, "--yes")
     assert done.exit_code == 1
-    assert "its detach was begun by somebody else and did not end" in done.output
+    assert "its detach was begun by another session and did not end" in done.output
     assert rows(table, OLD) == ROWS
 
 

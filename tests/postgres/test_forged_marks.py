@@ -10,7 +10,7 @@ import pytest
 from lab.postgres import Database
 from partwarden.archive import table_lookup
 from partwarden.planner import marker
-from partwarden.planner.calendar import Range
+from partwarden.planner.calendar import BoundedRange
 from partwarden.planner.marker import Marker, Phase
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
@@ -42,7 +42,7 @@ def forge(database: Database, phase: Phase = Phase.DETACHED, year: int = 2017) -
     stranger = database.new_role()
     database.execute(f"{FORGED} ALTER TABLE forged OWNER TO {stranger.name}")
     ((oid, parent),) = database.query("SELECT 'forged'::regclass::oid::int8, 'run'::regclass::oid::int8")
-    held = Range(datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC))
+    held = BoundedRange(datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC))
     assert isinstance(oid, int)
     assert isinstance(parent, int)
     forged = Marker(oid, parent, "public.run", held, phase, LONG_AGO)

@@ -166,7 +166,7 @@ def test_what_cannot_be_managed_is_a_comment_and_the_rest_is_there(database: Dat
     ("step", "begin", "interval"),
     [("1 week", "1 day", "Week"), ("3 months", "1 month", "Quarter"), ("1 year", "5 months", "Year")],
 )
-def test_an_off_grid_partition_is_reported_with_its_interval(
+def test_off_grid_partitions_are_reported_with_the_nearest_interval(
     database: Database, step: str, begin: str, interval: str
 ) -> None:
     """As pg_partman makes weeks that begin on a Tuesday, and quarters that begin in February."""

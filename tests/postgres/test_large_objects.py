@@ -92,7 +92,7 @@ def errors(plan: Plan) -> list[tuple[str, str]]:
 
 
 def requests(plan: Plan) -> list[type]:
-    return [type(each) for each in plan.retired.waiting.requests]
+    return [type(each) for each in plan.retired.gate.requests]
 
 
 def run(database: Database, *arguments: str) -> Result:
@@ -209,7 +209,7 @@ def ready(database: Database, retention: dict[str, Any]) -> Archives:
     made = ArchiveState("run-2018-0", 0, here(database), oid, True, taken, location="pvc://archives/2018")
     assert verbs(keep(database.dsn, archives=Archives({oid: (made,)}), **fields(retention))) == [("detach", "done")]
     edit_mark(database, since=LONG_AGO)
-    (asked,) = planned(database, retention, Archives({oid: (made,)})).retired.waiting.requests
+    (asked,) = planned(database, retention, Archives({oid: (made,)})).retired.gate.requests
     assert isinstance(asked, CheckRequest)
     read = CheckState(asked.token, ok=True, completed=NOW)
     checked = replace(made, check=read)

@@ -154,7 +154,7 @@ def test_health_is_an_exit_code(database: Database) -> None:
 def test_where_a_default_partition_takes_the_rows_no_insert_fails(database: Database) -> None:
     database.execute(f'{NATIVE[0].table} CREATE TABLE "the rest" PARTITION OF run DEFAULT')
     done = run(database, "health")
-    words = "no partition holds now: rows go into the DEFAULT partition public.the rest"
+    words = "no partition holds now: rows go into the DEFAULT partition the rest"
     assert (done.exit_code, done.output) == (2, f"CRITICAL: public.run: {words}\n")
     database.execute("INSERT INTO run VALUES (now())")
     database.execute("TRUNCATE run")
@@ -162,7 +162,7 @@ def test_where_a_default_partition_takes_the_rows_no_insert_fails(database: Data
     keep(database, None, interval="Year", premake=0)
     done = run(database, "health")
     assert done.exit_code == 1
-    words = "nothing follows the current partition: rows go into the DEFAULT partition public.the rest from"
+    words = "nothing follows the current partition: rows go into the DEFAULT partition the rest from"
     assert done.output.startswith(f"WARNING: public.run: {words}")
 
 

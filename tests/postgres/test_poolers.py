@@ -161,7 +161,7 @@ def test_a_job_behind_a_pooler_reports_it_and_is_not_retried(plain: Database, st
     report_file = tmp_path / "report"
     asked = order(mount=str(tmp_path)).model_dump_json(by_alias=True)
     variables = {**os.environ, VARIABLE: asked, f"{DATABASE_PREFIX}uri": pooler.dsn(plain.name)}
-    command = [sys.executable, "-m", "partwarden", "archive", "--report", str(report_file)]
+    command = [sys.executable, "-m", "partwarden", "job", "--report", str(report_file)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
     assert done.returncode == WRONG, done.stderr
     assert Report.model_validate_json(report_file.read_text()).reason == "BehindPooler"

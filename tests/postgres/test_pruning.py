@@ -49,7 +49,7 @@ def test_working_pruning_is_checked_once_and_again_after_partitions_change(table
 
         def trips() -> int:
             before = connection.round_trips
-            assert inspection.check_pruning(connection, policy(), inventory, plan, memory) is inventory
+            assert inspection.check_pruning(connection, inventory, plan, memory) is inventory
             return connection.round_trips - before
 
         assert [trips(), trips()] == [1, 0]

@@ -158,7 +158,7 @@ def test_a_long_transaction_that_holds_a_lock_is_named_and_not_waited_for(databa
     with reading(database, "SELECT count(*) FROM run_2018") as reader:
         report = keep(database.dsn, patience=600, **KEEP_ALL)
         assert verbs(report) == [("attach again", "TableBusy")]
-        assert f"process {reader.info.backend_pid} " in why(report)
+        assert f"pid {reader.info.backend_pid} (" in why(report)
     assert converge(database, **KEEP_ALL) == [("attach again", "done")]
 
 

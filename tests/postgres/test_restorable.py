@@ -250,7 +250,8 @@ class Course:
         said = error(done)
         now = read(self.database.dsn, "public.came_back").names
         # Every message begins with what is not restored. Short names are words of English as well.
-        about = re.sub(rf"{re.escape(self.specimen.partition)} is not \w+", "", said)
+        partition = re.escape(self.specimen.partition)
+        about = re.sub(rf"{partition} is not \w+|cannot attach (table )?\S*{partition}", "", said)
         names = {each for each in before.names | now if len(each) > SHORT}
         assert names_one(about, names), f"names nothing: {said}"
         assert "--attach" in said or "--as" in said, f"without a way out: {said}"

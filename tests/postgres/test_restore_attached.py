@@ -13,7 +13,7 @@ import pytest
 
 from lab.postgres import Database
 from partwarden.api.policy import TableSpec
-from partwarden.archive.restore import JobRequest, Restored, restore
+from partwarden.archive.restore import Restored, RestoreRequest, restore
 from partwarden.archive.restored_table import Say, Source
 from partwarden.errors import (
     AnotherOperator,
@@ -46,7 +46,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bring_back(source: Source, database: Database, say: Say = lambda line: None, **wish: object) -> Restored:
-    return restore(source, from_dsn(database.dsn), JobRequest(**{"attach": True, "patience": 0.0, **wish}), say)  # type: ignore[arg-type]
+    return restore(source, from_dsn(database.dsn), RestoreRequest(**{"attach": True, "patience": 0.0, **wish}), say)  # type: ignore[arg-type]
 
 
 def attached(database: Database, specimen: zoo.Specimen) -> bool:
@@ -153,7 +153,7 @@ MISFITS: dict[str, tuple[str, type[PartwardenError], str]] = {
     "a column is gone": ("ALTER TABLE zoo DROP note CASCADE", CannotAttach, "has no such column"),
     "a column is another": ("ALTER TABLE zoo ALTER id TYPE int", CannotAttach, "'id' of the archive is bigint"),
     "an overlap": (OVERLAP, CannotAttach, r"partition public\.other .* holds what the archive held"),
-    "rows in DEFAULT": (DEFAULT, CannotAttach, "not attached"),
+    "rows in DEFAULT": (DEFAULT, CannotAttach, "cannot attach table"),
     "rows that it refers to are gone": ("DELETE FROM species WHERE id = 3", CannotAttach, "foreign key"),
     "a CHECK that is new": ("ALTER TABLE zoo ADD CHECK (note <> 'quiet')", PartwardenError, "check"),
     "no such table": ("ALTER TABLE zoo RENAME TO elsewhere", TableNotFound, "--parent"),
@@ -303,7 +303,7 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 
 def _kill(database: Database) -> None:
-    """The session that waits at the gate, and not the one that keeps it shut."""
+    """The session that waits at the gate, and not the one that holds it."""
     database.query(f"SELECT pg_terminate_backend(pid) {OURS}")
 
 
@@ -313,8 +313,8 @@ def test_an_ordinary_owner_may_do_it(dressed: Archived, pg_database: Database) -
         pg_database.execute(f"GRANT ALL ON SCHEMA public TO {each.name}; GRANT ALL ON species TO {each.name}")
     pg_database.execute(f"ALTER TABLE zoo OWNER TO {owner.name}")
     with pytest.raises(NotOwner, match=owner.name):
-        restore(dressed, from_dsn(other.dsn), JobRequest(attach=True), lambda line: None)
-    restore(dressed, from_dsn(owner.dsn), JobRequest(attach=True), lambda line: None)
+        restore(dressed, from_dsn(other.dsn), RestoreRequest(attach=True), lambda line: None)
+    restore(dressed, from_dsn(owner.dsn), RestoreRequest(attach=True), lambda line: None)
     assert attached(pg_database, SPECIMEN)
 
 

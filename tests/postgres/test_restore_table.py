@@ -11,7 +11,7 @@ import pytest
 
 from lab.postgres import Database
 from partwarden.archive.manifest import ArchiveManifest
-from partwarden.archive.restore import JobRequest, Restored, restore
+from partwarden.archive.restore import Restored, RestoreRequest, restore
 from partwarden.archive.restored_table import Say, Source
 from partwarden.errors import (
     DatabaseUnreachable,
@@ -35,12 +35,12 @@ def client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bring_back(source: Source, database: Database, say: Say = lambda line: None, **wish: object) -> Restored:
-    return restore(source, from_dsn(database.dsn), JobRequest(**wish), say)  # type: ignore[arg-type]
+    return restore(source, from_dsn(database.dsn), RestoreRequest(**wish), say)  # type: ignore[arg-type]
 
 
 @dataclass
 class Disturbed:
-    """An archive, and what happens after each piece of its rows was read; readers get other pieces then."""
+    """An archive, and what happens after each piece of its rows was read; a reader gets other pieces then."""
 
     archived: Archived
     during: Callable[[bytes], bytes]
@@ -257,11 +257,11 @@ def test_a_missing_collation_is_left_out_and_named(pg_database: Database, tmp_pa
     assert pg_database.query("SELECT t FROM zoo_2020") == [("x",)]
 
 
-def test_a_role_that_may_not_create_tables_is_reported(plain: Archived, pg_database: Database) -> None:
+def test_a_role_that_may_not_create_tables_is_refused(plain: Archived, pg_database: Database) -> None:
     role = pg_database.new_role()
     pg_database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     with pytest.raises(InsufficientPrivilege, match="schema public"):
-        restore(plain, from_dsn(role.dsn), JobRequest(), lambda line: None)
+        restore(plain, from_dsn(role.dsn), RestoreRequest(), lambda line: None)
 
 
 def test_a_missing_schema_is_reported(plain: Archived, pg_database: Database) -> None:

@@ -93,8 +93,8 @@ def test_with_archives_plan_and_apply_report_what_waits_and_drop_nothing(pg_data
     wanted = POLICY.format(held="").replace("dropWithoutArchive: true", "archive: {pvc: {claimName: old, path: runs}}")
     for command in ("plan", "apply"):
         fixed = [command, "-f", "-", "--dsn", pg_database.dsn]
-        output = CliRunner().invoke(main, fixed, input=wanted, catch_exceptions=False).stdout
-        assert "Archiving" in output
-        assert "once an archive in pvc://old/runs was read back and is equal: run_2018" in output
-        assert "detach" not in output.split("Archiving")[0]
+        printed = CliRunner().invoke(main, fixed, input=wanted, catch_exceptions=False).stdout
+        assert "Archiving" in printed
+        assert "once an archive in pvc://old/runs was read back and is equal: run_2018" in printed
+        assert "detach" not in printed.split("Archiving")[0]
     assert "run_2018" in partitions(pg_database)

@@ -88,7 +88,7 @@ def ready(database: Database) -> tuple[Database, Archives]:
     edit_mark(database, since=LONG_AGO)
     with session(from_dsn(database.dsn)) as connection:
         _, plan = observe_and_plan(connection, policy(**ARCHIVE), NOW, archives=known)
-    (asked,) = plan.retired.waiting.requests
+    (asked,) = plan.retired.gate.requests
     assert isinstance(asked, CheckRequest)
     check = CheckState(asked.token, ok=True, completed=NOW)
     return database, replace(known, states={oid: (replace(made, check=check),)})
@@ -151,7 +151,7 @@ def test_an_api_server_that_does_not_answer_keeps_the_table(ready: tuple[Databas
     newest.error = ClusterUnavailable("the Kubernetes API did not read partitionpolicies one/run: timed out")
     report = keep(database.dsn, archives=archives, recheck=newest, **ARCHIVE)
     assert verbs(report) == [("drop", "ClusterUnavailable")]
-    assert "table public.run_2018 is not dropped, since its policy could not be read once more" in why(report)
+    assert "cannot drop table public.run_2018, since its policy could not be read once more" in why(report)
     assert rows_of_2018(database) == 365
     newest.error = None
     assert verbs(keep(database.dsn, archives=archives, recheck=newest, **ARCHIVE)) == [("drop", "done")]
@@ -189,7 +189,7 @@ def test_a_hold_between_two_drops_keeps_all_remaining_tables(database: Database)
     newest.held = frozenset({f"run_{year}" for year in OLD} | {"run_2018"})
     report = keep(database.dsn, recheck=newest, **DROP)
     assert verbs(report) == []
-    assert report.stopped == "table public.run_2016 is not dropped: the annotation partwarden.dev/hold names it"
+    assert report.stopped == "cannot drop table public.run_2016: the annotation partwarden.dev/hold names it"
     assert there(database) == ["run_2016", "run_2017", "run_2018"]
 
 

@@ -10,7 +10,7 @@ DEMO = "tests/e2e/test_demo.py::test_the_demo_runs_to_its_end"
 LAYOUT = "tests/e2e/test_image.py::test_the_image_holds_what_it_needs_and_no_more"
 COURSE = (
     "tests/cluster/test_archived_retention.py::"
-    "test_an_expired_partition_is_archived_proven_detached_checked_approved_checked_and_dropped"
+    "test_an_expired_partition_is_archived_proven_detached_approved_checked_and_dropped"
 )
 SHARDS = "tests/e2e/test_chart.py::test_shards_in_one_namespace_have_nothing_in_common"
 START = "tests/cluster/test_startup_and_shutdown.py"

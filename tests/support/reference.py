@@ -64,21 +64,6 @@ def load_texts() -> dict[str, Any]:
 # Names that the code defines
 
 
-def error_classes(
-    root: type[errors.PartwardenError] = errors.PartwardenError,
-) -> Iterator[type[errors.PartwardenError]]:
-    """The error classes of the operator, depth first, without those that tests define."""
-    for kind in root.__subclasses__():
-        if kind.__module__ == errors.__name__:
-            yield kind
-            yield from error_classes(kind)
-
-
-def error_names() -> set[str]:
-    """The reasons that an error can be."""
-    return {kind.__name__ for kind in error_classes()} - {"UserError", "TransientError"}
-
-
 def condition_names() -> set[str]:
     """The conditions of a PartitionPolicy."""
     return {each.value for each in ConditionType}
@@ -102,7 +87,7 @@ def finding_names() -> set[str]:
                 and node.args
             ):
                 used |= _values(node.args[0], constants)
-    return used - error_names()
+    return used - errors.REASONS.keys()
 
 
 def _values(argument: ast.expr, constants: Mapping[str, str]) -> set[str]:
@@ -237,8 +222,8 @@ def _conditions(texts: Mapping[str, Any]) -> str:
         "## Conditions of a PartitionPolicy\n\n" + _explained(texts["conditions"], "when it is not so"),
         "## Conditions of a PartitionArchive\n\n" + _explained(texts["archiveConditions"], "when it is not so"),
         "## Reasons that are no errors\n\n" + _explained(texts["reasons"], "what to do"),
-        "## Errors that the user corrects\n\n" + texts["pages"]["userErrors"] + "\n\n" + _errors("UserError", texts),
-        "## Errors that pass\n\n" + texts["pages"]["transientErrors"] + "\n\n" + _errors("TransientError", texts),
+        "## Errors that the user corrects\n\n" + texts["pages"]["userErrors"] + "\n\n" + _errors(errors.UserError),
+        "## Errors that pass\n\n" + texts["pages"]["transientErrors"] + "\n\n" + _errors(errors.TransientError),
         "## Findings\n\n" + texts["pages"]["findings"] + "\n\n" + _explained(texts["findings"], "what to do"),
         "## Events\n\n" + texts["pages"]["events"] + "\n\n" + _table(("reason", "what was done"), events),
         "## States of partitions\n\n" + _explained(texts["states"], ""),
@@ -250,11 +235,19 @@ def _explained(entries: Mapping[str, Sequence[str]], second: str) -> str:
     return _table(heading, [(_code(name), *entry) for name, entry in entries.items()])
 
 
-def _errors(root: str, texts: Mapping[str, Any]) -> str:
-    kinds = error_classes(getattr(errors, root))
-    return _table(
-        ("reason", "meaning", "what to do"), [(_code(k.__name__), *texts["errors"][k.__name__]) for k in kinds]
-    )
+def _errors(root: type[errors.PartwardenError]) -> str:
+    """The errors below ``root``: the first sentence of a docstring is the meaning, the rest is what to do."""
+    rows = []
+    for name, kind in errors.REASONS.items():
+        meaning, _, action = " ".join((kind.__doc__ or "").split()).partition(". ")
+        if issubclass(kind, root):
+            rows.append((_code(name), _marked(_sentence(meaning)), _marked(_sentence(action))))
+    return _table(("reason", "meaning", "what to do"), rows)
+
+
+def _marked(text: str) -> str:
+    """Fields and variables as code."""
+    return re.sub(r"\b(spec(\.[a-zA-Z]+)+|PARTWARDEN_[A-Z_]+)", r"`\1`", text)
 
 
 def _settings(texts: Mapping[str, Any]) -> str:

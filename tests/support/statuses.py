@@ -9,7 +9,7 @@ from partwarden import errors
 from partwarden.archive.jobspec import Report, Task
 from partwarden.controller import archive_status
 from partwarden.controller.job_status import JobView, Phase
-from partwarden.status.conditions import broken, failed, looked, make_status, suspended
+from partwarden.status.conditions import broken, failed, make_status, reconciled, suspended
 from support.samples import NOW, inventory, plan, spec, year
 
 COMPLETE = [year(number) for number in range(2024, 2029)]
@@ -17,7 +17,7 @@ COMPLETE = [year(number) for number in range(2024, 2029)]
 
 def _reconciled(partitions: Any, **fields: Any) -> dict[str, Any]:
     found = inventory(partitions)
-    return make_status(looked(spec(**fields), found, plan(found, **fields), ()), {}, 1, NOW)
+    return make_status(reconciled(spec(**fields), found, plan(found, **fields), ()), {}, 1, NOW)
 
 
 def _subclasses(kind: type[errors.PartwardenError]) -> Iterator[type[errors.PartwardenError]]:

@@ -19,7 +19,7 @@ from partwarden.planner.actions import (
     DropDetached,
     FinalizeDetach,
 )
-from partwarden.planner.calendar import Range, iso
+from partwarden.planner.calendar import BoundedRange, Range, iso
 from partwarden.planner.inventory import (
     Detached,
     Inventory,
@@ -80,6 +80,13 @@ def partition(
     return Partition(oid=_oid(name), schema="public", name=name, range=Range(lower, upper), bounds=bounds, **fields)
 
 
+def bounds(partition: Partition) -> BoundedRange:
+    """The range of a partition that has both bounds."""
+    assert partition.range is not None
+    assert partition.range.bounded is not None
+    return partition.range.bounded
+
+
 def default(name: str = "run_default") -> Partition:
     """The DEFAULT partition."""
     return Partition(oid=_oid(name), schema="public", name=name, range=None, bounds="DEFAULT")
@@ -107,7 +114,7 @@ def detached(name: str, lower: datetime, upper: datetime, since: datetime = NOW,
     """A marked table that was the partition of public.run for ``[lower, upper)``; ``phase`` is Detached."""
     phase = fields.pop("phase", Phase.DETACHED)
     oid = fields.pop("oid", _oid(name))
-    marker = Marker(oid, PARENT.oid, str(PARENT), Range(lower, upper), phase, since)
+    marker = Marker(oid, PARENT.oid, str(PARENT), BoundedRange(lower, upper), phase, since)
     return Detached(oid=oid, schema="public", name=name, marker=marker, **fields)
 
 
@@ -155,13 +162,12 @@ def _attached(found: Inventory, new: Partition, bounds: Bounds) -> Inventory:
 def _without(found: Inventory, action: FinalizeDetach | DetachPartition) -> Inventory:
     """One partition less; its table remains, and is listed as detached where it has the operator's mark."""
     (gone,) = [each for each in found.partitions if each.oid == action.oid]
-    assert gone.range is not None
     marker = gone.marker
     if isinstance(action, DetachPartition):
         assert not gone.detach_pending, action
         assert not action.concurrently or not any(each.detach_pending for each in found.partitions), action
         assert action.concurrently == (found.default is None), action
-        marker = Marker(gone.oid, PARENT.oid, str(PARENT), gone.range, Phase.DETACHED, found.now)
+        marker = Marker(gone.oid, PARENT.oid, str(PARENT), bounds(gone), Phase.DETACHED, found.now)
     else:
         assert gone.detach_pending, action
     rest = tuple(each for each in found.partitions if each is not gone)

@@ -1,7 +1,4 @@
-"""The PartitionArchive resource: one archive of one partition. Its fields, their defaults and their validation.
-
-The source of ``crds/partitionarchives.yaml``, as `partwarden.policy` is of the other.
-"""
+"""The PartitionArchive resource: one archive of one partition. The source of ``crds/partitionarchives.yaml``."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ class PolicyRef(Model):
 
 
 class PartitionArchiveSpec(Model):
-    """Of which partition, and where to. It cannot be changed afterwards."""
+    """The partition and the destination. Immutable."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -45,10 +42,11 @@ class PartitionArchiveSpec(Model):
     )
 
     policy: PolicyRef | None = Field(
-        None, description="The policy that it is for: it says how to connect where `database` does not."
+        None, description="Policy that it belongs to; its spec.database is used where `database` is absent."
     )
     database: Database | None = Field(
-        None, description="How to connect; wins over the policy's, and serves when there is no policy any more."
+        None,
+        description="How to connect. Takes precedence over the policy's, and stays valid when the policy is deleted.",
     )
     schema_: Identifier | None = Field(
         None, alias="schema", description="Schema of the partition. Absent: that of the policy's table, else public."
@@ -57,14 +55,14 @@ class PartitionArchiveSpec(Model):
         description="Name of the partition, or of the table that was detached, as the catalog spells it."
     )
     oid: int | None = Field(
-        None, ge=1, le=2**32 - 1, description="OID of that table: where it is known, no other of that name is meant."
+        None, ge=1, le=2**32 - 1, description="OID of that table. If set, another table of the same name is refused."
     )
-    destination: Destination = Field(description="Where the archive goes.")
-    job: JobSettings | None = Field(None, description="How the Jobs run that make and check it.")
+    destination: Destination = Field(description="Where the archive is written.")
+    job: JobSettings | None = Field(None, description="How the Jobs that make and check it run.")
     large_objects: Annotated[OnLargeObjects, Field(strict=False)] | None = Field(
         None,
-        description="Whether it is made where rows point to large objects, which it does not hold: Refuse or LeaveOut. "
-        "Absent: as the policy's retention says, else Refuse.",
+        description="Refuse or LeaveOut: whether to archive a partition whose rows point to large objects, which the "
+        "archive does not hold. Absent: as the policy's retention says, else Refuse.",
     )
 
     @model_validator(mode="after")
@@ -72,75 +70,6 @@ class PartitionArchiveSpec(Model):
         if self.policy is None and self.database is None:
             raise refuse(NEEDS_DATABASE)
         return self
-
-
-class FingerprintStatus(Model):
-    """What the table held. Equal fingerprints of one algorithm: equal contents."""
-
-    algorithm: str = Field(description="How it was made.")
-    rows: int = Field(description="How many rows.")
-    content: str = Field(description="Hash of all rows in whatever order.")
-
-
-class CheckStatus(Model):
-    """The last time that the archive was read again."""
-
-    token: str = Field(max_length=256, description="Which check it was.")
-    job: str = Field(max_length=63, description="Name of the Job that did it.")
-    ok: bool = Field(description="Whether the archive is as it was when it was proven.")
-    reason: str | None = Field(None, description="CamelCase; what is wrong with it.")
-    message: Message | None = Field(None, description="The same for people.")
-    oid: int | None = Field(None, description="OID of the table that was looked at beside it.")
-    fingerprint: FingerprintStatus | None = Field(None, description="What the table held at that time.")
-    completed: str | None = Field(None, description="When.")
-
-
-class LastError(Model):
-    """Why the last attempt failed; gone after one that did not."""
-
-    reason: str = Field(max_length=128, description="CamelCase, for programs.")
-    message: Message = Field(description="What was found, and the way out.")
-
-
-class PartitionArchiveStatus(Model):
-    """What became of it, in kstatus terms. What was proven stays here whatever comes later."""
-
-    observed_generation: ObservedGeneration = None
-    conditions: list[Condition] = Field(
-        default=[],
-        max_length=16,
-        description="Ready, Reconciling, Stalled; Archived: there is a manifest; Verified: the archive was read back "
-        "and was equal to the table, and has been as it was ever since.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
-    oid: int | None = Field(None, description="OID of the partition.")
-    server: str | None = Field(
-        None, description="Server and database that it is of: system identifier, and OID of the database."
-    )
-    from_: From = None
-    to: To = None
-    id: str | None = Field(None, description="Last part of the folder's name.")
-    location: str | None = Field(None, description="URL of the archive's folder.")
-    rows: int | None = Field(None, description="How many rows it holds.")
-    bytes: int | None = Field(None, description="Size of data.dump.")
-    size: str | None = Field(None, description="The same for people, such as 12.3Gi.")
-    sha256: str | None = Field(None, description="Of data.dump.")
-    manifest_sha256: str | None = Field(None, description="Of manifest.json. Present once the archive is proven.")
-    fingerprint: FingerprintStatus | None = Field(None, description="What the table held when it was archived.")
-    server_version: str | None = Field(None, description="Of the PostgreSQL server.")
-    client_version: str | None = Field(None, description="Of pg_dump.")
-    started: str | None = Field(None, description="When the archive was begun.")
-    completed: str | None = Field(None, description="When it was proven.")
-    check: CheckStatus | None = Field(None, description="The last time that it was read again.")
-    job: str | None = Field(None, description="Name of the Job that worked on it last.")
-    attempts: int | None = Field(None, ge=0, description="How many Jobs failed in a row.")
-    next_attempt: str | None = Field(None, description="When the next is made.")
-    phase: str | None = Field(None, max_length=32, description="Archiving or Checking, while a Job is under way.")
-    phase_since: str | None = Field(None, description="When that Job was made. Its log has the percent.")
-    table_bytes: int | None = Field(
-        None, ge=0, description="Size of the table without its indexes, as VACUUM or ANALYZE last counted its pages."
-    )
-    last_error: LastError | None = Field(None, description="Why the last attempt failed.")
 
 
 class Written(Model):
@@ -154,10 +83,70 @@ class Written(Model):
 class Fingerprint(Written):
     """What a table holds, whatever the order of its rows. Equal fingerprints of one algorithm: equal contents."""
 
-    algorithm: str
-    rows: int
-    content: str
-    """Lower case hexadecimal digits."""
+    algorithm: str = Field(description="How it was made.")
+    rows: int = Field(description="How many rows.")
+    content: str = Field(description="Hash of all rows, whatever their order, in lower case hexadecimal digits.")
+
+
+class CheckStatus(Model):
+    """The last reading of the archive."""
+
+    token: str = Field(max_length=256, description="Identifies the reading that was requested.")
+    job: str = Field(max_length=63, description="Name of the Job that did it.")
+    ok: bool = Field(description="Whether the archive is as it was when it was proven.")
+    reason: str | None = Field(None, description="What is wrong with it, in CamelCase.")
+    message: Message | None = Field(None, description="The same for people.")
+    oid: int | None = Field(None, description="OID of the table that was compared with it.")
+    fingerprint: Fingerprint | None = Field(None, description="What the table held then.")
+    completed: str | None = Field(None, description="When it ended, by the clock of the database server.")
+
+
+class LastError(Model):
+    """Why the last attempt failed. Absent after one that succeeded."""
+
+    reason: str = Field(max_length=128, description="CamelCase, for programs.")
+    message: Message = Field(description="What was found, and the way out.")
+
+
+class PartitionArchiveStatus(Model):
+    """State of the archive, in kstatus terms. What was proven stays here whatever comes later."""
+
+    observed_generation: ObservedGeneration = None
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=16,
+        description="Ready, Reconciling, Stalled; Archived: there is a manifest; Verified: the archive was read back "
+        "and was equal to the table, and has been as it was ever since.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    oid: int | None = Field(None, description="OID of the partition.")
+    server: str | None = Field(
+        None, description="Server and database of the partition: system identifier, and OID of the database."
+    )
+    from_: From = None
+    to: To = None
+    id: str | None = Field(None, description="Last part of the folder's name.")
+    location: str | None = Field(None, description="URL of the archive's folder.")
+    rows: int | None = Field(None, description="How many rows it holds.")
+    bytes: int | None = Field(None, description="Size of data.dump.")
+    size: str | None = Field(None, description="The same for people, such as 12.3Gi.")
+    sha256: str | None = Field(None, description="Of data.dump.")
+    manifest_sha256: str | None = Field(None, description="Of manifest.json. Present once the archive is proven.")
+    fingerprint: Fingerprint | None = Field(None, description="What the table held when it was archived.")
+    server_version: str | None = Field(None, description="Of the PostgreSQL server.")
+    client_version: str | None = Field(None, description="Of pg_dump.")
+    started: str | None = Field(None, description="When the archive was begun.")
+    completed: str | None = Field(None, description="When it was proven.")
+    check: CheckStatus | None = Field(None, description="The last reading of the archive after it was proven.")
+    job: str | None = Field(None, description="Name of the Job that worked on it last.")
+    attempts: int | None = Field(None, ge=0, description="How many Jobs failed in a row.")
+    next_attempt: str | None = Field(None, description="When the next Job starts.")
+    phase: str | None = Field(None, max_length=32, description="Archiving or Checking, while a Job is running.")
+    phase_since: str | None = Field(None, description="When that Job was created; its log has the percentage.")
+    table_bytes: int | None = Field(
+        None, ge=0, description="Size of the table without its indexes, as VACUUM or ANALYZE last counted its pages."
+    )
+    last_error: LastError | None = Field(None, description="Why the last attempt failed.")
 
 
 CONTAINER = "archive"

@@ -58,7 +58,7 @@ ARCHIVE_COLUMNS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A kind of ours, and what its definition is made from."""
+    """A custom resource, and what its definition is made from."""
 
     kind: str
     plural: str

@@ -27,9 +27,9 @@ HINTS |= {
 }
 
 ONE_DESTINATION = "needs exactly one of pvc, s3, gcs and azure"
-NO_IDENTITY = "endpoint needs secretRef: the workload's identity is told to no other server"
+NO_IDENTITY = "endpoint needs secretRef: the workload's identity is sent to no other server"
 OWN_SERVER = rules(cel("!has(self.endpoint) || has(self.secretRef)", NO_IDENTITY, ".endpoint"))
-"""A token is for whoever holds it: who may write a policy must not have the Job hand out its own."""
+"""A token serves any holder: the author of a policy must not make the Job send its own elsewhere."""
 
 
 class PVC(Model):

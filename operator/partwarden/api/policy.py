@@ -154,7 +154,7 @@ class TableSpec(Model):
     table: Table = Field(description="The table, partitioned by RANGE on one column.")
     key: Identifier | None = Field(
         None,
-        description="Partition key column. Optional; when given it must be the table's, which guards against a mix-up.",
+        description="Partition key column. If given, it must be the table's, which guards against a mix-up.",
     )
     key_encoding: Annotated[KeyEncoding, Field(strict=False)] = Field(
         KeyEncoding.NATIVE,
@@ -181,13 +181,13 @@ class TableSpec(Model):
     )
     start_from: Day | None = Field(
         None,
-        description="A date like 2019-01-01: holes in the past are filled from the partition on that holds it. "
-        "Without it, they are filled from the oldest existing partition on.",
+        description="A date such as 2019-01-01: missing partitions of the past are created from the one that holds it. "
+        "Absent: from the oldest existing partition.",
     )
     ensure: list[Day] = Field(
         default=[],
         max_length=100,
-        description="Dates like 2031-06-01 whose partitions must exist too, whether past or far ahead; at most 100.",
+        description="Dates such as 2031-06-01 whose partitions must exist too, in the past or far ahead; at most 100.",
     )
     name_format: str | None = Field(
         None,
@@ -200,23 +200,25 @@ class TableSpec(Model):
     )
     default_partition: DefaultPartition = Field(
         default_factory=DefaultPartition,
-        description="Whether there shall be a DEFAULT partition, and what of its rows.",
+        description="Whether to create a DEFAULT partition, and what to do with its rows.",
     )
     retention: Retention | None = Field(
-        None, description="What becomes of old partitions. Absent: nothing is ever detached or dropped."
+        None, description="What happens to old partitions. Absent: nothing is ever detached or dropped."
     )
-    thresholds: Thresholds = Field(default_factory=Thresholds, description="What is worth a warning.")
-    maintenance: Maintenance = Field(default_factory=Maintenance, description="Upkeep beside making partitions.")
+    thresholds: Thresholds = Field(default_factory=Thresholds, description="Sizes above which a warning is given.")
+    maintenance: Maintenance = Field(
+        default_factory=Maintenance, description="VACUUM, REINDEX and ANALYZE of partitions."
+    )
     mode: Annotated[Mode, Field(strict=False)] = Field(
-        Mode.APPLY, description="Apply does what the plan says; Plan only writes it into the status. Default: Apply."
+        Mode.APPLY, description="Apply carries the plan out; Plan only writes it into the status. Default: Apply."
     )
     suspend: bool = Field(
-        False, description="true stops all work on this policy, and leaves everything as it is. Default: false."
+        False, description="true stops all work on this policy and leaves the table as it is. Default: false."
     )
     resync: Resync = Field(
         "10m",
-        description="How often to look again, from 10s to 24h, like 10m or 1h30m. Edits, and the beginning of an "
-        "interval, are noticed at once whatever this says. Default: 10m.",
+        description="How often to reconcile although nothing changed: from 10s to 24h, such as 10m or 1h30m. An edit, "
+        "and the beginning of an interval, cause a reconcile at once. Default: 10m.",
     )
 
     @model_validator(mode="after")
@@ -229,7 +231,7 @@ class TableSpec(Model):
 
     @property
     def resync_period(self) -> timedelta:
-        """Time between two looks, before jitter."""
+        """Time between two reconciles, before jitter."""
         return parse_duration(self.resync)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from .destination import Destination
 from .types import HINTS, Age, Grace, Model, Quantity, Window, cel, parse_duration, parse_quantity, refuse, rules
 
-# What may be said of the Jobs that archive by whoever writes a policy: how large they are and where they run.
+# What the author of a policy may say of the Jobs that archive: how large they are and where they run.
 #
-# Image, service account and environment are the operator's settings: else whoever may write a policy could run any
+# Image, service account and environment are the operator's settings: else the author of a policy could run any
 # image as any account.
 #
 
@@ -27,6 +28,14 @@ HINTS |= {
 
 ResourceQuantity = Annotated[str, StringConstraints(max_length=32, pattern=RESOURCE)]
 Label = Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE)]
+
+
+def _check_label_keys(labels: dict[str, str]) -> dict[str, str]:
+    """The API server refuses a Job with another key: say so when the policy is read."""
+    for key in labels:
+        if not re.fullmatch(LABEL_KEY[1:-1], key):
+            raise refuse("must be the key of a label, such as team or example.com/team", key)
+    return labels
 
 
 class Resources(Model):
@@ -54,7 +63,9 @@ class JobSettings(Model):
     resources: Resources | None = Field(None, description="Requests and limits of the container.")
     node_selector: dict[str, Label] = Field(default={}, max_length=32, description="Labels that a node must have.")
     tolerations: list[Toleration] = Field(default=[], max_length=16, description="Taints of nodes that do not matter.")
-    labels: dict[str, Label] = Field(default={}, max_length=32, description="Further labels of Jobs and pods.")
+    labels: Annotated[dict[str, Label], AfterValidator(_check_label_keys)] = Field(
+        default={}, max_length=32, description="Further labels of Jobs and pods."
+    )
 
 
 class KeyEncoding(StrEnum):
@@ -75,14 +86,14 @@ class Drain(StrEnum):
 
 
 class OnExpire(StrEnum):
-    """What becomes of an expired partition."""
+    """What happens to an expired partition."""
 
     DETACH = "Detach"
     DROP = "Drop"
 
 
 class Approval(StrEnum):
-    """Whether somebody must agree before a table is dropped."""
+    """Whether the user must approve each drop."""
 
     AUTOMATIC = "Automatic"
     MANUAL = "Manual"
@@ -106,7 +117,7 @@ class OnClose(StrEnum):
 class DefaultPartition(Model):
     """The DEFAULT partition, which takes rows that no other partition holds."""
 
-    ensure: bool = Field(False, description="Make one where there is none. Default: false.")
+    ensure: bool = Field(False, description="Create one if there is none. Default: false.")
     drain: Annotated[Drain, Field(strict=False)] = Field(
         Drain.NEVER,
         description="Auto moves rows of the DEFAULT partition that belong in a new partition into it, in the "
@@ -116,7 +127,8 @@ class DefaultPartition(Model):
         100_000,
         ge=1,
         le=10_000_000,
-        description="Most rows to move into one partition; more are left, and reported. Default: 100000.",
+        description="Most rows to move into one partition; if there are more, none is moved, and a finding says so. "
+        "Default: 100000.",
     )
 
 
@@ -175,7 +187,7 @@ class Retention(Model):
         description="Manual: a table is dropped only once the annotation partwarden.dev/approve-drop of the policy "
         "names it. Default: Automatic.",
     )
-    job: JobSettings | None = Field(None, description="How the Jobs run that make and check archives.")
+    job: JobSettings | None = Field(None, description="How the Jobs that make and check archives run.")
 
     @model_validator(mode="after")
     def _drops_only_when_told(self) -> Self:

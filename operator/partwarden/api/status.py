@@ -1,7 +1,7 @@
 """What a PartitionPolicy's status holds: the shapes, and their share of ``crds/partitionpolicies.yaml``.
 
 Filled by `partwarden.conditions`. Every list is bounded and the whole stays under 64 KiB. Moments of partitions are
-written in the key's domain (see `partwarden.interval.iso`). Nothing in it tells the time of the last look: a policy
+written in the key's domain (see `calendar.iso`). Nothing in it tells the time of the last reconcile: a policy
 that has converged is not written again.
 """
 
@@ -41,7 +41,7 @@ ObservedGeneration = Annotated[
 
 
 class ConditionType(StrEnum):
-    """Ready, Reconciling and Stalled follow kstatus; the others say where to look."""
+    """Ready, Reconciling and Stalled follow kstatus; the others are of Partwarden."""
 
     READY = "Ready"
     RECONCILING = "Reconciling"
@@ -92,7 +92,7 @@ class Condition(Model):
 
 
 class PartitionStatus(Model):
-    """One partition, as last seen."""
+    """One partition, as last observed."""
 
     name: str = Field(description="Name, with its schema in front where that is not the table's.")
     from_: From = None
@@ -126,11 +126,11 @@ class PlannedAction(Model):
 
 
 class FindingStatus(Model):
-    """Something that a person should know."""
+    """Something that the user should know."""
 
     reason: str = Field(description="CamelCase, for programs.")
     object: str = Field(description="What it was found on: a table, a partition or a range.")
-    message: Message = Field(description="What was found, and the way out.")
+    message: Message = Field(description="What was found, and how to resolve it.")
 
 
 class Largest(Model):
@@ -179,7 +179,7 @@ class Summary(Model):
 
 
 class PartitionPolicyStatus(Model):
-    """How things stand, in kstatus terms: observedGeneration, Reconciling, Stalled, Ready."""
+    """State of the policy, in kstatus terms: observedGeneration, Reconciling, Stalled, Ready."""
 
     observed_generation: ObservedGeneration = None
     conditions: list[Condition] = Field(
@@ -189,16 +189,16 @@ class PartitionPolicyStatus(Model):
         "WithinThresholds, ArchivesHealthy.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
-    summary: Summary | None = Field(None, description="Totals, as last seen.")
+    summary: Summary | None = Field(None, description="Totals, as last observed.")
     partitions: list[PartitionStatus] = Field(
         default=[],
         max_length=MAX_PARTITIONS,
-        description="Partitions as last seen, ascending: those nearest to now, and those with something to say; before "
-        "them tables that were detached.",
+        description="Partitions as last observed, ascending: those nearest to now, and notable ones; before them "
+        "detached tables.",
     )
     plan: list[PlannedAction] = Field(
-        default=[], max_length=MAX_PLAN, description="What is still to be done, in order; empty when all is done."
+        default=[], max_length=MAX_PLAN, description="Actions still to be done, in order; empty when all is done."
     )
     findings: list[FindingStatus] = Field(
-        default=[], max_length=MAX_FINDINGS, description="What a person should know; most never stop anything."
+        default=[], max_length=MAX_FINDINGS, description="What the user should know; most do not stop anything."
     )

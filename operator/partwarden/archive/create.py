@@ -1,4 +1,4 @@
-"""Makes an archive of a partition and proves it, or proves one again. Nothing here changes a database.
+"""Make an archive of a partition and prove it, or prove one again. Nothing here changes a database.
 
 In one snapshot: the fingerprint, the dump, which goes to the destination as it is made, and a digest of the rows as
 COPY writes them. Then the dump is read back from the destination, and what it restores must have that very digest. The
@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import errors as pg
 
@@ -32,7 +32,6 @@ from ..errors import (
     TableChanged,
 )
 from ..planner.findings import pointing
-from ..planner.keys import literals
 from ..postgres import fingerprint, large_objects, table_state
 from ..postgres.connection import run
 from ..postgres.conninfo import ConnectionInfo
@@ -40,54 +39,82 @@ from ..postgres.errors import message
 from ..postgres.settings import TEXT_SETTINGS
 from . import pgdump, snapshot, table_lookup, table_schema, verify
 from .generated_columns import GeneratedWriter
-from .jobspec import JobSpec, Report
-from .manifest import DATA, GENERATED, MANIFEST, ArchiveManifest, Column, GeneratedData, TableName
-from .snapshot import Held, Place, TableContents
+from .jobspec import JobSpec, Report, TableToArchive
+from .manifest import (
+    DATA,
+    GENERATED,
+    MANIFEST,
+    ArchiveManifest,
+    Column,
+    GeneratedData,
+    TableName,
+    serialize,
+    stored_names,
+)
+from .snapshot import Held, TableContents
 from .storage import Digest, Store, folder
-from .table_schema import Description
+from .verify import Archive
 
 Say = Callable[[str], None]
 MOST = 100
-"""Attempts at one archive that may come to nothing, and leave a dump, before it is given up."""
+"""Attempts at one archive that may fail, and leave a dump each, before no more are made."""
 
 
-def archive(order: JobSpec, info: ConnectionInfo, store: Store, say: Say) -> Report:
+def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say) -> Report:
     """Make the archive, or find that it was made already. Its report is always ``ok``.
 
-    Raises a `PartwardenError`, or psycopg's errors as `session.session` translates them: then nothing is proven.
+    Raises a `PartwardenError`, or psycopg's errors as `connection.session` translates them: then nothing is proven.
     """
     started = datetime.now(UTC)
     client = pgdump.version(pgdump.find("pg_dump"))
     pgdump.find("pg_restore")
     pgdump.check(info)
-    with snapshot.holding(info, order.partition) as held:
-        server = table_state.read(held.connection, order.server)
+    with snapshot.holding(info, wanted.partition) as held:
+        server = table_state.read(held.connection, wanted.server)
         pgdump.check_version(client, held.server_version)
-        attached = snapshot.place(held)
-        if attached.parent is None:
-            attached = table_lookup.place(held)
-        _check_parent(order, attached.parent)
-        _check_large_objects(order, held, say)
-        home = folder(held.connection.info.dbname, order.parent or attached.parent, held.table)
-        if known := _known(store, home, order, held, say):
-            return known.model_copy(update={"server": server})
-        # A folder of this attempt's own: an upload that somebody took for dead, and that comes to its end after all,
-        # must not write over what another attempt has proven meanwhile. Not every store can be told not to.
-        place = f"{home}/{order.id}-{secrets.token_hex(4)}"
+        origin = table_lookup.find_origin(held.connection, held.table)
+        _check_parent(wanted, origin.parent)
+        _check_large_objects(wanted, held, say)
+        home = folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
+        if known := _find_proven(store, home, wanted, held, say):
+            return _report(known, server=server)
+        # A folder of this attempt's own: an upload that was taken for dead, and that comes to its end after all, must
+        # not write over what another attempt has proven meanwhile. Not every store can refuse that.
+        place = f"{home}/{wanted.id}-{secrets.token_hex(4)}"
         say(f"archiving {held.table} ({held.estimate:,} rows or so) to {store.url(place)}")
         description = table_schema.describe(held.connection, held.table.oid)
-        taken, copied, dumped, generated = _take(held, info, store, place, description.columns, say)
-        if copied.lines != taken.rows:
-            raise ProofFailed(f"{held.table}: COPY gave {copied.lines} rows, and a count {taken.rows}, in one snapshot")
-        found = taken, copied, dumped, generated
-        manifest = _manifest(order, held, info, attached, description, found, client, started)
-        _prove(store, place, manifest, say)
-        text = verify.written(manifest)
+        taken = _take(held, info, store, place, description.columns, say)
+        manifest = ArchiveManifest(
+            id=wanted.id,
+            database=held.connection.info.dbname,
+            parent=origin.parent or wanted.parent,
+            partition=held.table,
+            bounds=origin.bounds or wanted.bounds,
+            key=origin.key or wanted.key,
+            columns=description.columns,
+            types=description.types,
+            parent_ddl=_parent_ddl(held, info, origin.parent),
+            rows=taken.fingerprint.rows,
+            bytes=taken.dump.size,
+            sha256=taken.dump.sha256,
+            copy_sha256=taken.rows.sha256,
+            generated=taken.generated,
+            unlogged=held.unlogged,
+            settings=TEXT_SETTINGS,
+            fingerprint=taken.fingerprint,
+            snapshot=held.snapshot,
+            server_version=held.server_version,
+            client_version=client,
+            partwarden_version=__version__,
+            started=started,
+            completed=datetime.now(UTC),
+        )
+        _prove(verify.at(store, place, manifest), say)
+        text = serialize(manifest)
         # Nothing proves an archive but this. The connection answers: its locks were held, and the snapshot, to the end.
         run(held.connection, "SELECT 1")
         store.put(f"{place}/{MANIFEST}", [text])
-    digest = verify.read_manifest(store, place, hashlib.sha256(text).hexdigest())[1]
-    return _report(store, place, manifest, digest).model_copy(update={"server": server})
+    return _report(verify.read(store, place, hashlib.sha256(text).hexdigest()), server=server)
 
 
 def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
@@ -96,13 +123,13 @@ def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
     Raises `ArchiveDamaged` where it is not what the order says was proven, `ProofFailed` or `DumpFailed` where that
     cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises.
     """
-    place = _key(store, order.location)
-    manifest, digest = verify.read_manifest(store, place, order.manifest_sha256 or None)
+    archived = verify.read(store, _key(store, order.location), order.manifest_sha256 or None)
+    manifest = archived.manifest
     if order.sha256 and manifest.sha256 != order.sha256:
-        raise ArchiveDamaged(f"{store.url(place)} has the sha256 {manifest.sha256}, but {order.sha256} was proven")
+        raise ArchiveDamaged(f"{archived.url} has the sha256 {manifest.sha256}, but {order.sha256} was proven")
     if order.partition.oid not in (0, manifest.partition.oid) or manifest.id != order.id:
-        raise ArchiveDamaged(f"{store.url(place)} is archive {manifest.id} of {manifest.partition}, not {order.id}")
-    _prove(store, place, manifest, lambda line: None)
+        raise ArchiveDamaged(f"{archived.url} is archive {manifest.id} of {manifest.partition}, not {order.id}")
+    archived.prove()
     server, completed = "", datetime.now(UTC)
     if info is not None:
         pgdump.check(info)
@@ -111,57 +138,55 @@ def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
             now = snapshot.read(held)
             # By the clock of the server, as all ages are: how old this reading may become is judged by it.
             ((completed,),) = run(held.connection, "SELECT clock_timestamp()")[0]
-        snapshot.compare(f"table {order.partition}", store.url(place), manifest, now)
-    now_known = {"completed": completed.astimezone(UTC), "server": server}
-    return _report(store, place, manifest, digest).model_copy(update=now_known)
+        snapshot.compare(f"table {order.partition}", archived.url, manifest, now)
+    return _report(archived, server=server, completed=completed.astimezone(UTC))
 
 
-def _check_parent(order: JobSpec, parent: TableName | None) -> None:
-    wanted = order.parent
-    if parent is not None and wanted is not None and (parent.schema_, parent.name) != (wanted.schema_, wanted.name):
-        raise TableChanged(f"{order.partition} is a partition of {parent}, not of {wanted}")
+def _check_parent(wanted: TableToArchive, parent: TableName | None) -> None:
+    if parent and wanted.parent and (parent.schema_, parent.name) != (wanted.parent.schema_, wanted.parent.name):
+        raise TableChanged(f"{wanted.partition} is a partition of {parent}, not of {wanted.parent}")
 
 
-def _check_large_objects(order: JobSpec, held: Held, say: Say) -> None:
-    """Of all rows in the snapshot that is archived. Raises `LargeObjects`."""
+def _check_large_objects(wanted: TableToArchive, held: Held, say: Say) -> None:
+    """Check all rows in the snapshot that is archived. Raises `LargeObjects`."""
     table = held.table
     if not (columns := large_objects.columns(held.connection, table.oid, table.schema_, table.name)):
         return
-    if order.large_objects is OnLargeObjects.REFUSE:
+    if wanted.large_objects is OnLargeObjects.REFUSE:
         raise pointing(table, columns, "archived")
     say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
 
 
-def _known(store: Store, home: str, order: JobSpec, held: Held, say: Say) -> Report | None:
-    """The report of an archive of that identifier which is there already, proves, and is equal to the table now.
+def _find_proven(store: Store, home: str, wanted: TableToArchive, held: Held, say: Say) -> Archive | None:
+    """The archive of that identifier which is there already, proves, and is equal to the table now.
 
     Raises `ObjectExists`.
     """
     now: TableContents | None = None
-    for key in _below(store, home, order.id, MANIFEST):
+    for key in _keys_below(store, home, wanted.id, MANIFEST):
         place = key.rpartition("/")[0]
         try:
-            manifest, digest = verify.read_manifest(store, place, None)
-            if manifest.id != order.id:
+            archived = verify.read(store, place)
+            if archived.manifest.id != wanted.id:
                 continue
-            if manifest.partition.oid != held.table.oid:
-                raise ArchiveDamaged(f"{store.url(place)} is of the table with OID {manifest.partition.oid}")
-            _prove(store, place, manifest, say)
+            if (oid := archived.manifest.partition.oid) != held.table.oid:
+                raise ArchiveDamaged(f"{archived.url} is of the table with OID {oid}")
+            _prove(archived, say)
             if now is None:
-                say(f"reading {held.table} to compare it with {store.url(place)}")
+                say(f"reading {held.table} to compare it with {archived.url}")
                 now = snapshot.read(held)
-            snapshot.compare(f"table {held.table}", store.url(place), manifest, now)
+            snapshot.compare(f"table {held.table}", archived.url, archived.manifest, now)
         except (ArchiveDamaged, ContentsChanged, ProofFailed, DumpFailed) as error:
             say(f"an earlier archive cannot be used, and is left as it is: {error}")
             continue
-        say(f"{store.url(place)} is there already, and proven")
-        return _report(store, place, manifest, digest)
-    if len(_below(store, home, order.id, DATA)) >= MOST:
-        raise ObjectExists(f"{store.url(home)}/{order.id} and {MOST - 1} more like it came to nothing: remove those")
+        say(f"{archived.url} is there already, and proven")
+        return archived
+    if len(_keys_below(store, home, wanted.id, DATA)) >= MOST:
+        raise ObjectExists(f"{store.url(home)}/{wanted.id} and {MOST - 1} more like it came to nothing: remove those")
     return None
 
 
-def _below(store: Store, home: str, id_: str, name: str) -> list[str]:
+def _keys_below(store: Store, home: str, id_: str, name: str) -> list[str]:
     """The keys of that name in folders whose names begin with the identifier, sorted."""
     try:
         return sorted(key for key in store.below(home, name) if key.removeprefix(f"{home}/").startswith(id_))
@@ -170,50 +195,62 @@ def _below(store: Store, home: str, id_: str, name: str) -> list[str]:
         return []
 
 
-Taken = tuple[Fingerprint, Digest, Digest, GeneratedData | None]
-"""Of one snapshot: fingerprint, digest of the rows, digest of the dump, and what was written beside it."""
+class Taken(NamedTuple):
+    """What was read and written in one snapshot."""
+
+    fingerprint: Fingerprint
+    rows: Digest
+    """Of the rows as COPY writes them."""
+    dump: Digest
+    generated: GeneratedData | None
+    """What was written beside the dump."""
 
 
 def _take(held: Held, info: ConnectionInfo, store: Store, place: str, columns: tuple[Column, ...], say: Say) -> Taken:
-    """The fingerprint and the digest of the rows, while the dump is written."""
-    dumped, stored = Digest(), [each.name for each in columns if each.generated == "s"]
-
-    def read() -> tuple[Fingerprint, Digest, GeneratedData | None]:
-        try:
-            taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
-        except (pg.CharacterNotInRepertoire, pg.UntranslatableCharacter) as error:
-            raise StatementRejected(
-                f"table {held.table} is not archived: it holds text that is not valid in its encoding: "
-                f"{message(error)}; correct those values first"
-            ) from None
-        say(f"{taken.rows:,} rows, fingerprint {taken.content}")
-        progress = _Progress(say, taken.rows, dumped)
-        if not stored:
-            return taken, snapshot.read_rows(held, columns, progress), None
-        with GeneratedWriter(store, f"{place}/{GENERATED}", held.size) as writer:
-            rows = snapshot.read_rows(held, columns, progress, writer.write)
-            return taken, rows, writer.finish(stored)
-
+    """Take the fingerprint and the digest of the rows, while the dump is written. Raises `ProofFailed` if they differ
+    in the number of rows."""
+    dump = Digest()
     with ThreadPoolExecutor(1, "partwarden-read") as pool:
-        found = pool.submit(read)
+        reading = pool.submit(_read, held, store, place, columns, dump, say)
         try:
             with pgdump.dump(info, held.table.schema_, held.table.name, held.snapshot, held.role) as chunks:
-                store.put(f"{place}/{DATA}", _watched(chunks, dumped, found), held.size)
-            say(f"{dumped.size:,} bytes written")
-            taken, copied, generated = found.result()
-            return taken, copied, dumped, generated
+                store.put(f"{place}/{DATA}", _watched(dump.through(chunks), reading), held.size)
+            say(f"{dump.size:,} bytes written")
+            taken = reading.result()
         except BaseException:
-            # Without this the pool would wait for a statement that nobody needs any more.
+            # Without this the pool would wait for a statement whose result is of no use any more.
             snapshot.cancel(held)
             raise
+    if taken.rows.lines != taken.fingerprint.rows:
+        raise ProofFailed(
+            f"{held.table}: COPY gave {taken.rows.lines} rows, and a count {taken.fingerprint.rows}, in one snapshot"
+        )
+    return taken
 
 
-def _watched(chunks: Iterator[bytes], dumped: Digest, other: Future[Any]) -> Iterator[bytes]:
-    """Ends with an error as soon as ``other`` has: the dump would be worth nothing."""
+def _read(held: Held, store: Store, place: str, columns: tuple[Column, ...], dump: Digest, say: Say) -> Taken:
+    """Read the table twice, and write the values of its stored generated columns."""
+    try:
+        taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
+    except (pg.CharacterNotInRepertoire, pg.UntranslatableCharacter) as error:
+        raise StatementRejected(
+            f"table {held.table} is not archived: it holds text that is not valid in its encoding: "
+            f"{message(error)}; correct those values first"
+        ) from None
+    say(f"{taken.rows:,} rows, fingerprint {taken.content}")
+    progress = _Progress(say, taken.rows, dump)
+    if not (stored := stored_names(columns)):
+        return Taken(taken, snapshot.read_rows(held, columns, progress), dump, None)
+    with GeneratedWriter(store, f"{place}/{GENERATED}", held.size) as writer:
+        rows = snapshot.read_rows(held, columns, progress, writer.write)
+        return Taken(taken, rows, dump, writer.finish(stored))
+
+
+def _watched(chunks: Iterator[bytes], other: Future[Any]) -> Iterator[bytes]:
+    """End with an error as soon as ``other`` has: the dump would be worth nothing."""
     for chunk in chunks:
         if other.done():
             other.result()
-        dumped.update(chunk)
         yield chunk
     # Before the object is finished: what is not to be proven shall not be there either.
     other.result()
@@ -222,90 +259,49 @@ def _watched(chunks: Iterator[bytes], dumped: Digest, other: Future[Any]) -> Ite
 class _Progress:
     """Says how far it is, at every twentieth part."""
 
-    def __init__(self, say: Say, rows: int, dumped: Digest) -> None:
-        self.say, self.rows, self.dumped, self.told = say, rows, dumped, 0
+    def __init__(self, say: Say, rows: int, dump: Digest) -> None:
+        self.say, self.rows, self.dump, self.said = say, rows, dump, 0
 
     def __call__(self, digest: Digest) -> None:
         percent = digest.lines * 100 // self.rows if self.rows else 100
-        if percent >= self.told + 5:
-            self.told = percent
-            self.say(f"{percent} %: {digest.lines:,} of {self.rows:,} rows read, {self.dumped.size:,} bytes written")
+        if percent >= self.said + 5:
+            self.said = percent
+            self.say(f"{percent} %: {digest.lines:,} of {self.rows:,} rows read, {self.dump.size:,} bytes written")
 
 
-def _prove(store: Store, place: str, manifest: ArchiveManifest, say: Say) -> None:
-    say(f"reading {manifest.bytes:,} bytes back from {store.url(place)}")
-    verify.prove(store, place, manifest)
+def _prove(archived: Archive, say: Say) -> None:
+    say(f"reading {archived.manifest.bytes:,} bytes back from {archived.url}")
+    archived.prove()
 
 
-def _manifest(
-    order: JobSpec,
-    held: Held,
-    info: ConnectionInfo,
-    attached: Place,
-    description: Description,
-    found: Taken,
-    client: str,
-    started: datetime,
-) -> ArchiveManifest:
-    (taken, copied, dumped, generated), parent, ddl = found, attached.parent, ""
-    if parent is not None:
-        ddl = pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role)
-    ranged = attached.key is not None and attached.bounds.startswith("FOR VALUES FROM")
-    ends = literals(attached.bounds) if ranged else None
-    return ArchiveManifest(
-        id=order.id,
-        database=held.connection.info.dbname,
-        parent=parent or order.parent,
-        partition=held.table,
-        bounds=(ends.lower, ends.upper) if ends else order.bounds,
-        key=attached.key or order.key,
-        columns=description.columns,
-        types=description.types,
-        parent_ddl=ddl,
-        rows=taken.rows,
-        bytes=dumped.size,
-        sha256=dumped.sha256,
-        copy_sha256=copied.sha256,
-        generated=generated,
-        unlogged=held.unlogged,
-        settings=TEXT_SETTINGS,
-        fingerprint=taken,
-        snapshot=held.snapshot,
-        server_version=held.server_version,
-        client_version=client,
-        partwarden_version=__version__,
-        started=started,
-        completed=datetime.now(UTC),
-    )
+def _parent_ddl(held: Held, info: ConnectionInfo, parent: TableName | None) -> str:
+    return pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
 
 
-def _report(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256: str) -> Report:
+def _report(archived: Archive, server: str, completed: datetime | None = None) -> Report:
+    manifest = archived.manifest
     return Report(
         ok=True,
-        location=store.url(place),
+        location=archived.url,
         id=manifest.id,
         rows=manifest.rows,
         bytes=manifest.bytes,
         sha256=manifest.sha256,
-        manifest_sha256=manifest_sha256,
+        manifest_sha256=archived.manifest_sha256,
         fingerprint=manifest.fingerprint,
         oid=manifest.partition.oid,
+        server=server,
         server_version=manifest.server_version,
         client_version=manifest.client_version,
         started=manifest.started,
-        completed=manifest.completed,
+        completed=completed or manifest.completed,
     )
 
 
-def failure(order: JobSpec | None, error: PartwardenError) -> Report:
-    """What is told of an order that came to nothing."""
+def failure(error: PartwardenError, id_: str = "", oid: int = 0) -> Report:
+    """The report of an archive or check that came to nothing."""
     return Report(
-        ok=False,
-        reason=error.reason,
-        message=str(error)[:1024],
-        id=order.id if order else "",
-        oid=order.partition.oid if order else 0,
-        completed=datetime.now(UTC),
+        ok=False, reason=error.reason, message=str(error)[:1024], id=id_, oid=oid, completed=datetime.now(UTC)
     )
 
 

@@ -47,10 +47,10 @@ def copied_rows(script: Iterable[bytes], statement: bytes) -> Iterator[bytes]:
     any statement that is not `KNOWN`, and where it breaks off; and what reading it raises.
     """
     pieces = _Pieces(script)
-    found = _next_copy(pieces)
-    if found is None:
+    copy = _next_copy(pieces)
+    if copy is None:
         raise DumpFailed("the archive holds no rows' section of the table that it should be of")
-    if _quoted(found) != statement:
+    if _quoted(copy) != statement:
         raise DumpFailed("the archive holds the rows of another table, or of other columns, than it should")
     yield from _until_end(pieces)
     if (more := _next_copy(pieces)) is not None:
@@ -62,7 +62,7 @@ def _quoted(statement: bytes) -> bytes:
     """The statement with every identifier in quotes: which need them depends on the version of ``pg_dump``."""
     if not COPY.fullmatch(statement):
         return statement
-    names = [each if each.startswith(b'"') else b'"' + each + b'"' for each in _NAMES.findall(statement[5:-12])]
+    names = [name if name.startswith(b'"') else b'"' + name + b'"' for name in _NAMES.findall(statement[5:-12])]
     columns = b"(" + b", ".join(names[2:]) + b")" if names[2:] else b""
     return b"COPY " + b".".join(names[:2]) + b" " + columns + b" FROM stdin;"
 

@@ -1,4 +1,4 @@
-"""What a Job is told to do: one JSON document in its environment, without a secret in it.
+"""What a Job does: one JSON document in its environment, without a secret in it.
 
 Credentials come beside it, each in a variable of its own that Kubernetes fills from a Secret: see `DATABASE_PREFIX` and
 `STORAGE_PREFIX`.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-
-from pydantic import Field
 
 from ..api.archive import Fingerprint, Written
 from ..api.database import Connection
@@ -67,25 +65,30 @@ class Task(StrEnum):
     CHECK = "Check"
 
 
-class JobSpec(Written):
-    """One thing to do with one partition."""
+class TableToArchive(Written):
+    """A partition of which an archive is to be made, and what is known of it beside the catalog."""
 
-    task: Task
     id: str
-    """Of the archive: unique, and the same however often the Job runs."""
-    connection: Connection | None = None
-    """What wins over the database's Secret."""
+    """Of the archive: unique, and the same however often it is tried."""
+    partition: TableName
     parent: TableName | None = None
     server: str = ""
     """The server and database that the table is of, as `inventory.Server.identity`: no other may answer. Empty: any."""
-    partition: TableName
     bounds: tuple[str, str] | None = None
     key: str | None = None
-    destination: Destination
     large_objects: OnLargeObjects = OnLargeObjects.REFUSE
+
+
+class JobSpec(TableToArchive):
+    """One thing that a Job does with one partition."""
+
+    task: Task
+    connection: Connection | None = None
+    """What wins over the database's Secret."""
+    destination: Destination
     location: str = ""
     """For ``Check``: the folder's URL, as the report named it."""
     sha256: str = ""
     manifest_sha256: str = ""
     """For ``Check``: what was proven."""
-    mount: str = Field(MOUNT)
+    mount: str = MOUNT

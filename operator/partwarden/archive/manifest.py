@@ -1,12 +1,14 @@
-"""What is written down of an archive: ``manifest.json`` beside its data, and the report of a Job.
+"""``manifest.json``: what is written down of an archive beside its data.
 
-The manifest holds all that a stranger needs to restore the data in ten years, without Kubernetes, the policy or the
-database that it came from. It is written last: where there is none, there is no archive.
+It holds all that is needed to restore the data in ten years, without Kubernetes, the policy or the database that it
+came from. It is written last: where there is none, there is no archive.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -15,14 +17,10 @@ from pydantic import Field
 
 from ..api.archive import Fingerprint, Written
 
-# Whether the text of an expression is one expression and nothing more, before it becomes a part of a statement. Pure.
-#
 # PostgreSQL deparses expressions into manifests. Text of a manifest that was changed since must not end the parentheses
 # that it is put into, nor hide what follows. So it is read token by token, and refused where it is anything but tokens
 # of an expression: no comment, no semicolon, no dollar quoting, no backslash outside E'…', parentheses balanced.
 # https://www.postgresql.org/docs/current/sql-syntax-lexical.html
-#
-
 LONGEST = 1 << 16
 """Characters of an expression that is taken."""
 
@@ -108,6 +106,11 @@ class Column(Written):
     """What a generated column is computed by, every name in it qualified."""
     collation: str = ""
     """Where it is not that of the type, as `regcollation` says it."""
+
+
+def stored_names(columns: Iterable[Column]) -> tuple[str, ...]:
+    """The columns whose values are generated and stored, which COPY of the table leaves out."""
+    return tuple(column.name for column in columns if column.generated == "s")
 
 
 class Attribute(Written):
@@ -215,3 +218,9 @@ class ArchiveManifest(Written):
     partwarden_version: str
     started: datetime
     completed: datetime
+
+
+def serialize(manifest: ArchiveManifest) -> bytes:
+    """The bytes of `MANIFEST`."""
+    document = manifest.model_dump(mode="json", by_alias=True)
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

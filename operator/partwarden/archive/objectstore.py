@@ -1,7 +1,12 @@
 """An object store as the place where archives lie: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob.
 
-An object is there whole or not at all: large ones are uploaded in parts, which become an object by a last request. What
-lies unfinished where that never came is invisible, and costs until the bucket's own rules remove it.
+An object is there whole or not at all: large ones are uploaded in parts, which become an object by a last request.
+Parts without that request are invisible, and cost until the bucket's own rules remove them.
+
+The library tells kinds of errors apart by the status of the answer alone; what the service itself calls the cause is in
+the body of its answer. Of that only the code and the message are repeated: the rest of it has what was signed.
+https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 """
 
 from __future__ import annotations
@@ -29,18 +34,10 @@ from ..errors import (
     PartwardenError,
 )
 
-# What an object store answered -> one of our errors. Pure.
-#
-# The library tells kinds apart by the status of the answer alone; what the service itself calls the cause stands in the
-# body of its answer. Of that only the code and the message are told: the rest of it repeats what was signed.
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-# https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
-#
-
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "ContainerBeingDeleted")
 NO_OBJECT = ("", "NoSuchKey", "BlobNotFound")
 LOST = "NoSuchUpload"
-"""Somebody has removed what was uploaded so far: the next attempt begins anew."""
+"""What was uploaded so far was removed: the next attempt begins anew."""
 FULL = re.compile(r"Full$|Quota|InsufficientStorage|NoSpace", re.IGNORECASE)
 WRONG_LOGIN = re.compile(
     r"AccessKeyId|SignatureDoesNotMatch|Authentication|InvalidToken|ExpiredToken|UserNotFound|InvalidSecurity"
@@ -61,7 +58,7 @@ def is_without_conditions(error: Exception) -> bool:
 
 
 def translate(error: Exception, url: str) -> PartwardenError:
-    """What of ``url`` could not be done, why, and what to do."""
+    """The error of an object store as one of ours: what of ``url`` could not be done, why, and what to do."""
     text = str(error)
     code, status, said = _code(text), _status(text), _said(text)
     if isinstance(error, exceptions.AlreadyExistsError):
@@ -140,7 +137,7 @@ FAILED = (exceptions.BaseError, OSError, ValueError)
 
 
 class Objects:
-    """A `storing.Store`. ``prefix`` stands before every key; ``base`` is the URL of both, without a last slash."""
+    """A `Store`. ``prefix`` stands before every key; ``base`` is the URL of both, without a last slash."""
 
     def __init__(self, store: ObjectStore, prefix: str, base: str) -> None:
         self.store, self.base = store, base
@@ -152,8 +149,8 @@ class Objects:
         return Objects(self.store, f"{self.prefix}/{prefix}", base)
 
     def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
-        """See `storing.Store`."""
-        # Parts become an object without any condition. So whoever writes large ones takes a name that is nobody else's.
+        """See `Store`."""
+        # Parts become an object without any condition. So large ones are written to a key that no other attempt has.
         if self.exists(key):
             raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
         pieces = iter(chunks)
@@ -169,7 +166,7 @@ class Objects:
             done.result()
         except BaseException:
             stop.set()
-            # What is being sent may take minutes where nobody answers any more.
+            # What is being sent may take minutes where the service answers no more.
             wait([done], POLITE)
             raise
 
@@ -194,7 +191,7 @@ class Objects:
             )
 
     def get(self, key: str) -> Iterator[bytes]:
-        """See `storing.Store`. Range by range: what a lost connection costs is one of them, and is asked for again."""
+        """See `Store`. Range by range: what a lost connection costs is one of them, and is asked for again."""
         with self._translating(key):
             whole = obstore.get(self.store, self._key(key))
             size = whole.meta["size"]
@@ -218,7 +215,7 @@ class Objects:
         return found
 
     def exists(self, key: str) -> bool:
-        """See `storing.Store`. Not by HEAD, whose answer does not tell a missing object from a missing bucket."""
+        """See `Store`. Not by HEAD, whose answer does not tell a missing object from a missing bucket."""
         with self._translating(key):
             try:
                 obstore.get(self.store, self._key(key))
@@ -229,7 +226,7 @@ class Objects:
         return True
 
     def below(self, key: str, name: str) -> Iterator[str]:
-        """See `storing.Store`."""
+        """See `Store`."""
         skipped = f"{self.prefix}/" if self.prefix else ""
         with self._translating(key):
             for page in obstore.list(self.store, prefix=self._key(key) or None):
@@ -238,7 +235,7 @@ class Objects:
                         yield each["path"].removeprefix(skipped)
 
     def url(self, key: str) -> str:
-        """See `storing.Store`."""
+        """See `Store`."""
         return f"{self.base}/{key}"
 
     def _key(self, key: str) -> str:
@@ -255,13 +252,13 @@ class Objects:
 
 
 def _aside(work: Callable[[], T]) -> Future[T]:
-    """Begin it in a thread that keeps nobody from ending."""
+    """Begin it in a thread that does not keep the process from ending."""
     done: Future[T] = Future()
 
     def run() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised by whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - raised again by `Future.result`
             done.set_exception(error)
 
     threading.Thread(target=run, name="partwarden-object", daemon=True).start()

@@ -1,7 +1,7 @@
 """Opens an object store: by a policy's destination and its Secret, or by a URL and the usual variables.
 
-Where no credentials are given, the library looks where workload identity of the platform leaves them: variables that a
-service account's webhook sets, files with tokens, the metadata service.
+Without credentials the library reads those that workload identity of the platform provides: variables that a service
+account's webhook sets, files with tokens, the metadata service.
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
 """pg_dump and pg_restore as streams: nothing is written to a disk here, and memory does not grow with the table.
 
+pg_dump sets ``search_path`` and more for the length of its session. Behind a pooler that takes a server connection back
+after each transaction, those settings stay on it, and the application that is given it next does not find its tables.
+So `check` finds out beforehand whether a connection keeps its server connection.
+
 https://www.postgresql.org/docs/current/app-pgdump.html
 """
 
@@ -16,8 +20,8 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import IO
+from dataclasses import replace
+from typing import IO, NamedTuple
 
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo
@@ -76,9 +80,9 @@ def _major(text: str) -> int:
     return int(match[0]) if match else 0
 
 
-def quoted(schema: str, name: str) -> str:
-    """Quoted as SQL, which is also how pg_dump takes names that hold any character, and writes them when all are."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
+def quoted(*names: str) -> str:
+    """A qualified name quoted as SQL, which is also how pg_dump takes names, and writes them when all are quoted."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
 @contextmanager
@@ -91,7 +95,7 @@ def dump(
     """
     # Not --quote-all-identifiers: names that columns of type regclass and the like hold would be written so, too.
     options = ["--format=custom", "--encoding=UTF8", f"--snapshot={snapshot}"]
-    # Whoever waits for a stronger lock than ours would make pg_dump wait for him, and he waits for us.
+    # A session that waits for a stronger lock than ours would make pg_dump wait for it, and it waits for us.
     options += [f"--lock-wait-timeout={LOCK_PATIENCE}", f"--table={quoted(schema, name)}", *_as(role)]
     with (
         _connected(info) as (arguments, environment),
@@ -127,7 +131,10 @@ def restore_script(data: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
 def _run(
     command: Sequence[str], environment: Mapping[str, str], data: Iterable[bytes] | None = None
 ) -> Iterator[Iterator[bytes]]:
-    """Runs it while the block lasts; ended with it, and waited for."""
+    """Run it while the block lasts; ended with it, and waited for.
+
+    Gives what it writes to stdout. At its end raises what ``data`` raised, and `DumpFailed` where the program failed.
+    """
     source = subprocess.DEVNULL if data is None else subprocess.PIPE
     try:
         process = subprocess.Popen(
@@ -135,20 +142,20 @@ def _run(
         )
     except OSError as error:
         raise ClientMissing(f"{command[0]} cannot be run: {error}") from None
+    assert process.stdout is not None
+    assert process.stderr is not None
     for pipe in (process.stdin, process.stdout):
         _widen(pipe)
     words: deque[str] = deque(maxlen=8)
     failures: list[BaseException] = []
-    assert process.stdout is not None
-    assert process.stderr is not None
     threads = [threading.Thread(target=_listen, args=(process.stderr, words), daemon=True)]
     if data is not None:
-        assert process.stdin is not None
         threads.append(threading.Thread(target=_feed, args=(data, process, failures), daemon=True))
     for thread in threads:
         thread.start()
+
     try:
-        yield _read(process, threads, words, failures)
+        yield _output(process.stdout, process, threads, words, failures)
     finally:
         process.kill()
         process.wait()
@@ -157,37 +164,40 @@ def _run(
             thread.join()
 
 
-def _widen(pipe: IO[bytes] | None) -> None:
-    # Linux alone has it, and not for more than some megabytes of each user.
-    if pipe is not None and sys.platform == "linux":
-        with suppress(OSError):
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
-
-
-def _read(
+def _output(
+    pipe: IO[bytes],
     process: subprocess.Popen[bytes],
-    threads: Sequence[threading.Thread],
+    threads: Iterable[threading.Thread],
     words: Iterable[str],
-    failures: list[BaseException],
+    failures: Sequence[BaseException],
 ) -> Iterator[bytes]:
-    assert process.stdout is not None
-    while chunk := process.stdout.read(CHUNK):
+    while chunk := pipe.read(CHUNK):
         yield chunk
     for thread in threads:
         thread.join()
     code = process.wait()
     if failures:
         raise failures[0]
+    if code == -signal.SIGKILL:
+        # Where a container has too little memory, the kernel may end the largest process instead of all.
+        raise DumpFailed(
+            f"{_name(process)} was killed, most often for want of memory: give it more, a Job by "
+            "retention.job.resources.limits.memory"
+        )
     if code:
-        program = os.path.basename(str(process.args[0] if isinstance(process.args, list) else process.args))
-        if code == -signal.SIGKILL:
-            # Where a container has too little memory, the kernel may end the largest process instead of all.
-            raise DumpFailed(
-                f"{program} was killed, most often for want of memory: give it more, a Job by "
-                "retention.job.resources.limits.memory"
-            )
         said = " ".join(" ".join(words).split()) or "it said nothing"
-        raise DumpFailed(f"{program} ended with {code}: {said[:1000]}")
+        raise DumpFailed(f"{_name(process)} ended with {code}: {said[:1000]}")
+
+
+def _name(process: subprocess.Popen[bytes]) -> str:
+    return os.path.basename(str(process.args[0] if isinstance(process.args, list) else process.args))
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    # Linux alone has it, and not for more than some megabytes of each user.
+    if pipe is not None and sys.platform == "linux":
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
 
 
 def _listen(pipe: IO[bytes], words: deque[str]) -> None:
@@ -205,14 +215,14 @@ def _feed(data: Iterable[bytes], process: subprocess.Popen[bytes], failures: lis
     except BrokenPipeError:
         # It ended before the data did; its exit code says why.
         return
-    except BaseException as error:  # noqa: BLE001 - raised again by whoever reads what comes out
+    except BaseException as error:  # noqa: BLE001 - raised again at the end of the output
         failures.append(error)
         process.kill()
 
 
 @contextmanager
 def _connected(info: ConnectionInfo) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Arguments and environment by which libpq connects as `session.connect` does. No secret is in the arguments."""
+    """Arguments and environment by which libpq connects as `connection.connect` does. No secret is in the arguments."""
     with ca_file(info) as ca:
         yield connecting({**(isolation() if info.isolated else {}), **info.parameters, **LIVENESS, **ca}, info.isolated)
 
@@ -238,13 +248,6 @@ def connecting(parameters: Mapping[str, str], isolated: bool) -> tuple[list[str]
     return ["--no-password", f"--dbname={make_conninfo(**rest)}"], environment
 
 
-# Find out whether a connection keeps its server connection, or a pooler gives that to other sessions in between.
-#
-# pg_dump sets ``search_path`` and more for the length of its session. Behind a pooler that takes a server connection
-# back after each transaction, those settings stay on it, and the application that is given it next does not find its
-# tables.
-#
-
 TURNS = "ABBABAABBAABABBA"
 """Which of two connections asks. A pooler gives out the server connection that it got back last, or the one that it got
 back first: the former serves B right after A, and the latter does not serve one of them twice in a row."""
@@ -266,10 +269,10 @@ SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_po
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Backend:
-    """A server connection, and when its latest statement began, in microseconds."""
+class _Backend(NamedTuple):
+    """A row of `ACTIVITY`: a server connection, and when it and its latest statement began, in microseconds."""
 
+    answers: bool
     pid: int
     began: int
     asked: int | None
@@ -281,7 +284,7 @@ class _Backend:
 def check(info: ConnectionInfo, connect_timeout: int = 10) -> None:
     """Whether pg_dump may connect so: to the server itself, or through a pooler that shares nothing before the end.
 
-    Two connections at once, for some milliseconds. Raises `BehindPooler`, and as `session.session`.
+    Two connections at once, for some milliseconds. Raises `BehindPooler`, and as `connection.session`.
     """
     with (
         session(_as_pg_dump(info), connect_timeout=connect_timeout) as one,
@@ -310,12 +313,12 @@ def _is_shared(one: Session, other: Session) -> bool:
     latest: dict[str, _Backend] = {}
     for turn in TURNS:
         idle = latest.get("A" if turn == "B" else "B")
-        asked = SQL(ACTIVITY).format(idle.pid if idle else 0)
-        found = [(own, _Backend(*each)) for own, *each in run(one if turn == "A" else other, asked)[0]]
-        now = next(each for own, each in found if own)
+        query = SQL(ACTIVITY).format(idle.pid if idle else 0)
+        backends = [_Backend(*row) for row in run(one if turn == "A" else other, query)[0]]
+        now = next(backend for backend in backends if backend.answers)
         if turn in latest and not now.is_same(latest[turn]):
             return True
-        if idle and any(each.is_same(idle) and (own or each.asked != idle.asked) for own, each in found):
+        if idle and any(each.is_same(idle) and (each.answers or each.asked != idle.asked) for each in backends):
             return True
         latest[turn] = now
     return False

@@ -1,48 +1,182 @@
-"""Makes a table that was loaded from an archive a partition again, for its old bounds.
+"""Make a table that was loaded from an archive a partition again, for its old bounds.
 
 The parent is touched twice, briefly: at first its definition is read, and at the end, when the rows are loaded and
 proven, the table is attached. Between the two, which may be hours, no lock on the parent is held, and no session waits
 for a restore. Nothing but the table itself is made, so nothing can be left on a connection that a pooler hands on.
+
+`check` asks before anything is loaded what ATTACH asks again at the end.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from ..errors import AnotherOperator, CannotAttach, TableBusy
+from ..api.policy import TableSpec
+from ..errors import AnotherOperator, CannotAttach, InsufficientPrivilege, NotOwner, TableNotFound
 from ..planner import marker
-from ..planner.actions import CreatePartition
 from ..planner.calendar import Range
-from ..planner.inventory import Grant, Inventory
-from ..planner.keys import Bounds
+from ..planner.findings import quoted
+from ..planner.inventory import Inventory, Parent, Strategy
+from ..planner.keys import TYPES, Codec, parse_bounds
 from ..planner.marker import Marker, Phase
-from ..postgres import ddl, template
-from ..postgres.connection import Session, run
-from ..postgres.create import NEW_ACLS
+from ..postgres import catalog, ddl, template
+from ..postgres.connection import Session, pinned, run
+from ..postgres.create import NEW_ACLS, grants
 from ..postgres.errors import message
-from ..postgres.locks import Mode, Want, check_lock_holders, joined
-from ..postgres.transaction import BY_NAME, LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, advisory
+from ..postgres.locks import retry_locks, wants_of_attach
+from ..postgres.settings import TEXT_SETTINGS, setting
+from ..postgres.transaction import BY_NAME, LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, advisory, parent_of
 from . import table_schema
 from .manifest import ArchiveManifest, Column
-from .parent_definition import AS_OWN, Parentage, Rule, range_of
 from .restored_table import Loader, Say, Source, is_about_rows
-from .table_schema import TableColumn
+from .table_schema import Rule, TableColumn
 from .user_types import Types
 
 CHECK = "partwarden_bounds"
 """Of the loaded table, until it is attached."""
-PAUSE = 0.2
 LIMIT_DEFAULT, LIMIT_JOINED = "3s", "60s"
 """How long ATTACH may take where others wait for it: for DEFAULT, or for tables that foreign keys join."""
 UNFIT = (pg.CheckViolation, pg.ForeignKeyViolation, pg.InvalidObjectDefinition, pg.DatatypeMismatch)
 """Rows in DEFAULT or outside the bounds, rows that refer to none, an overlap, another shape of table."""
 SET_TIMEOUTS = "SELECT set_config('lock_timeout', {}, true), set_config('statement_timeout', {}, true)"
 NOW_AND_OID = "SELECT clock_timestamp(), {}::regclass::oid::int8"
+CREATES = "SELECT has_schema_privilege({owner}, {schema}, 'CREATE')"
+AS_OWN = "leave out --attach to load it as a table of its own"
+
+
+@dataclass(frozen=True, slots=True)
+class Parentage:
+    """The parent as it is now: its inventory, its ``columns`` in order, and what else a partition needs.
+
+    ``bounds`` are those that the partition is to have.
+    """
+
+    inventory: Inventory
+    columns: tuple[Column, ...]
+    definition: table_schema.ParentDefinition
+    key: tuple[str, str]
+    """The partition key's column, and its type as the server spells it."""
+    bounds: tuple[str, str]
+
+    @property
+    def parent(self) -> Parent:
+        """It exists: `check` has seen it."""
+        return parent_of(self.inventory)
+
+
+def check(
+    connection: Session, manifest: ArchiveManifest, parent_schema: str, parent_name: str, schema: str, name: str
+) -> Parentage:
+    """Read the parent, which the table ``schema.name`` is to be a partition of.
+
+    Raises `TableNotFound`, `CannotAttach`, `NotOwner`, or psycopg's errors.
+    """
+    if manifest.bounds is None or manifest.key is None:
+        raise CannotAttach("the archive does not say which bounds its table had: leave out --attach")
+    kind, held = table_schema.key_type(manifest), range_of(manifest)
+    encoding = next((each.encoding for each in _codecs(kind, manifest.bounds)), None)
+    fields = {
+        "table": {"schema": parent_schema, "name": parent_name},
+        **({"keyEncoding": encoding} if encoding else {}),
+    }
+    inventory = catalog.observe(connection, TableSpec.model_validate(fields))
+    parent = inventory.parent
+    if parent is None:
+        raise TableNotFound(
+            f"table {parent_schema}.{parent_name} does not exist: name another with --parent, or leave out --attach"
+        )
+    key = [(part.column, part.type) for part in parent.key]
+    if parent.strategy is not Strategy.RANGE or key != [(manifest.key, kind)]:
+        raise CannotAttach(
+            f"{parent} is not partitioned by RANGE of {manifest.key!r} of type {kind}, as it was: {AS_OWN}"
+        )
+    if not parent.may_own:
+        raise NotOwner(f"role {inventory.server.user!r} is not an owner of {parent}: connect as {parent.owner!r}")
+    for partition in inventory.partitions:
+        if held is not None and partition.range is not None and partition.range.overlaps(held):
+            raise CannotAttach(
+                f"partition {partition} {partition.bounds} of {parent} holds what the archive held: {AS_OWN}"
+            )
+    with connection.transaction():
+        run(connection, pinned("2s", "30s"), setting(TEXT_SETTINGS))
+        ((creates,),) = run(connection, sql.SQL(CREATES).format(owner=parent.owner, schema=schema))[0]
+        if parent.borrowed and not creates:
+            grant = f"GRANT CREATE ON SCHEMA {quoted(schema)} TO {quoted(parent.owner)}"
+            raise InsufficientPrivilege(
+                f"cannot attach {schema}.{name} to {parent}: its owner {parent.owner!r}, as whom all is done, may not "
+                f"create tables in schema {schema!r}; {grant}, or leave out --attach"
+            )
+        columns = table_schema.describe(connection, parent.oid).columns
+        definition = table_schema.read_definition(connection, parent.oid, schema, name)
+        _check_columns(parent, columns, manifest.columns, Types(connection, manifest.types))
+    inventory = catalog.complete(connection, inventory, [])
+    return Parentage(inventory, columns, definition, (manifest.key, kind), manifest.bounds)
+
+
+def _codecs(kind: str, bounds: tuple[str, str]) -> Iterator[Codec]:
+    """Those by which the bounds are moments of our calendar, at one end at least. Seconds come before milliseconds."""
+    for encoding in TYPES:
+        if (codec := Codec.find(kind, encoding)) is not None and (held := _held(codec, bounds)) is not None:
+            ends = (end for end in (held.lower, held.upper) if end is not None)
+            if any(codec.floor < end < codec.ceiling for end in ends):
+                yield codec
+
+
+def _held(codec: Codec, bounds: tuple[str, str]) -> Range | None:
+    try:
+        return parse_bounds("FOR VALUES FROM ({}) TO ({})".format(*bounds), codec)
+    except ValueError:
+        return None
+
+
+def range_of(manifest: ArchiveManifest) -> Range | None:
+    """The bounds as moments in the key's domain; None where the key does not say when."""
+    if manifest.bounds is None:
+        return None
+    codec = next(_codecs(table_schema.key_type(manifest), manifest.bounds), None)
+    return _held(codec, manifest.bounds) if codec is not None else None
+
+
+def _check_columns(parent: Parent, present: Iterable[Column], archived: Iterable[Column], types: Types) -> None:
+    """What the parent has and the archive has not gets its default; what it has no more would be lost."""
+    by_name = {column.name: column for column in present}
+    for column in archived:
+        there = by_name.get(column.name)
+        if there is None or not _takes(there, column, types):
+            difference = "has no such column" if there is None else f"has it as {_words(there)}"
+            raise CannotAttach(
+                f"column {column.name!r} of the archive is {_words(column)}, but {parent} {difference}: {AS_OWN}"
+            )
+
+
+def _takes(there: Column, archived: Column, types: Types) -> bool:
+    """Whether the parent's column is of the type, wherever that is now, and computed where the archived one was.
+
+    Values that were computed and stored may become values like any other.
+    """
+    # Of the type alone: whether its values fit another length or precision is found out by loading them.
+    bare = archived.model_copy(update={"typmod": -1})
+    type_ = types.find(bare)
+    same = there.type == archived.type or (type_ is not None and type_.as_string() == there.type)
+    return same and (there.generated == archived.generated or (archived.generated == "s" and not there.generated))
+
+
+def _words(column: Column) -> str:
+    return f"{column.type}, generated" if column.generated else column.type
+
+
+class NewTable(NamedTuple):
+    """The table that was loaded, as `ddl` and `template` take it."""
+
+    schema: str
+    name: str
 
 
 def loader(
@@ -57,7 +191,7 @@ def loader(
             yield table_schema.hold_to_bounds(table, CHECK, *parentage.key, parentage.bounds)
 
     wanted = tuple(_column(each, types) for each in parentage.columns)
-    like = parentage.inventory.likeness
+    like = parentage.inventory.template
     return Loader(connection, source, types, schema, name, wanted, dress, say, source.manifest.unlogged, like)
 
 
@@ -72,10 +206,14 @@ def misfit(loaded: Loader, parentage: Parentage, error: Exception) -> Exception:
     """Why the parent's form refuses the rows: the columns, and how many rows."""
     words = message(error) if isinstance(error, psycopg.Error) else str(error)
     plain = loaded.load_plain()
-    found = [f"column {name!r}: {why}" for name, why in loaded.examine(plain).items()]
+    columns = [f"column {name!r}: {why}" for name, why in loaded.examine(plain).items()]
+    return _refused(loaded, parentage, columns or [words])
+
+
+def _refused(loaded: Loader, parentage: Parentage, reasons: Iterable[str]) -> CannotAttach:
     return CannotAttach(
-        f"table {loaded.schema}.{loaded.name} is not attached, for {parentage.parent} refuses its rows: "
-        f"{'; '.join(found) or words}; {AS_OWN}"
+        f"cannot attach table {loaded.schema}.{loaded.name}: {parentage.parent} refuses its rows: "
+        f"{'; '.join(reasons)}; {AS_OWN}"
     )
 
 
@@ -93,22 +231,15 @@ def complete(connection: Session, loaded: Loader, parentage: Parentage) -> None:
             run(connection, "ROLLBACK TO SAVEPOINT completing")
             broken.append(_broken(loaded, rule, error))
     if broken:
-        raise CannotAttach(
-            f"table {loaded.schema}.{loaded.name} is not attached, for {parentage.parent} refuses its rows: "
-            f"{'; '.join(broken)}; {AS_OWN}"
-        )
+        raise _refused(loaded, parentage, broken)
     for statement in definition.after:
         run(connection, statement)
 
 
 def _broken(loaded: Loader, rule: Rule, error: psycopg.Error) -> str:
-    found = loaded.count(rule.broken) if rule.broken is not None and isinstance(error, pg.IntegrityError) else None
-    return f"{rule.name!r}: {message(error)}" + (f", in {found:,} rows" if found is not None else "")
-
-
-def _action(schema: str, name: str) -> CreatePartition:
-    """What `ddl` and `likeness` want to be told of a new partition."""
-    return CreatePartition(schema=schema, name=name, range=Range(None, None), bounds=Bounds("", ""), reason="", lock="")
+    if rule.broken is None or not isinstance(error, pg.IntegrityError):
+        return f"{rule.name!r}: {message(error)}"
+    return f"{rule.name!r}: {message(error)}, in {loaded.count(rule.broken):,} rows"
 
 
 def join(
@@ -119,31 +250,30 @@ def join(
     Locks are waited for until ``deadline``, a moment of `time.monotonic`; one attempt is made in any case. Raises
     `TableBusy`, `AnotherOperator`, `CannotAttach`, or psycopg's errors: then the transaction is to be undone.
     """
-    parent, subject = inventory.parent, f"table {schema}.{name} is not attached"
-    assert parent is not None
-    default = [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in inventory.partitions if each.range is None]
-    keys = joined(connection, parent.oid, Mode.SHARE_ROW_EXCLUSIVE)
-    wants = (Want(parent.oid, Mode.SHARE_UPDATE_EXCLUSIVE), *default, *keys)
+    subject = f"cannot attach table {schema}.{name}"
+    others = wants_of_attach(connection, inventory)
     timeouts = sql.SQL(SET_TIMEOUTS).format(
-        f"{LOCK_TIMEOUT_HEAVY if default or keys else LOCK_TIMEOUT}ms",
-        LIMIT_DEFAULT if default else LIMIT_JOINED if keys else "0",
+        f"{LOCK_TIMEOUT_HEAVY if len(others) > 1 else LOCK_TIMEOUT}ms",
+        LIMIT_DEFAULT if inventory.default else LIMIT_JOINED if len(others) > 1 else "0",
     )
-    while True:
+
+    def attempt() -> None:
         run(connection, "SAVEPOINT joining")
         try:
-            check_lock_holders(connection, wants, subject, deadline=deadline)
-            _attempt(connection, inventory, manifest, _action(schema, name), timeouts)
-            return
-        except (TableBusy, AnotherOperator) as error:
-            late: Exception = error
-        except (pg.LockNotAvailable, pg.DeadlockDetected):
-            late = TableBusy(f"{subject}: a lock that it needs was not to be had in time")
+            _attempt(connection, inventory, manifest, NewTable(schema, name), timeouts)
         except (pg.QueryCanceled, *UNFIT) as error:
             raise _unfit(error, subject) from None
-        run(connection, "ROLLBACK TO SAVEPOINT joining")
-        if time.monotonic() + PAUSE >= deadline:
-            raise late from None
-        time.sleep(PAUSE)
+
+    retry_locks(
+        connection,
+        attempt,
+        lambda: others,
+        subject,
+        deadline,
+        longest=math.inf,
+        rollback=lambda it: run(it, "ROLLBACK TO SAVEPOINT joining; RELEASE SAVEPOINT joining"),
+        retried=(AnotherOperator,),
+    )
 
 
 def _unfit(error: psycopg.Error, subject: str) -> CannotAttach:
@@ -159,15 +289,14 @@ def _attempt(
     connection: Session,
     inventory: Inventory,
     manifest: ArchiveManifest,
-    action: CreatePartition,
+    new: NewTable,
     timeouts: sql.Composed,
 ) -> None:
     """Safe for the rows: ATTACH itself checks each against the bounds, and that nothing overlaps. Nothing is taken away
     but the CHECK, which says what the bounds say from then on."""
-    parent = inventory.parent
-    assert parent is not None
+    parent = parent_of(inventory)
     assert manifest.bounds is not None
-    table = ddl.relation(action)
+    table = ddl.relation(new)
     _, ((mine,),), found = run(
         connection, timeouts, advisory(parent), sql.SQL(BY_NAME).format(parent.schema, parent.name)
     )
@@ -175,25 +304,26 @@ def _attempt(
         raise AnotherOperator(f"table {parent} is being worked on by an operator: its advisory lock is taken")
     if [oid for oid, *_ in found] != [parent.oid]:
         raise CannotAttach(f"table {parent} was dropped, renamed or made anew meanwhile")
-    owner = [ddl.set_owner(parent, action)] if inventory.server.user != parent.owner else []
+    owner = [ddl.set_owner(parent, new)] if inventory.server.user != parent.owner else []
     *_, acls, ((now, oid),) = run(
         connection,
         *owner,
-        sql.SQL(NEW_ACLS).format(action.schema, [action.name]),
+        sql.SQL(NEW_ACLS).format(new.schema, [new.name]),
         sql.SQL(NOW_AND_OID).format(sql.Literal(table.as_string())),
     )
     held = range_of(manifest)
-    mark = Marker(oid, parent.oid, str(parent), held, Phase.RESTORED, now) if held is not None else None
+    marked = held.bounded if held is not None else None
+    mark = Marker(oid, parent.oid, str(parent), marked, Phase.RESTORED, now) if marked is not None else None
     ((_, secured, forced),) = found
     run(
         connection,
-        *ddl.set_grants(parent, action, [Grant(*each[1:]) for each in acls]),
-        *ddl.set_row_security(action, secured, forced),
-        *template.before_attach(inventory.likeness, action),
+        *ddl.set_grants(parent, new, grants(acls)),
+        *ddl.set_row_security(new, secured, forced),
+        *template.before_attach(inventory.template, new),
         table_schema.comment(table, marker.write(note(manifest), mark)),
         table_schema.attach(sql.Identifier(parent.schema, parent.name), table, manifest.bounds),
         table_schema.drop_constraint(table, CHECK),
-        *template.after_attach(inventory.likeness, action),
+        *template.after_attach(inventory.template, new),
     )
 
 

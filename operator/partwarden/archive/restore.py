@@ -1,7 +1,7 @@
-"""Restores an archive: checks it, loads it into a new table, proves that table, and makes it a partition if asked to.
+"""Restore an archive: check it, load it into a new table, prove that table, and make it a partition if asked to.
 
 What is restored is committed at once, at the end, when its fingerprint is that of the archive. Interrupted before that,
-by whatever, nothing of it is there: no table, no type, no partition.
+nothing of it is there: no table, no type, no partition.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from ..errors import InvalidSpec
-from ..postgres import fingerprint, transaction
+from ..postgres import transaction
 from ..postgres.connection import Session, pinned, run, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import message
+from ..postgres.settings import TEXT_SETTINGS, setting
 from ..postgres.transaction import SET_ROLE_VERSION, as_owner, become, undo
-from . import parent_definition, reattach, restored_table, table_schema
+from . import reattach, restored_table, table_schema
 from .manifest import ArchiveManifest, Column
-from .parent_definition import Parentage
+from .reattach import Parentage
 from .restored_table import TEXT, LeftOff, Loader, Say, Source
 from .table_schema import TableColumn
-from .user_types import Types
+from .user_types import Types, expression
 
 OWNER = """
 SELECT pg_get_userbyid(c.relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -39,8 +40,8 @@ NOT_VALID_VERSION = 180000
 
 
 @dataclass(frozen=True, slots=True)
-class JobRequest:
-    """What a person wants. ``schema`` and ``name``: of the new table; None for the names that it had.
+class RestoreRequest:
+    """What to restore as. ``schema`` and ``name``: of the new table; None for the names that it had.
 
     ``attach``: to ``parent`` (schema, name), or, where that is None, to the parent that it had. ``patience``: seconds
     to wait for the parent's locks, once all is loaded.
@@ -66,20 +67,20 @@ class Restored:
     left_off: tuple[LeftOff, ...] = ()
 
 
-def restore(source: Source, info: ConnectionInfo, wish: JobRequest, say: Say) -> Restored:
+def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: Say) -> Restored:
     """Restore an archive. Raises a `PartwardenError`: then nothing was changed in the database.
 
-    First what is quick to see forbids it, then the archive is read and checked, and only then is anything loaded.
+    First come the checks that are quick, then the archive is read and checked, and only then is anything loaded.
     """
     manifest = source.manifest
-    schema, name = wish.schema or manifest.partition.schema_, wish.name or manifest.partition.name
-    parent = _parent(manifest, wish)
+    schema, name = request.schema or manifest.partition.schema_, request.name or manifest.partition.name
+    parent = _parent(manifest, request)
     subject = f"archive {manifest.id} of {manifest.partition} is not restored"
-    with _working(info, subject) as connection:
+    with _session(info, subject) as connection:
         _check(connection, manifest, parent, schema, name)
     say(f"checking {manifest.bytes:,} bytes by their sha256")
     source.check()
-    with _working(info, subject) as connection:
+    with _session(info, subject) as connection:
         # Hours may have passed.
         parentage = _check(connection, manifest, parent, schema, name)
         become_owner = _as_owner(connection, manifest, parentage, schema)
@@ -88,13 +89,13 @@ def restore(source: Source, info: ConnectionInfo, wish: JobRequest, say: Say) ->
                 connection,
                 "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
                 pinned("2s", "0"),
-                fingerprint.pin_text(),
+                setting(TEXT_SETTINGS),
                 *become_owner,
             )
             restored = (
                 _load(connection, source, schema, name, say)
                 if parentage is None
-                else _load_and_attach(connection, source, parentage, schema, name, wish.patience, say)
+                else _load_and_attach(connection, source, parentage, schema, name, request.patience, say)
             )
             run(connection, "COMMIT")
         except BaseException:
@@ -105,11 +106,11 @@ def restore(source: Source, info: ConnectionInfo, wish: JobRequest, say: Say) ->
     return restored
 
 
-def _parent(manifest: ArchiveManifest, wish: JobRequest) -> tuple[str, str] | None:
-    if not wish.attach:
+def _parent(manifest: ArchiveManifest, request: RestoreRequest) -> tuple[str, str] | None:
+    if not request.attach:
         return None
-    if wish.parent is not None:
-        return wish.parent
+    if request.parent is not None:
+        return request.parent
     if manifest.parent is None:
         raise InvalidSpec("the archive does not say which table its partition belonged to: name it with --parent")
     return manifest.parent.schema_, manifest.parent.name
@@ -119,13 +120,13 @@ def _check(
     connection: Session, manifest: ArchiveManifest, parent: tuple[str, str] | None, schema: str, name: str
 ) -> Parentage | None:
     restored_table.check_name(connection, schema, name)
-    return parent_definition.check(connection, manifest, *parent, schema, name) if parent is not None else None
+    return reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
 
 
 def _as_owner(
     connection: Session, manifest: ArchiveManifest, parentage: Parentage | None, schema: str
 ) -> list[sql.Composable]:
-    """Run as the owner of the parent, whose functions expressions and domains of the table call.
+    """Become the owner of the parent, whose functions expressions and domains of the table call.
 
     A table of its own is loaded so where there is that parent, and its owner may create tables in the schema.
     """
@@ -136,8 +137,8 @@ def _as_owner(
     set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
     names = {"schema": manifest.parent.schema_, "name": manifest.parent.name, "target": schema, "set_role": set_role}
     with connection.transaction():
-        _, found = run(connection, pinned("2s", "30s"), sql.SQL(OWNER).format(**names))
-    return [become(owner) for (owner,) in found]
+        _, rows = run(connection, pinned("2s", "30s"), sql.SQL(OWNER).format(**names))
+    return [become(owner) for (owner,) in rows]
 
 
 def _load(connection: Session, source: Source, schema: str, name: str, say: Say) -> Restored:
@@ -146,7 +147,7 @@ def _load(connection: Session, source: Source, schema: str, name: str, say: Say)
     types = Types(connection, manifest.types)
     types.make()
     absent = restored_table.absent_collations(connection, manifest)
-    wanted = tuple(_wanted(each, types, absent) for each in manifest.columns)
+    wanted = tuple(_wanted(column, types, absent) for column in manifest.columns)
 
     def dress(_as_wanted: bool) -> Iterable[sql.SQL | sql.Composed]:
         yield table_schema.comment(table, reattach.note(manifest))
@@ -159,19 +160,19 @@ def _load(connection: Session, source: Source, schema: str, name: str, say: Say)
 
 def _wanted(column: Column, types: Types, absent: frozenset[str]) -> TableColumn:
     """The column as it was, but for a type or a collation that the database has not."""
-    found = types.find(column)
-    collation = sql.SQL(column.collation) if column.collation and column.collation not in absent and found else None
-    expression, kind = None, column.generated or "s"
-    if column.generated and found is not None:
-        expression = table_schema.expression(column.expression)
-    return TableColumn(column.name, found or sql.SQL(TEXT), collation, expression, kind)
+    type_ = types.find(column)
+    if type_ is None:
+        return TableColumn(column.name, sql.SQL(TEXT), kind=column.generated or "s")
+    collation = sql.SQL(column.collation) if column.collation and column.collation not in absent else None
+    computed = expression(column.expression) if column.generated else None
+    return TableColumn(column.name, type_, collation, computed, column.generated or "s")
 
 
 def _left_off(loader: Loader, made: Iterable[TableColumn], absent: frozenset[str]) -> Iterator[LeftOff]:
     """What the restored table has not of what the archived one had."""
-    found = {each.name: each for each in made}
+    columns = {column.name: column for column in made}
     for column in loader.manifest.columns:
-        restored, type_ = found.get(column.name), loader.types.find(column)
+        restored, type_ = columns.get(column.name), loader.types.find(column)
         reason = loader.reasons.get(column.name, "PostgreSQL refuses the rows with it")
         if type_ is None:
             yield LeftOff("Type", column.name, f"it is {TEXT}: {loader.types.why_missing(column.type)}")
@@ -224,11 +225,12 @@ def _load_and_attach(
     if (error := loader.attempt(loader.wanted)) is not None:
         raise reattach.misfit(loader, parentage, error)
     reattach.complete(connection, loader, parentage)
-    plain = {each.name for each in loader.wanted if each.expression is None}
+    plain = {column.name for column in loader.wanted if column.expression is None}
+    why = f"{inventory.parent} has it as a plain column now; its stored values are there"
     left_off = [
-        LeftOff("Generated", each.name, f"{inventory.parent} has it as a plain column now; its stored values are there")
-        for each in manifest.columns
-        if each.generated and each.name in plain
+        LeftOff("Generated", column.name, why)
+        for column in manifest.columns
+        if column.generated and column.name in plain
     ]
     say(f"attaching it to {inventory.parent}")
     reattach.join(connection, inventory, manifest, schema, name, time.monotonic() + patience)
@@ -236,8 +238,8 @@ def _load_and_attach(
 
 
 @contextmanager
-def _working(info: ConnectionInfo, subject: str) -> Iterator[Session]:
-    """A session for something long, with errors told as those of a restore."""
+def _session(info: ConnectionInfo, subject: str) -> Iterator[Session]:
+    """A session for long statements, whose errors become those of a restore."""
     with session(info) as connection:
         connection.longest = restored_table.LONGEST
         try:

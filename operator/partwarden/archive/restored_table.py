@@ -4,6 +4,9 @@ First the table is made as it was. Where the server refuses a row so, or compute
 is made plain: built-in types and text, nothing generated. That takes every row. What of the rest these rows fulfil is
 then found out by reading them, and the table is made once more with that. What they do not fulfil is left off, with
 the reason. Each form is loaded from the archive and proven by the fingerprint; none is kept that differs.
+
+All in a transaction of the caller's: until it commits no other session sees any of it, and an error takes all of it
+away.
 """
 
 from __future__ import annotations
@@ -23,15 +26,9 @@ from ..postgres import ddl, fingerprint
 from ..postgres.connection import Session, pinned, run, run_alone
 from ..postgres.errors import UNABLE, is_lost, message, translate
 from . import table_schema
-from .manifest import ArchiveManifest, Column
+from .manifest import ArchiveManifest, Column, stored_names
 from .table_schema import TableColumn
 from .user_types import Types
-
-# Loads an archive's rows into a new table, and proves that they are what was archived.
-#
-# All in a transaction of the caller's: until it commits no other session sees any of it, and an error takes all of it
-# away.
-#
 
 LONGEST = 7 * 24 * 3600.0
 """Seconds that one answer may take: a table of terabytes is loaded and read in single statements."""
@@ -67,7 +64,7 @@ def absent_collations(connection: psycopg.Connection[Any], manifest: ArchiveMani
 
     Of those that are not among them the manifest's text is the server's own.
     """
-    wanted = {each.collation for each in manifest.columns if each.collation}
+    wanted = {column.collation for column in manifest.columns if column.collation}
     return frozenset(wanted - {name for (name,) in run(connection, COLLATIONS)[0]}) if wanted else frozenset()
 
 
@@ -94,14 +91,14 @@ def compare(connection: Session, schema: str, name: str, manifest: ArchiveManife
     Values are hashed as the archive's were, whatever types the columns have now. Columns that the archive has not are
     no part of it.
     """
-    wanted = manifest.fingerprint
-    archived = [each for each in manifest.columns if each.generated != "v"]
-    sent = fingerprint.sent(connection, sorted({each.type for each in archived}))
-    found = fingerprint.take(connection, schema, name, {each.name: sent[each.type] for each in archived})
-    if found != wanted:
+    archived = manifest.fingerprint
+    columns = [column for column in manifest.columns if column.generated != "v"]
+    sent = fingerprint.sent(connection, sorted({column.type for column in columns}))
+    loaded = fingerprint.take(connection, schema, name, {column.name: sent[column.type] for column in columns})
+    if loaded != archived:
         raise RestoredDiffers(
-            f"what was loaded differs from what was archived: fingerprint {found.content} of {found.rows} rows, "
-            f"archived were {wanted.content} of {wanted.rows} rows ({wanted.algorithm}): nothing is restored"
+            f"what was loaded differs from what was archived: fingerprint {loaded.content} of {loaded.rows} rows, "
+            f"archived were {archived.content} of {archived.rows} rows ({archived.algorithm}): nothing is restored"
         )
 
 
@@ -115,7 +112,7 @@ def is_about_rows(error: Exception) -> bool:
 
 
 def refused(error: psycopg.Error, subject: str) -> PartwardenError:
-    """What a statement of a restore failed of; nothing here is about a policy, or looked at again."""
+    """The error of a restore's statement as one of ours; nothing here is about a policy, or tried again."""
     state = error.sqlstate or ""
     passing = is_lost(error) or state.startswith(UNABLE)
     if passing or isinstance(error, pg.InsufficientPrivilege | pg.ReadOnlySqlTransaction | pg.LockNotAvailable):
@@ -213,12 +210,12 @@ class Loader:
 
     def load_plain(self) -> tuple[TableColumn, ...]:
         """Load the rows into columns that take every value: of built-in types where those are sure, else of text."""
-        plain = tuple(self._plain(each) for each in self.manifest.columns if each.generated != "v")
-        if self.manifest.format == 1 and any(each.generated for each in self.manifest.columns):
+        if self.manifest.format == 1 and any(column.generated for column in self.manifest.columns):
             raise RestoredDiffers(
                 "the server computes other values of generated columns than were archived, and this archive of an "
                 "older version does not hold them: nothing is restored"
             )
+        plain = tuple(self._plain(column) for column in self.manifest.columns if column.generated != "v")
         self.load(plain)
         return plain
 
@@ -246,10 +243,9 @@ class Loader:
         run_alone(self.connection, sql.SQL(" ").join([create, *ddl.storage(self.like)]))
         for statement in self.dress(tuple(columns) == tuple(self.wanted)):
             run_alone(self.connection, statement)
-        made = {each.name: each for each in columns}
-        stored = [each.name for each in manifest.columns if each.generated == "s" and each.name in made]
-        given = [name for name in stored if made[name].expression is None]
-        copied = [each.name for each in manifest.columns if not each.generated] + given
+        plain = {column.name for column in columns if column.expression is None}
+        given = [name for name in stored_names(manifest.columns) if name in plain]
+        copied = [column.name for column in manifest.columns if not column.generated] + given
         self.say(f"loading {manifest.rows:,} rows into {self.schema}.{self.name}")
         with self.source.rows(given) as rows:
             fill(self.connection, table, copied, manifest, rows)
@@ -273,28 +269,28 @@ class Loader:
 
     def _typed(self, plain: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
         """The columns with the types that all their values fit."""
-        wanted = {each.name: each for each in self.wanted}
-        archived = {each.name: each for each in self.manifest.columns}
-        return tuple(self._fitting(each, wanted.get(each.name), archived[each.name]) for each in plain)
+        wanted = {column.name: column for column in self.wanted}
+        archived = {column.name: column for column in self.manifest.columns}
+        return tuple(self._fitting(column, wanted.get(column.name), archived[column.name]) for column in plain)
 
     def _fitting(self, plain: TableColumn, wanted: TableColumn | None, archived: Column) -> TableColumn:
         for candidate in self._candidates(wanted, archived) if plain.type.as_string() == TEXT else ():
-            found = self._ask(OTHER_VALUES, plain.name, type=candidate)
-            if found == 0:
+            others = self._ask(OTHER_VALUES, plain.name, type=candidate)
+            if others == 0:
                 collation = wanted.collation if wanted is not None and candidate == wanted.type else None
                 return replace(plain, type=candidate, collation=collation)
-            self.reasons.setdefault(plain.name, self._why(plain.name, candidate, found))
+            self.reasons.setdefault(plain.name, self._why(plain.name, candidate, others))
         collation = wanted.collation if wanted is not None and wanted.type == plain.type else None
         return replace(plain, collation=collation)
 
-    def _why(self, column: str, type_: sql.Composable, found: int | str) -> str:
+    def _why(self, column: str, type_: sql.Composable, others: int | str) -> str:
         """Why the values do not fit the type: what the server said, and of how many rows, where that can be known."""
-        if isinstance(found, int):
-            return f"{found:,} rows have other values as {type_.as_string()}"
+        if isinstance(others, int):
+            return f"{others:,} rows have other values as {type_.as_string()}"
         if self.connection.info.server_version >= SOFT_ERRORS_VERSION:
             rows = self._ask(UNREADABLE, column, words=sql.Literal(type_.as_string()))
-            return f"{found}, in {rows:,} rows" if isinstance(rows, int) else found
-        return found
+            return f"{others}, in {rows:,} rows" if isinstance(rows, int) else others
+        return others
 
     def _candidates(self, wanted: TableColumn | None, archived: Column) -> Iterator[sql.Composable]:
         """The type itself, then what a domain is made from."""
@@ -308,33 +304,38 @@ class Loader:
 
     def _generated(self, typed: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
         """The columns with the expressions that give the values that the rows hold."""
-        held = {each.name: each for each in typed}
+        plain = {column.name: column for column in typed}
         columns = []
-        for each in self.wanted:
-            if each.expression is None or (each.name not in held and each.kind == "s"):
-                columns += [held[each.name]] if each.name in held else []
-                continue
-            query = OTHER_RESULTS if each.kind == "s" else EVALUATED
-            found = self._ask(query, each.name, type=each.type, value=each.expression)
-            if isinstance(found, int) and (found == 0 or each.kind == "v"):
-                columns.append(each)
-                continue
-            self.reasons.setdefault(
-                each.name, found if isinstance(found, str) else f"its expression gives other values in {found:,} rows"
-            )
-            columns += [held[each.name]] if each.name in held else []
+        for column in self.wanted:
+            if self._computes(column, column.name in plain):
+                columns.append(column)
+            elif column.name in plain:
+                columns.append(plain[column.name])
         return tuple(columns)
+
+    def _computes(self, column: TableColumn, loaded: bool) -> bool:
+        """Whether the column's expression gives the values that the rows hold, or can be evaluated if none are held."""
+        stored = column.kind == "s"
+        if column.expression is None or (stored and not loaded):
+            return False
+        query = OTHER_RESULTS if stored else EVALUATED
+        others = self._ask(query, column.name, type=column.type, value=column.expression)
+        if isinstance(others, int) and (others == 0 or not stored):
+            return True
+        why = others if isinstance(others, str) else f"its expression gives other values in {others:,} rows"
+        self.reasons.setdefault(column.name, why)
+        return False
 
     def _ask(self, query: str, column: str, **parts: sql.Composable) -> int | str:
         """The number that the query gives, or what the server says where it cannot."""
         names = {"table": sql.Identifier(self.schema, self.name), "column": sql.Identifier(column)}
         run(self.connection, "SAVEPOINT examining")
         try:
-            ((found,),) = run_alone(self.connection, sql.SQL(query).format(**names, **parts))
+            ((number,),) = run_alone(self.connection, sql.SQL(query).format(**names, **parts))
         except psycopg.Error as error:
             if not is_about_rows(error):
                 raise
             run(self.connection, "ROLLBACK TO SAVEPOINT examining")
             return message(error)
         run(self.connection, "RELEASE SAVEPOINT examining")
-        return int(found)
+        return int(number)

@@ -1,4 +1,9 @@
-"""The database's side of an archive: one snapshot of one partition, held and read."""
+"""One snapshot of one partition: held, read, and compared with what an archive says that the table holds.
+
+Two numbers are compared, and neither stands for the other: the fingerprint is of the table alone, the digest of COPY is
+also that of the rows that the archive's data restores. Where both, of one snapshot, are those of a manifest whose data
+was proven, the archive restores what the table holds.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,10 @@ import select
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
 from psycopg.pq import ExecStatus
 from psycopg.sql import SQL, Composed, Identifier
 
@@ -21,13 +26,27 @@ from ..postgres.conninfo import ConnectionInfo
 from ..postgres.settings import LIMITS, TEXT_SETTINGS, setting
 from ..postgres.transaction import read_as_owner, undo
 from . import table_schema
-from .manifest import ArchiveManifest, Column, TableName
+from .manifest import ArchiveManifest, Column, TableName, stored_names
 from .storage import Digest
 
 ADVISORY_CLASS = 0x61726368
 """First half of the advisory lock's key ("arch"); the partition's OID is the second."""
 LOCK_PATIENCE = "15s"
 PIECE = 1 << 20
+
+
+class TableRow(NamedTuple):
+    """What `TABLE` reads."""
+
+    oid: int
+    kind: str
+    server_version: str
+    snapshot: str
+    estimate: int
+    size: int
+    unlogged: bool
+
+
 TABLE = """
 SELECT c.oid::int8, c.relkind::text, current_setting('server_version'), pg_export_snapshot(),
        greatest(c.reltuples, 0)::int8, pg_table_size(c.oid), c.relpersistence = 'u'
@@ -61,7 +80,7 @@ class Held:
 
 @contextmanager
 def holding(info: ConnectionInfo, table: TableName) -> Iterator[Held]:
-    """One snapshot of the table, which nobody can drop, truncate or rewrite meanwhile, nor archive a second time.
+    """One snapshot of the table, which no session can drop, truncate or rewrite meanwhile, nor archive a second time.
 
     Raises `TableNotFound`, `TableChanged`, `TableBusy`, `AnotherOperator`, and as `session.session`.
     """
@@ -94,30 +113,36 @@ def _hold(connection: Session, table: TableName) -> Held:
             SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(Identifier(table.schema_, table.name)),
         )
     except pg.LockNotAvailable:
-        raise TableBusy(f"table {table} is locked by somebody else for more than {LOCK_PATIENCE}") from None
+        raise TableBusy(
+            f"cannot lock table {table} within {LOCK_PATIENCE}: another session holds ACCESS EXCLUSIVE, or waits for it"
+        ) from None
     except (pg.UndefinedTable, pg.InvalidSchemaName, pg.WrongObjectType):
         raise TableNotFound(f"table {table} does not exist, or is not a table") from None
-    pins = {
-        **TEXT_SETTINGS,
-        "search_path": "",
-        "row_security": "off",
-        "synchronize_seqscans": "off",
-    }
-    *_, found = run(connection, fingerprint.pin(pins), SQL(TABLE).format(table.schema_, table.name))
-    ((oid, kind, server, snapshot, estimate, size, unlogged),) = found
-    if kind != "r":
+    pins = {**TEXT_SETTINGS, "search_path": "", "row_security": "off", "synchronize_seqscans": "off"}
+    *_, rows = run(connection, setting(pins), SQL(TABLE).format(table.schema_, table.name))
+    row = TableRow(*rows[0])
+    if row.kind != "r":
         raise TableNotFound(
             f"table {table} is not a plain table: an archive is made of one that holds its rows "
             "itself; name a partition below it"
         )
-    if table.oid not in (0, oid):
-        raise TableChanged(f"table {table} was made anew: its OID is {oid}, not {table.oid}")
-    signed = oid - (1 << 32) if oid >= 1 << 31 else oid
+    if table.oid not in (0, row.oid):
+        raise TableChanged(f"table {table} was made anew: its OID is {row.oid}, not {table.oid}")
+    signed = row.oid - (1 << 32) if row.oid >= 1 << 31 else row.oid
     (((locked,),),) = run(connection, SQL(LOCK).format(ADVISORY_CLASS, signed))
     if not locked:
         raise AnotherOperator(f"table {table} is being archived already: its advisory lock is taken")
     role = read_as_owner(connection, table.schema_, table.name)
-    return Held(connection, table.model_copy(update={"oid": oid}), snapshot, server, estimate, size, unlogged, role)
+    return Held(
+        connection,
+        table.model_copy(update={"oid": row.oid}),
+        row.snapshot,
+        row.server_version,
+        row.estimate,
+        row.size,
+        row.unlogged,
+        role,
+    )
 
 
 def read_rows(
@@ -132,8 +157,8 @@ def read_rows(
     in the same pass, so that the lines are in the order of the rows.
     """
     run(held.connection, *IN_ORDER)
-    plain = [each.name for each in columns if not each.generated]
-    stored = [each.name for each in columns if each.generated == "s"] if sink is not None else []
+    plain = [column.name for column in columns if not column.generated]
+    stored = stored_names(columns) if sink is not None else ()
     table = Identifier(held.table.schema_, held.table.name)
     names = SQL(", ").join(map(Identifier, [*plain, *stored]))
     copied = SQL("(SELECT {} FROM ONLY {})") if stored else SQL("{1} ({0})")
@@ -166,7 +191,7 @@ def _copy(connection: Session, statement: Composed) -> Iterator[bytes | memoryvi
         if count > 0:
             yield row
         elif count == 0:
-            # Keep-alives end a connection to nobody; a server that is only slow is waited for.
+            # Keep-alives end a connection whose server is gone; a server that is only slow is waited for.
             poll.poll(60_000)
             server.consume_input()
         else:
@@ -181,40 +206,6 @@ def cancel(held: Held) -> None:
     # A server that cannot be reached any more fails the statement too, by keep-alives.
     with suppress(psycopg.Error):
         held.connection.cancel_safe(timeout=10)
-
-
-PLACE = sql.SQL("""
-SELECT p.oid::int8, n.nspname, p.relname, pg_get_expr(c.relpartbound, 0),
-       (SELECT a.attname FROM pg_partitioned_table t JOIN pg_attribute a ON a.attrelid = t.partrelid
-        AND a.attnum = t.partattrs[0] WHERE t.partrelid = p.oid AND t.partnatts = 1)
-FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid JOIN pg_class p ON p.oid = i.inhparent
-JOIN pg_namespace n ON n.oid = p.relnamespace WHERE c.oid = {} AND c.relispartition
-""")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Of a partition: ``bounds`` as the catalog says them; ``key`` is None where there is no single column."""
-
-    parent: TableName | None = None
-    bounds: str = ""
-    key: str | None = None
-
-
-def place(held: Held) -> Place:
-    """Where the table is attached; all is empty where it is no partition."""
-    (found,) = run(held.connection, PLACE.format(held.table.oid))
-    for oid, schema, name, bounds, key in found:
-        return Place(TableName(schema_=schema, name=name, oid=oid), bounds, key)
-    return Place()
-
-
-# What a table holds in one snapshot, compared with what an archive says that it holds.
-#
-# Two numbers, and neither stands for the other: the fingerprint is of the table alone, the digest of COPY is also that
-# of the rows that the archive's data restores. Where both, of one snapshot, are those of a manifest whose data was
-# proven, the archive restores what the table holds.
-#
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +226,8 @@ def read(held: Held) -> TableContents:
     taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
     generated = Digest()
     digest = read_rows(held, columns, sink=generated.update)
-    stored = any(each.generated == "s" for each in columns)
-    return TableContents(columns, taken, digest.lines, digest.sha256, generated.sha256 if stored else None)
+    values = generated.sha256 if stored_names(columns) else None
+    return TableContents(columns, taken, digest.lines, digest.sha256, values)
 
 
 def compare(subject: str, url: str, manifest: ArchiveManifest, contents: TableContents) -> None:
@@ -264,8 +255,8 @@ def compare(subject: str, url: str, manifest: ArchiveManifest, contents: TableCo
 
 def _shape(columns: Iterable[Column]) -> list[tuple[str, str, str]]:
     """What decides which value of the archive is which of the table. Constraints do not, and may come later."""
-    return [(each.name, each.type, each.generated) for each in columns]
+    return [(column.name, column.type, column.generated) for column in columns]
 
 
 def _listed(columns: Iterable[Column]) -> str:
-    return ", ".join(" ".join(filter(None, each)) for each in _shape(columns))
+    return ", ".join(" ".join(filter(None, parts)) for parts in _shape(columns))

@@ -1,8 +1,4 @@
-"""A folder as the place where archives lie: a mounted volume, or any directory.
-
-An object is written under another name, brought to the disk, and only then linked to its own, which fails where there
-is one: it is whole or not there, whenever power is lost.
-"""
+"""Where archives lie: the `Store` that all places are, a folder as one, and how a place is opened by its address."""
 
 from __future__ import annotations
 
@@ -29,12 +25,9 @@ from ..errors import (
     ObjectExists,
 )
 from . import objectstore_config
-from .jobspec import STORAGE_KEYS, STORAGE_PREFIX, JobSpec
+from .jobspec import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobSpec
 from .manifest import TableName
 from .objectstore import Objects
-
-# SHA-256 and size of what passes by.
-#
 
 
 @dataclass(slots=True)
@@ -55,14 +48,23 @@ class Digest:
         self.update(chunk)
         self.lines += chunk.count(b"\n")
 
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same chunks, each fed before it is given."""
+        for chunk in chunks:
+            self.update(chunk)
+            yield chunk
+
+    def through_rows(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same, of what is rows in COPY's text format."""
+        for chunk in chunks:
+            self.update_rows(chunk)
+            yield chunk
+
     @property
     def sha256(self) -> str:
         """Lower case hexadecimal digits, of what was fed so far."""
         return str(self._hash.hexdigest())
 
-
-# What archives need of the place where they lie, and names of what lies there.
-#
 
 SAFE = re.compile(r"[^A-Za-z0-9._~\-\u0080-\U0010ffff]")
 
@@ -109,14 +111,20 @@ DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Folder:
-    """A `storing.Store`. ``root`` must exist; ``base`` is its URL, without a slash at the end."""
+    """A `Store` in a directory, such as a mounted volume.
+
+    ``root`` must exist; ``base`` is its URL, without a slash at the end.
+
+    An object is written under another name, brought to the disk, and only then linked to its own, which fails where
+    there is one: it is whole or not there, whenever power is lost.
+    """
 
     def __init__(self, root: Path, base: str | None = None) -> None:
         self.root = root
         self.base = base if base is not None else f"file://{root.absolute()}".rstrip("/")
 
     def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
-        """See `storing.Store`."""
+        """See `Store`."""
         path = self.root / key
         half = path.with_name(HALF + secrets.token_hex(8))
         with self._translating(key):
@@ -127,7 +135,7 @@ class Folder:
         try:
             self._write(half, key, chunks)
             with self._translating(key):
-                # Unlike a rename, it fails where somebody else has just finished one of that name.
+                # Unlike a rename, it fails where another process has just finished one of that name.
                 os.link(half, path)
         finally:
             with suppress(OSError):
@@ -152,7 +160,7 @@ class Folder:
                 os.fsync(file.fileno())
 
     def get(self, key: str) -> Iterator[bytes]:
-        """See `storing.Store`."""
+        """See `Store`."""
         with self._translating(key):
             self._is_there()
             try:
@@ -168,7 +176,7 @@ class Folder:
                 yield chunk
 
     def exists(self, key: str) -> bool:
-        """See `storing.Store`."""
+        """See `Store`."""
         with self._translating(key):
             self._is_there()
             try:
@@ -178,7 +186,7 @@ class Folder:
             return True
 
     def below(self, key: str, name: str) -> Iterator[str]:
-        """See `storing.Store`."""
+        """See `Store`."""
         top = self.root / key
         with self._translating(key):
             self._is_there()
@@ -188,7 +196,7 @@ class Folder:
                 yield each.relative_to(self.root).as_posix()
 
     def url(self, key: str) -> str:
-        """See `storing.Store`."""
+        """See `Store`."""
         return f"{self.base}/{key}"
 
     def _is_there(self) -> None:
@@ -222,15 +230,11 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-# What to type to read an archive that lies on a PersistentVolumeClaim: only a pod sees it. Pure.
-#
-
 CLAIM = "pvc://"
-MOUNT = "/archives"
 
 
 def how_to_read(url: str) -> str:
-    """For people, several lines. ``url``: a location like ``pvc://claim/folder``."""
+    """What to type to read an archive at a location like ``pvc://claim/folder``, which only a pod sees."""
     claim, _, folder = url.removeprefix(CLAIM).partition("/")
     path = f"{MOUNT}/{folder}".rstrip("/")
     # As namespaces want it that take restricted pods only.
@@ -257,44 +261,36 @@ def how_to_read(url: str) -> str:
     )
 
 
-# Where archives lie -> the store that writes and reads there: for a Job as its order says, by hand by a URL.
-#
-
 FILE = "file://"
 
 
-def of_order(order: JobSpec, environment: MutableMapping[str, str]) -> Store:
-    """Takes the Secret's values out of the environment: programs that are started have no need to see them.
+def of_job(spec: JobSpec, environment: MutableMapping[str, str]) -> Store:
+    """The store of a Job's destination.
 
-    Raises `DestinationDenied`, and as `remote.by_destination`.
+    Takes the Secret's values out of the environment: programs that are started have no need to see them. Raises
+    `DestinationDenied`, and as `objectstore_config.by_destination`.
     """
     names = {key: STORAGE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in STORAGE_KEYS}
     values = {key: environment.pop(name) for key, name in names.items() if name in environment}
-    if order.destination.pvc is None:
-        return objectstore_config.by_destination(order.destination, values)
-    return Folder(_mounted(order), str(order.destination))
-
-
-def _mounted(order: JobSpec) -> Path:
-    claim = order.destination.pvc
-    assert claim is not None
-    root = Path(order.mount)
+    claim, root = spec.destination.pvc, Path(spec.mount)
+    if claim is None:
+        return objectstore_config.by_destination(spec.destination, values)
     if claim.path:
         if ".." in claim.path.split("/"):
             raise InvalidSpec(f"path {claim.path!r} of the volume leads out of it")
         root /= claim.path.strip("/")
-        if Path(order.mount).is_dir():
+        if Path(spec.mount).is_dir():
             try:
                 root.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise DestinationDenied(f"folder {root} of {order.destination}: {error.strerror}") from None
-    return root
+                raise DestinationDenied(f"folder {root} of {spec.destination}: {error.strerror}") from None
+    return Folder(root, str(spec.destination))
 
 
 def at(url: str, environment: Mapping[str, str] = os.environ) -> tuple[Store, str]:
     """The store at that address, and the key in it: of a folder its parent, of a bucket all of it.
 
-    Raises `InvalidSpec`, as `remote.by_url` does.
+    Raises `InvalidSpec`, as `objectstore_config.by_url` does.
     """
     # Nothing is unquoted: names of archives hold percent signs of their own.
     path = url.removeprefix(FILE)

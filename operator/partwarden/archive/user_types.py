@@ -1,22 +1,239 @@
-"""Types of a manifest -> types of a database: what the server has, what is made, and what there is no way to make.
+"""The user's types that an archive's columns need: catalog -> manifest -> a database that may not have them.
 
-Names go to the server as parameters, and what it answers is its own text: nothing of a manifest is used as SQL.
+``pg_dump`` of a table holds none of its types, and a database of ten years later may have none of them. A manifest is
+data: names become quoted identifiers or go to the server as parameters, values become literals, and types are the
+server's own text of what it resolved. The one text that is taken over is an expression that `is_expression` has read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..errors import ArchiveDamaged, StatementRejected
 from ..postgres.connection import Session, run, run_alone
 from ..postgres.errors import UNABLE, is_lost, message
-from .manifest import Attribute, Column, TypeKind, UserType
-from .table_schema import create_type
+from .manifest import Attribute, Column, DomainCheck, TypeKind, UserType, is_expression
+
+FIRST_OF_USERS = 16384
+"""What has a lower OID came with the server."""
+KINDS = {"e": TypeKind.ENUM, "d": TypeKind.DOMAIN, "c": TypeKind.COMPOSITE, "r": TypeKind.RANGE}
+
+
+class TypeRow(NamedTuple):
+    """What `TYPE` reads; ``base`` and what follows it for a domain."""
+
+    text: str
+    schema: str
+    name: str
+    kind: str
+    relation: int
+    inner: int
+    """Of an array its element, of a multirange its range: it is made with that one."""
+    extension: str | None
+    base: int
+    base_text: str | None
+    typmod: int
+    not_null: bool
+    collation: list[str] | None
+
+
+TYPE = """
+SELECT format_type(t.oid, NULL), n.nspname, t.typname, t.typtype::text, t.typrelid,
+       CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE coalesce(m.rngtypid, 0) END,
+       (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+        WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+          AND d.refclassid = 'pg_extension'::regclass),
+       t.typbasetype, format_type(nullif(t.typbasetype, 0), NULL), t.typtypmod, t.typnotnull,
+       (SELECT jsonb_build_array(l.nspname, c.collname)
+        FROM pg_collation c JOIN pg_namespace l ON l.oid = c.collnamespace
+        WHERE c.oid = t.typcollation AND t.typtype = 'd'
+          AND c.oid <> (SELECT typcollation FROM pg_type WHERE oid = t.typbasetype))
+FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_range m ON m.rngmultitypid = t.oid
+WHERE t.oid = {}
+"""
+LABELS = "SELECT enumlabel FROM pg_enum WHERE enumtypid = {} ORDER BY enumsortorder"
+CHECKS = """
+SELECT conname, pg_get_expr(conbin, 0), convalidated FROM pg_constraint
+WHERE contypid = {} AND contype = 'c' ORDER BY 1
+"""
+
+
+class AttributeRow(NamedTuple):
+    """A row of `ATTRIBUTES`."""
+
+    name: str
+    type: str
+    typmod: int
+    type_oid: int
+    collation: list[str] | None
+
+
+ATTRIBUTES = """
+SELECT a.attname, format_type(a.atttypid, NULL), a.atttypmod, a.atttypid,
+       (SELECT jsonb_build_array(l.nspname, c.collname)
+        FROM pg_collation c JOIN pg_namespace l ON l.oid = c.collnamespace
+        WHERE c.oid = a.attcollation AND c.oid <> t.typcollation)
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+
+class RangeRow(NamedTuple):
+    """What `RANGE` reads; ``opclass`` where it is not the default."""
+
+    subtype: int
+    subtype_text: str
+    opclass: list[str] | None
+    canonical: bool
+    multirange: list[str]
+    collation: list[str] | None
+
+
+RANGE = """
+SELECT r.rngsubtype, format_type(r.rngsubtype, NULL),
+       CASE WHEN NOT c.opcdefault THEN jsonb_build_array(o.nspname, c.opcname) END, r.rngcanonical <> 0,
+       jsonb_build_array(mn.nspname, m.typname),
+       (SELECT jsonb_build_array(l.nspname, k.collname)
+        FROM pg_collation k JOIN pg_namespace l ON l.oid = k.collnamespace
+        WHERE k.oid = r.rngcollation AND k.oid <> s.typcollation)
+FROM pg_range r JOIN pg_type s ON s.oid = r.rngsubtype
+JOIN pg_opclass c ON c.oid = r.rngsubopc JOIN pg_namespace o ON o.oid = c.opcnamespace
+JOIN pg_type m ON m.oid = r.rngmultitypid JOIN pg_namespace mn ON mn.oid = m.typnamespace
+WHERE r.rngtypid = {}
+"""
+
+
+def describe_types(connection: psycopg.Connection[Any], oids: Iterable[int]) -> tuple[UserType, ...]:
+    """The user's types among these and what they are made from, each after that. Raises psycopg's errors."""
+    types: list[UserType] = []
+    seen: set[int] = set()
+
+    def ask(query: str, oid: int) -> list[tuple[Any, ...]]:
+        return run(connection, SQL(query).format(oid))[0]
+
+    def visit(oid: int) -> None:
+        if oid < FIRST_OF_USERS or oid in seen:
+            return
+        seen.add(oid)
+        row = TypeRow(*ask(TYPE, oid)[0])
+        if row.extension is None and row.inner:
+            visit(row.inner)
+        else:
+            types.append(_described(oid, row, ask, visit))
+
+    for oid in oids:
+        visit(oid)
+    return tuple(types)
+
+
+def _described(
+    oid: int, row: TypeRow, ask: Callable[[str, int], list[tuple[Any, ...]]], visit: Callable[[int], None]
+) -> UserType:
+    """The type; ``visit`` is called with what it is made from."""
+    fields: dict[str, Any] = {}
+    kind = KINDS.get(row.kind, TypeKind.OTHER)
+    if row.extension is not None:
+        kind, fields = TypeKind.EXTENSION, {"extension": row.extension}
+    elif kind is TypeKind.ENUM:
+        fields = {"labels": tuple(label for (label,) in ask(LABELS, oid))}
+    elif kind is TypeKind.DOMAIN:
+        visit(row.base)
+        of = Attribute(type=row.base_text or "", typmod=row.typmod, collation=_pair(row.collation))
+        checks = tuple(DomainCheck(name=name, expression=text, valid=valid) for name, text, valid in ask(CHECKS, oid))
+        fields = {"attributes": (of,), "not_null": row.not_null, "checks": checks}
+    elif kind is TypeKind.COMPOSITE:
+        attributes = [AttributeRow(*values) for values in ask(ATTRIBUTES, row.relation)]
+        for attribute in attributes:
+            visit(attribute.type_oid)
+        fields["attributes"] = tuple(
+            Attribute(name=each.name, type=each.type, typmod=each.typmod, collation=_pair(each.collation))
+            for each in attributes
+        )
+    elif kind is TypeKind.RANGE:
+        # Without what only makes an index on it faster. One with a function of its own must be made by hand.
+        of_range = RangeRow(*ask(RANGE, oid)[0])
+        visit(of_range.subtype)
+        if of_range.canonical:
+            kind = TypeKind.OTHER
+        else:
+            of = Attribute(type=of_range.subtype_text, collation=_pair(of_range.collation))
+            fields = {"attributes": (of,), "opclass": _pair(of_range.opclass), "multirange": _pair(of_range.multirange)}
+    return UserType(name=row.text, schema_=row.schema, type_name=row.name, kind=kind, **fields)
+
+
+def _pair(names: list[str] | None) -> tuple[str, str] | None:
+    return (names[0], names[1]) if names else None
+
+
+Resolve = Callable[[Attribute], Composable]
+"""The SQL of a type, as the server spells it; raises where the server knows none of that name."""
+
+
+def create_type(type_: UserType, resolve: Resolve) -> Iterator[Composed]:
+    """The statements that make the type, each to be sent alone; none where it cannot be made from a manifest.
+
+    Raises `ArchiveDamaged`, and what ``resolve`` raises.
+    """
+    name = Identifier(type_.schema_, type_.type_name)
+    match type_.kind:
+        case TypeKind.EXTENSION if type_.extension:
+            words = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
+            yield words.format(Identifier(type_.extension), Identifier(type_.schema_))
+        case TypeKind.ENUM:
+            yield SQL("CREATE TYPE {} AS ENUM ({})").format(name, SQL(", ").join(map(Literal, type_.labels)))
+        case TypeKind.COMPOSITE:
+            parts = (SQL("{} {}").format(Identifier(of.name), _attribute(of, resolve)) for of in type_.attributes)
+            yield SQL("CREATE TYPE {} AS ({})").format(name, SQL(", ").join(parts))
+        case TypeKind.DOMAIN:
+            yield from _domain(name, type_, resolve)
+        case TypeKind.RANGE:
+            yield _range(name, type_, resolve)
+
+
+def _attribute(of: Attribute, resolve: Resolve) -> Composed:
+    collate = SQL(" COLLATE {}").format(Identifier(*of.collation)) if of.collation else SQL("")
+    return SQL("{}{}").format(resolve(of), collate)
+
+
+def _domain(name: Identifier, type_: UserType, resolve: Resolve) -> Iterator[Composed]:
+    not_null = SQL(" NOT NULL" if type_.not_null else "")
+    yield SQL("CREATE DOMAIN {} AS {}{}").format(name, _attribute(_only(type_), resolve), not_null)
+    for check in type_.checks:
+        add = SQL("ALTER DOMAIN {} ADD CONSTRAINT {} CHECK ({}){}")
+        not_valid = SQL("" if check.valid else " NOT VALID")
+        yield add.format(name, Identifier(check.name), expression(check.expression), not_valid)
+
+
+def _range(name: Identifier, type_: UserType, resolve: Resolve) -> Composed:
+    of = _only(type_)
+    parts = [SQL("SUBTYPE = {}").format(resolve(of))]
+    if type_.multirange:
+        parts.append(SQL("MULTIRANGE_TYPE_NAME = {}").format(Identifier(*type_.multirange)))
+    if type_.opclass:
+        parts.append(SQL("SUBTYPE_OPCLASS = {}").format(Identifier(*type_.opclass)))
+    if of.collation:
+        parts.append(SQL("COLLATION = {}").format(Identifier(*of.collation)))
+    return SQL("CREATE TYPE {} AS RANGE ({})").format(name, SQL(", ").join(parts))
+
+
+def _only(type_: UserType) -> Attribute:
+    if len(type_.attributes) != 1:
+        raise ArchiveDamaged(f"the manifest does not say what type {type_.name} is made from")
+    return type_.attributes[0]
+
+
+def expression(text: str) -> Composable:
+    """The text of a manifest's expression. Raises `ArchiveDamaged` where it is anything but one expression."""
+    if not is_expression(text):
+        raise ArchiveDamaged(f"{text[:80]!r} of the manifest is not an expression of PostgreSQL: it is not executed")
+    return SQL(text)
+
 
 # A type of an extension may have moved to another schema with it.
 RESOLVED = """

@@ -16,20 +16,18 @@ from typing import Any, NoReturn
 import click
 from pydantic import ValidationError
 
-from ..api.database import Database, SecretRef
-from ..api.destination import PVC, Destination
 from ..api.retention import OnLargeObjects
 from ..archive import create, storage
-from ..archive.jobspec import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, Task
+from ..archive.jobspec import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, TableToArchive, Task
 from ..archive.manifest import TableName
 from ..archive.verify import open_archive
 from ..errors import InvalidSpec, PartwardenError, UserError
 from ..planner.calendar import iso
 from ..postgres.connection import forget_environment
-from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
+from ..postgres.conninfo import ConnectionInfo, from_dsn, merge
 from . import formats, options
+from .formats import printable
 from .options import Where
-from .render import printable
 
 # The archive that a command is about: an address, or a PartitionArchive in a cluster, which says what was proven.
 #
@@ -75,49 +73,72 @@ LARGEST = 4096
 """Bytes of a report: what Kubernetes keeps of a termination message."""
 
 
+REPORT = click.option("--report", type=click.Path(path_type=Path), help="File for the result, as JSON.")
+
+
 @click.command()
-@click.option("--dsn", help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it.")
+@click.option(
+    "--dsn", required=True, help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it."
+)
 @click.option("--table", callback=options.table, metavar="[SCHEMA.]NAME", help="The partitioned table.")
-@click.option("--partition", callback=options.table, metavar="[SCHEMA.]NAME", help="Its partition.")
-@click.option("--to", metavar="URL", help="A folder that exists, or s3://bucket/prefix, gs://…, az://….")
+@click.option("--partition", required=True, callback=options.table, metavar="[SCHEMA.]NAME", help="Its partition.")
+@click.option("--to", required=True, metavar="URL", help="A folder that exists, or s3://bucket/prefix, gs://…, az://….")
 @click.option(
     "--without-large-objects", is_flag=True, help="Archive it although its rows point to large objects: left out."
 )
-@click.option("--report", type=click.Path(path_type=Path), help="File for what came of it, as JSON.")
+@REPORT
 @formats.option()
 def archive(
-    dsn: str | None,
+    dsn: str,
     table: dict[str, str] | None,
-    partition: dict[str, str] | None,
-    to: str | None,
+    partition: dict[str, str],
+    to: str,
     without_large_objects: bool,
     report: Path | None,
     output: str,
 ) -> int:
     """Archive a partition, read the archive back and prove it. The database is only read.
 
-    Without --dsn, --partition and --to it does what PARTWARDEN_ORDER in the environment says, as Jobs do. Exits 0 when
-    it is proven, 1 on an error, 3 where a Job's error would not pass by itself.
+    Exits 0 when it is proven, 1 on an error.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    by_hand = (dsn, partition, to)
-    if all(each is None for each in (*by_hand, table)):
-        return _obey(report)
-    if dsn is None or partition is None or to is None:
-        raise click.UsageError("by hand it needs --dsn, --partition and --to")
     try:
         store = storage.to(to)
-        order = _order_by_hand(table, partition, without_large_objects)
-        found = create.archive(order, from_dsn(dsn), store, _say)
+        wanted = _table_to_archive(table, partition, without_large_objects)
+        made = create.archive(wanted, from_dsn(dsn), store, _say)
     except PartwardenError as error:
-        _write(report, create.failure(None, error))
+        _write(report, create.failure(error))
         raise formats.failure(error) from None
-    _write(report, found)
+    _write(report, made)
     if formats.is_data(output):
-        formats.data(found.model_dump(mode="json", by_alias=True, exclude_none=True), output)
+        formats.data(made.model_dump(mode="json", by_alias=True, exclude_none=True), output)
     else:
-        more = f"  {found.rows:,} rows, {found.bytes:,} bytes, sha256 {found.sha256}" if output == "wide" else ""
-        click.echo(found.location + more)
+        more = f"  {made.rows:,} rows, {made.bytes:,} bytes, sha256 {made.sha256}" if output == "wide" else ""
+        click.echo(made.location + more)
+    return 0
+
+
+@click.command(hidden=True)
+@REPORT
+def job(report: Path | None) -> int:
+    """Do what PARTWARDEN_ORDER in the environment says: what the pod of a Job runs.
+
+    Exits 0 when it is proven, 1 on an error that may pass, 3 on one that would not.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    spec: JobSpec | None = None
+    try:
+        spec = _read_spec(os.environ)
+        info, store = _database(spec, os.environ), storage.of_job(spec, os.environ)
+        forget_environment()
+        checks = spec.task is Task.CHECK
+        made = create.check(spec, info, store) if checks else create.archive(spec, info, store, _say)
+    except PartwardenError as error:
+        _say(f"{error.reason}: {error}")
+        _write(report, create.failure(error, spec.id, spec.partition.oid) if spec else create.failure(error))
+        return WRONG if isinstance(error, UserError) else FAILED
+    _write(report, made)
+    _say(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
     return 0
 
 
@@ -155,60 +176,36 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _order_by_hand(
+def _table_to_archive(
     table: Mapping[str, str] | None, partition: Mapping[str, str], without_large_objects: bool
-) -> JobSpec:
+) -> TableToArchive:
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     schema = (table or {}).get("schema", "public")
-    return JobSpec(
-        task=Task.ARCHIVE,
+    return TableToArchive(
         id=f"{moment}-{secrets.token_hex(3)}",
         parent=TableName(schema_=schema, name=table["name"], oid=0) if table else None,
         partition=TableName(schema_=partition.get("schema", schema), name=partition["name"], oid=0),
-        # By hand the place is opened by its URL, and nothing is read from here.
-        destination=Destination(pvc=PVC(claim_name="none")),
         large_objects=OnLargeObjects.LEAVE_OUT if without_large_objects else OnLargeObjects.REFUSE,
     )
 
 
-def _obey(report: Path | None) -> int:
-    """What a Job's pod does."""
-    order: JobSpec | None = None
-    try:
-        order = _read_order(os.environ)
-        info, store = _database(order, os.environ), storage.of_order(order, os.environ)
-        forget_environment()
-        if order.task is Task.CHECK:
-            found = create.check(order, info, store)
-        else:
-            found = create.archive(order, info, store, _say)
-    except PartwardenError as error:
-        _say(f"{error.reason}: {error}")
-        _write(report, create.failure(order, error))
-        return WRONG if isinstance(error, UserError) else FAILED
-    _write(report, found)
-    _say(f"proven: {found.rows:,} rows, {found.bytes:,} bytes at {found.location}")
-    return 0
-
-
-def _read_order(environment: Mapping[str, str]) -> JobSpec:
+def _read_spec(environment: Mapping[str, str]) -> JobSpec:
     text = environment.get(VARIABLE)
     if text is None:
-        raise InvalidSpec(f"{VARIABLE} is not set: give --dsn, --partition and --to to archive by hand")
+        raise InvalidSpec(f"{VARIABLE} is not set: this command is for Jobs; archive by hand with `partwarden archive`")
     try:
         return JobSpec.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(each) for each in first["loc"])
-        raise InvalidSpec(f"{VARIABLE} is no order: {where or 'it'}: {first['msg']}") from None
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidSpec(f"{VARIABLE} is not valid: {field or 'it'}: {first['msg']}") from None
 
 
-def _database(order: JobSpec, environment: MutableMapping[str, str]) -> ConnectionInfo:
+def _database(spec: JobSpec, environment: MutableMapping[str, str]) -> ConnectionInfo:
     """Takes the Secret's values out of the environment: programs that are started have no need to see them."""
     names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
     secret = {key: environment.pop(name) for key, name in names.items() if name in environment}
-    name = "spec.database.secretRef"
-    return resolve(Database(secret_ref=SecretRef(name="named-there"), connection=order.connection), secret, name)
+    return merge(spec.connection, secret, "spec.database.secretRef")
 
 
 def _write(path: Path | None, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Policies in a cluster for the command line: seen and edited with the rights of whoever types the command."""
+"""Policies in a cluster for the command line: read and edited with the rights of the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from ..api.database import Database
 from ..api.policy import GROUP, PLURAL, VERSION, PartitionPolicySpec
 from ..api.validation import check, parse_spec
 from ..errors import InsufficientPrivilege, InvalidSpec, StartupError
-from ..kube.archives import ArchivesInCluster
 from ..kube.client import Cluster, Conflict, NotFound
 from ..kube.config import own
 from ..postgres.conninfo import ConnectionInfo, resolve
@@ -65,12 +64,19 @@ class Policies:
 
     def archive(self, name: str) -> dict[str, Any] | None:
         """The PartitionArchive of that name in the namespace, as it is now; None where there is none."""
-        return ArchivesInCluster(self._cluster).archive((self.namespace, name))
+        read, plural = self._cluster.custom.get_namespaced_custom_object, archive.ARCHIVE_PLURAL
+        try:
+            answer: Any = self._cluster.call(
+                f"read {plural} {self.namespace}/{name}", read, GROUP, VERSION, self.namespace, plural, name
+            )
+        except NotFound:
+            return None
+        return dict(answer)
 
     def edit(self, policy: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge ``change`` into the policy, if nobody has edited it since it was read; the policy as it is then.
+        """Merge ``change`` into the policy; the policy as it is then.
 
-        Raises `InvalidSpec` where somebody has.
+        Raises `InvalidSpec` where it was edited since it was read.
         """
         meta = policy["metadata"]
         body = {**change, "metadata": {**change.get("metadata", {}), "resourceVersion": meta["resourceVersion"]}}

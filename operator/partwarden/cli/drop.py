@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Unpack
 
 import click
 
-from ..api.policy import APPROVAL
-from ..api.retention import OnLargeObjects
+from ..api.archive import Fingerprint
+from ..api.policy import APPROVAL, PartitionPolicySpec, parse
+from ..api.retention import Approval, OnExpire, OnLargeObjects
+from ..api.status import PartitionStatus, State
 from ..archive.verify import open_archive
+from ..controller.archive_status import PROVEN
 from ..errors import InvalidSpec
 from ..planner.actions import Outcome
 from ..planner.findings import along, pointing
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import from_dsn
 from ..status.details import human, span
-from . import completion, database_tables, drop_database, formats, manifest, options, render
+from . import database_tables, drop_database, formats, manifest, options, policy_view
 from .archive import resolve_address
-from .options import Target, target
+from .formats import printable
+from .options import Target, TargetOptions, target
+from .table_view import ArchiveView, ends
 
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """How somebody agrees: ``yes`` without being asked, ``without_archive`` to losing the rows."""
+    """How the user agrees: ``yes`` without being asked, ``without_archive`` to losing the rows."""
 
     yes: bool
     without_archive: bool
@@ -34,7 +41,7 @@ class Consent:
 
 @click.command(short_help="Drop one past partition; asks before.")
 @click.argument("what", metavar="PERIOD|NAME", callback=options.text)
-@target(completion.policies)
+@target()
 @click.option(
     "--archive",
     "url",
@@ -49,16 +56,10 @@ class Consent:
     help="With --dsn and --archive: drop it although its rows point to large objects, which no archive holds.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask, where an archive is proven.")
-@click.option(
-    "--patience",
-    type=click.FloatRange(0, 3600),
-    default=10.0,
-    help="With --dsn: seconds to wait for locks. Default: 10.",
-)
+@options.patience("With --dsn")
 @formats.option()
 def drop(
     what: str,
-    target: Target,
     url: str | None,
     manifest_sha256: str | None,
     without_archive: bool,
@@ -66,32 +67,33 @@ def drop(
     yes: bool,
     patience: float,
     output: str,
+    **given: Unpack[TargetOptions],
 ) -> int:
     """Drop one past partition, by its name or a PERIOD such as 2020. Shows what is there, and asks for its name.
 
     With --dsn it is compared with its archive, detached, and dropped if it is equal still. On POLICY it is approved:
     the operator drops it once all that the policy demands is so. Exits 0 when that is done, 1 when not.
     """
-    consent = Consent(yes, without_archive, output)
+    target, consent = Target.of(given), Consent(yes, without_archive, output)
     if url is not None and without_archive:
         raise click.UsageError("--archive and --without-archive exclude each other")
     if manifest_sha256 is not None and url is None:
         raise click.UsageError("--manifest-sha256 goes with --archive")
     if target.dsn is None:
         if url is not None:
-            raise click.UsageError("--archive goes with --dsn: of a policy, its PartitionArchives tell")
+            raise click.UsageError("--archive goes with --dsn: a policy's archives are its PartitionArchives")
         if without_large_objects:
             raise click.UsageError(
-                "--without-large-objects goes with --dsn: of a policy, spec.retention.largeObjects tells"
+                "--without-large-objects goes with --dsn: of a policy, spec.retention.largeObjects decides"
             )
         return _approve(target, what, consent)
     held = _held(target)
     with session(from_dsn(target.dsn)) as connection:
         spec = database_tables.spec(connection, target.table, target.filename)
         found = drop_database.find(connection, spec, what, held)
-        known = spec.retention is not None and spec.retention.large_objects is OnLargeObjects.LEAVE_OUT
-        knows = OnLargeObjects.LEAVE_OUT if known or without_large_objects else OnLargeObjects.REFUSE
-        return _drop(connection, found, url, manifest_sha256, consent, patience, knows)
+        leaves_out = spec.retention is not None and spec.retention.large_objects is OnLargeObjects.LEAVE_OUT
+        objects = OnLargeObjects.LEAVE_OUT if leaves_out or without_large_objects else OnLargeObjects.REFUSE
+        return _drop(connection, found, url, manifest_sha256, consent, patience, objects)
 
 
 def _held(target: Target) -> frozenset[str]:
@@ -109,112 +111,146 @@ def _drop(
     manifest_sha256: str | None,
     consent: Consent,
     patience: float,
-    knows: OnLargeObjects,
+    large_objects: OnLargeObjects,
 ) -> int:
     name, table = found.table.name, found.table
     rows = database_tables.rows(connection, table.schema, name)
     _show(consent, [f"{found}, {span(found.range)}: {rows:,} rows, {human(table.bytes)}, of {found.plan.parent}"])
-    if said := along(named := drop_database.tied(connection, found)):
-        _show(consent, [said])
+    if kept := along(ties := drop_database.tied(connection, found)):
+        _show(consent, [kept])
     if columns := drop_database.pointing_columns(connection, found):
-        if url is not None and knows is OnLargeObjects.REFUSE:
+        if url is not None and large_objects is OnLargeObjects.REFUSE:
             raise pointing(found, columns, "dropped")
         _show(consent, [f"large objects that column {', '.join(columns)} points to stay, and are in no archive"])
     proven, where = None, ""
     if url is not None:
-        formats.progress(f"reading the archive at {url}, and the table beside it")
-        try:
-            archive = open_archive(*resolve_address(url, manifest_sha256)).telling(formats.progress)
-            proven, where = drop_database.compare(connection, found, archive), archive.url
-        finally:
-            formats.progressed()
+        proven, where = _prove(connection, found, url, manifest_sha256)
         _show(consent, [f"archived at {where}, read just now: all {proven.rows:,} rows are equal"])
     elif not consent.without_archive:
         raise InvalidSpec(
-            f"{found} is not dropped: no archive of it is named. Make one by `partwarden archive --dsn … --partition "
-            f"{_argument(table.schema, name)} --to URL` and name it by --archive, or say --without-archive"
+            f"cannot drop {found}: no archive of it is named; make one by `partwarden archive --dsn … --partition "
+            f"{shlex.quote(options.spelled(table.schema, name))} --to URL` and name it by --archive, or say "
+            "--without-archive"
         )
     else:
         _show(consent, [f"NO ARCHIVE: these {rows:,} rows are lost for ever, and no command brings them back"])
     _agree(consent, name, proven is not None, "drop it")
     outcomes: list[Outcome] = []
     try:
-        drop_database.remove(connection, found, proven, where, patience, outcomes, named, knows)
+        drop_database.remove(connection, found, proven, where, patience, outcomes, ties, large_objects)
     except Exception:
         # Such as a connection that was lost between two steps: what was done is printed before the reason.
         _show(consent, _done(outcomes))
         raise
-    failed = next((each for each in outcomes if each.error), None)
-    done = _done(outcomes)
+    error, done = next((each.error for each in outcomes if each.error), None), _done(outcomes)
     if formats.is_data(consent.output):
-        error = {"reason": failed.error.reason, "message": str(failed.error)} if failed and failed.error else None
-        about = {"partition": str(found), "rows": rows, "archive": where or None, "dropped": failed is None}
-        formats.data({**about, "error": error}, consent.output)
-    elif consent.output == "name":
-        formats.names([] if failed else [str(found)])
+        about = {"partition": str(found), "rows": rows, "archive": where or None, "dropped": error is None}
+        why = {"reason": error.reason, "message": str(error)} if error else None
+        formats.data({**about, "error": why}, consent.output)
     else:
-        formats.names(done)
-    if failed:
+        formats.names(done if consent.output != "name" else [] if error else [str(found)])
+    if error:
         left = " It is detached, a table of its own with all its rows; the same command goes on" if done else ""
-        click.echo(render.printable(f"Error: {failed.error}.{left}"), err=True)
-    return 1 if failed else 0
+        click.echo(printable(f"Error: {error}.{left}"), err=True)
+    return 1 if error else 0
+
+
+def _prove(
+    connection: Session, found: drop_database.Found, url: str, manifest_sha256: str | None
+) -> tuple[Fingerprint, str]:
+    """What the archive and the table both hold, and the archive's address."""
+    formats.progress(f"reading the archive at {url}, and the table beside it")
+    try:
+        archive = open_archive(*resolve_address(url, manifest_sha256)).telling(formats.progress)
+        return drop_database.compare(connection, found, archive), archive.url
+    finally:
+        formats.progressed()
 
 
 def _done(outcomes: Sequence[Outcome]) -> list[str]:
     return [f"{each.action.past} {each.action.noun} {each.action}" for each in outcomes if each.error is None]
 
 
-def _argument(schema: str, name: str) -> str:
-    """For a command line to be copied."""
-    return shlex.quote(options.spelled(schema, name))
-
-
 def _approve(target: Target, what: str, consent: Consent) -> int:
     # Here, for a database needs no Kubernetes client, which takes long to load.
-    from ..controller.archive_status import PROVEN
-    from . import cluster_policies, policy_changes, policy_view
-    from .policy_changes import keeper
+    from . import cluster_policies
 
     policies = cluster_policies.Policies(target.where)
     policy = policies.one(target.policy)
-    spec = policies.spec(policy)
-    each = policy_changes.find(policy, spec, what)
-    name, whole = each["name"], policy_view.name(policy)
-    archive = policy_view.archive_of(policy, name, policies.archives())
-    state = policy_view.archive_state(archive)
-    _show(consent, policy_changes.shown(policy, each, archive))
-    assert spec.retention is not None
-    if spec.retention.archive is None:
-        if not consent.without_archive:
-            raise InvalidSpec(f"{name} is not approved: {whole} has no spec.retention.archive; say --without-archive")
+    spec, view = policies.spec(policy), policy_view.view(policy, datetime.now(UTC), policies.archives())
+    partition = view.find(what, spec)
+    name, archive = partition.name, (view.archives or {}).get(partition.name)
+    if why := _why_not(policy, spec, partition):
+        raise InvalidSpec(f"cannot approve {name} of {view.name}: {why}")
+    archives = spec.retention is not None and spec.retention.archive is not None
+    _show(consent, _describe(view.name, partition, archive, archives))
+    if archives and consent.without_archive:
+        raise InvalidSpec(f"{view.name} has spec.retention.archive: the operator drops nothing without one")
+    if not archives and not consent.without_archive:
+        raise InvalidSpec(
+            f"cannot approve {name}: {view.name} has no spec.retention.archive, so its rows would be lost; say "
+            "--without-archive"
+        )
+    if not archives:
         _show(consent, ["NO ARCHIVE: its rows are lost for ever, and no command brings them back"])
-    elif consent.without_archive:
-        raise InvalidSpec(f"{whole} has spec.retention.archive: the operator drops nothing without one")
-    _agree(consent, name, state == PROVEN, "let the operator drop it")
-    change = policy_changes.change(policy, each)
+    _agree(consent, name, archive is not None and archive.state == PROVEN, "let the operator drop it")
+    change = policy_view.approve(policy, partition)
     if change:
         policies.edit(policy, change)
     annotation = (change or policy)["metadata"]["annotations"][APPROVAL]
-    done = [f"approved {name}: the operator drops it once its grace is over and its archive was read again"]
-    if change and (who := keeper(policy)):
-        done += [f"{who} keeps this policy: put this line into metadata.annotations of the manifest it is made from:"]
-        done += [f"  {APPROVAL}: {annotation}"]
+    lines = [f"approved {name}: the operator drops it once its grace is over and its archive was read again"]
+    if change and (keeper := policy_view.keeper(policy)):
+        lines += [f"{keeper} keeps this policy: put this line into metadata.annotations of the manifest in its source:"]
+        lines += [f"  {APPROVAL}: {annotation}"]
     if formats.is_data(consent.output):
-        about = {"policy": whole, "partition": name, "archive": state or None}
+        about = {"policy": view.name, "partition": name, "archive": archive.state if archive else None}
         formats.data({**about, "approved": annotation}, consent.output)
     else:
-        formats.names([name] if consent.output == "name" else done)
+        formats.names([name] if consent.output == "name" else lines)
     return 0
 
 
+def _why_not(policy: Mapping[str, Any], spec: PartitionPolicySpec, partition: PartitionStatus) -> str | None:
+    """Why an approval would mean nothing; None where it means something.
+
+    The operator goes on to demand all the rest: the grace, a proven archive that is equal to the table, no hold.
+    """
+    retention, name = spec.retention, partition.name
+    if retention is None:
+        return "the policy has no spec.retention, so the operator never drops anything of it"
+    if retention.on_expire is not OnExpire.DROP:
+        return "spec.retention.onExpire is not Drop, so what has expired is kept as a table of its own"
+    held = parse(policy["metadata"].get("annotations"))
+    if {name, f"{name}@{partition.oid}"} & held or partition.state is State.HELD:
+        return "the annotation partwarden.dev/hold names it; take it out there first"
+    if partition.state not in (State.EXPIRED, State.DETACHED):
+        keeps = f"spec.retention.keepFor ({retention.keep_for})"
+        return f"it is {partition.state}: only what is older than {keeps} is dropped"
+    if retention.approval is not Approval.MANUAL:
+        return "spec.retention.approval is not Manual: the operator drops it without asking, once the grace is over"
+    return None
+
+
+def _describe(policy: str, partition: PartitionStatus, archive: ArchiveView | None, archives: bool) -> list[str]:
+    """What there is, before the user is asked."""
+    rows = "rows not counted yet" if partition.rows is None else f"about {partition.rows:,} rows"
+    bounds, size = "[{}, {})".format(*ends(partition)), human(partition.bytes)
+    lines = [f"{partition.name}, {bounds}: {rows}, {size}, {partition.state}, of {policy}"]
+    if archive is not None:
+        lines.append(f"archive {archive.name}: {archive.state}, {archive.location or 'nowhere yet'}")
+    elif archives:
+        lines.append("not archived yet: the operator archives and proves it before it drops anything")
+    return lines
+
+
 def _show(consent: Consent, lines: Sequence[str]) -> None:
-    """Before anybody is asked; apart from what programs read."""
+    """Before the user is asked; apart from what programs read."""
     for each in lines:
-        click.echo(render.printable(each), err=consent.output not in ("text", "wide"))
+        click.echo(printable(each), err=consent.output not in ("text", "wide"))
 
 
 def _agree(consent: Consent, name: str, proven: bool, what: str) -> None:
-    """Raises `InvalidSpec` unless somebody has typed the name, or said yes where an archive is proven."""
+    """Raises `InvalidSpec` unless the user types the name, or says --yes where an archive is proven."""
     if consent.yes and proven:
         return
     if consent.yes:

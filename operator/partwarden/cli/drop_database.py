@@ -1,4 +1,4 @@
-"""One partition of a database, dropped because somebody asked for it by name: what it is, and what is done.
+"""Drop one partition of a database because the user asked for it by name: find it, detach it, drop its table.
 
 The same steps as retention's, and the same checks under lock: it is detached and marked, then its table is dropped.
 Interrupted in between, it is a table of its own with all its rows, and the same command goes on from there.
@@ -7,11 +7,8 @@ Interrupted in between, it is a table of its own with all its rows, and the same
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-
-from psycopg import sql
 
 from ..api import policy
 from ..api.archive import Fingerprint
@@ -22,95 +19,74 @@ from ..archive.manifest import TableName
 from ..archive.verify import Archive
 from ..errors import ContentsChanged, InvalidSpec, RowsReferenced
 from ..planner.actions import Action, DetachPartition, DropDetached, Outcome
-from ..planner.calendar import Grid, Range, load_zone
+from ..planner.calendar import BoundedRange, Range
 from ..planner.drop_preconditions import DropCase
-from ..planner.findings import refusing, used_elsewhere
-from ..planner.inventory import Detached, Fate, Inventory, Partition, Tie
+from ..planner.inventory import Detached, Partition, Tie
 from ..planner.keys import literals
 from ..planner.marker import Phase
 from ..planner.plan import Plan
 from ..planner.retirement import confirmation, finalization, why_left_alone
-from ..postgres import dependents, engine, fingerprint, foreign_keys, large_objects
-from ..postgres.connection import Session, run
-from ..postgres.engine import observe_and_plan
-from ..postgres.transaction import read_as_owner, undo
+from ..postgres import dependents, engine, large_objects
+from ..postgres.connection import Session
+from ..postgres.transaction import reading_rows
 from ..status.details import span
 from . import database_tables
-from .options import known, midnight
+from .database_tables import ObservedTable
 
-WHY = "somebody asked for it by name"
+WHY = "asked for by name"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What would be dropped, as it is now."""
 
-    spec: TableSpec
-    inventory: Inventory
-    plan: Plan
+    observed: ObservedTable
     table: Partition | Detached
-    range: Range
+    range: BoundedRange
 
     def __str__(self) -> str:
         return str(self.table)
 
+    @property
+    def plan(self) -> Plan:
+        """That of the partitioned table."""
+        return self.observed.plan
+
 
 def find(connection: Session, spec: TableSpec, what: str, held: frozenset[str]) -> Found:
-    """The one partition, or table that was detached, with that name or in that period.
+    """The one partition or detached table with that name or in that period.
 
     Raises `InvalidSpec` where there is none, or several, or it is one that is never dropped so: with rows of now or
     later, without two bounds, not a plain table, or held.
     """
     spec = database_tables.seeing_detached(spec.model_copy(update={"mode": Mode.APPLY, "retention": None}))
-    inventory, plan = observe_and_plan(connection, spec)
-    named = [each for each in _tables(inventory) if what in (each.name, str(each))]
-    chosen = named or list(_within(spec, inventory, plan, what))
-    if len(chosen) != 1:
-        names = ", ".join(str(each.name) for each in chosen[:12])
-        raise InvalidSpec(
-            f"{len(chosen)} partitions of {plan.parent} lie in {what}: name one of them ({names})"
-            if chosen
-            else f"no partition of {plan.parent} is called {what!r}, or lies in it: `partwarden list` shows all"
-        )
-    table, ends = chosen[0], _range(chosen[0])
-    if why := _why_never(table, ends, plan, held):
-        raise InvalidSpec(f"{table} is not dropped: {why}")
-    assert ends is not None
-    return Found(spec, inventory, plan, table, ends)
+    observed = database_tables.observe(connection, spec)
+    name = observed.view().find(what, spec).name
+    named = [each for known, each in observed.named() if known == name]
+    if len(named) != 1:
+        # A dot may be part of a name, too.
+        raise InvalidSpec(f"cannot drop {name}: {len(named)} tables are listed by that name; rename one of them")
+    table = named[0]
+    piece = table.marker.range if isinstance(table, Detached) else table.range
+    if why := _why_never(table, piece, observed.plan, held):
+        raise InvalidSpec(f"cannot drop {table}: {why}")
+    assert piece is not None
+    assert piece.bounded is not None
+    return Found(observed, table, piece.bounded)
 
 
-def _tables(inventory: Inventory) -> list[Partition | Detached]:
-    return [*inventory.partitions, *inventory.detached]
-
-
-def _range(table: Partition | Detached) -> Range | None:
-    return table.marker.range if isinstance(table, Detached) else table.range
-
-
-def _within(spec: TableSpec, inventory: Inventory, plan: Plan, what: str) -> Iterator[Partition | Detached]:
-    period, grid = known(what), Grid(spec.interval, load_zone(spec.timezone) if plan.codec.aware else None)
-    if period is None:
-        return
-    first, beyond = (grid.moment(midnight(each)) for each in (period.first, period.beyond))
-    for each in _tables(inventory):
-        ends = _range(each)
-        if ends and ends.lower and ends.upper and first <= ends.lower and ends.upper <= beyond:
-            yield each
-
-
-def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held: frozenset[str]) -> str | None:
-    if ends is None or ends.lower is None or ends.upper is None:
+def _why_never(table: Partition | Detached, piece: Range | None, plan: Plan, held: frozenset[str]) -> str | None:
+    if piece is None or piece.lower is None or piece.upper is None:
         return "it is DEFAULT, or has no lower or no upper bound, so it may hold rows of any time"
-    assert plan.current.lower is not None
-    if ends.upper > plan.current.lower:
-        return f"it holds {span(ends)}, which is now or later"
+    if piece.upper > plan.current.lower:
+        return f"it holds {span(piece)}, which is now or later"
     if policy.names(table.schema, table.name, table.oid) & held:
         return "the annotation partwarden.dev/hold names it"
     if isinstance(table, Detached):
         return None
     if table.detach_pending and (table.marker is None or table.marker.phase is not Phase.DETACHING):
         return (
-            "its detach was begun by somebody else and did not end: finish that by ALTER TABLE … DETACH PARTITION … "
+            "its detach was begun by another session and did not end; finish it by ALTER TABLE … DETACH PARTITION … "
             "FINALIZE"
         )
     return why_left_alone(table)
@@ -118,17 +94,9 @@ def _why_never(table: Partition | Detached, ends: Range | None, plan: Plan, held
 
 def tied(connection: Session, found: Found) -> tuple[Tie, ...]:
     """What is kept when the table is dropped, or goes with it. Raises `ObjectsTied` where that is of others."""
-    seen = dependents.ties(connection, [found.table.oid]).get(found.table.oid, ())
-    if error := refusing(found, seen):
-        raise error
-    table = sql.Identifier(found.table.schema, found.table.name)
-    for each in seen:
-        if each.fate is Fate.GOES and each.name:
-            with _reading(connection, found):
-                used = dependents.is_used_elsewhere(connection, found.table.oid, table, each)
-            if used:
-                raise used_elsewhere(found, each)
-    return seen
+    ties = dependents.ties(connection, [found.table.oid]).get(found.table.oid, ())
+    dependents.check_ties(connection, found.table, found.table.oid, ties, lambda: _reading(connection, found))
+    return ties
 
 
 def pointing_columns(connection: Session, found: Found) -> tuple[str, ...]:
@@ -137,16 +105,8 @@ def pointing_columns(connection: Session, found: Found) -> tuple[str, ...]:
         return large_objects.columns(connection, found.table.oid, found.table.schema, found.table.name)
 
 
-@contextmanager
-def _reading(connection: Session, found: Found) -> Iterator[None]:
-    """A transaction that reads all rows, as their owner, or fails."""
-    connection.longest = fingerprint.LONGEST
-    try:
-        run(connection, "BEGIN READ ONLY", database_tables.COUNTING, "SET LOCAL row_security = off")
-        read_as_owner(connection, found.table.schema, found.table.name)
-        yield
-    finally:
-        undo(connection)
+def _reading(connection: Session, found: Found) -> AbstractContextManager[None]:
+    return reading_rows(connection, found.table.schema, found.table.name)
 
 
 def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
@@ -176,11 +136,11 @@ def remove(
     url: str,
     patience: float,
     outcomes: list[Outcome] | None = None,
-    named: tuple[Tie, ...] = (),
-    knows: OnLargeObjects = OnLargeObjects.REFUSE,
+    ties: tuple[Tie, ...] = (),
+    large_objects: OnLargeObjects = OnLargeObjects.REFUSE,
 ) -> list[Outcome]:
-    """Detach and drop it. ``proven``: what the archive at ``url`` holds; None where it goes without one. ``named``:
-    what the user was shown of `tied`; ``knows``: whether large objects may be left without a row that points to them.
+    """Detach and drop it. ``proven``: what the archive at ``url`` holds; None where it goes without one. ``ties``:
+    what the user was shown of `tied`; ``large_objects``: whether they may be left without a row that points to them.
 
     What became of each step, which is added to ``outcomes`` at once; the first that failed is the last. Raises
     `RowsReferenced`, and `DatabaseUnreachable`: then no further step was tried.
@@ -193,26 +153,28 @@ def remove(
         action = _detachment(found, found.table)
         _check_references(connection, found, action)
         _do(connection, found, action, patience, outcomes)
-    for step in (_confirmation, lambda table: _drop(found, table, proven, url, named, knows)):
+    for step in (_confirmation, lambda table: _drop(found, table, proven, url, ties, large_objects)):
         if outcomes and outcomes[-1].error:
             break
-        inventory, plan = observe_and_plan(connection, found.spec)
-        table = next((each for each in inventory.detached if each.oid == found.table.oid), None)
+        observed = database_tables.observe(connection, found.observed.spec)
+        table = next((each for each in observed.inventory.detached if each.oid == found.table.oid), None)
         if table is None:
-            raise InvalidSpec(f"{found} is not the table any more that was asked for: look again by `partwarden list`")
+            raise InvalidSpec(
+                f"cannot drop {found}: it is no longer the table that was asked for; see `partwarden list`"
+            )
         if following := step(table):
-            _do(connection, replace(found, inventory=inventory, plan=plan), following, patience, outcomes)
+            _do(connection, replace(found, observed=observed), following, patience, outcomes)
     return outcomes
 
 
 def _do(connection: Session, found: Found, action: Action, patience: float, outcomes: list[Outcome]) -> None:
     plan = replace(found.plan, actions=(action,))
-    engine.execute(connection, found.inventory, plan, time.monotonic() + patience, outcomes)
+    engine.execute(connection, found.observed.inventory, plan, time.monotonic() + patience, outcomes)
 
 
 def _detachment(found: Found, table: Partition) -> DetachPartition:
     """Safe: it is wholly past, and no row goes: the table stays."""
-    concurrently = found.inventory.default is None
+    concurrently = found.observed.inventory.default is None
     return DetachPartition(
         schema=table.schema,
         name=table.name,
@@ -226,11 +188,11 @@ def _detachment(found: Found, table: Partition) -> DetachPartition:
 
 
 def _check_references(connection: Session, found: Found, action: DetachPartition) -> None:
-    counted = foreign_keys.references(connection, found.inventory, [action]).get(action.oid, ())
+    counted = dependents.references(connection, found.observed.inventory, [action]).get(action.oid, ())
     if counted:
         listed = ", ".join(f"{each.table} ({each.rows:,})" for each in counted)
         raise RowsReferenced(
-            f"{found} is not dropped: rows of other tables point to its rows by foreign keys: {listed}; delete those "
+            f"cannot drop {found}: rows of other tables point to its rows by foreign keys: {listed}; delete those "
             "rows or let them point elsewhere"
         )
 
@@ -240,21 +202,21 @@ def _confirmation(table: Detached) -> Action | None:
 
 
 def _drop(
-    found: Found, table: Detached, proven: Fingerprint | None, url: str, named: tuple[Tie, ...], knows: OnLargeObjects
+    found: Found, table: Detached, proven: Fingerprint | None, url: str, ties: tuple[Tie, ...], objects: OnLargeObjects
 ) -> Action:
-    """Safe: somebody typed its name; it is marked as detached by us, by OID; and it holds what the archive was just
-    read to hold, which is asked again under the lock, or that somebody was told in words that all of it is lost."""
+    """Safe: the user typed its name; its mark says that Partwarden detached it, by OID; and it holds what the archive
+    was just read to hold, which is checked again under the lock, or the user was warned that all of it is lost."""
     return DropDetached(
         schema=table.schema,
         name=table.name,
         range=table.marker.range,
         oid=table.oid,
         marker=table.marker,
-        case=DropCase(table, found.inventory.now, found.inventory.now, asked_by_name=True),
+        case=DropCase(table, found.observed.inventory.now, found.observed.inventory.now, asked_by_name=True),
         archive=url,
         fingerprint=proven,
-        ties=named,
-        large_objects=knows,
+        ties=ties,
+        large_objects=objects,
         reason=WHY,
         lock=f"ACCESS EXCLUSIVE on {table}, and on what its foreign keys point to",
     )

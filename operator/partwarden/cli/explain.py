@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
 
 import click
 import psycopg
@@ -19,11 +19,13 @@ from ..postgres.conninfo import from_dsn
 from ..postgres.errors import message
 from ..postgres.settings import LIMITS, setting
 from ..postgres.transaction import reading, undo
-from . import completion, database_tables, formats, render
-from .options import Target, target
-from .table_view import View
+from ..status.details import partitions_of
+from . import database_tables, formats
+from .database_tables import ObservedTable
+from .formats import printable
+from .options import Target, TargetOptions, target
 
-# Whether a query is pruned: PostgreSQL's plan of it -> the partitions that it reads, and why not fewer. Pure.
+# PostgreSQL's plan of a query -> the partitions that it reads, and why not fewer. Pure.
 #
 # https://www.postgresql.org/docs/current/ddl-partitioning.html#DDL-PARTITION-PRUNING
 #
@@ -57,22 +59,19 @@ def judge(plan: Mapping[str, Any], tops: Mapping[str, str], default: str | None,
     """``plan`` is that of EXPLAIN (FORMAT JSON, VERBOSE). ``tops``: every table below the partitioned one, and the
     partition that it is, or is below of, by ``schema.name``; ``default`` is the DEFAULT partition's. ``enabled``:
     whether enable_partition_pruning is on."""
-    nodes = list(_nodes(plan))
-    read, conditions, removed, written = set[str](), list[str](), 0, False
-    for each in nodes:
-        name = f"{each.get('Schema')}.{each.get('Relation Name')}"
-        removed += int(each.get("Subplans Removed", 0))
-        if each["Node Type"] == "ModifyTable":
-            written = written or each.get("Operation") == "Insert"
+    read, conditions, removed, inserts = set[str](), dict[str, None](), 0, False
+    for node in _nodes(plan):
+        name = f"{node.get('Schema')}.{node.get('Relation Name')}"
+        removed += int(node.get("Subplans Removed", 0))
+        if node["Node Type"] == "ModifyTable":
+            inserts = inserts or node.get("Operation") == "Insert"
         elif name in tops:
             read.add(tops[name])
-            conditions += _conditions(each, each.get("Alias", ""))
-    plain = tuple(dict.fromkeys(conditions))
-    total = len(set(tops.values()))
-    why = tuple(_why(frozenset(read), total, removed, plain, key, enabled, default))
-    if written and not read:
-        why = ("it inserts: each row goes to the one partition that holds its key",)
-    return Reading(frozenset(read), total, removed, plain, why)
+            conditions |= dict.fromkeys(_conditions(node))
+    reading = Reading(frozenset(read), len(set(tops.values())), removed, tuple(conditions), ())
+    if inserts and not read:
+        return replace(reading, why=("it inserts: each row goes to the one partition that holds its key",))
+    return replace(reading, why=tuple(_why(reading, key, enabled, default)))
 
 
 def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -81,66 +80,41 @@ def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _nodes(each)
 
 
-def _conditions(node: Mapping[str, Any], alias: str) -> Iterator[str]:
+def _conditions(node: Mapping[str, Any]) -> Iterator[str]:
     """Without the partition's alias: they differ in nothing else."""
-    for kind in CONDITIONS:
-        if kind in node:
-            yield re.sub(rf'(?<![\w"]){re.escape(_quoted(alias))}\.', "", str(node[kind]))
+    alias = rf'(?<![\w"]){re.escape(_quoted(node.get("Alias", "")))}\.'
+    return (re.sub(alias, "", str(node[kind])) for kind in CONDITIONS if kind in node)
 
 
 def _quoted(name: str) -> str:
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
 
 
-def _why(
-    read: frozenset[str],
-    total: int,
-    removed: int,
-    conditions: Sequence[str],
-    key: str,
-    enabled: bool,
-    default: str | None,
-) -> Iterator[str]:
+def _why(reading: Reading, key: str, enabled: bool, default: str | None) -> Iterator[str]:
+    """``own``: the key itself, compared with something; ``other``: a column of another table, a parameter, or what a
+    subquery returns."""
+    own, other = rf'(?<![\w".]){re.escape(_quoted(key))}(?![\w"])', r'(?:\$\d+|[\w"]+\.[\w"]+|\(InitPlan|\(SubPlan)'
+    about = [each for each in reading.conditions if re.search(own, each)]
+    waiting = [each for each in about if re.search(rf"{own} {COMPARED} \(?{other}|{other}\)? {COMPARED} {own}", each)]
     if not enabled:
         yield "enable_partition_pruning is off for this role: SET enable_partition_pruning = on"
-    if removed:
-        yield f"{removed} of them are left out only when it starts: the values that rule them out are known then"
-    about = [each for each in conditions if _mentions(each, key)]
-    if others := [each for each in about if _waits(each, key)]:
-        yield f"which of them are read is decided while it runs, by values of that moment: {others[0]}"
-    if len(read) < total or total < 2 or not enabled:
-        if default is not None and default in read and len(read) > 1:
+    if reading.removed:
+        removed = f"{reading.removed} of them are left out only when it starts"
+        yield f"{removed}: the values that rule them out are known then"
+    if waiting:
+        yield f"which of them are read is decided while it runs, by values of that moment: {waiting[0]}"
+    if reading.prunes or not enabled:
+        if default is not None and default in reading.read and len(reading.read) > 1:
             yield f"{default} is read too: it is DEFAULT, and holds whatever no other partition does"
-        return
-    if not about:
+    elif not about:
         yield f"no condition is on {key}, so any partition may hold rows that match"
-    elif not any(_is_bare(each, key) for each in about):
+    elif not any(re.search(rf"\({own} {COMPARED} |{COMPARED} {own}\)|\({own} IS ", each) for each in about):
         yield (
             f"{key} stands inside an expression, which says nothing of the bounds: {about[0]}; compare {key} itself, "
             f"as in {key} >= … AND {key} < …"
         )
-    elif not others:
+    elif not waiting:
         yield f"the condition rules no partition out: {about[0]}"
-
-
-def _mentions(condition: str, key: str) -> bool:
-    return re.search(_reference(key), condition) is not None
-
-
-def _reference(key: str) -> str:
-    return rf'(?<![\w".]){re.escape(_quoted(key))}(?![\w"])'
-
-
-def _is_bare(condition: str, key: str) -> bool:
-    """Whether the key itself is compared with something."""
-    own = _reference(key)
-    return re.search(rf"\({own} {COMPARED} |{COMPARED} {own}\)|\({own} IS ", condition) is not None
-
-
-def _waits(condition: str, key: str) -> bool:
-    """Whether the key is compared with a column of another table, a parameter, or what a subquery returns."""
-    own, other = _reference(key), r'(?:\$\d+|[\w"]+\.[\w"]+|\(InitPlan|\(SubPlan)'
-    return re.search(rf"{own} {COMPARED} \(?{other}|{other}\)? {COMPARED} {own}", condition) is not None
 
 
 READS_ALL = 2
@@ -164,18 +138,19 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend
 
 @click.command(short_help="Whether a query prunes, and why not.")
 @click.argument("query", metavar="SQL")
-@target(completion.policies)
+@target()
 @formats.option()
-def explain(query: str, target: Target, output: str) -> int:
+def explain(query: str, output: str, **given: Unpack[TargetOptions]) -> int:
     """Whether a query prunes, which partitions it reads, and why not fewer. It is planned and never executed.
 
     Of POLICY, the database is asked from here, by the policy's Secret. -o wide shows the conditions. Exits 0 when it
     prunes, 2 when it reads every partition, 1 on an error.
     """
+    target = Target.of(given)
     if target.dsn is not None:
         with session(from_dsn(target.dsn)) as connection:
-            views = database_tables.views(connection, target.table, target.filename)
-            found = _explained(connection, query, views)
+            tables = database_tables.tables(connection, target.table, target.filename)
+            explained = _explain(connection, query, tables)
     else:
         # Here, for a database needs no Kubernetes client, which takes long to load.
         from . import cluster_policies
@@ -183,38 +158,38 @@ def explain(query: str, target: Target, output: str) -> int:
         policies = cluster_policies.Policies(target.where)
         policy = policies.one(target.policy)
         with session(policies.connection(policy)) as connection:
-            found = _explained(connection, query, [database_tables.view(connection, policies.spec(policy))])
+            explained = _explain(connection, query, [database_tables.observe(connection, policies.spec(policy))])
     if formats.is_data(output):
-        formats.data([_document(*each) for each in found], output)
+        formats.data([_document(*each) for each in explained], output)
     elif output == "name":
-        formats.names(str(each) for view, reading in found for each in _read(view, reading))
+        formats.names(str(each) for table, reading in explained for each in _read(table, reading))
     else:
-        for each in found:
+        for each in explained:
             _print(*each, wide=output == "wide")
-    return 0 if all(reading.prunes for _, reading in found) else READS_ALL
+    return 0 if all(reading.prunes for _, reading in explained) else READS_ALL
 
 
-Explained = tuple[View, Reading]
+Explained = tuple[ObservedTable, Reading]
 
 
-def _explained(connection: Session, query: str, views: list[View]) -> list[Explained]:
+def _explain(connection: Session, query: str, tables: list[ObservedTable]) -> list[Explained]:
     """Of each of the tables that the query uses. Raises `InvalidSpec` where PostgreSQL does not plan it, or it uses
     none of them."""
     try:
         # READ ONLY: whatever planning calls, such as functions in constants, cannot write either.
         # As the owner, where that is one: to plan calls functions of indexes and constraints, if only with constants.
-        owners = {view.plan.parent.owner: reading(view.plan.parent) for view in views}
+        owners = {each.plan.parent.owner: reading(each.plan.parent) for each in tables}
         run(connection, "BEGIN READ ONLY", SETTING, *(next(iter(owners.values())) if len(owners) == 1 else ()))
         plan = _plan(connection, query)
-        found = [each for view in views if (each := _judged(connection, plan, view))]
+        explained = [each for table in tables if (each := _judge(connection, plan, table))]
     except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as error:
         raise InvalidSpec(f"the query cannot be planned: {message(error)}") from None
     finally:
         undo(connection)
-    if not found:
-        names = ", ".join(str(each.plan.parent) for each in views)
+    if not explained:
+        names = ", ".join(str(each.plan.parent) for each in tables)
         raise InvalidSpec(f"the query does not use {names}")
-    return found
+    return explained
 
 
 def _plan(connection: Session, query: str) -> Any:
@@ -238,32 +213,31 @@ def _plan(connection: Session, query: str) -> Any:
     return row[0][0]["Plan"]
 
 
-def _judged(connection: Session, plan: Any, view: View) -> Explained | None:
-    parent = view.plan.parent
+def _judge(connection: Session, plan: Any, table: ObservedTable) -> Explained | None:
+    parent = table.plan.parent
     used, below = run(connection, *(sql.SQL(each).format(parent=parent.oid) for each in (USED, BELOW)))
     ((locked, enabled),) = used
     if not locked:
         return None
-    default = next((str(each) for each in view.inventory.partitions if each.range is None), None)
-    return view, judge(plan, dict(below), default, view.plan.key, enabled)
+    default = next((str(each) for each in table.inventory.partitions if each.range is None), None)
+    return table, judge(plan, dict(below), default, table.plan.key, enabled)
 
 
-def _read(view: View, reading: Reading) -> list[Partition]:
-    known = {str(each): each for each in view.inventory.partitions}
-    order = {each.name: place for place, each in enumerate(view.partitions)}
-    found = [known[each] for each in reading.read if each in known]
-    return sorted(found, key=lambda each: (order.get(each.name, len(order)), str(each)))
+def _read(table: ObservedTable, reading: Reading) -> list[Partition]:
+    partitions = dict(table.named())
+    ascending = [partitions[each.name] for each in partitions_of(table.inventory, table.plan)]
+    return [each for each in ascending if isinstance(each, Partition) and str(each) in reading.read]
 
 
-def _document(view: View, reading: Reading) -> dict[str, Any]:
+def _document(table: ObservedTable, reading: Reading) -> dict[str, Any]:
     read = [
         {"name": str(each), "from": iso(each.range.lower) if each.range else None}
         | {"to": iso(each.range.upper) if each.range else None}
-        for each in _read(view, reading)
+        for each in _read(table, reading)
     ]
     return {
-        "table": str(view.plan.parent),
-        "key": view.plan.key,
+        "table": str(table.plan.parent),
+        "key": table.plan.key,
         "prunes": reading.prunes,
         "partitions": reading.total,
         "read": read,
@@ -273,16 +247,16 @@ def _document(view: View, reading: Reading) -> dict[str, Any]:
     }
 
 
-def _print(view: View, reading: Reading, wide: bool) -> None:
+def _print(table: ObservedTable, reading: Reading, wide: bool) -> None:
     count, total = len(reading.read), reading.total
     verb = "is" if count == 1 else "are"
     word = "prunes" if reading.prunes else "does not prune"
-    line = f"{view.plan.parent} by {view.plan.key}: it {word}: {count} of {total} partitions {verb} read"
-    click.echo(render.printable(line))
+    line = f"{table.plan.parent} by {table.plan.key}: it {word}: {count} of {total} partitions {verb} read"
+    click.echo(printable(line))
     for text in (*reading.why, *(f"condition {each}" for each in reading.conditions if wide)):
-        click.echo(render.printable(f"  {text}"))
+        click.echo(printable(f"  {text}"))
     rows = [("READ", "FROM", "TO")]
-    for each in _read(view, reading):
+    for each in _read(table, reading):
         lower, upper = (iso(each.range.lower), iso(each.range.upper)) if each.range else ("DEFAULT", "")
         rows.append((str(each), lower or "MINVALUE", "MAXVALUE" if upper is None else upper))
     if len(rows) > 1:

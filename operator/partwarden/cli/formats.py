@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 import yaml
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from ..errors import InvalidSpec, PartwardenError
-from . import render
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "wide", "json", "yaml", "name")
@@ -35,7 +34,7 @@ COLOURS: Mapping[str, str] = {
     "WARNING": "yellow",
     "CRITICAL": "red",
 }
-"""Of cells that say nothing else."""
+"""Of cells with exactly that text."""
 SHORT = 12
 """Columns that no cell is narrower than, if it needs them: states are not to be cut where names can be."""
 
@@ -70,59 +69,64 @@ def data(value: Any, output: str) -> None:
 def names(found: Iterable[str]) -> None:
     """A line each."""
     for each in found:
-        click.echo(render.printable(each))
+        click.echo(printable(each))
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Rows in aligned columns, their heading first. On a terminal coloured, and no wider than it: what is too long ends
-    in an ellipsis there. Elsewhere nothing is cut."""
-    if not sys.stdout.isatty():
-        for line in render.table(rows):
-            click.echo(line[2:])
+def table(rows: Sequence[tuple[str, ...]], *, heading: bool = True, indent: int = 0) -> None:
+    """Rows in aligned columns, the first of them their heading; wide characters count as what a terminal gives them.
+
+    On a terminal coloured, and no wider than it: what is too long ends in an ellipsis. Elsewhere, and without a
+    heading, nothing is cut.
+    """
+    widths = [max(cell_len(printable(each)) for each in column) for column in zip(*rows, strict=True)]
+    if not (heading and sys.stdout.isatty()):
+        # Not by rich, which takes a second for a thousand rows.
+        for row in rows:
+            cells = (set_cell_size(printable(cell), width) for cell, width in zip(row, widths, strict=True))
+            click.echo((" " * indent + "  ".join(cells)).rstrip())
         return
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading, *cells in zip(*rows, strict=True):
-        needed = max(cell_len(each) for each in (heading, *cells))
+    for width, title in zip(widths, rows[0], strict=True):
         # Those that rich may not wrap it makes narrower last; the cells are not wrapped in any case.
-        shown.add_column(heading, no_wrap=needed <= SHORT)
+        shown.add_column(title, no_wrap=width <= SHORT)
     for row in rows[1:]:
         shown.add_row(*map(_cell, row))
-    Console(highlight=False).print(shown)
+    Console(highlight=False).print(Padding(shown, (0, 0, 0, indent), expand=False))
 
 
 def _cell(text: str) -> Text:
-    return Text(render.printable(text), COLOURS.get(text, ""), no_wrap=True, overflow="ellipsis")
+    return Text(printable(text), COLOURS.get(text, ""), no_wrap=True, overflow="ellipsis")
 
 
-def width() -> int | None:
-    """Columns of the terminal; None where what is printed goes elsewhere."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def printable(line: str) -> str:
+    """One line whatever names hold: line ends and terminal codes are escaped."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
 def line(text: str) -> None:
     """One line; on a terminal its first word is coloured, where that is a state."""
-    first, _, rest = render.printable(text).partition(":")
+    first, _, rest = printable(text).partition(":")
     colour = None if os.environ.get("NO_COLOR") else COLOURS.get(first)
-    click.echo(click.style(first, fg=colour) + f":{rest}" if colour else render.printable(text))
+    click.echo(click.style(first, fg=colour) + f":{rest}" if colour else printable(text))
 
 
 def failure(error: PartwardenError) -> click.ClickException:
     """The error of a command, for a terminal: text of manifests and names in it are escaped, line ends too.
 
-    What a user has typed is answered in several lines, and holds none of that.
+    Messages on what a user has typed or written have several lines, and hold none of that.
     """
-    return click.ClickException(str(error) if isinstance(error, InvalidSpec) else render.printable(str(error)))
+    return click.ClickException(str(error) if isinstance(error, InvalidSpec) else printable(str(error)))
 
 
 def progress(text: str) -> None:
-    """Apart from what programs read: on a terminal in place of what was said before, elsewhere a line."""
+    """To standard error: on a terminal in place of the progress before, elsewhere a line."""
     if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{render.printable(text)}", err=True, nl=False)
+        click.echo(f"\r\x1b[K{printable(text)}", err=True, nl=False)
     else:
-        click.echo(render.printable(text), err=True)
+        click.echo(printable(text), err=True)
 
 
 def progressed() -> None:
-    """There is no more of it: whatever comes next has the line for itself."""
+    """End the progress: what comes next has the line for itself."""
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", err=True, nl=False)

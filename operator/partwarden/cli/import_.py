@@ -1,11 +1,13 @@
-"""Looks at the partitioned tables of a database, also of those that pg_partman keeps, for `guessing`."""
+"""``partwarden import``: the policies that the tables of a database seem to be kept by already, as YAML.
+
+Comments say what was assumed. Tables that pg_partman keeps are read as well.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import click
 import psycopg
@@ -18,23 +20,61 @@ from ..api.types import OBJECT_NAME
 from ..errors import PartwardenError, TableNotFound, UnknownTimeZone
 from ..planner.calendar import load_zone
 from ..planner.context import check_table
-from ..planner.inventory import Inventory
 from ..postgres import catalog
-from ..postgres.connection import Session, run, session
+from ..postgres.connection import Session, pinned, run, session
 from ..postgres.conninfo import ConnectionInfo, from_dsn
 from ..postgres.engine import observe_and_plan
 from ..postgres.template import newest
 from . import formats, options
 from . import guess as cli_guess
-from .guess import Guess
-from .render import printable
-
-# What was found in a database as PartitionPolicies: YAML, with comments on what was assumed. Pure.
-#
+from .formats import printable
 
 REFERENCE = "database"
-"""Name of the Secret that is put in: what it is called, nobody can know."""
+"""Name of the Secret that is put in where none is named: its real name is not known."""
 YOURS = "  # yours: a Secret in the policy's namespace with user and password"
+MOST_ACTIONS = 3
+"""Actions that a comment names."""
+KEYS = ("host", "port", "dbname", "user", "sslmode")
+"""What of the way to the database is put into the policy: no password, and nothing that is a file here."""
+
+
+@click.command("import", short_help="Write the policies of tables that are there.")
+@click.option(
+    "--dsn", required=True, help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it."
+)
+@click.option("--table", callback=options.table, metavar="[SCHEMA.]NAME", help="This table only.")
+@click.option("--namespace", "-n", callback=options.text, help="metadata.namespace of the policies.")
+@click.option("--secret", help="spec.database.secretRef.name of the policies. Default: database, with a comment.")
+@formats.option("yaml")
+def command(dsn: str, table: dict[str, str] | None, namespace: str | None, secret: str | None, output: str) -> int:
+    """Write the PartitionPolicy of each partitioned table that there is, as YAML: applying it changes nothing.
+
+    Nothing is written to the database. What a comment says was assumed is for a person to check. Exits 1 on an error,
+    and where no table can be managed.
+    """
+    only = Table.model_validate(table) if table else None
+    scope = Scope(namespace, _secret_name(secret), set())
+    info = from_dsn(dsn)
+    with session(info) as connection:
+        documents = [_document(connection, each, info, scope) for each in read_tables(connection, only)]
+    if output == "json":
+        formats.data([each for each in yaml.safe_load_all("---\n".join(documents)) if each], output)
+    elif output == "name":
+        formats.names(sorted(scope.taken))
+    else:
+        click.echo("---\n".join(documents), nl=False)
+    if not scope.taken:
+        raise click.ClickException("no table here is partitioned by RANGE on one column that says when")
+    return 0
+
+
+def _secret_name(secret: str | None) -> str | None:
+    if secret is not None and (len(secret) > 253 or not re.fullmatch(OBJECT_NAME, secret)):
+        raise click.UsageError(f"--secret: {secret!r} is no name of a Secret")
+    return secret
+
+
+# The policies, as YAML.
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,60 +83,62 @@ class Scope:
 
     namespace: str | None
     secret: str | None
-    """The name of their Secret, where it was told."""
+    """The name of their Secret, where it is known."""
     taken: set[str]
     """Names of policies."""
 
 
-def refused(table: Table, error: PartwardenError) -> str:
-    """Of a table that cannot be managed: a comment."""
-    return f"# {printable(str(table))} is left out: {printable(str(error))}\n"
-
-
-def document(
-    table: Table,
-    found: Guess,
-    key: str,
-    connection: dict[str, str | int],
-    warnings: Sequence[str],
-    scope: Scope,
-) -> str:
-    """One policy. ``connection``: what is known of the way there; ``warnings``: sentences that stand above it.
-
-    Its name is added to those that are taken.
-    """
-    name = _object_name(table, scope.taken)
-    lines = [f"# {printable(each)}" for each in (str(table), *warnings)]
-    lines += [f"apiVersion: {API_VERSION}", f"kind: {KIND}", "metadata:", f"  name: {name}"]
+def _document(connection: Session, found: Found, info: ConnectionInfo, scope: Scope) -> str:
+    """One policy, whose name is added to those that are taken; or a comment on why it cannot be managed."""
+    table, guess = found.table, found.guess
+    if guess is None:
+        return f"# {printable(str(table))} is left out: {printable(str(found.error))}\n"
+    _, plan = observe_and_plan(connection, cli_guess.spec(table, guess))
+    actions = [f"{each.verb} {each.noun} {each}" for each in plan.actions]
+    lines = [f"# {printable(each)}" for each in (str(table), *_at_once(actions), *_beware(found))]
+    lines += [f"apiVersion: {API_VERSION}", f"kind: {KIND}", "metadata:", f"  name: {_object_name(table, scope.taken)}"]
     lines += [f"  namespace: {scope.namespace}"] if scope.namespace else []
     lines += ["spec:", "  database:", "    secretRef:"]
-    lines += [f"      name: {scope.secret or REFERENCE}{'' if scope.secret else YOURS}"]
-    if connection:
-        lines += ["    connection:", *(f"      {field}: {_scalar(value)}" for field, value in connection.items())]
+    lines += [f"      name: {scope.secret}" if scope.secret else f"      name: {REFERENCE}{YOURS}"]
+    where = {key: int(value) if key == "port" else value for key in KEYS if (value := info.parameters.get(key))}
+    if where:
+        lines += ["    connection:", *(f"      {field}: {_scalar(value)}" for field, value in where.items())]
     lines += ["  table:", f"    schema: {_scalar(table.schema_)}", f"    name: {_scalar(table.name)}"]
-    lines += [f"  {field}: {_scalar(value)}{_why(found, field)}" for field, value in _fields(found, key)]
-    if "nameFormat" in found.because and found.name_format is None:
-        lines.append(f"  # nameFormat: {found.because['nameFormat']}")
+    fields: dict[str, str | int | None] = {
+        "key": found.key,
+        "keyEncoding": None if guess.encoding is KeyEncoding.NATIVE else guess.encoding.value,
+        "interval": guess.interval.value,
+        "timezone": None if guess.timezone == "UTC" and "timezone" not in guess.because else guess.timezone,
+        "premake": guess.premake,
+        "startFrom": guess.start_from,
+        "nameFormat": guess.name_format,
+    }
+    for field, field_value in fields.items():
+        why = f"  # {guess.because[field]}" if field in guess.because else ""
+        if field_value is not None:
+            lines.append(f"  {field}: {_scalar(field_value)}{why}")
+        elif why and field == "nameFormat":
+            lines.append(f"  # {field}: {guess.because[field]}")
     lines.append("  # retention: absent, so nothing is ever detached or dropped")
     return "\n".join(lines) + "\n"
 
 
-def _fields(found: Guess, key: str) -> Iterator[tuple[str, Any]]:
-    yield "key", key
-    if found.encoding is not KeyEncoding.NATIVE:
-        yield "keyEncoding", found.encoding.value
-    yield "interval", found.interval.value
-    if found.timezone != "UTC" or "timezone" in found.because:
-        yield "timezone", found.timezone
-    yield "premake", found.premake
-    if found.start_from is not None:
-        yield "startFrom", found.start_from
-    if found.name_format is not None:
-        yield "nameFormat", found.name_format
+def _at_once(actions: list[str]) -> Iterator[str]:
+    more = [f"and {len(actions) - MOST_ACTIONS} more"] if len(actions) > MOST_ACTIONS else []
+    for each in actions[:MOST_ACTIONS] + more:
+        yield f"Applying it does this at once: {each}"
 
 
-def _why(found: Guess, field: str) -> str:
-    return f"  # {found.because[field]}" if field in found.because else ""
+def _beware(found: Found) -> Iterator[str]:
+    if kept := found.partman:
+        about = f"premake {kept.premake}" + (f", retention {kept.retention!r}" if kept.retention else "")
+        if kept.automatic:
+            yield f"pg_partman keeps this table as well ({about}): take it out of part_config first"
+        else:
+            yield f"pg_partman has this table in part_config ({about}), with automatic_maintenance off"
+    if found.own_indexes:
+        names = ", ".join(found.own_indexes)
+        yield f"The newest partition alone has {names}: no new partition will, until the parent has such an index"
 
 
 def _scalar(value: str | int) -> str:
@@ -117,6 +159,8 @@ def _object_name(table: Table, taken: set[str]) -> str:
             return name
     raise AssertionError("a thousand tables of one name")
 
+
+# What the database says of its tables.
 
 ROOTS = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -149,7 +193,7 @@ ORDER BY 1
 
 @dataclass(frozen=True, slots=True)
 class Partman:
-    """What pg_partman's part_config says of a table. ``automatic``: whether its maintenance looks at it by itself."""
+    """What pg_partman's part_config says of a table. ``automatic``: whether its maintenance keeps it by itself."""
 
     premake: str
     retention: str | None
@@ -161,23 +205,24 @@ class Found:
     """One table: what it seems to be kept by, or ``error``, why it cannot be managed."""
 
     table: Table
-    inventory: Inventory | None = None
+    key: str = ""
+    """The column of the partition key."""
     guess: cli_guess.Guess | None = None
     error: PartwardenError | None = None
     partman: Partman | None = None
-    """Where pg_partman has the table in its configuration."""
+    """Its row in the configuration of pg_partman."""
     own_indexes: tuple[str, ...] = ()
     """Unique indexes of the newest partition alone."""
 
 
-def look(connection: Session, only: Table | None = None) -> list[Found]:
-    """All tables that are partitioned and no partitions themselves, by schema and name, or the one that is asked for.
+def read_tables(connection: Session, only: Table | None = None) -> list[Found]:
+    """Read all tables that are partitioned and no partitions themselves, by schema and name, or the one asked for.
 
     Raises `TableNotFound` where that is none of them, and psycopg's errors.
     """
     name, schema = (only.name, only.schema_) if only else (None, None)
     _, roots, places, ((zone,),) = run(
-        connection, catalog.PINNED, sql.SQL(ROOTS).format(name=name, schema=schema), PARTMAN, ZONE
+        connection, pinned("500ms", "30s"), sql.SQL(ROOTS).format(name=name, schema=schema), PARTMAN, ZONE
     )
     zone = _known(zone)
     if only and not roots:
@@ -186,8 +231,8 @@ def look(connection: Session, only: Table | None = None) -> list[Found]:
             f"{connection.info.user!r} may not see it: correct --table (names are matched exactly)"
         )
     kept = _partman(connection, [place for (place,) in places])
-    found = [_found(connection, Table(schema_=each[0], name=each[1]), zone) for each in roots]
-    return [replace(each, partman=kept.get(str(each.table))) for each in found]
+    tables = [_read(connection, Table(schema_=schema, name=name), zone) for schema, name in roots]
+    return [replace(each, partman=kept.get(str(each.table))) for each in tables]
 
 
 def _known(zone: str) -> str:
@@ -211,7 +256,7 @@ def _partman(connection: Session, places: list[str]) -> dict[str, Partman]:
     return kept
 
 
-def _found(connection: Session, table: Table, zone: str) -> Found:
+def _read(connection: Session, table: Table, zone: str) -> Found:
     spec = TableSpec(table=table)
     first = catalog.observe(connection, spec)
     key = first.parent.key[0].type if first.parent and len(first.parent.key) == 1 else ""
@@ -223,99 +268,9 @@ def _found(connection: Session, table: Table, zone: str) -> Found:
         encoding = cli_guess.best_encoding(seen) if seen else spec.key_encoding
         chosen = spec.model_copy(update={"key_encoding": encoding})
         inventory = seen.get(encoding, first)
-        _, _, codec = check_table(chosen, inventory)
+        _, column, codec = check_table(chosen, inventory)
     except PartwardenError as error:
-        return Found(table, first, error=error)
-    return Found(
-        table,
-        inventory,
-        cli_guess.guess(encoding, inventory, codec.aware, zone),
-        own_indexes=_own(connection, inventory),
-    )
-
-
-def _own(connection: Session, inventory: Inventory) -> tuple[str, ...]:
-    (rows,) = run(connection, sql.SQL(OWN_INDEXES).format(newest=newest(inventory)))
-    return tuple(name for (name,) in rows)
-
-
-# ``partwarden import``: the policies that a database seems to be kept by already.
-#
-
-SHOWN = 3
-"""Actions that a comment names."""
-KEYS = ("host", "port", "dbname", "user", "sslmode")
-"""What of the way to the database is put into the policy: no password, and nothing that is a file here."""
-
-
-@click.command("import", short_help="Write the policies of tables that are there.")
-@click.option(
-    "--dsn", required=True, help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it."
-)
-@click.option("--table", callback=options.table, metavar="[SCHEMA.]NAME", help="This table only.")
-@click.option("--namespace", "-n", callback=options.text, help="metadata.namespace of the policies.")
-@click.option("--secret", help="spec.database.secretRef.name of the policies. Default: database, with a comment.")
-@formats.option("yaml")
-def command(dsn: str, table: dict[str, str] | None, namespace: str | None, secret: str | None, output: str) -> int:
-    """Write the PartitionPolicy of each partitioned table that there is, as YAML: applying it changes nothing.
-
-    Nothing is written to the database. What a comment says was assumed is for a person to check. Exits 1 on an error,
-    and where no table can be managed.
-    """
-    only = Table.model_validate(table) if table else None
-    scope = Scope(namespace, _secret_name(secret), set())
-    try:
-        info = from_dsn(dsn)
-        with session(info) as connection:
-            found = look(connection, only)
-            documents = [_document(connection, each, info, scope) for each in found]
-    except PartwardenError as error:
-        raise click.ClickException(str(error)) from None
-    if output == "json":
-        formats.data([each for each in yaml.safe_load_all("---\n".join(documents)) if each], output)
-    elif output == "name":
-        formats.names(sorted(scope.taken))
-    else:
-        click.echo("---\n".join(documents), nl=False)
-    if not scope.taken:
-        raise click.ClickException("no table here is partitioned by RANGE on one column that says when")
-    return 0
-
-
-def _secret_name(secret: str | None) -> str | None:
-    if secret is not None and (len(secret) > 253 or not re.fullmatch(OBJECT_NAME, secret)):
-        raise click.UsageError(f"--secret: {secret!r} is no name of a Secret")
-    return secret
-
-
-def _document(connection: Session, found: Found, info: ConnectionInfo, scope: Scope) -> str:
-    if found.guess is None:
-        assert found.error is not None
-        return refused(found.table, found.error)
-    assert found.inventory is not None
-    assert found.inventory.parent is not None
-    guess, key = found.guess, found.inventory.parent.key[0].column or ""
-    _, plan = observe_and_plan(connection, cli_guess.spec(found.table, guess))
-    warnings = [*_at_once([f"{each.verb} {each.noun} {each}" for each in plan.actions]), *_beware(found)]
-    where: dict[str, str | int] = {key: value for key in KEYS if (value := info.parameters.get(key))}
-    if "port" in where:
-        where["port"] = int(where["port"])
-    return document(found.table, guess, key, where, warnings, scope)
-
-
-def _at_once(left: list[str]) -> Iterator[str]:
-    more = [f"and {len(left) - SHOWN} more"] if len(left) > SHOWN else []
-    for each in left[:SHOWN] + more:
-        yield f"Applying it does this at once: {each}"
-
-
-def _beware(found: Found) -> Iterator[str]:
-    if kept := found.partman:
-        about = f"premake {kept.premake}" + (f", retention {kept.retention!r}" if kept.retention else "")
-        if kept.automatic:
-            yield f"pg_partman keeps this table as well ({about}): take it out of part_config first"
-        else:
-            yield f"pg_partman has this table in part_config ({about}), with automatic_maintenance off"
-    if found.own_indexes:
-        names = ", ".join(found.own_indexes)
-        yield f"The newest partition alone has {names}: no new partition will, until the parent has such an index"
+        return Found(table, error=error)
+    (indexes,) = run(connection, sql.SQL(OWN_INDEXES).format(newest=newest(inventory)))
+    guess = cli_guess.guess(encoding, inventory, codec.aware, zone)
+    return Found(table, column, guess, own_indexes=tuple(name for (name,) in indexes))

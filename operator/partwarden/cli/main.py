@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
 from .. import __version__
 from ..api import crd
 from ..errors import PartwardenError
 from ..postgres.connection import forget_environment
-from . import archive, completion, create, drop, entry, explain, import_, inventory, plan, restore
+from . import archive, create, drop, entry, explain, formats, import_, plan, restore
+from . import list as listing
 
 ERROR = 1
 DEBUG = "DEBUG_PARTWARDEN"
-"""In the environment: what was not foreseen is shown with its traceback. No PARTWARDEN_*, which the operator reads."""
+"""In the environment: an unexpected error is shown with its traceback. No PARTWARDEN_*, which the operator reads."""
 
 
 class Commands(click.Group):
@@ -35,10 +38,10 @@ class Commands(click.Group):
             error.show()
             code = ERROR
         except PartwardenError as error:
-            click.echo(f"Error: {error}", err=True)
+            formats.failure(error).show()
             code = ERROR
         except BrokenPipeError:
-            # Whoever read the output has gone; nothing may be written any more, not even at exit.
+            # The reader of the output has ended; nothing may be written any more, not even at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = ERROR
         except Exception as error:
@@ -99,20 +102,48 @@ def version() -> None:
 main.add_command(plan.plan)
 main.add_command(plan.apply)
 main.add_command(archive.archive)
+main.add_command(archive.job)
 main.add_command(archive.verify)
 main.add_command(restore.command)
 main.add_command(import_.command)
-main.add_command(inventory.list_)
-main.add_command(inventory.stats)
-main.add_command(inventory.health)
+main.add_command(listing.list_)
+main.add_command(listing.stats)
+main.add_command(listing.health)
 main.add_command(create.create)
 main.add_command(create.auto)
 main.add_command(drop.drop)
 main.add_command(explain.explain)
-main.add_command(completion.command)
+
+
+PROGRAM = "partwarden"
+VARIABLE = "_PARTWARDEN_COMPLETE"
+"""By which the scripts of click ask this program."""
+NO_FILES = 4
+"""kubectl's directive: where there are no candidates, offer no files either."""
+SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+
+
+@main.command(short_help="Print the completion for a shell.")
+@click.argument("shell", type=click.Choice(list(SHELLS)))
+def completion(shell: str) -> None:
+    """Print the completion for a shell, to be sourced: source <(partwarden completion bash)."""
+    # Reads neither arguments nor the shell's version, which `source` would ask for.
+    asker = SHELLS[shell](click.Group(), {}, PROGRAM, VARIABLE)
+    click.echo(asker.source_template % asker.source_vars())
 
 
 def complete_plugin() -> None:
-    """What kubectl asks for when somebody presses Tab: candidates by lines, then a directive."""
+    """What kubectl asks for when a user presses Tab: candidates by lines, then a directive."""
     entry.ready()
-    completion.for_kubectl(main, sys.argv[1:])
+    complete_for_kubectl(sys.argv[1:])
+
+
+def complete_for_kubectl(words: Sequence[str]) -> None:
+    """Print what could stand for the last of the words, which may be empty.
+
+    https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/
+    """
+    before, incomplete = list(words[:-1]), words[-1] if words else ""
+    for each in ShellComplete(main, {}, PROGRAM, VARIABLE).get_completions(before, incomplete):
+        click.echo(f"{each.value}\t{each.help}" if each.help else each.value)
+    click.echo(f":{NO_FILES}")

@@ -1,8 +1,8 @@
-"""YAML and JSON as the Kubernetes API server reads them, so that a file means the same here and there.
+"""A policy file for the command line: the same manifest that kubectl applies, read as the API server reads it.
 
 Kubernetes reads YAML 1.1 with differences from PyYAML's: dates stay strings, ``y`` and ``n`` are booleans, ``1:30`` is
 no number, ``1e3`` is one, and a number without a fraction is whole however it is written. A key given twice is
-refused, as strict validation refuses it. Tags of a program's own (``!name``), which no manifest needs, are refused.
+refused, as strict validation refuses it, and tags of other types (``!!set``, ``!name``), which no manifest needs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import json
 import math
 import re
 import sys
-from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import yaml
 from pydantic import StringConstraints, model_validator
@@ -28,13 +27,63 @@ from ..api.types import OBJECT_NAME, Model
 from ..api.validation import check
 from ..errors import InvalidSpec
 
-_PREFIX = "tag:yaml.org,2002:"
-_WORDS: dict[str, bool | None] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
-_WORDS |= dict.fromkeys(["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"], True)
-_WORDS |= dict.fromkeys(["n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"], False)
-_INTEGER = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+PREFIX = "tag:yaml.org,2002:"
+IMPLICIT = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (
+        "y|Y|yes|Yes|YES|true|True|TRUE|on|On|ON|n|N|no|No|NO|false|False|FALSE|off|Off|OFF",
+        list("yYtToOnNfF"),
+    ),
+    "float": (
+        r"[-+]?(0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?"
+        r"|\.(inf|Inf|INF))|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    "merge": ("<<", ["<"]),
+}
+"""What an unquoted scalar may mean, and how it may begin; all others are strings."""
+REFUSED = [PREFIX + tag for tag in ("timestamp", "binary", "omap", "pairs", "set")]
+"""Tags of types that JSON has not."""
+
+
+class _Loader(yaml.SafeLoader):
+    bool_values: ClassVar[dict[str, bool]] = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        digits = node.value.replace("_", "").lower()
+        if re.fullmatch(r"[-+]?0[0-7]+", digits):
+            return int(digits, 8)
+        if re.match(r"[-+]?0[xbo]", digits):
+            return int(digits, 0)
+        value = float(digits.replace(".inf", "inf").replace(".nan", "nan"))
+        if not math.isfinite(value):
+            raise ConstructorError(None, None, f"{node.value} is not a number that JSON can hold", node.start_mark)
+        # By its digits: beyond 2^53 a float is another number.
+        return int(digits) if re.fullmatch(r"[-+]?[0-9]+", digits) else _whole_or_float(digits)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Keys become strings: ``on: x`` has the key "true"."""
+        self.flatten_mapping(node)
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key is None or isinstance(key, dict | list):
+                raise ConstructorError(None, None, "a key must be a string", key_node.start_mark)
+            key = key if isinstance(key, str) else json.dumps(key)
+            if key in mapping:
+                raise ConstructorError(None, None, f"key {json.dumps(key)} is given twice", key_node.start_mark)
+            mapping[key] = self.construct_object(value_node, deep=deep)
+        return mapping
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, (_pattern, _first) in IMPLICIT.items():
+    _Loader.add_implicit_resolver(PREFIX + _tag, re.compile(f"^(?:{_pattern})$"), _first)
+for _tag in ("int", "float"):
+    _Loader.add_constructor(PREFIX + _tag, _Loader.construct_number)
+_Loader.yaml_constructors = {tag: make for tag, make in _Loader.yaml_constructors.items() if tag not in REFUSED}
+# As a value it is a string.
+_Loader.yaml_constructors[PREFIX + "merge"] = _Loader.construct_yaml_str
 
 
 def load_all(text: str) -> list[Any]:
@@ -49,7 +98,8 @@ def load_all(text: str) -> list[Any]:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise InvalidSpec(f"{where}{error.problem or error.context}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, KeyError) as error:
+        # The latter two: what stands behind an explicit tag, such as !!int, is none.
         raise InvalidSpec(f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise InvalidSpec("cannot be read: it is nested too deeply") from None
@@ -82,73 +132,6 @@ def _whole_or_float(text: str) -> int | float:
     return int(number) if number.is_integer() else number
 
 
-def plain(text: str) -> Any:
-    """What an unquoted scalar means: None, a bool, a number, else the text itself; NaN and infinities are floats."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if _NO_NUMBER.fullmatch(text):
-        return float(text.replace(".", "", 1))
-    digits = text.replace("_", "") if text[0] in "+-0123456789" else text
-    if match := _INTEGER.fullmatch(digits):
-        sign, *forms = match.groups()
-        value = next(int(form, base) for form, base in zip(forms, (16, 2, 8, 10), strict=True) if form is not None)
-        return -value if sign == "-" else value
-    if _FLOAT.fullmatch(digits) and math.isfinite(float(digits)):
-        return _whole_or_float(digits)
-    return text
-
-
-class _Loader(yaml.SafeLoader):
-    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
-        if kind is yaml.MappingNode:
-            return _PREFIX + "map"
-        if kind is yaml.SequenceNode:
-            return _PREFIX + "seq"
-        if not implicit[0]:
-            return _PREFIX + "str"
-        return _PREFIX + ("merge" if value == "<<" else _TAGS[type(plain(value))])
-
-    def construct_plain(self, node: yaml.ScalarNode) -> Any:
-        value = plain(node.value)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConstructorError(None, None, f"{node.value} is not a number that JSON can hold", node.start_mark)
-        # A whole number may have been written as a float; "<<" as a value is a string.
-        if node.tag not in (_PREFIX + _TAGS[type(value)], _PREFIX + "float", _PREFIX + "merge"):
-            raise ConstructorError(None, None, f"{node.value!r} is no {node.tag.rpartition(':')[2]}", node.start_mark)
-        return value
-
-    def construct_foreign(self, node: yaml.Node) -> Any:
-        raise ConstructorError(None, None, f"tag {node.tag} has no place in a manifest", node.start_mark)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        self.flatten_mapping(node)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = _key(key)
-            if name in seen:
-                raise ConstructorError(None, None, f"key {json.dumps(name)} is given twice", key.start_mark)
-            seen.add(name)
-            key.value, key.tag = name, _PREFIX + "str"
-        return super().construct_mapping(node, deep)
-
-
-def _key(node: yaml.Node) -> str:
-    """Keys become strings: ``on: x`` has the key "true"."""
-    if not isinstance(node, yaml.ScalarNode) or node.tag == _PREFIX + "null":
-        raise ConstructorError(None, None, "a key must be a string", node.start_mark)
-    if node.tag in (_PREFIX + "bool", _PREFIX + "int", _PREFIX + "float"):
-        return json.dumps(plain(node.value))
-    return str(node.value)
-
-
-_TAGS: dict[type, str] = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str"}
-for _tag in ("null", "bool", "int", "float", "merge"):
-    _Loader.add_constructor(_PREFIX + _tag, _Loader.construct_plain)
-for _tag in ("timestamp", "binary", "omap", "pairs", "set"):
-    _Loader.add_constructor(_PREFIX + _tag, _Loader.construct_foreign)
-_Loader.add_constructor(None, _Loader.construct_foreign)
-
-
 def _check(value: Any, above: set[int], done: set[int]) -> None:
     """Refuse what JSON cannot hold though YAML can: an anchor inside itself, half a surrogate pair."""
     if isinstance(value, str):
@@ -164,8 +147,7 @@ def _check(value: Any, above: set[int], done: set[int]) -> None:
         done.add(id(value))
 
 
-# A policy file for the command line: the same manifest that kubectl applies.
-#
+# The policy in it.
 
 S = TypeVar("S", bound=TableSpec)
 

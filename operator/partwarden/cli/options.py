@@ -1,24 +1,23 @@
-"""What a command of the guide is about: policies in a cluster, or tables of a database. Options -> values."""
+"""Options that commands share, and their texts as values: tables, periods, and what a command is about."""
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import click
 
 from ..api.types import Interval
 from ..errors import InvalidSpec, PartwardenError
 from ..planner.calendar import Grid
-from . import formats
 
-# Periods as people type them: ``2027``, ``2027-Q1``, ``2027-03``, ``2027-W05``, ``2027-03-09``. Pure.
-#
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Periods as users type them.
 
 FORMS = (
     "a year like 2027, a quarter like 2027-Q1, a month like 2027-03, an ISO week like 2027-W05, "
@@ -85,7 +84,6 @@ def days(period: Period, interval: Interval) -> list[str]:
     cells = grid.cells(midnight(period.first), midnight(period.beyond))
     found = []
     for cell in cells:
-        assert cell.lower is not None
         found.append(max(cell.lower, midnight(period.first)).date().isoformat())
         if len(found) > MOST:
             raise InvalidSpec(f"{period.text} holds more than {MOST} partitions by {interval}: ask for less at once")
@@ -97,8 +95,7 @@ def midnight(day: date | str) -> datetime:
     return datetime.combine(date.fromisoformat(day) if isinstance(day, str) else day, time())
 
 
-# Texts of command line options -> values.
-#
+# Names of tables.
 
 # Within quotes a double quote is written twice. A name without quotes holds no dot, and does not begin with a quote.
 _NAME = r'"((?:[^"]|"")+)"|([^".][^.]*)'
@@ -146,14 +143,22 @@ def spelled(*names: str) -> str:
     )
 
 
+def patience(where: str = "", default: float = 10.0, most: int = 3600) -> Callable[[F], F]:
+    """``--patience``; ``where``: the option that it goes with."""
+    words = f"{where}: seconds" if where else "Seconds"
+    return click.option(
+        "--patience",
+        type=click.FloatRange(0, most),
+        default=default,
+        help=f"{words} to wait for locks. Default: {default:g}.",
+    )
+
+
 def text(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     """Any text but an empty one, which is what a shell makes of a variable that is not set."""
     if value is not None and not value.strip():
         raise click.BadParameter("must not be empty")
     return value
-
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,19 @@ class Where:
     everywhere: bool = False
 
 
+class TargetOptions(TypedDict):
+    """What `target` adds to a command, as click passes it."""
+
+    policy: str | None
+    filename: str | None
+    table: dict[str, str] | None
+    dsn: str | None
+    context: str | None
+    kubeconfig: Path | None
+    namespace: str | None
+    everywhere: NotRequired[bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A table of a database where there is a ``dsn``, else a policy in a cluster."""
@@ -176,68 +194,69 @@ class Target:
     table: dict[str, str] | None
     filename: str | None
 
-
-Suggest = Callable[[click.Context, click.Parameter, str], list[str]]
-"""What could stand for POLICY, of which the beginning is there."""
-
-
-def target(suggest: Suggest, everywhere: bool = False) -> Callable[[F], F]:
-    """The last argument POLICY and the options, as one parameter ``target``. What does not go together is refused.
-
-    A `PartwardenError` of the command becomes its message.
-    """
-
-    def add(command: F) -> F:
-        @functools.wraps(command)
-        def checked(*positional: Any, **given: Any) -> Any:
-            where = Where(
-                given.pop("kubeconfig"), given.pop("context"), given.pop("namespace"), given.pop("everywhere", False)
+    @classmethod
+    def of(cls, given: TargetOptions) -> Target:
+        """Raises `click.UsageError` for options that exclude each other."""
+        where = Where(given["kubeconfig"], given["context"], given["namespace"], given.get("everywhere", False))
+        target = cls(given["policy"], where, given["dsn"], given["table"], given["filename"])
+        if target.dsn is None and (target.table or target.filename):
+            raise click.UsageError(
+                "--table and -f go with --dsn: without it, the policy in the cluster says which table"
             )
-            found = Target(given.pop("policy"), where, given.pop("dsn"), given.pop("table"), given.pop("filename"))
-            _check(found)
-            try:
-                return command(*positional, target=found, **given)
-            except PartwardenError as error:
-                raise formats.failure(error) from None
-
-        for each in (click.argument("policy", required=False, shell_complete=suggest), *OPTIONS):
-            checked = each(checked)
-        return EVERYWHERE(checked) if everywhere else checked  # type: ignore[return-value]
-
-    return add
+        if target.dsn is not None and (target.policy or where != Where()):
+            raise click.UsageError(
+                "--dsn is for a database without a cluster: it goes with no POLICY, -n, -A, --context"
+            )
+        return target
 
 
-def _check(found: Target) -> None:
-    if found.dsn is None and (found.table or found.filename):
-        raise click.UsageError("--table and -f go with --dsn: without it, the policy in the cluster says which table")
-    if found.dsn is not None and (found.policy or found.where != Where()):
-        raise click.UsageError("--dsn is for a database without a cluster: it goes with no POLICY, -n, -A, --context")
+def _policy_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Those of the namespace that begin so; none where there is ``--dsn``, or no way to a cluster."""
+    given = context.params
+    if given.get("dsn"):
+        return []
+    # Here, for a database needs no Kubernetes client, which takes long to load.
+    from . import cluster_policies
+
+    where = Where(given.get("kubeconfig"), given.get("context"), given.get("namespace"))
+    try:
+        policies = cluster_policies.Policies(where).all()
+    except PartwardenError:
+        # There is no place for a message: the shell shows candidates only.
+        return []
+    return sorted(name for each in policies if (name := each["metadata"]["name"]).startswith(incomplete))
 
 
-DSN = click.option(
-    "--dsn",
-    help="A database instead of a cluster: connection string or URI, completed by PGHOST, PGPASSWORD and so on.",
-)
-OPTIONS: tuple[Callable[[Any], Any], ...] = (
+TARGET: tuple[Callable[[Any], Any], ...] = (
+    click.argument("policy", required=False, shell_complete=_policy_names),
     click.option(
         "-f",
         "--filename",
         callback=text,
-        help="With --dsn: the table's PartitionPolicy; without it, the table tells.",
+        help="With --dsn: the table's PartitionPolicy; without it, the policy is guessed from the table.",
     ),
     click.option("--table", callback=table, metavar="[SCHEMA.]NAME", help="With --dsn: this table, where several are."),
-    DSN,
+    click.option(
+        "--dsn",
+        help="A database instead of a cluster: connection string or URI, completed by PGHOST, PGPASSWORD and so on.",
+    ),
     click.option("--context", callback=text, help="Context of the kubeconfig. Default: its current one."),
     click.option(
         "--kubeconfig",
         type=click.Path(path_type=Path),
         help="Default: KUBECONFIG, ~/.kube/config, or the pod's account.",
     ),
-    click.option(
-        "-n",
-        "--namespace",
-        callback=text,
-        help="Namespace of the policies. Default: that of the context.",
-    ),
+    click.option("-n", "--namespace", callback=text, help="Namespace of the policies. Default: that of the context."),
 )
 EVERYWHERE = click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Policies of all namespaces.")
+
+
+def target(everywhere: bool = False) -> Callable[[F], F]:
+    """The last argument POLICY, and the options of `TargetOptions`."""
+
+    def add(command: F) -> F:
+        for option in (*TARGET, EVERYWHERE) if everywhere else TARGET:
+            command = option(command)
+        return command
+
+    return add

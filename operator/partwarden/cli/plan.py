@@ -1,8 +1,31 @@
-"""``partwarden plan`` and ``apply``: a policy from a file, without Kubernetes."""
+"""``partwarden plan`` and ``apply``: a policy from a file, without Kubernetes.
+
+They print a table for people, or one JSON document for programs; fields may be added, none changes its meaning::
+
+    {
+      "policy": {"name", "namespace"},         of the manifest, or null
+      "table", "key", "interval", "timezone",
+      "database", "server",                    the server's version as it says it
+      "now",                                   the moment that was asked about, RFC 3339
+      "mode", "suspend",                       of the spec
+      "partitions", "managed", "totalBytes",   counts and size of what exists
+      "current": {"from", "to"},               the interval that holds now
+      "coveredUntil",                          end of the coverage that holds now, "MAXVALUE", or null: now is not held
+      "nextBoundary",                          when the plan changes by itself
+      "blocked",                               no action can succeed until a finding is fixed
+      "actions": [{"action", "schema", "partition", "from", "to", "reason", "lock",
+                   "result", "error"}],        only after apply: Done, Failed or NotTried; {"reason", "message"} or null
+      "findings": [{"reason", "object", "message", "error"}]    error: true where a person must act
+    }
+
+After ``apply`` all but ``actions`` describes the table after it. Bounds are [from, to), null for MINVALUE and
+MAXVALUE; those of a key without a time zone have none. Where the command fails, the document is
+``{"error": {"reason", "message"}}``, with ``actions`` as above where some were tried before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -10,24 +33,43 @@ from typing import Any, TypeVar
 import click
 
 from ..api.policy import Mode, TableSpec
+from ..api.status import FOR_EVER
 from ..api.types import parse_moment
 from ..errors import InvalidSpec, PartwardenError, SecretKeyMissing
-from ..planner.actions import Outcome
+from ..planner.actions import Action, Outcome
 from ..planner.archives import Archives
-from ..planner.calendar import iso, load_zone
+from ..planner.calendar import Range, iso, load_zone
+from ..planner.inventory import Inventory, Partition
 from ..planner.plan import Plan
 from ..postgres import engine
 from ..postgres.connection import session
 from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
-from . import formats, manifest, options, render
+from ..status.details import human
+from . import formats, manifest, options
+from .formats import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOTHING, ERROR, TO_DO = 0, 1, 2
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Everything that is printed of one run. ``outcomes`` is None where nothing was to be executed.
+
+    ``plan`` is what was planned, ``inventory`` and ``after`` the table at the end: the same for a mere plan.
+    """
+
+    manifest: manifest.Manifest
+    now: datetime
+    inventory: Inventory
+    plan: Plan
+    after: Plan
+    outcomes: Sequence[Outcome] | None = None
+
+
 @dataclass
-class _Done:
-    """What was planned and tried by now, for the case that an error breaks the run off."""
+class Tried:
+    """What was planned and tried by the time an error ended the run."""
 
     plan: Plan | None = None
     outcomes: list[Outcome] = field(default_factory=list)
@@ -40,31 +82,27 @@ def _moment(_context: click.Context, _option: click.Parameter, value: str | None
         raise click.BadParameter(str(error)) from None
 
 
+OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    formats.option(),
+    click.option("--now", callback=_moment, metavar="MOMENT", help="Ask about this moment, like 2026-12-31T23:59:59Z."),
+    click.option("--table", callback=options.table, metavar="[SCHEMA.]NAME", help="Another table than spec.table."),
+    click.option(
+        "--dsn",
+        help="Connection string or URI, instead of spec.database; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it.",
+    ),
+    click.option(
+        "-f",
+        "--filename",
+        required=True,
+        callback=options.text,
+        help="The PartitionPolicy as YAML or JSON; - is standard input.",
+    ),
+)
+
+
 def policy_options(command: F) -> F:
     """The options that plan and apply share."""
-    for option in reversed(
-        [
-            click.option(
-                "-f",
-                "--filename",
-                required=True,
-                callback=options.text,
-                help="The PartitionPolicy as YAML or JSON; - is standard input.",
-            ),
-            click.option(
-                "--dsn",
-                help="Connection string or URI, instead of spec.database; PGHOST, PGPASSWORD, ~/.pgpass and so on "
-                "complete it.",
-            ),
-            click.option(
-                "--table", callback=options.table, metavar="[SCHEMA.]NAME", help="Another table than spec.table."
-            ),
-            click.option(
-                "--now", callback=_moment, metavar="MOMENT", help="Ask about this moment, like 2026-12-31T23:59:59Z."
-            ),
-            formats.option(),
-        ]
-    ):
+    for option in OPTIONS:
         command = option(command)
     return command
 
@@ -74,39 +112,36 @@ def policy_options(command: F) -> F:
 def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str) -> int:
     """Print what would be done, and why. Exits 0 when that is nothing, 2 when it is something, 1 on an error."""
 
-    def look() -> tuple[render.Shown, int]:
+    def observe() -> tuple[Shown, int]:
         policy, info = _open(filename, dsn, table)
         with session(info) as connection:
             known = Archives(approved=policy.approved)
-            inventory, found = engine.observe_and_plan(connection, policy.spec, now, policy.held, known)
-        shown = render.Shown(policy, now or inventory.now, inventory, found, found)
-        if any(each.error for each in found.findings):
+            inventory, planned = engine.observe_and_plan(connection, policy.spec, now, policy.held, known)
+        shown = Shown(policy, now or inventory.now, inventory, planned, planned)
+        if any(each.error for each in planned.findings):
             return shown, ERROR
-        return shown, TO_DO if found.actions else NOTHING
+        return shown, TO_DO if planned.actions else NOTHING
 
-    return _print(look, output)
+    return _print(observe, output, Tried())
 
 
 @click.command()
 @policy_options
-@click.option(
-    "--patience", type=click.FloatRange(0, 3600), default=10.0, help="Seconds to wait for locks. Default: 10."
-)
+@options.patience()
 def apply(
     filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str, patience: float
 ) -> int:
     """Do once what the policy says. Exits 0 when all is as it should be, 1 on an error."""
+    tried = Tried()
 
-    done = _Done()
-
-    def act() -> tuple[render.Shown, int]:
+    def act() -> tuple[Shown, int]:
         policy, info = _open(filename, dsn, table)
         spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
         with session(info) as connection:
             known = Archives(approved=policy.approved)
             observed = engine.observe_and_plan(connection, spec, now, policy.held, known)
             _refuse_to_run_ahead(now, observed[0].now, spec)
-            done.plan = observed[1]
+            tried.plan = observed[1]
             report = engine.maintain(
                 connection,
                 spec,
@@ -115,16 +150,16 @@ def apply(
                 held=policy.held,
                 archives=known,
                 observed=observed,
-                outcomes=done.outcomes,
+                outcomes=tried.outcomes,
             )
         moment = now or report.inventory.now
-        shown = render.Shown(policy, moment, report.inventory, report.before, report.after, report.outcomes)
+        shown = Shown(policy, moment, report.inventory, report.before, report.after, report.outcomes)
         failed = any(each.error for each in report.outcomes) or any(each.error for each in report.after.findings)
         # What only follows from what was done, as a drop does from a detach without grace, is for the next time.
         left = spec.mode is Mode.APPLY and any(each in report.before.actions for each in report.after.actions)
         return shown, ERROR if failed or left else NOTHING
 
-    return _print(act, output, done)
+    return _print(act, output, tried)
 
 
 def _refuse_to_run_ahead(now: datetime | None, server: datetime, spec: TableSpec) -> None:
@@ -156,20 +191,157 @@ def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple
     return policy, replace(info, isolated=False)
 
 
-def _print(work: Callable[[], tuple[render.Shown, int]], output: str, done: _Done | None = None) -> int:
+def _print(work: Callable[[], tuple[Shown, int]], output: str, tried: Tried) -> int:
     try:
         shown, code = work()
     except PartwardenError as error:
-        tried = done if done is not None and done.outcomes else _Done()
+        plan = tried.plan if tried.outcomes else None
         if formats.is_data(output):
-            formats.data(render.failure(error, tried.plan, tried.outcomes), output)
-        elif tried.plan is not None and output != "name":
-            click.echo(render.results(tried.plan, tried.outcomes, render.Look(output == "wide", formats.width())))
-        raise click.ClickException(str(error)) from None
+            actions = {"actions": [_action(each, tried.outcomes) for each in plan.actions]} if plan else {}
+            formats.data({"error": _error(error), **actions}, output)
+        elif plan is not None and output != "name":
+            _print_outcomes(plan, tried.outcomes, output == "wide")
+        raise formats.failure(error) from None
     if formats.is_data(output):
-        formats.data(render.document(shown), output)
+        formats.data(_document(shown), output)
     elif output == "name":
         formats.names(map(str, shown.plan.actions))
     else:
-        click.echo(render.text(shown, render.Look(output == "wide", formats.width())))
+        _print_text(shown, output == "wide")
     return code
+
+
+# As data.
+
+
+def _document(shown: Shown) -> dict[str, Any]:
+    spec, plan, inventory = shown.manifest.spec, shown.after, shown.inventory
+    return {
+        "policy": {"name": shown.manifest.name, "namespace": shown.manifest.namespace},
+        "table": str(plan.parent),
+        "key": plan.key,
+        "interval": spec.interval,
+        "timezone": spec.timezone,
+        "database": inventory.server.database,
+        "server": inventory.server.version_text,
+        "now": iso(shown.now),
+        "mode": spec.mode,
+        "suspend": spec.suspend,
+        "partitions": len(inventory.partitions),
+        "managed": len(plan.managed),
+        "totalBytes": sum(each.bytes for each in inventory.partitions),
+        "current": _range(plan.current),
+        "coveredUntil": FOR_EVER if plan.covered_for_ever else iso(plan.covered_until),
+        "nextBoundary": iso(plan.next_boundary),
+        "blocked": plan.blocked,
+        "actions": [_action(action, shown.outcomes) for action in shown.plan.actions],
+        "findings": [
+            {"reason": each.reason, "object": each.object, "message": each.message, "error": each.error is not None}
+            for each in plan.findings
+        ],
+    }
+
+
+def _action(action: Action, outcomes: Sequence[Outcome] | None) -> dict[str, Any]:
+    entry = {
+        "action": type(action).__name__,
+        "schema": action.schema,
+        "partition": action.name,
+        **_range(action.range or Range(None, None)),
+        "reason": action.reason,
+        "lock": action.lock,
+    }
+    if outcomes is None:
+        return entry
+    outcome = next((each for each in outcomes if each.action == action), None)
+    error = outcome.error if outcome else None
+    return entry | {"result": _result(outcome), "error": _error(error) if error else None}
+
+
+def _result(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "NotTried"
+    return "Failed" if outcome.error else "Done"
+
+
+def _range(piece: Range) -> dict[str, str | None]:
+    return {"from": iso(piece.lower), "to": iso(piece.upper)}
+
+
+def _error(error: PartwardenError) -> dict[str, str]:
+    return {"reason": error.reason, "message": str(error)}
+
+
+# For people: aligned columns, one line for each thing.
+
+
+def _print_text(shown: Shown, wide: bool) -> None:
+    spec, plan, inventory = shown.manifest.spec, shown.after, shown.inventory
+    size = human(sum(each.bytes for each in inventory.partitions))
+    server = inventory.server
+    _echo(f"{plan.parent} in database {server.database} (PostgreSQL {server.version_text})")
+    _echo(f"by {spec.interval} of {spec.timezone} on {plan.key}; now is {iso(shown.now)}")
+    _echo(f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan, inventory.default)}")
+    click.echo()
+    why_not = _why_not(shown)
+    if not shown.plan.actions:
+        click.echo("Nothing to do.")
+    elif shown.outcomes is None or (why_not and not shown.outcomes):
+        _print_plan(shown.plan, wide)
+    else:
+        _print_outcomes(shown.plan, shown.outcomes, wide)
+    if shown.plan.actions and why_not:
+        click.echo(why_not)
+    if plan.findings:
+        click.echo(f"\nFound: {len(plan.findings)}")
+        for each in sorted(plan.findings, key=lambda each: each.error is None):
+            _echo(f"  {'ERROR ' if each.error else ''}{each.reason} ({each.object}): {each.message}")
+
+
+def _echo(line: str) -> None:
+    click.echo(printable(line))
+
+
+def _coverage(plan: Plan, default: Partition | None) -> str:
+    if plan.covered_for_ever:
+        return "now is covered, with no end"
+    if plan.covered_until:
+        return f"covered until {iso(plan.covered_until)}"
+    return f"NOW IS NOT COVERED: {f'rows go into {default}' if default else 'inserts fail'}"
+
+
+def _why_not(shown: Shown) -> str:
+    if shown.manifest.spec.suspend:
+        return "spec.suspend is true: apply does nothing."
+    if shown.manifest.spec.mode is Mode.PLAN:
+        return "spec.mode is Plan: apply does nothing."
+    return "Blocked by what is found below: apply does nothing." if shown.plan.blocked else ""
+
+
+def _print_plan(plan: Plan, wide: bool) -> None:
+    click.echo(f"To do: {len(plan.actions)}")
+    formats.table([_heading(wide), *(_row(action, wide) for action in plan.actions)], indent=2)
+    for lock in dict.fromkeys(action.lock for action in plan.actions):
+        _echo(f"Heaviest lock, held for a moment each: {lock}")
+
+
+def _print_outcomes(plan: Plan, outcomes: Sequence[Outcome], wide: bool) -> None:
+    tried = {each.action: each for each in outcomes}
+    rows = [(_result(tried.get(action)).upper(), *_row(action, wide)) for action in plan.actions]
+    click.echo(f"Done: {sum(not each.error for each in outcomes)} of {len(plan.actions)}")
+    formats.table([("RESULT", *_heading(wide)), *rows], indent=2)
+    for each in outcomes:
+        if each.error:
+            _echo(f"{each.error.reason}: {each.action}: {each.error}")
+
+
+def _heading(wide: bool) -> tuple[str, ...]:
+    """Wide: with the lock that each action takes."""
+    return ("DO", "TABLE", "FROM", "TO", *(("LOCK",) if wide else ()), "WHY")
+
+
+def _row(action: Action, wide: bool) -> tuple[str, ...]:
+    bounds = ("", "")
+    if action.range is not None:
+        bounds = iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE"
+    return (action.verb, str(action), *bounds, *((action.lock,) if wide else ()), action.reason)

@@ -1,206 +1,25 @@
-"""What ``list``, ``stats`` and ``health`` show of a policy in a cluster: its object, as the operator left it. Pure."""
+"""A policy in a cluster as the commands show it: its object, as the operator left it, and its PartitionArchives. Pure.
+
+Statuses of other versions are read as well: unknown fields are ignored, and what cannot be read is left out and said.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
-from ..api.status import FOR_EVER, ConditionType, State
+from pydantic import BaseModel, ValidationError
+
+from ..api.policy import APPROVAL, parse
+from ..api.status import FOR_EVER, Condition, ConditionType, PartitionPolicyStatus, PartitionStatus, State, Summary
+from ..api.validation import sentence
 from ..controller.archive_status import PROVEN, VERIFIED, is_proven
-from ..status.details import human
-from .table_view import MANAGED, Level
+from .table_view import ArchiveView, Level, Problem, TableView, inserts
 
-COLUMNS = ("NAME", "FROM", "TO", "STATE", "ROWS", "SIZE", "ARCHIVE")
-WIDE = ("MANAGED", "KIND", "BYTES", "LOCATION")
-
-Policy = Mapping[str, Any]
+M = TypeVar("M", bound=BaseModel)
+Object = Mapping[str, Any]
 """An object of the API server."""
-
-
-def name(policy: Policy) -> str:
-    """``namespace/name``."""
-    return f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
-
-
-def status(policy: Policy) -> Mapping[str, Any]:
-    """Empty where the operator has written none yet."""
-    found = policy.get("status")
-    return found if isinstance(found, Mapping) else {}
-
-
-def partitions(policy: Policy) -> list[dict[str, Any]]:
-    """As the status lists them."""
-    return list(status(policy).get("partitions") or [])
-
-
-def conditions(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Those of a status, by type."""
-    return {each["type"]: each for each in found.get("conditions") or []}
-
-
-def is_current(policy: Policy) -> bool:
-    """Whether the status speaks of the spec as it is now."""
-    return bool(status(policy).get("observedGeneration") == policy["metadata"].get("generation"))
-
-
-def archive_of(policy: Policy, partition: str, archives: Iterable[Policy]) -> Policy | None:
-    """The newest PartitionArchive of that partition which was made for the policy, proven or not; None: there is none.
-
-    ``archives`` are ascending by age, the oldest first, or in no order.
-    """
-    schema = (policy["spec"].get("table") or {}).get("schema", "public")
-    found = [each for each in archives if _is_of(each, policy, schema, partition)]
-    return max(found, key=lambda each: each["metadata"]["creationTimestamp"], default=None)
-
-
-def _is_of(archive: Policy, policy: Policy, schema: str, partition: str) -> bool:
-    spec, meta, of = archive["spec"], archive["metadata"], policy["metadata"]
-    if (meta["namespace"], (spec.get("policy") or {}).get("name")) != (of["namespace"], of["name"]):
-        return False
-    own = spec.get("schema", schema)
-    # The status names a partition with its schema where that is not the table's.
-    return bool(partition == (spec["partition"] if own == schema else f"{own}.{spec['partition']}"))
-
-
-def archive_state(archive: Policy | None) -> str:
-    """``Proven``, or why not; "" for none."""
-    if archive is None:
-        return ""
-    found = conditions(status(archive))
-    if is_proven(status(archive)) and found.get(VERIFIED, {}).get("status") == "True":
-        return PROVEN
-    ready = found.get("Ready", {})
-    return str(ready.get("reason") or "Pending")
-
-
-def rows(policy: Policy, archives: Sequence[Policy], wide: bool) -> list[tuple[str, ...]]:
-    """``list`` as a table, its heading first."""
-    found = [(*COLUMNS, *(WIDE if wide else ()))]
-    for each in partitions(policy):
-        archive = archive_of(policy, each["name"], archives)
-        estimate = f"~{each['rows']:,}" if "rows" in each else "-"
-        plain = (each["name"], *_ends(each), each["state"], estimate, human(each["bytes"]))
-        more = (_managed(each), each.get("kind", "table"), str(each["bytes"]), _location(archive)) if wide else ()
-        found.append((*plain, archive_state(archive) or "-", *more))
-    return found
-
-
-def _managed(partition: Mapping[str, Any]) -> str:
-    return "yes" if partition["state"] in MANAGED else "no"
-
-
-def _ends(each: Mapping[str, Any]) -> tuple[str, str]:
-    if each["state"] == State.DEFAULT:
-        return "DEFAULT", ""
-    return each.get("from", "MINVALUE"), each.get("to", "MAXVALUE")
-
-
-def _location(archive: Policy | None) -> str:
-    return str(status(archive).get("location", "-")) if archive else "-"
-
-
-def unlisted(policy: Policy) -> str:
-    """In words, how many partitions the status does not list; "" where it lists all."""
-    summary = status(policy).get("summary") or {}
-    more = summary.get("partitions", 0) - summary.get("listed", 0)
-    return f"{more:,} more that the status does not list: see them by --dsn" if more > 0 else ""
-
-
-def heading(policy: Policy) -> dict[str, Any]:
-    """What the data begins with, whatever follows."""
-    summary, spec = status(policy).get("summary") or {}, policy.get("spec") or {}
-    table = spec.get("table") or {}
-    return {
-        "policy": {"namespace": policy["metadata"]["namespace"], "name": policy["metadata"]["name"]},
-        "table": summary.get("table") or f"{table.get('schema', 'public')}.{table.get('name')}",
-        "key": summary.get("key"),
-        "interval": spec.get("interval", "Year"),
-        "timezone": spec.get("timezone", "UTC"),
-    }
-
-
-def listed(policy: Policy, archives: Sequence[Policy]) -> dict[str, Any]:
-    """``list`` as data."""
-    found = []
-    for each in partitions(policy):
-        archive = archive_of(policy, each["name"], archives)
-        about = {"state": archive_state(archive), "location": status(archive).get("location")} if archive else None
-        found.append({**each, "managed": each["state"] in MANAGED, "archive": about})
-    return {**heading(policy), "partitions": found}
-
-
-def statistics(policy: Policy) -> dict[str, Any]:
-    """``stats`` as data."""
-    middle, skew = _skew(policy) or (None, None)
-    return {**heading(policy), "summary": status(policy).get("summary"), "medianBytes": middle, "skew": skew}
-
-
-def _skew(policy: Policy) -> tuple[float, float] | None:
-    """The median, and the largest against it; None where the status does not list all, or all are empty."""
-    found = [each["bytes"] for each in partitions(policy) if each["bytes"] and each["state"] != State.DETACHED]
-    return (median(found), round(max(found) / median(found), 2)) if found and not unlisted(policy) else None
-
-
-def lines(policy: Policy) -> list[tuple[str, str]]:
-    """``stats`` for people."""
-    found = status(policy).get("summary")
-    if not found:
-        return [("status", "the operator has not looked at it yet")]
-    interval, largest, skew = heading(policy)["interval"], found.get("largest"), _skew(policy)
-    runway = found.get("runwayDays")
-    default = found.get("defaultRows")
-    where = next((each["message"] for each in _of_default(policy)), "")
-    return [
-        ("partitions", f"{found['partitions']}, of which {found['managed']} are exactly one {interval}"),
-        ("size", found["size"]),
-        ("rows, estimated", f"{found['rows']:,}" if "rows" in found else "-"),
-        ("largest", f"{largest['name']}, {largest['size']}" if largest else "-"),
-        ("median", human(int(skew[0])) if skew else "-"),
-        ("largest : median", f"{skew[1]:.1f}" if skew else "-"),
-        ("covered until", found.get("coveredUntil", "now is not covered")),
-        ("runway", "for ever" if runway is None else f"{runway} days after the current interval"),
-        ("in DEFAULT", "there is none" if default is None else f"{default:,} rows{': ' if where else ''}{where}"),
-        ("to be done", str(found["pending"])),
-    ]
-
-
-def _of_default(policy: Policy) -> list[Mapping[str, Any]]:
-    kind = ConditionType.DEFAULT_PARTITION_EMPTY
-    return [
-        each for each in status(policy).get("conditions") or [] if each["type"] == kind and each["status"] == "False"
-    ]
-
-
-def health(policy: Policy, now: datetime) -> list[tuple[Level, str]]:
-    """What is not as it should be, the worst first, and the current partition before all; empty when all is well.
-
-    ``now`` is aware: what the status says of the present is compared with it, for an operator that is gone tells
-    nothing any more.
-    """
-    return sorted(_ailments(policy, now), key=lambda each: -each[0])
-
-
-def _ailments(policy: Policy, now: datetime) -> Iterator[tuple[Level, str]]:
-    found = conditions(status(policy))
-    summary = status(policy).get("summary")
-    if summary is None:
-        yield Level.CRITICAL, f"the operator has not seen its table: {_why(found)}"
-        return
-    yield from _coverage(policy, summary, now)
-    wrong = {kind: found[kind] for kind in LEVELS if found.get(kind, {}).get("status") == "False"}
-    for kind, about in wrong.items():
-        yield LEVELS[kind], f"{kind}=False, {about['reason']}: {about['message']}"
-    stalled = found.get("Stalled", {}).get("status") == "True"
-    ready = found.get("Ready", {})
-    if stalled or (
-        ready.get("status") != "True" and ready.get("reason") not in {each["reason"] for each in wrong.values()}
-    ):
-        yield (Level.CRITICAL if stalled else Level.WARNING), f"{'stalled' if stalled else 'not Ready'}: {_why(found)}"
-    if not is_current(policy):
-        yield Level.WARNING, "the operator has not looked at it since it was edited"
-
 
 LEVELS = {
     ConditionType.DATABASE_REACHABLE: Level.CRITICAL,
@@ -209,39 +28,192 @@ LEVELS = {
     ConditionType.WITHIN_THRESHOLDS: Level.WARNING,
     ConditionType.ARCHIVES_HEALTHY: Level.WARNING,
 }
+"""How bad a condition is that is False."""
+KEEPERS = {
+    "argocd.argoproj.io/tracking-id": "ArgoCD",
+    "argocd.argoproj.io/instance": "ArgoCD",
+    "kustomize.toolkit.fluxcd.io/name": "Flux",
+    "helm.toolkit.fluxcd.io/name": "Flux",
+    "config.k8s.io/owning-inventory": "kpt",
+    "meta.helm.sh/release-name": "Helm",
+}
+"""Annotations and labels of programs that write a policy from its source, and would undo an edit."""
+MANAGERS = {"argocd": "ArgoCD", "kustomize-controller": "Flux", "helm-controller": "Flux", "helm": "Helm"}
 
 
-def _coverage(policy: Policy, summary: Mapping[str, Any], now: datetime) -> Iterator[tuple[Level, str]]:
-    until = summary.get("coveredUntil")
+def name(policy: Object) -> str:
+    """``namespace/name``."""
+    return f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
+
+
+def status(found: Object) -> Mapping[str, Any]:
+    """Of a policy or archive; empty where the operator has written none yet."""
+    written = found.get("status")
+    return written if isinstance(written, Mapping) else {}
+
+
+def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
+    """The status without its plan and findings, and sentences on what this version cannot read of it."""
+    written, unread = status(policy), list[str]()
+
+    def read(model: type[M], value: Any, path: str) -> list[M]:
+        try:
+            return [model.model_validate(value, strict=False, extra="ignore", by_alias=True, by_name=False)]
+        except ValidationError as error:
+            unread.extend(sentence(each, model, path) for each in error.errors(include_url=False))
+            return []
+
+    def entries(model: type[M], field: str) -> list[M]:
+        listed = enumerate(written.get(field) or [])
+        return [entry for number, each in listed for entry in read(model, each, f"status.{field}[{number}]")]
+
+    summary = read(Summary, written["summary"], "status.summary") if written.get("summary") else []
+    whole = PartitionPolicyStatus(
+        observed_generation=written.get("observedGeneration"),
+        conditions=entries(Condition, "conditions"),
+        summary=summary[0] if summary else None,
+        partitions=entries(PartitionStatus, "partitions"),
+    )
+    return whole, unread
+
+
+def conditions(found: PartitionPolicyStatus) -> dict[str, Condition]:
+    """By type."""
+    return {each.type: each for each in found.conditions}
+
+
+def is_current(policy: Object) -> bool:
+    """Whether the status speaks of the spec as it is now."""
+    return bool(status(policy).get("observedGeneration") == policy["metadata"].get("generation"))
+
+
+def view(policy: Object, now: datetime, archives: Sequence[Object] = ()) -> TableView:
+    """``now`` is aware: the coverage that the status says is compared with it, for a stopped operator says nothing."""
+    read, unread = read_status(policy)
+    meta, spec = policy["metadata"], policy.get("spec") or {}
+    table, summary = spec.get("table") or {}, read.summary
+    heading = {
+        "policy": {"namespace": meta["namespace"], "name": meta["name"]},
+        "table": summary.table if summary else f"{table.get('schema', 'public')}.{table.get('name')}",
+        "key": summary.key if summary else None,
+        "interval": spec.get("interval", "Year"),
+        "timezone": spec.get("timezone", "UTC"),
+    }
+    newest = {each.name: archive_of(policy, each.name, archives) for each in read.partitions}
+    hidden = summary.partitions - summary.listed if summary else 0
+    notes = [f"{hidden:,} more that the status does not list: see them by --dsn"] if hidden > 0 else []
+    notes += [f"written by another version of the operator: {each}" for each in unread]
+    problems = [*_problems(read, now), *((Level.WARNING, each) for each in notes[len(notes) - len(unread) :])]
+    if read.summary is not None and not is_current(policy):
+        problems.append((Level.WARNING, "the operator has not reconciled it since it was edited"))
+    return TableView(
+        name=name(policy),
+        heading=heading,
+        status=read,
+        problems=sorted(problems, key=lambda each: -each[0]),
+        in_default=_in_default(read),
+        archives={
+            partition: ArchiveView(archive_state(each), status(each).get("location"), each["metadata"]["name"])
+            for partition, each in newest.items()
+            if each
+        },
+        notes=tuple(notes),
+    )
+
+
+def _in_default(found: PartitionPolicyStatus) -> str:
+    rows = found.summary.default_rows if found.summary else None
+    condition = conditions(found).get(ConditionType.DEFAULT_PARTITION_EMPTY)
+    where = f": {condition.message}" if condition and condition.status == "False" else ""
+    return f"{rows:,} rows{where}" if rows else ""
+
+
+def _problems(found: PartitionPolicyStatus, now: datetime) -> Iterator[Problem]:
+    """The current partition before all."""
+    said = conditions(found)
+    ready, stalled = said.get("Ready"), "Stalled" in said and said["Stalled"].status == "True"
+    why = f"{ready.reason}: {ready.message}" if ready else "it has no status yet: does an operator serve it?"
+    if found.summary is None:
+        yield Level.CRITICAL, f"the operator has not observed its table: {why}"
+        return
+    yield from _coverage(found.summary, found.partitions, now)
+    wrong = {kind: said[kind] for kind in LEVELS if kind in said and said[kind].status == "False"}
+    for kind, about in wrong.items():
+        yield LEVELS[kind], f"{kind}=False, {about.reason}: {about.message}"
+    is_said = ready is not None and ready.reason in {each.reason for each in wrong.values()}
+    if stalled or ((ready is None or ready.status != "True") and not is_said):
+        yield (Level.CRITICAL if stalled else Level.WARNING), f"{'stalled' if stalled else 'not Ready'}: {why}"
+
+
+def _coverage(summary: Summary, partitions: list[PartitionStatus], now: datetime) -> Iterator[Problem]:
+    until = summary.covered_until
     if until is None:
-        yield Level.CRITICAL, f"no partition holds now: {_inserts(policy)}"
-    elif until != FOR_EVER and _moment(until, now) <= now:
+        yield Level.CRITICAL, f"no partition holds now: {inserts(partitions)}"
+    elif until == FOR_EVER:
+        return
+    elif _moment(until, now) <= now:
         yield Level.CRITICAL, f"no partition holds now: they end at {until}, and none are added"
-    elif until != FOR_EVER and summary.get("runwayDays") == 0 and not summary.get("missing"):
-        yield Level.WARNING, f"nothing follows the current partition: {_inserts(policy)} from {until} on"
-
-
-def _inserts(policy: Policy) -> str:
-    """What becomes of rows that no partition with bounds holds. DEFAULT is always among those that are listed."""
-    default = next((each["name"] for each in partitions(policy) if each["state"] == State.DEFAULT), None)
-    return f"rows go into the DEFAULT partition {default}" if default else "inserts fail"
+    # A runway of some hours is 0 days.
+    elif (
+        summary.runway_days == 0 and not summary.missing and not any(each.state is State.FUTURE for each in partitions)
+    ):
+        yield Level.WARNING, f"nothing follows the current partition: {inserts(partitions)} from {until} on"
 
 
 def _moment(text: str, now: datetime) -> datetime:
     """A key without a time zone has moments without one: they are near enough in that of ``now``."""
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=now.tzinfo)
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
 
 
-def _why(found: Mapping[str, Mapping[str, Any]]) -> str:
-    ready = found.get("Ready")
-    return f"{ready['reason']}: {ready['message']}" if ready else "it has no status yet: does an operator serve it?"
+def archive_of(policy: Object, partition: str, archives: Iterable[Object]) -> Object | None:
+    """The newest PartitionArchive of that partition which was made for the policy, proven or not; None: there is none.
+
+    ``archives`` are ascending by age, the oldest first, or in no order.
+    """
+    schema = (policy["spec"].get("table") or {}).get("schema", "public")
+    own = [each for each in archives if _is_of(each, policy, schema, partition)]
+    return max(own, key=lambda each: each["metadata"]["creationTimestamp"], default=None)
 
 
-def summary_line(policy: Policy) -> str:
-    """One line for whoever is told that all is well."""
-    found = status(policy).get("summary")
-    if not found:
-        return f"{name(policy)}: not seen yet"
-    until = found.get("coveredUntil")
-    return f"{name(policy)}: {found['partitions']} partitions, {found['size']}, covered until {until}"
+def _is_of(archive: Object, policy: Object, schema: str, partition: str) -> bool:
+    spec, meta, of = archive["spec"], archive["metadata"], policy["metadata"]
+    if (meta["namespace"], (spec.get("policy") or {}).get("name")) != (of["namespace"], of["name"]):
+        return False
+    own = spec.get("schema", schema)
+    # The status names a partition with its schema where that is not the table's.
+    return bool(partition == (spec["partition"] if own == schema else f"{own}.{spec['partition']}"))
+
+
+def archive_state(archive: Object | None) -> str:
+    """``Proven``, or why not; "" for none."""
+    if archive is None:
+        return ""
+    said = {each["type"]: each for each in status(archive).get("conditions") or []}
+    if is_proven(status(archive)) and said.get(VERIFIED, {}).get("status") == "True":
+        return PROVEN
+    return str(said.get("Ready", {}).get("reason") or "Pending")
+
+
+def keeper(policy: Object) -> str:
+    """The program that writes the policy from its source; "" where none is known."""
+    meta = policy["metadata"]
+    marks = {**(meta.get("labels") or {}), **(meta.get("annotations") or {})}
+    by_mark = [program for mark, program in KEEPERS.items() if mark in marks]
+    fields = [each.get("manager", "") for each in meta.get("managedFields") or []]
+    by_field = [program for manager, program in MANAGERS.items() if any(each.startswith(manager) for each in fields)]
+    return next(iter([*by_mark, *by_field]), "")
+
+
+def approve(policy: Object, partition: PartitionStatus) -> dict[str, Any] | None:
+    """What to merge into the policy so that the operator may drop the table; None where it is approved already.
+
+    The table is named with its OID, and its bare name, which would approve a later table as well, is taken out. A
+    status of an older operator says no OID: the bare name then has to do.
+    """
+    text = (policy["metadata"].get("annotations") or {}).get(APPROVAL, "")
+    entry = partition.name if partition.oid is None else f"{partition.name}@{partition.oid}"
+    if entry in parse({APPROVAL: text}, APPROVAL):
+        return None
+    others = [other for part in text.split(",") if (other := part.strip()) and other != partition.name]
+    return {"metadata": {"annotations": {APPROVAL: ", ".join([*others, entry])}}}

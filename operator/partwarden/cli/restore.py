@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from ..archive.manifest import ArchiveManifest
-from ..archive.restore import JobRequest, Restored, restore
+from ..archive.restore import Restored, RestoreRequest, restore
 from ..archive.verify import find, open_archive
 from ..errors import PartwardenError
 from ..postgres.conninfo import from_dsn
 from ..postgres.settings import as_options
 from . import formats, options
 from .archive import resolve_address
-from .render import printable
+from .formats import printable
 
 Named = dict[str, str] | None
 
@@ -40,12 +40,7 @@ Named = dict[str, str] | None
     metavar="[SCHEMA.]NAME",
     help="With --attach: the table to attach it to. Default: the one that it belonged to.",
 )
-@click.option(
-    "--patience",
-    type=click.FloatRange(0, 86400),
-    default=300.0,
-    help="With --attach: seconds to wait for locks. Default: 300.",
-)
+@options.patience("With --attach", default=300.0, most=86400)
 @options.manifest_sha256
 @formats.option()
 def command(
@@ -88,8 +83,8 @@ def _say(line: str) -> None:
     click.echo(printable(line), err=True)
 
 
-def _wish(target: Named, attach: bool, parent: Named, patience: float) -> JobRequest:
-    return JobRequest(
+def _wish(target: Named, attach: bool, parent: Named, patience: float) -> RestoreRequest:
+    return RestoreRequest(
         schema=target.get("schema") if target else None,
         name=target["name"] if target else None,
         attach=attach,

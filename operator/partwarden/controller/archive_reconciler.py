@@ -1,4 +1,20 @@
-"""Makes the Job that is due for a PartitionArchive, or says what keeps it from being made."""
+"""Reconcile one PartitionArchive: read it and its Job, create the Job that is due, write down the result.
+
+::
+
+    status                      Job of the step     what a reconcile does
+    not proven                  none                pin the table in the status, then create Job `Archive`
+    not proven                  runs                phase, since when, and what its pod waits for
+    not proven                  succeeded           proven: the report's facts
+    proven, no check wanted     -                   nothing
+    proven, a check wanted      none                create Job `Check`
+    proven, a check wanted      ended               what the check found
+    any                         failed              the cause, counted; the next Job after a pause
+
+Everything that was decided can be read again from the cluster. A Job's name follows from what it is for, so that it is
+never created twice; what it reports is in the status before the Job can vanish, and were it lost, the next Job finds
+the archive at its destination and proves it instead of making it again.
+"""
 
 from __future__ import annotations
 
@@ -17,109 +33,198 @@ from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableChanged, UserError
 from ..kube.archives import ArchivesInCluster
-from ..kube.cache import ArchiveStore, StoredArchive, is_gone, parse_archive
+from ..kube.cache import ArchiveCache, StoredArchive, parse_archive
 from ..kube.client import Cluster
 from ..planner.archives import server_label
+from ..postgres.connection import session
 from ..postgres.conninfo import resolve
-from ..postgres.pool import Connections
 from . import archive_status
-from .archive_job import ArchiveWish, JobSlots, Owner, Runtime, belongs, manifest, resolve_job_request
+from .archive_job import JobRequest, JobSlots, Owner, Runtime, belongs, manifest, resolve_job_request
 from .archive_job import name as job_name
+from .archive_requests import ArchiveRequests
 from .job_status import NO_REPORT, JobView, Phase, view
 from .ownership import Shard
 from .settings import Settings
 
-# What is due next for a PartitionArchive, what its Job is told, and whether a report is of it. Pure.
-#
+log = logging.getLogger(__name__)
 
-FOUND = (errors.ArchiveDamaged, errors.ContentsChanged, errors.DestinationNotFound, errors.DestinationDenied)
-"""What a check finds out about the archive. Whatever else ends one says nothing of it, a wrong password for example."""
+WRITTEN_MEANWHILE = 1.0
+"""Seconds after another writer has changed the object: what it wrote counts."""
+POLL_JOB = 10.0
+"""Seconds between two reconciles while a Job runs, whose pod may wait for something; the watch shows its end."""
+WAIT_FOR_SLOT = 15.0
+"""Seconds until it is tried again whether another Job may run."""
+RETRY = 30.0
+"""Seconds after what may pass."""
+RETRY_USER_ERROR = archive_status.LONGEST_PAUSE.total_seconds() / 6
+"""Seconds after what the user must correct, in case the cause was elsewhere."""
+
+FINDINGS = (errors.ArchiveDamaged, errors.ContentsChanged, errors.DestinationNotFound, errors.DestinationDenied)
+"""What a check finds out about the archive. Any other end of one says nothing of it, such as a wrong password."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done next for an archive, by which Job."""
+    """What is to be done next for an archive, by which Job. ``token``: of the check that is wanted."""
 
     task: Task
     serial: str
     token: str = ""
 
 
-def next_step(status: Mapping[str, Any], wanted: str | None) -> Step | None:
-    """The step that is due, None where all is done. ``wanted``: the token of the check that is asked for."""
-    attempts = int(status.get("attempts") or 0)
-    if not archive_status.is_proven(status):
-        return Step(Task.ARCHIVE, str(attempts))
-    found = status.get("check") or {}
-    if wanted is None or (found.get("token") == wanted and found.get("ok")):
-        return None
-    # After another check the same token means a new one: what was read before must not stand for it.
-    return Step(Task.CHECK, f"{wanted}/{attempts}/{found.get('job', '')}", wanted)
+class TableFinder:
+    """Find the table of an archive by its Secret and the database's catalog. Safe for threads."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self._cluster, self._settings = cluster, settings
+
+    def find(self, archive: StoredArchive, request: JobRequest) -> Target:
+        """Raises a `PartwardenError`: `TableChanged` where it is not the table that the archive was begun for."""
+        reference = request.database.secret_ref
+        secret = self._cluster.secret(archive.key[0], reference.name) if reference else None
+        info = resolve(request.database, secret, reference.name if reference else None)
+        oid, server = archive.status.get("oid") or request.oid, str(archive.status.get("server") or "")
+        # As its Job would find out, but before there is one.
+        pgdump.check(info, self._settings.connect_timeout)
+        with session(info, connect_timeout=self._settings.connect_timeout) as connection:
+            if client := self._settings.job_client:
+                pgdump.check_version(str(client), connection.info.parameter_status("server_version") or "")
+            target = table_lookup.find(connection, request.schema, request.name, oid, request.encoding, server)
+        check_table(archive, request, target)
+        return target
 
 
-def is_whole(report: Report, status: Mapping[str, Any]) -> bool:
-    """Whether it says all that a proof must, of the very table of the very server that the archive was begun for."""
-    stated = report.sha256 and report.manifest_sha256 and report.location and report.fingerprint is not None
-    return bool(stated) and (report.oid, report.server) == (status.get("oid"), status.get("server", ""))
+class ArchiveReconciler:
+    """Reconciles PartitionArchives, each with one thread at a time, as the work queue sees to."""
 
+    def __init__(
+        self,
+        cluster: Cluster,
+        api: ArchivesInCluster,
+        cache: ArchiveCache,
+        requests: ArchiveRequests,
+        shard: Shard,
+        slots: JobSlots,
+        tables: TableFinder,
+        settings: Settings,
+        clock: Callable[[], datetime],
+        ended: Callable[[Task, bool, float | None], None] = lambda task, succeeded, seconds: None,
+    ) -> None:
+        """``ended`` is called for each Job that has ended: its task, whether all was well, the seconds that it took."""
+        self._cluster, self._api, self._cache, self._requests = cluster, api, cache, requests
+        self._shard, self._slots, self._tables, self._settings = shard, slots, tables, settings
+        self._clock, self._ended = clock, ended
 
-def is_result(report: Report, status: Mapping[str, Any]) -> bool:
-    """Whether the check came to an end: the archive is there and as it was, or it is known what is wrong with it."""
-    if report.ok:
-        proven = (status.get("oid"), status.get("server", ""), status.get("sha256"), status.get("manifestSha256"))
-        return (report.oid, report.server, report.sha256, report.manifest_sha256) == proven
-    return report.reason in {each.__name__ for each in FOUND}
+    def reconcile(self, key: ObjectKey) -> float | None:
+        """Act once. Returns the seconds until the next reconcile, None for when it is enqueued."""
+        known = self._cache.get(key)
+        if known is not None and self._shard.decided(known) is False:
+            return None
+        try:
+            # As it is now, not as a watch last showed it: what another replica wrote must not be missed.
+            archive = self._api.archive(key)
+            if archive is None:
+                self._cache.remove(key)
+                self._requests.forget(key)
+                return None
+            if not self._shard.claims(archive):
+                return None
+            step = next_step(archive.status, self._requests.wanted_check(key))
+            if step is None:
+                return None
+            name = job_name(owner_of(archive), step.task, step.serial)
+            job = self._api.job(archive.key[0], name)
+            return self._start(archive, step, name) if job is None else self._follow(archive, step, job)
+        except ClusterUnavailable as error:
+            log.warning("%s", error, extra={"archive": "/".join(key), "reason": error.reason})
+            return RETRY
 
+    def _start(self, archive: StoredArchive, step: Step, name: str) -> float | None:
+        """Create the Job if it may run now, or say in the status what keeps it from being created."""
+        now, job = self._clock(), (archive.key[0], name)
+        if pause := archive_status.pause(archive.status, now):
+            return pause
+        try:
+            policy = self._shard.policy(archive)
+            if policy is None and not self._shard.claims(archive):
+                # It has just moved to another operator, and is not deleted: nothing is missing.
+                return None
+            request = resolve_job_request(archive.spec, policy.spec if policy else None)
+            if not self._settings.job_image:
+                raise InvalidSpec(
+                    "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
+                )
+            if not self._slots.take(job, archive.key):
+                message = f"{self._settings.jobs} Jobs run already, as many as PARTWARDEN_JOBS allows"
+                self._write(archive, archive_status.waits(archive.status, archive.generation, now, "Queued", message))
+                return WAIT_FOR_SLOT
+            after = None
+            try:
+                after = self._create(archive, step, name, request)
+                return after
+            finally:
+                if after != POLL_JOB:
+                    self._slots.saw(job, running=False)
+        except ClusterUnavailable:
+            raise
+        except PartwardenError as error:
+            return self._fail(archive, error)
 
-def owner_of(archive: StoredArchive) -> Owner:
-    """Whom its Jobs belong to."""
-    return Owner(*archive.key, archive.uid)
+    def _create(self, archive: StoredArchive, step: Step, name: str, request: JobRequest) -> float:
+        """Pin the table, then create the Job. Returns `POLL_JOB` where it exists now."""
+        target, reference = self._tables.find(archive, request), request.database.secret_ref
+        body = manifest(
+            owner_of(archive),
+            job_spec(archive, step, request, target),
+            step.serial,
+            runtime=Runtime.of(self._settings),
+            database_secret=reference.name if reference else None,
+            settings=request.settings,
+        )
+        # The table is pinned before anything is made of it: a Job created first, and an operator killed before it wrote
+        # the OID, would leave an archive that the next one takes for another table of that name.
+        pinned = archive_status.aims(archive.status, target.partition.oid, target.bounds, target.server, target.bytes)
+        begun = JobView(name, Phase.RUNNING)
+        status = archive_status.runs(pinned, archive.generation, self._clock(), step.task, begun)
+        written = self._write(archive, status)
+        if written is None:
+            return WRITTEN_MEANWHILE
+        try:
+            if self._api.create_job(body):
+                log.info("created Job %s", name, extra={"archive": str(archive), "reason": "JobCreated"})
+        except InvalidSpec as error:
+            return self._fail(written, error)
+        return POLL_JOB
 
+    def _fail(self, archive: StoredArchive, error: PartwardenError) -> float:
+        log.warning("%s", error, extra={"archive": str(archive), "reason": error.reason})
+        self._write(archive, archive_status.failed(archive.status, archive.generation, self._clock(), error))
+        return RETRY_USER_ERROR if isinstance(error, UserError) else RETRY
 
-def archive_id(archive: StoredArchive) -> str:
-    """Unique among the archives of a partition, and the same however often its Job runs."""
-    digest = hashlib.sha256(archive.uid.encode()).hexdigest()[:10]
-    return f"{archive.key[1][:80].strip('-.')}-{digest}"
+    def _follow(self, archive: StoredArchive, step: Step, job: Mapping[str, Any]) -> float | None:
+        """Write down how the Job stands, or what came of it."""
+        name, now = job["metadata"]["name"], self._clock()
+        if not belongs(job, owner_of(archive)):
+            # What it reports proves nothing of this archive.
+            taken = NameTaken(f"Job {name} exists, and was not made for this archive: delete it")
+            written = self._write(archive, archive_status.failed(archive.status, archive.generation, now, taken))
+            return WRITTEN_MEANWHILE if written is None else RETRY
+        seen = view(job, self._api.pods(job), now)
+        self._slots.saw((archive.key[0], name), seen.phase is Phase.RUNNING, archive.key)
+        if seen.phase is Phase.RUNNING:
+            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen)
+            return WRITTEN_MEANWHILE if self._write(archive, status) is None else POLL_JOB
+        status, succeeded = _result(archive, step, seen, now)
+        if self._write(archive, status) is None:
+            return WRITTEN_MEANWHILE
+        self._ended(step.task, succeeded, seen.took)
+        return None if succeeded else RETRY
 
+    def _write(self, archive: StoredArchive, status: archive_status.Status) -> StoredArchive | None:
+        """Write the status if it is still as it was read, and record Events of what has changed.
 
-def order_of(archive: StoredArchive, step: Step, wish: ArchiveWish, target: Target) -> JobSpec:
-    """What the Job of the step is told; ``target`` is the table as it was just found."""
-    status = archive.status
-    checks = step.task is Task.CHECK
-    return JobSpec(
-        task=step.task,
-        id=str(status.get("id")) if checks else archive_id(archive),
-        connection=wish.database.connection,
-        parent=target.parent,
-        server=target.server,
-        partition=TableName(schema_=target.partition.schema_, name=target.partition.name, oid=target.partition.oid),
-        bounds=target.bounds,
-        key=target.key,
-        destination=wish.destination,
-        large_objects=wish.large_objects,
-        location=str(status.get("location")) if checks else "",
-        sha256=str(status.get("sha256")) if checks else "",
-        manifest_sha256=str(status.get("manifestSha256")) if checks else "",
-    )
-
-
-# Writes the status of a PartitionArchive, and records Events of what has changed.
-#
-
-log = logging.getLogger(__name__)
-
-
-class ArchiveStatusWriter:
-    """Safe for threads, as the `Cluster` is."""
-
-    def __init__(self, cluster: Cluster, clock: Callable[[], datetime]) -> None:
-        self._cluster, self._clock = cluster, clock
-
-    def tell(self, archive: StoredArchive, status: Mapping[str, Any]) -> StoredArchive | None:
-        """Make that its status, if it is still as it was read. Returns the archive as it is then.
-
-        None where it is gone, or somebody else has written to it: what another operator saw meanwhile, such as a
-        proof, is never taken back by one that had looked before. Raises `ClusterUnavailable`.
+        Returns None where the archive is gone, or was written to: what another operator saw meanwhile, such as a proof,
+        is never taken back by one that had read before.
         """
         before = archive.status
         if status == before:
@@ -135,239 +240,84 @@ class ArchiveStatusWriter:
         return parse_archive(written)
 
 
-AGAIN = 1.0
-"""Seconds after somebody else has written the status meanwhile: what he saw counts."""
-LOOK_AGAIN = 10.0
-"""Seconds between two looks at a Job that runs, whose pod may wait for something: its end is told by the watch."""
-QUEUED = 15.0
-"""Seconds until it is asked again whether another Job may run."""
-RETRY = 30.0
-"""Seconds after what could not be begun."""
+def next_step(status: Mapping[str, Any], wanted: str | None) -> Step | None:
+    """The step that is due, None where all is done. ``wanted``: the token of the check that is asked for."""
+    attempts = int(status.get("attempts") or 0)
+    if not archive_status.is_proven(status):
+        return Step(Task.ARCHIVE, str(attempts))
+    last = status.get("check") or {}
+    if wanted is None or (last.get("token") == wanted and last.get("ok")):
+        return None
+    # After another check the same token means a new one: what was read before must not stand for it.
+    return Step(Task.CHECK, f"{wanted}/{attempts}/{last.get('job', '')}", wanted)
 
 
-class JobStarter:
-    """Reads Secrets and the database's catalog, and creates Jobs."""
+def is_whole(report: Report, status: Mapping[str, Any]) -> bool:
+    """Whether it says all that a proof must, of the very table of the very server that the archive was begun for."""
+    stated = report.sha256 and report.manifest_sha256 and report.location and report.fingerprint is not None
+    return bool(stated) and (report.oid, report.server) == (status.get("oid"), status.get("server", ""))
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        shard: Shard,
-        slots: JobSlots,
-        settings: Settings,
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._cluster, self._api, self._teller = (
-            cluster,
-            ArchivesInCluster(cluster),
-            ArchiveStatusWriter(cluster, clock),
+
+def is_result(report: Report, status: Mapping[str, Any]) -> bool:
+    """Whether the check came to an end: the archive is there and as it was, or it is known what is wrong with it."""
+    if report.ok:
+        proven = (status.get("oid"), status.get("server", ""), status.get("sha256"), status.get("manifestSha256"))
+        return (report.oid, report.server, report.sha256, report.manifest_sha256) == proven
+    return report.reason in {each.__name__ for each in FINDINGS}
+
+
+def owner_of(archive: StoredArchive) -> Owner:
+    """The owner of its Jobs."""
+    return Owner(*archive.key, archive.uid)
+
+
+def check_table(archive: StoredArchive, request: JobRequest, target: Target) -> None:
+    """Raises `TableChanged` where ``target`` is not the table that the archive is of."""
+    table, oid = f"{request.schema}.{request.name}", archive.status.get("oid") or request.oid
+    if archive.binding and archive.binding.server != server_label(target.server):
+        raise TableChanged(
+            f"table {table} is not the one that this archive is of: that was on another server than "
+            f"{target.server or 'this one, which the role may not ask for its identity'}; the policy has another "
+            "PartitionArchive made for it"
         )
-        self._shard, self._slots, self._settings, self._clock = shard, slots, settings, clock
-        self._connections = Connections(settings.connect_timeout)
-
-    def sweep(self) -> None:
-        """Close connections that nobody uses."""
-        self._connections.sweep()
-
-    def stop(self) -> None:
-        """No further connection to a database."""
-        self._connections.close()
-
-    def begin(self, archive: StoredArchive, step: Step, name: str) -> float | None:
-        """Make the Job of that name, if it may be made now. Returns the seconds until the next look, None for never.
-
-        Raises `ClusterUnavailable`; what else is in the way is told in the status.
-        """
-        status, now = archive.status, self._clock()
-        if wait := archive_status.pause(status, now):
-            return wait
-        try:
-            policy = self._shard.policy(archive)
-            if policy is None and not self._shard.claims(archive):
-                # It has just moved, and is not gone: nothing that is missing may be told.
-                return None
-            wish = resolve_job_request(archive.spec, policy.spec if policy else None)
-            if not self._settings.job_image:
-                raise InvalidSpec(
-                    "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
-                )
-            if not self._slots.take((archive.key[0], name), archive.key):
-                message = f"{self._settings.jobs} Jobs run already, as many as PARTWARDEN_JOBS allows"
-                self._teller.tell(archive, archive_status.waits(status, archive.generation, now, "Queued", message))
-                return QUEUED
-            try:
-                return self._create(archive, step, wish)
-            except BaseException:
-                self._slots.saw((archive.key[0], name), running=False)
-                raise
-        except ClusterUnavailable:
-            raise
-        except PartwardenError as error:
-            return self._failed(archive, error)
-
-    def _create(self, archive: StoredArchive, step: Step, wish: ArchiveWish) -> float:
-        target = self._find(archive, wish)
-        status = archive_status.aims(archive.status, target.partition.oid, target.bounds, target.server, target.bytes)
-        body = manifest(
-            owner_of(archive),
-            order_of(archive, step, wish, target),
-            step.serial,
-            runtime=_runtime(self._settings),
-            database_secret=wish.database.secret_ref.name if wish.database.secret_ref else None,
-            wishes=wish.job,
+    if oid and target.partition.oid != oid:
+        raise TableChanged(
+            f"table {table} is not the one that this archive is of (OID {oid}, now {target.partition.oid}): it was "
+            "made anew; make another PartitionArchive for it"
         )
-        # The table is pinned before anything is made of it: a Job made first, and an operator killed before it wrote
-        # the OID, would leave an archive that the next one takes for another table of that name.
-        seen = JobView(body["metadata"]["name"], Phase.RUNNING)
-        pinned = self._teller.tell(
-            archive, archive_status.runs(status, archive.generation, self._clock(), step.task, seen)
-        )
-        if pinned is None:
-            self._slots.saw((archive.key[0], seen.name), running=False)
-            return AGAIN
-        try:
-            if self._api.create_job(body):
-                log.info("made Job %s", seen.name, extra={"archive": str(archive), "reason": "JobCreated"})
-        except InvalidSpec as error:
-            self._slots.saw((archive.key[0], seen.name), running=False)
-            return self._failed(pinned, error)
-        return LOOK_AGAIN
-
-    def _failed(self, archive: StoredArchive, error: PartwardenError) -> float:
-        log.warning("%s", error, extra={"archive": str(archive), "reason": error.reason})
-        self._teller.tell(archive, archive_status.failed(archive.status, archive.generation, self._clock(), error))
-        return archive_status.LONGEST_PAUSE.total_seconds() / 6 if isinstance(error, UserError) else RETRY
-
-    def _find(self, archive: StoredArchive, wish: ArchiveWish) -> table_lookup.Target:
-        reference = wish.database.secret_ref
-        secret = self._cluster.secret(archive.key[0], reference.name) if reference else None
-        info = resolve(wish.database, secret, reference.name if reference else None)
-        oid = archive.status.get("oid") or wish.oid
-        # As its Job would find out, but before there is one.
-        pgdump.check(info, self._settings.connect_timeout)
-        with self._connections.lend(info) as connection:
-            if client := self._settings.job_client:
-                pgdump.check_version(str(client), connection.info.parameter_status("server_version") or "")
-            server = str(archive.status.get("server") or "")
-            found = table_lookup.find(connection, wish.schema, wish.name, oid, wish.encoding, server)
-            connection.reusable = True
-        if archive.binding and archive.binding.server != server_label(found.server):
-            raise TableChanged(
-                f"table {wish.schema}.{wish.name} is not the one that this archive is of: that was on another server "
-                f"than {found.server or 'this one, which the role may not ask for its identity'}; the policy has "
-                "another PartitionArchive made for it"
-            )
-        if oid and found.partition.oid != oid:
-            raise TableChanged(
-                f"table {wish.schema}.{wish.name} is not the one that this archive is of (OID {oid}, now "
-                f"{found.partition.oid}): it was made anew; make another PartitionArchive for it"
-            )
-        return found
 
 
-def _runtime(settings: Settings) -> Runtime:
-    return Runtime(
-        image=settings.job_image,
-        service_account=settings.job_service_account,
-        pull_secrets=settings.job_pull_secrets,
-        env=settings.job_env,
-        deadline=settings.job_deadline,
-        retries=settings.job_retries,
+def job_spec(archive: StoredArchive, step: Step, request: JobRequest, target: Target) -> JobSpec:
+    """What the Job of the step has to do; ``target`` is the table as it was just found."""
+    status, checks, table = archive.status, step.task is Task.CHECK, target.partition
+    # Unique among the archives of a partition, and the same however often its Job runs.
+    own_id = f"{archive.key[1][:80].strip('-.')}-{hashlib.sha256(archive.uid.encode()).hexdigest()[:10]}"
+    return JobSpec(
+        task=step.task,
+        id=str(status.get("id")) if checks else own_id,
+        connection=request.database.connection,
+        parent=target.parent,
+        server=target.server,
+        partition=TableName(schema_=table.schema_, name=table.name, oid=table.oid),
+        bounds=target.bounds,
+        key=target.key,
+        destination=request.destination,
+        large_objects=request.large_objects,
+        location=str(status.get("location")) if checks else "",
+        sha256=str(status.get("sha256")) if checks else "",
+        manifest_sha256=str(status.get("manifestSha256")) if checks else "",
     )
 
 
-# One PartitionArchive: look at it and its Job, make a Job where one is needed, write down what came of it.
-#
-# Everything that was decided can be seen again in the cluster. A Job's name follows from what it is for, so that nobody
-# makes it twice; what it reports is in the status before the Job can vanish, and were it lost, the next Job finds the
-# archive at its destination and proves it instead of making it again.
-#
-
-
-class ArchiveReconciler:
-    """Works on PartitionArchives, each with one thread at a time, as the work queue sees to."""
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        shard: Shard,
-        archives: ArchiveStore,
-        slots: JobSlots,
-        settings: Settings,
-        clock: Callable[[], datetime],
-        ended: Callable[[Task, bool, float | None], None],
-    ) -> None:
-        """``ended`` is told of each Job that has ended: what it did, whether all was well, and the seconds it took."""
-        self._ended = ended
-        self._api, self._teller = ArchivesInCluster(cluster), ArchiveStatusWriter(cluster, clock)
-        self._shard, self._archives, self._slots, self._clock = shard, archives, slots, clock
-        self._starter = JobStarter(cluster, shard, slots, settings, clock)
-
-    def tend(self, key: ObjectKey) -> float | None:
-        """Look once and act. Returns the seconds until the next look, None for when it is woken."""
-        known = self._archives.get(key)
-        if known is not None and self._shard.decided(known) is False:
-            return None
-        try:
-            # As it is now, not as a watch last showed it: what another replica wrote must not be missed.
-            body = self._api.archive(key)
-            if body is None or is_gone(body):
-                self._archives.remove(key)
-                return None
-            archive = parse_archive(body)
-            if not self._shard.claims(archive):
-                return None
-            step = next_step(archive.status, self._archives.wanted_check(key))
-            return None if step is None else self._take(archive, step)
-        except ClusterUnavailable as error:
-            log.warning("%s", error, extra={"archive": "/".join(key), "reason": error.reason})
-            return RETRY
-        finally:
-            self._starter.sweep()
-
-    def stop(self) -> None:
-        """No further connection to a database."""
-        self._starter.stop()
-
-    def _take(self, archive: StoredArchive, step: Step) -> float | None:
-        name = job_name(owner_of(archive), step.task, step.serial)
-        job = self._api.job(archive.key[0], name)
-        if job is None:
-            return self._starter.begin(archive, step, name)
-        if not belongs(job, owner_of(archive)):
-            # What it reports proves nothing of this archive.
-            taken = NameTaken(f"Job {name} exists, and was not made for this archive: delete it")
-            status = archive_status.failed(archive.status, archive.generation, self._clock(), taken)
-            return self._tell(archive, status, RETRY)
-        pods, now = self._api.pods(job), self._clock()
-        seen = view(job, pods, now)
-        self._slots.saw((archive.key[0], name), seen.phase is Phase.RUNNING, archive.key)
-        if seen.phase is Phase.RUNNING:
-            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen)
-            return self._tell(archive, status, LOOK_AGAIN)
-        return self._conclude(archive, step, seen)
-
-    def _conclude(self, archive: StoredArchive, step: Step, seen: JobView) -> float | None:
-        status, succeeded = self._result(archive, step, seen)
-        after = self._tell(archive, status, None if succeeded else RETRY)
-        if after != AGAIN:
-            self._ended(step.task, succeeded, seen.took)
-        return after
-
-    def _result(self, archive: StoredArchive, step: Step, seen: JobView) -> tuple[archive_status.Status, bool]:
-        """The status that follows from a Job that has ended, and whether the Job found all well."""
-        before, generation, now = archive.status, archive.generation, self._clock()
-        report = seen.report
-        if step.task is Task.ARCHIVE and report is not None and report.ok and is_whole(report, before):
-            log.info("archived %s", report.location, extra={"archive": str(archive), "reason": archive_status.PROVEN})
-            return archive_status.proved(before, generation, now, report, seen.name), True
-        if step.task is Task.CHECK and report is not None and is_result(report, before):
-            return archive_status.checked(before, generation, now, report, step.token, seen.name), report.ok
-        reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")
-        known = getattr(errors, reason, None)
-        told = known(message) if isinstance(known, type) and issubclass(known, PartwardenError) else (reason, message)
-        log.warning("%s: %s", reason, message, extra={"archive": str(archive), "reason": reason})
-        return archive_status.failed(before, generation, now, told, job=seen.name, ended=seen.ended), False
-
-    def _tell(self, archive: StoredArchive, status: archive_status.Status, after: float | None) -> float | None:
-        """Write the status; ``after``: the seconds until the next look, where nobody else has written it meanwhile."""
-        return AGAIN if self._teller.tell(archive, status) is None else after
+def _result(archive: StoredArchive, step: Step, seen: JobView, now: datetime) -> tuple[archive_status.Status, bool]:
+    """The status that follows from a Job that has ended, and whether the Job found all well."""
+    before, generation, report = archive.status, archive.generation, seen.report
+    if step.task is Task.ARCHIVE and report is not None and report.ok and is_whole(report, before):
+        log.info("archived %s", report.location, extra={"archive": str(archive), "reason": archive_status.PROVEN})
+        return archive_status.proved(before, generation, now, report, seen.name), True
+    if step.task is Task.CHECK and report is not None and is_result(report, before):
+        return archive_status.checked(before, generation, now, report, step.token, seen.name), report.ok
+    reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")
+    error = errors.from_report(reason, message) or (reason, message)
+    log.warning("%s: %s", reason, message, extra={"archive": str(archive), "reason": reason})
+    return archive_status.failed(before, generation, now, error, job=seen.name, ended=seen.ended), False

@@ -1,6 +1,7 @@
-"""Between the plan of a policy and PartitionArchives: what is known of them, and what the plan asks for.
+"""PartitionArchives as planner input, and planner requests as PartitionArchives.
 
-Nothing of it is remembered that the cluster does not show, but for doubts: without them a table is compared once more.
+Nothing is remembered that the cluster does not show, but for wanted checks, which every plan asks for again, and for
+doubts: without them a table is compared once more.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from ..api.types import ObjectKey
 from ..api.validation import check
 from ..errors import NameTaken
 from ..kube.archives import ArchivesInCluster
-from ..kube.cache import ArchiveStore, Binding, StoredArchive, StoredPolicy, is_gone
-from ..kube.selector import EVERYTHING, Selector
+from ..kube.cache import ArchiveCache, Binding, StoredArchive, StoredPolicy
 from ..planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request, server_label
 from .archive_status import is_proven, trouble
+from .ownership import deciding_labels
 
 STEM = 200
 """Characters of a name before its digest."""
@@ -40,22 +41,23 @@ LABEL = 63
 
 
 class ArchiveRequests:
-    """Safe for threads, one policy with one thread at a time."""
+    """Safe for threads, as long as one policy is with one thread at a time."""
 
     def __init__(
         self,
-        store: ArchiveStore,
+        cache: ArchiveCache,
         api: ArchivesInCluster,
         enqueue: Callable[[ObjectKey], None],
-        selector: Selector = EVERYTHING,
+        selector: str = "",
     ) -> None:
-        """``wake``: lets an archive be looked at. ``selector``: of the policies that are served."""
-        self._store, self._api, self._wake, self._selector = store, api, enqueue, selector
+        """``enqueue``: has an archive reconciled. ``selector``: of the policies that are served."""
+        self._cache, self._api, self._enqueue, self._selector = cache, api, enqueue, selector
+        self._checks: dict[ObjectKey, str] = {}
         self._doubts: dict[ObjectKey, str] = {}
-        self._ways: dict[ObjectKey, ArchiveConnection | None] = {}
+        self._routes: dict[ObjectKey, ArchiveConnection | None] = {}
 
     def known(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Archives:
-        """What is known of the archives that this policy asked for, as it reads now.
+        """The archives that this policy asked for, as it reads now.
 
         Those with another database or another destination are none of its: what is proven there is proven elsewhere.
         The same Secret may lead to another server by now: of which server each is, its state says.
@@ -72,62 +74,69 @@ class ArchiveRequests:
         return Archives(states, policy.approved)
 
     def ask(self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, requests: Iterable[Request]) -> None:
-        """See to it that there is what the plan asks for, and that nothing is read again that it does not ask for.
+        """Create the archives and want the checks that the plan asks for, and no others.
 
         ``server``: the `inventory.Server.identity` that the plan was made on. Raises `ClusterUnavailable`, and
         `NameTaken` where another PartitionArchive of a name exists.
         """
-        wanted = list(requests)
-        self._retry(policy, spec)
-        checks = {each.archive: each.token for each in wanted if isinstance(each, CheckRequest)}
-        for archive, _ in self._own(policy, spec):
-            if archive.key[1] not in checks:
-                self._store.forget_check(archive.key)
-        for each in wanted:
-            if isinstance(each, CheckRequest) and each.void:
-                self.doubt(policy, each.archive)
-        for name, token in checks.items():
-            if self._store.want_check((policy.key[0], name), token):
-                self._wake((policy.key[0], name))
+        wanted, own = list(requests), [archive for archive, _ in self._own(policy, spec)]
+        # After Jobs were given another way to the database, no archive waits for its next attempt.
+        if self._routes.get(policy.key) != spec.database.archive:
+            for archive in own:
+                self._enqueue(archive.key)
+        self._routes[policy.key] = spec.database.archive
+        checks = [each for each in wanted if isinstance(each, CheckRequest)]
+        for archive in own:
+            if archive.key[1] not in {each.archive for each in checks}:
+                self._checks.pop(archive.key, None)
+        for check_request in checks:
+            if check_request.void:
+                self.doubt(policy, check_request.archive)
+            key = (policy.key[0], check_request.archive)
+            if self._checks.get(key) != check_request.token:
+                self._checks[key] = check_request.token
+                self._enqueue(key)
         for each in wanted:
             if isinstance(each, ArchiveRequest):
                 self._create(policy, spec, server, each)
 
+    def wanted_check(self, archive: ObjectKey) -> str | None:
+        """The token of the check that was asked for last: another token, another check. After a restart it is asked
+        for again."""
+        return self._checks.get(archive)
+
+    def want_check(self, archive: ObjectKey, token: str) -> None:
+        """Have the archive read again."""
+        self._checks[archive] = token
+
+    def forget(self, archive: ObjectKey) -> None:
+        """The archive was deleted."""
+        self._checks.pop(archive, None)
+        self._doubts.pop(archive, None)
+
     def moved(self, policy: ObjectKey, here: bool) -> None:
-        """The policy is served here from now on, or no more, and with it its archives: each is looked at."""
-        # Without a selector all archives are ours whatever becomes of policies.
-        for archive in self._store.of(policy) if self._selector else ():
-            if archive.policy == policy:
-                if here:
-                    # From an earlier time here, and out of date.
-                    self._store.forget_check(archive.key)
-                self._wake(archive.key)
+        """The policy is served here from now on, or no more, and with it its archives: each is reconciled."""
+        # Without a selector all archives are this operator's whatever becomes of policies.
+        for archive in self._cache.indexed(policy) if self._selector else ():
+            if here:
+                # From an earlier time here, and out of date.
+                self._checks.pop(archive.key, None)
+            self._enqueue(archive.key)
 
     def doubt(self, policy: StoredPolicy, name: str) -> None:
         """The last check of the archive of that name counts no more."""
         key = (policy.key[0], name)
-        if (archive := self._store.get(key)) is not None:
+        if (archive := self._cache.get(key)) is not None:
             token = str((archive.status.get("check") or {}).get("token", ""))
             self._doubts[key] = hashlib.sha256(token.encode()).hexdigest()[:10]
-
-    def _retry(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> None:
-        """After Jobs were given another way to the database, no archive waits for its next attempt."""
-        if self._ways.get(policy.key) != spec.database.archive:
-            for archive, _ in self._own(policy, spec):
-                self._wake(archive.key)
-        self._ways[policy.key] = spec.database.archive
 
     def _own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, Binding]]:
         """The policy's archives, of whatever server, each with the table that it is of."""
         destination = spec.retention.archive if spec.retention else None
-        if destination is None:
-            return
-        for archive in self._store.of(policy.key):
+        for archive in self._cache.indexed(policy.key) if destination else ():
             of = archive.binding
-            if of is None or archive.policy != policy.key:
-                continue
-            same = of.database is not None and of.database.identity == spec.database.identity
-            if same and of.destination == destination:
+            same = of is not None and of.database is not None and of.database.identity == spec.database.identity
+            if of is not None and same and of.destination == destination:
                 yield archive, of
 
     def _create(self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> None:
@@ -145,34 +154,30 @@ class ArchiveRequests:
         )
         key, labels = (policy.key[0], name(policy, spec, server, wanted)), _labels(policy, server, wanted)
         body = asked.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-        # Once the policy is gone, those of the selector decide who goes on with it.
-        if self._api.create_archive(key, body, MANAGED | self._selector.named(policy.labels) | labels):
+        # Once the policy is gone, those of the selector decide which operator goes on with it.
+        if self._api.create_archive(key, body, MANAGED | deciding_labels(self._selector, policy.labels) | labels):
             return
         there = self._api.archive(key)
-        if there is None or is_gone(there):
+        if there is None:
             return
-        made, _ = check(PartitionArchiveSpec, there.get("spec"), "spec")
+        made, _ = check(PartitionArchiveSpec, there.spec, "spec")
         # How its Jobs run may have changed since; what it is of may not.
-        labelled = (there["metadata"].get("labels") or {}).items() >= labels.items()
-        if made is None or _subject(made) != _subject(asked) or not labelled:
+        if made is None or _subject(made) != _subject(asked) or not there.labels.items() >= labels.items():
             raise NameTaken(
-                f"{ARCHIVE} {key[1]} exists, and is of something else than partition {wanted.schema}.{wanted.name}, or "
-                "its labels were changed: delete it"
+                f"cannot create {ARCHIVE} {key[1]} for partition {wanted.schema}.{wanted.name}: one of that name is of "
+                "something else, or its labels were changed: delete it"
             )
 
 
 def name(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> str:
     """The archive's name: always the same for one table of one server, one destination and one round."""
-    text = re.sub(r"[^a-z0-9]+", "-", f"{policy.key[1]}-{wanted.name}".lower())
-    return f"{text[:STEM].strip('-')}-{_digest(policy, spec, server, wanted)}"
-
-
-def _digest(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> str:
     destination = spec.retention.archive if spec.retention else None
     assert destination is not None
     where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in (spec.database.identity, destination)]
     parts = (policy.key[1], *where, server, str(wanted.oid), str(wanted.round))
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
+    text = re.sub(r"[^a-z0-9]+", "-", f"{policy.key[1]}-{wanted.name}".lower())
+    return f"{text[:STEM].strip('-')}-{digest}"
 
 
 def _labels(policy: StoredPolicy, server: str, wanted: ArchiveRequest) -> dict[str, str]:

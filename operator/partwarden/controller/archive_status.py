@@ -1,4 +1,4 @@
-"""What the status of a PartitionArchive says: the status so far, and what was seen of its Job -> the status. Pure.
+"""Status and Events of a PartitionArchive: the status so far, and the state of its Job -> the new status. Pure.
 
 What was proven stays in the status whatever comes after it. The conditions follow kstatus, as those of a policy do.
 """
@@ -13,7 +13,7 @@ from ..api.status import ConditionStatus
 from ..archive.jobspec import Report, Task
 from ..errors import PartwardenError, UserError
 from ..planner.calendar import iso
-from ..status.conditions import FALSE, TRUE, Said, condition
+from ..status.conditions import FALSE, TRUE, ConditionState, condition
 from ..status.details import human
 from ..status.events import EventType, Notice, short
 from .job_status import BLOCKED, JobView
@@ -34,13 +34,13 @@ Status = dict[str, Any]
 
 
 def is_proven(status: Mapping[str, Any]) -> bool:
-    """Whether an archive was read back and found equal to the table. What became of it later does not count here."""
+    """Whether an archive was read back and found equal to the table. Later checks of it do not count here."""
     return bool(status.get("manifestSha256"))
 
 
 def waits(status: Mapping[str, Any], generation: int, now: datetime, reason: str, message: str) -> Status:
     """No Job runs yet, and one will."""
-    return _with(status, generation, now, Said(FALSE, reason, message), RECONCILING)
+    return _with(status, generation, now, ConditionState(FALSE, reason, message), RECONCILING)
 
 
 def aims(
@@ -52,16 +52,16 @@ def aims(
     ``size``: of the table in bytes, 0 where it is not known.
     """
     lower, upper = bounds or (None, None)
-    told = {"from": lower, "to": upper, **{key: status[key] for key in ("from", "to") if key in status}, "oid": oid}
-    told |= {"server": server or None, "tableBytes": size or None}
-    return {**status, **{key: value for key, value in told.items() if value is not None}}
+    pinned = {"from": lower, "to": upper, **{key: status[key] for key in ("from", "to") if key in status}, "oid": oid}
+    pinned |= {"server": server or None, "tableBytes": size or None}
+    return {**status, **{key: value for key, value in pinned.items() if value is not None}}
 
 
 def runs(status: Mapping[str, Any], generation: int, now: datetime, task: Task, seen: JobView) -> Status:
     """A Job is under way: its phase, since when, and what it waits for. Nothing else changes until it has ended."""
     size = f" of {human(status['tableBytes'])}" if status.get("tableBytes") else ""
     verb = f"archives the partition{size}" if task is Task.ARCHIVE else "reads the archive again"
-    said = Said(FALSE, seen.reason or "JobRunning", seen.message or f"Job {seen.name} {verb}")
+    said = ConditionState(FALSE, seen.reason or "JobRunning", seen.message or f"Job {seen.name} {verb}")
     lasts = (status.get("job"), status.get("phase")) == (seen.name, PHASES[task]) and "phaseSince" in status
     since = status["phaseSince"] if lasts else iso(now.replace(microsecond=0))
     found = _with({**status, "job": seen.name}, generation, now, said, RECONCILING)
@@ -72,7 +72,7 @@ def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Re
     """The Job that archives reported success: the archive was read back before it said so."""
     found = {**_forgiven(status), **_facts(report), "job": job}
     message = f"{report.rows} rows, {human(report.bytes)}, read back and equal to the table: {report.location}"
-    return _with(found, generation, now, Said(TRUE, PROVEN, message), READY)
+    return _with(found, generation, now, ConditionState(TRUE, PROVEN, message), READY)
 
 
 def checked(status: Mapping[str, Any], generation: int, now: datetime, report: Report, token: str, job: str) -> Status:
@@ -85,9 +85,11 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
     kept = {key: value for key, value in outcome.items() if value not in (None, "")}
     if report.ok:
         found = {**_forgiven(status), "check": kept, "job": job}
-        return _with(found, generation, now, Said(TRUE, PROVEN, f"read again, and as it was: {report.location}"), READY)
+        return _with(
+            found, generation, now, ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}"), READY
+        )
     found = {**status, "check": kept, **_counted(status, job, report.completed or now)}
-    return _with(found, generation, now, Said(FALSE, report.reason, report.message), STALLED)
+    return _with(found, generation, now, ConditionState(FALSE, report.reason, report.message), STALLED)
 
 
 def failed(
@@ -106,12 +108,12 @@ def failed(
     if job:
         found |= _counted(status, job, ended or now)
     ends = STALLED if isinstance(error, UserError) else RECONCILING
-    return _with(found, generation, now, Said(FALSE, reason, message), ends)
+    return _with(found, generation, now, ConditionState(FALSE, reason, message), ends)
 
 
 def trouble(status: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Reason and message of what is wrong: what a Job waits for that somebody must mend, what the last check found, or
-    what the last attempt failed of. None where nothing is known to be wrong."""
+    """Reason and message of what is wrong: what a Job waits for that a user must correct, what the last check found, or
+    why the last attempt failed. None where nothing is known to be wrong."""
     found, error = status.get("check") or {}, status.get("lastError")
     ready: Mapping[str, Any] = next((each for each in status.get("conditions") or [] if each.get("type") == READY), {})
     if ready.get("reason") in BLOCKED:
@@ -121,12 +123,17 @@ def trouble(status: Mapping[str, Any]) -> tuple[str, str] | None:
     return (str(error.get("reason")), str(error.get("message"))) if error else None
 
 
+def state(status: Mapping[str, Any]) -> str:
+    """One of `metrics.ARCHIVE_STATES`."""
+    return "Failing" if trouble(status) else "Proven" if is_proven(status) else "Working"
+
+
 def pause(status: Mapping[str, Any], now: datetime) -> float:
     """Seconds until the next Job may be made; 0 at once. ``now`` is aware."""
     text = status.get("nextAttempt")
     if not isinstance(text, str):
         return 0.0
-    # A clock that was set back must not make anybody wait for longer than the longest pause.
+    # A clock that was set back must not make the pause longer than the longest.
     left = (datetime.fromisoformat(text) - now).total_seconds()
     return min(max(0.0, left), LONGEST_PAUSE.total_seconds())
 
@@ -142,7 +149,7 @@ def _forgiven(status: Mapping[str, Any]) -> Status:
 
 
 def _facts(report: Report) -> Status:
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "oid": report.oid,
         "id": report.id,
         "location": report.location,
@@ -157,23 +164,29 @@ def _facts(report: Report) -> Status:
         "completed": iso(report.completed) if report.completed else None,
     }
     if report.fingerprint is not None:
-        told["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
-    return {key: value for key, value in told.items() if value is not None}
+        facts["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
+    return {key: value for key, value in facts.items() if value is not None}
 
 
-def _with(status: Mapping[str, Any], generation: int, now: datetime, said: Said, which: str) -> Status:
+def _with(status: Mapping[str, Any], generation: int, now: datetime, said: ConditionState, which: str) -> Status:
     earlier = {each["type"]: each for each in status.get("conditions") or []}
     proven = is_proven(status)
     good = proven and (status.get("check") or {}).get("ok", True)
-    archived = Said(TRUE, PROVEN, str(status.get("location", ""))) if proven else Said(FALSE, said.reason, said.message)
-    verified = Said(TRUE, PROVEN, "") if good else Said(FALSE, said.reason, said.message)
+    archived = (
+        ConditionState(TRUE, PROVEN, str(status.get("location", "")))
+        if proven
+        else ConditionState(FALSE, said.reason, said.message)
+    )
+    verified = ConditionState(TRUE, PROVEN, "") if good else ConditionState(FALSE, said.reason, said.message)
     if proven and not good:
         found = status["check"]
-        verified = Said(FALSE, found.get("reason") or "CheckFailed", found.get("message", ""))
+        verified = ConditionState(FALSE, found.get("reason") or "CheckFailed", found.get("message", ""))
     flags = {
-        READY: said if which is READY or not (proven and good) else Said(TRUE, PROVEN, archived.message),
-        RECONCILING: Said(_flag(which == RECONCILING), said.reason, said.message if which == RECONCILING else ""),
-        STALLED: Said(_flag(which == STALLED), said.reason, said.message if which == STALLED else ""),
+        READY: said if which is READY or not (proven and good) else ConditionState(TRUE, PROVEN, archived.message),
+        RECONCILING: ConditionState(
+            _flag(which == RECONCILING), said.reason, said.message if which == RECONCILING else ""
+        ),
+        STALLED: ConditionState(_flag(which == STALLED), said.reason, said.message if which == STALLED else ""),
         ARCHIVED: archived,
         VERIFIED: verified,
     }
@@ -186,13 +199,12 @@ def _flag(value: bool) -> ConditionStatus:
     return TRUE if value else FALSE
 
 
-# Which Events a change of a PartitionArchive's status is worth: what came to an end, and each new cause once. Pure.
-#
-
-
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    """``Archived`` once it is proven, ``Verified`` at the end of each check that found all as it was, and a warning
-    where something else than before is wrong."""
+    """The Events of a change of status.
+
+    ``Archived`` once it is proven, ``Verified`` at the end of each check that found all as it was, and a warning where
+    something else than before is wrong.
+    """
     notices = []
     if is_proven(status) and not is_proven(previous):
         message = f"{status.get('rows')} rows, {status.get('size')}, read back and equal: {status.get('location')}"

@@ -1,4 +1,7 @@
-"""What the API server shows of archives and of their Jobs -> which of them, and which policies, must be looked at."""
+"""What the API server shows -> which policies and archives must be reconciled.
+
+A watch is quick but may fall silent or miss a deletion; a full list now and then puts that right. Both end here.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from typing import Any
 
 from ..api.archive import ARCHIVE_KIND, MANAGED
 from ..api.types import ObjectKey
+from ..kube.archives import ArchivesInCluster
 from ..kube.cache import (
-    ArchiveStore,
+    ArchiveCache,
     Store,
     StoredArchive,
     StoredPolicy,
@@ -17,52 +21,45 @@ from ..kube.cache import (
     parse_policy,
     vanished,
 )
-from ..kube.selector import EVERYTHING, Selector
 from .archive_job import JobSlots
 from .archive_status import trouble
-from .ownership import TableOwnership
+from .ownership import Shard, TableOwnership
 from .workqueue import WorkQueue
-
-# What the API server shows of the policies -> which of them must be worked on.
-#
-# A watch is quick but may fall silent or miss a deletion; a full list now and then puts that right. Both end here.
-#
 
 
 class PolicyEventHandler:
-    """Keeps the store as the API server is, and wakes what changed. Safe for threads."""
+    """Keep the cache of policies as the API server is; enqueue what changed. Safe for threads."""
 
     def __init__(
         self,
         store: Store,
-        claims: TableOwnership,
+        ownership: TableOwnership,
         queue: WorkQueue,
-        selector: Selector = EVERYTHING,
         moved: Callable[[ObjectKey, bool], None] = lambda key, here: None,
     ) -> None:
-        """``selector``: of the policies that are served. ``moved`` is told of each that is from now on, or no more."""
-        self._store, self._claims, self._queue = store, claims, queue
-        self._selector, self._moved = selector, moved
+        """``moved`` gets each policy that this operator serves from now on, or no longer."""
+        self._store, self._ownership, self._queue, self._moved = store, ownership, queue, moved
 
     def seen(self, body: Mapping[str, Any]) -> None:
-        """The policy exists. It is woken when its spec or its hold is news; other metadata and status wake nobody.
-
-        One whose labels match no more is forgotten: what a write of its status returns may show that first.
-        """
+        """The policy exists, and the selector selects it. It is enqueued when its spec, a hold or an approval is news;
+        other metadata and the status enqueue nothing."""
         policy = parse_policy(body)
-        if is_gone(body) or not self._selector.matches(policy.labels):
+        if is_gone(body):
             self._remove(policy, policy.version)
             return
-        before = self._store.get(policy.key)
-        if self._store.put(policy):
-            if before is not None and _policy_aim(before) != _policy_aim(policy):
-                self._claims.release(policy.key)
-            if before is None:
-                self._moved(policy.key, True)
-            self._queue.enqueue(policy.key)
+        update = self._store.put(policy)
+        before = update.before if update else policy
+        if before is not None and before.edition == policy.edition:
+            return
+        if before is None:
+            self._moved(policy.key, True)
+        elif _policy_aim(before) != _policy_aim(policy):
+            self._ownership.release(policy.key)
+        self._queue.enqueue(policy.key)
 
     def deleted(self, body: Mapping[str, Any]) -> None:
-        """The policy exists no longer, or matches no more. Nothing is done to its database, nor to its status."""
+        """The policy exists no longer, or the selector does not select it any more. Its database and its status
+        stay as they are."""
         policy = parse_policy(body)
         self._remove(policy, policy.version)
 
@@ -71,17 +68,18 @@ class PolicyEventHandler:
         self._remove(policy, None)
 
     def listed(self, before: Iterable[StoredPolicy], bodies: Iterable[Mapping[str, Any]]) -> None:
-        """All policies that match, with those that the store held before the list was asked for."""
-        found = list(bodies)
-        for body in found:
+        """All policies that the selector selects, with those that the store held before the list was asked for."""
+        # The older policy of a table is taken from the queue first, and claims it before a younger one begins.
+        listed = sorted(bodies, key=lambda body: str(body["metadata"]["creationTimestamp"]))
+        for body in listed:
             self.seen(body)
-        for policy in vanished(before, map(parse_policy, found)):
+        for policy in vanished(before, map(parse_policy, listed)):
             self._remove(policy, policy.version)
         self._store.settle()
 
     def _remove(self, policy: StoredPolicy, version: int | None) -> None:
         if self._store.remove(policy.key, policy.uid, version):
-            self._claims.release(policy.key)
+            self._ownership.release(policy.key)
             self._moved(policy.key, False)
             self._queue.enqueue(policy.key)  # once more, to forget what was remembered of it
 
@@ -91,46 +89,79 @@ def _policy_aim(policy: StoredPolicy) -> tuple[Any, Any, str]:
     return policy.spec.get("database"), policy.spec.get("table"), policy.uid
 
 
-ENDED = ("Complete", "Failed")
-
-
 class ArchiveEventHandler:
-    """Keeps the store and the slots as the API server is, and wakes what changed. Safe for threads."""
+    """Keep the cache of archives and the slots of Jobs as the API server is; enqueue what changed. Safe for threads."""
 
-    def __init__(self, store: ArchiveStore, slots: JobSlots, queue: WorkQueue, policies: WorkQueue) -> None:
-        """``queue``: of archives; ``policies``: that of their policies."""
-        self._store, self._slots, self._queue, self._policies = store, slots, queue, policies
+    def __init__(
+        self,
+        api: ArchivesInCluster,
+        cache: ArchiveCache,
+        slots: JobSlots,
+        shard: Shard,
+        queue: WorkQueue,
+        policies: WorkQueue,
+        namespaces: Iterable[str] = (),
+    ) -> None:
+        """``queue``: of archives; ``policies``: of policies; ``namespaces``: that are listed, all where empty."""
+        self._api, self._cache, self._slots, self._shard = api, cache, slots, shard
+        self._queue, self._policies = queue, policies
+        self._scopes = tuple(namespaces) or (None,)
+
+    def list(self) -> None:
+        """Ask for all archives and all Jobs, in case a watch fell silent. Raises `ClusterUnavailable`.
+
+        Those of other operators, too: an archive follows its policy, which may become this operator's.
+        """
+        before = self._cache.all()
+        self.listed(before, [body for scope in self._scopes for body in self._api.archives(scope)])
+        running = self._slots.running()
+        self.jobs_listed(running, [body for scope in self._scopes for body in self._api.jobs(scope)])
+        if selector := self._shard.selector:
+            selected = map(
+                parse_archive, (body for each in self._scopes for body in self._api.archives(each, selector))
+            )
+            for key in self._shard.refresh(self._cache.all(), {archive.key: archive.labels for archive in selected}):
+                self._queue.enqueue(key)
+
+    def on_archive(self, event: Any) -> None:
+        """Take in an event of the watch of PartitionArchives."""
+        (self.deleted if event["type"] == "DELETED" else self.seen)(event["object"])
+
+    def on_job(self, event: Any) -> None:
+        """Take in an event of the watch of Jobs."""
+        self.job_seen(event["object"], gone=event["type"] == "DELETED")
 
     def seen(self, body: Mapping[str, Any]) -> None:
-        """The archive exists. What its spec says, or what became of it, is news to itself or to its policy."""
+        """The archive exists: enqueue it when its spec or labels changed, and its policy when its result did."""
         archive = parse_archive(body)
         if is_gone(body):
-            self._gone(archive)
+            self._remove(archive, archive.version)
             return
-        before = self._store.put(archive)
-        if before is archive:
+        update = self._cache.put(archive)
+        if update is None:
             return
+        before = update.before
         if before is None or _archive_aim(before) != _archive_aim(archive):
             self._queue.enqueue(archive.key)
         if before is None or before.uid != archive.uid or _result(before) != _result(archive):
-            self._tell(archive)
+            self._enqueue_policy(archive)
 
     def deleted(self, body: Mapping[str, Any]) -> None:
         """The archive exists no longer. Its Job is deleted with it; at its destination everything stays."""
-        self._gone(parse_archive(body))
+        archive = parse_archive(body)
+        self._remove(archive, archive.version)
 
     def listed(self, before: Iterable[StoredArchive], bodies: Iterable[Mapping[str, Any]]) -> None:
-        """All archives that there are, with those that the store held before the list was asked for."""
-        found = list(bodies)
+        """Take in all archives that there are, with those that the cache held before the list was asked for."""
+        found = [*bodies]
         for body in found:
             self.seen(body)
-        uids = {body["metadata"]["uid"] for body in found}
-        for archive in before:
-            if archive.uid not in uids:
-                self._gone(archive)
+        for archive in vanished(before, map(parse_archive, found)):
+            self._remove(archive, archive.version)
+        self._cache.settle()
 
     def job_seen(self, body: Mapping[str, Any], gone: bool = False) -> None:
-        """A Job was made, changed or deleted: its archive has a look at it."""
+        """A Job was made, changed or deleted: count its slot, and enqueue its archive."""
         if not is_ours(body):
             return
         owner = _owner(body)
@@ -139,15 +170,15 @@ class ArchiveEventHandler:
             self._queue.enqueue(owner)
 
     def jobs_listed(self, before: frozenset[ObjectKey], bodies: Iterable[Mapping[str, Any]]) -> None:
-        """All Jobs that there are, with those that held a slot before the list was asked for."""
+        """Take in all Jobs that there are, with those that held a slot before the list was asked for."""
         self._slots.listed(before, {_key(each): _owner(each) for each in bodies if is_ours(each) and is_running(each)})
 
-    def _gone(self, archive: StoredArchive) -> None:
-        if self._store.remove(archive.key, archive.uid):
+    def _remove(self, archive: StoredArchive, version: int) -> None:
+        if self._cache.remove(archive.key, archive.uid, version):
             self._queue.enqueue(archive.key)
-            self._tell(archive)
+            self._enqueue_policy(archive)
 
-    def _tell(self, archive: StoredArchive) -> None:
+    def _enqueue_policy(self, archive: StoredArchive) -> None:
         if archive.policy:
             self._policies.enqueue(archive.policy)
 
@@ -161,11 +192,11 @@ def is_ours(body: Mapping[str, Any]) -> bool:
 def is_running(body: Mapping[str, Any]) -> bool:
     """Whether the Job may have a pod at work, now or later."""
     conditions = (body.get("status") or {}).get("conditions") or []
-    return not any(each.get("type") in ENDED and each.get("status") == "True" for each in conditions)
+    return not any(each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions)
 
 
 def _archive_aim(archive: StoredArchive) -> tuple[Any, ...]:
-    """What decides what is to be done for it, and by whom."""
+    """What decides what is to be done for it, and by which operator."""
     return archive.uid, archive.generation, archive.labels
 
 

@@ -1,4 +1,4 @@
-"""What became of a Job: the Job and its pods, as the API server shows them -> one value. Pure."""
+"""The state of a Job: the Job and its pods, as the API server shows them -> one value. Pure."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..api.archive import CONTAINER
 from ..archive.jobspec import Report
 
 NO_REPORT = "NoReport"
-"""A Job ended, and nothing tells what came of it."""
+"""A Job ended, and no report says with which result."""
 STUCK = frozenset(
     {
         *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"),
         *("CreateContainerConfigError", "CreateContainerError", "RunContainerError"),
     }
 )
-"""What kubelet says of a container that will not start until somebody does something."""
+"""What kubelet says of a container that will not start until a user changes something."""
 CLAIM_NOT_FOUND, NO_POD, POD_ENDING = "ClaimNotFound", "NoPod", "PodEnding"
 BLOCKED = STUCK | {CLAIM_NOT_FOUND, NO_POD}
 """What a running Job waits for that does not pass by itself."""
 WITHOUT_POD = timedelta(seconds=30)
-"""So long a Job may be there before it has a pod."""
+"""How long a Job may have no pod."""
 NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 
 
 class Phase(StrEnum):
-    """Where a Job stands."""
+    """The phase of a Job."""
 
     RUNNING = "Running"
     COMPLETE = "Complete"
@@ -77,7 +77,7 @@ def view(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], now: datetim
         reason, message = _failure(ended["Failed"], report, ordered)
         at = _moment(ended["Failed"])
         return JobView(meta["name"], Phase.FAILED, report, reason, message, at, started, _took(meta, at))
-    # What ended before it, and is being tried again, is told while nothing newer is known.
+    # Why an earlier pod ended is shown while nothing newer is known.
     reason, message = _waiting(ordered[-1]) if ordered else _without_pod(meta, now)
     if not reason and report is not None and not report.ok:
         reason, message = report.reason, report.message
@@ -90,7 +90,7 @@ def _took(meta: Mapping[str, Any], ended: datetime | None) -> float | None:
 
 
 def _failure(condition: Mapping[str, Any], report: Report | None, pods: list[Mapping[str, Any]]) -> tuple[str, str]:
-    """The program's own words, else what became of its pod, else what the Job says of itself."""
+    """What ended the pod from outside, else its own report, else what its pod or the Job says."""
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded", "the Job took longer than PARTWARDEN_JOB_DEADLINE allows, and was ended"
     last = _end(pods[-1]) if pods else ("", "")
@@ -108,7 +108,7 @@ def _failure(condition: Mapping[str, Any], report: Report | None, pods: list[Map
 
 
 def _end(pod: Mapping[str, Any]) -> tuple[str, str]:
-    """What ended the pod from outside."""
+    """Reason and message where the pod was ended from outside."""
     status, name = pod.get("status") or {}, pod["metadata"]["name"]
     terminated = _state(pod).get("terminated") or {}
     if terminated.get("reason") == "OOMKilled":
@@ -119,7 +119,7 @@ def _end(pod: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _waiting(pod: Mapping[str, Any]) -> tuple[str, str]:
-    """What a pod that has not started waits for, where somebody must do something."""
+    """What a pod that has not started waits for, where a user must do something."""
     name = pod["metadata"]["name"]
     waiting = _state(pod).get("waiting") or {}
     if waiting.get("reason") in STUCK:
@@ -130,7 +130,7 @@ def _waiting(pod: Mapping[str, Any]) -> tuple[str, str]:
         return str(waiting["reason"]).replace("ErrImagePull", "ImagePullBackOff"), said
     if pod["metadata"].get("deletionTimestamp") and not _state(pod).get("terminated"):
         return POD_ENDING, (
-            f"pod {name} was told to end, and another begins once it has: where its node is gone for good, delete that "
+            f"pod {name} is being ended, and another begins once it has: where its node is gone for good, delete that "
             "Node"
         )
     for each in (pod.get("status") or {}).get("conditions") or []:
@@ -146,7 +146,7 @@ def _waiting(pod: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _without_pod(meta: Mapping[str, Any], now: datetime | None) -> tuple[str, str]:
-    """What is to be said of a Job that has none."""
+    """Reason and message for a Job that has no pod."""
     made = meta.get("creationTimestamp")
     if now is None or not isinstance(made, str) or now < datetime.fromisoformat(made) + WITHOUT_POD:
         return "", ""

@@ -1,4 +1,4 @@
-"""The operator: watches show, the work queue decides when, threads do the work."""
+"""The operator process: builds every part, runs them until SIGTERM, and ends them in order."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
+from functools import partial
 
 from .. import __version__
 from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
 from ..errors import ClusterUnavailable, StartupError
-from ..kube.cache import Store
-from ..kube.client import Cluster, TooManyRequests
+from ..kube.archives import ArchivesInCluster
+from ..kube.cache import ArchiveCache
+from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
-from ..postgres.pool import LINGER
-from .archive_service import ArchiveService
-from .event_handlers import PolicyEventHandler
+from .archive_job import JobSlots
+from .archive_reconciler import ArchiveReconciler, TableFinder
+from .archive_requests import ArchiveRequests
+from .archive_status import state
+from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
 from .metrics import Metrics, Sources
-from .ownership import TableOwnership
+from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
+from .runtime import Runtime
 from .settings import Settings, configure_logging, wanted
 from .workqueue import Every, Workers, WorkQueue
 
@@ -34,49 +37,56 @@ log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FINISH, CANCEL = 4.0, 2.0
 """Seconds that running work is given after SIGTERM: to finish by itself, then to be cancelled."""
+ARCHIVE_WORKERS = 2
+"""Threads for archives, whose work itself is done in Jobs."""
 AGAIN = 3.0
 """Seconds after which the API server is asked again, where it is waited for."""
 
 
 class Operator:
-    """Everything that runs, wired."""
+    """Every part that runs."""
 
     def __init__(self, settings: Settings, early: threading.Event) -> None:
         """``early`` is set by a signal that comes before `run` has begun to listen for them."""
         self._settings, self._early = settings, early
-        self._cluster = Cluster(
-            configure(settings.kubeconfig), connections=settings.workers + 2, selector=str(settings.selector)
+        config = configure(settings.kubeconfig)
+        self._cluster = cluster = Cluster(config, connections=settings.workers + 2, selector=settings.selector)
+        self._runtime = runtime = Runtime(cluster, settings)
+        self._leadership = LeaderElection(cluster, settings.lease)
+        queues = {"policies": lambda: self._pool().backlog, "archives": lambda: self._archive_pool().backlog}
+        metrics = Metrics(Sources(runtime.policies, self._archive_states, queues))
+        # Archives have a queue and threads of their own: one that takes its time keeps no policy waiting.
+        api, self._archives, self._archive_queue = ArchivesInCluster(cluster), ArchiveCache(), WorkQueue()
+        is_selected = partial(api.is_selected, selector=settings.selector)
+        self._shard = Shard(runtime.policies, settings.selector, api.policy_exists, is_selected)
+        slots = JobSlots(settings.jobs, lambda owner: self._shard.has(self._archives.get(owner) if owner else None))
+        requests = ArchiveRequests(self._archives, api, self._archive_queue.enqueue, settings.selector)
+        self._archive_events = ArchiveEventHandler(
+            *(api, self._archives, slots, self._shard, self._archive_queue, runtime.policy_queue),
+            settings.namespaces,
         )
-        self._store, self._queue = Store(), WorkQueue()
-        claims = TableOwnership(self._queue.enqueue)
-        clock = lambda: datetime.now(UTC)  # noqa: E731
-        metrics = Metrics(self._sources())
-        self._archives = ArchiveService(self._cluster, self._store, self._queue, settings, clock, metrics.job_ended)
-        moved = self._archives.desk.moved
-        self._intake = PolicyEventHandler(self._store, claims, self._queue, settings.selector, moved)
+        tables = TableFinder(cluster, settings)
+        archives = ArchiveReconciler(
+            *(cluster, api, self._archives, requests, self._shard, slots, tables, settings, runtime.clock),
+            metrics.job_ended,
+        )
+        self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
+        ownership = TableOwnership(runtime.policy_queue.enqueue)
+        handler = PolicyEventHandler(runtime.policies, ownership, runtime.policy_queue, requests.moved)
         self._reconciler = PolicyReconciler(
-            self._cluster,
-            self._store,
-            claims,
-            self._queue,
-            settings,
-            clock,
-            self._archives.desk,
-            metrics.looked,
-            lost=lambda: self._leadership.lost,
+            runtime, handler, ownership, requests, metrics.reconciled, lambda: self._leadership.lost
         )
-        self._workers = Workers(self._queue, self._reconciler.reconcile, settings.workers)
-        self._leadership = LeaderElection(self._cluster, settings.lease)
-        crews = {"policies": self._crew, "archives": self._archives.crew}
-        self._health = Health(crews, settings.relist, self._leadership.others, self._leadership.stands_by)
-        self._web = self._listening(metrics) if settings.listen else None
-        self._lister = Lister(self._cluster, self._store, self._intake, self._archives, self._health, settings)
+        self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
+        pools = {"policies": self._pool, "archives": self._archive_pool}
+        self._health = Health(pools, settings.relist, self._leadership)
+        self._web = Web(settings.listen, metrics.registry, self._health) if settings.listen else None
+        self._lister = Lister(runtime, handler, self._archive_events, self._health)
         self._listing = Every("lister", settings.relist, self._lister.again)
-        self._tidier = Every("tidier", LINGER, self._reconciler.tidy)
 
     def check(self) -> None:
-        """Raises `StartupError` when the resource is not installed or a right is missing, and `ClusterUnavailable`."""
-        if unserved := [each for each in (PLURAL, archive.ARCHIVE_PLURAL) if not self._cluster.serves(each)]:
+        """Raises `StartupError` when the resource is not installed, a right is missing or the selector is none, and
+        `ClusterUnavailable`."""
+        if unserved := [plural for plural in (PLURAL, archive.ARCHIVE_PLURAL) if not self._cluster.serves(plural)]:
             raise StartupError(
                 f"the cluster does not serve {unserved[0]} of {GROUP}/{VERSION}: install the "
                 "CustomResourceDefinitions with `partwarden crds | kubectl apply --server-side -f -`"
@@ -85,13 +95,20 @@ class Operator:
             raise StartupError(
                 f"the operator's identity may not {'; '.join(missing)}: bind it to the roles in examples/rbac.yaml"
             )
+        try:
+            # Only the API server reads selectors; whether there is a policy of that name does not matter.
+            self._cluster.policy((next(iter(self._settings.namespaces), "default"), "partwarden"))
+        except BadRequest as error:
+            raise StartupError(
+                f"PARTWARDEN_SELECTOR={self._settings.selector!r} is no label selector: {error}"
+            ) from None
 
     def run(self) -> None:
         """Serve, once it leads, until SIGTERM or SIGINT. Raises what ended it otherwise."""
         if self._web:
             self._web.start()
         try:
-            if self._asked(self.check) and self._leadership.wait(self._early) and self._asked(self._lister.first):
+            if self._try(self.check) and self._leadership.wait(self._early) and self._try(self._lister.first):
                 self._serve()
         finally:
             lost = self._leadership.lost
@@ -101,19 +118,21 @@ class Operator:
         if lost:
             raise StartupError("the Lease was lost: another operator may lead now, so this one ends")
 
-    def _asked(self, question: Callable[[], None]) -> bool:
-        """False when the process was told to stop before an answer came, or leads no more. With a Lease an API server
-        that does not answer is waited for: whoever lost the Lease by that has ended, and would end again and again,
-        later each time. One that asks for patience is waited for always: for a moment after the resource is installed
-        it has no list of what a selector selects."""
+    def _try(self, step: Callable[[], None]) -> bool:
+        """False when a signal came before the API server answered, or the Lease was lost.
+
+        With a Lease an API server that does not answer is waited for: an operator that lost its Lease by that has
+        ended, and would end again and again, later each time. One that answers TooManyRequests is waited for always:
+        for a moment after the resource is installed it cannot list what a selector selects.
+        """
         while not self._leadership.lost:
             try:
-                question()
+                step()
                 return True
             except ClusterUnavailable as error:
                 if not self._settings.lease and not isinstance(error, TooManyRequests):
                     raise
-                log.warning("%s; tried again in %.0f s", error, AGAIN)
+                log.warning("%s; next attempt in %.0f s", error, AGAIN)
             if self._early.wait(AGAIN):
                 break
         return False
@@ -121,27 +140,27 @@ class Operator:
     def _serve(self) -> None:
         namespaces, selector = self._settings.namespaces, self._settings.selector
         where = f"namespaces {', '.join(namespaces)}" if namespaces else "all namespaces"
-        which = f", policies that match {str(selector)!r}," if selector else ""
+        which = f", policies that match {selector!r}," if selector else ""
         log.info("partwarden %s serves %s%s with %d workers", __version__, where, which, self._settings.workers)
         self._workers.start()
-        self._archives.start()
+        self._archive_workers.start()
         self._listing.start()
-        self._tidier.start()
         try:
             asyncio.run(self._watch())
         finally:
             self._stop()
             if not self._workers.wait(0 if self._leadership.lost else FINISH):
-                log.info("cancelling what still runs")
+                log.info("cancelling the statements that still run")
                 self._reconciler.cancel()
                 self._workers.wait(CANCEL)
-            # They were told at the same time: what they do is seen again by the next operator, wherever it ends.
-            self._archives.wait(CANCEL / 4)
+            # They were stopped at the same time: the next operator sees what they did, wherever it ends.
+            self._archive_workers.wait(CANCEL / 4)
 
     async def _watch(self) -> None:
         stopped = asyncio.Event()
-        shown = {PLURAL: self._on_policy, archive.ARCHIVE_PLURAL: self._archives.on_archive}
-        watches = Watches(self._cluster, self._settings, shown, self._archives.on_job)
+        watches = Watches(
+            self._runtime, self._lister.on_policy, self._archive_events.on_archive, self._archive_events.on_job
+        )
         tasks = await watches.begin(stopped)
         loop = asyncio.get_running_loop()
 
@@ -167,35 +186,29 @@ class Operator:
                 stopped.set()
             await asyncio.sleep(1)
 
-    def _on_policy(self, event: Any) -> None:
-        body, gone = event["object"], event["type"] == "DELETED"
-        self._lister.shown(body, gone)
-        (self._intake.deleted if gone else self._intake.seen)(body)
+    def _pool(self) -> WorkerPoolStats:
+        return WorkerPoolStats(self._runtime.policy_queue.backlog(), self._workers.count, self._workers.ended)
 
-    def _crew(self) -> WorkerPoolStats:
-        return WorkerPoolStats(self._queue.backlog(), self._workers.count, self._workers.ended)
+    def _archive_pool(self) -> WorkerPoolStats:
+        workers = self._archive_workers
+        return WorkerPoolStats(self._archive_queue.backlog(), workers.count, workers.ended)
 
-    def _sources(self) -> Sources:
-        """Asked at a scrape: by then all of it is there."""
-        queues = {"policies": lambda: self._crew().backlog, "archives": lambda: self._archives.crew().backlog}
-        return Sources(self._store, lambda: self._archives.states(), queues)
-
-    def _listening(self, metrics: Metrics) -> Web:
-        health = self._health
-        return Web(self._settings.listen, metrics.registry, health.unhealthy, health.unready, health.unfit)
+    def _archive_states(self) -> list[tuple[str, str]]:
+        """Namespace and state of each archive of this operator."""
+        archives = filter(self._shard.has, self._archives.all())
+        return [(archive.key[0], state(archive.status)) for archive in archives]
 
     def _stop(self) -> None:
         self._health.stopping()
         self._reconciler.stop()
-        self._queue.close()
-        self._archives.stop()
+        self._runtime.policy_queue.close()
+        self._archive_queue.close()
         self._lister.stop()
         self._listing.stop()
-        self._tidier.stop()
 
 
 def run(settings: Settings, only_check: bool = False) -> int:
-    """Run the operator until it is told to stop, or ``only_check`` whether it could.
+    """Run the operator until a signal ends it, or ``only_check`` whether it could run.
 
     Returns the exit code: 0 after SIGTERM or SIGINT, or where it could run, else 1.
     """
@@ -204,7 +217,7 @@ def run(settings: Settings, only_check: bool = False) -> int:
     for number in SIGNALS:
         signal.signal(number, lambda *_: early.set())
     try:
-        # One that runs beside it may have the port.
+        # An operator that runs beside it may have the port.
         operator = Operator(settings.model_copy(update={"listen": ""}) if only_check else settings, early)
         if only_check:
             operator.check()

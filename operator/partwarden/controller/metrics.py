@@ -1,6 +1,6 @@
-"""What Prometheus is told of this operator: https://prometheus.io/docs/practices/naming/
+"""The metrics of this operator: https://prometheus.io/docs/practices/naming/
 
-Gauges of policies and archives are read from their statuses at each scrape, so that nothing stays of one that is gone.
+Gauges of policies and archives are read from their statuses at each scrape, so that nothing stays of a deleted one.
 Labels are bounded: the namespace and name of a policy, and words of fixed sets.
 """
 
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
@@ -24,16 +24,15 @@ from ..archive.jobspec import Task
 from ..kube.cache import Store
 from .workqueue import Backlog, Result
 
-# Gauges of policies, from their statuses: what ``kubectl get`` shows, as numbers. Pure.
-#
-
-ENDLESS = float("inf")
 LABELS = ("namespace", "policy")
+RECONCILE_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+JOB_SECONDS = (10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0)
+"""Upper bounds in seconds, inclusive."""
+ARCHIVE_STATES = ("Proven", "Working", "Failing")
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number of ``status.summary``, and the metric that tells it."""
+class Number(NamedTuple):
+    """A number of ``status.summary``, and its metric."""
 
     field: str
     metric: str
@@ -43,8 +42,8 @@ class Number:
 NUMBERS = (
     Number("partitions", "partitions", "Partitions of the table."),
     Number("managed", "managed_partitions", "Partitions that are exactly one interval."),
-    Number("expired", "expired_partitions", "Partitions older than retention.keepFor that are there still."),
-    Number("detached", "detached_tables", "Tables that were detached and are there still."),
+    Number("expired", "expired_partitions", "Partitions older than retention.keepFor that still exist."),
+    Number("detached", "detached_tables", "Detached tables that still exist."),
     Number("rows", "rows", "Rows of all partitions, by the planner's estimate."),
     Number("totalBytes", "bytes", "Size of all partitions on disk, with indexes and TOAST."),
     Number("defaultRows", "default_rows", "Rows in the DEFAULT partition, counted; a lower limit above 200,000."),
@@ -61,12 +60,13 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
     runway = _family("runway_days", "Whole days for which partitions exist after the current one ends; +Inf: for ever.")
     numbers = {each.field: _family(each.metric, each.help) for each in NUMBERS}
     condition = _family("condition", "1: the condition is True, 0: False; absent while Unknown.", "condition")
-    findings = _family("findings", "Findings of the last look, by reason.", "reason")
+    findings = _family("findings", "Findings of the last reconcile, by reason.", "reason")
     paused = _family("suspended", "1 where spec.suspend is true, else 0.")
     for key, suspended, status in policies:
         paused.add_metric(key, suspended)
         summary: Mapping[str, Any] = status.get("summary") or {}
-        if (days := _runway(summary)) is not None:
+        days = float("inf") if summary.get("coveredUntil") == FOR_EVER else summary.get("runwayDays")
+        if days is not None:
             runway.add_metric(key, days)
         for field, family in numbers.items():
             if (number := summary.get(field)) is not None:
@@ -85,22 +85,9 @@ def _family(name: str, text: str, *more: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"partwarden_policy_{name}", text, labels=[*LABELS, *more])
 
 
-def _runway(summary: Mapping[str, Any]) -> float | None:
-    if summary.get("coveredUntil") == FOR_EVER:
-        return ENDLESS
-    days = summary.get("runwayDays")
-    return None if days is None else float(days)
-
-
-LOOKS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
-JOBS = (10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0)
-"""Upper bounds in seconds, inclusive."""
-ARCHIVE_STATES = ("Proven", "Working", "Failing")
-
-
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is asked at each scrape. ``archives``: namespace and state of each; ``queues``: by name."""
+    """What each scrape reads. ``archives``: namespace and state of each; ``queues``: by name."""
 
     policies: Store
     archives: Callable[[], Iterable[tuple[str, str]]]
@@ -119,43 +106,43 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._looks = Counter(
+        self._reconciles = Counter(
             "partwarden_reconciles",
-            "Looks at policies, by what came of them: Converged, InProgress, Transient or UserError.",
+            "Reconciles of policies, by result: Converged, InProgress, Transient or UserError.",
             ["result"],
             registry=self.registry,
         )
-        self._look_seconds = Histogram(
+        self._reconcile_seconds = Histogram(
             "partwarden_reconcile_duration_seconds",
-            "How long a look at a policy took, with what it did.",
-            buckets=LOOKS,
+            "Duration of a reconcile, with everything it did.",
+            buckets=RECONCILE_SECONDS,
             registry=self.registry,
         )
         self._jobs = Counter(
             "partwarden_archive_jobs",
-            "Jobs that archive, or read an archive again (task), by their result: Succeeded or Failed.",
+            "Jobs that archive or check an archive (task), by result: Succeeded or Failed.",
             ["task", "result"],
             registry=self.registry,
         )
         self._job_seconds = Histogram(
             "partwarden_archive_job_duration_seconds",
-            "How long such a Job took, from when it was made.",
+            "Duration of such a Job, from its creation.",
             ["task"],
-            buckets=JOBS,
+            buckets=JOB_SECONDS,
             registry=self.registry,
         )
         for result in Result:
-            self._looks.labels(result.value)
+            self._reconciles.labels(result.value)
         for task in Task:
             self._job_seconds.labels(task.value)
             for word in ("Succeeded", "Failed"):
                 self._jobs.labels(task.value, word)
         self.registry.register(_Scraped(self._scrape))
 
-    def looked(self, key: ObjectKey, result: Result, seconds: float) -> None:
-        """A look at a policy has ended."""
-        self._looks.labels(result.value).inc()
-        self._look_seconds.observe(seconds)
+    def reconciled(self, key: ObjectKey, result: Result, seconds: float) -> None:
+        """A reconcile of a policy has ended."""
+        self._reconciles.labels(result.value).inc()
+        self._reconcile_seconds.observe(seconds)
         if result is Result.CONVERGED:
             with self._lock:
                 self._successes[key] = self._wall()
@@ -167,7 +154,7 @@ class Metrics:
             self._job_seconds.labels(task.value).observe(seconds)
 
     def _scrape(self) -> Iterator[Any]:
-        yield InfoMetricFamily("partwarden_build", "Which Partwarden this is.", {"version": __version__})
+        yield InfoMetricFamily("partwarden_build", "The version of Partwarden.", {"version": __version__})
         policies = sorted(self._sources.policies.all(), key=lambda each: each.key)
         yield from families((each.key, each.suspended, each.status) for each in policies)
         yield self._last_successes({each.key for each in policies})
@@ -177,7 +164,7 @@ class Metrics:
     def _last_successes(self, known: set[ObjectKey]) -> GaugeMetricFamily:
         found = GaugeMetricFamily(
             "partwarden_policy_last_success_timestamp_seconds",
-            "When a look at the policy last found all well, or made it so, since this process began.",
+            "When a reconcile of the policy last ended Converged, since this process began.",
             labels=["namespace", "policy"],
         )
         with self._lock:
@@ -194,7 +181,7 @@ class Metrics:
             counts[namespace, state] += 1
         found = GaugeMetricFamily(
             "partwarden_archives",
-            "PartitionArchives, by their state: Proven; Failing, also one that was proven and is damaged now; Working.",
+            "PartitionArchives, by state: Proven; Failing, also one that was proven and is damaged now; Working.",
             labels=["namespace", "state"],
         )
         for labels, count in sorted(counts.items()):
@@ -202,21 +189,23 @@ class Metrics:
         return found
 
     def _queues(self) -> Iterator[GaugeMetricFamily]:
-        depth = GaugeMetricFamily("partwarden_queue_depth", "What is due and waits for a worker.", labels=["queue"])
+        depth = GaugeMetricFamily(
+            "partwarden_queue_depth", "Keys that are due and wait for a worker.", labels=["queue"]
+        )
         oldest = GaugeMetricFamily(
             "partwarden_queue_oldest_seconds", "How long the first in the queue has been due.", labels=["queue"]
         )
-        busy = GaugeMetricFamily("partwarden_workers_busy", "Workers that are at work.", labels=["queue"])
-        for name, look in self._sources.queues.items():
-            found = look()
-            depth.add_metric([name], found.due)
-            oldest.add_metric([name], found.waiting)
-            busy.add_metric([name], len(found.busy))
+        busy = GaugeMetricFamily("partwarden_workers_busy", "Workers that work on a key.", labels=["queue"])
+        for name, ask in self._sources.queues.items():
+            backlog = ask()
+            depth.add_metric([name], backlog.due)
+            oldest.add_metric([name], backlog.waiting)
+            busy.add_metric([name], len(backlog.busy))
         yield from (depth, oldest, busy)
 
 
 class _Scraped(Collector):
-    """Asks at each scrape, and not when it is registered: its names are none of the others'."""
+    """Collects at each scrape, and not when it is registered."""
 
     def __init__(self, scrape: Callable[[], Iterator[Any]]) -> None:
         self._scrape = scrape

@@ -1,86 +1,126 @@
-"""Which archives are this operator's, where several share a fleet by a label selector each.
-
-An archive follows its policy, whatever its own labels are. One that names none, or whose policy is gone, goes by its
-own. So of operators whose selectors select each object once, exactly one works on it.
-"""
+"""Who works on what: of several policies of one table the oldest, of several operators the one that selects it."""
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..api.types import ObjectKey
 from ..kube.cache import Store, StoredArchive, StoredPolicy
-from ..kube.selector import EVERYTHING, Selector
-
-# Which policy has which table: of several that mean one table, the oldest works and the others say so.
-#
 
 
 class TableIdentity(NamedTuple):
     """One table of the world, by whatever names and addresses policies reach it."""
 
     server: str
-    """`partwarden.inventory.Server.identity`."""
+    """`planner.inventory.Server.identity`."""
     oid: int
 
 
 Age = tuple[str, ObjectKey]
-"""Creation time, then namespace and name: the smallest wins."""
+"""Creation time, then namespace and name: the smallest is the oldest."""
 
 
 class TableOwnership:
-    """Claims of policies on tables, safe for threads. ``wake`` is called with each policy whose turn it may now be."""
+    """If several policies select one table, the oldest owns it; the others report PolicyConflict. Safe for threads."""
 
     def __init__(self, enqueue: Callable[[ObjectKey], None]) -> None:
+        """``enqueue`` gets each policy that may own its table now, or does no longer."""
         self._lock = threading.Lock()
-        self._wake = enqueue
-        self._held: dict[ObjectKey, tuple[TableIdentity, Age]] = {}
+        self._enqueue = enqueue
+        self._claims: dict[ObjectKey, tuple[TableIdentity, Age]] = {}
+        self._reconciled: set[ObjectKey] = set()
 
     def claim(self, key: ObjectKey, table: TableIdentity, age: Age) -> ObjectKey | None:
-        """Say that the policy means the table. Returns the policy that has it instead, None when this one has.
+        """Claim the table for the policy, and give up its claim on another table.
 
-        A claim on another table is given up. An elder that comes later takes over: the younger one is woken.
+        Returns the older policy that owns the table, None where this one does: then younger ones are enqueued.
         """
         with self._lock:
-            before = self._held.get(key)
-            left = self._others(key, before[0]) if before and before[0] != table else []
-            self._held[key] = (table, age)
-            rivals = self._others(key, table)
-            winner = min([(age, key), *((self._held[each][1], each) for each in rivals)])[1]
-            took_over = winner == key and (before is None or before[0] != table)
-        self._wake_all([*left, *(rivals if took_over else [])])
-        return None if winner == key else winner
+            before = self._claims.get(key)
+            moved = before is None or before[0] != table
+            left = self._rivals(key) if moved else []
+            self._claims[key] = (table, age)
+            owner, rivals = self._older(key), self._rivals(key)
+        for other in [*left, *(rivals if moved and owner is None else [])]:
+            self._enqueue(other)
+        return owner
+
+    def note(self, key: ObjectKey) -> None:
+        """The policy has been reconciled once: what it claims is known from now on."""
+        with self._lock:
+            self._reconciled.add(key)
+
+    def unknown(self, policy: StoredPolicy, policies: Iterable[StoredPolicy]) -> ObjectKey | None:
+        """An older policy, of a table of the same name, that has not been reconciled since this process began.
+
+        It may own the table of ``policy`` without having claimed it yet.
+        """
+        with self._lock:
+            reconciled = self._reconciled.copy()
+        rivals = (each for each in policies if each.table == policy.table and not each.suspended)
+        return next((each.key for each in rivals if each.age < policy.age and each.key not in reconciled), None)
+
+    def older(self, key: ObjectKey) -> ObjectKey | None:
+        """The oldest policy that claims the same table, None where that is this one."""
+        with self._lock:
+            return self._older(key)
 
     def release(self, key: ObjectKey) -> None:
-        """The policy is deleted, suspended, or means something else: whoever waited for its table is woken."""
+        """The policy is deleted, suspended, or names another table: enqueue those that claim its table."""
         with self._lock:
-            before = self._held.pop(key, None)
-            left = self._others(key, before[0]) if before else []
-        self._wake_all(left)
+            left = self._rivals(key)
+            self._claims.pop(key, None)
+        for other in left:
+            self._enqueue(other)
 
-    def _others(self, key: ObjectKey, table: TableIdentity) -> list[ObjectKey]:
-        return [each for each, (held, _) in self._held.items() if each != key and held == table]
+    def _rivals(self, key: ObjectKey) -> list[ObjectKey]:
+        if key not in self._claims:
+            return []
+        return [other for other, claim in self._claims.items() if other != key and claim[0] == self._claims[key][0]]
 
-    def _wake_all(self, keys: Iterable[ObjectKey]) -> None:
-        for key in keys:
-            self._wake(key)
+    def _older(self, key: ObjectKey) -> ObjectKey | None:
+        rivals = self._rivals(key)
+        oldest = min([key, *rivals], key=lambda each: self._claims[each][1]) if rivals else key
+        return None if oldest == key else oldest
 
 
-def _nowhere(_: ObjectKey) -> bool:
+def deciding_labels(selector: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """Those of the labels that the selector names: an object that has them and no others is selected just as well."""
+    words = set(re.split(r"[\s,=!()<>]+", selector))
+    return {name: value for name, value in labels.items() if name in words}
+
+
+def _never(_: ObjectKey) -> bool:
     return False
 
 
 class Shard:
-    """Safe for threads. Without a selector everything is this operator's, and nothing is asked."""
+    """Which archives are this operator's, where several share a fleet by a label selector each. Safe for threads.
+
+    An archive follows its policy, whatever its own labels are. One that names none, or whose policy was deleted, goes
+    by its own. So of operators whose selectors select each object once, exactly one works on it. Only the API server
+    reads selectors: what it answered is remembered until the next list. Without a selector every archive is this
+    operator's.
+    """
 
     def __init__(
-        self, policies: Store, selector: Selector = EVERYTHING, exists: Callable[[ObjectKey], bool] = _nowhere
+        self,
+        policies: Store,
+        selector: str = "",
+        exists: Callable[[ObjectKey], bool] = _never,
+        selects: Callable[[ObjectKey], bool] = _never,
     ) -> None:
-        """``policies``: those that match. ``exists``: asks the API server for any; raises `ClusterUnavailable`."""
-        self._policies, self._selector, self._exists = policies, selector, exists
-        self._known: dict[ObjectKey, bool] = {}
+        """``policies``: those that the selector selects. ``exists`` asks the API server for any policy, ``selects``
+        whether the selector selects an archive; both raise `ClusterUnavailable`."""
+        self.selector = selector
+        self._policies, self._exists, self._selects = policies, exists, selects
+        self._elsewhere: dict[ObjectKey, bool] = {}
+        """Policies that are not this operator's, and whether they exist."""
+        self._selected: dict[ObjectKey, tuple[Mapping[str, str], bool]] = {}
+        """Whether the selector selects an archive, with the labels for which that was asked."""
 
     def policy(self, archive: StoredArchive) -> StoredPolicy | None:
         """The policy that it names, where this operator serves it."""
@@ -88,35 +128,44 @@ class Shard:
 
     def claims(self, archive: StoredArchive) -> bool:
         """Whether it is this operator's to work on. Asks where only that tells: raises `ClusterUnavailable`."""
+        if self.decided(archive) is None and self._matches(archive) is None:
+            self._selected[archive.key] = archive.labels, self._selects(archive.key)
         decided = self.decided(archive)
-        if decided is not None:
-            return decided
-        assert archive.policy is not None
-        # One that exists and matches comes into the store any moment, and brings its archives.
-        self._known[archive.policy] = exists = self._exists(archive.policy)
+        if decided is not None or archive.policy is None:
+            return bool(decided)
+        # One that exists and is selected comes into the store any moment, and brings its archives.
+        self._elsewhere[archive.policy] = exists = self._exists(archive.policy)
         return not exists
 
     def has(self, archive: StoredArchive | None) -> bool:
-        """The same by what is known by now. None: an archive that is gone, and is nobody's."""
-        if not self._selector or archive is None:
-            return not self._selector
+        """The same by what is known by now. None: an archive that was deleted, and belongs to no shard."""
+        if not self.selector or archive is None:
+            return not self.selector
         decided = self.decided(archive)
-        return decided if decided is not None else not self._known.get(archive.policy or ("", ""), True)
+        if decided is not None or archive.policy is None:
+            return bool(decided)
+        return self._matches(archive) is True and not self._elsewhere.get(archive.policy, True)
 
     def decided(self, archive: StoredArchive) -> bool | None:
-        """The same without asking; None where it has to be asked whether its policy exists elsewhere."""
-        if not self._selector or self.policy(archive):
+        """The same by what is certain; None where the API server has to be asked."""
+        if not self.selector or self.policy(archive):
             return True
-        if not self._selector.matches(archive.labels):
-            return False
-        return True if archive.policy is None else None
+        matches = self._matches(archive)
+        return None if matches and archive.policy else matches
 
-    def refresh(self, archives: Iterable[StoredArchive]) -> list[ObjectKey]:
-        """Ask anew which policies exist elsewhere. Returns the archives that are this operator's only since now.
+    def refresh(
+        self, archives: Iterable[StoredArchive], selected: Mapping[ObjectKey, Mapping[str, str]]
+    ) -> list[ObjectKey]:
+        """After a list of all archives and then one of the ``selected``, with their labels: ask anew which policies
+        exist elsewhere. Returns the archives that are this operator's only since now. Raises `ClusterUnavailable`."""
+        listed = list(archives)
+        before = {archive.key for archive in listed if self.has(archive)}
+        others = {archive.key: (archive.labels, False) for archive in listed}
+        self._selected = others | {key: (labels, True) for key, labels in selected.items()}
+        unclear = {archive.policy for archive in listed if archive.policy and self.decided(archive) is None}
+        self._elsewhere = {key: self._exists(key) for key in unclear}
+        return [archive.key for archive in listed if archive.key not in before and self.has(archive)]
 
-        Raises `ClusterUnavailable`.
-        """
-        unclear = [each for each in archives if self.decided(each) is None]
-        ours = {each.key for each in unclear if self.has(each)}
-        self._known = {key: self._exists(key) for key in {each.policy for each in unclear if each.policy}}
-        return [each.key for each in unclear if each.key not in ours and self.has(each)]
+    def _matches(self, archive: StoredArchive) -> bool | None:
+        labels, selected = self._selected.get(archive.key, (None, False))
+        return selected if labels == archive.labels else None

@@ -1,4 +1,4 @@
-"""Asks the newest state of a policy whether what was planned for it is still to be done."""
+"""Ask the newest state of a policy whether what was planned for it is still to be done."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..api.policy import PartitionPolicySpec
-from ..kube.cache import Store, StoredPolicy, is_gone, parse_policy
-from ..kube.client import Cluster
+from ..kube.cache import StoredPolicy, is_gone, parse_policy
 from ..planner.drop_preconditions import DropCase, Recheck, Withdrawn
 from .archive_requests import ArchiveRequests
 from .event_handlers import PolicyEventHandler
+from .ownership import TableOwnership
+from .runtime import Runtime
 
 
 class PolicyRecheck(Recheck):
-    """Of one run. What the watch has shown costs nothing to ask; right before a drop the API server itself is asked,
-    for a watch may lag behind it, or have fallen silent."""
+    """Of one reconcile. What the watch has shown costs nothing to ask; right before a drop the API server itself is
+    asked, for a watch may lag behind it, or have fallen silent."""
 
     single_drop = True
 
@@ -23,37 +24,45 @@ class PolicyRecheck(Recheck):
         self,
         policy: StoredPolicy,
         spec: PartitionPolicySpec,
-        cluster: Cluster,
-        store: Store,
-        intake: PolicyEventHandler,
+        runtime: Runtime,
+        handler: PolicyEventHandler,
+        ownership: TableOwnership,
         archives: ArchiveRequests,
         ending: Callable[[], bool],
     ) -> None:
         """``policy`` and ``spec`` are those that were planned for. ``ending``: whether the operator is to end."""
-        self._policy, self._spec = policy, spec
-        self._cluster, self._store, self._intake, self._archives = cluster, store, intake, archives
-        self._ending = ending
+        self._policy, self._spec, self._runtime = policy, spec, runtime
+        self._handler, self._ownership, self._archives, self._ending = handler, ownership, archives, ending
 
     def why_stopped(self) -> str:
-        """Anything that is edited stops the run: it is planned anew at once."""
+        """Any edit stops the reconcile, and so does an older policy of the same table: it is planned anew at once."""
         if self._ending():
-            return "the operator was told to end, or leads no longer"
-        now = self._store.get(self._policy.key)
+            return "the operator ends, or lost the Lease"
+        if older := self._ownership.older(self._policy.key):
+            return f"the older policy {'/'.join(older)} has claimed the table"
+        now = self._runtime.policies.get(self._policy.key)
         if changed := _changed(self._policy, now):
             return changed
-        assert now is not None
-        if now.edition != self._policy.edition:
+        if now is not None and now.edition != self._policy.edition:
             return "an annotation of its policy was edited"
         return ""
 
     def renew(self, case: DropCase) -> DropCase:
-        """Annotations that do not concern the table stop nothing here: hours of comparing are not given away."""
-        body = self._cluster.policy(self._policy.key)
+        """Annotations that do not concern the table stop nothing here: hours of comparing are not given away.
+
+        Raises `Withdrawn`, and `ClusterUnavailable` where the API server does not answer.
+        """
+        body = self._runtime.cluster.policy(self._policy.key)
         if body is not None:
-            self._intake.seen(body)
+            self._handler.seen(body)
         now = parse_policy(body) if body is not None and not is_gone(body) else None
         if changed := _changed(self._policy, now):
             raise Withdrawn(changed)
+        if older := self._ownership.older(self._policy.key):
+            raise Withdrawn(f"the older policy {'/'.join(older)} has claimed the table")
+        # Safe against a start at which a younger policy comes first: a drop waits until each older one has had its say.
+        if unknown := self._ownership.unknown(self._policy, self._runtime.policies.all()):
+            raise Withdrawn(f"the older policy {'/'.join(unknown)} has not been reconciled since the operator began")
         assert now is not None
         return replace(case, held=now.held, archives=self._archives.known(now, self._spec).on(case.server))
 

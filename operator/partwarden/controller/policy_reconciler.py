@@ -1,302 +1,289 @@
-"""One policy: look, decide, act, say so.
+"""Reconcile one PartitionPolicy: observe, plan, claim, apply, write status, requeue.
 
-Nothing is remembered between two looks that could not be seen again, but for when to look next.
+Nothing is remembered from one reconcile to the next that cannot be read again, but for the pauses after failures.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..api.policy import Mode, PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..api.validation import parse_spec
 from ..errors import ClusterUnavailable, ContentsChanged, PartwardenError, PolicyConflict
-from ..kube.cache import Store, StoredPolicy
-from ..kube.client import Cluster
+from ..kube.cache import StoredPolicy
 from ..planner.actions import DropDetached, Outcome
 from ..planner.calendar import load_zone
+from ..planner.inventory import Inventory
+from ..planner.plan import Plan
 from ..postgres.connection import Session
-from ..postgres.conninfo import ConnectionInfo, resolve
+from ..postgres.conninfo import resolve
 from ..postgres.engine import maintain, observe_and_plan
 from ..postgres.pool import Connections, Slots
-from ..status import events
-from ..status.conditions import PolicyStatusUpdate, broken, failed, looked, make_status, suspended
+from ..status import conditions, events
 from . import workqueue
 from .archive_requests import ArchiveRequests
 from .event_handlers import PolicyEventHandler
 from .ownership import TableIdentity, TableOwnership
 from .policy_recheck import PolicyRecheck
-from .settings import Settings
-from .workqueue import WorkQueue
+from .runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-WAIT_FOR_ELDER = 0.2
-PATIENCE_WITH_ELDERS = 2.0
-"""Seconds between two questions whether they were looked at, and how long they are waited for in all."""
 WAIT_FOR_SLOT = 5.0
-"""Seconds. Whoever gives a slot back wakes the next; this is for one that was woken and then had no need of it."""
+"""Seconds until a policy asks again for a connection. A slot that is released enqueues the next key earlier; this is
+for where that key needed no connection any more, and so released none."""
 RESYNC = 600.0
-"""Seconds, where the spec is too wrong to say."""
+"""Seconds, where the spec is not valid."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one look at a policy came to. ``boundary``: in how many seconds the calendar changes the plan; ``database``:
-    what it was about, where it could be looked at."""
+class NoFreeSlot(Exception):
+    """The database has as many connections as the operator may open to it."""
 
-    verdict: PolicyStatusUpdate
-    outcomes: tuple[Outcome, ...] = ()
+
+@dataclass(slots=True)
+class Run:
+    """What one reconcile has come to so far. ``boundary``: seconds until the calendar changes the plan."""
+
+    policy: StoredPolicy
+    began: float = field(default_factory=time.monotonic)
+    update: conditions.PolicyStatusUpdate = field(default_factory=conditions.suspended)
+    outcomes: list[Outcome] = field(default_factory=list)
+    """What was done. It is kept although an error may end the reconcile."""
+    connected: bool = False
     boundary: float | None = None
     resync: float = RESYNC
-    database: Hashable = None
-    more: bool = False
-    """Whether a table was dropped, and the plan has another drop: it is not waited for."""
+    more_drops: bool = False
+    """A table was dropped, and the plan has another drop, which does not wait for the resync."""
 
     @property
     def failed(self) -> bool:
-        """Whether something went wrong, foreseen or not."""
-        return bool(self.verdict.errors) or self.verdict.reconciling
+        """Whether something is to be tried again."""
+        return bool(self.update.errors) or self.update.reconciling
+
+    def about(self, reason: str) -> dict[str, Any]:
+        """The fields of a log line."""
+        return {"policy": str(self.policy), "reason": reason}
 
 
 class PolicyReconciler:
-    """Works on policies, each with one thread at a time, as the work queue sees to."""
+    """Safe for threads. The work queue gives each policy to one thread at a time."""
 
     def __init__(
         self,
-        cluster: Cluster,
-        store: Store,
-        claims: TableOwnership,
-        queue: WorkQueue,
-        settings: Settings,
-        clock: Callable[[], datetime],
+        runtime: Runtime,
+        handler: PolicyEventHandler,
+        ownership: TableOwnership,
         archives: ArchiveRequests,
-        looked: Callable[[ObjectKey, workqueue.Result, float], None],
+        observe: Callable[[ObjectKey, workqueue.Result, float], None],
         lost: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``looked`` is told of each look: what came of it, and the seconds that it took. ``lost``: whether the Lease
-        is, so that nothing more may be begun."""
-        self._archives, self._looked = archives, looked
-        self._cluster, self._store, self._claims, self._queue = cluster, store, claims, queue
-        self._settings, self._clock = settings, clock
-        self._intake, self._slots = PolicyEventHandler(store, claims, queue, settings.selector, archives.moved), Slots()
-        self._pace = workqueue.Backoff()
-        self._looked_at: dict[ObjectKey, object] = {}
-        self._waiting_since: dict[ObjectKey, float] = {}
-        self._databases: dict[ObjectKey, Hashable] = {}
-        self._connections = Connections(settings.connect_timeout)
-        self._stopping, self._lost = False, lost
+        """``observe`` gets the result of each reconcile and its seconds. ``lost``: whether the Lease is, so that no
+        further action may begin."""
+        self._runtime, self._handler, self._ownership, self._archives = runtime, handler, ownership, archives
+        self._observe, self._lost, self._stopping = observe, lost, False
+        self._slots, self._backoff = Slots(), workqueue.Backoff()
+        self._connections = Connections(runtime.settings.connect_timeout)
 
     def reconcile(self, key: ObjectKey) -> float | None:
-        """Look once, act, and write what came of it. Returns the seconds until the next look, None for never."""
-        policy = self._store.get(key)
+        """Bring the table to the state that the policy asks for, and write the status.
+
+        Returns the seconds until the next reconcile; None: when the policy changes. An error is a condition of the
+        status, also one that is not of `partwarden.errors`.
+        """
+        policy = self._runtime.policies.get(key)
         if policy is None:
-            # A look that ran when it went may have claimed the table once more.
-            self._claims.release(key)
-            self._looked_at.pop(key, None)
-            self._waiting_since.pop(key, None)
-            self._databases.pop(key, None)
-            self._pace.forget(key)
+            # A reconcile that ran while the policy was deleted may have claimed the table once more.
+            self._ownership.release(key)
+            self._backoff.forget(key)
             return None
-        if self._must_wait_for_elder(policy):
-            return WAIT_FOR_ELDER
-        began = time.monotonic()
-        look = self._look(policy)
-        if look is None:
-            return WAIT_FOR_SLOT
-        self._looked_at[key] = policy.edition
-        self._waiting_since.pop(key, None)
-        result = workqueue.result(look.verdict.errors, look.verdict.reconciling)
+        run = Run(policy)
         try:
-            if not self._say(policy, look):
-                return None
-        except ClusterUnavailable as error:
-            log.warning("%s", error, extra=_about(policy, error.reason))
-            result = workqueue.Result.TRANSIENT
-        self._looked(key, result, time.monotonic() - began)
-        if policy.suspended and result is workqueue.Result.CONVERGED:
-            return None
-        after = self._pace.after(key, policy.edition, result, look.resync, look.boundary, together=look.database)
-        if look.more:
-            self._pace.forget(key)
-            after = 0.0
-        self._log(policy, look, after)
-        return after
+            if policy.suspended:
+                self._ownership.release(key)
+            else:
+                spec = parse_spec(policy.spec)
+                run.resync = spec.resync_period.total_seconds()
+                with self._connection(policy, spec) as connection:
+                    run.connected = True
+                    archives = self._archives.known(policy, spec)
+                    inventory, plan = observe_and_plan(connection, spec, held=policy.held, archives=archives)
+                    self._claim(policy, inventory, plan)
+                    recheck, stopped = self._recheck(policy, spec), ""
+                    if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
+                        report = maintain(
+                            connection,
+                            spec,
+                            patience=self._runtime.settings.lock_patience,
+                            held=policy.held,
+                            archives=archives,
+                            observed=(inventory, plan),
+                            outcomes=run.outcomes,
+                            recheck=recheck,
+                        )
+                        inventory, plan, stopped = report.inventory, report.after, report.stopped
+                    self._request_archives(run, spec, inventory, plan, stopped or recheck.why_stopped())
+                run.update = conditions.reconciled(spec, inventory, plan, run.outcomes)
+                run.boundary = (plan.next_boundary - inventory.now).total_seconds()
+                run.more_drops = _has_more_drops(run.outcomes, plan)
+        except NoFreeSlot:
+            return WAIT_FOR_SLOT
+        except PartwardenError as error:
+            run.update = conditions.failed(error, run.connected)
+        except Exception as error:
+            log.exception("%s", type(error).__name__, extra=run.about("InternalError"))
+            run.update = conditions.broken(error)
+        result = self._write_status(run)
+        self._ownership.note(key)
+        return None if result is None else self._requeue(run, result)
 
     def stop(self) -> None:
-        """From now on, what fails is not told: it may fail because it was stopped."""
+        """Begin no further action, and write no failure into a status: it may be one because of the end."""
         self._stopping = True
-        self._connections.close()
 
     def cancel(self) -> None:
         """Ask every database to end the statement that runs there, without waiting for its answer."""
         self._connections.cancel()
 
-    def tidy(self) -> None:
-        """To be called about once a second: closes connections that nobody uses."""
-        self._connections.sweep()
+    @contextmanager
+    def _connection(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[Session]:
+        """Raises `NoFreeSlot`, and errors of `partwarden.errors` where the spec, the Secret or the server prevents it.
 
-    def _look(self, policy: StoredPolicy) -> Look | None:
-        """None when the database has no slot free just now."""
-        if policy.suspended:
-            self._claims.release(policy.key)
-            return Look(suspended())
-        resync, connected = RESYNC, False
-        outcomes: list[Outcome] = []
-        try:
-            spec = parse_spec(policy.spec)
-            resync = spec.resync_period.total_seconds()
-            load_zone(spec.timezone)
-            # The Secret is read anew at every look, but not in vain where the database has no slot free.
-            if self._slots.taken(self._databases.get(policy.key), policy.key):
-                return None
-            info = self._connection(policy, spec)
-            self._databases[policy.key] = info.database_key
-            if not self._slots.acquire(info.database_key, policy.key):
-                return None
-            try:
-                with self._connections.lend(info) as connection:
-                    connected = True
-                    look = self._work(policy, spec, connection, outcomes)
-                    return replace(look, database=info.database_key)
-            finally:
-                if following := self._slots.release(info.database_key):
-                    self._queue.enqueue(following)
-        except PartwardenError as error:
-            return Look(failed(error, connected), tuple(outcomes), resync=resync)
-        except Exception as error:
-            log.exception("%s", type(error).__name__, extra=_about(policy, "InternalError"))
-            return Look(broken(error), tuple(outcomes), resync=resync)
-
-    def _connection(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> ConnectionInfo:
+        The Secret is read anew each time: a password that was changed needs no restart.
+        """
+        load_zone(spec.timezone)
         reference = spec.database.secret_ref
-        secret = self._cluster.secret(policy.key[0], reference.name) if reference else None
-        return resolve(spec.database, secret, reference.name if reference else None)
+        secret = self._runtime.cluster.secret(policy.key[0], reference.name) if reference else None
+        info = resolve(spec.database, secret, reference.name if reference else None)
+        if not self._slots.acquire(info.database_key, policy.key):
+            raise NoFreeSlot
+        try:
+            with self._connections.lend(info) as connection:
+                yield connection
+        finally:
+            if following := self._slots.release(info.database_key):
+                self._runtime.policy_queue.enqueue(following)
 
-    def _work(
-        self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: Session, outcomes: list[Outcome]
-    ) -> Look:
-        """What is done is added to ``outcomes``, so that it is told although an error may end the work."""
-        known = self._archives.known(policy, spec)
-        inventory, plan = observe_and_plan(connection, spec, held=policy.held, archives=known)
+    def _claim(self, policy: StoredPolicy, inventory: Inventory, plan: Plan) -> None:
+        """Raises `PolicyConflict` where an older policy has the table."""
         table = TableIdentity(inventory.server.identity, plan.parent.oid)
-        if winner := self._claims.claim(policy.key, table, policy.age):
+        if owner := self._ownership.claim(policy.key, table, policy.age):
             raise PolicyConflict(
-                f"table {plan.parent} belongs to the older policy {'/'.join(winner)}: delete one of the two, or "
+                f"table {plan.parent} belongs to the older policy {'/'.join(owner)}: delete one of the two, or "
                 "let this one name another table"
             )
-        recheck, stopped = self._recheck(policy, spec), ""
-        if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
-            patience = self._settings.lock_patience
-            report = maintain(
-                connection,
-                spec,
-                patience=patience,
-                held=policy.held,
-                archives=known,
-                observed=(inventory, plan),
-                outcomes=outcomes,
-                recheck=recheck,
-            )
-            inventory, plan, stopped = report.inventory, report.after, report.stopped
-        else:
-            connection.reusable = True
-        for each in outcomes:
-            if isinstance(each.action, DropDetached) and isinstance(each.error, ContentsChanged):
-                self._archives.doubt(policy, each.action.archive)
-        if stopped := stopped or recheck.why_stopped():
-            log.info("not done, and planned anew: %s", stopped, extra=_about(policy, "Stopped"))
-        elif spec.mode is Mode.APPLY and not plan.blocked:
-            self._archives.ask(policy, spec, inventory.server.identity, plan.retired.waiting.requests)
-        return Look(
-            looked(spec, inventory, plan, outcomes),
-            tuple(outcomes),
-            boundary=(plan.next_boundary - inventory.now).total_seconds(),
-            resync=spec.resync_period.total_seconds(),
-            more=_dropped(outcomes) and any(isinstance(each, DropDetached) for each in plan.actions),
-        )
 
     def _recheck(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> PolicyRecheck:
         def ending() -> bool:
             return self._stopping or self._lost()
 
-        return PolicyRecheck(policy, spec, self._cluster, self._store, self._intake, self._archives, ending)
+        return PolicyRecheck(policy, spec, self._runtime, self._handler, self._ownership, self._archives, ending)
 
-    def _say(self, policy: StoredPolicy, look: Look) -> bool:
-        """Write the status if it differs, then record Events. Returns False when the policy is gone, or another
-        operator's by now: what was done is told all the same."""
-        now, notices = self._clock(), events.done(look.outcomes)
-        for outcome in look.outcomes:
-            if outcome.error is None:
-                action = outcome.action
-                about = _about(policy, action.done) | {"partition": str(action), "seconds": round(outcome.seconds, 3)}
-                log.info("%s %s %s in %.2f s", action.past, action.noun, action, outcome.seconds, extra=about)
-        held = self._store.get(policy.key)
-        gone = held is None or held.uid != policy.uid
-        if held is not None and not gone and not (self._stopping and look.failed):
-            previous = held.status
-            status = make_status(look.verdict, previous, policy.generation, now, policy.table)
-            if status != previous:
-                written = self._cluster.write_status(policy, status)
-                if written is None:
-                    gone = True
-                    self._intake.gone(policy)
-                else:
-                    # All of it: what was edited right before the write is in no later version that a watch might show.
-                    self._intake.seen(written)
-                    news = events.changed(previous, status)
-                    notices += news
-                    _log(policy, look, news)
-        for notice in notices:
-            try:
-                self._cluster.record(policy, notice, now)
-            except ClusterUnavailable as error:
-                log.warning("%s", error, extra=_about(policy, error.reason))
-        return not gone
+    def _request_archives(
+        self, run: Run, spec: PartitionPolicySpec, inventory: Inventory, plan: Plan, stopped: str
+    ) -> None:
+        for outcome in run.outcomes:
+            if isinstance(outcome.action, DropDetached) and isinstance(outcome.error, ContentsChanged):
+                self._archives.doubt(run.policy, outcome.action.archive)
+        if stopped:
+            log.info("stopped: %s; the table is planned again", stopped, extra=run.about("Stopped"))
+        elif spec.mode is Mode.APPLY and not plan.blocked:
+            self._archives.ask(run.policy, spec, inventory.server.identity, plan.retired.gate.requests)
 
-    def _must_wait_for_elder(self, policy: StoredPolicy) -> bool:
-        """Whether an older policy that seems to mean the same table is yet to be looked at for the first time.
+    def _write_status(self, run: Run) -> workqueue.Result | None:
+        """Write the status if it differs, and record Events of it and of what was done.
 
-        After a start every claim is unknown: the younger of two should not begin to work and stop again. It is not
-        waited for long, since the elder's database may not answer, and may be another one.
+        Returns None when the policy was deleted, or is served by another operator now. A write that fails makes the
+        result Transient.
         """
-        if self._looked_at.get(policy.key) == policy.edition:
-            return False
-        since = self._waiting_since.setdefault(policy.key, time.monotonic())
-        return time.monotonic() < since + PATIENCE_WITH_ELDERS and any(
-            each.age < policy.age
-            and each.table == policy.table
-            and not each.suspended
-            and self._looked_at.get(each.key) != each.edition
-            for each in self._store.all()
+        for outcome in run.outcomes:
+            if outcome.error is None:
+                _log_done(run, outcome)
+        result = workqueue.result(run.update.errors, run.update.reconciling)
+        exists = True
+        try:
+            exists, notices = self._write(run)
+            for notice in [*events.done(run.outcomes), *notices]:
+                self._record(run, notice)
+        except ClusterUnavailable as error:
+            log.warning("%s", error, extra=run.about(error.reason))
+            result = workqueue.Result.TRANSIENT
+        if not exists:
+            return None
+        self._observe(run.policy.key, result, time.monotonic() - run.began)
+        return result
+
+    def _write(self, run: Run) -> tuple[bool, list[events.Notice]]:
+        """Whether the policy exists and is served here, and the Events of what its status says now."""
+        policy, cluster = run.policy, self._runtime.cluster
+        known = self._runtime.policies.get(policy.key)
+        if known is None or known.uid != policy.uid:
+            return False, []
+        if self._stopping and run.failed:
+            return True, []
+        previous = known.status
+        status = conditions.make_status(run.update, previous, policy.generation, self._runtime.clock(), policy.table)
+        if status == previous:
+            return True, []
+        written = cluster.write_status(policy, status)
+        if written is None:
+            self._handler.gone(policy)
+            return False, []
+        # No selector applies to the answer of a write, and the watch may show a change of labels as older than it.
+        relabelled = (written["metadata"].get("labels") or {}) != known.labels
+        if relabelled and self._runtime.settings.selector and cluster.policy(policy.key) is None:
+            self._handler.deleted(written)
+            return False, []
+        # All of it: an edit right before the write is in no later version that the watch might show.
+        self._handler.seen(written)
+        notices = events.changed(previous, status)
+        _log_status(run, notices)
+        return True, notices
+
+    def _record(self, run: Run, notice: events.Notice) -> None:
+        try:
+            self._runtime.cluster.record(run.policy, notice, self._runtime.clock())
+        except ClusterUnavailable as error:
+            log.warning("%s", error, extra=run.about(error.reason))
+
+    def _requeue(self, run: Run, result: workqueue.Result) -> float | None:
+        if run.policy.suspended and result is workqueue.Result.CONVERGED:
+            return None
+        after = self._backoff.after(run.policy.key, run.policy.edition, result, run.resync, run.boundary)
+        if run.more_drops:
+            self._backoff.forget(run.policy.key)
+            after = 0.0
+        ready = run.update.ready
+        level, word = (
+            (logging.WARNING, "attempt") if run.failed and not run.more_drops else (logging.DEBUG, "reconcile")
         )
-
-    def _log(self, policy: StoredPolicy, look: Look, after: float) -> None:
-        ready, about = look.verdict.ready, _about(policy, look.verdict.ready.reason)
-        if look.failed and not look.more:
-            log.warning("%s: %s; next try in %.0f s", ready.reason, ready.message, after, extra=about)
-        else:
-            log.debug("%s: %s; next look in %.0f s", ready.reason, ready.message, after, extra=about)
+        log.log(
+            level, "%s: %s; next %s in %.0f s", ready.reason, ready.message, word, after, extra=run.about(ready.reason)
+        )
+        return after
 
 
-def _dropped(outcomes: Sequence[Outcome]) -> bool:
-    return any(isinstance(each.action, DropDetached) and each.error is None for each in outcomes)
+def _has_more_drops(outcomes: Sequence[Outcome], plan: Plan) -> bool:
+    dropped = any(isinstance(outcome.action, DropDetached) and outcome.error is None for outcome in outcomes)
+    return dropped and any(isinstance(action, DropDetached) for action in plan.actions)
 
 
-def _about(policy: StoredPolicy, reason: str) -> dict[str, Any]:
-    return {"policy": str(policy), "reason": reason}
+def _log_done(run: Run, outcome: Outcome) -> None:
+    action = outcome.action
+    about = run.about(action.done) | {"partition": str(action), "seconds": round(outcome.seconds, 3)}
+    log.info("%s %s %s in %.2f s", action.past, action.noun, action, outcome.seconds, extra=about)
 
 
-def _log(policy: StoredPolicy, look: Look, news: Sequence[events.Notice]) -> None:
-    """What a new status says; why Ready turned False is in the log by then."""
-    ready = look.verdict.ready
-    if not look.failed:
-        log.info("%s: %s", ready.reason, ready.message, extra=_about(policy, ready.reason))
-    for each in news:
-        if each.type is events.EventType.WARNING and each.reason != ready.reason:
-            log.warning("%s: %s", each.reason, each.message, extra=_about(policy, each.reason))
+def _log_status(run: Run, notices: Sequence[events.Notice]) -> None:
+    """What a new status says, but for why Ready turned False: `PolicyReconciler._requeue` logs that."""
+    ready = run.update.ready
+    if not run.failed:
+        log.info("%s: %s", ready.reason, ready.message, extra=run.about(ready.reason))
+    for notice in notices:
+        if notice.type is events.EventType.WARNING and notice.reason != ready.reason:
+            log.warning("%s: %s", notice.reason, notice.message, extra=run.about(notice.reason))

@@ -1,4 +1,4 @@
-"""How the operator runs: ``PARTWARDEN_*`` in its environment, read once, as one frozen value."""
+"""The operator's settings (``PARTWARDEN_*`` in its environment), the rights they need, and the log they ask for."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..api import archive
 from ..api.policy import GROUP, PLURAL
-from ..api.types import OBJECT_NAME, refuse
+from ..api.types import OBJECT_NAME
 from ..errors import StartupError
-from ..kube import selector
 from ..kube.client import Right
-from ..kube.selector import EVERYTHING, Selector
 
 PREFIX = "PARTWARDEN_"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -40,15 +38,6 @@ def _object(value: object) -> object:
         raise ValueError('must be a JSON object of strings, such as {"HTTPS_PROXY": "http://proxy:3128"}') from None
 
 
-def _selector(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return selector.parse(value)
-    except ValueError as error:
-        raise refuse(str(error)) from None
-
-
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -67,10 +56,10 @@ class Settings(BaseModel):
     namespaces: Annotated[tuple[Namespace, ...], BeforeValidator(_names)] = Field(
         (), description="Namespaces to serve, separated by commas; every namespace when empty."
     )
-    selector: Annotated[Selector, BeforeValidator(_selector)] = Field(
-        EVERYTHING, description="Labels of the policies to serve, as a selector such as shard=a; every policy if empty."
+    selector: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        "", description="Labels of the policies to serve, as a selector such as shard=a; every policy if empty."
     )
-    workers: int = Field(8, ge=1, le=64, description="How many policies are worked on at the same time.")
+    workers: int = Field(8, ge=1, le=64, description="How many policies are reconciled at the same time.")
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
         "text", description="text, or json: one object a line."
     )
@@ -79,7 +68,7 @@ class Settings(BaseModel):
     )
     connect_timeout: int = Field(5, ge=2, le=60, description="Seconds to wait for a database to answer.")
     lock_patience: Seconds = Field(
-        1.5, description="Seconds in which a lock must be had before the rest waits for the next attempt."
+        1.5, description="Seconds to wait for locks in one reconcile; what is left waits for the next one."
     )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
     jobs: int = Field(2, ge=1, le=100, description="How many Jobs that archive or check may run at the same time.")
@@ -124,7 +113,7 @@ class Settings(BaseModel):
 def load(environment: Mapping[str, str], kubeconfig: Path | None = None) -> Settings:
     """The settings in ``environment``; other variables than ``PARTWARDEN_*`` are ignored.
 
-    Raises `StartupError` on a value that is wrong, and on a variable of that prefix that means nothing.
+    Raises `StartupError` on a value that is wrong, and on an unknown variable of that prefix.
     """
     known = {PREFIX + field.upper(): field for field in Settings.model_fields if field != "kubeconfig"}
     given = {
@@ -145,9 +134,6 @@ def load(environment: Mapping[str, str], kubeconfig: Path | None = None) -> Sett
         raise StartupError(f"{name}={environment.get(name, '')!r}: {why[0].lower()}{why[1:]}") from None
 
 
-# The rights that the operator needs, and no more: asked for before it serves, and given by the chart's roles.
-#
-
 RIGHTS = (
     ("list", PLURAL, GROUP),
     ("watch", PLURAL, GROUP),
@@ -158,10 +144,11 @@ RIGHTS = (
     ("list", "pods", ""),
     ("create", "events", ""),
 )
+"""Verb, resource and group. No more than it needs: the chart's roles give them, and the operator checks them first."""
 
 
 def wanted(settings: Settings) -> Iterator[Right]:
-    """All of them, with these settings."""
+    """The rights that the operator needs with these settings."""
     for namespace in settings.namespaces or (None,):
         for right in RIGHTS:
             yield Right(*right, namespace)
@@ -173,9 +160,6 @@ def wanted(settings: Settings) -> Iterator[Right]:
             yield Right(verb, "leases", "coordination.k8s.io", where, name)
 
 
-# The operator's log on standard error: lines for people, or one JSON object a line for programs.
-#
-
 QUIET = {
     "kopf": logging.WARNING,
     "psycopg": logging.ERROR,
@@ -183,10 +167,10 @@ QUIET = {
     "aiohttp": logging.WARNING,
     "asyncio": logging.WARNING,
 }
-"""Libraries that report what this program reports itself, and from which level on they are heard."""
+"""Libraries that log what this program logs itself, and the lowest level that is kept of them."""
 
 ABOUT = ("policy", "archive", "reason", "partition", "seconds")
-"""What a line may be about."""
+"""The attributes that a log line may have."""
 
 
 class Text(logging.Formatter):
@@ -200,8 +184,8 @@ class Text(logging.Formatter):
 
 
 class Json(logging.Formatter):
-    """time, level, logger, message; policy, archive and reason where the line is about one, partition and seconds where
-    something was done to one; traceback where nobody foresaw it."""
+    """time, level, logger, message; policy, archive and reason where the line is about one, partition and seconds of an
+    action; traceback of an error that was not foreseen."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {

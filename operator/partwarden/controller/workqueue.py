@@ -1,8 +1,7 @@
-"""When each policy is worked on next: a queue of keys with due times.
+"""When each object is worked on: a queue of keys with due times, its workers, and the pauses after failures.
 
-A key is in the queue at most once, and with one worker at most. What arrives while it is worked on makes it due again
-afterwards. `Schedule` is pure: times are arguments, seconds of any clock that never goes back. `WorkQueue` puts
-threads around it.
+Every object is identified by its key, and is handled sequentially: a key is in the queue at most once, and with one
+worker at most. What arrives while it is worked on makes it due again afterwards.
 """
 
 from __future__ import annotations
@@ -12,14 +11,22 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
-from zlib import crc32
 
 from ..api.types import ObjectKey
 from ..errors import PartwardenError, TransientError
+
+log = logging.getLogger(__name__)
+
+AFTER_CRASH = 60.0
+"""Seconds until a key is due again after an error that the work itself did not catch."""
+TRANSIENT_FIRST, TRANSIENT_MOST = 1.0, 60.0
+USER_ERROR_FIRST = 15.0
+"""Seconds of the first pauses, and the longest; after a user's mistake the longest is the resync."""
+SOONEST = 0.05
+"""Seconds. A boundary of the calendar is never waited for in a busy loop."""
 
 
 class Entry(NamedTuple):
@@ -40,7 +47,10 @@ class Backlog(NamedTuple):
 
 
 class Schedule:
-    """Keys and when they are due. Equal due times come in the order in which they were asked for."""
+    """Keys and when they are due. Equal due times come in the order in which they were asked for.
+
+    Pure: times are arguments, seconds of any clock that never goes back.
+    """
 
     def __init__(self) -> None:
         self._due: dict[ObjectKey, float] = {}
@@ -49,7 +59,7 @@ class Schedule:
         self._count = 0
 
     def enqueue(self, key: ObjectKey, due: float) -> None:
-        """Make the key due at ``due``, or leave it where it was due earlier already."""
+        """Schedule the key at ``due`` unless it is scheduled earlier already."""
         if key in self._due and self._due[key] <= due:
             return
         self._due[key] = due
@@ -68,15 +78,15 @@ class Schedule:
         return key
 
     def done(self, key: ObjectKey, next_due: float | None = None) -> None:
-        """The worker has finished. The key is due at ``next_due``, or earlier where it was woken meanwhile."""
+        """The worker has finished. The key is due at ``next_due``, or earlier where it was enqueued meanwhile."""
         self._busy.discard(key)
-        woken = self._due.pop(key, None)
-        due = min((each for each in (woken, next_due) if each is not None), default=None)
+        enqueued = self._due.pop(key, None)
+        due = min((moment for moment in (enqueued, next_due) if moment is not None), default=None)
         if due is not None:
             self.enqueue(key, due)
 
     def next_due(self) -> float | None:
-        """When `pop` will next have something, if nothing is woken before; None for never."""
+        """When `pop` will next have something, if nothing is enqueued before; None for never."""
         self._drop_stale()
         return self._heap[0].due if self._heap else None
 
@@ -112,7 +122,7 @@ class WorkQueue:
                 key = self._schedule.pop(self._clock())
                 due = self._schedule.next_due()
                 if key is not None:
-                    if due is not None:  # somebody else must wait for that one now
+                    if due is not None:  # another worker must wait for that one now
                         self._changed.notify()
                     self._taken[key] = self._clock()
                     return key
@@ -120,7 +130,7 @@ class WorkQueue:
             return None
 
     def done(self, key: ObjectKey, after: float | None) -> None:
-        """The worker has finished with the key; it is due again ``after`` so many seconds, None: when it is woken."""
+        """The worker has finished with the key; due again ``after`` so many seconds, None: when it is enqueued."""
         with self._changed:
             self._taken.pop(key, None)
             self._schedule.done(key, None if after is None else self._clock() + after)
@@ -138,116 +148,6 @@ class WorkQueue:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-
-# How long until a policy is looked at again: after a success, an outage, a user's mistake.
-#
-# Pauses after failures double and are reset by a success, by an edit, and when a failure is of the other kind.
-#
-
-OUTAGE_FIRST, OUTAGE_MOST = 1.0, 60.0
-MISTAKE_FIRST = 15.0
-SOONEST = 0.05
-"""Seconds. A boundary is never waited for by looking in a loop."""
-TOO_SOON = 0.1
-"""Part of the resync: a turn that is closer than this is the one that has just been."""
-
-
-class Result(StrEnum):
-    """What one look came to, as far as the next one is concerned."""
-
-    CONVERGED = "Converged"
-    IN_PROGRESS = "InProgress"
-    """Nothing failed that was foreseen, and work is left: what was detached is to be dropped, or nobody knows why."""
-    TRANSIENT = "Transient"
-    USER_ERROR = "UserError"
-
-
-def result(errors: Sequence[PartwardenError], reconciling: bool) -> Result:
-    """An outage is tried again soon, also where a mistake is reported with it."""
-    if not errors:
-        return Result.IN_PROGRESS if reconciling else Result.CONVERGED
-    passes = reconciling or any(isinstance(each, TransientError) for each in errors)
-    return Result.TRANSIENT if passes else Result.USER_ERROR
-
-
-@dataclass(frozen=True, slots=True)
-class _Failures:
-    spec: object
-    result: Result
-    count: int
-
-
-class Backoff:
-    """Counts failures in a row for each policy. Safe for threads. ``clock``: seconds, never going back."""
-
-    def __init__(
-        self, random_: Callable[[], float] = random.random, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._random, self._clock = random_, clock
-        self._lock = threading.Lock()
-        self._failures: dict[ObjectKey, _Failures] = {}
-
-    def after(
-        self,
-        key: ObjectKey,
-        spec: object,
-        found: Result,
-        resync: float,
-        boundary: float | None = None,
-        together: Hashable = None,
-    ) -> float:
-        """Seconds until the next look.
-
-        ``spec`` identifies what was worked on: another one starts afresh. ``resync`` is the pause after a success and
-        the longest after a mistake; ``boundary`` says in how many seconds the calendar changes the plan. What is fine
-        and has ``together``, a database, and ``resync`` in common is looked at together, so that one connection serves
-        all.
-        """
-        with self._lock:
-            last = self._failures.pop(key, None)
-            count = last.count + 1 if last and (last.spec, last.result) == (spec, found) else 1
-            if found is not Result.CONVERGED:
-                self._failures[key] = _Failures(spec, found, count)
-        if found is Result.CONVERGED and together is not None:
-            pause = self._next_turn(resync, together)
-        else:
-            pause = self._spread(_pause(found, count, resync))
-        return pause if boundary is None else min(pause, max(boundary, SOONEST))
-
-    def forget(self, key: ObjectKey) -> None:
-        """The policy is gone."""
-        with self._lock:
-            self._failures.pop(key, None)
-
-    def _next_turn(self, resync: float, together: Hashable) -> float:
-        """Turns come every ``resync`` seconds, and at another moment for each database. The first may come sooner."""
-        offset = crc32(repr(together).encode()) / 2**32 * resync
-        pause = resync - (self._clock() - offset) % resync
-        return pause if pause > resync * TOO_SOON else pause + resync
-
-    def _spread(self, seconds: float) -> float:
-        """The same within a tenth, so that what failed or began together does not come again together."""
-        return seconds * (0.9 + 0.2 * self._random())
-
-
-def _pause(found: Result, count: int, resync: float) -> float:
-    doubled = 2.0 ** min(count - 1, 20)
-    match found:
-        case Result.TRANSIENT | Result.IN_PROGRESS:
-            return min(OUTAGE_FIRST * doubled, OUTAGE_MOST, resync)
-        case Result.USER_ERROR:
-            return min(MISTAKE_FIRST * doubled, resync)
-    return resync
-
-
-# A bounded number of threads that take policies from the work queue, and the one that lists them now and then.
-#
-
-log = logging.getLogger(__name__)
-
-AFTER_CRASH = 60.0
-"""Seconds until a policy is looked at again after an error that not even the reconciler foresaw."""
 
 
 class Workers:
@@ -290,6 +190,74 @@ class Workers:
                 log.exception("unexpected error", extra={"policy": "/".join(key)})
             finally:
                 self._queue.done(key, after)
+
+
+class Result(StrEnum):
+    """What one reconcile has come to, as far as the next one is concerned."""
+
+    CONVERGED = "Converged"
+    IN_PROGRESS = "InProgress"
+    """No error of `partwarden.errors`, and work is left: detached tables are to be dropped, or a bug was met."""
+    TRANSIENT = "Transient"
+    USER_ERROR = "UserError"
+
+
+def result(errors: Sequence[PartwardenError], reconciling: bool) -> Result:
+    """An outage is tried again soon, also where a mistake is reported with it."""
+    if not errors:
+        return Result.IN_PROGRESS if reconciling else Result.CONVERGED
+    passes = reconciling or any(isinstance(error, TransientError) for error in errors)
+    return Result.TRANSIENT if passes else Result.USER_ERROR
+
+
+class Failures(NamedTuple):
+    """A row of failures: of what edition, of which kind, and how many."""
+
+    edition: object
+    result: Result
+    row: int
+
+
+class Backoff:
+    """How long until a policy is reconciled again. Safe for threads.
+
+    Pauses after failures double. A success starts them afresh, and so do an edit and a failure of another kind.
+    """
+
+    def __init__(self, random_: Callable[[], float] = random.random) -> None:
+        self._random = random_
+        self._lock = threading.Lock()
+        self._failures: dict[ObjectKey, Failures] = {}
+
+    def after(
+        self, key: ObjectKey, edition: object, result: Result, resync: float, boundary: float | None = None
+    ) -> float:
+        """Seconds until the next reconcile.
+
+        ``edition`` identifies what was worked on. ``resync`` is the pause after a success and the longest after a
+        mistake; ``boundary`` says in how many seconds the calendar changes the plan.
+        """
+        with self._lock:
+            last = self._failures.pop(key, None)
+            count = last.row + 1 if last and last[:2] == (edition, result) else 1
+            if result is not Result.CONVERGED:
+                self._failures[key] = Failures(edition, result, count)
+        doubled = 2.0 ** min(count - 1, 20)
+        match result:
+            case Result.TRANSIENT | Result.IN_PROGRESS:
+                pause = min(TRANSIENT_FIRST * doubled, TRANSIENT_MOST, resync)
+            case Result.USER_ERROR:
+                pause = min(USER_ERROR_FIRST * doubled, resync)
+            case Result.CONVERGED:
+                pause = resync
+        # What failed or began together does not come again together.
+        pause *= 0.9 + 0.2 * self._random()
+        return pause if boundary is None else min(pause, max(boundary, SOONEST))
+
+    def forget(self, key: ObjectKey) -> None:
+        """Start afresh: the policy is deleted, or its next reconcile is no repetition."""
+        with self._lock:
+            self._failures.pop(key, None)
 
 
 class Every:

@@ -1,6 +1,6 @@
-"""The Kubernetes API as archives need it: PartitionArchives, Jobs, and what the pods of Jobs left behind.
+"""The Kubernetes API as archives need it: PartitionArchives, Jobs, and the pods of Jobs.
 
-What is read comes as the API's JSON. Errors are those of `partwarden.cluster`.
+Jobs and pods come as the API's JSON. Every method raises the errors of `Cluster.call`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from ..api.policy import API_VERSION, GROUP, VERSION
 from ..api.policy import PLURAL as POLICIES
 from ..api.types import ObjectKey
 from ..errors import InvalidSpec
+from .cache import StoredArchive, is_gone, parse_archive
 from .client import Cluster, Conflict, Invalid, NotFound
 
-BATCH = ("batch", "v1")
+ARCHIVES = (GROUP, VERSION, ARCHIVE_PLURAL)
+JOBS = ("batch", "v1", "jobs")
 JOB_OF_POD = "batch.kubernetes.io/controller-uid"
 
 
@@ -25,92 +27,102 @@ class ArchivesInCluster:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    def archive(self, key: ObjectKey) -> dict[str, Any] | None:
-        """A PartitionArchive as it is now, None where there is none."""
-        namespace, name = key
-        return self._get(f"read {ARCHIVE_PLURAL} {namespace}/{name}", GROUP, VERSION, namespace, ARCHIVE_PLURAL, name)
+    def archive(self, key: ObjectKey) -> StoredArchive | None:
+        """Read a PartitionArchive as it is now. None where there is none, or it is being deleted."""
+        body = self._get(ARCHIVES, key)
+        return None if body is None or is_gone(body) else parse_archive(body)
 
-    def archives(self, namespace: str | None) -> Iterator[dict[str, Any]]:
-        """Every PartitionArchive of a namespace, or of all."""
-        return self._cluster.objects(ARCHIVE_PLURAL, namespace)
+    def archives(self, namespace: str | None, selector: str = "") -> Iterator[dict[str, Any]]:
+        """List every PartitionArchive of a namespace, or of all, whose labels match, as JSON."""
+        return self._cluster.objects(ARCHIVE_PLURAL, namespace, selector)
+
+    def is_selected(self, key: ObjectKey, selector: str) -> bool:
+        """Whether the PartitionArchive exists, and its labels match."""
+        return self._cluster.selected(ARCHIVE_PLURAL, key, selector) is not None
 
     def policy_exists(self, key: ObjectKey) -> bool:
-        """Whether there is such a PartitionPolicy, whoever serves it, that is not being deleted."""
+        """Whether the PartitionPolicy exists, whichever operator serves it, and is not being deleted."""
         namespace, name = key
-        found: Any = self._cluster.call(
-            f"look for {POLICIES} {namespace}/{name}",
+        listed: Any = self._cluster.call(
+            f"list {POLICIES} {namespace}/{name}",
             self._cluster.custom.list_namespaced_custom_object,
             *(GROUP, VERSION, namespace, POLICIES),
             # By the right to list: there is none to get.
             field_selector=f"metadata.name={name}",
         )
-        return any("deletionTimestamp" not in each["metadata"] for each in found["items"])
+        return any(not is_gone(body) for body in listed["items"])
 
     def create_archive(self, key: ObjectKey, spec: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-        """Make a PartitionArchive. Returns False where one of that name exists, whatever it says."""
+        """Create a PartitionArchive. Returns False where one of that name exists, whatever it says."""
         namespace, name = key
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": ARCHIVE_KIND,
-            "metadata": {"namespace": namespace, "name": name, "labels": dict(labels)},
-            "spec": dict(spec),
-        }
-        return self._create(
-            f"create {ARCHIVE_PLURAL} {namespace}/{name}", GROUP, VERSION, namespace, ARCHIVE_PLURAL, body
-        )
+        metadata = {"namespace": namespace, "name": name, "labels": dict(labels)}
+        body = {"apiVersion": API_VERSION, "kind": ARCHIVE_KIND, "metadata": metadata, "spec": dict(spec)}
+        return self._create(ARCHIVES, body)
 
     def job(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """A Job as it is now, None where there is none."""
-        return self._get(f"read Job {namespace}/{name}", *BATCH, namespace, "jobs", name)
+        """Read a Job as it is now, None where there is none."""
+        return self._get(JOBS, (namespace, name))
 
     def jobs(self, namespace: str | None) -> list[dict[str, Any]]:
-        """Every Job that this program made, in a namespace or in all."""
-        what, custom = "list Jobs", self._cluster.custom
-        found: Any
+        """List every Job that this program made, in a namespace or in all."""
+        custom, (group, version, plural) = self._cluster.custom, JOBS
+        listed: Any
         if namespace is None:
-            found = self._cluster.call(what, custom.list_cluster_custom_object, *BATCH, "jobs", label_selector=SELECTOR)
-        else:
-            found = self._cluster.call(
-                what, custom.list_namespaced_custom_object, *BATCH, namespace, "jobs", label_selector=SELECTOR
+            listed = self._cluster.call(
+                "list Jobs", custom.list_cluster_custom_object, group, version, plural, label_selector=SELECTOR
             )
-        return list(found["items"])
+        else:
+            listed = self._cluster.call(
+                f"list Jobs in {namespace}",
+                custom.list_namespaced_custom_object,
+                *(group, version, namespace, plural),
+                label_selector=SELECTOR,
+            )
+        return [*listed["items"]]
 
     def create_job(self, body: Mapping[str, Any]) -> bool:
-        """Make a Job. Returns False where one of that name exists: it is for the same. Raises `InvalidSpec`, too."""
-        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        """Create a Job. Returns False where one of that name exists: it is for the same.
+
+        Raises `InvalidSpec` where the API server finds a field of it wrong.
+        """
         try:
-            return self._create(f"create Job {namespace}/{name}", *BATCH, namespace, "jobs", body)
+            return self._create(JOBS, body)
         except Invalid as error:
             raise InvalidSpec(f"{error}: see retention.job of the policy, and PARTWARDEN_JOB_IMAGE") from None
 
     def pods(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The pods of this very Job, not those of an earlier one of its name."""
+        """List the pods of this very Job, not those of an earlier one of its name."""
         namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
-        found = self._cluster.call(
+        listed = self._cluster.call(
             f"list the pods of Job {namespace}/{job['metadata']['name']}",
             self._cluster.core.list_namespaced_pod,
             namespace,
             label_selector=f"{JOB_OF_POD}={uid}",
         )
-        plain: dict[str, Any] = self._cluster.plain(found)
+        plain: dict[str, Any] = self._cluster.plain(listed)
         return list(plain.get("items") or [])
 
-    def _get(self, what: str, *where: str) -> dict[str, Any] | None:
+    def _get(self, resource: tuple[str, str, str], key: ObjectKey) -> dict[str, Any] | None:
+        (group, version, plural), (namespace, name) = resource, key
+        get = self._cluster.custom.get_namespaced_custom_object
+        what = f"read {_noun(plural)} {namespace}/{name}"
         try:
-            found: Any = self._cluster.call(what, self._cluster.custom.get_namespaced_custom_object, *where)
+            body: Any = self._cluster.call(what, get, group, version, namespace, plural, name)
         except NotFound:
             return None
-        return dict(found)
+        return dict(body)
 
-    def _create(
-        self, what: str, group: str, version: str, namespace: str, plural: str, body: Mapping[str, Any]
-    ) -> bool:
+    def _create(self, resource: tuple[str, str, str], body: Mapping[str, Any]) -> bool:
+        group, version, plural = resource
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        create = self._cluster.custom.create_namespaced_custom_object
+        what = f"create {_noun(plural)} {namespace}/{name}"
         try:
-            self._cluster.call(
-                what,
-                self._cluster.custom.create_namespaced_custom_object,
-                *(group, version, namespace, plural, dict(body)),
-            )
+            self._cluster.call(what, create, group, version, namespace, plural, dict(body))
         except Conflict:
             return False
         return True
+
+
+def _noun(plural: str) -> str:
+    return "Job" if plural == "jobs" else plural

@@ -1,12 +1,13 @@
-"""The PartitionArchives as the API server last showed them, which Jobs run, and which checks are wanted. In memory."""
+"""PartitionPolicies and PartitionArchives as the API server last showed them, in memory, by key and resourceVersion."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from ..api import policy
 from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, OID_LABEL, ROUND_LABEL, SERVER_LABEL, PartitionArchiveSpec
@@ -17,37 +18,44 @@ from ..api.types import ObjectKey
 from ..api.validation import check
 from ..planner.archives import MOST_ROUNDS
 
-# The policies as the API server last showed them, in memory.
-#
 
-
-@dataclass(frozen=True, slots=True)
-class StoredPolicy:
-    """What is needed of one PartitionPolicy. ``spec`` is as written, not yet validated."""
-
-    kind: ClassVar[str] = KIND
-    plural: ClassVar[str] = PLURAL
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """What both kinds have in common. ``spec`` is as written, not yet validated."""
 
     key: ObjectKey
     uid: str
     generation: int
     version: int
-    created: str
-    """RFC 3339, UTC: sorts as text."""
+    """Its resourceVersion."""
     spec: Mapping[str, Any]
-    status_json: bytes
+    status_json: bytes = b"{}"
     """Compact: a status may hold 200 partitions, and there may be thousands of policies."""
-    held: frozenset[str] = frozenset()
-    """What the annotation of `partwarden.hold` names."""
-    approved: frozenset[str] = frozenset()
-    """What that of `hold.APPROVAL` names."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> dict[str, Any]:
         """The status as last seen or written."""
-        found = json.loads(self.status_json)
-        return found if isinstance(found, dict) else {}
+        status = json.loads(self.status_json)
+        return status if isinstance(status, dict) else {}
+
+    def __str__(self) -> str:
+        return "/".join(self.key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPolicy(StoredObject):
+    """What is needed of one PartitionPolicy."""
+
+    kind: ClassVar[str] = KIND
+    plural: ClassVar[str] = PLURAL
+
+    created: str
+    """RFC 3339, UTC: sorts as text."""
+    held: frozenset[str] = frozenset()
+    """What the annotation `policy.ANNOTATION` names."""
+    approved: frozenset[str] = frozenset()
+    """What the annotation `policy.APPROVAL` names."""
 
     @property
     def age(self) -> tuple[str, ObjectKey]:
@@ -71,90 +79,6 @@ class StoredPolicy:
         name = table.get("name") if isinstance(table, Mapping) else None
         return f"{table.get('schema', 'public')}.{name}" if isinstance(table, Mapping) and name else None
 
-    def __str__(self) -> str:
-        return "/".join(self.key)
-
-
-def parse_policy(body: Mapping[str, Any]) -> StoredPolicy:
-    """The policy in an object of the API server."""
-    meta = body["metadata"]
-    return StoredPolicy(
-        key=(meta["namespace"], meta["name"]),
-        uid=meta["uid"],
-        generation=meta.get("generation", 0),
-        version=int(meta["resourceVersion"]),
-        created=meta["creationTimestamp"],
-        spec=body.get("spec") or {},
-        status_json=_compact(body.get("status") or {}),
-        held=policy.parse(meta.get("annotations")),
-        approved=policy.parse(meta.get("annotations"), policy.APPROVAL),
-        labels=meta.get("labels") or {},
-    )
-
-
-def is_gone(body: Mapping[str, Any]) -> bool:
-    """Whether the object is being deleted and only waits for somebody's finalizer."""
-    return bool(body["metadata"].get("deletionTimestamp"))
-
-
-class Store:
-    """Policies by key, safe for threads. What is older than what is held is ignored, in whatever order it arrives."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._policies: dict[ObjectKey, StoredPolicy] = {}
-        self._removed: dict[ObjectKey, int] = {}
-
-    def get(self, key: ObjectKey) -> StoredPolicy | None:
-        """The policy as last seen, None when there is none."""
-        with self._lock:
-            return self._policies.get(key)
-
-    def all(self) -> list[StoredPolicy]:
-        """Every policy, in no order."""
-        with self._lock:
-            return list(self._policies.values())
-
-    def put(self, policy: StoredPolicy) -> StoredPolicy | None:
-        """Hold the policy. Returns it when it is news: unknown so far, made anew, or of another generation or hold."""
-        with self._lock:
-            held = self._policies.get(policy.key)
-            if policy.version <= max(held.version if held else 0, self._removed.get(policy.key, 0)):
-                return None
-            self._policies[policy.key] = policy
-            same = held is not None and held.edition == policy.edition
-            return None if same else policy
-
-    def remove(self, key: ObjectKey, uid: str | None = None, version: int | None = None) -> bool:
-        """Forget the policy, if it is the one with ``uid`` or None is given. Returns whether it was held.
-
-        ``version``: at which it was gone, or no longer ours. A later one of it stays, and an earlier one that comes
-        after that, as in a list that was asked for before, is ignored.
-        """
-        with self._lock:
-            if version is not None:
-                self._removed[key] = max(version, self._removed.get(key, 0))
-            held = self._policies.get(key)
-            if held is None or uid not in (None, held.uid) or (version is not None and held.version > version):
-                return False
-            del self._policies[key]
-            return True
-
-    def settle(self) -> None:
-        """A list has been taken in: nothing from before what was removed until now can come any more."""
-        with self._lock:
-            self._removed.clear()
-
-
-def vanished(before: Iterable[StoredPolicy], listed: Iterable[StoredPolicy]) -> list[StoredPolicy]:
-    """Those held before a list was asked for that the list does not show: their deletion was missed."""
-    uids = {each.uid for each in listed}
-    return [each for each in before if each.uid not in uids]
-
-
-def _compact(status: Mapping[str, Any]) -> bytes:
-    return json.dumps(status, separators=(",", ":"), ensure_ascii=False).encode()
-
 
 @dataclass(frozen=True, slots=True)
 class Binding:
@@ -170,54 +94,57 @@ class Binding:
     destination: Destination
 
 
-@dataclass(frozen=True, slots=True)
-class StoredArchive:
-    """What is needed of one PartitionArchive. ``spec`` is as written, not yet validated."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredArchive(StoredObject):
+    """What is needed of one PartitionArchive."""
 
     kind: ClassVar[str] = ARCHIVE_KIND
     plural: ClassVar[str] = ARCHIVE_PLURAL
 
-    key: ObjectKey
-    uid: str
-    generation: int
-    version: int
-    spec: Mapping[str, Any]
-    status_json: bytes
-    labels: Mapping[str, str] = field(default_factory=dict)
     binding: Binding | None = None
     """None where a user made it, or its labels do not say what its spec says."""
 
     @property
-    def status(self) -> dict[str, Any]:
-        """The status as last seen."""
-        found = json.loads(self.status_json)
-        return found if isinstance(found, dict) else {}
-
-    @property
     def policy(self) -> ObjectKey | None:
-        """The policy that it was made for, in its own namespace."""
+        """The policy that it was made for, in its own namespace. It never changes: a spec cannot be edited."""
         reference = self.spec.get("policy")
         name = reference.get("name") if isinstance(reference, Mapping) else None
         return (self.key[0], str(name)) if name else None
 
-    def __str__(self) -> str:
-        return "/".join(self.key)
+
+def parse_policy(body: Mapping[str, Any]) -> StoredPolicy:
+    """The policy in an object of the API server."""
+    annotations = body["metadata"].get("annotations")
+    return StoredPolicy(
+        **_common(body),
+        created=body["metadata"]["creationTimestamp"],
+        held=policy.parse(annotations),
+        approved=policy.parse(annotations, policy.APPROVAL),
+    )
 
 
 def parse_archive(body: Mapping[str, Any]) -> StoredArchive:
     """The archive in an object of the API server."""
+    common = _common(body)
+    return StoredArchive(**common, binding=_binding(common["spec"], common["labels"]))
+
+
+def is_gone(body: Mapping[str, Any]) -> bool:
+    """Whether the object is being deleted and only waits for a finalizer."""
+    return bool(body["metadata"].get("deletionTimestamp"))
+
+
+def _common(body: Mapping[str, Any]) -> dict[str, Any]:
     meta = body["metadata"]
-    spec, labels = body.get("spec") or {}, meta.get("labels") or {}
-    return StoredArchive(
-        key=(meta["namespace"], meta["name"]),
-        uid=meta["uid"],
-        generation=meta.get("generation", 0),
-        version=int(meta["resourceVersion"]),
-        spec=spec,
-        status_json=_written(body.get("status") or {}),
-        labels=labels,
-        binding=_binding(spec, labels),
-    )
+    return {
+        "key": (meta["namespace"], meta["name"]),
+        "uid": meta["uid"],
+        "generation": meta.get("generation", 0),
+        "version": int(meta["resourceVersion"]),
+        "spec": body.get("spec") or {},
+        "status_json": json.dumps(body.get("status") or {}, separators=(",", ":"), ensure_ascii=False).encode(),
+        "labels": meta.get("labels") or {},
+    }
 
 
 def _binding(spec: Mapping[str, Any], labels: Mapping[str, str]) -> Binding | None:
@@ -231,66 +158,92 @@ def _binding(spec: Mapping[str, Any], labels: Mapping[str, str]) -> Binding | No
     return Binding(server, made.oid, int(labels[ROUND_LABEL]), made.database, made.destination)
 
 
-def _written(status: Mapping[str, Any]) -> bytes:
-    return json.dumps(status, separators=(",", ":"), ensure_ascii=False).encode()
+T = TypeVar("T", bound=StoredObject)
 
 
-class ArchiveStore:
-    """Archives by key, safe for threads. What is older than what is held is ignored, in whatever order it arrives."""
+class Update(NamedTuple, Generic[T]):
+    """A newer version was taken in. ``before`` is None where the object was not known."""
 
-    def __init__(self) -> None:
+    before: T | None
+    after: T
+
+
+class ObjectCache(Generic[T]):
+    """Objects of one kind by key, safe for threads. A version older than the one held is ignored, whenever it comes."""
+
+    def __init__(self, index: Callable[[T], Hashable] = lambda _: None) -> None:
+        """``index``: what `indexed` finds objects by."""
         self._lock = threading.Lock()
-        self._archives: dict[ObjectKey, StoredArchive] = {}
-        self._wanted: dict[ObjectKey, str] = {}
+        self._index = index
+        self._objects: dict[ObjectKey, T] = {}
+        self._by_index: defaultdict[Hashable, dict[ObjectKey, T]] = defaultdict(dict)
+        self._removed: dict[ObjectKey, int] = {}
 
-    def get(self, key: ObjectKey) -> StoredArchive | None:
-        """The archive as last seen."""
+    def get(self, key: ObjectKey) -> T | None:
+        """The object as last seen, None where there is none."""
         with self._lock:
-            return self._archives.get(key)
+            return self._objects.get(key)
 
-    def all(self) -> list[StoredArchive]:
-        """Every archive, in no order."""
+    def all(self) -> list[T]:
+        """Every object, in no order."""
         with self._lock:
-            return list(self._archives.values())
+            return list(self._objects.values())
 
-    def of(self, policy: ObjectKey) -> list[StoredArchive]:
-        """Those in the policy's namespace, made for it or by hand: what they are of, their status says."""
+    def indexed(self, value: Hashable) -> list[T]:
+        """The objects with that value of the index, in no order. Costs what it returns."""
         with self._lock:
-            return [each for each in self._archives.values() if each.key[0] == policy[0]]
+            return list(self._by_index.get(value, {}).values())
 
-    def put(self, archive: StoredArchive) -> StoredArchive | None:
-        """Hold the archive. Returns what was held before, the archive itself where it is no news."""
+    def put(self, new: T) -> Update[T] | None:
+        """Hold the object. Returns None where it is not newer than what is held, or was removed."""
         with self._lock:
-            held = self._archives.get(archive.key)
-            if held is not None and archive.version <= held.version:
-                return archive
-            self._archives[archive.key] = archive
-            return held
+            before = self._objects.get(new.key)
+            if new.version <= max(before.version if before else 0, self._removed.get(new.key, 0)):
+                return None
+            if before is not None:
+                self._drop(before)
+            self._objects[new.key] = self._by_index[self._index(new)][new.key] = new
+            return Update(before, new)
 
-    def remove(self, key: ObjectKey, uid: str | None = None) -> bool:
-        """Forget the archive, if it is the one with ``uid`` or None is given. Returns whether it was held."""
+    def remove(self, key: ObjectKey, uid: str | None = None, version: int | None = None) -> bool:
+        """Forget the object, if it is the one with ``uid`` or None is given. Returns whether it was held.
+
+        ``version``: at which it was deleted, or no longer selected. A later version of it stays, and an earlier one
+        that comes after that, as in a list that was asked for before, is ignored.
+        """
         with self._lock:
-            held = self._archives.get(key)
-            if held is None or uid not in (None, held.uid):
+            if version is not None:
+                self._removed[key] = max(version, self._removed.get(key, 0))
+            held = self._objects.get(key)
+            if held is None or uid not in (None, held.uid) or (version is not None and held.version > version):
                 return False
-            del self._archives[key]
-            self._wanted.pop(key, None)
+            self._drop(held)
             return True
 
-    def want_check(self, key: ObjectKey, token: str) -> bool:
-        """Ask that the archive be read again. ``token``: tells this check from earlier ones; the same as long as that
-        one will do. Returns whether it is news."""
+    def settle(self) -> None:
+        """A list has been taken in: nothing from before what was removed until now can come any more."""
         with self._lock:
-            news = self._wanted.get(key) != token
-            self._wanted[key] = token
-            return news
+            self._removed.clear()
 
-    def forget_check(self, key: ObjectKey) -> None:
-        """Nobody asks any more that the archive be read again."""
-        with self._lock:
-            self._wanted.pop(key, None)
+    def _drop(self, held: T) -> None:
+        del self._objects[held.key]
+        value = self._index(held)
+        del self._by_index[value][held.key]
+        if not self._by_index[value]:
+            del self._by_index[value]
 
-    def wanted_check(self, key: ObjectKey) -> str | None:
-        """The token of the check that was asked for last. After a restart it is asked for again."""
-        with self._lock:
-            return self._wanted.get(key)
+
+Store = ObjectCache[StoredPolicy]
+
+
+class ArchiveCache(ObjectCache[StoredArchive]):
+    """PartitionArchives, indexed by the policy that each was made for."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda archive: archive.policy)
+
+
+def vanished(before: Iterable[T], listed: Iterable[T]) -> list[T]:
+    """The objects held before a list was asked for that the list does not show: their deletion was missed."""
+    uids = {each.uid for each in listed}
+    return [each for each in before if each.uid not in uids]

@@ -1,8 +1,7 @@
 """The Kubernetes API as the operator uses it: policies, their status, Secrets, Events, its own rights.
 
-Beside `partwarden.cluster_login` the only importer of the official client. One `Cluster` may be used by many threads.
-Every call has a time limit and is repeated where it could not be sent; what still fails is raised as an error of
-`partwarden.errors`.
+One `Cluster` may be used by many threads. Every call has a time limit and is repeated where it could not be sent; what
+still fails is raised as `ClusterUnavailable`, of which a refusal is a subclass by its HTTP status.
 """
 
 from __future__ import annotations
@@ -46,6 +45,10 @@ class ApiError(ClusterUnavailable):
         return ClusterUnavailable.__name__
 
 
+class BadRequest(ApiError):
+    """400: the request itself is wrong, such as a text that is no label selector."""
+
+
 class NotFound(ApiError):
     """404: the object, or its kind, does not exist."""
 
@@ -67,6 +70,7 @@ class TooManyRequests(ApiError):
 
 
 BY_STATUS: Mapping[int | None, type[ApiError]] = {
+    400: BadRequest,
     404: NotFound,
     403: Forbidden,
     409: Conflict,
@@ -176,14 +180,20 @@ class Cluster:
 
     def policy(self, key: ObjectKey) -> dict[str, Any] | None:
         """A PartitionPolicy as the API server holds it now; None where there is none that the settings select."""
+        return self.selected(PLURAL, key, self._selector)
+
+    def selected(self, plural: str, key: ObjectKey, selector: str) -> dict[str, Any] | None:
+        """One object of a kind of ours as the API server holds it now; None where there is none whose labels match.
+
+        Raises `BadRequest` where the text is no label selector.
+        """
         namespace, name = key
-        # By the right to list: there is none to get.
-        options = {"field_selector": f"metadata.name={name}"}
-        options |= {"label_selector": self._selector} if self._selector else {}
+        # By the right to list: there is none to get policies, and only a list has a selector.
+        options = {"field_selector": f"metadata.name={name}"} | ({"label_selector": selector} if selector else {})
         found: Any = self.call(
-            f"read {PLURAL} {namespace}/{name}",
+            f"read {plural} {namespace}/{name}",
             self.custom.list_namespaced_custom_object,
-            *(GROUP, VERSION, namespace, PLURAL),
+            *(GROUP, VERSION, namespace, plural),
             **options,
             timeout=TIMEOUT_LOCKED,
         )
@@ -210,7 +220,7 @@ class Cluster:
     ) -> dict[str, Any] | None:
         """Make the object's status equal to ``status``. Returns the object as it is then, None when it is gone.
 
-        With ``version`` only while that is its resource version: None, too, where somebody has written to it since.
+        With ``version`` only while that is its resource version: None, too, where it was written to since.
         Server-side apply: what this program wrote before and leaves out now is removed, what others wrote stays.
         """
         namespace, name = subject.key

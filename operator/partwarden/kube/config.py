@@ -1,4 +1,4 @@
-"""How to reach the Kubernetes API, and as whom: found once, for every client in this program."""
+"""Kubeconfig or service account: where the API server is, and with which credentials; for every client here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How to reach the API server and as whom; files by their paths."""
+    """Address of the API server and credentials for it; files by their paths."""
 
     server: str
     ca_path: str | None
@@ -50,8 +50,8 @@ def configure(kubeconfig: Path | None) -> kubernetes.client.Configuration:
 
 
 def own(path: Path | None, context: str | None) -> tuple[kubernetes.client.Configuration, str]:
-    """As kubectl goes: ``path``, else ``KUBECONFIG`` or ~/.kube/config, else a pod's service account; and the namespace
-    that goes with it. Raises `StartupError`."""
+    """As kubectl finds it: ``path``, else ``KUBECONFIG`` or ~/.kube/config, else a pod's service account; and its
+    namespace. Raises `StartupError`."""
     configuration = kubernetes.client.Configuration()
     file = str(path) if path else None
     try:
@@ -69,7 +69,7 @@ def own(path: Path | None, context: str | None) -> tuple[kubernetes.client.Confi
 
 
 def credentials(found: kubernetes.client.Configuration) -> Credentials:
-    """What another client needs to do the same; the token as it is now."""
+    """What another client needs to reach the same server as the same identity; the token as it is now."""
     # Asking for the token is what renews one that expires.
     header = found.get_api_key_with_prefix("BearerToken", "authorization") or ""
     scheme, _, token = header.rpartition(" ")
@@ -83,6 +83,6 @@ def credentials(found: kubernetes.client.Configuration) -> Credentials:
         password=found.password or None,
         scheme=scheme.capitalize() or None,
         token=token or None,
-        # The official client minds NO_PROXY by itself, when it connects; others are told.
+        # The official client minds NO_PROXY by itself, when it connects; others do not.
         proxy=None if should_bypass_proxies(found.host, found.no_proxy or "") else found.proxy,
     )

@@ -1,4 +1,4 @@
-"""What a plan may tell to do. Values; `partwarden.apply` does them.
+"""The actions of a plan and their outcomes. Values; `postgres.engine` executes them.
 
 Each action stands for itself: doing it, or not, leaves a valid database whatever became of those before it.
 """
@@ -12,7 +12,7 @@ from typing import ClassVar
 from ..api.archive import Fingerprint
 from ..api.retention import OnLargeObjects
 from ..errors import PartwardenError
-from .calendar import Range
+from .calendar import BoundedRange, Range
 from .drop_preconditions import DropCase
 from .inventory import Tie
 from .keys import Bounds
@@ -41,7 +41,7 @@ class Action:
         return f"{self.schema}.{self.name}"
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """What an Event calls it."""
         return self.name
 
@@ -79,19 +79,19 @@ class CreateDefault(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachDetached(Action):
-    """Attach a table again that was detached by us and is wanted again. ``oid`` is the table's."""
+    """Attach a detached table again. ``oid`` is the table's."""
 
     verb, past = "attach again", "attached again"
     done = "PartitionAttached"
 
-    range: Range
+    range: BoundedRange
     bounds: Bounds
     oid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalizeDetach(Action):
-    """Finish a concurrent detach that was interrupted, whoever began it."""
+    """Finish a concurrent detach that was interrupted, also one begun by another tool."""
 
     verb, past = "finish detaching", "finished detaching"
     done = "DetachFinalized"
@@ -101,12 +101,12 @@ class FinalizeDetach(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetachPartition(Action):
-    """Mark an expired partition as ours, then detach it."""
+    """Write the marker into the comment of an expired partition, then detach it."""
 
     verb, past = "detach", "detached"
     done = "PartitionDetached"
 
-    range: Range
+    range: BoundedRange
     bounds: Bounds
     oid: int
     concurrently: bool
@@ -115,7 +115,7 @@ class DetachPartition(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmDetached(Action):
-    """Write into the marker of a table of ours since when it is detached: the detach was interrupted before that."""
+    """Write into the marker since when a table is detached: the detach was interrupted before that."""
 
     verb, past = "confirm as detached", "confirmed as detached"
     noun = "table"
@@ -127,12 +127,13 @@ class ConfirmDetached(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropDetached(Action):
-    """Drop a table that we detached, whose grace is over."""
+    """Drop a detached table whose grace is over."""
 
     verb, past = "drop", "dropped"
     noun = "table"
     done = "PartitionDropped"
 
+    range: BoundedRange
     oid: int
     marker: Marker
     case: DropCase = field(compare=False, repr=False)
@@ -147,8 +148,8 @@ class DropDetached(Action):
     """Whether rows that point to large objects keep an archived table."""
 
     @property
-    def told(self) -> str:
-        """With its archive: where the rows are now is what somebody asks who reads this."""
+    def title(self) -> str:
+        """With its archive, where the rows are now."""
         return f"{self.name} (PartitionArchive {self.archive})" if self.archive else self.name
 
 

@@ -1,19 +1,41 @@
-"""What must be proven before an expired partition may be detached, and before its table may be dropped. Pure.
+"""Decide what must be proven before an expired partition is detached, and before its table is dropped. Pure.
 
-An archive is asked for, then its proof is waited for, then the partition may leave. Afterwards the archive is read
-again, and the table with it; and once more when nothing else keeps the table, so that the last reading is younger than
-all that allows the drop. Which reading it was is told by a token and by no clock.
+The states of a retired partition, from expired to dropped, where the policy has ``archive``:
+
+=================  =============================  ==========================================  =====================
+state              what is asked for              what moves it on                            who acts
+=================  =============================  ==========================================  =====================
+expired            ``ArchiveRequest``, round 0    the archive was read back and is equal      archive Job
+proven             ``DetachPartition``            the table has left, its mark: ``Detached``  policy reconciler
+kept               nothing; ``onExpire: Detach``  grace is over, an approval is given, no     the clock, the user
+                   reads once: ``detached/…``     hold names the table (Detach: the end)
+free               ``CheckRequest``, ``drop/…``   archive and table were read again, equal    archive Job
+compared           ``DropDetached``               all preconditions met again under the       policy reconciler
+                                                  lock, fingerprint equal: ``DROP TABLE``
+dropped            nothing                        the PartitionArchive stays                  nothing
+-----------------  -----------------------------  ------------------------------------------  ---------------------
+changed            ``ArchiveRequest``, round + 1  as expired, `MOST_ROUNDS` archives at most  archive Job
+damaged            the failed reading again       a reading that succeeds, or the user        archive Job, the user
+                                                  deletes the PartitionArchive: expired
+kept again         ``CheckRequest``, ``void``,    as kept: what was read for the drop before  archive Job
+after a reading    ``detached/…``                 the hold or before the approval is void
+=================  =============================  ==========================================  =====================
+
+A partition stays attached until it is proven. A reading counts for the drop only if its token is the one of now: it was
+asked for when nothing but the proof kept the table, and ended at most a day ago. A drop that finds other contents
+under the lock changes the token, so that the table is compared anew. Without ``archive`` (``dropWithoutArchive``) every
+expired partition may be detached, and the rest of `DROP_PRECONDITIONS` decides the drop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from ..api.retention import OnLargeObjects
+from ..api.retention import OnExpire, OnLargeObjects
 from ..errors import ArchiveDamaged, ContentsChanged
 from .archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, Request
-from .calendar import Range
+from .calendar import BoundedRange
 from .context import PlanContext
 from .drop_preconditions import (
     APPROVAL,
@@ -22,172 +44,191 @@ from .drop_preconditions import (
     LAST,
     OUTSIDE,
     DropCase,
+    Kept,
     after_detach,
     last_reading,
     unmet,
 )
-from .findings import Finding, listed, pointing
+from .findings import Finding, join_names, pointing
 from .inventory import Detached, Partition
 
 MOST_AT_ONCE = 20
-"""Archives of one table that are asked for and not yet proven: the oldest partitions first."""
+"""Archives of one table that are requested and not yet proven: the oldest partitions first."""
 
 WAITING = {
-    ARCHIVING: "expired, and detached or dropped only once an archive in {where} was read back and is equal: {names}",
-    CHECKING: "detached, and archived in {where}: archive and table are being read once more, and compared: {names}",
-    APPROVAL: "detached, and dropped once the annotation partwarden.dev/approve-drop of the policy names it "
+    APPROVAL: "detached; dropped once the policy's annotation partwarden.dev/approve-drop names the table "
     "(spec.retention.approval is Manual): {names}",
+    CHECKING: "detached, and archived in {where}; archive and table are being read again and compared: {names}",
+    ARCHIVING: "expired; neither detached nor dropped before an archive in {where} is proven equal: {names}",
 }
-"""What is waited for, in the order in which it is told."""
+"""What a table waits for; what the user must do comes first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """``troubles`` keep a table from leaving until somebody mends them; ``notes`` say what else is waited for."""
+class ArchiveGate:
+    """Which tables may leave and go, and what is still to be done for the others.
 
+    ``troubles`` keep a table until they are fixed; ``notes`` say what else is waited for.
+    """
+
+    partitions_to_detach: tuple[tuple[Partition, BoundedRange], ...] = ()
+    tables_to_drop: tuple[DropCase, ...] = ()
     requests: tuple[Request, ...] = ()
     troubles: tuple[Finding, ...] = ()
     notes: tuple[Finding, ...] = ()
 
 
-@dataclass(slots=True)
-class Gate:
-    """Asks of each table in turn; what it found is in `result`."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is due for one table. ``waits``: reasons of `WAITING`, each with what the table is called there."""
 
-    context: PlanContext
-    _requests: list[Request] = field(default_factory=list)
-    _troubles: list[Finding] = field(default_factory=list)
-    _names: dict[str, list[str]] = field(default_factory=dict)
-    _unproven: int = 0
+    passes: bool = False
+    request: Request | None = None
+    trouble: Finding | None = None
+    waits: tuple[tuple[str, str], ...] = ()
 
-    def may_leave(self, expired: Iterable[tuple[Partition, Range]]) -> Iterator[tuple[Partition, Range]]:
-        """Those of the partitions that may be detached: all of them where the policy wants no archive."""
-        for each, held in expired:
-            if not self._wants_archive:
-                yield each, held
-            elif self._points(each, "archived"):
-                continue
-            elif (state := self._proven(each)) is not None:
-                if state.check is None or state.check.ok:
-                    yield each, held
-                else:
-                    # It was attached again since: whoever mends what is wrong with the archive is seen by another look.
-                    self._check(each, state, state.check.token)
 
-    def may_go(self, outside: Iterable[Detached]) -> Iterator[DropCase]:
-        """Those of the detached tables that may be dropped: all of `DROP_PRECONDITIONS` are met.
+def check_archives(
+    context: PlanContext, expired: Sequence[tuple[Partition, BoundedRange]], detached: Sequence[Detached]
+) -> ArchiveGate:
+    """Sort out partitions that are to be detached and tables that are to be dropped, both the oldest first."""
+    before_detach = [(partition, held, _before_detach(context, partition)) for partition, held in expired]
+    cases = [drop_case(context, table) for table in detached]
+    before_drop = [(case, _before_drop(context, case)) for case in cases]
+    steps = [*(step for *_, step in before_detach), *(step for _, step in before_drop)]
+    return ArchiveGate(
+        partitions_to_detach=tuple((partition, held) for partition, held, step in before_detach if step.passes),
+        tables_to_drop=tuple(case for case, step in before_drop if step.passes),
+        requests=tuple(_requests(steps)),
+        troubles=tuple(step.trouble for step in steps if step.trouble is not None),
+        notes=tuple(_notes(context, steps)),
+    )
 
-        An archive is known of each that the policy wants one of.
-        """
-        for each in outside:
-            case = self._case(each)
-            kept = unmet(case)
-            if kept is not None and kept.reason == OUTSIDE:
-                continue
-            if self._wants_archive and self._points(each, "dropped"):
-                continue
-            if kept is None:
-                yield case
-                continue
-            if kept.reason == APPROVAL:
-                self._names.setdefault(APPROVAL, []).append(f"{each.name}@{each.oid}")
-            if self._wants_archive:
-                self._compare(case, free=kept.reason in (ARCHIVING, CHECKING))
 
-    def result(self) -> Waiting:
-        """What is to be asked for, and what to say."""
-        parent, retention = str(self.context.parent), self.context.spec.retention
-        where = retention.archive if retention else None
-        notes = [
-            Finding(reason, parent, text.format(where=where, names=listed(names)))
-            for reason, text in WAITING.items()
-            if (names := self._names.get(reason))
-        ]
-        return Waiting(tuple(self._requests), tuple(self._troubles), tuple(notes))
+def drop_case(context: PlanContext, table: Detached) -> DropCase:
+    """All that the drop of the table is decided from."""
+    return DropCase(
+        table=table,
+        now=context.now,
+        read_now=context.now,
+        cutoff=context.cutoff,
+        retention=context.spec.retention,
+        held=context.held,
+        archives=context.archives,
+        outside=context.detached,
+        server=context.inventory.server.identity,
+    )
 
-    @property
-    def _wants_archive(self) -> bool:
-        retention = self.context.spec.retention
-        return retention is not None and retention.archive is not None
 
-    def _points(self, each: Partition | Detached, not_done: str) -> bool:
-        """Whether rows point to large objects, which no archive would bring back, and the policy does not say that it
-        goes on without them."""
-        retention = self.context.spec.retention
-        columns = self.context.inventory.large_objects.get(each.oid)
-        if not columns or retention is None or retention.large_objects is OnLargeObjects.LEAVE_OUT:
-            return False
-        self._troubles.append(Finding.of(str(each), pointing(each, columns, not_done)))
-        return True
+def _before_detach(context: PlanContext, partition: Partition) -> Step:
+    if not _wants_archive(context):
+        return Step(passes=True)
+    if trouble := _large_objects(context, partition, "archived"):
+        return Step(trouble=trouble)
+    state = context.archives.latest(partition.oid)
+    if state is None or not state.proves(partition.oid):
+        return _archive(partition, state)
+    if state.check is None or state.check.ok:
+        return Step(passes=True)
+    # It was attached again after a reading had failed: another reading sees whether the archive was repaired.
+    return _read(partition, state, state.check.token)
 
-    def _case(self, each: Detached) -> DropCase:
-        return DropCase(
-            table=each,
-            now=self.context.now,
-            read_now=self.context.now,
-            cutoff=self.context.cutoff,
-            retention=self.context.spec.retention,
-            held=self.context.held,
-            archives=self.context.archives,
-            outside=self.context.detached,
-            server=self.context.inventory.server.identity,
+
+def _before_drop(context: PlanContext, case: DropCase) -> Step:
+    """It passes only if all of `DROP_PRECONDITIONS` are met."""
+    table, kept = case.table, unmet(case)
+    if kept is not None and kept.reason == OUTSIDE:
+        return Step()
+    if _wants_archive(context) and (trouble := _large_objects(context, table, "dropped")):
+        return Step(trouble=trouble)
+    if kept is None:
+        return Step(passes=True)
+    step = _until_compared(case, kept) if _wants_archive(context) else Step()
+    if kept.reason == APPROVAL:
+        return replace(step, waits=((APPROVAL, f"{table.name}@{table.oid}"), *step.waits))
+    return step
+
+
+def _until_compared(case: DropCase, kept: Kept) -> Step:
+    """The archive, or the reading, that a table needs next while ``kept`` keeps it."""
+    table, state = case.table, case.archive
+    if state is None and case.is_held:
+        return Step()
+    if state is None or not state.proves(table.oid):
+        return _archive(table, state)
+    if kept.reason == CHECKING:
+        token = last_reading(case, state)
+    elif case.retention is not None and case.retention.on_expire is OnExpire.DROP and state.check is None:
+        # The last reading comes later and sees the same: none is needed before.
+        return Step()
+    else:
+        # Something else keeps the table, so a reading for the drop is void: what was read before a hold was taken
+        # away, or before an approval, is never taken for the last reading.
+        token = after_detach(table)
+    return Step() if state.passed(token) else _read(table, state, token)
+
+
+def _archive(table: Partition | Detached, state: ArchiveState | None) -> Step:
+    """The archive that a table needs which no archive proves: ``state`` is the latest one."""
+    if state is None or (state.refuted and state.round + 1 < MOST_ROUNDS):
+        number = 0 if state is None else state.round + 1
+        request = ArchiveRequest(table.oid, table.schema, table.name, number)
+        return Step(request=request, waits=((ARCHIVING, table.name),))
+    if state.refuted:
+        message = (
+            f"changed after each of {MOST_ROUNDS} archives of it; stop what writes into it, then delete its "
+            "PartitionArchives, and it is archived again"
         )
+        return Step(trouble=_stays(table, ContentsChanged.__name__, message))
+    return Step(trouble=_failure(table, state), waits=((ARCHIVING, table.name),))
 
-    def _proven(self, each: Partition | Detached) -> ArchiveState | None:
-        """The archive that was equal to the table when it was made; None, and what is to be done, where none was."""
-        state = self.context.archives.latest(each.oid)
-        if state is not None and state.proves(each.oid):
-            return state
-        if state is None:
-            self._archive(each, 0)
-        elif state.refuted and state.round + 1 < MOST_ROUNDS:
-            self._archive(each, state.round + 1)
-        elif state.refuted:
-            self._trouble(
-                each,
-                ContentsChanged.__name__,
-                f"changed after each of {MOST_ROUNDS} archives of it: let nobody write into it, then delete its "
-                "PartitionArchives, and it is archived again",
-            )
-        else:
-            self._unproven += 1
-            self._names.setdefault(ARCHIVING, []).append(each.name)
-            if state.error is not None:
-                self._trouble(each, state.error[0], f"archive {state.name}: {state.error[1]}")
+
+def _read(table: Partition | Detached, state: ArchiveState, token: str) -> Step:
+    """Read the archive and its table again."""
+    check = state.check
+    void = check is not None and check.token.startswith(LAST) and not token.startswith(LAST)
+    request = CheckRequest(state.name, token, void)
+    if check is None or check.ok:
+        return Step(request=request, trouble=_failure(table, state), waits=((CHECKING, table.name),))
+    message = f"archive {state.name}: {check.message}"
+    if check.reason == ArchiveDamaged.__name__:
+        message += f"; find out why, then delete PartitionArchive {state.name}, and another archive is made"
+    return Step(request=request, trouble=_stays(table, check.reason, message))
+
+
+def _failure(table: Partition | Detached, state: ArchiveState) -> Finding | None:
+    """Why the last Job of the archive failed."""
+    return _stays(table, state.error[0], f"archive {state.name}: {state.error[1]}") if state.error else None
+
+
+def _stays(table: Partition | Detached, reason: str, message: str) -> Finding:
+    return Finding(reason, str(table), f"{table.name} stays: {message}")
+
+
+def _large_objects(context: PlanContext, table: Partition | Detached, not_done: str) -> Finding | None:
+    """Refuse rows that point to large objects, which no archive brings back, unless the policy leaves them out."""
+    retention = context.spec.retention
+    columns = context.inventory.large_objects.get(table.oid)
+    if not columns or retention is None or retention.large_objects is OnLargeObjects.LEAVE_OUT:
         return None
+    return Finding.of(str(table), pointing(table, columns, not_done))
 
-    def _compare(self, case: DropCase, free: bool) -> None:
-        """Ask for the reading that is due. ``free``: nothing but the proof keeps the table."""
-        each = case.table
-        if self.context.is_held(each) and case.archive is None:
-            return
-        if (state := self._proven(each)) is None:
-            return
-        # While anything else keeps the table, the token is another one, and a reading for the drop is void: what was
-        # read before a hold was taken away, or before an approval, is never taken for the last reading.
-        token = last_reading(case, state) if free else after_detach(each)
-        if not state.passed(token):
-            self._check(each, state, token)
 
-    def _archive(self, each: Partition | Detached, number: int) -> None:
-        self._unproven += 1
-        self._names.setdefault(ARCHIVING, []).append(each.name)
-        if self._unproven <= MOST_AT_ONCE:
-            self._requests.append(ArchiveRequest(each.oid, each.schema, each.name, number))
+def _wants_archive(context: PlanContext) -> bool:
+    return context.spec.retention is not None and context.spec.retention.archive is not None
 
-    def _check(self, each: Partition | Detached, state: ArchiveState, token: str) -> None:
-        last = state.check.token if state.check else ""
-        void = last.startswith(LAST) and not token.startswith(LAST)
-        self._requests.append(CheckRequest(state.name, token, void))
-        if state.check is not None and not state.check.ok:
-            found = f"archive {state.name}: {state.check.message}"
-            if state.check.reason == ArchiveDamaged.__name__:
-                found += f"; find out why, then delete PartitionArchive {state.name}, and another archive is made"
-            self._trouble(each, state.check.reason, found)
-        else:
-            self._names.setdefault(CHECKING, []).append(each.name)
-            if state.error is not None:
-                self._trouble(each, state.error[0], f"archive {state.name}: {state.error[1]}")
 
-    def _trouble(self, each: Partition | Detached, reason: str, message: str) -> None:
-        self._troubles.append(Finding(reason, str(each), f"{each.name} stays: {message}"))
+def _requests(steps: Iterable[Step]) -> Iterator[Request]:
+    """All readings, and archives of the first `MOST_AT_ONCE` tables that have no proven one."""
+    unproven = 0
+    for step in steps:
+        unproven += any(reason == ARCHIVING for reason, _ in step.waits)
+        if isinstance(step.request, CheckRequest) or (step.request is not None and unproven <= MOST_AT_ONCE):
+            yield step.request
+
+
+def _notes(context: PlanContext, steps: Iterable[Step]) -> Iterator[Finding]:
+    where = context.spec.retention.archive if context.spec.retention else None
+    for reason, text in WAITING.items():
+        if names := [name for step in steps for waits, name in step.waits if waits == reason]:
+            yield Finding(reason, str(context.parent), text.format(where=where, names=join_names(names)))

@@ -1,4 +1,4 @@
-"""What a plan knows of archives: values, by the OID of the table that each is of.
+"""Archives as the planner knows them: values, by the OID of the table that each is of.
 
 Names mean nothing here. An archive counts for a table only by its OID on the same server, and for a drop only by its
 fingerprint too.
@@ -100,7 +100,7 @@ UNKNOWN = Archives()
 
 @dataclass(frozen=True, slots=True)
 class ArchiveRequest:
-    """There shall be an archive of that table."""
+    """Make an archive of that table."""
 
     oid: int
     schema: str
@@ -110,7 +110,7 @@ class ArchiveRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
-    """The archive of that name shall be read again, and its table beside it."""
+    """Read the archive of that name again, and its table beside it."""
 
     archive: str
     token: str

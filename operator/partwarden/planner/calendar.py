@@ -13,26 +13,49 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from ..api.policy import TableSpec
 from ..api.types import Interval, is_zone, parse_window
 from ..errors import UnknownTimeZone
 
 HOUR = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Range:
-    """``[lower, upper)``; ``None`` is MINVALUE as a lower bound and MAXVALUE as an upper one."""
+    """``[lower, upper)``; ``None`` is MINVALUE as a lower bound and MAXVALUE as an upper one.
+
+    Equal to whatever range has the same bounds, a `BoundedRange` included.
+    """
 
     lower: datetime | None
     upper: datetime | None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Range) and (self.lower, self.upper) == (other.lower, other.upper)
+
+    def __hash__(self) -> int:
+        return hash((self.lower, self.upper))
 
     def contains(self, moment: datetime) -> bool:
         """Whether a row with this key belongs here."""
         return (self.lower is None or self.lower <= moment) and (self.upper is None or moment < self.upper)
 
+    @property
+    def bounded(self) -> BoundedRange | None:
+        """The same where it has both bounds."""
+        return None if self.lower is None or self.upper is None else BoundedRange(self.lower, self.upper)
+
     def overlaps(self, other: Range) -> bool:
         """Whether some key belongs in both."""
         return _below(self.lower, other.upper) and _below(other.lower, self.upper)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundedRange(Range):
+    """A range with both bounds."""
+
+    lower: datetime
+    upper: datetime
 
 
 def _below(lower: datetime | None, upper: datetime | None) -> bool:
@@ -53,20 +76,18 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
     return merged
 
 
-def subtract(whole: Range, coverage: Sequence[Range]) -> list[Range]:
-    """The pieces of a bounded ``whole`` that no range of ``coverage`` (as `merge` returns it) holds, ascending."""
-    assert whole.lower is not None
-    assert whole.upper is not None
+def subtract(whole: BoundedRange, coverage: Sequence[Range]) -> list[BoundedRange]:
+    """The pieces of ``whole`` that no range of ``coverage`` (as `merge` returns it) holds, ascending."""
     pieces, lower = [], whole.lower
     for each in coverage:
         if not each.overlaps(whole):
             continue
         if each.lower is not None and each.lower > lower:
-            pieces.append(Range(lower, each.lower))
+            pieces.append(BoundedRange(lower, each.lower))
         if each.upper is None or each.upper >= whole.upper:
             return pieces
         lower = max(lower, each.upper)
-    pieces.append(Range(lower, whole.upper))
+    pieces.append(BoundedRange(lower, whole.upper))
     return pieces
 
 
@@ -95,28 +116,32 @@ class Grid:
     interval: Interval
     zone: ZoneInfo | None
 
-    def cell(self, moment: datetime) -> Range:
+    @classmethod
+    def of(cls, spec: TableSpec, *, aware: bool = True) -> Grid:
+        """That of a policy. ``aware``: as for keys with a zone; False for naive ones. Raises `UnknownTimeZone`."""
+        return cls(spec.interval, load_zone(spec.timezone) if aware else None)
+
+    def cell(self, moment: datetime) -> BoundedRange:
         """The cell that holds ``moment``."""
         return _cell(self, moment)
 
-    def _find_cell(self, moment: datetime) -> Range:
+    def _find_cell(self, moment: datetime) -> BoundedRange:
         if self.interval is Interval.HOUR and self.zone is not None:
             lower = self._hour_start(moment)
-            return Range(lower, self._hour_end(lower))
+            return BoundedRange(lower, self._hour_end(lower))
         label = self._truncate(moment if self.zone is None else moment.astimezone(self.zone).replace(tzinfo=None))
         lower = upper = self._instant(label)
         # A clock set back over midnight shows the old date again after the new one's first instant: go on by instants.
         while upper <= moment:
             label = self._step(label)
             lower, upper = upper, self._instant(label)
-        return Range(lower, upper)
+        return BoundedRange(lower, upper)
 
-    def cells(self, start: datetime, stop: datetime) -> Iterator[Range]:
+    def cells(self, start: datetime, stop: datetime) -> Iterator[BoundedRange]:
         """Every cell that overlaps ``[start, stop)``, ascending."""
         cell = self.cell(start)
-        while cell.lower is not None and cell.lower < stop:
+        while cell.lower < stop:
             yield cell
-            assert cell.upper is not None
             cell = self.cell(cell.upper)
 
     def local(self, moment: datetime) -> datetime:
@@ -135,7 +160,7 @@ class Grid:
         assert second is not None
         if local.fold == 0 and second < first:
             start = moment.astimezone(UTC)
-            local = self._transition(start, start + (first - second)).astimezone(self.zone)
+            local = transition(self.zone, start, start + (first - second)).astimezone(self.zone)
         return local.replace(tzinfo=None, fold=0)
 
     def moment(self, local: datetime) -> datetime:
@@ -176,18 +201,7 @@ class Grid:
         if instant.astimezone(self.zone).replace(tzinfo=None, fold=0) == label:
             return instant
         # The wall clock skips this label: by the offset after the gap it lies before the gap, and the other way round.
-        return self._transition(label.replace(tzinfo=self.zone, fold=1).astimezone(UTC), instant)
-
-    def _transition(self, start: datetime, stop: datetime) -> datetime:
-        """The first instant in ``(start, stop]``, to the second, at which the offset is that of ``stop``."""
-        assert self.zone is not None
-        after = stop.astimezone(self.zone).utcoffset()
-        low, high = 0, int((stop - start).total_seconds())
-        while high - low > 1:
-            middle = (low + high) // 2
-            changed = (start + timedelta(seconds=middle)).astimezone(self.zone).utcoffset() == after
-            low, high = (low, middle) if changed else (middle, high)
-        return start + timedelta(seconds=high)
+        return transition(self.zone, label.replace(tzinfo=self.zone, fold=1).astimezone(UTC), instant)
 
     def _hour_start(self, moment: datetime) -> datetime:
         assert self.zone is not None
@@ -196,7 +210,7 @@ class Grid:
         start = moment.astimezone(UTC) - past
         if start.astimezone(self.zone).utcoffset() == local.utcoffset():
             return start
-        return self._transition(start, moment.astimezone(UTC).replace(microsecond=0))
+        return transition(self.zone, start, moment.astimezone(UTC).replace(microsecond=0))
 
     def _hour_end(self, lower: datetime) -> datetime:
         assert self.zone is not None
@@ -204,12 +218,26 @@ class Grid:
         end = lower + HOUR - timedelta(minutes=local.minute, seconds=local.second)
         if end.astimezone(self.zone).utcoffset() == local.utcoffset():
             return end
-        return self._transition(lower, end)
+        return transition(self.zone, lower, end)
+
+
+def transition(zone: ZoneInfo, start: datetime, stop: datetime) -> datetime:
+    """The first instant in ``(start, stop]``, to the second, at which the zone's offset is that of ``stop``.
+
+    There is one change between them: they are less than a day apart, and two changes would hide each other.
+    """
+    after = stop.astimezone(zone).utcoffset()
+    low, high = 0, -((start - stop) // timedelta(seconds=1))
+    while high - low > 1:
+        middle = (low + high) // 2
+        changed = (start + timedelta(seconds=middle)).astimezone(zone).utcoffset() == after
+        low, high = (low, middle) if changed else (middle, high)
+    return start + timedelta(seconds=high)
 
 
 @lru_cache(maxsize=20_000)
-def _cell(grid: Grid, moment: datetime) -> Range:
-    """Every look asks for the same cells again, those of a table's partitions and the next ones."""
+def _cell(grid: Grid, moment: datetime) -> BoundedRange:
+    """Every plan asks for the same cells again: those of a table's partitions and the next ones."""
     return grid._find_cell(moment)
 
 
@@ -225,21 +253,16 @@ def iso(moment: datetime | None) -> str | None:
     return moment.date().isoformat() if moment.time() == datetime.min.time() else moment.isoformat()
 
 
-# The times of day at which upkeep may begin, by the wall clock of a zone.
-#
-# A window may pass midnight. Where the clock skips all of it there is none that day; where the clock repeats it, it
-# comes twice.
-#
-
 DAY = timedelta(days=1)
 STRETCHES = 12
-"""Most changes of a zone's offset that are looked past for the next opening: no zone has as many in a few days."""
+"""Most changes of a zone's offset that are passed on the way to the next opening: no zone has as many in a few days."""
 
 
 def is_open(window: str | None, zone: ZoneInfo, now: datetime) -> bool:
-    """Whether ``now`` (aware) lies in the window: its first minute does, the one it ends at does not.
+    """Whether ``now`` (aware) lies in the maintenance window: its first minute does, the one it ends at does not.
 
-    None is always open.
+    None is always open. A window may pass midnight. Where the clock skips all of it there is none that day; where the
+    clock repeats it, it comes twice.
     """
     if window is None:
         return True
@@ -258,24 +281,8 @@ def next_opening(window: str, zone: ZoneInfo, now: datetime) -> datetime:
         local = moment.astimezone(zone)
         ahead = datetime.combine(local.date(), begin) - local.replace(tzinfo=None, fold=0)
         candidate = moment + ahead % DAY
-        change = _next_change(zone, moment, candidate)
         # Up to where the clock is set, its readings follow each other: the window opens where it begins, or there.
-        moment = candidate if change is None else change
+        if moment.astimezone(zone).utcoffset() != candidate.astimezone(zone).utcoffset():
+            candidate = transition(zone, moment.replace(microsecond=0), candidate)
+        moment = candidate
     return moment
-
-
-def _next_change(zone: ZoneInfo, start: datetime, stop: datetime) -> datetime | None:
-    """The first instant in ``(start, stop]``, to the second, with another offset than ``start``. None: there is none.
-
-    ``stop`` is less than a day later, so that two changes do not hide each other.
-    """
-    offset = start.astimezone(zone).utcoffset()
-    if stop.astimezone(zone).utcoffset() == offset:
-        return None
-    start = start.replace(microsecond=0)
-    low, high = 0, -((start - stop) // timedelta(seconds=1))
-    while high - low > 1:
-        middle = (low + high) // 2
-        same = (start + timedelta(seconds=middle)).astimezone(zone).utcoffset() == offset
-        low, high = (middle, high) if same else (low, middle)
-    return start + timedelta(seconds=high)

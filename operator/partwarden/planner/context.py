@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from .. import errors
 from ..api import policy
 from ..api.policy import TableSpec
 from ..api.retention import KeyEncoding
-from ..api.types import Interval
+from ..api.types import Interval, parse_age
 from . import keys
 from .archives import UNKNOWN, Archives
-from .calendar import Grid, Range, load_zone, merge
-from .expiry import cutoff
+from .calendar import HOUR, BoundedRange, Grid, Range, load_zone, merge
 from .inventory import Detached, Inventory, KeyType, Parent, Partition, RelationKind, Strategy
 from .keys import TYPES, Codec, Edges, Unit
-
-# Whether a table can be managed at all, and by which key.
-#
 
 MIN_VERSION = 140000
 """PostgreSQL 14, the oldest release with DETACH CONCURRENTLY."""
@@ -134,7 +131,7 @@ class PlanContext:
     grid: Grid
     moment: datetime
     """``now`` in the key's domain."""
-    current: Range
+    current: BoundedRange
     """The cell of the grid that holds now, whether or not a partition does."""
     ranged: tuple[tuple[Partition, Range], ...]
     """The partitions that have bounds: all but DEFAULT."""
@@ -143,7 +140,7 @@ class PlanContext:
     edges: Edges
     """What to write as the bounds of new partitions."""
     cutoff: datetime | None
-    """What lies wholly before it has expired, see `expiry.cutoff`; None where the policy has no ``retention``."""
+    """What lies wholly before it has expired, see `cutoff`; None where the policy has no ``retention``."""
     detached: tuple[Detached, ...]
     """Tables that were detached by us, but for those whose mark names a range that no partition can have."""
     archives: Archives
@@ -160,8 +157,7 @@ class PlanContext:
     ) -> PlanContext:
         """Raises a `UserError` when the table cannot be managed at all."""
         parent, key, codec = check_table(spec, inventory)
-        zone = load_zone(spec.timezone)
-        grid = Grid(spec.interval, zone if codec.aware else None)
+        zone, grid = load_zone(spec.timezone), Grid.of(spec, aware=codec.aware)
         moment = now.astimezone(UTC) if codec.aware else now.astimezone(zone).replace(tzinfo=None, fold=0)
         ranged = tuple((each, each.range) for each in inventory.partitions if each.range is not None)
         return cls(
@@ -179,18 +175,28 @@ class PlanContext:
             ranged=ranged,
             coverage=tuple(merge(piece for _, piece in ranged)),
             edges=Edges.of(codec, inventory.partitions),
-            cutoff=_cutoff(spec, now, zone, codec),
+            cutoff=_cutoff(spec, now, codec),
             detached=tuple(each for each in inventory.detached if _is_possible(each.marker.range, codec)),
             archives=archives.on(inventory.server.identity),
         )
 
+    @property
+    def clock(self) -> Grid:
+        """The boundaries by the policy's zone, whatever the key."""
+        return Grid(self.spec.interval, self.zone)
+
+    def cell_of(self, piece: Range) -> BoundedRange | None:
+        """The range where it is exactly one interval, else None."""
+        cell = self.grid.cell(piece.lower) if piece.lower is not None else None
+        return cell if cell == piece else None
+
     def is_cell(self, piece: Range) -> bool:
         """Whether the range is exactly one interval."""
-        return piece.lower is not None and piece.upper is not None and self.grid.cell(piece.lower) == piece
+        return self.cell_of(piece) is not None
 
     def cutoff_at(self, now: datetime) -> datetime | None:
         """What `cutoff` will be at another moment, which is aware."""
-        return _cutoff(self.spec, now, self.zone, self.codec)
+        return _cutoff(self.spec, now, self.codec)
 
     def has_expired(self, piece: Range) -> bool:
         """Whether the whole range is older than ``retention.keepFor``; never where there is none, or it has no end."""
@@ -201,15 +207,56 @@ class PlanContext:
         return not self.held.isdisjoint(policy.names(table.schema, table.name, table.oid))
 
 
-def _cutoff(spec: TableSpec, now: datetime, zone: ZoneInfo, codec: Codec) -> datetime | None:
-    if spec.retention is None:
-        return None
-    return cutoff(spec.retention.keep_for, now, Grid(spec.interval, zone), codec)
+def _cutoff(spec: TableSpec, now: datetime, codec: Codec) -> datetime | None:
+    return cutoff(spec.retention.keep_for, now, Grid.of(spec), codec) if spec.retention is not None else None
 
 
-def _is_possible(piece: Range, codec: Codec) -> bool:
-    """A comment is text that anybody may edit."""
+def _is_possible(piece: BoundedRange, codec: Codec) -> bool:
+    """A comment is text that anyone may edit."""
     lower, upper = piece.lower, piece.upper
-    if lower is None or upper is None or {lower.tzinfo is not None, upper.tzinfo is not None} != {codec.aware}:
+    if {lower.tzinfo is not None, upper.tzinfo is not None} != {codec.aware}:
         return False
     return lower < upper
+
+
+DAYS = {"d": 1, "w": 7}
+MONTHS = {"mo": 1, "y": 12}
+
+
+def cutoff(keep_for: str, now: datetime, clock: Grid, codec: Codec) -> datetime:
+    """What lies wholly before this moment, in the key's domain, has expired. ``now`` is aware.
+
+    It is never later than now less ``keep_for``, and never goes back as time goes on: nothing younger expires, and what
+    has expired is not young again unless the policy is edited.
+
+    ``clock`` has the policy's zone whatever the key. Hours are counted by instants, all else by the wall clock: a day
+    that the month does not have becomes the month's last, a time that the clock skips the instant at which it skips,
+    one that comes twice the first of the two. Whole seconds, rounded down. Where the calendar ends, `Codec.floor`.
+    """
+    count, unit = parse_age(keep_for)
+    second = now.astimezone(UTC).replace(microsecond=0)
+    try:
+        if unit == "h":
+            past = second - count * HOUR
+            found = past if codec.aware else clock.steady(past)
+        else:
+            local = _back(clock.steady(second), count, unit)
+            found = clock.moment(local) if codec.aware else local
+    except (OverflowError, ValueError):
+        return codec.floor
+    return max(found, codec.floor)
+
+
+def _back(local: datetime, count: int, unit: str) -> datetime:
+    """``local`` less a number of days, weeks, months or years. Raises ValueError or OverflowError before year 1."""
+    if unit in DAYS:
+        return local - timedelta(days=count * DAYS[unit])
+    year, month = divmod(local.year * 12 + local.month - 1 - count * MONTHS[unit], 12)
+    if year < 1:
+        raise ValueError("before the year 1")
+    longest, last = monthrange(local.year, local.month)[1], monthrange(year, month + 1)[1]
+    if longest > last and local.day >= last:
+        # Several days of this month share the last one of that month: it begins for all of them, or the cutoff would
+        # go back at each midnight between them.
+        return datetime.combine(datetime(year, month + 1, last), time.min)  # noqa: DTZ001 - a wall clock has no zone
+    return local.replace(year=year, month=month + 1)

@@ -1,27 +1,25 @@
-"""Which partitions are to be made: the current one, those ahead, those of ``ensure``, and what fills holes.
+"""Plan the partitions to create: the current one, those ahead, those of ``ensure``, holes, and tables that return.
 
-Every existing partition counts as coverage, whoever made it, so nothing that is planned here overlaps anything.
+Every existing partition counts as coverage, managed or not, so nothing that is planned here overlaps anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 
 from ..api.retention import Drain
 from ..api.types import parse_day
 from ..errors import DefaultHasRows, NameTaken, TooManyPartitions, UserError
 from .actions import Action, AttachDetached, CreateDefault, CreatePartition, DrainIntoPartition
-from .calendar import Range, iso, merge, subtract
+from .calendar import BoundedRange, Range, iso, merge, subtract
 from .context import PlanContext
 from .default_rows import count_of
 from .findings import Finding
 from .inventory import Detached, Inventory, Parent, Partition, RelationKind
-from .naming import default_name, partition_name
-
-# Which detached tables become partitions again: those that are no longer old enough to be gone.
-#
+from .keys import default_name, partition_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ def returning(context: PlanContext, pieces: Sequence[Range]) -> Returning:
 
 
 def attachments(
-    context: PlanContext, tables: Sequence[Detached], reasons: Mapping[Range, str], lock: str
+    context: PlanContext, tables: Sequence[Detached], reasons: Mapping[BoundedRange, str], lock: str
 ) -> tuple[list[AttachDetached], list[Finding]]:
     """The actions that attach ``tables`` again. ``reasons`` has those ranges that are wanted for another reason."""
     actions: list[AttachDetached] = []
@@ -65,8 +63,6 @@ def attachments(
     keep_for = context.spec.retention.keep_for if context.spec.retention else None
     for each in tables:
         held = each.marker.range
-        assert held.lower is not None
-        assert held.upper is not None
         try:
             bounds = context.edges.bounds(held.lower, held.upper)
         except UserError as error:
@@ -108,8 +104,8 @@ MAX_CREATE = 1000
 class Wanted:
     """``cells`` are those that must exist; ``missing`` what of them no partition holds yet, ascending within each."""
 
-    cells: tuple[Range, ...]
-    missing: tuple[Range, ...]
+    cells: tuple[BoundedRange, ...]
+    missing: tuple[BoundedRange, ...]
     actions: tuple[Action, ...]
     findings: tuple[Finding, ...]
 
@@ -144,13 +140,12 @@ def wanted(context: PlanContext) -> Wanted:
     )
 
 
-def _cells(context: PlanContext) -> tuple[list[tuple[Range, str]], list[Finding]]:
+def _cells(context: PlanContext) -> tuple[list[tuple[BoundedRange, str]], list[Finding]]:
     """The cells that must exist, most urgent first, each once, with the reason; and what is too old to be made."""
     spec, grid, cell = context.spec, context.grid, context.current
     cells = {cell: f"current {spec.interval}"}
     too_old: list[Finding] = []
     for number in range(1, spec.premake + 1):
-        assert cell.upper is not None
         cell = grid.cell(cell.upper)
         cells[cell] = f"{number} of {spec.premake} ahead (spec.premake)"
     for text in spec.ensure:
@@ -172,20 +167,17 @@ def _is_too_old(context: PlanContext, day: str) -> Finding:
     return Finding("EnsureExpired", str(context.spec.table), message)
 
 
-def _pieces(context: PlanContext, gap: Range, coverage: Sequence[Range]) -> Iterator[Range]:
+def _pieces(context: PlanContext, gap: BoundedRange, coverage: Sequence[Range]) -> Iterator[BoundedRange]:
     """``gap`` less ``coverage``, cut at the boundaries of the grid, ascending."""
     for free in subtract(gap, coverage):
-        assert free.lower is not None
-        assert free.upper is not None
         for cell in context.grid.cells(free.lower, free.upper):
-            assert cell.lower is not None
-            assert cell.upper is not None
-            yield Range(max(cell.lower, free.lower), min(cell.upper, free.upper))
+            yield BoundedRange(max(cell.lower, free.lower), min(cell.upper, free.upper))
 
 
-def _holes(context: PlanContext, coverage: Sequence[Range]) -> tuple[list[tuple[Range, str]], list[Finding]]:
+def _holes(context: PlanContext, coverage: Sequence[Range]) -> tuple[list[tuple[BoundedRange, str]], list[Finding]]:
     """What lies uncovered before the current cell: since ``startFrom``, else since the oldest existing partition."""
     spec, grid, current = context.spec, context.grid, context.current
+    start: datetime | None
     if spec.start_from is not None:
         start = grid.cell(grid.moment(parse_day(spec.start_from))).lower
         why = f"since {spec.start_from} (spec.startFrom)"
@@ -194,9 +186,10 @@ def _holes(context: PlanContext, coverage: Sequence[Range]) -> tuple[list[tuple[
     if start is not None and context.cutoff is not None and context.cutoff > start:
         # What has expired is not made: it would be detached again.
         start = grid.cell(context.cutoff).lower
-    if start is None or current.lower is None or start >= current.lower:
+    if start is None or start >= current.lower:
         return [], []
-    young = (each for each in _pieces(context, Range(start, current.lower), coverage) if not context.has_expired(each))
+    past = BoundedRange(start, current.lower)
+    young = (piece for piece in _pieces(context, past, coverage) if not context.has_expired(piece))
     found = list(islice(young, MAX_CREATE + 1))
     if len(found) <= MAX_CREATE:
         return [(piece, why) for piece in found], []
@@ -211,7 +204,7 @@ def _holes(context: PlanContext, coverage: Sequence[Range]) -> tuple[list[tuple[
     ]
 
 
-def _name(context: PlanContext, pieces: list[tuple[Range, str]]) -> tuple[list[Action], list[Finding]]:
+def _name(context: PlanContext, pieces: list[tuple[BoundedRange, str]]) -> tuple[list[Action], list[Finding]]:
     """Pieces become actions where they can be named; where they cannot, findings."""
     spec, parent, inventory = context.spec, context.parent, context.inventory
     attached = {each.name: each for each in inventory.partitions if each.schema == parent.schema}
@@ -219,8 +212,6 @@ def _name(context: PlanContext, pieces: list[tuple[Range, str]]) -> tuple[list[A
     actions: list[Action] = []
     findings: list[Finding] = []
     for piece, why in pieces:
-        assert piece.lower is not None
-        assert piece.upper is not None
         try:
             name = partition_name(spec.table.name, spec.name_format, context.grid, piece)
             _check_free(name, piece, inventory, attached)
@@ -247,7 +238,7 @@ def _drain(context: PlanContext, create: CreatePartition, rows: int) -> DrainInt
     )
 
 
-def _rows_to_drain(context: PlanContext, name: str, piece: Range) -> int:
+def _rows_to_drain(context: PlanContext, name: str, piece: BoundedRange) -> int:
     """How many rows of DEFAULT are to move into the new partition. Raises `DefaultHasRows` where they may not."""
     default, rows = context.inventory.default, context.inventory.default_rows
     count = rows.within(piece) if rows is not None else 0

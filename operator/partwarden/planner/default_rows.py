@@ -1,4 +1,4 @@
-"""Rows of the DEFAULT partition: to which intervals they belong, and what is said of them.
+"""Rows of the DEFAULT partition: the moments between which they are counted by interval.
 
 They are counted between moments of which the key's literals are taken, as for the bounds of partitions: so the count
 agrees with the calendar of the policy whatever the key's encoding. Coarse moments first, all boundaries of the grid
@@ -12,21 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from ..api.policy import TableSpec
-from ..api.retention import Drain
-from ..api.status import ConditionStatus
 from ..api.types import Interval
 from ..errors import KeyOutOfRange
-from .calendar import Grid, Range, load_zone
-from .inventory import DefaultRows, Inventory
+from .calendar import BoundedRange, Grid, Range
 from .keys import Codec
 
 MAX_PIECES = 20_000
 """Most pieces to count in at once: several for each span, so that cutting comes to an end."""
 MAX_SPANS = 4000
-"""Most pieces to look at more closely; rows of others count as lying elsewhere."""
-MAX_NAMED = 20
-"""Most intervals that a message names."""
+"""Most pieces to cut further; rows of others count as lying elsewhere."""
 
 DENSE = range(1900, 2101)
 NOMINAL = {
@@ -48,11 +42,11 @@ class Cut:
     literals: tuple[str, ...]
     final: bool
 
-    def groups(self, counts: Iterable[tuple[int, int]]) -> list[tuple[Range, int]]:
+    def groups(self, counts: Iterable[tuple[int, int]]) -> list[tuple[BoundedRange, int]]:
         """What lies between two moments. ``counts``: numbers as ``width_bucket`` gives them, with their rows."""
         last = len(self.moments)
         inner = sorted((number, rows) for number, rows in counts if 0 < number < last)
-        return [(Range(self.moments[number - 1], self.moments[number]), rows) for number, rows in inner]
+        return [(BoundedRange(self.moments[number - 1], self.moments[number]), rows) for number, rows in inner]
 
 
 def first_cut(codec: Codec) -> Cut:
@@ -61,11 +55,11 @@ def first_cut(codec: Codec) -> Cut:
     return _cut(codec, {codec.floor.replace(year=year) for year in years}, final=False)
 
 
-def finer_cut(grid: Grid, codec: Codec, coverage: Sequence[Range], spans: Sequence[Range]) -> Cut:
+def finer_cut(grid: Grid, codec: Codec, coverage: Sequence[Range], spans: Sequence[BoundedRange]) -> Cut:
     """All boundaries of the grid, and of ``coverage``, within the spans; something between where they are too many."""
     moments: set[datetime] = set()
     ends = [(each.lower, each.upper) for each in spans[:MAX_SPANS]]
-    steps = [(lower, upper, (upper - lower) / NOMINAL[grid.interval]) for lower, upper in ends if lower and upper]
+    steps = [(lower, upper, (upper - lower) / NOMINAL[grid.interval]) for lower, upper in ends]
     if sum(count + 3 for *_, count in steps) > MAX_PIECES:
         share = MAX_PIECES // len(steps)
         for lower, upper, _ in steps:
@@ -74,44 +68,14 @@ def finer_cut(grid: Grid, codec: Codec, coverage: Sequence[Range], spans: Sequen
     bounds = {bound for each in coverage for bound in (each.lower, each.upper) if bound is not None}
     for lower, upper, _ in steps:
         for cell in grid.cells(lower, upper):
-            moments |= {bound for bound in (cell.lower, cell.upper) if bound is not None}
+            moments |= {cell.lower, cell.upper}
         moments |= {bound for bound in bounds if lower <= bound <= upper}
     return _cut(codec, moments, final=True)
 
 
-def within_cells(grid: Grid, groups: Sequence[tuple[Range, int]]) -> tuple[tuple[Range, int], ...]:
+def within_cells(grid: Grid, groups: Sequence[tuple[BoundedRange, int]]) -> tuple[tuple[BoundedRange, int], ...]:
     """Those groups of a final cut that lie in one cell each: what lies between two spans does not."""
-    return tuple((piece, rows) for piece, rows in groups if _cell(grid, piece) is not None)
-
-
-def emptiness(spec: TableSpec, inventory: Inventory, codec: Codec) -> tuple[ConditionStatus, str, str]:
-    """Status, reason and message of the condition DefaultPartitionEmpty."""
-    default, rows = inventory.default, inventory.default_rows
-    if default is None:
-        return ConditionStatus.TRUE, "NoDefaultPartition", "the table has no DEFAULT partition"
-    if rows is None:
-        return ConditionStatus.UNKNOWN, "NotCounted", f"the rows of {default} were not counted"
-    if rows.error is not None:
-        return ConditionStatus.UNKNOWN, rows.error.reason, str(rows.error)
-    if not rows.total:
-        return ConditionStatus.TRUE, "Empty", f"DEFAULT partition {default} is empty"
-    zone = load_zone(spec.timezone) if codec.aware else None
-    message = f"DEFAULT partition {default} holds {describe(Grid(spec.interval, zone), rows)}"
-    return ConditionStatus.FALSE, "DefaultHasRows", message + _way_out(spec, Grid(spec.interval, zone), rows)
-
-
-def describe(grid: Grid, rows: DefaultRows) -> str:
-    """``2019 (1,204 rows), 2021 (1 row)``, in a bounded number of words."""
-    cells = _by_cell(grid, rows)
-    named = [f"{label(grid, cell)} ({count_of(count, rows.whole)})" for cell, count in cells[:MAX_NAMED]]
-    if len(cells) > MAX_NAMED:
-        rest = sum(count for _, count in cells[MAX_NAMED:])
-        named.append(f"{len(cells) - MAX_NAMED} more intervals ({count_of(rest, rows.whole)})")
-    if rows.elsewhere:
-        apart = "" if rows.whole else ", or in more intervals than are told apart"
-        named.append(f"{count_of(rows.elsewhere, rows.whole)} elsewhere (NULL, infinite, beyond the calendar{apart})")
-    total = f", {count_of(rows.total, rows.whole)} in all" if len(named) > 1 else ""
-    return ", ".join(named) + total
+    return tuple((piece, rows) for piece, rows in groups if piece.upper <= grid.cell(piece.lower).upper)
 
 
 def count_of(rows: int, whole: bool = True) -> str:
@@ -119,11 +83,9 @@ def count_of(rows: int, whole: bool = True) -> str:
     return f"{'' if whole else 'at least '}{rows:,} row{'' if rows == 1 else 's'}"
 
 
-def label(grid: Grid, piece: Range) -> str:
+def label(grid: Grid, piece: BoundedRange) -> str:
     """The interval that holds the piece, for people: ``2019``, ``2019-Q1``, ``2019-03``, ``2019-W05`` and so on."""
-    cell = grid.cell(piece.lower) if piece.lower else piece
-    assert cell.lower is not None
-    local = grid.local(cell.lower)
+    local = grid.local(grid.cell(piece.lower).lower)
     if grid.interval is Interval.QUARTER:
         return f"{local.year:04}-Q{(local.month + 2) // 3}"
     if grid.interval is Interval.HOUR:
@@ -131,46 +93,8 @@ def label(grid: Grid, piece: Range) -> str:
     return local.strftime(LABELS[grid.interval])
 
 
-def _way_out(spec: TableSpec, grid: Grid, rows: DefaultRows) -> str:
-    cells = _by_cell(grid, rows)
-    if not cells:
-        return ""
-    days = list(dict.fromkeys(_day(grid, cell) for cell, _ in cells))
-    if grid.interval is Interval.HOUR:
-        # A date of spec.ensure means its first hour only.
-        where = f'set spec.startFrom to "{days[0]}" if all since then shall exist'
-    else:
-        named = ", ".join(f'"{day}"' for day in days[:MAX_NAMED]) + (", …" if len(days) > MAX_NAMED else "")
-        where = f"put [{named}] into spec.ensure to have partitions made for them"
-    drain = "" if spec.default_partition.drain is Drain.AUTO else ", and set spec.defaultPartition.drain to Auto"
-    return f"; {where}{drain}, or move the rows elsewhere"
-
-
-def _day(grid: Grid, cell: Range) -> str:
-    assert cell.lower is not None
-    return grid.local(cell.lower).date().isoformat()
-
-
-def _by_cell(grid: Grid, rows: DefaultRows) -> list[tuple[Range, int]]:
-    found: dict[Range, int] = {}
-    for piece, count in rows.groups:
-        assert piece.lower is not None
-        cell = grid.cell(piece.lower)
-        found[cell] = found.get(cell, 0) + count
-    return list(found.items())
-
-
-def _cell(grid: Grid, piece: Range) -> Range | None:
-    assert piece.lower is not None
-    assert piece.upper is not None
-    cell = grid.cell(piece.lower)
-    return cell if cell.upper is not None and piece.upper <= cell.upper else None
-
-
 def _start(grid: Grid, moment: datetime) -> datetime:
-    start = grid.cell(moment.replace(microsecond=0)).lower
-    assert start is not None
-    return start
+    return grid.cell(moment.replace(microsecond=0)).lower
 
 
 def _cut(codec: Codec, moments: Iterable[datetime], *, final: bool) -> Cut:

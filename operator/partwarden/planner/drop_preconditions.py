@@ -1,4 +1,4 @@
-"""All that must be so before a table that was detached is dropped: one tuple of named predicates. Pure.
+"""All that must hold before a detached table is dropped: one tuple of named predicates. Pure.
 
 The planner decides by it, the status says by it what a table waits for, and the check under the lock asks it once more,
 with what it has read again by then. Each predicate returns None where it is met, else why the table is kept.
@@ -44,7 +44,7 @@ class DropCase:
 
     ``now`` is aware, the moment by which the grace is judged: under the lock, the server's clock. ``read_now`` is the
     moment by which the age of the last reading is judged: that of the plan, moved on by what has passed since.
-    ``cutoff`` is in the key's domain. ``asked_by_name``: a person has named this very table, so that neither the policy
+    ``cutoff`` is in the key's domain. ``asked_by_name``: the user has named this very table, so that neither the policy
     nor its archives are asked.
     """
 
@@ -66,6 +66,11 @@ class DropCase:
         """The archive that counts for the table."""
         return self.archives.latest(self.table.oid)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a hold names the table."""
+        return not self.held.isdisjoint(policy.names(self.table.schema, self.table.name, self.table.oid))
+
 
 Precondition = Callable[[DropCase], Kept | None]
 
@@ -79,17 +84,14 @@ def is_detached(case: DropCase) -> Kept | None:
 
 def has_expired(case: DropCase) -> Kept | None:
     """Its whole range is older than the policy keeps."""
-    upper = case.table.marker.range.upper
-    if case.asked_by_name or (case.cutoff is not None and upper is not None and upper <= case.cutoff):
+    if case.asked_by_name or (case.cutoff is not None and case.table.marker.range.upper <= case.cutoff):
         return None
     return Kept(OUTSIDE, "its range is not older than spec.retention.keepFor")
 
 
 def not_held(case: DropCase) -> Kept | None:
     """No hold names it."""
-    if case.held.isdisjoint(policy.names(case.table.schema, case.table.name, case.table.oid)):
-        return None
-    return Kept(HELD, f"the annotation {policy.ANNOTATION} names it")
+    return Kept(HELD, f"the annotation {policy.ANNOTATION} names it") if case.is_held else None
 
 
 def policy_says_drop(case: DropCase) -> Kept | None:
@@ -109,7 +111,7 @@ def grace_over(case: DropCase) -> Kept | None:
 
 
 def approved(case: DropCase) -> Kept | None:
-    """A person has approved it, where the policy wants that. What names two tables approves neither."""
+    """The user has approved it, where the policy wants that. What names two tables approves neither."""
     if case.asked_by_name or case.retention is None or case.retention.approval is not Approval.MANUAL:
         return None
     mine = policy.names(case.table.schema, case.table.name, case.table.oid)
@@ -203,11 +205,8 @@ def _is_young(case: DropCase, check: CheckState) -> bool:
     return check.completed is not None and -AHEAD <= case.read_now - check.completed <= OLDEST_READING
 
 
-# Whether what was planned is still to be done, asked again before it is. Pure.
-#
-# A plan may take hours. A hold, an approval that was taken back, an edit of the policy, its deletion, and the end of
-# the operator stop what has not begun.
-#
+# A plan may take hours: a hold, an approval taken back, an edit or the deletion of the policy, and the end of the
+# operator stop what has not begun.
 
 
 class Withdrawn(Exception):
@@ -215,7 +214,7 @@ class Withdrawn(Exception):
 
 
 class Recheck:
-    """This one stops nothing, as is right for a command: the user is at the keyboard, and can interrupt it."""
+    """Whether an action is still to be done, asked before each. This one stops nothing: commands can be interrupted."""
 
     single_drop = False
     """Whether a run ends with the first table that it has dropped: the next is planned anew."""

@@ -1,8 +1,8 @@
-"""What a person should know beside the actions: why nothing can be done, and what was seen and left alone."""
+"""Findings: why nothing can be done, and what was observed and left alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..api.policy import Mode, TableSpec
@@ -28,7 +28,7 @@ ROLE = "partwarden"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a person should know. ``error`` tells whose it is to mend; None is a notice that stops nothing."""
+    """Something that the user should know. ``error`` says who can fix it; None is a notice that stops nothing."""
 
     reason: str
     object: str
@@ -41,7 +41,7 @@ class Finding:
 
 
 def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[Finding]:
-    """Why no action can succeed. Looked for even when nothing is to be done: January is too late to learn of it."""
+    """Why no action can succeed. Checked even if nothing is to be done: January is too late to learn of it."""
     server = inventory.server
     if spec.mode is not Mode.APPLY:
         return []
@@ -76,7 +76,7 @@ def marked_by_others(inventory: Inventory) -> list[Finding]:
         return []
     message = (
         f"tables with the mark of a detached partition whose owner is not {parent.owner!r}, the owner of {parent}: "
-        f"{listed(list(tables))}; they are left alone, since every role may write any comment on its own tables; where "
+        f"{join_names(tables)}; they are left alone, since every role may write any comment on its own tables; where "
         "the parent was given to another owner, give it those that were detached by ALTER TABLE … OWNER TO"
     )
     return [Finding("MarkNotCounted", str(parent), message)]
@@ -156,7 +156,7 @@ def unlike_the_parent(inventory: Inventory) -> list[Finding]:
         Finding(
             "DiffersFromParent",
             str(parent),
-            f"{what} not as the parent's: {listed(names)}; new partitions are like the parent; {UNLIKE[what]}",
+            f"{what} not as the parent's: {join_names(names)}; new partitions are like the parent; {UNLIKE[what]}",
         )
         for what, names in sorted(found.items())
     ]
@@ -169,7 +169,7 @@ def forgotten(inventory: Inventory, codec: Codec) -> list[Finding]:
     findings = []
     for each in inventory.strangers:
         try:
-            ends = [codec.literal(end) for end in (each.marker.range.lower, each.marker.range.upper) if end is not None]
+            ends = [codec.literal(end) for end in (each.marker.range.lower, each.marker.range.upper)]
         except KeyOutOfRange:
             continue
         table = f"{quoted(each.schema)}.{quoted(each.name)}"
@@ -190,18 +190,18 @@ def partitioned_themselves(inventory: Inventory) -> list[Finding]:
     if not names:
         return []
     message = (
-        f"partitioned themselves: {listed(names)}; new partitions are plain tables, not partitioned like these; where "
-        "they should be, create them by hand before they are due: a range that is covered is left alone"
+        f"partitioned themselves: {join_names(names)}; new partitions are plain tables, not partitioned like these; "
+        "where they should be, create them by hand before they are due: a range that is covered is left alone"
     )
     return [Finding("SubPartitioned", str(inventory.parent), message)]
 
 
 UNLIKE = {
-    "owner": "mend it with ALTER TABLE … OWNER TO",
-    "grants": "mend it with GRANT and REVOKE, where queries name the partition itself",
-    "row security": "who queries the partition itself sees rows that the parent hides: mend it with ALTER TABLE … "
+    "owner": "fix it with ALTER TABLE … OWNER TO",
+    "grants": "fix it with GRANT and REVOKE, where queries name the partition itself",
+    "row security": "who queries the partition itself sees rows that the parent hides: fix it with ALTER TABLE … "
     "ENABLE (and FORCE) ROW LEVEL SECURITY",
-    "replica identity": "what is replicated of it is identified otherwise: mend it with ALTER TABLE … REPLICA IDENTITY",
+    "replica identity": "what is replicated of it is identified otherwise: fix it with ALTER TABLE … REPLICA IDENTITY",
 }
 
 
@@ -246,9 +246,9 @@ def pointing(table: object, columns: Iterable[str], not_done: str) -> LargeObjec
     )
 
 
-def listed(names: list[str]) -> str:
-    """At most five of them."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def join_names(names: Sequence[str], at_most: int = 5) -> str:
+    """``a, b and 3 more``."""
+    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
 
 
 def off_grid(spec: TableSpec, inventory: Inventory, managed: frozenset[int]) -> list[Finding]:
@@ -256,7 +256,7 @@ def off_grid(spec: TableSpec, inventory: Inventory, managed: frozenset[int]) -> 
     others = [each for each in inventory.partitions if each.range is not None and each.oid not in managed]
     if not others:
         return []
-    names = listed([each.name for each in others])
+    names = join_names([each.name for each in others])
     message = (
         f"not one {spec.interval} of {spec.timezone} each: {names}; what they hold counts as covered, "
         "only the rest is created, and they are left alone"

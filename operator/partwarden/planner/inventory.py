@@ -1,7 +1,4 @@
-"""What exists: a partitioned table and its partitions, as the catalog shows them at one moment.
-
-Values only. `partwarden.catalog` reads them; nothing here asks a server.
-"""
+"""A partitioned table and its partitions as the catalog shows them at one moment. Values only."""
 
 from __future__ import annotations
 
@@ -11,11 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from ..errors import PartwardenError
-from .calendar import Range
+from .calendar import BoundedRange, Range
 from .marker import ClosedMark, Marker
-
-# What upkeep is decided from, beside what every look reads: facts about closed partitions, statistics, pruning.
-#
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +60,7 @@ class Pruning:
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceFacts:
-    """None, and nothing, where nobody asked."""
+    """None, and nothing, where it was not read."""
 
     closed: tuple[ClosedPartition, ...] = ()
     statistics: Statistics | None = None
@@ -134,7 +128,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class ColumnSetting:
-    """What ANALYZE is told of a column: its statistics target, and options like ``n_distinct``."""
+    """How ANALYZE treats a column: its statistics target, and options like ``n_distinct``."""
 
     name: str
     statistics: int | None = None
@@ -234,7 +228,7 @@ class Partition:
     differs: tuple[str, ...] = ()
     """In what it is not as its parent: owner, grants, row security, replica identity."""
     marker: Marker | None = None
-    """Our mark in its COMMENT, with its own OID and this parent's: a detach began. None where nobody asked."""
+    """Our mark in its COMMENT, with its own OID and this parent's: a detach began. None where it was not read."""
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -326,7 +320,7 @@ class DefaultRows:
     another partition holds. ``elsewhere``: rows whose key is NULL, infinite or beyond the calendar.
     """
 
-    groups: tuple[tuple[Range, int], ...] = ()
+    groups: tuple[tuple[BoundedRange, int], ...] = ()
     elsewhere: int = 0
     whole: bool = True
     """False where there are more rows than are read: every number is at least so many then."""
@@ -362,17 +356,17 @@ class Inventory:
     unread: tuple[str, ...] = ()
     """Bounds in PostgreSQL's text where the policy's ``keyEncoding`` does not fit the key; ``partitions`` is empty."""
     taken: frozenset[str] = field(default=frozenset())
-    likeness: PartitionTemplate = PartitionTemplate()
+    template: PartitionTemplate = PartitionTemplate()
     """Read only where partitions are to be made."""
     default_rows: DefaultRows | None = None
-    """None where there is no DEFAULT partition, or nobody has counted yet."""
+    """None where there is no DEFAULT partition, or its rows were not counted yet."""
     detached: tuple[Detached, ...] = ()
     """Read only where the policy has ``retention``."""
     marked_by_others: tuple[str, ...] = ()
     """Tables that bear our mark with this parent's OID, and count for nothing: their owner is not the parent's."""
     strangers: tuple[Detached, ...] = ()
     """Tables with a mark of a detach that is not theirs, or of a parent with another OID. Read as ``detached`` is."""
-    wear: MaintenanceFacts = field(default_factory=MaintenanceFacts)
+    facts: MaintenanceFacts = field(default_factory=MaintenanceFacts)
     references: Mapping[int, tuple[Reference, ...]] = field(default_factory=dict)
     """By OID of the partition, for those that a first plan would detach; none where no row points there."""
     ties: Mapping[int, tuple[Tie, ...]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""How the partition key says when: values of the key <-> moments.
+"""The partition key: its values <-> moments, bounds <-> ranges, and ranges -> names of partitions.
 
 A UUIDv7 begins with 48 bits of Unix milliseconds (RFC 9562, section 5.7); what follows is version, variant and chance.
 So the smallest key of a millisecond has nothing but zeros there.
@@ -14,18 +14,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 from ..api.retention import KeyEncoding
-from ..errors import KeyOutOfRange
-from .calendar import Range, iso
+from ..api.types import Interval
+from ..errors import KeyOutOfRange, NameTooLong
+from .calendar import BoundedRange, Grid, Range, iso
 from .inventory import KeyType, Partition
 
-# Units in which a whole number can say when, and those that the bounds of partitions fit.
-#
-# A number alone tells no unit. But bounds are moments of years not far from ours, and the years 1973 to 2099 in one
-# unit are other numbers than in any other.
-#
-
 YEARS = range(1973, 2100)
-"""Years in which bounds are expected."""
+"""Years in which bounds are expected: their numbers in one unit are other numbers than in any other unit."""
 FIRST, LAST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (YEARS.start, YEARS.stop))
 HIGHEST = frozenset({2**31 - 1, 2**63 - 1})
 """Bounds that mean "no end", as 0 and what is below it mean "no beginning": they fit every unit."""
@@ -85,11 +80,7 @@ def unit_of(encoding: KeyEncoding) -> Unit | None:
     return next((unit for unit in UNITS if unit.encoding is encoding), None)
 
 
-# PostgreSQL's text of partition bounds -> ranges, and what new neighbours must write to meet them.
-#
-# Read under ``DateStyle ISO`` and ``TimeZone UTC``; other settings would give other texts.
-#
-
+# Bounds, as PostgreSQL writes them under ``DateStyle ISO`` and ``TimeZone UTC``.
 TEXT = re.compile(r"FOR VALUES FROM \((.+)\) TO \((.+)\)", re.DOTALL)
 
 
@@ -130,7 +121,7 @@ def _moment(value: str, codec: Codec) -> datetime:
 class Edges:
     """What to write as bounds of a new partition, so that it meets its neighbours to the last bit.
 
-    Only a UUID says more than its moment. Whoever made a partition may have put anything behind the milliseconds of its
+    Only a UUID says more than its moment. A partition made by hand may have anything behind the milliseconds of its
     bounds: a neighbour that wrote zeros there would overlap it, or leave a gap.
     """
 
@@ -166,7 +157,7 @@ class Edges:
 
 
 FLOOR, CEILING = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
-"""The calendar here has the years 1 to 9999. What lies outside counts as unbounded: nobody plans there."""
+"""The calendar here has the years 1 to 9999. What lies outside counts as unbounded."""
 
 TYPES: Mapping[KeyEncoding, tuple[KeyType, ...]] = {
     KeyEncoding.NATIVE: (KeyType.DATE, KeyType.TIMESTAMP, KeyType.TIMESTAMPTZ),
@@ -280,3 +271,73 @@ class Codec:
     def _limit(self, ticks: int) -> str:
         moment = self.moment(f"{ticks << CHANCE:032x}" if self.encoding is KeyEncoding.UUID_V7 else str(ticks))
         return iso(moment) or ""
+
+
+# Names are for people: nothing is ever decided by reading one.
+MAX_BYTES = 63
+"""NAMEDATALEN - 1: PostgreSQL cuts longer names silently, and cut names collide."""
+
+DEFAULT_FORMATS = {
+    Interval.YEAR: "{table}_{year}",
+    Interval.QUARTER: "{table}_{year}_q{quarter}",
+    Interval.MONTH: "{table}_{year}_{month}",
+    Interval.WEEK: "{table}_{isoyear}_w{week}",
+    Interval.DAY: "{table}_{year}_{month}_{day}",
+    Interval.HOUR: "{table}_{year}_{month}_{day}_{hour}",
+}
+
+
+def partition_name(table: str, name_format: str | None, grid: Grid, wanted: BoundedRange) -> str:
+    """The name of a new partition that holds ``wanted``, a cell of ``grid`` or a piece of one.
+
+    A piece carries its lower bound's wall-clock time as a suffix, so that it never takes the name of the whole.
+    Raises `NameTooLong`.
+    """
+    cell = grid.cell(wanted.lower)
+    pattern = name_format or DEFAULT_FORMATS[grid.interval]
+    name = pattern.format_map({"table": table, **fields(grid.local(cell.lower))})
+    if cell != wanted:
+        name += "_" + _stamp(grid.local(wanted.lower))
+    size = len(name.encode())
+    if size > MAX_BYTES:
+        raise NameTooLong(
+            f"partition name {name!r} has {size} bytes, PostgreSQL keeps {MAX_BYTES}: "
+            f"shorten spec.nameFormat ({pattern!r}) by {size - MAX_BYTES} bytes, or leave {{table}} out of it"
+        )
+    return name
+
+
+def default_name(table: str) -> str:
+    """The name of a new DEFAULT partition. Raises `NameTooLong`."""
+    name = f"{table}_default"
+    if (size := len(name.encode())) > MAX_BYTES:
+        raise NameTooLong(
+            f"the DEFAULT partition would be called {name!r}, which has {size} bytes, PostgreSQL keeps {MAX_BYTES}: "
+            "make it by hand, or set spec.defaultPartition.ensure to false"
+        )
+    return name
+
+
+def fields(local: datetime) -> dict[str, str]:
+    """What the placeholders of a pattern stand for, of the partition that begins at this naive wall-clock time."""
+    iso = local.isocalendar()
+    # The second pass of an hour that the clock repeats is another partition: 02 and 02b.
+    again = "b" if local.fold else ""
+    return {
+        "year": f"{local.year:04}",
+        "quarter": str((local.month + 2) // 3),
+        "month": f"{local.month:02}",
+        "isoyear": f"{iso.year:04}",
+        "week": f"{iso.week:02}",
+        "day": f"{local.day:02}",
+        "hour": f"{local.hour:02}{again}",
+    }
+
+
+def _stamp(local: datetime) -> str:
+    text = local.strftime("%Y%m%d")
+    if local.time().replace(fold=0) != datetime.min.time():
+        text += local.strftime("t%H%M%S")
+    if local.microsecond:
+        text += f"{local.microsecond:06}"
+    return text + ("b" if local.fold else "")

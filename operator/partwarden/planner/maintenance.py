@@ -1,4 +1,4 @@
-"""Partitions whose range has passed: what is done to each once, and what keeps it from being done."""
+"""Plan maintenance: VACUUM and REINDEX of closed partitions, ANALYZE of the parent; warn of size and of pruning."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from datetime import datetime, timedelta
 from ..api.retention import OnClose
 from ..errors import NotOwner, StatementRejected
 from .actions import Action, AnalyzeParent, ReindexPartition, VacuumPartition
-from .calendar import Grid, Range, is_open, iso, next_opening
+from .calendar import Range, is_open, iso, next_opening
 from .context import PlanContext
-from .findings import Finding, quoted
+from .findings import Finding, join_names, quoted
 from .inventory import ClosedPartition, Inventory, Partition, Pruning, RelationKind
 from .retirement import Retired
-
-# Which partitions are larger than ``thresholds.partitionSize`` allows. That is reported, and changes nothing.
-#
 
 NAMED = 5
 TOO_LARGE = "PartitionTooLarge"
@@ -24,7 +21,7 @@ TOO_LARGE = "PartitionTooLarge"
 def oversized(context: PlanContext) -> list[Partition]:
     """Every partition over the limit, whatever its kind, the largest first.
 
-    Two of which neither has twice the other's size, about, are ordered by name: sizes change at every look, and what is
+    Two of which neither has twice the other's size, about, are ordered by name: sizes change all the time, and what is
     said of them should not.
     """
     limit = context.spec.thresholds.partition_bytes
@@ -39,10 +36,9 @@ def thresholds_finding(context: PlanContext, large: list[Partition]) -> list[Fin
     limit = context.spec.thresholds.partition_bytes
     if not large or limit is None:
         return []
-    named = ", ".join(f"{each} ({_times(each.bytes, limit)})" for each in large[:NAMED])
-    more = f" and {len(large) - NAMED} more" if len(large) > NAMED else ""
+    named = join_names([f"{each} ({_times(each.bytes, limit)})" for each in large])
     message = (
-        f"larger than {context.spec.thresholds.partition_size} (spec.thresholds.partitionSize): {named}{more}; "
+        f"larger than {context.spec.thresholds.partition_size} (spec.thresholds.partitionSize): {named}; "
         "choose a shorter spec.interval for those to come, or raise the limit"
     )
     return [Finding(TOO_LARGE, str(context.spec.table), message)]
@@ -72,7 +68,7 @@ class Closing:
 
 
 def closing(context: PlanContext, expired: frozenset[int]) -> Closing:
-    """Newest first: the youngest rows are read most, and old ones may have been kept well by somebody else.
+    """Newest first: the youngest rows are read most, and old ones may have been vacuumed by other means.
 
     What ``maintenance.onClose`` does not ask for, what has expired, and what is held, unmanaged, foreign or
     partitioned itself is left alone.
@@ -86,7 +82,7 @@ def closing(context: PlanContext, expired: frozenset[int]) -> Closing:
         if context.is_cell(found[1]) and found[0].oid not in expired and not context.is_held(found[0])
     ]
     passed = sorted((each for each in mine if each[2] <= context.now), key=lambda each: each[2], reverse=True)
-    facts = {each.oid: each for each in context.inventory.wear.closed}
+    facts = {each.oid: each for each in context.inventory.facts.closed}
     known = [(each, piece, since, facts[each.oid]) for each, piece, since in passed if each.oid in facts]
     return Closing(
         closed=frozenset(each.oid for each, _, _ in passed),
@@ -111,7 +107,7 @@ def _closing_time(context: PlanContext, piece: Range) -> datetime:
         return context.now + timedelta(days=365)
     if context.codec.aware:
         return piece.upper + LATE
-    return Grid(context.spec.interval, context.zone).moment(piece.upper) + LATE
+    return context.clock.moment(piece.upper) + LATE
 
 
 def _vacuum_due(fact: ClosedPartition) -> bool:
@@ -184,7 +180,7 @@ def _findings(context: PlanContext, known: list[tuple[Partition, ClosedPartition
         what = ", ".join(f"{', '.join(fact.invalid[:NAMED])} of {each}" for each, fact in broken[:NAMED])
         message = (
             f"invalid, so that every write keeps them and no query uses them: {what}{_more(len(broken) - NAMED)}; "
-            "REINDEX INDEX or DROP INDEX what somebody left there"
+            "REINDEX INDEX or DROP INDEX them"
         )
         findings.append(Finding("InvalidIndex", subject, message))
     return findings
@@ -193,9 +189,6 @@ def _findings(context: PlanContext, known: list[tuple[Partition, ClosedPartition
 def _more(count: int) -> str:
     return f", and of {count} more" if count > 0 else ""
 
-
-# What keeps partitions in good order once they are there: statistics, VACUUM, REINDEX, and what is worth a warning.
-#
 
 SHARE = 0.1
 ROWS = 1000
@@ -246,7 +239,7 @@ def upkeep(context: PlanContext, retired: Retired) -> Upkeep:
 
 
 def _has_drifted(inventory: Inventory) -> bool:
-    """Judged by what every look reads: only then are the times of the last ANALYZE asked for."""
+    """Judged by what every observation reads: only then the times of the last ANALYZE are read."""
     assert inventory.parent is not None
     known = [each.rows for each in inventory.partitions if each.rows is not None]
     believed, actual = inventory.parent.rows or 0, sum(known)
@@ -254,8 +247,8 @@ def _has_drifted(inventory: Inventory) -> bool:
 
 
 def _analyze(context: PlanContext, drifted: bool) -> list[Action]:
-    """Once for each time that the partitions have told of another number of rows, and never in a loop."""
-    statistics = context.inventory.wear.statistics
+    """Once for each time that the partitions show another number of rows, and never in a loop."""
+    statistics = context.inventory.facts.statistics
     if not drifted or statistics is None or not statistics.counted or statistics.partitions is None:
         return []
     if statistics.parent is not None and statistics.partitions < statistics.parent + ANALYZE_PAUSE:
@@ -272,19 +265,17 @@ def _analyze(context: PlanContext, drifted: bool) -> list[Action]:
 
 
 def _pruning(context: PlanContext) -> list[Finding]:
-    found, parent = context.inventory.wear.pruning, context.parent
+    found, parent = context.inventory.facts.pruning, context.parent
     if found is None:
         return []
     findings = []
     if not found.enabled or found.disabled_for:
         findings.append(Finding("PruningDisabled", str(parent), _disabled(context, found)))
     if found.needless:
-        names = ", ".join(found.needless[:NAMED])
-        more = f" and {len(found.needless) - NAMED} more" if len(found.needless) > NAMED else ""
         message = (
             f"a query for {quoted(context.key)} from {iso(context.current.lower)} to "
-            f"{iso(context.current.upper)} also scans {names}{more}, which hold no such row: ask EXPLAIN why; row "
-            "security, a view or a rule can hide the key from the planner"
+            f"{iso(context.current.upper)} also scans {join_names(found.needless)}, which hold no such row: "
+            "ask EXPLAIN why; row security, a view or a rule can hide the key from the planner"
         )
         findings.append(Finding("PruningIncomplete", str(parent), message))
     return findings

@@ -16,17 +16,16 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from .calendar import Range, iso
+from .calendar import BoundedRange, iso
 
-# The mark in a partition's COMMENT that says what was done to it once its range had passed, beside the user's text.
+# The closed mark: what was done to a partition once its range had passed.
 #
 # PostgreSQL keeps no time at which an index was built, and its counters of VACUUM are lost in a crash and unknown to a
 # server that takes over. So what is to be done once is written down where it was done. A line of its own::
 #
 #     partwarden.dev/closed {"oid": 16402, "vacuumed": "2026-01-01T01:00:10Z", "reindexed": "2026-01-01T01:02:50Z"}
 #
-# Whoever wants it done again takes the line away.
-#
+# To have it done again, remove the line.
 
 CLOSED_LABEL = "partwarden.dev/closed"
 WORK = ("vacuum", "reindex")
@@ -127,7 +126,7 @@ class Marker:
     parent: int
     table: str
     """The parent's name at that time, for people."""
-    range: Range
+    range: BoundedRange
     phase: Phase
     since: datetime
     """Aware, UTC, by the server's clock."""
@@ -148,7 +147,7 @@ def read(comment: str | None) -> tuple[str, Marker | None]:
             oid=read_oid(held["oid"]),
             parent=read_oid(held["parent"]),
             table=words(held["table"]),
-            range=Range(moment(held["from"]), moment(held["to"])),
+            range=BoundedRange(moment(held["from"]), moment(held["to"])),
             phase=Phase(held["phase"]),
             since=instant(held["since"]),
         )

@@ -1,22 +1,35 @@
-"""Decide: (policy, inventory, now) -> plan. Pure, and the only place that decides.
+"""make_plan: (policy, inventory, now) -> Plan. Pure, and the only place that decides.
 
 The same plan is printed by ``partwarden plan``, executed by ``partwarden apply`` and by the operator, and turned into
-status. Nothing is resumed: after an interruption the world is read and planned again. Every prefix of a plan leaves a
-valid database, because each action does, and none depends on another.
+status. Nothing is resumed: after an interruption the database is observed and planned again. Every prefix of a plan
+leaves a valid database, because each action does, and none depends on another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from ..api import policy
 from ..api.policy import TableSpec
 from ..api.retention import OnExpire
-from .actions import Action, CreateDefault, CreatePartition
+from ..errors import UnsafePlan
+from .actions import (
+    Action,
+    AttachDetached,
+    ConfirmDetached,
+    CreateDefault,
+    CreatePartition,
+    DetachPartition,
+    DropDetached,
+    FinalizeDetach,
+)
 from .archives import UNKNOWN, Archives
-from .calendar import Grid, Range, merge
+from .calendar import BoundedRange, iso, merge
 from .context import PlanContext
 from .creation import Wanted, wanted
+from .drop_preconditions import unmet
 from .findings import (
     Finding,
     forgotten,
@@ -33,13 +46,10 @@ from .keys import Codec
 from .maintenance import Upkeep, upkeep
 from .retirement import Retired, retired
 
-# When the age of something makes another plan, although nothing changes: it expires, or its grace ends.
-#
-
 SECOND = timedelta(seconds=1)
 
 
-def next_look(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
+def next_change(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
     """The first moment, aware, until ``boundary`` at the latest, at which something expires or a grace ends.
 
     A few dozen steps at most, whatever the number of partitions.
@@ -85,9 +95,9 @@ class Plan:
     codec: Codec
     actions: tuple[Action, ...]
     findings: tuple[Finding, ...]
-    current: Range
+    current: BoundedRange
     """The cell of the grid that holds now, whether or not a partition does."""
-    missing: tuple[Range, ...]
+    missing: tuple[BoundedRange, ...]
     """What of the current, the future and the ensured cells no partition holds yet, ascending within each."""
     covered_until: datetime | None
     """End (exclusive) of the unbroken coverage that begins now: None when now is not covered."""
@@ -98,7 +108,7 @@ class Plan:
     managed: frozenset[int]
     """OIDs of the partitions whose bounds are exactly one cell of the grid."""
     blocked: bool
-    """Whether no action can succeed until a finding is mended: none is tried then."""
+    """Whether no action can succeed until a finding is resolved: none is tried then."""
     retired: Retired
     upkeep: Upkeep
 
@@ -111,6 +121,15 @@ class Plan:
     def names(self) -> tuple[str, ...]:
         """The names of the tables that are to be made."""
         return tuple(action.name for action in self.actions if isinstance(action, CreatePartition | CreateDefault))
+
+    def check_invariants(self, context: PlanContext) -> None:
+        """Refuse a plan that contradicts what it was made from, however that came about.
+
+        No new range overlaps anything; creations come before retirements; nothing held is touched; what is detached or
+        dropped has expired; what is dropped has its proof, or the policy needs none. Raises `UnsafePlan`.
+        """
+        for violation in (*_misordered(self.actions), *_overlapping(self.actions, context), *_unsafe(self, context)):
+            raise UnsafePlan(f"cannot act on {self.parent}: {violation}; this is an error in Partwarden: report it")
 
 
 def make_plan(
@@ -133,8 +152,9 @@ def make_plan(
     managed = frozenset(each.oid for each, piece in context.ranged if context.is_cell(piece))
     usable = merge(piece for each, piece in context.ranged if not each.detach_pending)
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
-    boundary = next_look(context, creation, _next_boundary(Grid(spec.interval, context.zone), now))
-    return Plan(
+    # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
+    boundary = next_change(context, creation, context.clock.cell(context.now).upper)
+    plan = Plan(
         parent=context.parent,
         key=context.key,
         codec=context.codec,
@@ -163,10 +183,59 @@ def make_plan(
         retired=retirement,
         upkeep=keeping,
     )
+    plan.check_invariants(context)
+    return plan
 
 
-def _next_boundary(clock: Grid, now: datetime) -> datetime:
-    """By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past."""
-    upper = clock.cell(now.astimezone(UTC)).upper
-    assert upper is not None
-    return upper
+CREATIONS = (CreatePartition, CreateDefault, AttachDetached)
+RETIREMENTS = (FinalizeDetach, ConfirmDetached, DetachPartition, DropDetached)
+
+
+def _misordered(actions: Sequence[Action]) -> Iterator[str]:
+    begun = next((number for number, action in enumerate(actions) if isinstance(action, RETIREMENTS)), len(actions))
+    for action in actions[begun:]:
+        if isinstance(action, CREATIONS):
+            yield f"{action} is created after something is retired"
+
+
+def _overlapping(actions: Sequence[Action], context: PlanContext) -> Iterator[str]:
+    """New ranges that overlap an existing partition or each other: ascending, each meets what came before."""
+    floor, ceiling = context.codec.floor, context.codec.ceiling
+    new = [(action.range, str(action)) for action in actions if isinstance(action, CreatePartition | AttachDetached)]
+    ranges = [*((piece, "") for _, piece in context.ranged), *new]
+    ends = sorted((piece.lower or floor, piece.upper or ceiling, name) for piece, name in ranges)
+    any_end = new_end = floor
+    for lower, upper, name in (end for end in ends if end[0] < end[1]):
+        if lower < (any_end if name else new_end):
+            yield f"{name or 'a new partition'} overlaps what holds {iso(lower)}"
+        any_end = max(any_end, upper)
+        new_end = max(new_end, upper) if name else new_end
+
+
+def _unsafe(plan: Plan, context: PlanContext) -> Iterator[str]:
+    for action in plan.actions:
+        # PostgreSQL knows no way back from a pending detach, so not even a hold keeps it from being finished.
+        oid = None if isinstance(action, FinalizeDetach) else getattr(action, "oid", None)
+        if oid is not None and policy.names(action.schema, action.name, oid) & context.held:
+            yield f"{action} is held by the annotation {policy.ANNOTATION}"
+        if isinstance(action, DetachPartition | DropDetached):
+            if not context.has_expired(action.range):
+                yield f"the range of {action} has not expired"
+            if not _proven(action, context):
+                yield f"no archive proves {action}"
+        if isinstance(action, DetachPartition) and action.oid not in plan.retired.expired - plan.retired.kept:
+            yield f"{action} is detached and has not expired"
+        if isinstance(action, DropDetached) and (kept := unmet(action.case)) is not None:
+            yield f"{action} is dropped although {kept.message}"
+
+
+def _proven(action: DetachPartition | DropDetached, context: PlanContext) -> bool:
+    """Whether an archive proves the table, and a drop compares with that one; or the policy needs none."""
+    retention, state = context.spec.retention, context.archives.latest(action.oid)
+    if retention is None:
+        return False
+    if retention.archive is None:
+        return isinstance(action, DetachPartition) or retention.drop_without_archive
+    if state is None or not state.proves(action.oid):
+        return False
+    return isinstance(action, DetachPartition) or action.fingerprint == state.fingerprint

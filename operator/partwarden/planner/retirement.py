@@ -1,15 +1,14 @@
-"""What becomes of old partitions: which have expired, and what is to be done with each.
+"""Plan what happens to expired partitions: finish pending detaches, detach, drop.
 
-An expired partition is detached, its table marked as ours; the table is dropped after the grace, where the policy says
-Drop. What must be proven before either is in `partwarden.gating`. Whatever is not certain stays: nothing here is
-decided by a name, but for a hold, which only ever keeps.
+An expired partition is detached with a marker in its comment; its table is dropped after the grace, if the policy says
+Drop. `archive_gate` says what must be proven before either. Whatever is not certain stays: nothing is decided by a
+name, but for a hold, which only ever keeps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from ..api import policy
 from ..api.retention import OnExpire
@@ -23,12 +22,12 @@ from .actions import (
     DropDetached,
     FinalizeDetach,
 )
-from .archive_gate import Gate, Waiting
-from .calendar import Range
+from .archive_gate import ArchiveGate, check_archives
+from .calendar import BoundedRange
 from .context import PlanContext
 from .creation import Wanted
-from .drop_preconditions import named
-from .findings import Finding, along, listed, refusing
+from .drop_preconditions import DropCase, named
+from .findings import Finding, along, join_names, refusing
 from .inventory import Detached, Partition, Reference, RelationKind
 from .keys import literals
 from .marker import Phase
@@ -46,60 +45,53 @@ class Retired:
     expired: frozenset[int] = frozenset()
     kept: frozenset[int] = frozenset()
     decided: bool = False
-    waiting: Waiting = field(default_factory=Waiting)
+    gate: ArchiveGate = field(default_factory=ArchiveGate)
 
 
 def retired(context: PlanContext, wanted: Wanted) -> Retired:
     """Nothing at all where the policy has no ``retention``."""
     if context.spec.retention is None:
         return Retired()
-    expired = sorted(_expired(context), key=lambda each: (_end(each[1]), each[0].oid))
+    expired = sorted(_expired(context), key=lambda each: (each[1].upper, each[0].oid))
     returning = {each.oid for each in wanted.actions if isinstance(each, AttachDetached)}
     outside = [each for each in context.detached if each.oid not in returning]
     free = [each for each in outside if not context.is_held(each)]
     going, staying = _sort_out(context, expired)
-    gate = Gate(context)
-    actions: tuple[Action, ...] = (
-        # First: while one is pending, its rows are invisible and no other can be detached concurrently.
-        *_finalizations(context),
-        *_confirmations(free),
-        *_detachments(context, wanted, gate.may_leave(going)),
-        *_drops(context, gate, outside),
-    )
-    waiting = gate.result()
+    gate = check_archives(context, going, sorted(outside, key=lambda each: (each.marker.range.upper, each.oid)))
     return Retired(
-        actions=actions,
+        actions=(
+            # First: while one is pending, its rows are invisible and no other can be detached concurrently.
+            *_finalizations(context),
+            *_confirmations(free),
+            *_detachments(context, wanted, gate.partitions_to_detach),
+            *_drops(context, gate.tables_to_drop),
+        ),
         findings=(
-            *waiting.troubles,
+            *gate.troubles,
             *staying,
             *_tied(context, [*(each for each, _ in going), *outside]),
-            *waiting.notes,
+            *gate.notes,
             *_holds_of_nothing(context),
             *_approvals(context),
         ),
         expired=frozenset(each.oid for each, _ in expired),
         kept=frozenset(each.oid for each, _ in expired if context.is_held(each)),
         decided=True,
-        waiting=waiting,
+        gate=gate,
     )
 
 
-def _expired(context: PlanContext) -> Iterator[tuple[Partition, Range]]:
+def _expired(context: PlanContext) -> Iterator[tuple[Partition, BoundedRange]]:
     """Partitions of exactly one interval that lies before the cutoff, and so before now: DEFAULT, unbounded ones and
     those off the grid are never among them."""
     for each, held in context.ranged:
-        if context.has_expired(held) and not each.detach_pending and context.is_cell(held):
-            yield each, held
-
-
-def _end(held: Range) -> datetime:
-    assert held.upper is not None
-    return held.upper
+        if context.has_expired(held) and not each.detach_pending and (cell := context.cell_of(held)):
+            yield each, cell
 
 
 def _sort_out(
-    context: PlanContext, expired: list[tuple[Partition, Range]]
-) -> tuple[list[tuple[Partition, Range]], list[Finding]]:
+    context: PlanContext, expired: list[tuple[Partition, BoundedRange]]
+) -> tuple[list[tuple[Partition, BoundedRange]], list[Finding]]:
     """Those to be detached, and why the others are not. A hold is no finding: it is in the partition's state."""
     going, findings = [], []
     alone: dict[str, list[str]] = {}
@@ -113,13 +105,13 @@ def _sort_out(
         else:
             going.append((each, held))
     for why, names in alone.items():
-        left = f"expired, but left alone: {listed(names)}: {why}"
+        left = f"expired, but left alone: {join_names(names)}: {why}"
         findings.append(Finding("ExpiredLeftAlone", str(context.parent), left))
     return going, findings
 
 
 def why_left_alone(each: Partition) -> str | None:
-    """Why it is nothing that is detached by anybody but a person; None where it is."""
+    """Why the partition is never detached by a plan; None if it may be."""
     if each.kind is RelationKind.PARTITIONED:
         return "partitioned themselves; detach them by hand"
     if each.kind is not RelationKind.TABLE:
@@ -137,7 +129,7 @@ def why_left_alone(each: Partition) -> str | None:
     if each.marker is not None and each.marker.phase is Phase.DETACHED:
         # We attach again only together with taking the mark away.
         return (
-            "detached once, and attached again by somebody; to let them expire, take the line that begins with "
+            "detached once, and attached again by other means; to let them expire, take the line that begins with "
             "partwarden.dev/detached out of their comments"
         )
     return None
@@ -154,9 +146,9 @@ def _referenced(each: Partition, references: Iterable[Reference]) -> RowsReferen
 
 
 def _finalizations(context: PlanContext) -> Iterator[FinalizeDetach]:
-    """Whoever began it, and also where a hold names it: PostgreSQL knows no way back from a pending detach.
+    """Also those that another tool began or that a hold names: PostgreSQL knows no way back from a pending detach.
 
-    Safe: the partition was cut off when the detach began, and finishing makes its rows, which nobody sees through the
+    Safe: the partition was cut off when the detach began, and finishing makes its rows, invisible through the
     parent, a table of their own again. No row goes.
     """
     reason = "its detach began and did not end: its rows are invisible, and nothing else can be detached"
@@ -172,7 +164,7 @@ def finalization(each: Partition, reason: str) -> FinalizeDetach:
 
 
 def _confirmations(outside: Iterable[Detached]) -> Iterator[ConfirmDetached]:
-    """The grace begins late rather than early: at the confirmation, not at the detach that nobody saw end."""
+    """The grace begins late rather than early: at the confirmation, not at the unknown end of the detach."""
     reason = "its detach was interrupted after the table had left: the grace begins now"
     for each in outside:
         if each.marker.phase is Phase.DETACHING:
@@ -193,7 +185,7 @@ def confirmation(each: Detached, reason: str) -> ConfirmDetached:
 
 
 def _detachments(
-    context: PlanContext, wanted: Wanted, going: Iterable[tuple[Partition, Range]]
+    context: PlanContext, wanted: Wanted, going: Iterable[tuple[Partition, BoundedRange]]
 ) -> Iterator[DetachPartition]:
     """The oldest first.
 
@@ -219,7 +211,7 @@ def _detachments(
         )
 
 
-def _drops(context: PlanContext, gate: Gate, outside: Iterable[Detached]) -> Iterator[DropDetached]:
+def _drops(context: PlanContext, cases: Iterable[DropCase]) -> Iterator[DropDetached]:
     """The oldest first.
 
     Safe: it is no partition, its mark names it by OID and says that we detached it, and `DROP_PRECONDITIONS` are met:
@@ -229,7 +221,7 @@ def _drops(context: PlanContext, gate: Gate, outside: Iterable[Detached]) -> Ite
     """
     retention = context.spec.retention
     assert retention is not None
-    for case in gate.may_go(sorted(outside, key=lambda each: (_end(each.marker.range), each.oid))):
+    for case in cases:
         each, state = case.table, case.archive if retention.archive is not None else None
         ties = context.inventory.ties.get(each.oid, ())
         if refusing(each, ties):
@@ -268,7 +260,7 @@ def _tied(context: PlanContext, tables: Iterable[Partition | Detached]) -> Itera
 
 
 def _holds_of_nothing(context: PlanContext) -> Iterator[Finding]:
-    """A name that is misspelt keeps nothing, and nobody would know."""
+    """A misspelt name keeps nothing, and the user must learn of it."""
     tables: list[Partition | Detached] = [*context.inventory.partitions, *context.inventory.detached]
     known = {name for each in tables for name in policy.names(each.schema, each.name, each.oid)}
     for name in sorted(context.held - known):
@@ -294,7 +286,7 @@ def _approvals(context: PlanContext) -> Iterator[Finding]:
                 f"{context.parent}, is called so, or has that OID: correct the name, or take it out",
             )
         elif len(found) > 1:
-            several = listed([f"{each}@{each.oid}" for each in found])
+            several = join_names([f"{each}@{each.oid}" for each in found])
             yield Finding(
                 "ApprovalAmbiguous",
                 str(context.parent),

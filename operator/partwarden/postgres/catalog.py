@@ -1,14 +1,14 @@
-"""PostgreSQL -> Inventory, each look in one round trip and one snapshot; what lies below partitions in one more.
+"""Read the catalog into an Inventory, in one round trip and one snapshot; what lies below partitions in one more.
 
-Bounds are deparsed without their relation (``pg_get_expr(relpartbound, 0)``: they hold no column), so that a partition
-which somebody has locked does not keep the table from being looked at. Sizes need a lock on each file's relation: where
-they are not to be had at once, the planner's page counts stand in.
+Bounds are deparsed without their relation (``pg_get_expr(relpartbound, 0)``: they hold no column), so that a locked
+partition does not keep the table from being read. Sizes need a lock on each file's relation: where that is not acquired
+at once, the planner's page counts stand in.
 https://www.postgresql.org/docs/current/catalogs.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,7 +22,6 @@ from ..api.policy import TableSpec
 from ..planner import marker
 from ..planner.context import MIN_VERSION
 from ..planner.inventory import (
-    Detached,
     Grant,
     Inventory,
     KeyPart,
@@ -34,41 +33,43 @@ from ..planner.inventory import (
     Strategy,
 )
 from ..planner.keys import Codec, parse_bounds
-from ..planner.marker import Phase
 from . import ddl, template
 from .connection import pinned, run
-from .table_state import IDENTITY
-from .template import DEFAULT_ACL, TRAITS, Model, Traits
-
-# What a look asks of PostgreSQL, as SQL.
-#
+from .table_state import IDENTITY, detached, mark_of, of_other_owners, strangers
+from .template import DEFAULT_ACL, TRAITS, Model, traits_of
+from .transaction import parent_of, read_only
 
 SERVER = """
-SELECT current_setting('server_version'), current_database(), current_user,
-       pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
-       {IDENTITY},
-       to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'),
-       coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = session_user), false), pg_is_in_recovery()
+SELECT current_setting('server_version') AS version, current_database() AS database, current_user AS user,
+       pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on' AS read_only,
+       {IDENTITY} AS identity,
+       to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') AS now,
+       coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = session_user), false) AS superuser,
+       pg_is_in_recovery() AS standby
 """.replace("{IDENTITY}", IDENTITY)
 
 # All is done as the parent's owner, who needs USAGE and CREATE on the schema. Without CREATE only a superuser can make
 # the table, and gives it to the owner.
 PARENT = """
-SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), p.partstrat,
+SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, pg_get_userbyid(c.relowner) AS owner,
+       p.partstrat AS strategy,
        ARRAY(SELECT ARRAY[a.attname::text, format_type(a.atttypid, NULL)]
              FROM unnest(p.partattrs::int2[]) WITH ORDINALITY AS k(attnum, place)
-             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND k.attnum > 0 ORDER BY place),
-       pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}),
+             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum AND k.attnum > 0 ORDER BY place)
+         AS key,
+       pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}) AS may_own,
        has_schema_privilege(c.relowner, n.oid, 'USAGE')
-         AND (current_setting('is_superuser') = 'on' OR has_schema_privilege(c.relowner, n.oid, 'CREATE')),
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, current_user,
-       has_schema_privilege(c.relowner, n.oid, 'CREATE'), (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner),
-       {traits}, {default_acl},
+         AND (current_setting('is_superuser') = 'on' OR has_schema_privilege(c.relowner, n.oid, 'CREATE'))
+         AS may_create,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, current_user AS login,
+       has_schema_privilege(c.relowner, n.oid, 'CREATE') AS owner_creates,
+       (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner) AS owner_superuser,
+       {traits}, {default_acl} AS default_acl,
        CASE WHEN pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}) THEN 'whole'
             WHEN NOT pg_has_role(c.relowner, 'MEMBER') THEN 'none'
             WHEN pg_has_role(c.relowner, 'USAGE') THEN 'without SET'
             WHEN (SELECT rolinherit FROM pg_roles WHERE rolname = current_user) THEN 'without INHERIT'
-            ELSE 'NOINHERIT' END
+            ELSE 'NOINHERIT' END AS membership
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
@@ -77,9 +78,10 @@ WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f
 
 # To plan it takes longer than to run it: the fewer tables it joins, the better.
 PARTITIONS = """
-SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace), c.relname, c.relkind,
-       pg_get_expr(c.relpartbound, 0), i.inhdetachpending, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END,
-       CASE WHEN c.relkind <> 'p' THEN {size} END, {comment}, {traits}
+SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace) AS schema, c.relname AS name,
+       c.relkind AS kind, pg_get_expr(c.relpartbound, 0) AS bounds, i.inhdetachpending AS pending,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows,
+       CASE WHEN c.relkind <> 'p' THEN {size} END AS bytes, {comment} AS comment, {traits}
 FROM pg_inherits i
 JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = (SELECT oid FROM pg_class WHERE relname = {name}
@@ -89,7 +91,8 @@ ORDER BY c.oid
 
 # Rows and bytes of partitions that are themselves partitioned; none of what was dropped since.
 BELOW = """
-SELECT above.oid, sum(c.reltuples) FILTER (WHERE t.isleaf AND c.reltuples >= 0)::int8, sum({size})::int8
+SELECT above.oid, sum(c.reltuples) FILTER (WHERE t.isleaf AND c.reltuples >= 0)::int8 AS rows,
+       sum({size})::int8 AS bytes
 FROM unnest({oids}::oid[]) AS above(oid), pg_partition_tree(above.oid) t JOIN pg_class c ON c.oid = t.relid
 GROUP BY 1
 """
@@ -138,10 +141,10 @@ PAGES = sql.SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0
 
 @lru_cache(maxsize=2048)
 def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> sql.SQL:
-    """All that a look asks about one table: `SERVER`, `PARENT` and `PARTITIONS`, and with ``marks`` also
-    `detached.query`. As text at once: composing takes a while, and every look asks the same.
+    """The queries about one table: `SERVER`, `PARENT` and `PARTITIONS`, and with ``marks`` also `MARKED`.
 
-    ``set_role`` is the right that must go with being a member of the owner; ``exact`` chooses how sizes are had.
+    As text at once: composing takes a while, and every reconcile asks the same. ``set_role`` is the right that must go
+    with being a member of the owner; ``exact`` chooses how sizes are read.
     """
     names = {"schema": schema, "name": name, "traits": sql.SQL(TRAITS)}
     size = EXACT_SIZE if exact else PAGES
@@ -151,17 +154,14 @@ def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool)
         sql.SQL(PARTITIONS).format(size=size, comment=COMMENT if marks else sql.NULL, **names),
     ]
     if marks:
-        queries.append(query(size))
+        queries.append(sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", longest=marker.LONGEST))
     return sql.SQL(sql.SQL("; ").join(queries).as_string())
 
 
-# Tables that Partwarden detached: what a look reads of them, in one query beside the others of `catalog.observe`.
-#
-
 # What initdb made has lower OIDs, and thousands of comments.
 MARKED = """
-SELECT c.oid, n.nspname, c.relname, pg_get_userbyid(c.relowner), d.description,
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END, {size}
+SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner, d.description AS comment,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, {size} AS bytes
 FROM pg_description d
 JOIN pg_class c ON c.oid = d.objoid
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -173,222 +173,145 @@ ORDER BY c.oid
 """
 
 
-def query(size: sql.Composable) -> sql.Composed:
-    """Every table of the database that bears a mark and is no partition. ``size`` is an expression over ``c``."""
-    return sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", longest=marker.LONGEST)
-
-
-def detached(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
-    """Those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's domain.
-
-    A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the mark of a
-    restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner, who
-    may write any text into its comment.
-    """
-    found = []
-    for oid, schema, name, owner, comment, tuples, size in rows:
-        mark = mark_of(comment, oid, parent) if owner == parent.owner else None
-        if mark is not None and mark.phase is not Phase.RESTORED and _in_domain(mark, codec):
-            found.append(Detached(oid, schema, name, mark, marker.read(comment)[0], tuples, size or 0))
-    return tuple(found)
-
-
-def of_other_owners(rows: Iterable[tuple[Any, ...]], parent: Parent) -> tuple[str, ...]:
-    """Tables that bear such a mark, and belong to another role than the parent: ``schema.name``."""
-    return tuple(
-        f"{schema}.{name}"
-        for oid, schema, name, owner, comment, *_ in rows
-        if owner != parent.owner and mark_of(comment, oid, parent) is not None
-    )
-
-
-def strangers(rows: Iterable[tuple[Any, ...]], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
-    """Tables whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment is a copy.
-
-    Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is left out.
-    """
-    known = list(rows)
-    own = {each.oid for each in detached(known, parent, codec)}
-    found = []
-    for oid, schema, name, _, comment, tuples, size in known:
-        text, mark = marker.read(comment)
-        if mark is None or oid in own or mark.oid in own or (mark.oid, mark.parent) == (oid, parent.oid):
-            continue
-        if mark.table == str(parent) and mark.phase is not Phase.RESTORED and _in_domain(mark, codec):
-            found.append(Detached(oid, schema, name, mark, text, tuples, size or 0))
-    return tuple(found)
-
-
-def mark_of(comment: str | None, oid: int, parent: Parent) -> marker.Marker | None:
-    """The mark in the comment of the table with that OID, if it was written on it, of this parent."""
-    _, mark = marker.read(comment)
-    return mark if mark is not None and (mark.oid, mark.parent) == (oid, parent.oid) else None
-
-
-def _in_domain(mark: marker.Marker, codec: Codec) -> bool:
-    """Somebody may have edited it: moments with a zone are never compared with moments without one."""
-    lower, upper = mark.range.lower, mark.range.upper
-    return lower is not None and upper is not None and {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}
-
-
 KINDS = {"r": RelationKind.TABLE, "p": RelationKind.PARTITIONED, "f": RelationKind.FOREIGN}
 STRATEGIES = {"r": Strategy.RANGE, "l": Strategy.LIST, "h": Strategy.HASH}
 SET_ROLE_VERSION = 160000
-PINNED = pinned(lock_timeout="500ms", statement_timeout="30s")
-BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+TIMEOUT = "30s"
 
 
 def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
     """What exists of the policy's table now. Raises psycopg's errors.
 
     ``parent`` is None when there is no such table, and when the server is older than 14, of which no more is asked.
-    What only the making of partitions needs is left out: see `complete`.
+    What only the creation of partitions needs is left out: see `complete`.
     """
     version = connection.info.server_version
     if version < MIN_VERSION:
-        _, rows = run(connection, PINNED, SERVER)
-        return _inventory(version, spec, rows, [], [], [])
+        _, (server,) = run(connection, pinned("500ms", TIMEOUT), SERVER)
+        return _inventory(version, spec, server, None, [], [])
     try:
-        return _inventory(version, spec, *_read(connection, spec, exact=True))
+        return _observe(connection, spec, exact=True)
     except pg.LockNotAvailable:
-        return _inventory(version, spec, *_read(connection, spec, exact=False))
+        return _observe(connection, spec, exact=False)
+
+
+def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> Inventory:
+    version = connection.info.server_version
+    # From 16 on a member of the owning role may lack the right to give a table to it.
+    set_role = "SET" if version >= SET_ROLE_VERSION else "MEMBER"
+    queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, spec.retention is not None)
+    (server,), parents, partitions, *marked = read_only(connection, queries, statement_timeout=TIMEOUT)
+    partitions = _with_below(connection, partitions, EXACT_SIZE if exact else PAGES)
+    return _inventory(version, spec, server, next(iter(parents), None), partitions, marked[0] if marked else [])
 
 
 def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
-    """The inventory with what the making of partitions called ``names`` needs to know. Raises psycopg's errors.
+    """The inventory with what the creation of partitions called ``names`` needs to know. Raises psycopg's errors.
 
     One round trip. ``taken`` holds the names that belong to a relation or type of the parent's schema, since a new
     table needs both.
     """
-    parent = inventory.parent
-    assert parent is not None
-    _, related, grants, taken, *resembling = _transaction(
+    parent = parent_of(inventory)
+    related, grants, taken, *template_rows = read_only(
         connection,
         *(sql.SQL(query).format(parent=parent.oid) for query in (RELATED, ACL)),
         sql.SQL(TAKEN).format(schema=parent.schema, names=list(names)),
         *template.queries(inventory),
+        statement_timeout=TIMEOUT,
     )
-    whole = replace(
-        parent,
-        related=tuple(name for (name,) in related),
-        grants=tuple(Grant(*each) for each in grants),
+    return replace(
+        inventory,
+        parent=replace(
+            parent, related=tuple(name for (name,) in related), grants=tuple(Grant(*each) for each in grants)
+        ),
+        template=template.from_rows(template_rows),
+        taken=frozenset(name for (name,) in taken),
     )
-    like = template.likeness(resembling)
-    return replace(inventory, parent=whole, likeness=like, taken=frozenset(name for (name,) in taken))
 
 
-def _read(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> list[list[tuple[Any, ...]]]:
-    # From 16 on a member of the owning role may lack the right to give a table to it.
-    set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
-    marks = spec.retention is not None
-    _, server, parents, partitions, *marked = _transaction(
-        connection, about_table(spec.table.schema_, spec.table.name, set_role, exact, marks)
-    )
-    size = EXACT_SIZE if exact else PAGES
-    return [server, parents, _with_below(connection, partitions, size), marked[0] if marked else []]
-
-
-def _with_below(
-    connection: psycopg.Connection[Any], partitions: list[tuple[Any, ...]], size: sql.SQL
-) -> list[tuple[Any, ...]]:
+def _with_below(connection: psycopg.Connection[Any], partitions: list[Any], size: sql.SQL) -> list[Any]:
     """The same rows; of a partitioned one with the rows and bytes of everything below it."""
-    oids = [oid for oid, _, _, kind, *_ in partitions if kind == "p"]
+    oids = [row.oid for row in partitions if row.kind == "p"]
     if not oids:
         return partitions
-    found = _transaction(connection, sql.SQL(BELOW).format(size=size, oids=oids))[1]
-    below = {oid: (rows, total) for oid, rows, total in found}
-    return [(*each[:6], *below.get(each[0], (None, 0)), *each[8:]) if each[3] == "p" else each for each in partitions]
+    (totals,) = read_only(connection, sql.SQL(BELOW).format(size=size, oids=oids), statement_timeout=TIMEOUT)
+    below = {each.oid: {"rows": each.rows, "bytes": each.bytes} for each in totals}
+    return [row._replace(**below.get(row.oid, {})) for row in partitions]
 
 
-def _transaction(connection: psycopg.Connection[Any], *queries: sql.Composable) -> list[list[tuple[Any, ...]]]:
-    """The queries' rows, of one snapshot and in one round trip, after those of `PINNED`."""
-    try:
-        _, *results, _ = run(connection, BEGIN, PINNED, *queries, "COMMIT")
-    except psycopg.Error:
-        if not connection.closed:
-            connection.rollback()
-        raise
-    return results
-
-
-def _inventory(version: int, spec: TableSpec, *results: list[tuple[Any, ...]]) -> Inventory:
-    server, parents, partitions, marked = results
-    text, database, user, read_only, identity, now, superuser, standby = server[0]
-    parent = _parent(*parents[0][:13], *parents[0][19:20]) if parents else None
-    model = Model(Traits(*parents[0][13:18]), parents[0][18]) if parents else None
+def _inventory(
+    version: int, spec: TableSpec, server: Any, row: Any | None, partitions: Sequence[Any], marked: Sequence[Any]
+) -> Inventory:
+    """From rows of `SERVER`, `PARENT`, `PARTITIONS` and `MARKED`."""
+    inventory = Inventory(
+        server=Server(
+            version=version,
+            version_text=server.version,
+            read_only=server.read_only,
+            database=server.database,
+            user=server.user,
+            identity=server.identity,
+            superuser=server.superuser,
+            standby=server.standby,
+        ),
+        parent=None,
+        now=datetime.fromisoformat(server.now).replace(tzinfo=UTC),
+    )
+    if row is None:
+        return inventory
+    parent = _parent(row)
+    inventory = replace(inventory, parent=parent, marked_by_others=of_other_owners(marked, parent))
     codec = _codec(parent, spec)
-    return Inventory(
-        server=Server(version, text, read_only, database, user, identity, superuser, standby),
-        parent=parent,
-        now=datetime.fromisoformat(now).replace(tzinfo=UTC),
-        partitions=tuple(_partition(codec, parent, model, *row) for row in partitions)
-        if parent and model and codec
-        else (),
-        unread=() if codec else tuple(row[4] for row in partitions),
-        detached=detached(marked, parent, codec) if parent and codec else (),
-        marked_by_others=of_other_owners(marked, parent) if parent else (),
-        strangers=strangers(marked, parent, codec) if parent and codec else (),
+    if codec is None:
+        return replace(inventory, unread=tuple(each.bounds for each in partitions))
+    model = Model(traits_of(row), row.default_acl)
+    return replace(
+        inventory,
+        partitions=tuple(_partition(codec, parent, model, each) for each in partitions),
+        detached=detached(marked, parent, codec),
+        strangers=strangers(marked, parent, codec),
     )
 
 
-def _parent(
-    oid: int,
-    schema: str,
-    name: str,
-    kind: str,
-    owner: str,
-    strategy: str,
-    key: list[list[str]],
-    may_own: bool,
-    may_create: bool,
-    rows: int | None,
-    login: str,
-    owner_creates: bool,
-    owner_superuser: bool,
-    membership: str,
-) -> Parent:
+def _parent(row: Any) -> Parent:
     return Parent(
-        oid=oid,
-        schema=schema,
-        name=name,
-        kind=KINDS.get(kind, RelationKind.OTHER),
-        owner=owner,
-        strategy=STRATEGIES.get(strategy),
-        key=tuple(KeyPart(column, type_) for column, type_ in key),
-        may_own=may_own,
-        may_create=may_create,
-        rows=rows,
-        login=login,
-        owner_creates=owner_creates,
-        owner_superuser=owner_superuser,
-        membership=Membership(membership),
+        oid=row.oid,
+        schema=row.schema,
+        name=row.name,
+        kind=KINDS.get(row.kind, RelationKind.OTHER),
+        owner=row.owner,
+        strategy=STRATEGIES.get(row.strategy),
+        key=tuple(KeyPart(column, type_) for column, type_ in row.key),
+        may_own=row.may_own,
+        may_create=row.may_create,
+        rows=row.rows,
+        login=row.login,
+        owner_creates=row.owner_creates,
+        owner_superuser=row.owner_superuser,
+        membership=Membership(row.membership),
     )
 
 
-def _codec(parent: Parent | None, spec: TableSpec) -> Codec | None:
+def _codec(parent: Parent, spec: TableSpec) -> Codec | None:
     """What to read bounds by; None where the table cannot be managed, and its bounds need not be read."""
-    if parent is None or parent.strategy is not Strategy.RANGE or len(parent.key) != 1:
+    if parent.strategy is not Strategy.RANGE or len(parent.key) != 1:
         return None
     return Codec.find(parent.key[0].type, spec.key_encoding)
 
 
-def _partition(
-    codec: Codec,
-    parent: Parent,
-    model: Model,
-    oid: int,
-    schema: str,
-    name: str,
-    kind: str,
-    bounds: str,
-    pending: bool,
-    rows: int | None,
-    size: int | None,
-    comment: str | None,
-    *traits: Any,
-) -> Partition:
-    differs = model.differs(Traits(*traits))
-    # Of another owner's table the comment is another's, too.
-    mark = None if "owner" in differs else mark_of(comment, oid, parent)
-    held = parse_bounds(bounds, codec)
-    return Partition(oid, schema, name, held, bounds, KINDS[kind], rows, size or 0, pending, differs, mark)
+def _partition(codec: Codec, parent: Parent, model: Model, row: Any) -> Partition:
+    differs = model.differs(traits_of(row))
+    return Partition(
+        oid=row.oid,
+        schema=row.schema,
+        name=row.name,
+        range=parse_bounds(row.bounds, codec),
+        bounds=row.bounds,
+        kind=KINDS[row.kind],
+        rows=row.rows,
+        bytes=row.bytes or 0,
+        detach_pending=row.pending,
+        differs=differs,
+        # Of another owner's table the comment is another's, too.
+        marker=None if "owner" in differs else mark_of(row.comment, row.oid, parent),
+    )

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import tempfile
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -23,6 +24,7 @@ from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_attempts
 from psycopg.pq import Conninfo
 from psycopg.pq.abc import PGconn
+from psycopg.rows import RowMaker
 
 from .. import errors
 from .conninfo import ConnectionInfo
@@ -55,13 +57,20 @@ class Session(psycopg.Connection[Any]):
     round_trips = 0
     longest = 120.0
     """Seconds. PostgreSQL ends statements sooner (see `pinned`), but not when the server itself hangs."""
-    reusable = False
-    """Whether nothing was done on it that the next user could notice: for `connections`, said by who used it."""
     lost: psycopg.Error | None = None
     """What the server said when it ended the connection, which most often is not what fails next: see `run`."""
     reconnections = 0
     again: Callable[[], Session] | None = None
     """Connects once more as this session was connected; set by `connect`."""
+
+    @contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Wait for each answer in the block for so long at least."""
+        before, self.longest = self.longest, max(self.longest, seconds)
+        try:
+            yield
+        finally:
+            self.longest = before
 
     def reconnect(self) -> None:
         """Replace a lost connection by a new one with the same parameters, in this very object.
@@ -200,22 +209,35 @@ def pinned(lock_timeout: str, statement_timeout: str) -> sql.SQL:
     return sql.SQL(setting(settings).as_string())
 
 
-def run(
-    connection: psycopg.Connection[Any], *statements: sql.Composable | LiteralString
-) -> list[list[tuple[Any, ...]]]:
+@lru_cache(maxsize=512)
+def _row_type(*names: str) -> type[tuple[Any, ...]]:
+    # What SQL gave no name, or the same as another column, is left to its position.
+    return namedtuple("Row", names, rename=True)
+
+
+def named_rows(cursor: psycopg.Cursor[Any]) -> RowMaker[Any]:
+    """psycopg's row factory: tuples with the column names of the SELECT as attributes."""
+    # Not by `description`, which makes an object of every column.
+    result = cursor.pgresult
+    names = [result.fname(number) or b"" for number in range(result.nfields)] if result is not None else []
+    row = _row_type(*(name.decode() for name in names))
+    return lambda values: row(*values)
+
+
+def run(connection: psycopg.Connection[Any], *statements: sql.Composable | LiteralString) -> list[list[Any]]:
     """Send the statements in one round trip. Returns the rows of each; what returns none gives an empty list.
 
-    On a session whose connection was lost raises once more what was said then.
+    A row is a tuple whose fields also have the names of the columns. On a session whose connection was lost raises once
+    more what was said then.
     """
     if isinstance(connection, Session) and connection.lost is not None:
         raise connection.lost
     parts = [part if isinstance(part, sql.Composable) else sql.SQL(part) for part in statements]
     results = []
-    with connection.cursor() as cursor:
+    with connection.cursor(row_factory=named_rows) as cursor:
         cursor.execute(sql.SQL("; ").join(parts))
         more: bool | None = True
         while more:
-            # Not by `description`, which makes an object of every column.
             result = cursor.pgresult
             results.append(cursor.fetchall() if result is not None and result.nfields else [])
             more = cursor.nextset()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from ..api.database import Database, SSLMode
+from ..api.database import Connection, Database, SSLMode
 from ..errors import InvalidSpec, SecretInvalid, SecretKeyMissing
 
 SECRET_KEYS = {
@@ -76,7 +76,12 @@ class ConnectionInfo:
 
 
 def resolve(database: Database, secret: Mapping[str, str] | None, secret_name: str | None) -> ConnectionInfo:
-    """The parameters of ``spec.database``: ``connection`` wins over the Secret, whose single keys win over its ``uri``.
+    """The parameters of ``spec.database``. Raises as `merge`."""
+    return merge(database.connection, secret, secret_name)
+
+
+def merge(connection: Connection | None, secret: Mapping[str, str] | None, secret_name: str | None) -> ConnectionInfo:
+    """Connection parameters: ``connection`` wins over the Secret, whose single keys win over its ``uri``.
 
     Raises `SecretKeyMissing` when none says host, dbname or user, and `SecretInvalid` when a value cannot be used.
     """
@@ -89,8 +94,8 @@ def resolve(database: Database, secret: Mapping[str, str] | None, secret_name: s
         del single["host"]
     _supersede(found, single)
     origins |= {each: f"key {_key(secret, each)!r} of Secret {name!r}" for each in single}
-    if database.connection is not None:
-        stated = database.connection.model_dump(exclude_none=True, mode="json")
+    if connection is not None:
+        stated = connection.model_dump(exclude_none=True, mode="json")
         _supersede(found, {key: str(value) for key, value in stated.items()})
         origins |= {each: f"spec.database.connection.{each}" for each in stated}
     for parameter in ("host", "dbname", "user"):

@@ -1,54 +1,57 @@
-"""Makes partitions: short transactions, short locks, patience.
+"""Create partitions, and attach again what was detached: short transactions, short locks, another attempt.
 
-Why each step is safe where it stands: nothing before ATTACH touches what others can see, and PostgreSQL undoes all
-of it when the transaction does not commit, be it for an error, a killed server process or a killed operator. ATTACH
-itself checks overlap and the rows of DEFAULT under its own locks: a decision made on an old inventory can do no harm.
+Why each step is safe where it stands: nothing before ATTACH touches what other sessions can see, and PostgreSQL undoes
+all of it when the transaction does not commit, be it for an error, a killed server process or a killed operator. ATTACH
+itself checks overlap, the bounds and the rows of DEFAULT under its own locks: a decision made on an old inventory can
+do no harm. A table that is attached again keeps all its rows.
 """
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from ..errors import DefaultHasRows, PartwardenError, StatementRejected, TableBusy, TableChanged
-from ..planner.actions import CreateDefault, CreatePartition
+from ..errors import DefaultHasRows, PartwardenError, StatementFailed, StatementRejected, TableChanged
+from ..planner.actions import AttachDetached, CreateDefault, CreatePartition
 from ..planner.findings import quoted
 from ..planner.inventory import Grant, Inventory, Partition
 from . import ddl, template
-from .connection import pinned, run
+from .connection import Session, pinned, run
 from .errors import message, translate
-from .locks import Blocker, blocker
+from .locks import SHORT, Mode, Want, retry_locks, wants_of_attach
+from .table_state import Check, holding_to, is_ours, lock, look, set_lock_timeout, write
 from .transaction import (
     BY_NAME,
     LOCK_TIMEOUT,
     LOCK_TIMEOUT_HEAVY,
+    changing,
     check_opening,
     check_same,
     made_for_owner,
     opening,
+    parent_of,
+    translated,
     undo,
 )
 
-MARGIN, LONGEST = 300, 2000
-"""Milliseconds. Autovacuum ends for whoever waits for deadlock_timeout, and else may hold its lock for hours: where it
-is in the way at the end of the patience, one attempt waits so much longer than that, if that is not too long."""
 SCAN_TIMEOUT = "3s"
-"""How long ATTACH may read DEFAULT, which nobody else can read or write meanwhile."""
+"""How long ATTACH may read DEFAULT, which no other session can read or write meanwhile, or a table that comes back."""
+VALIDATION = "60s"
+"""How long the rows of a table may be read before it is attached: no session waits for that."""
 COUNT_LIMIT = 100_000
-OLD = 1.0
-"""Seconds. Whoever has held a lock for so long, and for longer than we may still wait, is not waited for."""
 TOGETHER = 20
-"""How many partitions share one transaction at most, where nobody but other DDL on the parent waits for it."""
+"""How many partitions share one transaction at most, where only other DDL on the parent waits for it."""
 
 SET_TIMEOUT = "SELECT set_config('statement_timeout', {}, true)"
 NEW_ACLS = """
-SELECT c.relname, CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, x.is_grantable
+SELECT c.relname, CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END AS grantee, x.privilege_type,
+       x.is_grantable
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
      aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x
 WHERE n.nspname = {} AND c.relname = ANY({})
@@ -59,63 +62,55 @@ SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE i.inhparent = {} AND n.nspname = {} AND c.relname = {})
 """
+VALIDATE = "ALTER TABLE {} VALIDATE CONSTRAINT {}"
+"""Reads the rows, while others go on reading and writing."""
+DROP_CHECK = "ALTER TABLE {} DROP CONSTRAINT {}"
+BOUND = "SELECT pg_get_partition_constraintdef({}::oid)"
 
-Making = CreatePartition | CreateDefault
+Creation = CreatePartition | CreateDefault
 
 
-def create(
-    connection: psycopg.Connection[Any],
-    inventory: Inventory,
-    key: str,
-    action: Making,
-    deadline: float,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Create one partition, trying again while a lock is not to be had.
+def create(connection: Session, inventory: Inventory, key: str, action: Creation, deadline: float) -> None:
+    """Create one partition, and again while a lock is not acquired.
 
     ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case, a short one after it. Raises
     `TableBusy` then, and before it where an old transaction is in the way; `AnotherOperator`, `TableChanged`,
     `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`, `StatementRejected`, `StatementFailed`, or
     `DatabaseUnreachable` when the connection is lost.
     """
-    pause = 0.05
-    # Past the deadline many may be left that wait for the same: a worker is not to be held by all of them in turn.
-    timeout = _lock_timeout(inventory) if time.monotonic() < deadline else LOCK_TIMEOUT_HEAVY
-    while True:
+    left = deadline - time.monotonic()
+
+    def attempt(timeout: int) -> None:
         try:
-            _attempt(connection, inventory, key, [action], timeout)
-            return
-        except (pg.LockNotAvailable, pg.DeadlockDetected):
-            undo(connection)
-            left = deadline - time.monotonic() - pause
-            if (longer := _longer(connection, inventory, action, timeout, left)) is not None:
-                timeout = longer
-                continue
+            _create(connection, inventory, key, [action], timeout)
         except (pg.DuplicateTable, pg.UniqueViolation) as error:
             undo(connection)
             raise _duplicate(connection, inventory, action, error) from None
-        except psycopg.Error as error:
-            undo(connection)
-            raise translate(error, f"partition {action}") from None
-        except BaseException:
-            undo(connection)
-            raise
-        sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - keeps two from colliding again
-        pause = min(pause * 2, 1.0)
+
+    with translated(connection, f"partition {action}"):
+        retry_locks(
+            connection,
+            # Past the deadline many may be left that wait for the same: together they must not hold a worker.
+            partial(attempt, _lock_timeout(inventory) if left > 0 else LOCK_TIMEOUT_HEAVY),
+            lambda: wants_of_attach(connection, inventory),
+            f"cannot create partition {action}",
+            deadline,
+            check_first=False,
+            longest=max(SHORT, left),
+            last_attempt=attempt,
+        )
 
 
-def create_together(
-    connection: psycopg.Connection[Any], inventory: Inventory, key: str, actions: Sequence[CreatePartition]
-) -> bool:
+def create_together(connection: Session, inventory: Inventory, key: str, actions: Sequence[CreatePartition]) -> bool:
     """Create them all in one transaction, or none. Returns whether it was done; each may then be tried alone.
 
     For the sake of speed only: one commit for all. Not where DEFAULT or a foreign key makes others wait for the locks,
-    and without patience. Raises `DatabaseUnreachable` when the connection is lost.
+    and one attempt only. Raises `DatabaseUnreachable` when the connection is lost.
     """
     if len(actions) < 2 or len(actions) > TOGETHER or _lock_timeout(inventory) != LOCK_TIMEOUT:
         return False
     try:
-        _attempt(connection, inventory, key, actions, LOCK_TIMEOUT)
+        _create(connection, inventory, key, actions, LOCK_TIMEOUT)
     except (psycopg.Error, PartwardenError) as error:
         undo(connection)
         if connection.closed and isinstance(error, psycopg.Error):
@@ -128,120 +123,187 @@ def create_together(
 
 
 def _lock_timeout(inventory: Inventory) -> int:
-    assert inventory.parent is not None
-    return LOCK_TIMEOUT if inventory.default is None and not inventory.parent.related else LOCK_TIMEOUT_HEAVY
+    heavy = inventory.default is not None or parent_of(inventory).related
+    return LOCK_TIMEOUT_HEAVY if heavy else LOCK_TIMEOUT
 
 
-def _attempt(
-    connection: psycopg.Connection[Any],
-    inventory: Inventory,
-    key: str,
-    actions: Sequence[Making],
-    timeout: int,
-) -> None:
+def _create(connection: Session, inventory: Inventory, key: str, actions: Sequence[Creation], timeout: int) -> None:
     """One transaction in two or three round trips. ``timeout``: milliseconds to wait for each lock."""
-    parent = inventory.parent
-    assert parent is not None
-    begin, first = opening(parent, timeout), actions[0]
-    if inventory.default is not None and isinstance(first, CreatePartition):
-        # ATTACH would find such rows as well, but only after it has locked DEFAULT against everybody.
-        begin.append(ddl.rows_in_default(parent, inventory.default.oid, key, first, COUNT_LIMIT))
-    unlogged = inventory.likeness.unlogged
-    making = [
-        # The owner first: whoever owns a table has its default privileges, and those are read next.
+    parent, default, first = parent_of(inventory), inventory.default, actions[0]
+    begin = opening(parent, timeout)
+    if default is not None and isinstance(first, CreatePartition):
+        # ATTACH would find such rows as well, but only after it has locked DEFAULT against every session.
+        begin.append(ddl.rows_in_default(parent, default.oid, key, first, COUNT_LIMIT))
+    making = make_tables(inventory, actions, unlogged=inventory.template.unlogged)
+    if len(actions) == 1:
+        _check(inventory, first, run(connection, *begin))
+        *_, named, acls = run(connection, *making)
+    else:
+        # A round trip less; whatever the opening forbids is undone with the rest.
+        *begun, named, acls = run(connection, *begin, *making)
+        _check(inventory, first, begun[: len(begin)])
+    rights = rights_of_tables(inventory, actions, named, acls)
+    attach = [ddl.attach(parent, each) for each in actions]
+    attach += [each for action in actions for each in template.after_attach(inventory.template, action)]
+    if default is None or not isinstance(first, CreatePartition):
+        run(connection, *rights, *attach, "COMMIT")
+        return
+    try:
+        run(connection, *rights, sql.SQL(SET_TIMEOUT).format(SCAN_TIMEOUT), *attach, "COMMIT")
+    except pg.QueryCanceled as error:
+        raise _too_much_to_scan(default, key, first, error) from None
+
+
+def make_tables(
+    inventory: Inventory, actions: Sequence[Creation], *, unlogged: bool, indexes: bool = False
+) -> list[sql.Composable]:
+    """Create tables like the parent that are no partitions yet. The last two results are for `rights_of_tables`."""
+    parent = parent_of(inventory)
+    return [
+        # The owner first: the owner of a table has its default privileges, and those are read next.
         *made_for_owner(
             parent,
-            *(ddl.create_table(parent, each, inventory.likeness, unlogged=unlogged) for each in actions),
+            *(ddl.create_table(parent, each, inventory.template, indexes, unlogged) for each in actions),
             give=[ddl.set_owner(parent, each) for each in actions],
         ),
         # Since LIKE the parent is locked against everything that would change what bears its name.
         sql.SQL(BY_NAME).format(parent.schema, parent.name),
         sql.SQL(NEW_ACLS).format(parent.schema, [each.name for each in actions]),
     ]
-    if len(actions) == 1:
-        _check(inventory, first, run(connection, *begin))
-        *_, found, acls = run(connection, *making)
-    else:
-        # A round trip less; whatever the opening forbids is undone with the rest.
-        *begun, found, acls = run(connection, *begin, *making)
-        _check(inventory, first, begun[: len(begin)])
-    check_same(parent, found)
-    ((_, secured, forced),) = found
+
+
+def rights_of_tables(
+    inventory: Inventory, actions: Sequence[Creation], named: list[Any], acls: list[Any]
+) -> list[sql.Composable]:
+    """What gives new tables the parent's grants, row security, and all else that precedes the attach.
+
+    Raises `TableChanged` where what bears the parent's name is another table.
+    """
+    parent = parent_of(inventory)
+    check_same(parent, named)
+    ((_, secured, forced),) = named
     rights: list[sql.Composable] = []
     for each in actions:
-        present = [
-            Grant(grantee, privilege, grantable) for name, grantee, privilege, grantable in acls if name == each.name
-        ]
+        present = grants([acl for acl in acls if acl.relname == each.name])
         rights += [*ddl.set_grants(parent, each, present), *ddl.set_row_security(each, secured, forced)]
-        rights += template.before_attach(inventory.likeness, each)
-    attach = [ddl.attach(parent, each) for each in actions]
-    attach += [each for action in actions for each in template.after_attach(inventory.likeness, action)]
-    if inventory.default is None or not isinstance(first, CreatePartition):
-        run(connection, *rights, *attach, "COMMIT")
-        return
-    try:
-        run(connection, *rights, sql.SQL(SET_TIMEOUT).format(SCAN_TIMEOUT), *attach, "COMMIT")
-    except pg.QueryCanceled as error:
-        raise _too_much_to_scan(inventory.default, key, first, error) from None
+        rights += template.before_attach(inventory.template, each)
+    return rights
 
 
-def _check(inventory: Inventory, action: Making, results: list[list[tuple[Any, ...]]]) -> None:
+def grants(acls: Iterable[Any]) -> list[Grant]:
+    """Privileges of new tables, from rows of `NEW_ACLS`."""
+    return [Grant(acl.grantee, acl.privilege_type, acl.is_grantable) for acl in acls]
+
+
+def _check(inventory: Inventory, action: Creation, results: list[list[tuple[Any, ...]]]) -> None:
     """``results`` are those of the opening and, where there is a DEFAULT partition, of the count of its rows."""
-    assert inventory.parent is not None
-    check_opening(inventory.parent, results)
+    check_opening(parent_of(inventory), results)
     if inventory.default is not None and (rows := results[-1][0][0]):
-        many = f"{rows} or more rows" if rows == COUNT_LIMIT else f"{rows} row{'' if rows == 1 else 's'}"
-        raise DefaultHasRows(
-            f"partition {action} cannot be created: {many} of its range lie in the DEFAULT partition "
-            f"{inventory.default}; move them out of it"
-        )
+        raise _default_has_rows(f"cannot create partition {action}", inventory.default, rows)
 
 
-def _duplicate(
-    connection: psycopg.Connection[Any], inventory: Inventory, action: Making, error: psycopg.Error
-) -> Exception:
-    """Where another operator was faster, the name is taken for the right purpose, which is nobody's mistake."""
-    assert inventory.parent is not None
-    query = sql.SQL(IS_PARTITION).format(inventory.parent.oid, action.schema, action.name)
-    try:
-        _, ((attached,),) = run(connection, pinned(f"{LOCK_TIMEOUT}ms", "60s"), query)
-    except psycopg.Error as lost:
-        return translate(lost, f"partition {action}")
+def _default_has_rows(subject: str, default: Partition, rows: int) -> DefaultHasRows:
+    many = f"{rows} or more rows" if rows == COUNT_LIMIT else f"{rows} row{'' if rows == 1 else 's'}"
+    return DefaultHasRows(f"{subject}: {many} of its range lie in the DEFAULT partition {default}; move them out of it")
+
+
+def _duplicate(connection: Session, inventory: Inventory, action: Creation, error: psycopg.Error) -> PartwardenError:
+    """Where another operator was faster, the name is taken for the right purpose, which is no mistake of the user."""
+    query = sql.SQL(IS_PARTITION).format(parent_of(inventory).oid, action.schema, action.name)
+    _, ((attached,),) = run(connection, pinned(f"{LOCK_TIMEOUT}ms", "60s"), query)
     if attached:
-        return TableChanged(f"partition {action} was made by somebody else since the table was looked at")
+        return TableChanged(f"partition {action} was created by another session since the table was read")
     return translate(error, f"partition {action}")
 
 
 def _too_much_to_scan(default: Partition, key: str, action: CreatePartition, error: psycopg.Error) -> StatementRejected:
     outside = f"{quoted(key)} < '{action.bounds.lower}' OR {quoted(key)} >= '{action.bounds.upper}'"
     return StatementRejected(
-        f"partition {action} was not created: to prove that none of its rows lie in {default}, PostgreSQL must read "
-        f"that DEFAULT partition, locked against everybody, and gave up ({message(error)}, limit {SCAN_TIMEOUT}); "
+        f"cannot create partition {action}: to prove that none of its rows lie in {default}, PostgreSQL must read "
+        f"that DEFAULT partition, locked against every session, and gave up ({message(error)}, limit {SCAN_TIMEOUT}); "
         f"with a valid constraint like CHECK ({outside}) on it nothing need be read"
     )
 
 
-def _longer(
-    connection: psycopg.Connection[Any], inventory: Inventory, action: Making, tried: int, left: float
-) -> int | None:
-    """None to try again after a pause, else how long one last attempt may wait for locks, where that will help.
+# A detached table that is wanted again.
 
-    ``left``: seconds for which locks may still be waited for. Raises `TableBusy` where neither will help.
+
+def attach(connection: Session, inventory: Inventory, key: str, action: AttachDetached, deadline: float) -> None:
+    """Attach the table, and take the mark and the CHECK of the detach away.
+
+    ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` at once where a
+    transaction older than a second is in the way, `DefaultHasRows`, `AnotherOperator`, `TableChanged`,
+    `StatementFailed`, `StatementRejected` where the table is not like the parent any more, or `DatabaseUnreachable`.
     """
-    try:
-        found = blocker(connection, inventory)
-    except psycopg.Error as lost:
-        raise translate(lost, f"partition {action}") from None
-    yields = found.yields_after if found else None
-    if left > 0 and (found is None or yields or (found.age or 0.0) <= max(OLD, left)):
-        return None
-    if yields and tried < yields + MARGIN <= LONGEST:
-        return yields + MARGIN
-    raise _busy(inventory, action, found)
+    subject = f"cannot attach table {action} again"
+    with translated(connection, subject):
+        others = wants_of_attach(connection, inventory)
+        wants = [Want(action.oid, Mode.ACCESS_EXCLUSIVE), *others]
+        timeout = LOCK_TIMEOUT_HEAVY if len(others) > 1 else LOCK_TIMEOUT
+
+        def attempt() -> None:
+            _validate(connection, inventory, action)
+            _attach(connection, inventory, key, action, timeout)
+
+        retry_locks(connection, attempt, lambda: wants, subject, deadline)
 
 
-def _busy(inventory: Inventory, action: Making, found: Blocker | None) -> TableBusy:
-    who = found.text if found else "whoever held it has gone meanwhile"
-    return TableBusy(
-        f"partition {action} was not created: a lock on {inventory.parent} was not to be had in time; {who}"
-    )
+def _validate(connection: Session, inventory: Inventory, action: AttachDetached) -> None:
+    """Let PostgreSQL read the rows beforehand, where it did not: ATTACH need not then, and others go on meanwhile."""
+    parent = parent_of(inventory)
+    with changing(connection, parent, VALIDATION):
+        _own_comment(connection, inventory, action)
+        checks = holding_to(connection, action.oid, parent.key[0], action.range)
+        if checks and not any(each.validated for each in checks):
+            run(connection, sql.SQL(VALIDATE).format(ddl.relation(action), sql.Identifier(checks[0].name)), "COMMIT")
+
+
+def _attach(connection: Session, inventory: Inventory, key: str, action: AttachDetached, timeout: int) -> None:
+    parent, default, subject = parent_of(inventory), inventory.default, f"cannot attach table {action} again"
+    with changing(connection, parent, SCAN_TIMEOUT):
+        _own_comment(connection, inventory, action)
+        if default is not None:
+            # ATTACH would find such rows as well, but only after it has locked DEFAULT against every session.
+            ((rows,),) = run(connection, ddl.rows_in_default(parent, default.oid, key, action, COUNT_LIMIT))[0]
+            if rows:
+                raise _default_has_rows(subject, default, rows)
+        run(connection, set_lock_timeout(timeout), lock(action, "ACCESS EXCLUSIVE"))
+        comment = _own_comment(connection, inventory, action)
+        checks = holding_to(connection, action.oid, parent.key[0], action.range)
+        try:
+            _, ((bound,),) = run(connection, ddl.attach(parent, action), sql.SQL(BOUND).format(sql.Literal(action.oid)))
+            run(connection, *_clear(action, comment, checks, bound), "COMMIT")
+        except pg.CheckViolation as error:
+            # Of this table, and not by a constraint with a name: by its bounds.
+            where = (error.diag.schema_name, error.diag.table_name)
+            if error.diag.constraint_name or where != (action.schema, action.name):
+                raise
+            raise StatementRejected(
+                f"{subject}: rows in it lie outside of its range, {action.bounds.lower} to {action.bounds.upper}; "
+                "move them out of this table"
+            ) from None
+        except pg.QueryCanceled as error:
+            raise StatementFailed(
+                f"{subject}: PostgreSQL must read it, or the DEFAULT partition, and gave up ({message(error)}, limit "
+                f"{SCAN_TIMEOUT}); with a valid CHECK for the range nothing need be read"
+            ) from None
+
+
+def _own_comment(connection: Session, inventory: Inventory, action: AttachDetached) -> str | None:
+    """The user's comment on the table, if that is the one that we detached. Raises `TableChanged`."""
+    state = look(connection, action, action.oid)
+    ours = state.detached and is_ours(state, parent_of(inventory))
+    if not ours or state.mark is None or state.mark.range != action.range:
+        raise TableChanged(f"table {action} is not one that was detached from {inventory.parent} for this range")
+    return state.text
+
+
+def _clear(
+    action: AttachDetached, comment: str | None, checks: Iterable[Check], bound: str
+) -> Iterable[sql.Composable]:
+    """What makes it a partition like any other. The bound now says what the CHECK said, word for word."""
+    yield write(action, comment, None)
+    for each in checks:
+        # The key of a UUID may have other bits now, where it meets a new neighbour; the CHECK would stay for ever.
+        if each.only or each.condition == bound:
+            yield sql.SQL(DROP_CHECK).format(ddl.relation(action), sql.Identifier(each.name))

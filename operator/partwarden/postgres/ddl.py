@@ -1,4 +1,4 @@
-"""Actions -> SQL. The only place with DDL text.
+"""Tables and partitions as DDL, and their comments as expressions.
 
 https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DESC-ATTACH-PARTITION
 """
@@ -6,7 +6,7 @@ https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DESC-
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, Protocol
 
 from psycopg import sql
 from psycopg.sql import SQL, Composed, Identifier
@@ -15,9 +15,6 @@ from ..errors import StatementRejected
 from ..planner.actions import Action, AttachDetached, CreateDefault, CreatePartition
 from ..planner.inventory import Grant, Parent, PartitionTemplate
 from ..planner.marker import LONGEST
-
-# Comments of tables as SQL reads them: never more of one than a mark can stand in, however long it is.
-#
 
 # octet_length reads the length alone: of a comment that is too long, nothing is decompressed or transferred.
 READ = """
@@ -60,10 +57,24 @@ def no_room(table: object) -> StatementRejected:
     )
 
 
+class Relation(Protocol):
+    """A table, a sequence, or an action about one."""
+
+    @property
+    def schema(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+def relation(named: Relation) -> Identifier:
+    """Its name with its schema."""
+    return Identifier(named.schema, named.name)
+
+
 def create_table(
     parent: Parent, action: Action, like: PartitionTemplate, indexes: bool = False, unlogged: bool = False
 ) -> Composed:
-    """A table like the parent that is nobody's partition yet.
+    """A table like the parent that is no partition yet.
 
     ATTACH makes the indexes, unless ``indexes``: equal ones it takes over. Those of an EXCLUDE constraint, or of a key
     WITHOUT OVERLAPS, it does not recognise where they exist, and makes them twice. From 17 on it refuses a table with
@@ -71,7 +82,7 @@ def create_table(
     """
     create = SQL("CREATE {}TABLE {} (LIKE {} INCLUDING ALL{} EXCLUDING IDENTITY)")
     kind, without = SQL("UNLOGGED " if unlogged else ""), SQL("" if indexes else " EXCLUDING INDEXES")
-    return SQL(" ").join([create.format(kind, _new(action), _table(parent), without), *storage(like)])
+    return SQL(" ").join([create.format(kind, relation(action), relation(parent), without), *storage(like)])
 
 
 def storage(like: PartitionTemplate) -> Iterator[Composed]:
@@ -85,46 +96,46 @@ def storage(like: PartitionTemplate) -> Iterator[Composed]:
         yield SQL("TABLESPACE {}").format(Identifier(like.tablespace))
 
 
-def set_owner(parent: Parent, action: Action) -> Composed:
+def set_owner(parent: Parent, table: Relation) -> Composed:
     """The parent's owner owns the partition, too."""
-    return SQL("ALTER TABLE {} OWNER TO {}").format(_new(action), Identifier(parent.owner))
+    return SQL("ALTER TABLE {} OWNER TO {}").format(relation(table), Identifier(parent.owner))
 
 
-def set_grants(parent: Parent, action: Action, present: Iterable[Grant]) -> Iterator[Composed]:
+def set_grants(parent: Parent, table: Relation, present: Iterable[Grant]) -> Iterator[Composed]:
     """What makes the new table's privileges those of the parent; nothing when they are already."""
     present = set(present)
     if present == set(parent.grants):
         return
     for grantee in sorted({each.grantee for each in present}, key=lambda name: name or ""):
-        yield SQL("REVOKE ALL ON TABLE {} FROM {}").format(_new(action), _role(grantee))
+        yield SQL("REVOKE ALL ON TABLE {} FROM {}").format(relation(table), _role(grantee))
     for grant in parent.grants:
         columns = SQL(" ({})").format(Identifier(grant.column)) if grant.column else SQL("")
         yield SQL("GRANT {}{} ON TABLE {} TO {}{}").format(
             SQL(grant.privilege),  # PostgreSQL's own word for it, from aclexplode
             columns,
-            _new(action),
+            relation(table),
             _role(grant.grantee),
             SQL(" WITH GRANT OPTION" if grant.grantable else ""),
         )
 
 
-def set_row_security(action: Action, enabled: bool, forced: bool) -> Iterator[Composed]:
+def set_row_security(table: Relation, enabled: bool, forced: bool) -> Iterator[Composed]:
     """Whom the parent shows only some rows, the partition itself shows none: it has the grants, but not the policies.
 
     Who comes through the parent is judged by the parent's policies alone.
     """
     if enabled:
-        yield SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(_new(action))
+        yield SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(relation(table))
     if forced:
-        yield SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(_new(action))
+        yield SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(relation(table))
 
 
 def attach(parent: Parent, action: CreatePartition | AttachDetached | CreateDefault) -> Composed:
     """The table becomes the partition for its range, or the DEFAULT partition."""
     if isinstance(action, CreateDefault):
-        return SQL("ALTER TABLE {} ATTACH PARTITION {} DEFAULT").format(_table(parent), _new(action))
+        return SQL("ALTER TABLE {} ATTACH PARTITION {} DEFAULT").format(relation(parent), relation(action))
     return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-        _table(parent), _new(action), *action.bounds
+        relation(parent), relation(action), *action.bounds
     )
 
 
@@ -137,58 +148,17 @@ def rows_in_default(
     """
     return SQL(
         "SELECT count(*) FROM (SELECT FROM {} WHERE {key} >= {} AND {key} < {} AND tableoid = {} LIMIT {}) AS rows"
-    ).format(_table(parent), *action.bounds, default, limit, key=Identifier(key))
-
-
-def relation(action: Action) -> Identifier:
-    """The table or partition that the action is about."""
-    return _new(action)
+    ).format(relation(parent), *action.bounds, default, limit, key=Identifier(key))
 
 
 def comment(action: Action, text: str | None) -> Composed:
     """Sets the whole comment of that table; None takes it away."""
-    return SQL("COMMENT ON TABLE {} IS {}").format(_new(action), text)
+    return SQL("COMMENT ON TABLE {} IS {}").format(relation(action), text)
 
 
 def detach(parent: Parent, action: Action, how: Literal["", "CONCURRENTLY", "FINALIZE"] = "") -> Composed:
     """The partition becomes a table of its own; see `partwarden.detaching` for what each form waits for."""
-    return SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(_table(parent), _new(action), SQL(how))
-
-
-def add_check(action: Action, condition: str) -> Composed:
-    """From now on every new row fulfils the condition, which is PostgreSQL's own text; those there are not read."""
-    return SQL("ALTER TABLE {} ADD CHECK ({}) NOT VALID").format(
-        _new(action),
-        SQL(condition),
-    )
-
-
-def validate_check(action: Action, name: str) -> Composed:
-    """Read the rows that are there, while others go on reading and writing."""
-    return SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(_new(action), Identifier(name))
-
-
-def drop_check(action: Action, name: str) -> Composed:
-    """Take a constraint of that name away."""
-    return SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(_new(action), Identifier(name))
-
-
-def drop_table(action: Action) -> Composed:
-    """The table and its rows are gone for good. Whatever depends on it keeps it."""
-    return SQL("DROP TABLE {} RESTRICT").format(_new(action))
-
-
-def disown(schema: str, name: str) -> Composed:
-    """The sequence belongs to no table any more; its values, and who uses it, are as they were."""
-    return SQL("ALTER SEQUENCE {} OWNED BY NONE").format(Identifier(schema, name))
-
-
-def _new(action: Action) -> Identifier:
-    return Identifier(action.schema, action.name)
-
-
-def _table(parent: Parent) -> Identifier:
-    return Identifier(parent.schema, parent.name)
+    return SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(relation(parent), relation(action), SQL(how))
 
 
 def _role(name: str | None) -> sql.Composable:

@@ -18,40 +18,39 @@ from psycopg.sql import SQL
 from ..api.policy import TableSpec
 from ..api.retention import KeyEncoding
 from ..errors import InsufficientPrivilege, PartwardenError, StatementRejected, TableBusy
-from ..planner.calendar import Grid, Range, load_zone, merge
+from ..planner.calendar import Grid, Range, merge
 from ..planner.default_rows import MAX_SPANS, Cut, finer_cut, first_cut, within_cells
 from ..planner.findings import quoted
 from ..planner.inventory import DefaultRows, Inventory, Parent, Partition, RelationKind
 from ..planner.plan import Plan
 from .connection import Session, pinned, run
 from .errors import is_lost, message, translate
-from .transaction import reading
+from .transaction import BEGIN_READ_ONLY, read_only, reading, undo
 
 MAX_ROWS = 200_000
 """Most rows that are read; where there are more, numbers are lower limits."""
 MAX_PLANNED = 20
 """Planned partitions whose rows are counted each by itself where there are more."""
 
-BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 PINNED = pinned(lock_timeout="500ms", statement_timeout="10s")
 
 # Every pass is to read the same rows.
 WHOLE = "SELECT set_config('row_security', 'off', true), set_config('synchronize_seqscans', 'off', true)"
 
 
-def examine(connection: Session, spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
+def count_rows(connection: Session, spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
     """The inventory with `DefaultRows`, where there is a DEFAULT partition. Raises when the connection is lost."""
     default = inventory.default
     if default is None:
         return inventory
     try:
-        found = _count(connection, spec, inventory, default, plan)
+        counted = _count(connection, spec, inventory, default, plan)
     except psycopg.Error as error:
         if connection.closed or is_lost(error):
             raise
-        connection.rollback()
-        found = DefaultRows(error=_told(connection, plan.parent, default, error))
-    return replace(inventory, default_rows=found)
+        undo(connection)
+        counted = DefaultRows(error=_refusal(connection, plan.parent, default, error))
+    return replace(inventory, default_rows=counted)
 
 
 def _count(connection: Session, spec: TableSpec, inventory: Inventory, default: Partition, plan: Plan) -> DefaultRows:
@@ -61,12 +60,12 @@ def _count(connection: Session, spec: TableSpec, inventory: Inventory, default: 
     table = sql.Identifier(default.schema, default.name)
     source = table if default.kind is RelationKind.PARTITIONED else SQL("ONLY {}").format(table)
     some = SQL("SELECT EXISTS (SELECT FROM {})").format(source)
-    begin: list[sql.Composable] = [SQL(BEGIN), PINNED, SQL(WHOLE), *reading(plan.parent)]
-    *_, ((occupied,),), _ = run(connection, *begin, some, "COMMIT")
+    begin: list[sql.Composable] = [SQL(WHOLE), *reading(plan.parent)]
+    *_, ((occupied,),) = read_only(connection, *begin, some)
     if not occupied:
         return DefaultRows()
-    run(connection, *begin)
-    grid = Grid(spec.interval, load_zone(spec.timezone) if plan.codec.aware else None)
+    run(connection, BEGIN_READ_ONLY, PINNED, *begin)
+    grid = Grid.of(spec, aware=plan.codec.aware)
     coverage = merge(each.range for each in inventory.partitions if each.range is not None)
     cut, told_apart = first_cut(plan.codec), True
     while True:
@@ -110,15 +109,15 @@ def _planned(connection: Session, source: sql.Composable, spec: TableSpec, plan:
     return tuple((each.range, rows) for each, ((rows,),) in zip(wanted, results, strict=True))
 
 
-def _told(connection: Session, parent: Parent, default: Partition, error: psycopg.Error) -> PartwardenError:
+def _refusal(connection: Session, parent: Parent, default: Partition, error: psycopg.Error) -> PartwardenError:
     subject = f"the rows of DEFAULT partition {default} cannot be counted"
     if isinstance(error, pg.LockNotAvailable):
-        return TableBusy(f"{subject}: somebody holds a lock on it")
+        return TableBusy(f"{subject}: it is locked by another session")
     if not isinstance(error, pg.InsufficientPrivilege):
         return translate(error, subject)
     user = parent.owner if parent.may_own or parent.login is None else parent.login
     active = SQL("SELECT row_security_active({}::oid)").format(default.oid)
-    *_, ((hidden,),), _ = run(connection, BEGIN, PINNED, *reading(parent), active, "COMMIT")
+    *_, ((hidden,),) = read_only(connection, *reading(parent), active)
     if hidden:
         way_out = (
             f"its row security hides rows from role {user!r}: ALTER ROLE {quoted(user)} BYPASSRLS, or take FORCE away"

@@ -15,11 +15,16 @@ defaults, triggers, rules, policies and extended statistics. What is not a part 
 Objects with a normal dependency, such as views, foreign keys of other tables and functions with a body in SQL, are no
 matter: ``DROP TABLE … RESTRICT`` refuses them itself.
 https://www.postgresql.org/docs/current/catalog-pg-depend.html
+
+Before that, PostgreSQL detaches no partition while foreign keys of other tables refer to its rows, which are counted
+here. A key that refers to the partitioned table stands in the catalog once more for each partition. One that a user
+made to refer to a partition itself goes on to do so after the detach, and is not counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -29,12 +34,13 @@ from psycopg import sql
 from ..api.policy import TableSpec
 from ..api.retention import OnExpire
 from ..planner.actions import DetachPartition, DropDetached
-from ..planner.inventory import Fate, Inventory, Tie
+from ..planner.findings import refusing, used_elsewhere
+from ..planner.inventory import Fate, Inventory, Reference, Tie
 from ..planner.plan import Plan
-from .connection import Session, pinned, run
-from .transaction import undo
-
-PINNED = pinned(lock_timeout="500ms", statement_timeout="10s")
+from . import ddl
+from .connection import run
+from .ddl import Relation
+from .transaction import parent_of, read_only, reading
 
 # Of a constraint trigger its constraint is a part. Triggers that are internal belong to a foreign key, whose own entry
 # is judged. Keys that refer to a partition through its parent (conparentid) end with its detach.
@@ -76,7 +82,7 @@ WITH RECURSIVE going(root, classid, objid) AS (
   SELECT srrelid, 'pg_subscription'::regclass, srsubid, 'subscription' FROM pg_subscription_rel
   WHERE srrelid = ANY({oids}::oid[])
 )
-SELECT j.root, j.kind, j.objid, o.type, o.identity, n.nspname, c.relname
+SELECT j.root, j.kind, j.objid AS oid, o.type, o.identity, n.nspname AS schema, c.relname AS name
 FROM judged j CROSS JOIN LATERAL pg_identify_object(j.classid, j.objid, 0) o
 LEFT JOIN pg_class c ON j.classid = 'pg_class'::regclass AND c.oid = j.objid
 LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -93,7 +99,7 @@ WAYS_OUT = {
 """By kind, where it is not to drop or change the object."""
 
 LAST_VALUE = """
-SELECT a.attname, pg_sequence_last_value({sequence}::oid::regclass), s.seqincrement > 0
+SELECT a.attname AS column, pg_sequence_last_value({sequence}::oid::regclass) AS last, s.seqincrement > 0 AS ascending
 FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 JOIN pg_sequence s ON s.seqrelid = d.objid
 WHERE d.classid = 'pg_class'::regclass AND d.objid = {sequence} AND d.refobjid = {table} AND d.deptype = 'i'
@@ -101,7 +107,7 @@ WHERE d.classid = 'pg_class'::regclass AND d.objid = {sequence} AND d.refobjid =
 BEYOND = "SELECT coalesce({last} {than} {furthest}({column}), true) FROM ONLY {table}"
 
 
-def examine(connection: Session, spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
+def read_ties(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
     """Read what is tied to the tables that the policy drops, now or later. Raises psycopg's errors.
 
     One round trip, and none where the policy drops nothing or no table has left the parent.
@@ -109,20 +115,15 @@ def examine(connection: Session, spec: TableSpec, inventory: Inventory, plan: Pl
     if spec.retention is None or spec.retention.on_expire is not OnExpire.DROP:
         return inventory
     leaving = [each.oid for each in plan.actions if isinstance(each, DetachPartition | DropDetached)]
-    found = ties(connection, [*leaving, *(each.oid for each in inventory.detached)])
-    return replace(inventory, ties=found) if found else inventory
+    tied = ties(connection, [*leaving, *(each.oid for each in inventory.detached)])
+    return replace(inventory, ties=tied) if tied else inventory
 
 
 def ties(connection: psycopg.Connection[Any], oids: Iterable[int]) -> Mapping[int, tuple[Tie, ...]]:
     """What is tied to each of the tables, by the table's OID, in a transaction of its own. Raises psycopg's errors."""
     if not (oids := sorted(set(oids))):
         return {}
-    try:
-        _, _, rows, _ = run(connection, "BEGIN READ ONLY", PINNED, sql.SQL(TIES).format(oids=oids), "COMMIT")
-    except psycopg.Error:
-        undo(connection)
-        raise
-    return _read(rows)
+    return _read(read_only(connection, sql.SQL(TIES).format(oids=oids))[0])
 
 
 def ties_now(connection: psycopg.Connection[Any], oid: int) -> tuple[Tie, ...]:
@@ -131,20 +132,38 @@ def ties_now(connection: psycopg.Connection[Any], oid: int) -> tuple[Tie, ...]:
     return _read(rows).get(oid, ())
 
 
-def is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: sql.Identifier, tie: Tie) -> bool:
-    """Whether the identity sequence has given a value beyond all that its column holds. Raises psycopg's errors.
+def check_ties(
+    connection: psycopg.Connection[Any],
+    table: Relation,
+    oid: int,
+    tied: Iterable[Tie],
+    reading: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Raises `ObjectsTied` where DROP TABLE would take along what others may use, and psycopg's errors.
+
+    ``reading`` is the context in which the table is read, where it has an identity column.
+    """
+    if error := refusing(table, tied):
+        raise error
+    for tie in (each for each in tied if each.fate is Fate.GOES and each.name):
+        with reading():
+            used = _is_used_elsewhere(connection, oid, ddl.relation(table), tie)
+        if used:
+            raise used_elsewhere(table, tie)
+
+
+def _is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: sql.Identifier, tie: Tie) -> bool:
+    """Whether the identity sequence has given a value beyond all that its column holds.
 
     Reads the whole column where it has no index.
     """
     (rows,) = run(connection, sql.SQL(LAST_VALUE).format(sequence=tie.oid, table=oid))
-    for column, last, ascending in rows:
-        if last is None:
-            continue
+    for row in (each for each in rows if each.last is not None):
         query = sql.SQL(BEYOND).format(
-            last=last,
-            than=sql.SQL(">" if ascending else "<"),
-            furthest=sql.SQL("max" if ascending else "min"),
-            column=sql.Identifier(column),
+            last=row.last,
+            than=sql.SQL(">" if row.ascending else "<"),
+            furthest=sql.SQL("max" if row.ascending else "min"),
+            column=sql.Identifier(row.column),
             table=table,
         )
         if run(connection, query)[0][0][0]:
@@ -152,12 +171,88 @@ def is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: sql.
     return False
 
 
-def _read(rows: Iterable[tuple[Any, ...]]) -> Mapping[int, tuple[Tie, ...]]:
-    found: dict[int, list[Tie]] = {}
-    for root, kind, oid, type_, identity, schema, name in rows:
-        fate = FATES.get(kind, Fate.REFUSES)
-        what = f"{'identity sequence' if kind == 'identity' else type_} {identity}"
-        way_out = WAYS_OUT.get(kind, f"drop {what}, or change it so that it does not depend on the table")
-        tie = Tie(what, fate, oid, schema or "", name or "", way_out if fate is Fate.REFUSES else "")
-        found.setdefault(root, []).append(tie)
-    return {root: tuple(each) for root, each in found.items()}
+def _read(rows: Iterable[Any]) -> Mapping[int, tuple[Tie, ...]]:
+    tied: dict[int, list[Tie]] = {}
+    for row in rows:
+        fate = FATES.get(row.kind, Fate.REFUSES)
+        what = f"{'identity sequence' if row.kind == 'identity' else row.type} {row.identity}"
+        way_out = WAYS_OUT.get(row.kind, f"drop {what}, or change it so that it does not depend on the table")
+        tie = Tie(what, fate, row.oid, row.schema or "", row.name or "", way_out if fate is Fate.REFUSES else "")
+        tied.setdefault(row.root, []).append(tie)
+    return {root: tuple(each) for root, each in tied.items()}
+
+
+# Rows that refer to a partition by a foreign key.
+
+COUNT_LIMIT = 100_000
+"""Rows of one table that are counted at most."""
+MOST = 50
+"""Counts at most, each of one foreign key and one partition; the attempt to detach finds the rest."""
+
+KEYS = """
+SELECT k.confrelid AS partition, n.nspname AS schema, c.relname AS name, pn.nspname AS target_schema,
+       p.relname AS target,
+       ARRAY(SELECT attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, place)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY place) AS columns,
+       ARRAY(SELECT attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, place)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY place) AS targets
+FROM pg_constraint k
+JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
+WHERE k.contype = 'f' AND k.conparentid <> 0 AND k.confrelid = ANY({partitions})
+ORDER BY k.confrelid, n.nspname, c.relname, k.oid LIMIT {most}
+"""
+
+
+def count_references(connection: psycopg.Connection[Any], inventory: Inventory, plan: Plan) -> Inventory:
+    """The inventory with the rows that would keep the planned detaches from being done. Raises psycopg's errors."""
+    actions = [each for each in plan.actions if isinstance(each, DetachPartition)]
+    counted = references(connection, inventory, actions)
+    return replace(inventory, references=counted) if counted else inventory
+
+
+def references(
+    connection: psycopg.Connection[Any], inventory: Inventory, actions: Iterable[DetachPartition]
+) -> Mapping[int, tuple[Reference, ...]]:
+    """By OID of the partition. What cannot be counted, for want of time or of the right to read it, is left out.
+
+    Raises psycopg's errors where the connection is lost.
+    """
+    by_oid = {each.oid: each for each in actions}
+    if not by_oid:
+        return {}
+    query = sql.SQL(KEYS).format(partitions=sql.SQL("{}::oid[]").format(list(by_oid)), most=MOST)
+    (rows,) = read_only(connection, query, statement_timeout="1s")
+    counted: dict[int, dict[str, Reference]] = {}
+    for key in rows:
+        if count := _count(connection, inventory, by_oid[key.partition], key):
+            table, known = f"{key.schema}.{key.name}", counted.setdefault(key.partition, {})
+            # Of two keys of one table the one with more rows is named.
+            if table not in known or known[table].rows < count:
+                known[table] = Reference(table, count, count == COUNT_LIMIT)
+    return {oid: tuple(each.values()) for oid, each in counted.items()}
+
+
+def _count(connection: psycopg.Connection[Any], inventory: Inventory, action: DetachPartition, key: Any) -> int:
+    """How many rows point there by the key, a row of `KEYS`, up to `COUNT_LIMIT`."""
+    parent, pairs = parent_of(inventory), []
+    for column, target in zip(key.columns, key.targets, strict=True):
+        pairs.append(sql.SQL("f.{} = p.{}").format(sql.Identifier(column), sql.Identifier(target)))
+        # The key of the partitioning is among the columns, as it is in every unique key: so an index may help.
+        if target == parent.key[0].column:
+            pairs.append(sql.SQL("f.{key} >= {} AND f.{key} < {}").format(*action.bounds, key=sql.Identifier(column)))
+    query = sql.SQL(
+        "SELECT count(*) FROM (SELECT FROM {} f WHERE EXISTS (SELECT FROM ONLY {} p WHERE {}) LIMIT {}) AS rows"
+    ).format(
+        sql.Identifier(key.schema, key.name),
+        sql.Identifier(key.target_schema, key.target),
+        sql.SQL(" AND ").join(pairs),
+        COUNT_LIMIT,
+    )
+    try:
+        *_, ((count,),) = read_only(connection, *reading(parent), query, statement_timeout="1s")
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return 0
+    return int(count)

@@ -17,27 +17,25 @@ from ..errors import InsufficientPrivilege, StatementRejected, TableChanged
 from ..planner.actions import DrainIntoPartition
 from ..planner.findings import quoted
 from ..planner.inventory import Parent, Partition
-
-# Whether rows of this DEFAULT partition can be moved at all, and what must be known of it for that.
-#
+from .ddl import relation
 
 FACTS = SQL("""
 SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE i.inhrelid = c.oid AND i.inhparent = {parent} AND pg_get_expr(c.relpartbound, 0) = 'DEFAULT'
-                 AND c.oid = {default} AND c.relkind = 'r'),
-       pg_has_role(c.relowner, 'USAGE'), row_security_active(c.oid), c.relhasrules,
+                 AND c.oid = {default} AND c.relkind = 'r') AS same,
+       pg_has_role(c.relowner, 'USAGE') AS owned, row_security_active(c.oid) AS hidden, c.relhasrules AS ruled,
        ARRAY(SELECT a.attname::text FROM pg_attribute a
              WHERE a.attrelid = {parent} AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-             ORDER BY a.attnum),
+             ORDER BY a.attnum) AS columns,
        ARRAY(SELECT a.attname::text FROM pg_attribute a
-             WHERE a.attrelid = {parent} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+             WHERE a.attrelid = {parent} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS all_columns,
        ARRAY(SELECT ARRAY[t.tgname::text, t.tgenabled::text] FROM pg_trigger t
              -- What keeps foreign keys is a trigger as well, and stays.
              WHERE t.tgrelid = c.oid AND t.tgtype & 8 <> 0 AND t.tgenabled <> 'D'
                AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype <> 't')
-             ORDER BY 1),
+             ORDER BY 1) AS triggers,
        -- Indexes of EXCLUDE, and of keys WITHOUT OVERLAPS, are not taken over by ATTACH, but made twice.
-       NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = {parent} AND x.indisexclusion)
+       NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = {parent} AND x.indisexclusion) AS indexes
 FROM pg_class c WHERE c.relname = {name} AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
 """)
 
@@ -56,18 +54,6 @@ SCHEMAS_VERSION = 150000
 """From 15 on a publication may list schemas."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """``columns`` are those that are written; ``all_columns`` has the generated ones, too."""
-
-    columns: Sequence[str]
-    all_columns: Sequence[str]
-    triggers: Sequence[Sequence[str]]
-    """The user's triggers that a DELETE fires, each with its ``tgenabled``."""
-    indexes: bool
-    """Whether the new table may be made with its indexes."""
-
-
 def ask(parent: Parent, default: Partition) -> Composed:
     """The facts that `check` wants. DEFAULT must be locked against changes of them."""
     oids = {"parent": Literal(parent.oid), "default": Literal(default.oid)}
@@ -75,41 +61,36 @@ def ask(parent: Parent, default: Partition) -> Composed:
 
 
 def ask_publications(default: Partition, version: int) -> Composed:
-    """The names of publications that tell others of these rows. ``version``: the server's, as 180003."""
+    """The names of publications that send these rows to others. ``version``: the server's, as 180003."""
     oid = Literal(default.oid)
     return PUBLISHED.format(default=oid, schemas=SCHEMAS.format(default=oid) if version >= SCHEMAS_VERSION else SQL(""))
 
 
-def check(
-    default: Partition,
-    action: DrainIntoPartition,
-    user: str,
-    facts: Sequence[Sequence[Any]],
-    publications: Sequence[str],
-) -> Shape:
-    """Raises `TableChanged`, `InsufficientPrivilege` or `StatementRejected`. ``user``: the role that connects."""
-    if not facts or not facts[0][0]:
-        raise TableChanged(f"DEFAULT partition {default} was changed since it was looked at")
-    _, owned, hidden, ruled, columns, all_columns, triggers, indexes = facts[0]
-    subject = f"rows of DEFAULT partition {default} cannot be moved to {action}"
-    if not owned:
+def check(default: Partition, action: DrainIntoPartition, user: str, facts: Any, publications: Sequence[str]) -> None:
+    """Raises `TableChanged`, `InsufficientPrivilege` or `StatementRejected`.
+
+    ``facts``: the row of `FACTS`, None where there is none. ``user``: the role that all is done as.
+    """
+    if facts is None or not facts.same:
+        raise TableChanged(f"DEFAULT partition {default} was changed since it was read")
+    subject = f"cannot move rows of DEFAULT partition {default} to {action}"
+    if not facts.owned:
         raise InsufficientPrivilege(f"{subject}: role {user!r} is neither its owner nor a member of that role")
-    if hidden:
+    if facts.hidden:
         raise InsufficientPrivilege(
-            f"{subject}: its row security hides rows from role {user!r}: ALTER ROLE {quoted(user)} BYPASSRLS, or take "
+            f"{subject}: its row security hides rows from role {user!r}; ALTER ROLE {quoted(user)} BYPASSRLS, or take "
             "FORCE away"
         )
-    if ruled:
+    if facts.ruled:
         raise StatementRejected(
             f"{subject}: it has rules, which would change what is done; drop them, or move the rows by hand"
         )
     if publications:
         # What is inserted before ATTACH is no partition's yet: subscribers would see the rows deleted only.
         raise StatementRejected(
-            f"{subject}: publication {publications[0]!r} would tell subscribers only that they were deleted; "
+            f"{subject}: publication {publications[0]!r} would send subscribers only that they were deleted; "
             "move them by hand: delete them, make the partition, and insert them again"
         )
-    return Shape(columns, all_columns, triggers, indexes)
 
 
 BOUNDS = "partwarden_bounds"
@@ -117,12 +98,12 @@ BOUNDS = "partwarden_bounds"
 
 # A key that references a partitioned table stands there once more for each partition of either side.
 REFERENCES = SQL("""
-SELECT n.nspname || '.' || r.relname, r.relkind = 'p', n.nspname, r.relname,
+SELECT n.nspname || '.' || r.relname, r.relkind = 'p' AS partitioned, n.nspname AS schema, r.relname AS name,
        (SELECT string_agg(format('p.%I OPERATOR(%I.%s) f.%I', pa.attname, q.nspname, o.oprname, fa.attname), ' AND ')
         FROM unnest(k.confkey, k.conkey, k.conpfeqop) AS u(there, here, operator)
         JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = u.there
         JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.here
-        JOIN pg_operator o ON o.oid = u.operator JOIN pg_namespace q ON q.oid = o.oprnamespace)
+        JOIN pg_operator o ON o.oid = u.operator JOIN pg_namespace q ON q.oid = o.oprnamespace) AS condition
 FROM pg_constraint k
 JOIN pg_class r ON r.oid = k.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace
 WHERE k.contype = 'f' AND k.confrelid IN ({parent}, {default})
@@ -148,11 +129,11 @@ class Move:
 
     @property
     def _new(self) -> Identifier:
-        return Identifier(self.action.schema, self.action.name)
+        return relation(self.action)
 
     @property
     def _from(self) -> Identifier:
-        return Identifier(self.default.schema, self.default.name)
+        return relation(self.default)
 
     @property
     def _map(self) -> Identifier:
@@ -166,12 +147,10 @@ class Move:
         return SQL("LOCK TABLE ONLY {} IN {} MODE").format(self._from, SQL(mode))
 
     def lock_parent(self) -> Composed:
-        return SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(
-            Identifier(self.parent.schema, self.parent.name)
-        )
+        return SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(relation(self.parent))
 
     def prepare(self) -> Iterable[Composed]:
-        """The new table will hold nothing but the range; the table of what was copied is nobody's but ours."""
+        """The new table will hold nothing but the range; the table of what was copied is ours alone."""
         key = Identifier(self.key)
         yield SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({key} IS NOT NULL AND {key} >= {} AND {key} < {})").format(
             self._new, Identifier(BOUNDS), *self.action.bounds, key=key
@@ -185,7 +164,7 @@ class Move:
     def copy(self) -> Composed:
         """Copies what is not remembered yet; ``same`` says whether the copy's text is that of the row.
 
-        RETURNING gives rows in the order in which they go in. Were it ever another, ``same`` would tell.
+        RETURNING gives rows in the order in which they go in. Were it ever another, ``same`` would show it.
         """
         alias = [Identifier(f"c{number}") for number in range(len(self.columns))]
         columns = SQL(", ").join(Identifier(name) for name in self.columns)
@@ -242,16 +221,16 @@ class Move:
         """The foreign keys that point at the parent or at DEFAULT."""
         return REFERENCES.format(parent=Literal(self.parent.oid), default=Literal(self.default.oid))
 
-    def referencing(self, partitioned: bool, schema: str, table: str, condition: str, limit: int) -> Composed:
-        """How many rows of that table reference rows of the range, counted up to ``limit``."""
+    def referencing(self, key: Any, limit: int) -> Composed:
+        """How many rows reference rows of the range by the key, a row of `REFERENCES`, counted up to ``limit``."""
         return SQL(
             "SELECT count(*) FROM (SELECT FROM ONLY {default} AS p JOIN {only}{table} AS f ON {condition} "
             "WHERE {range} LIMIT {limit}) AS rows"
         ).format(
             default=self._from,
-            only=SQL("" if partitioned else "ONLY "),
-            table=Identifier(schema, table),
-            condition=SQL(condition),  # quoted by the server's format()
+            only=SQL("" if key.partitioned else "ONLY "),
+            table=Identifier(key.schema, key.name),
+            condition=SQL(key.condition),  # quoted by the server's format()
             range=self._in_range("p"),
             limit=limit,
         )

@@ -1,7 +1,7 @@
-"""Drops tables that were detached, once their grace is over. The one thing here that loses rows, and is meant to.
+"""Drop tables that were detached, once their grace is over: the only statement here that loses rows, and is meant to.
 
-Everything that allowed it is asked again under a lock that keeps everybody else out: nothing can change between the
-last look and the drop. What is not certain keeps the table.
+Everything that allowed it is checked again under a lock that keeps every other session out: nothing can change between
+the last check and the drop. What is not certain keeps the table.
 """
 
 from __future__ import annotations
@@ -18,26 +18,31 @@ from ..api.retention import OnLargeObjects
 from ..errors import ClusterUnavailable, ContentsChanged, StatementRejected, TableChanged
 from ..planner.actions import DropDetached
 from ..planner.drop_preconditions import NEVER, DropCase, Recheck, Withdrawn, unmet
-from ..planner.findings import pointing, refusing, used_elsewhere
+from ..planner.findings import pointing
 from ..planner.inventory import Fate, Inventory, Tie
 from . import ddl, dependents, fingerprint, large_objects
 from .connection import Session, run
 from .errors import message
-from .locks import Mode, Want, joined, retry_locks, translated
-from .table_state import TableState, changing, holding_to, is_ours, lock, look, parent_of, set_lock_timeout
-from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY
+from .locks import Mode, Want, joined, retry_locks
+from .table_state import TableState, holding_to, is_ours, lock, look, set_lock_timeout
+from .transaction import (
+    LOCK_TIMEOUT,
+    LOCK_TIMEOUT_HEAVY,
+    READ_ALL_LIMIT,
+    READ_ALL_TIMEOUT,
+    changing,
+    parent_of,
+    translated,
+)
 
 STATEMENT_TIMEOUT = "10s"
-TAKING_TIMEOUT = "24h"
-"""For the fingerprint alone: it reads every row, of a table that nobody else has in hand by then, and a terabyte takes
-hours. A shorter limit would keep the largest tables for ever."""
+DISOWN = "ALTER SEQUENCE {} OWNED BY NONE"
 SET_STATEMENT_TIMEOUT = "SELECT pg_catalog.set_config('statement_timeout', {}, true)"
 
 
 def drop(
     connection: Session,
     inventory: Inventory,
-    _key: str,
     action: DropDetached,
     deadline: float,
     recheck: Recheck = NEVER,
@@ -51,46 +56,53 @@ def drop(
     `Withdrawn` where ``recheck`` finds that it is to be kept, `ClusterUnavailable` where that cannot be asked, or
     `DatabaseUnreachable`.
     """
-    subject = f"table {action} is not dropped"
-    with translated(subject):
-        # PostgreSQL locks the other end of a foreign key against readers, too.
-        keys = joined(connection, action.oid, Mode.ACCESS_EXCLUSIVE)
-    sequences = [Want(each.oid, Mode.SHARE_ROW_EXCLUSIVE) for each in action.ties if each.fate is Fate.KEPT]
-    wants = (Want(action.oid, Mode.ACCESS_EXCLUSIVE), *keys, *sequences)
-    retry_locks(connection, lambda: _attempt(connection, inventory, action, subject, recheck), wants, subject, deadline)
+    subject = f"cannot drop table {action}"
+    with translated(connection, subject):
+        wants = [
+            Want(action.oid, Mode.ACCESS_EXCLUSIVE),
+            # PostgreSQL locks the other end of a foreign key against readers, too.
+            *joined(connection, action.oid, Mode.ACCESS_EXCLUSIVE),
+            *(Want(each.oid, Mode.SHARE_ROW_EXCLUSIVE) for each in action.ties if each.fate is Fate.KEPT),
+        ]
+        retry_locks(
+            connection,
+            lambda: _attempt(connection, inventory, action, subject, recheck),
+            lambda: wants,
+            subject,
+            deadline,
+        )
 
 
 def _attempt(connection: Session, inventory: Inventory, action: DropDetached, subject: str, recheck: Recheck) -> None:
     parent = parent_of(inventory)
     with changing(connection, parent, STATEMENT_TIMEOUT):
-        # First the lock that autovacuum gives way to, and that nobody waits behind; then the one that nobody may share.
+        # First the lock that autovacuum gives way to, and that no session waits behind; then the exclusive one.
         look(connection, action, action.oid)
         run(connection, set_lock_timeout(LOCK_TIMEOUT_HEAVY), lock(action, "ACCESS EXCLUSIVE"))
-        standing = look(connection, action, action.oid)
-        case = _check(inventory, action, standing)
+        state = look(connection, action, action.oid)
+        case = _check(inventory, action, state)
         if not holding_to(connection, action.oid, parent.key[0], action.marker.range):
             raise StatementRejected(
                 f"{subject}: no CHECK holds its {parent.key[0].column} to the range of the partition that it was, so "
-                "somebody may have put other rows into it: drop it by hand, or add that CHECK again"
+                "it may hold other rows; drop it by hand, or add that CHECK again"
             )
         kept = _settle_ties(connection, action)
         if action.fingerprint is not None:
             _compare(connection, action, subject, action.fingerprint)
         # To compare may have taken hours.
-        _ask_again(case, subject, recheck)
+        _recheck(case, subject, recheck)
         try:
-            # Safe: it is the table that we detached, by OID, and marked so; no partition, and nobody's parent; the
+            # Safe here because it is the table that we detached, by OID, and marked so; no partition, no parent; the
             # policy's grace is over; every row of it is of the expired range; where there must be an archive, it holds
-            # what that one was proven to hold, compared under this lock, so that nobody can have changed it since; and
-            # no other session uses it. All that the policy and the annotations say was asked again just now.
+            # what that one was proven to hold, compared under this lock, so that no session can have changed it since;
+            # and no other session uses it. All that the policy and the annotations say was read again just now.
             # RESTRICT: whatever depends on it keeps it. Interrupted before COMMIT, it is there as it was.
             # Of what PostgreSQL would drop with it without asking, the plan has named everything (_settle_ties). A
             # sequence is taken off it here: later than all that takes long, since nextval waits until the COMMIT, and
             # in this transaction, so that where the drop fails nothing has changed.
-            disowning = (
-                (set_lock_timeout(LOCK_TIMEOUT), *(ddl.disown(each.schema, each.name) for each in kept)) if kept else ()
-            )
-            run(connection, *disowning, ddl.drop_table(action), "COMMIT")
+            disown = [sql.SQL(DISOWN).format(ddl.relation(each)) for each in kept]
+            timeout = [set_lock_timeout(LOCK_TIMEOUT)] if kept else []
+            run(connection, *timeout, *disown, sql.SQL("DROP TABLE {} RESTRICT").format(ddl.relation(action)), "COMMIT")
         except pg.DependentObjectsStillExist as error:
             raise StatementRejected(
                 f"{subject}: other objects depend on it: {message(error)}; drop or change those, CASCADE is never used"
@@ -98,16 +110,16 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
 
 
 def _compare(connection: Session, action: DropDetached, subject: str, proven: Fingerprint) -> None:
-    """Raises `ContentsChanged` unless the table, locked by now against everybody, holds what its archive holds."""
+    """Raises `ContentsChanged` unless the table, locked by now against all others, holds what its archive holds."""
     with _reading_all(connection):
         if action.large_objects is OnLargeObjects.REFUSE and (
             columns := large_objects.columns(connection, action.oid, action.schema, action.name)
         ):
             raise pointing(f"table {action}", columns, "dropped")
-        found = fingerprint.take(connection, action.schema, action.name)
-    if found != proven:
+        now = fingerprint.take(connection, action.schema, action.name)
+    if now != proven:
         raise ContentsChanged(
-            f"{subject}: it holds {found.rows} rows of fingerprint {found.content[:16]}, its archive {action.archive} "
+            f"{subject}: it holds {now.rows} rows of fingerprint {now.content[:16]}, its archive {action.archive} "
             f"{proven.rows} of {proven.content[:16]}: it was changed since it was compared last"
         )
 
@@ -115,13 +127,10 @@ def _compare(connection: Session, action: DropDetached, subject: str, proven: Fi
 @contextmanager
 def _reading_all(connection: Session) -> Iterator[None]:
     """Statements of the block may take as long as every row needs."""
-    longest, connection.longest = connection.longest, max(connection.longest, fingerprint.LONGEST)
-    try:
-        run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(TAKING_TIMEOUT))
+    with connection.patient(READ_ALL_LIMIT):
+        run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(READ_ALL_TIMEOUT))
         yield
         run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(STATEMENT_TIMEOUT))
-    finally:
-        connection.longest = longest
 
 
 def _settle_ties(connection: Session, action: DropDetached) -> list[Tie]:
@@ -129,24 +138,17 @@ def _settle_ties(connection: Session, action: DropDetached) -> list[Tie]:
 
     Under the lock, which everything needs that ties an object to the table: nothing is added after this.
     """
-    found = dependents.ties_now(connection, action.oid)
-    if error := refusing(action, found):
-        raise error
-    going = [each for each in found if each.fate is Fate.GOES]
-    if unnamed := [each for each in going if each not in action.ties]:
+    tied = dependents.ties_now(connection, action.oid)
+    dependents.check_ties(connection, action, action.oid, tied, lambda: _reading_all(connection))
+    if unnamed := [each for each in tied if each.fate is Fate.GOES and each not in action.ties]:
         raise TableChanged(
-            f"table {action} is not dropped: something is tied to it that the plan does not name, and would go with "
-            f"it: {', '.join(map(str, unnamed))}"
+            f"cannot drop table {action}: something is tied to it that the plan does not name, and would go with it: "
+            f"{', '.join(map(str, unnamed))}"
         )
-    for each in [each for each in going if each.name]:
-        with _reading_all(connection):
-            used = dependents.is_used_elsewhere(connection, action.oid, ddl.relation(action), each)
-        if used:
-            raise used_elsewhere(action, each)
-    return [each for each in found if each.fate is Fate.KEPT]
+    return [each for each in tied if each.fate is Fate.KEPT]
 
 
-def _ask_again(case: DropCase, subject: str, recheck: Recheck) -> None:
+def _recheck(case: DropCase, subject: str, recheck: Recheck) -> None:
     """Raises `Withdrawn` where something keeps the table by now, and `ClusterUnavailable`."""
     if stopped := recheck.why_stopped():
         raise Withdrawn(f"{subject}: {stopped}")
@@ -160,18 +162,18 @@ def _ask_again(case: DropCase, subject: str, recheck: Recheck) -> None:
         raise Withdrawn(f"{subject}: {kept.message}")
 
 
-def _check(inventory: Inventory, action: DropDetached, standing: TableState) -> DropCase:
+def _check(inventory: Inventory, action: DropDetached, state: TableState) -> DropCase:
     """What the drop is decided from, as it is now. Raises `TableChanged` unless all is as the plan had it."""
-    if not standing.detached:
+    if not state.detached:
         raise TableChanged(f"table {action} is a partition again, or has others below it")
     # By OIDs: a copy of the comment, the same name made anew and another parent are all something else.
-    if standing.mark != action.marker or not is_ours(standing, parent_of(inventory)):
-        raise TableChanged(f"the mark in the comment of table {action} was changed since it was looked at")
-    if standing.mark.range != action.range:
+    if state.mark != action.marker or not is_ours(state, parent_of(inventory)):
+        raise TableChanged(f"the mark in the comment of table {action} was changed since it was read")
+    if state.mark.range != action.range:
         raise TableChanged(f"table {action} is not marked as detached for the range that is to go")
-    table = replace(action.case.table, marker=standing.mark)
-    read_now = action.case.read_now + (standing.now - inventory.now)
-    case = replace(action.case, table=table, now=standing.now, read_now=read_now)
+    table = replace(action.case.table, marker=state.mark)
+    read_now = action.case.read_now + (state.now - inventory.now)
+    case = replace(action.case, table=table, now=state.now, read_now=read_now)
     if (kept := unmet(case)) is not None:
-        raise TableChanged(f"table {action} is not dropped: {kept.message}")
+        raise TableChanged(f"cannot drop table {action}: {kept.message}")
     return case

@@ -1,8 +1,8 @@
-"""Why no connection could be made: libpq's words -> our errors.
+"""Errors of statements, by SQLSTATE, and of connections that could not be made, by libpq's words, as our errors.
 
-libpq tells no SQLSTATE of a failed attempt, so words must do: its own, which are English here, and the server's, which
-follow lc_messages. Of words that are not recognised the SQLSTATE decides, where it could be had (see `handshake`); else
-it is an outage, told in the server's own words.
+libpq gives no SQLSTATE for a failed attempt, so words must do: its own, which are English here, and the server's, which
+follow lc_messages. Where they are not recognised the SQLSTATE decides, if it could be read (see `sqlstates`); else it
+is an outage, in the server's own words.
 https://www.postgresql.org/docs/current/auth-pg-hba-conf.html
 """
 
@@ -14,7 +14,7 @@ import selectors
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 from psycopg import errors as pg
@@ -27,15 +27,12 @@ from .. import errors
 from ..errors import PartwardenError
 from .conninfo import ConnectionInfo
 
-# What a statement failed of: psycopg's errors -> ours.
-#
-# Judged by SQLSTATE (psycopg has a class for each), never by words, which depend on lc_messages.
+# Statements, judged by SQLSTATE (psycopg has a class for each), never by words, which depend on lc_messages.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-#
 
 LOST = ("08", "57P")
 LOST_EXACTLY = ("25P03", "25P04")
-"""The server has ended the connection: it shuts down, was told to, or idleness or the transaction took too long."""
+"""The server has ended the connection: it shuts down, was asked to, or idleness or the transaction took too long."""
 
 UNABLE = ("40", "53", "57", "58", "XX")
 """The server would, but cannot now: rolled back, no resources left, cancelled, a failing disk, damaged data."""
@@ -48,25 +45,19 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
         case pg.LockNotAvailable() | pg.DeadlockDetected():
             return errors.TableBusy(f"{subject} is busy: {words}")
         case pg.DuplicateTable() | pg.DuplicateObject():
-            return errors.NameTaken(
-                f"{subject}: {words}; rename what bears that name, or choose another spec.nameFormat"
-            )
+            return errors.NameTaken(f"{subject}: {words}; rename the other, or choose another spec.nameFormat")
         case pg.CheckViolation() if error.diag.constraint_name is None:
             # The bounds of partitions are a constraint without a name.
             return errors.DefaultHasRows(f"{subject}: {words}; move those rows out of the DEFAULT partition")
         case pg.UniqueViolation() | pg.InvalidObjectDefinition():
-            return errors.TableChanged(f"{subject}: {words}; somebody made a partition meanwhile: looked at again")
+            return errors.TableChanged(f"{subject}: {words}; another session made a partition meanwhile")
         case pg.UndefinedTable() | pg.UndefinedObject() | pg.WrongObjectType() | pg.InvalidSchemaName():
-            return errors.TableChanged(f"{subject}: {words}; it was changed meanwhile: looked at again")
+            return errors.TableChanged(f"{subject}: {words}; it was changed meanwhile: it is planned again")
         case pg.InsufficientPrivilege():
-            return errors.InsufficientPrivilege(
-                f"{subject}: {words}; grant it to the owner of the table, as whom it was tried"
-            )
+            return errors.InsufficientPrivilege(f"{subject}: {words}; grant it to the owner of the table")
         case pg.ReadOnlySqlTransaction():
-            return errors.ReadOnlyServer(
-                f"{subject}: {words}; connect through the primary, or end "
-                "default_transaction_read_only = on of the role, the database or the server"
-            )
+            way_out = "connect through the primary, or end default_transaction_read_only = on"
+            return errors.ReadOnlyServer(f"{subject}: {words}; {way_out}")
         case pg.ProtocolViolation() if "statement pooling" in words:
             # PgBouncer's own words, in no other language, before it hangs up.
             return errors.BehindPooler(
@@ -103,14 +94,11 @@ def message(error: psycopg.Error) -> str:
     return " ".join(words.split())
 
 
-# SQLSTATE of a refused connection, which libpq keeps to itself: read from its own trace of the protocol.
-#
-# The message of a refusal is in the language of the server (lc_messages), which no client can choose before it is let
-# in; the code in the same message is not. A libpq older than 18 does not trace that part: then nothing is known.
-#
+# SQLSTATE of a refused connection, which libpq keeps to itself: read from its own trace of the protocol. The message of
+# a refusal is in the language of the server (lc_messages), which no client can choose before it is let in; the code in
+# the same message is not. A libpq older than 18 does not trace that part: then nothing is known.
 
 CODE = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
-REMEMBERED = 1000
 _known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
 
@@ -121,7 +109,7 @@ def sqlstates(parameters: Mapping[str, str | int | None], words: str, timeout: f
     """
     if words not in _known:
         _known[words] = _trace(make_conninfo("", **dict(parameters)), timeout)
-        while len(_known) > REMEMBERED:
+        while len(_known) > 1000:
             _known.popitem(last=False)
     return _known[words]
 
@@ -159,8 +147,7 @@ def _poll(connection: PGconn, deadline: float) -> None:
                 return
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """One cause: the class it belongs to, the words it is known by, and the way out."""
 
     error: type[PartwardenError]
@@ -171,30 +158,46 @@ class Refusal:
 TLS_DEMANDED = Refusal(
     errors.TLSMismatch,
     r"SSL required|TLS required",
-    "sslmode is 'disable', and the server wants TLS: set sslmode to require or verify-full; or, if it wants none, let "
-    "the role in by pg_hba.conf",
+    "sslmode is 'disable', and the server wants TLS: set sslmode to require, or let the role in by pg_hba.conf",
+)
+WRONG_PASSWORD = Refusal(
+    errors.AuthenticationFailed,
+    r"(password|SASL|LDAP|PAM|RADIUS) authentication failed|no password supplied|no such user|empty password",
+    "correct user and password in the Secret",
+)
+NOT_LET_IN = Refusal(
+    errors.AuthenticationFailed,
+    r'^role ".*" (does not exist|is not permitted to log in)|no pg_hba\.conf entry|pg_hba\.conf rejects',
+    "correct user, host, dbname or sslmode, create the role WITH LOGIN, or let the role in from this address in the "
+    "server's pg_hba.conf",
+)
+NO_DATABASE = Refusal(
+    errors.DatabaseNotFound, r'database ".*" does not exist|no such database', "create it, or correct dbname"
+)
+CLOSED_DATABASE = Refusal(
+    errors.DatabaseNotFound,
+    r'database ".*" is not currently accepting|invalid database ".*"',
+    "let it accept connections (ALTER DATABASE … ALLOW_CONNECTIONS true), or correct dbname",
+)
+NO_CONNECT = Refusal(
+    errors.InsufficientPrivilege, r"permission denied for database", "GRANT CONNECT ON DATABASE to the role"
+)
+TOO_MANY = Refusal(
+    errors.DatabaseUnreachable,
+    r"too many (clients|connections)|connection slots|no more connections",
+    "end idle connections, or raise max_connections or the CONNECTION LIMIT of the role or database",
+)
+NOT_READY = Refusal(
+    errors.DatabaseUnreachable, r"starting up|shutting down|in recovery|accepting connections", "wait until it is ready"
 )
 
 ANSWERED = (
-    Refusal(
-        errors.AuthenticationFailed,
-        r"(password|SASL|LDAP|PAM|RADIUS) authentication failed|no password supplied|no such user|empty password",
-        "correct user and password in the Secret",
-    ),
-    Refusal(
-        errors.AuthenticationFailed,
-        r'^role ".*" (does not exist|is not permitted to log in)',
-        "correct user, or create the role WITH LOGIN",
-    ),
+    WRONG_PASSWORD,
+    NOT_LET_IN,
     Refusal(
         errors.AuthenticationFailed,
         r"valid client certificate|alert certificate required|authentication failed|authentication method",
         "let the role log in with a password, in the server's pg_hba.conf",
-    ),
-    Refusal(
-        errors.AuthenticationFailed,
-        r"no pg_hba\.conf entry|pg_hba\.conf rejects",
-        "let the role in from this address in the server's pg_hba.conf, or correct host, user, dbname or sslmode",
     ),
     Refusal(
         errors.TLSMismatch,
@@ -206,58 +209,30 @@ ANSWERED = (
         r"does not match host name|could not get server's host name",
         "connect to a name that the certificate holds, or set sslmode to verify-ca",
     ),
-    Refusal(
-        errors.TLSMismatch,
-        r"root certificate|certificate verify failed|signature failure|sslrootcert",
-        "put the certificate of the CA that signed the server's into the Secret, key ca.crt or sslrootcert",
-    ),
     TLS_DEMANDED,
     Refusal(
         errors.TLSMismatch,
-        r"SSL error|certificate|channel binding",
-        "correct sslmode, the CA certificate or the server's TLS settings",
+        r"certificate|signature failure|sslrootcert|SSL error|channel binding",
+        "put the certificate of the CA that signed the server's into the Secret, key ca.crt or sslrootcert, or correct "
+        "sslmode or the server's TLS settings",
     ),
-    Refusal(
-        errors.DatabaseNotFound,
-        r'database ".*" does not exist|no such database',
-        "create it, or correct dbname",
-    ),
-    Refusal(
-        errors.DatabaseNotFound,
-        r'database ".*" is not currently accepting|invalid database ".*"',
-        "let it accept connections (ALTER DATABASE … ALLOW_CONNECTIONS true), or correct dbname",
-    ),
+    NO_DATABASE,
+    CLOSED_DATABASE,
+    # PgBouncer's words for options of a session, which pg_dump needs.
     Refusal(
         errors.BehindPooler,
-        # PgBouncer's words for options of a session, which pg_dump needs, where it is not told to drop them.
         r"unsupported startup parameter",
         "a pooler answers there: set spec.database.archive.host (by hand, --dsn) to the PostgreSQL server itself",
     ),
-    Refusal(
-        errors.InsufficientPrivilege,
-        r"permission denied for database",
-        "GRANT CONNECT ON DATABASE to the role",
-    ),
+    NO_CONNECT,
     Refusal(
         errors.InvalidSpec,
         r"^(invalid|weak|bad) .*(value|option|sslmode|port)|could not match \d+",
         "correct that connection parameter",
     ),
-    Refusal(
-        errors.ReadOnlyServer,
-        r"session is read-only|in hot standby mode",
-        "connect through the primary",
-    ),
-    Refusal(
-        errors.DatabaseUnreachable,
-        r"too many (clients|connections)|connection slots|no more connections",
-        "end idle connections, or raise max_connections or the CONNECTION LIMIT of the role or database",
-    ),
-    Refusal(
-        errors.DatabaseUnreachable,
-        r"starting up|shutting down|in recovery|accepting connections",
-        "wait until it is ready",
-    ),
+    Refusal(errors.ReadOnlyServer, r"session is read-only|in hot standby mode", "connect through the primary"),
+    TOO_MANY,
+    NOT_READY,
     Refusal(
         errors.DatabaseUnreachable,
         r"invalid response to (SSL|GSSAPI) negotiation|expected authentication request",
@@ -269,7 +244,7 @@ UNANSWERED = (
     Refusal(
         errors.DatabaseUnreachable,
         r"timeout expired|timed out",
-        "no answer in time: look at host and port, firewalls and network policies",
+        "no answer in time: check host and port, firewalls and network policies",
     ),
     Refusal(
         errors.DatabaseUnreachable,
@@ -284,25 +259,13 @@ UNANSWERED = (
 )
 
 STATES = {
-    "28P01": Refusal(errors.AuthenticationFailed, "", "correct user and password in the Secret"),
-    "28000": Refusal(
-        errors.AuthenticationFailed,
-        "",
-        "correct user, create the role WITH LOGIN, or let it in from this address in the server's pg_hba.conf",
-    ),
-    "3D000": Refusal(errors.DatabaseNotFound, "", "create it, or correct dbname"),
-    "55000": Refusal(
-        errors.DatabaseNotFound,
-        "",
-        "let it accept connections (ALTER DATABASE … ALLOW_CONNECTIONS true), or correct dbname",
-    ),
-    "42501": Refusal(errors.InsufficientPrivilege, "", "GRANT CONNECT ON DATABASE to the role"),
-    "53300": Refusal(
-        errors.DatabaseUnreachable,
-        "",
-        "end idle connections, or raise max_connections or the CONNECTION LIMIT of the role or database",
-    ),
-    "57P03": Refusal(errors.DatabaseUnreachable, "", "wait until it is ready"),
+    "28P01": WRONG_PASSWORD,
+    "28000": NOT_LET_IN,
+    "3D000": NO_DATABASE,
+    "55000": CLOSED_DATABASE,
+    "42501": NO_CONNECT,
+    "53300": TOO_MANY,
+    "57P03": NOT_READY,
 }
 """What a server refuses a connection with, whatever its language."""
 SEVERITY = re.compile(r"[^\s:]+:\s{2,}")
@@ -311,43 +274,37 @@ SEVERITY = re.compile(r"[^\s:]+:\s{2,}")
 
 def is_unknown(words: str, info: ConnectionInfo) -> bool:
     """Whether a message of the server is in the failure that only its SQLSTATE could explain."""
-    parts = _split(words)
-    return any(SEVERITY.match(each) and _judge(_readable(each), info)[1] is None for each in parts)
+    return any(SEVERITY.match(each) and _judge(_readable(each), info)[1] is None for each in _split(words))
 
 
 def explain(failures: Sequence[str], info: ConnectionInfo, states: Sequence[Sequence[str]] = ()) -> PartwardenError:
     """The error for a connection of which every attempt failed; ``failures`` are libpq's words, one for each address.
 
     ``states``: of each of them the SQLSTATEs of the server's messages, in their order, none where they are not known.
-    The address that came furthest tells the cause: one that was asked in vain matters less than one that said no.
+    The address that came furthest gives the cause: one that did not answer matters less than one that refused.
     Never holds a password, nor anything else that differs between two attempts.
     """
     codes: dict[str, str | None] = {}
     for number, words in enumerate(failures):
         for part, code in _parts(words, states[number] if number < len(states) else ()):
             codes[part] = codes.get(part) or code
-    told = list(codes)
-    judged = sorted(((*_judge(words, info, codes[words]), words) for words in told), key=lambda each: each[0])
+    judged = sorted(((*_judge(words, info, code), words) for words, code in codes.items()), key=lambda each: each[0])
     _, refusal, words = judged[0]
-    others = [each for each in told if each != words]
+    others = [each for each in codes if each != words]
     also = f" (another attempt: {others[0]})" if others else ""
     kind = refusal.error if refusal else errors.DatabaseUnreachable
     if kind is errors.InvalidSpec and info.isolated:
         kind = errors.SecretInvalid
     way_out = refusal.way_out if refusal else "see the server's log"
     if kind is errors.AuthenticationFailed and info.origins:
-        way_out += _login(info)
+        # A Secret may hold two of each.
+        login = (f"{each} from {info.origins.get(each, 'nowhere')}" for each in ("user", "password"))
+        way_out += f" ({', '.join(login)})"
     return kind(f"cannot connect to {info}: {words}{also}; {way_out}")
 
 
-def _login(info: ConnectionInfo) -> str:
-    """Where user and password came from: a Secret may hold two of each."""
-    told = (f"{each} from {info.origins.get(each, 'nowhere')}" for each in ("user", "password"))
-    return f" ({', '.join(told)})"
-
-
 def _judge(words: str, info: ConnectionInfo, state: str | None = None) -> tuple[int, Refusal | None]:
-    """The rank, smaller for what tells more, and the cause; None where words and SQLSTATE are unknown."""
+    """The rank, smaller for what says more, and the cause; None where words and SQLSTATE are unknown."""
     rank, refusal = _by_words(words, info)
     known = STATES.get(state or "")
     if known is None or (refusal is not None and refusal.error in (known.error, errors.TLSMismatch)):
@@ -360,11 +317,9 @@ def _by_words(words: str, info: ConnectionInfo) -> tuple[int, Refusal | None]:
     if info.parameters.get("sslmode") == "disable" and re.search(r"pg_hba.*(no encryption|SSL off)", words):
         # With any other sslmode the server has seen an attempt over TLS, too.
         return 0, TLS_DEMANDED
-    everything = (*ANSWERED, None, *UNANSWERED)
-    for rank, refusal in enumerate(everything):
-        if refusal and re.search(refusal.words, words):
-            return rank, refusal
-    return len(ANSWERED), None
+    ranked = enumerate((*ANSWERED, None, *UNANSWERED))
+    known = ((rank, refusal) for rank, refusal in ranked if refusal and re.search(refusal.words, words))
+    return next(known, (len(ANSWERED), None))
 
 
 def _parts(words: str, states: Sequence[str]) -> list[tuple[str, str | None]]:
@@ -389,7 +344,6 @@ def _readable(words: str) -> str:
     lines = words.strip().splitlines()
     # libpq's advice stands on indented lines; the server's DETAIL on one of its own.
     detail = [line.removeprefix("DETAIL:").strip() for line in lines[1:] if line.startswith("DETAIL:")]
-    text = re.sub(rf"^({SEVERITY.pattern}|[A-Z]+:\s+|fe_sendauth: )", "", lines[0]) + (
-        f" ({detail[0]})" if detail else ""
-    )
+    text = re.sub(rf"^({SEVERITY.pattern}|[A-Z]+:\s+|fe_sendauth: )", "", lines[0])
+    text += f" ({detail[0]})" if detail else ""
     return re.sub(r' file "[^"]*partwarden[^"]*"', "", " ".join(text.split()))

@@ -1,9 +1,9 @@
 """What a table holds, as one number that does not depend on the order of its rows, computed by the server.
 
-Each row is hashed with SHA-256, and the hashes are added up in four parts of 64 bits. Adding, unlike XOR, also tells
-how often equal rows occur. Of a value is hashed what PostgreSQL sends of it in binary, where that is the same for equal
-values in every version and database; else its text, and all settings that text depends on are pinned. So the same
-contents give the same number from every client, server version and role.
+Each row is hashed with SHA-256, and the hashes are added up in four parts of 64 bits. Adding, unlike XOR, also shows
+how often equal rows occur. Values are hashed in their binary send format where that is the same for equal values in
+every version and database, otherwise as text, and all settings that text depends on are pinned. So the same contents
+give the same number from every client, server version and role.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import psycopg
@@ -34,7 +34,7 @@ PINNED = {
     "search_path": "",
     "client_encoding": "UTF8",
     "jit": "off",
-    # A row that a policy hides would be lost without anybody having seen it: an error instead.
+    # A row that a policy hides would be lost unseen: an error instead.
     "row_security": "off",
 }
 
@@ -95,7 +95,7 @@ def take(
         if columns is not None and not set(columns) <= set(own):
             raise WrongKey(f"{schema}.{name} has the columns {', '.join(own)}, not {', '.join(columns)}")
         chosen = own if columns is None else columns
-        with _patience(connection):
+        with connection.patient(LONGEST) if isinstance(connection, Session) else nullcontext():
             (((rows, *sums),),) = run(connection, _content(schema, name, chosen))
     return Fingerprint(algorithm=ALGORITHM, rows=rows, content=_content_hash(list(chosen), rows, sums))
 
@@ -132,7 +132,7 @@ def _settled(connection: psycopg.Connection[Any], schema: str, name: str) -> Ite
     # Rolled back, for that gives back every setting; nothing was written that could be lost with it.
     end = "ROLLBACK" if own else "ROLLBACK TO SAVEPOINT partwarden_fingerprint"
     try:
-        run(connection, begin, pin(PINNED | (LIMITS if own else {})))
+        run(connection, begin, setting(PINNED | (LIMITS if own else {})))
         if own:
             read_as_owner(connection, schema, name)
         yield
@@ -143,24 +143,6 @@ def _settled(connection: psycopg.Connection[Any], schema: str, name: str) -> Ite
         raise
 
 
-def pin(settings: Mapping[str, str]) -> Composed:
-    """Set them for the length of the transaction."""
-    return setting(settings)
-
-
 def pin_text() -> Composed:
     """Pin the settings that decide how values are written and read, for the length of the transaction."""
-    return pin(TEXT_SETTINGS)
-
-
-@contextmanager
-def _patience(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """The client waits as long as the server works."""
-    if not isinstance(connection, Session):
-        yield
-        return
-    before, connection.longest = connection.longest, max(connection.longest, LONGEST)
-    try:
-        yield
-    finally:
-        connection.longest = before
+    return setting(TEXT_SETTINGS)

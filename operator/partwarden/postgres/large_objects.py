@@ -2,7 +2,7 @@
 
 A value counts where it is the OID of a large object that exists: in a column of type oid, of a domain over it such as
 ``lo`` of the extension, of an array of those, or of a composite type that has one. A number in a column of another type
-may be such an OID too, by an agreement that no catalog tells of: that is not found here.
+may be such an OID too, by an agreement that stands in no catalog: that is not found here.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from ..planner.actions import DetachPartition, DropDetached
 from ..planner.archives import ArchiveRequest
 from ..planner.inventory import Inventory
 from ..planner.plan import Plan
-from .connection import Session, pinned, run
-from .transaction import undo
+from .connection import run
+from .transaction import read_only
 
 MOST = 20
-"""Tables that one plan reads; of the rest the Job that archives them tells."""
+"""Tables that one plan reads; the Job that archives them reads the rest."""
 SAMPLE = 10_000
 """Rows of each that a plan reads. The Job, and the drop under its lock, read all."""
-PINNED = pinned(lock_timeout="500ms", statement_timeout="1s")
+TIMEOUT = "1s"
 OID = 26
 """Of the type oid, in every release."""
 
+NO_POLICIES = "SET LOCAL row_security = off"
+"""A row that a policy hides is an error then."""
 EXIST = "SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)"
 
 # What is computed whenever it is read is not stored, and runs functions.
@@ -83,7 +85,7 @@ class _Column:
     """Over a row ``t`` of the table and a large object ``m``."""
 
 
-def examine(connection: Session, spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
+def find(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
     """Find what points to large objects in tables that are to be archived, or dropped because they were.
 
     One round trip where the database has no large objects, else two, and one more for each table that has such a
@@ -92,27 +94,19 @@ def examine(connection: Session, spec: TableSpec, inventory: Inventory, plan: Pl
     retention = spec.retention
     if retention is None or retention.archive is None or retention.large_objects is OnLargeObjects.LEAVE_OUT:
         return inventory
-    asked = [each.oid for each in plan.retired.waiting.requests if isinstance(each, ArchiveRequest)]
+    asked = [each.oid for each in plan.retired.gate.requests if isinstance(each, ArchiveRequest)]
     leaving = [each.oid for each in plan.actions if isinstance(each, DetachPartition | DropDetached)]
-    if not (oids := [*asked, *leaving]):
+    oids = [*asked, *leaving]
+    if not oids or not run(connection, EXIST)[0][0][0]:
         return inventory
-    if not run(connection, EXIST)[0][0][0]:
-        return inventory
-    try:
-        _, _, names, parts, _ = run(connection, "BEGIN READ ONLY", PINNED, *_questions(oids), "COMMIT")
-    except psycopg.Error:
-        undo(connection)
-        raise
-    candidates = _candidates(names, parts)
+    candidates = _candidates(*read_only(connection, *_questions(oids), statement_timeout=TIMEOUT))
     found: dict[int, tuple[str, ...]] = {}
     for oid in list(dict.fromkeys(each.table for each in candidates))[:MOST]:
         of_table = [each for each in candidates if each.table == oid]
         rows = SQL("(SELECT * FROM ONLY {} LIMIT {})").format(of_table[0].relation, SAMPLE)
-        begin = ("BEGIN READ ONLY", PINNED, "SET LOCAL row_security = off")
         try:
-            _, _, _, *answers, _ = run(connection, *begin, *_queries(of_table, rows), "COMMIT")
+            _, *answers = read_only(connection, NO_POLICIES, *_queries(of_table, rows), statement_timeout=TIMEOUT)
         except psycopg.Error:
-            undo(connection)
             if connection.closed:
                 raise
             continue

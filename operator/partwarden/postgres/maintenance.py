@@ -1,4 +1,4 @@
-"""Does once, with a partition whose range has passed, what ``maintenance.onClose`` asks for.
+"""Maintenance: ANALYZE of the parent, and once VACUUM and REINDEX of a partition whose range has passed.
 
 VACUUM and REINDEX CONCURRENTLY keep neither readers nor writers out. What was done is then written into the
 partition's comment. Killed before that, it is done once more; killed within REINDEX, what is half made is found and
@@ -8,33 +8,29 @@ dropped first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
-from psycopg import errors as pg
 from psycopg import sql
 
-from ..errors import PartwardenError, StatementFailed, StatementRejected, TableBusy, TableChanged
+from ..errors import StatementFailed, StatementRejected, TableBusy, TableChanged
 from ..planner import marker
-from ..planner.actions import Action, AnalyzeParent, ReindexPartition, VacuumPartition
+from ..planner.actions import AnalyzeParent, ReindexPartition, VacuumPartition
 from ..planner.inventory import Inventory
-from ..planner.marker import ClosedMark
 from . import ddl
 from .connection import Session, run
-from .errors import translate
-from .locks import PINNED, Mode, Want, blockers, hidden_transactions, older_than
+from .locks import PINNED, Mode, Want, hidden_transaction, older_transaction, retry_locks
 from .settings import LIMITS, LOCAL_COMMIT, setting
-from .transaction import BY_NAME, LOCK_TIMEOUT, check_opening, check_same, opening, undo
+from .table_state import lock
+from .transaction import BY_NAME, LOCK_TIMEOUT, check_opening, check_same, opening, parent_of, translated
 
-# Statements that PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY.
-#
-# Their limits cannot end with a transaction, so they are set before, and those of the session again after. Behind a
-# pooler the next statement may run on another server connection, where they would bind other clients: there nothing is
-# set, and only the client watches the time.
-#
+# Statements that PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY. Their limits cannot
+# end with a transaction, so they are set before, and those of the session again after. Behind a pooler the next
+# statement may run on another server connection, where they would bind other clients: there nothing is set, and only
+# the client watches the time.
 
 GRACE = 30.0
 """Seconds in which the server should have ended a statement itself, after its limit."""
@@ -64,64 +60,79 @@ class OutOfTime(Exception):
 @contextmanager
 def _limits(connection: Session, lock_timeout: int, limit: float) -> Iterator[None]:
     ((pid,),) = run(connection, "SELECT pg_catalog.pg_backend_pid()")[0]
-    # A pooler tells a process of its own invention when it is connected to.
+    # A pooler names a process of its own invention when it is connected to.
     direct = pid == connection.info.backend_pid
-    patience = connection.longest
-    connection.longest = max(patience, limit + GRACE)
-    try:
-        if direct:
-            ours = {"lock_timeout": f"{lock_timeout}ms", "statement_timeout": f"{limit * 1000:.0f}ms"}
-            run(connection, setting(LIMITS | LOCAL_COMMIT | ours, local=False))
-        yield
-    finally:
-        connection.longest = patience
-        if direct and not connection.closed:
-            # Also after an error: each of these statements is over then, and the session is between transactions.
-            # Not RESET, which brings back the limits of the role.
-            run(connection, setting(LIMITS, local=False))
+    with connection.patient(limit + GRACE):
+        try:
+            if direct:
+                ours = {"lock_timeout": f"{lock_timeout}ms", "statement_timeout": f"{limit * 1000:.0f}ms"}
+                run(connection, setting(LIMITS | LOCAL_COMMIT | ours, local=False))
+            yield
+        finally:
+            if direct and not connection.closed:
+                # Also after an error: each of these statements is over then, and the session is between transactions.
+                # Not RESET, which brings back the limits of the role.
+                run(connection, setting(LIMITS, local=False))
 
 
-# Renews the statistics of a partitioned table, which autovacuum leaves as they are.
-#
+Marked = VacuumPartition | ReindexPartition
+"""What is done once to a partition, and written into its comment."""
+Maintenance = AnalyzeParent | Marked
+
+
+def maintain(connection: Session, inventory: Inventory, action: Maintenance) -> None:
+    """Do one action. Raises `TableBusy` where it would wait, `StatementFailed` where it takes too long."""
+    match action:
+        case AnalyzeParent():
+            _analyze(connection, inventory, action)
+        case VacuumPartition():
+            _vacuum(connection, inventory, action)
+        case ReindexPartition():
+            _reindex(connection, inventory, action)
+
 
 ANALYZE_LIMIT = 300.0
 """Seconds. Samples are small, but up to version 17 every partition is sampled for itself as well."""
 ONLY_VERSION = 180000
 
 
-def analyze(connection: Session, inventory: Inventory, _key: str, action: AnalyzeParent, _deadline: float) -> None:
+def _analyze(connection: Session, inventory: Inventory, action: AnalyzeParent) -> None:
     """ANALYZE of the parent, from 18 on of nothing but the parent: its rows are sampled through its partitions.
 
-    Outside a transaction, so that the lock on a partition ends with that partition. Nobody is waited for: raises
-    `TableBusy` at once, `StatementFailed` after `LIMIT`, `TableChanged`, and as `sqlstate`.
+    Outside a transaction, so that the lock on a partition ends with that partition. Waits for no lock holder: raises
+    `TableBusy` at once, `StatementFailed` after `ANALYZE_LIMIT`, `TableChanged`, and as `errors.translate`.
     """
-    parent = inventory.parent
-    assert parent is not None
+    parent = parent_of(inventory)
     only = sql.SQL("ONLY " if inventory.server.version >= ONLY_VERSION else "")
-    try:
+
+    def work() -> None:
         check_same(parent, run(connection, PINNED, sql.SQL(BY_NAME).format(parent.schema, parent.name))[1])
         statement = sql.SQL("ANALYZE {}{}").format(only, ddl.relation(action))
         run_without_transaction(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=ANALYZE_LIMIT)
+
+    tables = [parent.oid, *(each.oid for each in inventory.partitions)]
+    try:
+        _once(connection, tables, action, work)
     except OutOfTime:
         raise StatementFailed(
-            f"table {action} was not analyzed: it did not end within {ANALYZE_LIMIT:.0f} seconds"
+            f"cannot analyze table {action}: it did not end within {ANALYZE_LIMIT:.0f} seconds"
         ) from None
-    except (pg.LockNotAvailable, pg.DeadlockDetected):
-        raise _analyze_busy(connection, inventory, action) from None
-    except psycopg.Error as error:
-        raise translate(error, f"table {action}") from None
 
 
-def _analyze_busy(connection: Session, inventory: Inventory, action: AnalyzeParent) -> PartwardenError:
-    assert inventory.parent is not None
-    relations = [inventory.parent.oid, *(each.oid for each in inventory.partitions)]
-    try:
-        wants = [Want(each, Mode.SHARE_UPDATE_EXCLUSIVE) for each in relations]
-        found = blockers(connection, wants, inventory.parent.oid)
-    except psycopg.Error as lost:
-        return translate(lost, f"table {action}")
-    who = found[0].text if found else "whoever held it has gone meanwhile"
-    return TableBusy(f"table {action} was not analyzed: a lock on it was not to be had in time; {who}")
+def _once(
+    connection: Session,
+    tables: Sequence[int],
+    action: Maintenance,
+    work: Callable[[], None],
+) -> None:
+    """Work without waiting for a lock holder. Raises `TableBusy` that names it, and as `errors.translate`."""
+    with translated(connection, f"{action.noun} {action}"):
+        wants = [Want(each, Mode.SHARE_UPDATE_EXCLUSIVE) for each in tables]
+        retry_locks(connection, work, lambda: wants, _subject(action), deadline=0.0, check_first=False)
+
+
+def _subject(action: Maintenance) -> str:
+    return f"cannot {action.verb} {action.noun} {action}"
 
 
 VACUUM_LIMIT = 1800.0
@@ -165,23 +176,24 @@ SELECT i.indexrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.inde
 """
 
 
-def vacuum(connection: Session, inventory: Inventory, _key: str, action: VacuumPartition, _deadline: float) -> None:
-    """VACUUM (FREEZE, ANALYZE), with nobody waited for.
+def _vacuum(connection: Session, inventory: Inventory, action: VacuumPartition) -> None:
+    """VACUUM (FREEZE, ANALYZE), without waiting for a lock holder.
 
     Raises `TableBusy` where a transaction is open that began before the range had passed, since what it may still see
-    cannot be frozen, or where somebody holds the partition's lock; `StatementFailed` after `LIMIT`, and as `sqlstate`.
+    cannot be frozen, or where the partition is locked; `StatementFailed` after `VACUUM_LIMIT`, and as
+    `errors.translate`.
     """
 
     def work() -> None:
-        # Without truncation: giving back pages at the end would lock everybody out for that moment.
+        # Without truncation: giving back pages at the end would lock every session out for that moment.
         statement = sql.SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
         run_without_transaction(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
 
-    _look_out(connection, action, sql.Literal(action.closed), [])
-    _once(connection, inventory, action, "vacuum", work)
+    _check_transactions(connection, action, sql.Literal(action.closed), [])
+    _work_and_mark(connection, inventory, action, work)
 
 
-def reindex(connection: Session, inventory: Inventory, _key: str, action: ReindexPartition, _deadline: float) -> None:
+def _reindex(connection: Session, inventory: Inventory, action: ReindexPartition) -> None:
     """Drop what an interrupted REINDEX CONCURRENTLY has left, then REINDEX TABLE CONCURRENTLY.
 
     Raises as `vacuum`, and `StatementRejected` where PostgreSQL rebuilt no index at all: that is not marked as done.
@@ -194,19 +206,19 @@ def reindex(connection: Session, inventory: Inventory, _key: str, action: Reinde
         try:
             run_without_transaction(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
         except OutOfTime:
-            # It is not tried again, so that nobody else would.
+            # It is not tried again, so no later attempt would drop them.
             _drop_leftovers(connection, action)
             raise
         # A rebuilt one has another OID. What PostgreSQL skips it says in a WARNING, and succeeds.
         skipped = _indexes(connection, action)
         if before and before.keys() <= skipped.keys():
             raise StatementRejected(
-                f"partition {action} was not reindexed: PostgreSQL skipped {', '.join(sorted(before.values()))}; see "
-                "its server's log, and REINDEX by hand"
+                f"{_subject(action)}: PostgreSQL skipped {', '.join(sorted(before.values()))}; see its server's log, "
+                "and REINDEX by hand"
             )
 
-    _look_out(connection, action, sql.SQL("now() - {}::interval").format(SHORT), [action.oid])
-    _once(connection, inventory, action, "reindex", work)
+    _check_transactions(connection, action, sql.SQL("now() - {}::interval").format(SHORT), [action.oid])
+    _work_and_mark(connection, inventory, action, work)
 
 
 def _indexes(connection: Session, action: ReindexPartition) -> dict[int, str]:
@@ -216,101 +228,66 @@ def _indexes(connection: Session, action: ReindexPartition) -> dict[int, str]:
 
 def _drop_leftovers(connection: Session, action: ReindexPartition) -> None:
     for schema, name in run(connection, PINNED, sql.SQL(LEFTOVERS).format(oid=action.oid))[1]:
-        # Safe here: an index holds no rows, and this one serves no query and no constraint. Whoever is still building
+        # Safe here: an index holds no rows, and this one serves no query and no constraint. A session that still builds
         # it holds the lock that this needs.
         drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(schema, name))
         run_without_transaction(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LEFTOVER_LIMIT)
 
 
-def _look_out(
-    connection: Session, action: VacuumPartition | ReindexPartition, since: sql.Composable, locked: list[int]
-) -> None:
-    """Raises `TableBusy` where somebody is in the way who would be waited for, or would make the work vain."""
-    try:
-        who = older_than(connection, since, locked) or (hidden_transactions(connection) if locked else None)
-    except psycopg.Error as error:
-        raise translate(error, f"partition {action}") from None
+def _check_transactions(connection: Session, action: Marked, since: sql.Composable, locked: list[int]) -> None:
+    """Raises `TableBusy` where an older transaction would be waited for, or would make the work useless."""
+    with translated(connection, f"partition {action}"):
+        who = older_transaction(connection, since, locked) or (hidden_transaction(connection) if locked else None)
     if who is not None:
-        raise TableBusy(f"partition {action} was not {action.past}: {who}")
+        raise TableBusy(f"{_subject(action)}: an older transaction is open: {who}")
 
 
-def _once(
-    connection: Session,
-    inventory: Inventory,
-    action: VacuumPartition | ReindexPartition,
-    what: str,
-    work: Callable[[], None],
-) -> None:
-    """Work, and write down that it was done, or that it takes too long."""
-    try:
+def _work_and_mark(connection: Session, inventory: Inventory, action: Marked, work: Callable[[], None]) -> None:
+    """Work, and write into the comment that it was done, or that it takes too long."""
+    gave_up = False
+
+    def work_and_mark() -> None:
+        nonlocal gave_up
         _check_same(connection, inventory, action)
-        gave_up = _in_time(work)
-        _mark(connection, inventory, action, what, gave_up)
-    except (pg.LockNotAvailable, pg.DeadlockDetected):
-        undo(connection)
-        raise _busy(connection, action) from None
-    except psycopg.Error as error:
-        undo(connection)
-        raise translate(error, f"partition {action}") from None
-    except PartwardenError:
-        undo(connection)
-        raise
+        try:
+            work()
+        except OutOfTime:
+            gave_up = True
+        _mark(connection, inventory, action, gave_up)
+
+    _once(connection, [action.oid], action, work_and_mark)
     if gave_up:
         raise StatementFailed(
-            f"partition {action} was not {action.past}: it did not end within {VACUUM_LIMIT / 60:.0f} minutes, and is "
-            "not tried again"
+            f"{_subject(action)}: it did not end within {VACUUM_LIMIT / 60:.0f} minutes, and is not tried again"
         )
 
 
-def _in_time(work: Callable[[], None]) -> bool:
-    """Whether the work had to be given up."""
-    try:
-        work()
-    except OutOfTime:
-        return True
-    return False
-
-
-def _check_same(connection: Session, inventory: Inventory, action: VacuumPartition | ReindexPartition) -> None:
-    assert inventory.parent is not None
-    query = sql.SQL(SAME).format(oid=action.oid, parent=inventory.parent.oid, schema=action.schema, name=action.name)
+def _check_same(connection: Session, inventory: Inventory, action: Marked) -> None:
+    parent = parent_of(inventory).oid
+    query = sql.SQL(SAME).format(oid=action.oid, parent=parent, schema=action.schema, name=action.name)
     if not run(connection, PINNED, query)[1][0][0]:
-        raise TableChanged(f"partition {action} was detached, renamed or made anew since it was looked at")
+        raise TableChanged(f"partition {action} was detached, renamed or made anew since it was read")
 
 
-def _mark(
-    connection: Session, inventory: Inventory, action: VacuumPartition | ReindexPartition, what: str, gave_up: bool
-) -> None:
+def _mark(connection: Session, inventory: Inventory, action: Marked, gave_up: bool) -> None:
     """Add to the comment what was done. COMMENT takes the lock that the work took, and for a moment only.
 
     Safe where it stands: the lock comes first, so that no comment written meanwhile is lost.
     """
-    assert inventory.parent is not None
+    parent, oid = parent_of(inventory), sql.Literal(action.oid)
     # As the login, since the partition may have another owner; COMMENT calls no function of a table.
-    begin = opening(inventory.parent, LOCK_TIMEOUT, as_login=True)
-    lock = sql.SQL("LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE").format(ddl.relation(action))
-    held, length = (each(sql.Literal(action.oid)) for each in (ddl.read, ddl.length))
-    read = sql.SQL(COMMENT).format(comment=held, length=length, form=MOMENT)
-    *begun, _, ((comment, size, now),) = run(connection, *begin, lock, read)
-    check_opening(inventory.parent, begun)
+    begin = opening(parent, LOCK_TIMEOUT, as_login=True)
+    read = sql.SQL(COMMENT).format(comment=ddl.read(oid), length=ddl.length(oid), form=MOMENT)
+    *begun, _, ((comment, size, now),) = run(connection, *begin, lock(action, "SHARE UPDATE EXCLUSIVE"), read)
+    check_opening(parent, begun)
     _check_same(connection, inventory, action)
     if ddl.is_too_long(size):
         raise ddl.no_room(f"partition {action}")
-    mark = _add(marker.read_closed(comment, action.oid), what, datetime.fromisoformat(now).replace(tzinfo=UTC), gave_up)
+    mark = marker.read_closed(comment, action.oid)
+    done = datetime.fromisoformat(now).replace(tzinfo=UTC)
+    vacuumed = isinstance(action, VacuumPartition)
+    mark = replace(mark, vacuumed=done) if vacuumed else replace(mark, reindexed=done)
+    if gave_up:
+        mark = replace(mark, gave_up=(*mark.gave_up, action.verb))
     text = ddl.check_room(f"partition {action}", marker.write_closed(comment, mark))
     run(connection, ddl.comment(action, text), "COMMIT")
-
-
-def _add(mark: ClosedMark, what: str, now: datetime, gave_up: bool) -> ClosedMark:
-    done = replace(mark, vacuumed=now) if what == "vacuum" else replace(mark, reindexed=now)
-    return replace(done, gave_up=(*done.gave_up, what)) if gave_up else done
-
-
-def _busy(connection: Session, action: Action) -> PartwardenError:
-    assert isinstance(action, VacuumPartition | ReindexPartition)
-    try:
-        found = blockers(connection, [Want(action.oid, Mode.SHARE_UPDATE_EXCLUSIVE)], action.oid)
-    except psycopg.Error as lost:
-        return translate(lost, f"partition {action}")
-    who = found[0].text if found else "whoever held it has gone meanwhile"
-    return TableBusy(f"partition {action} was not {action.past}: a lock on it was not to be had in time; {who}")

@@ -61,7 +61,7 @@ LIMITS = {
 """Every limit, and what it is where a caller says nothing else: none."""
 
 ABSENT = frozenset({"idle_session_timeout", "transaction_timeout"})
-"""Limits that some server may not have: they came with 14, which older ones are told by, and with 17."""
+"""Limits that some server may not have: they came with 14 and 17."""
 
 LOCAL_COMMIT = {"synchronous_commit": "local"}
 """A commit waits for this server's disk and for no standby: see docs/explanation/architecture.md."""

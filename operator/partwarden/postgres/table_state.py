@@ -1,39 +1,34 @@
-"""How a table stands at the moment, read again in the transaction that is to change it, and what is written on it.
+"""Re-read a table's catalog state and mark inside the transaction that will change it.
 
-The plan was made from a look that is past. What is done to a table is decided here once more, by OIDs, under a lock
-that keeps others from changing what was read.
+The plan was made from an older inventory. What is done to a table is decided here once more, by OIDs, under a lock that
+keeps others from changing what was read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL
 
 from ..errors import InsufficientPrivilege, TableChanged
 from ..planner import marker
 from ..planner.actions import Action
 from ..planner.calendar import Range
-from ..planner.inventory import Inventory, KeyPart, Parent
+from ..planner.inventory import Detached, KeyPart, Parent
 from ..planner.keys import TYPES, Bounds, Codec
-from ..planner.marker import Marker
+from ..planner.marker import Marker, Phase
 from . import ddl
 from .connection import run
-from .transaction import check_opening, opening, undo
 
-# The identity of a server and its database: OIDs of tables mean something only together with it.
-#
-# System identifier and OID of the database, as `inventory.Server.identity` has them. A standby that is promoted keeps
-# them. What initdb made anew has others, and so has the cluster that pg_upgrade moves into, or a copy of a database.
-#
+# The identity of a server and its database: OIDs of tables mean something only together with it. System identifier and
+# OID of the database, as `inventory.Server.identity` has them. A standby that is promoted keeps them. What initdb made
+# anew has others, and so has the cluster that pg_upgrade moves into, or a copy of a database.
 
 IDENTITY = """(SELECT system_identifier FROM pg_control_system()) || '/'
          || (SELECT oid FROM pg_database WHERE datname = current_database())"""
@@ -45,7 +40,7 @@ def read(connection: psycopg.Connection[Any], wanted: str = "") -> str:
     """The identity; "" where the role may not ask. ``wanted``: what it must be, where that is known.
 
     To be asked in a transaction that has pinned its settings. Raises `TableChanged` where the server or the database is
-    another one, `InsufficientPrivilege` where that cannot be told, and psycopg's errors.
+    another one, `InsufficientPrivilege` where that cannot be read, and psycopg's errors.
     """
     (((allowed,),),) = run(connection, ALLOWED)
     if not allowed:
@@ -65,17 +60,15 @@ def read(connection: psycopg.Connection[Any], wanted: str = "") -> str:
     return str(found)
 
 
-# CHECK constraints that hold a detached table to the range it had.
-#
-# A concurrent detach leaves one, and the other form gives it one (see `partwarden.detaching`). Rows that were there
-# before it lie in the range too: until the detach, PostgreSQL let none in that do not. So with the constraint in force
-# every row lies in the range, whether or not PostgreSQL has validated it.
-#
-
-# From 18 on there are constraints that are written down and not enforced.
+# CHECK constraints that hold a detached table to the range it had. A concurrent detach leaves one, and the other form
+# gives it one (see `detach`). Rows that were there before it lie in the range too: until the detach, PostgreSQL let
+# none in that do not. So with the constraint in force every row lies in the range, whether or not PostgreSQL has
+# validated it. From 18 on there are constraints that are written down and not enforced.
 CHECKS = """
-SELECT k.conname, pg_get_expr(k.conbin, k.conrelid), k.convalidated, quote_ident({key}),
+SELECT k.conname AS name, pg_get_expr(k.conbin, k.conrelid) AS text, k.convalidated AS validated,
+       quote_ident({key}) AS column,
        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attname = {key} AND a.attnotnull)
+         AS not_null
 FROM pg_constraint k
 WHERE k.conrelid = {oid} AND k.contype = 'c' AND NOT k.connoinherit
   AND to_jsonb(k) ->> 'conenforced' IS DISTINCT FROM 'false'
@@ -103,9 +96,9 @@ def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held
     """
     (rows,) = run(connection, sql.SQL(CHECKS).format(oid=oid, key=key.column))
     return tuple(
-        Check(name, text, validated, _says_only(text, column))
-        for name, text, validated, column, not_null in rows
-        if implies(text, column, not_null, key.type, held)
+        Check(row.name, row.text, row.validated, _says_only(row.text, row.column))
+        for row in rows
+        if implies(row.text, row.column, row.not_null, key.type, held)
     )
 
 
@@ -116,10 +109,10 @@ def bounds(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Ra
     """
     (rows,) = run(connection, sql.SQL(CHECKS).format(oid=oid, key=key.column))
     codecs = [codec for encoding in TYPES if (codec := Codec.find(key.type, encoding)) is not None]
-    for _, text, _, column, _ in rows:
-        parts = _joined_by_and(text)
-        for lower in _constants(parts, column, ">="):
-            for upper in _constants(parts, column, "<"):
+    for row in rows:
+        parts = _joined_by_and(row.text)
+        for lower in _constants(parts, row.column, ">="):
+            for upper in _constants(parts, row.column, "<"):
                 if any(_within(codec, [lower], [upper], held) for codec in codecs):
                     return Bounds(lower, upper)
     return None
@@ -177,16 +170,13 @@ def _within(codec: Codec, lowers: Sequence[str], uppers: Sequence[str], held: Ra
         return False
 
 
-UNHEARD = 2000
-"""Milliseconds to wait for a lock that neither readers nor writers wait behind: longer than deadlock_timeout, so that
-autovacuum gives way."""
 SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', {}, true)"
 LOCK = "LOCK TABLE ONLY {} IN {} MODE"
-STANDING = """
-SELECT c.oid, c.relkind = 'r', c.relispartition, i.inhparent, coalesce(i.inhdetachpending, false),
-       pg_get_expr(c.relpartbound, 0), {comment}, {length},
-       EXISTS (SELECT FROM pg_inherits below WHERE below.inhparent = c.oid), clock_timestamp(),
-       pg_get_userbyid(c.relowner)
+STATE = """
+SELECT c.oid, c.relkind = 'r' AS plain, c.relispartition AS is_partition, i.inhparent AS parent,
+       coalesce(i.inhdetachpending, false) AS pending, pg_get_expr(c.relpartbound, 0) AS bounds, {comment} AS comment,
+       {length} AS length, EXISTS (SELECT FROM pg_inherits below WHERE below.inhparent = c.oid) AS has_children,
+       clock_timestamp() AS now, pg_get_userbyid(c.relowner) AS owner
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
@@ -220,41 +210,25 @@ class TableState:
         return self.plain and not self.is_partition and self.parent is None and not self.has_children
 
 
-@contextmanager
-def changing(connection: psycopg.Connection[Any], parent: Parent, statement_timeout: str) -> Iterator[None]:
-    """A transaction that holds the advisory lock of the parent, committed at the end of the block, if not in it.
-
-    What is done in it is done as the parent's owner.
-
-    Locks are waited for `UNHEARD` milliseconds until `hasten` says otherwise. Raises `AnotherOperator`,
-    `TableChanged`, and psycopg's errors; whatever is raised in the block undoes it.
-    """
-    try:
-        check_opening(parent, run(connection, *opening(parent, UNHEARD, statement_timeout)))
-        yield
-        if connection.info.transaction_status is not TransactionStatus.IDLE:
-            run(connection, "COMMIT")
-    except BaseException:
-        undo(connection)
-        raise
-
-
 def look(connection: psycopg.Connection[Any], action: Action, oid: int) -> TableState:
-    """Lock the table against all DDL, and read how it stands. Raises `TableChanged` where the name is another's.
+    """Lock the table against all DDL, and read its state. Raises `TableChanged` where the name is another's.
 
     The lock (SHARE UPDATE EXCLUSIVE) is in no reader's or writer's way, and lasts as long as the transaction.
     """
-    *_, found = run(connection, lock(action, "SHARE UPDATE EXCLUSIVE"), _standing(action))
-    if [each[0] for each in found] != [oid]:
-        raise TableChanged(f"{action.noun} {action} was dropped, renamed or made anew since it was looked at")
-    ((_, plain, is_partition, parent, pending, bounds, comment, length, children, now, owner),) = found
+    oid_, names = sql.SQL("c.oid"), {"schema": action.schema, "name": action.name}
+    query = sql.SQL(STATE).format(comment=ddl.read(oid_), length=ddl.length(oid_), **names)
+    _, rows = run(connection, lock(action, "SHARE UPDATE EXCLUSIVE"), query)
+    if [row.oid for row in rows] != [oid]:
+        raise TableChanged(f"{action.noun} {action} was dropped, renamed or made anew since it was read")
+    fields = rows[0]._asdict()
+    comment, length = fields.pop("comment"), fields.pop("length")
     text, mark = (None, None) if ddl.is_too_long(length) else marker.read(comment)
-    return TableState(oid, plain, is_partition, parent, pending, bounds, text, mark, children, now, owner)
+    return TableState(**fields, text=text, mark=mark)
 
 
 def lock(action: Action, mode: str) -> sql.Composed:
     """Ask for the lock on the table; ``mode`` as LOCK TABLE spells it."""
-    return sql.SQL(LOCK).format(sql.Identifier(action.schema, action.name), sql.SQL(mode))
+    return sql.SQL(LOCK).format(ddl.relation(action), sql.SQL(mode))
 
 
 def set_lock_timeout(milliseconds: int) -> sql.Composed:
@@ -262,13 +236,13 @@ def set_lock_timeout(milliseconds: int) -> sql.Composed:
     return sql.SQL(SET_LOCK_TIMEOUT).format(f"{milliseconds}ms")
 
 
-def is_ours(standing: TableState, parent: Parent) -> bool:
+def is_ours(state: TableState, parent: Parent) -> bool:
     """Whether the mark was written on this very table, of this very parent, whose owner owns the table.
 
     Another owner may write any text into the comment of a table, and have it run any function.
     """
-    mark = standing.mark
-    return mark is not None and (mark.oid, mark.parent, standing.owner) == (standing.oid, parent.oid, parent.owner)
+    mark = state.mark
+    return mark is not None and (mark.oid, mark.parent, state.owner) == (state.oid, parent.oid, parent.owner)
 
 
 def write(action: Action, text: str | None, mark: Marker | None) -> sql.Composed:
@@ -278,12 +252,62 @@ def write(action: Action, text: str | None, mark: Marker | None) -> sql.Composed
     return ddl.comment(action, ddl.check_room(f"{action.noun} {action}", marker.write(text, mark)))
 
 
-def _standing(action: Action) -> sql.Composed:
-    comment, length = (each(sql.SQL("c.oid")) for each in (ddl.read, ddl.length))
-    return sql.SQL(STANDING).format(schema=action.schema, name=action.name, comment=comment, length=length)
+# Marks in the comments of tables, from rows of `catalog.MARKED`.
 
 
-def parent_of(inventory: Inventory) -> Parent:
-    """The table of the policy, which exists wherever there is a plan."""
-    assert inventory.parent is not None
-    return inventory.parent
+def detached(rows: Iterable[Any], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
+    """Those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's domain.
+
+    A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the mark of a
+    restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner, who
+    may write any text into its comment.
+    """
+    return tuple(
+        _detached(row, mark)
+        for row in rows
+        if row.owner == parent.owner
+        and (mark := mark_of(row.comment, row.oid, parent)) is not None
+        and _is_of_detach(mark, codec)
+    )
+
+
+def of_other_owners(rows: Iterable[Any], parent: Parent) -> tuple[str, ...]:
+    """Tables that bear such a mark, and belong to another role than the parent: ``schema.name``."""
+    return tuple(
+        f"{row.schema}.{row.name}"
+        for row in rows
+        if row.owner != parent.owner and mark_of(row.comment, row.oid, parent) is not None
+    )
+
+
+def strangers(rows: Iterable[Any], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
+    """Tables whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment is a copy.
+
+    Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is left out.
+    """
+    own = {each.oid for each in detached(rows, parent, codec)}
+    return tuple(
+        _detached(row, mark)
+        for row in rows
+        if (mark := marker.read(row.comment)[1]) is not None
+        and not own & {row.oid, mark.oid}
+        and (mark.oid, mark.parent) != (row.oid, parent.oid)
+        and mark.table == str(parent)
+        and _is_of_detach(mark, codec)
+    )
+
+
+def _detached(row: Any, mark: Marker) -> Detached:
+    return Detached(row.oid, row.schema, row.name, mark, marker.read(row.comment)[0], row.rows, row.bytes or 0)
+
+
+def mark_of(comment: str | None, oid: int, parent: Parent) -> Marker | None:
+    """The mark in the comment of the table with that OID, if it was written on it, of this parent."""
+    _, mark = marker.read(comment)
+    return mark if mark is not None and (mark.oid, mark.parent) == (oid, parent.oid) else None
+
+
+def _is_of_detach(mark: Marker, codec: Codec) -> bool:
+    """Users may have edited it: moments with a zone are never compared with moments without one."""
+    lower, upper = mark.range.lower, mark.range.upper
+    return mark.phase is not Phase.RESTORED and {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}

@@ -1,19 +1,19 @@
-"""PostgreSQL -> what a new partition shall have beside what LIKE and ATTACH give it, and where existing ones differ."""
+"""What a new partition has beside what LIKE and ATTACH give it: read from the catalog, and made as SQL.
+
+Also in what existing partitions differ from their parent.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from psycopg import sql
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from ..planner.actions import Action
 from ..planner.inventory import ColumnSetting, Inventory, PartitionTemplate, RelationKind, RowPolicy
-
-# What makes a new partition like its siblings -> SQL, beside what LIKE and ATTACH do.
-#
+from .ddl import Relation, relation
+from .transaction import parent_of
 
 COMMANDS = {"*": "ALL", "r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
 """``pg_policy.polcmd``."""
@@ -29,9 +29,9 @@ END
 """
 
 
-def before_attach(like: PartitionTemplate, action: Action) -> Iterator[Composed]:
-    """For the new table, before it is anybody's partition."""
-    table = Identifier(action.schema, action.name)
+def before_attach(like: PartitionTemplate, partition: Relation) -> Iterator[Composed]:
+    """For the new table, before it is a partition."""
+    table = relation(partition)
     for column in like.columns:
         alter = SQL("ALTER TABLE {} ALTER COLUMN {}").format(table, Identifier(column.name))
         if column.statistics is not None:
@@ -45,10 +45,10 @@ def before_attach(like: PartitionTemplate, action: Action) -> Iterator[Composed]
         yield SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(table, SQL(IDENTITIES[like.replica_identity]))
 
 
-def after_attach(like: PartitionTemplate, action: Action) -> Iterator[Composed]:
+def after_attach(like: PartitionTemplate, partition: Relation) -> Iterator[Composed]:
     """For the partition, whose indexes ATTACH has made."""
     if like.identity_index is not None:
-        table = Literal(Identifier(action.schema, action.name).as_string())
+        table = Literal(relation(partition).as_string())
         body = SQL(USING_INDEX).format(like.identity_index, table).as_string()
         yield SQL("DO {}").format(Literal(body))
 
@@ -65,31 +65,29 @@ def _policy(table: Identifier, policy: RowPolicy) -> Composed:
     ]
     # PostgreSQL's own text of an expression that it holds, and deparsed with every name qualified.
     if policy.using is not None:
-        parts.append(SQL("USING ({})").format(_text(policy.using)))
+        parts.append(SQL("USING ({})").format(SQL(policy.using)))
     if policy.check is not None:
-        parts.append(SQL("WITH CHECK ({})").format(_text(policy.check)))
+        parts.append(SQL("WITH CHECK ({})").format(SQL(policy.check)))
     return SQL(" ").join(parts)
-
-
-def _text(expression: str) -> Composable:
-    return SQL(expression)
 
 
 STORAGE = """
 SELECT CASE WHEN s.relam = coalesce(nullif(p.relam, 0), s.relam)
             THEN ARRAY(SELECT ARRAY[option_name, option_value] FROM pg_options_to_table(s.reloptions)
                        UNION ALL
-                       SELECT ARRAY['toast.' || option_name, option_value] FROM pg_options_to_table(t.reloptions)) END,
-       (SELECT spcname FROM pg_tablespace WHERE oid = coalesce(nullif(p.reltablespace, 0), s.reltablespace)),
+                       SELECT ARRAY['toast.' || option_name, option_value] FROM pg_options_to_table(t.reloptions)) END
+         AS options,
+       (SELECT spcname FROM pg_tablespace WHERE oid = coalesce(nullif(p.reltablespace, 0), s.reltablespace))
+         AS tablespace,
        nullif((SELECT amname FROM pg_am WHERE oid = coalesce(nullif(p.relam, 0), s.relam)),
-              current_setting('default_table_access_method')),
-       CASE WHEN p.relreplident <> 'd' THEN p.relreplident ELSE coalesce(s.relreplident, 'd') END,
+              current_setting('default_table_access_method')) AS access_method,
+       CASE WHEN p.relreplident <> 'd' THEN p.relreplident ELSE coalesce(s.relreplident, 'd') END AS replica_identity,
        coalesce((SELECT indexrelid FROM pg_index WHERE indrelid = p.oid AND indisreplident),
                 (SELECT i.inhparent FROM pg_index x JOIN pg_inherits i ON i.inhrelid = x.indexrelid
-                 WHERE x.indrelid = s.oid AND x.indisreplident)),
+                 WHERE x.indrelid = s.oid AND x.indisreplident)) AS identity_index,
        -- Partitioned tables that are UNLOGGED exist up to 17, where it says what their partitions should be.
-       coalesce(s.relpersistence, p.relpersistence) = 'u',
-       coalesce((SELECT relpersistence = 'u' FROM pg_class WHERE oid = {default}), false)
+       coalesce(s.relpersistence, p.relpersistence) = 'u' AS unlogged,
+       coalesce((SELECT relpersistence = 'u' FROM pg_class WHERE oid = {default}), false) AS default_unlogged
 FROM pg_class p
 LEFT JOIN pg_class s ON s.oid = {sibling}
 LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
@@ -98,7 +96,7 @@ WHERE p.oid = {parent}
 
 COLUMNS = """
 SELECT * FROM (
-  SELECT p.attname, coalesce(nullif(p.attstattarget, -1), nullif(s.attstattarget, -1)) AS statistics,
+  SELECT p.attname AS name, coalesce(nullif(p.attstattarget, -1), nullif(s.attstattarget, -1)) AS statistics,
          ARRAY(SELECT ARRAY[option_name, option_value]
                FROM pg_options_to_table(coalesce(p.attoptions, s.attoptions))) AS options
   FROM pg_attribute p
@@ -108,38 +106,35 @@ WHERE c.statistics IS NOT NULL OR c.options <> '{{}}'
 """
 
 POLICIES = """
-SELECT polname, polpermissive, polcmd, ARRAY(SELECT CASE WHEN role <> 0 THEN pg_get_userbyid(role) END
-                                             FROM unnest(polroles) AS role),
-       pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)
+SELECT polname AS name, polpermissive AS permissive, polcmd AS command,
+       ARRAY(SELECT CASE WHEN role <> 0 THEN pg_get_userbyid(role) END FROM unnest(polroles) AS role) AS roles,
+       pg_get_expr(polqual, polrelid) AS using, pg_get_expr(polwithcheck, polrelid) AS check
 FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
 """
 
 
-def queries(inventory: Inventory) -> list[sql.Composed]:
-    """What `likeness` reads."""
-    assert inventory.parent is not None
-    names = {"parent": inventory.parent.oid, "sibling": newest(inventory)}
+def queries(inventory: Inventory) -> list[Composed]:
+    """What `from_rows` is made from."""
+    names = {"parent": parent_of(inventory).oid, "sibling": newest(inventory)}
     default = inventory.default.oid if inventory.default else 0
-    return [sql.SQL(query).format(**names, default=default) for query in (STORAGE, COLUMNS, POLICIES)]
+    return [SQL(query).format(**names, default=default) for query in (STORAGE, COLUMNS, POLICIES)]
 
 
-def likeness(results: Sequence[list[tuple[Any, ...]]]) -> PartitionTemplate:
-    """From the rows of `queries`."""
-    ((options, tablespace, access_method, identity, index, unlogged, default_unlogged),), columns, policies = results
+def from_rows(results: Sequence[list[Any]]) -> PartitionTemplate:
+    """The template, from the rows of `queries`."""
+    (row,), columns, policies = results
+    by_index = row.replica_identity == "i"
     return PartitionTemplate(
-        options=_pairs(options),
-        tablespace=tablespace,
-        access_method=access_method,
+        options=_pairs(row.options),
+        tablespace=row.tablespace,
+        access_method=row.access_method,
         # An index of the sibling alone has no counterpart in a new partition.
-        replica_identity="d" if identity == "i" and index is None else identity,
-        identity_index=index if identity == "i" else None,
-        unlogged=unlogged,
-        default_unlogged=default_unlogged,
-        columns=tuple(ColumnSetting(name, target, _pairs(given)) for name, target, given in columns),
-        policies=tuple(
-            RowPolicy(name, permissive, command, tuple(roles), using, check)
-            for name, permissive, command, roles, using, check in policies
-        ),
+        replica_identity="d" if by_index and row.identity_index is None else row.replica_identity,
+        identity_index=row.identity_index if by_index else None,
+        unlogged=row.unlogged,
+        default_unlogged=row.default_unlogged,
+        columns=tuple(ColumnSetting(each.name, each.statistics, _pairs(each.options)) for each in columns),
+        policies=tuple(RowPolicy(**each._asdict() | {"roles": tuple(each.roles)}) for each in policies),
     )
 
 
@@ -157,8 +152,7 @@ def newest(inventory: Inventory) -> int:
     return max(found)[1] if found else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(NamedTuple):
     """What of a table is compared with its parent's, as `TRAITS` reads it."""
 
     owner: int
@@ -183,9 +177,9 @@ class Model:
             what
             for what, differs in (
                 ("owner", each.owner != own.owner),
-                # With another owner everything is granted by somebody else.
+                # With another owner everything is granted by another role.
                 ("grants", each.owner == own.owner and each.acl != own.acl and self._rights(each) != self._rights(own)),
-                # The other way round it hides more than it must, and only from who asks the partition itself.
+                # The other way round it hides more than it must, and only from sessions that read the partition itself.
                 ("row security", (own.secured, own.forced) > (each.secured, each.forced)),
                 ("replica identity", own.replica_identity not in ("d", each.replica_identity)),
             )
@@ -198,4 +192,11 @@ class Model:
 
 TRAITS = "c.relowner, c.relacl::text[], c.relrowsecurity, c.relforcerowsecurity, c.relreplident"
 """Columns of ``pg_class c``."""
+
+
+def traits_of(row: Any) -> Traits:
+    """From a row with the columns `TRAITS`."""
+    return Traits(row.relowner, row.relacl, row.relrowsecurity, row.relforcerowsecurity, row.relreplident)
+
+
 DEFAULT_ACL = "acldefault('r', c.relowner)::text[]"

@@ -1,19 +1,21 @@
-"""What every transaction that changes something begins with, and how it ends when it fails."""
+"""Transactions: how one that changes a table begins, as which role it runs, and how it ends when it fails."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from ..errors import AnotherOperator, InsufficientPrivilege, TableChanged
 from ..planner.findings import quoted
-from ..planner.inventory import Parent
+from ..planner.inventory import Inventory, Parent
 from .connection import Session, pinned, run
+from .errors import translate
 
 # Wait until synchronous standbys have what was committed before, while no lock is held.
 #
@@ -62,19 +64,34 @@ def confirmed(connection: Session, seconds: float | None = None) -> bool:
 ADVISORY_CLASS = 0x70617274
 """First half of the advisory lock's key ("part"); the parent's OID is the second."""
 
-# Who waits for a lock makes everybody wait who comes later: briefly, and again, rather than once and long. Shorter than
+# A session that waits for a lock makes later ones wait: briefly, and again, rather than once and long. Shorter than
 # deadlock_timeout (1 s) in any case, so that it is not the other one who is sacrificed.
 LOCK_TIMEOUT = 500
 LOCK_TIMEOUT_HEAVY = 50
 """Milliseconds. The latter where others queue behind us: readers or writers, of the parent, of DEFAULT, or of what a
 foreign key joins."""
 
+UNHEARD = 2000
+"""Milliseconds to wait for a lock that neither readers nor writers wait behind: longer than deadlock_timeout, so that
+autovacuum gives way."""
+
+READ_ALL_TIMEOUT, READ_ALL_LIMIT = "24h", 25 * 3600.0
+"""What a statement that reads every row may take, on the server and, in seconds, with the way to it: a terabyte takes
+hours, and a shorter limit would keep the largest tables for ever."""
+
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+BEGIN_READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 OWNED_BY = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = {}"
 BY_NAME = """
 SELECT c.oid, c.relrowsecurity, c.relforcerowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
 """
+
+
+def parent_of(inventory: Inventory) -> Parent:
+    """The table of the policy, which exists wherever there is a plan."""
+    assert inventory.parent is not None
+    return inventory.parent
 
 
 def advisory(parent: Parent) -> sql.Composed:
@@ -179,13 +196,13 @@ def check_opening(parent: Parent, results: list[list[tuple[Any, ...]]]) -> None:
         raise AnotherOperator(f"table {parent} is being worked on by another operator: its advisory lock is taken")
     check_same(parent, found)
     if [owner for (owner,) in owned] != [parent.owner]:
-        raise TableChanged(f"table {parent} was given to another owner since it was looked at")
+        raise TableChanged(f"table {parent} was given to another owner since it was read")
 
 
 def check_same(parent: Parent, found: list[tuple[Any, ...]]) -> None:
     """Whether what bears the parent's name is still the parent. Raises `TableChanged`."""
     if [oid for oid, *_ in found] != [parent.oid]:
-        raise TableChanged(f"table {parent} was dropped, renamed or made anew since it was looked at")
+        raise TableChanged(f"table {parent} was dropped, renamed or made anew since it was read")
 
 
 def undo(connection: psycopg.Connection[Any]) -> None:
@@ -194,8 +211,72 @@ def undo(connection: psycopg.Connection[Any]) -> None:
         try:
             connection.rollback()
         except psycopg.Error:
-            # The connection is lost, and the server has undone the transaction with it; the first error tells.
+            # The connection is lost, and the server has undone the transaction with it; the first error counts.
             connection.close()
+
+
+@contextmanager
+def translated(connection: psycopg.Connection[Any], subject: str) -> Iterator[None]:
+    """Roll back on any error of the block. psycopg's are raised as `translate` makes them, about the subject."""
+    try:
+        yield
+    except psycopg.Error as error:
+        undo(connection)
+        raise translate(error, subject) from None
+    except BaseException:
+        undo(connection)
+        raise
+
+
+@contextmanager
+def changing(connection: psycopg.Connection[Any], parent: Parent, statement_timeout: str) -> Iterator[None]:
+    """A transaction of the parent's owner that holds the advisory lock, committed at the end of the block.
+
+    Locks are waited for `UNHEARD` milliseconds, until `set_lock_timeout` says otherwise. Raises `AnotherOperator`,
+    `TableChanged`, and psycopg's errors; whatever is raised in the block undoes it.
+    """
+    try:
+        check_opening(parent, run(connection, *opening(parent, UNHEARD, statement_timeout)))
+        yield
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            run(connection, "COMMIT")
+    except BaseException:
+        undo(connection)
+        raise
+
+
+def read_only(
+    connection: psycopg.Connection[Any],
+    *queries: sql.Composable | LiteralString,
+    lock_timeout: str = "500ms",
+    statement_timeout: str = "10s",
+) -> list[list[Any]]:
+    """The rows of each query, of one snapshot, in a transaction of their own and one round trip.
+
+    Raises psycopg's errors; the transaction is rolled back then.
+    """
+    try:
+        limits = pinned(lock_timeout, statement_timeout)
+        _, _, *results, _ = run(connection, BEGIN_READ_ONLY, limits, *queries, "COMMIT")
+    except BaseException:
+        undo(connection)
+        raise
+    return results
+
+
+@contextmanager
+def reading_rows(connection: Session, schema: str, name: str) -> Iterator[None]:
+    """A transaction that reads all rows of the table, as its owner, or fails: a row that a policy hides is an error.
+
+    A statement may take as long as all rows need. Raises as `read_as_owner`, and psycopg's errors.
+    """
+    try:
+        with connection.patient(READ_ALL_LIMIT):
+            run(connection, "BEGIN READ ONLY", pinned("10s", READ_ALL_TIMEOUT), "SET LOCAL row_security = off")
+            read_as_owner(connection, schema, name)
+            yield
+    finally:
+        undo(connection)
 
 
 def _signed(oid: int) -> int:

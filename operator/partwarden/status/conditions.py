@@ -1,49 +1,34 @@
-"""What the conditions say: (plan, outcomes) or an error -> status. Pure; the clock is an argument.
+"""Conditions of a PartitionPolicy: (plan, outcomes) or an error -> status. Pure; the clock is an argument.
 
-The conditions follow kstatus, which reads observedGeneration, then Reconciling, then Stalled, then Ready: a user's
-mistake is Stalled (failed), an outage is Reconciling (in progress), and Ready=False alone would mean in progress for
-ever. https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
+They follow kstatus, which reads observedGeneration, then Reconciling, then Stalled, then Ready: a user's mistake is
+Stalled (failed), an outage is Reconciling (in progress), and Ready=False alone would mean in progress for ever.
+https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from .. import errors
 from ..api.policy import Mode, TableSpec
+from ..api.retention import Drain
 from ..api.status import Condition, ConditionStatus, ConditionType, PartitionPolicyStatus
+from ..api.types import Interval
 from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.actions import Outcome
-from ..planner.archive_gate import Waiting
-from ..planner.calendar import iso
-from ..planner.default_rows import emptiness
-from ..planner.inventory import Inventory
+from ..planner.archive_gate import ArchiveGate
+from ..planner.calendar import BoundedRange, Grid, iso
+from ..planner.default_rows import count_of, label
+from ..planner.findings import join_names
+from ..planner.inventory import DefaultRows, Inventory
+from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
-from .details import cut, details, span
-
-# What the condition ArchivesHealthy says: False where somebody must look at an archive, or at a table of one.
-#
-
-
-def health(spec: TableSpec, waiting: Waiting, outcomes: Sequence[Outcome]) -> tuple[ConditionStatus, str, str]:
-    """Status, reason and message. What is only waited for is told by the reason, while the status is True."""
-    changed = [(each.error.reason, str(each.error)) for each in outcomes if isinstance(each.error, ContentsChanged)]
-    if wrong := [*((each.reason, each.message) for each in waiting.troubles), *changed]:
-        more = f" (and {len(wrong) - 1} more: see status.findings)" if len(wrong) > 1 else ""
-        return ConditionStatus.FALSE, wrong[0][0], f"{wrong[0][1]}{more}"
-    if waiting.notes:
-        # What a person must do stands last, and is told first.
-        told = "; ".join(each.message for each in reversed(waiting.notes))
-        return ConditionStatus.TRUE, waiting.notes[-1].reason, told
-    if spec.retention is None or spec.retention.archive is None:
-        return ConditionStatus.TRUE, "NoArchive", "spec.retention.archive is not set"
-    return ConditionStatus.TRUE, "NothingWaits", "no expired partition waits for an archive, and no archive is wrong"
-
+from .details import cut, details, span, summary_line
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
@@ -55,11 +40,14 @@ SUSPENDED = "Suspended"
 INTERNAL_ERROR = "InternalError"
 
 NOT_REACHED = (errors.DatabaseUnreachable, errors.AuthenticationFailed, errors.TLSMismatch, errors.DatabaseNotFound)
-"""What a database says, or does not say, instead of letting us in."""
+"""The database itself, or the way to it, refuses the connection."""
+MAX_INTERVALS = 20
+"""Most intervals with rows in the default partition that a message names."""
+NOT_OBSERVED = "the table could not be observed"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ConditionState:
     """One condition without its times."""
 
     status: ConditionStatus
@@ -69,34 +57,32 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class PolicyStatusUpdate:
-    """What one look at a policy came to.
+    """What one reconcile of a policy writes into its status.
 
-    ``table`` replaces what the status shows of the table; None keeps what was last seen. ``errors`` are those to try
-    again for, the one that Ready names first; an error outside the tree is not among them.
+    ``table`` replaces the details of the table; None keeps those of the last status, as None does for a condition.
+    ``errors`` are those to retry for, the one that Ready names first; an error outside the tree is not among them.
     """
 
-    ready: Said
+    ready: ConditionState
     reconciling: bool
     stalled: bool
-    reachable: Said | None = None
-    """None keeps what the condition said last."""
-    ahead: Said | None = None
-    default_empty: Said | None = None
-    thresholds: Said | None = None
-    archives: Said | None = None
+    reachable: ConditionState | None = None
+    ahead: ConditionState | None = None
+    default_empty: ConditionState | None = None
+    thresholds: ConditionState | None = None
+    archives: ConditionState | None = None
     table: PartitionPolicyStatus | None = None
     errors: tuple[PartwardenError, ...] = ()
 
 
-def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PolicyStatusUpdate:
-    """After the database was read, and the plan, where there was one to execute, executed.
-
-    ``inventory`` and ``plan`` are those of the last look, after ``outcomes``.
-    """
-    found = [each.error for each in plan.findings if each.error]
-    blocking = found[:1] if plan.blocked else []
-    failed = [each.error for each in outcomes if each.error]
-    wrong = tuple(_unique([*blocking, *failed, *found]))
+def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PolicyStatusUpdate:
+    """The database was observed and the plan applied. ``inventory`` and ``plan`` were made after ``outcomes``."""
+    findings = [finding.error for finding in plan.findings if finding.error]
+    failures = [outcome.error for outcome in outcomes if outcome.error]
+    unique: dict[tuple[str, str], PartwardenError] = {}
+    for error in (*findings[: int(plan.blocked)], *failures, *findings):
+        unique.setdefault((error.reason, str(error)), error)
+    wrong = tuple(unique.values())
     ready, reconciling, stalled = _ready(spec, inventory, plan, wrong)
     server = inventory.server
     connected = f"PostgreSQL {server.version_text}, database {server.database!r}, as {server.user!r}"
@@ -104,57 +90,58 @@ def looked(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence
         ready=ready,
         reconciling=reconciling,
         stalled=stalled,
-        reachable=Said(TRUE, "Connected", connected),
+        reachable=ConditionState(TRUE, "Connected", connected),
         ahead=_ahead(plan, ready),
-        default_empty=Said(*emptiness(spec, inventory, plan.codec)),
+        default_empty=default_partition_empty(spec, inventory, plan.codec),
         thresholds=_thresholds(spec, plan),
-        archives=Said(*health(spec, plan.retired.waiting, outcomes)),
+        archives=_archives_healthy(spec, plan.retired.gate, outcomes),
         table=details(inventory, plan, outcomes),
         errors=wrong,
     )
 
 
 def failed(error: PartwardenError, connected: bool) -> PolicyStatusUpdate:
-    """No plan could be made, or its execution broke off. ``connected``: the database had answered by then."""
+    """No plan could be made, or applying it broke off. ``connected``: the database had answered by then."""
     stalled = isinstance(error, UserError)
-    message = str(error)
+    unknown = ConditionState(UNKNOWN, error.reason, NOT_OBSERVED)
     return PolicyStatusUpdate(
-        ready=Said(FALSE, error.reason, message),
+        ready=ConditionState(FALSE, error.reason, str(error)),
         reconciling=not stalled,
         stalled=stalled,
         reachable=_reachable(error, connected),
-        ahead=Said(UNKNOWN, error.reason, "the table could not be looked at"),
-        default_empty=Said(UNKNOWN, error.reason, "the table could not be looked at"),
-        thresholds=Said(UNKNOWN, error.reason, "the table could not be looked at"),
-        archives=Said(UNKNOWN, error.reason, "the table could not be looked at"),
+        ahead=unknown,
+        default_empty=unknown,
+        thresholds=unknown,
+        archives=unknown,
         table=PartitionPolicyStatus() if stalled and connected else None,
         errors=(error,),
     )
 
 
 def broken(error: Exception) -> PolicyStatusUpdate:
-    """An error that nobody foresaw: ours to mend, tried again like an outage."""
-    message = f"an error in Partwarden itself, {type(error).__name__}: see the operator's log, and report it"
-    return PolicyStatusUpdate(ready=Said(FALSE, INTERNAL_ERROR, message), reconciling=True, stalled=False)
+    """An error in Partwarden itself: retried like an outage."""
+    message = f"internal error {type(error).__name__}: see the operator's log, and report it"
+    return PolicyStatusUpdate(ready=ConditionState(FALSE, INTERNAL_ERROR, message), reconciling=True, stalled=False)
 
 
 def suspended() -> PolicyStatusUpdate:
-    """spec.suspend is set: nothing was looked at, and what was last seen stays."""
-    message = "spec.suspend is set: nothing is looked at or created until it is taken away"
+    """spec.suspend is set: nothing was observed, and the details of the last status stay."""
+    message = "spec.suspend is set: nothing is observed or changed; set it to false to resume"
+    unknown = ConditionState(UNKNOWN, SUSPENDED)
     return PolicyStatusUpdate(
-        ready=Said(UNKNOWN, SUSPENDED, message),
+        ready=ConditionState(UNKNOWN, SUSPENDED, message),
         reconciling=False,
         stalled=False,
-        reachable=Said(UNKNOWN, SUSPENDED),
-        ahead=Said(UNKNOWN, SUSPENDED),
-        default_empty=Said(UNKNOWN, SUSPENDED),
-        thresholds=Said(UNKNOWN, SUSPENDED),
-        archives=Said(UNKNOWN, SUSPENDED),
+        reachable=unknown,
+        ahead=unknown,
+        default_empty=unknown,
+        thresholds=unknown,
+        archives=unknown,
     )
 
 
 def make_status(
-    verdict: PolicyStatusUpdate, previous: Mapping[str, Any], generation: int, now: datetime, table: str | None = None
+    update: PolicyStatusUpdate, previous: Mapping[str, Any], generation: int, now: datetime, table: str | None = None
 ) -> dict[str, Any]:
     """The status to be written, as JSON would have it. Equal to ``previous`` when there is nothing to write.
 
@@ -163,64 +150,48 @@ def make_status(
     """
     earlier = {each.get("type"): each for each in previous.get("conditions") or [] if isinstance(each, Mapping)}
     says = {
-        ConditionType.READY: verdict.ready,
-        ConditionType.RECONCILING: _flag(verdict.reconciling, verdict.ready),
-        ConditionType.STALLED: _flag(verdict.stalled, verdict.ready),
-        ConditionType.DATABASE_REACHABLE: verdict.reachable,
-        ConditionType.PARTITIONS_AHEAD: verdict.ahead,
-        ConditionType.DEFAULT_PARTITION_EMPTY: verdict.default_empty,
-        ConditionType.WITHIN_THRESHOLDS: verdict.thresholds,
-        ConditionType.ARCHIVES_HEALTHY: verdict.archives,
+        ConditionType.READY: update.ready,
+        ConditionType.RECONCILING: _flag(update.reconciling, update.ready),
+        ConditionType.STALLED: _flag(update.stalled, update.ready),
+        ConditionType.DATABASE_REACHABLE: update.reachable,
+        ConditionType.PARTITIONS_AHEAD: update.ahead,
+        ConditionType.DEFAULT_PARTITION_EMPTY: update.default_empty,
+        ConditionType.WITHIN_THRESHOLDS: update.thresholds,
+        ConditionType.ARCHIVES_HEALTHY: update.archives,
     }
     conditions = [condition(kind, said, earlier.get(kind), generation, now) for kind, said in says.items()]
     status = {"observedGeneration": generation, "conditions": [each for each in conditions if each]}
-    if verdict.table is not None:
-        seen = verdict.table.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if update.table is not None:
+        seen = update.table.model_dump(mode="json", by_alias=True, exclude_none=True)
     else:
         shown = (previous.get("summary") or {}).get("table")
         seen = dict(previous) if table is None or shown in (None, table) else {}
     return status | {part: seen[part] for part in ("summary", "partitions", "plan", "findings") if seen.get(part)}
 
 
-def summary_line(inventory: Inventory, plan: Plan) -> str:
-    """``10 partitions, covered until 2029-01-01T00:00:00Z``."""
-    count = len(inventory.partitions)
-    until = "for ever" if plan.covered_for_ever else f"until {iso(plan.covered_until)}"
-    covered = f"covered {until}" if plan.covered_for_ever or plan.covered_until else "now is not covered"
-    return f"{count} partition{'' if count == 1 else 's'}, {covered}"
-
-
-def _unique(found: Iterable[PartwardenError]) -> Iterable[PartwardenError]:
-    seen: set[tuple[str, str]] = set()
-    for error in found:
-        if (key := (error.reason, str(error))) not in seen:
-            seen.add(key)
-            yield error
-
-
 def _ready(
-    spec: TableSpec, inventory: Inventory, plan: Plan, wrong: tuple[PartwardenError, ...]
-) -> tuple[Said, bool, bool]:
+    spec: TableSpec, inventory: Inventory, plan: Plan, wrong: Sequence[PartwardenError]
+) -> tuple[ConditionState, bool, bool]:
     """Ready, and whether Reconciling and Stalled."""
     line = summary_line(inventory, plan)
     if wrong:
         stalled = isinstance(wrong[0], UserError)
-        more = f" (and {len(wrong) - 1} more: see status.findings)" if len(wrong) > 1 else ""
-        return Said(FALSE, wrong[0].reason, f"{wrong[0]}{more}"), not stalled, stalled
+        return _first([(error.reason, str(error)) for error in wrong]), not stalled, stalled
     if not plan.actions:
-        return Said(TRUE, CONVERGED, line), False, False
-    count = _to_do(plan)
+        return ConditionState(TRUE, CONVERGED, line), False, False
+    to_do = _to_do(plan)
     if spec.mode is Mode.PLAN:
-        return (
-            Said(FALSE, PLAN_PENDING, f"{count}; spec.mode is Plan: read status.plan, then set it to Apply"),
-            False,
-            False,
-        )
-    return (
-        Said(FALSE, PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS, f"{count}; {line}"),
-        True,
-        False,
-    )
+        message = f"{to_do}; spec.mode is Plan: read status.plan, then set it to Apply"
+        return ConditionState(FALSE, PLAN_PENDING, message), False, False
+    reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
+    return ConditionState(FALSE, reason, f"{to_do}; {line}"), True, False
+
+
+def _first(wrong: Sequence[tuple[str, str]]) -> ConditionState:
+    """False for the first reason and message; the others are in status.findings."""
+    (reason, message), *others = wrong
+    more = f" (and {len(others)} more: see status.findings)" if others else ""
+    return ConditionState(FALSE, reason, f"{message}{more}")
 
 
 def _to_do(plan: Plan) -> str:
@@ -229,39 +200,101 @@ def _to_do(plan: Plan) -> str:
     return ", ".join(f"{count} {noun}{'' if count == 1 else 's'} to {verb}" for (noun, verb), count in counts.items())
 
 
-def _ahead(plan: Plan, ready: Said) -> Said:
+def _ahead(plan: Plan, ready: ConditionState) -> ConditionState:
     if not plan.missing:
-        return Said(TRUE, "Covered", "the current partition and all that are wanted ahead exist")
-    named = ", ".join(span(piece) for piece in plan.missing[:3])
-    more = f" and {len(plan.missing) - 3} more" if len(plan.missing) > 3 else ""
+        return ConditionState(TRUE, "Covered", "the current partition and all that are wanted ahead exist")
+    named = join_names([span(piece) for piece in plan.missing], 3)
     reason = PARTITIONS_MISSING if ready.reason == CONVERGED else ready.reason
-    return Said(FALSE, reason, f"no partition for {named}{more}: {ready.message}")
+    return ConditionState(FALSE, reason, f"no partition for {named}: {ready.message}")
 
 
-def _thresholds(spec: TableSpec, plan: Plan) -> Said:
+def _thresholds(spec: TableSpec, plan: Plan) -> ConditionState:
     if spec.thresholds.partition_size is None:
-        return Said(TRUE, "NoThreshold", "spec.thresholds.partitionSize is not set")
+        return ConditionState(TRUE, "NoThreshold", "spec.thresholds.partitionSize is not set")
     for each in plan.findings:
         if each.reason == TOO_LARGE:
-            return Said(FALSE, TOO_LARGE, each.message)
-    return Said(TRUE, "WithinThresholds", f"no partition is larger than {spec.thresholds.partition_size}")
+            return ConditionState(FALSE, TOO_LARGE, each.message)
+    return ConditionState(TRUE, "WithinThresholds", f"no partition is larger than {spec.thresholds.partition_size}")
 
 
-def _reachable(error: PartwardenError, connected: bool) -> Said:
+def _reachable(error: PartwardenError, connected: bool) -> ConditionState:
     if isinstance(error, NOT_REACHED):
-        return Said(FALSE, error.reason, str(error))
+        return ConditionState(FALSE, error.reason, str(error))
     if connected:
-        return Said(TRUE, "Connected", "the database answered")
-    return Said(UNKNOWN, error.reason, f"there is no connection to judge by: {error}")
+        return ConditionState(TRUE, "Connected", "the database answered")
+    return ConditionState(UNKNOWN, error.reason, f"no connection was made: {error}")
 
 
-def _flag(value: bool, ready: Said) -> Said:
-    return Said(TRUE if value else FALSE, ready.reason, ready.message if value else "")
+def _archives_healthy(spec: TableSpec, gate: ArchiveGate, outcomes: Sequence[Outcome]) -> ConditionState:
+    """False if an archive, or a table of one, needs the user. What is only waited for is the reason of True."""
+    changed = [(each.error.reason, str(each.error)) for each in outcomes if isinstance(each.error, ContentsChanged)]
+    if wrong := [*((trouble.reason, trouble.message) for trouble in gate.troubles), *changed]:
+        return _first(wrong)
+    if gate.notes:
+        return ConditionState(TRUE, gate.notes[0].reason, "; ".join(note.message for note in gate.notes))
+    if spec.retention is None or spec.retention.archive is None:
+        return ConditionState(TRUE, "NoArchive", "spec.retention.archive is not set")
+    return ConditionState(TRUE, "NothingWaits", "no expired partition waits for an archive, and no archive is wrong")
+
+
+def default_partition_empty(spec: TableSpec, inventory: Inventory, codec: Codec) -> ConditionState:
+    """It never calls empty what was not counted."""
+    default, rows = inventory.default, inventory.default_rows
+    if default is None:
+        return ConditionState(TRUE, "NoDefaultPartition", "the table has no DEFAULT partition")
+    if rows is None:
+        return ConditionState(UNKNOWN, "NotCounted", f"the rows of {default} were not counted")
+    if rows.error is not None:
+        return ConditionState(UNKNOWN, rows.error.reason, str(rows.error))
+    if not rows.total:
+        return ConditionState(TRUE, "Empty", f"DEFAULT partition {default} is empty")
+    grid = Grid.of(spec, aware=codec.aware)
+    message = f"DEFAULT partition {default} holds {describe(grid, rows)}{_way_out(spec, grid, rows)}"
+    return ConditionState(FALSE, "DefaultHasRows", message)
+
+
+def describe(grid: Grid, rows: DefaultRows) -> str:
+    """Rows of the default partition: ``2019 (1,204 rows), 2021 (1 row)``, in a bounded number of words."""
+    cells = _by_cell(grid, rows)
+    named = [f"{label(grid, cell)} ({count_of(count, rows.whole)})" for cell, count in cells[:MAX_INTERVALS]]
+    if rest := cells[MAX_INTERVALS:]:
+        named.append(f"{len(rest)} more intervals ({count_of(sum(count for _, count in rest), rows.whole)})")
+    if rows.elsewhere:
+        apart = "" if rows.whole else ", or in more intervals than are counted"
+        named.append(f"{count_of(rows.elsewhere, rows.whole)} elsewhere (NULL, infinite, beyond the calendar{apart})")
+    total = f", {count_of(rows.total, rows.whole)} in all" if len(named) > 1 else ""
+    return ", ".join(named) + total
+
+
+def _way_out(spec: TableSpec, grid: Grid, rows: DefaultRows) -> str:
+    days = list(dict.fromkeys(grid.local(cell.lower).date().isoformat() for cell, _ in _by_cell(grid, rows)))
+    if not days:
+        return ""
+    if grid.interval is Interval.HOUR:
+        # A date of spec.ensure means its first hour only.
+        where = f'set spec.startFrom to "{days[0]}" if all since then shall exist'
+    else:
+        named = ", ".join(f'"{day}"' for day in days[:MAX_INTERVALS]) + (", …" if len(days) > MAX_INTERVALS else "")
+        where = f"put [{named}] into spec.ensure to have partitions made for them"
+    drain = "" if spec.default_partition.drain is Drain.AUTO else ", and set spec.defaultPartition.drain to Auto"
+    return f"; {where}{drain}, or move the rows elsewhere"
+
+
+def _by_cell(grid: Grid, rows: DefaultRows) -> list[tuple[BoundedRange, int]]:
+    cells: Counter[BoundedRange] = Counter()
+    for piece, count in rows.groups:
+        cells[grid.cell(piece.lower)] += count
+    return list(cells.items())
+
+
+def _flag(value: bool, ready: ConditionState) -> ConditionState:
+    return ConditionState(TRUE if value else FALSE, ready.reason, ready.message if value else "")
 
 
 def condition(
-    kind: str, said: Said | None, earlier: Mapping[str, Any] | None, generation: int, now: datetime
+    kind: str, said: ConditionState | None, earlier: Mapping[str, Any] | None, generation: int, now: datetime
 ) -> dict[str, Any] | None:
+    """The condition as JSON has it; None keeps ``earlier``. Its time is new only if the status changed."""
     if said is None:
         return dict(earlier) if earlier else None
     since = earlier.get("lastTransitionTime") if earlier and earlier.get("status") == said.status else None

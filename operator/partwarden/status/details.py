@@ -24,6 +24,7 @@ from ..api.status import (
 )
 from ..planner.actions import Action, Outcome
 from ..planner.calendar import Range, iso
+from ..planner.drop_preconditions import APPROVAL
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
 
@@ -94,6 +95,14 @@ def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
 def _default_rows(inventory: Inventory) -> int | None:
     found = inventory.default_rows
     return found.total if inventory.default is not None and found is not None and found.error is None else None
+
+
+def summary_line(inventory: Inventory, plan: Plan) -> str:
+    """``10 partitions, covered until 2029-01-01T00:00:00Z``."""
+    count = len(inventory.partitions)
+    until = "for ever" if plan.covered_for_ever else f"until {iso(plan.covered_until)}"
+    covered = f"covered {until}" if plan.covered_for_ever or plan.covered_until else "now is not covered"
+    return f"{count} partition{'' if count == 1 else 's'}, {covered}"
 
 
 def human(size: int) -> str:
@@ -171,9 +180,7 @@ def _state(each: Partition, plan: Plan) -> State:
         return State.CURRENT
     if each.oid in plan.retired.expired:
         return State.HELD if each.oid in plan.retired.kept else State.EXPIRED
-    assert each.range.lower is not None
-    assert plan.current.lower is not None
-    return State.PAST if each.range.lower < plan.current.lower else State.FUTURE
+    return State.PAST if each.range.lower is not None and each.range.lower < plan.current.lower else State.FUTURE
 
 
 def _kind(each: Partition) -> str | None:
@@ -226,11 +233,17 @@ def _planned(action: Action) -> PlannedAction:
 
 
 def _found(plan: Plan, outcomes: Sequence[Outcome]) -> list[FindingStatus]:
-    """What failed first, then what stands in the way, then what is only worth knowing."""
+    """Approvals that are waited for, then failures, errors and notices.
+
+    An approval is an Event when it comes into the list, so it is never cut off by others.
+    """
+    approvals = [(each.reason, each.object, each.message) for each in plan.findings if each.reason == APPROVAL]
     failed = [(each.error.reason, str(each.action), str(each.error)) for each in outcomes if each.error]
     errors = [(each.reason, each.object, each.message) for each in plan.findings if each.error]
-    notices = [(each.reason, each.object, each.message) for each in plan.findings if not each.error]
+    notices = [
+        (each.reason, each.object, each.message) for each in plan.findings if not each.error and each.reason != APPROVAL
+    ]
     return [
         FindingStatus(reason=reason, object=subject, message=cut(message))
-        for reason, subject, message in [*failed, *errors, *notices][:MAX_FINDINGS]
+        for reason, subject, message in [*approvals, *failed, *errors, *notices][:MAX_FINDINGS]
     ]

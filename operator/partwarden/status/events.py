@@ -1,4 +1,4 @@
-"""Which Events a change of status is worth: transitions only, so that a lasting failure is told once."""
+"""The Events of a change of status: transitions only, so that a lasting failure is one Event."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from ..api.status import ConditionStatus, ConditionType
 from ..planner.actions import Outcome
 from ..planner.drop_preconditions import APPROVAL
+from ..planner.findings import join_names
 from .conditions import IN_PROGRESS, PLAN_PENDING
 
 MAX_NAMES = 10
@@ -18,7 +19,7 @@ MAX_NOTE = 1000
 
 
 class EventType(StrEnum):
-    """Kubernetes knows these two."""
+    """The two that Kubernetes has."""
 
     NORMAL = "Normal"
     WARNING = "Warning"
@@ -26,7 +27,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One Event to be recorded on the policy."""
+    """One Event to record on an object."""
 
     type: EventType
     reason: str
@@ -34,21 +35,18 @@ class Notice:
 
 
 def done(outcomes: Sequence[Outcome]) -> list[Notice]:
-    """One notice for all that was done in one go, of each kind."""
+    """One Event for all successful actions of each kind."""
     notices = []
     for kind in dict.fromkeys(type(each.action) for each in outcomes if each.error is None):
-        names = [each.action.told for each in outcomes if each.error is None and type(each.action) is kind]
-        listed = ", ".join(names[:MAX_NAMES])
-        if len(names) > MAX_NAMES:
-            listed += f" and {len(names) - MAX_NAMES} more"
+        names = [each.action.title for each in outcomes if each.error is None and type(each.action) is kind]
         what = kind.noun if len(names) == 1 else f"{len(names)} {kind.noun}s:"
-        notices.append(Notice(EventType.NORMAL, kind.done, short(f"{kind.past} {what} {listed}")))
+        notices.append(Notice(EventType.NORMAL, kind.done, short(f"{kind.past} {what} {join_names(names, MAX_NAMES)}")))
     return notices
 
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    """Ready turned False, names another reason for it, or turned True again; WithinThresholds turned False or True;
-    ArchivesHealthy turned False or True, or says that somebody must approve."""
+    """Ready, WithinThresholds and ArchivesHealthy that turned False or True again; another reason of Ready; tables that
+    wait for an approval."""
     return [
         *_ready_changed(previous, status),
         *_changed(previous, status, ConditionType.WITHIN_THRESHOLDS),
@@ -58,13 +56,12 @@ def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Noti
 
 
 def _approval_wanted(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    before, after = (_find(each, ConditionType.ARCHIVES_HEALTHY) for each in (previous, status))
-    if after is None or after["status"] != ConditionStatus.TRUE or after["reason"] != APPROVAL:
-        return []
-    # It names the tables, and stands before what else is waited for.
-    message = after["message"].split("; ")[0]
-    known = before is not None and before["reason"] == APPROVAL and before["message"].split("; ")[0] == message
-    return [] if known else [Notice(EventType.NORMAL, APPROVAL, short(message))]
+    """The finding names the tables, so that another table is another Event."""
+    before, after = (
+        {each["message"] for each in found.get("findings") or [] if each.get("reason") == APPROVAL}
+        for found in (previous, status)
+    )
+    return [Notice(EventType.NORMAL, APPROVAL, short(message)) for message in sorted(after - before)]
 
 
 def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> list[Notice]:

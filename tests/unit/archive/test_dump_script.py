@@ -52,7 +52,7 @@ SELECT pg_catalog.setval('"public"."it''s; COPY"', 3, true);
 
 """
 ROWS = b"1\ta\\\\.\\n\tCOPY x FROM stdin;\n\\N\t\\\\.\t\n\n"
-"""What only looks like an end, or like a statement."""
+"""Rows that resemble an end, or a statement."""
 
 
 def script(rows: bytes = ROWS, head: bytes = HEAD, copy: bytes = COPY, tail: bytes = TAIL) -> bytes:

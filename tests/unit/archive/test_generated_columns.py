@@ -75,14 +75,14 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], type[PartwardenError]]] = {
 
 
 @pytest.mark.parametrize("what", DAMAGES)
-def test_other_bytes_are_told(tmp_path: Path, what: str) -> None:
+def test_other_bytes_are_damage(tmp_path: Path, what: str) -> None:
     data, text = written(tmp_path)
     change, error = DAMAGES[what]
     with pytest.raises(error):
         list(lines([change(text)], data, 3))
 
 
-def test_other_values_of_a_forged_digest_are_told(tmp_path: Path) -> None:
+def test_other_values_of_a_forged_digest_are_refused(tmp_path: Path) -> None:
     data, text = written(tmp_path)
     forged = data.model_copy(update={"copy_sha256": "0" * 64})
     with pytest.raises(ProofFailed):
@@ -105,7 +105,7 @@ def test_each_row_has_its_own_values_behind_it(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_another_number_of_values_than_rows_is_told(count: int) -> None:
+def test_another_number_of_values_than_rows_is_refused(count: int) -> None:
     about = GeneratedData(columns=("u",), bytes=0, sha256="", copy_sha256="")
     with pytest.raises(ProofFailed):
         list(beside([b"1\n2\n"], iter([b"x"] * count), about, ["u"]))

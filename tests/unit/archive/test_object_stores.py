@@ -23,7 +23,7 @@ def store(values: dict[str, str], **place: Any) -> Any:
     return by_destination(Destination.model_validate(place), values).store
 
 
-def test_s3_is_amazons_in_path_style_unless_told() -> None:
+def test_s3_is_amazons_in_path_style_by_default() -> None:
     made = store(AWS, s3=S3)
     assert isinstance(made, S3Store)
     assert made.config["bucket"] == "archives"
@@ -83,16 +83,16 @@ def test_google_takes_the_key_of_a_service_account() -> None:
         ),
     ],
 )
-def test_a_secret_that_lacks_a_key_is_told(place: dict[str, Any], values: dict[str, str], words: str) -> None:
+def test_a_key_that_the_secret_lacks_is_named(place: dict[str, Any], values: dict[str, str], words: str) -> None:
     with pytest.raises(SecretKeyMissing, match=words):
         store(values, **place)
 
 
-def test_what_is_told_of_a_value_does_not_repeat_it() -> None:
+def test_the_error_about_a_value_does_not_repeat_it() -> None:
     place = {"url": "az://archives", "account": "example", "secretRef": {"name": "storage"}}
-    with pytest.raises(SecretInvalid, match="Secret storage cannot be used") as told:
+    with pytest.raises(SecretInvalid, match="Secret storage cannot be used") as caught:
         store({"accountKey": "hush hush"}, azure=place)
-    assert "hush" not in str(told.value)
+    assert "hush" not in str(caught.value)
 
 
 def test_an_address_has_a_bucket_and_one_of_three_schemes() -> None:
@@ -137,10 +137,10 @@ def answer(status: int, code: str, message: str = "The words of the service.") -
 def test_what_a_service_answers_is_one_of_our_errors(
     kind: type[Exception], status: int, code: str, reason: str
 ) -> None:
-    told = translate(kind(answer(status, code)), "s3://archives/prod/key")
-    assert told.reason == reason
-    assert "s3://archives/prod/key" in str(told)
-    assert "secret" not in str(told)
+    error = translate(kind(answer(status, code)), "s3://archives/prod/key")
+    assert error.reason == reason
+    assert "s3://archives/prod/key" in str(error)
+    assert "secret" not in str(error)
 
 
 def test_a_missing_object_is_not_a_missing_bucket() -> None:

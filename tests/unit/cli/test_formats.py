@@ -34,7 +34,7 @@ def at_a_terminal(columns: int, **environment: str) -> str:
     try:
         while piece := os.read(ours, 4096):
             said += piece
-    except OSError:  # what Linux says when nobody has the other end any more
+    except OSError:  # what Linux says once the other end is closed
         pass
     finally:
         os.close(ours)

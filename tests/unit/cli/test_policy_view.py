@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from partwarden.api.validation import parse_spec
 from partwarden.cli import policy_view
 from partwarden.cli.table_view import Level
+from partwarden.errors import InvalidSpec
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 UNTIL = "2029-01-01T00:00:00Z"
-SUMMARY = {"partitions": 3, "managed": 3, "listed": 3, "size": "1Ki", "pending": 0, "missing": 0, "runwayDays": 730}
+SUMMARY: dict[str, Any] = {"table": "public.run", "key": "at", "partitions": 3, "managed": 3, "listed": 3}
+SUMMARY |= {"totalBytes": 1024, "size": "1Ki", "pending": 0, "missing": 0, "runwayDays": 730}
 
 
 def policy(summary: dict[str, Any] | None = None, generation: int = 1, **conditions: str) -> dict[str, Any]:
@@ -20,13 +23,14 @@ def policy(summary: dict[str, Any] | None = None, generation: int = 1, **conditi
     found = []
     for kind, said in conditions.items():
         status, _, reason = said.partition(" ")
-        found.append({"type": kind, "status": status, "reason": reason or "Fine", "message": "words"})
-    about: dict[str, Any] = {"observedGeneration": 1, "conditions": found}
+        about = {"type": kind, "status": status, "reason": reason or "Fine", "message": "words"}
+        found.append({**about, "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    written: dict[str, Any] = {"observedGeneration": 1, "conditions": found}
     if summary is not None:
         whole = {**SUMMARY, "coveredUntil": UNTIL, **summary}
-        about["summary"] = {key: value for key, value in whole.items() if value is not None}
+        written["summary"] = {key: value for key, value in whole.items() if value is not None}
     metadata = {"namespace": "ns", "name": "run", "generation": generation}
-    return {"metadata": metadata, "spec": {"table": {"name": "run"}}, "status": about}
+    return {"metadata": metadata, "spec": {"table": {"name": "run"}}, "status": written}
 
 
 def with_default(found: dict[str, Any]) -> dict[str, Any]:
@@ -97,25 +101,25 @@ def with_default(found: dict[str, Any]) -> dict[str, Any]:
         (policy({}, Ready="Unknown Suspended"), [(Level.WARNING, "not Ready: Suspended: words")]),
         (
             policy({}, generation=2, Ready="True"),
-            [(Level.WARNING, "the operator has not looked at it since it was edited")],
+            [(Level.WARNING, "the operator has not reconciled it since it was edited")],
         ),
         (
             policy(None, Ready="False TableNotFound"),
-            [(Level.CRITICAL, "the operator has not seen its table: TableNotFound: words")],
+            [(Level.CRITICAL, "the operator has not observed its table: TableNotFound: words")],
         ),
         (
             {"metadata": {"namespace": "ns", "name": "run", "generation": 1}, "spec": {}},
             [
                 (
                     Level.CRITICAL,
-                    "the operator has not seen its table: it has no status yet: does an operator serve it?",
+                    "the operator has not observed its table: it has no status yet: does an operator serve it?",
                 )
             ],
         ),
     ],
 )
 def test_health(found: dict[str, Any], expected: list[tuple[Level, str]]) -> None:
-    assert policy_view.health(found, NOW) == expected
+    assert policy_view.view(found, NOW).problems == expected
 
 
 def archive(partition: str, created: str, proven: bool = True, **more: Any) -> dict[str, Any]:
@@ -144,16 +148,61 @@ def test_the_newest_archive_of_a_partition_counts_and_no_other() -> None:
     assert policy_view.archive_of(found, "run_2019", archives) is None
 
 
-def test_skew_is_told_where_all_partitions_are_listed() -> None:
+def test_skew_is_shown_where_all_partitions_are_listed() -> None:
     found = policy({"rows": 5})
     found["status"]["partitions"] = [{"name": f"run_{size}", "bytes": size, "state": "Past"} for size in (0, 10, 40)]
-    assert policy_view.statistics(found)["skew"] == 1.6
-    assert ("largest : median", "1.6") in policy_view.lines(found)
+    view = policy_view.view(found, NOW)
+    assert view.statistics({})["skew"] == 1.6
+    assert ("largest : median", "1.6") in view.lines({})
     found["status"]["summary"]["partitions"] = 500
-    assert policy_view.statistics(found)["skew"] is None
-    assert ("largest : median", "-") in policy_view.lines(found)
+    view = policy_view.view(found, NOW)
+    assert view.statistics({})["skew"] is None
+    assert ("largest : median", "-") in view.lines({})
 
 
-def test_what_the_status_does_not_list_is_told() -> None:
-    assert policy_view.unlisted(policy({})) == ""
-    assert policy_view.unlisted(policy({"partitions": 1203})).startswith("1,200 more that the status does not list")
+def test_partitions_that_the_status_does_not_list_are_counted() -> None:
+    assert policy_view.view(policy({}), NOW).notes == ()
+    (note,) = policy_view.view(policy({"partitions": 1203}), NOW).notes
+    assert note.startswith("1,200 more that the status does not list")
+
+
+def test_hours_of_runway_are_no_end() -> None:
+    found = policy({"runwayDays": 0}, Ready="True")
+    found["status"]["partitions"] = [{"name": "run_23", "state": "Future", "bytes": 0}]
+    assert policy_view.view(found, NOW).problems == []
+
+
+def test_a_status_of_another_version_is_read_as_far_as_it_can_be() -> None:
+    found = policy({"unheardOf": 1}, Ready="True")
+    known = {"name": "run_2020", "state": "Past", "bytes": 1, "colour": "blue"}
+    found["status"] |= {"partitions": [known, {"name": "run_2021", "state": "Asleep", "bytes": 1}], "more": {}}
+    view = policy_view.view(found, NOW)
+    assert [each["name"] for each in view.document()["partitions"]] == ["run_2020"]
+    assert view.notes == (
+        "written by another version of the operator: status.partitions[1].state: must be Past, Current, Future, "
+        'Default, Unmanaged, DetachPending, Expired, Held or Detached, found "Asleep"',
+    )
+    assert view.problems == [(Level.WARNING, view.notes[0])]
+
+
+def test_a_partition_is_found_by_name_or_period() -> None:
+    found = policy({})
+    found["status"]["partitions"] = [
+        {"name": f"run_{year}", "state": "Past", "bytes": 1, "from": f"{year}-01-01", "to": f"{year + 1}-01-01"}
+        for year in (2019, 2020)
+    ]
+    view, spec = policy_view.view(found, NOW), parse_spec({**found["spec"], "database": {"secretRef": {"name": "db"}}})
+    assert [view.find(what, spec).name for what in ("2019", "run_2020", "public.run_2019")] == [
+        "run_2019",
+        "run_2020",
+        "run_2019",
+    ]
+    for what, says in (("2021", "no partition of ns/run is called '2021' or lies in it"), ("2020-05", "no partition")):
+        with pytest.raises(InvalidSpec, match=says):
+            view.find(what, spec)
+    found["status"]["partitions"][1]["from"] = "2019-06-01"
+    found["status"]["partitions"][1]["to"] = "2020-01-01"
+    with pytest.raises(
+        InvalidSpec, match=r"2 partitions of ns/run lie in 2019: name one of them \(run_2019, run_2020\)"
+    ):
+        policy_view.view(found, NOW).find("2019", spec)

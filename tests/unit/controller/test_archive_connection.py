@@ -70,7 +70,9 @@ def test_without_its_policy_or_of_another_database_it_keeps_its_own() -> None:
 
 
 def test_what_was_archived_counts_however_jobs_reach_the_database() -> None:
-    stored = StoredPolicy(("shop", "run"), "uid", 1, 1, "2026-01-01T00:00:00Z", {}, b"{}")
+    stored = StoredPolicy(
+        key=("shop", "run"), uid="uid", generation=1, version=1, created="2026-01-01T00:00:00Z", spec={}
+    )
     wanted = ArchiveRequest(16400, "public", "run_2020", 0)
     specs = [PartitionPolicySpec.model_validate(policy(**each)) for each in ({}, {"archive": DIRECT})]
     assert len({name(stored, each, "7/16384", wanted) for each in specs}) == 1

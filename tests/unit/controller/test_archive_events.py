@@ -22,44 +22,44 @@ DONE = Report(
 DAMAGED = Report(ok=False, reason="ArchiveDamaged", message="data.dump has another sha256")
 
 
-def told(*statuses: archive_status.Status) -> list[str]:
+def events(*statuses: archive_status.Status) -> list[str]:
     """The Events as one status follows the other."""
     pairs = zip(({}, *statuses), statuses, strict=False)
     return [f"{each.type} {each.reason}" for before, after in pairs for each in archive_status.changed(before, after)]
 
 
-def test_it_is_told_when_it_is_proven_and_when_it_was_read_again_each_time() -> None:
+def test_an_archive_has_an_event_for_its_proof_and_for_each_check() -> None:
     begun = archive_status.runs({}, 1, NOW, Task.ARCHIVE, JobView("a", Phase.RUNNING))
     proven = archive_status.proved(begun, 1, NOW, DONE, "a")
     checking = archive_status.runs(proven, 1, NOW, Task.CHECK, JobView("b", Phase.RUNNING))
     once = archive_status.checked(checking, 1, NOW, DONE, "after-detach", "b")
     twice = archive_status.checked(once, 1, NOW, DONE, "before-drop", "c")
-    assert told(begun, proven, proven, checking, once, once, twice) == [
+    assert events(begun, proven, proven, checking, once, once, twice) == [
         "Normal Archived",
         "Normal Verified",
         "Normal Verified",
     ]
 
 
-def test_a_lasting_failure_is_told_once_and_another_cause_again() -> None:
+def test_a_lasting_failure_has_one_event_and_another_cause_another() -> None:
     first = archive_status.failed({}, 1, NOW, ("OOMKilled", "too little"), job="a")
     again = archive_status.runs(first, 1, NOW, Task.ARCHIVE, JobView("b", Phase.RUNNING))
     second = archive_status.failed(again, 1, NOW, ("OOMKilled", "too little"), job="b")
     third = archive_status.failed(second, 1, NOW, ("DeadlineExceeded", "too long"), job="c")
-    assert told(first, again, second, third) == ["Warning OOMKilled", "Warning DeadlineExceeded"]
+    assert events(first, again, second, third) == ["Warning OOMKilled", "Warning DeadlineExceeded"]
 
 
-def test_what_a_job_waits_for_is_told_once_and_is_no_trouble_any_more_when_it_has_come() -> None:
+def test_what_a_job_waits_for_has_one_event_and_is_no_trouble_once_it_has_come() -> None:
     missing = JobView("a", Phase.RUNNING, reason="ImagePullBackOff", message="no such image")
     waits = archive_status.runs({}, 1, NOW, Task.ARCHIVE, missing)
     starts = archive_status.runs(waits, 1, NOW, Task.ARCHIVE, JobView("a", Phase.RUNNING, started=True))
-    assert told(waits, waits, starts) == ["Warning ImagePullBackOff"]
+    assert events(waits, waits, starts) == ["Warning ImagePullBackOff"]
     assert archive_status.trouble(waits) == ("ImagePullBackOff", "no such image")
     assert archive_status.trouble(starts) is None
 
 
-def test_damage_is_told_whatever_failed_before_it() -> None:
+def test_damage_has_an_event_whatever_failed_before_it() -> None:
     proven = archive_status.proved({}, 1, NOW, DONE, "a")
     failed = archive_status.failed(proven, 1, NOW, ("JobFailed", "why"), job="b")
     damaged = archive_status.checked(failed, 1, NOW, DAMAGED, "before-drop", "c")
-    assert told(proven, failed, damaged) == ["Normal Archived", "Warning JobFailed", "Warning ArchiveDamaged"]
+    assert events(proven, failed, damaged) == ["Normal Archived", "Warning JobFailed", "Warning ArchiveDamaged"]

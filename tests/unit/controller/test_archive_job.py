@@ -10,9 +10,10 @@ import pytest
 
 from partwarden.api.archive import CONTAINER, MANAGED
 from partwarden.api.destination import Destination
+from partwarden.api.retention import JobSettings
 from partwarden.archive.jobspec import DATABASE_KEYS, STORAGE_KEYS, WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
-from partwarden.controller.archive_job import GROUP_ID, Owner, Runtime, Wishes, manifest, name
+from partwarden.controller.archive_job import GROUP_ID, Owner, Runtime, manifest, name
 from partwarden.controller.job_status import (
     CLAIM_NOT_FOUND,
     NO_POD,
@@ -38,9 +39,9 @@ def order(destination: dict[str, Any], task: Task = Task.ARCHIVE) -> JobSpec:
     )
 
 
-def made(destination: dict[str, Any], wishes: Wishes | None = None, **runtime: Any) -> dict[str, Any]:
+def made(destination: dict[str, Any], settings: JobSettings | None = None, **runtime: Any) -> dict[str, Any]:
     given = Runtime(image="partwarden:1", **runtime)
-    return manifest(OWNER, order(destination), "1", runtime=given, database_secret="db", wishes=wishes)
+    return manifest(OWNER, order(destination), "1", runtime=given, database_secret="db", settings=settings)
 
 
 def container(job: dict[str, Any]) -> dict[str, Any]:
@@ -110,13 +111,15 @@ def test_a_claim_is_mounted_and_writable_for_the_images_user_and_nothing_else_is
 
 
 def test_a_policy_has_its_say_in_where_and_how_large_and_in_nothing_else() -> None:
-    wishes = Wishes(
-        resources={"limits": {"memory": "256Mi"}},
-        node_selector={"disk": "ssd"},
-        tolerations=({"key": "batch", "operator": "Exists"},),
-        labels={"team": "a", "app.kubernetes.io/managed-by": "somebody"},
+    settings = JobSettings.model_validate(
+        {
+            "resources": {"limits": {"memory": "256Mi"}},
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "batch", "operator": "Exists"}],
+            "labels": {"team": "a", "app.kubernetes.io/managed-by": "another"},
+        }
     )
-    job = made(S3, wishes, service_account="archiver", pull_secrets=("registry",), env={"HTTPS_PROXY": "http://p:1"})
+    job = made(S3, settings, service_account="archiver", pull_secrets=("registry",), env={"HTTPS_PROXY": "http://p:1"})
     pod = job["spec"]["template"]
     assert pod["metadata"]["labels"]["team"] == "a"
     assert pod["metadata"]["labels"].items() >= MANAGED.items()
@@ -173,13 +176,13 @@ OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
         ([], "JobFailed", "its pods are gone: too often"),
     ],
 )
-def test_the_cause_of_a_failure_is_told(pods: list[dict[str, Any]], reason: str, says: str) -> None:
+def test_the_cause_of_a_failure_is_named(pods: list[dict[str, Any]], reason: str, says: str) -> None:
     found = view(job({"type": "Failed", "reason": "BackoffLimitExceeded", "message": "too often"}), pods)
     assert (found.phase, found.reason) == (Phase.FAILED, reason)
     assert says in found.message
 
 
-def test_what_a_pod_waits_for_is_told_while_the_job_runs() -> None:
+def test_what_a_pod_waits_for_is_named_while_the_job_runs() -> None:
     missing = pod({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off 10s"}})
     found = view(job(), [missing])
     assert (found.phase, found.reason, found.started) == (Phase.RUNNING, "ImagePullBackOff", False)
@@ -200,7 +203,7 @@ def test_a_claim_that_does_not_exist_is_named_as_that() -> None:
     assert "'archives'" in found.message
 
 
-def test_a_job_that_gets_no_pod_is_told_after_a_while() -> None:
+def test_a_job_that_gets_no_pod_is_reported_after_a_while() -> None:
     made, begun = job(), datetime.fromisoformat(AT)
     made["metadata"]["creationTimestamp"] = AT
     assert view(made, [], begun).reason == ""
@@ -208,7 +211,7 @@ def test_a_job_that_gets_no_pod_is_told_after_a_while() -> None:
     assert view(made, [pod({"running": {}})], begun + WITHOUT_POD).reason == ""
 
 
-def test_a_pod_whose_end_is_waited_for_is_told_until_it_has_ended() -> None:
+def test_a_pod_whose_end_is_waited_for_is_named_until_it_has_ended() -> None:
     ending = pod({"running": {}})
     ending["metadata"]["deletionTimestamp"] = AT
     assert view(job(), [ending]).reason == POD_ENDING
@@ -217,7 +220,7 @@ def test_a_pod_whose_end_is_waited_for_is_told_until_it_has_ended() -> None:
     assert view(job(), [gone]).reason == "DestinationDenied"
 
 
-def test_a_time_limit_is_told_as_such() -> None:
+def test_a_time_limit_has_a_reason_of_its_own() -> None:
     found = view(job({"type": "Failed", "reason": "DeadlineExceeded"}), [])
     assert found.reason == "DeadlineExceeded"
     assert found.ended is not None

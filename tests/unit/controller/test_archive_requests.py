@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from partwarden.api.archive import MANAGED, OID_LABEL, POLICY_LABEL, ROUND_LABEL, SERVER_LABEL
+from partwarden.api.archive import ARCHIVE_PLURAL, MANAGED, OID_LABEL, POLICY_LABEL, ROUND_LABEL, SERVER_LABEL
 from partwarden.api.types import ObjectKey
 from partwarden.api.validation import parse_spec
 from partwarden.controller import archive_requests
@@ -17,10 +16,9 @@ from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.errors import NameTaken
 from partwarden.kube import cache
 from partwarden.kube.archives import ArchivesInCluster
-from partwarden.kube.cache import ArchiveStore
-from partwarden.kube.selector import EVERYTHING, Selector
-from partwarden.kube.selector import parse as selector
+from partwarden.kube.cache import ArchiveCache
 from partwarden.planner.archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, server_label
+from support.cluster import ApiServer
 
 HERE, MOVED = "7380000000000000001/16384", "7380000000000000002/16384"
 OID = 16402
@@ -29,29 +27,13 @@ VALID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 """The value of a label."""
 
 
-class Kept(ArchivesInCluster):
-    """The API server's PartitionArchives."""
-
-    def __init__(self) -> None:
-        self.bodies: dict[ObjectKey, dict[str, Any]] = {}
-
-    def archive(self, key: ObjectKey) -> dict[str, Any] | None:
-        return self.bodies.get(key)
-
-    def create_archive(self, key: ObjectKey, spec: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-        if key in self.bodies:
-            return False
-        meta = {"namespace": key[0], "name": key[1], "uid": f"uid of {key[1]}", "labels": dict(labels)}
-        self.bodies[key] = {"metadata": {**meta, "resourceVersion": "1"}, "spec": dict(spec)}
-        return True
-
-
 class Office:
-    """A policy, its archives, and the desk between them."""
+    """A policy, its archives, and what maps the one to the other."""
 
-    def __init__(self, name: str = "run", labels: Mapping[str, str] | None = None, of: Selector = EVERYTHING) -> None:
-        self.api, self.archives, self.woken = Kept(), ArchiveStore(), list[ObjectKey]()
-        self.desk = ArchiveRequests(self.archives, self.api, self.woken.append, of)
+    def __init__(self, name: str = "run", labels: Mapping[str, str] | None = None, of: str = "") -> None:
+        self.server, self.archives, self.enqueued = ApiServer(), ArchiveCache(), list[ObjectKey]()
+        api = ArchivesInCluster(self.server.cluster())
+        self.requests = ArchiveRequests(self.archives, api, self.enqueued.append, of)
         self.body: dict[str, Any] = {
             "metadata": {
                 "namespace": "ns",
@@ -71,30 +53,27 @@ class Office:
 
     def ask(self, *requests: ArchiveRequest | CheckRequest, server: str = HERE) -> dict[str, Any]:
         """The archive that is there then and was not, as the operator's watch shows it."""
-        before = set(self.api.bodies)
+        before = {each["metadata"]["name"] for each in self.server.list(ARCHIVE_PLURAL)}
         policy = cache.parse_policy(self.body)
-        self.desk.ask(policy, parse_spec(policy.spec), server, requests)
+        self.requests.ask(policy, parse_spec(policy.spec), server, requests)
         self.seen()
-        return next((body for key, body in self.api.bodies.items() if key not in before), {})
+        return next((each for each in self.server.list(ARCHIVE_PLURAL) if each["metadata"]["name"] not in before), {})
 
-    def seen(self) -> None:
-        for body in self.api.bodies.values():
-            body["metadata"]["resourceVersion"] = str(int(body["metadata"]["resourceVersion"]) + 1)
-            self.archives.put(cache.parse_archive(copy.deepcopy(body)))
+    def seen(self, *changed: dict[str, Any]) -> None:
+        """The watch shows what was ``changed`` by a user, and all else that there is."""
+        for body in changed:
+            self.server.put(ARCHIVE_PLURAL, body)
+        for body in self.server.list(ARCHIVE_PLURAL):
+            self.archives.put(cache.parse_archive(body))
 
     def proven(self, body: dict[str, Any], server: str = HERE) -> None:
-        body["status"] = {
-            "oid": OID,
-            "server": server,
-            "manifestSha256": "b" * 64,
-            "fingerprint": FINGERPRINT,
-        }
-        self.seen()
+        body["status"] = {"oid": OID, "server": server, "manifestSha256": "b" * 64, "fingerprint": FINGERPRINT}
+        self.seen(body)
 
     def counted(self, server: str = HERE) -> tuple[ArchiveState, ...]:
         """Those of the table that count where that server answers."""
         policy = cache.parse_policy(self.body)
-        return self.desk.known(policy, parse_spec(policy.spec)).on(server).states.get(OID, ())
+        return self.requests.known(policy, parse_spec(policy.spec)).on(server).states.get(OID, ())
 
     def proves(self, server: str = HERE) -> bool:
         return any(each.proves(OID) for each in self.counted(server))
@@ -121,7 +100,7 @@ def test_every_label_is_valid_however_long_the_name_of_the_policy(name: str) -> 
 
 
 def test_an_operator_of_a_shard_finds_its_labels_on_the_archive() -> None:
-    made = Office(labels={"shard": "a", "more": "b"}, of=selector("shard=a")).ask(request())
+    made = Office(labels={"shard": "a", "more": "b"}, of="!old, shard in (a,b)").ask(request())
     assert made["metadata"]["labels"]["shard"] == "a"
     assert "more" not in made["metadata"]["labels"]
 
@@ -183,7 +162,7 @@ def test_labels_that_a_user_edited_bind_it_to_nothing(edit: str) -> None:
     office.proven(made)
     labels = made["metadata"]["labels"]
     made["metadata"]["labels"] = {key: each for key, each in {**labels, **LABELS[edit]}.items() if each is not None}
-    office.seen()
+    office.seen(made)
     assert not office.proves(HERE)
     assert not office.proves(MOVED)
     with pytest.raises(NameTaken, match="or its labels were changed: delete it"):
@@ -196,7 +175,7 @@ def test_the_label_of_another_table_is_not_its_own() -> None:
     made["metadata"]["labels"][OID_LABEL] = str(OID + 1)
     office.proven(made)
     policy = cache.parse_policy(office.body)
-    assert office.desk.known(policy, parse_spec(policy.spec)).states == {}
+    assert office.requests.known(policy, parse_spec(policy.spec)).states == {}
 
 
 def test_one_by_hand_counts_for_no_policy() -> None:
@@ -229,7 +208,7 @@ def test_without_a_server_in_its_status_nothing_is_proven() -> None:
     made = office.ask(request())
     office.proven(made)
     del made["status"]["server"]
-    office.seen()
+    office.seen(made)
     assert [each.proven for each in office.counted()] == [False]
 
 
@@ -237,14 +216,61 @@ def test_a_check_is_forgotten_once_another_server_answers() -> None:
     office = Office()
     name = office.ask(request())["metadata"]["name"]
     office.ask(CheckRequest(name, "token"))
-    assert office.archives.wanted_check(("ns", name)) == "token"
+    assert office.requests.wanted_check(("ns", name)) == "token"
     office.ask(request(), server=MOVED)
-    assert office.archives.wanted_check(("ns", name)) is None
+    assert office.requests.wanted_check(("ns", name)) is None
 
 
-def test_a_look_makes_no_digest_of_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reconcile_makes_no_digest_of_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     office = Office()
     for number in range(MOST_ROUNDS):
         office.ask(request(number))
-    monkeypatch.setattr(archive_requests, "_digest", None)
+    monkeypatch.setattr(archive_requests, "name", None)
     assert len(office.counted()) == MOST_ROUNDS
+
+
+def test_a_reconcile_costs_nothing_for_archives_of_other_policies() -> None:
+    office = Office("run")
+    made = office.ask(request())
+    for number in range(50):
+        meta = {**made["metadata"], "name": f"other-{number}", "uid": f"other-{number}"}
+        office.server.put(ARCHIVE_PLURAL, {"metadata": meta, "spec": {**made["spec"], "policy": {"name": "other"}}})
+    office.seen()
+    assert len(office.archives.all()) == 51
+    assert [each.key[1] for each in office.archives.indexed(("ns", "run"))] == [made["metadata"]["name"]]
+    assert len(office.counted()) == 1
+
+
+def test_a_check_is_enqueued_once_until_another_is_wanted() -> None:
+    office = Office()
+    key = ("ns", office.ask(request())["metadata"]["name"])
+    office.enqueued.clear()
+    for token in ("after-detach", "after-detach", "before-drop"):
+        office.ask(CheckRequest(key[1], token))
+        assert office.requests.wanted_check(key) == token
+    assert office.enqueued == [key, key]
+    office.requests.forget(key)
+    assert office.requests.wanted_check(key) is None
+
+
+def test_archives_do_not_wait_once_jobs_have_another_way_to_the_database() -> None:
+    office = Office()
+    key = ("ns", office.ask(request())["metadata"]["name"])
+    office.enqueued.clear()
+    office.ask(request())
+    assert office.enqueued == []
+    office.body["spec"]["database"] = {"secretRef": {"name": "run"}, "archive": {"host": "direct"}}
+    office.ask(request())
+    assert office.enqueued == [key]
+
+
+def test_a_policy_that_moves_between_operators_brings_its_archives() -> None:
+    office = Office(labels={"shard": "a"}, of="shard=a")
+    key = ("ns", office.ask(request())["metadata"]["name"])
+    office.requests.want_check(key, "token")
+    office.enqueued.clear()
+    office.requests.moved(("ns", "run"), here=False)
+    office.requests.moved(("ns", "other"), here=True)
+    assert (office.enqueued, office.requests.wanted_check(key)) == ([key], "token")
+    office.requests.moved(("ns", "run"), here=True)
+    assert (office.enqueued, office.requests.wanted_check(key)) == ([key, key], None)

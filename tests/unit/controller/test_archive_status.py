@@ -149,7 +149,7 @@ def test_pauses_double_up_to_an_hour_and_count_from_the_end_of_the_job(count: in
     assert archive_status.pause(status, NOW + timedelta(hours=1)) == 0
 
 
-def test_a_clock_that_was_set_back_a_day_makes_nobody_wait_for_a_day() -> None:
+def test_a_clock_that_was_set_back_a_day_does_not_make_the_pause_a_day() -> None:
     status = archive_status.failed({}, 1, NOW, ("JobFailed", "why"), job="job", ended=NOW)
     assert archive_status.pause(status, NOW - timedelta(days=1)) == archive_status.LONGEST_PAUSE.total_seconds()
 

@@ -1,4 +1,4 @@
-"""Which archives and policies are woken by what a watch or a list shows, and how many Jobs may run."""
+"""Which archives and policies are enqueued by what a watch or a list shows, and how many Jobs may run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ from typing import Any
 
 import pytest
 
-from partwarden.api.archive import ARCHIVE_KIND, MANAGED
+from partwarden.api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, MANAGED
 from partwarden.api.types import ObjectKey
 from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.event_handlers import ArchiveEventHandler
+from partwarden.controller.ownership import Shard
 from partwarden.controller.workqueue import WorkQueue
-from partwarden.kube.cache import ArchiveStore
+from partwarden.kube.archives import ArchivesInCluster
+from partwarden.kube.cache import ArchiveCache, Store
+from support.cluster import ApiServer
 
 ARCHIVE, POLICY, JOB = ("ns", "run-2020"), ("ns", "run"), ("ns", "run-2020-archive-1")
 
 
 class Known:
-    """An intake, and what it woke."""
+    """A handler, and what it enqueued."""
 
     def __init__(self) -> None:
-        self.store, self.slots = ArchiveStore(), JobSlots(2)
+        self.server, self.cache, self.slots = ApiServer(), ArchiveCache(), JobSlots(2)
         self.archives, self.policies = WorkQueue(clock=lambda: 0.0), WorkQueue(clock=lambda: 0.0)
-        self.intake = ArchiveEventHandler(self.store, self.slots, self.archives, self.policies)
+        api, shard = ArchivesInCluster(self.server.cluster()), Shard(Store())
+        self.handler = ArchiveEventHandler(api, self.cache, self.slots, shard, self.archives, self.policies)
 
-    def woken(self) -> tuple[list[ObjectKey], list[ObjectKey]]:
+    def enqueued(self) -> tuple[list[ObjectKey], list[ObjectKey]]:
         """Archives and policies that are due, which then are no more."""
         return _drain(self.archives), _drain(self.policies)
 
@@ -56,44 +60,44 @@ def job(*ended: str, labels: dict[str, str] | None = None) -> dict[str, Any]:
 
 @pytest.fixture
 def known() -> Known:
-    """One archive is known, and nobody is woken."""
+    """One archive is known, and nothing is due."""
     made = Known()
-    made.intake.seen(archive(5))
-    assert made.woken() == ([ARCHIVE], [POLICY])
+    made.handler.seen(archive(5))
+    assert made.enqueued() == ([ARCHIVE], [POLICY])
     return made
 
 
-def test_what_is_no_news_wakes_nobody(known: Known) -> None:
-    known.intake.seen(archive(5))
-    known.intake.seen(archive(4, manifestSha256="b"))
-    known.intake.seen(archive(6, phase="Archiving"))
-    assert known.woken() == ([], [])
+def test_what_is_no_news_enqueues_nothing(known: Known) -> None:
+    known.handler.seen(archive(5))
+    known.handler.seen(archive(4, manifestSha256="b"))
+    known.handler.seen(archive(6, phase="Archiving"))
+    assert known.enqueued() == ([], [])
 
 
 def test_what_became_of_an_archive_is_news_to_its_policy(known: Known) -> None:
     news: tuple[dict[str, Any], ...] = ({"manifestSha256": "b"}, {"check": {"ok": True}}, {"lastError": {}})
     for version, status in enumerate(news, 6):
-        known.intake.seen(archive(version, **status))
-        assert known.woken() == ([], [POLICY])
+        known.handler.seen(archive(version, **status))
+        assert known.enqueued() == ([], [POLICY])
 
 
 def test_an_archive_that_is_made_anew_or_gone_is_news_to_both(known: Known) -> None:
-    known.intake.seen(archive(6, uid="2"))
-    assert known.woken() == ([ARCHIVE], [POLICY])
-    known.intake.deleted(archive(7, uid="1"))
-    assert known.woken() == ([], [])
-    known.intake.listed(known.store.all(), [])
-    assert known.woken() == ([ARCHIVE], [POLICY])
-    assert known.store.all() == []
+    known.handler.seen(archive(6, uid="2"))
+    assert known.enqueued() == ([ARCHIVE], [POLICY])
+    known.handler.deleted(archive(7, uid="1"))
+    assert known.enqueued() == ([], [])
+    known.handler.listed(known.cache.all(), [])
+    assert known.enqueued() == ([ARCHIVE], [POLICY])
+    assert known.cache.all() == []
 
 
-def test_a_job_wakes_its_archive_and_holds_a_slot_while_it_runs(known: Known) -> None:
-    known.intake.job_seen(job())
-    assert known.woken() == ([ARCHIVE], [])
+def test_a_job_enqueues_its_archive_and_holds_a_slot_while_it_runs(known: Known) -> None:
+    known.handler.job_seen(job())
+    assert known.enqueued() == ([ARCHIVE], [])
     assert known.slots.running() == {JOB}
-    known.intake.job_seen(job("Complete"))
+    known.handler.job_seen(job("Complete"))
     assert known.slots.running() == frozenset()
-    known.intake.job_seen(job(labels={}))
+    known.handler.job_seen(job(labels={}))
     assert known.slots.running() == frozenset()
 
 
@@ -114,10 +118,30 @@ def test_a_list_gives_back_the_slots_of_jobs_that_are_gone_but_not_of_those_made
     assert slots.running() == {("ns", "new"), ("ns", "other")}
 
 
-def test_the_wish_for_a_check_lasts_until_another_and_goes_with_the_archive(known: Known) -> None:
-    assert known.store.want_check(ARCHIVE, "one")
-    assert not known.store.want_check(ARCHIVE, "one")
-    assert known.store.want_check(ARCHIVE, "two")
-    assert known.store.wanted_check(ARCHIVE) == "two"
-    known.intake.deleted(archive(9))
-    assert known.store.wanted_check(ARCHIVE) is None
+def test_a_list_takes_in_archives_and_jobs_and_finds_what_is_gone(known: Known) -> None:
+    listed = known.server.put(ARCHIVE_PLURAL, {**archive(0), "metadata": {"namespace": "ns", "name": "run-2021"}})
+    known.server.put("jobs", job())
+    known.slots.saw(("ns", "gone"), running=True)
+    known.handler.list()
+    assert [each.uid for each in known.cache.all()] == [listed["metadata"]["uid"]]
+    assert known.slots.running() == {JOB}
+    archives, policies = known.enqueued()
+    assert (set(archives), policies) == ({ARCHIVE, ("ns", "run-2021")}, [POLICY])
+
+
+def test_a_list_that_was_asked_for_before_a_deletion_does_not_bring_an_archive_back(known: Known) -> None:
+    before = known.cache.all()
+    known.handler.deleted(archive(6))
+    known.handler.listed(before, [archive(5)])
+    assert known.cache.all() == []
+
+
+def test_events_of_watches_are_taken_in(known: Known) -> None:
+    known.handler.on_job({"type": "ADDED", "object": job()})
+    assert known.slots.running() == {JOB}
+    known.handler.on_job({"type": "DELETED", "object": job()})
+    assert known.slots.running() == frozenset()
+    known.handler.on_archive({"type": "MODIFIED", "object": archive(6, generation=2)})
+    assert known.enqueued() == ([ARCHIVE], [])
+    known.handler.on_archive({"type": "DELETED", "object": archive(7, generation=2)})
+    assert known.enqueued() == ([ARCHIVE], [POLICY])

@@ -1,4 +1,4 @@
-"""When the operator calls itself unhealthy, and when it does not: a restart must heal what it tells of."""
+"""When the operator calls itself unhealthy, and when it does not: only for what a restart heals."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def test_a_queue_that_is_served_is_healthy(clock: Clock, crew: WorkerPoolStats) 
     ("crew", "words"),
     [
         (WorkerPoolStats(Backlog(1, 61.0, (1.0,)), 2, 0), "has been due for 61 s, and a worker is free"),
-        (WorkerPoolStats(Backlog(1, 61.0, (30000.0, 40000.0)), 2, 0), "at one thing for 30000 s or longer"),
+        (WorkerPoolStats(Backlog(1, 61.0, (30000.0, 40000.0)), 2, 0), "have worked on one key for 30000 s or longer"),
         (WorkerPoolStats(Backlog(0, 0.0, ()), 2, 1), "1 of 2 workers of the queue of policies have ended"),
     ],
 )
-def test_a_queue_that_nobody_serves_is_not(clock: Clock, crew: WorkerPoolStats, words: str) -> None:
+def test_a_queue_without_workers_is_not(clock: Clock, crew: WorkerPoolStats, words: str) -> None:
     assert words in stuck("policies", crew)
     (said,) = health(clock, crew).unhealthy()
     assert words in said
 
 
-def test_an_event_loop_that_hangs_is_told(clock: Clock) -> None:
+def test_an_event_loop_that_hangs_is_reported(clock: Clock) -> None:
     it = health(clock)
     clock.now = 61.0
     assert it.unhealthy() == ["the event loop has been silent for 61 s"]
@@ -64,7 +64,7 @@ def test_an_event_loop_that_hangs_is_told(clock: Clock) -> None:
     assert it.unhealthy() == []
 
 
-def test_a_lister_that_hangs_is_told_and_one_that_fails_is_not(clock: Clock) -> None:
+def test_a_lister_that_hangs_is_reported_and_one_that_fails_is_not(clock: Clock) -> None:
     it = health(clock)
     for moment in (300.0, 600.0, 720.0):
         clock.now = moment
@@ -97,22 +97,22 @@ def test_it_is_ready_once_it_has_listed_and_watches(clock: Clock) -> None:
     assert it.unready() == []
 
 
-def test_whoever_stops_is_ready_no_more_and_not_ended_for_being_slow(clock: Clock) -> None:
+def test_an_operator_that_stops_is_not_ready_and_not_unhealthy_for_being_slow(clock: Clock) -> None:
     it = health(clock, WorkerPoolStats(Backlog(5, 900.0, ()), 2, 2))
     it.stopping()
     clock.now = 100000.0
-    assert it.unready() == ["it was told to stop"]
+    assert it.unready() == ["the operator is stopping"]
     assert it.unhealthy() == []
 
 
-def test_a_queue_tells_how_it_stands(clock: Clock) -> None:
+def test_the_backlog_of_a_queue(clock: Clock) -> None:
     queue = WorkQueue(clock=clock)
     queue.enqueue(("a", "now"))
     queue.enqueue(("a", "then"))
     queue.enqueue(("a", "later"), after=100)
     assert queue.take() == ("a", "now")
     clock.now = 7.0
-    # Woken while it is worked on: it waits for nobody but itself.
+    # Enqueued while it is worked on: it waits only for itself.
     queue.enqueue(("a", "now"))
     assert queue.backlog() == Backlog(1, 7.0, (7.0,))
     queue.done(("a", "now"), None)

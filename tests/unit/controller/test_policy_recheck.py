@@ -12,8 +12,10 @@ from partwarden.api import policy
 from partwarden.api.policy import PartitionPolicySpec
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import PolicyEventHandler
-from partwarden.controller.ownership import TableOwnership
+from partwarden.controller.ownership import TableIdentity, TableOwnership
 from partwarden.controller.policy_recheck import PolicyRecheck
+from partwarden.controller.runtime import Runtime
+from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.errors import ClusterUnavailable
 from partwarden.kube.cache import Store, StoredPolicy, parse_policy
@@ -62,15 +64,16 @@ class Desk:
 class Fixture:
     def __init__(self) -> None:
         self.store, self.api, self.ending = Store(), Api(), False
-        self.intake = PolicyEventHandler(self.store, TableOwnership(lambda key: None), WorkQueue(lambda: 0.0))
+        self.ownership = TableOwnership(lambda key: None)
+        self.intake = PolicyEventHandler(self.store, self.ownership, WorkQueue(lambda: 0.0))
         self.intake.seen(body())
         spec = PartitionPolicySpec.model_validate({"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}})
         self.recheck = PolicyRecheck(
             parse_policy(body()),
             spec,
-            cast(Cluster, self.api),
-            self.store,
+            Runtime(cast(Cluster, self.api), Settings(), policies=self.store),
             self.intake,
+            self.ownership,
             cast(ArchiveRequests, Desk()),
             lambda: self.ending,
         )
@@ -112,7 +115,7 @@ def test_before_each_action_it_knows_what_the_watch_has_shown(made: Fixture, wha
 def test_what_was_deleted_and_the_end_of_the_operator_stop_the_run(made: Fixture) -> None:
     assert made.recheck.why_stopped() == ""
     made.ending = True
-    assert "told to end, or leads no longer" in made.recheck.why_stopped()
+    assert made.recheck.why_stopped() == "the operator ends, or lost the Lease"
     made.ending = False
     made.intake.deleted(body(2))
     assert "deleted" in made.recheck.why_stopped()
@@ -133,6 +136,44 @@ def test_a_policy_that_is_gone_or_no_longer_selected_drops_nothing(made: Fixture
         made.recheck.renew(CASE)
 
 
+def test_no_drop_before_every_older_policy_of_such_a_table_was_reconciled(made: Fixture) -> None:
+    older = {"namespace": "two", "uid": "o", "creationTimestamp": "2025-12-31T00:00:00Z"}
+    made.intake.seen(body(metadata=older))
+    assert made.recheck.why_stopped() == ""
+    with pytest.raises(Withdrawn, match=r"older policy two/run has not been reconciled since the operator began"):
+        made.recheck.renew(CASE)
+    made.ownership.note(("two", "run"))
+    assert made.recheck.renew(CASE).archives == Archives()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"metadata": {"creationTimestamp": "2026-01-02T00:00:00Z"}},
+        {"table": {"name": "other"}},
+        {"suspend": True},
+    ],
+    ids=["younger", "of another table", "suspended"],
+)
+def test_policies_that_cannot_own_the_table_keep_no_drop_waiting(made: Fixture, other: dict[str, Any]) -> None:
+    older = {"namespace": "two", "uid": "o", "creationTimestamp": "2025-12-31T00:00:00Z", **other.get("metadata", {})}
+    made.intake.seen(body(**{**other, "metadata": older}))
+    assert made.recheck.renew(CASE).archives == Archives()
+
+
+def test_an_older_policy_that_claims_the_table_meanwhile_stops_the_run_and_every_drop(made: Fixture) -> None:
+    table = TableIdentity("server", 1)
+    assert made.ownership.claim(KEY, table, ("2026-01-02", KEY)) is None
+    assert made.recheck.why_stopped() == ""
+    older = ("two", "older")
+    assert made.ownership.claim(older, table, ("2026-01-01", older)) is None
+    assert made.recheck.why_stopped() == "the older policy two/older has claimed the table"
+    with pytest.raises(Withdrawn, match="two/older has claimed"):
+        made.recheck.renew(CASE)
+    made.ownership.release(older)
+    assert made.recheck.why_stopped() == ""
+
+
 def test_an_api_server_that_does_not_answer_drops_nothing(made: Fixture) -> None:
     made.api.away = True
     with pytest.raises(ClusterUnavailable):
@@ -146,7 +187,7 @@ def test_annotations_are_those_of_now_and_judged_by_the_preconditions(made: Fixt
     assert made.recheck.renew(CASE).archives.approved == {"run_2018@4711"}
 
 
-def test_a_command_asks_nobody_again() -> None:
+def test_a_command_asks_nothing_again() -> None:
     assert NEVER.why_stopped() == ""
     assert NEVER.renew(CASE) is CASE
     assert not NEVER.single_drop

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 
 from partwarden.api.types import ObjectKey
 from partwarden.controller.archive_job import JobSlots
-from partwarden.controller.ownership import Shard
+from partwarden.controller.ownership import Shard, deciding_labels
 from partwarden.errors import ClusterUnavailable
 from partwarden.kube import cache
 from partwarden.kube.cache import Store, StoredArchive
-from partwarden.kube.selector import parse
 
-SHARDS = ("shard=a", "shard=b", "shard notin (a,b)")
+SHARDS: dict[str, Callable[[Mapping[str, str]], bool]] = {
+    "shard=a": lambda labels: labels.get("shard") == "a",
+    "shard=b": lambda labels: labels.get("shard") == "b",
+    "shard notin (a,b)": lambda labels: labels.get("shard") not in ("a", "b"),
+}
+"""As the API server reads them."""
 
 
 class Fleet:
     """Policies that there are, by their shard, and the three operators that share them."""
 
     def __init__(self, **policies: str) -> None:
-        self.policies, self.asked, self.silent = policies, 0, False
+        self.policies, self.asked, self.selections, self.silent = policies, 0, 0, False
+        self.archives: dict[ObjectKey, StoredArchive] = {}
         self.stores = [Store() for _ in SHARDS]
-        self.shards = [Shard(held, parse(text), self.exists) for held, text in zip(self.stores, SHARDS, strict=True)]
-        for held, text in zip(self.stores, SHARDS, strict=True):
+        self.shards = [
+            Shard(store, text, self.exists, partial(self.selects, text))
+            for store, text in zip(self.stores, SHARDS, strict=True)
+        ]
+        for store, matches in zip(self.stores, SHARDS.values(), strict=True):
             for name, shard in policies.items():
-                if parse(text).matches(labels(shard)):
-                    held.put(cache.parse_policy(_body(name, shard)))
+                if matches(labels(shard)):
+                    store.put(cache.parse_policy(_body(name, shard)))
 
     def exists(self, key: ObjectKey) -> bool:
         self.asked += 1
@@ -35,8 +45,20 @@ class Fleet:
             raise ClusterUnavailable("it does not answer")
         return key[1] in self.policies
 
+    def selects(self, text: str, key: ObjectKey) -> bool:
+        self.selections += 1
+        if self.silent:
+            raise ClusterUnavailable("it does not answer")
+        return SHARDS[text](self.archives[key].labels)
+
+    def refresh(self, number: int) -> list[ObjectKey]:
+        """What a full list brings to one of the shards."""
+        there, matches = list(self.archives.values()), list(SHARDS.values())[number]
+        return self.shards[number].refresh(there, {each.key: each.labels for each in there if matches(each.labels)})
+
     def claim(self, archive: StoredArchive) -> list[bool]:
         """What each says, asked and by what it knows then."""
+        self.archives[archive.key] = archive
         said = [each.claims(archive) for each in self.shards]
         assert [each.has(archive) for each in self.shards] == said
         return said
@@ -57,9 +79,9 @@ def _body(name: str, shard: str, **spec: Any) -> dict[str, Any]:
     return {"metadata": {**meta, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec}
 
 
-def archive(policy: str, shard: str = "") -> StoredArchive:
+def archive(policy: str, shard: str = "", name: str = "archive") -> StoredArchive:
     spec = {"policy": {"name": policy}} if policy else {}
-    return cache.parse_archive(_body("archive", shard, **spec))
+    return cache.parse_archive(_body(name, shard, **spec))
 
 
 @pytest.mark.parametrize("own", ["", "a", "b", "c"])
@@ -74,35 +96,72 @@ def test_one_without_a_policy_goes_by_its_own_labels(policy: str, own: str, whos
     assert Fleet(run="a").claim(archive(policy, own)) == [number == whose for number in range(3)]
 
 
-def test_only_who_might_have_it_asks_and_nobody_without_a_selector() -> None:
+def test_only_the_shard_that_might_have_it_asks_for_its_policy_and_without_a_selector_none() -> None:
     fleet = Fleet(run="a")
     fleet.claim(archive("run", "a"))
     assert fleet.asked == 0
     fleet.claim(archive("run", "b"))
     assert fleet.asked == 1
-    alone = Shard(Store(), exists=fleet.exists)
+    alone = Shard(Store(), "", fleet.exists, partial(fleet.selects, "shard=a"))
+    asked = fleet.asked, fleet.selections
     assert alone.claims(archive("run", "b"))
     assert alone.has(None)
-    assert fleet.asked == 1
+    assert (fleet.asked, fleet.selections) == asked
 
 
-def test_whoever_gets_no_answer_does_not_take_it() -> None:
+def test_what_the_selector_says_of_an_archive_is_asked_once_until_its_labels_change() -> None:
+    fleet = Fleet()
+    b = fleet.shards[1]
+    fleet.archives["ns", "archive"] = archive("", "b")
+    assert not b.has(archive("", "b"))
+    assert b.decided(archive("", "b")) is None
+    assert [b.claims(archive("", "b")) for _ in range(3)] == [True] * 3
+    assert fleet.selections == 1
+    fleet.archives["ns", "archive"] = archive("", "a")
+    assert b.decided(archive("", "a")) is None
+    assert not b.has(archive("", "a"))
+    assert [b.claims(archive("", "a")) for _ in range(3)] == [False] * 3
+    assert b.decided(archive("", "a")) is False
+    assert fleet.selections == 2
+
+
+def test_a_shard_without_an_answer_takes_no_archive() -> None:
     fleet = Fleet(run="a")
     fleet.silent = True
     with pytest.raises(ClusterUnavailable):
         fleet.shards[1].claims(archive("run", "b"))
     assert not fleet.shards[1].has(archive("run", "b"))
+    fleet.archives["ns", "archive"] = archive("run", "b")
+    with pytest.raises(ClusterUnavailable):
+        fleet.refresh(1)
+    assert not fleet.shards[1].has(archive("run", "b"))
 
 
-def test_a_list_finds_what_has_become_ours_once() -> None:
+def test_a_list_finds_what_has_become_this_shards_once() -> None:
     fleet = Fleet(run="a", other="b")
-    there = [archive("run", "b"), archive("other", "b"), archive("", "b")]
-    assert fleet.shards[1].refresh(there) == []
+    of_run, of_other, of_none = archive("run", "b", "one"), archive("other", "b", "two"), archive("", "b", "three")
+    fleet.archives = {each.key: each for each in (of_run, of_other, of_none)}
+    assert fleet.refresh(1) == [of_none.key]
+    assert fleet.selections == 0
+    assert fleet.refresh(1) == []
     fleet.forget("run")
-    assert not fleet.shards[1].has(there[0])
-    assert fleet.shards[1].refresh(there) == [("ns", "archive")]
-    assert fleet.shards[1].has(there[0])
-    assert fleet.shards[1].refresh(there) == []
+    assert not fleet.shards[1].has(of_run)
+    assert fleet.refresh(1) == [of_run.key]
+    assert fleet.shards[1].has(of_run)
+    assert fleet.refresh(1) == []
+    assert fleet.selections == 0
+
+
+def test_the_labels_that_decide_are_those_whose_keys_the_selector_names() -> None:
+    labels = {"shard": "a", "example.com/tier": "gold", "team": "db", "in": "x"}
+    for selector, keys in {
+        "": set(),
+        "shard=a": {"shard"},
+        "shard==a, example.com/tier != gold": {"shard", "example.com/tier"},
+        "shard notin (a,b),!team": {"shard", "team"},
+        "tier": set(),
+    }.items():
+        assert deciding_labels(selector, labels).keys() == keys
 
 
 def test_jobs_of_others_take_no_slot_and_move_with_their_archives() -> None:

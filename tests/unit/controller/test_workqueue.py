@@ -1,4 +1,4 @@
-"""When policies are worked on: the schedule, the queue, the pace, and the slots of a database."""
+"""When policies are worked on: the schedule, the queue, its workers, pauses, and the slots of a database."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_key_is_in_the_queue_once_and_the_earlier_time_wins() -> None:
     assert list(drained(schedule, 100)) == [A]
 
 
-def test_a_key_is_with_one_worker_at_a_time_and_again_after_it_was_woken() -> None:
+def test_a_key_is_with_one_worker_at_a_time_and_again_after_it_was_enqueued() -> None:
     schedule = Schedule()
     schedule.enqueue(A, 0)
     assert schedule.pop(0) == A
@@ -57,15 +57,15 @@ def test_a_key_is_with_one_worker_at_a_time_and_again_after_it_was_woken() -> No
     assert schedule.pop(10) == A
 
 
-@pytest.mark.parametrize(("woken", "next_due", "expected"), [(7, 3, 3), (3, 7, 3), (None, 7, 7), (7, None, 7)])
+@pytest.mark.parametrize(("enqueued", "next_due", "expected"), [(7, 3, 3), (3, 7, 3), (None, 7, 7), (7, None, 7)])
 def test_after_work_the_earlier_of_both_times_counts(
-    woken: float | None, next_due: float | None, expected: float
+    enqueued: float | None, next_due: float | None, expected: float
 ) -> None:
     schedule = Schedule()
     schedule.enqueue(A, 0)
     schedule.pop(0)
-    if woken is not None:
-        schedule.enqueue(A, woken)
+    if enqueued is not None:
+        schedule.enqueue(A, enqueued)
     schedule.done(A, next_due)
     assert schedule.next_due() == expected
 
@@ -114,15 +114,15 @@ def test_closing_ends_the_waiting() -> None:
 def test_workers_are_bounded_and_never_share_a_key() -> None:
     queue, lock, done = WorkQueue(), threading.Lock(), threading.Event()
     running: list[tuple[str, str]] = []
-    most, looks = 0, 0
+    most, works = 0, 0
 
     def work(key: tuple[str, str]) -> float | None:
-        nonlocal most, looks
+        nonlocal most, works
         with lock:
             assert key not in running
             running.append(key)
-            most, looks = max(most, len(running)), looks + 1
-            if looks >= 200:
+            most, works = max(most, len(running)), works + 1
+            if works >= 200:
                 done.set()
         queue.enqueue(key)  # an edit that arrives meanwhile
         with lock:
@@ -139,7 +139,7 @@ def test_workers_are_bounded_and_never_share_a_key() -> None:
     assert most <= 3
 
 
-def test_a_later_key_is_not_forgotten_while_the_one_who_waited_for_it_works() -> None:
+def test_a_later_key_is_not_forgotten_while_the_worker_that_waited_for_it_works() -> None:
     queue, second = WorkQueue(), threading.Event()
     met: list[bool] = []
 
@@ -161,21 +161,21 @@ def test_a_later_key_is_not_forgotten_while_the_one_who_waited_for_it_works() ->
 
 
 def test_an_error_in_the_work_neither_ends_the_worker_nor_makes_it_loop(caplog: pytest.LogCaptureFixture) -> None:
-    queue, told = WorkQueue(), threading.Event()
+    queue, worked = WorkQueue(), threading.Event()
     calls: list[tuple[str, str]] = []
 
     def work(key: tuple[str, str]) -> float | None:
         calls.append(key)
         if key == A:
             raise KeyError("unforeseen")
-        told.set()
+        worked.set()
         return None
 
     workers = Workers(queue, work, 1)
     workers.start()
     queue.enqueue(A)
     queue.enqueue(B)
-    assert told.wait(10)
+    assert worked.wait(10)
     queue.close()
     assert workers.wait(10)
     assert calls == [A, B]
@@ -227,32 +227,6 @@ def test_a_boundary_comes_first_and_never_in_a_loop(boundary: float, expected: f
     assert Backoff(lambda: 0.5).after(A, 1, Result.CONVERGED, 600, boundary) == expected
 
 
-def test_policies_of_one_database_are_looked_at_together_whenever_they_came() -> None:
-    moment = 0.0
-    turns = Backoff(clock=lambda: moment)
-    met = set()
-    for number, moment in enumerate((3.0, 100.0, 599.0, 5000.0)):
-        wait = turns.after((str(number), "a"), 1, Result.CONVERGED, 600, together="database")
-        assert 60 <= wait <= 660
-        met.add(round((moment + wait) % 600, 6))
-    assert len(met) == 1
-
-
-def test_turns_of_other_databases_are_at_other_moments_and_one_just_had_is_not_had_again() -> None:
-    moment = 0.0
-    turns = Backoff(clock=lambda: moment)
-    assert len({turns.after(A, 1, Result.CONVERGED, 600, together=number) for number in range(50)}) > 40
-    moment = turns.after(A, 1, Result.CONVERGED, 600, together=1)
-    for shift in (-0.5, 0.0, 0.5):
-        moment += shift
-        assert turns.after(A, 1, Result.CONVERGED, 600, together=1) == pytest.approx(600, abs=1)
-        moment -= shift
-
-
-def test_a_failure_is_not_waited_for_until_the_turn_of_its_database() -> None:
-    assert Backoff(lambda: 0.5).after(A, 1, Result.TRANSIENT, 600, together="database") == 1
-
-
 @pytest.mark.parametrize(
     ("found", "reconciling", "expected"),
     [
@@ -269,7 +243,7 @@ def test_an_outage_beside_a_mistake_is_tried_again_soon(
     assert workqueue.result(found, reconciling) is expected
 
 
-def test_a_database_has_two_slots_and_those_who_wait_come_in_turn() -> None:
+def test_a_database_has_two_slots_and_keys_that_wait_come_in_turn() -> None:
     slots = Slots()
     assert slots.acquire("db", A)
     assert slots.acquire("db", B)
@@ -283,7 +257,7 @@ def test_a_database_has_two_slots_and_those_who_wait_come_in_turn() -> None:
     assert not slots.acquire("db", C)
 
 
-def test_who_asks_whether_a_database_is_taken_waits_as_one_who_was_refused() -> None:
+def test_a_key_that_asks_whether_a_database_is_taken_waits_as_one_that_was_refused() -> None:
     slots = Slots(limit=1)
     assert not slots.taken("db", A)
     assert slots.acquire("db", A)

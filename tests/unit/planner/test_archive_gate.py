@@ -23,6 +23,7 @@ from partwarden.planner.archives import (
     CheckState,
     server_label,
 )
+from partwarden.planner.drop_preconditions import AFTER_DETACH, LAST
 from partwarden.planner.plan import Plan, make_plan
 from support import values
 
@@ -34,8 +35,12 @@ EVENTS = (
     *("look", "prove", "check", "wait", "change"),
     *("hold", "release", "approve", "withdraw", "fail", "damage", "forget"),
 )
-WAY = ("look", "prove", "look", "look", "check", "wait", "wait", "look", "check", "look")
+WAY = ("look", "prove", "look", "wait", "wait", "look", "check", "look")
 """By which a partition goes where nothing comes in between."""
+DETACHED = WAY.index("wait")
+"""So many events of it, and the partition is detached; nothing was read since the proof."""
+FREE = WAY.index("check")
+"""So many, and nothing but the last reading keeps the table."""
 
 
 HERE, ELSEWHERE = server_label(values.SERVER.identity), server_label("2/5")
@@ -89,10 +94,10 @@ class Life:
         free = free and (self.approval is Approval.AUTOMATIC or self.approved)
         self.opened = (self.opened or self.looks) if free else None
         plan = self.plan()
-        wanted = {each.archive: each.token for each in plan.retired.waiting.requests if isinstance(each, CheckRequest)}
+        wanted = {each.archive: each.token for each in plan.retired.gate.requests if isinstance(each, CheckRequest)}
         kept = {name: held for name, held in self.asked.items() if wanted.get(name) == held[0]}
         self.asked = {name: kept.get(name, (token, self.looks)) for name, token in wanted.items()}
-        for request in plan.retired.waiting.requests:
+        for request in plan.retired.gate.requests:
             if isinstance(request, CheckRequest) and request.void:
                 self.doubt(request.archive)
             if isinstance(request, ArchiveRequest):
@@ -173,7 +178,7 @@ class Life:
             case "damage":
                 self.check(damaged=True)
             case "forget":
-                # Somebody deletes the PartitionArchives.
+                # The user deletes the PartitionArchives.
                 self.rounds, self.asked = {}, {}
             case _:
                 getattr(self, event)()
@@ -217,8 +222,7 @@ def test_whatever_came_before_it_goes_in_the_end_once_it_is_left_in_peace(events
 
 def test_the_whole_way_and_that_it_is_no_shorter() -> None:
     assert lived(*WAY).dropped
-    # The reading after the detach may be left out: the last one is later, and sees the same.
-    for left_out in range(WAY.index("check") + 1, len(WAY)):
+    for left_out in range(len(WAY)):
         if WAY[left_out] != "look":
             assert not lived(*WAY[:left_out], *WAY[left_out + 1 :]).dropped, WAY[left_out]
 
@@ -241,7 +245,7 @@ def test_a_reading_does_for_a_day_whatever_the_calendar_says_and_no_longer() -> 
 
 def test_a_job_that_runs_over_midnight_is_not_asked_for_anew() -> None:
     evening = values.NOW.replace(hour=23, minute=59)
-    life = lived(*WAY[:5], now=evening - timedelta(hours=26))
+    life = lived(*WAY[:DETACHED], now=evening - timedelta(hours=26))
     life.now = evening
     life.look()
     asked = dict(life.asked)
@@ -272,35 +276,65 @@ def test_what_is_only_to_be_detached_is_archived_detached_and_kept() -> None:
     life = lived(*WAY, "wait", "look", "check", "look", on_expire=OnExpire.DETACH)
     assert life.since is not None
     assert not life.dropped
-    assert life.plan().retired.waiting.requests == ()
+    assert life.plan().retired.gate.requests == ()
 
 
 def told(life: Life) -> list[tuple[str, bool]]:
-    waiting = life.plan().retired.waiting
+    waiting = life.plan().retired.gate
     return [*((each.reason, True) for each in waiting.troubles), *((each.reason, False) for each in waiting.notes)]
 
 
 def test_what_is_waited_for_is_said() -> None:
     assert told(lived("look")) == [("Archiving", False)]
     assert told(lived("look", "fail")) == [("DestinationFull", True), ("Archiving", False)]
-    assert told(lived(*WAY[:4])) == [("CheckingArchives", False)]
-    assert told(lived(*WAY[:5])) == []
-    assert told(lived(*WAY[:8], approval=Approval.MANUAL)) == [("WaitsForApproval", False)]
-    assert told(lived(*WAY[:8])) == [("CheckingArchives", False)]
-    assert told(lived(*WAY[:4], "damage")) == [("ArchiveDamaged", True)]
+    assert told(lived(*WAY[:DETACHED])) == []
+    assert told(lived(*WAY[:FREE], approval=Approval.MANUAL)) == [("WaitsForApproval", False)]
+    assert told(lived(*WAY[:FREE])) == [("CheckingArchives", False)]
+    assert told(lived(*WAY[:FREE], "damage")) == [("ArchiveDamaged", True)]
+    assert told(lived(*WAY[:DETACHED], on_expire=OnExpire.DETACH)) == [("CheckingArchives", False)]
+    assert told(lived(*WAY[:DETACHED], "look", "check", on_expire=OnExpire.DETACH)) == []
+
+
+def test_what_is_to_be_dropped_is_read_once_and_only_when_nothing_else_keeps_it() -> None:
+    assert lived(*WAY[:DETACHED], "look", "wait", "look").asked == {}
+    held = lived(*WAY[:DETACHED], "hold", "wait", "wait", "look")
+    assert held.asked == {}
+    held.happen("release")
+    held.look()
+    ((token, _),) = held.asked.values()
+    assert token.startswith(LAST)
+
+
+def test_a_hold_after_the_last_reading_makes_it_void_also_for_an_operator_that_has_not_seen_the_reading() -> None:
+    life = lived(*WAY[:-1], "hold", "look")
+    ((token, _),) = life.asked.values()
+    assert token.startswith(AFTER_DETACH)
+    (request,) = life.plan().retired.gate.requests
+    assert isinstance(request, CheckRequest)
+    assert request.void
+    life.check()
+    # What is remembered in memory is lost: the status of the archive is not.
+    life.rounds = {number: replace(state, doubt="") for number, state in life.rounds.items()}
+    life.happen("release")
+    life.look()
+    assert not life.dropped
+    ((token, _),) = life.asked.values()
+    assert token.startswith(LAST)
 
 
 def test_a_damaged_archive_keeps_the_table_and_is_not_replaced() -> None:
-    life = lived(*WAY[:4], "damage", "look", "wait", "wait", "look", "damage", "look")
+    life = lived(*WAY[:FREE], "damage", "look", "wait", "wait", "look", "damage", "look")
     assert list(life.rounds) == [0]
     assert not life.dropped
 
 
-def test_a_table_changed_after_the_proof_is_archived_again_and_not_without_end() -> None:
-    life = lived(*WAY[:4], "change", "check", "look")
+@pytest.mark.parametrize("on_expire", OnExpire)
+def test_a_table_changed_after_the_proof_is_archived_again_and_not_without_end(on_expire: OnExpire) -> None:
+    way = [*WAY[: FREE - 1], "look"]
+    life = lived(*way, "change", "check", "look", on_expire=on_expire)
     assert list(life.rounds) == [0, 1]
     assert told(life) == [("Archiving", False)]
-    again = lived(*WAY[:4], *("change", "check", "look", "prove", "look") * 9)
+    again = lived(*way, *("change", "check", "look", "prove", "look") * 9, on_expire=on_expire)
     assert list(again.rounds) == list(range(MOST_ROUNDS))
     assert told(again) == [("ContentsChanged", True)]
 
@@ -318,7 +352,7 @@ def test_what_is_changed_after_the_last_reading_is_compared_anew() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"oid": OLD.oid + 1}, {"oid": None}, {"server": ELSEWHERE}, {"proven": False}, {"fingerprint": None}],
-    ids=["of another table", "of nobody knows what", "of another server", "not read back", "without a fingerprint"],
+    ids=["of another table", "of an unknown table", "of another server", "not read back", "without a fingerprint"],
 )
 def test_an_archive_that_does_not_prove_this_table_counts_for_nothing(wrong: dict[str, Any]) -> None:
     for way in (WAY[:2], WAY[:-1]):
@@ -331,7 +365,7 @@ def test_after_a_move_to_another_server_a_table_of_the_same_oid_is_archived_anew
     life = lived(*WAY[:-1])
     life.rounds[0] = replace(life.rounds[0], server=ELSEWHERE)
     assert life.plan().actions == ()
-    (request,) = life.plan().retired.waiting.requests
+    (request,) = life.plan().retired.gate.requests
     assert isinstance(request, ArchiveRequest)
     assert (request.oid, request.round) == (OLD.oid, 0)
 
@@ -340,4 +374,4 @@ def test_where_no_archive_is_known_nothing_leaves() -> None:
     assert Life().plan().actions == ()
     gone = Life(since=values.NOW - timedelta(days=9))
     assert gone.plan().actions == ()
-    assert [type(each) for each in gone.plan().retired.waiting.requests] == [ArchiveRequest]
+    assert [type(each) for each in gone.plan().retired.gate.requests] == [ArchiveRequest]

@@ -21,7 +21,7 @@ def cells(interval: Interval, zone: ZoneInfo | None, year: int) -> list[tuple[da
     """The cells that begin within that year of the zone's wall clock, and when, by that clock."""
     grid = Grid(interval, zone)
     start, stop = (grid.moment(datetime(each, 1, 1)) for each in (year, year + 1))  # noqa: DTZ001
-    found = [(grid.local(cell.lower), cell) for cell in grid.cells(start, stop) if cell.lower]
+    found = [(grid.local(cell.lower), cell) for cell in grid.cells(start, stop)]
     return [(local, cell) for local, cell in found if local.year == year]
 
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partwarden.planner import marker
-from partwarden.planner.calendar import Range
+from partwarden.planner.calendar import BoundedRange
 from partwarden.planner.marker import ClosedMark, Marker, Phase
 
 DONE = datetime(2026, 1, 1, 1, 0, 10, tzinfo=UTC)
 MARK = ClosedMark(16402, vacuumed=DONE)
-DETACH = Marker(16402, 1, "public.run", Range(DONE, DONE.replace(year=2027)), Phase.DETACHING, DONE)
+DETACH = Marker(16402, 1, "public.run", BoundedRange(DONE, DONE.replace(year=2027)), Phase.DETACHING, DONE)
 
 
 @given(st.text(), st.none() | st.just(DONE), st.sampled_from([(), ("reindex",), ("vacuum", "reindex")]))

@@ -19,13 +19,11 @@ from partwarden.api.status import ConditionStatus
 from partwarden.api.types import Interval
 from partwarden.errors import InsufficientPrivilege
 from partwarden.planner.actions import CreateDefault, CreatePartition, DrainIntoPartition
-from partwarden.planner.calendar import Grid, Range
+from partwarden.planner.calendar import BoundedRange, Grid
 from partwarden.planner.default_rows import (
     MAX_PIECES,
     MAX_SPANS,
     Cut,
-    describe,
-    emptiness,
     finer_cut,
     first_cut,
     within_cells,
@@ -33,7 +31,7 @@ from partwarden.planner.default_rows import (
 from partwarden.planner.inventory import DefaultRows, Inventory, KeyType, RelationKind
 from partwarden.planner.keys import Codec
 from partwarden.planner.plan import Plan
-from partwarden.status.conditions import looked
+from partwarden.status.conditions import default_partition_empty, describe, reconciled
 from support import values
 
 CODECS = [
@@ -45,8 +43,8 @@ CODECS = [
 ]
 
 
-def year(number: int) -> Range:
-    return Range(datetime(number, 1, 1, tzinfo=UTC), datetime(number + 1, 1, 1, tzinfo=UTC))
+def year(number: int) -> BoundedRange:
+    return BoundedRange(datetime(number, 1, 1, tzinfo=UTC), datetime(number + 1, 1, 1, tzinfo=UTC))
 
 
 def held(*groups: tuple[int, int], **fields: Any) -> DefaultRows:
@@ -93,7 +91,7 @@ def test_the_passes_come_to_an_end_and_agree_with_the_grid(
 
 
 def test_what_partitions_hold_is_cut_off() -> None:
-    coverage = [Range(datetime(2020, 3, 1, tzinfo=UTC), datetime(2020, 6, 1, tzinfo=UTC))]
+    coverage = [BoundedRange(datetime(2020, 3, 1, tzinfo=UTC), datetime(2020, 6, 1, tzinfo=UTC))]
     cut = finer_cut(Grid(Interval.YEAR, ZoneInfo("UTC")), Codec(KeyType.TIMESTAMPTZ), coverage, [year(2020)])
     assert cut.literals == (
         "2020-01-01T00:00:00Z",
@@ -138,12 +136,13 @@ def test_the_condition_never_calls_empty_what_was_not_counted() -> None:
         (DefaultRows(elsewhere=1), ConditionStatus.FALSE, "DefaultHasRows"),
         (DefaultRows(), ConditionStatus.TRUE, "Empty"),
     ]:
-        assert emptiness(values.spec(), found(rows), codec)[:2] == (status, reason)
+        said = default_partition_empty(values.spec(), found(rows), codec)
+        assert (said.status, said.reason) == (status, reason)
 
 
 def test_rows_of_ranges_that_nobody_asked_for_leave_the_policy_ready() -> None:
     inventory = found(held((2019, 5)), *values.years(2026, 2027, 2028))
-    verdict = looked(values.spec(), inventory, values.plan(values.spec(), inventory), [])
+    verdict = reconciled(values.spec(), inventory, values.plan(values.spec(), inventory), [])
     assert (verdict.ready.status, verdict.ready.reason) == (ConditionStatus.TRUE, "Converged")
     assert verdict.default_empty is not None
     assert verdict.default_empty.message == (
@@ -226,14 +225,13 @@ def test_a_default_partition_is_made_last_and_only_where_there_is_none() -> None
 
 def test_moments_between_two_spans_belong_to_no_interval() -> None:
     grid = Grid(Interval.YEAR, ZoneInfo("UTC"))
-    gap = Range(year(2001).upper, year(2010).lower)
+    gap = BoundedRange(year(2001).upper, year(2010).lower)
     assert within_cells(grid, [(year(2001), 1), (gap, 2), (year(2010), 3)]) == ((year(2001), 1), (year(2010), 3))
 
 
 def test_pieces_do_not_grow_without_end() -> None:
-    spans = [
-        Range(start, start + timedelta(days=400)) for start in (datetime(1901, 1, 1, tzinfo=UTC),) * (MAX_SPANS + 9)
-    ]
+    start = datetime(1901, 1, 1, tzinfo=UTC)
+    spans = [BoundedRange(start, start + timedelta(days=400))] * (MAX_SPANS + 9)
     cut = finer_cut(Grid(Interval.HOUR, ZoneInfo("UTC")), Codec(KeyType.TIMESTAMPTZ), [], spans)
     assert not cut.final
     assert len(cut.moments) <= MAX_PIECES

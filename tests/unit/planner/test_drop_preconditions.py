@@ -34,7 +34,7 @@ from partwarden.planner.marker import Phase
 from partwarden.planner.plan import Plan, make_plan
 from partwarden.postgres import drop
 from partwarden.postgres.table_state import TableState
-from partwarden.status.conditions import looked
+from partwarden.status.conditions import reconciled
 from support import values
 
 NOW = values.NOW
@@ -166,7 +166,7 @@ def test_the_plan_the_status_and_the_check_under_the_lock_say_the_same(what: str
     assert kept.reason == reason
     plan = world.plan()
     assert drops(plan) == []
-    said = looked(
+    said = reconciled(
         values.spec(retention=world.retention), values.inventory(detached=(world.table, *world.others)), plan, []
     ).archives
     assert said is not None

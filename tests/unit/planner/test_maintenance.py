@@ -23,7 +23,7 @@ from partwarden.planner.inventory import (
 )
 from partwarden.planner.marker import ClosedMark
 from partwarden.planner.plan import Plan, make_plan
-from partwarden.status.conditions import failed, looked, make_status, suspended
+from partwarden.status.conditions import failed, make_status, reconciled, suspended
 from partwarden.status.events import Notice, changed
 from support.samples import NOW, inventory, spec, year
 
@@ -51,7 +51,7 @@ def fact(each: Partition, **fields: Any) -> ClosedPartition:
 
 
 def known(*facts: ClosedPartition, partitions: list[Partition] = YEARS, **fields: Any) -> Inventory:
-    return replace(inventory(partitions, **fields), wear=MaintenanceFacts(closed=facts))
+    return replace(inventory(partitions, **fields), facts=MaintenanceFacts(closed=facts))
 
 
 def due(plan: Plan) -> list[str]:
@@ -221,15 +221,15 @@ OLD = NOW - timedelta(days=3)
 def test_the_parent_is_analyzed_only_when_a_partition_was_well_after_it(
     statistics: Statistics | None, expected: bool
 ) -> None:
-    found = replace(drifted(None, 5000, 0, 0), wear=MaintenanceFacts(statistics=statistics))
+    found = replace(drifted(None, 5000, 0, 0), facts=MaintenanceFacts(statistics=statistics))
     assert due(decide(found)) == (["AnalyzeParent run"] if expected else [])
 
 
 def test_upkeep_comes_after_all_else() -> None:
     found = replace(
-        known(fact(YEARS[2]), partitions=YEARS[:4], rows=9_999_999), wear=MaintenanceFacts((fact(YEARS[2]),))
+        known(fact(YEARS[2]), partitions=YEARS[:4], rows=9_999_999), facts=MaintenanceFacts((fact(YEARS[2]),))
     )
-    found = replace(found, wear=replace(found.wear, statistics=Statistics(None, OLD, True)))
+    found = replace(found, facts=replace(found.facts, statistics=Statistics(None, OLD, True)))
     assert [each.split()[0] for each in due(decide(found, **BOTH))] == [
         "CreatePartition",
         "CreatePartition",
@@ -250,7 +250,7 @@ def test_upkeep_comes_after_all_else() -> None:
     ],
 )
 def test_what_is_said_of_pruning_stops_nothing(pruning: Pruning | None, reasons: list[str], words: str) -> None:
-    plan = decide(replace(inventory(YEARS), wear=MaintenanceFacts(pruning=pruning)))
+    plan = decide(replace(inventory(YEARS), facts=MaintenanceFacts(pruning=pruning)))
     assert [(each.reason, each.error) for each in plan.findings] == [(reason, None) for reason in reasons]
     assert all(words in each.message for each in plan.findings)
 
@@ -258,7 +258,7 @@ def test_what_is_said_of_pruning_stops_nothing(pruning: Pruning | None, reasons:
 def status(*sizes: int, previous: dict[str, Any] | None = None, limit: str | None = "1Gi") -> dict[str, Any]:
     found = inventory([year(2024 + number, bytes=size) for number, size in enumerate(sizes)])
     fields: dict[str, Any] = {"thresholds": {"partitionSize": limit}, "startFrom": "2026-01-01", "premake": 0}
-    verdict = looked(spec(**fields), found, decide(found, **fields), ())
+    verdict = reconciled(spec(**fields), found, decide(found, **fields), ())
     return make_status(verdict, previous or {}, 1, NOW)
 
 
@@ -315,7 +315,7 @@ def test_the_largest_are_listed_and_named_however_many_there_are() -> None:
     many = [year(1400 + number, bytes=2 * GI) for number in range(900)]
     found = inventory([*many, year(2400, bytes=90 * GI)])
     fields: dict[str, Any] = {"thresholds": {"partitionSize": "1Gi"}, "startFrom": "2026-01-01"}
-    verdict = looked(spec(**fields), found, decide(found, **fields), ())
+    verdict = reconciled(spec(**fields), found, decide(found, **fields), ())
     shown = make_status(verdict, {}, 1, NOW)
     assert within(shown)["message"].startswith(
         "larger than 1Gi (spec.thresholds.partitionSize): public.run_2400 (over 64"

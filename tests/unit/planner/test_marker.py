@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from partwarden.api.retention import KeyEncoding, OnExpire, Retention
 from partwarden.api.types import Interval
-from partwarden.archive.table_lookup import _marked
+from partwarden.archive.table_lookup import spell
 from partwarden.errors import UserError
 from partwarden.planner import marker
-from partwarden.planner.calendar import Range
+from partwarden.planner.calendar import BoundedRange
 from partwarden.planner.inventory import Detached, KeyType
 from partwarden.planner.keys import TYPES, Codec
 from partwarden.planner.marker import LONGEST_LINE, ClosedMark, Marker, Phase
@@ -82,7 +82,7 @@ def line(held: Any, label: str = marker.LABEL) -> str:
 
 
 def test_what_is_written_is_read() -> None:
-    mark = Marker(16402, 1000, 'pub"lic.r\nu,n', Range(*(values.moment(f"{y}-01-01") for y in (2018, 2019))),
+    mark = Marker(16402, 1000, 'pub"lic.r\nu,n', BoundedRange(*(values.moment(f"{y}-01-01") for y in (2018, 2019))),
                   Phase.DETACHED, values.NOW)  # fmt: skip
     for text in ("", "ours", "two\nlines"):
         assert marker.read(marker.write(text, mark)) == (text, mark)
@@ -220,7 +220,7 @@ def test_an_archive_takes_from_a_mark_bounds_that_the_key_can_have_or_none(
     lower: str, upper: str, codec: Codec
 ) -> None:
     _, mark = marker.read(line({**GOOD, "from": lower, "to": upper}))
-    found = _marked(mark, codec)
+    found = spell(mark.range, codec) if mark else None
     assert found is None or all(isinstance(each, str) for each in found)
 
 

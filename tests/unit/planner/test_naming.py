@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from partwarden.api.policy import UNIQUE, Table, TableSpec
 from partwarden.api.types import Interval
 from partwarden.errors import NameTooLong
-from partwarden.planner.calendar import Grid, Range
-from partwarden.planner.naming import DEFAULT_FORMATS, MAX_BYTES, partition_name
+from partwarden.planner.calendar import BoundedRange, Grid
+from partwarden.planner.keys import DEFAULT_FORMATS, MAX_BYTES, partition_name
 
 FORMATS = [
     (interval, "".join(f"{{{name}}}" for name in sorted(names))) for interval, sets in UNIQUE.items() for names in sets
@@ -57,10 +57,8 @@ def test_pieces_of_a_cell_have_names_of_their_own(
 ) -> None:
     grid = Grid(interval, None)
     cell = grid.cell(moment)
-    assert cell.lower is not None
-    assert cell.upper is not None
     cuts = sorted({cell.lower + (cell.upper - cell.lower) * (offset / timedelta(days=1.1)) for offset in offsets})
-    pieces = [Range(lower, upper) for lower, upper in zip([cell.lower, *cuts], [*cuts, cell.upper], strict=True)]
+    pieces = [BoundedRange(lower, upper) for lower, upper in zip([cell.lower, *cuts], [*cuts, cell.upper], strict=True)]
     pieces = [piece for piece in pieces if piece.lower != piece.upper]
     run = [partition_name("run", None, grid, piece) for piece in [cell, *pieces] if piece != cell or len(pieces) > 1]
     assert len(set(run)) == len(run)
@@ -91,9 +89,9 @@ def test_the_hour_that_comes_twice() -> None:
 def test_a_piece_says_where_it_begins() -> None:
     grid = Grid(Interval.YEAR, None)
     begin, end = datetime(2026, 3, 5), datetime(2027, 1, 1)  # noqa: DTZ001
-    assert partition_name("run", None, grid, Range(begin, end)) == "run_2026_20260305"
+    assert partition_name("run", None, grid, BoundedRange(begin, end)) == "run_2026_20260305"
     late = begin.replace(hour=7, minute=30, microsecond=5)
-    assert partition_name("run", None, grid, Range(late, end)) == "run_2026_20260305t073000000005"
+    assert partition_name("run", None, grid, BoundedRange(late, end)) == "run_2026_20260305t073000000005"
 
 
 def test_the_table_may_be_called_like_a_placeholder() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from partwarden.api.policy import TableSpec
 from partwarden.api.types import Interval
 from partwarden.planner.actions import CreatePartition
-from partwarden.planner.calendar import Grid, Range, merge, subtract
+from partwarden.planner.calendar import BoundedRange, Grid, Range, merge, subtract
 from partwarden.planner.creation import MAX_CREATE
 from partwarden.planner.inventory import Inventory, KeyType, Partition, RelationKind
 from partwarden.planner.keys import TYPES, Codec
@@ -120,7 +120,7 @@ def test_now_the_future_and_the_wanted_dates_are_held_afterwards(situation: tupl
     assert again.missing == ()
     pending = [each.range for each in found.partitions if each.detach_pending and each.range]
     if not any(each.overlaps(plan.current) for each in pending):
-        assert again.covered_for_ever or (again.covered_until and again.covered_until >= plan.current.upper)  # type: ignore[operator]
+        assert again.covered_for_ever or (again.covered_until and again.covered_until >= plan.current.upper)
 
 
 @given(situations())
@@ -213,7 +213,7 @@ def test_the_past_is_filled_up_to_a_limit(situation: tuple[TableSpec, Inventory]
         held = merge(ranges(values.after(found, plan.creations)))
         lower = min(each.range.lower for each in holes) if holes else plan.current.lower
         assert lower is not None
-        assert not subtract(Range(lower, plan.current.upper), held)
+        assert not subtract(BoundedRange(lower, plan.current.upper), held)
 
 
 @pytest.mark.slow

@@ -22,7 +22,6 @@ from partwarden.planner.actions import (
     DropDetached,
     FinalizeDetach,
 )
-from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import Detached, Inventory, Reference, RelationKind
 from partwarden.planner.marker import Marker, Phase
 from partwarden.planner.plan import Plan, make_plan
@@ -188,8 +187,7 @@ def test_a_name_that_holds_nothing_is_told() -> None:
 def test_pending_detaches_are_finished_first_whoever_began_them(phase: Phase | None) -> None:
     old = replace(values.years(2025)[0], detach_pending=True)
     if phase is not None:
-        assert old.range is not None
-        old = replace(old, marker=Marker(old.oid, 1000, "public.run", old.range, phase, values.NOW))
+        old = replace(old, marker=Marker(old.oid, 1000, "public.run", values.bounds(old), phase, values.NOW))
     made = plan(policy(), values.inventory(old, *values.years(2019, 2026)))
     kinds = [type(each) for each in made.actions]
     assert kinds.index(FinalizeDetach) < kinds.index(DetachPartition)
@@ -271,9 +269,8 @@ def test_a_table_never_takes_a_part_of_what_must_exist() -> None:
 
 def test_what_somebody_attached_again_is_left_alone() -> None:
     old, now = values.years(2018, 2026)
-    assert old.range is not None
     for phase, expected in ((Phase.DETACHED, []), (Phase.RESTORED, []), (Phase.DETACHING, ["run_2018"])):
-        marked = replace(old, marker=Marker(old.oid, 1000, "public.run", old.range, phase, values.NOW))
+        marked = replace(old, marker=Marker(old.oid, 1000, "public.run", values.bounds(old), phase, values.NOW))
         made = plan(policy(start_from="2026-01-01"), values.inventory(marked, now))
         assert told(made, DetachPartition) == expected
         assert reasons(made) == ([] if expected else ["ExpiredLeftAlone"])
@@ -287,11 +284,10 @@ def test_nothing_is_made_that_has_expired() -> None:
     assert "2018-03-01" in made.findings[0].message
 
 
-def test_a_comment_that_names_an_impossible_range_is_nobodys() -> None:
-    naive = replace(gone(2018), marker=replace(gone(2018).marker, range=Range(None, None)))
+def test_a_comment_that_names_an_impossible_range_marks_nothing() -> None:
     backwards = values.detached("run_2017", year(2018), year(2017))
     without_zone = values.detached("run_2016", values.naive("2016-01-01"), values.naive("2017-01-01"))
-    found = values.inventory(*values.years(2026), detached=(naive, backwards, without_zone))
+    found = values.inventory(*values.years(2026), detached=(backwards, without_zone))
     made = plan(policy(drop=True, start_from="2026-01-01"), found)
     assert made.actions == ()
 

@@ -382,7 +382,7 @@ def test_making_comes_before_retiring(world: World) -> None:
     order = kinds(world.plan().actions)
     assert order == sorted(order)
     detached = [each.range.upper for each in world.plan().actions if isinstance(each, DetachPartition)]
-    assert detached == sorted(detached)  # type: ignore[type-var]
+    assert detached == sorted(detached)
 
 
 @given(worlds())

@@ -93,18 +93,18 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "reason", "told"), CASES)
-def test_the_words_of_libpq_and_of_an_english_server(words: str, reason: str, told: str) -> None:
+@pytest.mark.parametrize(("words", "reason", "way_out"), CASES)
+def test_the_words_of_libpq_and_of_an_english_server(words: str, reason: str, way_out: str) -> None:
     error = explain([words], INFO)
-    check(error, reason, "cannot connect to database 'orders' at db:5432: ", told, secrets=["s3cr3t", "partwarden"])
+    check(error, reason, "cannot connect to database 'orders' at db:5432: ", way_out, secrets=["s3cr3t", "partwarden"])
 
 
 @pytest.mark.parametrize("words", ["no encryption", "SSL off"])
-def test_who_forbids_tls_where_only_tls_is_let_in(words: str) -> None:
+def test_sslmode_disable_where_only_tls_is_let_in_is_a_tls_mismatch(words: str) -> None:
     check(explain([f"{PREFIX}{HBA}{words}"], PLAIN), "TLSMismatch", "pg_hba.conf", "sslmode is 'disable'")
 
 
-def test_who_prefers_tls_is_told_of_both_attempts_and_not_to_blame_for_tls() -> None:
+def test_sslmode_prefer_names_both_attempts_and_blames_the_login() -> None:
     error = explain([f"{PREFIX}{HBA}SSL encryption\n{SECOND}{HBA}no encryption"], INFO)
     check(error, "AuthenticationFailed", "SSL encryption (another attempt: no pg_hba.conf entry")
 
@@ -125,7 +125,7 @@ def test_parameters_that_libpq_does_not_understand(info: ConnectionInfo, reason:
         (f"{PREFIX}session is read-only", "ReadOnlyServer"),
     ],
 )
-def test_of_two_addresses_the_one_that_answered_tells_the_cause(turn: int, words: str, reason: str) -> None:
+def test_of_two_addresses_the_one_that_answered_gives_the_cause(turn: int, words: str, reason: str) -> None:
     error = explain([words, REFUSED][::turn], INFO)
     essential = words.removeprefix(PREFIX).removeprefix("FATAL:  ")
     check(error, reason, f"at db:5432: {essential} (another attempt: Connection refused); ")

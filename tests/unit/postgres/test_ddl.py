@@ -38,7 +38,7 @@ def test_the_table_is_made_apart_and_attached() -> None:
 
 @pytest.mark.parametrize("interval", ["Hour", "Day", "Week", "Month", "Quarter", "Year"])
 def test_never_by_partition_of(interval: str) -> None:
-    """CREATE TABLE … PARTITION OF locks the parent against everybody."""
+    """CREATE TABLE … PARTITION OF locks the parent against all sessions."""
     for action in plan(spec(interval=interval), inventory()).creations:
         texts = [
             ddl.create_table(PARENT, action, PartitionTemplate()),

@@ -92,7 +92,7 @@ def test_a_line_that_is_coloured_or_moved_is_one_that_there_is(panel: dict[str, 
 WORDS = {
     "Reconciles per minute": ({each.value for each in Result}, {"Transient", "UserError"}),
     "Archives": ({*ARCHIVE_STATES}, {"Failing"}),
-    "Jobs that ended": (
+    "Ended Jobs": (
         {f"{task} {result}" for task in Task for result in ("Succeeded", "Failed")},
         {f"{task} Failed" for task in Task},
     ),

@@ -17,7 +17,7 @@ from partwarden.api.status import ConditionType, PartitionPolicyStatus
 from partwarden.planner.actions import Outcome
 from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import Inventory, Partition, RelationKind
-from partwarden.status.conditions import broken, failed, looked, make_status, suspended
+from partwarden.status.conditions import broken, failed, make_status, reconciled, suspended
 from support.samples import NOW, inventory, plan, spec, year
 
 LATER = NOW + timedelta(hours=1)
@@ -27,7 +27,7 @@ COMPLETE = [year(number) for number in range(2024, 2029)]
 def status_of(
     found: Inventory, previous: dict[str, Any] | None = None, now: datetime = NOW, **fields: Any
 ) -> dict[str, Any]:
-    verdict = looked(spec(**fields), found, plan(found, **fields), ())
+    verdict = reconciled(spec(**fields), found, plan(found, **fields), ())
     return make_status(verdict, previous or {}, 3, now, "public.run")
 
 
@@ -177,7 +177,7 @@ def test_the_first_failure_is_the_reason_and_all_are_listed(
     wrong: tuple[errors.PartwardenError | None, ...], reason: str, meaning: str
 ) -> None:
     found = inventory(COMPLETE[:2])
-    verdict = looked(spec(), found, plan(found), outcomes_of(found, *wrong))
+    verdict = reconciled(spec(), found, plan(found), outcomes_of(found, *wrong))
     status = make_status(verdict, {}, 1, NOW)
     assert condition(status, "Ready")["reason"] == reason
     assert kstatus(status) == meaning
@@ -240,7 +240,7 @@ def test_the_longest_messages_still_fit() -> None:
     found = inventory(many(10_000))
     wide = errors.StatementRejected("ü" * 5000)
     outcomes = [Outcome(action, wide) for action in plan(inventory(COMPLETE[:2])).actions] * 10
-    status = make_status(looked(spec(), found, plan(found, interval="Day"), outcomes), {}, 1, NOW)
+    status = make_status(reconciled(spec(), found, plan(found, interval="Day"), outcomes), {}, 1, NOW)
     assert len(json.dumps(status, ensure_ascii=False).encode()) < 64 * 1024
 
 

@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from partwarden.api.policy import Mode, TableSpec
-from partwarden.api.retention import OnExpire, Retention
+from partwarden.api.retention import Approval, OnExpire, Retention
 from partwarden.errors import TableBusy
 from partwarden.planner.actions import Outcome
 from partwarden.planner.inventory import Detached, Inventory, Partition, Reference
 from partwarden.planner.plan import make_plan
-from partwarden.status.conditions import PolicyStatusUpdate, looked, make_status
+from partwarden.status.conditions import PolicyStatusUpdate, make_status, reconciled
+from partwarden.status.events import changed
 from support import values
 
 
@@ -27,7 +28,7 @@ def gone(hours: float) -> Detached:
 
 def verdict(spec: TableSpec, found: Inventory, *errors: TableBusy) -> PolicyStatusUpdate:
     made = make_plan(spec, found, found.now)
-    return looked(spec, found, made, [Outcome(made.actions[place], error) for place, error in enumerate(errors)])
+    return reconciled(spec, found, made, [Outcome(made.actions[place], error) for place, error in enumerate(errors)])
 
 
 def here(*partitions: Partition, **fields: Any) -> Inventory:
@@ -91,3 +92,28 @@ def test_the_oid_is_shown_of_what_an_annotation_may_name() -> None:
     assert said.table is not None
     shown = {each.name: each.oid for each in said.table.partitions}
     assert shown == {"run_2018": gone(hours=1).oid, "run_2019": values.years(2019)[0].oid, "run_2026": None}
+
+
+def manual(spec_of: TableSpec, *tables: Detached) -> dict[str, Any]:
+    """The status while these tables wait for an approval."""
+    return make_status(verdict(spec_of, here(detached=tables)), {}, 1, values.NOW)
+
+
+def test_each_table_that_waits_for_an_approval_is_one_event() -> None:
+    retention = Retention(
+        keep_for="5y", on_expire=OnExpire.DROP, drop_without_archive=True, approval=Approval.MANUAL, grace="1h"
+    )
+    spec = values.spec(premake=0, start_from="2026-01-01", retention=retention)
+    other = values.detached(
+        "a; b", datetime(2017, 1, 1, tzinfo=UTC), datetime(2018, 1, 1, tzinfo=UTC), gone(9).marker.since
+    )
+    before, one, two = manual(spec, gone(hours=0)), manual(spec, gone(hours=9)), manual(spec, gone(hours=9), other)
+    assert changed(before, before) == []
+    (notice,) = changed(before, one)
+    assert (notice.type, notice.reason) == ("Normal", "WaitsForApproval")
+    assert f"run_2018@{gone(9).oid}" in notice.message
+    assert changed(one, one) == []
+    (notice,) = changed(one, two)
+    assert "a; b@" in notice.message
+    assert changed(two, two) == []
+    assert changed(two, one) == changed(before, one)

@@ -12,7 +12,7 @@ from partwarden.cli import policy_view
 from partwarden.controller import archive_status
 from partwarden.controller.metrics import families
 from partwarden.kube import cache
-from partwarden.status.conditions import looked, make_status, suspended
+from partwarden.status.conditions import make_status, reconciled, suspended
 from partwarden.status.events import changed
 from support.samples import inventory, plan, spec, year
 
@@ -43,8 +43,9 @@ def test_it_is_as_none_to_all_that_reads_it() -> None:
     found, none = policy(UNSEEN), policy({})
     assert cache.parse_policy(found).status == UNSEEN
     assert not policy_view.is_current(found)
-    assert policy_view.health(found, NOW) == policy_view.health(none, NOW) != []
-    assert policy_view.lines(found) == policy_view.lines(none)
+    views = [policy_view.view(each, NOW) for each in (found, none)]
+    assert views[0].problems == views[1].problems != []
+    assert views[0].lines({}) == views[1].lines({})
     assert policy_view.archive_state(found) == policy_view.archive_state(none) == "Pending"
     shown = [families([(("ns", "run"), False, each["status"])]) for each in (found, none)]
     assert [each.samples for each in shown[0]] == [each.samples for each in shown[1]]
@@ -54,7 +55,7 @@ def test_it_is_as_none_to_all_that_reads_it() -> None:
 
 def test_nothing_of_it_stays_once_the_operator_writes() -> None:
     seen = inventory([year(number) for number in range(2024, 2029)])
-    for verdict in (suspended(), looked(spec(), seen, plan(seen), ())):
+    for verdict in (suspended(), reconciled(spec(), seen, plan(seen), ())):
         written = make_status(verdict, UNSEEN, 1, NOW)
         assert written == make_status(verdict, {}, 1, NOW) != UNSEEN
         assert written["observedGeneration"] == 1

@@ -1,5 +1,5 @@
--- Health of a PartitionPolicy or a PartitionArchive for ArgoCD, by the conditions that kstatus reads.
-local health = {status = "Progressing", message = "the operator has not looked at it yet"}
+-- Health of a PartitionPolicy or a PartitionArchive for Argo CD, by the conditions that kstatus reads.
+local health = {status = "Progressing", message = "the operator has not reconciled it yet"}
 if obj.status == nil or obj.status.conditions == nil then
   return health
 end
@@ -13,7 +13,7 @@ if ready == nil then
 end
 health.message = ready.reason .. ": " .. (ready.message or "")
 if obj.status.observedGeneration ~= nil and obj.status.observedGeneration ~= obj.metadata.generation then
-  health.message = "the operator has not looked at the last change yet"
+  health.message = "the operator has not reconciled the last edit yet"
 elseif found["Stalled"] ~= nil and found["Stalled"].status == "True" then
   health.status = "Degraded"
 elseif found["Reconciling"] ~= nil and found["Reconciling"].status == "True" then
@@ -21,7 +21,7 @@ elseif found["Reconciling"] ~= nil and found["Reconciling"].status == "True" the
 elseif ready.status == "True" then
   health.status = "Healthy"
 else
-  -- Neither at work nor failed: spec.suspend is set, or spec.mode is Plan and there is something to do.
+  -- Neither reconciling nor failed: spec.suspend is set, or spec.mode is Plan and actions are pending.
   health.status = "Suspended"
 end
 return health

@@ -1,0 +1,365 @@
+"""One reconcile: observe, plan, claim, apply, write status, requeue; and what each failure makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from partwarden.api.types import ObjectKey
+from partwarden.controller import policy_reconciler
+from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.controller.event_handlers import PolicyEventHandler
+from partwarden.controller.ownership import TableIdentity, TableOwnership
+from partwarden.controller.policy_reconciler import WAIT_FOR_SLOT, PolicyReconciler
+from partwarden.controller.runtime import Runtime
+from partwarden.controller.settings import Settings
+from partwarden.controller.workqueue import Result
+from partwarden.errors import ContentsChanged, DatabaseUnreachable, TableBusy
+from partwarden.kube.cache import StoredPolicy
+from partwarden.kube.client import Cluster
+from partwarden.planner.archives import Archives
+from support import values
+from support.policies_api import FakeCluster, FakeExecutor
+
+KEY, OLDER = ("one", "run"), ("two", "older")
+TABLE = TableIdentity(values.SERVER.identity, values.PARENT.oid)
+SPEC = {"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}, "interval": "Year", "premake": 1}
+RETENTION = {"keepFor": "1y", "onExpire": "Drop", "dropWithoutArchive": True, "grace": "1h"}
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Requests:
+    """Instead of PartitionArchives: none is known, and what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked, self.doubts = 0, list[str]()
+
+    def known(self, policy: StoredPolicy, spec: object) -> Archives:
+        return Archives(approved=policy.approved)
+
+    def ask(self, *_: object) -> None:
+        self.asked += 1
+
+    def doubt(self, policy: StoredPolicy, name: str) -> None:
+        self.doubts.append(name)
+
+
+class Fixture:
+    """A policy of public.run, whose partition of this year exists, and whose next one is to be created."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, selector: str = "") -> None:
+        self.engine = FakeExecutor(values.inventory(*values.years(2026)))
+        monkeypatch.setattr(policy_reconciler, "observe_and_plan", self.engine.observe_and_plan)
+        monkeypatch.setattr(policy_reconciler, "maintain", self.engine.maintain)
+        monkeypatch.setattr(policy_reconciler, "Connections", lambda timeout: self.engine)
+        self.api, self.requests = FakeCluster(), Requests()
+        self.api.secrets["one", "db"] = {"uri": "postgresql://owner@db/orchestrator"}
+        runtime = Runtime(cast(Cluster, self.api), Settings(selector=selector), lambda: values.NOW)
+        self.store, self.queue = runtime.policies, runtime.policy_queue
+        self.enqueued: list[ObjectKey] = []
+        self.ownership, self.lost = TableOwnership(self.enqueued.append), False
+        self.handler = PolicyEventHandler(self.store, self.ownership, self.queue)
+        self.results: list[Result] = []
+        self.reconciler = PolicyReconciler(
+            runtime,
+            self.handler,
+            self.ownership,
+            cast(ArchiveRequests, self.requests),
+            lambda key, result, seconds: self.results.append(result),
+            lambda: self.lost,
+        )
+        self.apply()
+
+    def apply(self, meta: dict[str, Any] | None = None, **fields: Any) -> None:
+        """The policy is edited, and the watch shows it."""
+        self.handler.seen(self.api.apply(KEY, SPEC | fields, **(meta or {})))
+
+    def reconcile(self) -> float | None:
+        return self.reconciler.reconcile(KEY)
+
+    def condition(self, kind: str = "Ready") -> tuple[str, str, str]:
+        (found,) = [each for each in self.api.policies[KEY]["status"]["conditions"] if each["type"] == kind]
+        return found["status"], found["reason"], found.get("message", "")
+
+    @property
+    def reasons(self) -> list[str]:
+        return [each.reason for each in self.api.events]
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Fixture:
+    return Fixture(monkeypatch)
+
+
+def test_it_observes_plans_applies_and_writes_the_status(made: Fixture) -> None:
+    after = made.reconcile()
+    assert made.engine.steps == ["connect", "observe and plan", "create run_2027", "disconnect"]
+    assert made.condition()[:2] == ("True", "Converged")
+    assert made.results == [Result.CONVERGED]
+    assert made.reasons == ["PartitionCreated"]
+    assert after is not None
+    assert 540 <= after <= 660
+    assert made.ownership.claim(OLDER, TABLE, ("2025", OLDER)) is None
+    assert made.enqueued == [KEY]
+
+
+def test_a_converged_policy_costs_no_write(made: Fixture) -> None:
+    for _ in range(3):
+        made.reconcile()
+    assert made.api.writes == 1
+    assert made.results == [Result.CONVERGED] * 3
+    assert made.reasons == ["PartitionCreated"]
+
+
+def test_the_end_of_an_interval_comes_before_the_resync(made: Fixture) -> None:
+    made.engine.inventory = replace(made.engine.inventory, now=datetime(2026, 12, 31, 23, 58, tzinfo=UTC))
+    assert made.reconcile() == 120
+
+
+def test_what_is_only_planned_is_not_applied(made: Fixture) -> None:
+    made.apply(mode="Plan")
+    made.reconcile()
+    assert made.engine.steps == ["connect", "observe and plan", "disconnect"]
+    assert made.condition()[1] == "PlanPending"
+    assert made.requests.asked == 0
+
+
+def test_a_wrong_spec_is_stalled_and_nothing_is_read(made: Fixture) -> None:
+    made.apply(premake=-1)
+    assert 13 <= (made.reconcile() or 0) <= 17
+    assert made.engine.steps == []
+    assert made.condition("Stalled")[0] == "True"
+    assert "premake" in made.condition()[2]
+    assert made.results == [Result.USER_ERROR]
+
+
+def test_a_missing_secret_is_stalled_until_it_is_there(made: Fixture) -> None:
+    secret = made.api.secrets.pop(("one", "db"))
+    made.reconcile()
+    assert made.engine.steps == []
+    assert made.condition()[1] == "SecretNotFound"
+    assert made.results == [Result.USER_ERROR]
+    made.api.secrets["one", "db"] = secret
+    made.reconcile()
+    assert made.condition()[1] == "Converged"
+
+
+def test_a_database_that_does_not_answer_is_tried_again_with_growing_pauses(made: Fixture) -> None:
+    made.engine.unreachable = DatabaseUnreachable("no answer from db")
+    pauses = [made.reconcile() or 0 for _ in range(3)]
+    assert [round(pause) for pause in pauses] == [1, 2, 4]
+    assert made.results == [Result.TRANSIENT] * 3
+    assert (made.condition("Reconciling")[0], made.condition("DatabaseReachable")[0]) == ("True", "False")
+    assert made.api.writes == 1
+    made.apply(premake=2)
+    assert round(made.reconcile() or 0) == 1
+
+
+def test_a_table_of_an_older_policy_is_read_and_left_alone(made: Fixture) -> None:
+    made.ownership.claim(OLDER, TABLE, ("2025-01-01T00:00:00Z", OLDER))
+    made.reconcile()
+    assert made.engine.steps == ["connect", "observe and plan"]
+    assert made.condition()[1] == "PolicyConflict"
+    assert "belongs to the older policy two/older: delete one of the two" in made.condition()[2]
+    assert made.requests.asked == 0
+    made.ownership.release(OLDER)
+    assert made.enqueued == [KEY]
+    made.reconcile()
+    assert made.condition()[1] == "Converged"
+
+
+def test_an_older_policy_that_claims_the_table_stops_it_before_the_next_action(made: Fixture) -> None:
+    made.apply(premake=3)
+    applied = made.engine.maintain
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        made.ownership.claim(OLDER, TABLE, ("2025-01-01T00:00:00Z", OLDER))
+        return applied(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_reconciler, "maintain", late)
+        made.reconcile()
+    assert not [step for step in made.engine.steps if step.startswith("create")]
+    assert made.requests.asked == 0
+    assert made.enqueued == [KEY]
+
+
+@pytest.mark.parametrize("how", ["edited", "deleted", "stopped", "the Lease is lost"])
+def test_it_stops_before_the_next_action(made: Fixture, how: str) -> None:
+    def happen() -> None:
+        if how == "edited":
+            made.apply(premake=2)
+        elif how == "deleted":
+            made.handler.deleted(made.api.policies.pop(KEY))
+        elif how == "stopped":
+            made.reconciler.stop()
+        else:
+            made.lost = True
+
+    made.engine.between = happen
+    made.reconcile()
+    assert not [step for step in made.engine.steps if step.startswith("create")]
+    assert made.requests.asked == 0
+
+
+def test_one_failed_action_is_a_condition_and_the_others_are_events(made: Fixture) -> None:
+    made.apply(premake=2)
+    made.engine.fails["run_2027"] = TableBusy("cannot lock public.run")
+    made.reconcile()
+    assert made.engine.steps[2:4] == ["create run_2027", "create run_2028"]
+    assert made.condition()[1:] == ("TableBusy", "cannot lock public.run")
+    assert made.reasons == ["PartitionCreated", "TableBusy"]
+    assert made.results == [Result.TRANSIENT]
+
+
+def test_what_was_done_before_an_error_is_recorded(made: Fixture) -> None:
+    made.engine.breaks = DatabaseUnreachable("the connection was lost")
+    made.reconcile()
+    assert made.reasons == ["PartitionCreated", "DatabaseUnreachable"]
+    assert made.condition()[1] == "DatabaseUnreachable"
+
+
+def test_a_bug_is_an_internal_error_with_a_traceback_in_the_log(
+    made: Fixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    made.engine.breaks = KeyError("unforeseen")
+    made.reconcile()
+    assert made.condition()[1] == "InternalError"
+    assert made.results == [Result.IN_PROGRESS]
+    assert "unforeseen" in caplog.text
+
+
+def test_a_third_reconcile_of_one_database_waits_for_a_connection(made: Fixture) -> None:
+    database = "postgresql://owner@db/orchestrator"
+    made.api.secrets["one", "db"] = {"uri": database}
+    waiting: list[float | None] = []
+
+    def meanwhile() -> None:
+        made.engine.between = deeper
+        made.handler.seen(made.api.apply(("one", "second"), SPEC | {"table": {"name": "run"}}))
+        made.reconciler.reconcile(("one", "second"))
+
+    def deeper() -> None:
+        made.engine.between = lambda: None
+        made.handler.seen(made.api.apply(("one", "third"), SPEC))
+        while made.queue.backlog().due:
+            key = made.queue.take()
+            assert key is not None
+            made.queue.done(key, None)
+        waiting.append(made.reconciler.reconcile(("one", "third")))
+
+    made.engine.between = meanwhile
+    made.reconcile()
+    assert waiting == [WAIT_FOR_SLOT]
+    assert "status" not in made.api.policies["one", "third"]
+    assert made.queue.take() == ("one", "third")
+
+
+def test_a_status_that_cannot_be_written_is_tried_again(made: Fixture, caplog: pytest.LogCaptureFixture) -> None:
+    made.api.down.add("write_status")
+    assert round(made.reconcile() or 0) == 1
+    assert made.results == [Result.TRANSIENT]
+    assert "did not answer" in caplog.text
+    made.api.down.clear()
+    made.reconcile()
+    assert made.condition()[1] == "Converged"
+
+
+def test_an_event_that_cannot_be_recorded_is_only_logged(made: Fixture, caplog: pytest.LogCaptureFixture) -> None:
+    made.api.down.add("record")
+    assert (made.reconcile() or 0) > 500
+    assert made.results == [Result.CONVERGED]
+    assert "did not answer" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["deleted", "made anew"])
+def test_a_write_that_finds_no_policy_forgets_it(made: Fixture, how: str) -> None:
+    def happen() -> None:
+        del made.api.policies[KEY]
+        if how == "made anew":
+            made.api.apply(KEY, SPEC, uid="another")
+
+    made.api.before_write = happen
+    assert made.reconcile() is None
+    assert made.store.all() == []
+    assert made.results == []
+    assert made.reasons == ["PartitionCreated"]
+    # The next reconcile finds that it is deleted, and gives its table free.
+    assert made.reconcile() is None
+    assert made.ownership.older(KEY) is None
+
+
+def test_an_edit_right_before_the_write_is_seen_by_it(made: Fixture) -> None:
+    made.api.before_write = lambda: made.api.apply(KEY, SPEC | {"premake": 2})
+    made.reconcile()
+    assert made.queue.take() == KEY
+    made.api.before_write = lambda: None
+    made.reconcile()
+    assert made.engine.steps[-2] == "create run_2028"
+
+
+@pytest.mark.parametrize(("label", "stays"), [("a", True), ("b", False)])
+def test_after_a_change_of_labels_at_a_write_the_api_server_says_whether_it_is_selected(
+    monkeypatch: pytest.MonkeyPatch, label: str, stays: bool
+) -> None:
+    made = Fixture(monkeypatch, "shard=a")
+    made.api.selects = lambda labels: labels.get("shard") == "a"
+    made.apply({"labels": {"shard": "a"}})
+    labels = {"shard": label, "other": "x"}
+    made.api.before_write = lambda: made.api.apply(KEY, SPEC, labels=labels, generation=2)
+    after = made.reconcile()
+    assert (after is not None, bool(made.store.all())) == (stays, stays)
+    if not stays:
+        # Neither an earlier list nor the watch, which shows the change as older than the write, brings it back.
+        made.handler.listed([], [])
+        assert made.store.all() == []
+
+
+def test_a_suspended_policy_gives_its_table_free_and_reads_nothing(made: Fixture) -> None:
+    made.reconcile()
+    made.ownership.claim(("z", "younger"), TABLE, ("2027", ("z", "younger")))
+    made.apply(suspend=True)
+    made.engine.steps.clear()
+    assert made.reconcile() is None
+    assert made.engine.steps == []
+    assert made.condition()[:2] == ("Unknown", "Suspended")
+    assert made.enqueued == [("z", "younger")]
+
+
+def test_a_failure_while_it_stops_is_not_written(made: Fixture) -> None:
+    made.engine.unreachable = DatabaseUnreachable("cancelled")
+    made.reconciler.stop()
+    made.reconcile()
+    assert made.api.writes == 0
+    assert made.results == [Result.TRANSIENT]
+
+
+@pytest.fixture
+def dropping(made: Fixture) -> Fixture:
+    """Two tables were detached long ago, and are to be dropped."""
+    tables = [
+        values.detached(f"run_{year}", datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC), LONG_AGO)
+        for year in (2019, 2020)
+    ]
+    made.engine.inventory = replace(values.inventory(*values.years(2026, 2027)), detached=tuple(tables))
+    made.apply(retention=RETENTION)
+    return made
+
+
+def test_while_tables_are_left_to_drop_it_comes_again_at_once(dropping: Fixture) -> None:
+    dropping.engine.fails["run_2020"] = TableBusy("cannot lock public.run_2020")
+    assert dropping.reconcile() == 0
+    assert "drop run_2019" in dropping.engine.steps
+    del dropping.engine.fails["run_2020"]
+    assert (dropping.reconcile() or 0) > 500
+    assert dropping.reasons.count("PartitionDropped") == 2
+
+
+def test_a_table_that_changed_puts_its_archive_in_doubt(dropping: Fixture) -> None:
+    dropping.engine.fails["run_2019"] = ContentsChanged("public.run_2019 is not as it was archived")
+    dropping.reconcile()
+    assert dropping.requests.doubts == [""]
+    assert dropping.requests.asked == 1
