@@ -315,7 +315,7 @@ def read_only_standby(case: Case) -> Generator[None]:
     Database(standby, database.name).execute("SELECT pg_promote()")
 
 
-@failure("TableBusy", IN_PROGRESS, "True", "a lock on public.run was not to be had in time")
+@failure("TableBusy", IN_PROGRESS, "True", "cannot lock public.run: held by pid ")
 def lock_held(case: Case) -> Generator[None]:
     database = case.database()
     case.secret(database.dsn)

@@ -96,15 +96,15 @@ def test_no_privilege_to_connect(database: Database, owner: Role) -> None:
 def test_too_many_connections(database: Database, owner: Role, limited: str) -> None:
     alter = f"ALTER {limited.format(role=owner.name, database=database.name)} CONNECTION LIMIT"
     database.execute(f"{alter} 1")
-    _nobody_is_left(database)
+    _no_session_is_left(database)
     with session(login(owner.dsn)):
         check(complaint(login(owner.dsn)), "DatabaseUnreachable", "too many connections for", "CONNECTION LIMIT")
     database.execute(f"{alter} 2")
-    _nobody_is_left(database)
+    _no_session_is_left(database)
     assert complaints(login(owner.dsn)) == []
 
 
-def _nobody_is_left(database: Database) -> None:
+def _no_session_is_left(database: Database) -> None:
     """A server process counts until it has ended, which is later than its client's good-bye."""
     with psycopg.connect(database.server.dsn(), autocommit=True) as elsewhere:
         others = f"SELECT FROM pg_stat_activity WHERE datname = '{database.name}'"

@@ -53,7 +53,7 @@ def test_each_use_logs_in_with_its_own_password(database: Database, connections:
         use(connections, replace(info, parameters={**info.parameters, "password": "guessed"}))
 
 
-def test_two_at_once_have_two(database: Database, connections: Connections) -> None:
+def test_two_uses_at_once_have_two_connections(database: Database, connections: Connections) -> None:
     info = from_dsn(database.dsn)
     with connections.lend(info) as one, connections.lend(info) as other:
         assert one.info.backend_pid != other.info.backend_pid
@@ -71,7 +71,7 @@ def test_a_reconnected_session_is_still_the_lent_one(database: Database, connect
     until("it is closed", lambda: open_now(database) == 0)
 
 
-def test_what_runs_on_any_of_them_can_be_cancelled(database: Database, connections: Connections) -> None:
+def test_a_running_statement_can_be_cancelled_on_every_connection(database: Database, connections: Connections) -> None:
     cancelled = threading.Event()
 
     def work() -> None:

@@ -117,7 +117,7 @@ def edit(newest: Newest, archives: Archives) -> None:
 
 
 def stop(newest: Newest, archives: Archives) -> None:
-    newest.stopped = "the operator was told to end, or leads no longer"
+    newest.stopped = "the operator stops, or no longer leads"
 
 
 CHANGES = {
@@ -126,7 +126,7 @@ CHANGES = {
     "an archive found damaged": (find_the_archive_damaged, "were not read again"),
     "an archive that is gone": (delete_the_archive, "no archive of it is proven"),
     "an edit of the policy": (edit, "its policy was edited"),
-    "the end of the operator": (stop, "told to end"),
+    "the end of the operator": (stop, "the operator stops"),
 }
 
 

@@ -126,6 +126,6 @@ def test_before_anything_has_happened_the_counters_are_there() -> None:
     assert ("0.1.0",) in found["partwarden_build_info"]
 
 
-def test_all_states_of_archives_are_told_where_there_are_any() -> None:
+def test_all_states_of_archives_are_reported_where_there_are_any() -> None:
     found = _scrape(made(Store(), [("ns", "Working")]))["partwarden_archives"]
     assert {labels[1] for labels in found} == set(ARCHIVE_STATES)

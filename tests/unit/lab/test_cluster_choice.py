@@ -64,7 +64,7 @@ def test_kind_that_is_asked_for_and_cannot_be_is_an_error(monkeypatch: pytest.Mo
         ("", "it did not say why"),
     ],
 )
-def test_what_kind_wrote_is_told_in_one_line(log: str, reason: str) -> None:
+def test_the_log_of_kind_is_reported_in_one_line(log: str, reason: str) -> None:
     assert kind.reason_in(log) == reason
 
 

@@ -17,7 +17,7 @@ def test_a_locked_folder_is_busy_until_it_is_let_go(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_who_waits_is_told_and_gets_a_folder_that_is_still_there(tmp_path: Path) -> None:
+def test_a_waiting_run_is_notified_and_gets_a_folder_that_still_exists(tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     waiting, inside = threading.Event(), threading.Event()
 

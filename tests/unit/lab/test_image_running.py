@@ -9,12 +9,12 @@ from lab.cluster import ClusterError
 from lab.image.running import run
 
 
-def test_the_last_line_is_returned_and_each_step_is_told(tmp_path: Path) -> None:
-    told: list[tuple[int, int, str]] = []
+def test_the_last_line_is_returned_and_each_step_is_reported(tmp_path: Path) -> None:
+    steps: list[tuple[int, int, str]] = []
     program = "echo 'STEP 1/2: FROM x'; echo between; echo '[1/2] STEP 2/2: RUN y'; echo done"
-    last = run(["sh", "-c", program], tmp_path / "log", os.environ, lambda *step: told.append(step))
+    last = run(["sh", "-c", program], tmp_path / "log", os.environ, lambda *step: steps.append(step))
     assert last == "done"
-    assert told == [(1, 0, "STEP 1/2: FROM x"), (2, 0, "[1/2] STEP 2/2: RUN y")]
+    assert steps == [(1, 0, "STEP 1/2: FROM x"), (2, 0, "[1/2] STEP 2/2: RUN y")]
     assert (tmp_path / "log").read_text().splitlines()[1] == "between"
 
 

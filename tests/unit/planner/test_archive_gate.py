@@ -32,10 +32,10 @@ YEAR = (datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC))
 CLAIM = Destination(pvc=PVC(claim_name="archives"))
 GRACE = timedelta(hours=24)
 EVENTS = (
-    *("look", "prove", "check", "wait", "change"),
+    *("reconcile", "prove", "check", "wait", "change"),
     *("hold", "release", "approve", "withdraw", "fail", "damage", "forget"),
 )
-WAY = ("look", "prove", "look", "wait", "wait", "look", "check", "look")
+WAY = ("reconcile", "prove", "reconcile", "wait", "wait", "reconcile", "check", "reconcile")
 """By which a partition goes where nothing comes in between."""
 DETACHED = WAY.index("wait")
 """So many events of it, and the partition is detached; nothing was read since the proof."""
@@ -64,12 +64,12 @@ class Life:
     approved: bool = False
     rounds: dict[int, ArchiveState] = field(default_factory=dict)
     asked: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """The check that is asked for of an archive, and at which look it was first."""
+    """The check that is asked for of an archive, and at which reconcile it was first."""
     began: dict[str, int] = field(default_factory=dict)
-    """At which look the last check of an archive that ended was asked for."""
-    looks: int = 0
+    """At which reconcile the last check of an archive that ended was asked for."""
+    reconciles: int = 0
     opened: int | None = None
-    """The look from which on nothing but the proof has kept the table."""
+    """The reconcile from which on nothing but the proof has kept the table."""
     doubts: int = 0
 
     def plan(self) -> Plan:
@@ -87,16 +87,16 @@ class Life:
         archives = Archives({OLD.oid: states} if states else {}, frozenset({OLD.name} if self.approved else ()))
         return make_plan(spec, found, self.now, frozenset({OLD.name} if self.held else ()), archives)
 
-    def look(self) -> None:
-        self.looks += 1
+    def reconcile(self) -> None:
+        self.reconciles += 1
         free = self.since is not None and self.on_expire is OnExpire.DROP and not self.held
         free = free and self.since is not None and self.since + GRACE <= self.now
         free = free and (self.approval is Approval.AUTOMATIC or self.approved)
-        self.opened = (self.opened or self.looks) if free else None
+        self.opened = (self.opened or self.reconciles) if free else None
         plan = self.plan()
         wanted = {each.archive: each.token for each in plan.retired.gate.requests if isinstance(each, CheckRequest)}
         kept = {name: held for name, held in self.asked.items() if wanted.get(name) == held[0]}
-        self.asked = {name: kept.get(name, (token, self.looks)) for name, token in wanted.items()}
+        self.asked = {name: kept.get(name, (token, self.reconciles)) for name, token in wanted.items()}
         for request in plan.retired.gate.requests:
             if isinstance(request, CheckRequest) and request.void:
                 self.doubt(request.archive)
@@ -198,8 +198,10 @@ def lived(*events: str, **fields: Any) -> Life:
     st.sampled_from(list(OnExpire)),
 )
 @example(list(WAY), Approval.AUTOMATIC, OnExpire.DROP)
-@example([*WAY[:-1], "hold", "look", "release", "look", "look"], Approval.AUTOMATIC, OnExpire.DROP)
-@example(["approve", *WAY[:-1], "withdraw", "look", "approve", "look", "look"], Approval.MANUAL, OnExpire.DROP)
+@example([*WAY[:-1], "hold", "reconcile", "release", "reconcile", "reconcile"], Approval.AUTOMATIC, OnExpire.DROP)
+@example(
+    ["approve", *WAY[:-1], "withdraw", "reconcile", "approve", "reconcile", "reconcile"], Approval.MANUAL, OnExpire.DROP
+)
 def test_nothing_leaves_unproven_and_nothing_goes_that_was_not_read_after_all_else(
     events: list[str], approval: Approval, on_expire: OnExpire
 ) -> None:
@@ -214,7 +216,7 @@ def test_nothing_leaves_unproven_and_nothing_goes_that_was_not_read_after_all_el
 @given(st.lists(st.sampled_from([each for each in EVENTS if each != "damage"]), max_size=20))
 def test_whatever_came_before_it_goes_in_the_end_once_it_is_left_in_peace(events: list[str]) -> None:
     life = lived(*events, "forget", "release", "approve", approval=Approval.MANUAL)
-    for each in (*("look", "prove", "look", "check", "wait", "wait") * 3, "look", "check", "look"):
+    for each in (*("reconcile", "prove", "reconcile", "check", "wait", "wait") * 3, "reconcile", "check", "reconcile"):
         if not life.dropped:
             life.happen(each)
     assert life.dropped
@@ -223,7 +225,7 @@ def test_whatever_came_before_it_goes_in_the_end_once_it_is_left_in_peace(events
 def test_the_whole_way_and_that_it_is_no_shorter() -> None:
     assert lived(*WAY).dropped
     for left_out in range(len(WAY)):
-        if WAY[left_out] != "look":
+        if WAY[left_out] != "reconcile":
             assert not lived(*WAY[:left_out], *WAY[left_out + 1 :]).dropped, WAY[left_out]
 
 
@@ -231,15 +233,15 @@ def test_a_reading_does_for_a_day_whatever_the_calendar_says_and_no_longer() -> 
     read = lived(*WAY[:-1])
     for hours, dropped in ((0, True), (1, True), (24, True), (25, False)):
         life = replace(read, rounds=dict(read.rounds), now=read.now + timedelta(hours=hours))
-        life.look()
+        life.reconcile()
         assert life.dropped is dropped, hours
         if not dropped:
             asked = dict(life.asked)
             life.happen("wait")
-            life.look()
+            life.reconcile()
             assert life.asked == asked, "a Job of hours is asked for anew while it runs"
             life.check()
-            life.look()
+            life.reconcile()
             assert life.dropped
 
 
@@ -247,14 +249,14 @@ def test_a_job_that_runs_over_midnight_is_not_asked_for_anew() -> None:
     evening = values.NOW.replace(hour=23, minute=59)
     life = lived(*WAY[:DETACHED], now=evening - timedelta(hours=26))
     life.now = evening
-    life.look()
+    life.reconcile()
     asked = dict(life.asked)
     for _ in range(3):
         life.now += timedelta(minutes=2)
-        life.look()
+        life.reconcile()
         assert life.asked == asked
     life.check()
-    life.look()
+    life.reconcile()
     assert life.dropped
 
 
@@ -265,48 +267,48 @@ def test_a_reading_of_a_moment_that_cannot_be_is_as_good_as_old(completed: timed
     assert state.check is not None
     moment = None if completed is None else life.now + completed
     life.rounds[0] = replace(state, check=replace(state.check, completed=moment))
-    life.look()
+    life.reconcile()
     assert not life.dropped
     life.check()
-    life.look()
+    life.reconcile()
     assert life.dropped
 
 
 def test_what_is_only_to_be_detached_is_archived_detached_and_kept() -> None:
-    life = lived(*WAY, "wait", "look", "check", "look", on_expire=OnExpire.DETACH)
+    life = lived(*WAY, "wait", "reconcile", "check", "reconcile", on_expire=OnExpire.DETACH)
     assert life.since is not None
     assert not life.dropped
     assert life.plan().retired.gate.requests == ()
 
 
-def told(life: Life) -> list[tuple[str, bool]]:
+def reasons(life: Life) -> list[tuple[str, bool]]:
     waiting = life.plan().retired.gate
     return [*((each.reason, True) for each in waiting.troubles), *((each.reason, False) for each in waiting.notes)]
 
 
 def test_what_is_waited_for_is_said() -> None:
-    assert told(lived("look")) == [("Archiving", False)]
-    assert told(lived("look", "fail")) == [("DestinationFull", True), ("Archiving", False)]
-    assert told(lived(*WAY[:DETACHED])) == []
-    assert told(lived(*WAY[:FREE], approval=Approval.MANUAL)) == [("WaitsForApproval", False)]
-    assert told(lived(*WAY[:FREE])) == [("CheckingArchives", False)]
-    assert told(lived(*WAY[:FREE], "damage")) == [("ArchiveDamaged", True)]
-    assert told(lived(*WAY[:DETACHED], on_expire=OnExpire.DETACH)) == [("CheckingArchives", False)]
-    assert told(lived(*WAY[:DETACHED], "look", "check", on_expire=OnExpire.DETACH)) == []
+    assert reasons(lived("reconcile")) == [("Archiving", False)]
+    assert reasons(lived("reconcile", "fail")) == [("DestinationFull", True), ("Archiving", False)]
+    assert reasons(lived(*WAY[:DETACHED])) == []
+    assert reasons(lived(*WAY[:FREE], approval=Approval.MANUAL)) == [("WaitsForApproval", False)]
+    assert reasons(lived(*WAY[:FREE])) == [("CheckingArchives", False)]
+    assert reasons(lived(*WAY[:FREE], "damage")) == [("ArchiveDamaged", True)]
+    assert reasons(lived(*WAY[:DETACHED], on_expire=OnExpire.DETACH)) == [("CheckingArchives", False)]
+    assert reasons(lived(*WAY[:DETACHED], "reconcile", "check", on_expire=OnExpire.DETACH)) == []
 
 
 def test_what_is_to_be_dropped_is_read_once_and_only_when_nothing_else_keeps_it() -> None:
-    assert lived(*WAY[:DETACHED], "look", "wait", "look").asked == {}
-    held = lived(*WAY[:DETACHED], "hold", "wait", "wait", "look")
+    assert lived(*WAY[:DETACHED], "reconcile", "wait", "reconcile").asked == {}
+    held = lived(*WAY[:DETACHED], "hold", "wait", "wait", "reconcile")
     assert held.asked == {}
     held.happen("release")
-    held.look()
+    held.reconcile()
     ((token, _),) = held.asked.values()
     assert token.startswith(LAST)
 
 
 def test_a_hold_after_the_last_reading_makes_it_void_also_for_an_operator_that_has_not_seen_the_reading() -> None:
-    life = lived(*WAY[:-1], "hold", "look")
+    life = lived(*WAY[:-1], "hold", "reconcile")
     ((token, _),) = life.asked.values()
     assert token.startswith(AFTER_DETACH)
     (request,) = life.plan().retired.gate.requests
@@ -316,36 +318,36 @@ def test_a_hold_after_the_last_reading_makes_it_void_also_for_an_operator_that_h
     # What is remembered in memory is lost: the status of the archive is not.
     life.rounds = {number: replace(state, doubt="") for number, state in life.rounds.items()}
     life.happen("release")
-    life.look()
+    life.reconcile()
     assert not life.dropped
     ((token, _),) = life.asked.values()
     assert token.startswith(LAST)
 
 
 def test_a_damaged_archive_keeps_the_table_and_is_not_replaced() -> None:
-    life = lived(*WAY[:FREE], "damage", "look", "wait", "wait", "look", "damage", "look")
+    life = lived(*WAY[:FREE], "damage", "reconcile", "wait", "wait", "reconcile", "damage", "reconcile")
     assert list(life.rounds) == [0]
     assert not life.dropped
 
 
 @pytest.mark.parametrize("on_expire", OnExpire)
 def test_a_table_changed_after_the_proof_is_archived_again_and_not_without_end(on_expire: OnExpire) -> None:
-    way = [*WAY[: FREE - 1], "look"]
-    life = lived(*way, "change", "check", "look", on_expire=on_expire)
+    way = [*WAY[: FREE - 1], "reconcile"]
+    life = lived(*way, "change", "check", "reconcile", on_expire=on_expire)
     assert list(life.rounds) == [0, 1]
-    assert told(life) == [("Archiving", False)]
-    again = lived(*way, *("change", "check", "look", "prove", "look") * 9, on_expire=on_expire)
+    assert reasons(life) == [("Archiving", False)]
+    again = lived(*way, *("change", "check", "reconcile", "prove", "reconcile") * 9, on_expire=on_expire)
     assert list(again.rounds) == list(range(MOST_ROUNDS))
-    assert told(again) == [("ContentsChanged", True)]
+    assert reasons(again) == [("ContentsChanged", True)]
 
 
 def test_what_is_changed_after_the_last_reading_is_compared_anew() -> None:
-    life = lived(*WAY[:-1], "change", "look")
+    life = lived(*WAY[:-1], "change", "reconcile")
     assert life.doubts == 1
     assert not life.dropped
-    life.look()
+    life.reconcile()
     life.check()
-    life.look()
+    life.reconcile()
     assert list(life.rounds) == [0, 1]
 
 

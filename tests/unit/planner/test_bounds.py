@@ -93,7 +93,7 @@ def test_moments_with_a_zone_have_the_same_ends(text: str, expected: Range) -> N
         ("FROM ('10000-01-01') TO ('20000-01-01')", "9999-06-01"),
     ],
 )
-def test_what_lies_wholly_outside_the_calendar_covers_nothing_that_anybody_plans(text: str, held: str) -> None:
+def test_what_lies_wholly_outside_the_calendar_covers_no_planned_range(text: str, held: str) -> None:
     found = parse_bounds(f"FOR VALUES {text}", DATE)
     assert found is not None
     assert found.contains(naive(held))

@@ -118,7 +118,7 @@ def test_intervals_are_named_as_people_do(interval: str, label: str) -> None:
     assert describe(grid, DefaultRows(((cell, 1204),))) == f"{label} (1,204 rows)"
 
 
-def test_the_words_are_bounded_and_the_total_is_told() -> None:
+def test_the_message_is_bounded_and_names_the_total() -> None:
     grid = Grid(Interval.YEAR, ZoneInfo("UTC"))
     rows = held(*((1900 + number, 1_000_000) for number in range(100)), whole=False, elsewhere=3)
     words = describe(grid, rows)
@@ -140,7 +140,7 @@ def test_the_condition_never_calls_empty_what_was_not_counted() -> None:
         assert (said.status, said.reason) == (status, reason)
 
 
-def test_rows_of_ranges_that_nobody_asked_for_leave_the_policy_ready() -> None:
+def test_rows_of_ranges_that_the_policy_does_not_want_leave_the_policy_ready() -> None:
     inventory = found(held((2019, 5)), *values.years(2026, 2027, 2028))
     verdict = reconciled(values.spec(), inventory, values.plan(values.spec(), inventory), [])
     assert (verdict.ready.status, verdict.ready.reason) == (ConditionStatus.TRUE, "Converged")

@@ -1,4 +1,4 @@
-"""What a person is told beside the actions."""
+"""Findings: what a plan reports beside its actions."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ from support.values import inventory, moment, partition, plan, spec, years
         ({"parent": {"may_create": False}}, "InsufficientPrivilege", 'GRANT CREATE ON SCHEMA "public"'),
     ],
 )
-def test_what_stops_everything_is_told_even_when_nothing_is_to_be_done(
+def test_what_stops_everything_is_reported_even_when_nothing_is_to_be_done(
     fields: dict[str, dict[str, Any]], reason: str, words: str
 ) -> None:
     for partitions in ((), years(2026, 2027, 2028)):

@@ -36,7 +36,7 @@ def at(text: str, rest: int) -> str:
 
 
 def held(name: str, lower: str, upper: str, codec: Codec = UUID7) -> Partition:
-    """A partition with bounds of anybody's, as the catalog would show it."""
+    """A partition with arbitrary bounds, as the catalog would show it."""
     text = f"FOR VALUES FROM ('{lower}') TO ('{upper}')"
     found = parse_bounds(text, codec)
     assert found is not None
@@ -189,7 +189,7 @@ rests = st.sampled_from([0, 0, LOWEST_VALID, LOWEST_VALID, 1, 2**79]) | st.integ
 
 @st.composite
 def tables(draw: st.DrawFn) -> list[Partition]:
-    """Partitions of anybody's making around now, with anything behind the milliseconds of their bounds."""
+    """Partitions of any origin around now, with anything behind the milliseconds of their bounds."""
     months = draw(st.lists(st.integers(0, 23), max_size=8))
     literals = sorted({at(f"{2026 + month // 12}-{month % 12 + 1:02}-01", draw(rests)) for month in months})
     return [

@@ -160,7 +160,7 @@ def test_outside_of_the_window_nothing_is_planned_and_findings_stay() -> None:
     assert [each.reason for each in shut.findings] == [each.reason for each in opened.findings] == ["NotOwner"]
 
 
-def test_a_window_wakes_nobody_when_nothing_is_due() -> None:
+def test_a_window_wakes_no_policy_when_nothing_is_due() -> None:
     plan = decide(inventory(YEARS), maintenance={"window": "12:30-13:00"})
     assert plan.next_boundary == datetime(2027, 1, 1, tzinfo=UTC)
 
@@ -172,7 +172,7 @@ def test_what_was_given_up_and_invalid_indexes_are_notices() -> None:
     assert "reindex of public.run_2025" in plan.findings[0].message
 
 
-def test_what_reindex_would_skip_is_told_and_not_planned() -> None:
+def test_what_reindex_would_skip_is_reported_and_not_planned() -> None:
     plan = decide(known(fact(YEARS[2], indexed=False, frozen=True, exclusive=("own", "run_2025_pkey"))), **BOTH)
     assert plan.actions == ()
     assert [(each.reason, each.error) for each in plan.findings] == [("IndexNotRebuilt", None)]
@@ -294,7 +294,7 @@ def test_within_the_limit_and_without_one() -> None:
     assert (none["status"], none["reason"]) == ("True", "NoThreshold")
 
 
-def test_unknown_where_nothing_was_looked_at() -> None:
+def test_unknown_where_nothing_was_observed() -> None:
     for verdict in (failed(TableNotFound("x"), True), suspended()):
         assert within(make_status(verdict, {}, 1, NOW))["status"] == "Unknown"
 

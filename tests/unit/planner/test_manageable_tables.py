@@ -97,7 +97,7 @@ def test_hours_of_a_date() -> None:
         check_table(spec(interval=Interval.HOUR), with_parent(values.parent(KeyType.DATE)))
 
 
-def test_a_server_that_is_too_old_is_told_before_anything_else() -> None:
+def test_a_server_that_is_too_old_is_reported_before_anything_else() -> None:
     server = replace(values.SERVER, version=130022, version_text="13.22")
     with pytest.raises(errors.ServerTooOld, match=r"PostgreSQL 13\.22; Partwarden needs 14 or newer"):
         check_table(spec(), replace(inventory(), server=server, parent=None))

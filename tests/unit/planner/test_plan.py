@@ -178,7 +178,7 @@ def test_a_detach_that_never_ended_is_in_the_way_where_its_range_is_wanted() -> 
     assert [(each.reason, each.error is not None) for each in decided.findings] == [("DetachPending", False)]
 
 
-def test_more_holes_than_anybody_wants_are_refused_but_the_rest_is_made() -> None:
+def test_more_holes_than_the_limit_are_refused_but_the_rest_is_made() -> None:
     decided = plan(spec(interval=Interval.DAY, start_from="2020-01-01", premake=1), inventory())
     assert names(decided) == ["run_2026_11_22", "run_2026_11_23"]
     (finding,) = decided.findings
@@ -199,7 +199,7 @@ def test_a_date_a_thousand_years_ago_takes_no_time() -> None:
     assert (len(decided.creations), reasons(decided)) == (1, ["TooManyPartitions"])
 
 
-def test_a_name_that_a_stranger_bears_is_told_and_the_rest_goes_on() -> None:
+def test_a_name_of_another_relation_is_reported_and_the_rest_goes_on() -> None:
     decided = plan(spec(), inventory(taken=frozenset({"run_2027"})))
     assert names(decided) == ["run_2026", "run_2028"]
     (finding,) = decided.findings
@@ -212,7 +212,7 @@ def test_a_name_that_a_stranger_bears_is_told_and_the_rest_goes_on() -> None:
     )
 
 
-def test_a_name_that_another_partition_bears_is_told_with_its_bounds() -> None:
+def test_a_name_of_another_partition_is_reported_with_its_bounds() -> None:
     liar = partition("run_2026", moment("2019-01-01"), moment("2020-01-01"))
     decided = plan(spec(premake=0, start_from="2026-01-01"), inventory(liar))
     assert decided.creations == ()
@@ -225,7 +225,7 @@ def test_a_partition_of_that_name_in_another_schema_is_not_in_the_way() -> None:
     assert names(plan(spec(premake=0), found)) == ["run_2026"]
 
 
-def test_a_name_that_is_too_long_is_told_with_the_limit() -> None:
+def test_a_name_that_is_too_long_is_reported_with_the_limit() -> None:
     decided = plan(spec(name_format="{table}_" + "x" * 60 + "{year}", premake=1), inventory())
     assert decided.creations == ()
     assert [type(each.error) for each in decided.findings] == [NameTooLong, NameTooLong]

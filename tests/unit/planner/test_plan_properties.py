@@ -224,11 +224,11 @@ def test_situations_are_not_all_alike() -> None:
 
     @given(situations())
     @settings(max_examples=100, derandomize=True)
-    def look(situation: tuple[TableSpec, Inventory]) -> None:
+    def observe(situation: tuple[TableSpec, Inventory]) -> None:
         plan = values.plan(*situation)
         ranks.update(rank(each) for each in plan.creations)
         states.update(each.reason == "OffGrid" for each in plan.findings)
 
-    look()
+    observe()
     assert ranks == {0, 1, 2, 3}
     assert states == {True, False}

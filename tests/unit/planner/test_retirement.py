@@ -51,7 +51,7 @@ def plan(spec: TableSpec, found: Inventory, *held: str) -> Plan:
     return make_plan(spec, found, found.now, frozenset(held))
 
 
-def told(made: Plan, kind: type[Action]) -> list[str]:
+def names(made: Plan, kind: type[Action]) -> list[str]:
     return [each.name for each in made.actions if isinstance(each, kind)]
 
 
@@ -63,7 +63,7 @@ def test_what_is_older_is_detached_the_oldest_first() -> None:
     found = values.inventory(*reversed(values.years(*YEARS)))
     made = plan(policy(), found)
     assert [type(each) for each in made.actions] == [DetachPartition] * 4
-    assert told(made, DetachPartition) == ["run_2017", "run_2018", "run_2019", "run_2020"]
+    assert names(made, DetachPartition) == ["run_2017", "run_2018", "run_2019", "run_2020"]
     first = made.actions[0]
     assert isinstance(first, DetachPartition)
     assert first.concurrently
@@ -81,10 +81,10 @@ def test_data_of_four_years_and_a_day_is_kept_where_five_years_are() -> None:
     a_second_early = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC)
     found = values.inventory(*values.years(2021, 2022, 2023, 2024, 2025, 2026, 2027), now=a_second_early)
     assert plan(policy(), found).actions == ()
-    assert told(plan(policy(), replace(found, now=year(2027))), DetachPartition) == ["run_2021"]
+    assert names(plan(policy(), replace(found, now=year(2027))), DetachPartition) == ["run_2021"]
 
 
-def test_without_retention_nothing_old_is_looked_at() -> None:
+def test_without_retention_nothing_old_is_planned() -> None:
     pending = replace(values.years(2016)[0], detach_pending=True)
     found = values.inventory(pending, *values.years(*YEARS), detached=(gone(2015), gone(2023)))
     made = plan(values.spec(premake=0), found, "nothing")
@@ -143,7 +143,7 @@ def test_rows_that_others_point_to_keep_their_partition_and_no_other() -> None:
     references = {old.oid: (Reference("public.step", 7), Reference("audit.log", 1000, at_least=True))}
     found = values.inventory(*values.years(2018, 2019, 2026), references=references)
     made = plan(policy(start_from="2026-01-01"), found)
-    assert told(made, DetachPartition) == ["run_2019"]
+    assert names(made, DetachPartition) == ["run_2019"]
     (finding,) = [each for each in made.findings if each.error]
     assert isinstance(finding.error, RowsReferenced)
     assert finding.object == "public.run_2018"
@@ -171,11 +171,11 @@ def test_a_hold_ends_no_pending_detach() -> None:
 
 def test_a_held_table_does_not_come_back() -> None:
     found = values.inventory(*values.years(2026), detached=(gone(2024),))
-    assert told(plan(policy(), found), AttachDetached) == ["run_2024"]
+    assert names(plan(policy(), found), AttachDetached) == ["run_2024"]
     assert plan(policy(), found, "run_2024").actions == ()
 
 
-def test_a_name_that_holds_nothing_is_told() -> None:
+def test_a_name_that_holds_nothing_is_reported() -> None:
     made = plan(policy(), values.inventory(*values.years(2026)), "run_2O18", "run_2026")
     (finding,) = made.findings
     assert finding.reason == "HoldMatchesNothing"
@@ -184,7 +184,7 @@ def test_a_name_that_holds_nothing_is_told() -> None:
 
 
 @pytest.mark.parametrize("phase", [None, Phase.DETACHING])
-def test_pending_detaches_are_finished_first_whoever_began_them(phase: Phase | None) -> None:
+def test_pending_detaches_of_any_session_are_finished_first(phase: Phase | None) -> None:
     old = replace(values.years(2025)[0], detach_pending=True)
     if phase is not None:
         old = replace(old, marker=Marker(old.oid, 1000, "public.run", values.bounds(old), phase, values.NOW))
@@ -202,7 +202,7 @@ def test_an_interrupted_detach_is_confirmed_before_its_grace_begins() -> None:
     assert [type(each) for each in made.actions] == [ConfirmDetached]
     confirmed = values.after(found, made.actions)
     assert plan(spec, confirmed).actions == ()
-    assert told(plan(spec, replace(confirmed, now=found.now + timedelta(days=1))), DropDetached) == ["run_2018"]
+    assert names(plan(spec, replace(confirmed, now=found.now + timedelta(days=1))), DropDetached) == ["run_2018"]
 
 
 def test_a_table_is_dropped_when_its_grace_is_over() -> None:
@@ -246,7 +246,7 @@ def test_a_range_that_is_wanted_is_attached_not_made() -> None:
 def test_of_two_tables_for_one_range_the_younger_comes_back() -> None:
     older, younger = gone(2023, 30), values.detached("run_2023_again", year(2023), year(2024), values.NOW)
     made = plan(policy(), values.inventory(*values.years(2026), detached=(younger, older)))
-    assert told(made, AttachDetached) == ["run_2023_again"]
+    assert names(made, AttachDetached) == ["run_2023_again"]
     (finding,) = [each for each in made.findings if each.reason == "CannotReturn"]
     assert finding.object == "public.run_2023"
 
@@ -267,19 +267,19 @@ def test_a_table_never_takes_a_part_of_what_must_exist() -> None:
     assert reasons(made) == ["CannotReturn"]
 
 
-def test_what_somebody_attached_again_is_left_alone() -> None:
+def test_a_partition_that_the_user_attached_again_is_left_alone() -> None:
     old, now = values.years(2018, 2026)
     for phase, expected in ((Phase.DETACHED, []), (Phase.RESTORED, []), (Phase.DETACHING, ["run_2018"])):
         marked = replace(old, marker=Marker(old.oid, 1000, "public.run", values.bounds(old), phase, values.NOW))
         made = plan(policy(start_from="2026-01-01"), values.inventory(marked, now))
-        assert told(made, DetachPartition) == expected
+        assert names(made, DetachPartition) == expected
         assert reasons(made) == ([] if expected else ["ExpiredLeftAlone"])
 
 
 def test_nothing_is_made_that_has_expired() -> None:
     spec = policy(start_from="2015-01-01", ensure=["2018-03-01", "2023-03-01"])
     made = plan(spec, values.inventory(*values.years(2026)))
-    assert told(made, CreatePartition) == ["run_2023", "run_2021", "run_2022", "run_2024", "run_2025"]
+    assert names(made, CreatePartition) == ["run_2023", "run_2021", "run_2022", "run_2024", "run_2025"]
     assert [(each.reason, each.error) for each in made.findings] == [("EnsureExpired", None)]
     assert "2018-03-01" in made.findings[0].message
 

@@ -63,7 +63,7 @@ ORDER: tuple[tuple[type[Action], ...], ...] = (
     (DropDetached,),
 )
 ROUNDS = 4
-"""Looks after which nothing may be left to do: make or finish, confirm, drop or attach, and one to see that."""
+"""Reconciles after which nothing may be left to do: make or finish, confirm, drop or attach, and one to see that."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def attached(draw: st.DrawFn, grid: Grid, codec: Codec, here: datetime, now: dat
         if phase is not None and each.range is not None and lower is not None and upper is not None:
             marker = Marker(each.oid, values.PARENT.oid, "public.run", each.range, phase, now - timedelta(days=1))
         found.append(replace(each, kind=kind, detach_pending=pending, marker=marker))
-    # PostgreSQL lets nobody begin a concurrent detach beside a DEFAULT partition.
+    # PostgreSQL allows no concurrent detach beside a DEFAULT partition.
     if draw(st.integers(0, 3)) == 0 and not any(each.detach_pending for each in found):
         found.append(values.default("old default"))
     return draw(st.permutations(found))
@@ -220,7 +220,7 @@ def coverage(found: Inventory) -> list[Range]:
 
 
 def settle(world: World, found: Inventory) -> Inventory:
-    """After as many looks as are allowed; nothing is left to do then."""
+    """After as many reconciles as are allowed; nothing is left to do then."""
     for _ in range(ROUNDS):
         actions = world.plan(found).actions
         if not actions:
@@ -325,14 +325,14 @@ def test_when_the_grace_is_over_nothing_old_is_left_but_for_a_reason(world: Worl
     later = settle(world, replace(settled, now=settled.now + timedelta(days=1)))
     plan = world.plan(later)
     assert plan.actions == ()
-    told = {each.object for each in plan.findings if each.reason == "RowsReferenced"}
+    reported = {each.object for each in plan.findings if each.reason == "RowsReferenced"}
     alone = " ".join(each.message for each in plan.findings if each.reason == "ExpiredLeftAlone")
     for each in later.partitions:
         if each.oid in plan.retired.expired - plan.retired.kept:
-            assert str(each) in told or each.kind is not RelationKind.TABLE or each.name in alone
+            assert str(each) in reported or each.kind is not RelationKind.TABLE or each.name in alone
     if world.retention.on_expire is OnExpire.DROP:
         over = later.now - world.retention.grace_period
-        # What was restored from an archive stays until somebody says otherwise.
+        # What was restored from an archive stays until the user says otherwise.
         detached = [each for each in later.detached if each.marker.phase is not Phase.RESTORED]
         for table in [each for each in detached if each.marker.since <= over]:
             out_of_the_way = any(each.object == str(table) and each.reason == "CannotReturn" for each in plan.findings)
@@ -397,7 +397,7 @@ def test_creations_are_those_of_a_policy_that_finds_nothing_to_retire(world: Wor
 
 
 @given(worlds(), st.floats(0, 1, exclude_max=True))
-def test_nothing_changes_before_the_next_look(world: World, share: float) -> None:
+def test_nothing_changes_before_the_next_reconcile(world: World, share: float) -> None:
     plan = world.plan()
     assert plan.next_boundary > world.found.now
     later = world.found.now + (plan.next_boundary - world.found.now) * share
@@ -444,15 +444,15 @@ def test_the_order_of_the_catalog_does_not_matter(world: World) -> None:
 def test_worlds_are_not_all_alike() -> None:
     """The strategy makes what it promises to make: actions of every kind, and every finding of retention."""
     seen: set[int] = set()
-    told: set[str] = set()
+    reported: set[str] = set()
 
     @given(worlds())
     @settings(max_examples=300, derandomize=True)
-    def look(world: World) -> None:
+    def observe(world: World) -> None:
         plan = world.plan()
         seen.update(kinds(plan.actions))
-        told.update(each.reason for each in plan.findings)
+        reported.update(each.reason for each in plan.findings)
 
-    look()
+    observe()
     assert seen == set(range(len(ORDER)))
-    assert told >= {"RowsReferenced", "ExpiredLeftAlone", "CannotReturn", "EnsureExpired", "OffGrid"}
+    assert reported >= {"RowsReferenced", "ExpiredLeftAlone", "CannotReturn", "EnsureExpired", "OffGrid"}

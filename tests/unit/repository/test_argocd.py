@@ -59,11 +59,11 @@ def test_all_four_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("status", [None, {}, {"conditions": []}, {"observedGeneration": -1}])
-def test_what_was_not_looked_at_is_in_progress(status: dict[str, Any] | None) -> None:
+def test_a_policy_never_reconciled_is_in_progress(status: dict[str, Any] | None) -> None:
     assert health(status) == ("Progressing", "the operator has not reconciled it yet")
 
 
-def test_an_edit_that_was_not_looked_at_is_in_progress() -> None:
+def test_an_edit_not_yet_reconciled_is_in_progress() -> None:
     status = STATES["converged"]
     assert health(status, status["observedGeneration"] + 1)[0] == "Progressing"
 

@@ -29,9 +29,9 @@ def test_programs_are_told_what_people_are(capsys: pytest.CaptureFixture[str]) -
     assert "1.67 x" in shown
     assert "1.3  BROKEN" in shown
     assert "106 MB" in shown
-    told = json.loads(figures.as_json(measured, {"PostgreSQL": "18.6"}))
-    assert told["stoodOn"] == {"PostgreSQL": "18.6"}
-    assert told["figures"][0] == {
+    written = json.loads(figures.as_json(measured, {"PostgreSQL": "18.6"}))
+    assert written["stoodOn"] == {"PostgreSQL": "18.6"}
+    assert written["figures"][0] == {
         "name": "provisioning", "value": 1.666, "unit": "x", "limit": 1.3, "note": "how", "kept": False,
     }  # fmt: skip
 

@@ -74,7 +74,7 @@ def test_every_query_of_a_table_is_a_column_with_a_name_and_a_place(panel: dict[
     assert {each["displayName"] for each in panel["options"]["sortBy"]} <= columns
 
 
-def test_the_table_holds_every_policy_looked_at_or_not() -> None:
+def test_the_table_holds_every_policy_reconciled_or_not() -> None:
     """Only `partwarden_policy_suspended` has a sample of each."""
     queries = [each["expr"] for each in _panel("Policies")["targets"]]
     assert any("(partwarden_policy_suspended{" in each for each in queries)

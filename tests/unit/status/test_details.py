@@ -51,7 +51,7 @@ def retained(*partitions: Partition, held: str = "", **fields: Any) -> dict[str,
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def test_what_has_expired_is_held_or_was_detached_is_told_apart() -> None:
+def test_expired_held_and_detached_are_distinguished() -> None:
     tables = tuple(
         values.detached(f"run_{number}", datetime(number, 1, 1, tzinfo=UTC), datetime(number + 1, 1, 1, tzinfo=UTC))
         for number in (2016, 2015)

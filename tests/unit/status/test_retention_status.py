@@ -48,7 +48,7 @@ def test_what_is_due_and_not_done_is_in_progress() -> None:
     assert said.ahead.status == "True"
 
 
-def test_missing_partitions_are_told_before_it() -> None:
+def test_missing_partitions_are_reported_before_it() -> None:
     said = verdict(policy(), values.inventory(*values.years(2019)))
     assert said.ready.reason == "PartitionsMissing"
     assert said.ready.message.startswith("1 partition to create, 1 partition to detach; ")
@@ -60,7 +60,7 @@ def test_a_plan_that_is_not_executed_says_what_it_would_do() -> None:
     assert said.ready.message.startswith("1 partition to detach; ")
 
 
-def test_who_is_in_the_way_is_told_and_it_is_tried_again() -> None:
+def test_the_lock_holder_is_reported_and_the_policy_is_retried() -> None:
     said = verdict(policy(), here(*values.years(2019)), TableBusy("process 7 reads it"))
     assert (said.ready.reason, said.reconciling, said.stalled) == ("TableBusy", True, False)
 
