@@ -86,11 +86,8 @@ class Lives:
         """One operator reconciles the policy and every archive once; whether it ended by itself."""
         self.cluster.early = early
         clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
-        runtime, api, archive_queue = (
-            Runtime(self.cluster, self.settings, clock),
-            ArchivesInCluster(self.cluster),
-            WorkQueue(),
-        )
+        runtime, api = Runtime(self.cluster, self.settings, clock), ArchivesInCluster(self.cluster)
+        archive_queue = WorkQueue()
         store, queue, ownership = runtime.policies, runtime.policy_queue, TableOwnership(lambda key: None)
         archives, slots, shard = ArchiveCache(), JobSlots(self.settings.jobs), Shard(store)
         intake = ArchiveEventHandler(api, archives, slots, shard, archive_queue, queue)
