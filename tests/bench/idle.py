@@ -118,7 +118,7 @@ def _figures(round_trips: int, before: Seen, after: Seen) -> list[Figure]:
             "nothing to do: connections of a reconcile",
             connections,
             "",
-            limit=0.25,
+            limit=1.05,
             note=f"as the server counts; {how}",
         ),
         Figure(

@@ -34,16 +34,9 @@ class Slots:
             if self._used[database] < self._limit:
                 self._used[database] += 1
                 return True
-            self._wait(database, key)
+            if key not in self._waiting[database]:
+                self._waiting[database].append(key)
             return False
-
-    def taken(self, database: Hashable, key: ObjectKey) -> bool:
-        """Whether `acquire` would fail now; the key is noted as waiting then, as there."""
-        with self._lock:
-            taken = self._used.get(database, 0) >= self._limit
-            if taken:
-                self._wait(database, key)
-            return taken
 
     def release(self, database: Hashable) -> ObjectKey | None:
         """Give the slot back. Returns the key that has waited the longest, which is to be enqueued."""
@@ -56,10 +49,6 @@ class Slots:
             if not self._used[database]:
                 del self._used[database]
             return following
-
-    def _wait(self, database: Hashable, key: ObjectKey) -> None:
-        if key not in self._waiting[database]:
-            self._waiting[database].append(key)
 
 
 class Connections:

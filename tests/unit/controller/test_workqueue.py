@@ -255,16 +255,3 @@ def test_a_database_has_two_slots_and_keys_that_wait_come_in_turn() -> None:
     assert slots.acquire("db", A)
     assert slots.acquire("db", B)
     assert not slots.acquire("db", C)
-
-
-def test_a_key_that_asks_whether_a_database_is_taken_waits_as_one_that_was_refused() -> None:
-    slots = Slots(limit=1)
-    assert not slots.taken("db", A)
-    assert slots.acquire("db", A)
-    assert slots.taken("db", B)
-    assert slots.taken("db", B)
-    assert not slots.taken("other", B)
-    assert slots.release("db") == B
-    assert not slots.taken("db", B)
-    assert slots.acquire("db", B)
-    assert slots.release("db") is None
