@@ -94,15 +94,16 @@ def test_with_a_lease_an_outage_ends_the_leader_and_the_next_waits_for_its_end(s
 
 HELD_UP = """
 import pathlib, sys, time
-from partwarden import __main__, listing
-first, go = listing.Lister.first, pathlib.Path(sys.argv.pop(1))
+from partwarden.cli import entry
+from partwarden.controller import informers
+first, go = informers.Lister.first, pathlib.Path(sys.argv.pop(1))
 def late(self):
     go.with_name("reached").touch()
     while not go.exists():
         time.sleep(0.05)
     first(self)
-listing.Lister.first = late
-__main__.main()
+informers.Lister.first = late
+entry.main()
 """
 
 

@@ -99,8 +99,8 @@ def test_a_large_archive_is_uploaded_in_parts(plain: Database, s3: S3Server, buc
 
 MEMORY = """
 import resource, sys
-from partwarden import places
-store = places.to(sys.argv[1])
+from partwarden.archive import storage
+store = storage.to(sys.argv[1])
 store.put("object", (bytes(1 << 20) for _ in range(int(sys.argv[2]))))
 assert sum(map(len, store.get("object"))) == int(sys.argv[2]) << 20
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)

@@ -17,8 +17,8 @@ from partwarden.cli.main import main
 
 PROGRAM = """
 import sys
-from partwarden import session
-from partwarden.connection import ConnectionInfo
+from partwarden.postgres import connection as session
+from partwarden.postgres.conninfo import ConnectionInfo
 from partwarden.errors import PartwardenError
 if "forget" in sys.argv:
     session.forget_environment()
