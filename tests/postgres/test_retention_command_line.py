@@ -95,6 +95,6 @@ def test_with_archives_plan_and_apply_report_what_waits_and_drop_nothing(pg_data
         fixed = [command, "-f", "-", "--dsn", pg_database.dsn]
         printed = CliRunner().invoke(main, fixed, input=wanted, catch_exceptions=False).stdout
         assert "Archiving" in printed
-        assert "once an archive in pvc://old/runs was read back and is equal: run_2018" in printed
+        assert "neither detached nor dropped before an archive in pvc://old/runs is proven equal: run_2018" in printed
         assert "detach" not in printed.split("Archiving")[0]
     assert "run_2018" in partitions(pg_database)
