@@ -60,7 +60,7 @@ class PolicyRecheck(Recheck):
             raise Withdrawn(changed)
         if older := self._ownership.older(self._policy.key):
             raise Withdrawn(f"the older policy {'/'.join(older)} has claimed the table")
-        # Safe against a start at which a younger policy comes first: a drop waits until each older one has had its say.
+        # Safe against a start at which a younger policy comes first: a drop waits until each older one was reconciled.
         if unknown := self._ownership.unknown(self._policy, self._runtime.policies.all()):
             raise Withdrawn(f"the older policy {'/'.join(unknown)} has not been reconciled since the operator began")
         assert now is not None
