@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 WAIT_FOR_SLOT = 5.0
 """Seconds until a policy asks again for a connection. A slot that is released enqueues the next key earlier; this is
 for where that key needed no connection any more, and so released none."""
+WAIT_FOR_OLDER = 0.5
+"""Seconds until a policy in conflict asks again whether the older ones were reconciled, at a start."""
 RESYNC = 600.0
 """Seconds, where the spec is not valid."""
 
@@ -102,6 +104,8 @@ class PolicyReconciler:
             self._ownership.release(key)
             self._backoff.forget(key)
             return None
+        if self._stays_in_conflict(policy):
+            return WAIT_FOR_OLDER
         run = Run(policy)
         try:
             if policy.suspended:
@@ -149,6 +153,15 @@ class PolicyReconciler:
     def cancel(self) -> None:
         """Ask every database to end the statement that runs there, without waiting for its answer."""
         self._connections.cancel()
+
+    def _stays_in_conflict(self, policy: StoredPolicy) -> bool:
+        """Whether its status says PolicyConflict, and an older policy may only not have claimed the table yet.
+
+        Otherwise a restart would make it Ready for a moment: two writes and two Events of something that never was.
+        """
+        ready = (each for each in policy.status.get("conditions", []) if each.get("type") == "Ready")
+        conflict = any(each.get("reason") == PolicyConflict.__name__ for each in ready)
+        return conflict and self._ownership.unknown(policy, self._runtime.policies.all()) is not None
 
     @contextmanager
     def _connection(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[Session]:

@@ -13,7 +13,7 @@ from partwarden.controller import policy_reconciler
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableIdentity, TableOwnership
-from partwarden.controller.policy_reconciler import WAIT_FOR_SLOT, PolicyReconciler
+from partwarden.controller.policy_reconciler import WAIT_FOR_OLDER, WAIT_FOR_SLOT, PolicyReconciler
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Result
@@ -57,12 +57,20 @@ class Fixture:
         monkeypatch.setattr(policy_reconciler, "Connections", lambda timeout: self.engine)
         self.api, self.requests = FakeCluster(), Requests()
         self.api.secrets["one", "db"] = {"uri": "postgresql://owner@db/orchestrator"}
-        runtime = Runtime(cast(Cluster, self.api), Settings(selector=selector), lambda: values.NOW)
+        self.lost, self.selector = False, selector
+        self.results: list[Result] = []
+        self.start()
+        self.apply()
+
+    def start(self) -> None:
+        """The operator starts, and its watch shows every policy."""
+        runtime = Runtime(cast(Cluster, self.api), Settings(selector=self.selector), lambda: values.NOW)
         self.store, self.queue = runtime.policies, runtime.policy_queue
         self.enqueued: list[ObjectKey] = []
-        self.ownership, self.lost = TableOwnership(self.enqueued.append), False
+        self.ownership = TableOwnership(self.enqueued.append)
         self.handler = PolicyEventHandler(self.store, self.ownership, self.queue)
-        self.results: list[Result] = []
+        for body in self.api.policies.values():
+            self.handler.seen(body)
         self.reconciler = PolicyReconciler(
             runtime,
             self.handler,
@@ -71,7 +79,6 @@ class Fixture:
             lambda key, result, seconds: self.results.append(result),
             lambda: self.lost,
         )
-        self.apply()
 
     def apply(self, meta: dict[str, Any] | None = None, **fields: Any) -> None:
         """The policy is edited, and the watch shows it."""
@@ -167,6 +174,22 @@ def test_a_table_of_an_older_policy_is_read_and_left_alone(made: Fixture) -> Non
     assert made.requests.asked == 0
     made.ownership.release(OLDER)
     assert made.enqueued == [KEY]
+    made.reconcile()
+    assert made.condition()[1] == "Converged"
+
+
+def test_a_policy_in_conflict_stays_so_after_a_restart_until_the_older_one_was_reconciled(made: Fixture) -> None:
+    made.api.secrets["two", "db"] = made.api.secrets["one", "db"]
+    made.handler.seen(made.api.apply(OLDER, SPEC, creationTimestamp="2025-01-01T00:00:00Z"))
+    for key in (OLDER, KEY):
+        made.reconciler.reconcile(key)
+    status, writes, events = made.api.policies[KEY]["status"], made.api.writes, list(made.reasons)
+    assert made.condition()[1] == "PolicyConflict"
+    made.start()
+    assert [made.reconciler.reconcile(key) == WAIT_FOR_OLDER for key in (KEY, OLDER, KEY)] == [True, False, False]
+    assert (made.api.policies[KEY]["status"], made.api.writes, made.reasons) == (status, writes, events)
+    del made.api.policies[OLDER]
+    made.start()
     made.reconcile()
     assert made.condition()[1] == "Converged"
 
