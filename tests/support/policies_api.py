@@ -75,7 +75,7 @@ class FakeCluster:
 
 
 class FakeExecutor:
-    """One table in memory instead of `postgres.engine` and `postgres.pool`: what it did, in order, is in ``steps``."""
+    """One table in memory instead of `postgres.engine` and a connection: what it did, in order, is in ``steps``."""
 
     def __init__(self, inventory: Inventory) -> None:
         self.inventory, self.steps = inventory, list[str]()
@@ -88,15 +88,12 @@ class FakeExecutor:
         """Called after the table was observed."""
 
     @contextmanager
-    def lend(self, info: object) -> Iterator[object]:
+    def session(self, info: object, connect_timeout: int) -> Iterator[object]:
         if self.unreachable:
             raise self.unreachable
         self.steps.append("connect")
         yield object()
         self.steps.append("disconnect")
-
-    def cancel(self) -> None:
-        self.steps.append("cancel")
 
     def observe_and_plan(self, connection: object, spec: Any, held: Any, archives: Any) -> tuple[Inventory, Plan]:
         self.steps.append("observe and plan")

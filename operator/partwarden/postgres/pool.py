@@ -1,20 +1,12 @@
-"""Connections of the operator to databases: at most so many to each at once, and a way to cancel what runs on them."""
+"""The limit of the operator's connections to each database."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
-
-import psycopg
+from collections.abc import Hashable
 
 from ..api.types import ObjectKey
-from .connection import Session, session
-from .conninfo import ConnectionInfo
-
-log = logging.getLogger(__name__)
 
 PER_DATABASE = 2
 
@@ -49,38 +41,3 @@ class Slots:
             if not self._used[database]:
                 del self._used[database]
             return following
-
-
-class Connections:
-    """Opens a connection for each reconcile, and cancels what runs on those that are open. Safe for threads."""
-
-    def __init__(self, connect_timeout: int) -> None:
-        self._connect_timeout = connect_timeout
-        self._lock = threading.Lock()
-        self._open: set[Session] = set()
-
-    @contextmanager
-    def lend(self, info: ConnectionInfo) -> Iterator[Session]:
-        """A connection as `connection.session` gives, with the same errors, closed at the end of the block."""
-        with session(info, connect_timeout=self._connect_timeout) as connection:
-            with self._lock:
-                self._open.add(connection)
-            try:
-                yield connection
-            finally:
-                with self._lock:
-                    self._open.discard(connection)
-
-    def cancel(self) -> None:
-        """Ask every database to end the statement that runs there, without waiting for its answer."""
-        with self._lock:
-            running = list(self._open)
-        for connection in running:
-            threading.Thread(target=_cancel, args=(connection,), daemon=True).start()
-
-
-def _cancel(connection: Session) -> None:
-    try:
-        connection.cancel_safe(timeout=2.0)
-    except psycopg.Error as error:
-        log.debug("cancel: %s", error)

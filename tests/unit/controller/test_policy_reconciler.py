@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from partwarden.api.types import ObjectKey
-from partwarden.controller import policy_reconciler
+from partwarden.controller import database_work
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableIdentity, TableOwnership
@@ -52,9 +52,9 @@ class Fixture:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, selector: str = "") -> None:
         self.engine = FakeExecutor(values.inventory(*values.years(2026)))
-        monkeypatch.setattr(policy_reconciler, "observe_and_plan", self.engine.observe_and_plan)
-        monkeypatch.setattr(policy_reconciler, "maintain", self.engine.maintain)
-        monkeypatch.setattr(policy_reconciler, "Connections", lambda timeout: self.engine)
+        monkeypatch.setattr(database_work, "observe_and_plan", self.engine.observe_and_plan)
+        monkeypatch.setattr(database_work, "maintain", self.engine.maintain)
+        monkeypatch.setattr(database_work, "session", self.engine.session)
         self.api, self.requests = FakeCluster(), Requests()
         self.api.secrets["one", "db"] = {"uri": "postgresql://owner@db/orchestrator"}
         self.lost, self.selector = False, selector
@@ -76,6 +76,7 @@ class Fixture:
             self.handler,
             self.ownership,
             cast(ArchiveRequests, self.requests),
+            database_work.work,
             lambda key, result, seconds: self.results.append(result),
             lambda: self.lost,
         )
@@ -203,7 +204,7 @@ def test_an_older_policy_that_claims_the_table_stops_it_before_the_next_action(m
         return applied(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy_reconciler, "maintain", late)
+        patch.setattr(database_work, "maintain", late)
         made.reconcile()
     assert not [step for step in made.engine.steps if step.startswith("create")]
     assert made.requests.asked == 0
