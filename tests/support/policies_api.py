@@ -10,7 +10,7 @@ from typing import Any
 from partwarden.api.types import ObjectKey
 from partwarden.errors import ClusterUnavailable, PartwardenError, SecretNotFound
 from partwarden.kube.cache import StoredPolicy
-from partwarden.planner.actions import Outcome
+from partwarden.planner.actions import DropDetached, Outcome
 from partwarden.planner.inventory import Inventory
 from partwarden.planner.plan import Plan, make_plan
 from partwarden.postgres.engine import Report
@@ -86,6 +86,8 @@ class FakeExecutor:
         """Raised after the first action."""
         self.between: Callable[[], None] = lambda: None
         """Called after the table was observed."""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called while an action runs that may take long."""
 
     @contextmanager
     def session(self, info: object, connect_timeout: int) -> Iterator[object]:
@@ -117,6 +119,10 @@ class FakeExecutor:
         for action in before.actions:
             if stopped := recheck.why_stopped():
                 break
+            if isinstance(action, DropDetached):
+                if recheck.must_wait(str(action)):
+                    continue
+                self.meanwhile()
             error = self.fails.get(action.name)
             if error is None:
                 self.inventory = values.after(self.inventory, [action])

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 ANSWER_LIMIT = 32 * 1024 * 1024
 """Bytes of one message of a worker."""
-ASKED = frozenset({"claim", "why_stopped", "latest"})
+ASKED = frozenset({"claim", "must_wait", "why_stopped", "latest"})
 """The methods of a supervisor that a worker may call."""
 SAFE_BUILTINS = {
     "builtins": {"set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bytearray", "object"},
@@ -94,6 +94,9 @@ class _Parent(Supervisor):
 
     def begins(self, what: str, seconds: float | None) -> None:
         self._pipe.send(("begins", what, seconds))
+
+    def must_wait(self, what: str) -> bool:
+        return bool(self._ask("must_wait", what))
 
     def why_stopped(self) -> str:
         return str(self._ask("why_stopped"))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..api.policy import PartitionPolicySpec
@@ -112,7 +113,7 @@ class PolicyReconciler:
                 run.resync = spec.resync_period.total_seconds()
                 supervisor = self._supervisor(policy, spec)
                 run.done = supervisor.done
-                with self._connection(policy, spec) as connection:
+                with self._connection(policy, spec, supervisor) as connection:
                     run.report = self._execute(self._request(policy, spec, connection), supervisor)
                 run.update = run.report.update
                 self._request_archives(run, spec)
@@ -142,7 +143,9 @@ class PolicyReconciler:
         return conflict and self._ownership.unknown(policy, self._runtime.policies.all()) is not None
 
     @contextmanager
-    def _connection(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[ConnectionInfo]:
+    def _connection(
+        self, policy: StoredPolicy, spec: PartitionPolicySpec, supervisor: PolicySupervisor
+    ) -> Iterator[ConnectionInfo]:
         """One of the connections that may be opened to the database at once, and how to open it.
 
         Raises `NoFreeSlot`, and errors of `partwarden.errors` where the spec or the Secret prevents it.
@@ -157,10 +160,11 @@ class PolicyReconciler:
         database = (policy.key[0], info.database_key)
         if not self._slots.acquire(database, policy.key):
             raise NoFreeSlot
+        supervisor.begin_long = partial(self._slots.acquire_long, database, policy.key)
         try:
             yield info
         finally:
-            if following := self._slots.release(database):
+            for following in self._slots.release(database, policy.key):
                 self._runtime.policy_queue.enqueue(following)
 
     def _request(self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: ConnectionInfo) -> WorkRequest:

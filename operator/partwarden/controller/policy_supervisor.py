@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from ..api.policy import PartitionPolicySpec
@@ -15,6 +16,8 @@ from .database_work import CONNECTING, Supervisor
 from .event_handlers import PolicyEventHandler
 from .ownership import TableIdentity, TableOwnership
 from .runtime import Runtime
+
+log = logging.getLogger(__name__)
 
 
 class PolicySupervisor(Supervisor):
@@ -37,6 +40,8 @@ class PolicySupervisor(Supervisor):
         self.done: list[CompletedAction] = []
         """What has succeeded so far. It is kept although an error, or the end of the process, may end the reconcile."""
         self.connected = False
+        self.begin_long: Callable[[], bool] = lambda: True
+        """Whether an action that may take hours may begin; if not, the policy is enqueued when it may."""
 
     def begins(self, what: str, seconds: float | None) -> None:
         self.connected = self.connected or what != CONNECTING
@@ -50,6 +55,12 @@ class PolicySupervisor(Supervisor):
 
     def did(self, action: CompletedAction) -> None:
         self.done.append(action)
+
+    def must_wait(self, what: str) -> bool:
+        if waits := not self.begin_long():
+            about = {"policy": str(self._policy), "reason": "WaitsForLongAction", "partition": what}
+            log.info("%s waits: another policy of the database does what may take long", what, extra=about)
+        return waits
 
     def why_stopped(self) -> str:
         """Any edit stops the reconcile, and so does an older policy of the same table: it is planned anew at once."""

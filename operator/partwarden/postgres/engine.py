@@ -164,7 +164,10 @@ def execute(
     that share a transaction; the rest is done over a new one. Raises as `Session.reconnect` where none can be made, and
     `DatabaseUnreachable` where it leads to another database.
     """
-    for group in _groups(plan.actions):
+    # Asked of each group when its turn has come.
+    for group in filter(
+        lambda each: not (_is_long(each[0]) and recheck.must_wait(str(each[0]))), _groups(plan.actions)
+    ):
         if stopped := recheck.why_stopped():
             return stopped
         recheck.begins(f"{group[0].verb} {group[0]}", _longest(group[0], deadline))
@@ -240,9 +243,13 @@ def _without_created(
     return group
 
 
+def _is_long(action: Action) -> bool:
+    """Whether it may read or write every row of a table, or wait for every older transaction."""
+    return type(action) not in CREATIONS and not isinstance(action, ConfirmDetached)
+
+
 def _longest(action: Action, deadline: float) -> float:
-    short = type(action) in CREATIONS or isinstance(action, ConfirmDetached)
-    return max(0.0, deadline - time.monotonic()) + (SHORT if short else LONG)
+    return max(0.0, deadline - time.monotonic()) + (LONG if _is_long(action) else SHORT)
 
 
 def _is_final(action: Action, error: PartwardenError | None) -> bool:

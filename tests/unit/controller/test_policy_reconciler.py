@@ -382,6 +382,28 @@ def test_while_tables_are_left_to_drop_it_comes_again_at_once(dropping: Fixture)
     assert dropping.reasons.count("PartitionDropped") == 2
 
 
+def test_while_one_policy_drops_another_of_the_database_creates_and_its_own_drop_waits(dropping: Fixture) -> None:
+    dropping.engine.inventory = replace(dropping.engine.inventory, partitions=values.years(2026))
+    second = ("one", "second")
+
+    def meanwhile() -> None:
+        dropping.engine.meanwhile = lambda: None
+        steps, dropping.engine.steps = dropping.engine.steps, []
+        dropping.handler.seen(dropping.api.apply(second, SPEC | {"premake": 2, "retention": RETENTION}))
+        dropping.ownership.release(KEY)
+        dropping.reconciler.reconcile(second)
+        taken.extend(dropping.engine.steps)
+        dropping.engine.steps = steps
+        while dropping.queue.backlog().due:
+            dropping.queue.done(dropping.queue.take() or KEY, None)
+
+    taken: list[str] = []
+    dropping.engine.meanwhile = meanwhile
+    dropping.reconcile()
+    assert [step for step in taken if step.startswith(("create", "drop"))] == ["create run_2028"]
+    assert dropping.queue.take() == second
+
+
 def test_a_table_that_changed_puts_its_archive_in_doubt(dropping: Fixture) -> None:
     dropping.engine.fails["run_2019"] = ContentsChanged("public.run_2019 is not as it was archived")
     dropping.reconcile()
