@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 ANSWER_LIMIT = 32 * 1024 * 1024
 """Bytes of one message of a worker."""
+BEGINNING = 60.0
+"""Seconds until a worker has taken up its work; the first one waits for the fork server."""
 ASKED = frozenset({"claim", "must_wait", "why_stopped", "latest"})
 """The methods of a supervisor that a worker may call."""
 SAFE_BUILTINS = {
@@ -209,8 +211,7 @@ class DatabaseProcesses:
         worker = self._take()
         kept = False
         try:
-            worker.observing = False
-            worker.begins("beginning", None, self._observation)
+            worker.begins("beginning", BEGINNING, self._observation)
             result = self._converse(worker, function, request, supervisor)
             kept = True
             return result

@@ -165,9 +165,7 @@ def execute(
     `DatabaseUnreachable` where it leads to another database.
     """
     # Asked of each group when its turn has come.
-    for group in filter(
-        lambda each: not (_is_long(each[0]) and recheck.must_wait(str(each[0]))), _groups(plan.actions)
-    ):
+    for group in filter(lambda each: not _waits(each[0], recheck), _groups(plan.actions)):
         if stopped := recheck.why_stopped():
             return stopped
         recheck.begins(f"{group[0].verb} {group[0]}", _longest(group[0], deadline))
@@ -246,6 +244,10 @@ def _without_created(
 def _is_long(action: Action) -> bool:
     """Whether it may read or write every row of a table, or wait for every older transaction."""
     return type(action) not in CREATIONS and not isinstance(action, ConfirmDetached)
+
+
+def _waits(action: Action, recheck: Recheck) -> bool:
+    return _is_long(action) and recheck.must_wait(str(action))
 
 
 def _longest(action: Action, deadline: float) -> float:
