@@ -42,7 +42,7 @@ ANSWER_LIMIT = 32 * 1024 * 1024
 """Bytes of one message of a worker."""
 BEGINNING = 60.0
 """Seconds until a worker has taken up its work; the first one waits for the fork server."""
-ASKED = frozenset({"claim", "must_wait", "why_stopped", "latest"})
+ASKED = frozenset({"claim", "disclaim", "must_wait", "why_stopped", "latest"})
 """The methods of a supervisor that a worker may call."""
 SAFE_BUILTINS = {
     "builtins": {"set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bytearray", "object"},
@@ -90,6 +90,9 @@ class _Parent(Supervisor):
 
     def claim(self, server: str, oid: int, table: str) -> None:
         self._ask("claim", server, oid, table)
+
+    def disclaim(self) -> None:
+        self._ask("disclaim")
 
     def did(self, action: CompletedAction) -> None:
         self._pipe.send(("did", action))

@@ -37,6 +37,9 @@ class Supervisor(Recheck):
     def claim(self, server: str, oid: int, table: str) -> None:
         """Raises `PolicyConflict` where an older policy has the table. ``server``: `inventory.Server.identity`."""
 
+    def disclaim(self) -> None:
+        """The policy can do nothing: a younger one of the table may."""
+
     def latest(self, server: str) -> tuple[frozenset[str], Archives]:
         """The holds and archives of the policy as the API server has them now. Raises as `Recheck.renew`."""
         raise NotImplementedError
@@ -130,7 +133,11 @@ def _maintain(
     spec, held, archives = request.spec, request.held, request.archives
     inventory, plan = observe_and_plan(connection, spec, held=held, archives=archives)
     report.server = inventory.server.identity
-    supervisor.claim(report.server, plan.parent.oid, str(plan.parent))
+    # What cannot act takes the table from no other policy, such as one whose login does not own it.
+    if plan.blocked or not plan.parent.may_own:
+        supervisor.disclaim()
+    else:
+        supervisor.claim(report.server, plan.parent.oid, str(plan.parent))
     if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
         done = maintain(
             connection,

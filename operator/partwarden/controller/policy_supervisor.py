@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from ..api.policy import PartitionPolicySpec
+from ..api.types import ObjectKey
 from ..errors import PolicyConflict
 from ..kube.cache import StoredPolicy, is_gone, parse_policy
 from ..planner.archives import Archives
@@ -49,9 +50,12 @@ class PolicySupervisor(Supervisor):
     def claim(self, server: str, oid: int, table: str) -> None:
         if owner := self._ownership.claim(self._policy.key, TableIdentity(server, oid), self._policy.age):
             raise PolicyConflict(
-                f"table {table} belongs to the older policy {'/'.join(owner)}: delete one of the two, or let this one "
-                "name another table"
+                f"table {table} belongs to {self._named(owner)}: delete one of the two, or let this one name another "
+                "table"
             )
+
+    def disclaim(self) -> None:
+        self._ownership.release(self._policy.key)
 
     def did(self, action: CompletedAction) -> None:
         self.done.append(action)
@@ -67,7 +71,7 @@ class PolicySupervisor(Supervisor):
         if self._ending():
             return "the operator ends, or lost the Lease"
         if older := self._ownership.older(self._policy.key):
-            return f"the older policy {'/'.join(older)} has claimed the table"
+            return f"{self._named(older)} has claimed the table"
         now = self._runtime.policies.get(self._policy.key)
         if changed := _changed(self._policy, now):
             return changed
@@ -87,12 +91,17 @@ class PolicySupervisor(Supervisor):
         if changed := _changed(self._policy, now):
             raise Withdrawn(changed)
         if older := self._ownership.older(self._policy.key):
-            raise Withdrawn(f"the older policy {'/'.join(older)} has claimed the table")
+            raise Withdrawn(f"{self._named(older)} has claimed the table")
         # Safe against a start at which a younger policy comes first: a drop waits until each older one was reconciled.
         if unknown := self._ownership.unknown(self._policy, self._runtime.policies.all()):
-            raise Withdrawn(f"the older policy {'/'.join(unknown)} has not been reconciled since the operator began")
+            raise Withdrawn(f"{self._named(unknown)} has not been reconciled since the operator began")
         assert now is not None
         return now.held, self._archives.known(now, self._spec).on(server)
+
+    def _named(self, other: ObjectKey) -> str:
+        """Without its name where it is of another namespace, whose objects the user may not see."""
+        own = other[0] == self._policy.key[0]
+        return f"the older policy {'/'.join(other)}" if own else "an older policy of another namespace"
 
 
 def _changed(was: StoredPolicy, now: StoredPolicy | None) -> str:
