@@ -1,31 +1,152 @@
-"""``partwarden explain``: which partitions a query reads, and why not fewer. It is planned, never executed."""
+"""``partwarden list``, ``stats``, ``health`` and ``explain``: a table as it is now. They only read."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import click
 import psycopg
 from psycopg import sql
 
-from ..errors import InvalidSpec
-from ..planner.calendar import iso
+from ..api.status import PartitionStatus
+from ..archive import verify
+from ..errors import InvalidSpec, PartwardenError
+from ..planner.findings import quoted
 from ..planner.inventory import Partition
-from ..postgres.connection import Session, run, session
-from ..postgres.conninfo import from_dsn
+from ..postgres.connection import Session, run
 from ..postgres.errors import message
 from ..postgres.settings import LIMITS, setting
 from ..postgres.transaction import reading, undo
 from ..status.details import partitions_of
-from . import database_tables, formats
-from .database_tables import ObservedTable
-from .formats import printable
-from .options import Target, TargetOptions, target
+from . import formats, policies
+from .options import Target, target
+from .policies import Policies, observe_target
+from .tables import Level, ObservedTable, TableView, count_rows, ends
 
-# PostgreSQL's plan of a query -> the partitions that it reads, and why not fewer. Pure.
+
+@click.command("list", short_help="Partitions, with ranges, state, rows and size.")
+@target(everywhere=True)
+@click.option("--archives", "url", metavar="URL", help="With --dsn: shows which of its partitions are archived there.")
+@formats.option()
+def list_(target: Target, url: str | None, output: str) -> int:
+    """Partitions with their ranges, state, rows, size and archive: of POLICY, or of all in the namespace.
+
+    A policy is shown as the operator observed it last. Exits 0, or 1 on an error.
+    """
+    if target.dsn is None and url is not None:
+        raise click.UsageError("--archives goes with --dsn: a policy's archives are its PartitionArchives")
+    # The newest of each table, by its OID.
+    archives = {each.manifest.partition.oid: each.url for each in verify.find(url).archives} if url else None
+    views = _views(target, archives, listed=True)
+    if formats.is_data(output):
+        formats.data([each.document() for each in views], output)
+    elif output == "name":
+        formats.names(each.name for view in views for each in view.status.partitions)
+    else:
+        for number, view in enumerate(views):
+            _print_heading(number, len(views), view.name)
+            formats.table(view.rows(output == "wide"))
+            for note in view.notes:
+                formats.line(note)
+    return 0
+
+
+@click.command(short_help="Totals, the largest, skew, DEFAULT, runway.")
+@target(everywhere=True)
+@click.option("--exact", is_flag=True, help="Count the rows of every partition: it reads them all.")
+@formats.option()
+def stats(target: Target, exact: bool, output: str) -> int:
+    """Totals, the largest partition, skew, rows in DEFAULT by interval, runway; with --exact rows as they are.
+
+    --exact asks the database, also of a policy: from here, by the policy's Secret. Exits 0, or 1 on an error.
+    """
+    views = observe_target(target, _count) if exact else [(each, dict[str, int]()) for each in _views(target)]
+    if formats.is_data(output):
+        formats.data([view.statistics(counts) for view, counts in views], output)
+    elif output == "name":
+        formats.names(view.name for view, _ in views)
+    else:
+        for number, (view, counts) in enumerate(views):
+            _print_heading(number, 2, view.name)
+            formats.table(view.lines(counts), heading=False, indent=2)
+            if counts or (output == "wide" and not view.of_policy):
+                click.echo()
+                formats.table(view.by_rows(counts))
+    return 0
+
+
+@click.command(short_help="An exit code for cron and probes.")
+@target(everywhere=True)
+@formats.option()
+def health(target: Target, output: str) -> int:
+    """For cron and probes: exits 0 when all is well, 1 on a warning, 2 when it is critical or cannot be found out.
+
+    The first check is whether a partition holds now. -o wide shows what is well beside what is not.
+    """
+    try:
+        views = _views(target)
+    except PartwardenError as error:
+        if formats.is_data(output):
+            formats.data({"level": Level.CRITICAL.name, "error": str(error)}, output)
+        else:
+            formats.line(f"CRITICAL: {error}")
+        return int(Level.CRITICAL)
+    worst = max((level for view in views for level, _ in view.problems), default=Level.OK)
+    if formats.is_data(output):
+        about = [
+            {**view.heading, "wrong": [{"level": level.name, "message": text} for level, text in view.problems]}
+            for view in views
+        ]
+        formats.data({"level": worst.name, "tables": about}, output)
+    elif output == "name":
+        formats.names([worst.name])
+    else:
+        for view in views:
+            if not view.problems or output == "wide":
+                formats.line(f"OK: {view.summary_line()}")
+            for level, text in view.problems:
+                formats.line(f"{level.name}: {view.name}: {text}")
+    return int(worst)
+
+
+def _views(target: Target, archives: Mapping[int, str] | None = None, *, listed: bool = False) -> list[TableView]:
+    """``listed``: with detached tables and the archives of policies. ``archives``: those of tables, by OID."""
+    if target.dsn is not None:
+        return observe_target(target, lambda _, tables: [each.view(archives) for each in tables], detached=listed)
+    cluster, now = Policies(target), datetime.now(UTC)
+    found = cluster.chosen()
+    known = cluster.archives() if listed else []
+    return [policies.view(each, now, known) for each in found]
+
+
+def _count(connection: Session, tables: list[ObservedTable]) -> list[tuple[TableView, dict[str, int]]]:
+    """The tables, and the rows of each partition by its name, each counted by itself."""
+    counted = []
+    try:
+        for table in tables:
+            counts: dict[str, int] = {}
+            partitions = [(name, each) for name, each in table.named() if isinstance(each, Partition)]
+            for number, (name, each) in enumerate(partitions, 1):
+                formats.progress(f"counting {each}, {number} of {len(partitions)}")
+                counts[name] = count_rows(connection, each)
+            counted.append((table.view(), counts))
+    finally:
+        formats.progress()
+    return counted
+
+
+def _print_heading(number: int, count: int, name: str) -> None:
+    """Of one table among several, with an empty line between two."""
+    if count > 1:
+        click.echo(("\n" if number else "") + formats.printable(name))
+
+
+# What PostgreSQL's plan of a query reads, and why not less.
 #
 # https://www.postgresql.org/docs/current/ddl-partitioning.html#DDL-PARTITION-PRUNING
 #
@@ -69,9 +190,8 @@ def judge(plan: Mapping[str, Any], tops: Mapping[str, str], default: str | None,
             read.add(tops[name])
             conditions |= dict.fromkeys(_conditions(node))
     reading = Reading(frozenset(read), len(set(tops.values())), removed, tuple(conditions), ())
-    if inserts and not read:
-        return replace(reading, why=("it inserts: each row goes to the one partition that holds its key",))
-    return replace(reading, why=tuple(_why(reading, key, enabled, default)))
+    inserted = ["it inserts: each row goes to the one partition that holds its key"] if inserts and not read else None
+    return replace(reading, why=tuple(inserted or _why(reading, key, enabled, default)))
 
 
 def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -87,7 +207,7 @@ def _conditions(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _quoted(name: str) -> str:
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)
 
 
 def _why(reading: Reading, key: str, enabled: bool, default: str | None) -> Iterator[str]:
@@ -99,8 +219,8 @@ def _why(reading: Reading, key: str, enabled: bool, default: str | None) -> Iter
     if not enabled:
         yield "enable_partition_pruning is off for this role: SET enable_partition_pruning = on"
     if reading.removed:
-        removed = f"{reading.removed} of them are left out only when it starts"
-        yield f"{removed}: the values that rule them out are known then"
+        moment = "when it starts: the values that rule them out are known then"
+        yield f"{reading.removed} of them are left out only {moment}"
     if waiting:
         yield f"which of them are read is decided while it runs, by values of that moment: {waiting[0]}"
     if reading.prunes or not enabled:
@@ -140,29 +260,17 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend
 @click.argument("query", metavar="SQL")
 @target()
 @formats.option()
-def explain(query: str, output: str, **given: Unpack[TargetOptions]) -> int:
+def explain(target: Target, query: str, output: str) -> int:
     """Whether a query prunes, which partitions it reads, and why not fewer. It is planned and never executed.
 
     Of POLICY, the database is asked from here, by the policy's Secret. -o wide shows the conditions. Exits 0 when it
     prunes, 2 when it reads every partition, 1 on an error.
     """
-    target = Target.of(given)
-    if target.dsn is not None:
-        with session(from_dsn(target.dsn)) as connection:
-            tables = database_tables.tables(connection, target.table, target.filename)
-            explained = _explain(connection, query, tables)
-    else:
-        # Here, for a database needs no Kubernetes client, which takes long to load.
-        from . import cluster_policies
-
-        policies = cluster_policies.Policies(target.where)
-        policy = policies.one(target.policy)
-        with session(policies.connection(policy)) as connection:
-            explained = _explain(connection, query, [database_tables.observe(connection, policies.spec(policy))])
+    explained = observe_target(target, partial(_explain, query), only_one=True)
     if formats.is_data(output):
         formats.data([_document(*each) for each in explained], output)
     elif output == "name":
-        formats.names(str(each) for table, reading in explained for each in _read(table, reading))
+        formats.names(name for table, reading in explained for name, _ in _read(table, reading))
     else:
         for each in explained:
             _print(*each, wide=output == "wide")
@@ -172,7 +280,7 @@ def explain(query: str, output: str, **given: Unpack[TargetOptions]) -> int:
 Explained = tuple[ObservedTable, Reading]
 
 
-def _explain(connection: Session, query: str, tables: list[ObservedTable]) -> list[Explained]:
+def _explain(query: str, connection: Session, tables: list[ObservedTable]) -> list[Explained]:
     """Of each of the tables that the query uses. Raises `InvalidSpec` where PostgreSQL does not plan it, or it uses
     none of them."""
     try:
@@ -223,24 +331,20 @@ def _judge(connection: Session, plan: Any, table: ObservedTable) -> Explained | 
     return table, judge(plan, dict(below), default, table.plan.key, enabled)
 
 
-def _read(table: ObservedTable, reading: Reading) -> list[Partition]:
-    partitions = dict(table.named())
-    ascending = [partitions[each.name] for each in partitions_of(table.inventory, table.plan)]
-    return [each for each in ascending if isinstance(each, Partition) and str(each) in reading.read]
+def _read(table: ObservedTable, reading: Reading) -> list[tuple[str, PartitionStatus]]:
+    """The partitions that are read, ascending, as ``schema.name``."""
+    names = {name: str(each) for name, each in table.named()}
+    ascending = [(names[each.name], each) for each in partitions_of(table.inventory, table.plan)]
+    return [(name, each) for name, each in ascending if name in reading.read]
 
 
 def _document(table: ObservedTable, reading: Reading) -> dict[str, Any]:
-    read = [
-        {"name": str(each), "from": iso(each.range.lower) if each.range else None}
-        | {"to": iso(each.range.upper) if each.range else None}
-        for each in _read(table, reading)
-    ]
     return {
         "table": str(table.plan.parent),
         "key": table.plan.key,
         "prunes": reading.prunes,
         "partitions": reading.total,
-        "read": read,
+        "read": [{"name": name, "from": each.from_, "to": each.to} for name, each in _read(table, reading)],
         "leftOutAtStart": reading.removed,
         "conditions": list(reading.conditions),
         "why": list(reading.why),
@@ -248,16 +352,10 @@ def _document(table: ObservedTable, reading: Reading) -> dict[str, Any]:
 
 
 def _print(table: ObservedTable, reading: Reading, wide: bool) -> None:
-    count, total = len(reading.read), reading.total
-    verb = "is" if count == 1 else "are"
-    word = "prunes" if reading.prunes else "does not prune"
-    line = f"{table.plan.parent} by {table.plan.key}: it {word}: {count} of {total} partitions {verb} read"
-    click.echo(printable(line))
-    for text in (*reading.why, *(f"condition {each}" for each in reading.conditions if wide)):
-        click.echo(printable(f"  {text}"))
-    rows = [("READ", "FROM", "TO")]
-    for each in _read(table, reading):
-        lower, upper = (iso(each.range.lower), iso(each.range.upper)) if each.range else ("DEFAULT", "")
-        rows.append((str(each), lower or "MINVALUE", "MAXVALUE" if upper is None else upper))
-    if len(rows) > 1:
-        formats.table(rows)
+    count, word = len(reading.read), "prunes" if reading.prunes else "does not prune"
+    counted = f"{count} of {reading.total} partitions {'is' if count == 1 else 'are'} read"
+    conditions = [f"condition {each}" for each in reading.conditions if wide]
+    formats.names([f"{table.plan.parent} by {table.plan.key}: it {word}: {counted}"])
+    formats.names(f"  {text}" for text in (*reading.why, *conditions))
+    if read := _read(table, reading):
+        formats.table([("READ", "FROM", "TO"), *((name, *ends(each)) for name, each in read)])
