@@ -8,7 +8,6 @@ import secrets
 import shlex
 import signal
 import sys
-from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -27,7 +26,7 @@ from ..archive.verify import find, open_archive
 from ..errors import InvalidSpec, PartwardenError, UserError
 from ..planner.calendar import iso
 from ..postgres.connection import forget_environment
-from ..postgres.conninfo import ConnectionInfo, from_dsn, merge
+from ..postgres.conninfo import from_dsn, merge
 from ..postgres.settings import as_options
 from . import formats, options
 from .options import Target
@@ -102,7 +101,11 @@ def job(report: Path | None) -> int:
     spec: JobSpec | None = None
     try:
         spec = _read_spec(os.environ.get(VARIABLE))
-        info, store = _database(spec, os.environ), storage.of_job(spec, os.environ)
+        # Out of the environment: programs that are started have no need to see them.
+        names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
+        secret = {key: os.environ.pop(name) for key, name in names.items() if name in os.environ}
+        info = merge(spec.connection, secret, "spec.database.secretRef")
+        store = storage.of_job(spec, os.environ)
         forget_environment()
         checks = spec.task is Task.CHECK
         made = create.check(spec, info, store) if checks else create.archive(spec, info, store, _log)
@@ -129,13 +132,6 @@ def _read_spec(text: str | None) -> JobSpec:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise InvalidSpec(f"{VARIABLE} is not valid: {field or 'it'}: {first['msg']}") from None
-
-
-def _database(spec: JobSpec, environment: MutableMapping[str, str]) -> ConnectionInfo:
-    """Takes the Secret's values out of the environment: programs that are started have no need to see them."""
-    names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
-    secret = {key: environment.pop(name) for key, name in names.items() if name in environment}
-    return merge(spec.connection, secret, "spec.database.secretRef")
 
 
 def _write(path: Path | None, report: Report) -> None:

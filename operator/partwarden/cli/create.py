@@ -27,7 +27,6 @@ from ..postgres.engine import maintain
 from . import formats, options, policies, tables
 from .options import Target, target
 from .policies import Object, Policies
-from .tables import ObservedTable
 
 PATIENCE = 10.0
 """Seconds in which locks must be had, all attempts together."""
@@ -53,11 +52,7 @@ def create(target: Target, period: str, timeout: float, output: str) -> int:
     wanted = options.parse(period)
     if target.dsn is None:
         return _create_by_policy(target, wanted, timeout, output)
-
-    def cells(table: ObservedTable) -> list[BoundedRange]:
-        return [table.grid.cell(table.grid.moment(datetime.fromisoformat(day))) for day in table.spec.ensure]
-
-    return _create_in_database(target, output, lambda spec: {"ensure": options.days(wanted, spec.interval)}, cells)
+    return _create_in_database(target, output, lambda spec: {"ensure": options.days(wanted, spec.interval)})
 
 
 @click.command(short_help="Make the current partition and so many ahead.")
@@ -72,11 +67,7 @@ def auto(target: Target, ahead: int, output: str) -> int:
     """
     if target.dsn is None:
         return _show_premake(target, ahead, output)
-
-    def cells(table: ObservedTable) -> list[BoundedRange]:
-        return _following(table.grid, table.plan.current, ahead)
-
-    return _create_in_database(target, output, lambda _: {"premake": ahead, "ensure": []}, cells)
+    return _create_in_database(target, output, lambda _: {"premake": ahead, "ensure": []})
 
 
 def _following(grid: Grid, cell: BoundedRange, count: int) -> list[BoundedRange]:
@@ -90,13 +81,8 @@ def _following(grid: Grid, cell: BoundedRange, count: int) -> list[BoundedRange]
 # In a database.
 
 
-def _create_in_database(
-    target: Target,
-    output: str,
-    want: Callable[[TableSpec], dict[str, Any]],
-    choose_cells: Callable[[ObservedTable], Sequence[Range]],
-) -> int:
-    """``want``: fields of the policy by which the partitions are planned; ``choose_cells``: the ranges asked for."""
+def _create_in_database(target: Target, output: str, want: Callable[[TableSpec], dict[str, Any]]) -> int:
+    """``want``: fields of the policy, by which either days are ensured or so many partitions are ahead."""
     outcomes: list[Outcome] = []
     try:
         with session(from_dsn(target.dsn or "")) as connection:
@@ -104,7 +90,9 @@ def _create_in_database(
             # A user who asks for a partition by hand wants it whatever mode a policy is in, and nothing retired by it.
             spec = spec.model_copy(update={"mode": Mode.APPLY, "retention": None, **want(spec)})
             table = tables.observe(connection, spec)
-            cells = choose_cells(table)
+            grid, current = table.grid, table.plan.current
+            cells = [grid.cell(grid.moment(datetime.fromisoformat(day))) for day in spec.ensure]
+            cells = cells or _following(grid, current, spec.premake)
             chosen = [each for each in table.plan.actions if isinstance(each, CreatePartition | DrainIntoPartition)]
             actions = tuple(each for each in chosen if _touches(each.range, cells))
             observed = table.inventory, replace(table.plan, actions=actions)

@@ -59,7 +59,7 @@ def find(connection: Session, spec: TableSpec, what: str, held: frozenset[str]) 
     Raises `InvalidSpec` where there is none, or several, or it is one that is never dropped so: with rows of now or
     later, without two bounds, not a plain table, or held.
     """
-    spec = tables.seeing_detached(spec.model_copy(update={"mode": Mode.APPLY, "retention": None}))
+    spec = spec.model_copy(update={"mode": Mode.APPLY, "retention": tables.EVER})
     observed = tables.observe(connection, spec)
     name = observed.view().find(what, spec).name
     named = [each for known, each in observed.named() if known == name]

@@ -40,31 +40,17 @@ from ..errors import InvalidSpec, PartwardenError, SecretKeyMissing
 from ..planner.actions import Action, Outcome
 from ..planner.archives import Archives
 from ..planner.calendar import Range, iso, load_zone
-from ..planner.inventory import Inventory, Partition
+from ..planner.inventory import Partition
 from ..planner.plan import Plan
-from ..postgres import engine
 from ..postgres.connection import session
 from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
+from ..postgres.engine import Report, maintain, observe_and_plan
 from ..status.details import human
 from . import formats, manifest, options
+from .manifest import Manifest
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOTHING, ERROR, TO_DO = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """Everything that is printed of one run. ``outcomes`` is None where nothing was to be executed.
-
-    ``plan`` is what was planned, ``inventory`` and ``after`` the table at the end: the same for a mere plan.
-    """
-
-    manifest: manifest.Manifest
-    now: datetime
-    inventory: Inventory
-    plan: Plan
-    after: Plan
-    outcomes: Sequence[Outcome] | None = None
 
 
 @dataclass
@@ -115,8 +101,8 @@ def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: date
         policy, info = _open(filename, dsn, table)
         with session(info) as connection:
             known = Archives(approved=policy.approved)
-            inventory, planned = engine.observe_and_plan(connection, policy.spec, now, policy.held, known)
-    _print(Shown(policy, now or inventory.now, inventory, planned, planned), output)
+            inventory, planned = observe_and_plan(connection, policy.spec, now, policy.held, known)
+    _print(policy, now, Report(planned, (), inventory, planned, 0), None, output)
     if any(each.error for each in planned.findings):
         return ERROR
     return TO_DO if planned.actions else NOTHING
@@ -134,10 +120,10 @@ def apply(
         spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
         with session(info) as connection:
             known = Archives(approved=policy.approved)
-            observed = engine.observe_and_plan(connection, spec, now, policy.held, known)
+            observed = observe_and_plan(connection, spec, now, policy.held, known)
             _refuse_to_run_ahead(now, observed[0].now, spec)
             tried.plan = observed[1]
-            report = engine.maintain(
+            report = maintain(
                 connection,
                 spec,
                 now=now,
@@ -147,8 +133,7 @@ def apply(
                 observed=observed,
                 outcomes=tried.outcomes,
             )
-    moment = now or report.inventory.now
-    _print(Shown(policy, moment, report.inventory, report.before, report.after, report.outcomes), output)
+    _print(policy, now, report, report.outcomes, output)
     failed = any(each.error for each in report.outcomes) or any(each.error for each in report.after.findings)
     # What only follows from what was done, as a drop does from a detach without grace, is for the next time.
     left = spec.mode is Mode.APPLY and any(each in report.before.actions for each in report.after.actions)
@@ -164,7 +149,7 @@ def _refuse_to_run_ahead(now: datetime | None, server: datetime, spec: TableSpec
         )
 
 
-def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple[manifest.Manifest, ConnectionInfo]:
+def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple[Manifest, ConnectionInfo]:
     policy = manifest.load(manifest.read(filename), filename, table=table, needs_database=dsn is None)
     load_zone(policy.spec.timezone)
     if dsn is not None:
@@ -203,17 +188,17 @@ def _reporting(output: str) -> Iterator[Tried]:
 # As data.
 
 
-def _document(shown: Shown) -> dict[str, Any]:
-    spec, plan, inventory = shown.manifest.spec, shown.after, shown.inventory
+def _document(policy: Manifest, now: datetime, report: Report, outcomes: Sequence[Outcome] | None) -> dict[str, Any]:
+    spec, plan, inventory = policy.spec, report.after, report.inventory
     return {
-        "policy": {"name": shown.manifest.name, "namespace": shown.manifest.namespace},
+        "policy": {"name": policy.name, "namespace": policy.namespace},
         "table": str(plan.parent),
         "key": plan.key,
         "interval": spec.interval,
         "timezone": spec.timezone,
         "database": inventory.server.database,
         "server": inventory.server.version_text,
-        "now": iso(shown.now),
+        "now": iso(now),
         "mode": spec.mode,
         "suspend": spec.suspend,
         "partitions": len(inventory.partitions),
@@ -223,7 +208,7 @@ def _document(shown: Shown) -> dict[str, Any]:
         "coveredUntil": FOR_EVER if plan.covered_for_ever else iso(plan.covered_until),
         "nextBoundary": iso(plan.next_boundary),
         "blocked": plan.blocked,
-        "actions": [_action(action, shown.outcomes) for action in shown.plan.actions],
+        "actions": [_action(action, outcomes) for action in report.before.actions],
         "findings": [
             {"reason": each.reason, "object": each.object, "message": each.message, "error": each.error is not None}
             for each in plan.findings
@@ -260,25 +245,28 @@ def _range(piece: Range) -> dict[str, str | None]:
 # For people: aligned columns, one line for each thing.
 
 
-def _print(shown: Shown, output: str) -> None:
-    spec, plan, inventory = shown.manifest.spec, shown.after, shown.inventory
+def _print(
+    policy: Manifest, now: datetime | None, report: Report, outcomes: Sequence[Outcome] | None, output: str
+) -> None:
+    """``outcomes``: None where nothing was to be executed."""
+    spec, plan, inventory, planned = policy.spec, report.after, report.inventory, report.before.actions
+    moment = now or inventory.now
     if output not in ("text", "wide"):
-        formats.show(output, _document(shown), map(str, shown.plan.actions), ())
+        formats.show(output, _document(policy, moment, report, outcomes), map(str, planned), ())
         return
     size, server = human(sum(each.bytes for each in inventory.partitions)), inventory.server
     about = [
         f"{plan.parent} in database {server.database} (PostgreSQL {server.version_text})",
-        f"by {spec.interval} of {spec.timezone} on {plan.key}; now is {iso(shown.now)}",
+        f"by {spec.interval} of {spec.timezone} on {plan.key}; now is {iso(moment)}",
         f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan, inventory.default)}",
     ]
     formats.names([*about, ""])
-    why_not = _why_not(shown)
-    if shown.plan.actions:
-        _print_actions(shown.plan, None if why_not and not shown.outcomes else shown.outcomes, output == "wide")
+    why_not = _why_not(spec, report.before)
+    if planned:
+        _print_actions(report.before, None if why_not and not outcomes else outcomes, output == "wide")
+        formats.names([why_not] if why_not else [])
     else:
         click.echo("Nothing to do.")
-    if shown.plan.actions and why_not:
-        click.echo(why_not)
     if plan.findings:
         click.echo(f"\nFound: {len(plan.findings)}")
     for each in sorted(plan.findings, key=lambda each: each.error is None):
@@ -293,12 +281,12 @@ def _coverage(plan: Plan, default: Partition | None) -> str:
     return f"NOW IS NOT COVERED: {f'rows go into {default}' if default else 'inserts fail'}"
 
 
-def _why_not(shown: Shown) -> str:
-    if shown.manifest.spec.suspend:
+def _why_not(spec: TableSpec, plan: Plan) -> str:
+    if spec.suspend:
         return "spec.suspend is true: apply does nothing."
-    if shown.manifest.spec.mode is Mode.PLAN:
+    if spec.mode is Mode.PLAN:
         return "spec.mode is Plan: apply does nothing."
-    return "Blocked by what is found below: apply does nothing." if shown.plan.blocked else ""
+    return "Blocked by what is found below: apply does nothing." if plan.blocked else ""
 
 
 def _print_actions(plan: Plan, outcomes: Sequence[Outcome] | None, wide: bool) -> None:

@@ -146,10 +146,7 @@ def _print_heading(number: int, count: int, name: str) -> None:
         click.echo(("\n" if number else "") + formats.printable(name))
 
 
-# What PostgreSQL's plan of a query reads, and why not less.
-#
-# https://www.postgresql.org/docs/current/ddl-partitioning.html#DDL-PARTITION-PRUNING
-#
+# What a query reads, by PostgreSQL's plan: https://www.postgresql.org/docs/current/ddl-partitioning.html
 
 CONDITIONS = ("Filter", "Index Cond", "Recheck Cond", "Hash Cond", "Merge Cond", "Join Filter", "TID Cond")
 COMPARED = r"(?:=|<|<=|>|>=)"
@@ -157,18 +154,15 @@ COMPARED = r"(?:=|<|<=|>|>=)"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """``read``: names of the table's partitions that the plan reads, as ``schema.name``; ``total``: how many there are.
-
-    ``removed``: how many were in the plan and are left out when it starts, as values of that moment say.
-    """
+    """The partitions that a query reads. ``read``: their names, as ``schema.name``; ``total``: how many the table has;
+    ``removed``: how many of the plan are left out when it starts, as values of that moment say; ``conditions``: those
+    on the partitions that it reads; ``why``: what keeps it from reading fewer, and what else is worth knowing."""
 
     read: frozenset[str]
     total: int
     removed: int
     conditions: tuple[str, ...]
-    """Those on the partitions that it reads, without repetition."""
     why: tuple[str, ...]
-    """What keeps it from reading fewer, and what else is worth knowing; sentences."""
 
     @property
     def prunes(self) -> bool:
@@ -277,19 +271,22 @@ def explain(target: Target, query: str, output: str) -> int:
     return 0 if all(reading.prunes for _, reading in explained) else READS_ALL
 
 
-Explained = tuple[ObservedTable, Reading]
-
-
-def _explain(query: str, connection: Session, tables: list[ObservedTable]) -> list[Explained]:
-    """Of each of the tables that the query uses. Raises `InvalidSpec` where PostgreSQL does not plan it, or it uses
-    none of them."""
+def _explain(query: str, connection: Session, tables: list[ObservedTable]) -> list[tuple[ObservedTable, Reading]]:
+    """Those of the tables that the query uses. Raises `InvalidSpec` where PostgreSQL does not plan it, or there is
+    none."""
+    explained = []
     try:
         # READ ONLY: whatever planning calls, such as functions in constants, cannot write either.
         # As the owner, where that is one: to plan calls functions of indexes and constraints, if only with constants.
         owners = {each.plan.parent.owner: reading(each.plan.parent) for each in tables}
         run(connection, "BEGIN READ ONLY", SETTING, *(next(iter(owners.values())) if len(owners) == 1 else ()))
         plan = _plan(connection, query)
-        explained = [each for table in tables if (each := _judge(connection, plan, table))]
+        for table in tables:
+            oid, key = table.plan.parent.oid, table.plan.key
+            ((locked, enabled),), below = run(connection, *(sql.SQL(each).format(parent=oid) for each in (USED, BELOW)))
+            if locked:
+                default = next((str(each) for each in table.inventory.partitions if each.range is None), None)
+                explained.append((table, judge(plan, dict(below), default, key, enabled)))
     except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as error:
         raise InvalidSpec(f"the query cannot be planned: {message(error)}") from None
     finally:
@@ -319,16 +316,6 @@ def _plan(connection: Session, query: str) -> Any:
         row = cursor.fetchone()
     assert row is not None
     return row[0][0]["Plan"]
-
-
-def _judge(connection: Session, plan: Any, table: ObservedTable) -> Explained | None:
-    parent = table.plan.parent
-    used, below = run(connection, *(sql.SQL(each).format(parent=parent.oid) for each in (USED, BELOW)))
-    ((locked, enabled),) = used
-    if not locked:
-        return None
-    default = next((str(each) for each in table.inventory.partitions if each.range is None), None)
-    return table, judge(plan, dict(below), default, table.plan.key, enabled)
 
 
 def _read(table: ObservedTable, reading: Reading) -> list[tuple[str, PartitionStatus]]:

@@ -296,12 +296,8 @@ def observe_all(connection: Session, target: Target, detached: bool = False) -> 
     specs = _specs(connection, target)
     if not specs:
         raise InvalidSpec("no table here is partitioned by RANGE on one column that says when")
-    return [observe(connection, seeing_detached(each) if detached else each) for each in specs]
-
-
-def seeing_detached(spec: TableSpec) -> TableSpec:
-    """The same, by which detached tables are shown, too."""
-    return spec if spec.retention else spec.model_copy(update={"retention": EVER})
+    seeing = {"retention": EVER} if detached else {}
+    return [observe(connection, each.model_copy(update=seeing) if not each.retention else each) for each in specs]
 
 
 def only_spec(connection: Session, target: Target) -> TableSpec:
