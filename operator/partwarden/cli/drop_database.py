@@ -7,8 +7,8 @@ Interrupted in between, it is a table of its own with all its rows, and the same
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..api import policy
 from ..api.archive import Fingerprint
@@ -94,19 +94,18 @@ def _why_never(table: Partition | Detached, piece: BoundedRange, plan: Plan, hel
 
 def tied(connection: Session, found: Found) -> tuple[Tie, ...]:
     """What is kept when the table is dropped, or goes with it. Raises `ObjectsTied` where that is of others."""
-    ties = dependents.ties(connection, [found.table.oid]).get(found.table.oid, ())
-    dependents.check_ties(connection, found.table, found.table.oid, ties, lambda: _reading(connection, found))
+    table = found.table
+    ties = dependents.ties(connection, [table.oid]).get(table.oid, ())
+    reader = partial(reading_rows, connection, table.schema, table.name)
+    dependents.check_ties(connection, table, table.oid, ties, reader)
     return ties
 
 
 def pointing_columns(connection: Session, found: Found) -> tuple[str, ...]:
     """The columns that hold OIDs of large objects, of all rows. Raises psycopg's errors."""
-    with _reading(connection, found):
-        return large_objects.columns(connection, found.table.oid, found.table.schema, found.table.name)
-
-
-def _reading(connection: Session, found: Found) -> AbstractContextManager[None]:
-    return reading_rows(connection, found.table.schema, found.table.name)
+    table = found.table
+    with reading_rows(connection, table.schema, table.name):
+        return large_objects.columns(connection, table.oid, table.schema, table.name)
 
 
 def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:

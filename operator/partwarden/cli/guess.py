@@ -300,7 +300,12 @@ def _read(connection: Session, table: Table, zone: str) -> Found:
         for each, types in TYPES.items()
         if key in types
     }
-    encoding = max(seen, key=lambda each: _likelihood(seen[each]), default=spec.key_encoding)
+    # By which most bounds are of our time.
+    likely = {}
+    for each, read in seen.items():
+        ends = [end for part in read.partitions if part.range for end in (part.range.lower, part.range.upper)]
+        likely[each] = sum(end is not None and end.year in LIKELY_YEARS for end in ends)
+    encoding = max(likely, key=lambda each: likely[each], default=spec.key_encoding)
     inventory = seen.get(encoding, first)
     try:
         _, column, codec = check_table(spec.model_copy(update={"key_encoding": encoding}), inventory)
@@ -309,9 +314,3 @@ def _read(connection: Session, table: Table, zone: str) -> Found:
     (indexes,) = run(connection, sql.SQL(OWN_INDEXES).format(newest=newest(inventory)))
     guessed = guess(table, encoding, inventory, codec.aware, zone)
     return Found(table, column, guessed, own_indexes=tuple(name for (name,) in indexes))
-
-
-def _likelihood(inventory: Inventory) -> int:
-    """How many bounds are of our time, as the encoding has them by which they were read."""
-    ranges = [each.range for each in inventory.partitions if each.range]
-    return sum(end.year in LIKELY_YEARS for each in ranges for end in (each.lower, each.upper) if end is not None)

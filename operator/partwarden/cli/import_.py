@@ -76,8 +76,11 @@ def _document(
         return f"# {printable(str(table))} is left out: {printable(str(found.error))}\n"
     spec, because = guess.spec, guess.because
     _, plan = observe_and_plan(connection, spec)
-    actions = [f"{each.verb} {each.noun} {each}" for each in plan.actions]
-    lines = [f"# {printable(each)}" for each in (str(table), *_at_once(actions), *_beware(found))]
+    actions = [f"{each.verb} {each.noun} {each}" for each in plan.actions[:MOST_ACTIONS]]
+    if more := len(plan.actions) - len(actions):
+        actions.append(f"and {more} more")
+    at_once = [f"Applying it does this at once: {each}" for each in actions]
+    lines = [f"# {printable(each)}" for each in (str(table), *at_once, *_beware(found))]
     lines += [f"apiVersion: {API_VERSION}", f"kind: {KIND}", "metadata:", f"  name: {_object_name(table, taken)}"]
     lines += [f"  namespace: {namespace}"] if namespace else []
     lines += ["spec:", "  database:", "    secretRef:"]
@@ -103,12 +106,6 @@ def _document(
             lines.append(f"  # {field}: {because[field]}")
     lines.append("  # retention: absent, so nothing is ever detached or dropped")
     return "\n".join(lines) + "\n"
-
-
-def _at_once(actions: list[str]) -> Iterator[str]:
-    more = [f"and {len(actions) - MOST_ACTIONS} more"] if len(actions) > MOST_ACTIONS else []
-    for each in actions[:MOST_ACTIONS] + more:
-        yield f"Applying it does this at once: {each}"
 
 
 def _beware(found: Found) -> Iterator[str]:
