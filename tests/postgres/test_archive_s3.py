@@ -23,8 +23,7 @@ from lab.s3 import Keys, S3Server
 from lab.small_disk import small_volume
 from partwarden.api.destination import Destination
 from partwarden.archive import create, objectstore_config
-from partwarden.archive.jobspec import JobSpec, Report, Task
-from partwarden.archive.manifest import DATA, MANIFEST, TableName
+from partwarden.archive.manifest import DATA, MANIFEST, JobSpec, Report, TableName, Task
 from partwarden.archive.objectstore import PART, Objects
 from partwarden.errors import (
     DatabaseUnreachable,

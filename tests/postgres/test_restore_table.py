@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lab.postgres import Database
-from partwarden.archive.manifest import ArchiveManifest
+from partwarden.archive.manifest import ArchiveManifest, Say
 from partwarden.archive.restore import Restored, RestoreRequest, restore
-from partwarden.archive.restored_table import Say, Source
+from partwarden.archive.restored_table import Source
 from partwarden.errors import (
     DatabaseUnreachable,
     InsufficientPrivilege,

@@ -7,8 +7,8 @@ from psycopg.sql import SQL, Identifier
 
 from lab.postgres import Database, Server
 from partwarden.archive.manifest import TypeKind
-from partwarden.archive.table_schema import Description, TableColumn, create_table, describe
-from partwarden.archive.user_types import Types, expression
+from partwarden.archive.table_lookup import Description, describe
+from partwarden.archive.table_schema import TableColumn, Types, create_table, expression
 from partwarden.postgres.connection import pinned, run, session
 from partwarden.postgres.conninfo import from_dsn
 from support import zoo

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -37,9 +37,8 @@ from ..postgres.connection import run
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import message
 from ..postgres.settings import TEXT_SETTINGS
-from . import pgdump, snapshot, table_lookup, table_schema, verify
-from .generated_columns import GeneratedWriter
-from .jobspec import JobSpec, Report, TableToArchive
+from . import pgdump, snapshot, table_lookup, verify
+from .archived_rows import GeneratedWriter
 from .manifest import (
     DATA,
     GENERATED,
@@ -47,15 +46,18 @@ from .manifest import (
     ArchiveManifest,
     Column,
     GeneratedData,
-    TableName,
+    JobSpec,
+    Report,
+    Say,
+    TableToArchive,
     serialize,
     stored_names,
 )
 from .snapshot import Held, TableContents
 from .storage import Digest, Store, folder
-from .verify import Archive
+from .table_lookup import Target
+from .verify import Archive, Progress
 
-Say = Callable[[str], None]
 MOST = 100
 """Attempts at one archive that may fail, and leave a dump each, before no more are made."""
 
@@ -66,15 +68,14 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
     Raises a `PartwardenError`, or psycopg's errors as `connection.session` translates them: then nothing is proven.
     """
     started = datetime.now(UTC)
-    client = pgdump.version(pgdump.find("pg_dump"))
+    client = pgdump.version()
     pgdump.find("pg_restore")
     pgdump.check(info)
     with snapshot.holding(info, wanted.partition) as held:
         server = table_state.read(held.connection, wanted.server)
         pgdump.check_version(client, held.server_version)
         origin = table_lookup.find_origin(held.connection, held.table)
-        _check_parent(wanted, origin.parent)
-        _check_large_objects(wanted, held, say)
+        _check(wanted, held, origin, say)
         home = folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
         if known := _find_proven(store, home, wanted, held, say):
             return _report(known, server=server)
@@ -82,33 +83,7 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
         # not write over what another attempt has proven meanwhile. Not every store can refuse that.
         place = f"{home}/{wanted.id}-{secrets.token_hex(4)}"
         say(f"archiving {held.table} ({held.estimate:,} rows or so) to {store.url(place)}")
-        description = table_schema.describe(held.connection, held.table.oid)
-        taken = _take(held, info, store, place, description.columns, say)
-        manifest = ArchiveManifest(
-            id=wanted.id,
-            database=held.connection.info.dbname,
-            parent=origin.parent or wanted.parent,
-            partition=held.table,
-            bounds=origin.bounds or wanted.bounds,
-            key=origin.key or wanted.key,
-            columns=description.columns,
-            types=description.types,
-            parent_ddl=_parent_ddl(held, info, origin.parent),
-            rows=taken.fingerprint.rows,
-            bytes=taken.dump.size,
-            sha256=taken.dump.sha256,
-            copy_sha256=taken.rows.sha256,
-            generated=taken.generated,
-            unlogged=held.unlogged,
-            settings=TEXT_SETTINGS,
-            fingerprint=taken.fingerprint,
-            snapshot=held.snapshot,
-            server_version=held.server_version,
-            client_version=client,
-            partwarden_version=__version__,
-            started=started,
-            completed=datetime.now(UTC),
-        )
+        manifest = _write(wanted, held, info, store, place, origin, client, started, say)
         _prove(verify.at(store, place, manifest), say)
         text = serialize(manifest)
         # Nothing proves an archive but this. The connection answers: its locks were held, and the snapshot, to the end.
@@ -123,7 +98,13 @@ def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
     Raises `ArchiveDamaged` where it is not what the order says was proven, `ProofFailed` or `DumpFailed` where that
     cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises.
     """
-    archived = verify.read(store, _key(store, order.location), order.manifest_sha256 or None)
+    base = store.url("")
+    if not order.location.startswith(base):
+        raise ArchiveDamaged(
+            f"{order.location} does not lie at {base}: the destination was changed since it was proven"
+        )
+    place = order.location.removeprefix(base).strip("/")
+    archived = verify.read(store, place, order.manifest_sha256 or None)
     manifest = archived.manifest
     if order.sha256 and manifest.sha256 != order.sha256:
         raise ArchiveDamaged(f"{archived.url} has the sha256 {manifest.sha256}, but {order.sha256} was proven")
@@ -142,19 +123,19 @@ def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
     return _report(archived, server=server, completed=completed.astimezone(UTC))
 
 
-def _check_parent(wanted: TableToArchive, parent: TableName | None) -> None:
+def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None:
+    """Check the parent, and for large objects all rows in the snapshot that is archived.
+
+    Raises `TableChanged`, `LargeObjects`.
+    """
+    table, parent = held.table, origin.parent
     if parent and wanted.parent and (parent.schema_, parent.name) != (wanted.parent.schema_, wanted.parent.name):
         raise TableChanged(f"{wanted.partition} is a partition of {parent}, not of {wanted.parent}")
-
-
-def _check_large_objects(wanted: TableToArchive, held: Held, say: Say) -> None:
-    """Check all rows in the snapshot that is archived. Raises `LargeObjects`."""
-    table = held.table
-    if not (columns := large_objects.columns(held.connection, table.oid, table.schema_, table.name)):
-        return
-    if wanted.large_objects is OnLargeObjects.REFUSE:
+    columns = large_objects.columns(held.connection, table.oid, table.schema_, table.name)
+    if columns and wanted.large_objects is OnLargeObjects.REFUSE:
         raise pointing(table, columns, "archived")
-    say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
+    if columns:
+        say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
 
 
 def _find_proven(store: Store, home: str, wanted: TableToArchive, held: Held, say: Say) -> Archive | None:
@@ -193,6 +174,48 @@ def _keys_below(store: Store, home: str, id_: str, name: str) -> list[str]:
     except DestinationNotFound:
         # Whether there is no archive yet, or no such place at all, is found out by writing.
         return []
+
+
+def _write(
+    wanted: TableToArchive,
+    held: Held,
+    info: ConnectionInfo,
+    store: Store,
+    place: str,
+    origin: Target,
+    client: str,
+    started: datetime,
+    say: Say,
+) -> ArchiveManifest:
+    """Write all of the archive but the manifest, which is returned."""
+    description = table_lookup.describe(held.connection, held.table.oid)
+    taken, parent = _take(held, info, store, place, description.columns, say), origin.parent
+    ddl = pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
+    return ArchiveManifest(
+        id=wanted.id,
+        database=held.connection.info.dbname,
+        parent=parent or wanted.parent,
+        partition=held.table,
+        bounds=origin.bounds or wanted.bounds,
+        key=origin.key or wanted.key,
+        columns=description.columns,
+        types=description.types,
+        parent_ddl=ddl,
+        rows=taken.fingerprint.rows,
+        bytes=taken.dump.size,
+        sha256=taken.dump.sha256,
+        copy_sha256=taken.rows.sha256,
+        generated=taken.generated,
+        unlogged=held.unlogged,
+        settings=TEXT_SETTINGS,
+        fingerprint=taken.fingerprint,
+        snapshot=held.snapshot,
+        server_version=held.server_version,
+        client_version=client,
+        partwarden_version=__version__,
+        started=started,
+        completed=datetime.now(UTC),
+    )
 
 
 class Taken(NamedTuple):
@@ -238,11 +261,15 @@ def _read(held: Held, store: Store, place: str, columns: tuple[Column, ...], dum
             f"{message(error)}; correct those values first"
         ) from None
     say(f"{taken.rows:,} rows, fingerprint {taken.content}")
-    progress = _Progress(say, taken.rows, dump)
+    progress = Progress(say, taken.rows)
+
+    def report(rows: Digest) -> None:
+        progress.report(rows.lines, f"{rows.lines:,} of {taken.rows:,} rows read, {dump.size:,} bytes written")
+
     if not (stored := stored_names(columns)):
-        return Taken(taken, snapshot.read_rows(held, columns, progress), dump, None)
+        return Taken(taken, snapshot.read_rows(held, columns, report), dump, None)
     with GeneratedWriter(store, f"{place}/{GENERATED}", held.size) as writer:
-        rows = snapshot.read_rows(held, columns, progress, writer.write)
+        rows = snapshot.read_rows(held, columns, report, writer.write)
         return Taken(taken, rows, dump, writer.finish(stored))
 
 
@@ -256,26 +283,9 @@ def _watched(chunks: Iterator[bytes], other: Future[Any]) -> Iterator[bytes]:
     other.result()
 
 
-class _Progress:
-    """Says how far it is, at every twentieth part."""
-
-    def __init__(self, say: Say, rows: int, dump: Digest) -> None:
-        self.say, self.rows, self.dump, self.said = say, rows, dump, 0
-
-    def __call__(self, digest: Digest) -> None:
-        percent = digest.lines * 100 // self.rows if self.rows else 100
-        if percent >= self.said + 5:
-            self.said = percent
-            self.say(f"{percent} %: {digest.lines:,} of {self.rows:,} rows read, {self.dump.size:,} bytes written")
-
-
 def _prove(archived: Archive, say: Say) -> None:
     say(f"reading {archived.manifest.bytes:,} bytes back from {archived.url}")
     archived.prove()
-
-
-def _parent_ddl(held: Held, info: ConnectionInfo, parent: TableName | None) -> str:
-    return pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
 
 
 def _report(archived: Archive, server: str, completed: datetime | None = None) -> Report:
@@ -303,10 +313,3 @@ def failure(error: PartwardenError, id_: str = "", oid: int = 0) -> Report:
     return Report(
         ok=False, reason=error.reason, message=str(error)[:1024], id=id_, oid=oid, completed=datetime.now(UTC)
     )
-
-
-def _key(store: Store, location: str) -> str:
-    base = store.url("")
-    if not location.startswith(base):
-        raise ArchiveDamaged(f"{location} does not lie at {base}: the destination was changed since it was proven")
-    return location.removeprefix(base).strip("/")

@@ -2,11 +2,6 @@
 
 An object is there whole or not at all: large ones are uploaded in parts, which become an object by a last request.
 Parts without that request are invisible, and cost until the bucket's own rules remove them.
-
-The library tells kinds of errors apart by the status of the answer alone; what the service itself calls the cause is in
-the body of its answer. Of that only the code and the message are repeated: the rest of it has what was signed.
-https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 """
 
 from __future__ import annotations
@@ -34,6 +29,10 @@ from ..errors import (
     PartwardenError,
 )
 
+# The library tells kinds of errors apart by the status of the answer alone; what the service itself calls the cause is
+# in the body of its answer. Of that only the code and the message are repeated: the rest of it has what was signed.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "ContainerBeingDeleted")
 NO_OBJECT = ("", "NoSuchKey", "BlobNotFound")
 LOST = "NoSuchUpload"
@@ -45,6 +44,12 @@ WRONG_LOGIN = re.compile(
 BUSY = (408, 429)
 NO_ROOM = 507
 FORBIDDEN = (401, 403)
+KNOWN = {
+    "dns error": "the name of the host is not known",
+    "TimedOut|operation timed out": "no answer in time",
+    "IncompleteMessage|connection closed": "the connection was closed without an answer",
+}
+"""What the library says, as a pattern, and what is said instead."""
 
 
 def is_missing(error: Exception) -> bool:
@@ -60,7 +65,7 @@ def is_without_conditions(error: Exception) -> bool:
 def translate(error: Exception, url: str) -> PartwardenError:
     """The error of an object store as one of ours: what of ``url`` could not be done, why, and what to do."""
     text = str(error)
-    code, status, said = _code(text), _status(text), _said(text)
+    code, status, said = _code(text), int(_found(r"status code: (\d{3})", text) or 0), _said(text)
     if isinstance(error, exceptions.AlreadyExistsError):
         return ObjectExists(f"{url} exists already, and is never overwritten")
     if code in NO_BUCKET:
@@ -88,33 +93,22 @@ def translate(error: Exception, url: str) -> PartwardenError:
 
 
 def _code(text: str) -> str:
-    found = re.search(r"<Code>(\w+)</Code>", text)
-    return found[1] if found else ""
+    return _found(r"<Code>(\w+)</Code>", text)
 
 
-def _status(text: str) -> int:
-    found = re.search(r"status code: (\d{3})", text)
-    return int(found[1]) if found else 0
+def _found(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    return found[1].strip() if found else ""
 
 
 def _said(text: str) -> str:
     """In the service's words, else in those of the system, else in the library's."""
-    message = re.search(r"<Message>([^<]*)", text)
-    if message:
-        return f"{_code(text)}: {message[1].strip().rstrip('.')}"
-    system = re.search(r'Os \{[^}]*message: "([^"]*)"', text)
-    if system:
-        return system[1]
-    if "dns error" in text:
-        return "the name of the host is not known"
-    if "TimedOut" in text or "operation timed out" in text:
-        return "no answer in time"
-    if "IncompleteMessage" in text or "connection closed" in text:
-        return "the connection was closed without an answer"
-    status = re.search(r"status code: (\d{3} [\w ]+)", text)
-    if status:
-        return status[1].strip()
-    return text.splitlines()[0].split(" - ")[-1].strip()
+    if message := _found(r"<Message>([^<]*)", text):
+        return f"{_code(text)}: {message.rstrip('.')}"
+    if system := _found(r'Os \{[^}]*message: "([^"]*)"', text):
+        return system
+    known = next((words for pattern, words in KNOWN.items() if re.search(pattern, text)), "")
+    return known or _found(r"status code: (\d{3} [\w ]+)", text) or text.splitlines()[0].split(" - ")[-1].strip()
 
 
 def _within(text: str, word: str) -> str:
@@ -154,8 +148,12 @@ class Objects:
         if self.exists(key):
             raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
         pieces = iter(chunks)
-        first = _first(pieces)
-        whole = b"".join(first)
+        first = bytearray()
+        for piece in pieces:
+            first += piece
+            if len(first) > PART:
+                break
+        whole = bytes(first)
         if len(whole) <= PART:
             self._put_whole(key, whole)
             return
@@ -271,17 +269,6 @@ def part_size(expected: int) -> int:
     A dump may be larger than its table, and is not half as large again: numbers take more room as text, but compressed.
     """
     return max(PART, -(-(expected + expected // 2) // PARTS))
-
-
-def _first(pieces: Iterator[bytes]) -> list[bytes]:
-    """As many as fill a part and a little more, or all there are."""
-    taken, size = [], 0
-    for piece in pieces:
-        taken.append(piece)
-        size += len(piece)
-        if size > PART:
-            break
-    return taken
 
 
 def _until(stop: threading.Event, pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -11,7 +11,6 @@ import select
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import psycopg
 from psycopg import errors as pg
@@ -25,9 +24,9 @@ from ..postgres.connection import Session, run, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.settings import LIMITS, TEXT_SETTINGS, setting
 from ..postgres.transaction import read_as_owner, undo
-from . import table_schema
 from .manifest import ArchiveManifest, Column, TableName, stored_names
 from .storage import Digest
+from .table_lookup import describe
 
 ADVISORY_CLASS = 0x61726368
 """First half of the advisory lock's key ("arch"); the partition's OID is the second."""
@@ -35,21 +34,10 @@ LOCK_PATIENCE = "15s"
 PIECE = 1 << 20
 
 
-class TableRow(NamedTuple):
-    """What `TABLE` reads."""
-
-    oid: int
-    kind: str
-    server_version: str
-    snapshot: str
-    estimate: int
-    size: int
-    unlogged: bool
-
-
 TABLE = """
-SELECT c.oid::int8, c.relkind::text, current_setting('server_version'), pg_export_snapshot(),
-       greatest(c.reltuples, 0)::int8, pg_table_size(c.oid), c.relpersistence = 'u'
+SELECT c.oid::int8, c.relkind::text AS kind, current_setting('server_version') AS server_version,
+       pg_export_snapshot() AS snapshot, greatest(c.reltuples, 0)::int8 AS estimate, pg_table_size(c.oid) AS size,
+       c.relpersistence = 'u' AS unlogged
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
 """
 IN_ORDER = (
@@ -91,16 +79,14 @@ def holding(info: ConnectionInfo, table: TableName) -> Iterator[Held]:
 @contextmanager
 def holding_on(connection: Session, table: TableName) -> Iterator[Held]:
     """The same, in a transaction of a connection that has none."""
-    longest, connection.longest = connection.longest, fingerprint.LONGEST
-    try:
-        yield _hold(connection, table)
-        # Where the connection, and the lock with it, was lost meanwhile, this fails: then nothing is proven.
-        run(connection, "COMMIT")
-    except BaseException:
-        undo(connection)
-        raise
-    finally:
-        connection.longest = longest
+    with connection.patient(fingerprint.LONGEST):
+        try:
+            yield _hold(connection, table)
+            # Where the connection, and the lock with it, was lost meanwhile, this fails: then nothing is proven.
+            run(connection, "COMMIT")
+        except BaseException:
+            undo(connection)
+            raise
 
 
 def _hold(connection: Session, table: TableName) -> Held:
@@ -120,7 +106,7 @@ def _hold(connection: Session, table: TableName) -> Held:
         raise TableNotFound(f"table {table} does not exist, or is not a table") from None
     pins = {**TEXT_SETTINGS, "search_path": "", "row_security": "off", "synchronize_seqscans": "off"}
     *_, rows = run(connection, setting(pins), SQL(TABLE).format(table.schema_, table.name))
-    row = TableRow(*rows[0])
+    (row,) = rows
     if row.kind != "r":
         raise TableNotFound(
             f"table {table} is not a plain table: an archive is made of one that holds its rows "
@@ -133,16 +119,8 @@ def _hold(connection: Session, table: TableName) -> Held:
     if not locked:
         raise AnotherOperator(f"table {table} is being archived already: its advisory lock is taken")
     role = read_as_owner(connection, table.schema_, table.name)
-    return Held(
-        connection,
-        table.model_copy(update={"oid": row.oid}),
-        row.snapshot,
-        row.server_version,
-        row.estimate,
-        row.size,
-        row.unlogged,
-        role,
-    )
+    exact = table.model_copy(update={"oid": row.oid})
+    return Held(connection, exact, row.snapshot, row.server_version, row.estimate, row.size, row.unlogged, role)
 
 
 def read_rows(
@@ -222,7 +200,7 @@ class TableContents:
 
 def read(held: Held) -> TableContents:
     """Read the table twice, by a query and by COPY. Raises psycopg's errors."""
-    columns = table_schema.describe(held.connection, held.table.oid).columns
+    columns = describe(held.connection, held.table.oid).columns
     taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
     generated = Digest()
     digest = read_rows(held, columns, sink=generated.update)

@@ -25,8 +25,7 @@ from ..errors import (
     ObjectExists,
 )
 from . import objectstore_config
-from .jobspec import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobSpec
-from .manifest import TableName
+from .manifest import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobSpec, TableName
 from .objectstore import Objects
 
 

@@ -18,8 +18,17 @@ from pydantic import ValidationError
 
 from ..api.retention import OnLargeObjects
 from ..archive import create, storage
-from ..archive.jobspec import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, TableToArchive, Task
-from ..archive.manifest import TableName
+from ..archive.manifest import (
+    DATABASE_KEYS,
+    DATABASE_PREFIX,
+    VARIABLE,
+    WRONG,
+    JobSpec,
+    Report,
+    TableName,
+    TableToArchive,
+    Task,
+)
 from ..archive.verify import open_archive
 from ..errors import InvalidSpec, PartwardenError, UserError
 from ..planner.calendar import iso

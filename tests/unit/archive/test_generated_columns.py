@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partwarden.archive.generated_columns import GeneratedWriter, beside, lines
+from partwarden.archive.archived_rows import GeneratedWriter, beside, lines
 from partwarden.archive.manifest import GeneratedData
 from partwarden.archive.storage import Folder
 from partwarden.errors import ArchiveDamaged, PartwardenError, ProofFailed
