@@ -39,9 +39,6 @@ class Shelf:
         self._happen("reading", key)
         return self.store.get(key)
 
-    def exists(self, key: str) -> bool:
-        return self.store.exists(key)
-
     def below(self, key: str, name: str) -> Iterator[str]:
         return self.store.below(key, name)
 

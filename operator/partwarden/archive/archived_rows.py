@@ -231,8 +231,7 @@ def lines(chunks: Iterable[bytes], data: GeneratedData, rows: int) -> Iterator[b
     """
     written, content, held = Digest(), Digest(), b""
     try:
-        for piece in _unpacked(chunks, written):
-            content.update_rows(piece)
+        for piece in content.through(_unpacked(written.through(chunks))):
             *whole, held = (held + piece).split(b"\n")
             yield from whole
     except zlib.error as error:
@@ -249,11 +248,10 @@ def lines(chunks: Iterable[bytes], data: GeneratedData, rows: int) -> Iterator[b
         )
 
 
-def _unpacked(chunks: Iterable[bytes], written: Digest) -> Iterator[bytes]:
+def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Piece by piece, however much a chunk unpacks to."""
     unpacker = zlib.decompressobj(GZIP)
     for chunk in chunks:
-        written.update(chunk)
         rest = chunk
         while rest and not unpacker.eof:
             yield unpacker.decompress(rest, PIECE)

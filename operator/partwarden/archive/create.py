@@ -12,9 +12,11 @@ import hashlib
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
+import psycopg
 from psycopg import errors as pg
 
 from .. import __version__
@@ -188,8 +190,23 @@ def _write(
     say: Say,
 ) -> ArchiveManifest:
     """Write all of the archive but the manifest, which is returned."""
-    description = table_lookup.describe(held.connection, held.table.oid)
-    taken, parent = _take(held, info, store, place, description.columns, say), origin.parent
+    description, dump = table_lookup.describe(held.connection, held.table.oid), Digest()
+    with ThreadPoolExecutor(1, "partwarden-read") as pool:
+        reading = pool.submit(_read, held, store, place, description.columns, dump, say)
+        try:
+            with pgdump.dump(info, held.table.schema_, held.table.name, held.snapshot, held.role) as chunks:
+                store.put(f"{place}/{DATA}", _watched(dump.through(chunks), reading), held.size)
+            say(f"{dump.size:,} bytes written")
+            taken, rows, generated = reading.result()
+        except BaseException:
+            # Without this the pool would wait for a statement whose result is of no use any more. A server that cannot
+            # be reached fails it too, by keep-alives.
+            with suppress(psycopg.Error):
+                held.connection.cancel_safe(timeout=10)
+            raise
+    if rows.lines != taken.rows:
+        raise ProofFailed(f"{held.table}: COPY gave {rows.lines} rows, and a count {taken.rows}, in one snapshot")
+    parent = origin.parent
     ddl = pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
     return ArchiveManifest(
         id=wanted.id,
@@ -201,14 +218,14 @@ def _write(
         columns=description.columns,
         types=description.types,
         parent_ddl=ddl,
-        rows=taken.fingerprint.rows,
-        bytes=taken.dump.size,
-        sha256=taken.dump.sha256,
-        copy_sha256=taken.rows.sha256,
-        generated=taken.generated,
+        rows=taken.rows,
+        bytes=dump.size,
+        sha256=dump.sha256,
+        copy_sha256=rows.sha256,
+        generated=generated,
         unlogged=held.unlogged,
         settings=TEXT_SETTINGS,
-        fingerprint=taken.fingerprint,
+        fingerprint=taken,
         snapshot=held.snapshot,
         server_version=held.server_version,
         client_version=client,
@@ -218,41 +235,11 @@ def _write(
     )
 
 
-class Taken(NamedTuple):
-    """What was read and written in one snapshot."""
-
-    fingerprint: Fingerprint
-    rows: Digest
-    """Of the rows as COPY writes them."""
-    dump: Digest
-    generated: GeneratedData | None
-    """What was written beside the dump."""
-
-
-def _take(held: Held, info: ConnectionInfo, store: Store, place: str, columns: tuple[Column, ...], say: Say) -> Taken:
-    """Take the fingerprint and the digest of the rows, while the dump is written. Raises `ProofFailed` if they differ
-    in the number of rows."""
-    dump = Digest()
-    with ThreadPoolExecutor(1, "partwarden-read") as pool:
-        reading = pool.submit(_read, held, store, place, columns, dump, say)
-        try:
-            with pgdump.dump(info, held.table.schema_, held.table.name, held.snapshot, held.role) as chunks:
-                store.put(f"{place}/{DATA}", _watched(dump.through(chunks), reading), held.size)
-            say(f"{dump.size:,} bytes written")
-            taken = reading.result()
-        except BaseException:
-            # Without this the pool would wait for a statement whose result is of no use any more.
-            snapshot.cancel(held)
-            raise
-    if taken.rows.lines != taken.fingerprint.rows:
-        raise ProofFailed(
-            f"{held.table}: COPY gave {taken.rows.lines} rows, and a count {taken.fingerprint.rows}, in one snapshot"
-        )
-    return taken
-
-
-def _read(held: Held, store: Store, place: str, columns: tuple[Column, ...], dump: Digest, say: Say) -> Taken:
-    """Read the table twice, and write the values of its stored generated columns."""
+def _read(
+    held: Held, store: Store, place: str, columns: tuple[Column, ...], dump: Digest, say: Say
+) -> tuple[Fingerprint, Digest, GeneratedData | None]:
+    """Read the table twice, for the fingerprint and for the digest of the rows as COPY writes them, while the dump is
+    written. The values of its stored generated columns are written beside that."""
     try:
         taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
     except (pg.CharacterNotInRepertoire, pg.UntranslatableCharacter) as error:
@@ -267,10 +254,9 @@ def _read(held: Held, store: Store, place: str, columns: tuple[Column, ...], dum
         progress.report(rows.lines, f"{rows.lines:,} of {taken.rows:,} rows read, {dump.size:,} bytes written")
 
     if not (stored := stored_names(columns)):
-        return Taken(taken, snapshot.read_rows(held, columns, report), dump, None)
+        return taken, snapshot.read_rows(held, columns, report), None
     with GeneratedWriter(store, f"{place}/{GENERATED}", held.size) as writer:
-        rows = snapshot.read_rows(held, columns, report, writer.write)
-        return Taken(taken, rows, dump, writer.finish(stored))
+        return taken, snapshot.read_rows(held, columns, report, writer.write), writer.finish(stored)
 
 
 def _watched(chunks: Iterator[bytes], other: Future[Any]) -> Iterator[bytes]:
@@ -290,21 +276,14 @@ def _prove(archived: Archive, say: Say) -> None:
 
 def _report(archived: Archive, server: str, completed: datetime | None = None) -> Report:
     manifest = archived.manifest
+    named = {name: getattr(manifest, name) for name in ArchiveManifest.model_fields.keys() & Report.model_fields.keys()}
     return Report(
+        **{**named, "completed": completed or manifest.completed},
         ok=True,
         location=archived.url,
-        id=manifest.id,
-        rows=manifest.rows,
-        bytes=manifest.bytes,
-        sha256=manifest.sha256,
         manifest_sha256=archived.manifest_sha256,
-        fingerprint=manifest.fingerprint,
         oid=manifest.partition.oid,
         server=server,
-        server_version=manifest.server_version,
-        client_version=manifest.client_version,
-        started=manifest.started,
-        completed=completed or manifest.completed,
     )
 
 

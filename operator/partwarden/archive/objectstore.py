@@ -145,18 +145,16 @@ class Objects:
     def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
         """See `Store`."""
         # Parts become an object without any condition. So large ones are written to a key that no other attempt has.
-        if self.exists(key):
+        if self._exists(key):
             raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
-        pieces = iter(chunks)
-        first = bytearray()
+        pieces, first = iter(chunks), bytearray()
         for piece in pieces:
             first += piece
             if len(first) > PART:
                 break
         whole = bytes(first)
         if len(whole) <= PART:
-            self._put_whole(key, whole)
-            return
+            return self._put_whole(key, whole)
         stop = threading.Event()
         # In a thread of its own: the library would keep this one from hearing of a signal until the end.
         done = _aside(lambda: self._put_parts(key, _until(stop, chain([whole], pieces)), expected))
@@ -179,13 +177,9 @@ class Objects:
 
     def _put_parts(self, key: str, chunks: Iterator[bytes], expected: int) -> None:
         with self._translating(key):
+            size = part_size(expected)
             obstore.put(
-                self.store,
-                self._key(key),
-                chunks,
-                use_multipart=True,
-                chunk_size=part_size(expected),
-                max_concurrency=AT_ONCE,
+                self.store, self._key(key), chunks, use_multipart=True, chunk_size=size, max_concurrency=AT_ONCE
             )
 
     def get(self, key: str) -> Iterator[bytes]:
@@ -212,8 +206,8 @@ class Objects:
             raise ArchiveDamaged(f"{self.url(key)} was changed while it was read")
         return found
 
-    def exists(self, key: str) -> bool:
-        """See `Store`. Not by HEAD, whose answer does not tell a missing object from a missing bucket."""
+    def _exists(self, key: str) -> bool:
+        """Whether there is such an object. Not by HEAD, whose answer tells no missing object from a missing bucket."""
         with self._translating(key):
             try:
                 obstore.get(self.store, self._key(key))

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import psycopg
 from psycopg import errors as pg
 from psycopg.pq import ExecStatus
 from psycopg.sql import SQL, Composed, Identifier
@@ -177,13 +176,6 @@ def _copy(connection: Session, statement: Composed) -> Iterator[bytes | memoryvi
     while (ended := server.get_result()) is not None:
         if ended.status != ExecStatus.COMMAND_OK:
             raise pg.error_from_result(ended, "utf-8")
-
-
-def cancel(held: Held) -> None:
-    """End the statement that another thread waits for."""
-    # A server that cannot be reached any more fails the statement too, by keep-alives.
-    with suppress(psycopg.Error):
-        held.connection.cancel_safe(timeout=10)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,32 +31,22 @@ from .objectstore import Objects
 
 @dataclass(slots=True)
 class Digest:
-    """SHA-256 and length of what was fed to it, and the lines in it."""
+    """SHA-256 and length of what was fed to it. ``lines``: as its user counts them."""
 
     lines: int = 0
     size: int = 0
     _hash: Any = field(default_factory=hashlib.sha256)
 
     def update(self, chunk: bytes | memoryview) -> None:
-        """Feed the next piece."""
+        """Feed the next piece, whose lines are not counted."""
         self._hash.update(chunk)
         self.size += len(chunk)
 
-    def update_rows(self, chunk: bytes) -> None:
-        """The same, of what is rows in COPY's text format: one a line."""
-        self.update(chunk)
-        self.lines += chunk.count(b"\n")
-
     def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, each fed before it is given."""
+        """The same chunks, each fed before it is given, and its lines counted."""
         for chunk in chunks:
             self.update(chunk)
-            yield chunk
-
-    def through_rows(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same, of what is rows in COPY's text format."""
-        for chunk in chunks:
-            self.update_rows(chunk)
+            self.lines += chunk.count(b"\n")
             yield chunk
 
     @property
@@ -79,9 +69,6 @@ class Store(Protocol):
 
     def get(self, key: str) -> Iterator[bytes]:
         """Its bytes, piece by piece. Raises `ArchiveDamaged` where there is none."""
-
-    def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
 
     def below(self, key: str, name: str) -> Iterator[str]:
         """The keys of all objects of that name in ``key`` and below, in any order."""
@@ -174,16 +161,6 @@ class Folder:
                     return
                 yield chunk
 
-    def exists(self, key: str) -> bool:
-        """See `Store`."""
-        with self._translating(key):
-            self._is_there()
-            try:
-                (self.root / key).lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            return True
-
     def below(self, key: str, name: str) -> Iterator[str]:
         """See `Store`."""
         top = self.root / key
@@ -229,28 +206,23 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-CLAIM = "pvc://"
+CLAIM, FILE = "pvc://", "file://"
+POD = (
+    '{"spec": {"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}, '
+    '"volumes": [{"name": "archives", "persistentVolumeClaim": {"claimName": %s}}], "containers": [{"name": "restore", '
+    '"securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}, '
+    '"volumeMounts": [{"name": "archives", "mountPath": %s}]}]}}'
+)
+"""As namespaces want it that take restricted pods only."""
 
 
 def how_to_read(url: str) -> str:
     """What to type to read an archive at a location like ``pvc://claim/folder``, which only a pod sees."""
     claim, _, folder = url.removeprefix(CLAIM).partition("/")
     path = f"{MOUNT}/{folder}".rstrip("/")
-    # As namespaces want it that take restricted pods only.
-    pod = {
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "volumes": [{"name": "archives", "persistentVolumeClaim": {"claimName": claim}}],
-        "containers": [
-            {
-                "name": "restore",
-                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": [{"name": "archives", "mountPath": MOUNT}],
-            }
-        ],
-    }
     words = [
         *("kubectl", "run", "restore", "--image=IMAGE", "--restart=Never", "--rm", "--attach", "--quiet"),
-        *("--override-type=strategic", f"--overrides={json.dumps({'spec': pod})}", "--"),
+        *("--override-type=strategic", f"--overrides={POD % (json.dumps(claim), json.dumps(MOUNT))}", "--"),
         *("restore", f"--manifest={path}", "--list"),
     ]
     return (
@@ -258,9 +230,6 @@ def how_to_read(url: str) -> str:
         f"image for IMAGE, and with --namespace where it is another:\n\n  {shlex.join(words)}\n\nThere it is {path}, "
         "for verify as well. With --dsn a pod needs a password, too: examples/restore.yaml is its manifest"
     )
-
-
-FILE = "file://"
 
 
 def of_job(spec: JobSpec, environment: MutableMapping[str, str]) -> Store:

@@ -93,7 +93,7 @@ class Archive:
         written, content = Digest(), Digest()
         with pgdump.restore_script(written.through(self.open())) as script:
             copied = archived_rows.copied_rows(script, _copy_statement(self.manifest))
-            rows = self._checked_at_end(content.through_rows(copied), written, content)
+            rows = self._checked_at_end(content.through(copied), written, content)
             if not generated:
                 yield rows
                 return
