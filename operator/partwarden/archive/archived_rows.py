@@ -164,16 +164,14 @@ class GeneratedWriter(AbstractContextManager["GeneratedWriter"]):
         """``expected``: about how many bytes it will have at most."""
         self._written, self._content = Digest(), Digest()
         self._pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=8)
-        self._held: list[bytes] = []
-        self._size = 0
+        self._held = bytearray()
         self._pool = ThreadPoolExecutor(1, "partwarden-generated")
         self._put: Future[None] = self._pool.submit(store.put, key, self._written.through(self._compressed()), expected)
 
     def write(self, line: bytes) -> None:
         """Add a line, with its end. Raises what storage raised."""
-        self._held.append(line)
-        self._size += len(line)
-        if self._size >= PIECE:
+        self._held += line
+        if len(self._held) >= PIECE:
             self._hand_on()
 
     def finish(self, columns: Sequence[str]) -> GeneratedData:
@@ -197,11 +195,9 @@ class GeneratedWriter(AbstractContextManager["GeneratedWriter"]):
         self._pool.shutdown()
 
     def _hand_on(self) -> None:
-        piece = b"".join(self._held)
-        self._held, self._size = [], 0
-        if piece:
-            self._content.update(piece)
-            self._give(piece)
+        piece, self._held = bytes(self._held), bytearray()
+        self._content.update(piece)
+        self._give(piece)
 
     def _give(self, piece: bytes | BaseException | None) -> None:
         """Wait until there is room, but not for a thread that has ended."""

@@ -19,20 +19,9 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 
-from .. import __version__
+from .. import __version__, errors
 from ..api.archive import Fingerprint
 from ..api.retention import OnLargeObjects
-from ..errors import (
-    ArchiveDamaged,
-    ContentsChanged,
-    DestinationNotFound,
-    DumpFailed,
-    ObjectExists,
-    PartwardenError,
-    ProofFailed,
-    StatementRejected,
-    TableChanged,
-)
 from ..planner.findings import pointing
 from ..postgres import fingerprint, large_objects, table_state
 from ..postgres.connection import run
@@ -102,16 +91,16 @@ def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
     """
     base = store.url("")
     if not order.location.startswith(base):
-        raise ArchiveDamaged(
+        raise errors.ArchiveDamaged(
             f"{order.location} does not lie at {base}: the destination was changed since it was proven"
         )
     place = order.location.removeprefix(base).strip("/")
     archived = verify.read(store, place, order.manifest_sha256 or None)
     manifest = archived.manifest
     if order.sha256 and manifest.sha256 != order.sha256:
-        raise ArchiveDamaged(f"{archived.url} has the sha256 {manifest.sha256}, but {order.sha256} was proven")
+        raise errors.ArchiveDamaged(f"{archived.url} has the sha256 {manifest.sha256}, but {order.sha256} was proven")
     if order.partition.oid not in (0, manifest.partition.oid) or manifest.id != order.id:
-        raise ArchiveDamaged(f"{archived.url} is archive {manifest.id} of {manifest.partition}, not {order.id}")
+        raise errors.ArchiveDamaged(f"{archived.url} is archive {manifest.id} of {manifest.partition}, not {order.id}")
     archived.prove()
     server, completed = "", datetime.now(UTC)
     if info is not None:
@@ -132,7 +121,7 @@ def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None
     """
     table, parent = held.table, origin.parent
     if parent and wanted.parent and (parent.schema_, parent.name) != (wanted.parent.schema_, wanted.parent.name):
-        raise TableChanged(f"{wanted.partition} is a partition of {parent}, not of {wanted.parent}")
+        raise errors.TableChanged(f"{wanted.partition} is a partition of {parent}, not of {wanted.parent}")
     columns = large_objects.columns(held.connection, table.oid, table.schema_, table.name)
     if columns and wanted.large_objects is OnLargeObjects.REFUSE:
         raise pointing(table, columns, "archived")
@@ -153,19 +142,21 @@ def _find_proven(store: Store, home: str, wanted: TableToArchive, held: Held, sa
             if archived.manifest.id != wanted.id:
                 continue
             if (oid := archived.manifest.partition.oid) != held.table.oid:
-                raise ArchiveDamaged(f"{archived.url} is of the table with OID {oid}")
+                raise errors.ArchiveDamaged(f"{archived.url} is of the table with OID {oid}")
             _prove(archived, say)
             if now is None:
                 say(f"reading {held.table} to compare it with {archived.url}")
                 now = snapshot.read(held)
             snapshot.compare(f"table {held.table}", archived.url, archived.manifest, now)
-        except (ArchiveDamaged, ContentsChanged, ProofFailed, DumpFailed) as error:
+        except (errors.ArchiveDamaged, errors.ContentsChanged, errors.ProofFailed, errors.DumpFailed) as error:
             say(f"an earlier archive cannot be used, and is left as it is: {error}")
             continue
         say(f"{archived.url} is there already, and proven")
         return archived
     if len(_keys_below(store, home, wanted.id, DATA)) >= MOST:
-        raise ObjectExists(f"{store.url(home)}/{wanted.id} and {MOST - 1} more like it came to nothing: remove those")
+        raise errors.ObjectExists(
+            f"{store.url(home)}/{wanted.id} and {MOST - 1} more like it came to nothing: remove those"
+        )
     return None
 
 
@@ -173,7 +164,7 @@ def _keys_below(store: Store, home: str, id_: str, name: str) -> list[str]:
     """The keys of that name in folders whose names begin with the identifier, sorted."""
     try:
         return sorted(key for key in store.below(home, name) if key.removeprefix(f"{home}/").startswith(id_))
-    except DestinationNotFound:
+    except errors.DestinationNotFound:
         # Whether there is no archive yet, or no such place at all, is found out by writing.
         return []
 
@@ -205,7 +196,9 @@ def _write(
                 held.connection.cancel_safe(timeout=10)
             raise
     if rows.lines != taken.rows:
-        raise ProofFailed(f"{held.table}: COPY gave {rows.lines} rows, and a count {taken.rows}, in one snapshot")
+        raise errors.ProofFailed(
+            f"{held.table}: COPY gave {rows.lines} rows, and a count {taken.rows}, in one snapshot"
+        )
     parent = origin.parent
     ddl = pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
     return ArchiveManifest(
@@ -243,7 +236,7 @@ def _read(
     try:
         taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
     except (pg.CharacterNotInRepertoire, pg.UntranslatableCharacter) as error:
-        raise StatementRejected(
+        raise errors.StatementRejected(
             f"table {held.table} is not archived: it holds text that is not valid in its encoding: "
             f"{message(error)}; correct those values first"
         ) from None
@@ -287,7 +280,7 @@ def _report(archived: Archive, server: str, completed: datetime | None = None) -
     )
 
 
-def failure(error: PartwardenError, id_: str = "", oid: int = 0) -> Report:
+def failure(error: errors.PartwardenError, id_: str = "", oid: int = 0) -> Report:
     """The report of an archive or check that came to nothing."""
     return Report(
         ok=False, reason=error.reason, message=str(error)[:1024], id=id_, oid=oid, completed=datetime.now(UTC)

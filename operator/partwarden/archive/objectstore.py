@@ -11,23 +11,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import obstore
 from obstore import exceptions
 from obstore.store import ObjectStore
 
-from ..errors import (
-    ArchiveDamaged,
-    DestinationDenied,
-    DestinationFull,
-    DestinationNotFound,
-    DestinationUnreachable,
-    ObjectExists,
-    PartwardenError,
-)
+from .. import errors
 
 # The library tells kinds of errors apart by the status of the answer alone; what the service itself calls the cause is
 # in the body of its answer. Of that only the code and the message are repeated: the rest of it has what was signed.
@@ -62,34 +53,36 @@ def is_without_conditions(error: Exception) -> bool:
     return _code(str(error)) == "NotImplemented" or isinstance(error, exceptions.NotSupportedError)
 
 
-def translate(error: Exception, url: str) -> PartwardenError:
+def translate(error: Exception, url: str) -> errors.PartwardenError:
     """The error of an object store as one of ours: what of ``url`` could not be done, why, and what to do."""
     text = str(error)
     code, status, said = _code(text), int(_found(r"status code: (\d{3})", text) or 0), _said(text)
     if isinstance(error, exceptions.AlreadyExistsError):
-        return ObjectExists(f"{url} exists already, and is never overwritten")
+        return errors.ObjectExists(f"{url} exists already, and is never overwritten")
     if code in NO_BUCKET:
-        return DestinationNotFound(f"{url}: the bucket is not there: {said}; make it, or correct its name")
+        return errors.DestinationNotFound(f"{url}: the bucket is not there: {said}; make it, or correct its name")
     if WRONG_LOGIN.search(code):
-        return DestinationDenied(f"{url}: the credentials were refused: {said}; correct them")
+        return errors.DestinationDenied(f"{url}: the credentials were refused: {said}; correct them")
     if FULL.search(code) or status == NO_ROOM:
-        return DestinationFull(f"{url}: {said}: make room, or raise the quota")
+        return errors.DestinationFull(f"{url}: {said}: make room, or raise the quota")
     if is_missing(error):
-        return ArchiveDamaged(f"{url} is not there")
+        return errors.ArchiveDamaged(f"{url} is not there")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError) or status in FORBIDDEN:
-        return DestinationDenied(
+        return errors.DestinationDenied(
             f"{url}: {said}: check the credentials, and let them read, write and list below that address"
         )
     if isinstance(error, exceptions.InvalidPathError):
-        return DestinationNotFound(f"{url} is no address of an object: {text.splitlines()[0]}")
+        return errors.DestinationNotFound(f"{url} is no address of an object: {text.splitlines()[0]}")
     if 300 <= status < 500 and status not in BUSY and code != LOST:
-        return DestinationDenied(f"{url}: the service refuses that: {said}; check region, endpoint and pathStyle")
+        return errors.DestinationDenied(
+            f"{url}: the service refuses that: {said}; check region, endpoint and pathStyle"
+        )
     if "InvalidCertificate" in text:
-        return DestinationUnreachable(
+        return errors.DestinationUnreachable(
             f"{url}: the server's certificate is not trusted ({_within(text, 'InvalidCertificate')}): give the CA that "
             "signed it as ca.crt"
         )
-    return DestinationUnreachable(f"{url}: {said}")
+    return errors.DestinationUnreachable(f"{url}: {said}")
 
 
 def _code(text: str) -> str:
@@ -126,6 +119,7 @@ AT_ONCE = 2
 POLITE = 5.0
 """Seconds that an upload which is given up may take to take its parts back."""
 T = TypeVar("T")
+P = ParamSpec("P")
 FAILED = (exceptions.BaseError, OSError, ValueError)
 """What the library raises: FileNotFoundError and PermissionError among them."""
 
@@ -143,10 +137,9 @@ class Objects:
         return Objects(self.store, f"{self.prefix}/{prefix}", base)
 
     def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
-        """See `Store`."""
         # Parts become an object without any condition. So large ones are written to a key that no other attempt has.
         if self._exists(key):
-            raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
+            raise errors.ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
         pieces, first = iter(chunks), bytearray()
         for piece in pieces:
             first += piece
@@ -157,7 +150,7 @@ class Objects:
             return self._put_whole(key, whole)
         stop = threading.Event()
         # In a thread of its own: the library would keep this one from hearing of a signal until the end.
-        done = _aside(lambda: self._put_parts(key, _until(stop, chain([whole], pieces)), expected))
+        done = _aside(self._put_parts, key, _until(stop, chain([whole], pieces)), expected)
         try:
             done.result()
         except BaseException:
@@ -183,7 +176,7 @@ class Objects:
             )
 
     def get(self, key: str) -> Iterator[bytes]:
-        """See `Store`. Range by range: what a lost connection costs is one of them, and is asked for again."""
+        """Range by range: what a lost connection costs is one of them, and is asked for again."""
         with self._translating(key):
             whole = obstore.get(self.store, self._key(key))
             size = whole.meta["size"]
@@ -191,11 +184,11 @@ class Objects:
                 yield bytes(whole.bytes())
                 return
         del whole
-        ahead = _aside(lambda: self._range(key, 0, size))
+        ahead = _aside(self._range, key, 0, size)
         for start in range(PART, size + PART, PART):
             piece = ahead.result()
             if start < size:
-                ahead = _aside(partial(self._range, key, start, size))
+                ahead = _aside(self._range, key, start, size)
             yield piece
 
     def _range(self, key: str, start: int, size: int) -> bytes:
@@ -203,7 +196,7 @@ class Objects:
         with self._translating(key):
             found = bytes(obstore.get_range(self.store, self._key(key), start=start, end=end))
         if len(found) != end - start:
-            raise ArchiveDamaged(f"{self.url(key)} was changed while it was read")
+            raise errors.ArchiveDamaged(f"{self.url(key)} was changed while it was read")
         return found
 
     def _exists(self, key: str) -> bool:
@@ -218,7 +211,6 @@ class Objects:
         return True
 
     def below(self, key: str, name: str) -> Iterator[str]:
-        """See `Store`."""
         skipped = f"{self.prefix}/" if self.prefix else ""
         with self._translating(key):
             for page in obstore.list(self.store, prefix=self._key(key) or None):
@@ -227,7 +219,6 @@ class Objects:
                         yield each["path"].removeprefix(skipped)
 
     def url(self, key: str) -> str:
-        """See `Store`."""
         return f"{self.base}/{key}"
 
     def _key(self, key: str) -> str:
@@ -237,19 +228,17 @@ class Objects:
     def _translating(self, key: str) -> Iterator[None]:
         try:
             yield
-        except PartwardenError:
-            raise  # of what is written, not of writing it
         except FAILED as error:
             raise translate(error, self.url(key)) from None
 
 
-def _aside(work: Callable[[], T]) -> Future[T]:
+def _aside(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> Future[T]:
     """Begin it in a thread that does not keep the process from ending."""
     done: Future[T] = Future()
 
     def run() -> None:
         try:
-            done.set_result(work())
+            done.set_result(work(*given, **named))
         except BaseException as error:  # noqa: BLE001 - raised again by `Future.result`
             done.set_exception(error)
 

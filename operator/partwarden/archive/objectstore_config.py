@@ -6,8 +6,7 @@ account's webhook sets, files with tokens, the metadata service.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,9 +68,8 @@ def by_destination(destination: Destination, values: Mapping[str, str]) -> Objec
         stripped = {key: value.strip() for key, value in values.items()}
         options |= _credentials(scheme, secret, stripped)
         authority, what = stripped.get("ca.crt"), f"Secret {secret}"
-    with _usable(SecretInvalid if secret else InvalidSpec, what):
-        store = _open(scheme, bucket, endpoint, authority, options)
-    return Objects(store, prefix, str(destination))
+    refused = SecretInvalid if secret else InvalidSpec
+    return Objects(_open(scheme, bucket, endpoint, authority, options, refused, what), prefix, str(destination))
 
 
 def by_url(url: str, environment: Mapping[str, str]) -> tuple[Objects, str]:
@@ -82,13 +80,11 @@ def by_url(url: str, environment: Mapping[str, str]) -> tuple[Objects, str]:
     scheme, bucket, prefix = _split(url)
     if scheme not in STORES or not bucket:
         raise InvalidSpec(f"{url!r} is no address: give a folder, s3://, gs:// or az:// with a bucket")
-    endpoint = authority = None
-    with _usable(InvalidSpec, url):
-        if scheme == "s3":
-            endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-            bundle = environment.get("AWS_CA_BUNDLE")
-            authority = Path(bundle).read_text() if bundle else None
-        store = _open(scheme, bucket, endpoint and endpoint.rstrip("/"), authority, {})
+    endpoint, authority = "", None
+    if scheme == "s3":
+        endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
+        authority = Path(bundle) if (bundle := environment.get("AWS_CA_BUNDLE")) else None
+    store = _open(scheme, bucket, endpoint.rstrip("/"), authority, {}, InvalidSpec, url)
     return Objects(store, "", f"{scheme}://{bucket}"), prefix
 
 
@@ -113,23 +109,24 @@ def _credentials(scheme: str, secret: str, values: Mapping[str, str]) -> dict[st
     return {**options, "session_token": token} if scheme == "s3" and token else options
 
 
-@contextmanager
-def _usable(kind: type[InvalidSpec | SecretInvalid], what: str) -> Iterator[None]:
-    try:
-        yield
-    except FAILED as error:
-        # What the library says of a value does not repeat it.
-        raise kind(f"{what} cannot be used: {str(error).splitlines()[0]}") from None
-
-
 def _open(
-    scheme: str, bucket: str, endpoint: str | None, authority: str | None, options: Mapping[str, Any]
+    scheme: str,
+    bucket: str,
+    endpoint: str | None,
+    authority: str | Path | None,
+    options: Mapping[str, Any],
+    refused: type[InvalidSpec | SecretInvalid],
+    what: str,
 ) -> ObjectStore:
-    """``authority``: the certificate of the CA that signed the server's."""
+    """``authority``: the certificate of the CA that signed the server's, or its file. Raises ``refused``."""
     client: ClientConfig = {"connect_timeout": CONNECT, "timeout": WHOLE}
-    if authority:
-        client["root_certificate"] = authority
     named = {ENDPOINT[scheme]: endpoint} if endpoint else {}
     if endpoint and endpoint.startswith("http://"):
         client["allow_http"] = True
-    return STORES[scheme](bucket, client_options=client, retry_config=RETRIES, **options, **named)
+    try:
+        if authority:
+            client["root_certificate"] = authority.read_text() if isinstance(authority, Path) else authority
+        return STORES[scheme](bucket, client_options=client, retry_config=RETRIES, **options, **named)
+    except FAILED as error:
+        # What the library says of a value does not repeat it.
+        raise refused(f"{what} cannot be used: {str(error).splitlines()[0]}") from None

@@ -133,7 +133,6 @@ def _as_owner(
 
 
 def _load(source: Source, types: Types, schema: str, name: str, say: Say) -> Restored:
-    """Load it as a table of its own."""
     manifest = source.manifest
     absent = restored_table.absent_collations(types.connection, manifest)
     wanted = tuple(_wanted(column, types, absent) for column in manifest.columns)

@@ -133,17 +133,14 @@ class Loader:
 
     @property
     def connection(self) -> Session:
-        """In whose transaction all is done."""
         return self.types.connection
 
     @property
     def manifest(self) -> ArchiveManifest:
-        """Of the archive."""
         return self.source.manifest
 
     @property
     def table(self) -> sql.Identifier:
-        """Its name."""
         return sql.Identifier(self.schema, self.name)
 
     def load_best(self) -> tuple[TableColumn, ...]:

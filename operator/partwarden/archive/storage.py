@@ -15,15 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import (
-    ArchiveDamaged,
-    DestinationDenied,
-    DestinationFull,
-    DestinationNotFound,
-    DestinationUnreachable,
-    InvalidSpec,
-    ObjectExists,
-)
+from .. import errors
 from . import objectstore_config
 from .manifest import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobSpec, TableName
 from .objectstore import Objects
@@ -110,14 +102,13 @@ class Folder:
         self.base = base if base is not None else f"file://{root.absolute()}".rstrip("/")
 
     def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
-        """See `Store`."""
         path = self.root / key
         half = path.with_name(HALF + secrets.token_hex(8))
         with self._translating(key):
             self._is_there()
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
+                raise errors.ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
         try:
             self._write(half, key, chunks)
             with self._translating(key):
@@ -146,13 +137,12 @@ class Folder:
                 os.fsync(file.fileno())
 
     def get(self, key: str) -> Iterator[bytes]:
-        """See `Store`."""
         with self._translating(key):
             self._is_there()
             try:
                 file = (self.root / key).open("rb")
             except (FileNotFoundError, NotADirectoryError):
-                raise ArchiveDamaged(f"{self.url(key)} is not there") from None
+                raise errors.ArchiveDamaged(f"{self.url(key)} is not there") from None
         with file:
             while True:
                 with self._translating(key):
@@ -162,23 +152,21 @@ class Folder:
                 yield chunk
 
     def below(self, key: str, name: str) -> Iterator[str]:
-        """See `Store`."""
         top = self.root / key
         with self._translating(key):
             self._is_there()
             if not top.is_dir():
-                raise DestinationNotFound(f"folder {top} does not exist")
+                raise errors.DestinationNotFound(f"folder {top} does not exist")
             for each in sorted(top.rglob(name)):
                 yield each.relative_to(self.root).as_posix()
 
     def url(self, key: str) -> str:
-        """See `Store`."""
         return f"{self.base}/{key}"
 
     def _is_there(self) -> None:
         """A volume that is not mounted must not be taken for an empty one that anything may be written beside."""
         if not self.root.is_dir():
-            raise DestinationNotFound(
+            raise errors.DestinationNotFound(
                 f"folder {self.root} of {self.base} does not exist: create it, or mount the volume"
             )
 
@@ -187,14 +175,14 @@ class Folder:
         try:
             yield
         except FileExistsError:
-            raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten") from None
+            raise errors.ObjectExists(f"{self.url(key)} exists already, and is never overwritten") from None
         except OSError as error:
             words = f"{self.url(key)}: {error.strerror or error}"
             if error.errno in FULL:
-                raise DestinationFull(f"{words}: make room, or choose a larger volume") from None
+                raise errors.DestinationFull(f"{words}: make room, or choose a larger volume") from None
             if error.errno in DENIED:
-                raise DestinationDenied(f"{words}: let the user of the process write there") from None
-            raise DestinationUnreachable(words) from None
+                raise errors.DestinationDenied(f"{words}: let the user of the process write there") from None
+            raise errors.DestinationUnreachable(words) from None
 
 
 def _sync(folder: Path) -> None:
@@ -245,13 +233,13 @@ def of_job(spec: JobSpec, environment: MutableMapping[str, str]) -> Store:
         return objectstore_config.by_destination(spec.destination, values)
     if claim.path:
         if ".." in claim.path.split("/"):
-            raise InvalidSpec(f"path {claim.path!r} of the volume leads out of it")
+            raise errors.InvalidSpec(f"path {claim.path!r} of the volume leads out of it")
         root /= claim.path.strip("/")
         if Path(spec.mount).is_dir():
             try:
                 root.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise DestinationDenied(f"folder {root} of {spec.destination}: {error.strerror}") from None
+                raise errors.DestinationDenied(f"folder {root} of {spec.destination}: {error.strerror}") from None
     return Folder(root, str(spec.destination))
 
 
@@ -263,11 +251,11 @@ def at(url: str, environment: Mapping[str, str] = os.environ) -> tuple[Store, st
     # Nothing is unquoted: names of archives hold percent signs of their own.
     path = url.removeprefix(FILE)
     if path.startswith(CLAIM):
-        raise InvalidSpec(how_to_read(path))
+        raise errors.InvalidSpec(how_to_read(path))
     if "://" in path:
         return objectstore_config.by_url(path, environment)
     if not Path(path).name:
-        raise InvalidSpec(f"{url!r} is no address: give a folder, s3://, gs:// or az:// with a bucket")
+        raise errors.InvalidSpec(f"{url!r} is no address: give a folder, s3://, gs:// or az:// with a bucket")
     return Folder(Path(path).parent), Path(path).name
 
 
@@ -275,7 +263,7 @@ def to(url: str, environment: Mapping[str, str] = os.environ) -> Store:
     """The store that archives are written to below that address. Raises as `at`."""
     path = url.removeprefix(FILE)
     if not path.strip():
-        raise InvalidSpec(f"{url!r} is no address: give a folder, s3://, gs:// or az:// with a bucket")
+        raise errors.InvalidSpec(f"{url!r} is no address: give a folder, s3://, gs:// or az:// with a bucket")
     if "://" not in path:
         return Folder(Path(path))
     store, prefix = at(url, environment)

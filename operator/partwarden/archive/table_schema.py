@@ -24,15 +24,18 @@ from .manifest import Attribute, Column, TypeKind, UserType, is_expression
 UNBOUNDED = ("MINVALUE", "MAXVALUE")
 GENERATION = {"s": "STORED", "v": "VIRTUAL"}
 """By ``pg_attribute.attgenerated``."""
-Resolve = Callable[[Attribute], Composable]
-"""The SQL of a type, as the server spells it; raises where the server knows none of that name."""
 
 
-def create_type(type_: UserType, resolve: Resolve) -> Iterator[Composed]:
+def create_type(type_: UserType, resolve: Callable[[Attribute], Composable]) -> Iterator[Composed]:
     """The statements that make the type, each to be sent alone; none where it cannot be made from a manifest.
 
-    Raises `ArchiveDamaged`, and what ``resolve`` raises.
+    ``resolve``: the SQL of a type, as the server spells it. Raises `ArchiveDamaged`, and what ``resolve`` raises.
     """
+
+    def attribute(of: Attribute) -> Composed:
+        collate = SQL(" COLLATE {}").format(Identifier(*of.collation)) if of.collation else SQL("")
+        return SQL("{}{}").format(resolve(of), collate)
+
     name = Identifier(type_.schema_, type_.type_name)
     match type_.kind:
         case TypeKind.EXTENSION if type_.extension:
@@ -41,11 +44,11 @@ def create_type(type_: UserType, resolve: Resolve) -> Iterator[Composed]:
         case TypeKind.ENUM:
             yield SQL("CREATE TYPE {} AS ENUM ({})").format(name, SQL(", ").join(map(Literal, type_.labels)))
         case TypeKind.COMPOSITE:
-            parts = (SQL("{} {}").format(Identifier(of.name), _attribute(of, resolve)) for of in type_.attributes)
+            parts = (SQL("{} {}").format(Identifier(of.name), attribute(of)) for of in type_.attributes)
             yield SQL("CREATE TYPE {} AS ({})").format(name, SQL(", ").join(parts))
         case TypeKind.DOMAIN:
             not_null = SQL(" NOT NULL" if type_.not_null else "")
-            yield SQL("CREATE DOMAIN {} AS {}{}").format(name, _attribute(_only(type_), resolve), not_null)
+            yield SQL("CREATE DOMAIN {} AS {}{}").format(name, attribute(_only(type_)), not_null)
             for check in type_.checks:
                 add = SQL("ALTER DOMAIN {} ADD CONSTRAINT {} CHECK ({}){}")
                 not_valid = SQL("" if check.valid else " NOT VALID")
@@ -60,11 +63,6 @@ def create_type(type_: UserType, resolve: Resolve) -> Iterator[Composed]:
             options = [SQL("SUBTYPE = {}").format(resolve(of))]
             options += [SQL(f"{option} = {{}}").format(Identifier(*names)) for option, names in named.items() if names]
             yield SQL("CREATE TYPE {} AS RANGE ({})").format(name, SQL(", ").join(options))
-
-
-def _attribute(of: Attribute, resolve: Resolve) -> Composed:
-    collate = SQL(" COLLATE {}").format(Identifier(*of.collation)) if of.collation else SQL("")
-    return SQL("{}{}").format(resolve(of), collate)
 
 
 def _only(type_: UserType) -> Attribute:
