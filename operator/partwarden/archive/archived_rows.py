@@ -10,18 +10,48 @@ in the order of the rows of the dump, in COPY's text format; compressed by gzip.
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import re
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from itertools import chain
 from types import TracebackType
+from typing import Any
 
 from ..errors import ArchiveDamaged, DumpFailed, ProofFailed
 from .manifest import GeneratedData
-from .storage import Digest, Store
+from .storage import Store
+
+
+@dataclass(slots=True)
+class Digest:
+    """SHA-256 and length of what was fed to it. ``lines``: as its user counts them."""
+
+    lines: int = 0
+    size: int = 0
+    _hash: Any = field(default_factory=hashlib.sha256)
+
+    def update(self, chunk: bytes | memoryview) -> None:
+        """Feed the next piece, whose lines are not counted."""
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same chunks, each fed before it is given, and its lines counted."""
+        for chunk in chunks:
+            self.update(chunk)
+            self.lines += chunk.count(b"\n")
+            yield chunk
+
+    @property
+    def sha256(self) -> str:
+        """Lower case hexadecimal digits, of what was fed so far."""
+        return str(self._hash.hexdigest())
+
 
 END = b"\n\\.\n"
 """Ends the rows of COPY. No row can hold it: a backslash in a value is written twice."""

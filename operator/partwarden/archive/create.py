@@ -9,6 +9,7 @@ never taken for an archive, and never written over.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +30,7 @@ from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import message
 from ..postgres.settings import TEXT_SETTINGS
 from . import pgdump, snapshot, table_lookup, verify
-from .archived_rows import GeneratedWriter
+from .archived_rows import Digest, GeneratedWriter
 from .manifest import (
     DATA,
     GENERATED,
@@ -40,15 +41,17 @@ from .manifest import (
     JobSpec,
     Report,
     Say,
+    TableName,
     TableToArchive,
     serialize,
     stored_names,
 )
 from .snapshot import Held, TableContents
-from .storage import Digest, Store, folder
+from .storage import Store
 from .table_lookup import Target
 from .verify import Archive, Progress
 
+SAFE = re.compile(r"[^A-Za-z0-9._~\-\u0080-\U0010ffff]")
 MOST = 100
 """Attempts at one archive that may fail, and leave a dump each, before no more are made."""
 
@@ -67,7 +70,7 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
         pgdump.check_version(client, held.server_version)
         origin = table_lookup.find_origin(held.connection, held.table)
         _check(wanted, held, origin, say)
-        home = folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
+        home = _folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
         if known := _find_proven(store, home, wanted, held, say):
             return _report(known, server=server)
         # A folder of this attempt's own: an upload that was taken for dead, and that comes to its end after all, must
@@ -127,6 +130,18 @@ def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None
         raise pointing(table, columns, "archived")
     if columns:
         say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
+
+
+def _folder(database: str, parent: TableName | None, partition: TableName) -> str:
+    """Where the archives of a partition lie: ``<database>/<schema>.<table>/<partition>``."""
+    table = parent or partition
+    return "/".join((_escaped(database), f"{_escaped(table.schema_)}.{_escaped(table.name)}", _escaped(partition.name)))
+
+
+def _escaped(name: str) -> str:
+    """As one part of a path, which it stays whatever characters it holds."""
+    safe = SAFE.sub(lambda match: f"%{ord(match[0]):02X}", name)
+    return safe if safe.strip(".") else safe.replace(".", "%2E")
 
 
 def _find_proven(store: Store, home: str, wanted: TableToArchive, held: Held, say: Say) -> Archive | None:

@@ -23,8 +23,8 @@ from ..postgres.connection import Session, run, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.settings import LIMITS, TEXT_SETTINGS, setting
 from ..postgres.transaction import read_as_owner, undo
+from .archived_rows import Digest
 from .manifest import ArchiveManifest, Column, TableName, stored_names
-from .storage import Digest
 from .table_lookup import describe
 
 ADVISORY_CLASS = 0x61726368

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from ..errors import ArchiveDamaged, DumpFailed, PartwardenError, ProofFailed
 from ..planner.findings import quoted
 from . import archived_rows, pgdump, storage
+from .archived_rows import Digest
 from .manifest import DATA, GENERATED, MANIFEST, ArchiveManifest, Say, is_expression, is_type_name, stored_names
-from .storage import Digest, Store
+from .storage import Store
 
 QUICK = 64 << 20
 """Bytes of an archive that is read without progress messages."""
