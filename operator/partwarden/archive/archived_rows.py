@@ -250,11 +250,8 @@ class GeneratedWriter(AbstractContextManager["GeneratedWriter"]):
 
 
 def lines(chunks: Iterable[bytes], data: GeneratedData, rows: int) -> Iterator[bytes]:
-    """The object's lines, without their ends.
-
-    At the end raises `ArchiveDamaged` where the object is not what was written, and `ProofFailed` where it does not
-    hold the values that were archived.
-    """
+    """The object's lines, without their ends. At the end raises `ArchiveDamaged` where the object is not what was
+    written, and `ProofFailed` where it does not hold the values that were archived."""
     written, content, held = Digest(), Digest(), b""
     try:
         for piece in content.through(_unpacked(written.through(chunks))):
@@ -291,10 +288,8 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def beside(
     rows: Iterable[bytes], values: Iterator[bytes], data: GeneratedData, names: Sequence[str]
 ) -> Iterator[bytes]:
-    """The rows with the values of these columns behind them. Both in COPY's text format, in the same order.
-
-    Raises `ProofFailed` where there are more rows than values, or columns that the object has not.
-    """
+    """The rows with the values of these columns behind them. Both in COPY's text format, in the same order. Raises
+    `ProofFailed` where there are more rows than values, or columns that the object has not."""
     if missing := [name for name in names if name not in data.columns]:
         raise ProofFailed(f"the archive holds no values of the generated column {missing[0]!r}")
     places, held = [data.columns.index(name) for name in names], b""

@@ -57,10 +57,8 @@ MOST = 100
 
 
 def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say) -> Report:
-    """Make the archive, or find that it was made already. Its report is always ``ok``.
-
-    Raises a `PartwardenError`, or psycopg's errors as `connection.session` translates them: then nothing is proven.
-    """
+    """Make the archive, or find that it was made already. Its report is always ``ok``. Raises a `PartwardenError`, or
+    psycopg's errors as `connection.session` translates them: then nothing is proven."""
     started = datetime.now(UTC)
     client = pgdump.version()
     pgdump.find("pg_restore")
@@ -88,10 +86,8 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
 
 def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
     """Read an archive again, and its table where ``info`` says how to reach it: fingerprint and COPY in one snapshot.
-
     Raises `ArchiveDamaged` where it is not what the order says was proven, `ProofFailed` or `DumpFailed` where that
-    cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises.
-    """
+    cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises."""
     base = store.url("")
     if not order.location.startswith(base):
         raise errors.ArchiveDamaged(
@@ -118,10 +114,8 @@ def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
 
 
 def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None:
-    """Check the parent, and for large objects all rows in the snapshot that is archived.
-
-    Raises `TableChanged`, `LargeObjects`.
-    """
+    """Check the parent, and for large objects all rows in the snapshot that is archived. Raises `TableChanged`,
+    `LargeObjects`."""
     table, parent = held.table, origin.parent
     if parent and wanted.parent and (parent.schema_, parent.name) != (wanted.parent.schema_, wanted.parent.name):
         raise errors.TableChanged(f"{wanted.partition} is a partition of {parent}, not of {wanted.parent}")
@@ -145,10 +139,8 @@ def _escaped(name: str) -> str:
 
 
 def _find_proven(store: Store, home: str, wanted: TableToArchive, held: Held, say: Say) -> Archive | None:
-    """The archive of that identifier which is there already, proves, and is equal to the table now.
-
-    Raises `ObjectExists`.
-    """
+    """The archive of that identifier which is there already, proves, and is equal to the table now. Raises
+    `ObjectExists`."""
     now: TableContents | None = None
     for key in _keys_below(store, home, wanted.id, MANIFEST):
         place = key.rpartition("/")[0]

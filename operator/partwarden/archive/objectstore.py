@@ -247,10 +247,8 @@ def _aside(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> Future[T]
 
 
 def part_size(expected: int) -> int:
-    """Bytes of each part of an object of about that many bytes: so many that there are not too many parts.
-
-    A dump may be larger than its table, and is not half as large again: numbers take more room as text, but compressed.
-    """
+    """Bytes of each part of an object of about that many bytes: so many that there are not too many parts. A dump may
+    be larger than its table, and is not half as large again: numbers take more room as text, but compressed."""
     return max(PART, -(-(expected + expected // 2) // PARTS))
 
 

@@ -84,10 +84,8 @@ def _major(text: str) -> int:
 def dump(
     info: ConnectionInfo, schema: str, name: str, snapshot: str, role: str | None = None, kind: str = "--format=custom"
 ) -> Iterator[Iterator[bytes]]:
-    """The table in custom format, as it is in that snapshot, which must be held all the time. ``role`` reads it.
-
-    The iterator raises `DumpFailed` at its end where pg_dump failed: what came before is worth nothing then.
-    """
+    """The table in custom format, as it is in that snapshot, which must be held all the time. ``role`` reads it. The
+    iterator raises `DumpFailed` at its end where pg_dump failed: what came before is worth nothing then."""
     # Not --quote-all-identifiers: names that columns of type regclass and the like hold would be written so, too.
     options = [kind, "--encoding=UTF8", f"--snapshot={snapshot}", f"--table={quoted(schema)}.{quoted(name)}"]
     # A session that waits for a stronger lock than ours would make pg_dump wait for it, and it waits for us.
@@ -108,10 +106,8 @@ def definition(info: ConnectionInfo, schema: str, name: str, snapshot: str, role
 
 @contextmanager
 def restore_script(data: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
-    """What pg_restore makes of a dump in custom format: SQL with the rows in it.
-
-    The iterator raises what ``data`` raised, and `DumpFailed` where pg_restore cannot read it.
-    """
+    """What pg_restore makes of a dump in custom format: SQL with the rows in it. The iterator raises what ``data``
+    raised, and `DumpFailed` where pg_restore cannot read it."""
     environment = {key: value for key, value in os.environ.items() if not re.match("PG[A-Z]", key)} | {"LC_ALL": "C"}
     with _run([find("pg_restore"), "--data-only", "--file=-"], environment, data) as out:
         yield out
@@ -121,10 +117,8 @@ def restore_script(data: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
 def _run(
     command: Sequence[str], environment: Mapping[str, str], data: Iterable[bytes] | None = None
 ) -> Iterator[Iterator[bytes]]:
-    """Run it while the block lasts; ended with it, and waited for.
-
-    Gives what it writes to stdout. At its end raises what ``data`` raised, and `DumpFailed` where the program failed.
-    """
+    """Run it while the block lasts; ended with it, and waited for. Gives what it writes to stdout. At its end raises
+    what ``data`` raised, and `DumpFailed` where the program failed."""
     source = subprocess.DEVNULL if data is None else subprocess.PIPE
     try:
         process = subprocess.Popen(
@@ -204,10 +198,8 @@ def _feed(data: Iterable[bytes], process: subprocess.Popen[bytes], failures: lis
 
 
 def connecting(parameters: Mapping[str, str], isolated: bool) -> tuple[list[str], dict[str, str]]:
-    """Arguments, without any secret, and environment by which libpq connects with these parameters.
-
-    ``isolated``: without PG* of this process's environment. Raises `InvalidSpec`.
-    """
+    """Arguments, without any secret, and environment by which libpq connects with these parameters. ``isolated``:
+    without PG* of this process's environment. Raises `InvalidSpec`."""
     known = {each.keyword.decode(): each for each in Conninfo.get_defaults()}
     environment = {key: value for key, value in os.environ.items() if not (isolated and re.match("PG[A-Z]", key))}
     rest = {}
@@ -247,10 +239,8 @@ SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_po
 
 
 def check(info: ConnectionInfo, connect_timeout: int = 10) -> None:
-    """Whether pg_dump may connect so: to the server itself, or through a pooler that shares nothing before the end.
-
-    Two connections at once, for some milliseconds. Raises `BehindPooler`, and as `connection.session`.
-    """
+    """Whether pg_dump may connect so: to the server itself, or through a pooler that shares nothing before the end. Two
+    connections at once, for some milliseconds. Raises `BehindPooler`, and as `connection.session`."""
     # With the options that pg_dump is given: some poolers refuse any.
     own = info.parameters.get("options") or ("" if info.isolated else os.environ.get("PGOPTIONS", ""))
     as_pg_dump = replace(info, parameters={**info.parameters, "options": f"{own} {SETTINGS}".strip()})
@@ -269,9 +259,7 @@ def check(info: ConnectionInfo, connect_timeout: int = 10) -> None:
 
 def _is_shared(sessions: Mapping[str, Session]) -> bool:
     """Whether a connection was served by several server connections, or a server connection served another one, too.
-
-    That is seen from one of the two, or by when the latest statement began: an application may be at it meanwhile.
-    """
+    That is seen from one of the two, or by when the latest statement began: an application may be at it meanwhile."""
     latest: dict[str, Any] = {}
     for turn in TURNS:
         idle = latest.get("A" if turn == "B" else "B")

@@ -54,10 +54,8 @@ AS_OWN = "leave out --attach to load it as a table of its own"
 
 @dataclass(frozen=True, slots=True)
 class Parentage:
-    """The parent as it is now: its inventory, its ``columns`` in order, and what else a partition needs.
-
-    ``bounds`` are those that the partition is to have.
-    """
+    """The parent as it is now: its inventory, its ``columns`` in order, and what else a partition needs. ``bounds`` are
+    those that the partition is to have."""
 
     inventory: Inventory
     columns: tuple[Column, ...]
@@ -75,10 +73,8 @@ class Parentage:
 def check(
     connection: Session, manifest: ArchiveManifest, parent_schema: str, parent_name: str, schema: str, name: str
 ) -> Parentage:
-    """Read the parent, which the table ``schema.name`` is to be a partition of.
-
-    Raises `TableNotFound`, `CannotAttach`, `NotOwner`, `InsufficientPrivilege`, or psycopg's errors.
-    """
+    """Read the parent, which the table ``schema.name`` is to be a partition of. Raises `TableNotFound`, `CannotAttach`,
+    `NotOwner`, `InsufficientPrivilege`, or psycopg's errors."""
     if manifest.bounds is None or manifest.key is None:
         raise CannotAttach("the archive does not say which bounds its table had: leave out --attach")
     codec, held = _moments(manifest)
@@ -122,10 +118,8 @@ def _check_parent(inventory: Inventory, parent: Parent, key: tuple[str, str], he
 
 
 def _moments(manifest: ArchiveManifest) -> tuple[Codec, Range] | tuple[None, None]:
-    """The bounds as moments of our calendar, at one end at least, and by which codec; None where they are none.
-
-    Seconds come before milliseconds.
-    """
+    """The bounds as moments of our calendar, at one end at least, and by which codec; None where they are none. Seconds
+    come before milliseconds."""
     text = "FOR VALUES FROM ({}) TO ({})".format(*manifest.bounds or ())
     for encoding in TYPES:
         if (codec := Codec.find(manifest.key_type, encoding)) is None:
@@ -151,10 +145,8 @@ def _check_columns(parent: Parent, present: Iterable[Column], archived: Iterable
 
 
 def _takes(there: Column, archived: Column, types: Types) -> bool:
-    """Whether the parent's column is of the type, wherever that is now, and computed where the archived one was.
-
-    Values that were computed and stored may become values like any other.
-    """
+    """Whether the parent's column is of the type, wherever that is now, and computed where the archived one was. Values
+    that were computed and stored may become values like any other."""
     # Of the type alone: whether its values fit another length or precision is found out by loading them.
     type_ = types.find(archived.model_copy(update={"typmod": -1}))
     same = there.type == archived.type or (type_ is not None and type_.as_string() == there.type)
@@ -224,11 +216,9 @@ class NewTable(NamedTuple):
 def join(
     connection: Session, inventory: Inventory, manifest: ArchiveManifest, schema: str, name: str, deadline: float
 ) -> None:
-    """Attach the loaded table, marked so that retention leaves it alone, in the caller's transaction.
-
-    Locks are waited for until ``deadline``, a moment of `time.monotonic`; one attempt is made in any case. Raises
-    `TableBusy`, `AnotherOperator`, `CannotAttach`, or psycopg's errors: then the transaction is to be undone.
-    """
+    """Attach the loaded table, marked so that retention leaves it alone, in the caller's transaction. Locks are waited
+    for until ``deadline``, a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy`,
+    `AnotherOperator`, `CannotAttach`, or psycopg's errors: then the transaction is to be undone."""
     subject = f"cannot attach table {schema}.{name}"
     others = wants_of_attach(connection, inventory)
     timeouts = sql.SQL(SET_TIMEOUTS).format(

@@ -40,11 +40,9 @@ NOT_VALID_VERSION = 180000
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """What to restore as. ``schema`` and ``name``: of the new table; None for the names that it had.
-
-    ``attach``: to ``parent`` (schema, name), or, where that is None, to the parent that it had. ``patience``: seconds
-    to wait for the parent's locks, once all is loaded.
-    """
+    """What to restore as. ``schema`` and ``name``: of the new table; None for the names that it had. ``attach``: to
+    ``parent`` (schema, name), or, where that is None, to the parent that it had. ``patience``: seconds to wait for the
+    parent's locks, once all is loaded."""
 
     schema: str | None = None
     name: str | None = None
@@ -67,10 +65,8 @@ class Restored:
 
 
 def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: Say) -> Restored:
-    """Restore an archive. Raises a `PartwardenError`: then nothing was changed in the database.
-
-    First come the checks that are quick, then the archive is read and checked, and only then is anything loaded.
-    """
+    """Restore an archive. Raises a `PartwardenError`: then nothing was changed in the database. First come the checks
+    that are quick, then the archive is read and checked, and only then is anything loaded."""
     manifest = source.manifest
     schema, name = request.schema or manifest.partition.schema_, request.name or manifest.partition.name
     parent = _parent(manifest, request) if request.attach else None
@@ -117,10 +113,8 @@ def _parent(manifest: ArchiveManifest, request: RestoreRequest) -> tuple[str, st
 def _as_owner(
     connection: Session, manifest: ArchiveManifest, parentage: Parentage | None, schema: str
 ) -> list[sql.Composable]:
-    """Become the owner of the parent, whose functions expressions and domains of the table call.
-
-    A table of its own is loaded so where there is that parent, and its owner may create tables in the schema.
-    """
+    """Become the owner of the parent, whose functions expressions and domains of the table call. A table of its own is
+    loaded so where there is that parent, and its owner may create tables in the schema."""
     if parentage is not None:
         return as_owner(parentage.parent.owner, parentage.parent.login)
     if manifest.parent is None:
@@ -213,9 +207,7 @@ def _load_and_attach(
 @contextmanager
 def _session(info: ConnectionInfo, subject: str) -> Iterator[Session]:
     """A session for long statements, whose errors become those of a restore: nothing is about a policy, or tried again.
-
-    Loading and reading a table of terabytes are single statements.
-    """
+    Loading and reading a table of terabytes are single statements."""
     with session(info) as connection:
         connection.longest = fingerprint.LONGEST
         try:

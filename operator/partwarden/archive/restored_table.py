@@ -56,10 +56,8 @@ def check_name(connection: psycopg.Connection[Any], schema: str, name: str) -> N
 
 
 def absent_collations(connection: psycopg.Connection[Any], manifest: ArchiveManifest) -> frozenset[str]:
-    """Collations of the archive's columns that the database has not: they depend on its operating system.
-
-    Of those that are not among them the manifest's text is the server's own.
-    """
+    """Collations of the archive's columns that the database has not: they depend on its operating system. Of those that
+    are not among them the manifest's text is the server's own."""
     wanted = {column.collation for column in manifest.columns if column.collation}
     return frozenset(wanted - {name for (name,) in run(connection, COLLATIONS)[0]}) if wanted else frozenset()
 
@@ -189,10 +187,8 @@ class Loader:
         return None
 
     def load(self, columns: Sequence[TableColumn]) -> None:
-        """Make the table with these columns, fill it and prove it, instead of what was made before.
-
-        Raises `RestoredDiffers`, psycopg's errors and what reading the archive raises.
-        """
+        """Make the table with these columns, fill it and prove it, instead of what was made before. Raises
+        `RestoredDiffers`, psycopg's errors and what reading the archive raises."""
         # Safe: no other session sees the table that is given up, and the archive is read anew.
         run(self.connection, "ROLLBACK TO SAVEPOINT loading" if self._begun else "SAVEPOINT loading")
         self._begun = True

@@ -68,9 +68,7 @@ class Held:
 @contextmanager
 def holding(info: ConnectionInfo, table: TableName) -> Iterator[Held]:
     """One snapshot of the table, which no session can drop, truncate or rewrite meanwhile, nor archive a second time.
-
-    Raises `TableNotFound`, `TableChanged`, `TableBusy`, `AnotherOperator`, and as `session.session`.
-    """
+    Raises `TableNotFound`, `TableChanged`, `TableBusy`, `AnotherOperator`, and as `session.session`."""
     with session(info) as connection, holding_on(connection, table) as held:
         yield held
 
@@ -129,10 +127,8 @@ def read_rows(
     sink: Callable[[bytes], None] | None = None,
 ) -> Digest:
     """Digest of the rows as ``pg_dump`` copies them: of all columns that are not generated. Raises psycopg's errors.
-
     ``sink`` is given each row's values of the stored generated columns, as a line in COPY's text format. Those are read
-    in the same pass, so that the lines are in the order of the rows.
-    """
+    in the same pass, so that the lines are in the order of the rows."""
     run(held.connection, *IN_ORDER)
     plain = [column.name for column in columns if not column.generated]
     stored = stored_names(columns) if sink is not None else ()

@@ -36,9 +36,7 @@ class Store(Protocol):
 
     def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
         """Write a new object, whole and durable, or none: what ``chunks`` raise leaves none. Raises `ObjectExists`.
-
-        ``expected``: about how many bytes it will have.
-        """
+        ``expected``: about how many bytes it will have."""
 
     def get(self, key: str) -> Iterator[bytes]:
         """Its bytes, piece by piece. Raises `ArchiveDamaged` where there is none."""
@@ -58,13 +56,9 @@ DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Folder:
-    """A `Store` in a directory, such as a mounted volume.
-
-    ``root`` must exist; ``base`` is its URL, without a slash at the end.
-
-    An object is written under another name, brought to the disk, and only then linked to its own, which fails where
-    there is one: it is whole or not there, whenever power is lost.
-    """
+    """A `Store` in a directory, such as a mounted volume. ``root`` must exist; ``base`` is its URL, without a slash at
+    the end. An object is written under another name, brought to the disk, and only then linked to its own, which fails
+    where there is one: it is whole or not there, whenever power is lost."""
 
     def __init__(self, root: Path, base: str | None = None) -> None:
         self.root = root
@@ -191,11 +185,8 @@ def how_to_read(url: str) -> str:
 
 
 def of_job(spec: JobSpec, environment: MutableMapping[str, str]) -> Store:
-    """The store of a Job's destination.
-
-    Takes the Secret's values out of the environment: programs that are started have no need to see them. Raises
-    `DestinationDenied`, and as `by_destination`.
-    """
+    """The store of a Job's destination. Takes the Secret's values out of the environment: programs that are started
+    have no need to see them. Raises `DestinationDenied`, and as `by_destination`."""
     names = {key: STORAGE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in STORAGE_KEYS}
     values = {key: environment.pop(name) for key, name in names.items() if name in environment}
     claim, root = spec.destination.pvc, Path(spec.mount)
@@ -214,11 +205,9 @@ def of_job(spec: JobSpec, environment: MutableMapping[str, str]) -> Store:
 
 
 def at(url: str, environment: Mapping[str, str] = os.environ) -> tuple[Store, str]:
-    """The store at that address, and the key in it: of a folder its parent, of a bucket all of it.
-
-    Endpoint, region and credentials of an object store are taken from the variables that the tools of these services
-    read, too. Raises `InvalidSpec`.
-    """
+    """The store at that address, and the key in it: of a folder its parent, of a bucket all of it. Endpoint, region and
+    credentials of an object store are taken from the variables that the tools of these services read, too. Raises
+    `InvalidSpec`."""
     # Nothing is unquoted: names of archives hold percent signs of their own.
     path = url.removeprefix(FILE)
     if path.startswith(CLAIM):
@@ -270,11 +259,9 @@ CREDENTIALS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 
 def by_destination(destination: Destination, values: Mapping[str, str]) -> Objects:
-    """The store of a policy's destination, which is none of a claim. ``values``: its Secret's, by the keys.
-
-    Raises `SecretKeyMissing` where the Secret that is named lacks what is needed, `SecretInvalid` where a value in it
-    cannot be used, `InvalidSpec`.
-    """
+    """The store of a policy's destination, which is none of a claim. ``values``: its Secret's, by the keys. Raises
+    `SecretKeyMissing` where the Secret that is named lacks what is needed, `SecretInvalid` where a value in it cannot
+    be used, `InvalidSpec`."""
     place = destination.s3 or destination.gcs or destination.azure
     assert place is not None
     scheme, bucket, prefix = _split(place.url)

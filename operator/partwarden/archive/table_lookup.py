@@ -234,11 +234,9 @@ class Description:
 
 
 def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
-    """Describe the table with that OID. Raises psycopg's errors.
-
-    To be asked in a transaction that has pinned its settings: names are qualified only where search_path is empty.
-    From then on they are quoted in it only where need be: two descriptions are compared word by word.
-    """
+    """Describe the table with that OID. Raises psycopg's errors. To be asked in a transaction that has pinned its
+    settings: names are qualified only where search_path is empty. From then on they are quoted in it only where need
+    be: two descriptions are compared word by word."""
     _, rows = run(connection, "SET LOCAL quote_all_identifiers = off", SQL(COLUMNS).format(oid))
     columns = tuple(Column(**row._asdict()) for row in rows)
     types: list[UserType] = []

@@ -28,9 +28,7 @@ GENERATION = {"s": "STORED", "v": "VIRTUAL"}
 
 def create_type(type_: UserType, resolve: Callable[[Attribute], Composable]) -> Iterator[Composed]:
     """The statements that make the type, each to be sent alone; none where it cannot be made from a manifest.
-
-    ``resolve``: the SQL of a type, as the server spells it. Raises `ArchiveDamaged`, and what ``resolve`` raises.
-    """
+    ``resolve``: the SQL of a type, as the server spells it. Raises `ArchiveDamaged`, and what ``resolve`` raises."""
 
     def attribute(of: Attribute) -> Composed:
         collate = SQL(" COLLATE {}").format(Identifier(*of.collation)) if of.collation else SQL("")
@@ -206,10 +204,8 @@ def comment(table: Identifier, text: str | None) -> Composed:
 
 
 def hold_to_bounds(table: Identifier, name: str, key: str, key_type: str, bounds: tuple[str, str]) -> Composed:
-    """A CHECK that no row outside the bounds fulfils: ATTACH then need not read the table.
-
-    ``key_type``: as the server spells it.
-    """
+    """A CHECK that no row outside the bounds fulfils: ATTACH then need not read the table. ``key_type``: as the server
+    spells it."""
     conditions: list[Composable] = [SQL("{} IS NOT NULL").format(Identifier(key))]
     for sign, value in zip((">=", "<"), bounds, strict=True):
         if value not in UNBOUNDED:
@@ -307,11 +303,9 @@ class ParentDefinition:
 
 
 def read_definition(connection: psycopg.Connection[Any], parent: int, schema: str, name: str) -> ParentDefinition:
-    """Read what the table ``schema.name`` needs to become a partition of the table with OID ``parent``.
-
-    To be asked in a transaction that has pinned its settings: names are qualified only where search_path is empty.
-    Raises psycopg's errors.
-    """
+    """Read what the table ``schema.name`` needs to become a partition of the table with OID ``parent``. To be asked in
+    a transaction that has pinned its settings: names are qualified only where search_path is empty. Raises psycopg's
+    errors."""
     parts = {"parent": parent, "table": Identifier(schema, name).as_string(), "schema": schema, "name": name}
 
     def ask(*queries: str) -> list[tuple[Any, ...]]:

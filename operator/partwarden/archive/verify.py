@@ -56,10 +56,8 @@ class Archive:
         return replace(self, open=opened)
 
     def check(self) -> None:
-        """Read all of the data, and compare its size and sha256 with the manifest.
-
-        Raises `ArchiveDamaged`, `ProofFailed` for the values of generated columns, and what reading raises.
-        """
+        """Read all of the data, and compare its size and sha256 with the manifest. Raises `ArchiveDamaged`,
+        `ProofFailed` for the values of generated columns, and what reading raises."""
         digest = Digest()
         for _ in digest.through(self.open()):
             pass
@@ -67,11 +65,9 @@ class Archive:
         self._prove_generated()
 
     def prove(self) -> None:
-        """Read it once: its bytes are those that were written, and restore the rows that were archived.
-
-        Raises `ArchiveDamaged` where the bytes are others, `ProofFailed` or `DumpFailed` where the very bytes that were
-        written do not restore what they should, and what reading raises.
-        """
+        """Read it once: its bytes are those that were written, and restore the rows that were archived. Raises
+        `ArchiveDamaged` where the bytes are others, `ProofFailed` or `DumpFailed` where the very bytes that were
+        written do not restore what they should, and what reading raises."""
         try:
             with self.rows() as rows:
                 for _ in rows:
@@ -126,10 +122,8 @@ class Archive:
             )
 
     def _prove_generated(self) -> None:
-        """Read the values of stored generated columns, where there are any, to their end, where they are proven.
-
-        Raises as `archived_rows.lines`, and `ProofFailed` where the manifest lacks what its columns say.
-        """
+        """Read the values of stored generated columns, where there are any, to their end, where they are proven. Raises
+        as `archived_rows.lines`, and `ProofFailed` where the manifest lacks what its columns say."""
         data, stored = self.manifest.generated, stored_names(self.manifest.columns)
         if data is None:
             if stored and self.manifest.format > 1:
@@ -153,11 +147,8 @@ def at(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256: str
 
 
 def read(store: Store, place: str, manifest_sha256: str | None = None) -> Archive:
-    """The archive whose folder has the key ``place``.
-
-    ``manifest_sha256``: what the manifest's sha256 must be, in hexadecimal digits; None where it is not known. Raises
-    `ArchiveDamaged`, or what reading raises.
-    """
+    """The archive whose folder has the key ``place``. ``manifest_sha256``: what the manifest's sha256 must be, in
+    hexadecimal digits; None where it is not known. Raises `ArchiveDamaged`, or what reading raises."""
     url, text = store.url(f"{place}/{MANIFEST}"), b""
     for chunk in store.get(f"{place}/{MANIFEST}"):
         text += chunk
