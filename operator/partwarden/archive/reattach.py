@@ -54,19 +54,14 @@ AS_OWN = "leave out --attach to load it as a table of its own"
 
 @dataclass(frozen=True, slots=True)
 class Parentage:
-    """The parent as it is now: its inventory, its ``columns`` in order, and what else a partition needs. ``bounds`` are
-    those that the partition is to have."""
+    """The parent as it is now: its inventory, its ``columns`` in order, and what else a partition needs."""
 
     inventory: Inventory
     columns: tuple[Column, ...]
     definition: table_schema.ParentDefinition
-    key: tuple[str, str]
-    """The partition key's column, and its type as the server spells it."""
-    bounds: tuple[str, str]
 
     @property
     def parent(self) -> Parent:
-        """It exists: `check` has seen it."""
         return parent_of(self.inventory)
 
 
@@ -101,7 +96,7 @@ def check(
         columns = describe(connection, parent.oid).columns
         definition = table_schema.read_definition(connection, parent.oid, schema, name)
         _check_columns(parent, columns, manifest.columns, Types(connection, manifest.types))
-    return Parentage(catalog.complete(connection, inventory, []), columns, definition, key, manifest.bounds)
+    return Parentage(catalog.complete(connection, inventory, []), columns, definition)
 
 
 def _check_parent(inventory: Inventory, parent: Parent, key: tuple[str, str], held: Range | None) -> None:
@@ -159,7 +154,9 @@ def _words(column: Column) -> str:
 
 def loader(source: Source, types: Types, parentage: Parentage, schema: str, name: str, say: Say) -> Loader:
     """Load into a table with the columns that the parent has now, held to the bounds."""
-    held = table_schema.hold_to_bounds(sql.Identifier(schema, name), CHECK, *parentage.key, parentage.bounds)
+    bounds, (key,) = source.manifest.bounds, parentage.parent.key
+    assert bounds is not None
+    held = table_schema.hold_to_bounds(sql.Identifier(schema, name), CHECK, key, bounds)
     wanted = tuple(_column(each, types) for each in parentage.columns)
     before: list[sql.SQL | sql.Composed] = [*parentage.definition.before, held]
     return Loader(source, types, schema, name, wanted, say, before, parentage.inventory.template)

@@ -17,6 +17,7 @@ from psycopg import errors as pg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..errors import ArchiveDamaged, StatementRejected
+from ..planner.inventory import KeyPart
 from ..postgres.connection import Session, run, run_alone
 from ..postgres.errors import UNABLE, is_lost, message
 from .manifest import Attribute, Column, TypeKind, UserType, is_expression
@@ -203,17 +204,17 @@ def comment(table: Identifier, text: str | None) -> Composed:
     return SQL("COMMENT ON TABLE {} IS {}").format(table, text)
 
 
-def hold_to_bounds(table: Identifier, name: str, key: str, key_type: str, bounds: tuple[str, str]) -> Composed:
-    """A CHECK that no row outside the bounds fulfils: ATTACH then need not read the table. ``key_type``: as the server
-    spells it."""
-    conditions: list[Composable] = [SQL("{} IS NOT NULL").format(Identifier(key))]
+def hold_to_bounds(table: Identifier, name: str, key: KeyPart, bounds: tuple[str, str]) -> Composed:
+    """A CHECK that no row outside the bounds fulfils: ATTACH then need not read the table. ``key``: of the parent, as
+    the server spells its type."""
+    assert key.column is not None
+    column = Identifier(key.column)
+    conditions: list[Composable] = [SQL("{} IS NOT NULL").format(column)]
     for sign, value in zip((">=", "<"), bounds, strict=True):
         if value not in UNBOUNDED:
-            parts = Identifier(key), SQL(sign), Literal(value), SQL(key_type)
-            conditions.append(SQL("{} {} {}::{}").format(*parts))
-    return SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})").format(
-        table, Identifier(name), SQL(" AND ").join(conditions)
-    )
+            conditions.append(SQL("{} {} {}::{}").format(column, SQL(sign), Literal(value), SQL(key.type)))
+    check = SQL(" AND ").join(conditions)
+    return SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})").format(table, Identifier(name), check)
 
 
 def attach(parent: Identifier, table: Identifier, bounds: tuple[str, str]) -> Composed:
