@@ -6,7 +6,6 @@ that it came from. It is written last: where there is none, there is no archive.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -177,9 +176,8 @@ class GeneratedData(Written):
 
     columns: tuple[str, ...]
     bytes: int
-    """Of the object, compressed."""
     sha256: str
-    """Of the object, compressed."""
+    """Of the object, compressed, as ``bytes``."""
     copy_sha256: str
     """Of what it holds: a line for each row, in the order of the rows of `DATA`, as COPY writes those columns."""
 
@@ -209,9 +207,8 @@ class ArchiveManifest(Written):
     """``pg_dump --schema-only`` of the parent, as plain SQL, for people; empty where there is none. Never executed."""
     rows: int
     bytes: int
-    """Of `DATA`."""
     sha256: str
-    """Of `DATA`."""
+    """Of `DATA`, as ``bytes``."""
     copy_sha256: str
     """Of the rows as COPY … TO STDOUT writes them in the snapshot, and equally of what the archive restores."""
     generated: GeneratedData | None = None
@@ -233,8 +230,7 @@ class ArchiveManifest(Written):
 
 def serialize(manifest: ArchiveManifest) -> bytes:
     """The bytes of `MANIFEST`."""
-    document = manifest.model_dump(mode="json", by_alias=True)
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    return (manifest.model_dump_json(by_alias=True, indent=2) + "\n").encode()
 
 
 # What a Job does stands in its environment as one JSON document, without a secret in it. Credentials come beside it,

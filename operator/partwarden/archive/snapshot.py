@@ -32,21 +32,17 @@ ADVISORY_CLASS = 0x61726368
 LOCK_PATIENCE = "15s"
 PIECE = 1 << 20
 
-
 TABLE = """
 SELECT c.oid::int8, c.relkind::text AS kind, current_setting('server_version') AS server_version,
        pg_export_snapshot() AS snapshot, greatest(c.reltuples, 0)::int8 AS estimate, pg_table_size(c.oid) AS size,
        c.relpersistence = 'u' AS unlogged
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
 """
-IN_ORDER = (
-    "SET LOCAL enable_indexscan = off",
-    "SET LOCAL enable_indexonlyscan = off",
-    "SET LOCAL enable_bitmapscan = off",
-    "SET LOCAL max_parallel_workers_per_gather = 0",
-)
+IN_ORDER = {
+    **dict.fromkeys(("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan"), "off"),
+    "max_parallel_workers_per_gather": "0",
+}
 """A query then reads the rows in the order in which COPY of the table does; that it did is proven by the digest."""
-LOCK = "SELECT pg_try_advisory_xact_lock({}, {})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +108,8 @@ def _hold(connection: Session, table: TableName) -> Held:
     if table.oid not in (0, row.oid):
         raise TableChanged(f"table {table} was made anew: its OID is {row.oid}, not {table.oid}")
     signed = row.oid - (1 << 32) if row.oid >= 1 << 31 else row.oid
-    (((locked,),),) = run(connection, SQL(LOCK).format(ADVISORY_CLASS, signed))
+    lock = SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, signed)
+    (((locked,),),) = run(connection, lock)
     if not locked:
         raise AnotherOperator(f"table {table} is being archived already: its advisory lock is taken")
     role = read_as_owner(connection, table.schema_, table.name)
@@ -129,7 +126,7 @@ def read_rows(
     """Digest of the rows as ``pg_dump`` copies them: of all columns that are not generated. Raises psycopg's errors.
     ``sink`` is given each row's values of the stored generated columns, as a line in COPY's text format. Those are read
     in the same pass, so that the lines are in the order of the rows."""
-    run(held.connection, *IN_ORDER)
+    run(held.connection, setting(IN_ORDER))
     plain = [column.name for column in columns if not column.generated]
     stored = stored_names(columns) if sink is not None else ()
     table = Identifier(held.table.schema_, held.table.name)
