@@ -115,7 +115,7 @@ def _check_parent(inventory: Inventory, parent: Parent, key: tuple[str, str], he
 def _moments(manifest: ArchiveManifest) -> tuple[Codec, Range] | tuple[None, None]:
     """The bounds as moments of our calendar, at one end at least, and by which codec; None where they are none. Seconds
     come before milliseconds."""
-    text = "FOR VALUES FROM ({}) TO ({})".format(*manifest.bounds or ())
+    text = "FOR VALUES FROM ({}) TO ({})".format(*manifest.bounds or ("", ""))
     for encoding in TYPES:
         if (codec := Codec.find(manifest.key_type, encoding)) is None:
             continue
