@@ -189,23 +189,7 @@ def _write(
 ) -> ArchiveManifest:
     """Write all of the archive but the manifest, which is returned."""
     description, dump = table_lookup.describe(held.connection, held.table.oid), Digest()
-    with ThreadPoolExecutor(1, "partwarden-read") as pool:
-        reading = pool.submit(_read, held, store, place, description.columns, dump, say)
-        try:
-            with pgdump.dump(info, held.table.schema_, held.table.name, held.snapshot, held.role) as chunks:
-                store.put(f"{place}/{DATA}", _watched(dump.through(chunks), reading), held.size)
-            say(f"{dump.size:,} bytes written")
-            taken, rows, generated = reading.result()
-        except BaseException:
-            # Without this the pool would wait for a statement whose result is of no use any more. A server that cannot
-            # be reached fails it too, by keep-alives.
-            with suppress(psycopg.Error):
-                held.connection.cancel_safe(timeout=10)
-            raise
-    if rows.lines != taken.rows:
-        raise errors.ProofFailed(
-            f"{held.table}: COPY gave {rows.lines} rows, and a count {taken.rows}, in one snapshot"
-        )
+    taken, rows, generated = _take(held, info, store, place, description.columns, dump, say)
     parent = origin.parent
     ddl = pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
     return ArchiveManifest(
@@ -233,6 +217,30 @@ def _write(
         started=started,
         completed=datetime.now(UTC),
     )
+
+
+def _take(
+    held: Held, info: ConnectionInfo, store: Store, place: str, columns: tuple[Column, ...], dump: Digest, say: Say
+) -> tuple[Fingerprint, Digest, GeneratedData | None]:
+    """Read the table while it is dumped. Raises `ProofFailed` if the readings differ in the number of rows."""
+    with ThreadPoolExecutor(1, "partwarden-read") as pool:
+        reading = pool.submit(_read, held, store, place, columns, dump, say)
+        try:
+            with pgdump.dump(info, held.table.schema_, held.table.name, held.snapshot, held.role) as chunks:
+                store.put(f"{place}/{DATA}", _watched(dump.through(chunks), reading), held.size)
+            say(f"{dump.size:,} bytes written")
+            taken, rows, generated = reading.result()
+        except BaseException:
+            # Without this the pool would wait for a statement whose result is of no use any more. A server that cannot
+            # be reached fails it too, by keep-alives.
+            with suppress(psycopg.Error):
+                held.connection.cancel_safe(timeout=10)
+            raise
+    if rows.lines != taken.rows:
+        raise errors.ProofFailed(
+            f"{held.table}: COPY gave {rows.lines} rows, and a count {taken.rows}, in one snapshot"
+        )
+    return taken, rows, generated
 
 
 def _read(
