@@ -121,7 +121,7 @@ class Loader:
     types: Types
     schema: str
     name: str
-    wanted: Sequence[TableColumn]
+    wanted: tuple[TableColumn, ...]
     say: Say
     before: Sequence[sql.SQL | sql.Composed] = ()
     like: PartitionTemplate = field(default_factory=PartitionTemplate)
@@ -143,9 +143,8 @@ class Loader:
 
     def load_best(self) -> tuple[TableColumn, ...]:
         """Load the table in the best form that takes all rows. Returns its columns. Raises as `load`."""
-        wanted = tuple(self.wanted)
-        if (error := self.attempt(wanted)) is None:
-            return wanted
+        if (error := self.attempt(self.wanted)) is None:
+            return self.wanted
         words = message(error) if isinstance(error, psycopg.Error) else "it computes other values than were archived"
         self.say(f"the server does not take all rows in the form that they had ({words}): loading them in a plain one")
         plain = self.load_plain()
@@ -166,16 +165,16 @@ class Loader:
                 "the server computes other values of generated columns than were archived, and this archive of an "
                 "older version does not hold them: nothing is restored"
             )
-        columns = [column for column in self.manifest.columns if column.generated != "v"]
-        sent = fingerprint.sent(self.connection, sorted({column.type for column in columns}))
+        hashed = self._hashed()
         plain = tuple(
-            TableColumn(column.name, self.types.sql(column) if sent[column.type] else sql.SQL(TEXT))
-            for column in columns
+            TableColumn(column.name, self.types.sql(column) if hashed[column.name] else sql.SQL(TEXT))
+            for column in self.manifest.columns
+            if column.name in hashed
         )
         self.load(plain)
         return plain
 
-    def attempt(self, columns: Sequence[TableColumn]) -> Exception | None:
+    def attempt(self, columns: tuple[TableColumn, ...]) -> Exception | None:
         """Load the table in this form; what refused the rows, where another form may take them."""
         try:
             self.load(columns)
@@ -186,7 +185,7 @@ class Loader:
             return error
         return None
 
-    def load(self, columns: Sequence[TableColumn]) -> None:
+    def load(self, columns: tuple[TableColumn, ...]) -> None:
         """Make the table with these columns, fill it and prove it, instead of what was made before. Raises
         `RestoredDiffers`, psycopg's errors and what reading the archive raises."""
         # Safe: no other session sees the table that is given up, and the archive is read anew.
@@ -195,7 +194,7 @@ class Loader:
         manifest = self.manifest
         create = table_schema.create_table(self.table, columns, manifest.unlogged)
         run_alone(self.connection, sql.SQL(" ").join([create, *ddl.storage(self.like)]))
-        for statement in self.before if tuple(columns) == tuple(self.wanted) else ():
+        for statement in self.before if columns == self.wanted else ():
             run_alone(self.connection, statement)
         plain = {column.name for column in columns if column.expression is None}
         given = [name for name in stored_names(manifest.columns) if name in plain]
@@ -221,15 +220,18 @@ class Loader:
         """Compare the fingerprints. Values are hashed as the archive's were, whatever types the columns have now;
         columns that the archive has not are no part of it."""
         archived = self.manifest.fingerprint
-        columns = [column for column in self.manifest.columns if column.generated != "v"]
-        sent = fingerprint.sent(self.connection, sorted({column.type for column in columns}))
-        hashed = {column.name: sent[column.type] for column in columns}
-        loaded = fingerprint.take(self.connection, self.schema, self.name, hashed)
+        loaded = fingerprint.take(self.connection, self.schema, self.name, self._hashed())
         if loaded != archived:
             raise RestoredDiffers(
                 f"what was loaded differs from what was archived: fingerprint {loaded.content} of {loaded.rows} rows, "
                 f"archived were {archived.content} of {archived.rows} rows ({archived.algorithm}): nothing is restored"
             )
+
+    def _hashed(self) -> dict[str, bool]:
+        """Column that holds values -> whether it is hashed as it is sent, else as text."""
+        columns = [column for column in self.manifest.columns if column.generated != "v"]
+        sent = fingerprint.sent(self.connection, sorted({column.type for column in columns}))
+        return {column.name: sent[column.type] for column in columns}
 
     def count(self, condition: sql.Composable) -> int:
         """How many rows of the table fulfil it. Raises psycopg's errors."""
