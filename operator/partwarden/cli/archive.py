@@ -18,8 +18,18 @@ from pydantic import ValidationError
 
 from ..api.retention import OnLargeObjects
 from ..archive import create, storage
-from ..archive.jobspec import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, TableToArchive, Task
-from ..archive.manifest import ArchiveManifest, TableName
+from ..archive.manifest import (
+    DATABASE_KEYS,
+    DATABASE_PREFIX,
+    VARIABLE,
+    WRONG,
+    ArchiveManifest,
+    JobSpec,
+    Report,
+    TableName,
+    TableToArchive,
+    Task,
+)
 from ..archive.restore import Restored, RestoreRequest
 from ..archive.restore import restore as restore_archive
 from ..archive.verify import find, open_archive
