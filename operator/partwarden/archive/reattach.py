@@ -116,7 +116,7 @@ def check(
         columns = table_schema.describe(connection, parent.oid).columns
         definition = table_schema.read_definition(connection, parent.oid, schema, name)
         _check_columns(parent, columns, manifest.columns, Types(connection, manifest.types))
-    inventory = catalog.complete(connection, inventory, [])
+    inventory = template.complete(connection, inventory, [])
     return Parentage(inventory, columns, definition, (manifest.key, kind), manifest.bounds)
 
 
@@ -319,11 +319,11 @@ def _attempt(
         connection,
         *ddl.set_grants(parent, new, grants(acls)),
         *ddl.set_row_security(new, secured, forced),
-        *template.before_attach(inventory.template, new),
+        *ddl.before_attach(inventory.template, new),
         table_schema.comment(table, marker.write(note(manifest), mark)),
         table_schema.attach(sql.Identifier(parent.schema, parent.name), table, manifest.bounds),
         table_schema.drop_constraint(table, CHECK),
-        *template.after_attach(inventory.template, new),
+        *ddl.after_attach(inventory.template, new),
     )
 
 

@@ -146,7 +146,7 @@ def find_origin(
 
     To be asked in a transaction that has pinned its settings.
     """
-    comment = ddl.read(Identifier("c", "oid"))
+    comment = ddl.COMMENT
     (rows,) = run(connection, SQL(ATTACHED_TO).format(oid=table.oid, comment=comment))
     ((parent_oid, text),) = rows
     _, mark = marker.read(text)

@@ -8,21 +8,21 @@ https://www.postgresql.org/docs/current/catalogs.html
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
+from psycopg.sql import NULL, SQL, Composable
 
 from ..api.policy import TableSpec
 from ..planner import marker
 from ..planner.context import MIN_VERSION
 from ..planner.inventory import (
-    Grant,
+    Detached,
     Inventory,
     KeyPart,
     Membership,
@@ -33,14 +33,14 @@ from ..planner.inventory import (
     Strategy,
 )
 from ..planner.keys import Codec, parse_bounds
-from . import ddl, template
+from ..planner.marker import Marker, Phase
+from . import ddl
 from .connection import pinned, run
-from .table_state import IDENTITY, detached, mark_of, of_other_owners, strangers
-from .template import DEFAULT_ACL, TRAITS, Model, traits_of
-from .transaction import parent_of, read_only
+from .table_state import IDENTITY
+from .transaction import read_only, set_role_right
 
 SERVER = """
-SELECT current_setting('server_version') AS version, current_database() AS database, current_user AS user,
+SELECT current_setting('server_version') AS version_text, current_database() AS database, current_user AS user,
        pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on' AS read_only,
        {IDENTITY} AS identity,
        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') AS now,
@@ -64,7 +64,7 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, pg_get_
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, current_user AS login,
        has_schema_privilege(c.relowner, n.oid, 'CREATE') AS owner_creates,
        (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner) AS owner_superuser,
-       {traits}, {default_acl} AS default_acl,
+       {traits}, acldefault('r', c.relowner)::text[] AS default_acl,
        CASE WHEN pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}) THEN 'whole'
             WHEN NOT pg_has_role(c.relowner, 'MEMBER') THEN 'none'
             WHEN pg_has_role(c.relowner, 'USAGE') THEN 'without SET'
@@ -97,65 +97,34 @@ FROM unnest({oids}::oid[]) AS above(oid), pg_partition_tree(above.oid) t JOIN pg
 GROUP BY 1
 """
 
-RELATED = """
-SELECT DISTINCT rn.nspname || '.' || r.relname
-FROM (SELECT k.confrelid AS other, above.conrelid AS above
-      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
-      WHERE k.contype = 'f' AND k.conrelid = {parent}
-      UNION ALL
-      SELECT k.conrelid, above.confrelid
-      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
-      WHERE k.contype = 'f' AND k.confrelid = {parent}) found
-JOIN pg_class r ON r.oid = found.other JOIN pg_namespace rn ON rn.oid = r.relnamespace
--- A key from or to a partitioned table stands there once more for each of its partitions.
-WHERE found.above IS DISTINCT FROM {parent}
-ORDER BY 1
-"""
-
-ACL = """
-SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, bool_or(x.is_grantable),
-       x.attname
-FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::name AS attname
-      FROM pg_class WHERE oid = {parent}
-      UNION ALL
-      SELECT (aclexplode(attacl)).*, attname FROM pg_attribute WHERE attrelid = {parent} AND NOT attisdropped) x
-GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
-"""
-
-TAKEN = """
-SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = {schema} AND c.relname = ANY({names})
-UNION
-SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-WHERE n.nspname = {schema} AND t.typname = ANY({names})
-"""
+TRAITS = SQL("c.relowner, c.relacl::text[], c.relrowsecurity, c.relforcerowsecurity, c.relreplident")
+"""What of a partition is compared with its parent: see `_differs`."""
 
 # Null for what was dropped since the snapshot was taken.
-EXACT_SIZE = sql.SQL("coalesce(pg_total_relation_size(c.oid), 0)")
-COMMENT = ddl.read(sql.SQL("c.oid"))
-PAGES = sql.SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
+EXACT_SIZE = SQL("coalesce(pg_total_relation_size(c.oid), 0)")
+PAGES = SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
   + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0)
   + (SELECT coalesce(sum(x.relpages), 0) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
      WHERE i.indrelid IN (c.oid, c.reltoastrelid)))""")
 
 
 @lru_cache(maxsize=2048)
-def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> sql.SQL:
+def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> SQL:
     """The queries about one table: `SERVER`, `PARENT` and `PARTITIONS`, and with ``marks`` also `MARKED`.
 
     As text at once: composing takes a while, and every reconcile asks the same. ``set_role`` is the right that must go
     with being a member of the owner; ``exact`` chooses how sizes are read.
     """
-    names = {"schema": schema, "name": name, "traits": sql.SQL(TRAITS)}
+    names = {"schema": schema, "name": name, "traits": TRAITS}
     size = EXACT_SIZE if exact else PAGES
-    queries: list[sql.Composable] = [
-        sql.SQL(SERVER),
-        sql.SQL(PARENT).format(set_role=set_role, default_acl=sql.SQL(DEFAULT_ACL), **names),
-        sql.SQL(PARTITIONS).format(size=size, comment=COMMENT if marks else sql.NULL, **names),
+    queries: list[Composable] = [
+        SQL(SERVER),
+        SQL(PARENT).format(set_role=set_role, **names),
+        SQL(PARTITIONS).format(size=size, comment=ddl.COMMENT if marks else NULL, **names),
     ]
     if marks:
-        queries.append(sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", longest=marker.LONGEST))
-    return sql.SQL(sql.SQL("; ").join(queries).as_string())
+        queries.append(SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", longest=marker.LONGEST))
+    return SQL(SQL("; ").join(queries).as_string())
 
 
 # What initdb made has lower OIDs, and thousands of comments.
@@ -175,7 +144,6 @@ ORDER BY c.oid
 
 KINDS = {"r": RelationKind.TABLE, "p": RelationKind.PARTITIONED, "f": RelationKind.FOREIGN}
 STRATEGIES = {"r": Strategy.RANGE, "l": Strategy.LIST, "h": Strategy.HASH}
-SET_ROLE_VERSION = 160000
 TIMEOUT = "30s"
 
 
@@ -183,7 +151,7 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
     """What exists of the policy's table now. Raises psycopg's errors.
 
     ``parent`` is None when there is no such table, and when the server is older than 14, of which no more is asked.
-    What only the creation of partitions needs is left out: see `complete`.
+    What only the creation of partitions needs is left out: see `template.complete`.
     """
     version = connection.info.server_version
     if version < MIN_VERSION:
@@ -196,111 +164,47 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
 
 
 def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> Inventory:
-    version = connection.info.server_version
-    # From 16 on a member of the owning role may lack the right to give a table to it.
-    set_role = "SET" if version >= SET_ROLE_VERSION else "MEMBER"
-    queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, spec.retention is not None)
+    set_role, marks = set_role_right(connection), spec.retention is not None
+    queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, marks)
     (server,), parents, partitions, *marked = read_only(connection, queries, statement_timeout=TIMEOUT)
-    partitions = _with_below(connection, partitions, EXACT_SIZE if exact else PAGES)
-    return _inventory(version, spec, server, next(iter(parents), None), partitions, marked[0] if marked else [])
-
-
-def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
-    """The inventory with what the creation of partitions called ``names`` needs to know. Raises psycopg's errors.
-
-    One round trip. ``taken`` holds the names that belong to a relation or type of the parent's schema, since a new
-    table needs both.
-    """
-    parent = parent_of(inventory)
-    related, grants, taken, *template_rows = read_only(
-        connection,
-        *(sql.SQL(query).format(parent=parent.oid) for query in (RELATED, ACL)),
-        sql.SQL(TAKEN).format(schema=parent.schema, names=list(names)),
-        *template.queries(inventory),
-        statement_timeout=TIMEOUT,
-    )
-    return replace(
-        inventory,
-        parent=replace(
-            parent, related=tuple(name for (name,) in related), grants=tuple(Grant(*each) for each in grants)
-        ),
-        template=template.from_rows(template_rows),
-        taken=frozenset(name for (name,) in taken),
-    )
-
-
-def _with_below(connection: psycopg.Connection[Any], partitions: list[Any], size: sql.SQL) -> list[Any]:
-    """The same rows; of a partitioned one with the rows and bytes of everything below it."""
-    oids = [row.oid for row in partitions if row.kind == "p"]
-    if not oids:
-        return partitions
-    (totals,) = read_only(connection, sql.SQL(BELOW).format(size=size, oids=oids), statement_timeout=TIMEOUT)
-    below = {each.oid: {"rows": each.rows, "bytes": each.bytes} for each in totals}
-    return [row._replace(**below.get(row.oid, {})) for row in partitions]
+    if oids := [row.oid for row in partitions if row.kind == "p"]:
+        query = SQL(BELOW).format(size=EXACT_SIZE if exact else PAGES, oids=oids)
+        (totals,) = read_only(connection, query, statement_timeout=TIMEOUT)
+        below = {each.oid: {"rows": each.rows, "bytes": each.bytes} for each in totals}
+        partitions = [row._replace(**below.get(row.oid, {})) for row in partitions]
+    version, parent = connection.info.server_version, next(iter(parents), None)
+    return _inventory(version, spec, server, parent, partitions, marked[0] if marks else [])
 
 
 def _inventory(
     version: int, spec: TableSpec, server: Any, row: Any | None, partitions: Sequence[Any], marked: Sequence[Any]
 ) -> Inventory:
     """From rows of `SERVER`, `PARENT`, `PARTITIONS` and `MARKED`."""
-    inventory = Inventory(
-        server=Server(
-            version=version,
-            version_text=server.version,
-            read_only=server.read_only,
-            database=server.database,
-            user=server.user,
-            identity=server.identity,
-            superuser=server.superuser,
-            standby=server.standby,
-        ),
-        parent=None,
-        now=datetime.fromisoformat(server.now).replace(tzinfo=UTC),
-    )
+    about = server._asdict()
+    now = datetime.fromisoformat(about.pop("now")).replace(tzinfo=UTC)
+    inventory = Inventory(Server(version=version, **about), None, now)
     if row is None:
         return inventory
-    parent = _parent(row)
-    inventory = replace(inventory, parent=parent, marked_by_others=of_other_owners(marked, parent))
-    codec = _codec(parent, spec)
+    parent, codec = _parent(row), None
+    if parent.strategy is Strategy.RANGE and len(parent.key) == 1:
+        codec = Codec.find(parent.key[0].type, spec.key_encoding)
+    inventory = _with_marked(replace(inventory, parent=parent), marked, parent, codec)
     if codec is None:
+        # The table cannot be managed, and its bounds need not be read.
         return replace(inventory, unread=tuple(each.bounds for each in partitions))
-    model = Model(traits_of(row), row.default_acl)
-    return replace(
-        inventory,
-        partitions=tuple(_partition(codec, parent, model, each) for each in partitions),
-        detached=detached(marked, parent, codec),
-        strangers=strangers(marked, parent, codec),
-    )
+    return replace(inventory, partitions=tuple(_partition(codec, parent, row, each) for each in partitions))
 
 
 def _parent(row: Any) -> Parent:
-    return Parent(
-        oid=row.oid,
-        schema=row.schema,
-        name=row.name,
-        kind=KINDS.get(row.kind, RelationKind.OTHER),
-        owner=row.owner,
-        strategy=STRATEGIES.get(row.strategy),
-        key=tuple(KeyPart(column, type_) for column, type_ in row.key),
-        may_own=row.may_own,
-        may_create=row.may_create,
-        rows=row.rows,
-        login=row.login,
-        owner_creates=row.owner_creates,
-        owner_superuser=row.owner_superuser,
-        membership=Membership(row.membership),
-    )
+    about = {each.name: getattr(row, each.name) for each in fields(Parent) if hasattr(row, each.name)}
+    about["kind"], about["strategy"] = KINDS.get(row.kind, RelationKind.OTHER), STRATEGIES.get(row.strategy)
+    about["key"] = tuple(KeyPart(column, type_) for column, type_ in row.key)
+    return Parent(**about | {"membership": Membership(row.membership)})
 
 
-def _codec(parent: Parent, spec: TableSpec) -> Codec | None:
-    """What to read bounds by; None where the table cannot be managed, and its bounds need not be read."""
-    if parent.strategy is not Strategy.RANGE or len(parent.key) != 1:
-        return None
-    return Codec.find(parent.key[0].type, spec.key_encoding)
-
-
-def _partition(codec: Codec, parent: Parent, model: Model, row: Any) -> Partition:
-    differs = model.differs(traits_of(row))
+def _partition(codec: Codec, parent: Parent, parent_row: Any, row: Any) -> Partition:
+    differs = tuple(_differs(parent_row, row))
+    _, mark = marker.read(row.comment)
     return Partition(
         oid=row.oid,
         schema=row.schema,
@@ -313,5 +217,66 @@ def _partition(codec: Codec, parent: Parent, model: Model, row: Any) -> Partitio
         detach_pending=row.pending,
         differs=differs,
         # Of another owner's table the comment is another's, too.
-        marker=None if "owner" in differs else mark_of(row.comment, row.oid, parent),
+        marker=mark if "owner" not in differs and mark and _is_of(row, mark, parent) else None,
     )
+
+
+def _differs(parent: Any, row: Any) -> Iterator[str]:
+    """In what a partition differs from its parent, where that matters. Both are rows with the columns `TRAITS`."""
+    if row.relowner != parent.relowner:
+        # With another owner everything is granted by another role.
+        yield "owner"
+    elif row.relacl != parent.relacl:
+        # NULL: what the owner has where nothing was granted or revoked.
+        rights, own = ({*(parent.default_acl if each.relacl is None else each.relacl)} for each in (row, parent))
+        if rights != own:
+            yield "grants"
+    # The other way round it hides more than it must, and only from sessions that read the partition itself.
+    if (parent.relrowsecurity, parent.relforcerowsecurity) > (row.relrowsecurity, row.relforcerowsecurity):
+        yield "row security"
+    if parent.relreplident not in ("d", row.relreplident):
+        yield "replica identity"
+
+
+def _with_marked(inventory: Inventory, rows: Iterable[Any], parent: Parent, codec: Codec | None) -> Inventory:
+    """The inventory with the tables whose comment bears a mark, from rows of `MARKED`.
+
+    Detached are those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's
+    domain. A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the
+    mark of a restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner,
+    who may write any text into its comment.
+
+    Strangers are those whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment
+    is a copy. Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is
+    left out.
+    """
+    of_others: list[str] = []
+    detached: list[Detached] = []
+    strangers: list[Detached] = []
+    for row in rows:
+        text, mark = marker.read(row.comment)
+        if mark is None:
+            continue
+        table = Detached(row.oid, row.schema, row.name, mark, text, row.rows, row.bytes or 0)
+        own = _is_of(row, mark, parent)
+        if own and row.owner != parent.owner:
+            of_others.append(str(table))
+        elif codec is not None and _is_of_detach(mark, codec):
+            if own:
+                detached.append(table)
+            elif mark.table == str(parent):
+                strangers.append(table)
+    known = {each.oid for each in detached}
+    copies = tuple(each for each in strangers if not known & {each.oid, each.marker.oid})
+    return replace(inventory, marked_by_others=tuple(of_others), detached=tuple(detached), strangers=copies)
+
+
+def _is_of(row: Any, mark: Marker, parent: Parent) -> bool:
+    """Whether the mark was written on this very table, of this parent."""
+    return (mark.oid, mark.parent) == (row.oid, parent.oid)
+
+
+def _is_of_detach(mark: Marker, codec: Codec) -> bool:
+    """Users may have edited it: moments with a zone are never compared with moments without one."""
+    lower, upper = mark.range.lower, mark.range.upper
+    return mark.phase is not Phase.RESTORED and {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}

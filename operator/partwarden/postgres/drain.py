@@ -16,17 +16,16 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
+from psycopg.sql import SQL, Composable, Identifier
 
 from ..errors import DefaultHasRows, RowsReferenced, StatementRejected, TableBusy, TableChanged
 from ..planner.actions import DrainIntoPartition
 from ..planner.default_rows import count_of
 from ..planner.findings import quoted
 from ..planner.inventory import Inventory
-from . import ddl, drain_sql, template
+from . import ddl, drain_sql
 from .connection import Session, run
 from .create import make_tables, rights_of_tables
-from .drain_sql import Move
 from .errors import message, translate
 from .locks import (
     Mode,
@@ -39,7 +38,17 @@ from .locks import (
     wait_for_snapshots,
     wants_of_default,
 )
-from .transaction import LOCK_TIMEOUT_HEAVY, check_opening, made_for_owner, opening, parent_of, translated, undo
+from .settings import setting
+from .transaction import (
+    LOCK_TIMEOUT_HEAVY,
+    check_opening,
+    made_for_owner,
+    opening,
+    parent_of,
+    set_lock_timeout,
+    translated,
+    undo,
+)
 
 UNDER_LOCK = 1000
 """Milliseconds that all other sessions may be kept out for; what takes longer is undone."""
@@ -49,13 +58,7 @@ GIVE_WAY = 2000
 """Milliseconds. Autovacuum gives way to a session that waits for deadlock_timeout; no other queues behind this lock."""
 COUNT_LIMIT = 1000
 """Referencing rows that are counted."""
-NOTHING = sql.SQL("SELECT")
 
-SETTINGS = "SELECT set_config('row_security', 'off', true)"
-TIMEOUTS = """
-SELECT set_config('lock_timeout', {}, true), set_config('statement_timeout', {}, true),
-       set_config('idle_in_transaction_session_timeout', {}, true)
-"""
 CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8"
 REMAINING = """
 SELECT set_config('statement_timeout',
@@ -102,11 +105,12 @@ class _Drain:
         assert inventory.default is not None
         self._connection, self._inventory, self._action, self._deadline = connection, inventory, action, deadline
         self._parent, self._default = parent_of(inventory), inventory.default
-        self._move = Move(self._parent, self._default, action, key)
+        self._move = drain_sql.Move(self._parent, self._default, action, key)
         self._triggers: Sequence[Sequence[str]] = ()
-        self._rights: Sequence[sql.Composable] = ()
+        self._rights: Sequence[Composable] = ()
         self._attempts = 0
-        self.subject = f"cannot create partition {action} and fill it from {self._default}"
+        self._subject = f"cannot create partition {action}"
+        self.subject = f"{self._subject} and fill it from {self._default}"
         self.wants = [
             Want(self._parent.oid, Mode.ACCESS_EXCLUSIVE),
             *wants_of_default(inventory),
@@ -116,7 +120,10 @@ class _Drain:
     def run(self) -> None:
         check_lock_holders(self._connection, self.wants, self.subject, self._deadline)
         self._begin()
-        self._copy()
+        # Beside readers and writers, which do not wait for this.
+        run(self._connection, self._move.copy(), SQL("ANALYZE {}").format(self._move.map))
+        self._check_references()
+        self._check_copies()
         retry_locks(
             self._connection,
             self._attempt,
@@ -139,49 +146,34 @@ class _Drain:
 
     def _begin(self) -> None:
         """The new table, empty, and proof that this DEFAULT partition is one whose rows can be moved."""
-        move = self._move
-        begun = run(self._connection, *opening(self._parent, LOCK_TIMEOUT_HEAVY), SETTINGS)
-        check_opening(self._parent, begun)
-        # Keeps VACUUM and everything that changes triggers, rules or the place of rows away, and neither readers nor
-        # writers. No other session queues behind one that waits for it.
-        patient = sql.SQL("SELECT set_config('lock_timeout', {}, true)")
+        parent, default, move, like = self._parent, self._default, self._move, self._inventory.template
+        begin = opening(parent, LOCK_TIMEOUT_HEAVY)
+        check_opening(parent, run(self._connection, *begin, setting({"row_security": "off"})))
         _, _, _, facts, publications = run(
             self._connection,
-            patient.format(f"{GIVE_WAY}ms"),
-            move.lock_default("SHARE UPDATE EXCLUSIVE"),
-            patient.format(f"{LOCK_TIMEOUT_HEAVY}ms"),
-            drain_sql.ask(self._parent, self._default),
-            drain_sql.ask_publications(self._default, self._inventory.server.version),
+            # Keeps VACUUM and everything that changes triggers, rules or the place of rows away, and neither readers
+            # nor writers. No other session queues behind one that waits for it.
+            set_lock_timeout(GIVE_WAY),
+            ddl.lock(default, "SHARE UPDATE EXCLUSIVE"),
+            set_lock_timeout(LOCK_TIMEOUT_HEAVY),
+            *drain_sql.ask(parent, default, self._inventory.server.version),
         )
         row: Any = next(iter(facts), None)
-        drain_sql.check(self._default, self._action, self._parent.owner, row, [each.pubname for each in publications])
-        self._triggers = row.triggers
-        self._make(row.indexes)
-        self._move = Move(self._parent, self._default, self._action, move.key, row.columns, row.all_columns)
-        bounds, remember = self._move.prepare()
-        run(self._connection, bounds, *made_for_owner(self._parent, remember, give=[self._move.give_map()]))
-
-    def _make(self, indexes: bool) -> None:
-        like = self._inventory.template
-        *_, named, acls = run(
-            self._connection,
-            *make_tables(
-                self._inventory,
-                [self._action],
-                # To make an index calls the functions of its expression: the owner alone does that.
-                indexes=indexes and self._parent.owner_creates,
-                # Rows that a crash leaves alone where they are must not move to where it takes them.
-                unlogged=like.unlogged and like.default_unlogged,
-            ),
+        drain_sql.check(default, self._action, parent.owner, row, [each.pubname for each in publications])
+        self._triggers, move.columns, move.all_columns = row.triggers, row.columns, row.all_columns
+        making = make_tables(
+            self._inventory,
+            [self._action],
+            # To make an index calls the functions of its expression: the owner alone does that.
+            indexes=row.indexes and parent.owner_creates,
+            # Rows that a crash leaves alone where they are must not move to where it takes them.
+            unlogged=like.unlogged and like.default_unlogged,
         )
+        *_, named, acls = run(self._connection, *making)
         # Not before it is filled: even the owner may lack a right then, or be shown no rows.
         self._rights = rights_of_tables(self._inventory, [self._action], named, acls)
-
-    def _copy(self) -> None:
-        """Beside readers and writers, which do not wait for this."""
-        run(self._connection, self._move.copy(), self._move.statistics())
-        self._check_references()
-        self._check_copies()
+        give = SQL("ALTER TABLE {} OWNER TO {}").format(move.map, Identifier(parent.owner))
+        run(self._connection, move.bound(), *made_for_owner(parent, move.remember(), give=[give]))
 
     def _catch_up(self) -> None:
         """So that little is left to be done under the lock, where all that fails here is done again."""
@@ -196,10 +188,15 @@ class _Drain:
     def _switch(self) -> None:
         """The one moment at which others wait, at most `UNDER_LOCK` of it."""
         connection, move = self._connection, self._move
-        timeouts = sql.SQL(TIMEOUTS).format(f"{LOCK_TIMEOUT_HEAVY}ms", f"{UNDER_LOCK}ms", f"{IDLE}ms")
+        timeouts = {
+            "lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms",
+            "statement_timeout": f"{UNDER_LOCK}ms",
+            "idle_in_transaction_session_timeout": f"{IDLE}ms",
+        }
         # The parent before DEFAULT, as all sessions that read or write through the parent lock them.
-        *_, ((now,),) = run(connection, timeouts, move.lock_parent(), move.lock_default("ACCESS EXCLUSIVE"), CLOCK)
-        remaining = sql.SQL(REMAINING).format(now + UNDER_LOCK)
+        locks = (ddl.lock(each, "ACCESS EXCLUSIVE") for each in (self._parent, self._default))
+        *_, ((now,),) = run(connection, setting(timeouts), *locks, CLOCK)
+        remaining = SQL(REMAINING).format(now + UNDER_LOCK)
         try:
             # No session can change or reference a row from here on, so what is found now stays true until COMMIT.
             run(connection, remaining, "SET CONSTRAINTS ALL IMMEDIATE", move.forget_gone(), remaining, move.copy())
@@ -213,7 +210,7 @@ class _Drain:
             )
             if not deleted == copied == present:
                 raise TableChanged(
-                    f"cannot create partition {self._action}: of its rows in DEFAULT {copied:,} were copied, "
+                    f"{self._subject}: of its rows in DEFAULT {copied:,} were copied, "
                     f"{present:,} of them are there, and {deleted:,} were deleted; all was undone"
                 )
             # ATTACH proves that DEFAULT holds none of the range any more; a row that was left would make it fail.
@@ -223,44 +220,40 @@ class _Drain:
                 *self._rights,
                 remaining,
                 ddl.attach(self._parent, self._action),
-                *template.after_attach(self._inventory.template, self._action),
+                *ddl.after_attach(self._inventory.template, self._action),
                 *move.finish(),
                 "COMMIT",
             )
         except pg.QueryCanceled as error:
-            raise self._too_slow(error) from None
+            raise StatementRejected(
+                f"{self._subject}: to move its rows out of {self._default} took longer than {UNDER_LOCK} ms in which "
+                f"all other sessions wait, and was undone ({message(error)}); create an index on the key, and on "
+                "columns that reference this table, or move the rows by hand"
+            ) from None
 
     def _check_copies(self) -> None:
-        (((copied, false),),) = run(self._connection, self._move.remembered())
+        query = SQL("SELECT count(*), count(*) FILTER (WHERE NOT same) FROM {}").format(self._move.map)
+        (((copied, false),),) = run(self._connection, query)
         if false:
             raise StatementRejected(
-                f"cannot create partition {self._action}: {count_of(false)} of DEFAULT partition {self._default} "
+                f"{self._subject}: {count_of(false)} of DEFAULT partition {self._default} "
                 "would not be the same there, since a generated column holds what the table's expression does not "
                 "give; move them by hand"
             )
         if copied > self._action.max_rows:
             raise DefaultHasRows(
-                f"cannot create partition {self._action}: more than {count_of(self._action.max_rows)} "
+                f"{self._subject}: more than {count_of(self._action.max_rows)} "
                 f"(spec.defaultPartition.drainMaxRows) of its range lie in the DEFAULT partition {self._default}; "
                 "raise that, or move them out of it"
             )
 
-    def _check_references(self, remaining: sql.Composable = NOTHING) -> None:
+    def _check_references(self, *remaining: Composable) -> None:
         """A foreign key would forbid the deletion, or carry it on to the rows that reference."""
-        (keys,) = run(self._connection, self._move.references())
-        for key in keys:
-            _, ((rows,),) = run(self._connection, remaining, self._move.referencing(key, COUNT_LIMIT))
+        for key in run(self._connection, self._move.references())[0]:
+            *_, ((rows,),) = run(self._connection, *remaining, self._move.referencing(key, COUNT_LIMIT))
             if rows:
                 raise RowsReferenced(
-                    f"cannot create partition {self._action}: {count_of(rows, rows < COUNT_LIMIT)} of "
-                    f"{key.schema}.{key.name} reference rows of its range in the DEFAULT partition {self._default}, "
-                    "and a row that is referenced cannot be moved; take those references away, or leave that range to "
-                    "DEFAULT"
+                    f"{self._subject}: {count_of(rows, rows < COUNT_LIMIT)} of {key.schema}.{key.name} reference rows "
+                    f"of its range in the DEFAULT partition {self._default}, and a row that is referenced cannot be "
+                    "moved; take those references away, or leave that range to DEFAULT"
                 )
-
-    def _too_slow(self, error: pg.QueryCanceled) -> StatementRejected:
-        return StatementRejected(
-            f"cannot create partition {self._action}: to move its rows out of {self._default} took longer than "
-            f"{UNDER_LOCK} ms in which all other sessions wait, and was undone ({message(error)}); create an index on "
-            "the key, and on columns that reference this table, or move the rows by hand"
-        )

@@ -8,16 +8,15 @@ parent, DEFAULT and the new table may have them in different places.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier
 
 from ..errors import InsufficientPrivilege, StatementRejected, TableChanged
 from ..planner.actions import DrainIntoPartition
 from ..planner.findings import quoted
 from ..planner.inventory import Parent, Partition
-from .ddl import relation
+from .ddl import count, in_range, relation
 
 FACTS = SQL("""
 SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -47,23 +46,20 @@ WHERE current_setting('wal_level') = 'logical' AND (p.pubinsert OR p.pubdelete)
                   WHERE r.prpubid = p.oid){schemas})
 ORDER BY 1
 """)
+# From 15 on a publication may list schemas.
 SCHEMAS = SQL("""
        OR EXISTS (SELECT FROM pg_publication_namespace s JOIN pg_class c ON c.relnamespace = s.pnnspid
                   JOIN pg_partition_ancestors({default}) a ON a.relid = c.oid WHERE s.pnpubid = p.oid)""")
-SCHEMAS_VERSION = 150000
-"""From 15 on a publication may list schemas."""
 
 
-def ask(parent: Parent, default: Partition) -> Composed:
-    """The facts that `check` wants. DEFAULT must be locked against changes of them."""
-    oids = {"parent": Literal(parent.oid), "default": Literal(default.oid)}
-    return FACTS.format(**oids, schema=default.schema, name=default.name)
+def ask(parent: Parent, default: Partition, version: int) -> tuple[Composed, Composed]:
+    """The facts that `check` wants, and the names of publications that send these rows to others.
 
-
-def ask_publications(default: Partition, version: int) -> Composed:
-    """The names of publications that send these rows to others. ``version``: the server's, as 180003."""
-    oid = Literal(default.oid)
-    return PUBLISHED.format(default=oid, schemas=SCHEMAS.format(default=oid) if version >= SCHEMAS_VERSION else SQL(""))
+    DEFAULT must be locked against changes of them. ``version``: the server's, as 180003.
+    """
+    facts = FACTS.format(parent=parent.oid, default=default.oid, schema=default.schema, name=default.name)
+    schemas = SCHEMAS.format(default=default.oid) if version >= 150000 else SQL("")
+    return facts, PUBLISHED.format(default=default.oid, schemas=schemas)
 
 
 def check(default: Partition, action: DrainIntoPartition, user: str, facts: Any, publications: Sequence[str]) -> None:
@@ -116,50 +112,33 @@ ENABLE = {"O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 """``pg_trigger.tgenabled``, in the words of ALTER TABLE."""
 
 
-@dataclass(frozen=True, slots=True)
 class Move:
-    """``columns`` are those that are written; ``all_columns`` has the generated ones, too."""
+    """The statements of one move. ``columns`` are those that are written; ``all_columns`` has the generated ones, too.
 
-    parent: Parent
-    default: Partition
-    action: DrainIntoPartition
-    key: str
+    ``map`` is the table of what was copied.
+    """
+
     columns: Sequence[str] = ()
     all_columns: Sequence[str] = ()
 
-    @property
-    def _new(self) -> Identifier:
-        return relation(self.action)
-
-    @property
-    def _from(self) -> Identifier:
-        return relation(self.default)
-
-    @property
-    def _map(self) -> Identifier:
-        return Identifier(self.parent.schema, f"partwarden_moving_{self.parent.oid}")
+    def __init__(self, parent: Parent, default: Partition, action: DrainIntoPartition, key: str) -> None:
+        self._parent, self._default_oid, self._action, self._key = parent, default.oid, action, key
+        self._new, self._from = relation(action), relation(default)
+        self.map = Identifier(parent.schema, f"partwarden_moving_{parent.oid}")
 
     def _in_range(self, table: str) -> Composed:
-        key = Identifier(table, self.key)
-        return SQL("{key} >= {} AND {key} < {}").format(*self.action.bounds, key=key)
+        return in_range(Identifier(table, self._key), self._action.bounds)
 
-    def lock_default(self, mode: str) -> Composed:
-        return SQL("LOCK TABLE ONLY {} IN {} MODE").format(self._from, SQL(mode))
-
-    def lock_parent(self) -> Composed:
-        return SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(relation(self.parent))
-
-    def prepare(self) -> Iterable[Composed]:
-        """The new table will hold nothing but the range; the table of what was copied is ours alone."""
-        key = Identifier(self.key)
-        yield SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({key} IS NOT NULL AND {key} >= {} AND {key} < {})").format(
-            self._new, Identifier(BOUNDS), *self.action.bounds, key=key
+    def bound(self) -> Composed:
+        """The new table will hold nothing but the range."""
+        key = Identifier(self._key)
+        return SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({} IS NOT NULL AND {})").format(
+            self._new, Identifier(BOUNDS), key, in_range(key, self._action.bounds)
         )
-        yield SQL("CREATE UNLOGGED TABLE {} (old tid, born xid, new tid, same boolean)").format(self._map)
 
-    def give_map(self) -> Composed:
-        """To the owner of the parent, where another role made the table of what was copied."""
-        return SQL("ALTER TABLE {} OWNER TO {}").format(self._map, Identifier(self.parent.owner))
+    def remember(self) -> Composed:
+        """The table of what was copied is ours alone."""
+        return SQL("CREATE UNLOGGED TABLE {} (old tid, born xid, new tid, same boolean)").format(self.map)
 
     def copy(self) -> Composed:
         """Copies what is not remembered yet; ``same`` says whether the copy's text is that of the row.
@@ -187,10 +166,10 @@ class Move:
             alias=SQL(", ").join(alias),
             columns=columns,
             default=self._from,
-            map=self._map,
+            map=self.map,
             new=self._new,
             range=self._in_range("d"),
-            limit=self.action.max_rows + 1,
+            limit=self._action.max_rows + 1,
         )
 
     def forget_gone(self) -> Composed:
@@ -199,15 +178,7 @@ class Move:
             "WITH gone AS (DELETE FROM {map} AS m WHERE NOT EXISTS (SELECT FROM ONLY {default} AS d "
             "WHERE d.ctid = m.old AND d.xmin = m.born AND {range}) RETURNING m.new) "
             "DELETE FROM ONLY {new} AS n USING gone AS g WHERE n.ctid = g.new"
-        ).format(map=self._map, default=self._from, new=self._new, range=self._in_range("d"))
-
-    def remembered(self) -> Composed:
-        """How many rows were copied, and how many of them not faithfully."""
-        return SQL("SELECT count(*), count(*) FILTER (WHERE NOT same) FROM {}").format(self._map)
-
-    def statistics(self) -> Composed:
-        """Lets the joins under the lock be planned well."""
-        return SQL("ANALYZE {}").format(self._map)
+        ).format(map=self.map, default=self._from, new=self._new, range=self._in_range("d"))
 
     def delete(self) -> Composed:
         """Deletes from DEFAULT what was copied, and nothing else. One row: deleted, remembered, in the new table."""
@@ -215,25 +186,22 @@ class Move:
             "WITH moved AS (DELETE FROM ONLY {default} AS d USING {map} AS m "
             "WHERE d.ctid = m.old AND d.xmin = m.born RETURNING 1) "
             "SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM {map}), (SELECT count(*) FROM ONLY {new})"
-        ).format(default=self._from, map=self._map, new=self._new)
+        ).format(default=self._from, map=self.map, new=self._new)
 
     def references(self) -> Composed:
         """The foreign keys that point at the parent or at DEFAULT."""
-        return REFERENCES.format(parent=Literal(self.parent.oid), default=Literal(self.default.oid))
+        return REFERENCES.format(parent=self._parent.oid, default=self._default_oid)
 
     def referencing(self, key: Any, limit: int) -> Composed:
         """How many rows reference rows of the range by the key, a row of `REFERENCES`, counted up to ``limit``."""
-        return SQL(
-            "SELECT count(*) FROM (SELECT FROM ONLY {default} AS p JOIN {only}{table} AS f ON {condition} "
-            "WHERE {range} LIMIT {limit}) AS rows"
-        ).format(
+        source = SQL("ONLY {default} AS p JOIN {only}{table} AS f ON {condition} WHERE {range}").format(
             default=self._from,
             only=SQL("" if key.partitioned else "ONLY "),
             table=Identifier(key.schema, key.name),
             condition=SQL(key.condition),  # quoted by the server's format()
             range=self._in_range("p"),
-            limit=limit,
         )
+        return count(source, limit)
 
     def switch(self, triggers: Sequence[Sequence[str]], on: bool) -> Iterable[Composed]:
         """Turns triggers of DEFAULT off, or on again as they were."""
@@ -245,7 +213,7 @@ class Move:
     def finish(self) -> Iterable[Composed]:
         """Leaves nothing behind that only the move needed."""
         yield SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(self._new, Identifier(BOUNDS))
-        yield SQL("DROP TABLE {}").format(self._map)
+        yield SQL("DROP TABLE {}").format(self.map)
 
     def _hash(self, table: str) -> Composed:
         columns = SQL(", ").join(Identifier(table, name) for name in self.all_columns)

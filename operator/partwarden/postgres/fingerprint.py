@@ -15,15 +15,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import psycopg
-from psycopg import sql
 from psycopg.pq import TransactionStatus
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ..api.archive import Fingerprint
 from ..errors import TableNotFound, WrongKey
 from .connection import Session, run
 from .settings import LIMITS, TEXT_SETTINGS, setting
-from .transaction import read_as_owner, undo
+from .transaction import BEGIN_READ_ONLY, read_as_owner, undo
 
 ALGORITHM = "sha256-sum-1"
 LONGEST = 7 * 24 * 3600.0
@@ -108,12 +107,12 @@ def sent(connection: psycopg.Connection[Any], types: Sequence[str]) -> dict[str,
 
 def _content(schema: str, name: str, columns: Mapping[str, bool]) -> Composed:
     """``columns``: whether they are hashed as they are sent."""
-    values: list[sql.Composable] = [Identifier("t", each) for each, binary in columns.items() if binary]
+    values: list[Composable] = [Identifier("t", each) for each, binary in columns.items() if binary]
     if texts := [Identifier("t", each) for each, binary in columns.items() if not binary]:
         # Text as a row's and not by a cast, which a user may have defined.
         values.append(SQL("ROW({})::text").format(SQL(", ").join(texts)))
     return SQL(CONTENT).format(
-        sums=SQL(", ").join(SQL(PART).format(sql.Literal(first)) for first in (1, 65, 129, 193)),
+        sums=SQL(", ").join(SQL(PART).format(first) for first in (1, 65, 129, 193)),
         table=Identifier(schema, name),
         row=SQL("ROW({})").format(SQL(", ").join(values)),
     )
@@ -128,7 +127,7 @@ def _content_hash(columns: Sequence[str], rows: int, sums: Sequence[Any]) -> str
 def _settled(connection: psycopg.Connection[Any], schema: str, name: str) -> Iterator[None]:
     """The pinned settings, and afterwards those from before. In a transaction of its own also the role of the owner."""
     own = connection.info.transaction_status == TransactionStatus.IDLE
-    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if own else "SAVEPOINT partwarden_fingerprint"
+    begin = BEGIN_READ_ONLY if own else "SAVEPOINT partwarden_fingerprint"
     # Rolled back, for that gives back every setting; nothing was written that could be lost with it.
     end = "ROLLBACK" if own else "ROLLBACK TO SAVEPOINT partwarden_fingerprint"
     try:

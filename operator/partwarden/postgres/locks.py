@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
+from psycopg.sql import SQL, Composable
 
 from ..errors import PartwardenError, TableBusy
 from ..planner.inventory import Inventory
@@ -41,22 +41,16 @@ class Mode(StrEnum):
     """Modes of locks on a table, by their names in ``pg_locks``."""
 
     SHARE_UPDATE_EXCLUSIVE = "ShareUpdateExclusiveLock"
-    SHARE = "ShareLock"
     SHARE_ROW_EXCLUSIVE = "ShareRowExclusiveLock"
     ACCESS_EXCLUSIVE = "AccessExclusiveLock"
 
 
-STRONG = ("ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
-
 # https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
+STRONG = ("ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
 CONFLICTS = {
-    Mode.SHARE_UPDATE_EXCLUSIVE: ("ShareUpdateExclusiveLock", "ShareLock", *STRONG),
-    Mode.SHARE: ("RowExclusiveLock", "ShareUpdateExclusiveLock", *STRONG),
-    Mode.SHARE_ROW_EXCLUSIVE: ("RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", *STRONG),
-    Mode.ACCESS_EXCLUSIVE: (
-        *("AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock"),
-        *STRONG,
-    ),
+    Mode.SHARE_UPDATE_EXCLUSIVE: STRONG,
+    Mode.SHARE_ROW_EXCLUSIVE: ("RowExclusiveLock", *STRONG),
+    Mode.ACCESS_EXCLUSIVE: ("AccessShareLock", "RowShareLock", "RowExclusiveLock", *STRONG),
 }
 
 
@@ -70,17 +64,13 @@ class Want(NamedTuple):
 Wants = Callable[[], Sequence[Want]]
 """Asked only once a lock was not acquired, or before it is asked for: to find out may take a round trip."""
 
-# Of foreign keys between partitioned tables both ends are locked. Its partitions' keys stand beside a table's own.
-JOINED = """
-SELECT confrelid FROM pg_constraint WHERE conrelid = {table} AND contype = 'f'
-UNION
-SELECT conrelid FROM pg_constraint WHERE confrelid = {table} AND contype = 'f'
-"""
-
 
 def joined(connection: psycopg.Connection[Any], table: int, mode: Mode) -> tuple[Want, ...]:
     """That lock on every table which a foreign key joins with this one, whichever way it points."""
-    _, others = run(connection, PINNED, sql.SQL(JOINED).format(table=sql.Literal(table)))
+    # Of foreign keys between partitioned tables both ends are locked. Its partitions' keys stand beside a table's own.
+    query = """SELECT confrelid FROM pg_constraint WHERE conrelid = {table} AND contype = 'f'
+        UNION SELECT conrelid FROM pg_constraint WHERE confrelid = {table} AND contype = 'f'"""
+    _, others = run(connection, PINNED, SQL(query).format(table=table))
     return tuple(Want(other, mode) for (other,) in others)
 
 
@@ -90,11 +80,8 @@ def wants_of_attach(connection: psycopg.Connection[Any], inventory: Inventory) -
     With more than the first of them other sessions wait for the attach. Raises psycopg's errors.
     """
     parent = parent_of(inventory).oid
-    return [
-        Want(parent, Mode.SHARE_UPDATE_EXCLUSIVE),
-        *wants_of_default(inventory),
-        *joined(connection, parent, Mode.SHARE_ROW_EXCLUSIVE),
-    ]
+    others = joined(connection, parent, Mode.SHARE_ROW_EXCLUSIVE)
+    return [Want(parent, Mode.SHARE_UPDATE_EXCLUSIVE), *wants_of_default(inventory), *others]
 
 
 def wants_of_default(inventory: Inventory) -> list[Want]:
@@ -127,10 +114,10 @@ ORDER BY coalesce(a.xact_start, p.prepared), l.virtualtransaction, l.relation LI
 
 
 class LockHolder(NamedTuple):
-    """One row of `HOLDERS`: a transaction that holds a conflicting lock on ``table``.
+    """One row of `HOLDERS`: a transaction that holds a conflicting lock on ``table``. ``transaction`` names it.
 
     ``began`` and ``age`` (seconds) are None where the role may not see them: only members of pg_read_all_stats see of
-    other roles' sessions more than that they are there. ``transaction`` tells it from others.
+    other roles' sessions more than that they are there.
     """
 
     pid: int | None
@@ -156,13 +143,11 @@ def describe(
 
     When it began, not how long ago: the message stays the same for as long as the transaction lasts.
     """
-    role = f'role "{user}"' if user else "autovacuum"
+    role, since = f'role "{user}"' if user else "autovacuum", f" since {began}" if began else ""
     if pid is None:
         name = f"prepared transaction {prepared!r} ({role})" if prepared else "a prepared transaction"
-        since = f" since {began}" if began else ""
         return f"{name}{since}; COMMIT PREPARED or ROLLBACK PREPARED it"
-    since = f" in a transaction since {began}" if began else ""
-    return f"pid {pid} ({application}, {role}){since}" if application else f"pid {pid} ({role}){since}"
+    return f"pid {pid} ({f'{application}, ' if application else ''}{role}){since and f' in a transaction{since}'}"
 
 
 def lock_holders(connection: psycopg.Connection[Any], wants: Sequence[Want]) -> list[LockHolder]:
@@ -172,10 +157,9 @@ def lock_holders(connection: psycopg.Connection[Any], wants: Sequence[Want]) -> 
     """
     if not wants:
         return []
-    wanted = [sql.SQL("({}::oid, {}::text[])").format(each.table, list(CONFLICTS[each.mode])) for each in wants]
-    query = sql.SQL(HOLDERS).format(wanted=sql.SQL(", ").join(wanted), limit=LIMIT)
-    *_, rows = run(connection, PINNED, FRESH, query)
-    return [LockHolder(**row._asdict()) for row in rows]
+    wanted = [SQL("({}::oid, {}::text[])").format(each.table, list(CONFLICTS[each.mode])) for each in wants]
+    query = SQL(HOLDERS).format(wanted=SQL(", ").join(wanted), limit=LIMIT)
+    return [LockHolder(**row._asdict()) for row in run(connection, PINNED, FRESH, query)[-1]]
 
 
 def lock_error(subject: str, holders: Sequence[LockHolder]) -> TableBusy:
@@ -199,8 +183,7 @@ def check_lock_holders(
     is None, or was waited for so long, or ``deadline``, of `time.monotonic`, has passed; and psycopg's errors.
     Autovacuum is no obstacle: it gives way to a session that waits.
     """
-    longest = SHORT if longest is None else longest
-    began, first = time.monotonic(), None
+    longest, began, first = SHORT if longest is None else longest, time.monotonic(), None
     while True:
         now = time.monotonic()
         holders = [each for each in lock_holders(connection, wants) if not each.is_autovacuum]
@@ -230,8 +213,8 @@ def retry_locks(
 ) -> None:
     """Attempt something, and again while a lock is not acquired and only short transactions hold it.
 
-    ``wants`` are the locks that it needs. Before each attempt, or before each but the first, `check_lock_holders` waits
-    or raises; ``longest`` is for it. ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case.
+    ``wants``: the locks that it needs. Before each attempt, or before each but the first, `check_lock_holders` waits
+    or raises; ``longest`` is for it. ``deadline``: as there; one attempt is made in any case.
     ``last_attempt`` is made after it, with a lock_timeout in milliseconds, where autovacuum holds a lock, which it
     gives up only for a session that waits longer than deadlock_timeout. ``rollback`` gives back the locks of a failed
     attempt; ``retried`` are errors that are waited for in the same way.
@@ -319,13 +302,12 @@ HIDDEN_PAUSE = 1.0
 """Seconds after which a transaction whose start cannot be seen is searched for again."""
 
 
-def older_transaction(connection: psycopg.Connection[Any], since: sql.Composable, locked: list[int]) -> str | None:
+def older_transaction(connection: psycopg.Connection[Any], since: Composable, locked: list[int]) -> str | None:
     """Describe the oldest transaction of the database that began before ``since`` (SQL, timestamptz); None without one.
 
     It has a snapshot, has written, or has any lock on one of the relations ``locked``. Raises psycopg's errors.
     """
-    listed = sql.SQL("{}::oid[]").format(locked)
-    _, rows = run(connection, PINNED, sql.SQL(OLDER).format(since=since, locked=listed))
+    _, rows = run(connection, PINNED, SQL(OLDER).format(since=since, locked=SQL("{}::oid[]").format(locked)))
     return describe(*rows[0][:5]) if rows else None
 
 

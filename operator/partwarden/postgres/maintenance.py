@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from typing import Any
 
-import psycopg
-from psycopg import sql
+from psycopg import errors as pg
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from ..errors import StatementFailed, StatementRejected, TableBusy, TableChanged
 from ..planner import marker
@@ -24,7 +24,7 @@ from . import ddl
 from .connection import Session, run
 from .locks import PINNED, Mode, Want, hidden_transaction, older_transaction, retry_locks
 from .settings import LIMITS, LOCAL_COMMIT, setting
-from .table_state import lock
+from .table_state import TableState, ask, parse
 from .transaction import BY_NAME, LOCK_TIMEOUT, check_opening, check_same, opening, parent_of, translated
 
 # Statements that PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY. Their limits cannot
@@ -36,7 +36,11 @@ GRACE = 30.0
 """Seconds in which the server should have ended a statement itself, after its limit."""
 
 
-def run_without_transaction(connection: Session, statement: sql.Composable, *, lock_timeout: int, limit: float) -> None:
+class OutOfTime(Exception):
+    """The statement was ended by its time limit, of so many seconds."""
+
+
+def _run_alone(connection: Session, statement: Composable, *, lock_timeout: int, limit: float) -> None:
     """Execute one statement outside a transaction.
 
     ``lock_timeout``: milliseconds to wait for each lock; ``limit``: seconds it may run. Raises `OutOfTime` after that,
@@ -46,15 +50,11 @@ def run_without_transaction(connection: Session, statement: sql.Composable, *, l
     with _limits(connection, lock_timeout, limit):
         try:
             run(connection, statement)
-        except psycopg.errors.QueryCanceled as error:
+        except pg.QueryCanceled as error:
             # An administrator, or the operator when it stops, cancels with the same SQLSTATE.
             if time.monotonic() - began < limit:
                 raise
             raise OutOfTime(limit) from error
-
-
-class OutOfTime(Exception):
-    """The statement was ended by its time limit, of so many seconds."""
 
 
 @contextmanager
@@ -93,7 +93,6 @@ def maintain(connection: Session, inventory: Inventory, action: Maintenance) -> 
 
 ANALYZE_LIMIT = 300.0
 """Seconds. Samples are small, but up to version 17 every partition is sampled for itself as well."""
-ONLY_VERSION = 180000
 
 
 def _analyze(connection: Session, inventory: Inventory, action: AnalyzeParent) -> None:
@@ -102,29 +101,20 @@ def _analyze(connection: Session, inventory: Inventory, action: AnalyzeParent) -
     Outside a transaction, so that the lock on a partition ends with that partition. Waits for no lock holder: raises
     `TableBusy` at once, `StatementFailed` after `ANALYZE_LIMIT`, `TableChanged`, and as `errors.translate`.
     """
-    parent = parent_of(inventory)
-    only = sql.SQL("ONLY " if inventory.server.version >= ONLY_VERSION else "")
+    parent, only = parent_of(inventory), "ONLY " if inventory.server.version >= 180000 else ""
 
     def work() -> None:
-        check_same(parent, run(connection, PINNED, sql.SQL(BY_NAME).format(parent.schema, parent.name))[1])
-        statement = sql.SQL("ANALYZE {}{}").format(only, ddl.relation(action))
-        run_without_transaction(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=ANALYZE_LIMIT)
+        check_same(parent, run(connection, PINNED, SQL(BY_NAME).format(parent.schema, parent.name))[1])
+        statement = SQL("ANALYZE {}{}").format(SQL(only), ddl.relation(action))
+        _run_alone(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=ANALYZE_LIMIT)
 
-    tables = [parent.oid, *(each.oid for each in inventory.partitions)]
     try:
-        _once(connection, tables, action, work)
+        _once(connection, [parent.oid, *(each.oid for each in inventory.partitions)], action, work)
     except OutOfTime:
-        raise StatementFailed(
-            f"cannot analyze table {action}: it did not end within {ANALYZE_LIMIT:.0f} seconds"
-        ) from None
+        raise StatementFailed(f"{_subject(action)}: it did not end within {ANALYZE_LIMIT:.0f} seconds") from None
 
 
-def _once(
-    connection: Session,
-    tables: Sequence[int],
-    action: Maintenance,
-    work: Callable[[], None],
-) -> None:
+def _once(connection: Session, tables: Sequence[int], action: Maintenance, work: Callable[[], None]) -> None:
     """Work without waiting for a lock holder. Raises `TableBusy` that names it, and as `errors.translate`."""
     with translated(connection, f"{action.noun} {action}"):
         wants = [Want(each, Mode.SHARE_UPDATE_EXCLUSIVE) for each in tables]
@@ -143,14 +133,6 @@ WAIT_FOR_TRANSACTIONS = 10_000
 """Milliseconds that REINDEX CONCURRENTLY may wait for others' transactions, each time that it must."""
 SHORT = "5 seconds"
 """What is older when REINDEX would begin is not waited for at all."""
-
-SAME = """
-SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_inherits i ON i.inhrelid = c.oid AND NOT i.inhdetachpending
-               WHERE c.oid = {oid} AND i.inhparent = {parent} AND n.nspname = {schema} AND c.relname = {name})
-"""
-COMMENT = "SELECT {comment}, {length}, to_char(clock_timestamp() AT TIME ZONE 'UTC', {form})"
-MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS'
 
 # REINDEX CONCURRENTLY gives its copies such names, and they are invalid until they take the old ones' place, as are the
 # old ones after that. Ours to drop is one that is invalid, belongs to nothing, and of which the table, or its TOAST
@@ -171,10 +153,6 @@ WHERE i.indrelid IN ({oid}, (SELECT reltoastrelid FROM pg_class WHERE oid = {oid
                 AND pg_get_expr(t.indpred, t.indrelid) IS NOT DISTINCT FROM pg_get_expr(i.indpred, i.indrelid))
 """
 
-INDEXES = """
-SELECT i.indexrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {oid}
-"""
-
 
 def _vacuum(connection: Session, inventory: Inventory, action: VacuumPartition) -> None:
     """VACUUM (FREEZE, ANALYZE), without waiting for a lock holder.
@@ -186,10 +164,10 @@ def _vacuum(connection: Session, inventory: Inventory, action: VacuumPartition) 
 
     def work() -> None:
         # Without truncation: giving back pages at the end would lock every session out for that moment.
-        statement = sql.SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
-        run_without_transaction(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
+        statement = SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
+        _run_alone(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
 
-    _check_transactions(connection, action, sql.Literal(action.closed), [])
+    _check_transactions(connection, action, Literal(action.closed), [])
     _work_and_mark(connection, inventory, action, work)
 
 
@@ -202,9 +180,9 @@ def _reindex(connection: Session, inventory: Inventory, action: ReindexPartition
     def work() -> None:
         _drop_leftovers(connection, action)
         before = _indexes(connection, action)
-        statement = sql.SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
+        statement = SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
         try:
-            run_without_transaction(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
+            _run_alone(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
         except OutOfTime:
             # It is not tried again, so no later attempt would drop them.
             _drop_leftovers(connection, action)
@@ -217,24 +195,27 @@ def _reindex(connection: Session, inventory: Inventory, action: ReindexPartition
                 "and REINDEX by hand"
             )
 
-    _check_transactions(connection, action, sql.SQL("now() - {}::interval").format(SHORT), [action.oid])
+    _check_transactions(connection, action, SQL("now() - {}::interval").format(SHORT), [action.oid])
     _work_and_mark(connection, inventory, action, work)
 
 
 def _indexes(connection: Session, action: ReindexPartition) -> dict[int, str]:
     """Names of the partition's indexes by OID."""
-    return dict(run(connection, PINNED, sql.SQL(INDEXES).format(oid=action.oid))[1])
+    query = (
+        "SELECT i.indexrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {}"
+    )
+    return dict(run(connection, PINNED, SQL(query).format(action.oid))[1])
 
 
 def _drop_leftovers(connection: Session, action: ReindexPartition) -> None:
-    for schema, name in run(connection, PINNED, sql.SQL(LEFTOVERS).format(oid=action.oid))[1]:
+    for schema, name in run(connection, PINNED, SQL(LEFTOVERS).format(oid=action.oid))[1]:
         # Safe here: an index holds no rows, and this one serves no query and no constraint. A session that still builds
         # it holds the lock that this needs.
-        drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(schema, name))
-        run_without_transaction(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LEFTOVER_LIMIT)
+        drop = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(schema, name))
+        _run_alone(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LEFTOVER_LIMIT)
 
 
-def _check_transactions(connection: Session, action: Marked, since: sql.Composable, locked: list[int]) -> None:
+def _check_transactions(connection: Session, action: Marked, since: Composable, locked: list[int]) -> None:
     """Raises `TableBusy` where an older transaction would be waited for, or would make the work useless."""
     with translated(connection, f"partition {action}"):
         who = older_transaction(connection, since, locked) or (hidden_transaction(connection) if locked else None)
@@ -248,7 +229,7 @@ def _work_and_mark(connection: Session, inventory: Inventory, action: Marked, wo
 
     def work_and_mark() -> None:
         nonlocal gave_up
-        _check_same(connection, inventory, action)
+        _check_same(inventory, action, run(connection, PINNED, ask(action))[1])
         try:
             work()
         except OutOfTime:
@@ -262,11 +243,11 @@ def _work_and_mark(connection: Session, inventory: Inventory, action: Marked, wo
         )
 
 
-def _check_same(connection: Session, inventory: Inventory, action: Marked) -> None:
-    parent = parent_of(inventory).oid
-    query = sql.SQL(SAME).format(oid=action.oid, parent=parent, schema=action.schema, name=action.name)
-    if not run(connection, PINNED, query)[1][0][0]:
-        raise TableChanged(f"partition {action} was detached, renamed or made anew since it was read")
+def _check_same(inventory: Inventory, action: Marked, rows: list[Any]) -> TableState:
+    state = parse(rows, action, action.oid)
+    if state.parent != parent_of(inventory).oid or state.pending:
+        raise TableChanged(f"partition {action} was detached since it was read")
+    return state
 
 
 def _mark(connection: Session, inventory: Inventory, action: Marked, gave_up: bool) -> None:
@@ -274,20 +255,15 @@ def _mark(connection: Session, inventory: Inventory, action: Marked, gave_up: bo
 
     Safe where it stands: the lock comes first, so that no comment written meanwhile is lost.
     """
-    parent, oid = parent_of(inventory), sql.Literal(action.oid)
     # As the login, since the partition may have another owner; COMMENT calls no function of a table.
-    begin = opening(parent, LOCK_TIMEOUT, as_login=True)
-    read = sql.SQL(COMMENT).format(comment=ddl.read(oid), length=ddl.length(oid), form=MOMENT)
-    *begun, _, ((comment, size, now),) = run(connection, *begin, lock(action, "SHARE UPDATE EXCLUSIVE"), read)
-    check_opening(parent, begun)
-    _check_same(connection, inventory, action)
-    if ddl.is_too_long(size):
-        raise ddl.no_room(f"partition {action}")
-    mark = marker.read_closed(comment, action.oid)
-    done = datetime.fromisoformat(now).replace(tzinfo=UTC)
-    vacuumed = isinstance(action, VacuumPartition)
-    mark = replace(mark, vacuumed=done) if vacuumed else replace(mark, reindexed=done)
+    begin = opening(parent_of(inventory), LOCK_TIMEOUT, as_login=True)
+    *begun, _, rows = run(connection, *begin, ddl.lock(action, "SHARE UPDATE EXCLUSIVE"), ask(action))
+    check_opening(parent_of(inventory), begun)
+    state = _check_same(inventory, action, rows)
+    if state.text is None:
+        raise ddl.no_room(action)
+    mark, done = marker.read_closed(state.comment, action.oid), state.now.replace(microsecond=0)
+    mark = replace(mark, vacuumed=done) if isinstance(action, VacuumPartition) else replace(mark, reindexed=done)
     if gave_up:
         mark = replace(mark, gave_up=(*mark.gave_up, action.verb))
-    text = ddl.check_room(f"partition {action}", marker.write_closed(comment, mark))
-    run(connection, ddl.comment(action, text), "COMMIT")
+    run(connection, ddl.comment(action, marker.write_closed(state.comment, mark)), "COMMIT")

@@ -1,75 +1,49 @@
-"""What a new partition has beside what LIKE and ATTACH give it: read from the catalog, and made as SQL.
-
-Also in what existing partitions differ from their parent.
-"""
+"""Read what the creation of partitions needs to know, such as what they have beside what LIKE and ATTACH give them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
-from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+import psycopg
+from psycopg.sql import SQL
 
-from ..planner.inventory import ColumnSetting, Inventory, PartitionTemplate, RelationKind, RowPolicy
-from .ddl import Relation, relation
-from .transaction import parent_of
+from ..planner.inventory import ColumnSetting, Grant, Inventory, PartitionTemplate, RelationKind, RowPolicy
+from .transaction import parent_of, read_only
 
-COMMANDS = {"*": "ALL", "r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
-"""``pg_policy.polcmd``."""
-IDENTITIES = {"n": "NOTHING", "f": "FULL"}
-
-# The index has a name that PostgreSQL chose; it is found by the parent's index, whose part it is.
-USING_INDEX = """
-BEGIN
-  EXECUTE (SELECT format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', x.indrelid::regclass, c.relname)
-           FROM pg_inherits i JOIN pg_index x ON x.indexrelid = i.inhrelid JOIN pg_class c ON c.oid = x.indexrelid
-           WHERE i.inhparent = {} AND x.indrelid = {}::regclass);
-END
+RELATED = """
+SELECT DISTINCT rn.nspname || '.' || r.relname
+FROM (SELECT k.confrelid AS other, above.conrelid AS above
+      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
+      WHERE k.contype = 'f' AND k.conrelid = {parent}
+      UNION ALL
+      SELECT k.conrelid, above.confrelid
+      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
+      WHERE k.contype = 'f' AND k.confrelid = {parent}) found
+JOIN pg_class r ON r.oid = found.other JOIN pg_namespace rn ON rn.oid = r.relnamespace
+-- A key from or to a partitioned table stands there once more for each of its partitions.
+WHERE found.above IS DISTINCT FROM {parent}
+ORDER BY 1
 """
 
+ACL = """
+SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, bool_or(x.is_grantable),
+       x.attname
+FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::name AS attname
+      FROM pg_class WHERE oid = {parent}
+      UNION ALL
+      SELECT (aclexplode(attacl)).*, attname FROM pg_attribute WHERE attrelid = {parent} AND NOT attisdropped) x
+GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
+"""
 
-def before_attach(like: PartitionTemplate, partition: Relation) -> Iterator[Composed]:
-    """For the new table, before it is a partition."""
-    table = relation(partition)
-    for column in like.columns:
-        alter = SQL("ALTER TABLE {} ALTER COLUMN {}").format(table, Identifier(column.name))
-        if column.statistics is not None:
-            yield SQL("{} SET STATISTICS {}").format(alter, column.statistics)
-        if column.options:
-            options = (SQL("{}={}").format(Identifier(name), value) for name, value in column.options)
-            yield SQL("{} SET ({})").format(alter, SQL(", ").join(options))
-    for policy in like.policies:
-        yield _policy(table, policy)
-    if like.replica_identity in IDENTITIES:
-        yield SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(table, SQL(IDENTITIES[like.replica_identity]))
-
-
-def after_attach(like: PartitionTemplate, partition: Relation) -> Iterator[Composed]:
-    """For the partition, whose indexes ATTACH has made."""
-    if like.identity_index is not None:
-        table = Literal(relation(partition).as_string())
-        body = SQL(USING_INDEX).format(like.identity_index, table).as_string()
-        yield SQL("DO {}").format(Literal(body))
-
-
-def _policy(table: Identifier, policy: RowPolicy) -> Composed:
-    parts: list[Composable] = [
-        SQL("CREATE POLICY {} ON {} AS {} FOR {} TO {}").format(
-            Identifier(policy.name),
-            table,
-            SQL("PERMISSIVE" if policy.permissive else "RESTRICTIVE"),
-            SQL(COMMANDS[policy.command]),
-            SQL(", ").join(SQL("PUBLIC") if role is None else Identifier(role) for role in policy.roles),
-        )
-    ]
-    # PostgreSQL's own text of an expression that it holds, and deparsed with every name qualified.
-    if policy.using is not None:
-        parts.append(SQL("USING ({})").format(SQL(policy.using)))
-    if policy.check is not None:
-        parts.append(SQL("WITH CHECK ({})").format(SQL(policy.check)))
-    return SQL(" ").join(parts)
-
+TAKEN = """
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema} AND c.relname = ANY({names})
+UNION
+SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE n.nspname = {schema} AND t.typname = ANY({names})
+"""
 
 STORAGE = """
 SELECT CASE WHEN s.relam = coalesce(nullif(p.relam, 0), s.relam)
@@ -113,16 +87,37 @@ FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
 """
 
 
-def queries(inventory: Inventory) -> list[Composed]:
-    """What `from_rows` is made from."""
-    names = {"parent": parent_of(inventory).oid, "sibling": newest(inventory)}
-    default = inventory.default.oid if inventory.default else 0
-    return [SQL(query).format(**names, default=default) for query in (STORAGE, COLUMNS, POLICIES)]
+def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
+    """The inventory with what the creation of partitions called ``names`` needs to know. Raises psycopg's errors.
+
+    One round trip. ``taken`` holds the names that belong to a relation or type of the parent's schema, since a new
+    table needs both.
+    """
+    parent, default = parent_of(inventory), inventory.default.oid if inventory.default else 0
+    values = {"parent": parent.oid, "schema": parent.schema, "names": list(names), "default": default}
+    queries = (RELATED, ACL, TAKEN, STORAGE, COLUMNS, POLICIES)
+    related, grants, taken, (row,), columns, policies = read_only(
+        connection,
+        *(SQL(query).format(**values, sibling=newest(inventory)) for query in queries),
+        statement_timeout="30s",
+    )
+    parent = replace(parent, related=tuple(name for (name,) in related), grants=tuple(Grant(*each) for each in grants))
+    taken_names = frozenset(name for (name,) in taken)
+    return replace(inventory, parent=parent, template=_template(row, columns, policies), taken=taken_names)
 
 
-def from_rows(results: Sequence[list[Any]]) -> PartitionTemplate:
-    """The template, from the rows of `queries`."""
-    (row,), columns, policies = results
+def newest(inventory: Inventory) -> int:
+    """OID of the plain partition with the highest range, 0 where there is none."""
+    found = [
+        (each.range.lower.replace(tzinfo=None), each.oid)
+        for each in inventory.partitions
+        if each.kind is RelationKind.TABLE and not each.detach_pending and each.range and each.range.lower
+    ]
+    return max(found)[1] if found else 0
+
+
+def _template(row: Any, columns: Iterable[Any], policies: Iterable[Any]) -> PartitionTemplate:
+    """From the row of `STORAGE`, and rows of `COLUMNS` and `POLICIES`."""
     by_index = row.replica_identity == "i"
     return PartitionTemplate(
         options=_pairs(row.options),
@@ -140,63 +135,3 @@ def from_rows(results: Sequence[list[Any]]) -> PartitionTemplate:
 
 def _pairs(options: list[list[str]] | None) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in options or ())
-
-
-def newest(inventory: Inventory) -> int:
-    """OID of the plain partition with the highest range, 0 where there is none."""
-    found = [
-        (each.range.lower.replace(tzinfo=None), each.oid)
-        for each in inventory.partitions
-        if each.kind is RelationKind.TABLE and not each.detach_pending and each.range and each.range.lower
-    ]
-    return max(found)[1] if found else 0
-
-
-class Traits(NamedTuple):
-    """What of a table is compared with its parent's, as `TRAITS` reads it."""
-
-    owner: int
-    acl: list[str] | None
-    """None: what its owner has where nothing was granted or revoked."""
-    secured: bool
-    forced: bool
-    replica_identity: str
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """The parent's; ``default_acl``: what its owner has where nothing was granted or revoked."""
-
-    traits: Traits
-    default_acl: list[str]
-
-    def differs(self, each: Traits) -> tuple[str, ...]:
-        """In what a partition with these differs, where that matters."""
-        own = self.traits
-        return tuple(
-            what
-            for what, differs in (
-                ("owner", each.owner != own.owner),
-                # With another owner everything is granted by another role.
-                ("grants", each.owner == own.owner and each.acl != own.acl and self._rights(each) != self._rights(own)),
-                # The other way round it hides more than it must, and only from sessions that read the partition itself.
-                ("row security", (own.secured, own.forced) > (each.secured, each.forced)),
-                ("replica identity", own.replica_identity not in ("d", each.replica_identity)),
-            )
-            if differs
-        )
-
-    def _rights(self, each: Traits) -> frozenset[str]:
-        return frozenset(self.default_acl if each.acl is None else each.acl)
-
-
-TRAITS = "c.relowner, c.relacl::text[], c.relrowsecurity, c.relforcerowsecurity, c.relreplident"
-"""Columns of ``pg_class c``."""
-
-
-def traits_of(row: Any) -> Traits:
-    """From a row with the columns `TRAITS`."""
-    return Traits(row.relowner, row.relacl, row.relrowsecurity, row.relforcerowsecurity, row.relreplident)
-
-
-DEFAULT_ACL = "acldefault('r', c.relowner)::text[]"
