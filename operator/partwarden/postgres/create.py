@@ -27,7 +27,7 @@ from .connection import Session, pinned, run
 from .errors import message, translate
 from .locks import SHORT, Mode, Want, retry_locks, wants_of_attach
 from .settings import setting
-from .table_state import Check, holding_to, is_ours, look, write
+from .table_state import Check, ask, holding_to, is_ours, look, write
 from .transaction import (
     BY_NAME,
     LOCK_TIMEOUT,
@@ -60,22 +60,15 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
 WHERE n.nspname = {} AND c.relname = ANY({})
 """
 
-IS_PARTITION = """
-SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-               JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE i.inhparent = {} AND n.nspname = {} AND c.relname = {})
-"""
-
 Creation = CreatePartition | CreateDefault
 
 
 def create(connection: Session, inventory: Inventory, key: str, action: Creation, deadline: float) -> None:
-    """Create one partition, and again while a lock is not acquired.
+    """Create one partition. ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case.
 
-    ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case, a short one after it. Raises
-    `TableBusy` then, and before it where an old transaction is in the way; `AnotherOperator`, `TableChanged`,
-    `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`, `StatementRejected`, `StatementFailed`, or
-    `DatabaseUnreachable` when the connection is lost.
+    Raises `TableBusy` after it, and before it where an old transaction is in the way; `AnotherOperator`,
+    `TableChanged`, `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`, `StatementRejected`,
+    `StatementFailed`, or `DatabaseUnreachable` when the connection is lost.
     """
     left = deadline - time.monotonic()
 
@@ -210,9 +203,8 @@ def _default_has_rows(subject: str, default: Partition, rows: int) -> DefaultHas
 
 def _duplicate(connection: Session, inventory: Inventory, action: Creation, error: psycopg.Error) -> PartwardenError:
     """Where another operator was faster, the name is taken for the right purpose, which is no mistake of the user."""
-    query = SQL(IS_PARTITION).format(parent_of(inventory).oid, action.schema, action.name)
-    _, ((attached,),) = run(connection, pinned(f"{LOCK_TIMEOUT}ms", "60s"), query)
-    if attached:
+    _, rows = run(connection, pinned(f"{LOCK_TIMEOUT}ms", "60s"), ask(action))
+    if any(row.parent == parent_of(inventory).oid for row in rows):
         return TableChanged(f"partition {action} was created by another session since the table was read")
     return translate(error, f"partition {action}")
 
@@ -223,9 +215,9 @@ def _duplicate(connection: Session, inventory: Inventory, action: Creation, erro
 def attach(connection: Session, inventory: Inventory, key: str, action: AttachDetached, deadline: float) -> None:
     """Attach the table, and take the mark and the CHECK of the detach away.
 
-    ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` at once where a
-    transaction older than a second is in the way, `DefaultHasRows`, `AnotherOperator`, `TableChanged`,
-    `StatementFailed`, `StatementRejected` where the table is not like the parent any more, or `DatabaseUnreachable`.
+    ``deadline`` as for `create`. Raises `TableBusy` at once where a transaction older than a second is in the way,
+    `DefaultHasRows`, `AnotherOperator`, `TableChanged`, `StatementFailed`, `StatementRejected` where the table is not
+    like the parent any more, or `DatabaseUnreachable`.
     """
     subject = f"cannot attach table {action} again"
     with translated(connection, subject):

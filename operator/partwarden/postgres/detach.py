@@ -20,9 +20,11 @@ Nor is a time limit set for 2 in the session, for the same reason: it is cancell
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors as pg
@@ -57,8 +59,8 @@ UNDER_LOCK = "1s"
 WAIT_FOR_SNAPSHOTS = 100
 """Milliseconds to wait for each transaction that began before a detach was interrupted."""
 
-# To detach concurrently plans the CHECK constraints, which calls functions whose arguments are constants. Those of a
-# superuser, as most of an extension are, may be called.
+# To detach concurrently plans the CHECK constraints, which calls functions whose arguments are constants: of others, as
+# the login. Those of a superuser, as most of an extension are, may be called.
 CALLS = """
 SELECT EXISTS (
   SELECT FROM pg_constraint k
@@ -68,7 +70,11 @@ SELECT EXISTS (
   JOIN pg_roles r ON r.oid = f.proowner
   WHERE k.conrelid = {} AND k.contype = 'c' AND NOT r.rolsuper AND r.rolname <> current_user)
 """
-
+OTHERS = """
+SELECT n.nspname || '.' || c.relname FROM pg_inherits i
+JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = {} AND i.inhdetachpending
+"""
 # Of the transactions that the end of a detach waits for, those that hold no lock. Every role sees whose they are, but
 # not how old: https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DETACH-PARTITION
 SNAPSHOTS = """
@@ -89,23 +95,23 @@ def detach(connection: Session, inventory: Inventory, action: DetachPartition, d
     `AnotherOperator`, `TableChanged`, `StatementFailed`, or `DatabaseUnreachable` when the connection is lost.
     """
     parent, subject = parent_of(inventory), f"cannot detach partition {action}"
-    with translated(connection, subject), _referenced(connection, inventory, action):
-        wants = [
-            Want(parent.oid, Mode.ACCESS_EXCLUSIVE),
-            Want(action.oid, Mode.ACCESS_EXCLUSIVE),
-            *locks.wants_of_default(inventory),
-            *joined(connection, action.oid, Mode.SHARE_ROW_EXCLUSIVE),
-        ]
-        if action.concurrently and not _calls_others(connection, parent, action):
-            _check_alone(connection, parent, subject)
-            retry_locks(connection, lambda: _mark(connection, inventory, action), lambda: wants, subject, deadline)
-            try:
-                _concurrently(connection, parent, action, wants, deadline)
-            except BaseException:
-                _unmark(connection, inventory, action)
-                raise
-        else:
-            retry_locks(connection, lambda: _at_once(connection, inventory, action), lambda: wants, subject, deadline)
+    with translated(connection, subject):
+        try:
+            wants = [
+                Want(parent.oid, Mode.ACCESS_EXCLUSIVE),
+                Want(action.oid, Mode.ACCESS_EXCLUSIVE),
+                *locks.wants_of_default(inventory),
+                *joined(connection, action.oid, Mode.SHARE_ROW_EXCLUSIVE),
+            ]
+            # There is no SET LOCAL ROLE outside a transaction, and SET ROLE would bind the next client of a pooler.
+            calls_others = action.concurrently and parent.borrowed and _ask(connection, CALLS, action.oid)[0][0]
+            if not action.concurrently or calls_others:
+                attempt = partial(_at_once, connection, inventory, action)
+                retry_locks(connection, attempt, lambda: wants, subject, deadline)
+            else:
+                _concurrently(connection, inventory, action, wants, deadline)
+        except RowsReferenced as error:
+            raise _referenced(connection, inventory, action) from error
     with translated(connection, f"partition {action} is detached, but that is not confirmed"):
         _confirm(connection, parent, action)
 
@@ -130,8 +136,12 @@ def finalize(connection: Session, inventory: Inventory, action: FinalizeDetach, 
                     run(connection, set_lock_timeout(timeout), ddl.detach(parent, action, "FINALIZE"), "COMMIT")
                 except pg.LockNotAvailable:
                     undo(connection)
-                    _check_snapshots(connection, subject)
-                    raise
+                    if not (old := _ask(connection, SNAPSHOTS, locks.SHORT)):
+                        raise
+                    raise TableBusy(
+                        f"{subject}: it waits for every transaction that may still see its rows; {describe(*old[0])} "
+                        "began before"
+                    ) from None
 
         retry_locks(connection, attempt, lambda: wants, subject, deadline)
 
@@ -156,36 +166,8 @@ def _confirm(connection: Session, parent: Parent, action: DetachPartition | Conf
         run(connection, write(action, state.text, replace(mark, phase=Phase.DETACHED, since=state.now)), "COMMIT")
 
 
-def _check_snapshots(connection: Session, subject: str) -> None:
-    """Raises `TableBusy` where an old transaction without a lock in the way keeps the end of a detach waiting."""
-    if rows := run(connection, PINNED, SQL(SNAPSHOTS).format(locks.SHORT))[1]:
-        who = describe(*rows[0])
-        raise TableBusy(f"{subject}: it waits for every transaction that may still see its rows; {who} began before")
-
-
-def _calls_others(connection: Session, parent: Parent, action: DetachPartition) -> bool:
-    """Whether to detach it concurrently would call functions of others as the login.
-
-    There is no SET LOCAL ROLE outside a transaction, and SET ROLE would bind the next client of a pooler.
-    """
-    return parent.borrowed and bool(run(connection, PINNED, SQL(CALLS).format(action.oid))[1][0][0])
-
-
-def _check_alone(connection: Session, parent: Parent, subject: str) -> None:
-    """PostgreSQL detaches one partition of a table at a time so, and would refuse after the mark is written."""
-    query = """SELECT n.nspname || '.' || c.relname FROM pg_inherits i
-        JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE i.inhparent = {} AND i.inhdetachpending"""
-    if others := run(connection, PINNED, SQL(query).format(parent.oid))[1]:
-        raise TableBusy(f"{subject}: the detach of {others[0][0]} has begun before, and must end first")
-
-
-def _mark(connection: Session, inventory: Inventory, action: DetachPartition) -> None:
-    """No session waits for the lock that COMMENT takes, and it changes nothing but the comment."""
-    parent = parent_of(inventory)
-    with changing(connection, parent, "10s"):
-        state = _attached(connection, inventory, action)
-        run(connection, _mark_detaching(parent, action, state), "COMMIT")
+def _ask(connection: Session, query: LiteralString, *values: object) -> list[Any]:
+    return run(connection, PINNED, SQL(query).format(*values))[1]
 
 
 def _attached(connection: Session, inventory: Inventory, action: DetachPartition) -> TableState:
@@ -206,12 +188,33 @@ def _attached(connection: Session, inventory: Inventory, action: DetachPartition
     return state
 
 
-def _mark_detaching(parent: Parent, action: DetachPartition, state: TableState) -> Composed:
+def _mark(parent: Parent, action: DetachPartition, state: TableState) -> Composed:
     mark = Marker(state.oid, parent.oid, str(parent), action.range, Phase.DETACHING, state.now)
     return write(action, state.text, mark)
 
 
 def _concurrently(
+    connection: Session, inventory: Inventory, action: DetachPartition, wants: Sequence[Want], deadline: float
+) -> None:
+    parent, subject = parent_of(inventory), f"cannot detach partition {action}"
+    # PostgreSQL detaches one partition of a table at a time so, and would refuse after the mark is written.
+    if others := _ask(connection, OTHERS, parent.oid):
+        raise TableBusy(f"{subject}: the detach of {others[0][0]} has begun before, and must end first")
+
+    def mark() -> None:
+        """No session waits for the lock that COMMENT takes, and it changes nothing but the comment."""
+        with changing(connection, parent, "10s"):
+            run(connection, _mark(parent, action, _attached(connection, inventory, action)), "COMMIT")
+
+    retry_locks(connection, mark, lambda: wants, subject, deadline)
+    try:
+        _detach_marked(connection, parent, action, wants, deadline)
+    except BaseException:
+        _unmark(connection, inventory, action)
+        raise
+
+
+def _detach_marked(
     connection: Session, parent: Parent, action: DetachPartition, wants: Sequence[Want], deadline: float
 ) -> None:
     """Safe for the rows: they stay in the table, and a transaction that began before goes on seeing them."""
@@ -223,8 +226,8 @@ def _concurrently(
         with cancelled_after(connection, limit):
             run(connection, ddl.detach(parent, action, "CONCURRENTLY"))
     except (pg.QueryCanceled, pg.LockNotAvailable, pg.DeadlockDetected) as error:
-        pending = SQL("SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = {} AND inhparent = {}")
-        _, rows = run(connection, PINNED, pending.format(action.oid, parent.oid))
+        pending = "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = {} AND inhparent = {}"
+        rows = _ask(connection, pending, action.oid, parent.oid)
         if not rows:
             return  # Too late to be cancelled: it was done.
         busy = lock_error(subject, lock_holders(connection, wants))
@@ -256,7 +259,7 @@ def _at_once(connection: Session, inventory: Inventory, action: DetachPartition)
             run(
                 connection,
                 set_lock_timeout(LOCK_TIMEOUT_HEAVY),
-                _mark_detaching(parent, action, state),
+                _mark(parent, action, state),
                 ddl.detach(parent, action),
                 # Each new row fulfils the condition; those there are not read.
                 SQL("ALTER TABLE {} ADD CHECK ({}) NOT VALID").format(ddl.relation(action), SQL(condition)),
@@ -286,17 +289,13 @@ def _too_much_to_search(subject: str, limit: str) -> StatementFailed:
     )
 
 
-@contextmanager
-def _referenced(connection: Session, inventory: Inventory, action: DetachPartition) -> Iterator[None]:
+def _referenced(connection: Session, inventory: Inventory, action: DetachPartition) -> RowsReferenced:
     """Rows that others refer to keep a partition attached, also where their key says ON DELETE CASCADE."""
-    try:
-        yield
-    except RowsReferenced as error:
-        counted: tuple[Reference, ...] = ()
-        with suppress(psycopg.Error):
-            counted = references(connection, inventory, [action]).get(action.oid, ())
-        rows = ", ".join(f"{count_of(each.rows, not each.at_least)} of {each.table}" for each in counted)
-        raise RowsReferenced(
-            f"cannot detach partition {action}: {rows or 'rows of another table'} refer to its rows by a foreign key; "
-            "delete those, or keep the partition with the annotation partwarden.dev/hold"
-        ) from error
+    counted: tuple[Reference, ...] = ()
+    with suppress(psycopg.Error):
+        counted = references(connection, inventory, [action]).get(action.oid, ())
+    rows = ", ".join(f"{count_of(each.rows, not each.at_least)} of {each.table}" for each in counted)
+    return RowsReferenced(
+        f"cannot detach partition {action}: {rows or 'rows of another table'} refer to its rows by a foreign key; "
+        "delete those, or keep the partition with the annotation partwarden.dev/hold"
+    )

@@ -11,12 +11,12 @@ used after. Those that are seen to be held are waited for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ..errors import DefaultHasRows, RowsReferenced, StatementRejected, TableBusy, TableChanged
 from ..planner.actions import DrainIntoPartition
@@ -26,6 +26,7 @@ from ..planner.inventory import Inventory
 from . import ddl, drain_sql
 from .connection import Session, run
 from .create import make_tables, rights_of_tables
+from .drain_sql import COPY, DELETE, FORGET_GONE
 from .errors import message, translate
 from .locks import (
     Mode,
@@ -105,7 +106,7 @@ class _Drain:
         assert inventory.default is not None
         self._connection, self._inventory, self._action, self._deadline = connection, inventory, action, deadline
         self._parent, self._default = parent_of(inventory), inventory.default
-        self._move = drain_sql.Move(self._parent, self._default, action, key)
+        self._key, self._names = key, dict[str, Any]()
         self._triggers: Sequence[Sequence[str]] = ()
         self._rights: Sequence[Composable] = ()
         self._attempts = 0
@@ -117,11 +118,14 @@ class _Drain:
             *joined(connection, self._parent.oid, Mode.SHARE_ROW_EXCLUSIVE),
         ]
 
+    def _say(self, statement: LiteralString, **more: Composable) -> Composed:
+        return SQL(statement).format(**self._names, **more)
+
     def run(self) -> None:
         check_lock_holders(self._connection, self.wants, self.subject, self._deadline)
         self._begin()
         # Beside readers and writers, which do not wait for this.
-        run(self._connection, self._move.copy(), SQL("ANALYZE {}").format(self._move.map))
+        run(self._connection, self._say(COPY), self._say("ANALYZE {map}"))
         self._check_references()
         self._check_copies()
         retry_locks(
@@ -146,7 +150,7 @@ class _Drain:
 
     def _begin(self) -> None:
         """The new table, empty, and proof that this DEFAULT partition is one whose rows can be moved."""
-        parent, default, move, like = self._parent, self._default, self._move, self._inventory.template
+        parent, default, like = self._parent, self._default, self._inventory.template
         begin = opening(parent, LOCK_TIMEOUT_HEAVY)
         check_opening(parent, run(self._connection, *begin, setting({"row_security": "off"})))
         _, _, _, facts, publications = run(
@@ -160,7 +164,7 @@ class _Drain:
         )
         row: Any = next(iter(facts), None)
         drain_sql.check(default, self._action, parent.owner, row, [each.pubname for each in publications])
-        self._triggers, move.columns, move.all_columns = row.triggers, row.columns, row.all_columns
+        self._triggers, self._names = row.triggers, drain_sql.names(parent, default, self._action, self._key, row)
         making = make_tables(
             self._inventory,
             [self._action],
@@ -172,14 +176,17 @@ class _Drain:
         *_, named, acls = run(self._connection, *making)
         # Not before it is filled: even the owner may lack a right then, or be shown no rows.
         self._rights = rights_of_tables(self._inventory, [self._action], named, acls)
-        give = SQL("ALTER TABLE {} OWNER TO {}").format(move.map, Identifier(parent.owner))
-        run(self._connection, move.bound(), *made_for_owner(parent, move.remember(), give=[give]))
+        # The new table will hold nothing but the range: ATTACH need not read it. The table of what was copied is ours.
+        bound = self._say("ALTER TABLE {new} ADD CONSTRAINT {bounds} CHECK ({key} IS NOT NULL AND {in_bounds})")
+        remember = self._say("CREATE UNLOGGED TABLE {map} (old tid, born xid, new tid, same boolean)")
+        give = self._say("ALTER TABLE {map} OWNER TO {owner}")
+        run(self._connection, bound, *made_for_owner(parent, remember, give=[give]))
 
     def _catch_up(self) -> None:
         """So that little is left to be done under the lock, where all that fails here is done again."""
         run(self._connection, "SAVEPOINT caught_up")
         try:
-            run(self._connection, self._move.forget_gone(), self._move.copy())
+            run(self._connection, self._say(FORGET_GONE), self._say(COPY))
         except (pg.IntegrityError, pg.LockNotAvailable, pg.DeadlockDetected):
             # Such as a key that moved between the two statements.
             run(self._connection, "ROLLBACK TO SAVEPOINT caught_up")
@@ -187,7 +194,7 @@ class _Drain:
 
     def _switch(self) -> None:
         """The one moment at which others wait, at most `UNDER_LOCK` of it."""
-        connection, move = self._connection, self._move
+        connection, say = self._connection, self._say
         timeouts = {
             "lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms",
             "statement_timeout": f"{UNDER_LOCK}ms",
@@ -199,15 +206,13 @@ class _Drain:
         remaining = SQL(REMAINING).format(now + UNDER_LOCK)
         try:
             # No session can change or reference a row from here on, so what is found now stays true until COMMIT.
-            run(connection, remaining, "SET CONSTRAINTS ALL IMMEDIATE", move.forget_gone(), remaining, move.copy())
+            run(connection, remaining, "SET CONSTRAINTS ALL IMMEDIATE", say(FORGET_GONE), remaining, say(COPY))
             self._check_references(remaining)
             self._check_copies()
             # Safe: it deletes the very row versions that were copied, whose copies were compared with them and are
             # committed together with this or not at all; no row references them, so no foreign key deletes or changes
             # anything in turn. Triggers are for rows that go, and these do not.
-            *_, ((deleted, copied, present),) = run(
-                connection, *move.switch(self._triggers, on=False), remaining, move.delete()
-            )
+            *_, ((deleted, copied, present),) = run(connection, *self._switched(False), remaining, say(DELETE))
             if not deleted == copied == present:
                 raise TableChanged(
                     f"{self._subject}: of its rows in DEFAULT {copied:,} were copied, "
@@ -216,12 +221,13 @@ class _Drain:
             # ATTACH proves that DEFAULT holds none of the range any more; a row that was left would make it fail.
             run(
                 connection,
-                *move.switch(self._triggers, on=True),
+                *self._switched(True),
                 *self._rights,
                 remaining,
                 ddl.attach(self._parent, self._action),
                 *ddl.after_attach(self._inventory.template, self._action),
-                *move.finish(),
+                say("ALTER TABLE {new} DROP CONSTRAINT {bounds}"),
+                say("DROP TABLE {map}"),
                 "COMMIT",
             )
         except pg.QueryCanceled as error:
@@ -231,8 +237,14 @@ class _Drain:
                 "columns that reference this table, or move the rows by hand"
             ) from None
 
+    def _switched(self, on: bool) -> Iterator[Composed]:
+        """Turns triggers of DEFAULT off, or on again as they were."""
+        for name, enabled in self._triggers:
+            how = SQL(drain_sql.ENABLE[enabled] if on else "DISABLE")
+            yield self._say("ALTER TABLE ONLY {default} {how} TRIGGER {trigger}", how=how, trigger=Identifier(name))
+
     def _check_copies(self) -> None:
-        query = SQL("SELECT count(*), count(*) FILTER (WHERE NOT same) FROM {}").format(self._move.map)
+        query = self._say("SELECT count(*), count(*) FILTER (WHERE NOT same) FROM {map}")
         (((copied, false),),) = run(self._connection, query)
         if false:
             raise StatementRejected(
@@ -249,8 +261,14 @@ class _Drain:
 
     def _check_references(self, *remaining: Composable) -> None:
         """A foreign key would forbid the deletion, or carry it on to the rows that reference."""
-        for key in run(self._connection, self._move.references())[0]:
-            *_, ((rows,),) = run(self._connection, *remaining, self._move.referencing(key, COUNT_LIMIT))
+        for key in run(self._connection, self._say(drain_sql.REFERENCES))[0]:
+            source = self._say(
+                "ONLY {default} AS d JOIN {only}{table} AS f ON {condition} WHERE {range}",
+                only=SQL("" if key.partitioned else "ONLY "),
+                table=ddl.relation(key),
+                condition=SQL(key.condition),  # quoted by the server's format()
+            )
+            *_, ((rows,),) = run(self._connection, *remaining, ddl.count(source, COUNT_LIMIT))
             if rows:
                 raise RowsReferenced(
                     f"{self._subject}: {count_of(rows, rows < COUNT_LIMIT)} of {key.schema}.{key.name} reference rows "

@@ -48,9 +48,8 @@ def drop(
     ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` at once where a
     transaction older than a second uses the table or one that its foreign keys refer to, `AnotherOperator`,
     `TableChanged`, `StatementRejected` where other objects depend on the table or its rows are not proven to be those
-    of the partition, `ContentsChanged` where it does not hold what its archive holds, `ObjectsTied`, `LargeObjects`,
-    `Withdrawn` where ``recheck`` finds that it is to be kept, `ClusterUnavailable` where that cannot be asked, or
-    `DatabaseUnreachable`.
+    of the partition, `ContentsChanged`, `ObjectsTied`, `LargeObjects`, `Withdrawn` where ``recheck`` finds that it is
+    to be kept, `ClusterUnavailable` where that cannot be asked, or `DatabaseUnreachable`.
     """
     subject = f"cannot drop table {action}"
     with translated(connection, subject):
@@ -104,7 +103,7 @@ def _drop(connection: Session, inventory: Inventory, action: DropDetached, subje
 
 
 def _compare(connection: Session, action: DropDetached, subject: str, proven: Fingerprint) -> None:
-    """Raises `ContentsChanged` unless the table, locked by now against all others, holds what its archive holds."""
+    """The table is locked by now against all others."""
     with _reading_all(connection):
         if action.large_objects is OnLargeObjects.REFUSE and (
             columns := large_objects.columns(connection, action.oid, action.schema, action.name)

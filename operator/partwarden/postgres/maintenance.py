@@ -8,8 +8,7 @@ dropped first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,11 +26,6 @@ from .settings import LIMITS, LOCAL_COMMIT, setting
 from .table_state import TableState, ask, parse
 from .transaction import BY_NAME, LOCK_TIMEOUT, check_opening, check_same, opening, parent_of, translated
 
-# Statements that PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY. Their limits cannot
-# end with a transaction, so they are set before, and those of the session again after. Behind a pooler the next
-# statement may run on another server connection, where they would bind other clients: there nothing is set, and only
-# the client watches the time.
-
 GRACE = 30.0
 """Seconds in which the server should have ended a statement itself, after its limit."""
 
@@ -41,33 +35,28 @@ class OutOfTime(Exception):
 
 
 def _run_alone(connection: Session, statement: Composable, *, lock_timeout: int, limit: float) -> None:
-    """Execute one statement outside a transaction.
+    """Execute what PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY.
 
     ``lock_timeout``: milliseconds to wait for each lock; ``limit``: seconds it may run. Raises `OutOfTime` after that,
     and psycopg's errors.
     """
-    began = time.monotonic()
-    with _limits(connection, lock_timeout, limit):
+    # Limits of such a statement cannot end with a transaction, so they are set before, and those of the session again
+    # after. Behind a pooler the next statement may run on another server connection, where they would bind other
+    # clients: there nothing is set, and only the client watches the time.
+    ((pid,),) = run(connection, "SELECT pg_catalog.pg_backend_pid()")[0]
+    # A pooler names a process of its own invention when it is connected to.
+    direct, began = pid == connection.info.backend_pid, time.monotonic()
+    with connection.patient(limit + GRACE):
         try:
+            if direct:
+                ours = {"lock_timeout": f"{lock_timeout}ms", "statement_timeout": f"{limit * 1000:.0f}ms"}
+                run(connection, setting(LIMITS | LOCAL_COMMIT | ours, local=False))
             run(connection, statement)
         except pg.QueryCanceled as error:
             # An administrator, or the operator when it stops, cancels with the same SQLSTATE.
             if time.monotonic() - began < limit:
                 raise
             raise OutOfTime(limit) from error
-
-
-@contextmanager
-def _limits(connection: Session, lock_timeout: int, limit: float) -> Iterator[None]:
-    ((pid,),) = run(connection, "SELECT pg_catalog.pg_backend_pid()")[0]
-    # A pooler names a process of its own invention when it is connected to.
-    direct = pid == connection.info.backend_pid
-    with connection.patient(limit + GRACE):
-        try:
-            if direct:
-                ours = {"lock_timeout": f"{lock_timeout}ms", "statement_timeout": f"{limit * 1000:.0f}ms"}
-                run(connection, setting(LIMITS | LOCAL_COMMIT | ours, local=False))
-            yield
         finally:
             if direct and not connection.closed:
                 # Also after an error: each of these statements is over then, and the session is between transactions.
@@ -81,7 +70,10 @@ Maintenance = AnalyzeParent | Marked
 
 
 def maintain(connection: Session, inventory: Inventory, action: Maintenance) -> None:
-    """Do one action. Raises `TableBusy` where it would wait, `StatementFailed` where it takes too long."""
+    """Do one action. Raises `TableBusy` where it would wait, `StatementFailed` where it takes too long.
+
+    Also `StatementRejected`, `TableChanged`, and as `errors.translate`.
+    """
     match action:
         case AnalyzeParent():
             _analyze(connection, inventory, action)
@@ -98,8 +90,7 @@ ANALYZE_LIMIT = 300.0
 def _analyze(connection: Session, inventory: Inventory, action: AnalyzeParent) -> None:
     """ANALYZE of the parent, from 18 on of nothing but the parent: its rows are sampled through its partitions.
 
-    Outside a transaction, so that the lock on a partition ends with that partition. Waits for no lock holder: raises
-    `TableBusy` at once, `StatementFailed` after `ANALYZE_LIMIT`, `TableChanged`, and as `errors.translate`.
+    Outside a transaction, so that the lock on a partition ends with that partition.
     """
     parent, only = parent_of(inventory), "ONLY " if inventory.server.version >= 180000 else ""
 
@@ -155,27 +146,18 @@ WHERE i.indrelid IN ({oid}, (SELECT reltoastrelid FROM pg_class WHERE oid = {oid
 
 
 def _vacuum(connection: Session, inventory: Inventory, action: VacuumPartition) -> None:
-    """VACUUM (FREEZE, ANALYZE), without waiting for a lock holder.
-
-    Raises `TableBusy` where a transaction is open that began before the range had passed, since what it may still see
-    cannot be frozen, or where the partition is locked; `StatementFailed` after `VACUUM_LIMIT`, and as
-    `errors.translate`.
-    """
+    """Not while a transaction is open that began before the range had passed: what it may still see cannot be frozen."""
 
     def work() -> None:
         # Without truncation: giving back pages at the end would lock every session out for that moment.
         statement = SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
         _run_alone(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
 
-    _check_transactions(connection, action, Literal(action.closed), [])
-    _work_and_mark(connection, inventory, action, work)
+    _work_and_mark(connection, inventory, action, work, Literal(action.closed))
 
 
 def _reindex(connection: Session, inventory: Inventory, action: ReindexPartition) -> None:
-    """Drop what an interrupted REINDEX CONCURRENTLY has left, then REINDEX TABLE CONCURRENTLY.
-
-    Raises as `vacuum`, and `StatementRejected` where PostgreSQL rebuilt no index at all: that is not marked as done.
-    """
+    """Where PostgreSQL rebuilt no index at all, it is not marked as done."""
 
     def work() -> None:
         _drop_leftovers(connection, action)
@@ -195,8 +177,7 @@ def _reindex(connection: Session, inventory: Inventory, action: ReindexPartition
                 "and REINDEX by hand"
             )
 
-    _check_transactions(connection, action, SQL("now() - {}::interval").format(SHORT), [action.oid])
-    _work_and_mark(connection, inventory, action, work)
+    _work_and_mark(connection, inventory, action, work, SQL("now() - {}::interval").format(SHORT))
 
 
 def _indexes(connection: Session, action: ReindexPartition) -> dict[int, str]:
@@ -215,17 +196,19 @@ def _drop_leftovers(connection: Session, action: ReindexPartition) -> None:
         _run_alone(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LEFTOVER_LIMIT)
 
 
-def _check_transactions(connection: Session, action: Marked, since: Composable, locked: list[int]) -> None:
-    """Raises `TableBusy` where an older transaction would be waited for, or would make the work useless."""
-    with translated(connection, f"partition {action}"):
-        who = older_transaction(connection, since, locked) or (hidden_transaction(connection) if locked else None)
-    if who is not None:
-        raise TableBusy(f"{_subject(action)}: an older transaction is open: {who}")
+def _work_and_mark(
+    connection: Session, inventory: Inventory, action: Marked, work: Callable[[], None], since: Composable
+) -> None:
+    """Work, and write into the comment that it was done, or that it takes too long.
 
-
-def _work_and_mark(connection: Session, inventory: Inventory, action: Marked, work: Callable[[], None]) -> None:
-    """Work, and write into the comment that it was done, or that it takes too long."""
+    Not where a transaction older than ``since`` would be waited for, or would make the work useless.
+    """
     gave_up = False
+    with translated(connection, f"partition {action}"):
+        reindexed = [action.oid] if isinstance(action, ReindexPartition) else []
+        who = older_transaction(connection, since, reindexed) or (reindexed and hidden_transaction(connection))
+    if who:
+        raise TableBusy(f"{_subject(action)}: an older transaction is open: {who}")
 
     def work_and_mark() -> None:
         nonlocal gave_up
