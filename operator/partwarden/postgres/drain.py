@@ -23,48 +23,21 @@ from ..planner.actions import DrainIntoPartition
 from ..planner.default_rows import count_of
 from ..planner.findings import quoted
 from ..planner.inventory import Inventory
-from . import ddl, drain_sql
+from . import ddl, drain_sql, locks, transaction
 from .connection import Session, run
 from .create import make_tables, rights_of_tables
 from .drain_sql import COPY, DELETE, FORGET_GONE
 from .errors import message, translate
-from .locks import (
-    Mode,
-    Want,
-    check_lock_holders,
-    joined,
-    lock_error,
-    lock_holders,
-    retry_locks,
-    wait_for_snapshots,
-    wants_of_default,
-)
 from .settings import setting
-from .transaction import (
-    LOCK_TIMEOUT_HEAVY,
-    check_opening,
-    made_for_owner,
-    opening,
-    parent_of,
-    set_lock_timeout,
-    translated,
-    undo,
-)
 
 UNDER_LOCK = 1000
 """Milliseconds that all other sessions may be kept out for; what takes longer is undone."""
 IDLE = 2000
 """Milliseconds without a word from us under the lock, after which the server undoes all."""
-GIVE_WAY = 2000
-"""Milliseconds. Autovacuum gives way to a session that waits for deadlock_timeout; no other queues behind this lock."""
 COUNT_LIMIT = 1000
 """Referencing rows that are counted."""
 
-CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8"
-REMAINING = """
-SELECT set_config('statement_timeout',
-                  greatest(1, {} - (extract(epoch FROM clock_timestamp()) * 1000)::int8)::text, true)
-"""
+CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::int8"
 
 
 def drain(connection: Session, inventory: Inventory, key: str, action: DrainIntoPartition, deadline: float) -> None:
@@ -73,13 +46,13 @@ def drain(connection: Session, inventory: Inventory, key: str, action: DrainInto
     Raises `TableBusy` when they are not acquired, at once where a long transaction is in the way; `RowsReferenced`
     where other tables reference the rows; `DefaultHasRows` where there are too many; else as `create.create` does.
     """
-    with translated(connection, f"partition {action}"):
+    with transaction.translated(connection, f"partition {action}"):
         work = _Drain(connection, inventory, key, action, deadline)
         try:
             work.run()
         except (pg.LockNotAvailable, pg.DeadlockDetected):
-            undo(connection)
-            raise lock_error(work.subject, lock_holders(connection, work.wants)) from None
+            transaction.undo(connection)
+            raise locks.lock_error(work.subject, locks.lock_holders(connection, work.wants)) from None
         except (pg.CheckViolation, pg.NotNullViolation) as error:
             raise _broken(error, inventory, action) or translate(error, f"partition {action}") from None
 
@@ -105,7 +78,7 @@ class _Drain:
     ) -> None:
         assert inventory.default is not None
         self._connection, self._inventory, self._action, self._deadline = connection, inventory, action, deadline
-        self._parent, self._default = parent_of(inventory), inventory.default
+        self._parent, self._default = transaction.parent_of(inventory), inventory.default
         self._key, self._names = key, dict[str, Any]()
         self._triggers: Sequence[Sequence[str]] = ()
         self._rights: Sequence[Composable] = ()
@@ -113,22 +86,22 @@ class _Drain:
         self._subject = f"cannot create partition {action}"
         self.subject = f"{self._subject} and fill it from {self._default}"
         self.wants = [
-            Want(self._parent.oid, Mode.ACCESS_EXCLUSIVE),
-            *wants_of_default(inventory),
-            *joined(connection, self._parent.oid, Mode.SHARE_ROW_EXCLUSIVE),
+            locks.Want(self._parent.oid, locks.Mode.ACCESS_EXCLUSIVE),
+            *locks.wants_of_default(inventory),
+            *locks.joined(connection, self._parent.oid, locks.Mode.SHARE_ROW_EXCLUSIVE),
         ]
 
     def _say(self, statement: LiteralString, **more: Composable) -> Composed:
         return SQL(statement).format(**self._names, **more)
 
     def run(self) -> None:
-        check_lock_holders(self._connection, self.wants, self.subject, self._deadline)
+        locks.check_lock_holders(self._connection, self.wants, self.subject, self._deadline)
         self._begin()
         # Beside readers and writers, which do not wait for this.
         run(self._connection, self._say(COPY), self._say("ANALYZE {map}"))
         self._check_references()
         self._check_copies()
-        retry_locks(
+        locks.retry_locks(
             self._connection,
             self._attempt,
             lambda: self.wants,
@@ -143,7 +116,7 @@ class _Drain:
         self._attempts += 1
         if self._attempts > 1:
             self._catch_up()
-        if who := wait_for_snapshots(self._connection, self._deadline):
+        if who := locks.wait_for_snapshots(self._connection, self._deadline):
             raise TableBusy(f"{self.subject}: {who} has an older snapshot, by which it would miss rows that move")
         run(self._connection, "SAVEPOINT unlocked")
         self._switch()
@@ -151,15 +124,15 @@ class _Drain:
     def _begin(self) -> None:
         """The new table, empty, and proof that this DEFAULT partition is one whose rows can be moved."""
         parent, default, like = self._parent, self._default, self._inventory.template
-        begin = opening(parent, LOCK_TIMEOUT_HEAVY)
-        check_opening(parent, run(self._connection, *begin, setting({"row_security": "off"})))
+        begin = transaction.opening(parent, transaction.LOCK_TIMEOUT_HEAVY)
+        transaction.check_opening(parent, run(self._connection, *begin, setting({"row_security": "off"})))
         _, _, _, facts, publications = run(
             self._connection,
             # Keeps VACUUM and everything that changes triggers, rules or the place of rows away, and neither readers
             # nor writers. No other session queues behind one that waits for it.
-            set_lock_timeout(GIVE_WAY),
+            transaction.set_lock_timeout(transaction.UNHEARD),
             ddl.lock(default, "SHARE UPDATE EXCLUSIVE"),
-            set_lock_timeout(LOCK_TIMEOUT_HEAVY),
+            transaction.set_lock_timeout(transaction.LOCK_TIMEOUT_HEAVY),
             *drain_sql.ask(parent, default, self._inventory.server.version),
         )
         row: Any = next(iter(facts), None)
@@ -180,7 +153,7 @@ class _Drain:
         bound = self._say("ALTER TABLE {new} ADD CONSTRAINT {bounds} CHECK ({key} IS NOT NULL AND {in_bounds})")
         remember = self._say("CREATE UNLOGGED TABLE {map} (old tid, born xid, new tid, same boolean)")
         give = self._say("ALTER TABLE {map} OWNER TO {owner}")
-        run(self._connection, bound, *made_for_owner(parent, remember, give=[give]))
+        run(self._connection, bound, *transaction.made_for_owner(parent, remember, give=[give]))
 
     def _catch_up(self) -> None:
         """So that little is left to be done under the lock, where all that fails here is done again."""
@@ -196,14 +169,15 @@ class _Drain:
         """The one moment at which others wait, at most `UNDER_LOCK` of it."""
         connection, say = self._connection, self._say
         timeouts = {
-            "lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms",
+            "lock_timeout": f"{transaction.LOCK_TIMEOUT_HEAVY}ms",
             "statement_timeout": f"{UNDER_LOCK}ms",
             "idle_in_transaction_session_timeout": f"{IDLE}ms",
         }
         # The parent before DEFAULT, as all sessions that read or write through the parent lock them.
-        locks = (ddl.lock(each, "ACCESS EXCLUSIVE") for each in (self._parent, self._default))
-        *_, ((now,),) = run(connection, setting(timeouts), *locks, CLOCK)
-        remaining = SQL(REMAINING).format(now + UNDER_LOCK)
+        both = (ddl.lock(each, "ACCESS EXCLUSIVE") for each in (self._parent, self._default))
+        *_, ((now,),) = run(connection, setting(timeouts), *both, "SELECT " + CLOCK)
+        left = SQL("SELECT set_config('statement_timeout', greatest(1, {} - " + CLOCK + ")::text, true)")
+        remaining = left.format(now + UNDER_LOCK)
         try:
             # No session can change or reference a row from here on, so what is found now stays true until COMMIT.
             run(connection, remaining, "SET CONSTRAINTS ALL IMMEDIATE", say(FORGET_GONE), remaining, say(COPY))
@@ -215,8 +189,8 @@ class _Drain:
             *_, ((deleted, copied, present),) = run(connection, *self._switched(False), remaining, say(DELETE))
             if not deleted == copied == present:
                 raise TableChanged(
-                    f"{self._subject}: of its rows in DEFAULT {copied:,} were copied, "
-                    f"{present:,} of them are there, and {deleted:,} were deleted; all was undone"
+                    f"{self._subject}: of its rows in DEFAULT {copied:,} were copied, {present:,} of them are there, "
+                    f"and {deleted:,} were deleted; all was undone"
                 )
             # ATTACH proves that DEFAULT holds none of the range any more; a row that was left would make it fail.
             run(
@@ -248,15 +222,13 @@ class _Drain:
         (((copied, false),),) = run(self._connection, query)
         if false:
             raise StatementRejected(
-                f"{self._subject}: {count_of(false)} of DEFAULT partition {self._default} "
-                "would not be the same there, since a generated column holds what the table's expression does not "
-                "give; move them by hand"
+                f"{self._subject}: {count_of(false)} of DEFAULT partition {self._default} would not be the same there, "
+                "since a generated column holds what the table's expression does not give; move them by hand"
             )
         if copied > self._action.max_rows:
             raise DefaultHasRows(
-                f"{self._subject}: more than {count_of(self._action.max_rows)} "
-                f"(spec.defaultPartition.drainMaxRows) of its range lie in the DEFAULT partition {self._default}; "
-                "raise that, or move them out of it"
+                f"{self._subject}: more than {count_of(self._action.max_rows)} (spec.defaultPartition.drainMaxRows) of "
+                f"its range lie in the DEFAULT partition {self._default}; raise that, or move them out of it"
             )
 
     def _check_references(self, *remaining: Composable) -> None:

@@ -89,7 +89,7 @@ def check(default: Partition, action: DrainIntoPartition, user: str, facts: Any,
         )
 
 
-# The foreign keys that point at the parent or at DEFAULT. One that references a partitioned table stands there once more
+# Foreign keys that point at the parent or at DEFAULT. One that references a partitioned table stands there once more
 # for each partition of either side.
 REFERENCES = """
 SELECT n.nspname || '.' || r.relname, r.relkind = 'p' AS partitioned, n.nspname AS schema, r.relname AS name,
@@ -106,15 +106,16 @@ WHERE k.contype = 'f' AND k.confrelid IN ({parent_oid}, {default_oid})
 ORDER BY 1, k.oid
 """
 
-# Copies what is not remembered yet; ``same`` says whether the copy's text is that of the row. RETURNING gives rows in the
-# order in which they go in. Were it ever another, ``same`` would show it.
+# Copies what is not remembered yet; ``same`` says whether the copy's text is that of the row. RETURNING gives rows in
+# the order in which they go in. Were it ever another, ``same`` would show it.
 COPY = """
 WITH source AS MATERIALIZED (
   SELECT row_number() OVER () AS place, d.ctid AS old, d.xmin AS born, {hash_from} AS hash, {aliased}
   FROM ONLY {default} AS d
   WHERE {range} AND NOT EXISTS (SELECT FROM {map} AS m WHERE m.old = d.ctid AND m.born = d.xmin) LIMIT {limit}
 ), put AS (
-  INSERT INTO {new} AS t ({columns}) SELECT {alias} FROM source ORDER BY place RETURNING t.ctid AS new, {hash_to} AS hash
+  INSERT INTO {new} AS t ({columns}) SELECT {alias} FROM source ORDER BY place
+  RETURNING t.ctid AS new, {hash_to} AS hash
 ), placed AS (SELECT row_number() OVER () AS place, new, hash FROM put)
 INSERT INTO {map} SELECT s.old, s.born, p.new, s.hash IS NOT DISTINCT FROM p.hash
 FROM source AS s JOIN placed AS p USING (place)
@@ -142,10 +143,8 @@ ENABLE = {"O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
 def names(parent: Parent, default: Partition, action: DrainIntoPartition, key: str, facts: Any) -> dict[str, Any]:
     """What stands in the braces of all these statements. ``facts``: the row of `FACTS`."""
-    alias = [Identifier(f"c{number}") for number in range(len(facts.columns))]
-    aliased = [
-        SQL("d.{} AS {}").format(Identifier(name), short) for name, short in zip(facts.columns, alias, strict=True)
-    ]
+    alias = {name: Identifier(f"c{number}") for number, name in enumerate(facts.columns)}
+    aliased = [SQL("d.{} AS {}").format(Identifier(name), short) for name, short in alias.items()]
     return {
         "parent_oid": parent.oid,
         "default_oid": default.oid,
@@ -159,7 +158,7 @@ def names(parent: Parent, default: Partition, action: DrainIntoPartition, key: s
         "range": in_range(Identifier("d", key), action.bounds),
         "limit": action.max_rows + 1,
         "columns": SQL(", ").join(map(Identifier, facts.columns)),
-        "alias": SQL(", ").join(alias),
+        "alias": SQL(", ").join(alias.values()),
         "aliased": SQL(", ").join(aliased),
         "hash_from": _hash("d", facts.all_columns),
         "hash_to": _hash("t", facts.all_columns),

@@ -29,8 +29,6 @@ PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts, at first and at most."""
 MARGIN, LONGEST_LAST_ATTEMPT = 300, 2000
 """Milliseconds. Autovacuum ends for a session that waits for deadlock_timeout, and else may hold its lock for hours."""
-LIMIT = 50
-"""Lock holders that are read."""
 PINNED = pinned(lock_timeout="1s", statement_timeout="10s")
 LOCK_ERRORS: tuple[type[Exception], ...] = (pg.LockNotAvailable, pg.DeadlockDetected)
 # Within a transaction the server shows the other sessions as they were at its first question, but for this.
@@ -109,7 +107,7 @@ LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
 WHERE l.granted AND l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND EXISTS (SELECT FROM wanted w WHERE w.relation = l.relation AND l.mode = ANY(w.modes))
-ORDER BY coalesce(a.xact_start, p.prepared), l.virtualtransaction, l.relation LIMIT {limit}
+ORDER BY coalesce(a.xact_start, p.prepared), l.virtualtransaction, l.relation LIMIT 50
 """
 
 
@@ -151,14 +149,11 @@ def describe(
 
 
 def lock_holders(connection: psycopg.Connection[Any], wants: Sequence[Want]) -> list[LockHolder]:
-    """Transactions whose locks conflict with the wanted ones, the oldest first, `LIMIT` at most.
-
-    Raises psycopg's errors.
-    """
+    """Transactions whose locks conflict with the wanted ones, the oldest first, 50 at most. Raises psycopg's errors."""
     if not wants:
         return []
     wanted = [SQL("({}::oid, {}::text[])").format(each.table, list(CONFLICTS[each.mode])) for each in wants]
-    query = SQL(HOLDERS).format(wanted=SQL(", ").join(wanted), limit=LIMIT)
+    query = SQL(HOLDERS).format(wanted=SQL(", ").join(wanted))
     return [LockHolder(**row._asdict()) for row in run(connection, PINNED, FRESH, query)[-1]]
 
 
@@ -171,17 +166,12 @@ def lock_error(subject: str, holders: Sequence[LockHolder]) -> TableBusy:
 
 
 def check_lock_holders(
-    connection: psycopg.Connection[Any],
-    wants: Sequence[Want],
-    subject: str,
-    deadline: float = math.inf,
-    longest: float | None = None,
+    connection: Session, wants: Sequence[Want], subject: str, deadline: float, longest: float | None = None
 ) -> None:
-    """Return once every transaction has ended that held a conflicting lock at first.
+    """Return once every transaction has ended that held a conflicting lock at first. Autovacuum gives way by itself.
 
     Raises `TableBusy` that names the oldest one as soon as one has lasted for ``longest`` seconds, `SHORT` where that
     is None, or was waited for so long, or ``deadline``, of `time.monotonic`, has passed; and psycopg's errors.
-    Autovacuum is no obstacle: it gives way to a session that waits.
     """
     longest, began, first = SHORT if longest is None else longest, time.monotonic(), None
     while True:
@@ -254,20 +244,18 @@ WHERE a.datname = current_database() AND a.usesysid IS NOT NULL AND a.backend_xm
   AND a.pid <> pg_backend_pid() AND coalesce(a.backend_type, 'client backend') = 'client backend'
 ORDER BY a.pid
 """
-SNAPSHOT_PAUSE = 0.02
 
 
 def wait_for_snapshots(connection: psycopg.Connection[Any], deadline: float) -> str | None:
-    """Wait until no snapshot of this database is left that is held now; describe the first that is left after `SHORT`.
-
-    ``deadline``: of `time.monotonic`. Raises psycopg's errors.
+    """Wait until no snapshot of this database is left that is held now; describe the first that is left after `SHORT`,
+    or ``deadline``, of `time.monotonic`. Raises psycopg's errors.
     """
     end = min(deadline, time.monotonic() + SHORT)
     held = {transaction for transaction, *_ in run(connection, FRESH, SNAPSHOTS)[1]}
     while left := [row for row in run(connection, FRESH, SNAPSHOTS)[1] if row[0] in held]:
         if time.monotonic() >= end:
             return describe(*left[0][1:])
-        time.sleep(SNAPSHOT_PAUSE)
+        time.sleep(0.02)
     return None
 
 
@@ -298,8 +286,6 @@ WHERE l.locktype = 'virtualxid' AND l.granted AND l.virtualxid = l.virtualtransa
   AND a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.usename IS NOT NULL
 ORDER BY 1
 """
-HIDDEN_PAUSE = 1.0
-"""Seconds after which a transaction whose start cannot be seen is searched for again."""
 
 
 def older_transaction(connection: psycopg.Connection[Any], since: Composable, locked: list[int]) -> str | None:
@@ -312,16 +298,13 @@ def older_transaction(connection: psycopg.Connection[Any], since: Composable, lo
 
 
 def hidden_transaction(connection: psycopg.Connection[Any]) -> str | None:
-    """Describe a transaction that is open still after `HIDDEN_PAUSE`, and whose start the role may not see; else None.
+    """Describe a transaction that is open still after a second, and whose start the role may not see; None without one.
 
     Takes no time where the role sees all, or no such transaction is open. Raises psycopg's errors.
     """
-    _, before = run(connection, PINNED, HIDDEN)
-    if not before:
-        return None
-    time.sleep(HIDDEN_PAUSE)
-    _, after = run(connection, PINNED, HIDDEN)
-    if not (still := sorted(set(before) & set(after))):
-        return None
-    pid, _, user = still[0]
-    return f"{describe(pid, user, None)}; members of pg_read_all_stats see when it began"
+    if still := set(run(connection, PINNED, HIDDEN)[1]):
+        time.sleep(1.0)
+        still.intersection_update(run(connection, PINNED, HIDDEN)[1])
+    for pid, _, user in sorted(still):
+        return f"{describe(pid, user, None)}; members of pg_read_all_stats see when it began"
+    return None

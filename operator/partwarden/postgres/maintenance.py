@@ -146,7 +146,7 @@ WHERE i.indrelid IN ({oid}, (SELECT reltoastrelid FROM pg_class WHERE oid = {oid
 
 
 def _vacuum(connection: Session, inventory: Inventory, action: VacuumPartition) -> None:
-    """Not while a transaction is open that began before the range had passed: what it may still see cannot be frozen."""
+    """Not while a transaction is open that began before the range had passed: what it may see cannot be frozen."""
 
     def work() -> None:
         # Without truncation: giving back pages at the end would lock every session out for that moment.
