@@ -111,10 +111,7 @@ def _role(name: str | None) -> Composable:
 
 
 def set_row_security(table: Relation, enabled: bool, forced: bool) -> Iterator[Composed]:
-    """Whom the parent shows only some rows, the partition itself shows none: it has the grants, but not the policies.
-
-    Who comes through the parent is judged by the parent's policies alone.
-    """
+    """Whom the parent shows some rows only, the partition itself shows none: it has the grants and not the policies."""
     if enabled:
         yield SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(relation(table))
     if forced:

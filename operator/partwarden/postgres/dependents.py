@@ -101,10 +101,7 @@ WHERE d.classid = 'pg_class'::regclass AND d.objid = {sequence} AND d.refobjid =
 
 
 def read_ties(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
-    """Read what is tied to the tables that the policy drops, now or later. Raises psycopg's errors.
-
-    One round trip, and none where the policy drops nothing or no table has left the parent.
-    """
+    """Read what is tied to the tables that the policy drops, now or later. Raises psycopg's errors."""
     if spec.retention is None or spec.retention.on_expire is not OnExpire.DROP:
         return inventory
     leaving = [each.oid for each in plan.actions if isinstance(each, DetachPartition | DropDetached)]
@@ -112,19 +109,17 @@ def read_ties(connection: psycopg.Connection[Any], spec: TableSpec, inventory: I
     return replace(inventory, ties=tied) if tied else inventory
 
 
-def ties(connection: psycopg.Connection[Any], oids: Iterable[int]) -> Mapping[int, tuple[Tie, ...]]:
-    """What is tied to each of the tables, by the table's OID, in a transaction of its own. Raises psycopg's errors."""
+def ties(
+    connection: psycopg.Connection[Any], oids: Iterable[int], *, in_transaction: bool = False
+) -> Mapping[int, tuple[Tie, ...]]:
+    """What is tied to each of the tables, by the table's OID. Raises psycopg's errors.
+
+    In a transaction of its own, unless ``in_transaction``: in the one that is open.
+    """
     if not (oids := sorted(set(oids))):
         return {}
-    return _read(read_only(connection, SQL(TIES).format(oids=oids))[0])
-
-
-def ties_now(connection: psycopg.Connection[Any], oid: int) -> tuple[Tie, ...]:
-    """The same of one table, in the transaction that is open. Raises psycopg's errors."""
-    return _read(run(connection, SQL(TIES).format(oids=[oid]))[0]).get(oid, ())
-
-
-def _read(rows: Iterable[Any]) -> Mapping[int, tuple[Tie, ...]]:
+    query = SQL(TIES).format(oids=oids)
+    (rows,) = run(connection, query) if in_transaction else read_only(connection, query)
     tied: dict[int, tuple[Tie, ...]] = {}
     for row in rows:
         fate = FATES.get(row.kind, Fate.REFUSES)

@@ -131,7 +131,7 @@ def _settle_ties(connection: Session, action: DropDetached) -> list[Tie]:
 
     Under the lock, which everything needs that ties an object to the table: nothing is added after this.
     """
-    tied = dependents.ties_now(connection, action.oid)
+    tied = dependents.ties(connection, [action.oid], in_transaction=True).get(action.oid, ())
     dependents.check_ties(connection, action, action.oid, tied, lambda: _reading_all(connection))
     if unnamed := [each for each in tied if each.fate is Fate.GOES and each not in action.ties]:
         raise TableChanged(

@@ -96,7 +96,8 @@ def take(
         chosen = own if columns is None else columns
         with connection.patient(LONGEST) if isinstance(connection, Session) else nullcontext():
             (((rows, *sums),),) = run(connection, _content(schema, name, chosen))
-    return Fingerprint(algorithm=ALGORITHM, rows=rows, content=_content_hash(list(chosen), rows, sums))
+    text = json.dumps([list(chosen), rows, [str(each) for each in sums]], separators=(",", ":"))
+    return Fingerprint(algorithm=ALGORITHM, rows=rows, content=hashlib.sha256(text.encode()).hexdigest())
 
 
 def sent(connection: psycopg.Connection[Any], types: Sequence[str]) -> dict[str, bool]:
@@ -118,11 +119,6 @@ def _content(schema: str, name: str, columns: Mapping[str, bool]) -> Composed:
     )
 
 
-def _content_hash(columns: Sequence[str], rows: int, sums: Sequence[Any]) -> str:
-    text = json.dumps([list(columns), rows, [str(each) for each in sums]], separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 @contextmanager
 def _settled(connection: psycopg.Connection[Any], schema: str, name: str) -> Iterator[None]:
     """The pinned settings, and afterwards those from before. In a transaction of its own also the role of the owner."""
@@ -140,8 +136,3 @@ def _settled(connection: psycopg.Connection[Any], schema: str, name: str) -> Ite
         if own:
             undo(connection)
         raise
-
-
-def pin_text() -> Composed:
-    """Pin the settings that decide how values are written and read, for the length of the transaction."""
-    return setting(TEXT_SETTINGS)

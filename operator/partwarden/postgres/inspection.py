@@ -314,17 +314,12 @@ def _closed(connection: Session, oids: list[int]) -> tuple[ClosedPartition, ...]
 
 
 def _closed_partition(row: Any) -> ClosedPartition:
-    mark = marker.read_closed(row.comment, row.oid)
-    return ClosedPartition(
-        oid=row.oid,
-        owner=row.owner,
-        may_own=row.may_own,
-        empty=row.empty,
-        frozen=row.frozen,
-        indexed=row.indexed,
-        # What an interrupted REINDEX has left goes with the next one.
-        invalid=tuple(each for each in row.invalid if mark.reindexed or not re.search("_cc(new|old)[0-9]*$", each)),
-        mark=mark,
-        no_room=row.length + marker.ROOM > marker.LONGEST,
-        exclusive=tuple(row.exclusive),
+    about = row._asdict()
+    mark = marker.read_closed(about.pop("comment"), row.oid)
+    about["no_room"] = about.pop("length") + marker.ROOM > marker.LONGEST
+    about["exclusive"] = tuple(row.exclusive)
+    # What an interrupted REINDEX has left goes with the next one.
+    about["invalid"] = tuple(
+        each for each in row.invalid if mark.reindexed or not re.search("_cc(new|old)[0-9]*$", each)
     )
+    return ClosedPartition(**about, mark=mark)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from psycopg import errors as pg
@@ -25,9 +26,6 @@ from .locks import PINNED, Mode, Want, hidden_transaction, older_transaction, re
 from .settings import LIMITS, LOCAL_COMMIT, setting
 from .table_state import TableState, ask, parse
 from .transaction import BY_NAME, LOCK_TIMEOUT, check_opening, check_same, opening, parent_of, translated
-
-GRACE = 30.0
-"""Seconds in which the server should have ended a statement itself, after its limit."""
 
 
 class OutOfTime(Exception):
@@ -46,7 +44,8 @@ def _run_alone(connection: Session, statement: Composable, *, lock_timeout: int,
     ((pid,),) = run(connection, "SELECT pg_catalog.pg_backend_pid()")[0]
     # A pooler names a process of its own invention when it is connected to.
     direct, began = pid == connection.info.backend_pid, time.monotonic()
-    with connection.patient(limit + GRACE):
+    # The server should have ended it itself.
+    with connection.patient(limit + 30.0):
         try:
             if direct:
                 ours = {"lock_timeout": f"{lock_timeout}ms", "statement_timeout": f"{limit * 1000:.0f}ms"}
@@ -70,17 +69,18 @@ Maintenance = AnalyzeParent | Marked
 
 
 def maintain(connection: Session, inventory: Inventory, action: Maintenance) -> None:
-    """Do one action. Raises `TableBusy` where it would wait, `StatementFailed` where it takes too long.
-
-    Also `StatementRejected`, `TableChanged`, and as `errors.translate`.
+    """Do one action. Raises `TableBusy` where it would wait, `StatementFailed` where it takes too long,
+    `StatementRejected`, `TableChanged`, and as `errors.translate`.
     """
     match action:
         case AnalyzeParent():
             _analyze(connection, inventory, action)
         case VacuumPartition():
-            _vacuum(connection, inventory, action)
+            # What a transaction may see that began before the range had passed cannot be frozen.
+            _work_and_mark(connection, inventory, action, partial(_vacuum, connection, action), Literal(action.closed))
         case ReindexPartition():
-            _reindex(connection, inventory, action)
+            since = SQL("now() - interval '5 seconds'")  # what is older is not waited for at all
+            _work_and_mark(connection, inventory, action, partial(_reindex, connection, action), since)
 
 
 ANALYZE_LIMIT = 300.0
@@ -118,12 +118,8 @@ def _subject(action: Maintenance) -> str:
 
 VACUUM_LIMIT = 1800.0
 """Seconds that one VACUUM or REINDEX may take: a worker is not held for longer."""
-LEFTOVER_LIMIT = 300.0
-"""Seconds that dropping one index may take."""
 WAIT_FOR_TRANSACTIONS = 10_000
 """Milliseconds that REINDEX CONCURRENTLY may wait for others' transactions, each time that it must."""
-SHORT = "5 seconds"
-"""What is older when REINDEX would begin is not waited for at all."""
 
 # REINDEX CONCURRENTLY gives its copies such names, and they are invalid until they take the old ones' place, as are the
 # old ones after that. Ours to drop is one that is invalid, belongs to nothing, and of which the table, or its TOAST
@@ -145,46 +141,34 @@ WHERE i.indrelid IN ({oid}, (SELECT reltoastrelid FROM pg_class WHERE oid = {oid
 """
 
 
-def _vacuum(connection: Session, inventory: Inventory, action: VacuumPartition) -> None:
-    """Not while a transaction is open that began before the range had passed: what it may see cannot be frozen."""
-
-    def work() -> None:
-        # Without truncation: giving back pages at the end would lock every session out for that moment.
-        statement = SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
-        _run_alone(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
-
-    _work_and_mark(connection, inventory, action, work, Literal(action.closed))
+def _vacuum(connection: Session, action: VacuumPartition) -> None:
+    # Without truncation: giving back pages at the end would lock every session out for that moment.
+    statement = SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
+    _run_alone(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
 
 
-def _reindex(connection: Session, inventory: Inventory, action: ReindexPartition) -> None:
-    """Where PostgreSQL rebuilt no index at all, it is not marked as done."""
-
-    def work() -> None:
+def _reindex(connection: Session, action: ReindexPartition) -> None:
+    _drop_leftovers(connection, action)
+    before = _indexes(connection, action)
+    statement = SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
+    try:
+        _run_alone(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
+    except OutOfTime:
+        # It is not tried again, so no later attempt would drop them.
         _drop_leftovers(connection, action)
-        before = _indexes(connection, action)
-        statement = SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
-        try:
-            _run_alone(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
-        except OutOfTime:
-            # It is not tried again, so no later attempt would drop them.
-            _drop_leftovers(connection, action)
-            raise
-        # A rebuilt one has another OID. What PostgreSQL skips it says in a WARNING, and succeeds.
-        skipped = _indexes(connection, action)
-        if before and before.keys() <= skipped.keys():
-            raise StatementRejected(
-                f"{_subject(action)}: PostgreSQL skipped {', '.join(sorted(before.values()))}; see its server's log, "
-                "and REINDEX by hand"
-            )
-
-    _work_and_mark(connection, inventory, action, work, SQL("now() - {}::interval").format(SHORT))
+        raise
+    # A rebuilt one has another OID. What PostgreSQL skips it says in a WARNING, and succeeds.
+    skipped = _indexes(connection, action)
+    if before and before.keys() <= skipped.keys():
+        raise StatementRejected(
+            f"{_subject(action)}: PostgreSQL skipped {', '.join(sorted(before.values()))}; see its server's log, and "
+            "REINDEX by hand"
+        )
 
 
 def _indexes(connection: Session, action: ReindexPartition) -> dict[int, str]:
     """Names of the partition's indexes by OID."""
-    query = (
-        "SELECT i.indexrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {}"
-    )
+    query = "SELECT i.indexrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE indrelid = {}"
     return dict(run(connection, PINNED, SQL(query).format(action.oid))[1])
 
 
@@ -193,7 +177,7 @@ def _drop_leftovers(connection: Session, action: ReindexPartition) -> None:
         # Safe here: an index holds no rows, and this one serves no query and no constraint. A session that still builds
         # it holds the lock that this needs.
         drop = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(schema, name))
-        _run_alone(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LEFTOVER_LIMIT)
+        _run_alone(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=300.0)
 
 
 def _work_and_mark(

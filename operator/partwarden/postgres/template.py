@@ -118,16 +118,14 @@ def newest(inventory: Inventory) -> int:
 
 def _template(row: Any, columns: Iterable[Any], policies: Iterable[Any]) -> PartitionTemplate:
     """From the row of `STORAGE`, and rows of `COLUMNS` and `POLICIES`."""
-    by_index = row.replica_identity == "i"
-    return PartitionTemplate(
-        options=_pairs(row.options),
-        tablespace=row.tablespace,
-        access_method=row.access_method,
+    about = row._asdict() | {"options": _pairs(row.options)}
+    if row.replica_identity != "i":
+        about["identity_index"] = None
+    elif row.identity_index is None:
         # An index of the sibling alone has no counterpart in a new partition.
-        replica_identity="d" if by_index and row.identity_index is None else row.replica_identity,
-        identity_index=row.identity_index if by_index else None,
-        unlogged=row.unlogged,
-        default_unlogged=row.default_unlogged,
+        about["replica_identity"] = "d"
+    return PartitionTemplate(
+        **about,
         columns=tuple(ColumnSetting(each.name, each.statistics, _pairs(each.options)) for each in columns),
         policies=tuple(RowPolicy(**each._asdict() | {"roles": tuple(each.roles)}) for each in policies),
     )

@@ -101,10 +101,7 @@ def parent_of(inventory: Inventory) -> Parent:
 
 
 def advisory(parent: Parent) -> Composed:
-    """Asks for the advisory lock of the table, by which operators and policies take turns.
-
-    Ends with the transaction: right behind a pooler, and nothing to clean up after a crash.
-    """
+    """Ask for the advisory lock of the table, by which operators and policies take turns, to the transaction's end."""
     # An OID has 32 bits without a sign, the lock's key with one.
     return SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, c_int32(parent.oid).value)
 
@@ -112,9 +109,9 @@ def advisory(parent: Parent) -> Composed:
 def opening(
     parent: Parent, lock_timeout: int, statement_timeout: str = "60s", *, as_login: bool = False
 ) -> list[Composable]:
-    """Begins the transaction and asks what `check_opening` wants to know. ``lock_timeout``: milliseconds.
+    """Begins the transaction, as the parent's owner, and asks what `check_opening` wants to know.
 
-    All that follows runs as the parent's owner; ``as_login`` is for what runs no code of the table.
+    ``lock_timeout``: milliseconds. ``as_login`` is for what runs no code of the table.
     """
     return [
         SQL("BEGIN ISOLATION LEVEL READ COMMITTED"),
@@ -136,8 +133,7 @@ def as_owner(parent: Parent) -> list[Composable]:
 
     CHECK constraints, index expressions, domains, generated columns and triggers call functions of those who may alter
     the table. Such a function may do what the current role may: so that must be no superuser, nor a member of others.
-    SET LOCAL ends with the transaction, as is right behind a pooler. Raises InsufficientPrivilege when it is executed
-    by a login that may not become the owner.
+    PostgreSQL raises InsufficientPrivilege where the login may not become the owner.
     """
     return [become(parent.owner)] if parent.borrowed else []
 
@@ -148,10 +144,7 @@ def become(role: str) -> Composed:
 
 
 def reading(parent: Parent) -> list[Composable]:
-    """The same as `as_owner`, for what only reads rows.
-
-    A login that is no member of the owner has no rights but its own, and reads with those what was granted to it.
-    """
+    """The same, for what only reads rows: a login that is no member of the owner reads what was granted to itself."""
     return as_owner(parent) if parent.may_own else []
 
 
@@ -171,9 +164,8 @@ def set_role_right(connection: psycopg.Connection[Any]) -> str:
 
 
 def read_as_owner(connection: psycopg.Connection[Any], schema: str, name: str) -> str | None:
-    """Make the rest of the transaction run as the owner of the table's parent, or of the table where it has none.
-
-    A partition that its parent's owner may not read is read as its own owner.
+    """Make the rest of the transaction run as the owner of the table's parent, or, where there is none that may read
+    it, of the table.
 
     Returns that role; None where it is connected already, and where the login is no member of it: such a login reads
     by rights of its own. Raises `InsufficientPrivilege` where it has the owner's rights, but may not become the owner.
@@ -269,10 +261,7 @@ def read_only(
     lock_timeout: str = "500ms",
     statement_timeout: str = "10s",
 ) -> list[list[Any]]:
-    """The rows of each query, of one snapshot, in a transaction of their own and one round trip.
-
-    Raises psycopg's errors; the transaction is rolled back then.
-    """
+    """The rows of each query, of one snapshot, in a transaction of their own and one round trip. Undone on any error."""
     with undone(connection):
         limits = pinned(lock_timeout, statement_timeout)
         _, _, *results, _ = run(connection, BEGIN_READ_ONLY, limits, *queries, "COMMIT")
@@ -281,9 +270,8 @@ def read_only(
 
 @contextmanager
 def reading_rows(connection: Session, schema: str, name: str) -> Iterator[None]:
-    """A transaction that reads all rows of the table, as its owner, or fails: a row that a policy hides is an error.
-
-    A statement may take as long as all rows need. Raises as `read_as_owner`, and psycopg's errors.
+    """A transaction that reads all rows of the table as `read_as_owner` does, however long that takes, or fails: a row
+    that a policy hides is an error. Raises psycopg's errors, too.
     """
     try:
         with connection.patient(READ_ALL_LIMIT):
