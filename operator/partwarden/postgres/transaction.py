@@ -261,7 +261,7 @@ def read_only(
     lock_timeout: str = "500ms",
     statement_timeout: str = "10s",
 ) -> list[list[Any]]:
-    """The rows of each query, of one snapshot, in a transaction of their own and one round trip. Undone on any error."""
+    """The rows of each query, of one snapshot, in a transaction of their own and one round trip."""
     with undone(connection):
         limits = pinned(lock_timeout, statement_timeout)
         _, _, *results, _ = run(connection, BEGIN_READ_ONLY, limits, *queries, "COMMIT")
