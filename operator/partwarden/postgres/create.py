@@ -46,11 +46,9 @@ from .transaction import (
 
 SCAN_TIMEOUT = "3s"
 """How long ATTACH may read DEFAULT, which no other session can read or write meanwhile, or a table that comes back."""
-VALIDATION = "60s"
-"""How long the rows of a table may be read before it is attached: no session waits for that."""
+VALIDATION = "60s"  # how long the rows of a table may be read before it is attached: no session waits for that
 COUNT_LIMIT = 100_000
-TOGETHER = 20
-"""How many partitions share one transaction at most, where only other DDL on the parent waits for it."""
+TOGETHER = 20  # how many partitions share one transaction at most, where only other DDL on the parent waits for it
 
 NEW_ACLS = """
 SELECT c.relname, CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END AS grantee, x.privilege_type,

@@ -154,10 +154,7 @@ def check_ties(
 
 
 def _is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: Identifier, tie: Tie) -> bool:
-    """Whether the identity sequence has given a value beyond all that its column holds.
-
-    Reads the whole column where it has no index.
-    """
+    """Whether the identity sequence has given a value beyond all that its column holds, which is read."""
     for row in run(connection, SQL(LAST_VALUE).format(sequence=tie.oid, table=oid))[0]:
         if row.last is not None:
             beyond = SQL("> max" if row.ascending else "< min")
@@ -170,21 +167,18 @@ def _is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: Ide
 
 # Rows that refer to a partition by a foreign key.
 
-COUNT_LIMIT = 100_000
-"""Rows of one table that are counted at most."""
+COUNT_LIMIT = 100_000  # rows of one table that are counted at most
 MOST = 50
 """Counts at most, each of one foreign key and one partition; the attempt to detach finds the rest."""
 
 KEYS = """
-SELECT k.confrelid AS partition, n.nspname AS schema, c.relname AS name, pn.nspname AS target_schema,
-       p.relname AS target,
+SELECT k.confrelid AS partition, n.nspname AS schema, c.relname AS name,
        ARRAY(SELECT attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, place)
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY place) AS columns,
        ARRAY(SELECT attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, place)
              JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY place) AS targets
 FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
 WHERE k.contype = 'f' AND k.conparentid <> 0 AND k.confrelid = ANY({partitions})
 ORDER BY k.confrelid, n.nspname, c.relname, k.oid LIMIT {most}
 """
@@ -227,7 +221,7 @@ def _count(connection: psycopg.Connection[Any], inventory: Inventory, action: De
         if target == parent.key[0].column:
             pairs.append(ddl.in_range(Identifier("f", column), action.bounds))
     source = SQL("{} f WHERE EXISTS (SELECT FROM ONLY {} p WHERE {})").format(
-        Identifier(key.schema, key.name), Identifier(key.target_schema, key.target), SQL(" AND ").join(pairs)
+        ddl.relation(key), ddl.relation(action), SQL(" AND ").join(pairs)
     )
     query = ddl.count(source, COUNT_LIMIT)
     try:

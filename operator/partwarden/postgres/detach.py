@@ -54,10 +54,8 @@ from .transaction import (
 LIMIT, LIMIT_JOINED = 5.0, 2.0
 """Seconds that a concurrent detach may take; the latter where PostgreSQL searches tables whose foreign keys refer to
 the partition, which may not be written to meanwhile."""
-UNDER_LOCK = "1s"
-"""The same for the form that keeps every session out."""
-WAIT_FOR_SNAPSHOTS = 100
-"""Milliseconds to wait for each transaction that began before a detach was interrupted."""
+UNDER_LOCK = "1s"  # the same for the form that keeps every session out
+WAIT_FOR_SNAPSHOTS = 100  # milliseconds to wait for each transaction that began before a detach was interrupted
 
 # To detach concurrently plans the CHECK constraints, which calls functions whose arguments are constants: of others, as
 # the login. Those of a superuser, as most of an extension are, may be called.

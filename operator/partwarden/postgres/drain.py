@@ -32,10 +32,8 @@ from .settings import setting
 
 UNDER_LOCK = 1000
 """Milliseconds that all other sessions may be kept out for; what takes longer is undone."""
-IDLE = 2000
-"""Milliseconds without a word from us under the lock, after which the server undoes all."""
-COUNT_LIMIT = 1000
-"""Referencing rows that are counted."""
+IDLE = 2000  # milliseconds without a word from us under the lock, after which the server undoes all
+COUNT_LIMIT = 1000  # referencing rows that are counted
 
 CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::int8"
 

@@ -25,8 +25,7 @@ from .settings import LIMITS, TEXT_SETTINGS, setting
 from .transaction import BEGIN_READ_ONLY, read_as_owner, undo
 
 ALGORITHM = "sha256-sum-1"
-LONGEST = 7 * 24 * 3600.0
-"""Seconds that one answer may take: a table of terabytes is read in a single statement."""
+LONGEST = 7 * 24 * 3600.0  # seconds that one answer may take: a table of terabytes is read in a single statement
 
 PINNED = {
     **TEXT_SETTINGS,
@@ -45,8 +44,7 @@ BINARY = (
     *("bit", "varbit", "json", "jsonb", "uuid"),
 )
 """Types of pg_catalog that are hashed as they are sent: it takes a fourth of the time of making text of them."""
-BUILT_IN = 10_000
-"""OIDs of types below are the same in every database."""
+BUILT_IN = 10_000  # OIDs of types below are the same in every database
 
 COLUMNS = """
 SELECT a.attname, t.oid < {built_in} AND t.typname = ANY({binary})

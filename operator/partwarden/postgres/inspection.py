@@ -41,8 +41,7 @@ from .transaction import BEGIN_READ_ONLY, read_only, reading, undo
 
 MAX_ROWS = 200_000
 """Most rows that are read; where there are more, numbers are lower limits."""
-MAX_PLANNED = 20
-"""Planned partitions whose rows are counted each by itself where there are more."""
+MAX_PLANNED = 20  # planned partitions whose rows are counted each by itself where there are more
 
 # Every pass is to read the same rows.
 WHOLE = setting({"row_security": "off", "synchronize_seqscans": "off"})
@@ -131,8 +130,7 @@ def _refusal(connection: Session, parent: Parent, default: Partition, error: psy
 
 # Pruning.
 
-HOLDS = 3600.0
-"""Seconds for which a good answer is not asked for again, while the partitions stay the same."""
+HOLDS = 3600.0  # seconds for which a good answer is not asked for again, while the partitions stay the same
 REMEMBERED = 10_000
 """Tables; beyond that all are forgotten."""
 LOCK_TIMEOUT = "100ms"

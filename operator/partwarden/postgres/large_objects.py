@@ -31,8 +31,7 @@ MOST = 20
 SAMPLE = 10_000
 """Rows of each that a plan reads. The Job, and the drop under its lock, read all."""
 TIMEOUT = "1s"
-OID = 26
-"""Of the type oid, in every release."""
+OID = 26  # of the type oid, in every release
 
 EXIST = "SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)"
 

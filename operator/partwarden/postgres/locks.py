@@ -23,10 +23,8 @@ from ..planner.inventory import Inventory
 from .connection import Session, pinned, run
 from .transaction import parent_of, undo
 
-SHORT = 1.0
-"""Seconds that a transaction may last and still be waited for."""
-PAUSE, LONGEST_PAUSE = 0.05, 1.0
-"""Seconds between two attempts, at first and at most."""
+SHORT = 1.0  # seconds that a transaction may last and still be waited for
+PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two attempts, at first and at most
 MARGIN, LONGEST_LAST_ATTEMPT = 300, 2000
 """Milliseconds. Autovacuum ends for a session that waits for deadlock_timeout, and else may hold its lock for hours."""
 PINNED = pinned(lock_timeout="1s", statement_timeout="10s")

@@ -116,8 +116,7 @@ def _subject(action: Maintenance) -> str:
     return f"cannot {action.verb} {action.noun} {action}"
 
 
-VACUUM_LIMIT = 1800.0
-"""Seconds that one VACUUM or REINDEX may take: a worker is not held for longer."""
+VACUUM_LIMIT = 1800.0  # seconds that one VACUUM or REINDEX may take: a worker is not held for longer
 WAIT_FOR_TRANSACTIONS = 10_000
 """Milliseconds that REINDEX CONCURRENTLY may wait for others' transactions, each time that it must."""
 

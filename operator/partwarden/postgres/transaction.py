@@ -20,8 +20,7 @@ from .connection import Session, pinned, run
 from .errors import translate
 from .settings import setting
 
-PATIENCE = 30.0
-"""Seconds that standbys are waited for."""
+PATIENCE = 30.0  # seconds that standbys are waited for
 
 # A commit waits for standbys only where it wrote something: this message is of no effect, and the last thing written.
 WRITE = """
