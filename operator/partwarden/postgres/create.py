@@ -167,10 +167,7 @@ def make_tables(
 def rights_of_tables(
     inventory: Inventory, actions: Sequence[Creation], named: list[Any], acls: list[Any]
 ) -> list[Composable]:
-    """What gives new tables the parent's grants, row security, and all else that precedes the attach.
-
-    Raises `TableChanged` where what bears the parent's name is another table.
-    """
+    """What gives new tables the parent's grants, row security, and all else before ATTACH. Raises as `check_same`."""
     parent = parent_of(inventory)
     check_same(parent, named)
     ((_, secured, forced),) = named

@@ -112,10 +112,7 @@ def read_ties(connection: psycopg.Connection[Any], spec: TableSpec, inventory: I
 def ties(
     connection: psycopg.Connection[Any], oids: Iterable[int], *, in_transaction: bool = False
 ) -> Mapping[int, tuple[Tie, ...]]:
-    """What is tied to each of the tables, by the table's OID. Raises psycopg's errors.
-
-    In a transaction of its own, unless ``in_transaction``: in the one that is open.
-    """
+    """What is tied to each table, by its OID; ``in_transaction``: in the one that is open. Raises psycopg's errors."""
     if not (oids := sorted(set(oids))):
         return {}
     query = SQL(TIES).format(oids=oids)
@@ -140,9 +137,8 @@ def check_ties(
     tied: Iterable[Tie],
     reading: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    """Raises `ObjectsTied` where DROP TABLE would take along what others may use, and psycopg's errors.
-
-    ``reading`` is the context in which the table is read, where it has an identity column.
+    """Raises `ObjectsTied` where DROP TABLE would take along what others may use, and psycopg's errors. An identity
+    column is read in the context ``reading``.
     """
     if error := refusing(table, tied):
         raise error
@@ -194,9 +190,8 @@ def count_references(connection: psycopg.Connection[Any], inventory: Inventory, 
 def references(
     connection: psycopg.Connection[Any], inventory: Inventory, actions: Iterable[DetachPartition]
 ) -> Mapping[int, tuple[Reference, ...]]:
-    """By OID of the partition. What cannot be counted, for want of time or of the right to read it, is left out.
-
-    Raises psycopg's errors where the connection is lost.
+    """By OID of the partition. What cannot be counted, for want of time or of the right to read it, is left out, unless
+    the connection is lost.
     """
     by_oid = {each.oid: each for each in actions}
     if not by_oid:

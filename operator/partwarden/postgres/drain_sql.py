@@ -53,10 +53,7 @@ SCHEMAS = SQL("""
 
 
 def ask(parent: Parent, default: Partition, version: int) -> tuple[Composed, Composed]:
-    """The facts that `check` wants, and the names of publications that send these rows to others.
-
-    DEFAULT must be locked against changes of them. ``version``: the server's, as 180003.
-    """
+    """The facts that `check` wants, and publications that send these rows to others, once DEFAULT is locked."""
     facts = FACTS.format(parent=parent.oid, default=default.oid, schema=default.schema, name=default.name)
     schemas = SCHEMAS.format(default=default.oid) if version >= 150000 else SQL("")
     return facts, PUBLISHED.format(default=default.oid, schemas=schemas)

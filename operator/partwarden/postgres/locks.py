@@ -71,9 +71,8 @@ def joined(connection: psycopg.Connection[Any], table: int, mode: Mode) -> tuple
 
 
 def wants_of_attach(connection: psycopg.Connection[Any], inventory: Inventory) -> list[Want]:
-    """What ATTACH PARTITION locks beside the new partition: the parent, DEFAULT, and what foreign keys join.
-
-    With more than the first of them other sessions wait for the attach. Raises psycopg's errors.
+    """What ATTACH PARTITION locks beside the new partition: the parent first, for which no reader or writer waits, then
+    DEFAULT, and what foreign keys join. Raises psycopg's errors.
     """
     parent = parent_of(inventory).oid
     others = joined(connection, parent, Mode.SHARE_ROW_EXCLUSIVE)
@@ -135,9 +134,8 @@ class LockHolder(NamedTuple):
 def describe(
     pid: int | None, user: str | None, application: str | None, prepared: str | None = None, began: str | None = None
 ) -> str:
-    """A transaction for a message, such as ``pid 4711 (psql, role "bob") in a transaction since 2026-11-29T10:02:31Z``.
-
-    When it began, not how long ago: the message stays the same for as long as the transaction lasts.
+    """A transaction for a message, such as ``pid 4711 (psql, role "bob") in a transaction since 2026-11-29T10:02:31Z``,
+    which stays the same for as long as it lasts.
     """
     role, since = f'role "{user}"' if user else "autovacuum", f" since {began}" if began else ""
     if pid is None:
@@ -287,19 +285,15 @@ ORDER BY 1
 
 
 def older_transaction(connection: psycopg.Connection[Any], since: Composable, locked: list[int]) -> str | None:
-    """Describe the oldest transaction of the database that began before ``since`` (SQL, timestamptz); None without one.
-
-    It has a snapshot, has written, or has any lock on one of the relations ``locked``. Raises psycopg's errors.
+    """Describe the oldest transaction that began before ``since`` (SQL), and has a snapshot, has written, or has any
+    lock on one of the relations ``locked``; None without one. Raises psycopg's errors.
     """
     _, rows = run(connection, PINNED, SQL(OLDER).format(since=since, locked=SQL("{}::oid[]").format(locked)))
     return describe(*rows[0][:5]) if rows else None
 
 
 def hidden_transaction(connection: psycopg.Connection[Any]) -> str | None:
-    """Describe a transaction that is open still after a second, and whose start the role may not see; None without one.
-
-    Takes no time where the role sees all, or no such transaction is open. Raises psycopg's errors.
-    """
+    """Describe a transaction whose start the role may not see, and that is open still after a second, or None."""
     if still := set(run(connection, PINNED, HIDDEN)[1]):
         time.sleep(1.0)
         still.intersection_update(run(connection, PINNED, HIDDEN)[1])

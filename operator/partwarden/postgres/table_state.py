@@ -60,7 +60,8 @@ def read(connection: psycopg.Connection[Any], wanted: str = "") -> str:
 # CHECK constraints that hold a detached table to the range it had. A concurrent detach leaves one, and the other form
 # gives it one (see `detach`). Rows that were there before it lie in the range too: until the detach, PostgreSQL let
 # none in that do not. So with the constraint in force every row lies in the range, whether or not PostgreSQL has
-# validated it. From 18 on there are constraints that are written down and not enforced.
+# validated it. From 18 on there are constraints that are written down and not enforced. They hold texts of moments: to
+# be asked for in a transaction that has pinned its settings.
 CHECKS = """
 SELECT k.conname AS name, pg_get_expr(k.conbin, k.conrelid) AS text, k.convalidated AS validated,
        quote_ident({key}) AS column,
@@ -87,10 +88,7 @@ class Check:
 
 
 def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Range) -> tuple[Check, ...]:
-    """Those of the table that let no row in whose key lies outside ``held``, or is NULL. Raises psycopg's errors.
-
-    To be asked in a transaction that has pinned its settings: texts of moments are read.
-    """
+    """Those of the table that let no row in whose key lies outside ``held``, or is NULL. Raises psycopg's errors."""
     (rows,) = run(connection, SQL(CHECKS).format(oid=oid, key=key.column))
     return tuple(
         Check(row.name, row.text, row.validated, _says_only(row.text, row.column))
@@ -100,10 +98,7 @@ def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held
 
 
 def bounds(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Range) -> Bounds | None:
-    """``held`` as a constraint of the table spells it, in PostgreSQL's own words; None where none does.
-
-    Raises psycopg's errors; asked as `holding_to`.
-    """
+    """``held`` as a constraint of the table spells it, in PostgreSQL's own words, or None. Raises psycopg's errors."""
     (rows,) = run(connection, SQL(CHECKS).format(oid=oid, key=key.column))
     spelled = (_spelled(_joined_by_and(row.text), row.column, key.type, held) for row in rows)
     return next((each for each in spelled if each is not None), None)
@@ -225,10 +220,7 @@ def look(connection: psycopg.Connection[Any], action: Action, oid: int) -> Table
 
 
 def is_ours(state: TableState, parent: Parent) -> bool:
-    """Whether the mark was written on this very table, of this very parent, whose owner owns the table.
-
-    Another owner may write any text into the comment of a table, and have it run any function.
-    """
+    """Whether the mark was written on this very table, of this very parent, by its owner: others may write any text."""
     mark = state.mark
     return mark is not None and (mark.oid, mark.parent, state.owner) == (state.oid, parent.oid, parent.owner)
 

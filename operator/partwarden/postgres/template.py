@@ -37,6 +37,7 @@ FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::
 GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
 """
 
+# A new table needs both names, of a relation and of a type.
 TAKEN = """
 SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = {schema} AND c.relname = ANY({names})
@@ -88,10 +89,8 @@ FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
 
 
 def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
-    """The inventory with what the creation of partitions called ``names`` needs to know. Raises psycopg's errors.
-
-    One round trip. ``taken`` holds the names that belong to a relation or type of the parent's schema, since a new
-    table needs both.
+    """The inventory with what the creation of partitions called ``names`` needs to know, in one round trip. Raises
+    psycopg's errors.
     """
     parent, default = parent_of(inventory), inventory.default.oid if inventory.default else 0
     values = {"parent": parent.oid, "schema": parent.schema, "names": list(names), "default": default}

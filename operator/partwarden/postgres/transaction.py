@@ -108,9 +108,8 @@ def advisory(parent: Parent) -> Composed:
 def opening(
     parent: Parent, lock_timeout: int, statement_timeout: str = "60s", *, as_login: bool = False
 ) -> list[Composable]:
-    """Begins the transaction, as the parent's owner, and asks what `check_opening` wants to know.
-
-    ``lock_timeout``: milliseconds. ``as_login`` is for what runs no code of the table.
+    """Begin the transaction, as the parent's owner, and ask what `check_opening` wants to know; ``lock_timeout`` is in
+    milliseconds, and ``as_login`` for what runs no code of the table.
     """
     return [
         SQL("BEGIN ISOLATION LEVEL READ COMMITTED"),
