@@ -75,7 +75,6 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
 WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
-
 # To plan it takes longer than to run it: the fewer tables it joins, the better.
 PARTITIONS = """
 SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace) AS schema, c.relname AS name,
@@ -88,7 +87,6 @@ WHERE i.inhparent = (SELECT oid FROM pg_class WHERE relname = {name}
                      AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema}))
 ORDER BY c.oid
 """
-
 # Rows and bytes of partitions that are themselves partitioned; none of what was dropped since.
 BELOW = """
 SELECT above.oid, sum(c.reltuples) FILTER (WHERE t.isleaf AND c.reltuples >= 0)::int8 AS rows,

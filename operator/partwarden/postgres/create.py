@@ -121,13 +121,12 @@ def _create(connection: Session, inventory: Inventory, key: str, actions: Sequen
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against every session.
         begin.append(ddl.rows_in_default(parent, default.oid, key, first, COUNT_LIMIT))
     making = make_tables(inventory, actions, unlogged=inventory.template.unlogged)
-    if len(actions) == 1:
-        _check(inventory, first, run(connection, *begin))
-        *_, named, acls = run(connection, *making)
-    else:
-        # A round trip less; whatever the opening forbids is undone with the rest.
-        *begun, named, acls = run(connection, *begin, *making)
-        _check(inventory, first, begun[: len(begin)])
+    # Of several in one round trip less; whatever the opening forbids is undone with the rest.
+    begun = run(connection, *begin, *(making if len(actions) > 1 else ()))
+    check_opening(parent, begun)
+    if default is not None:
+        _check_default(default, f"cannot create partition {first}", begun[len(begin) - 1])
+    *_, named, acls = run(connection, *making) if len(actions) == 1 else begun
     rights = rights_of_tables(inventory, actions, named, acls)
     attach = [ddl.attach(parent, each) for each in actions]
     attach += [each for action in actions for each in ddl.after_attach(inventory.template, action)]
@@ -184,16 +183,14 @@ def grants(acls: Iterable[Any]) -> list[Grant]:
     return [Grant(acl.grantee, acl.privilege_type, acl.is_grantable) for acl in acls]
 
 
-def _check(inventory: Inventory, action: Creation, results: list[list[tuple[Any, ...]]]) -> None:
-    """``results`` are those of the opening and, where there is a DEFAULT partition, of the count of its rows."""
-    check_opening(parent_of(inventory), results)
-    if inventory.default is not None and (rows := results[-1][0][0]):
-        raise _default_has_rows(f"cannot create partition {action}", inventory.default, rows)
-
-
-def _default_has_rows(subject: str, default: Partition, rows: int) -> DefaultHasRows:
-    many = count_of(rows, rows < COUNT_LIMIT)
-    return DefaultHasRows(f"{subject}: {many} of its range lie in the DEFAULT partition {default}; move them out of it")
+def _check_default(default: Partition, subject: str, counted: list[Any]) -> None:
+    """``counted``: the result of `ddl.rows_in_default`."""
+    ((rows,),) = counted
+    if rows:
+        many = count_of(rows, rows < COUNT_LIMIT)
+        raise DefaultHasRows(
+            f"{subject}: {many} of its range lie in the DEFAULT partition {default}; move them out of it"
+        )
 
 
 def _duplicate(connection: Session, inventory: Inventory, action: Creation, error: psycopg.Error) -> PartwardenError:
@@ -244,9 +241,8 @@ def _attach(connection: Session, inventory: Inventory, key: str, action: AttachD
         _own_comment(connection, inventory, action)
         if default is not None:
             # ATTACH would find such rows as well, but only after it has locked DEFAULT against every session.
-            ((rows,),) = run(connection, ddl.rows_in_default(parent, default.oid, key, action, COUNT_LIMIT))[0]
-            if rows:
-                raise _default_has_rows(subject, default, rows)
+            count = ddl.rows_in_default(parent, default.oid, key, action, COUNT_LIMIT)
+            _check_default(default, subject, run(connection, count)[0])
         run(connection, set_lock_timeout(timeout), ddl.lock(action, "ACCESS EXCLUSIVE"))
         comment = _own_comment(connection, inventory, action)
         checks = holding_to(connection, action.oid, parent.key[0], action.range)

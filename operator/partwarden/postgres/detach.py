@@ -208,7 +208,9 @@ def _concurrently(
     try:
         _detach_marked(connection, parent, action, wants, deadline)
     except BaseException:
-        _unmark(connection, inventory, action)
+        # Where nothing is detached nothing shall say so. Only for tidiness: on a partition the mark means nothing.
+        with suppress(psycopg.Error, PartwardenError):
+            _unmark(connection, inventory, action)
         raise
 
 
@@ -270,14 +272,11 @@ def _at_once(connection: Session, inventory: Inventory, action: DetachPartition)
 
 
 def _unmark(connection: Session, inventory: Inventory, action: DetachPartition) -> None:
-    """Where nothing is detached nothing shall say so. Only for tidiness: on a partition the mark means nothing."""
-    if connection.closed:
-        return
-    parent = parent_of(inventory)
-    with suppress(psycopg.Error, PartwardenError), changing(connection, parent, "10s"):
-        state = _attached(connection, inventory, action)
-        if is_ours(state, parent):
-            run(connection, write(action, state.text, None), "COMMIT")
+    if not connection.closed:
+        with changing(connection, parent_of(inventory), "10s"):
+            state = _attached(connection, inventory, action)
+            if is_ours(state, parent_of(inventory)):
+                run(connection, write(action, state.text, None), "COMMIT")
 
 
 def _too_much_to_search(subject: str, limit: str) -> StatementFailed:

@@ -37,7 +37,6 @@ SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_namespace n ON n.oid = c.relnam
        NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = {parent} AND x.indisexclusion) AS indexes
 FROM pg_class c WHERE c.relname = {name} AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
 """)
-
 PUBLISHED = SQL("""
 SELECT p.pubname FROM pg_publication p
 WHERE current_setting('wal_level') = 'logical' AND (p.pubinsert OR p.pubdelete)
@@ -102,7 +101,6 @@ WHERE k.contype = 'f' AND k.confrelid IN ({parent_oid}, {default_oid})
                   WHERE above.oid = k.conparentid AND above.confrelid IN ({parent_oid}, {default_oid}))
 ORDER BY 1, k.oid
 """
-
 # Copies what is not remembered yet; ``same`` says whether the copy's text is that of the row. RETURNING gives rows in
 # the order in which they go in. Were it ever another, ``same`` would show it.
 COPY = """
@@ -117,7 +115,6 @@ WITH source AS MATERIALIZED (
 INSERT INTO {map} SELECT s.old, s.born, p.new, s.hash IS NOT DISTINCT FROM p.hash
 FROM source AS s JOIN placed AS p USING (place)
 """
-
 # Takes the copies away whose rows were changed or deleted since.
 FORGET_GONE = """
 WITH gone AS (
@@ -126,7 +123,6 @@ WITH gone AS (
   RETURNING m.new)
 DELETE FROM ONLY {new} AS n USING gone AS g WHERE n.ctid = g.new
 """
-
 # Deletes from DEFAULT what was copied, and nothing else. One row: deleted, remembered, in the new table.
 DELETE = """
 WITH moved AS (

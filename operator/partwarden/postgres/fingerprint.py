@@ -60,7 +60,6 @@ SELECT each, EXISTS (SELECT FROM pg_type t WHERE t.oid = to_regtype(each) AND t.
                      AND t.typname = ANY({binary}))
 FROM unnest({types}::text[]) each
 """
-
 # A set-returning function keeps the planner from computing the hash once for each of its parts, as OFFSET 0 would; but
 # that would also keep it from reading a large table with parallel workers, where the server allows those.
 CONTENT = """

@@ -269,7 +269,6 @@ SELECT c.oid, pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USA
              WHERE i.indrelid = c.oid AND i.indisexclusion ORDER BY 1) AS exclusive
 FROM pg_class c WHERE c.oid = ANY({oids}) ORDER BY c.oid
 """
-
 # Recursive by hand: pg_partition_tree would lock every partition.
 STATISTICS = """
 WITH RECURSIVE below AS (
@@ -303,7 +302,7 @@ def _closed(connection: Session, oids: list[int]) -> tuple[ClosedPartition, ...]
     def read(empty: SQL) -> tuple[ClosedPartition, ...]:
         values = {"empty": empty, "frozen": frozen, "comment": ddl.COMMENT, "length": ddl.COMMENT_LENGTH}
         (rows,) = read_only(connection, SQL(CLOSED).format(oids=listed, **values), lock_timeout=LOCK_TIMEOUT)
-        return tuple(_closed_partition(row) for row in rows)
+        return tuple(map(_closed_partition, rows))
 
     try:
         return read(SQL("coalesce(pg_relation_size(c.oid) = 0, true)"))
@@ -317,7 +316,6 @@ def _closed_partition(row: Any) -> ClosedPartition:
     about["no_room"] = about.pop("length") + marker.ROOM > marker.LONGEST
     about["exclusive"] = tuple(row.exclusive)
     # What an interrupted REINDEX has left goes with the next one.
-    about["invalid"] = tuple(
-        each for each in row.invalid if mark.reindexed or not re.search("_cc(new|old)[0-9]*$", each)
-    )
+    left_over = () if mark.reindexed else tuple(filter(re.compile("_cc(new|old)[0-9]*$").search, row.invalid))
+    about["invalid"] = tuple(each for each in row.invalid if each not in left_over)
     return ClosedPartition(**about, mark=mark)

@@ -44,7 +44,6 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE a.attrelid = ANY ({oids}::pg_catalog.oid[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
 ORDER BY a.attrelid, a.attnum
 """
-
 # Types of users are made from others; PostgreSQL's own are read only where they are arrays. ``field``: NULL for what a
 # domain or an array is of.
 TYPES = """

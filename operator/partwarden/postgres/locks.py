@@ -273,7 +273,6 @@ SELECT NULL, owner, NULL, gid, to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD"
 FROM pg_prepared_xacts WHERE database = current_database() AND prepared < {since}
 ORDER BY 6 LIMIT 1
 """
-
 # Every transaction holds the lock of its own number, which every role may see.
 HIDDEN = """
 SELECT l.pid, l.virtualtransaction, a.usename

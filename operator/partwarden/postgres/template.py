@@ -26,7 +26,6 @@ JOIN pg_class r ON r.oid = found.other JOIN pg_namespace rn ON rn.oid = r.relnam
 WHERE found.above IS DISTINCT FROM {parent}
 ORDER BY 1
 """
-
 ACL = """
 SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, bool_or(x.is_grantable),
        x.attname
@@ -36,7 +35,6 @@ FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::
       SELECT (aclexplode(attacl)).*, attname FROM pg_attribute WHERE attrelid = {parent} AND NOT attisdropped) x
 GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
 """
-
 # A new table needs both names, of a relation and of a type.
 TAKEN = """
 SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -45,7 +43,6 @@ UNION
 SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
 WHERE n.nspname = {schema} AND t.typname = ANY({names})
 """
-
 STORAGE = """
 SELECT CASE WHEN s.relam = coalesce(nullif(p.relam, 0), s.relam)
             THEN ARRAY(SELECT ARRAY[option_name, option_value] FROM pg_options_to_table(s.reloptions)
@@ -68,7 +65,6 @@ LEFT JOIN pg_class s ON s.oid = {sibling}
 LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
 WHERE p.oid = {parent}
 """
-
 COLUMNS = """
 SELECT * FROM (
   SELECT p.attname AS name, coalesce(nullif(p.attstattarget, -1), nullif(s.attstattarget, -1)) AS statistics,
@@ -79,7 +75,6 @@ SELECT * FROM (
   WHERE p.attrelid = {parent} AND p.attnum > 0 AND NOT p.attisdropped ORDER BY p.attnum) c
 WHERE c.statistics IS NOT NULL OR c.options <> '{{}}'
 """
-
 POLICIES = """
 SELECT polname AS name, polpermissive AS permissive, polcmd AS command,
        ARRAY(SELECT CASE WHEN role <> 0 THEN pg_get_userbyid(role) END FROM unnest(polroles) AS role) AS roles,

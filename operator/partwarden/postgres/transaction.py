@@ -22,12 +22,6 @@ from .settings import setting
 
 PATIENCE = 30.0  # seconds that standbys are waited for
 
-# A commit waits for standbys only where it wrote something: this message is of no effect, and the last thing written.
-WRITE = """
-SELECT pg_catalog.pg_logical_emit_message(true, 'partwarden', 'committed')
-WHERE pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''
-"""
-
 
 def confirmed(connection: Session) -> bool:
     """Whether the standbys that the server's configuration demands have all that this session has committed.
@@ -36,10 +30,13 @@ def confirmed(connection: Session) -> bool:
     its locks meanwhile: here it is waited for, while no lock is held. Raises nothing: a lost connection, or standbys
     that do not answer within `PATIENCE`, confirm nothing.
     """
+    # A commit waits for standbys only where it wrote something: this is of no effect, and the last thing written.
+    write = """SELECT pg_catalog.pg_logical_emit_message(true, 'partwarden', 'committed')
+        WHERE pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''"""
     try:
         with cancelled_after(connection, PATIENCE) as late:
             # Cancelled in its wait, COMMIT succeeds with a warning.
-            run(connection, "BEGIN", "SET LOCAL synchronous_commit TO DEFAULT", WRITE, "COMMIT")
+            run(connection, "BEGIN", "SET LOCAL synchronous_commit TO DEFAULT", write, "COMMIT")
     except psycopg.Error:
         return False
     return not late.is_set()
