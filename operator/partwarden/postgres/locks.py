@@ -257,7 +257,7 @@ def wait_for_snapshots(connection: psycopg.Connection[Any], deadline: float) -> 
 
 # A transaction with a snapshot, or that has written, holds back what VACUUM may freeze, and REINDEX CONCURRENTLY waits
 # for it, as it does for each that has so much as read the relation. What another VACUUM holds is none of it, nor is a
-# walsender's. Sessions whose state the role may not see are left to lock_timeout and `hidden_transactions`.
+# walsender's. Sessions whose state the role may not see are left to lock_timeout and `hidden_transaction`.
 OLDER = """
 SELECT pid, usename, nullif(application_name, ''), NULL::text,
        to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), xact_start
