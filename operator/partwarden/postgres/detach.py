@@ -41,15 +41,7 @@ from .dependents import references
 from .errors import message
 from .locks import PINNED, Mode, Want, check_lock_holders, describe, joined, lock_error, lock_holders, retry_locks
 from .table_state import TableState, is_ours, look, write
-from .transaction import (
-    LOCK_TIMEOUT_HEAVY,
-    cancelled_after,
-    changing,
-    parent_of,
-    set_lock_timeout,
-    translated,
-    undo,
-)
+from .transaction import LOCK_TIMEOUT_HEAVY, cancelled_after, changing, parent_of, set_lock_timeout, translated, undo
 
 LIMIT, LIMIT_JOINED = 5.0, 2.0
 """Seconds that a concurrent detach may take; the latter where PostgreSQL searches tables whose foreign keys refer to
