@@ -259,7 +259,10 @@ def _with_marked(inventory: Inventory, rows: Iterable[Any], parent: Parent, code
         own = _is_of(row, mark, parent)
         if own and row.owner != parent.owner:
             of_others.append(str(table))
-        elif codec is not None and _is_of_detach(mark, codec):
+        elif codec is not None and mark.phase is not Phase.RESTORED:
+            # Users may have edited it: moments with a zone are never compared with moments without one.
+            if {bool(mark.range.lower.tzinfo), bool(mark.range.upper.tzinfo)} != {codec.aware}:
+                continue
             if own:
                 detached.append(table)
             elif mark.table == str(parent):
@@ -272,9 +275,3 @@ def _with_marked(inventory: Inventory, rows: Iterable[Any], parent: Parent, code
 def _is_of(row: Any, mark: Marker, parent: Parent) -> bool:
     """Whether the mark was written on this very table, of this parent."""
     return (mark.oid, mark.parent) == (row.oid, parent.oid)
-
-
-def _is_of_detach(mark: Marker, codec: Codec) -> bool:
-    """Users may have edited it: moments with a zone are never compared with moments without one."""
-    lower, upper = mark.range.lower, mark.range.upper
-    return mark.phase is not Phase.RESTORED and {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}

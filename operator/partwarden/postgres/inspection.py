@@ -180,24 +180,20 @@ def check_pruning(
     """
     table = inventory.server.identity, plan.parent.oid, inventory.server.user
     last = memory.get(table)
-    if not ask:
-        return _with(inventory, last)
-    if len(inventory.partitions) < 2 or plan.creations:
-        return inventory
-    asked = (plan.current, hash(tuple((each.oid, each.bounds, each.detach_pending) for each in inventory.partitions)))
-    if last is not None and last.asked != asked:
-        last = None
-    stale = last is None or last.until < time.monotonic()
-    if stale and (pruning := _ask(connection, inventory, plan)) is not None:
-        # A bad one is asked again by each reconcile, so that it goes as soon as the cause does.
-        last = Answer(asked, pruning, time.monotonic() + HOLDS if pruning == GOOD else 0.0)
-        if len(memory) >= REMEMBERED:
-            memory.clear()
-        memory[table] = last
-    return _with(inventory, last)
-
-
-def _with(inventory: Inventory, last: Answer | None) -> Inventory:
+    if ask:
+        if len(inventory.partitions) < 2 or plan.creations:
+            return inventory
+        partitions = tuple((each.oid, each.bounds, each.detach_pending) for each in inventory.partitions)
+        asked = (plan.current, hash(partitions))
+        if last is not None and last.asked != asked:
+            last = None
+        stale = last is None or last.until < time.monotonic()
+        if stale and (pruning := _ask(connection, inventory, plan)) is not None:
+            # A bad one is asked again by each reconcile, so that it goes as soon as the cause does.
+            last = Answer(asked, pruning, time.monotonic() + HOLDS if pruning == GOOD else 0.0)
+            if len(memory) >= REMEMBERED:
+                memory.clear()
+            memory[table] = last
     if last is None or last.pruning == GOOD:
         return inventory
     return replace(inventory, facts=replace(inventory.facts, pruning=last.pruning))
@@ -229,7 +225,9 @@ def _ask(connection: Session, inventory: Inventory, plan: Plan) -> Pruning | Non
 
 def _needless(inventory: Inventory, plan: Plan, explained: Any) -> Iterator[str]:
     """Relations that are scanned without need, ascending by name."""
-    wanted = [each for each in inventory.partitions if _may_hold(each, inventory, plan)]
+    covered = merge(each.range for each in inventory.partitions if each.range is not None and not each.detach_pending)
+    default = bool(subtract(plan.current, covered))
+    wanted = [each for each in inventory.partitions if (each.range.overlaps(plan.current) if each.range else default)]
     allowed = {str(each) for each in wanted}
     others = {str(each) for each in inventory.partitions} - allowed
     # What is below a partitioned partition has names that were not read: only the others are known then.
@@ -237,14 +235,6 @@ def _needless(inventory: Inventory, plan: Plan, explained: Any) -> Iterator[str]
     for name in sorted(set(_scanned(explained[0]["Plan"]))):
         if name in others or (not deep and name not in allowed):
             yield name
-
-
-def _may_hold(each: Partition, inventory: Inventory, plan: Plan) -> bool:
-    if each.range is not None:
-        return each.range.overlaps(plan.current)
-    held = [other for other in inventory.partitions if not other.detach_pending]
-    covered = merge(other.range for other in held if other.range is not None)
-    return bool(subtract(plan.current, covered))
 
 
 def _scanned(node: dict[str, Any]) -> Iterator[str]:

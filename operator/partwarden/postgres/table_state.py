@@ -84,17 +84,19 @@ class Check:
     condition: str
     validated: bool
     only: bool
-    """Whether it says nothing else, as those of a detach."""
+    """Whether it says nothing but two bounds, and that the column is not NULL, as those of a detach."""
 
 
 def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Range) -> tuple[Check, ...]:
     """Those of the table that let no row in whose key lies outside ``held``, or is NULL. Raises psycopg's errors."""
-    (rows,) = run(connection, SQL(CHECKS).format(oid=oid, key=key.column))
-    return tuple(
-        Check(row.name, row.text, row.validated, _says_only(row.text, row.column))
-        for row in rows
-        if implies(row.text, row.column, row.not_null, key.type, held)
-    )
+    checks = []
+    for row in run(connection, SQL(CHECKS).format(oid=oid, key=key.column))[0]:
+        if implies(row.text, row.column, row.not_null, key.type, held):
+            parts = _joined_by_and(row.text)
+            ends = len(_constants(parts, row.column, ">=")), len(_constants(parts, row.column, "<"))
+            only = ends == (1, 1) and parts[:-2] == [f"({row.column} IS NOT NULL)"]
+            checks.append(Check(row.name, row.text, row.validated, only))
+    return tuple(checks)
 
 
 def bounds(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Range) -> Bounds | None:
@@ -112,13 +114,6 @@ def implies(condition: str, column: str, not_null: bool, type_name: str, held: R
     """
     parts = _joined_by_and(condition)
     return (not_null or f"({column} IS NOT NULL)" in parts) and _spelled(parts, column, type_name, held) is not None
-
-
-def _says_only(condition: str, column: str) -> bool:
-    """Whether the condition is a lower and an upper bound of the column, and that it is not NULL."""
-    parts = _joined_by_and(condition)
-    ends = len(_constants(parts, column, ">=")), len(_constants(parts, column, "<"))
-    return ends == (1, 1) and parts[:-2] == [f"({column} IS NOT NULL)"]
 
 
 def _joined_by_and(condition: str) -> list[str]:
