@@ -70,8 +70,7 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, pg_get_
             WHEN pg_has_role(c.relowner, 'USAGE') THEN 'without SET'
             WHEN (SELECT rolinherit FROM pg_roles WHERE rolname = current_user) THEN 'without INHERIT'
             ELSE 'NOINHERIT' END AS membership
-FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
 WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
@@ -81,8 +80,7 @@ SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace) AS s
        c.relkind AS kind, pg_get_expr(c.relpartbound, 0) AS bounds, i.inhdetachpending AS pending,
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows,
        CASE WHEN c.relkind <> 'p' THEN {size} END AS bytes, {comment} AS comment, {traits}
-FROM pg_inherits i
-JOIN pg_class c ON c.oid = i.inhrelid
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = (SELECT oid FROM pg_class WHERE relname = {name}
                      AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema}))
 ORDER BY c.oid
@@ -129,9 +127,7 @@ def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool)
 MARKED = """
 SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner, d.description AS comment,
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, {size} AS bytes
-FROM pg_description d
-JOIN pg_class c ON c.oid = d.objoid
-JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE d.objoid >= 16384 AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
   AND CASE WHEN octet_length(d.description) <= {longest} THEN strpos(d.description, {label}) > 0 ELSE false END
   AND c.relkind = 'r' AND NOT c.relispartition

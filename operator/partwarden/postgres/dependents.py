@@ -85,8 +85,7 @@ WITH RECURSIVE going(root, classid, objid) AS (
 SELECT j.root, j.kind, j.objid AS oid, o.type, o.identity, n.nspname AS schema, c.relname AS name
 FROM judged j CROSS JOIN LATERAL pg_identify_object(j.classid, j.objid, 0) o
 LEFT JOIN pg_class c ON j.classid = 'pg_class'::regclass AND c.oid = j.objid
-LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE j.kind <> 'own' ORDER BY j.root, j.kind, o.identity
+LEFT JOIN pg_namespace n ON n.oid = c.relnamespace WHERE j.kind <> 'own' ORDER BY j.root, j.kind, o.identity
 """
 
 FATES = {"sequence": Fate.KEPT, "identity": Fate.GOES, "publication": Fate.GOES}
@@ -173,8 +172,7 @@ SELECT k.confrelid AS partition, n.nspname AS schema, c.relname AS name,
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY place) AS columns,
        ARRAY(SELECT attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, place)
              JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY place) AS targets
-FROM pg_constraint k
-JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE k.contype = 'f' AND k.conparentid <> 0 AND k.confrelid = ANY({partitions})
 ORDER BY k.confrelid, n.nspname, c.relname, k.oid LIMIT {most}
 """

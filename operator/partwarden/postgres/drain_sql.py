@@ -94,8 +94,7 @@ SELECT n.nspname || '.' || r.relname, r.relkind = 'p' AS partitioned, n.nspname 
         JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = u.there
         JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.here
         JOIN pg_operator o ON o.oid = u.operator JOIN pg_namespace q ON q.oid = o.oprnamespace) AS condition
-FROM pg_constraint k
-JOIN pg_class r ON r.oid = k.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace
+FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace
 WHERE k.contype = 'f' AND k.confrelid IN ({parent_oid}, {default_oid})
   AND NOT EXISTS (SELECT FROM pg_constraint above
                   WHERE above.oid = k.conparentid AND above.confrelid IN ({parent_oid}, {default_oid}))

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby, islice
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier
@@ -72,15 +72,6 @@ SELECT EXISTS (SELECT FROM {rows} t WHERE EXISTS (
 Ask = Callable[..., list[list[Any]]]
 
 
-class _Column(NamedTuple):
-    """``condition``: over a row ``t`` of the table and a large object ``m``."""
-
-    oid: int
-    table: Identifier
-    name: str
-    condition: Composable
-
-
 def find(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
     """Find what points to large objects in tables that are to be archived, or dropped because they were.
 
@@ -102,11 +93,10 @@ def find(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Invent
         return read_only(connection, no_policies, *queries, statement_timeout=TIMEOUT)[1:]
 
     found: dict[int, tuple[str, ...]] = {}
-    for oid, columns in islice(groupby(_candidates(ask, oids), lambda each: each.oid), MOST):
-        of_table = list(columns)
-        rows = SQL("(SELECT * FROM ONLY {} LIMIT {})").format(of_table[0].table, SAMPLE)
+    for (oid, schema, name), conditions in islice(_candidates(ask, oids).items(), MOST):
+        rows = SQL("(SELECT * FROM ONLY {} LIMIT {})").format(Identifier(schema, name), SAMPLE)
         try:
-            pointing = _pointing(ask, of_table, rows)
+            pointing = _pointing(ask, conditions, rows)
         except psycopg.Error:
             if connection.closed:
                 raise
@@ -124,25 +114,25 @@ def columns(connection: psycopg.Connection[Any], oid: int, schema: str, name: st
     ask = partial(run, connection)
     if not ask(EXIST)[0][0][0] or not (candidates := _candidates(ask, [oid])):
         return ()
-    return _pointing(ask, candidates, SQL("ONLY {}").format(Identifier(schema, name)))
+    ((_, conditions),) = candidates.items()
+    return _pointing(ask, conditions, SQL("ONLY {}").format(Identifier(schema, name)))
 
 
-def _pointing(ask: Ask, candidates: list[_Column], rows: Composable) -> tuple[str, ...]:
-    answers = ask(*(SQL(FOUND).format(rows=rows, condition=each.condition) for each in candidates))
-    return tuple(each.name for each, ((found,),) in zip(candidates, answers, strict=True) if found)
+def _pointing(ask: Ask, conditions: Mapping[str, Composable], rows: Composable) -> tuple[str, ...]:
+    answers = ask(*(SQL(FOUND).format(rows=rows, condition=each) for each in conditions.values()))
+    return tuple(column for column, ((found,),) in zip(conditions, answers, strict=True) if found)
 
 
-def _candidates(ask: Ask, oids: list[int]) -> list[_Column]:
-    """Columns whose type holds OIDs."""
+def _candidates(ask: Ask, oids: list[int]) -> Mapping[tuple[int, str, str], Mapping[str, Composable]]:
+    """Columns whose type holds OIDs, by their table; each with a condition over a row ``t`` and a large object ``m``."""
     columns, parts = ask(SQL(COLUMNS).format(oids=oids), SQL(TYPES).format(oids=oids))
     types: dict[int, list[Any]] = {}
     for part in parts:
         types.setdefault(part.type, []).append(part)
-    found = []
+    found: dict[tuple[int, str, str], dict[str, Composable]] = {}
     for each in columns:
         if conditions := list(_conditions(SQL("t.{}").format(Identifier(each.column)), each.type, types)):
-            table = Identifier(each.schema, each.name)
-            found.append(_Column(each.oid, table, each.column, SQL(" OR ").join(conditions)))
+            found.setdefault((each.oid, each.schema, each.name), {})[each.column] = SQL(" OR ").join(conditions)
     return found
 
 

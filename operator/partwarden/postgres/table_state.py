@@ -67,8 +67,7 @@ SELECT k.conname AS name, pg_get_expr(k.conbin, k.conrelid) AS text, k.convalida
        quote_ident({key}) AS column,
        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attname = {key} AND a.attnotnull)
          AS not_null
-FROM pg_constraint k
-WHERE k.conrelid = {oid} AND k.contype = 'c' AND NOT k.connoinherit
+FROM pg_constraint k WHERE k.conrelid = {oid} AND k.contype = 'c' AND NOT k.connoinherit
   AND to_jsonb(k) ->> 'conenforced' IS DISTINCT FROM 'false'
 ORDER BY k.conname
 """
@@ -156,9 +155,7 @@ SELECT c.oid, c.relkind = 'r' AS plain, c.relispartition AS is_partition, i.inhp
        coalesce(i.inhdetachpending, false) AS pending, pg_get_expr(c.relpartbound, 0) AS bounds, {comment} AS comment,
        {length} AS length, EXISTS (SELECT FROM pg_inherits below WHERE below.inhparent = c.oid) AS has_children,
        clock_timestamp() AS now, pg_get_userbyid(c.relowner) AS owner
-FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
 WHERE n.nspname = {schema} AND c.relname = {name}
 """)
 

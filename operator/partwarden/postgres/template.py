@@ -60,9 +60,7 @@ SELECT CASE WHEN s.relam = coalesce(nullif(p.relam, 0), s.relam)
        -- Partitioned tables that are UNLOGGED exist up to 17, where it says what their partitions should be.
        coalesce(s.relpersistence, p.relpersistence) = 'u' AS unlogged,
        coalesce((SELECT relpersistence = 'u' FROM pg_class WHERE oid = {default}), false) AS default_unlogged
-FROM pg_class p
-LEFT JOIN pg_class s ON s.oid = {sibling}
-LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
+FROM pg_class p LEFT JOIN pg_class s ON s.oid = {sibling} LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
 WHERE p.oid = {parent}
 """
 COLUMNS = """
