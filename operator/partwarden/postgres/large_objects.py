@@ -124,7 +124,7 @@ def _pointing(ask: Ask, conditions: Mapping[str, Composable], rows: Composable) 
 
 
 def _candidates(ask: Ask, oids: list[int]) -> Mapping[tuple[int, str, str], Mapping[str, Composable]]:
-    """Columns whose type holds OIDs, by their table; each with a condition over a row ``t`` and a large object ``m``."""
+    """Columns whose type holds OIDs, by table; each with a condition over a row ``t`` and a large object ``m``."""
     columns, parts = ask(SQL(COLUMNS).format(oids=oids), SQL(TYPES).format(oids=oids))
     types: dict[int, list[Any]] = {}
     for part in parts:
