@@ -121,10 +121,10 @@ def _create(connection: Session, inventory: Inventory, key: str, actions: Sequen
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against every session.
         begin.append(ddl.rows_in_default(parent, default.oid, key, first, COUNT_LIMIT))
     making = make_tables(inventory, actions, unlogged=inventory.template.unlogged)
-    # Of several in one round trip less; whatever the opening forbids is undone with the rest.
+    # Several save a round trip: whatever the opening forbids is undone with the rest.
     begun = run(connection, *begin, *(making if len(actions) > 1 else ()))
     check_opening(parent, begun)
-    if default is not None:
+    if default is not None and isinstance(first, CreatePartition):
         _check_default(default, f"cannot create partition {first}", begun[len(begin) - 1])
     *_, named, acls = run(connection, *making) if len(actions) == 1 else begun
     rights = rights_of_tables(inventory, actions, named, acls)
