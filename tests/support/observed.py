@@ -9,7 +9,7 @@ import psycopg
 from partwarden.api.policy import Table, TableSpec
 from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import Inventory, Partition, RelationKind
-from partwarden.postgres import catalog, template
+from partwarden.postgres import catalog
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 
@@ -34,7 +34,7 @@ def _reaches_below(found: Inventory) -> bool:
 def observe_with_names(dsn: str, name: str = "run", schema: str = "public", names: Iterable[str] = ()) -> Inventory:
     """The same with the template of partitions with these names, in one more round trip."""
     with session(from_dsn(dsn)) as connection:
-        found = template.complete(
+        found = catalog.complete(
             connection, catalog.observe(connection, TableSpec(table=Table(schema_=schema, name=name))), names
         )
         assert connection.round_trips == 2 + _reaches_below(found)

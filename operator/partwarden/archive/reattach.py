@@ -26,7 +26,7 @@ from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Parent, Strategy
 from ..planner.keys import TYPES, Codec, parse_bounds
 from ..planner.marker import Marker, Phase
-from ..postgres import catalog, ddl, template
+from ..postgres import catalog, ddl
 from ..postgres.connection import Session, pinned, run
 from ..postgres.create import NEW_ACLS, grants
 from ..postgres.errors import message
@@ -116,7 +116,7 @@ def check(
         columns = table_schema.describe(connection, parent.oid).columns
         definition = table_schema.read_definition(connection, parent.oid, schema, name)
         _check_columns(parent, columns, manifest.columns, Types(connection, manifest.types))
-    inventory = template.complete(connection, inventory, [])
+    inventory = catalog.complete(connection, inventory, [])
     return Parentage(inventory, columns, definition, (manifest.key, kind), manifest.bounds)
 
 

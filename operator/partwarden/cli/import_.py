@@ -21,10 +21,10 @@ from ..errors import PartwardenError, TableNotFound, UnknownTimeZone
 from ..planner.calendar import load_zone
 from ..planner.context import check_table
 from ..postgres import catalog
+from ..postgres.catalog import newest
 from ..postgres.connection import Session, pinned, run, session
 from ..postgres.conninfo import ConnectionInfo, from_dsn
 from ..postgres.engine import observe_and_plan
-from ..postgres.template import newest
 from . import formats, options
 from . import guess as cli_guess
 from .formats import printable

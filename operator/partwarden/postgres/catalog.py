@@ -22,22 +22,24 @@ from ..api.policy import TableSpec
 from ..planner import marker
 from ..planner.context import MIN_VERSION
 from ..planner.inventory import (
-    Detached,
+    ColumnSetting,
+    Grant,
     Inventory,
     KeyPart,
     Membership,
     Parent,
     Partition,
+    PartitionTemplate,
     RelationKind,
+    RowPolicy,
     Server,
     Strategy,
 )
 from ..planner.keys import Codec, parse_bounds
-from ..planner.marker import Marker, Phase
 from . import ddl
 from .connection import pinned, run
-from .table_state import IDENTITY
-from .transaction import read_only, set_role_right
+from .table_state import IDENTITY, mark_of, with_marked
+from .transaction import parent_of, read_only, set_role_right
 
 SERVER = """
 SELECT current_setting('server_version') AS version_text, current_database() AS database, current_user AS user,
@@ -106,10 +108,8 @@ PAGES = SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
 
 @lru_cache(maxsize=2048)
 def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> SQL:
-    """The queries about one table: `SERVER`, `PARENT` and `PARTITIONS`, and with ``marks`` also `MARKED`.
-
-    As text at once: composing takes a while, and every reconcile asks the same. ``set_role`` is the right that must go
-    with being a member of the owner; ``exact`` chooses how sizes are read.
+    """`SERVER`, `PARENT`, `PARTITIONS`, and with ``marks`` `MARKED`, as text: composing takes a while, and every reconcile
+    asks the same. ``set_role``: as `set_role_right`; ``exact`` chooses how sizes are read.
     """
     names = {"schema": schema, "name": name, "traits": TRAITS}
     size = EXACT_SIZE if exact else PAGES
@@ -145,7 +145,7 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
     """What exists of the policy's table now. Raises psycopg's errors.
 
     ``parent`` is None when there is no such table, and when the server is older than 14, of which no more is asked.
-    What only the creation of partitions needs is left out: see `template.complete`.
+    What only the creation of partitions needs is left out: see `complete`.
     """
     version = connection.info.server_version
     if version < MIN_VERSION:
@@ -182,7 +182,7 @@ def _inventory(
     parent, codec = _parent(row), None
     if parent.strategy is Strategy.RANGE and len(parent.key) == 1:
         codec = Codec.find(parent.key[0].type, spec.key_encoding)
-    inventory = _with_marked(replace(inventory, parent=parent), marked, parent, codec)
+    inventory = with_marked(replace(inventory, parent=parent), marked, parent, codec)
     if codec is None:
         # The table cannot be managed, and its bounds need not be read.
         return replace(inventory, unread=tuple(each.bounds for each in partitions))
@@ -198,7 +198,6 @@ def _parent(row: Any) -> Parent:
 
 def _partition(codec: Codec, parent: Parent, parent_row: Any, row: Any) -> Partition:
     differs = tuple(_differs(parent_row, row))
-    _, mark = marker.read(row.comment)
     return Partition(
         oid=row.oid,
         schema=row.schema,
@@ -211,7 +210,7 @@ def _partition(codec: Codec, parent: Parent, parent_row: Any, row: Any) -> Parti
         detach_pending=row.pending,
         differs=differs,
         # Of another owner's table the comment is another's, too.
-        marker=mark if "owner" not in differs and mark and _is_of(row, mark, parent) else None,
+        marker=None if "owner" in differs else mark_of(row.comment, row.oid, parent),
     )
 
 
@@ -232,42 +231,116 @@ def _differs(parent: Any, row: Any) -> Iterator[str]:
         yield "replica identity"
 
 
-def _with_marked(inventory: Inventory, rows: Iterable[Any], parent: Parent, codec: Codec | None) -> Inventory:
-    """The inventory with the tables whose comment bears a mark, from rows of `MARKED`.
+# What the creation of partitions needs to know.
 
-    Detached are those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's
-    domain. A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the
-    mark of a restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner,
-    who may write any text into its comment.
+RELATED = """
+SELECT DISTINCT rn.nspname || '.' || r.relname
+FROM (SELECT k.confrelid AS other, above.conrelid AS above
+      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
+      WHERE k.contype = 'f' AND k.conrelid = {parent}
+      UNION ALL
+      SELECT k.conrelid, above.confrelid
+      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
+      WHERE k.contype = 'f' AND k.confrelid = {parent}) found
+JOIN pg_class r ON r.oid = found.other JOIN pg_namespace rn ON rn.oid = r.relnamespace
+-- A key from or to a partitioned table stands there once more for each of its partitions.
+WHERE found.above IS DISTINCT FROM {parent}
+ORDER BY 1
+"""
+ACL = """
+SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, bool_or(x.is_grantable),
+       x.attname
+FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::name AS attname
+      FROM pg_class WHERE oid = {parent}
+      UNION ALL
+      SELECT (aclexplode(attacl)).*, attname FROM pg_attribute WHERE attrelid = {parent} AND NOT attisdropped) x
+GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
+"""
+# A new table needs both names, of a relation and of a type.
+TAKEN = """
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema} AND c.relname = ANY({names})
+UNION
+SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE n.nspname = {schema} AND t.typname = ANY({names})
+"""
+STORAGE = """
+SELECT CASE WHEN s.relam = coalesce(nullif(p.relam, 0), s.relam)
+            THEN ARRAY(SELECT ARRAY[option_name, option_value] FROM pg_options_to_table(s.reloptions)
+                       UNION ALL
+                       SELECT ARRAY['toast.' || option_name, option_value] FROM pg_options_to_table(t.reloptions)) END
+         AS options,
+       (SELECT spcname FROM pg_tablespace WHERE oid = coalesce(nullif(p.reltablespace, 0), s.reltablespace))
+         AS tablespace,
+       nullif((SELECT amname FROM pg_am WHERE oid = coalesce(nullif(p.relam, 0), s.relam)),
+              current_setting('default_table_access_method')) AS access_method,
+       CASE WHEN p.relreplident <> 'd' THEN p.relreplident ELSE coalesce(s.relreplident, 'd') END AS replica_identity,
+       coalesce((SELECT indexrelid FROM pg_index WHERE indrelid = p.oid AND indisreplident),
+                (SELECT i.inhparent FROM pg_index x JOIN pg_inherits i ON i.inhrelid = x.indexrelid
+                 WHERE x.indrelid = s.oid AND x.indisreplident)) AS identity_index,
+       -- Partitioned tables that are UNLOGGED exist up to 17, where it says what their partitions should be.
+       coalesce(s.relpersistence, p.relpersistence) = 'u' AS unlogged,
+       coalesce((SELECT relpersistence = 'u' FROM pg_class WHERE oid = {default}), false) AS default_unlogged
+FROM pg_class p LEFT JOIN pg_class s ON s.oid = {sibling} LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
+WHERE p.oid = {parent}
+"""
+COLUMNS = """
+SELECT * FROM (
+  SELECT p.attname AS name, coalesce(nullif(p.attstattarget, -1), nullif(s.attstattarget, -1)) AS statistics,
+         ARRAY(SELECT ARRAY[option_name, option_value]
+               FROM pg_options_to_table(coalesce(p.attoptions, s.attoptions))) AS options
+  FROM pg_attribute p
+  LEFT JOIN pg_attribute s ON s.attrelid = {sibling} AND s.attname = p.attname AND NOT s.attisdropped
+  WHERE p.attrelid = {parent} AND p.attnum > 0 AND NOT p.attisdropped ORDER BY p.attnum) c
+WHERE c.statistics IS NOT NULL OR c.options <> '{{}}'
+"""
+POLICIES = """
+SELECT polname AS name, polpermissive AS permissive, polcmd AS command,
+       ARRAY(SELECT CASE WHEN role <> 0 THEN pg_get_userbyid(role) END FROM unnest(polroles) AS role) AS roles,
+       pg_get_expr(polqual, polrelid) AS using, pg_get_expr(polwithcheck, polrelid) AS check
+FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
+"""
 
-    Strangers are those whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment
-    is a copy. Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is
-    left out.
-    """
-    of_others: list[str] = []
-    detached: list[Detached] = []
-    strangers: list[Detached] = []
-    for row in rows:
-        text, mark = marker.read(row.comment)
-        if mark is None:
-            continue
-        table = Detached(row.oid, row.schema, row.name, mark, text, row.rows, row.bytes or 0)
-        own = _is_of(row, mark, parent)
-        if own and row.owner != parent.owner:
-            of_others.append(str(table))
-        elif codec is not None and mark.phase is not Phase.RESTORED:
-            # Users may have edited it: moments with a zone are never compared with moments without one.
-            if {bool(mark.range.lower.tzinfo), bool(mark.range.upper.tzinfo)} != {codec.aware}:
-                continue
-            if own:
-                detached.append(table)
-            elif mark.table == str(parent):
-                strangers.append(table)
-    known = {each.oid for each in detached}
-    copies = tuple(each for each in strangers if not known & {each.oid, each.marker.oid})
-    return replace(inventory, marked_by_others=tuple(of_others), detached=tuple(detached), strangers=copies)
+
+def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
+    """The inventory with what the creation of partitions called ``names`` needs to know. Raises psycopg's errors."""
+    parent, default = parent_of(inventory), inventory.default.oid if inventory.default else 0
+    values = {"parent": parent.oid, "schema": parent.schema, "names": list(names), "default": default}
+    queries = (RELATED, ACL, TAKEN, STORAGE, COLUMNS, POLICIES)
+    related, grants, taken, (row,), columns, policies = read_only(
+        connection,
+        *(SQL(query).format(**values, sibling=newest(inventory)) for query in queries),
+        statement_timeout=TIMEOUT,
+    )
+    parent = replace(parent, related=tuple(name for (name,) in related), grants=tuple(Grant(*each) for each in grants))
+    taken_names = frozenset(name for (name,) in taken)
+    return replace(inventory, parent=parent, template=_template(row, columns, policies), taken=taken_names)
 
 
-def _is_of(row: Any, mark: Marker, parent: Parent) -> bool:
-    """Whether the mark was written on this very table, of this parent."""
-    return (mark.oid, mark.parent) == (row.oid, parent.oid)
+def newest(inventory: Inventory) -> int:
+    """OID of the plain partition with the highest range, 0 where there is none."""
+    found = [
+        (each.range.lower.replace(tzinfo=None), each.oid)
+        for each in inventory.partitions
+        if each.kind is RelationKind.TABLE and not each.detach_pending and each.range and each.range.lower
+    ]
+    return max(found)[1] if found else 0
+
+
+def _template(row: Any, columns: Iterable[Any], policies: Iterable[Any]) -> PartitionTemplate:
+    """From the row of `STORAGE`, and rows of `COLUMNS` and `POLICIES`."""
+    about = row._asdict() | {"options": _pairs(row.options)}
+    if row.replica_identity != "i":
+        about["identity_index"] = None
+    elif row.identity_index is None:
+        # An index of the sibling alone has no counterpart in a new partition.
+        about["replica_identity"] = "d"
+    return PartitionTemplate(
+        **about,
+        columns=tuple(ColumnSetting(each.name, each.statistics, _pairs(each.options)) for each in columns),
+        policies=tuple(RowPolicy(**each._asdict() | {"roles": tuple(each.roles)}) for each in policies),
+    )
+
+
+def _pairs(options: list[list[str]] | None) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in options or ())

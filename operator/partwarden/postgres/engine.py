@@ -42,7 +42,6 @@ from . import (
     inspection,
     large_objects,
     maintenance,
-    template,
 )
 from .catalog import SERVER
 from .connection import Session, pinned, run
@@ -78,7 +77,7 @@ def complete_inventory(
     """
     completed = inventory
     if plan.names:
-        completed = template.complete(connection, completed, plan.names)
+        completed = catalog.complete(connection, completed, plan.names)
     completed = inspection.count_rows(connection, spec, completed, plan)
     completed = inspection.read_closed_partitions(connection, completed, plan)
     completed = inspection.check_pruning(connection, completed, plan, ask=plan_query)

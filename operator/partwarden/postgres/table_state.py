@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,9 +19,9 @@ from ..errors import InsufficientPrivilege, TableChanged
 from ..planner import marker
 from ..planner.actions import Action
 from ..planner.calendar import Range
-from ..planner.inventory import KeyPart, Parent
+from ..planner.inventory import Detached, Inventory, KeyPart, Parent
 from ..planner.keys import TYPES, Bounds, Codec
-from ..planner.marker import Marker
+from ..planner.marker import Marker, Phase
 from . import ddl
 from .connection import run
 
@@ -222,3 +222,45 @@ def write(action: Action, text: str | None, mark: Marker | None) -> Composed:
     if text is None:
         raise ddl.no_room(action)
     return ddl.comment(action, marker.write(text, mark))
+
+
+def mark_of(comment: str | None, oid: int, parent: Parent) -> Marker | None:
+    """The mark in the comment of the table with that OID, if it was written on it, of this parent."""
+    _, mark = marker.read(comment)
+    return mark if mark is not None and (mark.oid, mark.parent) == (oid, parent.oid) else None
+
+
+def with_marked(inventory: Inventory, rows: Iterable[Any], parent: Parent, codec: Codec | None) -> Inventory:
+    """The inventory with the tables whose comment bears a mark, from rows of `catalog.MARKED`.
+
+    Detached are those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's
+    domain. A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the
+    mark of a restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner,
+    who may write any text into its comment.
+
+    Strangers are those whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment
+    is a copy. Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is
+    left out.
+    """
+    of_others: list[str] = []
+    detached: list[Detached] = []
+    strangers: list[Detached] = []
+    for row in rows:
+        text, mark = marker.read(row.comment)
+        if mark is None:
+            continue
+        table = Detached(row.oid, row.schema, row.name, mark, text, row.rows, row.bytes or 0)
+        own = (mark.oid, mark.parent) == (row.oid, parent.oid)
+        if own and row.owner != parent.owner:
+            of_others.append(str(table))
+        elif codec is not None and mark.phase is not Phase.RESTORED:
+            # Users may have edited it: moments with a zone are never compared with moments without one.
+            if {bool(mark.range.lower.tzinfo), bool(mark.range.upper.tzinfo)} != {codec.aware}:
+                continue
+            if own:
+                detached.append(table)
+            elif mark.table == str(parent):
+                strangers.append(table)
+    known = {each.oid for each in detached}
+    copies = tuple(each for each in strangers if not known & {each.oid, each.marker.oid})
+    return replace(inventory, marked_by_others=tuple(of_others), detached=tuple(detached), strangers=copies)
