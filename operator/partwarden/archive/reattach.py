@@ -27,7 +27,7 @@ from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Parent, Strategy
 from ..planner.keys import TYPES, Codec, parse_bounds
 from ..planner.marker import Marker, Phase
-from ..postgres import catalog, ddl, template
+from ..postgres import catalog, ddl
 from ..postgres.connection import Session, pinned, run
 from ..postgres.create import NEW_ACLS, grants
 from ..postgres.errors import message
@@ -275,11 +275,11 @@ def _attempt(
         connection,
         *ddl.set_grants(parent, new, grants(acls)),
         *ddl.set_row_security(new, secured, forced),
-        *template.before_attach(inventory.template, new),
+        *ddl.before_attach(inventory.template, new),
         table_schema.comment(table, marker.write(note(manifest), mark)),
         table_schema.attach(sql.Identifier(parent.schema, parent.name), table, manifest.bounds),
         sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(CHECK)),
-        *template.after_attach(inventory.template, new),
+        *ddl.after_attach(inventory.template, new),
     )
 
 

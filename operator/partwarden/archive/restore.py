@@ -21,7 +21,7 @@ from ..postgres.connection import Session, pinned, run, run_alone, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import UNABLE, is_lost, message, translate
 from ..postgres.settings import TEXT_SETTINGS, setting
-from ..postgres.transaction import SET_ROLE_VERSION, as_owner, become, undo
+from ..postgres.transaction import as_owner, become, set_role_right, undo
 from . import reattach, restored_table, table_schema
 from .manifest import ArchiveManifest, Column, Say
 from .reattach import Parentage
@@ -116,10 +116,10 @@ def _as_owner(
     """Become the owner of the parent, whose functions expressions and domains of the table call. A table of its own is
     loaded so where there is that parent, and its owner may create tables in the schema."""
     if parentage is not None:
-        return as_owner(parentage.parent.owner, parentage.parent.login)
+        return as_owner(parentage.parent)
     if manifest.parent is None:
         return []
-    set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
+    set_role = set_role_right(connection)
     names = {"schema": manifest.parent.schema_, "name": manifest.parent.name, "target": schema, "set_role": set_role}
     with connection.transaction():
         _, rows = run(connection, pinned("2s", "30s"), sql.SQL(OWNER).format(**names))

@@ -112,8 +112,8 @@ def find_origin(
 
     To be asked in a transaction that has pinned its settings.
     """
-    comment = ddl.read(Identifier("c", "oid"))
-    (((parent_oid, text),),) = run(connection, SQL(ATTACHED_TO).format(oid=table.oid, comment=comment))
+    query = SQL(ATTACHED_TO).format(oid=table.oid, comment=ddl.COMMENT)
+    (((parent_oid, text),),) = run(connection, query)
     _, mark = marker.read(text)
     if parent_oid is None and mark is not None and mark.oid == table.oid:  # else it is a copy of another's comment
         parent_oid = mark.parent

@@ -23,8 +23,8 @@ from ..planner.context import check_table
 from ..planner.inventory import Inventory
 from ..planner.keys import DEFAULT_FORMATS, TYPES, fields
 from ..postgres import catalog
+from ..postgres.catalog import newest
 from ..postgres.connection import Session, pinned, run
-from ..postgres.template import newest
 
 RECENT = 12
 """How many of the newest partitions decide the interval: older ones may be of another, before it was changed."""
