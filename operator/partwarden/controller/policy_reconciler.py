@@ -218,14 +218,15 @@ class PolicyReconciler:
             if outcome.error is None:
                 _log_done(run, outcome)
         result = workqueue.result(run.update.errors, run.update.reconciling)
-        exists = True
+        exists, notices = True, list[events.Notice]()
         try:
             exists, notices = self._write(run)
-            for notice in [*events.done(run.outcomes), *notices]:
-                self._record(run, notice)
         except ClusterUnavailable as error:
             log.warning("%s", error, extra=run.about(error.reason))
             result = workqueue.Result.TRANSIENT
+        # What was done is done, and the next reconcile does not know of it.
+        for notice in [*events.done(run.outcomes), *notices]:
+            self._record(run, notice)
         if not exists:
             return None
         self._observe(run.policy.key, result, time.monotonic() - run.began)
