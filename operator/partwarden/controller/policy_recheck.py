@@ -8,10 +8,12 @@ from dataclasses import replace
 from ..api.policy import PartitionPolicySpec
 from ..kube.cache import StoredPolicy, is_gone, parse_policy
 from ..planner.drop_preconditions import DropCase, Recheck, Withdrawn
+from ..postgres.transaction import READ_ALL_LIMIT
 from .archive_requests import ArchiveRequests
 from .event_handlers import PolicyEventHandler
 from .ownership import TableOwnership
 from .runtime import Runtime
+from .workqueue import DEADLINE
 
 
 class PolicyRecheck(Recheck):
@@ -36,6 +38,8 @@ class PolicyRecheck(Recheck):
 
     def why_stopped(self) -> str:
         """Any edit stops the reconcile, and so does an older policy of the same table: it is planned anew at once."""
+        # It is asked before each action, of which the longest reads every row of a table.
+        self._runtime.policy_queue.deadline(self._policy.key, READ_ALL_LIMIT + DEADLINE)
         if self._ending():
             return "the operator ends, or lost the Lease"
         if older := self._ownership.older(self._policy.key):
@@ -61,7 +65,7 @@ class PolicyRecheck(Recheck):
         if older := self._ownership.older(self._policy.key):
             raise Withdrawn(f"the older policy {'/'.join(older)} has claimed the table")
         # Safe against a start at which a younger policy comes first: a drop waits until each older one was reconciled.
-        if unknown := self._ownership.unknown(self._policy, self._runtime.policies.all()):
+        if unknown := self._ownership.unknown(self._policy, self._runtime.policies):
             raise Withdrawn(f"the older policy {'/'.join(unknown)} has not been reconciled since the operator began")
         assert now is not None
         return replace(case, held=now.held, archives=self._archives.known(now, self._spec).on(case.server))

@@ -161,7 +161,7 @@ class PolicyReconciler:
         """
         ready = (each for each in policy.status.get("conditions", []) if each.get("type") == "Ready")
         conflict = any(each.get("reason") == PolicyConflict.__name__ for each in ready)
-        return conflict and self._ownership.unknown(policy, self._runtime.policies.all()) is not None
+        return conflict and self._ownership.unknown(policy, self._runtime.policies) is not None
 
     @contextmanager
     def _connection(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[Session]:
