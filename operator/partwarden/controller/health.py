@@ -142,7 +142,8 @@ class Web:
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
         self._open: dict[asyncio.Task[Any], None] = {}
         """One for each connection, the oldest first."""
-        self._scraping, self._scraped, self._page = asyncio.Lock(), float("-inf"), b""
+        self._page: asyncio.Task[bytes] | None = None
+        self._scraped = 0.0
 
     @property
     def port(self) -> int:
@@ -181,7 +182,7 @@ class Web:
                 writer.write(await self._answer(await reader.readuntil(b"\r\n\r\n")))
                 writer.close()
                 await writer.wait_closed()
-        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client's own affair: it is not told, and nothing is logged
         except Exception:
             log.exception("a request was not answered")
@@ -215,12 +216,12 @@ class Web:
         return wrong
 
     async def _scrape(self) -> bytes:
-        """One at a time, on another thread: a large fleet takes long, and probes do not wait for it."""
-        async with self._scraping:
-            if time.monotonic() > self._scraped + SCRAPE_SECONDS:
-                self._page = await asyncio.to_thread(generate_latest, self._registry)
-                self._scraped = time.monotonic()
-            return self._page
+        """Once for all clients that ask meanwhile. A large fleet takes long: probes do not wait for the thread."""
+        if self._page is None or (self._page.done() and time.monotonic() > self._scraped + SCRAPE_SECONDS):
+            self._scraped = time.monotonic()
+            self._page = asyncio.create_task(asyncio.to_thread(generate_latest, self._registry))
+        # It goes on where the client that began it is gone.
+        return await asyncio.shield(self._page)
 
 
 def _listen(host: str, port: int) -> socket.socket:

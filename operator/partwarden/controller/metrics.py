@@ -100,18 +100,19 @@ R = TypeVar("R")
 
 
 class Memory(Generic[T, R]):
-    """What a function returned for each object that was last asked for. Not safe for threads."""
+    """What a function returned for each object that was last asked for."""
 
     def __init__(self, compute: Callable[[T], R]) -> None:
         self._compute, self._known = compute, dict[ObjectKey, tuple[T, R]]()
 
     def of(self, objects: Iterable[T]) -> Iterator[tuple[T, R]]:
         """The function is called for what has come, or changed, since the last time."""
-        before, self._known = self._known, {}
+        known = {}
         for each in objects:
-            known = before.get(each.key)
-            self._known[each.key] = known if known and known[0] is each else (each, self._compute(each))
-        return iter(self._known.values())
+            before = self._known.get(each.key)
+            known[each.key] = before if before and before[0] is each else (each, self._compute(each))
+        self._known = known
+        return iter(known.values())
 
 
 @dataclass(frozen=True, slots=True)

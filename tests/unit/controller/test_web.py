@@ -184,6 +184,25 @@ def test_scrapes_in_a_row_cost_one(made: Fixture, monkeypatch: pytest.MonkeyPatc
     assert pages == [made.registry]
 
 
+def test_clients_that_leave_do_not_begin_scrapes_beside_the_one_that_runs(
+    made: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = list[object]()
+
+    def slowly(registry: object) -> bytes:
+        pages.append(registry)
+        time.sleep(1)
+        return b"page\n"
+
+    monkeypatch.setattr(module, "generate_latest", slowly)
+    monkeypatch.setattr(module, "SCRAPE_SECONDS", 0.0)
+    for _ in range(2 * CONNECTIONS):
+        with made.connect() as client:
+            client.sendall(GET.format("/metrics").encode())
+    assert made.get("/metrics") == (200, "page\n")
+    assert len(pages) == 1
+
+
 def test_a_scrape_that_takes_long_keeps_no_probe_waiting(made: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(registry: object) -> bytes:
         time.sleep(2)
