@@ -126,8 +126,8 @@ class Health:
 class Web:
     """Serves on a thread of its own from `start` to `stop`.
 
-    Any pod of the cluster may connect. A server such as waitress bounds a client's silence, not the time of its request,
-    and accepts no further connection while as many as it allows are open: so one client could keep probes away.
+    Any pod of the cluster may connect. A server such as waitress bounds a client's silence, not the time of a request, and
+    accepts no further connection while as many as it allows are open: so one client could keep probes away.
     """
 
     def __init__(self, listen: str, registry: CollectorRegistry, health: Health) -> None:
