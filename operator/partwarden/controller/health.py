@@ -126,7 +126,7 @@ class Health:
 class Web:
     """Serves on a thread of its own from `start` to `stop`.
 
-    Any pod of the cluster may connect. A server such as waitress bounds a client's silence, not the time of a request, and
+    Any pod of the cluster may connect. A server such as waitress limits a client's silence, not a request's time, and
     accepts no further connection while as many as it allows are open: so one client could keep probes away.
     """
 
