@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from partwarden import errors
 from partwarden.controller import workqueue
-from partwarden.controller.runtime import share
+from partwarden.controller.runtime import Runtime, share
+from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Backoff, Result, Schedule, Workers, WorkQueue
+from partwarden.kube.client import Cluster
 
 A, B, C = ("one", "a"), ("one", "b"), ("two", "a")
 
@@ -228,6 +230,16 @@ def test_a_key_that_waited_for_its_share_is_taken_when_a_worker_of_its_namespace
     assert second.wait(10)
     queue.close()
     assert workers.wait(10)
+
+
+@pytest.mark.parametrize(("namespaces", "taken"), [((), 4), (("one",), 8), (("one", "two"), 4)])
+def test_the_queue_of_the_operator_keeps_the_shares(namespaces: tuple[str, ...], taken: int) -> None:
+    queue = Runtime.of(cast(Cluster, None), Settings(workers=8, namespaces=namespaces)).policy_queue
+    for number in range(8):
+        queue.enqueue(("one", str(number)))
+    while queue.backlog().unserved:
+        queue.take()
+    assert len(queue.backlog().busy) == taken
 
 
 @pytest.mark.parametrize(
