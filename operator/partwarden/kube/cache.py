@@ -79,6 +79,11 @@ class StoredPolicy(StoredObject):
         name = table.get("name") if isinstance(table, Mapping) else None
         return f"{table.get('schema', 'public')}.{name}" if isinstance(table, Mapping) and name else None
 
+    @property
+    def database(self) -> str:
+        """What its spec says of the database, as text: the same for policies of one database, unless Secrets differ."""
+        return json.dumps(self.spec.get("database"), sort_keys=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Binding:
@@ -233,7 +238,11 @@ class ObjectCache(Generic[T]):
             del self._by_index[value]
 
 
-Store = ObjectCache[StoredPolicy]
+class Store(ObjectCache[StoredPolicy]):
+    """PartitionPolicies, indexed by the name of the table that each is for."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda policy: policy.table)
 
 
 class ArchiveCache(ObjectCache[StoredArchive]):

@@ -38,15 +38,21 @@ MAX_BYTES = 48_000
 
 
 def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PartitionPolicyStatus:
-    """The part of the status that describes the table; conditions and generation are left empty."""
+    """The part of the status that describes the table; conditions and generation are left empty.
+
+    Sizes and estimates have two significant digits: a table that grows steadily is no new status at each reconcile.
+    """
     outside = sorted(inventory.detached, key=_age)[-MAX_OUTSIDE:]
     listed = _nearest(inventory.partitions, plan, MAX_PARTITIONS - len(outside))
     pending = [_planned(action) for action in plan.actions[:MAX_PLAN]]
     found = _found(plan, outcomes)
     while True:
         whole = PartitionPolicyStatus(
-            summary=summarise(inventory, plan, len(listed)),
-            partitions=[*(_outside(each, plan) for each in outside), *(_describe(each, plan) for each in listed)],
+            summary=_rough_summary(summarise(inventory, plan, len(listed))),
+            partitions=[
+                *(_rough_partition(_outside(each, plan)) for each in outside),
+                *(_rough_partition(_describe(each, plan)) for each in listed),
+            ],
             plan=pending,
             findings=found,
         )
@@ -115,6 +121,25 @@ def human(size: int) -> str:
         if amount < 1024 or unit == "Pi":
             break
     return f"{amount:.1f}{unit}"
+
+
+def rough(number: int) -> int:
+    """To two significant digits."""
+    return round(number, 2 - len(str(number)))
+
+
+def _rough_partition(exact: PartitionStatus) -> PartitionStatus:
+    rows = None if exact.rows is None else rough(exact.rows)
+    return exact.model_copy(update={"rows": rows, "bytes": rough(exact.bytes)})
+
+
+def _rough_summary(exact: Summary) -> Summary:
+    rows, total, largest = exact.rows, rough(exact.total_bytes), exact.largest
+    if largest is not None:
+        size = rough(largest.bytes)
+        largest = largest.model_copy(update={"bytes": size, "size": human(size)})
+    rows = None if rows is None else rough(rows)
+    return exact.model_copy(update={"rows": rows, "total_bytes": total, "size": human(total), "largest": largest})
 
 
 def span(piece: Range) -> str:

@@ -303,6 +303,8 @@ def test_a_status_that_cannot_be_written_is_tried_again(made: Fixture, caplog: p
     made.api.down.add("write_status")
     assert round(made.reconcile() or 0) == 1
     assert made.results == [Result.TRANSIENT]
+    # What was done is not done again, so it has its Event now or never.
+    assert made.reasons == ["PartitionCreated"]
     assert "did not answer" in caplog.text
     made.api.down.clear()
     made.reconcile()
