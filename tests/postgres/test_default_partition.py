@@ -11,7 +11,7 @@ from lab.postgres import Database
 from partwarden.api.policy import TableSpec
 from partwarden.api.status import ConditionStatus
 from partwarden.planner.calendar import Range
-from partwarden.planner.inventory import DefaultRows
+from partwarden.planner.default_rows import DefaultRows
 from partwarden.postgres.engine import Report
 from partwarden.status.conditions import reconciled
 from support.meanwhile import RUN, findings, keep, reasons

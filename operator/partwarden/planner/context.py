@@ -16,8 +16,8 @@ from ..api.types import Interval, parse_age
 from . import keys
 from .archives import UNKNOWN, Archives
 from .calendar import HOUR, BoundedRange, Grid, Range, load_zone, merge
-from .inventory import Detached, Inventory, KeyType, Parent, Partition, RelationKind, Strategy
-from .keys import TYPES, Codec, Edges, Unit
+from .inventory import Detached, Inventory, Parent, Partition, RelationKind, Strategy
+from .keys import TYPES, Codec, Edges, KeyType, Unit
 
 MIN_VERSION = 140000
 """PostgreSQL 14, the oldest release with DETACH CONCURRENTLY."""
@@ -174,7 +174,7 @@ class PlanContext:
             current=grid.cell(moment),
             ranged=ranged,
             coverage=tuple(merge(piece for _, piece in ranged)),
-            edges=Edges.of(codec, inventory.partitions),
+            edges=Edges.of(codec, ((piece, each.bounds) for each, piece in ranged)),
             cutoff=_cutoff(spec, now, codec),
             detached=tuple(each for each in inventory.detached if _is_possible(each.marker.range, codec)),
             archives=archives.on(inventory.server.identity),

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from ..api.types import Interval
-from ..errors import KeyOutOfRange
+from ..errors import KeyOutOfRange, PartwardenError
 from .calendar import BoundedRange, Grid, Range
 from .keys import Codec
 
@@ -32,6 +32,35 @@ NOMINAL = {
     Interval.YEAR: timedelta(days=365),
 }
 LABELS = {Interval.YEAR: "%Y", Interval.MONTH: "%Y-%m", Interval.WEEK: "%G-W%V", Interval.DAY: "%Y-%m-%d"}
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRows:
+    """Rows of the DEFAULT partition by where they belong, as counted at one moment.
+
+    ``groups``: pieces of the calendar that hold some, ascending, none reaching over a boundary of the grid or into what
+    another partition holds. ``elsewhere``: rows whose key is NULL, infinite or beyond the calendar.
+    """
+
+    groups: tuple[tuple[BoundedRange, int], ...] = ()
+    elsewhere: int = 0
+    whole: bool = True
+    """False where there are more rows than are read: every number is at least so many then."""
+    planned: tuple[tuple[Range, int], ...] = ()
+    """Where not ``whole``, or of UUIDs: what the ranges of planned partitions hold, counted each by its very bounds."""
+    error: PartwardenError | None = None
+    """Why nothing could be counted."""
+
+    @property
+    def total(self) -> int:
+        """All that were counted."""
+        return sum(rows for _, rows in self.groups) + self.elsewhere
+
+    def within(self, piece: Range) -> int:
+        """How many belong in the piece, which lies in one cell of the grid and in no partition."""
+        if known := [rows for held, rows in self.planned if held == piece]:
+            return known[0]
+        return sum(rows for held, rows in self.groups if held.overlaps(piece))
 
 
 @dataclass(frozen=True, slots=True)

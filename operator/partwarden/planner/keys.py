@@ -11,13 +11,25 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from typing import NamedTuple
 
 from ..api.retention import KeyEncoding
 from ..api.types import Interval
 from ..errors import KeyOutOfRange, NameTooLong
 from .calendar import BoundedRange, Grid, Range, iso
-from .inventory import KeyType, Partition
+
+
+class KeyType(StrEnum):
+    """The types of a partition key that can be managed, by their SQL names."""
+
+    DATE = "date"
+    TIMESTAMP = "timestamp without time zone"
+    TIMESTAMPTZ = "timestamp with time zone"
+    UUID = "uuid"
+    BIGINT = "bigint"
+    INTEGER = "integer"
+
 
 YEARS = range(1973, 2100)
 """Years in which bounds are expected: their numbers in one unit are other numbers than in any other unit."""
@@ -132,20 +144,18 @@ class Edges:
     """Where they end, and the highest literal that stands there."""
 
     @classmethod
-    def of(cls, codec: Codec, partitions: Iterable[Partition]) -> Edges:
-        """Those of the partitions, in the key's domain."""
+    def of(cls, codec: Codec, partitions: Iterable[tuple[Range, str]]) -> Edges:
+        """Those of partitions: their ranges in the key's domain, with the texts of their bounds."""
         edges = cls(codec)
         if codec.encoding is not KeyEncoding.UUID_V7:
             return edges
-        for each in partitions:
-            if each.range is None:
-                continue
-            lower, upper = _values(each.bounds)
+        for held, text in partitions:
+            lower, upper = _values(text)
             # The texts of two UUIDs are ordered as they are.
-            if each.range.lower is not None:
-                edges.lowers[each.range.lower] = min(lower, edges.lowers.get(each.range.lower, lower))
-            if each.range.upper is not None:
-                edges.uppers[each.range.upper] = max(upper, edges.uppers.get(each.range.upper, upper))
+            if held.lower is not None:
+                edges.lowers[held.lower] = min(lower, edges.lowers.get(held.lower, lower))
+            if held.upper is not None:
+                edges.uppers[held.upper] = max(upper, edges.uppers.get(held.upper, upper))
         return edges
 
     def bounds(self, lower: datetime, upper: datetime) -> Bounds:

@@ -11,8 +11,7 @@ from .actions import Action, AnalyzeParent, ReindexPartition, VacuumPartition
 from .calendar import Range, is_open, iso, next_opening
 from .context import PlanContext
 from .findings import Finding, join_names, quoted
-from .inventory import Inventory, Partition, RelationKind
-from .maintenance_facts import ClosedPartition, Pruning
+from .inventory import ClosedPartition, Inventory, Partition, Pruning, RelationKind
 from .retirement import Retired
 
 NAMED = 5

@@ -19,9 +19,9 @@ from ..api.policy import TableSpec
 from ..api.retention import KeyEncoding
 from ..errors import InsufficientPrivilege, PartwardenError, StatementRejected, TableBusy
 from ..planner.calendar import Grid, Range, merge
-from ..planner.default_rows import MAX_SPANS, Cut, finer_cut, first_cut, within_cells
+from ..planner.default_rows import MAX_SPANS, Cut, DefaultRows, finer_cut, first_cut, within_cells
 from ..planner.findings import quoted
-from ..planner.inventory import DefaultRows, Inventory, Parent, Partition, RelationKind
+from ..planner.inventory import Inventory, Parent, Partition, RelationKind
 from ..planner.plan import Plan
 from .connection import Session, pinned, run
 from .errors import is_lost, message, translate

@@ -22,8 +22,7 @@ from psycopg import sql
 from ..errors import PartwardenError
 from ..planner import marker
 from ..planner.calendar import merge, subtract
-from ..planner.inventory import Inventory, Partition, RelationKind
-from ..planner.maintenance_facts import ClosedPartition, Pruning, Statistics
+from ..planner.inventory import ClosedPartition, Inventory, Partition, Pruning, RelationKind, Statistics
 from ..planner.plan import Plan
 from . import ddl
 from .connection import Session

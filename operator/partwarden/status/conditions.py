@@ -22,9 +22,9 @@ from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.actions import Outcome
 from ..planner.archive_gate import ArchiveGate
 from ..planner.calendar import BoundedRange, Grid, iso
-from ..planner.default_rows import count_of, label
+from ..planner.default_rows import DefaultRows, count_of, label
 from ..planner.findings import join_names
-from ..planner.inventory import DefaultRows, Inventory
+from ..planner.inventory import Inventory
 from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan

@@ -24,12 +24,13 @@ from partwarden.planner.default_rows import (
     MAX_PIECES,
     MAX_SPANS,
     Cut,
+    DefaultRows,
     finer_cut,
     first_cut,
     within_cells,
 )
-from partwarden.planner.inventory import DefaultRows, Inventory, KeyType, RelationKind
-from partwarden.planner.keys import Codec
+from partwarden.planner.inventory import Inventory, RelationKind
+from partwarden.planner.keys import Codec, KeyType
 from partwarden.planner.plan import Plan
 from partwarden.status.conditions import default_partition_empty, describe, reconciled
 from support import values

@@ -9,7 +9,8 @@ from partwarden.api.types import Interval
 from partwarden.errors import NameTaken, NameTooLong, TooManyPartitions, UnknownTimeZone
 from partwarden.planner.calendar import Range, iso
 from partwarden.planner.creation import MAX_CREATE
-from partwarden.planner.inventory import KeyType, RelationKind
+from partwarden.planner.inventory import RelationKind
+from partwarden.planner.keys import KeyType
 from partwarden.planner.plan import Plan
 from support import values
 from support.values import inventory, moment, naive, partition, plan, spec, years
