@@ -18,7 +18,8 @@ from partwarden.archive.manifest import TableName
 from partwarden.archive.storage import Folder
 from partwarden.cli.main import main
 from partwarden.errors import LargeObjects
-from partwarden.planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState
+from partwarden.planner.archive_gate import ArchiveRequest, CheckRequest
+from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState
 from partwarden.planner.plan import Plan
 from partwarden.postgres import fingerprint, large_objects
 from partwarden.postgres.connection import session

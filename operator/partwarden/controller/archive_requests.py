@@ -30,7 +30,8 @@ from ..api.validation import check
 from ..errors import NameTaken
 from ..kube.archives import ArchivesInCluster
 from ..kube.cache import ArchiveCache, Binding, StoredArchive, StoredPolicy
-from ..planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request, server_label
+from ..planner.archive_gate import ArchiveRequest, CheckRequest, Request
+from ..planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
 from .archive_status import is_proven, trouble
 from .ownership import deciding_labels
 

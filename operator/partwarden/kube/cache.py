@@ -16,7 +16,7 @@ from ..api.destination import Destination
 from ..api.policy import KIND, PLURAL
 from ..api.types import ObjectKey
 from ..api.validation import check
-from ..planner.archives import MOST_ROUNDS
+from ..planner.drop_preconditions import MOST_ROUNDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,10 @@ class Range:
         """The same where it has both bounds."""
         return None if self.lower is None or self.upper is None else BoundedRange(self.lower, self.upper)
 
+    def is_before(self, moment: datetime | None) -> bool:
+        """Whether all of it lies before the moment; None is before everything."""
+        return moment is not None and self.upper is not None and self.upper <= moment
+
     def overlaps(self, other: Range) -> bool:
         """Whether some key belongs in both."""
         return _below(self.lower, other.upper) and _below(other.lower, self.upper)

@@ -9,13 +9,12 @@ from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from .. import errors
-from ..api import policy
 from ..api.policy import TableSpec
-from ..api.retention import KeyEncoding
+from ..api.retention import KeyEncoding, Retention
 from ..api.types import Interval, parse_age
 from . import keys
-from .archives import UNKNOWN, Archives
 from .calendar import HOUR, BoundedRange, Grid, Range, load_zone, merge
+from .drop_preconditions import UNKNOWN, Archives
 from .inventory import Detached, Inventory, Parent, Partition, RelationKind, Strategy
 from .keys import TYPES, Codec, Edges, KeyType, Unit
 
@@ -181,6 +180,12 @@ class PlanContext:
         )
 
     @property
+    def retention(self) -> Retention:
+        """The policy's, once it is known to have one."""
+        assert self.spec.retention is not None
+        return self.spec.retention
+
+    @property
     def clock(self) -> Grid:
         """The boundaries by the policy's zone, whatever the key."""
         return Grid(self.spec.interval, self.zone)
@@ -200,11 +205,11 @@ class PlanContext:
 
     def has_expired(self, piece: Range) -> bool:
         """Whether the whole range is older than ``retention.keepFor``; never where there is none, or it has no end."""
-        return self.cutoff is not None and piece.upper is not None and piece.upper <= self.cutoff
+        return piece.is_before(self.cutoff)
 
     def is_held(self, table: Partition | Detached) -> bool:
         """Whether a hold names it."""
-        return not self.held.isdisjoint(policy.names(table.schema, table.name, table.oid))
+        return bool(self.held & table.names)
 
 
 def _cutoff(spec: TableSpec, now: datetime, codec: Codec) -> datetime | None:

@@ -24,12 +24,12 @@ from .actions import (
     DetachPartition,
     DropDetached,
     FinalizeDetach,
+    TableAction,
 )
-from .archives import UNKNOWN, Archives
 from .calendar import BoundedRange, iso, merge
 from .context import PlanContext
 from .creation import Wanted, wanted
-from .drop_preconditions import unmet
+from .drop_preconditions import UNKNOWN, Archives, unmet
 from .findings import (
     Finding,
     forgotten,
@@ -215,8 +215,9 @@ def _overlapping(actions: Sequence[Action], context: PlanContext) -> Iterator[st
 def _unsafe(plan: Plan, context: PlanContext) -> Iterator[str]:
     for action in plan.actions:
         # PostgreSQL knows no way back from a pending detach, so not even a hold keeps it from being finished.
-        oid = None if isinstance(action, FinalizeDetach) else getattr(action, "oid", None)
-        if oid is not None and policy.names(action.schema, action.name, oid) & context.held:
+        if isinstance(action, FinalizeDetach) or not isinstance(action, TableAction):
+            continue
+        if policy.names(action.schema, action.name, action.oid) & context.held:
             yield f"{action} is held by the annotation {policy.ANNOTATION}"
         if isinstance(action, DetachPartition | DropDetached):
             if not context.has_expired(action.range):

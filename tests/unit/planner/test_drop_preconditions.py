@@ -14,7 +14,6 @@ from partwarden.api.policy import TableSpec
 from partwarden.api.retention import Approval, OnExpire, Retention
 from partwarden.errors import TableChanged
 from partwarden.planner.actions import DropDetached
-from partwarden.planner.archives import Archives, ArchiveState, CheckState, server_label
 from partwarden.planner.context import PlanContext
 from partwarden.planner.drop_preconditions import (
     APPROVAL,
@@ -25,8 +24,12 @@ from partwarden.planner.drop_preconditions import (
     HELD,
     OUTSIDE,
     POLICY,
+    Archives,
+    ArchiveState,
+    CheckState,
     DropCase,
     last_reading,
+    server_label,
     unmet,
 )
 from partwarden.planner.inventory import Detached
