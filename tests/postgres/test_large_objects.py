@@ -122,7 +122,7 @@ def test_a_policy_reports_them_before_anything_is_archived_or_detached(database:
     assert (plan.actions, requests(plan)) == ((), [])
     assert errors(plan) == [("LargeObjects", "public.run_2018")]
     (message,) = [each.message for each in plan.findings if each.reason == "LargeObjects"]
-    assert message.startswith(f"public.run_2018 is not archived: {SAYS}")
+    assert message.startswith(f"cannot archive table public.run_2018: {SAYS}")
     assert "spec.retention.largeObjects: LeaveOut" in message
 
 
@@ -132,7 +132,7 @@ def test_the_commands_refuse_before_anything_is_written(database: Database, tmp_
     arguments = ("archive", "--partition", "run_2018", "--to", str(tmp_path))
     done = run(database, *arguments)
     assert done.exit_code == 1
-    assert f"public.run_2018 is not archived: {SAYS}" in done.output
+    assert f"cannot archive table public.run_2018: {SAYS}" in done.output
     assert list(tmp_path.iterdir()) == []
     done = run(database, *arguments, "--without-large-objects")
     assert done.exit_code == 0, done.output
@@ -140,7 +140,7 @@ def test_the_commands_refuse_before_anything_is_written(database: Database, tmp_
     dropping = ("drop", "run_2018", "--table", "run", "--archive", archive, "--yes")
     done = run(database, *dropping)
     assert done.exit_code == 1
-    assert f"public.run_2018 is not dropped: {SAYS}" in done.output
+    assert f"cannot drop table public.run_2018: {SAYS}" in done.output
     assert database.query("SELECT count(*) FROM run") == [(4,)]
     done = run(database, *dropping, "--without-large-objects")
     assert done.exit_code == 0, done.output
@@ -235,7 +235,7 @@ def test_it_is_asked_again_of_all_rows_under_the_lock(database: Database, monkey
     database.execute("SELECT lo_create(4711)")
     report = keep(database.dsn, archives=archives, **fields(DROP))
     assert verbs(report) == [("drop", "LargeObjects")]
-    assert why(report).startswith(f"table public.run_2018 is not dropped: {SAYS}")
+    assert why(report).startswith(f"cannot drop table public.run_2018: {SAYS}")
     assert database.query("SELECT count(*) FROM run_2018") == [(4,)]
 
 

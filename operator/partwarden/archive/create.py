@@ -153,7 +153,7 @@ def _check_large_objects(wanted: TableToArchive, held: Held, say: Say) -> None:
     if not (columns := large_objects.columns(held.connection, table.oid, table.schema_, table.name)):
         return
     if wanted.large_objects is OnLargeObjects.REFUSE:
-        raise pointing(table, columns, "archived")
+        raise pointing("archive", table, columns)
     say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
 
 

@@ -120,7 +120,7 @@ def _drop(
         _show(consent, [kept])
     if columns := drop_database.pointing_columns(connection, found):
         if url is not None and large_objects is OnLargeObjects.REFUSE:
-            raise pointing(found, columns, "dropped")
+            raise pointing("drop", found, columns)
         _show(consent, [f"large objects that column {', '.join(columns)} points to stay, and are in no archive"])
     proven, where = None, ""
     if url is not None:

@@ -145,7 +145,7 @@ def _drop_case(context: PlanContext, table: Detached) -> DropCase:
 def _before_detach(context: PlanContext, partition: Partition) -> Step:
     if context.retention.archive is None:
         return Step(passes=True)
-    if trouble := _large_objects(context, partition, "archived"):
+    if trouble := _large_objects(context, partition, "archive"):
         return Step(trouble=trouble)
     state = context.archives.latest(partition.oid)
     if state is None or not state.proves(partition.oid):
@@ -161,7 +161,7 @@ def _before_drop(context: PlanContext, case: DropCase) -> Step:
     table, kept, archive = case.table, unmet(case), context.retention.archive
     if kept is not None and kept.reason == OUTSIDE:
         return Step()
-    if archive is not None and (trouble := _large_objects(context, table, "dropped")):
+    if archive is not None and (trouble := _large_objects(context, table, "drop")):
         return Step(trouble=trouble)
     if kept is None:
         return Step(passes=True)
@@ -227,12 +227,12 @@ def _stays(table: Partition | Detached, reason: str, message: str) -> Finding:
     return Finding(reason, str(table), f"{table.name} stays: {message}")
 
 
-def _large_objects(context: PlanContext, table: Partition | Detached, not_done: str) -> Finding | None:
+def _large_objects(context: PlanContext, table: Partition | Detached, verb: str) -> Finding | None:
     """Refuse rows that point to large objects, which no archive brings back, unless the policy leaves them out."""
     columns = context.inventory.large_objects.get(table.oid)
     if not columns or context.retention.large_objects is OnLargeObjects.LEAVE_OUT:
         return None
-    return Finding.of(str(table), pointing(table, columns, not_done))
+    return Finding.of(str(table), pointing(verb, table, columns))
 
 
 def _requests(steps: Iterable[Step]) -> Iterator[Request]:

@@ -30,17 +30,7 @@ from .calendar import BoundedRange, iso, merge
 from .context import PlanContext
 from .creation import Wanted, wanted
 from .drop_preconditions import UNKNOWN, Archives, unmet
-from .findings import (
-    Finding,
-    forgotten,
-    marked_by_others,
-    off_grid,
-    partitioned_themselves,
-    pending_detaches,
-    superuser_login,
-    unlike_the_parent,
-    why_blocked,
-)
+from .findings import Finding, notices, pending_detaches, why_blocked
 from .inventory import Inventory, Parent
 from .keys import Codec
 from .maintenance import Upkeep, upkeep
@@ -163,15 +153,10 @@ def make_plan(
             *blocking,
             *creation.findings,
             # With retention they are finished by an action.
-            *(pending_detaches(inventory, list(creation.cells)) if spec.retention is None else ()),
+            *(pending_detaches(inventory, creation.cells) if spec.retention is None else ()),
             *retirement.findings,
             *keeping.findings,
-            *off_grid(spec, inventory, managed),
-            *unlike_the_parent(inventory),
-            *marked_by_others(inventory),
-            *superuser_login(inventory),
-            *partitioned_themselves(inventory),
-            *forgotten(inventory, context.codec),
+            *notices(inventory, spec, context.codec, managed),
         ),
         current=context.current,
         missing=creation.missing,
