@@ -190,6 +190,10 @@ class PlanContext:
         """The boundaries by the policy's zone, whatever the key."""
         return Grid(self.spec.interval, self.zone)
 
+    def instant(self, bound: datetime) -> datetime:
+        """When a bound in the key's domain comes, aware: by the policy's zone where the key has none."""
+        return bound if self.codec.aware else self.clock.moment(bound)
+
     def cell_of(self, piece: Range) -> BoundedRange | None:
         """The range where it is exactly one interval, else None."""
         cell = self.grid.cell(piece.lower) if piece.lower is not None else None

@@ -138,7 +138,8 @@ def notices(inventory: Inventory, spec: TableSpec, codec: Codec, managed: frozen
     if names := [each.name for each in ranged if each.kind is RelationKind.PARTITIONED]:
         message = (
             f"partitioned themselves: {join_names(names)}; new partitions are plain tables, not partitioned like "
-            "these; where they should be, create them by hand before they are due: a range that is covered is left alone"
+            "these; where they should be, create them by hand before they are due: a range that is covered is left "
+            "alone"
         )
         yield Finding("SubPartitioned", subject, message)
     yield from _forgotten(inventory, parent, codec)
