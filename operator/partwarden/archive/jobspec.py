@@ -10,8 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from ..api.archive import Fingerprint, Written
-from ..api.database import Connection
 from ..api.destination import Destination
+from ..api.policy import Connection
 from ..api.retention import OnLargeObjects
 from .manifest import TableName
 

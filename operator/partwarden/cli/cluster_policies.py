@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..api import archive
-from ..api.database import Database
-from ..api.policy import GROUP, PLURAL, VERSION, PartitionPolicySpec
+from ..api.policy import GROUP, PLURAL, VERSION, Database, PartitionPolicySpec
 from ..api.validation import check, parse_spec
 from ..errors import InsufficientPrivilege, InvalidSpec, StartupError
 from ..kube.client import Cluster, Conflict, NotFound

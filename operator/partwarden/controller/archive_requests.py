@@ -23,8 +23,7 @@ from ..api.archive import (
     PartitionArchiveSpec,
     PolicyRef,
 )
-from ..api.database import ArchiveConnection
-from ..api.policy import PartitionPolicySpec
+from ..api.policy import ArchiveConnection, PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..errors import NameTaken
