@@ -174,7 +174,7 @@ class PlanContext:
             ranged=ranged,
             coverage=tuple(merge(piece for _, piece in ranged)),
             edges=Edges.of(codec, ((piece, each.bounds) for each, piece in ranged)),
-            cutoff=_cutoff(spec, now, codec),
+            cutoff=cutoff(spec.retention.keep_for, now, Grid.of(spec), codec) if spec.retention else None,
             detached=tuple(each for each in inventory.detached if _is_possible(each.marker.range, codec)),
             archives=archives.on(inventory.server.identity),
         )
@@ -199,13 +199,9 @@ class PlanContext:
         cell = self.grid.cell(piece.lower) if piece.lower is not None else None
         return cell if cell == piece else None
 
-    def is_cell(self, piece: Range) -> bool:
-        """Whether the range is exactly one interval."""
-        return self.cell_of(piece) is not None
-
-    def cutoff_at(self, now: datetime) -> datetime | None:
+    def cutoff_at(self, now: datetime) -> datetime:
         """What `cutoff` will be at another moment, which is aware."""
-        return _cutoff(self.spec, now, self.codec)
+        return cutoff(self.retention.keep_for, now, self.clock, self.codec)
 
     def has_expired(self, piece: Range) -> bool:
         """Whether the whole range is older than ``retention.keepFor``; never where there is none, or it has no end."""
@@ -216,16 +212,10 @@ class PlanContext:
         return bool(self.held & table.names)
 
 
-def _cutoff(spec: TableSpec, now: datetime, codec: Codec) -> datetime | None:
-    return cutoff(spec.retention.keep_for, now, Grid.of(spec), codec) if spec.retention is not None else None
-
-
 def _is_possible(piece: BoundedRange, codec: Codec) -> bool:
     """A comment is text that anyone may edit."""
     lower, upper = piece.lower, piece.upper
-    if {lower.tzinfo is not None, upper.tzinfo is not None} != {codec.aware}:
-        return False
-    return lower < upper
+    return {lower.tzinfo is not None, upper.tzinfo is not None} == {codec.aware} and lower < upper
 
 
 DAYS = {"d": 1, "w": 7}
