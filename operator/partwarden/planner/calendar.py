@@ -51,7 +51,8 @@ class Range:
 
     def overlaps(self, other: Range) -> bool:
         """Whether some key belongs in both."""
-        return _below(self.lower, other.upper) and _below(other.lower, self.upper)
+        begins = self.lower is None or other.upper is None or self.lower < other.upper
+        return begins and (other.lower is None or self.upper is None or other.lower < self.upper)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,10 +61,6 @@ class BoundedRange(Range):
 
     lower: datetime
     upper: datetime
-
-
-def _below(lower: datetime | None, upper: datetime | None) -> bool:
-    return lower is None or upper is None or lower < upper
 
 
 def merge(ranges: Iterable[Range]) -> list[Range]:
@@ -134,11 +131,11 @@ class Grid:
             lower = self._hour_start(moment)
             return BoundedRange(lower, self._hour_end(lower))
         label = self._truncate(moment if self.zone is None else moment.astimezone(self.zone).replace(tzinfo=None))
-        lower = upper = self._instant(label)
+        lower = upper = self.moment(label)
         # A clock set back over midnight shows the old date again after the new one's first instant: go on by instants.
         while upper <= moment:
             label = self._step(label)
-            lower, upper = upper, self._instant(label)
+            lower, upper = upper, self.moment(label)
         return BoundedRange(lower, upper)
 
     def cells(self, start: datetime, stop: datetime) -> Iterator[BoundedRange]:
@@ -169,7 +166,14 @@ class Grid:
 
     def moment(self, local: datetime) -> datetime:
         """The moment at which the wall clock first shows ``local`` (naive), or would have."""
-        return self._instant(local)
+        if self.zone is None:
+            return local
+        before = local.replace(tzinfo=self.zone, fold=0)
+        instant = before.astimezone(UTC)
+        if instant.astimezone(self.zone).replace(tzinfo=None, fold=0) == local:
+            return instant
+        # The wall clock skips it: by the offset after the gap it lies before the gap, and the other way round.
+        return transition(self.zone, local.replace(tzinfo=self.zone, fold=1).astimezone(UTC), instant)
 
     def _truncate(self, local: datetime) -> datetime:
         if self.interval is Interval.HOUR:
@@ -196,16 +200,6 @@ class Grid:
                 return label + timedelta(weeks=1)
         months = {Interval.MONTH: 1, Interval.QUARTER: 3, Interval.YEAR: 12}[self.interval]
         return self._truncate(label + timedelta(days=31 * months))
-
-    def _instant(self, label: datetime) -> datetime:
-        if self.zone is None:
-            return label
-        before = label.replace(tzinfo=self.zone, fold=0)
-        instant = before.astimezone(UTC)
-        if instant.astimezone(self.zone).replace(tzinfo=None, fold=0) == label:
-            return instant
-        # The wall clock skips this label: by the offset after the gap it lies before the gap, and the other way round.
-        return transition(self.zone, label.replace(tzinfo=self.zone, fold=1).astimezone(UTC), instant)
 
     def _hour_start(self, moment: datetime) -> datetime:
         assert self.zone is not None

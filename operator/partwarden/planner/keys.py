@@ -7,12 +7,13 @@ So the smallest key of a millisecond has nothing but zeros there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
+from uuid import UUID
 
 from ..api.retention import KeyEncoding
 from ..api.types import Interval
@@ -41,37 +42,35 @@ NUMBER = re.compile(r"\('?(-?\d+)'?\)")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """``name`` for a message; ``encoding`` None where Partwarden does not manage keys of this unit."""
+    """What the numbers of a key may count: ``per_second`` since 1970, or so many ``digits`` of a date.
+
+    ``name`` is for a message; ``encoding`` None where Partwarden does not manage keys of this unit.
+    """
 
     name: str
-    fits: Callable[[int], bool]
     encoding: KeyEncoding | None = None
+    per_second: int = 0
+    digits: int = 0
 
-
-def _since_1970(per_second: int) -> Callable[[int], bool]:
-    return lambda value: FIRST * per_second <= value <= LAST * per_second
-
-
-def _digits(count: int) -> Callable[[int], bool]:
-    def fits(value: int) -> bool:
+    def fits(self, value: int) -> bool:
+        """Whether it is of one of the `YEARS`."""
+        if self.per_second:
+            return FIRST * self.per_second <= value <= LAST * self.per_second
         text = str(value)
-        if len(text) != count:
-            return False
         with suppress(ValueError):
-            return date(int(text[:4]), int(text[4:6] or 1), int(text[6:8] or 1)).year in YEARS
+            year = date(int(text[:4]), int(text[4:6] or 1), int(text[6:8] or 1)).year
+            return len(text) == self.digits and year in YEARS
         return False
-
-    return fits
 
 
 UNITS = (
-    Unit("seconds since 1970", _since_1970(1), KeyEncoding.EPOCH_SECONDS),
-    Unit("milliseconds since 1970", _since_1970(10**3), KeyEncoding.EPOCH_MILLISECONDS),
-    Unit("microseconds since 1970", _since_1970(10**6)),
-    Unit("nanoseconds since 1970", _since_1970(10**9)),
-    Unit("dates written as YYYYMMDD", _digits(8)),
-    Unit("months written as YYYYMM", _digits(6)),
-    Unit("years", _digits(4)),
+    Unit("seconds since 1970", KeyEncoding.EPOCH_SECONDS, per_second=1),
+    Unit("milliseconds since 1970", KeyEncoding.EPOCH_MILLISECONDS, per_second=10**3),
+    Unit("microseconds since 1970", per_second=10**6),
+    Unit("nanoseconds since 1970", per_second=10**9),
+    Unit("dates written as YYYYMMDD", digits=8),
+    Unit("months written as YYYYMM", digits=6),
+    Unit("years", digits=4),
 )
 
 
@@ -104,7 +103,8 @@ def parse_bounds(text: str, codec: Codec) -> Range | None:
     if text == "DEFAULT":
         return None
     floor, ceiling = codec.floor, codec.ceiling
-    lower, upper = (_moment(value, codec) for value in _values(text))
+    ends = {"MINVALUE": floor, "MAXVALUE": ceiling}
+    lower, upper = (ends.get(value) or codec.moment(value) for value in literals(text))
     return Range(
         None if lower <= floor else min(lower, ceiling),
         None if upper >= ceiling else max(upper, floor),
@@ -113,20 +113,9 @@ def parse_bounds(text: str, codec: Codec) -> Range | None:
 
 def literals(text: str) -> Bounds:
     """The two values in ``FOR VALUES FROM (…) TO (…)``. Raises ValueError."""
-    return Bounds(*_values(text))
-
-
-def _values(text: str) -> tuple[str, str]:
     if not (match := TEXT.fullmatch(text)):
         raise ValueError(f"not the bounds of a RANGE partition: {text}")
-    lower, upper = match.groups()
-    return lower.strip("'"), upper.strip("'")
-
-
-def _moment(value: str, codec: Codec) -> datetime:
-    if value == "MINVALUE":
-        return codec.floor
-    return codec.ceiling if value == "MAXVALUE" else codec.moment(value)
+    return Bounds(*(value.strip("'") for value in match.groups()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +139,7 @@ class Edges:
         if codec.encoding is not KeyEncoding.UUID_V7:
             return edges
         for held, text in partitions:
-            lower, upper = _values(text)
+            lower, upper = literals(text)
             # The texts of two UUIDs are ordered as they are.
             if held.lower is not None:
                 edges.lowers[held.lower] = min(lower, edges.lowers.get(held.lower, lower))
@@ -238,16 +227,17 @@ class Codec:
             return text
         ticks = -((EPOCH - moment) // TICKS[self.encoding])
         lowest, highest = LIMITS[self.type]
-        if not lowest <= ticks <= highest:
-            raise KeyOutOfRange(
-                f"a key of type {self.type} in {self.encoding} cannot be {iso(moment)}, it reaches from "
-                f"{self._limit(lowest)} to {self._limit(highest)}: leave out dates beyond that in spec.startFrom and "
-                "spec.ensure, and make the last partition by hand, TO (MAXVALUE)"
-            )
-        if self.encoding is not KeyEncoding.UUID_V7:
-            return str(ticks)
-        digits = f"{ticks << CHANCE:032x}"
-        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        if lowest <= ticks <= highest:
+            return self._text(ticks)
+        first, last = (iso(self.moment(self._text(end))) for end in (lowest, highest))
+        raise KeyOutOfRange(
+            f"a key of type {self.type} in {self.encoding} cannot be {iso(moment)}, it reaches from {first} to {last}: "
+            "leave out dates beyond that in spec.startFrom and spec.ensure, and make the last partition by hand, TO "
+            "(MAXVALUE)"
+        )
+
+    def _text(self, ticks: int) -> str:
+        return str(UUID(int=ticks << CHANCE)) if self.encoding is KeyEncoding.UUID_V7 else str(ticks)
 
     def moment(self, value: str) -> datetime:
         """The moment of a value as PostgreSQL writes it; `floor` or `ceiling` for what lies outside the calendar.
@@ -277,10 +267,6 @@ class Codec:
         if value == "infinity" or re.match(r"\d{5,}-", value):
             return self.ceiling
         raise ValueError(f"not a {self.type}: {value}")
-
-    def _limit(self, ticks: int) -> str:
-        moment = self.moment(f"{ticks << CHANCE:032x}" if self.encoding is KeyEncoding.UUID_V7 else str(ticks))
-        return iso(moment) or ""
 
 
 # Names are for people: nothing is ever decided by reading one.
