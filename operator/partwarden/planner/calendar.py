@@ -126,18 +126,6 @@ class Grid:
         """The cell that holds ``moment``."""
         return _cell(self, moment)
 
-    def _find_cell(self, moment: datetime) -> BoundedRange:
-        if self.interval is Interval.HOUR and self.zone is not None:
-            lower = self._hour_start(moment)
-            return BoundedRange(lower, self._hour_end(lower))
-        label = self._truncate(moment if self.zone is None else moment.astimezone(self.zone).replace(tzinfo=None))
-        lower = upper = self.moment(label)
-        # A clock set back over midnight shows the old date again after the new one's first instant: go on by instants.
-        while upper <= moment:
-            label = self._step(label)
-            lower, upper = upper, self.moment(label)
-        return BoundedRange(lower, upper)
-
     def cells(self, start: datetime, stop: datetime) -> Iterator[BoundedRange]:
         """Every cell that overlaps ``[start, stop)``, ascending."""
         cell = self.cell(start)
@@ -236,7 +224,16 @@ def transition(zone: ZoneInfo, start: datetime, stop: datetime) -> datetime:
 @lru_cache(maxsize=20_000)
 def _cell(grid: Grid, moment: datetime) -> BoundedRange:
     """Every plan asks for the same cells again: those of a table's partitions and the next ones."""
-    return grid._find_cell(moment)
+    if grid.interval is Interval.HOUR and grid.zone is not None:
+        lower = grid._hour_start(moment)
+        return BoundedRange(lower, grid._hour_end(lower))
+    label = grid._truncate(moment if grid.zone is None else moment.astimezone(grid.zone).replace(tzinfo=None))
+    lower = upper = grid.moment(label)
+    # A clock set back over midnight shows the old date again after the new one's first instant: go on by instants.
+    while upper <= moment:
+        label = grid._step(label)
+        lower, upper = upper, grid.moment(label)
+    return BoundedRange(lower, upper)
 
 
 def iso(moment: datetime | None) -> str | None:

@@ -92,7 +92,8 @@ def finer_cut(grid: Grid, codec: Codec, coverage: Sequence[Range], spans: Sequen
     if sum(count + 3 for *_, count in steps) > MAX_PIECES:
         share = MAX_PIECES // len(steps)
         for lower, upper, _ in steps:
-            moments |= {lower, upper, *(_start(grid, lower + (upper - lower) * n / share) for n in range(share))}
+            between = [(lower + (upper - lower) * n / share).replace(microsecond=0) for n in range(share)]
+            moments |= {lower, upper, *(grid.cell(each).lower for each in between)}
         return _cut(codec, moments, final=False)
     bounds = {bound for each in coverage for bound in (each.lower, each.upper) if bound is not None}
     for lower, upper, _ in steps:
@@ -120,10 +121,6 @@ def label(grid: Grid, piece: BoundedRange) -> str:
     if grid.interval is Interval.HOUR:
         return local.strftime("%Y-%m-%d %H:00") + (" (again)" if local.fold else "")
     return local.strftime(LABELS[grid.interval])
-
-
-def _start(grid: Grid, moment: datetime) -> datetime:
-    return grid.cell(moment.replace(microsecond=0)).lower
 
 
 def _cut(codec: Codec, moments: Iterable[datetime], *, final: bool) -> Cut:

@@ -47,7 +47,7 @@ def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Pa
     while True:
         whole = PartitionPolicyStatus(
             summary=summarise(inventory, plan, len(listed)),
-            partitions=[*(_outside(each, plan) for each in outside), *(_describe(each, plan) for each in listed)],
+            partitions=[*(_describe(each, plan) for each in outside), *(_describe(each, plan) for each in listed)],
             plan=pending,
             findings=found,
         )
@@ -64,7 +64,7 @@ def partitions_of(inventory: Inventory, plan: Plan) -> list[PartitionStatus]:
     """All of them, ascending, DEFAULT last; before them the tables that were detached."""
     outside = sorted(inventory.detached, key=_age)
     ordered = _nearest(inventory.partitions, plan, len(inventory.partitions))
-    return [*(_outside(each, plan) for each in outside), *(_describe(each, plan) for each in ordered)]
+    return [*(_describe(each, plan) for each in outside), *(_describe(each, plan) for each in ordered)]
 
 
 def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
@@ -173,34 +173,27 @@ def _name(each: Partition | Detached, plan: Plan) -> str:
     return each.name if each.schema == plan.parent.schema else str(each)
 
 
-def _describe(each: Partition, plan: Plan) -> PartitionStatus:
+def _describe(each: Partition | Detached, plan: Plan) -> PartitionStatus:
+    held: Range | None
+    if isinstance(each, Detached):
+        held, state, kind = each.marker.range, State.DETACHED, RelationKind.TABLE
+    else:
+        held, state, kind = each.range, _state(each, plan), each.kind
     return PartitionStatus(
         name=_name(each, plan),
-        from_=iso(each.range.lower) if each.range else None,
-        to=iso(each.range.upper) if each.range else None,
+        from_=iso(held.lower) if held else None,
+        to=iso(held.upper) if held else None,
         rows=each.rows,
         bytes=each.bytes,
-        state=_state(each, plan),
-        kind=None if each.kind is RelationKind.TABLE else str(each.kind),
-        oid=each.oid if each.oid in plan.retired.expired else None,
+        state=state,
+        kind=None if kind is RelationKind.TABLE else str(kind),
+        oid=each.oid if state is State.DETACHED or each.oid in plan.retired.expired else None,
         over_threshold=True if each.oid in plan.upkeep.oversized else None,
     )
 
 
 def _age(each: Detached) -> tuple[str, str]:
     return iso(each.marker.range.lower) or "", each.name
-
-
-def _outside(each: Detached, plan: Plan) -> PartitionStatus:
-    return PartitionStatus(
-        name=_name(each, plan),
-        from_=iso(each.marker.range.lower),
-        to=iso(each.marker.range.upper),
-        rows=each.rows,
-        bytes=each.bytes,
-        state=State.DETACHED,
-        oid=each.oid,
-    )
 
 
 def _planned(action: Action) -> PlannedAction:
