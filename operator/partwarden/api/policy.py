@@ -1,6 +1,6 @@
 """The PartitionPolicy resource: its fields, their defaults and their validation.
 
-The source of ``crds/partitionpolicies.yaml`` (see `partwarden.crd`), and of what ``kubectl explain`` says.
+The source of ``crds/partitionpolicies.yaml`` (see `crd`), and of what ``kubectl explain`` says.
 """
 
 from __future__ import annotations

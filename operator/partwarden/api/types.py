@@ -45,7 +45,7 @@ HINTS: dict[str, str] = {
     IDENTIFIER: "must not hold a NUL character",
     OBJECT_NAME: "must be the name of a Kubernetes object: lower case letters, digits, '-' and '.'",
 }
-"""What a value that misses its pattern should have been, in words. `partwarden.policy` adds its own."""
+"""What a value that misses its pattern should have been, in words. Other modules add their own."""
 
 
 def refuse(message: str, *path: str) -> PydanticCustomError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from calendar import monthrange
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -89,18 +88,18 @@ def _codec(spec: TableSpec, inventory: Inventory, parent: Parent, column: str, t
         raise errors.UnsupportedKeyType(
             f"{found}; only date, timestamp, timestamp with time zone, uuid, bigint and integer can be managed"
         )
-    needs = f"{found}, but spec.keyEncoding is {spec.key_encoding}, which needs {' or '.join(TYPES[spec.key_encoding])}"
-    raise errors.UnsupportedKeyType(f"{needs}: {_advice(column, type_name, fitting, inventory.unread)}")
-
-
-def _advice(column: str, type_name: str, fitting: list[KeyEncoding], bounds: Sequence[str]) -> str:
-    """An encoding is named only where every bound that exists fits it."""
+    # An encoding is named only where every bound that exists fits it.
+    values = keys.numbers(inventory.unread)
     if KeyEncoding.NATIVE in fitting:
-        return "leave spec.keyEncoding out, or set it to Native"
-    values = keys.numbers(bounds)
-    if not values or KeyEncoding.UUID_V7 in fitting:
-        return f"set spec.keyEncoding to {' or '.join(fitting)}, whichever its values are"
-    return _likely(column, type_name, keys.fitting(values))
+        advice = "leave spec.keyEncoding out, or set it to Native"
+    elif not values or KeyEncoding.UUID_V7 in fitting:
+        advice = f"set spec.keyEncoding to {' or '.join(fitting)}, whichever its values are"
+    else:
+        advice = _likely(column, type_name, keys.fitting(values))
+    needs = " or ".join(TYPES[spec.key_encoding])
+    raise errors.UnsupportedKeyType(
+        f"{found}, but spec.keyEncoding is {spec.key_encoding}, which needs {needs}: {advice}"
+    )
 
 
 def _single_column(parent: Parent) -> tuple[str, str]:
@@ -116,13 +115,13 @@ def _single_column(parent: Parent) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class PlanContext:
-    """Moments and ranges are in the key's domain (see `interval`) but for ``now``, which is aware and in UTC."""
+    """Moments and ranges are in the key's domain (see `calendar`) but for ``now``, which is aware and in UTC."""
 
     spec: TableSpec
     inventory: Inventory
     now: datetime
     held: frozenset[str]
-    """Names of partitions and tables that nothing may be done to, as ``name`` or ``schema.name``."""
+    """Names of partitions and tables that nothing may be done to, see `policy.ANNOTATION`."""
     parent: Parent
     key: str
     codec: Codec

@@ -1,4 +1,4 @@
-"""Rows of the DEFAULT partition: the moments between which they are counted by interval.
+"""Rows of the DEFAULT partition by interval, and the moments between which they are counted.
 
 They are counted between moments of which the key's literals are taken, as for the bounds of partitions: so the count
 agrees with the calendar of the policy whatever the key's encoding. Coarse moments first, all boundaries of the grid

@@ -158,7 +158,7 @@ class Parent(Relation):
 
 @dataclass(frozen=True, slots=True)
 class Partition(Relation):
-    """One partition. ``range`` is None for DEFAULT, and its bounds are in the domain of the key (see `interval`).
+    """One partition. ``range`` is None for DEFAULT, and its bounds are in the domain of the key (see `calendar`).
 
     ``bounds`` is PostgreSQL's own text, for people. ``rows`` is the planner's estimate, None before the first ANALYZE;
     ``bytes`` counts indexes and TOAST, and of a partitioned partition everything below it.

@@ -43,7 +43,7 @@ SECOND = timedelta(seconds=1)
 class Plan:
     """What to do, in order, and what to say.
 
-    Moments are in the key's domain (see `interval`) but for ``next_boundary``, which is aware.
+    Moments are in the key's domain (see `calendar`) but for ``next_boundary``, which is aware.
     """
 
     parent: Parent
