@@ -17,7 +17,19 @@ from ..api.policy import TableSpec
 from ..api.types import Interval, is_zone, parse_window
 from ..errors import UnknownTimeZone
 
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MONTHS = {Interval.MONTH: 1, Interval.QUARTER: 3, Interval.YEAR: 12}
+SHORTEST = {
+    Interval.HOUR: HOUR,
+    Interval.DAY: DAY,
+    Interval.WEEK: 7 * DAY,
+    Interval.MONTH: 28 * DAY,
+    Interval.QUARTER: 90 * DAY,
+    Interval.YEAR: 365 * DAY,
+}
+"""How long an interval is by the wall clock, at the least."""
+STRETCHES = 12
+"""Most changes of a zone's offset that are passed on the way to the next opening: no zone has as many in a few days."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,27 +179,15 @@ class Grid:
         if self.interval is Interval.HOUR:
             return local.replace(minute=0, second=0, microsecond=0, fold=0)
         day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-        match self.interval:
-            case Interval.WEEK:
-                return day - timedelta(days=day.weekday())
-            case Interval.MONTH:
-                return day.replace(day=1)
-            case Interval.QUARTER:
-                return day.replace(month=(day.month - 1) // 3 * 3 + 1, day=1)
-            case Interval.YEAR:
-                return day.replace(month=1, day=1)
-        return day
+        if self.interval is Interval.WEEK:
+            return day - timedelta(days=day.weekday())
+        months = MONTHS.get(self.interval)
+        return day.replace(month=(day.month - 1) // months * months + 1, day=1) if months else day
 
     def _step(self, label: datetime) -> datetime:
-        match self.interval:
-            case Interval.HOUR:
-                return label + HOUR
-            case Interval.DAY:
-                return label + timedelta(days=1)
-            case Interval.WEEK:
-                return label + timedelta(weeks=1)
-        months = {Interval.MONTH: 1, Interval.QUARTER: 3, Interval.YEAR: 12}[self.interval]
-        return self._truncate(label + timedelta(days=31 * months))
+        if months := MONTHS.get(self.interval):
+            return self._truncate(label + timedelta(days=31 * months))
+        return label + SHORTEST[self.interval]
 
     def _hour_start(self, moment: datetime) -> datetime:
         assert self.zone is not None
@@ -246,11 +246,6 @@ def iso(moment: datetime | None) -> str | None:
     if moment.tzinfo is not None:
         return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return moment.date().isoformat() if moment.time() == datetime.min.time() else moment.isoformat()
-
-
-DAY = timedelta(days=1)
-STRETCHES = 12
-"""Most changes of a zone's offset that are passed on the way to the next opening: no zone has as many in a few days."""
 
 
 def is_open(window: str | None, zone: ZoneInfo, now: datetime) -> bool:

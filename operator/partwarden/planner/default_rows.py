@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 
 from ..api.types import Interval
 from ..errors import KeyOutOfRange, PartwardenError
-from .calendar import BoundedRange, Grid, Range
+from .calendar import SHORTEST, BoundedRange, Grid, Range
 from .keys import Codec
 
 MAX_PIECES = 20_000
@@ -23,14 +23,6 @@ MAX_SPANS = 4000
 """Most pieces to cut further; rows of others count as lying elsewhere."""
 
 DENSE = range(1900, 2101)
-NOMINAL = {
-    Interval.HOUR: timedelta(hours=1),
-    Interval.DAY: timedelta(days=1),
-    Interval.WEEK: timedelta(weeks=1),
-    Interval.MONTH: timedelta(days=28),
-    Interval.QUARTER: timedelta(days=90),
-    Interval.YEAR: timedelta(days=365),
-}
 LABELS = {Interval.YEAR: "%Y", Interval.MONTH: "%Y-%m", Interval.WEEK: "%G-W%V", Interval.DAY: "%Y-%m-%d"}
 
 
@@ -88,7 +80,7 @@ def finer_cut(grid: Grid, codec: Codec, coverage: Sequence[Range], spans: Sequen
     """All boundaries of the grid, and of ``coverage``, within the spans; something between where they are too many."""
     moments: set[datetime] = set()
     ends = [(each.lower, each.upper) for each in spans[:MAX_SPANS]]
-    steps = [(lower, upper, (upper - lower) / NOMINAL[grid.interval]) for lower, upper in ends]
+    steps = [(lower, upper, (upper - lower) / SHORTEST[grid.interval]) for lower, upper in ends]
     if sum(count + 3 for *_, count in steps) > MAX_PIECES:
         share = MAX_PIECES // len(steps)
         for lower, upper, _ in steps:
