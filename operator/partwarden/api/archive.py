@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from .destination import Destination
 from .policy import Database
 from .retention import JobSettings, OnLargeObjects
 from .status import Condition, From, Message, ObservedGeneration, To
-from .types import OBJECT_NAME, Identifier, Model, Rule, Ruled
+from .types import Identifier, Model, ObjectName, Rule, Ruled
 
 ARCHIVE_KIND = "PartitionArchive"
 ARCHIVE_PLURAL = "partitionarchives"
@@ -24,9 +24,7 @@ OID_LABEL, ROUND_LABEL = "partwarden.dev/oid", "partwarden.dev/round"
 class PolicyRef(Model):
     """A PartitionPolicy in the archive's own namespace."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=OBJECT_NAME)] = Field(
-        description="Name of a PartitionPolicy in the archive's own namespace."
-    )
+    name: ObjectName = Field(description="Name of a PartitionPolicy in the archive's own namespace.")
 
 
 class PartitionArchiveSpec(Ruled):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
-from .types import HINTS, OBJECT_NAME, Model, Rule, Ruled, SecretRef
+from pydantic import Field, StringConstraints
+
+from .types import HINTS, Model, ObjectName, Rule, Ruled, SecretRef
 
 PREFIX = r"^[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
 S3_URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x20\x7f?#]*)?$"
@@ -23,6 +25,7 @@ HINTS |= {
     ACCOUNT: "must be the name of a storage account: 3 to 24 lower case letters and digits",
 }
 
+Endpoint = Annotated[str, StringConstraints(max_length=512, pattern=ENDPOINT)]
 ONE_DESTINATION = Rule(
     "[has(self.pvc), has(self.s3), has(self.gcs), has(self.azure)].filter(x, x).size() == 1",
     "needs exactly one of pvc, s3, gcs and azure",
@@ -40,9 +43,7 @@ OWN_SERVER = Rule(
 class PVC(Model):
     """A PersistentVolumeClaim in the policy's own namespace."""
 
-    claim_name: str = Field(
-        min_length=1, max_length=253, pattern=OBJECT_NAME, description="Name of a PersistentVolumeClaim."
-    )
+    claim_name: ObjectName = Field(description="Name of a PersistentVolumeClaim.")
     path: str | None = Field(
         None,
         min_length=1,
@@ -56,11 +57,8 @@ class S3(Model):
     """Amazon S3, and what speaks its protocol."""
 
     url: str = Field(max_length=1024, pattern=S3_URL, description="Bucket and prefix, such as s3://bucket/prefix.")
-    endpoint: str | None = Field(
-        None,
-        max_length=512,
-        pattern=ENDPOINT,
-        description="URL of another server that speaks S3, such as https://minio.storage:9000. Absent: Amazon's.",
+    endpoint: Endpoint | None = Field(
+        None, description="URL of another server that speaks S3, such as https://minio.storage:9000. Absent: Amazon's."
     )
     region: str | None = Field(None, max_length=64, pattern=REGION, description="Absent: us-east-1.")
     path_style: bool = Field(
@@ -78,9 +76,7 @@ class _ByToken(Ruled):
 
     RULES = (OWN_SERVER,)
 
-    endpoint: str | None = Field(
-        None, max_length=512, pattern=ENDPOINT, description="URL of another server; needs secretRef."
-    )
+    endpoint: Endpoint | None = Field(None, description="URL of another server; needs secretRef.")
     secret_ref: SecretRef | None = None
 
 

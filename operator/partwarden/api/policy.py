@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from .retention import DefaultPartition, KeyEncoding, Maintenance, Retention, Thresholds
 from .types import (
@@ -134,6 +134,9 @@ SAME_EVERYWHERE = Rule(
 )
 
 
+Host = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=PLAIN)]
+
+
 class SSLMode(StrEnum):
     """libpq's sslmode. https://www.postgresql.org/docs/current/libpq-ssl.html"""
 
@@ -148,9 +151,7 @@ class SSLMode(StrEnum):
 class Connection(Model):
     """Connection parameters by libpq's names; never a password."""
 
-    host: str | None = Field(
-        None, min_length=1, max_length=253, pattern=PLAIN, description="Host name or IP address of the server."
-    )
+    host: Host | None = Field(None, description="Host name or IP address of the server.")
     port: int | None = Field(None, ge=1, le=65535, description="TCP port; 5432 when neither this nor the Secret says.")
     dbname: Identifier | None = Field(None, description="Name of the database.")
     user: Identifier | None = Field(
@@ -174,12 +175,7 @@ class Connection(Model):
 class ArchiveConnection(Model):
     """The PostgreSQL server itself, where the rest of ``spec.database`` leads to a pooler."""
 
-    host: str = Field(
-        min_length=1,
-        max_length=253,
-        pattern=PLAIN,
-        description="Host name or IP address of the server, not of a pooler.",
-    )
+    host: Host = Field(description="Host name or IP address of the server, not of a pooler.")
     port: int | None = Field(None, ge=1, le=65535, description="TCP port. Absent: as for everything else.")
 
 

@@ -173,6 +173,9 @@ Window = Annotated[str, StringConstraints(max_length=11, pattern=WINDOW), BEGINS
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=IDENTIFIER)]
 """A name in PostgreSQL, unquoted. Its limit is 63 bytes in the server's encoding, so never more characters."""
 
+ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=OBJECT_NAME)]
+"""The name of a Kubernetes object."""
+
 
 class Model(BaseModel):
     """camelCase outside, snake_case inside; unknown fields and lax types are refused, as strict kubectl does."""
@@ -210,9 +213,7 @@ class Ruled(Model):
 class SecretRef(Model):
     """A Secret in the policy's own namespace."""
 
-    name: str = Field(
-        min_length=1, max_length=253, pattern=OBJECT_NAME, description="Name of a Secret in the policy's own namespace."
-    )
+    name: ObjectName = Field(description="Name of a Secret in the policy's own namespace.")
 
 
 class Interval(StrEnum):
