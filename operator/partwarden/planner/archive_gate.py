@@ -206,7 +206,6 @@ def _archive(table: Partition | Detached, state: ArchiveState | None) -> Step:
 
 
 def _read(table: Partition | Detached, state: ArchiveState, token: str) -> Step:
-    """Read the archive and its table again."""
     check = state.check
     void = check is not None and check.token.startswith(LAST) and not token.startswith(LAST)
     request = CheckRequest(state.name, token, void)
@@ -219,7 +218,6 @@ def _read(table: Partition | Detached, state: ArchiveState, token: str) -> Step:
 
 
 def _failure(table: Partition | Detached, state: ArchiveState) -> Finding | None:
-    """Why the last Job of the archive failed."""
     return _stays(table, state.error[0], f"archive {state.name}: {state.error[1]}") if state.error else None
 
 

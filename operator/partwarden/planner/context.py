@@ -56,7 +56,7 @@ def _check_unit(parent: Parent, column: str, codec: Codec, inventory: Inventory)
     What was made beside them would never hold a row: no moment of our time in one unit is one in another.
     """
     values = keys.numbers(each.bounds for each in inventory.partitions)
-    mine = keys.unit_of(codec.encoding)
+    mine = next((unit for unit in keys.UNITS if unit.encoding is codec.encoding), None)
     if mine is None or not values or any(mine.fits(each) for each in values):
         return
     likely = keys.fitting(values)

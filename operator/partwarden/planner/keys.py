@@ -86,11 +86,6 @@ def fitting(values: Iterable[int]) -> Unit | None:
     return next((unit for unit in UNITS if known and all(unit.fits(each) for each in known)), None)
 
 
-def unit_of(encoding: KeyEncoding) -> Unit | None:
-    """That of an encoding; None where it has none, as a native key."""
-    return next((unit for unit in UNITS if unit.encoding is encoding), None)
-
-
 # Bounds, as PostgreSQL writes them under ``DateStyle ISO`` and ``TimeZone UTC``.
 TEXT = re.compile(r"FOR VALUES FROM \((.+)\) TO \((.+)\)", re.DOTALL)
 
