@@ -1,6 +1,6 @@
 """What a PartitionPolicy's status holds: the shapes, and their share of ``crds/partitionpolicies.yaml``.
 
-Filled by `partwarden.conditions`. Every list is bounded and the whole stays under 64 KiB. Moments of partitions are
+Filled by the package `status`. Every list is bounded and the whole stays under 64 KiB. Moments of partitions are
 written in the key's domain (see `calendar.iso`). Nothing in it tells the time of the last reconcile: a policy
 that has converged is not written again.
 """

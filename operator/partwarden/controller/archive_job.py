@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..api.archive import ARCHIVE_KIND, CONTAINER, MANAGED, PartitionArchiveSpec
-from ..api.database import Database
 from ..api.destination import Destination
-from ..api.policy import API_VERSION, PartitionPolicySpec
+from ..api.policy import API_VERSION, Database, PartitionPolicySpec
 from ..api.retention import JobSettings, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
 from ..api.validation import check

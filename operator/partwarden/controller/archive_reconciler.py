@@ -34,7 +34,7 @@ from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError
 from ..kube.archives import ArchivesInCluster
 from ..kube.cache import ArchiveCache, StoredArchive, parse_archive
 from ..kube.client import Cluster
-from ..planner.archives import server_label
+from ..planner.drop_preconditions import server_label
 from ..postgres.connection import session
 from ..postgres.conninfo import resolve
 from . import archive_status

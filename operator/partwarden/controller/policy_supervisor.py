@@ -9,8 +9,7 @@ from ..api.policy import PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..errors import PolicyConflict
 from ..kube.cache import StoredPolicy, is_gone, parse_policy
-from ..planner.archives import Archives
-from ..planner.drop_preconditions import Withdrawn
+from ..planner.drop_preconditions import Archives, Withdrawn
 from ..status.events import CompletedAction
 from .archive_requests import ArchiveRequests
 from .database_work import CONNECTING, Supervisor

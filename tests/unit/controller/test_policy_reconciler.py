@@ -20,7 +20,7 @@ from partwarden.controller.workqueue import Result
 from partwarden.errors import ContentsChanged, DatabaseUnreachable, TableBusy
 from partwarden.kube.cache import StoredPolicy
 from partwarden.kube.client import Cluster
-from partwarden.planner.archives import Archives
+from partwarden.planner.drop_preconditions import Archives
 from support import values
 from support.policies_api import FakeCluster, FakeExecutor
 

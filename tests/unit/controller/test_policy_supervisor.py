@@ -20,8 +20,7 @@ from partwarden.controller.workqueue import DEADLINE, WorkQueue
 from partwarden.errors import ClusterUnavailable
 from partwarden.kube.cache import Store, StoredPolicy, parse_policy
 from partwarden.kube.client import Cluster
-from partwarden.planner.archives import Archives
-from partwarden.planner.drop_preconditions import NEVER, DropCase, Withdrawn
+from partwarden.planner.drop_preconditions import NEVER, Archives, DropCase, Withdrawn
 from support import values
 
 KEY = ("one", "run")
