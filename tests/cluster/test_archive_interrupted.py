@@ -12,10 +12,10 @@ from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, partitions
 from partwarden.archive.jobspec import Task
-from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
+from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard, TableOwnership
 from partwarden.controller.policy_reconciler import PolicyReconciler
 from partwarden.controller.runtime import Runtime
@@ -89,7 +89,8 @@ class Lives:
         runtime, api = Runtime(self.cluster, self.settings, clock), ArchivesInCluster(self.cluster)
         archive_queue = WorkQueue()
         store, queue, ownership = runtime.policies, runtime.policy_queue, TableOwnership(lambda key: None)
-        archives, slots, shard = ArchiveCache(), JobSlots(self.settings.jobs), Shard(store)
+        archives, shard = ArchiveCache(), Shard(store)
+        slots = JobSlots(self.settings, archives, shard, archive_queue.enqueue, clock)
         intake = ArchiveEventHandler(api, archives, slots, shard, archive_queue, queue)
         requests = ArchiveRequests(archives, api, archive_queue.enqueue)
         tables = TableFinder(self.cluster, self.settings)

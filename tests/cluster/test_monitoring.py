@@ -14,10 +14,10 @@ from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site
 from partwarden.controller import informers
-from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.health import Health, WorkerPoolStats
 from partwarden.controller.informers import Lister
+from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard, TableOwnership
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
@@ -107,7 +107,9 @@ def test_a_mute_watch_is_detected_by_the_lists(
     runtime = Runtime(Cluster(configure(settings.kubeconfig)), settings)
     store, queue = runtime.policies, runtime.policy_queue
     api, shard = ArchivesInCluster(runtime.cluster), Shard(store)
-    archives = ArchiveEventHandler(api, ArchiveCache(), JobSlots(2), shard, WorkQueue(), queue, settings.namespaces)
+    cache, waiting = ArchiveCache(), WorkQueue()
+    slots = JobSlots(settings, cache, shard, waiting.enqueue)
+    archives = ArchiveEventHandler(api, cache, slots, shard, waiting, queue, settings.namespaces)
     health = Health({"policies": lambda: WorkerPoolStats(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
     intake = PolicyEventHandler(store, TableOwnership(queue.enqueue), queue)
     lister = Lister(runtime, intake, archives, health)

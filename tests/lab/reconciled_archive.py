@@ -11,9 +11,9 @@ from kubernetes.client import Configuration
 from lab.archives import IMAGE, Archives, oid, proof
 from lab.postgres import Database
 from partwarden.archive.jobspec import JobSpec
-from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
 from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
 from partwarden.kube.archives import ArchivesInCluster
@@ -45,12 +45,13 @@ class ReconciledArchive:
 
     def restart(self) -> None:
         """Replace the operator by a new one without memory."""
-        cache, api, slots = ArchiveCache(), ArchivesInCluster(self.cluster), JobSlots(self.settings.jobs)
+        cache, api, shard = ArchiveCache(), ArchivesInCluster(self.cluster), Shard(Store())
         self.requests = ArchiveRequests(cache, api, lambda key: None)
         tables = TableFinder(self.cluster, self.settings)
         clock = lambda: self.now  # noqa: E731
+        slots = JobSlots(self.settings, cache, shard, lambda key: None, clock)
         self.reconciler = ArchiveReconciler(
-            self.cluster, api, cache, self.requests, Shard(Store()), slots, tables, self.settings, clock
+            self.cluster, api, cache, self.requests, shard, slots, tables, self.settings, clock
         )
 
     def check(self, token: str) -> None:

@@ -3,7 +3,8 @@
 ::
 
     status                      Job of the step     what a reconcile does
-    not proven                  none                pin the table in the status, then create Job `Archive`
+    not proven                  none                pin the table in the status, then create Job `Archive`, or wait for
+                                                    a slot (`job_slots`)
     not proven                  runs                phase, since when, and what its pod waits for
     not proven                  succeeded           proven: the report's facts
     proven, no check wanted     -                   nothing
@@ -39,10 +40,11 @@ from ..planner.archives import server_label
 from ..postgres.connection import session
 from ..postgres.conninfo import resolve
 from . import archive_status
-from .archive_job import JobRequest, JobSlots, Owner, Runtime, belongs, manifest, resolve_job_request
+from .archive_job import JobRequest, Owner, controller_of, manifest, resolve_job_request
 from .archive_job import name as job_name
 from .archive_requests import ArchiveRequests
-from .job_status import NO_REPORT, JobView, Phase, view
+from .job_slots import JobSlots
+from .job_status import NO_REPORT, JobView, Phase, is_pending_long, view
 from .ownership import Shard
 from .settings import Settings
 
@@ -50,10 +52,11 @@ log = logging.getLogger(__name__)
 
 WRITTEN_MEANWHILE = 1.0
 """Seconds after another writer has changed the object: what it wrote counts."""
-POLL_JOB = 10.0
-"""Seconds between two reconciles while a Job runs, whose pod may wait for something; the watch shows its end."""
-WAIT_FOR_SLOT = 15.0
-"""Seconds until it is tried again whether another Job may run."""
+POLL_JOB, POLL_PENDING = 10.0, 60.0
+"""Seconds between two reconciles while a Job runs, whose pod may wait for something, or has waited for long; the watch
+shows its end."""
+WAIT_FOR_SLOT = 600.0
+"""Seconds until an archive asks again for a slot. It is woken when one is free: this is for what that misses."""
 RETRY = 30.0
 """Seconds after what may pass."""
 RETRY_USER_ERROR = archive_status.LONGEST_PAUSE.total_seconds() / 6
@@ -117,54 +120,61 @@ class ArchiveReconciler:
 
     def reconcile(self, key: ObjectKey) -> float | None:
         """Act once. Returns the seconds until the next reconcile, None for when it is enqueued."""
+        after: float | None = RETRY
+        try:
+            after = self._reconcile(key)
+        except ClusterUnavailable as error:
+            log.warning("%s", error, extra={"archive": "/".join(key), "reason": error.reason})
+        finally:
+            if after != WAIT_FOR_SLOT:
+                self._slots.leave(key)
+        return after
+
+    def _reconcile(self, key: ObjectKey) -> float | None:
         known = self._cache.get(key)
         if known is not None and self._shard.decided(known) is False:
             return None
-        try:
-            # As it is now, not as a watch last showed it: what another replica wrote must not be missed.
-            archive = self._api.archive(key)
-            if archive is None:
-                self._cache.remove(key)
-                self._requests.forget(key)
-                return None
-            if not self._shard.claims(archive):
-                return None
-            step = next_step(archive.status, self._requests.wanted_check(key))
-            if step is None:
-                return None
-            name = job_name(owner_of(archive), step.task, step.serial)
-            job = self._api.job(archive.key[0], name)
-            return self._start(archive, step, name) if job is None else self._follow(archive, step, job)
-        except ClusterUnavailable as error:
-            log.warning("%s", error, extra={"archive": "/".join(key), "reason": error.reason})
-            return RETRY
+        # As it is now, not as a watch last showed it: what another replica wrote must not be missed.
+        archive = self._api.archive(key)
+        if archive is None:
+            self._cache.remove(key)
+            self._requests.forget(key)
+            return None
+        if not self._shard.claims(archive):
+            return None
+        step = next_step(archive.status, self._requests.wanted_check(key))
+        if step is None:
+            return None
+        name = job_name(owner_of(archive), step.task, step.serial)
+        job = self._api.job(archive.key[0], name)
+        return self._start(archive, step, name) if job is None else self._follow(archive, step, job)
 
     def _start(self, archive: StoredArchive, step: Step, name: str) -> float | None:
         """Create the Job if it may run now, or say in the status what keeps it from being created."""
-        now, job = self._clock(), (archive.key[0], name)
+        now = self._clock()
         if pause := archive_status.pause(archive.status, now):
             return pause
+        policy = self._shard.policy(archive)
+        if policy is None and not self._shard.claims(archive):
+            # It has just moved to another operator, and is not deleted: nothing is missing.
+            return None
         try:
-            policy = self._shard.policy(archive)
-            if policy is None and not self._shard.claims(archive):
-                # It has just moved to another operator, and is not deleted: nothing is missing.
-                return None
             request = resolve_job_request(archive.spec, policy.spec if policy else None)
             if not self._settings.job_image:
                 raise InvalidSpec(
                     "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
                 )
-            if not self._slots.take(job, archive.key):
-                message = f"{self._settings.jobs} Jobs run already, as many as PARTWARDEN_JOBS allows"
-                self._write(archive, archive_status.waits(archive.status, archive.generation, now, "Queued", message))
-                return WAIT_FOR_SLOT
+            if not self._slots.take(name, archive):
+                why = self._slots.why_not
+                status = archive_status.waits(archive.status, archive.generation, now, "Queued", why)
+                return WRITTEN_MEANWHILE if self._write(archive, status) is None else WAIT_FOR_SLOT
             after = None
             try:
                 after = self._create(archive, step, name, request)
                 return after
             finally:
                 if after != POLL_JOB:
-                    self._slots.saw(job, running=False)
+                    self._slots.release((archive.key[0], name))
         except ClusterUnavailable:
             raise
         except PartwardenError as error:
@@ -177,9 +187,9 @@ class ArchiveReconciler:
             owner_of(archive),
             job_spec(archive, step, request, target),
             step.serial,
-            runtime=Runtime.of(self._settings),
+            settings=self._settings,
             database_secret=reference.name if reference else None,
-            settings=request.settings,
+            wanted=request.settings,
         )
         # The table is pinned before anything is made of it: a Job created first, and an operator killed before it wrote
         # the OID, would leave an archive that the next one takes for another table of that name.
@@ -204,16 +214,19 @@ class ArchiveReconciler:
     def _follow(self, archive: StoredArchive, step: Step, job: Mapping[str, Any]) -> float | None:
         """Write down how the Job stands, or what came of it."""
         name, now = job["metadata"]["name"], self._clock()
-        if not belongs(job, owner_of(archive)):
+        if controller_of(job) != owner_of(archive):
             # What it reports proves nothing of this archive.
             taken = NameTaken(f"Job {name} exists, and was not made for this archive: delete it")
             written = self._write(archive, archive_status.failed(archive.status, archive.generation, now, taken))
             return WRITTEN_MEANWHILE if written is None else RETRY
-        seen = view(job, self._api.pods(job), now)
-        self._slots.saw((archive.key[0], name), seen.phase is Phase.RUNNING, archive.key)
+        pods = self._api.pods(job)
+        seen = view(job, pods, now)
+        self._slots.saw(job, pods)
         if seen.phase is Phase.RUNNING:
             status = archive_status.runs(archive.status, archive.generation, now, step.task, seen)
-            return WRITTEN_MEANWHILE if self._write(archive, status) is None else POLL_JOB
+            if self._write(archive, status) is None:
+                return WRITTEN_MEANWHILE
+            return POLL_PENDING if is_pending_long(seen.idle, now) else POLL_JOB
         status, succeeded = _result(archive, step, seen, now)
         if self._write(archive, status) is None:
             return WRITTEN_MEANWHILE

@@ -18,13 +18,13 @@ from ..kube.cache import ArchiveCache
 from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
-from .archive_job import JobSlots
 from .archive_reconciler import ArchiveReconciler, TableFinder
 from .archive_requests import ArchiveRequests
 from .archive_status import state
 from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
+from .job_slots import JobSlots
 from .metrics import Metrics, Sources
 from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
@@ -59,7 +59,7 @@ class Operator:
         api, self._archives, self._archive_queue = ArchivesInCluster(cluster), ArchiveCache(), WorkQueue()
         is_selected = partial(api.is_selected, selector=settings.selector)
         self._shard = Shard(runtime.policies, settings.selector, api.policy_exists, is_selected)
-        slots = JobSlots(settings.jobs, lambda owner: self._shard.has(self._archives.get(owner) if owner else None))
+        slots = JobSlots(settings, self._archives, self._shard, self._archive_queue.enqueue)
         requests = ArchiveRequests(self._archives, api, self._archive_queue.enqueue, settings.selector)
         self._archive_events = ArchiveEventHandler(
             *(api, self._archives, slots, self._shard, self._archive_queue, runtime.policy_queue),

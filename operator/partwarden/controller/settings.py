@@ -71,7 +71,9 @@ class Settings(BaseModel):
         1.5, description="Seconds to wait for locks in one reconcile; what is left waits for the next one."
     )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
-    jobs: int = Field(2, ge=1, le=100, description="How many Jobs that archive or check may run at the same time.")
+    jobs: int = Field(
+        2, ge=1, le=100, description="How many Jobs that archive or check may run at once; half of them in one namespace."
+    )
     job_image: str = Field(
         "",
         max_length=1024,
