@@ -72,7 +72,7 @@ class Settings(BaseModel):
     )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
     jobs: int = Field(
-        2, ge=1, le=100, description="How many Jobs that archive or check may run at once; half of them in one namespace."
+        2, ge=1, le=100, description="How many Jobs that archive or check run at once; half of them in one namespace."
     )
     job_image: str = Field(
         "",
