@@ -22,7 +22,6 @@ from partwarden.controller.ownership import Shard, TableOwnership
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Backlog, WorkQueue
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
@@ -106,10 +105,10 @@ def test_a_mute_watch_is_detected_by_the_lists(
     settings = Settings(kubeconfig=site.operator().kubeconfig, namespaces=tuple(site.namespaces))
     runtime = Runtime(Cluster(configure(settings.kubeconfig)), settings)
     store, queue = runtime.policies, runtime.policy_queue
-    api, shard = ArchivesInCluster(runtime.cluster), Shard(store)
+    shard = Shard(store)
     cache, waiting = ArchiveCache(), WorkQueue()
     slots = JobSlots(settings, cache, shard, waiting.enqueue)
-    archives = ArchiveEventHandler(api, cache, slots, shard, waiting, queue, settings.namespaces)
+    archives = ArchiveEventHandler(runtime.cluster, cache, slots, shard, waiting, queue, settings.namespaces)
     health = Health({"policies": lambda: WorkerPoolStats(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
     intake = PolicyEventHandler(store, TableOwnership(queue.enqueue), queue)
     lister = Lister(runtime, intake, archives, health)

@@ -33,9 +33,8 @@ from ..archive.jobspec import JobSpec, Report, Task
 from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableChanged, UserError
-from ..kube.archives import ArchivesInCluster
 from ..kube.cache import ArchiveCache, StoredArchive, parse_archive
-from ..kube.client import Cluster
+from ..kube.client import JOBS, Cluster, Invalid
 from ..planner.archives import server_label
 from ..postgres.connection import session
 from ..postgres.conninfo import resolve
@@ -70,31 +69,20 @@ FINDINGS = (errors.ArchiveDamaged, errors.ContentsChanged, errors.DestinationNot
 class Step:
     """What is to be done next for an archive, by which Job. ``token``: of the check that is wanted."""
 
+    archive: StoredArchive
     task: Task
     serial: str
     token: str = ""
 
+    @property
+    def owner(self) -> Owner:
+        """The owner of the Job."""
+        return Owner(*self.archive.key, self.archive.uid)
 
-class TableFinder:
-    """Find the table of an archive by its Secret and the database's catalog. Safe for threads."""
-
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
-        self._cluster, self._settings = cluster, settings
-
-    def find(self, archive: StoredArchive, request: JobRequest) -> Target:
-        """Raises a `PartwardenError`: `TableChanged` where it is not the table that the archive was begun for."""
-        reference = request.database.secret_ref
-        secret = self._cluster.secret(archive.key[0], reference.name) if reference else None
-        info = resolve(request.database, secret, reference.name if reference else None)
-        oid, server = archive.status.get("oid") or request.oid, str(archive.status.get("server") or "")
-        # As its Job would find out, but before there is one.
-        pgdump.check(info, self._settings.connect_timeout)
-        with session(info, connect_timeout=self._settings.connect_timeout) as connection:
-            if client := self._settings.job_client:
-                pgdump.check_version(str(client), connection.info.parameter_status("server_version") or "")
-            target = table_lookup.find(connection, request.schema, request.name, oid, request.encoding, server)
-        check_table(archive, request, target)
-        return target
+    @property
+    def job(self) -> ObjectKey:
+        """The Job's namespace and name."""
+        return self.archive.key[0], job_name(self.owner, self.task, self.serial)
 
 
 class ArchiveReconciler:
@@ -103,20 +91,19 @@ class ArchiveReconciler:
     def __init__(
         self,
         cluster: Cluster,
-        api: ArchivesInCluster,
         cache: ArchiveCache,
         requests: ArchiveRequests,
         shard: Shard,
         slots: JobSlots,
-        tables: TableFinder,
+        find: Callable[[StoredArchive, JobRequest], Target],
         settings: Settings,
         clock: Callable[[], datetime],
         ended: Callable[[Task, bool, float | None], None] = lambda task, succeeded, seconds: None,
     ) -> None:
-        """``ended`` is called for each Job that has ended: its task, whether all was well, the seconds that it took."""
-        self._cluster, self._api, self._cache, self._requests = cluster, api, cache, requests
-        self._shard, self._slots, self._tables, self._settings = shard, slots, tables, settings
-        self._clock, self._ended = clock, ended
+        """``find``: as `find_table`. ``ended`` is called for each Job that has ended: its task, whether all was well,
+        the seconds that it took."""
+        self._cluster, self._cache, self._requests, self._shard = cluster, cache, requests, shard
+        self._slots, self._find, self._settings, self._clock, self._ended = slots, find, settings, clock, ended
 
     def reconcile(self, key: ObjectKey) -> float | None:
         """Act once. Returns the seconds until the next reconcile, None for when it is enqueued."""
@@ -135,23 +122,20 @@ class ArchiveReconciler:
         if known is not None and self._shard.decided(known) is False:
             return None
         # As it is now, not as a watch last showed it: what another replica wrote must not be missed.
-        archive = self._api.archive(key)
+        archive = self._cluster.archive(key)
         if archive is None:
             self._cache.remove(key)
             self._requests.forget(key)
             return None
-        if not self._shard.claims(archive):
-            return None
-        step = next_step(archive.status, self._requests.wanted_check(key))
+        step = next_step(archive, self._requests.wanted_check(key)) if self._shard.claims(archive) else None
         if step is None:
             return None
-        name = job_name(owner_of(archive), step.task, step.serial)
-        job = self._api.job(archive.key[0], name)
-        return self._start(archive, step, name) if job is None else self._follow(archive, step, job)
+        job = self._cluster.get(JOBS, step.job)
+        return self._start(step) if job is None else self._follow(step, job)
 
-    def _start(self, archive: StoredArchive, step: Step, name: str) -> float | None:
+    def _start(self, step: Step) -> float | None:
         """Create the Job if it may run now, or say in the status what keeps it from being created."""
-        now = self._clock()
+        archive, now = step.archive, self._clock()
         if pause := archive_status.pause(archive.status, now):
             return pause
         policy = self._shard.policy(archive)
@@ -164,28 +148,29 @@ class ArchiveReconciler:
                 raise InvalidSpec(
                     "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
                 )
-            if not self._slots.take(name, archive):
+            if not self._slots.take(step.job, archive):
                 why = self._slots.why_not
                 status = archive_status.waits(archive.status, archive.generation, now, "Queued", why)
                 return WRITTEN_MEANWHILE if self._write(archive, status) is None else WAIT_FOR_SLOT
             after = None
             try:
-                after = self._create(archive, step, name, request)
+                after = self._create(step, request)
                 return after
             finally:
                 if after != POLL_JOB:
-                    self._slots.release((archive.key[0], name))
+                    self._slots.release(step.job)
         except ClusterUnavailable:
             raise
         except PartwardenError as error:
             return self._fail(archive, error)
 
-    def _create(self, archive: StoredArchive, step: Step, name: str, request: JobRequest) -> float:
+    def _create(self, step: Step, request: JobRequest) -> float:
         """Pin the table, then create the Job. Returns `POLL_JOB` where it exists now."""
-        target, reference = self._tables.find(archive, request), request.database.secret_ref
+        archive, reference = step.archive, request.database.secret_ref
+        target = self._find(archive, request)
         body = manifest(
-            owner_of(archive),
-            job_spec(archive, step, request, target),
+            step.owner,
+            job_spec(step, request, target),
             step.serial,
             settings=self._settings,
             database_secret=reference.name if reference else None,
@@ -194,44 +179,44 @@ class ArchiveReconciler:
         # The table is pinned before anything is made of it: a Job created first, and an operator killed before it wrote
         # the OID, would leave an archive that the next one takes for another table of that name.
         pinned = archive_status.aims(archive.status, target.partition.oid, target.bounds, target.server, target.bytes)
-        begun = JobView(name, Phase.RUNNING)
+        begun = JobView(step.job[1], Phase.RUNNING)
         status = archive_status.runs(pinned, archive.generation, self._clock(), step.task, begun)
         written = self._write(archive, status)
         if written is None:
             return WRITTEN_MEANWHILE
         try:
-            if self._api.create_job(body):
-                log.info("created Job %s", name, extra={"archive": str(archive), "reason": "JobCreated"})
-        except InvalidSpec as error:
-            return self._fail(written, error)
+            if self._cluster.create(JOBS, body):
+                log.info("created Job %s", begun.name, extra={"archive": str(archive), "reason": "JobCreated"})
+        except Invalid as error:
+            return self._fail(
+                written, InvalidSpec(f"{error}: see retention.job of the policy, and PARTWARDEN_JOB_IMAGE")
+            )
         return POLL_JOB
+
+    def _follow(self, step: Step, job: Mapping[str, Any]) -> float | None:
+        """Write down how the Job stands, or what came of it."""
+        archive, now = step.archive, self._clock()
+        if controller_of(job) != step.owner:
+            # What it reports proves nothing of this archive.
+            self._fail(archive, NameTaken(f"Job {step.job[1]} exists, and was not made for this archive: delete it"))
+            return RETRY
+        pods = self._cluster.pods(job)
+        seen = view(job, pods, now)
+        self._slots.saw(job, pods)
+        if seen.phase is Phase.RUNNING:
+            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen)
+            after: float | None = POLL_PENDING if is_pending_long(seen.idle, now) else POLL_JOB
+            return WRITTEN_MEANWHILE if self._write(archive, status) is None else after
+        status, succeeded = _result(step, seen, now)
+        if self._write(archive, status) is None:
+            return WRITTEN_MEANWHILE
+        self._ended(step.task, succeeded, seen.took)
+        return None if succeeded else RETRY
 
     def _fail(self, archive: StoredArchive, error: PartwardenError) -> float:
         log.warning("%s", error, extra={"archive": str(archive), "reason": error.reason})
         self._write(archive, archive_status.failed(archive.status, archive.generation, self._clock(), error))
         return RETRY_USER_ERROR if isinstance(error, UserError) else RETRY
-
-    def _follow(self, archive: StoredArchive, step: Step, job: Mapping[str, Any]) -> float | None:
-        """Write down how the Job stands, or what came of it."""
-        name, now = job["metadata"]["name"], self._clock()
-        if controller_of(job) != owner_of(archive):
-            # What it reports proves nothing of this archive.
-            taken = NameTaken(f"Job {name} exists, and was not made for this archive: delete it")
-            written = self._write(archive, archive_status.failed(archive.status, archive.generation, now, taken))
-            return WRITTEN_MEANWHILE if written is None else RETRY
-        pods = self._api.pods(job)
-        seen = view(job, pods, now)
-        self._slots.saw(job, pods)
-        if seen.phase is Phase.RUNNING:
-            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen)
-            if self._write(archive, status) is None:
-                return WRITTEN_MEANWHILE
-            return POLL_PENDING if is_pending_long(seen.idle, now) else POLL_JOB
-        status, succeeded = _result(archive, step, seen, now)
-        if self._write(archive, status) is None:
-            return WRITTEN_MEANWHILE
-        self._ended(step.task, succeeded, seen.took)
-        return None if succeeded else RETRY
 
     def _write(self, archive: StoredArchive, status: archive_status.Status) -> StoredArchive | None:
         """Write the status if it is still as it was read, and record Events of what has changed.
@@ -253,35 +238,23 @@ class ArchiveReconciler:
         return parse_archive(written)
 
 
-def next_step(status: Mapping[str, Any], wanted: str | None) -> Step | None:
-    """The step that is due, None where all is done. ``wanted``: the token of the check that is asked for."""
-    attempts = int(status.get("attempts") or 0)
-    if not archive_status.is_proven(status):
-        return Step(Task.ARCHIVE, str(attempts))
-    last = status.get("check") or {}
-    if wanted is None or (last.get("token") == wanted and last.get("ok")):
-        return None
-    # After another check the same token means a new one: what was read before must not stand for it.
-    return Step(Task.CHECK, f"{wanted}/{attempts}/{last.get('job', '')}", wanted)
+def find_table(cluster: Cluster, settings: Settings, archive: StoredArchive, request: JobRequest) -> Target:
+    """Find the table of an archive by its Secret and the database's catalog.
 
-
-def is_whole(report: Report, status: Mapping[str, Any]) -> bool:
-    """Whether it says all that a proof must, of the very table of the very server that the archive was begun for."""
-    stated = report.sha256 and report.manifest_sha256 and report.location and report.fingerprint is not None
-    return bool(stated) and (report.oid, report.server) == (status.get("oid"), status.get("server", ""))
-
-
-def is_result(report: Report, status: Mapping[str, Any]) -> bool:
-    """Whether the check came to an end: the archive is there and as it was, or it is known what is wrong with it."""
-    if report.ok:
-        proven = (status.get("oid"), status.get("server", ""), status.get("sha256"), status.get("manifestSha256"))
-        return (report.oid, report.server, report.sha256, report.manifest_sha256) == proven
-    return report.reason in {each.__name__ for each in FINDINGS}
-
-
-def owner_of(archive: StoredArchive) -> Owner:
-    """The owner of its Jobs."""
-    return Owner(*archive.key, archive.uid)
+    Raises a `PartwardenError`: `TableChanged` where it is not the table that the archive was begun for.
+    """
+    reference = request.database.secret_ref
+    secret = cluster.secret(archive.key[0], reference.name) if reference else None
+    info = resolve(request.database, secret, reference.name if reference else None)
+    oid, server = archive.status.get("oid") or request.oid, str(archive.status.get("server") or "")
+    # As its Job would find out, but before there is one.
+    pgdump.check(info, settings.connect_timeout)
+    with session(info, connect_timeout=settings.connect_timeout) as connection:
+        if client := settings.job_client:
+            pgdump.check_version(str(client), connection.info.parameter_status("server_version") or "")
+        target = table_lookup.find(connection, request.schema, request.name, oid, request.encoding, server)
+    check_table(archive, request, target)
+    return target
 
 
 def check_table(archive: StoredArchive, request: JobRequest, target: Target) -> None:
@@ -300,14 +273,27 @@ def check_table(archive: StoredArchive, request: JobRequest, target: Target) -> 
         )
 
 
-def job_spec(archive: StoredArchive, step: Step, request: JobRequest, target: Target) -> JobSpec:
+def next_step(archive: StoredArchive, wanted: str | None) -> Step | None:
+    """The step that is due, None where all is done. ``wanted``: the token of the check that is asked for."""
+    status = archive.status
+    attempts, last = int(status.get("attempts") or 0), status.get("check") or {}
+    if not archive_status.is_proven(status):
+        return Step(archive, Task.ARCHIVE, str(attempts))
+    if wanted is None or (last.get("token") == wanted and last.get("ok")):
+        return None
+    # After another check the same token means a new one: what was read before must not stand for it.
+    return Step(archive, Task.CHECK, f"{wanted}/{attempts}/{last.get('job', '')}", wanted)
+
+
+def job_spec(step: Step, request: JobRequest, target: Target) -> JobSpec:
     """What the Job of the step has to do; ``target`` is the table as it was just found."""
-    status, checks, table = archive.status, step.task is Task.CHECK, target.partition
+    archive, table = step.archive, target.partition
     # Unique among the archives of a partition, and the same however often its Job runs.
     own_id = f"{archive.key[1][:80].strip('-.')}-{hashlib.sha256(archive.uid.encode()).hexdigest()[:10]}"
+    proven = archive.status if step.task is Task.CHECK else {}
     return JobSpec(
         task=step.task,
-        id=str(status.get("id")) if checks else own_id,
+        id=str(proven.get("id", own_id)),
         connection=request.database.connection,
         parent=target.parent,
         server=target.server,
@@ -316,21 +302,36 @@ def job_spec(archive: StoredArchive, step: Step, request: JobRequest, target: Ta
         key=target.key,
         destination=request.destination,
         large_objects=request.large_objects,
-        location=str(status.get("location")) if checks else "",
-        sha256=str(status.get("sha256")) if checks else "",
-        manifest_sha256=str(status.get("manifestSha256")) if checks else "",
+        location=str(proven.get("location", "")),
+        sha256=str(proven.get("sha256", "")),
+        manifest_sha256=str(proven.get("manifestSha256", "")),
     )
 
 
-def _result(archive: StoredArchive, step: Step, seen: JobView, now: datetime) -> tuple[archive_status.Status, bool]:
+def is_whole(report: Report, status: Mapping[str, Any]) -> bool:
+    """Whether it says all that a proof must, of the very table of the very server that the archive was begun for."""
+    stated = report.sha256 and report.manifest_sha256 and report.location and report.fingerprint is not None
+    return bool(stated) and (report.oid, report.server) == (status.get("oid"), status.get("server", ""))
+
+
+def is_result(report: Report, status: Mapping[str, Any]) -> bool:
+    """Whether the check came to an end: the archive is there and as it was, or it is known what is wrong with it."""
+    if report.ok:
+        proven = (status.get("oid"), status.get("server", ""), status.get("sha256"), status.get("manifestSha256"))
+        return (report.oid, report.server, report.sha256, report.manifest_sha256) == proven
+    return report.reason in {each.__name__ for each in FINDINGS}
+
+
+def _result(step: Step, seen: JobView, now: datetime) -> tuple[archive_status.Status, bool]:
     """The status that follows from a Job that has ended, and whether the Job found all well."""
-    before, generation, report = archive.status, archive.generation, seen.report
+    before, generation, report = step.archive.status, step.archive.generation, seen.report
+    about = {"archive": str(step.archive)}
     if step.task is Task.ARCHIVE and report is not None and report.ok and is_whole(report, before):
-        log.info("archived %s", report.location, extra={"archive": str(archive), "reason": archive_status.PROVEN})
+        log.info("archived %s", report.location, extra={**about, "reason": archive_status.PROVEN})
         return archive_status.proved(before, generation, now, report, seen.name), True
     if step.task is Task.CHECK and report is not None and is_result(report, before):
         return archive_status.checked(before, generation, now, report, step.token, seen.name), report.ok
     reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")
     error = errors.from_report(reason, message) or (reason, message)
-    log.warning("%s: %s", reason, message, extra={"archive": str(archive), "reason": reason})
+    log.warning("%s: %s", reason, message, extra={**about, "reason": reason})
     return archive_status.failed(before, generation, now, error, job=seen.name, ended=seen.ended), False

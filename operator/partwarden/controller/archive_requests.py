@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ..api.archive import ARCHIVE_KIND as ARCHIVE
 from ..api.archive import (
+    ARCHIVE_KIND,
+    ARCHIVE_PLURAL,
     MANAGED,
     OID_LABEL,
     POLICY_LABEL,
@@ -24,12 +25,12 @@ from ..api.archive import (
     PolicyRef,
 )
 from ..api.database import ArchiveConnection
-from ..api.policy import PartitionPolicySpec
+from ..api.policy import API_VERSION, PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..errors import NameTaken
-from ..kube.archives import ArchivesInCluster
 from ..kube.cache import ArchiveCache, Binding, StoredArchive, StoredPolicy
+from ..kube.client import Cluster
 from ..planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request, server_label
 from .archive_status import is_proven, trouble
 from .ownership import deciding_labels
@@ -46,12 +47,12 @@ class ArchiveRequests:
     def __init__(
         self,
         cache: ArchiveCache,
-        api: ArchivesInCluster,
+        cluster: Cluster,
         enqueue: Callable[[ObjectKey], None],
         selector: str = "",
     ) -> None:
         """``enqueue``: has an archive reconciled. ``selector``: of the policies that are served."""
-        self._cache, self._api, self._enqueue, self._selector = cache, api, enqueue, selector
+        self._cache, self._cluster, self._enqueue, self._selector = cache, cluster, enqueue, selector
         self._checks: dict[ObjectKey, str] = {}
         self._doubts: dict[ObjectKey, str] = {}
         self._routes: dict[ObjectKey, ArchiveConnection | None] = {}
@@ -153,19 +154,25 @@ class ArchiveRequests:
             job=spec.retention.job,
         )
         key, labels = (policy.key[0], name(policy, spec, server, wanted)), _labels(policy, server, wanted)
-        body = asked.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
         # Once the policy is gone, those of the selector decide which operator goes on with it.
-        if self._api.create_archive(key, body, MANAGED | deciding_labels(self._selector, policy.labels) | labels):
+        all_labels = MANAGED | deciding_labels(self._selector, policy.labels) | labels
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": ARCHIVE_KIND,
+            "metadata": {"namespace": key[0], "name": key[1], "labels": all_labels},
+            "spec": asked.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True),
+        }
+        if self._cluster.create(ARCHIVE_PLURAL, body):
             return
-        there = self._api.archive(key)
+        there = self._cluster.archive(key)
         if there is None:
             return
         made, _ = check(PartitionArchiveSpec, there.spec, "spec")
         # How its Jobs run may have changed since; what it is of may not.
         if made is None or _subject(made) != _subject(asked) or not there.labels.items() >= labels.items():
             raise NameTaken(
-                f"cannot create {ARCHIVE} {key[1]} for partition {wanted.schema}.{wanted.name}: one of that name is of "
-                "something else, or its labels were changed: delete it"
+                f"cannot create {ARCHIVE_KIND} {key[1]} for partition {wanted.schema}.{wanted.name}: one of that name "
+                "is of something else, or its labels were changed: delete it"
             )
 
 

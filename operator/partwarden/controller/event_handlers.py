@@ -5,11 +5,11 @@ A watch is quick but may fall silent or miss a deletion; a full list now and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from ..api.archive import ARCHIVE_PLURAL, SELECTOR
 from ..api.types import ObjectKey
-from ..kube.archives import ArchivesInCluster
 from ..kube.cache import (
     ArchiveCache,
     Store,
@@ -20,6 +20,7 @@ from ..kube.cache import (
     parse_policy,
     vanished,
 )
+from ..kube.client import JOBS, Cluster
 from .archive_status import trouble
 from .job_slots import JobSlots
 from .ownership import Shard, TableOwnership
@@ -93,7 +94,7 @@ class ArchiveEventHandler:
 
     def __init__(
         self,
-        api: ArchivesInCluster,
+        cluster: Cluster,
         cache: ArchiveCache,
         slots: JobSlots,
         shard: Shard,
@@ -102,7 +103,7 @@ class ArchiveEventHandler:
         namespaces: Iterable[str] = (),
     ) -> None:
         """``queue``: of archives; ``policies``: of policies; ``namespaces``: that are listed, all where empty."""
-        self._api, self._cache, self._slots, self._shard = api, cache, slots, shard
+        self._cluster, self._cache, self._slots, self._shard = cluster, cache, slots, shard
         self._queue, self._policies = queue, policies
         self._scopes = tuple(namespaces) or (None,)
 
@@ -112,15 +113,16 @@ class ArchiveEventHandler:
         Those of other operators, too: an archive follows its policy, which may become this operator's.
         """
         before = self._cache.all()
-        self.listed(before, [body for scope in self._scopes for body in self._api.archives(scope)])
+        self.listed(before, self._objects(ARCHIVE_PLURAL))
         held = self._slots.held()
-        self._slots.listed(held, [body for scope in self._scopes for body in self._api.jobs(scope)])
+        self._slots.listed(held, self._objects(JOBS, SELECTOR))
         if selector := self._shard.selector:
-            selected = map(
-                parse_archive, (body for each in self._scopes for body in self._api.archives(each, selector))
-            )
+            selected = map(parse_archive, self._objects(ARCHIVE_PLURAL, selector))
             for key in self._shard.refresh(self._cache.all(), {archive.key: archive.labels for archive in selected}):
                 self._queue.enqueue(key)
+
+    def _objects(self, plural: str, selector: str = "") -> Iterator[dict[str, Any]]:
+        return (body for scope in self._scopes for body in self._cluster.objects(plural, scope, selector))
 
     def on_archive(self, event: Any) -> None:
         """Take in an event of the watch of PartitionArchives."""

@@ -68,9 +68,8 @@ class JobSlots:
             f"{MOST_PENDING} Jobs of this namespace are pending: the archive's Job is created when a slot is free"
         )
 
-    def take(self, name: str, archive: StoredArchive) -> bool:
-        """Whether the Job of that name may be created now. If not, the archive waits until it is woken or `leave`s."""
-        job = archive.key[0], name
+    def take(self, job: ObjectKey, archive: StoredArchive) -> bool:
+        """Whether the Job may be created now, for that archive. If not, it waits until it is woken or `leave`s."""
         with self._lock:
             if job in self._slots:
                 return True

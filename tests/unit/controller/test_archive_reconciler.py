@@ -15,14 +15,13 @@ from partwarden.archive.manifest import TableName
 from partwarden.archive.table_lookup import Target
 from partwarden.controller import archive_reconciler as module
 from partwarden.controller.archive_job import JobRequest
-from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder, check_table
+from partwarden.controller.archive_reconciler import ArchiveReconciler, check_table
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.job_status import PENDING_LONG
 from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
 from partwarden.errors import DatabaseUnreachable, PartwardenError, SecretNotFound
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive
 from support.cluster import CREATED, ApiServer, refusal
 
@@ -49,7 +48,7 @@ class Killed(BaseException):
     """As SIGKILL, but for the process."""
 
 
-class Tables(TableFinder):
+class Tables:
     """The catalog says where the table is, or fails."""
 
     def __init__(self) -> None:
@@ -82,11 +81,11 @@ class World:
     def restart(self) -> None:
         """Another operator takes over, which remembers nothing."""
         cluster, self.cache, shard = self.server.cluster(), ArchiveCache(), Shard(Store())
-        api, clock, self.woken = ArchivesInCluster(cluster), lambda: self.now, list[ObjectKey]()
+        clock, self.woken = lambda: self.now, list[ObjectKey]()
         self.slots = JobSlots(self.settings, self.cache, shard, self.woken.append, clock)
-        self.requests = ArchiveRequests(self.cache, api, lambda key: None)
+        self.requests = ArchiveRequests(self.cache, cluster, lambda key: None)
         self.reconciler = ArchiveReconciler(
-            *(cluster, api, self.cache, self.requests, shard, self.slots, self.tables, self.settings, clock),
+            *(cluster, self.cache, self.requests, shard, self.slots, self.tables.find, self.settings, clock),
             lambda *ended: self.ended.append(ended),
         )
 

@@ -14,7 +14,6 @@ from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache, Store
 from support.cluster import ApiServer
 
@@ -27,9 +26,11 @@ class Known:
     def __init__(self) -> None:
         self.server, self.cache = ApiServer(), ArchiveCache()
         self.archives, self.policies = WorkQueue(clock=lambda: 0.0), WorkQueue(clock=lambda: 0.0)
-        api, shard = ArchivesInCluster(self.server.cluster()), Shard(Store())
+        shard = Shard(Store())
         self.slots = JobSlots(Settings(), self.cache, shard, self.archives.enqueue)
-        self.handler = ArchiveEventHandler(api, self.cache, self.slots, shard, self.archives, self.policies)
+        self.handler = ArchiveEventHandler(
+            *(self.server.cluster(), self.cache, self.slots, shard, self.archives, self.policies)
+        )
 
     def enqueued(self) -> tuple[list[ObjectKey], list[ObjectKey]]:
         """Archives and policies that are due, which then are no more."""

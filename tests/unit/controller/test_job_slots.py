@@ -45,7 +45,7 @@ class Slots:
         return found
 
     def takes(self, archive: StoredArchive) -> bool:
-        return self.slots.take(f"{archive.key[1]}-job", archive)
+        return self.slots.take((archive.key[0], f"{archive.key[1]}-job"), archive)
 
     def ends(self, archive: StoredArchive) -> list[ObjectKey]:
         """Its Job ends. Returns the archives that are woken by that."""
