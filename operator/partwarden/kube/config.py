@@ -55,7 +55,7 @@ def own(path: Path | None, context: str | None) -> tuple[kubernetes.client.Confi
     configuration = kubernetes.client.Configuration()
     file = str(path) if path else None
     try:
-        _, active = kubernetes.config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
+        contexts, chosen = kubernetes.config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
         kubernetes.config.load_kube_config(file, context, client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (ConfigException, OSError) as error:
         if path is None and context is None and IN_POD.is_file():
@@ -63,8 +63,8 @@ def own(path: Path | None, context: str | None) -> tuple[kubernetes.client.Confi
             return configuration, IN_POD.read_text().strip()
         why = " ".join(str(error).split())
         raise StartupError(f"no way to a Kubernetes cluster: {why}; give --kubeconfig or KUBECONFIG") from None
-    contexts = {each["name"]: each for each in kubernetes.config.list_kube_config_contexts(file)[0]}  # type: ignore[no-untyped-call]
-    chosen = contexts[context] if context else active
+    if context:
+        chosen = next(each for each in contexts if each["name"] == context)
     return configuration, chosen["context"].get("namespace") or "default"
 
 
