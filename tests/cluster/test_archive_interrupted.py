@@ -14,6 +14,7 @@ from lab.postgres import Database
 from lab.site import Site, partitions
 from partwarden.api.archive import ARCHIVE_PLURAL
 from partwarden.archive.jobspec import Task
+from partwarden.controller import database_work
 from partwarden.controller.archive_reconciler import ArchiveReconciler, find_table
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
@@ -97,7 +98,7 @@ class Lives:
         find = partial(find_table, self.cluster, self.settings)
         jobs = ArchiveReconciler(self.cluster, archives, requests, shard, slots, find, self.settings, clock)
         handler = PolicyEventHandler(store, ownership, queue)
-        reconciler = PolicyReconciler(runtime, handler, ownership, requests, lambda *_: None)
+        reconciler = PolicyReconciler(runtime, handler, ownership, requests, database_work.work, lambda *_: None)
         try:
             for body in self.cluster.policies(self.namespace):
                 store.put(parse_policy(body))

@@ -101,6 +101,8 @@ class JobSlots:
         """Take in a Job, with its pods where they are known. Returns the archive of this operator that it is for."""
         key, slot = _read(job, pods)
         if slot is None:
+            # Its labels or its owner may have been changed since it was given a slot.
+            self.release(key)
             return None
         if deleted or end_of(job):
             self.release(key)

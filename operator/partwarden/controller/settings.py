@@ -70,6 +70,13 @@ class Settings(BaseModel):
     lock_patience: Seconds = Field(
         1.5, description="Seconds to wait for locks in one reconcile; what is left waits for the next one."
     )
+    reconcile_timeout: Seconds = Field(
+        120.0,
+        description="Seconds that connecting to a database, reading and planning may take, before its worker is ended.",
+    )
+    worker_memory: int = Field(
+        256, ge=64, le=65536, description="MiB of memory that each worker process may take for a database."
+    )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
     jobs: int = Field(
         2, ge=1, le=100, description="How many Jobs that archive or check run at once; half of them in one namespace."

@@ -131,6 +131,17 @@ def test_a_job_without_the_labels_or_without_an_owner_holds_no_slot(slots: Slots
     assert slots.slots.held() == frozenset()
 
 
+@pytest.mark.parametrize("field", ["labels", "ownerReferences"])
+def test_a_job_that_is_taken_from_its_archive_gives_its_slot_back(slots: Slots, field: str) -> None:
+    archive, behind = slots.archive("ns", "a"), slots.archive("ns", "b")
+    slots.takes(archive)
+    assert not slots.takes(behind)
+    changed = job(archive, status=RUNNING)
+    del changed["metadata"][field]
+    assert slots.slots.saw(changed) is None
+    assert (slots.slots.held(), slots.woken) == (frozenset(), [behind.key])
+
+
 def test_jobs_that_a_namespace_makes_for_its_own_archive_take_its_own_share_only(slots: Slots) -> None:
     hostile = slots.archive("hostile", "a")
     for number in range(10):
