@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..api.archive import ARCHIVE_KIND, CONTAINER, MANAGED, PartitionArchiveSpec
 from ..api.database import Database
-from ..api.destination import Destination
 from ..api.policy import API_VERSION, GROUP, PartitionPolicySpec
 from ..api.retention import JobSettings, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
@@ -50,20 +48,16 @@ POD_FAILURE_RULES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class JobRequest:
-    """What a PartitionArchive asks for, completed by its policy. ``oid``: of the table, where it is known."""
+class JobRequest(NamedTuple):
+    """What a PartitionArchive asks for, completed by its policy."""
 
+    spec: PartitionArchiveSpec
     database: Database
     """As Jobs connect to it."""
     schema: str
-    name: str
-    oid: int | None
-    destination: Destination
-    settings: JobSettings
-    encoding: KeyEncoding = KeyEncoding.NATIVE
+    encoding: KeyEncoding
     """Of the partition key."""
-    large_objects: OnLargeObjects = OnLargeObjects.REFUSE
+    large_objects: OnLargeObjects
 
 
 def resolve_job_request(data: object, policy: object | None) -> JobRequest:
@@ -87,12 +81,9 @@ def resolve_job_request(data: object, policy: object | None) -> JobRequest:
         database = found.database
     retention = found.retention if found else None
     return JobRequest(
+        spec=spec,
         database=database.for_jobs,
         schema=spec.schema_ or (found.table.schema_ if found else "public"),
-        name=spec.partition,
-        oid=spec.oid,
-        destination=spec.destination,
-        settings=spec.job or JobSettings(),
         encoding=found.key_encoding if found else KeyEncoding.NATIVE,
         large_objects=spec.large_objects or (retention.large_objects if retention else OnLargeObjects.REFUSE),
     )

@@ -174,7 +174,7 @@ class ArchiveReconciler:
             step.serial,
             settings=self._settings,
             database_secret=reference.name if reference else None,
-            wanted=request.settings,
+            wanted=request.spec.job,
         )
         # The table is pinned before anything is made of it: a Job created first, and an operator killed before it wrote
         # the OID, would leave an archive that the next one takes for another table of that name.
@@ -246,20 +246,20 @@ def find_table(cluster: Cluster, settings: Settings, archive: StoredArchive, req
     reference = request.database.secret_ref
     secret = cluster.secret(archive.key[0], reference.name) if reference else None
     info = resolve(request.database, secret, reference.name if reference else None)
-    oid, server = archive.status.get("oid") or request.oid, str(archive.status.get("server") or "")
+    oid, server = archive.status.get("oid") or request.spec.oid, str(archive.status.get("server") or "")
     # As its Job would find out, but before there is one.
     pgdump.check(info, settings.connect_timeout)
     with session(info, connect_timeout=settings.connect_timeout) as connection:
         if client := settings.job_client:
             pgdump.check_version(str(client), connection.info.parameter_status("server_version") or "")
-        target = table_lookup.find(connection, request.schema, request.name, oid, request.encoding, server)
+        target = table_lookup.find(connection, request.schema, request.spec.partition, oid, request.encoding, server)
     check_table(archive, request, target)
     return target
 
 
 def check_table(archive: StoredArchive, request: JobRequest, target: Target) -> None:
     """Raises `TableChanged` where ``target`` is not the table that the archive is of."""
-    table, oid = f"{request.schema}.{request.name}", archive.status.get("oid") or request.oid
+    table, oid = f"{request.schema}.{request.spec.partition}", archive.status.get("oid") or request.spec.oid
     if archive.binding and archive.binding.server != server_label(target.server):
         raise TableChanged(
             f"table {table} is not the one that this archive is of: that was on another server than "
@@ -300,7 +300,7 @@ def job_spec(step: Step, request: JobRequest, target: Target) -> JobSpec:
         partition=TableName(schema_=table.schema_, name=table.name, oid=table.oid),
         bounds=target.bounds,
         key=target.key,
-        destination=request.destination,
+        destination=request.spec.destination,
         large_objects=request.large_objects,
         location=str(proven.get("location", "")),
         sha256=str(proven.get("sha256", "")),

@@ -26,7 +26,7 @@ from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable, InsufficientPrivilege, SecretNotFound
 from ..status.events import Notice
 from .cache import StoredArchive, StoredObject, is_gone, parse_archive
-from .config import Credentials, credentials
+from .config import credentials
 
 MANAGER = "partwarden"
 TIMEOUT = (5.0, 20.0)
@@ -117,8 +117,8 @@ class Cluster:
         self.core = api.CoreV1Api(self._api)
         self.custom = api.CustomObjectsApi(self._api)
 
-    def credentials(self) -> Credentials:
-        """The same way to the same server for another client; a token as it is now."""
+    def credentials(self) -> dict[str, Any]:
+        """As `config.credentials`."""
         return credentials(self._configuration)
 
     def serves(self, plural: str) -> bool:
