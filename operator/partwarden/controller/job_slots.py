@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -28,6 +28,8 @@ from .settings import Settings
 
 MOST_PENDING = 4
 """Jobs of one namespace that have been pending for long, beside which no other is created: all may start at once."""
+MOST_SEEN = 200
+"""Jobs of one namespace that are kept beside those of the operator: more than any share, however many others make."""
 
 
 class Slot(NamedTuple):
@@ -54,7 +56,8 @@ class JobSlots:
         self._count = settings.jobs
         # An operator of one namespace has none to share with.
         self._share = self._count if len(settings.namespaces) == 1 else max(1, self._count // 2)
-        self._slots: dict[ObjectKey, Slot] = {}
+        self._slots: defaultdict[str, dict[str, Slot]] = defaultdict(dict)
+        """By namespace and name of the Job."""
         self._waiting: dict[ObjectKey, tuple[str, ObjectKey]] = {}
         """Archives by key, with what sorts the oldest first."""
         self._served, self._numbers = Counter[str](), itertools.count(1)
@@ -71,14 +74,14 @@ class JobSlots:
     def take(self, job: ObjectKey, archive: StoredArchive) -> bool:
         """Whether the Job may be created now, for that archive. If not, it waits until it is woken or `leave`s."""
         with self._lock:
-            if job in self._slots:
+            if job[1] in self._slots[job[0]]:
                 return True
             self._waiting[archive.key] = archive.age
             following = self._next()
             if taken := archive.key in following:
                 del self._waiting[archive.key]
                 following.remove(archive.key)
-                self._slots[job] = Slot(Owner(*archive.key, archive.uid))
+                self._slots[job[0]][job[1]] = Slot(Owner(*archive.key, archive.uid))
                 self._served[archive.key[0]] = next(self._numbers)
         self._wake_all(following)
         return taken
@@ -92,7 +95,7 @@ class JobSlots:
     def release(self, job: ObjectKey) -> None:
         """The Job has ended, was deleted, or was not created."""
         with self._lock:
-            following = self._next() if self._slots.pop(job, None) else []
+            following = self._next() if self._slots[job[0]].pop(job[1], None) else []
         self._wake_all(following)
 
     def saw(
@@ -108,25 +111,31 @@ class JobSlots:
             self.release(key)
         else:
             with self._lock:
-                self._slots[key] = slot
-                following = self._next()
+                self._keep(key, slot, followed=bool(pods))
+                following = self._next() if is_pending_long(slot.idle, self._clock()) else []
             self._wake_all(following)
         return slot.owner.key if self._is_ours(slot.owner) else None
 
     def held(self) -> frozenset[ObjectKey]:
         """The Jobs that have not ended, of whichever operator they are."""
         with self._lock:
-            return frozenset(self._slots)
+            return frozenset((namespace, name) for namespace, slots in self._slots.items() for name in slots)
 
     def listed(self, before: frozenset[ObjectKey], jobs: Iterable[Mapping[str, Any]]) -> None:
         """Take in a full list. Other Jobs that were `held` ``before`` it was asked for do not exist any more."""
         found = {key: slot for key, slot in (_read(each) for each in jobs if not end_of(each)) if slot}
         with self._lock:
-            for gone in before - found.keys():
-                self._slots.pop(gone, None)
-            self._slots |= found
+            for namespace, name in before - found.keys():
+                self._slots[namespace].pop(name, None)
+            for key, slot in found.items():
+                self._keep(key, slot)
             following = self._next()
         self._wake_all(following)
+
+    def _keep(self, job: ObjectKey, slot: Slot, followed: bool = False) -> None:
+        slots = self._slots[job[0]]
+        if followed or job[1] in slots or len(slots) < MOST_SEEN:
+            slots[job[1]] = slot
 
     def _wake_all(self, archives: Iterable[ObjectKey]) -> None:
         for archive in archives:
@@ -138,7 +147,7 @@ class JobSlots:
             return []
         now = self._clock()
         running, pending = Counter[str](), Counter[str]()
-        for owner, idle in self._slots.values():
+        for owner, idle in (slot for slots in self._slots.values() for slot in slots.values()):
             if self._is_ours(owner):
                 (pending if is_pending_long(idle, now) else running)[owner.namespace] += 1
         # What a namespace has beyond its share, because pending Jobs have begun to run, is not at others' cost.
