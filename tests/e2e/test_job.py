@@ -26,7 +26,8 @@ PASSWORD = "of-the-secret"
 ORDER = JobSpec(
     task=Task.ARCHIVE,
     id="a1",
-    partition=TableName(schema_="public", name="run_2020", oid=4711),
+    # Kubelet would put the value of the variable there, and one dollar in place of two.
+    partition=TableName(schema_="public", name="run_$(PARTWARDEN_DB_password)$$", oid=4711),
     destination=Destination(pvc=PVC(claim_name=jobs.CLAIM)),
 )
 
@@ -94,8 +95,8 @@ def test_the_pod_of_a_job_has_its_spec_the_secret_and_the_claim_and_nothing_else
         Report(ok=True, id="a1", location="pvc://archives", rows=3),
     )
     assert restricted("logs", f"job/{name}") == (
-        '{"host": null, "partition": "run_2020", "password": "of-the-secret", "root": false, "tmp": true, '
-        '"token": false, "user": 65532}\n'
+        '{"host": null, "partition": "run_$(PARTWARDEN_DB_password)$$", "password": "of-the-secret", "root": false, '
+        '"tmp": true, "token": false, "user": 65532}\n'
     )
     assert PASSWORD not in str(restricted.get("job", name)) + str(jobs.pods_of(restricted, name))
     kept = pod.python(restricted, operator_image, "print(open('/archives/proof').read())", claim=jobs.CLAIM)
