@@ -287,13 +287,13 @@ def next_step(archive: StoredArchive, wanted: str | None) -> Step | None:
 
 def job_spec(step: Step, request: JobRequest, target: Target) -> JobSpec:
     """What the Job of the step has to do; ``target`` is the table as it was just found."""
-    archive, table = step.archive, target.partition
+    archive, table, checks = step.archive, target.partition, step.task is Task.CHECK
+    status = archive.status
     # Unique among the archives of a partition, and the same however often its Job runs.
     own_id = f"{archive.key[1][:80].strip('-.')}-{hashlib.sha256(archive.uid.encode()).hexdigest()[:10]}"
-    proven = archive.status if step.task is Task.CHECK else {}
     return JobSpec(
         task=step.task,
-        id=str(proven.get("id", own_id)),
+        id=str(status.get("id")) if checks else own_id,
         connection=request.database.connection,
         parent=target.parent,
         server=target.server,
@@ -302,9 +302,9 @@ def job_spec(step: Step, request: JobRequest, target: Target) -> JobSpec:
         key=target.key,
         destination=request.spec.destination,
         large_objects=request.large_objects,
-        location=str(proven.get("location", "")),
-        sha256=str(proven.get("sha256", "")),
-        manifest_sha256=str(proven.get("manifestSha256", "")),
+        location=str(status.get("location")) if checks else "",
+        sha256=str(status.get("sha256")) if checks else "",
+        manifest_sha256=str(status.get("manifestSha256")) if checks else "",
     )
 
 
