@@ -13,7 +13,7 @@ from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, partitions
 from partwarden.api.archive import ARCHIVE_PLURAL
-from partwarden.archive.jobspec import Task
+from partwarden.archive.manifest import Task
 from partwarden.controller import database_work
 from partwarden.controller.archive_reconciler import ArchiveReconciler, find_table
 from partwarden.controller.archive_requests import ArchiveRequests

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..archive.jobspec import Report, Task
+from ..archive.manifest import Report, Task
 from ..errors import PartwardenError, UserError
 from ..planner.calendar import iso
 from ..status.conditions import FALSE, TRUE, ConditionState, condition
