@@ -188,7 +188,7 @@ class Cluster:
         return next(iter(found["items"]), None)
 
     def get(self, plural: str, key: ObjectKey) -> dict[str, Any] | None:
-        """One PartitionArchive or Job as it is now, None where there is none."""
+        """One object of a kind of ours, or Job, as it is now; None where there is none."""
         namespace, name = key
         get = self.custom.get_namespaced_custom_object
         what = f"read {plural} {namespace}/{name}"
