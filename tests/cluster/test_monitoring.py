@@ -13,15 +13,14 @@ from lab.monitoring import Numbers, fetch, scrape
 from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site
-from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.health import Health, WorkerPoolStats
 from partwarden.controller.informers import Lister
+from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard, TableOwnership
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Backlog, WorkQueue
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
@@ -102,8 +101,10 @@ def test_lists_alone_find_what_no_watch_shows(site: Site) -> None:
     settings = Settings(kubeconfig=site.operator().kubeconfig, namespaces=tuple(site.namespaces))
     runtime = Runtime(Cluster(configure(settings.kubeconfig)), settings)
     store, queue = runtime.policies, runtime.policy_queue
-    api, shard = ArchivesInCluster(runtime.cluster), Shard(store)
-    archives = ArchiveEventHandler(api, ArchiveCache(), JobSlots(2), shard, WorkQueue(), queue, settings.namespaces)
+    shard = Shard(store)
+    cache, waiting = ArchiveCache(), WorkQueue()
+    slots = JobSlots(settings, cache, shard, waiting.enqueue)
+    archives = ArchiveEventHandler(runtime.cluster, cache, slots, shard, waiting, queue, settings.namespaces)
     health = Health({"policies": lambda: WorkerPoolStats(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
     lister = Lister(runtime, PolicyEventHandler(store, TableOwnership(queue.enqueue), queue), archives, health)
 

@@ -19,7 +19,12 @@ from .types import HINTS, Age, Grace, Model, Quantity, Rule, Ruled, Window, pars
 #
 
 RESOURCE = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
-LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_KEY = re.compile(
+    r"((?P<prefix>[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+LONGEST_PREFIX = 253
+"""Of the key of a label, before the slash: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/"""
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 HINTS |= {
     RESOURCE: "must be a quantity such as 500m, 2 or 1Gi",
@@ -33,9 +38,13 @@ Label = Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE)]
 def _check_label_keys(labels: dict[str, str]) -> dict[str, str]:
     """The API server refuses a Job with another key: say so when the policy is read."""
     for key in labels:
-        if not re.fullmatch(LABEL_KEY[1:-1], key):
-            raise refuse("must be the key of a label, such as team or example.com/team", key)
+        found = LABEL_KEY.fullmatch(key)
+        if found is None or len(found["prefix"] or "") > LONGEST_PREFIX:
+            raise refuse("must be the key of a label, such as team or example.com/team", key[: LONGEST_PREFIX + 64])
     return labels
+
+
+Labels = Annotated[dict[str, Label], Field(max_length=32), AfterValidator(_check_label_keys)]
 
 
 class Resources(Model):
@@ -61,11 +70,9 @@ class JobSettings(Model):
     """How the Jobs of an archive run."""
 
     resources: Resources | None = Field(None, description="Requests and limits of the container.")
-    node_selector: dict[str, Label] = Field(default={}, max_length=32, description="Labels that a node must have.")
+    node_selector: Labels = Field(default={}, description="Labels that a node must have.")
     tolerations: list[Toleration] = Field(default=[], max_length=16, description="Taints of nodes that do not matter.")
-    labels: Annotated[dict[str, Label], AfterValidator(_check_label_keys)] = Field(
-        default={}, max_length=32, description="Further labels of Jobs and pods."
-    )
+    labels: Labels = Field(default={}, description="Further labels of Jobs and pods.")
 
 
 class KeyEncoding(StrEnum):

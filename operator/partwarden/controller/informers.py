@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import asdict
 from typing import Any
 
 import kopf
@@ -55,8 +54,7 @@ class Watches:
         await kopf.run_tasks(tasks)
 
     async def _login(self, **_: object) -> kopf.ConnectionInfo:
-        credentials = asdict(self._cluster.credentials())
-        return kopf.ConnectionInfo(proxy_url=credentials.pop("proxy"), **credentials)
+        return kopf.ConnectionInfo(**self._cluster.credentials())
 
     def _kopf_settings(self) -> kopf.OperatorSettings:
         """Watches that notice a dead connection, and nothing written to any object."""

@@ -12,21 +12,21 @@ from functools import partial
 from .. import __version__
 from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
+from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable, StartupError
-from ..kube.archives import ArchivesInCluster
 from ..kube.cache import ArchiveCache, StoredArchive
 from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
 from . import database_work
-from .archive_job import JobSlots
-from .archive_reconciler import ArchiveReconciler, TableFinder
+from .archive_reconciler import ArchiveReconciler, find_table
 from .archive_requests import ArchiveRequests
 from .archive_status import state
 from .database_process import DatabaseProcesses
 from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
+from .job_slots import JobSlots
 from .metrics import Memory, Metrics, Sources
 from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
@@ -59,19 +59,18 @@ class Operator:
         metrics = Metrics(Sources(runtime.policies, self._archive_states, queues))
         # Archives have a queue and threads of their own: one that takes its time keeps no policy waiting.
         self._archive_queue = WorkQueue(share=share(ARCHIVE_WORKERS, len(settings.namespaces)))
-        api, self._archives = ArchivesInCluster(cluster), ArchiveCache()
+        self._archives = ArchiveCache()
         self._states = Memory[StoredArchive, str](lambda archive: state(archive.status))
-        is_selected = partial(api.is_selected, selector=settings.selector)
-        self._shard = Shard(runtime.policies, settings.selector, api.policy_exists, is_selected)
-        slots = JobSlots(settings.jobs, lambda owner: self._shard.has(self._archives.get(owner) if owner else None))
-        requests = ArchiveRequests(self._archives, api, self._archive_queue.enqueue, settings.selector)
+        self._shard = Shard(runtime.policies, settings.selector, cluster.exists, self._is_selected)
+        slots = JobSlots(settings, self._archives, self._shard, self._archive_queue.enqueue)
+        requests = ArchiveRequests(self._archives, cluster, self._archive_queue.enqueue, settings.selector)
         self._archive_events = ArchiveEventHandler(
-            *(api, self._archives, slots, self._shard, self._archive_queue, runtime.policy_queue),
+            *(cluster, self._archives, slots, self._shard, self._archive_queue, runtime.policy_queue),
             settings.namespaces,
         )
-        tables = TableFinder(cluster, settings)
+        find = partial(find_table, cluster, settings)
         archives = ArchiveReconciler(
-            *(cluster, api, self._archives, requests, self._shard, slots, tables, settings, runtime.clock),
+            *(cluster, self._archives, requests, self._shard, slots, find, settings, runtime.clock),
             metrics.job_ended,
         )
         self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
@@ -200,6 +199,10 @@ class Operator:
     def _archive_pool(self) -> WorkerPoolStats:
         workers = self._archive_workers
         return WorkerPoolStats(self._archive_queue.backlog(), workers.count, workers.ended)
+
+    def _is_selected(self, key: ObjectKey) -> bool:
+        """Whether the PartitionArchive exists, and the selector selects it."""
+        return self._cluster.selected(archive.ARCHIVE_PLURAL, key, self._settings.selector) is not None
 
     def _archive_states(self) -> list[tuple[str, str]]:
         """Namespace and state of each archive of this operator."""

@@ -83,7 +83,9 @@ class Settings(BaseModel):
         256, ge=64, le=65536, description="MiB of memory that each worker process may take for a database."
     )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
-    jobs: int = Field(2, ge=1, le=100, description="How many Jobs that archive or check may run at the same time.")
+    jobs: int = Field(
+        2, ge=1, le=100, description="How many Jobs that archive or check run at once; half of them in one namespace."
+    )
     job_image: str = Field(
         "",
         max_length=1024,
