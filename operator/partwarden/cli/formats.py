@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -16,23 +16,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import InvalidSpec, PartwardenError
+from ..errors import PartwardenError
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "wide", "json", "yaml", "name")
-COLOURS: Mapping[str, str] = {
-    "Current": "green",
-    "Future": "cyan",
-    "Unmanaged": "yellow",
-    "DetachPending": "red",
-    "Expired": "yellow",
-    "Held": "magenta",
-    "Detached": "magenta",
-    "True": "green",
-    "False": "red",
-    "OK": "green",
-    "WARNING": "yellow",
-    "CRITICAL": "red",
+COLOURS = {
+    word: colour
+    for colour, words in {
+        "green": ("Current", "True", "OK"),
+        "cyan": ("Future",),
+        "yellow": ("Unmanaged", "Expired", "WARNING"),
+        "magenta": ("Held", "Detached"),
+        "red": ("DetachPending", "False", "CRITICAL"),
+    }.items()
+    for word in words
 }
 """Of cells with exactly that text."""
 SHORT = 12
@@ -66,10 +63,23 @@ def data(value: Any, output: str) -> None:
     click.echo(yaml.safe_dump_all(plain, sort_keys=False, allow_unicode=True), nl=False)
 
 
-def names(found: Iterable[str]) -> None:
-    """A line each."""
+def names(found: Iterable[str], *, err: bool = False) -> None:
+    """A line each, to standard output, or apart from what programs read."""
     for each in found:
-        click.echo(printable(each))
+        click.echo(printable(each), err=err)
+
+
+def show(output: str, document: Any, found: Iterable[str], text: Iterable[str]) -> None:
+    """What a command has to say, in one of `FORMATS`: as data, as names, or as lines for people."""
+    if is_data(output):
+        data(document, output)
+    else:
+        names(found if output == "name" else text)
+
+
+def error(failure: PartwardenError) -> dict[str, str]:
+    """As data."""
+    return {"reason": failure.reason, "message": str(failure)}
 
 
 def table(rows: Sequence[tuple[str, ...]], *, heading: bool = True, indent: int = 0) -> None:
@@ -110,23 +120,12 @@ def line(text: str) -> None:
     click.echo(click.style(first, fg=colour) + f":{rest}" if colour else printable(text))
 
 
-def failure(error: PartwardenError) -> click.ClickException:
-    """The error of a command, for a terminal: text of manifests and names in it are escaped, line ends too.
+def progress(text: str = "") -> None:
+    """To standard error: on a terminal in place of the progress before, elsewhere a line.
 
-    Messages on what a user has typed or written have several lines, and hold none of that.
+    Without a text it has ended: what comes next has the line for itself.
     """
-    return click.ClickException(str(error) if isinstance(error, InvalidSpec) else printable(str(error)))
-
-
-def progress(text: str) -> None:
-    """To standard error: on a terminal in place of the progress before, elsewhere a line."""
     if sys.stderr.isatty():
         click.echo(f"\r\x1b[K{printable(text)}", err=True, nl=False)
-    else:
+    elif text:
         click.echo(printable(text), err=True)
-
-
-def progressed() -> None:
-    """End the progress: what comes next has the line for itself."""
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", err=True, nl=False)
