@@ -30,6 +30,7 @@ from partwarden.kube.config import configure
 from partwarden.postgres import fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
+from support.in_process import in_this_process
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -95,7 +96,7 @@ class Lives:
         slots = JobSlots(self.settings, archives, shard, archive_queue.enqueue, clock)
         intake = ArchiveEventHandler(self.cluster, archives, slots, shard, archive_queue, queue)
         requests = ArchiveRequests(archives, self.cluster, archive_queue.enqueue)
-        find = partial(find_table, self.cluster, self.settings)
+        find = partial(find_table, self.cluster, self.settings, in_this_process)
         jobs = ArchiveReconciler(self.cluster, archives, requests, shard, slots, find, self.settings, clock)
         handler = PolicyEventHandler(store, ownership, queue)
         reconciler = PolicyReconciler(runtime, handler, ownership, requests, database_work.work, lambda *_: None)

@@ -20,6 +20,7 @@ from partwarden.controller.settings import Settings
 from partwarden.kube.cache import ArchiveCache, Store
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
+from support.in_process import in_this_process
 
 NAME = "by-hand"
 
@@ -47,7 +48,7 @@ class ReconciledArchive:
         """Replace the operator by a new one without memory."""
         cache, shard = ArchiveCache(), Shard(Store())
         self.requests = ArchiveRequests(cache, self.cluster, lambda key: None)
-        find = partial(find_table, self.cluster, self.settings)
+        find = partial(find_table, self.cluster, self.settings, in_this_process)
         clock = lambda: self.now  # noqa: E731
         slots = JobSlots(self.settings, cache, shard, lambda key: None, clock)
         self.reconciler = ArchiveReconciler(

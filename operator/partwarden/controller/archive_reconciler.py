@@ -28,23 +28,23 @@ from typing import Any
 
 from .. import errors
 from ..api.types import ObjectKey
-from ..archive import pgdump, table_lookup
 from ..archive.manifest import JobSpec, Report, TableName, Task
 from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableChanged, UserError
 from ..kube.cache import ArchiveCache, StoredArchive, parse_archive
 from ..kube.client import JOBS, Cluster, Invalid
 from ..planner.drop_preconditions import server_label
-from ..postgres.connection import session
 from ..postgres.conninfo import resolve
 from . import archive_status
 from .archive_job import JobRequest, Owner, controller_of, manifest, resolve_job_request
 from .archive_job import name as job_name
 from .archive_requests import ArchiveRequests
+from .database_work import Supervisor
 from .job_slots import JobSlots
 from .job_status import NO_REPORT, JobView, Phase, is_pending_long, view
 from .ownership import Shard
 from .settings import Settings
+from .table_search import TableSearch, search
 
 log = logging.getLogger(__name__)
 
@@ -237,21 +237,31 @@ class ArchiveReconciler:
         return parse_archive(written)
 
 
-def find_table(cluster: Cluster, settings: Settings, archive: StoredArchive, request: JobRequest) -> Target:
-    """Find the table of an archive by its Secret and the database's catalog.
+def find_table(
+    cluster: Cluster,
+    settings: Settings,
+    execute: Callable[[Callable[[TableSearch, Supervisor], Target], TableSearch, Supervisor], Target],
+    archive: StoredArchive,
+    request: JobRequest,
+) -> Target:
+    """Find the table of an archive by its Secret and the database's catalog. ``execute``: `DatabaseProcesses.run`.
 
     Raises a `PartwardenError`: `TableChanged` where it is not the table that the archive was begun for.
     """
     reference = request.database.secret_ref
     secret = cluster.secret(archive.key[0], reference.name) if reference else None
     info = resolve(request.database, secret, reference.name if reference else None)
-    oid, server = archive.status.get("oid") or request.spec.oid, str(archive.status.get("server") or "")
-    # As its Job would find out, but before there is one.
-    pgdump.check(info, settings.connect_timeout)
-    with session(info, connect_timeout=settings.connect_timeout) as connection:
-        if client := settings.job_client:
-            pgdump.check_version(str(client), connection.info.parameter_status("server_version") or "")
-        target = table_lookup.find(connection, request.schema, request.spec.partition, oid, request.encoding, server)
+    wanted = TableSearch(
+        connection=info,
+        connect_timeout=settings.connect_timeout,
+        schema=request.schema,
+        name=request.spec.partition,
+        oid=archive.status.get("oid") or request.spec.oid,
+        server=str(archive.status.get("server") or ""),
+        encoding=request.encoding,
+        client=settings.job_client,
+    )
+    target = execute(search, wanted, Supervisor())
     check_table(archive, request, target)
     return target
 

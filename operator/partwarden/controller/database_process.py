@@ -49,7 +49,10 @@ SAFE_BUILTINS = {
     "copyreg": {"_reconstructor"},
     "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
 }
-VALUES = ("partwarden.errors", "partwarden.api.", "partwarden.planner.", "partwarden.status.")
+VALUES = (
+    *("partwarden.errors", "partwarden.api.", "partwarden.planner.", "partwarden.status."),
+    *("partwarden.archive.manifest", "partwarden.archive.table_lookup"),
+)
 """Where the classes of what a worker sends are defined."""
 
 

@@ -68,7 +68,8 @@ class Operator:
             *(cluster, self._archives, slots, self._shard, self._archive_queue, runtime.policy_queue),
             settings.namespaces,
         )
-        find = partial(find_table, cluster, settings)
+        self._processes = DatabaseProcesses(settings.worker_memory * 1024 * 1024, settings.reconcile_timeout)
+        find = partial(find_table, cluster, settings, self._processes.run)
         archives = ArchiveReconciler(
             *(cluster, self._archives, requests, self._shard, slots, find, settings, runtime.clock),
             metrics.job_ended,
@@ -77,7 +78,6 @@ class Operator:
         ownership = TableOwnership(runtime.policy_queue.enqueue)
         handler = PolicyEventHandler(runtime.policies, ownership, runtime.policy_queue, requests.moved)
         self._policy_events = handler
-        self._processes = DatabaseProcesses(settings.worker_memory * 1024 * 1024, settings.reconcile_timeout)
         execute = partial(self._processes.run, database_work.work)
         self._reconciler = PolicyReconciler(
             runtime, handler, ownership, requests, execute, metrics.reconciled, lambda: self._leadership.lost
