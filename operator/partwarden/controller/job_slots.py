@@ -87,9 +87,10 @@ class JobSlots:
         return taken
 
     def leave(self, archive: ObjectKey) -> None:
-        """The archive waits for no slot any more."""
+        """The archive waits for no slot any more. It may be deleted, or another operator's, and its Job's slot free."""
         with self._lock:
-            following = self._next() if self._waiting.pop(archive, None) else []
+            self._waiting.pop(archive, None)
+            following = self._next()
         self._wake_all(following)
 
     def release(self, job: ObjectKey) -> None:
