@@ -24,34 +24,37 @@ KEPT = (
 )
 """Keywords taken over as they are, in the order in which they are written; ``x-kubernetes-*`` follow."""
 
-COLUMNS: tuple[dict[str, Any], ...] = (
-    {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
-    {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason'},
-    {"name": "Table", "type": "string", "jsonPath": ".spec.table.name"},
-    {"name": "Interval", "type": "string", "jsonPath": ".spec.interval"},
-    {"name": "Partitions", "type": "integer", "jsonPath": ".status.summary.partitions"},
-    {"name": "Covered-Until", "type": "string", "jsonPath": ".status.summary.coveredUntil"},
-    {"name": "Size", "type": "string", "jsonPath": ".status.summary.size"},
-    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-    {
-        "name": "Archives",
-        "type": "string",
-        "jsonPath": '.status.conditions[?(@.type=="ArchivesHealthy")].reason',
-        "priority": 1,
-    },
-    {"name": "Message", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].message', "priority": 1},
+
+def _column(name: str, path: str, type_: str = "string", **more: int) -> dict[str, Any]:
+    return {"name": name, "type": type_, "jsonPath": path, **more}
+
+
+READY, AGE = '.status.conditions[?(@.type=="Ready")].', _column("Age", ".metadata.creationTimestamp", "date")
+MESSAGE = _column("Message", f"{READY}message", priority=1)
+"""What has priority 1 is for ``-o wide``."""
+COLUMNS = (
+    _column("Ready", f"{READY}status"),
+    _column("Reason", f"{READY}reason"),
+    _column("Table", ".spec.table.name"),
+    _column("Interval", ".spec.interval"),
+    _column("Partitions", ".status.summary.partitions", "integer"),
+    _column("Covered-Until", ".status.summary.coveredUntil"),
+    _column("Size", ".status.summary.size"),
+    AGE,
+    _column("Archives", '.status.conditions[?(@.type=="ArchivesHealthy")].reason', priority=1),
+    MESSAGE,
 )
-"""What ``kubectl get partitionpolicies`` shows; priority 1 is for ``-o wide``."""
-ARCHIVE_COLUMNS: tuple[dict[str, Any], ...] = (
-    {"name": "Partition", "type": "string", "jsonPath": ".spec.partition"},
-    {"name": "From", "type": "string", "jsonPath": ".status.from"},
-    {"name": "To", "type": "string", "jsonPath": ".status.to"},
-    {"name": "Rows", "type": "integer", "jsonPath": ".status.rows"},
-    {"name": "Size", "type": "string", "jsonPath": ".status.size"},
-    {"name": "Verified", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Verified")].status'},
-    {"name": "Location", "type": "string", "jsonPath": ".status.location"},
-    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-    {"name": "Message", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].message', "priority": 1},
+"""What ``kubectl get partitionpolicies`` shows."""
+ARCHIVE_COLUMNS = (
+    _column("Partition", ".spec.partition"),
+    _column("From", ".status.from"),
+    _column("To", ".status.to"),
+    _column("Rows", ".status.rows", "integer"),
+    _column("Size", ".status.size"),
+    _column("Verified", '.status.conditions[?(@.type=="Verified")].status'),
+    _column("Location", ".status.location"),
+    AGE,
+    MESSAGE,
 )
 """What ``kubectl get partitionarchives`` shows."""
 
@@ -97,32 +100,40 @@ ARCHIVE = Resource(
 
 def definition(resource: Resource = POLICY) -> dict[str, Any]:
     """The CustomResourceDefinition of a kind."""
+    root = {
+        "type": "object",
+        "description": resource.description,
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": structural(resource.spec),
+            # For an object that has no status at all; the field's own default is for one without that field.
+            "status": {**structural(resource.status), "default": {"observedGeneration": NOT_OBSERVED}},
+        },
+    }
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": list(resource.columns),
+        "schema": {"openAPIV3Schema": root},
+    }
+    names = {
+        "kind": resource.kind,
+        "listKind": f"{resource.kind}List",
+        "plural": resource.plural,
+        "singular": resource.kind.lower(),
+        "shortNames": [resource.short],
+        "categories": ["partwarden"],
+    }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": f"{resource.plural}.{GROUP}"},
-        "spec": {
-            "group": GROUP,
-            "names": {
-                "kind": resource.kind,
-                "listKind": f"{resource.kind}List",
-                "plural": resource.plural,
-                "singular": resource.kind.lower(),
-                "shortNames": [resource.short],
-                "categories": ["partwarden"],
-            },
-            "scope": "Namespaced",
-            "versions": [
-                {
-                    "name": VERSION,
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "additionalPrinterColumns": list(resource.columns),
-                    "schema": {"openAPIV3Schema": _root(resource)},
-                }
-            ],
-        },
+        "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
     }
 
 
@@ -145,22 +156,6 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:
         """The API server's tools do not all follow YAML anchors."""
         return True
-
-
-def _root(resource: Resource) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "description": resource.description,
-        "required": ["spec"],
-        "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"type": "object"},
-            "spec": structural(resource.spec),
-            # For an object that has no status at all; the field's own default is for one without that field.
-            "status": {**structural(resource.status), "default": {"observedGeneration": NOT_OBSERVED}},
-        },
-    }
 
 
 def structural(model: type[BaseModel]) -> dict[str, Any]:

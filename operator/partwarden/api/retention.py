@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints
 
 from .destination import Destination
-from .types import HINTS, Age, Grace, Model, Quantity, Window, cel, parse_duration, parse_quantity, refuse, rules
+from .types import HINTS, Age, Grace, Model, Quantity, Rule, Ruled, Window, parse_duration, parse_quantity, refuse
 
 # What the author of a policy may say of the Jobs that archive: how large they are and where they run.
 #
@@ -139,27 +139,23 @@ class DefaultPartition(Model):
     )
 
 
-DROP_MESSAGE = "Drop needs archive, or dropWithoutArchive: true, which says that the rows are lost for good"
-BOTH_MESSAGE = "archive and dropWithoutArchive: true contradict each other: keep one of them"
-
-
-class Retention(Model):
+class Retention(Ruled):
     """When a partition expires, and what becomes of it then."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel(
-                "!has(self.onExpire) || self.onExpire != 'Drop' || has(self.archive) || "
-                "(has(self.dropWithoutArchive) && self.dropWithoutArchive)",
-                DROP_MESSAGE,
-                ".onExpire",
-            ),
-            cel(
-                "!has(self.archive) || !has(self.dropWithoutArchive) || !self.dropWithoutArchive",
-                BOTH_MESSAGE,
-                ".dropWithoutArchive",
-            ),
-        )
+    RULES = (
+        Rule(
+            "!has(self.onExpire) || self.onExpire != 'Drop' || has(self.archive) || "
+            "(has(self.dropWithoutArchive) && self.dropWithoutArchive)",
+            "Drop needs archive, or dropWithoutArchive: true, which says that the rows are lost for good",
+            lambda spec: spec.on_expire is not OnExpire.DROP or spec.archive is not None or spec.drop_without_archive,
+            "onExpire",
+        ),
+        Rule(
+            "!has(self.archive) || !has(self.dropWithoutArchive) || !self.dropWithoutArchive",
+            "archive and dropWithoutArchive: true contradict each other: keep one of them",
+            lambda spec: spec.archive is None or not spec.drop_without_archive,
+            "dropWithoutArchive",
+        ),
     )
 
     keep_for: Age = Field(
@@ -195,14 +191,6 @@ class Retention(Model):
         "names it. Default: Automatic.",
     )
     job: JobSettings | None = Field(None, description="How the Jobs that make and check archives run.")
-
-    @model_validator(mode="after")
-    def _drops_only_when_told(self) -> Self:
-        if self.on_expire is OnExpire.DROP and self.archive is None and not self.drop_without_archive:
-            raise refuse(DROP_MESSAGE, "onExpire")
-        if self.archive is not None and self.drop_without_archive:
-            raise refuse(BOTH_MESSAGE, "dropWithoutArchive")
-        return self
 
     @property
     def grace_period(self) -> timedelta:

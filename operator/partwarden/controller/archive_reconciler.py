@@ -34,7 +34,7 @@ from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableChanged, UserError
 from ..kube.cache import ArchiveCache, StoredArchive, parse_archive
 from ..kube.client import JOBS, Cluster, Invalid
-from ..planner.archives import server_label
+from ..planner.drop_preconditions import server_label
 from ..postgres.connection import session
 from ..postgres.conninfo import resolve
 from . import archive_status

@@ -24,14 +24,14 @@ from ..api.archive import (
     PartitionArchiveSpec,
     PolicyRef,
 )
-from ..api.database import ArchiveConnection
-from ..api.policy import API_VERSION, PartitionPolicySpec
+from ..api.policy import API_VERSION, ArchiveConnection, PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..errors import NameTaken
 from ..kube.cache import ArchiveCache, Binding, StoredArchive, StoredPolicy
 from ..kube.client import Cluster
-from ..planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request, server_label
+from ..planner.archive_gate import ArchiveRequest, CheckRequest, Request
+from ..planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
 from .archive_status import is_proven, trouble
 from .ownership import deciding_labels
 

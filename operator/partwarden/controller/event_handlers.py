@@ -40,11 +40,17 @@ class PolicyEventHandler:
         """``moved`` gets each policy that this operator serves from now on, or no longer."""
         self._store, self._ownership, self._queue, self._moved = store, ownership, queue, moved
 
+    def on_policy(self, event: Any) -> None:
+        """Take in an event of the watch of PartitionPolicies."""
+        (self.deleted if event["type"] == "DELETED" else self.seen)(event["object"])
+
     def seen(self, body: Mapping[str, Any]) -> None:
         """The policy exists, and the selector selects it. It is enqueued when its spec, a hold or an approval is news;
         other metadata and the status enqueue nothing."""
-        policy = parse_policy(body)
-        if is_gone(body):
+        self._take_in(parse_policy(body), is_gone(body))
+
+    def _take_in(self, policy: StoredPolicy, gone: bool) -> None:
+        if gone:
             self._remove(policy, policy.version)
             return
         update = self._store.put(policy)
@@ -68,12 +74,16 @@ class PolicyEventHandler:
         self._remove(policy, None)
 
     def listed(self, before: Iterable[StoredPolicy], bodies: Iterable[Mapping[str, Any]]) -> None:
-        """All policies that the selector selects, with those that the store held before the list was asked for."""
+        """All policies that the selector selects, with those that the store held before the list was asked for.
+
+        Raises what ``bodies`` raises: nothing is taken in then.
+        """
+        # Kept as they are stored: a fleet's bodies as they come are many times larger.
+        listed = [(parse_policy(body), is_gone(body)) for body in bodies]
         # The older policy of a table is taken from the queue first, and claims it before a younger one begins.
-        listed = sorted(bodies, key=lambda body: str(body["metadata"]["creationTimestamp"]))
-        for body in listed:
-            self.seen(body)
-        for policy in vanished(before, map(parse_policy, listed)):
+        for policy, gone in sorted(listed, key=lambda each: each[0].age):
+            self._take_in(policy, gone)
+        for policy in vanished(before, (policy for policy, _ in listed)):
             self._remove(policy, policy.version)
         self._store.settle()
 

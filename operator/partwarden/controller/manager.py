@@ -14,7 +14,7 @@ from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
 from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable, StartupError
-from ..kube.cache import ArchiveCache
+from ..kube.cache import ArchiveCache, StoredArchive
 from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
@@ -27,12 +27,12 @@ from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
 from .job_slots import JobSlots
-from .metrics import Metrics, Sources
+from .metrics import Memory, Metrics, Sources
 from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
-from .runtime import Runtime
+from .runtime import Every, Runtime, share
 from .settings import Settings, configure_logging, wanted
-from .workqueue import Every, Workers, WorkQueue
+from .workqueue import Workers, WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +53,14 @@ class Operator:
         self._settings, self._early = settings, early
         config = configure(settings.kubeconfig)
         self._cluster = cluster = Cluster(config, connections=settings.workers + 2, selector=settings.selector)
-        self._runtime = runtime = Runtime(cluster, settings)
+        self._runtime = runtime = Runtime.of(cluster, settings)
         self._leadership = LeaderElection(cluster, settings.lease)
         queues = {"policies": lambda: self._pool().backlog, "archives": lambda: self._archive_pool().backlog}
         metrics = Metrics(Sources(runtime.policies, self._archive_states, queues))
         # Archives have a queue and threads of their own: one that takes its time keeps no policy waiting.
-        self._archives, self._archive_queue = ArchiveCache(), WorkQueue()
+        self._archive_queue = WorkQueue(share=share(ARCHIVE_WORKERS, len(settings.namespaces)))
+        self._archives = ArchiveCache()
+        self._states = Memory[StoredArchive, str](lambda archive: state(archive.status))
         self._shard = Shard(runtime.policies, settings.selector, cluster.exists, self._is_selected)
         slots = JobSlots(settings, self._archives, self._shard, self._archive_queue.enqueue)
         requests = ArchiveRequests(self._archives, cluster, self._archive_queue.enqueue, settings.selector)
@@ -74,6 +76,7 @@ class Operator:
         self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
         ownership = TableOwnership(runtime.policy_queue.enqueue)
         handler = PolicyEventHandler(runtime.policies, ownership, runtime.policy_queue, requests.moved)
+        self._policy_events = handler
         self._processes = DatabaseProcesses(settings.worker_memory * 1024 * 1024, settings.reconcile_timeout)
         execute = partial(self._processes.run, database_work.work)
         self._reconciler = PolicyReconciler(
@@ -84,7 +87,7 @@ class Operator:
         self._health = Health(pools, settings.relist, self._leadership)
         self._web = Web(settings.listen, metrics.registry, self._health) if settings.listen else None
         self._lister = Lister(runtime, handler, self._archive_events, self._health)
-        self._listing = Every("lister", settings.relist, self._lister.again)
+        self._listing = Every("lister", settings.relist, self._lister.again, metrics.thread_failed)
 
     def check(self) -> None:
         """Raises `StartupError` when the resource is not installed, a right is missing or the selector is none, and
@@ -163,7 +166,7 @@ class Operator:
     async def _watch(self) -> None:
         stopped = asyncio.Event()
         watches = Watches(
-            self._runtime, self._lister.on_policy, self._archive_events.on_archive, self._archive_events.on_job
+            self._runtime, self._policy_events.on_policy, self._archive_events.on_archive, self._archive_events.on_job
         )
         tasks = await watches.begin(stopped)
         loop = asyncio.get_running_loop()
@@ -204,14 +207,13 @@ class Operator:
     def _archive_states(self) -> list[tuple[str, str]]:
         """Namespace and state of each archive of this operator."""
         archives = filter(self._shard.has, self._archives.all())
-        return [(archive.key[0], state(archive.status)) for archive in archives]
+        return [(archive.key[0], word) for archive, word in self._states.of(archives)]
 
     def _stop(self) -> None:
         self._health.stopping()
         self._reconciler.stop()
         self._runtime.policy_queue.close()
         self._archive_queue.close()
-        self._lister.stop()
         self._listing.stop()
 
 

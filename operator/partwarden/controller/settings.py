@@ -59,7 +59,12 @@ class Settings(BaseModel):
     selector: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
         "", description="Labels of the policies to serve, as a selector such as shard=a; every policy if empty."
     )
-    workers: int = Field(8, ge=1, le=64, description="How many policies are reconciled at the same time.")
+    workers: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="How many policies are reconciled at the same time; of one namespace among several at most half.",
+    )
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
         "text", description="text, or json: one object a line."
     )

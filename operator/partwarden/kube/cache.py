@@ -11,12 +11,11 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from ..api import policy
 from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, OID_LABEL, ROUND_LABEL, SERVER_LABEL, PartitionArchiveSpec
-from ..api.database import Database
 from ..api.destination import Destination
-from ..api.policy import KIND, PLURAL
+from ..api.policy import KIND, PLURAL, Database
 from ..api.types import ObjectKey
 from ..api.validation import check
-from ..planner.archives import MOST_ROUNDS
+from ..planner.drop_preconditions import MOST_ROUNDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +80,11 @@ class StoredPolicy(StoredObject):
         table = self.spec.get("table")
         name = table.get("name") if isinstance(table, Mapping) else None
         return f"{table.get('schema', 'public')}.{name}" if isinstance(table, Mapping) and name else None
+
+    @property
+    def database(self) -> str:
+        """What its spec says of the database, as text: the same for policies of one database, unless Secrets differ."""
+        return json.dumps(self.spec.get("database"), sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +240,11 @@ class ObjectCache(Generic[T]):
             del self._by_index[value]
 
 
-Store = ObjectCache[StoredPolicy]
+class Store(ObjectCache[StoredPolicy]):
+    """PartitionPolicies, indexed by the name of the table that each is for."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda policy: policy.table)
 
 
 class ArchiveCache(ObjectCache[StoredArchive]):

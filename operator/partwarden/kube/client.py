@@ -33,6 +33,8 @@ TIMEOUT = (5.0, 20.0)
 """Seconds to connect, and to wait for an answer."""
 TIMEOUT_LOCKED = (2.0, 5.0)
 """The same while a table is locked meanwhile."""
+WRITES = 3
+"""Attempts to write a status while others write to the same object."""
 PAGE = 200
 """Objects in one answer of a list."""
 SERVER_SIDE_APPLY = "application/apply-patch+yaml"
@@ -230,8 +232,10 @@ class Cluster:
     ) -> dict[str, Any] | None:
         """Make the object's status equal to ``status``. Returns the object as it is then, None when it is gone.
 
-        With ``version`` only while that is its resource version: None, too, where it was written to since.
-        Server-side apply: what this program wrote before and leaves out now is removed, what others wrote stays.
+        With ``version`` only while that is its resource version: None, too, where it was written to since. Without, a
+        conflict with another writer is written over `WRITES` times at most, while the object is the same: then raises
+        `Conflict`. Server-side apply: what this program wrote before and leaves out now is removed, what others wrote
+        stays.
         """
         namespace, name = subject.key
         metadata = {"namespace": namespace, "name": name, "uid": subject.uid}
@@ -241,18 +245,28 @@ class Cluster:
             "metadata": metadata | ({} if version is None else {"resourceVersion": str(version)}),
             "status": dict(status),
         }
-        try:
-            written: Any = self.call(
-                f"take the status of {subject}",
-                self.custom.patch_namespaced_custom_object_status,
-                *(GROUP, VERSION, namespace, subject.plural, name, body),
-                field_manager=MANAGER,
-                force=True,
-                _content_type=SERVER_SIDE_APPLY,
-            )
-        except (NotFound, Conflict):  # deleted, made anew with another uid, or written to
-            return None
-        return dict(written)
+        attempts = 0
+        while True:
+            try:
+                written: Any = self.call(
+                    f"take the status of {subject}",
+                    self.custom.patch_namespaced_custom_object_status,
+                    *(GROUP, VERSION, namespace, subject.plural, name, body),
+                    field_manager=MANAGER,
+                    force=True,
+                    _content_type=SERVER_SIDE_APPLY,
+                )
+                return dict(written)
+            except NotFound:
+                return None
+            except Conflict:
+                # Written to since that version; or made anew with another uid; or others wrote at the same moment.
+                now = self.selected(subject.plural, subject.key, "") if version is None else None
+                if now is None or now["metadata"]["uid"] != subject.uid:
+                    return None
+                attempts += 1
+                if attempts == WRITES:
+                    raise
 
     def record(self, subject: StoredObject, notice: Notice, now: datetime) -> None:
         """Record an Event on the object. ``now`` is aware."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from ..api.database import Connection, Database, SSLMode
+from ..api.policy import Connection, Database, SSLMode
 from ..errors import InvalidSpec, SecretInvalid, SecretKeyMissing
 
 SECRET_KEYS = {

@@ -16,7 +16,8 @@ from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.errors import NameTaken
 from partwarden.kube import cache
 from partwarden.kube.cache import ArchiveCache
-from partwarden.planner.archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, server_label
+from partwarden.planner.archive_gate import ArchiveRequest, CheckRequest
+from partwarden.planner.drop_preconditions import MOST_ROUNDS, ArchiveState, server_label
 from support.cluster import ApiServer
 
 HERE, MOVED = "7380000000000000001/16384", "7380000000000000002/16384"

@@ -39,13 +39,12 @@ class Known:
 
 def _drain(queue: WorkQueue) -> list[ObjectKey]:
     found = []
-    # A key that is never due comes last: `take` would wait for another.
-    queue.enqueue(("", "end"))
-    while (key := queue.take()) != ("", "end"):
+    # `take` would wait for another.
+    while queue.backlog().due:
+        key = queue.take()
         assert key
         found.append(key)
         queue.done(key, None)
-    queue.done(("", "end"), None)
     return found
 
 

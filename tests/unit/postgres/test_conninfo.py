@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.postgres import make_certificates
-from partwarden.api.database import Database
+from partwarden.api.policy import Database
 from partwarden.errors import InvalidSpec, PartwardenError
 from partwarden.postgres.conninfo import ConnectionInfo, from_dsn, resolve
 from support.complaints import check
