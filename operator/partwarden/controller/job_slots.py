@@ -23,7 +23,7 @@ from ..kube.cache import ArchiveCache, StoredArchive
 from .archive_job import Owner, controller_of
 from .job_status import end_of, idle_since, is_pending_long
 from .ownership import Shard
-from .runtime import utc_now
+from .runtime import share, utc_now
 from .settings import Settings
 
 MOST_PENDING = 4
@@ -54,8 +54,7 @@ class JobSlots:
         self._archives, self._shard, self._wake, self._clock = archives, shard, wake, clock
         self._lock = threading.Lock()
         self._count = settings.jobs
-        # An operator of one namespace has none to share with.
-        self._share = self._count if len(settings.namespaces) == 1 else max(1, self._count // 2)
+        self._share = share(self._count, len(settings.namespaces))
         self._slots: defaultdict[str, dict[str, Slot]] = defaultdict(dict)
         """By namespace and name of the Job."""
         self._waiting: dict[ObjectKey, tuple[str, ObjectKey]] = {}
