@@ -23,7 +23,7 @@ from ..kube.cache import ArchiveCache, StoredArchive
 from .archive_job import Owner, controller_of
 from .job_status import end_of, idle_since, is_pending_long
 from .ownership import Shard
-from .runtime import utc_now
+from .runtime import share, utc_now
 from .settings import Settings
 
 MOST_PENDING = 4
@@ -54,8 +54,7 @@ class JobSlots:
         self._archives, self._shard, self._wake, self._clock = archives, shard, wake, clock
         self._lock = threading.Lock()
         self._count = settings.jobs
-        # An operator of one namespace has none to share with.
-        self._share = self._count if len(settings.namespaces) == 1 else max(1, self._count // 2)
+        self._share = share(self._count, len(settings.namespaces))
         self._slots: defaultdict[str, dict[str, Slot]] = defaultdict(dict)
         """By namespace and name of the Job."""
         self._waiting: dict[ObjectKey, tuple[str, ObjectKey]] = {}
@@ -87,9 +86,10 @@ class JobSlots:
         return taken
 
     def leave(self, archive: ObjectKey) -> None:
-        """The archive waits for no slot any more."""
+        """The archive waits for no slot any more. It may be deleted, or another operator's, and its Job's slot free."""
         with self._lock:
-            following = self._next() if self._waiting.pop(archive, None) else []
+            self._waiting.pop(archive, None)
+            following = self._next()
         self._wake_all(following)
 
     def release(self, job: ObjectKey) -> None:

@@ -24,7 +24,8 @@ def utc_now() -> datetime:
 
 
 def share(workers: int, namespaces: int = 0) -> int:
-    """How many of the workers one namespace may have: no more than half where there may be others (0: any number)."""
+    """How many of the workers, or Jobs, one namespace may have: no more than half where there may be others (0: any
+    number), and one at least."""
     return workers if namespaces == 1 else max(1, workers // 2)
 
 

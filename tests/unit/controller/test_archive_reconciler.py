@@ -80,13 +80,18 @@ class World:
     def restart(self) -> None:
         """Another operator takes over, which remembers nothing."""
         cluster, self.cache, shard = self.server.cluster(), ArchiveCache(), Shard(Store())
-        clock, self.woken = lambda: self.now, list[ObjectKey]()
-        self.slots = JobSlots(self.settings, self.cache, shard, self.woken.append, clock)
+        clock, self._woken = lambda: self.now, list[ObjectKey]()
+        self.slots = JobSlots(self.settings, self.cache, shard, self._woken.append, clock)
         self.requests = ArchiveRequests(self.cache, cluster, lambda key: None)
         self.reconciler = ArchiveReconciler(
             *(cluster, self.cache, self.requests, shard, self.slots, self.tables.find, self.settings, clock),
             lambda *ended: self.ended.append(ended),
         )
+
+    @property
+    def woken(self) -> list[ObjectKey]:
+        """Each once: one that is enqueued already is not enqueued again."""
+        return list(dict.fromkeys(self._woken))
 
     def reconcile(self) -> float | None:
         return self.reconciler.reconcile(KEY)

@@ -166,6 +166,24 @@ def test_jobs_of_others_take_no_slot_and_move_with_their_archives() -> None:
     assert not slots.takes(slots.archive("ns", "mine-three", policy="mine"))
 
 
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_an_archive_that_is_no_longer_this_operators_leaves_its_slot_to_the_next(how: str) -> None:
+    slots = Slots(1, selector="shard=a")
+    meta = {"namespace": "ns", "uid": "1", "resourceVersion": "1", "creationTimestamp": AT}
+    for name in ("stays", "moves"):
+        slots.policies.put(parse_policy({"metadata": {**meta, "name": name}}))
+    gone, waits = slots.archive("ns", "gone", policy="moves"), slots.archive("ns", "waits", policy="stays")
+    assert slots.takes(gone)
+    assert not slots.takes(waits)
+    if how == "moved":
+        slots.policies.remove(("ns", "moves"))
+    else:
+        slots.cache.remove(gone.key)
+    slots.slots.leave(gone.key)
+    assert slots.woken == [waits.key]
+    assert slots.takes(waits)
+
+
 @pytest.mark.parametrize("pending", [suspended, job])
 def test_a_job_of_which_no_pod_has_run_for_long_does_not_count(slots: Slots, pending: Any) -> None:
     waiting = [slots.archive("a", f"{number}") for number in range(2)]
@@ -274,9 +292,9 @@ def test_one_that_needs_no_slot_any_more_lets_the_next_through() -> None:
     slots.ends(first)
     slots.slots.leave(second.key)
     assert slots.woken == [second.key, third.key]
+    assert slots.takes(third)
     slots.slots.leave(second.key)
     assert slots.woken == [second.key, third.key]
-    assert slots.takes(third)
 
 
 def test_a_slot_that_time_or_another_operator_has_freed_is_given_to_the_one_that_is_next() -> None:
