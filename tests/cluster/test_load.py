@@ -41,7 +41,7 @@ class Silent:
 
 @contextmanager
 def counted(operator: Operator, port: int) -> Iterator[Callable[[], int]]:
-    """How many connections to a port the operator had open at once, at most, so far.
+    """How many connections to a port the operator and its worker processes had open at once, at most, so far.
 
     Seen from the operator's side: a backend of PostgreSQL outlives its connection by a moment.
     """
@@ -51,8 +51,12 @@ def counted(operator: Operator, port: int) -> Iterator[Callable[[], int]]:
     def watch() -> None:
         nonlocal most
         while not done.wait(0.01):
-            found = [each for each in process.net_connections("tcp") if each.status == psutil.CONN_ESTABLISHED]
-            most = max(most, len([each for each in found if each.raddr[1:] == (port,)]))
+            found = []
+            # Those of its worker processes; one that ends meanwhile has none.
+            for each in (process, *process.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    found += [held for held in each.net_connections("tcp") if held.status == psutil.CONN_ESTABLISHED]
+            most = max(most, len([held for held in found if held.raddr[1:] == (port,)]))
 
     watching = threading.Thread(target=watch)
     watching.start()
