@@ -83,6 +83,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   value: {{ .Values.operator.lockPatience | quote }}
 - name: PARTWARDEN_RELIST
   value: {{ .Values.operator.relist | quote }}
+- name: PARTWARDEN_CA_FOLDER
+  value: {{ .Values.operator.caFolder | quote }}
 - name: PARTWARDEN_LOG_FORMAT
   value: {{ .Values.operator.logFormat | quote }}
 - name: PARTWARDEN_LOG_LEVEL

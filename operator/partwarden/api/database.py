@@ -49,14 +49,16 @@ class Connection(Model):
     sslmode: Annotated[SSLMode, Field(strict=False)] | None = Field(
         None,
         description="disable, allow, prefer, require, verify-ca or verify-full; only the last proves who the server "
-        "is. Default: prefer.",
+        "is. prefer means require where a password would go over a network; to send it in clear text, say disable or "
+        "allow. Default: verify-full with a CA, else prefer.",
     )
     sslrootcert: str | None = Field(
         None,
         min_length=1,
         max_length=4096,
         pattern=IDENTIFIER,
-        description="Path of a PEM file of CA certificates in the operator's file system, or `system`. "
+        description="`system`, or the path of a PEM file of CA certificates in the folder that the operator's "
+        "PARTWARDEN_CA_FOLDER names. "
         "A CA in the Secret (key `sslrootcert` or `ca.crt`) is used when this is left out.",
     )
 

@@ -114,7 +114,7 @@ def archive(
         formats.data(made.model_dump(mode="json", by_alias=True, exclude_none=True), output)
     else:
         more = f"  {made.rows:,} rows, {made.bytes:,} bytes, sha256 {made.sha256}" if output == "wide" else ""
-        click.echo(made.location + more)
+        click.echo(printable(made.location + more))
     return 0
 
 
@@ -222,4 +222,4 @@ def _write(path: Path | None, report: Report) -> None:
 
 
 def _say(line: str) -> None:
-    click.echo(f"{iso(datetime.now(UTC).replace(microsecond=0))} {line}", err=True)
+    click.echo(f"{iso(datetime.now(UTC).replace(microsecond=0))} {printable(line)}", err=True)

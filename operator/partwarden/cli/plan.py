@@ -291,7 +291,7 @@ def _print_text(shown: Shown, wide: bool) -> None:
     else:
         _print_outcomes(shown.plan, shown.outcomes, wide)
     if shown.plan.actions and why_not:
-        click.echo(why_not)
+        _echo(why_not)
     if plan.findings:
         click.echo(f"\nFound: {len(plan.findings)}")
         for each in sorted(plan.findings, key=lambda each: each.error is None):

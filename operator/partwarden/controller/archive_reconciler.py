@@ -82,7 +82,8 @@ class TableFinder:
         """Raises a `PartwardenError`: `TableChanged` where it is not the table that the archive was begun for."""
         reference = request.database.secret_ref
         secret = self._cluster.secret(archive.key[0], reference.name) if reference else None
-        info = resolve(request.database, secret, reference.name if reference else None)
+        name = reference.name if reference else None
+        info = resolve(request.database, secret, name, ca_folder=self._settings.ca_folder)
         oid, server = archive.status.get("oid") or request.oid, str(archive.status.get("server") or "")
         # As its Job would find out, but before there is one.
         pgdump.check(info, self._settings.connect_timeout)

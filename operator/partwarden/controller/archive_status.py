@@ -14,7 +14,7 @@ from ..archive.jobspec import Report, Task
 from ..errors import PartwardenError, UserError
 from ..planner.calendar import iso
 from ..status.conditions import FALSE, TRUE, ConditionState, condition
-from ..status.details import human
+from ..status.details import cut, human
 from ..status.events import EventType, Notice, short
 from .job_status import BLOCKED, JobView
 
@@ -78,7 +78,7 @@ def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Re
 def checked(status: Mapping[str, Any], generation: int, now: datetime, report: Report, token: str, job: str) -> Status:
     """The Job that checks came to a result: the archive is as it was proven, or ``report`` says what is wrong."""
     outcome: dict[str, Any] = {"token": token, "job": job, "ok": report.ok}
-    outcome |= {"reason": report.reason, "message": report.message[:1024]}
+    outcome |= {"reason": report.reason, "message": cut(report.message)}
     if report.fingerprint is not None:
         outcome["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
     outcome |= {"oid": report.oid, "completed": iso(report.completed or now)}
@@ -104,7 +104,7 @@ def failed(
     """It could not be begun, or its Job failed. ``job``: the one that failed, which is then counted, and the next is
     made later, by the time that has passed since it ``ended``."""
     reason, message = (error.reason, str(error)) if isinstance(error, PartwardenError) else error
-    found = {**status, "lastError": {"reason": reason, "message": message[:1024]}}
+    found = {**status, "lastError": {"reason": reason, "message": cut(message)}}
     if job:
         found |= _counted(status, job, ended or now)
     ends = STALLED if isinstance(error, UserError) else RECONCILING

@@ -172,7 +172,8 @@ class PolicyReconciler:
         load_zone(spec.timezone)
         reference = spec.database.secret_ref
         secret = self._runtime.cluster.secret(policy.key[0], reference.name) if reference else None
-        info = resolve(spec.database, secret, reference.name if reference else None)
+        folder = self._runtime.settings.ca_folder
+        info = resolve(spec.database, secret, reference.name if reference else None, ca_folder=folder)
         if not self._slots.acquire(info.database_key, policy.key):
             raise NoFreeSlot
         try:

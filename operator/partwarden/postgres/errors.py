@@ -202,7 +202,7 @@ ANSWERED = (
     Refusal(
         errors.TLSMismatch,
         r"server does not support SSL",
-        "set sslmode to prefer or disable, or turn ssl on at the server",
+        "turn ssl on at the server; or say sslmode: disable, by which the password goes over the network in clear text",
     ),
     Refusal(
         errors.TLSMismatch,

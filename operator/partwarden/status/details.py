@@ -22,6 +22,7 @@ from ..api.status import (
     State,
     Summary,
 )
+from ..errors import printable
 from ..planner.actions import Action, Outcome
 from ..planner.calendar import Range, iso
 from ..planner.drop_preconditions import APPROVAL
@@ -123,7 +124,8 @@ def span(piece: Range) -> str:
 
 
 def cut(message: str) -> str:
-    """At most MAX_MESSAGE characters."""
+    """One line of at most MAX_MESSAGE characters."""
+    message = printable(message)
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 
@@ -244,6 +246,6 @@ def _found(plan: Plan, outcomes: Sequence[Outcome]) -> list[FindingStatus]:
         (each.reason, each.object, each.message) for each in plan.findings if not each.error and each.reason != APPROVAL
     ]
     return [
-        FindingStatus(reason=reason, object=subject, message=cut(message))
+        FindingStatus(reason=reason, object=printable(subject), message=cut(message))
         for reason, subject, message in [*approvals, *failed, *errors, *notices][:MAX_FINDINGS]
     ]
