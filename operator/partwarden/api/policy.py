@@ -41,10 +41,26 @@ APPROVAL = "partwarden.dev/approve-drop"
 ``run_2018@16402``, it means that very table and no later one of the name."""
 
 
+LONGEST_ANNOTATION, MOST_NAMES = 64 << 10, 1000
+"""Characters of such an annotation, and names in it."""
+UNREAD = "\0"
+"""Stands for all that an annotation may name that is beyond those. No table is called so."""
+
+
 def parse(annotations: Mapping[str, str] | None, annotation: str = ANNOTATION) -> frozenset[str]:
-    """The names in the annotation; none where there is no such annotation."""
+    """The names in the annotation; none where there is no such annotation, `UNREAD` alone where it is too long.
+
+    What is too long holds every table (see `is_held`), and approves none.
+    """
     text = (annotations or {}).get(annotation, "")
+    if len(text) > LONGEST_ANNOTATION or text.count(",") >= MOST_NAMES:
+        return frozenset({UNREAD})
     return frozenset(name for part in text.split(",") if (name := part.strip()))
+
+
+def is_held(held: frozenset[str], schema: str, name: str, oid: int) -> bool:
+    """Whether a hold names the table, or is too long to be read."""
+    return UNREAD in held or not held.isdisjoint(names(schema, name, oid))
 
 
 def names(schema: str, name: str, oid: int) -> frozenset[str]:

@@ -21,6 +21,8 @@ from .types import HINTS, Age, Grace, Model, Quantity, Window, cel, parse_durati
 RESOURCE = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+LONGEST_KEY = 253 + 1 + 63
+"""Characters of a label's key: a domain, a slash, a name."""
 HINTS |= {
     RESOURCE: "must be a quantity such as 500m, 2 or 1Gi",
     LABEL_VALUE: "must be the value of a label: at most 63 letters, digits, '-', '_' and '.'",
@@ -33,8 +35,8 @@ Label = Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE)]
 def _check_label_keys(labels: dict[str, str]) -> dict[str, str]:
     """The API server refuses a Job with another key: say so when the policy is read."""
     for key in labels:
-        if not re.fullmatch(LABEL_KEY[1:-1], key):
-            raise refuse("must be the key of a label, such as team or example.com/team", key)
+        if len(key) > LONGEST_KEY or not re.fullmatch(LABEL_KEY[1:-1], key):
+            raise refuse("must be the key of a label, such as team or example.com/team", key[:LONGEST_KEY])
     return labels
 
 
@@ -61,7 +63,9 @@ class JobSettings(Model):
     """How the Jobs of an archive run."""
 
     resources: Resources | None = Field(None, description="Requests and limits of the container.")
-    node_selector: dict[str, Label] = Field(default={}, max_length=32, description="Labels that a node must have.")
+    node_selector: Annotated[dict[str, Label], AfterValidator(_check_label_keys)] = Field(
+        default={}, max_length=32, description="Labels that a node must have."
+    )
     tolerations: list[Toleration] = Field(default=[], max_length=16, description="Taints of nodes that do not matter.")
     labels: Annotated[dict[str, Label], AfterValidator(_check_label_keys)] = Field(
         default={}, max_length=32, description="Further labels of Jobs and pods."

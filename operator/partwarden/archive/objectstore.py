@@ -102,9 +102,9 @@ def _said(text: str) -> str:
     message = re.search(r"<Message>([^<]*)", text)
     if message:
         return f"{_code(text)}: {message[1].strip().rstrip('.')}"
-    system = re.search(r'Os \{[^}]*message: "([^"]*)"', text)
-    if system:
-        return system[1]
+    for system in text.split("Os {")[1:]:
+        if said := re.search(r'message: "([^"]*)"', system.partition("}")[0]):
+            return said[1]
     if "dns error" in text:
         return "the name of the host is not known"
     if "TimedOut" in text or "operation timed out" in text:

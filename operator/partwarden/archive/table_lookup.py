@@ -62,7 +62,7 @@ class ParentRow(NamedTuple):
 # A mark counts only where the table's owner is the parent's, for others may write what they like into a comment, and
 # where the table could be that parent's partition still.
 PARENT = """
-SELECT p.oid::int8, n.nspname, p.relname, a.attname, format_type(a.atttypid, NULL), pg_get_expr(c.relpartbound, 0)
+SELECT p.oid::int8, n.nspname, p.relname, a.attname, format_type(a.atttypid, NULL), {bounds}
 FROM pg_class c
 JOIN pg_class p ON p.oid = {parent} JOIN pg_namespace n ON n.oid = p.relnamespace
 JOIN pg_partitioned_table t ON t.partrelid = p.oid
@@ -152,7 +152,7 @@ def find_origin(
     _, mark = marker.read(text)
     if parent_oid is None and mark is not None and mark.oid == table.oid:  # else it is a copy of another's comment
         parent_oid = mark.parent
-    (rows,) = run(connection, SQL(PARENT).format(parent=parent_oid, table=table.oid))
+    (rows,) = run(connection, SQL(PARENT).format(parent=parent_oid, table=table.oid, bounds=SQL(ddl.BOUNDS)))
     if not rows:
         return Origin()
     row = ParentRow(*rows[0])
@@ -160,6 +160,8 @@ def find_origin(
     bounds: Bounds | None = None
     if row.bounds is not None:
         is_range = row.key is not None and row.bounds.startswith("FOR VALUES FROM")
+        # What is cut off says nothing of where the range ends.
+        is_range = is_range and len(row.bounds) < ddl.LONGEST_BOUNDS
         bounds = literals(row.bounds) if is_range else None
     elif mark is not None and row.key is not None and row.key_type is not None:
         key = KeyPart(row.key, row.key_type)

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..postgres.connection import run
+from ..postgres.ddl import bounded, check_text
 from .manifest import ArchiveManifest, Column, UserType
 from .user_types import describe_types
 
@@ -37,11 +38,11 @@ COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, NULL), a.atttypmod, a.attnotnull,
        NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n'
                    AND k.conkey = ARRAY[a.attnum] AND NOT k.convalidated),
-       a.attgenerated::text, CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) ELSE '' END,
+       a.attgenerated::text, CASE WHEN a.attgenerated <> '' THEN {expression} ELSE '' END,
        coalesce((SELECT a.attcollation::regcollation::text FROM pg_type t WHERE t.oid = a.atttypid
                  AND t.typcollation <> a.attcollation), ''), a.atttypid::int8
 FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attrelid = {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 
 
@@ -59,8 +60,11 @@ def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
     To be asked in a transaction that has pinned its settings: names are qualified only where search_path is empty.
     From then on they are quoted in it only where need be: two descriptions are compared word by word.
     """
-    _, values = run(connection, "SET LOCAL quote_all_identifiers = off", SQL(COLUMNS).format(oid))
+    query = SQL(COLUMNS).format(oid=oid, expression=SQL(bounded("pg_get_expr(d.adbin, d.adrelid)")))
+    _, values = run(connection, "SET LOCAL quote_all_identifiers = off", query)
     rows = [ColumnRow(*each) for each in values]
+    for row in rows:
+        check_text(f"cannot archive: the expression of generated column {row.name!r}", row.expression)
     columns = tuple(Column(**{name: getattr(row, name) for name in Column.model_fields}) for row in rows)
     return Description(columns, describe_types(connection, [row.type_oid for row in rows]))
 

@@ -17,6 +17,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..errors import ArchiveDamaged, StatementRejected
 from ..postgres.connection import Session, run, run_alone
+from ..postgres.ddl import bounded, check_text
 from ..postgres.errors import UNABLE, is_lost, message
 from .manifest import Attribute, Column, DomainCheck, TypeKind, UserType, is_expression
 
@@ -59,9 +60,9 @@ WHERE t.oid = {}
 """
 LABELS = "SELECT enumlabel FROM pg_enum WHERE enumtypid = {} ORDER BY enumsortorder"
 CHECKS = """
-SELECT conname, pg_get_expr(conbin, 0), convalidated FROM pg_constraint
+SELECT conname, {text}, convalidated FROM pg_constraint
 WHERE contypid = {} AND contype = 'c' ORDER BY 1
-"""
+""".replace("{text}", bounded("pg_get_expr(conbin, 0)"))
 
 
 class AttributeRow(NamedTuple):
@@ -145,7 +146,10 @@ def _described(
     elif kind is TypeKind.DOMAIN:
         visit(row.base)
         of = Attribute(type=row.base_text or "", typmod=row.typmod, collation=_pair(row.collation))
-        checks = tuple(DomainCheck(name=name, expression=text, valid=valid) for name, text, valid in ask(CHECKS, oid))
+        checks = tuple(
+            DomainCheck(name=name, expression=check_text(f"CHECK {name!r} of domain {row.text}", text), valid=valid)
+            for name, text, valid in ask(CHECKS, oid)
+        )
         fields = {"attributes": (of,), "not_null": row.not_null, "checks": checks}
     elif kind is TypeKind.COMPOSITE:
         attributes = [AttributeRow(*values) for values in ask(ATTRIBUTES, row.relation)]

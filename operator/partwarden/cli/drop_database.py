@@ -80,7 +80,7 @@ def _why_never(table: Partition | Detached, piece: Range | None, plan: Plan, hel
         return "it is DEFAULT, or has no lower or no upper bound, so it may hold rows of any time"
     if piece.upper > plan.current.lower:
         return f"it holds {span(piece)}, which is now or later"
-    if policy.names(table.schema, table.name, table.oid) & held:
+    if policy.is_held(held, table.schema, table.name, table.oid):
         return "the annotation partwarden.dev/hold names it"
     if isinstance(table, Detached):
         return None

@@ -175,6 +175,8 @@ QUIET = {
 }
 """Libraries that log what this program logs itself, and the lowest level that is kept of them."""
 
+LONGEST_MESSAGE = 16 << 10
+"""Characters of a message in the log."""
 ABOUT = ("policy", "archive", "reason", "partition", "seconds")
 """The attributes that a log line may have."""
 
@@ -185,7 +187,7 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         subject = getattr(record, "policy", None) or getattr(record, "archive", None)
         about = f"{subject}: " if subject else ""
-        line = f"{_time(record)} {record.levelname} {printable(about + record.getMessage())}"
+        line = f"{_time(record)} {record.levelname} {printable(about + record.getMessage()[:LONGEST_MESSAGE])}"
         # Indented, so that no line of a message in it passes for one of the log.
         return line + "".join(f"\n  {each}" for each in _traceback(self, record))
 
@@ -199,11 +201,11 @@ class Json(logging.Formatter):
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": printable(record.getMessage()),
+            "message": printable(record.getMessage()[:LONGEST_MESSAGE]),
         }
         for name in ABOUT:
             if (value := getattr(record, name, None)) is not None:
-                entry[name] = printable(value) if isinstance(value, str) else value
+                entry[name] = printable(value[:LONGEST_MESSAGE]) if isinstance(value, str) else value
         if lines := _traceback(self, record):
             entry["traceback"] = "\n".join(lines)
         return json.dumps(entry, ensure_ascii=False)

@@ -204,7 +204,7 @@ class PlanContext:
 
     def is_held(self, table: Partition | Detached) -> bool:
         """Whether a hold names it."""
-        return not self.held.isdisjoint(policy.names(table.schema, table.name, table.oid))
+        return policy.is_held(self.held, table.schema, table.name, table.oid)
 
 
 def _cutoff(spec: TableSpec, now: datetime, codec: Codec) -> datetime | None:

@@ -69,7 +69,7 @@ class DropCase:
     @property
     def is_held(self) -> bool:
         """Whether a hold names the table."""
-        return not self.held.isdisjoint(policy.names(self.table.schema, self.table.name, self.table.oid))
+        return policy.is_held(self.held, self.table.schema, self.table.name, self.table.oid)
 
 
 Precondition = Callable[[DropCase], Kept | None]

@@ -19,6 +19,7 @@ from ..errors import (
 from .calendar import Range
 from .inventory import Fate, Inventory, Membership, Parent, RelationKind, Server, Tie
 from .keys import Codec
+from .marker import LONGEST
 
 OPTIONS_VERSION = 160000
 """From 16 on it is the grant of a membership that says what comes with it."""
@@ -80,6 +81,18 @@ def marked_by_others(inventory: Inventory) -> list[Finding]:
         "the parent was given to another owner, give it those that were detached by ALTER TABLE … OWNER TO"
     )
     return [Finding("MarkNotCounted", str(parent), message)]
+
+
+def comments_too_long(inventory: Inventory) -> list[Finding]:
+    """One notice that names the tables whose comment is not read: whether they were detached is not known."""
+    if not inventory.comments_too_long:
+        return []
+    message = (
+        f"tables whose comment has more than {LONGEST:,} bytes, and is not read: "
+        f"{join_names(inventory.comments_too_long)}; where it has the mark of a detached partition that does not "
+        "count: the table is left alone, neither dropped nor attached again, until the comment is shorter"
+    )
+    return [Finding("CommentTooLong", str(inventory.parent), message)]
 
 
 def superuser_login(inventory: Inventory) -> list[Finding]:

@@ -81,7 +81,7 @@ def unit_of(encoding: KeyEncoding) -> Unit | None:
 
 
 # Bounds, as PostgreSQL writes them under ``DateStyle ISO`` and ``TimeZone UTC``.
-TEXT = re.compile(r"FOR VALUES FROM \((.+)\) TO \((.+)\)", re.DOTALL)
+BEGIN, BETWEEN, END = "FOR VALUES FROM (", ") TO (", ")"
 
 
 def parse_bounds(text: str, codec: Codec) -> Range | None:
@@ -105,9 +105,9 @@ def literals(text: str) -> Bounds:
 
 
 def _values(text: str) -> tuple[str, str]:
-    if not (match := TEXT.fullmatch(text)):
+    lower, _, upper = text.removeprefix(BEGIN).removesuffix(END).rpartition(BETWEEN)
+    if not (lower and upper and text.startswith(BEGIN) and text.endswith(END)):
         raise ValueError(f"not the bounds of a RANGE partition: {text}")
-    lower, upper = match.groups()
     return lower.strip("'"), upper.strip("'")
 
 

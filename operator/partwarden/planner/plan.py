@@ -32,6 +32,7 @@ from .creation import Wanted, wanted
 from .drop_preconditions import unmet
 from .findings import (
     Finding,
+    comments_too_long,
     forgotten,
     marked_by_others,
     off_grid,
@@ -169,6 +170,7 @@ def make_plan(
             *off_grid(spec, inventory, managed),
             *unlike_the_parent(inventory),
             *marked_by_others(inventory),
+            *comments_too_long(inventory),
             *superuser_login(inventory),
             *partitioned_themselves(inventory),
             *forgotten(inventory, context.codec),
@@ -216,7 +218,7 @@ def _unsafe(plan: Plan, context: PlanContext) -> Iterator[str]:
     for action in plan.actions:
         # PostgreSQL knows no way back from a pending detach, so not even a hold keeps it from being finished.
         oid = None if isinstance(action, FinalizeDetach) else getattr(action, "oid", None)
-        if oid is not None and policy.names(action.schema, action.name, oid) & context.held:
+        if oid is not None and policy.is_held(context.held, action.schema, action.name, oid):
             yield f"{action} is held by the annotation {policy.ANNOTATION}"
         if isinstance(action, DetachPartition | DropDetached):
             if not context.has_expired(action.range):

@@ -263,7 +263,8 @@ def _holds_of_nothing(context: PlanContext) -> Iterator[Finding]:
     """A misspelt name keeps nothing, and the user must learn of it."""
     tables: list[Partition | Detached] = [*context.inventory.partitions, *context.inventory.detached]
     known = {name for each in tables for name in policy.names(each.schema, each.name, each.oid)}
-    for name in sorted(context.held - known):
+    yield from _unread_annotations(context)
+    for name in sorted(context.held - known - {policy.UNREAD}):
         yield Finding(
             "HoldMatchesNothing",
             str(context.parent),
@@ -272,11 +273,25 @@ def _holds_of_nothing(context: PlanContext) -> Iterator[Finding]:
         )
 
 
+def _unread_annotations(context: PlanContext) -> Iterator[Finding]:
+    for annotation, found, effect in (
+        (policy.ANNOTATION, context.held, "every table is held: nothing is detached, attached again or dropped"),
+        (policy.APPROVAL, context.archives.approved, "it approves nothing"),
+    ):
+        if policy.UNREAD in found:
+            yield Finding(
+                "AnnotationTooLong",
+                str(context.parent),
+                f"the annotation {annotation} has more than {policy.MOST_NAMES:,} names or "
+                f"{policy.LONGEST_ANNOTATION:,} characters, and is not read, so that {effect}; take out names",
+            )
+
+
 def _approvals(context: PlanContext) -> Iterator[Finding]:
     """A name that is misspelt approves nothing, and one that several tables bear approves none of them."""
     tables: list[Partition | Detached] = [*context.inventory.partitions, *context.inventory.detached]
     known = {name for each in tables for name in policy.names(each.schema, each.name, each.oid)}
-    for entry in sorted(context.archives.approved):
+    for entry in sorted(context.archives.approved - {policy.UNREAD}):
         found = named(entry, context.detached)
         if entry not in known:
             yield Finding(

@@ -79,7 +79,7 @@ WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f
 # To plan it takes longer than to run it: the fewer tables it joins, the better.
 PARTITIONS = """
 SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace) AS schema, c.relname AS name,
-       c.relkind AS kind, pg_get_expr(c.relpartbound, 0) AS bounds, i.inhdetachpending AS pending,
+       c.relkind AS kind, {bounds} AS bounds, i.inhdetachpending AS pending,
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows,
        CASE WHEN c.relkind <> 'p' THEN {size} END AS bytes, {comment} AS comment, {traits}
 FROM pg_inherits i
@@ -146,7 +146,7 @@ def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool)
     As text at once: composing takes a while, and every reconcile asks the same. ``set_role`` is the right that must go
     with being a member of the owner; ``exact`` chooses how sizes are read.
     """
-    names = {"schema": schema, "name": name, "traits": sql.SQL(TRAITS)}
+    names = {"schema": schema, "name": name, "traits": sql.SQL(TRAITS), "bounds": sql.SQL(ddl.BOUNDS)}
     size = EXACT_SIZE if exact else PAGES
     queries: list[sql.Composable] = [
         sql.SQL(SERVER),
@@ -154,22 +154,31 @@ def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool)
         sql.SQL(PARTITIONS).format(size=size, comment=COMMENT if marks else sql.NULL, **names),
     ]
     if marks:
-        queries.append(sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", longest=marker.LONGEST))
+        limits = {"longest": marker.LONGEST, "of_others": LONGEST_OF_OTHERS, "most": MOST_MARKED}
+        queries.append(sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", **limits, **names))
     return sql.SQL(sql.SQL("; ").join(queries).as_string())
 
 
-# What initdb made has lower OIDs, and thousands of comments.
+LONGEST_OF_OTHERS, MOST_MARKED = 2048, 20_000
+"""Bytes of a comment on a table of another owner, and tables with marks that are read: all roles share a database."""
+
+# What initdb made has lower OIDs, and thousands of comments. One of the owner that is too long to be read may bear a
+# mark. The owner's come first, so that other roles cannot push them out.
 MARKED = """
-SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner, d.description AS comment,
+SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner,
+       CASE WHEN octet_length(d.description) <= {longest} THEN d.description END AS comment,
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, {size} AS bytes
 FROM pg_description d
 JOIN pg_class c ON c.oid = d.objoid
-JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_namespace n ON n.oid = c.relnamespace,
+(SELECT relowner AS owner FROM pg_class WHERE relname = {name}
+ AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})) p
 WHERE d.objoid >= 16384 AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
-  AND CASE WHEN octet_length(d.description) <= {longest} THEN strpos(d.description, {label}) > 0 ELSE false END
+  AND CASE WHEN octet_length(d.description) <= CASE WHEN c.relowner = p.owner THEN {longest} ELSE {of_others} END
+           THEN strpos(d.description, {label}) > 0 ELSE c.relowner = p.owner END
   AND c.relkind = 'r' AND NOT c.relispartition
   AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
-ORDER BY c.oid
+ORDER BY c.relowner <> p.owner, c.oid LIMIT {most}
 """
 
 
@@ -260,7 +269,10 @@ def _inventory(
     if row is None:
         return inventory
     parent = _parent(row)
-    inventory = replace(inventory, parent=parent, marked_by_others=of_other_owners(marked, parent))
+    unread = tuple(f"{each.schema}.{each.name}" for each in marked if each.comment is None)
+    inventory = replace(
+        inventory, parent=parent, marked_by_others=of_other_owners(marked, parent), comments_too_long=unread
+    )
     codec = _codec(parent, spec)
     if codec is None:
         return replace(inventory, unread=tuple(each.bounds for each in partitions))

@@ -65,7 +65,7 @@ SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 VALIDATE = "ALTER TABLE {} VALIDATE CONSTRAINT {}"
 """Reads the rows, while others go on reading and writing."""
 DROP_CHECK = "ALTER TABLE {} DROP CONSTRAINT {}"
-BOUND = "SELECT pg_get_partition_constraintdef({}::oid)"
+BOUND = f"SELECT {ddl.bounded('pg_get_partition_constraintdef({}::oid)')}"
 
 Creation = CreatePartition | CreateDefault
 

@@ -26,6 +26,26 @@ coalesce((SELECT octet_length(d.description) FROM pg_description d
           WHERE d.objoid = {oid} AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0), 0)
 """
 
+# Other texts of the catalog are as long as whoever made the table wanted. What is longer than this is cut in SQL, so
+# that it is not transferred, and then not used: an expression that is cut is another one.
+LONGEST_TEXT = 64 * 1024
+LONGEST_BOUNDS = 1000
+"""Characters. Bounds of the keys that are managed have a tenth of it; those of others are only shown."""
+BOUNDS = f"left(pg_get_expr(c.relpartbound, 0), {LONGEST_BOUNDS})"
+"""Bounds of the table ``c``, in PostgreSQL's words."""
+
+
+def bounded(expression: str) -> str:
+    """An expression of SQL: the text, cut where `check_text` refuses it."""
+    return f"left({expression}, {LONGEST_TEXT + 1})"
+
+
+def check_text(subject: str, text: str) -> str:
+    """The text, if it is whole. Raises `StatementRejected`."""
+    if len(text) > LONGEST_TEXT:
+        raise StatementRejected(f"{subject} has more than {LONGEST_TEXT:,} characters, and no longer one is read")
+    return text
+
 
 def read(oid: sql.Composable) -> sql.Composed:
     """An expression: the comment of the table, NULL where there is none or it is longer than `LONGEST`."""

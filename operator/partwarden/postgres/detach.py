@@ -71,7 +71,7 @@ SELECT EXISTS (
 """
 ADD_CHECK = "ALTER TABLE {} ADD CHECK ({}) NOT VALID"
 """Each new row fulfils the condition, which is PostgreSQL's own text; those there are not read."""
-CONDITION = "SELECT pg_get_partition_constraintdef({}::oid)"
+CONDITION = f"SELECT {ddl.bounded('pg_get_partition_constraintdef({}::oid)')}"
 
 # Of the transactions that the end of a detach waits for, those that hold no lock. Every role sees whose they are, but
 # not how old: https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DETACH-PARTITION
@@ -261,6 +261,7 @@ def _at_once(connection: Session, inventory: Inventory, action: DetachPartition)
             lock = "LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE"
             run(connection, sql.SQL(lock).format(sql.Identifier(default.schema, default.name)))
         ((condition,),) = run(connection, sql.SQL(CONDITION).format(action.oid))[0]
+        ddl.check_text(f"cannot detach partition {action}: what its bounds and those above it say", condition)
         try:
             run(
                 connection,

@@ -65,15 +65,16 @@ def read(connection: psycopg.Connection[Any], wanted: str = "") -> str:
 # none in that do not. So with the constraint in force every row lies in the range, whether or not PostgreSQL has
 # validated it. From 18 on there are constraints that are written down and not enforced.
 CHECKS = """
-SELECT k.conname AS name, pg_get_expr(k.conbin, k.conrelid) AS text, k.convalidated AS validated,
-       quote_ident({key}) AS column,
+SELECT k.conname AS name, x.text, k.convalidated AS validated, quote_ident({key}) AS column,
        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attname = {key} AND a.attnotnull)
          AS not_null
-FROM pg_constraint k
-WHERE k.conrelid = {oid} AND k.contype = 'c' AND NOT k.connoinherit
+FROM pg_constraint k, LATERAL (SELECT pg_get_expr(k.conbin, k.conrelid) AS text OFFSET 0) x
+WHERE length(x.text) <= {longest} AND k.conrelid = {oid} AND k.contype = 'c' AND NOT k.connoinherit
   AND to_jsonb(k) ->> 'conenforced' IS DISTINCT FROM 'false'
 ORDER BY k.conname
 """
+LONGEST_CHECK = 4096
+"""Characters. A longer one counts for nothing: that of a detach has a tenth of it."""
 VALUE = r"(?:'([^']+)'|(-?\d+))(?:::[a-z0-9 ]+)?"
 TOKEN = re.compile(r"'[^']*'|\"[^\"]*\"| AND |[()]")
 
@@ -94,7 +95,7 @@ def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held
 
     To be asked in a transaction that has pinned its settings: texts of moments are read.
     """
-    (rows,) = run(connection, sql.SQL(CHECKS).format(oid=oid, key=key.column))
+    (rows,) = run(connection, sql.SQL(CHECKS).format(oid=oid, key=key.column, longest=LONGEST_CHECK))
     return tuple(
         Check(row.name, row.text, row.validated, _says_only(row.text, row.column))
         for row in rows
@@ -107,7 +108,7 @@ def bounds(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Ra
 
     Raises psycopg's errors; asked as `holding_to`.
     """
-    (rows,) = run(connection, sql.SQL(CHECKS).format(oid=oid, key=key.column))
+    (rows,) = run(connection, sql.SQL(CHECKS).format(oid=oid, key=key.column, longest=LONGEST_CHECK))
     codecs = [codec for encoding in TYPES if (codec := Codec.find(key.type, encoding)) is not None]
     for row in rows:
         parts = _joined_by_and(row.text)
@@ -174,7 +175,7 @@ SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', {}, true)"
 LOCK = "LOCK TABLE ONLY {} IN {} MODE"
 STATE = """
 SELECT c.oid, c.relkind = 'r' AS plain, c.relispartition AS is_partition, i.inhparent AS parent,
-       coalesce(i.inhdetachpending, false) AS pending, pg_get_expr(c.relpartbound, 0) AS bounds, {comment} AS comment,
+       coalesce(i.inhdetachpending, false) AS pending, {bounds} AS bounds, {comment} AS comment,
        {length} AS length, EXISTS (SELECT FROM pg_inherits below WHERE below.inhparent = c.oid) AS has_children,
        clock_timestamp() AS now, pg_get_userbyid(c.relowner) AS owner
 FROM pg_class c
@@ -216,7 +217,8 @@ def look(connection: psycopg.Connection[Any], action: Action, oid: int) -> Table
     The lock (SHARE UPDATE EXCLUSIVE) is in no reader's or writer's way, and lasts as long as the transaction.
     """
     oid_, names = sql.SQL("c.oid"), {"schema": action.schema, "name": action.name}
-    query = sql.SQL(STATE).format(comment=ddl.read(oid_), length=ddl.length(oid_), **names)
+    bounds_ = sql.SQL(ddl.BOUNDS)
+    query = sql.SQL(STATE).format(bounds=bounds_, comment=ddl.read(oid_), length=ddl.length(oid_), **names)
     _, rows = run(connection, lock(action, "SHARE UPDATE EXCLUSIVE"), query)
     if [row.oid for row in rows] != [oid]:
         raise TableChanged(f"{action.noun} {action} was dropped, renamed or made anew since it was read")

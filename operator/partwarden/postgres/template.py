@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..planner.inventory import ColumnSetting, Inventory, PartitionTemplate, RelationKind, RowPolicy
-from .ddl import Relation, relation
+from .ddl import Relation, bounded, check_text, relation
 from .transaction import parent_of
 
 COMMANDS = {"*": "ALL", "r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
@@ -108,7 +108,7 @@ WHERE c.statistics IS NOT NULL OR c.options <> '{{}}'
 POLICIES = """
 SELECT polname AS name, polpermissive AS permissive, polcmd AS command,
        ARRAY(SELECT CASE WHEN role <> 0 THEN pg_get_userbyid(role) END FROM unnest(polroles) AS role) AS roles,
-       pg_get_expr(polqual, polrelid) AS using, pg_get_expr(polwithcheck, polrelid) AS check
+       {using} AS using, {check} AS check
 FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
 """
 
@@ -117,13 +117,20 @@ def queries(inventory: Inventory) -> list[Composed]:
     """What `from_rows` is made from."""
     names = {"parent": parent_of(inventory).oid, "sibling": newest(inventory)}
     default = inventory.default.oid if inventory.default else 0
-    return [SQL(query).format(**names, default=default) for query in (STORAGE, COLUMNS, POLICIES)]
+    texts = {
+        "using": SQL(bounded("pg_get_expr(polqual, polrelid)")),
+        "check": SQL(bounded("pg_get_expr(polwithcheck, polrelid)")),
+    }
+    return [SQL(query).format(**names, **texts, default=default) for query in (STORAGE, COLUMNS, POLICIES)]
 
 
 def from_rows(results: Sequence[list[Any]]) -> PartitionTemplate:
     """The template, from the rows of `queries`."""
     (row,), columns, policies = results
     by_index = row.replica_identity == "i"
+    for each in policies:
+        for text in filter(None, (each.using, each.check)):
+            check_text(f"cannot give new partitions the row security policy {each.name!r}: its expression", text)
     return PartitionTemplate(
         options=_pairs(row.options),
         tablespace=row.tablespace,
