@@ -13,7 +13,7 @@ import re
 import selectors
 import time
 from collections import OrderedDict, namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from psycopg import capabilities, generators, pq
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import ExecStatus, PollingStatus
+from psycopg.pq import ExecStatus, Format, PollingStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import RowMaker
 
@@ -38,24 +38,28 @@ ENDED = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
 GOOD = (*ENDED, ExecStatus.TUPLES_CHUNK, ExecStatus.SINGLE_TUPLE)
 
 
-class TooMuch(psycopg.DataError):
-    """The answers are larger than they are taken. What is left of them is unread, and may have no end."""
+class UnreadAnswer(psycopg.DataError):
+    """An answer is larger than it is taken, or of a kind that was not asked for. The rest of it may have no end."""
 
 
-def read(connection: psycopg.Connection[Any], send: Callable[[PGconn], None]) -> PQGen[list[list[Any]]]:
-    """A generator for `psycopg.Connection.wait`: ``send``, and return the rows of each answer.
+def read(connection: psycopg.Connection[Any], query: bytes, *, alone: bool) -> PQGen[list[list[Any]]]:
+    """A generator for `psycopg.Connection.wait`: send the query, and return the rows of each answer.
 
-    Raises `TooMuch`, and the error of the server, after which the connection can be used again.
+    ``alone``: by the extended protocol, which takes no second statement. Raises `UnreadAnswer`, and the error of the
+    server, after which the connection can be used again.
     """
     answers, pgconn = _Answers(connection), connection.pgconn
-    send(pgconn)
+    if alone:
+        pgconn.send_query_params(query, None, result_format=Format.BINARY)
+    else:
+        pgconn.send_query(query)
     if capabilities.has_stream_chunked():
         pgconn.set_chunked_rows_mode(CHUNK)
     else:
         pgconn.set_single_row_mode()
     yield from generators.send(pgconn)
-    while (result := (yield from _next(pgconn, answers))) is not None and answers.add(result):
-        pass
+    while (result := (yield from _next(pgconn, answers))) is not None:
+        answers.add(result)
     if answers.failure is not None:
         raise answers.failure
     return answers.complete
@@ -70,15 +74,14 @@ class _Answers:
         self._make: RowMaker[Any] | None = None
         self._rows_left, self._bytes_left = MOST_ROWS, MOST_BYTES
 
-    def add(self, result: PGresult) -> bool:
-        """Returns whether more may come. Raises `TooMuch`."""
+    def add(self, result: PGresult) -> None:
+        """Raises `UnreadAnswer`."""
         status, more = result.status, []
         if status == ExecStatus.FATAL_ERROR:
             self.failure = self.failure or psycopg.errors.error_from_result(result)
         elif status not in GOOD:
             # COPY, which nothing here asks for, and which would be answered for ever.
-            self.failure = psycopg.OperationalError(f"the server answers a query with {ExecStatus(status).name}")
-            return False
+            raise UnreadAnswer(f"the server answers a query with {ExecStatus(status).name}, as no PostgreSQL does")
         elif result.ntuples:
             self._make = self._make or _row_maker(result)
             self._transformer.set_pgresult(result)
@@ -88,7 +91,6 @@ class _Answers:
         if status in ENDED:
             self.complete.append(self._rows)
             self._rows, self._make = [], None
-        return True
 
     def _count(self, rows: Sequence[Any]) -> None:
         # An answer without rows counts as one: there may be answers without end.
@@ -96,9 +98,9 @@ class _Answers:
         self._bytes_left -= sum(map(_length, zip(*rows, strict=True)))
         if self._rows_left < 0 or self._bytes_left < 0:
             names = [name[:LONGEST_NAME] for name in getattr(rows[0], "_fields", ())[:NAMED]] if rows else []
-            raise TooMuch(
+            raise UnreadAnswer(
                 f"the answer to a query for {', '.join(names) or 'nothing'} has more than {MOST_ROWS:,} rows, or more "
-                f"than {MOST_BYTES >> 20} MiB, and is not read any further"
+                f"than {MOST_BYTES >> 20} MiB, and is not read any further; drop or merge what is not needed there"
             )
 
 

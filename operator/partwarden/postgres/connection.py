@@ -21,7 +21,7 @@ import psycopg
 from psycopg import sql
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_attempts
-from psycopg.pq import Conninfo, Format
+from psycopg.pq import Conninfo
 from psycopg.pq.abc import PGconn
 
 from .. import errors
@@ -91,6 +91,24 @@ class Session(psycopg.Connection[Any]):
         # handlers of notices there is nothing else to take over.
         self.pgconn, fresh.pgconn = fresh.pgconn, self.pgconn
         self.lost = None
+
+    def exchange(self, query: bytes, *, alone: bool = False) -> list[list[Any]]:
+        """Send a query, and return the rows of each of its answers. ``alone``: by the extended protocol.
+
+        On a connection that was lost raises once more what was said then. Raises `answers.UnreadAnswer` where an answer
+        is larger than it is taken; the connection is lost then, for what is unread may have no end.
+        """
+        if self.lost is not None:
+            raise self.lost
+        if self.closed:
+            raise psycopg.OperationalError("the connection is closed")
+        try:
+            with self.lock:
+                return self.wait(answers.read(self, query, alone=alone))
+        except answers.UnreadAnswer as error:
+            self.close()
+            self.lost = error
+            raise
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Every exchange with the server passes here once."""
@@ -213,13 +231,10 @@ def pinned(lock_timeout: str, statement_timeout: str) -> sql.SQL:
 def run(connection: psycopg.Connection[Any], *statements: sql.Composable | LiteralString) -> list[list[Any]]:
     """Send the statements in one round trip. Returns the rows of each; what returns none gives an empty list.
 
-    A row is a tuple whose fields also have the names of the columns. On a session whose connection was lost raises once
-    more what was said then. Raises `answers.TooMuch` where the answers are larger than they are taken; the connection
-    is closed then.
+    A row is a tuple whose fields also have the names of the columns. Raises as `Session.exchange`.
     """
     parts = [part if isinstance(part, sql.Composable) else sql.SQL(part) for part in statements]
-    query = sql.SQL("; ").join(parts).as_bytes(connection)
-    return _exchange(connection, lambda pgconn: pgconn.send_query(query))
+    return _exchange(connection, sql.SQL("; ").join(parts).as_bytes(connection), alone=False)
 
 
 def run_alone(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed) -> list[Any]:
@@ -227,24 +242,15 @@ def run_alone(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Comp
 
     For what is made from the fields of a manifest. Returns its rows. Raises as `run`.
     """
-    query = statement.as_bytes(connection)
-    (rows,) = _exchange(connection, lambda pgconn: pgconn.send_query_params(query, None, result_format=Format.BINARY))
+    (rows,) = _exchange(connection, statement.as_bytes(connection), alone=True)
     return rows
 
 
-def _exchange(connection: psycopg.Connection[Any], send: Callable[[PGconn], None]) -> list[list[Any]]:
-    if isinstance(connection, Session) and connection.lost is not None:
-        raise connection.lost
-    if connection.closed:
-        raise psycopg.OperationalError("the connection is closed")
-    try:
-        with connection.lock:
-            return connection.wait(answers.read(connection, send))
-    except answers.TooMuch as error:
-        connection.close()
-        if isinstance(connection, Session):
-            connection.lost = error
-        raise
+def _exchange(connection: psycopg.Connection[Any], query: bytes, *, alone: bool) -> list[list[Any]]:
+    if isinstance(connection, Session):
+        return connection.exchange(query, alone=alone)
+    with connection.lock:
+        return connection.wait(answers.read(connection, query, alone=alone))
 
 
 def forget_environment() -> None:

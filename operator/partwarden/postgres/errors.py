@@ -17,7 +17,7 @@ from psycopg import errors as pg
 
 from .. import errors
 from ..errors import PartwardenError
-from .answers import LONGEST, TooMuch
+from .answers import LONGEST, UnreadAnswer
 from .conninfo import ConnectionInfo
 
 # Statements, judged by SQLSTATE (psycopg has a class for each), never by words, which depend on lc_messages.
@@ -35,8 +35,8 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
     """What a statement about ``subject`` failed of. Losing the connection is `DatabaseUnreachable`."""
     words = message(error)
     match error:
-        case TooMuch():
-            return errors.StatementRejected(f"{subject}: {words}; drop or merge what is not needed there")
+        case UnreadAnswer():
+            return errors.StatementRejected(f"{subject}: {words}")
         case pg.LockNotAvailable() | pg.DeadlockDetected():
             return errors.TableBusy(f"{subject} is busy: {words}")
         case pg.DuplicateTable() | pg.DuplicateObject():
