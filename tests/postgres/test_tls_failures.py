@@ -58,6 +58,29 @@ def test_tls_that_the_policy_demands_and_the_server_does_not_offer(pg_database: 
         assert complaints(login(pg_database.dsn, sslmode=mode)) == []
 
 
+@pytest.mark.parametrize("mode", ["", "&sslmode=prefer"])
+def test_a_password_is_not_sent_over_a_network_without_tls_unless_the_user_says_so(
+    pg_database: Database, mode: str
+) -> None:
+    pg_database.execute(RUN)
+    uri = f"{pg_database.server.dsn(pg_database.name, host='db.example')}?hostaddr=127.0.0.1"
+    error = complaint(login_by_uri(uri + mode))
+    words = ["server does not support SSL", "say sslmode: disable", "in clear text"]
+    check(error, "TLSMismatch", *words, secrets=[pg_database.server.password])
+    for said in ("disable", "allow"):
+        assert complaints(login_by_uri(f"{uri}&sslmode={said}")) == []
+
+
+def test_with_a_ca_the_server_is_verified_where_nothing_is_said(tls: Database, certificates: Certificates) -> None:
+    authority = certificates.authority.read_text()
+    uri = tls.server.dsn(tls.name, host="127.0.0.1")
+    assert complaints(login_by_uri(uri, **{"ca.crt": authority})) == []
+    error = complaint(
+        login_by_uri(uri.replace("127.0.0.1", "db.example") + "?hostaddr=127.0.0.1", **{"ca.crt": authority})
+    )
+    check(error, "TLSMismatch", 'does not match host name "db.example"')
+
+
 @pytest.mark.parametrize("key", ["ca_crt", "sslrootcert"])
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
 def test_a_ca_from_the_secret_is_trusted_and_leaves_no_file(

@@ -280,7 +280,9 @@ def _pod(order: JobSpec, runtime: Runtime, wanted: dict[str, Any], database_secr
 
 def _environment(order: JobSpec, runtime: Runtime, database_secret: str | None) -> list[dict[str, Any]]:
     environment: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in sorted(runtime.env.items())]
-    environment.append({"name": VARIABLE, "value": order.model_dump_json(by_alias=True, exclude_none=True)})
+    # kubelet would put other variables in place of what a name in it spells as $(…), and reads $$ as $.
+    text = order.model_dump_json(by_alias=True, exclude_none=True).replace("$", "$$")
+    environment.append({"name": VARIABLE, "value": text})
     if database_secret:
         environment += _from_secret(DATABASE_PREFIX, DATABASE_KEYS, database_secret)
     if order.destination.secret_name:

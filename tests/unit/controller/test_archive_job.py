@@ -101,6 +101,15 @@ def test_the_order_comes_back_as_it_was_sent() -> None:
     assert JobSpec.model_validate_json(text) == order(PVC)
 
 
+def test_no_name_in_the_order_is_taken_for_a_variable_by_kubelet() -> None:
+    asked = order(PVC).model_copy(update={"partition": TableName(schema_="$(HOME)", name="$$x$", oid=1)})
+    job = manifest(OWNER, asked, "1", runtime=Runtime(image="partwarden:1"), database_secret=None, settings=None)
+    (text,) = [each["value"] for each in container(job)["env"] if each["name"] == "PARTWARDEN_ORDER"]
+    assert "$" not in text.replace("$$", "")
+    # As kubelet reads it: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#environment-variables
+    assert JobSpec.model_validate_json(text.replace("$$", "$")) == asked
+
+
 def test_a_claim_is_mounted_and_writable_for_the_images_user_and_nothing_else_is() -> None:
     on_claim, on_s3 = (made(each)["spec"]["template"]["spec"] for each in (PVC, S3))
     assert {"name": "archives", "persistentVolumeClaim": {"claimName": "archives"}} in on_claim["volumes"]
