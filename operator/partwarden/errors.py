@@ -215,6 +215,14 @@ class CannotAttach(UserError):
 # Expected to pass.
 
 
+class DatabaseUnresponsive(TransientError):
+    """The database took longer than a reconcile may: the worker process was ended. Find out what the server does."""
+
+
+class WorkerFailed(TransientError):
+    """The process that worked on the database ended by itself, or reached its memory limit. It was replaced."""
+
+
 class DatabaseUnreachable(TransientError):
     """The server does not answer: unknown host, closed port, lost connection. Retried."""
 

@@ -12,6 +12,7 @@ from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, partitions
 from partwarden.archive.jobspec import Task
+from partwarden.controller import database_work
 from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
 from partwarden.controller.archive_requests import ArchiveRequests
@@ -95,7 +96,7 @@ class Lives:
         tables = TableFinder(self.cluster, self.settings)
         jobs = ArchiveReconciler(self.cluster, api, archives, requests, shard, slots, tables, self.settings, clock)
         handler = PolicyEventHandler(store, ownership, queue)
-        reconciler = PolicyReconciler(runtime, handler, ownership, requests, lambda *_: None)
+        reconciler = PolicyReconciler(runtime, handler, ownership, requests, database_work.work, lambda *_: None)
         try:
             for body in self.cluster.policies(self.namespace):
                 store.put(parse_policy(body))

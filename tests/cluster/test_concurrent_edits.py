@@ -15,6 +15,7 @@ import pytest
 from lab.postgres import Database
 from lab.reconciled_archive import Meanwhile
 from lab.site import RUN, Site, is_unseen, partitions
+from partwarden.controller import database_work
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableOwnership
@@ -43,7 +44,9 @@ class Unwatched:
         self.claims = TableOwnership(self.queue.enqueue)
         requests = ArchiveRequests(ArchiveCache(), ArchivesInCluster(self.cluster), lambda key: None)
         self.intake = PolicyEventHandler(self.store, self.claims, self.queue)
-        self.reconciler = PolicyReconciler(runtime, self.intake, self.claims, requests, lambda *_: None)
+        self.reconciler = PolicyReconciler(
+            runtime, self.intake, self.claims, requests, database_work.work, lambda *_: None
+        )
         self.intake.seen(site.policy())
 
     def run_once(self) -> bool:

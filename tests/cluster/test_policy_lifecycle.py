@@ -112,7 +112,7 @@ def test_the_beginning_of_an_interval_needs_no_resync(site: Site, operator: Oper
     # The server's clock is the one that counts: in this database it is set to shortly before a new year.
     database.execute("""
         SET allow_system_table_mods = on;
-        CREATE TABLE public.clock AS SELECT timestamptz '2031-12-31 23:59:54Z' - transaction_timestamp() AS ahead;
+        CREATE TABLE public.clock AS SELECT timestamptz '2031-12-31 23:59:45Z' - transaction_timestamp() AS ahead;
         ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO true_clock_timestamp;
         CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
           AS 'SELECT pg_catalog.statement_timestamp() + (SELECT ahead FROM public.clock)';

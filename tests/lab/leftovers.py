@@ -3,6 +3,7 @@
 import os
 import secrets
 import time
+from multiprocessing import forkserver, resource_tracker
 
 import psutil
 
@@ -20,6 +21,9 @@ def mark() -> str:
 
 def find(value: str) -> list[str]:
     """One line for each other process that carries the mark or descends from this one, after PATIENCE seconds."""
+    # They would end with this process, by a pipe that closes then.
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
     deadline = time.monotonic() + PATIENCE
     while (found := _running(value)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Connections of the operator: one for each reconcile, closed at its end, and cancelled when the operator stops."""
+"""Connections of a worker process: one for each reconcile, closed at its end, and cancelled when the operator stops."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ import pytest
 
 from lab.operator import until
 from lab.postgres import Database
+from partwarden.controller.database_work import cancel, cancellable_session
 from partwarden.errors import AuthenticationFailed, PartwardenError, StatementFailed
 from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
-from partwarden.postgres.pool import Connections
 
 
-@pytest.fixture
-def connections() -> Connections:
-    return Connections(5)
-
-
-def use(connections: Connections, info: ConnectionInfo, statement: str = "SELECT 1") -> int:
+def use(info: ConnectionInfo, statement: str = "SELECT 1") -> int:
     """The server process that served."""
-    with connections.lend(info) as connection:
+    with cancellable_session(info, 5) as connection:
         connection.execute(statement.encode())
         return connection.info.backend_pid
 
@@ -36,32 +31,25 @@ def open_now(database: Database) -> int:
     return number
 
 
-def test_each_use_has_a_connection_of_its_own_and_leaves_none(database: Database, connections: Connections) -> None:
+def test_each_use_has_a_connection_of_its_own_and_leaves_none(database: Database) -> None:
     info = from_dsn(database.dsn)
-    first, second = use(connections, info), use(connections, info, "BEGIN")
+    first, second = use(info), use(info, "BEGIN")
     with pytest.raises(PartwardenError):
-        use(connections, info, "SELECT 1/0")
-    assert len({first, second, use(connections, info)}) == 3
+        use(info, "SELECT 1/0")
+    assert len({first, second, use(info)}) == 3
     until("all are closed", lambda: open_now(database) == 0)
 
 
-def test_each_use_logs_in_with_its_own_password(database: Database, connections: Connections) -> None:
+def test_each_use_logs_in_with_its_own_password(database: Database) -> None:
     role = database.new_role()
     info = from_dsn(role.dsn)
-    use(connections, info)
+    use(info)
     with pytest.raises(AuthenticationFailed):
-        use(connections, replace(info, parameters={**info.parameters, "password": "guessed"}))
+        use(replace(info, parameters={**info.parameters, "password": "guessed"}))
 
 
-def test_two_uses_at_once_have_two_connections(database: Database, connections: Connections) -> None:
-    info = from_dsn(database.dsn)
-    with connections.lend(info) as one, connections.lend(info) as other:
-        assert one.info.backend_pid != other.info.backend_pid
-    until("both are closed", lambda: open_now(database) == 0)
-
-
-def test_a_reconnected_session_is_still_the_lent_one(database: Database, connections: Connections) -> None:
-    with connections.lend(from_dsn(database.dsn)) as connection:
+def test_a_reconnected_session_is_still_the_lent_one(database: Database) -> None:
+    with cancellable_session(from_dsn(database.dsn), 5) as connection:
         database.query("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
         with pytest.raises(psycopg.Error):
             connection.execute("SELECT 1")
@@ -71,18 +59,18 @@ def test_a_reconnected_session_is_still_the_lent_one(database: Database, connect
     until("it is closed", lambda: open_now(database) == 0)
 
 
-def test_a_running_statement_can_be_cancelled_on_every_connection(database: Database, connections: Connections) -> None:
+def test_a_running_statement_can_be_cancelled(database: Database) -> None:
     cancelled = threading.Event()
 
     def work() -> None:
         with pytest.raises(StatementFailed, match="canceling statement"):
-            use(connections, from_dsn(database.dsn), "SELECT pg_sleep(600)")
+            use(from_dsn(database.dsn), "SELECT pg_sleep(600)")
         cancelled.set()
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     sleeping = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
     until("it runs", lambda: database.query(sleeping))
-    connections.cancel()
+    cancel()
     assert cancelled.wait(30)
     thread.join()

@@ -10,7 +10,7 @@ from typing import Any
 from partwarden.api.types import ObjectKey
 from partwarden.errors import ClusterUnavailable, PartwardenError, SecretNotFound
 from partwarden.kube.cache import StoredPolicy
-from partwarden.planner.actions import Outcome
+from partwarden.planner.actions import DropDetached, Outcome
 from partwarden.planner.inventory import Inventory
 from partwarden.planner.plan import Plan, make_plan
 from partwarden.postgres.engine import Report
@@ -75,7 +75,7 @@ class FakeCluster:
 
 
 class FakeExecutor:
-    """One table in memory instead of `postgres.engine` and `postgres.pool`: what it did, in order, is in ``steps``."""
+    """One table in memory instead of `postgres.engine` and a connection: what it did, in order, is in ``steps``."""
 
     def __init__(self, inventory: Inventory) -> None:
         self.inventory, self.steps = inventory, list[str]()
@@ -86,17 +86,16 @@ class FakeExecutor:
         """Raised after the first action."""
         self.between: Callable[[], None] = lambda: None
         """Called after the table was observed."""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called while an action runs that may take long."""
 
     @contextmanager
-    def lend(self, info: object) -> Iterator[object]:
+    def session(self, info: object, connect_timeout: int) -> Iterator[object]:
         if self.unreachable:
             raise self.unreachable
         self.steps.append("connect")
         yield object()
         self.steps.append("disconnect")
-
-    def cancel(self) -> None:
-        self.steps.append("cancel")
 
     def observe_and_plan(self, connection: object, spec: Any, held: Any, archives: Any) -> tuple[Inventory, Plan]:
         self.steps.append("observe and plan")
@@ -120,6 +119,10 @@ class FakeExecutor:
         for action in before.actions:
             if stopped := recheck.why_stopped():
                 break
+            if isinstance(action, DropDetached):
+                if recheck.must_wait(str(action)):
+                    continue
+                self.meanwhile()
             error = self.fails.get(action.name)
             if error is None:
                 self.inventory = values.after(self.inventory, [action])

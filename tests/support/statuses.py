@@ -39,7 +39,7 @@ def states() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "plan, nothing to do", _reconciled(COMPLETE, mode="Plan")
     yield "suspended", make_status(suspended(), {}, 1, NOW)
     yield "suspended later", make_status(suspended(), _reconciled(COMPLETE), 1, NOW)
-    yield "broken", make_status(broken(KeyError("x")), {}, 1, NOW)
+    yield "broken", make_status(broken("KeyError"), {}, 1, NOW)
     for kind in LEAVES:
         for connected in (True, False):
             yield f"{kind.__name__} {connected}", make_status(failed(kind("what was found"), connected), {}, 1, NOW)

@@ -81,6 +81,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   value: {{ .Values.operator.connectTimeout | quote }}
 - name: PARTWARDEN_LOCK_PATIENCE
   value: {{ .Values.operator.lockPatience | quote }}
+- name: PARTWARDEN_RECONCILE_TIMEOUT
+  value: {{ .Values.operator.reconcileTimeout | quote }}
+- name: PARTWARDEN_WORKER_MEMORY
+  value: {{ int .Values.operator.workerMemory | quote }}
 - name: PARTWARDEN_RELIST
   value: {{ .Values.operator.relist | quote }}
 - name: PARTWARDEN_CA_FOLDER

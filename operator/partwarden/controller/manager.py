@@ -18,10 +18,12 @@ from ..kube.cache import ArchiveCache
 from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
+from . import database_work
 from .archive_job import JobSlots
 from .archive_reconciler import ArchiveReconciler, TableFinder
 from .archive_requests import ArchiveRequests
 from .archive_status import state
+from .database_process import DatabaseProcesses
 from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
@@ -73,8 +75,10 @@ class Operator:
         self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
         ownership = TableOwnership(runtime.policy_queue.enqueue)
         handler = PolicyEventHandler(runtime.policies, ownership, runtime.policy_queue, requests.moved)
+        self._processes = DatabaseProcesses(settings.worker_memory * 1024 * 1024, settings.reconcile_timeout)
+        execute = partial(self._processes.run, database_work.work)
         self._reconciler = PolicyReconciler(
-            runtime, handler, ownership, requests, metrics.reconciled, lambda: self._leadership.lost
+            runtime, handler, ownership, requests, execute, metrics.reconciled, lambda: self._leadership.lost
         )
         self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
         pools = {"policies": self._pool, "archives": self._archive_pool}
@@ -151,10 +155,11 @@ class Operator:
             self._stop()
             if not self._workers.wait(0 if self._leadership.lost else FINISH):
                 log.info("cancelling the statements that still run")
-                self._reconciler.cancel()
+                self._processes.cancel()
                 self._workers.wait(CANCEL)
             # They were stopped at the same time: the next operator sees what they did, wherever it ends.
             self._archive_workers.wait(CANCEL / 4)
+            self._processes.close()
 
     async def _watch(self) -> None:
         stopped = asyncio.Event()

@@ -10,27 +10,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from ..api.policy import Mode, PartitionPolicySpec
+from ..api.policy import PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..api.validation import parse_spec
-from ..errors import ClusterUnavailable, ContentsChanged, PartwardenError, PolicyConflict
+from ..errors import ClusterUnavailable, PartwardenError, PolicyConflict
 from ..kube.cache import StoredPolicy
-from ..planner.actions import DropDetached, Outcome
 from ..planner.calendar import load_zone
-from ..planner.inventory import Inventory
-from ..planner.plan import Plan
-from ..postgres.connection import Session
-from ..postgres.conninfo import resolve
-from ..postgres.engine import maintain, observe_and_plan
-from ..postgres.pool import Connections, Slots
+from ..postgres.conninfo import ConnectionInfo, resolve
+from ..postgres.pool import Slots
 from ..status import conditions, events
 from . import workqueue
 from .archive_requests import ArchiveRequests
+from .database_process import WorkerDefect
+from .database_work import WorkReport, WorkRequest
 from .event_handlers import PolicyEventHandler
-from .ownership import TableIdentity, TableOwnership
-from .policy_recheck import PolicyRecheck
+from .ownership import TableOwnership
+from .policy_supervisor import PolicySupervisor
 from .runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -48,20 +46,20 @@ class NoFreeSlot(Exception):
     """The database has as many connections as the operator may open to it."""
 
 
+Execute = Callable[[WorkRequest, PolicySupervisor], WorkReport]
+"""Does the work on a database: in a process of its own, see `database_process`."""
+
+
 @dataclass(slots=True)
 class Run:
-    """What one reconcile has come to so far. ``boundary``: seconds until the calendar changes the plan."""
+    """What one reconcile has come to so far."""
 
     policy: StoredPolicy
     began: float = field(default_factory=time.monotonic)
     update: conditions.PolicyStatusUpdate = field(default_factory=conditions.suspended)
-    outcomes: list[Outcome] = field(default_factory=list)
-    """What was done. It is kept although an error may end the reconcile."""
-    connected: bool = False
-    boundary: float | None = None
+    done: list[events.CompletedAction] = field(default_factory=list)
+    report: WorkReport = field(default_factory=WorkReport)
     resync: float = RESYNC
-    more_drops: bool = False
-    """A table was dropped, and the plan has another drop, which does not wait for the resync."""
 
     @property
     def failed(self) -> bool:
@@ -82,15 +80,15 @@ class PolicyReconciler:
         handler: PolicyEventHandler,
         ownership: TableOwnership,
         archives: ArchiveRequests,
+        execute: Execute,
         observe: Callable[[ObjectKey, workqueue.Result, float], None],
         lost: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``observe`` gets the result of each reconcile and its seconds. ``lost``: whether the Lease is, so that no
-        further action may begin."""
+        """``execute`` does the work on a database. ``observe`` gets the result of each reconcile and its seconds.
+        ``lost``: whether the Lease is, so that no further action may begin."""
         self._runtime, self._handler, self._ownership, self._archives = runtime, handler, ownership, archives
-        self._observe, self._lost, self._stopping = observe, lost, False
+        self._execute, self._observe, self._lost, self._stopping = execute, observe, lost, False
         self._slots, self._backoff = Slots(), workqueue.Backoff()
-        self._connections = Connections(runtime.settings.connect_timeout)
 
     def reconcile(self, key: ObjectKey) -> float | None:
         """Bring the table to the state that the policy asks for, and write the status.
@@ -106,42 +104,27 @@ class PolicyReconciler:
             return None
         if self._stays_in_conflict(policy):
             return WAIT_FOR_OLDER
-        run = Run(policy)
+        run, supervisor = Run(policy), None
         try:
             if policy.suspended:
                 self._ownership.release(key)
             else:
                 spec = parse_spec(policy.spec)
                 run.resync = spec.resync_period.total_seconds()
-                with self._connection(policy, spec) as connection:
-                    run.connected = True
-                    archives = self._archives.known(policy, spec)
-                    inventory, plan = observe_and_plan(connection, spec, held=policy.held, archives=archives)
-                    self._claim(policy, inventory, plan)
-                    recheck, stopped = self._recheck(policy, spec), ""
-                    if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
-                        report = maintain(
-                            connection,
-                            spec,
-                            patience=self._runtime.settings.lock_patience,
-                            held=policy.held,
-                            archives=archives,
-                            observed=(inventory, plan),
-                            outcomes=run.outcomes,
-                            recheck=recheck,
-                        )
-                        inventory, plan, stopped = report.inventory, report.after, report.stopped
-                    self._request_archives(run, spec, inventory, plan, stopped or recheck.why_stopped())
-                run.update = conditions.reconciled(spec, inventory, plan, run.outcomes)
-                run.boundary = (plan.next_boundary - inventory.now).total_seconds()
-                run.more_drops = _has_more_drops(run.outcomes, plan)
+                supervisor = self._supervisor(policy, spec)
+                run.done = supervisor.done
+                with self._connection(policy, spec, supervisor) as connection:
+                    run.report = self._execute(self._request(policy, spec, connection), supervisor)
+                run.update = run.report.update
+                self._request_archives(run, spec)
         except NoFreeSlot:
             return WAIT_FOR_SLOT
         except PartwardenError as error:
-            run.update = conditions.failed(error, run.connected)
+            run.update = conditions.failed(error, supervisor is not None and supervisor.connected)
         except Exception as error:
-            log.exception("%s", type(error).__name__, extra=run.about("InternalError"))
-            run.update = conditions.broken(error)
+            name = error.name if isinstance(error, WorkerDefect) else type(error).__name__
+            log.exception("%s", name, extra=run.about("InternalError"))
+            run.update = conditions.broken(name)
         result = self._write_status(run)
         self._ownership.note(key)
         return None if result is None else self._requeue(run, result)
@@ -149,10 +132,6 @@ class PolicyReconciler:
     def stop(self) -> None:
         """Begin no further action, and write no failure into a status: it may be one because of the end."""
         self._stopping = True
-
-    def cancel(self) -> None:
-        """Ask every database to end the statement that runs there, without waiting for its answer."""
-        self._connections.cancel()
 
     def _stays_in_conflict(self, policy: StoredPolicy) -> bool:
         """Whether its status says PolicyConflict, and an older policy may only not have claimed the table yet.
@@ -164,8 +143,12 @@ class PolicyReconciler:
         return conflict and self._ownership.unknown(policy, self._runtime.policies.all()) is not None
 
     @contextmanager
-    def _connection(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[Session]:
-        """Raises `NoFreeSlot`, and errors of `partwarden.errors` where the spec, the Secret or the server prevents it.
+    def _connection(
+        self, policy: StoredPolicy, spec: PartitionPolicySpec, supervisor: PolicySupervisor
+    ) -> Iterator[ConnectionInfo]:
+        """One of the connections that may be opened to the database at once, and how to open it.
+
+        Raises `NoFreeSlot`, and errors of `partwarden.errors` where the spec or the Secret prevents it.
 
         The Secret is read anew each time: a password that was changed needs no restart.
         """
@@ -174,40 +157,43 @@ class PolicyReconciler:
         secret = self._runtime.cluster.secret(policy.key[0], reference.name) if reference else None
         folder = self._runtime.settings.ca_folder
         info = resolve(spec.database, secret, reference.name if reference else None, ca_folder=folder)
-        if not self._slots.acquire(info.database_key, policy.key):
+        # By namespace: no other can use up the connections to a database by naming its host.
+        database = (policy.key[0], info.database_key)
+        if not self._slots.acquire(database, policy.key):
             raise NoFreeSlot
+        supervisor.begin_long = partial(self._slots.acquire_long, database, policy.key)
         try:
-            with self._connections.lend(info) as connection:
-                yield connection
+            yield info
         finally:
-            if following := self._slots.release(info.database_key):
+            for following in self._slots.release(database, policy.key):
                 self._runtime.policy_queue.enqueue(following)
 
-    def _claim(self, policy: StoredPolicy, inventory: Inventory, plan: Plan) -> None:
-        """Raises `PolicyConflict` where an older policy has the table."""
-        table = TableIdentity(inventory.server.identity, plan.parent.oid)
-        if owner := self._ownership.claim(policy.key, table, policy.age):
-            raise PolicyConflict(
-                f"table {plan.parent} belongs to the older policy {'/'.join(owner)}: delete one of the two, or "
-                "let this one name another table"
-            )
+    def _request(self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: ConnectionInfo) -> WorkRequest:
+        settings = self._runtime.settings
+        return WorkRequest(
+            spec=spec,
+            connection=connection,
+            held=policy.held,
+            archives=self._archives.known(policy, spec),
+            patience=settings.lock_patience,
+            connect_timeout=settings.connect_timeout,
+        )
 
-    def _recheck(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> PolicyRecheck:
+    def _supervisor(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> PolicySupervisor:
         def ending() -> bool:
             return self._stopping or self._lost()
 
-        return PolicyRecheck(policy, spec, self._runtime, self._handler, self._ownership, self._archives, ending)
+        return PolicySupervisor(policy, spec, self._runtime, self._handler, self._ownership, self._archives, ending)
 
-    def _request_archives(
-        self, run: Run, spec: PartitionPolicySpec, inventory: Inventory, plan: Plan, stopped: str
-    ) -> None:
-        for outcome in run.outcomes:
-            if isinstance(outcome.action, DropDetached) and isinstance(outcome.error, ContentsChanged):
-                self._archives.doubt(run.policy, outcome.action.archive)
-        if stopped:
-            log.info("stopped: %s; the table is planned again", stopped, extra=run.about("Stopped"))
-        elif spec.mode is Mode.APPLY and not plan.blocked:
-            self._archives.ask(run.policy, spec, inventory.server.identity, plan.retired.gate.requests)
+    def _request_archives(self, run: Run, spec: PartitionPolicySpec) -> None:
+        """What the work has found out about archives, and what its plan wants of them."""
+        report = run.report
+        for archive in report.doubted:
+            self._archives.doubt(run.policy, archive)
+        if report.stopped:
+            log.info("stopped: %s; the table is planned again", report.stopped, extra=run.about("Stopped"))
+        elif report.requests is not None:
+            self._archives.ask(run.policy, spec, report.server, report.requests)
 
     def _write_status(self, run: Run) -> workqueue.Result | None:
         """Write the status if it differs, and record Events of it and of what was done.
@@ -215,14 +201,14 @@ class PolicyReconciler:
         Returns None when the policy was deleted, or is served by another operator now. A write that fails makes the
         result Transient.
         """
-        for outcome in run.outcomes:
-            if outcome.error is None:
-                _log_done(run, outcome)
+        for action in run.done:
+            about = run.about(action.reason) | {"partition": action.name, "seconds": round(action.seconds, 3)}
+            log.info("%s %s %s in %.2f s", action.past, action.noun, action.name, action.seconds, extra=about)
         result = workqueue.result(run.update.errors, run.update.reconciling)
         exists = True
         try:
             exists, notices = self._write(run)
-            for notice in [*events.done(run.outcomes), *notices]:
+            for notice in [*events.done(run.done), *notices]:
                 self._record(run, notice)
         except ClusterUnavailable as error:
             log.warning("%s", error, extra=run.about(error.reason))
@@ -268,29 +254,18 @@ class PolicyReconciler:
     def _requeue(self, run: Run, result: workqueue.Result) -> float | None:
         if run.policy.suspended and result is workqueue.Result.CONVERGED:
             return None
-        after = self._backoff.after(run.policy.key, run.policy.edition, result, run.resync, run.boundary)
-        if run.more_drops:
+        after = self._backoff.after(run.policy.key, run.policy.edition, result, run.resync, run.report.boundary)
+        if run.report.more_drops:
             self._backoff.forget(run.policy.key)
             after = 0.0
         ready = run.update.ready
         level, word = (
-            (logging.WARNING, "attempt") if run.failed and not run.more_drops else (logging.DEBUG, "reconcile")
+            (logging.WARNING, "attempt") if run.failed and not run.report.more_drops else (logging.DEBUG, "reconcile")
         )
         log.log(
             level, "%s: %s; next %s in %.0f s", ready.reason, ready.message, word, after, extra=run.about(ready.reason)
         )
         return after
-
-
-def _has_more_drops(outcomes: Sequence[Outcome], plan: Plan) -> bool:
-    dropped = any(isinstance(outcome.action, DropDetached) and outcome.error is None for outcome in outcomes)
-    return dropped and any(isinstance(action, DropDetached) for action in plan.actions)
-
-
-def _log_done(run: Run, outcome: Outcome) -> None:
-    action = outcome.action
-    about = run.about(action.done) | {"partition": str(action), "seconds": round(outcome.seconds, 3)}
-    log.info("%s %s %s in %.2f s", action.past, action.noun, action, outcome.seconds, extra=about)
 
 
 def _log_status(run: Run, notices: Sequence[events.Notice]) -> None:

@@ -76,6 +76,13 @@ class Settings(BaseModel):
         pattern=r"^$|^/",
         description="Folder of the files that policies and Secrets may name as sslrootcert. Empty: none.",
     )
+    reconcile_timeout: Seconds = Field(
+        120.0,
+        description="Seconds that connecting to a database, reading and planning may take, before its worker is ended.",
+    )
+    worker_memory: int = Field(
+        256, ge=64, le=65536, description="MiB of memory that each worker process may take for a database."
+    )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
     jobs: int = Field(2, ge=1, le=100, description="How many Jobs that archive or check may run at the same time.")
     job_image: str = Field(

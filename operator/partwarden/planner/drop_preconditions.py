@@ -219,6 +219,13 @@ class Recheck:
     single_drop = False
     """Whether a run ends with the first table that it has dropped: the next is planned anew."""
 
+    def begins(self, what: str, seconds: float | None) -> None:
+        """What is done from now on, and the longest that it may take; None: within the time for observing."""
+
+    def must_wait(self, what: str) -> bool:
+        """Whether an action that may take hours has to wait for another of the database. Asked before each of those."""
+        return False
+
     def why_stopped(self) -> str:
         """Why nothing more may be begun; empty where it may. Asked before each action: it costs nothing."""
         return ""

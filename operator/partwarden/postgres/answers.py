@@ -28,7 +28,7 @@ from psycopg.rows import RowMaker
 
 LONGEST = 2048
 """Characters of a server's message that are looked at: some patterns take the square of its length."""
-MOST_ROWS, MOST_BYTES = 100_000, 64 << 20
+MOST_ROWS, MOST_BYTES = 100_000, 32 << 20
 """Of the answers to what is sent at once; bytes are counted as characters. A table has far fewer partitions."""
 CHUNK = 64
 """Rows that are read at a time."""

@@ -159,7 +159,7 @@ def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool)
     return sql.SQL(sql.SQL("; ").join(queries).as_string())
 
 
-LONGEST_OF_OTHERS, MOST_MARKED = 2048, 20_000
+LONGEST_OF_OTHERS, MOST_MARKED = 1024, 20_000
 """Bytes of a comment on a table of another owner, and tables with marks that are read: all roles share a database."""
 
 # What initdb made has lower OIDs, and thousands of comments. One of the owner that is too long to be read may bear a

@@ -46,11 +46,14 @@ from . import (
 )
 from .catalog import SERVER
 from .connection import Session, pinned, run
-from .transaction import translated
+from .transaction import READ_ALL_LIMIT, translated
 
 CREATIONS = (CreatePartition, CreateDefault)
 MAINTENANCE = (AnalyzeParent, VacuumPartition, ReindexPartition)
 """They stand last in a plan, may take long, and can wait."""
+SHORT, LONG = 300.0, READ_ALL_LIMIT + 3600.0
+"""Seconds, beside those for locks, after which an action is given up from outside. Every statement has its own limit,
+much shorter where no rows are read: this is for a server that does not keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ def maintain(
         stopped = execute(connection, inventory, before, time.monotonic() + patience, outcomes, recheck)
     after = before
     if outcomes:
+        recheck.begins("observing the table again", None)
         created = any(isinstance(each.action, CREATIONS) and each.error is None for each in outcomes)
         # To plan a query on partitions that were just created costs much, and the next reconcile does it anyway.
         inventory, after = observe_and_plan(connection, spec, now, held, archives, plan_query=not created)
@@ -160,14 +164,17 @@ def execute(
     that share a transaction; the rest is done over a new one. Raises as `Session.reconnect` where none can be made, and
     `DatabaseUnreachable` where it leads to another database.
     """
-    for group in _groups(plan.actions):
+    # Asked of each group when its turn has come.
+    for group in filter(lambda each: not _waits(each[0], recheck), _groups(plan.actions)):
         if stopped := recheck.why_stopped():
             return stopped
+        recheck.begins(f"{group[0].verb} {group[0]}", _longest(group[0], deadline))
         for action in _without_created(connection, inventory, plan.key, group, outcomes):
             if stopped := recheck.why_stopped():
                 return stopped
             if isinstance(action, MAINTENANCE) and not _may_begin(outcomes, deadline):
                 return ""
+            recheck.begins(f"{action.verb} {action}", _longest(action, deadline))
             began, error = time.monotonic(), None
             try:
                 execute_action(connection, inventory, plan.key, action, deadline, recheck)
@@ -224,13 +231,27 @@ def _without_created(
     creations = [each for each in group if isinstance(each, CreatePartition)]
     try:
         if creations and create.create_together(connection, inventory, key, creations):
-            outcomes += [Outcome(action, seconds=time.monotonic() - began) for action in group]
+            for action in group:
+                outcomes.append(Outcome(action, seconds=time.monotonic() - began))
             return []
     except DatabaseUnreachable as lost:
         outcomes.append(Outcome(group[0], lost, time.monotonic() - began))
         _reconnect(connection, inventory)
         return group[1:]
     return group
+
+
+def _is_long(action: Action) -> bool:
+    """Whether it may read or write every row of a table, or wait for every older transaction."""
+    return type(action) not in CREATIONS and not isinstance(action, ConfirmDetached)
+
+
+def _waits(action: Action, recheck: Recheck) -> bool:
+    return _is_long(action) and recheck.must_wait(str(action))
+
+
+def _longest(action: Action, deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic()) + (LONG if _is_long(action) else SHORT)
 
 
 def _is_final(action: Action, error: PartwardenError | None) -> bool:

@@ -118,9 +118,9 @@ def failed(error: PartwardenError, connected: bool) -> PolicyStatusUpdate:
     )
 
 
-def broken(error: Exception) -> PolicyStatusUpdate:
-    """An error in Partwarden itself: retried like an outage."""
-    message = f"internal error {type(error).__name__}: see the operator's log, and report it"
+def broken(name: str) -> PolicyStatusUpdate:
+    """An error in Partwarden itself, of the class ``name``: retried like an outage."""
+    message = f"internal error {name}: see the operator's log, and report it"
     return PolicyStatusUpdate(ready=ConditionState(FALSE, INTERNAL_ERROR, message), reconciling=True, stalled=False)
 
 

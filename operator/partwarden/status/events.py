@@ -35,13 +35,32 @@ class Notice:
     message: str
 
 
-def done(outcomes: Sequence[Outcome]) -> list[Notice]:
+@dataclass(frozen=True, slots=True)
+class CompletedAction:
+    """An action that succeeded, as Events and log lines say it. ``name``: of its table, with the schema."""
+
+    reason: str
+    past: str
+    noun: str
+    title: str
+    name: str
+    seconds: float
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> CompletedAction:
+        """The words of an outcome without an error."""
+        action = outcome.action
+        return cls(action.done, action.past, action.noun, action.title, str(action), outcome.seconds)
+
+
+def done(actions: Sequence[CompletedAction]) -> list[Notice]:
     """One Event for all successful actions of each kind."""
     notices = []
-    for kind in dict.fromkeys(type(each.action) for each in outcomes if each.error is None):
-        names = [each.action.title for each in outcomes if each.error is None and type(each.action) is kind]
-        what = kind.noun if len(names) == 1 else f"{len(names)} {kind.noun}s:"
-        notices.append(Notice(EventType.NORMAL, kind.done, short(f"{kind.past} {what} {join_names(names, MAX_NAMES)}")))
+    for kind in dict.fromkeys((each.reason, each.past, each.noun) for each in actions):
+        reason, past, noun = kind
+        names = [each.title for each in actions if (each.reason, each.past, each.noun) == kind]
+        what = noun if len(names) == 1 else f"{len(names)} {noun}s:"
+        notices.append(Notice(EventType.NORMAL, reason, short(f"{past} {what} {join_names(names, MAX_NAMES)}")))
     return notices
 
 

@@ -10,7 +10,6 @@ import pytest
 from partwarden import errors
 from partwarden.controller import workqueue
 from partwarden.controller.workqueue import Backoff, Result, Schedule, Workers, WorkQueue
-from partwarden.postgres.pool import Slots
 
 A, B, C = ("one", "a"), ("one", "b"), ("two", "a")
 
@@ -241,17 +240,3 @@ def test_an_outage_beside_a_mistake_is_tried_again_soon(
     found: list[errors.PartwardenError], reconciling: bool, expected: Result
 ) -> None:
     assert workqueue.result(found, reconciling) is expected
-
-
-def test_a_database_has_two_slots_and_keys_that_wait_come_in_turn() -> None:
-    slots = Slots()
-    assert slots.acquire("db", A)
-    assert slots.acquire("db", B)
-    assert not slots.acquire("db", C)
-    assert not slots.acquire("db", C)
-    assert slots.acquire("other", C)
-    assert slots.release("db") == C
-    assert slots.release("db") is None
-    assert slots.acquire("db", A)
-    assert slots.acquire("db", B)
-    assert not slots.acquire("db", C)

@@ -156,7 +156,7 @@ def test_suspended_says_unknown_and_keeps_the_rest() -> None:
 
 def test_an_unforeseen_error_is_ours_and_says_nothing_about_the_database() -> None:
     first = status_of(inventory(COMPLETE))
-    second = make_status(broken(KeyError("x")), first, 3, LATER, "public.run")
+    second = make_status(broken("KeyError"), first, 3, LATER, "public.run")
     assert condition(second, "Ready")["reason"] == "InternalError"
     assert kstatus(second) == "InProgress"
     assert condition(second, "DatabaseReachable") == condition(first, "DatabaseReachable")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from partwarden import errors
 from partwarden.api.retention import Retention
 from partwarden.planner.actions import Outcome
 from partwarden.planner.calendar import Range
@@ -16,7 +15,7 @@ from partwarden.planner.inventory import Partition, RelationKind
 from partwarden.planner.plan import make_plan
 from partwarden.status import events
 from partwarden.status.details import details, human
-from partwarden.status.events import Notice, changed, done
+from partwarden.status.events import CompletedAction, Notice, changed, done
 from support import values
 from support.samples import inventory, plan, year
 
@@ -194,10 +193,9 @@ def test_one_event_tells_of_all_partitions_done() -> None:
     found = inventory()
     actions = plan(found, premake=30).actions
     assert done([]) == []
-    assert done([Outcome(actions[0], errors.TableBusy("busy"))]) == []
-    (one,) = done([Outcome(actions[0]), Outcome(actions[1], errors.TableBusy("busy"))])
+    (one,) = done([CompletedAction.of(Outcome(actions[0]))])
     assert one == Notice(events.EventType.NORMAL, "PartitionCreated", "created partition run_2026")
-    (many,) = done([Outcome(action) for action in actions])
+    (many,) = done([CompletedAction.of(Outcome(action)) for action in actions])
     assert many.message.startswith("created 31 partitions: run_2026, run_2027, ")
     assert many.message.endswith("run_2035 and 21 more")
 

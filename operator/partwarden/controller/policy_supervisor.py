@@ -1,24 +1,29 @@
-"""Ask the newest state of a policy whether what was planned for it is still to be done."""
+"""What the work on a database asks the operator: the newest state of its policy, and of the claim on its table."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 from ..api.policy import PartitionPolicySpec
+from ..api.types import ObjectKey
+from ..errors import PolicyConflict
 from ..kube.cache import StoredPolicy, is_gone, parse_policy
-from ..planner.drop_preconditions import DropCase, Recheck, Withdrawn
+from ..planner.archives import Archives
+from ..planner.drop_preconditions import Withdrawn
+from ..status.events import CompletedAction
 from .archive_requests import ArchiveRequests
+from .database_work import CONNECTING, Supervisor
 from .event_handlers import PolicyEventHandler
-from .ownership import TableOwnership
+from .ownership import TableIdentity, TableOwnership
 from .runtime import Runtime
 
+log = logging.getLogger(__name__)
 
-class PolicyRecheck(Recheck):
+
+class PolicySupervisor(Supervisor):
     """Of one reconcile. What the watch has shown costs nothing to ask; right before a drop the API server itself is
     asked, for a watch may lag behind it, or have fallen silent."""
-
-    single_drop = True
 
     def __init__(
         self,
@@ -33,13 +38,40 @@ class PolicyRecheck(Recheck):
         """``policy`` and ``spec`` are those that were planned for. ``ending``: whether the operator is to end."""
         self._policy, self._spec, self._runtime = policy, spec, runtime
         self._handler, self._ownership, self._archives, self._ending = handler, ownership, archives, ending
+        self.done: list[CompletedAction] = []
+        """What has succeeded so far. It is kept although an error, or the end of the process, may end the reconcile."""
+        self.connected = False
+        self.begin_long: Callable[[], bool] = lambda: True
+        """Whether an action that may take hours may begin; if not, the policy is enqueued when it may."""
+
+    def begins(self, what: str, seconds: float | None) -> None:
+        self.connected = self.connected or what != CONNECTING
+
+    def claim(self, server: str, oid: int, table: str) -> None:
+        if owner := self._ownership.claim(self._policy.key, TableIdentity(server, oid), self._policy.age):
+            raise PolicyConflict(
+                f"table {table} belongs to {self._named(owner)}: delete one of the two, or let this one name another "
+                "table"
+            )
+
+    def disclaim(self) -> None:
+        self._ownership.release(self._policy.key)
+
+    def did(self, action: CompletedAction) -> None:
+        self.done.append(action)
+
+    def must_wait(self, what: str) -> bool:
+        if waits := not self.begin_long():
+            about = {"policy": str(self._policy), "reason": "WaitsForLongAction", "partition": what}
+            log.info("%s waits: another policy of the database does what may take long", what, extra=about)
+        return waits
 
     def why_stopped(self) -> str:
         """Any edit stops the reconcile, and so does an older policy of the same table: it is planned anew at once."""
         if self._ending():
             return "the operator ends, or lost the Lease"
         if older := self._ownership.older(self._policy.key):
-            return f"the older policy {'/'.join(older)} has claimed the table"
+            return f"{self._named(older)} has claimed the table"
         now = self._runtime.policies.get(self._policy.key)
         if changed := _changed(self._policy, now):
             return changed
@@ -47,7 +79,7 @@ class PolicyRecheck(Recheck):
             return "an annotation of its policy was edited"
         return ""
 
-    def renew(self, case: DropCase) -> DropCase:
+    def latest(self, server: str) -> tuple[frozenset[str], Archives]:
         """Annotations that do not concern the table stop nothing here: hours of comparing are not given away.
 
         Raises `Withdrawn`, and `ClusterUnavailable` where the API server does not answer.
@@ -59,12 +91,17 @@ class PolicyRecheck(Recheck):
         if changed := _changed(self._policy, now):
             raise Withdrawn(changed)
         if older := self._ownership.older(self._policy.key):
-            raise Withdrawn(f"the older policy {'/'.join(older)} has claimed the table")
+            raise Withdrawn(f"{self._named(older)} has claimed the table")
         # Safe against a start at which a younger policy comes first: a drop waits until each older one was reconciled.
         if unknown := self._ownership.unknown(self._policy, self._runtime.policies.all()):
-            raise Withdrawn(f"the older policy {'/'.join(unknown)} has not been reconciled since the operator began")
+            raise Withdrawn(f"{self._named(unknown)} has not been reconciled since the operator began")
         assert now is not None
-        return replace(case, held=now.held, archives=self._archives.known(now, self._spec).on(case.server))
+        return now.held, self._archives.known(now, self._spec).on(server)
+
+    def _named(self, other: ObjectKey) -> str:
+        """Without its name where it is of another namespace, whose objects the user may not see."""
+        own = other[0] == self._policy.key[0]
+        return f"the older policy {'/'.join(other)}" if own else "an older policy of another namespace"
 
 
 def _changed(was: StoredPolicy, now: StoredPolicy | None) -> str:

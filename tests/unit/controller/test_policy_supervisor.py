@@ -13,7 +13,7 @@ from partwarden.api.policy import PartitionPolicySpec
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableIdentity, TableOwnership
-from partwarden.controller.policy_recheck import PolicyRecheck
+from partwarden.controller.policy_supervisor import PolicySupervisor
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
@@ -68,7 +68,7 @@ class Fixture:
         self.intake = PolicyEventHandler(self.store, self.ownership, WorkQueue(lambda: 0.0))
         self.intake.seen(body())
         spec = PartitionPolicySpec.model_validate({"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}})
-        self.recheck = PolicyRecheck(
+        self.supervisor = PolicySupervisor(
             parse_policy(body()),
             spec,
             Runtime(cast(Cluster, self.api), Settings(), policies=self.store),
@@ -108,42 +108,42 @@ def test_before_each_action_it_knows_what_the_watch_has_shown(made: Fixture, wha
     found, expected = SEEN[what]
     assert found is not None
     made.intake.seen(found)
-    assert made.recheck.why_stopped() == expected
+    assert made.supervisor.why_stopped() == expected
     assert made.api.asked == 0
 
 
 def test_what_was_deleted_and_the_end_of_the_operator_stop_the_run(made: Fixture) -> None:
-    assert made.recheck.why_stopped() == ""
+    assert made.supervisor.why_stopped() == ""
     made.ending = True
-    assert made.recheck.why_stopped() == "the operator ends, or lost the Lease"
+    assert made.supervisor.why_stopped() == "the operator ends, or lost the Lease"
     made.ending = False
     made.intake.deleted(body(2))
-    assert "deleted" in made.recheck.why_stopped()
+    assert "deleted" in made.supervisor.why_stopped()
 
 
 @pytest.mark.parametrize("what", ["suspend", "an edit", "made anew", "being deleted"])
 def test_right_before_a_drop_the_api_server_knows_what_no_watch_has_shown(made: Fixture, what: str) -> None:
     made.api.found, expected = SEEN[what]
     with pytest.raises(Withdrawn, match=expected.split(",")[0]):
-        made.recheck.renew(CASE)
+        made.supervisor.renew(CASE)
     # So that the next run does not begin by the same mistake.
-    assert made.recheck.why_stopped() == expected
+    assert made.supervisor.why_stopped() == expected
 
 
 def test_a_policy_that_is_gone_or_no_longer_selected_drops_nothing(made: Fixture) -> None:
     made.api.found = None
     with pytest.raises(Withdrawn, match="deleted, or is served by another operator"):
-        made.recheck.renew(CASE)
+        made.supervisor.renew(CASE)
 
 
 def test_no_drop_before_every_older_policy_of_such_a_table_was_reconciled(made: Fixture) -> None:
     older = {"namespace": "two", "uid": "o", "creationTimestamp": "2025-12-31T00:00:00Z"}
     made.intake.seen(body(metadata=older))
-    assert made.recheck.why_stopped() == ""
-    with pytest.raises(Withdrawn, match=r"older policy two/run has not been reconciled since the operator began"):
-        made.recheck.renew(CASE)
+    assert made.supervisor.why_stopped() == ""
+    with pytest.raises(Withdrawn, match="older policy of another namespace has not been reconciled since"):
+        made.supervisor.renew(CASE)
     made.ownership.note(("two", "run"))
-    assert made.recheck.renew(CASE).archives == Archives()
+    assert made.supervisor.renew(CASE).archives == Archives()
 
 
 @pytest.mark.parametrize(
@@ -158,33 +158,33 @@ def test_no_drop_before_every_older_policy_of_such_a_table_was_reconciled(made: 
 def test_policies_that_cannot_own_the_table_keep_no_drop_waiting(made: Fixture, other: dict[str, Any]) -> None:
     older = {"namespace": "two", "uid": "o", "creationTimestamp": "2025-12-31T00:00:00Z", **other.get("metadata", {})}
     made.intake.seen(body(**{**other, "metadata": older}))
-    assert made.recheck.renew(CASE).archives == Archives()
+    assert made.supervisor.renew(CASE).archives == Archives()
 
 
 def test_an_older_policy_that_claims_the_table_meanwhile_stops_the_run_and_every_drop(made: Fixture) -> None:
     table = TableIdentity("server", 1)
     assert made.ownership.claim(KEY, table, ("2026-01-02", KEY)) is None
-    assert made.recheck.why_stopped() == ""
+    assert made.supervisor.why_stopped() == ""
     older = ("two", "older")
     assert made.ownership.claim(older, table, ("2026-01-01", older)) is None
-    assert made.recheck.why_stopped() == "the older policy two/older has claimed the table"
-    with pytest.raises(Withdrawn, match="two/older has claimed"):
-        made.recheck.renew(CASE)
+    assert made.supervisor.why_stopped() == "an older policy of another namespace has claimed the table"
+    with pytest.raises(Withdrawn, match="another namespace has claimed"):
+        made.supervisor.renew(CASE)
     made.ownership.release(older)
-    assert made.recheck.why_stopped() == ""
+    assert made.supervisor.why_stopped() == ""
 
 
 def test_an_api_server_that_does_not_answer_drops_nothing(made: Fixture) -> None:
     made.api.away = True
     with pytest.raises(ClusterUnavailable):
-        made.recheck.renew(CASE)
+        made.supervisor.renew(CASE)
 
 
 def test_annotations_are_those_of_now_and_judged_by_the_preconditions(made: Fixture) -> None:
     made.api.found = annotated(policy.ANNOTATION, "run_2018, run_2019")
-    assert made.recheck.renew(CASE) == replace(CASE, held=frozenset({"run_2018", "run_2019"}))
+    assert made.supervisor.renew(CASE) == replace(CASE, held=frozenset({"run_2018", "run_2019"}))
     made.api.found = annotated(policy.APPROVAL, "run_2018@4711", version=3)
-    assert made.recheck.renew(CASE).archives.approved == {"run_2018@4711"}
+    assert made.supervisor.renew(CASE).archives.approved == {"run_2018@4711"}
 
 
 def test_a_command_asks_nothing_again() -> None:

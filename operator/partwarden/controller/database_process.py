@@ -1,0 +1,331 @@
+"""Worker processes: what speaks to a database can be ended, and takes nothing of the operator's with it.
+
+A worker is forked by Python's fork server, which has imported the code for databases and nothing of Kubernetes. It has
+no token, no cache and no client in its memory, a limit on that memory, and a deadline that its parent keeps: a server
+that hangs, lies or sends without end costs one process. A pool from a library would do for a function that runs and
+returns; here the function asks its parent on the way whether its next step is still wanted, and says how long that
+step may take.
+
+One pipe leads to each worker. The parent trusts nothing that comes through it: it is bounded in size, and only classes
+of this program's own values are made of it.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import pickle
+import resource
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from ..errors import DatabaseUnresponsive, PartwardenError, WorkerFailed
+from ..planner.archives import Archives
+from ..planner.drop_preconditions import Withdrawn
+from ..status.events import CompletedAction
+from . import database_work
+from .database_work import Supervisor
+
+T = TypeVar("T")
+
+ANSWER_LIMIT = 32 * 1024 * 1024
+"""Bytes of one message of a worker."""
+BEGINNING = 60.0
+"""Seconds until a worker has taken up its work; the first one waits for the fork server."""
+ASKED = frozenset({"claim", "disclaim", "must_wait", "why_stopped", "latest"})
+"""The methods of a supervisor that a worker may call."""
+SAFE_BUILTINS = {
+    "builtins": {"set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bytearray", "object"},
+    "collections": {"OrderedDict", "defaultdict", "deque"},
+    "copyreg": {"_reconstructor"},
+    "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
+}
+VALUES = ("partwarden.errors", "partwarden.api.", "partwarden.planner.", "partwarden.status.")
+"""Where the classes of what a worker sends are defined."""
+
+
+class Unreadable(Exception):
+    """A worker has sent what it never would."""
+
+
+class _Values(pickle.Unpickler):
+    """Makes values only: a worker that a server has taken over can call nothing here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        own = module.startswith(VALUES) or (module == database_work.__name__ and name == "WorkReport")
+        if not own and name not in SAFE_BUILTINS.get(module, ()):
+            raise Unreadable(f"{module}.{name}")
+        found = super().find_class(module, name)
+        if not isinstance(found, type) and (module, name) != ("copyreg", "_reconstructor"):
+            raise Unreadable(f"{module}.{name} is no class")
+        return found
+
+
+class WorkerDefect(Exception):
+    """An error in a worker that was not foreseen: its class, and its traceback as text, for the log."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name} in a worker process\n{text}")
+        self.name = name
+
+
+# In the worker.
+
+
+class _Parent(Supervisor):
+    """The operator, at the other end of the pipe."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def claim(self, server: str, oid: int, table: str) -> None:
+        self._ask("claim", server, oid, table)
+
+    def disclaim(self) -> None:
+        self._ask("disclaim")
+
+    def did(self, action: CompletedAction) -> None:
+        self._pipe.send(("did", action))
+
+    def begins(self, what: str, seconds: float | None) -> None:
+        self._pipe.send(("begins", what, seconds))
+
+    def must_wait(self, what: str) -> bool:
+        return bool(self._ask("must_wait", what))
+
+    def why_stopped(self) -> str:
+        return str(self._ask("why_stopped"))
+
+    def latest(self, server: str) -> tuple[frozenset[str], Archives]:
+        held, archives = self._ask("latest", server)
+        return held, archives
+
+    def _ask(self, method: str, *arguments: object) -> Any:
+        # A parent that is gone answers nothing: EOFError ends the work, and so nothing is dropped without its word.
+        self._pipe.send(("asks", method, arguments))
+        answer, error = self._pipe.recv()
+        if error is not None:
+            raise error
+        return answer
+
+
+def serve(pipe: Connection, memory: int, folder: str) -> None:
+    """The main function of a worker: do what comes through the pipe until it is closed.
+
+    ``memory``: bytes, beside what was there at the start. ``folder``: for temporary files.
+    """
+    tempfile.tempdir = folder
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Sent to the whole group by a terminal. The operator ends what runs here in order.
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda *_: database_work.cancel())
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    _limit_memory(memory)
+    while True:
+        try:
+            function, arguments = pipe.recv()
+        except (EOFError, OSError):
+            return
+        message: tuple[object, ...]
+        try:
+            message = ("returns", function(*arguments, _Parent(pipe)))
+        except (PartwardenError, Withdrawn) as error:
+            message = ("raises", error)
+        except MemoryError:
+            os._exit(1)
+        except Exception as error:  # noqa: BLE001  The parent logs it.
+            message = ("breaks", type(error).__name__, traceback.format_exc())
+        pipe.send(message)
+
+
+def _end_with(sentinel: int) -> NoReturn:
+    """An operator that was killed leaves no statement to run on."""
+    wait([sentinel])
+    os._exit(1)
+
+
+def _limit_memory(memory: int) -> None:
+    used = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (used + memory, used + memory))
+
+
+# In the operator.
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """One process, and what it does now."""
+
+    process: multiprocessing.process.BaseProcess
+    pipe: Connection
+    folder: str
+    doing: str = ""
+    deadline: float = 0.0
+    observing: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+    def begins(self, what: str, seconds: float | None, observation: float) -> None:
+        """``observation``: seconds for all that is connecting, reading and planning."""
+        now = time.monotonic()
+        if seconds is not None or not self.observing:
+            self.deadline = now + (observation if seconds is None else seconds)
+        self.doing, self.began, self.observing = what, now, seconds is None
+
+    def kill(self) -> int | None:
+        """End it at once. Returns its exit code."""
+        self.process.kill()
+        self.process.join(10)
+        self.pipe.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return self.process.exitcode
+
+
+class DatabaseProcesses:
+    """As many workers as there are threads that need one. Safe for threads."""
+
+    def __init__(self, memory: int, observation: float) -> None:
+        """``memory``: bytes that each may take. ``observation``: seconds for connecting, reading and planning."""
+        self._memory, self._observation = memory, observation
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__])
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._busy: set[_Worker] = set()
+        self._closed = False
+
+    def run(self, function: Callable[..., T], request: object, supervisor: Supervisor) -> T:
+        """Call ``function(request, supervisor)`` in a worker, and answer what it asks.
+
+        Raises what it raises of `partwarden.errors`, `DatabaseUnresponsive` after its deadline, and `WorkerFailed`
+        where its process ended.
+        """
+        worker = self._take()
+        kept = False
+        try:
+            worker.begins("beginning", BEGINNING, self._observation)
+            result = self._converse(worker, function, request, supervisor)
+            kept = True
+            return result
+        except (PartwardenError, Withdrawn) as error:
+            kept = not isinstance(error, DatabaseUnresponsive | WorkerFailed)
+            raise
+        finally:
+            self._give_back(worker, kept)
+
+    def cancel(self) -> None:
+        """Ask every database to end the statement that runs there, without waiting for its answer."""
+        with self._lock:
+            for worker in self._busy:
+                if worker.process.pid is not None and worker.process.is_alive():
+                    os.kill(worker.process.pid, signal.SIGUSR1)
+
+    def close(self) -> None:
+        """End every worker, also one that works."""
+        with self._lock:
+            self._closed = True
+            workers = [*self._idle, *self._busy]
+            self._idle.clear()
+        for worker in workers:
+            worker.kill()
+
+    def _converse(self, worker: _Worker, function: Callable[..., T], request: object, supervisor: Supervisor) -> T:
+        try:
+            worker.pipe.send((function, (request,)))
+            while True:
+                kind, *content = self._receive(worker)
+                match kind:
+                    case "begins":
+                        worker.begins(content[0], content[1], self._observation)
+                        supervisor.begins(content[0], max(0.0, worker.deadline - time.monotonic()))
+                    case "did":
+                        supervisor.did(content[0])
+                    case "asks":
+                        worker.pipe.send(_answer(supervisor, content[0], content[1]))
+                    case "returns":
+                        return content[0]  # type: ignore[no-any-return]
+                    case "raises":
+                        raise content[0]
+                    case "breaks":
+                        raise WorkerDefect(*content)
+                    case _:
+                        raise Unreadable(str(kind)[:100])
+        except (EOFError, OSError, pickle.UnpicklingError, Unreadable) as error:
+            raise WorkerFailed(
+                f"the worker process {_end_of(worker, error)} while {worker.doing}; it is replaced, and the policy is "
+                "reconciled again"
+            ) from None
+
+    def _receive(self, worker: _Worker) -> tuple[Any, ...]:
+        if not worker.pipe.poll(max(0.0, worker.deadline - time.monotonic())):
+            now = time.monotonic()
+            raise DatabaseUnresponsive(
+                f"the database kept the worker process for {now - worker.began:.0f} s while {worker.doing}: the "
+                "process was ended; find out what the server does, and what keeps it from answering"
+            )
+        message = _Values(io.BytesIO(worker.pipe.recv_bytes(ANSWER_LIMIT))).load()
+        if not isinstance(message, tuple) or not message:
+            raise Unreadable(type(message).__name__)
+        return message
+
+    def _take(self) -> _Worker:
+        with self._lock:
+            if self._closed:
+                raise WorkerFailed("the operator ends")
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.process.is_alive():
+                    self._busy.add(worker)
+                    return worker
+                worker.kill()
+        worker = self._start()
+        with self._lock:
+            if not self._closed:
+                self._busy.add(worker)
+                return worker
+        worker.kill()
+        raise WorkerFailed("the operator ends")
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        folder = tempfile.mkdtemp(prefix="partwarden-worker-")
+        process = self._context.Process(target=serve, args=(theirs, self._memory, folder), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours, folder)
+
+    def _give_back(self, worker: _Worker, kept: bool) -> None:
+        with self._lock:
+            self._busy.discard(worker)
+            kept = kept and not self._closed
+            if kept:
+                self._idle.append(worker)
+        if not kept:
+            worker.kill()
+
+
+def _end_of(worker: _Worker, error: Exception) -> str:
+    if not isinstance(error, EOFError | ConnectionError):
+        return f"sent what it never would ({type(error).__name__}: {error})"
+    worker.process.join(1)
+    return f"ended with exit code {worker.process.exitcode}"
+
+
+def _answer(supervisor: Supervisor, method: str, arguments: tuple[Any, ...]) -> tuple[object, Exception | None]:
+    if method not in ASKED:
+        raise Unreadable(f"a call of {method[:100]}")
+    try:
+        return getattr(supervisor, method)(*arguments), None
+    except (PartwardenError, Withdrawn) as error:
+        return None, error

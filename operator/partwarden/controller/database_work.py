@@ -1,0 +1,187 @@
+"""What a reconcile does with its database, from values to a value: observe, plan, claim, apply.
+
+It runs in a process of its own, see `database_process`: nothing here may import the Kubernetes client, and all that
+goes in and comes out can be pickled. What only the operator knows is asked of a `Supervisor`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+import psycopg
+
+from ..api.policy import Mode, PartitionPolicySpec
+from ..errors import ContentsChanged, PartwardenError, WorkerFailed
+from ..planner.actions import DropDetached, Outcome
+from ..planner.archives import Archives, Request
+from ..planner.drop_preconditions import DropCase, Recheck
+from ..planner.plan import Plan
+from ..postgres.connection import Session, session
+from ..postgres.conninfo import ConnectionInfo
+from ..postgres.engine import maintain, observe_and_plan
+from ..status import conditions, events
+
+CONNECTING = "connecting to the database"
+running: Session | None = None
+"""The session of this process, so that a signal can cancel what runs on it. One process does one thing at a time."""
+
+
+class Supervisor(Recheck):
+    """The operator, as the work on a database sees it. Asked of a process through a pipe: only plain values."""
+
+    single_drop = True
+
+    def claim(self, server: str, oid: int, table: str) -> None:
+        """Raises `PolicyConflict` where an older policy has the table. ``server``: `inventory.Server.identity`."""
+
+    def disclaim(self) -> None:
+        """The policy can do nothing: a younger one of the table may."""
+
+    def latest(self, server: str) -> tuple[frozenset[str], Archives]:
+        """The holds and archives of the policy as the API server has them now. Raises as `Recheck.renew`."""
+        raise NotImplementedError
+
+    def renew(self, case: DropCase) -> DropCase:
+        held, archives = self.latest(case.server)
+        return replace(case, held=held, archives=archives)
+
+    def did(self, action: events.CompletedAction) -> None:
+        """An action has succeeded: known from now on, also if the process is killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkRequest:
+    """One reconcile of one policy. ``patience``: seconds for locks, in all; ``connect_timeout``: for each address."""
+
+    spec: PartitionPolicySpec
+    connection: ConnectionInfo = field(repr=False)
+    held: frozenset[str]
+    archives: Archives = field(repr=False)
+    patience: float
+    connect_timeout: int
+
+
+@dataclass(slots=True)
+class WorkReport:
+    """What became of it. ``boundary``: seconds until the calendar changes the plan."""
+
+    update: conditions.PolicyStatusUpdate = field(default_factory=conditions.suspended)
+    requests: tuple[Request, ...] | None = None
+    """The archives that the plan asks for; None where no plan was applied."""
+    server: str = ""
+    """`inventory.Server.identity`."""
+    doubted: list[str] = field(default_factory=list)
+    """Archives that no longer equal their table."""
+    boundary: float | None = None
+    more_drops: bool = False
+    """A table was dropped, and the plan has another drop, which does not wait for the resync."""
+    stopped: str = ""
+    """Why something of the plan was not begun, or undone."""
+
+
+class Outcomes(list[Outcome]):
+    """Passes on each action that succeeded, as soon as it has."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        super().__init__()
+        self._supervisor = supervisor
+
+    def append(self, outcome: Outcome) -> None:
+        super().append(outcome)
+        if outcome.error is None:
+            self._supervisor.did(events.CompletedAction.of(outcome))
+
+
+def work(request: WorkRequest, supervisor: Supervisor) -> WorkReport:
+    """Bring the table to the state that the policy asks for. An error is in the report, as a status says it."""
+    report, outcomes = WorkReport(), Outcomes(supervisor)
+    connected = exhausted = False
+    supervisor.begins(CONNECTING, None)
+    try:
+        with cancellable_session(request.connection, request.connect_timeout) as connection:
+            connected = True
+            supervisor.begins("observing the table", None)
+            _maintain(connection, request, supervisor, report, outcomes)
+    except PartwardenError as error:
+        report.update = conditions.failed(error, connected)
+    except MemoryError:
+        exhausted = True
+    if exhausted:
+        # Only here nothing holds what took the memory any more.
+        report.update = conditions.failed(
+            WorkerFailed(
+                f"cannot observe table {request.spec.table}: the worker process reached its memory limit; find out "
+                "what of the table's catalog entries is so large, or raise PARTWARDEN_WORKER_MEMORY"
+            ),
+            connected,
+        )
+    report.doubted = [
+        outcome.action.archive
+        for outcome in outcomes
+        if isinstance(outcome.action, DropDetached) and isinstance(outcome.error, ContentsChanged)
+    ]
+    return report
+
+
+def _maintain(
+    connection: Session, request: WorkRequest, supervisor: Supervisor, report: WorkReport, outcomes: list[Outcome]
+) -> None:
+    """Observe, plan, claim, apply."""
+    spec, held, archives = request.spec, request.held, request.archives
+    inventory, plan = observe_and_plan(connection, spec, held=held, archives=archives)
+    report.server = inventory.server.identity
+    # What cannot act takes the table from no other policy, such as one whose login does not own it.
+    if plan.blocked or not plan.parent.may_own:
+        supervisor.disclaim()
+    else:
+        supervisor.claim(report.server, plan.parent.oid, str(plan.parent))
+    if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
+        done = maintain(
+            connection,
+            spec,
+            patience=request.patience,
+            held=held,
+            archives=archives,
+            observed=(inventory, plan),
+            outcomes=outcomes,
+            recheck=supervisor,
+        )
+        inventory, plan, report.stopped = done.inventory, done.after, done.stopped
+    report.stopped = report.stopped or supervisor.why_stopped()
+    if spec.mode is Mode.APPLY and not plan.blocked and not report.stopped:
+        report.requests = plan.retired.gate.requests
+    report.update = conditions.reconciled(spec, inventory, plan, outcomes)
+    report.boundary = (plan.next_boundary - inventory.now).total_seconds()
+    report.more_drops = _has_more_drops(outcomes, plan)
+
+
+def _has_more_drops(outcomes: list[Outcome], plan: Plan) -> bool:
+    dropped = any(isinstance(outcome.action, DropDetached) and outcome.error is None for outcome in outcomes)
+    return dropped and any(isinstance(action, DropDetached) for action in plan.actions)
+
+
+@contextmanager
+def cancellable_session(info: ConnectionInfo, connect_timeout: int) -> Iterator[Session]:
+    """As `postgres.connection.session`; `cancel` ends the statement that runs on it."""
+    global running
+    with session(info, connect_timeout=connect_timeout) as connection:
+        running = connection
+        try:
+            yield connection
+        finally:
+            running = None
+
+
+def cancel() -> None:
+    """Ask the database to end the statement that runs, without waiting for its answer. Safe in a signal handler."""
+    if (connection := running) is not None:
+        threading.Thread(target=_cancel, args=(connection,), daemon=True).start()
+
+
+def _cancel(connection: Session) -> None:
+    # The statement may have ended by itself, or the server be out of reach.
+    with suppress(psycopg.Error):
+        connection.cancel_safe(timeout=2.0)
