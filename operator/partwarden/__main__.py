@@ -1,8 +1,6 @@
 """Run the command line: python -m partwarden."""
 
-import sys
-
-from .cli.entry import main
+from .cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

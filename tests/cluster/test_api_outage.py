@@ -94,7 +94,7 @@ def test_with_a_lease_an_outage_ends_the_leader_and_the_next_waits_for_its_end(s
 
 HELD_UP = """
 import pathlib, sys, time
-from partwarden.cli import entry
+from partwarden.cli import program
 from partwarden.controller import informers
 first, go = informers.Lister.first, pathlib.Path(sys.argv.pop(1))
 def late(self):
@@ -103,7 +103,7 @@ def late(self):
         time.sleep(0.05)
     first(self)
 informers.Lister.first = late
-entry.main()
+program()
 """
 
 

@@ -15,7 +15,7 @@ from lab.archives import PARTITION, Archives, oid, proof
 from lab.postgres import Database
 from lab.reconciled_archive import NAME, Meanwhile, ReconciledArchive
 from lab.site import Site, conditions, keys_of
-from partwarden.archive.jobspec import WRONG
+from partwarden.archive.manifest import WRONG
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, partitions
-from partwarden.archive.jobspec import Task
+from partwarden.archive.manifest import Task
 from partwarden.controller import database_work
 from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder

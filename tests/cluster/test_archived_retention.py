@@ -13,7 +13,7 @@ from lab.archives import IMAGE, NOWHERE, S3, Archives, proof
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, conditions, partitions
-from partwarden.archive.jobspec import WRONG
+from partwarden.archive.manifest import WRONG
 from partwarden.postgres import fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn

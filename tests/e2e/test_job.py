@@ -17,8 +17,7 @@ from lab.kubectl import Kubectl
 from lab.operator import until
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.retention import JobSettings
-from partwarden.archive.jobspec import WRONG, JobSpec, Report, Task
-from partwarden.archive.manifest import TableName
+from partwarden.archive.manifest import WRONG, JobSpec, Report, TableName, Task
 from partwarden.controller import archive_job
 from partwarden.controller.job_status import CLAIM_NOT_FOUND, Phase
 

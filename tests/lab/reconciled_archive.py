@@ -10,7 +10,7 @@ from kubernetes.client import Configuration
 
 from lab.archives import IMAGE, Archives, oid, proof
 from lab.postgres import Database
-from partwarden.archive.jobspec import JobSpec
+from partwarden.archive.manifest import JobSpec
 from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
 from partwarden.controller.archive_requests import ArchiveRequests

@@ -17,12 +17,12 @@ from lab.postgres import Database
 from lab.site import partitions
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump, snapshot
-from partwarden.archive.jobspec import JobSpec, Report, Task
-from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName, serialize
+from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, JobSpec, Report, TableName, Task, serialize
 from partwarden.archive.storage import Folder
 from partwarden.archive.verify import open_archive
-from partwarden.cli import database_tables, drop_database
+from partwarden.cli import drop_database, tables
 from partwarden.cli.main import main
+from partwarden.cli.options import Target
 from partwarden.errors import ContentsChanged, DumpFailed
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
@@ -184,7 +184,7 @@ def test_a_row_that_comes_between_the_two_readings_is_in_neither_and_keeps_the_t
 
     monkeypatch.setattr(snapshot, "read_rows", after_a_write)
     with session(from_dsn(table.dsn)) as connection:
-        found = drop_database.find(connection, database_tables.spec(connection, None, None), "run_2020", frozenset())
+        found = drop_database.find(connection, tables.only_spec(connection, Target()), "run_2020", frozenset())
         longest = connection.longest
         proven = drop_database.compare(connection, found, archive)
         assert (proven.rows, connection.longest) == (100, longest)

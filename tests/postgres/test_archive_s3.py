@@ -22,9 +22,8 @@ from lab.proxy import Proxy, Toward
 from lab.s3 import Keys, S3Server
 from lab.small_disk import small_volume
 from partwarden.api.destination import Destination
-from partwarden.archive import create, objectstore_config
-from partwarden.archive.jobspec import JobSpec, Report, Task
-from partwarden.archive.manifest import DATA, MANIFEST, TableName
+from partwarden.archive import create, storage
+from partwarden.archive.manifest import DATA, MANIFEST, JobSpec, Report, TableName, Task
 from partwarden.archive.objectstore import PART, Objects
 from partwarden.errors import (
     DatabaseUnreachable,
@@ -47,14 +46,14 @@ INSERT INTO zoo (at, n, t) SELECT '2020-05-05', n,
   (SELECT string_agg(md5(n || 'of' || i), '') FROM generate_series(1, 40) i) FROM generate_series(1, 30000) n
 """
 """Some 38 MB, which no compression makes less than half of: more than one part."""
-FEW = {**objectstore_config.RETRIES, "max_retries": 1}
+FEW = {**storage.RETRIES, "max_retries": 1}
 
 
 @pytest.fixture(autouse=True)
 def client(monkeypatch: pytest.MonkeyPatch) -> None:
     use_client(monkeypatch)
     # Waiting longer is no other outcome.
-    monkeypatch.setattr(objectstore_config, "RETRIES", FEW)
+    monkeypatch.setattr(storage, "RETRIES", FEW)
 
 
 @pytest.fixture
@@ -132,21 +131,21 @@ def secured() -> Iterator[S3Server]:
 def test_the_servers_certificate_is_checked_against_the_ca_of_the_secret(plain: Database, secured: S3Server) -> None:
     place = destination(secured, "archives")
     assert make(plain, objects(secured, "archives"), place).ok
-    without = objectstore_config.by_destination(place, {**secret(secured), "ca.crt": ""})
+    without = storage.by_destination(place, {**secret(secured), "ca.crt": ""})
     with pytest.raises(DestinationUnreachable, match=r"not trusted \(UnknownIssuer\): give the CA .* as ca.crt"):
         make(plain, without, place)
     with pytest.raises(SecretInvalid, match="Secret storage cannot be used: No certificates found"):
-        objectstore_config.by_destination(place, {**secret(secured), "ca.crt": "none"})
+        storage.by_destination(place, {**secret(secured), "ca.crt": "none"})
 
 
 def test_wrong_credentials_are_reported(plain: Database, s3: S3Server, bucket: str) -> None:
     place = destination(s3, bucket)
     for name in ("accessKeyId", "secretAccessKey"):
-        wrong = objectstore_config.by_destination(place, {**secret(s3), name: "wrong-wrong-wrong"})
+        wrong = storage.by_destination(place, {**secret(s3), name: "wrong-wrong-wrong"})
         with pytest.raises(DestinationDenied, match=r"the credentials were refused: .*; correct them"):
             make(plain, wrong, place)
         with pytest.raises(SecretKeyMissing, match=f"Secret storage .* has no {name} or AWS_"):
-            objectstore_config.by_destination(place, {**secret(s3), name: " "})
+            storage.by_destination(place, {**secret(s3), name: " "})
     assert s3.objects(bucket) == []
 
 
@@ -156,7 +155,7 @@ def test_read_only_credentials_are_reported_when_writing_and_suffice_for_reading
     place = destination(s3, bucket)
     report = make(plain, objects(s3, bucket), place)
     before = s3.objects(bucket)
-    reader = objectstore_config.by_destination(place, as_secret(s3.reader))
+    reader = storage.by_destination(place, as_secret(s3.reader))
     assert again(report, plain, reader, place).ok
     with pytest.raises(DestinationDenied, match=r"AccessDenied: .* let them read, write and list"):
         create.archive(order(place, id="0002"), from_dsn(plain.dsn), reader, lambda line: None)
@@ -240,7 +239,7 @@ def test_a_short_outage_is_survived(
     plain: Database, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain.execute(FILL)
-    monkeypatch.setattr(objectstore_config, "RETRIES", {**objectstore_config.RETRIES, "max_retries": 6})
+    monkeypatch.setattr(storage, "RETRIES", {**storage.RETRIES, "max_retries": 6})
     with Proxy(s3.host, s3.port) as proxy, ThreadPoolExecutor(1) as pool:
         endpoint = s3.endpoint_over(proxy)
         struck = proxy.cut(Toward.SERVER, PART // 2)

@@ -171,7 +171,7 @@ def test_a_count_that_reaches_its_limit_is_reported_as_at_least(
 ) -> None:
     database.execute(f"""{RUN} {REST} INSERT INTO run SELECT '2019-05-01Z' FROM generate_series(1, 500);
         INSERT INTO run VALUES ('2026-05-01Z'), ('2026-05-02Z')""")
-    monkeypatch.setattr("partwarden.postgres.default_partition.MAX_ROWS", 100)
+    monkeypatch.setattr("partwarden.postgres.inspection.MAX_ROWS", 100)
     report = keep(database.dsn, premake=0, mode="Plan")
     assert not rows(report).whole
     assert "2019 (at least 101 rows)" in condition(report)[2]

@@ -12,8 +12,7 @@ from lab.postgres import Database
 from lab.small_disk import SmallDisk, small_disk
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create
-from partwarden.archive.jobspec import JobSpec, Report, Task
-from partwarden.archive.manifest import TableName
+from partwarden.archive.manifest import JobSpec, Report, TableName, Task
 from partwarden.archive.storage import Folder
 from partwarden.planner.archives import Archives, ArchiveState, CheckRequest, CheckState, server_label
 from partwarden.postgres.connection import session

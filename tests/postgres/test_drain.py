@@ -205,7 +205,7 @@ def test_a_reference_made_after_the_first_observation_is_seen_under_the_lock(
         return wait_for_snapshots(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("partwarden.postgres.drain.wait_for_snapshots", late)
+        patched.setattr("partwarden.postgres.locks.wait_for_snapshots", late)
         assert error(drain(database.dsn))[0] == "RowsReferenced"
     assert content(database, "log") != []
     assert where(database) == {"rest": 3}

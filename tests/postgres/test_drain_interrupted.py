@@ -174,7 +174,7 @@ def test_rows_written_after_the_copy_move_too(database: Database, monkeypatch: p
     with database.connect() as writer:
 
         def late(*arguments: Any) -> str | None:
-            monkeypatch.setattr("partwarden.postgres.drain.wait_for_snapshots", wait_for_snapshots)
+            monkeypatch.setattr("partwarden.postgres.locks.wait_for_snapshots", wait_for_snapshots)
             writer.execute("""BEGIN; INSERT INTO run (submitted_at, note) VALUES ('2026-08-01Z', 'late');
                 UPDATE run SET note = 'changed' WHERE id = 2""")
             return wait_for_snapshots(*arguments)
@@ -185,7 +185,7 @@ def test_rows_written_after_the_copy_move_too(database: Database, monkeypatch: p
                 writer.execute("UPDATE run SET note = 'again' WHERE id = 3; COMMIT")
             check_lock_holders(*arguments, **options)
 
-        monkeypatch.setattr("partwarden.postgres.drain.wait_for_snapshots", late)
+        monkeypatch.setattr("partwarden.postgres.locks.wait_for_snapshots", late)
         monkeypatch.setattr("partwarden.postgres.locks.check_lock_holders", locked_out)
         assert reasons(keep(database.dsn, patience=60, **DRAIN)) == ["created"]
         assert writer.info.transaction_status == TransactionStatus.IDLE

@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 from lab.postgres import Database
 from lab.site import partitions
 from partwarden.archive.verify import open_archive
-from partwarden.cli import database_tables, drop_database
+from partwarden.cli import drop_database, tables
 from partwarden.cli.main import main
+from partwarden.cli.options import Target
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from support.archived import use_client
@@ -254,7 +255,7 @@ def test_a_drop_interrupted_during_the_detach_continues_from_there(table: Databa
 
     with reader, session(from_dsn(table.dsn)) as connection:
         watch(connection, before)
-        found = drop_database.find(connection, database_tables.spec(connection, None, None), OLD, frozenset())
+        found = drop_database.find(connection, tables.only_spec(connection, Target()), OLD, frozenset())
         (outcome,) = drop_database.remove(connection, found, None, "", 10.0)
         assert outcome.error
         assert pending(table)
@@ -278,7 +279,7 @@ def test_ctrl_c_at_any_step_loses_no_row_and_the_same_command_goes_on(table: Dat
     def drop() -> None:
         with session(from_dsn(table.dsn)) as connection:
             watch(connection, after=interrupt)
-            found = drop_database.find(connection, database_tables.spec(connection, None, None), OLD, frozenset())
+            found = drop_database.find(connection, tables.only_spec(connection, Target()), OLD, frozenset())
             proven = drop_database.compare(connection, found, open_archive(archive))
             drop_database.remove(connection, found, proven, archive, 10.0)
 

@@ -13,7 +13,7 @@ from lab.postgres import Database
 from partwarden.errors import StatementRejected
 from partwarden.planner import marker
 from partwarden.planner.marker import LONGEST
-from partwarden.postgres import answers, catalog, ddl
+from partwarden.postgres import answers, catalog, ddl, table_state
 from partwarden.postgres.connection import Session, connect, run, session
 from partwarden.postgres.conninfo import from_dsn
 from support.meanwhile import findings, keep
@@ -132,7 +132,7 @@ def test_marks_of_other_roles_cannot_push_out_those_of_the_owner(
     expired(pg_database)
     pg_database.execute("CREATE TABLE copy (LIKE run_2018); DROP TABLE copy")
     catalog.about_table.cache_clear()
-    monkeypatch.setattr(catalog, "MOST_MARKED", 1)
+    monkeypatch.setattr(table_state, "MOST_MARKED", 1)
     try:
         assert verbs(keep(pg_database.dsn, **DROP)) == [("drop", "done")]
     finally:

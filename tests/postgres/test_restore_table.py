@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lab.postgres import Database
-from partwarden.archive.manifest import ArchiveManifest
+from partwarden.archive.manifest import ArchiveManifest, Say
 from partwarden.archive.restore import Restored, RestoreRequest, restore
-from partwarden.archive.restored_table import Say, Source
+from partwarden.archive.restored_table import Source
 from partwarden.errors import (
     DatabaseUnreachable,
     InsufficientPrivilege,
@@ -281,3 +281,18 @@ def test_of_two_restores_at_once_one_is_refused(plain: Archived, pg_database: Da
     bring_back(plain, pg_database, second)
     assert len(refusals) == 1
     assert pg_database.query("SELECT count(*) FROM zoo_2020") == [(12,)]
+
+
+def test_a_column_whose_type_the_role_may_not_use_comes_back_as_text(pg_database: Database, tmp_path: Path) -> None:
+    role = pg_database.new_role()
+    pg_database.execute(f"""
+        GRANT CREATE, USAGE ON SCHEMA public TO {role.name};
+        CREATE SCHEMA hidden; CREATE TYPE hidden.mood AS ENUM ('calm', 'wild');
+        CREATE TABLE zoo_2020 (id int, mood hidden.mood); INSERT INTO zoo_2020 VALUES (1, 'calm'), (2, 'wild');
+        ALTER TABLE zoo_2020 OWNER TO {role.name}""")
+    made = archive(pg_database, zoo.Specimen("", 2), tmp_path)
+    pg_database.execute("DROP TABLE zoo_2020")
+    restored = restore(made, from_dsn(role.dsn), RestoreRequest(), lambda line: None)
+    assert [(each.kind, each.name) for each in restored.left_off] == [("Type", "mood")]
+    assert "permission denied for schema hidden" in restored.left_off[0].reason
+    assert pg_database.query("SELECT id, mood FROM zoo_2020 ORDER BY id") == [(1, "calm"), (2, "wild")]

@@ -6,9 +6,9 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from lab.postgres import Database, Server
-from partwarden.archive.manifest import TypeKind
-from partwarden.archive.table_schema import Description, TableColumn, create_table, describe
-from partwarden.archive.user_types import Types, expression
+from partwarden.archive.manifest import Attribute, TypeKind
+from partwarden.archive.table_lookup import Description, describe
+from partwarden.archive.table_schema import TableColumn, Types, create_table, expression
 from partwarden.postgres.connection import pinned, run, session
 from partwarden.postgres.conninfo import from_dsn
 from support import zoo
@@ -86,3 +86,13 @@ def test_a_type_with_its_own_function_must_exist_already(pg_database: Database) 
         CREATE TYPE steps AS RANGE (subtype = int, canonical = canon);
         CREATE TABLE zoo_2020 (a steps)""")
     assert [(each.name, each.kind) for each in described(pg_database).types] == [("public.steps", TypeKind.OTHER)]
+
+
+def test_a_type_in_a_schema_that_the_role_may_not_use_counts_as_missing(database: Database) -> None:
+    role = database.new_role()
+    database.execute("CREATE SCHEMA hidden; CREATE TYPE hidden.mood AS ENUM ('calm')")
+    with session(from_dsn(role.dsn)) as connection, connection.transaction():
+        types = Types(connection, [])
+        assert types.find(Attribute(type="hidden.mood")) is None
+        # The transaction goes on.
+        assert types.find(Attribute(type="bigint")) == SQL("bigint")

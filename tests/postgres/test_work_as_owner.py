@@ -17,8 +17,7 @@ from lab.postgres import Binaries, Database, Role
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import pgdump
 from partwarden.archive.create import archive, check
-from partwarden.archive.jobspec import JobSpec, Task
-from partwarden.archive.manifest import TableName
+from partwarden.archive.manifest import JobSpec, TableName, Task
 from partwarden.archive.storage import Folder
 from partwarden.errors import InsufficientPrivilege
 from partwarden.postgres import fingerprint

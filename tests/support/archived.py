@@ -9,8 +9,7 @@ import pytest
 from lab.postgres import Binaries, Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump
-from partwarden.archive.jobspec import JobSpec, Task
-from partwarden.archive.manifest import TableName
+from partwarden.archive.manifest import JobSpec, TableName, Task
 from partwarden.archive.storage import Folder
 from partwarden.archive.verify import Archive, open_archive
 from partwarden.planner.archives import server_label

@@ -8,8 +8,7 @@ from pathlib import Path
 from lab.s3 import S3Server
 from partwarden.api.destination import S3, Destination
 from partwarden.archive.objectstore import Objects
-from partwarden.archive.objectstore_config import by_destination
-from partwarden.archive.storage import Folder, Store
+from partwarden.archive.storage import Folder, Store, by_destination
 
 PREFIX = "prod/db"
 IN_PROGRESS = ".sgwtmp"
@@ -38,9 +37,6 @@ class Shelf:
     def get(self, key: str) -> Iterator[bytes]:
         self._happen("reading", key)
         return self.store.get(key)
-
-    def exists(self, key: str) -> bool:
-        return self.store.exists(key)
 
     def below(self, key: str, name: str) -> Iterator[str]:
         return self.store.below(key, name)

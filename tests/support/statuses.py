@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from partwarden import errors
-from partwarden.archive.jobspec import Report, Task
+from partwarden.archive.manifest import Report, Task
 from partwarden.controller import archive_status
 from partwarden.controller.job_status import JobView, Phase
 from partwarden.status.conditions import broken, failed, make_status, reconciled, suspended

@@ -9,37 +9,28 @@ never taken for an archive, and never written over.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
+import psycopg
 from psycopg import errors as pg
 
-from .. import __version__
+from .. import __version__, errors
 from ..api.archive import Fingerprint
 from ..api.retention import OnLargeObjects
-from ..errors import (
-    ArchiveDamaged,
-    ContentsChanged,
-    DestinationNotFound,
-    DumpFailed,
-    ObjectExists,
-    PartwardenError,
-    ProofFailed,
-    StatementRejected,
-    TableChanged,
-)
 from ..planner.findings import pointing
 from ..postgres import fingerprint, large_objects, table_state
 from ..postgres.connection import run
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import message
 from ..postgres.settings import TEXT_SETTINGS
-from . import pgdump, snapshot, table_lookup, table_schema, verify
-from .generated_columns import GeneratedWriter
-from .jobspec import JobSpec, Report, TableToArchive
+from . import pgdump, snapshot, table_lookup, verify
+from .archived_rows import Digest, GeneratedWriter
 from .manifest import (
     DATA,
     GENERATED,
@@ -47,68 +38,44 @@ from .manifest import (
     ArchiveManifest,
     Column,
     GeneratedData,
+    JobSpec,
+    Report,
+    Say,
     TableName,
+    TableToArchive,
     serialize,
     stored_names,
 )
 from .snapshot import Held, TableContents
-from .storage import Digest, Store, folder
-from .verify import Archive
+from .storage import Store
+from .table_lookup import Target
+from .verify import Archive, Progress
 
-Say = Callable[[str], None]
+SAFE = re.compile(r"[^A-Za-z0-9._~\-\u0080-\U0010ffff]")
 MOST = 100
 """Attempts at one archive that may fail, and leave a dump each, before no more are made."""
 
 
 def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say) -> Report:
-    """Make the archive, or find that it was made already. Its report is always ``ok``.
-
-    Raises a `PartwardenError`, or psycopg's errors as `connection.session` translates them: then nothing is proven.
-    """
+    """Make the archive, or find that it was made already. Its report is always ``ok``. Raises a `PartwardenError`, or
+    psycopg's errors as `connection.session` translates them: then nothing is proven."""
     started = datetime.now(UTC)
-    client = pgdump.version(pgdump.find("pg_dump"))
+    client = pgdump.version()
     pgdump.find("pg_restore")
     pgdump.check(info)
     with snapshot.holding(info, wanted.partition) as held:
         server = table_state.read(held.connection, wanted.server)
         pgdump.check_version(client, held.server_version)
         origin = table_lookup.find_origin(held.connection, held.table)
-        _check_parent(wanted, origin.parent)
-        _check_large_objects(wanted, held, say)
-        home = folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
+        _check(wanted, held, origin, say)
+        home = _folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
         if known := _find_proven(store, home, wanted, held, say):
             return _report(known, server=server)
         # A folder of this attempt's own: an upload that was taken for dead, and that comes to its end after all, must
         # not write over what another attempt has proven meanwhile. Not every store can refuse that.
         place = f"{home}/{wanted.id}-{secrets.token_hex(4)}"
         say(f"archiving {held.table} ({held.estimate:,} rows or so) to {store.url(place)}")
-        description = table_schema.describe(held.connection, held.table.oid)
-        taken = _take(held, info, store, place, description.columns, say)
-        manifest = ArchiveManifest(
-            id=wanted.id,
-            database=held.connection.info.dbname,
-            parent=origin.parent or wanted.parent,
-            partition=held.table,
-            bounds=origin.bounds or wanted.bounds,
-            key=origin.key or wanted.key,
-            columns=description.columns,
-            types=description.types,
-            parent_ddl=_parent_ddl(held, info, origin.parent),
-            rows=taken.fingerprint.rows,
-            bytes=taken.dump.size,
-            sha256=taken.dump.sha256,
-            copy_sha256=taken.rows.sha256,
-            generated=taken.generated,
-            unlogged=held.unlogged,
-            settings=TEXT_SETTINGS,
-            fingerprint=taken.fingerprint,
-            snapshot=held.snapshot,
-            server_version=held.server_version,
-            client_version=client,
-            partwarden_version=__version__,
-            started=started,
-            completed=datetime.now(UTC),
-        )
+        manifest = _write(wanted, held, info, store, place, origin, client, started, say)
         _prove(verify.at(store, place, manifest), say)
         text = serialize(manifest)
         # Nothing proves an archive but this. The connection answers: its locks were held, and the snapshot, to the end.
@@ -119,16 +86,20 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
 
 def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
     """Read an archive again, and its table where ``info`` says how to reach it: fingerprint and COPY in one snapshot.
-
     Raises `ArchiveDamaged` where it is not what the order says was proven, `ProofFailed` or `DumpFailed` where that
-    cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises.
-    """
-    archived = verify.read(store, _key(store, order.location), order.manifest_sha256 or None)
+    cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises."""
+    base = store.url("")
+    if not order.location.startswith(base):
+        raise errors.ArchiveDamaged(
+            f"{order.location} does not lie at {base}: the destination was changed since it was proven"
+        )
+    place = order.location.removeprefix(base).strip("/")
+    archived = verify.read(store, place, order.manifest_sha256 or None)
     manifest = archived.manifest
     if order.sha256 and manifest.sha256 != order.sha256:
-        raise ArchiveDamaged(f"{archived.url} has the sha256 {manifest.sha256}, but {order.sha256} was proven")
+        raise errors.ArchiveDamaged(f"{archived.url} has the sha256 {manifest.sha256}, but {order.sha256} was proven")
     if order.partition.oid not in (0, manifest.partition.oid) or manifest.id != order.id:
-        raise ArchiveDamaged(f"{archived.url} is archive {manifest.id} of {manifest.partition}, not {order.id}")
+        raise errors.ArchiveDamaged(f"{archived.url} is archive {manifest.id} of {manifest.partition}, not {order.id}")
     archived.prove()
     server, completed = "", datetime.now(UTC)
     if info is not None:
@@ -142,26 +113,34 @@ def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
     return _report(archived, server=server, completed=completed.astimezone(UTC))
 
 
-def _check_parent(wanted: TableToArchive, parent: TableName | None) -> None:
+def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None:
+    """Check the parent, and for large objects all rows in the snapshot that is archived. Raises `TableChanged`,
+    `LargeObjects`."""
+    table, parent = held.table, origin.parent
     if parent and wanted.parent and (parent.schema_, parent.name) != (wanted.parent.schema_, wanted.parent.name):
-        raise TableChanged(f"{wanted.partition} is a partition of {parent}, not of {wanted.parent}")
-
-
-def _check_large_objects(wanted: TableToArchive, held: Held, say: Say) -> None:
-    """Check all rows in the snapshot that is archived. Raises `LargeObjects`."""
-    table = held.table
-    if not (columns := large_objects.columns(held.connection, table.oid, table.schema_, table.name)):
-        return
-    if wanted.large_objects is OnLargeObjects.REFUSE:
+        raise errors.TableChanged(f"{wanted.partition} is a partition of {parent}, not of {wanted.parent}")
+    columns = large_objects.columns(held.connection, table.oid, table.schema_, table.name)
+    if columns and wanted.large_objects is OnLargeObjects.REFUSE:
         raise pointing(table, columns, "archived")
-    say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
+    if columns:
+        say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
+
+
+def _folder(database: str, parent: TableName | None, partition: TableName) -> str:
+    """Where the archives of a partition lie: ``<database>/<schema>.<table>/<partition>``."""
+    table = parent or partition
+    return "/".join((_escaped(database), f"{_escaped(table.schema_)}.{_escaped(table.name)}", _escaped(partition.name)))
+
+
+def _escaped(name: str) -> str:
+    """As one part of a path, which it stays whatever characters it holds."""
+    safe = SAFE.sub(lambda match: f"%{ord(match[0]):02X}", name)
+    return safe if safe.strip(".") else safe.replace(".", "%2E")
 
 
 def _find_proven(store: Store, home: str, wanted: TableToArchive, held: Held, say: Say) -> Archive | None:
-    """The archive of that identifier which is there already, proves, and is equal to the table now.
-
-    Raises `ObjectExists`.
-    """
+    """The archive of that identifier which is there already, proves, and is equal to the table now. Raises
+    `ObjectExists`."""
     now: TableContents | None = None
     for key in _keys_below(store, home, wanted.id, MANIFEST):
         place = key.rpartition("/")[0]
@@ -170,19 +149,21 @@ def _find_proven(store: Store, home: str, wanted: TableToArchive, held: Held, sa
             if archived.manifest.id != wanted.id:
                 continue
             if (oid := archived.manifest.partition.oid) != held.table.oid:
-                raise ArchiveDamaged(f"{archived.url} is of the table with OID {oid}")
+                raise errors.ArchiveDamaged(f"{archived.url} is of the table with OID {oid}")
             _prove(archived, say)
             if now is None:
                 say(f"reading {held.table} to compare it with {archived.url}")
                 now = snapshot.read(held)
             snapshot.compare(f"table {held.table}", archived.url, archived.manifest, now)
-        except (ArchiveDamaged, ContentsChanged, ProofFailed, DumpFailed) as error:
+        except (errors.ArchiveDamaged, errors.ContentsChanged, errors.ProofFailed, errors.DumpFailed) as error:
             say(f"an earlier archive cannot be used, and is left as it is: {error}")
             continue
         say(f"{archived.url} is there already, and proven")
         return archived
     if len(_keys_below(store, home, wanted.id, DATA)) >= MOST:
-        raise ObjectExists(f"{store.url(home)}/{wanted.id} and {MOST - 1} more like it came to nothing: remove those")
+        raise errors.ObjectExists(
+            f"{store.url(home)}/{wanted.id} and {MOST - 1} more like it came to nothing: remove those"
+        )
     return None
 
 
@@ -190,60 +171,100 @@ def _keys_below(store: Store, home: str, id_: str, name: str) -> list[str]:
     """The keys of that name in folders whose names begin with the identifier, sorted."""
     try:
         return sorted(key for key in store.below(home, name) if key.removeprefix(f"{home}/").startswith(id_))
-    except DestinationNotFound:
+    except errors.DestinationNotFound:
         # Whether there is no archive yet, or no such place at all, is found out by writing.
         return []
 
 
-class Taken(NamedTuple):
-    """What was read and written in one snapshot."""
+def _write(
+    wanted: TableToArchive,
+    held: Held,
+    info: ConnectionInfo,
+    store: Store,
+    place: str,
+    origin: Target,
+    client: str,
+    started: datetime,
+    say: Say,
+) -> ArchiveManifest:
+    """Write all of the archive but the manifest, which is returned."""
+    description, dump = table_lookup.describe(held.connection, held.table.oid), Digest()
+    taken, rows, generated = _take(held, info, store, place, description.columns, dump, say)
+    parent = origin.parent
+    ddl = pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
+    return ArchiveManifest(
+        id=wanted.id,
+        database=held.connection.info.dbname,
+        parent=parent or wanted.parent,
+        partition=held.table,
+        bounds=origin.bounds or wanted.bounds,
+        key=origin.key or wanted.key,
+        columns=description.columns,
+        types=description.types,
+        parent_ddl=ddl,
+        rows=taken.rows,
+        bytes=dump.size,
+        sha256=dump.sha256,
+        copy_sha256=rows.sha256,
+        generated=generated,
+        unlogged=held.unlogged,
+        settings=TEXT_SETTINGS,
+        fingerprint=taken,
+        snapshot=held.snapshot,
+        server_version=held.server_version,
+        client_version=client,
+        partwarden_version=__version__,
+        started=started,
+        completed=datetime.now(UTC),
+    )
 
-    fingerprint: Fingerprint
-    rows: Digest
-    """Of the rows as COPY writes them."""
-    dump: Digest
-    generated: GeneratedData | None
-    """What was written beside the dump."""
 
-
-def _take(held: Held, info: ConnectionInfo, store: Store, place: str, columns: tuple[Column, ...], say: Say) -> Taken:
-    """Take the fingerprint and the digest of the rows, while the dump is written. Raises `ProofFailed` if they differ
-    in the number of rows."""
-    dump = Digest()
+def _take(
+    held: Held, info: ConnectionInfo, store: Store, place: str, columns: tuple[Column, ...], dump: Digest, say: Say
+) -> tuple[Fingerprint, Digest, GeneratedData | None]:
+    """Read the table while it is dumped. Raises `ProofFailed` if the readings differ in the number of rows."""
     with ThreadPoolExecutor(1, "partwarden-read") as pool:
         reading = pool.submit(_read, held, store, place, columns, dump, say)
         try:
             with pgdump.dump(info, held.table.schema_, held.table.name, held.snapshot, held.role) as chunks:
                 store.put(f"{place}/{DATA}", _watched(dump.through(chunks), reading), held.size)
             say(f"{dump.size:,} bytes written")
-            taken = reading.result()
+            taken, rows, generated = reading.result()
         except BaseException:
-            # Without this the pool would wait for a statement whose result is of no use any more.
-            snapshot.cancel(held)
+            # Without this the pool would wait for a statement whose result is of no use any more. A server that cannot
+            # be reached fails it too, by keep-alives.
+            with suppress(psycopg.Error):
+                held.connection.cancel_safe(timeout=10)
             raise
-    if taken.rows.lines != taken.fingerprint.rows:
-        raise ProofFailed(
-            f"{held.table}: COPY gave {taken.rows.lines} rows, and a count {taken.fingerprint.rows}, in one snapshot"
+    if rows.lines != taken.rows:
+        raise errors.ProofFailed(
+            f"{held.table}: COPY gave {rows.lines} rows, and a count {taken.rows}, in one snapshot"
         )
-    return taken
+    return taken, rows, generated
 
 
-def _read(held: Held, store: Store, place: str, columns: tuple[Column, ...], dump: Digest, say: Say) -> Taken:
-    """Read the table twice, and write the values of its stored generated columns."""
+def _read(
+    held: Held, store: Store, place: str, columns: tuple[Column, ...], dump: Digest, say: Say
+) -> tuple[Fingerprint, Digest, GeneratedData | None]:
+    """Read the table twice, for the fingerprint and for the digest of the rows as COPY writes them, while the dump is
+    written. The values of its stored generated columns are written beside that."""
     try:
         taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
     except (pg.CharacterNotInRepertoire, pg.UntranslatableCharacter) as error:
-        raise StatementRejected(
+        raise errors.StatementRejected(
             f"table {held.table} is not archived: it holds text that is not valid in its encoding: "
             f"{message(error)}; correct those values first"
         ) from None
     say(f"{taken.rows:,} rows, fingerprint {taken.content}")
-    progress = _Progress(say, taken.rows, dump)
+    progress = Progress(say, taken.rows)
+
+    def report(rows: Digest) -> None:
+        progress.report(rows.lines, f"{rows.lines:,} of {taken.rows:,} rows read, {dump.size:,} bytes written")
+
     if not (stored := stored_names(columns)):
-        return Taken(taken, snapshot.read_rows(held, columns, progress), dump, None)
+        return taken, snapshot.read_rows(held, columns, report), None
     with GeneratedWriter(store, f"{place}/{GENERATED}", held.size) as writer:
-        rows = snapshot.read_rows(held, columns, progress, writer.write)
-        return Taken(taken, rows, dump, writer.finish(stored))
+        return taken, snapshot.read_rows(held, columns, report, writer.write), writer.finish(stored)
 
 
 def _watched(chunks: Iterator[bytes], other: Future[Any]) -> Iterator[bytes]:
@@ -256,57 +277,26 @@ def _watched(chunks: Iterator[bytes], other: Future[Any]) -> Iterator[bytes]:
     other.result()
 
 
-class _Progress:
-    """Says how far it is, at every twentieth part."""
-
-    def __init__(self, say: Say, rows: int, dump: Digest) -> None:
-        self.say, self.rows, self.dump, self.said = say, rows, dump, 0
-
-    def __call__(self, digest: Digest) -> None:
-        percent = digest.lines * 100 // self.rows if self.rows else 100
-        if percent >= self.said + 5:
-            self.said = percent
-            self.say(f"{percent} %: {digest.lines:,} of {self.rows:,} rows read, {self.dump.size:,} bytes written")
-
-
 def _prove(archived: Archive, say: Say) -> None:
     say(f"reading {archived.manifest.bytes:,} bytes back from {archived.url}")
     archived.prove()
 
 
-def _parent_ddl(held: Held, info: ConnectionInfo, parent: TableName | None) -> str:
-    return pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
-
-
 def _report(archived: Archive, server: str, completed: datetime | None = None) -> Report:
     manifest = archived.manifest
+    named = {name: getattr(manifest, name) for name in ArchiveManifest.model_fields.keys() & Report.model_fields.keys()}
     return Report(
+        **{**named, "completed": completed or manifest.completed},
         ok=True,
         location=archived.url,
-        id=manifest.id,
-        rows=manifest.rows,
-        bytes=manifest.bytes,
-        sha256=manifest.sha256,
         manifest_sha256=archived.manifest_sha256,
-        fingerprint=manifest.fingerprint,
         oid=manifest.partition.oid,
         server=server,
-        server_version=manifest.server_version,
-        client_version=manifest.client_version,
-        started=manifest.started,
-        completed=completed or manifest.completed,
     )
 
 
-def failure(error: PartwardenError, id_: str = "", oid: int = 0) -> Report:
+def failure(error: errors.PartwardenError, id_: str = "", oid: int = 0) -> Report:
     """The report of an archive or check that came to nothing."""
     return Report(
         ok=False, reason=error.reason, message=str(error)[:1024], id=id_, oid=oid, completed=datetime.now(UTC)
     )
-
-
-def _key(store: Store, location: str) -> str:
-    base = store.url("")
-    if not location.startswith(base):
-        raise ArchiveDamaged(f"{location} does not lie at {base}: the destination was changed since it was proven")
-    return location.removeprefix(base).strip("/")

@@ -1,14 +1,13 @@
-"""``manifest.json``: what is written down of an archive beside its data.
+"""The documents of archives: ``manifest.json``, and what a Job is told and reports.
 
-It holds all that is needed to restore the data in ten years, without Kubernetes, the policy or the database that it
-came from. It is written last: where there is none, there is no archive.
+The manifest holds all that is needed to restore the data in ten years, without Kubernetes, the policy or the database
+that it came from. It is written last: where there is none, there is no archive.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -16,6 +15,12 @@ from typing import Literal
 from pydantic import Field
 
 from ..api.archive import Fingerprint, Written
+from ..api.database import Connection
+from ..api.destination import Destination
+from ..api.retention import OnLargeObjects
+
+Say = Callable[[str], None]
+"""Takes a line about how far something is."""
 
 # PostgreSQL deparses expressions into manifests. Text of a manifest that was changed since must not end the parentheses
 # that it is put into, nor hide what follows. So it is read token by token, and refused where it is anything but tokens
@@ -173,9 +178,8 @@ class GeneratedData(Written):
 
     columns: tuple[str, ...] = Field(max_length=MOST_COLUMNS)
     bytes: int
-    """Of the object, compressed."""
     sha256: str
-    """Of the object, compressed."""
+    """Of the object, compressed, as ``bytes``."""
     copy_sha256: str
     """Of what it holds: a line for each row, in the order of the rows of `DATA`, as COPY writes those columns."""
 
@@ -205,9 +209,8 @@ class ArchiveManifest(Written):
     """``pg_dump --schema-only`` of the parent, as plain SQL, for people; empty where there is none. Never executed."""
     rows: int
     bytes: int
-    """Of `DATA`."""
     sha256: str
-    """Of `DATA`."""
+    """Of `DATA`, as ``bytes``."""
     copy_sha256: str
     """Of the rows as COPY … TO STDOUT writes them in the snapshot, and equally of what the archive restores."""
     generated: GeneratedData | None = None
@@ -221,8 +224,92 @@ class ArchiveManifest(Written):
     started: datetime
     completed: datetime
 
+    @property
+    def key_type(self) -> str:
+        """Of the partition key's column, as `format_type` spelled it; empty where the manifest does not know."""
+        return next((column.type for column in self.columns if column.name == self.key), "")
+
 
 def serialize(manifest: ArchiveManifest) -> bytes:
     """The bytes of `MANIFEST`."""
-    document = manifest.model_dump(mode="json", by_alias=True)
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    return (manifest.model_dump_json(by_alias=True, indent=2) + "\n").encode()
+
+
+# What a Job does stands in its environment as one JSON document, without a secret in it. Credentials come beside it,
+# each in a variable of its own that Kubernetes fills from a Secret.
+VARIABLE = "PARTWARDEN_ORDER"
+DATABASE_PREFIX, STORAGE_PREFIX = "PARTWARDEN_DB_", "PARTWARDEN_STORAGE_"
+"""Followed by the key of the Secret with everything but letters and digits made ``_``: ``PARTWARDEN_DB_ca_crt``."""
+DATABASE_KEYS = (
+    *("uri", "host", "port", "dbname", "database"),
+    *("user", "username", "password", "sslmode", "sslrootcert", "ca.crt"),
+)
+STORAGE_KEYS = (
+    *("accessKeyId", "secretAccessKey", "sessionToken"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("ca.crt", "credentials.json", "accountKey", "sasToken"),
+)
+WRONG = 3
+"""Exit code of a Job's program where a `UserError` ended it: the same again would not help. Anything else may pass."""
+MOUNT = "/archives"
+"""Where the Job's pod has the PersistentVolumeClaim."""
+
+
+class Task(StrEnum):
+    """``Archive`` makes and proves an archive; ``Check`` reads one again, and compares it with what was proven."""
+
+    ARCHIVE = "Archive"
+    CHECK = "Check"
+
+
+class TableToArchive(Written):
+    """A partition of which an archive is to be made, and what is known of it beside the catalog."""
+
+    id: str
+    """Of the archive: unique, and the same however often it is tried."""
+    partition: TableName
+    parent: TableName | None = None
+    server: str = ""
+    """The server and database that the table is of, as `inventory.Server.identity`: no other may answer. Empty: any."""
+    bounds: tuple[str, str] | None = None
+    key: str | None = None
+    large_objects: OnLargeObjects = OnLargeObjects.REFUSE
+
+
+class JobSpec(TableToArchive):
+    """One thing that a Job does with one partition."""
+
+    task: Task
+    connection: Connection | None = None
+    """What wins over the database's Secret."""
+    destination: Destination
+    location: str = ""
+    """For ``Check``: the folder's URL, as the report named it."""
+    sha256: str = ""
+    manifest_sha256: str = ""
+    """For ``Check``: what was proven."""
+    mount: str = MOUNT
+
+
+class Report(Written):
+    """What a Job's pod leaves as its termination message, at most 4,096 bytes of JSON."""
+
+    ok: bool
+    reason: str = ""
+    """Class name of a `PartwardenError` where it is not ok."""
+    message: str = ""
+    location: str = ""
+    """URL of the archive's folder."""
+    id: str = ""
+    rows: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    manifest_sha256: str = ""
+    fingerprint: Fingerprint | None = None
+    oid: int = 0
+    server: str = ""
+    """The server and database that answered, as `inventory.Server.identity`; empty where the role may not ask."""
+    server_version: str = ""
+    client_version: str = ""
+    started: datetime | None = None
+    completed: datetime | None = None

@@ -2,11 +2,6 @@
 
 An object is there whole or not at all: large ones are uploaded in parts, which become an object by a last request.
 Parts without that request are invisible, and cost until the bucket's own rules remove them.
-
-The library tells kinds of errors apart by the status of the answer alone; what the service itself calls the cause is in
-the body of its answer. Of that only the code and the message are repeated: the rest of it has what was signed.
-https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 """
 
 from __future__ import annotations
@@ -16,24 +11,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import obstore
 from obstore import exceptions
 from obstore.store import ObjectStore
 
-from ..errors import (
-    ArchiveDamaged,
-    DestinationDenied,
-    DestinationFull,
-    DestinationNotFound,
-    DestinationUnreachable,
-    ObjectExists,
-    PartwardenError,
-)
+from .. import errors
 
+# The library tells kinds of errors apart by the status of the answer alone; what the service itself calls the cause is
+# in the body of its answer. Of that only the code and the message are repeated: the rest of it has what was signed.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "ContainerBeingDeleted")
 NO_OBJECT = ("", "NoSuchKey", "BlobNotFound")
 LOST = "NoSuchUpload"
@@ -45,6 +35,12 @@ WRONG_LOGIN = re.compile(
 BUSY = (408, 429)
 NO_ROOM = 507
 FORBIDDEN = (401, 403)
+KNOWN = {
+    "dns error": "the name of the host is not known",
+    "TimedOut|operation timed out": "no answer in time",
+    "IncompleteMessage|connection closed": "the connection was closed without an answer",
+}
+"""What the library says, as a pattern, and what is said instead."""
 
 
 def is_missing(error: Exception) -> bool:
@@ -57,64 +53,56 @@ def is_without_conditions(error: Exception) -> bool:
     return _code(str(error)) == "NotImplemented" or isinstance(error, exceptions.NotSupportedError)
 
 
-def translate(error: Exception, url: str) -> PartwardenError:
+def translate(error: Exception, url: str) -> errors.PartwardenError:
     """The error of an object store as one of ours: what of ``url`` could not be done, why, and what to do."""
     text = str(error)
-    code, status, said = _code(text), _status(text), _said(text)
+    code, status, said = _code(text), int(_found(r"status code: (\d{3})", text) or 0), _said(text)
     if isinstance(error, exceptions.AlreadyExistsError):
-        return ObjectExists(f"{url} exists already, and is never overwritten")
+        return errors.ObjectExists(f"{url} exists already, and is never overwritten")
     if code in NO_BUCKET:
-        return DestinationNotFound(f"{url}: the bucket is not there: {said}; make it, or correct its name")
+        return errors.DestinationNotFound(f"{url}: the bucket is not there: {said}; make it, or correct its name")
     if WRONG_LOGIN.search(code):
-        return DestinationDenied(f"{url}: the credentials were refused: {said}; correct them")
+        return errors.DestinationDenied(f"{url}: the credentials were refused: {said}; correct them")
     if FULL.search(code) or status == NO_ROOM:
-        return DestinationFull(f"{url}: {said}: make room, or raise the quota")
+        return errors.DestinationFull(f"{url}: {said}: make room, or raise the quota")
     if is_missing(error):
-        return ArchiveDamaged(f"{url} is not there")
+        return errors.ArchiveDamaged(f"{url} is not there")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError) or status in FORBIDDEN:
-        return DestinationDenied(
+        return errors.DestinationDenied(
             f"{url}: {said}: check the credentials, and let them read, write and list below that address"
         )
     if isinstance(error, exceptions.InvalidPathError):
-        return DestinationNotFound(f"{url} is no address of an object: {text.splitlines()[0]}")
+        return errors.DestinationNotFound(f"{url} is no address of an object: {text.splitlines()[0]}")
     if 300 <= status < 500 and status not in BUSY and code != LOST:
-        return DestinationDenied(f"{url}: the service refuses that: {said}; check region, endpoint and pathStyle")
+        return errors.DestinationDenied(
+            f"{url}: the service refuses that: {said}; check region, endpoint and pathStyle"
+        )
     if "InvalidCertificate" in text:
-        return DestinationUnreachable(
+        return errors.DestinationUnreachable(
             f"{url}: the server's certificate is not trusted ({_within(text, 'InvalidCertificate')}): give the CA that "
             "signed it as ca.crt"
         )
-    return DestinationUnreachable(f"{url}: {said}")
+    return errors.DestinationUnreachable(f"{url}: {said}")
 
 
 def _code(text: str) -> str:
-    found = re.search(r"<Code>(\w+)</Code>", text)
-    return found[1] if found else ""
+    return _found(r"<Code>(\w+)</Code>", text)
 
 
-def _status(text: str) -> int:
-    found = re.search(r"status code: (\d{3})", text)
-    return int(found[1]) if found else 0
+def _found(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    return found[1].strip() if found else ""
 
 
 def _said(text: str) -> str:
     """In the service's words, else in those of the system, else in the library's."""
-    message = re.search(r"<Message>([^<]*)", text)
-    if message:
-        return f"{_code(text)}: {message[1].strip().rstrip('.')}"
+    if message := _found(r"<Message>([^<]*)", text):
+        return f"{_code(text)}: {message.rstrip('.')}"
     for system in text.split("Os {")[1:]:
-        if said := re.search(r'message: "([^"]*)"', system.partition("}")[0]):
-            return said[1]
-    if "dns error" in text:
-        return "the name of the host is not known"
-    if "TimedOut" in text or "operation timed out" in text:
-        return "no answer in time"
-    if "IncompleteMessage" in text or "connection closed" in text:
-        return "the connection was closed without an answer"
-    status = re.search(r"status code: (\d{3} [\w ]+)", text)
-    if status:
-        return status[1].strip()
-    return text.splitlines()[0].split(" - ")[-1].strip()
+        if words := _found(r'message: "([^"]*)"', system.partition("}")[0]):
+            return words
+    known = next((words for pattern, words in KNOWN.items() if re.search(pattern, text)), "")
+    return known or _found(r"status code: (\d{3} [\w ]+)", text) or text.splitlines()[0].split(" - ")[-1].strip()
 
 
 def _within(text: str, word: str) -> str:
@@ -132,6 +120,7 @@ AT_ONCE = 2
 POLITE = 5.0
 """Seconds that an upload which is given up may take to take its parts back."""
 T = TypeVar("T")
+P = ParamSpec("P")
 FAILED = (exceptions.BaseError, OSError, ValueError)
 """What the library raises: FileNotFoundError and PermissionError among them."""
 
@@ -149,19 +138,20 @@ class Objects:
         return Objects(self.store, f"{self.prefix}/{prefix}", base)
 
     def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
-        """See `Store`."""
         # Parts become an object without any condition. So large ones are written to a key that no other attempt has.
-        if self.exists(key):
-            raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
-        pieces = iter(chunks)
-        first = _first(pieces)
-        whole = b"".join(first)
+        if self._exists(key):
+            raise errors.ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
+        pieces, first = iter(chunks), bytearray()
+        for piece in pieces:
+            first += piece
+            if len(first) > PART:
+                break
+        whole = bytes(first)
         if len(whole) <= PART:
-            self._put_whole(key, whole)
-            return
+            return self._put_whole(key, whole)
         stop = threading.Event()
         # In a thread of its own: the library would keep this one from hearing of a signal until the end.
-        done = _aside(lambda: self._put_parts(key, _until(stop, chain([whole], pieces)), expected))
+        done = _aside(self._put_parts, key, _until(stop, chain([whole], pieces)), expected)
         try:
             done.result()
         except BaseException:
@@ -181,17 +171,13 @@ class Objects:
 
     def _put_parts(self, key: str, chunks: Iterator[bytes], expected: int) -> None:
         with self._translating(key):
+            size = part_size(expected)
             obstore.put(
-                self.store,
-                self._key(key),
-                chunks,
-                use_multipart=True,
-                chunk_size=part_size(expected),
-                max_concurrency=AT_ONCE,
+                self.store, self._key(key), chunks, use_multipart=True, chunk_size=size, max_concurrency=AT_ONCE
             )
 
     def get(self, key: str) -> Iterator[bytes]:
-        """See `Store`. Range by range: what a lost connection costs is one of them, and is asked for again."""
+        """Range by range: what a lost connection costs is one of them, and is asked for again."""
         with self._translating(key):
             whole = obstore.get(self.store, self._key(key))
             size = whole.meta["size"]
@@ -199,11 +185,11 @@ class Objects:
                 yield bytes(whole.bytes())
                 return
         del whole
-        ahead = _aside(lambda: self._range(key, 0, size))
+        ahead = _aside(self._range, key, 0, size)
         for start in range(PART, size + PART, PART):
             piece = ahead.result()
             if start < size:
-                ahead = _aside(partial(self._range, key, start, size))
+                ahead = _aside(self._range, key, start, size)
             yield piece
 
     def _range(self, key: str, start: int, size: int) -> bytes:
@@ -211,11 +197,11 @@ class Objects:
         with self._translating(key):
             found = bytes(obstore.get_range(self.store, self._key(key), start=start, end=end))
         if len(found) != end - start:
-            raise ArchiveDamaged(f"{self.url(key)} was changed while it was read")
+            raise errors.ArchiveDamaged(f"{self.url(key)} was changed while it was read")
         return found
 
-    def exists(self, key: str) -> bool:
-        """See `Store`. Not by HEAD, whose answer does not tell a missing object from a missing bucket."""
+    def _exists(self, key: str) -> bool:
+        """Whether there is such an object. Not by HEAD, whose answer tells no missing object from a missing bucket."""
         with self._translating(key):
             try:
                 obstore.get(self.store, self._key(key))
@@ -226,7 +212,6 @@ class Objects:
         return True
 
     def below(self, key: str, name: str) -> Iterator[str]:
-        """See `Store`."""
         skipped = f"{self.prefix}/" if self.prefix else ""
         with self._translating(key):
             for page in obstore.list(self.store, prefix=self._key(key) or None):
@@ -235,7 +220,6 @@ class Objects:
                         yield each["path"].removeprefix(skipped)
 
     def url(self, key: str) -> str:
-        """See `Store`."""
         return f"{self.base}/{key}"
 
     def _key(self, key: str) -> str:
@@ -245,19 +229,17 @@ class Objects:
     def _translating(self, key: str) -> Iterator[None]:
         try:
             yield
-        except PartwardenError:
-            raise  # of what is written, not of writing it
         except FAILED as error:
             raise translate(error, self.url(key)) from None
 
 
-def _aside(work: Callable[[], T]) -> Future[T]:
+def _aside(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> Future[T]:
     """Begin it in a thread that does not keep the process from ending."""
     done: Future[T] = Future()
 
     def run() -> None:
         try:
-            done.set_result(work())
+            done.set_result(work(*given, **named))
         except BaseException as error:  # noqa: BLE001 - raised again by `Future.result`
             done.set_exception(error)
 
@@ -266,22 +248,9 @@ def _aside(work: Callable[[], T]) -> Future[T]:
 
 
 def part_size(expected: int) -> int:
-    """Bytes of each part of an object of about that many bytes: so many that there are not too many parts.
-
-    A dump may be larger than its table, and is not half as large again: numbers take more room as text, but compressed.
-    """
+    """Bytes of each part of an object of about that many bytes: so many that there are not too many parts. A dump may
+    be larger than its table, and is not half as large again: numbers take more room as text, but compressed."""
     return max(PART, -(-(expected + expected // 2) // PARTS))
-
-
-def _first(pieces: Iterator[bytes]) -> list[bytes]:
-    """As many as fill a part and a little more, or all there are."""
-    taken, size = [], 0
-    for piece in pieces:
-        taken.append(piece)
-        size += len(piece)
-        if size > PART:
-            break
-    return taken
 
 
 def _until(stop: threading.Event, pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -21,13 +21,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import IO, NamedTuple
+from typing import IO, Any
 
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo
 from psycopg.sql import SQL
 
 from ..errors import BehindPooler, ClientMissing, ClientTooOld, DumpFailed, InvalidSpec
+from ..planner.findings import quoted
 from ..postgres.connection import LIVENESS, Session, ca_file, isolation, run, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.settings import LIMITS, as_options
@@ -46,19 +47,18 @@ first statements, which come before it lifts limits on time. It knows no idle_se
 refused by servers before 17; pg_dump, which is never older than the server, lifts it itself wherever there is one."""
 
 
-def find(program: str, environment: Mapping[str, str] | None = None) -> str:
+def find(program: str) -> str:
     """The path of pg_dump or pg_restore. Raises `ClientMissing`."""
-    environment = os.environ if environment is None else environment
-    folder = environment.get(FOLDER)
-    where = folder if folder else environment.get("PATH", os.defpath)
-    if found := shutil.which(program, path=where):
+    folder = os.environ.get(FOLDER)
+    if found := shutil.which(program, path=folder or os.environ.get("PATH", os.defpath)):
         return found
     place = f"in {folder}, which {FOLDER} names" if folder else f"on the PATH, and {FOLDER} is not set"
     raise ClientMissing(f"{program} is not {place}: install PostgreSQL's client programs, or name their folder")
 
 
-def version(path: str) -> str:
-    """Of the program, such as ``17.6``. Raises `ClientMissing`."""
+def version() -> str:
+    """Of pg_dump, such as ``17.6``. Raises `ClientMissing`."""
+    path = find("pg_dump")
     try:
         words = subprocess.run([path, "--version"], check=True, capture_output=True, text=True, timeout=60).stdout
         return re.sub(r"^.*?PostgreSQL\)? +", "", words.strip()).split(" ")[0]
@@ -80,48 +80,34 @@ def _major(text: str) -> int:
     return int(match[0]) if match else 0
 
 
-def quoted(*names: str) -> str:
-    """A qualified name quoted as SQL, which is also how pg_dump takes names, and writes them when all are quoted."""
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
 @contextmanager
 def dump(
-    info: ConnectionInfo, schema: str, name: str, snapshot: str, role: str | None = None
+    info: ConnectionInfo, schema: str, name: str, snapshot: str, role: str | None = None, kind: str = "--format=custom"
 ) -> Iterator[Iterator[bytes]]:
-    """The table in custom format, as it is in that snapshot, which must be held all the time. ``role`` reads it.
-
-    The iterator raises `DumpFailed` at its end where pg_dump failed: what came before is worth nothing then.
-    """
+    """The table in custom format, as it is in that snapshot, which must be held all the time. ``role`` reads it. The
+    iterator raises `DumpFailed` at its end where pg_dump failed: what came before is worth nothing then."""
     # Not --quote-all-identifiers: names that columns of type regclass and the like hold would be written so, too.
-    options = ["--format=custom", "--encoding=UTF8", f"--snapshot={snapshot}"]
+    options = [kind, "--encoding=UTF8", f"--snapshot={snapshot}", f"--table={quoted(schema)}.{quoted(name)}"]
     # A session that waits for a stronger lock than ours would make pg_dump wait for it, and it waits for us.
-    options += [f"--lock-wait-timeout={LOCK_PATIENCE}", f"--table={quoted(schema, name)}", *_as(role)]
-    with (
-        _connected(info) as (arguments, environment),
-        _run([find("pg_dump"), *options, *arguments], environment) as out,
-    ):
-        yield out
+    options += [f"--lock-wait-timeout={LOCK_PATIENCE}", *([] if role is None else [f"--role={role}"])]
+    with ca_file(info) as ca:
+        # It connects as `connection.connect` does.
+        parameters = {**(isolation() if info.isolated else {}), **info.parameters, **LIVENESS, **ca}
+        arguments, environment = connecting(parameters, info.isolated)
+        with _run([find("pg_dump"), *options, *arguments], environment) as out:
+            yield out
 
 
 def definition(info: ConnectionInfo, schema: str, name: str, snapshot: str, role: str | None = None) -> str:
     """The table's DDL as plain SQL, as it is in that snapshot. Raises `DumpFailed`."""
-    options = ["--schema-only", "--encoding=UTF8", f"--snapshot={snapshot}", f"--lock-wait-timeout={LOCK_PATIENCE}"]
-    command = [find("pg_dump"), *options, f"--table={quoted(schema, name)}", *_as(role)]
-    with _connected(info) as (arguments, environment), _run([*command, *arguments], environment) as out:
+    with dump(info, schema, name, snapshot, role, "--schema-only") as out:
         return b"".join(out).decode()
-
-
-def _as(role: str | None) -> list[str]:
-    return [] if role is None else [f"--role={role}"]
 
 
 @contextmanager
 def restore_script(data: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
-    """What pg_restore makes of a dump in custom format: SQL with the rows in it.
-
-    The iterator raises what ``data`` raised, and `DumpFailed` where pg_restore cannot read it.
-    """
+    """What pg_restore makes of a dump in custom format: SQL with the rows in it. The iterator raises what ``data``
+    raised, and `DumpFailed` where pg_restore cannot read it."""
     environment = {key: value for key, value in os.environ.items() if not re.match("PG[A-Z]", key)} | {"LC_ALL": "C"}
     with _run([find("pg_restore"), "--data-only", "--file=-"], environment, data) as out:
         yield out
@@ -131,10 +117,8 @@ def restore_script(data: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
 def _run(
     command: Sequence[str], environment: Mapping[str, str], data: Iterable[bytes] | None = None
 ) -> Iterator[Iterator[bytes]]:
-    """Run it while the block lasts; ended with it, and waited for.
-
-    Gives what it writes to stdout. At its end raises what ``data`` raised, and `DumpFailed` where the program failed.
-    """
+    """Run it while the block lasts; ended with it, and waited for. Gives what it writes to stdout. At its end raises
+    what ``data`` raised, and `DumpFailed` where the program failed."""
     source = subprocess.DEVNULL if data is None else subprocess.PIPE
     try:
         process = subprocess.Popen(
@@ -142,55 +126,48 @@ def _run(
         )
     except OSError as error:
         raise ClientMissing(f"{command[0]} cannot be run: {error}") from None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    for pipe in (process.stdin, process.stdout):
+    stdout, stderr = process.stdout, process.stderr
+    assert stdout is not None
+    assert stderr is not None
+    for pipe in (process.stdin, stdout):
         _widen(pipe)
     words: deque[str] = deque(maxlen=8)
     failures: list[BaseException] = []
-    threads = [threading.Thread(target=_listen, args=(process.stderr, words), daemon=True)]
+    threads = [threading.Thread(target=_listen, args=(stderr, words), daemon=True)]
     if data is not None:
         threads.append(threading.Thread(target=_feed, args=(data, process, failures), daemon=True))
     for thread in threads:
         thread.start()
 
+    def output() -> Iterator[bytes]:
+        while chunk := stdout.read(CHUNK):
+            yield chunk
+        for thread in threads:
+            thread.join()
+        code = process.wait()
+        if failures:
+            raise failures[0]
+        _check_exit(os.path.basename(command[0]), code, " ".join(" ".join(words).split()))
+
     try:
-        yield _output(process.stdout, process, threads, words, failures)
+        yield output()
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
+        stdout.close()
         for thread in threads:
             thread.join()
 
 
-def _output(
-    pipe: IO[bytes],
-    process: subprocess.Popen[bytes],
-    threads: Iterable[threading.Thread],
-    words: Iterable[str],
-    failures: Sequence[BaseException],
-) -> Iterator[bytes]:
-    while chunk := pipe.read(CHUNK):
-        yield chunk
-    for thread in threads:
-        thread.join()
-    code = process.wait()
-    if failures:
-        raise failures[0]
+def _check_exit(program: str, code: int, words: str) -> None:
     if code == -signal.SIGKILL:
         # Where a container has too little memory, the kernel may end the largest process instead of all.
         raise DumpFailed(
-            f"{_name(process)} was killed, most often for want of memory: give it more, a Job by "
+            f"{program} was killed, most often for want of memory: give it more, a Job by "
             "retention.job.resources.limits.memory"
         )
     if code:
-        said = " ".join(" ".join(words).split()) or "it said nothing"
-        raise DumpFailed(f"{_name(process)} ended with {code}: {said[:1000]}")
-
-
-def _name(process: subprocess.Popen[bytes]) -> str:
-    return os.path.basename(str(process.args[0] if isinstance(process.args, list) else process.args))
+        raise DumpFailed(f"{program} ended with {code}: {words[:1000] or 'it said nothing'}")
 
 
 def _widen(pipe: IO[bytes] | None) -> None:
@@ -220,22 +197,14 @@ def _feed(data: Iterable[bytes], process: subprocess.Popen[bytes], failures: lis
         process.kill()
 
 
-@contextmanager
-def _connected(info: ConnectionInfo) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Arguments and environment by which libpq connects as `connection.connect` does. No secret is in the arguments."""
-    with ca_file(info) as ca:
-        yield connecting({**(isolation() if info.isolated else {}), **info.parameters, **LIVENESS, **ca}, info.isolated)
-
-
 def connecting(parameters: Mapping[str, str], isolated: bool) -> tuple[list[str], dict[str, str]]:
-    """The same for these parameters. ``isolated``: without PG* of this process's environment. Raises `InvalidSpec`."""
+    """Arguments, without any secret, and environment by which libpq connects with these parameters. ``isolated``:
+    without PG* of this process's environment. Raises `InvalidSpec`."""
     known = {each.keyword.decode(): each for each in Conninfo.get_defaults()}
     environment = {key: value for key, value in os.environ.items() if not (isolated and re.match("PG[A-Z]", key))}
     rest = {}
-    for name, value in parameters.items():
-        if not value:
-            # An empty variable is not what an absent one is: some take it for a number.
-            continue
+    # An empty variable is not what an absent one is: some take it for a number.
+    for name, value in ((name, value) for name, value in parameters.items() if value):
         option = known.get(name)
         if option is not None and option.envvar:
             environment[option.envvar.decode()] = value
@@ -257,9 +226,9 @@ PATIENCE = 30.0
 # Outside a transaction, and changing nothing: the next moment another session may have what it is executed on. Process
 # IDs are used again; with the moment at which a process began they are not, not even on several servers.
 ACTIVITY = """
-SELECT a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid(), a.pid,
-       (EXTRACT(epoch FROM a.backend_start) OPERATOR(pg_catalog.*) 1000000)::int8,
-       (EXTRACT(epoch FROM a.query_start) OPERATOR(pg_catalog.*) 1000000)::int8
+SELECT a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AS answers, a.pid,
+       pg_catalog.concat_ws(' ', a.pid, EXTRACT(epoch FROM a.backend_start)) AS backend,
+       EXTRACT(epoch FROM a.query_start) AS asked
 FROM pg_catalog.pg_stat_activity a
 WHERE a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() OR a.pid OPERATOR(pg_catalog.=) {}
 """
@@ -269,29 +238,18 @@ SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_po
 """
 
 
-class _Backend(NamedTuple):
-    """A row of `ACTIVITY`: a server connection, and when it and its latest statement began, in microseconds."""
-
-    answers: bool
-    pid: int
-    began: int
-    asked: int | None
-
-    def is_same(self, other: _Backend) -> bool:
-        return (self.pid, self.began) == (other.pid, other.began)
-
-
 def check(info: ConnectionInfo, connect_timeout: int = 10) -> None:
-    """Whether pg_dump may connect so: to the server itself, or through a pooler that shares nothing before the end.
-
-    Two connections at once, for some milliseconds. Raises `BehindPooler`, and as `connection.session`.
-    """
+    """Whether pg_dump may connect so: to the server itself, or through a pooler that shares nothing before the end. Two
+    connections at once, for some milliseconds. Raises `BehindPooler`, and as `connection.session`."""
+    # With the options that pg_dump is given: some poolers refuse any.
+    own = info.parameters.get("options") or ("" if info.isolated else os.environ.get("PGOPTIONS", ""))
+    as_pg_dump = replace(info, parameters={**info.parameters, "options": f"{own} {SETTINGS}".strip()})
     with (
-        session(_as_pg_dump(info), connect_timeout=connect_timeout) as one,
+        session(as_pg_dump, connect_timeout=connect_timeout) as one,
         session(info, connect_timeout=connect_timeout) as other,
     ):
         one.longest = other.longest = PATIENCE
-        if _is_shared(one, other):
+        if _is_shared({"A": one, "B": other}):
             raise BehindPooler(
                 f"{info} is behind a pooler that gives a server connection to other sessions after each transaction: "
                 "what pg_dump sets would stay on it, and the application would not find its tables any more; set "
@@ -299,27 +257,20 @@ def check(info: ConnectionInfo, connect_timeout: int = 10) -> None:
             )
 
 
-def _as_pg_dump(info: ConnectionInfo) -> ConnectionInfo:
-    """With the options that pg_dump is given: some poolers refuse any."""
-    own = info.parameters.get("options") or ("" if info.isolated else os.environ.get("PGOPTIONS", ""))
-    return replace(info, parameters={**info.parameters, "options": f"{own} {SETTINGS}".strip()})
-
-
-def _is_shared(one: Session, other: Session) -> bool:
+def _is_shared(sessions: Mapping[str, Session]) -> bool:
     """Whether a connection was served by several server connections, or a server connection served another one, too.
-
-    That is seen from one of the two, or by when the latest statement began: an application may be at it meanwhile.
-    """
-    latest: dict[str, _Backend] = {}
+    That is seen from one of the two, or by when the latest statement began: an application may be at it meanwhile."""
+    latest: dict[str, Any] = {}
     for turn in TURNS:
         idle = latest.get("A" if turn == "B" else "B")
-        query = SQL(ACTIVITY).format(idle.pid if idle else 0)
-        backends = [_Backend(*row) for row in run(one if turn == "A" else other, query)[0]]
-        now = next(backend for backend in backends if backend.answers)
-        if turn in latest and not now.is_same(latest[turn]):
+        (backends,) = run(sessions[turn], SQL(ACTIVITY).format(idle.pid if idle else 0))
+        now = next(each for each in backends if each.answers)
+        if turn in latest and now.backend != latest[turn].backend:
             return True
-        if idle and any(each.is_same(idle) and (each.answers or each.asked != idle.asked) for each in backends):
-            return True
+        if idle is not None:
+            seen = [each for each in backends if each.backend == idle.backend]
+            if any(each.answers or each.asked != idle.asked for each in seen):
+                return True
         latest[turn] = now
     return False
 

@@ -10,7 +10,8 @@ for a restore. Nothing but the table itself is made, so nothing can be left on a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Parent, Strategy
 from ..planner.keys import TYPES, Codec, parse_bounds
 from ..planner.marker import Marker, Phase
-from ..postgres import catalog, ddl, template
+from ..postgres import catalog, ddl
 from ..postgres.connection import Session, pinned, run
 from ..postgres.create import NEW_ACLS, grants
 from ..postgres.errors import message
@@ -34,10 +35,10 @@ from ..postgres.locks import retry_locks, wants_of_attach
 from ..postgres.settings import TEXT_SETTINGS, setting
 from ..postgres.transaction import BY_NAME, LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, advisory, parent_of
 from . import table_schema
-from .manifest import ArchiveManifest, Column
-from .restored_table import Loader, Say, Source, is_about_rows
-from .table_schema import Rule, TableColumn
-from .user_types import Types
+from .manifest import ArchiveManifest, Column, Say
+from .restored_table import Loader, Source, is_about_rows
+from .table_lookup import describe
+from .table_schema import TableColumn, Types
 
 CHECK = "partwarden_bounds"
 """Of the loaded table, until it is attached."""
@@ -53,57 +54,36 @@ AS_OWN = "leave out --attach to load it as a table of its own"
 
 @dataclass(frozen=True, slots=True)
 class Parentage:
-    """The parent as it is now: its inventory, its ``columns`` in order, and what else a partition needs.
-
-    ``bounds`` are those that the partition is to have.
-    """
+    """The parent as it is now: its inventory, its ``columns`` in order, and what else a partition needs."""
 
     inventory: Inventory
     columns: tuple[Column, ...]
     definition: table_schema.ParentDefinition
-    key: tuple[str, str]
-    """The partition key's column, and its type as the server spells it."""
-    bounds: tuple[str, str]
 
     @property
     def parent(self) -> Parent:
-        """It exists: `check` has seen it."""
         return parent_of(self.inventory)
 
 
 def check(
     connection: Session, manifest: ArchiveManifest, parent_schema: str, parent_name: str, schema: str, name: str
 ) -> Parentage:
-    """Read the parent, which the table ``schema.name`` is to be a partition of.
-
-    Raises `TableNotFound`, `CannotAttach`, `NotOwner`, or psycopg's errors.
-    """
+    """Read the parent, which the table ``schema.name`` is to be a partition of. Raises `TableNotFound`, `CannotAttach`,
+    `NotOwner`, `InsufficientPrivilege`, or psycopg's errors."""
     if manifest.bounds is None or manifest.key is None:
         raise CannotAttach("the archive does not say which bounds its table had: leave out --attach")
-    kind, held = table_schema.key_type(manifest), range_of(manifest)
-    encoding = next((each.encoding for each in _codecs(kind, manifest.bounds)), None)
+    codec, held = _moments(manifest)
     fields = {
         "table": {"schema": parent_schema, "name": parent_name},
-        **({"keyEncoding": encoding} if encoding else {}),
+        **({"keyEncoding": codec.encoding} if codec else {}),
     }
     inventory = catalog.observe(connection, TableSpec.model_validate(fields))
-    parent = inventory.parent
-    if parent is None:
+    if inventory.parent is None:
         raise TableNotFound(
             f"table {parent_schema}.{parent_name} does not exist: name another with --parent, or leave out --attach"
         )
-    key = [(part.column, part.type) for part in parent.key]
-    if parent.strategy is not Strategy.RANGE or key != [(manifest.key, kind)]:
-        raise CannotAttach(
-            f"{parent} is not partitioned by RANGE of {manifest.key!r} of type {kind}, as it was: {AS_OWN}"
-        )
-    if not parent.may_own:
-        raise NotOwner(f"role {inventory.server.user!r} is not an owner of {parent}: connect as {parent.owner!r}")
-    for partition in inventory.partitions:
-        if held is not None and partition.range is not None and partition.range.overlaps(held):
-            raise CannotAttach(
-                f"partition {partition} {partition.bounds} of {parent} holds what the archive held: {AS_OWN}"
-            )
+    parent, key = inventory.parent, (manifest.key, manifest.key_type)
+    _check_parent(inventory, parent, key, held)
     with connection.transaction():
         run(connection, pinned("2s", "30s"), setting(TEXT_SETTINGS))
         ((creates,),) = run(connection, sql.SQL(CREATES).format(owner=parent.owner, schema=schema))[0]
@@ -113,35 +93,38 @@ def check(
                 f"cannot attach {schema}.{name} to {parent}: its owner {parent.owner!r}, as whom all is done, may not "
                 f"create tables in schema {schema!r}; {grant}, or leave out --attach"
             )
-        columns = table_schema.describe(connection, parent.oid).columns
+        columns = describe(connection, parent.oid).columns
         definition = table_schema.read_definition(connection, parent.oid, schema, name)
         _check_columns(parent, columns, manifest.columns, Types(connection, manifest.types))
-    inventory = catalog.complete(connection, inventory, [])
-    return Parentage(inventory, columns, definition, (manifest.key, kind), manifest.bounds)
+    return Parentage(catalog.complete(connection, inventory, []), columns, definition)
 
 
-def _codecs(kind: str, bounds: tuple[str, str]) -> Iterator[Codec]:
-    """Those by which the bounds are moments of our calendar, at one end at least. Seconds come before milliseconds."""
+def _check_parent(inventory: Inventory, parent: Parent, key: tuple[str, str], held: Range | None) -> None:
+    """Whether its key is that of the archive, the login may attach to it, and nothing holds a part of the range."""
+    if parent.strategy is not Strategy.RANGE or [(part.column, part.type) for part in parent.key] != [key]:
+        raise CannotAttach(f"{parent} is not partitioned by RANGE of {key[0]!r} of type {key[1]}, as it was: {AS_OWN}")
+    if not parent.may_own:
+        raise NotOwner(f"role {inventory.server.user!r} is not an owner of {parent}: connect as {parent.owner!r}")
+    for partition in inventory.partitions:
+        if held is not None and partition.range is not None and partition.range.overlaps(held):
+            raise CannotAttach(
+                f"partition {partition} {partition.bounds} of {parent} holds what the archive held: {AS_OWN}"
+            )
+
+
+def _moments(manifest: ArchiveManifest) -> tuple[Codec, Range] | tuple[None, None]:
+    """The bounds as moments of our calendar, at one end at least, and by which codec; None where they are none. Seconds
+    come before milliseconds."""
+    text = "FOR VALUES FROM ({}) TO ({})".format(*manifest.bounds or ("", ""))
     for encoding in TYPES:
-        if (codec := Codec.find(kind, encoding)) is not None and (held := _held(codec, bounds)) is not None:
-            ends = (end for end in (held.lower, held.upper) if end is not None)
-            if any(codec.floor < end < codec.ceiling for end in ends):
-                yield codec
-
-
-def _held(codec: Codec, bounds: tuple[str, str]) -> Range | None:
-    try:
-        return parse_bounds("FOR VALUES FROM ({}) TO ({})".format(*bounds), codec)
-    except ValueError:
-        return None
-
-
-def range_of(manifest: ArchiveManifest) -> Range | None:
-    """The bounds as moments in the key's domain; None where the key does not say when."""
-    if manifest.bounds is None:
-        return None
-    codec = next(_codecs(table_schema.key_type(manifest), manifest.bounds), None)
-    return _held(codec, manifest.bounds) if codec is not None else None
+        if (codec := Codec.find(manifest.key_type, encoding)) is None:
+            continue
+        with suppress(ValueError):
+            held = parse_bounds(text, codec)
+            ends = (held.lower, held.upper) if held is not None else ()
+            if held is not None and any(end is not None and codec.floor < end < codec.ceiling for end in ends):
+                return codec, held
+    return None, None
 
 
 def _check_columns(parent: Parent, present: Iterable[Column], archived: Iterable[Column], types: Types) -> None:
@@ -157,13 +140,10 @@ def _check_columns(parent: Parent, present: Iterable[Column], archived: Iterable
 
 
 def _takes(there: Column, archived: Column, types: Types) -> bool:
-    """Whether the parent's column is of the type, wherever that is now, and computed where the archived one was.
-
-    Values that were computed and stored may become values like any other.
-    """
+    """Whether the parent's column is of the type, wherever that is now, and computed where the archived one was. Values
+    that were computed and stored may become values like any other."""
     # Of the type alone: whether its values fit another length or precision is found out by loading them.
-    bare = archived.model_copy(update={"typmod": -1})
-    type_ = types.find(bare)
+    type_ = types.find(archived.model_copy(update={"typmod": -1}))
     same = there.type == archived.type or (type_ is not None and type_.as_string() == there.type)
     return same and (there.generated == archived.generated or (archived.generated == "s" and not there.generated))
 
@@ -172,27 +152,14 @@ def _words(column: Column) -> str:
     return f"{column.type}, generated" if column.generated else column.type
 
 
-class NewTable(NamedTuple):
-    """The table that was loaded, as `ddl` and `template` take it."""
-
-    schema: str
-    name: str
-
-
-def loader(
-    connection: Session, source: Source, types: Types, parentage: Parentage, schema: str, name: str, say: Say
-) -> Loader:
+def loader(source: Source, types: Types, parentage: Parentage, schema: str, name: str, say: Say) -> Loader:
     """Load into a table with the columns that the parent has now, held to the bounds."""
-    table = sql.Identifier(schema, name)
-
-    def dress(as_wanted: bool) -> Iterable[sql.SQL | sql.Composed]:
-        if as_wanted:
-            yield from parentage.definition.before
-            yield table_schema.hold_to_bounds(table, CHECK, *parentage.key, parentage.bounds)
-
+    bounds, (key,) = source.manifest.bounds, parentage.parent.key
+    assert bounds is not None
+    held = table_schema.hold_to_bounds(sql.Identifier(schema, name), CHECK, key, bounds)
     wanted = tuple(_column(each, types) for each in parentage.columns)
-    like = parentage.inventory.template
-    return Loader(connection, source, types, schema, name, wanted, dress, say, source.manifest.unlogged, like)
+    before: list[sql.SQL | sql.Composed] = [*parentage.definition.before, held]
+    return Loader(source, types, schema, name, wanted, say, before, parentage.inventory.template)
 
 
 def _column(column: Column, types: Types) -> TableColumn:
@@ -202,11 +169,10 @@ def _column(column: Column, types: Types) -> TableColumn:
     return TableColumn(column.name, types.sql(column), collation, expression, column.generated or "s")
 
 
-def misfit(loaded: Loader, parentage: Parentage, error: Exception) -> Exception:
+def misfit(loaded: Loader, parentage: Parentage, error: Exception) -> CannotAttach:
     """Why the parent's form refuses the rows: the columns, and how many rows."""
     words = message(error) if isinstance(error, psycopg.Error) else str(error)
-    plain = loaded.load_plain()
-    columns = [f"column {name!r}: {why}" for name, why in loaded.examine(plain).items()]
+    columns = [f"column {name!r}: {why}" for name, why in loaded.examine().items()]
     return _refused(loaded, parentage, columns or [words])
 
 
@@ -219,37 +185,37 @@ def _refused(loaded: Loader, parentage: Parentage, reasons: Iterable[str]) -> Ca
 
 def complete(connection: Session, loaded: Loader, parentage: Parentage) -> None:
     """Add the constraints and indexes that a partition of the parent has. Raises `CannotAttach` for the rows."""
-    definition, broken = parentage.definition, []
-    for rule in (*definition.not_null, *definition.checks, *definition.indexes):
-        run(connection, "SAVEPOINT completing")
+    broken = []
+    for rule in parentage.definition.rules:
         try:
-            run(connection, rule.statement)
-            run(connection, "RELEASE SAVEPOINT completing")
+            with connection.transaction():
+                run(connection, rule.statement)
         except psycopg.Error as error:
             if not is_about_rows(error):
                 raise
-            run(connection, "ROLLBACK TO SAVEPOINT completing")
-            broken.append(_broken(loaded, rule, error))
+            words = f"{rule.name!r}: {message(error)}"
+            if rule.broken is not None and isinstance(error, pg.IntegrityError):
+                words += f", in {loaded.count(rule.broken):,} rows"
+            broken.append(words)
     if broken:
         raise _refused(loaded, parentage, broken)
-    for statement in definition.after:
+    for statement in parentage.definition.after:
         run(connection, statement)
 
 
-def _broken(loaded: Loader, rule: Rule, error: psycopg.Error) -> str:
-    if rule.broken is None or not isinstance(error, pg.IntegrityError):
-        return f"{rule.name!r}: {message(error)}"
-    return f"{rule.name!r}: {message(error)}, in {loaded.count(rule.broken):,} rows"
+class NewTable(NamedTuple):
+    """The table that was loaded, as `ddl` and `template` take it."""
+
+    schema: str
+    name: str
 
 
 def join(
     connection: Session, inventory: Inventory, manifest: ArchiveManifest, schema: str, name: str, deadline: float
 ) -> None:
-    """Attach the loaded table, marked so that retention leaves it alone, in the caller's transaction.
-
-    Locks are waited for until ``deadline``, a moment of `time.monotonic`; one attempt is made in any case. Raises
-    `TableBusy`, `AnotherOperator`, `CannotAttach`, or psycopg's errors: then the transaction is to be undone.
-    """
+    """Attach the loaded table, marked so that retention leaves it alone, in the caller's transaction. Locks are waited
+    for until ``deadline``, a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy`,
+    `AnotherOperator`, `CannotAttach`, or psycopg's errors: then the transaction is to be undone."""
     subject = f"cannot attach table {schema}.{name}"
     others = wants_of_attach(connection, inventory)
     timeouts = sql.SQL(SET_TIMEOUTS).format(
@@ -258,12 +224,18 @@ def join(
     )
 
     def attempt() -> None:
-        run(connection, "SAVEPOINT joining")
         try:
-            _attempt(connection, inventory, manifest, NewTable(schema, name), timeouts)
-        except (pg.QueryCanceled, *UNFIT) as error:
-            raise _unfit(error, subject) from None
+            with connection.transaction():
+                _attempt(connection, inventory, manifest, NewTable(schema, name), timeouts)
+        except pg.QueryCanceled:
+            raise CannotAttach(
+                f"{subject}: PostgreSQL must read DEFAULT, or tables that foreign keys join, while others wait, and "
+                "gave up; with a CHECK on DEFAULT that excludes the bounds it need not read that one"
+            ) from None
+        except UNFIT as error:
+            raise CannotAttach(f"{subject}: {message(error)}; {AS_OWN}") from None
 
+    # Whatever fails in an attempt is undone by its own savepoint.
     retry_locks(
         connection,
         attempt,
@@ -271,47 +243,31 @@ def join(
         subject,
         deadline,
         longest=math.inf,
-        rollback=lambda it: run(it, "ROLLBACK TO SAVEPOINT joining; RELEASE SAVEPOINT joining"),
+        rollback=lambda it: None,
         retried=(AnotherOperator,),
     )
 
 
-def _unfit(error: psycopg.Error, subject: str) -> CannotAttach:
-    if isinstance(error, pg.QueryCanceled):
-        return CannotAttach(
-            f"{subject}: PostgreSQL must read DEFAULT, or tables that foreign keys join, while others wait, and gave "
-            "up; with a CHECK on DEFAULT that excludes the bounds it need not read that one"
-        )
-    return CannotAttach(f"{subject}: {message(error)}; {AS_OWN}")
-
-
 def _attempt(
-    connection: Session,
-    inventory: Inventory,
-    manifest: ArchiveManifest,
-    new: NewTable,
-    timeouts: sql.Composed,
+    connection: Session, inventory: Inventory, manifest: ArchiveManifest, new: NewTable, timeouts: sql.Composed
 ) -> None:
     """Safe for the rows: ATTACH itself checks each against the bounds, and that nothing overlaps. Nothing is taken away
     but the CHECK, which says what the bounds say from then on."""
-    parent = parent_of(inventory)
+    parent, table = parent_of(inventory), ddl.relation(new)
     assert manifest.bounds is not None
-    table = ddl.relation(new)
-    _, ((mine,),), found = run(
-        connection, timeouts, advisory(parent), sql.SQL(BY_NAME).format(parent.schema, parent.name)
-    )
+    named = sql.SQL(BY_NAME).format(parent.schema, parent.name)
+    _, ((mine,),), found = run(connection, timeouts, advisory(parent), named)
     if not mine:
         raise AnotherOperator(f"table {parent} is being worked on by an operator: its advisory lock is taken")
     if [oid for oid, *_ in found] != [parent.oid]:
         raise CannotAttach(f"table {parent} was dropped, renamed or made anew meanwhile")
-    owner = [ddl.set_owner(parent, new)] if inventory.server.user != parent.owner else []
     *_, acls, ((now, oid),) = run(
         connection,
-        *owner,
+        *([ddl.set_owner(parent, new)] if inventory.server.user != parent.owner else []),
         sql.SQL(NEW_ACLS).format(new.schema, [new.name]),
         sql.SQL(NOW_AND_OID).format(sql.Literal(table.as_string())),
     )
-    held = range_of(manifest)
+    _, held = _moments(manifest)
     marked = held.bounded if held is not None else None
     mark = Marker(oid, parent.oid, str(parent), marked, Phase.RESTORED, now) if marked is not None else None
     ((_, secured, forced),) = found
@@ -319,11 +275,11 @@ def _attempt(
         connection,
         *ddl.set_grants(parent, new, grants(acls)),
         *ddl.set_row_security(new, secured, forced),
-        *template.before_attach(inventory.template, new),
+        *ddl.before_attach(inventory.template, new),
         table_schema.comment(table, marker.write(note(manifest), mark)),
         table_schema.attach(sql.Identifier(parent.schema, parent.name), table, manifest.bounds),
-        table_schema.drop_constraint(table, CHECK),
-        *template.after_attach(inventory.template, new),
+        sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(CHECK)),
+        *ddl.after_attach(inventory.template, new),
     )
 
 

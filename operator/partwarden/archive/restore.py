@@ -15,19 +15,18 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from ..errors import InvalidSpec
-from ..postgres import transaction
-from ..postgres.connection import Session, pinned, run, session
+from ..errors import InvalidSpec, NameTaken, StatementRejected
+from ..postgres import fingerprint, transaction
+from ..postgres.connection import Session, pinned, run, run_alone, session
 from ..postgres.conninfo import ConnectionInfo
-from ..postgres.errors import message
+from ..postgres.errors import UNABLE, is_lost, message, translate
 from ..postgres.settings import TEXT_SETTINGS, setting
-from ..postgres.transaction import SET_ROLE_VERSION, as_owner, become, undo
+from ..postgres.transaction import as_owner, become, set_role_right, undo
 from . import reattach, restored_table, table_schema
-from .manifest import ArchiveManifest, Column
+from .manifest import ArchiveManifest, Column, Say
 from .reattach import Parentage
-from .restored_table import TEXT, LeftOff, Loader, Say, Source
-from .table_schema import TableColumn
-from .user_types import Types, expression
+from .restored_table import TEXT, LeftOff, Loader, Source
+from .table_schema import TableColumn, Types, expression
 
 OWNER = """
 SELECT pg_get_userbyid(c.relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -41,11 +40,9 @@ NOT_VALID_VERSION = 180000
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """What to restore as. ``schema`` and ``name``: of the new table; None for the names that it had.
-
-    ``attach``: to ``parent`` (schema, name), or, where that is None, to the parent that it had. ``patience``: seconds
-    to wait for the parent's locks, once all is loaded.
-    """
+    """What to restore as. ``schema`` and ``name``: of the new table; None for the names that it had. ``attach``: to
+    ``parent`` (schema, name), or, where that is None, to the parent that it had. ``patience``: seconds to wait for the
+    parent's locks, once all is loaded."""
 
     schema: str | None = None
     name: str | None = None
@@ -68,35 +65,34 @@ class Restored:
 
 
 def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: Say) -> Restored:
-    """Restore an archive. Raises a `PartwardenError`: then nothing was changed in the database.
-
-    First come the checks that are quick, then the archive is read and checked, and only then is anything loaded.
-    """
+    """Restore an archive. Raises a `PartwardenError`: then nothing was changed in the database. First come the checks
+    that are quick, then the archive is read and checked, and only then is anything loaded."""
     manifest = source.manifest
     schema, name = request.schema or manifest.partition.schema_, request.name or manifest.partition.name
-    parent = _parent(manifest, request)
+    parent = _parent(manifest, request) if request.attach else None
     subject = f"archive {manifest.id} of {manifest.partition} is not restored"
+
+    def check(connection: Session) -> Parentage | None:
+        restored_table.check_name(connection, schema, name)
+        return reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
+
     with _session(info, subject) as connection:
-        _check(connection, manifest, parent, schema, name)
+        check(connection)
     say(f"checking {manifest.bytes:,} bytes by their sha256")
     source.check()
     with _session(info, subject) as connection:
         # Hours may have passed.
-        parentage = _check(connection, manifest, parent, schema, name)
+        parentage = check(connection)
         become_owner = _as_owner(connection, manifest, parentage, schema)
+        begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
         try:
-            run(
-                connection,
-                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-                pinned("2s", "0"),
-                setting(TEXT_SETTINGS),
-                *become_owner,
-            )
-            restored = (
-                _load(connection, source, schema, name, say)
-                if parentage is None
-                else _load_and_attach(connection, source, parentage, schema, name, request.patience, say)
-            )
+            run(connection, begin, pinned("2s", "0"), setting(TEXT_SETTINGS), *become_owner)
+            types = Types(connection, manifest.types)
+            types.make()
+            if parentage is None:
+                restored = _load(source, types, schema, name, say)
+            else:
+                restored = _load_and_attach(source, types, parentage, schema, name, request.patience, say)
             run(connection, "COMMIT")
         except BaseException:
             undo(connection)
@@ -106,9 +102,7 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
     return restored
 
 
-def _parent(manifest: ArchiveManifest, request: RestoreRequest) -> tuple[str, str] | None:
-    if not request.attach:
-        return None
+def _parent(manifest: ArchiveManifest, request: RestoreRequest) -> tuple[str, str]:
     if request.parent is not None:
         return request.parent
     if manifest.parent is None:
@@ -116,46 +110,31 @@ def _parent(manifest: ArchiveManifest, request: RestoreRequest) -> tuple[str, st
     return manifest.parent.schema_, manifest.parent.name
 
 
-def _check(
-    connection: Session, manifest: ArchiveManifest, parent: tuple[str, str] | None, schema: str, name: str
-) -> Parentage | None:
-    restored_table.check_name(connection, schema, name)
-    return reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
-
-
 def _as_owner(
     connection: Session, manifest: ArchiveManifest, parentage: Parentage | None, schema: str
 ) -> list[sql.Composable]:
-    """Become the owner of the parent, whose functions expressions and domains of the table call.
-
-    A table of its own is loaded so where there is that parent, and its owner may create tables in the schema.
-    """
+    """Become the owner of the parent, whose functions expressions and domains of the table call. A table of its own is
+    loaded so where there is that parent, and its owner may create tables in the schema."""
     if parentage is not None:
-        return as_owner(parentage.parent.owner, parentage.parent.login)
+        return as_owner(parentage.parent)
     if manifest.parent is None:
         return []
-    set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
+    set_role = set_role_right(connection)
     names = {"schema": manifest.parent.schema_, "name": manifest.parent.name, "target": schema, "set_role": set_role}
     with connection.transaction():
         _, rows = run(connection, pinned("2s", "30s"), sql.SQL(OWNER).format(**names))
     return [become(owner) for (owner,) in rows]
 
 
-def _load(connection: Session, source: Source, schema: str, name: str, say: Say) -> Restored:
-    """Load it as a table of its own."""
-    manifest, table = source.manifest, sql.Identifier(schema, name)
-    types = Types(connection, manifest.types)
-    types.make()
-    absent = restored_table.absent_collations(connection, manifest)
+def _load(source: Source, types: Types, schema: str, name: str, say: Say) -> Restored:
+    manifest = source.manifest
+    absent = restored_table.absent_collations(types.connection, manifest)
     wanted = tuple(_wanted(column, types, absent) for column in manifest.columns)
-
-    def dress(_as_wanted: bool) -> Iterable[sql.SQL | sql.Composed]:
-        yield table_schema.comment(table, reattach.note(manifest))
-
-    loader = Loader(connection, source, types, schema, name, wanted, dress, say, manifest.unlogged)
+    loader = Loader(source, types, schema, name, wanted, say)
     made = loader.load_best()
-    left_off = [*_left_off(loader, made, absent), *_set_not_null(connection, loader)]
-    return Restored(schema, name, manifest.rows, None, tuple(types.made), tuple(left_off))
+    run_alone(types.connection, table_schema.comment(loader.table, reattach.note(manifest)))
+    left_off = (*_left_off(loader, made, absent), *_set_not_null(loader))
+    return Restored(schema, name, manifest.rows, None, tuple(types.made), left_off)
 
 
 def _wanted(column: Column, types: Types, absent: frozenset[str]) -> TableColumn:
@@ -185,64 +164,61 @@ def _left_off(loader: Loader, made: Iterable[TableColumn], absent: frozenset[str
             yield LeftOff("Collation", column.name, f"the database has no collation {column.collation}")
 
 
-def _set_not_null(connection: Session, loader: Loader) -> Iterator[LeftOff]:
+def _set_not_null(loader: Loader) -> Iterator[LeftOff]:
     """Add the NOT NULL constraints that the rows fulfil. Raises psycopg's errors."""
-    table = sql.Identifier(loader.schema, loader.name)
+    connection = loader.connection
     for column in loader.manifest.columns:
         if not column.not_null or column.generated == "v":
             continue
-        name = sql.Identifier(column.name)
-        if not column.not_null_valid:
-            if connection.info.server_version < NOT_VALID_VERSION:
-                yield LeftOff("NotNull", column.name, "the constraint was NOT VALID, which this server does not know")
-                continue
-            statement = sql.SQL("ALTER TABLE {} ADD NOT NULL {} NOT VALID").format(table, name)
+        if column.not_null_valid:
+            statement = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL")
+        elif connection.info.server_version >= NOT_VALID_VERSION:
+            statement = sql.SQL("ALTER TABLE {} ADD NOT NULL {} NOT VALID")
         else:
-            statement = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL").format(table, name)
-        run(connection, "SAVEPOINT constraining")
+            yield LeftOff("NotNull", column.name, "the constraint was NOT VALID, which this server does not know")
+            continue
         try:
-            run(connection, statement)
-            run(connection, "RELEASE SAVEPOINT constraining")
+            with connection.transaction():
+                run(connection, statement.format(loader.table, sql.Identifier(column.name)))
         except pg.IntegrityError as error:
-            run(connection, "ROLLBACK TO SAVEPOINT constraining")
             yield LeftOff("NotNull", column.name, message(error))
 
 
 def _load_and_attach(
-    connection: Session,
-    source: Source,
-    parentage: Parentage,
-    schema: str,
-    name: str,
-    patience: float,
-    say: Say,
+    source: Source, types: Types, parentage: Parentage, schema: str, name: str, patience: float, say: Say
 ) -> Restored:
     """Load it in the form of the parent, and attach it. Raises `CannotAttach` where the parent refuses the rows."""
-    manifest, inventory = source.manifest, parentage.inventory
-    types = Types(connection, manifest.types)
-    types.make()
-    loader = reattach.loader(connection, source, types, parentage, schema, name, say)
+    manifest, parent = source.manifest, parentage.parent
+    loader = reattach.loader(source, types, parentage, schema, name, say)
     if (error := loader.attempt(loader.wanted)) is not None:
         raise reattach.misfit(loader, parentage, error)
-    reattach.complete(connection, loader, parentage)
+    reattach.complete(types.connection, loader, parentage)
     plain = {column.name for column in loader.wanted if column.expression is None}
-    why = f"{inventory.parent} has it as a plain column now; its stored values are there"
-    left_off = [
-        LeftOff("Generated", column.name, why)
+    left_off = tuple(
+        LeftOff("Generated", column.name, f"{parent} has it as a plain column now; its stored values are there")
         for column in manifest.columns
         if column.generated and column.name in plain
-    ]
-    say(f"attaching it to {inventory.parent}")
-    reattach.join(connection, inventory, manifest, schema, name, time.monotonic() + patience)
-    return Restored(schema, name, manifest.rows, str(inventory.parent), tuple(types.made), tuple(left_off))
+    )
+    say(f"attaching it to {parent}")
+    reattach.join(types.connection, parentage.inventory, manifest, schema, name, time.monotonic() + patience)
+    return Restored(schema, name, manifest.rows, str(parent), tuple(types.made), left_off)
 
 
 @contextmanager
 def _session(info: ConnectionInfo, subject: str) -> Iterator[Session]:
-    """A session for long statements, whose errors become those of a restore."""
+    """A session for long statements, whose errors become those of a restore: nothing is about a policy, or tried again.
+    Loading and reading a table of terabytes are single statements."""
     with session(info) as connection:
-        connection.longest = restored_table.LONGEST
+        connection.longest = fingerprint.LONGEST
         try:
             yield connection
         except psycopg.Error as error:
-            raise restored_table.refused(error, subject) from None
+            state = error.sqlstate or ""
+            passing = is_lost(error) or state.startswith(UNABLE)
+            if passing or isinstance(error, pg.InsufficientPrivilege | pg.ReadOnlySqlTransaction | pg.LockNotAvailable):
+                raise translate(error, subject) from None
+            if isinstance(error, pg.DuplicateTable):
+                raise NameTaken(f"{subject}: {message(error)}; choose another name with --as") from None
+            raise StatementRejected(
+                f"{subject}: PostgreSQL refused a statement: {message(error)} (SQLSTATE {state or 'none'})"
+            ) from None

@@ -11,7 +11,7 @@ away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -24,14 +24,10 @@ from ..errors import NameTaken, PartwardenError, RestoredDiffers, StatementRejec
 from ..planner.inventory import PartitionTemplate
 from ..postgres import ddl, fingerprint
 from ..postgres.connection import Session, pinned, run, run_alone
-from ..postgres.errors import UNABLE, is_lost, message, translate
+from ..postgres.errors import UNABLE, is_lost, message
 from . import table_schema
-from .manifest import ArchiveManifest, Column, stored_names
-from .table_schema import TableColumn
-from .user_types import Types
-
-LONGEST = 7 * 24 * 3600.0
-"""Seconds that one answer may take: a table of terabytes is loaded and read in single statements."""
+from .manifest import ArchiveManifest, Column, Say, stored_names
+from .table_schema import TableColumn, Types
 
 IS_TAKEN = """
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {schema}),
@@ -60,46 +56,10 @@ def check_name(connection: psycopg.Connection[Any], schema: str, name: str) -> N
 
 
 def absent_collations(connection: psycopg.Connection[Any], manifest: ArchiveManifest) -> frozenset[str]:
-    """Collations of the archive's columns that the database has not: they depend on its operating system.
-
-    Of those that are not among them the manifest's text is the server's own.
-    """
+    """Collations of the archive's columns that the database has not: they depend on its operating system. Of those that
+    are not among them the manifest's text is the server's own."""
     wanted = {column.collation for column in manifest.columns if column.collation}
     return frozenset(wanted - {name for (name,) in run(connection, COLLATIONS)[0]}) if wanted else frozenset()
-
-
-def fill(
-    connection: Session, table: sql.Identifier, columns: Sequence[str], manifest: ArchiveManifest, data: Iterable[bytes]
-) -> None:
-    """COPY the rows into these columns. ``data``: as COPY writes them; what it raises ends the COPY.
-
-    Raises `RestoredDiffers`, and psycopg's errors.
-    """
-    statement = table_schema.copy_in(table, columns)
-    with connection.cursor() as cursor:
-        with cursor.copy(statement) as copy:
-            for chunk in data:
-                copy.write(chunk)
-        rows = cursor.rowcount
-    if rows != manifest.rows:
-        raise RestoredDiffers(f"{rows} rows were loaded, but the archive says {manifest.rows}: nothing is restored")
-
-
-def compare(connection: Session, schema: str, name: str, manifest: ArchiveManifest) -> None:
-    """Whether the table holds what was archived, by the fingerprint of both. Raises `RestoredDiffers`.
-
-    Values are hashed as the archive's were, whatever types the columns have now. Columns that the archive has not are
-    no part of it.
-    """
-    archived = manifest.fingerprint
-    columns = [column for column in manifest.columns if column.generated != "v"]
-    sent = fingerprint.sent(connection, sorted({column.type for column in columns}))
-    loaded = fingerprint.take(connection, schema, name, {column.name: sent[column.type] for column in columns})
-    if loaded != archived:
-        raise RestoredDiffers(
-            f"what was loaded differs from what was archived: fingerprint {loaded.content} of {loaded.rows} rows, "
-            f"archived were {archived.content} of {archived.rows} rows ({archived.algorithm}): nothing is restored"
-        )
 
 
 def is_about_rows(error: Exception) -> bool:
@@ -111,20 +71,6 @@ def is_about_rows(error: Exception) -> bool:
     return not (error.sqlstate or "XX").startswith(UNABLE) and not isinstance(error, pg.ReadOnlySqlTransaction)
 
 
-def refused(error: psycopg.Error, subject: str) -> PartwardenError:
-    """The error of a restore's statement as one of ours; nothing here is about a policy, or tried again."""
-    state = error.sqlstate or ""
-    passing = is_lost(error) or state.startswith(UNABLE)
-    if passing or isinstance(error, pg.InsufficientPrivilege | pg.ReadOnlySqlTransaction | pg.LockNotAvailable):
-        return translate(error, subject)
-    if isinstance(error, pg.DuplicateTable):
-        return NameTaken(f"{subject}: {message(error)}; choose another name with --as")
-    return StatementRejected(
-        f"{subject}: PostgreSQL refused a statement: {message(error)} (SQLSTATE {state or 'none'})"
-    )
-
-
-Say = Callable[[str], None]
 TEXT = "text"
 
 # concat() and not a cast to text, which a user may have defined, and which takes blanks from `character`.
@@ -168,33 +114,37 @@ class LeftOff:
 
 @dataclass(slots=True)
 class Loader:
-    """One table that is loaded. ``wanted``: the columns in the form that is aimed at; ``dress``: what is done to
-    the new table before it is filled, called with whether it has that form."""
+    """One table that is loaded. ``wanted``: the columns in the form that is aimed at; ``before``: statements for the
+    table where it has that form, before it is filled."""
 
-    connection: Session
     source: Source
     types: Types
     schema: str
     name: str
-    wanted: Sequence[TableColumn]
-    dress: Callable[[bool], Iterable[sql.SQL | sql.Composed]]
+    wanted: tuple[TableColumn, ...]
     say: Say
-    unlogged: bool = False
+    before: Sequence[sql.SQL | sql.Composed] = ()
     like: PartitionTemplate = field(default_factory=PartitionTemplate)
     reasons: dict[str, str] = field(default_factory=dict)
     """Column -> why it is not in the form that was wanted."""
     _begun: bool = False
 
     @property
+    def connection(self) -> Session:
+        return self.types.connection
+
+    @property
     def manifest(self) -> ArchiveManifest:
-        """Of the archive."""
         return self.source.manifest
+
+    @property
+    def table(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.name)
 
     def load_best(self) -> tuple[TableColumn, ...]:
         """Load the table in the best form that takes all rows. Returns its columns. Raises as `load`."""
-        wanted = tuple(self.wanted)
-        if (error := self.attempt(wanted)) is None:
-            return wanted
+        if (error := self.attempt(self.wanted)) is None:
+            return self.wanted
         words = message(error) if isinstance(error, psycopg.Error) else "it computes other values than were archived"
         self.say(f"the server does not take all rows in the form that they had ({words}): loading them in a plain one")
         plain = self.load_plain()
@@ -215,11 +165,16 @@ class Loader:
                 "the server computes other values of generated columns than were archived, and this archive of an "
                 "older version does not hold them: nothing is restored"
             )
-        plain = tuple(self._plain(column) for column in self.manifest.columns if column.generated != "v")
+        hashed = self._hashed()
+        plain = tuple(
+            TableColumn(column.name, self.types.sql(column) if hashed[column.name] else sql.SQL(TEXT))
+            for column in self.manifest.columns
+            if column.name in hashed
+        )
         self.load(plain)
         return plain
 
-    def attempt(self, columns: Sequence[TableColumn]) -> Exception | None:
+    def attempt(self, columns: tuple[TableColumn, ...]) -> Exception | None:
         """Load the table in this form; what refused the rows, where another form may take them."""
         try:
             self.load(columns)
@@ -230,42 +185,65 @@ class Loader:
             return error
         return None
 
-    def load(self, columns: Sequence[TableColumn]) -> None:
-        """Make the table with these columns, fill it and prove it, instead of what was made before.
-
-        Raises `RestoredDiffers`, psycopg's errors and what reading the archive raises.
-        """
+    def load(self, columns: tuple[TableColumn, ...]) -> None:
+        """Make the table with these columns, fill it and prove it, instead of what was made before. Raises
+        `RestoredDiffers`, psycopg's errors and what reading the archive raises."""
         # Safe: no other session sees the table that is given up, and the archive is read anew.
         run(self.connection, "ROLLBACK TO SAVEPOINT loading" if self._begun else "SAVEPOINT loading")
         self._begun = True
-        manifest, table = self.manifest, sql.Identifier(self.schema, self.name)
-        create = table_schema.create_table(table, columns, self.unlogged)
+        manifest = self.manifest
+        create = table_schema.create_table(self.table, columns, manifest.unlogged)
         run_alone(self.connection, sql.SQL(" ").join([create, *ddl.storage(self.like)]))
-        for statement in self.dress(tuple(columns) == tuple(self.wanted)):
+        for statement in self.before if columns == self.wanted else ():
             run_alone(self.connection, statement)
         plain = {column.name for column in columns if column.expression is None}
         given = [name for name in stored_names(manifest.columns) if name in plain]
-        copied = [column.name for column in manifest.columns if not column.generated] + given
         self.say(f"loading {manifest.rows:,} rows into {self.schema}.{self.name}")
-        with self.source.rows(given) as rows:
-            fill(self.connection, table, copied, manifest, rows)
+        self._fill([*(column.name for column in manifest.columns if not column.generated), *given], given)
         self.say("comparing what was loaded with what was archived")
-        compare(self.connection, self.schema, self.name, manifest)
+        self._compare()
+
+    def _fill(self, columns: Sequence[str], generated: Sequence[str]) -> None:
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (ENCODING 'UTF8')").format(self.table, names)
+        with self.source.rows(generated) as rows, self.connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for chunk in rows:
+                    copy.write(chunk)
+            loaded = cursor.rowcount
+        if loaded != self.manifest.rows:
+            raise RestoredDiffers(
+                f"{loaded} rows were loaded, but the archive says {self.manifest.rows}: nothing is restored"
+            )
+
+    def _compare(self) -> None:
+        """Compare the fingerprints. Values are hashed as the archive's were, whatever types the columns have now;
+        columns that the archive has not are no part of it."""
+        archived = self.manifest.fingerprint
+        loaded = fingerprint.take(self.connection, self.schema, self.name, self._hashed())
+        if loaded != archived:
+            raise RestoredDiffers(
+                f"what was loaded differs from what was archived: fingerprint {loaded.content} of {loaded.rows} rows, "
+                f"archived were {archived.content} of {archived.rows} rows ({archived.algorithm}): nothing is restored"
+            )
+
+    def _hashed(self) -> dict[str, bool]:
+        """Column that holds values -> whether it is hashed as it is sent, else as text."""
+        columns = [column for column in self.manifest.columns if column.generated != "v"]
+        # None of another schema is, and the role may not be allowed to look into that.
+        sent = fingerprint.sent(self.connection, sorted({column.type for column in columns if "." not in column.type}))
+        return {column.name: sent.get(column.type, False) for column in columns}
 
     def count(self, condition: sql.Composable) -> int:
         """How many rows of the table fulfil it. Raises psycopg's errors."""
-        query = sql.SQL("SELECT count(*) FROM ONLY {} WHERE {}")
-        ((rows,),) = run_alone(self.connection, query.format(sql.Identifier(self.schema, self.name), condition))
+        query = sql.SQL("SELECT count(*) FROM ONLY {} WHERE {}").format(self.table, condition)
+        ((rows,),) = run_alone(self.connection, query)
         return int(rows)
 
-    def examine(self, plain: Sequence[TableColumn]) -> Mapping[str, str]:
-        """Column -> why the rows, which are loaded in the form ``plain``, do not fit the wanted form."""
-        self._generated(self._typed(plain))
+    def examine(self) -> Mapping[str, str]:
+        """Load the rows as by `load_plain`. Returns column -> why they do not fit the form that was wanted."""
+        self._generated(self._typed(self.load_plain()))
         return self.reasons
-
-    def _plain(self, column: Column) -> TableColumn:
-        sent = fingerprint.sent(self.connection, [column.type])[column.type]
-        return TableColumn(column.name, self.types.sql(column) if sent else sql.SQL(TEXT))
 
     def _typed(self, plain: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
         """The columns with the types that all their values fit."""
@@ -274,6 +252,7 @@ class Loader:
         return tuple(self._fitting(column, wanted.get(column.name), archived[column.name]) for column in plain)
 
     def _fitting(self, plain: TableColumn, wanted: TableColumn | None, archived: Column) -> TableColumn:
+        """The column with its type, or with what a domain is made from, where all its values fit that."""
         for candidate in self._candidates(wanted, archived) if plain.type.as_string() == TEXT else ():
             others = self._ask(OTHER_VALUES, plain.name, type=candidate)
             if others == 0:
@@ -293,7 +272,6 @@ class Loader:
         return others
 
     def _candidates(self, wanted: TableColumn | None, archived: Column) -> Iterator[sql.Composable]:
-        """The type itself, then what a domain is made from."""
         if wanted is not None:
             yield wanted.type
         base = self.types.base(archived.type)
@@ -328,14 +306,12 @@ class Loader:
 
     def _ask(self, query: str, column: str, **parts: sql.Composable) -> int | str:
         """The number that the query gives, or what the server says where it cannot."""
-        names = {"table": sql.Identifier(self.schema, self.name), "column": sql.Identifier(column)}
-        run(self.connection, "SAVEPOINT examining")
+        text = sql.SQL(query).format(table=self.table, column=sql.Identifier(column), **parts)
         try:
-            ((number,),) = run_alone(self.connection, sql.SQL(query).format(**names, **parts))
+            with self.connection.transaction():
+                ((number,),) = run_alone(self.connection, text)
         except psycopg.Error as error:
             if not is_about_rows(error):
                 raise
-            run(self.connection, "ROLLBACK TO SAVEPOINT examining")
             return message(error)
-        run(self.connection, "RELEASE SAVEPOINT examining")
         return int(number)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import psycopg
 from psycopg import errors as pg
 from psycopg.pq import ExecStatus
 from psycopg.sql import SQL, Composed, Identifier
@@ -25,41 +23,26 @@ from ..postgres.connection import Session, run, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.settings import LIMITS, TEXT_SETTINGS, setting
 from ..postgres.transaction import read_as_owner, undo
-from . import table_schema
+from .archived_rows import Digest
 from .manifest import ArchiveManifest, Column, TableName, stored_names
-from .storage import Digest
+from .table_lookup import describe
 
 ADVISORY_CLASS = 0x61726368
 """First half of the advisory lock's key ("arch"); the partition's OID is the second."""
 LOCK_PATIENCE = "15s"
 PIECE = 1 << 20
 
-
-class TableRow(NamedTuple):
-    """What `TABLE` reads."""
-
-    oid: int
-    kind: str
-    server_version: str
-    snapshot: str
-    estimate: int
-    size: int
-    unlogged: bool
-
-
 TABLE = """
-SELECT c.oid::int8, c.relkind::text, current_setting('server_version'), pg_export_snapshot(),
-       greatest(c.reltuples, 0)::int8, pg_table_size(c.oid), c.relpersistence = 'u'
+SELECT c.oid::int8, c.relkind::text AS kind, current_setting('server_version') AS server_version,
+       pg_export_snapshot() AS snapshot, greatest(c.reltuples, 0)::int8 AS estimate, pg_table_size(c.oid) AS size,
+       c.relpersistence = 'u' AS unlogged
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
 """
-IN_ORDER = (
-    "SET LOCAL enable_indexscan = off",
-    "SET LOCAL enable_indexonlyscan = off",
-    "SET LOCAL enable_bitmapscan = off",
-    "SET LOCAL max_parallel_workers_per_gather = 0",
-)
+IN_ORDER = {
+    **dict.fromkeys(("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan"), "off"),
+    "max_parallel_workers_per_gather": "0",
+}
 """A query then reads the rows in the order in which COPY of the table does; that it did is proven by the digest."""
-LOCK = "SELECT pg_try_advisory_xact_lock({}, {})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +64,7 @@ class Held:
 @contextmanager
 def holding(info: ConnectionInfo, table: TableName) -> Iterator[Held]:
     """One snapshot of the table, which no session can drop, truncate or rewrite meanwhile, nor archive a second time.
-
-    Raises `TableNotFound`, `TableChanged`, `TableBusy`, `AnotherOperator`, and as `session.session`.
-    """
+    Raises `TableNotFound`, `TableChanged`, `TableBusy`, `AnotherOperator`, and as `session.session`."""
     with session(info) as connection, holding_on(connection, table) as held:
         yield held
 
@@ -91,16 +72,14 @@ def holding(info: ConnectionInfo, table: TableName) -> Iterator[Held]:
 @contextmanager
 def holding_on(connection: Session, table: TableName) -> Iterator[Held]:
     """The same, in a transaction of a connection that has none."""
-    longest, connection.longest = connection.longest, fingerprint.LONGEST
-    try:
-        yield _hold(connection, table)
-        # Where the connection, and the lock with it, was lost meanwhile, this fails: then nothing is proven.
-        run(connection, "COMMIT")
-    except BaseException:
-        undo(connection)
-        raise
-    finally:
-        connection.longest = longest
+    with connection.patient(fingerprint.LONGEST):
+        try:
+            yield _hold(connection, table)
+            # Where the connection, and the lock with it, was lost meanwhile, this fails: then nothing is proven.
+            run(connection, "COMMIT")
+        except BaseException:
+            undo(connection)
+            raise
 
 
 def _hold(connection: Session, table: TableName) -> Held:
@@ -120,7 +99,7 @@ def _hold(connection: Session, table: TableName) -> Held:
         raise TableNotFound(f"table {table} does not exist, or is not a table") from None
     pins = {**TEXT_SETTINGS, "search_path": "", "row_security": "off", "synchronize_seqscans": "off"}
     *_, rows = run(connection, setting(pins), SQL(TABLE).format(table.schema_, table.name))
-    row = TableRow(*rows[0])
+    (row,) = rows
     if row.kind != "r":
         raise TableNotFound(
             f"table {table} is not a plain table: an archive is made of one that holds its rows "
@@ -129,20 +108,13 @@ def _hold(connection: Session, table: TableName) -> Held:
     if table.oid not in (0, row.oid):
         raise TableChanged(f"table {table} was made anew: its OID is {row.oid}, not {table.oid}")
     signed = row.oid - (1 << 32) if row.oid >= 1 << 31 else row.oid
-    (((locked,),),) = run(connection, SQL(LOCK).format(ADVISORY_CLASS, signed))
+    lock = SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, signed)
+    (((locked,),),) = run(connection, lock)
     if not locked:
         raise AnotherOperator(f"table {table} is being archived already: its advisory lock is taken")
     role = read_as_owner(connection, table.schema_, table.name)
-    return Held(
-        connection,
-        table.model_copy(update={"oid": row.oid}),
-        row.snapshot,
-        row.server_version,
-        row.estimate,
-        row.size,
-        row.unlogged,
-        role,
-    )
+    exact = table.model_copy(update={"oid": row.oid})
+    return Held(connection, exact, row.snapshot, row.server_version, row.estimate, row.size, row.unlogged, role)
 
 
 def read_rows(
@@ -152,11 +124,9 @@ def read_rows(
     sink: Callable[[bytes], None] | None = None,
 ) -> Digest:
     """Digest of the rows as ``pg_dump`` copies them: of all columns that are not generated. Raises psycopg's errors.
-
     ``sink`` is given each row's values of the stored generated columns, as a line in COPY's text format. Those are read
-    in the same pass, so that the lines are in the order of the rows.
-    """
-    run(held.connection, *IN_ORDER)
+    in the same pass, so that the lines are in the order of the rows."""
+    run(held.connection, setting(IN_ORDER))
     plain = [column.name for column in columns if not column.generated]
     stored = stored_names(columns) if sink is not None else ()
     table = Identifier(held.table.schema_, held.table.name)
@@ -201,13 +171,6 @@ def _copy(connection: Session, statement: Composed) -> Iterator[bytes | memoryvi
             raise pg.error_from_result(ended, "utf-8")
 
 
-def cancel(held: Held) -> None:
-    """End the statement that another thread waits for."""
-    # A server that cannot be reached any more fails the statement too, by keep-alives.
-    with suppress(psycopg.Error):
-        held.connection.cancel_safe(timeout=10)
-
-
 @dataclass(frozen=True, slots=True)
 class TableContents:
     """Of one snapshot. ``copied`` counts the rows that COPY gave, ``copy_sha256`` is the digest of them."""
@@ -222,7 +185,7 @@ class TableContents:
 
 def read(held: Held) -> TableContents:
     """Read the table twice, by a query and by COPY. Raises psycopg's errors."""
-    columns = table_schema.describe(held.connection, held.table.oid).columns
+    columns = describe(held.connection, held.table.oid).columns
     taken = fingerprint.take(held.connection, held.table.schema_, held.table.name)
     generated = Digest()
     digest = read_rows(held, columns, sink=generated.update)

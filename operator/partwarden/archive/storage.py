@@ -1,72 +1,34 @@
-"""Where archives lie: the `Store` that all places are, a folder as one, and how a place is opened by its address."""
+"""Where archives lie: the `Store` that all places are, a folder as one, and how a place is opened.
+
+An object store is opened by a policy's destination and its Secret, or by a URL and the usual variables. Without
+credentials the library reads those that workload identity of the platform provides: variables that a service account's
+webhook sets, files with tokens, the metadata service.
+"""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
-from ..errors import (
-    ArchiveDamaged,
-    DestinationDenied,
-    DestinationFull,
-    DestinationNotFound,
-    DestinationUnreachable,
-    InvalidSpec,
-    ObjectExists,
-)
-from . import objectstore_config
-from .jobspec import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobSpec
-from .manifest import TableName
-from .objectstore import Objects
+from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
+from .. import errors
+from ..api.destination import S3, Azure, Destination
+from .manifest import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobSpec
+from .objectstore import FAILED, Objects
 
-@dataclass(slots=True)
-class Digest:
-    """SHA-256 and length of what was fed to it, and the lines in it."""
-
-    lines: int = 0
-    size: int = 0
-    _hash: Any = field(default_factory=hashlib.sha256)
-
-    def update(self, chunk: bytes | memoryview) -> None:
-        """Feed the next piece."""
-        self._hash.update(chunk)
-        self.size += len(chunk)
-
-    def update_rows(self, chunk: bytes) -> None:
-        """The same, of what is rows in COPY's text format: one a line."""
-        self.update(chunk)
-        self.lines += chunk.count(b"\n")
-
-    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, each fed before it is given."""
-        for chunk in chunks:
-            self.update(chunk)
-            yield chunk
-
-    def through_rows(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same, of what is rows in COPY's text format."""
-        for chunk in chunks:
-            self.update_rows(chunk)
-            yield chunk
-
-    @property
-    def sha256(self) -> str:
-        """Lower case hexadecimal digits, of what was fed so far."""
-        return str(self._hash.hexdigest())
-
-
-SAFE = re.compile(r"[^A-Za-z0-9._~\-\u0080-\U0010ffff]")
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
 
 
 class Store(Protocol):
@@ -74,33 +36,16 @@ class Store(Protocol):
 
     def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
         """Write a new object, whole and durable, or none: what ``chunks`` raise leaves none. Raises `ObjectExists`.
-
-        ``expected``: about how many bytes it will have.
-        """
+        ``expected``: about how many bytes it will have."""
 
     def get(self, key: str) -> Iterator[bytes]:
         """Its bytes, piece by piece. Raises `ArchiveDamaged` where there is none."""
-
-    def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
 
     def below(self, key: str, name: str) -> Iterator[str]:
         """The keys of all objects of that name in ``key`` and below, in any order."""
 
     def url(self, key: str) -> str:
         """For people, and for reports."""
-
-
-def folder(database: str, parent: TableName | None, partition: TableName) -> str:
-    """Where the archives of a partition lie: ``<database>/<schema>.<table>/<partition>``."""
-    table = parent or partition
-    return "/".join((_part(database), f"{_part(table.schema_)}.{_part(table.name)}", _part(partition.name)))
-
-
-def _part(name: str) -> str:
-    """As one part of a path, which it stays whatever characters it holds."""
-    safe = SAFE.sub(lambda match: f"%{ord(match[0]):02X}", name)
-    return safe if safe.strip(".") else safe.replace(".", "%2E")
 
 
 CHUNK = 1 << 20
@@ -111,27 +56,22 @@ DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Folder:
-    """A `Store` in a directory, such as a mounted volume.
-
-    ``root`` must exist; ``base`` is its URL, without a slash at the end.
-
-    An object is written under another name, brought to the disk, and only then linked to its own, which fails where
-    there is one: it is whole or not there, whenever power is lost.
-    """
+    """A `Store` in a directory, such as a mounted volume. ``root`` must exist; ``base`` is its URL, without a slash at
+    the end. An object is written under another name, brought to the disk, and only then linked to its own, which fails
+    where there is one: it is whole or not there, whenever power is lost."""
 
     def __init__(self, root: Path, base: str | None = None) -> None:
         self.root = root
         self.base = base if base is not None else f"file://{root.absolute()}".rstrip("/")
 
     def put(self, key: str, chunks: Iterable[bytes], expected: int = 0) -> None:
-        """See `Store`."""
         path = self.root / key
         half = path.with_name(HALF + secrets.token_hex(8))
         with self._translating(key):
             self._is_there()
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
+                raise errors.ObjectExists(f"{self.url(key)} exists already, and is never overwritten")
         try:
             self._write(half, key, chunks)
             with self._translating(key):
@@ -160,13 +100,12 @@ class Folder:
                 os.fsync(file.fileno())
 
     def get(self, key: str) -> Iterator[bytes]:
-        """See `Store`."""
         with self._translating(key):
             self._is_there()
             try:
                 file = (self.root / key).open("rb")
             except (FileNotFoundError, NotADirectoryError):
-                raise ArchiveDamaged(f"{self.url(key)} is not there") from None
+                raise errors.ArchiveDamaged(f"{self.url(key)} is not there") from None
         with file:
             while True:
                 with self._translating(key):
@@ -175,34 +114,22 @@ class Folder:
                     return
                 yield chunk
 
-    def exists(self, key: str) -> bool:
-        """See `Store`."""
-        with self._translating(key):
-            self._is_there()
-            try:
-                (self.root / key).lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            return True
-
     def below(self, key: str, name: str) -> Iterator[str]:
-        """See `Store`."""
         top = self.root / key
         with self._translating(key):
             self._is_there()
             if not top.is_dir():
-                raise DestinationNotFound(f"folder {top} does not exist")
+                raise errors.DestinationNotFound(f"folder {top} does not exist")
             for each in sorted(top.rglob(name)):
                 yield each.relative_to(self.root).as_posix()
 
     def url(self, key: str) -> str:
-        """See `Store`."""
         return f"{self.base}/{key}"
 
     def _is_there(self) -> None:
         """A volume that is not mounted must not be taken for an empty one that anything may be written beside."""
         if not self.root.is_dir():
-            raise DestinationNotFound(
+            raise errors.DestinationNotFound(
                 f"folder {self.root} of {self.base} does not exist: create it, or mount the volume"
             )
 
@@ -211,14 +138,14 @@ class Folder:
         try:
             yield
         except FileExistsError:
-            raise ObjectExists(f"{self.url(key)} exists already, and is never overwritten") from None
+            raise errors.ObjectExists(f"{self.url(key)} exists already, and is never overwritten") from None
         except OSError as error:
             words = f"{self.url(key)}: {error.strerror or error}"
             if error.errno in FULL:
-                raise DestinationFull(f"{words}: make room, or choose a larger volume") from None
+                raise errors.DestinationFull(f"{words}: make room, or choose a larger volume") from None
             if error.errno in DENIED:
-                raise DestinationDenied(f"{words}: let the user of the process write there") from None
-            raise DestinationUnreachable(words) from None
+                raise errors.DestinationDenied(f"{words}: let the user of the process write there") from None
+            raise errors.DestinationUnreachable(words) from None
 
 
 def _sync(folder: Path) -> None:
@@ -230,28 +157,24 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-CLAIM = "pvc://"
+CLAIM, FILE = "pvc://", "file://"
+ADDRESSES = "give a folder, s3://, gs:// or az:// with a bucket"
+POD = (
+    '{"spec": {"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}, '
+    '"volumes": [{"name": "archives", "persistentVolumeClaim": {"claimName": %s}}], "containers": [{"name": "restore", '
+    '"securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}, '
+    '"volumeMounts": [{"name": "archives", "mountPath": %s}]}]}}'
+)
+"""As namespaces want it that take restricted pods only."""
 
 
 def how_to_read(url: str) -> str:
     """What to type to read an archive at a location like ``pvc://claim/folder``, which only a pod sees."""
     claim, _, folder = url.removeprefix(CLAIM).partition("/")
     path = f"{MOUNT}/{folder}".rstrip("/")
-    # As namespaces want it that take restricted pods only.
-    pod = {
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "volumes": [{"name": "archives", "persistentVolumeClaim": {"claimName": claim}}],
-        "containers": [
-            {
-                "name": "restore",
-                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": [{"name": "archives", "mountPath": MOUNT}],
-            }
-        ],
-    }
     words = [
         *("kubectl", "run", "restore", "--image=IMAGE", "--restart=Never", "--rm", "--attach", "--quiet"),
-        *("--override-type=strategic", f"--overrides={json.dumps({'spec': pod})}", "--"),
+        *("--override-type=strategic", f"--overrides={POD % (json.dumps(claim), json.dumps(MOUNT))}", "--"),
         *("restore", f"--manifest={path}", "--list"),
     ]
     return (
@@ -261,54 +184,146 @@ def how_to_read(url: str) -> str:
     )
 
 
-FILE = "file://"
-
-
 def of_job(spec: JobSpec, environment: MutableMapping[str, str]) -> Store:
-    """The store of a Job's destination.
-
-    Takes the Secret's values out of the environment: programs that are started have no need to see them. Raises
-    `DestinationDenied`, and as `objectstore_config.by_destination`.
-    """
+    """The store of a Job's destination. Takes the Secret's values out of the environment: programs that are started
+    have no need to see them. Raises `DestinationDenied`, and as `by_destination`."""
     names = {key: STORAGE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in STORAGE_KEYS}
     values = {key: environment.pop(name) for key, name in names.items() if name in environment}
     claim, root = spec.destination.pvc, Path(spec.mount)
     if claim is None:
-        return objectstore_config.by_destination(spec.destination, values)
+        return by_destination(spec.destination, values)
     if claim.path:
         if ".." in claim.path.split("/"):
-            raise InvalidSpec(f"path {claim.path!r} of the volume leads out of it")
+            raise errors.InvalidSpec(f"path {claim.path!r} of the volume leads out of it")
         root /= claim.path.strip("/")
         if Path(spec.mount).is_dir():
             try:
                 root.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise DestinationDenied(f"folder {root} of {spec.destination}: {error.strerror}") from None
+                raise errors.DestinationDenied(f"folder {root} of {spec.destination}: {error.strerror}") from None
     return Folder(root, str(spec.destination))
 
 
 def at(url: str, environment: Mapping[str, str] = os.environ) -> tuple[Store, str]:
-    """The store at that address, and the key in it: of a folder its parent, of a bucket all of it.
-
-    Raises `InvalidSpec`, as `objectstore_config.by_url` does.
-    """
+    """The store at that address, and the key in it: of a folder its parent, of a bucket all of it. Endpoint, region and
+    credentials of an object store are taken from the variables that the tools of these services read, too. Raises
+    `InvalidSpec`."""
     # Nothing is unquoted: names of archives hold percent signs of their own.
     path = url.removeprefix(FILE)
     if path.startswith(CLAIM):
-        raise InvalidSpec(how_to_read(path))
-    if "://" in path:
-        return objectstore_config.by_url(path, environment)
-    if not Path(path).name:
-        raise InvalidSpec(f"{url!r} is no address: give a folder, s3://, gs:// or az:// with a bucket")
-    return Folder(Path(path).parent), Path(path).name
+        raise errors.InvalidSpec(how_to_read(path))
+    if "://" not in path and Path(path).name:
+        return Folder(Path(path).parent), Path(path).name
+    scheme, bucket, prefix = _split(path)
+    if scheme not in STORES or not bucket:
+        raise errors.InvalidSpec(f"{url!r} is no address: {ADDRESSES}")
+    endpoint, authority = "", None
+    if scheme == "s3":
+        endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
+        authority = Path(bundle) if (bundle := environment.get("AWS_CA_BUNDLE")) else None
+    store = _open(scheme, bucket, endpoint.rstrip("/"), authority, {}, errors.InvalidSpec, url)
+    return Objects(store, "", f"{scheme}://{bucket}"), prefix
 
 
 def to(url: str, environment: Mapping[str, str] = os.environ) -> Store:
     """The store that archives are written to below that address. Raises as `at`."""
     path = url.removeprefix(FILE)
     if not path.strip():
-        raise InvalidSpec(f"{url!r} is no address: give a folder, s3://, gs:// or az:// with a bucket")
+        raise errors.InvalidSpec(f"{url!r} is no address: {ADDRESSES}")
     if "://" not in path:
         return Folder(Path(path))
     store, prefix = at(url, environment)
     return store.within(prefix) if isinstance(store, Objects) else store
+
+
+REGION = "us-east-1"
+CONNECT, WHOLE = timedelta(seconds=10), timedelta(minutes=10)
+"""How long is waited for a connection, and for one request in all: a part may be large, and the way slow."""
+RETRIES: RetryConfig = {
+    "max_retries": 6,
+    "retry_timeout": timedelta(minutes=2),
+    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=15), "base": 2},
+}
+"""Of one request. What lasts longer fails the archive, and is tried again as a whole."""
+STORES: Mapping[str, Callable[..., ObjectStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+ENDPOINT = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
+CREDENTIALS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "s3": {
+        "access_key_id": ("accessKeyId", "AWS_ACCESS_KEY_ID"),
+        "secret_access_key": ("secretAccessKey", "AWS_SECRET_ACCESS_KEY"),
+    },
+    "gs": {"service_account_key": ("credentials.json",)},
+    "az": {"account_key": ("accountKey", "sasToken")},
+}
+"""By scheme: options of the store, and the keys of the Secret, of which the first that has a value is taken."""
+
+
+def by_destination(destination: Destination, values: Mapping[str, str]) -> Objects:
+    """The store of a policy's destination, which is none of a claim. ``values``: its Secret's, by the keys. Raises
+    `SecretKeyMissing` where the Secret that is named lacks what is needed, `SecretInvalid` where a value in it cannot
+    be used, `InvalidSpec`."""
+    place = destination.s3 or destination.gcs or destination.azure
+    assert place is not None
+    scheme, bucket, prefix = _split(place.url)
+    options: dict[str, Any] = {}
+    endpoint = place.endpoint and place.endpoint.rstrip("/")
+    if isinstance(place, S3):
+        options = {"region": place.region or REGION, "virtual_hosted_style_request": not place.path_style}
+        if endpoint and not place.path_style:
+            # As the library wants it where the bucket stands in the host's name.
+            parts = urlsplit(endpoint)
+            endpoint = f"{parts.scheme}://{bucket}.{parts.netloc}"
+    elif isinstance(place, Azure):
+        options = {"account_name": place.account}
+    secret, authority, what = destination.secret_name, None, str(destination)
+    if secret:
+        # Without the newlines that such files end with.
+        stripped = {key: value.strip() for key, value in values.items()}
+        options |= _credentials(scheme, secret, stripped)
+        authority, what = stripped.get("ca.crt"), f"Secret {secret}"
+    refused = errors.SecretInvalid if secret else errors.InvalidSpec
+    return Objects(_open(scheme, bucket, endpoint, authority, options, refused, what), prefix, str(destination))
+
+
+def _split(url: str) -> tuple[str, str, str]:
+    """Scheme, bucket and prefix. Nothing is unquoted: names of archives hold percent signs of their own."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    return scheme, bucket, prefix.strip("/")
+
+
+def _credentials(scheme: str, secret: str, values: Mapping[str, str]) -> dict[str, str]:
+    """Raises `SecretKeyMissing`."""
+    if scheme == "az" and values.get("sasToken"):
+        return {"sas_key": values["sasToken"]}
+    options = {}
+    for option, keys in CREDENTIALS[scheme].items():
+        found = next((values[key] for key in keys if values.get(key)), None)
+        if found is None:
+            raise errors.SecretKeyMissing(f"Secret {secret} of the destination has no {' or '.join(keys)}: add it")
+        options[option] = found
+    token = values.get("sessionToken") or values.get("AWS_SESSION_TOKEN")
+    return {**options, "session_token": token} if scheme == "s3" and token else options
+
+
+def _open(
+    scheme: str,
+    bucket: str,
+    endpoint: str | None,
+    authority: str | Path | None,
+    options: Mapping[str, Any],
+    refused: type[errors.InvalidSpec | errors.SecretInvalid],
+    what: str,
+) -> ObjectStore:
+    """``authority``: the certificate of the CA that signed the server's, or its file. Raises ``refused``."""
+    client: ClientConfig = {"connect_timeout": CONNECT, "timeout": WHOLE}
+    named = {ENDPOINT[scheme]: endpoint} if endpoint else {}
+    if endpoint and endpoint.startswith("http://"):
+        client["allow_http"] = True
+    try:
+        if authority:
+            client["root_certificate"] = authority.read_text() if isinstance(authority, Path) else authority
+        return STORES[scheme](bucket, client_options=client, retry_config=RETRIES, **options, **named)
+    except FAILED as error:
+        # What the library says of a value does not repeat it.
+        raise refused(f"{what} cannot be used: {str(error).splitlines()[0]}") from None

@@ -1,82 +1,177 @@
-"""Columns of a table: catalog -> manifest, and the statements that make a table, or a partition, with them.
+"""The statements that make a table, the types of its columns, and a partition, in a database that may lack all of it.
 
-Names become quoted identifiers, values literals, and types are the server's own text of what it resolved: a manifest is
-data, never SQL.
+A manifest is data, never SQL: names become quoted identifiers or go to the server as parameters, values become
+literals, and types are the server's own text of what it resolved. The one text that is taken over is an expression that
+`is_expression` has read. ``pg_dump`` of a table holds none of its types, and a database of ten years later may have
+none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
+from psycopg import errors as pg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from ..postgres.connection import run
-from ..postgres.ddl import bounded, check_text
-from .manifest import ArchiveManifest, Column, UserType
-from .user_types import describe_types
-
-
-class ColumnRow(NamedTuple):
-    """A row of `COLUMNS`: the fields of a `Column`, and the OID of its type."""
-
-    name: str
-    type: str
-    typmod: int
-    not_null: bool
-    not_null_valid: bool
-    generated: str
-    expression: str
-    collation: str
-    type_oid: int
-
-
-# From 18 on NOT NULL is a constraint that may be NOT VALID; before, there is no such row.
-COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, NULL), a.atttypmod, a.attnotnull,
-       NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n'
-                   AND k.conkey = ARRAY[a.attnum] AND NOT k.convalidated),
-       a.attgenerated::text, CASE WHEN a.attgenerated <> '' THEN {expression} ELSE '' END,
-       coalesce((SELECT a.attcollation::regcollation::text FROM pg_type t WHERE t.oid = a.atttypid
-                 AND t.typcollation <> a.attcollation), ''), a.atttypid::int8
-FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """Columns in order, without dropped ones; types each after those that it is made from."""
-
-    columns: tuple[Column, ...]
-    types: tuple[UserType, ...]
-
-
-def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
-    """Describe the table with that OID. Raises psycopg's errors.
-
-    To be asked in a transaction that has pinned its settings: names are qualified only where search_path is empty.
-    From then on they are quoted in it only where need be: two descriptions are compared word by word.
-    """
-    query = SQL(COLUMNS).format(oid=oid, expression=SQL(bounded("pg_get_expr(d.adbin, d.adrelid)")))
-    _, values = run(connection, "SET LOCAL quote_all_identifiers = off", query)
-    rows = [ColumnRow(*each) for each in values]
-    for row in rows:
-        check_text(f"cannot archive: the expression of generated column {row.name!r}", row.expression)
-    columns = tuple(Column(**{name: getattr(row, name) for name in Column.model_fields}) for row in rows)
-    return Description(columns, describe_types(connection, [row.type_oid for row in rows]))
-
-
-def key_type(manifest: ArchiveManifest) -> str:
-    """Of the partition key's column, as ``format_type`` spelled it; empty where the manifest does not know."""
-    return next((column.type for column in manifest.columns if column.name == manifest.key), "")
-
+from ..errors import ArchiveDamaged, StatementRejected
+from ..planner.inventory import KeyPart
+from ..postgres.connection import Session, run, run_alone
+from ..postgres.errors import UNABLE, is_lost, message
+from .manifest import Attribute, Column, TypeKind, UserType, is_expression
 
 UNBOUNDED = ("MINVALUE", "MAXVALUE")
 GENERATION = {"s": "STORED", "v": "VIRTUAL"}
 """By ``pg_attribute.attgenerated``."""
+
+
+def create_type(type_: UserType, resolve: Callable[[Attribute], Composable]) -> Iterator[Composed]:
+    """The statements that make the type, each to be sent alone; none where it cannot be made from a manifest.
+    ``resolve``: the SQL of a type, as the server spells it. Raises `ArchiveDamaged`, and what ``resolve`` raises."""
+
+    def attribute(of: Attribute) -> Composed:
+        collate = SQL(" COLLATE {}").format(Identifier(*of.collation)) if of.collation else SQL("")
+        return SQL("{}{}").format(resolve(of), collate)
+
+    name = Identifier(type_.schema_, type_.type_name)
+    match type_.kind:
+        case TypeKind.EXTENSION if type_.extension:
+            words = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
+            yield words.format(Identifier(type_.extension), Identifier(type_.schema_))
+        case TypeKind.ENUM:
+            yield SQL("CREATE TYPE {} AS ENUM ({})").format(name, SQL(", ").join(map(Literal, type_.labels)))
+        case TypeKind.COMPOSITE:
+            parts = (SQL("{} {}").format(Identifier(of.name), attribute(of)) for of in type_.attributes)
+            yield SQL("CREATE TYPE {} AS ({})").format(name, SQL(", ").join(parts))
+        case TypeKind.DOMAIN:
+            not_null = SQL(" NOT NULL" if type_.not_null else "")
+            yield SQL("CREATE DOMAIN {} AS {}{}").format(name, attribute(_only(type_)), not_null)
+            for check in type_.checks:
+                add = SQL("ALTER DOMAIN {} ADD CONSTRAINT {} CHECK ({}){}")
+                not_valid = SQL("" if check.valid else " NOT VALID")
+                yield add.format(name, Identifier(check.name), expression(check.expression), not_valid)
+        case TypeKind.RANGE:
+            of = _only(type_)
+            named = {
+                "MULTIRANGE_TYPE_NAME": type_.multirange,
+                "SUBTYPE_OPCLASS": type_.opclass,
+                "COLLATION": of.collation,
+            }
+            options = [SQL("SUBTYPE = {}").format(resolve(of))]
+            options += [SQL(f"{option} = {{}}").format(Identifier(*names)) for option, names in named.items() if names]
+            yield SQL("CREATE TYPE {} AS RANGE ({})").format(name, SQL(", ").join(options))
+
+
+def _only(type_: UserType) -> Attribute:
+    if len(type_.attributes) != 1:
+        raise ArchiveDamaged(f"the manifest does not say what type {type_.name} is made from")
+    return type_.attributes[0]
+
+
+def expression(text: str) -> Composable:
+    """The text of a manifest's expression. Raises `ArchiveDamaged` where it is anything but one expression."""
+    if not is_expression(text):
+        raise ArchiveDamaged(f"{text[:80]!r} of the manifest is not an expression of PostgreSQL: it is not executed")
+    return SQL(text)
+
+
+# A type of an extension may have moved to another schema with it.
+RESOLVED = """
+SELECT format_type(coalesce(to_regtype(u.given), (
+    SELECT CASE WHEN u.is_array THEN t.typarray ELSE t.oid END FROM pg_type t
+    JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+    JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+    WHERE e.extname = u.extension AND t.typname = u.bare))::oid, u.typmod)
+FROM (SELECT {given}::text AS given, {bare}::text AS bare, {extension}::text AS extension, {is_array}::bool AS is_array,
+             {typmod}::int4 AS typmod) u
+"""
+ARRAY = "[]"
+
+
+@dataclass(slots=True)
+class Types:
+    """What the types of one manifest are in one database, inside one transaction."""
+
+    connection: Session
+    archived: Sequence[UserType]
+    """The user's types of the manifest, each after those that it is made from."""
+    made: list[str] = field(default_factory=list)
+    """Names of those that were made, in that order."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Name -> why there is no such type, and none was made."""
+
+    def make(self) -> None:
+        """Make those of the user's types that the database has not, and can have. Raises psycopg's errors."""
+        for each in self.archived:
+            if self.find(Attribute(type=each.name)) is not None:
+                continue
+            if each.kind is TypeKind.OTHER or not each.type_name:
+                self.missing[each.name] = "it is written in C or has functions of its own: create it first to have it"
+                continue
+            try:
+                with self.connection.transaction():
+                    self._make(each)
+                self.made.append(each.name)
+            except psycopg.Error as error:
+                if is_lost(error) or (error.sqlstate or "").startswith(UNABLE):
+                    raise
+                self.missing[each.name] = message(error)
+            except (ArchiveDamaged, StatementRejected) as error:
+                self.missing[each.name] = str(error)
+
+    def _make(self, each: UserType) -> None:
+        # Who may not create schemas may not even say so where there is one.
+        (found,) = run(self.connection, SQL("SELECT 1 FROM pg_namespace WHERE nspname = {}").format(each.schema_))
+        if not found:
+            run_alone(self.connection, SQL("CREATE SCHEMA {}").format(Identifier(each.schema_)))
+        for statement in create_type(each, self.sql):
+            run_alone(self.connection, statement)
+        if self.find(Attribute(type=each.name)) is None:
+            raise StatementRejected(f"extension {each.extension} has no type {each.name}")
+
+    def sql(self, of: Attribute | Column) -> Composable:
+        """The type as the server spells it. Raises `StatementRejected` where it has none of that name."""
+        if (found := self.find(of)) is None:
+            raise StatementRejected(f"type {of.type} does not exist, or its schema may not be used")
+        return found
+
+    def find(self, of: Attribute | Column) -> Composable | None:
+        """The same, or None. Raises `ArchiveDamaged` where the text is no name of a type."""
+        bare = of.type.removesuffix(ARRAY)
+        known = self._archived(bare)
+        query = SQL(RESOLVED).format(
+            given=of.type,
+            bare=known.type_name if known else None,
+            extension=known.extension if known else None,
+            is_array=of.type.endswith(ARRAY),
+            typmod=of.typmod if of.typmod >= 0 else None,
+        )
+        try:
+            with self.connection.transaction():
+                (((found,),),) = run(self.connection, query)
+        except (pg.SyntaxError, pg.InvalidName, pg.DataError) as error:
+            words = f"{of.type[:80]!r} of the manifest is not a name of a type: {message(error)}"
+            raise ArchiveDamaged(words) from None
+        except pg.InsufficientPrivilege:
+            # The role may not see its schema.
+            return None
+        # Where there is none, PostgreSQL says a word for it.
+        return None if found in (None, "-", "???") else SQL(found)
+
+    def base(self, name: str) -> Attribute | None:
+        """What the domain of that name is made from, as the archive has it; None where it is no domain."""
+        found = self._archived(name)
+        return found.attributes[0] if found and found.kind is TypeKind.DOMAIN and found.attributes else None
+
+    def why_missing(self, name: str) -> str:
+        """For people: why a column's type is not there."""
+        bare = name.removesuffix(ARRAY)
+        return self.missing.get(bare, f"type {bare} does not exist, and the archive does not say what it is made of")
+
+    def _archived(self, name: str) -> UserType | None:
+        return next((each for each in self.archived if each.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +188,15 @@ class TableColumn:
 
 def create_table(table: Identifier, columns: Sequence[TableColumn], unlogged: bool = False) -> Composed:
     """A table of its own, with columns and what is generated, and nothing else that could refuse a row."""
-    parts = SQL(", ").join(_column(each) for each in columns)
-    return SQL("CREATE {}TABLE {} ({})").format(SQL("UNLOGGED " if unlogged else ""), table, parts)
-
-
-def _column(column: TableColumn) -> Composed:
-    parts: list[Composable] = [Identifier(column.name), column.type]
-    if column.collation is not None:
-        parts.append(SQL("COLLATE {}").format(column.collation))
-    if column.expression is not None:
-        parts.append(SQL("GENERATED ALWAYS AS ({}) {}").format(column.expression, SQL(GENERATION[column.kind])))
-    return SQL(" ").join(parts)
-
-
-def copy_in(table: Identifier, columns: Sequence[str]) -> Composed:
-    """COPY of rows in text format, in UTF-8, into these columns."""
-    names = SQL(", ").join(map(Identifier, columns))
-    return SQL("COPY {} ({}) FROM STDIN WITH (ENCODING 'UTF8')").format(table, names)
+    parts = []
+    for column in columns:
+        words: list[Composable] = [Identifier(column.name), column.type]
+        if column.collation is not None:
+            words.append(SQL("COLLATE {}").format(column.collation))
+        if column.expression is not None:
+            words.append(SQL("GENERATED ALWAYS AS ({}) {}").format(column.expression, SQL(GENERATION[column.kind])))
+        parts.append(SQL(" ").join(words))
+    return SQL("CREATE {}TABLE {} ({})").format(SQL("UNLOGGED " if unlogged else ""), table, SQL(", ").join(parts))
 
 
 def comment(table: Identifier, text: str | None) -> Composed:
@@ -117,24 +204,17 @@ def comment(table: Identifier, text: str | None) -> Composed:
     return SQL("COMMENT ON TABLE {} IS {}").format(table, text)
 
 
-def hold_to_bounds(table: Identifier, name: str, key: str, key_type: str, bounds: tuple[str, str]) -> Composed:
-    """A CHECK that no row outside the bounds fulfils: ATTACH then need not read the table.
-
-    ``key_type``: as the server spells it.
-    """
-    conditions: list[Composable] = [SQL("{} IS NOT NULL").format(Identifier(key))]
+def hold_to_bounds(table: Identifier, name: str, key: KeyPart, bounds: tuple[str, str]) -> Composed:
+    """A CHECK that no row outside the bounds fulfils: ATTACH then need not read the table. ``key``: of the parent, as
+    the server spells its type."""
+    assert key.column is not None
+    column = Identifier(key.column)
+    conditions: list[Composable] = [SQL("{} IS NOT NULL").format(column)]
     for sign, value in zip((">=", "<"), bounds, strict=True):
         if value not in UNBOUNDED:
-            parts = Identifier(key), SQL(sign), Literal(value), SQL(key_type)
-            conditions.append(SQL("{} {} {}::{}").format(*parts))
-    return SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})").format(
-        table, Identifier(name), SQL(" AND ").join(conditions)
-    )
-
-
-def drop_constraint(table: Identifier, name: str) -> Composed:
-    """Take a constraint of that name away."""
-    return SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, Identifier(name))
+            conditions.append(SQL("{} {} {}::{}").format(column, SQL(sign), Literal(value), SQL(key.type)))
+    check = SQL(" AND ").join(conditions)
+    return SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})").format(table, Identifier(name), check)
 
 
 def attach(parent: Identifier, table: Identifier, bounds: tuple[str, str]) -> Composed:
@@ -146,22 +226,16 @@ def attach(parent: Identifier, table: Identifier, bounds: tuple[str, str]) -> Co
 # What a partition of a parent needs, as statements for a loaded table, read from the parent's catalog. Not by LIKE: a
 # copy of the definition would keep a lock on the parent for as long as the rows are loaded, or need a table that
 # outlives the transaction. All text here is PostgreSQL's own, of its own catalog.
-DEFAULTS = """
-SELECT format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', {table}, a.attname, pg_get_expr(d.adbin, d.adrelid))
-FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attrelid = {parent} AND a.attgenerated = '' AND NOT a.attisdropped ORDER BY a.attnum
-"""
-STORAGE = """
-SELECT format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE %s', {table}, a.attname,
-              CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)
+COLUMN_SETTINGS = """
+SELECT format('ALTER TABLE %s ALTER COLUMN %I SET %s', {table}, a.attname, s.setting)
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-WHERE a.attrelid = {parent} AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage <> t.typstorage ORDER BY a.attnum
-"""
-COMPRESSION = """
-SELECT format('ALTER TABLE %s ALTER COLUMN %I SET COMPRESSION %s', {table}, a.attname,
-              CASE a.attcompression WHEN 'p' THEN 'pglz' ELSE 'lz4' END)
-FROM pg_attribute a
-WHERE a.attrelid = {parent} AND a.attnum > 0 AND NOT a.attisdropped AND a.attcompression IN ('p', 'l') ORDER BY a.attnum
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = '',
+LATERAL (VALUES (1, 'DEFAULT ' || pg_get_expr(d.adbin, d.adrelid)),
+                (2, CASE WHEN a.attstorage <> t.typstorage THEN 'STORAGE ' || CASE a.attstorage
+                        WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END),
+                (3, CASE a.attcompression WHEN 'p' THEN 'COMPRESSION pglz' WHEN 'l' THEN 'COMPRESSION lz4' END)
+        ) s (kind, setting)
+WHERE a.attrelid = {parent} AND a.attnum > 0 AND NOT a.attisdropped AND s.setting IS NOT NULL ORDER BY kind, a.attnum
 """
 COMMENTS = """
 SELECT format('COMMENT ON COLUMN %s.%I IS %L', {table}, a.attname, col_description(a.attrelid, a.attnum))
@@ -222,36 +296,27 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class ParentDefinition:
-    """``before``: for the empty table. ``not_null``, ``checks``, ``indexes`` and ``after``: once it is filled."""
+    """``before``: for the empty table. ``rules``, by kind, and ``after``: once it is filled."""
 
     before: tuple[SQL, ...]
-    not_null: tuple[Rule, ...]
-    checks: tuple[Rule, ...]
-    indexes: tuple[Rule, ...]
+    rules: tuple[Rule, ...]
     after: tuple[SQL, ...]
 
 
 def read_definition(connection: psycopg.Connection[Any], parent: int, schema: str, name: str) -> ParentDefinition:
-    """Read what the table ``schema.name`` needs to become a partition of the table with OID ``parent``.
+    """Read what the table ``schema.name`` needs to become a partition of the table with OID ``parent``. To be asked in
+    a transaction that has pinned its settings: names are qualified only where search_path is empty. Raises psycopg's
+    errors."""
+    parts = {"parent": parent, "table": Identifier(schema, name).as_string(), "schema": schema, "name": name}
 
-    To be asked in a transaction that has pinned its settings: names are qualified only where search_path is empty.
-    Raises psycopg's errors.
-    """
-    table = Identifier(schema, name).as_string()
-    queries = (DEFAULTS, STORAGE, COMPRESSION, COMMENTS, STATISTICS, NOT_NULL, CHECKS, INDEXES)
-    parts = {"parent": parent, "table": table, "schema": schema, "name": name}
-    *plain, not_null, checks, indexes = run(connection, *(SQL(query).format(**parts) for query in queries))
-    defaults, storage, compression, comments, statistics = (
-        tuple(SQL(statement) for (statement,) in rows) for rows in plain
-    )
+    def ask(*queries: str) -> list[tuple[Any, ...]]:
+        return [row for rows in run(connection, *(SQL(each).format(**parts) for each in queries)) for row in rows]
+
     return ParentDefinition(
-        before=(*defaults, *storage, *compression),
-        not_null=_rules(not_null),
-        checks=_rules(checks),
-        indexes=_rules(indexes),
-        after=(*comments, *statistics),
+        before=tuple(SQL(statement) for (statement,) in ask(COLUMN_SETTINGS)),
+        rules=tuple(
+            Rule(name, broken and SQL(broken), SQL(statement))
+            for name, broken, statement in ask(NOT_NULL, CHECKS, INDEXES)
+        ),
+        after=tuple(SQL(statement) for (statement,) in ask(COMMENTS, STATISTICS)),
     )
-
-
-def _rules(rows: list[tuple[Any, ...]]) -> tuple[Rule, ...]:
-    return tuple(Rule(name, broken and SQL(broken), SQL(statement)) for name, broken, statement in rows)

@@ -14,16 +14,17 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from ..errors import ArchiveDamaged, DumpFailed, PartwardenError, ProofFailed
-from . import dump_script, generated_columns, pgdump, storage
-from .manifest import DATA, GENERATED, MANIFEST, ArchiveManifest, is_expression, is_type_name, stored_names
-from .storage import Digest, Store
+from ..planner.findings import quoted
+from . import archived_rows, pgdump, storage
+from .archived_rows import Digest
+from .manifest import DATA, GENERATED, MANIFEST, ArchiveManifest, Say, is_expression, is_type_name, stored_names
+from .storage import Store
 
 QUICK = 64 << 20
 """Bytes of an archive that is read without progress messages."""
 LARGEST = 64 << 20
 """Bytes of a manifest that is read."""
 
-Say = Callable[[str], None]
 Opener = Callable[[], Iterable[bytes]]
 """Begins to read an object anew."""
 
@@ -43,13 +44,20 @@ class Archive:
         """The same, which says how far it is whenever its data is read."""
         if self.manifest.bytes < QUICK:
             return self
-        return replace(self, open=lambda: _with_progress(self.open(), self.manifest.bytes, say))
+
+        def opened() -> Iterator[bytes]:
+            total, done = self.manifest.bytes, 0
+            progress = Progress(say, total)
+            for chunk in self.open():
+                yield chunk
+                done += len(chunk)
+                progress.report(done, f"{done:,} of {total:,} bytes read")
+
+        return replace(self, open=opened)
 
     def check(self) -> None:
-        """Read all of the data, and compare its size and sha256 with the manifest.
-
-        Raises `ArchiveDamaged`, `ProofFailed` for the values of generated columns, and what reading raises.
-        """
+        """Read all of the data, and compare its size and sha256 with the manifest. Raises `ArchiveDamaged`,
+        `ProofFailed` for the values of generated columns, and what reading raises."""
         digest = Digest()
         for _ in digest.through(self.open()):
             pass
@@ -57,11 +65,9 @@ class Archive:
         self._prove_generated()
 
     def prove(self) -> None:
-        """Read it once: its bytes are those that were written, and restore the rows that were archived.
-
-        Raises `ArchiveDamaged` where the bytes are others, `ProofFailed` or `DumpFailed` where the very bytes that were
-        written do not restore what they should, and what reading raises.
-        """
+        """Read it once: its bytes are those that were written, and restore the rows that were archived. Raises
+        `ArchiveDamaged` where the bytes are others, `ProofFailed` or `DumpFailed` where the very bytes that were
+        written do not restore what they should, and what reading raises."""
         try:
             with self.rows() as rows:
                 for _ in rows:
@@ -83,16 +89,16 @@ class Archive:
         """
         written, content = Digest(), Digest()
         with pgdump.restore_script(written.through(self.open())) as script:
-            copied = dump_script.copied_rows(script, _copy_statement(self.manifest))
-            rows = self._checked_at_end(content.through_rows(copied), written, content)
+            copied = archived_rows.copied_rows(script, _copy_statement(self.manifest))
+            rows = self._checked_at_end(content.through(copied), written, content)
             if not generated:
                 yield rows
                 return
             data = self.manifest.generated
             if data is None:
                 raise ProofFailed("the archive holds no values of generated columns")
-            values = generated_columns.lines(self.open_generated(), data, self.manifest.rows)
-            yield generated_columns.beside(rows, values, data, generated)
+            values = archived_rows.lines(self.open_generated(), data, self.manifest.rows)
+            yield archived_rows.beside(rows, values, data, generated)
 
     def _checked_at_end(self, rows: Iterator[bytes], written: Digest, content: Digest) -> Iterator[bytes]:
         yield from rows
@@ -116,10 +122,8 @@ class Archive:
             )
 
     def _prove_generated(self) -> None:
-        """Read the values of stored generated columns, where there are any, to their end, where they are proven.
-
-        Raises as `generated_columns.lines`, and `ProofFailed` where the manifest lacks what its columns say.
-        """
+        """Read the values of stored generated columns, where there are any, to their end, where they are proven. Raises
+        as `archived_rows.lines`, and `ProofFailed` where the manifest lacks what its columns say."""
         data, stored = self.manifest.generated, stored_names(self.manifest.columns)
         if data is None:
             if stored and self.manifest.format > 1:
@@ -127,7 +131,7 @@ class Archive:
             return
         if data.columns != stored:
             raise ProofFailed(f"the archive has values of the columns {data.columns}, not of {stored}")
-        for _ in generated_columns.lines(self.open_generated(), data, self.manifest.rows):
+        for _ in archived_rows.lines(self.open_generated(), data, self.manifest.rows):
             pass
 
 
@@ -143,11 +147,8 @@ def at(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256: str
 
 
 def read(store: Store, place: str, manifest_sha256: str | None = None) -> Archive:
-    """The archive whose folder has the key ``place``.
-
-    ``manifest_sha256``: what the manifest's sha256 must be, in hexadecimal digits; None where it is not known. Raises
-    `ArchiveDamaged`, or what reading raises.
-    """
+    """The archive whose folder has the key ``place``. ``manifest_sha256``: what the manifest's sha256 must be, in
+    hexadecimal digits; None where it is not known. Raises `ArchiveDamaged`, or what reading raises."""
     url, whole = store.url(f"{place}/{MANIFEST}"), bytearray()
     for chunk in store.get(f"{place}/{MANIFEST}"):
         whole += chunk
@@ -200,23 +201,26 @@ def _folder(url: str) -> str:
     return url.removesuffix("/").removesuffix(f"/{MANIFEST}")
 
 
-def _with_progress(chunks: Iterable[bytes], total: int, say: Say) -> Iterator[bytes]:
-    """Say how far it is at every twentieth part."""
-    size = said = 0
-    for chunk in chunks:
-        yield chunk
-        size += len(chunk)
-        if (percent := size * 100 // total) >= said + 5:
-            said = percent
-            say(f"{percent} %: {size:,} of {total:,} bytes read")
+class Progress:
+    """Says how far something is, at every twentieth part of ``total``."""
+
+    def __init__(self, say: Say, total: int) -> None:
+        self._say, self._total, self._said = say, total, 0
+
+    def report(self, done: int, words: str) -> None:
+        """``words``: what follows the percent."""
+        percent = done * 100 // self._total if self._total else 100
+        if percent >= self._said + 5:
+            self._said = percent
+            self._say(f"{percent} %: {words}")
 
 
 def _copy_statement(manifest: ArchiveManifest) -> bytes:
     """As pg_dump writes it with every identifier quoted; what is generated is not copied."""
-    names = ", ".join(pgdump.quoted(column.name) for column in manifest.columns if not column.generated)
+    names = ", ".join(quoted(column.name) for column in manifest.columns if not column.generated)
     # Where there is none, pg_dump writes no parentheses.
-    table = pgdump.quoted(manifest.partition.schema_, manifest.partition.name)
-    return f"COPY {table} {names and f'({names})'} FROM stdin;".encode()
+    columns, table = names and f"({names})", manifest.partition
+    return f"COPY {quoted(table.schema_)}.{quoted(table.name)} {columns} FROM stdin;".encode()
 
 
 def _check_texts(manifest: ArchiveManifest) -> None:

@@ -1,87 +1,62 @@
-"""The commands for archives: what a Job's pod runs, and the same by hand."""
+"""``partwarden archive``, ``verify`` and ``restore``, and ``job``: what the pod of a Job runs."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
+import shlex
 import signal
 import sys
-from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 from pydantic import ValidationError
 
 from ..api.retention import OnLargeObjects
 from ..archive import create, storage
-from ..archive.jobspec import DATABASE_KEYS, DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, TableToArchive, Task
-from ..archive.manifest import TableName
-from ..archive.verify import open_archive
+from ..archive.manifest import (
+    DATABASE_KEYS,
+    DATABASE_PREFIX,
+    VARIABLE,
+    WRONG,
+    ArchiveManifest,
+    JobSpec,
+    Report,
+    TableName,
+    TableToArchive,
+    Task,
+)
+from ..archive.restore import Restored, RestoreRequest
+from ..archive.restore import restore as restore_archive
+from ..archive.verify import find, open_archive
 from ..errors import InvalidSpec, PartwardenError, UserError
 from ..planner.calendar import iso
 from ..postgres.connection import forget_environment
-from ..postgres.conninfo import ConnectionInfo, from_dsn, merge
+from ..postgres.conninfo import from_dsn, merge
+from ..postgres.settings import as_options
 from . import formats, options
-from .formats import printable
-from .options import Where
-
-# The archive that a command is about: an address, or a PartitionArchive in a cluster, which says what was proven.
-#
+from .options import Target
+from .policies import Policies, status
 
 OBJECT = "parc/"
 """Begins ``parc/NAME`` and ``parc/NAMESPACE/NAME``, as kubectl calls a PartitionArchive."""
-
-
-def resolve_address(url: str, manifest_sha256: str | None) -> tuple[str, str | None]:
-    """The address of the archive's folder, and what the sha256 of its manifest must be, None where nothing says it.
-
-    A PartitionArchive says both; it is read by the kubeconfig, from the namespace of its context where none is named.
-    Raises `InvalidSpec` where there is none, or it is not proven, or says another sha256 than is demanded, and
-    `ClusterUnavailable`.
-    """
-    if not url.startswith(OBJECT):
-        return url, manifest_sha256
-    namespace, _, name = url.removeprefix(OBJECT).rpartition("/")
-    status = _status(namespace or None, name)
-    location, proven = status.get("location"), status.get("manifestSha256")
-    if not location or not proven:
-        raise InvalidSpec(f"PartitionArchive {name} is not proven: kubectl describe parc {name} says what it waits for")
-    if manifest_sha256 is not None and manifest_sha256 != proven:
-        raise InvalidSpec(f"--manifest-sha256 is {manifest_sha256}, but PartitionArchive {name} says {proven}")
-    return str(location), str(proven)
-
-
-def _status(namespace: str | None, name: str) -> dict[str, Any]:
-    # Here, for an address needs no Kubernetes client, which takes long to load.
-    from . import cluster_policies
-
-    policies = cluster_policies.Policies(Where(namespace=namespace))
-    found = policies.archive(name)
-    if found is None:
-        raise InvalidSpec(f"there is no PartitionArchive {name!r} in namespace {policies.namespace!r}")
-    status: dict[str, Any] = found.get("status") or {}
-    return status
-
-
 FAILED = 1
 TERMINATED = 143
 LARGEST = 4096
 """Bytes of a report: what Kubernetes keeps of a termination message."""
-
-
 REPORT = click.option("--report", type=click.Path(path_type=Path), help="File for the result, as JSON.")
+
+Named = dict[str, str] | None
 
 
 @click.command()
-@click.option(
-    "--dsn", required=True, help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it."
-)
-@click.option("--table", callback=options.table, metavar="[SCHEMA.]NAME", help="The partitioned table.")
-@click.option("--partition", required=True, callback=options.table, metavar="[SCHEMA.]NAME", help="Its partition.")
+@options.dsn
+@click.option("--table", callback=options.table, metavar=options.TABLE, help="The partitioned table.")
+@click.option("--partition", required=True, callback=options.table, metavar=options.TABLE, help="Its partition.")
 @click.option("--to", required=True, metavar="URL", help="A folder that exists, or s3://bucket/prefix, gs://…, az://….")
 @click.option(
     "--without-large-objects", is_flag=True, help="Archive it although its rows point to large objects: left out."
@@ -90,7 +65,7 @@ REPORT = click.option("--report", type=click.Path(path_type=Path), help="File fo
 @formats.option()
 def archive(
     dsn: str,
-    table: dict[str, str] | None,
+    table: Named,
     partition: dict[str, str],
     to: str,
     without_large_objects: bool,
@@ -102,19 +77,26 @@ def archive(
     Exits 0 when it is proven, 1 on an error.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    schema = (table or {}).get("schema", "public")
     try:
         store = storage.to(to)
-        wanted = _table_to_archive(table, partition, without_large_objects)
-        made = create.archive(wanted, from_dsn(dsn), store, _say)
+        wanted = TableToArchive(
+            id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+            parent=TableName(schema_=schema, name=table["name"], oid=0) if table else None,
+            partition=TableName(schema_=partition.get("schema", schema), name=partition["name"], oid=0),
+            large_objects=OnLargeObjects.LEAVE_OUT if without_large_objects else OnLargeObjects.REFUSE,
+        )
+        made = create.archive(wanted, from_dsn(dsn), store, _log)
     except PartwardenError as error:
         _write(report, create.failure(error))
-        raise formats.failure(error) from None
+        raise
     _write(report, made)
+    more = f"  {made.rows:,} rows, {made.bytes:,} bytes, sha256 {made.sha256}" if output == "wide" else ""
     if formats.is_data(output):
         formats.data(made.model_dump(mode="json", by_alias=True, exclude_none=True), output)
     else:
-        more = f"  {made.rows:,} rows, {made.bytes:,} bytes, sha256 {made.sha256}" if output == "wide" else ""
-        click.echo(printable(made.location + more))
+        # As it is: for a shell, not for people.
+        click.echo(made.location + more)
     return 0
 
 
@@ -128,18 +110,53 @@ def job(report: Path | None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     spec: JobSpec | None = None
     try:
-        spec = _read_spec(os.environ)
-        info, store = _database(spec, os.environ), storage.of_job(spec, os.environ)
+        spec = _read_spec(os.environ.get(VARIABLE))
+        # Out of the environment: programs that are started have no need to see them.
+        names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
+        secret = {key: os.environ.pop(name) for key, name in names.items() if name in os.environ}
+        info = merge(spec.connection, secret, "spec.database.secretRef")
+        store = storage.of_job(spec, os.environ)
         forget_environment()
         checks = spec.task is Task.CHECK
-        made = create.check(spec, info, store) if checks else create.archive(spec, info, store, _say)
+        made = create.check(spec, info, store) if checks else create.archive(spec, info, store, _log)
     except PartwardenError as error:
-        _say(f"{error.reason}: {error}")
+        _log(f"{error.reason}: {error}")
         _write(report, create.failure(error, spec.id, spec.partition.oid) if spec else create.failure(error))
         return WRONG if isinstance(error, UserError) else FAILED
     _write(report, made)
-    _say(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
+    _log(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
     return 0
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """As the first process of a container it would not hear of SIGTERM else; this way what is half done is removed."""
+    sys.exit(TERMINATED)
+
+
+def _read_spec(text: str | None) -> JobSpec:
+    if text is None:
+        raise InvalidSpec(f"{VARIABLE} is not set: this command is for Jobs; archive by hand with `partwarden archive`")
+    try:
+        return JobSpec.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidSpec(f"{VARIABLE} is not valid: {field or 'it'}: {first['msg']}") from None
+
+
+def _write(path: Path | None, report: Report) -> None:
+    if path is None:
+        return
+    while len((text := report.model_dump_json(by_alias=True, exclude_none=True)).encode()) > LARGEST:
+        report = report.model_copy(update={"message": report.message[: len(report.message) // 2]})
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise click.ClickException(f"--report: {path} cannot be written: {error.strerror}") from None
+
+
+def _log(line: str) -> None:
+    click.echo(f"{iso(datetime.now(UTC).replace(microsecond=0))} {formats.printable(line)}", err=True)
 
 
 @click.command(short_help="Prove an archive again, without a database.")
@@ -155,71 +172,138 @@ def verify(url: str, manifest_sha256: str | None, output: str) -> int:
     try:
         found = open_archive(*resolve_address(url, manifest_sha256)).telling(formats.progress)
         found.prove()
-    except PartwardenError as error:
-        raise formats.failure(error) from None
     finally:
-        formats.progressed()
+        formats.progress()
     manifest = found.manifest
-    if formats.is_data(output):
-        formats.data({"url": found.url, **manifest.model_dump(mode="json", by_alias=True)}, output)
-    elif output == "name":
-        formats.names([found.url])
-    else:
-        more = f", sha256 {manifest.sha256}, {found.url}" if output == "wide" else ""
-        line = f"{manifest.partition}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, as they were proven{more}"
-        click.echo(printable(line))
+    more = f", sha256 {manifest.sha256}, {found.url}" if output == "wide" else ""
+    line = f"{manifest.partition}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, as they were proven{more}"
+    document = {"url": found.url, **manifest.model_dump(mode="json", by_alias=True)}
+    formats.show(output, document, [found.url], [line])
     return 0
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """As the first process of a container it would not hear of SIGTERM else; this way what is half done is removed."""
-    sys.exit(TERMINATED)
+def resolve_address(url: str, manifest_sha256: str | None) -> tuple[str, str | None]:
+    """The address of the archive's folder, and what the sha256 of its manifest must be, None where nothing says it.
+
+    A PartitionArchive says both; it is read by the kubeconfig, from the namespace of its context where none is named.
+    Raises `InvalidSpec` where there is none, or it is not proven, or says another sha256 than is demanded, and
+    `ClusterUnavailable`.
+    """
+    if not url.startswith(OBJECT):
+        return url, manifest_sha256
+    namespace, _, name = url.removeprefix(OBJECT).rpartition("/")
+    cluster = Policies(Target(namespace=namespace or None))
+    if (found := cluster.archive(name)) is None:
+        raise InvalidSpec(f"there is no PartitionArchive {name!r} in namespace {cluster.namespace!r}")
+    location, proven = status(found).get("location"), status(found).get("manifestSha256")
+    if not location or not proven:
+        raise InvalidSpec(f"PartitionArchive {name} is not proven: kubectl describe parc {name} says what it waits for")
+    if manifest_sha256 is not None and manifest_sha256 != proven:
+        raise InvalidSpec(f"--manifest-sha256 is {manifest_sha256}, but PartitionArchive {name} says {proven}")
+    return str(location), str(proven)
 
 
-def _table_to_archive(
-    table: Mapping[str, str] | None, partition: Mapping[str, str], without_large_objects: bool
-) -> TableToArchive:
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    schema = (table or {}).get("schema", "public")
-    return TableToArchive(
-        id=f"{moment}-{secrets.token_hex(3)}",
-        parent=TableName(schema_=schema, name=table["name"], oid=0) if table else None,
-        partition=TableName(schema_=partition.get("schema", schema), name=partition["name"], oid=0),
-        large_objects=OnLargeObjects.LEAVE_OUT if without_large_objects else OnLargeObjects.REFUSE,
-    )
-
-
-def _read_spec(environment: Mapping[str, str]) -> JobSpec:
-    text = environment.get(VARIABLE)
-    if text is None:
-        raise InvalidSpec(f"{VARIABLE} is not set: this command is for Jobs; archive by hand with `partwarden archive`")
+@click.command()
+@click.option(
+    "--manifest",
+    "url",
+    required=True,
+    metavar="URL",
+    help="The archive's folder or its manifest.json, or parc/[NAMESPACE/]NAME of a PartitionArchive.",
+)
+@click.option("--list", "listing", is_flag=True, help="Say which archives are there, at and below that address.")
+@click.option("--dsn", help="Connection string or URI of the database to load it into; PGHOST and so on complete it.")
+@click.option(
+    "--as", "target", callback=options.table, metavar=options.TABLE, help="Name of the new table. Default: its own."
+)
+@click.option("--attach", is_flag=True, help="Make it a partition again, for its old bounds.")
+@click.option(
+    "--parent",
+    callback=options.table,
+    metavar=options.TABLE,
+    help="With --attach: the table to attach it to. Default: the one that it belonged to.",
+)
+@options.patience("With --attach", default=300.0, most=86400)
+@options.manifest_sha256
+@formats.option()
+def restore(
+    url: str,
+    listing: bool,
+    dsn: str | None,
+    target: Named,
+    attach: bool,
+    parent: Named,
+    patience: float,
+    manifest_sha256: str | None,
+    output: str,
+) -> int:
+    """Load an archive as a table of its own, or attach it again. Exits 0 when all of it is there, 1 when none is."""
+    if listing == (dsn is not None):
+        raise click.UsageError("give --dsn to restore an archive, or --list to see what is there")
+    if parent is not None and not attach:
+        raise click.UsageError("--parent is for --attach")
     try:
-        return JobSpec.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InvalidSpec(f"{VARIABLE} is not valid: {field or 'it'}: {first['msg']}") from None
-
-
-def _database(spec: JobSpec, environment: MutableMapping[str, str]) -> ConnectionInfo:
-    """Takes the Secret's values out of the environment: programs that are started have no need to see them."""
-    names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
-    secret = {key: environment.pop(name) for key, name in names.items() if name in environment}
-    return merge(spec.connection, secret, "spec.database.secretRef")
-
-
-def _write(path: Path | None, report: Report) -> None:
-    if path is None:
-        return
-    text = report.model_dump_json(by_alias=True, exclude_none=True)
-    while len(text.encode()) > LARGEST:
-        report = report.model_copy(update={"message": report.message[: len(report.message) // 2]})
-        text = report.model_dump_json(by_alias=True, exclude_none=True)
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise click.ClickException(f"--report: {path} cannot be written: {error.strerror}") from None
+        if dsn is None:
+            return _list(url, output)
+        wish = RestoreRequest(
+            schema=target.get("schema") if target else None,
+            name=target["name"] if target else None,
+            attach=attach,
+            parent=(parent.get("schema", "public"), parent["name"]) if parent else None,
+            patience=patience,
+        )
+        found = open_archive(*resolve_address(url, manifest_sha256)).telling(_say)
+        _say(_summary(found.manifest))
+        restored = restore_archive(found, from_dsn(dsn), wish, _say)
+    except PartwardenError as error:
+        if formats.is_data(output):
+            formats.data({"error": formats.error(error)}, output)
+        raise
+    document = {
+        "schema": restored.schema,
+        "name": restored.name,
+        "rows": restored.rows,
+        "attachedTo": restored.attached,
+        "typesCreated": list(restored.types),
+        "leftOff": [{"kind": each.kind, "name": each.name, "reason": each.reason} for each in restored.left_off],
+    }
+    formats.show(output, document, [options.spelled(restored.schema, restored.name)], _describe(restored))
+    return 0
 
 
 def _say(line: str) -> None:
-    click.echo(f"{iso(datetime.now(UTC).replace(microsecond=0))} {printable(line)}", err=True)
+    """Apart from what programs read."""
+    formats.names([line], err=True)
+
+
+def _list(url: str, output: str) -> int:
+    """The exit code: 1 where there is one that cannot be read."""
+    found = find(url)
+    lines = []
+    for each in found.archives:
+        lines += [each.url, f"  {_summary(each.manifest)}"]
+        if each.manifest.settings:
+            lines.append(f"  pg_restore by hand: PGOPTIONS={shlex.quote(as_options(each.manifest.settings))}")
+    if not found.archives and not found.unreadable:
+        lines.append(f"no archive at {url} or below")
+    documents = [each.manifest.model_dump(mode="json", by_alias=True) for each in found.archives]
+    formats.show(output, documents, [each.url for each in found.archives], lines)
+    for error in found.unreadable:
+        _say(f"Error: {error}")
+    return 1 if found.unreadable else 0
+
+
+def _summary(manifest: ArchiveManifest) -> str:
+    bounds = "without bounds" if manifest.bounds is None else "{} to {}".format(*manifest.bounds)
+    return (
+        f"{manifest.partition}, {bounds}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, from PostgreSQL "
+        f"{manifest.server_version}, {manifest.completed:%Y-%m-%d %H:%M}Z, id {manifest.id}"
+    )
+
+
+def _describe(restored: Restored) -> list[str]:
+    where = f"partition of {restored.attached}" if restored.attached else "table of its own"
+    lines = [f"restored {restored.schema}.{restored.name}, a {where}: {restored.rows:,} rows, equal to the archive"]
+    if restored.types:
+        lines.append(f"created types: {', '.join(restored.types)}")
+    return [*lines, *(f"left off: {each}" for each in restored.left_off)]

@@ -7,8 +7,8 @@ Interrupted in between, it is a table of its own with all its rows, and the same
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..api import policy
 from ..api.archive import Fingerprint
@@ -18,8 +18,8 @@ from ..archive import snapshot
 from ..archive.manifest import TableName
 from ..archive.verify import Archive
 from ..errors import ContentsChanged, InvalidSpec, RowsReferenced
-from ..planner.actions import Action, DetachPartition, DropDetached, Outcome
-from ..planner.calendar import BoundedRange, Range
+from ..planner.actions import Action, DetachPartition, DropDetached, FinalizeDetach, Outcome
+from ..planner.calendar import BoundedRange
 from ..planner.drop_preconditions import DropCase
 from ..planner.inventory import Detached, Partition, Tie
 from ..planner.keys import literals
@@ -30,8 +30,8 @@ from ..postgres import dependents, engine, large_objects
 from ..postgres.connection import Session
 from ..postgres.transaction import reading_rows
 from ..status.details import span
-from . import database_tables
-from .database_tables import ObservedTable
+from . import tables
+from .tables import ObservedTable
 
 WHY = "asked for by name"
 
@@ -59,8 +59,8 @@ def find(connection: Session, spec: TableSpec, what: str, held: frozenset[str]) 
     Raises `InvalidSpec` where there is none, or several, or it is one that is never dropped so: with rows of now or
     later, without two bounds, not a plain table, or held.
     """
-    spec = database_tables.seeing_detached(spec.model_copy(update={"mode": Mode.APPLY, "retention": None}))
-    observed = database_tables.observe(connection, spec)
+    spec = spec.model_copy(update={"mode": Mode.APPLY, "retention": tables.EVER})
+    observed = tables.observe(connection, spec)
     name = observed.view().find(what, spec).name
     named = [each for known, each in observed.named() if known == name]
     if len(named) != 1:
@@ -68,16 +68,16 @@ def find(connection: Session, spec: TableSpec, what: str, held: frozenset[str]) 
         raise InvalidSpec(f"cannot drop {name}: {len(named)} tables are listed by that name; rename one of them")
     table = named[0]
     piece = table.marker.range if isinstance(table, Detached) else table.range
-    if why := _why_never(table, piece, observed.plan, held):
+    bounded = piece.bounded if piece else None
+    if bounded is None:
+        no_bounds = "it is DEFAULT, or has no lower or no upper bound"
+        raise InvalidSpec(f"cannot drop {table}: {no_bounds}, so it may hold rows of any time")
+    if why := _why_never(table, bounded, observed.plan, held):
         raise InvalidSpec(f"cannot drop {table}: {why}")
-    assert piece is not None
-    assert piece.bounded is not None
-    return Found(observed, table, piece.bounded)
+    return Found(observed, table, bounded)
 
 
-def _why_never(table: Partition | Detached, piece: Range | None, plan: Plan, held: frozenset[str]) -> str | None:
-    if piece is None or piece.lower is None or piece.upper is None:
-        return "it is DEFAULT, or has no lower or no upper bound, so it may hold rows of any time"
+def _why_never(table: Partition | Detached, piece: BoundedRange, plan: Plan, held: frozenset[str]) -> str | None:
     if piece.upper > plan.current.lower:
         return f"it holds {span(piece)}, which is now or later"
     if policy.is_held(held, table.schema, table.name, table.oid):
@@ -94,19 +94,18 @@ def _why_never(table: Partition | Detached, piece: Range | None, plan: Plan, hel
 
 def tied(connection: Session, found: Found) -> tuple[Tie, ...]:
     """What is kept when the table is dropped, or goes with it. Raises `ObjectsTied` where that is of others."""
-    ties = dependents.ties(connection, [found.table.oid]).get(found.table.oid, ())
-    dependents.check_ties(connection, found.table, found.table.oid, ties, lambda: _reading(connection, found))
+    table = found.table
+    ties = dependents.ties(connection, [table.oid]).get(table.oid, ())
+    reader = partial(reading_rows, connection, table.schema, table.name)
+    dependents.check_ties(connection, table, table.oid, ties, reader)
     return ties
 
 
 def pointing_columns(connection: Session, found: Found) -> tuple[str, ...]:
     """The columns that hold OIDs of large objects, of all rows. Raises psycopg's errors."""
-    with _reading(connection, found):
-        return large_objects.columns(connection, found.table.oid, found.table.schema, found.table.name)
-
-
-def _reading(connection: Session, found: Found) -> AbstractContextManager[None]:
-    return reading_rows(connection, found.table.schema, found.table.name)
+    table = found.table
+    with reading_rows(connection, table.schema, table.name):
+        return large_objects.columns(connection, table.oid, table.schema, table.name)
 
 
 def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
@@ -146,36 +145,47 @@ def remove(
     `RowsReferenced`, and `DatabaseUnreachable`: then no further step was tried.
     """
     outcomes = [] if outcomes is None else outcomes
-    if isinstance(found.table, Partition) and found.table.detach_pending:
-        # Safe: it was begun by this command or by retention, as the mark says; there is no way back, and no row goes.
-        _do(connection, found, finalization(found.table, WHY), patience, outcomes)
-    elif isinstance(found.table, Partition):
-        action = _detachment(found, found.table)
-        _check_references(connection, found, action)
-        _do(connection, found, action, patience, outcomes)
-    for step in (_confirmation, lambda table: _drop(found, table, proven, url, ties, large_objects)):
-        if outcomes and outcomes[-1].error:
-            break
-        observed = database_tables.observe(connection, found.observed.spec)
-        table = next((each for each in observed.inventory.detached if each.oid == found.table.oid), None)
-        if table is None:
-            raise InvalidSpec(
-                f"cannot drop {found}: it is no longer the table that was asked for; see `partwarden list`"
-            )
-        if following := step(table):
-            _do(connection, replace(found, observed=observed), following, patience, outcomes)
+
+    def do(observed: ObservedTable, action: Action) -> bool:
+        plan = replace(observed.plan, actions=(action,))
+        engine.execute(connection, observed.inventory, plan, time.monotonic() + patience, outcomes)
+        return not outcomes or outcomes[-1].error is None
+
+    if isinstance(found.table, Partition) and not do(found.observed, _detachment(connection, found, found.table)):
+        return outcomes
+    observed, table = _observe_detached(connection, found)
+    if table.marker.phase is Phase.DETACHING:
+        if not do(observed, confirmation(table, WHY)):
+            return outcomes
+        observed, table = _observe_detached(connection, found)
+    # Safe: the user typed its name; its mark says that Partwarden detached it, by OID; and it holds what the archive
+    # was just read to hold, which is checked again under the lock, or the user was warned that all of it is lost.
+    drop = DropDetached(
+        schema=table.schema,
+        name=table.name,
+        range=table.marker.range,
+        oid=table.oid,
+        marker=table.marker,
+        case=DropCase(table, observed.inventory.now, observed.inventory.now, asked_by_name=True),
+        archive=url,
+        fingerprint=proven,
+        ties=ties,
+        large_objects=large_objects,
+        reason=WHY,
+        lock=f"ACCESS EXCLUSIVE on {table}, and on what its foreign keys point to",
+    )
+    do(observed, drop)
     return outcomes
 
 
-def _do(connection: Session, found: Found, action: Action, patience: float, outcomes: list[Outcome]) -> None:
-    plan = replace(found.plan, actions=(action,))
-    engine.execute(connection, found.observed.inventory, plan, time.monotonic() + patience, outcomes)
-
-
-def _detachment(found: Found, table: Partition) -> DetachPartition:
-    """Safe: it is wholly past, and no row goes: the table stays."""
+def _detachment(connection: Session, found: Found, table: Partition) -> DetachPartition | FinalizeDetach:
+    """Raises `RowsReferenced`."""
+    if table.detach_pending:
+        # Safe: it was begun by this command or by retention, as the mark says; there is no way back, and no row goes.
+        return finalization(table, WHY)
     concurrently = found.observed.inventory.default is None
-    return DetachPartition(
+    # Safe: it is wholly past, and no row goes: the table stays.
+    action = DetachPartition(
         schema=table.schema,
         name=table.name,
         range=found.range,
@@ -185,38 +195,19 @@ def _detachment(found: Found, table: Partition) -> DetachPartition:
         reason=WHY,
         lock=f"{'SHARE UPDATE' if concurrently else 'ACCESS'} EXCLUSIVE on {found.plan.parent}",
     )
-
-
-def _check_references(connection: Session, found: Found, action: DetachPartition) -> None:
-    counted = dependents.references(connection, found.observed.inventory, [action]).get(action.oid, ())
-    if counted:
+    if counted := dependents.references(connection, found.observed.inventory, [action]).get(action.oid):
         listed = ", ".join(f"{each.table} ({each.rows:,})" for each in counted)
         raise RowsReferenced(
             f"cannot drop {found}: rows of other tables point to its rows by foreign keys: {listed}; delete those "
             "rows or let them point elsewhere"
         )
+    return action
 
 
-def _confirmation(table: Detached) -> Action | None:
-    return confirmation(table, WHY) if table.marker.phase is Phase.DETACHING else None
-
-
-def _drop(
-    found: Found, table: Detached, proven: Fingerprint | None, url: str, ties: tuple[Tie, ...], objects: OnLargeObjects
-) -> Action:
-    """Safe: the user typed its name; its mark says that Partwarden detached it, by OID; and it holds what the archive
-    was just read to hold, which is checked again under the lock, or the user was warned that all of it is lost."""
-    return DropDetached(
-        schema=table.schema,
-        name=table.name,
-        range=table.marker.range,
-        oid=table.oid,
-        marker=table.marker,
-        case=DropCase(table, found.observed.inventory.now, found.observed.inventory.now, asked_by_name=True),
-        archive=url,
-        fingerprint=proven,
-        ties=ties,
-        large_objects=objects,
-        reason=WHY,
-        lock=f"ACCESS EXCLUSIVE on {table}, and on what its foreign keys point to",
-    )
+def _observe_detached(connection: Session, found: Found) -> tuple[ObservedTable, Detached]:
+    """The table as it is now, a detached one."""
+    observed = tables.observe(connection, found.observed.spec)
+    for each in observed.inventory.detached:
+        if each.oid == found.table.oid:
+            return observed, each
+    raise InvalidSpec(f"cannot drop {found}: it is no longer the table that was asked for; see `partwarden list`")

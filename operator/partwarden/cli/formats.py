@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -17,24 +17,21 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import InvalidSpec, PartwardenError
+from ..errors import PartwardenError
 from ..errors import printable as printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "wide", "json", "yaml", "name")
-COLOURS: Mapping[str, str] = {
-    "Current": "green",
-    "Future": "cyan",
-    "Unmanaged": "yellow",
-    "DetachPending": "red",
-    "Expired": "yellow",
-    "Held": "magenta",
-    "Detached": "magenta",
-    "True": "green",
-    "False": "red",
-    "OK": "green",
-    "WARNING": "yellow",
-    "CRITICAL": "red",
+COLOURS = {
+    word: colour
+    for colour, words in {
+        "green": ("Current", "True", "OK"),
+        "cyan": ("Future",),
+        "yellow": ("Unmanaged", "Expired", "WARNING"),
+        "magenta": ("Held", "Detached"),
+        "red": ("DetachPending", "False", "CRITICAL"),
+    }.items()
+    for word in words
 }
 """Of cells with exactly that text."""
 SHORT = 12
@@ -52,7 +49,7 @@ def option(default: str = "text") -> Callable[[F], F]:
     )
 
 
-_CONTROL = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+CONTROL = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def _as_json(match: re.Match[str]) -> str:
@@ -69,7 +66,7 @@ def data(value: Any, output: str) -> None:
     if output == "json":
         # What a terminal would obey is escaped as JSON escapes it: the value stays what it is.
         lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
-        click.echo("\n".join(each if each.isprintable() else _CONTROL.sub(_as_json, each) for each in lines))
+        click.echo("\n".join(each if each.isprintable() else CONTROL.sub(_as_json, each) for each in lines))
         return
     documents = value if isinstance(value, list) else [value]
     # Through JSON: enumerations and the like are texts there.
@@ -77,10 +74,23 @@ def data(value: Any, output: str) -> None:
     click.echo(yaml.safe_dump_all(plain, sort_keys=False, allow_unicode=True), nl=False)
 
 
-def names(found: Iterable[str]) -> None:
-    """A line each."""
+def names(found: Iterable[str], *, err: bool = False) -> None:
+    """A line each, to standard output, or apart from what programs read."""
     for each in found:
-        click.echo(printable(each))
+        click.echo(printable(each), err=err)
+
+
+def show(output: str, document: Any, found: Iterable[str], text: Iterable[str]) -> None:
+    """What a command has to say, in one of `FORMATS`: as data, as names, or as lines for people."""
+    if is_data(output):
+        data(document, output)
+    else:
+        names(found if output == "name" else text)
+
+
+def error(failure: PartwardenError) -> dict[str, str]:
+    """As data."""
+    return {"reason": failure.reason, "message": str(failure)}
 
 
 def table(rows: Sequence[tuple[str, ...]], *, heading: bool = True, indent: int = 0) -> None:
@@ -116,23 +126,12 @@ def line(text: str) -> None:
     click.echo(click.style(first, fg=colour) + f":{rest}" if colour else printable(text))
 
 
-def failure(error: PartwardenError) -> click.ClickException:
-    """The error of a command, for a terminal: text of manifests and names in it are escaped, line ends too.
+def progress(text: str = "") -> None:
+    """To standard error: on a terminal in place of the progress before, elsewhere a line.
 
-    Messages on what a user has typed or written have several lines, and hold none of that.
+    Without a text it has ended: what comes next has the line for itself.
     """
-    return click.ClickException(str(error) if isinstance(error, InvalidSpec) else printable(str(error)))
-
-
-def progress(text: str) -> None:
-    """To standard error: on a terminal in place of the progress before, elsewhere a line."""
     if sys.stderr.isatty():
         click.echo(f"\r\x1b[K{printable(text)}", err=True, nl=False)
-    else:
+    elif text:
         click.echo(printable(text), err=True)
-
-
-def progressed() -> None:
-    """End the progress: what comes next has the line for itself."""
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", err=True, nl=False)

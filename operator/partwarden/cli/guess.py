@@ -1,4 +1,4 @@
-"""Guess the policy of a table from its partitions: the fields by which nothing is left to be done. Pure.
+"""What policies the tables of a database seem to be kept by: the fields by which nothing is left to be done.
 
 Bounds decide. Names say only how new ones are to be called; where they follow no pattern, that is left out.
 """
@@ -6,17 +6,25 @@ Bounds decide. Names say only how new ones are to be called; where they follow n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import available_timezones
 
-from ..api.policy import PLACEHOLDERS, UNIQUE, Table, TableSpec
+import psycopg
+from psycopg import sql
+
+from ..api.policy import UNIQUE, Table, TableSpec
 from ..api.retention import KeyEncoding
 from ..api.types import Interval, is_zone
-from ..planner.calendar import Grid, Range, load_zone, merge, subtract
+from ..errors import PartwardenError, TableNotFound, UnknownTimeZone
+from ..planner.calendar import BoundedRange, Grid, Range, load_zone, merge, subtract
+from ..planner.context import check_table
 from ..planner.inventory import Inventory
 from ..planner.keys import DEFAULT_FORMATS, TYPES, fields
+from ..postgres import catalog
+from ..postgres.catalog import newest
+from ..postgres.connection import Session, pinned, run
 
 RECENT = 12
 """How many of the newest partitions decide the interval: older ones may be of another, before it was changed."""
@@ -47,64 +55,26 @@ LONGEST = {
 }
 """Ascending: what is shorter may be a cell of that interval."""
 
-Bounds = tuple[datetime, datetime]
-
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Fields of a policy, and why: ``because`` by the field's name in YAML, for people."""
+    """A policy, and why its fields are so: ``because`` by the field's name in YAML, for people."""
 
-    encoding: KeyEncoding
-    interval: Interval
-    timezone: str
-    premake: int
-    start_from: str | None
-    name_format: str | None
+    spec: TableSpec
     because: Mapping[str, str]
 
 
-def spec(table: Table, guess: Guess) -> TableSpec:
-    """A policy with these fields."""
-    return TableSpec.model_validate(
-        {
-            "table": table.model_dump(by_alias=True),
-            "keyEncoding": guess.encoding,
-            "interval": guess.interval,
-            "timezone": guess.timezone,
-            "premake": guess.premake,
-            "startFrom": guess.start_from,
-            "nameFormat": guess.name_format,
-        }
-    )
-
-
-def encodings(type_name: str) -> list[KeyEncoding]:
-    """Those that a column of the type can hold, as ``format_type`` spells it."""
-    return [encoding for encoding, types in TYPES.items() if type_name in types]
-
-
-def best_encoding(inventories: Mapping[KeyEncoding, Inventory]) -> KeyEncoding:
-    """By which most bounds are of our time; the first where they are alike."""
-
-    def likely(encoding: KeyEncoding) -> int:
-        ranges = [each.range for each in inventories[encoding].partitions if each.range]
-        ends = [end for each in ranges for end in (each.lower, each.upper) if end is not None]
-        return sum(end.year in LIKELY_YEARS for end in ends)
-
-    return max(inventories, key=likely)
-
-
-def guess(encoding: KeyEncoding, inventory: Inventory, aware: bool, zone: str) -> Guess:
+def guess(table: Table, encoding: KeyEncoding, inventory: Inventory, aware: bool, zone: str) -> Guess:
     """``inventory`` was read by that encoding; ``aware``: whether the key's moments are; ``zone``: of the server."""
-    newest = sorted(_bounded(inventory))[-RECENT:]
+    recent = [cell for cell, _ in _bounded(inventory)][-RECENT:]
     because: dict[str, str] = {}
-    best = _find_grid([bounds for bounds, _ in newest], aware, zone)
+    best = _find_grid(recent, aware, zone)
     if best is None:
-        interval, name = _nearest([bounds for bounds, _ in newest]), zone
-        because["interval"] = _off_the_grid(len(newest), interval)
+        interval, name = _nearest(recent), zone
+        because["interval"] = _off_the_grid(len(recent), interval)
     else:
         interval, name, count, alike = best
-        because["interval"] = f"{count} of the {len(newest)} newest partitions with bounds are exactly that"
+        because["interval"] = f"{count} of the {len(recent)} newest partitions with bounds are exactly that"
         if aware and name != "UTC":
             others = [each for each in alike if each != name]
             because["timezone"] = "the server's, and the bounds'" if name == zone else _also(others)
@@ -112,39 +82,49 @@ def guess(encoding: KeyEncoding, inventory: Inventory, aware: bool, zone: str) -
         because["timezone"] = "the server's; the key has none, and the current partition is that of this zone's clock"
     grid = Grid(interval, load_zone(name) if aware else None)
     now = inventory.now if aware else inventory.now.astimezone(load_zone(name)).replace(tzinfo=None)
-    ahead, start = _ahead(grid, now, inventory), _start(grid, now, inventory)
+    coverage = merge(each.range for each in inventory.partitions if each.range)
+    ahead = _ahead(grid, now, coverage, min(MOST_PREMAKE, len(inventory.partitions)))
+    start = _start(grid, now, coverage)
     because["premake"] = f"so many are there after the current one{'' if ahead else ': 2 is what most want'}"
     if start is not None:
         because["startFrom"] = "holes before it stay"
-    pattern = _name_format(inventory, grid)
+    pattern = _name_format(table.name, inventory, grid)
     if pattern is None and best is not None:
         because["nameFormat"] = f"names follow no pattern; new ones are {DEFAULT_FORMATS[interval]}"
-    shown = None if pattern == DEFAULT_FORMATS[interval] else pattern
-    return Guess(encoding, interval, name, ahead, start, shown, because)
+    spec = TableSpec(
+        table=table,
+        key_encoding=encoding,
+        interval=interval,
+        timezone=name,
+        premake=ahead,
+        start_from=start,
+        name_format=None if pattern == DEFAULT_FORMATS[interval] else pattern,
+    )
+    return Guess(spec, because)
 
 
-def _bounded(inventory: Inventory) -> Iterator[tuple[Bounds, str]]:
-    """Both bounds and the name of each partition that has both."""
-    for each in inventory.partitions:
-        if each.range and each.range.lower is not None and each.range.upper is not None:
-            yield (each.range.lower, each.range.upper), each.name
+def _bounded(inventory: Inventory) -> list[tuple[BoundedRange, str]]:
+    """The range and the name of each partition that has both bounds, ascending."""
+    ranges = ((each.range.bounded, each.name) for each in inventory.partitions if each.range)
+    return sorted(((piece, name) for piece, name in ranges if piece), key=lambda each: (each[0].lower, each[0].upper))
 
 
-def _find_grid(ranges: Sequence[Bounds], aware: bool, zone: str) -> tuple[Interval, str, int, list[str]] | None:
+def _find_grid(ranges: Sequence[BoundedRange], aware: bool, zone: str) -> tuple[Interval, str, int, list[str]] | None:
     """Interval, zone, how many of the ranges are its cells, and the zones of which they are as well.
 
     The likeliest zones are tried first, and the others only where neither fits. An interval is tried only where a range
     is about as long, which spares the search of all zones most of its work.
     """
+    lengths = [each.upper - each.lower for each in ranges]
     likely = [
-        interval for interval in Interval if any(LONGEST[interval] / 8 < b - a < LONGEST[interval] for a, b in ranges)
+        interval for interval, longest in LONGEST.items() if any(longest / 8 < each < longest for each in lengths)
     ]
     for zones in (["UTC", zone], sorted(filter(is_zone, available_timezones()))) if aware else ([zone],):
-        counts = {
-            (interval, name): _count_cells(Grid(interval, load_zone(name) if aware else None), ranges)
-            for interval in likely
-            for name in dict.fromkeys(zones)
-        }
+        counts = {}
+        for interval in likely:
+            for name in zones:
+                grid = Grid(interval, load_zone(name) if aware else None)
+                counts[interval, name] = sum(grid.cell(each.lower) == each for each in ranges)
         best = max(counts, key=lambda each: counts[each], default=None)
         if best is not None and counts[best]:
             alike = [name for (interval, name), count in counts.items() if (interval, count) == (best[0], counts[best])]
@@ -152,13 +132,9 @@ def _find_grid(ranges: Sequence[Bounds], aware: bool, zone: str) -> tuple[Interv
     return None
 
 
-def _count_cells(grid: Grid, ranges: Sequence[Bounds]) -> int:
-    return sum(grid.cell(lower) == Range(lower, upper) for lower, upper in ranges)
-
-
-def _nearest(ranges: Sequence[Bounds]) -> Interval:
+def _nearest(ranges: Sequence[BoundedRange]) -> Interval:
     """The interval that is about as long as most of the ranges; Year where there are none."""
-    lengths = [upper - lower for lower, upper in ranges]
+    lengths = [each.upper - each.lower for each in ranges]
     likely = [next((i for i, longest in LONGEST.items() if each < longest), Interval.YEAR) for each in lengths]
     return max(likely, key=likely.count, default=Interval.YEAR)
 
@@ -180,57 +156,161 @@ def _also(others: Sequence[str]) -> str:
     return f"the bounds are of this zone's clock, and of {len(others)} others', such as {named}: say which is meant"
 
 
-def _coverage(inventory: Inventory) -> list[Range]:
-    return merge(each.range for each in inventory.partitions if each.range)
-
-
-def _ahead(grid: Grid, now: datetime, inventory: Inventory) -> int:
-    """Whole cells after the current one that are covered without a hole; at most as many as there are partitions."""
-    coverage, count, cell = _coverage(inventory), 0, grid.cell(now)
-    while count < min(MOST_PREMAKE, len(inventory.partitions)):
-        assert cell.upper is not None
-        cell = grid.cell(cell.upper)
-        if subtract(cell, coverage):
-            break
+def _ahead(grid: Grid, now: datetime, coverage: Sequence[Range], most: int) -> int:
+    """Whole cells after the current one that are covered without a hole; at most ``most``."""
+    count, cell = 0, grid.cell(now)
+    while count < most and not subtract(cell := grid.cell(cell.upper), coverage):
         count += 1
     return count
 
 
-def _start(grid: Grid, now: datetime, inventory: Inventory) -> str | None:
+def _start(grid: Grid, now: datetime, coverage: Sequence[Range]) -> str | None:
     """The first day of the unbroken coverage that holds now, where something lies before it; None for no hole."""
-    coverage = _coverage(inventory)
-    current = next((each for each in coverage if each.contains(now)), grid.cell(now))
-    lower = current.lower
+    lower = next((each for each in coverage if each.contains(now)), grid.cell(now)).lower
     if lower is None or not any(each.lower is None or each.lower < lower for each in coverage):
         return None
     cell = grid.cell(lower)
-    first = lower if cell.lower == lower else cell.upper
-    assert first is not None
-    return grid.local(first).date().isoformat()
+    return grid.local(lower if cell.lower == lower else cell.upper).date().isoformat()
 
 
-def _name_format(inventory: Inventory, grid: Grid) -> str | None:
+def _name_format(table: str, inventory: Inventory, grid: Grid) -> str | None:
     """The pattern by which all of the newest whole cells are named; None where there is none."""
-    assert inventory.parent is not None
-    table = inventory.parent.name
-    whole = [(lower, name) for (lower, upper), name in _bounded(inventory) if grid.cell(lower) == Range(lower, upper)]
-    newest = [(fields(grid.local(lower)), name) for lower, name in sorted(whole)[-NEWEST_NAMES:]]
-    if not newest or any(brace in newest[-1][1] for brace in "{}"):
+    whole = [(piece.lower, name) for piece, name in _bounded(inventory) if grid.cell(piece.lower) == piece]
+    recent = [(fields(grid.local(lower)), name) for lower, name in whole[-NEWEST_NAMES:]]
+    if not recent or any(brace in recent[-1][1] for brace in "{}"):
         return None
-    for pattern in _patterns(*newest[-1], table, grid.interval):
-        held = {each for each in PLACEHOLDERS if f"{{{each}}}" in pattern}
-        tells_apart = any(placeholders <= held for placeholders in UNIQUE[grid.interval])
-        if tells_apart and all(pattern.format_map({"table": table, **known}) == name for known, name in newest):
+    known, name = recent[-1]
+    prefix, rest = ("{table}", name[len(table) :]) if name.startswith(table) else ("", name)
+    patterns = [DEFAULT_FORMATS[grid.interval]]
+    for order in ORDERS:
+        values = "(.*?)".join(re.escape(known[each]) for each in order)
+        match = re.fullmatch(f"(.*?){values}(.*)", rest, re.DOTALL)
+        if match and any(placeholders <= {*order} for placeholders in UNIQUE[grid.interval]):
+            *before, after = match.groups()
+            parts = [f"{text}{{{each}}}" for text, each in zip(before, order, strict=True)]
+            patterns.append(prefix + "".join(parts) + after)
+    for pattern in patterns:
+        if all(pattern.format_map({"table": table, **each}) == name for each, name in recent):
             return pattern
     return None
 
 
-def _patterns(known: Mapping[str, str], name: str, table: str, interval: Interval) -> Iterator[str]:
-    """How the name may have come about; ``known``: what the placeholders stand for."""
-    yield DEFAULT_FORMATS[interval]
-    prefix, rest = ("{table}", name[len(table) :]) if name.startswith(table) else ("", name)
-    for order in ORDERS:
-        values = "(.*?)".join(re.escape(known[each]) for each in order)
-        if match := re.fullmatch(f"(.*?){values}(.*)", rest, re.DOTALL):
-            *before, after = match.groups()
-            yield prefix + "".join(f"{text}{{{each}}}" for text, each in zip(before, order, strict=True)) + after
+# What the database says of its tables.
+
+ROOTS = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'p' AND NOT c.relispartition AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND ({name}::text IS NULL OR (n.nspname, c.relname) = ({schema}::text, {name}::text))
+ORDER BY n.nspname, c.relname
+"""
+PARTMAN = """
+SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = 'part_config' AND c.relkind = 'r'
+  AND 3 = (SELECT count(*) FROM pg_attribute a
+           WHERE a.attrelid = c.oid AND a.attname IN ('parent_table', 'premake', 'retention'))
+"""
+
+# Not that of this transaction, which is pinned.
+ZONE = "SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'"
+KEPT = """
+SELECT parent_table, premake::text, retention, coalesce(to_jsonb(c) ->> 'automatic_maintenance', 'on') <> 'off'
+FROM {}.part_config c
+"""
+
+# What only a partition has, as of a template of pg_partman, no new one will have.
+OWN_INDEXES = """
+SELECT i.indexrelid::regclass::text FROM pg_index i
+WHERE i.indrelid = {newest} AND i.indisunique
+  AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
+ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Partman:
+    """What pg_partman's part_config says of a table. ``automatic``: whether its maintenance keeps it by itself."""
+
+    premake: str
+    retention: str | None
+    automatic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One table: what it seems to be kept by, or ``error``, why it cannot be managed."""
+
+    table: Table
+    key: str = ""
+    """The column of the partition key."""
+    guess: Guess | None = None
+    error: PartwardenError | None = None
+    partman: Partman | None = None
+    """Its row in the configuration of pg_partman."""
+    own_indexes: tuple[str, ...] = ()
+    """Unique indexes of the newest partition alone."""
+
+
+def read_tables(connection: Session, only: Table | None = None) -> list[Found]:
+    """Read all tables that are partitioned and no partitions themselves, by schema and name, or the one asked for.
+
+    Raises `TableNotFound` where that is none of them, and psycopg's errors.
+    """
+    name, schema = (only.name, only.schema_) if only else (None, None)
+    _, roots, places, ((zone,),) = run(
+        connection, pinned("500ms", "30s"), sql.SQL(ROOTS).format(name=name, schema=schema), PARTMAN, ZONE
+    )
+    zone = _known(zone)
+    if only and not roots:
+        raise TableNotFound(
+            f"there is no partitioned table {only} in database {connection.info.dbname!r}, or role "
+            f"{connection.info.user!r} may not see it: correct --table (names are matched exactly)"
+        )
+    kept = _partman(connection, [place for (place,) in places])
+    tables = [_read(connection, Table(schema_=schema, name=name), zone) for schema, name in roots]
+    return [replace(each, partman=kept.get(str(each.table))) for each in tables]
+
+
+def _known(zone: str) -> str:
+    """The server may know zones by names that are not in the database of IANA."""
+    try:
+        load_zone(zone)
+    except UnknownTimeZone:
+        return "UTC"
+    return zone
+
+
+def _partman(connection: Session, places: list[str]) -> dict[str, Partman]:
+    """By the table's name as pg_partman spells it. What may not be read is not asked for again."""
+    kept: dict[str, Partman] = {}
+    for place in places:
+        try:
+            rows = run(connection, sql.SQL(KEPT).format(sql.Identifier(place)))[0]
+        except psycopg.errors.InsufficientPrivilege:
+            continue
+        kept |= {name: Partman(*fields) for name, *fields in rows}
+    return kept
+
+
+def _read(connection: Session, table: Table, zone: str) -> Found:
+    spec = TableSpec(table=table)
+    first = catalog.observe(connection, spec)
+    key = first.parent.key[0].type if first.parent and len(first.parent.key) == 1 else ""
+    seen = {
+        each: catalog.observe(connection, spec.model_copy(update={"key_encoding": each}))
+        for each, types in TYPES.items()
+        if key in types
+    }
+    # By which most bounds are of our time.
+    likely = {}
+    for each, read in seen.items():
+        ends = [end for part in read.partitions if part.range for end in (part.range.lower, part.range.upper)]
+        likely[each] = sum(end is not None and end.year in LIKELY_YEARS for end in ends)
+    encoding = max(likely, key=lambda each: likely[each], default=spec.key_encoding)
+    inventory = seen.get(encoding, first)
+    try:
+        _, column, codec = check_table(spec.model_copy(update={"key_encoding": encoding}), inventory)
+    except PartwardenError as error:
+        return Found(table, error=error)
+    (indexes,) = run(connection, sql.SQL(OWN_INDEXES).format(newest=newest(inventory)))
+    guessed = guess(table, encoding, inventory, codec.aware, zone)
+    return Found(table, column, guessed, own_indexes=tuple(name for (name,) in indexes))

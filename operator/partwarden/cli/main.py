@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,10 +12,9 @@ from click.shell_completion import BashComplete, FishComplete, ShellComplete, Zs
 
 from .. import __version__
 from ..api import crd
-from ..errors import PartwardenError
+from ..errors import InvalidSpec, PartwardenError, StartupError
 from ..postgres.connection import forget_environment
-from . import archive, create, drop, entry, explain, formats, import_, plan, restore
-from . import list as listing
+from . import INTERRUPTED, archive, create, drop, formats, import_, plan, ready, show
 
 ERROR = 1
 DEBUG = "DEBUG_PARTWARDEN"
@@ -28,28 +26,28 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Run, and exit."""
+        code = ERROR
         try:
-            entry.ready()
+            ready()
             code = super().main(*args, **{**options, "standalone_mode": False})
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted", err=True)
-            code = entry.INTERRUPTED
+            code = INTERRUPTED
         except click.ClickException as error:
             error.show()
-            code = ERROR
         except PartwardenError as error:
-            formats.failure(error).show()
-            code = ERROR
+            # Messages on what a user has typed or written have several lines; texts of manifests and names are escaped
+            # in all others, line ends too.
+            text = str(error) if isinstance(error, InvalidSpec) else formats.printable(str(error))
+            click.ClickException(text).show()
         except BrokenPipeError:
             # The reader of the output has ended; nothing may be written any more, not even at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = ERROR
         except Exception as error:
             if os.environ.get(DEBUG):
                 raise
             about = formats.printable(" ".join(str(error).split()))
             click.echo(f"Error: {type(error).__name__}: {about}; {DEBUG}=1 shows where, for a report of it", err=True)
-            code = ERROR
         sys.exit(code)
 
 
@@ -77,7 +75,6 @@ def run(kubeconfig: Path | None, only_check: bool) -> int:
     """Run the operator until SIGTERM. PARTWARDEN_* in the environment are its settings."""
     # Here, for plan and apply need neither kopf nor a Kubernetes client.
     from ..controller import manager, settings
-    from ..errors import StartupError
 
     forget_environment()
     try:
@@ -99,20 +96,13 @@ def version() -> None:
     click.echo(f"partwarden {__version__}")
 
 
-main.add_command(plan.plan)
-main.add_command(plan.apply)
-main.add_command(archive.archive)
-main.add_command(archive.job)
-main.add_command(archive.verify)
-main.add_command(restore.command)
-main.add_command(import_.command)
-main.add_command(listing.list_)
-main.add_command(listing.stats)
-main.add_command(listing.health)
-main.add_command(create.create)
-main.add_command(create.auto)
-main.add_command(drop.drop)
-main.add_command(explain.explain)
+for _command in (
+    *(plan.plan, plan.apply, import_.command),
+    *(show.list_, show.stats, show.health, show.explain),
+    *(create.create, create.auto, drop.drop),
+    *(archive.archive, archive.job, archive.verify, archive.restore),
+):
+    main.add_command(_command)
 
 
 PROGRAM = "partwarden"
@@ -133,17 +123,12 @@ def completion(shell: str) -> None:
 
 
 def complete_plugin() -> None:
-    """What kubectl asks for when a user presses Tab: candidates by lines, then a directive."""
-    entry.ready()
-    complete_for_kubectl(sys.argv[1:])
-
-
-def complete_for_kubectl(words: Sequence[str]) -> None:
-    """Print what could stand for the last of the words, which may be empty.
+    """What kubectl asks for when a user presses Tab: candidates for the last argument, which may be empty, by lines.
 
     https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/
     """
-    before, incomplete = list(words[:-1]), words[-1] if words else ""
+    ready()
+    *before, incomplete = sys.argv[1:] or [""]
     for each in ShellComplete(main, {}, PROGRAM, VARIABLE).get_completions(before, incomplete):
         click.echo(f"{each.value}\t{each.help}" if each.help else each.value)
     click.echo(f":{NO_FILES}")

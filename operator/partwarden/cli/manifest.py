@@ -230,26 +230,20 @@ def load(text: str, source: str, *, table: dict[str, str] | None = None, needs_d
     if isinstance(spec, dict):
         spec = {**spec, "table": table} if table else dict(spec)
         document = {**document, "spec": spec}
-    if needs_database or not isinstance(spec, dict) or spec.get("database") is not None:
-        whole, problems = check(Envelope[PartitionPolicySpec], document)
-        if whole is not None:
-            return _manifest(whole, whole.spec.database)
-    else:
+    model: type[Envelope[Any]] = Envelope[PartitionPolicySpec]
+    if not needs_database and isinstance(spec, dict) and spec.get("database") is None:
         spec.pop("database", None)
-        part, problems = check(Envelope[TableSpec], document)
-        if part is not None:
-            return _manifest(part, None)
-    raise InvalidSpec(
-        f"{source}: {problems[0]}"
-        if len(problems) == 1
-        else f"{source}: {len(problems)} problems:\n" + "\n".join(f"  {each}" for each in problems)
-    )
-
-
-def _manifest(whole: Envelope[S], database: Database | None) -> Manifest:
-    about = whole.metadata
+        model = Envelope[TableSpec]
+    whole, problems = check(model, document)
+    if whole is None:
+        listed = "\n".join(f"  {each}" for each in problems)
+        raise InvalidSpec(
+            f"{source}: {problems[0]}" if len(problems) == 1 else f"{source}: {len(problems)} problems:\n{listed}"
+        )
+    about, parsed = whole.metadata, whole.spec
+    database = parsed.database if isinstance(parsed, PartitionPolicySpec) else None
     held, approved = policy.parse(about.annotations), policy.parse(about.annotations, policy.APPROVAL)
-    return Manifest(about.name, about.namespace, whole.spec, database, held, approved)
+    return Manifest(about.name, about.namespace, parsed, database, held, approved)
 
 
 def _the_policy(documents: list[Any]) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timedelta
+from functools import wraps
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -33,33 +35,31 @@ MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """``[first, beyond)`` in days of the policy's calendar."""
+    """``[first, beyond)``, two naive midnights of the policy's calendar."""
 
     text: str
-    first: date
-    beyond: date
+    first: datetime
+    beyond: datetime
 
 
 def parse(text: str) -> Period:
     """Raises `InvalidSpec`."""
-    match = PERIOD.fullmatch(text.strip())
-    try:
-        if match:
-            return Period(text.strip(), *_days({name: int(part) for name, part in match.groupdict().items() if part}))
-    except ValueError:
-        pass
-    raise InvalidSpec(f"{text!r} is no period: it must be {FORMS}")
+    if (period := known(text)) is None:
+        raise InvalidSpec(f"{text!r} is no period: it must be {FORMS}")
+    return period
 
 
 def known(text: str) -> Period | None:
     """The same, None for what is no period: a name, perhaps."""
-    try:
-        return parse(text)
-    except InvalidSpec:
-        return None
+    match = PERIOD.fullmatch(text.strip())
+    with suppress(ValueError):
+        if match:
+            found = {name: int(part) for name, part in match.groupdict().items() if part}
+            return Period(text.strip(), *(datetime.combine(day, time()) for day in _ends(found)))
+    return None
 
 
-def _days(found: dict[str, int]) -> tuple[date, date]:
+def _ends(found: dict[str, int]) -> tuple[date, date]:
     year = found["year"]
     if "week" in found:
         first = date.fromisocalendar(year, found["week"], 1)
@@ -67,32 +67,22 @@ def _days(found: dict[str, int]) -> tuple[date, date]:
     if "day" in found:
         first = date(year, found["month"], found["day"])
         return first, first + timedelta(days=1)
-    if "quarter" in found or "month" in found:
-        months = 3 if "quarter" in found else 1
-        begin = (found["quarter"] - 1) * 3 if "quarter" in found else found["month"] - 1
-        first = date(year, begin + 1, 1)
-        following = year * 12 + begin + months
-        return first, date(following // 12, following % 12 + 1, 1)
-    return date(year, 1, 1), date(year + 1, 1, 1)
+    if "quarter" in found:
+        month, months = found["quarter"] * 3 - 2, 3
+    else:
+        month, months = found.get("month", 1), 1 if "month" in found else 12
+    following = year * 12 + month - 1 + months
+    return date(year, month, 1), date(following // 12, following % 12 + 1, 1)
 
 
 def days(period: Period, interval: Interval) -> list[str]:
     """A day of each partition that holds some of the period, ascending, for spec.ensure. Raises `InvalidSpec`."""
     if interval is Interval.HOUR:
         raise InvalidSpec("partitions by Hour cannot be named by a day: make them ahead with `partwarden auto`")
-    grid = Grid(interval, None)
-    cells = grid.cells(midnight(period.first), midnight(period.beyond))
-    found = []
-    for cell in cells:
-        found.append(max(cell.lower, midnight(period.first)).date().isoformat())
-        if len(found) > MOST:
-            raise InvalidSpec(f"{period.text} holds more than {MOST} partitions by {interval}: ask for less at once")
-    return found
-
-
-def midnight(day: date | str) -> datetime:
-    """The beginning of a day, naive. Raises ValueError for a text that is none."""
-    return datetime.combine(date.fromisoformat(day) if isinstance(day, str) else day, time())
+    cells = [*Grid(interval, None).cells(period.first, period.beyond)]
+    if len(cells) > MOST:
+        raise InvalidSpec(f"{period.text} holds more than {MOST} partitions by {interval}: ask for less at once")
+    return [max(cell.lower, period.first).date().isoformat() for cell in cells]
 
 
 # Names of tables.
@@ -100,6 +90,8 @@ def midnight(day: date | str) -> datetime:
 # Within quotes a double quote is written twice. A name without quotes holds no dot, and does not begin with a quote.
 _NAME = r'"((?:[^"]|"")+)"|([^".][^.]*)'
 _TABLE = re.compile(rf"(?:(?:{_NAME})\.)?(?:{_NAME})", re.DOTALL)
+TABLE = "[SCHEMA.]NAME"
+"""How help texts call it."""
 
 
 def sha256(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -109,6 +101,9 @@ def sha256(_context: click.Context, _option: click.Parameter, value: str | None)
     return value and value.lower()
 
 
+dsn = click.option(
+    "--dsn", required=True, help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it."
+)
 manifest_sha256 = click.option(
     "--manifest-sha256",
     callback=sha256,
@@ -162,65 +157,45 @@ def text(_context: click.Context, _option: click.Parameter, value: str | None) -
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """Which cluster, and where in it. ``namespace`` None: that of the context; ``everywhere``: all of them."""
+class Target:
+    """A table of a database where there is a ``dsn``, else policies in a cluster.
 
-    kubeconfig: Path | None = None
+    ``namespace`` None: that of the context; ``everywhere``: all of them. Raises `click.UsageError` for options that
+    exclude each other.
+    """
+
+    policy: str | None = None
+    filename: str | None = None
+    table: dict[str, str] | None = None
+    dsn: str | None = None
     context: str | None = None
+    kubeconfig: Path | None = None
     namespace: str | None = None
     everywhere: bool = False
 
-
-class TargetOptions(TypedDict):
-    """What `target` adds to a command, as click passes it."""
-
-    policy: str | None
-    filename: str | None
-    table: dict[str, str] | None
-    dsn: str | None
-    context: str | None
-    kubeconfig: Path | None
-    namespace: str | None
-    everywhere: NotRequired[bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A table of a database where there is a ``dsn``, else a policy in a cluster."""
-
-    policy: str | None
-    where: Where
-    dsn: str | None
-    table: dict[str, str] | None
-    filename: str | None
-
-    @classmethod
-    def of(cls, given: TargetOptions) -> Target:
-        """Raises `click.UsageError` for options that exclude each other."""
-        where = Where(given["kubeconfig"], given["context"], given["namespace"], given.get("everywhere", False))
-        target = cls(given["policy"], where, given["dsn"], given["table"], given["filename"])
-        if target.dsn is None and (target.table or target.filename):
+    def __post_init__(self) -> None:
+        if self.dsn is None and (self.table or self.filename):
             raise click.UsageError(
                 "--table and -f go with --dsn: without it, the policy in the cluster says which table"
             )
-        if target.dsn is not None and (target.policy or where != Where()):
+        in_cluster = (self.policy, self.context, self.kubeconfig, self.namespace, self.everywhere)
+        if self.dsn is not None and any(in_cluster):
             raise click.UsageError(
                 "--dsn is for a database without a cluster: it goes with no POLICY, -n, -A, --context"
             )
-        return target
 
 
 def _policy_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Those of the namespace that begin so; none where there is ``--dsn``, or no way to a cluster."""
-    given = context.params
-    if given.get("dsn"):
-        return []
-    # Here, for a database needs no Kubernetes client, which takes long to load.
-    from . import cluster_policies
+    # Here, for that module imports this one.
+    from .policies import Policies
 
-    where = Where(given.get("kubeconfig"), given.get("context"), given.get("namespace"))
+    if context.params.get("dsn"):
+        return []
+    given = context.params.get
+    target = Target(context=given("context"), kubeconfig=given("kubeconfig"), namespace=given("namespace"))
     try:
-        policies = cluster_policies.Policies(where).all()
+        policies = Policies(target).chosen()
     except PartwardenError:
         # There is no place for a message: the shell shows candidates only.
         return []
@@ -235,7 +210,7 @@ TARGET: tuple[Callable[[Any], Any], ...] = (
         callback=text,
         help="With --dsn: the table's PartitionPolicy; without it, the policy is guessed from the table.",
     ),
-    click.option("--table", callback=table, metavar="[SCHEMA.]NAME", help="With --dsn: this table, where several are."),
+    click.option("--table", callback=table, metavar=TABLE, help="With --dsn: this table, where several are."),
     click.option(
         "--dsn",
         help="A database instead of a cluster: connection string or URI, completed by PGHOST, PGPASSWORD and so on.",
@@ -251,12 +226,17 @@ TARGET: tuple[Callable[[Any], Any], ...] = (
 EVERYWHERE = click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Policies of all namespaces.")
 
 
-def target(everywhere: bool = False) -> Callable[[F], F]:
-    """The last argument POLICY, and the options of `TargetOptions`."""
+def target(everywhere: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The last argument POLICY and options, which the command gets as its argument ``target``."""
 
-    def add(command: F) -> F:
+    def add(command: Callable[..., int]) -> Callable[..., int]:
+        @wraps(command)
+        def run(**given: Any) -> int:
+            about = {each.name: given.pop(each.name) for each in fields(Target) if each.name in given}
+            return command(target=Target(**about), **given)
+
         for option in (*TARGET, EVERYWHERE) if everywhere else TARGET:
-            command = option(command)
-        return command
+            run = option(run)
+        return run
 
     return add

@@ -25,7 +25,8 @@ MAXVALUE; those of a key without a time zone have none. Where the command fails,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -39,32 +40,17 @@ from ..errors import InvalidSpec, PartwardenError, SecretKeyMissing
 from ..planner.actions import Action, Outcome
 from ..planner.archives import Archives
 from ..planner.calendar import Range, iso, load_zone
-from ..planner.inventory import Inventory, Partition
+from ..planner.inventory import Partition
 from ..planner.plan import Plan
-from ..postgres import engine
 from ..postgres.connection import session
 from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
+from ..postgres.engine import Report, maintain, observe_and_plan
 from ..status.details import human
 from . import formats, manifest, options
-from .formats import printable
+from .manifest import Manifest
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOTHING, ERROR, TO_DO = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """Everything that is printed of one run. ``outcomes`` is None where nothing was to be executed.
-
-    ``plan`` is what was planned, ``inventory`` and ``after`` the table at the end: the same for a mere plan.
-    """
-
-    manifest: manifest.Manifest
-    now: datetime
-    inventory: Inventory
-    plan: Plan
-    after: Plan
-    outcomes: Sequence[Outcome] | None = None
 
 
 @dataclass
@@ -85,7 +71,7 @@ def _moment(_context: click.Context, _option: click.Parameter, value: str | None
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
     formats.option(),
     click.option("--now", callback=_moment, metavar="MOMENT", help="Ask about this moment, like 2026-12-31T23:59:59Z."),
-    click.option("--table", callback=options.table, metavar="[SCHEMA.]NAME", help="Another table than spec.table."),
+    click.option("--table", callback=options.table, metavar=options.TABLE, help="Another table than spec.table."),
     click.option(
         "--dsn",
         help="Connection string or URI, instead of spec.database; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it.",
@@ -111,18 +97,15 @@ def policy_options(command: F) -> F:
 @policy_options
 def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str) -> int:
     """Print what would be done, and why. Exits 0 when that is nothing, 2 when it is something, 1 on an error."""
-
-    def observe() -> tuple[Shown, int]:
+    with _reporting(output):
         policy, info = _open(filename, dsn, table)
         with session(info) as connection:
             known = Archives(approved=policy.approved)
-            inventory, planned = engine.observe_and_plan(connection, policy.spec, now, policy.held, known)
-        shown = Shown(policy, now or inventory.now, inventory, planned, planned)
-        if any(each.error for each in planned.findings):
-            return shown, ERROR
-        return shown, TO_DO if planned.actions else NOTHING
-
-    return _print(observe, output, Tried())
+            inventory, planned = observe_and_plan(connection, policy.spec, now, policy.held, known)
+    _print(policy, now, Report(planned, (), inventory, planned, 0), None, output)
+    if any(each.error for each in planned.findings):
+        return ERROR
+    return TO_DO if planned.actions else NOTHING
 
 
 @click.command()
@@ -132,17 +115,15 @@ def apply(
     filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str, patience: float
 ) -> int:
     """Do once what the policy says. Exits 0 when all is as it should be, 1 on an error."""
-    tried = Tried()
-
-    def act() -> tuple[Shown, int]:
+    with _reporting(output) as tried:
         policy, info = _open(filename, dsn, table)
         spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
         with session(info) as connection:
             known = Archives(approved=policy.approved)
-            observed = engine.observe_and_plan(connection, spec, now, policy.held, known)
+            observed = observe_and_plan(connection, spec, now, policy.held, known)
             _refuse_to_run_ahead(now, observed[0].now, spec)
             tried.plan = observed[1]
-            report = engine.maintain(
+            report = maintain(
                 connection,
                 spec,
                 now=now,
@@ -152,14 +133,11 @@ def apply(
                 observed=observed,
                 outcomes=tried.outcomes,
             )
-        moment = now or report.inventory.now
-        shown = Shown(policy, moment, report.inventory, report.before, report.after, report.outcomes)
-        failed = any(each.error for each in report.outcomes) or any(each.error for each in report.after.findings)
-        # What only follows from what was done, as a drop does from a detach without grace, is for the next time.
-        left = spec.mode is Mode.APPLY and any(each in report.before.actions for each in report.after.actions)
-        return shown, ERROR if failed or left else NOTHING
-
-    return _print(act, output, tried)
+    _print(policy, now, report, report.outcomes, output)
+    failed = any(each.error for each in report.outcomes) or any(each.error for each in report.after.findings)
+    # What only follows from what was done, as a drop does from a detach without grace, is for the next time.
+    left = spec.mode is Mode.APPLY and any(each in report.before.actions for each in report.after.actions)
+    return ERROR if failed or left else NOTHING
 
 
 def _refuse_to_run_ahead(now: datetime | None, server: datetime, spec: TableSpec) -> None:
@@ -171,7 +149,7 @@ def _refuse_to_run_ahead(now: datetime | None, server: datetime, spec: TableSpec
         )
 
 
-def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple[manifest.Manifest, ConnectionInfo]:
+def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple[Manifest, ConnectionInfo]:
     policy = manifest.load(manifest.read(filename), filename, table=table, needs_database=dsn is None)
     load_zone(policy.spec.timezone)
     if dsn is not None:
@@ -191,40 +169,36 @@ def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple
     return policy, replace(info, isolated=False)
 
 
-def _print(work: Callable[[], tuple[Shown, int]], output: str, tried: Tried) -> int:
+@contextmanager
+def _reporting(output: str) -> Iterator[Tried]:
+    """Prints what was tried before an error ended the block."""
+    tried = Tried()
     try:
-        shown, code = work()
+        yield tried
     except PartwardenError as error:
         plan = tried.plan if tried.outcomes else None
         if formats.is_data(output):
             actions = {"actions": [_action(each, tried.outcomes) for each in plan.actions]} if plan else {}
-            formats.data({"error": _error(error), **actions}, output)
+            formats.data({"error": formats.error(error), **actions}, output)
         elif plan is not None and output != "name":
-            _print_outcomes(plan, tried.outcomes, output == "wide")
-        raise formats.failure(error) from None
-    if formats.is_data(output):
-        formats.data(_document(shown), output)
-    elif output == "name":
-        formats.names(map(str, shown.plan.actions))
-    else:
-        _print_text(shown, output == "wide")
-    return code
+            _print_actions(plan, tried.outcomes, output == "wide")
+        raise
 
 
 # As data.
 
 
-def _document(shown: Shown) -> dict[str, Any]:
-    spec, plan, inventory = shown.manifest.spec, shown.after, shown.inventory
+def _document(policy: Manifest, now: datetime, report: Report, outcomes: Sequence[Outcome] | None) -> dict[str, Any]:
+    spec, plan, inventory = policy.spec, report.after, report.inventory
     return {
-        "policy": {"name": shown.manifest.name, "namespace": shown.manifest.namespace},
+        "policy": {"name": policy.name, "namespace": policy.namespace},
         "table": str(plan.parent),
         "key": plan.key,
         "interval": spec.interval,
         "timezone": spec.timezone,
         "database": inventory.server.database,
         "server": inventory.server.version_text,
-        "now": iso(shown.now),
+        "now": iso(now),
         "mode": spec.mode,
         "suspend": spec.suspend,
         "partitions": len(inventory.partitions),
@@ -234,7 +208,7 @@ def _document(shown: Shown) -> dict[str, Any]:
         "coveredUntil": FOR_EVER if plan.covered_for_ever else iso(plan.covered_until),
         "nextBoundary": iso(plan.next_boundary),
         "blocked": plan.blocked,
-        "actions": [_action(action, shown.outcomes) for action in shown.plan.actions],
+        "actions": [_action(action, outcomes) for action in report.before.actions],
         "findings": [
             {"reason": each.reason, "object": each.object, "message": each.message, "error": each.error is not None}
             for each in plan.findings
@@ -253,53 +227,50 @@ def _action(action: Action, outcomes: Sequence[Outcome] | None) -> dict[str, Any
     }
     if outcomes is None:
         return entry
-    outcome = next((each for each in outcomes if each.action == action), None)
-    error = outcome.error if outcome else None
-    return entry | {"result": _result(outcome), "error": _error(error) if error else None}
+    result, error = _result(action, outcomes)
+    return entry | {"result": result, "error": formats.error(error) if error else None}
 
 
-def _result(outcome: Outcome | None) -> str:
-    if outcome is None:
-        return "NotTried"
-    return "Failed" if outcome.error else "Done"
+def _result(action: Action, outcomes: Sequence[Outcome]) -> tuple[str, PartwardenError | None]:
+    for each in outcomes:
+        if each.action == action:
+            return "Failed" if each.error else "Done", each.error
+    return "NotTried", None
 
 
 def _range(piece: Range) -> dict[str, str | None]:
     return {"from": iso(piece.lower), "to": iso(piece.upper)}
 
 
-def _error(error: PartwardenError) -> dict[str, str]:
-    return {"reason": error.reason, "message": str(error)}
-
-
 # For people: aligned columns, one line for each thing.
 
 
-def _print_text(shown: Shown, wide: bool) -> None:
-    spec, plan, inventory = shown.manifest.spec, shown.after, shown.inventory
-    size = human(sum(each.bytes for each in inventory.partitions))
-    server = inventory.server
-    _echo(f"{plan.parent} in database {server.database} (PostgreSQL {server.version_text})")
-    _echo(f"by {spec.interval} of {spec.timezone} on {plan.key}; now is {iso(shown.now)}")
-    _echo(f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan, inventory.default)}")
-    click.echo()
-    why_not = _why_not(shown)
-    if not shown.plan.actions:
-        click.echo("Nothing to do.")
-    elif shown.outcomes is None or (why_not and not shown.outcomes):
-        _print_plan(shown.plan, wide)
+def _print(
+    policy: Manifest, now: datetime | None, report: Report, outcomes: Sequence[Outcome] | None, output: str
+) -> None:
+    """``outcomes``: None where nothing was to be executed."""
+    spec, plan, inventory, planned = policy.spec, report.after, report.inventory, report.before.actions
+    moment = now or inventory.now
+    if output not in ("text", "wide"):
+        formats.show(output, _document(policy, moment, report, outcomes), map(str, planned), ())
+        return
+    size, server = human(sum(each.bytes for each in inventory.partitions)), inventory.server
+    about = [
+        f"{plan.parent} in database {server.database} (PostgreSQL {server.version_text})",
+        f"by {spec.interval} of {spec.timezone} on {plan.key}; now is {iso(moment)}",
+        f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan, inventory.default)}",
+    ]
+    formats.names([*about, ""])
+    why_not = _why_not(spec, report.before)
+    if planned:
+        _print_actions(report.before, None if why_not and not outcomes else outcomes, output == "wide")
+        formats.names([why_not] if why_not else [])
     else:
-        _print_outcomes(shown.plan, shown.outcomes, wide)
-    if shown.plan.actions and why_not:
-        _echo(why_not)
+        click.echo("Nothing to do.")
     if plan.findings:
         click.echo(f"\nFound: {len(plan.findings)}")
-        for each in sorted(plan.findings, key=lambda each: each.error is None):
-            _echo(f"  {'ERROR ' if each.error else ''}{each.reason} ({each.object}): {each.message}")
-
-
-def _echo(line: str) -> None:
-    click.echo(printable(line))
+    for each in sorted(plan.findings, key=lambda each: each.error is None):
+        formats.names([f"  {'ERROR ' if each.error else ''}{each.reason} ({each.object}): {each.message}"])
 
 
 def _coverage(plan: Plan, default: Partition | None) -> str:
@@ -310,38 +281,29 @@ def _coverage(plan: Plan, default: Partition | None) -> str:
     return f"NOW IS NOT COVERED: {f'rows go into {default}' if default else 'inserts fail'}"
 
 
-def _why_not(shown: Shown) -> str:
-    if shown.manifest.spec.suspend:
+def _why_not(spec: TableSpec, plan: Plan) -> str:
+    if spec.suspend:
         return "spec.suspend is true: apply does nothing."
-    if shown.manifest.spec.mode is Mode.PLAN:
+    if spec.mode is Mode.PLAN:
         return "spec.mode is Plan: apply does nothing."
-    return "Blocked by what is found below: apply does nothing." if shown.plan.blocked else ""
+    return "Blocked by what is found below: apply does nothing." if plan.blocked else ""
 
 
-def _print_plan(plan: Plan, wide: bool) -> None:
-    click.echo(f"To do: {len(plan.actions)}")
-    formats.table([_heading(wide), *(_row(action, wide) for action in plan.actions)], indent=2)
-    for lock in dict.fromkeys(action.lock for action in plan.actions):
-        _echo(f"Heaviest lock, held for a moment each: {lock}")
-
-
-def _print_outcomes(plan: Plan, outcomes: Sequence[Outcome], wide: bool) -> None:
-    tried = {each.action: each for each in outcomes}
-    rows = [(_result(tried.get(action)).upper(), *_row(action, wide)) for action in plan.actions]
+def _print_actions(plan: Plan, outcomes: Sequence[Outcome] | None, wide: bool) -> None:
+    """With what became of them where there are ``outcomes``. Wide: with the lock that each action takes."""
+    rows = [("DO", "TABLE", "FROM", "TO", *(("LOCK",) if wide else ()), "WHY")]
+    for action in plan.actions:
+        bounds = ("", "")
+        if action.range is not None:
+            bounds = iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE"
+        rows.append((action.verb, str(action), *bounds, *((action.lock,) if wide else ()), action.reason))
+    if outcomes is None:
+        click.echo(f"To do: {len(plan.actions)}")
+        formats.table(rows, indent=2)
+        locks = dict.fromkeys(action.lock for action in plan.actions)
+        formats.names(f"Heaviest lock, held for a moment each: {lock}" for lock in locks)
+        return
+    results = ["RESULT", *(_result(action, outcomes)[0].upper() for action in plan.actions)]
     click.echo(f"Done: {sum(not each.error for each in outcomes)} of {len(plan.actions)}")
-    formats.table([("RESULT", *_heading(wide)), *rows], indent=2)
-    for each in outcomes:
-        if each.error:
-            _echo(f"{each.error.reason}: {each.action}: {each.error}")
-
-
-def _heading(wide: bool) -> tuple[str, ...]:
-    """Wide: with the lock that each action takes."""
-    return ("DO", "TABLE", "FROM", "TO", *(("LOCK",) if wide else ()), "WHY")
-
-
-def _row(action: Action, wide: bool) -> tuple[str, ...]:
-    bounds = ("", "")
-    if action.range is not None:
-        bounds = iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE"
-    return (action.verb, str(action), *bounds, *((action.lock,) if wide else ()), action.reason)
+    formats.table([(result, *row) for result, row in zip(results, rows, strict=True)], indent=2)
+    formats.names(f"{each.error.reason}: {each.action}: {each.error}" for each in outcomes if each.error)

@@ -20,7 +20,7 @@ from ..api.policy import API_VERSION, PartitionPolicySpec
 from ..api.retention import JobSettings, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
 from ..api.validation import check
-from ..archive.jobspec import (
+from ..archive.manifest import (
     DATABASE_KEYS,
     DATABASE_PREFIX,
     STORAGE_KEYS,

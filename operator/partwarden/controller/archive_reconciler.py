@@ -28,8 +28,7 @@ from typing import Any
 from .. import errors
 from ..api.types import ObjectKey
 from ..archive import pgdump, table_lookup
-from ..archive.jobspec import JobSpec, Report, Task
-from ..archive.manifest import TableName
+from ..archive.manifest import JobSpec, Report, TableName, Task
 from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableChanged, UserError
 from ..kube.archives import ArchivesInCluster

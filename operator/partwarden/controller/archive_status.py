@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..api.status import ConditionStatus
-from ..archive.jobspec import Report, Task
+from ..archive.manifest import Report, Task
 from ..errors import PartwardenError, UserError
 from ..planner.calendar import iso
 from ..status.conditions import FALSE, TRUE, ConditionState, condition

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..api.archive import CONTAINER
-from ..archive.jobspec import Report
+from ..archive.manifest import Report
 
 NO_REPORT = "NoReport"
 """A Job ended, and no report says with which result."""

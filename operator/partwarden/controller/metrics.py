@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from .. import __version__
 from ..api.status import FOR_EVER
 from ..api.types import ObjectKey
-from ..archive.jobspec import Task
+from ..archive.manifest import Task
 from ..kube.cache import Store
 from .workqueue import Backlog, Result
 

@@ -8,39 +8,40 @@ https://www.postgresql.org/docs/current/catalogs.html
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
+from psycopg.sql import NULL, SQL, Composable
 
 from ..api.policy import TableSpec
-from ..planner import marker
 from ..planner.context import MIN_VERSION
 from ..planner.inventory import (
+    ColumnSetting,
     Grant,
     Inventory,
     KeyPart,
     Membership,
     Parent,
     Partition,
+    PartitionTemplate,
     RelationKind,
+    RowPolicy,
     Server,
     Strategy,
 )
 from ..planner.keys import Codec, parse_bounds
-from . import ddl, template
+from . import ddl
 from .connection import pinned, run
-from .table_state import IDENTITY, detached, mark_of, of_other_owners, strangers
-from .template import DEFAULT_ACL, TRAITS, Model, traits_of
-from .transaction import parent_of, read_only
+from .table_state import IDENTITY, ask_marked, mark_of, with_marked
+from .transaction import parent_of, read_only, set_role_right
 
 SERVER = """
-SELECT current_setting('server_version') AS version, current_database() AS database, current_user AS user,
+SELECT current_setting('server_version') AS version_text, current_database() AS database, current_user AS user,
        pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on' AS read_only,
        {IDENTITY} AS identity,
        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') AS now,
@@ -64,31 +65,27 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, pg_get_
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, current_user AS login,
        has_schema_privilege(c.relowner, n.oid, 'CREATE') AS owner_creates,
        (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner) AS owner_superuser,
-       {traits}, {default_acl} AS default_acl,
+       {traits}, acldefault('r', c.relowner)::text[] AS default_acl,
        CASE WHEN pg_has_role(c.relowner, 'USAGE') AND pg_has_role(c.relowner, {set_role}) THEN 'whole'
             WHEN NOT pg_has_role(c.relowner, 'MEMBER') THEN 'none'
             WHEN pg_has_role(c.relowner, 'USAGE') THEN 'without SET'
             WHEN (SELECT rolinherit FROM pg_roles WHERE rolname = current_user) THEN 'without INHERIT'
             ELSE 'NOINHERIT' END AS membership
-FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
 WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
 """
-
 # To plan it takes longer than to run it: the fewer tables it joins, the better.
 PARTITIONS = """
 SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace) AS schema, c.relname AS name,
        c.relkind AS kind, {bounds} AS bounds, i.inhdetachpending AS pending,
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows,
        CASE WHEN c.relkind <> 'p' THEN {size} END AS bytes, {comment} AS comment, {traits}
-FROM pg_inherits i
-JOIN pg_class c ON c.oid = i.inhrelid
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = (SELECT oid FROM pg_class WHERE relname = {name}
                      AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema}))
 ORDER BY c.oid
 """
-
 # Rows and bytes of partitions that are themselves partitioned; none of what was dropped since.
 BELOW = """
 SELECT above.oid, sum(c.reltuples) FILTER (WHERE t.isleaf AND c.reltuples >= 0)::int8 AS rows,
@@ -97,94 +94,36 @@ FROM unnest({oids}::oid[]) AS above(oid), pg_partition_tree(above.oid) t JOIN pg
 GROUP BY 1
 """
 
-RELATED = """
-SELECT DISTINCT rn.nspname || '.' || r.relname
-FROM (SELECT k.confrelid AS other, above.conrelid AS above
-      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
-      WHERE k.contype = 'f' AND k.conrelid = {parent}
-      UNION ALL
-      SELECT k.conrelid, above.confrelid
-      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
-      WHERE k.contype = 'f' AND k.confrelid = {parent}) found
-JOIN pg_class r ON r.oid = found.other JOIN pg_namespace rn ON rn.oid = r.relnamespace
--- A key from or to a partitioned table stands there once more for each of its partitions.
-WHERE found.above IS DISTINCT FROM {parent}
-ORDER BY 1
-"""
-
-ACL = """
-SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, bool_or(x.is_grantable),
-       x.attname
-FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::name AS attname
-      FROM pg_class WHERE oid = {parent}
-      UNION ALL
-      SELECT (aclexplode(attacl)).*, attname FROM pg_attribute WHERE attrelid = {parent} AND NOT attisdropped) x
-GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
-"""
-
-TAKEN = """
-SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = {schema} AND c.relname = ANY({names})
-UNION
-SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-WHERE n.nspname = {schema} AND t.typname = ANY({names})
-"""
+TRAITS = SQL("c.relowner, c.relacl::text[], c.relrowsecurity, c.relforcerowsecurity, c.relreplident")
+"""What of a partition is compared with its parent: see `_differs`."""
 
 # Null for what was dropped since the snapshot was taken.
-EXACT_SIZE = sql.SQL("coalesce(pg_total_relation_size(c.oid), 0)")
-COMMENT = ddl.read(sql.SQL("c.oid"))
-PAGES = sql.SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
+EXACT_SIZE = SQL("coalesce(pg_total_relation_size(c.oid), 0)")
+PAGES = SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
   + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0)
   + (SELECT coalesce(sum(x.relpages), 0) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
      WHERE i.indrelid IN (c.oid, c.reltoastrelid)))""")
 
 
 @lru_cache(maxsize=2048)
-def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> sql.SQL:
-    """The queries about one table: `SERVER`, `PARENT` and `PARTITIONS`, and with ``marks`` also `MARKED`.
-
-    As text at once: composing takes a while, and every reconcile asks the same. ``set_role`` is the right that must go
-    with being a member of the owner; ``exact`` chooses how sizes are read.
+def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> SQL:
+    """`SERVER`, `PARENT`, `PARTITIONS`, and with ``marks`` `table_state.MARKED`, as text: composing takes a while, and every
+    reconcile asks the same. ``set_role``: as `set_role_right`; ``exact`` chooses how sizes are read.
     """
-    names = {"schema": schema, "name": name, "traits": sql.SQL(TRAITS), "bounds": sql.SQL(ddl.BOUNDS)}
+    names = {"schema": schema, "name": name, "traits": TRAITS, "bounds": ddl.BOUNDS}
     size = EXACT_SIZE if exact else PAGES
-    queries: list[sql.Composable] = [
-        sql.SQL(SERVER),
-        sql.SQL(PARENT).format(set_role=set_role, default_acl=sql.SQL(DEFAULT_ACL), **names),
-        sql.SQL(PARTITIONS).format(size=size, comment=COMMENT if marks else sql.NULL, **names),
+    queries: list[Composable] = [
+        SQL(SERVER),
+        SQL(PARENT).format(set_role=set_role, **names),
+        SQL(PARTITIONS).format(size=size, comment=ddl.COMMENT if marks else NULL, **names),
     ]
     if marks:
-        limits = {"longest": marker.LONGEST, "of_others": LONGEST_OF_OTHERS, "most": MOST_MARKED}
-        queries.append(sql.SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", **limits, **names))
-    return sql.SQL(sql.SQL("; ").join(queries).as_string())
-
-
-LONGEST_OF_OTHERS, MOST_MARKED = 1024, 20_000
-"""Bytes of a comment on a table of another owner, and tables with marks that are read: all roles share a database."""
-
-# What initdb made has lower OIDs, and thousands of comments. One of the owner that is too long to be read may bear a
-# mark. The owner's come first, so that other roles cannot push them out.
-MARKED = """
-SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner,
-       CASE WHEN octet_length(d.description) <= {longest} THEN d.description END AS comment,
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, {size} AS bytes
-FROM pg_description d
-JOIN pg_class c ON c.oid = d.objoid
-JOIN pg_namespace n ON n.oid = c.relnamespace,
-(SELECT relowner AS owner FROM pg_class WHERE relname = {name}
- AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})) p
-WHERE d.objoid >= 16384 AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
-  AND CASE WHEN octet_length(d.description) <= CASE WHEN c.relowner = p.owner THEN {longest} ELSE {of_others} END
-           THEN strpos(d.description, {label}) > 0 ELSE c.relowner = p.owner END
-  AND c.relkind = 'r' AND NOT c.relispartition
-  AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
-ORDER BY c.relowner <> p.owner, c.oid LIMIT {most}
-"""
+        queries.append(ask_marked(schema, name, size))
+    return SQL(SQL("; ").join(queries).as_string())
 
 
 KINDS = {"r": RelationKind.TABLE, "p": RelationKind.PARTITIONED, "f": RelationKind.FOREIGN}
 STRATEGIES = {"r": Strategy.RANGE, "l": Strategy.LIST, "h": Strategy.HASH}
-SET_ROLE_VERSION = 160000
 TIMEOUT = "30s"
 
 
@@ -205,114 +144,46 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
 
 
 def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> Inventory:
-    version = connection.info.server_version
-    # From 16 on a member of the owning role may lack the right to give a table to it.
-    set_role = "SET" if version >= SET_ROLE_VERSION else "MEMBER"
-    queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, spec.retention is not None)
+    set_role, marks = set_role_right(connection), spec.retention is not None
+    queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, marks)
     (server,), parents, partitions, *marked = read_only(connection, queries, statement_timeout=TIMEOUT)
-    partitions = _with_below(connection, partitions, EXACT_SIZE if exact else PAGES)
-    return _inventory(version, spec, server, next(iter(parents), None), partitions, marked[0] if marked else [])
-
-
-def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
-    """The inventory with what the creation of partitions called ``names`` needs to know. Raises psycopg's errors.
-
-    One round trip. ``taken`` holds the names that belong to a relation or type of the parent's schema, since a new
-    table needs both.
-    """
-    parent = parent_of(inventory)
-    related, grants, taken, *template_rows = read_only(
-        connection,
-        *(sql.SQL(query).format(parent=parent.oid) for query in (RELATED, ACL)),
-        sql.SQL(TAKEN).format(schema=parent.schema, names=list(names)),
-        *template.queries(inventory),
-        statement_timeout=TIMEOUT,
-    )
-    return replace(
-        inventory,
-        parent=replace(
-            parent, related=tuple(name for (name,) in related), grants=tuple(Grant(*each) for each in grants)
-        ),
-        template=template.from_rows(template_rows),
-        taken=frozenset(name for (name,) in taken),
-    )
-
-
-def _with_below(connection: psycopg.Connection[Any], partitions: list[Any], size: sql.SQL) -> list[Any]:
-    """The same rows; of a partitioned one with the rows and bytes of everything below it."""
-    oids = [row.oid for row in partitions if row.kind == "p"]
-    if not oids:
-        return partitions
-    (totals,) = read_only(connection, sql.SQL(BELOW).format(size=size, oids=oids), statement_timeout=TIMEOUT)
-    below = {each.oid: {"rows": each.rows, "bytes": each.bytes} for each in totals}
-    return [row._replace(**below.get(row.oid, {})) for row in partitions]
+    if oids := [row.oid for row in partitions if row.kind == "p"]:
+        query = SQL(BELOW).format(size=EXACT_SIZE if exact else PAGES, oids=oids)
+        (totals,) = read_only(connection, query, statement_timeout=TIMEOUT)
+        below = {each.oid: {"rows": each.rows, "bytes": each.bytes} for each in totals}
+        partitions = [row._replace(**below.get(row.oid, {})) for row in partitions]
+    version, parent = connection.info.server_version, next(iter(parents), None)
+    return _inventory(version, spec, server, parent, partitions, marked[0] if marks else [])
 
 
 def _inventory(
     version: int, spec: TableSpec, server: Any, row: Any | None, partitions: Sequence[Any], marked: Sequence[Any]
 ) -> Inventory:
-    """From rows of `SERVER`, `PARENT`, `PARTITIONS` and `MARKED`."""
-    inventory = Inventory(
-        server=Server(
-            version=version,
-            version_text=server.version,
-            read_only=server.read_only,
-            database=server.database,
-            user=server.user,
-            identity=server.identity,
-            superuser=server.superuser,
-            standby=server.standby,
-        ),
-        parent=None,
-        now=datetime.fromisoformat(server.now).replace(tzinfo=UTC),
-    )
+    """From rows of `SERVER`, `PARENT`, `PARTITIONS` and `table_state.MARKED`."""
+    about = server._asdict()
+    now = datetime.fromisoformat(about.pop("now")).replace(tzinfo=UTC)
+    inventory = Inventory(Server(version=version, **about), None, now)
     if row is None:
         return inventory
-    parent = _parent(row)
-    unread = tuple(f"{each.schema}.{each.name}" for each in marked if each.comment is None)
-    inventory = replace(
-        inventory, parent=parent, marked_by_others=of_other_owners(marked, parent), comments_too_long=unread
-    )
-    codec = _codec(parent, spec)
+    parent, codec = _parent(row), None
+    if parent.strategy is Strategy.RANGE and len(parent.key) == 1:
+        codec = Codec.find(parent.key[0].type, spec.key_encoding)
+    inventory = with_marked(replace(inventory, parent=parent), marked, parent, codec)
     if codec is None:
+        # The table cannot be managed, and its bounds need not be read.
         return replace(inventory, unread=tuple(each.bounds for each in partitions))
-    model = Model(traits_of(row), row.default_acl)
-    return replace(
-        inventory,
-        partitions=tuple(_partition(codec, parent, model, each) for each in partitions),
-        detached=detached(marked, parent, codec),
-        strangers=strangers(marked, parent, codec),
-    )
+    return replace(inventory, partitions=tuple(_partition(codec, parent, row, each) for each in partitions))
 
 
 def _parent(row: Any) -> Parent:
-    return Parent(
-        oid=row.oid,
-        schema=row.schema,
-        name=row.name,
-        kind=KINDS.get(row.kind, RelationKind.OTHER),
-        owner=row.owner,
-        strategy=STRATEGIES.get(row.strategy),
-        key=tuple(KeyPart(column, type_) for column, type_ in row.key),
-        may_own=row.may_own,
-        may_create=row.may_create,
-        rows=row.rows,
-        login=row.login,
-        owner_creates=row.owner_creates,
-        owner_superuser=row.owner_superuser,
-        membership=Membership(row.membership),
-    )
+    about = {each.name: getattr(row, each.name) for each in fields(Parent) if hasattr(row, each.name)}
+    about["kind"], about["strategy"] = KINDS.get(row.kind, RelationKind.OTHER), STRATEGIES.get(row.strategy)
+    about["key"] = tuple(KeyPart(column, type_) for column, type_ in row.key)
+    return Parent(**about | {"membership": Membership(row.membership)})
 
 
-def _codec(parent: Parent, spec: TableSpec) -> Codec | None:
-    """What to read bounds by; None where the table cannot be managed, and its bounds need not be read."""
-    if parent.strategy is not Strategy.RANGE or len(parent.key) != 1:
-        return None
-    return Codec.find(parent.key[0].type, spec.key_encoding)
-
-
-def _partition(codec: Codec, parent: Parent, model: Model, row: Any) -> Partition:
-    differs = model.differs(traits_of(row))
+def _partition(codec: Codec, parent: Parent, parent_row: Any, row: Any) -> Partition:
+    differs = tuple(_differs(parent_row, row))
     return Partition(
         oid=row.oid,
         schema=row.schema,
@@ -327,3 +198,141 @@ def _partition(codec: Codec, parent: Parent, model: Model, row: Any) -> Partitio
         # Of another owner's table the comment is another's, too.
         marker=None if "owner" in differs else mark_of(row.comment, row.oid, parent),
     )
+
+
+def _differs(parent: Any, row: Any) -> Iterator[str]:
+    """In what a partition differs from its parent, where that matters. Both are rows with the columns `TRAITS`."""
+    if row.relowner != parent.relowner:
+        # With another owner everything is granted by another role.
+        yield "owner"
+    elif row.relacl != parent.relacl:
+        # NULL: what the owner has where nothing was granted or revoked.
+        rights, own = ({*(parent.default_acl if each.relacl is None else each.relacl)} for each in (row, parent))
+        if rights != own:
+            yield "grants"
+    # The other way round it hides more than it must, and only from sessions that read the partition itself.
+    if (parent.relrowsecurity, parent.relforcerowsecurity) > (row.relrowsecurity, row.relforcerowsecurity):
+        yield "row security"
+    if parent.relreplident not in ("d", row.relreplident):
+        yield "replica identity"
+
+
+# What the creation of partitions needs to know.
+
+RELATED = """
+SELECT DISTINCT rn.nspname || '.' || r.relname
+FROM (SELECT k.confrelid AS other, above.conrelid AS above
+      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
+      WHERE k.contype = 'f' AND k.conrelid = {parent}
+      UNION ALL
+      SELECT k.conrelid, above.confrelid
+      FROM pg_constraint k LEFT JOIN pg_constraint above ON above.oid = k.conparentid
+      WHERE k.contype = 'f' AND k.confrelid = {parent}) found
+JOIN pg_class r ON r.oid = found.other JOIN pg_namespace rn ON rn.oid = r.relnamespace
+-- A key from or to a partitioned table stands there once more for each of its partitions.
+WHERE found.above IS DISTINCT FROM {parent}
+ORDER BY 1
+"""
+ACL = """
+SELECT CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END, x.privilege_type, bool_or(x.is_grantable),
+       x.attname
+FROM (SELECT (aclexplode(coalesce(relacl, acldefault('r', relowner)))).*, NULL::name AS attname
+      FROM pg_class WHERE oid = {parent}
+      UNION ALL
+      SELECT (aclexplode(attacl)).*, attname FROM pg_attribute WHERE attrelid = {parent} AND NOT attisdropped) x
+GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1 NULLS FIRST, 2
+"""
+# A new table needs both names, of a relation and of a type.
+TAKEN = """
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema} AND c.relname = ANY({names})
+UNION
+SELECT t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE n.nspname = {schema} AND t.typname = ANY({names})
+"""
+STORAGE = """
+SELECT CASE WHEN s.relam = coalesce(nullif(p.relam, 0), s.relam)
+            THEN ARRAY(SELECT ARRAY[option_name, option_value] FROM pg_options_to_table(s.reloptions)
+                       UNION ALL
+                       SELECT ARRAY['toast.' || option_name, option_value] FROM pg_options_to_table(t.reloptions)) END
+         AS options,
+       (SELECT spcname FROM pg_tablespace WHERE oid = coalesce(nullif(p.reltablespace, 0), s.reltablespace))
+         AS tablespace,
+       nullif((SELECT amname FROM pg_am WHERE oid = coalesce(nullif(p.relam, 0), s.relam)),
+              current_setting('default_table_access_method')) AS access_method,
+       CASE WHEN p.relreplident <> 'd' THEN p.relreplident ELSE coalesce(s.relreplident, 'd') END AS replica_identity,
+       coalesce((SELECT indexrelid FROM pg_index WHERE indrelid = p.oid AND indisreplident),
+                (SELECT i.inhparent FROM pg_index x JOIN pg_inherits i ON i.inhrelid = x.indexrelid
+                 WHERE x.indrelid = s.oid AND x.indisreplident)) AS identity_index,
+       -- Partitioned tables that are UNLOGGED exist up to 17, where it says what their partitions should be.
+       coalesce(s.relpersistence, p.relpersistence) = 'u' AS unlogged,
+       coalesce((SELECT relpersistence = 'u' FROM pg_class WHERE oid = {default}), false) AS default_unlogged
+FROM pg_class p LEFT JOIN pg_class s ON s.oid = {sibling} LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
+WHERE p.oid = {parent}
+"""
+COLUMNS = """
+SELECT * FROM (
+  SELECT p.attname AS name, coalesce(nullif(p.attstattarget, -1), nullif(s.attstattarget, -1)) AS statistics,
+         ARRAY(SELECT ARRAY[option_name, option_value]
+               FROM pg_options_to_table(coalesce(p.attoptions, s.attoptions))) AS options
+  FROM pg_attribute p
+  LEFT JOIN pg_attribute s ON s.attrelid = {sibling} AND s.attname = p.attname AND NOT s.attisdropped
+  WHERE p.attrelid = {parent} AND p.attnum > 0 AND NOT p.attisdropped ORDER BY p.attnum) c
+WHERE c.statistics IS NOT NULL OR c.options <> '{{}}'
+"""
+POLICIES = """
+SELECT polname AS name, polpermissive AS permissive, polcmd AS command,
+       ARRAY(SELECT CASE WHEN role <> 0 THEN pg_get_userbyid(role) END FROM unnest(polroles) AS role) AS roles,
+       {using} AS using, {check} AS check
+FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
+"""
+
+
+def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
+    """The inventory with what the creation of partitions called ``names`` needs to know. Raises psycopg's errors."""
+    parent, default = parent_of(inventory), inventory.default.oid if inventory.default else 0
+    values = {"parent": parent.oid, "schema": parent.schema, "names": list(names), "default": default} | {
+        "using": ddl.bounded("pg_get_expr(polqual, polrelid)"),
+        "check": ddl.bounded("pg_get_expr(polwithcheck, polrelid)"),
+    }
+    queries = (RELATED, ACL, TAKEN, STORAGE, COLUMNS, POLICIES)
+    related, grants, taken, (row,), columns, policies = read_only(
+        connection,
+        *(SQL(query).format(**values, sibling=newest(inventory)) for query in queries),
+        statement_timeout=TIMEOUT,
+    )
+    parent = replace(parent, related=tuple(name for (name,) in related), grants=tuple(Grant(*each) for each in grants))
+    taken_names = frozenset(name for (name,) in taken)
+    return replace(inventory, parent=parent, template=_template(row, columns, policies), taken=taken_names)
+
+
+def newest(inventory: Inventory) -> int:
+    """OID of the plain partition with the highest range, 0 where there is none."""
+    found = [
+        (each.range.lower.replace(tzinfo=None), each.oid)
+        for each in inventory.partitions
+        if each.kind is RelationKind.TABLE and not each.detach_pending and each.range and each.range.lower
+    ]
+    return max(found)[1] if found else 0
+
+
+def _template(row: Any, columns: Iterable[Any], policies: Sequence[Any]) -> PartitionTemplate:
+    """From the row of `STORAGE`, and rows of `COLUMNS` and `POLICIES`."""
+    for each in policies:
+        for text in filter(None, (each.using, each.check)):
+            ddl.check_text(f"cannot give new partitions the row security policy {each.name!r}: its expression", text)
+    about = row._asdict() | {"options": _pairs(row.options)}
+    if row.replica_identity != "i":
+        about["identity_index"] = None
+    elif row.identity_index is None:
+        # An index of the sibling alone has no counterpart in a new partition.
+        about["replica_identity"] = "d"
+    return PartitionTemplate(
+        **about,
+        columns=tuple(ColumnSetting(each.name, each.statistics, _pairs(each.options)) for each in columns),
+        policies=tuple(RowPolicy(**each._asdict() | {"roles": tuple(each.roles)}) for each in policies),
+    )
+
+
+def _pairs(options: list[list[str]] | None) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in options or ())

@@ -15,17 +15,19 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
+from psycopg.sql import SQL, Composable, Identifier
 
 from ..errors import DefaultHasRows, PartwardenError, StatementFailed, StatementRejected, TableChanged
 from ..planner.actions import AttachDetached, CreateDefault, CreatePartition
+from ..planner.default_rows import count_of
 from ..planner.findings import quoted
 from ..planner.inventory import Grant, Inventory, Partition
-from . import ddl, template
+from . import ddl
 from .connection import Session, pinned, run
 from .errors import message, translate
 from .locks import SHORT, Mode, Want, retry_locks, wants_of_attach
-from .table_state import Check, holding_to, is_ours, lock, look, set_lock_timeout, write
+from .settings import setting
+from .table_state import Check, ask, holding_to, is_ours, look, write
 from .transaction import (
     BY_NAME,
     LOCK_TIMEOUT,
@@ -36,19 +38,18 @@ from .transaction import (
     made_for_owner,
     opening,
     parent_of,
+    set_lock_timeout,
     translated,
     undo,
+    undone,
 )
 
 SCAN_TIMEOUT = "3s"
 """How long ATTACH may read DEFAULT, which no other session can read or write meanwhile, or a table that comes back."""
-VALIDATION = "60s"
-"""How long the rows of a table may be read before it is attached: no session waits for that."""
+VALIDATION = "60s"  # how long the rows of a table may be read before it is attached: no session waits for that
 COUNT_LIMIT = 100_000
-TOGETHER = 20
-"""How many partitions share one transaction at most, where only other DDL on the parent waits for it."""
+TOGETHER = 20  # how many partitions share one transaction at most, where only other DDL on the parent waits for it
 
-SET_TIMEOUT = "SELECT set_config('statement_timeout', {}, true)"
 NEW_ACLS = """
 SELECT c.relname, CASE WHEN x.grantee <> 0 THEN pg_get_userbyid(x.grantee) END AS grantee, x.privilege_type,
        x.is_grantable
@@ -57,26 +58,15 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
 WHERE n.nspname = {} AND c.relname = ANY({})
 """
 
-IS_PARTITION = """
-SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-               JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE i.inhparent = {} AND n.nspname = {} AND c.relname = {})
-"""
-VALIDATE = "ALTER TABLE {} VALIDATE CONSTRAINT {}"
-"""Reads the rows, while others go on reading and writing."""
-DROP_CHECK = "ALTER TABLE {} DROP CONSTRAINT {}"
-BOUND = f"SELECT {ddl.bounded('pg_get_partition_constraintdef({}::oid)')}"
-
 Creation = CreatePartition | CreateDefault
 
 
 def create(connection: Session, inventory: Inventory, key: str, action: Creation, deadline: float) -> None:
-    """Create one partition, and again while a lock is not acquired.
+    """Create one partition. ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case.
 
-    ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case, a short one after it. Raises
-    `TableBusy` then, and before it where an old transaction is in the way; `AnotherOperator`, `TableChanged`,
-    `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`, `StatementRejected`, `StatementFailed`, or
-    `DatabaseUnreachable` when the connection is lost.
+    Raises `TableBusy` after it, and before it where an old transaction is in the way; `AnotherOperator`,
+    `TableChanged`, `NameTaken`, `DefaultHasRows`, `InsufficientPrivilege`, `ReadOnlyServer`, `StatementRejected`,
+    `StatementFailed`, or `DatabaseUnreachable` when the connection is lost.
     """
     left = deadline - time.monotonic()
 
@@ -110,21 +100,17 @@ def create_together(connection: Session, inventory: Inventory, key: str, actions
     if len(actions) < 2 or len(actions) > TOGETHER or _lock_timeout(inventory) != LOCK_TIMEOUT:
         return False
     try:
-        _create(connection, inventory, key, actions, LOCK_TIMEOUT)
+        with undone(connection):
+            _create(connection, inventory, key, actions, LOCK_TIMEOUT)
     except (psycopg.Error, PartwardenError) as error:
-        undo(connection)
         if connection.closed and isinstance(error, psycopg.Error):
             raise translate(error, f"partition {actions[0]}") from None
         return False
-    except BaseException:
-        undo(connection)
-        raise
     return True
 
 
 def _lock_timeout(inventory: Inventory) -> int:
-    heavy = inventory.default is not None or parent_of(inventory).related
-    return LOCK_TIMEOUT_HEAVY if heavy else LOCK_TIMEOUT
+    return LOCK_TIMEOUT_HEAVY if inventory.default is not None or parent_of(inventory).related else LOCK_TIMEOUT
 
 
 def _create(connection: Session, inventory: Inventory, key: str, actions: Sequence[Creation], timeout: int) -> None:
@@ -135,28 +121,33 @@ def _create(connection: Session, inventory: Inventory, key: str, actions: Sequen
         # ATTACH would find such rows as well, but only after it has locked DEFAULT against every session.
         begin.append(ddl.rows_in_default(parent, default.oid, key, first, COUNT_LIMIT))
     making = make_tables(inventory, actions, unlogged=inventory.template.unlogged)
-    if len(actions) == 1:
-        _check(inventory, first, run(connection, *begin))
-        *_, named, acls = run(connection, *making)
-    else:
-        # A round trip less; whatever the opening forbids is undone with the rest.
-        *begun, named, acls = run(connection, *begin, *making)
-        _check(inventory, first, begun[: len(begin)])
+    # Several save a round trip: whatever the opening forbids is undone with the rest.
+    begun = run(connection, *begin, *(making if len(actions) > 1 else ()))
+    check_opening(parent, begun)
+    if default is not None and isinstance(first, CreatePartition):
+        _check_default(default, f"cannot create partition {first}", begun[len(begin) - 1])
+    *_, named, acls = run(connection, *making) if len(actions) == 1 else begun
     rights = rights_of_tables(inventory, actions, named, acls)
     attach = [ddl.attach(parent, each) for each in actions]
-    attach += [each for action in actions for each in template.after_attach(inventory.template, action)]
+    attach += [each for action in actions for each in ddl.after_attach(inventory.template, action)]
     if default is None or not isinstance(first, CreatePartition):
         run(connection, *rights, *attach, "COMMIT")
         return
     try:
-        run(connection, *rights, sql.SQL(SET_TIMEOUT).format(SCAN_TIMEOUT), *attach, "COMMIT")
+        run(connection, *rights, setting({"statement_timeout": SCAN_TIMEOUT}), *attach, "COMMIT")
     except pg.QueryCanceled as error:
-        raise _too_much_to_scan(default, key, first, error) from None
+        bounds, column = first.bounds, quoted(key)
+        raise StatementRejected(
+            f"cannot create partition {first}: to prove that none of its rows lie in {default}, PostgreSQL must read "
+            f"that DEFAULT partition, locked against every session, and gave up ({message(error)}, limit "
+            f"{SCAN_TIMEOUT}); with a valid constraint like CHECK ({column} < '{bounds.lower}' OR {column} >= "
+            f"'{bounds.upper}') on it nothing need be read"
+        ) from None
 
 
 def make_tables(
     inventory: Inventory, actions: Sequence[Creation], *, unlogged: bool, indexes: bool = False
-) -> list[sql.Composable]:
+) -> list[Composable]:
     """Create tables like the parent that are no partitions yet. The last two results are for `rights_of_tables`."""
     parent = parent_of(inventory)
     return [
@@ -167,26 +158,23 @@ def make_tables(
             give=[ddl.set_owner(parent, each) for each in actions],
         ),
         # Since LIKE the parent is locked against everything that would change what bears its name.
-        sql.SQL(BY_NAME).format(parent.schema, parent.name),
-        sql.SQL(NEW_ACLS).format(parent.schema, [each.name for each in actions]),
+        SQL(BY_NAME).format(parent.schema, parent.name),
+        SQL(NEW_ACLS).format(parent.schema, [each.name for each in actions]),
     ]
 
 
 def rights_of_tables(
     inventory: Inventory, actions: Sequence[Creation], named: list[Any], acls: list[Any]
-) -> list[sql.Composable]:
-    """What gives new tables the parent's grants, row security, and all else that precedes the attach.
-
-    Raises `TableChanged` where what bears the parent's name is another table.
-    """
+) -> list[Composable]:
+    """What gives new tables the parent's grants, row security, and all else before ATTACH. Raises as `check_same`."""
     parent = parent_of(inventory)
     check_same(parent, named)
     ((_, secured, forced),) = named
-    rights: list[sql.Composable] = []
+    rights: list[Composable] = []
     for each in actions:
         present = grants([acl for acl in acls if acl.relname == each.name])
         rights += [*ddl.set_grants(parent, each, present), *ddl.set_row_security(each, secured, forced)]
-        rights += template.before_attach(inventory.template, each)
+        rights += ddl.before_attach(inventory.template, each)
     return rights
 
 
@@ -195,34 +183,22 @@ def grants(acls: Iterable[Any]) -> list[Grant]:
     return [Grant(acl.grantee, acl.privilege_type, acl.is_grantable) for acl in acls]
 
 
-def _check(inventory: Inventory, action: Creation, results: list[list[tuple[Any, ...]]]) -> None:
-    """``results`` are those of the opening and, where there is a DEFAULT partition, of the count of its rows."""
-    check_opening(parent_of(inventory), results)
-    if inventory.default is not None and (rows := results[-1][0][0]):
-        raise _default_has_rows(f"cannot create partition {action}", inventory.default, rows)
-
-
-def _default_has_rows(subject: str, default: Partition, rows: int) -> DefaultHasRows:
-    many = f"{rows} or more rows" if rows == COUNT_LIMIT else f"{rows} row{'' if rows == 1 else 's'}"
-    return DefaultHasRows(f"{subject}: {many} of its range lie in the DEFAULT partition {default}; move them out of it")
+def _check_default(default: Partition, subject: str, counted: list[Any]) -> None:
+    """``counted``: the result of `ddl.rows_in_default`."""
+    ((rows,),) = counted
+    if rows:
+        many = count_of(rows, rows < COUNT_LIMIT)
+        raise DefaultHasRows(
+            f"{subject}: {many} of its range lie in the DEFAULT partition {default}; move them out of it"
+        )
 
 
 def _duplicate(connection: Session, inventory: Inventory, action: Creation, error: psycopg.Error) -> PartwardenError:
     """Where another operator was faster, the name is taken for the right purpose, which is no mistake of the user."""
-    query = sql.SQL(IS_PARTITION).format(parent_of(inventory).oid, action.schema, action.name)
-    _, ((attached,),) = run(connection, pinned(f"{LOCK_TIMEOUT}ms", "60s"), query)
-    if attached:
+    _, rows = run(connection, pinned(f"{LOCK_TIMEOUT}ms", "60s"), ask(action))
+    if any(row.parent == parent_of(inventory).oid for row in rows):
         return TableChanged(f"partition {action} was created by another session since the table was read")
     return translate(error, f"partition {action}")
-
-
-def _too_much_to_scan(default: Partition, key: str, action: CreatePartition, error: psycopg.Error) -> StatementRejected:
-    outside = f"{quoted(key)} < '{action.bounds.lower}' OR {quoted(key)} >= '{action.bounds.upper}'"
-    return StatementRejected(
-        f"cannot create partition {action}: to prove that none of its rows lie in {default}, PostgreSQL must read "
-        f"that DEFAULT partition, locked against every session, and gave up ({message(error)}, limit {SCAN_TIMEOUT}); "
-        f"with a valid constraint like CHECK ({outside}) on it nothing need be read"
-    )
 
 
 # A detached table that is wanted again.
@@ -231,9 +207,9 @@ def _too_much_to_scan(default: Partition, key: str, action: CreatePartition, err
 def attach(connection: Session, inventory: Inventory, key: str, action: AttachDetached, deadline: float) -> None:
     """Attach the table, and take the mark and the CHECK of the detach away.
 
-    ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` at once where a
-    transaction older than a second is in the way, `DefaultHasRows`, `AnotherOperator`, `TableChanged`,
-    `StatementFailed`, `StatementRejected` where the table is not like the parent any more, or `DatabaseUnreachable`.
+    ``deadline`` as for `create`. Raises `TableBusy` at once where a transaction older than a second is in the way,
+    `DefaultHasRows`, `AnotherOperator`, `TableChanged`, `StatementFailed`, `StatementRejected` where the table is not
+    like the parent any more, or `DatabaseUnreachable`.
     """
     subject = f"cannot attach table {action} again"
     with translated(connection, subject):
@@ -255,7 +231,8 @@ def _validate(connection: Session, inventory: Inventory, action: AttachDetached)
         _own_comment(connection, inventory, action)
         checks = holding_to(connection, action.oid, parent.key[0], action.range)
         if checks and not any(each.validated for each in checks):
-            run(connection, sql.SQL(VALIDATE).format(ddl.relation(action), sql.Identifier(checks[0].name)), "COMMIT")
+            validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}")
+            run(connection, validate.format(ddl.relation(action), Identifier(checks[0].name)), "COMMIT")
 
 
 def _attach(connection: Session, inventory: Inventory, key: str, action: AttachDetached, timeout: int) -> None:
@@ -264,14 +241,14 @@ def _attach(connection: Session, inventory: Inventory, key: str, action: AttachD
         _own_comment(connection, inventory, action)
         if default is not None:
             # ATTACH would find such rows as well, but only after it has locked DEFAULT against every session.
-            ((rows,),) = run(connection, ddl.rows_in_default(parent, default.oid, key, action, COUNT_LIMIT))[0]
-            if rows:
-                raise _default_has_rows(subject, default, rows)
-        run(connection, set_lock_timeout(timeout), lock(action, "ACCESS EXCLUSIVE"))
+            count = ddl.rows_in_default(parent, default.oid, key, action, COUNT_LIMIT)
+            _check_default(default, subject, run(connection, count)[0])
+        run(connection, set_lock_timeout(timeout), ddl.lock(action, "ACCESS EXCLUSIVE"))
         comment = _own_comment(connection, inventory, action)
         checks = holding_to(connection, action.oid, parent.key[0], action.range)
         try:
-            _, ((bound,),) = run(connection, ddl.attach(parent, action), sql.SQL(BOUND).format(sql.Literal(action.oid)))
+            constraint = ddl.PARTITION_CONSTRAINT.format(action.oid)
+            _, ((bound,),) = run(connection, ddl.attach(parent, action), constraint)
             run(connection, *_clear(action, comment, checks, bound), "COMMIT")
         except pg.CheckViolation as error:
             # Of this table, and not by a constraint with a name: by its bounds.
@@ -298,12 +275,10 @@ def _own_comment(connection: Session, inventory: Inventory, action: AttachDetach
     return state.text
 
 
-def _clear(
-    action: AttachDetached, comment: str | None, checks: Iterable[Check], bound: str
-) -> Iterable[sql.Composable]:
+def _clear(action: AttachDetached, comment: str | None, checks: Iterable[Check], bound: str) -> Iterable[Composable]:
     """What makes it a partition like any other. The bound now says what the CHECK said, word for word."""
     yield write(action, comment, None)
     for each in checks:
         # The key of a UUID may have other bits now, where it meets a new neighbour; the CHECK would stay for ever.
         if each.only or each.condition == bound:
-            yield sql.SQL(DROP_CHECK).format(ddl.relation(action), sql.Identifier(each.name))
+            yield SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(ddl.relation(action), Identifier(each.name))

@@ -1,4 +1,4 @@
-"""Tables and partitions as DDL, and their comments as expressions.
+"""Tables and partitions as DDL: what LIKE and ATTACH give a new partition, and what it has beside that.
 
 https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DESC-ATTACH-PARTITION
 """
@@ -6,38 +6,37 @@ https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DESC-
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Literal, LiteralString, Protocol
 
 from psycopg import sql
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ..errors import StatementRejected
 from ..planner.actions import Action, AttachDetached, CreateDefault, CreatePartition
-from ..planner.inventory import Grant, Parent, PartitionTemplate
+from ..planner.inventory import Grant, Parent, PartitionTemplate, RowPolicy
+from ..planner.keys import Bounds
 from ..planner.marker import LONGEST
 
 # octet_length reads the length alone: of a comment that is too long, nothing is decompressed or transferred.
-READ = """
-(SELECT CASE WHEN octet_length(d.description) <= {longest} THEN d.description END FROM pg_description d
- WHERE d.objoid = {oid} AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0)
-"""
-LENGTH = """
-coalesce((SELECT octet_length(d.description) FROM pg_description d
-          WHERE d.objoid = {oid} AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0), 0)
-"""
+COMMENT = SQL("""(SELECT CASE WHEN octet_length(d.description) <= {} THEN d.description END FROM pg_description d
+ WHERE d.objoid = c.oid AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0)""").format(LONGEST)
+"""The comment of the table ``c``, NULL where there is none or it is longer than `LONGEST`."""
+COMMENT_LENGTH = SQL("""coalesce((SELECT octet_length(d.description) FROM pg_description d
+ WHERE d.objoid = c.oid AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0), 0)""")
+"""How many bytes it has, 0 where there is none."""
 
 # Other texts of the catalog are as long as whoever made the table wanted. What is longer than this is cut in SQL, so
 # that it is not transferred, and then not used: an expression that is cut is another one.
 LONGEST_TEXT = 64 * 1024
 LONGEST_BOUNDS = 1000
 """Characters. Bounds of the keys that are managed have a tenth of it; those of others are only shown."""
-BOUNDS = f"left(pg_get_expr(c.relpartbound, 0), {LONGEST_BOUNDS})"
+BOUNDS = SQL("left(pg_get_expr(c.relpartbound, 0), {})").format(LONGEST_BOUNDS)
 """Bounds of the table ``c``, in PostgreSQL's words."""
 
 
-def bounded(expression: str) -> str:
-    """An expression of SQL: the text, cut where `check_text` refuses it."""
-    return f"left({expression}, {LONGEST_TEXT + 1})"
+def bounded(expression: LiteralString) -> Composed:
+    """The text of that expression, cut where `check_text` refuses it."""
+    return SQL("left({}, {})").format(SQL(expression), LONGEST_TEXT + 1)
 
 
 def check_text(subject: str, text: str) -> str:
@@ -47,34 +46,8 @@ def check_text(subject: str, text: str) -> str:
     return text
 
 
-def read(oid: sql.Composable) -> sql.Composed:
-    """An expression: the comment of the table, NULL where there is none or it is longer than `LONGEST`."""
-    return sql.SQL(READ).format(oid=oid, longest=LONGEST)
-
-
-def length(oid: sql.Composable) -> sql.Composed:
-    """An expression: how many bytes the comment has, 0 where there is none."""
-    return sql.SQL(LENGTH).format(oid=oid)
-
-
-def is_too_long(length: int) -> bool:
-    """Whether a comment of so many bytes was not read."""
-    return length > LONGEST
-
-
-def check_room(table: object, comment: str | None) -> str | None:
-    """The comment that is to be written, if it would be read again. Raises `StatementRejected`."""
-    if comment is not None and is_too_long(len(comment.encode())):
-        raise no_room(table)
-    return comment
-
-
-def no_room(table: object) -> StatementRejected:
-    """Nothing is written into a comment that is too long, for what stands there is not known."""
-    return StatementRejected(
-        f"cannot write a mark into the comment of {table}: with it the comment has more than {LONGEST:,} bytes, and no "
-        "longer one is read; shorten the comment"
-    )
+PARTITION_CONSTRAINT = SQL("SELECT left(pg_get_partition_constraintdef({}::oid), 65537)")
+"""The bounds of the partition with that OID as a condition, in PostgreSQL's own text, for `check_text`."""
 
 
 class Relation(Protocol):
@@ -89,6 +62,21 @@ class Relation(Protocol):
 def relation(named: Relation) -> Identifier:
     """Its name with its schema."""
     return Identifier(named.schema, named.name)
+
+
+def lock(table: Relation, mode: str) -> Composed:
+    """Lock the table alone; ``mode`` as LOCK TABLE spells it."""
+    return SQL("LOCK TABLE ONLY {} IN {} MODE").format(relation(table), SQL(mode))
+
+
+def in_range(key: Identifier, bounds: Bounds) -> Composed:
+    """That the key lies in the range."""
+    return SQL("{key} >= {} AND {key} < {}").format(*bounds, key=key)
+
+
+def count(source: Composable, limit: int) -> Composed:
+    """How many rows there are, counted up to ``limit``. ``source``: what follows FROM."""
+    return SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS rows").format(source, limit)
 
 
 def create_table(
@@ -117,7 +105,7 @@ def storage(like: PartitionTemplate) -> Iterator[Composed]:
 
 
 def set_owner(parent: Parent, table: Relation) -> Composed:
-    """The parent's owner owns the partition, too."""
+    """The parent's owner owns the table, too."""
     return SQL("ALTER TABLE {} OWNER TO {}").format(relation(table), Identifier(parent.owner))
 
 
@@ -139,24 +127,75 @@ def set_grants(parent: Parent, table: Relation, present: Iterable[Grant]) -> Ite
         )
 
 
-def set_row_security(table: Relation, enabled: bool, forced: bool) -> Iterator[Composed]:
-    """Whom the parent shows only some rows, the partition itself shows none: it has the grants, but not the policies.
+def _role(name: str | None) -> Composable:
+    return SQL("PUBLIC") if name is None else Identifier(name)
 
-    Who comes through the parent is judged by the parent's policies alone.
-    """
+
+def set_row_security(table: Relation, enabled: bool, forced: bool) -> Iterator[Composed]:
+    """Whom the parent shows some rows only, the partition itself shows none: it has the grants and not the policies."""
     if enabled:
         yield SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(relation(table))
     if forced:
         yield SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(relation(table))
 
 
+def before_attach(like: PartitionTemplate, partition: Relation) -> Iterator[Composed]:
+    """For the new table, before it is a partition."""
+    table = relation(partition)
+    for column in like.columns:
+        alter = SQL("ALTER TABLE {} ALTER COLUMN {}").format(table, Identifier(column.name))
+        if column.statistics is not None:
+            yield SQL("{} SET STATISTICS {}").format(alter, column.statistics)
+        if column.options:
+            options = (SQL("{}={}").format(Identifier(name), value) for name, value in column.options)
+            yield SQL("{} SET ({})").format(alter, SQL(", ").join(options))
+    for policy in like.policies:
+        yield _policy(table, policy)
+    if identity := {"n": "NOTHING", "f": "FULL"}.get(like.replica_identity):
+        yield SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(table, SQL(identity))
+
+
+COMMANDS = {"*": "ALL", "r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
+"""``pg_policy.polcmd``."""
+
+
+def _policy(table: Identifier, policy: RowPolicy) -> Composed:
+    create = SQL("CREATE POLICY {} ON {} AS {} FOR {} TO {}").format(
+        Identifier(policy.name),
+        table,
+        SQL("PERMISSIVE" if policy.permissive else "RESTRICTIVE"),
+        SQL(COMMANDS[policy.command]),
+        SQL(", ").join(map(_role, policy.roles)),
+    )
+    # PostgreSQL's own text of an expression that it holds, and deparsed with every name qualified.
+    using = [] if policy.using is None else [SQL("USING ({})").format(SQL(policy.using))]
+    check = [] if policy.check is None else [SQL("WITH CHECK ({})").format(SQL(policy.check))]
+    return SQL(" ").join([create, *using, *check])
+
+
 def attach(parent: Parent, action: CreatePartition | AttachDetached | CreateDefault) -> Composed:
     """The table becomes the partition for its range, or the DEFAULT partition."""
+    alter = SQL("ALTER TABLE {} ATTACH PARTITION {}").format(relation(parent), relation(action))
     if isinstance(action, CreateDefault):
-        return SQL("ALTER TABLE {} ATTACH PARTITION {} DEFAULT").format(relation(parent), relation(action))
-    return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-        relation(parent), relation(action), *action.bounds
-    )
+        return SQL("{} DEFAULT").format(alter)
+    return SQL("{} FOR VALUES FROM ({}) TO ({})").format(alter, *action.bounds)
+
+
+# The index has a name that PostgreSQL chose; it is found by the parent's index, whose part it is.
+USING_INDEX = """
+BEGIN
+  EXECUTE (SELECT format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', x.indrelid::regclass, c.relname)
+           FROM pg_inherits i JOIN pg_index x ON x.indexrelid = i.inhrelid JOIN pg_class c ON c.oid = x.indexrelid
+           WHERE i.inhparent = {} AND x.indrelid = {}::regclass);
+END
+"""
+
+
+def after_attach(like: PartitionTemplate, partition: Relation) -> Iterator[Composed]:
+    """For the partition, whose indexes ATTACH has made."""
+    if like.identity_index is not None:
+        body = SQL(USING_INDEX).format(like.identity_index, relation(partition).as_string())
+        yield SQL("DO {}").format(sql.Literal(body.as_string()))
 
 
 def rows_in_default(
@@ -166,20 +205,25 @@ def rows_in_default(
 
     Asked of the parent, whose owner need not have rights on its partitions; pruning leaves only DEFAULT to be read.
     """
-    return SQL(
-        "SELECT count(*) FROM (SELECT FROM {} WHERE {key} >= {} AND {key} < {} AND tableoid = {} LIMIT {}) AS rows"
-    ).format(relation(parent), *action.bounds, default, limit, key=Identifier(key))
+    source = SQL("{} WHERE {} AND tableoid = {}")
+    return count(source.format(relation(parent), in_range(Identifier(key), action.bounds), default), limit)
 
 
 def comment(action: Action, text: str | None) -> Composed:
-    """Sets the whole comment of that table; None takes it away."""
+    """Sets the whole comment of that table; None takes it away. Raises as `no_room`, if it would not be read again."""
+    if text is not None and len(text.encode()) > LONGEST:
+        raise no_room(action)
     return SQL("COMMENT ON TABLE {} IS {}").format(relation(action), text)
 
 
+def no_room(action: Action) -> StatementRejected:
+    """Nothing is written into a comment that is too long, for what stands there is not known."""
+    return StatementRejected(
+        f"cannot write a mark into the comment of {action.noun} {action}: with it the comment has more than "
+        f"{LONGEST:,} bytes, and no longer one is read; shorten the comment"
+    )
+
+
 def detach(parent: Parent, action: Action, how: Literal["", "CONCURRENTLY", "FINALIZE"] = "") -> Composed:
-    """The partition becomes a table of its own; see `partwarden.detaching` for what each form waits for."""
+    """The partition becomes a table of its own; see `postgres.detach` for what each form waits for."""
     return SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(relation(parent), relation(action), SQL(how))
-
-
-def _role(name: str | None) -> sql.Composable:
-    return SQL("PUBLIC") if name is None else Identifier(name)

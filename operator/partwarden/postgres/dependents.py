@@ -29,7 +29,7 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg.sql import SQL, Identifier
 
 from ..api.policy import TableSpec
 from ..api.retention import OnExpire
@@ -86,18 +86,11 @@ SELECT j.root, j.kind, j.objid AS oid, o.type, left(o.identity, 1000) AS identit
        c.relname AS name
 FROM judged j CROSS JOIN LATERAL pg_identify_object(j.classid, j.objid, 0) o
 LEFT JOIN pg_class c ON j.classid = 'pg_class'::regclass AND c.oid = j.objid
-LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE j.kind <> 'own' ORDER BY j.root, j.kind, o.identity
+LEFT JOIN pg_namespace n ON n.oid = c.relnamespace WHERE j.kind <> 'own' ORDER BY j.root, j.kind, o.identity
 """
 
 FATES = {"sequence": Fate.KEPT, "identity": Fate.GOES, "publication": Fate.GOES}
 """By kind; of every other the drop is refused."""
-
-WAYS_OUT = {
-    "subscription": "take the table out of the publication that it replicates, then ALTER SUBSCRIPTION … REFRESH "
-    "PUBLICATION",
-}
-"""By kind, where it is not to drop or change the object."""
 
 LAST_VALUE = """
 SELECT a.attname AS column, pg_sequence_last_value({sequence}::oid::regclass) AS last, s.seqincrement > 0 AS ascending
@@ -105,14 +98,10 @@ FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d
 JOIN pg_sequence s ON s.seqrelid = d.objid
 WHERE d.classid = 'pg_class'::regclass AND d.objid = {sequence} AND d.refobjid = {table} AND d.deptype = 'i'
 """
-BEYOND = "SELECT coalesce({last} {than} {furthest}({column}), true) FROM ONLY {table}"
 
 
 def read_ties(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
-    """Read what is tied to the tables that the policy drops, now or later. Raises psycopg's errors.
-
-    One round trip, and none where the policy drops nothing or no table has left the parent.
-    """
+    """Read what is tied to the tables that the policy drops, now or later. Raises psycopg's errors."""
     if spec.retention is None or spec.retention.on_expire is not OnExpire.DROP:
         return inventory
     leaving = [each.oid for each in plan.actions if isinstance(each, DetachPartition | DropDetached)]
@@ -120,17 +109,25 @@ def read_ties(connection: psycopg.Connection[Any], spec: TableSpec, inventory: I
     return replace(inventory, ties=tied) if tied else inventory
 
 
-def ties(connection: psycopg.Connection[Any], oids: Iterable[int]) -> Mapping[int, tuple[Tie, ...]]:
-    """What is tied to each of the tables, by the table's OID, in a transaction of its own. Raises psycopg's errors."""
+def ties(
+    connection: psycopg.Connection[Any], oids: Iterable[int], *, in_transaction: bool = False
+) -> Mapping[int, tuple[Tie, ...]]:
+    """What is tied to each table, by its OID; ``in_transaction``: in the one that is open. Raises psycopg's errors."""
     if not (oids := sorted(set(oids))):
         return {}
-    return _read(read_only(connection, sql.SQL(TIES).format(oids=oids))[0])
-
-
-def ties_now(connection: psycopg.Connection[Any], oid: int) -> tuple[Tie, ...]:
-    """The same of one table, in the transaction that is open. Raises psycopg's errors."""
-    (rows,) = run(connection, sql.SQL(TIES).format(oids=[oid]))
-    return _read(rows).get(oid, ())
+    query = SQL(TIES).format(oids=oids)
+    (rows,) = run(connection, query) if in_transaction else read_only(connection, query)
+    tied: dict[int, tuple[Tie, ...]] = {}
+    for row in rows:
+        fate = FATES.get(row.kind, Fate.REFUSES)
+        what = f"{'identity sequence' if row.kind == 'identity' else row.type} {row.identity}"
+        way_out = f"drop {what}, or change it so that it does not depend on the table"
+        if row.kind == "subscription":
+            refresh = "ALTER SUBSCRIPTION … REFRESH PUBLICATION"
+            way_out = f"take the table out of the publication that it replicates, then {refresh}"
+        tie = Tie(what, fate, row.oid, row.schema or "", row.name or "", way_out if fate is Fate.REFUSES else "")
+        tied[row.root] = (*tied.get(row.root, ()), tie)
+    return tied
 
 
 def check_ties(
@@ -140,9 +137,8 @@ def check_ties(
     tied: Iterable[Tie],
     reading: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    """Raises `ObjectsTied` where DROP TABLE would take along what others may use, and psycopg's errors.
-
-    ``reading`` is the context in which the table is read, where it has an identity column.
+    """Raises `ObjectsTied` where DROP TABLE would take along what others may use, and psycopg's errors. An identity
+    column is read in the context ``reading``.
     """
     if error := refusing(table, tied):
         raise error
@@ -153,53 +149,31 @@ def check_ties(
             raise used_elsewhere(table, tie)
 
 
-def _is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: sql.Identifier, tie: Tie) -> bool:
-    """Whether the identity sequence has given a value beyond all that its column holds.
-
-    Reads the whole column where it has no index.
-    """
-    (rows,) = run(connection, sql.SQL(LAST_VALUE).format(sequence=tie.oid, table=oid))
-    for row in (each for each in rows if each.last is not None):
-        query = sql.SQL(BEYOND).format(
-            last=row.last,
-            than=sql.SQL(">" if row.ascending else "<"),
-            furthest=sql.SQL("max" if row.ascending else "min"),
-            column=sql.Identifier(row.column),
-            table=table,
-        )
-        if run(connection, query)[0][0][0]:
-            return True
+def _is_used_elsewhere(connection: psycopg.Connection[Any], oid: int, table: Identifier, tie: Tie) -> bool:
+    """Whether the identity sequence has given a value beyond all that its column holds, which is read."""
+    for row in run(connection, SQL(LAST_VALUE).format(sequence=tie.oid, table=oid))[0]:
+        if row.last is not None:
+            beyond = SQL("> max" if row.ascending else "< min")
+            query = SQL("SELECT coalesce({} {}({}), true) FROM ONLY {}")
+            ((used,),) = run(connection, query.format(row.last, beyond, Identifier(row.column), table))[0]
+            if used:
+                return True
     return False
-
-
-def _read(rows: Iterable[Any]) -> Mapping[int, tuple[Tie, ...]]:
-    tied: dict[int, list[Tie]] = {}
-    for row in rows:
-        fate = FATES.get(row.kind, Fate.REFUSES)
-        what = f"{'identity sequence' if row.kind == 'identity' else row.type} {row.identity}"
-        way_out = WAYS_OUT.get(row.kind, f"drop {what}, or change it so that it does not depend on the table")
-        tie = Tie(what, fate, row.oid, row.schema or "", row.name or "", way_out if fate is Fate.REFUSES else "")
-        tied.setdefault(row.root, []).append(tie)
-    return {root: tuple(each) for root, each in tied.items()}
 
 
 # Rows that refer to a partition by a foreign key.
 
-COUNT_LIMIT = 100_000
-"""Rows of one table that are counted at most."""
+COUNT_LIMIT = 100_000  # rows of one table that are counted at most
 MOST = 50
 """Counts at most, each of one foreign key and one partition; the attempt to detach finds the rest."""
 
 KEYS = """
-SELECT k.confrelid AS partition, n.nspname AS schema, c.relname AS name, pn.nspname AS target_schema,
-       p.relname AS target,
+SELECT k.confrelid AS partition, n.nspname AS schema, c.relname AS name,
        ARRAY(SELECT attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, place)
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY place) AS columns,
        ARRAY(SELECT attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, place)
              JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY place) AS targets
-FROM pg_constraint k
-JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE k.contype = 'f' AND k.conparentid <> 0 AND k.confrelid = ANY({partitions})
 ORDER BY k.confrelid, n.nspname, c.relname, k.oid LIMIT {most}
 """
@@ -215,17 +189,15 @@ def count_references(connection: psycopg.Connection[Any], inventory: Inventory, 
 def references(
     connection: psycopg.Connection[Any], inventory: Inventory, actions: Iterable[DetachPartition]
 ) -> Mapping[int, tuple[Reference, ...]]:
-    """By OID of the partition. What cannot be counted, for want of time or of the right to read it, is left out.
-
-    Raises psycopg's errors where the connection is lost.
+    """By OID of the partition. What cannot be counted, for want of time or of the right to read it, is left out, unless
+    the connection is lost.
     """
     by_oid = {each.oid: each for each in actions}
     if not by_oid:
         return {}
-    query = sql.SQL(KEYS).format(partitions=sql.SQL("{}::oid[]").format(list(by_oid)), most=MOST)
-    (rows,) = read_only(connection, query, statement_timeout="1s")
+    query = SQL(KEYS).format(partitions=SQL("{}::oid[]").format(list(by_oid)), most=MOST)
     counted: dict[int, dict[str, Reference]] = {}
-    for key in rows:
+    for key in read_only(connection, query, statement_timeout="1s")[0]:
         if count := _count(connection, inventory, by_oid[key.partition], key):
             table, known = f"{key.schema}.{key.name}", counted.setdefault(key.partition, {})
             # Of two keys of one table the one with more rows is named.
@@ -238,18 +210,14 @@ def _count(connection: psycopg.Connection[Any], inventory: Inventory, action: De
     """How many rows point there by the key, a row of `KEYS`, up to `COUNT_LIMIT`."""
     parent, pairs = parent_of(inventory), []
     for column, target in zip(key.columns, key.targets, strict=True):
-        pairs.append(sql.SQL("f.{} = p.{}").format(sql.Identifier(column), sql.Identifier(target)))
+        pairs.append(SQL("f.{} = p.{}").format(Identifier(column), Identifier(target)))
         # The key of the partitioning is among the columns, as it is in every unique key: so an index may help.
         if target == parent.key[0].column:
-            pairs.append(sql.SQL("f.{key} >= {} AND f.{key} < {}").format(*action.bounds, key=sql.Identifier(column)))
-    query = sql.SQL(
-        "SELECT count(*) FROM (SELECT FROM {} f WHERE EXISTS (SELECT FROM ONLY {} p WHERE {}) LIMIT {}) AS rows"
-    ).format(
-        sql.Identifier(key.schema, key.name),
-        sql.Identifier(key.target_schema, key.target),
-        sql.SQL(" AND ").join(pairs),
-        COUNT_LIMIT,
+            pairs.append(ddl.in_range(Identifier("f", column), action.bounds))
+    source = SQL("{} f WHERE EXISTS (SELECT FROM ONLY {} p WHERE {})").format(
+        ddl.relation(key), ddl.relation(action), SQL(" AND ").join(pairs)
     )
+    query = ddl.count(source, COUNT_LIMIT)
     try:
         *_, ((count,),) = read_only(connection, *reading(parent), query, statement_timeout="1s")
     except psycopg.Error:

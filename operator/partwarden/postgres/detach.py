@@ -20,46 +20,37 @@ Nor is a time limit set for 2 in the session, for the same reason: it is cancell
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
+from psycopg.sql import SQL, Composed
 
 from ..errors import PartwardenError, RowsReferenced, StatementFailed, TableBusy, TableChanged
-from ..planner.actions import Action, ConfirmDetached, DetachPartition, FinalizeDetach
+from ..planner.actions import ConfirmDetached, DetachPartition, FinalizeDetach
+from ..planner.default_rows import count_of
 from ..planner.inventory import Inventory, Parent, Reference
 from ..planner.marker import Marker, Phase
 from . import ddl, locks
-from .connection import Session, pinned, run
+from .connection import Session, run
 from .dependents import references
 from .errors import message
-from .locks import Mode, Want, check_lock_holders, describe, joined, lock_error, lock_holders, retry_locks
-from .table_state import TableState, is_ours, look, set_lock_timeout, write
-from .transaction import LOCK_TIMEOUT_HEAVY, changing, parent_of, translated, undo
+from .locks import PINNED, Mode, Want, check_lock_holders, describe, joined, lock_error, lock_holders, retry_locks
+from .table_state import TableState, is_ours, look, write
+from .transaction import LOCK_TIMEOUT_HEAVY, cancelled_after, changing, parent_of, set_lock_timeout, translated, undo
 
 LIMIT, LIMIT_JOINED = 5.0, 2.0
 """Seconds that a concurrent detach may take; the latter where PostgreSQL searches tables whose foreign keys refer to
 the partition, which may not be written to meanwhile."""
-UNDER_LOCK = "1s"
-"""The same for the form that keeps every session out."""
-FINISH_LIMIT = "5s"
-WAIT_FOR_SNAPSHOTS = 100
-"""Milliseconds to wait for each transaction that began before a detach was interrupted."""
-PINNED = pinned(lock_timeout="500ms", statement_timeout="10s")
+UNDER_LOCK = "1s"  # the same for the form that keeps every session out
+WAIT_FOR_SNAPSHOTS = 100  # milliseconds to wait for each transaction that began before a detach was interrupted
 
-PENDING = "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = {} AND inhparent = {}"
-OTHERS = """
-SELECT n.nspname || '.' || c.relname FROM pg_inherits i
-JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE i.inhparent = {} AND i.inhdetachpending
-"""
-
-# To detach concurrently plans the CHECK constraints, which calls functions whose arguments are constants. Those of a
-# superuser, as most of an extension are, may be called.
+# To detach concurrently plans the CHECK constraints, which calls functions whose arguments are constants: of others, as
+# the login. Those of a superuser, as most of an extension are, may be called.
 CALLS = """
 SELECT EXISTS (
   SELECT FROM pg_constraint k
@@ -69,10 +60,11 @@ SELECT EXISTS (
   JOIN pg_roles r ON r.oid = f.proowner
   WHERE k.conrelid = {} AND k.contype = 'c' AND NOT r.rolsuper AND r.rolname <> current_user)
 """
-ADD_CHECK = "ALTER TABLE {} ADD CHECK ({}) NOT VALID"
-"""Each new row fulfils the condition, which is PostgreSQL's own text; those there are not read."""
-CONDITION = f"SELECT {ddl.bounded('pg_get_partition_constraintdef({}::oid)')}"
-
+OTHERS = """
+SELECT n.nspname || '.' || c.relname FROM pg_inherits i
+JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = {} AND i.inhdetachpending
+"""
 # Of the transactions that the end of a detach waits for, those that hold no lock. Every role sees whose they are, but
 # not how old: https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DETACH-PARTITION
 SNAPSHOTS = """
@@ -93,25 +85,25 @@ def detach(connection: Session, inventory: Inventory, action: DetachPartition, d
     `AnotherOperator`, `TableChanged`, `StatementFailed`, or `DatabaseUnreachable` when the connection is lost.
     """
     parent, subject = parent_of(inventory), f"cannot detach partition {action}"
-    with translated(connection, subject), _referenced(connection, inventory, action):
-        wants = [
-            Want(parent.oid, Mode.ACCESS_EXCLUSIVE),
-            Want(action.oid, Mode.ACCESS_EXCLUSIVE),
-            *locks.wants_of_default(inventory),
-            *joined(connection, action.oid, Mode.SHARE_ROW_EXCLUSIVE),
-        ]
-        if action.concurrently and not _calls_others(connection, parent, action):
-            _check_alone(connection, parent, subject)
-            retry_locks(connection, lambda: _mark(connection, inventory, action), lambda: wants, subject, deadline)
-            try:
-                _concurrently(connection, parent, action, wants, deadline)
-            except BaseException:
-                _unmark(connection, inventory, action)
-                raise
-        else:
-            retry_locks(connection, lambda: _at_once(connection, inventory, action), lambda: wants, subject, deadline)
+    with translated(connection, subject):
+        try:
+            wants = [
+                Want(parent.oid, Mode.ACCESS_EXCLUSIVE),
+                Want(action.oid, Mode.ACCESS_EXCLUSIVE),
+                *locks.wants_of_default(inventory),
+                *joined(connection, action.oid, Mode.SHARE_ROW_EXCLUSIVE),
+            ]
+            # There is no SET LOCAL ROLE outside a transaction, and SET ROLE would bind the next client of a pooler.
+            calls_others = action.concurrently and parent.borrowed and _ask(connection, CALLS, action.oid)[0][0]
+            if not action.concurrently or calls_others:
+                attempt = partial(_at_once, connection, inventory, action)
+                retry_locks(connection, attempt, lambda: wants, subject, deadline)
+            else:
+                _concurrently(connection, inventory, action, wants, deadline)
+        except RowsReferenced as error:
+            raise _referenced(connection, inventory, action) from error
     with translated(connection, f"partition {action} is detached, but that is not confirmed"):
-        confirm_mark(connection, parent, action, action.oid)
+        _confirm(connection, parent, action)
 
 
 def finalize(connection: Session, inventory: Inventory, action: FinalizeDetach, deadline: float) -> None:
@@ -126,7 +118,7 @@ def finalize(connection: Session, inventory: Inventory, action: FinalizeDetach, 
         timeout = LOCK_TIMEOUT_HEAVY if keys else WAIT_FOR_SNAPSHOTS
 
         def attempt() -> None:
-            with changing(connection, parent, FINISH_LIMIT):
+            with changing(connection, parent, "5s"):
                 state = look(connection, action, action.oid)
                 if not state.pending or state.parent != parent.oid:
                     raise TableChanged(f"the detach of partition {action} was finished by another session")
@@ -134,8 +126,12 @@ def finalize(connection: Session, inventory: Inventory, action: FinalizeDetach, 
                     run(connection, set_lock_timeout(timeout), ddl.detach(parent, action, "FINALIZE"), "COMMIT")
                 except pg.LockNotAvailable:
                     undo(connection)
-                    _check_snapshots(connection, subject)
-                    raise
+                    if not (old := _ask(connection, SNAPSHOTS, locks.SHORT)):
+                        raise
+                    raise TableBusy(
+                        f"{subject}: it waits for every transaction that may still see its rows; {describe(*old[0])} "
+                        "began before"
+                    ) from None
 
         retry_locks(connection, attempt, lambda: wants, subject, deadline)
 
@@ -144,58 +140,24 @@ def confirm(connection: Session, inventory: Inventory, action: ConfirmDetached, 
     """Write into the mark since when the table is detached. Raises as `detach` does."""
     parent, subject = parent_of(inventory), f"cannot confirm the detach of table {action}"
     with translated(connection, subject):
-        retry_locks(
-            connection,
-            lambda: confirm_mark(connection, parent, action, action.oid, action.marker),
-            lambda: (),
-            subject,
-            deadline,
-        )
+        retry_locks(connection, lambda: _confirm(connection, parent, action), lambda: (), subject, deadline)
 
 
-def confirm_mark(connection: Session, parent: Parent, action: Action, oid: int, expected: Marker | None = None) -> None:
-    """Phase ``Detached``, if the table really is, and the mark is ours and says ``Detaching``.
-
-    ``expected`` is the mark as it was read, None for any of ours. Raises `TableChanged`, and as `changing` does.
-    """
+def _confirm(connection: Session, parent: Parent, action: DetachPartition | ConfirmDetached) -> None:
+    """Phase ``Detached``, if the table really is, and the mark is ours, says ``Detaching``, and is the planned one."""
     with changing(connection, parent, "10s"):
-        state = look(connection, action, oid)
+        state = look(connection, action, action.oid)
         mark = state.mark
         if not state.detached or mark is None or not is_ours(state, parent):
             raise TableChanged(f"table {action} is not one that was detached from {parent} and marked so")
-        if mark.phase is not Phase.DETACHING or (expected is not None and mark != expected):
+        planned = action.marker if isinstance(action, ConfirmDetached) else mark
+        if mark.phase is not Phase.DETACHING or mark != planned:
             raise TableChanged(f"the mark in the comment of table {action} was changed since it was read")
         run(connection, write(action, state.text, replace(mark, phase=Phase.DETACHED, since=state.now)), "COMMIT")
 
 
-def _check_snapshots(connection: Session, subject: str) -> None:
-    """Raises `TableBusy` where an old transaction without a lock in the way keeps the end of a detach waiting."""
-    _, rows = run(connection, pinned("1s", "10s"), sql.SQL(SNAPSHOTS).format(locks.SHORT))
-    if rows:
-        who = describe(*rows[0])
-        raise TableBusy(f"{subject}: it waits for every transaction that may still see its rows; {who} began before")
-
-
-def _calls_others(connection: Session, parent: Parent, action: DetachPartition) -> bool:
-    """Whether to detach it concurrently would call functions of others as the login.
-
-    There is no SET LOCAL ROLE outside a transaction, and SET ROLE would bind the next client of a pooler.
-    """
-    return parent.borrowed and bool(run(connection, PINNED, sql.SQL(CALLS).format(action.oid))[1][0][0])
-
-
-def _check_alone(connection: Session, parent: Parent, subject: str) -> None:
-    """PostgreSQL detaches one partition of a table at a time so, and would refuse after the mark is written."""
-    if others := run(connection, PINNED, sql.SQL(OTHERS).format(parent.oid))[1]:
-        raise TableBusy(f"{subject}: the detach of {others[0][0]} has begun before, and must end first")
-
-
-def _mark(connection: Session, inventory: Inventory, action: DetachPartition) -> None:
-    """No session waits for the lock that COMMENT takes, and it changes nothing but the comment."""
-    parent = parent_of(inventory)
-    with changing(connection, parent, "10s"):
-        state = _attached(connection, inventory, action)
-        run(connection, write(action, state.text, _marker(parent, action, state)), "COMMIT")
+def _ask(connection: Session, query: LiteralString, *values: object) -> list[Any]:
+    return run(connection, PINNED, SQL(query).format(*values))[1]
 
 
 def _attached(connection: Session, inventory: Inventory, action: DetachPartition) -> TableState:
@@ -216,11 +178,35 @@ def _attached(connection: Session, inventory: Inventory, action: DetachPartition
     return state
 
 
-def _marker(parent: Parent, action: DetachPartition, state: TableState) -> Marker:
-    return Marker(state.oid, parent.oid, str(parent), action.range, Phase.DETACHING, state.now)
+def _mark(parent: Parent, action: DetachPartition, state: TableState) -> Composed:
+    mark = Marker(state.oid, parent.oid, str(parent), action.range, Phase.DETACHING, state.now)
+    return write(action, state.text, mark)
 
 
 def _concurrently(
+    connection: Session, inventory: Inventory, action: DetachPartition, wants: Sequence[Want], deadline: float
+) -> None:
+    parent, subject = parent_of(inventory), f"cannot detach partition {action}"
+    # PostgreSQL detaches one partition of a table at a time so, and would refuse after the mark is written.
+    if others := _ask(connection, OTHERS, parent.oid):
+        raise TableBusy(f"{subject}: the detach of {others[0][0]} has begun before, and must end first")
+
+    def mark() -> None:
+        """No session waits for the lock that COMMENT takes, and it changes nothing but the comment."""
+        with changing(connection, parent, "10s"):
+            run(connection, _mark(parent, action, _attached(connection, inventory, action)), "COMMIT")
+
+    retry_locks(connection, mark, lambda: wants, subject, deadline)
+    try:
+        _detach_marked(connection, parent, action, wants, deadline)
+    except BaseException:
+        # Where nothing is detached nothing shall say so. Only for tidiness: on a partition the mark means nothing.
+        with suppress(psycopg.Error, PartwardenError):
+            _unmark(connection, inventory, action)
+        raise
+
+
+def _detach_marked(
     connection: Session, parent: Parent, action: DetachPartition, wants: Sequence[Want], deadline: float
 ) -> None:
     """Safe for the rows: they stay in the table, and a transaction that began before goes on seeing them."""
@@ -229,10 +215,11 @@ def _concurrently(
     # As close before it as can be: a transaction that begins right after it may yet be a long one.
     check_lock_holders(connection, wants, subject, deadline)
     try:
-        with _cancelled_after(connection, limit):
+        with cancelled_after(connection, limit):
             run(connection, ddl.detach(parent, action, "CONCURRENTLY"))
     except (pg.QueryCanceled, pg.LockNotAvailable, pg.DeadlockDetected) as error:
-        _, rows = run(connection, PINNED, sql.SQL(PENDING).format(action.oid, parent.oid))
+        pending = "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = {} AND inhparent = {}"
+        rows = _ask(connection, pending, action.oid, parent.oid)
         if not rows:
             return  # Too late to be cancelled: it was done.
         busy = lock_error(subject, lock_holders(connection, wants))
@@ -258,17 +245,17 @@ def _at_once(connection: Session, inventory: Inventory, action: DetachPartition)
         state = _attached(connection, inventory, action)
         if default is not None:
             # Autovacuum gives way now, while no session waits behind us.
-            lock = "LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE"
-            run(connection, sql.SQL(lock).format(sql.Identifier(default.schema, default.name)))
-        ((condition,),) = run(connection, sql.SQL(CONDITION).format(action.oid))[0]
+            run(connection, ddl.lock(default, "SHARE UPDATE EXCLUSIVE"))
+        ((condition,),) = run(connection, ddl.PARTITION_CONSTRAINT.format(action.oid))[0]
         ddl.check_text(f"cannot detach partition {action}: what its bounds and those above it say", condition)
         try:
             run(
                 connection,
                 set_lock_timeout(LOCK_TIMEOUT_HEAVY),
-                write(action, state.text, _marker(parent, action, state)),
+                _mark(parent, action, state),
                 ddl.detach(parent, action),
-                sql.SQL(ADD_CHECK).format(ddl.relation(action), sql.SQL(condition)),
+                # Each new row fulfils the condition; those there are not read.
+                SQL("ALTER TABLE {} ADD CHECK ({}) NOT VALID").format(ddl.relation(action), SQL(condition)),
                 "COMMIT",
             )
         except pg.QueryCanceled:
@@ -278,14 +265,11 @@ def _at_once(connection: Session, inventory: Inventory, action: DetachPartition)
 
 
 def _unmark(connection: Session, inventory: Inventory, action: DetachPartition) -> None:
-    """Where nothing is detached nothing shall say so. Only for tidiness: on a partition the mark means nothing."""
-    if connection.closed:
-        return
-    parent = parent_of(inventory)
-    with suppress(psycopg.Error, PartwardenError), changing(connection, parent, "10s"):
-        state = _attached(connection, inventory, action)
-        if is_ours(state, parent):
-            run(connection, write(action, state.text, None), "COMMIT")
+    if not connection.closed:
+        with changing(connection, parent_of(inventory), "10s"):
+            state = _attached(connection, inventory, action)
+            if is_ours(state, parent_of(inventory)):
+                run(connection, write(action, state.text, None), "COMMIT")
 
 
 def _too_much_to_search(subject: str, limit: str) -> StatementFailed:
@@ -295,43 +279,13 @@ def _too_much_to_search(subject: str, limit: str) -> StatementFailed:
     )
 
 
-@contextmanager
-def _referenced(connection: Session, inventory: Inventory, action: DetachPartition) -> Iterator[None]:
+def _referenced(connection: Session, inventory: Inventory, action: DetachPartition) -> RowsReferenced:
     """Rows that others refer to keep a partition attached, also where their key says ON DELETE CASCADE."""
-    try:
-        yield
-    except RowsReferenced as error:
-        counted: tuple[Reference, ...] = ()
-        with suppress(psycopg.Error):
-            counted = references(connection, inventory, [action]).get(action.oid, ())
-        rows = ", ".join(
-            f"{each.rows}{' or more' if each.at_least else ''} row{'' if each.rows == 1 else 's'} of {each.table}"
-            for each in counted
-        )
-        raise RowsReferenced(
-            f"cannot detach partition {action}: {rows or 'rows of another table'} refer to its rows by a foreign key; "
-            "delete those, or keep the partition with the annotation partwarden.dev/hold"
-        ) from error
-
-
-@contextmanager
-def _cancelled_after(connection: Session, seconds: float) -> Iterator[None]:
-    """The statement in the block is cancelled when it takes longer; no later one is."""
-    fired = threading.Event()
-
-    def cancel() -> None:
-        fired.set()
-        with suppress(psycopg.Error):
-            connection.cancel_safe(timeout=2.0)
-
-    timer = threading.Timer(seconds, cancel)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        if fired.is_set() and not connection.closed:
-            # What comes too late for the one statement would else hit the next.
-            with suppress(pg.QueryCanceled):
-                run(connection, "SELECT pg_catalog.pg_sleep(0.01)")
+    counted: tuple[Reference, ...] = ()
+    with suppress(psycopg.Error):
+        counted = references(connection, inventory, [action]).get(action.oid, ())
+    rows = ", ".join(f"{count_of(each.rows, not each.at_least)} of {each.table}" for each in counted)
+    return RowsReferenced(
+        f"cannot detach partition {action}: {rows or 'rows of another table'} refer to its rows by a foreign key; "
+        "delete those, or keep the partition with the annotation partwarden.dev/hold"
+    )

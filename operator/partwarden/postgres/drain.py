@@ -11,56 +11,31 @@ used after. Those that are seen to be held are waited for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ..errors import DefaultHasRows, RowsReferenced, StatementRejected, TableBusy, TableChanged
 from ..planner.actions import DrainIntoPartition
 from ..planner.default_rows import count_of
 from ..planner.findings import quoted
 from ..planner.inventory import Inventory
-from . import ddl, drain_sql, template
+from . import ddl, drain_sql, locks, transaction
 from .connection import Session, run
 from .create import make_tables, rights_of_tables
-from .drain_sql import Move
+from .drain_sql import COPY, DELETE, FORGET_GONE
 from .errors import message, translate
-from .locks import (
-    Mode,
-    Want,
-    check_lock_holders,
-    joined,
-    lock_error,
-    lock_holders,
-    retry_locks,
-    wait_for_snapshots,
-    wants_of_default,
-)
-from .transaction import LOCK_TIMEOUT_HEAVY, check_opening, made_for_owner, opening, parent_of, translated, undo
+from .settings import setting
 
 UNDER_LOCK = 1000
 """Milliseconds that all other sessions may be kept out for; what takes longer is undone."""
-IDLE = 2000
-"""Milliseconds without a word from us under the lock, after which the server undoes all."""
-GIVE_WAY = 2000
-"""Milliseconds. Autovacuum gives way to a session that waits for deadlock_timeout; no other queues behind this lock."""
-COUNT_LIMIT = 1000
-"""Referencing rows that are counted."""
-NOTHING = sql.SQL("SELECT")
+IDLE = 2000  # milliseconds without a word from us under the lock, after which the server undoes all
+COUNT_LIMIT = 1000  # referencing rows that are counted
 
-SETTINGS = "SELECT set_config('row_security', 'off', true)"
-TIMEOUTS = """
-SELECT set_config('lock_timeout', {}, true), set_config('statement_timeout', {}, true),
-       set_config('idle_in_transaction_session_timeout', {}, true)
-"""
-CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8"
-REMAINING = """
-SELECT set_config('statement_timeout',
-                  greatest(1, {} - (extract(epoch FROM clock_timestamp()) * 1000)::int8)::text, true)
-"""
+CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::int8"
 
 
 def drain(connection: Session, inventory: Inventory, key: str, action: DrainIntoPartition, deadline: float) -> None:
@@ -69,13 +44,13 @@ def drain(connection: Session, inventory: Inventory, key: str, action: DrainInto
     Raises `TableBusy` when they are not acquired, at once where a long transaction is in the way; `RowsReferenced`
     where other tables reference the rows; `DefaultHasRows` where there are too many; else as `create.create` does.
     """
-    with translated(connection, f"partition {action}"):
+    with transaction.translated(connection, f"partition {action}"):
         work = _Drain(connection, inventory, key, action, deadline)
         try:
             work.run()
         except (pg.LockNotAvailable, pg.DeadlockDetected):
-            undo(connection)
-            raise lock_error(work.subject, lock_holders(connection, work.wants)) from None
+            transaction.undo(connection)
+            raise locks.lock_error(work.subject, locks.lock_holders(connection, work.wants)) from None
         except (pg.CheckViolation, pg.NotNullViolation) as error:
             raise _broken(error, inventory, action) or translate(error, f"partition {action}") from None
 
@@ -101,23 +76,30 @@ class _Drain:
     ) -> None:
         assert inventory.default is not None
         self._connection, self._inventory, self._action, self._deadline = connection, inventory, action, deadline
-        self._parent, self._default = parent_of(inventory), inventory.default
-        self._move = Move(self._parent, self._default, action, key)
+        self._parent, self._default = transaction.parent_of(inventory), inventory.default
+        self._key, self._names = key, dict[str, Any]()
         self._triggers: Sequence[Sequence[str]] = ()
-        self._rights: Sequence[sql.Composable] = ()
+        self._rights: Sequence[Composable] = ()
         self._attempts = 0
-        self.subject = f"cannot create partition {action} and fill it from {self._default}"
+        self._subject = f"cannot create partition {action}"
+        self.subject = f"{self._subject} and fill it from {self._default}"
         self.wants = [
-            Want(self._parent.oid, Mode.ACCESS_EXCLUSIVE),
-            *wants_of_default(inventory),
-            *joined(connection, self._parent.oid, Mode.SHARE_ROW_EXCLUSIVE),
+            locks.Want(self._parent.oid, locks.Mode.ACCESS_EXCLUSIVE),
+            *locks.wants_of_default(inventory),
+            *locks.joined(connection, self._parent.oid, locks.Mode.SHARE_ROW_EXCLUSIVE),
         ]
 
+    def _say(self, statement: LiteralString, **more: Composable) -> Composed:
+        return SQL(statement).format(**self._names, **more)
+
     def run(self) -> None:
-        check_lock_holders(self._connection, self.wants, self.subject, self._deadline)
+        locks.check_lock_holders(self._connection, self.wants, self.subject, self._deadline)
         self._begin()
-        self._copy()
-        retry_locks(
+        # Beside readers and writers, which do not wait for this.
+        run(self._connection, self._say(COPY), self._say("ANALYZE {map}"))
+        self._check_references()
+        self._check_copies()
+        locks.retry_locks(
             self._connection,
             self._attempt,
             lambda: self.wants,
@@ -132,62 +114,50 @@ class _Drain:
         self._attempts += 1
         if self._attempts > 1:
             self._catch_up()
-        if who := wait_for_snapshots(self._connection, self._deadline):
+        if who := locks.wait_for_snapshots(self._connection, self._deadline):
             raise TableBusy(f"{self.subject}: {who} has an older snapshot, by which it would miss rows that move")
         run(self._connection, "SAVEPOINT unlocked")
         self._switch()
 
     def _begin(self) -> None:
         """The new table, empty, and proof that this DEFAULT partition is one whose rows can be moved."""
-        move = self._move
-        begun = run(self._connection, *opening(self._parent, LOCK_TIMEOUT_HEAVY), SETTINGS)
-        check_opening(self._parent, begun)
-        # Keeps VACUUM and everything that changes triggers, rules or the place of rows away, and neither readers nor
-        # writers. No other session queues behind one that waits for it.
-        patient = sql.SQL("SELECT set_config('lock_timeout', {}, true)")
+        parent, default, like = self._parent, self._default, self._inventory.template
+        begin = transaction.opening(parent, transaction.LOCK_TIMEOUT_HEAVY)
+        transaction.check_opening(parent, run(self._connection, *begin, setting({"row_security": "off"})))
         _, _, _, facts, publications = run(
             self._connection,
-            patient.format(f"{GIVE_WAY}ms"),
-            move.lock_default("SHARE UPDATE EXCLUSIVE"),
-            patient.format(f"{LOCK_TIMEOUT_HEAVY}ms"),
-            drain_sql.ask(self._parent, self._default),
-            drain_sql.ask_publications(self._default, self._inventory.server.version),
+            # Keeps VACUUM and everything that changes triggers, rules or the place of rows away, and neither readers
+            # nor writers. No other session queues behind one that waits for it.
+            transaction.set_lock_timeout(transaction.UNHEARD),
+            ddl.lock(default, "SHARE UPDATE EXCLUSIVE"),
+            transaction.set_lock_timeout(transaction.LOCK_TIMEOUT_HEAVY),
+            *drain_sql.ask(parent, default, self._inventory.server.version),
         )
         row: Any = next(iter(facts), None)
-        drain_sql.check(self._default, self._action, self._parent.owner, row, [each.pubname for each in publications])
-        self._triggers = row.triggers
-        self._make(row.indexes)
-        self._move = Move(self._parent, self._default, self._action, move.key, row.columns, row.all_columns)
-        bounds, remember = self._move.prepare()
-        run(self._connection, bounds, *made_for_owner(self._parent, remember, give=[self._move.give_map()]))
-
-    def _make(self, indexes: bool) -> None:
-        like = self._inventory.template
-        *_, named, acls = run(
-            self._connection,
-            *make_tables(
-                self._inventory,
-                [self._action],
-                # To make an index calls the functions of its expression: the owner alone does that.
-                indexes=indexes and self._parent.owner_creates,
-                # Rows that a crash leaves alone where they are must not move to where it takes them.
-                unlogged=like.unlogged and like.default_unlogged,
-            ),
+        drain_sql.check(default, self._action, parent.owner, row, [each.pubname for each in publications])
+        self._triggers, self._names = row.triggers, drain_sql.names(parent, default, self._action, self._key, row)
+        making = make_tables(
+            self._inventory,
+            [self._action],
+            # To make an index calls the functions of its expression: the owner alone does that.
+            indexes=row.indexes and parent.owner_creates,
+            # Rows that a crash leaves alone where they are must not move to where it takes them.
+            unlogged=like.unlogged and like.default_unlogged,
         )
+        *_, named, acls = run(self._connection, *making)
         # Not before it is filled: even the owner may lack a right then, or be shown no rows.
         self._rights = rights_of_tables(self._inventory, [self._action], named, acls)
-
-    def _copy(self) -> None:
-        """Beside readers and writers, which do not wait for this."""
-        run(self._connection, self._move.copy(), self._move.statistics())
-        self._check_references()
-        self._check_copies()
+        # The new table will hold nothing but the range: ATTACH need not read it. The table of what was copied is ours.
+        bound = self._say("ALTER TABLE {new} ADD CONSTRAINT {bounds} CHECK ({key} IS NOT NULL AND {in_bounds})")
+        remember = self._say("CREATE UNLOGGED TABLE {map} (old tid, born xid, new tid, same boolean)")
+        give = self._say("ALTER TABLE {map} OWNER TO {owner}")
+        run(self._connection, bound, *transaction.made_for_owner(parent, remember, give=[give]))
 
     def _catch_up(self) -> None:
         """So that little is left to be done under the lock, where all that fails here is done again."""
         run(self._connection, "SAVEPOINT caught_up")
         try:
-            run(self._connection, self._move.forget_gone(), self._move.copy())
+            run(self._connection, self._say(FORGET_GONE), self._say(COPY))
         except (pg.IntegrityError, pg.LockNotAvailable, pg.DeadlockDetected):
             # Such as a key that moved between the two statements.
             run(self._connection, "ROLLBACK TO SAVEPOINT caught_up")
@@ -195,72 +165,83 @@ class _Drain:
 
     def _switch(self) -> None:
         """The one moment at which others wait, at most `UNDER_LOCK` of it."""
-        connection, move = self._connection, self._move
-        timeouts = sql.SQL(TIMEOUTS).format(f"{LOCK_TIMEOUT_HEAVY}ms", f"{UNDER_LOCK}ms", f"{IDLE}ms")
+        connection, say = self._connection, self._say
+        timeouts = {
+            "lock_timeout": f"{transaction.LOCK_TIMEOUT_HEAVY}ms",
+            "statement_timeout": f"{UNDER_LOCK}ms",
+            "idle_in_transaction_session_timeout": f"{IDLE}ms",
+        }
         # The parent before DEFAULT, as all sessions that read or write through the parent lock them.
-        *_, ((now,),) = run(connection, timeouts, move.lock_parent(), move.lock_default("ACCESS EXCLUSIVE"), CLOCK)
-        remaining = sql.SQL(REMAINING).format(now + UNDER_LOCK)
+        both = (ddl.lock(each, "ACCESS EXCLUSIVE") for each in (self._parent, self._default))
+        *_, ((now,),) = run(connection, setting(timeouts), *both, "SELECT " + CLOCK)
+        left = SQL("SELECT set_config('statement_timeout', greatest(1, {} - " + CLOCK + ")::text, true)")
+        remaining = left.format(now + UNDER_LOCK)
         try:
             # No session can change or reference a row from here on, so what is found now stays true until COMMIT.
-            run(connection, remaining, "SET CONSTRAINTS ALL IMMEDIATE", move.forget_gone(), remaining, move.copy())
+            run(connection, remaining, "SET CONSTRAINTS ALL IMMEDIATE", say(FORGET_GONE), remaining, say(COPY))
             self._check_references(remaining)
             self._check_copies()
             # Safe: it deletes the very row versions that were copied, whose copies were compared with them and are
             # committed together with this or not at all; no row references them, so no foreign key deletes or changes
             # anything in turn. Triggers are for rows that go, and these do not.
-            *_, ((deleted, copied, present),) = run(
-                connection, *move.switch(self._triggers, on=False), remaining, move.delete()
-            )
+            *_, ((deleted, copied, present),) = run(connection, *self._switched(False), remaining, say(DELETE))
             if not deleted == copied == present:
                 raise TableChanged(
-                    f"cannot create partition {self._action}: of its rows in DEFAULT {copied:,} were copied, "
-                    f"{present:,} of them are there, and {deleted:,} were deleted; all was undone"
+                    f"{self._subject}: of its rows in DEFAULT {copied:,} were copied, {present:,} of them are there, "
+                    f"and {deleted:,} were deleted; all was undone"
                 )
             # ATTACH proves that DEFAULT holds none of the range any more; a row that was left would make it fail.
             run(
                 connection,
-                *move.switch(self._triggers, on=True),
+                *self._switched(True),
                 *self._rights,
                 remaining,
                 ddl.attach(self._parent, self._action),
-                *template.after_attach(self._inventory.template, self._action),
-                *move.finish(),
+                *ddl.after_attach(self._inventory.template, self._action),
+                say("ALTER TABLE {new} DROP CONSTRAINT {bounds}"),
+                say("DROP TABLE {map}"),
                 "COMMIT",
             )
         except pg.QueryCanceled as error:
-            raise self._too_slow(error) from None
+            raise StatementRejected(
+                f"{self._subject}: to move its rows out of {self._default} took longer than {UNDER_LOCK} ms in which "
+                f"all other sessions wait, and was undone ({message(error)}); create an index on the key, and on "
+                "columns that reference this table, or move the rows by hand"
+            ) from None
+
+    def _switched(self, on: bool) -> Iterator[Composed]:
+        """Turns triggers of DEFAULT off, or on again as they were."""
+        for name, enabled in self._triggers:
+            how = SQL(drain_sql.ENABLE[enabled] if on else "DISABLE")
+            yield self._say("ALTER TABLE ONLY {default} {how} TRIGGER {trigger}", how=how, trigger=Identifier(name))
 
     def _check_copies(self) -> None:
-        (((copied, false),),) = run(self._connection, self._move.remembered())
+        query = self._say("SELECT count(*), count(*) FILTER (WHERE NOT same) FROM {map}")
+        (((copied, false),),) = run(self._connection, query)
         if false:
             raise StatementRejected(
-                f"cannot create partition {self._action}: {count_of(false)} of DEFAULT partition {self._default} "
-                "would not be the same there, since a generated column holds what the table's expression does not "
-                "give; move them by hand"
+                f"{self._subject}: {count_of(false)} of DEFAULT partition {self._default} would not be the same there, "
+                "since a generated column holds what the table's expression does not give; move them by hand"
             )
         if copied > self._action.max_rows:
             raise DefaultHasRows(
-                f"cannot create partition {self._action}: more than {count_of(self._action.max_rows)} "
-                f"(spec.defaultPartition.drainMaxRows) of its range lie in the DEFAULT partition {self._default}; "
-                "raise that, or move them out of it"
+                f"{self._subject}: more than {count_of(self._action.max_rows)} (spec.defaultPartition.drainMaxRows) of "
+                f"its range lie in the DEFAULT partition {self._default}; raise that, or move them out of it"
             )
 
-    def _check_references(self, remaining: sql.Composable = NOTHING) -> None:
+    def _check_references(self, *remaining: Composable) -> None:
         """A foreign key would forbid the deletion, or carry it on to the rows that reference."""
-        (keys,) = run(self._connection, self._move.references())
-        for key in keys:
-            _, ((rows,),) = run(self._connection, remaining, self._move.referencing(key, COUNT_LIMIT))
+        for key in run(self._connection, self._say(drain_sql.REFERENCES))[0]:
+            source = self._say(
+                "ONLY {default} AS d JOIN {only}{table} AS f ON {condition} WHERE {range}",
+                only=SQL("" if key.partitioned else "ONLY "),
+                table=ddl.relation(key),
+                condition=SQL(key.condition),  # quoted by the server's format()
+            )
+            *_, ((rows,),) = run(self._connection, *remaining, ddl.count(source, COUNT_LIMIT))
             if rows:
                 raise RowsReferenced(
-                    f"cannot create partition {self._action}: {count_of(rows, rows < COUNT_LIMIT)} of "
-                    f"{key.schema}.{key.name} reference rows of its range in the DEFAULT partition {self._default}, "
-                    "and a row that is referenced cannot be moved; take those references away, or leave that range to "
-                    "DEFAULT"
+                    f"{self._subject}: {count_of(rows, rows < COUNT_LIMIT)} of {key.schema}.{key.name} reference rows "
+                    f"of its range in the DEFAULT partition {self._default}, and a row that is referenced cannot be "
+                    "moved; take those references away, or leave that range to DEFAULT"
                 )
-
-    def _too_slow(self, error: pg.QueryCanceled) -> StatementRejected:
-        return StatementRejected(
-            f"cannot create partition {self._action}: to move its rows out of {self._default} took longer than "
-            f"{UNDER_LOCK} ms in which all other sessions wait, and was undone ({message(error)}); create an index on "
-            "the key, and on columns that reference this table, or move the rows by hand"
-        )

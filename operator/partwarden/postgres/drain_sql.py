@@ -7,17 +7,16 @@ parent, DEFAULT and the new table may have them in different places.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier
 
 from ..errors import InsufficientPrivilege, StatementRejected, TableChanged
 from ..planner.actions import DrainIntoPartition
 from ..planner.findings import quoted
 from ..planner.inventory import Parent, Partition
-from .ddl import relation
+from .ddl import in_range, relation
 
 FACTS = SQL("""
 SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -38,7 +37,6 @@ SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_namespace n ON n.oid = c.relnam
        NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = {parent} AND x.indisexclusion) AS indexes
 FROM pg_class c WHERE c.relname = {name} AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
 """)
-
 PUBLISHED = SQL("""
 SELECT p.pubname FROM pg_publication p
 WHERE current_setting('wal_level') = 'logical' AND (p.pubinsert OR p.pubdelete)
@@ -47,23 +45,17 @@ WHERE current_setting('wal_level') = 'logical' AND (p.pubinsert OR p.pubdelete)
                   WHERE r.prpubid = p.oid){schemas})
 ORDER BY 1
 """)
+# From 15 on a publication may list schemas.
 SCHEMAS = SQL("""
        OR EXISTS (SELECT FROM pg_publication_namespace s JOIN pg_class c ON c.relnamespace = s.pnnspid
                   JOIN pg_partition_ancestors({default}) a ON a.relid = c.oid WHERE s.pnpubid = p.oid)""")
-SCHEMAS_VERSION = 150000
-"""From 15 on a publication may list schemas."""
 
 
-def ask(parent: Parent, default: Partition) -> Composed:
-    """The facts that `check` wants. DEFAULT must be locked against changes of them."""
-    oids = {"parent": Literal(parent.oid), "default": Literal(default.oid)}
-    return FACTS.format(**oids, schema=default.schema, name=default.name)
-
-
-def ask_publications(default: Partition, version: int) -> Composed:
-    """The names of publications that send these rows to others. ``version``: the server's, as 180003."""
-    oid = Literal(default.oid)
-    return PUBLISHED.format(default=oid, schemas=SCHEMAS.format(default=oid) if version >= SCHEMAS_VERSION else SQL(""))
+def ask(parent: Parent, default: Partition, version: int) -> tuple[Composed, Composed]:
+    """The facts that `check` wants, and publications that send these rows to others, once DEFAULT is locked."""
+    facts = FACTS.format(parent=parent.oid, default=default.oid, schema=default.schema, name=default.name)
+    schemas = SCHEMAS.format(default=default.oid) if version >= 150000 else SQL("")
+    return facts, PUBLISHED.format(default=default.oid, schemas=schemas)
 
 
 def check(default: Partition, action: DrainIntoPartition, user: str, facts: Any, publications: Sequence[str]) -> None:
@@ -93,160 +85,78 @@ def check(default: Partition, action: DrainIntoPartition, user: str, facts: Any,
         )
 
 
-BOUNDS = "partwarden_bounds"
-"""A constraint of the new table until it is attached, for which ATTACH need not read it."""
-
-# A key that references a partitioned table stands there once more for each partition of either side.
-REFERENCES = SQL("""
+# Foreign keys that point at the parent or at DEFAULT. One that references a partitioned table stands there once more
+# for each partition of either side.
+REFERENCES = """
 SELECT n.nspname || '.' || r.relname, r.relkind = 'p' AS partitioned, n.nspname AS schema, r.relname AS name,
-       (SELECT string_agg(format('p.%I OPERATOR(%I.%s) f.%I', pa.attname, q.nspname, o.oprname, fa.attname), ' AND ')
+       (SELECT string_agg(format('d.%I OPERATOR(%I.%s) f.%I', pa.attname, q.nspname, o.oprname, fa.attname), ' AND ')
         FROM unnest(k.confkey, k.conkey, k.conpfeqop) AS u(there, here, operator)
         JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = u.there
         JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.here
         JOIN pg_operator o ON o.oid = u.operator JOIN pg_namespace q ON q.oid = o.oprnamespace) AS condition
-FROM pg_constraint k
-JOIN pg_class r ON r.oid = k.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace
-WHERE k.contype = 'f' AND k.confrelid IN ({parent}, {default})
+FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace
+WHERE k.contype = 'f' AND k.confrelid IN ({parent_oid}, {default_oid})
   AND NOT EXISTS (SELECT FROM pg_constraint above
-                  WHERE above.oid = k.conparentid AND above.confrelid IN ({parent}, {default}))
+                  WHERE above.oid = k.conparentid AND above.confrelid IN ({parent_oid}, {default_oid}))
 ORDER BY 1, k.oid
-""")
+"""
+# Copies what is not remembered yet; ``same`` says whether the copy's text is that of the row. RETURNING gives rows in
+# the order in which they go in. Were it ever another, ``same`` would show it.
+COPY = """
+WITH source AS MATERIALIZED (
+  SELECT row_number() OVER () AS place, d.ctid AS old, d.xmin AS born, {hash_from} AS hash, {aliased}
+  FROM ONLY {default} AS d
+  WHERE {range} AND NOT EXISTS (SELECT FROM {map} AS m WHERE m.old = d.ctid AND m.born = d.xmin) LIMIT {limit}
+), put AS (
+  INSERT INTO {new} AS t ({columns}) SELECT {alias} FROM source ORDER BY place
+  RETURNING t.ctid AS new, {hash_to} AS hash
+), placed AS (SELECT row_number() OVER () AS place, new, hash FROM put)
+INSERT INTO {map} SELECT s.old, s.born, p.new, s.hash IS NOT DISTINCT FROM p.hash
+FROM source AS s JOIN placed AS p USING (place)
+"""
+# Takes the copies away whose rows were changed or deleted since.
+FORGET_GONE = """
+WITH gone AS (
+  DELETE FROM {map} AS m
+  WHERE NOT EXISTS (SELECT FROM ONLY {default} AS d WHERE d.ctid = m.old AND d.xmin = m.born AND {range})
+  RETURNING m.new)
+DELETE FROM ONLY {new} AS n USING gone AS g WHERE n.ctid = g.new
+"""
+# Deletes from DEFAULT what was copied, and nothing else. One row: deleted, remembered, in the new table.
+DELETE = """
+WITH moved AS (
+  DELETE FROM ONLY {default} AS d USING {map} AS m WHERE d.ctid = m.old AND d.xmin = m.born RETURNING 1)
+SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM {map}), (SELECT count(*) FROM ONLY {new})
+"""
 
 ENABLE = {"O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 """``pg_trigger.tgenabled``, in the words of ALTER TABLE."""
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
-    """``columns`` are those that are written; ``all_columns`` has the generated ones, too."""
+def names(parent: Parent, default: Partition, action: DrainIntoPartition, key: str, facts: Any) -> dict[str, Any]:
+    """What stands in the braces of all these statements. ``facts``: the row of `FACTS`."""
+    alias = {name: Identifier(f"c{number}") for number, name in enumerate(facts.columns)}
+    aliased = [SQL("d.{} AS {}").format(Identifier(name), short) for name, short in alias.items()]
+    return {
+        "parent_oid": parent.oid,
+        "default_oid": default.oid,
+        "default": relation(default),
+        "new": relation(action),
+        "map": Identifier(parent.schema, f"partwarden_moving_{parent.oid}"),
+        "bounds": Identifier("partwarden_bounds"),
+        "owner": Identifier(parent.owner),
+        "key": Identifier(key),
+        "in_bounds": in_range(Identifier(key), action.bounds),
+        "range": in_range(Identifier("d", key), action.bounds),
+        "limit": action.max_rows + 1,
+        "columns": SQL(", ").join(map(Identifier, facts.columns)),
+        "alias": SQL(", ").join(alias.values()),
+        "aliased": SQL(", ").join(aliased),
+        "hash_from": _hash("d", facts.all_columns),
+        "hash_to": _hash("t", facts.all_columns),
+    }
 
-    parent: Parent
-    default: Partition
-    action: DrainIntoPartition
-    key: str
-    columns: Sequence[str] = ()
-    all_columns: Sequence[str] = ()
 
-    @property
-    def _new(self) -> Identifier:
-        return relation(self.action)
-
-    @property
-    def _from(self) -> Identifier:
-        return relation(self.default)
-
-    @property
-    def _map(self) -> Identifier:
-        return Identifier(self.parent.schema, f"partwarden_moving_{self.parent.oid}")
-
-    def _in_range(self, table: str) -> Composed:
-        key = Identifier(table, self.key)
-        return SQL("{key} >= {} AND {key} < {}").format(*self.action.bounds, key=key)
-
-    def lock_default(self, mode: str) -> Composed:
-        return SQL("LOCK TABLE ONLY {} IN {} MODE").format(self._from, SQL(mode))
-
-    def lock_parent(self) -> Composed:
-        return SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(relation(self.parent))
-
-    def prepare(self) -> Iterable[Composed]:
-        """The new table will hold nothing but the range; the table of what was copied is ours alone."""
-        key = Identifier(self.key)
-        yield SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({key} IS NOT NULL AND {key} >= {} AND {key} < {})").format(
-            self._new, Identifier(BOUNDS), *self.action.bounds, key=key
-        )
-        yield SQL("CREATE UNLOGGED TABLE {} (old tid, born xid, new tid, same boolean)").format(self._map)
-
-    def give_map(self) -> Composed:
-        """To the owner of the parent, where another role made the table of what was copied."""
-        return SQL("ALTER TABLE {} OWNER TO {}").format(self._map, Identifier(self.parent.owner))
-
-    def copy(self) -> Composed:
-        """Copies what is not remembered yet; ``same`` says whether the copy's text is that of the row.
-
-        RETURNING gives rows in the order in which they go in. Were it ever another, ``same`` would show it.
-        """
-        alias = [Identifier(f"c{number}") for number in range(len(self.columns))]
-        columns = SQL(", ").join(Identifier(name) for name in self.columns)
-        return SQL(
-            "WITH source AS MATERIALIZED (SELECT row_number() OVER () AS place, d.ctid AS old, d.xmin AS born, "
-            "{hash_from} AS hash, {aliased} FROM ONLY {default} AS d WHERE {range} AND NOT EXISTS "
-            "(SELECT FROM {map} AS m WHERE m.old = d.ctid AND m.born = d.xmin) LIMIT {limit}), "
-            "put AS (INSERT INTO {new} AS t ({columns}) SELECT {alias} FROM source ORDER BY place "
-            "RETURNING t.ctid AS new, {hash_to} AS hash), "
-            "placed AS (SELECT row_number() OVER () AS place, new, hash FROM put) "
-            "INSERT INTO {map} SELECT s.old, s.born, p.new, s.hash IS NOT DISTINCT FROM p.hash "
-            "FROM source AS s JOIN placed AS p USING (place)"
-        ).format(
-            hash_from=self._hash("d"),
-            hash_to=self._hash("t"),
-            aliased=SQL(", ").join(
-                SQL("{} AS {}").format(Identifier("d", name), short)
-                for name, short in zip(self.columns, alias, strict=True)
-            ),
-            alias=SQL(", ").join(alias),
-            columns=columns,
-            default=self._from,
-            map=self._map,
-            new=self._new,
-            range=self._in_range("d"),
-            limit=self.action.max_rows + 1,
-        )
-
-    def forget_gone(self) -> Composed:
-        """Takes the copies away whose rows were changed or deleted since."""
-        return SQL(
-            "WITH gone AS (DELETE FROM {map} AS m WHERE NOT EXISTS (SELECT FROM ONLY {default} AS d "
-            "WHERE d.ctid = m.old AND d.xmin = m.born AND {range}) RETURNING m.new) "
-            "DELETE FROM ONLY {new} AS n USING gone AS g WHERE n.ctid = g.new"
-        ).format(map=self._map, default=self._from, new=self._new, range=self._in_range("d"))
-
-    def remembered(self) -> Composed:
-        """How many rows were copied, and how many of them not faithfully."""
-        return SQL("SELECT count(*), count(*) FILTER (WHERE NOT same) FROM {}").format(self._map)
-
-    def statistics(self) -> Composed:
-        """Lets the joins under the lock be planned well."""
-        return SQL("ANALYZE {}").format(self._map)
-
-    def delete(self) -> Composed:
-        """Deletes from DEFAULT what was copied, and nothing else. One row: deleted, remembered, in the new table."""
-        return SQL(
-            "WITH moved AS (DELETE FROM ONLY {default} AS d USING {map} AS m "
-            "WHERE d.ctid = m.old AND d.xmin = m.born RETURNING 1) "
-            "SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM {map}), (SELECT count(*) FROM ONLY {new})"
-        ).format(default=self._from, map=self._map, new=self._new)
-
-    def references(self) -> Composed:
-        """The foreign keys that point at the parent or at DEFAULT."""
-        return REFERENCES.format(parent=Literal(self.parent.oid), default=Literal(self.default.oid))
-
-    def referencing(self, key: Any, limit: int) -> Composed:
-        """How many rows reference rows of the range by the key, a row of `REFERENCES`, counted up to ``limit``."""
-        return SQL(
-            "SELECT count(*) FROM (SELECT FROM ONLY {default} AS p JOIN {only}{table} AS f ON {condition} "
-            "WHERE {range} LIMIT {limit}) AS rows"
-        ).format(
-            default=self._from,
-            only=SQL("" if key.partitioned else "ONLY "),
-            table=Identifier(key.schema, key.name),
-            condition=SQL(key.condition),  # quoted by the server's format()
-            range=self._in_range("p"),
-            limit=limit,
-        )
-
-    def switch(self, triggers: Sequence[Sequence[str]], on: bool) -> Iterable[Composed]:
-        """Turns triggers of DEFAULT off, or on again as they were."""
-        for name, enabled in triggers:
-            yield SQL("ALTER TABLE ONLY {} {} TRIGGER {}").format(
-                self._from, SQL(ENABLE[enabled] if on else "DISABLE"), Identifier(name)
-            )
-
-    def finish(self) -> Iterable[Composed]:
-        """Leaves nothing behind that only the move needed."""
-        yield SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(self._new, Identifier(BOUNDS))
-        yield SQL("DROP TABLE {}").format(self._map)
-
-    def _hash(self, table: str) -> Composed:
-        columns = SQL(", ").join(Identifier(table, name) for name in self.all_columns)
-        return SQL("hashtextextended(ROW({})::text, 0)").format(columns)
+def _hash(table: str, columns: Sequence[str]) -> Composed:
+    listed = SQL(", ").join(Identifier(table, name) for name in columns)
+    return SQL("hashtextextended(ROW({})::text, 0)").format(listed)

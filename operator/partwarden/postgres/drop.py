@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from psycopg import errors as pg
-from psycopg import sql
+from psycopg.sql import SQL
 
 from ..api.archive import Fingerprint
 from ..api.retention import OnLargeObjects
@@ -24,7 +24,8 @@ from . import ddl, dependents, fingerprint, large_objects
 from .connection import Session, run
 from .errors import message
 from .locks import Mode, Want, joined, retry_locks
-from .table_state import TableState, holding_to, is_ours, lock, look, set_lock_timeout
+from .settings import setting
+from .table_state import TableState, holding_to, is_ours, look
 from .transaction import (
     LOCK_TIMEOUT,
     LOCK_TIMEOUT_HEAVY,
@@ -32,29 +33,23 @@ from .transaction import (
     READ_ALL_TIMEOUT,
     changing,
     parent_of,
+    set_lock_timeout,
     translated,
 )
 
 STATEMENT_TIMEOUT = "10s"
-DISOWN = "ALTER SEQUENCE {} OWNED BY NONE"
-SET_STATEMENT_TIMEOUT = "SELECT pg_catalog.set_config('statement_timeout', {}, true)"
 
 
 def drop(
-    connection: Session,
-    inventory: Inventory,
-    action: DropDetached,
-    deadline: float,
-    recheck: Recheck = NEVER,
+    connection: Session, inventory: Inventory, action: DropDetached, deadline: float, recheck: Recheck = NEVER
 ) -> None:
     """Drop the table, if it is the one that was detached and marked, and its grace is over by the server's clock.
 
     ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy` at once where a
     transaction older than a second uses the table or one that its foreign keys refer to, `AnotherOperator`,
     `TableChanged`, `StatementRejected` where other objects depend on the table or its rows are not proven to be those
-    of the partition, `ContentsChanged` where it does not hold what its archive holds, `ObjectsTied`, `LargeObjects`,
-    `Withdrawn` where ``recheck`` finds that it is to be kept, `ClusterUnavailable` where that cannot be asked, or
-    `DatabaseUnreachable`.
+    of the partition, `ContentsChanged`, `ObjectsTied`, `LargeObjects`, `Withdrawn` where ``recheck`` finds that it is
+    to be kept, `ClusterUnavailable` where that cannot be asked, or `DatabaseUnreachable`.
     """
     subject = f"cannot drop table {action}"
     with translated(connection, subject):
@@ -64,21 +59,19 @@ def drop(
             *joined(connection, action.oid, Mode.ACCESS_EXCLUSIVE),
             *(Want(each.oid, Mode.SHARE_ROW_EXCLUSIVE) for each in action.ties if each.fate is Fate.KEPT),
         ]
-        retry_locks(
-            connection,
-            lambda: _attempt(connection, inventory, action, subject, recheck),
-            lambda: wants,
-            subject,
-            deadline,
-        )
+
+        def attempt() -> None:
+            _drop(connection, inventory, action, subject, recheck)
+
+        retry_locks(connection, attempt, lambda: wants, subject, deadline)
 
 
-def _attempt(connection: Session, inventory: Inventory, action: DropDetached, subject: str, recheck: Recheck) -> None:
+def _drop(connection: Session, inventory: Inventory, action: DropDetached, subject: str, recheck: Recheck) -> None:
     parent = parent_of(inventory)
     with changing(connection, parent, STATEMENT_TIMEOUT):
         # First the lock that autovacuum gives way to, and that no session waits behind; then the exclusive one.
         look(connection, action, action.oid)
-        run(connection, set_lock_timeout(LOCK_TIMEOUT_HEAVY), lock(action, "ACCESS EXCLUSIVE"))
+        run(connection, set_lock_timeout(LOCK_TIMEOUT_HEAVY), ddl.lock(action, "ACCESS EXCLUSIVE"))
         state = look(connection, action, action.oid)
         case = _check(inventory, action, state)
         if not holding_to(connection, action.oid, parent.key[0], action.marker.range):
@@ -100,9 +93,9 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
             # Of what PostgreSQL would drop with it without asking, the plan has named everything (_settle_ties). A
             # sequence is taken off it here: later than all that takes long, since nextval waits until the COMMIT, and
             # in this transaction, so that where the drop fails nothing has changed.
-            disown = [sql.SQL(DISOWN).format(ddl.relation(each)) for each in kept]
+            disown = [SQL("ALTER SEQUENCE {} OWNED BY NONE").format(ddl.relation(each)) for each in kept]
             timeout = [set_lock_timeout(LOCK_TIMEOUT)] if kept else []
-            run(connection, *timeout, *disown, sql.SQL("DROP TABLE {} RESTRICT").format(ddl.relation(action)), "COMMIT")
+            run(connection, *timeout, *disown, SQL("DROP TABLE {} RESTRICT").format(ddl.relation(action)), "COMMIT")
         except pg.DependentObjectsStillExist as error:
             raise StatementRejected(
                 f"{subject}: other objects depend on it: {message(error)}; drop or change those, CASCADE is never used"
@@ -110,7 +103,7 @@ def _attempt(connection: Session, inventory: Inventory, action: DropDetached, su
 
 
 def _compare(connection: Session, action: DropDetached, subject: str, proven: Fingerprint) -> None:
-    """Raises `ContentsChanged` unless the table, locked by now against all others, holds what its archive holds."""
+    """The table is locked by now against all others."""
     with _reading_all(connection):
         if action.large_objects is OnLargeObjects.REFUSE and (
             columns := large_objects.columns(connection, action.oid, action.schema, action.name)
@@ -128,9 +121,9 @@ def _compare(connection: Session, action: DropDetached, subject: str, proven: Fi
 def _reading_all(connection: Session) -> Iterator[None]:
     """Statements of the block may take as long as every row needs."""
     with connection.patient(READ_ALL_LIMIT):
-        run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(READ_ALL_TIMEOUT))
+        run(connection, setting({"statement_timeout": READ_ALL_TIMEOUT}))
         yield
-        run(connection, sql.SQL(SET_STATEMENT_TIMEOUT).format(STATEMENT_TIMEOUT))
+        run(connection, setting({"statement_timeout": STATEMENT_TIMEOUT}))
 
 
 def _settle_ties(connection: Session, action: DropDetached) -> list[Tie]:
@@ -138,7 +131,7 @@ def _settle_ties(connection: Session, action: DropDetached) -> list[Tie]:
 
     Under the lock, which everything needs that ties an object to the table: nothing is added after this.
     """
-    tied = dependents.ties_now(connection, action.oid)
+    tied = dependents.ties(connection, [action.oid], in_transaction=True).get(action.oid, ())
     dependents.check_ties(connection, action, action.oid, tied, lambda: _reading_all(connection))
     if unnamed := [each for each in tied if each.fate is Fate.GOES and each not in action.ties]:
         raise TableChanged(

@@ -35,7 +35,6 @@ from ..planner.plan import Plan, make_plan
 from . import (
     catalog,
     create,
-    default_partition,
     dependents,
     detach,
     drain,
@@ -79,7 +78,7 @@ def complete_inventory(
     completed = inventory
     if plan.names:
         completed = catalog.complete(connection, completed, plan.names)
-    completed = default_partition.count_rows(connection, spec, completed, plan)
+    completed = inspection.count_rows(connection, spec, completed, plan)
     completed = inspection.read_closed_partitions(connection, completed, plan)
     completed = inspection.check_pruning(connection, completed, plan, ask=plan_query)
     completed = dependents.count_references(connection, completed, plan)

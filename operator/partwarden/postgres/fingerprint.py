@@ -15,19 +15,17 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import psycopg
-from psycopg import sql
 from psycopg.pq import TransactionStatus
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ..api.archive import Fingerprint
 from ..errors import TableNotFound, WrongKey
 from .connection import Session, run
 from .settings import LIMITS, TEXT_SETTINGS, setting
-from .transaction import read_as_owner, undo
+from .transaction import BEGIN_READ_ONLY, read_as_owner, undo
 
 ALGORITHM = "sha256-sum-1"
-LONGEST = 7 * 24 * 3600.0
-"""Seconds that one answer may take: a table of terabytes is read in a single statement."""
+LONGEST = 7 * 24 * 3600.0  # seconds that one answer may take: a table of terabytes is read in a single statement
 
 PINNED = {
     **TEXT_SETTINGS,
@@ -46,8 +44,7 @@ BINARY = (
     *("bit", "varbit", "json", "jsonb", "uuid"),
 )
 """Types of pg_catalog that are hashed as they are sent: it takes a fourth of the time of making text of them."""
-BUILT_IN = 10_000
-"""OIDs of types below are the same in every database."""
+BUILT_IN = 10_000  # OIDs of types below are the same in every database
 
 COLUMNS = """
 SELECT a.attname, t.oid < {built_in} AND t.typname = ANY({binary})
@@ -63,7 +60,6 @@ SELECT each, EXISTS (SELECT FROM pg_type t WHERE t.oid = to_regtype(each) AND t.
                      AND t.typname = ANY({binary}))
 FROM unnest({types}::text[]) each
 """
-
 # A set-returning function keeps the planner from computing the hash once for each of its parts, as OFFSET 0 would; but
 # that would also keep it from reading a large table with parallel workers, where the server allows those.
 CONTENT = """
@@ -97,7 +93,8 @@ def take(
         chosen = own if columns is None else columns
         with connection.patient(LONGEST) if isinstance(connection, Session) else nullcontext():
             (((rows, *sums),),) = run(connection, _content(schema, name, chosen))
-    return Fingerprint(algorithm=ALGORITHM, rows=rows, content=_content_hash(list(chosen), rows, sums))
+    text = json.dumps([list(chosen), rows, [str(each) for each in sums]], separators=(",", ":"))
+    return Fingerprint(algorithm=ALGORITHM, rows=rows, content=hashlib.sha256(text.encode()).hexdigest())
 
 
 def sent(connection: psycopg.Connection[Any], types: Sequence[str]) -> dict[str, bool]:
@@ -108,27 +105,22 @@ def sent(connection: psycopg.Connection[Any], types: Sequence[str]) -> dict[str,
 
 def _content(schema: str, name: str, columns: Mapping[str, bool]) -> Composed:
     """``columns``: whether they are hashed as they are sent."""
-    values: list[sql.Composable] = [Identifier("t", each) for each, binary in columns.items() if binary]
+    values: list[Composable] = [Identifier("t", each) for each, binary in columns.items() if binary]
     if texts := [Identifier("t", each) for each, binary in columns.items() if not binary]:
         # Text as a row's and not by a cast, which a user may have defined.
         values.append(SQL("ROW({})::text").format(SQL(", ").join(texts)))
     return SQL(CONTENT).format(
-        sums=SQL(", ").join(SQL(PART).format(sql.Literal(first)) for first in (1, 65, 129, 193)),
+        sums=SQL(", ").join(SQL(PART).format(first) for first in (1, 65, 129, 193)),
         table=Identifier(schema, name),
         row=SQL("ROW({})").format(SQL(", ").join(values)),
     )
-
-
-def _content_hash(columns: Sequence[str], rows: int, sums: Sequence[Any]) -> str:
-    text = json.dumps([list(columns), rows, [str(each) for each in sums]], separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextmanager
 def _settled(connection: psycopg.Connection[Any], schema: str, name: str) -> Iterator[None]:
     """The pinned settings, and afterwards those from before. In a transaction of its own also the role of the owner."""
     own = connection.info.transaction_status == TransactionStatus.IDLE
-    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if own else "SAVEPOINT partwarden_fingerprint"
+    begin = BEGIN_READ_ONLY if own else "SAVEPOINT partwarden_fingerprint"
     # Rolled back, for that gives back every setting; nothing was written that could be lost with it.
     end = "ROLLBACK" if own else "ROLLBACK TO SAVEPOINT partwarden_fingerprint"
     try:
@@ -141,8 +133,3 @@ def _settled(connection: psycopg.Connection[Any], schema: str, name: str) -> Ite
         if own:
             undo(connection)
         raise
-
-
-def pin_text() -> Composed:
-    """Pin the settings that decide how values are written and read, for the length of the transaction."""
-    return setting(TEXT_SETTINGS)

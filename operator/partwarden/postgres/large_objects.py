@@ -7,8 +7,10 @@ may be such an OID too, by an agreement that stands in no catalog: that is not f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -21,6 +23,7 @@ from ..planner.archives import ArchiveRequest
 from ..planner.inventory import Inventory
 from ..planner.plan import Plan
 from .connection import run
+from .settings import setting
 from .transaction import read_only
 
 MOST = 20
@@ -28,23 +31,21 @@ MOST = 20
 SAMPLE = 10_000
 """Rows of each that a plan reads. The Job, and the drop under its lock, read all."""
 TIMEOUT = "1s"
-OID = 26
-"""Of the type oid, in every release."""
+OID = 26  # of the type oid, in every release
 
-NO_POLICIES = "SET LOCAL row_security = off"
-"""A row that a policy hides is an error then."""
 EXIST = "SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)"
 
 # What is computed whenever it is read is not stored, and runs functions.
 COLUMNS = """
-SELECT a.attrelid::pg_catalog.int8, n.nspname, c.relname, a.attname, a.atttypid::pg_catalog.int8
+SELECT a.attrelid::pg_catalog.int8 AS oid, n.nspname AS schema, c.relname AS name, a.attname AS column,
+       a.atttypid::pg_catalog.int8 AS type
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE a.attrelid = ANY ({oids}::pg_catalog.oid[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
 ORDER BY a.attrelid, a.attnum
 """
-
-# Types of users are made from others; PostgreSQL's own are read only where they are arrays.
+# Types of users are made from others; PostgreSQL's own are read only where they are arrays. ``field``: NULL for what a
+# domain or an array is of.
 TYPES = """
 WITH RECURSIVE parts(type, field, part) AS NOT MATERIALIZED (
   SELECT t.oid, NULL::pg_catalog.name, CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.typelem END
@@ -59,7 +60,7 @@ WITH RECURSIVE parts(type, field, part) AS NOT MATERIALIZED (
   UNION
   SELECT p.part FROM used u JOIN parts p ON p.type = u.type
 )
-SELECT t.oid::pg_catalog.int8, t.typtype::pg_catalog.text, p.field, p.part::pg_catalog.int8
+SELECT t.oid::pg_catalog.int8 AS type, t.typtype::pg_catalog.text AS kind, p.field, p.part::pg_catalog.int8
 FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.type JOIN parts p ON p.type = u.type
 """
 FOUND = """
@@ -68,21 +69,7 @@ SELECT EXISTS (SELECT FROM {rows} t WHERE EXISTS (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Type:
-    """``parts``: by the name of the field, None for what a domain or an array is of."""
-
-    kind: str
-    parts: Mapping[str | None, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    table: int
-    relation: Identifier
-    name: str
-    condition: Composable
-    """Over a row ``t`` of the table and a large object ``m``."""
+Ask = Callable[..., list[list[Any]]]
 
 
 def find(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
@@ -99,18 +86,22 @@ def find(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Invent
     oids = [*asked, *leaving]
     if not oids or not run(connection, EXIST)[0][0][0]:
         return inventory
-    candidates = _candidates(*read_only(connection, *_questions(oids), statement_timeout=TIMEOUT))
+
+    def ask(*queries: Composable) -> list[list[Any]]:
+        # A row that a policy hides is an error then.
+        no_policies = setting({"row_security": "off"})
+        return read_only(connection, no_policies, *queries, statement_timeout=TIMEOUT)[1:]
+
     found: dict[int, tuple[str, ...]] = {}
-    for oid in list(dict.fromkeys(each.table for each in candidates))[:MOST]:
-        of_table = [each for each in candidates if each.table == oid]
-        rows = SQL("(SELECT * FROM ONLY {} LIMIT {})").format(of_table[0].relation, SAMPLE)
+    for (oid, schema, name), conditions in islice(_candidates(ask, oids).items(), MOST):
+        rows = SQL("(SELECT * FROM ONLY {} LIMIT {})").format(Identifier(schema, name), SAMPLE)
         try:
-            _, *answers = read_only(connection, NO_POLICIES, *_queries(of_table, rows), statement_timeout=TIMEOUT)
+            pointing = _pointing(ask, conditions, rows)
         except psycopg.Error:
             if connection.closed:
                 raise
             continue
-        if pointing := _pointing(of_table, answers):
+        if pointing:
             found[oid] = pointing
     return replace(inventory, large_objects=found) if found else inventory
 
@@ -120,52 +111,42 @@ def columns(connection: psycopg.Connection[Any], oid: int, schema: str, name: st
 
     Reads the table where it has such a column and the database has large objects. Raises psycopg's errors.
     """
-    if not run(connection, EXIST)[0][0][0] or not (candidates := _candidates(*run(connection, *_questions([oid])))):
+    ask = partial(run, connection)
+    if not ask(EXIST)[0][0][0] or not (candidates := _candidates(ask, [oid])):
         return ()
-    rows = SQL("ONLY {}").format(Identifier(schema, name))
-    return _pointing(candidates, run(connection, *_queries(candidates, rows)))
+    ((_, conditions),) = candidates.items()
+    return _pointing(ask, conditions, SQL("ONLY {}").format(Identifier(schema, name)))
 
 
-def _questions(oids: list[int]) -> tuple[Composable, ...]:
-    return SQL(COLUMNS).format(oids=oids), SQL(TYPES).format(oids=oids)
+def _pointing(ask: Ask, conditions: Mapping[str, Composable], rows: Composable) -> tuple[str, ...]:
+    answers = ask(*(SQL(FOUND).format(rows=rows, condition=each) for each in conditions.values()))
+    return tuple(column for column, ((found,),) in zip(conditions, answers, strict=True) if found)
 
 
-def _queries(candidates: list[_Column], rows: Composable) -> list[Composable]:
-    return [SQL(FOUND).format(rows=rows, condition=each.condition) for each in candidates]
-
-
-def _pointing(candidates: list[_Column], answers: list[list[tuple[Any, ...]]]) -> tuple[str, ...]:
-    return tuple(each.name for each, ((found,),) in zip(candidates, answers, strict=True) if found)
-
-
-def _candidates(names: list[tuple[Any, ...]], parts: list[tuple[Any, ...]]) -> list[_Column]:
-    """Columns whose type holds OIDs."""
-    types: dict[int, _Type] = {}
-    for oid, kind, field, part in parts:
-        known = types.get(oid)
-        types[oid] = _Type(kind, {**(known.parts if known else {}), field: part})
-    found = []
-    for table, schema, relation, name, type_ in names:
-        if conditions := list(_conditions(SQL("t.{}").format(Identifier(name)), type_, types)):
-            found.append(_Column(table, Identifier(schema, relation), name, SQL(" OR ").join(conditions)))
+def _candidates(ask: Ask, oids: list[int]) -> Mapping[tuple[int, str, str], Mapping[str, Composable]]:
+    """Columns whose type holds OIDs, by table; each with a condition over a row ``t`` and a large object ``m``."""
+    columns, parts = ask(SQL(COLUMNS).format(oids=oids), SQL(TYPES).format(oids=oids))
+    types: dict[int, list[Any]] = {}
+    for part in parts:
+        types.setdefault(part.type, []).append(part)
+    found: dict[tuple[int, str, str], dict[str, Composable]] = {}
+    for each in columns:
+        if conditions := list(_conditions(SQL("t.{}").format(Identifier(each.column)), each.type, types)):
+            found.setdefault((each.oid, each.schema, each.name), {})[each.column] = SQL(" OR ").join(conditions)
     return found
 
 
-def _conditions(value: Composable, type_: int, types: Mapping[int, _Type]) -> Iterator[Composable]:
+def _conditions(value: Composable, type_: int, types: Mapping[int, Sequence[Any]]) -> Iterator[Composable]:
     """When the value holds the OID of ``m``."""
     if type_ == OID:
         yield SQL("m.oid OPERATOR(pg_catalog.=) ({})::pg_catalog.oid").format(value)
         return
-    held = types.get(type_)
-    if held is None:
-        return
-    for field, part in held.parts.items():
-        if field is not None:
-            yield from _conditions(SQL("({}).{}").format(value, Identifier(field)), part, types)
+    for held in types.get(type_, ()):
+        if held.field is not None:
+            yield from _conditions(SQL("({}).{}").format(value, Identifier(held.field)), held.part, types)
         elif held.kind == "d":
-            yield from _conditions(value, part, types)
+            yield from _conditions(value, held.part, types)
         else:
-            element = SQL("e.v")
-            for condition in _conditions(element, part, types):
-                each = SQL("EXISTS (SELECT FROM (SELECT pg_catalog.unnest({}) AS v) e WHERE {})")
-                yield each.format(value, condition)
+            for condition in _conditions(SQL("e.v"), held.part, types):
+                element = SQL("EXISTS (SELECT FROM (SELECT pg_catalog.unnest({}) AS v) e WHERE {})")
+                yield element.format(value, condition)

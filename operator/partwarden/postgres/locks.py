@@ -16,21 +16,17 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import sql
+from psycopg.sql import SQL, Composable
 
 from ..errors import PartwardenError, TableBusy
 from ..planner.inventory import Inventory
 from .connection import Session, pinned, run
 from .transaction import parent_of, undo
 
-SHORT = 1.0
-"""Seconds that a transaction may last and still be waited for."""
-PAUSE, LONGEST_PAUSE = 0.05, 1.0
-"""Seconds between two attempts, at first and at most."""
+SHORT = 1.0  # seconds that a transaction may last and still be waited for
+PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two attempts, at first and at most
 MARGIN, LONGEST_LAST_ATTEMPT = 300, 2000
 """Milliseconds. Autovacuum ends for a session that waits for deadlock_timeout, and else may hold its lock for hours."""
-LIMIT = 50
-"""Lock holders that are read."""
 PINNED = pinned(lock_timeout="1s", statement_timeout="10s")
 LOCK_ERRORS: tuple[type[Exception], ...] = (pg.LockNotAvailable, pg.DeadlockDetected)
 # Within a transaction the server shows the other sessions as they were at its first question, but for this.
@@ -41,22 +37,16 @@ class Mode(StrEnum):
     """Modes of locks on a table, by their names in ``pg_locks``."""
 
     SHARE_UPDATE_EXCLUSIVE = "ShareUpdateExclusiveLock"
-    SHARE = "ShareLock"
     SHARE_ROW_EXCLUSIVE = "ShareRowExclusiveLock"
     ACCESS_EXCLUSIVE = "AccessExclusiveLock"
 
 
-STRONG = ("ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
-
 # https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
+STRONG = ("ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
 CONFLICTS = {
-    Mode.SHARE_UPDATE_EXCLUSIVE: ("ShareUpdateExclusiveLock", "ShareLock", *STRONG),
-    Mode.SHARE: ("RowExclusiveLock", "ShareUpdateExclusiveLock", *STRONG),
-    Mode.SHARE_ROW_EXCLUSIVE: ("RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", *STRONG),
-    Mode.ACCESS_EXCLUSIVE: (
-        *("AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock"),
-        *STRONG,
-    ),
+    Mode.SHARE_UPDATE_EXCLUSIVE: STRONG,
+    Mode.SHARE_ROW_EXCLUSIVE: ("RowExclusiveLock", *STRONG),
+    Mode.ACCESS_EXCLUSIVE: ("AccessShareLock", "RowShareLock", "RowExclusiveLock", *STRONG),
 }
 
 
@@ -70,31 +60,23 @@ class Want(NamedTuple):
 Wants = Callable[[], Sequence[Want]]
 """Asked only once a lock was not acquired, or before it is asked for: to find out may take a round trip."""
 
-# Of foreign keys between partitioned tables both ends are locked. Its partitions' keys stand beside a table's own.
-JOINED = """
-SELECT confrelid FROM pg_constraint WHERE conrelid = {table} AND contype = 'f'
-UNION
-SELECT conrelid FROM pg_constraint WHERE confrelid = {table} AND contype = 'f'
-"""
-
 
 def joined(connection: psycopg.Connection[Any], table: int, mode: Mode) -> tuple[Want, ...]:
     """That lock on every table which a foreign key joins with this one, whichever way it points."""
-    _, others = run(connection, PINNED, sql.SQL(JOINED).format(table=sql.Literal(table)))
+    # Of foreign keys between partitioned tables both ends are locked. Its partitions' keys stand beside a table's own.
+    query = """SELECT confrelid FROM pg_constraint WHERE conrelid = {table} AND contype = 'f'
+        UNION SELECT conrelid FROM pg_constraint WHERE confrelid = {table} AND contype = 'f'"""
+    _, others = run(connection, PINNED, SQL(query).format(table=table))
     return tuple(Want(other, mode) for (other,) in others)
 
 
 def wants_of_attach(connection: psycopg.Connection[Any], inventory: Inventory) -> list[Want]:
-    """What ATTACH PARTITION locks beside the new partition: the parent, DEFAULT, and what foreign keys join.
-
-    With more than the first of them other sessions wait for the attach. Raises psycopg's errors.
+    """What ATTACH PARTITION locks beside the new partition: the parent first, for which no reader or writer waits, then
+    DEFAULT, and what foreign keys join. Raises psycopg's errors.
     """
     parent = parent_of(inventory).oid
-    return [
-        Want(parent, Mode.SHARE_UPDATE_EXCLUSIVE),
-        *wants_of_default(inventory),
-        *joined(connection, parent, Mode.SHARE_ROW_EXCLUSIVE),
-    ]
+    others = joined(connection, parent, Mode.SHARE_ROW_EXCLUSIVE)
+    return [Want(parent, Mode.SHARE_UPDATE_EXCLUSIVE), *wants_of_default(inventory), *others]
 
 
 def wants_of_default(inventory: Inventory) -> list[Want]:
@@ -112,9 +94,7 @@ SELECT DISTINCT ON (coalesce(a.xact_start, p.prepared), l.virtualtransaction)
        extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age,
        (SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout') AS deadlock_timeout,
        l.virtualtransaction AS transaction
-FROM pg_locks l
-JOIN pg_class c ON c.oid = l.relation
-JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'
                      AND x.virtualtransaction = l.virtualtransaction
@@ -122,15 +102,15 @@ LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
 WHERE l.granted AND l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND EXISTS (SELECT FROM wanted w WHERE w.relation = l.relation AND l.mode = ANY(w.modes))
-ORDER BY coalesce(a.xact_start, p.prepared), l.virtualtransaction, l.relation LIMIT {limit}
+ORDER BY coalesce(a.xact_start, p.prepared), l.virtualtransaction, l.relation LIMIT 50
 """
 
 
 class LockHolder(NamedTuple):
-    """One row of `HOLDERS`: a transaction that holds a conflicting lock on ``table``.
+    """One row of `HOLDERS`: a transaction that holds a conflicting lock on ``table``. ``transaction`` names it.
 
     ``began`` and ``age`` (seconds) are None where the role may not see them: only members of pg_read_all_stats see of
-    other roles' sessions more than that they are there. ``transaction`` tells it from others.
+    other roles' sessions more than that they are there.
     """
 
     pid: int | None
@@ -152,30 +132,23 @@ class LockHolder(NamedTuple):
 def describe(
     pid: int | None, user: str | None, application: str | None, prepared: str | None = None, began: str | None = None
 ) -> str:
-    """A transaction for a message, such as ``pid 4711 (psql, role "bob") in a transaction since 2026-11-29T10:02:31Z``.
-
-    When it began, not how long ago: the message stays the same for as long as the transaction lasts.
+    """A transaction for a message, such as ``pid 4711 (psql, role "bob") in a transaction since 2026-11-29T10:02:31Z``,
+    which stays the same for as long as it lasts.
     """
-    role = f'role "{user}"' if user else "autovacuum"
+    role, since = f'role "{user}"' if user else "autovacuum", f" since {began}" if began else ""
     if pid is None:
         name = f"prepared transaction {prepared!r} ({role})" if prepared else "a prepared transaction"
-        since = f" since {began}" if began else ""
         return f"{name}{since}; COMMIT PREPARED or ROLLBACK PREPARED it"
-    since = f" in a transaction since {began}" if began else ""
-    return f"pid {pid} ({application}, {role}){since}" if application else f"pid {pid} ({role}){since}"
+    return f"pid {pid} ({f'{application}, ' if application else ''}{role}){since and f' in a transaction{since}'}"
 
 
 def lock_holders(connection: psycopg.Connection[Any], wants: Sequence[Want]) -> list[LockHolder]:
-    """Transactions whose locks conflict with the wanted ones, the oldest first, `LIMIT` at most.
-
-    Raises psycopg's errors.
-    """
+    """Transactions whose locks conflict with the wanted ones, the oldest first, 50 at most. Raises psycopg's errors."""
     if not wants:
         return []
-    wanted = [sql.SQL("({}::oid, {}::text[])").format(each.table, list(CONFLICTS[each.mode])) for each in wants]
-    query = sql.SQL(HOLDERS).format(wanted=sql.SQL(", ").join(wanted), limit=LIMIT)
-    *_, rows = run(connection, PINNED, FRESH, query)
-    return [LockHolder(**row._asdict()) for row in rows]
+    wanted = [SQL("({}::oid, {}::text[])").format(each.table, list(CONFLICTS[each.mode])) for each in wants]
+    query = SQL(HOLDERS).format(wanted=SQL(", ").join(wanted))
+    return [LockHolder(**row._asdict()) for row in run(connection, PINNED, FRESH, query)[-1]]
 
 
 def lock_error(subject: str, holders: Sequence[LockHolder]) -> TableBusy:
@@ -187,20 +160,14 @@ def lock_error(subject: str, holders: Sequence[LockHolder]) -> TableBusy:
 
 
 def check_lock_holders(
-    connection: psycopg.Connection[Any],
-    wants: Sequence[Want],
-    subject: str,
-    deadline: float = math.inf,
-    longest: float | None = None,
+    connection: Session, wants: Sequence[Want], subject: str, deadline: float, longest: float | None = None
 ) -> None:
-    """Return once every transaction has ended that held a conflicting lock at first.
+    """Return once every transaction has ended that held a conflicting lock at first. Autovacuum gives way by itself.
 
     Raises `TableBusy` that names the oldest one as soon as one has lasted for ``longest`` seconds, `SHORT` where that
     is None, or was waited for so long, or ``deadline``, of `time.monotonic`, has passed; and psycopg's errors.
-    Autovacuum is no obstacle: it gives way to a session that waits.
     """
-    longest = SHORT if longest is None else longest
-    began, first = time.monotonic(), None
+    longest, began, first = SHORT if longest is None else longest, time.monotonic(), None
     while True:
         now = time.monotonic()
         holders = [each for each in lock_holders(connection, wants) if not each.is_autovacuum]
@@ -230,8 +197,8 @@ def retry_locks(
 ) -> None:
     """Attempt something, and again while a lock is not acquired and only short transactions hold it.
 
-    ``wants`` are the locks that it needs. Before each attempt, or before each but the first, `check_lock_holders` waits
-    or raises; ``longest`` is for it. ``deadline`` is a moment of `time.monotonic`; one attempt is made in any case.
+    ``wants``: the locks that it needs. Before each attempt, or before each but the first, `check_lock_holders` waits
+    or raises; ``longest`` is for it. ``deadline``: as there; one attempt is made in any case.
     ``last_attempt`` is made after it, with a lock_timeout in milliseconds, where autovacuum holds a lock, which it
     gives up only for a session that waits longer than deadlock_timeout. ``rollback`` gives back the locks of a failed
     attempt; ``retried`` are errors that are waited for in the same way.
@@ -271,26 +238,24 @@ WHERE a.datname = current_database() AND a.usesysid IS NOT NULL AND a.backend_xm
   AND a.pid <> pg_backend_pid() AND coalesce(a.backend_type, 'client backend') = 'client backend'
 ORDER BY a.pid
 """
-SNAPSHOT_PAUSE = 0.02
 
 
 def wait_for_snapshots(connection: psycopg.Connection[Any], deadline: float) -> str | None:
-    """Wait until no snapshot of this database is left that is held now; describe the first that is left after `SHORT`.
-
-    ``deadline``: of `time.monotonic`. Raises psycopg's errors.
+    """Wait until no snapshot of this database is left that is held now; describe the first that is left after `SHORT`,
+    or ``deadline``, of `time.monotonic`. Raises psycopg's errors.
     """
     end = min(deadline, time.monotonic() + SHORT)
     held = {transaction for transaction, *_ in run(connection, FRESH, SNAPSHOTS)[1]}
     while left := [row for row in run(connection, FRESH, SNAPSHOTS)[1] if row[0] in held]:
         if time.monotonic() >= end:
             return describe(*left[0][1:])
-        time.sleep(SNAPSHOT_PAUSE)
+        time.sleep(0.02)
     return None
 
 
 # A transaction with a snapshot, or that has written, holds back what VACUUM may freeze, and REINDEX CONCURRENTLY waits
 # for it, as it does for each that has so much as read the relation. What another VACUUM holds is none of it, nor is a
-# walsender's. Sessions whose state the role may not see are left to lock_timeout and `hidden_transactions`.
+# walsender's. Sessions whose state the role may not see are left to lock_timeout and `hidden_transaction`.
 OLDER = """
 SELECT pid, usename, nullif(application_name, ''), NULL::text,
        to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), xact_start
@@ -306,7 +271,6 @@ SELECT NULL, owner, NULL, gid, to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD"
 FROM pg_prepared_xacts WHERE database = current_database() AND prepared < {since}
 ORDER BY 6 LIMIT 1
 """
-
 # Every transaction holds the lock of its own number, which every role may see.
 HIDDEN = """
 SELECT l.pid, l.virtualtransaction, a.usename
@@ -315,31 +279,21 @@ WHERE l.locktype = 'virtualxid' AND l.granted AND l.virtualxid = l.virtualtransa
   AND a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.usename IS NOT NULL
 ORDER BY 1
 """
-HIDDEN_PAUSE = 1.0
-"""Seconds after which a transaction whose start cannot be seen is searched for again."""
 
 
-def older_transaction(connection: psycopg.Connection[Any], since: sql.Composable, locked: list[int]) -> str | None:
-    """Describe the oldest transaction of the database that began before ``since`` (SQL, timestamptz); None without one.
-
-    It has a snapshot, has written, or has any lock on one of the relations ``locked``. Raises psycopg's errors.
+def older_transaction(connection: psycopg.Connection[Any], since: Composable, locked: list[int]) -> str | None:
+    """Describe the oldest transaction that began before ``since`` (SQL), and has a snapshot, has written, or has any
+    lock on one of the relations ``locked``; None without one. Raises psycopg's errors.
     """
-    listed = sql.SQL("{}::oid[]").format(locked)
-    _, rows = run(connection, PINNED, sql.SQL(OLDER).format(since=since, locked=listed))
+    _, rows = run(connection, PINNED, SQL(OLDER).format(since=since, locked=SQL("{}::oid[]").format(locked)))
     return describe(*rows[0][:5]) if rows else None
 
 
 def hidden_transaction(connection: psycopg.Connection[Any]) -> str | None:
-    """Describe a transaction that is open still after `HIDDEN_PAUSE`, and whose start the role may not see; else None.
-
-    Takes no time where the role sees all, or no such transaction is open. Raises psycopg's errors.
-    """
-    _, before = run(connection, PINNED, HIDDEN)
-    if not before:
-        return None
-    time.sleep(HIDDEN_PAUSE)
-    _, after = run(connection, PINNED, HIDDEN)
-    if not (still := sorted(set(before) & set(after))):
-        return None
-    pid, _, user = still[0]
-    return f"{describe(pid, user, None)}; members of pg_read_all_stats see when it began"
+    """Describe a transaction whose start the role may not see, and that is open still after a second, or None."""
+    if still := set(run(connection, PINNED, HIDDEN)[1]):
+        time.sleep(1.0)
+        still.intersection_update(run(connection, PINNED, HIDDEN)[1])
+    for pid, _, user in sorted(still):
+        return f"{describe(pid, user, None)}; members of pg_read_all_stats see when it began"
+    return None

@@ -8,13 +8,13 @@ dropped first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
-import psycopg
-from psycopg import sql
+from psycopg import errors as pg
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from ..errors import StatementFailed, StatementRejected, TableBusy, TableChanged
 from ..planner import marker
@@ -24,50 +24,38 @@ from . import ddl
 from .connection import Session, run
 from .locks import PINNED, Mode, Want, hidden_transaction, older_transaction, retry_locks
 from .settings import LIMITS, LOCAL_COMMIT, setting
-from .table_state import lock
+from .table_state import TableState, ask, parse
 from .transaction import BY_NAME, LOCK_TIMEOUT, check_opening, check_same, opening, parent_of, translated
-
-# Statements that PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY. Their limits cannot
-# end with a transaction, so they are set before, and those of the session again after. Behind a pooler the next
-# statement may run on another server connection, where they would bind other clients: there nothing is set, and only
-# the client watches the time.
-
-GRACE = 30.0
-"""Seconds in which the server should have ended a statement itself, after its limit."""
-
-
-def run_without_transaction(connection: Session, statement: sql.Composable, *, lock_timeout: int, limit: float) -> None:
-    """Execute one statement outside a transaction.
-
-    ``lock_timeout``: milliseconds to wait for each lock; ``limit``: seconds it may run. Raises `OutOfTime` after that,
-    and psycopg's errors.
-    """
-    began = time.monotonic()
-    with _limits(connection, lock_timeout, limit):
-        try:
-            run(connection, statement)
-        except psycopg.errors.QueryCanceled as error:
-            # An administrator, or the operator when it stops, cancels with the same SQLSTATE.
-            if time.monotonic() - began < limit:
-                raise
-            raise OutOfTime(limit) from error
 
 
 class OutOfTime(Exception):
     """The statement was ended by its time limit, of so many seconds."""
 
 
-@contextmanager
-def _limits(connection: Session, lock_timeout: int, limit: float) -> Iterator[None]:
+def _run_alone(connection: Session, statement: Composable, *, lock_timeout: int, limit: float) -> None:
+    """Execute what PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY.
+
+    ``lock_timeout``: milliseconds to wait for each lock; ``limit``: seconds it may run. Raises `OutOfTime` after that,
+    and psycopg's errors.
+    """
+    # Limits of such a statement cannot end with a transaction, so they are set before, and those of the session again
+    # after. Behind a pooler the next statement may run on another server connection, where they would bind other
+    # clients: there nothing is set, and only the client watches the time.
     ((pid,),) = run(connection, "SELECT pg_catalog.pg_backend_pid()")[0]
     # A pooler names a process of its own invention when it is connected to.
-    direct = pid == connection.info.backend_pid
-    with connection.patient(limit + GRACE):
+    direct, began = pid == connection.info.backend_pid, time.monotonic()
+    # The server should have ended it itself.
+    with connection.patient(limit + 30.0):
         try:
             if direct:
                 ours = {"lock_timeout": f"{lock_timeout}ms", "statement_timeout": f"{limit * 1000:.0f}ms"}
                 run(connection, setting(LIMITS | LOCAL_COMMIT | ours, local=False))
-            yield
+            run(connection, statement)
+        except pg.QueryCanceled as error:
+            # An administrator, or the operator when it stops, cancels with the same SQLSTATE.
+            if time.monotonic() - began < limit:
+                raise
+            raise OutOfTime(limit) from error
         finally:
             if direct and not connection.closed:
                 # Also after an error: each of these statements is over then, and the session is between transactions.
@@ -81,50 +69,43 @@ Maintenance = AnalyzeParent | Marked
 
 
 def maintain(connection: Session, inventory: Inventory, action: Maintenance) -> None:
-    """Do one action. Raises `TableBusy` where it would wait, `StatementFailed` where it takes too long."""
+    """Do one action. Raises `TableBusy` where it would wait, `StatementFailed` where it takes too long,
+    `StatementRejected`, `TableChanged`, and as `errors.translate`.
+    """
     match action:
         case AnalyzeParent():
             _analyze(connection, inventory, action)
         case VacuumPartition():
-            _vacuum(connection, inventory, action)
+            # What a transaction may see that began before the range had passed cannot be frozen.
+            _work_and_mark(connection, inventory, action, partial(_vacuum, connection, action), Literal(action.closed))
         case ReindexPartition():
-            _reindex(connection, inventory, action)
+            since = SQL("now() - interval '5 seconds'")  # what is older is not waited for at all
+            _work_and_mark(connection, inventory, action, partial(_reindex, connection, action), since)
 
 
 ANALYZE_LIMIT = 300.0
 """Seconds. Samples are small, but up to version 17 every partition is sampled for itself as well."""
-ONLY_VERSION = 180000
 
 
 def _analyze(connection: Session, inventory: Inventory, action: AnalyzeParent) -> None:
     """ANALYZE of the parent, from 18 on of nothing but the parent: its rows are sampled through its partitions.
 
-    Outside a transaction, so that the lock on a partition ends with that partition. Waits for no lock holder: raises
-    `TableBusy` at once, `StatementFailed` after `ANALYZE_LIMIT`, `TableChanged`, and as `errors.translate`.
+    Outside a transaction, so that the lock on a partition ends with that partition.
     """
-    parent = parent_of(inventory)
-    only = sql.SQL("ONLY " if inventory.server.version >= ONLY_VERSION else "")
+    parent, only = parent_of(inventory), "ONLY " if inventory.server.version >= 180000 else ""
 
     def work() -> None:
-        check_same(parent, run(connection, PINNED, sql.SQL(BY_NAME).format(parent.schema, parent.name))[1])
-        statement = sql.SQL("ANALYZE {}{}").format(only, ddl.relation(action))
-        run_without_transaction(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=ANALYZE_LIMIT)
+        check_same(parent, run(connection, PINNED, SQL(BY_NAME).format(parent.schema, parent.name))[1])
+        statement = SQL("ANALYZE {}{}").format(SQL(only), ddl.relation(action))
+        _run_alone(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=ANALYZE_LIMIT)
 
-    tables = [parent.oid, *(each.oid for each in inventory.partitions)]
     try:
-        _once(connection, tables, action, work)
+        _once(connection, [parent.oid, *(each.oid for each in inventory.partitions)], action, work)
     except OutOfTime:
-        raise StatementFailed(
-            f"cannot analyze table {action}: it did not end within {ANALYZE_LIMIT:.0f} seconds"
-        ) from None
+        raise StatementFailed(f"{_subject(action)}: it did not end within {ANALYZE_LIMIT:.0f} seconds") from None
 
 
-def _once(
-    connection: Session,
-    tables: Sequence[int],
-    action: Maintenance,
-    work: Callable[[], None],
-) -> None:
+def _once(connection: Session, tables: Sequence[int], action: Maintenance, work: Callable[[], None]) -> None:
     """Work without waiting for a lock holder. Raises `TableBusy` that names it, and as `errors.translate`."""
     with translated(connection, f"{action.noun} {action}"):
         wants = [Want(each, Mode.SHARE_UPDATE_EXCLUSIVE) for each in tables]
@@ -135,22 +116,9 @@ def _subject(action: Maintenance) -> str:
     return f"cannot {action.verb} {action.noun} {action}"
 
 
-VACUUM_LIMIT = 1800.0
-"""Seconds that one VACUUM or REINDEX may take: a worker is not held for longer."""
-LEFTOVER_LIMIT = 300.0
-"""Seconds that dropping one index may take."""
+VACUUM_LIMIT = 1800.0  # seconds that one VACUUM or REINDEX may take: a worker is not held for longer
 WAIT_FOR_TRANSACTIONS = 10_000
 """Milliseconds that REINDEX CONCURRENTLY may wait for others' transactions, each time that it must."""
-SHORT = "5 seconds"
-"""What is older when REINDEX would begin is not waited for at all."""
-
-SAME = """
-SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_inherits i ON i.inhrelid = c.oid AND NOT i.inhdetachpending
-               WHERE c.oid = {oid} AND i.inhparent = {parent} AND n.nspname = {schema} AND c.relname = {name})
-"""
-COMMENT = "SELECT {comment}, {length}, to_char(clock_timestamp() AT TIME ZONE 'UTC', {form})"
-MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS'
 
 # REINDEX CONCURRENTLY gives its copies such names, and they are invalid until they take the old ones' place, as are the
 # old ones after that. Ours to drop is one that is invalid, belongs to nothing, and of which the table, or its TOAST
@@ -171,84 +139,63 @@ WHERE i.indrelid IN ({oid}, (SELECT reltoastrelid FROM pg_class WHERE oid = {oid
                 AND pg_get_expr(t.indpred, t.indrelid) IS NOT DISTINCT FROM pg_get_expr(i.indpred, i.indrelid))
 """
 
-INDEXES = """
-SELECT i.indexrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {oid}
-"""
+
+def _vacuum(connection: Session, action: VacuumPartition) -> None:
+    # Without truncation: giving back pages at the end would lock every session out for that moment.
+    statement = SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
+    _run_alone(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
 
 
-def _vacuum(connection: Session, inventory: Inventory, action: VacuumPartition) -> None:
-    """VACUUM (FREEZE, ANALYZE), without waiting for a lock holder.
-
-    Raises `TableBusy` where a transaction is open that began before the range had passed, since what it may still see
-    cannot be frozen, or where the partition is locked; `StatementFailed` after `VACUUM_LIMIT`, and as
-    `errors.translate`.
-    """
-
-    def work() -> None:
-        # Without truncation: giving back pages at the end would lock every session out for that moment.
-        statement = sql.SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
-        run_without_transaction(connection, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
-
-    _check_transactions(connection, action, sql.Literal(action.closed), [])
-    _work_and_mark(connection, inventory, action, work)
-
-
-def _reindex(connection: Session, inventory: Inventory, action: ReindexPartition) -> None:
-    """Drop what an interrupted REINDEX CONCURRENTLY has left, then REINDEX TABLE CONCURRENTLY.
-
-    Raises as `vacuum`, and `StatementRejected` where PostgreSQL rebuilt no index at all: that is not marked as done.
-    """
-
-    def work() -> None:
+def _reindex(connection: Session, action: ReindexPartition) -> None:
+    _drop_leftovers(connection, action)
+    before = _indexes(connection, action)
+    statement = SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
+    try:
+        _run_alone(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
+    except OutOfTime:
+        # It is not tried again, so no later attempt would drop them.
         _drop_leftovers(connection, action)
-        before = _indexes(connection, action)
-        statement = sql.SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
-        try:
-            run_without_transaction(connection, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
-        except OutOfTime:
-            # It is not tried again, so no later attempt would drop them.
-            _drop_leftovers(connection, action)
-            raise
-        # A rebuilt one has another OID. What PostgreSQL skips it says in a WARNING, and succeeds.
-        skipped = _indexes(connection, action)
-        if before and before.keys() <= skipped.keys():
-            raise StatementRejected(
-                f"{_subject(action)}: PostgreSQL skipped {', '.join(sorted(before.values()))}; see its server's log, "
-                "and REINDEX by hand"
-            )
-
-    _check_transactions(connection, action, sql.SQL("now() - {}::interval").format(SHORT), [action.oid])
-    _work_and_mark(connection, inventory, action, work)
+        raise
+    # A rebuilt one has another OID. What PostgreSQL skips it says in a WARNING, and succeeds.
+    skipped = _indexes(connection, action)
+    if before and before.keys() <= skipped.keys():
+        raise StatementRejected(
+            f"{_subject(action)}: PostgreSQL skipped {', '.join(sorted(before.values()))}; see its server's log, and "
+            "REINDEX by hand"
+        )
 
 
 def _indexes(connection: Session, action: ReindexPartition) -> dict[int, str]:
     """Names of the partition's indexes by OID."""
-    return dict(run(connection, PINNED, sql.SQL(INDEXES).format(oid=action.oid))[1])
+    query = "SELECT i.indexrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE indrelid = {}"
+    return dict(run(connection, PINNED, SQL(query).format(action.oid))[1])
 
 
 def _drop_leftovers(connection: Session, action: ReindexPartition) -> None:
-    for schema, name in run(connection, PINNED, sql.SQL(LEFTOVERS).format(oid=action.oid))[1]:
+    for schema, name in run(connection, PINNED, SQL(LEFTOVERS).format(oid=action.oid))[1]:
         # Safe here: an index holds no rows, and this one serves no query and no constraint. A session that still builds
         # it holds the lock that this needs.
-        drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(schema, name))
-        run_without_transaction(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=LEFTOVER_LIMIT)
+        drop = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(schema, name))
+        _run_alone(connection, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=300.0)
 
 
-def _check_transactions(connection: Session, action: Marked, since: sql.Composable, locked: list[int]) -> None:
-    """Raises `TableBusy` where an older transaction would be waited for, or would make the work useless."""
-    with translated(connection, f"partition {action}"):
-        who = older_transaction(connection, since, locked) or (hidden_transaction(connection) if locked else None)
-    if who is not None:
-        raise TableBusy(f"{_subject(action)}: an older transaction is open: {who}")
+def _work_and_mark(
+    connection: Session, inventory: Inventory, action: Marked, work: Callable[[], None], since: Composable
+) -> None:
+    """Work, and write into the comment that it was done, or that it takes too long.
 
-
-def _work_and_mark(connection: Session, inventory: Inventory, action: Marked, work: Callable[[], None]) -> None:
-    """Work, and write into the comment that it was done, or that it takes too long."""
+    Not where a transaction older than ``since`` would be waited for, or would make the work useless.
+    """
     gave_up = False
+    with translated(connection, f"partition {action}"):
+        reindexed = [action.oid] if isinstance(action, ReindexPartition) else []
+        who = older_transaction(connection, since, reindexed) or (reindexed and hidden_transaction(connection))
+    if who:
+        raise TableBusy(f"{_subject(action)}: an older transaction is open: {who}")
 
     def work_and_mark() -> None:
         nonlocal gave_up
-        _check_same(connection, inventory, action)
+        _check_same(inventory, action, run(connection, PINNED, ask(action))[1])
         try:
             work()
         except OutOfTime:
@@ -262,11 +209,11 @@ def _work_and_mark(connection: Session, inventory: Inventory, action: Marked, wo
         )
 
 
-def _check_same(connection: Session, inventory: Inventory, action: Marked) -> None:
-    parent = parent_of(inventory).oid
-    query = sql.SQL(SAME).format(oid=action.oid, parent=parent, schema=action.schema, name=action.name)
-    if not run(connection, PINNED, query)[1][0][0]:
-        raise TableChanged(f"partition {action} was detached, renamed or made anew since it was read")
+def _check_same(inventory: Inventory, action: Marked, rows: list[Any]) -> TableState:
+    state = parse(rows, action, action.oid)
+    if state.parent != parent_of(inventory).oid or state.pending:
+        raise TableChanged(f"partition {action} was detached since it was read")
+    return state
 
 
 def _mark(connection: Session, inventory: Inventory, action: Marked, gave_up: bool) -> None:
@@ -274,20 +221,15 @@ def _mark(connection: Session, inventory: Inventory, action: Marked, gave_up: bo
 
     Safe where it stands: the lock comes first, so that no comment written meanwhile is lost.
     """
-    parent, oid = parent_of(inventory), sql.Literal(action.oid)
     # As the login, since the partition may have another owner; COMMENT calls no function of a table.
-    begin = opening(parent, LOCK_TIMEOUT, as_login=True)
-    read = sql.SQL(COMMENT).format(comment=ddl.read(oid), length=ddl.length(oid), form=MOMENT)
-    *begun, _, ((comment, size, now),) = run(connection, *begin, lock(action, "SHARE UPDATE EXCLUSIVE"), read)
-    check_opening(parent, begun)
-    _check_same(connection, inventory, action)
-    if ddl.is_too_long(size):
-        raise ddl.no_room(f"partition {action}")
-    mark = marker.read_closed(comment, action.oid)
-    done = datetime.fromisoformat(now).replace(tzinfo=UTC)
-    vacuumed = isinstance(action, VacuumPartition)
-    mark = replace(mark, vacuumed=done) if vacuumed else replace(mark, reindexed=done)
+    begin = opening(parent_of(inventory), LOCK_TIMEOUT, as_login=True)
+    *begun, _, rows = run(connection, *begin, ddl.lock(action, "SHARE UPDATE EXCLUSIVE"), ask(action))
+    check_opening(parent_of(inventory), begun)
+    state = _check_same(inventory, action, rows)
+    if state.text is None:
+        raise ddl.no_room(action)
+    mark, done = marker.read_closed(state.comment, action.oid), state.now.replace(microsecond=0)
+    mark = replace(mark, vacuumed=done) if isinstance(action, VacuumPartition) else replace(mark, reindexed=done)
     if gave_up:
         mark = replace(mark, gave_up=(*mark.gave_up, action.verb))
-    text = ddl.check_room(f"partition {action}", marker.write_closed(comment, mark))
-    run(connection, ddl.comment(action, text), "COMMIT")
+    run(connection, ddl.comment(action, marker.write_closed(state.comment, mark)), "COMMIT")

@@ -7,20 +7,19 @@ keeps others from changing what was read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg import sql
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Composed
 
 from ..errors import InsufficientPrivilege, TableChanged
 from ..planner import marker
 from ..planner.actions import Action
 from ..planner.calendar import Range
-from ..planner.inventory import Detached, KeyPart, Parent
+from ..planner.inventory import Detached, Inventory, KeyPart, Parent
 from ..planner.keys import TYPES, Bounds, Codec
 from ..planner.marker import Marker, Phase
 from . import ddl
@@ -29,11 +28,8 @@ from .connection import run
 # The identity of a server and its database: OIDs of tables mean something only together with it. System identifier and
 # OID of the database, as `inventory.Server.identity` has them. A standby that is promoted keeps them. What initdb made
 # anew has others, and so has the cluster that pg_upgrade moves into, or a copy of a database.
-
 IDENTITY = """(SELECT system_identifier FROM pg_control_system()) || '/'
          || (SELECT oid FROM pg_database WHERE datname = current_database())"""
-ALLOWED = "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')"
-"""True for every role, unless a superuser has taken that away."""
 
 
 def read(connection: psycopg.Connection[Any], wanted: str = "") -> str:
@@ -42,7 +38,8 @@ def read(connection: psycopg.Connection[Any], wanted: str = "") -> str:
     To be asked in a transaction that has pinned its settings. Raises `TableChanged` where the server or the database is
     another one, `InsufficientPrivilege` where that cannot be read, and psycopg's errors.
     """
-    (((allowed,),),) = run(connection, ALLOWED)
+    # Every role may, unless a superuser has taken that away.
+    (((allowed,),),) = run(connection, "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
     if not allowed:
         if not wanted:
             return ""
@@ -63,7 +60,8 @@ def read(connection: psycopg.Connection[Any], wanted: str = "") -> str:
 # CHECK constraints that hold a detached table to the range it had. A concurrent detach leaves one, and the other form
 # gives it one (see `detach`). Rows that were there before it lie in the range too: until the detach, PostgreSQL let
 # none in that do not. So with the constraint in force every row lies in the range, whether or not PostgreSQL has
-# validated it. From 18 on there are constraints that are written down and not enforced.
+# validated it. From 18 on there are constraints that are written down and not enforced. They hold texts of moments: to
+# be asked for in a transaction that has pinned its settings.
 CHECKS = """
 SELECT k.conname AS name, x.text, k.convalidated AS validated, quote_ident({key}) AS column,
        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attname = {key} AND a.attnotnull)
@@ -87,36 +85,26 @@ class Check:
     condition: str
     validated: bool
     only: bool
-    """Whether it says nothing else, as those of a detach."""
+    """Whether it says nothing but two bounds, and that the column is not NULL, as those of a detach."""
 
 
 def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Range) -> tuple[Check, ...]:
-    """Those of the table that let no row in whose key lies outside ``held``, or is NULL. Raises psycopg's errors.
-
-    To be asked in a transaction that has pinned its settings: texts of moments are read.
-    """
-    (rows,) = run(connection, sql.SQL(CHECKS).format(oid=oid, key=key.column, longest=LONGEST_CHECK))
-    return tuple(
-        Check(row.name, row.text, row.validated, _says_only(row.text, row.column))
-        for row in rows
-        if implies(row.text, row.column, row.not_null, key.type, held)
-    )
+    """Those of the table that let no row in whose key lies outside ``held``, or is NULL. Raises psycopg's errors."""
+    checks = []
+    for row in run(connection, SQL(CHECKS).format(oid=oid, key=key.column, longest=LONGEST_CHECK))[0]:
+        if implies(row.text, row.column, row.not_null, key.type, held):
+            parts = _joined_by_and(row.text)
+            ends = len(_constants(parts, row.column, ">=")), len(_constants(parts, row.column, "<"))
+            only = ends == (1, 1) and parts[:-2] == [f"({row.column} IS NOT NULL)"]
+            checks.append(Check(row.name, row.text, row.validated, only))
+    return tuple(checks)
 
 
 def bounds(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Range) -> Bounds | None:
-    """``held`` as a constraint of the table spells it, in PostgreSQL's own words; None where none does.
-
-    Raises psycopg's errors; asked as `holding_to`.
-    """
-    (rows,) = run(connection, sql.SQL(CHECKS).format(oid=oid, key=key.column, longest=LONGEST_CHECK))
-    codecs = [codec for encoding in TYPES if (codec := Codec.find(key.type, encoding)) is not None]
-    for row in rows:
-        parts = _joined_by_and(row.text)
-        for lower in _constants(parts, row.column, ">="):
-            for upper in _constants(parts, row.column, "<"):
-                if any(_within(codec, [lower], [upper], held) for codec in codecs):
-                    return Bounds(lower, upper)
-    return None
+    """``held`` as a constraint of the table spells it, in PostgreSQL's own words, or None. Raises psycopg's errors."""
+    (rows,) = run(connection, SQL(CHECKS).format(oid=oid, key=key.column, longest=LONGEST_CHECK))
+    spelled = (_spelled(_joined_by_and(row.text), row.column, key.type, held) for row in rows)
+    return next((each for each in spelled if each is not None), None)
 
 
 def implies(condition: str, column: str, not_null: bool, type_name: str, held: Range) -> bool:
@@ -126,18 +114,7 @@ def implies(condition: str, column: str, not_null: bool, type_name: str, held: R
     as SQL quotes it.
     """
     parts = _joined_by_and(condition)
-    if not not_null and f"({column} IS NOT NULL)" not in parts:
-        return False
-    lowers, uppers = _constants(parts, column, ">="), _constants(parts, column, "<")
-    codecs = [Codec.find(type_name, encoding) for encoding in TYPES]
-    return any(codec is not None and _within(codec, lowers, uppers, held) for codec in codecs)
-
-
-def _says_only(condition: str, column: str) -> bool:
-    """Whether the condition is a lower and an upper bound of the column, and that it is not NULL."""
-    parts = _joined_by_and(condition)
-    ends = len(_constants(parts, column, ">=")), len(_constants(parts, column, "<"))
-    return ends == (1, 1) and set(parts[:-2]) == {f"({column} IS NOT NULL)"} and len(parts) == 3
+    return (not_null or f"({column} IS NOT NULL)" in parts) and _spelled(parts, column, type_name, held) is not None
 
 
 def _joined_by_and(condition: str) -> list[str]:
@@ -159,38 +136,38 @@ def _constants(parts: Iterable[str], column: str, operator: str) -> list[str]:
     return [match[1] or match[2] for each in parts if (match := pattern.fullmatch(each))]
 
 
-def _within(codec: Codec, lowers: Sequence[str], uppers: Sequence[str], held: Range) -> bool:
+def _spelled(parts: Iterable[str], column: str, type_name: str, held: Range) -> Bounds | None:
     """Keys of a bigint could be seconds or milliseconds: no moment can be a bound of the range in both."""
-    if held.lower is None or held.upper is None or codec.aware != (held.lower.tzinfo is not None):
-        return False
-    try:
-        return any(codec.moment(each) == held.lower for each in lowers) and any(
-            codec.moment(each) == held.upper for each in uppers
-        )
-    except (ValueError, OverflowError):
-        return False
+    lowers, uppers = _constants(parts, column, ">="), _constants(parts, column, "<")
+    for codec in (Codec.find(type_name, encoding) for encoding in TYPES):
+        if codec is None or held.lower is None or codec.aware != (held.lower.tzinfo is not None):
+            continue
+        try:
+            lower = next((each for each in lowers if codec.moment(each) == held.lower), None)
+            upper = next((each for each in uppers if codec.moment(each) == held.upper), None)
+        except (ValueError, OverflowError):
+            continue
+        if lower is not None and upper is not None:
+            return Bounds(lower, upper)
+    return None
 
 
-SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', {}, true)"
-LOCK = "LOCK TABLE ONLY {} IN {} MODE"
-STATE = """
+STATE = SQL("""
 SELECT c.oid, c.relkind = 'r' AS plain, c.relispartition AS is_partition, i.inhparent AS parent,
-       coalesce(i.inhdetachpending, false) AS pending, {bounds} AS bounds, {comment} AS comment,
+       coalesce(i.inhdetachpending, false) AS pending, pg_get_expr(c.relpartbound, 0) AS bounds, {comment} AS comment,
        {length} AS length, EXISTS (SELECT FROM pg_inherits below WHERE below.inhparent = c.oid) AS has_children,
        clock_timestamp() AS now, pg_get_userbyid(c.relowner) AS owner
-FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
 WHERE n.nspname = {schema} AND c.relname = {name}
-"""
+""")
 
 
 @dataclass(frozen=True, slots=True)
 class TableState:
     """``parent`` is the OID of what it is a partition of, or inherits from, ``bounds`` PostgreSQL's text of them.
 
-    ``text`` is the user's own comment, None where the whole is too long to be read; ``mark`` ours beside it. ``now`` is
-    the server's clock, aware.
+    ``text`` is the user's own comment, None where the whole is too long to be read; ``mark`` ours beside it, and
+    ``comment`` both. ``now`` is the server's clock, aware.
     """
 
     oid: int
@@ -204,6 +181,7 @@ class TableState:
     has_children: bool
     now: datetime
     owner: str
+    comment: str | None = None
 
     @property
     def detached(self) -> bool:
@@ -211,96 +189,41 @@ class TableState:
         return self.plain and not self.is_partition and self.parent is None and not self.has_children
 
 
+def ask(action: Action) -> Composed:
+    """The query for `parse`."""
+    names = {"schema": action.schema, "name": action.name}
+    return STATE.format(comment=ddl.COMMENT, length=ddl.COMMENT_LENGTH, **names)
+
+
+def parse(rows: list[Any], action: Action, oid: int) -> TableState:
+    """The state, from the rows of `ask`. Raises `TableChanged` where the name is another's."""
+    if [row.oid for row in rows] != [oid]:
+        raise TableChanged(f"{action.noun} {action} was dropped, renamed or made anew since it was read")
+    fields = rows[0]._asdict()
+    text, mark = (None, None) if fields.pop("length") > marker.LONGEST else marker.read(fields["comment"])
+    return TableState(**fields, text=text, mark=mark)
+
+
 def look(connection: psycopg.Connection[Any], action: Action, oid: int) -> TableState:
     """Lock the table against all DDL, and read its state. Raises `TableChanged` where the name is another's.
 
     The lock (SHARE UPDATE EXCLUSIVE) is in no reader's or writer's way, and lasts as long as the transaction.
     """
-    oid_, names = sql.SQL("c.oid"), {"schema": action.schema, "name": action.name}
-    bounds_ = sql.SQL(ddl.BOUNDS)
-    query = sql.SQL(STATE).format(bounds=bounds_, comment=ddl.read(oid_), length=ddl.length(oid_), **names)
-    _, rows = run(connection, lock(action, "SHARE UPDATE EXCLUSIVE"), query)
-    if [row.oid for row in rows] != [oid]:
-        raise TableChanged(f"{action.noun} {action} was dropped, renamed or made anew since it was read")
-    fields = rows[0]._asdict()
-    comment, length = fields.pop("comment"), fields.pop("length")
-    text, mark = (None, None) if ddl.is_too_long(length) else marker.read(comment)
-    return TableState(**fields, text=text, mark=mark)
-
-
-def lock(action: Action, mode: str) -> sql.Composed:
-    """Ask for the lock on the table; ``mode`` as LOCK TABLE spells it."""
-    return sql.SQL(LOCK).format(ddl.relation(action), sql.SQL(mode))
-
-
-def set_lock_timeout(milliseconds: int) -> sql.Composed:
-    """From here on to the end of the transaction, locks are waited for so long only."""
-    return sql.SQL(SET_LOCK_TIMEOUT).format(f"{milliseconds}ms")
+    _, rows = run(connection, ddl.lock(action, "SHARE UPDATE EXCLUSIVE"), ask(action))
+    return parse(rows, action, oid)
 
 
 def is_ours(state: TableState, parent: Parent) -> bool:
-    """Whether the mark was written on this very table, of this very parent, whose owner owns the table.
-
-    Another owner may write any text into the comment of a table, and have it run any function.
-    """
+    """Whether the mark was written on this very table, of this very parent, by its owner: others may write any text."""
     mark = state.mark
     return mark is not None and (mark.oid, mark.parent, state.owner) == (state.oid, parent.oid, parent.owner)
 
 
-def write(action: Action, text: str | None, mark: Marker | None) -> sql.Composed:
+def write(action: Action, text: str | None, mark: Marker | None) -> Composed:
     """Put the mark beside the user's own text, or take it away. Raises `StatementRejected` where there is no room."""
     if text is None:
-        raise ddl.no_room(f"{action.noun} {action}")
-    return ddl.comment(action, ddl.check_room(f"{action.noun} {action}", marker.write(text, mark)))
-
-
-# Marks in the comments of tables, from rows of `catalog.MARKED`.
-
-
-def detached(rows: Iterable[Any], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
-    """Those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's domain.
-
-    A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the mark of a
-    restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner, who
-    may write any text into its comment.
-    """
-    return tuple(
-        _detached(row, mark)
-        for row in rows
-        if row.owner == parent.owner
-        and (mark := mark_of(row.comment, row.oid, parent)) is not None
-        and _is_of_detach(mark, codec)
-    )
-
-
-def of_other_owners(rows: Iterable[Any], parent: Parent) -> tuple[str, ...]:
-    """Tables that bear such a mark, and belong to another role than the parent: ``schema.name``."""
-    return tuple(
-        f"{row.schema}.{row.name}"
-        for row in rows
-        if row.owner != parent.owner and mark_of(row.comment, row.oid, parent) is not None
-    )
-
-
-def strangers(rows: Iterable[Any], parent: Parent, codec: Codec) -> tuple[Detached, ...]:
-    """Tables whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment is a copy.
-
-    Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is left out.
-    """
-    own = {each.oid for each in detached(rows, parent, codec)}
-    return tuple(
-        _detached(row, mark)
-        for row in rows
-        if (mark := marker.read(row.comment)[1]) is not None
-        and not own & {row.oid, mark.oid}
-        and (mark.oid, mark.parent) != (row.oid, parent.oid)
-        and mark.table == str(parent)
-        and _is_of_detach(mark, codec)
-    )
-
-
-def _detached(row: Any, mark: Marker) -> Detached:
-    return Detached(row.oid, row.schema, row.name, mark, marker.read(row.comment)[0], row.rows, row.bytes or 0)
+        raise ddl.no_room(action)
+    return ddl.comment(action, marker.write(text, mark))
 
 
 def mark_of(comment: str | None, oid: int, parent: Parent) -> Marker | None:
@@ -309,7 +232,68 @@ def mark_of(comment: str | None, oid: int, parent: Parent) -> Marker | None:
     return mark if mark is not None and (mark.oid, mark.parent) == (oid, parent.oid) else None
 
 
-def _is_of_detach(mark: Marker, codec: Codec) -> bool:
-    """Users may have edited it: moments with a zone are never compared with moments without one."""
-    lower, upper = mark.range.lower, mark.range.upper
-    return mark.phase is not Phase.RESTORED and {bool(lower.tzinfo), bool(upper.tzinfo)} == {codec.aware}
+LONGEST_OF_OTHERS, MOST_MARKED = 1024, 20_000
+"""Bytes of a comment on a table of another owner, and tables with marks that are read: all roles share a database."""
+
+# What initdb made has lower OIDs, and thousands of comments. One of the owner that is too long to be read may bear a
+# mark. The owner's come first, so that other roles cannot push them out.
+MARKED = """
+SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner,
+       CASE WHEN octet_length(d.description) <= {longest} THEN d.description END AS comment,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, {size} AS bytes
+FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace,
+(SELECT relowner AS owner FROM pg_class WHERE relname = {name}
+ AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})) p
+WHERE d.objoid >= 16384 AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
+  AND CASE WHEN octet_length(d.description) <= CASE WHEN c.relowner = p.owner THEN {longest} ELSE {of_others} END
+           THEN strpos(d.description, {label}) > 0 ELSE c.relowner = p.owner END
+  AND c.relkind = 'r' AND NOT c.relispartition
+  AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+ORDER BY c.relowner <> p.owner, c.oid LIMIT {most}
+"""
+
+
+def ask_marked(schema: str, name: str, size: SQL) -> Composed:
+    """The query for `with_marked`, about the parent of that name. ``size``: an expression over the table ``c``."""
+    limits = {"longest": marker.LONGEST, "of_others": LONGEST_OF_OTHERS, "most": MOST_MARKED}
+    return SQL(MARKED).format(schema=schema, name=name, size=size, label=f"{marker.LABEL} ", **limits)
+
+
+def with_marked(inventory: Inventory, rows: Iterable[Any], parent: Parent, codec: Codec | None) -> Inventory:
+    """The inventory with the tables whose comment bears a mark, from rows of `MARKED`.
+
+    Detached are those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's
+    domain. A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the
+    mark of a restored partition once a user has detached it: it is theirs. Nor does a mark on a table of another owner,
+    who may write any text into its comment.
+
+    Strangers are those whose mark names this parent by its name, and other OIDs: restored from a dump, or the comment
+    is a copy. Nothing may be done to them: what they hold need not be what was detached. A copy beside the original is
+    left out.
+    """
+    of_others: list[str] = []
+    detached: list[Detached] = []
+    strangers: list[Detached] = []
+    too_long: list[str] = []
+    for row in rows:
+        if row.comment is None:
+            too_long.append(f"{row.schema}.{row.name}")
+        text, mark = marker.read(row.comment)
+        if mark is None:
+            continue
+        table = Detached(row.oid, row.schema, row.name, mark, text, row.rows, row.bytes or 0)
+        own = (mark.oid, mark.parent) == (row.oid, parent.oid)
+        if own and row.owner != parent.owner:
+            of_others.append(str(table))
+        elif codec is not None and mark.phase is not Phase.RESTORED:
+            # Users may have edited it: moments with a zone are never compared with moments without one.
+            if {bool(mark.range.lower.tzinfo), bool(mark.range.upper.tzinfo)} != {codec.aware}:
+                continue
+            if own:
+                detached.append(table)
+            elif mark.table == str(parent):
+                strangers.append(table)
+    known = {each.oid for each in detached}
+    copies = tuple(each for each in strangers if not known & {each.oid, each.marker.oid})
+    inventory = replace(inventory, comments_too_long=tuple(too_long))
+    return replace(inventory, marked_by_others=tuple(of_others), detached=tuple(detached), strangers=copies)

@@ -5,60 +5,64 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from ctypes import c_int32
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import sql
+from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ..errors import AnotherOperator, InsufficientPrivilege, TableChanged
 from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Parent
 from .connection import Session, pinned, run
 from .errors import translate
+from .settings import setting
 
-# Wait until synchronous standbys have what was committed before, while no lock is held.
-#
-# Transactions of Partwarden commit with ``synchronous_commit = local`` (`limits.LOCAL_COMMIT`): a commit that waits for
-# a standby keeps its locks meanwhile.
-#
-
-PATIENCE = 30.0
-"""Seconds that standbys are waited for."""
-
-DEFAULT = "SET LOCAL synchronous_commit TO DEFAULT"
-
-# A commit waits for standbys only where it wrote something: this message is of no effect, and the last thing written.
-WRITE = """
-SELECT pg_catalog.pg_logical_emit_message(true, 'partwarden', 'committed')
-WHERE pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''
-"""
+PATIENCE = 30.0  # seconds that standbys are waited for
 
 
-def confirmed(connection: Session, seconds: float | None = None) -> bool:
+def confirmed(connection: Session) -> bool:
     """Whether the standbys that the server's configuration demands have all that this session has committed.
 
-    Raises nothing: a lost connection, or standbys that do not answer within ``seconds``, by default `PATIENCE`, confirm
-    nothing.
+    Transactions of Partwarden commit with ``synchronous_commit = local``, since a commit that waits for a standby keeps
+    its locks meanwhile: here it is waited for, while no lock is held. Raises nothing: a lost connection, or standbys
+    that do not answer within `PATIENCE`, confirm nothing.
     """
+    # A commit waits for standbys only where it wrote something: this is of no effect, and the last thing written.
+    write = """SELECT pg_catalog.pg_logical_emit_message(true, 'partwarden', 'committed')
+        WHERE pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''"""
+    try:
+        with cancelled_after(connection, PATIENCE) as late:
+            # Cancelled in its wait, COMMIT succeeds with a warning.
+            run(connection, "BEGIN", "SET LOCAL synchronous_commit TO DEFAULT", write, "COMMIT")
+    except psycopg.Error:
+        return False
+    return not late.is_set()
+
+
+@contextmanager
+def cancelled_after(connection: Session, seconds: float) -> Iterator[threading.Event]:
+    """The statement in the block is cancelled when it takes longer, and the event is set; no later one is cancelled."""
     late = threading.Event()
 
-    def give_up() -> None:
+    def cancel() -> None:
         late.set()
         with suppress(psycopg.Error):
             connection.cancel_safe(timeout=2.0)
 
-    timer = threading.Timer(PATIENCE if seconds is None else seconds, give_up)
+    timer = threading.Timer(seconds, cancel)
     timer.start()
     try:
-        # Cancelled in its wait, COMMIT succeeds with a warning.
-        run(connection, "BEGIN", DEFAULT, WRITE, "COMMIT")
-    except psycopg.Error:
-        return False
+        yield late
     finally:
         timer.cancel()
         timer.join()
-    return not late.is_set()
+        if late.is_set() and not connection.closed:
+            # What comes too late for the one statement would else hit the next.
+            with suppress(pg.QueryCanceled):
+                run(connection, "SELECT pg_catalog.pg_sleep(0.01)")
 
 
 ADVISORY_CLASS = 0x70617274
@@ -79,9 +83,7 @@ READ_ALL_TIMEOUT, READ_ALL_LIMIT = "24h", 25 * 3600.0
 """What a statement that reads every row may take, on the server and, in seconds, with the way to it: a terabyte takes
 hours, and a shorter limit would keep the largest tables for ever."""
 
-BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN_READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-OWNED_BY = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = {}"
 BY_NAME = """
 SELECT c.oid, c.relrowsecurity, c.relforcerowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}
@@ -94,53 +96,51 @@ def parent_of(inventory: Inventory) -> Parent:
     return inventory.parent
 
 
-def advisory(parent: Parent) -> sql.Composed:
-    """Asks for the advisory lock of the table, by which operators and policies take turns.
-
-    Ends with the transaction: right behind a pooler, and nothing to clean up after a crash.
-    """
-    return sql.SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, _signed(parent.oid))
+def advisory(parent: Parent) -> Composed:
+    """Ask for the advisory lock of the table, by which operators and policies take turns, to the transaction's end."""
+    # An OID has 32 bits without a sign, the lock's key with one.
+    return SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, c_int32(parent.oid).value)
 
 
 def opening(
     parent: Parent, lock_timeout: int, statement_timeout: str = "60s", *, as_login: bool = False
-) -> list[sql.Composable]:
-    """Begins the transaction and asks what `check_opening` wants to know. ``lock_timeout``: milliseconds.
-
-    All that follows runs as the parent's owner; ``as_login`` is for what runs no code of the table.
+) -> list[Composable]:
+    """Begin the transaction, as the parent's owner, and ask what `check_opening` wants to know; ``lock_timeout`` is in
+    milliseconds, and ``as_login`` for what runs no code of the table.
     """
     return [
-        sql.SQL(BEGIN),
+        SQL("BEGIN ISOLATION LEVEL READ COMMITTED"),
         pinned(f"{lock_timeout}ms", statement_timeout),
         advisory(parent),
-        sql.SQL(BY_NAME).format(parent.schema, parent.name),
-        sql.SQL(OWNED_BY).format(parent.oid),
-        *([] if as_login else as_owner(parent.owner, parent.login)),
+        SQL(BY_NAME).format(parent.schema, parent.name),
+        SQL("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = {}").format(parent.oid),
+        *([] if as_login else as_owner(parent)),
     ]
 
 
-def as_owner(owner: str, login: str | None) -> list[sql.Composable]:
+def set_lock_timeout(milliseconds: int) -> Composed:
+    """From here on to the end of the transaction, locks are waited for so long only."""
+    return setting({"lock_timeout": f"{milliseconds}ms"})
+
+
+def as_owner(parent: Parent) -> list[Composable]:
     """Make the rest of the transaction run as the owner of the table; no statement where that one is connected.
 
     CHECK constraints, index expressions, domains, generated columns and triggers call functions of those who may alter
     the table. Such a function may do what the current role may: so that must be no superuser, nor a member of others.
-    SET LOCAL ends with the transaction, as is right behind a pooler. Raises InsufficientPrivilege when it is executed
-    by a login that may not become the owner.
+    PostgreSQL raises InsufficientPrivilege where the login may not become the owner.
     """
-    return [] if login in (None, owner) else [become(owner)]
+    return [become(parent.owner)] if parent.borrowed else []
 
 
-def become(role: str) -> sql.Composed:
+def become(role: str) -> Composed:
     """SET LOCAL ROLE."""
-    return sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role))
+    return SQL("SET LOCAL ROLE {}").format(Identifier(role))
 
 
-def reading(parent: Parent) -> list[sql.Composable]:
-    """The same as `as_owner`, for what only reads rows.
-
-    A login that is no member of the owner has no rights but its own, and reads with those what was granted to it.
-    """
-    return as_owner(parent.owner, parent.login) if parent.may_own else []
+def reading(parent: Parent) -> list[Composable]:
+    """The same, for what only reads rows: a login that is no member of the owner reads what was granted to itself."""
+    return as_owner(parent) if parent.may_own else []
 
 
 READER = """
@@ -151,21 +151,22 @@ FROM (SELECT CASE WHEN has_table_privilege(p.relowner, c.oid, 'SELECT') THEN p.r
       LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition LEFT JOIN pg_class p ON p.oid = i.inhparent
       WHERE n.nspname = {schema} AND c.relname = {name}) o
 """
-SET_ROLE_VERSION = 160000
-"""From that version on a member of a role may lack the right to SET ROLE to it."""
+
+
+def set_role_right(connection: psycopg.Connection[Any]) -> str:
+    """What `pg_has_role` calls the right to SET ROLE: from 16 on a member of a role may lack it."""
+    return "SET" if connection.info.server_version >= 160000 else "MEMBER"
 
 
 def read_as_owner(connection: psycopg.Connection[Any], schema: str, name: str) -> str | None:
-    """Make the rest of the transaction run as the owner of the table's parent, or of the table where it has none.
-
-    A partition that its parent's owner may not read is read as its own owner.
+    """Make the rest of the transaction run as the owner of the table's parent, or, where there is none that may read
+    it, of the table.
 
     Returns that role; None where it is connected already, and where the login is no member of it: such a login reads
     by rights of its own. Raises `InsufficientPrivilege` where it has the owner's rights, but may not become the owner.
     """
-    set_role = "SET" if connection.info.server_version >= SET_ROLE_VERSION else "MEMBER"
-    (found,) = run(connection, sql.SQL(READER).format(set_role=set_role, schema=schema, name=name))
-    for owner, same, member, may_become in found:
+    query = SQL(READER).format(set_role=set_role_right(connection), schema=schema, name=name)
+    for owner, same, member, may_become in run(connection, query)[0]:
         if same or not member:
             return None
         if not may_become:
@@ -179,7 +180,7 @@ def read_as_owner(connection: psycopg.Connection[Any], schema: str, name: str) -
     return None
 
 
-def made_for_owner(parent: Parent, *make: sql.Composable, give: Sequence[sql.Composable]) -> list[sql.Composable]:
+def made_for_owner(parent: Parent, *make: Composable, give: Sequence[Composable]) -> list[Composable]:
     """Create relations in a transaction of the owner. ``make`` must call no function of the table.
 
     Where the owner may not create in the schema, the superuser that is connected does it, and ``give`` gives them away.
@@ -216,16 +217,23 @@ def undo(connection: psycopg.Connection[Any]) -> None:
 
 
 @contextmanager
-def translated(connection: psycopg.Connection[Any], subject: str) -> Iterator[None]:
-    """Roll back on any error of the block. psycopg's are raised as `translate` makes them, about the subject."""
+def undone(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Roll back on any error of the block."""
     try:
         yield
-    except psycopg.Error as error:
-        undo(connection)
-        raise translate(error, subject) from None
     except BaseException:
         undo(connection)
         raise
+
+
+@contextmanager
+def translated(connection: psycopg.Connection[Any], subject: str) -> Iterator[None]:
+    """Roll back on any error of the block. psycopg's are raised as `translate` makes them, about the subject."""
+    try:
+        with undone(connection):
+            yield
+    except psycopg.Error as error:
+        raise translate(error, subject) from None
 
 
 @contextmanager
@@ -235,40 +243,30 @@ def changing(connection: psycopg.Connection[Any], parent: Parent, statement_time
     Locks are waited for `UNHEARD` milliseconds, until `set_lock_timeout` says otherwise. Raises `AnotherOperator`,
     `TableChanged`, and psycopg's errors; whatever is raised in the block undoes it.
     """
-    try:
+    with undone(connection):
         check_opening(parent, run(connection, *opening(parent, UNHEARD, statement_timeout)))
         yield
         if connection.info.transaction_status is not TransactionStatus.IDLE:
             run(connection, "COMMIT")
-    except BaseException:
-        undo(connection)
-        raise
 
 
 def read_only(
     connection: psycopg.Connection[Any],
-    *queries: sql.Composable | LiteralString,
+    *queries: Composable | LiteralString,
     lock_timeout: str = "500ms",
     statement_timeout: str = "10s",
 ) -> list[list[Any]]:
-    """The rows of each query, of one snapshot, in a transaction of their own and one round trip.
-
-    Raises psycopg's errors; the transaction is rolled back then.
-    """
-    try:
+    """The rows of each query, of one snapshot, in a transaction of their own and one round trip."""
+    with undone(connection):
         limits = pinned(lock_timeout, statement_timeout)
         _, _, *results, _ = run(connection, BEGIN_READ_ONLY, limits, *queries, "COMMIT")
-    except BaseException:
-        undo(connection)
-        raise
     return results
 
 
 @contextmanager
 def reading_rows(connection: Session, schema: str, name: str) -> Iterator[None]:
-    """A transaction that reads all rows of the table, as its owner, or fails: a row that a policy hides is an error.
-
-    A statement may take as long as all rows need. Raises as `read_as_owner`, and psycopg's errors.
+    """A transaction that reads all rows of the table as `read_as_owner` does, however long that takes, or fails: a row
+    that a policy hides is an error. Raises psycopg's errors, too.
     """
     try:
         with connection.patient(READ_ALL_LIMIT):
@@ -277,8 +275,3 @@ def reading_rows(connection: Session, schema: str, name: str) -> Iterator[None]:
             yield
     finally:
         undo(connection)
-
-
-def _signed(oid: int) -> int:
-    """An OID has 32 bits without a sign, the advisory lock's key with one."""
-    return oid - (1 << 32) if oid >= 1 << 31 else oid

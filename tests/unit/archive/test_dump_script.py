@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from partwarden.archive.dump_script import END, LONGEST, copied_rows
+from partwarden.archive.archived_rows import END, LONGEST, copied_rows
 from partwarden.errors import DumpFailed
 
 COPY = b'COPY "public"."run; -- 2020" ("id", "it\'s", "a""b\nc") FROM stdin;'

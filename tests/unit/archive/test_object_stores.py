@@ -11,8 +11,8 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from pydantic import ValidationError
 
 from partwarden.api.destination import Destination
-from partwarden.archive.objectstore import PART, PARTS, is_missing, is_without_conditions, part_size, translate
-from partwarden.archive.objectstore_config import by_destination, by_url
+from partwarden.archive.objectstore import PART, PARTS, Objects, is_missing, is_without_conditions, part_size, translate
+from partwarden.archive.storage import at, by_destination
 from partwarden.errors import InvalidSpec, SecretInvalid, SecretKeyMissing
 
 S3 = {"url": "s3://archives/prod/", "secretRef": {"name": "storage"}}
@@ -96,14 +96,15 @@ def test_the_error_about_a_value_does_not_repeat_it() -> None:
 
 
 def test_an_address_has_a_bucket_and_one_of_three_schemes() -> None:
-    made, prefix = by_url("s3://archives/prod/", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"})
+    made, prefix = at("s3://archives/prod/", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"})
     assert (made.url(prefix), prefix) == ("s3://archives/prod", "prod")
-    made, _ = by_url("s3://archives", {"AWS_ENDPOINT_URL_S3": "https://minio:9000/"})
+    made, _ = at("s3://archives", {"AWS_ENDPOINT_URL_S3": "https://minio:9000/"})
+    assert isinstance(made, Objects)
     assert isinstance(made.store, S3Store)
     assert made.store.config["endpoint"] == "https://minio:9000"
     for wrong in ("ftp://archives", "s3://", "s3:///prod"):
         with pytest.raises(InvalidSpec, match="give a folder, s3://, gs:// or az:// with a bucket"):
-            by_url(wrong, {})
+            at(wrong, {})
 
 
 def answer(status: int, code: str, message: str = "The words of the service.") -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from partwarden.api.types import Interval
@@ -23,7 +25,7 @@ from partwarden.errors import InvalidSpec
 )
 def test_what_a_period_is(text: str, first: str, beyond: str) -> None:
     found = parse(text)
-    assert (found.first.isoformat(), found.beyond.isoformat()) == (first, beyond)
+    assert (found.first, found.beyond) == (datetime.fromisoformat(first), datetime.fromisoformat(beyond))
 
 
 @pytest.mark.parametrize(

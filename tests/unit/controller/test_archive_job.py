@@ -11,8 +11,7 @@ import pytest
 from partwarden.api.archive import CONTAINER, MANAGED
 from partwarden.api.destination import Destination
 from partwarden.api.retention import JobSettings
-from partwarden.archive.jobspec import DATABASE_KEYS, STORAGE_KEYS, WRONG, JobSpec, Report, Task
-from partwarden.archive.manifest import TableName
+from partwarden.archive.manifest import DATABASE_KEYS, STORAGE_KEYS, WRONG, JobSpec, Report, TableName, Task
 from partwarden.controller.archive_job import GROUP_ID, Owner, Runtime, manifest, name
 from partwarden.controller.job_status import (
     CLAIM_NOT_FOUND,

@@ -10,8 +10,7 @@ import pytest
 
 from partwarden.api.archive import ARCHIVE_PLURAL, CONTAINER, Fingerprint
 from partwarden.api.types import ObjectKey
-from partwarden.archive.jobspec import VARIABLE, WRONG, JobSpec, Report, Task
-from partwarden.archive.manifest import TableName
+from partwarden.archive.manifest import VARIABLE, WRONG, JobSpec, Report, TableName, Task
 from partwarden.archive.table_lookup import Target
 from partwarden.controller import archive_reconciler as module
 from partwarden.controller.archive_job import JobRequest, JobSlots

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from partwarden.api.archive import Fingerprint, PartitionArchiveStatus
-from partwarden.archive.jobspec import Report, Task
+from partwarden.archive.manifest import Report, Task
 from partwarden.controller import archive_requests, archive_status
 from partwarden.controller.job_status import JobView, Phase
 from partwarden.errors import DatabaseUnreachable, SecretNotFound

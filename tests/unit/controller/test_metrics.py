@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from partwarden.api.status import Summary
-from partwarden.archive.jobspec import Task
+from partwarden.archive.manifest import Task
 from partwarden.controller.metrics import ARCHIVE_STATES, NUMBERS, Metrics, Sources, families
 from partwarden.controller.workqueue import Backlog, Result
 from partwarden.kube.cache import Store, parse_policy

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from partwarden.api import policy, status
-from partwarden.archive import dump_script, manifest, verify
+from partwarden.archive import archived_rows, manifest, verify
 from partwarden.controller import settings
 from partwarden.planner import marker
-from partwarden.postgres import answers, catalog, connection, conninfo, ddl, table_state
+from partwarden.postgres import answers, connection, conninfo, ddl, table_state
 from partwarden.status import events
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "limits.md").read_text()
@@ -26,9 +26,9 @@ PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "limits.md").read_tex
         ("`partwarden.dev/hold`", [policy.MOST_NAMES, policy.LONGEST_ANNOTATION]),
         ("`partwarden.dev/approve-drop`", [policy.MOST_NAMES, policy.LONGEST_ANNOTATION]),
         ("comment of a table |", [marker.LONGEST]),
-        ("comment of a table of another role", [catalog.LONGEST_OF_OTHERS]),
+        ("comment of a table of another role", [table_state.LONGEST_OF_OTHERS]),
         ("line of a comment", [marker.LONGEST_LINE]),
-        ("tables with marks", [catalog.MOST_MARKED]),
+        ("tables with marks", [table_state.MOST_MARKED]),
         ("bounds of a partition", [ddl.LONGEST_BOUNDS]),
         ("CHECK of a detached table", [table_state.LONGEST_CHECK]),
         ("expression of a row security policy", [ddl.LONGEST_TEXT]),
@@ -37,7 +37,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "limits.md").read_tex
         ("`manifest.json`", [verify.LARGEST >> 20]),
         ("columns, types, labels", [manifest.MOST_COLUMNS, manifest.MOST_TYPES, manifest.MOST_LABELS]),
         ("expression |", [manifest.LONGEST]),
-        ("statement in the script", [dump_script.LONGEST >> 20]),
+        ("statement in the script", [archived_rows.LONGEST >> 20]),
     ],
 )
 def test_a_limit_is_documented_as_it_is(line: str, limits: list[int]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from partwarden.api import crd
-from partwarden.cli import policy_view
+from partwarden.cli import policies
 from partwarden.controller import archive_status
 from partwarden.controller.metrics import families
 from partwarden.kube import cache
@@ -42,11 +42,11 @@ def policy(status: dict[str, Any]) -> dict[str, Any]:
 def test_it_is_as_none_to_all_that_reads_it() -> None:
     found, none = policy(UNSEEN), policy({})
     assert cache.parse_policy(found).status == UNSEEN
-    assert not policy_view.is_current(found)
-    views = [policy_view.view(each, NOW) for each in (found, none)]
+    assert not policies.is_current(found)
+    views = [policies.view(each, NOW) for each in (found, none)]
     assert views[0].problems == views[1].problems != []
     assert views[0].lines({}) == views[1].lines({})
-    assert policy_view.archive_state(found) == policy_view.archive_state(none) == "Pending"
+    assert policies.archive_state(found) == policies.archive_state(none) == "Pending"
     shown = [families([(("ns", "run"), False, each["status"])]) for each in (found, none)]
     assert [each.samples for each in shown[0]] == [each.samples for each in shown[1]]
     assert archive_status.trouble(UNSEEN) is None

@@ -1,23 +1,31 @@
-"""One table as ``list``, ``stats`` and ``health`` show it: a status, observed in a database or written by the operator.
-
-Values first, then text or data. Pure.
-"""
+"""A table as commands show it: its status, observed in a database or written by the operator, then text or data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from statistics import median
 from typing import Any
 
-from ..api.policy import TableSpec
+from psycopg import sql
+
+from ..api.policy import Table, TableSpec
+from ..api.retention import Retention
 from ..api.status import PartitionPolicyStatus, PartitionStatus, State
-from ..errors import InvalidSpec
-from ..planner.calendar import Grid
-from ..status.details import human
-from .options import known, midnight
+from ..errors import InvalidSpec, ReadOnlyServer
+from ..planner.calendar import Grid, iso
+from ..planner.inventory import Detached, Inventory, Partition
+from ..planner.plan import Plan
+from ..postgres.connection import Session
+from ..postgres.engine import observe_and_plan
+from ..postgres.transaction import READ_ALL_LIMIT, READ_ALL_TIMEOUT, read_only
+from ..status.conditions import describe
+from ..status.details import human, partitions_of, summarise
+from . import manifest, options
+from .guess import read_tables
+from .options import Target
 
 
 class Level(IntEnum):
@@ -74,9 +82,10 @@ class TableView:
 
     def find(self, what: str, spec: TableSpec) -> PartitionStatus:
         """The partition or detached table with that name or in that period. Raises `InvalidSpec` unless it is one."""
-        listed, schema = self.status.partitions, spec.table.schema_
+        listed, schema, period = self.status.partitions, spec.table.schema_, options.known(what)
         chosen = [each for each in listed if what in (each.name, f"{schema}.{each.name}")]
-        chosen = chosen or [each for each in listed if _is_within(each, spec, what)]
+        if period and not chosen:
+            chosen = [each for each in listed if _is_within(each, spec, period)]
         if len(chosen) > 1:
             names = ", ".join(each.name for each in chosen[:12])
             raise InvalidSpec(f"{len(chosen)} partitions of {self.name} lie in {what}: name one of them ({names})")
@@ -190,10 +199,143 @@ def inserts(partitions: list[PartitionStatus]) -> str:
     return f"rows go into the DEFAULT partition {default}" if default else "inserts fail"
 
 
-def _is_within(partition: PartitionStatus, spec: TableSpec, what: str) -> bool:
-    period = known(what)
-    if period is None or partition.from_ is None or partition.to is None:
+def _is_within(partition: PartitionStatus, spec: TableSpec, period: options.Period) -> bool:
+    if partition.from_ is None or partition.to is None:
         return False
-    grid = Grid.of(spec, aware=partition.from_.endswith("Z"))
-    first, beyond = (grid.moment(midnight(day)) for day in (period.first, period.beyond))
-    return first <= datetime.fromisoformat(partition.from_) and datetime.fromisoformat(partition.to) <= beyond
+    moment = Grid.of(spec, aware=partition.from_.endswith("Z")).moment
+    lower, upper = datetime.fromisoformat(partition.from_), datetime.fromisoformat(partition.to)
+    return moment(period.first) <= lower and upper <= moment(period.beyond)
+
+
+# Tables of a database.
+
+EVER = Retention.model_validate({"keepFor": "1000y"})
+"""With it detached tables are seen, and nothing is older."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedTable:
+    """One table, as it was at ``inventory.now``."""
+
+    spec: TableSpec
+    inventory: Inventory
+    plan: Plan
+
+    @property
+    def grid(self) -> Grid:
+        """That of the policy, in the key's domain."""
+        return Grid.of(self.spec, aware=self.plan.codec.aware)
+
+    def named(self) -> list[tuple[str, Partition | Detached]]:
+        """Partitions and detached tables with the names that a status gives them."""
+        schema = self.plan.parent.schema
+        tables: list[Partition | Detached] = [*self.inventory.partitions, *self.inventory.detached]
+        return [(each.name if each.schema == schema else str(each), each) for each in tables]
+
+    def view(self, archives: Mapping[int, str] | None = None) -> TableView:
+        """All partitions, ascending, DEFAULT last; before them detached tables. ``archives``: addresses by OID."""
+        server, rows = self.inventory.server, self.inventory.default_rows
+        partitions = partitions_of(self.inventory, self.plan)
+        in_default = ""
+        if self.inventory.default is not None and rows is not None and rows.error is None and rows.total:
+            in_default = describe(self.grid, rows)
+        # Not checked again: a database may have more partitions than a status may list.
+        status = PartitionPolicyStatus.model_construct(
+            summary=summarise(self.inventory, self.plan, len(self.inventory.partitions)), partitions=partitions
+        )
+        proven = {
+            name: ArchiveView("Proven", archives[each.oid])
+            for name, each in self.named()
+            if archives and each.oid in archives
+        }
+        return TableView(
+            name=str(self.plan.parent),
+            heading={
+                "table": str(self.plan.parent),
+                "database": server.database,
+                "server": server.version_text,
+                "key": self.plan.key,
+                "interval": self.spec.interval.value,
+                "timezone": self.spec.timezone,
+                "now": iso(self.inventory.now),
+            },
+            status=status,
+            problems=sorted(self._problems(inserts(partitions), in_default), key=lambda each: -each[0]),
+            in_default=in_default,
+            archives=None if archives is None else proven,
+            standby=server.standby,
+        )
+
+    def _problems(self, inserts: str, in_default: str) -> Iterator[Problem]:
+        """The current partition before all."""
+        plan = self.plan
+        until = iso(plan.covered_until)
+        if not plan.covered_for_ever and plan.covered_until is None:
+            yield Level.CRITICAL, f"no partition holds now: {inserts}"
+        elif plan.covered_until is not None and plan.covered_until <= plan.current.upper:
+            yield Level.WARNING, f"nothing follows the current partition: {inserts} from {until} on"
+        if missing := [each for each in plan.missing if each != plan.current]:
+            covered = f", covered until {until}" if until else ""
+            yield Level.WARNING, f"{len(missing)} of the partitions that should be ahead are missing{covered}"
+        if in_default:
+            yield Level.WARNING, f"the DEFAULT partition holds {in_default}"
+        for each in plan.findings:
+            # What this server cannot do, its primary can: a standby shows how the table is, and that is what is asked.
+            if each.error and not (self.inventory.server.standby and isinstance(each.error, ReadOnlyServer)):
+                yield Level.CRITICAL, f"{each.reason} ({each.object}): {each.message}"
+
+
+def observe(connection: Session, spec: TableSpec) -> ObservedTable:
+    """The table as it is now. Raises as `engine.observe_and_plan`."""
+    return ObservedTable(spec, *observe_and_plan(connection, spec))
+
+
+def observe_all(connection: Session, target: Target, detached: bool = False) -> list[ObservedTable]:
+    """The table of the policy's file, or all that can be managed. ``detached``: also without retention, detached tables
+    are seen. Raises `PartwardenError`."""
+    specs = _specs(connection, target)
+    if not specs:
+        raise InvalidSpec("no table here is partitioned by RANGE on one column that says when")
+    seeing = {"retention": EVER} if detached else {}
+    return [observe(connection, each.model_copy(update=seeing) if not each.retention else each) for each in specs]
+
+
+def only_spec(connection: Session, target: Target) -> TableSpec:
+    """That of exactly one table of the database. Raises `PartwardenError`."""
+    specs = _specs(connection, target)
+    if len(specs) != 1:
+        names = ", ".join(options.spelled(each.table.schema_, each.table.name) for each in specs[:10])
+        raise InvalidSpec(f"there are {len(specs)} tables that can be managed: name one by --table ({names or 'none'})")
+    return specs[0]
+
+
+def _specs(connection: Session, target: Target) -> list[TableSpec]:
+    """The policy's of the file, or those of all tables that can be managed, or of that one. Raises its error where it
+    cannot be."""
+    if target.filename is not None:
+        return [policy_file(target).spec]
+    found = read_tables(connection, Table.model_validate(target.table) if target.table else None)
+    if len(found) == 1 and found[0].error:
+        raise found[0].error
+    return [each.guess.spec for each in found if each.guess]
+
+
+def policy_file(target: Target) -> manifest.Manifest:
+    """The policy of ``-f``. Raises `InvalidSpec`."""
+    name = target.filename or ""
+    return manifest.load(manifest.read(name), name, table=target.table, needs_database=False)
+
+
+def count_rows(connection: Session, table: Partition | Detached) -> int:
+    """The rows of one table, counted: what others write meanwhile may be in or not. Raises psycopg's errors."""
+    query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table.schema, table.name))
+    with connection.patient(READ_ALL_LIMIT):
+        # An error is better than a number of those rows only that a policy of row security shows.
+        _, ((count,),) = read_only(
+            connection,
+            "SET LOCAL row_security = off",
+            query,
+            lock_timeout="10s",
+            statement_timeout=READ_ALL_TIMEOUT,
+        )
+    return int(count)

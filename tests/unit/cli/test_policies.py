@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from partwarden.api.validation import parse_spec
-from partwarden.cli import policy_view
-from partwarden.cli.table_view import Level
+from partwarden.cli import policies
+from partwarden.cli.tables import Level
 from partwarden.errors import InvalidSpec
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -119,7 +119,7 @@ def with_default(found: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_health(found: dict[str, Any], expected: list[tuple[Level, str]]) -> None:
-    assert policy_view.view(found, NOW).problems == expected
+    assert policies.view(found, NOW).problems == expected
 
 
 def archive(partition: str, created: str, proven: bool = True, **more: Any) -> dict[str, Any]:
@@ -141,42 +141,43 @@ def test_the_newest_archive_of_a_partition_counts_and_no_other() -> None:
         archive("run_2018", "2026-01-04", policy={"name": "log"}),
     ]
     (newest, *_) = archives
-    assert policy_view.archive_of(found, "run_2018", archives) is newest
-    assert policy_view.archive_state(newest) == "Pending"
-    assert policy_view.archive_state(archives[1]) == "Proven"
-    assert policy_view.archive_of(found, "other.run_2018", archives) is archives[2]
-    assert policy_view.archive_of(found, "run_2019", archives) is None
+    by_name = policies.newest_archives(found, archives)
+    assert by_name["run_2018"] is newest
+    assert policies.archive_state(newest) == "Pending"
+    assert policies.archive_state(archives[1]) == "Proven"
+    assert by_name["other.run_2018"] is archives[2]
+    assert "run_2019" not in by_name
 
 
 def test_skew_is_shown_where_all_partitions_are_listed() -> None:
     found = policy({"rows": 5})
     found["status"]["partitions"] = [{"name": f"run_{size}", "bytes": size, "state": "Past"} for size in (0, 10, 40)]
-    view = policy_view.view(found, NOW)
+    view = policies.view(found, NOW)
     assert view.statistics({})["skew"] == 1.6
     assert ("largest : median", "1.6") in view.lines({})
     found["status"]["summary"]["partitions"] = 500
-    view = policy_view.view(found, NOW)
+    view = policies.view(found, NOW)
     assert view.statistics({})["skew"] is None
     assert ("largest : median", "-") in view.lines({})
 
 
 def test_partitions_that_the_status_does_not_list_are_counted() -> None:
-    assert policy_view.view(policy({}), NOW).notes == ()
-    (note,) = policy_view.view(policy({"partitions": 1203}), NOW).notes
+    assert policies.view(policy({}), NOW).notes == ()
+    (note,) = policies.view(policy({"partitions": 1203}), NOW).notes
     assert note.startswith("1,200 more that the status does not list")
 
 
 def test_hours_of_runway_are_no_end() -> None:
     found = policy({"runwayDays": 0}, Ready="True")
     found["status"]["partitions"] = [{"name": "run_23", "state": "Future", "bytes": 0}]
-    assert policy_view.view(found, NOW).problems == []
+    assert policies.view(found, NOW).problems == []
 
 
 def test_a_status_of_another_version_is_read_as_far_as_it_can_be() -> None:
     found = policy({"unheardOf": 1}, Ready="True")
     known = {"name": "run_2020", "state": "Past", "bytes": 1, "colour": "blue"}
     found["status"] |= {"partitions": [known, {"name": "run_2021", "state": "Asleep", "bytes": 1}], "more": {}}
-    view = policy_view.view(found, NOW)
+    view = policies.view(found, NOW)
     assert [each["name"] for each in view.document()["partitions"]] == ["run_2020"]
     assert view.notes == (
         "written by another version of the operator: status.partitions[1].state: must be Past, Current, Future, "
@@ -191,7 +192,7 @@ def test_a_partition_is_found_by_name_or_period() -> None:
         {"name": f"run_{year}", "state": "Past", "bytes": 1, "from": f"{year}-01-01", "to": f"{year + 1}-01-01"}
         for year in (2019, 2020)
     ]
-    view, spec = policy_view.view(found, NOW), parse_spec({**found["spec"], "database": {"secretRef": {"name": "db"}}})
+    view, spec = policies.view(found, NOW), parse_spec({**found["spec"], "database": {"secretRef": {"name": "db"}}})
     assert [view.find(what, spec).name for what in ("2019", "run_2020", "public.run_2019")] == [
         "run_2019",
         "run_2020",
@@ -205,4 +206,4 @@ def test_a_partition_is_found_by_name_or_period() -> None:
     with pytest.raises(
         InvalidSpec, match=r"2 partitions of ns/run lie in 2019: name one of them \(run_2019, run_2020\)"
     ):
-        policy_view.view(found, NOW).find("2019", spec)
+        policies.view(found, NOW).find("2019", spec)

@@ -1,0 +1,311 @@
+"""The rows of an archive as COPY wrote them: in the script that pg_restore makes of its dump, and beside the dump.
+
+The script is parsed for the one COPY that it may hold, a piece at a time: what is found does not depend on where the
+pieces are cut. Memory is bounded by a piece and one statement, time is linear. Comments, settings and positions of
+sequences are skipped; any other statement makes it the script of something else than one table's rows.
+
+The values of stored generated columns, which ``pg_dump`` leaves out, are an object of their own: a line for each row,
+in the order of the rows of the dump, in COPY's text format; compressed by gzip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import re
+import zlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from itertools import chain
+from types import TracebackType
+from typing import Any
+
+from ..errors import ArchiveDamaged, DumpFailed, ProofFailed
+from .manifest import GeneratedData
+from .storage import Store
+
+
+@dataclass(slots=True)
+class Digest:
+    """SHA-256 and length of what was fed to it. ``lines``: as its user counts them."""
+
+    lines: int = 0
+    size: int = 0
+    _hash: Any = field(default_factory=hashlib.sha256)
+
+    def update(self, chunk: bytes | memoryview) -> None:
+        """Feed the next piece, whose lines are not counted."""
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same chunks, each fed before it is given, and its lines counted."""
+        for chunk in chunks:
+            self.update(chunk)
+            self.lines += chunk.count(b"\n")
+            yield chunk
+
+    @property
+    def sha256(self) -> str:
+        """Lower case hexadecimal digits, of what was fed so far."""
+        return str(self._hash.hexdigest())
+
+
+END = b"\n\\.\n"
+"""Ends the rows of COPY. No row can hold it: a backslash in a value is written twice."""
+LONGEST = 1 << 22
+"""Bytes of one statement or comment: the longest is COPY with the columns' names."""
+
+_LITERAL = rb"'[^']*(?:''[^']*)*'"
+KNOWN = re.compile(
+    # Comments, and the key by which psql refuses every other command of its own.
+    rb"--.*|\\(?:un)?restrict [A-Za-z0-9]+"
+    # Settings, and where the table's own sequences stand.
+    rb"|SET [a-z_]+ = (?:" + _LITERAL + rb"|[A-Za-z0-9_.+-]+);"
+    rb"|SELECT pg_catalog\.set_config\('search_path', '', false\);"
+    rb"|SELECT pg_catalog\.setval\( ?E?" + _LITERAL + rb", -?[0-9]+, (?:true|false)\);"
+)
+"""Lines and statements that pg_restore writes beside the rows."""
+
+_NAME = rb'(?:[a-z_][a-z0-9_$]*|"[^"]*(?:""[^"]*)*")'
+COPY = re.compile(
+    rb"COPY " + _NAME + rb"\." + _NAME + rb" (?:\(" + _NAME + rb"(?:, " + _NAME + rb")*\) )? ?FROM stdin;"
+)
+_NAMES = re.compile(_NAME)
+
+_SPACE, _NEWLINE, _MARK = re.compile(rb"[ \t\r\n]*"), re.compile(rb"\n"), re.compile(rb"['\";]")
+_QUOTES = {b"'": re.compile(rb"'"), b'"': re.compile(rb'"')}
+
+
+def copied_rows(script: Iterable[bytes], statement: bytes) -> Iterator[bytes]:
+    """The rows of the script's one COPY, which must be ``statement``, without the line that ends them.
+
+    ``statement``: with every identifier in quotes; in the script those that need none may have none.
+
+    Reads the script to its end. Raises `DumpFailed` where it has no COPY, another one, or a second one, where it holds
+    any statement that is not `KNOWN`, and where it breaks off; and what reading it raises.
+    """
+    copy, rest = _next_copy(iter(script))
+    if copy is None:
+        raise DumpFailed("the archive holds no rows' section of the table that it should be of")
+    if _quoted(copy) != statement:
+        raise DumpFailed("the archive holds the rows of another table, or of other columns, than it should")
+    rest = yield from _until_end(rest)
+    if (more := _next_copy(rest)[0]) is not None:
+        which = "the table's rows twice" if _quoted(more) == statement else "the rows of a second table"
+        raise DumpFailed(f"the archive holds {which}")
+
+
+def _quoted(statement: bytes) -> bytes:
+    """The statement with every identifier in quotes: which need them depends on the version of ``pg_dump``."""
+    if not COPY.fullmatch(statement):
+        return statement
+    names = [name if name.startswith(b'"') else b'"' + name + b'"' for name in _NAMES.findall(statement[5:-12])]
+    columns = b"(" + b", ".join(names[2:]) + b")" if names[2:] else b""
+    return b"COPY " + b".".join(names[:2]) + b" " + columns + b" FROM stdin;"
+
+
+def _next_copy(pieces: Iterator[bytes]) -> tuple[bytes | None, Iterator[bytes]]:
+    """Skip what is `KNOWN`, up to the end of the next COPY. Returns it, None where the script ends without one, and
+    what comes behind it. Raises `DumpFailed`."""
+    reader = _Reader()
+    for piece in pieces:
+        at = 0
+        while at < len(piece):
+            at, text = reader.read(piece, at)
+            if text.startswith(b"COPY "):
+                return text, chain([piece[at:]], pieces)
+            if text and not KNOWN.fullmatch(text):
+                raise _refused(text)
+    if reader.begun:
+        raise DumpFailed("the archive's script breaks off within a statement")
+    return None, pieces
+
+
+class _Reader:
+    """Puts together one statement, or one line that is none, after the other."""
+
+    def __init__(self) -> None:
+        self.begun = bytearray()
+        self._quote = b""
+
+    def read(self, piece: bytes, at: int) -> tuple[int, bytes]:
+        """Go on in the piece. Returns the place that it came to, and what ends there; nothing where it goes on."""
+        text = self.begun
+        if not text:
+            space = _SPACE.match(piece, at)
+            at = space.end() if space else at
+            # Its first byte tells a line from a statement.
+            self._quote = piece[at : at + 1] if piece[at : at + 1] in _QUOTES else b""
+            text += piece[at : at + 1]
+            return at + 1, b""
+        is_line = text.startswith((b"-", b"\\"))
+        found = (_NEWLINE if is_line else _QUOTES.get(self._quote, _MARK)).search(piece, at)
+        end = found.end() if found else len(piece)
+        text += piece[at:end]
+        if len(text) > LONGEST:
+            raise _refused(text)
+        if found is None:
+            return end, b""
+        if not is_line and found[0] != b";":
+            self._quote = b"" if self._quote else found[0]
+            return end, b""
+        self.begun = bytearray()
+        return end, bytes(text[:-1] if is_line else text)
+
+
+def _refused(text: bytes | bytearray) -> DumpFailed:
+    shown = bytes(text[:60]).decode("utf-8", "replace").encode("unicode_escape").decode("ascii")
+    return DumpFailed(f"the archive holds more than the rows of a table: {shown}")
+
+
+def _until_end(pieces: Iterator[bytes]) -> Generator[bytes, None, Iterator[bytes]]:
+    """The rows. Returns what comes behind them."""
+    # The newline before the first row belongs to the statement; with it the end is found also where there is no row.
+    held, first = b"", True
+    for piece in pieces:
+        held += piece
+        if first and held[:1] not in (b"", END[:1]):
+            break
+        end = held.find(END)
+        ready = held[: end + 1] if end >= 0 else held[: 1 - len(END)]
+        if rows := ready[1:] if first else ready:
+            yield rows
+        if end >= 0:
+            return chain([held[end + len(END) :]], pieces)
+        held = held[len(ready) :]
+        first = first and not ready
+    raise DumpFailed("the archive's rows break off")
+
+
+PIECE = 1 << 20
+"""Bytes that are handed on at once."""
+GZIP = 31
+"""Of zlib: the largest window, and the header and trailer of gzip."""
+QUICKLY = 1
+
+
+class GeneratedWriter(AbstractContextManager["GeneratedWriter"]):
+    """Write the object while its lines come. Left by an error, no object is there."""
+
+    def __init__(self, store: Store, key: str, expected: int = 0) -> None:
+        """``expected``: about how many bytes it will have at most."""
+        self._written, self._content = Digest(), Digest()
+        self._pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=8)
+        self._held = bytearray()
+        self._pool = ThreadPoolExecutor(1, "partwarden-generated")
+        self._put: Future[None] = self._pool.submit(store.put, key, self._written.through(self._compressed()), expected)
+
+    def write(self, line: bytes) -> None:
+        """Add a line, with its end. Raises what storage raised."""
+        self._held += line
+        if len(self._held) >= PIECE:
+            self._hand_on()
+
+    def finish(self, columns: Sequence[str]) -> GeneratedData:
+        """The object is there, whole and durable. Raises what storage raises."""
+        self._hand_on()
+        self._give(None)
+        self._put.result()
+        return GeneratedData(
+            columns=tuple(columns),
+            bytes=self._written.size,
+            sha256=self._written.sha256,
+            copy_sha256=self._content.sha256,
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with suppress(BaseException):
+                self._give(error)
+        self._pool.shutdown()
+
+    def _hand_on(self) -> None:
+        piece, self._held = bytes(self._held), bytearray()
+        self._content.update(piece)
+        self._give(piece)
+
+    def _give(self, piece: bytes | BaseException | None) -> None:
+        """Wait until there is room, but not for a thread that has ended."""
+        while True:
+            try:
+                return self._pieces.put(piece, timeout=1.0)
+            except queue.Full:
+                if self._put.done():
+                    return self._put.result()
+
+    def _compressed(self) -> Iterator[bytes]:
+        packer = zlib.compressobj(QUICKLY, zlib.DEFLATED, GZIP)
+        while (piece := self._pieces.get()) is not None:
+            if isinstance(piece, BaseException):
+                # Storage removes what it has of an object whose bytes end so.
+                raise piece
+            if packed := packer.compress(piece):
+                yield packed
+        yield packer.flush()
+
+
+def lines(chunks: Iterable[bytes], data: GeneratedData, rows: int) -> Iterator[bytes]:
+    """The object's lines, without their ends. At the end raises `ArchiveDamaged` where the object is not what was
+    written, and `ProofFailed` where it does not hold the values that were archived."""
+    written, content, held = Digest(), Digest(), b""
+    try:
+        for piece in content.through(_unpacked(written.through(chunks))):
+            *whole, held = (held + piece).split(b"\n")
+            yield from whole
+    except zlib.error as error:
+        raise ArchiveDamaged(f"the generated values are no gzip: {error}") from None
+    if (written.size, written.sha256) != (data.bytes, data.sha256):
+        raise ArchiveDamaged(
+            f"the generated values have {written.size} bytes and the sha256 {written.sha256}, but {data.bytes} and "
+            f"{data.sha256} were written"
+        )
+    if held or (content.lines, content.sha256) != (rows, data.copy_sha256):
+        raise ProofFailed(
+            f"the generated values were read back: {content.lines} lines of the digest {content.sha256}, archived were "
+            f"{rows} of {data.copy_sha256}"
+        )
+
+
+def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Piece by piece, however much a chunk unpacks to."""
+    unpacker = zlib.decompressobj(GZIP)
+    for chunk in chunks:
+        rest = chunk
+        while rest and not unpacker.eof:
+            yield unpacker.decompress(rest, PIECE)
+            rest = unpacker.unconsumed_tail
+    while not unpacker.eof and (piece := unpacker.decompress(unpacker.unconsumed_tail, PIECE)):
+        yield piece
+    if not unpacker.eof:
+        raise zlib.error("it breaks off")
+
+
+def beside(
+    rows: Iterable[bytes], values: Iterator[bytes], data: GeneratedData, names: Sequence[str]
+) -> Iterator[bytes]:
+    """The rows with the values of these columns behind them. Both in COPY's text format, in the same order. Raises
+    `ProofFailed` where there are more rows than values, or columns that the object has not."""
+    if missing := [name for name in names if name not in data.columns]:
+        raise ProofFailed(f"the archive holds no values of the generated column {missing[0]!r}")
+    places, held = [data.columns.index(name) for name in names], b""
+    for chunk in rows:
+        *whole, held = (held + chunk).split(b"\n")
+        yield b"".join(_joined(row, values, places) for row in whole)
+    # Read to the end, where it is proven.
+    for _ in values:
+        raise ProofFailed("the archive holds more generated values than rows")
+
+
+def _joined(row: bytes, values: Iterator[bytes], places: Sequence[int]) -> bytes:
+    line = next(values, None)
+    if line is None:
+        raise ProofFailed("the archive holds fewer generated values than rows")
+    parts = line.split(b"\t")
+    if len(parts) <= max(places):
+        raise ProofFailed("a line of the generated values has too few columns")
+    return b"\t".join([row, *(parts[place] for place in places)]) + b"\n"

@@ -1,0 +1,335 @@
+"""Policies in a cluster: read and edited with the rights of the user, and shown as the operator left them.
+
+Statuses of other versions are read as well: unknown fields are ignored, and what cannot be read is left out and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..api.archive import ARCHIVE_PLURAL
+from ..api.database import Database
+from ..api.policy import GROUP, PLURAL, VERSION
+from ..api.status import FOR_EVER, Condition, ConditionType, PartitionPolicyStatus, PartitionStatus, State, Summary
+from ..api.validation import check, parse_spec, sentence
+from ..controller.archive_status import PROVEN, VERIFIED, is_proven
+from ..errors import InsufficientPrivilege, InvalidSpec, StartupError
+from ..postgres.connection import Session, session
+from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
+from .options import Target
+from .tables import ArchiveView, Level, ObservedTable, Problem, TableView, inserts, observe, observe_all
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+Object = Mapping[str, Any]
+"""An object of the API server."""
+
+LEVELS = {
+    ConditionType.DATABASE_REACHABLE: Level.CRITICAL,
+    ConditionType.PARTITIONS_AHEAD: Level.WARNING,
+    ConditionType.DEFAULT_PARTITION_EMPTY: Level.WARNING,
+    ConditionType.WITHIN_THRESHOLDS: Level.WARNING,
+    ConditionType.ARCHIVES_HEALTHY: Level.WARNING,
+}
+"""How bad a condition is that is False."""
+KEEPERS = {
+    "argocd.argoproj.io/tracking-id": "ArgoCD",
+    "argocd.argoproj.io/instance": "ArgoCD",
+    "kustomize.toolkit.fluxcd.io/name": "Flux",
+    "helm.toolkit.fluxcd.io/name": "Flux",
+    "config.k8s.io/owning-inventory": "kpt",
+    "meta.helm.sh/release-name": "Helm",
+}
+"""Annotations and labels of programs that write a policy from its source, and would undo an edit."""
+MANAGERS = {"argocd": "ArgoCD", "kustomize-controller": "Flux", "helm-controller": "Flux", "helm": "Helm"}
+
+
+class Policies:
+    """Every method raises `ClusterUnavailable` where the API server refuses or does not answer."""
+
+    def __init__(self, target: Target) -> None:
+        """Raises `InvalidSpec` where there is no way to a cluster."""
+        # Here and below, for a database needs no Kubernetes client, which takes long to load.
+        from ..kube import client, config
+
+        try:
+            configuration, namespace = config.own(target.kubeconfig, target.context)
+        except StartupError as error:
+            raise InvalidSpec(f"{error}; or give --dsn for a database without a cluster") from None
+        self.namespace = target.namespace or namespace
+        self._target = target
+        self._cluster = client.Cluster(configuration)
+
+    def chosen(self) -> list[Object]:
+        """The policy that is named, else all of the namespace, or of all, by namespace and name.
+
+        Raises `InvalidSpec` where there is none.
+        """
+        if self._target.policy is not None:
+            if self._target.everywhere:
+                raise InvalidSpec("-A goes with no name: give the namespace of the policy by -n")
+            return [self.read(self.namespace, self._target.policy)]
+        found = self._listed(PLURAL)
+        if not found:
+            where = "any namespace" if self._target.everywhere else f"namespace {self.namespace!r}"
+            raise InvalidSpec(f"there is no PartitionPolicy in {where}: name another by -n, or give -A")
+        return found
+
+    def one(self) -> Object:
+        """The policy that is named, or the only one of the namespace. Raises `InvalidSpec`."""
+        found = self.chosen()
+        if len(found) > 1:
+            known = ", ".join(each["metadata"]["name"] for each in found[:10])
+            raise InvalidSpec(f"there are {len(found)} policies in namespace {self.namespace!r}: name one ({known})")
+        return found[0]
+
+    def read(self, namespace: str, name: str) -> Object:
+        """The policy as it is now. Raises `InvalidSpec` where there is none."""
+        if (found := self._read(PLURAL, namespace, name)) is None:
+            known = [each["metadata"]["name"] for each in self._cluster.policies(namespace)]
+            listed = f"there are {', '.join(known[:10])}" if known else "there is none at all"
+            raise InvalidSpec(f"there is no PartitionPolicy {name!r} in namespace {namespace!r}: {listed}")
+        return found
+
+    def archives(self) -> list[Object]:
+        """The PartitionArchives of the namespace, or of all."""
+        return self._listed(ARCHIVE_PLURAL)
+
+    def archive(self, name: str) -> Object | None:
+        """The PartitionArchive of that name in the namespace, as it is now; None where there is none."""
+        return self._read(ARCHIVE_PLURAL, self.namespace, name)
+
+    def edit(self, policy: Object, change: Mapping[str, Any]) -> Object:
+        """Merge ``change`` into the policy; the policy as it is then.
+
+        Raises `InvalidSpec` where it was edited since it was read.
+        """
+        from ..kube.client import Conflict
+
+        meta = policy["metadata"]
+        body = {**change, "metadata": {**change.get("metadata", {}), "resourceVersion": meta["resourceVersion"]}}
+        try:
+            answer: Any = self._cluster.call(
+                f"change PartitionPolicy {name(policy)}",
+                self._cluster.custom.patch_namespaced_custom_object,
+                *(GROUP, VERSION, meta["namespace"], PLURAL, meta["name"], body),
+                _content_type="application/merge-patch+json",
+                field_manager="partwarden-cli",
+            )
+        except Conflict:
+            raise InvalidSpec(f"PartitionPolicy {meta['name']} was changed meanwhile: try again") from None
+        return dict(answer)
+
+    def connection(self, policy: Object) -> ConnectionInfo:
+        """How the policy's database is reached: its Secret is read, too. Raises a `UserError` as the operator does."""
+        namespace = policy["metadata"]["namespace"]
+        database, problems = check(Database, policy.get("spec", {}).get("database") or {})
+        if database is None:
+            raise InvalidSpec(f"PartitionPolicy {policy['metadata']['name']}: spec.database: {problems[0]}")
+        if database.secret_ref is None:
+            return resolve(database, None, None)
+        secret = database.secret_ref.name
+        try:
+            values = self._cluster.secret(namespace, secret)
+        except InsufficientPrivilege:
+            raise InsufficientPrivilege(
+                f"you may not read Secret {namespace}/{secret}, by which the policy's database is reached: "
+                "give --dsn instead"
+            ) from None
+        return resolve(database, values, secret)
+
+    def _read(self, plural: str, namespace: str, name: str) -> Object | None:
+        from ..kube.client import NotFound
+
+        get = self._cluster.custom.get_namespaced_custom_object
+        try:
+            answer: Any = self._cluster.call(
+                f"read {plural} {namespace}/{name}", get, GROUP, VERSION, namespace, plural, name
+            )
+        except NotFound:
+            return None
+        return dict(answer)
+
+    def _listed(self, plural: str) -> list[Object]:
+        return list(self._cluster.objects(plural, None if self._target.everywhere else self.namespace))
+
+
+def observe_target(
+    target: Target,
+    work: Callable[[Session, list[ObservedTable]], list[T]],
+    *,
+    detached: bool = False,
+    only_one: bool = False,
+) -> list[T]:
+    """What ``work`` makes of a connection, and the tables of the database; or of each policy's database, and its table.
+
+    ``detached``: tables of a database that were detached are seen also without retention. A policy's database is
+    reached by its Secret; ``only_one``: there must be one policy. Raises `PartwardenError`.
+    """
+    if target.dsn is not None:
+        with session(from_dsn(target.dsn)) as connection:
+            return work(connection, observe_all(connection, target, detached))
+    policies, made = Policies(target), list[T]()
+    for policy in [policies.one()] if only_one else policies.chosen():
+        with session(policies.connection(policy)) as connection:
+            made += work(connection, [observe(connection, parse_spec(policy.get("spec")))])
+    return made
+
+
+# Policies as they are shown. Pure.
+
+
+def name(policy: Object) -> str:
+    """``namespace/name``."""
+    return f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
+
+
+def status(found: Object) -> Mapping[str, Any]:
+    """Of a policy or archive; empty where the operator has written none yet."""
+    written = found.get("status")
+    return written if isinstance(written, Mapping) else {}
+
+
+def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
+    """The status without its plan and findings, and sentences on what this version cannot read of it."""
+    written, unread = status(policy), list[str]()
+
+    def read(model: type[M], value: Any, path: str) -> list[M]:
+        try:
+            return [model.model_validate(value, strict=False, extra="ignore", by_alias=True, by_name=False)]
+        except ValidationError as error:
+            unread.extend(sentence(each, model, path) for each in error.errors(include_url=False))
+            return []
+
+    def entries(model: type[M], field: str) -> list[M]:
+        listed = enumerate(written.get(field) or [])
+        return [entry for number, each in listed for entry in read(model, each, f"status.{field}[{number}]")]
+
+    summary = read(Summary, written["summary"], "status.summary") if written.get("summary") else []
+    whole = PartitionPolicyStatus(
+        observed_generation=written.get("observedGeneration"),
+        conditions=entries(Condition, "conditions"),
+        summary=summary[0] if summary else None,
+        partitions=entries(PartitionStatus, "partitions"),
+    )
+    return whole, unread
+
+
+def conditions(found: PartitionPolicyStatus) -> dict[str, Condition]:
+    """By type."""
+    return {each.type: each for each in found.conditions}
+
+
+def is_current(policy: Object) -> bool:
+    """Whether the status speaks of the spec as it is now."""
+    return bool(status(policy).get("observedGeneration") == policy["metadata"].get("generation"))
+
+
+def view(policy: Object, now: datetime, archives: Iterable[Object] = ()) -> TableView:
+    """``now`` is aware: the coverage that the status says is compared with it, for a stopped operator says nothing."""
+    read, unread = read_status(policy)
+    meta, spec = policy["metadata"], policy.get("spec") or {}
+    table, summary = spec.get("table") or {}, read.summary
+    hidden = summary.partitions - summary.listed if summary else 0
+    unlisted = [f"{hidden:,} more that the status does not list: see them by --dsn"] if hidden > 0 else []
+    foreign = [f"written by another version of the operator: {each}" for each in unread]
+    problems = [*_problems(read, now), *((Level.WARNING, each) for each in foreign)]
+    if summary is not None and not is_current(policy):
+        problems.append((Level.WARNING, "the operator has not reconciled it since it was edited"))
+    return TableView(
+        name=name(policy),
+        heading={
+            "policy": {"namespace": meta["namespace"], "name": meta["name"]},
+            "table": summary.table if summary else f"{table.get('schema', 'public')}.{table.get('name')}",
+            "key": summary.key if summary else None,
+            "interval": spec.get("interval", "Year"),
+            "timezone": spec.get("timezone", "UTC"),
+        },
+        status=read,
+        problems=sorted(problems, key=lambda each: -each[0]),
+        in_default=_in_default(read),
+        archives={
+            partition: ArchiveView(archive_state(each), status(each).get("location"), each["metadata"]["name"])
+            for partition, each in newest_archives(policy, archives).items()
+        },
+        notes=(*unlisted, *foreign),
+    )
+
+
+def _in_default(found: PartitionPolicyStatus) -> str:
+    rows = found.summary.default_rows if found.summary else None
+    condition = conditions(found).get(ConditionType.DEFAULT_PARTITION_EMPTY)
+    where = f": {condition.message}" if condition and condition.status == "False" else ""
+    return f"{rows:,} rows{where}" if rows else ""
+
+
+def _problems(found: PartitionPolicyStatus, now: datetime) -> Iterator[Problem]:
+    """The current partition before all."""
+    said = conditions(found)
+    ready, stalled = said.get("Ready"), "Stalled" in said and said["Stalled"].status == "True"
+    why = f"{ready.reason}: {ready.message}" if ready else "it has no status yet: does an operator serve it?"
+    if found.summary is None:
+        yield Level.CRITICAL, f"the operator has not observed its table: {why}"
+        return
+    yield from _coverage(found.summary, found.partitions, now)
+    wrong = {kind: said[kind] for kind in LEVELS if kind in said and said[kind].status == "False"}
+    for kind, about in wrong.items():
+        yield LEVELS[kind], f"{kind}=False, {about.reason}: {about.message}"
+    is_said = ready is not None and ready.reason in {each.reason for each in wrong.values()}
+    if stalled or ((ready is None or ready.status != "True") and not is_said):
+        yield (Level.CRITICAL if stalled else Level.WARNING), f"{'stalled' if stalled else 'not Ready'}: {why}"
+
+
+def _coverage(summary: Summary, partitions: list[PartitionStatus], now: datetime) -> Iterator[Problem]:
+    until = summary.covered_until
+    if until is None:
+        yield Level.CRITICAL, f"no partition holds now: {inserts(partitions)}"
+        return
+    if until == FOR_EVER:
+        return
+    moment = datetime.fromisoformat(until)
+    # A key without a time zone has moments without one: they are near enough in that of ``now``.
+    if (moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)) <= now:
+        yield Level.CRITICAL, f"no partition holds now: they end at {until}, and none are added"
+        return
+    # A runway of some hours is 0 days.
+    following = any(each.state is State.FUTURE for each in partitions)
+    if summary.runway_days == 0 and not summary.missing and not following:
+        yield Level.WARNING, f"nothing follows the current partition: {inserts(partitions)} from {until} on"
+
+
+def newest_archives(policy: Object, archives: Iterable[Object]) -> dict[str, Object]:
+    """The newest PartitionArchive that was made for the policy, proven or not, by the name that the status gives its
+    partition."""
+    of, table = policy["metadata"], (policy.get("spec") or {}).get("table") or {}
+    schema, newest = table.get("schema", "public"), dict[str, Object]()
+    for each in sorted(archives, key=lambda each: each["metadata"]["creationTimestamp"], reverse=True):
+        spec = each["spec"]
+        made_for = each["metadata"]["namespace"], (spec.get("policy") or {}).get("name")
+        if made_for == (of["namespace"], of["name"]):
+            own, partition = spec.get("schema", schema), spec["partition"]
+            # With its schema where that is not the table's.
+            newest.setdefault(partition if own == schema else f"{own}.{partition}", each)
+    return newest
+
+
+def archive_state(archive: Object) -> str:
+    """``Proven``, or why not."""
+    said = {each["type"]: each for each in status(archive).get("conditions") or []}
+    if is_proven(status(archive)) and said.get(VERIFIED, {}).get("status") == "True":
+        return PROVEN
+    return str(said.get("Ready", {}).get("reason") or "Pending")
+
+
+def keeper(policy: Object) -> str:
+    """The program that writes the policy from its source; "" where none is known."""
+    meta = policy["metadata"]
+    marks = {**(meta.get("labels") or {}), **(meta.get("annotations") or {})}
+    by_mark = [program for mark, program in KEEPERS.items() if mark in marks]
+    fields = [each.get("manager", "") for each in meta.get("managedFields") or []]
+    by_field = [program for manager, program in MANAGERS.items() if any(each.startswith(manager) for each in fields)]
+    return next(iter([*by_mark, *by_field]), "")
