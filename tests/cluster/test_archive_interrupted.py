@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,18 +12,18 @@ from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, partitions
+from partwarden.api.archive import ARCHIVE_PLURAL
 from partwarden.archive.manifest import Task
 from partwarden.controller import database_work
-from partwarden.controller.archive_job import JobSlots
-from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
+from partwarden.controller.archive_reconciler import ArchiveReconciler, find_table
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
+from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard, TableOwnership
 from partwarden.controller.policy_reconciler import PolicyReconciler
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache, parse_policy
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
@@ -87,23 +88,24 @@ class Lives:
         """One operator reconciles the policy and every archive once; whether it ended by itself."""
         self.cluster.early = early
         clock = lambda: datetime.now(UTC) + self.ahead  # noqa: E731
-        runtime, api = Runtime(self.cluster, self.settings, clock), ArchivesInCluster(self.cluster)
+        runtime = Runtime(self.cluster, self.settings, clock)
         archive_queue = WorkQueue()
         store, queue, ownership = runtime.policies, runtime.policy_queue, TableOwnership(lambda key: None)
-        archives, slots, shard = ArchiveCache(), JobSlots(self.settings.jobs), Shard(store)
-        intake = ArchiveEventHandler(api, archives, slots, shard, archive_queue, queue)
-        requests = ArchiveRequests(archives, api, archive_queue.enqueue)
-        tables = TableFinder(self.cluster, self.settings)
-        jobs = ArchiveReconciler(self.cluster, api, archives, requests, shard, slots, tables, self.settings, clock)
+        archives, shard = ArchiveCache(), Shard(store)
+        slots = JobSlots(self.settings, archives, shard, archive_queue.enqueue, clock)
+        intake = ArchiveEventHandler(self.cluster, archives, slots, shard, archive_queue, queue)
+        requests = ArchiveRequests(archives, self.cluster, archive_queue.enqueue)
+        find = partial(find_table, self.cluster, self.settings)
+        jobs = ArchiveReconciler(self.cluster, archives, requests, shard, slots, find, self.settings, clock)
         handler = PolicyEventHandler(store, ownership, queue)
         reconciler = PolicyReconciler(runtime, handler, ownership, requests, database_work.work, lambda *_: None)
         try:
             for body in self.cluster.policies(self.namespace):
                 store.put(parse_policy(body))
-            for body in api.archives(self.namespace):
+            for body in self.cluster.objects(ARCHIVE_PLURAL, self.namespace):
                 intake.seen(body)
             reconciler.reconcile(self.key)
-            for body in api.archives(self.namespace):
+            for body in self.cluster.objects(ARCHIVE_PLURAL, self.namespace):
                 intake.seen(body)
                 jobs.reconcile((self.namespace, body["metadata"]["name"]))
         except Killed:
@@ -159,7 +161,7 @@ def test_one_archive_two_jobs_and_one_drop_whenever_it_is_killed(
     tasks = [each["metadata"]["name"].rsplit("-", 2)[1] for each in archives.jobs()]
     assert tasks == [Task.ARCHIVE.lower(), Task.CHECK.lower()]
     done = lives.cluster.done
-    assert (done.count("create partitionarchives"), done.count("create Job")) == (1, 2)
+    assert (done.count("create partitionarchives"), done.count("create jobs")) == (1, 2)
 
 
 @pytest.mark.parametrize("days", [-2, 2])

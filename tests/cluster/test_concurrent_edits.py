@@ -22,7 +22,6 @@ from partwarden.controller.ownership import TableOwnership
 from partwarden.controller.policy_reconciler import PolicyReconciler
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache
 from partwarden.kube.config import configure
 
@@ -42,7 +41,7 @@ class Unwatched:
         runtime = Runtime(self.cluster, settings)
         self.store, self.queue = runtime.policies, runtime.policy_queue
         self.claims = TableOwnership(self.queue.enqueue)
-        requests = ArchiveRequests(ArchiveCache(), ArchivesInCluster(self.cluster), lambda key: None)
+        requests = ArchiveRequests(ArchiveCache(), self.cluster, lambda key: None)
         self.intake = PolicyEventHandler(self.store, self.claims, self.queue)
         self.reconciler = PolicyReconciler(
             runtime, self.intake, self.claims, requests, database_work.work, lambda *_: None

@@ -13,16 +13,14 @@ from lab.monitoring import Numbers, fetch, scrape
 from lab.operator import Operator, until
 from lab.postgres import Database, free_port
 from lab.site import RUN, Site
-from partwarden.controller import informers
-from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.health import Health, WorkerPoolStats
 from partwarden.controller.informers import Lister
+from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard, TableOwnership
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Backlog, WorkQueue
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
@@ -98,35 +96,38 @@ def test_the_listen_address_may_be_set(listen: str) -> None:
     assert Settings(listen=listen).listen == listen
 
 
-def test_a_mute_watch_is_detected_by_the_lists(
-    site: Site, pg_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lists_alone_find_what_no_watch_shows(site: Site) -> None:
     """All parts are the operator's own, but no watch delivers events."""
-    monkeypatch.setattr(informers, "GRACE", 0.1)
     settings = Settings(kubeconfig=site.operator().kubeconfig, namespaces=tuple(site.namespaces))
     runtime = Runtime(Cluster(configure(settings.kubeconfig)), settings)
     store, queue = runtime.policies, runtime.policy_queue
-    api, shard = ArchivesInCluster(runtime.cluster), Shard(store)
-    archives = ArchiveEventHandler(api, ArchiveCache(), JobSlots(2), shard, WorkQueue(), queue, settings.namespaces)
+    shard = Shard(store)
+    cache, waiting = ArchiveCache(), WorkQueue()
+    slots = JobSlots(settings, cache, shard, waiting.enqueue)
+    archives = ArchiveEventHandler(runtime.cluster, cache, slots, shard, waiting, queue, settings.namespaces)
     health = Health({"policies": lambda: WorkerPoolStats(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
-    intake = PolicyEventHandler(store, TableOwnership(queue.enqueue), queue)
-    lister = Lister(runtime, intake, archives, health)
+    lister = Lister(runtime, PolicyEventHandler(store, TableOwnership(queue.enqueue), queue), archives, health)
+
+    def due() -> set[str]:
+        found = set()
+        while queue.backlog().due:
+            key = queue.take()
+            assert key
+            queue.done(key, None)
+            found.add(key[1])
+        return found
+
     site.apply("one")
     lister.first()
-    lister.again()
+    assert due() == {"one"}
     site.apply("two")
     lister.again()
-    assert health.unhealthy() == []
-    site.apply("three")
-    lister.again()
-    assert health.unhealthy() == ["the watch is mute: 2 lists in a row showed what it had not"]
+    assert due() == {"two"}
     site.apply("one", {"suspend": True})
-    lister.shown(site.policy("one"), deleted=False)
+    site.delete("two")
     lister.again()
-    assert health.unhealthy() == []
-    site.apply("two", {"suspend": True})
-    site.delete("three")
-    lister.shown(site.policy("two"), deleted=False)
+    assert due() == {"one", "two"}
+    assert [policy.key[1] for policy in store.all()] == ["one"]
     lister.again()
+    assert due() == set()
     assert health.unhealthy() == []
-    lister.stop()

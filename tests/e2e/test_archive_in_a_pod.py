@@ -23,6 +23,7 @@ from partwarden.archive.manifest import JobSpec, Report, TableName, Task
 from partwarden.cli.main import main
 from partwarden.controller import archive_job
 from partwarden.controller.job_status import JobView, Phase
+from partwarden.controller.settings import Settings
 
 CLIENT_MAJOR = 17
 """Of the image's pg_dump, unless it is built with another."""
@@ -78,8 +79,8 @@ class Stand:
     def run(self, order: JobSpec, serial: str) -> JobView:
         """One Job, until it has ended."""
         owner = archive_job.Owner(self.kubectl.namespace or "", "run-2020", "4711")
-        runtime = archive_job.Runtime(image=self.image, retries=0)
-        made = archive_job.manifest(owner, order, serial, runtime=runtime, database_secret="run-db")
+        settings = Settings(job_image=self.image, job_retries=0)
+        made = archive_job.manifest(owner, order, serial, settings=settings, database_secret="run-db")
         # No such PartitionArchive exists, and objects without an owner are garbage collected.
         del made["metadata"]["ownerReferences"]
         self.kubectl.apply(made)

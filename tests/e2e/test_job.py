@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,12 +19,14 @@ from partwarden.api.retention import JobSettings
 from partwarden.archive.manifest import WRONG, JobSpec, Report, TableName, Task
 from partwarden.controller import archive_job
 from partwarden.controller.job_status import CLAIM_NOT_FOUND, Phase
+from partwarden.controller.settings import Settings
 
 PASSWORD = "of-the-secret"
 ORDER = JobSpec(
     task=Task.ARCHIVE,
     id="a1",
-    partition=TableName(schema_="public", name="run_2020", oid=4711),
+    # Kubelet would put the value of the variable there, and one dollar in place of two.
+    partition=TableName(schema_="public", name="run_$(PARTWARDEN_DB_password)$$", oid=4711),
     destination=Destination(pvc=PVC(claim_name=jobs.CLAIM)),
 )
 
@@ -69,10 +70,10 @@ def begin(restricted: Kubectl, operator_image: str, claim: str) -> Callable[...,
     """Starts a Job with a program in place of the archive's, and returns its name."""
     restricted("create", "secret", "generic", "run-db", f"--from-literal=password={PASSWORD}")
 
-    def start(program: str, settings: JobSettings | None = None, order: JobSpec = ORDER, **runtime: Any) -> str:
+    def start(program: str, wanted: JobSettings | None = None, order: JobSpec = ORDER, **settings: Any) -> str:
         owner = archive_job.Owner(restricted.namespace or "", "run-2020", "4711")
-        of_operator = replace(archive_job.Runtime(image=operator_image), **runtime)
-        made = archive_job.manifest(owner, order, "1", runtime=of_operator, database_secret="run-db", settings=settings)
+        chosen = Settings(job_image=operator_image, **settings)
+        made = archive_job.manifest(owner, order, "1", settings=chosen, database_secret="run-db", wanted=wanted)
         # No such PartitionArchive exists, and objects without an owner are garbage collected.
         del made["metadata"]["ownerReferences"]
         container = made["spec"]["template"]["spec"]["containers"][0]
@@ -93,8 +94,8 @@ def test_the_pod_of_a_job_has_its_spec_the_secret_and_the_claim_and_nothing_else
         Report(ok=True, id="a1", location="pvc://archives", rows=3),
     )
     assert restricted("logs", f"job/{name}") == (
-        '{"host": null, "partition": "run_2020", "password": "of-the-secret", "root": false, "tmp": true, '
-        '"token": false, "user": 65532}\n'
+        '{"host": null, "partition": "run_$(PARTWARDEN_DB_password)$$", "password": "of-the-secret", "root": false, '
+        '"tmp": true, "token": false, "user": 65532}\n'
     )
     assert PASSWORD not in str(restricted.get("job", name)) + str(jobs.pods_of(restricted, name))
     kept = pod.python(restricted, operator_image, "print(open('/archives/proof').read())", claim=jobs.CLAIM)
@@ -111,7 +112,7 @@ def test_a_user_error_is_not_retried(restricted: Kubectl, begin: Callable[..., s
 def test_a_transient_error_is_retried_by_one_pod_after_the_other(
     restricted: Kubectl, begin: Callable[..., str]
 ) -> None:
-    name = begin(FAIL.format(code=1), retries=1)
+    name = begin(FAIL.format(code=1), job_retries=1)
     assert jobs.ended(restricted, name).phase is Phase.FAILED
     first, second = sorted(jobs.pods_of(restricted, name), key=lambda each: str(each["metadata"]["creationTimestamp"]))
     done = first["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"]
@@ -120,7 +121,7 @@ def test_a_transient_error_is_retried_by_one_pod_after_the_other(
 
 def test_an_out_of_memory_kill_is_reported_as_such(restricted: Kubectl, begin: Callable[..., str]) -> None:
     limits = {"limits": {"memory": "48Mi"}, "requests": {"memory": "48Mi"}}
-    last = jobs.ended(restricted, begin(SWALLOW, JobSettings.model_validate({"resources": limits}), retries=0))
+    last = jobs.ended(restricted, begin(SWALLOW, JobSettings.model_validate({"resources": limits}), job_retries=0))
     assert (last.phase, last.reason) == (Phase.FAILED, "OOMKilled")
     assert "raise retention.job.resources.limits.memory" in last.message
 
@@ -136,7 +137,7 @@ def at_work(kubectl: Kubectl, name: str) -> str:
 
 
 def test_an_evicted_pod_does_not_count_as_an_attempt(restricted: Kubectl, begin: Callable[..., str]) -> None:
-    name = begin(IN_TURN, retries=0)
+    name = begin(IN_TURN, job_retries=0)
     first = at_work(restricted, name)
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": first}}
     path = f"/api/v1/namespaces/{restricted.namespace}/pods/{first}/eviction"
@@ -147,7 +148,7 @@ def test_an_evicted_pod_does_not_count_as_an_attempt(restricted: Kubectl, begin:
 
 def test_a_pod_that_is_lost_is_replaced(restricted: Kubectl, begin: Callable[..., str]) -> None:
     """Forced, as when its node is lost: no kubelet confirms its end."""
-    name = begin(IN_TURN, retries=1)
+    name = begin(IN_TURN, job_retries=1)
     restricted("delete", "pod", at_work(restricted, name), "--force", "--grace-period=0")
     last = jobs.ended(restricted, name)
     assert (last.phase, last.report) == (Phase.COMPLETE, Report(ok=True, id="a1"))

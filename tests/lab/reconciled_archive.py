@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from kubernetes.client import Configuration
@@ -11,12 +12,11 @@ from kubernetes.client import Configuration
 from lab.archives import IMAGE, Archives, oid, proof
 from lab.postgres import Database
 from partwarden.archive.manifest import JobSpec
-from partwarden.controller.archive_job import JobSlots
-from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder
+from partwarden.controller.archive_reconciler import ArchiveReconciler, find_table
 from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache, Store
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
@@ -45,12 +45,13 @@ class ReconciledArchive:
 
     def restart(self) -> None:
         """Replace the operator by a new one without memory."""
-        cache, api, slots = ArchiveCache(), ArchivesInCluster(self.cluster), JobSlots(self.settings.jobs)
-        self.requests = ArchiveRequests(cache, api, lambda key: None)
-        tables = TableFinder(self.cluster, self.settings)
+        cache, shard = ArchiveCache(), Shard(Store())
+        self.requests = ArchiveRequests(cache, self.cluster, lambda key: None)
+        find = partial(find_table, self.cluster, self.settings)
         clock = lambda: self.now  # noqa: E731
+        slots = JobSlots(self.settings, cache, shard, lambda key: None, clock)
         self.reconciler = ArchiveReconciler(
-            self.cluster, api, cache, self.requests, Shard(Store()), slots, tables, self.settings, clock
+            self.cluster, cache, self.requests, shard, slots, find, self.settings, clock
         )
 
     def check(self, token: str) -> None:

@@ -117,10 +117,13 @@ class Site:
         return self.namespaces[0]
 
     def operator(self, **settings: str) -> Operator:
-        """An operator, not started, that serves these namespaces with the rights of their service account."""
+        """An operator, not started, that serves these namespaces with the rights of their service account.
+
+        Two Jobs may run in each of them at the same time, unless ``settings`` say otherwise.
+        """
         path = self.folder / f"kubeconfig-{secrets.token_hex(3)}"
         account_kubeconfig(self.kubectl, self.namespace, "operator", path)
-        served = {"NAMESPACES": ",".join(self.namespaces), **settings}
+        served = {"NAMESPACES": ",".join(self.namespaces), "JOBS": str(2 * len(self.namespaces)), **settings}
         return Operator(path, self.folder, self.cluster.environment(), **served)
 
     def secret(self, name: str, data: Mapping[str, str], namespace: str = "") -> None:

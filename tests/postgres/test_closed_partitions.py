@@ -15,7 +15,7 @@ import pytest
 from lab.operator import until
 from lab.postgres import Database, Server
 from partwarden.errors import DatabaseUnreachable
-from partwarden.planner.maintenance_facts import MaintenanceFacts
+from partwarden.planner.inventory import MaintenanceFacts
 from partwarden.postgres import maintenance
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn

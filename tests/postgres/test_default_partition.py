@@ -9,9 +9,9 @@ import pytest
 
 from lab.postgres import Database
 from partwarden.api.policy import TableSpec
-from partwarden.api.status import ConditionStatus
+from partwarden.api.status import ConditionStatus, ConditionType
 from partwarden.planner.calendar import Range
-from partwarden.planner.inventory import DefaultRows
+from partwarden.planner.default_rows import DefaultRows
 from partwarden.postgres.engine import Report
 from partwarden.status.conditions import reconciled
 from support.meanwhile import RUN, findings, keep, reasons
@@ -26,8 +26,8 @@ def rows(report: Report) -> DefaultRows:
 
 def condition(report: Report, **fields: Any) -> tuple[str, str, str]:
     spec = TableSpec.model_validate({"table": {"name": "run"}, **fields})
-    said = reconciled(spec, report.inventory, report.after, report.outcomes).default_empty
-    assert said is not None
+    update = reconciled(spec, report.inventory, report.after, report.outcomes)
+    said = update.others[ConditionType.DEFAULT_PARTITION_EMPTY]
     return said.status, said.reason, said.message
 
 

@@ -14,7 +14,8 @@ from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create
 from partwarden.archive.manifest import JobSpec, Report, TableName, Task
 from partwarden.archive.storage import Folder
-from partwarden.planner.archives import Archives, ArchiveState, CheckRequest, CheckState, server_label
+from partwarden.planner.archive_gate import CheckRequest
+from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import observe_and_plan

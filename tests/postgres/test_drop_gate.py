@@ -10,7 +10,8 @@ import pytest
 
 from lab.postgres import Database, Server
 from partwarden.errors import DatabaseUnreachable
-from partwarden.planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState
+from partwarden.planner.archive_gate import ArchiveRequest, CheckRequest
+from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState
 from partwarden.postgres import drop, fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn

@@ -15,8 +15,7 @@ from partwarden.api.retention import KeyEncoding
 from partwarden.api.types import Interval
 from partwarden.cli.main import main
 from partwarden.planner.calendar import iso
-from partwarden.planner.inventory import KeyType
-from partwarden.planner.keys import Codec
+from partwarden.planner.keys import Codec, KeyType
 from support.complaints import check, complaint, login
 from support.encoded import ENCODED, HIGHEST, LOWEST, Key, bounds, created, keep, lands
 from support.meanwhile import findings

@@ -17,7 +17,8 @@ from partwarden.archive.manifest import JobSpec, TableName, Task
 from partwarden.archive.storage import Folder
 from partwarden.cli.main import main
 from partwarden.errors import LargeObjects
-from partwarden.planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState
+from partwarden.planner.archive_gate import ArchiveRequest, CheckRequest
+from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState
 from partwarden.planner.plan import Plan
 from partwarden.postgres import fingerprint, large_objects
 from partwarden.postgres.connection import session
@@ -120,7 +121,7 @@ def test_a_policy_reports_them_before_anything_is_archived_or_detached(database:
     assert (plan.actions, requests(plan)) == ((), [])
     assert errors(plan) == [("LargeObjects", "public.run_2018")]
     (message,) = [each.message for each in plan.findings if each.reason == "LargeObjects"]
-    assert message.startswith(f"public.run_2018 is not archived: {SAYS}")
+    assert message.startswith(f"cannot archive table public.run_2018: {SAYS}")
     assert "spec.retention.largeObjects: LeaveOut" in message
 
 
@@ -130,7 +131,7 @@ def test_the_commands_refuse_before_anything_is_written(database: Database, tmp_
     arguments = ("archive", "--partition", "run_2018", "--to", str(tmp_path))
     done = run(database, *arguments)
     assert done.exit_code == 1
-    assert f"public.run_2018 is not archived: {SAYS}" in done.output
+    assert f"cannot archive table public.run_2018: {SAYS}" in done.output
     assert list(tmp_path.iterdir()) == []
     done = run(database, *arguments, "--without-large-objects")
     assert done.exit_code == 0, done.output
@@ -138,7 +139,7 @@ def test_the_commands_refuse_before_anything_is_written(database: Database, tmp_
     dropping = ("drop", "run_2018", "--table", "run", "--archive", archive, "--yes")
     done = run(database, *dropping)
     assert done.exit_code == 1
-    assert f"public.run_2018 is not dropped: {SAYS}" in done.output
+    assert f"cannot drop table public.run_2018: {SAYS}" in done.output
     assert database.query("SELECT count(*) FROM run") == [(4,)]
     done = run(database, *dropping, "--without-large-objects")
     assert done.exit_code == 0, done.output
@@ -233,7 +234,7 @@ def test_it_is_asked_again_of_all_rows_under_the_lock(database: Database, monkey
     database.execute("SELECT lo_create(4711)")
     report = keep(database.dsn, archives=archives, **fields(DROP))
     assert verbs(report) == [("drop", "LargeObjects")]
-    assert why(report).startswith(f"table public.run_2018 is not dropped: {SAYS}")
+    assert why(report).startswith(f"cannot drop table public.run_2018: {SAYS}")
     assert database.query("SELECT count(*) FROM run_2018") == [(4,)]
 
 

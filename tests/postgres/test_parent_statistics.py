@@ -13,7 +13,7 @@ import pytest
 from lab.operator import until
 from lab.postgres import Database
 from partwarden.errors import DatabaseUnreachable
-from partwarden.planner.maintenance_facts import MaintenanceFacts
+from partwarden.planner.inventory import MaintenanceFacts
 from support.meanwhile import keep, keep_while, kill_others
 
 TABLE = """

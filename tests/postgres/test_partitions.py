@@ -13,7 +13,8 @@ from lab.postgres import Database
 from partwarden.api.policy import TableSpec
 from partwarden.api.types import Interval
 from partwarden.planner.calendar import iso
-from partwarden.planner.inventory import KeyType, RelationKind
+from partwarden.planner.inventory import RelationKind
+from partwarden.planner.keys import KeyType
 from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.create import TOGETHER

@@ -10,8 +10,7 @@ from lab.postgres import Database, Server
 from partwarden.api.retention import KeyEncoding
 from partwarden.errors import DatabaseUnreachable
 from partwarden.planner.calendar import Range
-from partwarden.planner.inventory import KeyType
-from partwarden.planner.keys import Codec
+from partwarden.planner.keys import Codec, KeyType
 from support.meanwhile import keep, keep_while, kill_others
 from support.retirement import (
     DEFAULT,

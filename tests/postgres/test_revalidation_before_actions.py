@@ -10,8 +10,8 @@ import pytest
 
 from lab.postgres import Database
 from partwarden.errors import ClusterUnavailable
-from partwarden.planner.archives import Archives, ArchiveState, CheckRequest, CheckState
-from partwarden.planner.drop_preconditions import DropCase, Recheck, Withdrawn
+from partwarden.planner.archive_gate import CheckRequest
+from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState, DropCase, Recheck, Withdrawn
 from partwarden.postgres import fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn

@@ -12,7 +12,7 @@ from partwarden.archive import create, pgdump
 from partwarden.archive.manifest import JobSpec, TableName, Task
 from partwarden.archive.storage import Folder
 from partwarden.archive.verify import Archive, open_archive
-from partwarden.planner.archives import server_label
+from partwarden.planner.drop_preconditions import server_label
 from partwarden.postgres import table_state
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn

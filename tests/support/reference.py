@@ -126,7 +126,9 @@ def actions(root: type[Action] = Action) -> dict[str, str]:
     """What each action of a plan does, by the reason of the Event that reports it."""
     found: dict[str, str] = {}
     for kind in root.__subclasses__():
-        found |= {kind.done: _sentence(kind.__doc__ or ""), **actions(kind)}
+        if hasattr(kind, "done"):
+            found[kind.done] = _sentence(kind.__doc__ or "")
+        found |= actions(kind)
     return found
 
 

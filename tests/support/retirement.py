@@ -16,8 +16,7 @@ from psycopg import sql
 from lab.operator import until
 from lab.postgres import Database
 from partwarden.planner import marker
-from partwarden.planner.archives import UNKNOWN, Archives
-from partwarden.planner.drop_preconditions import NEVER, Recheck
+from partwarden.planner.drop_preconditions import NEVER, UNKNOWN, Archives, Recheck
 from partwarden.planner.marker import Marker
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn

@@ -8,7 +8,8 @@ from typing import Any
 
 from partwarden.api.policy import TableSpec
 from partwarden.planner.calendar import Range
-from partwarden.planner.inventory import Inventory, KeyPart, KeyType, Parent, Partition, RelationKind, Server, Strategy
+from partwarden.planner.inventory import Inventory, KeyPart, Parent, Partition, RelationKind, Server, Strategy
+from partwarden.planner.keys import KeyType
 from partwarden.planner.plan import Plan, make_plan
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)

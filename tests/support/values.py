@@ -20,18 +20,8 @@ from partwarden.planner.actions import (
     FinalizeDetach,
 )
 from partwarden.planner.calendar import BoundedRange, Range, iso
-from partwarden.planner.inventory import (
-    Detached,
-    Inventory,
-    KeyPart,
-    KeyType,
-    Parent,
-    Partition,
-    RelationKind,
-    Server,
-    Strategy,
-)
-from partwarden.planner.keys import Bounds, Codec
+from partwarden.planner.inventory import Detached, Inventory, KeyPart, Parent, Partition, RelationKind, Server, Strategy
+from partwarden.planner.keys import Bounds, Codec, KeyType
 from partwarden.planner.marker import Marker, Phase
 from partwarden.planner.plan import Plan, make_plan
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from .database import Database
 from .destination import Destination
+from .policy import Database
 from .retention import JobSettings, OnLargeObjects
 from .status import Condition, From, Message, ObservedGeneration, To
-from .types import OBJECT_NAME, Identifier, Model, cel, refuse, rules
+from .types import Identifier, Model, ObjectName, Rule, Ruled
 
 ARCHIVE_KIND = "PartitionArchive"
 ARCHIVE_PLURAL = "partitionarchives"
@@ -20,25 +20,28 @@ POLICY_LABEL, SERVER_LABEL = "partwarden.dev/policy", "partwarden.dev/server"
 OID_LABEL, ROUND_LABEL = "partwarden.dev/oid", "partwarden.dev/round"
 """Of PartitionArchives that the operator makes: for which policy, and of which table. One made by hand has none."""
 
-NEEDS_DATABASE = "needs policy, database, or both"
-IMMUTABLE = "an archive is of one partition for ever: make another PartitionArchive instead"
-
 
 class PolicyRef(Model):
     """A PartitionPolicy in the archive's own namespace."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=OBJECT_NAME)] = Field(
-        description="Name of a PartitionPolicy in the archive's own namespace."
-    )
+    name: ObjectName = Field(description="Name of a PartitionPolicy in the archive's own namespace.")
 
 
-class PartitionArchiveSpec(Model):
+class PartitionArchiveSpec(Ruled):
     """The partition and the destination. Immutable."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel("has(self.policy) || has(self.database)", NEEDS_DATABASE), cel("self == oldSelf", IMMUTABLE)
-        )
+    RULES = (
+        Rule(
+            "has(self.policy) || has(self.database)",
+            "needs policy, database, or both",
+            lambda spec: spec.policy is not None or spec.database is not None,
+        ),
+        # Only the API server knows what was there before.
+        Rule(
+            "self == oldSelf",
+            "an archive is of one partition for ever: make another PartitionArchive instead",
+            lambda _: True,
+        ),
     )
 
     policy: PolicyRef | None = Field(
@@ -64,12 +67,6 @@ class PartitionArchiveSpec(Model):
         description="Refuse or LeaveOut: whether to archive a partition whose rows point to large objects, which the "
         "archive does not hold. Absent: as the policy's retention says, else Refuse.",
     )
-
-    @model_validator(mode="after")
-    def _has_database(self) -> Self:
-        if self.policy is None and self.database is None:
-            raise refuse(NEEDS_DATABASE)
-        return self
 
 
 class Written(Model):

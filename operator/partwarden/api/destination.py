@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, StringConstraints
 
-from .database import SecretRef
-from .types import HINTS, OBJECT_NAME, Model, cel, refuse, rules
+from .types import HINTS, Model, ObjectName, Rule, Ruled, SecretRef
 
 PREFIX = r"^[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
 S3_URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x20\x7f?#]*)?$"
@@ -26,18 +25,25 @@ HINTS |= {
     ACCOUNT: "must be the name of a storage account: 3 to 24 lower case letters and digits",
 }
 
-ONE_DESTINATION = "needs exactly one of pvc, s3, gcs and azure"
-NO_IDENTITY = "endpoint needs secretRef: the workload's identity is sent to no other server"
-OWN_SERVER = rules(cel("!has(self.endpoint) || has(self.secretRef)", NO_IDENTITY, ".endpoint"))
+Endpoint = Annotated[str, StringConstraints(max_length=512, pattern=ENDPOINT)]
+ONE_DESTINATION = Rule(
+    "[has(self.pvc), has(self.s3), has(self.gcs), has(self.azure)].filter(x, x).size() == 1",
+    "needs exactly one of pvc, s3, gcs and azure",
+    lambda spec: sum(each is not None for each in (spec.pvc, spec.s3, spec.gcs, spec.azure)) == 1,
+)
+OWN_SERVER = Rule(
+    "!has(self.endpoint) || has(self.secretRef)",
+    "endpoint needs secretRef: the workload's identity is sent to no other server",
+    lambda place: place.endpoint is None or place.secret_ref is not None,
+    "endpoint",
+)
 """A token serves any holder: the author of a policy must not make the Job send its own elsewhere."""
 
 
 class PVC(Model):
     """A PersistentVolumeClaim in the policy's own namespace."""
 
-    claim_name: str = Field(
-        min_length=1, max_length=253, pattern=OBJECT_NAME, description="Name of a PersistentVolumeClaim."
-    )
+    claim_name: ObjectName = Field(description="Name of a PersistentVolumeClaim.")
     path: str | None = Field(
         None,
         min_length=1,
@@ -51,11 +57,8 @@ class S3(Model):
     """Amazon S3, and what speaks its protocol."""
 
     url: str = Field(max_length=1024, pattern=S3_URL, description="Bucket and prefix, such as s3://bucket/prefix.")
-    endpoint: str | None = Field(
-        None,
-        max_length=512,
-        pattern=ENDPOINT,
-        description="URL of another server that speaks S3, such as https://minio.storage:9000. Absent: Amazon's.",
+    endpoint: Endpoint | None = Field(
+        None, description="URL of another server that speaks S3, such as https://minio.storage:9000. Absent: Amazon's."
     )
     region: str | None = Field(None, max_length=64, pattern=REGION, description="Absent: us-east-1.")
     path_style: bool = Field(
@@ -68,21 +71,13 @@ class S3(Model):
     )
 
 
-class _ByToken(Model):
+class _ByToken(Ruled):
     """A place where workload identity is a token, not a signature."""
 
-    model_config = ConfigDict(json_schema_extra=OWN_SERVER)
+    RULES = (OWN_SERVER,)
 
-    endpoint: str | None = Field(
-        None, max_length=512, pattern=ENDPOINT, description="URL of another server; needs secretRef."
-    )
+    endpoint: Endpoint | None = Field(None, description="URL of another server; needs secretRef.")
     secret_ref: SecretRef | None = None
-
-    @model_validator(mode="after")
-    def _keeps_its_identity(self) -> Self:
-        if self.endpoint is not None and self.secret_ref is None:
-            raise refuse(NO_IDENTITY, "endpoint")
-        return self
 
 
 class GCS(_ByToken):
@@ -106,28 +101,15 @@ class Azure(_ByToken):
     )
 
 
-class Destination(Model):
+class Destination(Ruled):
     """Exactly one place."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel(
-                "[has(self.pvc), has(self.s3), has(self.gcs), has(self.azure)].filter(x, x).size() == 1",
-                ONE_DESTINATION,
-            )
-        )
-    )
+    RULES = (ONE_DESTINATION,)
 
     pvc: PVC | None = Field(None, description="A PersistentVolumeClaim.")
     s3: S3 | None = Field(None, description="Amazon S3, and what speaks its protocol.")
     gcs: GCS | None = Field(None, description="Google Cloud Storage.")
     azure: Azure | None = Field(None, description="Azure Blob Storage.")
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if sum(each is not None for each in (self.pvc, self.s3, self.gcs, self.azure)) != 1:
-            raise refuse(ONE_DESTINATION)
-        return self
 
     @property
     def secret_name(self) -> str | None:

@@ -1,6 +1,6 @@
 """The PartitionPolicy resource: its fields, their defaults and their validation.
 
-The source of ``crds/partitionpolicies.yaml`` (see `partwarden.crd`), and of what ``kubectl explain`` says.
+The source of ``crds/partitionpolicies.yaml`` (see `crd`), and of what ``kubectl explain`` says.
 """
 
 from __future__ import annotations
@@ -10,32 +10,28 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import Field, StringConstraints
 
-from .database import Database
 from .retention import DefaultPartition, KeyEncoding, Maintenance, Retention, Thresholds
 from .types import (
     HINTS,
+    IDENTIFIER,
     NOT_A_ZONE,
     Day,
     Identifier,
     Interval,
     Model,
     Resync,
-    cel,
+    Rule,
+    Ruled,
+    SecretRef,
     is_zone,
     parse_duration,
-    refuse,
-    rules,
 )
 
-# The annotation that keeps partitions: ``partwarden.dev/hold: run_2018, archive.run_2017``.
-#
-# It names partitions, or detached tables, as the catalog spells them, with their schema or without, and with ``@`` and
-# their OID or without. Nothing is detached, attached again or dropped that it names.
-#
-
 ANNOTATION = "partwarden.dev/hold"
+"""Names partitions, or detached tables, as the catalog spells them, with their schema or without, and with their OID or
+without: ``run_2018, old.run_2017, run_2016@16402``. Nothing is detached, attached again or dropped that it names."""
 APPROVAL = "partwarden.dev/approve-drop"
 """Names in the same way what may be dropped, where the policy's ``retention.approval`` is Manual. With the OID,
 ``run_2018@16402``, it means that very table and no later one of the name."""
@@ -58,9 +54,9 @@ def parse(annotations: Mapping[str, str] | None, annotation: str = ANNOTATION) -
     return frozenset(name for part in text.split(",") if (name := part.strip()))
 
 
-def is_held(held: frozenset[str], schema: str, name: str, oid: int) -> bool:
-    """Whether a hold names the table, or is too long to be read."""
-    return UNREAD in held or not held.isdisjoint(names(schema, name, oid))
+def is_held(held: frozenset[str], called: frozenset[str]) -> bool:
+    """Whether a hold names the table, by what it may be ``called``, or is too long to be read."""
+    return UNREAD in held or bool(held & called)
 
 
 def names(schema: str, name: str, oid: int) -> frozenset[str]:
@@ -89,7 +85,9 @@ UNIQUE: dict[Interval, tuple[frozenset[str], ...]] = {
 
 NAME_FORMAT = r"^([^{}\x00-\x1f\x7f]|\{(" + "|".join(PLACEHOLDERS) + r")\})+$"
 TIME_ZONE = r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
+PLAIN = r"^[^\x00-\x20\x7f]+$"
 HINTS |= {
+    PLAIN: "must not hold spaces or control characters",
     NAME_FORMAT: "must be text and placeholders, of which there are "
     + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS),
     TIME_ZONE: "must be the name of an IANA time zone, like UTC or Europe/Berlin",
@@ -103,17 +101,16 @@ class Mode(StrEnum):
     PLAN = "Plan"
 
 
-class Table(Model):
+class Table(Ruled):
     """The partitioned table."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel(
-                "!self.schema.startsWith('pg_') && self.schema != 'information_schema'",
-                "must not be a system schema",
-                ".schema",
-            )
-        )
+    RULES = (
+        Rule(
+            "!self.schema.startsWith('pg_') && self.schema != 'information_schema'",
+            "must not be a system schema",
+            lambda table: not table.schema_.startswith("pg_") and table.schema_ != "information_schema",
+            "schema",
+        ),
     )
 
     schema_: Identifier = Field(
@@ -123,49 +120,127 @@ class Table(Model):
     )
     name: Identifier = Field(description="Name of the table, as it is spelt in the catalog, without quotes.")
 
-    @model_validator(mode="after")
-    def _is_not_system(self) -> Self:
-        if self.schema_.startswith("pg_") or self.schema_ == "information_schema":
-            raise refuse("must not be a system schema", "schema")
-        return self
-
     def __str__(self) -> str:
         return f"{self.schema_}.{self.name}"
 
 
-def _name_format_rule() -> dict[str, str]:
-    def holds(names: frozenset[str]) -> str:
-        return " && ".join(f"self.nameFormat.contains('{{{name}}}')" for name in sorted(names))
-
-    choices = [
-        f"self.interval != '{interval}' || " + " || ".join(f"({holds(names)})" for names in sets)
-        for interval, sets in UNIQUE.items()
-    ]
-    rule = "!has(self.nameFormat) || (" + " && ".join(f"({choice})" for choice in choices) + ")"
-    return cel(rule, NAME_FORMAT_MESSAGE, ".nameFormat")
+def _holds(names: frozenset[str]) -> str:
+    return " && ".join(f"self.nameFormat.contains('{{{name}}}')" for name in sorted(names))
 
 
-NAME_FORMAT_MESSAGE = (
+CHOICES = [
+    f"(self.interval != '{interval}' || {' || '.join(f'({_holds(names)})' for names in sets)})"
+    for interval, sets in UNIQUE.items()
+]
+TELLS_APART = Rule(
+    f"!has(self.nameFormat) || ({' && '.join(CHOICES)})",
     "must tell every partition of the interval apart: Year needs {year}; Quarter {year} and {quarter}; Month {year} "
-    "and {month}; Week {isoyear} and {week}; Day {year}, {month} and {day}; Hour {year}, {month}, {day} and {hour}"
+    "and {month}; Week {isoyear} and {week}; Day {year}, {month} and {day}; Hour {year}, {month}, {day} and {hour}",
+    lambda spec: (
+        spec.name_format is None
+        or any(all(f"{{{name}}}" in spec.name_format for name in names) for names in UNIQUE[spec.interval])
+    ),
+    "nameFormat",
 )
-
-ZONE_MESSAGE = (
+SAME_EVERYWHERE = Rule(
+    f"!self.matches('{NOT_A_ZONE}')",
     "must be a zone that is the same on every machine, like UTC or Europe/Berlin: none of posix/, right/, localtime, "
-    "posixrules and Factory"
+    "posixrules and Factory",
+    is_zone,
 )
 
 
-def _is_zone(name: str) -> str:
-    if not is_zone(name):
-        raise refuse(ZONE_MESSAGE)
-    return name
+Host = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=PLAIN)]
 
 
-class TableSpec(Model):
+class SSLMode(StrEnum):
+    """libpq's sslmode. https://www.postgresql.org/docs/current/libpq-ssl.html"""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
+class Connection(Model):
+    """Connection parameters by libpq's names; never a password."""
+
+    host: Host | None = Field(None, description="Host name or IP address of the server.")
+    port: int | None = Field(None, ge=1, le=65535, description="TCP port; 5432 when neither this nor the Secret says.")
+    dbname: Identifier | None = Field(None, description="Name of the database.")
+    user: Identifier | None = Field(
+        None, description="Role to connect as: the table's owner or a member of it, with CREATE on the table's schema."
+    )
+    sslmode: Annotated[SSLMode, Field(strict=False)] | None = Field(
+        None,
+        description="disable, allow, prefer, require, verify-ca or verify-full; only the last proves who the server "
+        "is. prefer means require where a password would go over a network; to send it in clear text, say disable or "
+        "allow. Default: verify-full with a CA, else prefer.",
+    )
+    sslrootcert: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        pattern=IDENTIFIER,
+        description="`system`, or the path of a PEM file of CA certificates in the folder that the operator's "
+        "PARTWARDEN_CA_FOLDER names. "
+        "A CA in the Secret (key `sslrootcert` or `ca.crt`) is used when this is left out.",
+    )
+
+
+class ArchiveConnection(Model):
+    """The PostgreSQL server itself, where the rest of ``spec.database`` leads to a pooler."""
+
+    host: Host = Field(description="Host name or IP address of the server, not of a pooler.")
+    port: int | None = Field(None, ge=1, le=65535, description="TCP port. Absent: as for everything else.")
+
+
+class Database(Ruled):
+    """Where the table lives: a Secret, connection parameters, or both."""
+
+    RULES = (
+        Rule(
+            "has(self.secretRef) || has(self.connection)",
+            "needs secretRef, connection, or both",
+            lambda database: database.secret_ref is not None or database.connection is not None,
+        ),
+    )
+
+    secret_ref: SecretRef | None = Field(
+        None,
+        description="Secret with `uri`, or host, port, dbname, user or username, password, sslmode, sslrootcert; "
+        "of both, the single keys win. The Secrets that CloudNativePG and Zalando's operator write work as they are.",
+    )
+    connection: Connection | None = Field(
+        None, description="Connection parameters by libpq's names. They win over the Secret's."
+    )
+    archive: ArchiveConnection | None = Field(
+        None,
+        description="Where the Jobs that archive connect instead, with all else the same: pg_dump cannot work behind a "
+        "pooler that shares server connections between transactions, such as PgBouncer with pool_mode transaction.",
+    )
+
+    @property
+    def identity(self) -> Self:
+        """The database that it is, by whichever way Jobs reach it."""
+        return self.model_copy(update={"archive": None})
+
+    @property
+    def for_jobs(self) -> Self:
+        """The same, as Jobs connect to it."""
+        if self.archive is None:
+            return self
+        instead = self.archive.model_dump(exclude_none=True)
+        connection = (self.connection or Connection()).model_copy(update=instead)
+        return self.model_copy(update={"connection": connection, "archive": None})
+
+
+class TableSpec(Ruled):
     """What the partitions of one table shall be: all of a policy's spec but the way to the database."""
 
-    model_config = ConfigDict(json_schema_extra=rules(_name_format_rule()))
+    RULES = (TELLS_APART,)
 
     table: Table = Field(description="The table, partitioned by RANGE on one column.")
     key: Identifier | None = Field(
@@ -181,13 +256,12 @@ class TableSpec(Model):
         Interval.YEAR,
         description="Length of one partition: Hour, Day, Week (from Monday), Month, Quarter or Year. Default: Year.",
     )
-    timezone: Annotated[str, AfterValidator(_is_zone)] = Field(
+    timezone: Annotated[str, SAME_EVERYWHERE] = Field(
         "UTC",
         min_length=1,
         max_length=64,
         pattern=TIME_ZONE,
         description="IANA time zone in which an interval begins, such as Europe/Berlin. Default: UTC.",
-        json_schema_extra=rules(cel(f"!self.matches('{NOT_A_ZONE}')", ZONE_MESSAGE)),
     )
     premake: int = Field(
         2,
@@ -236,14 +310,6 @@ class TableSpec(Model):
         description="How often to reconcile although nothing changed: from 10s to 24h, such as 10m or 1h30m. An edit, "
         "and the beginning of an interval, cause a reconcile at once. Default: 10m.",
     )
-
-    @model_validator(mode="after")
-    def _tells_partitions_apart(self) -> Self:
-        if self.name_format is not None:
-            held = {name for name in PLACEHOLDERS if f"{{{name}}}" in self.name_format}
-            if not any(names <= held for names in UNIQUE[self.interval]):
-                raise refuse(NAME_FORMAT_MESSAGE, "nameFormat")
-        return self
 
     @property
     def resync_period(self) -> timedelta:

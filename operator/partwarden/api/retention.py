@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints
 
 from .destination import Destination
-from .types import HINTS, Age, Grace, Model, Quantity, Window, cel, parse_duration, parse_quantity, refuse, rules
+from .types import HINTS, Age, Grace, Model, Quantity, Rule, Ruled, Window, parse_duration, parse_quantity, refuse
 
 # What the author of a policy may say of the Jobs that archive: how large they are and where they run.
 #
@@ -19,10 +19,13 @@ from .types import HINTS, Age, Grace, Model, Quantity, Window, cel, parse_durati
 #
 
 RESOURCE = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
-LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_KEY = re.compile(
+    r"((?P<prefix>[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+LONGEST_PREFIX = 253
+"""Of the key of a label, before the slash: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/"""
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
-LONGEST_KEY = 253 + 1 + 63
-"""Characters of a label's key: a domain, a slash, a name."""
 HINTS |= {
     RESOURCE: "must be a quantity such as 500m, 2 or 1Gi",
     LABEL_VALUE: "must be the value of a label: at most 63 letters, digits, '-', '_' and '.'",
@@ -35,9 +38,13 @@ Label = Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE)]
 def _check_label_keys(labels: dict[str, str]) -> dict[str, str]:
     """The API server refuses a Job with another key: say so when the policy is read."""
     for key in labels:
-        if len(key) > LONGEST_KEY or not re.fullmatch(LABEL_KEY[1:-1], key):
-            raise refuse("must be the key of a label, such as team or example.com/team", key[:LONGEST_KEY])
+        found = LABEL_KEY.fullmatch(key)
+        if found is None or len(found["prefix"] or "") > LONGEST_PREFIX:
+            raise refuse("must be the key of a label, such as team or example.com/team", key[: LONGEST_PREFIX + 64])
     return labels
+
+
+Labels = Annotated[dict[str, Label], Field(max_length=32), AfterValidator(_check_label_keys)]
 
 
 class Resources(Model):
@@ -63,13 +70,9 @@ class JobSettings(Model):
     """How the Jobs of an archive run."""
 
     resources: Resources | None = Field(None, description="Requests and limits of the container.")
-    node_selector: Annotated[dict[str, Label], AfterValidator(_check_label_keys)] = Field(
-        default={}, max_length=32, description="Labels that a node must have."
-    )
+    node_selector: Labels = Field(default={}, description="Labels that a node must have.")
     tolerations: list[Toleration] = Field(default=[], max_length=16, description="Taints of nodes that do not matter.")
-    labels: Annotated[dict[str, Label], AfterValidator(_check_label_keys)] = Field(
-        default={}, max_length=32, description="Further labels of Jobs and pods."
-    )
+    labels: Labels = Field(default={}, description="Further labels of Jobs and pods.")
 
 
 class KeyEncoding(StrEnum):
@@ -136,27 +139,23 @@ class DefaultPartition(Model):
     )
 
 
-DROP_MESSAGE = "Drop needs archive, or dropWithoutArchive: true, which says that the rows are lost for good"
-BOTH_MESSAGE = "archive and dropWithoutArchive: true contradict each other: keep one of them"
-
-
-class Retention(Model):
+class Retention(Ruled):
     """When a partition expires, and what becomes of it then."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel(
-                "!has(self.onExpire) || self.onExpire != 'Drop' || has(self.archive) || "
-                "(has(self.dropWithoutArchive) && self.dropWithoutArchive)",
-                DROP_MESSAGE,
-                ".onExpire",
-            ),
-            cel(
-                "!has(self.archive) || !has(self.dropWithoutArchive) || !self.dropWithoutArchive",
-                BOTH_MESSAGE,
-                ".dropWithoutArchive",
-            ),
-        )
+    RULES = (
+        Rule(
+            "!has(self.onExpire) || self.onExpire != 'Drop' || has(self.archive) || "
+            "(has(self.dropWithoutArchive) && self.dropWithoutArchive)",
+            "Drop needs archive, or dropWithoutArchive: true, which says that the rows are lost for good",
+            lambda spec: spec.on_expire is not OnExpire.DROP or spec.archive is not None or spec.drop_without_archive,
+            "onExpire",
+        ),
+        Rule(
+            "!has(self.archive) || !has(self.dropWithoutArchive) || !self.dropWithoutArchive",
+            "archive and dropWithoutArchive: true contradict each other: keep one of them",
+            lambda spec: spec.archive is None or not spec.drop_without_archive,
+            "dropWithoutArchive",
+        ),
     )
 
     keep_for: Age = Field(
@@ -192,14 +191,6 @@ class Retention(Model):
         "names it. Default: Automatic.",
     )
     job: JobSettings | None = Field(None, description="How the Jobs that make and check archives run.")
-
-    @model_validator(mode="after")
-    def _drops_only_when_told(self) -> Self:
-        if self.on_expire is OnExpire.DROP and self.archive is None and not self.drop_without_archive:
-            raise refuse(DROP_MESSAGE, "onExpire")
-        if self.archive is not None and self.drop_without_archive:
-            raise refuse(BOTH_MESSAGE, "dropWithoutArchive")
-        return self
 
     @property
     def grace_period(self) -> timedelta:

@@ -1,6 +1,6 @@
 """What a PartitionPolicy's status holds: the shapes, and their share of ``crds/partitionpolicies.yaml``.
 
-Filled by `partwarden.conditions`. Every list is bounded and the whole stays under 64 KiB. Moments of partitions are
+Filled by the package `status`. Every list is bounded and the whole stays under 64 KiB. Moments of partitions are
 written in the key's domain (see `calendar.iso`). Nothing in it tells the time of the last reconcile: a policy
 that has converged is not written again.
 """
@@ -97,8 +97,10 @@ class PartitionStatus(Model):
     name: str = Field(description="Name, with its schema in front where that is not the table's.")
     from_: From = None
     to: To = None
-    rows: int | None = Field(None, description="The planner's estimate; absent before the first ANALYZE.")
-    bytes: int = Field(description="Size on disk with indexes and TOAST.")
+    rows: int | None = Field(
+        None, description="The planner's estimate, two significant digits; absent before the first ANALYZE."
+    )
+    bytes: int = Field(description="Size on disk with indexes and TOAST, two significant digits.")
     state: State = Field(
         description="Past, Current, Future; Default, DetachPending; Unmanaged: not exactly one interval; Expired: "
         "older than retention.keepFor; Held: expired and kept by the annotation; Detached: a table of its own now."
@@ -137,7 +139,7 @@ class Largest(Model):
     """The largest partition."""
 
     name: str = Field(description="Name, with its schema in front where that is not the table's.")
-    bytes: int = Field(description="Size on disk with indexes and TOAST.")
+    bytes: int = Field(description="Size on disk with indexes and TOAST, two significant digits.")
     size: str = Field(description="The same for people, such as 12.3Gi.")
 
 
@@ -159,13 +161,15 @@ class Summary(Model):
     listed: int = Field(description="How many of the partitions status.partitions shows.")
     pending: int = Field(description="How many actions are still to be done; status.plan shows the first of them.")
     missing: int = Field(description="How many of the wanted ranges no partition holds yet.")
-    rows: int | None = Field(None, description="The planner's estimate in all; absent before the first ANALYZE.")
+    rows: int | None = Field(
+        None, description="The planner's estimate in all, two significant digits; absent before the first ANALYZE."
+    )
     default_rows: int | None = Field(
         None,
         description="How many rows the DEFAULT partition holds, counted; a lower limit above 200,000. Absent where "
         "there is none, or they were not counted.",
     )
-    total_bytes: int = Field(description="Size on disk in all, with indexes and TOAST.")
+    total_bytes: int = Field(description="Size on disk in all, with indexes and TOAST, two significant digits.")
     size: str = Field(description="The same for people, such as 12.3Gi.")
     covered_until: str | None = Field(
         None, description="End of the unbroken coverage that holds now, or MAXVALUE; absent when nothing holds now."

@@ -1,20 +1,32 @@
-"""What the fields of the policy are made of: scalar types, their patterns, and CEL beside Python.
+"""What the fields of the custom resources are made of: scalar types, their patterns, and rules in CEL and Python.
 
 What the API server can know at admission is checked here in the same way, so that ``partwarden plan -f`` and
-``kubectl apply`` agree: a rule that a JSON schema cannot say stands as a validator and, beside it, as CEL.
-https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#validation-rules
+``kubectl apply`` agree: see `Rule`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+V = TypeVar("V")
 
 DURATION = r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$"
 DAY = r"^[1-8][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
@@ -33,23 +45,44 @@ HINTS: dict[str, str] = {
     IDENTIFIER: "must not hold a NUL character",
     OBJECT_NAME: "must be the name of a Kubernetes object: lower case letters, digits, '-' and '.'",
 }
-"""What a value that misses its pattern should have been, in words. `partwarden.policy` adds its own."""
-
-
-def cel(rule: str, message: str, path: str | None = None) -> dict[str, str]:
-    """One entry of ``x-kubernetes-validations``. https://kubernetes.io/docs/reference/using-api/cel/"""
-    entry = {"rule": rule, "message": message}
-    return entry | {"fieldPath": path} if path else entry
-
-
-def rules(*entries: dict[str, str]) -> dict[str, Any]:
-    """CEL rules for `pydantic.Field`'s or a model's ``json_schema_extra``."""
-    return {"x-kubernetes-validations": list(entries)}
+"""What a value that misses its pattern should have been, in words. Other modules add their own."""
 
 
 def refuse(message: str, *path: str) -> PydanticCustomError:
     """The error of a validator; ``path`` leads from the model that is validated to the field at fault."""
     return PydanticCustomError("policy", "{message}", {"message": message, "path": path})
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a JSON schema cannot say: annotates a scalar type, or is among the `Ruled.RULES` of a model.
+
+    ``cel`` is for the API server, ``holds`` the same in Python, ``path`` the field of the model that is at fault.
+    https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#validation-rules
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool]
+    path: str | None = None
+
+    @property
+    def entry(self) -> dict[str, str]:
+        """One of ``x-kubernetes-validations``."""
+        entry = {"rule": self.cel, "message": self.message}
+        return entry | {"fieldPath": f".{self.path}"} if self.path else entry
+
+    def check(self, value: V) -> V:
+        """The value; raises what `refuse` makes where the rule does not hold."""
+        if not self.holds(value):
+            raise refuse(self.message, *([self.path] if self.path else []))
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(schema) | {"x-kubernetes-validations": [self.entry]}
 
 
 def parse_duration(text: str) -> timedelta:
@@ -112,34 +145,22 @@ def _is_day(text: str) -> str:
     return text
 
 
-def _is_resync(text: str) -> str:
-    if not timedelta(seconds=10) <= parse_duration(text) <= timedelta(hours=24):
-        raise refuse(RESYNC_MESSAGE)
-    return text
-
-
-def _is_window(text: str) -> str:
-    begin, end = parse_window(text)
-    if begin == end:
-        raise refuse(WINDOW_MESSAGE)
-    return text
-
-
-WINDOW_MESSAGE = "must not begin and end at the same time"
-WINDOW_RULE = rules(cel("self.substring(0, 5) != self.substring(6)", WINDOW_MESSAGE))
-RESYNC_MESSAGE = "must be between 10s and 24h"
-RESYNC_RULE = rules(cel("duration(self) >= duration('10s') && duration(self) <= duration('24h')", RESYNC_MESSAGE))
+RESYNC = Rule(
+    "duration(self) >= duration('10s') && duration(self) <= duration('24h')",
+    "must be between 10s and 24h",
+    lambda text: timedelta(seconds=10) <= parse_duration(text) <= timedelta(hours=24),
+)
+BEGINS_BEFORE_IT_ENDS = Rule(
+    "self.substring(0, 5) != self.substring(6)",
+    "must not begin and end at the same time",
+    lambda text: len(set(parse_window(text))) == 2,
+)
 
 Day = Annotated[
     str, StringConstraints(pattern=DAY), AfterValidator(_is_day), Field(json_schema_extra={"format": "date"})
 ]
 """A date of the calendar, ``2031-06-01``. The API server knows ``format: date``."""
-Resync = Annotated[
-    str,
-    StringConstraints(min_length=2, max_length=20, pattern=DURATION),
-    AfterValidator(_is_resync),
-    Field(json_schema_extra=RESYNC_RULE),
-]
+Resync = Annotated[str, StringConstraints(min_length=2, max_length=20, pattern=DURATION), RESYNC]
 """A `parse_duration` from 10s to 24h."""
 Grace = Annotated[str, StringConstraints(min_length=2, max_length=20, pattern=DURATION)]
 """A `parse_duration`; ``0s`` is none."""
@@ -147,15 +168,13 @@ Age = Annotated[str, StringConstraints(pattern=AGE)]
 """A `parse_age`."""
 Quantity = Annotated[str, StringConstraints(pattern=QUANTITY)]
 """A `parse_quantity`."""
-Window = Annotated[
-    str,
-    StringConstraints(max_length=11, pattern=WINDOW),
-    AfterValidator(_is_window),
-    Field(json_schema_extra=WINDOW_RULE),
-]
+Window = Annotated[str, StringConstraints(max_length=11, pattern=WINDOW), BEGINS_BEFORE_IT_ENDS]
 """A `parse_window`."""
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=IDENTIFIER)]
 """A name in PostgreSQL, unquoted. Its limit is 63 bytes in the server's encoding, so never more characters."""
+
+ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=OBJECT_NAME)]
+"""The name of a Kubernetes object."""
 
 
 class Model(BaseModel):
@@ -171,6 +190,30 @@ class Model(BaseModel):
             return data
         known = {field.alias for field in cls.model_fields.values()}
         return {name: value for name, value in data.items() if value is not None or name not in known}
+
+
+class Ruled(Model):
+    """A model with rules."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _obey(self) -> Self:
+        for rule in self.RULES:
+            rule.check(self)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        found = handler(schema)
+        handler.resolve_ref_schema(found)["x-kubernetes-validations"] = [rule.entry for rule in cls.RULES]
+        return found
+
+
+class SecretRef(Model):
+    """A Secret in the policy's own namespace."""
+
+    name: ObjectName = Field(description="Name of a Secret in the policy's own namespace.")
 
 
 class Interval(StrEnum):

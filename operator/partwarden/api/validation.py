@@ -7,7 +7,7 @@ A sentence names the field as kubectl does, what is allowed, and what was found:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar
@@ -46,24 +46,21 @@ def check(model: type[M], data: object, path: str = "") -> tuple[M | None, list[
 
 def sentence(error: ErrorDetails, model: type[BaseModel], path: str = "") -> str:
     """One error of pydantic as ``path: what must be, what was found``."""
-    location = (*error["loc"], *error.get("ctx", {}).get("path", ()))
-    text = field_path(location, path) or "the document"
-    if error["type"] == "extra_forbidden":
-        return f"{text}: unknown field{_suggestion(model, location)}"
-    if error["type"] == "missing":
-        return f"{text}: is required"
-    found = _dig(error["input"], error["ctx"]["path"]) if error["type"] == "policy" else error["input"]
-    return f"{text}: {_demand(error)}, found {_shown(error, found)}"
-
-
-def field_path(location: Iterable[str | int], path: str = "") -> str:
-    """``spec.ensure[3]``."""
+    found, kind, ctx = error["input"], error["type"], error.get("ctx", {})
+    location = (*error["loc"], *ctx.get("path", ()))
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path
+    if kind == "extra_forbidden":
+        return f"{path}: unknown field{_suggestion(model, location)}"
+    if kind == "missing":
+        return f"{path}: is required"
+    for part in ctx.get("path", ()):
+        found = found.get(part) if isinstance(found, dict) else found
+    demand = DEMANDS[kind](ctx) if kind in DEMANDS else error["msg"]
+    return f"{path or 'the document'}: {demand}, found {_shown(kind, ctx, found)}"
 
 
-_DEMANDS: dict[str, Callable[[dict[str, Any]], str]] = {
+DEMANDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "string_type": lambda _: "must be a string",
     "int_type": lambda _: "must be a whole number",
     "bool_type": lambda _: "must be true or false",
@@ -72,7 +69,9 @@ _DEMANDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "model_type": lambda _: "must be an object",
     "greater_than_equal": lambda ctx: f"must be at least {ctx['ge']}",
     "less_than_equal": lambda ctx: f"must be at most {ctx['le']}",
-    "string_too_short": lambda ctx: _at_least(ctx["min_length"]),
+    "string_too_short": lambda ctx: (
+        "must not be empty" if ctx["min_length"] == 1 else f"must have at least {ctx['min_length']} characters"
+    ),
     "string_too_long": lambda ctx: f"must have at most {ctx['max_length']} characters",
     "too_long": lambda ctx: f"must have at most {ctx['max_length']} items",
     "string_pattern_mismatch": lambda ctx: HINTS[ctx["pattern"]],
@@ -82,33 +81,16 @@ _DEMANDS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def _demand(error: ErrorDetails) -> str:
-    demand = _DEMANDS.get(error["type"])
-    return demand(error.get("ctx", {})) if demand else error["msg"]
-
-
-def _at_least(length: int) -> str:
-    return "must not be empty" if length == 1 else f"must have at least {length} characters"
-
-
-def _shown(error: ErrorDetails, found: Any) -> str:
-    if error["type"] == "string_too_long":
+def _shown(kind: str, ctx: dict[str, Any], found: Any) -> str:
+    if kind == "string_too_long":
         return str(len(found))
-    if error["type"] == "too_long":
-        return str(error["ctx"]["actual_length"])
+    if kind == "too_long":
+        return str(ctx["actual_length"])
     if isinstance(found, BaseModel):
         found = found.model_dump(mode="json", by_alias=True, exclude_none=True)
     text = json.dumps(found, ensure_ascii=False, default=str)
     text = text if len(text) <= MAX_FOUND else text[:MAX_FOUND] + "…"
-    if isinstance(found, str) and error["type"].endswith("_type"):
-        text += " (a string)"
-    return text
-
-
-def _dig(value: Any, path: Iterable[str]) -> Any:
-    for part in path:
-        value = value.get(part) if isinstance(value, dict) else value
-    return value
+    return text + (" (a string)" if isinstance(found, str) and kind.endswith("_type") else "")
 
 
 @cache

@@ -121,7 +121,7 @@ def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None
         raise errors.TableChanged(f"{wanted.partition} is a partition of {parent}, not of {wanted.parent}")
     columns = large_objects.columns(held.connection, table.oid, table.schema_, table.name)
     if columns and wanted.large_objects is OnLargeObjects.REFUSE:
-        raise pointing(table, columns, "archived")
+        raise pointing("archive", table, columns)
     if columns:
         say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
 

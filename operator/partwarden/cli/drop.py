@@ -126,7 +126,7 @@ def _drop(
         consent.show(kept)
     if columns := drop_database.pointing_columns(connection, found):
         if url is not None and large_objects is OnLargeObjects.REFUSE:
-            raise pointing(found, columns, "dropped")
+            raise pointing("drop", found, columns)
         consent.show(f"large objects that column {', '.join(columns)} points to stay, and are in no archive")
     proven, where = None, ""
     if url is not None:

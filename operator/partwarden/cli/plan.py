@@ -38,8 +38,8 @@ from ..api.status import FOR_EVER
 from ..api.types import parse_moment
 from ..errors import InvalidSpec, PartwardenError, SecretKeyMissing
 from ..planner.actions import Action, Outcome
-from ..planner.archives import Archives
 from ..planner.calendar import Range, iso, load_zone
+from ..planner.drop_preconditions import Archives
 from ..planner.inventory import Partition
 from ..planner.plan import Plan
 from ..postgres.connection import session

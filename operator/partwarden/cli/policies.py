@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..api.archive import ARCHIVE_PLURAL
-from ..api.database import Database
-from ..api.policy import GROUP, PLURAL, VERSION
+from ..api.policy import GROUP, PLURAL, VERSION, Database
 from ..api.status import FOR_EVER, Condition, ConditionType, PartitionPolicyStatus, PartitionStatus, State, Summary
 from ..api.validation import check, parse_spec, sentence
 from ..controller.archive_status import PROVEN, VERIFIED, is_proven
@@ -89,7 +88,7 @@ class Policies:
 
     def read(self, namespace: str, name: str) -> Object:
         """The policy as it is now. Raises `InvalidSpec` where there is none."""
-        if (found := self._read(PLURAL, namespace, name)) is None:
+        if (found := self._cluster.get(PLURAL, (namespace, name))) is None:
             known = [each["metadata"]["name"] for each in self._cluster.policies(namespace)]
             listed = f"there are {', '.join(known[:10])}" if known else "there is none at all"
             raise InvalidSpec(f"there is no PartitionPolicy {name!r} in namespace {namespace!r}: {listed}")
@@ -101,7 +100,7 @@ class Policies:
 
     def archive(self, name: str) -> Object | None:
         """The PartitionArchive of that name in the namespace, as it is now; None where there is none."""
-        return self._read(ARCHIVE_PLURAL, self.namespace, name)
+        return self._cluster.get(ARCHIVE_PLURAL, (self.namespace, name))
 
     def edit(self, policy: Object, change: Mapping[str, Any]) -> Object:
         """Merge ``change`` into the policy; the policy as it is then.
@@ -141,18 +140,6 @@ class Policies:
                 "give --dsn instead"
             ) from None
         return resolve(database, values, secret)
-
-    def _read(self, plural: str, namespace: str, name: str) -> Object | None:
-        from ..kube.client import NotFound
-
-        get = self._cluster.custom.get_namespaced_custom_object
-        try:
-            answer: Any = self._cluster.call(
-                f"read {plural} {namespace}/{name}", get, GROUP, VERSION, namespace, plural, name
-            )
-        except NotFound:
-            return None
-        return dict(answer)
 
     def _listed(self, plural: str) -> list[Object]:
         return list(self._cluster.objects(plural, None if self._target.everywhere else self.namespace))

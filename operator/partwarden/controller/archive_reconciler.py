@@ -3,7 +3,8 @@
 ::
 
     status                      Job of the step     what a reconcile does
-    not proven                  none                pin the table in the status, then create Job `Archive`
+    not proven                  none                pin the table in the status, then create Job `Archive`, or wait for
+                                                    a slot (`job_slots`)
     not proven                  runs                phase, since when, and what its pod waits for
     not proven                  succeeded           proven: the report's facts
     proven, no check wanted     -                   nothing
@@ -31,17 +32,17 @@ from ..archive import pgdump, table_lookup
 from ..archive.manifest import JobSpec, Report, TableName, Task
 from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableChanged, UserError
-from ..kube.archives import ArchivesInCluster
 from ..kube.cache import ArchiveCache, StoredArchive, parse_archive
-from ..kube.client import Cluster
-from ..planner.archives import server_label
+from ..kube.client import JOBS, Cluster, Invalid
+from ..planner.drop_preconditions import server_label
 from ..postgres.connection import session
 from ..postgres.conninfo import resolve
 from . import archive_status
-from .archive_job import JobRequest, JobSlots, Owner, Runtime, belongs, manifest, resolve_job_request
+from .archive_job import JobRequest, Owner, controller_of, manifest, resolve_job_request
 from .archive_job import name as job_name
 from .archive_requests import ArchiveRequests
-from .job_status import NO_REPORT, JobView, Phase, view
+from .job_slots import JobSlots
+from .job_status import NO_REPORT, JobView, Phase, is_pending_long, view
 from .ownership import Shard
 from .settings import Settings
 
@@ -49,10 +50,11 @@ log = logging.getLogger(__name__)
 
 WRITTEN_MEANWHILE = 1.0
 """Seconds after another writer has changed the object: what it wrote counts."""
-POLL_JOB = 10.0
-"""Seconds between two reconciles while a Job runs, whose pod may wait for something; the watch shows its end."""
-WAIT_FOR_SLOT = 15.0
-"""Seconds until it is tried again whether another Job may run."""
+POLL_JOB, POLL_PENDING = 10.0, 60.0
+"""Seconds between two reconciles while a Job runs, whose pod may wait for something, or has waited for long; the watch
+shows its end."""
+WAIT_FOR_SLOT = 600.0
+"""Seconds until an archive asks again for a slot. It is woken when one is free: this is for what that misses."""
 RETRY = 30.0
 """Seconds after what may pass."""
 RETRY_USER_ERROR = archive_status.LONGEST_PAUSE.total_seconds() / 6
@@ -66,32 +68,20 @@ FINDINGS = (errors.ArchiveDamaged, errors.ContentsChanged, errors.DestinationNot
 class Step:
     """What is to be done next for an archive, by which Job. ``token``: of the check that is wanted."""
 
+    archive: StoredArchive
     task: Task
     serial: str
     token: str = ""
 
+    @property
+    def owner(self) -> Owner:
+        """The owner of the Job."""
+        return Owner(*self.archive.key, self.archive.uid)
 
-class TableFinder:
-    """Find the table of an archive by its Secret and the database's catalog. Safe for threads."""
-
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
-        self._cluster, self._settings = cluster, settings
-
-    def find(self, archive: StoredArchive, request: JobRequest) -> Target:
-        """Raises a `PartwardenError`: `TableChanged` where it is not the table that the archive was begun for."""
-        reference = request.database.secret_ref
-        secret = self._cluster.secret(archive.key[0], reference.name) if reference else None
-        name = reference.name if reference else None
-        info = resolve(request.database, secret, name, ca_folder=self._settings.ca_folder)
-        oid, server = archive.status.get("oid") or request.oid, str(archive.status.get("server") or "")
-        # As its Job would find out, but before there is one.
-        pgdump.check(info, self._settings.connect_timeout)
-        with session(info, connect_timeout=self._settings.connect_timeout) as connection:
-            if client := self._settings.job_client:
-                pgdump.check_version(str(client), connection.info.parameter_status("server_version") or "")
-            target = table_lookup.find(connection, request.schema, request.name, oid, request.encoding, server)
-        check_table(archive, request, target)
-        return target
+    @property
+    def job(self) -> ObjectKey:
+        """The Job's namespace and name."""
+        return self.archive.key[0], job_name(self.owner, self.task, self.serial)
 
 
 class ArchiveReconciler:
@@ -100,125 +90,132 @@ class ArchiveReconciler:
     def __init__(
         self,
         cluster: Cluster,
-        api: ArchivesInCluster,
         cache: ArchiveCache,
         requests: ArchiveRequests,
         shard: Shard,
         slots: JobSlots,
-        tables: TableFinder,
+        find: Callable[[StoredArchive, JobRequest], Target],
         settings: Settings,
         clock: Callable[[], datetime],
         ended: Callable[[Task, bool, float | None], None] = lambda task, succeeded, seconds: None,
     ) -> None:
-        """``ended`` is called for each Job that has ended: its task, whether all was well, the seconds that it took."""
-        self._cluster, self._api, self._cache, self._requests = cluster, api, cache, requests
-        self._shard, self._slots, self._tables, self._settings = shard, slots, tables, settings
-        self._clock, self._ended = clock, ended
+        """``find``: as `find_table`. ``ended`` is called for each Job that has ended: its task, whether all was well,
+        the seconds that it took."""
+        self._cluster, self._cache, self._requests, self._shard = cluster, cache, requests, shard
+        self._slots, self._find, self._settings, self._clock, self._ended = slots, find, settings, clock, ended
 
     def reconcile(self, key: ObjectKey) -> float | None:
         """Act once. Returns the seconds until the next reconcile, None for when it is enqueued."""
+        after: float | None = RETRY
+        try:
+            after = self._reconcile(key)
+        except ClusterUnavailable as error:
+            log.warning("%s", error, extra={"archive": "/".join(key), "reason": error.reason})
+        finally:
+            if after != WAIT_FOR_SLOT:
+                self._slots.leave(key)
+        return after
+
+    def _reconcile(self, key: ObjectKey) -> float | None:
         known = self._cache.get(key)
         if known is not None and self._shard.decided(known) is False:
             return None
-        try:
-            # As it is now, not as a watch last showed it: what another replica wrote must not be missed.
-            archive = self._api.archive(key)
-            if archive is None:
-                self._cache.remove(key)
-                self._requests.forget(key)
-                return None
-            if not self._shard.claims(archive):
-                return None
-            step = next_step(archive.status, self._requests.wanted_check(key))
-            if step is None:
-                return None
-            name = job_name(owner_of(archive), step.task, step.serial)
-            job = self._api.job(archive.key[0], name)
-            return self._start(archive, step, name) if job is None else self._follow(archive, step, job)
-        except ClusterUnavailable as error:
-            log.warning("%s", error, extra={"archive": "/".join(key), "reason": error.reason})
-            return RETRY
+        # As it is now, not as a watch last showed it: what another replica wrote must not be missed.
+        archive = self._cluster.archive(key)
+        if archive is None:
+            self._cache.remove(key)
+            self._requests.forget(key)
+            return None
+        step = next_step(archive, self._requests.wanted_check(key)) if self._shard.claims(archive) else None
+        if step is None:
+            return None
+        job = self._cluster.get(JOBS, step.job)
+        return self._start(step) if job is None else self._follow(step, job)
 
-    def _start(self, archive: StoredArchive, step: Step, name: str) -> float | None:
+    def _start(self, step: Step) -> float | None:
         """Create the Job if it may run now, or say in the status what keeps it from being created."""
-        now, job = self._clock(), (archive.key[0], name)
+        archive, now = step.archive, self._clock()
         if pause := archive_status.pause(archive.status, now):
             return pause
+        policy = self._shard.policy(archive)
+        if policy is None and not self._shard.claims(archive):
+            # It has just moved to another operator, and is not deleted: nothing is missing.
+            return None
         try:
-            policy = self._shard.policy(archive)
-            if policy is None and not self._shard.claims(archive):
-                # It has just moved to another operator, and is not deleted: nothing is missing.
-                return None
             request = resolve_job_request(archive.spec, policy.spec if policy else None)
             if not self._settings.job_image:
                 raise InvalidSpec(
                     "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
                 )
-            if not self._slots.take(job, archive.key):
-                message = f"{self._settings.jobs} Jobs run already, as many as PARTWARDEN_JOBS allows"
-                self._write(archive, archive_status.waits(archive.status, archive.generation, now, "Queued", message))
-                return WAIT_FOR_SLOT
+            if not self._slots.take(step.job, archive):
+                why = self._slots.why_not
+                status = archive_status.waits(archive.status, archive.generation, now, "Queued", why)
+                return WRITTEN_MEANWHILE if self._write(archive, status) is None else WAIT_FOR_SLOT
             after = None
             try:
-                after = self._create(archive, step, name, request)
+                after = self._create(step, request)
                 return after
             finally:
                 if after != POLL_JOB:
-                    self._slots.saw(job, running=False)
+                    self._slots.release(step.job)
         except ClusterUnavailable:
             raise
         except PartwardenError as error:
             return self._fail(archive, error)
 
-    def _create(self, archive: StoredArchive, step: Step, name: str, request: JobRequest) -> float:
+    def _create(self, step: Step, request: JobRequest) -> float:
         """Pin the table, then create the Job. Returns `POLL_JOB` where it exists now."""
-        target, reference = self._tables.find(archive, request), request.database.secret_ref
+        archive, reference = step.archive, request.database.secret_ref
+        target = self._find(archive, request)
         body = manifest(
-            owner_of(archive),
-            job_spec(archive, step, request, target),
+            step.owner,
+            job_spec(step, request, target),
             step.serial,
-            runtime=Runtime.of(self._settings),
+            settings=self._settings,
             database_secret=reference.name if reference else None,
-            settings=request.settings,
+            wanted=request.spec.job,
         )
         # The table is pinned before anything is made of it: a Job created first, and an operator killed before it wrote
         # the OID, would leave an archive that the next one takes for another table of that name.
         pinned = archive_status.aims(archive.status, target.partition.oid, target.bounds, target.server, target.bytes)
-        begun = JobView(name, Phase.RUNNING)
+        begun = JobView(step.job[1], Phase.RUNNING)
         status = archive_status.runs(pinned, archive.generation, self._clock(), step.task, begun)
         written = self._write(archive, status)
         if written is None:
             return WRITTEN_MEANWHILE
         try:
-            if self._api.create_job(body):
-                log.info("created Job %s", name, extra={"archive": str(archive), "reason": "JobCreated"})
-        except InvalidSpec as error:
-            return self._fail(written, error)
+            if self._cluster.create(JOBS, body):
+                log.info("created Job %s", begun.name, extra={"archive": str(archive), "reason": "JobCreated"})
+        except Invalid as error:
+            return self._fail(
+                written, InvalidSpec(f"{error}: see retention.job of the policy, and PARTWARDEN_JOB_IMAGE")
+            )
         return POLL_JOB
+
+    def _follow(self, step: Step, job: Mapping[str, Any]) -> float | None:
+        """Write down how the Job stands, or what came of it."""
+        archive, now = step.archive, self._clock()
+        if controller_of(job) != step.owner:
+            # What it reports proves nothing of this archive.
+            self._fail(archive, NameTaken(f"Job {step.job[1]} exists, and was not made for this archive: delete it"))
+            return RETRY
+        pods = self._cluster.pods(job)
+        seen = view(job, pods, now)
+        self._slots.saw(job, pods)
+        if seen.phase is Phase.RUNNING:
+            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen)
+            after: float | None = POLL_PENDING if is_pending_long(seen.idle, now) else POLL_JOB
+            return WRITTEN_MEANWHILE if self._write(archive, status) is None else after
+        status, succeeded = _result(step, seen, now)
+        if self._write(archive, status) is None:
+            return WRITTEN_MEANWHILE
+        self._ended(step.task, succeeded, seen.took)
+        return None if succeeded else RETRY
 
     def _fail(self, archive: StoredArchive, error: PartwardenError) -> float:
         log.warning("%s", error, extra={"archive": str(archive), "reason": error.reason})
         self._write(archive, archive_status.failed(archive.status, archive.generation, self._clock(), error))
         return RETRY_USER_ERROR if isinstance(error, UserError) else RETRY
-
-    def _follow(self, archive: StoredArchive, step: Step, job: Mapping[str, Any]) -> float | None:
-        """Write down how the Job stands, or what came of it."""
-        name, now = job["metadata"]["name"], self._clock()
-        if not belongs(job, owner_of(archive)):
-            # What it reports proves nothing of this archive.
-            taken = NameTaken(f"Job {name} exists, and was not made for this archive: delete it")
-            written = self._write(archive, archive_status.failed(archive.status, archive.generation, now, taken))
-            return WRITTEN_MEANWHILE if written is None else RETRY
-        seen = view(job, self._api.pods(job), now)
-        self._slots.saw((archive.key[0], name), seen.phase is Phase.RUNNING, archive.key)
-        if seen.phase is Phase.RUNNING:
-            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen)
-            return WRITTEN_MEANWHILE if self._write(archive, status) is None else POLL_JOB
-        status, succeeded = _result(archive, step, seen, now)
-        if self._write(archive, status) is None:
-            return WRITTEN_MEANWHILE
-        self._ended(step.task, succeeded, seen.took)
-        return None if succeeded else RETRY
 
     def _write(self, archive: StoredArchive, status: archive_status.Status) -> StoredArchive | None:
         """Write the status if it is still as it was read, and record Events of what has changed.
@@ -240,16 +237,75 @@ class ArchiveReconciler:
         return parse_archive(written)
 
 
-def next_step(status: Mapping[str, Any], wanted: str | None) -> Step | None:
+def find_table(cluster: Cluster, settings: Settings, archive: StoredArchive, request: JobRequest) -> Target:
+    """Find the table of an archive by its Secret and the database's catalog.
+
+    Raises a `PartwardenError`: `TableChanged` where it is not the table that the archive was begun for.
+    """
+    reference = request.database.secret_ref
+    secret = cluster.secret(archive.key[0], reference.name) if reference else None
+    name = reference.name if reference else None
+    info = resolve(request.database, secret, name, ca_folder=settings.ca_folder)
+    oid, server = archive.status.get("oid") or request.spec.oid, str(archive.status.get("server") or "")
+    # As its Job would find out, but before there is one.
+    pgdump.check(info, settings.connect_timeout)
+    with session(info, connect_timeout=settings.connect_timeout) as connection:
+        if client := settings.job_client:
+            pgdump.check_version(str(client), connection.info.parameter_status("server_version") or "")
+        target = table_lookup.find(connection, request.schema, request.spec.partition, oid, request.encoding, server)
+    check_table(archive, request, target)
+    return target
+
+
+def check_table(archive: StoredArchive, request: JobRequest, target: Target) -> None:
+    """Raises `TableChanged` where ``target`` is not the table that the archive is of."""
+    table, oid = f"{request.schema}.{request.spec.partition}", archive.status.get("oid") or request.spec.oid
+    if archive.binding and archive.binding.server != server_label(target.server):
+        raise TableChanged(
+            f"table {table} is not the one that this archive is of: that was on another server than "
+            f"{target.server or 'this one, which the role may not ask for its identity'}; the policy has another "
+            "PartitionArchive made for it"
+        )
+    if oid and target.partition.oid != oid:
+        raise TableChanged(
+            f"table {table} is not the one that this archive is of (OID {oid}, now {target.partition.oid}): it was "
+            "made anew; make another PartitionArchive for it"
+        )
+
+
+def next_step(archive: StoredArchive, wanted: str | None) -> Step | None:
     """The step that is due, None where all is done. ``wanted``: the token of the check that is asked for."""
-    attempts = int(status.get("attempts") or 0)
+    status = archive.status
+    attempts, last = int(status.get("attempts") or 0), status.get("check") or {}
     if not archive_status.is_proven(status):
-        return Step(Task.ARCHIVE, str(attempts))
-    last = status.get("check") or {}
+        return Step(archive, Task.ARCHIVE, str(attempts))
     if wanted is None or (last.get("token") == wanted and last.get("ok")):
         return None
     # After another check the same token means a new one: what was read before must not stand for it.
-    return Step(Task.CHECK, f"{wanted}/{attempts}/{last.get('job', '')}", wanted)
+    return Step(archive, Task.CHECK, f"{wanted}/{attempts}/{last.get('job', '')}", wanted)
+
+
+def job_spec(step: Step, request: JobRequest, target: Target) -> JobSpec:
+    """What the Job of the step has to do; ``target`` is the table as it was just found."""
+    archive, table, checks = step.archive, target.partition, step.task is Task.CHECK
+    status = archive.status
+    # Unique among the archives of a partition, and the same however often its Job runs.
+    own_id = f"{archive.key[1][:80].strip('-.')}-{hashlib.sha256(archive.uid.encode()).hexdigest()[:10]}"
+    return JobSpec(
+        task=step.task,
+        id=str(status.get("id")) if checks else own_id,
+        connection=request.database.connection,
+        parent=target.parent,
+        server=target.server,
+        partition=TableName(schema_=table.schema_, name=table.name, oid=table.oid),
+        bounds=target.bounds,
+        key=target.key,
+        destination=request.spec.destination,
+        large_objects=request.large_objects,
+        location=str(status.get("location")) if checks else "",
+        sha256=str(status.get("sha256")) if checks else "",
+        manifest_sha256=str(status.get("manifestSha256")) if checks else "",
+    )
 
 
 def is_whole(report: Report, status: Mapping[str, Any]) -> bool:
@@ -266,58 +322,16 @@ def is_result(report: Report, status: Mapping[str, Any]) -> bool:
     return report.reason in {each.__name__ for each in FINDINGS}
 
 
-def owner_of(archive: StoredArchive) -> Owner:
-    """The owner of its Jobs."""
-    return Owner(*archive.key, archive.uid)
-
-
-def check_table(archive: StoredArchive, request: JobRequest, target: Target) -> None:
-    """Raises `TableChanged` where ``target`` is not the table that the archive is of."""
-    table, oid = f"{request.schema}.{request.name}", archive.status.get("oid") or request.oid
-    if archive.binding and archive.binding.server != server_label(target.server):
-        raise TableChanged(
-            f"table {table} is not the one that this archive is of: that was on another server than "
-            f"{target.server or 'this one, which the role may not ask for its identity'}; the policy has another "
-            "PartitionArchive made for it"
-        )
-    if oid and target.partition.oid != oid:
-        raise TableChanged(
-            f"table {table} is not the one that this archive is of (OID {oid}, now {target.partition.oid}): it was "
-            "made anew; make another PartitionArchive for it"
-        )
-
-
-def job_spec(archive: StoredArchive, step: Step, request: JobRequest, target: Target) -> JobSpec:
-    """What the Job of the step has to do; ``target`` is the table as it was just found."""
-    status, checks, table = archive.status, step.task is Task.CHECK, target.partition
-    # Unique among the archives of a partition, and the same however often its Job runs.
-    own_id = f"{archive.key[1][:80].strip('-.')}-{hashlib.sha256(archive.uid.encode()).hexdigest()[:10]}"
-    return JobSpec(
-        task=step.task,
-        id=str(status.get("id")) if checks else own_id,
-        connection=request.database.connection,
-        parent=target.parent,
-        server=target.server,
-        partition=TableName(schema_=table.schema_, name=table.name, oid=table.oid),
-        bounds=target.bounds,
-        key=target.key,
-        destination=request.destination,
-        large_objects=request.large_objects,
-        location=str(status.get("location")) if checks else "",
-        sha256=str(status.get("sha256")) if checks else "",
-        manifest_sha256=str(status.get("manifestSha256")) if checks else "",
-    )
-
-
-def _result(archive: StoredArchive, step: Step, seen: JobView, now: datetime) -> tuple[archive_status.Status, bool]:
+def _result(step: Step, seen: JobView, now: datetime) -> tuple[archive_status.Status, bool]:
     """The status that follows from a Job that has ended, and whether the Job found all well."""
-    before, generation, report = archive.status, archive.generation, seen.report
+    before, generation, report = step.archive.status, step.archive.generation, seen.report
+    about = {"archive": str(step.archive)}
     if step.task is Task.ARCHIVE and report is not None and report.ok and is_whole(report, before):
-        log.info("archived %s", report.location, extra={"archive": str(archive), "reason": archive_status.PROVEN})
+        log.info("archived %s", report.location, extra={**about, "reason": archive_status.PROVEN})
         return archive_status.proved(before, generation, now, report, seen.name), True
     if step.task is Task.CHECK and report is not None and is_result(report, before):
         return archive_status.checked(before, generation, now, report, step.token, seen.name), report.ok
     reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")
     error = errors.from_report(reason, message) or (reason, message)
-    log.warning("%s: %s", reason, message, extra={"archive": str(archive), "reason": reason})
+    log.warning("%s: %s", reason, message, extra={**about, "reason": reason})
     return archive_status.failed(before, generation, now, error, job=seen.name, ended=seen.ended), False

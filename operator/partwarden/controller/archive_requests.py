@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ..api.archive import ARCHIVE_KIND as ARCHIVE
 from ..api.archive import (
+    ARCHIVE_KIND,
+    ARCHIVE_PLURAL,
     MANAGED,
     OID_LABEL,
     POLICY_LABEL,
@@ -23,14 +24,14 @@ from ..api.archive import (
     PartitionArchiveSpec,
     PolicyRef,
 )
-from ..api.database import ArchiveConnection
-from ..api.policy import PartitionPolicySpec
+from ..api.policy import API_VERSION, ArchiveConnection, PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..errors import NameTaken
-from ..kube.archives import ArchivesInCluster
 from ..kube.cache import ArchiveCache, Binding, StoredArchive, StoredPolicy
-from ..planner.archives import ArchiveRequest, Archives, ArchiveState, CheckRequest, CheckState, Request, server_label
+from ..kube.client import Cluster
+from ..planner.archive_gate import ArchiveRequest, CheckRequest, Request
+from ..planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
 from .archive_status import is_proven, trouble
 from .ownership import deciding_labels
 
@@ -46,12 +47,12 @@ class ArchiveRequests:
     def __init__(
         self,
         cache: ArchiveCache,
-        api: ArchivesInCluster,
+        cluster: Cluster,
         enqueue: Callable[[ObjectKey], None],
         selector: str = "",
     ) -> None:
         """``enqueue``: has an archive reconciled. ``selector``: of the policies that are served."""
-        self._cache, self._api, self._enqueue, self._selector = cache, api, enqueue, selector
+        self._cache, self._cluster, self._enqueue, self._selector = cache, cluster, enqueue, selector
         self._checks: dict[ObjectKey, str] = {}
         self._doubts: dict[ObjectKey, str] = {}
         self._routes: dict[ObjectKey, ArchiveConnection | None] = {}
@@ -79,26 +80,25 @@ class ArchiveRequests:
         ``server``: the `inventory.Server.identity` that the plan was made on. Raises `ClusterUnavailable`, and
         `NameTaken` where another PartitionArchive of a name exists.
         """
-        wanted, own = list(requests), [archive for archive, _ in self._own(policy, spec)]
-        # After Jobs were given another way to the database, no archive waits for its next attempt.
-        if self._routes.get(policy.key) != spec.database.archive:
-            for archive in own:
-                self._enqueue(archive.key)
+        wanted = list(requests)
+        checks = {(policy.key[0], each.archive): each for each in wanted if isinstance(each, CheckRequest)}
+        rerouted = self._routes.get(policy.key) != spec.database.archive
         self._routes[policy.key] = spec.database.archive
-        checks = [each for each in wanted if isinstance(each, CheckRequest)]
-        for archive in own:
-            if archive.key[1] not in {each.archive for each in checks}:
+        for archive, _ in self._own(policy, spec):
+            if rerouted:
+                # After Jobs were given another way to the database, no archive waits for its next attempt.
+                self._enqueue(archive.key)
+            if archive.key not in checks:
                 self._checks.pop(archive.key, None)
-        for check_request in checks:
-            if check_request.void:
-                self.doubt(policy, check_request.archive)
-            key = (policy.key[0], check_request.archive)
-            if self._checks.get(key) != check_request.token:
-                self._checks[key] = check_request.token
+        for key, each in checks.items():
+            if each.void:
+                self.doubt(policy, each.archive)
+            if self._checks.get(key) != each.token:
+                self.want_check(key, each.token)
                 self._enqueue(key)
-        for each in wanted:
-            if isinstance(each, ArchiveRequest):
-                self._create(policy, spec, server, each)
+        for request in wanted:
+            if isinstance(request, ArchiveRequest):
+                self._create(policy, spec, server, request)
 
     def wanted_check(self, archive: ObjectKey) -> str | None:
         """The token of the check that was asked for last: another token, another check. After a restart it is asked
@@ -153,27 +153,34 @@ class ArchiveRequests:
             job=spec.retention.job,
         )
         key, labels = (policy.key[0], name(policy, spec, server, wanted)), _labels(policy, server, wanted)
-        body = asked.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
         # Once the policy is gone, those of the selector decide which operator goes on with it.
-        if self._api.create_archive(key, body, MANAGED | deciding_labels(self._selector, policy.labels) | labels):
+        all_labels = MANAGED | deciding_labels(self._selector, policy.labels) | labels
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": ARCHIVE_KIND,
+            "metadata": {"namespace": key[0], "name": key[1], "labels": all_labels},
+            "spec": asked.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True),
+        }
+        if self._cluster.create(ARCHIVE_PLURAL, body):
             return
-        there = self._api.archive(key)
+        there = self._cluster.archive(key)
         if there is None:
             return
         made, _ = check(PartitionArchiveSpec, there.spec, "spec")
         # How its Jobs run may have changed since; what it is of may not.
         if made is None or _subject(made) != _subject(asked) or not there.labels.items() >= labels.items():
             raise NameTaken(
-                f"cannot create {ARCHIVE} {key[1]} for partition {wanted.schema}.{wanted.name}: one of that name is of "
-                "something else, or its labels were changed: delete it"
+                f"cannot create {ARCHIVE_KIND} {key[1]} for partition {wanted.schema}.{wanted.name}: one of that name "
+                "is of something else, or its labels were changed: delete it"
             )
 
 
 def name(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> str:
     """The archive's name: always the same for one table of one server, one destination and one round."""
-    destination = spec.retention.archive if spec.retention else None
-    assert destination is not None
-    where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in (spec.database.identity, destination)]
+    assert spec.retention is not None
+    assert spec.retention.archive is not None
+    identity = (spec.database.identity, spec.retention.archive)
+    where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in identity]
     parts = (policy.key[1], *where, server, str(wanted.oid), str(wanted.round))
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
     text = re.sub(r"[^a-z0-9]+", "-", f"{policy.key[1]}-{wanted.name}".lower())
@@ -197,7 +204,7 @@ def _subject(spec: PartitionArchiveSpec) -> tuple[Any, ...]:
 
 
 def _state(archive: StoredArchive, binding: Binding, status: Mapping[str, Any], doubt: str) -> ArchiveState:
-    found, taken = status.get("check"), status.get("fingerprint")
+    check_status, taken = status.get("check"), status.get("fingerprint")
     return ArchiveState(
         name=archive.key[1],
         round=binding.round,
@@ -206,7 +213,7 @@ def _state(archive: StoredArchive, binding: Binding, status: Mapping[str, Any], 
         proven=is_proven(status) and "server" in status,
         fingerprint=Fingerprint.model_validate(taken) if taken else None,
         location=str(status.get("location") or ""),
-        check=_check(found) if found else None,
+        check=_check(check_status) if check_status else None,
         error=trouble(status),
         doubt=doubt,
     )

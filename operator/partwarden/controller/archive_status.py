@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..api.status import ConditionStatus
 from ..archive.manifest import Report, Task
 from ..errors import PartwardenError, UserError
 from ..planner.calendar import iso
@@ -77,18 +76,14 @@ def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Re
 
 def checked(status: Mapping[str, Any], generation: int, now: datetime, report: Report, token: str, job: str) -> Status:
     """The Job that checks came to a result: the archive is as it was proven, or ``report`` says what is wrong."""
-    outcome: dict[str, Any] = {"token": token, "job": job, "ok": report.ok}
-    outcome |= {"reason": report.reason, "message": cut(report.message)}
-    if report.fingerprint is not None:
-        outcome["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
-    outcome |= {"oid": report.oid, "completed": iso(report.completed or now)}
-    kept = {key: value for key, value in outcome.items() if value not in (None, "")}
+    taken = report.fingerprint.model_dump(by_alias=True) if report.fingerprint else None
+    check = {"token": token, "job": job, "ok": report.ok, "reason": report.reason, "message": cut(report.message)}
+    check |= {"fingerprint": taken, "oid": report.oid, "completed": iso(report.completed or now)}
+    found: Status = {**status, "check": {key: value for key, value in check.items() if value not in (None, "")}}
     if report.ok:
-        found = {**_forgiven(status), "check": kept, "job": job}
-        return _with(
-            found, generation, now, ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}"), READY
-        )
-    found = {**status, "check": kept, **_counted(status, job, report.completed or now)}
+        as_it_was = ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}")
+        return _with({**_forgiven(found), "job": job}, generation, now, as_it_was, READY)
+    found |= _counted(status, job, report.completed or now)
     return _with(found, generation, now, ConditionState(FALSE, report.reason, report.message), STALLED)
 
 
@@ -149,54 +144,33 @@ def _forgiven(status: Mapping[str, Any]) -> Status:
 
 
 def _facts(report: Report) -> Status:
-    facts: dict[str, Any] = {
-        "oid": report.oid,
-        "id": report.id,
-        "location": report.location,
-        "rows": report.rows,
-        "bytes": report.bytes,
-        "size": human(report.bytes),
-        "sha256": report.sha256,
-        "manifestSha256": report.manifest_sha256,
-        "serverVersion": report.server_version,
-        "clientVersion": report.client_version,
-        "started": iso(report.started) if report.started else None,
-        "completed": iso(report.completed) if report.completed else None,
-    }
-    if report.fingerprint is not None:
-        facts["fingerprint"] = report.fingerprint.model_dump(by_alias=True)
-    return {key: value for key, value in facts.items() if value is not None}
+    facts = report.model_dump(by_alias=True, exclude_none=True, exclude={"ok", "reason", "message", "server"})
+    times: Status = {key: iso(facts[key]) for key in ("started", "completed") if key in facts}
+    return {**facts, **times, "size": human(report.bytes)}
 
 
 def _with(status: Mapping[str, Any], generation: int, now: datetime, said: ConditionState, which: str) -> Status:
     earlier = {each["type"]: each for each in status.get("conditions") or []}
-    proven = is_proven(status)
-    good = proven and (status.get("check") or {}).get("ok", True)
-    archived = (
-        ConditionState(TRUE, PROVEN, str(status.get("location", "")))
-        if proven
-        else ConditionState(FALSE, said.reason, said.message)
-    )
-    verified = ConditionState(TRUE, PROVEN, "") if good else ConditionState(FALSE, said.reason, said.message)
-    if proven and not good:
-        found = status["check"]
-        verified = ConditionState(FALSE, found.get("reason") or "CheckFailed", found.get("message", ""))
-    flags = {
-        READY: said if which is READY or not (proven and good) else ConditionState(TRUE, PROVEN, archived.message),
-        RECONCILING: ConditionState(
-            _flag(which == RECONCILING), said.reason, said.message if which == RECONCILING else ""
-        ),
-        STALLED: ConditionState(_flag(which == STALLED), said.reason, said.message if which == STALLED else ""),
+    proven, check = is_proven(status), status.get("check") or {}
+    good = proven and check.get("ok", True)
+    archived = verified = ConditionState(FALSE, said.reason, said.message)
+    if proven:
+        archived = ConditionState(TRUE, PROVEN, str(status.get("location", "")))
+        verified = ConditionState(FALSE, check.get("reason") or "CheckFailed", check.get("message", ""))
+    states = {
+        READY: said if which is READY or not good else ConditionState(TRUE, PROVEN, archived.message),
+        **{
+            kind: ConditionState(TRUE, said.reason, said.message)
+            if which == kind
+            else ConditionState(FALSE, said.reason)
+            for kind in (RECONCILING, STALLED)
+        },
         ARCHIVED: archived,
-        VERIFIED: verified,
+        VERIFIED: ConditionState(TRUE, PROVEN) if good else verified,
     }
-    conditions = [condition(kind, each, earlier.get(kind), generation, now) for kind, each in flags.items()]
+    conditions = [condition(kind, each, earlier.get(kind), generation, now) for kind, each in states.items()]
     lasting = {key: value for key, value in status.items() if key not in PROGRESS}
     return {**lasting, "observedGeneration": generation, "conditions": conditions}
-
-
-def _flag(value: bool) -> ConditionStatus:
-    return TRUE if value else FALSE
 
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
@@ -205,14 +179,13 @@ def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Noti
     ``Archived`` once it is proven, ``Verified`` at the end of each check that found all as it was, and a warning where
     something else than before is wrong.
     """
-    notices = []
+    notices, location = [], status.get("location")
     if is_proven(status) and not is_proven(previous):
-        message = f"{status.get('rows')} rows, {status.get('size')}, read back and equal: {status.get('location')}"
+        message = f"{status.get('rows')} rows, {status.get('size')}, read back and equal: {location}"
         notices.append(Notice(EventType.NORMAL, "Archived", short(message)))
     before, after = (each.get("check") or {} for each in (previous, status))
     if after.get("ok") and after.get("job") != before.get("job"):
-        message = f"read again, and as it was proven: {status.get('location')}"
-        notices.append(Notice(EventType.NORMAL, "Verified", short(message)))
+        notices.append(Notice(EventType.NORMAL, "Verified", short(f"read again, and as it was proven: {location}")))
     wrong = trouble(status)
     if wrong is not None and wrong != trouble(previous):
         notices.append(Notice(EventType.WARNING, wrong[0], short(wrong[1])))

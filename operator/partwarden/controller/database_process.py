@@ -30,8 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import DatabaseUnresponsive, PartwardenError, WorkerFailed
-from ..planner.archives import Archives
-from ..planner.drop_preconditions import Withdrawn
+from ..planner.drop_preconditions import Archives, Withdrawn
 from ..status.events import CompletedAction
 from . import database_work
 from .database_work import Supervisor

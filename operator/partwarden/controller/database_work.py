@@ -16,8 +16,8 @@ import psycopg
 from ..api.policy import Mode, PartitionPolicySpec
 from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import DropDetached, Outcome
-from ..planner.archives import Archives, Request
-from ..planner.drop_preconditions import DropCase, Recheck
+from ..planner.archive_gate import Request
+from ..planner.drop_preconditions import Archives, DropCase, Recheck
 from ..planner.plan import Plan
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo

@@ -5,12 +5,11 @@ A watch is quick but may fall silent or miss a deletion; a full list now and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..api.archive import ARCHIVE_KIND, MANAGED
+from ..api.archive import ARCHIVE_PLURAL, SELECTOR
 from ..api.types import ObjectKey
-from ..kube.archives import ArchivesInCluster
 from ..kube.cache import (
     ArchiveCache,
     Store,
@@ -21,8 +20,9 @@ from ..kube.cache import (
     parse_policy,
     vanished,
 )
-from .archive_job import JobSlots
+from ..kube.client import JOBS, Cluster
 from .archive_status import trouble
+from .job_slots import JobSlots
 from .ownership import Shard, TableOwnership
 from .workqueue import WorkQueue
 
@@ -40,11 +40,17 @@ class PolicyEventHandler:
         """``moved`` gets each policy that this operator serves from now on, or no longer."""
         self._store, self._ownership, self._queue, self._moved = store, ownership, queue, moved
 
+    def on_policy(self, event: Any) -> None:
+        """Take in an event of the watch of PartitionPolicies."""
+        (self.deleted if event["type"] == "DELETED" else self.seen)(event["object"])
+
     def seen(self, body: Mapping[str, Any]) -> None:
         """The policy exists, and the selector selects it. It is enqueued when its spec, a hold or an approval is news;
         other metadata and the status enqueue nothing."""
-        policy = parse_policy(body)
-        if is_gone(body):
+        self._take_in(parse_policy(body), is_gone(body))
+
+    def _take_in(self, policy: StoredPolicy, gone: bool) -> None:
+        if gone:
             self._remove(policy, policy.version)
             return
         update = self._store.put(policy)
@@ -68,12 +74,16 @@ class PolicyEventHandler:
         self._remove(policy, None)
 
     def listed(self, before: Iterable[StoredPolicy], bodies: Iterable[Mapping[str, Any]]) -> None:
-        """All policies that the selector selects, with those that the store held before the list was asked for."""
+        """All policies that the selector selects, with those that the store held before the list was asked for.
+
+        Raises what ``bodies`` raises: nothing is taken in then.
+        """
+        # Kept as they are stored: a fleet's bodies as they come are many times larger.
+        listed = [(parse_policy(body), is_gone(body)) for body in bodies]
         # The older policy of a table is taken from the queue first, and claims it before a younger one begins.
-        listed = sorted(bodies, key=lambda body: str(body["metadata"]["creationTimestamp"]))
-        for body in listed:
-            self.seen(body)
-        for policy in vanished(before, map(parse_policy, listed)):
+        for policy, gone in sorted(listed, key=lambda each: each[0].age):
+            self._take_in(policy, gone)
+        for policy in vanished(before, (policy for policy, _ in listed)):
             self._remove(policy, policy.version)
         self._store.settle()
 
@@ -94,7 +104,7 @@ class ArchiveEventHandler:
 
     def __init__(
         self,
-        api: ArchivesInCluster,
+        cluster: Cluster,
         cache: ArchiveCache,
         slots: JobSlots,
         shard: Shard,
@@ -103,7 +113,7 @@ class ArchiveEventHandler:
         namespaces: Iterable[str] = (),
     ) -> None:
         """``queue``: of archives; ``policies``: of policies; ``namespaces``: that are listed, all where empty."""
-        self._api, self._cache, self._slots, self._shard = api, cache, slots, shard
+        self._cluster, self._cache, self._slots, self._shard = cluster, cache, slots, shard
         self._queue, self._policies = queue, policies
         self._scopes = tuple(namespaces) or (None,)
 
@@ -113,15 +123,16 @@ class ArchiveEventHandler:
         Those of other operators, too: an archive follows its policy, which may become this operator's.
         """
         before = self._cache.all()
-        self.listed(before, [body for scope in self._scopes for body in self._api.archives(scope)])
-        running = self._slots.running()
-        self.jobs_listed(running, [body for scope in self._scopes for body in self._api.jobs(scope)])
+        self.listed(before, self._objects(ARCHIVE_PLURAL))
+        held = self._slots.held()
+        self._slots.listed(held, self._objects(JOBS, SELECTOR))
         if selector := self._shard.selector:
-            selected = map(
-                parse_archive, (body for each in self._scopes for body in self._api.archives(each, selector))
-            )
+            selected = map(parse_archive, self._objects(ARCHIVE_PLURAL, selector))
             for key in self._shard.refresh(self._cache.all(), {archive.key: archive.labels for archive in selected}):
                 self._queue.enqueue(key)
+
+    def _objects(self, plural: str, selector: str = "") -> Iterator[dict[str, Any]]:
+        return (body for scope in self._scopes for body in self._cluster.objects(plural, scope, selector))
 
     def on_archive(self, event: Any) -> None:
         """Take in an event of the watch of PartitionArchives."""
@@ -162,16 +173,8 @@ class ArchiveEventHandler:
 
     def job_seen(self, body: Mapping[str, Any], gone: bool = False) -> None:
         """A Job was made, changed or deleted: count its slot, and enqueue its archive."""
-        if not is_ours(body):
-            return
-        owner = _owner(body)
-        self._slots.saw(_key(body), not gone and is_running(body), owner)
-        if owner:
-            self._queue.enqueue(owner)
-
-    def jobs_listed(self, before: frozenset[ObjectKey], bodies: Iterable[Mapping[str, Any]]) -> None:
-        """Take in all Jobs that there are, with those that held a slot before the list was asked for."""
-        self._slots.listed(before, {_key(each): _owner(each) for each in bodies if is_ours(each) and is_running(each)})
+        if archive := self._slots.saw(body, deleted=gone):
+            self._queue.enqueue(archive)
 
     def _remove(self, archive: StoredArchive, version: int) -> None:
         if self._cache.remove(archive.key, archive.uid, version):
@@ -183,18 +186,6 @@ class ArchiveEventHandler:
             self._policies.enqueue(archive.policy)
 
 
-def is_ours(body: Mapping[str, Any]) -> bool:
-    """Whether this program made the Job."""
-    labels = body["metadata"].get("labels") or {}
-    return bool(labels.items() >= MANAGED.items())
-
-
-def is_running(body: Mapping[str, Any]) -> bool:
-    """Whether the Job may have a pod at work, now or later."""
-    conditions = (body.get("status") or {}).get("conditions") or []
-    return not any(each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions)
-
-
 def _archive_aim(archive: StoredArchive) -> tuple[Any, ...]:
     """What decides what is to be done for it, and by which operator."""
     return archive.uid, archive.generation, archive.labels
@@ -204,14 +195,3 @@ def _result(archive: StoredArchive) -> tuple[Any, ...]:
     """What a policy decides by."""
     status = archive.status
     return status.get("manifestSha256"), status.get("check"), status.get("oid"), trouble(status)
-
-
-def _key(body: Mapping[str, Any]) -> ObjectKey:
-    return body["metadata"]["namespace"], body["metadata"]["name"]
-
-
-def _owner(body: Mapping[str, Any]) -> ObjectKey | None:
-    for each in body["metadata"].get("ownerReferences") or []:
-        if each.get("kind") == ARCHIVE_KIND:
-            return body["metadata"]["namespace"], each["name"]
-    return None

@@ -1,4 +1,4 @@
-"""What the API server shows: watches, which kopf keeps, and a full list now and then, which finds what they missed.
+"""What the API server shows: watches, which kopf keeps and renews, and a full list now and then as a safety net.
 
 The only module that imports kopf. Only its plain watch events are used: it writes nothing to any object, neither
 finalizers nor annotations, and posts no Events.
@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Collection
 from typing import Any
 
 import kopf
 
 from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
-from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable
 from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health
@@ -27,9 +24,6 @@ log = logging.getLogger(__name__)
 
 PATIENCE = (1, 2) + (5,) * 5000
 """Seconds between kopf's attempts while the API server does not answer: hours of them, then the process ends."""
-GRACE = 10.0
-"""Seconds that the watch is given to show what a list showed."""
-
 Handler = Callable[[Any], None]
 """Gets an event: its ``type``, DELETED where the object was deleted or is not selected any more, and the ``object``."""
 
@@ -60,8 +54,7 @@ class Watches:
         await kopf.run_tasks(tasks)
 
     async def _login(self, **_: object) -> kopf.ConnectionInfo:
-        credentials = asdict(self._cluster.credentials())
-        return kopf.ConnectionInfo(proxy_url=credentials.pop("proxy"), **credentials)
+        return kopf.ConnectionInfo(**self._cluster.credentials())
 
     def _kopf_settings(self) -> kopf.OperatorSettings:
         """Watches that notice a dead connection, and nothing written to any object."""
@@ -89,7 +82,7 @@ def _coroutine(handler: Handler) -> Callable[..., Any]:
 
 
 class Lister:
-    """The full list of policies, archives and Jobs, and whether the watch is mute. Safe for threads."""
+    """Lists all policies, archives and Jobs: a watch misses what is deleted while it connects anew."""
 
     def __init__(
         self, runtime: Runtime, handler: PolicyEventHandler, archives: ArchiveEventHandler, health: Health
@@ -97,65 +90,18 @@ class Lister:
         self._cluster, self._policies = runtime.cluster, runtime.policies
         self._handler, self._archives, self._health = handler, archives, health
         self._scopes = runtime.settings.namespaces or (None,)
-        self._lock = threading.Lock()
-        self._watched: dict[ObjectKey, int] = {}
-        """The version of each policy that the watch has shown last."""
-        self._stopped = threading.Event()
-
-    def on_policy(self, event: Any) -> None:
-        """An event of the watch of policies."""
-        body, deleted = event["object"], event["type"] == "DELETED"
-        self.shown(body, deleted)
-        (self._handler.deleted if deleted else self._handler.seen)(body)
-
-    def shown(self, body: Mapping[str, Any], deleted: bool) -> None:
-        """Note that the watch has shown a policy, or its deletion."""
-        key, version = _identity(body)
-        with self._lock:
-            if deleted:
-                self._watched.pop(key, None)
-            else:
-                self._watched[key] = version
 
     def first(self) -> None:
         """The list that everything begins with. Raises `ClusterUnavailable`."""
-        self._list()
+        before = self._policies.all()
+        self._handler.listed(before, (body for each in self._scopes for body in self._cluster.policies(each)))
+        self._archives.list()
+        self._health.listed()
 
     def again(self) -> None:
-        """A later one. What fails is logged, and tried again the next time."""
+        """A later one. An API server that does not answer is logged, and asked again the next time."""
         try:
-            if news := self._list():
-                self._stopped.wait(GRACE)
-                self._health.missed(self._is_mute(news))
+            self.first()
         except ClusterUnavailable as error:
             self._health.listed()
             log.warning("%s", error)
-
-    def stop(self) -> None:
-        """Wait for nothing any more."""
-        self._stopped.set()
-
-    def _list(self) -> list[tuple[ObjectKey, int]]:
-        """Returns what was news: policies and their versions."""
-        before = self._policies.all()
-        bodies = [body for namespace in self._scopes for body in self._cluster.policies(namespace)]
-        known = {policy.key: policy.version for policy in before}
-        news = [(key, version) for key, version in map(_identity, bodies) if known.get(key, 0) < version]
-        self._handler.listed(before, bodies)
-        self._archives.list()
-        self._health.listed()
-        return news
-
-    def _is_mute(self, news: Iterable[tuple[ObjectKey, int]]) -> bool:
-        """Whether the watch has not shown some of it by now. What has been deleted meanwhile does not count."""
-        with self._lock:
-            late = [key for key, version in news if self._policies.get(key) and self._watched.get(key, 0) < version]
-        if not late or self._stopped.is_set():
-            return False
-        log.warning("a list showed %d policies that the watch had not, such as %s", len(late), "/".join(late[0]))
-        return True
-
-
-def _identity(body: Mapping[str, Any]) -> tuple[ObjectKey, int]:
-    meta = body["metadata"]
-    return (meta["namespace"], meta["name"]), int(meta["resourceVersion"])

@@ -12,27 +12,27 @@ from functools import partial
 from .. import __version__
 from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
+from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable, StartupError
-from ..kube.archives import ArchivesInCluster
-from ..kube.cache import ArchiveCache
+from ..kube.cache import ArchiveCache, StoredArchive
 from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
 from . import database_work
-from .archive_job import JobSlots
-from .archive_reconciler import ArchiveReconciler, TableFinder
+from .archive_reconciler import ArchiveReconciler, find_table
 from .archive_requests import ArchiveRequests
 from .archive_status import state
 from .database_process import DatabaseProcesses
 from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
-from .metrics import Metrics, Sources
+from .job_slots import JobSlots
+from .metrics import Memory, Metrics, Sources
 from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
-from .runtime import Runtime
+from .runtime import Every, Runtime, share
 from .settings import Settings, configure_logging, wanted
-from .workqueue import Every, Workers, WorkQueue
+from .workqueue import Workers, WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -53,28 +53,30 @@ class Operator:
         self._settings, self._early = settings, early
         config = configure(settings.kubeconfig)
         self._cluster = cluster = Cluster(config, connections=settings.workers + 2, selector=settings.selector)
-        self._runtime = runtime = Runtime(cluster, settings)
+        self._runtime = runtime = Runtime.of(cluster, settings)
         self._leadership = LeaderElection(cluster, settings.lease)
         queues = {"policies": lambda: self._pool().backlog, "archives": lambda: self._archive_pool().backlog}
         metrics = Metrics(Sources(runtime.policies, self._archive_states, queues))
         # Archives have a queue and threads of their own: one that takes its time keeps no policy waiting.
-        api, self._archives, self._archive_queue = ArchivesInCluster(cluster), ArchiveCache(), WorkQueue()
-        is_selected = partial(api.is_selected, selector=settings.selector)
-        self._shard = Shard(runtime.policies, settings.selector, api.policy_exists, is_selected)
-        slots = JobSlots(settings.jobs, lambda owner: self._shard.has(self._archives.get(owner) if owner else None))
-        requests = ArchiveRequests(self._archives, api, self._archive_queue.enqueue, settings.selector)
+        self._archive_queue = WorkQueue(share=share(ARCHIVE_WORKERS, len(settings.namespaces)))
+        self._archives = ArchiveCache()
+        self._states = Memory[StoredArchive, str](lambda archive: state(archive.status))
+        self._shard = Shard(runtime.policies, settings.selector, cluster.exists, self._is_selected)
+        slots = JobSlots(settings, self._archives, self._shard, self._archive_queue.enqueue)
+        requests = ArchiveRequests(self._archives, cluster, self._archive_queue.enqueue, settings.selector)
         self._archive_events = ArchiveEventHandler(
-            *(api, self._archives, slots, self._shard, self._archive_queue, runtime.policy_queue),
+            *(cluster, self._archives, slots, self._shard, self._archive_queue, runtime.policy_queue),
             settings.namespaces,
         )
-        tables = TableFinder(cluster, settings)
+        find = partial(find_table, cluster, settings)
         archives = ArchiveReconciler(
-            *(cluster, api, self._archives, requests, self._shard, slots, tables, settings, runtime.clock),
+            *(cluster, self._archives, requests, self._shard, slots, find, settings, runtime.clock),
             metrics.job_ended,
         )
         self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
         ownership = TableOwnership(runtime.policy_queue.enqueue)
         handler = PolicyEventHandler(runtime.policies, ownership, runtime.policy_queue, requests.moved)
+        self._policy_events = handler
         self._processes = DatabaseProcesses(settings.worker_memory * 1024 * 1024, settings.reconcile_timeout)
         execute = partial(self._processes.run, database_work.work)
         self._reconciler = PolicyReconciler(
@@ -85,7 +87,7 @@ class Operator:
         self._health = Health(pools, settings.relist, self._leadership)
         self._web = Web(settings.listen, metrics.registry, self._health) if settings.listen else None
         self._lister = Lister(runtime, handler, self._archive_events, self._health)
-        self._listing = Every("lister", settings.relist, self._lister.again)
+        self._listing = Every("lister", settings.relist, self._lister.again, metrics.thread_failed)
 
     def check(self) -> None:
         """Raises `StartupError` when the resource is not installed, a right is missing or the selector is none, and
@@ -164,7 +166,7 @@ class Operator:
     async def _watch(self) -> None:
         stopped = asyncio.Event()
         watches = Watches(
-            self._runtime, self._lister.on_policy, self._archive_events.on_archive, self._archive_events.on_job
+            self._runtime, self._policy_events.on_policy, self._archive_events.on_archive, self._archive_events.on_job
         )
         tasks = await watches.begin(stopped)
         loop = asyncio.get_running_loop()
@@ -198,17 +200,20 @@ class Operator:
         workers = self._archive_workers
         return WorkerPoolStats(self._archive_queue.backlog(), workers.count, workers.ended)
 
+    def _is_selected(self, key: ObjectKey) -> bool:
+        """Whether the PartitionArchive exists, and the selector selects it."""
+        return self._cluster.selected(archive.ARCHIVE_PLURAL, key, self._settings.selector) is not None
+
     def _archive_states(self) -> list[tuple[str, str]]:
         """Namespace and state of each archive of this operator."""
         archives = filter(self._shard.has, self._archives.all())
-        return [(archive.key[0], state(archive.status)) for archive in archives]
+        return [(archive.key[0], word) for archive, word in self._states.of(archives)]
 
     def _stop(self) -> None:
         self._health.stopping()
         self._reconciler.stop()
         self._runtime.policy_queue.close()
         self._archive_queue.close()
-        self._lister.stop()
         self._listing.stop()
 
 

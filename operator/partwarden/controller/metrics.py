@@ -1,7 +1,8 @@
 """The metrics of this operator: https://prometheus.io/docs/practices/naming/
 
-Gauges of policies and archives are read from their statuses at each scrape, so that nothing stays of a deleted one.
-Labels are bounded: the namespace and name of a policy, and words of fixed sets.
+Gauges of policies and archives are made of those that exist at each scrape, so that nothing stays of a deleted one. A
+status is parsed once for each version of it. Labels are bounded: the namespace and name of a policy, and words of fixed
+sets.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
@@ -21,7 +22,7 @@ from .. import __version__
 from ..api.status import FOR_EVER
 from ..api.types import ObjectKey
 from ..archive.manifest import Task
-from ..kube.cache import Store
+from ..kube.cache import Store, StoredObject, StoredPolicy
 from .workqueue import Backlog, Result
 
 LABELS = ("namespace", "policy")
@@ -44,8 +45,8 @@ NUMBERS = (
     Number("managed", "managed_partitions", "Partitions that are exactly one interval."),
     Number("expired", "expired_partitions", "Partitions older than retention.keepFor that still exist."),
     Number("detached", "detached_tables", "Detached tables that still exist."),
-    Number("rows", "rows", "Rows of all partitions, by the planner's estimate."),
-    Number("totalBytes", "bytes", "Size of all partitions on disk, with indexes and TOAST."),
+    Number("rows", "rows", "Rows of all partitions, by the planner's estimate, two significant digits."),
+    Number("totalBytes", "bytes", "Size of all partitions on disk, with indexes and TOAST, two significant digits."),
     Number("defaultRows", "default_rows", "Rows in the DEFAULT partition, counted; a lower limit above 200,000."),
     Number("pending", "pending_actions", "Length of the plan: actions that are still to be done."),
     Number("missing", "missing_ranges", "Wanted ranges that no partition holds yet."),
@@ -85,6 +86,35 @@ def _family(name: str, text: str, *more: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"partwarden_policy_{name}", text, labels=[*LABELS, *more])
 
 
+def shown(status: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a status that `families` reads."""
+    return {
+        "summary": status.get("summary"),
+        "conditions": [{name: each[name] for name in ("type", "status")} for each in status.get("conditions") or []],
+        "findings": [{"reason": each["reason"]} for each in status.get("findings") or []],
+    }
+
+
+T = TypeVar("T", bound=StoredObject)
+R = TypeVar("R")
+
+
+class Memory(Generic[T, R]):
+    """What a function returned for each object that was last asked for."""
+
+    def __init__(self, compute: Callable[[T], R]) -> None:
+        self._compute, self._known = compute, dict[ObjectKey, tuple[T, R]]()
+
+    def of(self, objects: Iterable[T]) -> Iterator[tuple[T, R]]:
+        """The function is called for what has come, or changed, since the last time."""
+        known = {}
+        for each in objects:
+            before = self._known.get(each.key)
+            known[each.key] = before if before and before[0] is each else (each, self._compute(each))
+        self._known = known
+        return iter(known.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What each scrape reads. ``archives``: namespace and state of each; ``queues``: by name."""
@@ -103,6 +133,7 @@ class Metrics:
         self._sources, self._wall = sources, wall
         self._lock = threading.Lock()
         self._successes: dict[ObjectKey, float] = {}
+        self._statuses = Memory[StoredPolicy, dict[str, Any]](lambda policy: shown(policy.status))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -137,6 +168,13 @@ class Metrics:
             self._job_seconds.labels(task.value)
             for word in ("Succeeded", "Failed"):
                 self._jobs.labels(task.value, word)
+        self._failures = Counter(
+            "partwarden_thread_failures",
+            "Unexpected errors of a thread that does something at regular intervals: the log has them.",
+            ["thread"],
+            registry=self.registry,
+        )
+        self._failures.labels("lister")
         self.registry.register(_Scraped(self._scrape))
 
     def reconciled(self, key: ObjectKey, result: Result, seconds: float) -> None:
@@ -153,19 +191,22 @@ class Metrics:
         if seconds is not None:
             self._job_seconds.labels(task.value).observe(seconds)
 
+    def thread_failed(self, name: str) -> None:
+        """An unexpected error left the work of that thread, which goes on."""
+        self._failures.labels(name).inc()
+
     def _scrape(self) -> Iterator[Any]:
         yield InfoMetricFamily("partwarden_build", "The version of Partwarden.", {"version": __version__})
         policies = sorted(self._sources.policies.all(), key=lambda each: each.key)
-        yield from families((each.key, each.suspended, each.status) for each in policies)
+        yield from families((each.key, each.suspended, status) for each, status in self._statuses.of(policies))
         yield self._last_successes({each.key for each in policies})
         yield self._archives()
         yield from self._queues()
 
     def _last_successes(self, known: set[ObjectKey]) -> GaugeMetricFamily:
-        found = GaugeMetricFamily(
-            "partwarden_policy_last_success_timestamp_seconds",
+        found = _family(
+            "last_success_timestamp_seconds",
             "When a reconcile of the policy last ended Converged, since this process began.",
-            labels=["namespace", "policy"],
         )
         with self._lock:
             self._successes = {key: at for key, at in self._successes.items() if key in known}

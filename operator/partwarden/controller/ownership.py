@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -31,60 +33,68 @@ class TableOwnership:
         self._lock = threading.Lock()
         self._enqueue = enqueue
         self._claims: dict[ObjectKey, tuple[TableIdentity, Age]] = {}
+        self._by_table: defaultdict[TableIdentity, list[tuple[Age, ObjectKey]]] = defaultdict(list)
+        """The same claims, the oldest first: it owns the table."""
         self._reconciled: set[ObjectKey] = set()
 
     def claim(self, key: ObjectKey, table: TableIdentity, age: Age) -> ObjectKey | None:
         """Claim the table for the policy, and give up its claim on another table.
 
-        Returns the older policy that owns the table, None where this one does: then younger ones are enqueued.
+        Returns the older policy that owns the table, None where this one does: then its owner until now is enqueued.
         """
+        changed: list[ObjectKey] = []
         with self._lock:
-            before = self._claims.get(key)
-            moved = before is None or before[0] != table
-            left = self._rivals(key) if moved else []
-            self._claims[key] = (table, age)
-            owner, rivals = self._older(key), self._rivals(key)
-        for other in [*left, *(rivals if moved and owner is None else [])]:
+            if self._claims.get(key) != (table, age):
+                changed = self._leave(key)
+                claims = self._by_table[table]
+                insort(claims, (age, key))
+                self._claims[key] = table, age
+                if claims[0][1] == key:
+                    changed += [other for _, other in claims[1:2]]
+            owner = self._by_table[table][0][1]
+        for other in changed:
             self._enqueue(other)
-        return owner
+        return None if owner == key else owner
 
     def note(self, key: ObjectKey) -> None:
         """The policy has been reconciled once: what it claims is known from now on."""
         with self._lock:
             self._reconciled.add(key)
 
-    def unknown(self, policy: StoredPolicy, policies: Iterable[StoredPolicy]) -> ObjectKey | None:
+    def unknown(self, policy: StoredPolicy, policies: Store) -> ObjectKey | None:
         """An older policy, of a table of the same name, that has not been reconciled since this process began.
 
         It may own the table of ``policy`` without having claimed it yet.
         """
+        rivals = [each for each in policies.indexed(policy.table) if each.age < policy.age and not each.suspended]
         with self._lock:
-            reconciled = self._reconciled.copy()
-        rivals = (each for each in policies if each.table == policy.table and not each.suspended)
-        return next((each.key for each in rivals if each.age < policy.age and each.key not in reconciled), None)
+            return next((each.key for each in rivals if each.key not in self._reconciled), None)
 
     def older(self, key: ObjectKey) -> ObjectKey | None:
         """The oldest policy that claims the same table, None where that is this one."""
         with self._lock:
-            return self._older(key)
+            claim = self._claims.get(key)
+            owner = self._by_table[claim[0]][0][1] if claim else key
+        return None if owner == key else owner
 
     def release(self, key: ObjectKey) -> None:
-        """The policy is deleted, suspended, or names another table: enqueue those that claim its table."""
+        """The policy is deleted, suspended, or names another table: if it owned its table, enqueue the others."""
         with self._lock:
-            left = self._rivals(key)
-            self._claims.pop(key, None)
+            left = self._leave(key)
         for other in left:
             self._enqueue(other)
 
-    def _rivals(self, key: ObjectKey) -> list[ObjectKey]:
-        if key not in self._claims:
+    def _leave(self, key: ObjectKey) -> list[ObjectKey]:
+        """Take back the claim. Returns the other policies of the table where this one owned it."""
+        if (claim := self._claims.pop(key, None)) is None:
             return []
-        return [other for other, claim in self._claims.items() if other != key and claim[0] == self._claims[key][0]]
-
-    def _older(self, key: ObjectKey) -> ObjectKey | None:
-        rivals = self._rivals(key)
-        oldest = min([key, *rivals], key=lambda each: self._claims[each][1]) if rivals else key
-        return None if oldest == key else oldest
+        table, age = claim
+        claims = self._by_table[table]
+        position = bisect_left(claims, (age, key))
+        del claims[position]
+        if not claims:
+            del self._by_table[table]
+        return [other for _, other in claims] if position == 0 else []
 
 
 def deciding_labels(selector: str, labels: Mapping[str, str]) -> dict[str, str]:

@@ -140,7 +140,7 @@ class PolicyReconciler:
         """
         ready = (each for each in policy.status.get("conditions", []) if each.get("type") == "Ready")
         conflict = any(each.get("reason") == PolicyConflict.__name__ for each in ready)
-        return conflict and self._ownership.unknown(policy, self._runtime.policies.all()) is not None
+        return conflict and self._ownership.unknown(policy, self._runtime.policies) is not None
 
     @contextmanager
     def _connection(
@@ -205,14 +205,15 @@ class PolicyReconciler:
             about = run.about(action.reason) | {"partition": action.name, "seconds": round(action.seconds, 3)}
             log.info("%s %s %s in %.2f s", action.past, action.noun, action.name, action.seconds, extra=about)
         result = workqueue.result(run.update.errors, run.update.reconciling)
-        exists = True
+        exists, notices = True, list[events.Notice]()
         try:
             exists, notices = self._write(run)
-            for notice in [*events.done(run.done), *notices]:
-                self._record(run, notice)
         except ClusterUnavailable as error:
             log.warning("%s", error, extra=run.about(error.reason))
             result = workqueue.Result.TRANSIENT
+        # What was done is done, and the next reconcile does not know of it.
+        for notice in [*events.done(run.done), *notices]:
+            self._record(run, notice)
         if not exists:
             return None
         self._observe(run.policy.key, result, time.monotonic() - run.began)

@@ -9,14 +9,14 @@ from ..api.policy import PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..errors import PolicyConflict
 from ..kube.cache import StoredPolicy, is_gone, parse_policy
-from ..planner.archives import Archives
-from ..planner.drop_preconditions import Withdrawn
+from ..planner.drop_preconditions import Archives, Withdrawn
 from ..status.events import CompletedAction
 from .archive_requests import ArchiveRequests
 from .database_work import CONNECTING, Supervisor
 from .event_handlers import PolicyEventHandler
 from .ownership import TableIdentity, TableOwnership
 from .runtime import Runtime
+from .workqueue import DEADLINE
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ class PolicySupervisor(Supervisor):
 
     def begins(self, what: str, seconds: float | None) -> None:
         self.connected = self.connected or what != CONNECTING
+        if seconds is not None:
+            # After that the process is ended, and what comes then has as long as what came before.
+            self._runtime.policy_queue.deadline(self._policy.key, seconds + DEADLINE)
 
     def claim(self, server: str, oid: int, table: str) -> None:
         if owner := self._ownership.claim(self._policy.key, TableIdentity(server, oid), self._policy.age):
@@ -93,7 +96,7 @@ class PolicySupervisor(Supervisor):
         if older := self._ownership.older(self._policy.key):
             raise Withdrawn(f"{self._named(older)} has claimed the table")
         # Safe against a start at which a younger policy comes first: a drop waits until each older one was reconciled.
-        if unknown := self._ownership.unknown(self._policy, self._runtime.policies.all()):
+        if unknown := self._ownership.unknown(self._policy, self._runtime.policies):
             raise Withdrawn(f"{self._named(unknown)} has not been reconciled since the operator began")
         assert now is not None
         return now.held, self._archives.known(now, self._spec).on(server)

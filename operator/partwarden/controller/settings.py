@@ -59,7 +59,12 @@ class Settings(BaseModel):
     selector: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
         "", description="Labels of the policies to serve, as a selector such as shard=a; every policy if empty."
     )
-    workers: int = Field(8, ge=1, le=64, description="How many policies are reconciled at the same time.")
+    workers: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="How many policies are reconciled at the same time; of one namespace among several at most half.",
+    )
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
         "text", description="text, or json: one object a line."
     )
@@ -84,7 +89,9 @@ class Settings(BaseModel):
         256, ge=64, le=65536, description="MiB of memory that each worker process may take for a database."
     )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
-    jobs: int = Field(2, ge=1, le=100, description="How many Jobs that archive or check may run at the same time.")
+    jobs: int = Field(
+        2, ge=1, le=100, description="How many Jobs that archive or check run at once; half of them in one namespace."
+    )
     job_image: str = Field(
         "",
         max_length=1024,

@@ -1,7 +1,8 @@
 """When each object is worked on: a queue of keys with due times, its workers, and the pauses after failures.
 
 Every object is identified by its key, and is handled sequentially: a key is in the queue at most once, and with one
-worker at most. What arrives while it is worked on makes it due again afterwards.
+worker at most. What arrives while it is worked on makes it due again afterwards. Namespaces take turns, and none has
+more than its share of the workers: what holds up one of them leaves workers for the others.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -27,6 +29,8 @@ USER_ERROR_FIRST = 15.0
 """Seconds of the first pauses, and the longest; after a user's mistake the longest is the resync."""
 SOONEST = 0.05
 """Seconds. A boundary of the calendar is never waited for in a busy loop."""
+DEADLINE = 900.0
+"""Seconds that a worker has for a key where it states no other deadline."""
 
 
 class Entry(NamedTuple):
@@ -38,29 +42,43 @@ class Entry(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """How a queue stands: keys that are ``due`` and with no worker, for how many seconds the first of them has been
-    ``waiting``, and for how many each worker has been ``busy`` with its key."""
+    """How a queue stands."""
 
     due: int
+    """Keys that are due and with no worker."""
     waiting: float
+    """Seconds for which the first of them has been due."""
     busy: tuple[float, ...]
+    """Seconds for which each worker has been at its key."""
+    unserved: float = 0.0
+    """Seconds for which the first that a free worker might take, within its namespace's share, has been due."""
+    late: tuple[tuple[ObjectKey, float], ...] = ()
+    """Keys whose worker is beyond the deadline that it stated, and by how many seconds."""
 
 
 class Schedule:
-    """Keys and when they are due. Equal due times come in the order in which they were asked for.
+    """Keys and when they are due. Pure: times are arguments, seconds of any clock that never goes back.
 
-    Pure: times are arguments, seconds of any clock that never goes back.
+    Of what is due namespaces take turns, and within each its databases; of one database the key comes first that was
+    due first, and of equal due times the one that was enqueued first. A new key comes behind those that wait, so that
+    each has its turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, share: int | None = None, database: Callable[[ObjectKey], Hashable] = lambda key: None) -> None:
+        """``share``: how many keys of one namespace may be with workers, any number where None."""
+        self._share, self._database = share, database
         self._due: dict[ObjectKey, float] = {}
         self._busy: set[ObjectKey] = set()
         self._heap: list[Entry] = []
+        """Keys that were not yet due when `pop` was last called."""
         self._count = 0
+        self._ready: dict[str, dict[Hashable, deque[ObjectKey]]] = {}
+        """The other keys by namespace and database, each in the order of turns."""
+        self._is_ready: set[ObjectKey] = set()
 
     def enqueue(self, key: ObjectKey, due: float) -> None:
         """Schedule the key at ``due`` unless it is scheduled earlier already."""
-        if key in self._due and self._due[key] <= due:
+        if key in self._is_ready or (key in self._due and self._due[key] <= due):
             return
         self._due[key] = due
         self._count += 1
@@ -68,11 +86,25 @@ class Schedule:
             heapq.heappush(self._heap, Entry(due, self._count, key))
 
     def pop(self, now: float) -> ObjectKey | None:
-        """The key that has been due the longest, now with a worker until `done`; None when none is due."""
+        """The key whose turn it is, now with a worker until `done`; None when none is due that may have one."""
         self._drop_stale()
-        if not self._heap or self._heap[0].due > now:
+        while self._heap and self._heap[0].due <= now:
+            key = heapq.heappop(self._heap).key
+            self._is_ready.add(key)
+            self._ready.setdefault(key[0], {}).setdefault(self._database(key), deque()).append(key)
+            self._drop_stale()
+        if (namespace := self._next_namespace()) is None:
             return None
-        key = heapq.heappop(self._heap).key
+        # Taken out and put back: the next turns are those of the other namespaces, and of its other databases.
+        databases = self._ready.pop(namespace)
+        database = next(iter(databases))
+        keys = databases.pop(database)
+        key = keys.popleft()
+        if keys:
+            databases[database] = keys
+        if databases:
+            self._ready[namespace] = databases
+        self._is_ready.remove(key)
         del self._due[key]
         self._busy.add(key)
         return key
@@ -86,27 +118,52 @@ class Schedule:
             self.enqueue(key, due)
 
     def next_due(self) -> float | None:
-        """When `pop` will next have something, if nothing is enqueued before; None for never."""
+        """When `pop` will next have something, if no worker finishes and nothing is enqueued before; None for never."""
         self._drop_stale()
+        if (namespace := self._next_namespace()) is not None:
+            return self._due[next(iter(self._ready[namespace].values()))[0]]
         return self._heap[0].due if self._heap else None
 
-    def overdue(self, now: float) -> list[float]:
-        """For how long each key has been due that no worker has."""
-        return [now - due for key, due in self._due.items() if due <= now and key not in self._busy]
+    def overdue(self, now: float) -> list[tuple[float, bool]]:
+        """For how long each key has been due that no worker has, and whether its namespace's share is used up."""
+        waiting = [(now - due, key) for key, due in self._due.items() if due <= now and key not in self._busy]
+        return [(seconds, not self._has_share(key[0])) for seconds, key in waiting]
+
+    def _next_namespace(self) -> str | None:
+        # Few are passed over: each of those has its whole share of the workers.
+        return next(filter(self._has_share, self._ready), None)
+
+    def _has_share(self, namespace: str) -> bool:
+        return self._share is None or sum(key[0] == namespace for key in self._busy) < self._share
 
     def _drop_stale(self) -> None:
-        while self._heap and (self._heap[0].key in self._busy or self._due.get(self._heap[0].key) != self._heap[0].due):
+        while self._heap and (
+            (key := self._heap[0].key) in self._busy or key in self._is_ready or self._due.get(key) != self._heap[0].due
+        ):
             heapq.heappop(self._heap)
+
+
+class Taken(NamedTuple):
+    """When a worker took a key, and by when it will have finished."""
+
+    at: float
+    deadline: float
 
 
 class WorkQueue:
     """A schedule that worker threads wait on. All delays are seconds from now."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._schedule = Schedule()
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        share: int | None = None,
+        database: Callable[[ObjectKey], Hashable] = lambda key: None,
+    ) -> None:
+        """``share`` and ``database``: see `Schedule`."""
+        self._schedule = Schedule(share, database)
         self._clock = clock
         self._changed = threading.Condition()
-        self._taken: dict[ObjectKey, float] = {}
+        self._taken: dict[ObjectKey, Taken] = {}
         self._closed = False
 
     def enqueue(self, key: ObjectKey, after: float = 0.0) -> None:
@@ -119,15 +176,25 @@ class WorkQueue:
         """Wait for a key that is due. None when the queue was closed."""
         with self._changed:
             while not self._closed:
-                key = self._schedule.pop(self._clock())
+                now = self._clock()
+                key = self._schedule.pop(now)
                 due = self._schedule.next_due()
                 if key is not None:
                     if due is not None:  # another worker must wait for that one now
                         self._changed.notify()
-                    self._taken[key] = self._clock()
+                    self._taken[key] = Taken(now, now + DEADLINE)
                     return key
                 self._changed.wait(None if due is None else max(0.0, due - self._clock()))
             return None
+
+    def deadline(self, key: ObjectKey, seconds: float) -> None:
+        """State, while a worker has the key, that it will be done in so many seconds, or state another by then.
+
+        Beyond it the worker counts as stuck, and the process as unhealthy: to be called before what takes long.
+        """
+        with self._changed:
+            if taken := self._taken.get(key):
+                self._taken[key] = taken._replace(deadline=self._clock() + seconds)
 
     def done(self, key: ObjectKey, after: float | None) -> None:
         """The worker has finished with the key; due again ``after`` so many seconds, None: when it is enqueued."""
@@ -139,9 +206,15 @@ class WorkQueue:
     def backlog(self) -> Backlog:
         """How it stands now."""
         with self._changed:
-            now = self._clock()
-            waiting = self._schedule.overdue(now)
-            return Backlog(len(waiting), max(waiting, default=0.0), tuple(now - at for at in self._taken.values()))
+            now, taken = self._clock(), dict(self._taken)
+            overdue = self._schedule.overdue(now)
+        return Backlog(
+            due=len(overdue),
+            waiting=max((seconds for seconds, _ in overdue), default=0.0),
+            busy=tuple(now - each.at for each in taken.values()),
+            unserved=max((seconds for seconds, shut in overdue if not shut), default=0.0),
+            late=tuple((key, now - each.deadline) for key, each in taken.items() if now > each.deadline),
+        )
 
     def close(self) -> None:
         """Give out no more keys."""
@@ -258,24 +331,3 @@ class Backoff:
         """Start afresh: the policy is deleted, or its next reconcile is no repetition."""
         with self._lock:
             self._failures.pop(key, None)
-
-
-class Every:
-    """A thread that calls ``work`` every so many seconds until it is stopped. Errors are the callee's to catch."""
-
-    def __init__(self, name: str, seconds: float, work: Callable[[], None]) -> None:
-        self._seconds, self._work = seconds, work
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin; the first call comes after the first pause."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """No further call."""
-        self._stop.set()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._seconds):
-            self._work()

@@ -11,17 +11,19 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from ..api import policy
 from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, OID_LABEL, ROUND_LABEL, SERVER_LABEL, PartitionArchiveSpec
-from ..api.database import Database
 from ..api.destination import Destination
-from ..api.policy import KIND, PLURAL
+from ..api.policy import KIND, PLURAL, Database
 from ..api.types import ObjectKey
 from ..api.validation import check
-from ..planner.archives import MOST_ROUNDS
+from ..planner.drop_preconditions import MOST_ROUNDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
     """What both kinds have in common. ``spec`` is as written, not yet validated."""
+
+    kind: ClassVar[str]
+    plural: ClassVar[str]
 
     key: ObjectKey
     uid: str
@@ -29,9 +31,16 @@ class StoredObject:
     version: int
     """Its resourceVersion."""
     spec: Mapping[str, Any]
+    created: str = ""
+    """RFC 3339, UTC: sorts as text."""
     status_json: bytes = b"{}"
     """Compact: a status may hold 200 partitions, and there may be thousands of policies."""
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def age(self) -> tuple[str, ObjectKey]:
+        """Sorts the oldest first; made in the same second, by namespace and name."""
+        return self.created, self.key
 
     @property
     def status(self) -> dict[str, Any]:
@@ -47,20 +56,13 @@ class StoredObject:
 class StoredPolicy(StoredObject):
     """What is needed of one PartitionPolicy."""
 
-    kind: ClassVar[str] = KIND
-    plural: ClassVar[str] = PLURAL
+    kind = KIND
+    plural = PLURAL
 
-    created: str
-    """RFC 3339, UTC: sorts as text."""
     held: frozenset[str] = frozenset()
     """What the annotation `policy.ANNOTATION` names."""
     approved: frozenset[str] = frozenset()
     """What the annotation `policy.APPROVAL` names."""
-
-    @property
-    def age(self) -> tuple[str, ObjectKey]:
-        """Sorts the oldest first; made in the same second, by namespace and name."""
-        return self.created, self.key
 
     @property
     def edition(self) -> tuple[str, int, frozenset[str], frozenset[str]]:
@@ -78,6 +80,11 @@ class StoredPolicy(StoredObject):
         table = self.spec.get("table")
         name = table.get("name") if isinstance(table, Mapping) else None
         return f"{table.get('schema', 'public')}.{name}" if isinstance(table, Mapping) and name else None
+
+    @property
+    def database(self) -> str:
+        """What its spec says of the database, as text: the same for policies of one database, unless Secrets differ."""
+        return json.dumps(self.spec.get("database"), sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +105,8 @@ class Binding:
 class StoredArchive(StoredObject):
     """What is needed of one PartitionArchive."""
 
-    kind: ClassVar[str] = ARCHIVE_KIND
-    plural: ClassVar[str] = ARCHIVE_PLURAL
+    kind = ARCHIVE_KIND
+    plural = ARCHIVE_PLURAL
 
     binding: Binding | None = None
     """None where a user made it, or its labels do not say what its spec says."""
@@ -117,7 +124,6 @@ def parse_policy(body: Mapping[str, Any]) -> StoredPolicy:
     annotations = body["metadata"].get("annotations")
     return StoredPolicy(
         **_common(body),
-        created=body["metadata"]["creationTimestamp"],
         held=policy.parse(annotations),
         approved=policy.parse(annotations, policy.APPROVAL),
     )
@@ -142,6 +148,7 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
         "generation": meta.get("generation", 0),
         "version": int(meta["resourceVersion"]),
         "spec": body.get("spec") or {},
+        "created": meta.get("creationTimestamp", ""),
         "status_json": json.dumps(body.get("status") or {}, separators=(",", ":"), ensure_ascii=False).encode(),
         "labels": meta.get("labels") or {},
     }
@@ -233,7 +240,11 @@ class ObjectCache(Generic[T]):
             del self._by_index[value]
 
 
-Store = ObjectCache[StoredPolicy]
+class Store(ObjectCache[StoredPolicy]):
+    """PartitionPolicies, indexed by the name of the table that each is for."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda policy: policy.table)
 
 
 class ArchiveCache(ObjectCache[StoredArchive]):

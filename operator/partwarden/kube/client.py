@@ -1,7 +1,8 @@
-"""The Kubernetes API as the operator uses it: policies, their status, Secrets, Events, its own rights.
+"""The Kubernetes API as the operator uses it: policies, archives, Jobs and their pods, Secrets, Events, its own rights.
 
-One `Cluster` may be used by many threads. Every call has a time limit and is repeated where it could not be sent; what
-still fails is raised as `ClusterUnavailable`, of which a refusal is a subclass by its HTTP status.
+Objects come as the API's JSON. One `Cluster` may be used by many threads. Every call has a time limit and is repeated
+where it could not be sent; what still fails is raised as `ClusterUnavailable`, of which a refusal is a subclass by its
+HTTP status.
 """
 
 from __future__ import annotations
@@ -11,28 +12,34 @@ import binascii
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import kubernetes.client as api
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
+from ..api.archive import ARCHIVE_PLURAL
 from ..api.policy import API_VERSION, GROUP, PLURAL, VERSION
 from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable, InsufficientPrivilege, SecretNotFound
 from ..status.events import Notice
-from .config import Credentials, credentials
+from .cache import StoredArchive, StoredObject, is_gone, parse_archive
+from .config import credentials
 
 MANAGER = "partwarden"
 TIMEOUT = (5.0, 20.0)
 """Seconds to connect, and to wait for an answer."""
 TIMEOUT_LOCKED = (2.0, 5.0)
 """The same while a table is locked meanwhile."""
+WRITES = 3
+"""Attempts to write a status while others write to the same object."""
 PAGE = 200
-"""Policies in one answer of a list."""
+"""Objects in one answer of a list."""
 SERVER_SIDE_APPLY = "application/apply-patch+yaml"
+JOBS = "jobs"
+JOB_OF_POD = "batch.kubernetes.io/controller-uid"
 
 T = TypeVar("T")
 
@@ -79,19 +86,6 @@ BY_STATUS: Mapping[int | None, type[ApiError]] = {
 }
 
 
-class Subject(Protocol):
-    """An object of ours whose status is written."""
-
-    kind: ClassVar[str]
-    plural: ClassVar[str]
-
-    @property
-    def key(self) -> ObjectKey: ...
-
-    @property
-    def uid(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Right:
     """One verb on one resource, of one namespace or, None, of all."""
@@ -125,8 +119,8 @@ class Cluster:
         self.core = api.CoreV1Api(self._api)
         self.custom = api.CustomObjectsApi(self._api)
 
-    def credentials(self) -> Credentials:
-        """The same way to the same server for another client; a token as it is now."""
+    def credentials(self) -> dict[str, Any]:
+        """As `config.credentials`."""
         return credentials(self._configuration)
 
     def serves(self, plural: str) -> bool:
@@ -141,12 +135,7 @@ class Cluster:
         """Whether this identity has the right."""
         resource, _, subresource = right.resource.partition("/")
         attributes = api.V1ResourceAttributes(
-            verb=right.verb,
-            group=right.group,
-            resource=resource,
-            subresource=subresource or None,
-            namespace=right.namespace,
-            name=right.name,
+            **(asdict(right) | {"resource": resource, "subresource": subresource or None})
         )
         review = api.V1SelfSubjectAccessReview(spec=api.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
         ask = api.AuthorizationV1Api(self._api).create_self_subject_access_review
@@ -154,50 +143,73 @@ class Cluster:
         return bool(answer.status and answer.status.allowed)
 
     def policies(self, namespace: str | None) -> Iterator[dict[str, Any]]:
-        """Every PartitionPolicy that the settings select, of a namespace or of all, as the API server holds it."""
+        """Every PartitionPolicy that the settings select, of a namespace or of all."""
         return self.objects(PLURAL, namespace, self._selector)
 
+    def policy(self, key: ObjectKey) -> dict[str, Any] | None:
+        """A PartitionPolicy as it is now; None where there is none that the settings select."""
+        return self.selected(PLURAL, key, self._selector)
+
+    def exists(self, policy: ObjectKey) -> bool:
+        """Whether the PartitionPolicy exists, whichever operator serves it, and is not being deleted."""
+        found = self.selected(PLURAL, policy)
+        return found is not None and not is_gone(found)
+
+    def archive(self, key: ObjectKey) -> StoredArchive | None:
+        """A PartitionArchive as it is now; None where there is none, or it is being deleted."""
+        body = self.get(ARCHIVE_PLURAL, key)
+        return None if body is None or is_gone(body) else parse_archive(body)
+
+    def pods(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The pods of this very Job, not those of an earlier one of its name."""
+        namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
+        what = f"list the pods of Job {namespace}/{job['metadata']['name']}"
+        listed = self.call(what, self.core.list_namespaced_pod, namespace, label_selector=f"{JOB_OF_POD}={uid}")
+        plain: dict[str, Any] = self._api.sanitize_for_serialization(listed)  # type: ignore[no-untyped-call]
+        return list(plain.get("items") or [])
+
     def objects(self, plural: str, namespace: str | None, selector: str = "") -> Iterator[dict[str, Any]]:
-        """Every object of a kind of ours in a namespace, or in all, whose labels match: everything where empty."""
+        """Every object of a kind of ours, or Job, of a namespace or of all, whose labels match: any where empty."""
+        what = f"list {plural} in {namespace}" if namespace else f"list {plural}"
         following: str | None = None
         while following is None or following:
             options: dict[str, Any] = {"limit": PAGE} | ({"_continue": following} if following else {})
-            options |= {"label_selector": selector} if selector else {}
-            page: Any
-            if namespace is None:
-                page = self.call(
-                    f"list {plural}", self.custom.list_cluster_custom_object, GROUP, VERSION, plural, **options
-                )
-            else:
-                page = self.call(
-                    f"list {plural} in {namespace}",
-                    self.custom.list_namespaced_custom_object,
-                    *(GROUP, VERSION, namespace, plural),
-                    **options,
-                )
+            page = self._list(what, plural, namespace, selector, **options)
             yield from page["items"]
             following = page["metadata"].get("continue") or ""
 
-    def policy(self, key: ObjectKey) -> dict[str, Any] | None:
-        """A PartitionPolicy as the API server holds it now; None where there is none that the settings select."""
-        return self.selected(PLURAL, key, self._selector)
-
-    def selected(self, plural: str, key: ObjectKey, selector: str) -> dict[str, Any] | None:
-        """One object of a kind of ours as the API server holds it now; None where there is none whose labels match.
+    def selected(self, plural: str, key: ObjectKey, selector: str = "") -> dict[str, Any] | None:
+        """One object of a kind of ours as it is now; None where there is none whose labels match.
 
         Raises `BadRequest` where the text is no label selector.
         """
         namespace, name = key
         # By the right to list: there is none to get policies, and only a list has a selector.
-        options = {"field_selector": f"metadata.name={name}"} | ({"label_selector": selector} if selector else {})
-        found: Any = self.call(
-            f"read {plural} {namespace}/{name}",
-            self.custom.list_namespaced_custom_object,
-            *(GROUP, VERSION, namespace, plural),
-            **options,
-            timeout=TIMEOUT_LOCKED,
-        )
+        options: dict[str, Any] = {"field_selector": f"metadata.name={name}", "timeout": TIMEOUT_LOCKED}
+        found = self._list(f"read {plural} {namespace}/{name}", plural, namespace, selector, **options)
         return next(iter(found["items"]), None)
+
+    def get(self, plural: str, key: ObjectKey) -> dict[str, Any] | None:
+        """One object of a kind of ours, or Job, as it is now; None where there is none."""
+        namespace, name = key
+        get = self.custom.get_namespaced_custom_object
+        what = f"read {plural} {namespace}/{name}"
+        try:
+            body: Any = self.call(what, get, *_version_of(plural), namespace, plural, name)
+        except NotFound:
+            return None
+        return dict(body)
+
+    def create(self, plural: str, body: Mapping[str, Any]) -> bool:
+        """Create a PartitionArchive or a Job. Returns False where one of that name exists, whatever it says."""
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        create = self.custom.create_namespaced_custom_object
+        what = f"create {plural} {namespace}/{name}"
+        try:
+            self.call(what, create, *_version_of(plural), namespace, plural, dict(body))
+        except Conflict:
+            return False
+        return True
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """The Secret's values that are text. Raises `SecretNotFound`, `InsufficientPrivilege`, `ClusterUnavailable`."""
@@ -216,12 +228,14 @@ class Cluster:
         return dict(_texts(found.data or {}))
 
     def write_status(
-        self, subject: Subject, status: Mapping[str, Any], version: int | None = None
+        self, subject: StoredObject, status: Mapping[str, Any], version: int | None = None
     ) -> dict[str, Any] | None:
         """Make the object's status equal to ``status``. Returns the object as it is then, None when it is gone.
 
-        With ``version`` only while that is its resource version: None, too, where it was written to since.
-        Server-side apply: what this program wrote before and leaves out now is removed, what others wrote stays.
+        With ``version`` only while that is its resource version: None, too, where it was written to since. Without, a
+        conflict with another writer is written over `WRITES` times at most, while the object is the same: then raises
+        `Conflict`. Server-side apply: what this program wrote before and leaves out now is removed, what others wrote
+        stays.
         """
         namespace, name = subject.key
         metadata = {"namespace": namespace, "name": name, "uid": subject.uid}
@@ -231,20 +245,30 @@ class Cluster:
             "metadata": metadata | ({} if version is None else {"resourceVersion": str(version)}),
             "status": dict(status),
         }
-        try:
-            written: Any = self.call(
-                f"take the status of {subject}",
-                self.custom.patch_namespaced_custom_object_status,
-                *(GROUP, VERSION, namespace, subject.plural, name, body),
-                field_manager=MANAGER,
-                force=True,
-                _content_type=SERVER_SIDE_APPLY,
-            )
-        except (NotFound, Conflict):  # deleted, made anew with another uid, or written to
-            return None
-        return dict(written)
+        attempts = 0
+        while True:
+            try:
+                written: Any = self.call(
+                    f"take the status of {subject}",
+                    self.custom.patch_namespaced_custom_object_status,
+                    *(GROUP, VERSION, namespace, subject.plural, name, body),
+                    field_manager=MANAGER,
+                    force=True,
+                    _content_type=SERVER_SIDE_APPLY,
+                )
+                return dict(written)
+            except NotFound:
+                return None
+            except Conflict:
+                # Written to since that version; or made anew with another uid; or others wrote at the same moment.
+                now = self.selected(subject.plural, subject.key, "") if version is None else None
+                if now is None or now["metadata"]["uid"] != subject.uid:
+                    return None
+                attempts += 1
+                if attempts == WRITES:
+                    raise
 
-    def record(self, subject: Subject, notice: Notice, now: datetime) -> None:
+    def record(self, subject: StoredObject, notice: Notice, now: datetime) -> None:
         """Record an Event on the object. ``now`` is aware."""
         namespace, name = subject.key
         event = api.CoreV1Event(
@@ -263,9 +287,12 @@ class Cluster:
         )
         self.call(f"record an Event on {subject}", self.core.create_namespaced_event, namespace, event)
 
-    def plain(self, answer: object) -> Any:
-        """What a method of the client returned, as the API's JSON."""
-        return self._api.sanitize_for_serialization(answer)  # type: ignore[no-untyped-call]
+    def _list(self, what: str, plural: str, namespace: str | None, selector: str, **options: Any) -> Any:
+        options |= {"label_selector": selector} if selector else {}
+        if namespace is None:
+            return self.call(what, self.custom.list_cluster_custom_object, *_version_of(plural), plural, **options)
+        listed = self.custom.list_namespaced_custom_object
+        return self.call(what, listed, *_version_of(plural), namespace, plural, **options)
 
     def call(
         self, what: str, call: Callable[..., T], *arguments: Any, timeout: tuple[float, float] = TIMEOUT, **options: Any
@@ -284,6 +311,10 @@ class Cluster:
             raise ClusterUnavailable(
                 f"the Kubernetes API at {self._configuration.host} did not {what}: {cause}"
             ) from None
+
+
+def _version_of(plural: str) -> tuple[str, str]:
+    return ("batch", "v1") if plural == JOBS else (GROUP, VERSION)
 
 
 def _reason(error: ApiException) -> str:

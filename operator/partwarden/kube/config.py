@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import kubernetes.client
 import kubernetes.config
@@ -14,22 +14,6 @@ from kubernetes.config.config_exception import ConfigException
 from ..errors import StartupError
 
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Address of the API server and credentials for it; files by their paths."""
-
-    server: str
-    ca_path: str | None
-    insecure: bool
-    certificate_path: str | None
-    private_key_path: str | None
-    username: str | None
-    password: str | None
-    scheme: str | None
-    token: str | None
-    proxy: str | None
 
 
 def configure(kubeconfig: Path | None) -> kubernetes.client.Configuration:
@@ -55,7 +39,7 @@ def own(path: Path | None, context: str | None) -> tuple[kubernetes.client.Confi
     configuration = kubernetes.client.Configuration()
     file = str(path) if path else None
     try:
-        _, active = kubernetes.config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
+        contexts, chosen = kubernetes.config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
         kubernetes.config.load_kube_config(file, context, client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (ConfigException, OSError) as error:
         if path is None and context is None and IN_POD.is_file():
@@ -63,26 +47,27 @@ def own(path: Path | None, context: str | None) -> tuple[kubernetes.client.Confi
             return configuration, IN_POD.read_text().strip()
         why = " ".join(str(error).split())
         raise StartupError(f"no way to a Kubernetes cluster: {why}; give --kubeconfig or KUBECONFIG") from None
-    contexts = {each["name"]: each for each in kubernetes.config.list_kube_config_contexts(file)[0]}  # type: ignore[no-untyped-call]
-    chosen = contexts[context] if context else active
+    if context:
+        chosen = next(each for each in contexts if each["name"] == context)
     return configuration, chosen["context"].get("namespace") or "default"
 
 
-def credentials(found: kubernetes.client.Configuration) -> Credentials:
-    """What another client needs to reach the same server as the same identity; the token as it is now."""
+def credentials(found: kubernetes.client.Configuration) -> dict[str, Any]:
+    """What another client needs to reach the same server as the same identity, by the names of kopf's `ConnectionInfo`;
+    files by their paths, the token as it is now."""
     # Asking for the token is what renews one that expires.
     header = found.get_api_key_with_prefix("BearerToken", "authorization") or ""
     scheme, _, token = header.rpartition(" ")
-    return Credentials(
-        server=found.host,
-        ca_path=found.ssl_ca_cert,
-        insecure=not found.verify_ssl,
-        certificate_path=found.cert_file,
-        private_key_path=found.key_file,
-        username=found.username or None,
-        password=found.password or None,
-        scheme=scheme.capitalize() or None,
-        token=token or None,
+    return {
+        "server": found.host,
+        "ca_path": found.ssl_ca_cert,
+        "insecure": not found.verify_ssl,
+        "certificate_path": found.cert_file,
+        "private_key_path": found.key_file,
+        "username": found.username or None,
+        "password": found.password or None,
+        "scheme": scheme.capitalize() or None,
+        "token": token or None,
         # The official client minds NO_PROXY by itself, when it connects; others do not.
-        proxy=None if should_bypass_proxies(found.host, found.no_proxy or "") else found.proxy,
-    )
+        "proxy_url": None if should_bypass_proxies(found.host, found.no_proxy or "") else found.proxy,
+    }

@@ -172,11 +172,14 @@ class Lease:
         """Renew it until ``stopped`` is set, or another operator has it."""
         while not stopped.wait(PAUSE) and not self.lost:
             try:
-                if not self.attempt():
+                if not self.attempt() and self.holder != self._identity:
                     with self._lock:
                         self._renewed = float("-inf")
             except ClusterUnavailable as error:
                 log.warning("the Lease was not renewed: %s", error)
+            except Exception:
+                # Until `PATIENCE` has passed there are further attempts.
+                log.exception("the Lease was not renewed")
 
     def release(self) -> None:
         """Release it, if it is still held: the next leader need not wait. What fails is only logged."""
@@ -190,17 +193,27 @@ class Lease:
             log.warning("the Lease was not released: %s", error)
 
     def attempt(self) -> bool:
-        """Acquire or renew it. Returns whether it is held for `PATIENCE` seconds from the moment before the call."""
+        """Acquire or renew it. Returns whether it is held for `PATIENCE` seconds from the moment before the call.
+
+        To renew it is one request: it is written over the version of the last one. Where that fails it is read, and
+        written once more if it is still this process's: another writer may have set a label of it.
+        """
         began, now = self._clock(), datetime.now(UTC)
-        held = self._leases.read()
-        if not self._may_take(held):
-            return False
-        if held is None or held.holder != self._identity:
-            count = held.transitions + 1 if held else 0
-            wanted = Held(self._identity, now, now, count, held.version if held else "")
-        else:
-            wanted = replace(held, renewed=now)
-        written = self._leases.write(wanted)
+        with self._lock:
+            held = self._seen
+        written = None
+        if held is not None and held.holder == self._identity:
+            written = self._leases.write(replace(held, renewed=now))
+        if written is None:
+            held = self._leases.read()
+            if not self._may_take(held):
+                return False
+            if held is None or held.holder != self._identity:
+                count = held.transitions + 1 if held else 0
+                wanted = Held(self._identity, now, now, count, held.version if held else "")
+            else:
+                wanted = replace(held, renewed=now)
+            written = self._leases.write(wanted)
         if written is None:
             return False
         with self._lock:

@@ -21,14 +21,15 @@ from .marker import Marker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """``schema`` and ``name`` are those of the partition, or table, that it is about."""
+    """``schema`` and ``name`` are those of the partition, or table, that it is about.
+
+    Each kind has words: ``verb`` and ``past`` for people, ``done`` is the reason of the Event.
+    """
 
     verb: ClassVar[str]
     past: ClassVar[str]
-    """For people: ``create`` and ``created``."""
-    noun: ClassVar[str] = "partition"
     done: ClassVar[str]
-    """The reason of the Event."""
+    noun: ClassVar[str] = "partition"
 
     schema: str
     name: str
@@ -50,9 +51,7 @@ class Action:
 class CreatePartition(Action):
     """Make an empty table like the parent and attach it for ``range``."""
 
-    verb, past = "create", "created"
-    done = "PartitionCreated"
-
+    verb, past, done = "create", "created", "PartitionCreated"
     range: Range
     bounds: Bounds
 
@@ -61,9 +60,7 @@ class CreatePartition(Action):
 class DrainIntoPartition(CreatePartition):
     """The same, and rows of the DEFAULT partition that belong in ``range`` move into it."""
 
-    verb, past = "create and fill", "created, and filled from DEFAULT,"
-    done = "PartitionDrained"
-
+    verb, past, done = "create and fill", "created, and filled from DEFAULT,", "PartitionDrained"
     rows: int
     """As counted when it was planned."""
     max_rows: int
@@ -73,68 +70,57 @@ class DrainIntoPartition(CreatePartition):
 class CreateDefault(Action):
     """Make an empty table like the parent and attach it as its DEFAULT partition."""
 
-    verb, past = "create", "created"
-    done = "DefaultPartitionCreated"
+    verb, past, done = "create", "created", "DefaultPartitionCreated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttachDetached(Action):
-    """Attach a detached table again. ``oid`` is the table's."""
+class TableAction(Action):
+    """One on a table that exists: ``oid`` is that table's."""
 
-    verb, past = "attach again", "attached again"
-    done = "PartitionAttached"
-
-    range: BoundedRange
-    bounds: Bounds
     oid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinalizeDetach(Action):
+class AttachDetached(TableAction):
+    """Attach a detached table again."""
+
+    verb, past, done = "attach again", "attached again", "PartitionAttached"
+    range: BoundedRange
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalizeDetach(TableAction):
     """Finish a concurrent detach that was interrupted, also one begun by another tool."""
 
-    verb, past = "finish detaching", "finished detaching"
-    done = "DetachFinalized"
-
-    oid: int
+    verb, past, done = "finish detaching", "finished detaching", "DetachFinalized"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetachPartition(Action):
+class DetachPartition(TableAction):
     """Write the marker into the comment of an expired partition, then detach it."""
 
-    verb, past = "detach", "detached"
-    done = "PartitionDetached"
-
+    verb, past, done = "detach", "detached", "PartitionDetached"
     range: BoundedRange
     bounds: Bounds
-    oid: int
     concurrently: bool
     """False where a DEFAULT partition leaves only the blocking form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmDetached(Action):
+class ConfirmDetached(TableAction):
     """Write into the marker since when a table is detached: the detach was interrupted before that."""
 
-    verb, past = "confirm as detached", "confirmed as detached"
-    noun = "table"
-    done = "DetachConfirmed"
-
-    oid: int
+    verb, past, done, noun = "confirm as detached", "confirmed as detached", "DetachConfirmed", "table"
     marker: Marker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DropDetached(Action):
+class DropDetached(TableAction):
     """Drop a detached table whose grace is over."""
 
-    verb, past = "drop", "dropped"
-    noun = "table"
-    done = "PartitionDropped"
-
+    verb, past, done, noun = "drop", "dropped", "PartitionDropped", "table"
     range: BoundedRange
-    oid: int
     marker: Marker
     case: DropCase = field(compare=False, repr=False)
     """What allowed it: `drop_preconditions` are asked again under the lock, with what is so by then."""
@@ -154,34 +140,26 @@ class DropDetached(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VacuumPartition(Action):
+class VacuumPartition(TableAction):
     """VACUUM (ANALYZE, FREEZE) a partition whose range has passed."""
 
-    verb, past = "vacuum", "vacuumed"
-    done = "PartitionVacuumed"
-
-    oid: int
+    verb, past, done = "vacuum", "vacuumed", "PartitionVacuumed"
     closed: datetime
     """Since when its range counts as passed: aware."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReindexPartition(Action):
+class ReindexPartition(TableAction):
     """Rebuild the indexes of a partition whose range has passed, concurrently."""
 
-    verb, past = "reindex", "reindexed"
-    done = "PartitionReindexed"
-
-    oid: int
+    verb, past, done = "reindex", "reindexed", "PartitionReindexed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalyzeParent(Action):
     """Renew the statistics of the parent, which autovacuum never does."""
 
-    verb, past = "analyze", "analyzed"
-    noun = "table"
-    done = "ParentAnalyzed"
+    verb, past, done, noun = "analyze", "analyzed", "ParentAnalyzed", "table"
 
 
 @dataclass(frozen=True, slots=True)

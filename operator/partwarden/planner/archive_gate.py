@@ -34,7 +34,6 @@ from dataclasses import dataclass, replace
 
 from ..api.retention import OnExpire, OnLargeObjects
 from ..errors import ArchiveDamaged, ContentsChanged
-from .archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, Request
 from .calendar import BoundedRange
 from .context import PlanContext
 from .drop_preconditions import (
@@ -42,7 +41,9 @@ from .drop_preconditions import (
     ARCHIVING,
     CHECKING,
     LAST,
+    MOST_ROUNDS,
     OUTSIDE,
+    ArchiveState,
     DropCase,
     Kept,
     after_detach,
@@ -62,6 +63,29 @@ WAITING = {
     ARCHIVING: "expired; neither detached nor dropped before an archive in {where} is proven equal: {names}",
 }
 """What a table waits for; what the user must do comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveRequest:
+    """Make an archive of that table."""
+
+    oid: int
+    schema: str
+    name: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """Read the archive of that name again, and its table beside it."""
+
+    archive: str
+    token: str
+    void: bool = False
+    """Whether what was read of it so far counts no more, from now on: something keeps the table again."""
+
+
+Request = ArchiveRequest | CheckRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +116,11 @@ def check_archives(
     context: PlanContext, expired: Sequence[tuple[Partition, BoundedRange]], detached: Sequence[Detached]
 ) -> ArchiveGate:
     """Sort out partitions that are to be detached and tables that are to be dropped, both the oldest first."""
-    before_detach = [(partition, held, _before_detach(context, partition)) for partition, held in expired]
-    cases = [drop_case(context, table) for table in detached]
-    before_drop = [(case, _before_drop(context, case)) for case in cases]
-    steps = [*(step for *_, step in before_detach), *(step for _, step in before_drop)]
+    before_detach = [(found, _before_detach(context, found[0])) for found in expired]
+    before_drop = [(case, _before_drop(context, case)) for case in (_drop_case(context, each) for each in detached)]
+    steps = [*(step for _, step in before_detach), *(step for _, step in before_drop)]
     return ArchiveGate(
-        partitions_to_detach=tuple((partition, held) for partition, held, step in before_detach if step.passes),
+        partitions_to_detach=tuple(found for found, step in before_detach if step.passes),
         tables_to_drop=tuple(case for case, step in before_drop if step.passes),
         requests=tuple(_requests(steps)),
         troubles=tuple(step.trouble for step in steps if step.trouble is not None),
@@ -105,8 +128,7 @@ def check_archives(
     )
 
 
-def drop_case(context: PlanContext, table: Detached) -> DropCase:
-    """All that the drop of the table is decided from."""
+def _drop_case(context: PlanContext, table: Detached) -> DropCase:
     return DropCase(
         table=table,
         now=context.now,
@@ -121,9 +143,9 @@ def drop_case(context: PlanContext, table: Detached) -> DropCase:
 
 
 def _before_detach(context: PlanContext, partition: Partition) -> Step:
-    if not _wants_archive(context):
+    if context.retention.archive is None:
         return Step(passes=True)
-    if trouble := _large_objects(context, partition, "archived"):
+    if trouble := _large_objects(context, partition, "archive"):
         return Step(trouble=trouble)
     state = context.archives.latest(partition.oid)
     if state is None or not state.proves(partition.oid):
@@ -136,20 +158,20 @@ def _before_detach(context: PlanContext, partition: Partition) -> Step:
 
 def _before_drop(context: PlanContext, case: DropCase) -> Step:
     """It passes only if all of `DROP_PRECONDITIONS` are met."""
-    table, kept = case.table, unmet(case)
+    table, kept, archive = case.table, unmet(case), context.retention.archive
     if kept is not None and kept.reason == OUTSIDE:
         return Step()
-    if _wants_archive(context) and (trouble := _large_objects(context, table, "dropped")):
+    if archive is not None and (trouble := _large_objects(context, table, "drop")):
         return Step(trouble=trouble)
     if kept is None:
         return Step(passes=True)
-    step = _until_compared(case, kept) if _wants_archive(context) else Step()
+    step = _until_compared(context, case, kept) if archive is not None else Step()
     if kept.reason == APPROVAL:
         return replace(step, waits=((APPROVAL, f"{table.name}@{table.oid}"), *step.waits))
     return step
 
 
-def _until_compared(case: DropCase, kept: Kept) -> Step:
+def _until_compared(context: PlanContext, case: DropCase, kept: Kept) -> Step:
     """The archive, or the reading, that a table needs next while ``kept`` keeps it."""
     table, state = case.table, case.archive
     if state is None and case.is_held:
@@ -158,7 +180,7 @@ def _until_compared(case: DropCase, kept: Kept) -> Step:
         return _archive(table, state)
     if kept.reason == CHECKING:
         token = last_reading(case, state)
-    elif case.retention is not None and case.retention.on_expire is OnExpire.DROP and state.check is None:
+    elif context.retention.on_expire is OnExpire.DROP and state.check is None:
         # The last reading comes later and sees the same: none is needed before.
         return Step()
     else:
@@ -184,7 +206,6 @@ def _archive(table: Partition | Detached, state: ArchiveState | None) -> Step:
 
 
 def _read(table: Partition | Detached, state: ArchiveState, token: str) -> Step:
-    """Read the archive and its table again."""
     check = state.check
     void = check is not None and check.token.startswith(LAST) and not token.startswith(LAST)
     request = CheckRequest(state.name, token, void)
@@ -197,7 +218,6 @@ def _read(table: Partition | Detached, state: ArchiveState, token: str) -> Step:
 
 
 def _failure(table: Partition | Detached, state: ArchiveState) -> Finding | None:
-    """Why the last Job of the archive failed."""
     return _stays(table, state.error[0], f"archive {state.name}: {state.error[1]}") if state.error else None
 
 
@@ -205,17 +225,12 @@ def _stays(table: Partition | Detached, reason: str, message: str) -> Finding:
     return Finding(reason, str(table), f"{table.name} stays: {message}")
 
 
-def _large_objects(context: PlanContext, table: Partition | Detached, not_done: str) -> Finding | None:
+def _large_objects(context: PlanContext, table: Partition | Detached, verb: str) -> Finding | None:
     """Refuse rows that point to large objects, which no archive brings back, unless the policy leaves them out."""
-    retention = context.spec.retention
     columns = context.inventory.large_objects.get(table.oid)
-    if not columns or retention is None or retention.large_objects is OnLargeObjects.LEAVE_OUT:
+    if not columns or context.retention.large_objects is OnLargeObjects.LEAVE_OUT:
         return None
-    return Finding.of(str(table), pointing(table, columns, not_done))
-
-
-def _wants_archive(context: PlanContext) -> bool:
-    return context.spec.retention is not None and context.spec.retention.archive is not None
+    return Finding.of(str(table), pointing(verb, table, columns))
 
 
 def _requests(steps: Iterable[Step]) -> Iterator[Request]:
@@ -228,7 +243,7 @@ def _requests(steps: Iterable[Step]) -> Iterator[Request]:
 
 
 def _notes(context: PlanContext, steps: Iterable[Step]) -> Iterator[Finding]:
-    where = context.spec.retention.archive if context.spec.retention else None
     for reason, text in WAITING.items():
         if names := [name for step in steps for waits, name in step.waits if waits == reason]:
-            yield Finding(reason, str(context.parent), text.format(where=where, names=join_names(names)))
+            message = text.format(where=context.retention.archive, names=join_names(names))
+            yield Finding(reason, str(context.parent), message)

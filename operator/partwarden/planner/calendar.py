@@ -17,7 +17,19 @@ from ..api.policy import TableSpec
 from ..api.types import Interval, is_zone, parse_window
 from ..errors import UnknownTimeZone
 
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MONTHS = {Interval.MONTH: 1, Interval.QUARTER: 3, Interval.YEAR: 12}
+SHORTEST = {
+    Interval.HOUR: HOUR,
+    Interval.DAY: DAY,
+    Interval.WEEK: 7 * DAY,
+    Interval.MONTH: 28 * DAY,
+    Interval.QUARTER: 90 * DAY,
+    Interval.YEAR: 365 * DAY,
+}
+"""How long an interval is by the wall clock, at the least."""
+STRETCHES = 12
+"""Most changes of a zone's offset that are passed on the way to the next opening: no zone has as many in a few days."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,9 +57,14 @@ class Range:
         """The same where it has both bounds."""
         return None if self.lower is None or self.upper is None else BoundedRange(self.lower, self.upper)
 
+    def is_before(self, moment: datetime | None) -> bool:
+        """Whether all of it lies before the moment; None is before everything."""
+        return moment is not None and self.upper is not None and self.upper <= moment
+
     def overlaps(self, other: Range) -> bool:
         """Whether some key belongs in both."""
-        return _below(self.lower, other.upper) and _below(other.lower, self.upper)
+        begins = self.lower is None or other.upper is None or self.lower < other.upper
+        return begins and (other.lower is None or self.upper is None or other.lower < self.upper)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,10 +73,6 @@ class BoundedRange(Range):
 
     lower: datetime
     upper: datetime
-
-
-def _below(lower: datetime | None, upper: datetime | None) -> bool:
-    return lower is None or upper is None or lower < upper
 
 
 def merge(ranges: Iterable[Range]) -> list[Range]:
@@ -125,18 +138,6 @@ class Grid:
         """The cell that holds ``moment``."""
         return _cell(self, moment)
 
-    def _find_cell(self, moment: datetime) -> BoundedRange:
-        if self.interval is Interval.HOUR and self.zone is not None:
-            lower = self._hour_start(moment)
-            return BoundedRange(lower, self._hour_end(lower))
-        label = self._truncate(moment if self.zone is None else moment.astimezone(self.zone).replace(tzinfo=None))
-        lower = upper = self._instant(label)
-        # A clock set back over midnight shows the old date again after the new one's first instant: go on by instants.
-        while upper <= moment:
-            label = self._step(label)
-            lower, upper = upper, self._instant(label)
-        return BoundedRange(lower, upper)
-
     def cells(self, start: datetime, stop: datetime) -> Iterator[BoundedRange]:
         """Every cell that overlaps ``[start, stop)``, ascending."""
         cell = self.cell(start)
@@ -165,43 +166,28 @@ class Grid:
 
     def moment(self, local: datetime) -> datetime:
         """The moment at which the wall clock first shows ``local`` (naive), or would have."""
-        return self._instant(local)
+        if self.zone is None:
+            return local
+        before = local.replace(tzinfo=self.zone, fold=0)
+        instant = before.astimezone(UTC)
+        if instant.astimezone(self.zone).replace(tzinfo=None, fold=0) == local:
+            return instant
+        # The wall clock skips it: by the offset after the gap it lies before the gap, and the other way round.
+        return transition(self.zone, local.replace(tzinfo=self.zone, fold=1).astimezone(UTC), instant)
 
     def _truncate(self, local: datetime) -> datetime:
         if self.interval is Interval.HOUR:
             return local.replace(minute=0, second=0, microsecond=0, fold=0)
         day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-        match self.interval:
-            case Interval.WEEK:
-                return day - timedelta(days=day.weekday())
-            case Interval.MONTH:
-                return day.replace(day=1)
-            case Interval.QUARTER:
-                return day.replace(month=(day.month - 1) // 3 * 3 + 1, day=1)
-            case Interval.YEAR:
-                return day.replace(month=1, day=1)
-        return day
+        if self.interval is Interval.WEEK:
+            return day - timedelta(days=day.weekday())
+        months = MONTHS.get(self.interval)
+        return day.replace(month=(day.month - 1) // months * months + 1, day=1) if months else day
 
     def _step(self, label: datetime) -> datetime:
-        match self.interval:
-            case Interval.HOUR:
-                return label + HOUR
-            case Interval.DAY:
-                return label + timedelta(days=1)
-            case Interval.WEEK:
-                return label + timedelta(weeks=1)
-        months = {Interval.MONTH: 1, Interval.QUARTER: 3, Interval.YEAR: 12}[self.interval]
-        return self._truncate(label + timedelta(days=31 * months))
-
-    def _instant(self, label: datetime) -> datetime:
-        if self.zone is None:
-            return label
-        before = label.replace(tzinfo=self.zone, fold=0)
-        instant = before.astimezone(UTC)
-        if instant.astimezone(self.zone).replace(tzinfo=None, fold=0) == label:
-            return instant
-        # The wall clock skips this label: by the offset after the gap it lies before the gap, and the other way round.
-        return transition(self.zone, label.replace(tzinfo=self.zone, fold=1).astimezone(UTC), instant)
+        if months := MONTHS.get(self.interval):
+            return self._truncate(label + timedelta(days=31 * months))
+        return label + SHORTEST[self.interval]
 
     def _hour_start(self, moment: datetime) -> datetime:
         assert self.zone is not None
@@ -238,7 +224,16 @@ def transition(zone: ZoneInfo, start: datetime, stop: datetime) -> datetime:
 @lru_cache(maxsize=20_000)
 def _cell(grid: Grid, moment: datetime) -> BoundedRange:
     """Every plan asks for the same cells again: those of a table's partitions and the next ones."""
-    return grid._find_cell(moment)
+    if grid.interval is Interval.HOUR and grid.zone is not None:
+        lower = grid._hour_start(moment)
+        return BoundedRange(lower, grid._hour_end(lower))
+    label = grid._truncate(moment if grid.zone is None else moment.astimezone(grid.zone).replace(tzinfo=None))
+    lower = upper = grid.moment(label)
+    # A clock set back over midnight shows the old date again after the new one's first instant: go on by instants.
+    while upper <= moment:
+        label = grid._step(label)
+        lower, upper = upper, grid.moment(label)
+    return BoundedRange(lower, upper)
 
 
 def iso(moment: datetime | None) -> str | None:
@@ -251,11 +246,6 @@ def iso(moment: datetime | None) -> str | None:
     if moment.tzinfo is not None:
         return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return moment.date().isoformat() if moment.time() == datetime.min.time() else moment.isoformat()
-
-
-DAY = timedelta(days=1)
-STRETCHES = 12
-"""Most changes of a zone's offset that are passed on the way to the next opening: no zone has as many in a few days."""
 
 
 def is_open(window: str | None, zone: ZoneInfo, now: datetime) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from calendar import monthrange
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -11,13 +10,13 @@ from zoneinfo import ZoneInfo
 from .. import errors
 from ..api import policy
 from ..api.policy import TableSpec
-from ..api.retention import KeyEncoding
+from ..api.retention import KeyEncoding, Retention
 from ..api.types import Interval, parse_age
 from . import keys
-from .archives import UNKNOWN, Archives
 from .calendar import HOUR, BoundedRange, Grid, Range, load_zone, merge
-from .inventory import Detached, Inventory, KeyType, Parent, Partition, RelationKind, Strategy
-from .keys import TYPES, Codec, Edges, Unit
+from .drop_preconditions import UNKNOWN, Archives
+from .inventory import Detached, Inventory, Parent, Partition, RelationKind, Strategy
+from .keys import TYPES, Codec, Edges, KeyType, Unit
 
 MIN_VERSION = 140000
 """PostgreSQL 14, the oldest release with DETACH CONCURRENTLY."""
@@ -58,7 +57,7 @@ def _check_unit(parent: Parent, column: str, codec: Codec, inventory: Inventory)
     What was made beside them would never hold a row: no moment of our time in one unit is one in another.
     """
     values = keys.numbers(each.bounds for each in inventory.partitions)
-    mine = keys.unit_of(codec.encoding)
+    mine = next((unit for unit in keys.UNITS if unit.encoding is codec.encoding), None)
     if mine is None or not values or any(mine.fits(each) for each in values):
         return
     likely = keys.fitting(values)
@@ -90,18 +89,18 @@ def _codec(spec: TableSpec, inventory: Inventory, parent: Parent, column: str, t
         raise errors.UnsupportedKeyType(
             f"{found}; only date, timestamp, timestamp with time zone, uuid, bigint and integer can be managed"
         )
-    needs = f"{found}, but spec.keyEncoding is {spec.key_encoding}, which needs {' or '.join(TYPES[spec.key_encoding])}"
-    raise errors.UnsupportedKeyType(f"{needs}: {_advice(column, type_name, fitting, inventory.unread)}")
-
-
-def _advice(column: str, type_name: str, fitting: list[KeyEncoding], bounds: Sequence[str]) -> str:
-    """An encoding is named only where every bound that exists fits it."""
+    # An encoding is named only where every bound that exists fits it.
+    values = keys.numbers(inventory.unread)
     if KeyEncoding.NATIVE in fitting:
-        return "leave spec.keyEncoding out, or set it to Native"
-    values = keys.numbers(bounds)
-    if not values or KeyEncoding.UUID_V7 in fitting:
-        return f"set spec.keyEncoding to {' or '.join(fitting)}, whichever its values are"
-    return _likely(column, type_name, keys.fitting(values))
+        advice = "leave spec.keyEncoding out, or set it to Native"
+    elif not values or KeyEncoding.UUID_V7 in fitting:
+        advice = f"set spec.keyEncoding to {' or '.join(fitting)}, whichever its values are"
+    else:
+        advice = _likely(column, type_name, keys.fitting(values))
+    needs = " or ".join(TYPES[spec.key_encoding])
+    raise errors.UnsupportedKeyType(
+        f"{found}, but spec.keyEncoding is {spec.key_encoding}, which needs {needs}: {advice}"
+    )
 
 
 def _single_column(parent: Parent) -> tuple[str, str]:
@@ -117,13 +116,13 @@ def _single_column(parent: Parent) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class PlanContext:
-    """Moments and ranges are in the key's domain (see `interval`) but for ``now``, which is aware and in UTC."""
+    """Moments and ranges are in the key's domain (see `calendar`) but for ``now``, which is aware and in UTC."""
 
     spec: TableSpec
     inventory: Inventory
     now: datetime
     held: frozenset[str]
-    """Names of partitions and tables that nothing may be done to, as ``name`` or ``schema.name``."""
+    """Names of partitions and tables that nothing may be done to, see `policy.ANNOTATION`."""
     parent: Parent
     key: str
     codec: Codec
@@ -174,49 +173,49 @@ class PlanContext:
             current=grid.cell(moment),
             ranged=ranged,
             coverage=tuple(merge(piece for _, piece in ranged)),
-            edges=Edges.of(codec, inventory.partitions),
-            cutoff=_cutoff(spec, now, codec),
+            edges=Edges.of(codec, ((piece, each.bounds) for each, piece in ranged)),
+            cutoff=cutoff(spec.retention.keep_for, now, Grid.of(spec), codec) if spec.retention else None,
             detached=tuple(each for each in inventory.detached if _is_possible(each.marker.range, codec)),
             archives=archives.on(inventory.server.identity),
         )
+
+    @property
+    def retention(self) -> Retention:
+        """The policy's, once it is known to have one."""
+        assert self.spec.retention is not None
+        return self.spec.retention
 
     @property
     def clock(self) -> Grid:
         """The boundaries by the policy's zone, whatever the key."""
         return Grid(self.spec.interval, self.zone)
 
+    def instant(self, bound: datetime) -> datetime:
+        """When a bound in the key's domain comes, aware: by the policy's zone where the key has none."""
+        return bound if self.codec.aware else self.clock.moment(bound)
+
     def cell_of(self, piece: Range) -> BoundedRange | None:
         """The range where it is exactly one interval, else None."""
         cell = self.grid.cell(piece.lower) if piece.lower is not None else None
         return cell if cell == piece else None
 
-    def is_cell(self, piece: Range) -> bool:
-        """Whether the range is exactly one interval."""
-        return self.cell_of(piece) is not None
-
-    def cutoff_at(self, now: datetime) -> datetime | None:
+    def cutoff_at(self, now: datetime) -> datetime:
         """What `cutoff` will be at another moment, which is aware."""
-        return _cutoff(self.spec, now, self.codec)
+        return cutoff(self.retention.keep_for, now, self.clock, self.codec)
 
     def has_expired(self, piece: Range) -> bool:
         """Whether the whole range is older than ``retention.keepFor``; never where there is none, or it has no end."""
-        return self.cutoff is not None and piece.upper is not None and piece.upper <= self.cutoff
+        return piece.is_before(self.cutoff)
 
     def is_held(self, table: Partition | Detached) -> bool:
         """Whether a hold names it."""
-        return policy.is_held(self.held, table.schema, table.name, table.oid)
-
-
-def _cutoff(spec: TableSpec, now: datetime, codec: Codec) -> datetime | None:
-    return cutoff(spec.retention.keep_for, now, Grid.of(spec), codec) if spec.retention is not None else None
+        return policy.is_held(self.held, table.names)
 
 
 def _is_possible(piece: BoundedRange, codec: Codec) -> bool:
     """A comment is text that anyone may edit."""
     lower, upper = piece.lower, piece.upper
-    if {lower.tzinfo is not None, upper.tzinfo is not None} != {codec.aware}:
-        return False
-    return lower < upper
+    return {lower.tzinfo is not None, upper.tzinfo is not None} == {codec.aware} and lower < upper
 
 
 DAYS = {"d": 1, "w": 7}

@@ -1,4 +1,4 @@
-"""Rows of the DEFAULT partition: the moments between which they are counted by interval.
+"""Rows of the DEFAULT partition by interval, and the moments between which they are counted.
 
 They are counted between moments of which the key's literals are taken, as for the bounds of partitions: so the count
 agrees with the calendar of the policy whatever the key's encoding. Coarse moments first, all boundaries of the grid
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 
 from ..api.types import Interval
-from ..errors import KeyOutOfRange
-from .calendar import BoundedRange, Grid, Range
+from ..errors import KeyOutOfRange, PartwardenError
+from .calendar import SHORTEST, BoundedRange, Grid, Range
 from .keys import Codec
 
 MAX_PIECES = 20_000
@@ -23,15 +23,36 @@ MAX_SPANS = 4000
 """Most pieces to cut further; rows of others count as lying elsewhere."""
 
 DENSE = range(1900, 2101)
-NOMINAL = {
-    Interval.HOUR: timedelta(hours=1),
-    Interval.DAY: timedelta(days=1),
-    Interval.WEEK: timedelta(weeks=1),
-    Interval.MONTH: timedelta(days=28),
-    Interval.QUARTER: timedelta(days=90),
-    Interval.YEAR: timedelta(days=365),
-}
 LABELS = {Interval.YEAR: "%Y", Interval.MONTH: "%Y-%m", Interval.WEEK: "%G-W%V", Interval.DAY: "%Y-%m-%d"}
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRows:
+    """Rows of the DEFAULT partition by where they belong, as counted at one moment.
+
+    ``groups``: pieces of the calendar that hold some, ascending, none reaching over a boundary of the grid or into what
+    another partition holds. ``elsewhere``: rows whose key is NULL, infinite or beyond the calendar.
+    """
+
+    groups: tuple[tuple[BoundedRange, int], ...] = ()
+    elsewhere: int = 0
+    whole: bool = True
+    """False where there are more rows than are read: every number is at least so many then."""
+    planned: tuple[tuple[Range, int], ...] = ()
+    """Where not ``whole``, or of UUIDs: what the ranges of planned partitions hold, counted each by its very bounds."""
+    error: PartwardenError | None = None
+    """Why nothing could be counted."""
+
+    @property
+    def total(self) -> int:
+        """All that were counted."""
+        return sum(rows for _, rows in self.groups) + self.elsewhere
+
+    def within(self, piece: Range) -> int:
+        """How many belong in the piece, which lies in one cell of the grid and in no partition."""
+        if known := [rows for held, rows in self.planned if held == piece]:
+            return known[0]
+        return sum(rows for held, rows in self.groups if held.overlaps(piece))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +80,12 @@ def finer_cut(grid: Grid, codec: Codec, coverage: Sequence[Range], spans: Sequen
     """All boundaries of the grid, and of ``coverage``, within the spans; something between where they are too many."""
     moments: set[datetime] = set()
     ends = [(each.lower, each.upper) for each in spans[:MAX_SPANS]]
-    steps = [(lower, upper, (upper - lower) / NOMINAL[grid.interval]) for lower, upper in ends]
+    steps = [(lower, upper, (upper - lower) / SHORTEST[grid.interval]) for lower, upper in ends]
     if sum(count + 3 for *_, count in steps) > MAX_PIECES:
         share = MAX_PIECES // len(steps)
         for lower, upper, _ in steps:
-            moments |= {lower, upper, *(_start(grid, lower + (upper - lower) * n / share) for n in range(share))}
+            between = [(lower + (upper - lower) * n / share).replace(microsecond=0) for n in range(share)]
+            moments |= {lower, upper, *(grid.cell(each).lower for each in between)}
         return _cut(codec, moments, final=False)
     bounds = {bound for each in coverage for bound in (each.lower, each.upper) if bound is not None}
     for lower, upper, _ in steps:
@@ -91,10 +113,6 @@ def label(grid: Grid, piece: BoundedRange) -> str:
     if grid.interval is Interval.HOUR:
         return local.strftime("%Y-%m-%d %H:00") + (" (again)" if local.fold else "")
     return local.strftime(LABELS[grid.interval])
-
-
-def _start(grid: Grid, moment: datetime) -> datetime:
-    return grid.cell(moment.replace(microsecond=0)).lower
 
 
 def _cut(codec: Codec, moments: Iterable[datetime], *, final: bool) -> Cut:

@@ -1,23 +1,29 @@
-"""All that must hold before a detached table is dropped: one tuple of named predicates. Pure.
+"""All that must hold before a detached table is dropped, and what is known of archives for it. Pure.
 
-The planner decides by it, the status says by it what a table waits for, and the check under the lock asks it once more,
-with what it has read again by then. Each predicate returns None where it is met, else why the table is kept.
+The planner decides by one tuple of predicates, the status says by it what a table waits for, and the check under the
+lock asks it once more, with what it has read again by then. Each returns None where it is met, else why the table is
+kept. An archive counts for a table only by its OID on the same server, never by a name.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..api import policy
+from ..api.archive import Fingerprint
 from ..api.retention import Approval, OnExpire, Retention
-from .archives import UNKNOWN, Archives, ArchiveState, CheckState
+from ..errors import ContentsChanged
 from .calendar import iso
 from .inventory import Detached
 from .marker import Phase
+
+MOST_ROUNDS = 5
+"""Archives of one table that are made one after the other because it is changed again and again."""
 
 OLDEST_READING = timedelta(hours=24)
 """How old the last reading of an archive, and of its table, may be when the table is dropped."""
@@ -29,6 +35,85 @@ OUTSIDE, HELD, POLICY, GRACE = "NotExpired", "Held", "NotToDrop", "InGrace"
 
 AFTER_DETACH, LAST = "detached/", "drop/"
 """What the tokens of the two kinds of readings begin with."""
+
+
+@lru_cache(maxsize=256)
+def server_label(identity: str) -> str:
+    """`inventory.Server.identity` as the value of a Kubernetes label."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckState:
+    """How the last reading of an archive ended. ``token`` says which it was: what was asked for, when it was asked."""
+
+    token: str
+    ok: bool
+    reason: str = ""
+    message: str = ""
+    completed: datetime | None = None
+    """When, by the clock of the database server; aware. None where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveState:
+    """One PartitionArchive as last seen. ``oid`` is that of the table, None before that is known; ``server`` is the
+    `server_label` of the server and database that the table is of.
+
+    ``round`` counts from 0: another one is made where the table was changed after it had been archived.
+    """
+
+    name: str
+    round: int
+    server: str
+    oid: int | None = None
+    proven: bool = False
+    fingerprint: Fingerprint | None = None
+    location: str = ""
+    check: CheckState | None = None
+    error: tuple[str, str] | None = None
+    """Reason and message of the last attempt, where it failed."""
+    doubt: str = ""
+    """Not empty where the check that this names counts no more: a drop found that the table holds something else, or
+    something kept the table again."""
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the table was seen to hold something else than the archive: it needs another one."""
+        return self.check is not None and not self.check.ok and self.check.reason == ContentsChanged.__name__
+
+    def proves(self, oid: int) -> bool:
+        """Whether it was read back and was equal to the table with that OID."""
+        return self.proven and self.oid == oid and self.fingerprint is not None and not self.refuted
+
+    def passed(self, token: str) -> bool:
+        """Whether the last reading was this one, and found everything as it was."""
+        return self.check is not None and self.check.ok and self.check.token == token
+
+
+@dataclass(frozen=True, slots=True)
+class Archives:
+    """``states``: by OID of the table, ascending by ``round``, of whatever servers. ``approved``: names of what may be
+    dropped."""
+
+    states: Mapping[int, tuple[ArchiveState, ...]] = field(default_factory=dict)
+    approved: frozenset[str] = frozenset()
+
+    def on(self, identity: str) -> Archives:
+        """Those of the server and database with that `inventory.Server.identity`: elsewhere an OID means another
+        table."""
+        label = server_label(identity)
+        kept = {oid: tuple(each for each in some if each.server == label) for oid, some in self.states.items()}
+        return Archives({oid: some for oid, some in kept.items() if some}, self.approved)
+
+    def latest(self, oid: int) -> ArchiveState | None:
+        """The one that counts; None where there is none."""
+        found = self.states.get(oid)
+        return found[-1] if found else None
+
+
+UNKNOWN = Archives()
+"""Nothing is known: nothing is proven then, and nothing approved."""
 
 
 class Kept(NamedTuple):
@@ -44,8 +129,7 @@ class DropCase:
 
     ``now`` is aware, the moment by which the grace is judged: under the lock, the server's clock. ``read_now`` is the
     moment by which the age of the last reading is judged: that of the plan, moved on by what has passed since.
-    ``cutoff`` is in the key's domain. ``asked_by_name``: the user has named this very table, so that neither the policy
-    nor its archives are asked.
+    ``cutoff`` is in the key's domain.
     """
 
     table: Detached
@@ -60,6 +144,7 @@ class DropCase:
     server: str = ""
     """`inventory.Server.identity` of the server and database: archives of others are none of the table."""
     asked_by_name: bool = False
+    """Whether the user has named this very table, so that neither the policy nor its archives are asked."""
 
     @property
     def archive(self) -> ArchiveState | None:
@@ -69,10 +154,7 @@ class DropCase:
     @property
     def is_held(self) -> bool:
         """Whether a hold names the table."""
-        return policy.is_held(self.held, self.table.schema, self.table.name, self.table.oid)
-
-
-Precondition = Callable[[DropCase], Kept | None]
+        return policy.is_held(self.held, self.table.names)
 
 
 def is_detached(case: DropCase) -> Kept | None:
@@ -84,7 +166,7 @@ def is_detached(case: DropCase) -> Kept | None:
 
 def has_expired(case: DropCase) -> Kept | None:
     """Its whole range is older than the policy keeps."""
-    if case.asked_by_name or (case.cutoff is not None and case.table.marker.range.upper <= case.cutoff):
+    if case.table.marker.range.is_before(case.cutoff):
         return None
     return Kept(OUTSIDE, "its range is not older than spec.retention.keepFor")
 
@@ -95,27 +177,28 @@ def not_held(case: DropCase) -> Kept | None:
 
 
 def policy_says_drop(case: DropCase) -> Kept | None:
-    """The policy drops what has expired."""
-    if case.asked_by_name or (case.retention is not None and case.retention.on_expire is OnExpire.DROP):
+    """The policy drops what has expired. Each that follows needs a policy with ``retention``."""
+    if case.retention is not None and case.retention.on_expire is OnExpire.DROP:
         return None
     return Kept(POLICY, "spec.retention.onExpire is not Drop")
 
 
 def grace_over(case: DropCase) -> Kept | None:
     """It has been detached for as long as the policy wants."""
-    grace = case.retention.grace_period if case.retention is not None else timedelta(0)
+    assert case.retention is not None
+    grace = case.retention.grace_period
     # A difference, not a sum: whatever moment a mark names, this cannot overflow.
-    if case.asked_by_name or case.now - case.table.marker.since >= grace:
+    if case.now - case.table.marker.since >= grace:
         return None
     return Kept(GRACE, f"it is not yet detached for as long as spec.retention.grace says ({grace})")
 
 
 def approved(case: DropCase) -> Kept | None:
     """The user has approved it, where the policy wants that. What names two tables approves neither."""
-    if case.asked_by_name or case.retention is None or case.retention.approval is not Approval.MANUAL:
+    assert case.retention is not None
+    if case.retention.approval is not Approval.MANUAL:
         return None
-    mine = policy.names(case.table.schema, case.table.name, case.table.oid)
-    if any(len(named(entry, case.outside)) == 1 for entry in case.archives.approved & mine):
+    if any(len(named(entry, case.outside)) == 1 for entry in case.archives.approved & case.table.names):
         return None
     return Kept(
         APPROVAL,
@@ -126,19 +209,19 @@ def approved(case: DropCase) -> Kept | None:
 
 def archive_proven(case: DropCase) -> Kept | None:
     """Its archive was read back and was equal to it, or the policy says that none is needed."""
-    if case.asked_by_name:
-        return None
-    retention, state = case.retention, case.archive
-    if retention is not None and retention.archive is None and retention.drop_without_archive:
-        return None
-    if retention is not None and retention.archive is not None and state and state.proves(case.table.oid):
-        return None
-    return Kept(ARCHIVING, "no archive of it is proven")
+    assert case.retention is not None
+    state = case.archive
+    if case.retention.archive is None:
+        met = case.retention.drop_without_archive
+    else:
+        met = state is not None and state.proves(case.table.oid)
+    return None if met else Kept(ARCHIVING, "no archive of it is proven")
 
 
 def archive_compared(case: DropCase) -> Kept | None:
     """Archive and table were read and compared since all of the above is so, and at most a day ago."""
-    if case.asked_by_name or case.retention is None or case.retention.archive is None:
+    assert case.retention is not None
+    if case.retention.archive is None:
         return None
     state = case.archive
     if state is None or state.check is None or not state.check.ok or not _is_last(case, state, state.check):
@@ -148,7 +231,9 @@ def archive_compared(case: DropCase) -> Kept | None:
     return None
 
 
-DROP_PRECONDITIONS: tuple[Precondition, ...] = (
+BY_NAME = (is_detached, not_held)
+"""What keeps even a table that the user has asked for by its name."""
+DROP_PRECONDITIONS: tuple[Callable[[DropCase], Kept | None], ...] = (
     is_detached,
     has_expired,
     not_held,
@@ -158,16 +243,18 @@ DROP_PRECONDITIONS: tuple[Precondition, ...] = (
     archive_proven,
     archive_compared,
 )
+"""In the order in which they are asked."""
 
 
 def unmet(case: DropCase) -> Kept | None:
     """The first precondition that is not met; None where the table may be dropped."""
-    return next((kept for each in DROP_PRECONDITIONS if (kept := each(case)) is not None), None)
+    asked = BY_NAME if case.asked_by_name else DROP_PRECONDITIONS
+    return next((kept for each in asked if (kept := each(case)) is not None), None)
 
 
-def named(entry: str, tables: tuple[Detached, ...]) -> list[Detached]:
+def named(entry: str, tables: Iterable[Detached]) -> list[Detached]:
     """The tables that an entry of an annotation may mean."""
-    return [each for each in tables if entry in policy.names(each.schema, each.name, each.oid)]
+    return [each for each in tables if entry in each.names]
 
 
 def after_detach(table: Detached) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..api.policy import Mode, TableSpec
@@ -21,6 +21,14 @@ from .inventory import Fate, Inventory, Membership, Parent, RelationKind, Server
 from .keys import Codec
 from .marker import LONGEST
 
+UNLIKE = {
+    "owner": "fix it with ALTER TABLE … OWNER TO",
+    "grants": "fix it with GRANT and REVOKE, where queries name the partition itself",
+    "row security": "who queries the partition itself sees rows that the parent hides: fix it with ALTER TABLE … "
+    "ENABLE (and FORCE) ROW LEVEL SECURITY",
+    "replica identity": "what is replicated of it is identified otherwise: fix it with ALTER TABLE … REPLICA IDENTITY",
+}
+"""In what a partition may differ from its parent, and the way out."""
 OPTIONS_VERSION = 160000
 """From 16 on it is the grant of a membership that says what comes with it."""
 ROLE = "partwarden"
@@ -70,55 +78,6 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
     return [Finding.of(str(parent), error)]
 
 
-def marked_by_others(inventory: Inventory) -> list[Finding]:
-    """One notice that names the tables whose mark does not count."""
-    parent, tables = inventory.parent, inventory.marked_by_others
-    if parent is None or not tables:
-        return []
-    message = (
-        f"tables with the mark of a detached partition whose owner is not {parent.owner!r}, the owner of {parent}: "
-        f"{join_names(tables)}; they are left alone, since every role may write any comment on its own tables; where "
-        "the parent was given to another owner, give it those that were detached by ALTER TABLE … OWNER TO"
-    )
-    return [Finding("MarkNotCounted", str(parent), message)]
-
-
-def comments_too_long(inventory: Inventory) -> list[Finding]:
-    """One notice that names the tables whose comment is not read: whether they were detached is not known."""
-    if not inventory.comments_too_long:
-        return []
-    message = (
-        f"tables whose comment has more than {LONGEST:,} bytes, and is not read: "
-        f"{join_names(inventory.comments_too_long)}; where it has the mark of a detached partition that does not "
-        "count: the table is left alone, neither dropped nor attached again, until the comment is shorter"
-    )
-    return [Finding("CommentTooLong", str(inventory.parent), message)]
-
-
-def superuser_login(inventory: Inventory) -> list[Finding]:
-    """A notice where the login is a superuser, with the statements that make a role of fewer rights."""
-    server, parent = inventory.server, inventory.parent
-    assert parent is not None
-    if not server.superuser:
-        return []
-    table = f"{quoted(parent.schema)}.{quoted(parent.name)}"
-    # Who is a member of a superuser could become that one.
-    owner = ROLE if parent.owner_superuser else quoted(parent.owner)
-    lines = [
-        f"CREATE ROLE {ROLE} LOGIN PASSWORD '…'",
-        f"ALTER TABLE {table} OWNER TO {ROLE} (its partitions, too)"
-        if parent.owner_superuser
-        else f"GRANT {owner} TO {ROLE}",
-        f"GRANT USAGE, CREATE ON SCHEMA {quoted(parent.schema)} TO {owner}",
-    ]
-    message = (
-        f"role {server.user!r}, which connects, is a superuser: all is done as {parent.owner!r}, the owner of "
-        f"{parent}, but a function that a CHECK, an index, a domain or a generated column calls can take the login's "
-        f"rights back by RESET ROLE; connect as a role of fewer rights: {'; '.join(lines)}"
-    )
-    return [Finding("SuperuserLogin", str(parent), message)]
-
-
 def _membership(server: Server, parent: Parent) -> str:
     """What gives the role all that the owner has."""
     owner, user = quoted(parent.owner), quoted(server.user)
@@ -138,48 +97,83 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def pending_detaches(inventory: Inventory, wanted: list[Range]) -> list[Finding]:
+def pending_detaches(inventory: Inventory, wanted: Sequence[Range]) -> Iterator[Finding]:
     """Detaches that began and did not end: an error where a wanted range is concerned, else a notice."""
-    findings = []
+    default = inventory.default
     for each in inventory.partitions:
         if not each.detach_pending:
             continue
-        default = inventory.default
         rows = f"rows for {each.bounds} go into {default}" if default else f"inserts into {each.bounds} fail"
         message = (
             f"partition {each} is pending detach: its rows are invisible and {rows}; "
             f"finish it with ALTER TABLE … DETACH PARTITION {quoted(each.name)} FINALIZE"
         )
-        if each.range is not None and any(each.range.overlaps(cell) for cell in wanted):
-            findings.append(Finding.of(str(each), DetachPending(message)))
-        else:
-            findings.append(Finding("DetachPending", str(each), message))
-    return findings
+        concerned = each.range is not None and any(each.range.overlaps(cell) for cell in wanted)
+        yield Finding("DetachPending", str(each), message, DetachPending(message) if concerned else None)
 
 
-def unlike_the_parent(inventory: Inventory) -> list[Finding]:
-    """One notice for each thing in which partitions differ from their parent where that matters."""
-    parent = inventory.parent
+def notices(inventory: Inventory, spec: TableSpec, codec: Codec, managed: frozenset[int]) -> Iterator[Finding]:
+    """What was observed and left alone; one notice for all partitions of which the same is to be said."""
+    server, parent, ranged = inventory.server, inventory.parent, [each for each in inventory.partitions if each.range]
     assert parent is not None
-    found: dict[str, list[str]] = {}
-    for each in inventory.partitions:
-        for what in each.differs:
-            found.setdefault(what, []).append(each.name)
-    return [
-        Finding(
-            "DiffersFromParent",
-            str(parent),
-            f"{what} not as the parent's: {join_names(names)}; new partitions are like the parent; {UNLIKE[what]}",
+    subject = str(parent)
+    if names := [each.name for each in ranged if each.oid not in managed]:
+        message = (
+            f"not one {spec.interval} of {spec.timezone} each: {join_names(names)}; what they hold counts as covered, "
+            "only the rest is created, and they are left alone"
         )
-        for what, names in sorted(found.items())
+        yield Finding("OffGrid", subject, message)
+    for what in sorted({what for each in inventory.partitions for what in each.differs}):
+        names = [each.name for each in inventory.partitions if what in each.differs]
+        message = f"{what} not as the parent's: {join_names(names)}; new partitions are like the parent; {UNLIKE[what]}"
+        yield Finding("DiffersFromParent", subject, message)
+    if tables := inventory.marked_by_others:
+        message = (
+            f"tables with the mark of a detached partition whose owner is not {parent.owner!r}, the owner of {parent}: "
+            f"{join_names(tables)}; they are left alone, since every role may write any comment on its own tables; "
+            "where the parent was given to another owner, give it those that were detached by ALTER TABLE … OWNER TO"
+        )
+        yield Finding("MarkNotCounted", subject, message)
+    if inventory.comments_too_long:
+        message = (
+            f"tables whose comment has more than {LONGEST:,} bytes, and is not read: "
+            f"{join_names(inventory.comments_too_long)}; where it has the mark of a detached partition that does not "
+            "count: the table is left alone, neither dropped nor attached again, until the comment is shorter"
+        )
+        yield Finding("CommentTooLong", subject, message)
+    if server.superuser:
+        yield Finding("SuperuserLogin", subject, _superuser_login(server, parent))
+    if names := [each.name for each in ranged if each.kind is RelationKind.PARTITIONED]:
+        message = (
+            f"partitioned themselves: {join_names(names)}; new partitions are plain tables, not partitioned like "
+            "these; where they should be, create them by hand before they are due: a range that is covered is left "
+            "alone"
+        )
+        yield Finding("SubPartitioned", subject, message)
+    yield from _forgotten(inventory, parent, codec)
+
+
+def _superuser_login(server: Server, parent: Parent) -> str:
+    """With the statements that make a role of fewer rights."""
+    table = f"{quoted(parent.schema)}.{quoted(parent.name)}"
+    # Who is a member of a superuser could become that one.
+    owner = ROLE if parent.owner_superuser else quoted(parent.owner)
+    lines = [
+        f"CREATE ROLE {ROLE} LOGIN PASSWORD '…'",
+        f"ALTER TABLE {table} OWNER TO {ROLE} (its partitions, too)"
+        if parent.owner_superuser
+        else f"GRANT {owner} TO {ROLE}",
+        f"GRANT USAGE, CREATE ON SCHEMA {quoted(parent.schema)} TO {owner}",
     ]
+    return (
+        f"role {server.user!r}, which connects, is a superuser: all is done as {parent.owner!r}, the owner of "
+        f"{parent}, but a function that a CHECK, an index, a domain or a generated column calls can take the login's "
+        f"rights back by RESET ROLE; connect as a role of fewer rights: {'; '.join(lines)}"
+    )
 
 
-def forgotten(inventory: Inventory, codec: Codec) -> list[Finding]:
-    """A notice for each table that seems to be one that was detached before a dump and restore of the database."""
-    parent = inventory.parent
-    assert parent is not None
-    findings = []
+def _forgotten(inventory: Inventory, parent: Parent, codec: Codec) -> Iterator[Finding]:
+    """Tables that seem to have been detached before a dump and restore of the database."""
     for each in inventory.strangers:
         try:
             ends = [codec.literal(end) for end in (each.marker.range.lower, each.marker.range.upper)]
@@ -193,29 +187,7 @@ def forgotten(inventory: Inventory, codec: Codec) -> list[Finding]:
             f"VALUES FROM ('{ends[0]}') TO ('{ends[1]}'), and retention takes it up again; else take the line that "
             "begins with partwarden.dev/detached out of its comment"
         )
-        findings.append(Finding("DetachedElsewhere", str(each), message))
-    return findings
-
-
-def partitioned_themselves(inventory: Inventory) -> list[Finding]:
-    """One notice that names them: a new partition is a plain table whatever its siblings are."""
-    names = [each.name for each in inventory.partitions if each.kind is RelationKind.PARTITIONED and each.range]
-    if not names:
-        return []
-    message = (
-        f"partitioned themselves: {join_names(names)}; new partitions are plain tables, not partitioned like these; "
-        "where they should be, create them by hand before they are due: a range that is covered is left alone"
-    )
-    return [Finding("SubPartitioned", str(inventory.parent), message)]
-
-
-UNLIKE = {
-    "owner": "fix it with ALTER TABLE … OWNER TO",
-    "grants": "fix it with GRANT and REVOKE, where queries name the partition itself",
-    "row security": "who queries the partition itself sees rows that the parent hides: fix it with ALTER TABLE … "
-    "ENABLE (and FORCE) ROW LEVEL SECURITY",
-    "replica identity": "what is replicated of it is identified otherwise: fix it with ALTER TABLE … REPLICA IDENTITY",
-}
+        yield Finding("DetachedElsewhere", str(each), message)
 
 
 def along(ties: Iterable[Tie]) -> str:
@@ -236,7 +208,7 @@ def refusing(table: object, ties: Iterable[Tie]) -> ObjectsTied | None:
         return None
     ways = "; ".join(dict.fromkeys(each.way_out for each in others))
     return ObjectsTied(
-        f"table {table} is not dropped: DROP TABLE would take along what others may use: "
+        f"cannot drop table {table}: DROP TABLE would take along what others may use: "
         f"{', '.join(map(str, others))}; {ways}"
     )
 
@@ -244,17 +216,17 @@ def refusing(table: object, ties: Iterable[Tie]) -> ObjectsTied | None:
 def used_elsewhere(table: object, tie: Tie) -> ObjectsTied:
     """Why a table is not dropped whose identity sequence gives values to others, too."""
     return ObjectsTied(
-        f"table {table} is not dropped: its {tie} would go with it, and has given values that are beyond all of its "
+        f"cannot drop table {table}: its {tie} would go with it, and has given values that are beyond all of its "
         "column, so it is used elsewhere too; let that use another sequence, then ALTER TABLE … ALTER COLUMN … DROP "
         "IDENTITY"
     )
 
 
-def pointing(table: object, columns: Iterable[str], not_done: str) -> LargeObjects:
-    """Why a table is not archived, or not dropped. ``columns``: those whose values are OIDs of large objects."""
+def pointing(verb: str, table: object, columns: Iterable[str]) -> LargeObjects:
+    """Why it is impossible to ``verb`` a table. ``columns``: those whose values are OIDs of large objects."""
     return LargeObjects(
-        f"{table} is not {not_done}: column {', '.join(columns)} holds OIDs of large objects, whose contents are in no "
-        "archive of a table; move them into a column of type bytea, or set spec.retention.largeObjects: LeaveOut "
+        f"cannot {verb} table {table}: column {', '.join(columns)} holds OIDs of large objects, whose contents are in "
+        "no archive of a table; move them into a column of type bytea, or set spec.retention.largeObjects: LeaveOut "
         "(by hand: --without-large-objects) to go on without them"
     )
 
@@ -262,16 +234,3 @@ def pointing(table: object, columns: Iterable[str], not_done: str) -> LargeObjec
 def join_names(names: Sequence[str], at_most: int = 5) -> str:
     """``a, b and 3 more``."""
     return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
-
-
-def off_grid(spec: TableSpec, inventory: Inventory, managed: frozenset[int]) -> list[Finding]:
-    """One notice that names the partitions whose bounds are not one cell of the grid."""
-    others = [each for each in inventory.partitions if each.range is not None and each.oid not in managed]
-    if not others:
-        return []
-    names = join_names([each.name for each in others])
-    message = (
-        f"not one {spec.interval} of {spec.timezone} each: {names}; what they hold counts as covered, "
-        "only the rest is created, and they are left alone"
-    )
-    return [Finding("OffGrid", str(spec.table), message)]

@@ -1,4 +1,7 @@
-"""A partitioned table and its partitions as the catalog shows them at one moment. Values only."""
+"""A partitioned table and its partitions as the catalog shows them at one moment, and what maintenance is decided from.
+
+Values only.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from ..errors import PartwardenError
-from .calendar import BoundedRange, Range
-from .maintenance_facts import MaintenanceFacts
-from .marker import Marker
+from ..api import policy
+from .calendar import Range
+from .default_rows import DefaultRows
+from .marker import ClosedMark, Marker
 
 
 class RelationKind(StrEnum):
@@ -41,17 +44,6 @@ class Membership(StrEnum):
     """It is a member, and the grant, or a role in between, does not hand on the rights."""
     NOINHERIT = "NOINHERIT"
     """It is a member, and is itself a role that inherits no rights (on 16 and newer, unless the grant says so)."""
-
-
-class KeyType(StrEnum):
-    """The types of a partition key that can be managed, by their SQL names."""
-
-    DATE = "date"
-    TIMESTAMP = "timestamp without time zone"
-    TIMESTAMPTZ = "timestamp with time zone"
-    UUID = "uuid"
-    BIGINT = "bigint"
-    INTEGER = "integer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +111,26 @@ class PartitionTemplate:
 
 
 @dataclass(frozen=True, slots=True)
-class Parent:
-    """The table of a policy. ``oid`` identifies it across renames; ``may_*`` speak of the connected role."""
+class Relation:
+    """``oid`` identifies it across renames."""
 
     oid: int
     schema: str
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What a hold, or an approval, may call it."""
+        return policy.names(self.schema, self.name, self.oid)
+
+
+@dataclass(frozen=True, slots=True)
+class Parent(Relation):
+    """The table of a policy. ``may_*`` speak of the connected role."""
+
     kind: RelationKind
     owner: str
     strategy: Strategy | None = None
@@ -141,7 +147,6 @@ class Parent:
     owner_creates: bool = True
     """Whether the owner may create tables in the schema; else only a superuser can, and gives them to the owner."""
     owner_superuser: bool = False
-
     membership: Membership = Membership.NONE
     """Why ``may_own`` is false."""
 
@@ -150,21 +155,15 @@ class Parent:
         """Whether another role than the owner is connected: transactions must then run as the owner."""
         return self.login not in (None, self.owner)
 
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
-
 
 @dataclass(frozen=True, slots=True)
-class Partition:
-    """One partition. ``range`` is None for DEFAULT, and its bounds are in the domain of the key (see `interval`).
+class Partition(Relation):
+    """One partition. ``range`` is None for DEFAULT, and its bounds are in the domain of the key (see `calendar`).
 
     ``bounds`` is PostgreSQL's own text, for people. ``rows`` is the planner's estimate, None before the first ANALYZE;
     ``bytes`` counts indexes and TOAST, and of a partitioned partition everything below it.
     """
 
-    oid: int
-    schema: str
-    name: str
     range: Range | None
     bounds: str
     kind: RelationKind = RelationKind.TABLE
@@ -176,27 +175,18 @@ class Partition:
     marker: Marker | None = None
     """Our mark in its COMMENT, with its own OID and this parent's: a detach began. None where it was not read."""
 
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
-
 
 @dataclass(frozen=True, slots=True)
-class Detached:
+class Detached(Relation):
     """A table that is no partition now, and whose COMMENT bears our mark with its own OID and this parent's.
 
     ``rows`` and ``bytes`` as in `Partition`; ``comment`` is the user's own text beside the mark.
     """
 
-    oid: int
-    schema: str
-    name: str
     marker: Marker
     comment: str = ""
     rows: int | None = None
     bytes: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,32 +249,58 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class DefaultRows:
-    """Rows of the DEFAULT partition by where they belong, as counted at one moment.
+class ClosedPartition:
+    """One partition whose range has passed."""
 
-    ``groups``: pieces of the calendar that hold some, ascending, none reaching over a boundary of the grid or into what
-    another partition holds. ``elsewhere``: rows whose key is NULL, infinite or beyond the calendar.
-    """
+    oid: int
+    owner: str
+    may_own: bool
+    """Whether the connected role has the rights of the owner."""
+    empty: bool
+    """Whether its file is; a partition without rows that has pages is not empty."""
+    frozen: bool
+    """Whether all its pages are known to be frozen, which servers before 18 do not tell."""
+    indexed: bool
+    """Whether it has an index that REINDEX CONCURRENTLY rebuilds."""
+    invalid: tuple[str, ...]
+    """Its invalid indexes, by name."""
+    mark: ClosedMark
+    no_room: bool = False
+    """Whether its comment is too long to write down there what was done."""
+    exclusive: tuple[str, ...] = ()
+    """Indexes that REINDEX CONCURRENTLY skips: those of EXCLUDE, and of keys WITHOUT OVERLAPS."""
 
-    groups: tuple[tuple[BoundedRange, int], ...] = ()
-    elsewhere: int = 0
-    whole: bool = True
-    """False where there are more rows than are read: every number is at least so many then."""
-    planned: tuple[tuple[Range, int], ...] = ()
-    """Where not ``whole``, or of UUIDs: what the ranges of planned partitions hold, counted each by its very bounds."""
-    error: PartwardenError | None = None
-    """Why nothing could be counted."""
 
-    @property
-    def total(self) -> int:
-        """All that were counted."""
-        return sum(rows for _, rows in self.groups) + self.elsewhere
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """When ANALYZE last ran, aware: None for never, or where the server has lost its counters."""
 
-    def within(self, piece: Range) -> int:
-        """How many belong in the piece, which lies in one cell of the grid and in no partition."""
-        if known := [rows for held, rows in self.planned if held == piece]:
-            return known[0]
-        return sum(rows for held, rows in self.groups if held.overlaps(piece))
+    parent: datetime | None
+    partitions: datetime | None
+    """The latest of all."""
+    counted: bool
+    """Whether the server counts at all (``track_counts``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """How a query for the current interval, through the parent, would be executed."""
+
+    enabled: bool
+    """``enable_partition_pruning`` as the connected role has it from the server, the database and itself."""
+    disabled_for: tuple[str, ...] = ()
+    """For whom else it is off, such as ``role "report"``."""
+    needless: tuple[str, ...] = ()
+    """Relations that would be scanned although they cannot hold such a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceFacts:
+    """What the maintenance planner decides from: None, and nothing, where it was not read."""
+
+    closed: tuple[ClosedPartition, ...] = ()
+    statistics: Statistics | None = None
+    pruning: Pruning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +317,7 @@ class Inventory:
     partitions: tuple[Partition, ...] = ()
     unread: tuple[str, ...] = ()
     """Bounds in PostgreSQL's text where the policy's ``keyEncoding`` does not fit the key; ``partitions`` is empty."""
-    taken: frozenset[str] = field(default=frozenset())
+    taken: frozenset[str] = frozenset()
     template: PartitionTemplate = PartitionTemplate()
     """Read only where partitions are to be made."""
     default_rows: DefaultRows | None = None
@@ -314,7 +330,7 @@ class Inventory:
     """Tables of the parent's owner that may bear a mark, in a comment that is too long to be read."""
     strangers: tuple[Detached, ...] = ()
     """Tables with a mark of a detach that is not theirs, or of a parent with another OID. Read as ``detached`` is."""
-    facts: MaintenanceFacts = field(default_factory=MaintenanceFacts)
+    facts: MaintenanceFacts = MaintenanceFacts()
     references: Mapping[int, tuple[Reference, ...]] = field(default_factory=dict)
     """By OID of the partition, for those that a first plan would detach; none where no row points there."""
     ties: Mapping[int, tuple[Tie, ...]] = field(default_factory=dict)

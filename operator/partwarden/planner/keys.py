@@ -7,17 +7,30 @@ So the smallest key of a millisecond has nothing but zeros there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from typing import NamedTuple
+from uuid import UUID
 
 from ..api.retention import KeyEncoding
 from ..api.types import Interval
 from ..errors import KeyOutOfRange, NameTooLong
 from .calendar import BoundedRange, Grid, Range, iso
-from .inventory import KeyType, Partition
+
+
+class KeyType(StrEnum):
+    """The types of a partition key that can be managed, by their SQL names."""
+
+    DATE = "date"
+    TIMESTAMP = "timestamp without time zone"
+    TIMESTAMPTZ = "timestamp with time zone"
+    UUID = "uuid"
+    BIGINT = "bigint"
+    INTEGER = "integer"
+
 
 YEARS = range(1973, 2100)
 """Years in which bounds are expected: their numbers in one unit are other numbers than in any other unit."""
@@ -29,37 +42,35 @@ NUMBER = re.compile(r"\('?(-?\d+)'?\)")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """``name`` for a message; ``encoding`` None where Partwarden does not manage keys of this unit."""
+    """What the numbers of a key may count: ``per_second`` since 1970, or so many ``digits`` of a date.
+
+    ``name`` is for a message; ``encoding`` None where Partwarden does not manage keys of this unit.
+    """
 
     name: str
-    fits: Callable[[int], bool]
     encoding: KeyEncoding | None = None
+    per_second: int = 0
+    digits: int = 0
 
-
-def _since_1970(per_second: int) -> Callable[[int], bool]:
-    return lambda value: FIRST * per_second <= value <= LAST * per_second
-
-
-def _digits(count: int) -> Callable[[int], bool]:
-    def fits(value: int) -> bool:
+    def fits(self, value: int) -> bool:
+        """Whether it is of one of the `YEARS`."""
+        if self.per_second:
+            return FIRST * self.per_second <= value <= LAST * self.per_second
         text = str(value)
-        if len(text) != count:
-            return False
         with suppress(ValueError):
-            return date(int(text[:4]), int(text[4:6] or 1), int(text[6:8] or 1)).year in YEARS
+            year = date(int(text[:4]), int(text[4:6] or 1), int(text[6:8] or 1)).year
+            return len(text) == self.digits and year in YEARS
         return False
-
-    return fits
 
 
 UNITS = (
-    Unit("seconds since 1970", _since_1970(1), KeyEncoding.EPOCH_SECONDS),
-    Unit("milliseconds since 1970", _since_1970(10**3), KeyEncoding.EPOCH_MILLISECONDS),
-    Unit("microseconds since 1970", _since_1970(10**6)),
-    Unit("nanoseconds since 1970", _since_1970(10**9)),
-    Unit("dates written as YYYYMMDD", _digits(8)),
-    Unit("months written as YYYYMM", _digits(6)),
-    Unit("years", _digits(4)),
+    Unit("seconds since 1970", KeyEncoding.EPOCH_SECONDS, per_second=1),
+    Unit("milliseconds since 1970", KeyEncoding.EPOCH_MILLISECONDS, per_second=10**3),
+    Unit("microseconds since 1970", per_second=10**6),
+    Unit("nanoseconds since 1970", per_second=10**9),
+    Unit("dates written as YYYYMMDD", digits=8),
+    Unit("months written as YYYYMM", digits=6),
+    Unit("years", digits=4),
 )
 
 
@@ -75,11 +86,6 @@ def fitting(values: Iterable[int]) -> Unit | None:
     return next((unit for unit in UNITS if known and all(unit.fits(each) for each in known)), None)
 
 
-def unit_of(encoding: KeyEncoding) -> Unit | None:
-    """That of an encoding; None where it has none, as a native key."""
-    return next((unit for unit in UNITS if unit.encoding is encoding), None)
-
-
 # Bounds, as PostgreSQL writes them under ``DateStyle ISO`` and ``TimeZone UTC``.
 BEGIN, BETWEEN, END = "FOR VALUES FROM (", ") TO (", ")"
 
@@ -92,7 +98,8 @@ def parse_bounds(text: str, codec: Codec) -> Range | None:
     if text == "DEFAULT":
         return None
     floor, ceiling = codec.floor, codec.ceiling
-    lower, upper = (_moment(value, codec) for value in _values(text))
+    ends = {"MINVALUE": floor, "MAXVALUE": ceiling}
+    lower, upper = (ends.get(value) or codec.moment(value) for value in literals(text))
     return Range(
         None if lower <= floor else min(lower, ceiling),
         None if upper >= ceiling else max(upper, floor),
@@ -101,20 +108,10 @@ def parse_bounds(text: str, codec: Codec) -> Range | None:
 
 def literals(text: str) -> Bounds:
     """The two values in ``FOR VALUES FROM (…) TO (…)``. Raises ValueError."""
-    return Bounds(*_values(text))
-
-
-def _values(text: str) -> tuple[str, str]:
     lower, _, upper = text.removeprefix(BEGIN).removesuffix(END).rpartition(BETWEEN)
     if not (lower and upper and text.startswith(BEGIN) and text.endswith(END)):
         raise ValueError(f"not the bounds of a RANGE partition: {text}")
-    return lower.strip("'"), upper.strip("'")
-
-
-def _moment(value: str, codec: Codec) -> datetime:
-    if value == "MINVALUE":
-        return codec.floor
-    return codec.ceiling if value == "MAXVALUE" else codec.moment(value)
+    return Bounds(lower.strip("'"), upper.strip("'"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +129,18 @@ class Edges:
     """Where they end, and the highest literal that stands there."""
 
     @classmethod
-    def of(cls, codec: Codec, partitions: Iterable[Partition]) -> Edges:
-        """Those of the partitions, in the key's domain."""
+    def of(cls, codec: Codec, partitions: Iterable[tuple[Range, str]]) -> Edges:
+        """Those of partitions: their ranges in the key's domain, with the texts of their bounds."""
         edges = cls(codec)
         if codec.encoding is not KeyEncoding.UUID_V7:
             return edges
-        for each in partitions:
-            if each.range is None:
-                continue
-            lower, upper = _values(each.bounds)
+        for held, text in partitions:
+            lower, upper = literals(text)
             # The texts of two UUIDs are ordered as they are.
-            if each.range.lower is not None:
-                edges.lowers[each.range.lower] = min(lower, edges.lowers.get(each.range.lower, lower))
-            if each.range.upper is not None:
-                edges.uppers[each.range.upper] = max(upper, edges.uppers.get(each.range.upper, upper))
+            if held.lower is not None:
+                edges.lowers[held.lower] = min(lower, edges.lowers.get(held.lower, lower))
+            if held.upper is not None:
+                edges.uppers[held.upper] = max(upper, edges.uppers.get(held.upper, upper))
         return edges
 
     def bounds(self, lower: datetime, upper: datetime) -> Bounds:
@@ -228,16 +223,17 @@ class Codec:
             return text
         ticks = -((EPOCH - moment) // TICKS[self.encoding])
         lowest, highest = LIMITS[self.type]
-        if not lowest <= ticks <= highest:
-            raise KeyOutOfRange(
-                f"a key of type {self.type} in {self.encoding} cannot be {iso(moment)}, it reaches from "
-                f"{self._limit(lowest)} to {self._limit(highest)}: leave out dates beyond that in spec.startFrom and "
-                "spec.ensure, and make the last partition by hand, TO (MAXVALUE)"
-            )
-        if self.encoding is not KeyEncoding.UUID_V7:
-            return str(ticks)
-        digits = f"{ticks << CHANCE:032x}"
-        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        if lowest <= ticks <= highest:
+            return self._text(ticks)
+        first, last = (iso(self.moment(self._text(end))) for end in (lowest, highest))
+        raise KeyOutOfRange(
+            f"a key of type {self.type} in {self.encoding} cannot be {iso(moment)}, it reaches from {first} to {last}: "
+            "leave out dates beyond that in spec.startFrom and spec.ensure, and make the last partition by hand, TO "
+            "(MAXVALUE)"
+        )
+
+    def _text(self, ticks: int) -> str:
+        return str(UUID(int=ticks << CHANCE)) if self.encoding is KeyEncoding.UUID_V7 else str(ticks)
 
     def moment(self, value: str) -> datetime:
         """The moment of a value as PostgreSQL writes it; `floor` or `ceiling` for what lies outside the calendar.
@@ -267,10 +263,6 @@ class Codec:
         if value == "infinity" or re.match(r"\d{5,}-", value):
             return self.ceiling
         raise ValueError(f"not a {self.type}: {value}")
-
-    def _limit(self, ticks: int) -> str:
-        moment = self.moment(f"{ticks << CHANCE:032x}" if self.encoding is KeyEncoding.UUID_V7 else str(ticks))
-        return iso(moment) or ""
 
 
 # Names are for people: nothing is ever decided by reading one.

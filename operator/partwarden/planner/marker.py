@@ -1,10 +1,18 @@
-"""The mark in a table's COMMENT that says it was detached by Partwarden, beside the user's own text.
+"""The marks in a table's COMMENT, beside the user's own text: all that Partwarden writes into a database to remember.
 
-The one thing that Partwarden writes into a database to remember: a detached table has no bounds and no parent any more.
-It stands on a line of its own, the last one of the comment::
+A detached table has no bounds and no parent any more, so its mark has them. It is the last line of the comment::
 
     partwarden.dev/detached {"oid": 16402, "parent": 16388, "table": "public.run", "from": "2018-01-01T00:00:00Z",
                              "to": "2019-01-01T00:00:00Z", "phase": "Detached", "since": "2026-01-01T00:00:10Z"}
+
+PostgreSQL keeps no time at which an index was built, and its counters of VACUUM are lost in a crash and unknown to a
+server that takes over. So what is to be done once with a partition is written down where it was done. Without the line
+it is done again::
+
+    partwarden.dev/closed {"oid": 16402, "vacuumed": "2026-01-01T01:00:10Z", "reindexed": "2026-01-01T01:02:50Z"}
+
+Anyone who may comment on the table may have written a line: nothing in it can raise, and one that bears a label but
+cannot be read is the user's text. A mark names the OID of its own table: a copy on another table means nothing.
 """
 
 from __future__ import annotations
@@ -18,86 +26,10 @@ from typing import Any
 
 from .calendar import BoundedRange, iso
 
-# The closed mark: what was done to a partition once its range had passed.
-#
-# PostgreSQL keeps no time at which an index was built, and its counters of VACUUM are lost in a crash and unknown to a
-# server that takes over. So what is to be done once is written down where it was done. A line of its own::
-#
-#     partwarden.dev/closed {"oid": 16402, "vacuumed": "2026-01-01T01:00:10Z", "reindexed": "2026-01-01T01:02:50Z"}
-#
-# To have it done again, remove the line.
-
-CLOSED_LABEL = "partwarden.dev/closed"
+LABEL, CLOSED_LABEL = "partwarden.dev/detached", "partwarden.dev/closed"
 WORK = ("vacuum", "reindex")
 ROOM = 1024
 """Bytes that a comment must have left, so that what is done can be written down."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedMark:
-    """``oid`` is that of the marked table itself: a copy of the comment on another table means nothing.
-
-    Moments are aware, UTC, by the server's clock; None where it was not done.
-    """
-
-    oid: int
-    vacuumed: datetime | None = None
-    reindexed: datetime | None = None
-    gave_up: tuple[str, ...] = ()
-    """Of ``vacuum`` and ``reindex``, what did not end in time, and is not tried again."""
-
-
-def read_closed(comment: str | None, oid: int) -> ClosedMark:
-    """What the comment says of the table with that OID. A line that cannot be read is the user's text."""
-    for line in reversed((comment or "").split("\n")):
-        if (found := _parse(line, oid)) is not None:
-            return found
-    return ClosedMark(oid)
-
-
-def write_closed(comment: str | None, mark: ClosedMark) -> str:
-    """The comment with this mark instead of one of that table; everything else stays, the mark of a detach last."""
-    text, detach = read(comment)
-    kept = [line for line in text.split("\n") if _parse(line, mark.oid) is None] if text else []
-    held = {
-        "oid": mark.oid,
-        "vacuumed": iso(mark.vacuumed),
-        "reindexed": iso(mark.reindexed),
-        "gaveUp": list(mark.gave_up),
-    }
-    line = f"{CLOSED_LABEL} {json.dumps({name: value for name, value in held.items() if value})}"
-    return write("\n".join([*kept, line]), detach) or ""
-
-
-def _parse(line: str, oid: int) -> ClosedMark | None:
-    """Anyone who may comment on the table may have written it: nothing in it can raise."""
-    held = values(line, CLOSED_LABEL)
-    if held is None:
-        return None
-    try:
-        mark = ClosedMark(
-            oid=read_oid(held["oid"]),
-            vacuumed=_moment(held.get("vacuumed")),
-            reindexed=_moment(held.get("reindexed")),
-            gave_up=_gave_up(held.get("gaveUp", [])),
-        )
-    except UNREADABLE:
-        return None
-    return mark if mark.oid == oid else None
-
-
-def _moment(text: object) -> datetime | None:
-    return None if text is None else instant(text)
-
-
-def _gave_up(found: object) -> tuple[str, ...]:
-    if not isinstance(found, list) or not all(each in WORK for each in found):
-        raise ValueError("no list of what is done here")
-    return tuple(found)
-
-
-LABEL = "partwarden.dev/detached"
-
 LONGEST = 64 * 1024
 """Bytes of a comment that is read. A longer one is not transferred: it bears no mark, and is never written over."""
 LONGEST_LINE = 8 * 1024
@@ -105,6 +37,8 @@ LONGEST_LINE = 8 * 1024
 MOST_OID = 2**32 - 1
 EDGE = timedelta(days=2)
 """Moments so close to either end of the calendar are none: another time zone may put them beyond it."""
+UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading a value of a mark may raise."""
 
 
 class Phase(StrEnum):
@@ -120,7 +54,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """``oid`` is that of the marked table itself: a copy of the comment on another table means nothing."""
+    """``oid`` is that of the marked table itself."""
 
     oid: int
     parent: int
@@ -132,88 +66,34 @@ class Marker:
     """Aware, UTC, by the server's clock."""
 
 
-def read(comment: str | None) -> tuple[str, Marker | None]:
-    """The user's own text, and the mark. A line that bears the label but cannot be read is the user's text.
+@dataclass(frozen=True, slots=True)
+class ClosedMark:
+    """``oid`` is that of the marked table itself. Moments are aware, UTC, by the server's clock; None: not done."""
 
-    Anyone who may comment on the table may have written it: nothing in it can raise.
-    """
+    oid: int
+    vacuumed: datetime | None = None
+    reindexed: datetime | None = None
+    gave_up: tuple[str, ...] = ()
+    """Of `WORK`, what did not end in time, and is not tried again."""
+
+
+def read(comment: str | None) -> tuple[str, Marker | None]:
+    """The user's own text, and the mark of a detach."""
     text = comment or ""
     before, _, last = text.rpartition("\n")
-    held = values(last, LABEL)
-    if held is None:
+    if (held := _values(last, LABEL)) is None:
         return text, None
     try:
-        marker = Marker(
-            oid=read_oid(held["oid"]),
-            parent=read_oid(held["parent"]),
-            table=words(held["table"]),
-            range=BoundedRange(moment(held["from"]), moment(held["to"])),
+        return before, Marker(
+            oid=_oid(held["oid"]),
+            parent=_oid(held["parent"]),
+            table=_words(held["table"]),
+            range=BoundedRange(_moment(held["from"]), _moment(held["to"])),
             phase=Phase(held["phase"]),
-            since=instant(held["since"]),
+            since=_instant(held["since"]),
         )
     except UNREADABLE:
         return text, None
-    return before, marker
-
-
-UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
-"""What reading a value of a mark may raise."""
-
-
-def values(line: str, label: str) -> Mapping[str, Any] | None:
-    """The values in a line that bears the label; None where it does not, or cannot be read."""
-    if len(line) > LONGEST_LINE or not line.startswith(label + " "):
-        return None
-    try:
-        held = json.loads(line.removeprefix(label), object_pairs_hook=_unique, parse_constant=_refuse)
-    except UNREADABLE:
-        return None
-    return held if isinstance(held, dict) else None
-
-
-def read_oid(value: object) -> int:
-    """Raises `ValueError` for anything but an OID; ``true`` is none, nor is ``16402.0``."""
-    if type(value) is not int or not 0 < value <= MOST_OID:
-        raise ValueError("no OID")
-    return value
-
-
-def words(value: object) -> str:
-    """Text that PostgreSQL can hold. Raises `ValueError`."""
-    if not isinstance(value, str) or "\0" in value:
-        raise ValueError("no text")
-    value.encode()
-    return value
-
-
-def moment(value: object) -> datetime:
-    """With a zone or without, and safely within the calendar. Raises `ValueError`, and `OverflowError`."""
-    if not isinstance(value, str):
-        raise ValueError("no moment")
-    found = datetime.fromisoformat(value)
-    plain = found.replace(tzinfo=None)
-    if not datetime.min + EDGE <= plain <= datetime.max - EDGE:
-        raise ValueError("beyond the calendar")
-    return found
-
-
-def instant(value: object) -> datetime:
-    """A moment with a zone, in UTC. Raises `ValueError`, and `OverflowError`."""
-    found = moment(value)
-    if found.tzinfo is None:
-        raise ValueError("no zone")
-    return found.astimezone(UTC)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands there twice")
-    return found
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no value")
 
 
 def write(text: str, marker: Marker | None) -> str | None:
@@ -231,3 +111,91 @@ def write(text: str, marker: Marker | None) -> str | None:
     }
     line = f"{LABEL} {json.dumps(held, ensure_ascii=False)}"
     return f"{text}\n{line}" if text else line
+
+
+def read_closed(comment: str | None, oid: int) -> ClosedMark:
+    """What the comment says of the table with that OID."""
+    marks = (_closed(line, oid) for line in reversed((comment or "").split("\n")))
+    return next((mark for mark in marks if mark is not None), ClosedMark(oid))
+
+
+def write_closed(comment: str | None, mark: ClosedMark) -> str:
+    """The comment with this mark instead of one of that table; everything else stays, the mark of a detach last."""
+    text, detach = read(comment)
+    kept = [line for line in text.split("\n") if _closed(line, mark.oid) is None] if text else []
+    held = {
+        "oid": mark.oid,
+        "vacuumed": iso(mark.vacuumed),
+        "reindexed": iso(mark.reindexed),
+        "gaveUp": list(mark.gave_up),
+    }
+    line = f"{CLOSED_LABEL} {json.dumps({name: value for name, value in held.items() if value})}"
+    return write("\n".join([*kept, line]), detach) or ""
+
+
+def _closed(line: str, oid: int) -> ClosedMark | None:
+    """The mark in the line, if it is of the table with that OID."""
+    if (held := _values(line, CLOSED_LABEL)) is None:
+        return None
+    try:
+        moments = (held.get("vacuumed"), held.get("reindexed"))
+        vacuumed, reindexed = (None if moment is None else _instant(moment) for moment in moments)
+        gave_up = held.get("gaveUp", [])
+        if _oid(held["oid"]) != oid or not isinstance(gave_up, list) or not all(each in WORK for each in gave_up):
+            return None
+    except UNREADABLE:
+        return None
+    return ClosedMark(oid, vacuumed, reindexed, tuple(gave_up))
+
+
+def _values(line: str, label: str) -> Mapping[str, Any] | None:
+    """The values in a line that bears the label; None where it does not, or cannot be read."""
+    if len(line) > LONGEST_LINE or not line.startswith(label + " "):
+        return None
+    try:
+        held = json.loads(line.removeprefix(label), object_pairs_hook=_unique, parse_constant=_refuse)
+    except UNREADABLE:
+        return None
+    return held if isinstance(held, dict) else None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no value")
+
+
+def _oid(value: object) -> int:
+    """Raises `ValueError` for anything but an OID; ``true`` is none, nor is ``16402.0``."""
+    if type(value) is not int or not 0 < value <= MOST_OID:
+        raise ValueError("no OID")
+    return value
+
+
+def _words(value: object) -> str:
+    """Text that PostgreSQL can hold. Raises `ValueError`."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("no text")
+    value.encode()
+    return value
+
+
+def _moment(value: object) -> datetime:
+    """With a zone or without, and safely within the calendar. Raises `ValueError`, and `OverflowError`."""
+    if not isinstance(value, str):
+        raise ValueError("no moment")
+    found = datetime.fromisoformat(value)
+    if not datetime.min + EDGE <= found.replace(tzinfo=None) <= datetime.max - EDGE:
+        raise ValueError("beyond the calendar")
+    return found
+
+
+def _instant(value: object) -> datetime:
+    """A moment with a zone, in UTC. Raises `ValueError`, and `OverflowError`."""
+    if (found := _moment(value)).tzinfo is None:
+        raise ValueError("no zone")
+    return found.astimezone(UTC)

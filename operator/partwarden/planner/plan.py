@@ -24,24 +24,13 @@ from .actions import (
     DetachPartition,
     DropDetached,
     FinalizeDetach,
+    TableAction,
 )
-from .archives import UNKNOWN, Archives
 from .calendar import BoundedRange, iso, merge
 from .context import PlanContext
 from .creation import Wanted, wanted
-from .drop_preconditions import unmet
-from .findings import (
-    Finding,
-    comments_too_long,
-    forgotten,
-    marked_by_others,
-    off_grid,
-    partitioned_themselves,
-    pending_detaches,
-    superuser_login,
-    unlike_the_parent,
-    why_blocked,
-)
+from .drop_preconditions import UNKNOWN, Archives, unmet
+from .findings import Finding, notices, pending_detaches, why_blocked
 from .inventory import Inventory, Parent
 from .keys import Codec
 from .maintenance import Upkeep, upkeep
@@ -50,45 +39,11 @@ from .retirement import Retired, retired
 SECOND = timedelta(seconds=1)
 
 
-def next_change(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
-    """The first moment, aware, until ``boundary`` at the latest, at which something expires or a grace ends.
-
-    A few dozen steps at most, whatever the number of partitions.
-    """
-    retention = context.spec.retention
-    if retention is None or context.cutoff is None:
-        return boundary
-    moments = [boundary]
-    if retention.on_expire is OnExpire.DROP:
-        # Differences: the sum of a grace and of whatever moment a mark names may lie beyond the calendar.
-        left = (retention.grace_period - (context.now - each.marker.since) for each in context.detached)
-        moments += [context.now + some for some in left if timedelta(0) < some < boundary - context.now]
-    ranges = [held for _, held in context.ranged]
-    ranges += [each.marker.range for each in context.detached]
-    ranges += [each.range for each in wanted.actions if isinstance(each, CreatePartition)]
-    young = [held.upper for held in ranges if held.upper is not None and held.upper > context.cutoff]
-    if young:
-        moments.append(_when_expired(context, min(young), boundary))
-    return min(moments)
-
-
-def _when_expired(context: PlanContext, upper: datetime, latest: datetime) -> datetime:
-    """When what ends at ``upper`` expires, to the second; ``latest`` where that is later. The cutoff only grows."""
-    early, late = context.now.replace(microsecond=0), latest
-    if (cutoff := context.cutoff_at(latest)) is None or cutoff < upper:
-        return latest
-    while late - early > SECOND:
-        middle = early + (late - early) // (2 * SECOND) * SECOND
-        reached = context.cutoff_at(middle)
-        early, late = (early, middle) if reached is not None and reached >= upper else (middle, late)
-    return late
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to do, in order, and what to say.
 
-    Moments are in the key's domain (see `interval`) but for ``next_boundary``, which is aware.
+    Moments are in the key's domain (see `calendar`) but for ``next_boundary``, which is aware.
     """
 
     parent: Parent
@@ -150,7 +105,7 @@ def make_plan(
     creation = wanted(context)
     retirement = retired(context, creation)
     keeping = upkeep(context, retirement)
-    managed = frozenset(each.oid for each, piece in context.ranged if context.is_cell(piece))
+    managed = frozenset(each.oid for each, piece in context.ranged if context.cell_of(piece))
     usable = merge(piece for each, piece in context.ranged if not each.detach_pending)
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
     # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
@@ -164,16 +119,10 @@ def make_plan(
             *blocking,
             *creation.findings,
             # With retention they are finished by an action.
-            *(pending_detaches(inventory, list(creation.cells)) if spec.retention is None else ()),
+            *(pending_detaches(inventory, creation.cells) if spec.retention is None else ()),
             *retirement.findings,
             *keeping.findings,
-            *off_grid(spec, inventory, managed),
-            *unlike_the_parent(inventory),
-            *marked_by_others(inventory),
-            *comments_too_long(inventory),
-            *superuser_login(inventory),
-            *partitioned_themselves(inventory),
-            *forgotten(inventory, context.codec),
+            *notices(inventory, spec, context.codec, managed),
         ),
         current=context.current,
         missing=creation.missing,
@@ -187,6 +136,38 @@ def make_plan(
     )
     plan.check_invariants(context)
     return plan
+
+
+def next_change(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
+    """The first moment, aware, until ``boundary`` at the latest, at which something expires or a grace ends.
+
+    A few dozen steps at most, whatever the number of partitions.
+    """
+    if context.cutoff is None:
+        return boundary
+    moments = [boundary]
+    if context.retention.on_expire is OnExpire.DROP:
+        # Differences: the sum of a grace and of whatever moment a mark names may lie beyond the calendar.
+        left = (context.retention.grace_period - (context.now - each.marker.since) for each in context.detached)
+        moments += [context.now + some for some in left if timedelta(0) < some < boundary - context.now]
+    ranges = [held for _, held in context.ranged]
+    ranges += [each.marker.range for each in context.detached]
+    ranges += [each.range for each in wanted.actions if isinstance(each, CreatePartition)]
+    young = [held.upper for held in ranges if held.upper is not None and held.upper > context.cutoff]
+    if young:
+        moments.append(_when_expired(context, min(young), boundary))
+    return min(moments)
+
+
+def _when_expired(context: PlanContext, upper: datetime, latest: datetime) -> datetime:
+    """When what ends at ``upper`` expires, to the second; ``latest`` where that is later. The cutoff only grows."""
+    early, late = context.now.replace(microsecond=0), latest
+    if context.cutoff_at(latest) < upper:
+        return latest
+    while late - early > SECOND:
+        middle = early + (late - early) // (2 * SECOND) * SECOND
+        early, late = (early, middle) if context.cutoff_at(middle) >= upper else (middle, late)
+    return late
 
 
 CREATIONS = (CreatePartition, CreateDefault, AttachDetached)
@@ -217,8 +198,9 @@ def _overlapping(actions: Sequence[Action], context: PlanContext) -> Iterator[st
 def _unsafe(plan: Plan, context: PlanContext) -> Iterator[str]:
     for action in plan.actions:
         # PostgreSQL knows no way back from a pending detach, so not even a hold keeps it from being finished.
-        oid = None if isinstance(action, FinalizeDetach) else getattr(action, "oid", None)
-        if oid is not None and policy.is_held(context.held, action.schema, action.name, oid):
+        if isinstance(action, FinalizeDetach) or not isinstance(action, TableAction):
+            continue
+        if policy.is_held(context.held, policy.names(action.schema, action.name, action.oid)):
             yield f"{action} is held by the annotation {policy.ANNOTATION}"
         if isinstance(action, DetachPartition | DropDetached):
             if not context.has_expired(action.range):

@@ -28,9 +28,14 @@ from .context import PlanContext
 from .creation import Wanted
 from .drop_preconditions import DropCase, named
 from .findings import Finding, along, join_names, refusing
-from .inventory import Detached, Partition, Reference, RelationKind
+from .inventory import Detached, Partition, RelationKind
 from .keys import literals
 from .marker import Phase
+
+PENDING = "its detach began and did not end: its rows are invisible, and nothing else can be detached"
+INTERRUPTED = "its detach was interrupted after the table had left: the grace begins now"
+
+Expired = tuple[Partition, BoundedRange]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +57,27 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
     """Nothing at all where the policy has no ``retention``."""
     if context.spec.retention is None:
         return Retired()
-    expired = sorted(_expired(context), key=lambda each: (each[1].upper, each[0].oid))
+    # Of exactly one interval before the cutoff, and so before now: never DEFAULT, what is unbounded or off the grid.
+    past = [each for each in context.ranged if context.has_expired(each[1]) and not each[0].detach_pending]
+    cells = [(each, cell) for each, held in past if (cell := context.cell_of(held))]
+    expired = sorted(cells, key=lambda each: (each[1].upper, each[0].oid))
     returning = {each.oid for each in wanted.actions if isinstance(each, AttachDetached)}
     outside = [each for each in context.detached if each.oid not in returning]
-    free = [each for each in outside if not context.is_held(each)]
     going, staying = _sort_out(context, expired)
     gate = check_archives(context, going, sorted(outside, key=lambda each: (each.marker.range.upper, each.oid)))
     return Retired(
         actions=(
-            # First: while one is pending, its rows are invisible and no other can be detached concurrently.
-            *_finalizations(context),
-            *_confirmations(free),
+            # First: while one is pending, its rows are invisible and no other can be detached concurrently. Also those
+            # that another tool began or that a hold names: PostgreSQL knows no way back from a pending detach.
+            # Safe: the partition was cut off when the detach began, and finishing makes its rows, invisible through the
+            # parent, a table of their own again. No row goes.
+            *(finalization(each, PENDING) for each in context.inventory.partitions if each.detach_pending),
+            # The grace begins late rather than early: at the confirmation, not at the unknown end of the detach.
+            *(
+                confirmation(each, INTERRUPTED)
+                for each in outside
+                if each.marker.phase is Phase.DETACHING and not context.is_held(each)
+            ),
             *_detachments(context, wanted, gate.partitions_to_detach),
             *_drops(context, gate.tables_to_drop),
         ),
@@ -71,8 +86,7 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
             *staying,
             *_tied(context, [*(each for each, _ in going), *outside]),
             *gate.notes,
-            *_holds_of_nothing(context),
-            *_approvals(context),
+            *_annotations(context),
         ),
         expired=frozenset(each.oid for each, _ in expired),
         kept=frozenset(each.oid for each, _ in expired if context.is_held(each)),
@@ -81,17 +95,7 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
     )
 
 
-def _expired(context: PlanContext) -> Iterator[tuple[Partition, BoundedRange]]:
-    """Partitions of exactly one interval that lies before the cutoff, and so before now: DEFAULT, unbounded ones and
-    those off the grid are never among them."""
-    for each, held in context.ranged:
-        if context.has_expired(held) and not each.detach_pending and (cell := context.cell_of(held)):
-            yield each, cell
-
-
-def _sort_out(
-    context: PlanContext, expired: list[tuple[Partition, BoundedRange]]
-) -> tuple[list[tuple[Partition, BoundedRange]], list[Finding]]:
+def _sort_out(context: PlanContext, expired: list[Expired]) -> tuple[list[Expired], list[Finding]]:
     """Those to be detached, and why the others are not. A hold is no finding: it is in the partition's state."""
     going, findings = [], []
     alone: dict[str, list[str]] = {}
@@ -100,8 +104,15 @@ def _sort_out(
             continue
         if (why := why_left_alone(each)) is not None:
             alone.setdefault(why, []).append(each.name)
-        elif references := context.inventory.references.get(each.oid, ()):
-            findings.append(Finding.of(str(each), _referenced(each, references)))
+        elif references := context.inventory.references.get(each.oid):
+            counted = ", ".join(
+                f"{some.table} ({some.rows}{' or more' if some.at_least else ''})" for some in references
+            )
+            error = RowsReferenced(
+                f"partition {each} has expired, but rows of other tables point to its rows by foreign keys, so it "
+                f"stays: {counted}; delete those rows or let them point elsewhere"
+            )
+            findings.append(Finding.of(str(each), error))
         else:
             going.append((each, held))
     for why, names in alone.items():
@@ -121,54 +132,22 @@ def why_left_alone(each: Partition) -> str | None:
             "not owned by the parent's owner, whose marks alone count; change that by ALTER TABLE … OWNER TO, or "
             "detach them by hand"
         )
-    if each.marker is not None and each.marker.phase is Phase.RESTORED:
+    # We attach again only together with taking the mark away.
+    marked = {
+        Phase.RESTORED: "restored from an archive",
+        Phase.DETACHED: "detached once, and attached again by other means",
+    }
+    if each.marker is not None and (what := marked.get(each.marker.phase)):
         return (
-            "restored from an archive; to let them expire, take the line that begins with partwarden.dev/detached out "
-            "of their comments"
-        )
-    if each.marker is not None and each.marker.phase is Phase.DETACHED:
-        # We attach again only together with taking the mark away.
-        return (
-            "detached once, and attached again by other means; to let them expire, take the line that begins with "
-            "partwarden.dev/detached out of their comments"
+            f"{what}; to let them expire, take the line that begins with partwarden.dev/detached out of their comments"
         )
     return None
-
-
-def _referenced(each: Partition, references: Iterable[Reference]) -> RowsReferenced:
-    counted = ", ".join(
-        f"{reference.table} ({reference.rows}{' or more' if reference.at_least else ''})" for reference in references
-    )
-    return RowsReferenced(
-        f"partition {each} has expired, but rows of other tables point to its rows by foreign keys, so it stays: "
-        f"{counted}; delete those rows or let them point elsewhere"
-    )
-
-
-def _finalizations(context: PlanContext) -> Iterator[FinalizeDetach]:
-    """Also those that another tool began or that a hold names: PostgreSQL knows no way back from a pending detach.
-
-    Safe: the partition was cut off when the detach began, and finishing makes its rows, invisible through the
-    parent, a table of their own again. No row goes.
-    """
-    reason = "its detach began and did not end: its rows are invisible, and nothing else can be detached"
-    for each in context.inventory.partitions:
-        if each.detach_pending:
-            yield finalization(each, reason)
 
 
 def finalization(each: Partition, reason: str) -> FinalizeDetach:
     """Finish the detach of a partition that is pending."""
     lock = f"ACCESS EXCLUSIVE on {each}"
     return FinalizeDetach(schema=each.schema, name=each.name, range=each.range, oid=each.oid, reason=reason, lock=lock)
-
-
-def _confirmations(outside: Iterable[Detached]) -> Iterator[ConfirmDetached]:
-    """The grace begins late rather than early: at the confirmation, not at the unknown end of the detach."""
-    reason = "its detach was interrupted after the table had left: the grace begins now"
-    for each in outside:
-        if each.marker.phase is Phase.DETACHING:
-            yield confirmation(each, reason)
 
 
 def confirmation(each: Detached, reason: str) -> ConfirmDetached:
@@ -184,16 +163,13 @@ def confirmation(each: Detached, reason: str) -> ConfirmDetached:
     )
 
 
-def _detachments(
-    context: PlanContext, wanted: Wanted, going: Iterable[tuple[Partition, BoundedRange]]
-) -> Iterator[DetachPartition]:
+def _detachments(context: PlanContext, wanted: Wanted, going: Iterable[Expired]) -> Iterator[DetachPartition]:
     """The oldest first.
 
     Safe: the whole range lies before the cutoff, so no row of it is younger than the policy keeps; no hold names it and
     no row points into it; where the policy wants an archive, there is one that was read back and was equal. No row
     goes: the table stays, and a longer ``keepFor`` attaches it again.
     """
-    assert context.spec.retention is not None
     # PostgreSQL detaches concurrently only where there is no DEFAULT partition, and one may be made just before.
     makes_default = any(isinstance(each, CreateDefault) for each in wanted.actions)
     concurrently = context.inventory.default is None and not makes_default
@@ -206,7 +182,7 @@ def _detachments(
             bounds=literals(each.bounds),
             oid=each.oid,
             concurrently=concurrently,
-            reason=f"older than {context.spec.retention.keep_for} (spec.retention.keepFor)",
+            reason=f"older than {context.retention.keep_for} (spec.retention.keepFor)",
             lock=lock,
         )
 
@@ -219,8 +195,7 @@ def _drops(context: PlanContext, cases: Iterable[DropCase]) -> Iterator[DropDeta
     it reads now, which says Drop. The policy says that no archive is needed; or one was read back after all of that,
     and was equal to the table. Whatever of that is no longer so when it is done stops it there.
     """
-    retention = context.spec.retention
-    assert retention is not None
+    retention = context.retention
     for case in cases:
         each, state = case.table, case.archive if retention.archive is not None else None
         ties = context.inventory.ties.get(each.oid, ())
@@ -247,8 +222,7 @@ def _drops(context: PlanContext, cases: Iterable[DropCase]) -> Iterator[DropDeta
 
 def _tied(context: PlanContext, tables: Iterable[Partition | Detached]) -> Iterator[Finding]:
     """What goes with a table, or keeps it, is said as soon as the table is to leave: long before it is dropped."""
-    retention = context.spec.retention
-    if retention is None or retention.on_expire is not OnExpire.DROP:
+    if context.retention.on_expire is not OnExpire.DROP:
         return
     for each in tables:
         ties = context.inventory.ties.get(each.oid, ())
@@ -259,52 +233,32 @@ def _tied(context: PlanContext, tables: Iterable[Partition | Detached]) -> Itera
             yield Finding(ObjectsTied.__name__, str(each), f"when table {each} is dropped: {said}")
 
 
-def _holds_of_nothing(context: PlanContext) -> Iterator[Finding]:
-    """A misspelt name keeps nothing, and the user must learn of it."""
-    tables: list[Partition | Detached] = [*context.inventory.partitions, *context.inventory.detached]
-    known = {name for each in tables for name in policy.names(each.schema, each.name, each.oid)}
-    yield from _unread_annotations(context)
-    for name in sorted(context.held - known - {policy.UNREAD}):
-        yield Finding(
-            "HoldMatchesNothing",
-            str(context.parent),
-            f"the annotation partwarden.dev/hold names {name!r}, but no partition, nor a table detached from "
-            f"{context.parent}, is called so",
-        )
-
-
-def _unread_annotations(context: PlanContext) -> Iterator[Finding]:
-    for annotation, found, effect in (
-        (policy.ANNOTATION, context.held, "every table is held: nothing is detached, attached again or dropped"),
-        (policy.APPROVAL, context.archives.approved, "it approves nothing"),
+def _annotations(context: PlanContext) -> Iterator[Finding]:
+    """A name that is misspelt keeps, or approves, nothing, and one that several tables bear approves none of them."""
+    known = {name for each in (*context.inventory.partitions, *context.inventory.detached) for name in each.names}
+    subject, hold, approval = str(context.parent), policy.ANNOTATION, policy.APPROVAL
+    no_table = f"but no partition, nor a table detached from {context.parent}, is called so"
+    for found, annotation, effect in (
+        (context.held, hold, "every table is held: nothing is detached, attached again or dropped"),
+        (context.archives.approved, approval, "it approves nothing"),
     ):
         if policy.UNREAD in found:
-            yield Finding(
-                "AnnotationTooLong",
-                str(context.parent),
+            message = (
                 f"the annotation {annotation} has more than {policy.MOST_NAMES:,} names or "
-                f"{policy.LONGEST_ANNOTATION:,} characters, and is not read, so that {effect}; take out names",
+                f"{policy.LONGEST_ANNOTATION:,} characters, and is not read, so that {effect}; take out names"
             )
-
-
-def _approvals(context: PlanContext) -> Iterator[Finding]:
-    """A name that is misspelt approves nothing, and one that several tables bear approves none of them."""
-    tables: list[Partition | Detached] = [*context.inventory.partitions, *context.inventory.detached]
-    known = {name for each in tables for name in policy.names(each.schema, each.name, each.oid)}
-    for entry in sorted(context.archives.approved - {policy.UNREAD}):
-        found = named(entry, context.detached)
-        if entry not in known:
-            yield Finding(
-                "ApprovalMatchesNothing",
-                str(context.parent),
-                f"the annotation {policy.APPROVAL} names {entry!r}, but no partition, nor a table detached from "
-                f"{context.parent}, is called so, or has that OID: correct the name, or take it out",
+            yield Finding("AnnotationTooLong", subject, message)
+    for name in sorted(context.held - known - {policy.UNREAD}):
+        yield Finding("HoldMatchesNothing", subject, f"the annotation {hold} names {name!r}, {no_table}")
+    for name in sorted(context.archives.approved - {policy.UNREAD}):
+        called = named(name, context.detached)
+        if name not in known:
+            message = f"{no_table}, or has that OID: correct the name, or take it out"
+            yield Finding("ApprovalMatchesNothing", subject, f"the annotation {approval} names {name!r}, {message}")
+        elif len(called) > 1:
+            message = (
+                f"the annotation {approval} names {name!r}, which may be any of "
+                f"{join_names([f'{each}@{each.oid}' for each in called])}: it approves none of them; name the one that "
+                "is meant, with its OID"
             )
-        elif len(found) > 1:
-            several = join_names([f"{each}@{each.oid}" for each in found])
-            yield Finding(
-                "ApprovalAmbiguous",
-                str(context.parent),
-                f"the annotation {policy.APPROVAL} names {entry!r}, which may be any of {several}: it approves none of "
-                "them; name the one that is meant, with its OID",
-            )
+            yield Finding("ApprovalAmbiguous", subject, message)

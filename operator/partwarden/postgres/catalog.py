@@ -107,8 +107,8 @@ PAGES = SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
 
 @lru_cache(maxsize=2048)
 def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> SQL:
-    """`SERVER`, `PARENT`, `PARTITIONS`, and with ``marks`` `table_state.MARKED`, as text: composing takes a while, and every
-    reconcile asks the same. ``set_role``: as `set_role_right`; ``exact`` chooses how sizes are read.
+    """`SERVER`, `PARENT`, `PARTITIONS`, and with ``marks`` `table_state.MARKED`, as text: composing takes a while, and
+    every reconcile asks the same. ``set_role``: as `set_role_right`; ``exact`` chooses how sizes are read.
     """
     names = {"schema": schema, "name": name, "traits": TRAITS, "bounds": ddl.BOUNDS}
     size = EXACT_SIZE if exact else PAGES

@@ -108,7 +108,7 @@ def _compare(connection: Session, action: DropDetached, subject: str, proven: Fi
         if action.large_objects is OnLargeObjects.REFUSE and (
             columns := large_objects.columns(connection, action.oid, action.schema, action.name)
         ):
-            raise pointing(f"table {action}", columns, "dropped")
+            raise pointing("drop", action, columns)
         now = fingerprint.take(connection, action.schema, action.name)
     if now != proven:
         raise ContentsChanged(

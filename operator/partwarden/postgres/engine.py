@@ -28,8 +28,7 @@ from ..planner.actions import (
     ReindexPartition,
     VacuumPartition,
 )
-from ..planner.archives import UNKNOWN, Archives
-from ..planner.drop_preconditions import NEVER, Recheck, Withdrawn
+from ..planner.drop_preconditions import NEVER, UNKNOWN, Archives, Recheck, Withdrawn
 from ..planner.inventory import Inventory
 from ..planner.plan import Plan, make_plan
 from . import (

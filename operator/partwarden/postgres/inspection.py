@@ -27,11 +27,10 @@ from ..api.retention import KeyEncoding
 from ..errors import InsufficientPrivilege, PartwardenError, StatementRejected, TableBusy
 from ..planner import marker
 from ..planner.calendar import Grid, Range, merge, subtract
-from ..planner.default_rows import MAX_SPANS, Cut, finer_cut, first_cut, within_cells
+from ..planner.default_rows import MAX_SPANS, Cut, DefaultRows, finer_cut, first_cut, within_cells
 from ..planner.findings import quoted
-from ..planner.inventory import DefaultRows, Inventory, Parent, Partition, RelationKind
+from ..planner.inventory import ClosedPartition, Inventory, Parent, Partition, Pruning, RelationKind, Statistics
 from ..planner.keys import Bounds
-from ..planner.maintenance_facts import ClosedPartition, Pruning, Statistics
 from ..planner.plan import Plan
 from . import ddl
 from .connection import Session, pinned, run

@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Composable, Identifier
 from ..api.policy import TableSpec
 from ..api.retention import OnLargeObjects
 from ..planner.actions import DetachPartition, DropDetached
-from ..planner.archives import ArchiveRequest
+from ..planner.archive_gate import ArchiveRequest
 from ..planner.inventory import Inventory
 from ..planner.plan import Plan
 from .connection import run

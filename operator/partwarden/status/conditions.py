@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -22,9 +22,9 @@ from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.actions import Outcome
 from ..planner.archive_gate import ArchiveGate
 from ..planner.calendar import BoundedRange, Grid, iso
-from ..planner.default_rows import count_of, label
+from ..planner.default_rows import DefaultRows, count_of, label
 from ..planner.findings import join_names
-from ..planner.inventory import DefaultRows, Inventory
+from ..planner.inventory import Inventory
 from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
@@ -43,7 +43,13 @@ NOT_REACHED = (errors.DatabaseUnreachable, errors.AuthenticationFailed, errors.T
 """The database itself, or the way to it, refuses the connection."""
 MAX_INTERVALS = 20
 """Most intervals with rows in the default partition that a message names."""
-NOT_OBSERVED = "the table could not be observed"
+OF_TABLE = (
+    ConditionType.PARTITIONS_AHEAD,
+    ConditionType.DEFAULT_PARTITION_EMPTY,
+    ConditionType.WITHIN_THRESHOLDS,
+    ConditionType.ARCHIVES_HEALTHY,
+)
+"""What can be said only once the table was observed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +65,15 @@ class ConditionState:
 class PolicyStatusUpdate:
     """What one reconcile of a policy writes into its status.
 
-    ``table`` replaces the details of the table; None keeps those of the last status, as None does for a condition.
-    ``errors`` are those to retry for, the one that Ready names first; an error outside the tree is not among them.
+    ``others``: the conditions beside Ready, Reconciling and Stalled; one that is missing stays as it was. ``table``
+    replaces the details of the table; None keeps those of the last status. ``errors`` are those to retry for, the one
+    that Ready names first; an error outside the tree is not among them.
     """
 
     ready: ConditionState
     reconciling: bool
     stalled: bool
-    reachable: ConditionState | None = None
-    ahead: ConditionState | None = None
-    default_empty: ConditionState | None = None
-    thresholds: ConditionState | None = None
-    archives: ConditionState | None = None
+    others: Mapping[ConditionType, ConditionState] = field(default_factory=dict)
     table: PartitionPolicyStatus | None = None
     errors: tuple[PartwardenError, ...] = ()
 
@@ -90,11 +93,13 @@ def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequ
         ready=ready,
         reconciling=reconciling,
         stalled=stalled,
-        reachable=ConditionState(TRUE, "Connected", connected),
-        ahead=_ahead(plan, ready),
-        default_empty=default_partition_empty(spec, inventory, plan.codec),
-        thresholds=_thresholds(spec, plan),
-        archives=_archives_healthy(spec, plan.retired.gate, outcomes),
+        others={
+            ConditionType.DATABASE_REACHABLE: ConditionState(TRUE, "Connected", connected),
+            ConditionType.PARTITIONS_AHEAD: _ahead(plan, ready),
+            ConditionType.DEFAULT_PARTITION_EMPTY: default_partition_empty(spec, inventory, plan.codec),
+            ConditionType.WITHIN_THRESHOLDS: _thresholds(spec, plan),
+            ConditionType.ARCHIVES_HEALTHY: _archives_healthy(spec, plan.retired.gate, outcomes),
+        },
         table=details(inventory, plan, outcomes),
         errors=wrong,
     )
@@ -103,16 +108,12 @@ def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequ
 def failed(error: PartwardenError, connected: bool) -> PolicyStatusUpdate:
     """No plan could be made, or applying it broke off. ``connected``: the database had answered by then."""
     stalled = isinstance(error, UserError)
-    unknown = ConditionState(UNKNOWN, error.reason, NOT_OBSERVED)
+    unknown = ConditionState(UNKNOWN, error.reason, "the table could not be observed")
     return PolicyStatusUpdate(
         ready=ConditionState(FALSE, error.reason, str(error)),
         reconciling=not stalled,
         stalled=stalled,
-        reachable=_reachable(error, connected),
-        ahead=unknown,
-        default_empty=unknown,
-        thresholds=unknown,
-        archives=unknown,
+        others=dict.fromkeys(OF_TABLE, unknown) | {ConditionType.DATABASE_REACHABLE: _reachable(error, connected)},
         table=PartitionPolicyStatus() if stalled and connected else None,
         errors=(error,),
     )
@@ -132,11 +133,7 @@ def suspended() -> PolicyStatusUpdate:
         ready=ConditionState(UNKNOWN, SUSPENDED, message),
         reconciling=False,
         stalled=False,
-        reachable=unknown,
-        ahead=unknown,
-        default_empty=unknown,
-        thresholds=unknown,
-        archives=unknown,
+        others=dict.fromkeys((ConditionType.DATABASE_REACHABLE, *OF_TABLE), unknown),
     )
 
 
@@ -150,16 +147,12 @@ def make_status(
     """
     earlier = {each.get("type"): each for each in previous.get("conditions") or [] if isinstance(each, Mapping)}
     says = {
+        **update.others,
         ConditionType.READY: update.ready,
         ConditionType.RECONCILING: _flag(update.reconciling, update.ready),
         ConditionType.STALLED: _flag(update.stalled, update.ready),
-        ConditionType.DATABASE_REACHABLE: update.reachable,
-        ConditionType.PARTITIONS_AHEAD: update.ahead,
-        ConditionType.DEFAULT_PARTITION_EMPTY: update.default_empty,
-        ConditionType.WITHIN_THRESHOLDS: update.thresholds,
-        ConditionType.ARCHIVES_HEALTHY: update.archives,
     }
-    conditions = [condition(kind, said, earlier.get(kind), generation, now) for kind, said in says.items()]
+    conditions = [condition(kind, says.get(kind), earlier.get(kind), generation, now) for kind in ConditionType]
     status = {"observedGeneration": generation, "conditions": [each for each in conditions if each]}
     if update.table is not None:
         seen = update.table.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -173,10 +166,10 @@ def _ready(
     spec: TableSpec, inventory: Inventory, plan: Plan, wrong: Sequence[PartwardenError]
 ) -> tuple[ConditionState, bool, bool]:
     """Ready, and whether Reconciling and Stalled."""
-    line = summary_line(inventory, plan)
     if wrong:
         stalled = isinstance(wrong[0], UserError)
         return _first([(error.reason, str(error)) for error in wrong]), not stalled, stalled
+    line = summary_line(inventory, plan)
     if not plan.actions:
         return ConditionState(TRUE, CONVERGED, line), False, False
     to_do = _to_do(plan)

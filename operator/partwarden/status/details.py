@@ -24,8 +24,9 @@ from ..api.status import (
 )
 from ..errors import printable
 from ..planner.actions import Action, Outcome
-from ..planner.calendar import Range, iso
+from ..planner.calendar import BoundedRange, Range, iso
 from ..planner.drop_preconditions import APPROVAL
+from ..planner.findings import Finding
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
 
@@ -39,15 +40,21 @@ MAX_BYTES = 48_000
 
 
 def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PartitionPolicyStatus:
-    """The part of the status that describes the table; conditions and generation are left empty."""
+    """The part of the status that describes the table; conditions and generation are left empty.
+
+    Sizes and estimates have two significant digits: a table that grows steadily is no new status at each reconcile.
+    """
     outside = sorted(inventory.detached, key=_age)[-MAX_OUTSIDE:]
     listed = _nearest(inventory.partitions, plan, MAX_PARTITIONS - len(outside))
     pending = [_planned(action) for action in plan.actions[:MAX_PLAN]]
     found = _found(plan, outcomes)
     while True:
         whole = PartitionPolicyStatus(
-            summary=summarise(inventory, plan, len(listed)),
-            partitions=[*(_outside(each, plan) for each in outside), *(_describe(each, plan) for each in listed)],
+            summary=_rough_summary(summarise(inventory, plan, len(listed))),
+            partitions=[
+                *(_rough_partition(_describe(each, plan)) for each in outside),
+                *(_rough_partition(_describe(each, plan)) for each in listed),
+            ],
             plan=pending,
             findings=found,
         )
@@ -64,7 +71,7 @@ def partitions_of(inventory: Inventory, plan: Plan) -> list[PartitionStatus]:
     """All of them, ascending, DEFAULT last; before them the tables that were detached."""
     outside = sorted(inventory.detached, key=_age)
     ordered = _nearest(inventory.partitions, plan, len(inventory.partitions))
-    return [*(_outside(each, plan) for each in outside), *(_describe(each, plan) for each in ordered)]
+    return [*(_describe(each, plan) for each in outside), *(_describe(each, plan) for each in ordered)]
 
 
 def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
@@ -72,7 +79,9 @@ def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
     partitions = inventory.partitions
     rows = [each.rows for each in partitions if each.rows is not None]
     total = sum(each.bytes for each in partitions)
+    counted = inventory.default_rows
     largest = max(partitions, key=lambda each: each.bytes, default=None)
+    runway = max(0, (plan.covered_until - plan.current.upper).days) if plan.covered_until else 0
     return Summary(
         table=str(plan.parent),
         key=plan.key,
@@ -84,18 +93,13 @@ def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
         pending=len(plan.actions),
         missing=len(plan.missing),
         rows=sum(rows) if rows else None,
-        default_rows=_default_rows(inventory),
+        default_rows=counted.total if inventory.default and counted and counted.error is None else None,
         total_bytes=total,
         size=human(total),
         covered_until=FOR_EVER if plan.covered_for_ever else iso(plan.covered_until),
-        runway_days=_runway(plan),
+        runway_days=None if plan.covered_for_ever else runway,
         largest=Largest(name=_name(largest, plan), bytes=largest.bytes, size=human(largest.bytes)) if largest else None,
     )
-
-
-def _default_rows(inventory: Inventory) -> int | None:
-    found = inventory.default_rows
-    return found.total if inventory.default is not None and found is not None and found.error is None else None
 
 
 def summary_line(inventory: Inventory, plan: Plan) -> str:
@@ -118,6 +122,25 @@ def human(size: int) -> str:
     return f"{amount:.1f}{unit}"
 
 
+def rough(number: int) -> int:
+    """To two significant digits."""
+    return round(number, 2 - len(str(number)))
+
+
+def _rough_partition(exact: PartitionStatus) -> PartitionStatus:
+    rows = None if exact.rows is None else rough(exact.rows)
+    return exact.model_copy(update={"rows": rows, "bytes": rough(exact.bytes)})
+
+
+def _rough_summary(exact: Summary) -> Summary:
+    rows, total, largest = exact.rows, rough(exact.total_bytes), exact.largest
+    if largest is not None:
+        size = rough(largest.bytes)
+        largest = largest.model_copy(update={"bytes": size, "size": human(size)})
+    rows = None if rows is None else rough(rows)
+    return exact.model_copy(update={"rows": rows, "total_bytes": total, "size": human(total), "largest": largest})
+
+
 def span(piece: Range) -> str:
     """A range for people, half open."""
     return f"[{iso(piece.lower) or 'MINVALUE'}, {iso(piece.upper) or 'MAXVALUE'})"
@@ -129,46 +152,34 @@ def cut(message: str) -> str:
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 
-def _runway(plan: Plan) -> int | None:
-    if plan.covered_for_ever:
-        return None
-    if plan.covered_until is None or plan.current.upper is None:
-        return 0
-    return max(0, (plan.covered_until - plan.current.upper).days)
-
-
 def _nearest(partitions: Sequence[Partition], plan: Plan, limit: int) -> list[Partition]:
     """At most ``limit`` of them, ascending by lower bound, DEFAULT last."""
     by_distance = sorted(partitions, key=lambda each: _distance(each.range, plan.current))
     notable = [each for each in by_distance if _is_notable(each, plan)][: min(MAX_NOTABLE, limit)]
     taken = {each.oid for each in notable}
     plain = [each for each in by_distance if each.oid not in taken][: limit - len(notable)]
-    current = plan.current.lower
 
     def position(each: Partition) -> tuple[int, timedelta, str]:
         if each.range is None:
             return 2, timedelta(0), each.name
-        if each.range.lower is None or current is None:
+        if each.range.lower is None:
             return 0, timedelta(0), each.name
-        return 1, each.range.lower - current, each.name
+        return 1, each.range.lower - plan.current.lower, each.name
 
     return sorted([*notable, *plain], key=position)
 
 
-def _distance(held: Range | None, current: Range) -> timedelta:
-    if held is None:
-        return timedelta(0)
-    if held.upper is not None and current.lower is not None and held.upper <= current.lower:
+def _distance(held: Range | None, current: BoundedRange) -> timedelta:
+    if held is not None and held.upper is not None and held.upper <= current.lower:
         return current.lower - held.upper
-    if held.lower is not None and current.upper is not None and held.lower >= current.upper:
+    if held is not None and held.lower is not None and held.lower >= current.upper:
         return held.lower - current.upper
     return timedelta(0)
 
 
 def _is_notable(each: Partition, plan: Plan) -> bool:
-    if each.oid in plan.upkeep.oversized:
-        return True
-    return _state(each, plan) in NOTABLE or _kind(each) is not None
+    odd = each.oid in plan.upkeep.oversized or each.kind is not RelationKind.TABLE
+    return odd or _state(each, plan) in NOTABLE
 
 
 def _state(each: Partition, plan: Plan) -> State:
@@ -185,42 +196,31 @@ def _state(each: Partition, plan: Plan) -> State:
     return State.PAST if each.range.lower is not None and each.range.lower < plan.current.lower else State.FUTURE
 
 
-def _kind(each: Partition) -> str | None:
-    return None if each.kind is RelationKind.TABLE else str(each.kind)
-
-
 def _name(each: Partition | Detached, plan: Plan) -> str:
     return each.name if each.schema == plan.parent.schema else str(each)
 
 
-def _describe(each: Partition, plan: Plan) -> PartitionStatus:
+def _describe(each: Partition | Detached, plan: Plan) -> PartitionStatus:
+    held: Range | None
+    if isinstance(each, Detached):
+        held, state, kind = each.marker.range, State.DETACHED, RelationKind.TABLE
+    else:
+        held, state, kind = each.range, _state(each, plan), each.kind
     return PartitionStatus(
         name=_name(each, plan),
-        from_=iso(each.range.lower) if each.range else None,
-        to=iso(each.range.upper) if each.range else None,
+        from_=iso(held.lower) if held else None,
+        to=iso(held.upper) if held else None,
         rows=each.rows,
         bytes=each.bytes,
-        state=_state(each, plan),
-        kind=_kind(each),
-        oid=each.oid if each.oid in plan.retired.expired else None,
+        state=state,
+        kind=None if kind is RelationKind.TABLE else str(kind),
+        oid=each.oid if state is State.DETACHED or each.oid in plan.retired.expired else None,
         over_threshold=True if each.oid in plan.upkeep.oversized else None,
     )
 
 
 def _age(each: Detached) -> tuple[str, str]:
     return iso(each.marker.range.lower) or "", each.name
-
-
-def _outside(each: Detached, plan: Plan) -> PartitionStatus:
-    return PartitionStatus(
-        name=_name(each, plan),
-        from_=iso(each.marker.range.lower),
-        to=iso(each.marker.range.upper),
-        rows=each.rows,
-        bytes=each.bytes,
-        state=State.DETACHED,
-        oid=each.oid,
-    )
 
 
 def _planned(action: Action) -> PlannedAction:
@@ -239,13 +239,10 @@ def _found(plan: Plan, outcomes: Sequence[Outcome]) -> list[FindingStatus]:
 
     An approval is an Event when it comes into the list, so it is never cut off by others.
     """
-    approvals = [(each.reason, each.object, each.message) for each in plan.findings if each.reason == APPROVAL]
-    failed = [(each.error.reason, str(each.action), str(each.error)) for each in outcomes if each.error]
-    errors = [(each.reason, each.object, each.message) for each in plan.findings if each.error]
-    notices = [
-        (each.reason, each.object, each.message) for each in plan.findings if not each.error and each.reason != APPROVAL
-    ]
+    approvals = [each for each in plan.findings if each.reason == APPROVAL]
+    failed = [Finding.of(str(each.action), each.error) for each in outcomes if each.error]
+    others = sorted((each for each in plan.findings if each.reason != APPROVAL), key=lambda each: not each.error)
     return [
-        FindingStatus(reason=reason, object=printable(subject), message=cut(message))
-        for reason, subject, message in [*approvals, *failed, *errors, *notices][:MAX_FINDINGS]
+        FindingStatus(reason=each.reason, object=printable(each.object), message=cut(each.message))
+        for each in [*approvals, *failed, *others][:MAX_FINDINGS]
     ]

@@ -67,52 +67,32 @@ def done(actions: Sequence[CompletedAction]) -> list[Notice]:
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
     """Ready, WithinThresholds and ArchivesHealthy that turned False or True again; another reason of Ready; tables that
     wait for an approval."""
-    return [
-        *_ready_changed(previous, status),
-        *_changed(previous, status, ConditionType.WITHIN_THRESHOLDS),
-        *_changed(previous, status, ConditionType.ARCHIVES_HEALTHY),
-        *_approval_wanted(previous, status),
-    ]
-
-
-def _approval_wanted(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    """The finding names the tables, so that another table is another Event."""
+    kinds = (ConditionType.READY, ConditionType.WITHIN_THRESHOLDS, ConditionType.ARCHIVES_HEALTHY)
+    found = [_changed(previous, status, kind) for kind in kinds]
+    # The finding names the tables, so that another table is another Event.
     before, after = (
         {each["message"] for each in found.get("findings") or [] if each.get("reason") == APPROVAL}
         for found in (previous, status)
     )
-    return [Notice(EventType.NORMAL, APPROVAL, short(message)) for message in sorted(after - before)]
+    approvals = [Notice(EventType.NORMAL, APPROVAL, short(message)) for message in sorted(after - before)]
+    return [*(each for each in found if each), *approvals]
 
 
-def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> list[Notice]:
+def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> Notice | None:
     before, after = (_find(each, kind) for each in (previous, status))
-    was, now = (each.get("status") if each else None for each in (before, after))
-    if after is None or was == now:
-        return []
-    if now == ConditionStatus.FALSE:
-        return [Notice(EventType.WARNING, after["reason"], short(after["message"]))]
-    healed = now == ConditionStatus.TRUE and was == ConditionStatus.FALSE
-    return [Notice(EventType.NORMAL, after["reason"], short(after["message"]))] if healed else []
+    ready, was, now = kind is ConditionType.READY, before.get("status"), after.get("status")
+    if now == ConditionStatus.TRUE and was == ConditionStatus.FALSE:
+        return Notice(EventType.NORMAL, "Healthy" if ready else after["reason"], short(after["message"]))
+    if now != ConditionStatus.FALSE:
+        return None
+    if was == ConditionStatus.FALSE and (not ready or before.get("reason") == after["reason"]):
+        return None
+    expected = ready and after["reason"] in (PLAN_PENDING, IN_PROGRESS)
+    return Notice(EventType.NORMAL if expected else EventType.WARNING, after["reason"], short(after["message"]))
 
 
-def _ready_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    before, after = _find(previous, ConditionType.READY), _find(status, ConditionType.READY)
-    if after is None:
-        return []
-    was = before.get("status") if before else None
-    if after["status"] == ConditionStatus.TRUE and was == ConditionStatus.FALSE:
-        return [Notice(EventType.NORMAL, "Healthy", short(after["message"]))]
-    if after["status"] != ConditionStatus.FALSE:
-        return []
-    if was == ConditionStatus.FALSE and before and before.get("reason") == after["reason"]:
-        return []
-    kind = EventType.NORMAL if after["reason"] in (PLAN_PENDING, IN_PROGRESS) else EventType.WARNING
-    return [Notice(kind, after["reason"], short(after["message"]))]
-
-
-def _find(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any] | None:
-    found = [each for each in status.get("conditions") or [] if each.get("type") == kind]
-    return found[0] if found else None
+def _find(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any]:
+    return next((each for each in status.get("conditions") or [] if each.get("type") == kind), {})
 
 
 def short(message: str) -> str:

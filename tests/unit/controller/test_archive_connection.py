@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from partwarden.api.database import Database
-from partwarden.api.policy import PartitionPolicySpec
+from partwarden.api.policy import Database, PartitionPolicySpec
 from partwarden.controller.archive_job import resolve_job_request
 from partwarden.controller.archive_requests import name
 from partwarden.kube.cache import StoredPolicy
-from partwarden.planner.archives import ArchiveRequest
+from partwarden.planner.archive_gate import ArchiveRequest
 from partwarden.postgres.conninfo import resolve
 
 SECRET = {"uri": "postgresql://app:pw@run-pooler.shop:6432/orders?hostaddr=10.0.0.9"}

@@ -52,7 +52,7 @@ def test_a_lasting_failure_has_one_event_and_another_cause_another() -> None:
 def test_what_a_job_waits_for_has_one_event_and_is_no_trouble_once_it_has_come() -> None:
     missing = JobView("a", Phase.RUNNING, reason="ImagePullBackOff", message="no such image")
     waits = archive_status.runs({}, 1, NOW, Task.ARCHIVE, missing)
-    starts = archive_status.runs(waits, 1, NOW, Task.ARCHIVE, JobView("a", Phase.RUNNING, started=True))
+    starts = archive_status.runs(waits, 1, NOW, Task.ARCHIVE, JobView("a", Phase.RUNNING))
     assert events(waits, waits, starts) == ["Warning ImagePullBackOff"]
     assert archive_status.trouble(waits) == ("ImagePullBackOff", "no such image")
     assert archive_status.trouble(starts) is None

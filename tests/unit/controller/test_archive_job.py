@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,21 +13,27 @@ from partwarden.api.archive import CONTAINER, MANAGED
 from partwarden.api.destination import Destination
 from partwarden.api.retention import JobSettings
 from partwarden.archive.manifest import DATABASE_KEYS, STORAGE_KEYS, WRONG, JobSpec, Report, TableName, Task
-from partwarden.controller.archive_job import GROUP_ID, Owner, Runtime, manifest, name
+from partwarden.controller.archive_job import GROUP_ID, Owner, controller_of, literal, manifest, name
 from partwarden.controller.job_status import (
     CLAIM_NOT_FOUND,
+    JOB_PENDING,
+    JOB_SUSPENDED,
     NO_POD,
     NO_REPORT,
+    PENDING_LONG,
     POD_ENDING,
     WITHOUT_POD,
     Phase,
+    idle_since,
     view,
 )
+from partwarden.controller.settings import Settings
 
 OWNER = Owner("orchestrator", "run-run-2020", "5f0f4f0e-0000-4000-8000-000000000001")
 S3 = {"s3": {"url": "s3://archives/runs", "secretRef": {"name": "storage"}}}
 PVC = {"pvc": {"claimName": "archives", "path": "runs"}}
 AT = "2026-01-01T00:00:00Z"
+BEGUN = datetime.fromisoformat(AT)
 
 
 def order(destination: dict[str, Any], task: Task = Task.ARCHIVE) -> JobSpec:
@@ -38,9 +45,9 @@ def order(destination: dict[str, Any], task: Task = Task.ARCHIVE) -> JobSpec:
     )
 
 
-def made(destination: dict[str, Any], settings: JobSettings | None = None, **runtime: Any) -> dict[str, Any]:
-    given = Runtime(image="partwarden:1", **runtime)
-    return manifest(OWNER, order(destination), "1", runtime=given, database_secret="db", settings=settings)
+def made(destination: dict[str, Any], wanted: JobSettings | None = None, **settings: Any) -> dict[str, Any]:
+    given = Settings(job_image="partwarden:1", **settings)
+    return manifest(OWNER, order(destination), "1", settings=given, database_secret="db", wanted=wanted)
 
 
 def container(job: dict[str, Any]) -> dict[str, Any]:
@@ -100,13 +107,24 @@ def test_the_order_comes_back_as_it_was_sent() -> None:
     assert JobSpec.model_validate_json(text) == order(PVC)
 
 
-def test_no_name_in_the_order_is_taken_for_a_variable_by_kubelet() -> None:
-    asked = order(PVC).model_copy(update={"partition": TableName(schema_="$(HOME)", name="$$x$", oid=1)})
-    job = manifest(OWNER, asked, "1", runtime=Runtime(image="partwarden:1"), database_secret=None, settings=None)
-    (text,) = [each["value"] for each in container(job)["env"] if each["name"] == "PARTWARDEN_ORDER"]
-    assert "$" not in text.replace("$$", "")
-    # As kubelet reads it: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#environment-variables
-    assert JobSpec.model_validate_json(text.replace("$$", "$")) == asked
+def expanded(text: str, variables: dict[str, str]) -> str:
+    """As kubelet does it: $$ is a dollar, $(NAME) the value of a variable where there is one."""
+    return re.sub(
+        r"\$\$|\$\(([^)]*)\)", lambda found: "$" if found[0] == "$$" else variables.get(found[1], found[0]), text
+    )
+
+
+def test_no_name_and_no_setting_becomes_the_value_of_a_variable() -> None:
+    trap = "run$(PARTWARDEN_DB_password)$$(x)$"
+    wanted = order(PVC).model_copy(update={"partition": TableName(schema_="public", name=trap, oid=16402)})
+    settings = Settings(job_image="partwarden:1", job_env={"PROXY": trap})
+    built = container(manifest(OWNER, wanted, "1", settings=settings, database_secret="db"))
+    variables = {"PARTWARDEN_DB_password": "secret", "x": "secret"}
+    found = {each["name"]: expanded(each["value"], variables) for each in built["env"] if "value" in each}
+    assert found["PROXY"] == trap
+    assert JobSpec.model_validate_json(found["PARTWARDEN_ORDER"]) == wanted
+    assert [expanded(each, variables) for each in built["args"]] == ["job", "--report", "/dev/termination-log"]
+    assert literal(trap).count("$") == 2 * trap.count("$")
 
 
 def test_a_claim_is_mounted_and_writable_for_the_images_user_and_nothing_else_is() -> None:
@@ -127,7 +145,8 @@ def test_a_policy_has_its_say_in_where_and_how_large_and_in_nothing_else() -> No
             "labels": {"team": "a", "app.kubernetes.io/managed-by": "another"},
         }
     )
-    job = made(S3, settings, service_account="archiver", pull_secrets=("registry",), env={"HTTPS_PROXY": "http://p:1"})
+    env = {"HTTPS_PROXY": "http://p:1"}
+    job = made(S3, settings, job_service_account="archiver", job_pull_secrets=("registry",), job_env=env)
     pod = job["spec"]["template"]
     assert pod["metadata"]["labels"]["team"] == "a"
     assert pod["metadata"]["labels"].items() >= MANAGED.items()
@@ -135,13 +154,14 @@ def test_a_policy_has_its_say_in_where_and_how_large_and_in_nothing_else() -> No
     assert pod["spec"]["tolerations"] == [{"key": "batch", "operator": "Exists"}]
     assert pod["spec"]["serviceAccountName"] == "archiver"
     assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
     assert container(job)["resources"] == {"limits": {"memory": "256Mi"}}
     assert {"name": "HTTPS_PROXY", "value": "http://p:1"} in container(job)["env"]
 
 
 def job(*conditions: dict[str, Any]) -> dict[str, Any]:
     said = [{"status": "True", "lastTransitionTime": AT, **each} for each in conditions]
-    return {"metadata": {"name": "job", "uid": "1"}, "status": {"conditions": said}}
+    return {"metadata": {"name": "job", "uid": "1", "creationTimestamp": AT}, "status": {"conditions": said}}
 
 
 def pod(state: dict[str, Any] | None = None, at: str = AT, **status: Any) -> dict[str, Any]:
@@ -193,7 +213,7 @@ def test_the_cause_of_a_failure_is_named(pods: list[dict[str, Any]], reason: str
 def test_what_a_pod_waits_for_is_named_while_the_job_runs() -> None:
     missing = pod({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off 10s"}})
     found = view(job(), [missing])
-    assert (found.phase, found.reason, found.started) == (Phase.RUNNING, "ImagePullBackOff", False)
+    assert (found.phase, found.reason, found.idle) == (Phase.RUNNING, "ImagePullBackOff", BEGUN)
     assert "'partwarden:1'" in found.message
     assert "10s" not in found.message
     # Kubelet says the two in turns: the status says one of them, and is not written again and again.
@@ -201,7 +221,7 @@ def test_what_a_pod_waits_for_is_named_while_the_job_runs() -> None:
     pending = pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no"}])
     assert view(job(), [pending]).reason == "Unschedulable"
     assert view(job(), [pod({"running": {}})]) == view(job(), [pod({"running": {}})])
-    assert view(job(), [pod({"running": {}})]).started
+    assert view(job(), [pod({"running": {}})]).idle is None
 
 
 def test_a_claim_that_does_not_exist_is_named_as_that() -> None:
@@ -212,11 +232,88 @@ def test_a_claim_that_does_not_exist_is_named_as_that() -> None:
 
 
 def test_a_job_that_gets_no_pod_is_reported_after_a_while() -> None:
-    made, begun = job(), datetime.fromisoformat(AT)
-    made["metadata"]["creationTimestamp"] = AT
-    assert view(made, [], begun).reason == ""
-    assert view(made, [], begun + WITHOUT_POD).reason == NO_POD
-    assert view(made, [pod({"running": {}})], begun + WITHOUT_POD).reason == ""
+    made = job()
+    assert view(made, [], BEGUN).reason == ""
+    assert view(made, [], BEGUN + WITHOUT_POD).reason == NO_POD
+    assert view(made, [pod({"running": {}})], BEGUN + WITHOUT_POD).reason == ""
+
+
+LATE = BEGUN + PENDING_LONG
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes fit"}
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason", "says"),
+    [
+        ([], NO_POD, "has no pod: its Events say why"),
+        ([pod(conditions=[UNSCHEDULABLE])], JOB_PENDING, "waits for a node: 0/3 nodes fit"),
+        ([pod({"waiting": {"reason": "ImagePullBackOff"}})], "ImagePullBackOff", "image 'partwarden:1'"),
+        ([pod({"waiting": {"reason": "ContainerCreating"}})], JOB_PENDING, "its pod is ContainerCreating"),
+        ([pod()], JOB_PENDING, "its pod is Pending"),
+    ],
+)
+def test_a_job_that_is_pending_for_long_says_since_when_and_why(
+    pods: list[dict[str, Any]], reason: str, says: str
+) -> None:
+    assert view(job(), pods, LATE - timedelta(seconds=1)).message.startswith("no pod of Job") is False
+    found = view(job(), pods, LATE)
+    assert (found.phase, found.reason, found.idle) == (Phase.RUNNING, reason, BEGUN)
+    assert found.message.startswith(f"no pod of Job job has run since {AT}, so it does not count as running: ")
+    assert says in found.message
+    assert view(job(), pods, LATE + timedelta(hours=1)) == found
+
+
+def test_a_suspended_job_is_named_at_once_and_since_when_after_a_while() -> None:
+    since = BEGUN + timedelta(hours=1)
+    suspended = {**job({"type": "Suspended", "lastTransitionTime": since.isoformat()}), "spec": {"suspend": True}}
+    found = view(suspended, [], since)
+    assert (found.reason, found.idle) == (JOB_SUSPENDED, since)
+    assert found.message == "Job job is suspended: set its spec.suspend to false"
+    late = view(suspended, [], since + PENDING_LONG)
+    assert late.reason == JOB_SUSPENDED
+    assert "since 2026-01-01T01:00:00Z" in late.message
+    assert idle_since({**job(), "spec": {"suspend": True}}) == BEGUN
+
+
+@pytest.mark.parametrize(
+    ("status", "idle"),
+    [
+        ({}, BEGUN),
+        ({"active": 1, "ready": 0}, BEGUN),
+        ({"active": 1, "ready": 0, "startTime": "2026-01-01T00:01:00Z"}, BEGUN + timedelta(minutes=1)),
+        ({"active": 1, "ready": 1}, None),
+        ({"active": 1}, None),
+        # Its next pod may have been made long after it.
+        ({"active": 1, "ready": 0, "failed": 1}, None),
+    ],
+)
+def test_a_job_alone_says_since_when_it_is_pending_until_a_pod_has_failed(
+    status: dict[str, Any], idle: datetime | None
+) -> None:
+    assert idle_since({**job(), "status": status}) == idle
+
+
+def test_a_job_whose_pod_has_run_is_not_pending() -> None:
+    first, second = pod(left(DENIED, 1)), pod(conditions=[UNSCHEDULABLE], at="2026-01-02T00:00:00Z")
+    assert view(job(), [first], LATE).idle is None
+    assert view(job(), [second, first], LATE).idle == BEGUN + timedelta(days=1)
+    assert view(job(), [pod(phase="Failed", reason="Evicted")], LATE).idle is None
+
+
+def test_a_controller_is_an_archive_of_this_program_and_no_other_owner() -> None:
+    of = {"apiVersion": "partwarden.dev/v1alpha1", "kind": "PartitionArchive", "name": "a", "uid": "1"}
+    others = [
+        of,
+        {**of, "controller": False},
+        {**of, "controller": True, "apiVersion": "example.com/v1"},
+        {**of, "controller": True, "kind": "PartitionPolicy"},
+        {**of, "controller": True, "apiVersion": "v1"},
+    ]
+    for references in ([], others):
+        assert controller_of({"metadata": {"namespace": "ns", "ownerReferences": references}}) is None
+    meta = {"namespace": "ns", "ownerReferences": [*others, {**of, "controller": True}]}
+    assert controller_of({"metadata": meta}) == Owner("ns", "a", "1")
+    assert controller_of(made(S3)) == OWNER
 
 
 def test_a_pod_whose_end_is_waited_for_is_named_until_it_has_ended() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,15 +13,16 @@ from partwarden.api.types import ObjectKey
 from partwarden.archive.manifest import VARIABLE, WRONG, JobSpec, Report, TableName, Task
 from partwarden.archive.table_lookup import Target
 from partwarden.controller import archive_reconciler as module
-from partwarden.controller.archive_job import JobRequest, JobSlots
-from partwarden.controller.archive_reconciler import ArchiveReconciler, TableFinder, check_table
+from partwarden.controller.archive_job import JobRequest
+from partwarden.controller.archive_reconciler import ArchiveReconciler, check_table
 from partwarden.controller.archive_requests import ArchiveRequests
+from partwarden.controller.job_slots import JobSlots
+from partwarden.controller.job_status import PENDING_LONG
 from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
 from partwarden.errors import DatabaseUnreachable, PartwardenError, SecretNotFound
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive
-from support.cluster import ApiServer, refusal
+from support.cluster import CREATED, ApiServer, refusal
 
 KEY: ObjectKey = ("ns", "by-hand")
 SERVER, OID = "7380000000000000001/16384", 16402
@@ -46,7 +47,7 @@ class Killed(BaseException):
     """As SIGKILL, but for the process."""
 
 
-class Tables(TableFinder):
+class Tables:
     """The catalog says where the table is, or fails."""
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class World:
 
     def __init__(self, **settings: Any) -> None:
         self.server, self.tables = ApiServer(), Tables()
-        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        self.now = datetime.fromisoformat(CREATED)
         self.settings = Settings(**{"job_image": "partwarden:1", **settings})
         self.ended: list[tuple[Task, bool, float | None]] = []
         self.restart()
@@ -78,12 +79,12 @@ class World:
 
     def restart(self) -> None:
         """Another operator takes over, which remembers nothing."""
-        cluster, self.cache, self.slots = self.server.cluster(), ArchiveCache(), JobSlots(self.settings.jobs)
-        api = ArchivesInCluster(cluster)
-        self.requests = ArchiveRequests(self.cache, api, lambda key: None)
+        cluster, self.cache, shard = self.server.cluster(), ArchiveCache(), Shard(Store())
+        clock, self.woken = lambda: self.now, list[ObjectKey]()
+        self.slots = JobSlots(self.settings, self.cache, shard, self.woken.append, clock)
+        self.requests = ArchiveRequests(self.cache, cluster, lambda key: None)
         self.reconciler = ArchiveReconciler(
-            *(cluster, api, self.cache, self.requests, Shard(Store()), self.slots, self.tables, self.settings),
-            lambda: self.now,
+            *(cluster, self.cache, self.requests, shard, self.slots, self.tables.find, self.settings, clock),
             lambda *ended: self.ended.append(ended),
         )
 
@@ -109,7 +110,7 @@ class World:
 
     def pod(self, job: dict[str, Any], state: dict[str, Any]) -> None:
         labels = {"batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}
-        meta = {"namespace": KEY[0], "name": f"{job['metadata']['name']}-0", "labels": labels}
+        meta = {"namespace": job["metadata"]["namespace"], "name": f"{job['metadata']['name']}-0", "labels": labels}
         status = {"containerStatuses": [{"name": CONTAINER, "state": state}]}
         self.server.put("pods", {"metadata": meta, "status": status})
 
@@ -148,7 +149,7 @@ def test_the_table_is_pinned_before_its_job_is_created(world: World) -> None:
     assert (world.status["job"], world.status["phase"]) == (job["metadata"]["name"], "Archiving")
     assert world.condition() == ("False", "JobRunning")
     assert (order(job).task, order(job).partition.oid, order(job).server) == (Task.ARCHIVE, OID, SERVER)
-    assert world.slots.running() == {(KEY[0], job["metadata"]["name"])}
+    assert world.slots.held() == {(KEY[0], job["metadata"]["name"])}
 
 
 def test_a_running_job_is_polled_and_written_once(world: World) -> None:
@@ -173,8 +174,8 @@ def test_a_job_that_succeeded_is_a_proof(world: World) -> None:
     assert (world.status["manifestSha256"], world.status["rows"]) == ("b" * 64, 3)
     assert "phase" not in world.status
     assert [reason for reason, _ in world.server.events] == ["Archived"]
-    assert world.ended == [(Task.ARCHIVE, True, 12 * 3600 + 300.0)]
-    assert world.slots.running() == frozenset()
+    assert world.ended == [(Task.ARCHIVE, True, 300.0)]
+    assert world.slots.held() == frozenset()
     assert world.reconcile() is None
     assert len(world.jobs) == 1
 
@@ -262,7 +263,7 @@ def test_what_keeps_a_job_from_being_created_is_in_the_status(
     world.tables.error = error
     assert world.reconcile() == pause
     assert world.condition(ends) == ("True", error.reason)
-    assert (world.jobs, world.slots.running()) == ([], frozenset())
+    assert (world.jobs, world.slots.held()) == ([], frozenset())
     world.tables.error = None
     assert world.reconcile() == module.POLL_JOB
 
@@ -285,13 +286,92 @@ def test_without_an_image_no_job_is_created() -> None:
     assert world.condition("Stalled") == ("True", "InvalidSpec")
 
 
-def test_without_a_slot_it_waits(world: World) -> None:
-    for number in range(world.settings.jobs):
-        world.slots.saw((KEY[0], f"other-{number}"), running=True)
+def archives(world: World, count: int) -> list[ObjectKey]:
+    """As many archives in another namespace, all known."""
+    found = [("other", f"a-{number}") for number in range(count)]
+    for namespace, name in found:
+        body = {"metadata": {"namespace": namespace, "name": name}, "spec": world.body["spec"]}
+        world.cache.put(parse_archive(world.server.put(ARCHIVE_PLURAL, body)))
+    world.cache.put(parse_archive(world.body))
+    return found
+
+
+def test_without_a_slot_it_waits_until_it_is_woken() -> None:
+    world = World(jobs=1)
+    (other,) = archives(world, 1)
+    assert world.reconciler.reconcile(other) == module.POLL_JOB
     assert world.reconcile() == module.WAIT_FOR_SLOT
     assert world.condition() == ("False", "Queued")
-    world.slots.saw((KEY[0], "other-0"), running=False)
+    writes = len(world.server.writes)
+    assert world.reconcile() == module.WAIT_FOR_SLOT
+    assert (len(world.server.writes), world.woken) == (writes, [])
+    world.end(DONE)
+    assert world.reconciler.reconcile(other) is None
+    assert world.woken == [KEY]
     assert world.reconcile() == module.POLL_JOB
+
+
+def test_a_thousand_archives_that_wait_ask_the_api_server_for_nothing() -> None:
+    assert module.WAIT_FOR_SLOT >= 300
+    world = World(jobs=1)
+    many = archives(world, 20)
+    assert [world.reconciler.reconcile(each) for each in many] == [module.POLL_JOB, *[module.WAIT_FOR_SLOT] * 19]
+    assert world.woken == []
+
+
+@pytest.mark.parametrize("end", ["deleted", "no table", "no answer"])
+def test_one_that_is_woken_and_needs_no_job_any_more_wakes_the_next(end: str) -> None:
+    world = World(jobs=1)
+    first, second, third = archives(world, 3)
+    for each in (first, second, third):
+        world.reconciler.reconcile(each)
+    world.end(DONE)
+    assert world.reconciler.reconcile(first) is None
+    assert world.woken == [second]
+    if end == "deleted":
+        del world.server.objects[ARCHIVE_PLURAL, *second]
+    elif end == "no table":
+        world.tables.error = SecretNotFound("there is no Secret")
+    else:
+        world.server.before = lambda what: _refuse_once(world)
+    world.reconciler.reconcile(second)
+    assert world.woken == [second, third]
+
+
+def _refuse_once(world: World) -> None:
+    world.server.before = lambda what: None
+    raise refusal(500, "etcd is away")
+
+
+@pytest.mark.parametrize("suspended", [True, False])
+def test_a_job_that_is_pending_for_long_is_reported_and_gives_its_slot_to_another(suspended: bool) -> None:
+    world = World(jobs=1)
+    (other,) = archives(world, 1)
+    world.reconcile()
+    (job,) = world.jobs
+    if suspended:
+        world.server.put("jobs", {**job, "spec": {**job["spec"], "suspend": True}})
+    else:
+        said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes fit"}
+        meta = {"namespace": KEY[0], "name": "p", "creationTimestamp": job["metadata"]["creationTimestamp"]}
+        labels = {"batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}
+        world.server.put("pods", {"metadata": {**meta, "labels": labels}, "status": {"conditions": [said]}})
+    made = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+    world.now = made + PENDING_LONG - timedelta(seconds=1)
+    assert world.reconcile() == module.POLL_JOB
+    assert world.reconciler.reconcile(other) == module.WAIT_FOR_SLOT
+    world.now = made + PENDING_LONG
+    assert world.reconcile() == module.POLL_PENDING
+    assert world.woken == [other]
+    assert world.condition() == ("False", "JobSuspended" if suspended else "JobPending")
+    (ready,) = [each["message"] for each in world.status["conditions"] if each["type"] == "Ready"]
+    assert f"has run since {job['metadata']['creationTimestamp']}" in ready
+    assert ("is suspended" if suspended else "waits for a node: 0/3 nodes fit") in ready
+    assert world.reconciler.reconcile(other) == module.POLL_JOB
+    events = [reason for reason, _ in world.server.events]
+    world.now += timedelta(hours=1)
+    assert world.reconcile() == module.POLL_PENDING
+    assert [reason for reason, _ in world.server.events] == events
 
 
 def test_a_job_that_is_not_its_own_proves_nothing(world: World) -> None:
@@ -314,7 +394,7 @@ def test_a_job_that_the_api_server_finds_wrong_is_the_users_to_correct(world: Wo
     assert world.reconcile() == module.RETRY_USER_ERROR
     assert world.condition("Stalled") == ("True", "InvalidSpec")
     assert world.status["oid"] == OID
-    assert world.slots.running() == frozenset()
+    assert world.slots.held() == frozenset()
 
 
 def test_an_api_server_that_fails_is_tried_again(world: World) -> None:
@@ -324,7 +404,7 @@ def test_an_api_server_that_fails_is_tried_again(world: World) -> None:
     world.server.before = refuse
     assert world.reconcile() == module.RETRY
     assert (world.status, world.jobs) == ({}, [])
-    assert world.slots.running() == frozenset()
+    assert world.slots.held() == frozenset()
 
 
 def test_an_event_that_is_not_recorded_takes_nothing_back(world: World) -> None:

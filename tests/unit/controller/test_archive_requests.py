@@ -15,9 +15,9 @@ from partwarden.controller import archive_requests
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.errors import NameTaken
 from partwarden.kube import cache
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache
-from partwarden.planner.archives import MOST_ROUNDS, ArchiveRequest, ArchiveState, CheckRequest, server_label
+from partwarden.planner.archive_gate import ArchiveRequest, CheckRequest
+from partwarden.planner.drop_preconditions import MOST_ROUNDS, ArchiveState, server_label
 from support.cluster import ApiServer
 
 HERE, MOVED = "7380000000000000001/16384", "7380000000000000002/16384"
@@ -32,8 +32,7 @@ class Office:
 
     def __init__(self, name: str = "run", labels: Mapping[str, str] | None = None, of: str = "") -> None:
         self.server, self.archives, self.enqueued = ApiServer(), ArchiveCache(), list[ObjectKey]()
-        api = ArchivesInCluster(self.server.cluster())
-        self.requests = ArchiveRequests(self.archives, api, self.enqueued.append, of)
+        self.requests = ArchiveRequests(self.archives, self.server.cluster(), self.enqueued.append, of)
         self.body: dict[str, Any] = {
             "metadata": {
                 "namespace": "ns",

@@ -1,4 +1,4 @@
-"""Which archives and policies are enqueued by what a watch or a list shows, and how many Jobs may run."""
+"""Which archives and policies are enqueued by what a watch or a list shows, and which Jobs hold a slot."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from partwarden.api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, MANAGED
+from partwarden.api.policy import API_VERSION
 from partwarden.api.types import ObjectKey
-from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.event_handlers import ArchiveEventHandler
+from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard
+from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import WorkQueue
-from partwarden.kube.archives import ArchivesInCluster
 from partwarden.kube.cache import ArchiveCache, Store
 from support.cluster import ApiServer
 
@@ -23,10 +24,13 @@ class Known:
     """A handler, and what it enqueued."""
 
     def __init__(self) -> None:
-        self.server, self.cache, self.slots = ApiServer(), ArchiveCache(), JobSlots(2)
+        self.server, self.cache = ApiServer(), ArchiveCache()
         self.archives, self.policies = WorkQueue(clock=lambda: 0.0), WorkQueue(clock=lambda: 0.0)
-        api, shard = ArchivesInCluster(self.server.cluster()), Shard(Store())
-        self.handler = ArchiveEventHandler(api, self.cache, self.slots, shard, self.archives, self.policies)
+        shard = Shard(Store())
+        self.slots = JobSlots(Settings(), self.cache, shard, self.archives.enqueue)
+        self.handler = ArchiveEventHandler(
+            *(self.server.cluster(), self.cache, self.slots, shard, self.archives, self.policies)
+        )
 
     def enqueued(self) -> tuple[list[ObjectKey], list[ObjectKey]]:
         """Archives and policies that are due, which then are no more."""
@@ -35,13 +39,12 @@ class Known:
 
 def _drain(queue: WorkQueue) -> list[ObjectKey]:
     found = []
-    # A key that is never due comes last: `take` would wait for another.
-    queue.enqueue(("", "end"))
-    while (key := queue.take()) != ("", "end"):
+    # `take` would wait for another.
+    while queue.backlog().due:
+        key = queue.take()
         assert key
         found.append(key)
         queue.done(key, None)
-    queue.done(("", "end"), None)
     return found
 
 
@@ -52,7 +55,7 @@ def archive(version: int, generation: int = 1, uid: str = "1", **status: Any) ->
 
 
 def job(*ended: str, labels: dict[str, str] | None = None) -> dict[str, Any]:
-    owner = {"kind": ARCHIVE_KIND, "name": "run-2020", "uid": "1"}
+    owner = {"apiVersion": API_VERSION, "kind": ARCHIVE_KIND, "name": "run-2020", "uid": "1", "controller": True}
     meta = {"namespace": "ns", "name": JOB[1], "labels": MANAGED if labels is None else labels}
     conditions = [{"type": each, "status": "True"} for each in ended]
     return {"metadata": {**meta, "ownerReferences": [owner]}, "status": {"conditions": conditions}}
@@ -94,37 +97,22 @@ def test_an_archive_that_is_made_anew_or_gone_is_news_to_both(known: Known) -> N
 def test_a_job_enqueues_its_archive_and_holds_a_slot_while_it_runs(known: Known) -> None:
     known.handler.job_seen(job())
     assert known.enqueued() == ([ARCHIVE], [])
-    assert known.slots.running() == {JOB}
+    assert known.slots.held() == {JOB}
     known.handler.job_seen(job("Complete"))
-    assert known.slots.running() == frozenset()
+    assert known.slots.held() == frozenset()
     known.handler.job_seen(job(labels={}))
-    assert known.slots.running() == frozenset()
-
-
-def test_slots_are_few_and_a_job_has_only_one() -> None:
-    slots = JobSlots(2)
-    assert all(slots.take(("ns", each)) for each in ("a", "b", "a"))
-    assert not slots.take(("ns", "c"))
-    slots.saw(("ns", "a"), running=False)
-    assert slots.take(("ns", "c"))
-
-
-def test_a_list_gives_back_the_slots_of_jobs_that_are_gone_but_not_of_those_made_meanwhile() -> None:
-    slots = JobSlots(3)
-    slots.take(("ns", "gone"))
-    before = slots.running()
-    slots.take(("ns", "new"))
-    slots.listed(before, {("ns", "other"): None})
-    assert slots.running() == {("ns", "new"), ("ns", "other")}
+    assert known.slots.held() == frozenset()
 
 
 def test_a_list_takes_in_archives_and_jobs_and_finds_what_is_gone(known: Known) -> None:
     listed = known.server.put(ARCHIVE_PLURAL, {**archive(0), "metadata": {"namespace": "ns", "name": "run-2021"}})
     known.server.put("jobs", job())
-    known.slots.saw(("ns", "gone"), running=True)
+    gone = job()
+    gone["metadata"]["name"] = "gone"
+    known.slots.saw(gone)
     known.handler.list()
     assert [each.uid for each in known.cache.all()] == [listed["metadata"]["uid"]]
-    assert known.slots.running() == {JOB}
+    assert known.slots.held() == {JOB}
     archives, policies = known.enqueued()
     assert (set(archives), policies) == ({ARCHIVE, ("ns", "run-2021")}, [POLICY])
 
@@ -138,9 +126,9 @@ def test_a_list_that_was_asked_for_before_a_deletion_does_not_bring_an_archive_b
 
 def test_events_of_watches_are_taken_in(known: Known) -> None:
     known.handler.on_job({"type": "ADDED", "object": job()})
-    assert known.slots.running() == {JOB}
+    assert known.slots.held() == {JOB}
     known.handler.on_job({"type": "DELETED", "object": job()})
-    assert known.slots.running() == frozenset()
+    assert known.slots.held() == frozenset()
     known.handler.on_archive({"type": "MODIFIED", "object": archive(6, generation=2)})
     assert known.enqueued() == ([ARCHIVE], [])
     known.handler.on_archive({"type": "DELETED", "object": archive(7, generation=2)})

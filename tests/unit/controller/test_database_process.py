@@ -21,8 +21,7 @@ from partwarden.controller import database_work
 from partwarden.controller.database_process import DatabaseProcesses, WorkerDefect
 from partwarden.controller.database_work import Supervisor, WorkRequest
 from partwarden.errors import ClusterUnavailable, DatabaseUnresponsive, PolicyConflict, TableBusy, WorkerFailed
-from partwarden.planner.archives import Archives
-from partwarden.planner.drop_preconditions import Withdrawn
+from partwarden.planner.drop_preconditions import Archives, Withdrawn
 from partwarden.postgres.conninfo import ConnectionInfo
 from partwarden.status.events import CompletedAction
 from support import worker_tasks

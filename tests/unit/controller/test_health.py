@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from partwarden.controller.health import Health, WorkerPoolStats, stuck
-from partwarden.controller.workqueue import Backlog, WorkQueue
+from partwarden.controller.workqueue import DEADLINE, Backlog, WorkQueue
 
 CALM = WorkerPoolStats(Backlog(0, 0.0, ()), count=2, ended=0)
 
@@ -33,9 +33,13 @@ def health(clock: Clock, crew: WorkerPoolStats = CALM) -> Health:
     "crew",
     [
         CALM,
-        WorkerPoolStats(Backlog(900, 3600.0, (100.0, 4000.0)), 2, 0),  # all are busy: a large fleet, or slow databases
-        WorkerPoolStats(Backlog(1, 59.0, (1.0,)), 2, 0),
-        WorkerPoolStats(Backlog(0, 0.0, (90000.0,)), 2, 0),  # one reads a very large table, the other is free
+        # All are busy: a large fleet, or slow databases.
+        WorkerPoolStats(Backlog(900, 3600.0, (100.0, 4000.0), unserved=3600.0), 2, 0),
+        WorkerPoolStats(Backlog(1, 59.0, (1.0,), unserved=59.0), 2, 0),
+        # Its namespace has its share of the workers, and the other is free for others.
+        WorkerPoolStats(Backlog(1, 9000.0, (9000.0,)), 2, 0),
+        # Both read very large tables, and had said for how long at most.
+        WorkerPoolStats(Backlog(1, 90000.0, (90000.0, 80000.0), unserved=90000.0), 2, 0),
     ],
 )
 def test_a_queue_that_is_served_is_healthy(clock: Clock, crew: WorkerPoolStats) -> None:
@@ -45,8 +49,12 @@ def test_a_queue_that_is_served_is_healthy(clock: Clock, crew: WorkerPoolStats) 
 @pytest.mark.parametrize(
     ("crew", "words"),
     [
-        (WorkerPoolStats(Backlog(1, 61.0, (1.0,)), 2, 0), "has been due for 61 s, and a worker is free"),
-        (WorkerPoolStats(Backlog(1, 61.0, (30000.0, 40000.0)), 2, 0), "have worked on one key for 30000 s or longer"),
+        (WorkerPoolStats(Backlog(1, 61.0, (1.0,), unserved=61.0), 2, 0), "has been due for 61 s, and a worker is free"),
+        (
+            WorkerPoolStats(Backlog(0, 0.0, (70.0, 80.0), late=((("a", "b"), 1.0), (("a", "c"), 20.0))), 2, 0),
+            "a worker of the queue of policies has a/c for 20 s longer than it stated",
+        ),
+        (WorkerPoolStats(Backlog(0, 0.0, (901.0,), late=((("a", "b"), 1.0),)), 8, 0), "has a/b for 1 s longer"),
         (WorkerPoolStats(Backlog(0, 0.0, ()), 2, 1), "1 of 2 workers of the queue of policies have ended"),
     ],
 )
@@ -76,17 +84,6 @@ def test_a_lister_that_hangs_is_reported_and_one_that_fails_is_not(clock: Clock)
     assert it.unhealthy() == []
 
 
-def test_a_watch_is_mute_after_two_lists_that_knew_better(clock: Clock) -> None:
-    it = health(clock)
-    it.missed(True)
-    assert it.unhealthy() == []
-    it.missed(False)
-    it.missed(True)
-    assert it.unhealthy() == []
-    it.missed(True)
-    assert it.unhealthy() == ["the watch is mute: 2 lists in a row showed what it had not"]
-
-
 def test_it_is_ready_once_it_has_listed_and_watches(clock: Clock) -> None:
     it = Health({"policies": lambda: CALM}, relist=300, clock=clock)
     assert it.unready() == ["the first list has not come yet"]
@@ -114,6 +111,34 @@ def test_the_backlog_of_a_queue(clock: Clock) -> None:
     clock.now = 7.0
     # Enqueued while it is worked on: it waits only for itself.
     queue.enqueue(("a", "now"))
-    assert queue.backlog() == Backlog(1, 7.0, (7.0,))
+    assert queue.backlog() == Backlog(1, 7.0, (7.0,), unserved=7.0)
     queue.done(("a", "now"), None)
-    assert queue.backlog() == Backlog(2, 7.0, ())
+    assert queue.backlog() == Backlog(2, 7.0, (), unserved=7.0)
+
+
+def test_what_waits_for_its_namespaces_share_is_not_unserved(clock: Clock) -> None:
+    queue = WorkQueue(clock=clock, share=1)
+    queue.enqueue(("a", "one"))
+    queue.enqueue(("a", "two"))
+    assert queue.take() == ("a", "one")
+    clock.now = 7.0
+    assert queue.backlog() == Backlog(1, 7.0, (7.0,), unserved=0.0)
+
+
+def test_a_worker_is_late_beyond_the_deadline_that_it_stated_last(clock: Clock) -> None:
+    key, queue = ("a", "now"), WorkQueue(clock=clock)
+    queue.enqueue(key)
+    queue.deadline(key, 1.0)  # no worker has it
+    assert queue.take() == key
+    clock.now = DEADLINE
+    assert queue.backlog().late == ()
+    clock.now = DEADLINE + 1
+    assert queue.backlog().late == ((key, 1.0),)
+    queue.deadline(key, 90000.0)
+    clock.now += 90000.0
+    assert queue.backlog().late == ()
+    queue.deadline(key, 5.0)
+    clock.now += 8.0
+    assert queue.backlog().late == ((key, 3.0),)
+    queue.done(key, None)
+    assert queue.backlog().late == ()

@@ -20,7 +20,7 @@ from partwarden.controller.workqueue import Result
 from partwarden.errors import ContentsChanged, DatabaseUnreachable, TableBusy
 from partwarden.kube.cache import StoredPolicy
 from partwarden.kube.client import Cluster
-from partwarden.planner.archives import Archives
+from partwarden.planner.drop_preconditions import Archives
 from support import values
 from support.policies_api import FakeCluster, FakeExecutor
 
@@ -303,6 +303,8 @@ def test_a_status_that_cannot_be_written_is_tried_again(made: Fixture, caplog: p
     made.api.down.add("write_status")
     assert round(made.reconcile() or 0) == 1
     assert made.results == [Result.TRANSIENT]
+    # What was done is not done again, so it has its Event now or never.
+    assert made.reasons == ["PartitionCreated"]
     assert "did not answer" in caplog.text
     made.api.down.clear()
     made.reconcile()

@@ -16,12 +16,11 @@ from partwarden.controller.ownership import TableIdentity, TableOwnership
 from partwarden.controller.policy_supervisor import PolicySupervisor
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
-from partwarden.controller.workqueue import WorkQueue
+from partwarden.controller.workqueue import DEADLINE, WorkQueue
 from partwarden.errors import ClusterUnavailable
 from partwarden.kube.cache import Store, StoredPolicy, parse_policy
 from partwarden.kube.client import Cluster
-from partwarden.planner.archives import Archives
-from partwarden.planner.drop_preconditions import NEVER, DropCase, Withdrawn
+from partwarden.planner.drop_preconditions import NEVER, Archives, DropCase, Withdrawn
 from support import values
 
 KEY = ("one", "run")
@@ -68,10 +67,12 @@ class Fixture:
         self.intake = PolicyEventHandler(self.store, self.ownership, WorkQueue(lambda: 0.0))
         self.intake.seen(body())
         spec = PartitionPolicySpec.model_validate({"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}})
+        self.now = 0.0
+        self.queue = WorkQueue(lambda: self.now)
         self.supervisor = PolicySupervisor(
             parse_policy(body()),
             spec,
-            Runtime(cast(Cluster, self.api), Settings(), policies=self.store),
+            Runtime(cast(Cluster, self.api), Settings(), policies=self.store, policy_queue=self.queue),
             self.intake,
             self.ownership,
             cast(ArchiveRequests, Desk()),
@@ -191,3 +192,17 @@ def test_a_command_asks_nothing_again() -> None:
     assert NEVER.why_stopped() == ""
     assert NEVER.renew(CASE) is CASE
     assert not NEVER.single_drop
+
+
+def test_the_worker_that_waits_for_a_long_action_is_not_late_before_the_action_is(made: Fixture) -> None:
+    key = parse_policy(body()).key
+    made.queue.enqueue(key)
+    assert made.queue.take() == key
+    made.supervisor.begins("comparing", 90000.0)
+    made.supervisor.begins("telling nothing of its time", None)
+    made.now = 90000.0 + DEADLINE
+    assert made.queue.backlog().late == ()
+    made.now += 5
+    assert made.queue.backlog().late == ((key, 5.0),)
+    made.supervisor.begins("observing", 60.0)
+    assert made.queue.backlog().late == ()

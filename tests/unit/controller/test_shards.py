@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from partwarden.api.types import ObjectKey
-from partwarden.controller.archive_job import JobSlots
 from partwarden.controller.ownership import Shard, deciding_labels
 from partwarden.errors import ClusterUnavailable
 from partwarden.kube import cache
@@ -162,16 +161,3 @@ def test_the_labels_that_decide_are_those_whose_keys_the_selector_names() -> Non
         "tier": set(),
     }.items():
         assert deciding_labels(selector, labels).keys() == keys
-
-
-def test_jobs_of_others_take_no_slot_and_move_with_their_archives() -> None:
-    ours = {("ns", "mine"), ("ns", "mine-too")}
-    slots = JobSlots(2, lambda owner: owner in ours)
-    for number in range(5):
-        slots.saw(("ns", f"job-{number}"), True, ("ns", "theirs"))
-    assert slots.take(("ns", "one"), ("ns", "mine"))
-    ours.add(("ns", "theirs"))
-    assert not slots.take(("ns", "two"), ("ns", "mine-too"))
-    ours.remove(("ns", "theirs"))
-    assert slots.take(("ns", "two"), ("ns", "mine-too"))
-    assert not slots.take(("ns", "three"), ("ns", "mine"))

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import islice
+from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from partwarden import errors
 from partwarden.controller import workqueue
+from partwarden.controller.runtime import Runtime, share
+from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Backoff, Result, Schedule, Workers, WorkQueue
+from partwarden.kube.client import Cluster
 
 A, B, C = ("one", "a"), ("one", "b"), ("two", "a")
 
@@ -75,6 +82,173 @@ def test_nothing_is_due_after_the_last_time() -> None:
     schedule.pop(0)
     schedule.done(A)
     assert schedule.next_due() is None
+
+
+def key_of(namespace: int, number: int) -> tuple[str, str]:
+    """Each database has three keys."""
+    return f"team-{namespace}", f"run-{number}"
+
+
+def database(key: tuple[str, str]) -> int:
+    return int(key[1].removeprefix("run-")) // 3
+
+
+KEYS = [key_of(namespace, number) for namespace in range(4) for number in range(9)]
+
+
+@given(workers=st.integers(1, 16), blocked=st.integers(1, 40), waiting=st.integers(1, 5), at=st.floats(0, 100))
+def test_whatever_one_namespace_holds_up_another_namespaces_key_is_taken_at_once(
+    workers: int, blocked: int, waiting: int, at: float
+) -> None:
+    schedule = Schedule(share(workers), database)
+    for number in range(blocked):
+        schedule.enqueue(key_of(0, number), 0)
+    # None of these ever ends.
+    held = list(islice(drained(schedule, at), workers))
+    assert len(held) == min(blocked, max(1, workers // 2))
+    assert schedule.next_due() is None
+    for number in range(waiting):
+        schedule.enqueue(key_of(1, number), at)
+    if len(held) < workers:
+        assert schedule.next_due() == at
+        assert schedule.pop(at) == key_of(1, 0)
+    if workers > 1:
+        assert len(held) < workers
+
+
+class Model:
+    """A schedule of two workers for each namespace, and beside it plainly what is due when and what is worked on."""
+
+    def __init__(self) -> None:
+        self.schedule, self.now = Schedule(2, database), 0.0
+        self.due: dict[tuple[str, str], float] = {}
+        self.busy: list[tuple[str, str]] = []
+
+    def enqueue(self, key: tuple[str, str], after: float) -> None:
+        self.schedule.enqueue(key, self.now + after)
+        self.due[key] = min(self.due.get(key, self.now + after), self.now + after)
+
+    def waiting(self) -> dict[tuple[str, str], float]:
+        """For how long each key has been due that no worker has."""
+        return {key: self.now - at for key, at in self.due.items() if at <= self.now and key not in self.busy}
+
+    def may_be_taken(self) -> set[tuple[str, str]]:
+        return {key for key in self.waiting() if sum(each[0] == key[0] for each in self.busy) < 2}
+
+    def pop(self, seconds: float) -> None:
+        self.now += seconds
+        wanted, key = self.may_be_taken(), self.schedule.pop(self.now)
+        assert (key in wanted) if wanted else (key is None)
+        if key is not None:
+            del self.due[key]
+            self.busy.append(key)
+
+    def done(self, index: int, after: float | None) -> None:
+        if self.busy:
+            key = self.busy.pop(index % len(self.busy))
+            self.schedule.done(key, None if after is None else self.now + after)
+            if after is not None:
+                self.due[key] = min(self.due.get(key, self.now + after), self.now + after)
+
+    def check(self) -> None:
+        following = self.schedule.next_due()
+        if self.may_be_taken():
+            assert following is not None
+            assert following <= self.now
+        assert sorted(seconds for seconds, _ in self.schedule.overdue(self.now)) == sorted(self.waiting().values())
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("enqueue"), st.sampled_from(KEYS), st.floats(0, 20)),
+    st.tuples(st.just("pop"), st.floats(0, 5)),
+    st.tuples(st.just("done"), st.integers(0, 7), st.none() | st.floats(0, 20)),
+)
+
+
+@given(st.lists(STEPS, max_size=120))
+def test_no_due_key_waits_for_ever_and_shares_are_kept(steps: list[tuple[Any, ...]]) -> None:
+    model = Model()
+    for name, *arguments in steps:
+        getattr(model, name)(*arguments)
+        model.check()
+    # While each key that was worked on is enqueued again at once, the others come in as many turns as there are keys.
+    model.now += 100
+    left = set(model.waiting())
+    for _ in range(len(KEYS) + len(model.busy)):
+        if model.busy:
+            again = model.busy[0]
+            model.done(0, None)
+            model.enqueue(again, 0)
+        model.pop(0)
+        left -= set(model.busy)
+    assert not left
+
+
+def test_namespaces_take_turns_and_within_them_databases() -> None:
+    schedule = Schedule(None, database)
+    for key in [key_of(0, number) for number in range(6)] + [key_of(1, 0), key_of(2, 8), key_of(2, 7)]:
+        schedule.enqueue(key, 0)
+    assert list(drained(schedule, 0)) == [
+        *(key_of(0, 0), key_of(1, 0), key_of(2, 8)),
+        *(key_of(0, 3), key_of(2, 7)),
+        *(key_of(0, 1), key_of(0, 4), key_of(0, 2), key_of(0, 5)),
+    ]
+
+
+def test_a_namespace_whose_keys_come_again_at_once_keeps_no_other_waiting() -> None:
+    schedule = Schedule()
+    for number in range(100):
+        schedule.enqueue(key_of(0, number), 0)
+    assert schedule.pop(0) == key_of(0, 0)
+    schedule.enqueue(key_of(1, 0), 50)
+    assert schedule.pop(49) == key_of(0, 1)
+    schedule.done(key_of(0, 0), 49)
+    assert schedule.pop(50) == key_of(0, 2)
+    assert schedule.pop(50) == key_of(1, 0)
+
+
+def test_a_key_that_waited_for_its_share_is_taken_when_a_worker_of_its_namespace_is_done() -> None:
+    queue, first, second, other = WorkQueue(share=1), threading.Event(), threading.Event(), threading.Event()
+    go = threading.Event()
+
+    def work(key: tuple[str, str]) -> float | None:
+        if key == A:
+            first.set()
+            assert go.wait(20)
+        (second if key == B else other).set()
+        return None
+
+    workers = Workers(queue, work, 2)
+    workers.start()
+    queue.enqueue(A)
+    assert first.wait(10)
+    queue.enqueue(B)
+    queue.enqueue(C)
+    assert other.wait(10)
+    assert not second.is_set()
+    go.set()
+    assert second.wait(10)
+    queue.close()
+    assert workers.wait(10)
+
+
+@pytest.mark.parametrize(("namespaces", "taken"), [((), 4), (("one",), 8), (("one", "two"), 4)])
+def test_the_queue_of_the_operator_keeps_the_shares(namespaces: tuple[str, ...], taken: int) -> None:
+    queue = Runtime.of(cast(Cluster, None), Settings(workers=8, namespaces=namespaces)).policy_queue
+    for number in range(8):
+        queue.enqueue(("one", str(number)))
+    while queue.backlog().unserved:
+        queue.take()
+    assert len(queue.backlog().busy) == taken
+
+
+@pytest.mark.parametrize(
+    ("workers", "namespaces", "expected"), [(1, 0, 1), (2, 0, 1), (3, 0, 1), (8, 0, 4), (64, 3, 32), (8, 1, 8)]
+)
+def test_a_namespace_has_at_most_half_of_the_workers_where_there_are_others(
+    workers: int, namespaces: int, expected: int
+) -> None:
+    assert share(workers, namespaces) == expected
 
 
 class Clock:

@@ -14,6 +14,7 @@ from kubernetes.client.exceptions import ApiException
 from partwarden.errors import ClusterUnavailable, InsufficientPrivilege, SecretNotFound
 from partwarden.kube.cache import parse_policy
 from partwarden.kube.client import (
+    WRITES,
     ApiError,
     Cluster,
     Conflict,
@@ -80,23 +81,66 @@ def test_a_secret_that_cannot_be_read(
         CLUSTER.secret("one", "db")
 
 
-@pytest.mark.parametrize("status", [404, 409])
-def test_a_status_of_an_object_that_is_deleted_or_changed_is_not_written(
-    status: int, monkeypatch: pytest.MonkeyPatch
+META = {"namespace": "one", "name": "run", "uid": "4711", "resourceVersion": "1", "creationTimestamp": ""}
+POLICY = parse_policy({"metadata": META})
+
+
+class Server:
+    """Has the policy with one uid, or None, and answers the first writes of its status with so many conflicts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, uid: str | None, conflicts: int) -> None:
+        self.uid, self.conflicts, self.writes = uid, conflicts, 0
+        monkeypatch.setattr(CLUSTER.custom, "patch_namespaced_custom_object_status", self.patch)
+        monkeypatch.setattr(CLUSTER.custom, "list_namespaced_custom_object", self.list)
+
+    def patch(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        self.writes += 1
+        if self.writes <= self.conflicts:
+            refuse(409)()
+        return {"metadata": META, "status": arguments[-1]["status"]}
+
+    def list(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        return {"items": [{"metadata": META | {"uid": self.uid}}] if self.uid else []}
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_a_status_of_an_object_that_is_deleted_is_not_written(
+    version: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = parse_policy(
-        {
-            "metadata": {
-                "namespace": "one",
-                "name": "run",
-                "uid": "4711",
-                "resourceVersion": "1",
-                "creationTimestamp": "",
-            }
-        }
-    )
-    monkeypatch.setattr(CLUSTER.custom, "patch_namespaced_custom_object_status", refuse(status))
-    assert CLUSTER.write_status(policy, {}) is None
+    monkeypatch.setattr(CLUSTER.custom, "patch_namespaced_custom_object_status", refuse(404))
+    assert CLUSTER.write_status(POLICY, {}, version) is None
+
+
+@pytest.mark.parametrize("uid", [None, "another"])
+def test_a_status_of_an_object_that_was_made_anew_is_not_written(
+    uid: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch, uid, conflicts=99)
+    assert CLUSTER.write_status(POLICY, {}) is None
+    assert server.writes == 1
+
+
+def test_a_status_that_is_for_one_version_only_is_not_written_over_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(monkeypatch, "4711", conflicts=1)
+    assert CLUSTER.write_status(POLICY, {}, 1) is None
+    assert server.writes == 1
+
+
+def test_a_conflict_with_another_writer_is_no_deletion_and_the_status_is_written_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server(monkeypatch, "4711", conflicts=WRITES - 1)
+    written = CLUSTER.write_status(POLICY, {"observedGeneration": 1})
+    assert written is not None
+    assert written["status"] == {"observedGeneration": 1}
+    assert server.writes == WRITES
+
+
+def test_a_conflict_that_lasts_is_an_error_and_no_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(monkeypatch, "4711", conflicts=99)
+    with pytest.raises(Conflict):
+        CLUSTER.write_status(POLICY, {})
+    assert server.writes == WRITES
 
 
 def test_what_is_not_served_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,16 +14,16 @@ from partwarden.api.archive import Fingerprint
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.retention import Approval, OnExpire, Retention
 from partwarden.planner.actions import DetachPartition, DropDetached
-from partwarden.planner.archives import (
+from partwarden.planner.archive_gate import ArchiveRequest, CheckRequest
+from partwarden.planner.drop_preconditions import (
+    AFTER_DETACH,
+    LAST,
     MOST_ROUNDS,
-    ArchiveRequest,
     Archives,
     ArchiveState,
-    CheckRequest,
     CheckState,
     server_label,
 )
-from partwarden.planner.drop_preconditions import AFTER_DETACH, LAST
 from partwarden.planner.plan import Plan, make_plan
 from support import values
 

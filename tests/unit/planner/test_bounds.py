@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from partwarden.planner.calendar import Range
-from partwarden.planner.inventory import KeyType
-from partwarden.planner.keys import Codec, parse_bounds
+from partwarden.planner.keys import Codec, KeyType, parse_bounds
 from support.values import moment, naive
 
 TSTZ, TS, DATE = (Codec(each) for each in (KeyType.TIMESTAMPTZ, KeyType.TIMESTAMP, KeyType.DATE))

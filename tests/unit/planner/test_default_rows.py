@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partwarden.api.retention import KeyEncoding
-from partwarden.api.status import ConditionStatus
+from partwarden.api.status import ConditionStatus, ConditionType
 from partwarden.api.types import Interval
 from partwarden.errors import InsufficientPrivilege
 from partwarden.planner.actions import CreateDefault, CreatePartition, DrainIntoPartition
@@ -24,12 +24,13 @@ from partwarden.planner.default_rows import (
     MAX_PIECES,
     MAX_SPANS,
     Cut,
+    DefaultRows,
     finer_cut,
     first_cut,
     within_cells,
 )
-from partwarden.planner.inventory import DefaultRows, Inventory, KeyType, RelationKind
-from partwarden.planner.keys import Codec
+from partwarden.planner.inventory import Inventory, RelationKind
+from partwarden.planner.keys import Codec, KeyType
 from partwarden.planner.plan import Plan
 from partwarden.status.conditions import default_partition_empty, describe, reconciled
 from support import values
@@ -144,8 +145,7 @@ def test_rows_of_ranges_that_the_policy_does_not_want_leave_the_policy_ready() -
     inventory = found(held((2019, 5)), *values.years(2026, 2027, 2028))
     verdict = reconciled(values.spec(), inventory, values.plan(values.spec(), inventory), [])
     assert (verdict.ready.status, verdict.ready.reason) == (ConditionStatus.TRUE, "Converged")
-    assert verdict.default_empty is not None
-    assert verdict.default_empty.message == (
+    assert verdict.others[ConditionType.DEFAULT_PARTITION_EMPTY].message == (
         'DEFAULT partition public.run_default holds 2019 (5 rows); put ["2019-01-01"] into spec.ensure to have '
         "partitions made for them, and set spec.defaultPartition.drain to Auto, or move the rows elsewhere"
     )

@@ -12,9 +12,9 @@ from partwarden.api.archive import Fingerprint
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.policy import TableSpec
 from partwarden.api.retention import Approval, OnExpire, Retention
+from partwarden.api.status import ConditionType
 from partwarden.errors import TableChanged
 from partwarden.planner.actions import DropDetached
-from partwarden.planner.archives import Archives, ArchiveState, CheckState, server_label
 from partwarden.planner.context import PlanContext
 from partwarden.planner.drop_preconditions import (
     APPROVAL,
@@ -25,8 +25,12 @@ from partwarden.planner.drop_preconditions import (
     HELD,
     OUTSIDE,
     POLICY,
+    Archives,
+    ArchiveState,
+    CheckState,
     DropCase,
     last_reading,
+    server_label,
     unmet,
 )
 from partwarden.planner.inventory import Detached
@@ -168,8 +172,7 @@ def test_the_plan_the_status_and_the_check_under_the_lock_say_the_same(what: str
     assert drops(plan) == []
     said = reconciled(
         values.spec(retention=world.retention), values.inventory(detached=(world.table, *world.others)), plan, []
-    ).archives
-    assert said is not None
+    ).others[ConditionType.ARCHIVES_HEALTHY]
     if reason in (APPROVAL, CHECKING):
         assert (said.status, said.reason) == ("True", reason)
         assert "run_2018" in said.message

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from partwarden.api.types import Interval
 from partwarden.planner.calendar import Grid
 from partwarden.planner.context import cutoff
-from partwarden.planner.inventory import KeyType
-from partwarden.planner.keys import Codec
+from partwarden.planner.keys import Codec, KeyType
 
 ZONES = [
     "UTC",

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from partwarden.api.retention import KeyEncoding
 from partwarden.errors import KeyOutOfRange
 from partwarden.planner.calendar import Range
-from partwarden.planner.inventory import KeyType, Partition
-from partwarden.planner.keys import LOWEST_VALID, TYPES, Codec, Edges, parse_bounds
+from partwarden.planner.inventory import Partition
+from partwarden.planner.keys import LOWEST_VALID, TYPES, Codec, Edges, KeyType, parse_bounds
 from support import values
 from support.values import moment
 
@@ -175,8 +175,8 @@ def test_other_bits_put_a_partition_off_the_grid_and_its_neighbours_meet_it(rest
 
 def test_a_partition_within_one_millisecond_is_met_on_both_sides() -> None:
     tiny = held("tiny", at("2026-06-01", LOWEST_VALID + 5), at("2026-06-01", LOWEST_VALID + 2**60))
-    edges = Edges.of(UUID7, [tiny])
     assert tiny.range is not None
+    edges = Edges.of(UUID7, [(tiny.range, tiny.bounds)])
     here = tiny.range.upper
     assert here is not None
     assert tiny.range == Range(here, here)

@@ -10,8 +10,17 @@ import pytest
 
 from partwarden.errors import TableNotFound
 from partwarden.planner.calendar import Range, iso
-from partwarden.planner.inventory import Inventory, KeyPart, KeyType, Partition, RelationKind
-from partwarden.planner.maintenance_facts import ClosedPartition, MaintenanceFacts, Pruning, Statistics
+from partwarden.planner.inventory import (
+    ClosedPartition,
+    Inventory,
+    KeyPart,
+    MaintenanceFacts,
+    Partition,
+    Pruning,
+    RelationKind,
+    Statistics,
+)
+from partwarden.planner.keys import KeyType
 from partwarden.planner.marker import ClosedMark
 from partwarden.planner.plan import Plan, make_plan
 from partwarden.status.conditions import failed, make_status, reconciled, suspended

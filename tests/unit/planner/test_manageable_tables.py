@@ -8,8 +8,8 @@ from partwarden import errors
 from partwarden.api.retention import KeyEncoding
 from partwarden.api.types import Interval
 from partwarden.planner.context import check_table
-from partwarden.planner.inventory import Inventory, KeyPart, KeyType, Parent, RelationKind, Strategy
-from partwarden.planner.keys import TYPES, Codec
+from partwarden.planner.inventory import Inventory, KeyPart, Parent, RelationKind, Strategy
+from partwarden.planner.keys import TYPES, Codec, KeyType
 from support import values
 from support.values import inventory, spec
 

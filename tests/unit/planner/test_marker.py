@@ -16,8 +16,8 @@ from partwarden.archive.table_lookup import spell
 from partwarden.errors import UserError
 from partwarden.planner import marker
 from partwarden.planner.calendar import BoundedRange
-from partwarden.planner.inventory import Detached, KeyType
-from partwarden.planner.keys import TYPES, Codec
+from partwarden.planner.inventory import Detached
+from partwarden.planner.keys import TYPES, Codec, KeyType
 from partwarden.planner.marker import LONGEST_LINE, ClosedMark, Marker, Phase
 from partwarden.planner.plan import make_plan
 from partwarden.status.details import details

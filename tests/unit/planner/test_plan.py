@@ -1,5 +1,6 @@
 """Decisions by example: holes, pieces, limits, names that are taken, and who is in the way."""
 
+import pickle
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -7,9 +8,11 @@ import pytest
 
 from partwarden.api.types import Interval
 from partwarden.errors import NameTaken, NameTooLong, TooManyPartitions, UnknownTimeZone
+from partwarden.planner.actions import DropDetached
 from partwarden.planner.calendar import Range, iso
 from partwarden.planner.creation import MAX_CREATE
-from partwarden.planner.inventory import KeyType, RelationKind
+from partwarden.planner.inventory import RelationKind
+from partwarden.planner.keys import KeyType
 from partwarden.planner.plan import Plan
 from support import values
 from support.values import inventory, moment, naive, partition, plan, spec, years
@@ -242,3 +245,21 @@ def test_the_far_end_of_what_may_be_asked() -> None:
     decided = plan(policy, inventory(now=moment("7999-12-31")))
     assert names(decided)[-1] == "run_1000"
     assert naive("9000-01-01").year == max(each.range.upper.year for each in decided.creations if each.range.upper)
+
+
+def test_a_plan_and_what_it_is_made_from_pass_between_processes() -> None:
+    retention = {"keepFor": "5y", "onExpire": "Drop", "dropWithoutArchive": True, "grace": "1h"}
+    policy = spec(start_from="2026-01-01", retention=retention)
+    left = values.detached("run_2017", moment("2017-01-01"), moment("2018-01-01"), values.NOW - timedelta(hours=2))
+    found = inventory(*years(2018, 2026), detached=(left,), taken=frozenset({"run_2027"}))
+    decided = plan(policy, found)
+    assert [each.verb for each in decided.actions] == ["create", "detach", "drop"]
+    assert "NameTaken" in reasons(decided)
+    again, *made_from = pickle.loads(pickle.dumps((decided, policy, found)))  # noqa: S301 - written right here
+    assert made_from == [policy, found]
+    assert again.actions == decided.actions
+    assert [each.case for each in again.actions if isinstance(each, DropDetached)] == [
+        each.case for each in decided.actions if isinstance(each, DropDetached)
+    ]
+    # Errors are equal by what they say.
+    assert repr(again) == repr(decided)

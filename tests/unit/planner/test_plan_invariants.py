@@ -14,9 +14,10 @@ from partwarden.api.destination import PVC, Destination
 from partwarden.api.retention import OnExpire, Retention
 from partwarden.errors import TransientError, UnsafePlan
 from partwarden.planner.actions import AttachDetached, CreatePartition, DetachPartition, DropDetached
-from partwarden.planner.archives import Archives, ArchiveState, CheckRequest, CheckState, server_label
+from partwarden.planner.archive_gate import CheckRequest
 from partwarden.planner.calendar import Range
 from partwarden.planner.context import PlanContext
+from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
 from partwarden.planner.keys import Bounds
 from partwarden.planner.plan import Plan, make_plan
 from support import values

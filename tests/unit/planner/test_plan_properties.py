@@ -17,8 +17,8 @@ from partwarden.api.types import Interval
 from partwarden.planner.actions import CreatePartition
 from partwarden.planner.calendar import BoundedRange, Grid, Range, merge, subtract
 from partwarden.planner.creation import MAX_CREATE
-from partwarden.planner.inventory import Inventory, KeyType, Partition, RelationKind
-from partwarden.planner.keys import TYPES, Codec
+from partwarden.planner.inventory import Inventory, Partition, RelationKind
+from partwarden.planner.keys import TYPES, Codec, KeyType
 from partwarden.planner.plan import Plan, make_plan
 from support import values
 

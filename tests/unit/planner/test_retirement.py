@@ -22,7 +22,7 @@ from partwarden.planner.actions import (
     DropDetached,
     FinalizeDetach,
 )
-from partwarden.planner.archives import Archives
+from partwarden.planner.drop_preconditions import Archives
 from partwarden.planner.inventory import Detached, Inventory, Reference, RelationKind
 from partwarden.planner.marker import Marker, Phase
 from partwarden.planner.plan import Plan, make_plan

@@ -27,8 +27,8 @@ from partwarden.planner.actions import (
     FinalizeDetach,
 )
 from partwarden.planner.calendar import Grid, Range, merge
-from partwarden.planner.inventory import Detached, Inventory, KeyType, Partition, Reference, RelationKind
-from partwarden.planner.keys import TYPES, Codec
+from partwarden.planner.inventory import Detached, Inventory, Partition, Reference, RelationKind
+from partwarden.planner.keys import TYPES, Codec, KeyType
 from partwarden.planner.marker import Marker, Phase
 from partwarden.planner.plan import Plan, make_plan
 from support import values

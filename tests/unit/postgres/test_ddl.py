@@ -7,8 +7,8 @@ import pytest
 
 from partwarden.planner.actions import CreatePartition
 from partwarden.planner.calendar import Range
-from partwarden.planner.inventory import Grant, KeyType, PartitionTemplate
-from partwarden.planner.keys import Bounds, Codec
+from partwarden.planner.inventory import Grant, PartitionTemplate
+from partwarden.planner.keys import Bounds, Codec, KeyType
 from partwarden.postgres import ddl
 from support.values import PARENT, inventory, plan, spec
 

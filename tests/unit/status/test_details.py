@@ -104,9 +104,41 @@ def test_bounds_rows_and_size() -> None:
         "name": "run_2026",
         "from": "2026-01-01T00:00:00Z",
         "to": "2027-01-01T00:00:00Z",
-        "bytes": 2**20,
+        "bytes": 1_000_000,
         "state": "Current",
     }
+
+
+@pytest.mark.parametrize(
+    ("exact", "shown"),
+    [
+        (0, 0),
+        (7, 7),
+        (99, 99),
+        (104, 100),
+        (105, 100),
+        (106, 110),
+        (8192, 8200),
+        (123_456_789, 120_000_000),
+        (995, 1000),
+    ],
+)
+def test_sizes_and_estimates_have_two_significant_digits(exact: int, shown: int) -> None:
+    found = inventory([year(2026, rows=exact, bytes=exact)])
+    status = details(found, plan(found), ())
+    assert status.summary is not None
+    assert status.summary.largest is not None
+    assert (status.partitions[0].rows, status.partitions[0].bytes) == (shown, shown)
+    assert (status.summary.rows, status.summary.total_bytes) == (shown, shown)
+    assert (status.summary.size, status.summary.largest.bytes) == (human(shown), shown)
+
+
+def test_a_table_that_grows_a_little_has_the_same_status() -> None:
+    before, after = (
+        details(found, plan(found), ())
+        for found in (inventory([year(2026, rows=number, bytes=8192 * number)]) for number in (1_010_000, 1_015_000))
+    )
+    assert before == after
 
 
 def test_partitions_are_listed_in_ascending_order_with_default_last() -> None:

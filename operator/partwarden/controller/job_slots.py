@@ -1,0 +1,178 @@
+"""Slots: how many Jobs run at the same time, whose they are, and which archive is next.
+
+A Job holds a slot while it has not ended and its controller is, by UID, a PartitionArchive of this operator: whatever
+else bears the labels of such Jobs, in whichever namespace, holds none. A Job of which no pod has run for
+`job_status.PENDING_LONG` holds none either. One namespace has half of the slots at most, and one at least.
+
+Archives without a slot wait in memory. When a slot is free, the one that is next is reconciled: of the namespace with
+the fewest Jobs, of several that which was served longest ago, the oldest archive. So nothing is polled.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ..api.archive import MANAGED
+from ..api.types import ObjectKey
+from ..kube.cache import ArchiveCache, StoredArchive
+from .archive_job import Owner, controller_of
+from .job_status import end_of, idle_since, is_pending_long
+from .ownership import Shard
+from .runtime import utc_now
+from .settings import Settings
+
+MOST_PENDING = 4
+"""Jobs of one namespace that have been pending for long, beside which no other is created: all may start at once."""
+MOST_SEEN = 200
+"""Jobs of one namespace that are kept beside those of the operator: more than any share, however many others make."""
+
+
+class Slot(NamedTuple):
+    """``idle``: since when no pod of the Job has run, None while one does."""
+
+    owner: Owner
+    idle: datetime | None = None
+
+
+class JobSlots:
+    """At most `Settings.jobs` Jobs at once, safe for threads. Jobs about to be created count, too."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        archives: ArchiveCache,
+        shard: Shard,
+        wake: Callable[[ObjectKey], None],
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """``wake`` has an archive reconciled that waits and is next."""
+        self._archives, self._shard, self._wake, self._clock = archives, shard, wake, clock
+        self._lock = threading.Lock()
+        self._count = settings.jobs
+        # An operator of one namespace has none to share with.
+        self._share = self._count if len(settings.namespaces) == 1 else max(1, self._count // 2)
+        self._slots: defaultdict[str, dict[str, Slot]] = defaultdict(dict)
+        """By namespace and name of the Job."""
+        self._waiting: dict[ObjectKey, tuple[str, ObjectKey]] = {}
+        """Archives by key, with what sorts the oldest first."""
+        self._served, self._numbers = Counter[str](), itertools.count(1)
+        """The number of the last slot that each namespace was given."""
+
+    @property
+    def why_not(self) -> str:
+        """What an archive waits for that is given no slot: the same text for as long as it waits."""
+        return (
+            f"as many Jobs run as PARTWARDEN_JOBS allows, {self._count} in all and {self._share} of one namespace, or "
+            f"{MOST_PENDING} Jobs of this namespace are pending: the archive's Job is created when a slot is free"
+        )
+
+    def take(self, job: ObjectKey, archive: StoredArchive) -> bool:
+        """Whether the Job may be created now, for that archive. If not, it waits until it is woken or `leave`s."""
+        with self._lock:
+            if job[1] in self._slots[job[0]]:
+                return True
+            self._waiting[archive.key] = archive.age
+            following = self._next()
+            if taken := archive.key in following:
+                del self._waiting[archive.key]
+                following.remove(archive.key)
+                self._slots[job[0]][job[1]] = Slot(Owner(*archive.key, archive.uid))
+                self._served[archive.key[0]] = next(self._numbers)
+        self._wake_all(following)
+        return taken
+
+    def leave(self, archive: ObjectKey) -> None:
+        """The archive waits for no slot any more."""
+        with self._lock:
+            following = self._next() if self._waiting.pop(archive, None) else []
+        self._wake_all(following)
+
+    def release(self, job: ObjectKey) -> None:
+        """The Job has ended, was deleted, or was not created."""
+        with self._lock:
+            following = self._next() if self._slots[job[0]].pop(job[1], None) else []
+        self._wake_all(following)
+
+    def saw(
+        self, job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]] = (), deleted: bool = False
+    ) -> ObjectKey | None:
+        """Take in a Job, with its pods where they are known. Returns the archive of this operator that it is for."""
+        key, slot = _read(job, pods)
+        if slot is None:
+            # Its labels or its owner may have been changed since it was given a slot.
+            self.release(key)
+            return None
+        if deleted or end_of(job):
+            self.release(key)
+        else:
+            with self._lock:
+                self._keep(key, slot, followed=bool(pods))
+                following = self._next() if is_pending_long(slot.idle, self._clock()) else []
+            self._wake_all(following)
+        return slot.owner.key if self._is_ours(slot.owner) else None
+
+    def held(self) -> frozenset[ObjectKey]:
+        """The Jobs that have not ended, of whichever operator they are."""
+        with self._lock:
+            return frozenset((namespace, name) for namespace, slots in self._slots.items() for name in slots)
+
+    def listed(self, before: frozenset[ObjectKey], jobs: Iterable[Mapping[str, Any]]) -> None:
+        """Take in a full list. Other Jobs that were `held` ``before`` it was asked for do not exist any more."""
+        found = {key: slot for key, slot in (_read(each) for each in jobs if not end_of(each)) if slot}
+        with self._lock:
+            for namespace, name in before - found.keys():
+                self._slots[namespace].pop(name, None)
+            for key, slot in found.items():
+                self._keep(key, slot)
+            following = self._next()
+        self._wake_all(following)
+
+    def _keep(self, job: ObjectKey, slot: Slot, followed: bool = False) -> None:
+        slots = self._slots[job[0]]
+        if followed or job[1] in slots or len(slots) < MOST_SEEN:
+            slots[job[1]] = slot
+
+    def _wake_all(self, archives: Iterable[ObjectKey]) -> None:
+        for archive in archives:
+            self._wake(archive)
+
+    def _next(self) -> list[ObjectKey]:
+        """The waiting archives for which there are slots now, in fair order."""
+        if not self._waiting:
+            return []
+        now = self._clock()
+        running, pending = Counter[str](), Counter[str]()
+        for owner, idle in (slot for slots in self._slots.values() for slot in slots.values()):
+            if self._is_ours(owner):
+                (pending if is_pending_long(idle, now) else running)[owner.namespace] += 1
+        # What a namespace has beyond its share, because pending Jobs have begun to run, is not at others' cost.
+        free = self._count - sum(min(each, self._share) for each in running.values())
+        following: list[ObjectKey] = []
+        for _ in range(free):
+            left = [
+                key
+                for key in self._waiting.keys() - following
+                if running[key[0]] < self._share and pending[key[0]] < MOST_PENDING
+            ]
+            if not left:
+                break
+            first = min(left, key=lambda key: (running[key[0]], self._served[key[0]], self._waiting[key]))
+            running[first[0]] += 1
+            following.append(first)
+        return following
+
+    def _is_ours(self, owner: Owner) -> bool:
+        archive = self._archives.get(owner.key)
+        return archive is not None and archive.uid == owner.uid and self._shard.has(archive)
+
+
+def _read(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]] = ()) -> tuple[ObjectKey, Slot | None]:
+    """The Job's key, and the slot that it may hold: None where its labels or its controller are others."""
+    meta, owner = job["metadata"], controller_of(job)
+    made_here = owner is not None and (meta.get("labels") or {}).items() >= MANAGED.items()
+    return (meta["namespace"], meta["name"]), Slot(owner, idle_since(job, pods)) if owner and made_here else None
