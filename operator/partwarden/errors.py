@@ -11,6 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 
+def printable(text: str) -> str:
+    """One line whatever names and messages of others hold: all that no reader sees as a character is escaped.
+
+    So are line ends, other control characters (C0, C1), line separators, and marks of the writing direction, by which a
+    name could forge a line of a log, or steer a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 class PartwardenError(Exception):
     """Root of all errors here. ``str(error)`` is fit for a condition's message."""
 

@@ -97,7 +97,7 @@ def stand(
         server = _server(pods, new_server, major)
         database = server.new_database()
         database.execute(FILL)
-        uri = server.dsn(database.name, host=pods.host_address)
+        uri = server.dsn(database.name, host=pods.host_address, sslmode="disable")
         restricted("create", "secret", "generic", "run-db", f"--from-literal=uri={uri}")
         return Stand(restricted, operator_image, database, pods.host_address)
 
@@ -174,7 +174,7 @@ def test_a_partition_archive_by_hand_is_made_proven_and_outlives_its_job(
     ):
         database.execute(FILL)
         installed("label", "namespace", site.namespace, pod.ENFORCED)
-        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address)})
+        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address, sslmode="disable")})
         archives = Archives(site)
         archives.apply("by-hand", destination={"pvc": {"claimName": jobs.CLAIM}}, job=None)
         status = archives.wait("by-hand", Ready="True", Archived="True", Verified="True")["status"]
@@ -200,7 +200,7 @@ def test_an_expired_partition_is_archived_detached_read_again_and_dropped(
     ):
         database.execute(FILL)
         installed("label", "namespace", site.namespace, pod.ENFORCED)
-        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address)})
+        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address, sslmode="disable")})
         archive = {"pvc": {"claimName": jobs.CLAIM}}
         retention = {"keepFor": "1y", "onExpire": "Drop", "grace": "0s", "archive": archive}
         site.apply("run", {"premake": 0, "startFrom": f"{datetime.now(UTC).year}-01-01", "retention": retention})

@@ -53,7 +53,7 @@ def test_an_expired_partition_is_archived_to_s3_once_the_secret_is_right_and_is_
         s3.make_bucket("archives")
         database.execute(FILL)
         installed("label", "namespace", site.namespace, pod.ENFORCED)
-        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address)})
+        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address, sslmode="disable")})
         wrong = {**secret(s3), "secretAccessKey": "wrong-wrong-wrong"}
         site.secret("storage", wrong)
         archive = destination(s3, "archives").model_dump(mode="json", by_alias=True, exclude_none=True)

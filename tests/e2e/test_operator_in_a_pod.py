@@ -23,7 +23,7 @@ def test_an_operator_in_a_pod_serves_its_namespace_and_ends_on_sigterm(
         operator = pod.manifest("operator", operator_image, ["run"], {"PARTWARDEN_NAMESPACES": site.namespace})
         operator["spec"] |= {"serviceAccountName": "operator", "automountServiceAccountToken": True}
         kubectl.apply(operator)
-        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address)})
+        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address, sslmode="disable")})
         site.apply("run", {"interval": "Year", "premake": 1})
         try:
             site.wait(Ready="True", reason="Converged")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from lab.operator import until
 from model.world import World
@@ -19,6 +18,7 @@ from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import Report, maintain
 from support.meanwhile import Interrupted
+from support.statements import watch
 
 PATIENCE = 0.3
 TRIPS, COMMANDS = (4, 8, 24), (2, 5, 12)
@@ -108,18 +108,18 @@ def _killed_in_the_middle(world: World, connection: Session) -> Iterator[None]:
 def _reader(world: World, connection: Session, *, kill: bool, concurrently: bool = False) -> Iterator[None]:
     pid, over = connection.info.backend_pid, threading.Event()
     with psycopg.connect(world.dsn) as reader:
-        watch = threading.Thread(target=_watch, args=(world, pid, reader, over, kill))
+        watcher = threading.Thread(target=_watch, args=(world, pid, reader, over, kill))
         read = partial(reader.execute, "SELECT FROM run LIMIT 1")
         if concurrently:
-            connection.cursor_factory = _before_concurrently(read)
+            watch(connection, lambda query: read() if "CONCURRENTLY" in query else None)
         else:
             _before(connection, world.rng.randint(2, world.rng.choice(TRIPS)), read)
-        watch.start()
+        watcher.start()
         try:
             yield
         finally:
             over.set()
-            watch.join()
+            watcher.join()
             reader.rollback()
 
 
@@ -157,16 +157,6 @@ def _watch(world: World, pid: int, reader: psycopg.Connection, over: threading.E
                     reader.rollback()
                     world.counts["waits for a reader"] += 1
                 return
-
-
-def _before_concurrently(what: Callable[[], object]) -> type[psycopg.Cursor[Any]]:
-    class Watched(psycopg.Cursor[Any]):
-        def execute(self, query: Any, *args: Any, **options: Any) -> Watched:
-            if isinstance(query, sql.Composable) and "CONCURRENTLY" in query.as_string(self):
-                what()
-            return super().execute(query, *args, **options)
-
-    return Watched
 
 
 def _before(connection: Session, trip: int, what: Any) -> None:

@@ -10,9 +10,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -26,6 +24,7 @@ from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from support.archived import use_client
 from support.retirement import leave_pending
+from support.statements import watch
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 2}"
@@ -248,17 +247,14 @@ def test_a_drop_interrupted_during_the_detach_continues_from_there(table: Databa
     """PostgreSQL knows no way back from a detach that is pending: the same command finishes it, and no row goes."""
     reader, begun = table.connect(), False
 
-    class Watching(psycopg.Cursor[Any]):
-        def execute(self, query: Any, *parameters: Any, **options: Any) -> Watching:
-            nonlocal begun
-            if not begun and "CONCURRENTLY" in (query if isinstance(query, str) else query.as_string(None)):
-                begun = True
-                reader.execute("BEGIN; SELECT count(*) FROM run")
-            super().execute(query, *parameters, **options)
-            return self
+    def before(query: str) -> None:
+        nonlocal begun
+        if not begun and "CONCURRENTLY" in query:
+            begun = True
+            reader.execute("BEGIN; SELECT count(*) FROM run")
 
     with reader, session(from_dsn(table.dsn)) as connection:
-        connection.cursor_factory = Watching
+        watch(connection, before)
         found = drop_database.find(connection, tables.only_spec(connection, Target()), OLD, frozenset())
         (outcome,) = drop_database.remove(connection, found, None, "", 10.0)
         assert outcome.error
@@ -276,16 +272,13 @@ def test_a_drop_interrupted_during_the_detach_continues_from_there(table: Databa
 
 @pytest.mark.parametrize("text", ["COMMENT", "DETACH", "DROP TABLE"])
 def test_ctrl_c_at_any_step_loses_no_row_and_the_same_command_goes_on(table: Database, archive: str, text: str) -> None:
-    class Interrupted(psycopg.Cursor[Any]):
-        def execute(self, query: Any, *parameters: Any, **options: Any) -> Interrupted:
-            super().execute(query, *parameters, **options)
-            if text in (query if isinstance(query, str) else query.as_string(None)):
-                raise KeyboardInterrupt
-            return self
+    def interrupt(query: str) -> None:
+        if text in query:
+            raise KeyboardInterrupt
 
     def drop() -> None:
         with session(from_dsn(table.dsn)) as connection:
-            connection.cursor_factory = Interrupted
+            watch(connection, after=interrupt)
             found = drop_database.find(connection, tables.only_spec(connection, Target()), OLD, frozenset())
             proven = drop_database.compare(connection, found, open_archive(archive))
             drop_database.remove(connection, found, proven, archive, 10.0)

@@ -26,6 +26,7 @@ from partwarden.postgres.settings import LIMITS
 from support.archived import use_client
 from support.meanwhile import NOW, keep, policy, unbroken
 from support.retirement import DETACH, DROP, LONG_AGO, edit_mark, verbs
+from support.statements import watch
 
 OTHERS = {"tcp_user_timeout", "wal_sender_timeout"}
 """Settings with such names that end neither a session nor what is done in it."""
@@ -140,15 +141,11 @@ def test_a_slow_client_is_not_cut_short_by_the_roles_limits(database: Database, 
     """Neither between two statements nor between two transactions does the server end the session."""
     make(database, app, TABLE, "")
 
-    class Slow(psycopg.Cursor[Any]):
-        def execute(self, query: Any, *parameters: Any, **options: Any) -> Slow:
-            pid = self.connection.info.backend_pid
-            until("the session has been idle for long", lambda: database.query(IDLE, pid, LONG))
-            super().execute(query, *parameters, **options)
-            return self
-
     with session(from_dsn(app.dsn)) as connection:
-        connection.cursor_factory = Slow
+        pid = connection.info.backend_pid
+        watch(
+            connection, lambda _: until("the session has been idle for long", lambda: database.query(IDLE, pid, LONG))
+        )
         report = unbroken(maintain(connection, policy(**THIS_YEAR), now=NOW))
     assert verbs(report) == [("create", "done")]
 

@@ -53,9 +53,31 @@ def test_tls_that_the_server_demands_and_the_policy_refuses(tls: Database) -> No
 def test_tls_that_the_policy_demands_and_the_server_does_not_offer(pg_database: Database) -> None:
     pg_database.execute(RUN)
     error = complaint(login(pg_database.dsn, sslmode="require"))
-    check(error, "TLSMismatch", "server does not support SSL", "set sslmode to prefer or disable, or turn ssl on")
+    check(error, "TLSMismatch", "server does not support SSL", "turn ssl on at the server; or say sslmode: disable")
     for mode in ("disable", "allow", "prefer"):
         assert complaints(login(pg_database.dsn, sslmode=mode)) == []
+
+
+@pytest.mark.parametrize("mode", ["", "&sslmode=prefer"])
+def test_a_password_is_not_sent_over_a_network_without_tls_unless_the_user_says_so(
+    pg_database: Database, mode: str
+) -> None:
+    pg_database.execute(RUN)
+    uri = f"{pg_database.server.dsn(pg_database.name, host='db.example')}?hostaddr=127.0.0.1"
+    error = complaint(login_by_uri(uri + mode))
+    words = ["server does not support SSL", "say sslmode: disable", "in clear text"]
+    check(error, "TLSMismatch", *words, secrets=[pg_database.server.password])
+    for said in ("disable", "allow"):
+        assert complaints(login_by_uri(f"{uri}&sslmode={said}")) == []
+
+
+def test_with_a_ca_the_server_is_verified_where_nothing_is_said(tls: Database, certificates: Certificates) -> None:
+    authority = certificates.authority.read_text()
+    uri = tls.server.dsn(tls.name, host="127.0.0.1")
+    assert complaints(login_by_uri(uri, **{"ca.crt": authority})) == []
+    elsewhere = tls.server.dsn(tls.name, host="db.example") + "?hostaddr=127.0.0.1"
+    error = complaint(login_by_uri(elsewhere, **{"ca.crt": authority}))
+    check(error, "TLSMismatch", 'does not match host name "db.example"')
 
 
 @pytest.mark.parametrize("key", ["ca_crt", "sslrootcert"])

@@ -22,6 +22,7 @@ from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import Report, maintain
 from support.meanwhile import NOW, keep, policy, unbroken
+from support.statements import watch
 
 YEARS = """
     CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY, submitted_at timestamptz NOT NULL, note text,
@@ -70,18 +71,15 @@ def keep_before(
     """Like `keep`, with a call right before SQL that contains this text is sent the nth time."""
     seen = 0
 
-    class Watching(psycopg.Cursor[Any]):
-        def execute(self, query: Any, *parameters: Any, **options: Any) -> Watching:
-            nonlocal seen
-            seen += text in (query if isinstance(query, str) else query.as_string(self.connection))
-            if seen == nth:
-                seen += 1
-                what()
-            super().execute(query, *parameters, **options)
-            return self
+    def before(query: str) -> None:
+        nonlocal seen
+        seen += text in query
+        if seen == nth:
+            seen += 1
+            what()
 
     with session(from_dsn(dsn)) as connection:
-        connection.cursor_factory = Watching
+        watch(connection, before)
         report = maintain(connection, policy(**fields), now=NOW, patience=10.0, archives=archives, recheck=recheck)
     assert seen > nth, f"nothing with {text!r} in it was sent {nth} times"
     return unbroken(report)

@@ -87,6 +87,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   value: {{ int .Values.operator.workerMemory | quote }}
 - name: PARTWARDEN_RELIST
   value: {{ .Values.operator.relist | quote }}
+- name: PARTWARDEN_CA_FOLDER
+  value: {{ .Values.operator.caFolder | quote }}
 - name: PARTWARDEN_LOG_FORMAT
   value: {{ .Values.operator.logFormat | quote }}
 - name: PARTWARDEN_LOG_LEVEL

@@ -37,10 +37,26 @@ APPROVAL = "partwarden.dev/approve-drop"
 ``run_2018@16402``, it means that very table and no later one of the name."""
 
 
+LONGEST_ANNOTATION, MOST_NAMES = 64 << 10, 1000
+"""Characters of such an annotation, and names in it."""
+UNREAD = "\0"
+"""Stands for all that an annotation may name that is beyond those. No table is called so."""
+
+
 def parse(annotations: Mapping[str, str] | None, annotation: str = ANNOTATION) -> frozenset[str]:
-    """The names in the annotation; none where there is no such annotation."""
+    """The names in the annotation; none where there is no such annotation, `UNREAD` alone where it is too long.
+
+    What is too long holds every table (see `is_held`), and approves none.
+    """
     text = (annotations or {}).get(annotation, "")
+    if len(text) > LONGEST_ANNOTATION or text.count(",") >= MOST_NAMES:
+        return frozenset({UNREAD})
     return frozenset(name for part in text.split(",") if (name := part.strip()))
+
+
+def is_held(held: frozenset[str], called: frozenset[str]) -> bool:
+    """Whether a hold names the table, by what it may be ``called``, or is too long to be read."""
+    return UNREAD in held or bool(held & called)
 
 
 def names(schema: str, name: str, oid: int) -> frozenset[str]:
@@ -160,14 +176,16 @@ class Connection(Model):
     sslmode: Annotated[SSLMode, Field(strict=False)] | None = Field(
         None,
         description="disable, allow, prefer, require, verify-ca or verify-full; only the last proves who the server "
-        "is. Default: prefer.",
+        "is. prefer means require where a password would go over a network; to send it in clear text, say disable or "
+        "allow. Default: verify-full with a CA, else prefer.",
     )
     sslrootcert: str | None = Field(
         None,
         min_length=1,
         max_length=4096,
         pattern=IDENTIFIER,
-        description="Path of a PEM file of CA certificates in the operator's file system, or `system`. "
+        description="`system`, or the path of a PEM file of CA certificates in the folder that the operator's "
+        "PARTWARDEN_CA_FOLDER names. "
         "A CA in the Secret (key `sslrootcert` or `ca.crt`) is used when this is left out.",
     )
 

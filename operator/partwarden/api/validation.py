@@ -21,6 +21,8 @@ from .types import HINTS
 
 M = TypeVar("M", bound=BaseModel)
 
+MAX_PROBLEMS = 20
+"""Problems of one spec that a message names."""
 MAX_FOUND = 60
 """Characters of a wrong value that are repeated in a message."""
 
@@ -29,7 +31,8 @@ def parse_spec(data: object) -> PartitionPolicySpec:
     """The spec of a stored PartitionPolicy. Raises `InvalidSpec` with every problem, by its path from ``spec``."""
     spec, problems = check(PartitionPolicySpec, data, "spec")
     if spec is None:
-        raise InvalidSpec("; ".join(problems))
+        more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        raise InvalidSpec("; ".join(problems[:MAX_PROBLEMS]) + more)
     return spec
 
 

@@ -79,6 +79,8 @@ def is_expression(text: str) -> bool:
     return not open_
 
 
+MOST_COLUMNS, MOST_TYPES, MOST_LABELS = 1664, 10_000, 100_000
+"""Of a manifest: a row of PostgreSQL has no more columns; types of users, and labels of one enum."""
 DATA, GENERATED, MANIFEST = "data.dump", "generated.copy.gz", "manifest.json"
 """Names of the objects in an archive's folder; the second only where columns are generated and stored."""
 
@@ -159,12 +161,12 @@ class UserType(Written):
     kind: TypeKind = TypeKind.OTHER
     extension: str | None = None
     """The one that it belongs to, and comes with."""
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = Field((), max_length=MOST_LABELS)
     """Of an enum, in order."""
-    attributes: tuple[Attribute, ...] = ()
+    attributes: tuple[Attribute, ...] = Field((), max_length=MOST_COLUMNS)
     """Of a composite type, in order; of a domain or range the one that it is made from."""
     not_null: bool = False
-    checks: tuple[DomainCheck, ...] = ()
+    checks: tuple[DomainCheck, ...] = Field((), max_length=MOST_COLUMNS)
     opclass: tuple[str, str] | None = None
     """Of a range: schema and name of the operator class, where it is not the default."""
     multirange: tuple[str, str] | None = None
@@ -174,7 +176,7 @@ class UserType(Written):
 class GeneratedData(Written):
     """`GENERATED`: the values of the stored generated columns, which ``pg_dump`` leaves out."""
 
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = Field(max_length=MOST_COLUMNS)
     bytes: int
     sha256: str
     """Of the object, compressed, as ``bytes``."""
@@ -197,11 +199,11 @@ class ArchiveManifest(Written):
     """The literals of ``FOR VALUES FROM (…) TO (…)``, lower inclusive, upper exclusive, without quotes."""
     key: str | None = None
     """The partition key's column."""
-    columns: tuple[Column, ...]
-    types: tuple[UserType, ...] = ()
+    columns: tuple[Column, ...] = Field(max_length=MOST_COLUMNS)
+    types: tuple[UserType, ...] = Field((), max_length=MOST_TYPES)
     """Of users, that the columns need, each after those that it is made from."""
     unlogged: bool = False
-    settings: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, str] = Field(default_factory=dict, max_length=MOST_COLUMNS)
     """Under which `DATA` was written, and is to be read: see `text_settings`."""
     parent_ddl: str
     """``pg_dump --schema-only`` of the parent, as plain SQL, for people; empty where there is none. Never executed."""

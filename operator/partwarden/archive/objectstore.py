@@ -98,8 +98,9 @@ def _said(text: str) -> str:
     """In the service's words, else in those of the system, else in the library's."""
     if message := _found(r"<Message>([^<]*)", text):
         return f"{_code(text)}: {message.rstrip('.')}"
-    if system := _found(r'Os \{[^}]*message: "([^"]*)"', text):
-        return system
+    for system in text.split("Os {")[1:]:
+        if words := _found(r'message: "([^"]*)"', system.partition("}")[0]):
+            return words
     known = next((words for pattern, words in KNOWN.items() if re.search(pattern, text)), "")
     return known or _found(r"status code: (\d{3} [\w ]+)", text) or text.splitlines()[0].split(" - ")[-1].strip()
 

@@ -37,7 +37,7 @@ FROM pg_class c WHERE c.oid = {oid}
 # partition still.
 PARENT = """
 SELECT p.oid::int8, n.nspname AS schema, p.relname AS name, a.attname AS key,
-       format_type(a.atttypid, NULL) AS key_type, pg_get_expr(c.relpartbound, 0) AS bounds
+       format_type(a.atttypid, NULL) AS key_type, {bounds} AS bounds
 FROM pg_class c
 JOIN pg_class p ON p.oid = {parent} JOIN pg_namespace n ON n.oid = p.relnamespace
 JOIN pg_partitioned_table t ON t.partrelid = p.oid
@@ -117,14 +117,15 @@ def find_origin(
     _, mark = marker.read(text)
     if parent_oid is None and mark is not None and mark.oid == table.oid:  # else it is a copy of another's comment
         parent_oid = mark.parent
-    (rows,) = run(connection, SQL(PARENT).format(parent=parent_oid, table=table.oid))
+    (rows,) = run(connection, SQL(PARENT).format(parent=parent_oid, table=table.oid, bounds=ddl.BOUNDS))
     if not rows:
         return Target(table)
     (row,) = rows
     bounds: Bounds | None = None
     if row.bounds is not None:
         is_range = row.key is not None and row.bounds.startswith("FOR VALUES FROM")
-        bounds = literals(row.bounds) if is_range else None
+        # What is cut off says nothing of where the range ends.
+        bounds = literals(row.bounds) if is_range and len(row.bounds) < ddl.LONGEST_BOUNDS else None
     elif mark is not None and row.key is not None and row.key_type is not None:
         key = KeyPart(row.key, row.key_type)
         codecs = [codec for encoding in encodings if (codec := Codec.find(row.key_type, encoding))]
@@ -174,11 +175,11 @@ SELECT a.attname AS name, format_type(a.atttypid, NULL) AS type, a.atttypmod AS 
        NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n'
                    AND k.conkey = ARRAY[a.attnum] AND NOT k.convalidated) AS not_null_valid,
        a.attgenerated::text AS generated,
-       CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) ELSE '' END AS expression,
+       CASE WHEN a.attgenerated <> '' THEN {expression} ELSE '' END AS expression,
        coalesce((SELECT a.attcollation::regcollation::text FROM pg_type t WHERE t.oid = a.atttypid
                  AND t.typcollation <> a.attcollation), '') AS collation, a.atttypid::int8 AS type_oid
 FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attrelid = {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 FIRST_OF_USERS = 16384
 """What has a lower OID came with the server."""
@@ -187,7 +188,7 @@ FIRST_OF_USERS = 16384
 # with which it is made. A range is described without what only makes an index on it faster; one with a function of its
 # own must be made by hand.
 TYPE = """
-WITH t AS (SELECT * FROM pg_type WHERE oid = {}),
+WITH t AS (SELECT * FROM pg_type WHERE oid = {oid}),
 parts (place, name, type, typmod, coll) AS (
     SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation FROM t JOIN pg_attribute a
     ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
@@ -207,7 +208,7 @@ SELECT format_type(t.oid, NULL) AS name, n.nspname AS schema, t.typname AS type_
         FROM parts p WHERE k.kind IN ('Domain', 'Composite', 'Range')) AS attributes,
        t.typnotnull AND k.kind = 'Domain' AS not_null,
        (SELECT coalesce(jsonb_agg(jsonb_build_object(
-                 'name', c.conname, 'expression', pg_get_expr(c.conbin, 0), 'valid', c.convalidated)
+                 'name', c.conname, 'expression', {expression}, 'valid', c.convalidated)
                ORDER BY c.conname), '[]')
         FROM pg_constraint c WHERE c.contypid = t.oid AND c.contype = 'c' AND k.kind = 'Domain') AS checks,
        (SELECT jsonb_build_array(s.nspname, o.opcname) FROM pg_opclass o JOIN pg_namespace s ON s.oid = o.opcnamespace
@@ -237,7 +238,10 @@ def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
     """Describe the table with that OID. Raises psycopg's errors. To be asked in a transaction that has pinned its
     settings: names are qualified only where search_path is empty. From then on they are quoted in it only where need
     be: two descriptions are compared word by word."""
-    _, rows = run(connection, "SET LOCAL quote_all_identifiers = off", SQL(COLUMNS).format(oid))
+    query = SQL(COLUMNS).format(oid=oid, expression=ddl.bounded("pg_get_expr(d.adbin, d.adrelid)"))
+    _, rows = run(connection, "SET LOCAL quote_all_identifiers = off", query)
+    for row in rows:
+        ddl.check_text(f"cannot archive: the expression of generated column {row.name!r}", row.expression)
     columns = tuple(Column(**row._asdict()) for row in rows)
     types: list[UserType] = []
     seen: set[int] = set()
@@ -246,7 +250,10 @@ def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
         if oid < FIRST_OF_USERS or oid in seen:
             return
         seen.add(oid)
-        ((row,),) = run(connection, SQL(TYPE).format(oid))
+        query = SQL(TYPE).format(oid=oid, expression=ddl.bounded("pg_get_expr(c.conbin, 0)"))
+        ((row,),) = run(connection, query)
+        for check in row.checks:
+            ddl.check_text(f"cannot archive: CHECK {check['name']!r} of {row.name}", check["expression"])
         for each in row.made_from if row.extension is None else ():
             visit(each)
         if row.extension is not None or not row.is_made_along:

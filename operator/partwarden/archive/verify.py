@@ -149,11 +149,12 @@ def at(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256: str
 def read(store: Store, place: str, manifest_sha256: str | None = None) -> Archive:
     """The archive whose folder has the key ``place``. ``manifest_sha256``: what the manifest's sha256 must be, in
     hexadecimal digits; None where it is not known. Raises `ArchiveDamaged`, or what reading raises."""
-    url, text = store.url(f"{place}/{MANIFEST}"), b""
+    url, whole = store.url(f"{place}/{MANIFEST}"), bytearray()
     for chunk in store.get(f"{place}/{MANIFEST}"):
-        text += chunk
-        if len(text) > LARGEST:
-            raise ArchiveDamaged(f"{url} is too large for a manifest")
+        whole += chunk
+        if len(whole) > LARGEST:
+            raise ArchiveDamaged(f"{url} has more than {LARGEST >> 20} MiB: no manifest is as large")
+    text = bytes(whole)
     sha256 = hashlib.sha256(text).hexdigest()
     if manifest_sha256 is not None and sha256 != manifest_sha256:
         raise ArchiveDamaged(f"{url} has the sha256 {sha256}, but {manifest_sha256} was proven: it was changed")

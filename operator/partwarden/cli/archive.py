@@ -156,7 +156,7 @@ def _write(path: Path | None, report: Report) -> None:
 
 
 def _log(line: str) -> None:
-    click.echo(f"{iso(datetime.now(UTC).replace(microsecond=0))} {line}", err=True)
+    click.echo(f"{iso(datetime.now(UTC).replace(microsecond=0))} {formats.printable(line)}", err=True)
 
 
 @click.command(short_help="Prove an archive again, without a database.")

@@ -80,7 +80,7 @@ def find(connection: Session, spec: TableSpec, what: str, held: frozenset[str]) 
 def _why_never(table: Partition | Detached, piece: BoundedRange, plan: Plan, held: frozenset[str]) -> str | None:
     if piece.upper > plan.current.lower:
         return f"it holds {span(piece)}, which is now or later"
-    if policy.names(table.schema, table.name, table.oid) & held:
+    if policy.is_held(held, table.names):
         return "the annotation partwarden.dev/hold names it"
     if isinstance(table, Detached):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import PartwardenError
+from ..errors import printable as printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "wide", "json", "yaml", "name")
@@ -47,6 +49,13 @@ def option(default: str = "text") -> Callable[[F], F]:
     )
 
 
+CONTROL = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def _as_json(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
 def is_data(output: str) -> bool:
     """Whether it is for programs, as one document."""
     return output in ("json", "yaml")
@@ -55,7 +64,9 @@ def is_data(output: str) -> bool:
 def data(value: Any, output: str) -> None:
     """One document; as YAML a list is one document for each."""
     if output == "json":
-        click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+        # What a terminal would obey is escaped as JSON escapes it: the value stays what it is.
+        lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
+        click.echo("\n".join(each if each.isprintable() else CONTROL.sub(_as_json, each) for each in lines))
         return
     documents = value if isinstance(value, list) else [value]
     # Through JSON: enumerations and the like are texts there.
@@ -106,11 +117,6 @@ def table(rows: Sequence[tuple[str, ...]], *, heading: bool = True, indent: int 
 
 def _cell(text: str) -> Text:
     return Text(printable(text), COLOURS.get(text, ""), no_wrap=True, overflow="ellipsis")
-
-
-def printable(line: str) -> str:
-    """One line whatever names hold: line ends and terminal codes are escaped."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
 def line(text: str) -> None:

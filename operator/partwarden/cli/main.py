@@ -46,7 +46,7 @@ class Commands(click.Group):
         except Exception as error:
             if os.environ.get(DEBUG):
                 raise
-            about = " ".join(str(error).split())
+            about = formats.printable(" ".join(str(error).split()))
             click.echo(f"Error: {type(error).__name__}: {about}; {DEBUG}=1 shows where, for a report of it", err=True)
         sys.exit(code)
 

@@ -207,7 +207,8 @@ def _quoted(name: str) -> str:
 def _why(reading: Reading, key: str, enabled: bool, default: str | None) -> Iterator[str]:
     """``own``: the key itself, compared with something; ``other``: a column of another table, a parameter, or what a
     subquery returns."""
-    own, other = rf'(?<![\w".]){re.escape(_quoted(key))}(?![\w"])', r'(?:\$\d+|[\w"]+\.[\w"]+|\(InitPlan|\(SubPlan)'
+    own = rf'(?<![\w".]){re.escape(_quoted(key))}(?![\w"])'
+    other = r'(?:\$\d+|(?<![\w"])[\w"]+\.[\w"]+|\(InitPlan|\(SubPlan)'
     about = [each for each in reading.conditions if re.search(own, each)]
     waiting = [each for each in about if re.search(rf"{own} {COMPARED} \(?{other}|{other}\)? {COMPARED} {own}", each)]
     if not enabled:

@@ -250,7 +250,8 @@ def find_table(
     """
     reference = request.database.secret_ref
     secret = cluster.secret(archive.key[0], reference.name) if reference else None
-    info = resolve(request.database, secret, reference.name if reference else None)
+    name = reference.name if reference else None
+    info = resolve(request.database, secret, name, ca_folder=settings.ca_folder)
     wanted = TableSearch(
         connection=info,
         connect_timeout=settings.connect_timeout,

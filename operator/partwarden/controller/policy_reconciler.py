@@ -155,7 +155,8 @@ class PolicyReconciler:
         load_zone(spec.timezone)
         reference = spec.database.secret_ref
         secret = self._runtime.cluster.secret(policy.key[0], reference.name) if reference else None
-        info = resolve(spec.database, secret, reference.name if reference else None)
+        folder = self._runtime.settings.ca_folder
+        info = resolve(spec.database, secret, reference.name if reference else None, ca_folder=folder)
         # By namespace: no other can use up the connections to a database by naming its host.
         database = (policy.key[0], info.database_key)
         if not self._slots.acquire(database, policy.key):

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..api import archive
 from ..api.policy import GROUP, PLURAL
 from ..api.types import OBJECT_NAME
-from ..errors import StartupError
+from ..errors import StartupError, printable
 from ..kube.client import Right
 
 PREFIX = "PARTWARDEN_"
@@ -74,6 +74,12 @@ class Settings(BaseModel):
     connect_timeout: int = Field(5, ge=2, le=60, description="Seconds to wait for a database to answer.")
     lock_patience: Seconds = Field(
         1.5, description="Seconds to wait for locks in one reconcile; what is left waits for the next one."
+    )
+    ca_folder: str = Field(
+        "/etc/postgres-ca",
+        max_length=1024,
+        pattern=r"^$|^/",
+        description="Folder of the files that policies and Secrets may name as sslrootcert. Empty: none.",
     )
     reconcile_timeout: Seconds = Field(
         120.0,
@@ -183,6 +189,8 @@ QUIET = {
 }
 """Libraries that log what this program logs itself, and the lowest level that is kept of them."""
 
+LONGEST_MESSAGE = 16 << 10
+"""Characters of a message in the log."""
 ABOUT = ("policy", "archive", "reason", "partition", "seconds")
 """The attributes that a log line may have."""
 
@@ -193,8 +201,9 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         subject = getattr(record, "policy", None) or getattr(record, "archive", None)
         about = f"{subject}: " if subject else ""
-        line = f"{_time(record)} {record.levelname} {about}{record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{_time(record)} {record.levelname} {printable(about + record.getMessage()[:LONGEST_MESSAGE])}"
+        # Indented, so that no line of a message in it passes for one of the log.
+        return line + "".join(f"\n  {each}" for each in _traceback(self, record))
 
 
 class Json(logging.Formatter):
@@ -202,16 +211,23 @@ class Json(logging.Formatter):
     action; traceback of an error that was not foreseen."""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry = {
+        entry: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": printable(record.getMessage()[:LONGEST_MESSAGE]),
         }
-        entry |= {name: value for name in ABOUT if (value := getattr(record, name, None)) is not None}
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+        for name in ABOUT:
+            if (value := getattr(record, name, None)) is not None:
+                entry[name] = printable(value[:LONGEST_MESSAGE]) if isinstance(value, str) else value
+        if lines := _traceback(self, record):
+            entry["traceback"] = "\n".join(lines)
         return json.dumps(entry, ensure_ascii=False)
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    text = formatter.formatException(record.exc_info) if record.exc_info else ""
+    return [printable(each) for each in text.split("\n")] if text else []
 
 
 def configure_logging(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from .. import errors
+from ..api import policy
 from ..api.policy import TableSpec
 from ..api.retention import KeyEncoding, Retention
 from ..api.types import Interval, parse_age
@@ -208,7 +209,7 @@ class PlanContext:
 
     def is_held(self, table: Partition | Detached) -> bool:
         """Whether a hold names it."""
-        return bool(self.held & table.names)
+        return policy.is_held(self.held, table.names)
 
 
 def _is_possible(piece: BoundedRange, codec: Codec) -> bool:

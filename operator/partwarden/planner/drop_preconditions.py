@@ -154,7 +154,7 @@ class DropCase:
     @property
     def is_held(self) -> bool:
         """Whether a hold names the table."""
-        return bool(self.held & self.table.names)
+        return policy.is_held(self.held, self.table.names)
 
 
 def is_detached(case: DropCase) -> Kept | None:

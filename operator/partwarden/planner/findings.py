@@ -19,6 +19,7 @@ from ..errors import (
 from .calendar import Range
 from .inventory import Fate, Inventory, Membership, Parent, RelationKind, Server, Tie
 from .keys import Codec
+from .marker import LONGEST
 
 UNLIKE = {
     "owner": "fix it with ALTER TABLE … OWNER TO",
@@ -133,6 +134,13 @@ def notices(inventory: Inventory, spec: TableSpec, codec: Codec, managed: frozen
             "where the parent was given to another owner, give it those that were detached by ALTER TABLE … OWNER TO"
         )
         yield Finding("MarkNotCounted", subject, message)
+    if inventory.comments_too_long:
+        message = (
+            f"tables whose comment has more than {LONGEST:,} bytes, and is not read: "
+            f"{join_names(inventory.comments_too_long)}; where it has the mark of a detached partition that does not "
+            "count: the table is left alone, neither dropped nor attached again, until the comment is shorter"
+        )
+        yield Finding("CommentTooLong", subject, message)
     if server.superuser:
         yield Finding("SuperuserLogin", subject, _superuser_login(server, parent))
     if names := [each.name for each in ranged if each.kind is RelationKind.PARTITIONED]:

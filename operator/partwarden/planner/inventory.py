@@ -326,6 +326,8 @@ class Inventory:
     """Read only where the policy has ``retention``."""
     marked_by_others: tuple[str, ...] = ()
     """Tables that bear our mark with this parent's OID, and count for nothing: their owner is not the parent's."""
+    comments_too_long: tuple[str, ...] = ()
+    """Tables of the parent's owner that may bear a mark, in a comment that is too long to be read."""
     strangers: tuple[Detached, ...] = ()
     """Tables with a mark of a detach that is not theirs, or of a parent with another OID. Read as ``detached`` is."""
     facts: MaintenanceFacts = MaintenanceFacts()

@@ -87,7 +87,7 @@ def fitting(values: Iterable[int]) -> Unit | None:
 
 
 # Bounds, as PostgreSQL writes them under ``DateStyle ISO`` and ``TimeZone UTC``.
-TEXT = re.compile(r"FOR VALUES FROM \((.+)\) TO \((.+)\)", re.DOTALL)
+BEGIN, BETWEEN, END = "FOR VALUES FROM (", ") TO (", ")"
 
 
 def parse_bounds(text: str, codec: Codec) -> Range | None:
@@ -108,9 +108,10 @@ def parse_bounds(text: str, codec: Codec) -> Range | None:
 
 def literals(text: str) -> Bounds:
     """The two values in ``FOR VALUES FROM (…) TO (…)``. Raises ValueError."""
-    if not (match := TEXT.fullmatch(text)):
+    lower, _, upper = text.removeprefix(BEGIN).removesuffix(END).rpartition(BETWEEN)
+    if not (lower and upper and text.startswith(BEGIN) and text.endswith(END)):
         raise ValueError(f"not the bounds of a RANGE partition: {text}")
-    return Bounds(*(value.strip("'") for value in match.groups()))
+    return Bounds(lower.strip("'"), upper.strip("'"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,7 @@ def _unsafe(plan: Plan, context: PlanContext) -> Iterator[str]:
         # PostgreSQL knows no way back from a pending detach, so not even a hold keeps it from being finished.
         if isinstance(action, FinalizeDetach) or not isinstance(action, TableAction):
             continue
-        if policy.names(action.schema, action.name, action.oid) & context.held:
+        if policy.is_held(context.held, policy.names(action.schema, action.name, action.oid)):
             yield f"{action} is held by the annotation {policy.ANNOTATION}"
         if isinstance(action, DetachPartition | DropDetached):
             if not context.has_expired(action.range):

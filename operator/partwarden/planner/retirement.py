@@ -238,17 +238,27 @@ def _annotations(context: PlanContext) -> Iterator[Finding]:
     known = {name for each in (*context.inventory.partitions, *context.inventory.detached) for name in each.names}
     subject, hold, approval = str(context.parent), policy.ANNOTATION, policy.APPROVAL
     no_table = f"but no partition, nor a table detached from {context.parent}, is called so"
-    for name in sorted(context.held - known):
+    for found, annotation, effect in (
+        (context.held, hold, "every table is held: nothing is detached, attached again or dropped"),
+        (context.archives.approved, approval, "it approves nothing"),
+    ):
+        if policy.UNREAD in found:
+            message = (
+                f"the annotation {annotation} has more than {policy.MOST_NAMES:,} names or "
+                f"{policy.LONGEST_ANNOTATION:,} characters, and is not read, so that {effect}; take out names"
+            )
+            yield Finding("AnnotationTooLong", subject, message)
+    for name in sorted(context.held - known - {policy.UNREAD}):
         yield Finding("HoldMatchesNothing", subject, f"the annotation {hold} names {name!r}, {no_table}")
-    for name in sorted(context.archives.approved):
-        found = named(name, context.detached)
+    for name in sorted(context.archives.approved - {policy.UNREAD}):
+        called = named(name, context.detached)
         if name not in known:
             message = f"{no_table}, or has that OID: correct the name, or take it out"
             yield Finding("ApprovalMatchesNothing", subject, f"the annotation {approval} names {name!r}, {message}")
-        elif len(found) > 1:
+        elif len(called) > 1:
             message = (
                 f"the annotation {approval} names {name!r}, which may be any of "
-                f"{join_names([f'{each}@{each.oid}' for each in found])}: it approves none of them; name the one that "
+                f"{join_names([f'{each}@{each.oid}' for each in called])}: it approves none of them; name the one that "
                 "is meant, with its OID"
             )
             yield Finding("ApprovalAmbiguous", subject, message)

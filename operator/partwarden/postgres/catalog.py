@@ -19,7 +19,6 @@ from psycopg import errors as pg
 from psycopg.sql import NULL, SQL, Composable
 
 from ..api.policy import TableSpec
-from ..planner import marker
 from ..planner.context import MIN_VERSION
 from ..planner.inventory import (
     ColumnSetting,
@@ -38,7 +37,7 @@ from ..planner.inventory import (
 from ..planner.keys import Codec, parse_bounds
 from . import ddl
 from .connection import pinned, run
-from .table_state import IDENTITY, mark_of, with_marked
+from .table_state import IDENTITY, ask_marked, mark_of, with_marked
 from .transaction import parent_of, read_only, set_role_right
 
 SERVER = """
@@ -79,7 +78,7 @@ WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind IN ('r', 'p', 'f
 # To plan it takes longer than to run it: the fewer tables it joins, the better.
 PARTITIONS = """
 SELECT c.oid, (SELECT nspname FROM pg_namespace WHERE oid = c.relnamespace) AS schema, c.relname AS name,
-       c.relkind AS kind, pg_get_expr(c.relpartbound, 0) AS bounds, i.inhdetachpending AS pending,
+       c.relkind AS kind, {bounds} AS bounds, i.inhdetachpending AS pending,
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows,
        CASE WHEN c.relkind <> 'p' THEN {size} END AS bytes, {comment} AS comment, {traits}
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -108,10 +107,10 @@ PAGES = SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
 
 @lru_cache(maxsize=2048)
 def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> SQL:
-    """`SERVER`, `PARENT`, `PARTITIONS`, and with ``marks`` `MARKED`, as text: composing takes a while, and every
-    reconcile asks the same. ``set_role``: as `set_role_right`; ``exact`` chooses how sizes are read.
+    """`SERVER`, `PARENT`, `PARTITIONS`, and with ``marks`` `table_state.MARKED`, as text: composing takes a while, and
+    every reconcile asks the same. ``set_role``: as `set_role_right`; ``exact`` chooses how sizes are read.
     """
-    names = {"schema": schema, "name": name, "traits": TRAITS}
+    names = {"schema": schema, "name": name, "traits": TRAITS, "bounds": ddl.BOUNDS}
     size = EXACT_SIZE if exact else PAGES
     queries: list[Composable] = [
         SQL(SERVER),
@@ -119,21 +118,8 @@ def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool)
         SQL(PARTITIONS).format(size=size, comment=ddl.COMMENT if marks else NULL, **names),
     ]
     if marks:
-        queries.append(SQL(MARKED).format(size=size, label=f"{marker.LABEL} ", longest=marker.LONGEST))
+        queries.append(ask_marked(schema, name, size))
     return SQL(SQL("; ").join(queries).as_string())
-
-
-# What initdb made has lower OIDs, and thousands of comments.
-MARKED = """
-SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner, d.description AS comment,
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, {size} AS bytes
-FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE d.objoid >= 16384 AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
-  AND CASE WHEN octet_length(d.description) <= {longest} THEN strpos(d.description, {label}) > 0 ELSE false END
-  AND c.relkind = 'r' AND NOT c.relispartition
-  AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
-ORDER BY c.oid
-"""
 
 
 KINDS = {"r": RelationKind.TABLE, "p": RelationKind.PARTITIONED, "f": RelationKind.FOREIGN}
@@ -173,7 +159,7 @@ def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: boo
 def _inventory(
     version: int, spec: TableSpec, server: Any, row: Any | None, partitions: Sequence[Any], marked: Sequence[Any]
 ) -> Inventory:
-    """From rows of `SERVER`, `PARENT`, `PARTITIONS` and `MARKED`."""
+    """From rows of `SERVER`, `PARENT`, `PARTITIONS` and `table_state.MARKED`."""
     about = server._asdict()
     now = datetime.fromisoformat(about.pop("now")).replace(tzinfo=UTC)
     inventory = Inventory(Server(version=version, **about), None, now)
@@ -297,7 +283,7 @@ WHERE c.statistics IS NOT NULL OR c.options <> '{{}}'
 POLICIES = """
 SELECT polname AS name, polpermissive AS permissive, polcmd AS command,
        ARRAY(SELECT CASE WHEN role <> 0 THEN pg_get_userbyid(role) END FROM unnest(polroles) AS role) AS roles,
-       pg_get_expr(polqual, polrelid) AS using, pg_get_expr(polwithcheck, polrelid) AS check
+       {using} AS using, {check} AS check
 FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
 """
 
@@ -305,7 +291,10 @@ FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
 def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
     """The inventory with what the creation of partitions called ``names`` needs to know. Raises psycopg's errors."""
     parent, default = parent_of(inventory), inventory.default.oid if inventory.default else 0
-    values = {"parent": parent.oid, "schema": parent.schema, "names": list(names), "default": default}
+    values = {"parent": parent.oid, "schema": parent.schema, "names": list(names), "default": default} | {
+        "using": ddl.bounded("pg_get_expr(polqual, polrelid)"),
+        "check": ddl.bounded("pg_get_expr(polwithcheck, polrelid)"),
+    }
     queries = (RELATED, ACL, TAKEN, STORAGE, COLUMNS, POLICIES)
     related, grants, taken, (row,), columns, policies = read_only(
         connection,
@@ -327,8 +316,11 @@ def newest(inventory: Inventory) -> int:
     return max(found)[1] if found else 0
 
 
-def _template(row: Any, columns: Iterable[Any], policies: Iterable[Any]) -> PartitionTemplate:
+def _template(row: Any, columns: Iterable[Any], policies: Sequence[Any]) -> PartitionTemplate:
     """From the row of `STORAGE`, and rows of `COLUMNS` and `POLICIES`."""
+    for each in policies:
+        for text in filter(None, (each.using, each.check)):
+            ddl.check_text(f"cannot give new partitions the row security policy {each.name!r}: its expression", text)
     about = row._asdict() | {"options": _pairs(row.options)}
     if row.replica_identity != "i":
         about["identity_index"] = None

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import tempfile
-from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -24,11 +23,11 @@ from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_attempts
 from psycopg.pq import Conninfo
 from psycopg.pq.abc import PGconn
-from psycopg.rows import RowMaker
 
 from .. import errors
+from . import answers
 from .conninfo import ConnectionInfo
-from .errors import explain, is_unknown, sqlstates, translate
+from .errors import explain, is_unknown, translate
 from .settings import LIMITS, LOCAL_COMMIT, session_setting, setting
 
 NOWHERE = "/nonexistent/partwarden"
@@ -43,6 +42,8 @@ LIVENESS = {
     "tcp_user_timeout": "30000",
 }
 
+MOST_ADDRESSES = 32
+"""Of all hosts together, with each address that a name resolves to: one that does not answer takes its time."""
 RECONNECTIONS = 3
 """How often one session may be connected anew: a server that ends every connection is left alone."""
 
@@ -90,6 +91,24 @@ class Session(psycopg.Connection[Any]):
         # handlers of notices there is nothing else to take over.
         self.pgconn, fresh.pgconn = fresh.pgconn, self.pgconn
         self.lost = None
+
+    def exchange(self, query: bytes, *, alone: bool = False) -> list[list[Any]]:
+        """Send a query, and return the rows of each of its answers. ``alone``: by the extended protocol.
+
+        On a connection that was lost raises once more what was said then. Raises `answers.UnreadAnswer` where an answer
+        is larger than it is taken; the connection is lost then, for what is unread may have no end.
+        """
+        if self.lost is not None:
+            raise self.lost
+        if self.closed:
+            raise psycopg.OperationalError("the connection is closed")
+        try:
+            with self.lock:
+                return self.wait(answers.read(self, query, alone=alone))
+        except answers.UnreadAnswer as error:
+            self.close()
+            self.lost = error
+            raise
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Every exchange with the server passes here once."""
@@ -165,7 +184,7 @@ def _connect(parameters: dict[str, str], info: ConnectionInfo) -> Session:
     failures: list[str] = []
     attempts: list[Mapping[str, str | int | None]] = []
     try:
-        for attempt in conninfo_attempts(parameters):
+        for attempt in conninfo_attempts(parameters)[:MOST_ADDRESSES]:
             try:
                 return Session.connect(**attempt, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
             except psycopg.Error as error:
@@ -179,7 +198,7 @@ def _connect(parameters: dict[str, str], info: ConnectionInfo) -> Session:
         # A name that is none in DNS, such as one with two dots in a row.
         failures.append(f"failed to resolve host {parameters.get('host')!r}: it is not a host name")
     states = [
-        sqlstates(attempt, words) if is_unknown(words, info) else ()
+        answers.sqlstates(attempt, words) if is_unknown(words, info) else ()
         for attempt, words in zip(attempts, failures, strict=False)
     ]
     raise explain(failures, info, states)
@@ -209,52 +228,29 @@ def pinned(lock_timeout: str, statement_timeout: str) -> sql.SQL:
     return sql.SQL(setting(settings).as_string())
 
 
-@lru_cache(maxsize=512)
-def _row_type(*names: str) -> type[tuple[Any, ...]]:
-    # What SQL gave no name, or the same as another column, is left to its position.
-    return namedtuple("Row", names, rename=True)
-
-
-def named_rows(cursor: psycopg.Cursor[Any]) -> RowMaker[Any]:
-    """psycopg's row factory: tuples with the column names of the SELECT as attributes."""
-    # Not by `description`, which makes an object of every column.
-    result = cursor.pgresult
-    names = [result.fname(number) or b"" for number in range(result.nfields)] if result is not None else []
-    row = _row_type(*(name.decode() for name in names))
-    return lambda values: row(*values)
-
-
 def run(connection: psycopg.Connection[Any], *statements: sql.Composable | LiteralString) -> list[list[Any]]:
     """Send the statements in one round trip. Returns the rows of each; what returns none gives an empty list.
 
-    A row is a tuple whose fields also have the names of the columns. On a session whose connection was lost raises once
-    more what was said then.
+    A row is a tuple whose fields also have the names of the columns. Raises as `Session.exchange`.
     """
-    if isinstance(connection, Session) and connection.lost is not None:
-        raise connection.lost
     parts = [part if isinstance(part, sql.Composable) else sql.SQL(part) for part in statements]
-    results = []
-    with connection.cursor(row_factory=named_rows) as cursor:
-        cursor.execute(sql.SQL("; ").join(parts))
-        more: bool | None = True
-        while more:
-            result = cursor.pgresult
-            results.append(cursor.fetchall() if result is not None and result.nfields else [])
-            more = cursor.nextset()
-    return results
+    return _exchange(connection, sql.SQL("; ").join(parts).as_bytes(connection), alone=False)
 
 
-def run_alone(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed) -> list[tuple[Any, ...]]:
+def run_alone(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed) -> list[Any]:
     """Send one statement by the extended protocol, in which PostgreSQL refuses a second one behind a semicolon.
 
-    For what is made from the fields of a manifest. Returns its rows. On a lost connection raises as `run`.
+    For what is made from the fields of a manifest. Returns its rows. Raises as `run`.
     """
-    if isinstance(connection, Session) and connection.lost is not None:
-        raise connection.lost
-    with connection.cursor() as cursor:
-        # psycopg takes the extended protocol for results in binary.
-        cursor.execute(statement, binary=True)
-        return cursor.fetchall() if cursor.description else []
+    (rows,) = _exchange(connection, statement.as_bytes(connection), alone=True)
+    return rows
+
+
+def _exchange(connection: psycopg.Connection[Any], query: bytes, *, alone: bool) -> list[list[Any]]:
+    if isinstance(connection, Session):
+        return connection.exchange(query, alone=alone)
+    with connection.lock:
+        return connection.wait(answers.read(connection, query, alone=alone))
 
 
 def forget_environment() -> None:

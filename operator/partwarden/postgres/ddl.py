@@ -6,7 +6,7 @@ https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DESC-
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Literal, LiteralString, Protocol
 
 from psycopg import sql
 from psycopg.sql import SQL, Composable, Composed, Identifier
@@ -25,8 +25,29 @@ COMMENT_LENGTH = SQL("""coalesce((SELECT octet_length(d.description) FROM pg_des
  WHERE d.objoid = c.oid AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0), 0)""")
 """How many bytes it has, 0 where there is none."""
 
-PARTITION_CONSTRAINT = SQL("SELECT pg_get_partition_constraintdef({}::oid)")
-"""The bounds of the partition with that OID as a condition, in PostgreSQL's own text."""
+# Other texts of the catalog are as long as whoever made the table wanted. What is longer than this is cut in SQL, so
+# that it is not transferred, and then not used: an expression that is cut is another one.
+LONGEST_TEXT = 64 * 1024
+LONGEST_BOUNDS = 1000
+"""Characters. Bounds of the keys that are managed have a tenth of it; those of others are only shown."""
+BOUNDS = SQL("left(pg_get_expr(c.relpartbound, 0), {})").format(LONGEST_BOUNDS)
+"""Bounds of the table ``c``, in PostgreSQL's words."""
+
+
+def bounded(expression: LiteralString) -> Composed:
+    """The text of that expression, cut where `check_text` refuses it."""
+    return SQL("left({}, {})").format(SQL(expression), LONGEST_TEXT + 1)
+
+
+def check_text(subject: str, text: str) -> str:
+    """The text, if it is whole. Raises `StatementRejected`."""
+    if len(text) > LONGEST_TEXT:
+        raise StatementRejected(f"{subject} has more than {LONGEST_TEXT:,} characters, and no longer one is read")
+    return text
+
+
+PARTITION_CONSTRAINT = SQL("SELECT left(pg_get_partition_constraintdef({}::oid), 65537)")
+"""The bounds of the partition with that OID as a condition, in PostgreSQL's own text, for `check_text`."""
 
 
 class Relation(Protocol):

@@ -82,7 +82,8 @@ WITH RECURSIVE going(root, classid, objid) AS (
   SELECT srrelid, 'pg_subscription'::regclass, srsubid, 'subscription' FROM pg_subscription_rel
   WHERE srrelid = ANY({oids}::oid[])
 )
-SELECT j.root, j.kind, j.objid AS oid, o.type, o.identity, n.nspname AS schema, c.relname AS name
+SELECT j.root, j.kind, j.objid AS oid, o.type, left(o.identity, 1000) AS identity, n.nspname AS schema,
+       c.relname AS name
 FROM judged j CROSS JOIN LATERAL pg_identify_object(j.classid, j.objid, 0) o
 LEFT JOIN pg_class c ON j.classid = 'pg_class'::regclass AND c.oid = j.objid
 LEFT JOIN pg_namespace n ON n.oid = c.relnamespace WHERE j.kind <> 'own' ORDER BY j.root, j.kind, o.identity

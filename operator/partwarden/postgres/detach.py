@@ -247,6 +247,7 @@ def _at_once(connection: Session, inventory: Inventory, action: DetachPartition)
             # Autovacuum gives way now, while no session waits behind us.
             run(connection, ddl.lock(default, "SHARE UPDATE EXCLUSIVE"))
         ((condition,),) = run(connection, ddl.PARTITION_CONSTRAINT.format(action.oid))[0]
+        ddl.check_text(f"cannot detach partition {action}: what its bounds and those above it say", condition)
         try:
             run(
                 connection,

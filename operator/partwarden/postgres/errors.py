@@ -1,30 +1,23 @@
 """Errors of statements, by SQLSTATE, and of connections that could not be made, by libpq's words, as our errors.
 
 libpq gives no SQLSTATE for a failed attempt, so words must do: its own, which are English here, and the server's, which
-follow lc_messages. Where they are not recognised the SQLSTATE decides, if it could be read (see `sqlstates`); else it
-is an outage, in the server's own words.
+follow lc_messages. Where they are not recognised the SQLSTATE decides, if it could be read (`answers.sqlstates`); else
+it is an outage, in the server's own words.
 https://www.postgresql.org/docs/current/auth-pg-hba-conf.html
 """
 
 from __future__ import annotations
 
-import os
 import re
-import selectors
-import time
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import pq
-from psycopg.conninfo import make_conninfo
-from psycopg.pq import PollingStatus
-from psycopg.pq.abc import PGconn
 
 from .. import errors
 from ..errors import PartwardenError
+from .answers import LONGEST, UnreadAnswer
 from .conninfo import ConnectionInfo
 
 # Statements, judged by SQLSTATE (psycopg has a class for each), never by words, which depend on lc_messages.
@@ -42,6 +35,8 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
     """What a statement about ``subject`` failed of. Losing the connection is `DatabaseUnreachable`."""
     words = message(error)
     match error:
+        case UnreadAnswer():
+            return errors.StatementRejected(f"{subject}: {words}")
         case pg.LockNotAvailable() | pg.DeadlockDetected():
             return errors.TableBusy(f"{subject} is busy: {words}")
         case pg.DuplicateTable() | pg.DuplicateObject():
@@ -88,63 +83,10 @@ def is_lost(error: psycopg.Error) -> bool:
 
 def message(error: psycopg.Error) -> str:
     """The server's message, with its detail, in one line. No detail that may quote a row."""
-    words = error.diag.message_primary or str(error)
+    words = (error.diag.message_primary or str(error))[:LONGEST]
     if error.diag.message_detail and not isinstance(error, psycopg.IntegrityError):
-        words += f" ({error.diag.message_detail})"
+        words += f" ({error.diag.message_detail[:LONGEST]})"
     return " ".join(words.split())
-
-
-# SQLSTATE of a refused connection, which libpq keeps to itself: read from its own trace of the protocol. The message of
-# a refusal is in the language of the server (lc_messages), which no client can choose before it is let in; the code in
-# the same message is not. A libpq older than 18 does not trace that part: then nothing is known.
-
-CODE = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
-_known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
-
-
-def sqlstates(parameters: Mapping[str, str | int | None], words: str, timeout: float = 10.0) -> tuple[str, ...]:
-    """The codes of the errors by which the server refuses such a connection, one for each message in ``words``.
-
-    Connects once more for that, and not again for the same words: a trace costs some memory that libpq never frees.
-    """
-    if words not in _known:
-        _known[words] = _trace(make_conninfo("", **dict(parameters)), timeout)
-        while len(_known) > 1000:
-            _known.popitem(last=False)
-    return _known[words]
-
-
-def _trace(conninfo: str, timeout: float) -> tuple[str, ...]:
-    if not hasattr(os, "memfd_create"):
-        return ()
-    # In memory only: what is sent is in the trace as well.
-    file = os.memfd_create("partwarden-trace")
-    try:
-        connection = pq.PGconn.connect_start(conninfo.encode())
-        try:
-            connection.trace(file)
-            _poll(connection, time.monotonic() + timeout)
-            connection.untrace()
-        finally:
-            connection.finish()
-        os.lseek(file, 0, os.SEEK_SET)
-        return tuple(code.decode() for code in CODE.findall(os.read(file, 1 << 20)))
-    except (psycopg.Error, OSError):
-        return ()
-    finally:
-        os.close(file)
-
-
-def _poll(connection: PGconn, deadline: float) -> None:
-    with selectors.DefaultSelector() as selector:
-        while (status := connection.connect_poll()) in (PollingStatus.READING, PollingStatus.WRITING):
-            event = selectors.EVENT_READ if status == PollingStatus.READING else selectors.EVENT_WRITE
-            selector.register(connection.socket, event)
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
-            # libpq may go on with another socket.
-            selector.unregister(connection.socket)
-            if not ready:
-                return
 
 
 class Refusal(NamedTuple):
@@ -202,7 +144,7 @@ ANSWERED = (
     Refusal(
         errors.TLSMismatch,
         r"server does not support SSL",
-        "set sslmode to prefer or disable, or turn ssl on at the server",
+        "turn ssl on at the server; or say sslmode: disable, by which the password goes over the network in clear text",
     ),
     Refusal(
         errors.TLSMismatch,
@@ -335,7 +277,7 @@ def _parts(words: str, states: Sequence[str]) -> list[tuple[str, str | None]]:
 
 def _split(words: str) -> list[str]:
     """Of sslmode prefer it may be two failures, with TLS and without."""
-    words = re.sub(r"^connection (failed|is bad): ", "", words.strip())
+    words = re.sub(r"^connection (failed|is bad): ", "", words[:LONGEST].strip())
     parts = re.split(r"connection to server (?:at|on socket) .*? failed: ", words)
     return [part.strip() for part in parts if part.strip()]
 

@@ -63,14 +63,16 @@ def read(connection: psycopg.Connection[Any], wanted: str = "") -> str:
 # validated it. From 18 on there are constraints that are written down and not enforced. They hold texts of moments: to
 # be asked for in a transaction that has pinned its settings.
 CHECKS = """
-SELECT k.conname AS name, pg_get_expr(k.conbin, k.conrelid) AS text, k.convalidated AS validated,
-       quote_ident({key}) AS column,
+SELECT k.conname AS name, x.text, k.convalidated AS validated, quote_ident({key}) AS column,
        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attname = {key} AND a.attnotnull)
          AS not_null
-FROM pg_constraint k WHERE k.conrelid = {oid} AND k.contype = 'c' AND NOT k.connoinherit
+FROM pg_constraint k, LATERAL (SELECT pg_get_expr(k.conbin, k.conrelid) AS text OFFSET 0) x
+WHERE length(x.text) <= {longest} AND k.conrelid = {oid} AND k.contype = 'c' AND NOT k.connoinherit
   AND to_jsonb(k) ->> 'conenforced' IS DISTINCT FROM 'false'
 ORDER BY k.conname
 """
+LONGEST_CHECK = 4096
+"""Characters. A longer one counts for nothing: that of a detach has a tenth of it."""
 VALUE = r"(?:'([^']+)'|(-?\d+))(?:::[a-z0-9 ]+)?"
 TOKEN = re.compile(r"'[^']*'|\"[^\"]*\"| AND |[()]")
 
@@ -89,7 +91,7 @@ class Check:
 def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Range) -> tuple[Check, ...]:
     """Those of the table that let no row in whose key lies outside ``held``, or is NULL. Raises psycopg's errors."""
     checks = []
-    for row in run(connection, SQL(CHECKS).format(oid=oid, key=key.column))[0]:
+    for row in run(connection, SQL(CHECKS).format(oid=oid, key=key.column, longest=LONGEST_CHECK))[0]:
         if implies(row.text, row.column, row.not_null, key.type, held):
             parts = _joined_by_and(row.text)
             ends = len(_constants(parts, row.column, ">=")), len(_constants(parts, row.column, "<"))
@@ -100,7 +102,7 @@ def holding_to(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held
 
 def bounds(connection: psycopg.Connection[Any], oid: int, key: KeyPart, held: Range) -> Bounds | None:
     """``held`` as a constraint of the table spells it, in PostgreSQL's own words, or None. Raises psycopg's errors."""
-    (rows,) = run(connection, SQL(CHECKS).format(oid=oid, key=key.column))
+    (rows,) = run(connection, SQL(CHECKS).format(oid=oid, key=key.column, longest=LONGEST_CHECK))
     spelled = (_spelled(_joined_by_and(row.text), row.column, key.type, held) for row in rows)
     return next((each for each in spelled if each is not None), None)
 
@@ -230,8 +232,35 @@ def mark_of(comment: str | None, oid: int, parent: Parent) -> Marker | None:
     return mark if mark is not None and (mark.oid, mark.parent) == (oid, parent.oid) else None
 
 
+LONGEST_OF_OTHERS, MOST_MARKED = 1024, 20_000
+"""Bytes of a comment on a table of another owner, and tables with marks that are read: all roles share a database."""
+
+# What initdb made has lower OIDs, and thousands of comments. One of the owner that is too long to be read may bear a
+# mark. The owner's come first, so that other roles cannot push them out.
+MARKED = """
+SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner,
+       CASE WHEN octet_length(d.description) <= {longest} THEN d.description END AS comment,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows, {size} AS bytes
+FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace,
+(SELECT relowner AS owner FROM pg_class WHERE relname = {name}
+ AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})) p
+WHERE d.objoid >= 16384 AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
+  AND CASE WHEN octet_length(d.description) <= CASE WHEN c.relowner = p.owner THEN {longest} ELSE {of_others} END
+           THEN strpos(d.description, {label}) > 0 ELSE c.relowner = p.owner END
+  AND c.relkind = 'r' AND NOT c.relispartition
+  AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+ORDER BY c.relowner <> p.owner, c.oid LIMIT {most}
+"""
+
+
+def ask_marked(schema: str, name: str, size: SQL) -> Composed:
+    """The query for `with_marked`, about the parent of that name. ``size``: an expression over the table ``c``."""
+    limits = {"longest": marker.LONGEST, "of_others": LONGEST_OF_OTHERS, "most": MOST_MARKED}
+    return SQL(MARKED).format(schema=schema, name=name, size=size, label=f"{marker.LABEL} ", **limits)
+
+
 def with_marked(inventory: Inventory, rows: Iterable[Any], parent: Parent, codec: Codec | None) -> Inventory:
-    """The inventory with the tables whose comment bears a mark, from rows of `catalog.MARKED`.
+    """The inventory with the tables whose comment bears a mark, from rows of `MARKED`.
 
     Detached are those of the parent's owner whose mark says their own OID and this parent's, and moments of its key's
     domain. A copy of the comment, on another table or of a table that was made anew, means nothing. Neither does the
@@ -245,7 +274,10 @@ def with_marked(inventory: Inventory, rows: Iterable[Any], parent: Parent, codec
     of_others: list[str] = []
     detached: list[Detached] = []
     strangers: list[Detached] = []
+    too_long: list[str] = []
     for row in rows:
+        if row.comment is None:
+            too_long.append(f"{row.schema}.{row.name}")
         text, mark = marker.read(row.comment)
         if mark is None:
             continue
@@ -263,4 +295,5 @@ def with_marked(inventory: Inventory, rows: Iterable[Any], parent: Parent, codec
                 strangers.append(table)
     known = {each.oid for each in detached}
     copies = tuple(each for each in strangers if not known & {each.oid, each.marker.oid})
+    inventory = replace(inventory, comments_too_long=tuple(too_long))
     return replace(inventory, marked_by_others=tuple(of_others), detached=tuple(detached), strangers=copies)

@@ -22,6 +22,7 @@ from ..api.status import (
     State,
     Summary,
 )
+from ..errors import printable
 from ..planner.actions import Action, Outcome
 from ..planner.calendar import BoundedRange, Range, iso
 from ..planner.drop_preconditions import APPROVAL
@@ -146,7 +147,8 @@ def span(piece: Range) -> str:
 
 
 def cut(message: str) -> str:
-    """At most MAX_MESSAGE characters."""
+    """One line of at most MAX_MESSAGE characters."""
+    message = printable(message)
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 
@@ -241,6 +243,6 @@ def _found(plan: Plan, outcomes: Sequence[Outcome]) -> list[FindingStatus]:
     failed = [Finding.of(str(each.action), each.error) for each in outcomes if each.error]
     others = sorted((each for each in plan.findings if each.reason != APPROVAL), key=lambda each: not each.error)
     return [
-        FindingStatus(reason=each.reason, object=each.object, message=cut(each.message))
+        FindingStatus(reason=each.reason, object=printable(each.object), message=cut(each.message))
         for each in [*approvals, *failed, *others][:MAX_FINDINGS]
     ]

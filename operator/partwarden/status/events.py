@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..api.status import ConditionStatus, ConditionType
+from ..errors import printable
 from ..planner.actions import Outcome
 from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import join_names
@@ -95,7 +96,8 @@ def _find(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any]:
 
 
 def short(message: str) -> str:
-    """The message, no longer than an Event may be."""
+    """The message in one line, no longer than an Event may be."""
+    message = printable(message)
     # The limit is in bytes: cut there, and drop a character that the cut halved.
     data = message.encode()
     return message if len(data) <= MAX_NOTE else data[: MAX_NOTE - 3].decode(errors="ignore") + "…"

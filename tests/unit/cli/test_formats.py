@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -9,6 +10,8 @@ import subprocess
 import sys
 
 import pytest
+
+from partwarden.cli import formats
 
 pytestmark = pytest.mark.slow
 """Each starts a process of its own."""
@@ -63,3 +66,12 @@ def test_elsewhere_nothing_is_cut_or_coloured() -> None:
     assert "\x1b" not in done.stdout
     assert "x" * 60 + "  Current" in done.stdout
     assert done.stdout.splitlines()[-2:] == ["CRITICAL: bad", "a: b"]
+
+
+def test_json_is_escaped_where_a_terminal_would_obey_and_stays_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"name": "run\x7f\x85\x9b2J\u2028\u202e", "plain": "größer, 表, \xa0, 🐘", "text": "a\nb\x1b"}
+    formats.data(value, "json")
+    shown = capsys.readouterr().out
+    assert all(line.replace("\xa0", "").isprintable() for line in shown.split("\n"))
+    assert "größer, 表, \xa0, 🐘" in shown
+    assert json.loads(shown) == value

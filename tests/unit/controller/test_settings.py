@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from partwarden.controller.settings import Json, Settings, Text, load
-from partwarden.errors import StartupError
+from partwarden.errors import StartupError, printable
 
 
 def test_without_any_variable_there_are_defaults() -> None:
@@ -45,11 +45,12 @@ def test_values_are_read_by_their_names(tmp_path: Path) -> None:
         ("NAMESPACES", "one,No_Name", "PARTWARDEN_NAMESPACES='one,No_Name': string should match pattern"),
         ("CONNECT_TIMEOUT", "1", "PARTWARDEN_CONNECT_TIMEOUT='1': must be greater than or equal to 2"),
         ("LOCK_PATIENCE", "nan", "PARTWARDEN_LOCK_PATIENCE='nan': must be"),
+        ("CA_FOLDER", "ca", "PARTWARDEN_CA_FOLDER='ca': string should match pattern"),
         ("JOB_IMAGE", "a b", "PARTWARDEN_JOB_IMAGE='a b': string should match pattern"),
         ("JOB_ENV", "PROXY=1", "PARTWARDEN_JOB_ENV='PROXY=1': value error, must be a JSON object of strings"),
         ("JOB_ENV", '{"a b": "1"}', 'PARTWARDEN_JOB_ENV=\'{"a b": "1"}\': string should match pattern'),
         ("JOB_PULL_SECRETS", "one,No_Name", "PARTWARDEN_JOB_PULL_SECRETS='one,No_Name': string should match pattern"),
-        ("WORKER", "3", "PARTWARDEN_WORKER is not a setting; there are PARTWARDEN_CONNECT_TIMEOUT, "),
+        ("WORKER", "3", "PARTWARDEN_WORKER is not a setting; there are PARTWARDEN_CA_FOLDER, "),
         ("KUBECONFIG", "/x", "PARTWARDEN_KUBECONFIG is not a setting"),
     ],
 )
@@ -96,3 +97,43 @@ def test_a_line_for_programs() -> None:
         "policy": "one/run",
         "reason": "DatabaseUnreachable",
     }
+
+
+FORGED = "x\n2026-05-28T20:26:40.250Z INFO one/run: dropped\r\x1b[2J\x7f\x85\x9b\u2028\u2029\u202egnp"
+CONTROLS = [
+    *map(chr, range(32)),
+    *map(chr, range(0x7F, 0xA0)),
+    *"\u2028\u2029\u200e\u200f\u202a\u202e\u2066\u2069\u061c",
+]
+
+
+@pytest.mark.parametrize("formatter", [Text(), Json()])
+def test_text_of_others_cannot_forge_a_line_or_steer_a_terminal(formatter: logging.Formatter) -> None:
+    made = record(policy="one/run", partition=FORGED, reason=FORGED)
+    made.args = (FORGED,)
+    line = formatter.format(made)
+    assert line.isprintable()
+    if isinstance(formatter, Json):
+        assert all(str(value).isprintable() for value in json.loads(line).values())
+
+
+def test_a_traceback_stays_apart_from_the_lines_of_the_log() -> None:
+    made = record()
+    try:
+        raise ValueError(FORGED)
+    except ValueError as error:
+        made.exc_info = (ValueError, error, error.__traceback__)
+    first, *others = Text().format(made).split("\n")
+    assert first.endswith(" WARNING lost db")
+    assert others[0] == "  Traceback (most recent call last):"
+    assert all(each.startswith("  ") and each.isprintable() for each in others)
+    lines = json.loads(Json().format(made))["traceback"].split("\n")
+    assert lines == [each.removeprefix("  ") for each in others]
+
+
+@pytest.mark.parametrize("character", CONTROLS)
+def test_what_no_reader_sees_as_a_character_is_escaped(character: str) -> None:
+    shown = printable(f"a{character}b")
+    assert shown.isprintable()
+    assert shown.startswith("a\\")
+    assert printable("größer, 表, 🐘") == "größer, 表, 🐘"

@@ -51,3 +51,11 @@ def test_many_odd_partitions_are_one_notice() -> None:
     (finding,) = plan(spec(), inventory(*odd)).findings
     assert "odd0, odd1, odd2, odd3, odd4 and 3 more;" in finding.message
     assert finding.error is None
+
+
+def test_a_comment_that_is_too_long_to_be_read_is_reported() -> None:
+    found = replace(inventory(*years(2026, 2027, 2028)), comments_too_long=("public.run_2018",))
+    (finding,) = plan(spec(), found).findings
+    assert (finding.reason, finding.error) == ("CommentTooLong", None)
+    assert "public.run_2018" in finding.message
+    assert "65,536 bytes" in finding.message

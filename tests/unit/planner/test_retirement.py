@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from partwarden.api.policy import TableSpec
-from partwarden.api.retention import DefaultPartition, OnExpire, Retention
+from partwarden.api.policy import ANNOTATION, APPROVAL, LONGEST_ANNOTATION, TableSpec, parse
+from partwarden.api.retention import Approval, DefaultPartition, OnExpire, Retention
 from partwarden.api.types import Interval
 from partwarden.errors import RowsReferenced
 from partwarden.planner.actions import (
@@ -22,6 +22,7 @@ from partwarden.planner.actions import (
     DropDetached,
     FinalizeDetach,
 )
+from partwarden.planner.drop_preconditions import Archives
 from partwarden.planner.inventory import Detached, Inventory, Reference, RelationKind
 from partwarden.planner.marker import Marker, Phase
 from partwarden.planner.plan import Plan, make_plan
@@ -302,3 +303,36 @@ def test_the_next_look_is_when_the_next_partition_expires() -> None:
     assert made.next_boundary == values.moment("2026-12-01")
     later = plan(spec, values.inventory(*months, now=values.moment("2026-12-20")))
     assert later.next_boundary == values.moment("2026-12-30")
+
+
+TOO_MANY = ",".join(f"run_{number}" for number in range(1001))
+TOO_LONG = "run_2017," + "x" * LONGEST_ANNOTATION
+
+
+@pytest.mark.parametrize("text", [TOO_MANY, TOO_LONG, "," * LONGEST_ANNOTATION])
+def test_a_hold_that_is_too_long_to_be_read_holds_every_table(text: str) -> None:
+    partitions = [values.partition(f"run_{number}", year(number), year(number + 1)) for number in YEARS]
+    found = values.inventory(*partitions, detached=(gone(2016),))
+    assert names(plan(policy(drop=True), found), DetachPartition)
+    assert names(plan(policy(drop=True), found), DropDetached)
+    made = make_plan(policy(drop=True), found, found.now, parse({ANNOTATION: text}))
+    assert made.actions == ()
+    assert "AnnotationTooLong" in reasons(made)
+    assert "HoldMatchesNothing" not in reasons(made)
+
+
+@pytest.mark.parametrize("text", [TOO_MANY, TOO_LONG])
+def test_an_approval_that_is_too_long_to_be_read_approves_nothing(text: str) -> None:
+    found = values.inventory(detached=(gone(2017),))
+    manual = policy(drop=True)
+    assert manual.retention is not None
+    manual = manual.model_copy(update={"retention": manual.retention.model_copy(update={"approval": Approval.MANUAL})})
+    approved = parse({APPROVAL: "run_2017"}, APPROVAL)
+    assert names(make_plan(manual, found, found.now, archives=Archives(approved=approved)), DropDetached)
+    made = make_plan(manual, found, found.now, archives=Archives(approved=parse({APPROVAL: text}, APPROVAL)))
+    assert names(made, DropDetached) == []
+    assert "AnnotationTooLong" in reasons(made)
+
+
+def test_the_most_names_of_an_annotation_are_read() -> None:
+    assert len(parse({ANNOTATION: ",".join(f"run_{number}" for number in range(1000))})) == 1000

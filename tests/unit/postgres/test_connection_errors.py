@@ -33,7 +33,11 @@ CASES = [
     ),
     (f"{PREFIX}{HBA}no encryption", "AuthenticationFailed", "let the role in from this address"),
     (f"{PREFIX}FATAL:  no such user: app", "AuthenticationFailed", "no such user"),
-    (f"{PREFIX}server does not support SSL, but SSL was required", "TLSMismatch", "set sslmode to prefer or disable"),
+    (
+        f"{PREFIX}server does not support SSL, but SSL was required",
+        "TLSMismatch",
+        "turn ssl on at the server; or say sslmode: disable",
+    ),
     (f"{PREFIX}SSL error: certificate verify failed", "TLSMismatch", "ca.crt"),
     (
         f'{PREFIX}server certificate for "a" (and 1 other name) does not match host name "db"',

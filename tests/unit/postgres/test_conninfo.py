@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from lab.postgres import make_certificates
 from partwarden.api.policy import Database
-from partwarden.errors import InvalidSpec, PartwardenError
+from partwarden.errors import InvalidSpec, PartwardenError, SecretInvalid
 from partwarden.postgres.conninfo import ConnectionInfo, from_dsn, resolve
 from support.complaints import check
 
 PASSWORD = "s3cr3t-w0rd"
 KEYS = {"host": "db.shop", "port": "5433", "dbname": "orders", "user": "app", "password": PASSWORD}
+ENCRYPTED = {**KEYS, "sslmode": "require"}
 URI = f"postgresql://app:{PASSWORD}@db.shop:5433/orders"
 BROKEN = "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"
 
@@ -74,19 +78,19 @@ def refusal(secret: dict[str, str] | None, **connection: object) -> PartwardenEr
 )
 def test_all_ways_to_say_the_same(secret: dict[str, str], connection: dict[str, object]) -> None:
     found = info(secret, **connection)
-    assert dict(found.parameters) == KEYS
+    assert dict(found.parameters) == ENCRYPTED
     assert found.isolated
     assert found.ca is None
     assert found.database_key == ("db.shop", "5433", "orders")
 
 
 def test_the_secret_of_cloud_native_pg_works_as_it_is() -> None:
-    assert dict(info(CLOUD_NATIVE_PG).parameters) == {**KEYS, "host": "cluster-rw.shop", "port": "5432"}
+    assert dict(info(CLOUD_NATIVE_PG).parameters) == {**ENCRYPTED, "host": "cluster-rw.shop", "port": "5432"}
 
 
 def test_the_secret_of_cloud_native_pg_works_after_its_password_alone_was_rotated() -> None:
     found = info({**CLOUD_NATIVE_PG, "password": "rotated"})
-    assert dict(found.parameters) == {**KEYS, "host": "cluster-rw.shop", "port": "5432", "password": "rotated"}
+    assert dict(found.parameters) == {**ENCRYPTED, "host": "cluster-rw.shop", "port": "5432", "password": "rotated"}
 
 
 def test_another_host_of_its_own_key_takes_neither_the_address_nor_the_ports_of_the_uris() -> None:
@@ -96,6 +100,7 @@ def test_another_host_of_its_own_key_takes_neither_the_address_nor_the_ports_of_
         "dbname": "orders",
         "user": "app",
         "password": PASSWORD,
+        "sslmode": "require",
     }
 
 
@@ -132,6 +137,7 @@ def test_the_secret_of_zalandos_operator_needs_only_host_and_dbname_beside_it() 
         "dbname": "orders",
         "user": "app",
         "password": PASSWORD,
+        "sslmode": "require",
     }
     assert found.database_key == ("acid-minimal.shop", "5432", "orders")
 
@@ -266,6 +272,131 @@ def test_a_port_that_is_none(port: str) -> None:
 @pytest.mark.parametrize("secret", [{**KEYS, "sslmode": "on"}, {"uri": f"{URI}?sslmode=on"}])
 def test_an_sslmode_that_is_none(secret: dict[str, str]) -> None:
     check(refusal(secret), "SecretInvalid", "Secret 'login'", "'on'", "verify-full", secrets=[PASSWORD])
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "most"),
+    [
+        ("ca.crt", 200 << 10, "65,536"),
+        ("sslrootcert", 65_537, "65,536"),
+        ("password", 4097, "4,096"),
+        ("user", 4097, "4,096"),
+        ("dbname", 1 << 20, "4,096"),
+        ("port", 4097, "4,096"),
+        ("sslmode", 4097, "4,096"),
+        ("host", 1 << 20, "8,200"),
+        ("uri", 4097, "4,096"),
+    ],
+)
+def test_a_value_that_is_too_long_is_named_by_its_size_alone(key: str, size: int, most: str) -> None:
+    text = (PASSWORD * (size // len(PASSWORD) + 1))[:size]
+    error = refusal({**KEYS, key: text})
+    check(error, "SecretInvalid", f"key {key!r} of Secret 'login' has {size:,} bytes", most, secrets=[PASSWORD])
+
+
+def test_the_longest_values_are_taken(pem: str) -> None:
+    remark = "# an authority\n"
+    ca = pem + remark * ((65_536 - len(pem)) // len(remark))
+    host = ",".join(["h" * 253] * 8)
+    found = info({**KEYS, "host": host, "password": "p" * 4096, "ca.crt": ca})
+    assert (found.parameters["host"], len(found.parameters["password"]), found.ca) == (host, 4096, ca)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {**KEYS, "host": ",".join("abcdefghi")},
+        {"uri": f"postgresql://app:{PASSWORD}@{','.join('abcdefghi')}/orders"},
+        {**KEYS, "port": ",".join(["5432"] * 9)},
+        {"uri": f"{URI}?hostaddr={','.join(['10.0.0.1'] * 9)}"},
+    ],
+)
+def test_more_hosts_than_are_tried(secret: dict[str, str]) -> None:
+    check(refusal(secret), "SecretInvalid", "Secret 'login' holds a list of 9 entries", "at most 8", secrets=[PASSWORD])
+
+
+def test_a_host_that_is_too_long() -> None:
+    error = refusal({**KEYS, "host": f"a,{'b' * 1025}"})
+    check(error, "SecretInvalid", "key 'host' of Secret 'login' holds an entry", "1,025 bytes", "at most 1,024")
+
+
+def test_more_hosts_in_the_policy_than_are_tried() -> None:
+    error = refusal(KEYS, host=",".join("abcdefghi"))
+    check(error, "InvalidSpec", "spec.database.connection.host holds a list of 9 entries", "at most 8")
+
+
+@pytest.mark.parametrize("host", ["db.shop", "10.0.0.1", "127.0.0.1.nip.io", "localhost,db.shop", "::ffff:10.0.0.1"])
+@pytest.mark.parametrize("stated", [{}, {"sslmode": "prefer"}])
+def test_a_password_goes_over_no_network_in_clear_text(host: str, stated: dict[str, str]) -> None:
+    assert info({**KEYS, "host": host, **stated}).parameters["sslmode"] == "require"
+    assert info({**KEYS, "host": host}, **stated).parameters["sslmode"] == "require"
+
+
+@pytest.mark.parametrize("mode", ["disable", "allow", "require", "verify-ca", "verify-full"])
+def test_an_sslmode_is_taken_as_it_is_stated(mode: str) -> None:
+    assert info({**KEYS, "sslmode": mode}).parameters["sslmode"] == mode
+    assert info({"uri": f"{URI}?sslmode={mode}"}).parameters["sslmode"] == mode
+    assert info(KEYS, sslmode=mode).parameters["sslmode"] == mode
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "/run/postgresql", "127.0.0.1,/run/pg"])
+def test_a_server_on_the_same_machine_needs_no_tls(host: str) -> None:
+    assert "sslmode" not in info({**KEYS, "host": host}).parameters
+
+
+def test_the_address_counts_beside_the_name_of_a_host() -> None:
+    secret = {"uri": f"postgresql://app:{PASSWORD}@localhost/orders?hostaddr=10.0.0.1"}
+    assert info(secret).parameters["sslmode"] == "require"
+
+
+def test_without_a_password_tls_is_not_demanded() -> None:
+    assert "sslmode" not in info({key: KEYS[key] for key in ("host", "port", "dbname", "user")}).parameters
+
+
+def test_with_a_ca_the_server_is_verified_unless_the_user_says_otherwise(pem: str) -> None:
+    assert info({**KEYS, "ca.crt": pem}).parameters["sslmode"] == "verify-full"
+    assert info({**KEYS, "host": "127.0.0.1", "ca.crt": pem}).parameters["sslmode"] == "verify-full"
+    assert info(KEYS, sslrootcert="system").parameters["sslmode"] == "verify-full"
+    assert info({**KEYS, "ca.crt": pem, "sslmode": "verify-ca"}).parameters["sslmode"] == "verify-ca"
+
+
+def below(folder: object, path: object) -> ConnectionInfo:
+    """What a policy that names this file connects by, where the operator allows those of the folder."""
+    database = Database.model_validate({"secretRef": {"name": "login"}, "connection": {"sslrootcert": str(path)}})
+    return resolve(database, KEYS, "login", ca_folder=str(folder))
+
+
+def test_a_file_of_the_folder_that_the_operator_allows(tmp_path: Path) -> None:
+    folder = tmp_path / "ca"
+    # As kubelet mounts a ConfigMap.
+    (folder / "..2026").mkdir(parents=True)
+    (folder / "..2026" / "ca.crt").write_text("ca")
+    (folder / "..data").symlink_to("..2026")
+    (folder / "ca.crt").symlink_to("..data/ca.crt")
+    assert below(folder, folder / "ca.crt").parameters["sslrootcert"] == str(folder / "ca.crt")
+    assert below("", "system").parameters["sslrootcert"] == "system"
+
+
+def test_a_file_anywhere_else_is_refused_and_not_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "ca"
+    (folder / "inner").mkdir(parents=True)
+    (tmp_path / "outside.crt").write_text("ca")
+    (folder / "link.crt").symlink_to(tmp_path / "outside.crt")
+    os.mkfifo(folder / "pipe.crt")
+    names = ["../outside.crt", "link.crt", "pipe.crt", "inner", "none.crt"]
+    for path in [*(folder / each for each in names), "/dev/zero", "/proc/self/environ", "ca.crt", "a" * 4000]:
+        with pytest.raises(InvalidSpec) as caught:
+            below(folder, path)
+        check(caught.value, "InvalidSpec", "spec.database.connection.sslrootcert", "PARTWARDEN_CA_FOLDER", "key ca.crt")
+    with pytest.raises(InvalidSpec):
+        below("", tmp_path / "outside.crt")
+
+
+@pytest.mark.parametrize("secret", [{**KEYS, "sslrootcert": "/dev/zero"}, {"uri": f"{URI}?sslrootcert=/dev/zero"}])
+def test_a_file_that_the_secret_names_is_refused_as_well(secret: dict[str, str]) -> None:
+    with pytest.raises(SecretInvalid) as caught:
+        resolve(Database.model_validate({"secretRef": {"name": "login"}}), secret, "login", ca_folder="/etc/ca")
+    check(caught.value, "SecretInvalid", "of Secret 'login'", "/etc/ca", secrets=[PASSWORD])
 
 
 @pytest.mark.parametrize("key", ["host", "user", "dbname", "password"])

@@ -17,6 +17,7 @@ from partwarden.api.status import ConditionType, PartitionPolicyStatus
 from partwarden.planner.actions import Outcome
 from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import Inventory, Partition, RelationKind
+from partwarden.status import events
 from partwarden.status.conditions import broken, failed, make_status, reconciled, suspended
 from support.samples import NOW, inventory, plan, spec, year
 
@@ -267,3 +268,16 @@ def test_what_is_written_is_what_the_model_and_so_the_crd_describe() -> None:
 def test_every_condition_is_always_said() -> None:
     for status in statuses():
         assert set(says(status)) == set(ConditionType)
+
+
+def test_messages_and_events_are_one_line_whatever_names_hold() -> None:
+    forged = "run\n2026 \x1b[2J\x9b\u2028\u202e"
+    verdict = failed(errors.TableNotFound(f"table {forged} does not exist"), connected=True)
+    status = make_status(verdict, {}, 1, NOW)
+    assert condition(status, "Ready")["message"].startswith("table run\\n2026 ")
+    assert all(each["message"].isprintable() for each in status["conditions"])
+    assert all(each.message.isprintable() for each in events.changed({}, status))
+    found = inventory([replace(year(2026), name=forged, differs=("grants",)), *COMPLETE[3:]])
+    findings = status_of(found)["findings"]
+    assert findings
+    assert all(each["message"].isprintable() and each["object"].isprintable() for each in findings)
