@@ -165,7 +165,9 @@ class Web:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connected, sock=self._socket, limit=HEADER_BYTES)
+        # So many are accepted before the oldest are ended; more may wait in the kernel.
+        server = await asyncio.start_server(self._connected, sock=self._socket, limit=HEADER_BYTES, backlog=CONNECTIONS)
+        self._socket.listen(128)
         await self._stopped.wait()
         server.close()
 
