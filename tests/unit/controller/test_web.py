@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -187,20 +188,22 @@ def test_scrapes_in_a_row_cost_one(made: Fixture, monkeypatch: pytest.MonkeyPatc
 def test_clients_that_leave_do_not_begin_scrapes_beside_the_one_that_runs(
     made: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pages = list[object]()
+    pages, go = list[object](), threading.Event()
 
-    def slowly(registry: object) -> bytes:
+    def render(registry: object) -> bytes:
         pages.append(registry)
-        time.sleep(1)
+        assert go.wait(20)
         return b"page\n"
 
-    monkeypatch.setattr(module, "generate_latest", slowly)
-    monkeypatch.setattr(module, "SCRAPE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "generate_latest", render)
     for _ in range(2 * CONNECTIONS):
         with made.connect() as client:
             client.sendall(GET.format("/metrics").encode())
+    assert made.get("/healthz") == (200, "ok\n")
+    found = len(pages)
+    go.set()
     assert made.get("/metrics") == (200, "page\n")
-    assert len(pages) == 1
+    assert found == 1
 
 
 def test_a_scrape_that_takes_long_keeps_no_probe_waiting(made: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
