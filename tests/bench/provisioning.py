@@ -16,10 +16,10 @@ import psycopg
 from lab.postgres import Binaries, Database, Server
 from partwarden.api.policy import Table, TableSpec
 from partwarden.api.types import Interval
+from partwarden.controller.runtime import PER_DATABASE
 from partwarden.postgres import engine
 from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
-from partwarden.postgres.pool import PER_DATABASE
 from partwarden.status.conditions import make_status, reconciled
 
 from .figures import Figure

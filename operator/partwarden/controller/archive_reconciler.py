@@ -35,16 +35,15 @@ from ..kube.cache import ArchiveCache, StoredArchive, parse_archive
 from ..kube.client import JOBS, Cluster, Invalid
 from ..planner.drop_preconditions import server_label
 from ..postgres.conninfo import resolve
-from . import archive_status
+from . import archive_status, database_work
 from .archive_job import JobRequest, Owner, controller_of, manifest, resolve_job_request
 from .archive_job import name as job_name
 from .archive_requests import ArchiveRequests
-from .database_work import Supervisor
+from .database_work import Supervisor, TableSearch
 from .job_slots import JobSlots
 from .job_status import NO_REPORT, JobView, Phase, is_pending_long, view
 from .ownership import Shard
 from .settings import Settings
-from .table_search import TableSearch, search
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +261,7 @@ def find_table(
         encoding=request.encoding,
         client=settings.job_client,
     )
-    target = execute(search, wanted, Supervisor())
+    target = execute(database_work.find_table, wanted, Supervisor())
     check_table(archive, request, target)
     return target
 

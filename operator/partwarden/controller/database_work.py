@@ -14,6 +14,9 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from ..api.policy import Mode, PartitionPolicySpec
+from ..api.retention import KeyEncoding
+from ..archive import pgdump, table_lookup
+from ..archive.table_lookup import Target
 from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import DropDetached, Outcome
 from ..planner.archive_gate import Request
@@ -161,6 +164,37 @@ def _maintain(
 def _has_more_drops(outcomes: list[Outcome], plan: Plan) -> bool:
     dropped = any(isinstance(outcome.action, DropDetached) and outcome.error is None for outcome in outcomes)
     return dropped and any(isinstance(action, DropDetached) for action in plan.actions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSearch:
+    """The table of an archive, as its Job would find it: before there is one.
+
+    ``oid`` and ``server`` are those of the archive, as far as they are known.
+    """
+
+    connection: ConnectionInfo = field(repr=False)
+    connect_timeout: int
+    schema: str
+    name: str
+    oid: int | None
+    server: str
+    encoding: KeyEncoding
+    client: int
+    """PostgreSQL major of the Job's pg_dump; 0 for any."""
+
+
+def find_table(request: TableSearch, supervisor: Supervisor) -> Target:
+    """Raises a `PartwardenError`, also where a Job could not archive from that server."""
+    supervisor.begins(CONNECTING, None)
+    pgdump.check(request.connection, request.connect_timeout)
+    with cancellable_session(request.connection, request.connect_timeout) as connection:
+        supervisor.begins("finding the table of an archive", None)
+        if request.client:
+            pgdump.check_version(str(request.client), connection.info.parameter_status("server_version") or "")
+        return table_lookup.find(
+            connection, request.schema, request.name, request.oid, request.encoding, request.server
+        )
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from ..errors import ClusterUnavailable, PartwardenError, PolicyConflict
 from ..kube.cache import StoredPolicy
 from ..planner.calendar import load_zone
 from ..postgres.conninfo import ConnectionInfo, resolve
-from ..postgres.pool import Slots
 from ..status import conditions, events
 from . import workqueue
 from .archive_requests import ArchiveRequests
@@ -29,7 +28,7 @@ from .database_work import WorkReport, WorkRequest
 from .event_handlers import PolicyEventHandler
 from .ownership import TableOwnership
 from .policy_supervisor import PolicySupervisor
-from .runtime import Runtime
+from .runtime import Runtime, Slots
 
 log = logging.getLogger(__name__)
 

@@ -85,7 +85,7 @@ def test_a_worker_has_nothing_of_kubernetes_in_its_memory(processes: DatabasePro
     found = processes.run(worker_tasks.surroundings, None, asked)
     modules = {each.partition(".")[0] for each in found["modules"]}
     assert not modules & {"kubernetes", "kopf", "aiohttp", "urllib3", "obstore", "click"}
-    assert not [each for each in found["modules"] if each.startswith(("partwarden.kube", "partwarden.archive"))]
+    assert not [each for each in found["modules"] if each.startswith("partwarden.kube")]
     assert "partwarden-worker-" in found["temporary"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partwarden.postgres.pool import Slots
+from partwarden.controller.runtime import Slots
 
 A, B, C = ("one", "a"), ("one", "b"), ("two", "a")
 
