@@ -31,7 +31,8 @@ RUN packages=$(echo /opt/partwarden/lib/python3*/site-packages) \
  && cp -r /build/partwarden "/program${packages}/" \
  && python3 -m compileall -q --invalidation-mode unchecked-hash -s /program "/program${packages}" \
  && printf '%s\n' '#!/opt/partwarden/bin/python -IBu' 'from partwarden.cli import program' \
-      'program()' > /program/opt/partwarden/bin/partwarden \
+      'if __name__ == "__main__":  # a worker process imports this file' '    program()' \
+      > /program/opt/partwarden/bin/partwarden \
  && chmod 755 /program/opt/partwarden/bin/partwarden
 
 # pg_dump and pg_restore with the libpq that they were built for. The package would bring perl for its wrappers.

@@ -72,7 +72,7 @@ def begin(restricted: Kubectl, operator_image: str, claim: str) -> Callable[...,
 
     def start(program: str, wanted: JobSettings | None = None, order: JobSpec = ORDER, **settings: Any) -> str:
         owner = archive_job.Owner(restricted.namespace or "", "run-2020", "4711")
-        chosen = Settings(job_image=operator_image, **settings)
+        chosen = Settings.model_validate({"job_image": operator_image, **settings})
         made = archive_job.manifest(owner, order, "1", settings=chosen, database_secret="run-db", wanted=wanted)
         # No such PartitionArchive exists, and objects without an owner are garbage collected.
         del made["metadata"]["ownerReferences"]
@@ -156,7 +156,7 @@ def test_a_pod_that_is_lost_is_replaced(restricted: Kubectl, begin: Callable[...
 
 def test_a_missing_image_is_reported_while_the_job_waits(restricted: Kubectl, begin: Callable[..., str]) -> None:
     image = "localhost:1/partwarden/none:1"
-    name = begin(TELL, image=image)
+    name = begin(TELL, job_image=image)
     waits = jobs.waiting(restricted, name)
     assert waits.phase is Phase.RUNNING
     assert waits.reason == "ImagePullBackOff"

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from lab.postgres import Database
 from partwarden.postgres.engine import Report
-from partwarden.status.details import details
+from partwarden.status.details import details, rough
 from support.encoded import BY_OTHERS, ENCODED, LOWEST, NATIVE, Key, bounds, created, keep, lands
 from support.meanwhile import findings
 
@@ -135,7 +135,9 @@ def test_partitions_of_every_kind_are_listed_with_their_sizes(database: Database
     }
     ((size,),) = database.query("SELECT pg_total_relation_size('first') + pg_total_relation_size('second')")
     ((rows,),) = database.query("SELECT count(*) FROM by_half")
-    assert (shown["by_half"].bytes, shown["by_half"].rows) == (size, rows)
+    assert isinstance(size, int)
+    assert isinstance(rows, int)
+    assert (shown["by_half"].bytes, shown["by_half"].rows) == (rough(size), rough(rows))
     assert "archive.history" in shown
     assert shown["ancient"].from_ is None
     assert shown["ancient"].state == "Unmanaged"

@@ -200,6 +200,7 @@ class DatabaseProcesses:
     def __init__(self, memory: int, observation: float) -> None:
         """``memory``: bytes that each may take. ``observation``: seconds for connecting, reading and planning."""
         self._memory, self._observation = memory, observation
+        _find_folder()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
         self._lock = threading.Lock()
@@ -315,6 +316,14 @@ class DatabaseProcesses:
                 self._idle.append(worker)
         if not kept:
             worker.kill()
+
+
+def _find_folder() -> None:
+    """A container whose root is read-only, and that has no volume, can write here only."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = "/dev/shm"  # noqa: S108 - each file there has a folder that mkdtemp makes
 
 
 def _end_of(worker: _Worker, error: Exception) -> str:
