@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 WAIT_FOR_SLOT = 5.0
 """Seconds until a policy asks again for a connection. A slot that is released enqueues the next key earlier; this is
 for where that key needed no connection any more, and so released none."""
-WAIT_FOR_OLDER = 0.5
-"""Seconds until a policy in conflict asks again whether the older ones were reconciled, at a start."""
+WAIT_FOR_OLDER, PATIENCE_WITH_OLDER = 0.5, 3.0
+"""Seconds until a policy asks again whether older ones were reconciled, and for how long it waits for that at first."""
 RESYNC = 600.0
 """Seconds, where the spec is not valid."""
 
@@ -88,6 +88,8 @@ class PolicyReconciler:
         self._runtime, self._handler, self._ownership, self._archives = runtime, handler, ownership, archives
         self._execute, self._observe, self._lost, self._stopping = execute, observe, lost, False
         self._slots, self._backoff = Slots(), workqueue.Backoff()
+        self._waiting: dict[ObjectKey, float] = {}
+        """Policies that wait for older ones, and since when."""
 
     def reconcile(self, key: ObjectKey) -> float | None:
         """Bring the table to the state that the policy asks for, and write the status.
@@ -100,8 +102,9 @@ class PolicyReconciler:
             # A reconcile that ran while the policy was deleted may have claimed the table once more.
             self._ownership.release(key)
             self._backoff.forget(key)
+            self._waiting.pop(key, None)
             return None
-        if self._stays_in_conflict(policy):
+        if self._awaits_older(policy):
             return WAIT_FOR_OLDER
         run, supervisor = Run(policy), None
         try:
@@ -132,14 +135,21 @@ class PolicyReconciler:
         """Begin no further action, and write no failure into a status: it may be one because of the end."""
         self._stopping = True
 
-    def _stays_in_conflict(self, policy: StoredPolicy) -> bool:
-        """Whether its status says PolicyConflict, and an older policy may only not have claimed the table yet.
+    def _awaits_older(self, policy: StoredPolicy) -> bool:
+        """Whether an older policy may only not have claimed the table yet: at a start, and right after both were made.
 
-        Otherwise a restart would make it Ready for a moment: two writes and two Events of something that never was.
+        One whose status says PolicyConflict waits until then: otherwise a restart would make it Ready for a moment, two
+        writes and two Events of something that never was. Others wait for `PATIENCE_WITH_OLDER`, and then begin: what
+        they create is needed, and before a drop the older one is waited for in any case.
         """
+        if self._ownership.unknown(policy, self._runtime.policies) is None:
+            self._waiting.pop(policy.key, None)
+            return False
         ready = (each for each in policy.status.get("conditions", []) if each.get("type") == "Ready")
-        conflict = any(each.get("reason") == PolicyConflict.__name__ for each in ready)
-        return conflict and self._ownership.unknown(policy, self._runtime.policies) is not None
+        if any(each.get("reason") == PolicyConflict.__name__ for each in ready):
+            return True
+        since = self._waiting.setdefault(policy.key, time.monotonic())
+        return time.monotonic() - since < PATIENCE_WITH_OLDER
 
     @contextmanager
     def _connection(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -180,6 +181,19 @@ def test_a_table_of_an_older_policy_is_read_and_left_alone(made: Fixture) -> Non
     assert made.condition()[1] == "Converged"
 
 
+def test_a_new_policy_lets_an_older_one_of_such_a_table_claim_it_first(
+    made: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.handler.seen(made.api.apply(OLDER, SPEC, creationTimestamp="2025-01-01T00:00:00Z"))
+    assert made.reconcile() == WAIT_FOR_OLDER
+    assert made.engine.steps == []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 3.1)
+    # The older one does not come: what is needed is created, and a drop would go on waiting.
+    assert (made.reconcile() or 0) > 500
+    assert "create run_2027" in made.engine.steps
+
+
 @pytest.mark.parametrize("mode", ["Apply", "Plan"])
 def test_a_policy_whose_login_does_not_own_the_table_takes_it_from_no_other(made: Fixture, mode: str) -> None:
     inventory = made.engine.inventory
@@ -280,12 +294,12 @@ def test_a_third_reconcile_of_one_database_waits_for_a_connection(made: Fixture)
 
     def meanwhile() -> None:
         made.engine.between = deeper
-        made.handler.seen(made.api.apply(("one", "second"), SPEC | {"table": {"name": "run"}}))
+        made.handler.seen(made.api.apply(("one", "second"), SPEC, creationTimestamp="2025-01-01T00:00:00Z"))
         made.reconciler.reconcile(("one", "second"))
 
     def deeper() -> None:
         made.engine.between = lambda: None
-        made.handler.seen(made.api.apply(("one", "third"), SPEC))
+        made.handler.seen(made.api.apply(("one", "third"), SPEC, creationTimestamp="2024-01-01T00:00:00Z"))
         while made.queue.backlog().due:
             key = made.queue.take()
             assert key is not None
@@ -403,12 +417,12 @@ def test_while_tables_are_left_to_drop_it_comes_again_at_once(dropping: Fixture)
 
 def test_while_one_policy_drops_another_of_the_database_creates_and_its_own_drop_waits(dropping: Fixture) -> None:
     dropping.engine.inventory = replace(dropping.engine.inventory, partitions=values.years(2026))
-    second = ("one", "second")
+    second, wanted = ("one", "second"), SPEC | {"premake": 2, "retention": RETENTION}
 
     def meanwhile() -> None:
         dropping.engine.meanwhile = lambda: None
         steps, dropping.engine.steps = dropping.engine.steps, []
-        dropping.handler.seen(dropping.api.apply(second, SPEC | {"premake": 2, "retention": RETENTION}))
+        dropping.handler.seen(dropping.api.apply(second, wanted, creationTimestamp="2025-01-01T00:00:00Z"))
         dropping.ownership.release(KEY)
         dropping.reconciler.reconcile(second)
         taken.extend(dropping.engine.steps)
