@@ -25,7 +25,7 @@ COMMENT_LENGTH = SQL("""coalesce((SELECT octet_length(d.description) FROM pg_des
  WHERE d.objoid = c.oid AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0), 0)""")
 """How many bytes it has, 0 where there is none."""
 
-# Other texts of the catalog are as long as whoever made the table wanted. What is longer than this is cut in SQL, so
+# Other texts of the catalog are as long as the owner of the table wanted. What is longer than this is cut in SQL, so
 # that it is not transferred, and then not used: an expression that is cut is another one.
 LONGEST_TEXT = 64 * 1024
 LONGEST_BOUNDS = 1000
