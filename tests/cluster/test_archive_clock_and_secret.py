@@ -11,25 +11,11 @@ from datetime import timedelta
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from lab.archives import PARTITION, Archives, oid, proof
+from lab.archives import Archives, oid, proof
 from lab.postgres import Database
 from lab.reconciled_archive import NAME, Meanwhile, ReconciledArchive
-from lab.site import Site, conditions, keys_of
+from lab.site import conditions, keys_of
 from partwarden.archive.manifest import WRONG
-
-
-@pytest.fixture
-def archives(site: Site, pg_database: Database) -> Archives:
-    """A table with two partitions, reached by the Secret ``run``; no operator runs."""
-    pg_database.execute(PARTITION)
-    site.secret("run", {"uri": pg_database.dsn})
-    return Archives(site)
-
-
-@pytest.fixture
-def by_hand(archives: Archives, pg_database: Database) -> ReconciledArchive:
-    """Of an operator whose Jobs are given one pod."""
-    return ReconciledArchive(archives, pg_database, job_retries=0)
 
 
 @pytest.mark.parametrize("days", [-1, 1])

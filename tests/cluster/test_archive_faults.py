@@ -11,30 +11,16 @@ from typing import Any
 
 import pytest
 
-from lab.archives import PARTITION, Archives, oid, proof
+from lab.archives import Archives, oid, proof
 from lab.jobs import pods_of
 from lab.operator import until
 from lab.postgres import Database
 from lab.reconciled_archive import NAME, ReconciledArchive
-from lab.site import Site, conditions
+from lab.site import conditions
 from partwarden.controller.job_status import CLAIM_NOT_FOUND, NO_POD, POD_ENDING
 
 EVICTED: dict[str, Any] = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
 GONE: dict[str, Any] = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}
-
-
-@pytest.fixture
-def archives(site: Site, pg_database: Database) -> Archives:
-    """A table with two partitions, reached by the Secret ``run``; no operator runs."""
-    pg_database.execute(PARTITION)
-    site.secret("run", {"uri": pg_database.dsn})
-    return Archives(site)
-
-
-@pytest.fixture
-def by_hand(archives: Archives, pg_database: Database) -> ReconciledArchive:
-    """Of an operator whose Jobs are given one pod."""
-    return ReconciledArchive(archives, pg_database, job_retries=0)
 
 
 def other_pod(by_hand: ReconciledArchive, job: str, than: str) -> None:

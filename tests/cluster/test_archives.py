@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.archives import IMAGE, PARTITION, Archives, oid, proof
+from lab.archives import IMAGE, Archives, oid, proof
 from lab.kubectl import KubectlError
 from lab.operator import Operator, until
 from lab.postgres import Database
@@ -15,14 +15,6 @@ from lab.site import Site, conditions
 from partwarden.archive.manifest import WRONG
 
 DENIED = {"ok": False, "reason": "InsufficientPrivilege", "message": "may not read public.run_2020"}
-
-
-@pytest.fixture
-def archives(site: Site, pg_database: Database) -> Archives:
-    """A table with two partitions, reached by the Secret ``run``."""
-    pg_database.execute(PARTITION)
-    site.secret("run", {"uri": pg_database.dsn})
-    return Archives(site)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lab.archives import IMAGE, PARTITION, Archives, oid, proof
+from lab.archives import IMAGE, Archives, oid, proof
 from lab.audit import requests
 from lab.kubectl import Kubectl
 from lab.operator import Operator, until
@@ -20,14 +20,6 @@ from partwarden.api.archive import ARCHIVE_KIND, MANAGED
 from partwarden.api.policy import API_VERSION
 from partwarden.controller import archive_reconciler
 from partwarden.controller.job_status import JOB_PENDING, JOB_SUSPENDED, PENDING_LONG
-
-
-@pytest.fixture
-def archives(site: Site, pg_database: Database) -> Archives:
-    """A table with two partitions, reached by the Secret ``run`` of the first namespace."""
-    pg_database.execute(PARTITION)
-    site.secret("run", {"uri": pg_database.dsn})
-    return Archives(site)
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ def attack(how: str, supervisor: Any) -> None:
         "a call": pickle.dumps(("returns", Call(os.system, f"touch {path}"))),
         "a call of this program's own": pickle.dumps(("returns", Call(run_command, str(path)))),
         "no pickle": b"hello",
+        "a class that is not there": b"cpartwarden.errors\nNothing\n.",
         "no tuple": pickle.dumps("returns"),
         "another kind": pickle.dumps(("obeys", 1)),
         "another method": pickle.dumps(("asks", "__init__", ())),

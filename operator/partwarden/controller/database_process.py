@@ -264,7 +264,7 @@ class DatabaseProcesses:
                         raise WorkerDefect(*content)
                     case _:
                         raise Unreadable(str(kind)[:100])
-        except (EOFError, OSError, pickle.UnpicklingError, Unreadable) as error:
+        except (EOFError, OSError, Unreadable) as error:
             raise WorkerFailed(
                 f"the worker process {_end_of(worker, error)} while {worker.doing}; it is replaced, and the policy is "
                 "reconciled again"
@@ -277,7 +277,11 @@ class DatabaseProcesses:
                 f"the database kept the worker process for {now - worker.began:.0f} s while {worker.doing}: the "
                 "process was ended; find out what the server does, and what keeps it from answering"
             )
-        message = _Values(io.BytesIO(worker.pipe.recv_bytes(ANSWER_LIMIT))).load()
+        sent = worker.pipe.recv_bytes(ANSWER_LIMIT)
+        try:
+            message = _Values(io.BytesIO(sent)).load()
+        except Exception as error:
+            raise Unreadable(f"{type(error).__name__}: {error}") from error
         if not isinstance(message, tuple) or not message:
             raise Unreadable(type(message).__name__)
         return message

@@ -141,6 +141,7 @@ def test_a_step_that_says_how_long_it_lasts_has_that_time(hasty: DatabaseProcess
         "a call",
         "a call of this program's own",
         "no pickle",
+        "a class that is not there",
         "no tuple",
         "another kind",
         "another method",

@@ -1,0 +1,118 @@
+"""A drop in a worker process: until the operator has answered right before it, nothing is lost, whatever ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lab.operator import until
+from lab.postgres import Database
+from partwarden.api.policy import PartitionPolicySpec
+from partwarden.controller import database_work
+from partwarden.controller.database_process import DatabaseProcesses
+from partwarden.controller.database_work import Supervisor, WorkReport, WorkRequest
+from partwarden.errors import ClusterUnavailable, WorkerFailed
+from partwarden.planner.drop_preconditions import Archives, Withdrawn
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.status.events import CompletedAction
+from support import worker_tasks
+from support.retirement import DROP, ROWS, YEARS
+
+RETENTION = DROP["retention"] | {"grace": "0s"}
+OURS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'partwarden' AND datname = current_database()"
+
+
+class Ended(BaseException):
+    """The thread of the operator that answers ends."""
+
+
+class Answers(Supervisor):
+    """An operator that answers the last question before a drop as the test wants."""
+
+    def __init__(self, latest: Callable[[], object] = lambda: None) -> None:
+        self._latest, self.done = latest, list[str]()
+
+    def latest(self, server: str) -> tuple[frozenset[str], Archives]:
+        self._latest()
+        return frozenset(), Archives()
+
+    def did(self, action: CompletedAction) -> None:
+        self.done.append(action.reason)
+
+
+@pytest.fixture
+def processes() -> Iterator[DatabaseProcesses]:
+    made = DatabaseProcesses(256 * 1024 * 1024, observation=60.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def detached(database: Database, processes: DatabaseProcesses) -> Database:
+    """The table of 2018 was detached by a worker, and is to be dropped."""
+    database.execute(YEARS)
+    supervisor = Answers()
+    run(processes, database, supervisor)
+    assert supervisor.done == ["PartitionDetached"]
+    return database
+
+
+def run(processes: DatabaseProcesses, database: Database, supervisor: Supervisor) -> WorkReport:
+    spec: dict[str, Any] = {"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}, **DROP}
+    request = WorkRequest(
+        spec=PartitionPolicySpec.model_validate(spec | {"retention": RETENTION}),
+        connection=from_dsn(database.dsn),
+        held=frozenset(),
+        archives=Archives(),
+        patience=5.0,
+        connect_timeout=10,
+    )
+    return processes.run(database_work.work, request, supervisor)
+
+
+def raised(error: BaseException) -> Callable[[], None]:
+    def latest() -> None:
+        raise error
+
+    return latest
+
+
+@pytest.mark.parametrize("how", ["the worker is killed", "the operator ends", "its thread ends"])
+def test_what_ends_before_the_answer_drops_nothing_and_the_next_run_does(
+    detached: Database, processes: DatabaseProcesses, how: str
+) -> None:
+    if how == "the worker is killed":
+        worker = processes.run(worker_tasks.pid, None, Answers())
+        with pytest.raises(WorkerFailed, match=r"exit code -9 while drop public\.run_2018"):
+            run(processes, detached, Answers(lambda: os.kill(worker, signal.SIGKILL)))
+    elif how == "the operator ends":
+        ending = DatabaseProcesses(256 * 1024 * 1024, observation=60.0)
+        with pytest.raises(WorkerFailed):
+            run(ending, detached, Answers(ending.close))
+    else:
+        with pytest.raises(Ended):
+            run(processes, detached, Answers(raised(Ended())))
+    until("the session is gone", lambda: detached.query(OURS) == [(0,)])
+    assert detached.query("SELECT count(*) FROM run_2018") == [(ROWS,)]
+    again = Answers()
+    run(processes, detached, again)
+    assert again.done == ["PartitionDropped"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Withdrawn("its policy was edited"), ClusterUnavailable("no answer")],
+    ids=["withdrawn", "no answer"],
+)
+def test_an_operator_that_refuses_or_does_not_know_keeps_the_table(
+    detached: Database, processes: DatabaseProcesses, error: Exception
+) -> None:
+    supervisor = Answers(raised(error))
+    report = run(processes, detached, supervisor)
+    assert supervisor.done == []
+    assert str(error) in (report.stopped or report.update.ready.message)
+    assert detached.query("SELECT count(*) FROM run_2018") == [(ROWS,)]
