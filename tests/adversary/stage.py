@@ -168,6 +168,11 @@ class Stage:
         body = policy(name, whole, **metadata)
         self.custom.create_namespaced_custom_object(GROUP, VERSION, self.adversary, PLURAL, body)
 
+    def edit(self, name: str, spec: Mapping[str, Any]) -> None:
+        """Change fields of the spec of a policy."""
+        body = {"spec": dict(spec)}
+        self.custom.patch_namespaced_custom_object(GROUP, VERSION, self.adversary, PLURAL, name, body)
+
     def name(self) -> str:
         """A new one."""
         return f"a{next(self._numbers)}"
