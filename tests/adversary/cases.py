@@ -14,9 +14,9 @@ Attack = Callable[[Stage], Generator[None]]
 
 @dataclass(frozen=True)
 class Case:
-    """``reason``: what a line of the log about the adversary's object has as reason, one of several behind a bar.
+    """``reason``: of a line of the log, a condition or a finding; one of several, with bars between; empty for any.
 
-    ``says`` is part of the message of that line. Without a reason the line may be about no object.
+    ``says``: part of its message.
     """
 
     does: str
@@ -30,4 +30,4 @@ class Case:
     def is_named_by(self, line: dict[str, Any]) -> bool:
         """Whether a line of the log names the cause."""
         reasons = self.reason.split("|") if self.reason else (None, line.get("reason"))
-        return line.get("reason") in reasons and self.says in line["message"]
+        return line.get("reason") in reasons and self.says in line.get("message", "")

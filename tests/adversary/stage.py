@@ -24,6 +24,7 @@ from lab.monitoring import fetch
 from lab.operator import until
 from lab.postgres import Server, free_port
 from lab.site import GROUP, PLURAL, ROOT, RUN, VERSION, Site, conditions
+from partwarden.api.archive import ARCHIVE_PLURAL
 from partwarden.kube.lease import PATIENCE
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ CAUSE = 60.0
 """Seconds after which the log has named the cause."""
 OWN_MEMORY = 256 << 20
 """Bytes that the operator's own process takes at most: what databases send never comes into it."""
-SETTINGS = {"RECONCILE_TIMEOUT": "3", "CONNECT_TIMEOUT": "2"}
-"""Shorter than by default, so that each attack is soon named. All else is as the chart has it."""
+SETTINGS = {"RECONCILE_TIMEOUT": "3", "CONNECT_TIMEOUT": "2", "JOB_IMAGE": "partwarden.invalid/partwarden:none"}
+"""Limits shorter than by default, so that each attack is soon named. All else is as the chart has it."""
 SHARE = 4
 """Workers that one of several namespaces may have, of eight."""
 NEVER = ("the Lease was", "not healthy", "the watch ended", "unexpected error", "InternalError")
@@ -96,6 +97,10 @@ class Stage:
         self._leases = api.CoordinationV1Api(client)
         self.ports: Mapping[str, int] = {}
         """Of hostile servers, by what they do."""
+        self.archive = ""
+        """The adversary's last PartitionArchive."""
+        self.answers: list[str] = []
+        """What the operator's HTTP port has answered the adversary, as far as it tells what is wrong."""
         self._numbers = itertools.count()
         # The adversary's own database is the other one.
         database, self.own = (stack.enter_context(server.new_database()) for _ in range(2))
@@ -117,7 +122,7 @@ class Stage:
     def endure(self, case: Case) -> None:
         """Raises AssertionError where the attack harms another team, or its cause is not named."""
         self._read_log()
-        self._lines = []
+        self._lines, self.answers = [], []
         course = case.attack(self)
         try:
             with Memory(self.process) as memory:
@@ -187,7 +192,7 @@ class Stage:
 
     def end(self) -> None:
         """Delete what the adversary has made, but for Secrets."""
-        for plural in (PLURAL, "partitionarchives"):
+        for plural in (PLURAL, ARCHIVE_PLURAL):
             self.custom.delete_collection_namespaced_custom_object(GROUP, VERSION, self.adversary, plural)
         self.batch.delete_collection_namespaced_job(self.adversary, propagation_policy="Background")
 
@@ -198,8 +203,17 @@ class Stage:
         return spec.holder_identity, spec.lease_transitions
 
     def _names(self, case: Case) -> bool:
+        """Whether the log does, the status of one of the adversary's objects, or an answer that it was given."""
         self._read_log()
-        return any(case.is_named_by(line) for line in self._lines)
+        return any(map(case.is_named_by, itertools.chain(self._lines, self._statuses())))
+
+    def _statuses(self) -> Iterator[dict[str, Any]]:
+        """Conditions and findings, as lines of a log."""
+        yield from ({"message": each} for each in self.answers)
+        for plural in (PLURAL, ARCHIVE_PLURAL):
+            found: Any = self.custom.list_namespaced_custom_object(GROUP, VERSION, self.adversary, plural, limit=10)
+            for status in (each.get("status", {}) for each in found["items"]):
+                yield from (*status.get("conditions", ()), *status.get("findings", ()))
 
     def _read_log(self) -> None:
         with self.operator.log.open("rb") as log:

@@ -20,6 +20,8 @@ from .workqueue import DEADLINE
 
 log = logging.getLogger(__name__)
 
+HOUR = 3600.0
+
 
 class PolicySupervisor(Supervisor):
     """Of one reconcile. What the watch has shown costs nothing to ask; right before a drop the API server itself is
@@ -40,13 +42,19 @@ class PolicySupervisor(Supervisor):
         self._handler, self._ownership, self._archives, self._ending = handler, ownership, archives, ending
         self.done: list[CompletedAction] = []
         """What has succeeded so far. It is kept although an error, or the end of the process, may end the reconcile."""
-        self.connected = False
+        self.connected, self._doing = False, ""
         self.begin_long: Callable[[], bool] = lambda: True
         """Whether an action that may take hours may begin; if not, the policy is enqueued when it may."""
 
     def begins(self, what: str, seconds: float | None) -> None:
         self.connected = self.connected or what != CONNECTING
         if seconds is not None:
+            if what != self._doing:
+                # Known from the log while it lasts: a database may hold it up for all of that time.
+                about = {"policy": str(self._policy), "reason": "StepBegins"}
+                level = logging.INFO if seconds > HOUR else logging.DEBUG
+                log.log(level, "begins: %s, for %.0f s at most", what, seconds, extra=about)
+            self._doing = what
             # After that the process is ended, and what comes then has as long as what came before.
             self._runtime.policy_queue.deadline(self._policy.key, seconds + DEADLINE)
 
