@@ -25,6 +25,14 @@ FORGED: dict[str, Any] = {
     "conditions": [{**CONDITION, "type": f"{kind}"} for kind in ("Ready", "Stalled", "Reconciling", *range(13))],
     "partitions": [{"name": LONG, "bytes": 1 << 62, "state": "Past"}] * 200,
 }
+CHECK = {
+    "token": "x" * 256,
+    "job": "x" * 63,
+    "ok": False,
+    "reason": "X",
+    "message": LONG,
+    "completed": "9999-12-31T23:59:59Z",
+}
 ARCHIVED: dict[str, Any] = {
     "conditions": FORGED["conditions"],
     "attempts": 1 << 31,
@@ -32,14 +40,7 @@ ARCHIVED: dict[str, Any] = {
     "oid": 1,
     "server": LONG,
     "location": LONG,
-    "check": {
-        "token": "x" * 256,
-        "job": "x" * 63,
-        "ok": False,
-        "reason": "X",
-        "message": LONG,
-        "completed": "0001-01-01T00:00:00Z",
-    },
+    "check": CHECK,
 }
 
 
@@ -145,8 +146,8 @@ def archive(stage: Stage, **labels: str) -> str:
     return str(made["metadata"]["uid"])
 
 
-def job(stage: Stage, owner: str, suspended: bool) -> None:
-    """A Job that looks like one of the operator's."""
+def job(stage: Stage, owner: str, suspended: bool) -> str:
+    """A Job that looks like one of the operator's. Returns its name."""
     reference = {
         "apiVersion": API_VERSION,
         "kind": ARCHIVE_KIND,
@@ -156,9 +157,10 @@ def job(stage: Stage, owner: str, suspended: bool) -> None:
     }
     containers = [{"name": "archive", "image": "partwarden.invalid/none"}]
     pod = {"restartPolicy": "Never", "containers": containers, "nodeSelector": NOWHERE}
-    metadata = {"name": stage.name(), "labels": MANAGED, "ownerReferences": [reference] if owner else []}
+    metadata = {"name": (name := stage.name()), "labels": MANAGED, "ownerReferences": [reference] if owner else []}
     body: Any = {"metadata": metadata, "spec": {"suspend": suspended, "template": {"spec": pod}}}
     stage.batch.create_namespaced_job(stage.adversary, body)
+    return name
 
 
 @case("Jobs bear the operator's labels, suspended and running, of no archive", "JobCreated", "created Job")
@@ -177,12 +179,34 @@ def _jobs_of_one(stage: Stage) -> Generator[None]:
     yield
 
 
-@case("status of an archive is forged at its bounds", "JobCreated", "created Job")
-def _forged_archive(stage: Stage) -> Generator[None]:
+def forge(stage: Stage, status: Mapping[str, Any]) -> None:
+    """Write the status of the adversary's last archive."""
+    named = (GROUP, VERSION, stage.adversary, ARCHIVE_PLURAL, stage.archive)
+    stage.custom.patch_namespaced_custom_object_status(*named, {"status": status})
+
+
+@case("status of an archive is forged at its bounds", "ClusterUnavailable|", "status.conditions: Too many")
+def _full_status(stage: Stage) -> Generator[None]:
     archive(stage)
-    stage.custom.patch_namespaced_custom_object_status(
-        GROUP, VERSION, stage.adversary, ARCHIVE_PLURAL, stage.archive, {"status": ARCHIVED}
-    )
+    forge(stage, ARCHIVED)
+    yield
+
+
+@case("status of an archive is forged with moments that are none", "JobCreated", "created Job")
+def _strange_status(stage: Stage) -> Generator[None]:
+    archive(stage)
+    forge(stage, {"nextAttempt": LONG, "phaseSince": LONG, "attempts": 1 << 62, "check": {**CHECK, "completed": LONG}})
+    yield
+
+
+@case("Job is suspended since the last moment that there is", "Queued", "as many Jobs run as PARTWARDEN_JOBS allows")
+def _last_moment(stage: Stage) -> Generator[None]:
+    name = job(stage, archive(stage), suspended=True)
+    stopped = {"type": "Suspended", "status": "True", "lastTransitionTime": "9999-12-31T23:59:59Z"}
+    body: Any = {"status": {"conditions": [stopped]}}
+    stage.batch.patch_namespaced_job_status(name, stage.adversary, body)
+    # Whether another archive may have a slot is decided by the Jobs of all.
+    archive(stage)
     yield
 
 

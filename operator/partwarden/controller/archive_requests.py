@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from ..api.archive import (
@@ -32,7 +31,7 @@ from ..kube.cache import ArchiveCache, Binding, StoredArchive, StoredPolicy
 from ..kube.client import Cluster
 from ..planner.archive_gate import ArchiveRequest, CheckRequest, Request
 from ..planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
-from .archive_status import is_proven, trouble
+from .archive_status import is_proven, moment, trouble
 from .ownership import deciding_labels
 
 STEM = 200
@@ -226,13 +225,5 @@ def _check(found: dict[str, Any]) -> CheckState:
         ok=found.get("ok") is True,
         reason=str(found.get("reason") or "CheckFailed"),
         message=str(found.get("message") or "it was read again, and is not as it was proven"),
-        completed=_moment(found.get("completed")),
+        completed=moment(found.get("completed")),
     )
-
-
-def _moment(text: object) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text) if isinstance(text, str) else None
-        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None

@@ -6,7 +6,7 @@ What was proven stays in the status whatever comes after it. The conditions foll
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..archive.manifest import Report, Task
@@ -83,7 +83,7 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
     if report.ok:
         as_it_was = ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}")
         return _with({**_forgiven(found), "job": job}, generation, now, as_it_was, READY)
-    found |= _counted(status, job, report.completed or now)
+    found |= _counted(status, job, report.completed or now, now)
     return _with(found, generation, now, ConditionState(FALSE, report.reason, report.message), STALLED)
 
 
@@ -101,7 +101,7 @@ def failed(
     reason, message = (error.reason, str(error)) if isinstance(error, PartwardenError) else error
     found = {**status, "lastError": {"reason": reason, "message": cut(message)}}
     if job:
-        found |= _counted(status, job, ended or now)
+        found |= _counted(status, job, ended or now, now)
     ends = STALLED if isinstance(error, UserError) else RECONCILING
     return _with(found, generation, now, ConditionState(FALSE, reason, message), ends)
 
@@ -125,17 +125,26 @@ def state(status: Mapping[str, Any]) -> str:
 
 def pause(status: Mapping[str, Any], now: datetime) -> float:
     """Seconds until the next Job may be made; 0 at once. ``now`` is aware."""
-    text = status.get("nextAttempt")
-    if not isinstance(text, str):
+    following = moment(status.get("nextAttempt"))
+    if following is None:
         return 0.0
     # A clock that was set back must not make the pause longer than the longest.
-    left = (datetime.fromisoformat(text) - now).total_seconds()
-    return min(max(0.0, left), LONGEST_PAUSE.total_seconds())
+    return min(max(0.0, (following - now).total_seconds()), LONGEST_PAUSE.total_seconds())
 
 
-def _counted(status: Mapping[str, Any], job: str, ended: datetime) -> Status:
+def moment(text: object) -> datetime | None:
+    """An aware moment that a status holds; None where another wrote there what is none."""
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _counted(status: Mapping[str, Any], job: str, ended: datetime, now: datetime) -> Status:
+    """``ended`` may be what others wrote: the pause begins now at the latest."""
     count = int(status.get("attempts") or 0) + 1
-    following = ended + min(FIRST_PAUSE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
+    following = min(ended, now) + min(FIRST_PAUSE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
     return {"attempts": count, "job": job, "nextAttempt": iso(following.replace(microsecond=0))}
 
 
