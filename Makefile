@@ -68,6 +68,10 @@ test-postgres: venv ## real servers, PostgreSQL 14 to 18; PG_MAJORS=15,18 narrow
 test-cluster: venv ## a real API server
 	$(BIN)/pytest tests/cluster $(PYTEST)
 
+.PHONY: test-adversary
+test-adversary: venv ## attacks on the operator, at a real API server
+	$(BIN)/pytest tests/adversary -n $(WORKERS) --dist loadfile $(PYTEST)
+
 .PHONY: test-e2e
 test-e2e: venv ## real pods
 	$(BIN)/pytest tests/e2e $(PYTEST)

@@ -166,3 +166,14 @@ def test_a_check_says_when_it_ended_by_the_job_or_else_by_the_operator() -> None
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-01-01T00:00:00", "0001-01-01T00:00:00+14:00", 5, None])
 def test_a_moment_that_cannot_be_read_is_none(text: object) -> None:
     assert archive_requests._check({"token": "drop/1", "ok": True, "completed": text}).completed is None
+
+
+@pytest.mark.parametrize("text", ["soon", "2026-01-01T00:00:00", "9999-12-31T23:59:59-23:00", 5])
+def test_a_next_attempt_that_another_wrote_as_no_moment_delays_nothing(text: object) -> None:
+    assert archive_status.pause({"nextAttempt": text}, NOW) == 0
+
+
+def test_the_pause_after_a_job_that_ends_at_the_last_moment_that_there_is_begins_now() -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    status = archive_status.failed({}, 1, NOW, ("JobFailed", "why"), job="job", ended=last)
+    assert archive_status.pause(status, NOW) == 60

@@ -32,6 +32,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "limits.md").read_tex
         ("bounds of a partition", [ddl.LONGEST_BOUNDS]),
         ("CHECK of a detached table", [table_state.LONGEST_CHECK]),
         ("expression of a row security policy", [ddl.LONGEST_TEXT]),
+        ("name in the catalog", [answers.LONGEST_IDENTIFIER]),
         ("answers to one request", [answers.MOST_ROWS, answers.MOST_BYTES >> 20]),
         ("message of a server", [answers.LONGEST]),
         ("`manifest.json`", [verify.LARGEST >> 20]),
