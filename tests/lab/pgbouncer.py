@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -98,6 +98,8 @@ class PgBouncer:
         self.server, self.folder, self.host = server, folder, "127.0.0.1"
         self.port = free_port()
         self.users = {server.superuser: server.password, **users}
+        # Users have no access to the console, as in production.
+        self._administrator, self._password = f"admin_{secrets.token_hex(4)}", secrets.token_hex(16)
         self._process = Guarded(folder, [*command, "pgbouncer.ini"], account.owner(), os.environ)
 
     @classmethod
@@ -109,15 +111,19 @@ class PgBouncer:
         *,
         users: Mapping[str, str] | None = None,
         settings: Mapping[str, object] | None = None,
+        databases: Iterable[str] = (),
     ) -> PgBouncer:
         """One that serves every database of `server` to its superuser and to `users`, whose passwords they are.
+
+        `databases` are named in its configuration: a database that is not is forgotten when it is killed.
 
         `ignored` are startup parameters that it drops instead of refusing them; `settings` are more of its own. Raises
         LabError.
         """
         made = cls(server, account.temporary_folder(), program(), users or {})
         try:
-            made._configure({"pool_mode": pool_mode, "ignore_startup_parameters": ignored, **(settings or {})})
+            stated = {"pool_mode": pool_mode, "ignore_startup_parameters": ignored, **(settings or {})}
+            made._configure(stated, [*databases, "*"])
             made._process.start()
             made._wait_until_ready()
         except BaseException:
@@ -131,6 +137,13 @@ class PgBouncer:
         login = f"{quote(name, safe='')}:{quote(self.users[name], safe='')}"
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(dbname, safe='')}"
 
+    def console(self, *commands: str) -> None:
+        """Commands of its administrator, such as ``PAUSE`` or ``KILL app``; PAUSE returns once no client is served."""
+        login = f"postgresql://{self._administrator}:{self._password}@{self.host}:{self.port}/pgbouncer"
+        with psycopg.connect(login, autocommit=True) as connection:
+            for command in commands:
+                connection.execute(command.encode())
+
     def remove(self) -> None:
         """Stop it and remove its folder; idempotent."""
         self._process.signal(signal.SIGQUIT)
@@ -143,19 +156,19 @@ class PgBouncer:
     def __exit__(self, *_: object) -> None:
         self.remove()
 
-    def _configure(self, settings: Mapping[str, object]) -> None:
-        known = "".join(f'"{name}" "{password}"\n' for name, password in self.users.items())
+    def _configure(self, settings: Mapping[str, object], databases: Iterable[str]) -> None:
+        users = {**self.users, self._administrator: self._password}
+        known = "".join(f'"{name}" "{password}"\n' for name, password in users.items())
         stated: dict[str, object] = {
             "listen_addr": self.host,
             "listen_port": self.port,
             "unix_socket_dir": "",
             "auth_type": "scram-sha-256",
             "auth_file": "users.txt",
-            # Users have no access to the console, as in production.
-            "admin_users": f"admin_{secrets.token_hex(4)}",
+            "admin_users": self._administrator,
             **settings,
         }
-        lines = [f"* = host={self.server.host} port={self.server.port}"]
+        lines = [f"{each} = host={self.server.host} port={self.server.port}" for each in databases]
         text = "\n".join(["[databases]", *lines, "[pgbouncer]", *(f"{key} = {value}" for key, value in stated.items())])
         for name, content in (("users.txt", known), ("pgbouncer.ini", f"{text}\n")):
             file = self.folder / name
