@@ -118,7 +118,7 @@ class PolicyReconciler:
                 with self._connection(policy, spec, supervisor) as connection:
                     run.report = self._execute(self._request(policy, spec, connection), supervisor)
                 run.update = run.report.update
-                self._request_archives(run, spec)
+                self._request_archives(run, spec, connection)
         except NoFreeSlot:
             return WAIT_FOR_SLOT
         except PartwardenError as error:
@@ -194,7 +194,7 @@ class PolicyReconciler:
 
         return PolicySupervisor(policy, spec, self._runtime, self._handler, self._ownership, self._archives, ending)
 
-    def _request_archives(self, run: Run, spec: PartitionPolicySpec) -> None:
+    def _request_archives(self, run: Run, spec: PartitionPolicySpec, connection: ConnectionInfo) -> None:
         """What the work has found out about archives, and what its plan wants of them."""
         report = run.report
         for archive in report.doubted:
@@ -202,7 +202,7 @@ class PolicyReconciler:
         if report.stopped:
             log.info("stopped: %s; the table is planned again", report.stopped, extra=run.about("Stopped"))
         elif report.requests is not None:
-            self._archives.ask(run.policy, spec, report.server, report.requests)
+            self._archives.ask(run.policy, spec, report.server, report.requests, connection.database_key)
 
     def _write_status(self, run: Run) -> workqueue.Result | None:
         """Write the status if it differs, and record Events of it and of what was done.

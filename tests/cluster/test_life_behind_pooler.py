@@ -1,0 +1,274 @@
+"""One policy's whole life through PgBouncer, and what a pooler that is paused, killed or wrongly set does to others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+
+from lab import report
+from lab.archives import IMAGE, NOWHERE, S3, Archives, proof
+from lab.operator import until
+from lab.pgbouncer import USUAL, PgBouncer
+from lab.postgres import Database, LabError, Role, Server
+from lab.site import RUN, Site, conditions, partitions
+from partwarden.postgres import fingerprint
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+
+YEAR = datetime.now(UTC).year
+OLD, CLOSED, NOW = f"run_{YEAR - 2}", f"run_{YEAR - 1}", f"run_{YEAR}"
+AHEAD = [f"run_{YEAR + 1}", f"run_{YEAR + 2}"]
+TABLE = f"""
+CREATE TABLE run (id bigint NOT NULL, at timestamptz NOT NULL) PARTITION BY RANGE (at);
+CREATE INDEX ON run (id);
+CREATE TABLE {OLD} PARTITION OF run FOR VALUES FROM ('{YEAR - 2}-01-01Z') TO ('{YEAR - 1}-01-01Z');
+CREATE TABLE {CLOSED} PARTITION OF run FOR VALUES FROM ('{YEAR - 1}-01-01Z') TO ('{YEAR}-01-01Z');
+INSERT INTO run SELECT n, '{YEAR - 2}-05-05Z' FROM generate_series(1, 3) n;
+INSERT INTO run SELECT n, '{YEAR - 1}-05-05Z' FROM generate_series(4, 8) n;
+"""
+SPEC: dict[str, Any] = {
+    "premake": 2,
+    "resync": "10s",
+    "maintenance": {"onClose": "VacuumAndReindex", "analyzeParent": False},
+    "retention": {
+        "keepFor": "1y",
+        "onExpire": "Drop",
+        "grace": "0s",
+        "archive": S3,
+        "job": {"nodeSelector": NOWHERE},
+    },
+}
+LEFT = """
+SELECT current_setting('search_path'), current_setting('statement_timeout'), current_setting('TimeZone'), current_user,
+       (SELECT count(*) FROM pg_prepared_statements),
+       (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())
+"""
+
+Start = Callable[..., PgBouncer]
+
+
+@pytest.fixture
+def start(pg: Server) -> Iterator[Start]:
+    """Starts poolers in front of the server: start(pool_mode, …), as `PgBouncer.start`."""
+    with ExitStack() as stack:
+
+        def begin(pool_mode: str, ignored: str = "options", **more: Any) -> PgBouncer:
+            settings = {"server_login_retry": 1, **more.pop("settings", {})}
+            try:
+                made = PgBouncer.start(pg, pool_mode, ignored, settings=settings, **more)
+            except LabError as error:
+                report.could_not_run(f"PgBouncer: {error}")
+            return stack.enter_context(made)
+
+        yield begin
+
+
+@pytest.fixture
+def role(pg_database: Database) -> Role:
+    """The owner of an application's table."""
+    made = pg_database.new_role()
+    pg_database.execute(f"GRANT CREATE ON SCHEMA public TO {made.name}")
+    with psycopg.connect(made.dsn, autocommit=True) as connection:
+        connection.execute(TABLE.encode())
+    return made
+
+
+@dataclass
+class Life:
+    """A policy whose Secret leads to a pooler."""
+
+    site: Site
+    database: Database
+    pooler: PgBouncer
+    role: Role
+
+    def __post_init__(self) -> None:
+        self.archives = Archives(self.site)
+
+    @property
+    def dsn(self) -> str:
+        return self.pooler.dsn(self.database.name, self.role.name)
+
+    def archive(self) -> str:
+        """The name of the archive that the policy has asked for."""
+        return str(until("an archive", lambda: self.archives.kubectl.get("parc")["items"])[0]["metadata"]["name"])
+
+    def proof(self) -> dict[str, Any]:
+        """The report of a Job that archived the table."""
+        ((oid,),) = self.database.query(f"SELECT '{OLD}'::regclass::oid::int8")
+        with session(from_dsn(self.database.dsn)) as connection:
+            taken = fingerprint.take(connection, "public", OLD)
+        assert isinstance(oid, int)
+        return proof(oid, fingerprint=taken.model_dump(by_alias=True))
+
+    def comment(self, table: str) -> str:
+        ((found,),) = self.database.query(f"SELECT coalesce(obj_description('{table}'::regclass), '')")
+        return str(found)
+
+    def left(self) -> set[tuple[object, ...]]:
+        """What an application finds on the pool's server connections."""
+        with ExitStack() as stack:
+            # A transaction keeps a server connection: so every one of the pool is seen.
+            opened = [stack.enter_context(psycopg.connect(self.dsn)) for _ in range(3)]
+            return {each.execute(LEFT).fetchall()[0] for each in opened}
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_policy_lives_behind_a_pooler_from_its_first_partition_to_a_drop(
+    site: Site, pg_database: Database, role: Role, start: Start, mode: str
+) -> None:
+    pooler = start(mode, users={role.name: role.password}, databases=[pg_database.name])
+    life, server = Life(site, pg_database, pooler, role), pg_database.server
+    before = life.left()
+    with site.operator(JOB_IMAGE=IMAGE).serving() as operator:
+        site.secret("run", {"uri": life.dsn})
+        site.apply("run", SPEC)
+        site.wait(DatabaseReachable="True", PartitionsAhead="True")
+        assert partitions(pg_database) == [OLD, CLOSED, NOW, *AHEAD]
+        until("it is maintained", lambda: {"vacuumed", "reindexed"} <= set(life.comment(CLOSED).split('"')))
+        name = life.archive()
+        spec = SPEC
+        if mode == "transaction":
+            # Nothing may be dumped through it: no Job, no detach, until the Secret names the server itself.
+            said = life.archives.wait(name, "BehindPooler", Ready="False", Stalled="True")["status"]["lastError"]
+            assert f"at 127.0.0.1:{pooler.port} is behind a pooler" in said["message"]
+            assert "set spec.database.archive.host" in said["message"]
+            assert said["message"].endswith(f"which the pooler reaches at 127.0.0.1:{server.port}")
+            assert life.archives.jobs() == []
+            assert OLD in partitions(pg_database)
+            site.secret("run", {"uri": role.dsn})
+            first = life.archives.job(name)
+            # All but Jobs goes through the pooler again.
+            spec = {**SPEC, "database": {"secretRef": {"name": "run"}}}
+            spec["database"]["archive"] = {"host": server.host, "port": server.port}
+            site.secret("run", {"uri": life.dsn})
+            site.apply("run", spec)
+        first = life.archives.job(name)
+        life.archives.end(first, life.proof(), 0)
+        last = life.archives.job(name, first)
+        direct = life.archives.order(last).connection
+        assert (direct is not None and direct.port == server.port) == (mode == "transaction")
+        assert OLD not in partitions(pg_database)
+
+        site.apply("run", {**spec, "suspend": True})
+        site.wait(reason="Suspended")
+        life.archives.end(last, life.proof(), 0)
+        life.archives.ended(last)
+        pooler.console("RECONNECT")
+        assert life.database.query(f"SELECT count(*) FROM {OLD}") == [(3,)]
+        site.apply("run", spec)
+        dropped = f"SELECT to_regclass('{OLD}') IS NULL"
+        until("it is dropped", lambda: life.database.query(dropped) == [(True,)])
+        site.wait(Ready="True", ArchivesHealthy="True")
+        assert not [line for line in operator.lines() if "traceback" in line]
+    assert partitions(pg_database) == [CLOSED, NOW, *AHEAD]
+    assert pg_database.query("SELECT count(*) FROM run") == [(5,)]
+    events = site.events()
+    assert events.count("Normal PartitionDetached") == events.count("Normal PartitionDropped") == 1
+    assert life.left() == before
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_killed_pool_leaves_nothing_half_done_and_the_work_goes_on_once_it_is_resumed(
+    site: Site, pg_database: Database, role: Role, start: Start, mode: str
+) -> None:
+    # Without any startup parameter that the pooler ignores: only pg_dump has those.
+    pooler = start(mode, "", users={role.name: role.password}, databases=[pg_database.name])
+    site.secret("run", {"uri": pooler.dsn(pg_database.name, role.name)})
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'run'::regclass"
+    spec = {"premake": 2, "resync": "10s", "startFrom": f"{YEAR}-01-01"}
+    with site.operator(LOCK_PATIENCE="600").serving(), pg_database.connect() as holder:
+        holder.execute("BEGIN; LOCK TABLE run IN SHARE MODE")
+        site.apply("run", spec)
+        until("a statement waits", lambda: pg_database.query(waiting) != [(0,)])
+        pooler.console(f"KILL {pg_database.name}")
+        site.wait(reason="DatabaseUnreachable", Ready="False", Stalled="False", DatabaseReachable="False")
+        assert partitions(pg_database) == [OLD, CLOSED]
+        holder.rollback()
+        pooler.console(f"RESUME {pg_database.name}")
+        site.wait(Ready="True")
+    assert partitions(pg_database) == [OLD, CLOSED, NOW, *AHEAD]
+
+
+def test_statement_pooling_is_refused_also_while_nothing_is_to_be_done_and_heals_by_the_secret(
+    site: Site, pg_database: Database, role: Role, start: Start
+) -> None:
+    statement = start("statement", USUAL, users={role.name: role.password})
+    site.secret("run", {"uri": role.dsn})
+    with site.operator().serving():
+        site.apply("run", {"resync": "10s"})
+        site.wait(Ready="True")
+        site.secret("run", {"uri": statement.dsn(pg_database.name, role.name)})
+        found = site.wait(reason="BehindPooler", Ready="False", Stalled="True")
+        message = conditions(found["status"])["Ready"]["message"]
+        assert f"at 127.0.0.1:{statement.port}: transaction blocks not allowed in statement pooling mode; " in message
+        assert "set the pooler's pool_mode to transaction or session, or host and port of the Secret" in message
+        site.secret("run", {"uri": role.dsn})
+        site.wait(Ready="True")
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_a_paused_pool_of_four_databases_holds_up_no_healthy_one(
+    site: Site, pg: Server, start: Start, count: int
+) -> None:
+    """Policies of one namespace, two of a database where there are eight. The healthy ones are behind the same pooler:
+    one of that namespace, one of another."""
+    own, other = site.namespaces
+    with ExitStack() as stack:
+        made = [stack.enter_context(pg.new_database()) for _ in range(6)]
+        for each in made:
+            each.execute(RUN + RUN.replace("public.run", "public.ran"))
+        pooler = start("transaction", databases=[each.name for each in made])
+        paused = [(f"paused-{number}", made[number % 4], ("run", "ran")[number // 4]) for number in range(count)]
+        healthy = {own: made[4], other: made[5]}
+
+        def edit(premake: int) -> None:
+            for name, _, table in paused:
+                site.apply(name, {"table": {"name": table}, "premake": premake, "resync": "10m"})
+
+        with site.operator().serving() as operator:
+            for name, database, _ in paused:
+                site.secret(name, {"uri": pooler.dsn(database.name)})
+            for namespace, database in healthy.items():
+                site.secret("healthy", {"uri": pooler.dsn(database.name)}, namespace)
+                site.apply("healthy", {"resync": "10m"}, namespace)
+            edit(2)
+            for name, _, _ in paused:
+                site.wait(name, Ready="True")
+            for namespace in healthy:
+                site.wait("healthy", namespace, Ready="True")
+
+            pooler.console(*(f"PAUSE {each.name}" for each in made[:4]))
+            edit(3)
+            took: dict[str, list[float]] = {own: [], other: []}
+            for premake in (3, 4, 5, 6):
+                for namespace, database in healthy.items():
+                    site.apply("healthy", {"resync": "10m", "premake": premake}, namespace)
+                    began = time.monotonic()
+                    wanted = f"run_{YEAR + premake}"
+                    until(f"{wanted} in {namespace}", lambda d=database, w=wanted: w in partitions(d), 300)
+                    took[namespace].append(time.monotonic() - began)
+            spoken = ("of its own namespace", own), ("of another", other)
+            for words, namespace in spoken:
+                seconds = ", ".join(f"{each:.1f}" for each in took[namespace])
+                report.note(f"four databases paused, {count} policies: edits of a healthy policy {words}: {seconds} s")
+            for name, database, _ in paused:
+                found = site.wait(name, reason="DatabaseUnreachable", Ready="False", Stalled="False")
+                said = conditions(found["status"])["Ready"]["message"]
+                assert f"cannot connect to database '{database.name}' at 127.0.0.1:{pooler.port}: the login was" in said
+                assert "the first statement is not answered in 5 s; if a pooler listens there, RESUME the" in said
+            assert max(took[other]) < 5
+            assert max(took[own]) < 15
+
+            pooler.console(*(f"RESUME {each.name}" for each in made[:4]))
+            for name, database, table in paused:
+                site.wait(name, Ready="True")
+                assert len(partitions(database, f"public.{table}")) == 4
+            assert not [line for line in operator.lines() if "traceback" in line]
