@@ -137,6 +137,13 @@ class PgBouncer:
         login = f"{quote(name, safe='')}:{quote(self.users[name], safe='')}"
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(dbname, safe='')}"
 
+    @property
+    def version(self) -> str:
+        """Such as ``1.18.0``."""
+        done = subprocess.run([*program(), "--version"], capture_output=True, text=True)
+        found = re.search(r"[0-9.]+", done.stdout)
+        return found[0] if found else "unknown"
+
     def console(self, *commands: str) -> None:
         """Commands of its administrator, such as ``PAUSE`` or ``KILL app``; PAUSE returns once no client is served."""
         login = f"postgresql://{self._administrator}:{self._password}@{self.host}:{self.port}/pgbouncer"

@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -239,22 +238,9 @@ SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_po
 """
 
 
-LEFT_BEHIND = 0x6C656674
-"""First half of the key ("left") of a lock of a session, which DISCARD ALL gives up; the process ID is the second."""
-LEAVE = "SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_advisory_lock({}, pg_catalog.pg_backend_pid())"
-LEFT = """
-SELECT FROM pg_catalog.pg_locks l
-WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.classid::pg_catalog.int8 OPERATOR(pg_catalog.=) {}
-  AND l.pid OPERATOR(pg_catalog.=) {}
-"""
-RESET_PATIENCE = 3.0
-"""Seconds that a pooler is given to reset a server connection."""
-
-
 def check(info: ConnectionInfo, connect_timeout: int = 10) -> None:
-    """Whether pg_dump may connect so: to the server itself, or through a pooler that shares nothing before the end, and
-    resets what it has shared. Two connections at once, for some milliseconds. Raises `BehindPooler`, and as
-    `connection.session`."""
+    """Whether pg_dump may connect so: to the server itself, or through a pooler that shares nothing before the end. Two
+    connections at once, for some milliseconds. Raises `BehindPooler`, and as `connection.session`."""
     # With the options that pg_dump is given: some poolers refuse any.
     own = info.parameters.get("options") or ("" if info.isolated else os.environ.get("PGOPTIONS", ""))
     as_pg_dump = replace(info, parameters={**info.parameters, "options": f"{own} {SETTINGS}".strip()})
@@ -268,13 +254,6 @@ def check(info: ConnectionInfo, connect_timeout: int = 10) -> None:
                 f"{info} is behind a pooler that gives a server connection to other sessions after each transaction: "
                 "what pg_dump sets would stay on it, and the application would not find its tables any more; set "
                 f"spec.database.archive.host (by hand, --dsn) to the PostgreSQL server itself{_server(one)}"
-            )
-        if one.pooled and not _is_reset(one, other):
-            raise BehindPooler(
-                f"{info} is behind a pooler that does not reset a server connection after a session: what pg_dump sets "
-                "would stay on it, and the application would not find its tables any more; set server_reset_query of "
-                "the pooler to DISCARD ALL, or spec.database.archive.host (by hand, --dsn) to the PostgreSQL server "
-                f"itself{_server(other)}"
             )
 
 
@@ -294,18 +273,6 @@ def _is_shared(sessions: Mapping[str, Session]) -> bool:
                 return True
         latest[turn] = now
     return False
-
-
-def _is_reset(one: Session, other: Session) -> bool:
-    """Whether a lock that ``one`` leaves behind is gone soon after its end. Where it stays it hinders no session."""
-    ((left,),) = run(one, SQL(LEAVE).format(LEFT_BEHIND))
-    one.close()
-    deadline = time.monotonic() + RESET_PATIENCE
-    while run(other, SQL(LEFT).format(LEFT_BEHIND, left.pid))[0]:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _server(connection: Session) -> str:
