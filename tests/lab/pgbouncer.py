@@ -23,6 +23,7 @@ PACKAGE = "pgbouncer"
 PATIENCE = 30.0
 """Limit for the answer to its first client, in seconds."""
 POLL = 0.05
+LISTS = "lists"
 USUAL = "extra_float_digits"
 """Startup parameters that installations commonly let it ignore."""
 OPERATORS = "extra_float_digits,options"
@@ -60,8 +61,8 @@ def _fetch(target: Path) -> None:
     packages = target / "packages"
     packages.mkdir(parents=True)
     said = _apt(packages, PACKAGE)
-    if said and not _run(["apt-get", "update", "-q"], packages):
-        # A machine whose package lists are missing or old.
+    if said and not (said := _update(packages)):
+        # A machine whose package lists are missing or old. Those of its own need no right to renew the machine's.
         said = _apt(packages, PACKAGE)
     if said:
         raise LabError(f"pgbouncer cannot be fetched: {said}")
@@ -82,7 +83,18 @@ def _fetch(target: Path) -> None:
 
 
 def _apt(folder: Path, *packages: str) -> str:
-    return _run(["apt-get", "download", "-q", *packages], folder)
+    return _run(["apt-get", *_own_lists(folder), "download", "-q", *packages], folder)
+
+
+def _update(folder: Path) -> str:
+    (folder / LISTS / "partial").mkdir(parents=True)
+    return _run(["apt-get", *_own_lists(folder), "update", "-q"], folder)
+
+
+def _own_lists(folder: Path) -> list[str]:
+    """Options of apt by which it has package lists, and caches, in the folder, once they were fetched."""
+    own = {"Dir::State::lists": folder / LISTS, "Dir::Cache": folder / "cache"}
+    return [f"-o{name}={path}" for name, path in own.items()] if (folder / LISTS).is_dir() else []
 
 
 def _run(command: list[str], folder: Path) -> str:
