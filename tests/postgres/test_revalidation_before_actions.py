@@ -39,7 +39,7 @@ COMPARISON = "sha256("
 class Newest(Recheck):
     """The newest state of a policy, which a test may edit at any moment."""
 
-    single_drop = True
+    yields = True
 
     def __init__(self) -> None:
         self.stopped = ""

@@ -21,7 +21,6 @@ from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import DropDetached, Outcome
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase, Recheck
-from ..planner.plan import Plan
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.engine import maintain, observe_and_plan
@@ -35,7 +34,7 @@ running: Session | None = None
 class Supervisor(Recheck):
     """The operator, as the work on a database sees it. Asked of a process through a pipe: only plain values."""
 
-    single_drop = True
+    yields = True
 
     def claim(self, server: str, oid: int, table: str) -> None:
         """Raises `PolicyConflict` where an older policy has the table. ``server``: `inventory.Server.identity`."""
@@ -65,6 +64,8 @@ class WorkRequest:
     archives: Archives = field(repr=False)
     patience: float
     connect_timeout: int
+    beside: bool = False
+    """Another run of the policy does what takes long: this one does everything else."""
 
 
 @dataclass(slots=True)
@@ -79,8 +80,8 @@ class WorkReport:
     doubted: list[str] = field(default_factory=list)
     """Archives that no longer equal their table."""
     boundary: float | None = None
-    more_drops: bool = False
-    """A table was dropped, and the plan has another drop, which does not wait for the resync."""
+    more: bool = False
+    """Something was done that may take long, and the plan has more of that, which does not wait for the resync."""
     stopped: str = ""
     """Why something of the plan was not begun, or undone."""
 
@@ -141,29 +142,28 @@ def _maintain(
         supervisor.disclaim()
     else:
         supervisor.claim(report.server, plan.parent.oid, str(plan.parent))
-    if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
+    due = replace(plan, actions=tuple(each for each in plan.actions if not (request.beside and each.long)))
+    if due.actions and spec.mode is Mode.APPLY and not plan.blocked:
         done = maintain(
             connection,
             spec,
             patience=request.patience,
             held=held,
             archives=archives,
-            observed=(inventory, plan),
+            observed=(inventory, due),
             outcomes=outcomes,
             recheck=supervisor,
         )
-        inventory, plan, report.stopped = done.inventory, done.after, done.stopped
+        report.stopped = done.stopped
+        if outcomes:
+            inventory, plan = done.inventory, done.after
     report.stopped = report.stopped or supervisor.why_stopped()
     if spec.mode is Mode.APPLY and not plan.blocked and not report.stopped:
         report.requests = plan.retired.gate.requests
     report.update = conditions.reconciled(spec, inventory, plan, outcomes)
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
-    report.more_drops = _has_more_drops(outcomes, plan)
-
-
-def _has_more_drops(outcomes: list[Outcome], plan: Plan) -> bool:
-    dropped = any(isinstance(outcome.action, DropDetached) and outcome.error is None for outcome in outcomes)
-    return dropped and any(isinstance(action, DropDetached) for action in plan.actions)
+    done_long = any(each.action.long and each.error is None for each in outcomes)
+    report.more = done_long and any(each.long for each in plan.actions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

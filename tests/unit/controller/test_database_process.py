@@ -21,7 +21,7 @@ from partwarden.controller import database_work
 from partwarden.controller.database_process import DatabaseProcesses, WorkerDefect
 from partwarden.controller.database_work import Supervisor, WorkRequest
 from partwarden.errors import ClusterUnavailable, DatabaseUnresponsive, PolicyConflict, TableBusy, WorkerFailed
-from partwarden.planner.drop_preconditions import Archives, Withdrawn
+from partwarden.planner.drop_preconditions import Archives, Step, Withdrawn
 from partwarden.postgres.conninfo import ConnectionInfo
 from partwarden.status.events import CompletedAction
 from support import worker_tasks
@@ -38,7 +38,7 @@ class Asked(Supervisor):
         self.claims: list[tuple[str, int, str]] = []
         self.refuses: Exception | None = None
 
-    def begins(self, what: str, seconds: float | None) -> None:
+    def begins(self, what: str, seconds: float | None, step: Step | None = None) -> None:
         self.phases.append((what, seconds))
 
     def claim(self, server: str, oid: int, table: str) -> None:

@@ -22,7 +22,7 @@ from partwarden.errors import ContentsChanged, DatabaseUnreachable, TableBusy
 from partwarden.kube.cache import StoredPolicy
 from partwarden.kube.client import Cluster
 from partwarden.planner.drop_preconditions import Archives
-from support import values
+from support import in_process, values
 from support.policies_api import FakeCluster, FakeExecutor
 
 KEY, OLDER = ("one", "run"), ("two", "older")
@@ -78,6 +78,7 @@ class Fixture:
             self.ownership,
             cast(ArchiveRequests, self.requests),
             database_work.work,
+            in_process.long_actions(runtime),
             lambda key, result, seconds: self.results.append(result),
             lambda: self.lost,
         )

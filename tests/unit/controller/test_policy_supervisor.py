@@ -191,7 +191,7 @@ def test_annotations_are_those_of_now_and_judged_by_the_preconditions(made: Fixt
 def test_a_command_asks_nothing_again() -> None:
     assert NEVER.why_stopped() == ""
     assert NEVER.renew(CASE) is CASE
-    assert not NEVER.single_drop
+    assert not NEVER.yields
 
 
 def test_the_worker_that_waits_for_a_long_action_is_not_late_before_the_action_is(made: Fixture) -> None:
