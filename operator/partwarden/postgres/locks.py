@@ -214,8 +214,9 @@ def retry_locks(
             return
         except RETRIED as error:
             rollback(connection)
-            check_first = time.monotonic() + pause < deadline
-            if not check_first:
+            # The holder of an advisory lock is of this program, and is not named by what else it locks.
+            check_first = not isinstance(error, AnotherOperator)
+            if time.monotonic() + pause >= deadline:
                 if isinstance(error, PartwardenError):
                     raise
                 holders = lock_holders(connection, wants())
