@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
-import re
 import threading
 import time
 from bisect import bisect_left, insort
@@ -47,11 +45,19 @@ class Pair(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """``same``: whether the servers of the pair are proven to be one; None where the rival's did not answer."""
+    """``same``: whether the servers of the pair are proven to be one; None where the rival's did not answer.
+    ``proven``: when that was proven last, and not refuted since."""
 
     at: float
     pair: Pair
     same: bool | None
+    proven: float | None
+
+    def wait(self, pair: Pair, now: float) -> float:
+        """Seconds until the two may be compared again; none where a proof has expired, or is of what has changed."""
+        if self.same or (self.proven is not None and self.pair != pair):
+            return 0.0
+        return self.at + (RETRY if self.pair == pair else SOON) - now
 
 
 HANDFUL = 4
@@ -59,6 +65,8 @@ HANDFUL = 4
 may have any number of namespaces."""
 HOLDS, RETRY, SOON = 600.0, 120.0, 30.0
 """Seconds: a proof holds; a pair that was not proven is not compared again; nor is one whose claims have changed."""
+LAPSES = 3600.0
+"""Seconds that a proof holds in all while the rival does not answer: an outage does not make another policy drop."""
 START = 300.0
 """Seconds for which a drop waits for older policies of other namespaces that were not reconciled yet."""
 
@@ -108,7 +116,7 @@ class TableOwnership:
         Returns the older policy that owns the table, None where this one does as far as is proven: then those that may
         have lost it are enqueued. A proof that has expired is forgotten, and to be made again by `due`.
         """
-        claim, changed, holds = Claim(table, age, connection), list[ObjectKey](), None
+        claim, changed = Claim(table, age, connection), list[ObjectKey]()
         with self._lock:
             if self._claims.get(key) != claim:
                 changed = self._leave(key)
@@ -119,11 +127,12 @@ class TableOwnership:
                     for _, other in own[1:2]:
                         changed += [other, *self._unblock(other)]
                     changed += self._younger(table, age)
-            if key in self._blocked and (holds := self._blocked[key][1] - self._clock()) <= 0:
+            holds = self._blocked[key][1] - self._clock() if key in self._blocked else 0.0
+            if holds <= 0:
                 self._free(key)
             owner = self._owner(key)
         self._wake(changed, key)
-        if holds is not None and holds > 0:
+        if holds > 0:
             self._later(key, holds)
         return owner
 
@@ -133,7 +142,7 @@ class TableOwnership:
 
         Not for each action: it looks at one claim of each namespace that claims the identity.
         """
-        found, soonest = list[tuple[bool, float, Pair]](), math.inf
+        found, soonest = list[tuple[bool, float, Pair]](), SOON + 1
         with self._lock:
             claim, now = self._claims.get(key), self._clock()
             if claim is None or self._owner(key) is not None:
@@ -142,27 +151,33 @@ class TableOwnership:
                 if age >= claim.age:
                     continue
                 pair, last = Pair(key, claim, rival, self._claims[rival]), self._compared.get((key[0], rival))
-                if last is None or last.same or now >= last.at + (RETRY if last.pair == pair else SOON):
-                    found.append((not (last and last.same), last.at if last else -math.inf, pair))
-                elif last.pair != pair:
-                    soonest = min(soonest, last.at + SOON - now)
-        if len(found) > HANDFUL or soonest < math.inf:
+                wait = last.wait(pair, now) if last else 0.0
+                if wait <= 0:
+                    found.append((last is None or last.proven is None, last.at if last else 0.0, pair))
+                elif last and last.pair != pair:
+                    soonest = min(soonest, wait)
+        if len(found) > HANDFUL or soonest <= SOON:
             self._later(key, min(soonest, SOON))
         return [pair for *_, pair in heapq.nsmallest(HANDFUL, found)]
 
-    def compared(self, pair: Pair, same: bool | None) -> None:
-        """The servers of a pair have been compared: see `Comparison`."""
+    def compared(self, pair: Pair, same: bool | None, asked: bool = True) -> None:
+        """The servers of a pair have been compared: see `Comparison`. Not ``asked``: there was no time for it."""
         with self._lock:
             now, where = self._clock(), (pair.key[0], pair.rival)
+            last = self._compared.get(where)
+            kept = last.proven if same is None and last is not None and last.pair == pair else None
+            if (proven := now if same else kept) is None and not asked:
+                return
             self._compared.pop(where, None)
-            self._compared[where] = Comparison(now, pair, same)
-            while self._compared[first := next(iter(self._compared))].at < now - 2 * HOLDS:
+            self._compared[where] = Comparison(now, pair, same, proven)
+            while self._compared[first := next(iter(self._compared))].at < now - LAPSES:
                 del self._compared[first]
             claims = self._claims.get(pair.key), self._claims.get(pair.rival)
             # What was proven counts for these claims only, and a rival that another of its namespace blocks is none.
-            if same and claims == (pair.claim, pair.rival_claim) and self._is_head(pair.rival):
+            holds = proven is not None and now < proven + LAPSES
+            if holds and claims == (pair.claim, pair.rival_claim) and self._head(pair.rival) == pair.rival:
                 self._free(pair.key)
-                self._blocked[pair.key] = pair.rival, now + HOLDS
+                self._blocked[pair.key] = pair.rival, now + (HOLDS if same else RETRY)
                 self._blocks[pair.rival].add(pair.key)
         if same is None:
             self._later(pair.key, RETRY)
@@ -206,7 +221,7 @@ class TableOwnership:
             last = {key: self._compared.get((key[0], changed)) for key in keys}
             now = self._clock()
         for key, each in last.items():
-            if each is None or each.same or now >= each.at + SOON:
+            if each is None or each.proven is not None or now >= each.at + SOON:
                 self._enqueue(key)
             else:
                 self._later(key, each.at + SOON - now)
@@ -214,13 +229,11 @@ class TableOwnership:
     # All below with the lock held.
 
     def _owner(self, key: ObjectKey) -> ObjectKey | None:
-        if key not in self._claims:
-            return None
-        head = self._by_table[self._claims[key].table][key[0]][0][1]
+        head = self._head(key) if key in self._claims else key
         return self._blocked.get(key, (None, 0.0))[0] if head == key else head
 
-    def _is_head(self, key: ObjectKey) -> bool:
-        return self._by_table[self._claims[key].table][key[0]][0][1] == key
+    def _head(self, key: ObjectKey) -> ObjectKey:
+        return self._by_table[self._claims[key].table][key[0]][0][1]
 
     def _leave(self, key: ObjectKey) -> list[ObjectKey]:
         """Take back the claim. Returns the other policies of the table that this one may have blocked."""
@@ -263,16 +276,6 @@ class TableOwnership:
         return [key for _, key in heapq.nsmallest(HANDFUL, free)]
 
 
-def deciding_labels(selector: str, labels: Mapping[str, str]) -> dict[str, str]:
-    """Those of the labels that the selector names: an object that has them and no others is selected just as well."""
-    words = set(re.split(r"[\s,=!()<>]+", selector))
-    return {name: value for name, value in labels.items() if name in words}
-
-
-def _never(_: ObjectKey) -> bool:
-    return False
-
-
 class Shard:
     """Which archives are this operator's, where several share a fleet by a label selector each. Safe for threads.
 
@@ -286,8 +289,8 @@ class Shard:
         self,
         policies: Store,
         selector: str = "",
-        exists: Callable[[ObjectKey], bool] = _never,
-        selects: Callable[[ObjectKey], bool] = _never,
+        exists: Callable[[ObjectKey], bool] = lambda key: False,
+        selects: Callable[[ObjectKey], bool] = lambda key: False,
     ) -> None:
         """``policies``: those that the selector selects. ``exists`` asks the API server for any policy, ``selects``
         whether the selector selects an archive; both raise `ClusterUnavailable`."""

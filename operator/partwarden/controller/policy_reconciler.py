@@ -143,7 +143,7 @@ class PolicyReconciler:
 
         One whose status says PolicyConflict waits until then: otherwise a restart would make it Ready for a moment, two
         writes and two Events of something that never was. Others wait for `PATIENCE_WITH_OLDER`, and then begin: what
-        they create is needed, and before a drop the older one is waited for in any case.
+        they create is needed, and before a drop older ones are waited for longer.
         """
         if self._ownership.unknown(policy, self._runtime.policies) is None:
             self._waiting.pop(policy.key, None)

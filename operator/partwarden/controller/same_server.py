@@ -2,7 +2,7 @@
 
 A server says of itself which one it is, and may lie; a physical copy says what its original says. So before a policy is
 refused for an older one of another namespace (see `ownership`), its session holds advisory locks with random keys, and
-a session of the rival's reads the locks of its database. The rival's server is told the first half of the keys only, so
+a session of the rival's reads the locks of its database. The rival's server gets the first half of the keys only, so
 that it cannot give the other halves back unless it has them in its own `pg_locks`; the operator itself compares. What
 is not proven within a few seconds is no conflict.
 
@@ -42,8 +42,8 @@ Look = Callable[[KeySearch, Supervisor, float], object]
 
 
 class Challenge(NamedTuple):
-    """Whom to compare with, and by which keys of 32 bits without a sign: the first, and two that are never told to a
-    rival's server."""
+    """Whom to compare with, and by which keys of 32 bits without a sign: the first, and two that a rival's server
+    never gets."""
 
     pairs: tuple[Pair, ...] = ()
     keys: tuple[int, ...] = ()
@@ -69,11 +69,10 @@ class ServerProofs:
         # Connections to the database of a rival count for none of its own, which nobody else may use up: one at a time
         # for each namespace that asks.
         with self._turn(challenge.pairs[0].key[0], end) as free:
-            for pair in challenge.pairs if free else ():
-                if (left := end - time.monotonic()) <= 0:
-                    return
-                same = self._sees(pair, challenge.keys, min(ONE, left))
-                self._ownership.compared(pair, same)
+            for pair in challenge.pairs:
+                left = end - time.monotonic() if free else 0.0
+                same = self._sees(pair, challenge.keys, min(ONE, left)) if left > 0 else None
+                self._ownership.compared(pair, same, asked=left > 0)
                 if same:
                     return
 

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partwarden.api.types import ObjectKey
-from partwarden.controller.ownership import HANDFUL, HOLDS, RETRY, SOON, START, Pair, TableIdentity, TableOwnership
+from partwarden.controller.ownership import (
+    HANDFUL,
+    HOLDS,
+    LAPSES,
+    RETRY,
+    SOON,
+    START,
+    Pair,
+    TableIdentity,
+    TableOwnership,
+)
 from partwarden.kube.cache import Store, StoredPolicy, parse_policy
 
 
@@ -162,6 +172,26 @@ def test_a_rival_that_did_not_answer_is_asked_again() -> None:
     assert (world.ownership.older(younger), world.later) == (None, {younger: RETRY})
     world.now = RETRY
     assert world.ownership.due(younger) == [pair]
+
+
+def test_a_rival_that_falls_silent_after_its_proof_owns_the_table_for_an_hour() -> None:
+    world = World()
+    younger, older = two(world)
+    proven, blocked = world.now, 0
+    while world.ownership.older(younger) == older:
+        blocked += 1
+        world.now += world.later.pop(younger, HOLDS)
+        assert world.ownership.claim(younger, RUN, AGES[younger], "s") is None
+        (pair,) = world.ownership.due(younger)
+        # Neither of them is an answer.
+        world.ownership.compared(pair, None, asked=blocked % 2 == 0)
+    assert LAPSES <= world.now - proven < LAPSES + RETRY
+    assert blocked > 20
+    assert world.ownership.due(younger) == []
+    world.now += RETRY
+    (pair,) = world.ownership.due(younger)
+    world.ownership.compared(pair, True)
+    assert world.ownership.older(younger) == older
 
 
 def test_a_proof_that_comes_after_a_claim_has_changed_counts_for_nothing() -> None:
