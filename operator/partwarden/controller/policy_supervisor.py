@@ -109,7 +109,8 @@ class PolicySupervisor(Supervisor):
             raise Withdrawn(changed)
         if older := self._ownership.older(self._policy.key):
             raise Withdrawn(f"{self._named(older)} has claimed the table")
-        # Safe against a start at which a younger policy comes first: a drop waits until each older one was reconciled.
+        # Safe against a start at which a younger policy comes first: a drop waits until each older one was reconciled,
+        # for those of other namespaces some minutes. Those that claim the table by now were compared: see `renew`.
         if unknown := self._ownership.unknown(self._policy, self._runtime.policies):
             raise Withdrawn(f"{self._named(unknown)} has not been reconciled since the operator began")
         assert now is not None
