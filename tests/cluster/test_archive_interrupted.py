@@ -30,8 +30,7 @@ from partwarden.kube.config import configure
 from partwarden.postgres import fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
-from support import in_process
-from support.in_process import in_this_process
+from support.in_process import in_this_process, long_actions, look
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -102,7 +101,7 @@ class Lives:
         handler = PolicyEventHandler(store, ownership, queue)
         reconciler = PolicyReconciler(
             *(runtime, handler, ownership, requests, database_work.work),
-            *(in_process.long_actions(runtime), lambda *_: None),
+            *(look, long_actions(runtime), lambda *_: None),
         )
         try:
             for body in self.cluster.policies(self.namespace):

@@ -24,7 +24,7 @@ from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.kube.cache import ArchiveCache
 from partwarden.kube.config import configure
-from support import in_process
+from support.in_process import long_actions, look
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -46,7 +46,7 @@ class Unwatched:
         self.intake = PolicyEventHandler(self.store, self.claims, self.queue)
         self.reconciler = PolicyReconciler(
             *(runtime, self.intake, self.claims, requests, database_work.work),
-            *(in_process.long_actions(runtime), lambda *_: None),
+            *(look, long_actions(runtime), lambda *_: None),
         )
         self.intake.seen(site.policy())
 

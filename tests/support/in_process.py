@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from partwarden.controller import database_work
 from partwarden.controller.long_actions import SET_ASIDE, LongActions
 from partwarden.controller.runtime import Runtime
 
@@ -17,6 +18,11 @@ T = TypeVar("T")
 def in_this_process(function: Callable[[R, S], T], request: R, supervisor: S) -> T:
     """As `DatabaseProcesses.run`, without a process."""
     return function(request, supervisor)
+
+
+def look(search: database_work.KeySearch, supervisor: database_work.Supervisor, seconds: float) -> list[int]:
+    """As `same_server.Look`, here."""
+    return database_work.find_keys(search, supervisor)
 
 
 def long_actions(

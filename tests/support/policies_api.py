@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from partwarden.api.types import ObjectKey
+from partwarden.controller.database_work import KeySearch
 from partwarden.errors import ClusterUnavailable, PartwardenError, SecretNotFound
 from partwarden.kube.cache import StoredPolicy
 from partwarden.planner.actions import DropDetached, Outcome
-from partwarden.planner.drop_preconditions import Step
+from partwarden.planner.drop_preconditions import Step, Withdrawn
 from partwarden.planner.inventory import Inventory
 from partwarden.planner.plan import Plan, make_plan
 from partwarden.postgres.engine import Report
@@ -78,6 +79,30 @@ class FakeCluster:
             raise OUTAGE
 
 
+class FakeLocks:
+    """Advisory locks of the one server that there is, and what others were asked about them."""
+
+    def __init__(self) -> None:
+        self.held: tuple[int, ...] = ()
+        self.looks: list[KeySearch] = []
+        self.copies = set[str]()
+        """Hosts that are physical copies of it."""
+        self.error: PartwardenError | None = None
+
+    @contextmanager
+    def holding_keys(self, connection: object, keys: tuple[int, ...]) -> Iterator[None]:
+        self.held = keys
+        yield
+        self.held = ()
+
+    def look(self, search: KeySearch, supervisor: object, seconds: float) -> list[int]:
+        self.looks.append(search)
+        if self.error:
+            raise self.error
+        seen = search.connection.parameters["host"] not in self.copies and search.first == self.held[0]
+        return [*self.held[1:]] if seen else []
+
+
 class FakeExecutor:
     """One table in memory instead of `postgres.engine` and a connection: what it did, in order, is in ``steps``."""
 
@@ -129,6 +154,11 @@ class FakeExecutor:
                     continue
                 recheck.begins(f"drop {action}", 60.0, step)
                 self.meanwhile()
+                try:
+                    recheck.renew(action.case)
+                except Withdrawn as withdrawn:
+                    stopped = str(withdrawn)
+                    break
             error = self.fails.get(action.name)
             if error is None:
                 self.inventory = values.after(self.inventory, [action])

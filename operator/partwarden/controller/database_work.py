@@ -6,10 +6,12 @@ goes in and comes out can be pickled. What only the operator knows is asked of a
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import psycopg
 
@@ -24,9 +26,21 @@ from ..planner.drop_preconditions import Archives, DropCase, Recheck
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.engine import maintain, observe_and_plan
+from ..postgres.transaction import held_keys, holding_keys
 from ..status import conditions, events
 
 CONNECTING = "connecting to the database"
+SAFE_BUILTINS = {
+    "builtins": {"set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bytearray", "object"},
+    "collections": {"OrderedDict", "defaultdict", "deque"},
+    "copyreg": {"_reconstructor"},
+    "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
+}
+VALUES = (
+    *("partwarden.errors", "partwarden.api.", "partwarden.planner.", "partwarden.status."),
+    *("partwarden.archive.manifest", "partwarden.archive.table_lookup"),
+)
+"""Where the classes of what a worker sends are defined."""
 running: Session | None = None
 """The session of this process, so that a signal can cancel what runs on it. One process does one thing at a time."""
 
@@ -42,11 +56,21 @@ class Supervisor(Recheck):
     def disclaim(self) -> None:
         """The policy can do nothing: a younger one of the table may."""
 
+    def challenge(self) -> tuple[int, ...]:
+        """What `prove` is to lock, as `transaction.holding_keys` takes it; nothing where there is nothing to prove."""
+        return ()
+
+    def compare(self) -> None:
+        """While the locks of the challenge are held: find out which rivals see them."""
+
     def latest(self, server: str) -> tuple[frozenset[str], Archives]:
         """The holds and archives of the policy as the API server has them now. Raises as `Recheck.renew`."""
         raise NotImplementedError
 
     def renew(self, case: DropCase) -> DropCase:
+        if running is not None:
+            # What another policy has claimed since this one began.
+            prove(running, self)
         held, archives = self.latest(case.server)
         return replace(case, held=held, archives=archives)
 
@@ -84,6 +108,23 @@ class WorkReport:
     """Something was done that may take long, and the plan has more of that, which does not wait for the resync."""
     stopped: str = ""
     """Why something of the plan was not begun, or undone."""
+
+
+class Unreadable(Exception):
+    """A worker has sent what it never would."""
+
+
+class Values(pickle.Unpickler):
+    """Makes values only: a worker that a server has taken over can call nothing here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        own = module.startswith(VALUES) or (module == __name__ and name == WorkReport.__name__)
+        if not own and name not in SAFE_BUILTINS.get(module, ()):
+            raise Unreadable(f"{module}.{name}")
+        found = super().find_class(module, name)
+        if not isinstance(found, type) and (module, name) != ("copyreg", "_reconstructor"):
+            raise Unreadable(f"{module}.{name} is no class")
+        return found
 
 
 class Outcomes(list[Outcome]):
@@ -141,7 +182,10 @@ def _maintain(
     if plan.blocked or not plan.parent.may_own:
         supervisor.disclaim()
     else:
-        supervisor.claim(report.server, plan.parent.oid, str(plan.parent))
+        claim = report.server, plan.parent.oid, str(plan.parent)
+        supervisor.claim(*claim)
+        if prove(connection, supervisor):
+            supervisor.claim(*claim)
     due = replace(plan, actions=tuple(each for each in plan.actions if not (request.beside and each.long)))
     if due.actions and spec.mode is Mode.APPLY and not plan.blocked:
         done = maintain(
@@ -164,6 +208,34 @@ def _maintain(
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
     done_long = any(each.action.long and each.error is None for each in outcomes)
     report.more = done_long and any(each.long for each in plan.actions)
+
+
+def prove(connection: Session, supervisor: Supervisor) -> bool:
+    """Let the operator find out whether rivals reach the database of this very session: see `same_server`.
+
+    Returns whether it has tried. Raises psycopg's errors.
+    """
+    if not (keys := supervisor.challenge()):
+        return False
+    with holding_keys(connection, keys):
+        supervisor.compare()
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySearch:
+    """Which advisory locks of the class ``first`` are held in a database."""
+
+    connection: ConnectionInfo = field(repr=False)
+    connect_timeout: int
+    first: int
+
+
+def find_keys(request: KeySearch, supervisor: Supervisor) -> list[int]:
+    """The second halves of their keys, as far as the server says so. Raises a `PartwardenError`."""
+    supervisor.begins(CONNECTING, None)
+    with session(request.connection, connect_timeout=request.connect_timeout) as connection:
+        return held_keys(connection, request.first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,7 @@ class Operator:
             metrics.job_ended,
         )
         self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
-        ownership = TableOwnership(runtime.policy_queue.enqueue)
+        ownership = TableOwnership(runtime.policy_queue.enqueue, runtime.policy_queue.enqueue)
         handler = PolicyEventHandler(runtime.policies, ownership, runtime.policy_queue, requests.moved)
         self._policy_events = handler
         execute, limit = partial(self._processes.run, database_work.work), long_limit(settings.workers)
@@ -85,7 +85,8 @@ class Operator:
             *(limit, share(limit, len(settings.namespaces))),
         )
         self._reconciler = PolicyReconciler(
-            runtime, handler, ownership, requests, execute, long, metrics.reconciled, lambda: self._leadership.lost
+            *(runtime, handler, ownership, requests, execute, partial(self._processes.run, database_work.find_keys)),
+            *(long, metrics.reconciled, lambda: self._leadership.lost),
         )
         self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
         pools = {"policies": self._pool, "archives": self._archive_pool}

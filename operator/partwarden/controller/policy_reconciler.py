@@ -18,7 +18,7 @@ from ..api.validation import parse_spec
 from ..errors import ClusterUnavailable, PartwardenError, PolicyConflict
 from ..kube.cache import StoredPolicy
 from ..planner.calendar import load_zone
-from ..postgres.conninfo import ConnectionInfo, resolve
+from ..postgres.conninfo import ConnectionInfo
 from ..status import conditions, details, events
 from . import workqueue
 from .archive_requests import ArchiveRequests
@@ -29,6 +29,7 @@ from .long_actions import LongActions, LongRun, Running
 from .ownership import TableOwnership
 from .policy_supervisor import PolicySupervisor
 from .runtime import Runtime, Slots
+from .same_server import Look, ServerProofs, connection_info, digest
 
 log = logging.getLogger(__name__)
 
@@ -82,15 +83,17 @@ class PolicyReconciler:
         ownership: TableOwnership,
         archives: ArchiveRequests,
         execute: Execute,
+        look: Look,
         long: LongActions,
         observe: Callable[[ObjectKey, workqueue.Result, float], None],
         lost: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``execute`` does the work on a database. ``observe`` gets the result of each reconcile and its seconds.
-        ``lost``: whether the Lease is, so that no further action may begin."""
+        """``execute`` does the work on a database, and ``look`` asks that of a rival. ``observe`` gets the result of
+        each reconcile and its seconds. ``lost``: whether the Lease is, so that no further action may begin."""
         self._runtime, self._handler, self._ownership, self._archives = runtime, handler, ownership, archives
         self._execute, self._long, self._observe = execute, long, observe
         self._lost, self._stopping = lost, False
+        self._proofs = ServerProofs(runtime, ownership, look)
         self._slots, self._backoff = Slots(), workqueue.Backoff()
         self._waiting: dict[ObjectKey, float] = {}
         """Policies that wait for older ones, and since when."""
@@ -153,7 +156,7 @@ class PolicyReconciler:
 
         One whose status says PolicyConflict waits until then: otherwise a restart would make it Ready for a moment, two
         writes and two Events of something that never was. Others wait for `PATIENCE_WITH_OLDER`, and then begin: what
-        they create is needed, and before a drop the older one is waited for in any case.
+        they create is needed, and before a drop older ones are waited for longer.
         """
         if self._ownership.unknown(policy, self._runtime.policies) is None:
             self._waiting.pop(policy.key, None)
@@ -171,14 +174,10 @@ class PolicyReconciler:
         """One of the connections that may be opened to the database at once, and how to open it.
 
         Raises `NoFreeSlot`, and errors of `partwarden.errors` where the spec or the Secret prevents it.
-
-        The Secret is read anew each time: a password that was changed needs no restart.
         """
         load_zone(spec.timezone)
-        reference = spec.database.secret_ref
-        secret = self._runtime.cluster.secret(policy.key[0], reference.name) if reference else None
-        folder = self._runtime.settings.ca_folder
-        info = resolve(spec.database, secret, reference.name if reference else None, ca_folder=folder)
+        info = connection_info(self._runtime, policy, spec)
+        supervisor.connection = digest(info)
         # By namespace: no other can use up the connections to a database by naming its host.
         database = (policy.key[0], info.database_key)
         if not self._slots.acquire(database, policy.key):
@@ -207,7 +206,8 @@ class PolicyReconciler:
         def ending() -> bool:
             return self._stopping or self._lost()
 
-        return PolicySupervisor(policy, spec, self._runtime, self._handler, self._ownership, self._archives, ending)
+        parts = self._runtime, self._handler, self._ownership, self._proofs, self._archives
+        return PolicySupervisor(policy, spec, *parts, ending)
 
     def _request_archives(self, run: Run, spec: PartitionPolicySpec) -> None:
         """What the work has found out about archives, and what its plan wants of them."""

@@ -124,6 +124,38 @@ def opening(
     ]
 
 
+HELD = """
+SELECT objid::int8 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::int8 = {}
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 8
+"""
+
+
+@contextmanager
+def holding_keys(connection: psycopg.Connection[Any], keys: Sequence[int]) -> Iterator[None]:
+    """Hold the advisory locks of the first key with each of the others, of 32 bits without a sign, in the block.
+
+    In the transaction that is open, to its end; else in one of its own, so that a pooler keeps the server connection.
+    One that another session holds is not waited for. Raises psycopg's errors.
+    """
+    first, *others = (c_int32(key).value for key in keys)
+    alone = connection.info.transaction_status is TransactionStatus.IDLE
+    begin = [SQL("BEGIN READ ONLY"), pinned("500ms", "10s")] if alone else []
+    try:
+        run(connection, *begin, *(SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(first, key) for key in others))
+        yield
+    finally:
+        if alone:
+            undo(connection)
+
+
+def held_keys(connection: psycopg.Connection[Any], first: int) -> list[int]:
+    """The second keys of the advisory locks that sessions of this database hold with the first: 8 at most.
+
+    Every role may see them, and a standby does not have those of its primary. Raises psycopg's errors.
+    """
+    return [key for (key,) in read_only(connection, SQL(HELD).format(first))[0]]
+
+
 def set_lock_timeout(milliseconds: int) -> Composed:
     """From here on to the end of the transaction, locks are waited for so long only."""
     return setting({"lock_timeout": f"{milliseconds}ms"})

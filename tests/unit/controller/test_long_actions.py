@@ -223,7 +223,7 @@ class Stage:
         self.ended = threading.Semaphore(0)
         self.reconciler = PolicyReconciler(
             *(self.runtime, self.handler, ownership, cast(ArchiveRequests, Requests()), database_work.work),
-            *(self.long, lambda *_: None),
+            *(in_process.look, self.long, lambda *_: None),
         )
         self.workers = Workers(self.queue, self.work, 2)
 

@@ -267,7 +267,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "'[^a-z0-9-]'": "the name of an object, of 253 characters at most",
         "'[^A-Za-z0-9]'": "names of keys that the code lists",
     },
-    "controller/ownership.py": {"'[\\\\s,=!()<>]+'": "the operator's own selector"},
+    "controller/archive_requests.py": {"'[\\\\s,=!()<>]+'": "the operator's own selector"},
     "controller/settings.py": {
         "PREFIX + '": "names of the process's environment",
         "'^Input should be'": "what pydantic says of the operator's own settings",
