@@ -33,7 +33,6 @@ from ..kube.client import Cluster
 from ..planner.archive_gate import ArchiveRequest, CheckRequest, Request
 from ..planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
 from .archive_status import is_proven, trouble
-from .ownership import deciding_labels
 
 STEM = 200
 """Characters of a name before its digest."""
@@ -244,3 +243,9 @@ def _moment(text: object) -> datetime | None:
         return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
+
+
+def deciding_labels(selector: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """Those of the labels that the selector names: an object that has them and no others is selected just as well."""
+    words = set(re.split(r"[\s,=!()<>]+", selector))
+    return {name: value for name, value in labels.items() if name in words}
