@@ -8,6 +8,7 @@ short. Before its table is observed at the end the run takes the policy back, so
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Hashable
 from datetime import datetime
@@ -16,6 +17,8 @@ from typing import NamedTuple
 from ..api.types import ObjectKey
 from ..planner.drop_preconditions import Step
 from .workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
 
 SET_ASIDE = 2.0
 """Seconds after which an action counts as one that takes long, and the status says so."""
@@ -156,3 +159,6 @@ class LongRun:
             self._actions.note(self._key, running)
             self._actions.set_aside(self._thread)
             self._actions.queue.set_aside(self._key)
+        action, table, size = running.step
+        about = {"policy": "/".join(self._key), "reason": "LongAction", "partition": table}
+        log.info("%s of %s (%d bytes) takes long; the policy is reconciled beside it", action, table, size, extra=about)

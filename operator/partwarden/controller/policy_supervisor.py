@@ -46,7 +46,7 @@ class PolicySupervisor(Supervisor):
         """`same_server.digest` of the connection parameters."""
         self.done: list[CompletedAction] = []
         """What has succeeded so far. It is kept although an error, or the end of the process, may end the reconcile."""
-        self.connected = False
+        self.connected, self._doing = False, ""
         self.long: LongRun | None = None
         """Of this reconcile, while it works on the database."""
 
@@ -55,6 +55,11 @@ class PolicySupervisor(Supervisor):
         if self.long is not None:
             self.long.begins(step)
         if seconds is not None:
+            if what != self._doing:
+                # Known from the log while it lasts: a database may hold it up for all of that time.
+                about = {"policy": str(self._policy), "reason": "StepBegins"}
+                log.debug("begins: %s, for %.0f s at most", what, seconds, extra=about)
+            self._doing = what
             # After that the process is ended, and what comes then has as long as what came before.
             aside = self.long is not None and self.long.aside
             self._runtime.policy_queue.deadline(self._policy.key, seconds + DEADLINE, aside=aside)

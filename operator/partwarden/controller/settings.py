@@ -228,7 +228,8 @@ class Json(logging.Formatter):
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
     text = formatter.formatException(record.exc_info) if record.exc_info else ""
-    return [printable(each) for each in text.split("\n")] if text else []
+    # Its end names the error, whose message may hold what others wrote.
+    return [printable(each) for each in text[-LONGEST_MESSAGE:].split("\n")] if text else []
 
 
 def configure_logging(settings: Settings) -> None:

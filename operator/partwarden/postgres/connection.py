@@ -262,7 +262,10 @@ def run(connection: psycopg.Connection[Any], *statements: sql.Composable | Liter
     A row is a tuple whose fields also have the names of the columns. Raises as `Session.exchange`.
     """
     parts = [part if isinstance(part, sql.Composable) else sql.SQL(part) for part in statements]
-    return _exchange(connection, sql.SQL("; ").join(parts).as_bytes(connection), alone=False)
+    found = _exchange(connection, sql.SQL("; ").join(parts).as_bytes(connection), alone=False)
+    if len(found) != len(parts):
+        raise answers.UnreadAnswer(f"the server gives {len(found)} answers to {len(parts)} statements")
+    return found
 
 
 def run_alone(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed) -> list[Any]:
