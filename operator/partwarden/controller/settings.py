@@ -63,7 +63,8 @@ class Settings(BaseModel):
         8,
         ge=1,
         le=64,
-        description="How many policies are reconciled at the same time; of one namespace among several at most half.",
+        description="How many policies are reconciled at the same time, beside half as many long actions; of one "
+        "namespace among several at most half of each.",
     )
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
         "text", description="text, or json: one object a line."
