@@ -15,6 +15,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from lab import leftovers
 from lab.postgres import account, configuration
 from lab.postgres.backup import base_backup
 from lab.postgres.binaries import Binaries
@@ -157,7 +158,7 @@ class Server:
         self._process.signal(STOP[mode])
         deadline = time.monotonic() + PATIENCE
         # After "kill" the sessions end a moment later than the postmaster, and keep the next one from starting.
-        while self.running or any(process.is_running() for process in family):
+        while self.running or any(map(leftovers.runs, family)):
             if time.monotonic() > deadline:
                 raise LabError(f"PostgreSQL in {self.folder} does not stop; its log is {self.log}")
             time.sleep(POLL)
