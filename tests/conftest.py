@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from lab.cluster import Cluster
 from lab.helm import Helm
 from lab.kstatus import KStatus
 from lab.kubectl import Kubectl
-from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, NotPublishedError, Server, account
+from lab.pgbouncer import PgBouncer
+from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, LabError, NotPublishedError, Server, account
 from lab.prometheus import Promtool
 from lab.s3 import S3Server
 
@@ -150,6 +151,22 @@ def new_server(aloud: Aloud) -> Iterator[Callable[..., Server]]:
     yield start
     for server in reversed(made):
         server.remove()
+
+
+@pytest.fixture
+def new_pooler() -> Iterator[Callable[..., PgBouncer]]:
+    """Starts PgBouncers in front of a server: new_pooler(server, pool_mode, **what PgBouncer.start takes)."""
+    with ExitStack() as stack:
+
+        def start(server: Server, pool_mode: str, **given: Any) -> PgBouncer:
+            try:
+                made = PgBouncer.start(server, pool_mode, **given)
+            except LabError as error:
+                report.could_not_run(f"PgBouncer: {error}")
+            report.used("PgBouncer", made.version)
+            return stack.enter_context(made)
+
+        yield start
 
 
 @pytest.fixture(scope="session")

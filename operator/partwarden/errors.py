@@ -55,7 +55,8 @@ class IntervalTooFine(InvalidSpec):
 
 
 class PolicyConflict(UserError):
-    """Another, older policy manages this table. Delete one of the two."""
+    """Another, older policy manages this table; one of another namespace is proven to reach the same server. Delete one
+    of the two."""
 
 
 # The Secret and the way to the database.

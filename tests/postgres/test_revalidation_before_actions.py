@@ -39,7 +39,7 @@ COMPARISON = "sha256("
 class Newest(Recheck):
     """The newest state of a policy, which a test may edit at any moment."""
 
-    single_drop = True
+    yields = True
 
     def __init__(self) -> None:
         self.stopped = ""
@@ -48,6 +48,8 @@ class Newest(Recheck):
         self.asked: list[str] = []
         self.error: Exception | None = None
         self.before: Callable[[], object] = lambda: None
+        self.meanwhile: Callable[[], object] = lambda: None
+        """Called at the last question before a drop, when the table was compared and is locked."""
 
     def why_stopped(self) -> str:
         self.before()
@@ -55,6 +57,7 @@ class Newest(Recheck):
 
     def renew(self, case: DropCase) -> DropCase:
         self.asked.append(case.table.name)
+        self.meanwhile()
         if self.error is not None:
             raise self.error
         return replace(case, held=self.held, archives=self.archives or case.archives)
@@ -233,3 +236,16 @@ def test_a_command_drops_every_due_table_because_its_user_is_present(database: D
     all_detached(database)
     assert verbs(keep(database.dsn, **DROP)) == [("drop", "done")] * 4
     assert there(database) == []
+
+
+def test_while_a_table_is_compared_and_locked_another_session_creates_partitions(
+    ready: tuple[Database, Archives],
+) -> None:
+    database, known = ready
+    newest, others = Newest(), list[list[tuple[str, str]]]()
+    newest.meanwhile = lambda: others.append(verbs(keep(database.dsn, archives=known, **ARCHIVE | {"premake": 3})))
+    assert ("drop", "done") in verbs(keep(database.dsn, archives=known, recheck=newest, **ARCHIVE))
+    (other,) = others
+    assert [result for verb, result in other if verb == "create"] == ["done"] * 3
+    # Of the same table it says who has it, and goes on.
+    assert [result for verb, result in other if verb == "drop"] == ["TableBusy"]

@@ -14,7 +14,7 @@ from lab.postgres import Database
 from partwarden.api.policy import PartitionPolicySpec
 from partwarden.controller import database_work
 from partwarden.controller.database_process import DatabaseProcesses
-from partwarden.controller.database_work import Supervisor, WorkReport, WorkRequest
+from partwarden.controller.database_work import KeySearch, Supervisor, WorkReport, WorkRequest, find_keys
 from partwarden.errors import ClusterUnavailable, WorkerFailed
 from partwarden.planner.drop_preconditions import Archives, Withdrawn
 from partwarden.postgres.conninfo import from_dsn
@@ -23,6 +23,7 @@ from support import worker_tasks
 from support.retirement import DROP, ROWS, YEARS
 
 RETENTION = DROP["retention"] | {"grace": "0s"}
+KEYS = (1, 2, 3)
 OURS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'partwarden' AND datname = current_database()"
 
 
@@ -42,6 +43,34 @@ class Answers(Supervisor):
 
     def did(self, action: CompletedAction) -> None:
         self.done.append(action.reason)
+
+
+class Rivals(Answers):
+    """An operator that knows of a rival, and has it look for the locks of the session."""
+
+    def __init__(self, database: Database, refuses_at: int = 0) -> None:
+        super().__init__()
+        self._database, self._refuses_at = database, refuses_at
+        self.seen: list[tuple[set[int], bool]] = []
+        """What the rival saw each time, and whether the table was locked against all others then."""
+
+    def challenge(self) -> tuple[int, ...]:
+        return KEYS
+
+    def compare(self) -> None:
+        locked = "SELECT count(*) FROM pg_locks WHERE relation = 'run_2018'::regclass AND mode = 'AccessExclusiveLock'"
+        ((count,),) = self._database.query(locked)
+        self.seen.append((find(self._database), count != 0))
+
+    def latest(self, server: str) -> tuple[frozenset[str], Archives]:
+        if len(self.seen) == self._refuses_at:
+            raise Withdrawn("an older policy of another namespace has claimed the table")
+        return super().latest(server)
+
+
+def find(database: Database) -> set[int]:
+    search = KeySearch(connection=from_dsn(database.dsn), connect_timeout=10, first=KEYS[0])
+    return set(find_keys(search, Supervisor()))
 
 
 @pytest.fixture
@@ -116,3 +145,15 @@ def test_an_operator_that_refuses_or_does_not_know_keeps_the_table(
     assert supervisor.done == []
     assert str(error) in (report.stopped or report.update.ready.message)
     assert detached.query("SELECT count(*) FROM run_2018") == [(ROWS,)]
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_rival_is_asked_after_the_claim_and_once_more_in_the_transaction_of_the_drop(
+    detached: Database, processes: DatabaseProcesses, refuses: bool
+) -> None:
+    supervisor = Rivals(detached, refuses_at=2 if refuses else 0)
+    run(processes, detached, supervisor)
+    both = {*KEYS[1:]}
+    assert supervisor.seen == [(both, False), (both, True)]
+    assert supervisor.done == ([] if refuses else ["PartitionDropped"])
+    assert find(detached) == set()

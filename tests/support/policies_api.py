@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from partwarden.api.types import ObjectKey
+from partwarden.controller.database_work import KeySearch
 from partwarden.errors import ClusterUnavailable, PartwardenError, SecretNotFound
 from partwarden.kube.cache import StoredPolicy
 from partwarden.planner.actions import DropDetached, Outcome
+from partwarden.planner.drop_preconditions import Step, Withdrawn
 from partwarden.planner.inventory import Inventory
 from partwarden.planner.plan import Plan, make_plan
 from partwarden.postgres.engine import Report
 from partwarden.status.events import Notice
 from support import values
 
+SIZE = 1_234_567
+"""Bytes of every table that is dropped."""
 OUTAGE = ClusterUnavailable("the Kubernetes API did not answer")
 
 
@@ -30,6 +34,7 @@ class FakeCluster:
     down: set[str] = field(default_factory=set)
     selects: Callable[[Mapping[str, str]], bool] = lambda labels: True
     writes: int = 0
+    version: int = 0
     before_write: Callable[[], object] = lambda: None
 
     def apply(self, key: ObjectKey, spec: Mapping[str, Any], **meta: Any) -> dict[str, Any]:
@@ -65,13 +70,37 @@ class FakeCluster:
         self.events.append(notice)
 
     def _store(self, key: ObjectKey, body: dict[str, Any]) -> dict[str, Any]:
-        version = max((int(each["metadata"]["resourceVersion"]) for each in self.policies.values()), default=0) + 1
-        self.policies[key] = body | {"metadata": body["metadata"] | {"resourceVersion": str(version)}}
+        self.version += 1
+        self.policies[key] = body | {"metadata": body["metadata"] | {"resourceVersion": str(self.version)}}
         return self.policies[key]
 
     def _answer(self, method: str) -> None:
         if method in self.down:
             raise OUTAGE
+
+
+class FakeLocks:
+    """Advisory locks of the one server that there is, and what others were asked about them."""
+
+    def __init__(self) -> None:
+        self.held: tuple[int, ...] = ()
+        self.looks: list[KeySearch] = []
+        self.copies = set[str]()
+        """Hosts that are physical copies of it."""
+        self.error: PartwardenError | None = None
+
+    @contextmanager
+    def holding_keys(self, connection: object, keys: tuple[int, ...]) -> Iterator[None]:
+        self.held = keys
+        yield
+        self.held = ()
+
+    def look(self, search: KeySearch, supervisor: object, seconds: float) -> list[int]:
+        self.looks.append(search)
+        if self.error:
+            raise self.error
+        seen = search.connection.parameters["host"] not in self.copies and search.first == self.held[0]
+        return [*self.held[1:]] if seen else []
 
 
 class FakeExecutor:
@@ -120,9 +149,16 @@ class FakeExecutor:
             if stopped := recheck.why_stopped():
                 break
             if isinstance(action, DropDetached):
-                if recheck.must_wait(str(action)):
+                step = Step(type(action).__name__, str(action), SIZE)
+                if recheck.must_wait(step):
                     continue
+                recheck.begins(f"drop {action}", 60.0, step)
                 self.meanwhile()
+                try:
+                    recheck.renew(action.case)
+                except Withdrawn as withdrawn:
+                    stopped = str(withdrawn)
+                    break
             error = self.fails.get(action.name)
             if error is None:
                 self.inventory = values.after(self.inventory, [action])
@@ -130,5 +166,6 @@ class FakeExecutor:
             outcomes.append(Outcome(action, error))
             if self.breaks:
                 raise self.breaks
+        recheck.finishes()
         after = make_plan(spec, self.inventory, self.inventory.now, held, archives)
         return Report(before, tuple(outcomes), self.inventory, after, 0, stopped)

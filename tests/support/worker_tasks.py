@@ -46,6 +46,8 @@ def last(seconds: float, supervisor: Supervisor) -> str:
 def ask(_: object, supervisor: Supervisor) -> list[object]:
     """Every question."""
     supervisor.claim("server", 4711, "public.run")
+    assert supervisor.challenge() == (1, 2, 3)
+    supervisor.compare()
     return [supervisor.why_stopped(), supervisor.latest("server")]
 
 

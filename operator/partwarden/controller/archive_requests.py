@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..api.archive import (
     PartitionArchiveSpec,
     PolicyRef,
 )
-from ..api.policy import API_VERSION, ArchiveConnection, PartitionPolicySpec
+from ..api.policy import API_VERSION, PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..errors import NameTaken
@@ -33,7 +33,6 @@ from ..kube.client import Cluster
 from ..planner.archive_gate import ArchiveRequest, CheckRequest, Request
 from ..planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
 from .archive_status import is_proven, trouble
-from .ownership import deciding_labels
 
 STEM = 200
 """Characters of a name before its digest."""
@@ -55,7 +54,7 @@ class ArchiveRequests:
         self._cache, self._cluster, self._enqueue, self._selector = cache, cluster, enqueue, selector
         self._checks: dict[ObjectKey, str] = {}
         self._doubts: dict[ObjectKey, str] = {}
-        self._routes: dict[ObjectKey, ArchiveConnection | None] = {}
+        self._routes: dict[ObjectKey, tuple[Hashable, ...]] = {}
 
     def known(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Archives:
         """The archives that this policy asked for, as it reads now.
@@ -74,19 +73,27 @@ class ArchiveRequests:
         states = {oid: tuple(sorted(some, key=lambda each: (each.round, each.name))) for oid, some in found.items()}
         return Archives(states, policy.approved)
 
-    def ask(self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, requests: Iterable[Request]) -> None:
+    def ask(
+        self,
+        policy: StoredPolicy,
+        spec: PartitionPolicySpec,
+        server: str,
+        requests: Iterable[Request],
+        address: Hashable = None,
+    ) -> None:
         """Create the archives and want the checks that the plan asks for, and no others.
 
-        ``server``: the `inventory.Server.identity` that the plan was made on. Raises `ClusterUnavailable`, and
-        `NameTaken` where another PartitionArchive of a name exists.
+        ``server``: the `inventory.Server.identity` that the plan was made on; ``address``: by which it was reached.
+        Raises `ClusterUnavailable`, and `NameTaken` where another PartitionArchive of a name exists.
         """
         wanted = list(requests)
         checks = {(policy.key[0], each.archive): each for each in wanted if isinstance(each, CheckRequest)}
-        rerouted = self._routes.get(policy.key) != spec.database.archive
-        self._routes[policy.key] = spec.database.archive
+        route = (address, spec.database.archive)
+        rerouted = self._routes.get(policy.key, route) != route
+        self._routes[policy.key] = route
         for archive, _ in self._own(policy, spec):
             if rerouted:
-                # After Jobs were given another way to the database, no archive waits for its next attempt.
+                # Jobs have another way to the database now: no archive waits for its next attempt.
                 self._enqueue(archive.key)
             if archive.key not in checks:
                 self._checks.pop(archive.key, None)
@@ -236,3 +243,9 @@ def _moment(text: object) -> datetime | None:
         return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
+
+
+def deciding_labels(selector: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """Those of the labels that the selector names: an object that has them and no others is selected just as well."""
+    words = set(re.split(r"[\s,=!()<>]+", selector))
+    return {name: value for name, value in labels.items() if name in words}

@@ -13,9 +13,9 @@ of this program's own values are made of it.
 from __future__ import annotations
 
 import io
+import math
 import multiprocessing
 import os
-import pickle
 import resource
 import shutil
 import signal
@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import DatabaseUnresponsive, PartwardenError, WorkerFailed
-from ..planner.drop_preconditions import Archives, Withdrawn
+from ..planner.drop_preconditions import Archives, Step, Withdrawn
 from ..status.events import CompletedAction
 from . import database_work
-from .database_work import Supervisor
+from .database_work import Supervisor, Unreadable, Values
 
 T = TypeVar("T")
 
@@ -41,36 +41,10 @@ ANSWER_LIMIT = 32 * 1024 * 1024
 """Bytes of one message of a worker."""
 BEGINNING = 60.0
 """Seconds until a worker has taken up its work; the first one waits for the fork server."""
-ASKED = frozenset({"claim", "disclaim", "must_wait", "why_stopped", "latest"})
+BRIEF_MEMORY = 32 * 1024 * 1024
+"""Bytes that a process may take which ends with its work."""
+ASKED = frozenset({"claim", "disclaim", "challenge", "compare", "finishes", "must_wait", "why_stopped", "latest"})
 """The methods of a supervisor that a worker may call."""
-SAFE_BUILTINS = {
-    "builtins": {"set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bytearray", "object"},
-    "collections": {"OrderedDict", "defaultdict", "deque"},
-    "copyreg": {"_reconstructor"},
-    "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
-}
-VALUES = (
-    *("partwarden.errors", "partwarden.api.", "partwarden.planner.", "partwarden.status."),
-    *("partwarden.archive.manifest", "partwarden.archive.table_lookup"),
-)
-"""Where the classes of what a worker sends are defined."""
-
-
-class Unreadable(Exception):
-    """A worker has sent what it never would."""
-
-
-class _Values(pickle.Unpickler):
-    """Makes values only: a worker that a server has taken over can call nothing here."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        own = module.startswith(VALUES) or (module == database_work.__name__ and name == "WorkReport")
-        if not own and name not in SAFE_BUILTINS.get(module, ()):
-            raise Unreadable(f"{module}.{name}")
-        found = super().find_class(module, name)
-        if not isinstance(found, type) and (module, name) != ("copyreg", "_reconstructor"):
-            raise Unreadable(f"{module}.{name} is no class")
-        return found
 
 
 class WorkerDefect(Exception):
@@ -96,14 +70,23 @@ class _Parent(Supervisor):
     def disclaim(self) -> None:
         self._ask("disclaim")
 
+    def challenge(self) -> tuple[int, ...]:
+        return tuple(self._ask("challenge"))
+
+    def compare(self) -> None:
+        self._ask("compare")
+
     def did(self, action: CompletedAction) -> None:
         self._pipe.send(("did", action))
 
-    def begins(self, what: str, seconds: float | None) -> None:
-        self._pipe.send(("begins", what, seconds))
+    def begins(self, what: str, seconds: float | None, step: Step | None = None) -> None:
+        self._pipe.send(("begins", what, seconds, step))
 
-    def must_wait(self, what: str) -> bool:
-        return bool(self._ask("must_wait", what))
+    def must_wait(self, step: Step) -> bool:
+        return bool(self._ask("must_wait", step))
+
+    def finishes(self) -> None:
+        self._ask("finishes")
 
     def why_stopped(self) -> str:
         return str(self._ask("why_stopped"))
@@ -175,6 +158,8 @@ class _Worker:
     folder: str
     doing: str = ""
     deadline: float = 0.0
+    limit: float = math.inf
+    """No deadline is later."""
     observing: bool = False
     began: float = field(default_factory=time.monotonic)
 
@@ -182,7 +167,7 @@ class _Worker:
         """``observation``: seconds for all that is connecting, reading and planning."""
         now = time.monotonic()
         if seconds is not None or not self.observing:
-            self.deadline = now + (observation if seconds is None else seconds)
+            self.deadline = min(self.limit, now + (observation if seconds is None else seconds))
         self.doing, self.began, self.observing = what, now, seconds is None
 
     def kill(self) -> int | None:
@@ -208,21 +193,25 @@ class DatabaseProcesses:
         self._busy: set[_Worker] = set()
         self._closed = False
 
-    def run(self, function: Callable[..., T], request: object, supervisor: Supervisor) -> T:
+    def run(
+        self, function: Callable[..., T], request: object, supervisor: Supervisor, within: float | None = None
+    ) -> T:
         """Call ``function(request, supervisor)`` in a worker, and answer what it asks.
 
         Raises what it raises of `partwarden.errors`, `DatabaseUnresponsive` after its deadline, and `WorkerFailed`
-        where its process ended.
+        where its process ended. ``within`` so many seconds in all: in a process of its own with little memory, beside
+        the workers, for what one of them waits for.
         """
-        worker = self._take()
+        worker = self._take() if within is None else self._add(BRIEF_MEMORY)
         kept = False
         try:
+            worker.limit = math.inf if within is None else time.monotonic() + within
             worker.begins("beginning", BEGINNING, self._observation)
             result = self._converse(worker, function, request, supervisor)
-            kept = True
+            kept = within is None
             return result
         except (PartwardenError, Withdrawn) as error:
-            kept = not isinstance(error, DatabaseUnresponsive | WorkerFailed)
+            kept = within is None and not isinstance(error, DatabaseUnresponsive | WorkerFailed)
             raise
         finally:
             self._give_back(worker, kept)
@@ -251,7 +240,7 @@ class DatabaseProcesses:
                 match kind:
                     case "begins":
                         worker.begins(content[0], content[1], self._observation)
-                        supervisor.begins(content[0], max(0.0, worker.deadline - time.monotonic()))
+                        supervisor.begins(content[0], max(0.0, worker.deadline - time.monotonic()), content[2])
                     case "did":
                         supervisor.did(content[0])
                     case "asks":
@@ -279,7 +268,7 @@ class DatabaseProcesses:
             )
         sent = worker.pipe.recv_bytes(ANSWER_LIMIT)
         try:
-            message = _Values(io.BytesIO(sent)).load()
+            message = Values(io.BytesIO(sent)).load()
         except Exception as error:
             raise Unreadable(f"{type(error).__name__}: {error}") from error
         if not isinstance(message, tuple) or not message:
@@ -296,7 +285,10 @@ class DatabaseProcesses:
                     self._busy.add(worker)
                     return worker
                 worker.kill()
-        worker = self._start()
+        return self._add(self._memory)
+
+    def _add(self, memory: int) -> _Worker:
+        worker = self._start(memory)
         with self._lock:
             if not self._closed:
                 self._busy.add(worker)
@@ -304,10 +296,10 @@ class DatabaseProcesses:
         worker.kill()
         raise WorkerFailed("the operator ends")
 
-    def _start(self) -> _Worker:
+    def _start(self, memory: int) -> _Worker:
         ours, theirs = self._context.Pipe()
         folder = tempfile.mkdtemp(prefix="partwarden-worker-")
-        process = self._context.Process(target=serve, args=(theirs, self._memory, folder), daemon=True)
+        process = self._context.Process(target=serve, args=(theirs, memory, folder), daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours, folder)

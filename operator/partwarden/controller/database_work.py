@@ -6,10 +6,12 @@ goes in and comes out can be pickled. What only the operator knows is asked of a
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import psycopg
 
@@ -21,13 +23,24 @@ from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import DropDetached, Outcome
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase, Recheck
-from ..planner.plan import Plan
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.engine import maintain, observe_and_plan
+from ..postgres.transaction import held_keys, holding_keys
 from ..status import conditions, events
 
 CONNECTING = "connecting to the database"
+SAFE_BUILTINS = {
+    "builtins": {"set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bytearray", "object"},
+    "collections": {"OrderedDict", "defaultdict", "deque"},
+    "copyreg": {"_reconstructor"},
+    "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
+}
+VALUES = (
+    *("partwarden.errors", "partwarden.api.", "partwarden.planner.", "partwarden.status."),
+    *("partwarden.archive.manifest", "partwarden.archive.table_lookup"),
+)
+"""Where the classes of what a worker sends are defined."""
 running: Session | None = None
 """The session of this process, so that a signal can cancel what runs on it. One process does one thing at a time."""
 
@@ -35,7 +48,7 @@ running: Session | None = None
 class Supervisor(Recheck):
     """The operator, as the work on a database sees it. Asked of a process through a pipe: only plain values."""
 
-    single_drop = True
+    yields = True
 
     def claim(self, server: str, oid: int, table: str) -> None:
         """Raises `PolicyConflict` where an older policy has the table. ``server``: `inventory.Server.identity`."""
@@ -43,11 +56,21 @@ class Supervisor(Recheck):
     def disclaim(self) -> None:
         """The policy can do nothing: a younger one of the table may."""
 
+    def challenge(self) -> tuple[int, ...]:
+        """What `prove` is to lock, as `transaction.holding_keys` takes it; nothing where there is nothing to prove."""
+        return ()
+
+    def compare(self) -> None:
+        """While the locks of the challenge are held: find out which rivals see them."""
+
     def latest(self, server: str) -> tuple[frozenset[str], Archives]:
         """The holds and archives of the policy as the API server has them now. Raises as `Recheck.renew`."""
         raise NotImplementedError
 
     def renew(self, case: DropCase) -> DropCase:
+        if running is not None:
+            # What another policy has claimed since this one began.
+            prove(running, self)
         held, archives = self.latest(case.server)
         return replace(case, held=held, archives=archives)
 
@@ -65,6 +88,8 @@ class WorkRequest:
     archives: Archives = field(repr=False)
     patience: float
     connect_timeout: int
+    beside: bool = False
+    """Another run of the policy does what takes long: this one does everything else."""
 
 
 @dataclass(slots=True)
@@ -79,10 +104,27 @@ class WorkReport:
     doubted: list[str] = field(default_factory=list)
     """Archives that no longer equal their table."""
     boundary: float | None = None
-    more_drops: bool = False
-    """A table was dropped, and the plan has another drop, which does not wait for the resync."""
+    more: bool = False
+    """Something was done that may take long, and the plan has more of that, which does not wait for the resync."""
     stopped: str = ""
     """Why something of the plan was not begun, or undone."""
+
+
+class Unreadable(Exception):
+    """A worker has sent what it never would."""
+
+
+class Values(pickle.Unpickler):
+    """Makes values only: a worker that a server has taken over can call nothing here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        own = module.startswith(VALUES) or (module == __name__ and name == WorkReport.__name__)
+        if not own and name not in SAFE_BUILTINS.get(module, ()):
+            raise Unreadable(f"{module}.{name}")
+        found = super().find_class(module, name)
+        if not isinstance(found, type) and (module, name) != ("copyreg", "_reconstructor"):
+            raise Unreadable(f"{module}.{name} is no class")
+        return found
 
 
 class Outcomes(list[Outcome]):
@@ -140,30 +182,60 @@ def _maintain(
     if plan.blocked or not plan.parent.may_own:
         supervisor.disclaim()
     else:
-        supervisor.claim(report.server, plan.parent.oid, str(plan.parent))
-    if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
+        claim = report.server, plan.parent.oid, str(plan.parent)
+        supervisor.claim(*claim)
+        if prove(connection, supervisor):
+            supervisor.claim(*claim)
+    due = replace(plan, actions=tuple(each for each in plan.actions if not (request.beside and each.long)))
+    if due.actions and spec.mode is Mode.APPLY and not plan.blocked:
         done = maintain(
             connection,
             spec,
             patience=request.patience,
             held=held,
             archives=archives,
-            observed=(inventory, plan),
+            observed=(inventory, due),
             outcomes=outcomes,
             recheck=supervisor,
         )
-        inventory, plan, report.stopped = done.inventory, done.after, done.stopped
+        report.stopped = done.stopped
+        if outcomes:
+            inventory, plan = done.inventory, done.after
     report.stopped = report.stopped or supervisor.why_stopped()
     if spec.mode is Mode.APPLY and not plan.blocked and not report.stopped:
         report.requests = plan.retired.gate.requests
     report.update = conditions.reconciled(spec, inventory, plan, outcomes)
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
-    report.more_drops = _has_more_drops(outcomes, plan)
+    done_long = any(each.action.long and each.error is None for each in outcomes)
+    report.more = done_long and any(each.long for each in plan.actions)
 
 
-def _has_more_drops(outcomes: list[Outcome], plan: Plan) -> bool:
-    dropped = any(isinstance(outcome.action, DropDetached) and outcome.error is None for outcome in outcomes)
-    return dropped and any(isinstance(action, DropDetached) for action in plan.actions)
+def prove(connection: Session, supervisor: Supervisor) -> bool:
+    """Let the operator find out whether rivals reach the database of this very session: see `same_server`.
+
+    Returns whether it has tried. Raises psycopg's errors.
+    """
+    if not (keys := supervisor.challenge()):
+        return False
+    with holding_keys(connection, keys):
+        supervisor.compare()
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySearch:
+    """Which advisory locks of the class ``first`` are held in a database."""
+
+    connection: ConnectionInfo = field(repr=False)
+    connect_timeout: int
+    first: int
+
+
+def find_keys(request: KeySearch, supervisor: Supervisor) -> list[int]:
+    """The second halves of their keys, as far as the server says so. Raises a `PartwardenError`."""
+    supervisor.begins(CONNECTING, None)
+    with session(request.connection, connect_timeout=request.connect_timeout) as connection:
+        return held_keys(connection, request.first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

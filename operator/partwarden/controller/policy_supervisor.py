@@ -9,13 +9,15 @@ from ..api.policy import PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..errors import PolicyConflict
 from ..kube.cache import StoredPolicy, is_gone, parse_policy
-from ..planner.drop_preconditions import Archives, Withdrawn
+from ..planner.drop_preconditions import Archives, Step, Withdrawn
 from ..status.events import CompletedAction
 from .archive_requests import ArchiveRequests
 from .database_work import CONNECTING, Supervisor
 from .event_handlers import PolicyEventHandler
+from .long_actions import LongRun
 from .ownership import TableIdentity, TableOwnership
 from .runtime import Runtime
+from .same_server import Challenge, ServerProofs
 from .workqueue import DEADLINE
 
 log = logging.getLogger(__name__)
@@ -32,26 +34,39 @@ class PolicySupervisor(Supervisor):
         runtime: Runtime,
         handler: PolicyEventHandler,
         ownership: TableOwnership,
+        proofs: ServerProofs,
         archives: ArchiveRequests,
         ending: Callable[[], bool],
     ) -> None:
         """``policy`` and ``spec`` are those that were planned for. ``ending``: whether the operator is to end."""
         self._policy, self._spec, self._runtime = policy, spec, runtime
         self._handler, self._ownership, self._archives, self._ending = handler, ownership, archives, ending
+        self._proofs, self._challenge = proofs, Challenge()
+        self.connection = ""
+        """`same_server.digest` of the connection parameters."""
         self.done: list[CompletedAction] = []
         """What has succeeded so far. It is kept although an error, or the end of the process, may end the reconcile."""
-        self.connected = False
-        self.begin_long: Callable[[], bool] = lambda: True
-        """Whether an action that may take hours may begin; if not, the policy is enqueued when it may."""
+        self.connected, self._doing = False, ""
+        self.long: LongRun | None = None
+        """Of this reconcile, while it works on the database."""
 
-    def begins(self, what: str, seconds: float | None) -> None:
+    def begins(self, what: str, seconds: float | None, step: Step | None = None) -> None:
         self.connected = self.connected or what != CONNECTING
+        if self.long is not None:
+            self.long.begins(step)
         if seconds is not None:
+            if what != self._doing:
+                # Known from the log while it lasts: a database may hold it up for all of that time.
+                about = {"policy": str(self._policy), "reason": "StepBegins"}
+                log.debug("begins: %s, for %.0f s at most", what, seconds, extra=about)
+            self._doing = what
             # After that the process is ended, and what comes then has as long as what came before.
-            self._runtime.policy_queue.deadline(self._policy.key, seconds + DEADLINE)
+            aside = self.long is not None and self.long.aside
+            self._runtime.policy_queue.deadline(self._policy.key, seconds + DEADLINE, aside=aside)
 
     def claim(self, server: str, oid: int, table: str) -> None:
-        if owner := self._ownership.claim(self._policy.key, TableIdentity(server, oid), self._policy.age):
+        identity = TableIdentity(server, oid)
+        if owner := self._ownership.claim(self._policy.key, identity, self._policy.age, self.connection):
             raise PolicyConflict(
                 f"table {table} belongs to {self._named(owner)}: delete one of the two, or let this one name another "
                 "table"
@@ -60,14 +75,26 @@ class PolicySupervisor(Supervisor):
     def disclaim(self) -> None:
         self._ownership.release(self._policy.key)
 
+    def challenge(self) -> tuple[int, ...]:
+        self._challenge = self._proofs.challenge(self._policy.key)
+        return self._challenge.keys
+
+    def compare(self) -> None:
+        challenge, self._challenge = self._challenge, Challenge()
+        self._proofs.compare(challenge)
+
     def did(self, action: CompletedAction) -> None:
         self.done.append(action)
 
-    def must_wait(self, what: str) -> bool:
-        if waits := not self.begin_long():
-            about = {"policy": str(self._policy), "reason": "WaitsForLongAction", "partition": what}
-            log.info("%s waits: another policy of the database does what may take long", what, extra=about)
+    def must_wait(self, step: Step) -> bool:
+        if waits := self.long is not None and not self.long.may_begin():
+            about = {"policy": str(self._policy), "reason": "WaitsForLongAction", "partition": step.object}
+            log.info("%s waits for others that take long", step.object, extra=about)
         return waits
+
+    def finishes(self) -> None:
+        if self.long is not None:
+            self.long.take_back()
 
     def why_stopped(self) -> str:
         """Any edit stops the reconcile, and so does an older policy of the same table: it is planned anew at once."""
@@ -95,7 +122,8 @@ class PolicySupervisor(Supervisor):
             raise Withdrawn(changed)
         if older := self._ownership.older(self._policy.key):
             raise Withdrawn(f"{self._named(older)} has claimed the table")
-        # Safe against a start at which a younger policy comes first: a drop waits until each older one was reconciled.
+        # Safe against a start at which a younger policy comes first: a drop waits until each older one was reconciled,
+        # for those of other namespaces some minutes. Those that claim the table by now were compared: see `renew`.
         if unknown := self._ownership.unknown(self._policy, self._runtime.policies):
             raise Withdrawn(f"{self._named(unknown)} has not been reconciled since the operator began")
         assert now is not None

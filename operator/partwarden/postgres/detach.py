@@ -102,8 +102,9 @@ def detach(connection: Session, inventory: Inventory, action: DetachPartition, d
                 _concurrently(connection, inventory, action, wants, deadline)
         except RowsReferenced as error:
             raise _referenced(connection, inventory, action) from error
-    with translated(connection, f"partition {action} is detached, but that is not confirmed"):
-        _confirm(connection, parent, action)
+    subject = f"partition {action} is detached, but that is not confirmed"
+    with translated(connection, subject):
+        retry_locks(connection, lambda: _confirm(connection, parent, action), lambda: (), subject, deadline)
 
 
 def finalize(connection: Session, inventory: Inventory, action: FinalizeDetach, deadline: float) -> None:

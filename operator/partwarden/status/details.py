@@ -6,7 +6,7 @@ Everything is bounded here, however many partitions a table has: what is not lis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from ..api.status import (
     FOR_EVER,
@@ -16,6 +16,7 @@ from ..api.status import (
     MAX_PLAN,
     FindingStatus,
     Largest,
+    LongAction,
     PartitionPolicyStatus,
     PartitionStatus,
     PlannedAction,
@@ -25,7 +26,7 @@ from ..api.status import (
 from ..errors import printable
 from ..planner.actions import Action, Outcome
 from ..planner.calendar import BoundedRange, Range, iso
-from ..planner.drop_preconditions import APPROVAL
+from ..planner.drop_preconditions import APPROVAL, Step
 from ..planner.findings import Finding
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
@@ -108,6 +109,17 @@ def summary_line(inventory: Inventory, plan: Plan) -> str:
     until = "for ever" if plan.covered_for_ever else f"until {iso(plan.covered_until)}"
     covered = f"covered {until}" if plan.covered_for_ever or plan.covered_until else "now is not covered"
     return f"{count} partition{'' if count == 1 else 's'}, {covered}"
+
+
+def long_action(step: Step, since: datetime) -> LongAction:
+    """``since`` is aware."""
+    return LongAction(
+        action=cut(step.action),
+        object=cut(step.object),
+        since=iso(since.replace(microsecond=0)) or "",
+        bytes=rough(step.bytes),
+        size=human(rough(step.bytes)),
+    )
 
 
 def human(size: int) -> str:

@@ -14,6 +14,7 @@ from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import join_names
 from .conditions import IN_PROGRESS, PLAN_PENDING
 
+LONG_ACTION = "LongAction"
 MAX_NAMES = 10
 MAX_NOTE = 1000
 """Characters of an Event's message; the API server refuses more than 1,024 bytes in a note."""
@@ -66,7 +67,7 @@ def done(actions: Sequence[CompletedAction]) -> list[Notice]:
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
     """Ready, WithinThresholds and ArchivesHealthy that turned False or True again; another reason of Ready; tables that
-    wait for an approval."""
+    wait for an approval; an action that takes long."""
     kinds = (ConditionType.READY, ConditionType.WITHIN_THRESHOLDS, ConditionType.ARCHIVES_HEALTHY)
     found = [_changed(previous, status, kind) for kind in kinds]
     # The finding names the tables, so that another table is another Event.
@@ -75,7 +76,15 @@ def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Noti
         for found in (previous, status)
     )
     approvals = [Notice(EventType.NORMAL, APPROVAL, short(message)) for message in sorted(after - before)]
-    return [*(each for each in found if each), *approvals]
+    return [*(each for each in found if each), *approvals, *_long(previous, status)]
+
+
+def _long(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    action = status.get("longAction")
+    if not action or action == previous.get("longAction"):
+        return []
+    what = f"{action['action']} of {action['object']} ({action['size']}) takes long: it began at {action['since']}"
+    return [Notice(EventType.NORMAL, LONG_ACTION, short(f"{what}; the policy is reconciled beside it"))]
 
 
 def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> Notice | None:

@@ -22,7 +22,7 @@ from partwarden.controller import database_work
 from partwarden.controller.database_process import DatabaseProcesses, WorkerDefect
 from partwarden.controller.database_work import Supervisor, WorkRequest
 from partwarden.errors import ClusterUnavailable, DatabaseUnresponsive, PolicyConflict, TableBusy, WorkerFailed
-from partwarden.planner.drop_preconditions import Archives, Withdrawn
+from partwarden.planner.drop_preconditions import Archives, Step, Withdrawn
 from partwarden.postgres.conninfo import ConnectionInfo
 from partwarden.status.events import CompletedAction
 from support import worker_tasks
@@ -38,14 +38,21 @@ class Asked(Supervisor):
         self.phases: list[tuple[str, float | None]] = []
         self.claims: list[tuple[str, int, str]] = []
         self.refuses: Exception | None = None
+        self.compared = 0
 
-    def begins(self, what: str, seconds: float | None) -> None:
+    def begins(self, what: str, seconds: float | None, step: Step | None = None) -> None:
         self.phases.append((what, seconds))
 
     def claim(self, server: str, oid: int, table: str) -> None:
         self.claims.append((server, oid, table))
         if self.refuses:
             raise self.refuses
+
+    def challenge(self) -> tuple[int, ...]:
+        return 1, 2, 3
+
+    def compare(self) -> None:
+        self.compared += 1
 
     def why_stopped(self) -> str:
         return "the operator ends"
@@ -93,7 +100,7 @@ def test_a_worker_has_nothing_of_kubernetes_in_its_memory(processes: DatabasePro
 def test_the_operator_answers_what_the_work_asks(processes: DatabaseProcesses, asked: Asked) -> None:
     answers = processes.run(worker_tasks.ask, None, asked)
     assert answers == ["the operator ends", asked.latest("server")]
-    assert asked.claims == [("server", 4711, "public.run")]
+    assert (asked.claims, asked.compared) == ([("server", 4711, "public.run")], 1)
 
 
 @pytest.mark.parametrize("error", [PolicyConflict("two/older has it"), ClusterUnavailable("none"), Withdrawn("edited")])
@@ -134,6 +141,19 @@ def test_a_step_that_says_how_long_it_lasts_has_that_time(hasty: DatabaseProcess
     assert hasty.run(worker_tasks.last, 0.6, asked) == "done"
     assert asked.phases[-1][0] == "vacuum public.run_2020"
     assert 50 < (asked.phases[-1][1] or 0) <= 60
+
+
+def test_what_must_be_brief_has_a_process_of_its_own_and_no_step_is_longer(
+    processes: DatabaseProcesses, asked: Asked
+) -> None:
+    worker = processes.run(worker_tasks.pid, None, asked)
+    brief = processes.run(worker_tasks.pid, None, asked, 30.0)
+    assert brief != worker
+    assert not psutil.pid_exists(brief)
+    # It says of a step that it lasts a minute.
+    with pytest.raises(DatabaseUnresponsive, match=r"for \d s while vacuum public.run_2020"):
+        processes.run(worker_tasks.last, 600.0, asked, 1.0)
+    assert processes.run(worker_tasks.pid, None, asked) == worker
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.cache import Store
 
 RUN, JOB = TableIdentity("7/5", 100), TableIdentity("7/5", 200)
-OLDEST, YOUNGER, YOUNGEST = ("a", "oldest"), ("b", "younger"), ("a", "youngest")
+OLDEST, YOUNGER, YOUNGEST = ("one", "oldest"), ("one", "younger"), ("one", "youngest")
 AGES = {key: (f"2026-01-01T00:00:0{number}Z", key) for number, key in enumerate((OLDEST, YOUNGER, YOUNGEST))}
 
 
@@ -176,7 +176,7 @@ def test_when_the_oldest_goes_the_others_are_enqueued(made: Fixture, how: str) -
 
 
 def test_of_two_made_in_one_second_the_first_by_name_has_the_table(made: Fixture) -> None:
-    second, first = ("b", "a"), ("a", "z")
+    second, first = ("one", "z"), ("one", "a")
     made.claims.claim(second, RUN, ("2026-01-01T00:00:00Z", second))
     assert made.claims.claim(first, RUN, ("2026-01-01T00:00:00Z", first)) is None
     assert made.claims.claim(second, RUN, ("2026-01-01T00:00:00Z", second)) == first

@@ -16,16 +16,18 @@ from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableIdentity, TableOwnership
 from partwarden.controller.policy_reconciler import WAIT_FOR_OLDER, WAIT_FOR_SLOT, PolicyReconciler
 from partwarden.controller.runtime import Runtime
+from partwarden.controller.same_server import digest
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Result
 from partwarden.errors import ContentsChanged, DatabaseUnreachable, TableBusy
 from partwarden.kube.cache import StoredPolicy
 from partwarden.kube.client import Cluster
 from partwarden.planner.drop_preconditions import Archives
-from support import values
-from support.policies_api import FakeCluster, FakeExecutor
+from partwarden.postgres.conninfo import ConnectionInfo
+from support import in_process, values
+from support.policies_api import FakeCluster, FakeExecutor, FakeLocks
 
-KEY, OLDER = ("one", "run"), ("two", "older")
+KEY, OLDER = ("one", "run"), ("one", "older")
 TABLE = TableIdentity(values.SERVER.identity, values.PARENT.oid)
 SPEC = {"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}, "interval": "Year", "premake": 1}
 RETENTION = {"keepFor": "1y", "onExpire": "Drop", "dropWithoutArchive": True, "grace": "1h"}
@@ -56,6 +58,8 @@ class Fixture:
         monkeypatch.setattr(database_work, "observe_and_plan", self.engine.observe_and_plan)
         monkeypatch.setattr(database_work, "maintain", self.engine.maintain)
         monkeypatch.setattr(database_work, "session", self.engine.session)
+        self.locks = FakeLocks()
+        monkeypatch.setattr(database_work, "holding_keys", self.locks.holding_keys)
         self.api, self.requests = FakeCluster(), Requests()
         self.api.secrets["one", "db"] = {"uri": "postgresql://owner@db/orchestrator"}
         self.lost, self.selector = False, selector
@@ -78,6 +82,8 @@ class Fixture:
             self.ownership,
             cast(ArchiveRequests, self.requests),
             database_work.work,
+            self.locks.look,
+            in_process.long_actions(runtime),
             lambda key, result, seconds: self.results.append(result),
             lambda: self.lost,
         )
@@ -172,13 +178,70 @@ def test_a_table_of_an_older_policy_is_read_and_left_alone(made: Fixture) -> Non
     made.reconcile()
     assert made.engine.steps == ["connect", "observe and plan"]
     assert made.condition()[1] == "PolicyConflict"
-    # The user may not see that namespace.
-    assert "belongs to an older policy of another namespace: delete one of the two" in made.condition()[2]
+    assert "belongs to the older policy one/older: delete one of the two" in made.condition()[2]
     assert made.requests.asked == 0
     made.ownership.release(OLDER)
     assert made.enqueued == [KEY]
     made.reconcile()
     assert made.condition()[1] == "Converged"
+
+
+@pytest.fixture
+def rival(made: Fixture) -> ObjectKey:
+    """An older policy of another namespace, for a table of that identity."""
+    rival = ("two", "older")
+    made.api.secrets["two", "db"] = made.api.secrets["one", "db"]
+    made.handler.seen(made.api.apply(rival, SPEC, creationTimestamp="2025-01-01T00:00:00Z"))
+    made.reconciler.reconcile(rival)
+    return rival
+
+
+def test_a_table_of_an_older_policy_of_another_namespace_is_left_alone_where_both_see_one_lock(
+    made: Fixture, rival: ObjectKey
+) -> None:
+    made.engine.steps.clear()
+    made.reconcile()
+    assert made.engine.steps == ["connect", "observe and plan"]
+    assert made.condition()[1] == "PolicyConflict"
+    # The user may not see that namespace.
+    assert "belongs to an older policy of another namespace: delete one of the two" in made.condition()[2]
+    assert made.requests.asked == 1
+    made.reconcile()
+    assert len(made.locks.looks) == 1
+    made.ownership.release(rival)
+    assert KEY in made.enqueued
+    made.reconcile()
+    assert made.condition()[1] == "Converged"
+
+
+@pytest.mark.parametrize("how", ["a physical copy", "a Secret that was deleted", "a server that does not answer"])
+def test_what_is_not_proven_keeps_no_policy_from_its_table(made: Fixture, rival: ObjectKey, how: str) -> None:
+    if how == "a physical copy":
+        made.locks.copies.add("db")
+    elif how == "a Secret that was deleted":
+        del made.api.secrets["two", "db"]
+    else:
+        made.locks.error = DatabaseUnreachable("no answer from db")
+    made.apply(premake=2)
+    made.reconcile()
+    assert made.condition()[:2] == ("True", "Converged")
+    assert "create run_2028" in made.engine.steps
+
+
+def test_an_older_policy_of_another_namespace_that_comes_later_is_compared_before_a_drop(dropping: Fixture) -> None:
+    rival = ("two", "older")
+    dropping.api.secrets["two", "db"] = dropping.api.secrets["one", "db"]
+    info = ConnectionInfo({"host": "db", "dbname": "orchestrator", "user": "owner"})
+
+    def claim() -> None:
+        dropping.handler.seen(dropping.api.apply(rival, SPEC, creationTimestamp="2025-01-01T00:00:00Z"))
+        dropping.ownership.claim(rival, TABLE, ("2025", rival), digest(info))
+        dropping.ownership.note(rival)
+
+    dropping.engine.meanwhile = claim
+    dropping.reconcile()
+    assert len(dropping.locks.looks) == 1
+    assert not [step for step in dropping.engine.steps if step.startswith("drop")]
 
 
 def test_a_new_policy_lets_an_older_one_of_such_a_table_claim_it_first(
@@ -197,7 +260,7 @@ def test_a_new_policy_lets_an_older_one_of_such_a_table_claim_it_first(
 @pytest.mark.parametrize("mode", ["Apply", "Plan"])
 def test_a_policy_whose_login_does_not_own_the_table_takes_it_from_no_other(made: Fixture, mode: str) -> None:
     inventory = made.engine.inventory
-    younger = ("two", "younger")
+    younger = ("one", "younger")
     made.apply(mode=mode)
     made.reconcile()
     assert made.ownership.claim(younger, TABLE, ("2027", younger)) == KEY
@@ -211,7 +274,6 @@ def test_a_policy_whose_login_does_not_own_the_table_takes_it_from_no_other(made
 
 
 def test_a_policy_in_conflict_stays_so_after_a_restart_until_the_older_one_was_reconciled(made: Fixture) -> None:
-    made.api.secrets["two", "db"] = made.api.secrets["one", "db"]
     made.handler.seen(made.api.apply(OLDER, SPEC, creationTimestamp="2025-01-01T00:00:00Z"))
     for key in (OLDER, KEY):
         made.reconciler.reconcile(key)
@@ -377,13 +439,13 @@ def test_after_a_change_of_labels_at_a_write_the_api_server_says_whether_it_is_s
 
 def test_a_suspended_policy_gives_its_table_free_and_reads_nothing(made: Fixture) -> None:
     made.reconcile()
-    made.ownership.claim(("z", "younger"), TABLE, ("2027", ("z", "younger")))
+    made.ownership.claim(("one", "younger"), TABLE, ("2027", ("one", "younger")))
     made.apply(suspend=True)
     made.engine.steps.clear()
     assert made.reconcile() is None
     assert made.engine.steps == []
     assert made.condition()[:2] == ("Unknown", "Suspended")
-    assert made.enqueued == [("z", "younger")]
+    assert made.enqueued == [("one", "younger")]
 
 
 def test_a_failure_while_it_stops_is_not_written(made: Fixture) -> None:

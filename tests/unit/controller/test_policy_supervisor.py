@@ -15,6 +15,7 @@ from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableIdentity, TableOwnership
 from partwarden.controller.policy_supervisor import PolicySupervisor
 from partwarden.controller.runtime import Runtime
+from partwarden.controller.same_server import ServerProofs
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import DEADLINE, WorkQueue
 from partwarden.errors import ClusterUnavailable
@@ -69,12 +70,14 @@ class Fixture:
         spec = PartitionPolicySpec.model_validate({"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}})
         self.now = 0.0
         self.queue = WorkQueue(lambda: self.now)
+        runtime = Runtime(cast(Cluster, self.api), Settings(), policies=self.store, policy_queue=self.queue)
         self.supervisor = PolicySupervisor(
             parse_policy(body()),
             spec,
-            Runtime(cast(Cluster, self.api), Settings(), policies=self.store, policy_queue=self.queue),
+            runtime,
             self.intake,
             self.ownership,
+            ServerProofs(runtime, self.ownership, lambda *_: []),
             cast(ArchiveRequests, Desk()),
             lambda: self.ending,
         )
@@ -166,13 +169,26 @@ def test_an_older_policy_that_claims_the_table_meanwhile_stops_the_run_and_every
     table = TableIdentity("server", 1)
     assert made.ownership.claim(KEY, table, ("2026-01-02", KEY)) is None
     assert made.supervisor.why_stopped() == ""
-    older = ("two", "older")
+    older = ("one", "older")
     assert made.ownership.claim(older, table, ("2026-01-01", older)) is None
-    assert made.supervisor.why_stopped() == "an older policy of another namespace has claimed the table"
-    with pytest.raises(Withdrawn, match="another namespace has claimed"):
+    assert made.supervisor.why_stopped() == "the older policy one/older has claimed the table"
+    with pytest.raises(Withdrawn, match="one/older has claimed"):
         made.supervisor.renew(CASE)
     made.ownership.release(older)
     assert made.supervisor.why_stopped() == ""
+
+
+def test_one_of_another_namespace_stops_it_once_both_are_proven_to_reach_one_server(made: Fixture) -> None:
+    table, older = TableIdentity("server", 1), ("two", "older")
+    made.ownership.claim(KEY, table, ("2026-01-02", KEY))
+    made.ownership.claim(older, table, ("2026-01-01", older))
+    assert made.supervisor.why_stopped() == ""
+    assert made.supervisor.renew(CASE).archives == Archives()
+    (pair,) = made.ownership.due(KEY)
+    made.ownership.compared(pair, True)
+    assert made.supervisor.why_stopped() == "an older policy of another namespace has claimed the table"
+    with pytest.raises(Withdrawn, match="another namespace has claimed"):
+        made.supervisor.renew(CASE)
 
 
 def test_an_api_server_that_does_not_answer_drops_nothing(made: Fixture) -> None:
@@ -191,7 +207,7 @@ def test_annotations_are_those_of_now_and_judged_by_the_preconditions(made: Fixt
 def test_a_command_asks_nothing_again() -> None:
     assert NEVER.why_stopped() == ""
     assert NEVER.renew(CASE) is CASE
-    assert not NEVER.single_drop
+    assert not NEVER.yields
 
 
 def test_the_worker_that_waits_for_a_long_action_is_not_late_before_the_action_is(made: Fixture) -> None:

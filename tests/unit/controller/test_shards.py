@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from partwarden.api.types import ObjectKey
-from partwarden.controller.ownership import Shard, deciding_labels
+from partwarden.controller.archive_requests import deciding_labels
+from partwarden.controller.ownership import Shard
 from partwarden.errors import ClusterUnavailable
 from partwarden.kube import cache
 from partwarden.kube.cache import Store, StoredArchive

@@ -267,7 +267,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "'[^a-z0-9-]'": "the name of an object, of 253 characters at most",
         "'[^A-Za-z0-9]'": "names of keys that the code lists",
     },
-    "controller/ownership.py": {"'[\\\\s,=!()<>]+'": "the operator's own selector"},
+    "controller/archive_requests.py": {"'[\\\\s,=!()<>]+'": "the operator's own selector"},
     "controller/settings.py": {
         "PREFIX + '": "names of the process's environment",
         "'^Input should be'": "what pydantic says of the operator's own settings",
@@ -374,8 +374,8 @@ def seconds(feed: Callable[[int], None], length: int) -> float:
 def is_linear(feed: Callable[[int], None], length: int, before: float) -> float | None:
     """What the length takes; None where that is far more than in proportion, as often as it is measured."""
     for _ in range(3):
-        # A square takes sixteen times as long.
-        if (now := seconds(feed, length)) <= 2 * STEP * before + SLACK:
+        # A square takes sixteen times as long; what no longer fits into the cache of the processor, eight times.
+        if (now := seconds(feed, length)) <= 3 * STEP * before + SLACK:
             return now
         before = max(before, seconds(feed, length // STEP))
     return None
