@@ -96,14 +96,11 @@ class Site:
     def open(self, role: str | None = ROLE) -> Iterator[Site]:
         """Create the namespaces, and the service account ``operator`` with a ClusterRole in each; delete them after."""
         try:
-            made: list[dict[str, Any]] = [
-                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": each}} for each in self.namespaces
-            ]
-            account = {"name": "operator", "namespace": self.namespace}
-            made += [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}]
-            made += [self._binding(each, role) for each in self.namespaces if role]
-            # One command for all: a start of kubectl takes longer than what it does.
-            self.kubectl("create", "--filename", "-", given=yaml.safe_dump_all(made))
+            for namespace in self.namespaces:
+                self.kubectl("create", "namespace", namespace)
+            self.kubectl("create", "serviceaccount", "operator", "--namespace", self.namespace)
+            for namespace in self.namespaces if role else ():
+                self.bind(namespace, role or "")
             yield self
         finally:
             self.kubectl("delete", "namespace", *self.namespaces, "--wait=false", "--ignore-not-found")
@@ -111,16 +108,8 @@ class Site:
 
     def bind(self, namespace: str, role: str) -> None:
         """Bind the ClusterRole to the operator in the namespace."""
-        self.kubectl("create", "--filename", "-", given=yaml.safe_dump(self._binding(namespace, role)))
-
-    def _binding(self, namespace: str, role: str) -> dict[str, Any]:
-        return {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": role, "namespace": namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": self.namespace}],
-        }
+        subject = f"--serviceaccount={self.namespace}:operator"
+        self.kubectl("create", "rolebinding", role, f"--clusterrole={role}", subject, "--namespace", namespace)
 
     @property
     def namespace(self) -> str:
