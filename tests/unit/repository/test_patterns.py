@@ -331,6 +331,7 @@ def known(module: str) -> list[str]:
     return [*CASES.get(module, {}), *OWN.get(module, {})]
 
 
+@pytest.mark.slow
 def test_every_pattern_has_a_case_or_a_reason() -> None:
     found = uses()
     assert len(found) > 50
@@ -338,6 +339,7 @@ def test_every_pattern_has_a_case_or_a_reason() -> None:
     assert missing == []
 
 
+@pytest.mark.slow
 def test_no_case_is_of_a_pattern_that_is_gone() -> None:
     found = uses()
     gone = [
@@ -349,6 +351,7 @@ def test_no_case_is_of_a_pattern_that_is_gone() -> None:
     assert gone == []
 
 
+@pytest.mark.slow
 def test_no_other_way_to_a_pattern_is_used() -> None:
     """Such as ``from re import search``, or a method of pandas: the table above would miss it."""
     for path in OPERATOR.rglob("*.py"):
