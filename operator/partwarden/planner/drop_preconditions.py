@@ -173,7 +173,7 @@ def has_expired(case: DropCase) -> Kept | None:
 
 def not_held(case: DropCase) -> Kept | None:
     """No hold names it."""
-    return Kept(HELD, f"the annotation {policy.ANNOTATION} names it") if case.is_held else None
+    return Kept(HELD, f"{policy.HOLD} names it") if case.is_held else None
 
 
 def policy_says_drop(case: DropCase) -> Kept | None:

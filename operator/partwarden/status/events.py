@@ -13,10 +13,20 @@ from ..planner.actions import Outcome
 from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import join_names
 from .conditions import IN_PROGRESS, PLAN_PENDING
+from .details import NOTICED, STUCK
 
 MAX_NAMES = 10
 MAX_NOTE = 1000
 """Characters of an Event's message; the API server refuses more than 1,024 bytes in a note."""
+
+
+KINDS = (
+    ConditionType.READY,
+    ConditionType.DEFAULT_PARTITION_EMPTY,
+    ConditionType.WITHIN_THRESHOLDS,
+    ConditionType.ARCHIVES_HEALTHY,
+)
+"""Conditions of which a change is an Event."""
 
 
 class EventType(StrEnum):
@@ -65,17 +75,24 @@ def done(actions: Sequence[CompletedAction]) -> list[Notice]:
 
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    """Ready, WithinThresholds and ArchivesHealthy that turned False or True again; another reason of Ready; tables that
-    wait for an approval."""
-    kinds = (ConditionType.READY, ConditionType.WITHIN_THRESHOLDS, ConditionType.ARCHIVES_HEALTHY)
-    found = [_changed(previous, status, kind) for kind in kinds]
-    # The finding names the tables, so that another table is another Event.
-    before, after = (
-        {each["message"] for each in found.get("findings") or [] if each.get("reason") == APPROVAL}
-        for found in (previous, status)
-    )
-    approvals = [Notice(EventType.NORMAL, APPROVAL, short(message)) for message in sorted(after - before)]
-    return [*(each for each in found if each), *approvals]
+    """Conditions of `KINDS` that turned False or True again; another reason of Ready; new findings of `NOTICED`."""
+    found = [_changed(previous, status, kind) for kind in KINDS]
+    before, after = _noticed(previous), _noticed(status)
+    notices = [
+        Notice(EventType.NORMAL if reason == APPROVAL else EventType.WARNING, reason, short(after[reason, what]))
+        for reason, what in sorted(after.keys() - before.keys())
+    ]
+    return [*(each for each in found if each), *notices]
+
+
+def _noticed(status: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Messages of `NOTICED` findings by what makes another Event of one.
+
+    That is the message, which names the tables; of retention that is stuck the reason alone: each partition that
+    expires then is one more in a message that says the same.
+    """
+    found = [(str(each.get("reason")), str(each["message"])) for each in status.get("findings") or []]
+    return {(reason, "" if reason in STUCK else said): said for reason, said in found if reason in NOTICED}
 
 
 def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> Notice | None:
@@ -86,6 +103,9 @@ def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: Condi
     if now != ConditionStatus.FALSE:
         return None
     if was == ConditionStatus.FALSE and (not ready or before.get("reason") == after["reason"]):
+        return None
+    if kind is ConditionType.DEFAULT_PARTITION_EMPTY and (previous.get("summary") or {}).get("defaultRows"):
+        # They were there before an outage in which nothing was counted.
         return None
     expected = ready and after["reason"] in (PLAN_PENDING, IN_PROGRESS)
     return Notice(EventType.NORMAL if expected else EventType.WARNING, after["reason"], short(after["message"]))

@@ -96,6 +96,7 @@ SEEN: dict[str, tuple[dict[str, Any] | None, str]] = {
     "nothing": (body(2), ""),
     "another annotation": (annotated("example.org/note", "x"), ""),
     "a hold": (annotated(policy.ANNOTATION, "run_2018"), "an annotation of its policy was edited"),
+    "a hold in the spec": (body(2, 2, holds=["run_2018"]), "its policy was edited"),
     "an approval": (annotated(policy.APPROVAL, "run_2018"), "an annotation of its policy was edited"),
     "suspend": (body(2, 2, suspend=True), "spec.suspend of its policy is set"),
     "an edit": (body(2, 2, premake=3), "its policy was edited"),
@@ -125,7 +126,7 @@ def test_what_was_deleted_and_the_end_of_the_operator_stop_the_run(made: Fixture
     assert "deleted" in made.supervisor.why_stopped()
 
 
-@pytest.mark.parametrize("what", ["suspend", "an edit", "made anew", "being deleted"])
+@pytest.mark.parametrize("what", ["a hold in the spec", "suspend", "an edit", "made anew", "being deleted"])
 def test_right_before_a_drop_the_api_server_knows_what_no_watch_has_shown(made: Fixture, what: str) -> None:
     made.api.found, expected = SEEN[what]
     with pytest.raises(Withdrawn, match=expected.split(",")[0]):
@@ -200,7 +201,10 @@ def test_an_api_server_that_does_not_answer_drops_nothing(made: Fixture) -> None
 def test_annotations_are_those_of_now_and_judged_by_the_preconditions(made: Fixture) -> None:
     made.api.found = annotated(policy.ANNOTATION, "run_2018, run_2019")
     assert made.supervisor.renew(CASE) == replace(CASE, held=frozenset({"run_2018", "run_2019"}))
-    made.api.found = annotated(policy.APPROVAL, "run_2018@4711", version=3)
+    both = annotated(policy.ANNOTATION, "run_2018", version=3)
+    made.api.found = {**both, "spec": {**both["spec"], "holds": ["public.run_2018"]}}
+    assert made.supervisor.renew(CASE).held == {"run_2018", "public.run_2018"}
+    made.api.found = annotated(policy.APPROVAL, "run_2018@4711", version=4)
     assert made.supervisor.renew(CASE).archives.approved == {"run_2018@4711"}
 
 
