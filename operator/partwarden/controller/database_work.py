@@ -23,7 +23,9 @@ from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import DropDetached, Outcome
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase, Recheck
+from ..planner.inventory import Inventory
 from ..planner.plan import Plan
+from ..postgres import catalog
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.engine import maintain, observe_and_plan
@@ -31,6 +33,8 @@ from ..postgres.transaction import held_keys, holding_keys
 from ..status import conditions, events
 
 CONNECTING = "connecting to the database"
+MOST_MISSING = 20
+"""Tables that are looked for in one reconcile: each that is gone is a write into the status of its archive."""
 SAFE_BUILTINS = {
     "builtins": {"set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bytearray", "object"},
     "collections": {"OrderedDict", "defaultdict", "deque"},
@@ -107,6 +111,8 @@ class WorkReport:
     """A table was dropped, and the plan has another drop, which does not wait for the resync."""
     stopped: str = ""
     """Why something of the plan was not begun, or undone."""
+    missing: tuple[int, ...] = ()
+    """Tables of proven archives, by OID, that no longer exist, and of which no status says so."""
 
 
 class Unreadable(Exception):
@@ -185,6 +191,7 @@ def _maintain(
         supervisor.claim(*claim)
         if prove(connection, supervisor):
             supervisor.claim(*claim)
+        report.missing = _missing(connection, inventory, archives.on(report.server))
     if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
         done = maintain(
             connection,
@@ -203,6 +210,14 @@ def _maintain(
     report.update = conditions.reconciled(spec, inventory, plan, outcomes)
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
     report.more_drops = _has_more_drops(outcomes, plan)
+
+
+def _missing(connection: Session, inventory: Inventory, archives: Archives) -> tuple[int, ...]:
+    """Of the archived tables that are neither partitions nor detached, those that are gone: where nothing was dropped
+    without its archive being told, there are none, and nothing is asked."""
+    there = (each.oid for each in (*inventory.partitions, *inventory.detached))
+    oids = archives.unrecorded(there)[:MOST_MISSING]
+    return catalog.missing(connection, oids) if oids else ()
 
 
 def prove(connection: Session, supervisor: Supervisor) -> bool:

@@ -143,6 +143,13 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
         return _observe(connection, spec, exact=False)
 
 
+def missing(connection: psycopg.Connection[Any], oids: Sequence[int]) -> tuple[int, ...]:
+    """The OIDs that no relation of the database has. Raises psycopg's errors."""
+    query = SQL("SELECT oid::int8 FROM pg_class WHERE oid = ANY({}::oid[])").format(list(oids))
+    (rows,) = read_only(connection, query, statement_timeout=TIMEOUT)
+    return tuple(sorted({*oids} - {row.oid for row in rows}))
+
+
 def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> Inventory:
     set_role, marks = set_role_right(connection), spec.retention is not None
     queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, marks)

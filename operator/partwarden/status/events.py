@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ..api.policy import names
 from ..api.status import ConditionStatus, ConditionType
 from ..errors import printable
-from ..planner.actions import Outcome
+from ..planner.actions import DropDetached, Outcome
 from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import join_names
 from .conditions import IN_PROGRESS, PLAN_PENDING
@@ -46,8 +47,20 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class DroppedTable:
+    """A table that was dropped, and its PartitionArchive. ``names``: what an approval may call it."""
+
+    oid: int
+    archive: str
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class CompletedAction:
-    """An action that succeeded, as Events and log lines say it. ``name``: of its table, with the schema."""
+    """An action that succeeded, as Events and log lines say it. ``name``: of its table, with the schema.
+
+    ``dropped`` is None unless it dropped a table that was archived.
+    """
 
     reason: str
     past: str
@@ -55,12 +68,15 @@ class CompletedAction:
     title: str
     name: str
     seconds: float
+    dropped: DroppedTable | None = None
 
     @classmethod
     def of(cls, outcome: Outcome) -> CompletedAction:
         """The words of an outcome without an error."""
-        action = outcome.action
-        return cls(action.done, action.past, action.noun, action.title, str(action), outcome.seconds)
+        action, gone = outcome.action, None
+        if isinstance(action, DropDetached) and action.archive:
+            gone = DroppedTable(action.oid, action.archive, names(action.schema, action.name, action.oid))
+        return cls(action.done, action.past, action.noun, action.title, str(action), outcome.seconds, gone)
 
 
 def done(actions: Sequence[CompletedAction]) -> list[Notice]:
@@ -68,9 +84,9 @@ def done(actions: Sequence[CompletedAction]) -> list[Notice]:
     notices = []
     for kind in dict.fromkeys((each.reason, each.past, each.noun) for each in actions):
         reason, past, noun = kind
-        names = [each.title for each in actions if (each.reason, each.past, each.noun) == kind]
-        what = noun if len(names) == 1 else f"{len(names)} {noun}s:"
-        notices.append(Notice(EventType.NORMAL, reason, short(f"{past} {what} {join_names(names, MAX_NAMES)}")))
+        titles = [each.title for each in actions if (each.reason, each.past, each.noun) == kind]
+        what = noun if len(titles) == 1 else f"{len(titles)} {noun}s:"
+        notices.append(Notice(EventType.NORMAL, reason, short(f"{past} {what} {join_names(titles, MAX_NAMES)}")))
     return notices
 
 
