@@ -267,7 +267,11 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "'[^a-z0-9-]'": "the name of an object, of 253 characters at most",
         "'[^A-Za-z0-9]'": "names of keys that the code lists",
     },
-    "controller/archive_requests.py": {"'[\\\\s,=!()<>]+'": "the operator's own selector"},
+    "controller/archive_requests.py": {
+        "'[\\\\s,=!()<>]+'": "the operator's own selector",
+        "'[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?'": "a text of 63 characters at most",
+        "'[^A-Za-z0-9_.-]'": "a text of 50 characters at most",
+    },
     "controller/settings.py": {
         "PREFIX + '": "names of the process's environment",
         "'^Input should be'": "what pydantic says of the operator's own settings",
