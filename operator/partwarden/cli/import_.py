@@ -39,7 +39,7 @@ def _secret_name(_context: click.Context, _option: click.Parameter, value: str |
 @click.command("import", short_help="Write the policies of tables that are there.")
 @options.dsn
 @click.option("--table", callback=options.table, metavar=options.TABLE, help="This table only.")
-@click.option("--namespace", "-n", callback=options.text, help="metadata.namespace of the policies.")
+@click.option("-n", "--namespace", multiple=True, callback=options.once, help="metadata.namespace of the policies.")
 @click.option(
     "--secret",
     callback=_secret_name,
