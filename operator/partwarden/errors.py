@@ -116,7 +116,8 @@ class ServerTooOld(UserError):
 
 
 class TableNotFound(UserError):
-    """The table does not exist, or the role cannot see its schema. Create it, or correct spec.table."""
+    """The table does not exist, or the role cannot see its schema. Create it, or correct spec.table: the message names
+    a table of that name in another schema, or the nearest name."""
 
 
 class NotPartitioned(UserError):
@@ -124,11 +125,12 @@ class NotPartitioned(UserError):
 
 
 class UnsupportedStrategy(UserError):
-    """The table is partitioned by LIST or HASH. Only RANGE can be managed."""
+    """The table is partitioned by LIST or HASH. Make a policy for each of its partitions where these are partitioned by
+    RANGE, else a new table PARTITION BY RANGE."""
 
 
 class UnsupportedKey(UserError):
-    """The partition key is an expression or has several columns. Only a single plain column can be managed."""
+    """The partition key is an expression or has several columns. Make a new table PARTITION BY RANGE on one column."""
 
 
 class WrongKey(UserError):

@@ -171,10 +171,9 @@ DURATION_RULE = Rule(
     _is(parse_duration),
     advice=f"{LOWER}.matches('^ *[0-9]{{1,5}} *(h|hours?|m|min|minutes?|s|sec|seconds?) *$') ? "
     f"'; write ' + self.find('[0-9]+') + {LOWER}.find('[hms]') : "
-    f"{LOWER}.matches('^ *[1-9][0-9]{{0,2}} *(d|days?) *$') ? "
-    "'; write ' + string(int(self.find('[0-9]+')) * 24) + 'h' : "
-    f"self.matches('[0-9]') && {LOWER}.replace(' ', '').matches('{DURATION}') ? "
-    f"'; write ' + {LOWER}.replace(' ', '') : ''",
+    # Not multiplied: of a number as text the API server estimates the worst, and refuses the definition.
+    f"{LOWER}.matches('^ *1 *(d|days?) *$') ? '; write 24h' : "
+    f"{LOWER}.matches('^ *[0-9]+ *(d|days?) *$') ? '; a day is 24h' : ''",
 )
 AGE_RULE = Rule(
     f"self.matches('{AGE}')",

@@ -37,7 +37,7 @@ from ..planner.inventory import (
 from ..planner.keys import Codec, parse_bounds
 from . import ddl
 from .connection import pinned, run
-from .table_state import IDENTITY, ask_marked, mark_of, with_marked
+from .table_state import IDENTITY, ask_marked, mark_of, similar_tables, with_marked
 from .transaction import parent_of, read_only, set_role_right
 
 SERVER = """
@@ -153,7 +153,9 @@ def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: boo
         below = {each.oid: {"rows": each.rows, "bytes": each.bytes} for each in totals}
         partitions = [row._replace(**below.get(row.oid, {})) for row in partitions]
     version, parent = connection.info.server_version, next(iter(parents), None)
-    return _inventory(version, spec, server, parent, partitions, marked[0] if marks else [])
+    found = _inventory(version, spec, server, parent, partitions, marked[0] if marks else [])
+    table = spec.table
+    return found if parent else replace(found, similar=similar_tables(connection, table.schema_, table.name))
 
 
 def _inventory(

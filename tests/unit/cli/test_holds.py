@@ -18,7 +18,11 @@ from partwarden.cli.policies import Policies
 from support.api_server import ApiServer, serving
 
 Command = Callable[..., Result]
-RUN = [{"name": "run_2018", "oid": 16402, "state": "Detached"}, {"name": "run_2019"}, {"name": "reports.run_2017"}]
+RUN: list[dict[str, object]] = [
+    {"name": "run_2018", "oid": 16402, "state": "Detached"},
+    {"name": "run_2019"},
+    {"name": "reports.run_2017"},
+]
 
 
 @pytest.fixture
@@ -74,7 +78,12 @@ def test_what_another_writer_adds_meanwhile_is_not_lost(api: ApiServer) -> None:
     run("hold", "run_2018")
     assert api.held("shop", "run") == "run_2019, run_2018"
     assert api.conflicts == 1
-    api.before_patch = lambda: (meanwhile(), api.annotate("shop", "run", "run_2019, run_2018, other"))
+
+    def again() -> None:
+        api.before_patch = lambda: None
+        api.annotate("shop", "run", "run_2019, run_2018, other")
+
+    api.before_patch = again
     run("unhold", "run_2018")
     assert api.held("shop", "run") == "run_2019, other"
 
