@@ -197,6 +197,11 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
         "'[-+]?[0-9]+'": NUMBER,
         "f'^(?:{_pattern})$'": NUMBER,
     },
+    "cli/plan.py": {
+        "'[0-9]{4}-[0-9]{2}-[0-9]{2}'": each(
+            lambda text: re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text), ("1", "", ""), ("1-", "2026-", "")
+        ),
+    },
     "cli/options.py": {
         "'(?P<year>": each(options.known, ("1", "", ""), ("2027-", "", "")),
         "f'(?:(?:{_NAME})": each(
@@ -311,7 +316,7 @@ PARSERS: Mapping[str, Callable[[int], None]] = {
         ("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "", ""),
     ),
     "hosts": each(lambda text: str(ConnectionInfo({"host": text})), (":", "", "x"), (":", "", ""), (".", "", ":")),
-    "local hosts": each(lambda text: conninfo._is_local({"host": text}), ("a,", "", ""), ("1", "", ""), (":", "", "")),
+    "local hosts": each(lambda text: conninfo.is_local({"host": text}), ("a,", "", ""), ("1", "", ""), (":", "", "")),
     "annotations": each(lambda text: parse({"partwarden.dev/hold": text}), ("a,", "", ""), (" ,", "", "")),
     "messages": each(printable, ("\x9b", "", ""), ("a", "", "\n"), ("🐘\u202e", "", "")),
 }
