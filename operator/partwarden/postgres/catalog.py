@@ -330,7 +330,7 @@ def newest(inventory: Inventory) -> int:
     return max(found)[1] if found else 0
 
 
-def _template(row: Any, columns: Iterable[Any], policies: Sequence[Any]) -> PartitionTemplate:
+def _template(row: Any, columns: Sequence[Any], policies: Sequence[Any]) -> PartitionTemplate:
     """From the row of `STORAGE`, and rows of `COLUMNS` and `POLICIES`."""
     for each in policies:
         for text in filter(None, (each.using, each.check)):
@@ -341,11 +341,9 @@ def _template(row: Any, columns: Iterable[Any], policies: Sequence[Any]) -> Part
     elif row.identity_index is None:
         # An index of the sibling alone has no counterpart in a new partition.
         about["replica_identity"] = "d"
+    options = {each.name: tuple((name, value) for name, value in each.options or ()) for each in columns}
     return PartitionTemplate(
         **about,
-        columns=tuple(
-            ColumnSetting(each.name, each.statistics, tuple((name, value) for name, value in each.options or ()))
-            for each in columns
-        ),
+        columns=tuple(ColumnSetting(each.name, each.statistics, options[each.name]) for each in columns),
         policies=tuple(RowPolicy(**each._asdict() | {"roles": tuple(each.roles)}) for each in policies),
     )
