@@ -190,6 +190,8 @@ def test_a_table_that_was_changed_is_archived_again_and_a_damaged_archive_keeps_
         retired.end(again, {"ok": False, "reason": "ArchiveDamaged", "message": "one byte is another"}, second, WRONG)
         said = retired.says("ArchiveDamaged", "False")
         assert said["message"].startswith(f"{OLD} stays: archive {again}: ")
+        until("the Event", lambda: "Warning ArchiveDamaged" in retired.site.events())
+        assert retired.archives.get(again)["status"]["state"] == "Failed"
         assert sorted(retired.names()) == sorted([name, again])
         assert retired.rows() == 2
 
