@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from .. import __version__
 from ..archive.manifest import Report, Task
 from ..errors import PartwardenError, UserError
 from ..planner.calendar import iso
@@ -24,6 +25,7 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 """Between a Job that failed and the next, doubled each time."""
 
 PHASES = {Task.ARCHIVE: "Archiving", Task.CHECK: "Checking"}
+STATES = {PHASES[Task.ARCHIVE]: "Dumping", PHASES[Task.CHECK]: "Verifying"}
 FAILURE = ("lastError", "attempts", "nextAttempt")
 """What a Job that succeeds removes."""
 PROGRESS = ("phase", "phaseSince")
@@ -64,7 +66,7 @@ def runs(status: Mapping[str, Any], generation: int, now: datetime, task: Task, 
     lasts = (status.get("job"), status.get("phase")) == (seen.name, PHASES[task]) and "phaseSince" in status
     since = status["phaseSince"] if lasts else iso(now.replace(microsecond=0))
     found = _with({**status, "job": seen.name}, generation, now, said, RECONCILING)
-    return {**found, "phase": PHASES[task], "phaseSince": since}
+    return _staged({**found, "phase": PHASES[task], "phaseSince": since})
 
 
 def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str) -> Status:
@@ -104,6 +106,18 @@ def failed(
         found |= _counted(status, job, ended or now, now)
     ends = STALLED if isinstance(error, UserError) else RECONCILING
     return _with(found, generation, now, ConditionState(FALSE, reason, message), ends)
+
+
+def dropped(status: Mapping[str, Any], now: datetime, approval: str | None) -> Status:
+    """The table was dropped at ``now``, as ``approval`` allowed. None: it was only seen to be gone.
+
+    What is known of that stays, but for what was only seen, by another operator, right after a drop.
+    """
+    known, at = status.get("dropped"), {"at": iso(now.replace(microsecond=0))}
+    if known and (approval is None or not known.get("observed")):
+        return dict(status)
+    how = {"observed": True} if approval is None else {"approval": approval, "operator": __version__}
+    return {**status, "dropped": at | how}
 
 
 def trouble(status: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -179,7 +193,15 @@ def _with(status: Mapping[str, Any], generation: int, now: datetime, said: Condi
     }
     conditions = [condition(kind, each, earlier.get(kind), generation, now) for kind, each in states.items()]
     lasting = {key: value for key, value in status.items() if key not in PROGRESS}
-    return {**lasting, "observedGeneration": generation, "conditions": conditions}
+    return _staged({**lasting, "observedGeneration": generation, "conditions": conditions})
+
+
+def _staged(status: Status) -> Status:
+    """With its ``state``. Of a Job that runs, why it cannot go on counts, and why one before it failed does not."""
+    wrong = trouble(status)
+    if "phase" in status and (wrong is None or wrong[0] not in BLOCKED):
+        return {**status, "state": STATES[status["phase"]]}
+    return {**status, "state": "Failed" if wrong else "Verified" if is_proven(status) else "Queued"}
 
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:

@@ -23,6 +23,8 @@ from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import DropDetached, Outcome
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase, Recheck
+from ..planner.inventory import Inventory
+from ..postgres import inspection
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.engine import maintain, observe_and_plan
@@ -30,6 +32,8 @@ from ..postgres.transaction import held_keys, holding_keys
 from ..status import conditions, events
 
 CONNECTING = "connecting to the database"
+MOST_MISSING = 20
+"""Tables that are looked for in one reconcile: each that is gone is a write into the status of its archive."""
 SAFE_BUILTINS = {
     "builtins": {"set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bytearray", "object"},
     "collections": {"OrderedDict", "defaultdict", "deque"},
@@ -108,6 +112,8 @@ class WorkReport:
     """Something was done that may take long, and the plan has more of that, which does not wait for the resync."""
     stopped: str = ""
     """Why something of the plan was not begun, or undone."""
+    missing: tuple[int, ...] = ()
+    """Tables of proven archives, by OID, that no longer exist, and of which no status says so."""
 
 
 class Unreadable(Exception):
@@ -186,6 +192,7 @@ def _maintain(
         supervisor.claim(*claim)
         if prove(connection, supervisor):
             supervisor.claim(*claim)
+        report.missing = _missing(connection, inventory, archives.on(report.server))
     due = replace(plan, actions=tuple(each for each in plan.actions if not (request.beside and each.long)))
     if due.actions and spec.mode is Mode.APPLY and not plan.blocked:
         done = maintain(
@@ -208,6 +215,14 @@ def _maintain(
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
     done_long = any(each.action.long and each.error is None for each in outcomes)
     report.more = done_long and any(each.long for each in plan.actions)
+
+
+def _missing(connection: Session, inventory: Inventory, archives: Archives) -> tuple[int, ...]:
+    """Of the archived tables that are neither partitions nor detached, those that are gone: where each drop was
+    recorded in its archive, there are none, and nothing is asked."""
+    there = (each.oid for each in (*inventory.partitions, *inventory.detached))
+    oids = archives.unrecorded(there)[:MOST_MISSING]
+    return inspection.missing(connection, oids) if oids else ()
 
 
 def prove(connection: Session, supervisor: Supervisor) -> bool:

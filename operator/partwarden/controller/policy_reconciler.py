@@ -214,6 +214,8 @@ class PolicyReconciler:
         report = run.report
         for archive in report.doubted:
             self._archives.doubt(run.policy, archive)
+        if report.missing:
+            self._archives.record_missing(run.policy, spec, report.server, report.missing, self._runtime.clock())
         if report.stopped:
             log.info("stopped: %s; the table is planned again", report.stopped, extra=run.about("Stopped"))
         elif report.requests is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from ..api.archive import AUTOMATIC
 from ..api.policy import PartitionPolicySpec
+from ..api.retention import Approval
 from ..api.types import ObjectKey
 from ..errors import PolicyConflict
 from ..kube.cache import StoredPolicy, is_gone, parse_policy
@@ -41,7 +43,7 @@ class PolicySupervisor(Supervisor):
         """``policy`` and ``spec`` are those that were planned for. ``ending``: whether the operator is to end."""
         self._policy, self._spec, self._runtime = policy, spec, runtime
         self._handler, self._ownership, self._archives, self._ending = handler, ownership, archives, ending
-        self._proofs, self._challenge = proofs, Challenge()
+        self._proofs, self._challenge, self._approved = proofs, Challenge(), frozenset[str]()
         self.connection = ""
         """`same_server.digest` of the connection parameters."""
         self.done: list[CompletedAction] = []
@@ -85,6 +87,10 @@ class PolicySupervisor(Supervisor):
 
     def did(self, action: CompletedAction) -> None:
         self.done.append(action)
+        if (table := action.dropped) is not None:
+            # At once: the next reconcile could only see that the table is gone.
+            approval = self._approval(table.names)
+            self._archives.record_drop(self._policy, table.oid, table.archive, self._runtime.clock(), approval)
 
     def must_wait(self, step: Step) -> bool:
         if waits := self.long is not None and not self.long.may_begin():
@@ -127,7 +133,14 @@ class PolicySupervisor(Supervisor):
         if unknown := self._ownership.unknown(self._policy, self._runtime.policies):
             raise Withdrawn(f"{self._named(unknown)} has not been reconciled since the operator began")
         assert now is not None
+        self._approved = now.approved
         return now.held, self._archives.known(now, self._spec).on(server)
+
+    def _approval(self, names: frozenset[str]) -> str:
+        """What approved the drop of the table that is called so, right before it: an entry of the annotation, of
+        several the one that says the most, or the policy."""
+        manual = self._spec.retention is not None and self._spec.retention.approval is Approval.MANUAL
+        return max(names & self._approved, key=len, default=AUTOMATIC) if manual else AUTOMATIC
 
     def _named(self, other: ObjectKey) -> str:
         """Without its name where it is of another namespace, whose objects the user may not see."""

@@ -76,6 +76,8 @@ class ArchiveState:
     doubt: str = ""
     """Not empty where the check that this names counts no more: a drop found that the table holds something else, or
     something kept the table again."""
+    dropped: bool = False
+    """Whether its status says that the table was dropped. It decides nothing."""
 
     @property
     def refuted(self) -> bool:
@@ -105,6 +107,12 @@ class Archives:
         label = server_label(identity)
         kept = {oid: tuple(each for each in some if each.server == label) for oid, some in self.states.items()}
         return Archives({oid: some for oid, some in kept.items() if some}, self.approved)
+
+    def unrecorded(self, there: Iterable[int]) -> list[int]:
+        """OIDs of tables that are proven, not among those that are ``there``, and of no archive that says why."""
+        known = frozenset(there)
+        states = {oid: some[-1] for oid, some in self.states.items() if oid not in known}
+        return sorted(oid for oid, state in states.items() if state.proves(oid) and not state.dropped)
 
     def latest(self, oid: int) -> ArchiveState | None:
         """The one that counts; None where there is none."""
@@ -173,7 +181,7 @@ def has_expired(case: DropCase) -> Kept | None:
 
 def not_held(case: DropCase) -> Kept | None:
     """No hold names it."""
-    return Kept(HELD, f"the annotation {policy.ANNOTATION} names it") if case.is_held else None
+    return Kept(HELD, f"{policy.HOLD} names it") if case.is_held else None
 
 
 def policy_says_drop(case: DropCase) -> Kept | None:

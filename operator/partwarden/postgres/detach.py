@@ -288,5 +288,5 @@ def _referenced(connection: Session, inventory: Inventory, action: DetachPartiti
     rows = ", ".join(f"{count_of(each.rows, not each.at_least)} of {each.table}" for each in counted)
     return RowsReferenced(
         f"cannot detach partition {action}: {rows or 'rows of another table'} refer to its rows by a foreign key; "
-        "delete those, or keep the partition with the annotation partwarden.dev/hold"
+        "delete those, or name the partition in spec.holds to keep it"
     )

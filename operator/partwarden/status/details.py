@@ -30,12 +30,17 @@ from ..planner.drop_preconditions import APPROVAL, Step
 from ..planner.findings import Finding
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
+from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT_ALONE
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
 NOTABLE = (State.DEFAULT, State.UNMANAGED, State.DETACH_PENDING, State.EXPIRED, State.HELD)
 MAX_OUTSIDE = 50
 """Detached tables that are listed, the youngest first to be."""
+STUCK = (LEFT_ALONE, ANNOTATION_TOO_LONG)
+"""Findings of retention that cannot go on although Ready and ArchivesHealthy, which say all other causes, are True."""
+NOTICED = (APPROVAL, HOLD_MATCHES_NOTHING, *STUCK)
+"""Findings that are Events when they come into the list, so they are never pushed out of it. They are few."""
 MAX_BYTES = 48_000
 """Of a table's details as JSON: with the conditions, the whole status stays under 64 KiB."""
 
@@ -247,14 +252,11 @@ def _planned(action: Action) -> PlannedAction:
 
 
 def _found(plan: Plan, outcomes: Sequence[Outcome]) -> list[FindingStatus]:
-    """Approvals that are waited for, then failures, errors and notices.
-
-    An approval is an Event when it comes into the list, so it is never cut off by others.
-    """
-    approvals = [each for each in plan.findings if each.reason == APPROVAL]
+    """Those that are Events, then failures, errors and notices."""
+    noticed = [each for reason in NOTICED for each in plan.findings if each.reason == reason]
     failed = [Finding.of(str(each.action), each.error) for each in outcomes if each.error]
-    others = sorted((each for each in plan.findings if each.reason != APPROVAL), key=lambda each: not each.error)
+    others = sorted((each for each in plan.findings if each.reason not in NOTICED), key=lambda each: not each.error)
     return [
         FindingStatus(reason=each.reason, object=printable(each.object), message=cut(each.message))
-        for each in [*approvals, *failed, *others][:MAX_FINDINGS]
+        for each in [*noticed, *failed, *others][:MAX_FINDINGS]
     ]

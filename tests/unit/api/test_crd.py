@@ -80,9 +80,11 @@ def test_fields_without_a_default_that_are_needed_are_required() -> None:
     }
 
 
-def test_the_columns_lead_to_fields() -> None:
-    fields = {path for path, _ in NODES}
-    for column in crd.COLUMNS:
+@pytest.mark.parametrize(("resource", "nodes"), [(crd.POLICY, NODES), (crd.ARCHIVE, ARCHIVE_NODES)])
+def test_the_columns_lead_to_fields(resource: crd.Resource, nodes: list[tuple[str, dict[str, Any]]]) -> None:
+    fields = {path for path, _ in nodes}
+    assert {f".{path}" for path in fields} >= {*resource.selectable}
+    for column in resource.columns:
         path = re.sub(r'\[\?\(@.type=="\w+"\)\]', "[]", column["jsonPath"]).removeprefix(".")
         assert path in fields or path == "metadata.creationTimestamp", column
 

@@ -215,16 +215,21 @@ def test_clients_that_leave_do_not_begin_scrapes_beside_the_one_that_runs(
 
 
 def test_a_scrape_that_takes_long_keeps_no_probe_waiting(made: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go = threading.Event(), threading.Event()
+
     def slowly(registry: object) -> bytes:
-        time.sleep(2)
+        begun.set()
+        assert go.wait(20)
         return b"page\n"
 
     monkeypatch.setattr(module, "generate_latest", slowly)
     with made.connect() as client:
         client.sendall(GET.format("/metrics").encode())
+        assert begun.wait(10)
         began = time.monotonic()
         assert made.get("/healthz") == (200, "ok\n")
         assert time.monotonic() - began < 1.5
+        go.set()
         assert _rest(client).endswith(b"page\n")
 
 

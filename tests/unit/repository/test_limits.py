@@ -24,6 +24,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "limits.md").read_tex
         ("`ca.crt`, `sslrootcert` of a Secret", [conninfo.LONGEST_CA]),
         ("every other value of a Secret", [conninfo.LONGEST_VALUE]),
         ("`partwarden.dev/hold`", [policy.MOST_NAMES, policy.LONGEST_ANNOTATION]),
+        ("`spec.holds`", [policy.MOST_NAMES, policy.LONGEST_HOLD]),
         ("`partwarden.dev/approve-drop`", [policy.MOST_NAMES, policy.LONGEST_ANNOTATION]),
         ("comment of a table |", [marker.LONGEST]),
         ("comment of a table of another role", [table_state.LONGEST_OF_OTHERS]),
