@@ -84,9 +84,9 @@ def changes(changelog: str) -> list[str]:
 
 
 def default_image(repository: str = "") -> str:
-    """The image that the chart's values name, in another repository where one is given."""
+    """The image that the chart is released with, in the repository that is given."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())["image"]
-    return f"{repository or values['repository']}:{values['tag'] or __version__}"
+    return f"{repository or 'partwarden'}:{values['tag'] or __version__}"
 
 
 def annotated(text: str, added: dict[str, str]) -> str:
@@ -144,13 +144,9 @@ def copy(folder: Path, image: str, source: str) -> None:
     """Copy the chart to FOLDER, with these addresses."""
     shutil.copytree(CHART, folder)
     values = folder / "values.yaml"
-    text, count = re.subn(
-        r"^  repository: partwarden$", f"  repository: {image}", values.read_text(), flags=re.MULTILINE
-    )
+    text, count = re.subn(r'^  repository: ""$', f"  repository: {image}", values.read_text(), flags=re.MULTILINE)
     if count != 1:
-        raise click.ClickException(
-            f"cannot name the image in {values}: it has {count} lines `  repository: partwarden`"
-        )
+        raise click.ClickException(f'cannot name the image in {values}: it has {count} lines `  repository: ""`')
     values.write_text(text)
     about = folder / "Chart.yaml"
     named = annotated(about.read_text(), artifacthub(default_image(image), source))

@@ -1,10 +1,11 @@
 """Fixtures of all layers: real servers, databases and clusters, and the report of what a run stood on."""
 
+import gc
 import os
 import secrets
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from lab.cluster import Cluster
 from lab.helm import Helm
 from lab.kstatus import KStatus
 from lab.kubectl import Kubectl
-from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, NotPublishedError, Server
+from lab.pgbouncer import PgBouncer
+from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, LabError, NotPublishedError, Server, account
 from lab.prometheus import Promtool
 from lab.s3 import S3Server
 
@@ -33,10 +35,14 @@ EVERY_MAJOR = Path(__file__).parent / "postgres"
 QUIET = {"autovacuum": "off"}
 """It would analyze or vacuum a table, or count as a connection, at a moment of its own, once in many runs. Tests of it
 turn it on; the demo and the benchmarks leave it on."""
+SMALL = {"max_wal_size": "128MB", "wal_keep_size": "64MB"}
+"""Of servers that keep their files in memory."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the report, and refuses a narrowed run in CI."""
+    # Modules and collected tests make millions of objects that stay: looking through them every 700 takes a seventh.
+    gc.set_threshold(50_000)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So a shell starts what runs in the background. Programs under test inherit it, and must not.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -79,7 +85,9 @@ def shared_server(aloud: Aloud) -> Iterator[Callable[[int], Server]]:
 
     def get(major: int) -> Server:
         if major not in running:
-            running[major] = Server.start(_binaries(major, aloud), options=QUIET)
+            # Thousands of databases are made and dropped there, in memory at a tenth of the cost.
+            folder = account.temporary_folder(in_memory=True)
+            running[major] = Server.start(_binaries(major, aloud), folder, options=QUIET | SMALL)
             report.used("PostgreSQL", running[major].version)
         return running[major]
 
@@ -143,6 +151,22 @@ def new_server(aloud: Aloud) -> Iterator[Callable[..., Server]]:
     yield start
     for server in reversed(made):
         server.remove()
+
+
+@pytest.fixture
+def new_pooler() -> Iterator[Callable[..., PgBouncer]]:
+    """Starts PgBouncers in front of a server: new_pooler(server, pool_mode, **what PgBouncer.start takes)."""
+    with ExitStack() as stack:
+
+        def start(server: Server, pool_mode: str, **given: Any) -> PgBouncer:
+            try:
+                made = PgBouncer.start(server, pool_mode, **given)
+            except LabError as error:
+                report.could_not_run(f"PgBouncer: {error}")
+            report.used("PgBouncer", made.version)
+            return stack.enter_context(made)
+
+        yield start
 
 
 @pytest.fixture(scope="session")

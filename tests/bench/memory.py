@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -68,6 +69,17 @@ def resident(operator: Operator) -> int:
     """Resident bytes of its process."""
     assert operator.process is not None
     return int(psutil.Process(operator.process.pid).memory_info().rss)
+
+
+def proportional(process: psutil.Process) -> tuple[int, int]:
+    """Bytes of the process, and of it with all below it: proportional set sizes, so that shared pages count once."""
+    own = int(process.memory_full_info().pss)
+    whole = own
+    for each in process.children(recursive=True):
+        # It may end meanwhile.
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            whole += int(each.memory_full_info().pss)
+    return own, whole
 
 
 def _peak(operator: Operator) -> int:

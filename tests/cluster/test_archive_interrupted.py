@@ -30,7 +30,7 @@ from partwarden.kube.config import configure
 from partwarden.postgres import fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
-from support.in_process import in_this_process, look
+from support.in_process import in_this_process, long_actions, look
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -99,7 +99,10 @@ class Lives:
         find = partial(find_table, self.cluster, self.settings, in_this_process)
         jobs = ArchiveReconciler(self.cluster, archives, requests, shard, slots, find, self.settings, clock)
         handler = PolicyEventHandler(store, ownership, queue)
-        reconciler = PolicyReconciler(runtime, handler, ownership, requests, database_work.work, look, lambda *_: None)
+        reconciler = PolicyReconciler(
+            *(runtime, handler, ownership, requests, database_work.work),
+            *(look, long_actions(runtime), lambda *_: None),
+        )
         try:
             for body in self.cluster.policies(self.namespace):
                 store.put(parse_policy(body))

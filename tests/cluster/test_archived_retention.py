@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -13,6 +13,7 @@ from lab.archives import IMAGE, NOWHERE, S3, Archives, proof
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, conditions, partitions
+from partwarden import __version__
 from partwarden.archive.manifest import WRONG
 from partwarden.postgres import fingerprint
 from partwarden.postgres.connection import session
@@ -130,12 +131,49 @@ def test_an_expired_partition_is_archived_proven_detached_approved_checked_and_d
         retired.says("NothingWaits")
         assert retired.rows() is None
         assert retired.names() == [name]
-        assert retired.archives.get(name)["status"]["rows"] == 3
+        found = retired.archives.get(name)
+        assert found["status"]["rows"] == 3
+        dropped = found["status"]["dropped"]
+        assert abs(datetime.now(UTC) - datetime.fromisoformat(dropped.pop("at"))) < timedelta(minutes=5)
+        assert dropped == {"approval": OLD, "operator": __version__}
+        assert found["metadata"]["labels"]["partwarden.dev/table"] == "public.run"
+        for selector in (
+            ("--field-selector", f"spec.partition={OLD},spec.policy.name=run"),
+            ("--selector", "partwarden.dev/policy=run,partwarden.dev/table=public.run"),
+        ):
+            lines = retired.archives.kubectl("get", "parc", *selector).splitlines()
+            assert lines[0].split() == ["NAME", "PARTITION", "STATE", "ROWS", "SIZE", "DROPPED", "AGE"]
+            (line,) = [each.split() for each in lines[1:]]
+            assert line[:3] == [name, OLD, "Verified"]
+            # How long ago, as AGE is.
+            assert all(each[0].isdigit() for each in line[5:])
+            assert len(line) == 7
+        nothing = ("--field-selector", "spec.partition=run_1999", "--output", "name")
+        assert retired.archives.kubectl("get", "parc", *nothing) == ""
     reasons = site.events()
     assert "Normal PartitionDetached" in reasons
     assert reasons.count("Normal WaitsForApproval") == 1
     assert reasons[-1] == "Normal PartitionDropped"
     assert site.event_objects()[-1].message == f"dropped table {OLD} (PartitionArchive {name})"
+
+
+def test_a_drop_that_was_not_written_down_is_seen_by_the_next_operator(retired: Retired) -> None:
+    site = retired.site
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        retired.begin(grace="1h")
+        name = retired.made()
+        retired.end(name, retired.proof())
+        until("it is detached", lambda: OLD not in partitions(retired.database))
+    # As after a drop whose operator was killed before it could write.
+    retired.database.execute(f"DROP TABLE {OLD}")
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        dropped = until("it is seen", lambda: retired.archives.get(name)["status"].get("dropped"))
+        assert dropped.keys() == {"at", "observed"}
+        assert dropped["observed"] is True
+        site.kubectl("annotate", *retired.policy, "partwarden.dev/hold=run_1999")
+        until("it is reconciled again", lambda: "Warning HoldMatchesNothing" in site.events())
+        status = retired.archives.get(name)["status"]
+        assert (status["dropped"], status["state"], status["rows"]) == (dropped, "Verified", 3)
 
 
 def test_a_table_that_was_changed_is_archived_again_and_a_damaged_archive_keeps_it(retired: Retired) -> None:

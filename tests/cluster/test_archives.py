@@ -30,6 +30,7 @@ def test_what_a_job_proved_is_in_the_status_and_no_other_job_is_made(
     archives.apply("by-hand")
     job = archives.job("by-hand")
     running = archives.wait("by-hand", Reconciling="True", Archived="False", Verified="False")
+    assert running["status"]["state"] == "Dumping"
     assert running["status"]["oid"] == oid(pg_database)
     assert (running["status"]["from"], running["status"]["to"]) == ("2020-01-01 00:00:00+00", "2021-01-01 00:00:00+00")
     (made,) = archives.jobs()
@@ -41,9 +42,12 @@ def test_what_a_job_proved_is_in_the_status_and_no_other_job_is_made(
     assert proven["status"]["rows"] == 3
     assert proven["status"]["size"] == "2.0Ki"
     shown = archives.kubectl("get", "parc", "by-hand").splitlines()
-    columns = ["NAME", "PARTITION", "FROM", "TO", "ROWS", "SIZE", "VERIFIED", "LOCATION", "AGE"]
+    columns = ["NAME", "PARTITION", "STATE", "ROWS", "SIZE", "DROPPED", "AGE"]
     assert shown[0].split() == columns
-    assert "s3://archives/runs/db/public.run/run_2020/by-hand-1" in shown[1]
+    assert shown[1].split()[:-1] == ["by-hand", "run_2020", "Verified", "3", "2.0Ki"]
+    heading, wide = archives.kubectl("get", "parc", "by-hand", "-o", "wide").splitlines()
+    assert heading.split() == [*columns, "FROM", "TO", "VERIFIED", "APPROVAL", "LOCATION", "MESSAGE"]
+    assert "s3://archives/runs/db/public.run/run_2020/by-hand-1" in wide
 
     # Its Job was deleted, and the operator has reconciled the archive since: it would make the same one.
     archives.kubectl("delete", "job", job)

@@ -24,7 +24,7 @@ from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.kube.cache import ArchiveCache
 from partwarden.kube.config import configure
-from support.in_process import look
+from support.in_process import long_actions, look
 
 YEAR = datetime.now(UTC).year
 OLD = f"run_{YEAR - 3}"
@@ -45,7 +45,8 @@ class Unwatched:
         requests = ArchiveRequests(ArchiveCache(), self.cluster, lambda key: None)
         self.intake = PolicyEventHandler(self.store, self.claims, self.queue)
         self.reconciler = PolicyReconciler(
-            runtime, self.intake, self.claims, requests, database_work.work, look, lambda *_: None
+            *(runtime, self.intake, self.claims, requests, database_work.work),
+            *(look, long_actions(runtime), lambda *_: None),
         )
         self.intake.seen(site.policy())
 

@@ -1,9 +1,9 @@
 """The pages are true: their commands run as written, and an API server accepts their manifests.
 
-A block of ``console`` is run, each line that begins with a dollar, by one shell for each page, beside a real operator:
-its exit code is 0, or what a comment such as ``# exits 2`` says at its end. A block of ``yaml`` that begins with a
-comment such as ``# run.yaml`` is a file that later lines use. What needs more than a shell, such as a new cluster, is
-run by the tests that `ELSEWHERE` names, line by line.
+A block of ``console`` is run, each line that begins with a dollar, by one shell for each page, beside a real
+operator: its exit code is 0, or what a comment such as ``# exits 2`` says at its end. A block of ``yaml``, or
+``sql``, that begins with a comment such as ``# run.yaml`` is a file that later lines use. What needs more than a
+shell, such as a new cluster, is run by the tests that `ELSEWHERE` names, line by line.
 """
 
 from __future__ import annotations
@@ -107,6 +107,8 @@ class Reader:
             if block.language == "yaml" and (named := re.match(r"# (\S+\.yaml)\n", block.text)):
                 (self.folder / f"{len(script)}-{named[1]}").write_text(block.text)
                 script.append(f"cp {len(script)}-{named[1]} {named[1]}")
+            if block.language == "sql" and (named := re.match(r"-- (\S+\.sql)\n", block.text)):
+                (self.folder / named[1]).write_text(block.text)
             for command in block.commands if block.language == "console" else ():
                 expected = re.search(r"# exits (\d+)$", command)
                 script += [f"echo '+ {block}'", command, f"check $? {expected[1] if expected else 0} '{block}'"]

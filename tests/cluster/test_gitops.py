@@ -15,6 +15,7 @@ WHOLE = {
     "premake": 3,
     "ensure": ["2031-06-01"],
     "retention": {"keepFor": "5y", "grace": "1h"},
+    "holds": ["run_2018", "public.run_2019@16402"],
     "maintenance": {"window": "01:00-05:00"},
     "thresholds": {"partitionSize": "10Gi"},
 }

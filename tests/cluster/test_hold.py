@@ -3,6 +3,7 @@ whatever else takes back what was decided while several tables are being dropped
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,17 @@ def test_a_hold_keeps_what_has_expired_until_it_is_taken_away(
     site.expect_events(["Normal PartitionCreated", "Normal PartitionDetached"])
     assert partitions(database) == [f"run_{OLD}", f"run_{YEAR}"]
 
+    site.kubectl(
+        "patch", *policy, "--type=merge", "--patch", json.dumps({"spec": {"holds": [f"run_{OLD}", "run_2O18"]}})
+    )
+    site.kubectl("annotate", *policy, "partwarden.dev/hold-")
+    events = ["Normal PartitionCreated", "Normal PartitionDetached", "Warning HoldMatchesNothing"]
+    site.expect_events(events)
+    assert partitions(database) == [f"run_{OLD}", f"run_{YEAR}"]
+    site.kubectl("annotate", *policy, "example.org/note=x")
+    site.kubectl("patch", *policy, "--type=merge", "--patch", '{"spec": {"premake": 1}}')
+    site.expect_events([*events, "Normal PartitionCreated"])
+
 
 @contextmanager
 def dropping_the_first(site: Site, database: Database, **retention: Any) -> Iterator[None]:
@@ -82,6 +94,11 @@ def hold(site: Site, _operator: Operator) -> None:
     site.kubectl("annotate", *policy(site), f"partwarden.dev/hold={TABLES[1]},{TABLES[2]}")
 
 
+def hold_in_spec(site: Site, _operator: Operator) -> None:
+    patch = json.dumps({"spec": {"holds": [f"public.{TABLES[1]}", TABLES[2]]}})
+    site.kubectl("patch", *policy(site), "--type=merge", "--patch", patch)
+
+
 def suspend(site: Site, _operator: Operator) -> None:
     site.kubectl("patch", *policy(site), "--type=merge", "--patch", '{"spec": {"suspend": true}}')
 
@@ -100,13 +117,13 @@ def terminate(_site: Site, operator: Operator) -> None:
     until("the operator reports it", lambda: operator.says("finishing what runs"))
 
 
-@pytest.mark.parametrize("change", [hold, suspend, edit, delete, terminate])
+@pytest.mark.parametrize("change", [hold, hold_in_spec, suspend, edit, delete, terminate])
 def test_a_hold_set_while_one_of_several_tables_is_dropped_keeps_the_others(
     site: Site, operator: Operator, pg_database: Database, change: Callable[[Site, Operator], None]
 ) -> None:
     with dropping_the_first(site, pg_database):
         change(site, operator)
-    if change in (hold, suspend, edit):
+    if change in (hold, hold_in_spec, suspend, edit):
         site.wait(reason="Suspended" if change is suspend else "Converged")
     operator.stop()
     assert there(pg_database) == TABLES[1:]

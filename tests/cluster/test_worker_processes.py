@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from lab.leftovers import runs
 from lab.operator import Operator, until
 from lab.postgres import Database
 from lab.site import RUN, Site, conditions, partitions
@@ -81,7 +82,7 @@ def test_an_operator_that_is_killed_takes_its_workers_with_it(site: Site, databa
         until("a statement waits", lambda: database.query(WAITING) == [(1,)])
         ended = workers(running)
         running.stop(signal.SIGKILL)
-        until("its workers end", lambda: not [each for each in ended if each.is_running()])
+        until("its workers end", lambda: not any(map(runs, ended)))
         until("and their sessions", lambda: database.query(OURS) == [(0,)])
         holder.rollback()
     assert partitions(database) == []

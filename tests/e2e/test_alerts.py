@@ -98,7 +98,8 @@ WHERE: dict[str, dict[str, str]] = {
 @pytest.fixture(scope="module")
 def rules(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rules of the chart's PrometheusRule, as a file."""
-    (rule,) = of_kind(render(helm, {"monitoring": {"prometheusRule": {"enabled": True}}}), "PrometheusRule")
+    alerts = {"enabled": True, "runbooks": "https://git.example.com/monitor.md"}
+    (rule,) = of_kind(render(helm, {"monitoring": {"prometheusRule": alerts}}), "PrometheusRule")
     file = tmp_path_factory.mktemp("rules") / "rules.yaml"
     file.write_text(yaml.safe_dump(rule["spec"]))
     return file
@@ -118,7 +119,7 @@ def test_alerts_fire_when_and_only_when_they_should(promtool: Promtool, rules: P
         fires = []
         if alert in case.fire:
             severity, summary = case.fire[alert]
-            annotations = {"summary": summary, "runbook": runbook}
+            annotations = {"summary": summary, "runbook_url": runbook}
             labels = {**WHERE.get(alert, LABELS), "severity": severity}
             fires = [{"exp_labels": labels, "exp_annotations": annotations}]
         expected.append({"eval_time": f"{case.minutes}m", "alertname": alert, "exp_alerts": fires})
@@ -132,7 +133,7 @@ def test_alerts_fire_when_and_only_when_they_should(promtool: Promtool, rules: P
 
 def _runbooks(rules: Path) -> dict[str, str]:
     groups = yaml.safe_load(rules.read_text())["groups"]
-    return {rule["alert"]: rule["annotations"]["runbook"] for group in groups for rule in group["rules"]}
+    return {rule["alert"]: rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]}
 
 
 def test_every_alert_has_a_case(rules: Path) -> None:

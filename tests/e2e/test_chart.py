@@ -6,13 +6,16 @@ import json
 import re
 import shlex
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+import release
 from lab.chart import CHART, CRDS, dashboard, of_kind, render
 from lab.helm import Helm, HelmError
 from lab.kubectl import Kubectl
@@ -66,7 +69,7 @@ FULL: dict[str, Any] = {
     "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {}}]},
     "monitoring": {
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-        "prometheusRule": {"enabled": True, "runwayDays": 14},
+        "prometheusRule": {"enabled": True, "runwayDays": 14, "runbooks": "https://git.example.com/monitor.md"},
         "dashboard": {"enabled": True, "labels": {"team": "databases"}},
     },
     "argocd": {"healthChecks": True},
@@ -85,6 +88,9 @@ MATRIX: dict[str, dict[str, Any]] = {
     "one namespace": {"scope": {"namespaces": ["default"]}, "fullnameOverride": "pw"},
     "one shard": {"scope": {"selector": "shard in (a,b)"}},
 }
+SOURCE = "https://git.example.com/owner/partwarden"
+SPEAKING = ("create", "enabled", "annotations")
+"""Values whose names say all."""
 FOREIGN = ("PodMonitor", "PrometheusRule")
 """Kinds of the Prometheus operator, which the API server of the tests does not know."""
 
@@ -296,9 +302,63 @@ def test_every_alert_is_of_a_metric_that_there_is_and_has_a_runbook(rule: dict[s
     assert used <= known | {"partwarden_build_info"}
     for label, value in re.findall(r'(\w+)="(\w+)"', rule["expr"]):
         assert value in {"condition": [*ConditionType], "state": [*ARCHIVE_STATES]}[label]
-    page, anchor = rule["annotations"]["runbook"].split("#")
-    assert anchor == rule["alert"].lower()
-    assert f"### {rule['alert']}\n" in (ROOT / page).read_text()
+    page, anchor = rule["annotations"]["runbook_url"].split("#")
+    assert (page, anchor) == ("$runbooks", rule["alert"].lower())
+    assert f"### {rule['alert']}\n" in (ROOT / "docs/how-to/monitor.md").read_text()
+
+
+def test_runbooks_are_absolute_addresses(helm: Helm, tmp_path: Path) -> None:
+    alerts: dict[str, Any] = {"monitoring": {"prometheusRule": {"enabled": True}}}
+    with pytest.raises(HelmError, match=r"monitoring\.prometheusRule\.runbooks is not set"):
+        render(helm, alerts)
+    arguments = ["copy", str(tmp_path / "partwarden"), "--image", "registry.example.com/p", "--source", SOURCE]
+    assert CliRunner().invoke(release.main, arguments).exit_code == 0
+    published = helm(
+        *("template", "release", str(tmp_path / "partwarden"), "--set", "monitoring.prometheusRule.enabled=true")
+    )
+    for manifests, page in (
+        (list(yaml.safe_load_all(published)), f"{SOURCE}/blob/v{__version__}/docs/how-to/monitor.md"),
+        (render(helm, FULL), "https://git.example.com/monitor.md"),
+    ):
+        (rule,) = of_kind([each for each in manifests if each], "PrometheusRule")
+        urls = [each["annotations"]["runbook_url"] for group in rule["spec"]["groups"] for each in group["rules"]]
+        assert urls == [f"{page}#{each['alert'].lower()}" for each in RULES]
+
+
+def test_an_image_must_be_named_and_the_message_says_how(helm: Helm) -> None:
+    for command in (("template", "release"), ("install", "release", "--dry-run=client")):
+        with pytest.raises(HelmError, match=r"add --set image.repository=registry.example.com/partwarden"):
+            helm(*command, str(CHART))
+    with pytest.raises(HelmError, match="repository"):
+        render(helm, {"image": {"repository": "two words"}})
+
+
+@pytest.mark.parametrize("values", [{}, {"scope": {"namespaces": ["one", "two"]}, "rbac": {"secretNames": ["db"]}}])
+def test_the_notes_end_with_a_first_policy_and_its_secret(
+    helm: Helm, kubectl: Kubectl, namespace: str, values: dict[str, Any]
+) -> None:
+    given = yaml.safe_dump({"image": {"repository": "partwarden"}, **values})
+    printed = helm("install", "release", str(CHART), "--dry-run=client", "--values", "-", given=given)
+    notes = textwrap.dedent(printed.split("Words in capitals are yours.\n")[1])
+    secret = "db" if values else "orchestrator-db"
+    assert notes.strip().startswith(f"kubectl create secret generic {secret} --from-literal=uri=")
+    policy = notes.split("<<'END'\n")[1].split("END\n")[0]
+    assert yaml.safe_load(policy)["spec"]["database"]["secretRef"]["name"] == secret
+    kubectl(
+        *("apply", "--namespace", namespace, "--dry-run=server", "--validate=strict", "--filename", "-"), given=policy
+    )
+
+
+def test_every_value_has_a_comment() -> None:
+    """A comment stands for the values below it, until the next one or an empty line."""
+    explained = False
+    for line in (CHART / "values.yaml").read_text().splitlines():
+        if line.lstrip().startswith("#"):
+            explained = True
+        elif not line:
+            explained = False
+        elif not line.endswith(":"):
+            assert explained or line.split(":")[0].strip() in SPEAKING, line
 
 
 def test_the_rule_has_the_threshold_that_is_asked_for(helm: Helm) -> None:

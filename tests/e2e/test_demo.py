@@ -22,6 +22,7 @@ from demo.files import CHECKOUT, Files
 from lab import report
 from lab.cluster import choice, folders
 from lab.cluster import state as clusters
+from lab.leftovers import runs
 
 Aloud = Callable[[], AbstractContextManager[None]]
 
@@ -124,14 +125,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory, aloud: Aloud) -> Iterator[Dem
     yield tested
     code, said = tested.run("down")
     assert code == 0, said
-
-
-def runs(process: psutil.Process) -> bool:
-    """Whether it has not ended; a zombie, which its parent has not waited for, has."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def years() -> list[int]:

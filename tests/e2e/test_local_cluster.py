@@ -18,6 +18,7 @@ from lab import report
 from lab.cluster import Cluster, ClusterError, Reporter, cgroups, choice, existing, folders, image, packages
 from lab.cluster import state as states
 from lab.kubectl import Kubectl
+from lab.leftovers import runs
 from lab.node.layout import Layout
 
 Aloud = Callable[[], AbstractContextManager[None]]
@@ -131,7 +132,7 @@ def processes_of(name: str) -> list[psutil.Process]:
 
 def gone(processes: list[psutil.Process]) -> bool:
     """Whether none of them runs any more."""
-    return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
+    return not any(map(runs, processes))
 
 
 def finished(kubectl: Kubectl, pod: str) -> str:

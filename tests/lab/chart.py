@@ -18,8 +18,9 @@ CRDS = CHART / "files" / "crds"
 def render(
     helm: Helm, values: dict[str, Any] | None = None, *arguments: str, release: str = "release"
 ) -> list[dict[str, Any]]:
-    """The manifests of `helm template`, those of the test left out. Raises HelmError."""
-    given = yaml.safe_dump(values or {})
+    """The manifests of `helm template`, those of the test left out, of an image `partwarden`. Raises HelmError."""
+    named = {"repository": "partwarden", **(values or {}).get("image", {})}
+    given = yaml.safe_dump({**(values or {}), "image": named})
     command = ("template", release, str(CHART), "--namespace", "there", "--skip-tests", "--values", "-", *arguments)
     return [each for each in yaml.safe_load_all(helm(*command, given=given)) if each]
 

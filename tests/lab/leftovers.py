@@ -1,4 +1,4 @@
-"""Finds processes that a test run started and did not end."""
+"""Which processes still run, and which a test run started and did not end."""
 
 import os
 import secrets
@@ -10,6 +10,15 @@ import psutil
 VARIABLE = "PARTWARDEN_TEST_RUN"
 PATIENCE = 5.0
 """Seconds that processes which are ending already are given."""
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended. A zombie has: an orphan stays one until the machine's init reaps it, which may take
+    seconds."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def mark() -> str:

@@ -3,9 +3,10 @@
 import os
 import sys
 
-from lab import actionlint, helm, kstatus, prometheus
+from lab import actionlint, helm, kstatus, pgbouncer, prometheus
 from lab import cluster as clusters
 from lab.cluster import ClusterError, Reporter
+from lab.postgres import LabError
 from lab.s3 import command
 
 
@@ -18,9 +19,10 @@ def main() -> int:
         prometheus.built(say)
         kstatus.built(say)
         actionlint.built(say)
+        pgbouncer.program()
         # Only starting a cluster shows which provider runs and what it lacks.
         clusters.start(f"parts-{os.getpid()}", say, leashed=True).stop()
-    except ClusterError as error:
+    except (ClusterError, LabError) as error:
         say.say(f"not every part of the tests can be had: {error}")
     except KeyboardInterrupt:
         return 130

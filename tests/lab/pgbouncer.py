@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +23,7 @@ PACKAGE = "pgbouncer"
 PATIENCE = 30.0
 """Limit for the answer to its first client, in seconds."""
 POLL = 0.05
+LISTS = "lists"
 USUAL = "extra_float_digits"
 """Startup parameters that installations commonly let it ignore."""
 OPERATORS = "extra_float_digits,options"
@@ -60,8 +61,8 @@ def _fetch(target: Path) -> None:
     packages = target / "packages"
     packages.mkdir(parents=True)
     said = _apt(packages, PACKAGE)
-    if said and not _run(["apt-get", "update", "-q"], packages):
-        # A machine whose package lists are missing or old.
+    if said and not (said := _update(packages)):
+        # A machine whose package lists are missing or old. Those of its own need no right to renew the machine's.
         said = _apt(packages, PACKAGE)
     if said:
         raise LabError(f"pgbouncer cannot be fetched: {said}")
@@ -82,7 +83,18 @@ def _fetch(target: Path) -> None:
 
 
 def _apt(folder: Path, *packages: str) -> str:
-    return _run(["apt-get", "download", "-q", *packages], folder)
+    return _run(["apt-get", *_own_lists(folder), "download", "-q", *packages], folder)
+
+
+def _update(folder: Path) -> str:
+    (folder / LISTS / "partial").mkdir(parents=True)
+    return _run(["apt-get", *_own_lists(folder), "update", "-q"], folder)
+
+
+def _own_lists(folder: Path) -> list[str]:
+    """Options of apt by which it has package lists, and caches, in the folder, once they were fetched."""
+    own = {"Dir::State::lists": folder / LISTS, "Dir::Cache": folder / "cache"}
+    return [f"-o{name}={path}" for name, path in own.items()] if (folder / LISTS).is_dir() else []
 
 
 def _run(command: list[str], folder: Path) -> str:
@@ -98,6 +110,8 @@ class PgBouncer:
         self.server, self.folder, self.host = server, folder, "127.0.0.1"
         self.port = free_port()
         self.users = {server.superuser: server.password, **users}
+        # Users have no access to the console, as in production.
+        self._administrator, self._password = f"admin_{secrets.token_hex(4)}", secrets.token_hex(16)
         self._process = Guarded(folder, [*command, "pgbouncer.ini"], account.owner(), os.environ)
 
     @classmethod
@@ -109,15 +123,19 @@ class PgBouncer:
         *,
         users: Mapping[str, str] | None = None,
         settings: Mapping[str, object] | None = None,
+        databases: Iterable[str] = (),
     ) -> PgBouncer:
         """One that serves every database of `server` to its superuser and to `users`, whose passwords they are.
+
+        `databases` are named in its configuration: a database that is not is forgotten when it is killed.
 
         `ignored` are startup parameters that it drops instead of refusing them; `settings` are more of its own. Raises
         LabError.
         """
         made = cls(server, account.temporary_folder(), program(), users or {})
         try:
-            made._configure({"pool_mode": pool_mode, "ignore_startup_parameters": ignored, **(settings or {})})
+            stated = {"pool_mode": pool_mode, "ignore_startup_parameters": ignored, **(settings or {})}
+            made._configure(stated, [*databases, "*"])
             made._process.start()
             made._wait_until_ready()
         except BaseException:
@@ -131,6 +149,20 @@ class PgBouncer:
         login = f"{quote(name, safe='')}:{quote(self.users[name], safe='')}"
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(dbname, safe='')}"
 
+    @property
+    def version(self) -> str:
+        """Such as ``1.18.0``."""
+        done = subprocess.run([*program(), "--version"], capture_output=True, text=True)
+        found = re.search(r"[0-9.]+", done.stdout)
+        return found[0] if found else "unknown"
+
+    def console(self, *commands: str) -> None:
+        """Commands of its administrator, such as ``PAUSE`` or ``KILL app``; PAUSE returns once no client is served."""
+        login = f"postgresql://{self._administrator}:{self._password}@{self.host}:{self.port}/pgbouncer"
+        with psycopg.connect(login, autocommit=True) as connection:
+            for command in commands:
+                connection.execute(command.encode())
+
     def remove(self) -> None:
         """Stop it and remove its folder; idempotent."""
         self._process.signal(signal.SIGQUIT)
@@ -143,19 +175,19 @@ class PgBouncer:
     def __exit__(self, *_: object) -> None:
         self.remove()
 
-    def _configure(self, settings: Mapping[str, object]) -> None:
-        known = "".join(f'"{name}" "{password}"\n' for name, password in self.users.items())
+    def _configure(self, settings: Mapping[str, object], databases: Iterable[str]) -> None:
+        users = {**self.users, self._administrator: self._password}
+        known = "".join(f'"{name}" "{password}"\n' for name, password in users.items())
         stated: dict[str, object] = {
             "listen_addr": self.host,
             "listen_port": self.port,
             "unix_socket_dir": "",
             "auth_type": "scram-sha-256",
             "auth_file": "users.txt",
-            # Users have no access to the console, as in production.
-            "admin_users": f"admin_{secrets.token_hex(4)}",
+            "admin_users": self._administrator,
             **settings,
         }
-        lines = [f"* = host={self.server.host} port={self.server.port}"]
+        lines = [f"{each} = host={self.server.host} port={self.server.port}" for each in databases]
         text = "\n".join(["[databases]", *lines, "[pgbouncer]", *(f"{key} = {value}" for key, value in stated.items())])
         for name, content in (("users.txt", known), ("pgbouncer.ini", f"{text}\n")):
             file = self.folder / name

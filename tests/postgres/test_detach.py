@@ -256,7 +256,7 @@ def test_while_another_operator_works_nothing_is_done(database: Database) -> Non
     database.execute(YEARS)
     with database.connect() as other:
         other.execute(f"SELECT pg_advisory_lock({ADVISORY_CLASS}, 'run'::regclass::oid::int)".encode())
-        assert verbs(keep(database.dsn, **DETACH)) == [("detach", "AnotherOperator")]
+        assert verbs(keep(database.dsn, patience=0.5, **DETACH)) == [("detach", "AnotherOperator")]
         assert attached(database) is True
     assert converge(database, **DETACH) == [("detach", "done")]
 

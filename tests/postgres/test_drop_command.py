@@ -206,15 +206,17 @@ def test_referencing_rows_keep_the_table(table: Database) -> None:
     assert len(partitions(table)) == 4
 
 
-def test_a_hold_in_the_policys_file_keeps_the_table(table: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["annotation", "spec"])
+def test_a_hold_in_the_policys_file_keeps_the_table(table: Database, tmp_path: Path, place: str) -> None:
     file = tmp_path / "policy.yaml"
+    annotations, holds = ({"partwarden.dev/hold": OLD}, []) if place == "annotation" else ({}, [OLD])
     file.write_text(f"""apiVersion: partwarden.dev/v1alpha1
 kind: PartitionPolicy
-metadata: {{name: run, annotations: {{partwarden.dev/hold: {OLD}}}}}
-spec: {{table: {{name: run}}}}""")
+metadata: {{name: run, annotations: {json.dumps(annotations)}}}
+spec: {{table: {{name: run}}, holds: {json.dumps(holds)}}}""")
     done = run(table, "drop", OLD, "--without-archive", "-f", str(file))
     assert done.exit_code == 1
-    assert "the annotation partwarden.dev/hold names it" in done.output
+    assert "the annotation partwarden.dev/hold or spec.holds names it" in done.output
 
 
 def test_a_period_of_several_partitions_asks_which(table: Database) -> None:

@@ -182,9 +182,9 @@ def test_of_two_runs_at_once_on_one_table_one_works_and_the_other_reports_it(dat
     with gate(database) as shut, ThreadPoolExecutor(1) as pool:
         first = pool.submit(keep, database.dsn, premake=1)
         until("the first is at work", lambda: at_gate(database))
-        second = keep(database.dsn, premake=1)
+        second = keep(database.dsn, patience=0.5, premake=1)
         assert reasons(second) == ["AnotherOperator"]
-        assert "table public.run is being worked on by another operator" in str(second.outcomes[0].error)
+        assert "table public.run is being worked on by another session" in str(second.outcomes[0].error)
         shut.execute("SELECT pg_advisory_unlock_all()")
         assert reasons(first.result()) == ["created", "created"]
     assert reasons(keep(database.dsn, premake=1)) == []

@@ -15,18 +15,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from lab import report
 from lab.pgbouncer import OPERATORS, USUAL, PgBouncer
-from lab.postgres import Database, LabError, Server
+from lab.postgres import Database, Server
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.policy import Connection
 from partwarden.archive import create, pgdump
 from partwarden.archive.manifest import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, TableName, Task
 from partwarden.archive.storage import Folder
-from partwarden.errors import BehindPooler
+from partwarden.errors import BehindPooler, DatabaseUnreachable
 from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
 from support import archived, zoo
-from support.complaints import RUN, check, complaint
+from support.complaints import RUN, check, complaint, complaints
 
 POOL = 3
 """Server connections of each pool."""
@@ -40,18 +39,13 @@ def client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def start(server: Server) -> Iterator[Start]:
+def start(server: Server, new_pooler: Start) -> Start:
     """Starts poolers in front of the server: start(pool_mode, ignored parameters, **settings)."""
-    with ExitStack() as stack:
 
-        def begin(pool_mode: str, ignored: str = OPERATORS, **settings: object) -> PgBouncer:
-            try:
-                made = PgBouncer.start(server, pool_mode, ignored, settings={"default_pool_size": POOL, **settings})
-            except LabError as error:
-                report.could_not_run(f"PgBouncer: {error}")
-            return stack.enter_context(made)
+    def begin(pool_mode: str, ignored: str = OPERATORS, **settings: object) -> PgBouncer:
+        return new_pooler(server, pool_mode, ignored=ignored, settings={"default_pool_size": POOL, **settings})
 
-        yield begin
+    return begin
 
 
 @pytest.fixture
@@ -187,6 +181,23 @@ def test_pg_dump_itself_would_break_the_application(plain: Database, start: Star
             sessions(pooler, plain.name)
 
 
+def test_an_archive_leaves_nothing_where_a_session_pooler_resets_nothing(
+    plain: Database, start: Start, tmp_path: Path
+) -> None:
+    """pg_dump ends within its transaction: PgBouncer closes such a server connection."""
+    pooler = start("session", server_reset_query="")
+    before = sessions(pooler, plain.name)
+    assert archive(from_dsn(pooler.dsn(plain.name)), tmp_path).rows == 12
+    assert sessions(pooler, plain.name) == before
+
+
+def test_an_archive_needs_two_server_connections_of_a_session_pooler(plain: Database, start: Start) -> None:
+    pooler = start("session", default_pool_size=1)
+    with pytest.raises(DatabaseUnreachable) as caught:
+        pgdump.check(from_dsn(pooler.dsn(plain.name)), connect_timeout=2)
+    check(caught.value, "DatabaseUnreachable", "give its pool more server connections")
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -243,6 +254,9 @@ def test_statement_pooling_is_a_user_error(database: Database, start: Start, tmp
     database.execute(RUN)
     pooler = start("statement")
     words = ("transaction blocks not allowed in statement pooling mode", "the PostgreSQL server itself", "pool_mode")
+    check(complaint(from_dsn(pooler.dsn(database.name))), "BehindPooler", *words)
+    # Also where nothing is to be done.
+    assert complaints(from_dsn(database.dsn)) == []
     check(complaint(from_dsn(pooler.dsn(database.name))), "BehindPooler", *words)
     with pytest.raises(BehindPooler):
         archive(from_dsn(pooler.dsn(database.name)), tmp_path)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lab.postgres import Database
+from partwarden.api.policy import ANNOTATION, holds
 from partwarden.errors import ClusterUnavailable
 from partwarden.planner.archive_gate import CheckRequest
 from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState, DropCase, Recheck, Withdrawn
@@ -39,7 +40,7 @@ COMPARISON = "sha256("
 class Newest(Recheck):
     """The newest state of a policy, which a test may edit at any moment."""
 
-    single_drop = True
+    yields = True
 
     def __init__(self) -> None:
         self.stopped = ""
@@ -48,6 +49,8 @@ class Newest(Recheck):
         self.asked: list[str] = []
         self.error: Exception | None = None
         self.before: Callable[[], object] = lambda: None
+        self.meanwhile: Callable[[], object] = lambda: None
+        """Called at the last question before a drop, when the table was compared and is locked."""
 
     def why_stopped(self) -> str:
         self.before()
@@ -55,6 +58,7 @@ class Newest(Recheck):
 
     def renew(self, case: DropCase) -> DropCase:
         self.asked.append(case.table.name)
+        self.meanwhile()
         if self.error is not None:
             raise self.error
         return replace(case, held=self.held, archives=self.archives or case.archives)
@@ -98,6 +102,10 @@ def hold(newest: Newest, archives: Archives) -> None:
     newest.held = frozenset({"run_2018"})
 
 
+def hold_in_the_spec(newest: Newest, archives: Archives) -> None:
+    newest.held = holds({ANNOTATION: "run_2017"}, ["public.run_2018"])
+
+
 def take_approval_back(newest: Newest, archives: Archives) -> None:
     newest.archives = replace(archives, approved=frozenset())
 
@@ -121,7 +129,8 @@ def stop(newest: Newest, archives: Archives) -> None:
 
 
 CHANGES = {
-    "a hold": (hold, "the annotation partwarden.dev/hold names it"),
+    "a hold": (hold, "the annotation partwarden.dev/hold or spec.holds names it"),
+    "a hold in the spec": (hold_in_the_spec, "spec.holds names it"),
     "an approval taken back": (take_approval_back, "does not name it"),
     "an archive found damaged": (find_the_archive_damaged, "were not read again"),
     "an archive that is gone": (delete_the_archive, "no archive of it is proven"),
@@ -189,8 +198,22 @@ def test_a_hold_between_two_drops_keeps_all_remaining_tables(database: Database)
     newest.held = frozenset({f"run_{year}" for year in OLD} | {"run_2018"})
     report = keep(database.dsn, recheck=newest, **DROP)
     assert verbs(report) == []
-    assert report.stopped == "cannot drop table public.run_2016: the annotation partwarden.dev/hold names it"
+    why_kept = "the annotation partwarden.dev/hold or spec.holds names it"
+    assert report.stopped == f"cannot drop table public.run_2016: {why_kept}"
     assert there(database) == ["run_2016", "run_2017", "run_2018"]
+
+
+def test_names_of_the_spec_keep_tables_from_being_detached_attached_again_and_dropped(database: Database) -> None:
+    all_detached(database)
+    kept = [f"public.run_{year}" for year in OLD]
+    while there(database) != ["run_2015", "run_2016", "run_2017"]:
+        assert verbs(keep(database.dsn, recheck=Newest(), holds=kept, **DROP)) == [("drop", "done")]
+    assert verbs(keep(database.dsn, recheck=Newest(), holds=kept, **DROP)) == []
+    longer = {**DROP, "retention": {**DROP["retention"], "keepFor": "15y"}}
+    back = dict(verbs(keep(database.dsn, recheck=Newest(), holds=kept[:2], **longer)))
+    assert back["attach again"] == "done"
+    assert attached(database, "run_2017") is True
+    assert [attached(database, name) for name in ("run_2015", "run_2016")] == [False, False]
 
 
 def test_a_table_that_cannot_be_dropped_delays_no_other(database: Database) -> None:
@@ -233,3 +256,16 @@ def test_a_command_drops_every_due_table_because_its_user_is_present(database: D
     all_detached(database)
     assert verbs(keep(database.dsn, **DROP)) == [("drop", "done")] * 4
     assert there(database) == []
+
+
+def test_while_a_table_is_compared_and_locked_another_session_creates_partitions(
+    ready: tuple[Database, Archives],
+) -> None:
+    database, known = ready
+    newest, others = Newest(), list[list[tuple[str, str]]]()
+    newest.meanwhile = lambda: others.append(verbs(keep(database.dsn, archives=known, **ARCHIVE | {"premake": 3})))
+    assert ("drop", "done") in verbs(keep(database.dsn, archives=known, recheck=newest, **ARCHIVE))
+    (other,) = others
+    assert [result for verb, result in other if verb == "create"] == ["done"] * 3
+    # Of the same table it says who has it, and goes on.
+    assert [result for verb, result in other if verb == "drop"] == ["TableBusy"]

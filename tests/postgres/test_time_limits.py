@@ -30,7 +30,7 @@ from support.statements import watch
 
 OTHERS = {"tcp_user_timeout", "wal_sender_timeout"}
 """Settings with such names that end neither a session nor what is done in it."""
-SHORT, LONG = "200ms", 0.5
+SHORT, LONG = "200ms", 0.3
 """What a DBA gives the role, and seconds that each thing takes here."""
 TABLE = """
     CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY, submitted_at timestamptz NOT NULL, note text,

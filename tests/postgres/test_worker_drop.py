@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lab.operator import until
 from lab.postgres import Database
+from partwarden.api.archive import Fingerprint
 from partwarden.api.policy import PartitionPolicySpec
 from partwarden.controller import database_work
 from partwarden.controller.database_process import DatabaseProcesses
 from partwarden.controller.database_work import KeySearch, Supervisor, WorkReport, WorkRequest, find_keys
 from partwarden.errors import ClusterUnavailable, WorkerFailed
-from partwarden.planner.drop_preconditions import Archives, Withdrawn
+from partwarden.planner.drop_preconditions import UNKNOWN, Archives, ArchiveState, Withdrawn
 from partwarden.postgres.conninfo import from_dsn
-from partwarden.status.events import CompletedAction
+from partwarden.status.events import CompletedAction, DroppedTable
 from support import worker_tasks
+from support.archived import here
 from support.retirement import DROP, ROWS, YEARS
 
 RETENTION = DROP["retention"] | {"grace": "0s"}
@@ -35,7 +38,7 @@ class Answers(Supervisor):
     """An operator that answers the last question before a drop as the test wants."""
 
     def __init__(self, latest: Callable[[], object] = lambda: None) -> None:
-        self._latest, self.done = latest, list[str]()
+        self._latest, self.done, self.dropped = latest, list[str](), list[DroppedTable]()
 
     def latest(self, server: str) -> tuple[frozenset[str], Archives]:
         self._latest()
@@ -43,6 +46,7 @@ class Answers(Supervisor):
 
     def did(self, action: CompletedAction) -> None:
         self.done.append(action.reason)
+        self.dropped += [action.dropped] if action.dropped else []
 
 
 class Rivals(Answers):
@@ -90,13 +94,15 @@ def detached(database: Database, processes: DatabaseProcesses) -> Database:
     return database
 
 
-def run(processes: DatabaseProcesses, database: Database, supervisor: Supervisor) -> WorkReport:
+def run(
+    processes: DatabaseProcesses, database: Database, supervisor: Supervisor, archives: Archives = UNKNOWN
+) -> WorkReport:
     spec: dict[str, Any] = {"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}, **DROP}
     request = WorkRequest(
         spec=PartitionPolicySpec.model_validate(spec | {"retention": RETENTION}),
         connection=from_dsn(database.dsn),
         held=frozenset(),
-        archives=Archives(),
+        archives=archives,
         patience=5.0,
         connect_timeout=10,
     )
@@ -157,3 +163,35 @@ def test_a_rival_is_asked_after_the_claim_and_once_more_in_the_transaction_of_th
     assert supervisor.seen == [(both, False), (both, True)]
     assert supervisor.done == ([] if refuses else ["PartitionDropped"])
     assert find(detached) == set()
+
+
+def archived(database: Database, *oids: int, **fields: Any) -> Archives:
+    """A proven archive of each."""
+    taken = Fingerprint(algorithm="test", rows=1, content="c" * 64)
+    made = {oid: ArchiveState(f"run-{oid}", 0, here(database), oid, True, taken) for oid in oids}
+    return Archives({oid: (replace(state, **fields),) for oid, state in made.items()})
+
+
+def test_tables_of_archives_that_are_gone_are_reported_until_their_archives_say_so(
+    detached: Database, processes: DatabaseProcesses
+) -> None:
+    ((attached, gone, other),) = detached.query(
+        "SELECT 'run_2026'::regclass::oid::int8, 'run_2018'::regclass::oid::int8, 'pg_class'::regclass::oid::int8"
+    )
+    assert isinstance(attached, int)
+    assert isinstance(gone, int)
+    assert isinstance(other, int)
+    known = archived(detached, attached, gone, other)
+    held = Answers(raised(Withdrawn("it is held")))
+    # A table that is no partition, nor detached by the mark in its comment, is there all the same.
+    assert run(processes, detached, held, known).missing == ()
+    dropping = Answers()
+    assert run(processes, detached, dropping, known).missing == ()
+    assert dropping.done == ["PartitionDropped"]
+    assert run(processes, detached, Answers(), known).missing == (gone,)
+    for other_archives in (
+        archived(detached, gone, dropped=True),
+        archived(detached, gone, proven=False),
+        archived(detached, gone, server="another"),
+    ):
+        assert run(processes, detached, Answers(), other_archives).missing == ()

@@ -18,7 +18,6 @@ PLAIN = "tests/postgres/test_plain_pg_restore.py"
 TYPED = "tests/postgres/test_drop_command.py::test_a_drop_is_confirmed_by_typing_the_name"
 
 SHOWN = {
-    "kubectl apply -f examples/retention.yaml": DEMO,
     "kubectl get events --watch-only --field-selector reportingComponent=partwarden.dev/partwarden": DEMO,
     "kubectl logs restore": DEMO,
 }
@@ -39,6 +38,10 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "partwarden run": f"{START}::test_the_rights_of_the_example_are_enough_for_all_namespaces",
         "docker build --tag partwarden . # or: buildah build --tag partwarden .": LAYOUT,
         "docker run --rm partwarden version": "tests/e2e/test_image.py::test_the_image_runs_with_a_read_only_root",
+    },
+    "docs/how-to/uninstall.md": {
+        "helm uninstall partwarden --namespace partwarden": UPGRADE,
+        "kubectl delete crd/partitionpolicies.partwarden.dev crd/partitionarchives.partwarden.dev": UPGRADE,
     },
     "charts/partwarden/README.md": {
         f"{HELM} {IMAGE}": CHART,

@@ -12,13 +12,15 @@ from partwarden.controller.database_work import KeySearch
 from partwarden.errors import ClusterUnavailable, PartwardenError, SecretNotFound
 from partwarden.kube.cache import StoredPolicy
 from partwarden.planner.actions import DropDetached, Outcome
-from partwarden.planner.drop_preconditions import Withdrawn
+from partwarden.planner.drop_preconditions import Step, Withdrawn
 from partwarden.planner.inventory import Inventory
 from partwarden.planner.plan import Plan, make_plan
 from partwarden.postgres.engine import Report
 from partwarden.status.events import Notice
 from support import values
 
+SIZE = 1_234_567
+"""Bytes of every table that is dropped."""
 OUTAGE = ClusterUnavailable("the Kubernetes API did not answer")
 
 
@@ -32,6 +34,7 @@ class FakeCluster:
     down: set[str] = field(default_factory=set)
     selects: Callable[[Mapping[str, str]], bool] = lambda labels: True
     writes: int = 0
+    version: int = 0
     before_write: Callable[[], object] = lambda: None
 
     def apply(self, key: ObjectKey, spec: Mapping[str, Any], **meta: Any) -> dict[str, Any]:
@@ -67,8 +70,8 @@ class FakeCluster:
         self.events.append(notice)
 
     def _store(self, key: ObjectKey, body: dict[str, Any]) -> dict[str, Any]:
-        version = max((int(each["metadata"]["resourceVersion"]) for each in self.policies.values()), default=0) + 1
-        self.policies[key] = body | {"metadata": body["metadata"] | {"resourceVersion": str(version)}}
+        self.version += 1
+        self.policies[key] = body | {"metadata": body["metadata"] | {"resourceVersion": str(self.version)}}
         return self.policies[key]
 
     def _answer(self, method: str) -> None:
@@ -146,8 +149,10 @@ class FakeExecutor:
             if stopped := recheck.why_stopped():
                 break
             if isinstance(action, DropDetached):
-                if recheck.must_wait(str(action)):
+                step = Step(type(action).__name__, str(action), SIZE)
+                if recheck.must_wait(step):
                     continue
+                recheck.begins(f"drop {action}", 60.0, step)
                 self.meanwhile()
                 try:
                     recheck.renew(action.case)
@@ -161,5 +166,6 @@ class FakeExecutor:
             outcomes.append(Outcome(action, error))
             if self.breaks:
                 raise self.breaks
+        recheck.finishes()
         after = make_plan(spec, self.inventory, self.inventory.now, held, archives)
         return Report(before, tuple(outcomes), self.inventory, after, 0, stopped)

@@ -18,6 +18,9 @@ from typing import Any
 import click
 import yaml
 
+from adversary import contents_cases, http_cases, manifest_cases, secret_cases, server_cases
+from adversary.cases import Case
+
 # All that this module takes from the operator, in one place.
 from partwarden import errors
 from partwarden.api.crd import ARCHIVE, POLICY, Resource, definition
@@ -52,6 +55,7 @@ def pages() -> dict[str, str]:
         "settings.md": _settings(texts),
         "metrics.md": _metrics(texts),
         "commands.md": _commands(texts),
+        "attacks.md": _attacks(texts),
     }
 
 
@@ -307,6 +311,28 @@ def _command(context: click.Context) -> str:
     title = f"## {context.info_name}\n\n`{context.command_path} {usage}`\n\n"
     text = title + help_text.strip().replace("\b\n", "").replace("<", "&lt;")
     return text + "\n\n" + _table(("option", "meaning"), rows) if rows else text
+
+
+ATTACKS: Mapping[str, Sequence[Case]] = {
+    "Servers": server_cases.CASES,
+    "Contents of databases": contents_cases.CASES,
+    "Secrets": secret_cases.CASES,
+    "Objects of a namespace": manifest_cases.CASES,
+    "Clients of the HTTP port": http_cases.CASES,
+}
+
+
+def _attacks(texts: Mapping[str, Any]) -> str:
+    sections = [
+        f"## {title}\n\n" + _table(("attack", "reason", "words"), [(str(each), *_named(each)) for each in cases])
+        for title, cases in ATTACKS.items()
+    ]
+    return _page("Attacks that are tested", texts, "attacks", *sections)
+
+
+def _named(case: Case) -> tuple[str, str]:
+    reasons = ", ".join(_code(each) for each in case.reason.split("|") if each)
+    return reasons, _code(case.says) if case.says else ""
 
 
 def main() -> None:

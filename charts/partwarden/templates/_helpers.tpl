@@ -33,10 +33,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- define "partwarden.image" -}}
+{{- $repository := required "image.repository is not set: no image of Partwarden is known that your cluster can pull; build one with the Dockerfile of the project, push it, and add --set image.repository=registry.example.com/partwarden" .Values.image.repository -}}
 {{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- printf "%s@%s" $repository .Values.image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The page to which runbook_url of the alerts leads. Only a published chart knows its repository. */}}
+{{- define "partwarden.runbooks" -}}
+{{- $page := "docs/how-to/monitor.md" -}}
+{{- if .Values.monitoring.prometheusRule.runbooks -}}
+{{- .Values.monitoring.prometheusRule.runbooks -}}
+{{- else if .Chart.Home -}}
+{{- printf "%s/blob/v%s/%s" (trimSuffix "/" .Chart.Home) .Chart.AppVersion $page -}}
+{{- else -}}
+{{- fail (printf "monitoring.prometheusRule.runbooks is not set, and this chart was not published from a repository that it knows: set it to the address of %s, such as https://git.example.com/partwarden/%s" $page $page) -}}
 {{- end -}}
 {{- end -}}
 

@@ -16,7 +16,7 @@ from .types import Identifier, Model, ObjectName, Rule, Ruled
 ARCHIVE_KIND = "PartitionArchive"
 ARCHIVE_PLURAL = "partitionarchives"
 
-POLICY_LABEL, SERVER_LABEL = "partwarden.dev/policy", "partwarden.dev/server"
+POLICY_LABEL, TABLE_LABEL, SERVER_LABEL = "partwarden.dev/policy", "partwarden.dev/table", "partwarden.dev/server"
 OID_LABEL, ROUND_LABEL = "partwarden.dev/oid", "partwarden.dev/round"
 """Of PartitionArchives that the operator makes: for which policy, and of which table. One made by hand has none."""
 
@@ -105,6 +105,30 @@ class LastError(Model):
     message: Message = Field(description="What was found, and the way out.")
 
 
+AUTOMATIC = "Automatic"
+"""``dropped.approval`` where the policy asks nobody."""
+
+
+class Dropped(Model):
+    """That the table of the archive is gone. It decides nothing: it is what is left to read."""
+
+    at: str = Field(
+        description="When it was dropped, by the operator's clock; with `observed`, when it was seen to be gone.",
+        json_schema_extra={"format": "date-time"},
+    )
+    approval: str | None = Field(
+        None,
+        description="What approved it: the entry of the annotation partwarden.dev/approve-drop, or Automatic where "
+        "spec.retention.approval of the policy is that.",
+    )
+    operator: str | None = Field(None, description="Version of the operator that dropped it.")
+    observed: bool | None = Field(
+        None,
+        description="true where the operator only saw that the table is gone: it was interrupted before it could write "
+        "this down, or a user dropped the table.",
+    )
+
+
 class PartitionArchiveStatus(Model):
     """State of the archive, in kstatus terms. What was proven stays here whatever comes later."""
 
@@ -144,6 +168,10 @@ class PartitionArchiveStatus(Model):
         None, ge=0, description="Size of the table without its indexes, as VACUUM or ANALYZE last counted its pages."
     )
     last_error: LastError | None = Field(None, description="Why the last attempt failed.")
+    state: str | None = Field(
+        None, max_length=32, description="All of that in one word: Queued, Dumping, Verifying, Verified or Failed."
+    )
+    dropped: Dropped | None = Field(None, description="Absent as long as the table is there, as far as is known.")
 
 
 CONTAINER = "archive"

@@ -31,14 +31,19 @@ from .types import (
 
 ANNOTATION = "partwarden.dev/hold"
 """Names partitions, or detached tables, as the catalog spells them, with their schema or without, and with their OID or
-without: ``run_2018, old.run_2017, run_2016@16402``. Nothing is detached, attached again or dropped that it names."""
+without: ``run_2018, old.run_2017, run_2016@16402``. Nothing is detached, attached again or dropped that it names, or
+that ``spec.holds`` names."""
 APPROVAL = "partwarden.dev/approve-drop"
 """Names in the same way what may be dropped, where the policy's ``retention.approval`` is Manual. With the OID,
 ``run_2018@16402``, it means that very table and no later one of the name."""
 
 
+HOLD = f"the annotation {ANNOTATION} or spec.holds"
+"""What holds tables, for people."""
 LONGEST_ANNOTATION, MOST_NAMES = 64 << 10, 1000
-"""Characters of such an annotation, and names in it."""
+"""Characters of such an annotation, and names in it, or in ``spec.holds``."""
+LONGEST_HOLD = 140
+"""Characters of a schema, a table and its OID."""
 UNREAD = "\0"
 """Stands for all that an annotation may name that is beyond those. No table is called so."""
 
@@ -52,6 +57,17 @@ def parse(annotations: Mapping[str, str] | None, annotation: str = ANNOTATION) -
     if len(text) > LONGEST_ANNOTATION or text.count(",") >= MOST_NAMES:
         return frozenset({UNREAD})
     return frozenset(name for part in text.split(",") if (name := part.strip()))
+
+
+def holds(annotations: Mapping[str, str] | None, listed: object) -> frozenset[str]:
+    """The names that are held, by the annotation or by ``listed``: ``spec.holds`` as written, not yet validated.
+
+    `UNREAD`, which holds every table, is among them where one of the two cannot be read.
+    """
+    written = [] if listed is None else listed
+    if not isinstance(written, list) or len(written) > MOST_NAMES or not all(isinstance(each, str) for each in written):
+        return frozenset({UNREAD})
+    return parse(annotations) | frozenset(written)
 
 
 def is_held(held: frozenset[str], called: frozenset[str]) -> bool:
@@ -150,6 +166,8 @@ SAME_EVERYWHERE = Rule(
 )
 
 
+Hold = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_HOLD, pattern=IDENTIFIER)]
+"""One of `names`: schema, name and OID of a table."""
 Host = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=PLAIN)]
 
 
@@ -294,6 +312,12 @@ class TableSpec(Ruled):
     )
     retention: Retention | None = Field(
         None, description="What happens to old partitions. Absent: nothing is ever detached or dropped."
+    )
+    holds: list[Hold] = Field(
+        default=[],
+        max_length=MOST_NAMES,
+        description="Partitions and detached tables that are neither detached, attached again nor dropped, beside "
+        "those that the annotation partwarden.dev/hold names: run_2018, old.run_2018 or run_2018@16402; at most 1000.",
     )
     thresholds: Thresholds = Field(default_factory=Thresholds, description="Sizes above which a warning is given.")
     maintenance: Maintenance = Field(

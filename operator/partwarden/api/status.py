@@ -127,6 +127,16 @@ class PlannedAction(Model):
     lock: str = Field(description="The heaviest lock it takes on something that others use, and on what.")
 
 
+class LongAction(Model):
+    """An action that takes long, while it does."""
+
+    action: str = Field(description="What is done, as in status.plan, such as DropDetached.")
+    object: str = Field(description="The table, with its schema, that it is done to.")
+    since: str = Field(description="When it began.", json_schema_extra={"format": "date-time"})
+    bytes: int = Field(description="Size of that table with indexes and TOAST, two significant digits.")
+    size: str = Field(description="The same for people, such as 12.3Gi.")
+
+
 class FindingStatus(Model):
     """Something that the user should know."""
 
@@ -202,6 +212,10 @@ class PartitionPolicyStatus(Model):
     )
     plan: list[PlannedAction] = Field(
         default=[], max_length=MAX_PLAN, description="Actions still to be done, in order; empty when all is done."
+    )
+    long_action: LongAction | None = Field(
+        None,
+        description="What takes long, while it does: partitions are created meanwhile, and the status is kept.",
     )
     findings: list[FindingStatus] = Field(
         default=[], max_length=MAX_FINDINGS, description="What the user should know; most do not stop anything."

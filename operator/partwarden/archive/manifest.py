@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from ..api.archive import Fingerprint, Written
 from ..api.destination import Destination
@@ -311,5 +311,5 @@ class Report(Written):
     """The server and database that answered, as `inventory.Server.identity`; empty where the role may not ask."""
     server_version: str = ""
     client_version: str = ""
-    started: datetime | None = None
-    completed: datetime | None = None
+    started: AwareDatetime | None = None
+    completed: AwareDatetime | None = None

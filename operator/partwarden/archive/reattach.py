@@ -245,7 +245,6 @@ def join(
         deadline,
         longest=math.inf,
         rollback=lambda it: None,
-        retried=(AnotherOperator,),
     )
 
 
@@ -257,7 +256,7 @@ def _attempt(
     parent, table = parent_of(inventory), ddl.relation(new)
     assert manifest.bounds is not None
     named = sql.SQL(BY_NAME).format(parent.schema, parent.name)
-    _, ((mine,),), found = run(connection, timeouts, advisory(parent), named)
+    _, ((mine,),), found = run(connection, timeouts, advisory(parent.oid), named)
     if not mine:
         raise AnotherOperator(f"table {parent} is being worked on by an operator: its advisory lock is taken")
     if [oid for oid, *_ in found] != [parent.oid]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..api.archive import Fingerprint
-from ..api.policy import APPROVAL, UNREAD, PartitionPolicySpec, parse
+from ..api.policy import APPROVAL, HOLD, PartitionPolicySpec, holds, is_held, parse
 from ..api.retention import Approval, OnExpire, OnLargeObjects
 from ..api.status import PartitionStatus, State
 from ..api.validation import parse_spec
@@ -235,9 +235,10 @@ def _why_not(policy: Object, spec: PartitionPolicySpec, partition: PartitionStat
         return "the policy has no spec.retention, so the operator never drops anything of it"
     if retention.on_expire is not OnExpire.DROP:
         return "spec.retention.onExpire is not Drop, so what has expired is kept as a table of its own"
-    held = parse(policy["metadata"].get("annotations"))
-    if {name, f"{name}@{partition.oid}", UNREAD} & held or partition.state is State.HELD:
-        return "the annotation partwarden.dev/hold names it; take it out there first"
+    held, qualified = holds(policy["metadata"].get("annotations"), spec.holds), f"{spec.table.schema_}.{name}"
+    called = frozenset({name, qualified, f"{name}@{partition.oid}", f"{qualified}@{partition.oid}"})
+    if is_held(held, called) or partition.state is State.HELD:
+        return f"{HOLD} names it; take it out there first"
     if partition.state not in (State.EXPIRED, State.DETACHED):
         keeps = f"spec.retention.keepFor ({retention.keep_for})"
         return f"it is {partition.state}: only what is older than {keeps} is dropped"

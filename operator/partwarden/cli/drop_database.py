@@ -81,7 +81,7 @@ def _why_never(table: Partition | Detached, piece: BoundedRange, plan: Plan, hel
     if piece.upper > plan.current.lower:
         return f"it holds {span(piece)}, which is now or later"
     if policy.is_held(held, table.names):
-        return "the annotation partwarden.dev/hold names it"
+        return f"{policy.HOLD} names it"
     if isinstance(table, Detached):
         return None
     if table.detach_pending and (table.marker is None or table.marker.phase is not Phase.DETACHING):

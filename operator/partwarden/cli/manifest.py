@@ -162,9 +162,9 @@ class Manifest:
     spec: TableSpec
     database: Database | None
     held: frozenset[str] = frozenset()
-    """What the annotation of `partwarden.hold` names."""
+    """What the annotation `policy.ANNOTATION` or ``spec.holds`` names."""
     approved: frozenset[str] = frozenset()
-    """What that of `hold.APPROVAL` names."""
+    """What the annotation `policy.APPROVAL` names."""
 
 
 class Metadata(Model):
@@ -241,7 +241,7 @@ def load(text: str, source: str, *, table: dict[str, str] | None = None, needs_d
         )
     about, parsed = whole.metadata, whole.spec
     database = parsed.database if isinstance(parsed, PartitionPolicySpec) else None
-    held, approved = policy.parse(about.annotations), policy.parse(about.annotations, policy.APPROVAL)
+    held, approved = policy.holds(about.annotations, parsed.holds), policy.parse(about.annotations, policy.APPROVAL)
     return Manifest(about.name, about.namespace, parsed, database, held, approved)
 
 

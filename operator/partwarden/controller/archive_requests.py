@@ -7,9 +7,10 @@ doubts: without them a table is compared once more.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from ..api.archive import (
@@ -20,19 +21,22 @@ from ..api.archive import (
     POLICY_LABEL,
     ROUND_LABEL,
     SERVER_LABEL,
+    TABLE_LABEL,
     Fingerprint,
     PartitionArchiveSpec,
     PolicyRef,
 )
-from ..api.policy import API_VERSION, ArchiveConnection, PartitionPolicySpec
+from ..api.policy import API_VERSION, PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..api.validation import check
-from ..errors import NameTaken
-from ..kube.cache import ArchiveCache, Binding, StoredArchive, StoredPolicy
-from ..kube.client import Cluster
+from ..errors import ClusterUnavailable, NameTaken
+from ..kube.cache import ArchiveCache, Binding, StoredArchive, StoredPolicy, parse_archive
+from ..kube.client import WRITES, Cluster
 from ..planner.archive_gate import ArchiveRequest, CheckRequest, Request
 from ..planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
-from .archive_status import is_proven, trouble
+from .archive_status import dropped, is_proven, moment, trouble
+
+log = logging.getLogger(__name__)
 
 STEM = 200
 """Characters of a name before its digest."""
@@ -54,7 +58,7 @@ class ArchiveRequests:
         self._cache, self._cluster, self._enqueue, self._selector = cache, cluster, enqueue, selector
         self._checks: dict[ObjectKey, str] = {}
         self._doubts: dict[ObjectKey, str] = {}
-        self._routes: dict[ObjectKey, ArchiveConnection | None] = {}
+        self._routes: dict[ObjectKey, tuple[Hashable, ...]] = {}
 
     def known(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Archives:
         """The archives that this policy asked for, as it reads now.
@@ -73,19 +77,27 @@ class ArchiveRequests:
         states = {oid: tuple(sorted(some, key=lambda each: (each.round, each.name))) for oid, some in found.items()}
         return Archives(states, policy.approved)
 
-    def ask(self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, requests: Iterable[Request]) -> None:
+    def ask(
+        self,
+        policy: StoredPolicy,
+        spec: PartitionPolicySpec,
+        server: str,
+        requests: Iterable[Request],
+        address: Hashable = None,
+    ) -> None:
         """Create the archives and want the checks that the plan asks for, and no others.
 
-        ``server``: the `inventory.Server.identity` that the plan was made on. Raises `ClusterUnavailable`, and
-        `NameTaken` where another PartitionArchive of a name exists.
+        ``server``: the `inventory.Server.identity` that the plan was made on; ``address``: by which it was reached.
+        Raises `ClusterUnavailable`, and `NameTaken` where another PartitionArchive of a name exists.
         """
         wanted = list(requests)
         checks = {(policy.key[0], each.archive): each for each in wanted if isinstance(each, CheckRequest)}
-        rerouted = self._routes.get(policy.key) != spec.database.archive
-        self._routes[policy.key] = spec.database.archive
+        route = (address, spec.database.archive)
+        rerouted = self._routes.get(policy.key, route) != route
+        self._routes[policy.key] = route
         for archive, _ in self._own(policy, spec):
             if rerouted:
-                # After Jobs were given another way to the database, no archive waits for its next attempt.
+                # Jobs have another way to the database now: no archive waits for its next attempt.
                 self._enqueue(archive.key)
             if archive.key not in checks:
                 self._checks.pop(archive.key, None)
@@ -129,6 +141,42 @@ class ArchiveRequests:
             token = str((archive.status.get("check") or {}).get("token", ""))
             self._doubts[key] = hashlib.sha256(token.encode()).hexdigest()[:10]
 
+    def record_drop(
+        self, policy: StoredPolicy, oid: int, name: str, now: datetime, approval: str | None = None
+    ) -> None:
+        """Write into the status of the policy's archive of that ``name`` that its table was dropped, see
+        `archive_status.dropped`. Where that cannot be written now, the next reconcile does: it sees the table gone."""
+        key = (policy.key[0], name)
+        known = self._cache.get(key)
+        if known is None or known.policy != policy.key or known.binding is None or known.binding.oid != oid:
+            return
+        try:
+            for _ in range(WRITES):
+                archive = self._cluster.archive(key)
+                if archive is None or archive.uid != known.uid:
+                    return
+                if (status := dropped(archive.status, now, approval)) == archive.status:
+                    return
+                # Only while it is as it was read: the other reconciler may be writing, too.
+                if (written := self._cluster.write_status(archive, status, archive.version)) is not None:
+                    self._cache.put(parse_archive(written))
+                    return
+            log.warning(
+                "%s was not told that its table is gone: others write to it", known, extra={"reason": "Conflict"}
+            )
+        except ClusterUnavailable as error:
+            log.warning("%s", error, extra={"archive": str(known), "reason": error.reason})
+
+    def record_missing(
+        self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, oids: Iterable[int], now: datetime
+    ) -> None:
+        """The same of tables that were seen to be gone on the server with that `inventory.Server.identity`."""
+        archives = self.known(policy, spec).on(server)
+        for oid in oids:
+            state = archives.latest(oid)
+            if state is not None and state.proves(oid):
+                self.record_drop(policy, oid, state.name, now)
+
     def _own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, Binding]]:
         """The policy's archives, of whatever server, each with the table that it is of."""
         destination = spec.retention.archive if spec.retention else None
@@ -153,7 +201,8 @@ class ArchiveRequests:
         )
         key, labels = (policy.key[0], name(policy, spec, server, wanted)), _labels(policy, server, wanted)
         # Once the policy is gone, those of the selector decide which operator goes on with it.
-        all_labels = MANAGED | deciding_labels(self._selector, policy.labels) | labels
+        of_table = {TABLE_LABEL: _label(str(spec.table))}
+        all_labels = MANAGED | deciding_labels(self._selector, policy.labels) | of_table | labels
         body = {
             "apiVersion": API_VERSION,
             "kind": ARCHIVE_KIND,
@@ -187,15 +236,20 @@ def name(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: A
 
 
 def _labels(policy: StoredPolicy, server: str, wanted: ArchiveRequest) -> dict[str, str]:
-    whole = policy.key[1]
-    # A name may be longer than a label.
-    short = whole if len(whole) <= LABEL else f"{whole[:50]}-{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
     return {
-        POLICY_LABEL: short,
+        POLICY_LABEL: _label(policy.key[1]),
         SERVER_LABEL: server_label(server),
         OID_LABEL: str(wanted.oid),
         ROUND_LABEL: str(wanted.round),
     }
+
+
+def _label(text: str) -> str:
+    """The text as the value of a label, with a digest where it is longer, or has characters that a label may not."""
+    if len(text) <= LABEL and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", text):
+        return text
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", text[:50]).lstrip("_.-")
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:10]}".lstrip("-")
 
 
 def _subject(spec: PartitionArchiveSpec) -> tuple[Any, ...]:
@@ -215,6 +269,7 @@ def _state(archive: StoredArchive, binding: Binding, status: Mapping[str, Any], 
         check=_check(check_status) if check_status else None,
         error=trouble(status),
         doubt=doubt,
+        dropped="dropped" in status,
     )
 
 
@@ -225,16 +280,8 @@ def _check(found: dict[str, Any]) -> CheckState:
         ok=found.get("ok") is True,
         reason=str(found.get("reason") or "CheckFailed"),
         message=str(found.get("message") or "it was read again, and is not as it was proven"),
-        completed=_moment(found.get("completed")),
+        completed=moment(found.get("completed")),
     )
-
-
-def _moment(text: object) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text) if isinstance(text, str) else None
-        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def deciding_labels(selector: str, labels: Mapping[str, str]) -> dict[str, str]:

@@ -6,9 +6,10 @@ What was proven stays in the status whatever comes after it. The conditions foll
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from .. import __version__
 from ..archive.manifest import Report, Task
 from ..errors import PartwardenError, UserError
 from ..planner.calendar import iso
@@ -24,6 +25,7 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 """Between a Job that failed and the next, doubled each time."""
 
 PHASES = {Task.ARCHIVE: "Archiving", Task.CHECK: "Checking"}
+STATES = {PHASES[Task.ARCHIVE]: "Dumping", PHASES[Task.CHECK]: "Verifying"}
 FAILURE = ("lastError", "attempts", "nextAttempt")
 """What a Job that succeeds removes."""
 PROGRESS = ("phase", "phaseSince")
@@ -64,7 +66,7 @@ def runs(status: Mapping[str, Any], generation: int, now: datetime, task: Task, 
     lasts = (status.get("job"), status.get("phase")) == (seen.name, PHASES[task]) and "phaseSince" in status
     since = status["phaseSince"] if lasts else iso(now.replace(microsecond=0))
     found = _with({**status, "job": seen.name}, generation, now, said, RECONCILING)
-    return {**found, "phase": PHASES[task], "phaseSince": since}
+    return _staged({**found, "phase": PHASES[task], "phaseSince": since})
 
 
 def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str) -> Status:
@@ -83,7 +85,7 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
     if report.ok:
         as_it_was = ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}")
         return _with({**_forgiven(found), "job": job}, generation, now, as_it_was, READY)
-    found |= _counted(status, job, report.completed or now)
+    found |= _counted(status, job, report.completed or now, now)
     return _with(found, generation, now, ConditionState(FALSE, report.reason, report.message), STALLED)
 
 
@@ -101,9 +103,21 @@ def failed(
     reason, message = (error.reason, str(error)) if isinstance(error, PartwardenError) else error
     found = {**status, "lastError": {"reason": reason, "message": cut(message)}}
     if job:
-        found |= _counted(status, job, ended or now)
+        found |= _counted(status, job, ended or now, now)
     ends = STALLED if isinstance(error, UserError) else RECONCILING
     return _with(found, generation, now, ConditionState(FALSE, reason, message), ends)
+
+
+def dropped(status: Mapping[str, Any], now: datetime, approval: str | None) -> Status:
+    """The table was dropped at ``now``, as ``approval`` allowed. None: it was only seen to be gone.
+
+    What is known of that stays, but for what was only seen, by another operator, right after a drop.
+    """
+    known, at = status.get("dropped"), {"at": iso(now.replace(microsecond=0))}
+    if known and (approval is None or not known.get("observed")):
+        return dict(status)
+    how = {"observed": True} if approval is None else {"approval": approval, "operator": __version__}
+    return {**status, "dropped": at | how}
 
 
 def trouble(status: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -125,17 +139,26 @@ def state(status: Mapping[str, Any]) -> str:
 
 def pause(status: Mapping[str, Any], now: datetime) -> float:
     """Seconds until the next Job may be made; 0 at once. ``now`` is aware."""
-    text = status.get("nextAttempt")
-    if not isinstance(text, str):
+    following = moment(status.get("nextAttempt"))
+    if following is None:
         return 0.0
     # A clock that was set back must not make the pause longer than the longest.
-    left = (datetime.fromisoformat(text) - now).total_seconds()
-    return min(max(0.0, left), LONGEST_PAUSE.total_seconds())
+    return min(max(0.0, (following - now).total_seconds()), LONGEST_PAUSE.total_seconds())
 
 
-def _counted(status: Mapping[str, Any], job: str, ended: datetime) -> Status:
+def moment(text: object) -> datetime | None:
+    """An aware moment that a status holds; None where another wrote there what is none."""
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _counted(status: Mapping[str, Any], job: str, ended: datetime, now: datetime) -> Status:
+    """``ended`` may be what others wrote: the pause begins now at the latest."""
     count = int(status.get("attempts") or 0) + 1
-    following = ended + min(FIRST_PAUSE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
+    following = min(ended, now) + min(FIRST_PAUSE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
     return {"attempts": count, "job": job, "nextAttempt": iso(following.replace(microsecond=0))}
 
 
@@ -170,7 +193,15 @@ def _with(status: Mapping[str, Any], generation: int, now: datetime, said: Condi
     }
     conditions = [condition(kind, each, earlier.get(kind), generation, now) for kind, each in states.items()]
     lasting = {key: value for key, value in status.items() if key not in PROGRESS}
-    return {**lasting, "observedGeneration": generation, "conditions": conditions}
+    return _staged({**lasting, "observedGeneration": generation, "conditions": conditions})
+
+
+def _staged(status: Status) -> Status:
+    """With its ``state``. Of a Job that runs, why it cannot go on counts, and why one before it failed does not."""
+    wrong = trouble(status)
+    if "phase" in status and (wrong is None or wrong[0] not in BLOCKED):
+        return {**status, "state": STATES[status["phase"]]}
+    return {**status, "state": "Failed" if wrong else "Verified" if is_proven(status) else "Queued"}
 
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:

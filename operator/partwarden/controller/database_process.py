@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import DatabaseUnresponsive, PartwardenError, WorkerFailed
-from ..planner.drop_preconditions import Archives, Withdrawn
+from ..planner.drop_preconditions import Archives, Step, Withdrawn
 from ..status.events import CompletedAction
 from . import database_work
 from .database_work import Supervisor, Unreadable, Values
@@ -43,7 +43,7 @@ BEGINNING = 60.0
 """Seconds until a worker has taken up its work; the first one waits for the fork server."""
 BRIEF_MEMORY = 32 * 1024 * 1024
 """Bytes that a process may take which ends with its work."""
-ASKED = frozenset({"claim", "disclaim", "challenge", "compare", "must_wait", "why_stopped", "latest"})
+ASKED = frozenset({"claim", "disclaim", "challenge", "compare", "finishes", "must_wait", "why_stopped", "latest"})
 """The methods of a supervisor that a worker may call."""
 
 
@@ -79,11 +79,14 @@ class _Parent(Supervisor):
     def did(self, action: CompletedAction) -> None:
         self._pipe.send(("did", action))
 
-    def begins(self, what: str, seconds: float | None) -> None:
-        self._pipe.send(("begins", what, seconds))
+    def begins(self, what: str, seconds: float | None, step: Step | None = None) -> None:
+        self._pipe.send(("begins", what, seconds, step))
 
-    def must_wait(self, what: str) -> bool:
-        return bool(self._ask("must_wait", what))
+    def must_wait(self, step: Step) -> bool:
+        return bool(self._ask("must_wait", step))
+
+    def finishes(self) -> None:
+        self._ask("finishes")
 
     def why_stopped(self) -> str:
         return str(self._ask("why_stopped"))
@@ -237,7 +240,7 @@ class DatabaseProcesses:
                 match kind:
                     case "begins":
                         worker.begins(content[0], content[1], self._observation)
-                        supervisor.begins(content[0], max(0.0, worker.deadline - time.monotonic()))
+                        supervisor.begins(content[0], max(0.0, worker.deadline - time.monotonic()), content[2])
                     case "did":
                         supervisor.did(content[0])
                     case "asks":

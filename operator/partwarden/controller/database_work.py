@@ -23,7 +23,8 @@ from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import DropDetached, Outcome
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase, Recheck
-from ..planner.plan import Plan
+from ..planner.inventory import Inventory
+from ..postgres import inspection
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.engine import maintain, observe_and_plan
@@ -31,6 +32,8 @@ from ..postgres.transaction import held_keys, holding_keys
 from ..status import conditions, events
 
 CONNECTING = "connecting to the database"
+MOST_MISSING = 20
+"""Tables that are looked for in one reconcile: each that is gone is a write into the status of its archive."""
 SAFE_BUILTINS = {
     "builtins": {"set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bytearray", "object"},
     "collections": {"OrderedDict", "defaultdict", "deque"},
@@ -49,7 +52,7 @@ running: Session | None = None
 class Supervisor(Recheck):
     """The operator, as the work on a database sees it. Asked of a process through a pipe: only plain values."""
 
-    single_drop = True
+    yields = True
 
     def claim(self, server: str, oid: int, table: str) -> None:
         """Raises `PolicyConflict` where an older policy has the table. ``server``: `inventory.Server.identity`."""
@@ -89,6 +92,8 @@ class WorkRequest:
     archives: Archives = field(repr=False)
     patience: float
     connect_timeout: int
+    beside: bool = False
+    """Another run of the policy does what takes long: this one does everything else."""
 
 
 @dataclass(slots=True)
@@ -103,10 +108,12 @@ class WorkReport:
     doubted: list[str] = field(default_factory=list)
     """Archives that no longer equal their table."""
     boundary: float | None = None
-    more_drops: bool = False
-    """A table was dropped, and the plan has another drop, which does not wait for the resync."""
+    more: bool = False
+    """Something was done that may take long, and the plan has more of that, which does not wait for the resync."""
     stopped: str = ""
     """Why something of the plan was not begun, or undone."""
+    missing: tuple[int, ...] = ()
+    """Tables of proven archives, by OID, that no longer exist, and of which no status says so."""
 
 
 class Unreadable(Exception):
@@ -185,24 +192,37 @@ def _maintain(
         supervisor.claim(*claim)
         if prove(connection, supervisor):
             supervisor.claim(*claim)
-    if plan.actions and spec.mode is Mode.APPLY and not plan.blocked:
+        report.missing = _missing(connection, inventory, archives.on(report.server))
+    due = replace(plan, actions=tuple(each for each in plan.actions if not (request.beside and each.long)))
+    if due.actions and spec.mode is Mode.APPLY and not plan.blocked:
         done = maintain(
             connection,
             spec,
             patience=request.patience,
             held=held,
             archives=archives,
-            observed=(inventory, plan),
+            observed=(inventory, due),
             outcomes=outcomes,
             recheck=supervisor,
         )
-        inventory, plan, report.stopped = done.inventory, done.after, done.stopped
+        report.stopped = done.stopped
+        if outcomes:
+            inventory, plan = done.inventory, done.after
     report.stopped = report.stopped or supervisor.why_stopped()
     if spec.mode is Mode.APPLY and not plan.blocked and not report.stopped:
         report.requests = plan.retired.gate.requests
     report.update = conditions.reconciled(spec, inventory, plan, outcomes)
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
-    report.more_drops = _has_more_drops(outcomes, plan)
+    done_long = any(each.action.long and each.error is None for each in outcomes)
+    report.more = done_long and any(each.long for each in plan.actions)
+
+
+def _missing(connection: Session, inventory: Inventory, archives: Archives) -> tuple[int, ...]:
+    """Of the archived tables that are neither partitions nor detached, those that are gone: where each drop was
+    recorded in its archive, there are none, and nothing is asked."""
+    there = (each.oid for each in (*inventory.partitions, *inventory.detached))
+    oids = archives.unrecorded(there)[:MOST_MISSING]
+    return inspection.missing(connection, oids) if oids else ()
 
 
 def prove(connection: Session, supervisor: Supervisor) -> bool:
@@ -231,11 +251,6 @@ def find_keys(request: KeySearch, supervisor: Supervisor) -> list[int]:
     supervisor.begins(CONNECTING, None)
     with session(request.connection, connect_timeout=request.connect_timeout) as connection:
         return held_keys(connection, request.first)
-
-
-def _has_more_drops(outcomes: list[Outcome], plan: Plan) -> bool:
-    dropped = any(isinstance(outcome.action, DropDetached) and outcome.error is None for outcome in outcomes)
-    return dropped and any(isinstance(action, DropDetached) for action in plan.actions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

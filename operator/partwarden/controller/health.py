@@ -34,6 +34,8 @@ CONNECTIONS = 16
 HEADER_BYTES = 16 * 1024
 REQUEST_SECONDS = 10.0
 """From the connection to the last byte of the answer, however slowly the client writes and reads."""
+NOTED_SECONDS = 60.0
+"""Between two lines of the log about clients that were cut off for the same reason: they decide how often that is."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of Prometheus' text format, which every version of it reads."""
 SCRAPE_SECONDS = 1.0
@@ -144,6 +146,7 @@ class Web:
         """One for each connection, the oldest first."""
         self._page: asyncio.Task[bytes] | None = None
         self._scraped = 0.0
+        self._noted: dict[str, float] = {}
 
     @property
     def port(self) -> int:
@@ -175,6 +178,7 @@ class Web:
         task = asyncio.current_task()
         assert task is not None
         if len(self._open) >= CONNECTIONS:
+            self._note(writer, f"{CONNECTIONS} connections are open: the oldest was ended for one more")
             oldest = next(iter(self._open))
             del self._open[oldest]
             oldest.cancel()
@@ -184,13 +188,24 @@ class Web:
                 writer.write(await self._answer(await reader.readuntil(b"\r\n\r\n")))
                 writer.close()
                 await writer.wait_closed()
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # the client's own affair: it is not told, and nothing is logged
+        except TimeoutError:
+            self._note(writer, f"a request took longer than {REQUEST_SECONDS:.0f} s, and was ended")
+        except asyncio.LimitOverrunError:
+            self._note(writer, f"a request had headers of more than {HEADER_BYTES:,} bytes, and was ended")
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client has ended it
         except Exception:
             log.exception("a request was not answered")
         finally:
             self._open.pop(task, None)
             writer.transport.abort()
+
+    def _note(self, writer: asyncio.StreamWriter, what: str) -> None:
+        now = time.monotonic()
+        if now >= self._noted.get(what, now):
+            self._noted[what] = now + NOTED_SECONDS
+            peer = writer.get_extra_info("peername") or ("a client that is gone",)
+            log.warning("%s; the client is %s", what, peer[0])
 
     async def _answer(self, head: bytes) -> bytes:
         method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")

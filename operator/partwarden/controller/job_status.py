@@ -89,7 +89,8 @@ def idle_since(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]] = ()) -
 
 def is_pending_long(since: datetime | None, now: datetime) -> bool:
     """Whether a Job whose pods have not run ``since`` has waited for too long to hold a slot. Both are aware."""
-    return since is not None and now >= since + PENDING_LONG
+    # A moment that another wrote may be the last that there is: nothing is added to it.
+    return since is not None and now - since >= PENDING_LONG
 
 
 def view(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], now: datetime | None = None) -> JobView:
@@ -189,7 +190,7 @@ def _waiting(pod: Mapping[str, Any]) -> tuple[str, str]:
 
 def _without_pod(job: Mapping[str, Any], now: datetime | None) -> tuple[str, str]:
     created = _time(job["metadata"].get("creationTimestamp"))
-    if now is None or created is None or now < created + WITHOUT_POD:
+    if now is None or created is None or now - created < WITHOUT_POD:
         return "", ""
     return NO_POD, (
         f"Job {job['metadata']['name']} has no pod: its Events say why, often a quota, or a service account that does "

@@ -27,12 +27,13 @@ from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
 from .job_slots import JobSlots
+from .long_actions import LongActions, long_limit
 from .metrics import Memory, Metrics, Sources
 from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
-from .runtime import Every, Runtime, share
+from .runtime import Every, Runtime, Workers, share
 from .settings import Settings, configure_logging, wanted
-from .workqueue import Workers, WorkQueue
+from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +79,14 @@ class Operator:
         ownership = TableOwnership(runtime.policy_queue.enqueue, runtime.policy_queue.enqueue)
         handler = PolicyEventHandler(runtime.policies, ownership, runtime.policy_queue, requests.moved)
         self._policy_events = handler
-        execute = partial(self._processes.run, database_work.work)
+        execute, limit = partial(self._processes.run, database_work.work), long_limit(settings.workers)
+        long = LongActions(
+            *(runtime.policy_queue, self._set_aside, runtime.clock),
+            *(limit, share(limit, len(settings.namespaces))),
+        )
         self._reconciler = PolicyReconciler(
             *(runtime, handler, ownership, requests, execute, partial(self._processes.run, database_work.find_keys)),
-            *(metrics.reconciled, lambda: self._leadership.lost),
+            *(long, metrics.reconciled, lambda: self._leadership.lost),
         )
         self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
         pools = {"policies": self._pool, "archives": self._archive_pool}
@@ -193,6 +198,9 @@ class Operator:
                 self._stop()
                 stopped.set()
             await asyncio.sleep(1)
+
+    def _set_aside(self, thread: threading.Thread) -> None:
+        self._workers.set_aside(thread)
 
     def _pool(self) -> WorkerPoolStats:
         return WorkerPoolStats(self._runtime.policy_queue.backlog(), self._workers.count, self._workers.ended)

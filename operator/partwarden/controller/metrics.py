@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
@@ -62,6 +63,8 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
     numbers = {each.field: _family(each.metric, each.help) for each in NUMBERS}
     condition = _family("condition", "1: the condition is True, 0: False; absent while Unknown.", "condition")
     findings = _family("findings", "Findings of the last reconcile, by reason.", "reason")
+    long = _family("long_action_start_timestamp_seconds", "When an action began that takes long.", "action")
+    long_bytes = _family("long_action_bytes", "Size of the table that such an action is done to.", "action")
     paused = _family("suspended", "1 where spec.suspend is true, else 0.")
     for key, suspended, status in policies:
         paused.add_metric(key, suspended)
@@ -75,11 +78,14 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
         for each in status.get("conditions") or []:
             if each["status"] != "Unknown":
                 condition.add_metric([*key, each["type"]], each["status"] == "True")
+        if action := status.get("longAction"):
+            long.add_metric([*key, action["action"]], datetime.fromisoformat(action["since"]).timestamp())
+            long_bytes.add_metric([*key, action["action"]], action["bytes"])
         for reason, count in sorted(
             collections.Counter(each["reason"] for each in status.get("findings") or []).items()
         ):
             findings.add_metric([*key, reason], count)
-    return [runway, *numbers.values(), condition, findings, paused]
+    return [runway, *numbers.values(), condition, findings, long, long_bytes, paused]
 
 
 def _family(name: str, text: str, *more: str) -> GaugeMetricFamily:
@@ -90,6 +96,7 @@ def shown(status: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a status that `families` reads."""
     return {
         "summary": status.get("summary"),
+        "longAction": status.get("longAction"),
         "conditions": [{name: each[name] for name in ("type", "status")} for each in status.get("conditions") or []],
         "findings": [{"reason": each["reason"]} for each in status.get("findings") or []],
     }

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from ..api.policy import PartitionPolicySpec
@@ -20,12 +19,13 @@ from ..errors import ClusterUnavailable, PartwardenError, PolicyConflict
 from ..kube.cache import StoredPolicy
 from ..planner.calendar import load_zone
 from ..postgres.conninfo import ConnectionInfo
-from ..status import conditions, events
+from ..status import conditions, details, events
 from . import workqueue
 from .archive_requests import ArchiveRequests
 from .database_process import WorkerDefect
 from .database_work import WorkReport, WorkRequest
 from .event_handlers import PolicyEventHandler
+from .long_actions import LongActions, LongRun, Running
 from .ownership import TableOwnership
 from .policy_supervisor import PolicySupervisor
 from .runtime import Runtime, Slots
@@ -55,6 +55,8 @@ class Run:
     """What one reconcile has come to so far."""
 
     policy: StoredPolicy
+    beside: Running | None = None
+    """What another run of the policy does, which takes long."""
     began: float = field(default_factory=time.monotonic)
     update: conditions.PolicyStatusUpdate = field(default_factory=conditions.suspended)
     done: list[events.CompletedAction] = field(default_factory=list)
@@ -82,13 +84,15 @@ class PolicyReconciler:
         archives: ArchiveRequests,
         execute: Execute,
         look: Look,
+        long: LongActions,
         observe: Callable[[ObjectKey, workqueue.Result, float], None],
         lost: Callable[[], bool] = lambda: False,
     ) -> None:
         """``execute`` does the work on a database, and ``look`` asks that of a rival. ``observe`` gets the result of
         each reconcile and its seconds. ``lost``: whether the Lease is, so that no further action may begin."""
         self._runtime, self._handler, self._ownership, self._archives = runtime, handler, ownership, archives
-        self._execute, self._observe, self._lost, self._stopping = execute, observe, lost, False
+        self._execute, self._long, self._observe = execute, long, observe
+        self._lost, self._stopping = lost, False
         self._proofs = ServerProofs(runtime, ownership, look)
         self._slots, self._backoff = Slots(), workqueue.Backoff()
         self._waiting: dict[ObjectKey, float] = {}
@@ -109,7 +113,7 @@ class PolicyReconciler:
             return None
         if self._awaits_older(policy):
             return WAIT_FOR_OLDER
-        run, supervisor = Run(policy), None
+        run, supervisor = Run(policy, self._long.running(key)), None
         try:
             if policy.suspended:
                 self._ownership.release(key)
@@ -119,9 +123,9 @@ class PolicyReconciler:
                 supervisor = self._supervisor(policy, spec)
                 run.done = supervisor.done
                 with self._connection(policy, spec, supervisor) as connection:
-                    run.report = self._execute(self._request(policy, spec, connection), supervisor)
+                    run.report = self._execute(self._request(run, spec, connection), supervisor)
                 run.update = run.report.update
-                self._request_archives(run, spec)
+                self._request_archives(run, spec, connection)
         except NoFreeSlot:
             return WAIT_FOR_SLOT
         except PartwardenError as error:
@@ -130,9 +134,18 @@ class PolicyReconciler:
             name = error.name if isinstance(error, WorkerDefect) else type(error).__name__
             log.exception("%s", name, extra=run.about("InternalError"))
             run.update = conditions.broken(name)
-        result = self._write_status(run)
+        result = self._write_status(run, self._is_outdated(run, supervisor))
         self._ownership.note(key)
+        if self._is_outdated(run, supervisor):
+            return 0.0
         return None if result is None else self._requeue(run, result)
+
+    def _is_outdated(self, run: Run, supervisor: PolicySupervisor | None) -> bool:
+        """Whether it was set aside, and the policy was edited and reconciled meanwhile: the status says that by now."""
+        if supervisor is None or supervisor.long is None or not supervisor.long.was_aside:
+            return False
+        known = self._runtime.policies.get(run.policy.key)
+        return known is None or known.edition != run.policy.edition
 
     def stop(self) -> None:
         """Begin no further action, and write no failure into a status: it may be one because of the end."""
@@ -169,15 +182,16 @@ class PolicyReconciler:
         database = (policy.key[0], info.database_key)
         if not self._slots.acquire(database, policy.key):
             raise NoFreeSlot
-        supervisor.begin_long = partial(self._slots.acquire_long, database, policy.key)
+        supervisor.long = LongRun(self._long, database, policy.key)
         try:
             yield info
         finally:
+            supervisor.long.close()
             for following in self._slots.release(database, policy.key):
                 self._runtime.policy_queue.enqueue(following)
 
-    def _request(self, policy: StoredPolicy, spec: PartitionPolicySpec, connection: ConnectionInfo) -> WorkRequest:
-        settings = self._runtime.settings
+    def _request(self, run: Run, spec: PartitionPolicySpec, connection: ConnectionInfo) -> WorkRequest:
+        settings, policy = self._runtime.settings, run.policy
         return WorkRequest(
             spec=spec,
             connection=connection,
@@ -185,6 +199,7 @@ class PolicyReconciler:
             archives=self._archives.known(policy, spec),
             patience=settings.lock_patience,
             connect_timeout=settings.connect_timeout,
+            beside=run.beside is not None,
         )
 
     def _supervisor(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> PolicySupervisor:
@@ -194,18 +209,20 @@ class PolicyReconciler:
         parts = self._runtime, self._handler, self._ownership, self._proofs, self._archives
         return PolicySupervisor(policy, spec, *parts, ending)
 
-    def _request_archives(self, run: Run, spec: PartitionPolicySpec) -> None:
+    def _request_archives(self, run: Run, spec: PartitionPolicySpec, connection: ConnectionInfo) -> None:
         """What the work has found out about archives, and what its plan wants of them."""
         report = run.report
         for archive in report.doubted:
             self._archives.doubt(run.policy, archive)
+        if report.missing:
+            self._archives.record_missing(run.policy, spec, report.server, report.missing, self._runtime.clock())
         if report.stopped:
             log.info("stopped: %s; the table is planned again", report.stopped, extra=run.about("Stopped"))
         elif report.requests is not None:
-            self._archives.ask(run.policy, spec, report.server, report.requests)
+            self._archives.ask(run.policy, spec, report.server, report.requests, connection.database_key)
 
-    def _write_status(self, run: Run) -> workqueue.Result | None:
-        """Write the status if it differs, and record Events of it and of what was done.
+    def _write_status(self, run: Run, outdated: bool) -> workqueue.Result | None:
+        """Write the status if it differs and is not ``outdated``, and record Events of it and of what was done.
 
         Returns None when the policy was deleted, or is served by another operator now. A write that fails makes the
         result Transient.
@@ -216,7 +233,8 @@ class PolicyReconciler:
         result = workqueue.result(run.update.errors, run.update.reconciling)
         exists, notices = True, list[events.Notice]()
         try:
-            exists, notices = self._write(run)
+            if not outdated:
+                exists, notices = self._write(run)
         except ClusterUnavailable as error:
             log.warning("%s", error, extra=run.about(error.reason))
             result = workqueue.Result.TRANSIENT
@@ -237,7 +255,8 @@ class PolicyReconciler:
         if self._stopping and run.failed:
             return True, []
         previous = known.status
-        status = conditions.make_status(run.update, previous, policy.generation, self._runtime.clock(), policy.table)
+        now, long = self._runtime.clock(), details.long_action(*run.beside) if run.beside else None
+        status = conditions.make_status(run.update, previous, policy.generation, now, policy.table, long)
         if status == previous:
             return True, []
         written = cluster.write_status(policy, status)
@@ -265,12 +284,12 @@ class PolicyReconciler:
         if run.policy.suspended and result is workqueue.Result.CONVERGED:
             return None
         after = self._backoff.after(run.policy.key, run.policy.edition, result, run.resync, run.report.boundary)
-        if run.report.more_drops:
+        if run.report.more:
             self._backoff.forget(run.policy.key)
             after = 0.0
         ready = run.update.ready
         level, word = (
-            (logging.WARNING, "attempt") if run.failed and not run.report.more_drops else (logging.DEBUG, "reconcile")
+            (logging.WARNING, "attempt") if run.failed and not run.report.more else (logging.DEBUG, "reconcile")
         )
         log.log(
             level, "%s: %s; next %s in %.0f s", ready.reason, ready.message, word, after, extra=run.about(ready.reason)

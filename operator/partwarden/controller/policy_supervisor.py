@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from ..api.archive import AUTOMATIC
 from ..api.policy import PartitionPolicySpec
+from ..api.retention import Approval
 from ..api.types import ObjectKey
 from ..errors import PolicyConflict
 from ..kube.cache import StoredPolicy, is_gone, parse_policy
-from ..planner.drop_preconditions import Archives, Withdrawn
+from ..planner.drop_preconditions import Archives, Step, Withdrawn
 from ..status.events import CompletedAction
 from .archive_requests import ArchiveRequests
 from .database_work import CONNECTING, Supervisor
 from .event_handlers import PolicyEventHandler
+from .long_actions import LongRun
 from .ownership import TableIdentity, TableOwnership
 from .runtime import Runtime
 from .same_server import Challenge, ServerProofs
@@ -40,20 +43,28 @@ class PolicySupervisor(Supervisor):
         """``policy`` and ``spec`` are those that were planned for. ``ending``: whether the operator is to end."""
         self._policy, self._spec, self._runtime = policy, spec, runtime
         self._handler, self._ownership, self._archives, self._ending = handler, ownership, archives, ending
-        self._proofs, self._challenge = proofs, Challenge()
+        self._proofs, self._challenge, self._approved = proofs, Challenge(), frozenset[str]()
         self.connection = ""
         """`same_server.digest` of the connection parameters."""
         self.done: list[CompletedAction] = []
         """What has succeeded so far. It is kept although an error, or the end of the process, may end the reconcile."""
-        self.connected = False
-        self.begin_long: Callable[[], bool] = lambda: True
-        """Whether an action that may take hours may begin; if not, the policy is enqueued when it may."""
+        self.connected, self._doing = False, ""
+        self.long: LongRun | None = None
+        """Of this reconcile, while it works on the database."""
 
-    def begins(self, what: str, seconds: float | None) -> None:
+    def begins(self, what: str, seconds: float | None, step: Step | None = None) -> None:
         self.connected = self.connected or what != CONNECTING
+        if self.long is not None:
+            self.long.begins(step)
         if seconds is not None:
+            if what != self._doing:
+                # Known from the log while it lasts: a database may hold it up for all of that time.
+                about = {"policy": str(self._policy), "reason": "StepBegins"}
+                log.debug("begins: %s, for %.0f s at most", what, seconds, extra=about)
+            self._doing = what
             # After that the process is ended, and what comes then has as long as what came before.
-            self._runtime.policy_queue.deadline(self._policy.key, seconds + DEADLINE)
+            aside = self.long is not None and self.long.aside
+            self._runtime.policy_queue.deadline(self._policy.key, seconds + DEADLINE, aside=aside)
 
     def claim(self, server: str, oid: int, table: str) -> None:
         identity = TableIdentity(server, oid)
@@ -76,12 +87,20 @@ class PolicySupervisor(Supervisor):
 
     def did(self, action: CompletedAction) -> None:
         self.done.append(action)
+        if (table := action.dropped) is not None:
+            # At once: the next reconcile could only see that the table is gone.
+            approval = self._approval(table.names)
+            self._archives.record_drop(self._policy, table.oid, table.archive, self._runtime.clock(), approval)
 
-    def must_wait(self, what: str) -> bool:
-        if waits := not self.begin_long():
-            about = {"policy": str(self._policy), "reason": "WaitsForLongAction", "partition": what}
-            log.info("%s waits: another policy of the database does what may take long", what, extra=about)
+    def must_wait(self, step: Step) -> bool:
+        if waits := self.long is not None and not self.long.may_begin():
+            about = {"policy": str(self._policy), "reason": "WaitsForLongAction", "partition": step.object}
+            log.info("%s waits for others that take long", step.object, extra=about)
         return waits
+
+    def finishes(self) -> None:
+        if self.long is not None:
+            self.long.take_back()
 
     def why_stopped(self) -> str:
         """Any edit stops the reconcile, and so does an older policy of the same table: it is planned anew at once."""
@@ -114,7 +133,14 @@ class PolicySupervisor(Supervisor):
         if unknown := self._ownership.unknown(self._policy, self._runtime.policies):
             raise Withdrawn(f"{self._named(unknown)} has not been reconciled since the operator began")
         assert now is not None
+        self._approved = now.approved
         return now.held, self._archives.known(now, self._spec).on(server)
+
+    def _approval(self, names: frozenset[str]) -> str:
+        """What approved the drop of the table that is called so, right before it: an entry of the annotation, of
+        several the one that says the most, or the policy."""
+        manual = self._spec.retention is not None and self._spec.retention.approval is Approval.MANUAL
+        return max(names & self._approved, key=len, default=AUTOMATIC) if manual else AUTOMATIC
 
     def _named(self, other: ObjectKey) -> str:
         """Without its name where it is of another namespace, whose objects the user may not see."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -18,9 +19,9 @@ from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
+AFTER_CRASH = 60.0
+"""Seconds until a key is due again after an error that the work itself did not catch."""
 PER_DATABASE = 2
-LONG_PER_DATABASE = 1
-"""How many of them may do what can take hours: the others are left to what creates partitions."""
 
 
 def utc_now() -> datetime:
@@ -60,16 +61,14 @@ class Runtime:
 @dataclass(slots=True)
 class _Database:
     used: list[ObjectKey] = field(default_factory=list)
-    long: set[ObjectKey] = field(default_factory=set)
     waiting: list[ObjectKey] = field(default_factory=list)
-    waiting_long: list[ObjectKey] = field(default_factory=list)
 
 
 class Slots:
     """A worker that gets no slot requeues its key instead of blocking. Safe for threads."""
 
-    def __init__(self, limit: int = PER_DATABASE, long_limit: int = LONG_PER_DATABASE) -> None:
-        self._limit, self._long_limit = limit, long_limit
+    def __init__(self, limit: int = PER_DATABASE) -> None:
+        self._limit = limit
         self._lock = threading.Lock()
         self._databases: defaultdict[Hashable, _Database] = defaultdict(_Database)
 
@@ -85,35 +84,74 @@ class Slots:
                 of.waiting.append(key)
             return False
 
-    def acquire_long(self, database: Hashable, key: ObjectKey) -> bool:
-        """Whether a key that has a slot may do something long with it, until it gives the slot back.
-
-        If not, it is noted as waiting for that, and `release` will name it.
-        """
-        with self._lock:
-            of = self._databases[database]
-            if key in of.long or len(of.long) < self._long_limit:
-                of.long.add(key)
-                of.waiting_long = [each for each in of.waiting_long if each != key]
-                return True
-            if key not in of.waiting_long:
-                of.waiting_long.append(key)
-            return False
-
     def release(self, database: Hashable, key: ObjectKey) -> list[ObjectKey]:
-        """Give the slot back. Returns the keys that are to be enqueued: those that have waited the longest."""
+        """Give the slot back. Returns the key, if any, that is to be enqueued: the one that has waited the longest."""
         with self._lock:
             of = self._databases[database]
             of.used.remove(key)
             following = of.waiting[:1]
-            if key in of.long:
-                of.long.remove(key)
-                following += of.waiting_long[:1]
-                del of.waiting_long[:1]
             del of.waiting[:1]
-            if not (of.used or of.waiting or of.waiting_long):
+            if not (of.used or of.waiting):
                 del self._databases[database]
             return following
+
+
+class Workers:
+    """Threads that call ``work`` with each key; it returns the seconds until the next time, None for never."""
+
+    def __init__(self, queue: WorkQueue, work: Callable[[ObjectKey], float | None], count: int) -> None:
+        self._queue, self._work, self.count = queue, work, count
+        self._lock = threading.Lock()
+        self._threads = [self._thread(f"worker-{number}") for number in range(count)]
+        self._aside: set[threading.Thread] = set()
+        """Those that end with what they do: another has their place."""
+
+    def start(self) -> None:
+        """Begin to work."""
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def ended(self) -> int:
+        """How many of the threads have begun and are no more."""
+        with self._lock:
+            return sum(thread.ident is not None and not thread.is_alive() for thread in self._threads)
+
+    def set_aside(self, thread: threading.Thread) -> None:
+        """What that one does takes long: it goes on, and another one takes its place."""
+        with self._lock:
+            if thread not in self._threads:
+                return
+            self._threads.remove(thread)
+            self._aside.add(thread)
+            substitute = self._thread(thread.name)
+            self._threads.append(substitute)
+        substitute.start()
+
+    def wait(self, seconds: float) -> bool:
+        """After the queue was closed: whether all have finished within so many seconds."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            threads = [*self._threads, *self._aside]
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _thread(self, name: str) -> threading.Thread:
+        return threading.Thread(target=self._run, name=name, daemon=True)
+
+    def _run(self) -> None:
+        own = threading.current_thread()
+        while own not in self._aside and (key := self._queue.take()) is not None:
+            after: float | None = AFTER_CRASH
+            try:
+                after = self._work(key)
+            except Exception:
+                log.exception("unexpected error", extra={"policy": "/".join(key)})
+            finally:
+                self._queue.done(key, after)
+        with self._lock:
+            self._aside.discard(own)
 
 
 class Every:

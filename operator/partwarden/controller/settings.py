@@ -63,7 +63,8 @@ class Settings(BaseModel):
         8,
         ge=1,
         le=64,
-        description="How many policies are reconciled at the same time; of one namespace among several at most half.",
+        description="How many policies are reconciled at the same time, beside half as many long actions; of one "
+        "namespace among several at most half of each.",
     )
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
         "text", description="text, or json: one object a line."
@@ -227,7 +228,8 @@ class Json(logging.Formatter):
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
     text = formatter.formatException(record.exc_info) if record.exc_info else ""
-    return [printable(each) for each in text.split("\n")] if text else []
+    # Its end names the error, whose message may hold what others wrote.
+    return [printable(each) for each in text[-LONGEST_MESSAGE:].split("\n")] if text else []
 
 
 def configure_logging(settings: Settings) -> None:

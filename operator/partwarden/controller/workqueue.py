@@ -22,8 +22,6 @@ from ..errors import PartwardenError, TransientError
 
 log = logging.getLogger(__name__)
 
-AFTER_CRASH = 60.0
-"""Seconds until a key is due again after an error that the work itself did not catch."""
 TRANSIENT_FIRST, TRANSIENT_MOST = 1.0, 60.0
 USER_ERROR_FIRST = 15.0
 """Seconds of the first pauses, and the longest; after a user's mistake the longest is the resync."""
@@ -117,6 +115,23 @@ class Schedule:
         if due is not None:
             self.enqueue(key, due)
 
+    def take(self, key: ObjectKey) -> None:
+        """The key, with no worker, is with one from now on, as after `pop`. Is it due, it is so again after `done`."""
+        if key in self._is_ready:
+            self._is_ready.remove(key)
+            databases = self._ready[key[0]]
+            database, keys = next((each, keys) for each, keys in databases.items() if key in keys)
+            keys.remove(key)
+            if not keys:
+                del databases[database]
+            if not databases:
+                del self._ready[key[0]]
+        self._busy.add(key)
+
+    def is_busy(self, key: ObjectKey) -> bool:
+        """Whether a worker has it."""
+        return key in self._busy
+
     def next_due(self) -> float | None:
         """When `pop` will next have something, if no worker finishes and nothing is enqueued before; None for never."""
         self._drop_stale()
@@ -164,6 +179,8 @@ class WorkQueue:
         self._clock = clock
         self._changed = threading.Condition()
         self._taken: dict[ObjectKey, Taken] = {}
+        self._aside: dict[ObjectKey, Taken] = {}
+        """Keys of which a run goes on beside the queue."""
         self._closed = False
 
     def enqueue(self, key: ObjectKey, after: float = 0.0) -> None:
@@ -187,33 +204,54 @@ class WorkQueue:
                 self._changed.wait(None if due is None else max(0.0, due - self._clock()))
             return None
 
-    def deadline(self, key: ObjectKey, seconds: float) -> None:
+    def deadline(self, key: ObjectKey, seconds: float, *, aside: bool = False) -> None:
         """State, while a worker has the key, that it will be done in so many seconds, or state another by then.
 
         Beyond it the worker counts as stuck, and the process as unhealthy: to be called before what takes long.
+        ``aside``: of the run that goes on beside the queue.
         """
         with self._changed:
-            if taken := self._taken.get(key):
-                self._taken[key] = taken._replace(deadline=self._clock() + seconds)
+            of = self._aside if aside else self._taken
+            if taken := of.get(key):
+                of[key] = taken._replace(deadline=self._clock() + seconds)
+
+    def set_aside(self, key: ObjectKey) -> None:
+        """What a worker does with the key goes on beside the queue: the key is due, and others may take it."""
+        with self._changed:
+            self._aside[key] = self._taken.pop(key)
+            self._schedule.done(key, self._clock())
+            self._changed.notify_all()
+
+    def take_back(self, key: ObjectKey) -> None:
+        """Wait until no other worker has a key that was set aside: until `done` it is with none but the caller."""
+        with self._changed:
+            while self._schedule.is_busy(key):
+                self._changed.wait()
+            self._schedule.take(key)
+            self._taken[key] = self._aside.pop(key)
 
     def done(self, key: ObjectKey, after: float | None) -> None:
         """The worker has finished with the key; due again ``after`` so many seconds, None: when it is enqueued."""
         with self._changed:
             self._taken.pop(key, None)
             self._schedule.done(key, None if after is None else self._clock() + after)
-            self._changed.notify()
+            if key in self._aside:
+                self._changed.notify_all()
+            else:
+                self._changed.notify()
 
     def backlog(self) -> Backlog:
         """How it stands now."""
         with self._changed:
-            now, taken = self._clock(), dict(self._taken)
+            now, taken = self._clock(), [*self._taken.items()]
+            aside = [*self._aside.items()]
             overdue = self._schedule.overdue(now)
         return Backlog(
             due=len(overdue),
             waiting=max((seconds for seconds, _ in overdue), default=0.0),
-            busy=tuple(now - each.at for each in taken.values()),
+            busy=tuple(now - each.at for _, each in taken),
             unserved=max((seconds for seconds, shut in overdue if not shut), default=0.0),
-            late=tuple((key, now - each.deadline) for key, each in taken.items() if now > each.deadline),
+            late=tuple((key, now - each.deadline) for key, each in taken + aside if now > each.deadline),
         )
 
     def close(self) -> None:
@@ -221,48 +259,6 @@ class WorkQueue:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-
-class Workers:
-    """Threads that call ``work`` with each key; it returns the seconds until the next time, None for never."""
-
-    def __init__(self, queue: WorkQueue, work: Callable[[ObjectKey], float | None], count: int) -> None:
-        self._queue, self._work = queue, work
-        self._threads = [
-            threading.Thread(target=self._run, name=f"worker-{number}", daemon=True) for number in range(count)
-        ]
-
-    def start(self) -> None:
-        """Begin to work."""
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def count(self) -> int:
-        """How many threads there are to be."""
-        return len(self._threads)
-
-    @property
-    def ended(self) -> int:
-        """How many of them have begun and are no more."""
-        return sum(thread.ident is not None and not thread.is_alive() for thread in self._threads)
-
-    def wait(self, seconds: float) -> bool:
-        """After the queue was closed: whether all have finished within so many seconds."""
-        deadline = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
-
-    def _run(self) -> None:
-        while (key := self._queue.take()) is not None:
-            after: float | None = AFTER_CRASH
-            try:
-                after = self._work(key)
-            except Exception:
-                log.exception("unexpected error", extra={"policy": "/".join(key)})
-            finally:
-                self._queue.done(key, after)
 
 
 class Result(StrEnum):

@@ -60,7 +60,7 @@ class StoredPolicy(StoredObject):
     plural = PLURAL
 
     held: frozenset[str] = frozenset()
-    """What the annotation `policy.ANNOTATION` names."""
+    """What the annotation `policy.ANNOTATION` or ``spec.holds`` names."""
     approved: frozenset[str] = frozenset()
     """What the annotation `policy.APPROVAL` names."""
 
@@ -121,10 +121,10 @@ class StoredArchive(StoredObject):
 
 def parse_policy(body: Mapping[str, Any]) -> StoredPolicy:
     """The policy in an object of the API server."""
-    annotations = body["metadata"].get("annotations")
+    annotations, common = body["metadata"].get("annotations"), _common(body)
     return StoredPolicy(
-        **_common(body),
-        held=policy.parse(annotations),
+        **common,
+        held=policy.holds(annotations, common["spec"].get("holds")),
         approved=policy.parse(annotations, policy.APPROVAL),
     )
 

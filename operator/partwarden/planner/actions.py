@@ -18,6 +18,9 @@ from .inventory import Tie
 from .keys import Bounds
 from .marker import Marker
 
+LARGE_DRAIN = 10_000
+"""Rows: to move more of them out of DEFAULT counts as long."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
@@ -46,6 +49,11 @@ class Action:
         """What an Event calls it."""
         return self.name
 
+    @property
+    def long(self) -> bool:
+        """Whether it may read or write every row of a table, which may take hours."""
+        return False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreatePartition(Action):
@@ -65,6 +73,10 @@ class DrainIntoPartition(CreatePartition):
     """As counted when it was planned."""
     max_rows: int
 
+    @property
+    def long(self) -> bool:
+        return self.rows > LARGE_DRAIN
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateDefault(Action):
@@ -81,7 +93,16 @@ class TableAction(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttachDetached(TableAction):
+class LongTableAction(TableAction):
+    """One that may read every row of it."""
+
+    @property
+    def long(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachDetached(LongTableAction):
     """Attach a detached table again."""
 
     verb, past, done = "attach again", "attached again", "PartitionAttached"
@@ -116,7 +137,7 @@ class ConfirmDetached(TableAction):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DropDetached(TableAction):
+class DropDetached(LongTableAction):
     """Drop a detached table whose grace is over."""
 
     verb, past, done, noun = "drop", "dropped", "PartitionDropped", "table"
@@ -140,7 +161,7 @@ class DropDetached(TableAction):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VacuumPartition(TableAction):
+class VacuumPartition(LongTableAction):
     """VACUUM (ANALYZE, FREEZE) a partition whose range has passed."""
 
     verb, past, done = "vacuum", "vacuumed", "PartitionVacuumed"
@@ -149,7 +170,7 @@ class VacuumPartition(TableAction):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReindexPartition(TableAction):
+class ReindexPartition(LongTableAction):
     """Rebuild the indexes of a partition whose range has passed, concurrently."""
 
     verb, past, done = "reindex", "reindexed", "PartitionReindexed"
@@ -160,6 +181,10 @@ class AnalyzeParent(Action):
     """Renew the statistics of the parent, which autovacuum never does."""
 
     verb, past, done, noun = "analyze", "analyzed", "ParentAnalyzed", "table"
+
+    @property
+    def long(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ class PlanContext:
     inventory: Inventory
     now: datetime
     held: frozenset[str]
-    """Names of partitions and tables that nothing may be done to, see `policy.ANNOTATION`."""
+    """Names of partitions and tables that nothing may be done to, see `policy.holds`."""
     parent: Parent
     key: str
     codec: Codec
@@ -175,7 +175,8 @@ class PlanContext:
             spec=spec,
             inventory=inventory,
             now=now.astimezone(UTC),
-            held=held,
+            # Also where only a spec was handed in, as by a command without a manifest.
+            held=held | policy.holds(None, spec.holds),
             parent=parent,
             key=key,
             codec=codec,

@@ -76,6 +76,8 @@ class ArchiveState:
     doubt: str = ""
     """Not empty where the check that this names counts no more: a drop found that the table holds something else, or
     something kept the table again."""
+    dropped: bool = False
+    """Whether its status says that the table was dropped. It decides nothing."""
 
     @property
     def refuted(self) -> bool:
@@ -105,6 +107,12 @@ class Archives:
         label = server_label(identity)
         kept = {oid: tuple(each for each in some if each.server == label) for oid, some in self.states.items()}
         return Archives({oid: some for oid, some in kept.items() if some}, self.approved)
+
+    def unrecorded(self, there: Iterable[int]) -> list[int]:
+        """OIDs of tables that are proven, not among those that are ``there``, and of no archive that says why."""
+        known = frozenset(there)
+        states = {oid: some[-1] for oid, some in self.states.items() if oid not in known}
+        return sorted(oid for oid, state in states.items() if state.proves(oid) and not state.dropped)
 
     def latest(self, oid: int) -> ArchiveState | None:
         """The one that counts; None where there is none."""
@@ -173,7 +181,7 @@ def has_expired(case: DropCase) -> Kept | None:
 
 def not_held(case: DropCase) -> Kept | None:
     """No hold names it."""
-    return Kept(HELD, f"the annotation {policy.ANNOTATION} names it") if case.is_held else None
+    return Kept(HELD, f"{policy.HOLD} names it") if case.is_held else None
 
 
 def policy_says_drop(case: DropCase) -> Kept | None:
@@ -300,18 +308,29 @@ class Withdrawn(Exception):
     """An action was begun, and is undone: the policy wants it no longer. It has no outcome, and is planned anew."""
 
 
+class Step(NamedTuple):
+    """An action that may take hours: its class, the table, with the schema, that it is about, and the table's size."""
+
+    action: str
+    object: str
+    bytes: int
+
+
 class Recheck:
     """Whether an action is still to be done, asked before each. This one stops nothing: commands can be interrupted."""
 
-    single_drop = False
-    """Whether a run ends with the first table that it has dropped: the next is planned anew."""
+    yields = False
+    """Whether a run ends with a table that it has dropped, and with what took long: the rest is planned anew."""
 
-    def begins(self, what: str, seconds: float | None) -> None:
+    def begins(self, what: str, seconds: float | None, step: Step | None = None) -> None:
         """What is done from now on, and the longest that it may take; None: within the time for observing."""
 
-    def must_wait(self, what: str) -> bool:
-        """Whether an action that may take hours has to wait for another of the database. Asked before each of those."""
+    def must_wait(self, step: Step) -> bool:
+        """Whether the action has to wait for another that takes long. Asked before each that may take hours."""
         return False
+
+    def finishes(self) -> None:
+        """Nothing more is begun: what is observed from now on is how the run ends."""
 
     def why_stopped(self) -> str:
         """Why nothing more may be begun; empty where it may. Asked before each action: it costs nothing."""

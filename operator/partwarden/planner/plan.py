@@ -201,7 +201,7 @@ def _unsafe(plan: Plan, context: PlanContext) -> Iterator[str]:
         if isinstance(action, FinalizeDetach) or not isinstance(action, TableAction):
             continue
         if policy.is_held(context.held, policy.names(action.schema, action.name, action.oid)):
-            yield f"{action} is held by the annotation {policy.ANNOTATION}"
+            yield f"{action} is held: {policy.HOLD} names it"
         if isinstance(action, DetachPartition | DropDetached):
             if not context.has_expired(action.range):
                 yield f"the range of {action} has not expired"

@@ -33,6 +33,9 @@ from .keys import literals
 from .marker import Phase
 
 PENDING = "its detach began and did not end: its rows are invisible, and nothing else can be detached"
+HOLD_MATCHES_NOTHING = "HoldMatchesNothing"
+ANNOTATION_TOO_LONG = "AnnotationTooLong"
+LEFT_ALONE = "ExpiredLeftAlone"
 INTERRUPTED = "its detach was interrupted after the table had left: the grace begins now"
 
 Expired = tuple[Partition, BoundedRange]
@@ -117,7 +120,7 @@ def _sort_out(context: PlanContext, expired: list[Expired]) -> tuple[list[Expire
             going.append((each, held))
     for why, names in alone.items():
         left = f"expired, but left alone: {join_names(names)}: {why}"
-        findings.append(Finding("ExpiredLeftAlone", str(context.parent), left))
+        findings.append(Finding(LEFT_ALONE, str(context.parent), left))
     return going, findings
 
 
@@ -238,6 +241,7 @@ def _annotations(context: PlanContext) -> Iterator[Finding]:
     known = {name for each in (*context.inventory.partitions, *context.inventory.detached) for name in each.names}
     subject, hold, approval = str(context.parent), policy.ANNOTATION, policy.APPROVAL
     no_table = f"but no partition, nor a table detached from {context.parent}, is called so"
+    listed = frozenset(context.spec.holds)
     for found, annotation, effect in (
         (context.held, hold, "every table is held: nothing is detached, attached again or dropped"),
         (context.archives.approved, approval, "it approves nothing"),
@@ -247,9 +251,12 @@ def _annotations(context: PlanContext) -> Iterator[Finding]:
                 f"the annotation {annotation} has more than {policy.MOST_NAMES:,} names or "
                 f"{policy.LONGEST_ANNOTATION:,} characters, and is not read, so that {effect}; take out names"
             )
-            yield Finding("AnnotationTooLong", subject, message)
-    for name in sorted(context.held - known - {policy.UNREAD}):
-        yield Finding("HoldMatchesNothing", subject, f"the annotation {hold} names {name!r}, {no_table}")
+            yield Finding(ANNOTATION_TOO_LONG, subject, message)
+    for where, held in ((f"the annotation {hold}", context.held - listed), ("spec.holds", listed)):
+        # One for all of them: a status lists few findings, and these must not push out others.
+        if names := [repr(name) for name in sorted(held - known - {policy.UNREAD})]:
+            message = f"{where} names {join_names(names)}, {no_table}, so that it holds nothing: correct the name"
+            yield Finding(HOLD_MATCHES_NOTHING, subject, f"{message}, or take it out")
     for name in sorted(context.archives.approved - {policy.UNREAD}):
         called = named(name, context.detached)
         if name not in known:

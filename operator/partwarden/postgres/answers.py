@@ -13,7 +13,7 @@ import re
 import selectors
 import time
 from collections import OrderedDict, namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -38,8 +38,39 @@ ENDED = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
 GOOD = (*ENDED, ExecStatus.TUPLES_CHUNK, ExecStatus.SINGLE_TUPLE)
 
 
+LONGEST_IDENTIFIER = 255
+"""Characters of a name in the catalog; PostgreSQL keeps 63 bytes, unless it was built otherwise."""
+
+
 class UnreadAnswer(psycopg.DataError):
-    """An answer is larger than it is taken, or of a kind that was not asked for. The rest of it may have no end."""
+    """An answer is larger than it is taken, or no PostgreSQL gives it. The rest of it may have no end."""
+
+
+def _is_oid(value: object) -> bool:
+    return type(value) is int and 0 < value < 1 << 32
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_IDENTIFIER
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (type(value) is int and 0 <= value < 1 << 63)
+
+
+COLUMNS: Mapping[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("oid", "relowner"), _is_oid),
+    **dict.fromkeys(("schema", "name", "database", "user", "owner", "login", "kind", "membership"), _is_name),
+    **dict.fromkeys(("version_text", "identity"), _is_name),
+    **dict.fromkeys(("read_only", "standby", "pending", "may_own", "may_create"), _is_flag),
+    **dict.fromkeys(("owner_creates", "owner_superuser", "relrowsecurity", "relforcerowsecurity"), _is_flag),
+    **dict.fromkeys(("rows", "bytes"), _is_count),
+}
+"""What columns of these names hold in every query of Partwarden: a lie is noticed before rows are used."""
 
 
 def read(connection: psycopg.Connection[Any], query: bytes, *, alone: bool) -> PQGen[list[list[Any]]]:
@@ -85,12 +116,23 @@ class _Answers:
         elif result.ntuples:
             self._make = self._make or _row_maker(result)
             self._transformer.set_pgresult(result)
-            more = self._transformer.load_rows(0, result.ntuples, self._make)
+            more = self._read(result)
             self._rows += more
         self._count(more)
         if status in ENDED:
             self.complete.append(self._rows)
             self._rows, self._make = [], None
+
+    def _read(self, result: PGresult) -> list[Any]:
+        assert self._make is not None
+        try:
+            rows = self._transformer.load_rows(0, result.ntuples, self._make)
+        except (ValueError, ArithmeticError, RecursionError) as error:
+            raise UnreadAnswer(f"the server answers a query with what its type cannot be: {error}") from None
+        for name, values in zip(rows[0]._fields, zip(*rows, strict=True), strict=True):
+            if not all(map(COLUMNS.get(name, _anything), values)):
+                raise UnreadAnswer(f"the server answers a query with a {name!r} that no PostgreSQL has")
+        return rows
 
     def _count(self, rows: Sequence[Any]) -> None:
         # An answer without rows counts as one: there may be answers without end.
@@ -104,12 +146,19 @@ class _Answers:
             )
 
 
+def _anything(_: object) -> bool:
+    return True
+
+
 def _length(column: tuple[Any, ...]) -> int:
     """Of the texts in a column of equal types. Arrays and JSON count as text, numbers and the like not at all."""
     values = [*filter(None, column)]
     if not values or not isinstance(values[0], str | list | dict):
         return 0
-    return sum(map(len, values if isinstance(values[0], str) else map(str, values)))
+    try:
+        return sum(map(len, values if isinstance(values[0], str) else map(str, values)))
+    except RecursionError:
+        raise UnreadAnswer("the server answers a query with arrays in arrays, as no PostgreSQL does") from None
 
 
 def _next(pgconn: PGconn, answers: _Answers) -> PQGen[PGresult | None]:

@@ -36,6 +36,7 @@ from ..planner.inventory import (
 )
 from ..planner.keys import Codec, parse_bounds
 from . import ddl
+from .answers import UnreadAnswer
 from .connection import pinned, run
 from .table_state import IDENTITY, ask_marked, mark_of, similar_tables, with_marked
 from .transaction import parent_of, read_only, set_role_right
@@ -106,7 +107,7 @@ PAGES = SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
 
 
 @lru_cache(maxsize=2048)
-def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> SQL:
+def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> tuple[SQL, ...]:
     """`SERVER`, `PARENT`, `PARTITIONS`, and with ``marks`` `table_state.MARKED`, as text: composing takes a while, and
     every reconcile asks the same. ``set_role``: as `set_role_right`; ``exact`` chooses how sizes are read.
     """
@@ -119,12 +120,13 @@ def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool)
     ]
     if marks:
         queries.append(ask_marked(schema, name, size))
-    return SQL(SQL("; ").join(queries).as_string())
+    return tuple(SQL(each.as_string()) for each in queries)
 
 
 KINDS = {"r": RelationKind.TABLE, "p": RelationKind.PARTITIONED, "f": RelationKind.FOREIGN}
 STRATEGIES = {"r": Strategy.RANGE, "l": Strategy.LIST, "h": Strategy.HASH}
 TIMEOUT = "30s"
+YEARS = range(1970, 9000)  # of a server's clock: a thousand partitions ahead of it must have bounds in Python
 
 
 def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
@@ -146,7 +148,7 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
 def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> Inventory:
     set_role, marks = set_role_right(connection), spec.retention is not None
     queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, marks)
-    (server,), parents, partitions, *marked = read_only(connection, queries, statement_timeout=TIMEOUT)
+    (server,), parents, partitions, *marked = read_only(connection, *queries, statement_timeout=TIMEOUT)
     if oids := [row.oid for row in partitions if row.kind == "p"]:
         query = SQL(BELOW).format(size=EXACT_SIZE if exact else PAGES, oids=oids)
         (totals,) = read_only(connection, query, statement_timeout=TIMEOUT)
@@ -161,9 +163,19 @@ def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: boo
 def _inventory(
     version: int, spec: TableSpec, server: Any, row: Any | None, partitions: Sequence[Any], marked: Sequence[Any]
 ) -> Inventory:
-    """From rows of `SERVER`, `PARENT`, `PARTITIONS` and `table_state.MARKED`."""
+    """From rows of `SERVER`, `PARENT`, `PARTITIONS` and `table_state.MARKED`. Raises `UnreadAnswer`."""
+    try:
+        return _read(version, spec, server, row, partitions, marked)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnreadAnswer(f"the catalog holds what no PostgreSQL has there ({error!r:.200})") from error
+
+
+def _read(
+    version: int, spec: TableSpec, server: Any, row: Any | None, partitions: Sequence[Any], marked: Sequence[Any]
+) -> Inventory:
     about = server._asdict()
-    now = datetime.fromisoformat(about.pop("now")).replace(tzinfo=UTC)
+    if (now := datetime.fromisoformat(about.pop("now")).replace(tzinfo=UTC)).year not in YEARS:
+        raise ValueError(f"the server's clock says {now}")
     inventory = Inventory(Server(version=version, **about), None, now)
     if row is None:
         return inventory
@@ -323,7 +335,7 @@ def _template(row: Any, columns: Iterable[Any], policies: Sequence[Any]) -> Part
     for each in policies:
         for text in filter(None, (each.using, each.check)):
             ddl.check_text(f"cannot give new partitions the row security policy {each.name!r}: its expression", text)
-    about = row._asdict() | {"options": _pairs(row.options)}
+    about = row._asdict() | {"options": tuple((name, value) for name, value in row.options or ())}
     if row.replica_identity != "i":
         about["identity_index"] = None
     elif row.identity_index is None:
@@ -331,10 +343,9 @@ def _template(row: Any, columns: Iterable[Any], policies: Sequence[Any]) -> Part
         about["replica_identity"] = "d"
     return PartitionTemplate(
         **about,
-        columns=tuple(ColumnSetting(each.name, each.statistics, _pairs(each.options)) for each in columns),
+        columns=tuple(
+            ColumnSetting(each.name, each.statistics, tuple((name, value) for name, value in each.options or ()))
+            for each in columns
+        ),
         policies=tuple(RowPolicy(**each._asdict() | {"roles": tuple(each.roles)}) for each in policies),
     )
-
-
-def _pairs(options: list[list[str]] | None) -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in options or ())

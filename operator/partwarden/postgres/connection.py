@@ -2,6 +2,9 @@
 
 Behind PgBouncer in transaction mode the next transaction may run on another server connection. So only the `limits` are
 set for the length of a session, and only where no pooler is between; `pinned` begins every transaction in any case.
+
+A pooler answers the login itself, and the first statement once it has a server connection: where its database is
+paused, never. So that statement must be answered within the time for connecting.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from psycopg.pq.abc import PGconn
 from .. import errors
 from . import answers
 from .conninfo import ConnectionInfo
-from .errors import explain, is_unknown, translate
+from .errors import POOLER_WAITS, explain, is_unknown, translate
 from .settings import LIMITS, LOCAL_COMMIT, session_setting, setting
 
 NOWHERE = "/nonexistent/partwarden"
@@ -52,6 +55,10 @@ RECONNECTIONS = 3
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
+class NoAnswer(psycopg.OperationalError):
+    """The server does not answer a statement in the time that it is given."""
+
+
 class Session(psycopg.Connection[Any]):
     """A psycopg connection that counts its round trips, and waits for none of them for ever."""
 
@@ -60,6 +67,8 @@ class Session(psycopg.Connection[Any]):
     """Seconds. PostgreSQL ends statements sooner (see `pinned`), but not when the server itself hangs."""
     lost: psycopg.Error | None = None
     """What the server said when it ended the connection, which most often is not what fails next: see `run`."""
+    pooled = False
+    """Whether a pooler has answered the login: then no setting may outlast a transaction, nor does any."""
     reconnections = 0
     again: Callable[[], Session] | None = None
     """Connects once more as this session was connected; set by `connect`."""
@@ -90,7 +99,7 @@ class Session(psycopg.Connection[Any]):
         # psycopg keeps all that belongs to the server in `pgconn`; in autocommit, without prepared statements and
         # handlers of notices there is nothing else to take over.
         self.pgconn, fresh.pgconn = fresh.pgconn, self.pgconn
-        self.lost = None
+        self.lost, self.pooled = None, fresh.pooled
 
     def exchange(self, query: bytes, *, alone: bool = False) -> list[list[Any]]:
         """Send a query, and return the rows of each of its answers. ``alone``: by the extended protocol.
@@ -119,7 +128,7 @@ class Session(psycopg.Connection[Any]):
             if isinstance(error, psycopg.OperationalError) and error.sqlstate is None and not self.closed:
                 # Only a time-out leaves the connection open, and nothing can be said on it any more.
                 self.close()
-                self.lost = psycopg.OperationalError(f"no answer in {timeout or self.longest:.0f} s")
+                self.lost = NoAnswer(f"no answer in {timeout or self.longest:.0f} s")
                 raise self.lost from None
             if not self.closed:
                 raise
@@ -161,13 +170,32 @@ def connect(info: ConnectionInfo, *, connect_timeout: int = 10) -> Session:
         connection = _connect({**parameters, **ca}, info)
     try:
         with translating(info):
-            run(connection, session_setting(connection.info.backend_pid))
+            _begin(connection, info, connect_timeout)
     except BaseException:
         connection.close()
         raise
     connection.round_trips = 0
     connection.again = partial(connect, info, connect_timeout=connect_timeout)
     return connection
+
+
+def _begin(connection: Session, info: ConnectionInfo, seconds: float) -> None:
+    """The first statements of a session. Raises `DatabaseUnreachable` where they are not answered in so many seconds,
+    and psycopg's errors: of a pooler that takes no transactions, too."""
+    usual, connection.longest = connection.longest, seconds
+    try:
+        (direct,) = run(connection, session_setting(connection.info.backend_pid))
+        connection.pooled = not direct
+        if connection.pooled:
+            # Two messages: one with both would pass where each statement may go to another server connection.
+            run(connection, "BEGIN")
+            run(connection, "ROLLBACK")
+    except NoAnswer:
+        raise errors.DatabaseUnreachable(
+            f"cannot connect to {info}: the login was accepted, and the first statement is not answered in "
+            f"{seconds:.0f} s; if a pooler listens there, {POOLER_WAITS}"
+        ) from None
+    connection.longest = usual
 
 
 @contextmanager
@@ -234,7 +262,10 @@ def run(connection: psycopg.Connection[Any], *statements: sql.Composable | Liter
     A row is a tuple whose fields also have the names of the columns. Raises as `Session.exchange`.
     """
     parts = [part if isinstance(part, sql.Composable) else sql.SQL(part) for part in statements]
-    return _exchange(connection, sql.SQL("; ").join(parts).as_bytes(connection), alone=False)
+    found = _exchange(connection, sql.SQL("; ").join(parts).as_bytes(connection), alone=False)
+    if len(found) != len(parts):
+        raise answers.UnreadAnswer(f"the server gives {len(found)} answers to {len(parts)} statements")
+    return found
 
 
 def run_alone(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed) -> list[Any]:

@@ -227,7 +227,7 @@ def attach(connection: Session, inventory: Inventory, key: str, action: AttachDe
 def _validate(connection: Session, inventory: Inventory, action: AttachDetached) -> None:
     """Let PostgreSQL read the rows beforehand, where it did not: ATTACH need not then, and others go on meanwhile."""
     parent = parent_of(inventory)
-    with changing(connection, parent, VALIDATION):
+    with changing(connection, parent, VALIDATION, alone=action):
         _own_comment(connection, inventory, action)
         checks = holding_to(connection, action.oid, parent.key[0], action.range)
         if checks and not any(each.validated for each in checks):

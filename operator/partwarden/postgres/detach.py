@@ -102,8 +102,9 @@ def detach(connection: Session, inventory: Inventory, action: DetachPartition, d
                 _concurrently(connection, inventory, action, wants, deadline)
         except RowsReferenced as error:
             raise _referenced(connection, inventory, action) from error
-    with translated(connection, f"partition {action} is detached, but that is not confirmed"):
-        _confirm(connection, parent, action)
+    subject = f"partition {action} is detached, but that is not confirmed"
+    with translated(connection, subject):
+        retry_locks(connection, lambda: _confirm(connection, parent, action), lambda: (), subject, deadline)
 
 
 def finalize(connection: Session, inventory: Inventory, action: FinalizeDetach, deadline: float) -> None:
@@ -287,5 +288,5 @@ def _referenced(connection: Session, inventory: Inventory, action: DetachPartiti
     rows = ", ".join(f"{count_of(each.rows, not each.at_least)} of {each.table}" for each in counted)
     return RowsReferenced(
         f"cannot detach partition {action}: {rows or 'rows of another table'} refer to its rows by a foreign key; "
-        "delete those, or keep the partition with the annotation partwarden.dev/hold"
+        "delete those, or name the partition in spec.holds to keep it"
     )

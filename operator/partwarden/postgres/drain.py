@@ -107,7 +107,7 @@ class _Drain:
             self._deadline,
             check_first=False,
             # With the savepoint go the locks that were acquired: others go on while we wait.
-            rollback=lambda it: run(it, "ROLLBACK TO SAVEPOINT unlocked; RELEASE SAVEPOINT unlocked"),
+            rollback=lambda it: run(it, "ROLLBACK TO SAVEPOINT unlocked", "RELEASE SAVEPOINT unlocked"),
         )
 
     def _attempt(self) -> None:

@@ -68,7 +68,7 @@ def drop(
 
 def _drop(connection: Session, inventory: Inventory, action: DropDetached, subject: str, recheck: Recheck) -> None:
     parent = parent_of(inventory)
-    with changing(connection, parent, STATEMENT_TIMEOUT):
+    with changing(connection, parent, STATEMENT_TIMEOUT, alone=action):
         # First the lock that autovacuum gives way to, and that no session waits behind; then the exclusive one.
         look(connection, action, action.oid)
         run(connection, set_lock_timeout(LOCK_TIMEOUT_HEAVY), ddl.lock(action, "ACCESS EXCLUSIVE"))

@@ -26,9 +26,10 @@ from ..planner.actions import (
     FinalizeDetach,
     Outcome,
     ReindexPartition,
+    TableAction,
     VacuumPartition,
 )
-from ..planner.drop_preconditions import NEVER, UNKNOWN, Archives, Recheck, Withdrawn
+from ..planner.drop_preconditions import NEVER, UNKNOWN, Archives, Recheck, Step, Withdrawn
 from ..planner.inventory import Inventory
 from ..planner.plan import Plan, make_plan
 from . import (
@@ -49,6 +50,8 @@ from .transaction import READ_ALL_LIMIT, translated
 CREATIONS = (CreatePartition, CreateDefault)
 MAINTENANCE = (AnalyzeParent, VacuumPartition, ReindexPartition)
 """They stand last in a plan, may take long, and can wait."""
+YIELD = 1.0
+"""Seconds after which an action of those that may take hours is the last of a run that yields."""
 SHORT, LONG = 300.0, READ_ALL_LIMIT + 3600.0
 """Seconds, beside those for locks, after which an action is given up from outside. Every statement has its own limit,
 much shorter where no rows are read: this is for a server that does not keep it."""
@@ -138,6 +141,7 @@ def maintain(
         stopped = execute(connection, inventory, before, time.monotonic() + patience, outcomes, recheck)
     after = before
     if outcomes:
+        recheck.finishes()
         recheck.begins("observing the table again", None)
         created = any(isinstance(each.action, CREATIONS) and each.error is None for each in outcomes)
         # To plan a query on partitions that were just created costs much, and the next reconcile does it anyway.
@@ -162,8 +166,7 @@ def execute(
     that share a transaction; the rest is done over a new one. Raises as `Session.reconnect` where none can be made, and
     `DatabaseUnreachable` where it leads to another database.
     """
-    # Asked of each group when its turn has come.
-    for group in filter(lambda each: not _waits(each[0], recheck), _groups(plan.actions)):
+    for group, step in _admitted(inventory, plan, recheck):
         if stopped := recheck.why_stopped():
             return stopped
         recheck.begins(f"{group[0].verb} {group[0]}", _longest(group[0], deadline))
@@ -172,7 +175,7 @@ def execute(
                 return stopped
             if isinstance(action, MAINTENANCE) and not _may_begin(outcomes, deadline):
                 return ""
-            recheck.begins(f"{action.verb} {action}", _longest(action, deadline))
+            recheck.begins(f"{action.verb} {action}", _longest(action, deadline), step)
             began, error = time.monotonic(), None
             try:
                 execute_action(connection, inventory, plan.key, action, deadline, recheck)
@@ -183,7 +186,7 @@ def execute(
             outcomes.append(Outcome(action, error, time.monotonic() - began))
             if connection.closed or isinstance(error, DatabaseUnreachable):
                 _reconnect(connection, inventory)
-            if _is_final(action, error) or (error is None and recheck.single_drop and isinstance(action, DropDetached)):
+            if _is_final(action, error) or (recheck.yields and step and _took_long(outcomes[-1])):
                 return ""
     return ""
 
@@ -221,6 +224,14 @@ def _groups(actions: tuple[Action, ...]) -> Iterator[list[Action]]:
         yield from (group[first : first + size] for first in range(0, len(group), size))
 
 
+def _admitted(inventory: Inventory, plan: Plan, recheck: Recheck) -> Iterator[tuple[list[Action], Step | None]]:
+    """The groups that need not wait for others that take long, asked when their turn has come."""
+    for group in _groups(plan.actions):
+        step = _step(inventory, group[0])
+        if step is None or not recheck.must_wait(step):
+            yield group, step
+
+
 def _without_created(
     connection: Session, inventory: Inventory, key: str, group: list[Action], outcomes: list[Outcome]
 ) -> list[Action]:
@@ -239,17 +250,24 @@ def _without_created(
     return group
 
 
-def _is_long(action: Action) -> bool:
-    """Whether it may read or write every row of a table, or wait for every older transaction."""
-    return type(action) not in CREATIONS and not isinstance(action, ConfirmDetached)
-
-
-def _waits(action: Action, recheck: Recheck) -> bool:
-    return _is_long(action) and recheck.must_wait(str(action))
+def _step(inventory: Inventory, action: Action) -> Step | None:
+    """What is said of an action that may take hours; None of every other."""
+    if not action.long:
+        return None
+    oid = None
+    if isinstance(action, TableAction):
+        oid = action.oid
+    elif isinstance(action, DrainIntoPartition) and inventory.default:
+        oid = inventory.default.oid
+    # What is done to the parent is done to all.
+    sizes = [(each.oid, each.bytes) for each in inventory.partitions]
+    sizes += [(each.oid, each.bytes) for each in inventory.detached]
+    return Step(type(action).__name__, str(action), sum(size for each, size in sizes if oid in (None, each)))
 
 
 def _longest(action: Action, deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic()) + (LONG if _is_long(action) else SHORT)
+    waits_for_transactions = type(action) not in CREATIONS and not isinstance(action, ConfirmDetached)
+    return max(0.0, deadline - time.monotonic()) + (LONG if waits_for_transactions else SHORT)
 
 
 def _is_final(action: Action, error: PartwardenError | None) -> bool:
@@ -258,6 +276,10 @@ def _is_final(action: Action, error: PartwardenError | None) -> bool:
     A creation reads nothing but the parent; whatever else has changed says nothing about the next table.
     """
     return isinstance(error, AnotherOperator) or (isinstance(error, TableChanged) and isinstance(action, CREATIONS))
+
+
+def _took_long(outcome: Outcome) -> bool:
+    return outcome.seconds > YIELD or (isinstance(outcome.action, DropDetached) and outcome.error is None)
 
 
 def _may_begin(outcomes: list[Outcome], deadline: float) -> bool:

@@ -27,6 +27,9 @@ LOST = ("08", "57P")
 LOST_EXACTLY = ("25P03", "25P04")
 """The server has ended the connection: it shuts down, was asked to, or idleness or the transaction took too long."""
 
+POOLER_WAITS = "RESUME the database there, or give its pool more server connections"
+"""What to do where a pooler has accepted a login, and gives out no server connection."""
+
 UNABLE = ("40", "53", "57", "58", "XX")
 """The server would, but cannot now: rolled back, no resources left, cancelled, a failing disk, damaged data."""
 
@@ -56,8 +59,8 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
         case pg.ProtocolViolation() if "statement pooling" in words:
             # PgBouncer's own words, in no other language, before it hangs up.
             return errors.BehindPooler(
-                f"{subject}: {words}; connect to the PostgreSQL server itself, or set the pooler's pool_mode to "
-                "transaction or session"
+                f"{subject}: {words}; set the pooler's pool_mode to transaction or session, or host and port of the "
+                "Secret or of spec.database.connection (by hand, --dsn) to the PostgreSQL server itself"
             )
     return _by_class(error, subject, words)
 
@@ -65,7 +68,8 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
 def _by_class(error: psycopg.Error, subject: str, words: str) -> PartwardenError:
     state = error.sqlstate or ""
     if is_lost(error):
-        return errors.DatabaseUnreachable(f"{subject}: the connection was lost: {words}")
+        advice = f"; {POOLER_WAITS}" if "query_wait_timeout" in words else ""
+        return errors.DatabaseUnreachable(f"{subject}: the connection was lost: {words}{advice}")
     if state.startswith(UNABLE):
         return errors.StatementFailed(
             f"{subject}: PostgreSQL could not finish a statement: {words} (SQLSTATE {state}); see the server's log"
@@ -183,10 +187,13 @@ ANSWERED = (
 )
 
 UNANSWERED = (
+    # PgBouncer's words.
+    Refusal(errors.DatabaseUnreachable, r"query_wait_timeout", POOLER_WAITS),
+    Refusal(errors.DatabaseUnreachable, r'database ".*" is disabled', "ENABLE the database in the pooler"),
     Refusal(
         errors.DatabaseUnreachable,
         r"timeout expired|timed out",
-        "no answer in time: check host and port, firewalls and network policies",
+        "no answer in time: check host and port, firewalls and network policies, and whether a pooler there is paused",
     ),
     Refusal(
         errors.DatabaseUnreachable,

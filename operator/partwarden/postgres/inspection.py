@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
@@ -308,3 +308,10 @@ def _closed_partition(row: Any) -> ClosedPartition:
     left_over = () if mark.reindexed else tuple(filter(re.compile("_cc(new|old)[0-9]*$").search, row.invalid))
     about["invalid"] = tuple(each for each in row.invalid if each not in left_over)
     return ClosedPartition(**about, mark=mark)
+
+
+def missing(connection: psycopg.Connection[Any], oids: Sequence[int]) -> tuple[int, ...]:
+    """The OIDs that no relation of the database has. Raises psycopg's errors."""
+    query = SQL("SELECT oid::int8 FROM pg_class WHERE oid = ANY({}::oid[])").format(list(oids))
+    (rows,) = read_only(connection, query)
+    return tuple(sorted({*oids} - {row.oid for row in rows}))

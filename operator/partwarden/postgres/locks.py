@@ -18,7 +18,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.sql import SQL, Composable
 
-from ..errors import PartwardenError, TableBusy
+from ..errors import AnotherOperator, PartwardenError, TableBusy
 from ..planner.inventory import Inventory
 from .connection import Session, pinned, run
 from .transaction import parent_of, undo
@@ -29,6 +29,7 @@ MARGIN, LONGEST_LAST_ATTEMPT = 300, 2000
 """Milliseconds. Autovacuum ends for a session that waits for deadlock_timeout, and else may hold its lock for hours."""
 PINNED = pinned(lock_timeout="1s", statement_timeout="10s")
 LOCK_ERRORS: tuple[type[Exception], ...] = (pg.LockNotAvailable, pg.DeadlockDetected)
+RETRIED: tuple[type[Exception], ...] = (*LOCK_ERRORS, AnotherOperator)
 # Within a transaction the server shows the other sessions as they were at its first question, but for this.
 FRESH = "SELECT pg_stat_clear_snapshot()"
 
@@ -193,7 +194,6 @@ def retry_locks(
     longest: float | None = None,
     last_attempt: Callable[[int], None] | None = None,
     rollback: Callable[[Session], object] = undo,
-    retried: tuple[type[Exception], ...] = (),
 ) -> None:
     """Attempt something, and again while a lock is not acquired and only short transactions hold it.
 
@@ -201,7 +201,7 @@ def retry_locks(
     or raises; ``longest`` is for it. ``deadline``: as there; one attempt is made in any case.
     ``last_attempt`` is made after it, with a lock_timeout in milliseconds, where autovacuum holds a lock, which it
     gives up only for a session that waits longer than deadlock_timeout. ``rollback`` gives back the locks of a failed
-    attempt; ``retried`` are errors that are waited for in the same way.
+    attempt. An advisory lock that another session holds (`AnotherOperator`) is waited for in the same way.
 
     Raises `TableBusy` with the lock holder, and whatever else the attempt raises.
     """
@@ -212,10 +212,11 @@ def retry_locks(
                 check_lock_holders(connection, wants(), subject, deadline, longest)
             attempt()
             return
-        except (*LOCK_ERRORS, *retried) as error:
+        except RETRIED as error:
             rollback(connection)
-            check_first = time.monotonic() + pause < deadline
-            if not check_first:
+            # The holder of an advisory lock is of this program, and is not named by what else it locks.
+            check_first = not isinstance(error, AnotherOperator)
+            if time.monotonic() + pause >= deadline:
                 if isinstance(error, PartwardenError):
                     raise
                 holders = lock_holders(connection, wants())

@@ -14,6 +14,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ..errors import AnotherOperator, InsufficientPrivilege, TableChanged
+from ..planner.actions import LongTableAction
 from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Parent
 from .connection import Session, pinned, run
@@ -66,7 +67,7 @@ def cancelled_after(connection: Session, seconds: float) -> Iterator[threading.E
 
 
 ADVISORY_CLASS = 0x70617274
-"""First half of the advisory lock's key ("part"); the parent's OID is the second."""
+"""First half of the advisory lock's key ("part"); the OID of the parent, or of a detached table, is the second."""
 
 # A session that waits for a lock makes later ones wait: briefly, and again, rather than once and long. Shorter than
 # deadlock_timeout (1 s) in any case, so that it is not the other one who is sacrificed.
@@ -96,22 +97,27 @@ def parent_of(inventory: Inventory) -> Parent:
     return inventory.parent
 
 
-def advisory(parent: Parent) -> Composed:
-    """Ask for the advisory lock of the table, by which operators and policies take turns, to the transaction's end."""
+def advisory(oid: int) -> Composed:
+    """Ask for the advisory lock of a table, by which operators and policies take turns, to the transaction's end."""
     # An OID has 32 bits without a sign, the lock's key with one.
-    return SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, c_int32(parent.oid).value)
+    return SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, c_int32(oid).value)
 
 
 def opening(
-    parent: Parent, lock_timeout: int, statement_timeout: str = "60s", *, as_login: bool = False
+    parent: Parent,
+    lock_timeout: int,
+    statement_timeout: str = "60s",
+    *,
+    alone: LongTableAction | None = None,
+    as_login: bool = False,
 ) -> list[Composable]:
     """Begin the transaction, as the parent's owner, and ask what `check_opening` wants to know; ``lock_timeout`` is in
-    milliseconds, and ``as_login`` for what runs no code of the table.
+    milliseconds, and ``as_login`` for what runs no code of the table. ``alone``: as for `changing`.
     """
     return [
         SQL("BEGIN ISOLATION LEVEL READ COMMITTED"),
         pinned(f"{lock_timeout}ms", statement_timeout),
-        advisory(parent),
+        advisory((alone or parent).oid),
         SQL(BY_NAME).format(parent.schema, parent.name),
         SQL("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = {}").format(parent.oid),
         *([] if as_login else as_owner(parent)),
@@ -222,11 +228,13 @@ def made_for_owner(parent: Parent, *make: Composable, give: Sequence[Composable]
     return [become(parent.login), *make, *give, become(parent.owner)]
 
 
-def check_opening(parent: Parent, results: list[list[tuple[Any, ...]]]) -> None:
+def check_opening(parent: Parent, results: list[list[tuple[Any, ...]]], alone: LongTableAction | None = None) -> None:
     """Raises `AnotherOperator` or `TableChanged`. ``results`` begin with those of `opening`."""
     _, _, locked, found, owned = results[:5]
     if not locked[0][0]:
-        raise AnotherOperator(f"table {parent} is being worked on by another operator: its advisory lock is taken")
+        raise AnotherOperator(
+            f"table {alone or parent} is being worked on by another session: its advisory lock is taken"
+        )
     check_same(parent, found)
     if [owner for (owner,) in owned] != [parent.owner]:
         raise TableChanged(f"table {parent} was given to another owner since it was read")
@@ -269,14 +277,18 @@ def translated(connection: psycopg.Connection[Any], subject: str) -> Iterator[No
 
 
 @contextmanager
-def changing(connection: psycopg.Connection[Any], parent: Parent, statement_timeout: str) -> Iterator[None]:
+def changing(
+    connection: psycopg.Connection[Any], parent: Parent, statement_timeout: str, *, alone: LongTableAction | None = None
+) -> Iterator[None]:
     """A transaction of the parent's owner that holds the advisory lock, committed at the end of the block.
 
+    ``alone``: an action that changes nothing but its own detached table: the advisory lock of that is taken instead,
+    and partitions of the parent are created meanwhile, however long it takes.
     Locks are waited for `UNHEARD` milliseconds, until `set_lock_timeout` says otherwise. Raises `AnotherOperator`,
     `TableChanged`, and psycopg's errors; whatever is raised in the block undoes it.
     """
     with undone(connection):
-        check_opening(parent, run(connection, *opening(parent, UNHEARD, statement_timeout)))
+        check_opening(parent, run(connection, *opening(parent, UNHEARD, statement_timeout, alone=alone)), alone)
         yield
         if connection.info.transaction_status is not TransactionStatus.IDLE:
             run(connection, "COMMIT")

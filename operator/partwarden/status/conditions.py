@@ -16,7 +16,7 @@ from typing import Any
 from .. import errors
 from ..api.policy import Mode, TableSpec
 from ..api.retention import Drain
-from ..api.status import Condition, ConditionStatus, ConditionType, PartitionPolicyStatus
+from ..api.status import Condition, ConditionStatus, ConditionType, LongAction, PartitionPolicyStatus
 from ..api.types import Interval
 from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.actions import Outcome
@@ -138,12 +138,17 @@ def suspended() -> PolicyStatusUpdate:
 
 
 def make_status(
-    update: PolicyStatusUpdate, previous: Mapping[str, Any], generation: int, now: datetime, table: str | None = None
+    update: PolicyStatusUpdate,
+    previous: Mapping[str, Any],
+    generation: int,
+    now: datetime,
+    table: str | None = None,
+    long: LongAction | None = None,
 ) -> dict[str, Any]:
     """The status to be written, as JSON would have it. Equal to ``previous`` when there is nothing to write.
 
     ``now`` is aware and only marks conditions that changed. ``table`` names the table of the current spec: what
-    ``previous`` shows of another one is not carried on.
+    ``previous`` shows of another one is not carried on. ``long``: the action that is done beside this reconcile.
     """
     earlier = {each.get("type"): each for each in previous.get("conditions") or [] if isinstance(each, Mapping)}
     says = {
@@ -154,6 +159,8 @@ def make_status(
     }
     conditions = [condition(kind, says.get(kind), earlier.get(kind), generation, now) for kind in ConditionType]
     status = {"observedGeneration": generation, "conditions": [each for each in conditions if each]}
+    if long is not None:
+        status["longAction"] = long.model_dump(mode="json", by_alias=True)
     if update.table is not None:
         seen = update.table.model_dump(mode="json", by_alias=True, exclude_none=True)
     else:

@@ -6,7 +6,7 @@ Everything is bounded here, however many partitions a table has: what is not lis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from ..api.status import (
     FOR_EVER,
@@ -16,6 +16,7 @@ from ..api.status import (
     MAX_PLAN,
     FindingStatus,
     Largest,
+    LongAction,
     PartitionPolicyStatus,
     PartitionStatus,
     PlannedAction,
@@ -25,16 +26,21 @@ from ..api.status import (
 from ..errors import printable
 from ..planner.actions import Action, Outcome
 from ..planner.calendar import BoundedRange, Range, iso
-from ..planner.drop_preconditions import APPROVAL
+from ..planner.drop_preconditions import APPROVAL, Step
 from ..planner.findings import Finding
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
+from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT_ALONE
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
 NOTABLE = (State.DEFAULT, State.UNMANAGED, State.DETACH_PENDING, State.EXPIRED, State.HELD)
 MAX_OUTSIDE = 50
 """Detached tables that are listed, the youngest first to be."""
+STUCK = (LEFT_ALONE, ANNOTATION_TOO_LONG)
+"""Findings of retention that cannot go on although Ready and ArchivesHealthy, which say all other causes, are True."""
+NOTICED = (APPROVAL, HOLD_MATCHES_NOTHING, *STUCK)
+"""Findings that are Events when they come into the list, so they are never pushed out of it. They are few."""
 MAX_BYTES = 48_000
 """Of a table's details as JSON: with the conditions, the whole status stays under 64 KiB."""
 
@@ -108,6 +114,17 @@ def summary_line(inventory: Inventory, plan: Plan) -> str:
     until = "for ever" if plan.covered_for_ever else f"until {iso(plan.covered_until)}"
     covered = f"covered {until}" if plan.covered_for_ever or plan.covered_until else "now is not covered"
     return f"{count} partition{'' if count == 1 else 's'}, {covered}"
+
+
+def long_action(step: Step, since: datetime) -> LongAction:
+    """``since`` is aware."""
+    return LongAction(
+        action=cut(step.action),
+        object=cut(step.object),
+        since=iso(since.replace(microsecond=0)) or "",
+        bytes=rough(step.bytes),
+        size=human(rough(step.bytes)),
+    )
 
 
 def human(size: int) -> str:
@@ -235,14 +252,11 @@ def _planned(action: Action) -> PlannedAction:
 
 
 def _found(plan: Plan, outcomes: Sequence[Outcome]) -> list[FindingStatus]:
-    """Approvals that are waited for, then failures, errors and notices.
-
-    An approval is an Event when it comes into the list, so it is never cut off by others.
-    """
-    approvals = [each for each in plan.findings if each.reason == APPROVAL]
+    """Those that are Events, then failures, errors and notices."""
+    noticed = [each for reason in NOTICED for each in plan.findings if each.reason == reason]
     failed = [Finding.of(str(each.action), each.error) for each in outcomes if each.error]
-    others = sorted((each for each in plan.findings if each.reason != APPROVAL), key=lambda each: not each.error)
+    others = sorted((each for each in plan.findings if each.reason not in NOTICED), key=lambda each: not each.error)
     return [
         FindingStatus(reason=each.reason, object=printable(each.object), message=cut(each.message))
-        for each in [*approvals, *failed, *others][:MAX_FINDINGS]
+        for each in [*noticed, *failed, *others][:MAX_FINDINGS]
     ]

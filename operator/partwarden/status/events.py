@@ -7,16 +7,28 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ..api.policy import names
 from ..api.status import ConditionStatus, ConditionType
 from ..errors import printable
-from ..planner.actions import Outcome
+from ..planner.actions import DropDetached, Outcome
 from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import join_names
 from .conditions import IN_PROGRESS, PLAN_PENDING
+from .details import NOTICED, STUCK
 
+LONG_ACTION = "LongAction"
 MAX_NAMES = 10
 MAX_NOTE = 1000
 """Characters of an Event's message; the API server refuses more than 1,024 bytes in a note."""
+
+
+KINDS = (
+    ConditionType.READY,
+    ConditionType.DEFAULT_PARTITION_EMPTY,
+    ConditionType.WITHIN_THRESHOLDS,
+    ConditionType.ARCHIVES_HEALTHY,
+)
+"""Conditions of which a change is an Event."""
 
 
 class EventType(StrEnum):
@@ -36,8 +48,20 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class DroppedTable:
+    """A table that was dropped, and its PartitionArchive. ``names``: what an approval may call it."""
+
+    oid: int
+    archive: str
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class CompletedAction:
-    """An action that succeeded, as Events and log lines say it. ``name``: of its table, with the schema."""
+    """An action that succeeded, as Events and log lines say it. ``name``: of its table, with the schema.
+
+    ``dropped`` is None unless it dropped a table that was archived.
+    """
 
     reason: str
     past: str
@@ -45,12 +69,15 @@ class CompletedAction:
     title: str
     name: str
     seconds: float
+    dropped: DroppedTable | None = None
 
     @classmethod
     def of(cls, outcome: Outcome) -> CompletedAction:
         """The words of an outcome without an error."""
-        action = outcome.action
-        return cls(action.done, action.past, action.noun, action.title, str(action), outcome.seconds)
+        action, gone = outcome.action, None
+        if isinstance(action, DropDetached) and action.archive:
+            gone = DroppedTable(action.oid, action.archive, names(action.schema, action.name, action.oid))
+        return cls(action.done, action.past, action.noun, action.title, str(action), outcome.seconds, gone)
 
 
 def done(actions: Sequence[CompletedAction]) -> list[Notice]:
@@ -58,24 +85,40 @@ def done(actions: Sequence[CompletedAction]) -> list[Notice]:
     notices = []
     for kind in dict.fromkeys((each.reason, each.past, each.noun) for each in actions):
         reason, past, noun = kind
-        names = [each.title for each in actions if (each.reason, each.past, each.noun) == kind]
-        what = noun if len(names) == 1 else f"{len(names)} {noun}s:"
-        notices.append(Notice(EventType.NORMAL, reason, short(f"{past} {what} {join_names(names, MAX_NAMES)}")))
+        titles = [each.title for each in actions if (each.reason, each.past, each.noun) == kind]
+        what = noun if len(titles) == 1 else f"{len(titles)} {noun}s:"
+        notices.append(Notice(EventType.NORMAL, reason, short(f"{past} {what} {join_names(titles, MAX_NAMES)}")))
     return notices
 
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    """Ready, WithinThresholds and ArchivesHealthy that turned False or True again; another reason of Ready; tables that
-    wait for an approval."""
-    kinds = (ConditionType.READY, ConditionType.WITHIN_THRESHOLDS, ConditionType.ARCHIVES_HEALTHY)
-    found = [_changed(previous, status, kind) for kind in kinds]
-    # The finding names the tables, so that another table is another Event.
-    before, after = (
-        {each["message"] for each in found.get("findings") or [] if each.get("reason") == APPROVAL}
-        for found in (previous, status)
-    )
-    approvals = [Notice(EventType.NORMAL, APPROVAL, short(message)) for message in sorted(after - before)]
-    return [*(each for each in found if each), *approvals]
+    """Conditions of `KINDS` that turned False or True again; another reason of Ready; new findings of `NOTICED`; an
+    action that takes long."""
+    found = [_changed(previous, status, kind) for kind in KINDS]
+    before, after = _noticed(previous), _noticed(status)
+    notices = [
+        Notice(EventType.NORMAL if reason == APPROVAL else EventType.WARNING, reason, short(after[reason, what]))
+        for reason, what in sorted(after.keys() - before.keys())
+    ]
+    return [*(each for each in found if each), *notices, *_long(previous, status)]
+
+
+def _long(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    action = status.get("longAction")
+    if not action or action == previous.get("longAction"):
+        return []
+    what = f"{action['action']} of {action['object']} ({action['size']}) takes long: it began at {action['since']}"
+    return [Notice(EventType.NORMAL, LONG_ACTION, short(f"{what}; the policy is reconciled beside it"))]
+
+
+def _noticed(status: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Messages of `NOTICED` findings by what makes another Event of one.
+
+    That is the message, which names the tables; of retention that is stuck the reason alone: each partition that
+    expires then is one more in a message that says the same.
+    """
+    found = [(str(each.get("reason")), str(each["message"])) for each in status.get("findings") or []]
+    return {(reason, "" if reason in STUCK else said): said for reason, said in found if reason in NOTICED}
 
 
 def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> Notice | None:
@@ -86,6 +129,9 @@ def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: Condi
     if now != ConditionStatus.FALSE:
         return None
     if was == ConditionStatus.FALSE and (not ready or before.get("reason") == after["reason"]):
+        return None
+    if kind is ConditionType.DEFAULT_PARTITION_EMPTY and (previous.get("summary") or {}).get("defaultRows"):
+        # They were there before an outage in which nothing was counted.
         return None
     expected = ready and after["reason"] in (PLAN_PENDING, IN_PROGRESS)
     return Notice(EventType.NORMAL if expected else EventType.WARNING, after["reason"], short(after["message"]))

@@ -9,6 +9,8 @@ from pathlib import Path
 from lab.postgres.errors import LabError
 
 CANDIDATES = ("nobody", "postgres", "daemon")
+MEMORY, ROOM = Path("/dev/shm"), 6 * 1024**3  # noqa: S108
+"""Where files are kept in memory, and the free bytes that it needs for the servers of a test run."""
 
 
 def owner() -> pwd.struct_passwd | None:
@@ -82,9 +84,10 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def temporary_folder() -> Path:
-    """A new folder that the servers' user owns."""
-    parent = Path(tempfile.gettempdir())
+def temporary_folder(*, in_memory: bool = False) -> Path:
+    """A new folder that the servers' user owns; `in_memory` where there is room, else on the disk."""
+    in_memory = in_memory and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    parent = MEMORY if in_memory else Path(tempfile.gettempdir())
     folder = Path(tempfile.mkdtemp(prefix="partwarden-pg-", dir=parent if reachable(parent) else "/var/tmp"))  # noqa: S108
     give(folder)
     return folder

@@ -15,6 +15,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from lab import leftovers
 from lab.postgres import account, configuration
 from lab.postgres.backup import base_backup
 from lab.postgres.binaries import Binaries
@@ -157,7 +158,7 @@ class Server:
         self._process.signal(STOP[mode])
         deadline = time.monotonic() + PATIENCE
         # After "kill" the sessions end a moment later than the postmaster, and keep the next one from starting.
-        while self.running or any(process.is_running() for process in family):
+        while self.running or any(map(leftovers.runs, family)):
             if time.monotonic() > deadline:
                 raise LabError(f"PostgreSQL in {self.folder} does not stop; its log is {self.log}")
             time.sleep(POLL)
@@ -212,6 +213,9 @@ class Server:
         account.give(secret)
         command = [self.binaries.program("initdb"), "-D", str(self.data), "-U", self.superuser, "--no-sync"]
         command += ["--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
+        if self.major >= 16 and not self.detached:
+            # A password is random and lives for minutes; 4096 iterations are a third of what a connection costs.
+            command += ["--set", "scram_iterations=1"]
         run_as_owner(command, cwd=self.folder)
         secret.unlink()
         configuration.write_access(self.data, require_tls=require_tls)

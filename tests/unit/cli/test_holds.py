@@ -12,7 +12,8 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from partwarden.api.policy import LONGEST_ANNOTATION, MOST_NAMES, parse
-from partwarden.cli.main import holding, main
+from partwarden.cli.hold import holding
+from partwarden.cli.main import main
 from partwarden.cli.options import Target
 from partwarden.cli.policies import Policies
 from support.api_server import ApiServer, serving

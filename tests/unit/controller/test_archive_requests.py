@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from partwarden.api.archive import ARCHIVE_PLURAL, MANAGED, OID_LABEL, POLICY_LABEL, ROUND_LABEL, SERVER_LABEL
+from partwarden import __version__
+from partwarden.api.archive import (
+    ARCHIVE_PLURAL,
+    MANAGED,
+    OID_LABEL,
+    POLICY_LABEL,
+    ROUND_LABEL,
+    SERVER_LABEL,
+    TABLE_LABEL,
+)
 from partwarden.api.types import ObjectKey
 from partwarden.api.validation import parse_spec
 from partwarden.controller import archive_requests
@@ -18,10 +29,11 @@ from partwarden.kube import cache
 from partwarden.kube.cache import ArchiveCache
 from partwarden.planner.archive_gate import ArchiveRequest, CheckRequest
 from partwarden.planner.drop_preconditions import MOST_ROUNDS, ArchiveState, server_label
-from support.cluster import ApiServer
+from support.cluster import ApiServer, refusal
 
 HERE, MOVED = "7380000000000000001/16384", "7380000000000000002/16384"
 OID = 16402
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FINGERPRINT = {"algorithm": "test", "rows": 3, "content": "c" * 64}
 VALID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 """The value of a label."""
@@ -86,8 +98,113 @@ def test_an_archive_says_by_labels_of_what_it_is() -> None:
     made = Office().ask(request(2))
     labels = made["metadata"]["labels"]
     bound = {POLICY_LABEL: "run", SERVER_LABEL: server_label(HERE), OID_LABEL: str(OID), ROUND_LABEL: "2"}
-    assert labels == {**MANAGED, **bound}
+    assert labels == {**MANAGED, **bound, TABLE_LABEL: "public.run"}
     assert made["spec"]["oid"] == OID
+
+
+@pytest.mark.parametrize("table", ["run", "Großes Haus", "-", "ü" * 31, "x" * 63, "a_", '"; DROP'])
+def test_the_label_of_the_table_is_valid_whatever_its_name(table: str) -> None:
+    office = Office()
+    office.body["spec"]["table"] = {"name": table}
+    label = office.ask(request())["metadata"]["labels"][TABLE_LABEL]
+    assert VALID.fullmatch(label)
+    office = Office()
+    office.body["spec"]["table"] = {"name": f"{table[:-1]}q"}
+    assert office.ask(request())["metadata"]["labels"][TABLE_LABEL] != label
+
+
+def test_an_archive_of_an_operator_that_knew_no_label_of_the_table_is_taken_for_the_same() -> None:
+    office = Office()
+    made = office.ask(request())
+    del made["metadata"]["labels"][TABLE_LABEL]
+    office.seen(made)
+    # As where its cache does not hold it yet.
+    office.archives.remove(("ns", made["metadata"]["name"]))
+    assert office.ask(request()) == {}
+
+
+class Recorded(Office):
+    """A proven archive, of a table that was dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        made = self.ask(request())
+        self.name: str = made["metadata"]["name"]
+        self.proven(made)
+        self.policy = cache.parse_policy(self.body)
+
+    def record(self, approval: str | None = "run_2018", oid: int = OID, name: str = "") -> None:
+        self.requests.record_drop(self.policy, oid, name or self.name, NOW, approval)
+
+    @property
+    def dropped(self) -> dict[str, Any] | None:
+        found: dict[str, Any] = self.server.get(ARCHIVE_PLURAL, "ns", self.name)["status"]
+        assert found["manifestSha256"]
+        return found.get("dropped")
+
+
+def test_a_drop_is_written_into_its_archive_once() -> None:
+    office = Recorded()
+    office.record()
+    assert office.dropped == {"at": "2026-01-01T12:00:00Z", "approval": "run_2018", "operator": __version__}
+    assert office.counted()[0].dropped
+    writes = list(office.server.writes)
+    office.record(approval=None)
+    office.record(approval="Automatic")
+    assert office.server.writes == writes
+    assert office.proves()
+
+
+def test_tables_that_are_missing_are_written_down_as_seen() -> None:
+    office = Recorded()
+    spec = parse_spec(office.policy.spec)
+    office.requests.record_missing(office.policy, spec, MOVED, [OID], NOW)
+    office.requests.record_missing(office.policy, spec, HERE, [OID + 1], NOW)
+    assert office.dropped is None
+    office.requests.record_missing(office.policy, spec, HERE, [OID], NOW)
+    assert office.dropped == {"at": "2026-01-01T12:00:00Z", "observed": True}
+    assert office.counted()[0].dropped
+
+
+def test_a_drop_of_another_table_policy_or_archive_is_written_nowhere() -> None:
+    office = Recorded()
+    office.record(oid=OID + 1)
+    office.record(name="none")
+    office.server.put(ARCHIVE_PLURAL, {"metadata": {"namespace": "ns", "name": "by-hand"}, "spec": {"oid": OID}})
+    office.seen()
+    office.record(name="by-hand")
+    office.policy = replace(office.policy, key=("ns", "other"))
+    office.record()
+    assert office.dropped is None
+    assert not [each for each in office.server.writes if "status" in each]
+
+
+@pytest.mark.parametrize("times", [1, 10])
+def test_a_drop_is_written_while_others_write_and_given_up_at_last(times: int) -> None:
+    office, left = Recorded(), [times]
+
+    def interfere(what: str) -> None:
+        if "status" in what and left[0]:
+            left[0] -= 1
+            office.server.put(ARCHIVE_PLURAL, office.server.get(ARCHIVE_PLURAL, "ns", office.name))
+
+    office.server.before = interfere
+    office.record()
+    assert (office.dropped is None) == (times == 10)
+
+
+def test_an_api_server_that_is_away_keeps_no_reconcile_from_going_on() -> None:
+    office = Recorded()
+
+    def away(what: str) -> None:
+        raise refusal(503, "away")
+
+    office.server.before = away
+    office.record()
+    office.server.before = lambda what: None
+    assert office.dropped is None
+    office.record(approval=None)
+    assert office.dropped is not None
 
 
 @pytest.mark.parametrize("name", ["run", "a.b-c", "x" * 63, "x" * 64, ("y" * 62 + ".") * 4 + "z"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from partwarden import __version__
 from partwarden.api.archive import Fingerprint, PartitionArchiveStatus
 from partwarden.archive.manifest import Report, Task
 from partwarden.controller import archive_requests, archive_status
@@ -89,6 +90,43 @@ def test_phase_and_start_of_a_job_show_until_it_has_ended() -> None:
     assert checking["phase"] == "Checking"
 
 
+def test_the_state_is_one_word_for_what_goes_on() -> None:
+    queued = archive_status.waits({}, 1, NOW, "Queued", "full")
+    dumping = archive_status.runs(queued, 1, NOW, Task.ARCHIVE, running())
+    blocked = archive_status.runs(queued, 1, NOW, Task.ARCHIVE, running(reason="ImagePullBackOff", message="none"))
+    failed = archive_status.failed(dumping, 1, NOW, ("JobFailed", "why"), job="job")
+    again = archive_status.runs(failed, 1, NOW, Task.ARCHIVE, JobView("job-2", Phase.RUNNING))
+    verified = archive_status.proved(again, 1, NOW, DONE, "job-2")
+    verifying = archive_status.runs(verified, 1, NOW, Task.CHECK, running())
+    damaged = archive_status.checked(verifying, 1, NOW, DAMAGED, "token", "job")
+    mended = archive_status.checked(damaged, 1, NOW, DONE, "token", "job-3")
+    steps = (queued, dumping, blocked, failed, again, verified, verifying, damaged, mended)
+    assert [each["state"] for each in steps] == [
+        *("Queued", "Dumping", "Failed", "Failed", "Dumping"),
+        *("Verified", "Verifying", "Failed", "Verified"),
+    ]
+    for status in steps:
+        shown(status)
+
+
+def test_what_is_known_of_the_drop_stays_whatever_comes_later() -> None:
+    seen = archive_status.dropped(proven(), NOW, None)
+    assert seen["dropped"] == {"at": "2026-01-01T12:00:00Z", "observed": True}
+    # Another operator saw the table gone before the one that had dropped it could write.
+    later = NOW + timedelta(hours=1)
+    known = archive_status.dropped(seen, later, "run_2020@16402")
+    assert known["dropped"] == {"at": "2026-01-01T13:00:00Z", "approval": "run_2020@16402", "operator": __version__}
+    for again in (None, "Automatic"):
+        assert archive_status.dropped(known, NOW, again) == known
+    assert archive_status.dropped(seen, later, None) == seen
+    shown(known)
+    for status in (
+        archive_status.failed(known, 1, NOW, ("JobFailed", "why"), job="job"),
+        archive_status.checked(known, 1, NOW, DAMAGED, "token", "job"),
+    ):
+        assert status["dropped"] == known["dropped"]
+
+
 def test_a_users_mistake_is_stalled() -> None:
     assert shown(archive_status.failed({}, 1, NOW, SecretNotFound("no such Secret")))["Stalled"] == "True"
 
@@ -166,3 +204,14 @@ def test_a_check_says_when_it_ended_by_the_job_or_else_by_the_operator() -> None
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-01-01T00:00:00", "0001-01-01T00:00:00+14:00", 5, None])
 def test_a_moment_that_cannot_be_read_is_none(text: object) -> None:
     assert archive_requests._check({"token": "drop/1", "ok": True, "completed": text}).completed is None
+
+
+@pytest.mark.parametrize("text", ["soon", "2026-01-01T00:00:00", "9999-12-31T23:59:59-23:00", 5])
+def test_a_next_attempt_that_another_wrote_as_no_moment_delays_nothing(text: object) -> None:
+    assert archive_status.pause({"nextAttempt": text}, NOW) == 0
+
+
+def test_the_pause_after_a_job_that_ends_at_the_last_moment_that_there_is_begins_now() -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    status = archive_status.failed({}, 1, NOW, ("JobFailed", "why"), job="job", ended=last)
+    assert archive_status.pause(status, NOW) == 60

@@ -18,7 +18,7 @@ from partwarden.kube import cache
 from partwarden.kube.cache import Store, parse_policy
 from support.steps import steps
 
-SMALL, LARGE = 200, 2000
+SMALL, LARGE = 100, 1000
 
 
 def body(number: int, table: str, namespaces: int) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
+from lab.leftovers import runs
 from lab.operator import until
 from partwarden.api.policy import PartitionPolicySpec
 from partwarden.controller import database_work
 from partwarden.controller.database_process import DatabaseProcesses, WorkerDefect
 from partwarden.controller.database_work import Supervisor, WorkRequest
 from partwarden.errors import ClusterUnavailable, DatabaseUnresponsive, PolicyConflict, TableBusy, WorkerFailed
-from partwarden.planner.drop_preconditions import Archives, Withdrawn
+from partwarden.planner.drop_preconditions import Archives, Step, Withdrawn
 from partwarden.postgres.conninfo import ConnectionInfo
 from partwarden.status.events import CompletedAction
 from support import worker_tasks
@@ -39,7 +40,7 @@ class Asked(Supervisor):
         self.refuses: Exception | None = None
         self.compared = 0
 
-    def begins(self, what: str, seconds: float | None) -> None:
+    def begins(self, what: str, seconds: float | None, step: Step | None = None) -> None:
         self.phases.append((what, seconds))
 
     def claim(self, server: str, oid: int, table: str) -> None:
@@ -77,7 +78,7 @@ def processes() -> Iterator[DatabaseProcesses]:
 
 @pytest.fixture
 def hasty() -> Iterator[DatabaseProcesses]:
-    made = DatabaseProcesses(256 * MIB, observation=0.5)
+    made = DatabaseProcesses(256 * MIB, observation=0.3)
     yield made
     made.close()
 
@@ -137,7 +138,7 @@ def test_what_hangs_is_ended_at_its_deadline_and_what_it_did_is_known(hasty: Dat
 
 
 def test_a_step_that_says_how_long_it_lasts_has_that_time(hasty: DatabaseProcesses, asked: Asked) -> None:
-    assert hasty.run(worker_tasks.last, 1.0, asked) == "done"
+    assert hasty.run(worker_tasks.last, 0.6, asked) == "done"
     assert asked.phases[-1][0] == "vacuum public.run_2020"
     assert 50 < (asked.phases[-1][1] or 0) <= 60
 
@@ -247,5 +248,4 @@ def test_workers_end_with_an_operator_that_is_killed(tmp_path: Path, number: sig
         children = psutil.Process(program.pid).children(recursive=True)
         program.send_signal(number)
         program.wait(30)
-    until("the worker ends", lambda: not worker.is_running())
-    until("and all that belongs to it", lambda: not [each for each in children if each.is_running()])
+    until("the worker and all that belongs to it end", lambda: not any(map(runs, {worker, *children})))

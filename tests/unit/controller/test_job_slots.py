@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from partwarden.api.archive import ARCHIVE_KIND, MANAGED
 from partwarden.api.policy import API_VERSION
 from partwarden.api.types import ObjectKey
 from partwarden.controller.job_slots import MOST_PENDING, MOST_SEEN, JobSlots
-from partwarden.controller.job_status import PENDING_LONG
+from partwarden.controller.job_status import PENDING_LONG, is_pending_long
 from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
 from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive, parse_policy
@@ -317,3 +317,7 @@ def test_thousands_of_archives_that_wait_cost_little() -> None:
             (following,) = slots.ends(running)
             assert slots.takes(slots.known(following))
     assert time.process_time() - began < 2
+
+
+def test_a_moment_at_the_end_of_time_is_not_long_ago() -> None:
+    assert not is_pending_long(datetime.max.replace(tzinfo=UTC), datetime.fromisoformat(AT))

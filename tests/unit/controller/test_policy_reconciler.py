@@ -24,7 +24,7 @@ from partwarden.kube.cache import StoredPolicy
 from partwarden.kube.client import Cluster
 from partwarden.planner.drop_preconditions import Archives
 from partwarden.postgres.conninfo import ConnectionInfo
-from support import values
+from support import in_process, values
 from support.policies_api import FakeCluster, FakeExecutor, FakeLocks
 
 KEY, OLDER = ("one", "run"), ("one", "older")
@@ -83,6 +83,7 @@ class Fixture:
             cast(ArchiveRequests, self.requests),
             database_work.work,
             self.locks.look,
+            in_process.long_actions(runtime),
             lambda key, result, seconds: self.results.append(result),
             lambda: self.lost,
         )

@@ -22,6 +22,7 @@ from partwarden.errors import ClusterUnavailable
 from partwarden.kube.cache import Store, StoredPolicy, parse_policy
 from partwarden.kube.client import Cluster
 from partwarden.planner.drop_preconditions import NEVER, Archives, DropCase, Withdrawn
+from partwarden.status.events import CompletedAction, DroppedTable
 from support import values
 
 KEY = ("one", "run")
@@ -57,17 +58,24 @@ class Api:
 class Desk:
     """Archives are those of the policy as it is handed in."""
 
+    def __init__(self) -> None:
+        self.dropped: list[tuple[int, str, str]] = []
+
     def known(self, policy: StoredPolicy, spec: object) -> Archives:
         return Archives(approved=policy.approved)
 
+    def record_drop(self, policy: StoredPolicy, oid: int, name: str, now: datetime, approval: str) -> None:
+        self.dropped.append((oid, name, approval))
+
 
 class Fixture:
-    def __init__(self) -> None:
-        self.store, self.api, self.ending = Store(), Api(), False
+    def __init__(self, **retention: Any) -> None:
+        self.store, self.api, self.ending, self.desk = Store(), Api(), False, Desk()
         self.ownership = TableOwnership(lambda key: None)
         self.intake = PolicyEventHandler(self.store, self.ownership, WorkQueue(lambda: 0.0))
         self.intake.seen(body())
-        spec = PartitionPolicySpec.model_validate({"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}})
+        given = {"database": {"secretRef": {"name": "db"}}, "table": {"name": "run"}}
+        spec = PartitionPolicySpec.model_validate(given | ({"retention": retention} if retention else {}))
         self.now = 0.0
         self.queue = WorkQueue(lambda: self.now)
         runtime = Runtime(cast(Cluster, self.api), Settings(), policies=self.store, policy_queue=self.queue)
@@ -78,7 +86,7 @@ class Fixture:
             self.intake,
             self.ownership,
             ServerProofs(runtime, self.ownership, lambda *_: []),
-            cast(ArchiveRequests, Desk()),
+            cast(ArchiveRequests, self.desk),
             lambda: self.ending,
         )
 
@@ -96,6 +104,7 @@ SEEN: dict[str, tuple[dict[str, Any] | None, str]] = {
     "nothing": (body(2), ""),
     "another annotation": (annotated("example.org/note", "x"), ""),
     "a hold": (annotated(policy.ANNOTATION, "run_2018"), "an annotation of its policy was edited"),
+    "a hold in the spec": (body(2, 2, holds=["run_2018"]), "its policy was edited"),
     "an approval": (annotated(policy.APPROVAL, "run_2018"), "an annotation of its policy was edited"),
     "suspend": (body(2, 2, suspend=True), "spec.suspend of its policy is set"),
     "an edit": (body(2, 2, premake=3), "its policy was edited"),
@@ -125,7 +134,7 @@ def test_what_was_deleted_and_the_end_of_the_operator_stop_the_run(made: Fixture
     assert "deleted" in made.supervisor.why_stopped()
 
 
-@pytest.mark.parametrize("what", ["suspend", "an edit", "made anew", "being deleted"])
+@pytest.mark.parametrize("what", ["a hold in the spec", "suspend", "an edit", "made anew", "being deleted"])
 def test_right_before_a_drop_the_api_server_knows_what_no_watch_has_shown(made: Fixture, what: str) -> None:
     made.api.found, expected = SEEN[what]
     with pytest.raises(Withdrawn, match=expected.split(",")[0]):
@@ -200,14 +209,41 @@ def test_an_api_server_that_does_not_answer_drops_nothing(made: Fixture) -> None
 def test_annotations_are_those_of_now_and_judged_by_the_preconditions(made: Fixture) -> None:
     made.api.found = annotated(policy.ANNOTATION, "run_2018, run_2019")
     assert made.supervisor.renew(CASE) == replace(CASE, held=frozenset({"run_2018", "run_2019"}))
-    made.api.found = annotated(policy.APPROVAL, "run_2018@4711", version=3)
+    both = annotated(policy.ANNOTATION, "run_2018", version=3)
+    made.api.found = {**both, "spec": {**both["spec"], "holds": ["public.run_2018"]}}
+    assert made.supervisor.renew(CASE).held == {"run_2018", "public.run_2018"}
+    made.api.found = annotated(policy.APPROVAL, "run_2018@4711", version=4)
     assert made.supervisor.renew(CASE).archives.approved == {"run_2018@4711"}
+
+
+DROPPED = DroppedTable(7, "run-2018", policy.names("public", "run_2018", 7))
+DONE = CompletedAction("PartitionDropped", "dropped", "table", "run_2018", "public.run_2018", 0.1, DROPPED)
+
+
+@pytest.mark.parametrize(
+    ("approval", "annotation", "expected"),
+    [
+        ("Automatic", "run_2018@7", "Automatic"),
+        ("Manual", "run_2017, run_2018, run_2018@7", "run_2018@7"),
+        ("Manual", "public.run_2018, run_2018@8", "public.run_2018"),
+    ],
+)
+def test_what_approved_a_drop_right_before_it_is_written_into_the_archive(
+    approval: str, annotation: str, expected: str
+) -> None:
+    made = Fixture(keepFor="5y", onExpire="Drop", dropWithoutArchive=True, approval=approval)
+    made.api.found = annotated(policy.APPROVAL, annotation)
+    made.supervisor.renew(CASE)
+    made.supervisor.did(DONE)
+    made.supervisor.did(replace(DONE, dropped=None))
+    assert made.desk.dropped == [(7, "run-2018", expected)]
+    assert len(made.supervisor.done) == 2
 
 
 def test_a_command_asks_nothing_again() -> None:
     assert NEVER.why_stopped() == ""
     assert NEVER.renew(CASE) is CASE
-    assert not NEVER.single_drop
+    assert not NEVER.yields
 
 
 def test_the_worker_that_waits_for_a_long_action_is_not_late_before_the_action_is(made: Fixture) -> None:

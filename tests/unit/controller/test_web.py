@@ -154,6 +154,14 @@ def test_an_answer_that_is_not_read_has_the_same_deadline(made: Fixture, monkeyp
 
 def test_headers_without_end_are_not_kept(made: Fixture) -> None:
     assert _seconds_until_ended(made, b"X: " + b"x" * HEADER_BYTES, 0.001) < 5
+
+
+def test_clients_that_are_cut_off_are_logged_once_for_each_reason(
+    made: Fixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        _seconds_until_ended(made, b"X: " + b"x" * HEADER_BYTES, 0.001)
+    assert caplog.text.count("had headers of more than 16,384 bytes, and was ended; the client is 127.0.0.1") == 1
     assert made.get("/healthz") == (200, "ok\n")
 
 
@@ -207,16 +215,21 @@ def test_clients_that_leave_do_not_begin_scrapes_beside_the_one_that_runs(
 
 
 def test_a_scrape_that_takes_long_keeps_no_probe_waiting(made: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go = threading.Event(), threading.Event()
+
     def slowly(registry: object) -> bytes:
-        time.sleep(2)
+        begun.set()
+        assert go.wait(20)
         return b"page\n"
 
     monkeypatch.setattr(module, "generate_latest", slowly)
     with made.connect() as client:
         client.sendall(GET.format("/metrics").encode())
+        assert begun.wait(10)
         began = time.monotonic()
         assert made.get("/healthz") == (200, "ok\n")
         assert time.monotonic() - began < 1.5
+        go.set()
         assert _rest(client).endswith(b"page\n")
 
 

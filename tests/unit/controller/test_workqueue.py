@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from partwarden import errors
 from partwarden.controller import workqueue
-from partwarden.controller.runtime import Runtime, share
+from partwarden.controller.runtime import Runtime, Workers, share
 from partwarden.controller.settings import Settings
-from partwarden.controller.workqueue import Backoff, Result, Schedule, Workers, WorkQueue
+from partwarden.controller.workqueue import Backoff, Result, Schedule, WorkQueue
 from partwarden.kube.client import Cluster
 
 A, B, C = ("one", "a"), ("one", "b"), ("two", "a")

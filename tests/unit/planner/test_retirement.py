@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from partwarden.api.policy import ANNOTATION, APPROVAL, LONGEST_ANNOTATION, TableSpec, parse
+from partwarden.api.policy import ANNOTATION, APPROVAL, LONGEST_ANNOTATION, TableSpec, holds, is_held, parse
 from partwarden.api.retention import Approval, DefaultPartition, OnExpire, Retention
 from partwarden.api.types import Interval
 from partwarden.errors import RowsReferenced
@@ -181,7 +181,33 @@ def test_a_name_that_holds_nothing_is_reported() -> None:
     (finding,) = made.findings
     assert finding.reason == "HoldMatchesNothing"
     assert finding.error is None
-    assert "'run_2O18'" in finding.message
+    assert "the annotation partwarden.dev/hold names 'run_2O18', but no partition" in finding.message
+
+
+def test_names_of_the_spec_hold_beside_those_of_the_annotation() -> None:
+    spec = policy(drop=True, holds=["run_2017", "public.run_2019", "run_2O18"])
+    found = values.inventory(*values.years(2018, 2019, 2020, 2026), detached=(gone(2016), gone(2017)))
+    made = plan(spec, found, "run_2016", "run_2020")
+    assert names(made, DetachPartition) == ["run_2018"]
+    assert names(made, DropDetached) == []
+    assert names(plan(spec, found, "run_2020"), DropDetached) == ["run_2016"]
+    (finding,) = [each for each in made.findings if each.reason == "HoldMatchesNothing"]
+    assert "spec.holds names 'run_2O18', but no partition" in finding.message
+
+
+def test_many_names_that_hold_nothing_are_two_findings() -> None:
+    wrong = [f"run_{number}x" for number in range(900)]
+    made = plan(policy(holds=wrong[:400]), values.inventory(*values.years(2026)), *wrong[400:])
+    assert reasons(made) == ["HoldMatchesNothing"] * 2
+    assert all("and" in each.message and "more" in each.message for each in made.findings)
+
+
+@pytest.mark.parametrize("written", ["run_2018", {"run_2018": ""}, [2018], ["a"] * 1001])
+def test_holds_that_cannot_be_read_hold_every_table(written: object) -> None:
+    assert is_held(holds({ANNOTATION: "run_1999"}, written), frozenset({"run_2018"}))
+    assert not is_held(holds({ANNOTATION: "run_1999"}, ["run_2017"]), frozenset({"run_2018"}))
+    assert holds({ANNOTATION: "run_1999"}, ["run_2017"]) == {"run_1999", "run_2017"}
+    assert holds(None, None) == frozenset()
 
 
 @pytest.mark.parametrize("phase", [None, Phase.DETACHING])

@@ -15,6 +15,7 @@ def test_a_page_is_as_the_code_says(name: str) -> None:
     assert (reference.PAGES / name).read_text() == GENERATED[name], "stale: run `make reference`"
 
 
+@pytest.mark.slow
 def test_every_finding_is_explained() -> None:
     assert set(TEXTS["findings"]) == reference.finding_names()
 
@@ -28,6 +29,7 @@ def test_every_state_of_a_partition_is_explained() -> None:
     assert set(TEXTS["states"]) == reference.state_names()
 
 
+@pytest.mark.slow
 def test_every_reason_of_a_condition_is_explained() -> None:
     found = reference.literals(reference.POLICY_REASONS + reference.ARCHIVE_REASONS)
     assert found <= {*TEXTS["reasons"], *TEXTS["words"]}

@@ -41,9 +41,10 @@ def test_the_annotations_are_those_that_the_checkout_makes() -> None:
     assert ABOUT["annotations"] == made, "run: .venv/bin/python charts/release.py annotate"
 
 
-def test_the_image_is_the_one_that_the_values_name() -> None:
+def test_the_image_has_no_repository_before_a_release() -> None:
     image = yaml.safe_load((CHART / "values.yaml").read_text())["image"]
-    assert [each["image"] for each in LISTS["images"]] == [f"{image['repository']}:{image['tag'] or __version__}"]
+    assert image["repository"] == ""
+    assert [each["image"] for each in LISTS["images"]] == [f"partwarden:{image['tag'] or __version__}"]
 
 
 @pytest.mark.slow

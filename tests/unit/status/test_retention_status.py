@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from partwarden.api.policy import Mode, TableSpec
 from partwarden.api.retention import Approval, OnExpire, Retention
 from partwarden.api.status import ConditionType
-from partwarden.errors import TableBusy
+from partwarden.errors import DatabaseUnreachable, TableBusy
 from partwarden.planner.actions import Outcome
-from partwarden.planner.inventory import Detached, Inventory, Partition, Reference
+from partwarden.planner.default_rows import DefaultRows
+from partwarden.planner.inventory import Detached, Inventory, Partition, Reference, RelationKind
 from partwarden.planner.plan import make_plan
-from partwarden.status.conditions import PolicyStatusUpdate, make_status, reconciled
+from partwarden.status.conditions import PolicyStatusUpdate, failed, make_status, reconciled
 from partwarden.status.events import changed
 from support import values
 
@@ -92,6 +94,61 @@ def test_the_oid_is_shown_of_what_an_annotation_may_name() -> None:
     assert said.table is not None
     shown = {each.name: each.oid for each in said.table.partitions}
     assert shown == {"run_2018": gone(hours=1).oid, "run_2019": values.years(2019)[0].oid, "run_2026": None}
+
+
+def status_of(spec: TableSpec, found: Inventory, *held: str) -> dict[str, Any]:
+    made = make_plan(spec, found, found.now, frozenset(held))
+    return make_status(reconciled(spec, found, made, []), {}, 1, values.NOW)
+
+
+def test_a_hold_that_matches_nothing_is_one_warning_for_each_set_of_names() -> None:
+    right, wrong, more = (status_of(policy(), here(), *names) for names in (["run_2026"], ["a"], ["a", "b"]))
+    (notice,) = changed(right, wrong)
+    assert (notice.type, notice.reason) == ("Warning", "HoldMatchesNothing")
+    assert "partwarden.dev/hold names 'a', but no partition" in notice.message
+    assert changed(wrong, wrong) == []
+    (notice,) = changed(wrong, more)
+    assert "names 'a', 'b', but" in notice.message
+    assert changed(more, right) == []
+
+
+def test_retention_that_is_stuck_although_all_is_ready_is_one_warning() -> None:
+    foreign = [replace(each, kind=RelationKind.FOREIGN) for each in values.years(2018, 2019)]
+    fine, one, two = (status_of(policy(), here(*foreign[:count])) for count in range(3))
+    assert {each["type"]: each["status"] for each in one["conditions"]}["Ready"] == "True"
+    (notice,) = changed(fine, one)
+    assert (notice.type, notice.reason) == ("Warning", "ExpiredLeftAlone")
+    assert "run_2018" in notice.message
+    assert [each["reason"] for each in two["findings"]] == ["ExpiredLeftAlone"]
+    assert changed(one, two) == []
+    assert changed(two, fine) == []
+
+
+def test_findings_that_are_events_are_never_pushed_out_of_the_list() -> None:
+    old = values.years(*range(1990, 2015))
+    references = {each.oid: (Reference("public.step", 7),) for each in old}
+    said = verdict(policy(holds=["run_2O18"]), here(*old, references=references))
+    assert said.table is not None
+    reasons = [each.reason for each in said.table.findings]
+    assert reasons == ["HoldMatchesNothing", *["RowsReferenced"] * 19]
+
+
+def rows_in_default(count: int | None) -> dict[str, Any]:
+    rows = None if count is None else DefaultRows(groups=((values.bounds(values.years(2018)[0]), count),) * bool(count))
+    return status_of(values.spec(premake=0), here(values.default(), default_rows=rows))
+
+
+def test_rows_that_land_in_default_are_one_warning_also_after_an_outage() -> None:
+    empty, some, more = rows_in_default(0), rows_in_default(7), rows_in_default(8)
+    (notice,) = [each for each in changed(empty, some) if each.reason == "DefaultHasRows"]
+    assert notice.type == "Warning"
+    assert "DEFAULT partition public.run_default holds 2018 (7 rows)" in notice.message
+    assert "DefaultHasRows" not in [each.reason for each in changed(some, more)]
+    away = make_status(failed(DatabaseUnreachable("no answer"), False), some, 1, values.NOW)
+    assert "DefaultHasRows" not in [each.reason for each in changed(away, more)]
+    assert ("Normal", "Empty") in [(each.type, each.reason) for each in changed(more, empty)]
+    away = make_status(failed(DatabaseUnreachable("no answer"), False), empty, 1, values.NOW)
+    assert ("Warning", "DefaultHasRows") in [(each.type, each.reason) for each in changed(away, some)]
 
 
 def manual(spec_of: TableSpec, *tables: Detached) -> dict[str, Any]:

@@ -1,0 +1,14 @@
+"""Clients of the HTTP port cost no team anything, and probes are answered meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from adversary.cases import Case
+from adversary.http_cases import CASES
+from adversary.stage import Stage
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_another_team_does_not_notice(stage: Stage, case: Case) -> None:
+    stage.endure(case)
