@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
-from lab.operator import until
+from lab.operator import account_kubeconfig, until
 from lab.postgres import Database
 from lab.site import ROOT, RUN, Site, partitions
 from partwarden.api.policy import ANNOTATION as HOLD
@@ -231,11 +231,8 @@ def test_the_role_of_the_page_is_enough_to_hold(site: Site, plugin: Plugin, tmp_
     site.kubectl("apply", *scope, "--filename", "-", given=role)
     site.kubectl("create", "serviceaccount", "reader", *scope)
     account = f"--serviceaccount={site.namespace}:reader"
-    config = yaml.safe_load(site.cluster.kubeconfig.read_text())
-    token = site.kubectl("create", "token", "reader", *scope).strip()
-    config["users"] = [{**each, "user": {"token": token}} for each in config["users"]]
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-    plugin.environment = {**plugin.environment, "KUBECONFIG": str(tmp_path / "kubeconfig")}
+    kubeconfig = account_kubeconfig(site.kubectl, site.namespace, "reader", tmp_path / "kubeconfig")
+    plugin.environment = {**plugin.environment, "KUBECONFIG": str(kubeconfig)}
     assert "forbidden" in plugin("hold", "run_2018", code=1)
     site.kubectl("create", "rolebinding", "reader", "--role=partwarden-holds", account, *scope)
     until("the right is there", lambda: plugin.run("hold", "run_2018").returncode == 0)
