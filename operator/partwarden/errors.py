@@ -8,7 +8,12 @@ the reference of reasons is made of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from itertools import islice
+
+MOST_NAMES, LONGEST_NAME = 200, 128
+"""Names that `did_you_mean` compares with, and characters of one: to compare takes the square of its length."""
 
 
 def printable(text: str) -> str:
@@ -20,6 +25,18 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """``; did you mean run_2018?``, the nearest of the names; "" where none is near. Upper and lower case are equal.
+
+    Of those that are about as near, one with the same letters and digits in another order is preferred. Names beyond
+    the first `MOST_NAMES`, and those longer than `LONGEST_NAME` characters, are not compared.
+    """
+    known = {name.lower(): name for name in islice(names, MOST_NAMES) if len(name) <= LONGEST_NAME}
+    word = word[:LONGEST_NAME].lower()
+    close = sorted(get_close_matches(word, known), key=lambda each: sorted(each) != sorted(word))
+    return f"; did you mean {known[close[0]]}?" if close else ""
 
 
 class PartwardenError(Exception):
@@ -99,7 +116,8 @@ class ServerTooOld(UserError):
 
 
 class TableNotFound(UserError):
-    """The table does not exist, or the role cannot see its schema. Create it, or correct spec.table."""
+    """The table does not exist, or the role cannot see its schema. Create it, or correct spec.table: the message names
+    a table of that name in another schema, or the nearest name."""
 
 
 class NotPartitioned(UserError):
@@ -107,11 +125,12 @@ class NotPartitioned(UserError):
 
 
 class UnsupportedStrategy(UserError):
-    """The table is partitioned by LIST or HASH. Only RANGE can be managed."""
+    """The table is partitioned by LIST or HASH. Make a policy for each of its partitions where these are partitioned by
+    RANGE, else a new table PARTITION BY RANGE."""
 
 
 class UnsupportedKey(UserError):
-    """The partition key is an expression or has several columns. Only a single plain column can be managed."""
+    """The partition key is an expression or has several columns. Make a new table PARTITION BY RANGE on one column."""
 
 
 class WrongKey(UserError):

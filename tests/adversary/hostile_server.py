@@ -78,6 +78,8 @@ class When(Enum):
     """The client's first message; NONCE in what is said stands for its nonce. What is said is text of SCRAM."""
     QUERY = auto()
     """The login has succeeded, and this is the answer to each query."""
+    SECOND = auto()
+    """The same, but the first query of the session is answered as it should be."""
 
 
 @dataclass(frozen=True)
@@ -130,15 +132,19 @@ class Client:
         if lie.when is When.SCRAM:
             await self.send(authentication(10, b"SCRAM-SHA-256\0\0"))
             said = authentication(11, said.replace(b"NONCE", (await self.receive()).partition(b"r=")[2]))
-        if lie.when is When.QUERY:
+        if lie.when in (When.QUERY, When.SECOND):
             await self.send(WELCOME + parameter("server_version", lie.version) + ready())
+            await self.receive()
+        if lie.when is When.SECOND:
+            # One row: it is no pooler.
+            await self.send(described("set_config") + row(b"0") + done() + ready())
             await self.receive()
         while True:
             await self._say(lie, said)
             if lie.ends:
                 return
             # Each query is answered in the same way, and what precedes a login is not repeated.
-            await (self.receive() if lie.when is When.QUERY else self.reader.read())
+            await (self.receive() if lie.when in (When.QUERY, When.SECOND) else self.reader.read())
 
     async def _say(self, lie: Lie, said: bytes) -> None:
         for piece in [said[at : at + 1] for at in range(len(said))] if lie.pause else [said]:

@@ -31,7 +31,7 @@ from lab.operator import until
 
 ALL = 8
 """Policies: as many as there are workers."""
-CONNECTED, STARTUP, SCRAM, QUERY = When
+CONNECTED, STARTUP, SCRAM, QUERY, SECOND = When
 UNREACHABLE, UNRESPONSIVE, REJECTED = "DatabaseUnreachable", "DatabaseUnresponsive", "StatementRejected"
 UNAUTHENTICATED, WORKER = "AuthenticationFailed", "WorkerFailed"
 COLUMN = "with a '{}' that no PostgreSQL has"
@@ -67,7 +67,14 @@ def case(does: str, reason: str, says: str, lie: Lie | Rewrite, policies: int = 
 
 # Before and during the login.
 case("accepts connections and says nothing", UNREACHABLE, TIMEOUT, Lie(CONNECTED), ALL)
-case("accepts the login and says nothing", UNRESPONSIVE, KILLED, Lie(STARTUP, WELCOME + ready()), ALL)
+case("answers nothing after the first query", UNRESPONSIVE, KILLED, Lie(SECOND), ALL)
+case(
+    "accepts the login and says nothing",
+    UNREACHABLE,
+    "the first statement is not answered",
+    Lie(STARTUP, WELCOME + ready()),
+    ALL,
+)
 case(
     "asks for two billion SCRAM iterations", UNRESPONSIVE, KILLED, Lie(SCRAM, b"r=NONCEx,s=c2FsdA==,i=2000000000"), ALL
 )
@@ -129,14 +136,14 @@ case(
     "answers with an error of 64 MiB",
     UNRESPONSIVE,
     KILLED,
-    Lie(QUERY, message("E", b"", 64 * MIB), b"SX\0\0" * MIB, 16),
+    Lie(SECOND, message("E", b"", 64 * MIB), b"SX\0\0" * MIB, 16),
 )
-case("answers with notices without end", UNRESPONSIVE, KILLED, Lie(QUERY, b"", NOTICE * 64))
+case("answers with notices without end", UNRESPONSIVE, KILLED, Lie(SECOND, b"", NOTICE * 64))
 case(
     "answers with notifications without end",
     f"{WORKER}|{UNRESPONSIVE}",
     "",
-    Lie(QUERY, b"", message("A", b"\0" * KIB) * 64),
+    Lie(SECOND, b"", message("A", b"\0" * KIB) * 64),
 )
 case("answers with rows without end", REJECTED, TOO_MUCH, Lie(QUERY, ONE, ROW * 64))
 case("answers with rows of 1 MiB, without end", REJECTED, TOO_MUCH, Lie(QUERY, ONE, row(b"x" * MIB)))
@@ -185,7 +192,7 @@ case(
 )
 case("answers with COPY from the client", REJECTED, "COPY_IN", Lie(QUERY, message("G", COPY)))
 case("answers with COPY in both directions", REJECTED, "COPY_BOTH", Lie(QUERY, message("W", COPY)))
-case("sends a message of no known kind", UNRESPONSIVE, KILLED, Lie(QUERY, message("?", b"x")))
+case("sends a message of no known kind", UNRESPONSIVE, KILLED, Lie(SECOND, message("?", b"x")))
 case("sends a message of negative length", REJECTED, OUT_OF_STEP, Lie(QUERY, message("T", b"x", -5)))
 case("sends zeros without end", REJECTED, OUT_OF_STEP, Lie(QUERY, b"", b"\0" * MIB))
 

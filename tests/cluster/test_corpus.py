@@ -51,10 +51,33 @@ def test_the_api_server_agrees_with_the_models_on_every_case(
     status, answer = submit(case.text)
     if case.fragment is not None:
         assert status in (400, 422), answer
-        assert case.field is None or re.search(rf"{re.escape(case.field)}(?!\w)", answer["message"]), answer["message"]
+        said = answer["message"]
+        assert case.field is None or re.search(rf"{re.escape(case.field)}(?!\w)", said), said
+        # What to write instead is the models' advice, where the API server has one.
+        assert set(re.findall("; write ([0-9][0-9a-z]*)", said)) <= {*re.findall("; write ([0-9a-z]+)$", case.fragment)}
+        assert not re.search("spec.retention.(keepFor|grace)|spec.resync", said) or "should match" not in said, said
     else:
         assert status == 201, answer
         assert answer["spec"] == _completed(case, answer["spec"])
+
+
+@pytest.mark.parametrize(
+    ("field", "answer"),
+    [
+        ("keepFor: 30 days", "must be an age like 90d, 18mo or 5y: a whole number of h, d, w, mo or y; write 30d"),
+        ("keepFor: 18 Months", "must be an age like 90d, 18mo or 5y: a whole number of h, d, w, mo or y; write 18mo"),
+        ("keepFor: 5y, grace: 90 minutes", "must be a duration like 10m, 1h30m or 45s; write 90m"),
+        ("keepFor: 5y, grace: 1 day", "must be a duration like 10m, 1h30m or 45s; write 24h"),
+        ("keepFor: 5y, grace: 3d", "must be a duration like 10m, 1h30m or 45s; a day is 24h"),
+        ("keepFor: 5y, grace: soon", 'spec.retention.grace: Invalid value: "soon": must be a duration like 10m'),
+    ],
+)
+def test_the_api_server_answers_a_duration_in_words_with_the_right_notation(
+    field: str, answer: str, submit: Callable[[str], PolicyStatusUpdate]
+) -> None:
+    status, said = submit(f"{SMALLEST}  retention: {{{field}}}\n")
+    assert status == 422
+    assert answer in said["message"]
 
 
 def _completed(case: cases.Case, stored: dict[str, Any]) -> dict[str, Any]:

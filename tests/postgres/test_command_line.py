@@ -190,7 +190,9 @@ def test_an_option_names_another_table_than_the_file(partwarden: Command, table:
     [
         (["--table", "absent"], "table public.absent does not exist in database"),
         (["--table", "a.b.c"], "must be a table or schema.table, found 'a.b.c'"),
-        (["--now", "2026-01-01"], "must carry an offset, like 2026-12-31T23:59:59Z"),
+        (["--now", "2026-02-30"], "found '2026-02-30T00:00:00Z'; or give a date like 2026-12-31"),
+        (["--now", "0999-01-01"], "must be between the years 1000 and 7999"),
+        (["--now", "2026-01-01T00:00:00"], "must carry an offset, like 2026-12-31T23:59:59Z"),
         (["--now", "today"], "must be a moment like 2026-12-31T23:59:59Z"),
         (["--now", "0001-01-01T00:00:00+14:00"], "must be between the years 1000 and 7999"),
         (["--dsn", "host=/nonexistent dbname=x"], "/nonexistent"),
@@ -205,6 +207,18 @@ def test_errors_are_one_message_and_exit_1(partwarden: Command, arguments: list[
         assert result.exit_code == 1
         assert words in result.stderr
         assert "Traceback" not in result.output
+
+
+def test_a_date_begins_in_the_time_zone_of_the_policy(partwarden: Command) -> None:
+    shown = {
+        zone: partwarden("plan", "--now", "2026-12-03", "-o", "json", policy=POLICY + f"  timezone: {zone}\n")
+        for zone in ("UTC", "Asia/Kathmandu", "America/New_York")
+    }
+    assert [json.loads(each.stdout)["now"] for each in shown.values()] == [
+        "2026-12-03T00:00:00Z",
+        "2026-12-02T18:15:00Z",
+        "2026-12-03T05:00:00Z",
+    ]
 
 
 def test_errors_in_json(partwarden: Command) -> None:

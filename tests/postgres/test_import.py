@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from lab.postgres import Database
 from partwarden.api.types import Interval
-from partwarden.cli import manifest
+from partwarden.cli import import_, manifest
 from partwarden.cli.main import main
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
@@ -199,6 +200,30 @@ def test_the_secret_may_be_named(database: Database) -> None:
     assert policy(database, "--secret", "orchestrator-db")["database"]["secretRef"] == {"name": "orchestrator-db"}
     done = CliRunner().invoke(main, ["import", "--dsn", database.dsn, "--secret", "No Name"])
     assert (done.exit_code, "is no name of a Secret" in done.output) == (1, True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "/run/postgresql", "::1", ""])
+def test_what_is_only_this_machines_view_is_a_comment(database: Database, host: str) -> None:
+    """As is the sslmode of the user's own connection, which would else weaken the operator's."""
+    database.execute(NATIVE[0].table)
+    _yearly(database, YEAR)
+    found = from_dsn(database.dsn)
+    lines = import_._connection(replace(found, parameters={**found.parameters, "host": host, "sslmode": "disable"}))
+    assert lines[0] == "    connection:"
+    assert lines[1].startswith("      # host:" + (" " if host else ""))
+    assert "put in the name, and the port, by which the operator reaches the server" in lines[1]
+    assert lines[-1].startswith("      # sslmode: disable  # by which this command connects")
+    connection = policy(database)["database"]["connection"]
+    assert connection.keys() == {"dbname", "user"}
+    assert connection["dbname"] == database.name
+
+
+def test_another_machine_stands_in_the_policy() -> None:
+    found = from_dsn("host=db.example port=6432 dbname=orders user=app sslmode=verify-full")
+    assert yaml.safe_load("\n".join(import_._connection(found))) == {
+        "connection": {"host": "db.example", "port": 6432, "dbname": "orders", "user": "app"}
+    }
+    assert yaml.safe_load("\n".join(import_._connection(replace(found, parameters={})))) is None
 
 
 def test_a_table_that_pg_partman_manages_too_is_reported(database: Database) -> None:

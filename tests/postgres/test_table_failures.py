@@ -13,6 +13,8 @@ from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
 from support.complaints import RUN, check, complaint, complaints
 
 AGAIN = f"DROP TABLE run; {RUN}"
+NEW = "make a new table PARTITION BY RANGE on one column that says when, and move the rows"
+EACH = ["where its partitions are partitioned by RANGE themselves, make a policy for each of them", NEW]
 LONG = "measurements_of_all_sensors_in_the_northern_and_southern_halls"
 WIDE = "messgrößen_aller_fühler_in_der_nördlichen_halle_am_südtor"
 
@@ -63,6 +65,27 @@ CASES = [
         fields={"table": {"name": "Run"}},
     ),
     Case(
+        "in another schema",
+        f"CREATE SCHEMA app; {RUN.replace('run', 'app.run')}",
+        "TableNotFound",
+        ["table public.run does not exist in database", "differ); did you mean app.run?"],
+        instead={"table": {"schema": "app", "name": "run"}},
+    ),
+    Case(
+        "in two other schemas",
+        f"CREATE SCHEMA app; CREATE SCHEMA b; {RUN.replace('run', 'app.run')}; {RUN.replace('run', 'b.run')}",
+        "TableNotFound",
+        ["did you mean app.run or b.run?"],
+        RUN,
+    ),
+    Case(
+        "called nearly so",
+        f"DROP SCHEMA IF EXISTS app, b CASCADE; {RUN.replace('run', 'runs')}",
+        "TableNotFound",
+        ["did you mean public.runs?"],
+        "ALTER TABLE runs RENAME TO run",
+    ),
+    Case(
         "ordinary",
         "CREATE TABLE run (submitted_at date)",
         "NotPartitioned",
@@ -91,20 +114,32 @@ CASES = [
         ["public.run is not a partitioned table (kind: foreign table)"],
         f"DROP FOREIGN TABLE run; {RUN}",
     ),
-    Case("list", by("LIST (submitted_at)"), "UnsupportedStrategy", ["public.run is partitioned by LIST"], AGAIN),
-    Case("hash", by("HASH (submitted_at)"), "UnsupportedStrategy", ["public.run is partitioned by HASH"], AGAIN),
+    Case(
+        "list",
+        by("LIST (submitted_at)"),
+        "UnsupportedStrategy",
+        ["is partitioned by LIST", *EACH],
+        AGAIN,
+    ),
+    Case(
+        "hash",
+        by("HASH (submitted_at)"),
+        "UnsupportedStrategy",
+        ["is partitioned by HASH", *EACH],
+        AGAIN,
+    ),
     Case(
         "expression",
         by("RANGE ((submitted_at::date))", "submitted_at timestamp"),
         "UnsupportedKey",
-        ["public.run is partitioned by an expression", "a plain column"],
+        ["public.run is partitioned by an expression", "a plain column", NEW],
         AGAIN,
     ),
     Case(
         "two columns",
         by("RANGE (submitted_at, id)", "submitted_at date, id int"),
         "UnsupportedKey",
-        ["public.run is partitioned by 2 columns", "a single column"],
+        ["public.run is partitioned by 2 columns", "a single column", NEW],
         AGAIN,
     ),
     Case(

@@ -58,6 +58,7 @@ class Rule:
     """What a JSON schema cannot say: annotates a scalar type, or is among the `Ruled.RULES` of a model.
 
     ``cel`` is for the API server, ``holds`` the same in Python, ``path`` the field of the model that is at fault.
+    ``advice`` is an expression in CEL for what to write instead, empty where that is not known.
     https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#validation-rules
     """
 
@@ -65,11 +66,14 @@ class Rule:
     message: str
     holds: Callable[[Any], bool]
     path: str | None = None
+    advice: str = ""
 
     @property
     def entry(self) -> dict[str, str]:
         """One of ``x-kubernetes-validations``."""
         entry = {"rule": self.cel, "message": self.message}
+        if self.advice:
+            entry["messageExpression"] = f"'{self.message}' + ({self.advice})"
         return entry | {"fieldPath": f".{self.path}"} if self.path else entry
 
     def check(self, value: V) -> V:
@@ -82,7 +86,8 @@ class Rule:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return handler(schema) | {"x-kubernetes-validations": [self.entry]}
+        found = handler(schema)
+        return found | {"x-kubernetes-validations": [*found.get("x-kubernetes-validations", []), self.entry]}
 
 
 def parse_duration(text: str) -> timedelta:
@@ -145,8 +150,40 @@ def _is_day(text: str) -> str:
     return text
 
 
+def _is(parse: Callable[[str], object]) -> Callable[[str], bool]:
+    def holds(text: str) -> bool:
+        try:
+            parse(text)
+        except ValueError:
+            return False
+        return True
+
+    return holds
+
+
+LONGEST_PERIOD = 64
+"""Characters of a duration or an age: enough for words, which are answered with the right notation."""
+LOWER = "self.lowerAscii()"
+IS_DURATION = f"self != '' && self.matches('{DURATION}')"
+DURATION_RULE = Rule(
+    IS_DURATION,
+    HINTS[DURATION],
+    _is(parse_duration),
+    advice=f"{LOWER}.matches('^ *[0-9]{{1,5}} *(h|hours?|m|min|minutes?|s|sec|seconds?) *$') ? "
+    f"'; write ' + self.find('[0-9]+') + {LOWER}.find('[hms]') : "
+    # Not multiplied: of a number as text the API server estimates the worst, and refuses the definition.
+    f"{LOWER}.matches('^ *1 *(d|days?) *$') ? '; write 24h' : "
+    f"{LOWER}.matches('^ *[0-9]+ *(d|days?) *$') ? '; a day is 24h' : ''",
+)
+AGE_RULE = Rule(
+    f"self.matches('{AGE}')",
+    HINTS[AGE],
+    _is(parse_age),
+    advice=f"{LOWER}.matches('^ *[1-9][0-9]{{0,4}} *(h|hours?|d|days?|w|weeks?|mo|months?|y|years?) *$') ? "
+    f"'; write ' + self.find('[0-9]+') + ({LOWER}.contains('mo') ? 'mo' : {LOWER}.find('[hdwy]')) : ''",
+)
 RESYNC = Rule(
-    "duration(self) >= duration('10s') && duration(self) <= duration('24h')",
+    f"!({IS_DURATION}) || (duration(self) >= duration('10s') && duration(self) <= duration('24h'))",
     "must be between 10s and 24h",
     lambda text: timedelta(seconds=10) <= parse_duration(text) <= timedelta(hours=24),
 )
@@ -160,11 +197,11 @@ Day = Annotated[
     str, StringConstraints(pattern=DAY), AfterValidator(_is_day), Field(json_schema_extra={"format": "date"})
 ]
 """A date of the calendar, ``2031-06-01``. The API server knows ``format: date``."""
-Resync = Annotated[str, StringConstraints(min_length=2, max_length=20, pattern=DURATION), RESYNC]
+Resync = Annotated[str, StringConstraints(max_length=LONGEST_PERIOD), DURATION_RULE, RESYNC]
 """A `parse_duration` from 10s to 24h."""
-Grace = Annotated[str, StringConstraints(min_length=2, max_length=20, pattern=DURATION)]
+Grace = Annotated[str, StringConstraints(max_length=LONGEST_PERIOD), DURATION_RULE]
 """A `parse_duration`; ``0s`` is none."""
-Age = Annotated[str, StringConstraints(pattern=AGE)]
+Age = Annotated[str, StringConstraints(max_length=LONGEST_PERIOD), AGE_RULE]
 """A `parse_age`."""
 Quantity = Annotated[str, StringConstraints(pattern=QUANTITY)]
 """A `parse_quantity`."""

@@ -7,8 +7,10 @@ A sentence names the field as kubectl does, what is allowed, and what was found:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from fractions import Fraction
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import InvalidSpec
 from .policy import PartitionPolicySpec
-from .types import HINTS
+from .types import AGE, DURATION, HINTS, LONGEST_PERIOD
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -57,7 +59,10 @@ def sentence(error: ErrorDetails, model: type[BaseModel], path: str = "") -> str
     for part in ctx.get("path", ()):
         found = found.get(part) if isinstance(found, dict) else found
     demand = DEMANDS[kind](ctx) if kind in DEMANDS else error["msg"]
-    return f"{path or 'the document'}: {demand}, found {_shown(kind, ctx, found)}"
+    advice = _first_rule(model, location) if kind == "string_type" else ""
+    if demand in MEANT and (meant := MEANT[demand](str(found))):
+        advice = f"write {meant}"
+    return f"{path or 'the document'}: {demand}, found {_shown(kind, ctx, found)}{f'; {advice}' if advice else ''}"
 
 
 DEMANDS: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -93,21 +98,102 @@ def _shown(kind: str, ctx: dict[str, Any], found: Any) -> str:
     return text + (" (a string)" if isinstance(found, str) and kind.endswith("_type") else "")
 
 
+# What was probably meant by a duration or an age in words, in ISO 8601 or in another unit.
+
+WORDS = {
+    word: unit
+    for unit, words in {
+        "s": "s sec secs second seconds",
+        "m": "m min mins minute minutes",
+        "h": "h hr hrs hour hours",
+        "d": "d day days",
+        "w": "w wk wks week weeks",
+        "mo": "mo mon mons month months",
+        "y": "y yr yrs year years",
+    }.items()
+    for word in words.split()
+}
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+MONTHS = {"mo": 1, "y": 12}
+PARTS = r"(?:[0-9]{1,5}(?:\.[0-9]{1,3})? ?[a-z]+ ?)+"
+
+
+def _parts(text: str) -> list[tuple[Fraction, str]]:
+    """``1 year and 6 months``, ``P1Y6M`` as numbers and words; none where it cannot be understood."""
+    plain = " ".join(text[:LONGEST_PERIOD].lower().replace(" and ", " ").replace(",", " ").split())
+    if iso := re.fullmatch(r"p([0-9ymwd]*)(?:t([0-9hms]*))?", plain):
+        plain = iso[1].replace("m", "mo") + (iso[2] or "")
+    if not re.fullmatch(PARTS, plain):
+        return []
+    return [(Fraction(count), word) for count, word in re.findall(r"([0-9.]+) ?([a-z]+)", plain)]
+
+
+def _whole(parts: list[tuple[Fraction, str]], factors: Mapping[str, int]) -> int | None:
+    """Their sum; None where it is not whole, or a unit is another."""
+    if not parts or not all(WORDS.get(word) in factors for _, word in parts):
+        return None
+    total = sum((count * factors[WORDS[word]] for count, word in parts), Fraction(0))
+    return int(total) if total.denominator == 1 else None
+
+
+def _age_meant(text: str) -> str:
+    """``30d`` for ``30 days``; empty where it cannot be understood."""
+    parts = [(count, "mo" if word == "m" else word) for count, word in _parts(text)]
+    months = _whole(parts, MONTHS)
+    hours = _whole(parts, {unit: SECONDS[unit] // 3600 for unit in "hdw"})
+    if (months or hours) and len(parts) == 1 and parts[0][0].denominator == 1:
+        meant = f"{parts[0][0]}{WORDS[parts[0][1]]}"
+    elif months:
+        meant = f"{months}mo" if months % 12 else f"{months // 12}y"
+    else:
+        meant = f"{hours}h" if (hours or 0) % 24 else f"{(hours or 0) // 24}d"
+    in_months = " for months" if re.fullmatch(r"[0-9]+ ?[mM]", text[:LONGEST_PERIOD].strip()) else ""
+    return meant + in_months if re.fullmatch(AGE[1:-1], meant) else ""
+
+
+def _duration_meant(text: str) -> str:
+    """``24h`` for ``1 day``; empty where it cannot be understood."""
+    parts, meant = _parts(text), "".join(text[:LONGEST_PERIOD].lower().split())
+    if not re.fullmatch(DURATION[1:-1], meant) and (seconds := _whole(parts, SECONDS)) is not None:
+        if len(parts) == 1 and parts[0][0].denominator == 1 and WORDS[parts[0][1]] in ("h", "m", "s"):
+            meant = f"{parts[0][0]}{WORDS[parts[0][1]]}"
+        else:
+            counts = zip((seconds // 3600, seconds // 60 % 60, seconds % 60), "hms", strict=True)
+            meant = "".join(f"{count}{unit}" for count, unit in counts if count) or "0s"
+    return meant if re.fullmatch(DURATION[1:-1], meant) else ""
+
+
+MEANT = {HINTS[AGE]: _age_meant, HINTS[DURATION]: _duration_meant}
+"""What was probably meant by a text that is refused with that message."""
+
+
 @cache
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
     """Its JSON schema, made once: that takes longer than all the rest of a validation."""
     return model.model_json_schema(by_alias=True)
 
 
-def _suggestion(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
-    """Which known field was probably meant."""
+def _node(model: type[BaseModel], location: tuple[str | int, ...]) -> dict[str, Any]:
+    """The schema of a field, empty where there is none."""
     node = _schema(model)
     definitions = node.get("$defs", {})
-    for part in location[:-1]:
+    for part in location:
         node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
         for inner in node.get("anyOf", [node]):
             if "$ref" in inner:
                 node = definitions[inner["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+def _first_rule(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
+    """``write a duration like 10m``, for a field whose first rule demands that; "" where none does."""
+    rules = _node(model, location).get("x-kubernetes-validations", [])
+    return f"write {rules[0]['message'].removeprefix('must be ')}" if rules else ""
+
+
+def _suggestion(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
+    """Which known field was probably meant."""
+    node = _node(model, location[:-1])
     wrong = str(location[-1])
     known = {name.lower().replace("_", ""): name for name in node.get("properties", {})}
     close = get_close_matches(wrong.lower().replace("_", ""), known, n=1)

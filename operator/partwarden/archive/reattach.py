@@ -72,7 +72,7 @@ def check(
     `NotOwner`, `InsufficientPrivilege`, or psycopg's errors."""
     if manifest.bounds is None or manifest.key is None:
         raise CannotAttach("the archive does not say which bounds its table had: leave out --attach")
-    codec, held = _moments(manifest)
+    codec, held = moments(manifest)
     fields = {
         "table": {"schema": parent_schema, "name": parent_name},
         **({"keyEncoding": codec.encoding} if codec else {}),
@@ -81,6 +81,7 @@ def check(
     if inventory.parent is None:
         raise TableNotFound(
             f"table {parent_schema}.{parent_name} does not exist: name another with --parent, or leave out --attach"
+            f"{inventory.similar}"
         )
     parent, key = inventory.parent, (manifest.key, manifest.key_type)
     _check_parent(inventory, parent, key, held)
@@ -112,7 +113,7 @@ def _check_parent(inventory: Inventory, parent: Parent, key: tuple[str, str], he
             )
 
 
-def _moments(manifest: ArchiveManifest) -> tuple[Codec, Range] | tuple[None, None]:
+def moments(manifest: ArchiveManifest) -> tuple[Codec, Range] | tuple[None, None]:
     """The bounds as moments of our calendar, at one end at least, and by which codec; None where they are none. Seconds
     come before milliseconds."""
     text = "FOR VALUES FROM ({}) TO ({})".format(*manifest.bounds or ("", ""))
@@ -266,7 +267,7 @@ def _attempt(
         sql.SQL(NEW_ACLS).format(new.schema, [new.name]),
         sql.SQL(NOW_AND_OID).format(sql.Literal(table.as_string())),
     )
-    _, held = _moments(manifest)
+    _, held = moments(manifest)
     marked = held.bounded if held is not None else None
     mark = Marker(oid, parent.oid, str(parent), marked, Phase.RESTORED, now) if marked is not None else None
     ((_, secured, forced),) = found

@@ -22,6 +22,7 @@ from ..postgres import fingerprint
 from ..postgres.connection import Session, run, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.settings import LIMITS, TEXT_SETTINGS, setting
+from ..postgres.table_state import similar_tables
 from ..postgres.transaction import read_as_owner, undo
 from .archived_rows import Digest
 from .manifest import ArchiveManifest, Column, TableName, stored_names
@@ -96,7 +97,9 @@ def _hold(connection: Session, table: TableName) -> Held:
             f"cannot lock table {table} within {LOCK_PATIENCE}: another session holds ACCESS EXCLUSIVE, or waits for it"
         ) from None
     except (pg.UndefinedTable, pg.InvalidSchemaName, pg.WrongObjectType):
-        raise TableNotFound(f"table {table} does not exist, or is not a table") from None
+        undo(connection)
+        meant = similar_tables(connection, table.schema_, table.name, kind="r")
+        raise TableNotFound(f"table {table} does not exist, or is not a table{meant}") from None
     pins = {**TEXT_SETTINGS, "search_path": "", "row_security": "off", "synchronize_seqscans": "off"}
     *_, rows = run(connection, setting(pins), SQL(TABLE).format(table.schema_, table.name))
     (row,) = rows

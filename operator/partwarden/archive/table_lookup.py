@@ -90,6 +90,7 @@ def find(
             raise TableNotFound(
                 f"table {schema}.{name} does not exist in database {connection.info.dbname!r}, or role "
                 f"{connection.info.user!r} may not see its schema: correct spec.partition, or delete this archive"
+                f"{table_state.similar_tables(connection, schema, name, kind='r')}"
             )
         (row,) = rows
         if row.kind != "r":

@@ -30,6 +30,7 @@ from ..archive.manifest import (
     TableToArchive,
     Task,
 )
+from ..archive.reattach import moments
 from ..archive.restore import Restored, RestoreRequest
 from ..archive.restore import restore as restore_archive
 from ..archive.verify import find, open_archive
@@ -38,6 +39,7 @@ from ..planner.calendar import iso
 from ..postgres.connection import forget_environment
 from ..postgres.conninfo import from_dsn, merge
 from ..postgres.settings import as_options
+from ..status.details import span
 from . import formats, options
 from .options import Target
 from .policies import Policies, status
@@ -294,10 +296,12 @@ def _list(url: str, output: str) -> int:
 
 
 def _summary(manifest: ArchiveManifest) -> str:
+    _, piece = moments(manifest)
     bounds = "without bounds" if manifest.bounds is None else "{} to {}".format(*manifest.bounds)
+    bounds = span(piece) if piece else bounds
     return (
         f"{manifest.partition}, {bounds}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, from PostgreSQL "
-        f"{manifest.server_version}, {manifest.completed:%Y-%m-%d %H:%M}Z, id {manifest.id}"
+        f"{manifest.server_version}, {iso(manifest.completed.replace(microsecond=0))}, id {manifest.id}"
     )
 
 

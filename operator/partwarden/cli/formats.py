@@ -17,7 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import PartwardenError
+from ..errors import PartwardenError, did_you_mean
 from ..errors import printable as printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,12 +38,21 @@ SHORT = 12
 """Columns that no cell is narrower than, if it needs them: states are not to be cut where names can be."""
 
 
+class Choice(click.Choice[str]):
+    """One of some words; a word that is none of them is answered with the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """As click has it, and what was probably meant."""
+        message = super().get_invalid_choice_message(value, ctx).removesuffix(".")
+        return message + did_you_mean(str(value), self.choices)
+
+
 def option(default: str = "text") -> Callable[[F], F]:
     """``-o`` with all formats."""
     return click.option(
         "-o",
         "--output",
-        type=click.Choice(FORMATS),
+        type=Choice(FORMATS),
         default=default,
         help=f"Default: {default}. wide: what text leaves out.",
     )

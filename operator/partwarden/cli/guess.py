@@ -25,6 +25,7 @@ from ..planner.keys import DEFAULT_FORMATS, TYPES, fields
 from ..postgres import catalog
 from ..postgres.catalog import newest
 from ..postgres.connection import Session, pinned, run
+from ..postgres.table_state import similar_tables
 
 RECENT = 12
 """How many of the newest partitions decide the interval: older ones may be of another, before it was changed."""
@@ -264,6 +265,7 @@ def read_tables(connection: Session, only: Table | None = None) -> list[Found]:
         raise TableNotFound(
             f"there is no partitioned table {only} in database {connection.info.dbname!r}, or role "
             f"{connection.info.user!r} may not see it: correct --table (names are matched exactly)"
+            f"{similar_tables(connection, only.schema_, only.name)}"
         )
     kept = _partman(connection, [place for (place,) in places])
     tables = [_read(connection, Table(schema_=schema, name=name), zone) for schema, name in roots]

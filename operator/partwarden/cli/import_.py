@@ -15,7 +15,7 @@ from ..api.policy import API_VERSION, KIND, Table
 from ..api.retention import KeyEncoding
 from ..api.types import OBJECT_NAME
 from ..postgres.connection import Session, session
-from ..postgres.conninfo import ConnectionInfo, from_dsn
+from ..postgres.conninfo import ConnectionInfo, from_dsn, is_local
 from ..postgres.engine import observe_and_plan
 from . import formats, options
 from .formats import printable
@@ -28,6 +28,9 @@ MOST_ACTIONS = 3
 """Actions that a comment names."""
 KEYS = ("host", "port", "dbname", "user", "sslmode")
 """What of the way to the database is put into the policy: no password, and nothing that is a file here."""
+FROM_HERE = "of this machine: put in the name, and the port, by which the operator reaches the server"
+BY_SSLMODE = "by which this command connects; without it, the operator proves the server where it has a CA"
+"""What comments say of a line that is only this machine's view."""
 
 
 def _secret_name(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -39,7 +42,7 @@ def _secret_name(_context: click.Context, _option: click.Parameter, value: str |
 @click.command("import", short_help="Write the policies of tables that are there.")
 @options.dsn
 @click.option("--table", callback=options.table, metavar=options.TABLE, help="This table only.")
-@click.option("--namespace", "-n", callback=options.text, help="metadata.namespace of the policies.")
+@click.option("-n", "--namespace", multiple=True, callback=options.once, help="metadata.namespace of the policies.")
 @click.option(
     "--secret",
     callback=_secret_name,
@@ -85,9 +88,7 @@ def _document(
     lines += [f"  namespace: {namespace}"] if namespace else []
     lines += ["spec:", "  database:", "    secretRef:"]
     lines += [f"      name: {secret}" if secret else f"      name: {REFERENCE}{YOURS}"]
-    where = {key: int(value) if key == "port" else value for key in KEYS if (value := info.parameters.get(key))}
-    if where:
-        lines += ["    connection:", *(f"      {field}: {_scalar(value)}" for field, value in where.items())]
+    lines += _connection(info)
     lines += ["  table:", f"    schema: {_scalar(table.schema_)}", f"    name: {_scalar(table.name)}"]
     fields: dict[str, str | int | None] = {
         "key": found.key,
@@ -106,6 +107,25 @@ def _document(
             lines.append(f"  # {field}: {because[field]}")
     lines.append("  # retention: absent, so nothing is ever detached or dropped")
     return "\n".join(lines) + "\n"
+
+
+def _connection(info: ConnectionInfo) -> list[str]:
+    """The way to the database, and as comments what of it is only this machine's."""
+    given = {key: info.parameters.get(key) for key in KEYS}
+    comments = {
+        "sslmode": BY_SSLMODE,
+        **(dict.fromkeys(("host", "port"), FROM_HERE) if is_local(info.parameters) else {}),
+    }
+    lines = []
+    for key, value in given.items():
+        text = "" if not value else f" {_scalar(int(value) if key == 'port' else value)}"
+        if key in comments and (text or key == "host"):
+            lines.append(f"      # {key}:{text}  # {comments[key]}")
+        elif text:
+            lines.append(f"      {key}:{text}")
+    # Without a line that counts, connection would be null.
+    counts = any(not each.lstrip().startswith("#") for each in lines)
+    return [f"    {'' if counts else '# '}connection:", *lines]
 
 
 def _beware(found: Found) -> Iterator[str]:

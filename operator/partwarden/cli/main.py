@@ -14,7 +14,7 @@ from .. import __version__
 from ..api import crd
 from ..errors import InvalidSpec, PartwardenError, StartupError
 from ..postgres.connection import forget_environment
-from . import INTERRUPTED, archive, create, drop, formats, import_, plan, ready, show
+from . import INTERRUPTED, archive, create, drop, formats, hold, import_, options, plan, ready, show
 
 ERROR = 1
 DEBUG = "DEBUG_PARTWARDEN"
@@ -23,6 +23,17 @@ DEBUG = "DEBUG_PARTWARDEN"
 
 class Commands(click.Group):
     """Ends with 1 where a command is used wrongly, since 2 says that there is something to do; Ctrl-C is 130."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click; raises `click.UsageError` where an option before the command is not one of the command's."""
+        name, command, rest = super().resolve_command(context, args)
+        takes = {each.name for each in command.params} if command else set[str | None]()
+        for option in self.params:
+            if context.params.get(option.name or "") and option.name not in takes and not context.resilient_parsing:
+                raise click.UsageError(f"{option.opts[0]} does not go with {name}: leave it out", context)
+        return name, command, rest
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Run, and exit."""
@@ -53,11 +64,15 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
-def main() -> None:
+@options.CONTEXT
+@options.EVERYWHERE
+@options.NAMESPACE
+def main(**_: Any) -> None:
     """Keep PostgreSQL range partitions the way a PartitionPolicy says.
 
     list, stats, health, create, auto, drop and explain are about policies in a cluster, as `kubectl partwarden` too, or
-    with --dsn about the tables of a database. plan and apply take a policy from a file.
+    with --dsn about the tables of a database. hold and unhold are about policies. plan and apply take a policy from a
+    file. -n, -A and --context may stand before the command or after it.
 
     Exit codes: 0 done, or nothing to do; 1 an error, or not done; 2 something to do (plan), critical (health), not
     pruned (explain); 130 interrupted, with nothing half done.
@@ -99,11 +114,13 @@ def version() -> None:
 for _command in (
     *(plan.plan, plan.apply, import_.command),
     *(show.list_, show.stats, show.health, show.explain),
-    *(create.create, create.auto, drop.drop),
+    *(create.create, create.auto, drop.drop, hold.hold, hold.unhold),
     *(archive.archive, archive.job, archive.verify, archive.restore),
 ):
     main.add_command(_command)
 
+
+# Completion.
 
 PROGRAM = "partwarden"
 VARIABLE = "_PARTWARDEN_COMPLETE"
@@ -114,7 +131,7 @@ SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComple
 
 
 @main.command(short_help="Print the completion for a shell.")
-@click.argument("shell", type=click.Choice(list(SHELLS)))
+@click.argument("shell", type=formats.Choice(list(SHELLS)))
 def completion(shell: str) -> None:
     """Print the completion for a shell, to be sourced: source <(partwarden completion bash)."""
     # Reads neither arguments nor the shell's version, which `source` would ask for.

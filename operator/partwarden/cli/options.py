@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timedelta
@@ -156,6 +156,16 @@ def text(_context: click.Context, _option: click.Parameter, value: str | None) -
     return value
 
 
+def once(context: click.Context, option: click.Parameter, values: Sequence[Any]) -> Any:
+    """The value of an option that may stand before the command and after it. Raises `click.UsageError` where it is
+    given twice with different values."""
+    above = context.parent.params.get(option.name or "") if context.parent else None
+    given = [*dict.fromkeys([*([] if above is None else [above]), *values])]
+    if len(given) > 1:
+        raise click.UsageError(f"{option.opts[0]} is given twice, as {given[0]!r} and as {given[1]!r}: give it once")
+    return text(context, option, given[0]) if given else None
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A table of a database where there is a ``dsn``, else policies in a cluster.
@@ -185,25 +195,46 @@ class Target:
             )
 
 
-def _policy_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Those of the namespace that begin so; none where there is ``--dsn``, or no way to a cluster."""
-    # Here, for that module imports this one.
-    from .policies import Policies
+def completing(names: Callable[[Mapping[str, Any]], Iterable[str]]) -> Callable[..., list[str]]:
+    """Candidates for a shell: what ``names`` finds in the policies of the namespace, and begins as what is typed.
 
-    if context.params.get("dsn"):
-        return []
-    given = context.params.get
-    target = Target(context=given("context"), kubeconfig=given("kubeconfig"), namespace=given("namespace"))
-    try:
-        policies = Policies(target).chosen()
-    except PartwardenError:
-        # There is no place for a message: the shell shows candidates only.
-        return []
-    return sorted(name for each in policies if (name := each["metadata"]["name"]).startswith(incomplete))
+    None where there is ``--dsn``, or no way to a cluster.
+    """
+
+    def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+        # Here, for that module imports this one.
+        from .policies import Policies
+
+        given = context.params.get
+        if given("dsn"):
+            return []
+        target = Target(context=given("context"), kubeconfig=given("kubeconfig"), namespace=given("namespace"))
+        try:
+            found = Policies(target).chosen()
+        except PartwardenError:
+            # There is no place for a message: the shell shows candidates only.
+            return []
+        return sorted({name for policy in found for name in names(policy) if name.startswith(incomplete)})
+
+    return complete
 
 
+CONTEXT = click.option(
+    "--context", multiple=True, callback=once, help="Context of the kubeconfig. Default: its current one."
+)
+NAMESPACE = click.option(
+    "-n", "--namespace", multiple=True, callback=once, help="Namespace of the policies. Default: that of the context."
+)
+EVERYWHERE = click.option(
+    "-A",
+    "--all-namespaces",
+    "everywhere",
+    is_flag=True,
+    callback=lambda context, _, value: value or bool(context.parent and context.parent.params.get("everywhere")),
+    help="Policies of all namespaces.",
+)
 TARGET: tuple[Callable[[Any], Any], ...] = (
-    click.argument("policy", required=False, shell_complete=_policy_names),
+    click.argument("policy", required=False, shell_complete=completing(lambda policy: [policy["metadata"]["name"]])),
     click.option(
         "-f",
         "--filename",
@@ -215,19 +246,23 @@ TARGET: tuple[Callable[[Any], Any], ...] = (
         "--dsn",
         help="A database instead of a cluster: connection string or URI, completed by PGHOST, PGPASSWORD and so on.",
     ),
-    click.option("--context", callback=text, help="Context of the kubeconfig. Default: its current one."),
+    CONTEXT,
     click.option(
         "--kubeconfig",
         type=click.Path(path_type=Path),
         help="Default: KUBECONFIG, ~/.kube/config, or the pod's account.",
     ),
-    click.option("-n", "--namespace", callback=text, help="Namespace of the policies. Default: that of the context."),
+    NAMESPACE,
 )
-EVERYWHERE = click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Policies of all namespaces.")
+OF_DATABASE = slice(1, 4)
+"""Those of `TARGET` that are for a database without a cluster."""
 
 
-def target(everywhere: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """The last argument POLICY and options, which the command gets as its argument ``target``."""
+def target(everywhere: bool = False, database: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The last argument POLICY and options, which the command gets as its argument ``target``.
+
+    ``everywhere``: with -A; ``database``: also with --dsn.
+    """
 
     def add(command: Callable[..., int]) -> Callable[..., int]:
         @wraps(command)
@@ -235,7 +270,10 @@ def target(everywhere: bool = False) -> Callable[[Callable[..., int]], Callable[
             about = {each.name: given.pop(each.name) for each in fields(Target) if each.name in given}
             return command(target=Target(**about), **given)
 
-        for option in (*TARGET, EVERYWHERE) if everywhere else TARGET:
+        chosen = [*TARGET]
+        if not database:
+            del chosen[OF_DATABASE]
+        for option in (*chosen, EVERYWHERE) if everywhere else chosen:
             run = option(run)
         return run
 

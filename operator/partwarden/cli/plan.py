@@ -25,6 +25,7 @@ MAXVALUE; those of a key without a time zone have none. Where the command fails,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,10 +36,10 @@ import click
 
 from ..api.policy import Mode, TableSpec
 from ..api.status import FOR_EVER
-from ..api.types import parse_moment
+from ..api.types import parse_day, parse_moment
 from ..errors import InvalidSpec, PartwardenError, SecretKeyMissing
 from ..planner.actions import Action, Outcome
-from ..planner.calendar import Range, iso, load_zone
+from ..planner.calendar import Grid, Range, iso, load_zone
 from ..planner.drop_preconditions import Archives
 from ..planner.inventory import Partition
 from ..planner.plan import Plan
@@ -62,15 +63,32 @@ class Tried:
 
 
 def _moment(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    """Aware, or the naive midnight with which a date begins, see `_at`."""
+    if value is None:
+        return None
+    is_date = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value) is not None
     try:
-        return parse_moment(value) if value is not None else None
+        # Midnight of some zone: what is bounded is the same.
+        parse_moment(f"{value}T00:00:00Z" if is_date else value)
+        return parse_day(value) if is_date else parse_moment(value)
     except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+        raise click.BadParameter(f"{error}; or give a date like 2026-12-31, of the policy's time zone") from None
+
+
+def _at(now: datetime | None, spec: TableSpec) -> datetime | None:
+    """The moment that is asked about; of a date the one at which it begins in the policy's time zone. Raises
+    `UnknownTimeZone`."""
+    return now if now is None or now.tzinfo else Grid.of(spec).moment(now)
 
 
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
     formats.option(),
-    click.option("--now", callback=_moment, metavar="MOMENT", help="Ask about this moment, like 2026-12-31T23:59:59Z."),
+    click.option(
+        "--now",
+        callback=_moment,
+        metavar="MOMENT",
+        help="Ask about this moment, like 2026-12-31T23:59:59Z, or the beginning of a date of the policy's time zone.",
+    ),
     click.option("--table", callback=options.table, metavar=options.TABLE, help="Another table than spec.table."),
     click.option(
         "--dsn",
@@ -99,6 +117,7 @@ def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: date
     """Print what would be done, and why. Exits 0 when that is nothing, 2 when it is something, 1 on an error."""
     with _reporting(output):
         policy, info = _open(filename, dsn, table)
+        now = _at(now, policy.spec)
         with session(info) as connection:
             known = Archives(approved=policy.approved)
             inventory, planned = observe_and_plan(connection, policy.spec, now, policy.held, known)
@@ -117,6 +136,7 @@ def apply(
     """Do once what the policy says. Exits 0 when all is as it should be, 1 on an error."""
     with _reporting(output) as tried:
         policy, info = _open(filename, dsn, table)
+        now = _at(now, policy.spec)
         spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
         with session(info) as connection:
             known = Archives(approved=policy.approved)

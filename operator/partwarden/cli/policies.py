@@ -5,7 +5,8 @@ Statuses of other versions are read as well: unknown fields are ignored, and wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from ..api.policy import GROUP, PLURAL, VERSION, Database
 from ..api.status import FOR_EVER, Condition, ConditionType, PartitionPolicyStatus, PartitionStatus, State, Summary
 from ..api.validation import check, parse_spec, sentence
 from ..controller.archive_status import PROVEN, VERIFIED, is_proven
-from ..errors import InsufficientPrivilege, InvalidSpec, StartupError
+from ..errors import InsufficientPrivilege, InvalidSpec, StartupError, did_you_mean
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
 from .options import Target
@@ -63,10 +64,10 @@ class Policies:
         self._target = target
         self._cluster = client.Cluster(configuration)
 
-    def chosen(self) -> list[Object]:
+    def chosen(self, ways: str = "-n or -A") -> list[Object]:
         """The policy that is named, else all of the namespace, or of all, by namespace and name.
 
-        Raises `InvalidSpec` where there is none.
+        Raises `InvalidSpec` where there is none; ``ways``: the options by which others may be found.
         """
         if self._target.policy is not None:
             if self._target.everywhere:
@@ -74,13 +75,16 @@ class Policies:
             return [self.read(self.namespace, self._target.policy)]
         found = self._listed(PLURAL)
         if not found:
-            where = "any namespace" if self._target.everywhere else f"namespace {self.namespace!r}"
-            raise InvalidSpec(f"there is no PartitionPolicy in {where}: name another by -n, or give -A")
+            where = "any namespace" if self._target.everywhere else f"namespace {self.namespace!r}; use {ways}"
+            raise InvalidSpec(f"there is no PartitionPolicy in {where}")
         return found
 
     def one(self) -> Object:
         """The policy that is named, or the only one of the namespace. Raises `InvalidSpec`."""
-        found = self.chosen()
+        return self.only(self.chosen("-n"))
+
+    def only(self, found: Sequence[Object]) -> Object:
+        """The one of these. Raises `InvalidSpec` where there are several."""
         if len(found) > 1:
             known = ", ".join(each["metadata"]["name"] for each in found[:10])
             raise InvalidSpec(f"there are {len(found)} policies in namespace {self.namespace!r}: name one ({known})")
@@ -90,8 +94,9 @@ class Policies:
         """The policy as it is now. Raises `InvalidSpec` where there is none."""
         if (found := self._cluster.get(PLURAL, (namespace, name))) is None:
             known = [each["metadata"]["name"] for each in self._cluster.policies(namespace)]
-            listed = f"there are {', '.join(known[:10])}" if known else "there is none at all"
-            raise InvalidSpec(f"there is no PartitionPolicy {name!r} in namespace {namespace!r}: {listed}")
+            listed = f"there are {', '.join(known[:10])}" if known else "there is none at all; use -n"
+            meant = did_you_mean(name, known)
+            raise InvalidSpec(f"there is no PartitionPolicy {name!r} in namespace {namespace!r}: {listed}{meant}")
         return found
 
     def archives(self) -> list[Object]:
@@ -107,20 +112,38 @@ class Policies:
 
         Raises `InvalidSpec` where it was edited since it was read.
         """
+        return self.edit_anew(policy, lambda _: change, attempts=1)
+
+    def edit_anew(
+        self, policy: Object, change: Callable[[Object], Mapping[str, Any] | None], attempts: int = 25
+    ) -> Object:
+        """Merge what ``change`` makes of the policy into it, None for nothing; the policy as it is then.
+
+        Where it was edited since it was read, ``change`` is asked again about the policy as it is then. Each edit of
+        another writer costs one attempt at most. Raises `InvalidSpec` after the last attempt.
+        """
         from ..kube.client import Conflict
 
+        for attempt in range(attempts):
+            if attempt:
+                policy = self.read(policy["metadata"]["namespace"], policy["metadata"]["name"])
+            if (edit := change(policy)) is None:
+                return policy
+            with suppress(Conflict):
+                return self._merge(policy, edit)
+        raise InvalidSpec(f"PartitionPolicy {policy['metadata']['name']} was changed meanwhile: try again")
+
+    def _merge(self, policy: Object, change: Mapping[str, Any]) -> Object:
+        """Raises `Conflict` where it was edited since it was read."""
         meta = policy["metadata"]
         body = {**change, "metadata": {**change.get("metadata", {}), "resourceVersion": meta["resourceVersion"]}}
-        try:
-            answer: Any = self._cluster.call(
-                f"change PartitionPolicy {name(policy)}",
-                self._cluster.custom.patch_namespaced_custom_object,
-                *(GROUP, VERSION, meta["namespace"], PLURAL, meta["name"], body),
-                _content_type="application/merge-patch+json",
-                field_manager="partwarden-cli",
-            )
-        except Conflict:
-            raise InvalidSpec(f"PartitionPolicy {meta['name']} was changed meanwhile: try again") from None
+        answer: Any = self._cluster.call(
+            f"change PartitionPolicy {name(policy)}",
+            self._cluster.custom.patch_namespaced_custom_object,
+            *(GROUP, VERSION, meta["namespace"], PLURAL, meta["name"], body),
+            _content_type="application/merge-patch+json",
+            field_manager="partwarden-cli",
+        )
         return dict(answer)
 
     def connection(self, policy: Object) -> ConnectionInfo:

@@ -14,7 +14,7 @@ from psycopg import sql
 from ..api.policy import Table, TableSpec
 from ..api.retention import Retention
 from ..api.status import PartitionPolicyStatus, PartitionStatus, State
-from ..errors import InvalidSpec, ReadOnlyServer
+from ..errors import InvalidSpec, ReadOnlyServer, did_you_mean
 from ..planner.calendar import Grid, iso
 from ..planner.inventory import Detached, Inventory, Partition
 from ..planner.plan import Plan
@@ -92,6 +92,7 @@ class TableView:
         if not chosen:
             raise InvalidSpec(
                 f"no partition of {self.name} is called {what!r} or lies in it: `partwarden list` shows their names"
+                f"{did_you_mean(what, (each.name for each in listed)) if period is None else ''}"
             )
         return chosen[0]
 

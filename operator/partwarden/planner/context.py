@@ -20,6 +20,11 @@ from .keys import TYPES, Codec, Edges, KeyType, Unit
 
 MIN_VERSION = 140000
 """PostgreSQL 14, the oldest release with DETACH CONCURRENTLY."""
+NEW_TABLE = (
+    "make a new table PARTITION BY RANGE on one column that says when, and move the rows: PostgreSQL cannot change the "
+    "partition key of a table"
+)
+"""The way out where a key cannot be managed."""
 YEARS = f"{keys.YEARS.start} to {keys.YEARS.stop - 1}"
 
 
@@ -32,13 +37,17 @@ def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Cod
         raise errors.TableNotFound(
             f"table {spec.table} does not exist in database {server.database!r}, or role {server.user!r} may not see "
             "its schema: create it, or correct spec.table (names are matched exactly, upper and lower case differ)"
+            f"{inventory.similar}"
         )
     if parent.kind is not RelationKind.PARTITIONED or parent.strategy is None:
         raise errors.NotPartitioned(
             f"{parent} is not a partitioned table (kind: {parent.kind}); it must be made with PARTITION BY RANGE"
         )
     if parent.strategy is not Strategy.RANGE:
-        raise errors.UnsupportedStrategy(f"{parent} is partitioned by {parent.strategy}; only RANGE can be managed")
+        raise errors.UnsupportedStrategy(
+            f"{parent} is partitioned by {parent.strategy}; only RANGE can be managed: where its partitions are "
+            f"partitioned by RANGE themselves, make a policy for each of them (spec.table.name), else {NEW_TABLE}"
+        )
     column, type_name = _single_column(parent)
     if spec.key is not None and spec.key != column:
         raise errors.WrongKey(
@@ -106,11 +115,14 @@ def _codec(spec: TableSpec, inventory: Inventory, parent: Parent, column: str, t
 def _single_column(parent: Parent) -> tuple[str, str]:
     if len(parent.key) > 1:
         raise errors.UnsupportedKey(
-            f"{parent} is partitioned by {len(parent.key)} columns or expressions; only a single column can be managed"
+            f"{parent} is partitioned by {len(parent.key)} columns or expressions; only a single column can be "
+            f"managed: {NEW_TABLE}"
         )
     (part,) = parent.key
     if part.column is None:
-        raise errors.UnsupportedKey(f"{parent} is partitioned by an expression; only a plain column can be managed")
+        raise errors.UnsupportedKey(
+            f"{parent} is partitioned by an expression; only a plain column can be managed: {NEW_TABLE}"
+        )
     return part.column, part.type
 
 

@@ -111,7 +111,7 @@ def label(grid: Grid, piece: BoundedRange) -> str:
     if grid.interval is Interval.QUARTER:
         return f"{local.year:04}-Q{(local.month + 2) // 3}"
     if grid.interval is Interval.HOUR:
-        return local.strftime("%Y-%m-%d %H:00") + (" (again)" if local.fold else "")
+        return local.strftime("%Y-%m-%dT%H:00") + (" (again)" if local.fold else "")
     return local.strftime(LABELS[grid.interval])
 
 

@@ -337,6 +337,8 @@ class Inventory:
     """By OID of the table, for those that the policy drops, now or later."""
     large_objects: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """By OID of the table, for those that a first plan would archive or drop: columns that point to large objects."""
+    similar: str = ""
+    """What to say of tables that may be meant instead, where ``parent`` is None."""
 
     @property
     def default(self) -> Partition | None:

@@ -38,7 +38,7 @@ from ..planner.keys import Codec, parse_bounds
 from . import ddl
 from .answers import UnreadAnswer
 from .connection import pinned, run
-from .table_state import IDENTITY, ask_marked, mark_of, with_marked
+from .table_state import IDENTITY, ask_marked, mark_of, similar_tables, with_marked
 from .transaction import parent_of, read_only, set_role_right
 
 SERVER = """
@@ -155,7 +155,8 @@ def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: boo
         below = {each.oid: {"rows": each.rows, "bytes": each.bytes} for each in totals}
         partitions = [row._replace(**below.get(row.oid, {})) for row in partitions]
     version, parent = connection.info.server_version, next(iter(parents), None)
-    return _inventory(version, spec, server, parent, partitions, marked[0] if marks else [])
+    found = _inventory(version, spec, server, parent, partitions, marked[0] if marks else [])
+    return found if parent else replace(found, similar=similar_tables(connection, spec.table.schema_, spec.table.name))
 
 
 def _inventory(
@@ -328,23 +329,20 @@ def newest(inventory: Inventory) -> int:
     return max(found)[1] if found else 0
 
 
-def _template(row: Any, columns: Iterable[Any], policies: Sequence[Any]) -> PartitionTemplate:
+def _template(row: Any, columns: Sequence[Any], policies: Sequence[Any]) -> PartitionTemplate:
     """From the row of `STORAGE`, and rows of `COLUMNS` and `POLICIES`."""
     for each in policies:
         for text in filter(None, (each.using, each.check)):
             ddl.check_text(f"cannot give new partitions the row security policy {each.name!r}: its expression", text)
-    about = row._asdict() | {"options": _pairs(row.options)}
+    about = row._asdict() | {"options": tuple((name, value) for name, value in row.options or ())}
     if row.replica_identity != "i":
         about["identity_index"] = None
     elif row.identity_index is None:
         # An index of the sibling alone has no counterpart in a new partition.
         about["replica_identity"] = "d"
+    options = {each.name: tuple((name, value) for name, value in each.options or ()) for each in columns}
     return PartitionTemplate(
         **about,
-        columns=tuple(ColumnSetting(each.name, each.statistics, _pairs(each.options)) for each in columns),
+        columns=tuple(ColumnSetting(each.name, each.statistics, options[each.name]) for each in columns),
         policies=tuple(RowPolicy(**each._asdict() | {"roles": tuple(each.roles)}) for each in policies),
     )
-
-
-def _pairs(options: list[list[str]] | None) -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in options or ())

@@ -158,11 +158,11 @@ def _choose_sslmode(found: dict[str, str]) -> None:
     """Put the default where none is stated. libpq's own, prefer, would fall back to clear text."""
     if "sslmode" not in found and "sslrootcert" in found:
         found["sslmode"] = SSLMode.VERIFY_FULL.value
-    elif found.get("sslmode", SSLMode.PREFER) == SSLMode.PREFER and "password" in found and not _is_local(found):
+    elif found.get("sslmode", SSLMode.PREFER) == SSLMode.PREFER and "password" in found and not is_local(found):
         found["sslmode"] = SSLMode.REQUIRE.value
 
 
-def _is_local(found: Mapping[str, str]) -> bool:
+def is_local(found: Mapping[str, str]) -> bool:
     """Whether no host is reached over a network: only Unix sockets, loopback addresses and ``localhost``."""
     hosts = (host.strip() for key in ("host", "hostaddr") for host in found.get(key, "").split(","))
     return all(host[:1] in ("", "/", "@") or host == "localhost" or _is_loopback(host) for host in hosts)

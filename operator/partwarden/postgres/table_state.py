@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composed
 
-from ..errors import InsufficientPrivilege, TableChanged
+from ..errors import MOST_NAMES, InsufficientPrivilege, TableChanged, did_you_mean
 from ..planner import marker
 from ..planner.actions import Action
 from ..planner.calendar import Range
@@ -23,7 +23,7 @@ from ..planner.inventory import Detached, Inventory, KeyPart, Parent
 from ..planner.keys import TYPES, Bounds, Codec
 from ..planner.marker import Marker, Phase
 from . import ddl
-from .connection import run
+from .connection import pinned, run
 
 # The identity of a server and its database: OIDs of tables mean something only together with it. System identifier and
 # OID of the database, as `inventory.Server.identity` has them. A standby that is promoted keeps them. What initdb made
@@ -55,6 +55,30 @@ def read(connection: psycopg.Connection[Any], wanted: str = "") -> str:
             "PartitionArchive for the table that is here"
         )
     return str(found)
+
+
+# Those called so first, in whichever schema, then those of the schema, and of them those that begin so.
+SIMILAR = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = {kind} AND (c.relname = {name} OR c.relispartition = ({kind} = 'r'))
+  AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND (n.nspname, c.relname) <> ({schema}::text, {name})
+ORDER BY c.relname <> {name}, n.nspname <> {schema}, left(c.relname, 4) <> left({name}, 4), n.nspname, c.relname
+LIMIT {most}
+"""
+MOST_SCHEMAS = 3
+"""Tables of one name that a message suggests."""
+
+
+def similar_tables(connection: psycopg.Connection[Any], schema: str, name: str, kind: str = "p") -> str:
+    """``; did you mean app.run?``: tables of that name in other schemas, else the one that is called nearly so.
+
+    "" where there is none. ``kind``: p for partitioned tables, r for partitions. Raises psycopg's errors.
+    """
+    query = SQL(SIMILAR).format(schema=schema, name=name, kind=kind, most=MOST_NAMES)
+    _, found = run(connection, pinned("500ms", "10s"), query)
+    if same := [f"{there}.{name}" for there, called in found if called == name][:MOST_SCHEMAS]:
+        return f"; did you mean {' or '.join(same)}?"
+    return did_you_mean(f"{schema}.{name}", (f"{there}.{called}" for there, called in found))
 
 
 # CHECK constraints that hold a detached table to the range it had. A concurrent detach leaves one, and the other form

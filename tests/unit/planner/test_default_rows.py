@@ -110,7 +110,7 @@ def test_what_partitions_hold_is_cut_off() -> None:
         ("Month", "2024-12"),
         ("Week", "2025-W01"),
         ("Day", "2024-12-30"),
-        ("Hour", "2024-12-30 13:00"),
+        ("Hour", "2024-12-30T13:00"),
     ],
 )
 def test_intervals_are_named_as_people_do(interval: str, label: str) -> None:
