@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import pytest
 import yaml
 
 from lab.archives import IMAGE, NOWHERE, S3, Archives, oid, proof
-from lab.operator import until
+from lab.operator import account_kubeconfig, until
 from lab.postgres import Database
-from lab.site import RUN, Site, partitions
+from lab.site import ROOT, RUN, Site, partitions
+from partwarden.api.policy import ANNOTATION as HOLD
 from support.archived import use_client
 
 YEAR = datetime.now(UTC).year
@@ -187,6 +189,57 @@ def test_drop_writes_the_approval_annotation(site: Site, plugin: Plugin, pg_data
         assert plugin.typed(OLD, "drop", OLD, "run").returncode == 0
 
 
+def test_a_hold_keeps_a_partition_until_it_is_taken_back(site: Site, plugin: Plugin, pg_database: Database) -> None:
+    pg_database.execute(RUN)
+    ends = f"FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z')"
+    pg_database.execute(f"CREATE TABLE {OLD} PARTITION OF run FOR VALUES {ends}")
+    fields: dict[str, Any] = {"premake": 0, "startFrom": f"{YEAR}-01-01", "retention": {"keepFor": "1y"}}
+    with site.operator().serving():
+        site.watch_over(pg_database, **fields, mode="Plan")
+        site.wait(reason="PlanPending")
+        number = oid(pg_database, OLD)
+        done = plugin.run("hold", f"{OLD}@{number}")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == (f"{OLD}@{number} is held by {site.namespace}/run\nheld now: {OLD}@{number}\n")
+        assert f"did you mean {OLD}?" in plugin.run("hold", OLD.replace("run", "rnu"), "run").stderr
+        site.watch_over(pg_database, **fields)
+        held = site.wait(Ready="True")["status"]["partitions"]
+        assert [(each["name"], each["state"]) for each in held] == [(OLD, "Held"), (f"run_{YEAR}", "Current")]
+        assert plugin("unhold", f"{OLD}@{number}").endswith(f"held now: {OLD.replace('run', 'rnu')}\n")
+        until("it is detached", lambda: partitions(pg_database) == [f"run_{YEAR}"])
+
+
+def test_holds_of_several_users_at_one_moment_are_all_kept(site: Site, plugin: Plugin, run: Database) -> None:
+    """Beside the operator, which writes the status meanwhile."""
+    names = [f"run_{YEAR + number}" for number in range(5)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        done = list(pool.map(lambda name: plugin.run("hold", name, "run"), names))
+    assert [each.returncode for each in done] == [0] * len(names), done
+    assert sorted(site.policy()["metadata"]["annotations"][HOLD].split(", ")) == names
+    with ThreadPoolExecutor(len(names)) as pool:
+        done = list(pool.map(lambda name: plugin.run("unhold", name, "run"), names[1:]))
+    assert [each.returncode for each in done] == [0] * len(done), done
+    assert site.policy()["metadata"]["annotations"][HOLD] == names[0]
+
+
+def test_the_role_of_the_page_is_enough_to_hold(site: Site, plugin: Plugin, tmp_path: Path) -> None:
+    site.apply("run")
+    scope = ("--namespace", site.namespace)
+    (role,) = re.findall(
+        r"```yaml\n(apiVersion: rbac.*?)```", (ROOT / "docs/how-to/commands.md").read_text(), re.DOTALL
+    )
+    site.kubectl("apply", *scope, "--filename", "-", given=role)
+    site.kubectl("create", "serviceaccount", "reader", *scope)
+    account = f"--serviceaccount={site.namespace}:reader"
+    kubeconfig = account_kubeconfig(site.kubectl, site.namespace, "reader", tmp_path / "kubeconfig")
+    plugin.environment = {**plugin.environment, "KUBECONFIG": str(kubeconfig)}
+    assert "forbidden" in plugin("hold", "run_2018", code=1)
+    site.kubectl("create", "rolebinding", "reader", "--role=partwarden-holds", account, *scope)
+    until("the right is there", lambda: plugin.run("hold", "run_2018").returncode == 0)
+    assert site.policy()["metadata"]["annotations"][HOLD] == "run_2018"
+    assert plugin("unhold", "run_2018").endswith("held now: nothing\n")
+
+
 def test_what_cannot_be_approved_says_why(site: Site, plugin: Plugin, run: Database) -> None:
     assert "the policy has no spec.retention" in plugin("drop", str(YEAR), "run", code=1)
     assert "is called 'run_1999' or lies in it" in plugin("drop", "run_1999", "run", code=1)
@@ -196,7 +249,7 @@ def test_what_cannot_be_approved_says_why(site: Site, plugin: Plugin, run: Datab
 
 
 def test_a_missing_object_and_a_missing_right_are_one_line_each(site: Site, plugin: Plugin, tmp_path: Path) -> None:
-    assert "there is no PartitionPolicy in namespace" in plugin("list", code=1)
+    assert f"there is no PartitionPolicy in namespace '{site.namespace}'; use -n or -A" in plugin("list", code=1)
     assert "there is no PartitionPolicy 'run' in namespace" in plugin("create", "2027", "run", code=1)
     plugin.environment = {**plugin.environment, "KUBECONFIG": str(tmp_path / "none")}
     assert "no way to a Kubernetes cluster" in plugin("list", code=1)

@@ -166,7 +166,8 @@ def check_promises(code: int, said: str) -> None:
 def check_archived(shown: Mapping[str, str], retired: str) -> None:
     """Check the output of the second half, where Jobs can run. ``shown``: the partitions before, and their rows."""
     for name in expired():
-        archived = rf"^\S+ +{name} .* {shown[name]} .* True +pvc://archives/orchestrator/public.run/{name}/"
+        # With the size, and how long ago it was dropped and made.
+        archived = rf"^\S+ +{name} +Verified +{shown[name]} +\S+ +\d\S* +\d\S*$"
         assert re.search(archived, retired, re.MULTILINE), retired
     kept = {name: rows for name, rows in shown.items() if name not in expired()}
     assert dict(TABLE_ROW.findall(retired)) == kept, retired

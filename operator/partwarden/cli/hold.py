@@ -36,6 +36,12 @@ def _entries(policy: Object) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
 
 
+def _in_spec(policy: Object) -> list[str]:
+    """The names in ``spec.holds``, which no command edits: they stand in the policy's source."""
+    listed = (policy.get("spec") or {}).get("holds")
+    return [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
+
+
 def _listed(policy: Object) -> list[str]:
     return [each.name for each in policies.read_status(policy)[0].partitions]
 
@@ -70,7 +76,7 @@ def unhold(target: Target, name: str, output: str) -> int:
     """
     cluster = Policies(target)
     policy = cluster.edit_anew(_policy_that_lists(cluster, target, name), lambda now: unholding(now, name))
-    still = name in ((policy.get("spec") or {}).get("holds") or [])
+    still = name in _in_spec(policy)
     done = f"{name} is held by spec.holds still, and no more by the annotation" if still else f"{name} is held no more"
     return _show_held(policy, done, output)
 
@@ -125,6 +131,8 @@ def unholding(policy: Object, name: str) -> dict[str, Any]:
     held = _entries(policy)
     if name not in held:
         about = f"{HOLD} of {policies.name(policy)} names {join_names(held, SHOWN) or 'nothing'}"
+        if name in _in_spec(policy):
+            raise InvalidSpec(f"cannot unhold {name}: {about}, but spec.holds names it; take it out there")
         raise InvalidSpec(f"cannot unhold {name}: {about}{did_you_mean(name, held)}")
     # null removes the annotation.
     return {"metadata": {"annotations": {HOLD: ", ".join(each for each in held if each != name) or None}}}
@@ -133,8 +141,10 @@ def unholding(policy: Object, name: str) -> dict[str, Any]:
 def _show_held(policy: Object, done: str, output: str) -> int:
     held = _entries(policy)
     lines = [f"{done} by {policies.name(policy)}", f"held now: {join_names(held, SHOWN) or 'nothing'}"]
+    if in_spec := _in_spec(policy):
+        lines.append(f"held by spec.holds: {join_names(in_spec, SHOWN)}")
     if keeper := policies.keeper(policy):
         lines += [f"{keeper} keeps this policy: put this line into metadata.annotations of the manifest in its source:"]
         lines += [f"  {HOLD}: {', '.join(held)}"]
-    formats.show(output, {"policy": policies.name(policy), "held": held}, held, lines)
+    formats.show(output, {"policy": policies.name(policy), "held": held, "specHolds": in_spec}, held, lines)
     return 0

@@ -156,8 +156,7 @@ def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: boo
         partitions = [row._replace(**below.get(row.oid, {})) for row in partitions]
     version, parent = connection.info.server_version, next(iter(parents), None)
     found = _inventory(version, spec, server, parent, partitions, marked[0] if marks else [])
-    table = spec.table
-    return found if parent else replace(found, similar=similar_tables(connection, table.schema_, table.name))
+    return found if parent else replace(found, similar=similar_tables(connection, spec.table.schema_, spec.table.name))
 
 
 def _inventory(

@@ -66,8 +66,21 @@ def test_it_is_data_for_programs(api: ApiServer) -> None:
     assert json.loads(run("hold", "run_2018", "-o", "json").stdout) == {
         "policy": "shop/run",
         "held": ["run_2019", "run_2018"],
+        "specHolds": [],
     }
     assert run("unhold", "run_2019", "-o", "name").stdout == "run_2018\n"
+
+
+def test_what_the_spec_holds_is_said_and_stays(api: ApiServer) -> None:
+    api.policies["shop", "run"]["spec"]["holds"] = ["run_2019", "old"]
+    assert run("hold", "run_2018").stdout.splitlines()[1:] == [
+        "held now: run_2018",
+        "held by spec.holds: run_2019, old",
+    ]
+    said = run("unhold", "run_2019", code=1).stderr
+    assert said.endswith("names run_2018, but spec.holds names it; take it out there\n")
+    run("hold", "run_2019")
+    assert "run_2019 is held by spec.holds still" in run("unhold", "run_2019").stdout
 
 
 def test_what_another_writer_adds_meanwhile_is_not_lost(api: ApiServer) -> None:
