@@ -19,8 +19,8 @@ ODD = "We\"ird {Näme} %s 'x' \\"
 
 
 def observe_table(dsn: str, name: str = "run", schema: str = "public") -> Inventory:
-    """The inventory of a table, read in one round trip; in two where something lies below its partitions, and where there
-    is no such table, but perhaps one of a similar name."""
+    """The inventory of a table, read in one round trip; in two where something lies below its partitions, and where
+    there is no such table, but perhaps one of a similar name."""
     with session(from_dsn(dsn)) as connection:
         found = catalog.observe(connection, TableSpec(table=Table(schema_=schema, name=name)))
         assert connection.round_trips == 1 + (found.parent is None or _reaches_below(found))
