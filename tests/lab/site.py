@@ -202,7 +202,7 @@ class Site:
 
         with suppress(AssertionError):
             until("the Events", same, EVENT_PATIENCE)
-        assert seen == expected
+        assert seen == expected, f"the Events are {seen}, not {expected}"
 
     def event_objects(self, name: str = "run", namespace: str = "") -> list[Any]:
         """The Events on the policy, oldest first."""

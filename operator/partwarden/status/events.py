@@ -23,8 +23,8 @@ MAX_NOTE = 1000
 
 
 KINDS = (
-    ConditionType.READY,
     ConditionType.DEFAULT_PARTITION_EMPTY,
+    ConditionType.READY,
     ConditionType.WITHIN_THRESHOLDS,
     ConditionType.ARCHIVES_HEALTHY,
 )
@@ -94,13 +94,15 @@ def done(actions: Sequence[CompletedAction]) -> list[Notice]:
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
     """Conditions of `KINDS` that turned False or True again; another reason of Ready; new findings of `NOTICED`; an
     action that takes long."""
-    found = [_changed(previous, status, kind) for kind in KINDS]
+    found = [each for kind in KINDS if (each := _changed(previous, status, kind))]
+    # What keeps a policy from being Ready is one Event, with the words of Ready.
+    found = list({each.reason: each for each in found}.values())
     before, after = _noticed(previous), _noticed(status)
     notices = [
         Notice(EventType.NORMAL if reason == APPROVAL else EventType.WARNING, reason, short(after[reason, what]))
         for reason, what in sorted(after.keys() - before.keys())
     ]
-    return [*(each for each in found if each), *notices, *_long(previous, status)]
+    return [*found, *notices, *_long(previous, status)]
 
 
 def _long(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:

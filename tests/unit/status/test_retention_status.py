@@ -174,3 +174,12 @@ def test_each_table_that_waits_for_an_approval_is_one_event() -> None:
     assert "a; b@" in notice.message
     assert changed(two, two) == []
     assert changed(two, one) == changed(before, one)
+
+
+def test_rows_in_default_that_keep_a_policy_from_being_ready_are_one_event() -> None:
+    no = [
+        {"type": kind, "status": "False", "reason": "DefaultHasRows", "message": kind}
+        for kind in ("DefaultPartitionEmpty", "Ready")
+    ]
+    (found,) = changed({}, {"conditions": no})
+    assert (found.type, found.reason, found.message) == ("Warning", "DefaultHasRows", "Ready")
