@@ -58,6 +58,8 @@ def test_an_outage_of_the_api_server_is_survived(
     site.watch_over(pg_database, "other", table={"name": "none"})
     site.wait(Ready="True")
     site.wait("other", Stalled="True")
+    # Recorded after the status: an outage right then loses it.
+    site.expect_events(["Normal PartitionCreated"])
     proxy.block()
     site.watch_over(pg_database, premake=1)
     site.delete("other")
