@@ -36,7 +36,7 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     known = {name.lower(): name for name in islice(names, MOST_NAMES) if len(name) <= LONGEST_NAME}
     word = word[:LONGEST_NAME].lower()
     close = sorted(get_close_matches(word, known), key=lambda each: sorted(each) != sorted(word))
-    return f"; did you mean {known[close[0]]}?" if close else ""
+    return f"; did you mean {printable(known[close[0]])}?" if close else ""
 
 
 class PartwardenError(Exception):

@@ -106,7 +106,7 @@ class LastError(Model):
 
 
 AUTOMATIC = "Automatic"
-"""``dropped.approval`` where the policy asks nobody."""
+"""``dropped.approval`` where spec.retention.approval is Automatic."""
 
 
 class Dropped(Model):

@@ -1,4 +1,4 @@
-"""The documents of archives: ``manifest.json``, and what a Job is told and reports.
+"""The documents of archives: ``manifest.json``, and the input and the report of a Job.
 
 The manifest holds all that is needed to restore the data in ten years, without Kubernetes, the policy or the database
 that it came from. It is written last: where there is none, there is no archive.

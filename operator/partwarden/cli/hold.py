@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
 
 from ..api.policy import ANNOTATION as HOLD
 from ..api.policy import LONGEST_ANNOTATION, MOST_NAMES, UNREAD, parse
-from ..errors import InvalidSpec, did_you_mean
+from ..errors import InvalidSpec, did_you_mean, printable
 from ..planner.findings import join_names
 from . import formats, options, policies
 from .options import Target, target
@@ -22,7 +23,7 @@ SHOWN = 20
 
 def _check_name(_context: click.Context, _argument: click.Parameter, value: str) -> str:
     name = value.strip()
-    if not name or "," in name or len(name) > LONGEST:
+    if not name or name[0] == "@" or "," in name or len(name) > LONGEST:
         raise click.BadParameter(
             f"must be one name as the catalog spells it, such as run_2018, reports.run_2017 or run_2016@16402, of at "
             f"most {LONGEST} characters and without a comma, found {value[:LONGEST]!r}"
@@ -93,7 +94,7 @@ def _calls(policy: Object, name: str) -> bool:
     schema = ((policy.get("spec") or {}).get("table") or {}).get("schema", "public")
     bare, _, oid = name.rpartition("@")
     for each in policies.read_status(policy)[0].partitions:
-        plain = {each.name, f"{schema}.{each.name}", each.name.partition(".")[2]}
+        plain = {each.name, f"{schema}.{each.name}", each.name.partition(".")[2]} - {""}
         if name in plain or (bare in plain and (oid == str(each.oid) if each.oid else oid.isdecimal())):
             return True
     return False
@@ -130,7 +131,7 @@ def unholding(policy: Object, name: str) -> dict[str, Any]:
     """What to merge into the policy so that the name is held no more. Raises `InvalidSpec` where it is not held."""
     held = _entries(policy)
     if name not in held:
-        about = f"{HOLD} of {policies.name(policy)} names {join_names(held, SHOWN) or 'nothing'}"
+        about = f"{HOLD} of {policies.name(policy)} names {printable(join_names(held, SHOWN)) or 'nothing'}"
         if name in _in_spec(policy):
             raise InvalidSpec(f"cannot unhold {name}: {about}, but spec.holds names it; take it out there")
         raise InvalidSpec(f"cannot unhold {name}: {about}{did_you_mean(name, held)}")
@@ -144,7 +145,8 @@ def _show_held(policy: Object, done: str, output: str) -> int:
     if in_spec := _in_spec(policy):
         lines.append(f"held by spec.holds: {join_names(in_spec, SHOWN)}")
     if keeper := policies.keeper(policy):
-        lines += [f"{keeper} keeps this policy: put this line into metadata.annotations of the manifest in its source:"]
-        lines += [f"  {HOLD}: {', '.join(held)}"]
+        what = "put this line into" if held else f"take {HOLD} out of"
+        lines.append(f"{keeper} keeps this policy: {what} metadata.annotations of the manifest in its source")
+        lines += [f"  {HOLD}: {json.dumps(', '.join(held))}"] if held else []
     formats.show(output, {"policy": policies.name(policy), "held": held, "specHolds": in_spec}, held, lines)
     return 0

@@ -29,6 +29,7 @@ MOST_ACTIONS = 3
 KEYS = ("host", "port", "dbname", "user", "sslmode")
 """What of the way to the database is put into the policy: no password, and nothing that is a file here."""
 FROM_HERE = "of this machine: put in the name, and the port, by which the operator reaches the server"
+VERIFYING = ("verify-ca", "verify-full")
 BY_SSLMODE = "by which this command connects; without it, the operator proves the server where it has a CA"
 """What comments say of a line that is only this machine's view."""
 
@@ -113,7 +114,7 @@ def _connection(info: ConnectionInfo) -> list[str]:
     """The way to the database, and as comments what of it is only this machine's."""
     given = {key: info.parameters.get(key) for key in KEYS}
     comments = {
-        "sslmode": BY_SSLMODE,
+        **({} if given["sslmode"] in VERIFYING else {"sslmode": BY_SSLMODE}),
         **(dict.fromkeys(("host", "port"), FROM_HERE) if is_local(info.parameters) else {}),
     }
     lines = []

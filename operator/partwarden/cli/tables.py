@@ -14,7 +14,7 @@ from psycopg import sql
 from ..api.policy import Table, TableSpec
 from ..api.retention import Retention
 from ..api.status import PartitionPolicyStatus, PartitionStatus, State
-from ..errors import InvalidSpec, ReadOnlyServer, did_you_mean
+from ..errors import InvalidSpec, ReadOnlyServer, did_you_mean, printable
 from ..planner.calendar import Grid, iso
 from ..planner.inventory import Detached, Inventory, Partition
 from ..planner.plan import Plan
@@ -87,7 +87,7 @@ class TableView:
         if period and not chosen:
             chosen = [each for each in listed if _is_within(each, spec, period)]
         if len(chosen) > 1:
-            names = ", ".join(each.name for each in chosen[:12])
+            names = printable(", ".join(each.name for each in chosen[:12]))
             raise InvalidSpec(f"{len(chosen)} partitions of {self.name} lie in {what}: name one of them ({names})")
         if not chosen:
             raise InvalidSpec(

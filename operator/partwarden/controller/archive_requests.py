@@ -162,7 +162,9 @@ class ArchiveRequests:
                     self._cache.put(parse_archive(written))
                     return
             log.warning(
-                "%s was not told that its table is gone: others write to it", known, extra={"reason": "Conflict"}
+                "cannot record in %s that its table is gone: its status was changed at each attempt",
+                known,
+                extra={"reason": "Conflict"},
             )
         except ClusterUnavailable as error:
             log.warning("%s", error, extra={"archive": str(known), "reason": error.reason})

@@ -20,7 +20,7 @@ from ..api.retention import KeyEncoding
 from ..archive import pgdump, table_lookup
 from ..archive.table_lookup import Target
 from ..errors import ContentsChanged, PartwardenError, WorkerFailed
-from ..planner.actions import DropDetached, Outcome
+from ..planner.actions import AnalyzeParent, DrainIntoPartition, DropDetached, Outcome
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase, Recheck
 from ..planner.inventory import Inventory
@@ -92,8 +92,9 @@ class WorkRequest:
     archives: Archives = field(repr=False)
     patience: float
     connect_timeout: int
-    beside: bool = False
-    """Another run of the policy does what takes long: this one does everything else."""
+    beside: str = ""
+    """The action, as in status.plan, which takes long and which another run of the policy does: this one does what is
+    short, and that lets others lock the parent."""
 
 
 @dataclass(slots=True)
@@ -193,7 +194,10 @@ def _maintain(
         if prove(connection, supervisor):
             supervisor.claim(*claim)
         report.missing = _missing(connection, inventory, archives.on(report.server))
-    due = replace(plan, actions=tuple(each for each in plan.actions if not (request.beside and each.long)))
+    due = plan
+    if request.beside:
+        waits = request.beside in (AnalyzeParent.__name__, DrainIntoPartition.__name__)
+        due = replace(plan, actions=tuple(each for each in plan.actions if not (waits or each.long)))
     if due.actions and spec.mode is Mode.APPLY and not plan.blocked:
         done = maintain(
             connection,
@@ -219,10 +223,10 @@ def _maintain(
 
 def _missing(connection: Session, inventory: Inventory, archives: Archives) -> tuple[int, ...]:
     """Of the archived tables that are neither partitions nor detached, those that are gone: where each drop was
-    recorded in its archive, there are none, and nothing is asked."""
+    recorded in its archive, nothing is asked."""
     there = (each.oid for each in (*inventory.partitions, *inventory.detached))
-    oids = archives.unrecorded(there)[:MOST_MISSING]
-    return inspection.missing(connection, oids) if oids else ()
+    oids = archives.unrecorded(there)
+    return inspection.missing(connection, oids)[:MOST_MISSING] if oids else ()
 
 
 def prove(connection: Session, supervisor: Supervisor) -> bool:

@@ -20,6 +20,8 @@ from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
+WOKEN = 3
+"""Policies that are enqueued when one may begin."""
 SET_ASIDE = 2.0
 """Seconds after which an action counts as one that takes long, and the status says so."""
 
@@ -87,14 +89,18 @@ class LongActions:
             return False
 
     def release(self, database: Hashable) -> None:
-        """The policy that had acquired it is done, and the one is enqueued that has waited the longest for that."""
+        """The policy that had acquired it is done: those that have waited the longest for that are enqueued, more than
+        one, since one may want it no longer."""
         with self._lock:
             del self._begun[database]
-            following = next((each for each in self._waiting if self._fits(each.database, each.key)), None)
-            if following:
-                self._waiting.remove(following)
-        if following:
-            self.queue.enqueue(following.key)
+            following = [each.key for each in self._waiting if self._fits(each.database, each.key)][:WOKEN]
+        for key in following:
+            self.queue.enqueue(key)
+
+    def forget(self, key: ObjectKey) -> None:
+        """The policy is deleted or suspended: it waits for nothing."""
+        with self._lock:
+            self._waiting = [each for each in self._waiting if each.key != key]
 
     def _fits(self, database: Hashable, key: ObjectKey) -> bool:
         of_namespace = sum(each[0] == key[0] for each in self._begun.values())
@@ -155,10 +161,14 @@ class LongRun:
             if self._timer is None or self._timer is not threading.current_thread():
                 return
             self._timer = None
-            self.aside = self.was_aside = True
+            action, table, size = running.step
+            about = {"policy": "/".join(self._key), "reason": "LongAction", "partition": table}
+            try:
+                self._actions.set_aside(self._thread)
+            except RuntimeError as error:
+                log.warning("%s of %s takes long, and keeps its worker: %s", action, table, error, extra=about)
+                return
             self._actions.note(self._key, running)
-            self._actions.set_aside(self._thread)
             self._actions.queue.set_aside(self._key)
-        action, table, size = running.step
-        about = {"policy": "/".join(self._key), "reason": "LongAction", "partition": table}
+            self.aside = self.was_aside = True
         log.info("%s of %s (%d bytes) takes long; the policy is reconciled beside it", action, table, size, extra=about)

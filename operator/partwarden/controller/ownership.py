@@ -140,7 +140,7 @@ class TableOwnership:
         """The rivals to compare servers with now: at most `HANDFUL`, those that were the same first, then those that
         were compared the longest ago. None where it is known already that another policy owns the table.
 
-        Not for each action: it looks at one claim of each namespace that claims the identity.
+        Not for each action: it reads one claim of each namespace that claims the identity.
         """
         found, soonest = list[tuple[bool, float, Pair]](), SOON + 1
         with self._lock:

@@ -110,6 +110,7 @@ class PolicyReconciler:
             self._ownership.release(key)
             self._backoff.forget(key)
             self._waiting.pop(key, None)
+            self._long.forget(key)
             return None
         if self._awaits_older(policy):
             return WAIT_FOR_OLDER
@@ -117,6 +118,7 @@ class PolicyReconciler:
         try:
             if policy.suspended:
                 self._ownership.release(key)
+                self._long.forget(key)
             else:
                 spec = parse_spec(policy.spec)
                 run.resync = spec.resync_period.total_seconds()
@@ -199,7 +201,7 @@ class PolicyReconciler:
             archives=self._archives.known(policy, spec),
             patience=settings.lock_patience,
             connect_timeout=settings.connect_timeout,
-            beside=run.beside is not None,
+            beside=run.beside.step.action if run.beside else "",
         )
 
     def _supervisor(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> PolicySupervisor:

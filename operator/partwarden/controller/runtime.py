@@ -118,15 +118,15 @@ class Workers:
             return sum(thread.ident is not None and not thread.is_alive() for thread in self._threads)
 
     def set_aside(self, thread: threading.Thread) -> None:
-        """What that one does takes long: it goes on, and another one takes its place."""
+        """What that one does takes long: it goes on, and another one takes its place. Raises `RuntimeError` where the
+        system refuses that one."""
+        substitute = self._thread(thread.name)
         with self._lock:
-            if thread not in self._threads:
-                return
+            # First, since a system may refuse a thread: then all stays as it is.
+            substitute.start()
             self._threads.remove(thread)
-            self._aside.add(thread)
-            substitute = self._thread(thread.name)
             self._threads.append(substitute)
-        substitute.start()
+            self._aside.add(thread)
 
     def wait(self, seconds: float) -> bool:
         """After the queue was closed: whether all have finished within so many seconds."""

@@ -66,8 +66,8 @@ class ServerProofs:
         if not challenge.pairs:
             return
         end = time.monotonic() + ALL
-        # Connections to the database of a rival count for none of its own, which nobody else may use up: one at a time
-        # for each namespace that asks.
+        # Connections to the database of a rival count for none of its own, which no other namespace may use up: one at
+        # a time for each namespace that asks.
         with self._turn(challenge.pairs[0].key[0], end) as free:
             for pair in challenge.pairs:
                 left = end - time.monotonic() if free else 0.0

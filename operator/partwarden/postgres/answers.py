@@ -51,7 +51,7 @@ def _is_oid(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST_IDENTIFIER
+    return value is None or (isinstance(value, str) and len(value) <= LONGEST_IDENTIFIER)
 
 
 def _is_flag(value: object) -> bool:
@@ -70,7 +70,15 @@ COLUMNS: Mapping[str, Callable[[object], bool]] = {
     **dict.fromkeys(("owner_creates", "owner_superuser", "relrowsecurity", "relforcerowsecurity"), _is_flag),
     **dict.fromkeys(("rows", "bytes"), _is_count),
 }
-"""What columns of these names hold in every query of Partwarden: a lie is noticed before rows are used."""
+"""What columns of these names hold in every query of Partwarden: a lie is noticed before rows are used. A name may be
+NULL, as that of an object without a schema, or of autovacuum's role."""
+
+
+def check_named(rows: Sequence[Any]) -> None:
+    """Whether no name is NULL in rows of one query where none can be. Raises `ValueError`."""
+    for row in rows:
+        if any(value is None and COLUMNS.get(field) is _is_name for field, value in zip(row._fields, row, strict=True)):
+            raise ValueError("a name is NULL")
 
 
 def read(connection: psycopg.Connection[Any], query: bytes, *, alone: bool) -> PQGen[list[list[Any]]]:

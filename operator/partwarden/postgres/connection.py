@@ -170,7 +170,7 @@ def connect(info: ConnectionInfo, *, connect_timeout: int = 10) -> Session:
         connection = _connect({**parameters, **ca}, info)
     try:
         with translating(info):
-            _begin(connection, info, connect_timeout)
+            _begin(connection, info, float(parameters["connect_timeout"]))
     except BaseException:
         connection.close()
         raise
@@ -182,7 +182,9 @@ def connect(info: ConnectionInfo, *, connect_timeout: int = 10) -> Session:
 def _begin(connection: Session, info: ConnectionInfo, seconds: float) -> None:
     """The first statements of a session. Raises `DatabaseUnreachable` where they are not answered in so many seconds,
     and psycopg's errors: of a pooler that takes no transactions, too."""
-    usual, connection.longest = connection.longest, seconds
+    usual = connection.longest
+    # As for libpq, 0 is no limit.
+    connection.longest = seconds if seconds > 0 else usual
     try:
         (direct,) = run(connection, session_setting(connection.info.backend_pid))
         connection.pooled = not direct

@@ -82,7 +82,7 @@ WITH RECURSIVE going(root, classid, objid) AS (
   SELECT srrelid, 'pg_subscription'::regclass, srsubid, 'subscription' FROM pg_subscription_rel
   WHERE srrelid = ANY({oids}::oid[])
 )
-SELECT j.root, j.kind, j.objid AS oid, o.type, left(o.identity, 1000) AS identity, n.nspname AS schema,
+SELECT j.root, j.kind, j.objid AS oid, o.type, left(o.identity, 1000) AS described, n.nspname AS schema,
        c.relname AS name
 FROM judged j CROSS JOIN LATERAL pg_identify_object(j.classid, j.objid, 0) o
 LEFT JOIN pg_class c ON j.classid = 'pg_class'::regclass AND c.oid = j.objid
@@ -120,7 +120,7 @@ def ties(
     tied: dict[int, tuple[Tie, ...]] = {}
     for row in rows:
         fate = FATES.get(row.kind, Fate.REFUSES)
-        what = f"{'identity sequence' if row.kind == 'identity' else row.type} {row.identity}"
+        what = f"{'identity sequence' if row.kind == 'identity' else row.type} {row.described}"
         way_out = f"drop {what}, or change it so that it does not depend on the table"
         if row.kind == "subscription":
             refresh = "ALTER SUBSCRIPTION … REFRESH PUBLICATION"

@@ -139,6 +139,7 @@ def _subject(action: Maintenance) -> str:
 
 
 VACUUM_LIMIT = 1800.0  # seconds that one VACUUM or REINDEX may take: a worker is not held for longer
+MARKING = 5.0  # seconds that it is tried to write that it was done
 WAIT_FOR_TRANSACTIONS = 10_000
 """Milliseconds that REINDEX CONCURRENTLY may wait for others' transactions, each time that it must."""
 
@@ -222,7 +223,14 @@ def _work_and_mark(
             work()
         except OutOfTime:
             gave_up = True
-        _mark(connection, inventory, action, gave_up)
+        retry_locks(
+            connection,
+            lambda: _mark(connection, inventory, action, gave_up),
+            lambda: (),
+            _subject(action),
+            # What took long is not done once more for a lock that is held for a moment.
+            time.monotonic() + MARKING,
+        )
 
     _once(connection, [action.oid], action, work_and_mark)
     if gave_up:

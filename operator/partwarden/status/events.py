@@ -132,8 +132,11 @@ def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: Condi
         return None
     if was == ConditionStatus.FALSE and (not ready or before.get("reason") == after["reason"]):
         return None
-    if kind is ConditionType.DEFAULT_PARTITION_EMPTY and (previous.get("summary") or {}).get("defaultRows"):
-        # They were there before an outage in which nothing was counted.
+    counted = (previous.get("summary") or {}).get("defaultRows")
+    if kind is ConditionType.DEFAULT_PARTITION_EMPTY and (
+        counted or (counted is None and was == ConditionStatus.UNKNOWN)
+    ):
+        # They were there before an outage, or may have been before a count that failed.
         return None
     expected = ready and after["reason"] in (PLAN_PENDING, IN_PROGRESS)
     return Notice(EventType.NORMAL if expected else EventType.WARNING, after["reason"], short(after["message"]))

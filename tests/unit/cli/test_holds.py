@@ -194,7 +194,18 @@ def test_what_a_program_writes_from_its_source_is_said(api: ApiServer) -> None:
     api.annotate("shop", "run", "run_2019")
     said = run("hold", "run_2018").stdout.splitlines()
     assert said[2].startswith("ArgoCD keeps this policy: put this line into metadata.annotations")
-    assert said[3] == "  partwarden.dev/hold: run_2019, run_2018"
+    assert said[3] == '  partwarden.dev/hold: "run_2019, run_2018"'
+    run("unhold", "run_2018")
+    said = run("unhold", "run_2019").stdout.splitlines()
+    (last,) = said[2:]
+    assert last.startswith("ArgoCD keeps this policy: take partwarden.dev/hold out of metadata.annotations")
+
+
+def test_names_of_others_steer_no_terminal(api: ApiServer) -> None:
+    api.annotate("shop", "run", "run_2018\x1b[2J")
+    said = run("unhold", "run_2018", code=1).stderr
+    assert r"run_2018\x1b[2J" in said
+    assert "\x1b" not in said
 
 
 def test_tables_and_policies_are_completed(api: ApiServer) -> None:
