@@ -221,7 +221,7 @@ def test_what_is_only_this_machines_view_is_a_comment(database: Database, host: 
 def test_another_machine_stands_in_the_policy() -> None:
     found = from_dsn("host=db.example port=6432 dbname=orders user=app sslmode=verify-full")
     assert yaml.safe_load("\n".join(import_._connection(found))) == {
-        "connection": {"host": "db.example", "port": 6432, "dbname": "orders", "user": "app"}
+        "connection": {"host": "db.example", "port": 6432, "dbname": "orders", "user": "app", "sslmode": "verify-full"}
     }
     assert yaml.safe_load("\n".join(import_._connection(replace(found, parameters={})))) is None
 

@@ -51,7 +51,7 @@ def _is_oid(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    return value is None or (isinstance(value, str) and len(value) <= LONGEST_IDENTIFIER)
+    return isinstance(value, str) and len(value) <= LONGEST_IDENTIFIER
 
 
 def _is_flag(value: object) -> bool:
@@ -70,15 +70,14 @@ COLUMNS: Mapping[str, Callable[[object], bool]] = {
     **dict.fromkeys(("owner_creates", "owner_superuser", "relrowsecurity", "relforcerowsecurity"), _is_flag),
     **dict.fromkeys(("rows", "bytes"), _is_count),
 }
-"""What columns of these names hold in every query of Partwarden: a lie is noticed before rows are used. A name may be
-NULL, as that of an object without a schema, or of autovacuum's role."""
+"""What columns of these names hold in what the catalog says of a table: elsewhere some of them may be NULL."""
 
 
-def check_named(rows: Sequence[Any]) -> None:
-    """Whether no name is NULL in rows of one query where none can be. Raises `ValueError`."""
-    for row in rows:
-        if any(value is None and COLUMNS.get(field) is _is_name for field, value in zip(row._fields, row, strict=True)):
-            raise ValueError("a name is NULL")
+def check_rows(rows: Sequence[Any]) -> None:
+    """Raises `UnreadAnswer` unless rows of one query hold what `COLUMNS` says: a lie is noticed before they are used."""
+    for name, values in zip(rows[0]._fields, zip(*rows, strict=True), strict=True) if rows else ():
+        if not all(map(COLUMNS.get(name, _anything), values)):
+            raise UnreadAnswer(f"the server answers a query with a {name!r} that no PostgreSQL has")
 
 
 def read(connection: psycopg.Connection[Any], query: bytes, *, alone: bool) -> PQGen[list[list[Any]]]:
@@ -134,13 +133,9 @@ class _Answers:
     def _read(self, result: PGresult) -> list[Any]:
         assert self._make is not None
         try:
-            rows = self._transformer.load_rows(0, result.ntuples, self._make)
+            return self._transformer.load_rows(0, result.ntuples, self._make)
         except (ValueError, ArithmeticError, RecursionError) as error:
             raise UnreadAnswer(f"the server answers a query with what its type cannot be: {error}") from None
-        for name, values in zip(rows[0]._fields, zip(*rows, strict=True), strict=True):
-            if not all(map(COLUMNS.get(name, _anything), values)):
-                raise UnreadAnswer(f"the server answers a query with a {name!r} that no PostgreSQL has")
-        return rows
 
     def _count(self, rows: Sequence[Any]) -> None:
         # An answer without rows counts as one: there may be answers without end.

@@ -36,7 +36,7 @@ from ..planner.inventory import (
 )
 from ..planner.keys import Codec, parse_bounds
 from . import ddl
-from .answers import UnreadAnswer, check_named
+from .answers import UnreadAnswer, check_rows
 from .connection import pinned, run
 from .table_state import IDENTITY, ask_marked, mark_of, similar_tables, with_marked
 from .transaction import parent_of, read_only, set_role_right
@@ -172,7 +172,8 @@ def _inventory(
 def _read(
     version: int, spec: TableSpec, server: Any, row: Any | None, partitions: Sequence[Any], marked: Sequence[Any]
 ) -> Inventory:
-    check_named([server, *([row] if row else []), *partitions, *marked])
+    for rows in ([server], [row] if row else [], partitions, marked):
+        check_rows(rows)
     about = server._asdict()
     if (now := datetime.fromisoformat(about.pop("now")).replace(tzinfo=UTC)).year not in YEARS:
         raise ValueError(f"the server's clock says {now}")
