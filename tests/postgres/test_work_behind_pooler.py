@@ -29,6 +29,13 @@ CREATE TABLE run_2025 PARTITION OF run FOR VALUES FROM ('2025-01-01Z') TO ('2026
 INSERT INTO run SELECT '2025-05-05Z' FROM generate_series(1, %s);
 """
 
+SLOW = """
+CREATE FUNCTION slow(timestamptz) RETURNS timestamptz LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+  PERFORM pg_catalog.pg_sleep(0.02); RETURN $1;
+END $$;
+CREATE INDEX slow ON run_2025 (slow(submitted_at));
+"""
+"""VACUUM with ANALYZE takes 1.2 s for 60 rows."""
 OPEN = """SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND state = 'idle in transaction' AND pid <> pg_backend_pid()"""
 
@@ -83,8 +90,8 @@ def test_a_limit_of_the_role_that_ends_vacuum_is_named_with_what_to_do(
     role = database.new_role()
     database.execute(f"GRANT CREATE ON SCHEMA public TO {role.name}")
     with psycopg.connect(role.dsn, autocommit=True) as connection:
-        connection.execute(f"{RUN};{CLOSED % 400_000}".encode())
-    database.execute(f"ALTER ROLE {role.name} SET statement_timeout = '40ms'")
+        connection.execute(f"{RUN};{CLOSED % 60}{SLOW}".encode())
+    database.execute(f"ALTER ROLE {role.name} SET statement_timeout = '500ms'")
     info = from_dsn(start(mode, role).dsn(database.name, role.name))
     words = (
         "cannot vacuum partition public.run_2025: canceling statement due to statement timeout; behind a pooler",

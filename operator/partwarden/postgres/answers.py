@@ -74,7 +74,7 @@ COLUMNS: Mapping[str, Callable[[object], bool]] = {
 
 
 def check_rows(rows: Sequence[Any]) -> None:
-    """Raises `UnreadAnswer` unless rows of one query hold what `COLUMNS` says: a lie is noticed before they are used."""
+    """Raises `UnreadAnswer` unless rows of one query are as `COLUMNS` says: a lie is noticed before they are used."""
     for name, values in zip(rows[0]._fields, zip(*rows, strict=True), strict=True) if rows else ():
         if not all(map(COLUMNS.get(name, _anything), values)):
             raise UnreadAnswer(f"the server answers a query with a {name!r} that no PostgreSQL has")
