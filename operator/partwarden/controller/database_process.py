@@ -12,6 +12,7 @@ of this program's own values are made of it.
 
 from __future__ import annotations
 
+import gc
 import io
 import math
 import multiprocessing
@@ -109,6 +110,8 @@ def serve(pipe: Connection, memory: int, folder: str) -> None:
 
     ``memory``: bytes, beside what was there at the start. ``folder``: for temporary files.
     """
+    # What was there at the fork stays as it is: a collector that goes through it would copy every page of it.
+    gc.freeze()
     tempfile.tempdir = folder
     for number in (signal.SIGINT, signal.SIGTERM):
         # Sent to the whole group by a terminal. The operator ends what runs here in order.
