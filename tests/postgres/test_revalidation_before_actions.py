@@ -13,7 +13,7 @@ from partwarden.api.policy import ANNOTATION, holds
 from partwarden.errors import ClusterUnavailable
 from partwarden.planner.archive_gate import CheckRequest
 from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState, DropCase, Recheck, Withdrawn
-from partwarden.postgres import fingerprint
+from partwarden.postgres import engine, fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import observe_and_plan
@@ -216,7 +216,12 @@ def test_names_of_the_spec_keep_tables_from_being_detached_attached_again_and_dr
     assert [attached(database, name) for name in ("run_2015", "run_2016")] == [False, False]
 
 
-def test_a_table_that_cannot_be_dropped_delays_no_other(database: Database) -> None:
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_table_that_cannot_be_dropped_delays_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    if slow:
+        monkeypatch.setattr(engine, "YIELD", 0.0)
     all_detached(database)
     database.execute("CREATE VIEW report AS SELECT * FROM run_2015")
     report = keep(database.dsn, recheck=Newest(), **DROP)

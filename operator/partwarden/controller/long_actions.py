@@ -120,17 +120,20 @@ class LongRun:
         """Whether it was set aside, and has not taken the policy back; whether it was at any time."""
 
     def may_begin(self) -> bool:
-        """Whether another action that may take long may be begun. One that has taken long is the last of its run."""
-        if self.aside:
-            return False
+        """Whether another action that may take long may be begun: in a run that has begun one, any. It ends by itself
+        after one that succeeded and took long, see `engine.execute`."""
         self._acquired = self._acquired or self._actions.acquire(self._database, self._key)
         return self._acquired
 
     def begins(self, step: Step | None) -> None:
         """What is done from now on; None: what does not take long."""
         self._cancel()
-        if step is not None and not self.aside:
-            running = Running(step, self._actions.clock())
+        if step is None:
+            return
+        running = Running(step, self._actions.clock())
+        if self.aside:
+            self._actions.note(self._key, running)
+        else:
             self._timer = threading.Timer(self._actions.seconds, self._set_aside, (running,))
             self._timer.daemon = True
             self._timer.start()

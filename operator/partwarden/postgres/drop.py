@@ -68,6 +68,8 @@ def drop(
 
 def _drop(connection: Session, inventory: Inventory, action: DropDetached, subject: str, recheck: Recheck) -> None:
     parent = parent_of(inventory)
+    # The advisory lock of the table itself is enough: nothing but this table is changed. Who else may change it, to
+    # attach, mark or drop it, under whatever lock, waits for the exclusive one, and then finds by OID and mark what is.
     with changing(connection, parent, STATEMENT_TIMEOUT, alone=action):
         # First the lock that autovacuum gives way to, and that no session waits behind; then the exclusive one.
         look(connection, action, action.oid)

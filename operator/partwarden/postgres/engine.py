@@ -279,7 +279,8 @@ def _is_final(action: Action, error: PartwardenError | None) -> bool:
 
 
 def _took_long(outcome: Outcome) -> bool:
-    return outcome.seconds > YIELD or (isinstance(outcome.action, DropDetached) and outcome.error is None)
+    """Not of one that failed: it comes first in the next run as well, and the others would never be tried."""
+    return outcome.error is None and (outcome.seconds > YIELD or isinstance(outcome.action, DropDetached))
 
 
 def _may_begin(outcomes: list[Outcome], deadline: float) -> bool:

@@ -94,15 +94,16 @@ def done(actions: Sequence[CompletedAction]) -> list[Notice]:
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
     """Conditions of `KINDS` that turned False or True again; another reason of Ready; new findings of `NOTICED`; an
     action that takes long."""
-    found = [each for kind in KINDS if (each := _changed(previous, status, kind))]
+    found = {kind: each for kind in KINDS if (each := _changed(previous, status, kind))}
     # What keeps a policy from being Ready is one Event, with the words of Ready.
-    found = list({each.reason: each for each in found}.values())
+    ready = found.get(ConditionType.READY)
+    kept = [each for each in found.values() if each is ready or ready is None or each.reason != ready.reason]
     before, after = _noticed(previous), _noticed(status)
     notices = [
         Notice(EventType.NORMAL if reason == APPROVAL else EventType.WARNING, reason, short(after[reason, what]))
         for reason, what in sorted(after.keys() - before.keys())
     ]
-    return [*found, *notices, *_long(previous, status)]
+    return [*kept, *notices, *_long(previous, status)]
 
 
 def _long(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
