@@ -117,7 +117,7 @@ class PartitionStatus(Model):
 
 
 class PlannedAction(Model):
-    """One thing still to be done. Empty once the policy is Ready."""
+    """One step of what the policy does by itself: due, or still to come."""
 
     action: str = Field(description="What will be done, such as CreatePartition.")
     partition: str = Field(description="Name of the partition.")
@@ -125,6 +125,20 @@ class PlannedAction(Model):
     to: To = None
     reason: str = Field(description="Why.")
     lock: str = Field(description="The heaviest lock it takes on something that others use, and on what.")
+    rows: int | None = Field(
+        None, description="The planner's estimate, two significant digits; absent where it is not known."
+    )
+    bytes: int | None = Field(
+        None, description="Size on disk with indexes and TOAST, two significant digits; absent for what is not there."
+    )
+    not_before: str | None = Field(
+        None,
+        description="The earliest moment of it; absent: now, or as soon as what it waits for has come.",
+        json_schema_extra={"format": "date-time"},
+    )
+    waits_for: list[str] = Field(
+        default=[], max_length=8, description="What it waits for beside the time, such as `Archive: …`, `Hold: …`."
+    )
 
 
 class LongAction(Model):

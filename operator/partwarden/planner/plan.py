@@ -35,6 +35,7 @@ from .inventory import Inventory, Parent
 from .keys import Codec
 from .maintenance import Upkeep, upkeep
 from .retirement import Retired, retired
+from .schedule import PlannedStep, due
 
 SECOND = timedelta(seconds=1)
 
@@ -50,6 +51,9 @@ class Plan:
     key: str
     codec: Codec
     actions: tuple[Action, ...]
+    """What can be done now, in order."""
+    steps: tuple[PlannedStep, ...]
+    """The same, and all that comes after it: see `schedule`."""
     findings: tuple[Finding, ...]
     current: BoundedRange
     """The cell of the grid that holds now, whether or not a partition does."""
@@ -109,12 +113,14 @@ def make_plan(
     usable = merge(piece for each, piece in context.ranged if not each.detach_pending)
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
     # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
+    actions = (*creation.actions, *retirement.actions, *keeping.actions)
     boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
         parent=context.parent,
         key=context.key,
         codec=context.codec,
-        actions=(*creation.actions, *retirement.actions, *keeping.actions),
+        actions=actions,
+        steps=tuple(due(actions, inventory)),
         findings=(
             *blocking,
             *creation.findings,

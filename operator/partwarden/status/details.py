@@ -24,13 +24,14 @@ from ..api.status import (
     Summary,
 )
 from ..errors import printable
-from ..planner.actions import Action, Outcome
+from ..planner.actions import Outcome
 from ..planner.calendar import BoundedRange, Range, iso
 from ..planner.drop_preconditions import APPROVAL, Step
 from ..planner.findings import Finding
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
 from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT_ALONE
+from ..planner.schedule import PlannedStep
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
@@ -52,7 +53,7 @@ def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Pa
     """
     outside = sorted(inventory.detached, key=_age)[-MAX_OUTSIDE:]
     listed = _nearest(inventory.partitions, plan, MAX_PARTITIONS - len(outside))
-    pending = [_planned(action) for action in plan.actions[:MAX_PLAN]]
+    pending = [_planned(step) for step in plan.steps[:MAX_PLAN]]
     found = _found(plan, outcomes)
     while True:
         whole = PartitionPolicyStatus(
@@ -240,14 +241,18 @@ def _age(each: Detached) -> tuple[str, str]:
     return iso(each.marker.range.lower) or "", each.name
 
 
-def _planned(action: Action) -> PlannedAction:
+def _planned(step: PlannedStep) -> PlannedAction:
     return PlannedAction(
-        action=type(action).__name__,
-        partition=action.name,
-        from_=iso(action.range.lower) if action.range else None,
-        to=iso(action.range.upper) if action.range else None,
-        reason=action.reason,
-        lock=action.lock,
+        action=step.action,
+        partition=step.name,
+        from_=iso(step.range.lower) if step.range else None,
+        to=iso(step.range.upper) if step.range else None,
+        reason=step.reason,
+        lock=step.lock,
+        rows=None if step.rows is None else rough(step.rows),
+        bytes=None if step.bytes is None else rough(step.bytes),
+        not_before=iso(step.not_before),
+        waits_for=[cut(f"{wait.on}: {wait.message}") for wait in step.waits_for],
     )
 
 
