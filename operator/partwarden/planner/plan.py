@@ -31,11 +31,12 @@ from .context import PlanContext
 from .creation import Wanted, wanted
 from .drop_preconditions import UNKNOWN, Archives, unmet
 from .findings import Finding, notices, pending_detaches, why_blocked
+from .foresight import foresee
 from .inventory import Inventory, Parent
 from .keys import Codec
 from .maintenance import Upkeep, upkeep
 from .retirement import Retired, retired
-from .schedule import PlannedStep, due
+from .schedule import PlannedStep
 
 SECOND = timedelta(seconds=1)
 
@@ -53,7 +54,7 @@ class Plan:
     actions: tuple[Action, ...]
     """What can be done now, in order."""
     steps: tuple[PlannedStep, ...]
-    """The same, and all that comes after it: see `schedule`."""
+    """The same, and all that comes after it: see `foresight`."""
     findings: tuple[Finding, ...]
     current: BoundedRange
     """The cell of the grid that holds now, whether or not a partition does."""
@@ -120,7 +121,7 @@ def make_plan(
         key=context.key,
         codec=context.codec,
         actions=actions,
-        steps=tuple(due(actions, inventory)),
+        steps=foresee(context, actions, retirement, keeping),
         findings=(
             *blocking,
             *creation.findings,
