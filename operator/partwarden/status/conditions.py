@@ -28,6 +28,7 @@ from ..planner.inventory import Inventory
 from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
+from ..planner.schedule import OF_USER, PlannedStep
 from .details import cut, details, span, summary_line
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -177,14 +178,13 @@ def _ready(
         stalled = isinstance(wrong[0], UserError)
         return _first([(error.reason, str(error)) for error in wrong]), not stalled, stalled
     line = summary_line(inventory, plan)
+    if spec.mode is Mode.PLAN and plan.steps:
+        message = f"{_to_do(plan.steps)}; spec.mode is Plan: read status.plan, then set it to Apply"
+        return ConditionState(FALSE, PLAN_PENDING, message), False, False
     if not plan.actions:
         return ConditionState(TRUE, CONVERGED, line), False, False
-    to_do = _to_do(plan)
-    if spec.mode is Mode.PLAN:
-        message = f"{to_do}; spec.mode is Plan: read status.plan, then set it to Apply"
-        return ConditionState(FALSE, PLAN_PENDING, message), False, False
     reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
-    return ConditionState(FALSE, reason, f"{to_do}; {line}"), True, False
+    return ConditionState(FALSE, reason, f"{_to_do(plan.steps[: len(plan.actions)])}; {line}"), True, False
 
 
 def _first(wrong: Sequence[tuple[str, str]]) -> ConditionState:
@@ -194,10 +194,28 @@ def _first(wrong: Sequence[tuple[str, str]]) -> ConditionState:
     return ConditionState(FALSE, reason, f"{message}{more}")
 
 
-def _to_do(plan: Plan) -> str:
-    """``2 partitions to create, 1 table to drop``."""
-    counts = Counter((each.noun, each.verb) for each in plan.actions)
-    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'} to {verb}" for (noun, verb), count in counts.items())
+def _to_do(steps: Sequence[PlannedStep]) -> str:
+    """``2 partitions to create; 5 tables to drop, the first run_2018 not before 2026-12-01T00:00:00Z``.
+
+    What is due, what comes by itself and what waits for the user are counted apart.
+    """
+    groups: dict[tuple[str, str, bool, bool], list[PlannedStep]] = {}
+    for each in steps:
+        for_user = any(wait.on in OF_USER for wait in each.waits_for)
+        groups.setdefault((each.noun, each.verb, each.is_due, for_user), []).append(each)
+    due = ", ".join(_counted(each) for each in groups.values() if each[0].is_due)
+    later = (_counted(each) for each in groups.values() if not each[0].is_due)
+    return "; ".join(filter(None, (due, *later)))
+
+
+def _counted(steps: Sequence[PlannedStep]) -> str:
+    first, count = steps[0], len(steps)
+    what = f"{count} {first.noun}{'' if count == 1 else 's'} to {first.verb}"
+    if first.is_due:
+        return what
+    waits = f" waits for {' and '.join(dict.fromkeys(each.on for each in first.waits_for))}" if first.waits_for else ""
+    when = f" not before {iso(first.not_before)}" if first.not_before else ""
+    return f"{what}, {'the first ' if count > 1 else ''}{first.name}{when or waits}"
 
 
 def _ahead(plan: Plan, ready: ConditionState) -> ConditionState:
