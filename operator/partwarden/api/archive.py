@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from .database import Database
 from .destination import Destination
-from .policy import Database
 from .retention import JobSettings, OnLargeObjects
 from .status import Condition, From, Message, ObservedGeneration, To
 from .types import Identifier, Model, ObjectName, Rule, Ruled

@@ -172,6 +172,7 @@ class Summary(Model):
 
     table: str = Field(description="The table with its schema.")
     key: str = Field(description="The partition key column.")
+    interval: str | None = Field(None, description="Length of one partition, also where spec.interval is left out.")
     partitions: int = Field(description="How many partitions the table has.")
     managed: int = Field(description="How many of them are exactly one interval.")
     expired: int | None = Field(

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..api.archive import ARCHIVE_PLURAL
-from ..api.policy import GROUP, PLURAL, VERSION, Database
+from ..api.database import Database
+from ..api.policy import GROUP, PLURAL, VERSION
 from ..api.status import (
     FOR_EVER,
     Condition,

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from ..api import policy
 from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, OID_LABEL, ROUND_LABEL, SERVER_LABEL, PartitionArchiveSpec
+from ..api.database import Database
 from ..api.destination import Destination
-from ..api.policy import KIND, PLURAL, Database
+from ..api.policy import KIND, PLURAL
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..planner.drop_preconditions import MOST_ROUNDS

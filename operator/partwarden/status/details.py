@@ -92,6 +92,7 @@ def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
     return Summary(
         table=str(plan.parent),
         key=plan.key,
+        interval=plan.interval,
         partitions=len(partitions),
         managed=len(plan.managed),
         expired=len(plan.retired.expired) if plan.retired.decided else None,
@@ -205,12 +206,13 @@ def _state(each: Partition, plan: Plan) -> State:
         return State.DETACH_PENDING
     if each.range is None:
         return State.DEFAULT
+    # Before the rest: a day expires that is off the grid of months, also one of the current year.
+    if each.oid in plan.retired.expired:
+        return State.HELD if each.oid in plan.retired.kept else State.EXPIRED
     if each.oid not in plan.managed:
         return State.UNMANAGED
     if each.range.overlaps(plan.current):
         return State.CURRENT
-    if each.oid in plan.retired.expired:
-        return State.HELD if each.oid in plan.retired.kept else State.EXPIRED
     return State.PAST if each.range.lower is not None and each.range.lower < plan.current.lower else State.FUTURE
 
 
