@@ -28,6 +28,7 @@ from ..postgres import inspection
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.engine import maintain, observe_and_plan
+from ..postgres.kept_session import KeptSession
 from ..postgres.transaction import held_keys, holding_keys
 from ..status import conditions, events
 
@@ -47,6 +48,8 @@ VALUES = (
 """Where the classes of what a worker sends are defined."""
 running: Session | None = None
 """The session of this process, so that a signal can cancel what runs on it. One process does one thing at a time."""
+kept: KeptSession | None = None
+"""In a worker process: the session of the last reconcile, where that has only read."""
 
 
 class Supervisor(Recheck):
@@ -161,6 +164,9 @@ def work(request: WorkRequest, supervisor: Supervisor) -> WorkReport:
         report.update = conditions.failed(error, connected)
     except MemoryError:
         exhausted = True
+    if outcomes and kept is not None:
+        # What a table's triggers, defaults and constraints have called may have left anything in the session.
+        kept.close()
     if exhausted:
         # Only here nothing holds what took the memory any more.
         report.update = conditions.failed(
@@ -292,7 +298,11 @@ def find_table(request: TableSearch, supervisor: Supervisor) -> Target:
 def cancellable_session(info: ConnectionInfo, connect_timeout: int) -> Iterator[Session]:
     """As `postgres.connection.session`; `cancel` ends the statement that runs on it."""
     global running
-    with session(info, connect_timeout=connect_timeout) as connection:
+    with (
+        session(info, connect_timeout=connect_timeout)
+        if kept is None
+        else kept.use(info, connect_timeout) as connection
+    ):
         running = connection
         try:
             yield connection
