@@ -158,6 +158,9 @@ class PartitionArchiveStatus(Model):
     client_version: str | None = Field(None, description="Of pg_dump.")
     started: str | None = Field(None, description="When the archive was begun.")
     completed: str | None = Field(None, description="When it was proven.")
+    seconds: int | None = Field(
+        None, ge=0, description="How long the Job took that made it, from its creation to its end."
+    )
     check: CheckStatus | None = Field(None, description="The last reading of the archive after it was proven.")
     job: str | None = Field(None, description="Name of the Job that worked on it last.")
     attempts: int | None = Field(None, ge=0, description="How many Jobs failed in a row.")

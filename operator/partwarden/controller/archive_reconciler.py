@@ -337,7 +337,7 @@ def _result(step: Step, seen: JobView, now: datetime) -> tuple[archive_status.St
     about = {"archive": str(step.archive)}
     if step.task is Task.ARCHIVE and report is not None and report.ok and is_whole(report, before):
         log.info("archived %s", report.location, extra={**about, "reason": archive_status.PROVEN})
-        return archive_status.proved(before, generation, now, report, seen.name), True
+        return archive_status.proved(before, generation, now, report, seen.name, seen.took), True
     if step.task is Task.CHECK and report is not None and is_result(report, before):
         return archive_status.checked(before, generation, now, report, step.token, seen.name), report.ok
     reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")

@@ -69,9 +69,13 @@ def runs(status: Mapping[str, Any], generation: int, now: datetime, task: Task, 
     return _staged({**found, "phase": PHASES[task], "phaseSince": since})
 
 
-def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str) -> Status:
-    """The Job that archives reported success: the archive was read back before it said so."""
+def proved(
+    status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str, took: float | None = None
+) -> Status:
+    """The Job that archives reported success: the archive was read back before it said so. ``took``: its seconds."""
     found = {**_forgiven(status), **_facts(report), "job": job}
+    if took is not None:
+        found["seconds"] = max(0, round(took))
     message = f"{report.rows} rows, {human(report.bytes)}, read back and equal to the table: {report.location}"
     return _with(found, generation, now, ConditionState(TRUE, PROVEN, message), READY)
 

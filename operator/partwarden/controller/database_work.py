@@ -23,6 +23,7 @@ from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import AnalyzeParent, DrainIntoPartition, DropDetached, Outcome
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase, Recheck
+from ..planner.forecast import NOTHING, Measured
 from ..planner.inventory import Inventory
 from ..postgres import inspection
 from ..postgres.connection import Session, session
@@ -92,6 +93,7 @@ class WorkRequest:
     archives: Archives = field(repr=False)
     patience: float
     connect_timeout: int
+    measured: Measured = NOTHING
     beside: str = ""
     """The action, as in status.plan, which takes long and which another run of the policy does: this one does what is
     short, and that lets others lock the parent."""
@@ -215,7 +217,7 @@ def _maintain(
     report.stopped = report.stopped or supervisor.why_stopped()
     if spec.mode is Mode.APPLY and not plan.blocked and not report.stopped:
         report.requests = plan.retired.gate.requests
-    report.update = conditions.reconciled(spec, inventory, plan, outcomes)
+    report.update = conditions.reconciled(spec, inventory, plan, outcomes, request.measured)
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
     done_long = any(each.action.long and each.error is None for each in outcomes)
     report.more = done_long and any(each.long for each in plan.actions)

@@ -28,6 +28,7 @@ from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
 from .job_slots import JobSlots
 from .long_actions import LongActions, long_limit
+from .measurements import Measurements
 from .metrics import Memory, Metrics, Sources
 from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
@@ -87,6 +88,7 @@ class Operator:
         self._reconciler = PolicyReconciler(
             *(runtime, handler, ownership, requests, execute, partial(self._processes.run, database_work.find_keys)),
             *(long, metrics.reconciled, lambda: self._leadership.lost),
+            Measurements(cluster, runtime.policies, self._archives, requests).of,
         )
         self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
         pools = {"policies": self._pool, "archives": self._archive_pool}

@@ -34,7 +34,7 @@ ARCHIVE_STATES = ("Proven", "Working", "Failing")
 
 
 class Number(NamedTuple):
-    """A number of ``status.summary``, and its metric."""
+    """A field of ``status.summary``, and its metric."""
 
     field: str
     metric: str
@@ -51,7 +51,28 @@ NUMBERS = (
     Number("defaultRows", "default_rows", "Rows in the DEFAULT partition, counted; a lower limit above 200,000."),
     Number("pending", "pending_actions", "Length of the plan: actions that are still to be done."),
     Number("missing", "missing_ranges", "Wanted ranges that no partition holds yet."),
+    Number("rowsPerDay", "forecast_rows_per_day", "Rows that come in a day, by partitions whose ranges have passed."),
+    Number("bytesPerDay", "forecast_bytes_per_day", "Bytes on disk that come in a day, by the same partitions."),
+    Number("nextPartitionBytes", "forecast_next_partition_bytes", "Size that the next partition will have."),
+    Number("nextArchiveBytes", "forecast_next_archive_bytes", "Size that the next archive will have."),
+    Number(
+        "nextArchiveSeconds", "forecast_next_archive_seconds", "Seconds that the Job of the next archive will take."
+    ),
 )
+"""Of ``status.summary``, and of ``forecast`` in it."""
+DATES = (
+    Number(
+        "thresholdReached",
+        "forecast_threshold_reached_timestamp_seconds",
+        "The day on which a partition grows beyond spec.thresholds.partitionSize.",
+    ),
+    Number(
+        "claimFull",
+        "forecast_claim_full_timestamp_seconds",
+        "The day on which archives fill their PersistentVolumeClaim.",
+    ),
+)
+"""The same, of a day: its midnight in UTC is shown."""
 
 
 def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> list[GaugeMetricFamily]:
@@ -61,6 +82,7 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
     """
     runway = _family("runway_days", "Whole days for which partitions exist after the current one ends; +Inf: for ever.")
     numbers = {each.field: _family(each.metric, each.help) for each in NUMBERS}
+    dates = {each.field: _family(each.metric, each.help) for each in DATES}
     condition = _family("condition", "1: the condition is True, 0: False; absent while Unknown.", "condition")
     findings = _family("findings", "Findings of the last reconcile, by reason.", "reason")
     long = _family("long_action_start_timestamp_seconds", "When an action began that takes long.", "action")
@@ -72,9 +94,13 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
         days = float("inf") if summary.get("coveredUntil") == FOR_EVER else summary.get("runwayDays")
         if days is not None:
             runway.add_metric(key, days)
+        said = {**(summary.get("forecast") or {}), **summary}
         for field, family in numbers.items():
-            if (number := summary.get(field)) is not None:
+            if (number := said.get(field)) is not None:
                 family.add_metric(key, number)
+        for field, family in dates.items():
+            if (day := said.get(field)) is not None:
+                family.add_metric(key, datetime.fromisoformat(f"{day}T00:00:00Z").timestamp())
         for each in status.get("conditions") or []:
             if each["status"] != "Unknown":
                 condition.add_metric([*key, each["type"]], each["status"] == "True")
@@ -85,7 +111,7 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
             collections.Counter(each["reason"] for each in status.get("findings") or []).items()
         ):
             findings.add_metric([*key, reason], count)
-    return [runway, *numbers.values(), condition, findings, long, long_bytes, paused]
+    return [runway, *numbers.values(), *dates.values(), condition, findings, long, long_bytes, paused]
 
 
 def _family(name: str, text: str, *more: str) -> GaugeMetricFamily:
