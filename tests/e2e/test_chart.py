@@ -140,7 +140,7 @@ def _rights(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
     }
 
 
-NEEDED = {*settings.RIGHTS, ("get", "secrets", "")}
+NEEDED = {*settings.RIGHTS, *settings.OPTIONAL_RIGHTS, ("get", "secrets", "")}
 
 
 def test_the_rights_are_those_that_the_operator_asks_for_and_no_more(helm: Helm) -> None:

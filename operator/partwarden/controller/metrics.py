@@ -55,24 +55,19 @@ NUMBERS = (
     Number("bytesPerDay", "forecast_bytes_per_day", "Bytes on disk that come in a day, by the same partitions."),
     Number("nextPartitionBytes", "forecast_next_partition_bytes", "Size that the next partition will have."),
     Number("nextArchiveBytes", "forecast_next_archive_bytes", "Size that the next archive will have."),
-    Number(
-        "nextArchiveSeconds", "forecast_next_archive_seconds", "Seconds that the Job of the next archive will take."
-    ),
-)
-"""Of ``status.summary``, and of ``forecast`` in it."""
-DATES = (
+    Number("nextArchiveSeconds", "forecast_next_archive_seconds", "Seconds that the next archive's Job will take."),
     Number(
         "thresholdReached",
         "forecast_threshold_reached_timestamp_seconds",
-        "The day on which a partition grows beyond spec.thresholds.partitionSize.",
+        "The day, its midnight in UTC, on which a partition grows beyond spec.thresholds.partitionSize.",
     ),
     Number(
         "claimFull",
         "forecast_claim_full_timestamp_seconds",
-        "The day on which archives fill their PersistentVolumeClaim.",
+        "The day, its midnight in UTC, on which archives fill their PersistentVolumeClaim.",
     ),
 )
-"""The same, of a day: its midnight in UTC is shown."""
+"""Of ``status.summary``, and of ``forecast`` in it."""
 
 
 def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> list[GaugeMetricFamily]:
@@ -82,7 +77,6 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
     """
     runway = _family("runway_days", "Whole days for which partitions exist after the current one ends; +Inf: for ever.")
     numbers = {each.field: _family(each.metric, each.help) for each in NUMBERS}
-    dates = {each.field: _family(each.metric, each.help) for each in DATES}
     condition = _family("condition", "1: the condition is True, 0: False; absent while Unknown.", "condition")
     findings = _family("findings", "Findings of the last reconcile, by reason.", "reason")
     long = _family("long_action_start_timestamp_seconds", "When an action began that takes long.", "action")
@@ -97,10 +91,7 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
         said = {**(summary.get("forecast") or {}), **summary}
         for field, family in numbers.items():
             if (number := said.get(field)) is not None:
-                family.add_metric(key, number)
-        for field, family in dates.items():
-            if (day := said.get(field)) is not None:
-                family.add_metric(key, datetime.fromisoformat(f"{day}T00:00:00Z").timestamp())
+                family.add_metric(key, _number(number))
         for each in status.get("conditions") or []:
             if each["status"] != "Unknown":
                 condition.add_metric([*key, each["type"]], each["status"] == "True")
@@ -111,7 +102,12 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
             collections.Counter(each["reason"] for each in status.get("findings") or []).items()
         ):
             findings.add_metric([*key, reason], count)
-    return [runway, *numbers.values(), *dates.values(), condition, findings, long, long_bytes, paused]
+    return [runway, *numbers.values(), condition, findings, long, long_bytes, paused]
+
+
+def _number(said: Any) -> float:
+    """Of a day, its midnight in UTC."""
+    return datetime.fromisoformat(f"{said}T00:00:00Z").timestamp() if isinstance(said, str) else float(said)
 
 
 def _family(name: str, text: str, *more: str) -> GaugeMetricFamily:

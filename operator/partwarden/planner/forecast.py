@@ -29,8 +29,6 @@ LENGTHS = (7, 1, 0)
 """Days of a period, the best first: hours and days follow the week, and a partition alone says little."""
 ENOUGH = 3
 """Periods that there must be of a length before a shorter one is taken; of so many the extremes are left out."""
-SLACK = 0.1
-"""Days that a period may be short of: the clock is set forward once a year."""
 LONGEST = 367
 """Days: a partition of more, such as one for all that is old, says nothing of a day."""
 TREND, CERTAIN = 6, 0.7
@@ -164,7 +162,7 @@ def _periods(closed: Sequence[tuple[Partition, BoundedRange]], now: datetime) ->
     """The newest, each of a week where there are enough, else of a day, else of one partition."""
     found: list[Period] = []
     for least in LENGTHS:
-        found = list(islice(_grouped(closed, now, least - SLACK), MOST))
+        found = list(islice(_grouped(closed, now, least), MOST))
         if len(found) >= ENOUGH:
             break
     return found
@@ -178,7 +176,8 @@ def _grouped(closed: Sequence[tuple[Partition, BoundedRange]], now: datetime, le
             continue
         end, days = end if group else (held.upper - now) / DAY, days + length
         group.append(each)
-        if days >= least:
+        # As near to it as whole partitions come: a day may have 23 hours.
+        if days + length / 2 >= least:
             rows = [table.rows for table in group if table.rows is not None]
             yield Period(
                 partitions=len(group),
