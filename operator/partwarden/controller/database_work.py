@@ -290,6 +290,22 @@ def find_table(request: TableSearch, supervisor: Supervisor) -> Target:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopySearch:
+    """The dump of the table with that OID, by a Job."""
+
+    connection: ConnectionInfo = field(repr=False)
+    connect_timeout: int
+    oid: int
+
+
+def find_copy(request: CopySearch, supervisor: Supervisor) -> int | None:
+    """As `pgdump.progress`. Raises a `PartwardenError`."""
+    supervisor.begins(CONNECTING, None)
+    with session(request.connection, connect_timeout=request.connect_timeout) as connection:
+        return pgdump.progress(connection, request.oid)
+
+
 @contextmanager
 def cancellable_session(info: ConnectionInfo, connect_timeout: int) -> Iterator[Session]:
     """As `postgres.connection.session`; `cancel` ends the statement that runs on it."""
