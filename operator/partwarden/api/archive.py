@@ -172,7 +172,7 @@ class PartitionArchiveStatus(Model):
         ge=0,
         le=100,
         description="Percent of the rows, by the planner's estimate, that this Job has dumped, a multiple of 5; 100 "
-        "once the dump is complete, and is proven. Absent where the operator may not see what the Job's session does.",
+        "once the dump is complete, and is proven. Absent of short Jobs, and where the server does not show it.",
     )
     table_bytes: int | None = Field(
         None, ge=0, description="Size of the table without its indexes, as VACUUM or ANALYZE last counted its pages."

@@ -95,7 +95,7 @@ class ArchiveProgress:
     def of(self, archive: StoredArchive) -> int | None:
         """Percent of the rows, in steps of `STEP`, that the running Job has dumped, `DUMPED` once it proves the dump.
 
-        None: it is not time to ask, or it is not to be seen, such as by a login without the rights of the Job's.
+        None: it is not time to ask, or nothing is to be seen.
         """
         now, before = self._clock(), archive.status.get("progress")
         due = self._due.setdefault(archive.key, now + EVERY)

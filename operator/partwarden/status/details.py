@@ -123,10 +123,10 @@ def summary_line(inventory: Inventory, plan: Plan) -> str:
 
 def expected(found: Forecast) -> list[tuple[str, str]]:
     """A forecast for people: label and text of each line. What was not measured has none."""
-    rows = "" if found.rows_per_day is None else f"~{found.rows_per_day:,} rows and "
+    rows = "" if found.rows_per_day is None else f"~{found.rows_per_day:,} rows, "
     growth = "" if found.growth_percent is None else f", {found.growth_percent:+d}% every 30 days"
     lines = [
-        ("grows by", f"{rows}{human(found.bytes_per_day)} a day{growth}, by {found.partitions} closed partitions"),
+        ("each day", f"{rows}{human(found.bytes_per_day)} on disk{growth}, by {found.partitions} closed partitions"),
         ("next partition", f"~{human(found.next_partition_bytes)}"),
     ]
     if found.threshold_reached:
