@@ -128,7 +128,7 @@ def forecast(spec: TableSpec, inventory: Inventory, plan: Plan, measured: Measur
         partitions=sum(each.partitions for each in periods),
         bytes_per_day=int(bytes_a_day),
         rows_per_day=None if rows_a_day is None else int(rows_a_day),
-        growth_percent=int(_rough(3000 * slope / bytes_a_day)) if slope is not None and bytes_a_day else None,
+        growth_percent=(int(_rough(3000 * slope / bytes_a_day)) or None) if slope and bytes_a_day else None,
         next_partition_bytes=_next_size(trend, plan.current),
         threshold_reached=_iso(_reached(spec, inventory, plan, trend)),
     )
