@@ -11,6 +11,7 @@ import pytest
 from lab.operator import until
 from lab.postgres import Binaries, Database
 from partwarden.archive import pgdump
+from partwarden.controller.database_process import DatabaseProcesses
 from partwarden.controller.database_work import CopySearch, Supervisor, find_copy
 from partwarden.postgres.conninfo import from_dsn
 
@@ -80,3 +81,16 @@ def test_a_login_without_the_rights_of_the_dumps_sees_nothing(database: Database
         assert seen(role.dsn, database) is None
         database.execute(f'GRANT pg_read_all_stats TO "{role.name}"')
         assert seen(role.dsn, database)
+
+
+def test_a_brief_process_with_little_memory_is_enough_to_ask(database: Database) -> None:
+    database.execute(f"{TABLE}; ANALYZE run_2018")
+    ((oid,),) = database.query("SELECT 'run_2018'::regclass::oid::int8")
+    assert isinstance(oid, int)
+    search = CopySearch(connection=from_dsn(database.dsn), connect_timeout=10, oid=oid)
+    processes = DatabaseProcesses(256 << 20, 60.0)
+    try:
+        with dumping(database):
+            until("it is seen", lambda: processes.run(find_copy, search, Supervisor(), within=60.0))
+    finally:
+        processes.close()

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 EVERY, AFTER_FAILURE = 30.0, 600.0
 """Seconds between two questions for one archive: a Job that has ended by then is never asked for."""
-WITHIN = 5.0
+WITHIN = 10.0
 """Seconds that an answer may take: the threads of archives are few."""
 STEP = 5
 """Percent by which progress goes up: each is a write."""
