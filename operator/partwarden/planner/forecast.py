@@ -235,7 +235,7 @@ def _reached(spec: TableSpec, inventory: Inventory, plan: Plan, trend: Trend) ->
     candidates = []
     for number in (0, 1):
         rate = trend.at((number + 0.5) * days)
-        if rate * days >= limit:
+        if rate * days >= limit > 0:
             candidates.append(number * days + limit / rate)
     if trend.slope > 0:
         # The end of the partition whose middle has the rate by which it is as large.
@@ -291,7 +291,7 @@ def _of_archives(
 
 
 def _seconds(newest: Sequence[PastArchive], larger: Sequence[PastArchive], rows: int) -> int | None:
-    """In proportion to the rows, and never less than any has taken."""
+    """In proportion to the rows, and no less than the shortest has taken."""
     took = [each.seconds for each in newest if each.seconds is not None]
     a_row = [each.seconds / each.rows for each in larger if each.seconds is not None]
     return int(_rough(max(min(took), median(a_row) * rows))) if a_row else None

@@ -195,7 +195,7 @@ def test_the_next_archive_is_that_of_the_oldest_partition_and_costs_what_those_o
     assert found.archive_bytes_per_day == 5_000
 
 
-def test_a_small_archive_takes_no_less_than_any_has_taken() -> None:
+def test_a_small_archive_takes_no_less_than_the_shortest_has_taken() -> None:
     assert archives(made(1, 70_000, 50_000, 40)).next_archive_seconds == 40
 
 
