@@ -16,13 +16,14 @@ from ..api.retention import Retention
 from ..api.status import PartitionPolicyStatus, PartitionStatus, State
 from ..errors import InvalidSpec, ReadOnlyServer, did_you_mean, printable
 from ..planner.calendar import Grid, iso
+from ..planner.forecast import forecast
 from ..planner.inventory import Detached, Inventory, Partition
 from ..planner.plan import Plan
 from ..postgres.connection import Session
 from ..postgres.engine import observe_and_plan
 from ..postgres.transaction import READ_ALL_LIMIT, READ_ALL_TIMEOUT, read_only
 from ..status.conditions import describe
-from ..status.details import human, partitions_of, planned, summarise
+from ..status.details import expected, human, partitions_of, planned, summarise
 from . import manifest, options
 from .guess import read_tables
 from .options import Target
@@ -167,6 +168,7 @@ class TableView:
             ("covered until", summary.covered_until or "now is not covered"),
             ("runway", runway),
             ("in DEFAULT", self.in_default or ("no rows" if has_default else "there is none")),
+            *(expected(summary.forecast) if summary.forecast else []),
             *([("to be done", str(summary.pending))] if self.of_policy else []),
         ]
 
@@ -242,7 +244,10 @@ class ObservedTable:
             in_default = describe(self.grid, rows)
         # Not checked again: a database may have more partitions than a status may list.
         status = PartitionPolicyStatus.model_construct(
-            summary=summarise(self.inventory, self.plan, len(self.inventory.partitions)),
+            summary=summarise(
+                *(self.inventory, self.plan, len(self.inventory.partitions)),
+                forecast(self.spec, self.inventory, self.plan),
+            ),
             partitions=partitions,
             plan=[planned(each) for each in self.plan.steps],
         )

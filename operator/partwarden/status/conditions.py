@@ -24,6 +24,7 @@ from ..planner.archive_gate import ArchiveGate
 from ..planner.calendar import BoundedRange, Grid, iso
 from ..planner.default_rows import DefaultRows, count_of, label
 from ..planner.findings import join_names
+from ..planner.forecast import NOTHING, Measured, forecast
 from ..planner.inventory import Inventory
 from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
@@ -79,7 +80,9 @@ class PolicyStatusUpdate:
     errors: tuple[PartwardenError, ...] = ()
 
 
-def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PolicyStatusUpdate:
+def reconciled(
+    spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome], measured: Measured = NOTHING
+) -> PolicyStatusUpdate:
     """The database was observed and the plan applied. ``inventory`` and ``plan`` were made after ``outcomes``."""
     findings = [finding.error for finding in plan.findings if finding.error]
     failures = [outcome.error for outcome in outcomes if outcome.error]
@@ -101,7 +104,7 @@ def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequ
             ConditionType.WITHIN_THRESHOLDS: _thresholds(spec, plan),
             ConditionType.ARCHIVES_HEALTHY: _archives_healthy(spec, plan.retired.gate, outcomes),
         },
-        table=details(inventory, plan, outcomes),
+        table=details(inventory, plan, outcomes, forecast(spec, inventory, plan, measured)),
         errors=wrong,
     )
 
