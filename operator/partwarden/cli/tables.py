@@ -11,6 +11,7 @@ from typing import Any
 
 from psycopg import sql
 
+from ..api.period import Period
 from ..api.policy import Table, TableSpec
 from ..api.retention import Retention
 from ..api.status import PartitionPolicyStatus, PartitionStatus, State
@@ -21,7 +22,7 @@ from ..planner.plan import Plan
 from ..postgres.connection import Session
 from ..postgres.engine import observe_and_plan
 from ..postgres.transaction import READ_ALL_LIMIT, READ_ALL_TIMEOUT, read_only
-from ..status.conditions import describe
+from ..status.default_partition import describe
 from ..status.details import human, partitions_of, summarise
 from . import manifest, options
 from .guess import read_tables
@@ -200,7 +201,7 @@ def inserts(partitions: list[PartitionStatus]) -> str:
     return f"rows go into the DEFAULT partition {default}" if default else "inserts fail"
 
 
-def _is_within(partition: PartitionStatus, spec: TableSpec, period: options.Period) -> bool:
+def _is_within(partition: PartitionStatus, spec: TableSpec, period: Period) -> bool:
     if partition.from_ is None or partition.to is None:
         return False
     moment = Grid.of(spec, aware=partition.from_.endswith("Z")).moment
