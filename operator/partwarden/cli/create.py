@@ -103,14 +103,20 @@ def _create_in_database(target: Target, output: str, want: Callable[[TableSpec],
             report = maintain(connection, spec, patience=PATIENCE, observed=observed, outcomes=outcomes)
     except PartwardenError as error:
         if outcomes:
-            _print(table.plan, outcomes, [str(error)] if formats.is_data(output) else [], output)
+            _print(table.plan, spec.timezone, outcomes, [str(error)] if formats.is_data(output) else [], output)
         raise
     failed = any(each.error for each in outcomes)
     missing = [each for each in report.after.missing if _touches(each, cells)]
     blocked = [each for each in report.after.findings if each.error] if missing and not failed else []
     if not outcomes and not missing and output in ("text", "wide"):
         click.echo("Nothing to do: what is asked for is there.")
-    _print(report.after, outcomes, [f"{each.reason} ({each.object}): {each.message}" for each in blocked], output)
+    _print(
+        report.after,
+        spec.timezone,
+        outcomes,
+        [f"{each.reason} ({each.object}): {each.message}" for each in blocked],
+        output,
+    )
     return 1 if failed or missing else 0
 
 
@@ -118,7 +124,7 @@ def _touches(piece: Range, cells: Iterable[Range]) -> bool:
     return any(piece.overlaps(cell) for cell in cells)
 
 
-def _print(plan: Plan, outcomes: Sequence[Outcome], others: Sequence[str], output: str) -> None:
+def _print(plan: Plan, timezone: str, outcomes: Sequence[Outcome], others: Sequence[str], output: str) -> None:
     """What was made, and what went wrong: the outcomes' errors and ``others``."""
     made = [each.action for each in outcomes if each.error is None]
     wrong = [*(f"{each.action}: {each.error}" for each in outcomes if each.error), *others]
@@ -127,7 +133,8 @@ def _print(plan: Plan, outcomes: Sequence[Outcome], others: Sequence[str], outpu
         created = [{"name": str(each), "from": lower, "to": upper} for each, (lower, upper) in bounds.items()]
         formats.data({"table": str(plan.parent), "created": created, "errors": wrong}, output)
         return
-    more = {each: ", from {} to {}".format(*ends) for each, ends in bounds.items() if output == "wide"}
+    dates = formats.Dates.of(timezone, (end for ends in bounds.values() for end in ends))
+    more = {each: ", from {} to {}".format(*dates.ends(*ends)) for each, ends in bounds.items() if output == "wide"}
     lines = [f"{each.past} {each.noun} {each}{more.get(each, '')}" for each in made]
     formats.names(map(str, made) if output == "name" else lines)
     formats.names(wrong, err=True)
@@ -225,12 +232,16 @@ def _show_premake(target: Target, ahead: int, output: str) -> int:
     until = iso(_following(grid, grid.cell(datetime.now(UTC)), ahead)[-1].upper)
     about = {"policy": name, "premake": spec.premake, "asked": ahead, "enough": enough}
     lines = [f"{name} has premake: {spec.premake}: the operator keeps the current {each} and {spec.premake} after it"]
-    lines.append(f"covered until {covered}" if covered else "how long it is covered is not known yet")
+    dates = formats.Dates.of(spec.timezone, (covered, until))
+    lines.append(f"covered until {dates.show(covered)}" if covered else "how long it is covered is not known yet")
     if enough:
         lines.append(f"{ahead} ahead is what it does always, so there is nothing to do")
     else:
         keeper = policies.keeper(policy)
         where = f"the manifest in the source of {keeper}" if keeper else "the policy"
-        lines += [f"for {ahead} ahead, until {until} today, put this line into {where}:", f"  premake: {ahead}"]
+        lines += [
+            f"for {ahead} ahead, until {dates.show(until)} today, put this line into {where}:",
+            f"  premake: {ahead}",
+        ]
     formats.show(output, {**about, "coveredUntil": covered, "until": until}, [name], lines)
     return 0 if enough else 1

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..api.archive import ARCHIVE_PLURAL
-from ..api.policy import GROUP, PLURAL, VERSION, Database
+from ..api.policy import GROUP, PLURAL, VERSION, Database, holds
 from ..api.status import FOR_EVER, Condition, ConditionType, PartitionPolicyStatus, PartitionStatus, State, Summary
 from ..api.validation import check, parse_spec, sentence
 from ..controller.archive_status import PROVEN, VERIFIED, is_proven
@@ -267,6 +267,7 @@ def view(policy: Object, now: datetime, archives: Iterable[Object] = ()) -> Tabl
             for partition, each in newest_archives(policy, archives).items()
         },
         notes=(*unlisted, *foreign),
+        held=holds(meta.get("annotations"), spec.get("holds")),
     )
 
 
