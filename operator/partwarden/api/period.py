@@ -109,31 +109,36 @@ def meant(text: str) -> str:
     return "" if _error(plain) else plain
 
 
-IS_PERIOD = f"self.matches('{PERIOD}')"
-LENGTHS = "..-([01].|2[0-8])|(0[^2]|1.)-(29|30)|(0[13578]|1[02])-31"
-"""Months and days that every year has."""
-THURSDAYS = ("01-01", "12-31")
-LEAP = "(int({0}) % 4 == 0 && (int({0}) % 100 != 0 || int({0}) % 400 == 0))".format("day.substring(0, 4)")
-LONG = " || ".join(
-    f"timestamp(week.substring(0, 4) + '-{day}T00:00:00Z').getDayOfWeek() == 4" for day in ("01-01", "12-31")
-)
-"""Years with a week 53: those that begin or end on a Thursday."""
+LEAP = "([1-8][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[1357][26])00)"
+DATE = f"({YEAR}-(0[13578]|1[02])-..|{YEAR}-(0[469]|11)-([012].|30)|{YEAR}-02-([01].|2[0-8])|{LEAP}-02-29)"
+"""Of what `DAY` matches, those that are in the calendar."""
+IS_PERIOD, IS_DATE = f"self.matches('{PERIOD}')", f"self.matches('^{DATE}(T..)?([.][.]{DATE}(T..)?)?$')"
+SLASH = "self.substring(0, self.indexOf('/')) + '..' + self.substring(self.indexOf('/') + 1)"
+
+
+def _is_long(year: str) -> str:
+    """Years with a week 53: those that begin or end on a Thursday."""
+    ends = (f"timestamp({year} + '-{day}T00:00:00Z').getDayOfWeek() == 4" for day in ("01-01", "12-31"))
+    return f"({' || '.join(ends)})"
+
+
+# Without macros over lists: of how many matches there are the API server estimates the worst, and refuses the rule.
 PERIOD_RULES = (
     Rule(
         IS_PERIOD,
         HINTS[PERIOD],
-        lambda text: re.fullmatch(PERIOD[1:-1], text) is not None,
-        advice=f"self.replace('/', '{TO}').matches('{PERIOD}') ? '; write ' + self.replace('/', '{TO}') : ''",
+        lambda text: _error(text) != HINTS[PERIOD],
+        advice=f"self.contains('/') && ({SLASH}).matches('{PERIOD}') ? '; write ' + {SLASH} : ''",
     ),
     Rule(
-        f"!{IS_PERIOD} || (self.findAll('[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}').all(day, "
-        f"day.substring(5).matches('^({LENGTHS})$') || day.endsWith('-02-29') && {LEAP}) && "
-        f"self.findAll('[0-9]{{4}}-W53').all(week, {LONG}))",
+        f"(!self.matches('^....-..-') || {IS_DATE}) && "
+        f"(!self.matches('^....-W53') || {_is_long('self.substring(0, 4)')}) && "
+        f"(!self.matches('[.][.]....-W53$') || {_is_long('self.substring(self.size() - 8, self.size() - 4)')})",
         NO_SUCH,
         lambda text: _error(text) != NO_SUCH,
     ),
     Rule(
-        f"!{IS_PERIOD} || !self.contains('{TO}') || "
+        f"!self.contains('{TO}') || "
         f"self.substring(0, self.indexOf('{TO}')) <= self.substring(self.indexOf('{TO}') + 2)",
         REVERSED,
         lambda text: _error(text) != REVERSED,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import re
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partwarden.api.period import MAX_ENSURED, parse_period, shortest, written
+from partwarden.api.period import DATE, MAX_ENSURED, parse_period, shortest, written
 from partwarden.api.policy import TableSpec
 from partwarden.api.types import Interval
 from partwarden.api.validation import check
@@ -107,3 +108,14 @@ def test_what_is_no_period_is_answered_with_an_example(entry: object, problem: s
 
 def test_the_most_that_an_entry_makes_is_in_its_description() -> None:
     assert f"{MAX_ENSURED} partitions" in str(TableSpec.model_fields["ensure"].description)
+
+
+@given(st.dates(datetime(1000, 1, 1).date(), datetime(8999, 12, 31).date()), st.integers(1, 31))  # noqa: DTZ001
+def test_the_pattern_for_the_api_server_knows_the_calendar(drawn: date, day: int) -> None:
+    text = f"{drawn:%Y-%m}-{day:02}"
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        assert not re.fullmatch(DATE, text)
+    else:
+        assert re.fullmatch(DATE, text)
