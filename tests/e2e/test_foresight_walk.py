@@ -1,8 +1,8 @@
 """A walk of a new user through what comes next: each step is a command as it is typed, and the lines of its answer.
 
 To extend it, add a `Step` to `WALK`, in the order of the user. What a step ``says`` must also stand in the page that it
-names, as it prints: years, numbers and the namespace may differ. What no command does, such as rows of an application, is
-done by ``before``; what takes time, such as a reconcile, is retried for ``patience`` seconds.
+names, as it prints: years, numbers and the namespace may differ. What no command does, such as the rows of an
+application, is done by ``before``; what takes time, such as a reconcile, is retried for ``patience`` seconds.
 """
 
 from __future__ import annotations
@@ -45,9 +45,13 @@ class Walker:
     def __init__(self, site: Site, database: Database, folder: Path) -> None:
         self.site, self.database, self.folder = site, database, folder
         programs = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        own = {"KUBECONFIG": str(site.cluster.kubeconfig), "PATH": programs, "DSN": database.dsn, "COLUMNS": "200"}
+        # A copy: the namespace of the context is the user's own.
+        kubeconfig = yaml.safe_load(site.cluster.kubeconfig.read_text())
+        for each in kubeconfig["contexts"]:
+            each["context"]["namespace"] = site.namespace
+        (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+        own = {"KUBECONFIG": str(folder / "kubeconfig"), "PATH": programs, "DSN": database.dsn}
         self.environment = site.kubectl.environment | own
-        site.kubectl("config", "set-context", "--current", f"--namespace={site.namespace}")
 
     def write(self, name: str, **spec: Any) -> None:
         """A policy for public.run as a file in the folder."""
@@ -57,9 +61,7 @@ class Walker:
     def type(self, command: str) -> subprocess.CompletedProcess[str]:
         """In a shell, without a terminal."""
         return subprocess.run(
-            command,
-            shell=True,
-            executable="/bin/bash",
+            ["/bin/bash", "-c", command],
             env=self.environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -148,7 +150,7 @@ WALK = [
         code=2,
         before=lambda walker: walker.write("run.yaml"),
     ),
-    Step("what must not go is held before the policy comes", "kubectl apply -f run.yaml", ("created",)),
+    Step("the policy as it should be", "kubectl apply -f run.yaml", ("created",)),
     Step(
         "the policy is ready",
         "kubectl wait --for=condition=Ready partitionpolicy/run --timeout=60s",
@@ -184,9 +186,7 @@ WALK = [
         (f"run_{YEAR} is held by {{ns}}/run", f"held now: run_{YEAR}"),
         "how-to/commands.md",
     ),
-    Step(
-        "is shown though nothing has expired", "kubectl partwarden list run", ("Current, held",), "how-to/commands.md"
-    ),
+    Step("is shown though it has not expired", "kubectl partwarden list run", ("Current, held",), "how-to/commands.md"),
     Step(
         "a hold that is misspelt",
         f"kubectl partwarden hold run_{YEAR + 91} run",
@@ -206,11 +206,11 @@ WALK = [
     ),
     Step(
         "rows that no partition holds",
-        "kubectl get ppol run -o yaml | tr '\\n' ' ' | tr -s ' '",
+        "kubectl describe ppol run",
         (
             f"holds 1970 (1 row), {YEAR - 9} (5 rows), 6 rows in all",
-            "lies far from everything else, as wrong dates do: correct those rows, or add them to spec.ensure if they are "
-            "right",
+            "lies far from everything else, as wrong dates do: correct those rows, or add them to spec.ensure if they "
+            "are right",
         ),
         "how-to/default-partition.md",
         patience=60,
@@ -234,15 +234,11 @@ def test_each_message_stands_in_the_page_as_it_prints(step: Step) -> None:
 
 
 @pytest.fixture
-def walker(
-    cluster: Cluster,
-    installed: Kubectl,
-    pg_database: Database,
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Walker]:
-    with Site(cluster, installed, tmp_path_factory.mktemp("site")).open() as site, site.operator().serving():
-        yield Walker(site, pg_database, tmp_path)
+def walker(cluster: Cluster, installed: Kubectl, pg_database: Database, tmp_path: Path) -> Iterator[Walker]:
+    for folder in ("operator", "user"):
+        (tmp_path / folder).mkdir()
+    with Site(cluster, installed, tmp_path / "operator").open() as site, site.operator().serving():
+        yield Walker(site, pg_database, tmp_path / "user")
 
 
 def test_a_user_walks_through_it(walker: Walker) -> None:
