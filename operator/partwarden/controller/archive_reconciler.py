@@ -33,6 +33,7 @@ from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, UserError
 from ..kube.cache import ArchiveCache, StoredArchive, parse_archive
 from ..kube.client import JOBS, Cluster, Invalid
+from ..planner.calendar import iso
 from . import archive_status
 from .archive_job import JobRequest, Owner, controller_of, manifest, resolve_job_request
 from .archive_job import name as job_name
@@ -175,7 +176,8 @@ class ArchiveReconciler:
         )
         # The table is pinned before anything is made of it: a Job created first, and an operator killed before it wrote
         # the OID, would leave an archive that the next one takes for another table of that name.
-        pinned = archive_status.aims(archive.status, target.partition.oid, target.bounds, target.server, target.bytes)
+        bounds = (iso(target.held.lower), iso(target.held.upper)) if target.held else target.bounds
+        pinned = archive_status.aims(archive.status, target.partition.oid, bounds, target.server, target.bytes)
         begun = JobView(step.job[1], Phase.RUNNING)
         status = archive_status.runs(pinned, archive.generation, self._clock(), step.task, begun)
         written = self._write(archive, status)

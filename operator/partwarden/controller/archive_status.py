@@ -47,12 +47,12 @@ def waits(status: Mapping[str, Any], generation: int, now: datetime, reason: str
 
 
 def aims(
-    status: Mapping[str, Any], oid: int, bounds: tuple[str, str] | None, server: str = "", size: int = 0
+    status: Mapping[str, Any], oid: int, bounds: tuple[str | None, str | None] | None, server: str = "", size: int = 0
 ) -> Status:
     """Pin the archive to its table: from now on it is of no other, whatever that is called, and of no other ``server``.
 
-    Bounds that are known already stay: once a table is detached, only its mark says them, in another spelling.
-    ``size``: of the table in bytes, 0 where it is not known.
+    Bounds that are known already stay: once a table is detached, only its mark says them. ``size``: of the
+    table in bytes, 0 where it is not known.
     """
     lower, upper = bounds or (None, None)
     pinned = {"from": lower, "to": upper, **{key: status[key] for key in ("from", "to") if key in status}, "oid": oid}
