@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from .database import Database
+from .period import Periods
 from .retention import DefaultPartition, KeyEncoding, Maintenance, Retention, Thresholds
 from .types import (
     HINTS,
@@ -213,11 +214,7 @@ class TableSpec(Ruled):
         description="A date such as 2019-01-01: missing partitions of the past are created from the one that holds it. "
         "Absent: from the oldest existing partition.",
     )
-    ensure: list[Day] = Field(
-        default=[],
-        max_length=100,
-        description="Dates such as 2031-06-01 whose partitions must exist too, in the past or far ahead; at most 100.",
-    )
+    ensure: Periods = Field(default=[])
     name_format: str | None = Field(
         None,
         min_length=1,

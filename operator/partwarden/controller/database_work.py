@@ -23,6 +23,7 @@ from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import AnalyzeParent, DrainIntoPartition, DropDetached, Outcome
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase, Recheck
+from ..planner.forecast import NOTHING, Measured
 from ..planner.inventory import Inventory
 from ..postgres import inspection
 from ..postgres.connection import Session, session
@@ -95,6 +96,7 @@ class WorkRequest:
     archives: Archives = field(repr=False)
     patience: float
     connect_timeout: int
+    measured: Measured = NOTHING
     beside: str = ""
     """The action, as in status.plan, which takes long and which another run of the policy does: this one does what is
     short, and that lets others lock the parent."""
@@ -221,7 +223,7 @@ def _maintain(
     report.stopped = report.stopped or supervisor.why_stopped()
     if spec.mode is Mode.APPLY and not plan.blocked and not report.stopped:
         report.requests = plan.retired.gate.requests
-    report.update = conditions.reconciled(spec, inventory, plan, outcomes)
+    report.update = conditions.reconciled(spec, inventory, plan, outcomes, request.measured)
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
     done_long = any(each.action.long and each.error is None for each in outcomes)
     report.more = done_long and any(each.long for each in plan.actions)
@@ -292,6 +294,22 @@ def find_table(request: TableSearch, supervisor: Supervisor) -> Target:
         return table_lookup.find(
             connection, request.schema, request.name, request.oid, request.encoding, request.server
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopySearch:
+    """The dump of the table with that OID, by a Job."""
+
+    connection: ConnectionInfo = field(repr=False)
+    connect_timeout: int
+    oid: int
+
+
+def find_copy(request: CopySearch, supervisor: Supervisor) -> int | None:
+    """As `pgdump.progress`. Raises a `PartwardenError`."""
+    supervisor.begins(CONNECTING, None)
+    with session(request.connection, connect_timeout=request.connect_timeout) as connection:
+        return pgdump.progress(connection, request.oid)
 
 
 @contextmanager
