@@ -22,7 +22,8 @@ from pydantic_core import PydanticCustomError
 from yaml.constructor import ConstructorError
 
 from ..api import policy
-from ..api.policy import API_VERSION, KIND, Database, PartitionPolicySpec, TableSpec
+from ..api.database import Database
+from ..api.policy import API_VERSION, KIND, PartitionPolicySpec, TableSpec
 from ..api.types import OBJECT_NAME, Model
 from ..api.validation import check
 from ..errors import InvalidSpec

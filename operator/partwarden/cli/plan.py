@@ -62,6 +62,7 @@ class Tried:
     """What was planned and tried by the time an error ended the run."""
 
     plan: Plan | None = None
+    timezone: str = "UTC"
     outcomes: list[Outcome] = field(default_factory=list)
 
 
@@ -148,7 +149,7 @@ def apply(
             known = Archives(approved=policy.approved)
             observed = observe_and_plan(connection, spec, now, policy.held, known)
             _refuse_to_run_ahead(now, observed[0].now, spec)
-            tried.plan = observed[1]
+            tried.plan, tried.timezone = observed[1], spec.timezone
             report = maintain(
                 connection,
                 spec,
@@ -207,7 +208,7 @@ def _reporting(output: str) -> Iterator[Tried]:
             actions = {"actions": [_action(each, tried.outcomes) for each in plan.actions]} if plan else {}
             formats.data({"error": formats.error(error), **actions}, output)
         elif plan is not None and output != "name":
-            _print_actions(plan, tried.outcomes, output == "wide")
+            _print_actions(plan, tried.outcomes, output == "wide", tried.timezone)
         raise
 
 
@@ -286,12 +287,12 @@ def _print(
     about = [
         f"{plan.parent} in database {server.database} (PostgreSQL {server.version_text})",
         f"by {spec.interval} of {spec.timezone} on {plan.key}; now is {iso(moment)}",
-        f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan, inventory.default)}",
+        f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan, inventory.default, spec.timezone)}",
     ]
     formats.names([*about, ""])
     why_not = _why_not(spec, report.before)
     if planned:
-        _print_actions(report.before, None if why_not and not outcomes else outcomes, output == "wide")
+        _print_actions(report.before, None if why_not and not outcomes else outcomes, output == "wide", spec.timezone)
         formats.names([why_not] if why_not else [])
     elif not plan.steps:
         click.echo("Nothing to do.")
@@ -302,11 +303,18 @@ def _print(
         formats.names([f"  {'ERROR ' if each.error else ''}{each.reason} ({each.object}): {each.message}"])
 
 
-def _coverage(plan: Plan, default: Partition | None) -> str:
+def _dates(plan: Plan, timezone: str) -> formats.Dates:
+    pieces = [plan.current, *(each.range for each in plan.actions if each.range is not None)]
+    return formats.Dates.of(
+        timezone, (plan.covered_until, *(end for each in pieces for end in (each.lower, each.upper)))
+    )
+
+
+def _coverage(plan: Plan, default: Partition | None, timezone: str) -> str:
     if plan.covered_for_ever:
         return "now is covered, with no end"
     if plan.covered_until:
-        return f"covered until {iso(plan.covered_until)}"
+        return f"covered until {_dates(plan, timezone).show(plan.covered_until)}"
     return f"NOW IS NOT COVERED: {f'rows go into {default}' if default else 'inserts fail'}"
 
 
@@ -318,13 +326,12 @@ def _why_not(spec: TableSpec, plan: Plan) -> str:
     return "Blocked by what is found below: apply does nothing." if plan.blocked else ""
 
 
-def _print_actions(plan: Plan, outcomes: Sequence[Outcome] | None, wide: bool) -> None:
+def _print_actions(plan: Plan, outcomes: Sequence[Outcome] | None, wide: bool, timezone: str) -> None:
     """With what became of them where there are ``outcomes``. Wide: with the lock that each takes, rows and size."""
+    dates = _dates(plan, timezone)
     rows = [("DO", "TABLE", "FROM", "TO", *(("LOCK", "ROWS", "SIZE") if wide else ()), "WHY")]
     for action, step in zip(plan.actions, plan.steps, strict=False):
-        bounds = ("", "")
-        if action.range is not None:
-            bounds = iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE"
+        bounds = dates.ends(action.range.lower, action.range.upper) if action.range else ("", "")
         rows.append(
             (action.verb, str(action), *bounds, *((action.lock, *steps.measured(step)) if wide else ()), action.reason)
         )

@@ -117,10 +117,16 @@ NUMBER = each(
 NAMES = [("a", "", "!"), ("a.", "", "!"), ("-", "a", ""), ("a-", "", "!")]
 PERIODS = [("1", "", "h"), ("a", "1", ""), ("1h", "", "!"), ("1 h ", "", ""), ("p1y", "", ""), (" ", "1", "d")]
 MEANT = each(lambda text: (validation._age_meant(text), validation._duration_meant(text)), *PERIODS)
+PERIOD = each(options.known, ("1", "", ""), ("2027-", "", ""), ("1", "2027..", ""))
 
 CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
     "api/retention.py": {
         "'((?P<prefix>[a-z0-9]": each(lambda text: retention._check_label_keys({text: ""}), *NAMES, ("a/", "", "!")),
+    },
+    "api/period.py": {
+        "PERIOD[1:-1]": PERIOD,
+        "one": PERIOD,
+        "'[0-9]+'": PERIOD,
     },
     "api/types.py": {
         "DURATION[1:-1]": each(types.parse_duration, ("1", "", "h"), ("1h", "", "")),
@@ -203,7 +209,6 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
         ),
     },
     "cli/options.py": {
-        "'(?P<year>": each(options.known, ("1", "", ""), ("2027-", "", "")),
         "f'(?:(?:{_NAME})": each(
             lambda text: options._TABLE.fullmatch(text),
             ('"', "", ""),
