@@ -96,5 +96,7 @@ def test_with_archives_plan_and_apply_report_what_waits_and_drop_nothing(pg_data
         printed = CliRunner().invoke(main, fixed, input=wanted, catch_exceptions=False).stdout
         assert "Archiving" in printed
         assert "neither detached nor dropped before an archive in pvc://old/runs is proven equal: run_2018" in printed
-        assert "detach" not in printed.split("Archiving")[0]
+        due, coming = printed.split("To come:")
+        assert "run_2018" not in due
+        assert [line.split()[0] for line in coming.splitlines()[2:6]] == ["archive", "detach", "compare", "drop"]
     assert "run_2018" in partitions(pg_database)

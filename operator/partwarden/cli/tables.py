@@ -262,14 +262,9 @@ class ObservedTable:
         if self.inventory.default is not None and rows is not None and rows.error is None and rows.total:
             in_default = describe(self.grid, rows)
         # Not checked again: a database may have more partitions than a status may list.
-        status = PartitionPolicyStatus.model_construct(
-            summary=summarise(
-                *(self.inventory, self.plan, len(self.inventory.partitions)),
-                forecast(self.spec, self.inventory, self.plan),
-            ),
-            partitions=partitions,
-            plan=[planned(each) for each in self.plan.steps],
-        )
+        ahead, steps = forecast(self.spec, self.inventory, self.plan), [planned(each) for each in self.plan.steps]
+        totals = summarise(self.inventory, self.plan, len(self.inventory.partitions), ahead)
+        status = PartitionPolicyStatus.model_construct(summary=totals, partitions=partitions, plan=steps)
         proven = {
             name: ArchiveView("Proven", archives[each.oid])
             for name, each in self.named()

@@ -25,7 +25,7 @@ from .actions import (
     DropDetached,
 )
 from .archive_gate import MOST_AT_ONCE, ArchiveRequest, CheckRequest, before_detach, drop_case
-from .calendar import HOUR, merge
+from .calendar import merge
 from .context import PlanContext
 from .creation import wanted
 from .drop_preconditions import APPROVAL, ARCHIVING, CHECKING, GRACE, HELD, OUTSIDE, POLICY, Kept, all_unmet
@@ -63,7 +63,8 @@ def foresee(
 ) -> tuple[PlannedStep, ...]:
     """The actions, which are due, in their order; then all that comes after them, in the order of its moments.
 
-    What only the table can say once something was done is not foreseen, such as ANALYZE after VACUUM has counted rows.
+    What only the table can say once something was done is not foreseen: ANALYZE of the parent after VACUUM has counted
+    rows, upkeep of a partition that is filled or attached before.
     """
     now = list(due(actions, context.inventory))
     known, coming = {each.id for each in now}, dict[str, tuple[Turn, PlannedStep]]()
@@ -71,13 +72,13 @@ def foresee(
     for begun, chain in (*_retirement(context, retired, makes_default), *_after_finalization(context, actions)):
         before = Counter[datetime | None]({None: begun})
         for step in chain:
-            if step.id not in known:
-                coming.setdefault(step.id, (_turn(step, before[step.not_before]), step))
-            before[step.not_before] += 1
+            if step.id not in coming:
+                coming[step.id] = _turn(step, before[step.not_before]), step
+                before[step.not_before] += 1
     for step in due(upkeep.deferred, context.inventory):
         deferred = replace(step, not_before=upkeep.opens)
         coming[step.id] = _turn(deferred, 0), deferred
-    return (*now, *(step for _, step in sorted(coming.values(), key=itemgetter(0))))
+    return (*now, *(step for _, step in sorted(coming.values(), key=itemgetter(0)) if step.id not in known))
 
 
 def _turn(step: PlannedStep, number: int) -> Turn:
@@ -262,14 +263,14 @@ def _stuck(why: Finding | None) -> Waits:
     return () if why is None else (Wait(WaitsFor.USER, why.message.split("; ")[0][:LONGEST_WAIT]),)
 
 
-def _grace_end(context: PlanContext, table: Detached, coming: bool) -> datetime | None:
-    """When the grace is over. ``coming``: it has not begun; then to the whole hour, so that the same plan of a later
-    minute says the same, and not at all where it is shorter than that."""
-    grace = context.retention.grace_period
+def _grace_end(context: PlanContext, table: Detached, coming: bool) -> datetime:
+    """When the grace is over. ``coming``: it has not begun; counted from the last whole hour then, so that the same
+    plan of a later minute says the same. It is no later than the true end, and may be past where the grace is short.
+    """
+    begins = table.marker.since
+    if coming:
+        begins = begins.replace(minute=0, second=0, microsecond=0)
     try:
-        end = table.marker.since + grace
+        return begins + context.retention.grace_period
     except OverflowError:
         return END
-    if not coming:
-        return end
-    return end.replace(minute=0, second=0, microsecond=0) if grace >= HOUR else None
