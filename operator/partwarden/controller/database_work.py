@@ -22,8 +22,9 @@ from ..archive.table_lookup import Target
 from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import AnalyzeParent, DrainIntoPartition, DropDetached, Outcome
 from ..planner.archive_gate import Request
-from ..planner.drop_preconditions import Archives, DropCase, Recheck
+from ..planner.drop_preconditions import Archives, DropCase
 from ..planner.inventory import Inventory
+from ..planner.recheck import Recheck
 from ..postgres import inspection
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo

@@ -29,9 +29,10 @@ from ..planner.actions import (
     TableAction,
     VacuumPartition,
 )
-from ..planner.drop_preconditions import NEVER, UNKNOWN, Archives, Recheck, Step, Withdrawn
+from ..planner.drop_preconditions import UNKNOWN, Archives
 from ..planner.inventory import Inventory
 from ..planner.plan import Plan, make_plan
+from ..planner.recheck import NEVER, Recheck, Step, Withdrawn
 from . import (
     catalog,
     create,

@@ -26,10 +26,11 @@ from ..api.status import (
 from ..errors import printable
 from ..planner.actions import Outcome
 from ..planner.calendar import BoundedRange, Range, iso
-from ..planner.drop_preconditions import APPROVAL, Step
+from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import Finding
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
+from ..planner.recheck import Step
 from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT_ALONE
 from ..planner.schedule import PlannedStep
 
