@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from .approval import ApprovedPlan
 from .types import Model
 
 MAX_PARTITIONS = 200
@@ -226,6 +227,15 @@ class PartitionPolicyStatus(Model):
     )
     plan: list[PlannedAction] = Field(
         default=[], max_length=MAX_PLAN, description="Actions still to be done, in order; empty when all is done."
+    )
+    plan_digest: str | None = Field(
+        None,
+        max_length=16,
+        description="What the annotation partwarden.dev/approve-plan has to name so that the plan is carried out; "
+        "absent where nothing waits for that.",
+    )
+    approved_plan: ApprovedPlan | None = Field(
+        None, description="The approved plan, while the annotation names it and something of it is left."
     )
     long_action: LongAction | None = Field(
         None,

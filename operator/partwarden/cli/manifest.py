@@ -20,7 +20,7 @@ from pydantic import StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 from yaml.constructor import ConstructorError
 
-from ..api import policy
+from ..api import approval, policy
 from ..api.policy import API_VERSION, KIND, Database, PartitionPolicySpec, TableSpec
 from ..api.types import OBJECT_NAME, Model
 from ..api.validation import check
@@ -165,6 +165,8 @@ class Manifest:
     """What the annotation `policy.ANNOTATION` or ``spec.holds`` names."""
     approved: frozenset[str] = frozenset()
     """What the annotation `policy.APPROVAL` names."""
+    plan_approved: str = ""
+    """The digest that the annotation `approval.APPROVE_PLAN` names."""
 
 
 class Metadata(Model):
@@ -242,7 +244,7 @@ def load(text: str, source: str, *, table: dict[str, str] | None = None, needs_d
     about, parsed = whole.metadata, whole.spec
     database = parsed.database if isinstance(parsed, PartitionPolicySpec) else None
     held, approved = policy.holds(about.annotations, parsed.holds), policy.parse(about.annotations, policy.APPROVAL)
-    return Manifest(about.name, about.namespace, parsed, database, held, approved)
+    return Manifest(about.name, about.namespace, parsed, database, held, approved, approval.parse(about.annotations))
 
 
 def _the_policy(documents: list[Any]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ kept. An archive counts for a table only by its OID on the same server, never by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
 from ..api import policy
+from ..api.approval import APPROVE_PLAN, PlanApproval
 from ..api.archive import Fingerprint
 from ..api.retention import Approval, OnExpire, Retention
 from ..errors import ContentsChanged
@@ -31,6 +32,7 @@ AHEAD = timedelta(minutes=5)
 """How far in the future a reading may lie, where it was not the database server's clock that said its moment."""
 
 ARCHIVING, CHECKING, APPROVAL = "Archiving", "CheckingArchives", "WaitsForApproval"
+PLAN_APPROVAL = "WaitsForPlanApproval"
 OUTSIDE, HELD, POLICY, GRACE = "NotExpired", "Held", "NotToDrop", "InGrace"
 
 AFTER_DETACH, LAST = "detached/", "drop/"
@@ -96,17 +98,18 @@ class ArchiveState:
 @dataclass(frozen=True, slots=True)
 class Archives:
     """``states``: by OID of the table, ascending by ``round``, of whatever servers. ``approved``: names of what may be
-    dropped."""
+    dropped. ``plan``: the approval of a whole plan."""
 
     states: Mapping[int, tuple[ArchiveState, ...]] = field(default_factory=dict)
     approved: frozenset[str] = frozenset()
+    plan: PlanApproval = field(default_factory=PlanApproval)
 
     def on(self, identity: str) -> Archives:
         """Those of the server and database with that `inventory.Server.identity`: elsewhere an OID means another
         table."""
         label = server_label(identity)
         kept = {oid: tuple(each for each in some if each.server == label) for oid, some in self.states.items()}
-        return Archives({oid: some for oid, some in kept.items() if some}, self.approved)
+        return replace(self, states={oid: some for oid, some in kept.items() if some})
 
     def unrecorded(self, there: Iterable[int]) -> list[int]:
         """OIDs of tables that are proven, not among those that are ``there``, and of no archive that says why."""
@@ -151,6 +154,8 @@ class DropCase:
     """Every table that was detached from the same parent: an approval must name one of them only."""
     server: str = ""
     """`inventory.Server.identity` of the server and database: archives of others are none of the table."""
+    step: str = ""
+    """The id of the drop as a step of a plan that needs the user's approval; "" where it needs none."""
     asked_by_name: bool = False
     """Whether the user has named this very table, so that neither the policy nor its archives are asked."""
 
@@ -215,6 +220,20 @@ def approved(case: DropCase) -> Kept | None:
     )
 
 
+def plan_approved(case: DropCase) -> Kept | None:
+    """The approval of the plan, where it needs one, is there still, and of this drop."""
+    if not case.step or case.step in case.archives.plan.steps(plan_basis(case.retention, case.server)):
+        return None
+    return Kept(PLAN_APPROVAL, f"the annotation {APPROVE_PLAN} of the policy names no plan any more that drops it")
+
+
+def plan_basis(retention: Retention | None, server: str) -> str:
+    """What the approval of a plan holds for, beside its steps: this database, by ``inventory.Server.identity``, and
+    what the policy says of archives, grace and the like. Another grace, or no archive, is another plan."""
+    said = retention.model_dump_json(exclude={"max_retirements", "job"}) if retention else ""
+    return hashlib.sha256(f"{server}\0{said}".encode()).hexdigest()[:16]
+
+
 def archive_proven(case: DropCase) -> Kept | None:
     """Its archive was read back and was equal to it, or the policy says that none is needed."""
     assert case.retention is not None
@@ -248,16 +267,22 @@ DROP_PRECONDITIONS: tuple[Callable[[DropCase], Kept | None], ...] = (
     policy_says_drop,
     grace_over,
     approved,
+    plan_approved,
     archive_proven,
     archive_compared,
 )
 """In the order in which they are asked."""
 
 
+def all_unmet(case: DropCase) -> Iterator[Kept]:
+    """Every precondition that is not met, in their order; none where the table may be dropped."""
+    asked = BY_NAME if case.asked_by_name else DROP_PRECONDITIONS
+    return (kept for each in asked if (kept := each(case)) is not None)
+
+
 def unmet(case: DropCase) -> Kept | None:
     """The first precondition that is not met; None where the table may be dropped."""
-    asked = BY_NAME if case.asked_by_name else DROP_PRECONDITIONS
-    return next((kept for each in asked if (kept := each(case)) is not None), None)
+    return next(all_unmet(case), None)
 
 
 def named(entry: str, tables: Iterable[Detached]) -> list[Detached]:

@@ -17,7 +17,7 @@ from .. import errors
 from ..api.policy import Mode, TableSpec
 from ..api.retention import Drain
 from ..api.status import Condition, ConditionStatus, ConditionType, LongAction, PartitionPolicyStatus
-from ..api.types import Interval
+from ..api.types import Interval, ObjectKey
 from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.actions import Outcome
 from ..planner.archive_gate import ArchiveGate
@@ -28,6 +28,8 @@ from ..planner.inventory import Inventory
 from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
+from ..planner.schedule import due
+from .approval import to_do, why_waiting
 from .details import cut, details, span, summary_line
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -50,6 +52,8 @@ OF_TABLE = (
     ConditionType.ARCHIVES_HEALTHY,
 )
 """What can be said only once the table was observed."""
+SEEN = ("summary", "partitions", "plan", "planDigest", "approvedPlan", "findings")
+"""Fields of a status that describe the table and its plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +82,20 @@ class PolicyStatusUpdate:
     errors: tuple[PartwardenError, ...] = ()
 
 
-def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PolicyStatusUpdate:
-    """The database was observed and the plan applied. ``inventory`` and ``plan`` were made after ``outcomes``."""
+def reconciled(
+    spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome], policy: ObjectKey | None = None
+) -> PolicyStatusUpdate:
+    """The database was observed and the plan applied. ``inventory`` and ``plan`` were made after ``outcomes``.
+
+    ``policy``: how commands in messages name it.
+    """
     findings = [finding.error for finding in plan.findings if finding.error]
     failures = [outcome.error for outcome in outcomes if outcome.error]
     unique: dict[tuple[str, str], PartwardenError] = {}
     for error in (*findings[: int(plan.blocked)], *failures, *findings):
         unique.setdefault((error.reason, str(error)), error)
     wrong = tuple(unique.values())
-    ready, reconciling, stalled = _ready(spec, inventory, plan, wrong)
+    ready, reconciling, stalled = _ready(spec, inventory, plan, wrong, policy)
     server = inventory.server
     connected = f"PostgreSQL {server.version_text}, database {server.database!r}, as {server.user!r}"
     return PolicyStatusUpdate(
@@ -166,25 +175,32 @@ def make_status(
     else:
         shown = (previous.get("summary") or {}).get("table")
         seen = dict(previous) if table is None or shown in (None, table) else {}
-    return status | {part: seen[part] for part in ("summary", "partitions", "plan", "findings") if seen.get(part)}
+    return status | {part: seen[part] for part in SEEN if seen.get(part)}
 
 
 def _ready(
-    spec: TableSpec, inventory: Inventory, plan: Plan, wrong: Sequence[PartwardenError]
+    spec: TableSpec, inventory: Inventory, plan: Plan, wrong: Sequence[PartwardenError], policy: ObjectKey | None
 ) -> tuple[ConditionState, bool, bool]:
     """Ready, and whether Reconciling and Stalled."""
     if wrong:
         stalled = isinstance(wrong[0], UserError)
         return _first([(error.reason, str(error)) for error in wrong]), not stalled, stalled
-    line = summary_line(inventory, plan)
-    if not plan.actions:
-        return ConditionState(TRUE, CONVERGED, line), False, False
-    to_do = _to_do(plan)
-    if spec.mode is Mode.PLAN:
-        message = f"{to_do}; spec.mode is Plan: read status.plan, then set it to Apply"
-        return ConditionState(FALSE, PLAN_PENDING, message), False, False
-    reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
-    return ConditionState(FALSE, reason, f"{to_do}; {line}"), True, False
+    line, waits = summary_line(inventory, plan), why_waiting(plan.gate, policy)
+    if plan.gate.begins:
+        return (
+            ConditionState(FALSE, IN_PROGRESS, f"plan {plan.gate.digest} is approved, and begins; {line}"),
+            True,
+            False,
+        )
+    if spec.mode is Mode.PLAN and plan.steps:
+        message = f"{to_do(plan.steps)}; spec.mode is Plan: read status.plan, then set it to Apply"
+        return ConditionState(FALSE, PLAN_PENDING, "; ".join(filter(None, (message, waits)))), False, False
+    if plan.actions:
+        reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
+        return ConditionState(FALSE, reason, f"{to_do(due(plan.actions, inventory))}; {line}"), True, False
+    if waits:
+        return ConditionState(FALSE, PLAN_PENDING, waits), False, False
+    return ConditionState(TRUE, CONVERGED, line), False, False
 
 
 def _first(wrong: Sequence[tuple[str, str]]) -> ConditionState:
@@ -192,12 +208,6 @@ def _first(wrong: Sequence[tuple[str, str]]) -> ConditionState:
     (reason, message), *others = wrong
     more = f" (and {len(others)} more: see status.findings)" if others else ""
     return ConditionState(FALSE, reason, f"{message}{more}")
-
-
-def _to_do(plan: Plan) -> str:
-    """``2 partitions to create, 1 table to drop``."""
-    counts = Counter((each.noun, each.verb) for each in plan.actions)
-    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'} to {verb}" for (noun, verb), count in counts.items())
 
 
 def _ahead(plan: Plan, ready: ConditionState) -> ConditionState:

@@ -64,6 +64,8 @@ def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Pa
                 *(_rough_partition(_describe(each, plan)) for each in listed),
             ],
             plan=pending,
+            plan_digest=plan.gate.digest or None,
+            approved_plan=plan.gate.record,
             findings=found,
         )
         if len(whole.model_dump_json(by_alias=True, exclude_none=True).encode()) <= MAX_BYTES or not (

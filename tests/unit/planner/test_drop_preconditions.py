@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from partwarden.api.approval import ApprovedPlan, PlanApproval
 from partwarden.api.archive import Fingerprint
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.policy import TableSpec
@@ -24,12 +25,14 @@ from partwarden.planner.drop_preconditions import (
     GRACE,
     HELD,
     OUTSIDE,
+    PLAN_APPROVAL,
     POLICY,
     Archives,
     ArchiveState,
     CheckState,
     DropCase,
     last_reading,
+    plan_basis,
     server_label,
     unmet,
 )
@@ -63,6 +66,8 @@ class World:
     refuted: bool = False
     read: timedelta | None = timedelta(hours=1)
     token: str | None = None
+    step: str = ""
+    plan_approval: PlanApproval = field(default_factory=PlanApproval)
 
     @property
     def archives(self) -> Archives:
@@ -71,7 +76,7 @@ class World:
             token = self.token or last_reading(self._case(Archives()), state)
             check = CheckState(token, ok=not self.refuted, reason="ContentsChanged", completed=NOW - self.read)
             state = replace(state, check=check)
-        return Archives({TABLE.oid: (state,)}, self.approved)
+        return Archives({TABLE.oid: (state,)}, self.approved, self.plan_approval)
 
     @property
     def spec(self) -> TableSpec:
@@ -95,6 +100,7 @@ class World:
             archives=archives,
             outside=(self.table, *self.others),
             server=values.SERVER.identity,
+            step=self.step,
         )
 
 
