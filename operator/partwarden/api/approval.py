@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationError
 
-from .types import Model
-from .validation import check
+from .types import HINTS, Model
 
 APPROVE_PLAN = "partwarden.dev/approve-plan"
 """Names the one plan that may be carried out, by the digest that ``status.planDigest`` shows. Another plan needs
 another approval."""
-DIGEST = r"^[0-9a-f]{16}$"
+DIGEST, STEP = r"^[0-9a-f]{16}$", r"^[0-9a-f]{12}$"
+HINTS |= {DIGEST: "must be 16 hexadecimal digits", STEP: "must be 12 hexadecimal digits"}
 MOST_STEPS = 1000
 """Steps that one approval may be of: what is beyond them needs the next."""
 
 Digest = Annotated[str, StringConstraints(max_length=16, pattern=DIGEST)]
-StepId = Annotated[str, StringConstraints(max_length=12, pattern=r"^[0-9a-f]{12}$")]
+StepId = Annotated[str, StringConstraints(max_length=12, pattern=STEP)]
 
 
 class ApprovedPlan(Model):
@@ -60,5 +61,7 @@ def parse(annotations: Mapping[str, str] | None) -> str:
 
 def read(named: str, status: Mapping[str, Any]) -> PlanApproval:
     """With what the status records. That is text which others may have written: what is not of the shape is nothing."""
-    recorded, _ = check(ApprovedPlan, status.get("approvedPlan"))
+    recorded = None
+    with suppress(ValidationError):
+        recorded = ApprovedPlan.model_validate(status.get("approvedPlan"), by_alias=True, by_name=False)
     return PlanApproval(named, recorded)

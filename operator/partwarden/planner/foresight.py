@@ -101,14 +101,16 @@ def _retirement(context: PlanContext, retired: Retired, makes_default: bool) -> 
         *((each, held, step, None) for each, held, step in retired.gate.detaches),
         *((each, held, before_detach(context, each), why) for each, held, why in retired.staying),
     ]
-    requested = {each.oid for each in retired.gate.requests if isinstance(each, ArchiveRequest)}
-    for each, held, step, why in sorted(leaving, key=lambda found: (found[1].upper, found[0].oid)):
+    chains = []
+    for each, held, step, why in leaving:
         action = detachment(context, each, held, makes_default=makes_default)
-        for found in _of_partition(context, action, each, step, why):
-            yield _queued(found, step, requested)
+        chains.append((held.upper, each.oid, step, _of_partition(context, action, each, step, why)))
     for case, step in retired.gate.drops:
-        for found in _of_table(context, case.table, step, _stuck(step.trouble)):
-            yield _queued(found, step, requested)
+        chain = _of_table(context, case.table, step, _stuck(step.trouble))
+        chains.append((case.table.marker.range.upper, case.table.oid, step, chain))
+    requested = {each.oid for each in retired.gate.requests if isinstance(each, ArchiveRequest)}
+    for *_, step, chain in sorted(chains, key=lambda found: found[:2]):
+        yield from (_queued(each, step, requested) for each in chain)
 
 
 def _queued(step: PlannedStep, gate: archive_gate.Step, requested: Collection[int | None]) -> PlannedStep:
@@ -166,7 +168,7 @@ def _until_dropped(
     not_before = _grace_end(context, table, coming) if drops and GRACE in reasons else None
     if retention.archive is not None:
         held, unproven = _only(waits, WaitsFor.HOLD), _only(waits, WaitsFor.ARCHIVE)
-        if unproven and not coming:
+        if unproven:
             yield _archive(context, table, (*before, *held))
         if isinstance(gate.request, CheckRequest):
             yield _reading(context, table, before)

@@ -28,6 +28,7 @@ from .context import PlanContext
 from .drop_preconditions import ARCHIVING, CHECKING, plan_basis, unmet
 from .foresight import ARCHIVE, CHECK
 from .inventory import Detached, Partition
+from .marker import Phase
 from .schedule import PlannedStep, Wait, WaitsFor, digest, id_of, step_id
 
 RETIREMENTS = (DetachPartition.__name__, DropDetached.__name__)
@@ -208,5 +209,7 @@ def _retirements(context: PlanContext) -> dict[str, int]:
     for each in tables:
         piece: Range | None = each.marker.range if isinstance(each, Detached) else each.range
         if piece is not None and context.has_expired(piece):
-            found |= {step_id(action, each.schema, each.name, each.oid, piece): each.oid for action in RETIREMENTS}
+            left = isinstance(each, Detached) and each.marker.phase is Phase.DETACHED
+            actions = RETIREMENTS[1:] if left else RETIREMENTS
+            found |= {step_id(action, each.schema, each.name, each.oid, piece): each.oid for action in actions}
     return found
