@@ -118,7 +118,7 @@ class PartitionStatus(Model):
 
 
 class PlannedAction(Model):
-    """One step of what the policy does by itself: due, or still to come."""
+    """One step of what the policy does by itself: due, or still to come. With `mode: Plan`, what it would do."""
 
     action: str = Field(description="What will be done, such as CreatePartition.")
     partition: str = Field(description="Name of the partition.")
@@ -184,7 +184,7 @@ class Summary(Model):
         "without retention.",
     )
     listed: int = Field(description="How many of the partitions status.partitions shows.")
-    pending: int = Field(description="How many actions are still to be done; status.plan shows the first of them.")
+    pending: int = Field(description="How many actions are due; status.plan shows them first.")
     missing: int = Field(description="How many of the wanted ranges no partition holds yet.")
     rows: int | None = Field(
         None, description="The planner's estimate in all, two significant digits; absent before the first ANALYZE."
@@ -226,7 +226,9 @@ class PartitionPolicyStatus(Model):
         "detached tables.",
     )
     plan: list[PlannedAction] = Field(
-        default=[], max_length=MAX_PLAN, description="Actions still to be done, in order; empty when all is done."
+        default=[],
+        max_length=MAX_PLAN,
+        description="All that the policy does by itself, in order, the first 50: what is due, then what follows.",
     )
     plan_digest: str | None = Field(
         None,

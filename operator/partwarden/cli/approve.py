@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from ..api.approval import APPROVE_PLAN, parse
 from ..errors import InvalidSpec
-from ..status.details import human
-from . import formats, policies
+from . import formats, manifest, policies, steps
 from .options import Target, target
 from .policies import Object, Policies
 
@@ -38,7 +37,7 @@ def approve(target: Target, expected: str | None, output: str) -> int:
     # Of what was shown: also where the operator wrote another plan into the status meanwhile.
     policy = cluster.edit_anew(policy, lambda now: approving(now, digest))
     lines = [f"approved plan {digest} of {policies.name(policy)}"]
-    if keeper := policies.keeper(policy):
+    if keeper := manifest.keeper(policy):
         lines += [
             f"{keeper} keeps this policy: put this line into metadata.annotations of the manifest in its source",
             f'  {APPROVE_PLAN}: "{digest}"',
@@ -71,11 +70,7 @@ def _digest(policy: Object, expected: str | None) -> str:
 
 def _description(policy: Object) -> Iterator[str]:
     """The plan as the status shows it, and what the operator says of it."""
-    ready = policies.conditions(policies.read_status(policy)[0]).get("Ready")
-    yield f"{policies.name(policy)}: {ready.message if ready else 'no condition'}"
-    for each in policies.status(policy).get("plan") or []:
-        if isinstance(each, Mapping):
-            ends, size = f"[{each.get('from', 'MINVALUE')}, {each.get('to', 'MAXVALUE')})", each.get("bytes")
-            later = f"not before {each['notBefore']}" if each.get("notBefore") else ""
-            about = filter(None, (ends, human(size) if isinstance(size, int) else "", later))
-            yield f"  {each.get('action')} {each.get('partition')}, {', '.join(about)}"
+    name, (status, _) = policies.name(policy), policies.read_status(policy)
+    yield from steps.sentences(name, status.plan)
+    if (ready := policies.conditions(status).get("Ready")) is not None:
+        yield f"{name}: {ready.message}"

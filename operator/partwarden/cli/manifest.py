@@ -11,6 +11,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
@@ -263,3 +264,27 @@ def _the_policy(documents: list[Any]) -> dict[str, Any]:
     names = [str((each.get("metadata") or {}).get("name")) for each in policies]
     found = f"{len(policies)}: {', '.join(names)}" if policies else f"none in {len(documents)} documents"
     raise InvalidSpec(f"must hold exactly one {KIND}, found {found}")
+
+
+# What keeps the source of a policy in a cluster.
+
+KEEPERS = {
+    "argocd.argoproj.io/tracking-id": "ArgoCD",
+    "argocd.argoproj.io/instance": "ArgoCD",
+    "kustomize.toolkit.fluxcd.io/name": "Flux",
+    "helm.toolkit.fluxcd.io/name": "Flux",
+    "config.k8s.io/owning-inventory": "kpt",
+    "meta.helm.sh/release-name": "Helm",
+}
+"""Annotations and labels of programs that write a policy from its source, and would undo an edit."""
+MANAGERS = {"argocd": "ArgoCD", "kustomize-controller": "Flux", "helm-controller": "Flux", "helm": "Helm"}
+
+
+def keeper(policy: Mapping[str, Any]) -> str:
+    """The program that writes the policy from its source; "" where none is known."""
+    meta = policy["metadata"]
+    marks = {**(meta.get("labels") or {}), **(meta.get("annotations") or {})}
+    by_mark = [program for mark, program in KEEPERS.items() if mark in marks]
+    fields = [each.get("manager", "") for each in meta.get("managedFields") or []]
+    by_field = [program for manager, program in MANAGERS.items() if any(each.startswith(manager) for each in fields)]
+    return next(iter([*by_mark, *by_field]), "")

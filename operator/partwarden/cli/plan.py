@@ -14,7 +14,10 @@ They print a table for people, or one JSON document for programs; fields may be 
       "nextBoundary",                          when the plan changes by itself
       "blocked",                               no action can succeed until a finding is fixed
       "actions": [{"action", "schema", "partition", "from", "to", "reason", "lock",
-                   "result", "error"}],        only after apply: Done, Failed or NotTried; {"reason", "message"} or null
+                   "result", "error"}],        what is due; the last two only after apply: Done, Failed or NotTried;
+                                               {"reason", "message"} or null
+      "steps": [{"id", "action", "schema", "partition", "from", "to", "reason", "lock", "rows", "bytes", "notBefore",
+                 "waitsFor": [{"on", "message"}]}],     what is due, and all that comes after it by itself, in order
       "findings": [{"reason", "object", "message", "error"}]    error: true where a person must act
     }
 
@@ -47,7 +50,7 @@ from ..postgres.connection import session
 from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
 from ..postgres.engine import Report, maintain, observe_and_plan
 from ..status.details import human
-from . import formats, manifest, options
+from . import formats, manifest, options, steps
 from .manifest import Manifest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -114,7 +117,10 @@ def policy_options(command: F) -> F:
 @click.command()
 @policy_options
 def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str) -> int:
-    """Print what would be done, and why. Exits 0 when that is nothing, 2 when it is something, 1 on an error."""
+    """Print what would be done by itself, now and later, and why.
+
+    Exits 0 when that is nothing, 2 when it is something, be it a drop after its grace, and 1 on an error.
+    """
     with _reporting(output):
         policy, info = _open(filename, dsn, table)
         now = _at(now, policy.spec)
@@ -124,7 +130,7 @@ def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: date
     _print(policy, now, Report(planned, (), inventory, planned, 0), None, output)
     if any(each.error for each in planned.findings):
         return ERROR
-    return TO_DO if planned.actions else NOTHING
+    return TO_DO if planned.steps else NOTHING
 
 
 @click.command()
@@ -229,6 +235,7 @@ def _document(policy: Manifest, now: datetime, report: Report, outcomes: Sequenc
         "nextBoundary": iso(plan.next_boundary),
         "blocked": plan.blocked,
         "actions": [_action(action, outcomes) for action in report.before.actions],
+        "steps": [steps.document(each) for each in plan.steps],
         "findings": [
             {"reason": each.reason, "object": each.object, "message": each.message, "error": each.error is not None}
             for each in plan.findings
@@ -272,7 +279,8 @@ def _print(
     spec, plan, inventory, planned = policy.spec, report.after, report.inventory, report.before.actions
     moment = now or inventory.now
     if output not in ("text", "wide"):
-        formats.show(output, _document(policy, moment, report, outcomes), map(str, planned), ())
+        named = planned if outcomes is not None else report.before.steps
+        formats.show(output, _document(policy, moment, report, outcomes), dict.fromkeys(map(str, named)), ())
         return
     size, server = human(sum(each.bytes for each in inventory.partitions)), inventory.server
     about = [
@@ -285,8 +293,9 @@ def _print(
     if planned:
         _print_actions(report.before, None if why_not and not outcomes else outcomes, output == "wide")
         formats.names([why_not] if why_not else [])
-    else:
+    elif not plan.steps:
         click.echo("Nothing to do.")
+    steps.print_coming(plan.steps[len(plan.actions) :], output == "wide")
     if plan.findings:
         click.echo(f"\nFound: {len(plan.findings)}")
     for each in sorted(plan.findings, key=lambda each: each.error is None):
@@ -310,13 +319,15 @@ def _why_not(spec: TableSpec, plan: Plan) -> str:
 
 
 def _print_actions(plan: Plan, outcomes: Sequence[Outcome] | None, wide: bool) -> None:
-    """With what became of them where there are ``outcomes``. Wide: with the lock that each action takes."""
-    rows = [("DO", "TABLE", "FROM", "TO", *(("LOCK",) if wide else ()), "WHY")]
-    for action in plan.actions:
+    """With what became of them where there are ``outcomes``. Wide: with the lock that each takes, rows and size."""
+    rows = [("DO", "TABLE", "FROM", "TO", *(("LOCK", "ROWS", "SIZE") if wide else ()), "WHY")]
+    for action, step in zip(plan.actions, plan.steps, strict=False):
         bounds = ("", "")
         if action.range is not None:
             bounds = iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE"
-        rows.append((action.verb, str(action), *bounds, *((action.lock,) if wide else ()), action.reason))
+        rows.append(
+            (action.verb, str(action), *bounds, *((action.lock, *steps.measured(step)) if wide else ()), action.reason)
+        )
     if outcomes is None:
         click.echo(f"To do: {len(plan.actions)}")
         formats.table(rows, indent=2)

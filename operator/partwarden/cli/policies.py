@@ -14,7 +14,16 @@ from pydantic import BaseModel, ValidationError
 
 from ..api.archive import ARCHIVE_PLURAL
 from ..api.policy import GROUP, PLURAL, VERSION, Database
-from ..api.status import FOR_EVER, Condition, ConditionType, PartitionPolicyStatus, PartitionStatus, State, Summary
+from ..api.status import (
+    FOR_EVER,
+    Condition,
+    ConditionType,
+    PartitionPolicyStatus,
+    PartitionStatus,
+    PlannedAction,
+    State,
+    Summary,
+)
 from ..api.validation import check, parse_spec, sentence
 from ..controller.archive_status import PROVEN, VERIFIED, is_proven
 from ..errors import InsufficientPrivilege, InvalidSpec, StartupError, did_you_mean
@@ -36,16 +45,6 @@ LEVELS = {
     ConditionType.ARCHIVES_HEALTHY: Level.WARNING,
 }
 """How bad a condition is that is False."""
-KEEPERS = {
-    "argocd.argoproj.io/tracking-id": "ArgoCD",
-    "argocd.argoproj.io/instance": "ArgoCD",
-    "kustomize.toolkit.fluxcd.io/name": "Flux",
-    "helm.toolkit.fluxcd.io/name": "Flux",
-    "config.k8s.io/owning-inventory": "kpt",
-    "meta.helm.sh/release-name": "Helm",
-}
-"""Annotations and labels of programs that write a policy from its source, and would undo an edit."""
-MANAGERS = {"argocd": "ArgoCD", "kustomize-controller": "Flux", "helm-controller": "Flux", "helm": "Helm"}
 
 
 class Policies:
@@ -205,7 +204,7 @@ def status(found: Object) -> Mapping[str, Any]:
 
 
 def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
-    """The status without its plan and findings, and sentences on what this version cannot read of it."""
+    """The status without its findings, and sentences on what this version cannot read of it."""
     written, unread = status(policy), list[str]()
 
     def read(model: type[M], value: Any, path: str) -> list[M]:
@@ -225,6 +224,7 @@ def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
         conditions=entries(Condition, "conditions"),
         summary=summary[0] if summary else None,
         partitions=entries(PartitionStatus, "partitions"),
+        plan=entries(PlannedAction, "plan"),
     )
     return whole, unread
 
@@ -333,13 +333,3 @@ def archive_state(archive: Object) -> str:
     if is_proven(status(archive)) and said.get(VERIFIED, {}).get("status") == "True":
         return PROVEN
     return str(said.get("Ready", {}).get("reason") or "Pending")
-
-
-def keeper(policy: Object) -> str:
-    """The program that writes the policy from its source; "" where none is known."""
-    meta = policy["metadata"]
-    marks = {**(meta.get("labels") or {}), **(meta.get("annotations") or {})}
-    by_mark = [program for mark, program in KEEPERS.items() if mark in marks]
-    fields = [each.get("manager", "") for each in meta.get("managedFields") or []]
-    by_field = [program for manager, program in MANAGERS.items() if any(each.startswith(manager) for each in fields)]
-    return next(iter([*by_mark, *by_field]), "")

@@ -32,6 +32,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ..api.policy import Mode
 from ..api.retention import OnExpire, OnLargeObjects
 from ..errors import ArchiveDamaged, ContentsChanged
 from .calendar import BoundedRange
@@ -59,10 +60,20 @@ MOST_AT_ONCE = 20
 WAITING = {
     APPROVAL: "detached; dropped once the policy's annotation partwarden.dev/approve-drop names the table "
     "(spec.retention.approval is Manual): {names}",
-    CHECKING: "detached, and archived in {where}; archive and table are being read again and compared: {names}",
+    CHECKING: "detached, and archived in {where}; archive and table are to be read again and compared: {names}",
     ARCHIVING: "expired; neither detached nor dropped before an archive in {where} is proven equal: {names}",
 }
 """What a table waits for; what the user must do comes first."""
+WAITS_FOR_APPLY = "WaitsForApply"
+IN_MODE_PLAN = {
+    APPROVAL: "detached; would be dropped once the policy's annotation partwarden.dev/approve-drop names the table "
+    "(spec.retention.approval is Manual) and spec.mode is Apply: {names}",
+    CHECKING: "detached, and archived in {where}; once spec.mode is Apply, archive and table would be read again and "
+    "compared: {names}",
+    ARCHIVING: "expired; once spec.mode is Apply, an archive in {where} would be made, and the partition detached only "
+    "after it is proven equal: {names}",
+}
+"""The same where nothing is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +268,9 @@ def _requests(steps: Iterable[Step]) -> Iterator[Request]:
 
 
 def _notes(context: PlanContext, steps: Iterable[Step]) -> Iterator[Finding]:
-    for reason, text in WAITING.items():
+    only_planned = context.spec.mode is Mode.PLAN
+    for reason, text in (IN_MODE_PLAN if only_planned else WAITING).items():
         if names := [name for step in steps for waits, name in step.waits if waits == reason]:
             message = text.format(where=context.retention.archive, names=join_names(names))
-            yield Finding(reason, str(context.parent), message)
+            said = WAITS_FOR_APPLY if only_planned and reason != APPROVAL else reason
+            yield Finding(said, str(context.parent), message)

@@ -213,11 +213,7 @@ def approved(case: DropCase) -> Kept | None:
         return None
     if any(len(named(entry, case.outside)) == 1 for entry in case.archives.approved & case.table.names):
         return None
-    return Kept(
-        APPROVAL,
-        f"spec.retention.approval is Manual, and the annotation {policy.APPROVAL} of the policy does not name it, or "
-        "names another table as well",
-    )
+    return Kept(APPROVAL, f"the annotation {policy.APPROVAL} does not name it, or another table as well")
 
 
 def plan_approved(case: DropCase) -> Kept | None:

@@ -88,7 +88,7 @@ def _after_finalization(context: PlanContext, actions: Sequence[Action]) -> Iter
     returning = {each.oid for each in made if isinstance(each, AttachDetached)}
     outside = (*(each for each in context.detached if each.oid not in returning), *left)
     after = replace(context, coverage=tuple(merge(held)), detached=outside)
-    gone = (Wait(WaitsFor.DETACH, "its detach to be finished"),)
+    gone = (Wait(WaitsFor.DETACH, "its detach is not finished"),)
     for step in due(wanted(after).actions, context.inventory):
         yield replace(step, waits_for=gone)
     for table in left:

@@ -126,6 +126,7 @@ def make_plan(
     due = (*creation.actions, *retirement.actions, *keeping.actions)
     steps = foresee(context, due, retirement, keeping)
     gate = check_approval(context, steps, retirement.gate)
+    actions = tuple(gate.allowed(due))
     requests = tuple(gate.requested(context, steps, retirement.gate.requests))
     retirement = replace(retirement, gate=replace(retirement.gate, requests=requests))
     boundary = next_change(context, creation, context.clock.cell(context.now).upper)
@@ -133,8 +134,8 @@ def make_plan(
         parent=context.parent,
         key=context.key,
         codec=context.codec,
-        actions=tuple(gate.allowed(due)),
-        steps=tuple(marked(steps, gate)),
+        actions=actions,
+        steps=marked(steps, actions, gate),
         gate=gate,
         findings=(
             *blocking,

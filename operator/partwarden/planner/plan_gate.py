@@ -145,11 +145,11 @@ def check_approval(context: PlanContext, steps: Sequence[PlannedStep], gate: Arc
     )
 
 
-def marked(steps: Iterable[PlannedStep], gate: PlanGate) -> Iterator[PlannedStep]:
-    """The steps of the plan; those that wait for the approval say so."""
-    waiting = {each.id for each in gate.waiting}
-    for each in steps:
-        yield replace(each, waits_for=(*each.waits_for, APPROVAL)) if each.id in waiting else each
+def marked(steps: Iterable[PlannedStep], actions: Iterable[Action], gate: PlanGate) -> tuple[PlannedStep, ...]:
+    """The steps of the plan, those that wait for the approval with that, and first those of its ``actions``."""
+    waiting, first = {each.id for each in gate.waiting}, {id_of(each) for each in actions}
+    found = (replace(each, waits_for=(*each.waits_for, APPROVAL)) if each.id in waiting else each for each in steps)
+    return tuple(sorted(found, key=lambda each: each.id not in first))
 
 
 def unapproved(context: PlanContext, actions: Sequence[Action]) -> Iterator[str]:

@@ -80,6 +80,11 @@ class PlannedStep:
         return f"{self.schema}.{self.name}"
 
     @property
+    def is_due(self) -> bool:
+        """Whether nothing keeps it from being done now."""
+        return self.not_before is None and not self.waits_for
+
+    @property
     def id(self) -> str:
         """What it does to what, `STEP_ID` digits: the same however the estimates and moments change."""
         return step_id(self.action, self.schema, self.name, self.oid, self.range)

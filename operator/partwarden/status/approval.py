@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..api.approval import APPROVE_PLAN
 from ..api.types import ObjectKey
+from ..planner.calendar import iso
 from ..planner.plan_gate import PlanGate
-from ..planner.schedule import PlannedStep
+from ..planner.schedule import OF_USER, PlannedStep
 from .details import human, rough
 
 
@@ -31,6 +31,24 @@ def why_waiting(gate: PlanGate, policy: ObjectKey | None = None) -> str:
 
 
 def to_do(steps: Iterable[PlannedStep]) -> str:
-    """``2 partitions to create, 1 table to drop``."""
-    counts = Counter((each.noun, each.verb) for each in steps)
-    return ", ".join(f"{count:,} {noun}{'' if count == 1 else 's'} to {verb}" for (noun, verb), count in counts.items())
+    """``2 partitions to create; 5 tables to drop, the first run_2018 not before 2026-12-01T00:00:00Z``.
+
+    What is due, what comes by itself and what waits for the user are counted apart.
+    """
+    groups: dict[tuple[str, str, bool, bool], list[PlannedStep]] = {}
+    for each in steps:
+        for_user = any(wait.on in OF_USER for wait in each.waits_for)
+        groups.setdefault((each.noun, each.verb, each.is_due, for_user), []).append(each)
+    due = ", ".join(_counted(each) for each in groups.values() if each[0].is_due)
+    later = (_counted(each) for each in groups.values() if not each[0].is_due)
+    return "; ".join(filter(None, (due, *later)))
+
+
+def _counted(steps: Sequence[PlannedStep]) -> str:
+    first, count = steps[0], len(steps)
+    what = f"{count} {first.noun}{'' if count == 1 else 's'} to {first.verb}"
+    if first.is_due:
+        return what
+    waits = f" waits for {' and '.join(dict.fromkeys(each.on for each in first.waits_for))}" if first.waits_for else ""
+    when = f" not before {iso(first.not_before)}" if first.not_before else ""
+    return f"{what}, {'the first ' if count > 1 else ''}{first.name}{when or waits}"

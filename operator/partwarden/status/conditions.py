@@ -28,7 +28,6 @@ from ..planner.inventory import Inventory
 from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
-from ..planner.schedule import due
 from .approval import to_do, why_waiting
 from .details import cut, details, span, summary_line
 
@@ -187,17 +186,14 @@ def _ready(
         return _first([(error.reason, str(error)) for error in wrong]), not stalled, stalled
     line, waits = summary_line(inventory, plan), why_waiting(plan.gate, policy)
     if plan.gate.begins:
-        return (
-            ConditionState(FALSE, IN_PROGRESS, f"plan {plan.gate.digest} is approved, and begins; {line}"),
-            True,
-            False,
-        )
+        message = f"plan {plan.gate.digest} is approved, and begins; {line}"
+        return ConditionState(FALSE, IN_PROGRESS, message), True, False
     if spec.mode is Mode.PLAN and plan.steps:
         message = f"{to_do(plan.steps)}; spec.mode is Plan: read status.plan, then set it to Apply"
         return ConditionState(FALSE, PLAN_PENDING, "; ".join(filter(None, (message, waits)))), False, False
     if plan.actions:
         reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
-        return ConditionState(FALSE, reason, f"{to_do(due(plan.actions, inventory))}; {line}"), True, False
+        return ConditionState(FALSE, reason, f"{to_do(plan.steps[: len(plan.actions)])}; {line}"), True, False
     if waits:
         return ConditionState(FALSE, PLAN_PENDING, waits), False, False
     return ConditionState(TRUE, CONVERGED, line), False, False

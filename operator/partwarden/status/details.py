@@ -23,7 +23,7 @@ from ..api.status import (
     State,
     Summary,
 )
-from ..errors import printable
+from ..errors import TableBusy, printable
 from ..planner.actions import Outcome
 from ..planner.calendar import BoundedRange, Range, iso
 from ..planner.drop_preconditions import APPROVAL
@@ -32,7 +32,7 @@ from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
 from ..planner.recheck import Step
 from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT_ALONE
-from ..planner.schedule import PlannedStep
+from ..planner.schedule import PlannedStep, WaitsFor
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
@@ -54,7 +54,7 @@ def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Pa
     """
     outside = sorted(inventory.detached, key=_age)[-MAX_OUTSIDE:]
     listed = _nearest(inventory.partitions, plan, MAX_PARTITIONS - len(outside))
-    pending = [_planned(step) for step in plan.steps[:MAX_PLAN]]
+    pending = [planned(each, outcomes) for each in plan.steps[:MAX_PLAN]]
     found = _found(plan, outcomes)
     while True:
         whole = PartitionPolicyStatus(
@@ -244,7 +244,18 @@ def _age(each: Detached) -> tuple[str, str]:
     return iso(each.marker.range.lower) or "", each.name
 
 
-def _planned(step: PlannedStep) -> PlannedAction:
+def planned(step: PlannedStep, outcomes: Sequence[Outcome] = ()) -> PlannedAction:
+    """One step, and the lock holder that kept it from being done."""
+    waits = [f"{wait.on}: {wait.message}" for wait in step.waits_for]
+    what = step.action, step.schema, step.name
+    for each in outcomes:
+        if isinstance(each.error, TableBusy) and what == (
+            type(each.action).__name__,
+            each.action.schema,
+            each.action.name,
+        ):
+            # "cannot drop table public.run_2018: cannot lock …": what cannot be done is the step.
+            waits.append(f"{WaitsFor.LOCK}: {str(each.error).partition(': ')[2] or each.error}")
     return PlannedAction(
         action=step.action,
         partition=step.name,
@@ -255,7 +266,7 @@ def _planned(step: PlannedStep) -> PlannedAction:
         rows=None if step.rows is None else rough(step.rows),
         bytes=None if step.bytes is None else rough(step.bytes),
         not_before=iso(step.not_before),
-        waits_for=[cut(f"{wait.on}: {wait.message}") for wait in step.waits_for],
+        waits_for=[cut(each) for each in waits],
     )
 
 
