@@ -22,10 +22,12 @@ from pydantic_core import PydanticCustomError
 from yaml.constructor import ConstructorError
 
 from ..api import approval, policy
+from ..api.approval import PlanApproval
 from ..api.policy import API_VERSION, KIND, Database, PartitionPolicySpec, TableSpec
 from ..api.types import OBJECT_NAME, Model
 from ..api.validation import check
 from ..errors import InvalidSpec
+from ..planner.drop_preconditions import Archives
 
 PREFIX = "tag:yaml.org,2002:"
 IMPLICIT = {
@@ -168,6 +170,11 @@ class Manifest:
     """What the annotation `policy.APPROVAL` names."""
     plan_approved: str = ""
     """The digest that the annotation `approval.APPROVE_PLAN` names."""
+
+    @property
+    def archives(self) -> Archives:
+        """What is known of archives and approvals without a cluster."""
+        return Archives(approved=self.approved, plan=PlanApproval(self.plan_approved))
 
 
 class Metadata(Model):

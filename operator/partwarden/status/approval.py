@@ -12,8 +12,16 @@ from ..planner.schedule import OF_USER, PlannedStep
 from .details import human, rough
 
 
-def why_waiting(gate: PlanGate, policy: ObjectKey | None = None) -> str:
-    """What waits, and the command that approves it; "" where nothing does. ``policy`` is named in that command."""
+def by_annotation(gate: PlanGate, policy: ObjectKey | None) -> str:
+    """How the plan of a policy in a cluster is approved."""
+    if policy is None:
+        return f"read status.plan, then set the annotation {APPROVE_PLAN} to {gate.digest}"
+    about = f"{policy[1]} -n {policy[0]}"
+    return f"read status.plan, then kubectl annotate ppol {about} --overwrite {APPROVE_PLAN}={gate.digest}"
+
+
+def why_waiting(gate: PlanGate, way: str) -> str:
+    """What waits, and the ``way`` to approve it; "" where nothing does."""
     if not gate.waiting:
         return ""
     if gate.everything:
@@ -24,10 +32,7 @@ def why_waiting(gate: PlanGate, policy: ObjectKey | None = None) -> str:
             f"spec.retention.maxRetirements ({gate.most:,}): none is archived, detached or dropped"
         )
     other = f", and not {gate.named}, which names another plan" if gate.named not in ("", gate.digest) else ""
-    approve = f"set the annotation {APPROVE_PLAN} to {gate.digest}"
-    if policy is not None:
-        approve = f"kubectl annotate ppol {policy[1]} -n {policy[0]} --overwrite {APPROVE_PLAN}={gate.digest}"
-    return f"{why} before plan {gate.digest} is approved{other}; read status.plan, then {approve}"
+    return f"{why} before plan {gate.digest} is approved{other}; {way}"
 
 
 def to_do(steps: Iterable[PlannedStep]) -> str:

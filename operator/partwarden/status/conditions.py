@@ -28,7 +28,7 @@ from ..planner.inventory import Inventory
 from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
-from .approval import to_do, why_waiting
+from .approval import by_annotation, to_do, why_waiting
 from .details import cut, details, span, summary_line
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -184,7 +184,7 @@ def _ready(
     if wrong:
         stalled = isinstance(wrong[0], UserError)
         return _first([(error.reason, str(error)) for error in wrong]), not stalled, stalled
-    line, waits = summary_line(inventory, plan), why_waiting(plan.gate, policy)
+    line, waits = summary_line(inventory, plan), why_waiting(plan.gate, by_annotation(plan.gate, policy))
     if plan.gate.begins:
         message = f"plan {plan.gate.digest} is approved, and begins; {line}"
         return ConditionState(FALSE, IN_PROGRESS, message), True, False
