@@ -42,18 +42,19 @@ from ..api.approval import DIGEST, PlanApproval
 from ..api.policy import Mode, TableSpec
 from ..api.status import FOR_EVER
 from ..api.types import parse_day, parse_moment
-from ..errors import InvalidSpec, PartwardenError, SecretKeyMissing
+from ..errors import InvalidSpec, PartwardenError
 from ..planner.actions import Outcome
-from ..planner.calendar import Grid, iso, load_zone
+from ..planner.calendar import Grid, iso
 from ..planner.inventory import Partition
 from ..planner.plan import Plan
 from ..postgres.connection import session
-from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
+from ..postgres.conninfo import from_dsn
 from ..postgres.engine import Report, maintain, observe_and_plan
 from ..status.approval import why_waiting
 from ..status.details import human
-from . import formats, manifest, options, steps
+from . import compare, formats, manifest, options, policies, steps
 from .manifest import Manifest
+from .options import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOTHING, ERROR, TO_DO = 0, 1, 2
@@ -122,15 +123,36 @@ def policy_options(command: F) -> F:
     return command
 
 
+def cluster_options(command: F) -> F:
+    """POLICY, and how its cluster is reached."""
+    for option in options.OF_CLUSTER:
+        command = option(command)
+    return command
+
+
 @click.command()
 @policy_options
-def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str) -> int:
-    """Print what would be done by itself, now and later, and why.
+@click.option("--against", metavar="FILE", callback=options.text, help="Only what differs from the policy in FILE.")
+@cluster_options
+def plan(
+    filename: str,
+    dsn: str | None,
+    table: dict[str, str] | None,
+    now: datetime | None,
+    output: str,
+    against: str | None,
+    **cluster: Any,
+) -> int:
+    """Print what would be done by itself, now and later, and why. With POLICY, of a cluster, or --against: only what
+    the file changes of that.
 
     Exits 0 when that is nothing, 2 when it is something, be it a drop after its grace, and 1 on an error.
     """
+    target = Target(**cluster)
+    if against is not None or target != Target():
+        return _compare(target, filename, dsn, table, now, output, against)
     with _reporting(output):
-        policy, info = _open(filename, dsn, table)
+        policy, info = manifest.connect(filename, dsn, table)
         now = _at(now, policy.spec)
         with session(info) as connection:
             inventory, planned = observe_and_plan(connection, policy.spec, now, policy.held, policy.archives)
@@ -138,6 +160,29 @@ def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: date
     if any(each.error for each in planned.findings):
         return ERROR
     return TO_DO if planned.steps else NOTHING
+
+
+def _compare(
+    target: Target,
+    filename: str,
+    dsn: str | None,
+    table: dict[str, str] | None,
+    now: datetime | None,
+    output: str,
+    against: str | None,
+) -> int:
+    if (against is None) == (target.policy is None) or (target != Target() and (table or against)):
+        raise click.UsageError("give POLICY, with -n, --context and --kubeconfig, or --against; no --table with POLICY")
+    with _reporting(output):
+        if against is not None:
+            edited, info = manifest.connect(filename, dsn, table)
+            old = manifest.load(manifest.read(against), against, table=table, needs_database=False)
+            name, before, after = against, compare.of_file(old), compare.of_file(edited)
+        else:
+            cluster = policies.Policies(target)
+            name, before, after = compare.of_cluster(cluster, filename)
+            info = from_dsn(dsn) if dsn is not None else cluster.connection(cluster.one())
+        return compare.show(name, before, after, info, _at(now, after.spec), output)
 
 
 @click.command()
@@ -160,7 +205,7 @@ def apply(
 ) -> int:
     """Do once what the policy says. Exits 0 when all is as it should be, 1 on an error or where it waits for you."""
     with _reporting(output) as tried:
-        policy, info = _open(filename, dsn, table)
+        policy, info = manifest.connect(filename, dsn, table)
         now = _at(now, policy.spec)
         spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
         with session(info) as connection:
@@ -196,26 +241,6 @@ def _refuse_to_run_ahead(now: datetime | None, server: datetime, spec: TableSpec
             f"--now: {iso(now)} lies after the server's clock, {iso(server.replace(microsecond=0))}: with "
             "spec.retention, apply would remove what has not expired yet; ask plan, or leave --now out"
         )
-
-
-def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple[Manifest, ConnectionInfo]:
-    policy = manifest.load(manifest.read(filename), filename, table=table, needs_database=dsn is None)
-    load_zone(policy.spec.timezone)
-    if dsn is not None:
-        return policy, from_dsn(dsn)
-    assert policy.database is not None
-    secret = policy.database.secret_ref
-    try:
-        info = resolve(policy.database.model_copy(update={"secret_ref": None}), None, None)
-    except SecretKeyMissing as error:
-        if secret is None:
-            raise InvalidSpec(f"{filename}: {error}; or give --dsn") from None
-        raise InvalidSpec(
-            f"{filename}: spec.database.secretRef: Secret {secret.name!r} cannot be read from here, and "
-            "spec.database.connection does not say host, dbname and user: give --dsn"
-        ) from None
-    # Here the user's own environment is welcome, for the password above all.
-    return policy, replace(info, isolated=False)
 
 
 @contextmanager

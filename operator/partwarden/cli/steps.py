@@ -35,8 +35,8 @@ def document(step: PlannedStep) -> dict[str, Any]:
     }
 
 
-def print_coming(steps: Sequence[PlannedStep], wide: bool) -> None:
-    """What comes after what is due. Wide: with lock, rows, size, and all of what each step waits for."""
+def print_coming(steps: Sequence[PlannedStep], wide: bool, heading: str = "To come") -> None:
+    """Steps with their moments. Wide: with lock, rows, size, and all of what each step waits for."""
     if not steps:
         return
     more = ("LOCK", "ROWS", "SIZE") if wide else ()
@@ -57,7 +57,7 @@ def print_coming(steps: Sequence[PlannedStep], wide: bool) -> None:
                 each.reason,
             )
         )
-    click.echo(f"To come: {len(steps)}")
+    click.echo(f"{heading}: {len(steps)}")
     formats.table(rows, indent=2)
 
 
