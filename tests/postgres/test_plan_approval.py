@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def kinds(document: dict[str, Any]) -> set[str]:
 @pytest.mark.parametrize("by", ["--approve", "annotation"])
 def test_more_than_ten_wait_until_their_plan_is_named(database: Database, by: str) -> None:
     database.execute(TABLE)
-    retention = {"retention": {"keepFor": "5y"}}
+    retention: dict[str, Any] = {"retention": {"keepFor": "5y"}}
     planned = run(database, "plan", code=2, **retention)
     assert "DetachPartition" not in kinds(planned)
     digest = planned["planDigest"]
@@ -131,3 +132,35 @@ def test_a_run_that_breaks_off_leaves_the_rest_of_an_approved_plan_approved(data
     done = verbs(keep(database.dsn, archives=known, **DETACH))
     assert {result for _, result in done} == {"done"}
     assert partitions(database) == 1
+
+
+def test_an_edit_is_compared_with_the_policy_that_it_replaces(database: Database, tmp_path: Path) -> None:
+    database.execute(TABLE)
+    files = []
+    for name, keep_for in (("old", "50y"), ("new", "5y")):
+        spec = {"table": {"name": "run"}, "premake": 0, "startFrom": "2026-01-01", "retention": {"keepFor": keep_for}}
+        files.append(tmp_path / f"{name}.yaml")
+        files[-1].write_text(MANIFEST.format(spec=json.dumps(spec), annotations="{}"))
+    old, new = map(str, files)
+
+    def plan(*arguments: str, code: int) -> str:
+        done = CliRunner().invoke(main, ["plan", "--dsn", database.dsn, *arguments], catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        return done.stdout
+
+    said = plan("-f", new, "--against", old, code=2)
+    assert "spec.retention.keepFor: 50y -> 5y\n" in said
+    assert "expired: 12 partitions more (" in said
+    assert "): run_2004, run_2005, run_2006, run_2007, run_2008 and 7 more\n" in said
+    assert "Only with the edit: 12\n" in said
+    document = json.loads(plan("-f", new, "--against", old, "-o", "json", code=2))
+    assert (document["expiring"]["partitions"], document["staying"]["partitions"]) == (12, 0)
+    assert {each["action"] for each in document["added"]} == {"DetachPartition"}
+    assert "Nothing is done otherwise from now on." in plan("-f", new, "--against", new, code=0)
+    assert "expired: 12 partitions fewer (" in plan("-f", old, "--against", new, code=2)
+    other = tmp_path / "other.yaml"
+    other.write_text(files[0].read_text().replace('"name": "run"', '"name": "job"'))
+    failed = CliRunner().invoke(main, ["plan", "--dsn", database.dsn, "-f", str(other), "--against", old])
+    assert (failed.exit_code, "is of table public.run, the edit of public.job" in failed.output) == (1, True)
+    wrong = CliRunner().invoke(main, ["plan", "--dsn", database.dsn, "-f", new, "--against", old, "run"])
+    assert (wrong.exit_code, "give POLICY" in wrong.output) == (1, True)
