@@ -38,6 +38,7 @@ from ..errors import ArchiveDamaged, ContentsChanged
 from .calendar import BoundedRange
 from .context import PlanContext
 from .drop_preconditions import (
+    APPLY,
     APPROVAL,
     ARCHIVING,
     CHECKING,
@@ -64,7 +65,6 @@ WAITING = {
     ARCHIVING: "expired; neither detached nor dropped before an archive in {where} is proven equal: {names}",
 }
 """What a table waits for; what the user must do comes first."""
-WAITS_FOR_APPLY = "WaitsForApply"
 IN_MODE_PLAN = {
     APPROVAL: "detached; would be dropped once the policy's annotation partwarden.dev/approve-drop names the table "
     "(spec.retention.approval is Manual) and spec.mode is Apply: {names}",
@@ -272,5 +272,5 @@ def _notes(context: PlanContext, steps: Iterable[Step]) -> Iterator[Finding]:
     for reason, text in (IN_MODE_PLAN if only_planned else WAITING).items():
         if names := [name for step in steps for waits, name in step.waits if waits == reason]:
             message = text.format(where=context.retention.archive, names=join_names(names))
-            said = WAITS_FOR_APPLY if only_planned and reason != APPROVAL else reason
+            said = APPLY if only_planned and reason != APPROVAL else reason
             yield Finding(said, str(context.parent), message)

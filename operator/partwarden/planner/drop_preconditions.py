@@ -31,7 +31,7 @@ OLDEST_READING = timedelta(hours=24)
 AHEAD = timedelta(minutes=5)
 """How far in the future a reading may lie, where it was not the database server's clock that said its moment."""
 
-ARCHIVING, CHECKING, APPROVAL = "Archiving", "CheckingArchives", "WaitsForApproval"
+ARCHIVING, CHECKING, APPROVAL, APPLY = "Archiving", "CheckingArchives", "WaitsForApproval", "WaitsForApply"
 PLAN_APPROVAL = "WaitsForPlanApproval"
 OUTSIDE, HELD, POLICY, GRACE = "NotExpired", "Held", "NotToDrop", "InGrace"
 

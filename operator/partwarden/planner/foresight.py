@@ -6,9 +6,12 @@ will be once the steps before it are done.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from operator import itemgetter
+from typing import Any
 
 from . import archive_gate
 from .actions import (
@@ -18,10 +21,11 @@ from .actions import (
     CreateDefault,
     CreatePartition,
     DetachPartition,
+    DrainIntoPartition,
     DropDetached,
 )
 from .archive_gate import MOST_AT_ONCE, ArchiveRequest, CheckRequest, before_detach, drop_case
-from .calendar import merge
+from .calendar import HOUR, merge
 from .context import PlanContext
 from .creation import wanted
 from .drop_preconditions import APPROVAL, ARCHIVING, CHECKING, GRACE, HELD, OUTSIDE, POLICY, Kept, all_unmet
@@ -33,6 +37,9 @@ from .retirement import INTERRUPTED, LEFT_ALONE, Retired, confirmation, detachme
 from .schedule import OF_USER, PlannedStep, Wait, WaitsFor, due
 
 Waits = tuple[Wait, ...]
+Turn = tuple[bool, datetime, int, int, tuple[Any, ...]]
+Chain = tuple[int, Iterable[PlannedStep]]
+"""What becomes of one table, in order, and how many steps come before."""
 ARCHIVE, CHECK = "ArchivePartition", "CheckArchive"
 """Steps that Jobs do, not the engine."""
 LONGEST_WAIT = 200
@@ -45,7 +52,9 @@ FROM_GATE = {
     CHECKING: WaitsFor.PROOF,
 }
 """By the reason of a drop precondition that is not met. The others are a moment, or say that nothing is to come."""
-TURNS = (ConfirmDetached.__name__, ARCHIVE, DetachPartition.__name__, CHECK, DropDetached.__name__)
+RETIRE = tuple(each.__name__ for each in (ConfirmDetached, DetachPartition, DropDetached))
+MAKE = tuple(each.__name__ for each in (CreatePartition, DrainIntoPartition, AttachDetached, CreateDefault))
+TURNS = (*MAKE, *RETIRE, ARCHIVE, CHECK)
 """In which order the steps of one moment come; all others after them."""
 
 
@@ -57,26 +66,32 @@ def foresee(
     What only the table can say once something was done is not foreseen, such as ANALYZE after VACUUM has counted rows.
     """
     now = list(due(actions, context.inventory))
-    deferred = due(upkeep.deferred, context.inventory)
-    later = [
-        *_after_finalization(context, actions),
-        *_retirement(context, retired, any(isinstance(each, CreateDefault) for each in actions)),
-        *(replace(each, not_before=upkeep.opens) for each in deferred),
-    ]
-    coming, known = dict[str, PlannedStep](), {each.id for each in now}
-    for step in later:
-        if step.id not in known:
-            coming.setdefault(step.id, step)
-    return (*now, *sorted(coming.values(), key=_turn))
+    known, coming = {each.id for each in now}, dict[str, tuple[Turn, PlannedStep]]()
+    makes_default = any(isinstance(each, CreateDefault) for each in actions)
+    for begun, chain in (*_retirement(context, retired, makes_default), *_after_finalization(context, actions)):
+        before = Counter[datetime | None]({None: begun})
+        for step in chain:
+            if step.id not in known:
+                coming.setdefault(step.id, (_turn(step, before[step.not_before]), step))
+            before[step.not_before] += 1
+    for step in due(upkeep.deferred, context.inventory):
+        deferred = replace(step, not_before=upkeep.opens)
+        coming[step.id] = _turn(deferred, 0), deferred
+    return (*now, *(step for _, step in sorted(coming.values(), key=itemgetter(0))))
 
 
-def _turn(step: PlannedStep) -> tuple[bool, datetime, int]:
-    moment = step.not_before or datetime.min.replace(tzinfo=UTC)
+def _turn(step: PlannedStep, number: int) -> Turn:
+    """What it is sorted by; what is equal stays as the planner has it. ``number``: of steps before it at its moment."""
+    age: tuple[Any, ...] = ()
+    if step.range and step.action in (*RETIRE, CHECK):
+        # The oldest table first.
+        age = (step.range.upper, step.oid)
     turn = TURNS.index(step.action) if step.action in TURNS else len(TURNS)
-    return any(each.on in OF_USER for each in step.waits_for), moment, turn
+    moment = step.not_before or datetime.min.replace(tzinfo=UTC)
+    return any(each.on in OF_USER for each in step.waits_for), moment, number, turn, age
 
 
-def _after_finalization(context: PlanContext, actions: Sequence[Action]) -> Iterator[PlannedStep]:
+def _after_finalization(context: PlanContext, actions: Sequence[Action]) -> Iterator[Chain]:
     """What a pending detach leaves: a range that no partition holds, and a table, with our mark where it was ours."""
     pending = [each for each in context.inventory.partitions if each.detach_pending]
     if not pending or context.cutoff is None:
@@ -90,27 +105,24 @@ def _after_finalization(context: PlanContext, actions: Sequence[Action]) -> Iter
     after = replace(context, coverage=tuple(merge(held)), detached=outside)
     gone = (Wait(WaitsFor.DETACH, "its detach is not finished"),)
     for step in due(wanted(after).actions, context.inventory):
-        yield replace(step, waits_for=gone)
+        yield 1, [replace(step, waits_for=gone)]
     for table in left:
-        yield from _of_table(after, table, archive_gate.Step(), gone)
+        yield 1, _of_table(after, table, archive_gate.Step(), gone)
 
 
-def _retirement(context: PlanContext, retired: Retired, makes_default: bool) -> Iterator[PlannedStep]:
-    """Of each expired partition and detached table, the oldest first."""
+def _retirement(context: PlanContext, retired: Retired, makes_default: bool) -> Iterator[Chain]:
+    """Of each expired partition, the oldest first; then of each detached table."""
     leaving = [
         *((each, held, step, None) for each, held, step in retired.gate.detaches),
         *((each, held, before_detach(context, each), why) for each, held, why in retired.staying),
     ]
-    chains = []
+    requested = {each.oid for each in retired.gate.requests if isinstance(each, ArchiveRequest)}
     for each, held, step, why in leaving:
         action = detachment(context, each, held, makes_default=makes_default)
-        chains.append((held.upper, each.oid, step, _of_partition(context, action, each, step, why)))
+        yield 0, [_queued(found, step, requested) for found in _of_partition(context, action, each, step, why)]
     for case, step in retired.gate.drops:
         chain = _of_table(context, case.table, step, _stuck(step.trouble))
-        chains.append((case.table.marker.range.upper, case.table.oid, step, chain))
-    requested = {each.oid for each in retired.gate.requests if isinstance(each, ArchiveRequest)}
-    for *_, step, chain in sorted(chains, key=lambda found: found[:2]):
-        yield from (_queued(each, step, requested) for each in chain)
+        yield 0, [_queued(found, step, requested) for found in chain]
 
 
 def _queued(step: PlannedStep, gate: archive_gate.Step, requested: Collection[int | None]) -> PlannedStep:
@@ -251,12 +263,13 @@ def _stuck(why: Finding | None) -> Waits:
 
 
 def _grace_end(context: PlanContext, table: Detached, coming: bool) -> datetime | None:
-    """When the grace is over. ``coming``: it has not begun; to the whole hour then, so that the same plan of a later
-    minute says the same, and None where that is past."""
+    """When the grace is over. ``coming``: it has not begun; then to the whole hour, so that the same plan of a later
+    minute says the same, and not at all where it is shorter than that."""
+    grace = context.retention.grace_period
     try:
-        end = table.marker.since + context.retention.grace_period
+        end = table.marker.since + grace
     except OverflowError:
         return END
-    if coming:
-        end = end.replace(minute=0, second=0, microsecond=0)
-    return end if end > context.now else None
+    if not coming:
+        return end
+    return end.replace(minute=0, second=0, microsecond=0) if grace >= HOUR else None
