@@ -71,6 +71,11 @@ class IntervalTooFine(InvalidSpec):
     """spec.interval is Hour, but the key is a date. Choose Day or a longer interval."""
 
 
+class IntervalMismatch(InvalidSpec):
+    """spec.interval is left out, which means Year, but the table's newest partitions are all of another interval. Write
+    the interval that is meant into the policy, be it Year."""
+
+
 class PolicyConflict(UserError):
     """Another, older policy manages this table; one of another namespace is proven to reach the same server. Delete one
     of the two."""

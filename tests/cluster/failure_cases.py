@@ -248,6 +248,15 @@ def interval_too_fine(case: Case) -> Generator[None]:
     case.apply(interval="Day")
 
 
+@failure("IntervalMismatch", FAILED, "True", "write spec.interval: Month to go on with those, or spec.interval: Year")
+def interval_mismatch(case: Case) -> Generator[None]:
+    month = f"CREATE TABLE run_{{0}} PARTITION OF run FOR VALUES FROM ('{YEAR}-0{{0}}-01Z') TO ('{YEAR}-0{{1}}-01Z')"
+    case.secret(case.database("; ".join([RUN, *(month.format(each, each + 1) for each in (1, 2, 3))])).dsn)
+    case.apply()
+    yield
+    case.apply(interval="Month")
+
+
 @failure("NameTaken", FAILED, "True", "would be called public.run_{year}, but a relation or type of that name exists")
 def name_taken(case: Case) -> Generator[None]:
     database = case.database(f"{RUN}; CREATE TABLE run_{YEAR} (id int)")

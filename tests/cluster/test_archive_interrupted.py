@@ -15,7 +15,8 @@ from lab.site import Site, partitions
 from partwarden.api.archive import ARCHIVE_PLURAL
 from partwarden.archive.manifest import Task
 from partwarden.controller import database_work
-from partwarden.controller.archive_reconciler import ArchiveReconciler, find_table
+from partwarden.controller.archive_database import find_table
+from partwarden.controller.archive_reconciler import ArchiveReconciler
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.job_slots import JobSlots

@@ -31,6 +31,7 @@ MISSING = {
     f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "0x200",
     f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x200",
 }
+CLAIM_FULL = f"partwarden_policy_forecast_claim_full_timestamp_seconds{{{POLICY}}}"
 NEVER = 10_000_000
 """Seconds before the series begin at which the last success was."""
 
@@ -85,6 +86,11 @@ CASES = {
     "an archive fails": Case(
         {'partwarden_archives{namespace="orchestrator",state="Failing"}': "2x200"},
         {"PartwardenArchiveFailing": ("warning", "2 archives in orchestrator fail, or are damaged")},
+    ),
+    "a claim is full in some months": Case({CLAIM_FULL: f"{90 * 86400}x200"}, {}),
+    "a claim is full soon": Case(
+        {CLAIM_FULL: f"{12 * 86400}x200"},
+        {"PartwardenClaimFilling": ("warning", "orchestrator/run: 12 days until archives fill their claim")},
     ),
 }
 WHERE: dict[str, dict[str, str]] = {

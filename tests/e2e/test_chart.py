@@ -69,7 +69,12 @@ FULL: dict[str, Any] = {
     "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {}}]},
     "monitoring": {
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-        "prometheusRule": {"enabled": True, "runwayDays": 14, "runbooks": "https://git.example.com/monitor.md"},
+        "prometheusRule": {
+            "enabled": True,
+            "runwayDays": 14,
+            "claimDays": 60,
+            "runbooks": "https://git.example.com/monitor.md",
+        },
         "dashboard": {"enabled": True, "labels": {"team": "databases"}},
     },
     "argocd": {"healthChecks": True},
@@ -140,7 +145,7 @@ def _rights(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
     }
 
 
-NEEDED = {*settings.RIGHTS, ("get", "secrets", "")}
+NEEDED = {*settings.RIGHTS, *settings.OPTIONAL_RIGHTS, ("get", "secrets", "")}
 
 
 def test_the_rights_are_those_that_the_operator_asks_for_and_no_more(helm: Helm) -> None:
@@ -290,7 +295,9 @@ def test_pods_keep_to_the_restricted_standard(helm: Helm, kubectl: Kubectl, name
         assert (done.returncode, done.stderr) == (0, "")
 
 
-ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text().replace("$runwayDays", "7"))
+ALERTS = yaml.safe_load(
+    (CHART / "files" / "alerts.yaml").read_text().replace("$runwayDays", "7").replace("$claimDays", "30")
+)
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 
 
@@ -365,7 +372,9 @@ def test_the_rule_has_the_threshold_that_is_asked_for(helm: Helm) -> None:
     (rule,) = of_kind(render(helm, FULL), "PrometheusRule")
     text = json.dumps(rule["spec"])
     assert "partwarden_policy_runway_days < 14" in text
+    assert "/ 86400 < 60" in text
     assert "$runwayDays" not in text
+    assert "$claimDays" not in text
     assert "{{ $labels.policy }}" in text
 
 

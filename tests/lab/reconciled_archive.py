@@ -12,7 +12,8 @@ from kubernetes.client import Configuration
 from lab.archives import IMAGE, Archives, oid, proof
 from lab.postgres import Database
 from partwarden.archive.manifest import JobSpec
-from partwarden.controller.archive_reconciler import ArchiveReconciler, find_table
+from partwarden.controller.archive_database import find_table
+from partwarden.controller.archive_reconciler import ArchiveReconciler
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard

@@ -90,12 +90,17 @@ class Judge:
         assert table.kind == "r", f"{about}, a partitioned one"
         assert table.range is not None, f"{about}, which has no range"
         lower, upper = table.range
-        interval = self.policy.fields.get("interval", "Year")
-        assert is_cell(lower, upper, interval, self.zone, kind.zoned), f"{about}, but is not on the grid"
-        assert upper is not None
+        assert lower is not None, f"{about}, which has no beginning"
+        assert upper is not None, f"{about}, which has no end"
+        assert self._may_expire(lower, upper), f"{about}, but is not on the grid, and unaligned is Keep"
         limit = too_old(self.retention["keepFor"], now, self.zone, kind.zoned)
         assert upper <= limit, f"{about}, but younger than {self.retention['keepFor']} at {now}"
         assert table.name not in self.policy.held, f"{about} although it was held"
+
+    def _may_expire(self, lower: datetime, upper: datetime) -> bool:
+        """Of two bounds: whether the policy retires what has them, once it is old."""
+        interval, zoned = self.policy.fields.get("interval", "Year"), self.policy.kind.zoned
+        return (self.retention or {}).get("unaligned") != "Keep" or is_cell(lower, upper, interval, self.zone, zoned)
 
     def _tables_stay(self) -> None:
         for oid, table in self.before.tables.items():
@@ -122,11 +127,10 @@ class Judge:
             return
         kind, margin = self.policy.kind, timedelta(days=3)
         limit = too_old(self.retention["keepFor"], self.after.now - margin, self.zone, kind.zoned)
-        interval = self.policy.fields.get("interval", "Year")
         messages = [each.message for each in report.after.findings] + [str(each.error) for each in report.outcomes]
         for table in self.after.partitions:
             lower, upper = table.range or (None, None)
-            if upper is None or upper > limit or not is_cell(lower, upper, interval, self.zone, kind.zoned):
+            if lower is None or upper is None or upper > limit or not self._may_expire(lower, upper):
                 continue
             assert any(table.name in each for each in messages), (
                 f"{table.name} has expired, stays, and nothing reports it"

@@ -82,7 +82,7 @@ def test_rows_in_default_prevent_creation_and_are_reported(yearly: Database) -> 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("create", "soon"), "'soon' is no period: it must be a year like 2027"),
+        (("create", "soon"), "'soon' is no period: it must be a period such as"),
         (("create", "2027", "--table", "none"), "there is no partitioned table public.none"),
         (("auto", "many"), "not a valid integer"),
     ],

@@ -103,9 +103,8 @@ def test_rows_are_counted_by_interval_and_reported_with_the_dates_to_ensure(data
         ConditionStatus.FALSE,
         "DefaultHasRows",
         "DEFAULT partition public.rest holds 2019 (1,204 rows), 2020 (2 rows), 2021 (1 row), 4 rows elsewhere (NULL, "
-        'infinite, beyond the calendar), 1,211 rows in all; put ["2019-01-01", "2020-01-01", "2021-01-01"] into '
-        "spec.ensure to have partitions made for them, and set spec.defaultPartition.drain to Auto, or move the rows "
-        "elsewhere",
+        'infinite, beyond the calendar), 1,211 rows in all; set spec.ensure: ["2019..2021"] to have partitions '
+        "made for them, and set spec.defaultPartition.drain to Auto, or move the rows elsewhere",
     )
     # It is no reason not to be Ready.
     assert not [each for each in report.after.findings if each.error]

@@ -181,7 +181,7 @@ def test_off_grid_partitions_are_reported_with_the_nearest_interval(
     assert policy(database)["interval"] == interval
     text = imported(database)
     assert f"most are about as long as a {interval}: say what it is to be" in text
-    assert "stay Unmanaged, which no retention detaches or drops" in text
+    assert "are Unmanaged until they expire: retention judges them by their bounds" in text
 
 
 def test_an_index_that_only_partitions_have_is_reported(database: Database) -> None:

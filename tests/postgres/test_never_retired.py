@@ -54,6 +54,7 @@ class Case:
     keep_for: str = "5y"
     held: tuple[str, ...] = ()
     clock: str = CLOCK
+    unaligned: str = "Expire"
     tells: str | None = None
     """The reason of a finding, or of a failed action."""
 
@@ -98,8 +99,9 @@ CASES = [
     Case("DEFAULT", "run_rest", REST),
     Case("no lower bound", "old", partition("old", "MINVALUE", "'2015-01-01Z'", "(9, '1999-01-01Z')"), tells="OffGrid"),
     Case("no upper bound", "far", partition("far", "'2028-01-01Z'", "MAXVALUE", "(9, '2999-01-01Z')"), tells="OffGrid"),
-    Case("off the grid", "old", partition("old", *OLD), tells="OffGrid"),
-    Case("an hour off the grid", "old", partition("old", *AN_HOUR_OFF), tells="OffGrid"),
+    Case("off the grid", "old", partition("old", *OLD), unaligned="Keep", tells="OffGrid"),
+    Case("an hour off the grid", "old", partition("old", *AN_HOUR_OFF), unaligned="Keep", tells="OffGrid"),
+    Case("young and off the grid", "new", partition("new", "'2020-06-01Z'", "'2022-01-01Z'", "(9, '2020-06-01Z')")),
     Case("younger", "run_2021", partition("run_2021", "'2021-01-01Z'", "'2022-01-01Z'", "(9, '2021-01-01Z')")),
     Case(
         "younger by minutes",
@@ -135,7 +137,9 @@ CASES = [
 
 def keep(database: Database, case: Case, **retention: Any) -> list[Report]:
     """Runs until nothing is done any more, and in any case twice."""
-    spec = policy(premake=1, interval="Year", retention={"keepFor": case.keep_for, **retention})
+    spec = policy(
+        premake=1, interval="Year", retention={"keepFor": case.keep_for, "unaligned": case.unaligned, **retention}
+    )
     reports: list[Report] = []
     while len(reports) < 2 or any(each.error is None for each in reports[-1].outcomes):
         assert len(reports) < 8, "it never comes to an end"

@@ -17,8 +17,8 @@ import pytest
 
 from lab.pgbouncer import OPERATORS, USUAL, PgBouncer
 from lab.postgres import Database, Server
+from partwarden.api.database import Connection
 from partwarden.api.destination import PVC, Destination
-from partwarden.api.policy import Connection
 from partwarden.archive import create, pgdump
 from partwarden.archive.manifest import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, TableName, Task
 from partwarden.archive.storage import Folder

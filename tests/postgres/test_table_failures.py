@@ -13,6 +13,14 @@ from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
 from support.complaints import RUN, check, complaint, complaints
 
 AGAIN = f"DROP TABLE run; {RUN}"
+DAYS = """
+SET timezone = 'UTC'; DO $$ DECLARE lower timestamptz; BEGIN
+  FOR n IN 0..11 LOOP
+    lower := date_trunc('day', now()) - n * interval '1 day';
+    EXECUTE format('CREATE TABLE day_%s PARTITION OF run FOR VALUES FROM (%L) TO (%L)', n, lower,
+      lower + interval '24h');
+  END LOOP; END $$
+"""
 NEW = "make a new table PARTITION BY RANGE on one column that says when, and move the rows"
 EACH = ["where its partitions are partitioned by RANGE themselves, make a policy for each of them", NEW]
 LONG = "measurements_of_all_sensors_in_the_northern_and_southern_halls"
@@ -167,6 +175,16 @@ CASES = [
         "IntervalTooFine",
         ["spec.interval is Hour, but public.run is partitioned by 'at' of type date"],
         fields={"interval": "Hour"},
+        instead={"interval": "Day"},
+    ),
+    Case(
+        "another interval",
+        f"{RUN}; {DAYS}",
+        "IntervalMismatch",
+        [
+            "spec.interval is left out, which means Year, but its 12 newest partitions are each exactly one Day of UTC",
+            "write spec.interval: Day to go on with those, or spec.interval: Year to change to that one",
+        ],
         instead={"interval": "Day"},
     ),
     Case(

@@ -10,6 +10,7 @@ import base64
 import copy
 import json
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from kubernetes.client import Configuration
@@ -154,6 +155,11 @@ class _Core:
 
     def create_namespaced_event(self, namespace: str, event: Any, **options: Any) -> Any:
         self._server.write("event", lambda: self._server.events.append((event.reason, event.message)))
+
+    def read_namespaced_persistent_volume_claim(self, name: str, namespace: str, **options: Any) -> Any:
+        self._server.before(f"read persistentvolumeclaims {namespace}/{name}")
+        status = self._server.get("persistentvolumeclaims", namespace, name).get("status")
+        return SimpleNamespace(status=SimpleNamespace(capacity=status.get("capacity")) if status else None)
 
     def list_namespaced_pod(self, namespace: str, label_selector: str, **options: Any) -> Any:
         return {"items": [each for each in self._server.list("pods", namespace) if _selected(each, label_selector)]}

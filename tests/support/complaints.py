@@ -8,7 +8,8 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
-from partwarden.api.policy import Database, TableSpec
+from partwarden.api.database import Database
+from partwarden.api.policy import TableSpec
 from partwarden.errors import PartwardenError
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import ConnectionInfo, resolve

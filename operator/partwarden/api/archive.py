@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from .database import Database
 from .destination import Destination
-from .policy import Database
 from .retention import JobSettings, OnLargeObjects
 from .status import Condition, From, Message, ObservedGeneration, To
 from .types import Identifier, Model, ObjectName, Rule, Ruled
@@ -158,18 +158,31 @@ class PartitionArchiveStatus(Model):
     client_version: str | None = Field(None, description="Of pg_dump.")
     started: str | None = Field(None, description="When the archive was begun.")
     completed: str | None = Field(None, description="When it was proven.")
+    seconds: int | None = Field(
+        None, ge=0, description="How long the Job took that made it, from its creation to its end."
+    )
     check: CheckStatus | None = Field(None, description="The last reading of the archive after it was proven.")
     job: str | None = Field(None, description="Name of the Job that worked on it last.")
     attempts: int | None = Field(None, ge=0, description="How many Jobs failed in a row.")
     next_attempt: str | None = Field(None, description="When the next Job starts.")
     phase: str | None = Field(None, max_length=32, description="Archiving or Checking, while a Job is running.")
-    phase_since: str | None = Field(None, description="When that Job was created; its log has the percentage.")
+    phase_since: str | None = Field(None, description="When that Job was created; its log says more.")
+    progress: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Percent of the rows, by the planner's estimate, that this Job has dumped, a multiple of 5; 100 "
+        "once the dump is complete, and is proven. Absent of short Jobs, and where the server does not show it.",
+    )
     table_bytes: int | None = Field(
         None, ge=0, description="Size of the table without its indexes, as VACUUM or ANALYZE last counted its pages."
     )
     last_error: LastError | None = Field(None, description="Why the last attempt failed.")
     state: str | None = Field(
-        None, max_length=32, description="All of that in one word: Queued, Dumping, Verifying, Verified or Failed."
+        None,
+        max_length=32,
+        description="All of that in one word: Queued, Dumping, with the percentage where that is known, Verifying, "
+        "Verified or Failed.",
     )
     dropped: Dropped | None = Field(None, description="Absent as long as the table is there, as far as is known.")
 

@@ -36,7 +36,7 @@ COLUMNS = (
     _column("Ready", f"{READY}status"),
     _column("Reason", f"{READY}reason"),
     _column("Table", ".spec.table.name"),
-    _column("Interval", ".spec.interval"),
+    _column("Interval", ".status.summary.interval"),
     _column("Partitions", ".status.summary.partitions", "integer"),
     _column("Covered-Until", ".status.summary.coveredUntil"),
     _column("Size", ".status.summary.size"),

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
+from .database import Database
+from .period import Periods
 from .retention import DefaultPartition, KeyEncoding, Maintenance, Retention, Thresholds
 from .types import (
     HINTS,
@@ -20,11 +22,9 @@ from .types import (
     Day,
     Identifier,
     Interval,
-    Model,
     Resync,
     Rule,
     Ruled,
-    SecretRef,
     is_zone,
     parse_duration,
 )
@@ -101,9 +101,7 @@ UNIQUE: dict[Interval, tuple[frozenset[str], ...]] = {
 
 NAME_FORMAT = r"^([^{}\x00-\x1f\x7f]|\{(" + "|".join(PLACEHOLDERS) + r")\})+$"
 TIME_ZONE = r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
-PLAIN = r"^[^\x00-\x20\x7f]+$"
 HINTS |= {
-    PLAIN: "must not hold spaces or control characters",
     NAME_FORMAT: "must be text and placeholders, of which there are "
     + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS),
     TIME_ZONE: "must be the name of an IANA time zone, like UTC or Europe/Berlin",
@@ -145,8 +143,9 @@ def _holds(names: frozenset[str]) -> str:
     return " && ".join(f"self.nameFormat.contains('{{{name}}}')" for name in sorted(names))
 
 
+INTERVAL = f"(has(self.interval) ? self.interval : '{Interval.YEAR}')"
 CHOICES = [
-    f"(self.interval != '{interval}' || {' || '.join(f'({_holds(names)})' for names in sets)})"
+    f"({INTERVAL} != '{interval}' || {' || '.join(f'({_holds(names)})' for names in sets)})"
     for interval, sets in UNIQUE.items()
 ]
 TELLS_APART = Rule(
@@ -169,91 +168,11 @@ SAME_EVERYWHERE = Rule(
 
 Hold = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_HOLD, pattern=IDENTIFIER)]
 """One of `names`: schema, name and OID of a table."""
-Host = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=PLAIN)]
 
 
-class SSLMode(StrEnum):
-    """libpq's sslmode. https://www.postgresql.org/docs/current/libpq-ssl.html"""
-
-    DISABLE = "disable"
-    ALLOW = "allow"
-    PREFER = "prefer"
-    REQUIRE = "require"
-    VERIFY_CA = "verify-ca"
-    VERIFY_FULL = "verify-full"
-
-
-class Connection(Model):
-    """Connection parameters by libpq's names; never a password."""
-
-    host: Host | None = Field(None, description="Host name or IP address of the server.")
-    port: int | None = Field(None, ge=1, le=65535, description="TCP port; 5432 when neither this nor the Secret says.")
-    dbname: Identifier | None = Field(None, description="Name of the database.")
-    user: Identifier | None = Field(
-        None, description="Role to connect as: the table's owner or a member of it, with CREATE on the table's schema."
-    )
-    sslmode: Annotated[SSLMode, Field(strict=False)] | None = Field(
-        None,
-        description="disable, allow, prefer, require, verify-ca or verify-full; only the last proves who the server "
-        "is. prefer means require where a password would go over a network; to send it in clear text, say disable or "
-        "allow. Default: verify-full with a CA, else prefer.",
-    )
-    sslrootcert: str | None = Field(
-        None,
-        min_length=1,
-        max_length=4096,
-        pattern=IDENTIFIER,
-        description="`system`, or the path of a PEM file of CA certificates in the folder that the operator's "
-        "PARTWARDEN_CA_FOLDER names. "
-        "A CA in the Secret (key `sslrootcert` or `ca.crt`) is used when this is left out.",
-    )
-
-
-class ArchiveConnection(Model):
-    """The PostgreSQL server itself, where the rest of ``spec.database`` leads to a pooler."""
-
-    host: Host = Field(description="Host name or IP address of the server, not of a pooler.")
-    port: int | None = Field(None, ge=1, le=65535, description="TCP port. Absent: as for everything else.")
-
-
-class Database(Ruled):
-    """Where the table lives: a Secret, connection parameters, or both."""
-
-    RULES = (
-        Rule(
-            "has(self.secretRef) || has(self.connection)",
-            "needs secretRef, connection, or both",
-            lambda database: database.secret_ref is not None or database.connection is not None,
-        ),
-    )
-
-    secret_ref: SecretRef | None = Field(
-        None,
-        description="Secret with `uri`, or host, port, dbname, user or username, password, sslmode, sslrootcert; "
-        "of both, the single keys win. The Secrets that CloudNativePG and Zalando's operator write work as they are.",
-    )
-    connection: Connection | None = Field(
-        None, description="Connection parameters by libpq's names. They win over the Secret's."
-    )
-    archive: ArchiveConnection | None = Field(
-        None,
-        description="Where the Jobs that archive connect instead, with all else the same: pg_dump cannot work behind a "
-        "pooler that shares server connections between transactions, such as PgBouncer with pool_mode transaction.",
-    )
-
-    @property
-    def identity(self) -> Self:
-        """The database that it is, by whichever way Jobs reach it."""
-        return self.model_copy(update={"archive": None})
-
-    @property
-    def for_jobs(self) -> Self:
-        """The same, as Jobs connect to it."""
-        if self.archive is None:
-            return self
-        instead = self.archive.model_dump(exclude_none=True)
-        connection = (self.connection or Connection()).model_copy(update=instead)
-        return self.model_copy(update={"connection": connection, "archive": None})
+def _left_out(schema: dict[str, Any]) -> None:
+    """A default that the API server does not write into objects: it would look like what the user wrote."""
+    del schema["default"]
 
 
 class TableSpec(Ruled):
@@ -273,7 +192,10 @@ class TableSpec(Ruled):
     )
     interval: Annotated[Interval, Field(strict=False)] = Field(
         Interval.YEAR,
-        description="Length of one partition: Hour, Day, Week (from Monday), Month, Quarter or Year. Default: Year.",
+        description="Length of one partition: Hour, Day, Week (from Monday), Month, Quarter or Year. Absent: Year; "
+        "but where the newest partitions are all of another interval, the policy is refused until it says which is "
+        "meant.",
+        json_schema_extra=_left_out,
     )
     timezone: Annotated[str, SAME_EVERYWHERE] = Field(
         "UTC",
@@ -293,11 +215,7 @@ class TableSpec(Ruled):
         description="A date such as 2019-01-01: missing partitions of the past are created from the one that holds it. "
         "Absent: from the oldest existing partition.",
     )
-    ensure: list[Day] = Field(
-        default=[],
-        max_length=100,
-        description="Dates such as 2031-06-01 whose partitions must exist too, in the past or far ahead; at most 100.",
-    )
+    ensure: Periods = Field(default=[])
     name_format: str | None = Field(
         None,
         min_length=1,
@@ -337,6 +255,11 @@ class TableSpec(Ruled):
         description="How often to reconcile although nothing changed: from 10s to 24h, such as 10m or 1h30m. An edit, "
         "and the beginning of an interval, cause a reconcile at once. Default: 10m.",
     )
+
+    @property
+    def says_interval(self) -> bool:
+        """Whether the interval was written, and is not the default."""
+        return "interval" in self.model_fields_set
 
     @property
     def resync_period(self) -> timedelta:

@@ -106,6 +106,13 @@ class Approval(StrEnum):
     MANUAL = "Manual"
 
 
+class Unaligned(StrEnum):
+    """Whether a partition expires that is not exactly one interval, such as one of an interval that was changed."""
+
+    EXPIRE = "Expire"
+    KEEP = "Keep"
+
+
 class OnLargeObjects(StrEnum):
     """What becomes of a partition whose rows point to large objects: an archive of a table holds none."""
 
@@ -166,6 +173,12 @@ class Retention(Ruled):
         OnExpire.DETACH,
         description="Detach makes an expired partition a table of its own; Drop also drops that table after the "
         "grace. Default: Detach.",
+    )
+    unaligned: Annotated[Unaligned, Field(strict=False)] = Field(
+        Unaligned.EXPIRE,
+        description="Partitions with two bounds that are not exactly one interval, such as those from before interval "
+        "or timezone was changed: Expire judges them by their bounds like all others; Keep leaves them attached, "
+        "whatever their age. Default: Expire.",
     )
     archive: Destination | None = Field(
         None,

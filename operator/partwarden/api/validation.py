@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import InvalidSpec
+from .period import PERIOD, meant
 from .policy import PartitionPolicySpec
 from .types import AGE, DURATION, HINTS, LONGEST_PERIOD
 
@@ -163,7 +164,7 @@ def _duration_meant(text: str) -> str:
     return meant if re.fullmatch(DURATION[1:-1], meant) else ""
 
 
-MEANT = {HINTS[AGE]: _age_meant, HINTS[DURATION]: _duration_meant}
+MEANT = {HINTS[AGE]: _age_meant, HINTS[DURATION]: _duration_meant, HINTS[PERIOD]: meant}
 """What was probably meant by a text that is refused with that message."""
 
 

@@ -15,8 +15,8 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from ..api.archive import Fingerprint, Written
+from ..api.database import Connection
 from ..api.destination import Destination
-from ..api.policy import Connection
 from ..api.retention import OnLargeObjects
 
 Say = Callable[[str], None]

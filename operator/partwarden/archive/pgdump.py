@@ -32,6 +32,7 @@ from ..planner.findings import quoted
 from ..postgres.connection import LIVENESS, Session, ca_file, isolation, run, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.settings import LIMITS, as_options
+from ..postgres.transaction import read_only
 
 FOLDER = "PARTWARDEN_PG_BIN"
 """Variable of the environment: the folder of the programs, before PATH."""
@@ -39,6 +40,8 @@ CHUNK = 1 << 20
 """Bytes that are handed on at once, and that a pipe holds where the system allows it: with less, a program waits for
 this process for most of the time, whose threads have their turns at Python."""
 LOCK_PATIENCE = "15s"
+APPLICATION = "partwarden pg_dump"
+"""Its application_name: the same Job reads the table by COPY in another session."""
 SETTINGS = " ".join(
     [as_options(), *(f"-c {name}={value}" for name, value in LIMITS.items() if name != "transaction_timeout")]
 )
@@ -212,9 +215,24 @@ def connecting(parameters: Mapping[str, str], isolated: bool) -> tuple[list[str]
             raise InvalidSpec(f"parameter {name!r} of the connection cannot be handed to pg_dump without being seen")
         else:
             rest[name] = value
-    environment |= {"PGTZ": "UTC", "PGAPPNAME": "partwarden", "LC_ALL": "C"}
+    environment |= {"PGTZ": "UTC", "PGAPPNAME": APPLICATION, "LC_ALL": "C"}
     environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {SETTINGS}".strip()
     return ["--no-password", f"--dbname={make_conninfo(**rest)}"], environment
+
+
+# Of a session whose role is not the asking one's, only those with pg_read_all_stats see the table.
+PROGRESS = """
+SELECT max(CASE WHEN c.reltuples > 0 THEN floor(100 * p.tuples_processed / c.reltuples) ELSE 0 END)::float8
+FROM pg_stat_progress_copy p JOIN pg_stat_activity a ON a.pid = p.pid JOIN pg_class c ON c.oid = p.relid
+WHERE p.datname = current_database() AND p.relid = {} AND a.application_name = {}
+"""
+
+
+def progress(connection: Session, oid: int) -> int | None:
+    """Percent of its rows, by the planner's estimate, that pg_dump has copied of the table with that OID; 0 where there
+    is no estimate. None where no dump of it is to be seen. Raises psycopg's errors."""
+    ((((percent,),),)) = read_only(connection, SQL(PROGRESS).format(oid, APPLICATION))
+    return None if percent is None else int(min(100.0, max(0.0, percent)))
 
 
 TURNS = "ABBABAABBAABABBA"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +24,6 @@ from ..planner import marker
 from ..planner.calendar import Range
 from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Parent, Strategy
-from ..planner.keys import TYPES, Codec, parse_bounds
 from ..planner.marker import Marker, Phase
 from ..postgres import catalog, ddl
 from ..postgres.connection import Session, pinned, run
@@ -37,7 +35,7 @@ from ..postgres.transaction import BY_NAME, LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, ad
 from . import table_schema
 from .manifest import ArchiveManifest, Column, Say
 from .restored_table import Loader, Source, is_about_rows
-from .table_lookup import describe
+from .table_lookup import describe, moments
 from .table_schema import TableColumn, Types
 
 CHECK = "partwarden_bounds"
@@ -72,7 +70,7 @@ def check(
     `NotOwner`, `InsufficientPrivilege`, or psycopg's errors."""
     if manifest.bounds is None or manifest.key is None:
         raise CannotAttach("the archive does not say which bounds its table had: leave out --attach")
-    codec, held = moments(manifest)
+    codec, held = moments(manifest.key_type, manifest.bounds)
     fields = {
         "table": {"schema": parent_schema, "name": parent_name},
         **({"keyEncoding": codec.encoding} if codec else {}),
@@ -111,21 +109,6 @@ def _check_parent(inventory: Inventory, parent: Parent, key: tuple[str, str], he
             raise CannotAttach(
                 f"partition {partition} {partition.bounds} of {parent} holds what the archive held: {AS_OWN}"
             )
-
-
-def moments(manifest: ArchiveManifest) -> tuple[Codec, Range] | tuple[None, None]:
-    """The bounds as moments of our calendar, at one end at least, and by which codec; None where they are none. Seconds
-    come before milliseconds."""
-    text = "FOR VALUES FROM ({}) TO ({})".format(*manifest.bounds or ("", ""))
-    for encoding in TYPES:
-        if (codec := Codec.find(manifest.key_type, encoding)) is None:
-            continue
-        with suppress(ValueError):
-            held = parse_bounds(text, codec)
-            ends = (held.lower, held.upper) if held is not None else ()
-            if held is not None and any(end is not None and codec.floor < end < codec.ceiling for end in ends):
-                return codec, held
-    return None, None
 
 
 def _check_columns(parent: Parent, present: Iterable[Column], archived: Iterable[Column], types: Types) -> None:
@@ -267,7 +250,7 @@ def _attempt(
         sql.SQL(NEW_ACLS).format(new.schema, [new.name]),
         sql.SQL(NOW_AND_OID).format(sql.Literal(table.as_string())),
     )
-    _, held = moments(manifest)
+    _, held = moments(manifest.key_type, manifest.bounds)
     marked = held.bounded if held is not None else None
     mark = Marker(oid, parent.oid, str(parent), marked, Phase.RESTORED, now) if marked is not None else None
     ((_, secured, forced),) = found

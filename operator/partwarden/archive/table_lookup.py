@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..errors import KeyOutOfRange, TableNotFound
 from ..planner import marker
 from ..planner.calendar import Range
 from ..planner.inventory import KeyPart
-from ..planner.keys import TYPES, Bounds, Codec, literals
+from ..planner.keys import TYPES, Bounds, Codec, literals, parse_bounds
 from ..postgres import ddl, table_state
 from ..postgres.connection import pinned, run
 from .manifest import Column, TableName, UserType
@@ -61,6 +62,8 @@ class Target:
     spells the moments of the mark."""
     key: str | None = None
     """None also where there is no single column."""
+    held: Range | None = None
+    """The same in the key's domain, see `calendar`; None where the bounds are no moments."""
     server: str = ""
     """As `inventory.Server.identity`; empty where the role may not ask."""
     bytes: int = 0
@@ -133,7 +136,8 @@ def find_origin(
         bounds = table_state.bounds(connection, table.oid, key, mark.range) or _bounds_by_codec(
             connection, table, row.key, mark.range, codecs
         )
-    return Target(table, TableName(schema_=row.schema, name=row.name, oid=row.oid), bounds, row.key)
+    held = mark.range if mark is not None and row.bounds is None else moments(row.key_type, bounds)[1]
+    return Target(table, TableName(schema_=row.schema, name=row.name, oid=row.oid), bounds, row.key, held)
 
 
 def _bounds_by_codec(
@@ -263,3 +267,20 @@ def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
     for row in rows:
         visit(row.type_oid)
     return Description(columns, tuple(types))
+
+
+def moments(key_type: str | None, bounds: tuple[str, str] | None) -> tuple[Codec, Range] | tuple[None, None]:
+    """Bounds as the catalog writes them, as moments of our calendar, at one end at least, and by which codec.
+
+    None where they are none. Seconds come before milliseconds.
+    """
+    text = "FOR VALUES FROM ({}) TO ({})".format(*bounds or ("", ""))
+    for encoding in TYPES:
+        if (codec := Codec.find(key_type or "", encoding)) is None:
+            continue
+        with suppress(ValueError):
+            held = parse_bounds(text, codec)
+            ends = (held.lower, held.upper) if held is not None else ()
+            if held is not None and any(end is not None and codec.floor < end < codec.ceiling for end in ends):
+                return codec, held
+    return None, None

@@ -30,16 +30,15 @@ from ..archive.manifest import (
     TableToArchive,
     Task,
 )
-from ..archive.reattach import moments
 from ..archive.restore import Restored, RestoreRequest
 from ..archive.restore import restore as restore_archive
+from ..archive.table_lookup import moments
 from ..archive.verify import find, open_archive
 from ..errors import InvalidSpec, PartwardenError, UserError
 from ..planner.calendar import iso
 from ..postgres.connection import forget_environment
 from ..postgres.conninfo import from_dsn, merge
 from ..postgres.settings import as_options
-from ..status.details import span
 from . import formats, options
 from .options import Target
 from .policies import Policies, status
@@ -296,9 +295,11 @@ def _list(url: str, output: str) -> int:
 
 
 def _summary(manifest: ArchiveManifest) -> str:
-    _, piece = moments(manifest)
+    _, piece = moments(manifest.key_type, manifest.bounds)
     bounds = "without bounds" if manifest.bounds is None else "{} to {}".format(*manifest.bounds)
-    bounds = span(piece) if piece else bounds
+    if piece:
+        # Its policy, and so its time zone, may be gone.
+        bounds = formats.Dates.of("UTC", (piece.lower, piece.upper)).span(piece.lower, piece.upper)
     return (
         f"{manifest.partition}, {bounds}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, from PostgreSQL "
         f"{manifest.server_version}, {iso(manifest.completed.replace(microsecond=0))}, id {manifest.id}"

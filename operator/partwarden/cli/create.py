@@ -1,7 +1,7 @@
 """``partwarden create`` and ``auto``: partitions that are made now, and nothing else that a policy may say.
 
-On a policy they make nothing themselves: ``create`` adds days to spec.ensure and awaits what the operator answers, and
-``auto`` says what spec.premake has to be.
+On a policy they make nothing themselves: ``create`` adds a period to spec.ensure and awaits what the operator answers,
+and ``auto`` says what spec.premake has to be.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import click
 
+from ..api.period import MAX_ENSURED, Period, parse_period, shortest
 from ..api.policy import Mode, TableSpec
 from ..api.status import Condition
+from ..api.types import Interval
 from ..api.validation import parse_spec
-from ..errors import PartwardenError
+from ..errors import InvalidSpec, PartwardenError
 from ..planner.actions import CreatePartition, DrainIntoPartition, Outcome
-from ..planner.calendar import BoundedRange, Grid, Range, iso
+from ..planner.calendar import BoundedRange, Grid, Range, iso, merge
 from ..planner.plan import Plan
 from ..postgres.connection import session
 from ..postgres.conninfo import from_dsn
@@ -45,14 +48,15 @@ POLL = 0.5
 )
 @formats.option()
 def create(target: Target, period: str, timeout: float, output: str) -> int:
-    """Make the partitions of PERIOD now: 2027, 2027-Q1, 2027-03, 2027-W05 or 2027-03-09. Those that are there stay.
+    """Make the partitions of PERIOD now: 2027, 2027-Q1, 2027-03, 2027-W05, 2027-03-09, 2027-03-09T13, or a range such
+    as 2024-01..2024-06. Those that are there stay.
 
     On POLICY the operator is asked through spec.ensure. Exits 0 when they are there, 1 when not.
     """
     wanted = options.parse(period)
     if target.dsn is None:
         return _create_by_policy(target, wanted, timeout, output)
-    return _create_in_database(target, output, lambda spec: {"ensure": options.days(wanted, spec.interval)})
+    return _create_in_database(target, output, lambda _: {"ensure": [wanted.text]})
 
 
 @click.command(short_help="Make the current partition and so many ahead.")
@@ -82,7 +86,7 @@ def _following(grid: Grid, cell: BoundedRange, count: int) -> list[BoundedRange]
 
 
 def _create_in_database(target: Target, output: str, want: Callable[[TableSpec], dict[str, Any]]) -> int:
-    """``want``: fields of the policy, by which either days are ensured or so many partitions are ahead."""
+    """``want``: fields of the policy, by which either a period is ensured or so many partitions are ahead."""
     outcomes: list[Outcome] = []
     try:
         with session(from_dsn(target.dsn or "")) as connection:
@@ -91,7 +95,7 @@ def _create_in_database(target: Target, output: str, want: Callable[[TableSpec],
             spec = spec.model_copy(update={"mode": Mode.APPLY, "retention": None, **want(spec)})
             table = tables.observe(connection, spec)
             grid, current = table.grid, table.plan.current
-            cells = [grid.cell(grid.moment(datetime.fromisoformat(day))) for day in spec.ensure]
+            cells = [cell for each in spec.ensure for cell in _cells(grid, parse_period(each))]
             cells = cells or _following(grid, current, spec.premake)
             chosen = [each for each in table.plan.actions if isinstance(each, CreatePartition | DrainIntoPartition)]
             actions = tuple(each for each in chosen if _touches(each.range, cells))
@@ -99,14 +103,20 @@ def _create_in_database(target: Target, output: str, want: Callable[[TableSpec],
             report = maintain(connection, spec, patience=PATIENCE, observed=observed, outcomes=outcomes)
     except PartwardenError as error:
         if outcomes:
-            _print(table.plan, outcomes, [str(error)] if formats.is_data(output) else [], output)
+            _print(table.plan, spec.timezone, outcomes, [str(error)] if formats.is_data(output) else [], output)
         raise
     failed = any(each.error for each in outcomes)
     missing = [each for each in report.after.missing if _touches(each, cells)]
     blocked = [each for each in report.after.findings if each.error] if missing and not failed else []
     if not outcomes and not missing and output in ("text", "wide"):
         click.echo("Nothing to do: what is asked for is there.")
-    _print(report.after, outcomes, [f"{each.reason} ({each.object}): {each.message}" for each in blocked], output)
+    _print(
+        report.after,
+        spec.timezone,
+        outcomes,
+        [f"{each.reason} ({each.object}): {each.message}" for each in blocked],
+        output,
+    )
     return 1 if failed or missing else 0
 
 
@@ -114,7 +124,7 @@ def _touches(piece: Range, cells: Iterable[Range]) -> bool:
     return any(piece.overlaps(cell) for cell in cells)
 
 
-def _print(plan: Plan, outcomes: Sequence[Outcome], others: Sequence[str], output: str) -> None:
+def _print(plan: Plan, timezone: str, outcomes: Sequence[Outcome], others: Sequence[str], output: str) -> None:
     """What was made, and what went wrong: the outcomes' errors and ``others``."""
     made = [each.action for each in outcomes if each.error is None]
     wrong = [*(f"{each.action}: {each.error}" for each in outcomes if each.error), *others]
@@ -123,7 +133,8 @@ def _print(plan: Plan, outcomes: Sequence[Outcome], others: Sequence[str], outpu
         created = [{"name": str(each), "from": lower, "to": upper} for each, (lower, upper) in bounds.items()]
         formats.data({"table": str(plan.parent), "created": created, "errors": wrong}, output)
         return
-    more = {each: ", from {} to {}".format(*ends) for each, ends in bounds.items() if output == "wide"}
+    dates = formats.Dates.of(timezone, (end for ends in bounds.values() for end in ends))
+    more = {each: ", from {} to {}".format(*dates.ends(*ends)) for each, ends in bounds.items() if output == "wide"}
     lines = [f"{each.past} {each.noun} {each}{more.get(each, '')}" for each in made]
     formats.names(map(str, made) if output == "name" else lines)
     formats.names(wrong, err=True)
@@ -132,25 +143,52 @@ def _print(plan: Plan, outcomes: Sequence[Outcome], others: Sequence[str], outpu
 # By a policy.
 
 
-def _create_by_policy(target: Target, period: options.Period, timeout: float, output: str) -> int:
-    """Put the days of the period into spec.ensure, and wait until the operator has ended its reconcile."""
+def _cells(grid: Grid, period: Period) -> list[BoundedRange]:
+    """Those that hold a part of the period. Raises `InvalidSpec` where they are more than `MAX_ENSURED`."""
+    cells = list(islice(grid.holding(period), MAX_ENSURED + 1))
+    if len(cells) > MAX_ENSURED:
+        raise InvalidSpec(f"{period.text} holds more than {MAX_ENSURED:,} partitions by {grid.interval}: ask for less")
+    return cells
+
+
+def merged(ensure: Sequence[str], period: Period, interval: Interval) -> list[str]:
+    """The entries of spec.ensure with the period, which is one with those that it overlaps, or touches.
+
+    As they are where they hold all of it. Raises `InvalidSpec` where it holds too many partitions.
+    """
+    grid = Grid(interval, None)
+    cells = {each: _cells(grid, parse_period(each)) for each in ensure}
+    wanted = _cells(grid, period)
+    if not set(wanted) - {cell for held in cells.values() for cell in held}:
+        return [*ensure]
+    whole = next(
+        each
+        for each in merge(BoundedRange(held[0].lower, held[-1].upper) for held in (*cells.values(), wanted))
+        if each.overlaps(wanted[0])
+    )
+    apart = [each for each in ensure if not whole.overlaps(cells[each][0])]
+    if len(apart) == len(ensure) or whole.bounded is None:
+        return [*ensure, period.text]
+    return [*apart, shortest(whole.bounded.lower, whole.bounded.upper)]
+
+
+def _create_by_policy(target: Target, period: Period, timeout: float, output: str) -> int:
+    """Put the period into spec.ensure, and wait until the operator has ended its reconcile."""
     cluster = Policies(target)
     policy = cluster.one()
     spec = parse_spec(policy.get("spec"))
-    wanted = options.days(period, spec.interval)
-    grid, known = Grid(spec.interval, None), [str(day) for day in spec.ensure]
-    cells = [grid.cell(datetime.fromisoformat(day)) for day in known]
-    days = [day for day in wanted if grid.cell(datetime.fromisoformat(day)) not in cells]
-    policy = cluster.edit(policy, {"spec": {"ensure": [*known, *days]}}) if days else policy
+    ensure = merged(spec.ensure, period, spec.interval)
+    added = [each for each in ensure if each not in spec.ensure]
+    policy = cluster.edit(policy, {"spec": {"ensure": ensure}}) if added else policy
     deadline = time.monotonic() + timeout
     while not _is_settled(policy) and time.monotonic() < deadline:
         time.sleep(POLL)
         policy = cluster.read(policy["metadata"]["namespace"], policy["metadata"]["name"])
     ready = _conditions(policy).get("Ready")
     there = policies.is_current(policy) and ready is not None and ready.status == "True"
-    about = {"policy": policies.name(policy), "ensure": [*known, *days], "added": days, "ready": there}
+    about = {"policy": policies.name(policy), "ensure": ensure, "added": added, "ready": there}
     about["message"] = ready.message if ready else None
-    formats.show(output, about, days, _describe_edit(policy, days, ready))
+    formats.show(output, about, added, _describe_edit(policy, period, added, ready))
     return 0 if there or not timeout else 1
 
 
@@ -164,11 +202,14 @@ def _is_settled(policy: Object) -> bool:
     return policies.is_current(policy) and (reconciling is None or reconciling.status != "True")
 
 
-def _describe_edit(policy: Object, days: list[str], ready: Condition | None) -> list[str]:
+def _describe_edit(policy: Object, period: Period, added: Sequence[str], ready: Condition | None) -> list[str]:
     name, spec = policies.name(policy), policy.get("spec", {})
-    lines = [f"added to spec.ensure of {name}: {', '.join(days)}" if days else f"spec.ensure of {name} has it already"]
-    if days and (keeper := manifest.keeper(policy)):
-        quoted = ", ".join(f'"{day}"' for day in spec.get("ensure", days))
+    joined = "" if period.text in added else f", as {', '.join(added)} with what was there"
+    lines = [f"added to spec.ensure of {name}: {period.text}{joined}"]
+    if not added:
+        lines = [f"spec.ensure of {name} has {period.text} already"]
+    if added and (keeper := manifest.keeper(policy)):
+        quoted = ", ".join(f'"{each}"' for each in spec.get("ensure", added))
         lines.append(f"{keeper} keeps this policy and will undo that: put this line into the manifest in its source:")
         lines.append(f"  ensure: [{quoted}]")
     if spec.get("suspend"):
@@ -191,12 +232,16 @@ def _show_premake(target: Target, ahead: int, output: str) -> int:
     until = iso(_following(grid, grid.cell(datetime.now(UTC)), ahead)[-1].upper)
     about = {"policy": name, "premake": spec.premake, "asked": ahead, "enough": enough}
     lines = [f"{name} has premake: {spec.premake}: the operator keeps the current {each} and {spec.premake} after it"]
-    lines.append(f"covered until {covered}" if covered else "how long it is covered is not known yet")
+    dates = formats.Dates.of(spec.timezone, (covered, until))
+    lines.append(f"covered until {dates.show(covered)}" if covered else "how long it is covered is not known yet")
     if enough:
         lines.append(f"{ahead} ahead is what it does always, so there is nothing to do")
     else:
         keeper = manifest.keeper(policy)
         where = f"the manifest in the source of {keeper}" if keeper else "the policy"
-        lines += [f"for {ahead} ahead, until {until} today, put this line into {where}:", f"  premake: {ahead}"]
+        lines += [
+            f"for {ahead} ahead, until {dates.show(until)} today, put this line into {where}:",
+            f"  premake: {ahead}",
+        ]
     formats.show(output, {**about, "coveredUntil": covered, "until": until}, [name], lines)
     return 0 if enough else 1

@@ -23,12 +23,13 @@ from ..planner.actions import Outcome
 from ..planner.findings import along, pointing
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import from_dsn
-from ..status.details import human, span
+from ..postgres.inspection import count_all
+from ..status.details import human
 from . import drop_database, formats, manifest, options, policies, tables
 from .archive import resolve_address
 from .options import Target, target
 from .policies import Object, Policies
-from .tables import ArchiveView, ends
+from .tables import ArchiveView, TableView
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def drop(
         return _approve(target, what, consent)
     if target.filename == "-":
         raise click.UsageError("-f - cannot be read twice, and drop may have to ask: give a file")
-    held = tables.policy_file(target).held if target.filename is not None else frozenset[str]()
+    held = manifest.of_target(target).held if target.filename is not None else frozenset[str]()
     with session(from_dsn(target.dsn)) as connection:
         spec = tables.only_spec(connection, target)
         found = drop_database.find(connection, spec, what, held)
@@ -120,8 +121,8 @@ def _drop(
     large_objects: OnLargeObjects,
 ) -> int:
     name, table = found.table.name, found.table
-    rows = tables.count_rows(connection, table)
-    consent.show(f"{found}, {span(found.range)}: {rows:,} rows, {human(table.bytes)}, of {found.plan.parent}")
+    rows = count_all(connection, table)
+    consent.show(f"{found}, {found.span}: {rows:,} rows, {human(table.bytes)}, of {found.plan.parent}")
     if kept := along(ties := drop_database.tied(connection, found)):
         consent.show(kept)
     if columns := drop_database.pointing_columns(connection, found):
@@ -187,7 +188,7 @@ def _approve(target: Target, what: str, consent: Consent) -> int:
     if why := _why_not(policy, spec, partition):
         raise InvalidSpec(f"cannot approve {name} of {view.name}: {why}")
     archives = spec.retention is not None and spec.retention.archive is not None
-    consent.show(*_describe(view.name, partition, archive, archives))
+    consent.show(*_describe(view, partition, archive, archives))
     if archives and consent.without_archive:
         raise InvalidSpec(f"{view.name} has spec.retention.archive: the operator drops nothing without one")
     if not archives and not consent.without_archive:
@@ -247,11 +248,11 @@ def _why_not(policy: Object, spec: PartitionPolicySpec, partition: PartitionStat
     return None
 
 
-def _describe(policy: str, partition: PartitionStatus, archive: ArchiveView | None, archives: bool) -> list[str]:
+def _describe(view: TableView, partition: PartitionStatus, archive: ArchiveView | None, archives: bool) -> list[str]:
     """What there is, before the user is asked."""
     rows = "rows not counted yet" if partition.rows is None else f"about {partition.rows:,} rows"
-    bounds, size = "[{}, {})".format(*ends(partition)), human(partition.bytes)
-    lines = [f"{partition.name}, {bounds}: {rows}, {size}, {partition.state}, of {policy}"]
+    bounds, size = view.dates.span(partition.from_, partition.to), human(partition.bytes)
+    lines = [f"{partition.name}, {bounds}: {rows}, {size}, {view.state(partition)}, of {view.name}"]
     if archive is not None:
         lines.append(f"archive {archive.name}: {archive.state}, {archive.location or 'nowhere yet'}")
     elif archives:

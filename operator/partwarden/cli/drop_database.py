@@ -29,7 +29,6 @@ from ..planner.retirement import confirmation, finalization, why_left_alone
 from ..postgres import dependents, engine, large_objects
 from ..postgres.connection import Session
 from ..postgres.transaction import reading_rows
-from ..status.details import span
 from . import tables
 from .tables import ObservedTable
 
@@ -46,6 +45,11 @@ class Found:
 
     def __str__(self) -> str:
         return str(self.table)
+
+    @property
+    def span(self) -> str:
+        """Its range, for people."""
+        return self.observed.view().dates.span(self.range.lower, self.range.upper)
 
     @property
     def plan(self) -> Plan:
@@ -72,14 +76,16 @@ def find(connection: Session, spec: TableSpec, what: str, held: frozenset[str]) 
     if bounded is None:
         no_bounds = "it is DEFAULT, or has no lower or no upper bound"
         raise InvalidSpec(f"cannot drop {table}: {no_bounds}, so it may hold rows of any time")
-    if why := _why_never(table, bounded, observed.plan, held):
+    found = Found(observed, table, bounded)
+    if why := _why_never(found, held):
         raise InvalidSpec(f"cannot drop {table}: {why}")
-    return Found(observed, table, bounded)
+    return found
 
 
-def _why_never(table: Partition | Detached, piece: BoundedRange, plan: Plan, held: frozenset[str]) -> str | None:
-    if piece.upper > plan.current.lower:
-        return f"it holds {span(piece)}, which is now or later"
+def _why_never(found: Found, held: frozenset[str]) -> str | None:
+    table = found.table
+    if found.range.upper > found.plan.current.lower:
+        return f"it holds {found.span}, which is now or later"
     if policy.is_held(held, table.names):
         return f"{policy.HOLD} names it"
     if isinstance(table, Detached):

@@ -7,6 +7,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
@@ -17,8 +19,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import PartwardenError, did_you_mean
+from ..api.types import Interval
+from ..errors import PartwardenError, UnknownTimeZone, did_you_mean
 from ..errors import printable as printable
+from ..planner.calendar import Grid, iso, load_zone
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "wide", "json", "yaml", "name")
@@ -34,6 +38,8 @@ COLOURS = {
     for word in words
 }
 """Of cells with exactly that text."""
+ALSO_HELD = ", held"
+"""Follows a state that is not Held itself."""
 SHORT = 12
 """Columns that no cell is narrower than, if it needs them: states are not to be cut where names can be."""
 
@@ -56,6 +62,64 @@ def option(default: str = "text") -> Callable[[F], F]:
         default=default,
         help=f"Default: {default}. wide: what text leaves out.",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Dates:
+    """How the moments of one table are written for people, in all commands: as dates, where each of its bounds begins a
+    day of the policy's time zone; else as RFC 3339 in UTC, or without a zone where the key has none."""
+
+    days: Grid | None
+    """None: not as dates."""
+
+    @classmethod
+    def of(cls, timezone: str, bounds: Iterable[str | datetime | None]) -> Dates:
+        """``bounds``: all of the table, as moments or as `iso` has them."""
+        try:
+            days = Grid(Interval.DAY, load_zone(timezone))
+        except UnknownTimeZone:
+            return cls(None)
+        return cls(days if all(_date(each, days) for each in bounds if each is not None) else None)
+
+    @property
+    def notes(self) -> list[str]:
+        """A line below a list, where its dates are not those of UTC."""
+        zone = str(self.days.zone) if self.days else "UTC"
+        return [] if zone == "UTC" else [f"dates: midnights of {zone}"]
+
+    def show(self, bound: str | datetime | None) -> str:
+        """``2026-12-01``, or a moment; "" for None, and any other text as it is."""
+        if bound is None:
+            return ""
+        moment = _moment(bound)
+        if moment is None:
+            return str(bound)
+        plain = _date(bound, self.days) if self.days else ""
+        return plain or (iso(moment) or "" if moment.tzinfo else moment.isoformat())
+
+    def ends(self, lower: str | datetime | None, upper: str | datetime | None) -> tuple[str, str]:
+        """Of a range, MINVALUE and MAXVALUE where it has none."""
+        return self.show(lower) or "MINVALUE", self.show(upper) or "MAXVALUE"
+
+    def span(self, lower: str | datetime | None, upper: str | datetime | None) -> str:
+        """``[2026-12-01, 2027-01-01)``."""
+        return "[{}, {})".format(*self.ends(lower, upper))
+
+
+def _moment(bound: str | datetime) -> datetime | None:
+    try:
+        return datetime.fromisoformat(bound) if isinstance(bound, str) else bound
+    except ValueError:
+        return None
+
+
+def _date(bound: str | datetime, days: Grid) -> str:
+    """The date that begins then; "" where none does. A day may begin at 01:00, where the clock skips midnight."""
+    moment = _moment(bound)
+    if moment is None:
+        return ""
+    grid = days if moment.tzinfo else Grid(Interval.DAY, None)
+    return grid.local(moment).date().isoformat() if grid.cell(moment).lower == moment else ""
 
 
 CONTROL = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -125,7 +189,8 @@ def table(rows: Sequence[tuple[str, ...]], *, heading: bool = True, indent: int 
 
 
 def _cell(text: str) -> Text:
-    return Text(printable(text), COLOURS.get(text, ""), no_wrap=True, overflow="ellipsis")
+    colour = COLOURS["Held"] if text.endswith(ALSO_HELD) else COLOURS.get(text, "")
+    return Text(printable(text), colour, no_wrap=True, overflow="ellipsis")
 
 
 def line(text: str) -> None:

@@ -145,7 +145,7 @@ def _off_the_grid(count: int, interval: Interval) -> str:
         return "no partition has both bounds: say what it is to be"
     return (
         f"no partition is exactly an interval, and most are about as long as a {interval}: say what it is to be. Those "
-        "that are there stay Unmanaged, which no retention detaches or drops"
+        "that are there are Unmanaged until they expire: retention judges them by their bounds"
     )
 
 

@@ -23,13 +23,15 @@ from yaml.constructor import ConstructorError
 
 from ..api import approval, policy
 from ..api.approval import PlanApproval
-from ..api.policy import API_VERSION, KIND, Database, PartitionPolicySpec, TableSpec
+from ..api.database import Database
+from ..api.policy import API_VERSION, KIND, PartitionPolicySpec, TableSpec
 from ..api.types import OBJECT_NAME, Model
 from ..api.validation import check
 from ..errors import InvalidSpec, SecretKeyMissing
 from ..planner.calendar import load_zone
 from ..planner.drop_preconditions import Archives
 from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
+from .options import Target
 
 PREFIX = "tag:yaml.org,2002:"
 IMPLICIT = {
@@ -303,6 +305,12 @@ def connect(filename: str, dsn: str | None, table: dict[str, str] | None) -> tup
         ) from None
     # Here the user's own environment is welcome, for the password above all.
     return found, replace(info, isolated=False)
+
+
+def of_target(target: Target) -> Manifest:
+    """The policy of ``-f``. Raises `InvalidSpec`."""
+    name = target.filename or ""
+    return load(read(name), name, table=target.table, needs_database=False)
 
 
 # What keeps the source of a policy in a cluster.

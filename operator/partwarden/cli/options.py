@@ -6,83 +6,34 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import date, datetime, time, timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from ..api.types import Interval
+from ..api.period import Period, meant, parse_period
 from ..errors import InvalidSpec, PartwardenError
-from ..planner.calendar import Grid
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Periods as users type them.
 
-FORMS = (
-    "a year like 2027, a quarter like 2027-Q1, a month like 2027-03, an ISO week like 2027-W05, "
-    "or a day like 2027-03-09"
-)
-PERIOD = re.compile(
-    r"(?P<year>\d{4})(?:-(?:[qQ](?P<quarter>[1-4])"
-    r"|[wW](?P<week>\d{2})|(?P<month>\d{2})(?:-(?P<day>\d{2}))?))?"
-)
-MOST = 100
-"""Partitions that may be asked for at once, as many as spec.ensure takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """``[first, beyond)``, two naive midnights of the policy's calendar."""
-
-    text: str
-    first: datetime
-    beyond: datetime
-
 
 def parse(text: str) -> Period:
-    """Raises `InvalidSpec`."""
-    if (period := known(text)) is None:
-        raise InvalidSpec(f"{text!r} is no period: it must be {FORMS}")
-    return period
+    """In upper or lower case. Raises `InvalidSpec`."""
+    try:
+        return parse_period(text.strip().upper())
+    except ValueError as error:
+        advice = f"; did you mean {like}?" if (like := meant(text)) else ""
+        raise InvalidSpec(f"{text!r} is no period: it {error}{advice}") from None
 
 
 def known(text: str) -> Period | None:
     """The same, None for what is no period: a name, perhaps."""
-    match = PERIOD.fullmatch(text.strip())
-    with suppress(ValueError):
-        if match:
-            found = {name: int(part) for name, part in match.groupdict().items() if part}
-            return Period(text.strip(), *(datetime.combine(day, time()) for day in _ends(found)))
+    with suppress(InvalidSpec):
+        return parse(text)
     return None
-
-
-def _ends(found: dict[str, int]) -> tuple[date, date]:
-    year = found["year"]
-    if "week" in found:
-        first = date.fromisocalendar(year, found["week"], 1)
-        return first, first + timedelta(weeks=1)
-    if "day" in found:
-        first = date(year, found["month"], found["day"])
-        return first, first + timedelta(days=1)
-    if "quarter" in found:
-        month, months = found["quarter"] * 3 - 2, 3
-    else:
-        month, months = found.get("month", 1), 1 if "month" in found else 12
-    following = year * 12 + month - 1 + months
-    return date(year, month, 1), date(following // 12, following % 12 + 1, 1)
-
-
-def days(period: Period, interval: Interval) -> list[str]:
-    """A day of each partition that holds some of the period, ascending, for spec.ensure. Raises `InvalidSpec`."""
-    if interval is Interval.HOUR:
-        raise InvalidSpec("partitions by Hour cannot be named by a day: make them ahead with `partwarden auto`")
-    cells = [*Grid(interval, None).cells(period.first, period.beyond)]
-    if len(cells) > MOST:
-        raise InvalidSpec(f"{period.text} holds more than {MOST} partitions by {interval}: ask for less at once")
-    return [max(cell.lower, period.first).date().isoformat() for cell in cells]
 
 
 # Names of tables.
@@ -276,3 +227,10 @@ def target(everywhere: bool = False, database: bool = True) -> Callable[[Callabl
         return run
 
     return add
+
+
+def of_cluster(command: F) -> F:
+    """Adds POLICY, and how its cluster is reached."""
+    for option in OF_CLUSTER:
+        command = option(command)
+    return command

@@ -65,6 +65,7 @@ class Tried:
     """What was planned and tried by the time an error ended the run."""
 
     plan: Plan | None = None
+    timezone: str = "UTC"
     outcomes: list[Outcome] = field(default_factory=list)
 
 
@@ -123,17 +124,10 @@ def policy_options(command: F) -> F:
     return command
 
 
-def cluster_options(command: F) -> F:
-    """POLICY, and how its cluster is reached."""
-    for option in options.OF_CLUSTER:
-        command = option(command)
-    return command
-
-
 @click.command()
 @policy_options
 @click.option("--against", metavar="FILE", callback=options.text, help="Only what differs from the policy in FILE.")
-@cluster_options
+@options.of_cluster
 def plan(
     filename: str,
     dsn: str | None,
@@ -216,7 +210,7 @@ def apply(
                 # What a status would keep is known for this run.
                 known = replace(known, plan=replace(known.plan, recorded=gate.record))
                 observed = observe_and_plan(connection, spec, now, policy.held, known)
-            tried.plan = observed[1]
+            tried.plan, tried.timezone = observed[1], spec.timezone
             report = maintain(
                 connection,
                 spec,
@@ -255,7 +249,7 @@ def _reporting(output: str) -> Iterator[Tried]:
             tries = [steps.action_document(each, tried.outcomes) for each in plan.actions] if plan else []
             formats.data({"error": formats.error(error), **({"actions": tries} if plan else {})}, output)
         elif plan is not None and output != "name":
-            steps.print_actions(plan, tried.outcomes, output == "wide")
+            steps.print_actions(plan, tried.outcomes, output == "wide", _dates(plan, tried.timezone))
         raise
 
 
@@ -309,12 +303,13 @@ def _print(
     about = [
         f"{plan.parent} in database {server.database} (PostgreSQL {server.version_text})",
         f"by {spec.interval} of {spec.timezone} on {plan.key}; now is {iso(moment)}",
-        f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan, inventory.default)}",
+        f"{len(inventory.partitions)} partitions, {size}, {_coverage(plan, inventory.default, spec.timezone)}",
     ]
     formats.names([*about, ""])
     why_not = _why_not(spec, report.before)
     if planned:
-        steps.print_actions(report.before, None if why_not and not outcomes else outcomes, output == "wide")
+        shown = None if why_not and not outcomes else outcomes
+        steps.print_actions(report.before, shown, output == "wide", _dates(report.before, spec.timezone))
         formats.names([why_not] if why_not else [])
     elif not plan.steps:
         click.echo("Nothing to do.")
@@ -327,11 +322,18 @@ def _print(
         formats.names([f"  {'ERROR ' if each.error else ''}{each.reason} ({each.object}): {each.message}"])
 
 
-def _coverage(plan: Plan, default: Partition | None) -> str:
+def _dates(plan: Plan, timezone: str) -> formats.Dates:
+    pieces = [plan.current, *(each.range for each in plan.actions if each.range is not None)]
+    return formats.Dates.of(
+        timezone, (plan.covered_until, *(end for each in pieces for end in (each.lower, each.upper)))
+    )
+
+
+def _coverage(plan: Plan, default: Partition | None, timezone: str) -> str:
     if plan.covered_for_ever:
         return "now is covered, with no end"
     if plan.covered_until:
-        return f"covered until {iso(plan.covered_until)}"
+        return f"covered until {_dates(plan, timezone).show(plan.covered_until)}"
     return f"NOW IS NOT COVERED: {f'rows go into {default}' if default else 'inserts fail'}"
 
 

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..api.archive import ARCHIVE_PLURAL
-from ..api.policy import GROUP, PLURAL, VERSION, Database
+from ..api.database import Database
+from ..api.policy import GROUP, PLURAL, VERSION, holds
 from ..api.status import (
     FOR_EVER,
     Condition,
@@ -267,6 +268,7 @@ def view(policy: Object, now: datetime, archives: Iterable[Object] = ()) -> Tabl
             for partition, each in newest_archives(policy, archives).items()
         },
         notes=(*unlisted, *foreign),
+        held=holds(meta.get("annotations"), spec.get("holds")),
     )
 
 

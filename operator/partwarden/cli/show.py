@@ -20,13 +20,14 @@ from ..planner.findings import quoted
 from ..planner.inventory import Partition
 from ..postgres.connection import Session, run
 from ..postgres.errors import message
+from ..postgres.inspection import count_all
 from ..postgres.settings import LIMITS, setting
 from ..postgres.transaction import reading, undo
 from ..status.details import partitions_of
 from . import formats, policies
 from .options import Target, target
 from .policies import Policies, observe_target
-from .tables import ObservedTable, TableView, count_rows, ends
+from .tables import ObservedTable, TableView, ends
 
 
 @click.command("list", short_help="Partitions, with ranges, state, rows and size.")
@@ -51,8 +52,7 @@ def list_(target: Target, url: str | None, output: str) -> int:
         for number, view in enumerate(views):
             _print_heading(number, len(views), view.name)
             formats.table(view.rows(output == "wide"))
-            for note in view.notes:
-                formats.line(note)
+            formats.names((*view.notes, *view.dates.notes))
     return 0
 
 
@@ -99,7 +99,7 @@ def _count(connection: Session, tables: list[ObservedTable]) -> list[tuple[Table
             partitions = [(name, each) for name, each in table.named() if isinstance(each, Partition)]
             for number, (name, each) in enumerate(partitions, 1):
                 formats.progress(f"counting {each}, {number} of {len(partitions)}")
-                counts[name] = count_rows(connection, each)
+                counts[name] = count_all(connection, each)
             counted.append((table.view(), counts))
     finally:
         formats.progress()
@@ -312,4 +312,5 @@ def _print(table: ObservedTable, reading: Reading, wide: bool) -> None:
     formats.names([f"{table.plan.parent} by {table.plan.key}: it {word}: {counted}"])
     formats.names(f"  {text}" for text in (*reading.why, *conditions))
     if read := _read(table, reading):
-        formats.table([("READ", "FROM", "TO"), *((name, *ends(each)) for name, each in read)])
+        dates = table.view().dates
+        formats.table([("READ", "FROM", "TO"), *((name, *ends(each, dates)) for name, each in read)])

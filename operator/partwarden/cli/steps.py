@@ -107,13 +107,11 @@ def range_document(piece: Range) -> dict[str, str | None]:
     return {"from": iso(piece.lower), "to": iso(piece.upper)}
 
 
-def print_actions(plan: Plan, outcomes: Sequence[Outcome] | None, wide: bool) -> None:
+def print_actions(plan: Plan, outcomes: Sequence[Outcome] | None, wide: bool, dates: formats.Dates) -> None:
     """With what became of them where there are ``outcomes``. Wide: with the lock that each takes, rows and size."""
     rows = [("DO", "TABLE", "FROM", "TO", *(("LOCK", "ROWS", "SIZE") if wide else ()), "WHY")]
     for action, step in zip(plan.actions, plan.steps, strict=False):
-        bounds = ("", "")
-        if action.range is not None:
-            bounds = iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE"
+        bounds = dates.ends(action.range.lower, action.range.upper) if action.range else ("", "")
         rows.append(
             (action.verb, str(action), *bounds, *((action.lock, *measured(step)) if wide else ()), action.reason)
         )

@@ -9,21 +9,22 @@ from enum import IntEnum
 from statistics import median
 from typing import Any
 
-from psycopg import sql
-
+from ..api import policy
+from ..api.period import Period
 from ..api.policy import Table, TableSpec
 from ..api.retention import Retention
 from ..api.status import PartitionPolicyStatus, PartitionStatus, State
 from ..errors import InvalidSpec, ReadOnlyServer, did_you_mean, printable
 from ..planner.calendar import Grid, iso
+from ..planner.findings import join_names
+from ..planner.forecast import forecast
 from ..planner.inventory import Detached, Inventory, Partition
 from ..planner.plan import Plan
 from ..postgres.connection import Session
 from ..postgres.engine import observe_and_plan
-from ..postgres.transaction import READ_ALL_LIMIT, READ_ALL_TIMEOUT, read_only
-from ..status.conditions import describe
-from ..status.details import human, partitions_of, planned, summarise
-from . import manifest, options
+from ..status.default_partition import describe
+from ..status.details import expected, human, partitions_of, planned, summarise
+from . import formats, manifest, options
 from .guess import read_tables
 from .options import Target
 
@@ -69,11 +70,30 @@ class TableView:
     notes: tuple[str, ...] = ()
     """Sentences below a list: what it does not show."""
     standby: bool = False
+    held: frozenset[str] = frozenset()
+    """What a hold names."""
+
+    def is_held(self, partition: PartitionStatus) -> bool:
+        """Whether a hold names it, and it has expired or not."""
+        schema, _, name = partition.name.rpartition(".")
+        called = policy.names(schema or self.heading["table"].partition(".")[0], name, partition.oid or 0)
+        return partition.state is State.HELD or policy.is_held(self.held, called)
+
+    def state(self, partition: PartitionStatus) -> str:
+        """For people: ``Held`` where it has expired, ``Current, held`` or ``Detached, held`` where it is that."""
+        held = partition.state is not State.HELD and self.is_held(partition)
+        return f"{partition.state}{formats.ALSO_HELD if held else ''}"
 
     @property
     def of_policy(self) -> bool:
         """Whether the operator wrote the status; else a database was asked."""
         return "policy" in self.heading
+
+    @property
+    def dates(self) -> formats.Dates:
+        """How its moments are written for people."""
+        bounds = (end for each in self.status.partitions for end in (each.from_, each.to))
+        return formats.Dates.of(self.heading["timezone"], bounds)
 
     @property
     def attached(self) -> list[PartitionStatus]:
@@ -104,9 +124,10 @@ class TableView:
         with_archives, by_state = self.archives is not None, self.of_policy
         heading = (*COLUMNS, *(("ARCHIVE",) if with_archives else ()))
         table = [(*heading, *(("MANAGED", "KIND", "BYTES", *(("LOCATION",) if by_state else ())) if wide else ()))]
+        dates = self.dates
         for each in self.status.partitions:
             estimate = "-" if each.rows is None else f"~{each.rows:,}"
-            row = [each.name, *ends(each), each.state.value, estimate, human(each.bytes)]
+            row = [each.name, *ends(each, dates), self.state(each), estimate, human(each.bytes)]
             archive = (self.archives or {}).get(each.name)
             location = (archive.location if archive else None) or "-"
             if with_archives:
@@ -151,7 +172,7 @@ class TableView:
         summary, skew = self.status.summary, self.skew()
         if summary is None:
             return [("status", "the operator has not observed it yet")]
-        largest, estimate = summary.largest, summary.rows
+        largest, estimate, listed = summary.largest, summary.rows, self.status.partitions
         runway = "for ever" if summary.runway_days is None else f"{summary.runway_days} days after the current interval"
         has_default = any(each.state is State.DEFAULT for each in self.attached)
         interval = self.heading["interval"]
@@ -164,9 +185,11 @@ class TableView:
             ("largest", f"{largest.name}, {largest.size}" if largest else "-"),
             ("median", human(int(skew[0])) if skew else "-"),
             ("largest : median", f"{skew[1]:.1f}" if skew else "-"),
-            ("covered until", summary.covered_until or "now is not covered"),
+            ("covered until", self.dates.show(summary.covered_until) or "now is not covered"),
             ("runway", runway),
             ("in DEFAULT", self.in_default or ("no rows" if has_default else "there is none")),
+            *(expected(summary.forecast) if summary.forecast else []),
+            *([("held", join_names(held))] if (held := [each.name for each in listed if self.is_held(each)]) else []),
             *([("to be done", str(summary.pending))] if self.of_policy else []),
         ]
 
@@ -182,16 +205,14 @@ class TableView:
         summary = self.status.summary
         if summary is None:
             return f"{self.name}: not observed yet"
-        until = f"covered until {summary.covered_until}" if summary.covered_until else "now is not covered"
+        until = f"covered until {self.dates.show(until)}" if (until := summary.covered_until) else "now is not covered"
         standby = ", seen on a standby, which is read-only" if self.standby else ""
         return f"{self.name}: {summary.partitions} partitions, {summary.size}, {until}{standby}"
 
 
-def ends(partition: PartitionStatus) -> tuple[str, str]:
+def ends(partition: PartitionStatus, dates: formats.Dates) -> tuple[str, str]:
     """Its bounds for people: ``DEFAULT`` and "" for the DEFAULT partition."""
-    if partition.state is State.DEFAULT:
-        return "DEFAULT", ""
-    return partition.from_ or "MINVALUE", partition.to or "MAXVALUE"
+    return ("DEFAULT", "") if partition.state is State.DEFAULT else dates.ends(partition.from_, partition.to)
 
 
 def inserts(partitions: list[PartitionStatus]) -> str:
@@ -200,7 +221,7 @@ def inserts(partitions: list[PartitionStatus]) -> str:
     return f"rows go into the DEFAULT partition {default}" if default else "inserts fail"
 
 
-def _is_within(partition: PartitionStatus, spec: TableSpec, period: options.Period) -> bool:
+def _is_within(partition: PartitionStatus, spec: TableSpec, period: Period) -> bool:
     if partition.from_ is None or partition.to is None:
         return False
     moment = Grid.of(spec, aware=partition.from_.endswith("Z")).moment
@@ -242,7 +263,10 @@ class ObservedTable:
             in_default = describe(self.grid, rows)
         # Not checked again: a database may have more partitions than a status may list.
         status = PartitionPolicyStatus.model_construct(
-            summary=summarise(self.inventory, self.plan, len(self.inventory.partitions)),
+            summary=summarise(
+                *(self.inventory, self.plan, len(self.inventory.partitions)),
+                forecast(self.spec, self.inventory, self.plan),
+            ),
             partitions=partitions,
             plan=[planned(each) for each in self.plan.steps],
         )
@@ -267,6 +291,7 @@ class ObservedTable:
             in_default=in_default,
             archives=None if archives is None else proven,
             standby=server.standby,
+            held=policy.holds(None, self.spec.holds),
         )
 
     def _problems(self, inserts: str, in_default: str) -> Iterator[Problem]:
@@ -316,29 +341,8 @@ def _specs(connection: Session, target: Target) -> list[TableSpec]:
     """The policy's of the file, or those of all tables that can be managed, or of that one. Raises its error where it
     cannot be."""
     if target.filename is not None:
-        return [policy_file(target).spec]
+        return [manifest.of_target(target).spec]
     found = read_tables(connection, Table.model_validate(target.table) if target.table else None)
     if len(found) == 1 and found[0].error:
         raise found[0].error
     return [each.guess.spec for each in found if each.guess]
-
-
-def policy_file(target: Target) -> manifest.Manifest:
-    """The policy of ``-f``. Raises `InvalidSpec`."""
-    name = target.filename or ""
-    return manifest.load(manifest.read(name), name, table=target.table, needs_database=False)
-
-
-def count_rows(connection: Session, table: Partition | Detached) -> int:
-    """The rows of one table, counted: what others write meanwhile may be in or not. Raises psycopg's errors."""
-    query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table.schema, table.name))
-    with connection.patient(READ_ALL_LIMIT):
-        # An error is better than a number of those rows only that a policy of row security shows.
-        _, ((count,),) = read_only(
-            connection,
-            "SET LOCAL row_security = off",
-            query,
-            lock_timeout="10s",
-            statement_timeout=READ_ALL_TIMEOUT,
-        )
-    return int(count)

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..api.archive import ARCHIVE_KIND, CONTAINER, MANAGED, PartitionArchiveSpec
-from ..api.policy import API_VERSION, GROUP, Database, PartitionPolicySpec
+from ..api.database import Database
+from ..api.policy import API_VERSION, GROUP, PartitionPolicySpec
 from ..api.retention import JobSettings, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
 from ..api.validation import check

@@ -30,16 +30,14 @@ from .. import errors
 from ..api.types import ObjectKey
 from ..archive.manifest import JobSpec, Report, TableName, Task
 from ..archive.table_lookup import Target
-from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableChanged, UserError
+from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, UserError
 from ..kube.cache import ArchiveCache, StoredArchive, parse_archive
 from ..kube.client import JOBS, Cluster, Invalid
-from ..planner.drop_preconditions import server_label
-from ..postgres.conninfo import resolve
-from . import archive_status, database_work
+from ..planner.calendar import iso
+from . import archive_status
 from .archive_job import JobRequest, Owner, controller_of, manifest, resolve_job_request
 from .archive_job import name as job_name
 from .archive_requests import ArchiveRequests
-from .database_work import Supervisor, TableSearch
 from .job_slots import JobSlots
 from .job_status import NO_REPORT, JobView, Phase, is_pending_long, view
 from .ownership import Shard
@@ -97,11 +95,13 @@ class ArchiveReconciler:
         settings: Settings,
         clock: Callable[[], datetime],
         ended: Callable[[Task, bool, float | None], None] = lambda task, succeeded, seconds: None,
+        progress: Callable[[StoredArchive], int | None] = lambda archive: None,
     ) -> None:
-        """``find``: as `find_table`. ``ended`` is called for each Job that has ended: its task, whether all was well,
-        the seconds that it took."""
+        """``find``: as `archive_database.find_table`. ``ended`` is called for each Job that has ended: its
+        task, whether all was well, the seconds that it took. ``progress``: as `archive_database.ArchiveProgress.of`."""
         self._cluster, self._cache, self._requests, self._shard = cluster, cache, requests, shard
-        self._slots, self._find, self._settings, self._clock, self._ended = slots, find, settings, clock, ended
+        self._slots, self._find, self._settings, self._clock = slots, find, settings, clock
+        self._ended, self._progress = ended, progress
 
     def reconcile(self, key: ObjectKey) -> float | None:
         """Act once. Returns the seconds until the next reconcile, None for when it is enqueued."""
@@ -176,7 +176,8 @@ class ArchiveReconciler:
         )
         # The table is pinned before anything is made of it: a Job created first, and an operator killed before it wrote
         # the OID, would leave an archive that the next one takes for another table of that name.
-        pinned = archive_status.aims(archive.status, target.partition.oid, target.bounds, target.server, target.bytes)
+        bounds = (iso(target.held.lower), iso(target.held.upper)) if target.held else target.bounds
+        pinned = archive_status.aims(archive.status, target.partition.oid, bounds, target.server, target.bytes)
         begun = JobView(step.job[1], Phase.RUNNING)
         status = archive_status.runs(pinned, archive.generation, self._clock(), step.task, begun)
         written = self._write(archive, status)
@@ -202,7 +203,10 @@ class ArchiveReconciler:
         seen = view(job, pods, now)
         self._slots.saw(job, pods)
         if seen.phase is Phase.RUNNING:
-            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen)
+            # While no pod runs there is nothing to see.
+            dumps = step.task is Task.ARCHIVE and seen.idle is None
+            dumped = self._progress(archive) if dumps else None
+            status = archive_status.runs(archive.status, archive.generation, now, step.task, seen, dumped)
             after: float | None = POLL_PENDING if is_pending_long(seen.idle, now) else POLL_JOB
             return WRITTEN_MEANWHILE if self._write(archive, status) is None else after
         status, succeeded = _result(step, seen, now)
@@ -234,52 +238,6 @@ class ArchiveReconciler:
             except ClusterUnavailable as error:
                 log.warning("%s", error, extra={"archive": str(archive), "reason": error.reason})
         return parse_archive(written)
-
-
-def find_table(
-    cluster: Cluster,
-    settings: Settings,
-    execute: Callable[[Callable[[TableSearch, Supervisor], Target], TableSearch, Supervisor], Target],
-    archive: StoredArchive,
-    request: JobRequest,
-) -> Target:
-    """Find the table of an archive by its Secret and the database's catalog. ``execute``: `DatabaseProcesses.run`.
-
-    Raises a `PartwardenError`: `TableChanged` where it is not the table that the archive was begun for.
-    """
-    reference = request.database.secret_ref
-    secret = cluster.secret(archive.key[0], reference.name) if reference else None
-    name = reference.name if reference else None
-    info = resolve(request.database, secret, name, ca_folder=settings.ca_folder)
-    wanted = TableSearch(
-        connection=info,
-        connect_timeout=settings.connect_timeout,
-        schema=request.schema,
-        name=request.spec.partition,
-        oid=archive.status.get("oid") or request.spec.oid,
-        server=str(archive.status.get("server") or ""),
-        encoding=request.encoding,
-        client=settings.job_client,
-    )
-    target = execute(database_work.find_table, wanted, Supervisor())
-    check_table(archive, request, target)
-    return target
-
-
-def check_table(archive: StoredArchive, request: JobRequest, target: Target) -> None:
-    """Raises `TableChanged` where ``target`` is not the table that the archive is of."""
-    table, oid = f"{request.schema}.{request.spec.partition}", archive.status.get("oid") or request.spec.oid
-    if archive.binding and archive.binding.server != server_label(target.server):
-        raise TableChanged(
-            f"table {table} is not the one that this archive is of: that was on another server than "
-            f"{target.server or 'this one, which the role may not ask for its identity'}; the policy has another "
-            "PartitionArchive made for it"
-        )
-    if oid and target.partition.oid != oid:
-        raise TableChanged(
-            f"table {table} is not the one that this archive is of (OID {oid}, now {target.partition.oid}): it was "
-            "made anew; make another PartitionArchive for it"
-        )
 
 
 def next_step(archive: StoredArchive, wanted: str | None) -> Step | None:
@@ -337,7 +295,7 @@ def _result(step: Step, seen: JobView, now: datetime) -> tuple[archive_status.St
     about = {"archive": str(step.archive)}
     if step.task is Task.ARCHIVE and report is not None and report.ok and is_whole(report, before):
         log.info("archived %s", report.location, extra={**about, "reason": archive_status.PROVEN})
-        return archive_status.proved(before, generation, now, report, seen.name), True
+        return archive_status.proved(before, generation, now, report, seen.name, seen.took), True
     if step.task is Task.CHECK and report is not None and is_result(report, before):
         return archive_status.checked(before, generation, now, report, step.token, seen.name), report.ok
     reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")

@@ -68,7 +68,7 @@ class ArchiveRequests:
         The same Secret may lead to another server by now: of which server each is, its state says.
         """
         found: dict[int, list[ArchiveState]] = {}
-        for archive, binding in self._own(policy, spec):
+        for archive, binding in self.own(policy, spec):
             status = archive.status
             # Only the operator writes a status: once that names a server, an edited label counts no more.
             if "server" in status and server_label(str(status["server"])) != binding.server:
@@ -96,7 +96,7 @@ class ArchiveRequests:
         route = (address, spec.database.archive)
         rerouted = self._routes.get(policy.key, route) != route
         self._routes[policy.key] = route
-        for archive, _ in self._own(policy, spec):
+        for archive, _ in self.own(policy, spec):
             if rerouted:
                 # Jobs have another way to the database now: no archive waits for its next attempt.
                 self._enqueue(archive.key)
@@ -180,7 +180,7 @@ class ArchiveRequests:
             if state is not None and state.proves(oid):
                 self.record_drop(policy, oid, state.name, now)
 
-    def _own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, Binding]]:
+    def own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, Binding]]:
         """The policy's archives, of whatever server, each with the table that it is of."""
         destination = spec.retention.archive if spec.retention else None
         for archive in self._cache.indexed(policy.key) if destination else ():

@@ -25,10 +25,12 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 """Between a Job that failed and the next, doubled each time."""
 
 PHASES = {Task.ARCHIVE: "Archiving", Task.CHECK: "Checking"}
+DUMPED = 100
+"""``progress`` of a Job that has the dump, and proves it."""
 STATES = {PHASES[Task.ARCHIVE]: "Dumping", PHASES[Task.CHECK]: "Verifying"}
 FAILURE = ("lastError", "attempts", "nextAttempt")
 """What a Job that succeeds removes."""
-PROGRESS = ("phase", "phaseSince")
+PROGRESS = ("phase", "phaseSince", "progress")
 """What the end of a Job removes."""
 
 Status = dict[str, Any]
@@ -45,12 +47,12 @@ def waits(status: Mapping[str, Any], generation: int, now: datetime, reason: str
 
 
 def aims(
-    status: Mapping[str, Any], oid: int, bounds: tuple[str, str] | None, server: str = "", size: int = 0
+    status: Mapping[str, Any], oid: int, bounds: tuple[str | None, str | None] | None, server: str = "", size: int = 0
 ) -> Status:
     """Pin the archive to its table: from now on it is of no other, whatever that is called, and of no other ``server``.
 
-    Bounds that are known already stay: once a table is detached, only its mark says them, in another spelling.
-    ``size``: of the table in bytes, 0 where it is not known.
+    Bounds that are known already stay: once a table is detached, only its mark says them. ``size``: of the
+    table in bytes, 0 where it is not known.
     """
     lower, upper = bounds or (None, None)
     pinned = {"from": lower, "to": upper, **{key: status[key] for key in ("from", "to") if key in status}, "oid": oid}
@@ -58,20 +60,29 @@ def aims(
     return {**status, **{key: value for key, value in pinned.items() if value is not None}}
 
 
-def runs(status: Mapping[str, Any], generation: int, now: datetime, task: Task, seen: JobView) -> Status:
-    """A Job is under way: its phase, since when, and what it waits for. Nothing else changes until it has ended."""
+def runs(
+    status: Mapping[str, Any], generation: int, now: datetime, task: Task, seen: JobView, dumped: int | None = None
+) -> Status:
+    """A Job is under way: its phase, since when, and what it waits for. Nothing else changes until it has ended, but
+    for the percentage that is ``dumped``; None where there is nothing new of that."""
     size = f" of {human(status['tableBytes'])}" if status.get("tableBytes") else ""
     verb = f"archives the partition{size}" if task is Task.ARCHIVE else "reads the archive again"
     said = ConditionState(FALSE, seen.reason or "JobRunning", seen.message or f"Job {seen.name} {verb}")
     lasts = (status.get("job"), status.get("phase")) == (seen.name, PHASES[task]) and "phaseSince" in status
     since = status["phaseSince"] if lasts else iso(now.replace(microsecond=0))
     found = _with({**status, "job": seen.name}, generation, now, said, RECONCILING)
-    return _staged({**found, "phase": PHASES[task], "phaseSince": since})
+    percent = status.get("progress") if dumped is None and lasts else dumped
+    progress = {} if percent is None else {"progress": percent}
+    return _staged({**found, "phase": PHASES[task], "phaseSince": since, **progress})
 
 
-def proved(status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str) -> Status:
-    """The Job that archives reported success: the archive was read back before it said so."""
+def proved(
+    status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str, took: float | None = None
+) -> Status:
+    """The Job that archives reported success: the archive was read back before it said so. ``took``: its seconds."""
     found = {**_forgiven(status), **_facts(report), "job": job}
+    if took is not None:
+        found["seconds"] = max(0, round(took))
     message = f"{report.rows} rows, {human(report.bytes)}, read back and equal to the table: {report.location}"
     return _with(found, generation, now, ConditionState(TRUE, PROVEN, message), READY)
 
@@ -200,7 +211,10 @@ def _staged(status: Status) -> Status:
     """With its ``state``. Of a Job that runs, why it cannot go on counts, and why one before it failed does not."""
     wrong = trouble(status)
     if "phase" in status and (wrong is None or wrong[0] not in BLOCKED):
-        return {**status, "state": STATES[status["phase"]]}
+        state, percent = STATES[status["phase"]], status.get("progress")
+        if percent == DUMPED:
+            state = STATES[PHASES[Task.CHECK]]
+        return {**status, "state": f"{state} {percent}%" if percent and percent != DUMPED else state}
     return {**status, "state": "Failed" if wrong else "Verified" if is_proven(status) else "Queued"}
 
 

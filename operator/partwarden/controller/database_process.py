@@ -33,6 +33,8 @@ from typing import Any, NoReturn, TypeVar
 from ..errors import DatabaseUnresponsive, PartwardenError, WorkerFailed
 from ..planner.drop_preconditions import Archives
 from ..planner.recheck import Step, Withdrawn
+from ..postgres.conninfo import ConnectionInfo
+from ..postgres.kept_session import KEPT_FOR, KeptSession
 from ..status.events import CompletedAction
 from . import database_work
 from .database_work import Supervisor, Unreadable, Values
@@ -122,7 +124,10 @@ def serve(pipe: Connection, memory: int, folder: str) -> None:
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     _limit_memory(memory)
+    database_work.kept = kept = KeptSession()
     while True:
+        if kept.exists and not pipe.poll(KEPT_FOR):
+            kept.close()
         try:
             function, arguments = pipe.recv()
         except (EOFError, OSError):
@@ -160,6 +165,7 @@ class _Worker:
     process: multiprocessing.process.BaseProcess
     pipe: Connection
     folder: str
+    connection: ConnectionInfo | None = None
     doing: str = ""
     deadline: float = 0.0
     limit: float = math.inf
@@ -206,8 +212,9 @@ class DatabaseProcesses:
         where its process ended. ``within`` so many seconds in all: in a process of its own with little memory, beside
         the workers, for what one of them waits for.
         """
-        worker = self._take() if within is None else self._add(BRIEF_MEMORY)
-        kept = False
+        connection = getattr(request, "connection", None)
+        worker = self._take(connection) if within is None else self._add(BRIEF_MEMORY)
+        worker.connection, kept = connection, False
         try:
             worker.limit = math.inf if within is None else time.monotonic() + within
             worker.begins("beginning", BEGINNING, self._observation)
@@ -279,10 +286,12 @@ class DatabaseProcesses:
             raise Unreadable(type(message).__name__)
         return message
 
-    def _take(self) -> _Worker:
+    def _take(self, connection: ConnectionInfo | None) -> _Worker:
+        """One whose last work was there, where there is one: with the session that it may have kept."""
         with self._lock:
             if self._closed:
                 raise WorkerFailed("the operator ends")
+            self._idle.sort(key=lambda each: each.connection == connection)
             while self._idle:
                 worker = self._idle.pop()
                 if worker.process.is_alive():
@@ -311,8 +320,7 @@ class DatabaseProcesses:
     def _give_back(self, worker: _Worker, kept: bool) -> None:
         with self._lock:
             self._busy.discard(worker)
-            kept = kept and not self._closed
-            if kept:
+            if kept := kept and not self._closed:
                 self._idle.append(worker)
         if not kept:
             worker.kill()

@@ -24,12 +24,14 @@ from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import AnalyzeParent, DrainIntoPartition, DropDetached, Outcome
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase
+from ..planner.forecast import NOTHING, Measured
 from ..planner.inventory import Inventory
 from ..planner.recheck import Recheck
 from ..postgres import inspection
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.engine import maintain, observe_and_plan
+from ..postgres.kept_session import KeptSession
 from ..postgres.transaction import held_keys, holding_keys
 from ..status import conditions, events
 
@@ -49,6 +51,8 @@ VALUES = (
 """Where the classes of what a worker sends are defined."""
 running: Session | None = None
 """The session of this process, so that a signal can cancel what runs on it. One process does one thing at a time."""
+kept: KeptSession | None = None
+"""In a worker process: the session of the last reconcile, where that has only read."""
 
 
 class Supervisor(Recheck):
@@ -96,6 +100,7 @@ class WorkRequest:
     connect_timeout: int
     policy: ObjectKey | None = None
     """How messages name it."""
+    measured: Measured = NOTHING
     beside: str = ""
     """The action, as in status.plan, which takes long and which another run of the policy does: this one does what is
     short, and that lets others lock the parent."""
@@ -165,6 +170,9 @@ def work(request: WorkRequest, supervisor: Supervisor) -> WorkReport:
         report.update = conditions.failed(error, connected)
     except MemoryError:
         exhausted = True
+    if outcomes and kept is not None:
+        # What a table's triggers, defaults and constraints have called may have left anything in the session.
+        kept.close()
     if exhausted:
         # Only here nothing holds what took the memory any more.
         report.update = conditions.failed(
@@ -219,7 +227,7 @@ def _maintain(
     report.stopped = report.stopped or supervisor.why_stopped()
     if spec.mode is not Mode.PLAN and not plan.blocked and not report.stopped:
         report.requests = plan.retired.gate.requests
-    report.update = conditions.reconciled(spec, inventory, plan, outcomes, request.policy)
+    report.update = conditions.reconciled(spec, inventory, plan, outcomes, request.measured, request.policy)
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
     done_long = any(each.action.long and each.error is None for each in outcomes)
     report.more = done_long and any(each.long for each in plan.actions)
@@ -292,11 +300,31 @@ def find_table(request: TableSearch, supervisor: Supervisor) -> Target:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopySearch:
+    """The dump of the table with that OID, by a Job."""
+
+    connection: ConnectionInfo = field(repr=False)
+    connect_timeout: int
+    oid: int
+
+
+def find_copy(request: CopySearch, supervisor: Supervisor) -> int | None:
+    """As `pgdump.progress`. Raises a `PartwardenError`."""
+    supervisor.begins(CONNECTING, None)
+    with session(request.connection, connect_timeout=request.connect_timeout) as connection:
+        return pgdump.progress(connection, request.oid)
+
+
 @contextmanager
 def cancellable_session(info: ConnectionInfo, connect_timeout: int) -> Iterator[Session]:
     """As `postgres.connection.session`; `cancel` ends the statement that runs on it."""
     global running
-    with session(info, connect_timeout=connect_timeout) as connection:
+    with (
+        session(info, connect_timeout=connect_timeout)
+        if kept is None
+        else kept.use(info, connect_timeout) as connection
+    ):
         running = connection
         try:
             yield connection

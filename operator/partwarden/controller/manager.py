@@ -19,7 +19,8 @@ from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
 from . import database_work
-from .archive_reconciler import ArchiveReconciler, find_table
+from .archive_database import WITHIN, ArchiveProgress, find_table
+from .archive_reconciler import ArchiveReconciler
 from .archive_requests import ArchiveRequests
 from .archive_status import state
 from .database_process import DatabaseProcesses
@@ -28,6 +29,7 @@ from .health import Health, Web, WorkerPoolStats
 from .informers import Lister, Watches
 from .job_slots import JobSlots
 from .long_actions import LongActions, long_limit
+from .measurements import Measurements
 from .metrics import Memory, Metrics, Sources
 from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
@@ -71,9 +73,11 @@ class Operator:
         )
         self._processes = DatabaseProcesses(settings.worker_memory * 1024 * 1024, settings.reconcile_timeout)
         find = partial(find_table, cluster, settings, self._processes.run)
+        brief = partial(self._processes.run, within=WITHIN)
+        progress = ArchiveProgress(cluster, settings, self._shard, brief)
         archives = ArchiveReconciler(
             *(cluster, self._archives, requests, self._shard, slots, find, settings, runtime.clock),
-            metrics.job_ended,
+            *(metrics.job_ended, progress.of),
         )
         self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
         ownership = TableOwnership(runtime.policy_queue.enqueue, runtime.policy_queue.enqueue)
@@ -87,6 +91,7 @@ class Operator:
         self._reconciler = PolicyReconciler(
             *(runtime, handler, ownership, requests, execute, partial(self._processes.run, database_work.find_keys)),
             *(long, metrics.reconciled, lambda: self._leadership.lost),
+            Measurements(cluster, runtime.policies, self._archives, requests).of,
         )
         self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
         pools = {"policies": self._pool, "archives": self._archive_pool}

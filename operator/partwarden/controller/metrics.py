@@ -34,7 +34,7 @@ ARCHIVE_STATES = ("Proven", "Working", "Failing")
 
 
 class Number(NamedTuple):
-    """A number of ``status.summary``, and its metric."""
+    """A field of ``status.summary``, and its metric."""
 
     field: str
     metric: str
@@ -51,7 +51,23 @@ NUMBERS = (
     Number("defaultRows", "default_rows", "Rows in the DEFAULT partition, counted; a lower limit above 200,000."),
     Number("pending", "pending_actions", "Length of the plan: actions that are still to be done."),
     Number("missing", "missing_ranges", "Wanted ranges that no partition holds yet."),
+    Number("rowsPerDay", "forecast_rows_per_day", "Rows that come in a day, by partitions whose ranges have passed."),
+    Number("bytesPerDay", "forecast_bytes_per_day", "Bytes on disk that come in a day, by the same partitions."),
+    Number("nextPartitionBytes", "forecast_next_partition_bytes", "Size that the next partition will have."),
+    Number("nextArchiveBytes", "forecast_next_archive_bytes", "Size that the next archive will have."),
+    Number("nextArchiveSeconds", "forecast_next_archive_seconds", "Seconds that the next archive's Job will take."),
+    Number(
+        "thresholdReached",
+        "forecast_threshold_reached_timestamp_seconds",
+        "The day, its midnight in UTC, on which a partition grows beyond spec.thresholds.partitionSize.",
+    ),
+    Number(
+        "claimFull",
+        "forecast_claim_full_timestamp_seconds",
+        "The day, its midnight in UTC, on which archives fill their PersistentVolumeClaim.",
+    ),
 )
+"""Of ``status.summary``, and of ``forecast`` in it."""
 
 
 def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> list[GaugeMetricFamily]:
@@ -72,9 +88,10 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
         days = float("inf") if summary.get("coveredUntil") == FOR_EVER else summary.get("runwayDays")
         if days is not None:
             runway.add_metric(key, days)
+        said = {**(summary.get("forecast") or {}), **summary}
         for field, family in numbers.items():
-            if (number := summary.get(field)) is not None:
-                family.add_metric(key, number)
+            if (number := said.get(field)) is not None:
+                family.add_metric(key, _number(number))
         for each in status.get("conditions") or []:
             if each["status"] != "Unknown":
                 condition.add_metric([*key, each["type"]], each["status"] == "True")
@@ -86,6 +103,11 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
         ):
             findings.add_metric([*key, reason], count)
     return [runway, *numbers.values(), condition, findings, long, long_bytes, paused]
+
+
+def _number(said: Any) -> float:
+    """Of a day, its midnight in UTC."""
+    return datetime.fromisoformat(f"{said}T00:00:00Z").timestamp() if isinstance(said, str) else float(said)
 
 
 def _family(name: str, text: str, *more: str) -> GaugeMetricFamily:

@@ -18,6 +18,7 @@ from ..api.validation import parse_spec
 from ..errors import ClusterUnavailable, PartwardenError, PolicyConflict
 from ..kube.cache import StoredPolicy
 from ..planner.calendar import load_zone
+from ..planner.forecast import NOTHING, Measured
 from ..postgres.conninfo import ConnectionInfo
 from ..status import conditions, details, events
 from . import workqueue
@@ -87,12 +88,14 @@ class PolicyReconciler:
         long: LongActions,
         observe: Callable[[ObjectKey, workqueue.Result, float], None],
         lost: Callable[[], bool] = lambda: False,
+        measure: Callable[[StoredPolicy, PartitionPolicySpec], Measured] = lambda policy, spec: NOTHING,
     ) -> None:
         """``execute`` does the work on a database, and ``look`` asks that of a rival. ``observe`` gets the result of
-        each reconcile and its seconds. ``lost``: whether the Lease is, so that no further action may begin."""
+        each reconcile and its seconds. ``lost``: whether the Lease is, so that no further action may begin.
+        ``measure``: as `Measurements.of`."""
         self._runtime, self._handler, self._ownership, self._archives = runtime, handler, ownership, archives
         self._execute, self._long, self._observe = execute, long, observe
-        self._lost, self._stopping = lost, False
+        self._lost, self._measure, self._stopping = lost, measure, False
         self._proofs = ServerProofs(runtime, ownership, look)
         self._slots, self._backoff = Slots(), workqueue.Backoff()
         self._waiting: dict[ObjectKey, float] = {}
@@ -202,6 +205,7 @@ class PolicyReconciler:
             patience=settings.lock_patience,
             connect_timeout=settings.connect_timeout,
             policy=policy.key,
+            measured=self._measure(policy, spec),
             beside=run.beside.step.action if run.beside else "",
         )
 

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 AFTER_CRASH = 60.0
 """Seconds until a key is due again after an error that the work itself did not catch."""
 PER_DATABASE = 2
+STAY = 0.25
+"""Seconds for which a worker goes on with one database while others wait, and no other namespace: its process need not
+connect again for each table."""
 
 
 def utc_now() -> datetime:
@@ -142,7 +145,13 @@ class Workers:
 
     def _run(self) -> None:
         own = threading.current_thread()
-        while own not in self._aside and (key := self._queue.take()) is not None:
+        last, since = None, 0.0
+        while own not in self._aside:
+            if time.monotonic() - since > STAY:
+                last, since = None, time.monotonic()
+            if (key := self._queue.take(last)) is None:
+                break
+            last = key
             after: float | None = AFTER_CRASH
             try:
                 after = self._work(key)

@@ -166,6 +166,8 @@ RIGHTS = (
     ("create", "events", ""),
 )
 """Verb, resource and group. No more than it needs: the chart's roles give them, and the operator checks them first."""
+OPTIONAL_RIGHTS = (("get", "persistentvolumeclaims", ""),)
+"""The chart's roles give these, too. Without, a forecast does not say when a claim is full, and all else goes on."""
 
 
 def wanted(settings: Settings) -> Iterator[Right]:

@@ -83,8 +83,11 @@ class Schedule:
         if key not in self._busy:
             heapq.heappush(self._heap, Entry(due, self._count, key))
 
-    def pop(self, now: float) -> ObjectKey | None:
-        """The key whose turn it is, now with a worker until `done`; None when none is due that may have one."""
+    def pop(self, now: float, after: ObjectKey | None = None) -> ObjectKey | None:
+        """The key whose turn it is, now with a worker until `done`; None when none is due that may have one.
+
+        ``after``: where no other namespace waits, another key of that one's database has the turn.
+        """
         self._drop_stale()
         while self._heap and self._heap[0].due <= now:
             key = heapq.heappop(self._heap).key
@@ -96,6 +99,9 @@ class Schedule:
         # Taken out and put back: the next turns are those of the other namespaces, and of its other databases.
         databases = self._ready.pop(namespace)
         database = next(iter(databases))
+        if after is not None and after[0] == namespace and not self._ready:
+            same = self._database(after)
+            database = same if same in databases else database
         keys = databases.pop(database)
         key = keys.popleft()
         if keys:
@@ -189,12 +195,12 @@ class WorkQueue:
             self._schedule.enqueue(key, self._clock() + after)
             self._changed.notify()
 
-    def take(self) -> ObjectKey | None:
-        """Wait for a key that is due. None when the queue was closed."""
+    def take(self, after: ObjectKey | None = None) -> ObjectKey | None:
+        """Wait for a key that is due. None when the queue was closed. ``after``: see `Schedule.pop`."""
         with self._changed:
             while not self._closed:
                 now = self._clock()
-                key = self._schedule.pop(now)
+                key = self._schedule.pop(now, after)
                 due = self._schedule.next_due()
                 if key is not None:
                     if due is not None:  # another worker must wait for that one now

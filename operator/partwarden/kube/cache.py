@@ -11,11 +11,13 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from ..api import approval, policy
 from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, OID_LABEL, ROUND_LABEL, SERVER_LABEL, PartitionArchiveSpec
+from ..api.database import Database
 from ..api.destination import Destination
-from ..api.policy import KIND, PLURAL, Database
+from ..api.policy import KIND, PLURAL
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..planner.drop_preconditions import MOST_ROUNDS
+from ..planner.forecast import PastArchive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ class StoredPolicy(StoredObject):
     """What the annotation `policy.APPROVAL` names."""
     plan_approved: str = ""
     """The digest that the annotation `approval.APPROVE_PLAN` names."""
+    archived_daily: int = 0
+    """Bytes of archives a day, by the forecast in its status; 0 where that has none."""
 
     @property
     def edition(self) -> tuple[str, int, frozenset[str], frozenset[str], str]:
@@ -112,6 +116,8 @@ class StoredArchive(StoredObject):
 
     binding: Binding | None = None
     """None where a user made it, or its labels do not say what its spec says."""
+    past: PastArchive | None = None
+    """What it took, once it is proven."""
 
     @property
     def policy(self) -> ObjectKey | None:
@@ -129,13 +135,14 @@ def parse_policy(body: Mapping[str, Any]) -> StoredPolicy:
         held=policy.holds(annotations, common["spec"].get("holds")),
         approved=policy.parse(annotations, policy.APPROVAL),
         plan_approved=approval.parse(annotations),
+        archived_daily=_archived_daily(body.get("status")),
     )
 
 
 def parse_archive(body: Mapping[str, Any]) -> StoredArchive:
     """The archive in an object of the API server."""
-    common = _common(body)
-    return StoredArchive(**common, binding=_binding(common["spec"], common["labels"]))
+    common, past = _common(body), PastArchive.of(body.get("status") or {})
+    return StoredArchive(**common, binding=_binding(common["spec"], common["labels"]), past=past)
 
 
 def is_gone(body: Mapping[str, Any]) -> bool:
@@ -155,6 +162,12 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
         "status_json": json.dumps(body.get("status") or {}, separators=(",", ":"), ensure_ascii=False).encode(),
         "labels": meta.get("labels") or {},
     }
+
+
+def _archived_daily(status: object) -> int:
+    for name in ("summary", "forecast", "archiveBytesPerDay"):
+        status = status.get(name) if isinstance(status, Mapping) else None
+    return max(0, status) if isinstance(status, int) else 0
 
 
 def _binding(spec: Mapping[str, Any], labels: Mapping[str, str]) -> Binding | None:

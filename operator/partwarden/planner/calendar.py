@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from ..api.period import Period
 from ..api.policy import TableSpec
 from ..api.types import Interval, is_zone, parse_window
 from ..errors import UnknownTimeZone
@@ -144,6 +145,10 @@ class Grid:
         while cell.lower < stop:
             yield cell
             cell = self.cell(cell.upper)
+
+    def holding(self, period: Period) -> Iterator[BoundedRange]:
+        """Every cell that holds a part of the period, ascending; none where the zone left all of it out."""
+        return self.cells(self.moment(period.first), self.moment(period.beyond))
 
     def local(self, moment: datetime) -> datetime:
         """The naive wall-clock time of ``moment``, its ``fold`` 1 in the second pass of a repeated hour."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from calendar import monthrange
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from .. import errors
 from ..api import policy
 from ..api.policy import TableSpec
-from ..api.retention import KeyEncoding, Retention
+from ..api.retention import KeyEncoding, Retention, Unaligned
 from ..api.types import Interval, parse_age
 from . import keys
 from .calendar import HOUR, BoundedRange, Grid, Range, load_zone, merge
 from .drop_preconditions import UNKNOWN, Archives
+from .findings import join_names
 from .inventory import Detached, Inventory, Parent, Partition, RelationKind, Strategy
 from .keys import TYPES, Codec, Edges, KeyType, Unit
 
@@ -25,6 +27,8 @@ NEW_TABLE = (
     "partition key of a table"
 )
 """The way out where a key cannot be managed."""
+NEWEST, FEWEST = 12, 3
+"""Partitions with both bounds that show an interval: the newest, at most and at least so many."""
 YEARS = f"{keys.YEARS.start} to {keys.YEARS.stop - 1}"
 
 
@@ -126,6 +130,27 @@ def _single_column(parent: Parent) -> tuple[str, str]:
     return part.column, part.type
 
 
+def _check_interval(spec: TableSpec, parent: Parent, grid: Grid, ranged: Iterable[tuple[Partition, Range]]) -> None:
+    """Refuse the default interval where the newest partitions are all cells of one and the same other.
+
+    What is of several lengths, or too few, shows none. Raises `IntervalMismatch`.
+    """
+    if spec.says_interval:
+        return
+    bounded = ((held.lower, held, each.name) for each, piece in ranged if (held := piece.bounded))
+    newest = sorted(bounded, key=lambda each: each[0], reverse=True)[:NEWEST]
+    for interval in Interval:
+        other = replace(grid, interval=interval)
+        if len(newest) < FEWEST or interval is spec.interval or any(other.cell(at) != held for at, held, _ in newest):
+            continue
+        raise errors.IntervalMismatch(
+            f"cannot tell the interval of {parent}: spec.interval is left out, which means {spec.interval}, but its "
+            f"{len(newest)} newest partitions are each exactly one {interval} of {spec.timezone}: "
+            f"{join_names([name for *_, name in newest], 3)}; write spec.interval: {interval} to go on with those, or "
+            f"spec.interval: {spec.interval} to change to that one"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class PlanContext:
     """Moments and ranges are in the key's domain (see `calendar`) but for ``now``, which is aware and in UTC."""
@@ -171,6 +196,7 @@ class PlanContext:
         zone, grid = load_zone(spec.timezone), Grid.of(spec, aware=codec.aware)
         moment = now.astimezone(UTC) if codec.aware else now.astimezone(zone).replace(tzinfo=None, fold=0)
         ranged = tuple((each, each.range) for each in inventory.partitions if each.range is not None)
+        _check_interval(spec, parent, grid, ranged)
         return cls(
             spec=spec,
             inventory=inventory,
@@ -219,6 +245,17 @@ class PlanContext:
     def has_expired(self, piece: Range) -> bool:
         """Whether the whole range is older than ``retention.keepFor``; never where there is none, or it has no end."""
         return piece.is_before(self.cutoff)
+
+    def may_expire(self, piece: Range) -> BoundedRange | None:
+        """The range where retention takes it once it `has_expired`; None for one that stays whatever its age.
+
+        It has both bounds, and a moment between them: an unbounded one may hold rows of any time. Whether it is a cell
+        of the grid matters only with ``unaligned: Keep``.
+        """
+        held = piece.bounded
+        if held is None or held.lower >= held.upper:
+            return None
+        return held if self.retention.unaligned is Unaligned.EXPIRE or self.cell_of(held) else None
 
     def is_held(self, table: Partition | Detached) -> bool:
         """Whether a hold names it."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 
+from ..api.period import MAX_ENSURED, parse_period
 from ..api.retention import Drain
 from ..api.types import parse_day
 from ..errors import DefaultHasRows, NameTaken, TooManyPartitions, UserError
@@ -16,13 +18,14 @@ from .actions import Action, AttachDetached, CreateDefault, CreatePartition, Dra
 from .calendar import BoundedRange, Range, iso, merge, subtract
 from .context import PlanContext
 from .default_rows import count_of
-from .findings import Finding
+from .findings import Finding, join_names
 from .inventory import Detached, Partition, RelationKind
 from .keys import default_name, partition_name
 
 MAX_CREATE = 1000
 """Most partitions that one plan creates in the past: more is a finding, since it is more likely a mistake."""
 
+SECOND = timedelta(seconds=1)
 Reasoned = tuple[BoundedRange, str]
 """A range that is wanted, and why."""
 
@@ -38,7 +41,7 @@ class Wanted:
 
 
 def wanted(context: PlanContext) -> Wanted:
-    """The current partition comes first, then the future, then dates of ``ensure``, then holes.
+    """The current partition comes first, then the future, then periods of ``ensure``, then holes.
 
     What fails later never keeps an earlier one from existing.
     """
@@ -51,7 +54,8 @@ def wanted(context: PlanContext) -> Wanted:
     ]
     back, shut_out = _returning(context, [piece for piece, _ in pieces])
     returned = [each.marker.range for each in back]
-    holes, too_many = _holes(context, merge([*context.coverage, *returned, *(cell for cell, _ in cells)]))
+    existing = [*(piece for _, piece in context.ranged), *returned]
+    holes, too_many = _holes(context, existing, merge([*existing, *(cell for cell, _ in cells)]))
     # Where the current cell is partly covered, the piece that holds now goes before its siblings (stable sort).
     urgent = sorted(pieces, key=lambda each: not each[0].contains(context.moment))
     siblings = {each.name: each for each in context.inventory.partitions if each.schema == context.parent.schema}
@@ -72,22 +76,48 @@ def _cells(context: PlanContext) -> tuple[list[Reasoned], list[Finding]]:
     """The cells that must exist, most urgent first, each once; and what is too old to be made."""
     spec, grid, cell = context.spec, context.grid, context.current
     cells = {cell: f"current {spec.interval}"}
-    too_old: list[Finding] = []
     for number in range(1, spec.premake + 1):
         cell = grid.cell(cell.upper)
         cells[cell] = f"{number} of {spec.premake} ahead (spec.premake)"
-    for day in spec.ensure:
-        cell = grid.cell(grid.moment(parse_day(day)))
-        if not context.has_expired(cell):
-            cells.setdefault(cell, f"holds {day} (spec.ensure)")
+    ensured, findings = _ensured(context)
+    return [*cells.items(), *((cell, why) for cell, why in ensured.items() if cell not in cells)], findings
+
+
+def _ensured(context: PlanContext) -> tuple[dict[BoundedRange, str], list[Finding]]:
+    """The cells of ``spec.ensure`` that have not expired; one finding for all entries that have, and one for each that
+    asks for too many."""
+    grid, subject = context.grid, str(context.spec.table)
+    cells: dict[BoundedRange, str] = {}
+    expired, findings = [], []
+    for number, entry in enumerate(context.spec.ensure):
+        period = parse_period(entry)
+        first, beyond = grid.moment(period.first), grid.moment(period.beyond)
+        if context.has_expired(grid.cell(beyond - SECOND)):
+            expired.append(entry)
             continue
+        young = grid.cells(first if context.cutoff is None else max(first, context.cutoff), beyond)
+        found = list(islice((cell for cell in young if cell not in cells), MAX_ENSURED - len(cells) + 1))
+        if len(cells) + len(found) > MAX_ENSURED:
+            findings.append(Finding.of(subject, _too_many(context, number, bool(cells))))
+        else:
+            cells |= dict.fromkeys(found, f"for {entry} (spec.ensure)")
+    if expired:
         message = (
-            f"spec.ensure names {day}, but the {spec.interval} that holds it is older than "
-            f"{context.retention.keep_for} (spec.retention.keepFor): no partition is made for it, and one that exists "
-            "expires"
+            f"spec.ensure names what is older than {context.retention.keep_for} (spec.retention.keepFor): "
+            f"{join_names(expired)}; no partition is made for it, and one that exists expires: take it out of "
+            "spec.ensure, or raise spec.retention.keepFor"
         )
-        too_old.append(Finding("EnsureExpired", str(spec.table), message))
-    return list(cells.items()), too_old
+        findings.append(Finding("EnsureExpired", subject, message))
+    return cells, findings
+
+
+def _too_many(context: PlanContext, number: int, others: bool) -> TooManyPartitions:
+    spec = context.spec
+    return TooManyPartitions(
+        f"cannot create the partitions of spec.ensure[{number}], {spec.ensure[number]}: "
+        f"{'with those of the other entries they are' if others else 'they are'} more than {MAX_ENSURED:,} by "
+        f"{spec.interval}; name less, or set spec.startFrom if all since then shall exist"
+    )
 
 
 def _pieces(context: PlanContext, gap: BoundedRange, coverage: Sequence[Range]) -> Iterator[BoundedRange]:
@@ -97,10 +127,15 @@ def _pieces(context: PlanContext, gap: BoundedRange, coverage: Sequence[Range]) 
             yield BoundedRange(max(cell.lower, free.lower), min(cell.upper, free.upper))
 
 
-def _holes(context: PlanContext, coverage: Sequence[Range]) -> tuple[list[Reasoned], list[Finding]]:
-    """What lies uncovered before the current cell: since ``startFrom``, else since the oldest existing partition."""
+def _holes(
+    context: PlanContext, existing: Sequence[Range], coverage: Sequence[Range]
+) -> tuple[list[Reasoned], list[Finding]]:
+    """What lies uncovered before the current cell: since ``startFrom``, else since the oldest existing partition that
+    ``ensure`` does not ask for."""
     spec, grid, current = context.spec, context.grid, context.current
-    start, why = coverage[0].upper, "hole between existing partitions"
+    oldest = _oldest(context, existing)
+    start = next((each.upper for each in coverage if oldest and each.overlaps(oldest)), None)
+    why = "hole between existing partitions"
     if spec.start_from is not None:
         start = grid.cell(grid.moment(parse_day(spec.start_from))).lower
         why = f"since {spec.start_from} (spec.startFrom)"
@@ -119,6 +154,19 @@ def _holes(context: PlanContext, coverage: Sequence[Range]) -> tuple[list[Reason
         "created; set spec.startFrom to the date from which partitions shall exist"
     )
     return [], [Finding.of(str(spec.table), error)]
+
+
+def _oldest(context: PlanContext, existing: Sequence[Range]) -> Range | None:
+    """The oldest of what is there without ``spec.ensure``.
+
+    A partition that ``ensure`` asks for may lie alone, far in the past: nothing between it and the others is wanted.
+    """
+    periods = [parse_period(each) for each in context.spec.ensure]
+    asked = merge(Range(context.grid.moment(each.first), context.grid.moment(each.beyond)) for each in periods)
+    own = (
+        piece for piece in existing if not any(piece.overlaps(each) for each in asked) or context.cell_of(piece) is None
+    )
+    return min(own, key=lambda each: each.lower or context.codec.floor, default=None)
 
 
 def _returning(context: PlanContext, pieces: Sequence[Range]) -> tuple[list[Detached], list[Finding]]:

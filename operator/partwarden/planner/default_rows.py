@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from ..api.types import Interval
+from ..api.period import written
 from ..errors import KeyOutOfRange, PartwardenError
 from .calendar import SHORTEST, BoundedRange, Grid, Range
 from .keys import Codec
@@ -23,7 +23,6 @@ MAX_SPANS = 4000
 """Most pieces to cut further; rows of others count as lying elsewhere."""
 
 DENSE = range(1900, 2101)
-LABELS = {Interval.YEAR: "%Y", Interval.MONTH: "%Y-%m", Interval.WEEK: "%G-W%V", Interval.DAY: "%Y-%m-%d"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +105,9 @@ def count_of(rows: int, whole: bool = True) -> str:
 
 
 def label(grid: Grid, piece: BoundedRange) -> str:
-    """The interval that holds the piece, for people: ``2019``, ``2019-Q1``, ``2019-03``, ``2019-W05`` and so on."""
+    """The interval that holds the piece, as spec.ensure names it: ``2019``, ``2019-Q1``, ``2019-W05`` and so on."""
     local = grid.local(grid.cell(piece.lower).lower)
-    if grid.interval is Interval.QUARTER:
-        return f"{local.year:04}-Q{(local.month + 2) // 3}"
-    if grid.interval is Interval.HOUR:
-        return local.strftime("%Y-%m-%dT%H:00") + (" (again)" if local.fold else "")
-    return local.strftime(LABELS[grid.interval])
+    return written(grid.interval, local) + (" (again)" if local.fold else "")
 
 
 def _cut(codec: Codec, moments: Iterable[datetime], *, final: bool) -> Cut:

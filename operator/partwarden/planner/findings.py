@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..api.policy import Mode, TableSpec
+from ..api.retention import Retention, Unaligned
 from ..errors import (
     DetachPending,
     InsufficientPrivilege,
@@ -29,6 +30,7 @@ UNLIKE = {
     "replica identity": "what is replicated of it is identified otherwise: fix it with ALTER TABLE … REPLICA IDENTITY",
 }
 """In what a partition may differ from its parent, and the way out."""
+OFF_GRID = "OffGrid"
 OPTIONS_VERSION = 160000
 """From 16 on it is the grant of a membership that says what comes with it."""
 ROLE = "partwarden"
@@ -120,9 +122,9 @@ def notices(inventory: Inventory, spec: TableSpec, codec: Codec, managed: frozen
     if names := [each.name for each in ranged if each.oid not in managed]:
         message = (
             f"not one {spec.interval} of {spec.timezone} each: {join_names(names)}; what they hold counts as covered, "
-            "only the rest is created, and they are left alone"
+            f"only the rest is created, and {_future(spec.retention)}"
         )
-        yield Finding("OffGrid", subject, message)
+        yield Finding(OFF_GRID, subject, message)
     for what in sorted({what for each in inventory.partitions for what in each.differs}):
         names = [each.name for each in inventory.partitions if what in each.differs]
         message = f"{what} not as the parent's: {join_names(names)}; new partitions are like the parent; {UNLIKE[what]}"
@@ -151,6 +153,15 @@ def notices(inventory: Inventory, spec: TableSpec, codec: Codec, managed: frozen
         )
         yield Finding("SubPartitioned", subject, message)
     yield from _forgotten(inventory, parent, codec)
+
+
+def _future(retention: Retention | None) -> str:
+    """What becomes of partitions off the grid."""
+    if retention is None:
+        return "they are left alone"
+    if retention.unaligned is Unaligned.KEEP:
+        return "retention skips them, whatever their age (spec.retention.unaligned: Keep)"
+    return "those with two bounds expire by them like all others"
 
 
 def _superuser_login(server: Server, parent: Parent) -> str:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from ..api import policy
 from ..api.policy import TableSpec
 from ..api.retention import OnExpire
+from ..api.types import Interval
 from ..errors import UnsafePlan
 from .actions import (
     Action,
@@ -51,6 +52,7 @@ class Plan:
 
     parent: Parent
     key: str
+    interval: Interval
     codec: Codec
     actions: tuple[Action, ...]
     """What can be done now, in order."""
@@ -90,14 +92,15 @@ class Plan:
         """Refuse a plan that contradicts what it was made from, however that came about.
 
         No new range overlaps anything; creations come before retirements; nothing held is touched; what is detached or
-        dropped has expired; what is dropped has its proof, or the policy needs none; what needs the user's approval has
-        it. Raises `UnsafePlan`.
+        dropped has expired, and what is detached is a partition with exactly those two bounds; what is dropped has its
+        proof, or the policy needs none; what needs the user's approval has it. Raises `UnsafePlan`.
         """
         for violation in (
             *_misordered(self.actions),
             *_overlapping(self.actions, context),
             *_unsafe(self, context),
             *unapproved(context, self.actions),
+            *_misread(self.actions, context),
         ):
             raise UnsafePlan(f"cannot act on {self.parent}: {violation}; this is an error in Partwarden: report it")
 
@@ -133,6 +136,7 @@ def make_plan(
     plan = Plan(
         parent=context.parent,
         key=context.key,
+        interval=spec.interval,
         codec=context.codec,
         actions=actions,
         steps=marked(steps, actions, gate),
@@ -233,6 +237,16 @@ def _unsafe(plan: Plan, context: PlanContext) -> Iterator[str]:
             yield f"{action} is detached and has not expired"
         if isinstance(action, DropDetached) and (kept := unmet(action.case)) is not None:
             yield f"{action} is dropped although {kept.message}"
+
+
+def _misread(actions: Sequence[Action], context: PlanContext) -> Iterator[str]:
+    """Whether what is detached has the bounds that the catalog shows: those are judged, not what the action says."""
+    ranges = {each.oid: piece for each, piece in context.ranged}
+    for action in actions:
+        if isinstance(action, DetachPartition):
+            dated = context.spec.retention is not None and context.may_expire(action.range) is not None
+            if ranges.get(action.oid) != action.range or not dated:
+                yield f"{action} is detached, and is no partition with those bounds that may expire"
 
 
 def _proven(action: DetachPartition | DropDetached, context: PlanContext) -> bool:

@@ -63,10 +63,11 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
     """Nothing at all where the policy has no ``retention``."""
     if context.spec.retention is None:
         return Retired()
-    # Of exactly one interval before the cutoff, and so before now: never DEFAULT, what is unbounded or off the grid.
+    # Safe whatever the length and the grid: each row lies before the upper bound, which lies before the cutoff, and so
+    # before now less keepFor. What the policy's interval is now says nothing of the age of a row.
     past = [each for each in context.ranged if context.has_expired(each[1]) and not each[0].detach_pending]
-    cells = [(each, cell) for each, held in past if (cell := context.cell_of(held))]
-    expired = sorted(cells, key=lambda each: (each[1].upper, each[0].oid))
+    dated = [(each, held) for each, piece in past if (held := context.may_expire(piece))]
+    expired = sorted(dated, key=lambda each: (each[1].upper, each[0].oid))
     returning = {each.oid for each in wanted.actions if isinstance(each, AttachDetached)}
     outside = [each for each in context.detached if each.oid not in returning]
     going, staying = _sort_out(context, expired)

@@ -16,7 +16,7 @@ from pathlib import Path
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from ..api.policy import Connection, Database, SSLMode
+from ..api.database import Connection, Database, SSLMode
 from ..errors import InvalidSpec, SecretInvalid, SecretKeyMissing
 
 SECRET_KEYS = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,13 +22,15 @@ from ..errors import DefaultHasRows, PartwardenError, StatementFailed, Statement
 from ..planner.actions import AttachDetached, CreateDefault, CreatePartition
 from ..planner.default_rows import count_of
 from ..planner.findings import quoted
-from ..planner.inventory import Grant, Inventory, Partition
+from ..planner.inventory import Grant, Inventory, Parent, Partition
+from ..planner.keys import Bounds
 from . import ddl
 from .connection import Session, pinned, run
 from .errors import message, translate
 from .locks import SHORT, Mode, Want, retry_locks, wants_of_attach
 from .settings import setting
 from .table_state import Check, ask, holding_to, is_ours, look, write
+from .table_state import bounds as spelled
 from .transaction import (
     BY_NAME,
     LOCK_TIMEOUT,
@@ -239,6 +242,7 @@ def _attach(connection: Session, inventory: Inventory, key: str, action: AttachD
     parent, default, subject = parent_of(inventory), inventory.default, f"cannot attach table {action} again"
     with changing(connection, parent, SCAN_TIMEOUT):
         _own_comment(connection, inventory, action)
+        action = _exact(connection, parent, action)
         if default is not None:
             # ATTACH would find such rows as well, but only after it has locked DEFAULT against every session.
             count = ddl.rows_in_default(parent, default.oid, key, action, COUNT_LIMIT)
@@ -264,6 +268,19 @@ def _attach(connection: Session, inventory: Inventory, key: str, action: AttachD
                 f"{subject}: PostgreSQL must read it, or the DEFAULT partition, and gave up ({message(error)}, limit "
                 f"{SCAN_TIMEOUT}); with a valid CHECK for the range nothing need be read"
             ) from None
+
+
+def _exact(connection: Session, parent: Parent, action: AttachDetached) -> AttachDetached:
+    """With bounds to the last bit where they divide a millisecond of a UUID, as the CHECK of the detach spells them.
+
+    The mark has moments, which do not tell those bits: rows could lie outside, or the next table that returns overlap.
+    """
+    odd = [end.microsecond % 1000 != 0 for end in (action.range.lower, action.range.upper)]
+    own = spelled(connection, action.oid, parent.key[0], action.range) if any(odd) else None
+    if own is None:
+        return action
+    mine = zip(odd, own, action.bounds, strict=True)
+    return replace(action, bounds=Bounds(*(exact if is_odd else planned for is_odd, exact, planned in mine)))
 
 
 def _own_comment(connection: Session, inventory: Inventory, action: AttachDetached) -> str | None:

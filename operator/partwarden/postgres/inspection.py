@@ -1,4 +1,5 @@
-"""Facts that a first plan asks for: rows of DEFAULT, closed partitions, statistics, and the pruning of a query.
+"""Facts that a first plan asks for: rows of DEFAULT, closed partitions, statistics, and the pruning of a query;
+for commands all rows of one table.
 
 Rows of the DEFAULT partition are counted by the interval that they belong to. An empty one costs one cheap query. Of
 others a bounded number of rows is read, a few times, in one snapshot. Row security never hides rows from the count: it
@@ -29,14 +30,23 @@ from ..planner import marker
 from ..planner.calendar import Grid, Range, merge, subtract
 from ..planner.default_rows import MAX_SPANS, Cut, DefaultRows, finer_cut, first_cut, within_cells
 from ..planner.findings import quoted
-from ..planner.inventory import ClosedPartition, Inventory, Parent, Partition, Pruning, RelationKind, Statistics
+from ..planner.inventory import (
+    ClosedPartition,
+    Detached,
+    Inventory,
+    Parent,
+    Partition,
+    Pruning,
+    RelationKind,
+    Statistics,
+)
 from ..planner.keys import Bounds
 from ..planner.plan import Plan
 from . import ddl
 from .connection import Session, pinned, run
 from .errors import is_lost, message, translate
 from .settings import setting
-from .transaction import BEGIN_READ_ONLY, read_only, reading, undo
+from .transaction import BEGIN_READ_ONLY, READ_ALL_LIMIT, READ_ALL_TIMEOUT, read_only, reading, undo
 
 MAX_ROWS = 200_000
 """Most rows that are read; where there are more, numbers are lower limits."""
@@ -315,3 +325,18 @@ def missing(connection: psycopg.Connection[Any], oids: Sequence[int]) -> tuple[i
     query = SQL("SELECT oid::int8 FROM pg_class WHERE oid = ANY({}::oid[])").format(list(oids))
     (rows,) = read_only(connection, query)
     return tuple(sorted({*oids} - {row.oid for row in rows}))
+
+
+def count_all(connection: Session, table: Partition | Detached) -> int:
+    """The rows of one table, counted: what others write meanwhile may be in or not. Raises psycopg's errors."""
+    query = SQL("SELECT count(*) FROM {}").format(Identifier(table.schema, table.name))
+    with connection.patient(READ_ALL_LIMIT):
+        # An error is better than a number of those rows only that a policy of row security shows.
+        _, ((count,),) = read_only(
+            connection,
+            "SET LOCAL row_security = off",
+            query,
+            lock_timeout="10s",
+            statement_timeout=READ_ALL_TIMEOUT,
+        )
+    return int(count)

@@ -7,7 +7,6 @@ https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,20 +14,19 @@ from typing import Any
 
 from .. import errors
 from ..api.policy import Mode, TableSpec
-from ..api.retention import Drain
 from ..api.status import Condition, ConditionStatus, ConditionType, LongAction, PartitionPolicyStatus
-from ..api.types import Interval, ObjectKey
+from ..api.types import ObjectKey
 from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.actions import Outcome
 from ..planner.archive_gate import ArchiveGate
-from ..planner.calendar import BoundedRange, Grid, iso
-from ..planner.default_rows import DefaultRows, count_of, label
+from ..planner.calendar import Grid, iso
 from ..planner.findings import join_names
+from ..planner.forecast import NOTHING, Measured, forecast
 from ..planner.inventory import Inventory
-from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
 from .approval import by_annotation, to_do, why_waiting
+from .default_partition import describe, way_out
 from .details import cut, details, span, summary_line
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -42,8 +40,6 @@ INTERNAL_ERROR = "InternalError"
 
 NOT_REACHED = (errors.DatabaseUnreachable, errors.AuthenticationFailed, errors.TLSMismatch, errors.DatabaseNotFound)
 """The database itself, or the way to it, refuses the connection."""
-MAX_INTERVALS = 20
-"""Most intervals with rows in the default partition that a message names."""
 OF_TABLE = (
     ConditionType.PARTITIONS_AHEAD,
     ConditionType.DEFAULT_PARTITION_EMPTY,
@@ -82,7 +78,12 @@ class PolicyStatusUpdate:
 
 
 def reconciled(
-    spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome], policy: ObjectKey | None = None
+    spec: TableSpec,
+    inventory: Inventory,
+    plan: Plan,
+    outcomes: Sequence[Outcome],
+    measured: Measured = NOTHING,
+    policy: ObjectKey | None = None,
 ) -> PolicyStatusUpdate:
     """The database was observed and the plan applied. ``inventory`` and ``plan`` were made after ``outcomes``.
 
@@ -104,11 +105,11 @@ def reconciled(
         others={
             ConditionType.DATABASE_REACHABLE: ConditionState(TRUE, "Connected", connected),
             ConditionType.PARTITIONS_AHEAD: _ahead(plan, ready),
-            ConditionType.DEFAULT_PARTITION_EMPTY: default_partition_empty(spec, inventory, plan.codec),
+            ConditionType.DEFAULT_PARTITION_EMPTY: default_partition_empty(spec, inventory, plan),
             ConditionType.WITHIN_THRESHOLDS: _thresholds(spec, plan),
             ConditionType.ARCHIVES_HEALTHY: _archives_healthy(spec, plan.retired.gate, outcomes),
         },
-        table=details(inventory, plan, outcomes),
+        table=details(inventory, plan, outcomes, forecast(spec, inventory, plan, measured)),
         errors=wrong,
     )
 
@@ -243,7 +244,7 @@ def _archives_healthy(spec: TableSpec, gate: ArchiveGate, outcomes: Sequence[Out
     return ConditionState(TRUE, "NothingWaits", "no expired partition waits for an archive, and no archive is wrong")
 
 
-def default_partition_empty(spec: TableSpec, inventory: Inventory, codec: Codec) -> ConditionState:
+def default_partition_empty(spec: TableSpec, inventory: Inventory, plan: Plan) -> ConditionState:
     """It never calls empty what was not counted."""
     default, rows = inventory.default, inventory.default_rows
     if default is None:
@@ -254,43 +255,10 @@ def default_partition_empty(spec: TableSpec, inventory: Inventory, codec: Codec)
         return ConditionState(UNKNOWN, rows.error.reason, str(rows.error))
     if not rows.total:
         return ConditionState(TRUE, "Empty", f"DEFAULT partition {default} is empty")
-    grid = Grid.of(spec, aware=codec.aware)
-    message = f"DEFAULT partition {default} holds {describe(grid, rows)}{_way_out(spec, grid, rows)}"
+    grid = Grid.of(spec, aware=plan.codec.aware)
+    covered = [plan.current, *(each.range for each in inventory.partitions if each.range)]
+    message = f"DEFAULT partition {default} holds {describe(grid, rows)}{way_out(spec, grid, rows, covered)}"
     return ConditionState(FALSE, "DefaultHasRows", message)
-
-
-def describe(grid: Grid, rows: DefaultRows) -> str:
-    """Rows of the default partition: ``2019 (1,204 rows), 2021 (1 row)``, in a bounded number of words."""
-    cells = _by_cell(grid, rows)
-    named = [f"{label(grid, cell)} ({count_of(count, rows.whole)})" for cell, count in cells[:MAX_INTERVALS]]
-    if rest := cells[MAX_INTERVALS:]:
-        named.append(f"{len(rest)} more intervals ({count_of(sum(count for _, count in rest), rows.whole)})")
-    if rows.elsewhere:
-        apart = "" if rows.whole else ", or in more intervals than are counted"
-        named.append(f"{count_of(rows.elsewhere, rows.whole)} elsewhere (NULL, infinite, beyond the calendar{apart})")
-    total = f", {count_of(rows.total, rows.whole)} in all" if len(named) > 1 else ""
-    return ", ".join(named) + total
-
-
-def _way_out(spec: TableSpec, grid: Grid, rows: DefaultRows) -> str:
-    days = list(dict.fromkeys(grid.local(cell.lower).date().isoformat() for cell, _ in _by_cell(grid, rows)))
-    if not days:
-        return ""
-    if grid.interval is Interval.HOUR:
-        # A date of spec.ensure means its first hour only.
-        where = f'set spec.startFrom to "{days[0]}" if all since then shall exist'
-    else:
-        named = ", ".join(f'"{day}"' for day in days[:MAX_INTERVALS]) + (", …" if len(days) > MAX_INTERVALS else "")
-        where = f"put [{named}] into spec.ensure to have partitions made for them"
-    drain = "" if spec.default_partition.drain is Drain.AUTO else ", and set spec.defaultPartition.drain to Auto"
-    return f"; {where}{drain}, or move the rows elsewhere"
-
-
-def _by_cell(grid: Grid, rows: DefaultRows) -> list[tuple[BoundedRange, int]]:
-    cells: Counter[BoundedRange] = Counter()
-    for piece, count in rows.groups:
-        cells[grid.cell(piece.lower)] += count
-    return list(cells.items())
 
 
 def _flag(value: bool, ready: ConditionState) -> ConditionState:

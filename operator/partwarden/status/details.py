@@ -15,6 +15,7 @@ from ..api.status import (
     MAX_PARTITIONS,
     MAX_PLAN,
     FindingStatus,
+    Forecast,
     Largest,
     LongAction,
     PartitionPolicyStatus,
@@ -47,7 +48,9 @@ MAX_BYTES = 48_000
 """Of a table's details as JSON: with the conditions, the whole status stays under 64 KiB."""
 
 
-def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PartitionPolicyStatus:
+def details(
+    inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome], forecast: Forecast | None = None
+) -> PartitionPolicyStatus:
     """The part of the status that describes the table; conditions and generation are left empty.
 
     Sizes and estimates have two significant digits: a table that grows steadily is no new status at each reconcile.
@@ -58,7 +61,7 @@ def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Pa
     found = _found(plan, outcomes)
     while True:
         whole = PartitionPolicyStatus(
-            summary=_rough_summary(summarise(inventory, plan, len(listed))),
+            summary=_rough_summary(summarise(inventory, plan, len(listed), forecast)),
             partitions=[
                 *(_rough_partition(_describe(each, plan)) for each in outside),
                 *(_rough_partition(_describe(each, plan)) for each in listed),
@@ -84,7 +87,7 @@ def partitions_of(inventory: Inventory, plan: Plan) -> list[PartitionStatus]:
     return [*(_describe(each, plan) for each in outside), *(_describe(each, plan) for each in ordered)]
 
 
-def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
+def summarise(inventory: Inventory, plan: Plan, listed: int, forecast: Forecast | None = None) -> Summary:
     """Totals over every partition. Nothing in it changes while the table and its calendar stay as they are."""
     partitions = inventory.partitions
     rows = [each.rows for each in partitions if each.rows is not None]
@@ -95,6 +98,7 @@ def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
     return Summary(
         table=str(plan.parent),
         key=plan.key,
+        interval=plan.interval,
         partitions=len(partitions),
         managed=len(plan.managed),
         expired=len(plan.retired.expired) if plan.retired.decided else None,
@@ -109,6 +113,7 @@ def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
         covered_until=FOR_EVER if plan.covered_for_ever else iso(plan.covered_until),
         runway_days=None if plan.covered_for_ever else runway,
         largest=Largest(name=_name(largest, plan), bytes=largest.bytes, size=human(largest.bytes)) if largest else None,
+        forecast=forecast,
     )
 
 
@@ -118,6 +123,26 @@ def summary_line(inventory: Inventory, plan: Plan) -> str:
     until = "for ever" if plan.covered_for_ever else f"until {iso(plan.covered_until)}"
     covered = f"covered {until}" if plan.covered_for_ever or plan.covered_until else "now is not covered"
     return f"{count} partition{'' if count == 1 else 's'}, {covered}"
+
+
+def expected(found: Forecast) -> list[tuple[str, str]]:
+    """A forecast for people: label and text of each line. What was not measured has none."""
+    rows = "" if found.rows_per_day is None else f"~{found.rows_per_day:,} rows, "
+    growth = "" if found.growth_percent is None else f", {found.growth_percent:+d}% every 30 days"
+    lines = [
+        ("each day", f"{rows}{human(found.bytes_per_day)} on disk{growth}, by {found.partitions} closed partitions"),
+        ("next partition", f"~{human(found.next_partition_bytes)}"),
+    ]
+    if found.threshold_reached:
+        lines.append(("over threshold", found.threshold_reached))
+    if found.next_archive:
+        size, seconds = found.next_archive_bytes, found.next_archive_seconds
+        text = found.next_archive if size is None else f"{found.next_archive}, ~{human(size)}"
+        took = "" if seconds is None else f" in ~{timedelta(seconds=seconds)}"
+        lines.append(("next archive", f"{text}{took}, by {found.archives} archives"))
+    if found.claim_full:
+        lines.append(("claim full", found.claim_full))
+    return lines
 
 
 def long_action(step: Step, since: datetime) -> LongAction:
@@ -208,12 +233,13 @@ def _state(each: Partition, plan: Plan) -> State:
         return State.DETACH_PENDING
     if each.range is None:
         return State.DEFAULT
+    # Before the rest: a day expires that is off the grid of months, also one of the current year.
+    if each.oid in plan.retired.expired:
+        return State.HELD if each.oid in plan.retired.kept else State.EXPIRED
     if each.oid not in plan.managed:
         return State.UNMANAGED
     if each.range.overlaps(plan.current):
         return State.CURRENT
-    if each.oid in plan.retired.expired:
-        return State.HELD if each.oid in plan.retired.kept else State.EXPIRED
     return State.PAST if each.range.lower is not None and each.range.lower < plan.current.lower else State.FUTURE
 
 

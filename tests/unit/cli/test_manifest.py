@@ -53,7 +53,8 @@ def test_every_problem_is_said() -> None:
         "  spec.table.name: is required\n"
         '  spec.interval: must be Hour, Day, Week, Month, Quarter or Year, found "Fortnight"\n'
         "  spec.premake: must be at most 1000, found 5000\n"
-        '  spec.ensure[0]: must be a date of the calendar, found "2023-02-29"\n'
+        "  spec.ensure[0]: must be in the calendar: there is no such date, or no week of that number in that year, "
+        'found "2023-02-29"\n'
         "  spec.resync: must be a string, found 5; write a duration like 10m, 1h30m or 45s\n"
         "  spec.database: is required"
     )

@@ -1,60 +1,65 @@
-"""Periods as people type them, and the partitions that they mean."""
+"""Periods as people type them, and the entries of spec.ensure that they become."""
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import pytest
 
+from partwarden.api.period import parse_period
 from partwarden.api.types import Interval
-from partwarden.cli.options import days, parse
+from partwarden.cli.create import merged
+from partwarden.cli.options import known, parse
 from partwarden.errors import InvalidSpec
+from partwarden.planner.calendar import Grid
 
 
-@pytest.mark.parametrize(
-    ("text", "first", "beyond"),
-    [
-        ("2027", "2027-01-01", "2028-01-01"),
-        ("2027-Q1", "2027-01-01", "2027-04-01"),
-        ("2027-q4", "2027-10-01", "2028-01-01"),
-        ("2027-03", "2027-03-01", "2027-04-01"),
-        ("2027-12", "2027-12-01", "2028-01-01"),
-        ("2026-W53", "2026-12-28", "2027-01-04"),
-        ("2028-02-29", "2028-02-29", "2028-03-01"),
-    ],
-)
-def test_what_a_period_is(text: str, first: str, beyond: str) -> None:
-    found = parse(text)
-    assert (found.first, found.beyond) == (datetime.fromisoformat(first), datetime.fromisoformat(beyond))
+@pytest.mark.parametrize("text", ["2027-q4", " 2027-w05 ", "2027-03-09t13", "2027-q1..2027-q2"])
+def test_lower_case_is_as_good(text: str) -> None:
+    assert parse(text) == parse_period(text.strip().upper())
 
 
-@pytest.mark.parametrize(
-    "text", ["", "27", "2027-13", "2027-02-29", "2027-W54", "2027-W5", "2027-Q5", "next year", "0000"]
-)
+@pytest.mark.parametrize("text", ["", "27", "2027-13", "2027-W5", "2027-Q5", "next year", "0000", "2027..2027-03"])
 def test_what_is_none_is_said(text: str) -> None:
-    with pytest.raises(InvalidSpec, match="is no period: it must be a year like 2027"):
+    with pytest.raises(InvalidSpec, match='is no period: it must be a period such as "2031"'):
+        parse(text)
+    assert known(text) is None
+
+
+@pytest.mark.parametrize("text", ["2027-02-29", "2027-W53"])
+def test_what_the_calendar_does_not_have_is_said(text: str) -> None:
+    with pytest.raises(InvalidSpec, match="is no period: it must be in the calendar"):
         parse(text)
 
 
+def test_another_notation_is_answered_with_ours() -> None:
+    with pytest.raises(InvalidSpec, match=r"; did you mean 2024-01\.\.2024-06\?$"):
+        parse("2024-01/2024-06")
+
+
 @pytest.mark.parametrize(
-    ("text", "interval", "expected"),
+    ("ensure", "text", "interval", "expected"),
     [
-        ("2027", Interval.YEAR, ["2027-01-01"]),
-        ("2027-03-09", Interval.YEAR, ["2027-03-09"]),
-        ("2027", Interval.QUARTER, ["2027-01-01", "2027-04-01", "2027-07-01", "2027-10-01"]),
-        ("2027-03", Interval.MONTH, ["2027-03-01"]),
-        ("2027-W05", Interval.WEEK, ["2027-02-01"]),
-        ("2027-02-01", Interval.DAY, ["2027-02-01"]),
-        ("2027-W05", Interval.MONTH, ["2027-02-01"]),
-        ("2026-W53", Interval.YEAR, ["2026-12-28", "2027-01-01"]),
+        ([], "2024-01..2024-06", Interval.MONTH, ["2024-01..2024-06"]),
+        (["2031"], "2024-01..2024-06", Interval.MONTH, ["2031", "2024-01..2024-06"]),
+        (["2031", "2024-01"], "2024-02..2024-06", Interval.MONTH, ["2031", "2024-01..2024-06"]),
+        (["2024-01", "2024-03"], "2024-02", Interval.MONTH, ["2024-Q1"]),
+        (["2024-01..2024-11"], "2024-12", Interval.MONTH, ["2024"]),
+        (["2024"], "2024-03", Interval.MONTH, ["2024"]),
+        (["2024-01", "2024-02"], "2024-01..2024-02", Interval.MONTH, ["2024-01", "2024-02"]),
+        (["2031-06-01"], "2031", Interval.YEAR, ["2031-06-01"]),
+        (["2031-06-01"], "2032", Interval.YEAR, ["2031..2032"]),
+        (["2031-06-01"], "2032", Interval.MONTH, ["2031-06-01", "2032"]),
+        (["2024-05-01T10"], "2024-05-01T11..2024-05-01T12", Interval.HOUR, ["2024-05-01T10..2024-05-01T12"]),
+        (["2024-W01"], "2024-W02", Interval.WEEK, ["2024-W01..2024-W02"]),
     ],
 )
-def test_a_day_of_each_partition(text: str, interval: Interval, expected: list[str]) -> None:
-    assert days(parse(text), interval) == expected
+def test_a_period_becomes_one_entry(ensure: list[str], text: str, interval: Interval, expected: list[str]) -> None:
+    found = merged(ensure, parse(text), interval)
+    assert found == expected
+    grid = Grid(interval, None)
+    held = {cell for each in found for cell in grid.holding(parse_period(each))}
+    assert held == {cell for each in [*ensure, text] for cell in grid.holding(parse_period(each))}
 
 
 def test_too_many_at_once_are_refused() -> None:
-    with pytest.raises(InvalidSpec, match="2027 holds more than 100 partitions by Day"):
-        days(parse("2027"), Interval.DAY)
-    with pytest.raises(InvalidSpec, match="partwarden auto"):
-        days(parse("2027-03-09"), Interval.HOUR)
+    with pytest.raises(InvalidSpec, match=r"2024\.\.2027 holds more than 1,000 partitions by Day: ask for less"):
+        merged([], parse("2024..2027"), Interval.DAY)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from partwarden.api.policy import Database, PartitionPolicySpec
+from partwarden.api.database import Database
+from partwarden.api.policy import PartitionPolicySpec
 from partwarden.controller.archive_job import resolve_job_request
 from partwarden.controller.archive_requests import name
 from partwarden.kube.cache import StoredPolicy

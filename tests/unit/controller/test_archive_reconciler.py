@@ -13,8 +13,9 @@ from partwarden.api.types import ObjectKey
 from partwarden.archive.manifest import VARIABLE, WRONG, JobSpec, Report, TableName, Task
 from partwarden.archive.table_lookup import Target
 from partwarden.controller import archive_reconciler as module
+from partwarden.controller.archive_database import check_table
 from partwarden.controller.archive_job import JobRequest
-from partwarden.controller.archive_reconciler import ArchiveReconciler, check_table
+from partwarden.controller.archive_reconciler import ArchiveReconciler
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.job_status import PENDING_LONG
@@ -67,6 +68,8 @@ class World:
     def __init__(self, **settings: Any) -> None:
         self.server, self.tables = ApiServer(), Tables()
         self.now = datetime.fromisoformat(CREATED)
+        self.dumped: int | None = None
+        """What is to be seen of a dump."""
         self.settings = Settings(**{"job_image": "partwarden:1", **settings})
         self.ended: list[tuple[Task, bool, float | None]] = []
         self.restart()
@@ -85,7 +88,7 @@ class World:
         self.requests = ArchiveRequests(self.cache, cluster, lambda key: None)
         self.reconciler = ArchiveReconciler(
             *(cluster, self.cache, self.requests, shard, self.slots, self.tables.find, self.settings, clock),
-            lambda *ended: self.ended.append(ended),
+            *(lambda *ended: self.ended.append(ended), lambda archive: self.dumped),
         )
 
     @property
@@ -163,6 +166,19 @@ def test_a_running_job_is_polled_and_written_once(world: World) -> None:
     writes = len(world.server.writes)
     assert [world.reconcile() for _ in range(3)] == [module.POLL_JOB] * 3
     assert len(world.server.writes) == writes
+
+
+def test_progress_is_written_once_for_each_step_and_not_before_a_pod_runs(world: World) -> None:
+    world.reconcile()
+    world.dumped = 45
+    world.reconcile()
+    assert world.status["state"] == "Dumping"
+    world.pod(world.jobs[0], {"running": {}})
+    writes = len(world.server.writes)
+    for world.dumped, state in ((45, "Dumping 45%"), (45, "Dumping 45%"), (None, "Dumping 45%"), (100, "Verifying")):
+        world.reconcile()
+        assert world.status["state"] == state
+    assert len(world.server.writes) == writes + 2
 
 
 def test_what_a_pod_waits_for_is_in_the_status_and_recorded(world: World) -> None:

@@ -51,6 +51,26 @@ def test_bounds_stay_as_the_partition_had_them() -> None:
     assert archive_status.aims(proven(), 16402, None) == again
 
 
+def dumps(before: archive_status.Status, dumped: int | None, job: str = "job") -> archive_status.Status:
+    status = archive_status.runs(before, 1, NOW, Task.ARCHIVE, JobView(job, Phase.RUNNING), dumped)
+    assert shown(status)["Reconciling"] == "True"
+    return status
+
+
+def test_the_state_of_a_job_that_dumps_has_its_percentage_until_it_is_proven() -> None:
+    status: archive_status.Status = {}
+    states = []
+    for dumped in (None, 0, 45, None, 95, 100, None):
+        status = dumps(status, dumped)
+        states.append(status["state"])
+    assert states == ["Dumping", "Dumping", "Dumping 45%", "Dumping 45%", "Dumping 95%", "Verifying", "Verifying"]
+    assert dumps(status, None, job="job-2")["state"] == "Dumping"
+    done = archive_status.proved(status, 1, NOW, DONE, "job", 61.7)
+    assert (done["state"], done["seconds"]) == ("Verified", 62)
+    assert "progress" not in done
+    assert "progress" not in archive_status.failed(dumps({}, 45), 1, NOW, ("OOMKilled", "too little memory"), job="job")
+
+
 def running(**more: Any) -> JobView:
     return JobView("job", Phase.RUNNING, **more)
 

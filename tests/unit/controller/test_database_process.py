@@ -153,7 +153,7 @@ def test_what_must_be_brief_has_a_process_of_its_own_and_no_step_is_longer(
     assert not psutil.pid_exists(brief)
     # It says of a step that it lasts a minute.
     with pytest.raises(DatabaseUnresponsive, match=r"for \d s while vacuum public.run_2020"):
-        processes.run(worker_tasks.last, 600.0, asked, 1.0)
+        processes.run(worker_tasks.last, 600.0, asked, 5.0)
     assert processes.run(worker_tasks.pid, None, asked) == worker
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from partwarden.api.status import Summary
+from partwarden.api.status import Forecast, Summary
 from partwarden.archive.manifest import Task
 from partwarden.controller.metrics import ARCHIVE_STATES, NUMBERS, Metrics, Sources, families
 from partwarden.controller.workqueue import Backlog, Result
@@ -60,13 +61,25 @@ def test_what_is_not_known_has_no_sample() -> None:
     assert samples((KEY, True, {})) == {("suspended",): 1}
 
 
+def test_a_forecast_in_numbers_its_days_as_midnights() -> None:
+    expected = {"partitions": 3, "bytesPerDay": 100, "nextArchiveSeconds": 60, "claimFull": "2027-01-02"}
+    assert samples((KEY, False, {"summary": {"partitions": 9, "forecast": expected}})) == {
+        ("partitions",): 9,
+        ("forecast_bytes_per_day",): 100,
+        ("forecast_next_archive_seconds",): 60,
+        ("forecast_claim_full_timestamp_seconds",): datetime(2027, 1, 2, tzinfo=UTC).timestamp(),
+        ("suspended",): 0,
+    }
+
+
 def test_coverage_without_end_is_an_endless_runway() -> None:
     assert samples((KEY, False, {"summary": {"coveredUntil": "MAXVALUE"}}))["runway_days",] == math.inf
     assert samples((KEY, False, {"summary": {"runwayDays": 0}}))["runway_days",] == 0
 
 
 def test_every_number_is_one_of_the_summary() -> None:
-    fields = {field.alias or name for name, field in Summary.model_fields.items()}
+    both = (*Summary.model_fields.items(), *Forecast.model_fields.items())
+    fields = {field.alias or name for name, field in both}
     assert {each.field for each in NUMBERS} <= fields
 
 

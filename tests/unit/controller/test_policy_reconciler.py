@@ -23,7 +23,8 @@ from partwarden.controller.workqueue import Result
 from partwarden.errors import ContentsChanged, DatabaseUnreachable, TableBusy
 from partwarden.kube.cache import StoredPolicy
 from partwarden.kube.client import Cluster
-from partwarden.planner.drop_preconditions import Archives
+from partwarden.planner.drop_preconditions import Archives, server_label
+from partwarden.planner.forecast import NOTHING, Measured, PastArchive
 from partwarden.postgres.conninfo import ConnectionInfo
 from support import in_process, values
 from support.policies_api import FakeCluster, FakeExecutor, FakeLocks
@@ -63,7 +64,7 @@ class Fixture:
         monkeypatch.setattr(database_work, "holding_keys", self.locks.holding_keys)
         self.api, self.requests = FakeCluster(), Requests()
         self.api.secrets["one", "db"] = {"uri": "postgresql://owner@db/orchestrator"}
-        self.lost, self.selector = False, selector
+        self.lost, self.selector, self.measured = False, selector, NOTHING
         self.results: list[Result] = []
         self.start()
         self.apply()
@@ -87,6 +88,7 @@ class Fixture:
             in_process.long_actions(runtime),
             lambda key, result, seconds: self.results.append(result),
             lambda: self.lost,
+            lambda policy, spec: self.measured,
         )
 
     def apply(self, meta: dict[str, Any] | None = None, **fields: Any) -> None:
@@ -120,6 +122,17 @@ def test_it_observes_plans_applies_and_writes_the_status(made: Fixture) -> None:
     assert 540 <= after <= 660
     assert made.ownership.claim(OLDER, TABLE, ("2025", OLDER)) is None
     assert made.enqueued == [KEY]
+
+
+def test_the_forecast_in_the_status_has_what_the_archives_of_the_policy_took(made: Fixture) -> None:
+    server = server_label(values.SERVER.identity)
+    made.measured = Measured((PastArchive(server, 5, 100, 5000, 60, values.NOW),))
+    made.engine.inventory = values.inventory(*(replace(each, rows=90) for each in values.years(2024, 2025, 2026)))
+    retention = {"keepFor": "5y", "archive": {"pvc": {"claimName": "archives"}}}
+    made.apply(retention=retention)
+    made.reconcile()
+    forecast = made.api.policies[KEY]["status"]["summary"]["forecast"]
+    assert (forecast["partitions"], forecast["nextArchive"], forecast["nextArchiveBytes"]) == (2, "run_2024", 4500)
 
 
 def test_a_converged_policy_costs_no_write(made: Fixture) -> None:

@@ -195,6 +195,22 @@ def test_namespaces_take_turns_and_within_them_databases() -> None:
     ]
 
 
+def test_a_worker_may_go_on_with_one_database_only_while_no_other_namespace_waits() -> None:
+    schedule = Schedule(database=lambda key: key[1][0])
+    keys = [("one", name) for name in ("a1", "b1", "a2", "b2", "a3")]
+    for key in keys:
+        schedule.enqueue(key, 0)
+    first = schedule.pop(0)
+    assert first == ("one", "a1")
+    assert schedule.pop(0, first) == ("one", "a2")
+    schedule.enqueue(("two", "c1"), 0)
+    assert schedule.pop(0, first) == ("one", "b1")
+    assert schedule.pop(0, first) == ("two", "c1")
+    assert schedule.pop(0, first) == ("one", "a3")
+    assert schedule.pop(0, first) == ("one", "b2"), "nothing is left of that database"
+    assert schedule.pop(0, first) is None
+
+
 def test_a_namespace_whose_keys_come_again_at_once_keeps_no_other_waiting() -> None:
     schedule = Schedule()
     for number in range(100):

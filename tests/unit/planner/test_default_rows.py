@@ -32,7 +32,8 @@ from partwarden.planner.default_rows import (
 from partwarden.planner.inventory import Inventory, RelationKind
 from partwarden.planner.keys import Codec, KeyType
 from partwarden.planner.plan import Plan
-from partwarden.status.conditions import default_partition_empty, describe, reconciled
+from partwarden.status.conditions import default_partition_empty, reconciled
+from partwarden.status.default_partition import describe
 from support import values
 
 CODECS = [
@@ -110,7 +111,7 @@ def test_what_partitions_hold_is_cut_off() -> None:
         ("Month", "2024-12"),
         ("Week", "2025-W01"),
         ("Day", "2024-12-30"),
-        ("Hour", "2024-12-30T13:00"),
+        ("Hour", "2024-12-30T13"),
     ],
 )
 def test_intervals_are_named_as_people_do(interval: str, label: str) -> None:
@@ -129,7 +130,6 @@ def test_the_message_is_bounded_and_names_the_total() -> None:
 
 
 def test_the_condition_never_calls_empty_what_was_not_counted() -> None:
-    codec = Codec(KeyType.TIMESTAMPTZ)
     error = InsufficientPrivilege("the rows of DEFAULT partition public.run_default cannot be counted")
     for rows, status, reason in [
         (None, ConditionStatus.UNKNOWN, "NotCounted"),
@@ -137,7 +137,7 @@ def test_the_condition_never_calls_empty_what_was_not_counted() -> None:
         (DefaultRows(elsewhere=1), ConditionStatus.FALSE, "DefaultHasRows"),
         (DefaultRows(), ConditionStatus.TRUE, "Empty"),
     ]:
-        said = default_partition_empty(values.spec(), found(rows), codec)
+        said = default_partition_empty(values.spec(), found(rows), plan(rows))
         assert (said.status, said.reason) == (status, reason)
 
 
@@ -146,9 +146,78 @@ def test_rows_of_ranges_that_the_policy_does_not_want_leave_the_policy_ready() -
     verdict = reconciled(values.spec(), inventory, values.plan(values.spec(), inventory), [])
     assert (verdict.ready.status, verdict.ready.reason) == (ConditionStatus.TRUE, "Converged")
     assert verdict.others[ConditionType.DEFAULT_PARTITION_EMPTY].message == (
-        'DEFAULT partition public.run_default holds 2019 (5 rows); put ["2019-01-01"] into spec.ensure to have '
-        "partitions made for them, and set spec.defaultPartition.drain to Auto, or move the rows elsewhere"
+        'DEFAULT partition public.run_default holds 2019 (5 rows); set spec.ensure: ["2019"] to have partitions made '
+        "for them, and set spec.defaultPartition.drain to Auto, or move the rows elsewhere"
     )
+
+
+def advice(rows: DefaultRows, *partitions: Any, **fields: Any) -> str:
+    policy = values.spec(default_partition={"drain": "Auto"}, **fields)
+    inventory = found(rows, *partitions)
+    return default_partition_empty(policy, inventory, values.plan(policy, inventory)).message.partition("; ")[2]
+
+
+def hours(*texts: str) -> DefaultRows:
+    """A row in each of these hours."""
+    cells = [Grid(Interval.HOUR, ZoneInfo("UTC")).cell(values.moment(each)) for each in texts]
+    return DefaultRows(tuple((cell, 1) for cell in cells))
+
+
+@pytest.mark.parametrize(
+    ("interval", "first", "days", "shown"),
+    [
+        ("Month", "2024-01-01", 170, '"2024-01..2024-06"'),
+        ("Month", "2024-01-01", 366, '"2024"'),
+        ("Month", "2024-01-01", 80, '"2024-Q1"'),
+        ("Day", "2024-02-01", 29, '"2024-02"'),
+        ("Day", "2024-02-01", 3, '"2024-02-01..2024-02-03"'),
+        ("Week", "2024-01-01", 14, '"2024-W01..2024-W02"'),
+        ("Year", "2019-01-01", 1600, '"2019..2023"'),
+    ],
+)
+def test_the_advice_is_as_short_as_can_be(interval: str, first: str, days: int, shown: str) -> None:
+    grid, begin = Grid(Interval(interval), ZoneInfo("UTC")), values.moment(first)
+    rows = DefaultRows(tuple((cell, 1) for cell in grid.cells(begin, begin + timedelta(days=days))))
+    said = advice(rows, *values.years(2025, 2026), interval=Interval(interval))
+    assert said == f"set spec.ensure: [{shown}] to have partitions made for them, or move the rows elsewhere"
+    assert advice(rows, *values.years(2025, 2026), interval=Interval(interval), ensure=["2031"]).startswith(
+        f"add {shown} to spec.ensure to have"
+    )
+
+
+def test_the_advice_asks_for_no_more_than_ensure_makes() -> None:
+    grid, begin = Grid(Interval.DAY, ZoneInfo("UTC")), values.moment("2020-01-01")
+    rows = DefaultRows(tuple((cell, 1) for cell in grid.cells(begin, begin + timedelta(days=2000))))
+    said = advice(rows, *values.years(2025, 2026), interval=Interval.DAY)
+    assert said.startswith('set spec.ensure: ["2020-01-01..2022-09-26"]')
+    made = values.plan(values.spec(interval=Interval.DAY, ensure=["2020-01-01..2022-09-26"]), found(None))
+    assert "TooManyPartitions" not in [each.reason for each in made.findings]
+
+
+def test_a_stray_row_of_1970_is_an_outlier_and_no_advice_to_make_everything_since() -> None:
+    rows = DefaultRows(((year(1970), 1), (year(2019), 5)))
+    assert advice(rows, *values.years(2025, 2026)) == (
+        'set spec.ensure: ["2019"] to have partitions made for them, or move the rows elsewhere; 1970 lies far from '
+        "everything else, as wrong dates do: correct those rows, or add them to spec.ensure if they are right"
+    )
+    assert "set" not in advice(DefaultRows(((year(1970), 1),)), *values.years(2025, 2026)).partition(";")[0]
+
+
+def test_outliers_may_lie_ahead_and_hours_are_soon_far() -> None:
+    assert advice(hours("2099-01-01T05:00"), interval=Interval.HOUR).startswith("2099-01-01T05 lies far")
+    assert advice(hours("2024-06-01T05:00"), interval=Interval.HOUR).startswith("2024-06-01T05 lies far")
+    assert advice(hours("2026-11-20T05:00", "2026-11-20T06:00"), interval=Interval.HOUR).startswith(
+        'set spec.ensure: ["2026-11-20T05..2026-11-20T06"]'
+    )
+
+
+def test_rows_of_many_years_in_a_row_are_no_outliers() -> None:
+    rows = held(*((number, 1) for number in range(1985, 2026)))
+    assert advice(rows, *values.years(2026)).startswith('set spec.ensure: ["1985..2025"]')
+
+
+def test_a_year_that_ensure_does_not_take_is_named_all_the_same() -> None:
+    assert advice(DefaultRows(((year(202), 3),)), *values.years(2026)).startswith("202 lies far from everything else")
 
 
 def test_pieces_whose_rows_lie_in_default_are_filled_and_others_are_plain() -> None:

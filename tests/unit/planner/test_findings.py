@@ -48,7 +48,7 @@ def test_names_in_statements_to_copy_are_quoted() -> None:
 
 def test_many_odd_partitions_are_one_notice() -> None:
     odd = [partition(f"odd{n}", moment(f"2026-01-{n + 1:02}"), moment(f"2026-01-{n + 2:02}")) for n in range(8)]
-    (finding,) = plan(spec(), inventory(*odd)).findings
+    (finding,) = plan(spec(interval="Year"), inventory(*odd)).findings
     assert "odd0, odd1, odd2, odd3, odd4 and 3 more;" in finding.message
     assert finding.error is None
 

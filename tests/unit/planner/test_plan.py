@@ -98,9 +98,8 @@ def test_wanted_dates_are_made_whether_past_or_far_ahead() -> None:
     decided = plan(spec(premake=0, ensure=["2031-06-01", "2031-12-31", "2024-02-29", "2026-01-01"]), inventory())
     assert [(each.name, each.reason) for each in decided.creations] == [
         ("run_2026", "current Year"),
-        ("run_2031", "holds 2031-06-01 (spec.ensure)"),
-        ("run_2024", "holds 2024-02-29 (spec.ensure)"),
-        ("run_2025", "hole between existing partitions"),
+        ("run_2031", "for 2031-06-01 (spec.ensure)"),
+        ("run_2024", "for 2024-02-29 (spec.ensure)"),
     ]
 
 

@@ -101,6 +101,12 @@ def detaches_what_the_plan_does_not_call_expired(plan: Plan) -> Plan:
     return replace(plan, retired=replace(plan.retired, expired=frozenset()))
 
 
+def detaches_other_bounds_than_the_catalog_shows(plan: Plan) -> Plan:
+    detach = one(plan, DetachPartition)
+    shorter = replace(detach.range, upper=detach.range.upper - timedelta(1))
+    return changed(plan, detach, replace(detach, range=shorter))
+
+
 def drops_what_is_young(plan: Plan) -> Plan:
     drop = one(plan, DropDetached)
     young = replace(TABLE, marker=replace(TABLE.marker, range=values.bounds(PAST)))
@@ -122,6 +128,7 @@ BROKEN: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "creates after retiring": (creates_after_retiring, "created after something is retired"),
     "detaches what is young": (detaches_what_is_young, "has not expired"),
     "detaches what is not called expired": (detaches_what_the_plan_does_not_call_expired, "has not expired"),
+    "detaches other bounds": (detaches_other_bounds_than_the_catalog_shows, "no partition with those bounds"),
     "drops what is young": (drops_what_is_young, "has not expired"),
     "drops in the grace": (drops_in_the_grace, r"spec\.retention\.grace"),
 }

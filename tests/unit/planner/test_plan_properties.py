@@ -50,7 +50,7 @@ def situations(draw: st.DrawFn) -> tuple[TableSpec, Inventory]:
         timezone=draw(st.sampled_from(ZONES)),
         premake=draw(st.integers(0, 4)),
         start_from=draw(st.none() | near),
-        ensure=draw(st.lists(near, max_size=3)),
+        ensure=draw(st.lists(near | st.tuples(near, near).map(lambda ends: "..".join(sorted(ends))), max_size=3)),
     )
     partitions = draw(inventories(policy, codec, now))
     return policy, values.inventory(*partitions, now=now, parent=values.parent(codec.type))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from partwarden.api.policy import ANNOTATION, APPROVAL, LONGEST_ANNOTATION, TableSpec, holds, is_held, parse
-from partwarden.api.retention import Approval, DefaultPartition, OnExpire, Retention
+from partwarden.api.retention import Approval, DefaultPartition, OnExpire, Retention, Unaligned
 from partwarden.api.types import Interval
 from partwarden.errors import RowsReferenced
 from partwarden.planner.actions import (
@@ -126,17 +126,37 @@ def test_only_plain_tables_are_detached(kind: RelationKind) -> None:
     assert made.retired.expired == {old.oid}
 
 
-def test_what_is_off_the_grid_unbounded_or_default_is_left() -> None:
+def test_what_is_unbounded_or_default_is_left() -> None:
     found = values.inventory(
         values.partition("ancient", None, year(2000)),
-        values.partition("by_hand", year(2000), year(2019)),
+        values.partition("for_ever", year(2028), None),
         *values.years(2026),
         values.default(),
     )
     made = plan(policy(start_from="2026-01-01"), found)
-    assert made.actions == ()
+    assert names(made, DetachPartition) == []
     assert made.retired.expired == frozenset()
     assert reasons(made) == ["OffGrid"]
+
+
+def test_what_is_off_the_grid_expires_by_its_bounds_unless_the_policy_keeps_it() -> None:
+    found = values.inventory(
+        values.partition("by_hand", year(2000), year(2019)),
+        values.partition("a_day", year(2020), year(2020) + timedelta(days=1)),
+        values.partition("young", year(2021), year(2022) + timedelta(days=1)),
+        *values.years(2026),
+    )
+    made = plan(policy(start_from="2026-01-01"), found)
+    assert names(made, DetachPartition) == ["by_hand", "a_day"]
+    (finding,) = made.findings
+    assert finding.reason == "OffGrid"
+    assert "those with two bounds expire by them like all others" in finding.message
+    retention = Retention(keep_for="5y", unaligned=Unaligned.KEEP)
+    kept = plan(values.spec(retention=retention, premake=0, start_from="2026-01-01"), found)
+    assert kept.actions == ()
+    assert kept.retired.expired == frozenset()
+    (finding,) = kept.findings
+    assert "retention skips them, whatever their age (spec.retention.unaligned: Keep)" in finding.message
 
 
 def test_rows_that_others_point_to_keep_their_partition_and_no_other() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.postgres import make_certificates
-from partwarden.api.policy import Database
+from partwarden.api.database import Database
 from partwarden.errors import InvalidSpec, PartwardenError, SecretInvalid
 from partwarden.postgres.conninfo import ConnectionInfo, from_dsn, resolve
 from support.complaints import check

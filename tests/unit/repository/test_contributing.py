@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from partwarden.controller.settings import RIGHTS
+from partwarden.controller.settings import OPTIONAL_RIGHTS, RIGHTS
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "operator" / "partwarden"
@@ -64,7 +64,7 @@ def test_the_threat_model_names_the_rights_that_the_operator_asks_for() -> None:
         for resource in re.findall(r"`(.*?)`", resources)
         for verb in verbs.split(", ")
     }
-    assert named == {(verb, resource) for verb, resource, _ in RIGHTS} | {("get", "secrets")}
+    assert named == {(verb, resource) for verb, resource, _ in (*RIGHTS, *OPTIONAL_RIGHTS)} | {("get", "secrets")}
 
 
 def test_decisions_are_numbered_and_listed_with_their_titles() -> None:

@@ -117,6 +117,7 @@ NUMBER = each(
 NAMES = [("a", "", "!"), ("a.", "", "!"), ("-", "a", ""), ("a-", "", "!")]
 PERIODS = [("1", "", "h"), ("a", "1", ""), ("1h", "", "!"), ("1 h ", "", ""), ("p1y", "", ""), (" ", "1", "d")]
 MEANT = each(lambda text: (validation._age_meant(text), validation._duration_meant(text)), *PERIODS)
+PERIOD = each(options.known, ("1", "", ""), ("2027-", "", ""), ("1", "2027..", ""))
 
 CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
     "api/retention.py": {
@@ -124,6 +125,11 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
     },
     "api/approval.py": {
         "DIGEST": each(lambda text: approval.parse({approval.APPROVE_PLAN: text}), ("0", "", ""), (" ", "0", "")),
+    },
+    "api/period.py": {
+        "PERIOD[1:-1]": PERIOD,
+        "one": PERIOD,
+        "'[0-9]+'": PERIOD,
     },
     "api/types.py": {
         "DURATION[1:-1]": each(types.parse_duration, ("1", "", "h"), ("1h", "", "")),
@@ -207,7 +213,6 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
         "DIGEST": each(lambda text: re.fullmatch(approval.DIGEST, text), ("0", "", "")),
     },
     "cli/options.py": {
-        "'(?P<year>": each(options.known, ("1", "", ""), ("2027-", "", "")),
         "f'(?:(?:{_NAME})": each(
             lambda text: options._TABLE.fullmatch(text),
             ('"', "", ""),

@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 
 from partwarden.api.retention import Retention
+from partwarden.api.status import Forecast
 from partwarden.planner.actions import Outcome
 from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import Partition, RelationKind
 from partwarden.planner.plan import make_plan
 from partwarden.status import events
-from partwarden.status.details import details, human
+from partwarden.status.conditions import reconciled
+from partwarden.status.details import details, expected, human
 from partwarden.status.events import CompletedAction, Notice, changed, done
 from support import values
-from support.samples import inventory, plan, year
+from support.samples import inventory, plan, spec, year
 
 
 def shown(*partitions: Partition) -> dict[str, dict[str, Any]]:
@@ -237,3 +239,57 @@ def test_an_event_fits_what_the_api_server_takes() -> None:
     after["conditions"][1]["message"] = "ü" * 1024
     (notice,) = changed({}, after)
     assert len(notice.message.encode()) <= 1024
+
+
+def test_a_forecast_is_part_of_the_summary_and_stays_while_only_the_current_partition_grows() -> None:
+    def status(size: int) -> dict[str, Any]:
+        found = inventory([year(2024, bytes=366_000), year(2025, bytes=365_000), year(2026, bytes=size)])
+        table = reconciled(spec(), found, plan(found), ()).table
+        assert table is not None
+        summary: dict[str, Any] = table.model_dump(mode="json", by_alias=True, exclude_none=True)["summary"]
+        return summary
+
+    whole = {"partitions": 2, "rowsPerDay": 0, "bytesPerDay": 1000, "nextPartitionBytes": 360_000}
+    assert status(1)["forecast"] == status(10**9)["forecast"] == whole
+    assert "forecast" not in details(inventory(), plan(inventory()), ()).model_dump(exclude_none=True)["summary"]
+
+
+MEASURED = Forecast(partitions=8, bytes_per_day=3 << 30, next_partition_bytes=21 << 30)
+
+
+@pytest.mark.parametrize(
+    ("forecast", "lines"),
+    [
+        (MEASURED, ["each day: 3.0Gi on disk, by 8 closed partitions", "next partition: ~21.0Gi"]),
+        (
+            MEASURED.model_copy(
+                update={"rows_per_day": 12_000, "growth_percent": 4, "threshold_reached": "2027-03-01", "archives": 3}
+            ),
+            [
+                "each day: ~12,000 rows, 3.0Gi on disk, +4% every 30 days, by 8 closed partitions",
+                "next partition: ~21.0Gi",
+                "over threshold: 2027-03-01",
+            ],
+        ),
+        (
+            MEASURED.model_copy(
+                update={
+                    "archives": 3,
+                    "next_archive": "run_2020",
+                    "next_archive_bytes": 1 << 30,
+                    "next_archive_seconds": 90,
+                    "claim_full": "2028-01-31",
+                }
+            ),
+            [
+                "each day: 3.0Gi on disk, by 8 closed partitions",
+                "next partition: ~21.0Gi",
+                "next archive: run_2020, ~1.0Gi in ~0:01:30, by 3 archives",
+                "claim full: 2028-01-31",
+            ],
+        ),
+    ],
+    ids=["sizes", "growth", "archives"],
+)
+def test_a_forecast_for_people_says_what_was_measured(forecast: Forecast, lines: list[str]) -> None:
+    assert [": ".join(each) for each in expected(forecast)] == lines
