@@ -14,6 +14,7 @@ COURSE = (
 )
 SHARDS = "tests/e2e/test_chart.py::test_shards_in_one_namespace_have_nothing_in_common"
 START = "tests/cluster/test_startup_and_shutdown.py"
+PLAN = "tests/cluster/test_plan_approval.py::test_a_plan_waits_until_it_is_approved_and_another_waits_again"
 PLAIN = "tests/postgres/test_plain_pg_restore.py"
 TYPED = "tests/postgres/test_drop_command.py::test_a_drop_is_confirmed_by_typing_the_name"
 
@@ -68,6 +69,11 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         """jsonpath='{"{\\"data\\":"}{.data}{"}"}' |""": (
             "tests/e2e/test_chart.py::test_the_health_checks_can_be_patched_into_argocds_configmap_as_the_docs_say"
         ),
+    },
+    "docs/how-to/approve.md": {
+        "kubectl partwarden approve run --yes 3f1c2a9d2e6b1047": PLAN,
+        "kubectl annotate ppol run partwarden.dev/approve-plan-": PLAN,
+        "kubectl partwarden plan -f edited.yaml run": PLAN,
     },
     "docs/how-to/commands.md": {
         'partwarden archive --dsn "$DSN" --partition run_2020 --to "$ARCHIVES"': TYPED,

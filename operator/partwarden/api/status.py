@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from .approval import ApprovedPlan
 from .types import Model
 
 MAX_PARTITIONS = 200
@@ -267,6 +268,15 @@ class PartitionPolicyStatus(Model):
         default=[],
         max_length=MAX_PLAN,
         description="All that the policy does by itself, in order, the first 50: what is due, then what follows.",
+    )
+    plan_digest: str | None = Field(
+        None,
+        max_length=16,
+        description="What the annotation partwarden.dev/approve-plan has to name so that the plan is carried out; "
+        "absent where nothing waits for that.",
+    )
+    approved_plan: ApprovedPlan | None = Field(
+        None, description="The approved plan, while the annotation names it and something of it is left."
     )
     long_action: LongAction | None = Field(
         None,

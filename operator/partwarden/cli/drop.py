@@ -102,7 +102,7 @@ def drop(
         return _approve(target, what, consent)
     if target.filename == "-":
         raise click.UsageError("-f - cannot be read twice, and drop may have to ask: give a file")
-    held = tables.policy_file(target).held if target.filename is not None else frozenset[str]()
+    held = manifest.of_target(target).held if target.filename is not None else frozenset[str]()
     with session(from_dsn(target.dsn)) as connection:
         spec = tables.only_spec(connection, target)
         found = drop_database.find(connection, spec, what, held)

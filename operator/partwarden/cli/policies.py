@@ -62,7 +62,7 @@ class Policies:
             raise InvalidSpec(f"{error}; or give --dsn for a database without a cluster") from None
         self.namespace = target.namespace or namespace
         self._target = target
-        self._cluster = client.Cluster(configuration)
+        self.client = self._cluster = client.Cluster(configuration)
 
     def chosen(self, ways: str = "-n or -A") -> list[Object]:
         """The policy that is named, else all of the namespace, or of all, by namespace and name.

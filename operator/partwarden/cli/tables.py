@@ -336,14 +336,8 @@ def _specs(connection: Session, target: Target) -> list[TableSpec]:
     """The policy's of the file, or those of all tables that can be managed, or of that one. Raises its error where it
     cannot be."""
     if target.filename is not None:
-        return [policy_file(target).spec]
+        return [manifest.of_target(target).spec]
     found = read_tables(connection, Table.model_validate(target.table) if target.table else None)
     if len(found) == 1 and found[0].error:
         raise found[0].error
     return [each.guess.spec for each in found if each.guess]
-
-
-def policy_file(target: Target) -> manifest.Manifest:
-    """The policy of ``-f``. Raises `InvalidSpec`."""
-    name = target.filename or ""
-    return manifest.load(manifest.read(name), name, table=target.table, needs_database=False)

@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import DatabaseUnresponsive, PartwardenError, WorkerFailed
-from ..planner.drop_preconditions import Archives, Step, Withdrawn
+from ..planner.drop_preconditions import Archives
+from ..planner.recheck import Step, Withdrawn
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.kept_session import KEPT_FOR, KeptSession
 from ..status.events import CompletedAction
@@ -319,8 +320,7 @@ class DatabaseProcesses:
     def _give_back(self, worker: _Worker, kept: bool) -> None:
         with self._lock:
             self._busy.discard(worker)
-            kept = kept and not self._closed
-            if kept:
+            if kept := kept and not self._closed:
                 self._idle.append(worker)
         if not kept:
             worker.kill()

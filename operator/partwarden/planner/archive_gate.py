@@ -61,7 +61,7 @@ MOST_AT_ONCE = 20
 WAITING = {
     APPROVAL: "detached; dropped once the policy's annotation partwarden.dev/approve-drop names the table "
     "(spec.retention.approval is Manual): {names}",
-    CHECKING: "detached, and archived in {where}; archive and table are being read again and compared: {names}",
+    CHECKING: "detached, and archived in {where}; archive and table are to be read again and compared: {names}",
     ARCHIVING: "expired; neither detached nor dropped before an archive in {where} is proven equal: {names}",
 }
 """What a table waits for; what the user must do comes first."""

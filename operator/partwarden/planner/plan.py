@@ -8,7 +8,7 @@ leaves a valid database, because each action does, and none depends on another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ..api import policy
@@ -36,6 +36,7 @@ from .foresight import foresee
 from .inventory import Inventory, Parent
 from .keys import Codec
 from .maintenance import Upkeep, upkeep
+from .plan_gate import PlanGate, check_approval, marked, unapproved
 from .retirement import Retired, retired
 from .schedule import PlannedStep
 
@@ -57,6 +58,8 @@ class Plan:
     """What can be done now, in order."""
     steps: tuple[PlannedStep, ...]
     """The same, and all that comes after it: see `foresight`."""
+    gate: PlanGate
+    """What of it waits for the user's approval, and so is not among the actions."""
     findings: tuple[Finding, ...]
     current: BoundedRange
     """The cell of the grid that holds now, whether or not a partition does."""
@@ -90,12 +93,13 @@ class Plan:
 
         No new range overlaps anything; creations come before retirements; nothing held is touched; what is detached or
         dropped has expired, and what is detached is a partition with exactly those two bounds; what is dropped has its
-        proof, or the policy needs none. Raises `UnsafePlan`.
+        proof, or the policy needs none; what needs the user's approval has it. Raises `UnsafePlan`.
         """
         for violation in (
             *_misordered(self.actions),
             *_overlapping(self.actions, context),
             *_unsafe(self, context),
+            *unapproved(context, self.actions),
             *_misread(self.actions, context),
         ):
             raise UnsafePlan(f"cannot act on {self.parent}: {violation}; this is an error in Partwarden: report it")
@@ -122,7 +126,12 @@ def make_plan(
     usable = merge(piece for each, piece in context.ranged if not each.detach_pending)
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
     # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
-    actions = (*creation.actions, *retirement.actions, *keeping.actions)
+    due = (*creation.actions, *retirement.actions, *keeping.actions)
+    steps = foresee(context, due, retirement, keeping)
+    gate = check_approval(context, steps, retirement.gate)
+    actions = tuple(gate.allowed(due))
+    requests = tuple(gate.requested(context, steps, retirement.gate.requests))
+    retirement = replace(retirement, gate=replace(retirement.gate, requests=requests))
     boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
         parent=context.parent,
@@ -130,7 +139,8 @@ def make_plan(
         interval=spec.interval,
         codec=context.codec,
         actions=actions,
-        steps=foresee(context, actions, retirement, keeping),
+        steps=marked(steps, actions, gate),
+        gate=gate,
         findings=(
             *blocking,
             *creation.findings,

@@ -87,14 +87,25 @@ class PlannedStep:
     @property
     def id(self) -> str:
         """What it does to what, `STEP_ID` digits: the same however the estimates and moments change."""
-        bounds = (iso(self.range.lower), iso(self.range.upper)) if self.range else None
-        what = repr((self.action, self.schema, self.name, self.oid, bounds))
-        return hashlib.sha256(what.encode()).hexdigest()[:STEP_ID]
+        return step_id(self.action, self.schema, self.name, self.oid, self.range)
 
 
-def digest(steps: Iterable[PlannedStep]) -> str:
-    """What an approval names: that of the steps, in whatever order; the same while they are the same."""
-    return hashlib.sha256("\n".join(sorted(each.id for each in steps)).encode()).hexdigest()[:16]
+def step_id(action: str, schema: str, name: str, oid: int | None, piece: Range | None) -> str:
+    """See `PlannedStep.id`."""
+    bounds = (iso(piece.lower), iso(piece.upper)) if piece else None
+    return hashlib.sha256(repr((action, schema, name, oid, bounds)).encode()).hexdigest()[:STEP_ID]
+
+
+def id_of(action: Action) -> str:
+    """The `PlannedStep.id` of an action."""
+    oid = action.oid if isinstance(action, TableAction) else None
+    return step_id(type(action).__name__, action.schema, action.name, oid, action.range)
+
+
+def digest(steps: Iterable[PlannedStep], basis: str = "") -> str:
+    """What an approval names: that of the steps, in whatever order, and of the `drop_preconditions.plan_basis`; the
+    same while they are the same."""
+    return hashlib.sha256("\n".join([basis, *sorted(each.id for each in steps)]).encode()).hexdigest()[:16]
 
 
 def due(actions: Iterable[Action], inventory: Inventory) -> Iterator[PlannedStep]:

@@ -15,6 +15,7 @@ from typing import Any
 from .. import errors
 from ..api.policy import Mode, TableSpec
 from ..api.status import Condition, ConditionStatus, ConditionType, LongAction, PartitionPolicyStatus
+from ..api.types import ObjectKey
 from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.actions import Outcome
 from ..planner.archive_gate import ArchiveGate
@@ -24,7 +25,7 @@ from ..planner.forecast import NOTHING, Measured, forecast
 from ..planner.inventory import Inventory
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
-from ..planner.schedule import OF_USER, PlannedStep
+from .approval import by_annotation, to_do, why_waiting
 from .default_partition import describe, way_out
 from .details import cut, details, span, summary_line
 
@@ -46,6 +47,8 @@ OF_TABLE = (
     ConditionType.ARCHIVES_HEALTHY,
 )
 """What can be said only once the table was observed."""
+SEEN = ("summary", "partitions", "plan", "planDigest", "approvedPlan", "findings")
+"""Fields of a status that describe the table and its plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,24 @@ class PolicyStatusUpdate:
 
 
 def reconciled(
-    spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome], measured: Measured = NOTHING
+    spec: TableSpec,
+    inventory: Inventory,
+    plan: Plan,
+    outcomes: Sequence[Outcome],
+    measured: Measured = NOTHING,
+    policy: ObjectKey | None = None,
 ) -> PolicyStatusUpdate:
-    """The database was observed and the plan applied. ``inventory`` and ``plan`` were made after ``outcomes``."""
+    """The database was observed and the plan applied. ``inventory`` and ``plan`` were made after ``outcomes``.
+
+    ``policy``: how commands in messages name it.
+    """
     findings = [finding.error for finding in plan.findings if finding.error]
     failures = [outcome.error for outcome in outcomes if outcome.error]
     unique: dict[tuple[str, str], PartwardenError] = {}
     for error in (*findings[: int(plan.blocked)], *failures, *findings):
         unique.setdefault((error.reason, str(error)), error)
     wrong = tuple(unique.values())
-    ready, reconciling, stalled = _ready(spec, inventory, plan, wrong)
+    ready, reconciling, stalled = _ready(spec, inventory, plan, wrong, policy)
     server = inventory.server
     connected = f"PostgreSQL {server.version_text}, database {server.database!r}, as {server.user!r}"
     return PolicyStatusUpdate(
@@ -164,24 +175,29 @@ def make_status(
     else:
         shown = (previous.get("summary") or {}).get("table")
         seen = dict(previous) if table is None or shown in (None, table) else {}
-    return status | {part: seen[part] for part in ("summary", "partitions", "plan", "findings") if seen.get(part)}
+    return status | {part: seen[part] for part in SEEN if seen.get(part)}
 
 
 def _ready(
-    spec: TableSpec, inventory: Inventory, plan: Plan, wrong: Sequence[PartwardenError]
+    spec: TableSpec, inventory: Inventory, plan: Plan, wrong: Sequence[PartwardenError], policy: ObjectKey | None
 ) -> tuple[ConditionState, bool, bool]:
     """Ready, and whether Reconciling and Stalled."""
     if wrong:
         stalled = isinstance(wrong[0], UserError)
         return _first([(error.reason, str(error)) for error in wrong]), not stalled, stalled
-    line = summary_line(inventory, plan)
+    line, waits = summary_line(inventory, plan), why_waiting(plan.gate, by_annotation(plan.gate, policy))
+    if plan.gate.begins:
+        message = f"plan {plan.gate.digest} is approved, and begins; {line}"
+        return ConditionState(FALSE, IN_PROGRESS, message), True, False
     if spec.mode is Mode.PLAN and plan.steps:
-        message = f"{_to_do(plan.steps)}; spec.mode is Plan: read status.plan, then set it to Apply"
-        return ConditionState(FALSE, PLAN_PENDING, message), False, False
-    if not plan.actions:
-        return ConditionState(TRUE, CONVERGED, line), False, False
-    reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
-    return ConditionState(FALSE, reason, f"{_to_do(plan.steps[: len(plan.actions)])}; {line}"), True, False
+        message = f"{to_do(plan.steps)}; spec.mode is Plan: read status.plan, then set it to Apply"
+        return ConditionState(FALSE, PLAN_PENDING, "; ".join(filter(None, (message, waits)))), False, False
+    if plan.actions:
+        reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
+        return ConditionState(FALSE, reason, f"{to_do(plan.steps[: len(plan.actions)])}; {line}"), True, False
+    if waits:
+        return ConditionState(FALSE, PLAN_PENDING, waits), False, False
+    return ConditionState(TRUE, CONVERGED, line), False, False
 
 
 def _first(wrong: Sequence[tuple[str, str]]) -> ConditionState:
@@ -189,30 +205,6 @@ def _first(wrong: Sequence[tuple[str, str]]) -> ConditionState:
     (reason, message), *others = wrong
     more = f" (and {len(others)} more: see status.findings)" if others else ""
     return ConditionState(FALSE, reason, f"{message}{more}")
-
-
-def _to_do(steps: Sequence[PlannedStep]) -> str:
-    """``2 partitions to create; 5 tables to drop, the first run_2018 not before 2026-12-01T00:00:00Z``.
-
-    What is due, what comes by itself and what waits for the user are counted apart.
-    """
-    groups: dict[tuple[str, str, bool, bool], list[PlannedStep]] = {}
-    for each in steps:
-        for_user = any(wait.on in OF_USER for wait in each.waits_for)
-        groups.setdefault((each.noun, each.verb, each.is_due, for_user), []).append(each)
-    due = ", ".join(_counted(each) for each in groups.values() if each[0].is_due)
-    later = (_counted(each) for each in groups.values() if not each[0].is_due)
-    return "; ".join(filter(None, (due, *later)))
-
-
-def _counted(steps: Sequence[PlannedStep]) -> str:
-    first, count = steps[0], len(steps)
-    what = f"{count} {first.noun}{'' if count == 1 else 's'} to {first.verb}"
-    if first.is_due:
-        return what
-    waits = f" waits for {' and '.join(dict.fromkeys(each.on for each in first.waits_for))}" if first.waits_for else ""
-    when = f" not before {iso(first.not_before)}" if first.not_before else ""
-    return f"{what}, {'the first ' if count > 1 else ''}{first.name}{when or waits}"
 
 
 def _ahead(plan: Plan, ready: ConditionState) -> ConditionState:

@@ -27,10 +27,11 @@ from ..api.status import (
 from ..errors import TableBusy, printable
 from ..planner.actions import Outcome
 from ..planner.calendar import BoundedRange, Range, iso
-from ..planner.drop_preconditions import APPROVAL, Step
+from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import Finding
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
+from ..planner.recheck import Step
 from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT_ALONE
 from ..planner.schedule import PlannedStep, WaitsFor
 
@@ -66,6 +67,8 @@ def details(
                 *(_rough_partition(_describe(each, plan)) for each in listed),
             ],
             plan=pending,
+            plan_digest=plan.gate.digest or None,
+            approved_plan=plan.gate.record,
             findings=found,
         )
         if len(whole.model_dump_json(by_alias=True, exclude_none=True).encode()) <= MAX_BYTES or not (

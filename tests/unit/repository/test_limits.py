@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from partwarden.api import policy, status
+from partwarden.api import approval, policy, status
 from partwarden.archive import archived_rows, manifest, verify
 from partwarden.controller import settings
 from partwarden.planner import marker
@@ -26,6 +26,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "limits.md").read_tex
         ("`partwarden.dev/hold`", [policy.MOST_NAMES, policy.LONGEST_ANNOTATION]),
         ("`spec.holds`", [policy.MOST_NAMES, policy.LONGEST_HOLD]),
         ("`partwarden.dev/approve-drop`", [policy.MOST_NAMES, policy.LONGEST_ANNOTATION]),
+        ("steps of an approved plan", [approval.MOST_STEPS]),
         ("comment of a table |", [marker.LONGEST]),
         ("comment of a table of another role", [table_state.LONGEST_OF_OTHERS]),
         ("line of a comment", [marker.LONGEST_LINE]),
