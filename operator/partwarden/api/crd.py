@@ -40,6 +40,7 @@ COLUMNS = (
     _column("Partitions", ".status.summary.partitions", "integer"),
     _column("Covered-Until", ".status.summary.coveredUntil"),
     _column("Size", ".status.summary.size"),
+    _column("Warnings", ".status.summary.warnings"),
     AGE,
     _column("Archives", '.status.conditions[?(@.type=="ArchivesHealthy")].reason', priority=1),
     MESSAGE,

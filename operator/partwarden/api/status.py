@@ -19,6 +19,8 @@ MAX_PLAN = 50
 MAX_FINDINGS = 20
 MAX_MESSAGE = 1024
 """Characters of one message; what is longer is cut with an ellipsis."""
+MAX_WARNINGS = 32
+"""Characters of ``summary.warnings``, a column of kubectl."""
 
 FOR_EVER = "MAXVALUE"
 """``summary.coveredUntil`` where the last partition has no upper bound."""
@@ -76,6 +78,17 @@ class State(StrEnum):
     """The same, and kept by the annotation on the policy."""
     DETACHED = "Detached"
     """Not a partition any more: a table that waits for its grace to end, or for a person."""
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    ERROR = "Error"
+    """It keeps partitions from being created: Ready is False."""
+    WARNING = "Warning"
+    """Something of the policy is stuck, and the coverage is safe: Ready is True, with ConvergedWithWarnings."""
+    NOTICE = "Notice"
+    """It stops nothing."""
 
 
 class Condition(Model):
@@ -157,6 +170,11 @@ class FindingStatus(Model):
     reason: str = Field(description="CamelCase, for programs.")
     object: str = Field(description="What it was found on: a table, a partition or a range.")
     message: Message = Field(description="What was found, and how to resolve it.")
+    severity: Severity | None = Field(
+        None,
+        description="Error: it keeps the policy from being Ready; Warning: something is stuck, and the coverage is "
+        "safe; Notice: it stops nothing. Absent from what older versions wrote.",
+    )
 
 
 class Largest(Model):
@@ -204,6 +222,12 @@ class Summary(Model):
         "even if nothing is created any more. Absent where coverage has no end; 0 when nothing holds now.",
     )
     largest: Largest | None = Field(None, description="The largest partition.")
+    warnings: str | None = Field(
+        None,
+        max_length=MAX_WARNINGS,
+        description="How many findings are warnings, and the worst of them in few words, such as `2: rows in DEFAULT`; "
+        "absent where there is none.",
+    )
 
 
 class PartitionPolicyStatus(Model):
@@ -232,5 +256,5 @@ class PartitionPolicyStatus(Model):
         description="What takes long, while it does: partitions are created meanwhile, and the status is kept.",
     )
     findings: list[FindingStatus] = Field(
-        default=[], max_length=MAX_FINDINGS, description="What the user should know; most do not stop anything."
+        default=[], max_length=MAX_FINDINGS, description="What the user should know, the worst first."
     )

@@ -20,7 +20,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from .. import __version__
-from ..api.status import FOR_EVER
+from ..api.status import FOR_EVER, Severity
 from ..api.types import ObjectKey
 from ..archive.manifest import Task
 from ..kube.cache import Store, StoredObject, StoredPolicy
@@ -62,7 +62,7 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
     runway = _family("runway_days", "Whole days for which partitions exist after the current one ends; +Inf: for ever.")
     numbers = {each.field: _family(each.metric, each.help) for each in NUMBERS}
     condition = _family("condition", "1: the condition is True, 0: False; absent while Unknown.", "condition")
-    findings = _family("findings", "Findings of the last reconcile, by reason.", "reason")
+    findings = _family("findings", "Findings of the last reconcile, by reason and severity.", "reason", "severity")
     long = _family("long_action_start_timestamp_seconds", "When an action began that takes long.", "action")
     long_bytes = _family("long_action_bytes", "Size of the table that such an action is done to.", "action")
     paused = _family("suspended", "1 where spec.suspend is true, else 0.")
@@ -81,10 +81,9 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
         if action := status.get("longAction"):
             long.add_metric([*key, action["action"]], datetime.fromisoformat(action["since"]).timestamp())
             long_bytes.add_metric([*key, action["action"]], action["bytes"])
-        for reason, count in sorted(
-            collections.Counter(each["reason"] for each in status.get("findings") or []).items()
-        ):
-            findings.add_metric([*key, reason], count)
+        kinds = collections.Counter((each["reason"], each["severity"]) for each in status.get("findings") or [])
+        for kind, count in sorted(kinds.items()):
+            findings.add_metric([*key, *kind], count)
     return [runway, *numbers.values(), condition, findings, long, long_bytes, paused]
 
 
@@ -98,7 +97,10 @@ def shown(status: Mapping[str, Any]) -> dict[str, Any]:
         "summary": status.get("summary"),
         "longAction": status.get("longAction"),
         "conditions": [{name: each[name] for name in ("type", "status")} for each in status.get("conditions") or []],
-        "findings": [{"reason": each["reason"]} for each in status.get("findings") or []],
+        "findings": [
+            {"reason": each["reason"], "severity": each.get("severity") or Severity.NOTICE}
+            for each in status.get("findings") or []
+        ],
     }
 
 
@@ -184,11 +186,11 @@ class Metrics:
         self._failures.labels("lister")
         self.registry.register(_Scraped(self._scrape))
 
-    def reconciled(self, key: ObjectKey, result: Result, seconds: float) -> None:
-        """A reconcile of a policy has ended."""
+    def reconciled(self, key: ObjectKey, result: Result, seconds: float, well: bool) -> None:
+        """A reconcile of a policy has ended. ``well``: the table is as the policy wants it, but for warnings."""
         self._reconciles.labels(result.value).inc()
         self._reconcile_seconds.observe(seconds)
-        if result is Result.CONVERGED:
+        if well:
             with self._lock:
                 self._successes[key] = self._wall()
 
@@ -213,7 +215,7 @@ class Metrics:
     def _last_successes(self, known: set[ObjectKey]) -> GaugeMetricFamily:
         found = _family(
             "last_success_timestamp_seconds",
-            "When a reconcile of the policy last ended Converged, since this process began.",
+            "When a reconcile of the policy last succeeded, if only with warnings, since this process began.",
         )
         with self._lock:
             self._successes = {key: at for key, at in self._successes.items() if key in known}

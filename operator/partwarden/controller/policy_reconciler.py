@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..api.policy import PartitionPolicySpec
+from ..api.status import ConditionStatus
 from ..api.types import ObjectKey
 from ..api.validation import parse_spec
 from ..errors import ClusterUnavailable, PartwardenError, PolicyConflict
 from ..kube.cache import StoredPolicy
 from ..planner.calendar import load_zone
 from ..postgres.conninfo import ConnectionInfo
-from ..status import conditions, details, events
+from ..status import conditions, details, events, outage
 from . import workqueue
 from .archive_requests import ArchiveRequests
 from .database_process import WorkerDefect
@@ -62,6 +63,8 @@ class Run:
     done: list[events.CompletedAction] = field(default_factory=list)
     report: WorkReport = field(default_factory=WorkReport)
     resync: float = RESYNC
+    spec: PartitionPolicySpec | None = None
+    """None where it is not valid."""
 
     @property
     def failed(self) -> bool:
@@ -85,11 +88,12 @@ class PolicyReconciler:
         execute: Execute,
         look: Look,
         long: LongActions,
-        observe: Callable[[ObjectKey, workqueue.Result, float], None],
+        observe: Callable[[ObjectKey, workqueue.Result, float, bool], None],
         lost: Callable[[], bool] = lambda: False,
     ) -> None:
         """``execute`` does the work on a database, and ``look`` asks that of a rival. ``observe`` gets the result of
-        each reconcile and its seconds. ``lost``: whether the Lease is, so that no further action may begin."""
+        each reconcile, its seconds, and whether the table was observed and is as the policy wants but for warnings.
+        ``lost``: whether the Lease is, so that no further action may begin."""
         self._runtime, self._handler, self._ownership, self._archives = runtime, handler, ownership, archives
         self._execute, self._long, self._observe = execute, long, observe
         self._lost, self._stopping = lost, False
@@ -120,7 +124,7 @@ class PolicyReconciler:
                 self._ownership.release(key)
                 self._long.forget(key)
             else:
-                spec = parse_spec(policy.spec)
+                run.spec = spec = parse_spec(policy.spec)
                 run.resync = spec.resync_period.total_seconds()
                 supervisor = self._supervisor(policy, spec)
                 run.done = supervisor.done
@@ -233,10 +237,11 @@ class PolicyReconciler:
             about = run.about(action.reason) | {"partition": action.name, "seconds": round(action.seconds, 3)}
             log.info("%s %s %s in %.2f s", action.past, action.noun, action.name, action.seconds, extra=about)
         result = workqueue.result(run.update.errors, run.update.reconciling)
-        exists, notices = True, list[events.Notice]()
+        exists, notices, well = True, list[events.Notice](), result is workqueue.Result.CONVERGED
         try:
             if not outdated:
                 exists, notices = self._write(run)
+                well = well or (run.update.ready.status == ConditionStatus.TRUE and run.update.outage is None)
         except ClusterUnavailable as error:
             log.warning("%s", error, extra=run.about(error.reason))
             result = workqueue.Result.TRANSIENT
@@ -245,7 +250,7 @@ class PolicyReconciler:
             self._record(run, notice)
         if not exists:
             return None
-        self._observe(run.policy.key, result, time.monotonic() - run.began)
+        self._observe(run.policy.key, result, time.monotonic() - run.began, well)
         return result
 
     def _write(self, run: Run) -> tuple[bool, list[events.Notice]]:
@@ -258,6 +263,9 @@ class PolicyReconciler:
             return True, []
         previous = known.status
         now, long = self._runtime.clock(), details.long_action(*run.beside) if run.beside else None
+        run.update = outage.endure(run.update, run.spec, previous, policy.generation, now)
+        if run.update.until is not None:
+            run.report.boundary = (run.update.until - now).total_seconds()
         status = conditions.make_status(run.update, previous, policy.generation, now, policy.table, long)
         if status == previous:
             return True, []

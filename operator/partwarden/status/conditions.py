@@ -16,23 +16,33 @@ from typing import Any
 from .. import errors
 from ..api.policy import Mode, TableSpec
 from ..api.retention import Drain
-from ..api.status import Condition, ConditionStatus, ConditionType, LongAction, PartitionPolicyStatus
+from ..api.status import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    FindingStatus,
+    LongAction,
+    PartitionPolicyStatus,
+    Severity,
+)
 from ..api.types import Interval
-from ..errors import ContentsChanged, PartwardenError, UserError
+from ..errors import ContentsChanged, DefaultHasRows, PartwardenError, UserError
 from ..planner.actions import Outcome
 from ..planner.archive_gate import ArchiveGate
 from ..planner.calendar import BoundedRange, Grid, iso
 from ..planner.default_rows import DefaultRows, count_of, label
-from ..planner.findings import join_names
+from ..planner.findings import Finding, join_names
 from ..planner.inventory import Inventory
 from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
 from .details import cut, details, span, summary_line
+from .warnings import Graded, carry_on, graded, of_severity
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 CONVERGED = "Converged"
+WITH_WARNINGS = "ConvergedWithWarnings"
 PLAN_PENDING = "PlanPending"
 PARTITIONS_MISSING = "PartitionsMissing"
 IN_PROGRESS = "InProgress"
@@ -66,8 +76,9 @@ class PolicyStatusUpdate:
     """What one reconcile of a policy writes into its status.
 
     ``others``: the conditions beside Ready, Reconciling and Stalled; one that is missing stays as it was. ``table``
-    replaces the details of the table; None keeps those of the last status. ``errors`` are those to retry for, the one
-    that Ready names first; an error outside the tree is not among them.
+    replaces the details of the table; None keeps those of the last status. ``errors`` are those to retry for, whether
+    or not Ready is False for them, the worst first; an error outside the tree is not among them. ``outage``: why Ready
+    is True although the table could not be observed, ``until`` when: see `outage.endure`.
     """
 
     ready: ConditionState
@@ -76,17 +87,16 @@ class PolicyStatusUpdate:
     others: Mapping[ConditionType, ConditionState] = field(default_factory=dict)
     table: PartitionPolicyStatus | None = None
     errors: tuple[PartwardenError, ...] = ()
+    outage: FindingStatus | None = None
+    until: datetime | None = None
 
 
 def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PolicyStatusUpdate:
     """The database was observed and the plan applied. ``inventory`` and ``plan`` were made after ``outcomes``."""
-    findings = [finding.error for finding in plan.findings if finding.error]
-    failures = [outcome.error for outcome in outcomes if outcome.error]
-    unique: dict[tuple[str, str], PartwardenError] = {}
-    for error in (*findings[: int(plan.blocked)], *failures, *findings):
-        unique.setdefault((error.reason, str(error)), error)
-    wrong = tuple(unique.values())
-    ready, reconciling, stalled = _ready(spec, inventory, plan, wrong)
+    default = default_partition_empty(spec, inventory, plan.codec)
+    stray = [Finding(default.reason, str(inventory.default), default.message)] if default.status is FALSE else []
+    found = graded(plan, outcomes, stray)
+    ready, reconciling, stalled = _ready(spec, inventory, plan, found, any(each.error for each in outcomes))
     server = inventory.server
     connected = f"PostgreSQL {server.version_text}, database {server.database!r}, as {server.user!r}"
     return PolicyStatusUpdate(
@@ -96,12 +106,12 @@ def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequ
         others={
             ConditionType.DATABASE_REACHABLE: ConditionState(TRUE, "Connected", connected),
             ConditionType.PARTITIONS_AHEAD: _ahead(plan, ready),
-            ConditionType.DEFAULT_PARTITION_EMPTY: default_partition_empty(spec, inventory, plan.codec),
+            ConditionType.DEFAULT_PARTITION_EMPTY: default,
             ConditionType.WITHIN_THRESHOLDS: _thresholds(spec, plan),
             ConditionType.ARCHIVES_HEALTHY: _archives_healthy(spec, plan.retired.gate, outcomes),
         },
-        table=details(inventory, plan, outcomes),
-        errors=wrong,
+        table=details(inventory, plan, found),
+        errors=tuple({(each.reason, each.message): each.error for _, each in found if each.error}.values()),
     )
 
 
@@ -165,26 +175,28 @@ def make_status(
         seen = update.table.model_dump(mode="json", by_alias=True, exclude_none=True)
     else:
         shown = (previous.get("summary") or {}).get("table")
-        seen = dict(previous) if table is None or shown in (None, table) else {}
+        seen = carry_on(previous, update.outage) if table is None or shown in (None, table) else {}
     return status | {part: seen[part] for part in ("summary", "partitions", "plan", "findings") if seen.get(part)}
 
 
 def _ready(
-    spec: TableSpec, inventory: Inventory, plan: Plan, wrong: Sequence[PartwardenError]
+    spec: TableSpec, inventory: Inventory, plan: Plan, found: Sequence[Graded], failed: bool
 ) -> tuple[ConditionState, bool, bool]:
-    """Ready, and whether Reconciling and Stalled."""
-    if wrong:
-        stalled = isinstance(wrong[0], UserError)
-        return _first([(error.reason, str(error)) for error in wrong]), not stalled, stalled
-    line = summary_line(inventory, plan)
-    if not plan.actions:
-        return ConditionState(TRUE, CONVERGED, line), False, False
-    to_do = _to_do(plan)
-    if spec.mode is Mode.PLAN:
+    """Ready, and whether Reconciling and Stalled. ``failed``: whether an action did."""
+    if wrong := of_severity(found, Severity.ERROR):
+        stalled = isinstance(wrong[0].error, UserError)
+        return _first([(each.reason, each.message) for each in wrong]), not stalled, stalled
+    line, to_do, missing = summary_line(inventory, plan), _to_do(plan), bool(plan.names or plan.missing)
+    if plan.actions and spec.mode is Mode.PLAN:
         message = f"{to_do}; spec.mode is Plan: read status.plan, then set it to Apply"
         return ConditionState(FALSE, PLAN_PENDING, message), False, False
-    reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
-    return ConditionState(FALSE, reason, f"{to_do}; {line}"), True, False
+    # Of what is beside the coverage, one failure keeps other work for a later reconcile: that is no progress.
+    if missing or (plan.actions and not failed):
+        return ConditionState(FALSE, PARTITIONS_MISSING if missing else IN_PROGRESS, f"{to_do}; {line}"), True, False
+    if warnings := of_severity(found, Severity.WARNING):
+        said = _first([("", each.message) for each in warnings]).message
+        return ConditionState(TRUE, WITH_WARNINGS, f"{said}; {line}"), False, False
+    return ConditionState(TRUE, CONVERGED, line), False, False
 
 
 def _first(wrong: Sequence[tuple[str, str]]) -> ConditionState:
@@ -204,8 +216,7 @@ def _ahead(plan: Plan, ready: ConditionState) -> ConditionState:
     if not plan.missing:
         return ConditionState(TRUE, "Covered", "the current partition and all that are wanted ahead exist")
     named = join_names([span(piece) for piece in plan.missing], 3)
-    reason = PARTITIONS_MISSING if ready.reason == CONVERGED else ready.reason
-    return ConditionState(FALSE, reason, f"no partition for {named}: {ready.message}")
+    return ConditionState(FALSE, ready.reason, f"no partition for {named}: {ready.message}")
 
 
 def _thresholds(spec: TableSpec, plan: Plan) -> ConditionState:
@@ -250,7 +261,7 @@ def default_partition_empty(spec: TableSpec, inventory: Inventory, codec: Codec)
         return ConditionState(TRUE, "Empty", f"DEFAULT partition {default} is empty")
     grid = Grid.of(spec, aware=codec.aware)
     message = f"DEFAULT partition {default} holds {describe(grid, rows)}{_way_out(spec, grid, rows)}"
-    return ConditionState(FALSE, "DefaultHasRows", message)
+    return ConditionState(FALSE, DefaultHasRows.__name__, message)
 
 
 def describe(grid: Grid, rows: DefaultRows) -> str:
@@ -289,6 +300,11 @@ def _by_cell(grid: Grid, rows: DefaultRows) -> list[tuple[BoundedRange, int]]:
 
 def _flag(value: bool, ready: ConditionState) -> ConditionState:
     return ConditionState(TRUE if value else FALSE, ready.reason, ready.message if value else "")
+
+
+def find(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any]:
+    """The condition of that type; empty where the status has none."""
+    return next((each for each in status.get("conditions") or [] if each.get("type") == kind), {})
 
 
 def condition(

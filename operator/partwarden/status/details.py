@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from ..api.status import (
     FOR_EVER,
-    MAX_FINDINGS,
     MAX_MESSAGE,
     MAX_PARTITIONS,
     MAX_PLAN,
@@ -20,33 +19,28 @@ from ..api.status import (
     PartitionPolicyStatus,
     PartitionStatus,
     PlannedAction,
+    Severity,
     State,
     Summary,
 )
 from ..errors import printable
-from ..planner.actions import Outcome
 from ..planner.calendar import BoundedRange, Range, iso
-from ..planner.drop_preconditions import APPROVAL, Step
-from ..planner.findings import Finding
+from ..planner.drop_preconditions import Step
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
-from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT_ALONE
 from ..planner.schedule import PlannedStep
+from .warnings import Graded, chosen, in_few_words, of_severity
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
 NOTABLE = (State.DEFAULT, State.UNMANAGED, State.DETACH_PENDING, State.EXPIRED, State.HELD)
 MAX_OUTSIDE = 50
 """Detached tables that are listed, the youngest first to be."""
-STUCK = (LEFT_ALONE, ANNOTATION_TOO_LONG)
-"""Findings of retention that cannot go on although Ready and ArchivesHealthy, which say all other causes, are True."""
-NOTICED = (APPROVAL, HOLD_MATCHES_NOTHING, *STUCK)
-"""Findings that are Events when they come into the list, so they are never pushed out of it. They are few."""
 MAX_BYTES = 48_000
 """Of a table's details as JSON: with the conditions, the whole status stays under 64 KiB."""
 
 
-def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PartitionPolicyStatus:
+def details(inventory: Inventory, plan: Plan, found: Sequence[Graded]) -> PartitionPolicyStatus:
     """The part of the status that describes the table; conditions and generation are left empty.
 
     Sizes and estimates have two significant digits: a table that grows steadily is no new status at each reconcile.
@@ -54,16 +48,18 @@ def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Pa
     outside = sorted(inventory.detached, key=_age)[-MAX_OUTSIDE:]
     listed = _nearest(inventory.partitions, plan, MAX_PARTITIONS - len(outside))
     pending = [_planned(step) for step in plan.steps[:MAX_PLAN]]
-    found = _found(plan, outcomes)
+    warnings = in_few_words([each.reason for each in of_severity(found, Severity.WARNING)])
+    found = chosen(found)
     while True:
+        summary = _rough_summary(summarise(inventory, plan, len(listed)))
         whole = PartitionPolicyStatus(
-            summary=_rough_summary(summarise(inventory, plan, len(listed))),
+            summary=summary.model_copy(update={"warnings": warnings}),
             partitions=[
                 *(_rough_partition(_describe(each, plan)) for each in outside),
                 *(_rough_partition(_describe(each, plan)) for each in listed),
             ],
             plan=pending,
-            findings=found,
+            findings=[_found(each) for each in found],
         )
         if len(whole.model_dump_json(by_alias=True, exclude_none=True).encode()) <= MAX_BYTES or not (
             listed or outside
@@ -71,7 +67,7 @@ def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Pa
             return whole
         listed = _nearest(inventory.partitions, plan, len(listed) * 3 // 4)
         outside = outside[len(outside) - len(outside) * 3 // 4 :]
-        pending, found = pending[: max(10, len(pending) * 3 // 4)], found[: max(10, len(found) * 3 // 4)]
+        pending, found = pending[: max(10, len(pending) * 3 // 4)], chosen(found, max(10, len(found) * 3 // 4))
 
 
 def partitions_of(inventory: Inventory, plan: Plan) -> list[PartitionStatus]:
@@ -256,12 +252,7 @@ def _planned(step: PlannedStep) -> PlannedAction:
     )
 
 
-def _found(plan: Plan, outcomes: Sequence[Outcome]) -> list[FindingStatus]:
-    """Those that are Events, then failures, errors and notices."""
-    noticed = [each for reason in NOTICED for each in plan.findings if each.reason == reason]
-    failed = [Finding.of(str(each.action), each.error) for each in outcomes if each.error]
-    others = sorted((each for each in plan.findings if each.reason not in NOTICED), key=lambda each: not each.error)
-    return [
-        FindingStatus(reason=each.reason, object=printable(each.object), message=cut(each.message))
-        for each in [*noticed, *failed, *others][:MAX_FINDINGS]
-    ]
+def _found(each: Graded) -> FindingStatus:
+    severity, found = each
+    subject, message = printable(found.object), cut(found.message)
+    return FindingStatus(reason=found.reason, object=subject, message=message, severity=severity)

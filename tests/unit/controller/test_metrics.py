@@ -24,7 +24,11 @@ STATUS: dict[str, Any] = {
         {"type": "DatabaseReachable", "status": "Unknown"},
     ],
     "summary": {"partitions": 9, "managed": 8, "pending": 2, "missing": 1, "totalBytes": 4096, "runwayDays": 365},
-    "findings": [{"reason": "OffGrid"}, {"reason": "OffGrid"}, {"reason": "DiffersFromParent"}],
+    "findings": [
+        {"reason": "DefaultHasRows", "severity": "Warning"},
+        {"reason": "OffGrid", "severity": "Notice"},
+        {"reason": "OffGrid", "severity": "Notice"},
+    ],
 }
 
 
@@ -50,8 +54,8 @@ def test_a_status_in_numbers() -> None:
         ("bytes",): 4096,
         ("condition", "Ready"): 1,
         ("condition", "PartitionsAhead"): 0,
-        ("findings", "OffGrid"): 2,
-        ("findings", "DiffersFromParent"): 1,
+        ("findings", "DefaultHasRows", "Warning"): 1,
+        ("findings", "OffGrid", "Notice"): 2,
         ("suspended",): 0,
     }
 
@@ -97,7 +101,7 @@ def test_a_scrape_shows_what_there_is_now() -> None:
     store.put(parse_policy(_policy("a")))
     store.put(parse_policy(_policy("b")))
     for result in (Result.CONVERGED, Result.CONVERGED, Result.TRANSIENT):
-        metrics.reconciled(("ns", "a"), result, 0.02)
+        metrics.reconciled(("ns", "a"), result, 0.02, result is Result.CONVERGED)
     metrics.job_ended(Task.ARCHIVE, True, 61.0)
     metrics.job_ended(Task.CHECK, False, None)
     found = _scrape(metrics)

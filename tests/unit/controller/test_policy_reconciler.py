@@ -84,7 +84,7 @@ class Fixture:
             database_work.work,
             self.locks.look,
             in_process.long_actions(runtime),
-            lambda key, result, seconds: self.results.append(result),
+            lambda key, result, seconds, well: self.results.append(result),
             lambda: self.lost,
         )
 
