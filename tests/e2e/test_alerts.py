@@ -17,20 +17,23 @@ from lab.prometheus import Promtool
 POLICY = 'namespace="orchestrator",policy="run"'
 LABELS = {"namespace": "orchestrator", "policy": "run"}
 HEALTHY = {
-    "partwarden_build_info{}": "1x200",
-    f"partwarden_policy_suspended{{{POLICY}}}": "0x200",
-    f"partwarden_policy_runway_days{{{POLICY}}}": "700x200",
-    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "1x200",
-    f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "1x200",
-    f"partwarden_policy_default_rows{{{POLICY}}}": "0x200",
-    f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": "0+60x200",
-    'partwarden_archives{namespace="orchestrator",state="Failing"}': "0x200",
+    "partwarden_build_info{}": "1x1600",
+    f"partwarden_policy_suspended{{{POLICY}}}": "0x1600",
+    f"partwarden_policy_runway_days{{{POLICY}}}": "700x1600",
+    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "1x1600",
+    f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "1x1600",
+    f'partwarden_policy_condition{{{POLICY},condition="DatabaseReachable"}}': "1x1600",
+    f'partwarden_policy_findings{{{POLICY},reason="OffGrid",severity="Notice"}}': "3x1600",
+    f"partwarden_policy_default_rows{{{POLICY}}}": "0x1600",
+    f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": "0+60x1600",
+    'partwarden_archives{namespace="orchestrator",state="Failing"}': "0x1600",
 }
 """A minute between two samples."""
 MISSING = {
-    f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "0x200",
-    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x200",
+    f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "0x1600",
+    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x1600",
 }
+WARNINGS = {f'partwarden_policy_findings{{{POLICY},reason="LargeObjects",severity="Warning"}}': "2x1600"}
 NEVER = 10_000_000
 """Seconds before the series begin at which the last success was."""
 
@@ -50,28 +53,38 @@ AHEAD = {
 }
 CASES = {
     "all is well": Case({}, {}),
-    "by the hour, all is well": Case({f"partwarden_policy_runway_days{{{POLICY}}}": "0x200"}, {}),
+    "by the hour, all is well": Case({f"partwarden_policy_runway_days{{{POLICY}}}": "0x1600"}, {}),
     "covered for ever": Case({f"partwarden_policy_runway_days{{{POLICY}}}": "+Inf"}, {}),
     "missing for a moment": Case(MISSING, {}, minutes=10),
     "missing": Case(MISSING, NOT_READY | AHEAD),
     "missing, and soon": Case(
-        MISSING | {f"partwarden_policy_runway_days{{{POLICY}}}": "3x200"},
+        MISSING | {f"partwarden_policy_runway_days{{{POLICY}}}": "3x1600"},
         NOT_READY | AHEAD | {"PartwardenRunwayShort": ("critical", "orchestrator/run: 3 days until inserts fail")},
     ),
     "rows in DEFAULT": Case(
-        {f"partwarden_policy_default_rows{{{POLICY}}}": "12x200"},
+        {f"partwarden_policy_default_rows{{{POLICY}}}": "12x1600"},
         {"PartwardenDefaultHasRows": ("warning", "orchestrator/run: 12 rows are in the default partition")},
     ),
-    "not ready": Case({f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x200"}, NOT_READY),
+    "not ready": Case({f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x1600"}, NOT_READY),
+    "an outage that the table outlasts": Case(
+        {f'partwarden_policy_condition{{{POLICY},condition="DatabaseReachable"}}': "0x1600"},
+        {"PartwardenDatabaseUnreachable": ("warning", "orchestrator/run: the database cannot be reached")},
+    ),
+    "warnings for some hours": Case(WARNINGS, {}),
+    "warnings for a day": Case(
+        WARNINGS,
+        {"PartwardenWarnings": ("warning", "orchestrator/run: 2 warnings, though the table is covered")},
+        minutes=1500,
+    ),
     "suspended": Case(
         {
-            f"partwarden_policy_suspended{{{POLICY}}}": "1x200",
+            f"partwarden_policy_suspended{{{POLICY}}}": "1x1600",
             f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': None,
         },
         {},
     ),
     "no success for a day": Case(
-        {f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": f"-{NEVER}x200"},
+        {f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": f"-{NEVER}x1600"},
         {
             "PartwardenNoSuccess": (
                 "warning",
@@ -83,7 +96,7 @@ CASES = {
         dict.fromkeys(HEALTHY), {"PartwardenDown": ("critical", "Prometheus scrapes no Partwarden")}
     ),
     "an archive fails": Case(
-        {'partwarden_archives{namespace="orchestrator",state="Failing"}': "2x200"},
+        {'partwarden_archives{namespace="orchestrator",state="Failing"}': "2x1600"},
         {"PartwardenArchiveFailing": ("warning", "2 archives in orchestrator fail, or are damaged")},
     ),
 }
@@ -92,6 +105,7 @@ WHERE: dict[str, dict[str, str]] = {
     "PartwardenArchiveFailing": {"namespace": "orchestrator", "state": "Failing"},
     "PartwardenPartitionsMissing": LABELS | {"condition": "PartitionsAhead"},
     "PartwardenPolicyNotReady": LABELS | {"condition": "Ready"},
+    "PartwardenDatabaseUnreachable": LABELS | {"condition": "DatabaseReachable"},
 }
 
 
