@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from lab.operator import Operator, until
-from lab.postgres import Database
+from lab.postgres import Database, Server
 from lab.site import RUN, Site, conditions, kstatus, partitions
 
 YEAR = datetime.now(UTC).year
@@ -41,6 +41,53 @@ def test_a_policy_applied_with_kubectl_becomes_ready_and_its_partitions_exist(
     assert conditions(status)["PartitionsAhead"]["status"] == "True"
     shown = site.kubectl("get", "ppol", "run", "--namespace", site.namespace, "--no-headers").split()
     assert shown[:7] == ["run", "True", "Converged", "run", "Year", "3", f"{YEAR + 3}-01-01T00:00:00Z"]
+
+
+def test_a_table_that_is_covered_for_long_stays_ready_while_its_server_is_stopped(
+    site: Site, operator: Operator, pg: Server
+) -> None:
+    with Server.start(pg.major) as server, server.new_database() as database:
+        database.execute(RUN)
+        site.watch_over(database, premake=2, resync="5s")
+        first = site.wait(reason="Converged")
+        server.stop()
+        away = site.wait(reason="ConvergedWithWarnings", Ready="True", DatabaseReachable="False")
+        assert kstatus(away) == "Current"
+        said = conditions(away["status"])["Ready"]["message"]
+        assert said.startswith("the table could not be observed since ")
+        assert ", so Ready turns False only at " in said
+        assert away["status"]["summary"]["warnings"] == "1: database unreachable"
+        assert [each["severity"] for each in away["status"]["findings"]] == ["Warning"]
+        key = f"{site.namespace}/run"
+        seen = len(operator.attempts(key))
+        until("two more attempts", lambda: len(operator.attempts(key)) >= seen + 2)
+        assert site.policy()["metadata"]["resourceVersion"] == away["metadata"]["resourceVersion"]
+        server.start_again()
+        back = site.wait(reason="Converged", DatabaseReachable="True")
+        assert back["status"]["summary"] == first["status"]["summary"]
+        assert "findings" not in back["status"]
+        created, unreachable = "Normal PartitionCreated", "Warning DatabaseUnreachable"
+        site.expect_events([created, unreachable, "Normal Connected"])
+
+
+def test_rows_in_default_and_a_hold_that_matches_nothing_are_warnings_of_a_ready_policy(
+    site: Site, operator: Operator, database: Database
+) -> None:
+    database.execute("CREATE TABLE rest PARTITION OF run DEFAULT; INSERT INTO run VALUES (1, '1970-06-01Z')")
+    site.watch_over(database, premake=0, holds=["run_2O19"], retention={"keepFor": "5y"})
+    found = site.wait(reason="ConvergedWithWarnings", Ready="True")
+    assert kstatus(found) == "Current"
+    status = found["status"]
+    assert [each["reason"] for each in status["findings"]][:2] == ["HoldMatchesNothing", "DefaultHasRows"]
+    assert conditions(status)["Ready"]["message"].startswith("spec.holds names 'run_2O19', but no partition")
+    shown = site.kubectl("get", "ppol", "run", "--namespace", site.namespace)
+    assert "2: hold matches nothing" in shown
+    site.watch_over(database, premake=0, retention={"keepFor": "5y"})
+    database.execute("DELETE FROM run")
+    done = site.wait(reason="Converged")
+    assert "warnings" not in done["status"]["summary"]
+    events = site.events()
+    assert {"Warning HoldMatchesNothing", "Warning DefaultHasRows"} <= set(events)
 
 
 def test_an_edit_is_applied_and_reported_by_events(site: Site, operator: Operator, database: Database) -> None:

@@ -21,7 +21,6 @@ from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import CREATIONS, Plan
 from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT_ALONE
 
-NOT_APPROVED = "ApprovalMatchesNothing"
 OUTAGE = "spec.database"
 """The object of the finding that says that the table cannot be observed: see `outage`."""
 
@@ -33,7 +32,6 @@ STUCK = (
     LEFT_ALONE,
     "DetachedElsewhere",
     "ApprovalAmbiguous",
-    NOT_APPROVED,
     "UpkeepGaveUp",
     TOO_LARGE,
 )
@@ -42,6 +40,8 @@ NOTICES = frozenset(
     {
         # What the policy waits for, by the user's own wish or for a while.
         *(APPROVAL, "CheckingArchives", "Archiving"),
+        # An approval that was used names a table that was dropped.
+        "ApprovalMatchesNothing",
         # The policy or the table is as the user made it.
         *("EnsureExpired", "OffGrid", "SubPartitioned", "DiffersFromParent", "SuperuserLogin"),
         # Any role can write such a comment.
@@ -75,14 +75,10 @@ def graded(plan: Plan, outcomes: Sequence[Outcome] = (), more: Iterable[Finding]
     # By identity: of the same reason and words one may block creation, and the other upkeep.
     beside = {id(each) for each in (*plan.retired.findings, *plan.upkeep.findings)}
     troubles = {id(each) for each in plan.retired.gate.troubles}
-    waiting = any(each.reason == APPROVAL for each in plan.findings)
 
     def severity(found: Finding) -> Severity:
         if found.error is not None:
             return Severity.WARNING if id(found) in beside else Severity.ERROR
-        if found.reason == NOT_APPROVED and not waiting:
-            # It was dropped by now, as approved; only while another table waits the name may be misspelt.
-            return Severity.NOTICE
         wrong = found.reason in ROWS_AT_STAKE + STUCK or id(found) in troubles
         return Severity.WARNING if wrong else Severity.NOTICE
 

@@ -87,11 +87,6 @@ def wrong_with_retention() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "HoldMatchesNothing", status_of(policy(), here(), held="run_2O18")
     yield "AnnotationTooLong", status_of(policy(), here(), held=UNREAD)
     yield "DefaultHasRows", status_of(policy(), here(values.default(), default_rows=STRAY))
-    waiting = policy(by=Approval.MANUAL)
-    yield (
-        "ApprovalMatchesNothing",
-        status_of(waiting, here(detached=(DETACHED,)), archives=Archives(approved=frozenset({"run_2O18"}))),
-    )
 
 
 STUCK_BESIDE = dict(wrong_with_retention())
@@ -123,10 +118,11 @@ def test_missing_partitions_come_before_any_warning() -> None:
 
 
 def test_an_approval_that_was_used_is_no_warning() -> None:
-    """The annotation still names the table that was dropped."""
-    status = status_of(policy(by=Approval.MANUAL), here(), archives=Archives(approved=frozenset({"run_2017"})))
+    """The annotation still names the table that was dropped, and another one waits."""
+    approved = Archives(approved=frozenset({"run_2017"}))
+    status = status_of(policy(by=Approval.MANUAL), here(detached=(DETACHED,)), archives=approved)
     assert ready(status) == ("True", "Converged")
-    assert severities(status) == {"ApprovalMatchesNothing": "Notice"}
+    assert severities(status) == {"WaitsForApproval": "Notice", "ApprovalMatchesNothing": "Notice"}
 
 
 def test_what_waits_for_the_user_by_the_users_own_wish_is_no_warning() -> None:
