@@ -48,7 +48,7 @@ def test_a_table_that_is_covered_for_long_stays_ready_while_its_server_is_stoppe
 ) -> None:
     with Server.start(pg.major) as server, server.new_database() as database:
         database.execute(RUN)
-        site.watch_over(database, premake=2, resync="5s")
+        site.watch_over(database, premake=2)
         first = site.wait(reason="Converged")
         server.stop()
         away = site.wait(reason="ConvergedWithWarnings", Ready="True", DatabaseReachable="False")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -19,10 +19,11 @@ from partwarden.controller.runtime import Runtime
 from partwarden.controller.same_server import digest
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Result
-from partwarden.errors import ContentsChanged, DatabaseUnreachable, TableBusy
+from partwarden.errors import AuthenticationFailed, ContentsChanged, DatabaseUnreachable, PartwardenError, TableBusy
 from partwarden.kube.cache import StoredPolicy
 from partwarden.kube.client import Cluster
 from partwarden.planner.drop_preconditions import Archives
+from partwarden.planner.inventory import Reference
 from partwarden.postgres.conninfo import ConnectionInfo
 from support import in_process, values
 from support.policies_api import FakeCluster, FakeExecutor, FakeLocks
@@ -62,14 +63,15 @@ class Fixture:
         monkeypatch.setattr(database_work, "holding_keys", self.locks.holding_keys)
         self.api, self.requests = FakeCluster(), Requests()
         self.api.secrets["one", "db"] = {"uri": "postgresql://owner@db/orchestrator"}
-        self.lost, self.selector = False, selector
+        self.lost, self.selector, self.now = False, selector, values.NOW
         self.results: list[Result] = []
+        self.well: list[bool] = []
         self.start()
         self.apply()
 
     def start(self) -> None:
         """The operator starts, and its watch shows every policy."""
-        runtime = Runtime(cast(Cluster, self.api), Settings(selector=self.selector), lambda: values.NOW)
+        runtime = Runtime(cast(Cluster, self.api), Settings(selector=self.selector), lambda: self.now)
         self.store, self.queue = runtime.policies, runtime.policy_queue
         self.enqueued: list[ObjectKey] = []
         self.ownership = TableOwnership(self.enqueued.append)
@@ -84,9 +86,13 @@ class Fixture:
             database_work.work,
             self.locks.look,
             in_process.long_actions(runtime),
-            lambda key, result, seconds, well: self.results.append(result),
+            self.observe,
             lambda: self.lost,
         )
+
+    def observe(self, _key: ObjectKey, result: Result, _seconds: float, well: bool) -> None:
+        self.results.append(result)
+        self.well.append(well)
 
     def apply(self, meta: dict[str, Any] | None = None, **fields: Any) -> None:
         """The policy is edited, and the watch shows it."""
@@ -171,6 +177,37 @@ def test_a_database_that_does_not_answer_is_tried_again_with_growing_pauses(made
     assert made.api.writes == 1
     made.apply(premake=2)
     assert round(made.reconcile() or 0) == 1
+
+
+@pytest.mark.parametrize("error", [DatabaseUnreachable("no answer"), AuthenticationFailed("refused")])
+def test_a_table_that_is_covered_outlasts_an_outage_and_is_reconciled_when_that_time_is_over(
+    made: Fixture, error: PartwardenError
+) -> None:
+    made.reconcile()
+    made.engine.unreachable = error
+    pauses = [made.reconcile() or 0 for _ in range(9)]
+    assert made.condition()[:2] == ("True", "ConvergedWithWarnings")
+    assert made.api.writes == 2
+    assert max(pauses) <= 660
+    made.now += timedelta(hours=24, seconds=-3)
+    assert made.reconcile() == 3
+    assert made.condition()[0] == "True"
+    made.now += timedelta(seconds=3)
+    made.reconcile()
+    assert made.condition()[:2] == ("False", error.reason)
+    assert made.well == [True] + [False] * 11
+    assert Result.CONVERGED not in made.results[1:]
+
+
+def test_what_is_stuck_is_retried_and_a_success_all_the_same(made: Fixture) -> None:
+    old = values.years(2024)[0]
+    found = values.inventory(*values.years(2026, 2027), old, references={old.oid: (Reference("public.step", 7),)})
+    made.engine.inventory = found
+    made.apply(retention=RETENTION)
+    assert [round((made.reconcile() or 0) / 15) for _ in range(3)] == [1, 2, 4]
+    assert made.condition()[:2] == ("True", "ConvergedWithWarnings")
+    assert (made.results, made.well) == ([Result.USER_ERROR] * 3, [True] * 3)
+    assert made.api.writes == 1
 
 
 def test_a_table_of_an_older_policy_is_read_and_left_alone(made: Fixture) -> None:
