@@ -11,7 +11,6 @@ from psycopg.conninfo import conninfo_to_dict
 from lab.postgres import Database
 from partwarden.postgres.engine import Report
 from partwarden.status.details import details, rough
-from partwarden.status.warnings import graded
 from support.encoded import BY_OTHERS, ENCODED, LOWEST, NATIVE, Key, bounds, created, keep, lands
 from support.meanwhile import findings
 
@@ -129,7 +128,7 @@ def test_partitions_of_every_kind_are_listed_with_their_sizes(database: Database
     make(database, key)
     database.execute("ANALYZE first; ANALYZE second; ANALYZE ancient")
     report = keep(database, NOW, **policy(key))
-    shown = {each.name: each for each in details(report.inventory, report.after, graded(report.after)).partitions}
+    shown = {each.name: each for each in details(report.inventory, report.after, report.outcomes).partitions}
     assert {name: each.kind for name, each in shown.items() if each.kind} == {
         "far": "foreign table",
         "by_half": "partitioned table",

@@ -12,7 +12,8 @@ from lab.postgres import Database
 from partwarden.api.policy import ANNOTATION, holds
 from partwarden.errors import ClusterUnavailable
 from partwarden.planner.archive_gate import CheckRequest
-from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState, DropCase, Recheck, Withdrawn
+from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState, DropCase
+from partwarden.planner.recheck import Recheck, Withdrawn
 from partwarden.postgres import engine, fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn

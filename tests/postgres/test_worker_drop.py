@@ -18,7 +18,8 @@ from partwarden.controller import database_work
 from partwarden.controller.database_process import DatabaseProcesses
 from partwarden.controller.database_work import KeySearch, Supervisor, WorkReport, WorkRequest, find_keys
 from partwarden.errors import ClusterUnavailable, WorkerFailed
-from partwarden.planner.drop_preconditions import UNKNOWN, Archives, ArchiveState, Withdrawn
+from partwarden.planner.drop_preconditions import UNKNOWN, Archives, ArchiveState
+from partwarden.planner.recheck import Withdrawn
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.status.events import CompletedAction, DroppedTable
 from support import worker_tasks

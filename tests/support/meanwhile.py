@@ -14,8 +14,9 @@ from psycopg.abc import RV, PQGen
 from lab.postgres import Database
 from partwarden.api.policy import TableSpec
 from partwarden.errors import DatabaseUnreachable
-from partwarden.planner.drop_preconditions import NEVER, UNKNOWN, Archives, Recheck
+from partwarden.planner.drop_preconditions import UNKNOWN, Archives
 from partwarden.planner.findings import Finding
+from partwarden.planner.recheck import NEVER, Recheck
 from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import Report, maintain

@@ -12,9 +12,9 @@ from partwarden.controller.database_work import KeySearch
 from partwarden.errors import ClusterUnavailable, PartwardenError, SecretNotFound
 from partwarden.kube.cache import StoredPolicy
 from partwarden.planner.actions import DropDetached, Outcome
-from partwarden.planner.drop_preconditions import Step, Withdrawn
 from partwarden.planner.inventory import Inventory
 from partwarden.planner.plan import Plan, make_plan
+from partwarden.planner.recheck import Step, Withdrawn
 from partwarden.postgres.engine import Report
 from partwarden.status.events import Notice
 from support import values

@@ -16,8 +16,9 @@ from psycopg import sql
 from lab.operator import until
 from lab.postgres import Database
 from partwarden.planner import marker
-from partwarden.planner.drop_preconditions import NEVER, UNKNOWN, Archives, Recheck
+from partwarden.planner.drop_preconditions import UNKNOWN, Archives
 from partwarden.planner.marker import Marker
+from partwarden.planner.recheck import NEVER, Recheck
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import Report, maintain

@@ -13,7 +13,7 @@ from typing import Any
 
 from partwarden.controller.database_work import Supervisor
 from partwarden.errors import TableBusy
-from partwarden.planner.drop_preconditions import Withdrawn
+from partwarden.planner.recheck import Withdrawn
 from partwarden.status.events import CompletedAction
 
 DONE = CompletedAction("PartitionCreated", "created", "partition", "run_2027", "public.run_2027", 0.1)

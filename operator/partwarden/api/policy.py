@@ -114,6 +114,7 @@ class Mode(StrEnum):
     """Whether the plan is executed."""
 
     APPLY = "Apply"
+    APPROVE = "Approve"
     PLAN = "Plan"
 
 
@@ -324,7 +325,9 @@ class TableSpec(Ruled):
         default_factory=Maintenance, description="VACUUM, REINDEX and ANALYZE of partitions."
     )
     mode: Annotated[Mode, Field(strict=False)] = Field(
-        Mode.APPLY, description="Apply carries the plan out; Plan only writes it into the status. Default: Apply."
+        Mode.APPLY,
+        description="Apply carries the plan out; Plan only writes it into the status; Approve does nothing before the "
+        "annotation partwarden.dev/approve-plan names status.planDigest. Default: Apply.",
     )
     suspend: bool = Field(
         False, description="true stops all work on this policy and leaves the table as it is. Default: false."

@@ -190,6 +190,14 @@ class Retention(Ruled):
         description="Manual: a table is dropped only once the annotation partwarden.dev/approve-drop of the policy "
         "names it. Default: Automatic.",
     )
+    max_retirements: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Most partitions that a reconcile may retire at once, those that wait for their archive included. "
+        "If more are due, none is archived, detached or dropped before the annotation partwarden.dev/approve-plan "
+        "names status.planDigest. Absent: 10, or 72 where spec.interval is Hour.",
+    )
     job: JobSettings | None = Field(None, description="How the Jobs that make and check archives run.")
 
     @property

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from .approval import ApprovedPlan
 from .types import Model
 
 MAX_PARTITIONS = 200
@@ -130,7 +131,7 @@ class PartitionStatus(Model):
 
 
 class PlannedAction(Model):
-    """One step of what the policy does by itself: due, or still to come."""
+    """One step of what the policy does by itself: due, or still to come. With `mode: Plan`, what it would do."""
 
     action: str = Field(description="What will be done, such as CreatePartition.")
     partition: str = Field(description="Name of the partition.")
@@ -201,7 +202,7 @@ class Summary(Model):
         "without retention.",
     )
     listed: int = Field(description="How many of the partitions status.partitions shows.")
-    pending: int = Field(description="How many actions are still to be done; status.plan shows the first of them.")
+    pending: int = Field(description="How many actions are due; status.plan shows them first.")
     missing: int = Field(description="How many of the wanted ranges no partition holds yet.")
     rows: int | None = Field(
         None, description="The planner's estimate in all, two significant digits; absent before the first ANALYZE."
@@ -249,7 +250,18 @@ class PartitionPolicyStatus(Model):
         "detached tables.",
     )
     plan: list[PlannedAction] = Field(
-        default=[], max_length=MAX_PLAN, description="Actions still to be done, in order; empty when all is done."
+        default=[],
+        max_length=MAX_PLAN,
+        description="All that the policy does by itself, in order, the first 50: what is due, then what follows.",
+    )
+    plan_digest: str | None = Field(
+        None,
+        max_length=16,
+        description="What the annotation partwarden.dev/approve-plan has to name so that the plan is carried out; "
+        "absent where nothing waits for that.",
+    )
+    approved_plan: ApprovedPlan | None = Field(
+        None, description="The approved plan, while the annotation names it and something of it is left."
     )
     long_action: LongAction | None = Field(
         None,

@@ -24,7 +24,7 @@ from ..planner.plan import Plan
 from ..postgres.connection import session
 from ..postgres.conninfo import from_dsn
 from ..postgres.engine import maintain
-from . import formats, options, policies, problems, tables
+from . import formats, manifest, options, policies, problems, tables
 from .options import Target, target
 from .policies import Object, Policies
 
@@ -167,7 +167,7 @@ def _is_settled(policy: Object) -> bool:
 def _describe_edit(policy: Object, days: list[str], ready: Condition | None) -> list[str]:
     name, spec = policies.name(policy), policy.get("spec", {})
     lines = [f"added to spec.ensure of {name}: {', '.join(days)}" if days else f"spec.ensure of {name} has it already"]
-    if days and (keeper := policies.keeper(policy)):
+    if days and (keeper := manifest.keeper(policy)):
         quoted = ", ".join(f'"{day}"' for day in spec.get("ensure", days))
         lines.append(f"{keeper} keeps this policy and will undo that: put this line into the manifest in its source:")
         lines.append(f"  ensure: [{quoted}]")
@@ -195,7 +195,7 @@ def _show_premake(target: Target, ahead: int, output: str) -> int:
     if enough:
         lines.append(f"{ahead} ahead is what it does always, so there is nothing to do")
     else:
-        keeper = policies.keeper(policy)
+        keeper = manifest.keeper(policy)
         where = f"the manifest in the source of {keeper}" if keeper else "the policy"
         lines += [f"for {ahead} ahead, until {until} today, put this line into {where}:", f"  premake: {ahead}"]
     formats.show(output, {**about, "coveredUntil": covered, "until": until}, [name], lines)

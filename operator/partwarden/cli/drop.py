@@ -24,7 +24,7 @@ from ..planner.findings import along, pointing
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import from_dsn
 from ..status.details import human, span
-from . import drop_database, formats, options, policies, tables
+from . import drop_database, formats, manifest, options, policies, tables
 from .archive import resolve_address
 from .options import Target, target
 from .policies import Object, Policies
@@ -203,7 +203,7 @@ def _approve(target: Target, what: str, consent: Consent) -> int:
         cluster.edit(policy, change)
     annotation = (change or policy)["metadata"]["annotations"][APPROVAL]
     lines = [f"approved {name}: the operator drops it once its grace is over and its archive was read again"]
-    if change and (keeper := policies.keeper(policy)):
+    if change and (keeper := manifest.keeper(policy)):
         lines += [f"{keeper} keeps this policy: put this line into metadata.annotations of the manifest in its source:"]
         lines += [f"  {APPROVAL}: {annotation}"]
     about = {"policy": view.name, "partition": name, "archive": archive.state if archive else None}

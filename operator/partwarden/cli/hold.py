@@ -11,7 +11,7 @@ from ..api.policy import ANNOTATION as HOLD
 from ..api.policy import LONGEST_ANNOTATION, MOST_NAMES, UNREAD, parse
 from ..errors import InvalidSpec, did_you_mean, printable
 from ..planner.findings import join_names
-from . import formats, options, policies
+from . import formats, manifest, options, policies
 from .options import Target, target
 from .policies import Object, Policies
 
@@ -144,7 +144,7 @@ def _show_held(policy: Object, done: str, output: str) -> int:
     lines = [f"{done} by {policies.name(policy)}", f"held now: {join_names(held, SHOWN) or 'nothing'}"]
     if in_spec := _in_spec(policy):
         lines.append(f"held by spec.holds: {join_names(in_spec, SHOWN)}")
-    if keeper := policies.keeper(policy):
+    if keeper := manifest.keeper(policy):
         what = "put this line into" if held else f"take {HOLD} out of"
         lines.append(f"{keeper} keeps this policy: {what} metadata.annotations of the manifest in its source")
         lines += [f"  {HOLD}: {json.dumps(', '.join(held))}"] if held else []

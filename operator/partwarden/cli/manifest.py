@@ -11,7 +11,8 @@ import json
 import math
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -20,11 +21,15 @@ from pydantic import StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 from yaml.constructor import ConstructorError
 
-from ..api import policy
+from ..api import approval, policy
+from ..api.approval import PlanApproval
 from ..api.policy import API_VERSION, KIND, Database, PartitionPolicySpec, TableSpec
 from ..api.types import OBJECT_NAME, Model
 from ..api.validation import check
-from ..errors import InvalidSpec
+from ..errors import InvalidSpec, SecretKeyMissing
+from ..planner.calendar import load_zone
+from ..planner.drop_preconditions import Archives
+from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
 
 PREFIX = "tag:yaml.org,2002:"
 IMPLICIT = {
@@ -161,10 +166,18 @@ class Manifest:
     namespace: str | None
     spec: TableSpec
     database: Database | None
-    held: frozenset[str] = frozenset()
-    """What the annotation `policy.ANNOTATION` or ``spec.holds`` names."""
-    approved: frozenset[str] = frozenset()
-    """What the annotation `policy.APPROVAL` names."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """What the annotation `policy.ANNOTATION` or ``spec.holds`` names."""
+        return policy.holds(self.annotations, self.spec.holds)
+
+    @property
+    def archives(self) -> Archives:
+        """What is known of archives and approvals without a cluster."""
+        approved = policy.parse(self.annotations, policy.APPROVAL)
+        return Archives(approved=approved, plan=PlanApproval(approval.parse(self.annotations)))
 
 
 class Metadata(Model):
@@ -214,8 +227,16 @@ def read(path: str) -> str:
         raise InvalidSpec(f"{path}: is not UTF-8: byte {error.start} is {data[error.start]:#04x}") from None
 
 
-def load(text: str, source: str, *, table: dict[str, str] | None = None, needs_database: bool = True) -> Manifest:
+def load(
+    text: str,
+    source: str,
+    *,
+    table: dict[str, str] | None = None,
+    needs_database: bool = True,
+    beneath: Mapping[str, str] | None = None,
+) -> Manifest:
     """The one PartitionPolicy in ``text``; ``table`` replaces its spec.table. ``source`` begins the error's message.
+    ``beneath``: annotations that are there where the text has none of the name.
 
     Raises `InvalidSpec` that holds every problem found, a line for each.
     """
@@ -241,8 +262,8 @@ def load(text: str, source: str, *, table: dict[str, str] | None = None, needs_d
         )
     about, parsed = whole.metadata, whole.spec
     database = parsed.database if isinstance(parsed, PartitionPolicySpec) else None
-    held, approved = policy.holds(about.annotations, parsed.holds), policy.parse(about.annotations, policy.APPROVAL)
-    return Manifest(about.name, about.namespace, parsed, database, held, approved)
+    annotations = {**(beneath or {}), **(about.annotations or {})}
+    return Manifest(about.name, about.namespace, parsed, database, annotations)
 
 
 def _the_policy(documents: list[Any]) -> dict[str, Any]:
@@ -261,3 +282,48 @@ def _the_policy(documents: list[Any]) -> dict[str, Any]:
     names = [str((each.get("metadata") or {}).get("name")) for each in policies]
     found = f"{len(policies)}: {', '.join(names)}" if policies else f"none in {len(documents)} documents"
     raise InvalidSpec(f"must hold exactly one {KIND}, found {found}")
+
+
+def connect(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple[Manifest, ConnectionInfo]:
+    """The policy of a file, and how its database is reached, by ``dsn`` or as it says. Raises `PartwardenError`."""
+    found = load(read(filename), filename, table=table, needs_database=dsn is None)
+    load_zone(found.spec.timezone)
+    if dsn is not None:
+        return found, from_dsn(dsn)
+    assert found.database is not None
+    secret = found.database.secret_ref
+    try:
+        info = resolve(found.database.model_copy(update={"secret_ref": None}), None, None)
+    except SecretKeyMissing as error:
+        if secret is None:
+            raise InvalidSpec(f"{filename}: {error}; or give --dsn") from None
+        raise InvalidSpec(
+            f"{filename}: spec.database.secretRef: Secret {secret.name!r} cannot be read from here, and "
+            "spec.database.connection does not say host, dbname and user: give --dsn"
+        ) from None
+    # Here the user's own environment is welcome, for the password above all.
+    return found, replace(info, isolated=False)
+
+
+# What keeps the source of a policy in a cluster.
+
+KEEPERS = {
+    "argocd.argoproj.io/tracking-id": "ArgoCD",
+    "argocd.argoproj.io/instance": "ArgoCD",
+    "kustomize.toolkit.fluxcd.io/name": "Flux",
+    "helm.toolkit.fluxcd.io/name": "Flux",
+    "config.k8s.io/owning-inventory": "kpt",
+    "meta.helm.sh/release-name": "Helm",
+}
+"""Annotations and labels of programs that write a policy from its source, and would undo an edit."""
+MANAGERS = {"argocd": "ArgoCD", "kustomize-controller": "Flux", "helm-controller": "Flux", "helm": "Helm"}
+
+
+def keeper(policy: Mapping[str, Any]) -> str:
+    """The program that writes the policy from its source; "" where none is known."""
+    meta = policy["metadata"]
+    marks = {**(meta.get("labels") or {}), **(meta.get("annotations") or {})}
+    by_mark = [program for mark, program in KEEPERS.items() if mark in marks]
+    fields = [each.get("manager", "") for each in meta.get("managedFields") or []]
+    by_field = [program for manager, program in MANAGERS.items() if any(each.startswith(manager) for each in fields)]
+    return next(iter([*by_mark, *by_field]), "")

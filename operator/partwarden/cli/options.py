@@ -254,8 +254,8 @@ TARGET: tuple[Callable[[Any], Any], ...] = (
     ),
     NAMESPACE,
 )
-OF_DATABASE = slice(1, 4)
-"""Those of `TARGET` that are for a database without a cluster."""
+OF_CLUSTER = (TARGET[0], *TARGET[4:])
+"""Those of `TARGET` that are for policies in a cluster."""
 
 
 def target(everywhere: bool = False, database: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
@@ -270,9 +270,7 @@ def target(everywhere: bool = False, database: bool = True) -> Callable[[Callabl
             about = {each.name: given.pop(each.name) for each in fields(Target) if each.name in given}
             return command(target=Target(**about), **given)
 
-        chosen = [*TARGET]
-        if not database:
-            del chosen[OF_DATABASE]
+        chosen = TARGET if database else OF_CLUSTER
         for option in (*chosen, EVERYWHERE) if everywhere else chosen:
             run = option(run)
         return run

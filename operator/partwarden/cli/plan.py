@@ -14,7 +14,11 @@ They print a table for people, or one JSON document for programs; fields may be 
       "nextBoundary",                          when the plan changes by itself
       "blocked",                               no action can succeed until a finding is fixed
       "actions": [{"action", "schema", "partition", "from", "to", "reason", "lock",
-                   "result", "error"}],        only after apply: Done, Failed or NotTried; {"reason", "message"} or null
+                   "result", "error"}],        what is due; the last two only after apply: Done, Failed or NotTried;
+                                               {"reason", "message"} or null
+      "steps": [{"id", "action", "schema", "partition", "from", "to", "reason", "lock", "rows", "bytes", "notBefore",
+                 "waitsFor": [{"on", "message"}]}],     what is due, and all that comes after it by itself, in order
+      "planDigest",                            what apply --approve has to name, or null: nothing waits for an approval
       "findings": [{"reason", "object", "message", "error"}]    error: true where a person must act
     }
 
@@ -34,21 +38,23 @@ from typing import Any, TypeVar
 
 import click
 
+from ..api.approval import DIGEST, PlanApproval
 from ..api.policy import Mode, TableSpec
 from ..api.status import FOR_EVER
 from ..api.types import parse_day, parse_moment
-from ..errors import InvalidSpec, PartwardenError, SecretKeyMissing
-from ..planner.actions import Action, Outcome
-from ..planner.calendar import Grid, Range, iso, load_zone
-from ..planner.drop_preconditions import Archives
+from ..errors import InvalidSpec, PartwardenError
+from ..planner.actions import Outcome
+from ..planner.calendar import Grid, iso
 from ..planner.inventory import Partition
 from ..planner.plan import Plan
 from ..postgres.connection import session
-from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
+from ..postgres.conninfo import from_dsn
 from ..postgres.engine import Report, maintain, observe_and_plan
+from ..status.approval import why_waiting
 from ..status.details import human
-from . import formats, manifest, options
+from . import compare, formats, manifest, options, policies, steps
 from .manifest import Manifest
+from .options import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOTHING, ERROR, TO_DO = 0, 1, 2
@@ -81,6 +87,12 @@ def _at(now: datetime | None, spec: TableSpec) -> datetime | None:
     return now if now is None or now.tzinfo else Grid.of(spec).moment(now)
 
 
+def _digest(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(DIGEST, value):
+        raise click.BadParameter(f"must be the digest of a plan, 16 hexadecimal digits, found {value[:100]!r}")
+    return value
+
+
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
     formats.option(),
     click.option(
@@ -111,37 +123,99 @@ def policy_options(command: F) -> F:
     return command
 
 
+def cluster_options(command: F) -> F:
+    """POLICY, and how its cluster is reached."""
+    for option in options.OF_CLUSTER:
+        command = option(command)
+    return command
+
+
 @click.command()
 @policy_options
-def plan(filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str) -> int:
-    """Print what would be done, and why. Exits 0 when that is nothing, 2 when it is something, 1 on an error."""
+@click.option("--against", metavar="FILE", callback=options.text, help="Only what differs from the policy in FILE.")
+@cluster_options
+def plan(
+    filename: str,
+    dsn: str | None,
+    table: dict[str, str] | None,
+    now: datetime | None,
+    output: str,
+    against: str | None,
+    **cluster: Any,
+) -> int:
+    """Print what would be done by itself, now and later, and why. With POLICY, of a cluster, or --against: only what
+    the file changes of that.
+
+    Exits 0 when that is nothing, 2 when it is something, be it a drop after its grace, and 1 on an error.
+    """
+    target = Target(**cluster)
+    if against is not None or target != Target():
+        return _compare(target, filename, dsn, table, now, output, against)
     with _reporting(output):
-        policy, info = _open(filename, dsn, table)
+        policy, info = manifest.connect(filename, dsn, table)
         now = _at(now, policy.spec)
         with session(info) as connection:
-            known = Archives(approved=policy.approved)
-            inventory, planned = observe_and_plan(connection, policy.spec, now, policy.held, known)
+            inventory, planned = observe_and_plan(connection, policy.spec, now, policy.held, policy.archives)
     _print(policy, now, Report(planned, (), inventory, planned, 0), None, output)
     if any(each.error for each in planned.findings):
         return ERROR
-    return TO_DO if planned.actions else NOTHING
+    return TO_DO if planned.steps else NOTHING
+
+
+def _compare(
+    target: Target,
+    filename: str,
+    dsn: str | None,
+    table: dict[str, str] | None,
+    now: datetime | None,
+    output: str,
+    against: str | None,
+) -> int:
+    if (against is None) == (target.policy is None) or (target != Target() and (table or against)):
+        raise click.UsageError("give POLICY, with -n, --context and --kubeconfig, or --against; no --table with POLICY")
+    with _reporting(output):
+        if against is not None:
+            edited, info = manifest.connect(filename, dsn, table)
+            old = manifest.load(manifest.read(against), against, table=table, needs_database=False)
+            name, before, after = against, compare.of_file(old), compare.of_file(edited)
+        else:
+            cluster = policies.Policies(target)
+            name, before, after = compare.of_cluster(cluster, filename)
+            info = from_dsn(dsn) if dsn is not None else cluster.connection(cluster.one())
+        return compare.show(name, before, after, info, _at(now, after.spec), output)
 
 
 @click.command()
 @policy_options
+@click.option(
+    "--approve",
+    callback=_digest,
+    metavar="DIGEST",
+    help="Approve the plan with that digest, as plan prints it, instead of the annotation partwarden.dev/approve-plan.",
+)
 @options.patience()
 def apply(
-    filename: str, dsn: str | None, table: dict[str, str] | None, now: datetime | None, output: str, patience: float
+    filename: str,
+    dsn: str | None,
+    table: dict[str, str] | None,
+    now: datetime | None,
+    output: str,
+    approve: str | None,
+    patience: float,
 ) -> int:
-    """Do once what the policy says. Exits 0 when all is as it should be, 1 on an error."""
+    """Do once what the policy says. Exits 0 when all is as it should be, 1 on an error or where it waits for you."""
     with _reporting(output) as tried:
-        policy, info = _open(filename, dsn, table)
+        policy, info = manifest.connect(filename, dsn, table)
         now = _at(now, policy.spec)
         spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
         with session(info) as connection:
-            known = Archives(approved=policy.approved)
+            known = policy.archives if approve is None else replace(policy.archives, plan=PlanApproval(approve))
             observed = observe_and_plan(connection, spec, now, policy.held, known)
             _refuse_to_run_ahead(now, observed[0].now, spec)
+            if (gate := observed[1].gate).begins:
+                # What a status would keep is known for this run.
+                known = replace(known, plan=replace(known.plan, recorded=gate.record))
+                observed = observe_and_plan(connection, spec, now, policy.held, known)
             tried.plan = observed[1]
             report = maintain(
                 connection,
@@ -156,37 +230,17 @@ def apply(
     _print(policy, now, report, report.outcomes, output)
     failed = any(each.error for each in report.outcomes) or any(each.error for each in report.after.findings)
     # What only follows from what was done, as a drop does from a detach without grace, is for the next time.
-    left = spec.mode is Mode.APPLY and any(each in report.before.actions for each in report.after.actions)
-    return ERROR if failed or left else NOTHING
+    left = any(each in report.before.actions for each in report.after.actions) or report.after.gate.waiting
+    return ERROR if failed or (left and spec.mode is not Mode.PLAN) else NOTHING
 
 
 def _refuse_to_run_ahead(now: datetime | None, server: datetime, spec: TableSpec) -> None:
     """What will have expired one day is not expired: ``plan`` may ask about that day, ``apply`` may not act on it."""
-    if now is not None and now > server and spec.retention is not None and spec.mode is Mode.APPLY:
+    if now is not None and now > server and spec.retention is not None and spec.mode is not Mode.PLAN:
         raise InvalidSpec(
             f"--now: {iso(now)} lies after the server's clock, {iso(server.replace(microsecond=0))}: with "
             "spec.retention, apply would remove what has not expired yet; ask plan, or leave --now out"
         )
-
-
-def _open(filename: str, dsn: str | None, table: dict[str, str] | None) -> tuple[Manifest, ConnectionInfo]:
-    policy = manifest.load(manifest.read(filename), filename, table=table, needs_database=dsn is None)
-    load_zone(policy.spec.timezone)
-    if dsn is not None:
-        return policy, from_dsn(dsn)
-    assert policy.database is not None
-    secret = policy.database.secret_ref
-    try:
-        info = resolve(policy.database.model_copy(update={"secret_ref": None}), None, None)
-    except SecretKeyMissing as error:
-        if secret is None:
-            raise InvalidSpec(f"{filename}: {error}; or give --dsn") from None
-        raise InvalidSpec(
-            f"{filename}: spec.database.secretRef: Secret {secret.name!r} cannot be read from here, and "
-            "spec.database.connection does not say host, dbname and user: give --dsn"
-        ) from None
-    # Here the user's own environment is welcome, for the password above all.
-    return policy, replace(info, isolated=False)
 
 
 @contextmanager
@@ -198,10 +252,10 @@ def _reporting(output: str) -> Iterator[Tried]:
     except PartwardenError as error:
         plan = tried.plan if tried.outcomes else None
         if formats.is_data(output):
-            actions = {"actions": [_action(each, tried.outcomes) for each in plan.actions]} if plan else {}
-            formats.data({"error": formats.error(error), **actions}, output)
+            tries = [steps.action_document(each, tried.outcomes) for each in plan.actions] if plan else []
+            formats.data({"error": formats.error(error), **({"actions": tries} if plan else {})}, output)
         elif plan is not None and output != "name":
-            _print_actions(plan, tried.outcomes, output == "wide")
+            steps.print_actions(plan, tried.outcomes, output == "wide")
         raise
 
 
@@ -224,42 +278,18 @@ def _document(policy: Manifest, now: datetime, report: Report, outcomes: Sequenc
         "partitions": len(inventory.partitions),
         "managed": len(plan.managed),
         "totalBytes": sum(each.bytes for each in inventory.partitions),
-        "current": _range(plan.current),
+        "current": steps.range_document(plan.current),
         "coveredUntil": FOR_EVER if plan.covered_for_ever else iso(plan.covered_until),
         "nextBoundary": iso(plan.next_boundary),
         "blocked": plan.blocked,
-        "actions": [_action(action, outcomes) for action in report.before.actions],
+        "actions": [steps.action_document(action, outcomes) for action in report.before.actions],
+        "steps": [steps.document(each) for each in plan.steps],
+        "planDigest": plan.gate.digest or None,
         "findings": [
             {"reason": each.reason, "object": each.object, "message": each.message, "error": each.error is not None}
             for each in plan.findings
         ],
     }
-
-
-def _action(action: Action, outcomes: Sequence[Outcome] | None) -> dict[str, Any]:
-    entry = {
-        "action": type(action).__name__,
-        "schema": action.schema,
-        "partition": action.name,
-        **_range(action.range or Range(None, None)),
-        "reason": action.reason,
-        "lock": action.lock,
-    }
-    if outcomes is None:
-        return entry
-    result, error = _result(action, outcomes)
-    return entry | {"result": result, "error": formats.error(error) if error else None}
-
-
-def _result(action: Action, outcomes: Sequence[Outcome]) -> tuple[str, PartwardenError | None]:
-    for each in outcomes:
-        if each.action == action:
-            return "Failed" if each.error else "Done", each.error
-    return "NotTried", None
-
-
-def _range(piece: Range) -> dict[str, str | None]:
-    return {"from": iso(piece.lower), "to": iso(piece.upper)}
 
 
 # For people: aligned columns, one line for each thing.
@@ -272,7 +302,8 @@ def _print(
     spec, plan, inventory, planned = policy.spec, report.after, report.inventory, report.before.actions
     moment = now or inventory.now
     if output not in ("text", "wide"):
-        formats.show(output, _document(policy, moment, report, outcomes), map(str, planned), ())
+        named = planned if outcomes is not None else report.before.steps
+        formats.show(output, _document(policy, moment, report, outcomes), dict.fromkeys(map(str, named)), ())
         return
     size, server = human(sum(each.bytes for each in inventory.partitions)), inventory.server
     about = [
@@ -283,10 +314,13 @@ def _print(
     formats.names([*about, ""])
     why_not = _why_not(spec, report.before)
     if planned:
-        _print_actions(report.before, None if why_not and not outcomes else outcomes, output == "wide")
+        steps.print_actions(report.before, None if why_not and not outcomes else outcomes, output == "wide")
         formats.names([why_not] if why_not else [])
-    else:
+    elif not plan.steps:
         click.echo("Nothing to do.")
+    steps.print_coming(plan.steps[len(plan.actions) :], output == "wide")
+    way = f"read it, then apply with --approve {plan.gate.digest}"
+    formats.names(["", f"WAITS: {waits}"] if (waits := why_waiting(plan.gate, way)) else [])
     if plan.findings:
         click.echo(f"\nFound: {len(plan.findings)}")
     for each in sorted(plan.findings, key=lambda each: each.error is None):
@@ -307,23 +341,3 @@ def _why_not(spec: TableSpec, plan: Plan) -> str:
     if spec.mode is Mode.PLAN:
         return "spec.mode is Plan: apply does nothing."
     return "Blocked by what is found below: apply does nothing." if plan.blocked else ""
-
-
-def _print_actions(plan: Plan, outcomes: Sequence[Outcome] | None, wide: bool) -> None:
-    """With what became of them where there are ``outcomes``. Wide: with the lock that each action takes."""
-    rows = [("DO", "TABLE", "FROM", "TO", *(("LOCK",) if wide else ()), "WHY")]
-    for action in plan.actions:
-        bounds = ("", "")
-        if action.range is not None:
-            bounds = iso(action.range.lower) or "MINVALUE", iso(action.range.upper) or "MAXVALUE"
-        rows.append((action.verb, str(action), *bounds, *((action.lock,) if wide else ()), action.reason))
-    if outcomes is None:
-        click.echo(f"To do: {len(plan.actions)}")
-        formats.table(rows, indent=2)
-        locks = dict.fromkeys(action.lock for action in plan.actions)
-        formats.names(f"Heaviest lock, held for a moment each: {lock}" for lock in locks)
-        return
-    results = ["RESULT", *(_result(action, outcomes)[0].upper() for action in plan.actions)]
-    click.echo(f"Done: {sum(not each.error for each in outcomes)} of {len(plan.actions)}")
-    formats.table([(result, *row) for result, row in zip(results, rows, strict=True)], indent=2)
-    formats.names(f"{each.error.reason}: {each.action}: {each.error}" for each in outcomes if each.error)

@@ -20,6 +20,7 @@ from ..api.status import (
     FindingStatus,
     PartitionPolicyStatus,
     PartitionStatus,
+    PlannedAction,
     Summary,
 )
 from ..api.validation import check, parse_spec, sentence
@@ -36,17 +37,6 @@ T = TypeVar("T")
 Object = Mapping[str, Any]
 """An object of the API server."""
 
-KEEPERS = {
-    "argocd.argoproj.io/tracking-id": "ArgoCD",
-    "argocd.argoproj.io/instance": "ArgoCD",
-    "kustomize.toolkit.fluxcd.io/name": "Flux",
-    "helm.toolkit.fluxcd.io/name": "Flux",
-    "config.k8s.io/owning-inventory": "kpt",
-    "meta.helm.sh/release-name": "Helm",
-}
-"""Annotations and labels of programs that write a policy from its source, and would undo an edit."""
-MANAGERS = {"argocd": "ArgoCD", "kustomize-controller": "Flux", "helm-controller": "Flux", "helm": "Helm"}
-
 
 class Policies:
     """Every method raises `ClusterUnavailable` where the API server refuses or does not answer."""
@@ -62,7 +52,7 @@ class Policies:
             raise InvalidSpec(f"{error}; or give --dsn for a database without a cluster") from None
         self.namespace = target.namespace or namespace
         self._target = target
-        self._cluster = client.Cluster(configuration)
+        self.client = self._cluster = client.Cluster(configuration)
 
     def chosen(self, ways: str = "-n or -A") -> list[Object]:
         """The policy that is named, else all of the namespace, or of all, by namespace and name.
@@ -205,7 +195,7 @@ def status(found: Object) -> Mapping[str, Any]:
 
 
 def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
-    """The status without its plan, and sentences on what this version cannot read of it."""
+    """The status, and sentences on what this version cannot read of it."""
     written, unread = status(policy), list[str]()
 
     def read(model: type[M], value: Any, path: str) -> list[M]:
@@ -225,6 +215,7 @@ def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
         conditions=entries(Condition, "conditions"),
         summary=summary[0] if summary else None,
         partitions=entries(PartitionStatus, "partitions"),
+        plan=entries(PlannedAction, "plan"),
         findings=entries(FindingStatus, "findings"),
     )
     return whole, unread
@@ -294,13 +285,3 @@ def archive_state(archive: Object) -> str:
     if is_proven(status(archive)) and said.get(VERIFIED, {}).get("status") == "True":
         return PROVEN
     return str(said.get("Ready", {}).get("reason") or "Pending")
-
-
-def keeper(policy: Object) -> str:
-    """The program that writes the policy from its source; "" where none is known."""
-    meta = policy["metadata"]
-    marks = {**(meta.get("labels") or {}), **(meta.get("annotations") or {})}
-    by_mark = [program for mark, program in KEEPERS.items() if mark in marks]
-    fields = [each.get("manager", "") for each in meta.get("managedFields") or []]
-    by_field = [program for manager, program in MANAGERS.items() if any(each.startswith(manager) for each in fields)]
-    return next(iter([*by_mark, *by_field]), "")

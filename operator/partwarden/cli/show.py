@@ -15,7 +15,7 @@ from psycopg import sql
 
 from ..api.status import PartitionStatus
 from ..archive import verify
-from ..errors import InvalidSpec, PartwardenError
+from ..errors import InvalidSpec
 from ..planner.findings import quoted
 from ..planner.inventory import Partition
 from ..postgres.connection import Session, run
@@ -26,7 +26,7 @@ from ..status.details import partitions_of
 from . import formats, policies
 from .options import Target, target
 from .policies import Policies, observe_target
-from .tables import Level, ObservedTable, TableView, count_rows, ends
+from .tables import ObservedTable, TableView, count_rows, ends
 
 
 @click.command("list", short_help="Partitions, with ranges, state, rows and size.")
@@ -42,7 +42,7 @@ def list_(target: Target, url: str | None, output: str) -> int:
         raise click.UsageError("--archives goes with --dsn: a policy's archives are its PartitionArchives")
     # The newest of each table, by its OID.
     archives = {each.manifest.partition.oid: each.url for each in verify.find(url).archives} if url else None
-    views = _views(target, archives, listed=True)
+    views = table_views(target, archives, listed=True)
     if formats.is_data(output):
         formats.data([each.document() for each in views], output)
     elif output == "name":
@@ -65,7 +65,7 @@ def stats(target: Target, exact: bool, output: str) -> int:
 
     --exact asks the database, also of a policy: from here, by the policy's Secret. Exits 0, or 1 on an error.
     """
-    views = observe_target(target, _count) if exact else [(each, dict[str, int]()) for each in _views(target)]
+    views = observe_target(target, _count) if exact else [(each, dict[str, int]()) for each in table_views(target)]
     if formats.is_data(output):
         formats.data([view.statistics(counts) for view, counts in views], output)
     elif output == "name":
@@ -80,41 +80,7 @@ def stats(target: Target, exact: bool, output: str) -> int:
     return 0
 
 
-@click.command(short_help="An exit code for cron and probes.")
-@target(everywhere=True)
-@formats.option()
-def health(target: Target, output: str) -> int:
-    """For cron and probes: exits 0 when all is well, 1 on a warning, 2 when it is critical or cannot be found out.
-
-    The first check is whether a partition holds now. -o wide shows what is well beside what is not.
-    """
-    try:
-        views = _views(target)
-    except PartwardenError as error:
-        if formats.is_data(output):
-            formats.data({"level": Level.CRITICAL.name, "error": str(error)}, output)
-        else:
-            formats.line(f"CRITICAL: {error}")
-        return int(Level.CRITICAL)
-    worst = max((level for view in views for level, _ in view.problems), default=Level.OK)
-    if formats.is_data(output):
-        about = [
-            {**view.heading, "wrong": [{"level": level.name, "message": text} for level, text in view.problems]}
-            for view in views
-        ]
-        formats.data({"level": worst.name, "tables": about}, output)
-    elif output == "name":
-        formats.names([worst.name])
-    else:
-        for view in views:
-            if not view.problems or output == "wide":
-                formats.line(f"OK: {view.summary_line()}")
-            for level, text in view.problems:
-                formats.line(f"{level.name}: {view.name}: {text}")
-    return int(worst)
-
-
-def _views(target: Target, archives: Mapping[int, str] | None = None, *, listed: bool = False) -> list[TableView]:
+def table_views(target: Target, archives: Mapping[int, str] | None = None, *, listed: bool = False) -> list[TableView]:
     """``listed``: with detached tables and the archives of policies. ``archives``: those of tables, by OID."""
     if target.dsn is not None:
         return observe_target(target, lambda _, tables: [each.view(archives) for each in tables], detached=listed)

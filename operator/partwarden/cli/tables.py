@@ -22,7 +22,7 @@ from ..postgres.connection import Session
 from ..postgres.engine import observe_and_plan
 from ..postgres.transaction import READ_ALL_LIMIT, READ_ALL_TIMEOUT, read_only
 from ..status.conditions import describe
-from ..status.details import human, partitions_of, summarise
+from ..status.details import human, partitions_of, planned, summarise
 from ..status.warnings import graded
 from . import manifest, options
 from .guess import read_tables
@@ -244,7 +244,9 @@ class ObservedTable:
             in_default = describe(self.grid, rows)
         # Not checked again: a database may have more partitions than a status may list.
         status = PartitionPolicyStatus.model_construct(
-            summary=summarise(self.inventory, self.plan, len(self.inventory.partitions)), partitions=partitions
+            summary=summarise(self.inventory, self.plan, len(self.inventory.partitions)),
+            partitions=partitions,
+            plan=[planned(each) for each in self.plan.steps],
         )
         proven = {
             name: ArchiveView("Proven", archives[each.oid])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from ..api import approval
 from ..api.archive import (
     ARCHIVE_KIND,
     ARCHIVE_PLURAL,
@@ -75,7 +76,7 @@ class ArchiveRequests:
             state = _state(archive, binding, status, self._doubts.get(archive.key, ""))
             found.setdefault(binding.oid, []).append(state)
         states = {oid: tuple(sorted(some, key=lambda each: (each.round, each.name))) for oid, some in found.items()}
-        return Archives(states, policy.approved)
+        return Archives(states, policy.approved, approval.read(policy.plan_approved, policy.status))
 
     def ask(
         self,

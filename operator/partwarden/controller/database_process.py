@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import DatabaseUnresponsive, PartwardenError, WorkerFailed
-from ..planner.drop_preconditions import Archives, Step, Withdrawn
+from ..planner.drop_preconditions import Archives
+from ..planner.recheck import Step, Withdrawn
 from ..status.events import CompletedAction
 from . import database_work
 from .database_work import Supervisor, Unreadable, Values

@@ -17,13 +17,15 @@ import psycopg
 
 from ..api.policy import Mode, PartitionPolicySpec
 from ..api.retention import KeyEncoding
+from ..api.types import ObjectKey
 from ..archive import pgdump, table_lookup
 from ..archive.table_lookup import Target
 from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import AnalyzeParent, DrainIntoPartition, DropDetached, Outcome
 from ..planner.archive_gate import Request
-from ..planner.drop_preconditions import Archives, DropCase, Recheck
+from ..planner.drop_preconditions import Archives, DropCase
 from ..planner.inventory import Inventory
+from ..planner.recheck import Recheck
 from ..postgres import inspection
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo
@@ -92,6 +94,8 @@ class WorkRequest:
     archives: Archives = field(repr=False)
     patience: float
     connect_timeout: int
+    policy: ObjectKey | None = None
+    """How messages name it."""
     beside: str = ""
     """The action, as in status.plan, which takes long and which another run of the policy does: this one does what is
     short, and that lets others lock the parent."""
@@ -198,7 +202,7 @@ def _maintain(
     if request.beside:
         waits = request.beside in (AnalyzeParent.__name__, DrainIntoPartition.__name__)
         due = replace(plan, actions=tuple(each for each in plan.actions if not (waits or each.long)))
-    if due.actions and spec.mode is Mode.APPLY and not plan.blocked:
+    if due.actions and spec.mode is not Mode.PLAN and not plan.blocked:
         done = maintain(
             connection,
             spec,
@@ -213,9 +217,9 @@ def _maintain(
         if outcomes:
             inventory, plan = done.inventory, done.after
     report.stopped = report.stopped or supervisor.why_stopped()
-    if spec.mode is Mode.APPLY and not plan.blocked and not report.stopped:
+    if spec.mode is not Mode.PLAN and not plan.blocked and not report.stopped:
         report.requests = plan.retired.gate.requests
-    report.update = conditions.reconciled(spec, inventory, plan, outcomes)
+    report.update = conditions.reconciled(spec, inventory, plan, outcomes, request.policy)
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
     done_long = any(each.action.long and each.error is None for each in outcomes)
     report.more = done_long and any(each.long for each in plan.actions)

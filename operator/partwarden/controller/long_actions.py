@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ..api.types import ObjectKey
-from ..planner.drop_preconditions import Step
+from ..planner.recheck import Step
 from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)

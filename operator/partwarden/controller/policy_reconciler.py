@@ -205,6 +205,7 @@ class PolicyReconciler:
             archives=self._archives.known(policy, spec),
             patience=settings.lock_patience,
             connect_timeout=settings.connect_timeout,
+            policy=policy.key,
             beside=run.beside.step.action if run.beside else "",
         )
 

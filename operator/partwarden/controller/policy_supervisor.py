@@ -11,7 +11,8 @@ from ..api.retention import Approval
 from ..api.types import ObjectKey
 from ..errors import PolicyConflict
 from ..kube.cache import StoredPolicy, is_gone, parse_policy
-from ..planner.drop_preconditions import Archives, Step, Withdrawn
+from ..planner.drop_preconditions import Archives
+from ..planner.recheck import Step, Withdrawn
 from ..status.events import CompletedAction
 from .archive_requests import ArchiveRequests
 from .database_work import CONNECTING, Supervisor

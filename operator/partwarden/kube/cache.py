@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from ..api import policy
+from ..api import approval, policy
 from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, OID_LABEL, ROUND_LABEL, SERVER_LABEL, PartitionArchiveSpec
 from ..api.destination import Destination
 from ..api.policy import KIND, PLURAL, Database
@@ -63,11 +63,13 @@ class StoredPolicy(StoredObject):
     """What the annotation `policy.ANNOTATION` or ``spec.holds`` names."""
     approved: frozenset[str] = frozenset()
     """What the annotation `policy.APPROVAL` names."""
+    plan_approved: str = ""
+    """The digest that the annotation `approval.APPROVE_PLAN` names."""
 
     @property
-    def edition(self) -> tuple[str, int, frozenset[str], frozenset[str]]:
+    def edition(self) -> tuple[str, int, frozenset[str], frozenset[str], str]:
         """Changes when the policy, a hold or an approval is edited, or it is made anew: metadata has no generation."""
-        return self.uid, self.generation, self.held, self.approved
+        return self.uid, self.generation, self.held, self.approved, self.plan_approved
 
     @property
     def suspended(self) -> bool:
@@ -126,6 +128,7 @@ def parse_policy(body: Mapping[str, Any]) -> StoredPolicy:
         **common,
         held=policy.holds(annotations, common["spec"].get("holds")),
         approved=policy.parse(annotations, policy.APPROVAL),
+        plan_approved=approval.parse(annotations),
     )
 
 

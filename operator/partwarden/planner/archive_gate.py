@@ -32,6 +32,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ..api.policy import Mode
 from ..api.retention import OnExpire, OnLargeObjects
 from ..errors import ArchiveDamaged, ContentsChanged
 from .calendar import BoundedRange
@@ -59,10 +60,20 @@ MOST_AT_ONCE = 20
 WAITING = {
     APPROVAL: "detached; dropped once the policy's annotation partwarden.dev/approve-drop names the table "
     "(spec.retention.approval is Manual): {names}",
-    CHECKING: "detached, and archived in {where}; archive and table are being read again and compared: {names}",
+    CHECKING: "detached, and archived in {where}; archive and table are to be read again and compared: {names}",
     ARCHIVING: "expired; neither detached nor dropped before an archive in {where} is proven equal: {names}",
 }
 """What a table waits for; what the user must do comes first."""
+WAITS_FOR_APPLY = "WaitsForApply"
+IN_MODE_PLAN = {
+    APPROVAL: "detached; would be dropped once the policy's annotation partwarden.dev/approve-drop names the table "
+    "(spec.retention.approval is Manual) and spec.mode is Apply: {names}",
+    CHECKING: "detached, and archived in {where}; once spec.mode is Apply, archive and table would be read again and "
+    "compared: {names}",
+    ARCHIVING: "expired; once spec.mode is Apply, an archive in {where} would be made, and the partition detached only "
+    "after it is proven equal: {names}",
+}
+"""The same where nothing is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +100,6 @@ Request = ArchiveRequest | CheckRequest
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveGate:
-    """Which tables may leave and go, and what is still to be done for the others.
-
-    ``troubles`` keep a table until they are fixed; ``notes`` say what else is waited for.
-    """
-
-    partitions_to_detach: tuple[tuple[Partition, BoundedRange], ...] = ()
-    tables_to_drop: tuple[DropCase, ...] = ()
-    requests: tuple[Request, ...] = ()
-    troubles: tuple[Finding, ...] = ()
-    notes: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """What is due for one table. ``waits``: reasons of `WAITING`, each with what the table is called there."""
 
@@ -112,23 +109,50 @@ class Step:
     waits: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ArchiveGate:
+    """Which tables may leave and go, and what is still to be done for the others.
+
+    ``troubles`` keep a table until they are fixed; ``notes`` say what else is waited for.
+    """
+
+    detaches: tuple[tuple[Partition, BoundedRange, Step], ...] = ()
+    """Expired partitions that nothing else keeps, and what each needs before it is detached."""
+    drops: tuple[tuple[DropCase, Step], ...] = ()
+    """Tables that were detached, and what each needs before it is dropped."""
+    requests: tuple[Request, ...] = ()
+    troubles: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+
+    @property
+    def partitions_to_detach(self) -> Iterator[tuple[Partition, BoundedRange]]:
+        """Those that pass."""
+        return ((each, held) for each, held, step in self.detaches if step.passes)
+
+    @property
+    def tables_to_drop(self) -> Iterator[DropCase]:
+        """Those that pass."""
+        return (case for case, step in self.drops if step.passes)
+
+
 def check_archives(
     context: PlanContext, expired: Sequence[tuple[Partition, BoundedRange]], detached: Sequence[Detached]
 ) -> ArchiveGate:
     """Sort out partitions that are to be detached and tables that are to be dropped, both the oldest first."""
-    before_detach = [(found, _before_detach(context, found[0])) for found in expired]
-    before_drop = [(case, _before_drop(context, case)) for case in (_drop_case(context, each) for each in detached)]
-    steps = [*(step for _, step in before_detach), *(step for _, step in before_drop)]
+    detaches = tuple((each, held, before_detach(context, each)) for each, held in expired)
+    drops = tuple((case, _before_drop(context, case)) for case in (drop_case(context, each) for each in detached))
+    steps = [*(step for *_, step in detaches), *(step for _, step in drops)]
     return ArchiveGate(
-        partitions_to_detach=tuple(found for found, step in before_detach if step.passes),
-        tables_to_drop=tuple(case for case, step in before_drop if step.passes),
+        detaches=detaches,
+        drops=drops,
         requests=tuple(_requests(steps)),
         troubles=tuple(step.trouble for step in steps if step.trouble is not None),
         notes=tuple(_notes(context, steps)),
     )
 
 
-def _drop_case(context: PlanContext, table: Detached) -> DropCase:
+def drop_case(context: PlanContext, table: Detached) -> DropCase:
+    """All that the drop of the table is decided from."""
     return DropCase(
         table=table,
         now=context.now,
@@ -142,7 +166,8 @@ def _drop_case(context: PlanContext, table: Detached) -> DropCase:
     )
 
 
-def _before_detach(context: PlanContext, partition: Partition) -> Step:
+def before_detach(context: PlanContext, partition: Partition) -> Step:
+    """What an expired partition needs before it is detached."""
     if context.retention.archive is None:
         return Step(passes=True)
     if trouble := _large_objects(context, partition, "archive"):
@@ -243,7 +268,9 @@ def _requests(steps: Iterable[Step]) -> Iterator[Request]:
 
 
 def _notes(context: PlanContext, steps: Iterable[Step]) -> Iterator[Finding]:
-    for reason, text in WAITING.items():
+    only_planned = context.spec.mode is Mode.PLAN
+    for reason, text in (IN_MODE_PLAN if only_planned else WAITING).items():
         if names := [name for step in steps for waits, name in step.waits if waits == reason]:
             message = text.format(where=context.retention.archive, names=join_names(names))
-            yield Finding(reason, str(context.parent), message)
+            said = WAITS_FOR_APPLY if only_planned and reason != APPROVAL else reason
+            yield Finding(said, str(context.parent), message)

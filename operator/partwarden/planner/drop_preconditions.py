@@ -8,13 +8,14 @@ kept. An archive counts for a table only by its OID on the same server, never by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
 from ..api import policy
+from ..api.approval import APPROVE_PLAN, PlanApproval
 from ..api.archive import Fingerprint
 from ..api.retention import Approval, OnExpire, Retention
 from ..errors import ContentsChanged
@@ -31,6 +32,7 @@ AHEAD = timedelta(minutes=5)
 """How far in the future a reading may lie, where it was not the database server's clock that said its moment."""
 
 ARCHIVING, CHECKING, APPROVAL = "Archiving", "CheckingArchives", "WaitsForApproval"
+PLAN_APPROVAL = "WaitsForPlanApproval"
 OUTSIDE, HELD, POLICY, GRACE = "NotExpired", "Held", "NotToDrop", "InGrace"
 
 AFTER_DETACH, LAST = "detached/", "drop/"
@@ -96,17 +98,18 @@ class ArchiveState:
 @dataclass(frozen=True, slots=True)
 class Archives:
     """``states``: by OID of the table, ascending by ``round``, of whatever servers. ``approved``: names of what may be
-    dropped."""
+    dropped. ``plan``: the approval of a whole plan."""
 
     states: Mapping[int, tuple[ArchiveState, ...]] = field(default_factory=dict)
     approved: frozenset[str] = frozenset()
+    plan: PlanApproval = field(default_factory=PlanApproval)
 
     def on(self, identity: str) -> Archives:
         """Those of the server and database with that `inventory.Server.identity`: elsewhere an OID means another
         table."""
         label = server_label(identity)
         kept = {oid: tuple(each for each in some if each.server == label) for oid, some in self.states.items()}
-        return Archives({oid: some for oid, some in kept.items() if some}, self.approved)
+        return replace(self, states={oid: some for oid, some in kept.items() if some})
 
     def unrecorded(self, there: Iterable[int]) -> list[int]:
         """OIDs of tables that are proven, not among those that are ``there``, and of no archive that says why."""
@@ -151,6 +154,8 @@ class DropCase:
     """Every table that was detached from the same parent: an approval must name one of them only."""
     server: str = ""
     """`inventory.Server.identity` of the server and database: archives of others are none of the table."""
+    step: str = ""
+    """The id of the drop as a step of a plan that needs the user's approval; "" where it needs none."""
     asked_by_name: bool = False
     """Whether the user has named this very table, so that neither the policy nor its archives are asked."""
 
@@ -208,11 +213,21 @@ def approved(case: DropCase) -> Kept | None:
         return None
     if any(len(named(entry, case.outside)) == 1 for entry in case.archives.approved & case.table.names):
         return None
-    return Kept(
-        APPROVAL,
-        f"spec.retention.approval is Manual, and the annotation {policy.APPROVAL} of the policy does not name it, or "
-        "names another table as well",
-    )
+    return Kept(APPROVAL, f"the annotation {policy.APPROVAL} does not name it, or another table as well")
+
+
+def plan_approved(case: DropCase) -> Kept | None:
+    """The approval of the plan, where it needs one, is there still, and of this drop."""
+    if not case.step or case.step in case.archives.plan.steps(plan_basis(case.retention, case.server)):
+        return None
+    return Kept(PLAN_APPROVAL, f"the annotation {APPROVE_PLAN} of the policy names no plan any more that drops it")
+
+
+def plan_basis(retention: Retention | None, server: str) -> str:
+    """What the approval of a plan holds for, beside its steps: this database, by ``inventory.Server.identity``, and
+    what the policy says of archives, grace and the like. Another grace, or no archive, is another plan."""
+    said = retention.model_dump_json(exclude={"max_retirements", "job"}) if retention else ""
+    return hashlib.sha256(f"{server}\0{said}".encode()).hexdigest()[:16]
 
 
 def archive_proven(case: DropCase) -> Kept | None:
@@ -248,16 +263,22 @@ DROP_PRECONDITIONS: tuple[Callable[[DropCase], Kept | None], ...] = (
     policy_says_drop,
     grace_over,
     approved,
+    plan_approved,
     archive_proven,
     archive_compared,
 )
 """In the order in which they are asked."""
 
 
+def all_unmet(case: DropCase) -> Iterator[Kept]:
+    """Every precondition that is not met, in their order; none where the table may be dropped."""
+    asked = BY_NAME if case.asked_by_name else DROP_PRECONDITIONS
+    return (kept for each in asked if (kept := each(case)) is not None)
+
+
 def unmet(case: DropCase) -> Kept | None:
     """The first precondition that is not met; None where the table may be dropped."""
-    asked = BY_NAME if case.asked_by_name else DROP_PRECONDITIONS
-    return next((kept for each in asked if (kept := each(case)) is not None), None)
+    return next(all_unmet(case), None)
 
 
 def named(entry: str, tables: Iterable[Detached]) -> list[Detached]:
@@ -298,52 +319,3 @@ def _is_last(case: DropCase, state: ArchiveState, check: CheckState) -> bool:
 def _is_young(case: DropCase, check: CheckState) -> bool:
     """What says no moment, or one to come, is as good as old: it is read again."""
     return check.completed is not None and -AHEAD <= case.read_now - check.completed <= OLDEST_READING
-
-
-# A plan may take hours: a hold, an approval taken back, an edit or the deletion of the policy, and the end of the
-# operator stop what has not begun.
-
-
-class Withdrawn(Exception):
-    """An action was begun, and is undone: the policy wants it no longer. It has no outcome, and is planned anew."""
-
-
-class Step(NamedTuple):
-    """An action that may take hours: its class, the table, with the schema, that it is about, and the table's size."""
-
-    action: str
-    object: str
-    bytes: int
-
-
-class Recheck:
-    """Whether an action is still to be done, asked before each. This one stops nothing: commands can be interrupted."""
-
-    yields = False
-    """Whether a run ends with a table that it has dropped, and with what took long: the rest is planned anew."""
-
-    def begins(self, what: str, seconds: float | None, step: Step | None = None) -> None:
-        """What is done from now on, and the longest that it may take; None: within the time for observing."""
-
-    def must_wait(self, step: Step) -> bool:
-        """Whether the action has to wait for another that takes long. Asked before each that may take hours."""
-        return False
-
-    def finishes(self) -> None:
-        """Nothing more is begun: what is observed from now on is how the run ends."""
-
-    def why_stopped(self) -> str:
-        """Why nothing more may be begun; empty where it may. Asked before each action: it costs nothing."""
-        return ""
-
-    def renew(self, case: DropCase) -> DropCase:
-        """The case with what the policy and its archives say now. Asked right before a table is dropped.
-
-        Raises `Withdrawn` where the policy is not the one that was planned for, and `ClusterUnavailable` where that
-        cannot be learned.
-        """
-        return case
-
-
-NEVER = Recheck()
-"""Nothing is asked again but what the database says."""

@@ -52,7 +52,7 @@ class Finding:
 def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[Finding]:
     """Why no action can succeed. Checked even if nothing is to be done: January is too late to learn of it."""
     server = inventory.server
-    if spec.mode is not Mode.APPLY:
+    if spec.mode is Mode.PLAN:
         return []
     if server.read_only:
         error: PartwardenError = ReadOnlyServer(

@@ -8,7 +8,7 @@ leaves a valid database, because each action does, and none depends on another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ..api import policy
@@ -31,11 +31,13 @@ from .context import PlanContext
 from .creation import Wanted, wanted
 from .drop_preconditions import UNKNOWN, Archives, unmet
 from .findings import Finding, notices, pending_detaches, why_blocked
+from .foresight import foresee
 from .inventory import Inventory, Parent
 from .keys import Codec
 from .maintenance import Upkeep, upkeep
+from .plan_gate import PlanGate, check_approval, marked, unapproved
 from .retirement import Retired, retired
-from .schedule import PlannedStep, due
+from .schedule import PlannedStep
 
 SECOND = timedelta(seconds=1)
 
@@ -53,7 +55,9 @@ class Plan:
     actions: tuple[Action, ...]
     """What can be done now, in order."""
     steps: tuple[PlannedStep, ...]
-    """The same, and all that comes after it: see `schedule`."""
+    """The same, and all that comes after it: see `foresight`."""
+    gate: PlanGate
+    """What of it waits for the user's approval, and so is not among the actions."""
     findings: tuple[Finding, ...]
     current: BoundedRange
     """The cell of the grid that holds now, whether or not a partition does."""
@@ -86,9 +90,15 @@ class Plan:
         """Refuse a plan that contradicts what it was made from, however that came about.
 
         No new range overlaps anything; creations come before retirements; nothing held is touched; what is detached or
-        dropped has expired; what is dropped has its proof, or the policy needs none. Raises `UnsafePlan`.
+        dropped has expired; what is dropped has its proof, or the policy needs none; what needs the user's approval has
+        it. Raises `UnsafePlan`.
         """
-        for violation in (*_misordered(self.actions), *_overlapping(self.actions, context), *_unsafe(self, context)):
+        for violation in (
+            *_misordered(self.actions),
+            *_overlapping(self.actions, context),
+            *_unsafe(self, context),
+            *unapproved(context, self.actions),
+        ):
             raise UnsafePlan(f"cannot act on {self.parent}: {violation}; this is an error in Partwarden: report it")
 
 
@@ -113,14 +123,20 @@ def make_plan(
     usable = merge(piece for each, piece in context.ranged if not each.detach_pending)
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
     # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
-    actions = (*creation.actions, *retirement.actions, *keeping.actions)
+    due = (*creation.actions, *retirement.actions, *keeping.actions)
+    steps = foresee(context, due, retirement, keeping)
+    gate = check_approval(context, steps, retirement.gate)
+    actions = tuple(gate.allowed(due))
+    requests = tuple(gate.requested(context, steps, retirement.gate.requests))
+    retirement = replace(retirement, gate=replace(retirement.gate, requests=requests))
     boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
         parent=context.parent,
         key=context.key,
         codec=context.codec,
         actions=actions,
-        steps=tuple(due(actions, inventory)),
+        steps=marked(steps, actions, gate),
+        gate=gate,
         findings=(
             *blocking,
             *creation.findings,

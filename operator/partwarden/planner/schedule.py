@@ -1,8 +1,8 @@
 """Everything that a policy does by itself: what is due, what follows from it, and what each step waits for. Pure.
 
-`plan.Plan.actions` are the steps that can be done now; `plan.Plan.steps` has them and all that comes after them: the
-archive before a detach, the drop after the grace, upkeep whose window is closed. What has not begun, such as the expiry
-of a partition that is kept for years, is no step: see `upcoming`.
+`plan.Plan.actions` are the steps that can be done now; `plan.Plan.steps` has them and all that comes after them, see
+`foresight`: the archive before a detach, the drop after the grace, upkeep whose window is closed. What has not begun,
+such as the expiry of a partition that is kept for years, is no step: see `upcoming`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,12 @@ class WaitsFor(StrEnum):
     """The user: to resolve what a finding names."""
 
 
+OF_USER = (WaitsFor.HOLD, WaitsFor.APPROVAL, WaitsFor.USER)
+"""What no time brings."""
+
+
 class Wait(NamedTuple):
-    """``message`` is for people, such as ``an archive in s3://b/run that is proven``."""
+    """``message`` is for people, such as ``no archive of it is proven``."""
 
     on: WaitsFor
     message: str
@@ -55,6 +59,7 @@ class PlannedStep:
     action: str
     verb: str
     """For people, such as ``detach``."""
+    noun: str = "partition"
     schema: str
     name: str
     """Of the partition, or table, that it is about."""
@@ -75,16 +80,32 @@ class PlannedStep:
         return f"{self.schema}.{self.name}"
 
     @property
+    def is_due(self) -> bool:
+        """Whether nothing keeps it from being done now."""
+        return self.not_before is None and not self.waits_for
+
+    @property
     def id(self) -> str:
         """What it does to what, `STEP_ID` digits: the same however the estimates and moments change."""
-        bounds = (iso(self.range.lower), iso(self.range.upper)) if self.range else None
-        what = repr((self.action, self.schema, self.name, self.oid, bounds))
-        return hashlib.sha256(what.encode()).hexdigest()[:STEP_ID]
+        return step_id(self.action, self.schema, self.name, self.oid, self.range)
 
 
-def digest(steps: Iterable[PlannedStep]) -> str:
-    """What an approval names: that of the steps, in whatever order; the same while they are the same."""
-    return hashlib.sha256("\n".join(sorted(each.id for each in steps)).encode()).hexdigest()[:16]
+def step_id(action: str, schema: str, name: str, oid: int | None, piece: Range | None) -> str:
+    """See `PlannedStep.id`."""
+    bounds = (iso(piece.lower), iso(piece.upper)) if piece else None
+    return hashlib.sha256(repr((action, schema, name, oid, bounds)).encode()).hexdigest()[:STEP_ID]
+
+
+def id_of(action: Action) -> str:
+    """The `PlannedStep.id` of an action."""
+    oid = action.oid if isinstance(action, TableAction) else None
+    return step_id(type(action).__name__, action.schema, action.name, oid, action.range)
+
+
+def digest(steps: Iterable[PlannedStep], basis: str = "") -> str:
+    """What an approval names: that of the steps, in whatever order, and of the `drop_preconditions.plan_basis`; the
+    same while they are the same."""
+    return hashlib.sha256("\n".join([basis, *sorted(each.id for each in steps)]).encode()).hexdigest()[:16]
 
 
 def due(actions: Iterable[Action], inventory: Inventory) -> Iterator[PlannedStep]:
@@ -97,6 +118,7 @@ def due(actions: Iterable[Action], inventory: Inventory) -> Iterator[PlannedStep
         yield PlannedStep(
             action=type(action).__name__,
             verb=action.verb,
+            noun=action.noun,
             schema=action.schema,
             name=action.name,
             oid=oid,

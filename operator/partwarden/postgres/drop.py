@@ -17,9 +17,10 @@ from ..api.archive import Fingerprint
 from ..api.retention import OnLargeObjects
 from ..errors import ClusterUnavailable, ContentsChanged, StatementRejected, TableChanged
 from ..planner.actions import DropDetached
-from ..planner.drop_preconditions import NEVER, DropCase, Recheck, Withdrawn, unmet
+from ..planner.drop_preconditions import DropCase, unmet
 from ..planner.findings import pointing
 from ..planner.inventory import Fate, Inventory, Tie
+from ..planner.recheck import NEVER, Recheck, Withdrawn
 from . import ddl, dependents, fingerprint, large_objects
 from .connection import Session, run
 from .errors import message

@@ -29,9 +29,10 @@ from ..planner.actions import (
     TableAction,
     VacuumPartition,
 )
-from ..planner.drop_preconditions import NEVER, UNKNOWN, Archives, Recheck, Step, Withdrawn
+from ..planner.drop_preconditions import UNKNOWN, Archives
 from ..planner.inventory import Inventory
 from ..planner.plan import Plan, make_plan
+from ..planner.recheck import NEVER, Recheck, Step, Withdrawn
 from . import (
     catalog,
     create,
@@ -131,13 +132,14 @@ def maintain(
     added what was done, also when an error breaks it off. ``recheck`` is asked before each action whether it is still
     to be done.
 
-    With ``mode: Plan``, and where the plan is blocked, nothing is executed. One failed action is an outcome, and the
-    rest goes on. Raises as `observe_and_plan` does, and `DatabaseUnreachable` when the connection is lost.
+    With ``mode: Plan``, and where the plan is blocked, nothing is executed; what waits for an approval is not among the
+    actions. One failed action is an outcome, and the rest goes on. Raises as `observe_and_plan` does, and
+    `DatabaseUnreachable` when the connection is lost.
     """
     trips = connection.round_trips
     inventory, before = observed or observe_and_plan(connection, spec, now, held, archives)
     outcomes, stopped = [] if outcomes is None else outcomes, ""
-    if spec.mode is Mode.APPLY and not before.blocked:
+    if spec.mode is not Mode.PLAN and not before.blocked:
         stopped = execute(connection, inventory, before, time.monotonic() + patience, outcomes, recheck)
     after = before
     if outcomes:

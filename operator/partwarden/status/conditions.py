@@ -25,7 +25,7 @@ from ..api.status import (
     PartitionPolicyStatus,
     Severity,
 )
-from ..api.types import Interval
+from ..api.types import Interval, ObjectKey
 from ..errors import ContentsChanged, DefaultHasRows, PartwardenError, UserError
 from ..planner.actions import Outcome
 from ..planner.archive_gate import ArchiveGate
@@ -36,6 +36,7 @@ from ..planner.inventory import Inventory
 from ..planner.keys import Codec
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
+from .approval import by_annotation, to_do, why_waiting
 from .details import cut, details, span, summary_line
 from .warnings import Graded, carry_on, graded, of_severity
 
@@ -60,6 +61,8 @@ OF_TABLE = (
     ConditionType.ARCHIVES_HEALTHY,
 )
 """What can be said only once the table was observed."""
+SEEN = ("summary", "partitions", "plan", "planDigest", "approvedPlan", "findings")
+"""Fields of a status that describe the table and its plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,17 @@ class PolicyStatusUpdate:
     until: datetime | None = None
 
 
-def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> PolicyStatusUpdate:
-    """The database was observed and the plan applied. ``inventory`` and ``plan`` were made after ``outcomes``."""
+def reconciled(
+    spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome], policy: ObjectKey | None = None
+) -> PolicyStatusUpdate:
+    """The database was observed and the plan applied. ``inventory`` and ``plan`` were made after ``outcomes``.
+
+    ``policy``: how commands in messages name it.
+    """
     default = default_partition_empty(spec, inventory, plan.codec)
     stray = [Finding(default.reason, str(inventory.default), default.message)] if default.status is FALSE else []
     found = graded(plan, outcomes, stray)
-    ready, reconciling, stalled = _ready(spec, inventory, plan, found, any(each.error for each in outcomes))
+    ready, reconciling, stalled = _ready(spec, inventory, plan, found, any(each.error for each in outcomes), policy)
     server = inventory.server
     connected = f"PostgreSQL {server.version_text}, database {server.database!r}, as {server.user!r}"
     return PolicyStatusUpdate(
@@ -110,7 +118,7 @@ def reconciled(spec: TableSpec, inventory: Inventory, plan: Plan, outcomes: Sequ
             ConditionType.WITHIN_THRESHOLDS: _thresholds(spec, plan),
             ConditionType.ARCHIVES_HEALTHY: _archives_healthy(spec, plan.retired.gate, outcomes),
         },
-        table=details(inventory, plan, found),
+        table=details(inventory, plan, outcomes, found),
         errors=tuple({(each.reason, each.message): each.error for _, each in found if each.error}.values()),
     )
 
@@ -176,23 +184,31 @@ def make_status(
     else:
         shown = (previous.get("summary") or {}).get("table")
         seen = carry_on(previous, update.outage) if table is None or shown in (None, table) else {}
-    return status | {part: seen[part] for part in ("summary", "partitions", "plan", "findings") if seen.get(part)}
+    return status | {part: seen[part] for part in SEEN if seen.get(part)}
 
 
 def _ready(
-    spec: TableSpec, inventory: Inventory, plan: Plan, found: Sequence[Graded], failed: bool
+    spec: TableSpec, inventory: Inventory, plan: Plan, found: Sequence[Graded], failed: bool, policy: ObjectKey | None
 ) -> tuple[ConditionState, bool, bool]:
     """Ready, and whether Reconciling and Stalled. ``failed``: whether an action did."""
     if wrong := of_severity(found, Severity.ERROR):
         stalled = isinstance(wrong[0].error, UserError)
         return _first([(each.reason, each.message) for each in wrong]), not stalled, stalled
-    line, to_do, missing = summary_line(inventory, plan), _to_do(plan), bool(plan.names or plan.missing)
-    if plan.actions and spec.mode is Mode.PLAN:
-        message = f"{to_do}; spec.mode is Plan: read status.plan, then set it to Apply"
-        return ConditionState(FALSE, PLAN_PENDING, message), False, False
+    line, waits = summary_line(inventory, plan), why_waiting(plan.gate, by_annotation(plan.gate, policy))
+    if plan.gate.begins:
+        message = f"plan {plan.gate.digest} is approved, and begins; {line}"
+        return ConditionState(FALSE, IN_PROGRESS, message), True, False
+    if spec.mode is Mode.PLAN and plan.steps:
+        message = f"{to_do(plan.steps)}; spec.mode is Plan: read status.plan, then set it to Apply"
+        return ConditionState(FALSE, PLAN_PENDING, "; ".join(filter(None, (message, waits)))), False, False
     # Of what is beside the coverage, one failure keeps other work for a later reconcile: that is no progress.
-    if missing or (plan.actions and not failed):
-        return ConditionState(FALSE, PARTITIONS_MISSING if missing else IN_PROGRESS, f"{to_do}; {line}"), True, False
+    if plan.actions and (plan.names or plan.missing or not failed):
+        reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
+        return ConditionState(FALSE, reason, f"{to_do(plan.steps[: len(plan.actions)])}; {line}"), True, False
+    if waits:
+        return ConditionState(FALSE, PLAN_PENDING, waits), False, False
+    if plan.missing:
+        return ConditionState(FALSE, PARTITIONS_MISSING, line), True, False
     if warnings := of_severity(found, Severity.WARNING):
         said = _first([("", each.message) for each in warnings]).message
         return ConditionState(TRUE, WITH_WARNINGS, f"{said}; {line}"), False, False
@@ -204,12 +220,6 @@ def _first(wrong: Sequence[tuple[str, str]]) -> ConditionState:
     (reason, message), *others = wrong
     more = f" (and {len(others)} more: see status.findings)" if others else ""
     return ConditionState(FALSE, reason, f"{message}{more}")
-
-
-def _to_do(plan: Plan) -> str:
-    """``2 partitions to create, 1 table to drop``."""
-    counts = Counter((each.noun, each.verb) for each in plan.actions)
-    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'} to {verb}" for (noun, verb), count in counts.items())
 
 
 def _ahead(plan: Plan, ready: ConditionState) -> ConditionState:

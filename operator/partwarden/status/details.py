@@ -23,12 +23,13 @@ from ..api.status import (
     State,
     Summary,
 )
-from ..errors import printable
+from ..errors import TableBusy, printable
+from ..planner.actions import Outcome
 from ..planner.calendar import BoundedRange, Range, iso
-from ..planner.drop_preconditions import Step
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
-from ..planner.schedule import PlannedStep
+from ..planner.recheck import Step
+from ..planner.schedule import PlannedStep, WaitsFor
 from .warnings import Graded, chosen, in_few_words, of_severity
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
@@ -40,14 +41,16 @@ MAX_BYTES = 48_000
 """Of a table's details as JSON: with the conditions, the whole status stays under 64 KiB."""
 
 
-def details(inventory: Inventory, plan: Plan, found: Sequence[Graded]) -> PartitionPolicyStatus:
+def details(
+    inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome], found: Sequence[Graded] = ()
+) -> PartitionPolicyStatus:
     """The part of the status that describes the table; conditions and generation are left empty.
 
     Sizes and estimates have two significant digits: a table that grows steadily is no new status at each reconcile.
     """
     outside = sorted(inventory.detached, key=_age)[-MAX_OUTSIDE:]
     listed = _nearest(inventory.partitions, plan, MAX_PARTITIONS - len(outside))
-    pending = [_planned(step) for step in plan.steps[:MAX_PLAN]]
+    pending = [planned(each, outcomes) for each in plan.steps[:MAX_PLAN]]
     warnings = in_few_words([each.reason for each in of_severity(found, Severity.WARNING)])
     found = chosen(found)
     while True:
@@ -59,6 +62,8 @@ def details(inventory: Inventory, plan: Plan, found: Sequence[Graded]) -> Partit
                 *(_rough_partition(_describe(each, plan)) for each in listed),
             ],
             plan=pending,
+            plan_digest=plan.gate.digest or None,
+            approved_plan=plan.gate.record,
             findings=[_found(each) for each in found],
         )
         if len(whole.model_dump_json(by_alias=True, exclude_none=True).encode()) <= MAX_BYTES or not (
@@ -237,7 +242,18 @@ def _age(each: Detached) -> tuple[str, str]:
     return iso(each.marker.range.lower) or "", each.name
 
 
-def _planned(step: PlannedStep) -> PlannedAction:
+def planned(step: PlannedStep, outcomes: Sequence[Outcome] = ()) -> PlannedAction:
+    """One step, and the lock holder that kept it from being done."""
+    waits = [f"{wait.on}: {wait.message}" for wait in step.waits_for]
+    what = step.action, step.schema, step.name
+    for each in outcomes:
+        if isinstance(each.error, TableBusy) and what == (
+            type(each.action).__name__,
+            each.action.schema,
+            each.action.name,
+        ):
+            # "cannot drop table public.run_2018: cannot lock …": what cannot be done is the step.
+            waits.append(f"{WaitsFor.LOCK}: {str(each.error).partition(': ')[2] or each.error}")
     return PlannedAction(
         action=step.action,
         partition=step.name,
@@ -248,7 +264,7 @@ def _planned(step: PlannedStep) -> PlannedAction:
         rows=None if step.rows is None else rough(step.rows),
         bytes=None if step.bytes is None else rough(step.bytes),
         not_before=iso(step.not_before),
-        waits_for=[cut(f"{wait.on}: {wait.message}") for wait in step.waits_for],
+        waits_for=[cut(each) for each in waits],
     )
 
 

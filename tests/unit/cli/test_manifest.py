@@ -63,7 +63,7 @@ def test_a_stored_object_gets_the_same_sentences() -> None:
     with pytest.raises(InvalidSpec) as caught:
         parse_spec({"table": {"name": "run"}, "database": {"secretRef": {"name": "db"}}, "premake": 5000, "mode": "No"})
     assert str(caught.value) == (
-        'spec.premake: must be at most 1000, found 5000; spec.mode: must be Apply or Plan, found "No"'
+        'spec.premake: must be at most 1000, found 5000; spec.mode: must be Apply, Approve or Plan, found "No"'
     )
 
 

@@ -22,7 +22,8 @@ from partwarden.controller import database_work
 from partwarden.controller.database_process import DatabaseProcesses, WorkerDefect
 from partwarden.controller.database_work import Supervisor, WorkRequest
 from partwarden.errors import ClusterUnavailable, DatabaseUnresponsive, PolicyConflict, TableBusy, WorkerFailed
-from partwarden.planner.drop_preconditions import Archives, Step, Withdrawn
+from partwarden.planner.drop_preconditions import Archives
+from partwarden.planner.recheck import Step, Withdrawn
 from partwarden.postgres.conninfo import ConnectionInfo
 from partwarden.status.events import CompletedAction
 from support import worker_tasks

@@ -23,7 +23,8 @@ from partwarden.controller.workqueue import WorkQueue
 from partwarden.errors import WorkerFailed
 from partwarden.kube.cache import StoredPolicy
 from partwarden.kube.client import Cluster
-from partwarden.planner.drop_preconditions import Archives, Step
+from partwarden.planner.drop_preconditions import Archives
+from partwarden.planner.recheck import Step
 from support import in_process, values
 from support.policies_api import SIZE, FakeCluster, FakeExecutor
 

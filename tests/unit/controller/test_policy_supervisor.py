@@ -21,7 +21,8 @@ from partwarden.controller.workqueue import DEADLINE, WorkQueue
 from partwarden.errors import ClusterUnavailable
 from partwarden.kube.cache import Store, StoredPolicy, parse_policy
 from partwarden.kube.client import Cluster
-from partwarden.planner.drop_preconditions import NEVER, Archives, DropCase, Withdrawn
+from partwarden.planner.drop_preconditions import Archives, DropCase
+from partwarden.planner.recheck import NEVER, Withdrawn
 from partwarden.status.events import CompletedAction, DroppedTable
 from support import values
 

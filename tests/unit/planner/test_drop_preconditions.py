@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from partwarden.api.approval import ApprovedPlan, PlanApproval
 from partwarden.api.archive import Fingerprint
 from partwarden.api.destination import PVC, Destination
-from partwarden.api.policy import TableSpec
+from partwarden.api.policy import Mode, TableSpec
 from partwarden.api.retention import Approval, OnExpire, Retention
 from partwarden.api.status import ConditionType
 from partwarden.errors import TableChanged
@@ -24,18 +25,21 @@ from partwarden.planner.drop_preconditions import (
     GRACE,
     HELD,
     OUTSIDE,
+    PLAN_APPROVAL,
     POLICY,
     Archives,
     ArchiveState,
     CheckState,
     DropCase,
     last_reading,
+    plan_basis,
     server_label,
     unmet,
 )
 from partwarden.planner.inventory import Detached
 from partwarden.planner.marker import Phase
 from partwarden.planner.plan import Plan, make_plan
+from partwarden.planner.schedule import step_id
 from partwarden.postgres import drop
 from partwarden.postgres.table_state import TableState
 from partwarden.status.conditions import reconciled
@@ -63,6 +67,8 @@ class World:
     refuted: bool = False
     read: timedelta | None = timedelta(hours=1)
     token: str | None = None
+    step: str = ""
+    plan_approval: PlanApproval = field(default_factory=PlanApproval)
 
     @property
     def archives(self) -> Archives:
@@ -71,11 +77,12 @@ class World:
             token = self.token or last_reading(self._case(Archives()), state)
             check = CheckState(token, ok=not self.refuted, reason="ContentsChanged", completed=NOW - self.read)
             state = replace(state, check=check)
-        return Archives({TABLE.oid: (state,)}, self.approved)
+        return Archives({TABLE.oid: (state,)}, self.approved, self.plan_approval)
 
     @property
     def spec(self) -> TableSpec:
-        return values.spec(retention=self.retention, premake=0, start_from="2026-01-01")
+        mode = Mode.APPROVE if self.step else Mode.APPLY
+        return values.spec(retention=self.retention, premake=0, start_from="2026-01-01", mode=mode)
 
     def plan(self) -> Plan:
         found = values.inventory(*values.years(2026), detached=(self.table, *self.others))
@@ -95,11 +102,20 @@ class World:
             archives=archives,
             outside=(self.table, *self.others),
             server=values.SERVER.identity,
+            step=self.step,
         )
 
 
 def marked(**fields: Any) -> Detached:
     return replace(TABLE, marker=replace(TABLE.marker, **fields))
+
+
+STEP = step_id("DropDetached", TABLE.schema, TABLE.name, TABLE.oid, TABLE.marker.range)
+DIGEST, BASIS = "0" * 16, plan_basis(RETENTION, values.SERVER.identity)
+
+
+def plan_approval(named: str = DIGEST, basis: str = BASIS, step: str = STEP) -> PlanApproval:
+    return PlanApproval(named, ApprovedPlan(digest=DIGEST, basis=basis, steps=[step]))
 
 
 NAMESAKE = replace(values.detached("run_2018", *YEAR, oid=4711), schema="old")
@@ -121,6 +137,14 @@ KEPT: dict[str, tuple[World, str]] = {
         World(approved=frozenset({"run_2018"}), others=(NAMESAKE,)),
         APPROVAL,
     ),
+    "its plan is not approved": (World(step=STEP), PLAN_APPROVAL),
+    "the approval of its plan was taken back": (World(step=STEP, plan_approval=plan_approval("")), PLAN_APPROVAL),
+    "another plan is approved by now": (World(step=STEP, plan_approval=plan_approval("1" * 16)), PLAN_APPROVAL),
+    "a plan of another policy or database": (
+        World(step=STEP, plan_approval=plan_approval(basis="1" * 16)),
+        PLAN_APPROVAL,
+    ),
+    "a plan that does not drop it": (World(step=STEP, plan_approval=plan_approval(step="1" * 12)), PLAN_APPROVAL),
     "not archived": (World(proven=False), ARCHIVING),
     "changed since it was archived": (World(refuted=True), ARCHIVING),
     "never read again": (World(read=None), CHECKING),
@@ -135,6 +159,7 @@ GOES = {
     "not to be approved": World(
         retention=RETENTION.model_copy(update={"approval": Approval.AUTOMATIC}), approved=frozenset()
     ),
+    "of an approved plan": World(step=STEP, plan_approval=plan_approval()),
     "read a day ago": World(read=timedelta(hours=24)),
 }
 

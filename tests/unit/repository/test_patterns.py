@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import partwarden
-from partwarden.api import retention, types, validation
+from partwarden.api import approval, retention, types, validation
 from partwarden.api.policy import parse
 from partwarden.archive import archived_rows, create, manifest, objectstore
 from partwarden.cli import formats, options, show
@@ -123,6 +123,9 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
     "api/retention.py": {
         "'((?P<prefix>[a-z0-9]": each(lambda text: retention._check_label_keys({text: ""}), *NAMES, ("a/", "", "!")),
     },
+    "api/approval.py": {
+        "DIGEST": each(lambda text: approval.parse({approval.APPROVE_PLAN: text}), ("0", "", ""), (" ", "0", "")),
+    },
     "api/types.py": {
         "DURATION[1:-1]": each(types.parse_duration, ("1", "", "h"), ("1h", "", "")),
         "'([1-9][0-9]{0,4})(h|d|w|mo|y)'": each(types.parse_age, ("1", "", "y")),
@@ -202,6 +205,7 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
         "'[0-9]{4}-[0-9]{2}-[0-9]{2}'": each(
             lambda text: re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text), ("1", "", ""), ("1-", "2026-", "")
         ),
+        "DIGEST": each(lambda text: re.fullmatch(approval.DIGEST, text), ("0", "", "")),
     },
     "cli/options.py": {
         "'(?P<year>": each(options.known, ("1", "", ""), ("2027-", "", "")),
