@@ -83,10 +83,13 @@ class Operation:
 
 
 DRAINING = {"premake": 2, "defaultPartition": {"drain": "Auto"}}
-EXPIRING = {"premake": 1, "retention": {"keepFor": "2mo"}}
+EXPIRING = {"premake": 1, "retention": {"keepFor": "2mo", "maxRetirements": 10_000}}
 DROPPING = {
     "premake": 1,
-    "retention": {"keepFor": "2mo", "onExpire": "Drop", "dropWithoutArchive": True, "grace": "0s"},
+    "retention": {
+        **{"keepFor": "2mo", "onExpire": "Drop", "dropWithoutArchive": True, "grace": "0s"},
+        "maxRetirements": 10_000,
+    },
 }
 OPERATIONS = (
     Operation("create", ("CreatePartition",), {"premake": 2}),

@@ -96,7 +96,7 @@ class Policy:
         return rng.choice([None, self._day(rng, now - self.scale.span / 3)])
 
     def _retention(self, rng: Random, _: datetime) -> dict[str, Any] | None:
-        keep = {"keepFor": rng.choice(self.scale.ages)}
+        keep = {"keepFor": rng.choice(self.scale.ages), "maxRetirements": 10_000}
         grace = {"grace": rng.choice(["0s", "0s", "0s", "1h", "48h"])}
         drop = {"onExpire": "Drop", "dropWithoutArchive": True}
         return rng.choice([None, keep, keep | drop | grace, keep | drop | grace, keep | drop | {"grace": "0s"}])

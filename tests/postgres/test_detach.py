@@ -269,13 +269,14 @@ def test_two_operators_at_once(database: Database, form: str) -> None:
             f"CREATE TABLE run_{year} PARTITION OF run FOR VALUES FROM ('{year}-01-01Z') TO ('{year + 1}-01-01Z')"
         )
     said: list[tuple[str, str]] = []
-    both = [threading.Thread(target=lambda: said.extend(verbs(keep(database.dsn, **DETACH)))) for _ in range(2)]
+    all_of_them = {**DETACH, "retention": {**DETACH["retention"], "maxRetirements": 14}}
+    both = [threading.Thread(target=lambda: said.extend(verbs(keep(database.dsn, **all_of_them)))) for _ in range(2)]
     for each in both:
         each.start()
     for each in both:
         each.join()
     assert {reason for _, reason in said} <= {"done", "AnotherOperator", "TableChanged", "TableBusy"}
-    converge(database, **DETACH)
+    converge(database, **all_of_them)
     assert database.query("SELECT count(*) FROM pg_inherits WHERE inhparent = 'run'::regclass") == [
         (1 if form == YEARS else 2,)
     ]

@@ -12,6 +12,7 @@ from partwarden.controller.database_work import KeySearch
 from partwarden.errors import ClusterUnavailable, PartwardenError, SecretNotFound
 from partwarden.kube.cache import StoredPolicy
 from partwarden.planner.actions import DropDetached, Outcome
+from partwarden.planner.drop_preconditions import unmet
 from partwarden.planner.inventory import Inventory
 from partwarden.planner.plan import Plan, make_plan
 from partwarden.planner.recheck import Step, Withdrawn
@@ -155,9 +156,12 @@ class FakeExecutor:
                 recheck.begins(f"drop {action}", 60.0, step)
                 self.meanwhile()
                 try:
-                    recheck.renew(action.case)
+                    kept = unmet(recheck.renew(action.case))
                 except Withdrawn as withdrawn:
                     stopped = str(withdrawn)
+                    break
+                if kept is not None:
+                    stopped = kept.message
                     break
             error = self.fails.get(action.name)
             if error is None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from partwarden.api import approval
 from partwarden.api.types import ObjectKey
 from partwarden.controller import database_work
 from partwarden.controller.archive_requests import ArchiveRequests
@@ -42,7 +43,7 @@ class Requests:
         self.asked, self.doubts = 0, list[str]()
 
     def known(self, policy: StoredPolicy, spec: object) -> Archives:
-        return Archives(approved=policy.approved)
+        return Archives(approved=policy.approved, plan=approval.read(policy.plan_approved, policy.status))
 
     def ask(self, *_: object) -> None:
         self.asked += 1
@@ -541,3 +542,115 @@ def test_a_table_that_changed_puts_its_archive_in_doubt(dropping: Fixture) -> No
     dropping.reconcile()
     assert dropping.requests.doubts == [""]
     assert dropping.requests.asked == 1
+
+
+# A plan that waits for the user.
+
+FEW = {**RETENTION, "maxRetirements": 2}
+
+
+def approve(made: Fixture, digest: str | None = None, **fields: Any) -> str:
+    """The annotation names that plan, or the one that waits."""
+    digest = digest or made.api.policies[KEY]["status"]["planDigest"]
+    made.apply({"annotations": {approval.APPROVE_PLAN: digest}}, **{"retention": FEW, **fields})
+    return digest
+
+
+def test_what_a_slip_of_the_pen_would_retire_waits_and_partitions_are_created(made: Fixture) -> None:
+    made.engine.inventory = values.inventory(*values.years(2020, 2021, 2022, 2025, 2026))
+    made.apply(retention=FEW)
+    made.reconcile()
+    assert [each for each in made.engine.steps if "run_" in each] == ["create run_2027"]
+    status, reason, message = made.condition()
+    assert (status, reason, made.condition("Stalled")[0]) == ("False", "PlanPending", "False")
+    digest = made.api.policies[KEY]["status"]["planDigest"]
+    assert message == (
+        "3 partitions (0) are to be retired at once, more than spec.retention.maxRetirements (2): none is archived, "
+        f"detached or dropped before plan {digest} is approved; read status.plan, then kubectl annotate ppol run -n one"
+        f" --overwrite partwarden.dev/approve-plan={digest}"
+    )
+    writes = made.api.writes
+    made.reconcile()
+    assert made.api.writes == writes
+
+
+def test_an_approved_plan_is_recorded_before_any_of_it_is_done_and_survives_every_interruption(made: Fixture) -> None:
+    made.engine.inventory = values.inventory(*values.years(2020, 2021, 2022, 2025, 2026, 2027))
+    made.apply(retention=FEW)
+    made.reconcile()
+    digest = approve(made)
+    made.engine.steps.clear()
+    assert (made.reconcile() or 0) <= 1.1
+    assert made.engine.steps == ["connect", "observe and plan", "disconnect"]
+    assert made.condition()[1] == "InProgress"
+    assert made.condition()[2].startswith(f"plan {digest} is approved, and begins; ")
+    recorded = made.api.policies[KEY]["status"]["approvedPlan"]
+    assert (recorded["digest"], len(recorded["steps"])) == (digest, 6)
+    # Killed after each action: what is left is another plan, which no annotation names.
+    made.engine.breaks = MemoryError()
+    for _ in range(3):
+        made.start()
+        made.reconcile()
+    assert {each.name for each in made.engine.inventory.detached} == {"run_2020", "run_2021", "run_2022"}
+    made.engine.breaks = None
+    made.start()
+    made.reconcile()
+    assert made.condition()[:2] == ("True", "Converged")
+    made.engine.inventory = replace(made.engine.inventory, now=values.NOW + timedelta(hours=2))
+    for _ in range(4):
+        made.reconcile()
+    assert made.engine.inventory.detached == ()
+    assert "approvedPlan" not in made.api.policies[KEY]["status"]
+
+
+def test_an_approval_that_is_taken_back_stops_what_has_not_begun(made: Fixture) -> None:
+    made.engine.inventory = values.inventory(*values.years(2020, 2021, 2022, 2025, 2026, 2027))
+    made.apply(retention=FEW)
+    made.reconcile()
+    approve(made)
+    made.reconcile()
+    made.engine.between = lambda: made.apply(retention=FEW)
+    made.reconcile()
+    assert made.engine.inventory.detached == ()
+    made.reconcile()
+    assert made.condition()[1] == "PlanPending"
+    assert "approvedPlan" not in made.api.policies[KEY]["status"]
+
+
+def test_the_drop_asks_the_api_server_for_the_approval_once_more(made: Fixture) -> None:
+    cells = [values.bounds(each) for each in values.years(2020, 2021, 2022)]
+    old = [values.detached(f"run_{each.lower.year}", each.lower, each.upper, LONG_AGO) for each in cells]
+    made.engine.inventory = values.inventory(*values.years(2025, 2026, 2027), detached=tuple(old))
+    made.apply(retention=FEW)
+    made.reconcile()
+    approve(made)
+    made.reconcile()
+    # No watch has shown it.
+    made.engine.meanwhile = lambda: made.api.policies[KEY]["metadata"].pop("annotations", None)
+    made.reconcile()
+    assert len(made.engine.inventory.detached) == 3
+
+
+def test_an_edit_makes_another_plan_which_the_approval_does_not_name(made: Fixture) -> None:
+    made.engine.inventory = values.inventory(*values.years(2020, 2021, 2022, 2025, 2026, 2027))
+    made.apply(retention=FEW)
+    made.reconcile()
+    digest = approve(made)
+    made.reconcile()
+    approve(made, digest, retention={**FEW, "grace": "0s"})
+    made.reconcile()
+    assert made.engine.inventory.detached == ()
+    assert made.condition()[1] == "PlanPending"
+    assert f", and not {digest}, which names another plan;" in made.condition()[2]
+
+
+def test_in_mode_approve_not_even_a_partition_is_created(made: Fixture) -> None:
+    made.apply(mode="Approve")
+    made.reconcile()
+    assert made.engine.steps == ["connect", "observe and plan", "disconnect"]
+    assert made.condition()[2].startswith("1 partition to create; spec.mode is Approve: nothing is done before plan ")
+    approve(made, mode="Approve", retention=None)
+    for _ in range(2):
+        made.reconcile()
+    assert "create run_2027" in made.engine.steps
+    assert made.condition()[:2] == ("True", "Converged")

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from partwarden.api import policy
+from partwarden.api.approval import APPROVE_PLAN
 from partwarden.api.policy import PartitionPolicySpec
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import PolicyEventHandler
@@ -107,6 +108,7 @@ SEEN: dict[str, tuple[dict[str, Any] | None, str]] = {
     "a hold": (annotated(policy.ANNOTATION, "run_2018"), "an annotation of its policy was edited"),
     "a hold in the spec": (body(2, 2, holds=["run_2018"]), "its policy was edited"),
     "an approval": (annotated(policy.APPROVAL, "run_2018"), "an annotation of its policy was edited"),
+    "an approval of a plan": (annotated(APPROVE_PLAN, "0" * 16), "an annotation of its policy was edited"),
     "suspend": (body(2, 2, suspend=True), "spec.suspend of its policy is set"),
     "an edit": (body(2, 2, premake=3), "its policy was edited"),
     "made anew": (body(2, metadata={"uid": "other"}), "its policy was deleted, or is served by another operator"),

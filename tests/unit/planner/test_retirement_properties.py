@@ -13,7 +13,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from partwarden.api.policy import TableSpec
+from partwarden.api.approval import PlanApproval
+from partwarden.api.policy import Mode, TableSpec
 from partwarden.api.retention import DefaultPartition, OnExpire, Retention
 from partwarden.api.types import Interval
 from partwarden.planner.actions import (
@@ -27,6 +28,7 @@ from partwarden.planner.actions import (
     FinalizeDetach,
 )
 from partwarden.planner.calendar import Grid, Range, merge
+from partwarden.planner.drop_preconditions import Archives
 from partwarden.planner.inventory import Detached, Inventory, Partition, Reference, RelationKind
 from partwarden.planner.keys import TYPES, Codec, KeyType
 from partwarden.planner.marker import Marker, Phase
@@ -135,6 +137,7 @@ def worlds(draw: st.DrawFn) -> World:
             on_expire=OnExpire.DROP if drop else OnExpire.DETACH,
             drop_without_archive=drop,
             grace=draw(st.sampled_from(["0s", "90m", "24h"])),
+            max_retirements=10_000,
         ),
     )
     grid = Grid(interval, ZoneInfo(zone) if codec.aware else None)
@@ -423,6 +426,49 @@ def test_who_keeps_longer_detaches_and_drops_less(world: World, more: int) -> No
     assert {each.oid for each in patient.plan().actions if isinstance(each, goes)} <= {
         each.oid for each in world.plan().actions if isinstance(each, goes)
     }
+
+
+def retired_tables(plan: Plan) -> set[int]:
+    return {each.oid for each in plan.actions if isinstance(each, DetachPartition | DropDetached)}
+
+
+@given(worlds(), st.integers(1, 6))
+def test_no_more_than_the_policy_allows_are_retired_at_once_without_an_approval(world: World, most: int) -> None:
+    fewer = world.retention.model_copy(update={"max_retirements": most})
+    careful = replace(world, policy=world.policy.model_copy(update={"retention": fewer}))
+    plan, free = careful.plan(), retired_tables(world.plan())
+    assert retired_tables(plan) == (free if len(free) <= most else set())
+    others = [each for each in world.plan().actions if not isinstance(each, DetachPartition | DropDetached)]
+    assert [each for each in plan.actions if not isinstance(each, DetachPartition | DropDetached)] == others
+    assert bool(plan.gate.digest) == (len(free) > most)
+
+
+@given(worlds(), st.integers(1, 2), st.integers(0, 20))
+def test_an_approved_plan_is_carried_out_however_it_is_interrupted(world: World, most: int, steps: int) -> None:
+    fewer = world.retention.model_copy(update={"max_retirements": most})
+    policy, found = world.policy.model_copy(update={"retention": fewer}), world.found
+    approval = PlanApproval(make_plan(policy, found, found.now, world.held).gate.digest)
+    allowed = retired_tables(world.plan())
+    for _ in range(steps):
+        plan = make_plan(policy, found, found.now, world.held, Archives(plan=approval))
+        if plan.gate.digest:
+            assert plan.gate.begins
+        approval = replace(approval, recorded=plan.gate.record)
+        assert retired_tables(plan) <= allowed
+        found = values.after(found, plan.actions[:1])
+
+
+@given(worlds())
+def test_in_mode_approve_nothing_is_done_without_an_approval(world: World) -> None:
+    careful = replace(world, policy=world.policy.model_copy(update={"mode": Mode.APPROVE}))
+    plan = careful.plan()
+    assert plan.actions == ()
+    assert bool(plan.gate.digest) == bool(world.plan().actions) or plan.gate.waiting
+    approval = PlanApproval(plan.gate.digest)
+    record = make_plan(careful.policy, world.found, world.found.now, world.held, Archives(plan=approval)).gate.record
+    known = Archives(plan=PlanApproval(plan.gate.digest, record))
+    done = make_plan(careful.policy, world.found, world.found.now, world.held, known)
+    assert done.actions == world.plan().actions
 
 
 @given(worlds())
