@@ -41,6 +41,8 @@ INTERNAL_ERROR = "InternalError"
 
 NOT_REACHED = (errors.DatabaseUnreachable, errors.AuthenticationFailed, errors.TLSMismatch, errors.DatabaseNotFound)
 """The database itself, or the way to it, refuses the connection."""
+OBSERVED = ("summary", "partitions", "plan", "next", "nextDrop", "findings")
+"""The fields of a status that describe the table."""
 MAX_INTERVALS = 20
 """Most intervals with rows in the default partition that a message names."""
 OF_TABLE = (
@@ -166,7 +168,7 @@ def make_status(
     else:
         shown = (previous.get("summary") or {}).get("table")
         seen = dict(previous) if table is None or shown in (None, table) else {}
-    return status | {part: seen[part] for part in ("summary", "partitions", "plan", "findings") if seen.get(part)}
+    return status | {part: seen[part] for part in OBSERVED if seen.get(part)}
 
 
 def _ready(
