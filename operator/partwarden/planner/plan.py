@@ -30,11 +30,12 @@ from .context import PlanContext
 from .creation import wanted
 from .drop_preconditions import UNKNOWN, Archives, unmet
 from .findings import Finding, notices, pending_detaches, why_blocked
+from .foresight import foresee
 from .inventory import Inventory, Parent
 from .keys import Codec
 from .maintenance import Upkeep, upkeep
 from .retirement import Retired, retired
-from .schedule import PlannedStep, due
+from .schedule import PlannedStep
 from .upcoming import Upcoming, next_change, upcoming
 
 
@@ -51,7 +52,7 @@ class Plan:
     actions: tuple[Action, ...]
     """What can be done now, in order."""
     steps: tuple[PlannedStep, ...]
-    """The same, and all that comes after it: see `schedule`."""
+    """The same, and all that comes after it: see `foresight`."""
     findings: tuple[Finding, ...]
     current: BoundedRange
     """The cell of the grid that holds now, whether or not a partition does."""
@@ -113,7 +114,7 @@ def make_plan(
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
     # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
     actions = (*creation.actions, *retirement.actions, *keeping.actions)
-    steps = tuple(due(actions, inventory))
+    steps = foresee(context, actions, retirement, keeping)
     boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
         parent=context.parent,

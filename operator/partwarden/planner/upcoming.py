@@ -19,19 +19,19 @@ from .actions import CreatePartition, DetachPartition, DropDetached
 from .calendar import HOUR, BoundedRange, Grid, Range, merge, subtract
 from .context import DAYS, MONTHS, PlanContext, cutoff
 from .creation import Wanted
+from .foresight import ARCHIVE
 from .inventory import Detached, Partition
 from .keys import Codec, partition_name
 from .marker import Phase
 from .retirement import why_left_alone
-from .schedule import PlannedStep, Wait, WaitsFor
+from .schedule import OF_USER, PlannedStep, Wait, WaitsFor
 
 SECOND, INSTANT = timedelta(seconds=1), timedelta(microseconds=1)
 MOST_AHEAD = 1000
 """Intervals of coverage that are counted: as many as ``spec.premake`` may say."""
 NEVER_BY_ITSELF = frozenset({WaitsFor.HOLD, WaitsFor.USER})
 """What a drop waits for that the policy does not make by itself, as things stand."""
-OF_THE_USER = NEVER_BY_ITSELF | {WaitsFor.APPROVAL}
-ARCHIVE, DROP = "ArchivePartition", DropDetached.__name__
+DROP = DropDetached.__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +182,19 @@ def _drops(context: PlanContext, steps: Sequence[PlannedStep]) -> Iterator[Plann
     """Those of the steps that drop what exists, each at the earliest moment at which it can."""
     tables = {each.oid: each for each in context.detached}
     for step in steps:
-        if step.action == DROP and not NEVER_BY_ITSELF & {wait.on for wait in step.waits_for}:
-            table = tables.get(step.oid) if step.oid else None
-            yield replace(step, not_before=drop_after(context, table) or step.not_before) if table else step
+        waits = {wait.on for wait in step.waits_for}
+        if step.action != DROP or waits & NEVER_BY_ITSELF:
+            continue
+        if table := tables.get(step.oid or 0):
+            step = replace(step, not_before=drop_after(context, table))
+        # Its grace begins once it is detached, and with each moment until then it ends later.
+        yield replace(step, not_before=None) if WaitsFor.DETACH in waits else step
 
 
 def _order(step: PlannedStep) -> tuple[bool, datetime, bool]:
     """What waits for the user comes last, and before it what waits for nothing, then by moment."""
-    waits = {wait.on for wait in step.waits_for}
-    return bool(waits & OF_THE_USER), step.not_before or datetime.min.replace(tzinfo=UTC), bool(waits)
+    of_user = any(wait.on in OF_USER for wait in step.waits_for)
+    return of_user, step.not_before or datetime.min.replace(tzinfo=UTC), bool(step.waits_for)
 
 
 def next_change(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
