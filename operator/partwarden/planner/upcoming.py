@@ -239,14 +239,13 @@ def _expiry_of(keep_for: str, upper: datetime, clock: Grid, codec: Codec) -> dat
         return cutoff(keep_for, now, clock, codec) >= upper
 
     try:
-        early = late = _up(_forward(keep_for, upper, clock, codec))
-        step = SECOND
-        while expired(early):
-            late, early, step = early, early - step, 60 * step
-        while not expired(late):
-            early, late, step = late, late + step, 60 * step
+        near = _up(_forward(keep_for, upper, clock, codec))
+        step = -SECOND if (over := expired(near)) else SECOND
+        while expired(far := near + step) is over:
+            near, step = far, 60 * step
     except (OverflowError, ValueError):
         return None
+    early, late = (far, near) if over else (near, far)
     while late - early > SECOND:
         middle = early + (late - early) // (2 * SECOND) * SECOND
         early, late = (early, middle) if expired(middle) else (middle, late)
