@@ -127,15 +127,17 @@ def broken(name: str) -> PolicyStatusUpdate:
     return PolicyStatusUpdate(ready=ConditionState(FALSE, INTERNAL_ERROR, message), reconciling=True, stalled=False)
 
 
-def suspended() -> PolicyStatusUpdate:
-    """spec.suspend is set: nothing was observed, and the details of the last status stay."""
-    message = "spec.suspend is set: nothing is observed or changed; set it to false to resume"
+def suspended(seen: PolicyStatusUpdate | None = None) -> PolicyStatusUpdate:
+    """spec.suspend is set: what was ``seen`` stays true of the table, and is nothing to act on. None: nothing was."""
+    message = "spec.suspend is set: the table is observed, and nothing is changed; set it to false to resume"
     unknown = ConditionState(UNKNOWN, SUSPENDED)
     return PolicyStatusUpdate(
         ready=ConditionState(UNKNOWN, SUSPENDED, message),
         reconciling=False,
         stalled=False,
-        others=dict.fromkeys((ConditionType.DATABASE_REACHABLE, *OF_TABLE), unknown),
+        others=seen.others if seen else dict.fromkeys((ConditionType.DATABASE_REACHABLE, *OF_TABLE), unknown),
+        table=seen.table if seen else None,
+        errors=seen.errors if seen else (),
     )
 
 
