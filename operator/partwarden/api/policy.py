@@ -330,7 +330,9 @@ class TableSpec(Ruled):
         "annotation partwarden.dev/approve-plan names status.planDigest. Default: Apply.",
     )
     suspend: bool = Field(
-        False, description="true stops all work on this policy and leaves the table as it is. Default: false."
+        False,
+        description="true leaves the table as it is: it is observed, so that the status and the metrics stay current, "
+        "and nothing is changed. Default: false.",
     )
     resync: Resync = Field(
         "10m",

@@ -39,7 +39,14 @@ def endure(
     ahead = update.others.get(ConditionType.PARTITIONS_AHEAD)
     # What was never Ready as it reads now has nothing to keep; where it was observed, there is no outage.
     was_ready = ready.get("status") == ConditionStatus.TRUE and ready.get("observedGeneration") == generation
-    if ahead is None or ahead.status != ConditionStatus.UNKNOWN or not _passes(error) or spec is None or not was_ready:
+    if (
+        update.ready.status != ConditionStatus.FALSE
+        or ahead is None
+        or ahead.status != ConditionStatus.UNKNOWN
+        or not _passes(error)
+        or spec is None
+        or not was_ready
+    ):
         return update
     until, since = (previous.get("summary") or {}).get("coveredUntil"), _since(previous, now)
     ends = since and since + _while(until, spec, since)

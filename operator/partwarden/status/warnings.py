@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .. import errors
 from ..api.status import MAX_FINDINGS, MAX_WARNINGS, FindingStatus, Severity
 from ..errors import DefaultHasRows, DetachPending
 from ..planner.actions import Outcome
@@ -51,8 +52,18 @@ NOTICES = frozenset(
     }
 )
 """Findings that stop nothing. Every finding without an error is in one of the three: a test enumerates them."""
-WORDS = {DefaultHasRows.__name__: "rows in DEFAULT"}
-"""What a warning is called in few words, where its reason does not say it well."""
+WORDS = {
+    DefaultHasRows.__name__: "rows in DEFAULT",
+    HOLD_MATCHES_NOTHING: "unknown hold",
+    LEFT_ALONE: "expired, stays",
+    TOO_LARGE: "large partition",
+    errors.DatabaseUnreachable.__name__: "unreachable",
+    errors.DatabaseUnresponsive.__name__: "unresponsive",
+    errors.AuthenticationFailed.__name__: "login refused",
+    errors.DestinationNotFound.__name__: "no destination",
+    errors.DestinationDenied.__name__: "archive denied",
+}
+"""What a warning is called in few words, where those of its reason say it less well or are too long."""
 
 
 class Graded(NamedTuple):

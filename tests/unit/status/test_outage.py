@@ -56,7 +56,7 @@ def test_a_table_by_the_year_stays_ready_for_a_day() -> None:
     message = find(first, ConditionType.READY)["message"]
     assert message.startswith("the table could not be observed since 2026-06-15T12:00:00Z: cannot connect to database")
     assert message.endswith("covered until 2029-01-01T00:00:00Z, so Ready turns False only at 2026-06-16T12:00:00Z")
-    assert first["summary"]["warnings"] == "1: database unreachable"
+    assert first["summary"]["warnings"] == "1: unreachable"
     said = {each["type"]: each["status"] for each in first["conditions"]}
     assert (said["DatabaseReachable"], said["PartitionsAhead"]) == ("False", "Unknown")
     assert (said["Reconciling"], said["Stalled"]) == ("False", "False")
@@ -147,7 +147,7 @@ def test_the_warnings_from_before_are_counted_and_stay() -> None:
     before = well(findings=[earlier])
     before["summary"]["warnings"] = "1: rows referenced"
     first = after(before, NOW)
-    assert first["summary"]["warnings"] == "2: database unreachable"
+    assert first["summary"]["warnings"] == "2: unreachable"
     assert [each["object"] for each in first["findings"]] == [OUTAGE, "public.run_2019"]
     assert find(first, ConditionType.READY)["message"].endswith(" (and 1 more: see status.findings)")
     other = after(first, NOW + HOUR, errors.StatementFailed("canceled"), connected=True)

@@ -145,7 +145,7 @@ def test_the_worst_warning_is_named_and_the_others_are_counted() -> None:
     (message,) = [each["message"] for each in status["conditions"] if each["type"] == "Ready"]
     assert "names 'run_2O18', but" in message
     assert "(and 2 more: see status.findings); " in message
-    assert status["summary"]["warnings"] == "3: hold matches nothing"
+    assert status["summary"]["warnings"] == "3: unknown hold"
 
 
 def test_each_warning_is_one_event_when_it_comes() -> None:
