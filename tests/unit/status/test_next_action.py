@@ -75,7 +75,7 @@ def described(
     found: Inventory, held: str = "", archives: Archives = UNKNOWN, table: str = "run", **fields: Any
 ) -> dict[str, Any]:
     policy = spec(**fields).model_copy(update={"table": Table(name=table)})
-    made = make_plan(policy, found, found.now, frozenset({held}), archives)
+    made = make_plan(policy, found, found.now, frozenset(filter(None, [held])), archives)
     return make_status(reconciled(policy, found, made, ()), {}, 1, found.now)
 
 
