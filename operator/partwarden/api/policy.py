@@ -330,9 +330,7 @@ class TableSpec(Ruled):
         "annotation partwarden.dev/approve-plan names status.planDigest. Default: Apply.",
     )
     suspend: bool = Field(
-        False,
-        description="true leaves the table as it is: it is observed, so that the status and the metrics stay current, "
-        "and nothing is changed. Default: false.",
+        False, description="true observes the table, and changes nothing: the status stays current. Default: false."
     )
     resync: Resync = Field(
         "10m",

@@ -123,10 +123,11 @@ def make_plan(
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
     # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
     due = (*creation.actions, *retirement.actions, *keeping.actions)
-    steps = foresee(context, due, retirement, keeping)
-    gate = check_approval(context, steps, retirement.gate)
+    foreseen = foresee(context, due, retirement, keeping)
+    gate = check_approval(context, foreseen, retirement.gate)
     actions = tuple(gate.allowed(due))
-    requests = tuple(gate.requested(context, steps, retirement.gate.requests))
+    steps = marked(foreseen, actions, gate)
+    requests = tuple(gate.requested(context, foreseen, retirement.gate.requests))
     retirement = replace(retirement, gate=replace(retirement.gate, requests=requests))
     boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
@@ -134,7 +135,7 @@ def make_plan(
         key=context.key,
         codec=context.codec,
         actions=actions,
-        steps=marked(steps, actions, gate),
+        steps=steps,
         gate=gate,
         findings=(
             *blocking,

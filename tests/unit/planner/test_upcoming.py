@@ -271,3 +271,11 @@ def test_nothing_of_it_changes_while_time_goes_by_and_nothing_happens(retention:
     )
     assert (said(first.next), said(first.next_drop)) == (said(later.next), said(later.next_drop))
     assert (first.ahead, first.runs_out, first.oldest_expired) == (later.ahead, later.runs_out, later.oldest_expired)
+
+
+def test_what_waits_for_an_approval_of_the_plan_is_not_next() -> None:
+    found = inventory(*years(2018, 2026, 2027, 2028))
+    coming = decided(found, start_from="2026-01-01", mode="Approve", retention=DROP).upcoming
+    assert said(coming.next) == ("CreatePartition", "run_2029", "2027-01-01T00:00:00Z", [])
+    assert coming.next_drop
+    assert "Approval" in (said(coming.next_drop) or ("", "", None, []))[3]
