@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from ..api import policy
+from ..api.policy import Mode
 from ..api.retention import Approval, OnExpire
 from ..api.types import parse_age
 from ..errors import UserError
@@ -189,8 +189,8 @@ def _retirement(context: PlanContext) -> tuple[datetime | None, list[PlannedStep
     if (dropped := drop_after(context, partition)) is None:
         return oldest, [step]
     waits = [Wait(WaitsFor.ARCHIVE, f"an archive in {retention.archive} that is proven")] if archives else []
-    if retention.approval is Approval.MANUAL:
-        waits.append(Wait(WaitsFor.APPROVAL, f"the policy's annotation {policy.APPROVAL} to name the table"))
+    if retention.approval is Approval.MANUAL or context.spec.mode is Mode.APPROVE:
+        waits.append(Wait(WaitsFor.APPROVAL, "the user, who approves each drop, or each plan"))
     drop = replace(step, action=DROP, verb=DropDetached.verb, not_before=dropped, waits_for=tuple(waits))
     return oldest, [step, drop]
 
