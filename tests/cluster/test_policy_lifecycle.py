@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from lab.operator import Operator, until
-from lab.postgres import Database
+from lab.postgres import Database, Server
 from lab.site import RUN, Site, conditions, kstatus, partitions
 
 YEAR = datetime.now(UTC).year
@@ -39,8 +39,71 @@ def test_a_policy_applied_with_kubectl_becomes_ready_and_its_partitions_exist(
     assert status["summary"]["coveredUntil"] == f"{YEAR + 3}-01-01T00:00:00Z"
     assert conditions(status)["DatabaseReachable"]["status"] == "True"
     assert conditions(status)["PartitionsAhead"]["status"] == "True"
-    shown = site.kubectl("get", "ppol", "run", "--namespace", site.namespace, "--no-headers").split()
-    assert shown[:7] == ["run", "True", "Converged", "run", "Year", "3", f"{YEAR + 3}-01-01T00:00:00Z"]
+    heading, line = site.kubectl("get", "ppol", "run", "--namespace", site.namespace).splitlines()
+    assert heading.split()[:6] == ["NAME", "READY", "REASON", "AHEAD", "NEXT", "NEXT-AT"]
+    assert line.split()[:7] == ["run", "True", "Converged", "2", "create", f"run_{YEAR + 3}", f"{YEAR + 1}-01-01"]
+    wide = site.kubectl("get", "ppol", "run", "--namespace", site.namespace, "-o", "wide", "--no-headers").split()
+    assert {"run", "Year", "3", f"{YEAR + 3}-01-01T00:00:00Z"} <= set(wide)
+
+
+def test_kubectl_get_ppol_has_at_most_120_columns(site: Site, operator: Operator, pg_database: Database) -> None:
+    table, policy = "a_table_of_25_characters_", "a-policy-of-thirty-characters-"[:29] + "s"
+    pg_database.execute(RUN.replace("run", table))
+    spec = {"table": {"name": table}, "interval": "Day", "premake": 3}
+    site.watch_over(pg_database, policy, **spec)
+    site.watch_over(pg_database, "suspended", **spec, suspend=True)
+    site.wait(policy, Ready="True")
+    site.wait("suspended", reason="Suspended", PartitionsAhead="True")
+    shown = site.kubectl("get", "ppol", "--namespace", site.namespace).splitlines()
+    assert len(shown) == 3
+    assert max(len(line.rstrip()) for line in shown) <= 120, shown
+
+
+def test_a_table_that_is_covered_for_long_stays_ready_while_its_server_is_stopped(
+    site: Site, operator: Operator, pg: Server
+) -> None:
+    with Server.start(pg.major) as server, server.new_database() as database:
+        database.execute(RUN)
+        site.watch_over(database, premake=2)
+        first = site.wait(reason="Converged")
+        server.stop()
+        away = site.wait(reason="ConvergedWithWarnings", Ready="True", DatabaseReachable="False")
+        assert kstatus(away) == "Current"
+        said = conditions(away["status"])["Ready"]["message"]
+        assert said.startswith("the table could not be observed since ")
+        assert ", so Ready turns False only at " in said
+        assert away["status"]["summary"]["warnings"] == "1: unreachable"
+        assert [each["severity"] for each in away["status"]["findings"]] == ["Warning"]
+        key = f"{site.namespace}/run"
+        seen = len(operator.attempts(key))
+        until("two more attempts", lambda: len(operator.attempts(key)) >= seen + 2)
+        assert site.policy()["metadata"]["resourceVersion"] == away["metadata"]["resourceVersion"]
+        server.start_again()
+        back = site.wait(reason="Converged", DatabaseReachable="True")
+        assert back["status"]["summary"] == first["status"]["summary"]
+        assert "findings" not in back["status"]
+        created, unreachable = "Normal PartitionCreated", "Warning DatabaseUnreachable"
+        site.expect_events([created, unreachable, "Normal Connected"])
+
+
+def test_rows_in_default_and_a_hold_that_matches_nothing_are_warnings_of_a_ready_policy(
+    site: Site, operator: Operator, database: Database
+) -> None:
+    database.execute("CREATE TABLE rest PARTITION OF run DEFAULT; INSERT INTO run VALUES (1, '1970-06-01Z')")
+    site.watch_over(database, premake=0, holds=["run_2O19"], retention={"keepFor": "5y"})
+    found = site.wait(reason="ConvergedWithWarnings", Ready="True")
+    assert kstatus(found) == "Current"
+    status = found["status"]
+    assert [each["reason"] for each in status["findings"]][:2] == ["HoldMatchesNothing", "DefaultHasRows"]
+    assert conditions(status)["Ready"]["message"].startswith("spec.holds names 'run_2O19', but no partition")
+    shown = site.kubectl("get", "ppol", "run", "--namespace", site.namespace)
+    assert "2: unknown hold" in shown
+    site.watch_over(database, premake=0, retention={"keepFor": "5y"})
+    database.execute("DELETE FROM run")
+    done = site.wait(reason="Converged")
+    assert "warnings" not in done["status"]["summary"]
+    events = site.events()
+    assert {"Warning HoldMatchesNothing", "Warning DefaultHasRows"} <= set(events)
 
 
 def test_an_edit_is_applied_and_reported_by_events(site: Site, operator: Operator, database: Database) -> None:
@@ -138,12 +201,24 @@ def test_mode_plan_reports_actions_and_executes_none(site: Site, operator: Opera
     assert partitions(database) == years(YEAR, YEAR + 1)
 
 
-def test_suspend_stops_all_work_and_keeps_what_was_seen(site: Site, operator: Operator, database: Database) -> None:
+def test_suspend_stops_every_change_and_what_is_there_is_still_observed(
+    site: Site, operator: Operator, database: Database
+) -> None:
     site.watch_over(database)
     seen = site.wait(Ready="True")["status"]["partitions"]
-    site.watch_over(database, suspend=True, premake=5)
-    policy = site.wait(reason="Suspended", Ready="Unknown", Stalled="False", Reconciling="False")
+    site.watch_over(database, suspend=True, premake=5, resync="10s")
+    policy = site.wait(
+        reason="Suspended", Ready="Unknown", Stalled="False", Reconciling="False", PartitionsAhead="False"
+    )
     assert policy["status"]["partitions"] == seen
+    assert [each["partition"] for each in policy["status"]["plan"]] == years(YEAR + 3, YEAR + 5)
+    database.execute(f"DROP TABLE run_{YEAR + 2}")
+    until("it is observed", lambda: site.policy()["status"]["summary"]["ahead"] == 1)
+    assert partitions(database) == years(YEAR, YEAR + 1)
+    site.secret("run", {"uri": "postgresql://nobody@127.0.0.1:1/none"})
+    site.wait(reason="Suspended", Ready="Unknown", Stalled="False", Reconciling="False", DatabaseReachable="False")
+    site.watch_over(database, suspend=True, premake=5)
+    site.wait(reason="Suspended", DatabaseReachable="True")
     assert database.query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'partwarden'") == [(0,)]
     site.watch_over(database, premake=5)
     site.wait(Ready="True")

@@ -17,21 +17,29 @@ from lab.prometheus import Promtool
 POLICY = 'namespace="orchestrator",policy="run"'
 LABELS = {"namespace": "orchestrator", "policy": "run"}
 HEALTHY = {
-    "partwarden_build_info{}": "1x200",
-    f"partwarden_policy_suspended{{{POLICY}}}": "0x200",
-    f"partwarden_policy_runway_days{{{POLICY}}}": "700x200",
-    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "1x200",
-    f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "1x200",
-    f"partwarden_policy_default_rows{{{POLICY}}}": "0x200",
-    f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": "0+60x200",
-    'partwarden_archives{namespace="orchestrator",state="Failing"}': "0x200",
+    "partwarden_build_info{}": "1x1600",
+    f"partwarden_policy_suspended{{{POLICY}}}": "0x1600",
+    f"partwarden_policy_covered_until_timestamp_seconds{{{POLICY}}}": f"{700 * 86400}x1600",
+    f"partwarden_policy_creation_due_timestamp_seconds{{{POLICY}}}": f"{200 * 86400}x1600",
+    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "1x1600",
+    f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "1x1600",
+    f'partwarden_policy_condition{{{POLICY},condition="DatabaseReachable"}}': "1x1600",
+    f'partwarden_policy_findings{{{POLICY},reason="OffGrid",severity="Notice"}}': "3x1600",
+    f"partwarden_policy_default_rows{{{POLICY}}}": "0x1600",
+    f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": "0+60x1600",
+    'partwarden_archives{namespace="orchestrator",state="Failing"}': "0x1600",
 }
 """A minute between two samples."""
+COVERED, DUE = list(HEALTHY)[2:4]
+OVERDUE = -7200
+"""Seconds before the series begin at which a partition was due."""
 MISSING = {
-    f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "0x200",
-    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x200",
+    DUE: f"{OVERDUE}x1600",
+    f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "0x1600",
+    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x1600",
 }
 CLAIM_FULL = f"partwarden_policy_forecast_claim_full_timestamp_seconds{{{POLICY}}}"
+WARNINGS = {f'partwarden_policy_findings{{{POLICY},reason="LargeObjects",severity="Warning"}}': "2x1600"}
 NEVER = 10_000_000
 """Seconds before the series begin at which the last success was."""
 
@@ -49,30 +57,59 @@ NOT_READY = {"PartwardenPolicyNotReady": ("warning", "orchestrator/run is not Re
 AHEAD = {
     "PartwardenPartitionsMissing": ("warning", "orchestrator/run: partitions that should exist are missing"),
 }
+SHORT = {"PartwardenRunwayShort": ("critical", "orchestrator/run: 3d 0h 0m 0s until inserts fail")}
+DOWN = {"PartwardenDown": ("critical", "Prometheus scrapes no Partwarden")}
+BUILD = "partwarden_build_info{}"
+SUSPENDED = {
+    f"partwarden_policy_suspended{{{POLICY}}}": "1x1600",
+    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': None,
+}
 CASES = {
     "all is well": Case({}, {}),
-    "by the hour, all is well": Case({f"partwarden_policy_runway_days{{{POLICY}}}": "0x200"}, {}),
-    "covered for ever": Case({f"partwarden_policy_runway_days{{{POLICY}}}": "+Inf"}, {}),
+    # Each hour covers one more, and the next is due.
+    "by the hour, all is well": Case({COVERED: "86400x59 90000x59 93600x59", DUE: "3600x59 7200x59 10800x59"}, {}),
+    "covered for ever": Case({COVERED: "+Inf", DUE: None}, {}),
     "missing for a moment": Case(MISSING, {}, minutes=10),
     "missing": Case(MISSING, NOT_READY | AHEAD),
-    "missing, and soon": Case(
-        MISSING | {f"partwarden_policy_runway_days{{{POLICY}}}": "3x200"},
-        NOT_READY | AHEAD | {"PartwardenRunwayShort": ("critical", "orchestrator/run: 3 days until inserts fail")},
+    "missing, and soon": Case(MISSING | {COVERED: f"{3 * 86400 + 5400}x1600"}, NOT_READY | AHEAD | SHORT),
+    "suspended, and soon": Case(SUSPENDED | {COVERED: f"{3 * 86400 + 5400}x1600", DUE: f"{OVERDUE}x1600"}, SHORT),
+    # Nothing is scraped from the first hour on, when the next partition is due twenty minutes later.
+    "no operator, and soon": Case(
+        dict.fromkeys(HEALTHY) | {COVERED: f"{3 * 86400 + 7200}x60", DUE: "4800x60", BUILD: "1x60"}, DOWN | SHORT, 120
+    ),
+    "no operator, and nothing due": Case(
+        dict.fromkeys(HEALTHY) | {COVERED: f"{3 * 86400 + 7200}x60", DUE: "9000x60", BUILD: "1x60"}, DOWN, 120
+    ),
+    "a partition expired long ago and stays": Case(
+        {f"partwarden_policy_oldest_expired_timestamp_seconds{{{POLICY}}}": f"{5400 - 10 * 86400}x1600"},
+        {
+            "PartwardenRetentionLate": (
+                "warning",
+                "orchestrator/run: a partition expired 10d 0h 0m 0s ago and stays",
+            )
+        },
+    ),
+    "a partition expired just now": Case(
+        {f"partwarden_policy_oldest_expired_timestamp_seconds{{{POLICY}}}": "0x1600"}, {}
     ),
     "rows in DEFAULT": Case(
-        {f"partwarden_policy_default_rows{{{POLICY}}}": "12x200"},
+        {f"partwarden_policy_default_rows{{{POLICY}}}": "12x1600"},
         {"PartwardenDefaultHasRows": ("warning", "orchestrator/run: 12 rows are in the default partition")},
     ),
-    "not ready": Case({f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x200"}, NOT_READY),
-    "suspended": Case(
-        {
-            f"partwarden_policy_suspended{{{POLICY}}}": "1x200",
-            f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': None,
-        },
-        {},
+    "not ready": Case({f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x1600"}, NOT_READY),
+    "an outage that the table outlasts": Case(
+        {f'partwarden_policy_condition{{{POLICY},condition="DatabaseReachable"}}': "0x1600"},
+        {"PartwardenDatabaseUnreachable": ("warning", "orchestrator/run: the database cannot be reached")},
     ),
+    "warnings for some hours": Case(WARNINGS, {}),
+    "warnings for a day": Case(
+        WARNINGS,
+        {"PartwardenWarnings": ("warning", "orchestrator/run: 2 warnings, though the table is covered")},
+        minutes=1500,
+    ),
+    "suspended": Case(SUSPENDED, {}),
     "no success for a day": Case(
-        {f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": f"-{NEVER}x200"},
+        {f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": f"-{NEVER}x1600"},
         {
             "PartwardenNoSuccess": (
                 "warning",
@@ -80,11 +117,9 @@ CASES = {
             )
         },
     ),
-    "no operator is scraped": Case(
-        dict.fromkeys(HEALTHY), {"PartwardenDown": ("critical", "Prometheus scrapes no Partwarden")}
-    ),
+    "no operator is scraped": Case(dict.fromkeys(HEALTHY), DOWN),
     "an archive fails": Case(
-        {'partwarden_archives{namespace="orchestrator",state="Failing"}': "2x200"},
+        {'partwarden_archives{namespace="orchestrator",state="Failing"}': "2x1600"},
         {"PartwardenArchiveFailing": ("warning", "2 archives in orchestrator fail, or are damaged")},
     ),
     "a claim is full in some months": Case({CLAIM_FULL: f"{90 * 86400}x200"}, {}),
@@ -98,6 +133,7 @@ WHERE: dict[str, dict[str, str]] = {
     "PartwardenArchiveFailing": {"namespace": "orchestrator", "state": "Failing"},
     "PartwardenPartitionsMissing": LABELS | {"condition": "PartitionsAhead"},
     "PartwardenPolicyNotReady": LABELS | {"condition": "Ready"},
+    "PartwardenDatabaseUnreachable": LABELS | {"condition": "DatabaseReachable"},
 }
 
 

@@ -31,6 +31,7 @@ from partwarden.controller.settings import PREFIX, Settings
 from partwarden.controller.workqueue import Backlog
 from partwarden.kube.cache import Store
 from partwarden.planner.actions import Action
+from partwarden.status.warnings import ROWS_AT_STAKE, STUCK
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "reference"
@@ -230,7 +231,7 @@ def _conditions(texts: Mapping[str, Any]) -> str:
         "## Reasons that are no errors\n\n" + _explained(texts["reasons"], "what to do"),
         "## Errors that the user corrects\n\n" + texts["pages"]["userErrors"] + "\n\n" + _errors(errors.UserError),
         "## Errors that pass\n\n" + texts["pages"]["transientErrors"] + "\n\n" + _errors(errors.TransientError),
-        "## Findings\n\n" + texts["pages"]["findings"] + "\n\n" + _explained(texts["findings"], "what to do"),
+        "## Findings\n\n" + texts["pages"]["findings"] + "\n\n" + _findings(texts["findings"]),
         "## Events\n\n" + texts["pages"]["events"] + "\n\n" + _table(("reason", "what was done"), events),
         "## States of partitions\n\n" + _explained(texts["states"], ""),
     )
@@ -239,6 +240,11 @@ def _conditions(texts: Mapping[str, Any]) -> str:
 def _explained(entries: Mapping[str, Sequence[str]], second: str) -> str:
     heading = ("name", "meaning", second) if second else ("name", "meaning")
     return _table(heading, [(_code(name), *entry) for name, entry in entries.items()])
+
+
+def _findings(entries: Mapping[str, Sequence[str]]) -> str:
+    rows = [(_code(name), "Warning" if name in ROWS_AT_STAKE + STUCK else "Notice", *entries[name]) for name in entries]
+    return _table(("name", "severity", "meaning", "what to do"), rows)
 
 
 def _errors(root: type[errors.PartwardenError]) -> str:

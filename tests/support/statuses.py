@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from partwarden import errors
 from partwarden.archive.manifest import Report, Task
 from partwarden.controller import archive_status
 from partwarden.controller.job_status import JobView, Phase
+from partwarden.planner.default_rows import DefaultRows
 from partwarden.status.conditions import broken, failed, make_status, reconciled, suspended
+from partwarden.status.outage import endure
 from support.samples import NOW, inventory, plan, spec, year
+from support.values import default
 
 COMPLETE = [year(number) for number in range(2024, 2029)]
 
@@ -37,8 +41,14 @@ def states() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "pending", _reconciled(COMPLETE[:2])
     yield "plan", _reconciled(COMPLETE[:2], mode="Plan")
     yield "plan, nothing to do", _reconciled(COMPLETE, mode="Plan")
+    stray = replace(inventory([*COMPLETE, default()]), default_rows=DefaultRows(elsewhere=7))
+    yield "warnings", make_status(reconciled(spec(), stray, plan(stray), ()), {}, 1, NOW)
+    converged, away = _reconciled(COMPLETE), failed(errors.DatabaseUnreachable("no answer"), False)
+    yield "outage outlasted", make_status(endure(away, spec(), converged, 1, NOW), converged, 1, NOW)
     yield "suspended", make_status(suspended(), {}, 1, NOW)
     yield "suspended later", make_status(suspended(), _reconciled(COMPLETE), 1, NOW)
+    found = inventory(COMPLETE[:2])
+    yield "suspended, observed", make_status(suspended(reconciled(spec(), found, plan(found), ())), {}, 1, NOW)
     yield "broken", make_status(broken("KeyError"), {}, 1, NOW)
     for kind in LEAVES:
         for connected in (True, False):

@@ -248,7 +248,7 @@ class TableSpec(Ruled):
         "annotation partwarden.dev/approve-plan names status.planDigest. Default: Apply.",
     )
     suspend: bool = Field(
-        False, description="true stops all work on this policy and leaves the table as it is. Default: false."
+        False, description="true observes the table, and changes nothing: the status stays current. Default: false."
     )
     resync: Resync = Field(
         "10m",

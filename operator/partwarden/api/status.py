@@ -18,8 +18,12 @@ from .types import Model
 MAX_PARTITIONS = 200
 MAX_PLAN = 50
 MAX_FINDINGS = 20
+MAX_NEXT = 17
+"""Characters of ``next.text``, so that ``kubectl get ppol`` is at most 120 columns wide."""
 MAX_MESSAGE = 1024
 """Characters of one message; what is longer is cut with an ellipsis."""
+MAX_WARNINGS = 18
+"""Characters of ``summary.warnings``, a column of kubectl."""
 
 FOR_EVER = "MAXVALUE"
 """``summary.coveredUntil`` where the last partition has no upper bound."""
@@ -27,6 +31,7 @@ FOR_EVER = "MAXVALUE"
 From = Annotated[str | None, Field(alias="from", description="Lower bound, included; absent: MINVALUE or DEFAULT.")]
 To = Annotated[str | None, Field(alias="to", description="Upper bound, excluded; absent: MAXVALUE or DEFAULT.")]
 Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
+Moment = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
 
 NOT_OBSERVED: Final = -1
 """Without it, kstatus calls an object current that has no status yet, and GitOps tools wait for nothing."""
@@ -79,6 +84,17 @@ class State(StrEnum):
     """Not a partition any more: a table that waits for its grace to end, or for a person."""
 
 
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    ERROR = "Error"
+    """It keeps partitions from being created: Ready is False."""
+    WARNING = "Warning"
+    """Something of the policy is stuck, and the coverage is safe: Ready is True, with ConvergedWithWarnings."""
+    NOTICE = "Notice"
+    """It stops nothing."""
+
+
 class Condition(Model):
     """One aspect of the policy's state, in the form that Kubernetes' tools expect."""
 
@@ -115,6 +131,17 @@ class PartitionStatus(Model):
     over_threshold: bool | None = Field(
         None, description="true where it is larger than spec.thresholds.partitionSize; else absent."
     )
+    expires_at: Moment = Field(
+        None,
+        description="When all of it is older than retention.keepFor; absent without retention, and for what never is.",
+    )
+    drop_after: Moment = Field(
+        None,
+        description="The earliest moment at which the policy may drop it; absent where it never does, and while it is "
+        "Expired: its grace begins when it is detached.",
+    )
+    held: bool | None = Field(None, description="true where a hold names it, expired or not; else absent.")
+    archive: str | None = Field(None, description="The PartitionArchive that counts for it, proven or not.")
 
 
 class PlannedAction(Model):
@@ -142,6 +169,26 @@ class PlannedAction(Model):
     )
 
 
+class NextAction(Model):
+    """The next action of a policy, or its next drop."""
+
+    action: str = Field(description="What will be done, as in status.plan, such as CreatePartition.")
+    object: str = Field(description="The partition or table, with its schema in front where that is not the table's.")
+    at: Moment = Field(
+        None,
+        description="The earliest moment of it; absent: now, or as soon as what it waits for has come. That of the "
+        "next drop may be past.",
+    )
+    waits_for: list[str] = Field(
+        default=[], max_length=8, description="What it waits for beside the time, such as Archive or Approval."
+    )
+    text: str = Field(max_length=MAX_NEXT, description="Action and object for people, such as `drop run_2018`.")
+    when: str = Field(
+        description="The moment for people, by the clock of spec.timezone: `2026-12-01`, `2026-12-01 13:30`, `now` or "
+        "`waits: Archive`."
+    )
+
+
 class LongAction(Model):
     """An action that takes long, while it does."""
 
@@ -158,6 +205,11 @@ class FindingStatus(Model):
     reason: str = Field(description="CamelCase, for programs.")
     object: str = Field(description="What it was found on: a table, a partition or a range.")
     message: Message = Field(description="What was found, and how to resolve it.")
+    severity: Severity | None = Field(
+        None,
+        description="Error: it keeps the policy from being Ready; Warning: something is stuck, and the coverage is "
+        "safe; Notice: it stops nothing. Absent from what older versions wrote.",
+    )
 
 
 class Largest(Model):
@@ -240,7 +292,33 @@ class Summary(Model):
         description="Whole days of unbroken coverage after the current interval ends: inserts succeed at least so long "
         "even if nothing is created any more. Absent where coverage has no end; 0 when nothing holds now.",
     )
+    ahead: int | None = Field(
+        None,
+        description="Whole intervals of unbroken coverage after the current one, at most 1000. Absent where coverage "
+        "has no end; 0 when nothing holds now.",
+    )
+    runs_out_at: Moment = Field(
+        None,
+        description="coveredUntil as an instant, also of a key without a time zone; when nothing holds now, the moment "
+        "since which. Absent where coverage has no end.",
+    )
+    creation_due_at: Moment = Field(
+        None,
+        description="When the first range without a partition comes to be wanted, by interval and premake: past where "
+        "one is missing. Absent where coverage has no end.",
+    )
+    oldest_expired_at: Moment = Field(
+        None,
+        description="When that partition expired which expired first, of those that are attached still and that no "
+        "hold keeps; absent where there is none.",
+    )
     largest: Largest | None = Field(None, description="The largest partition.")
+    warnings: str | None = Field(
+        None,
+        max_length=MAX_WARNINGS,
+        description="How many findings are warnings, and the worst of them in few words, such as `2: rows in DEFAULT`; "
+        "absent where there is none.",
+    )
     forecast: Forecast | None = Field(
         None, description="What is to be expected; absent until a partition's range has passed."
     )
@@ -278,10 +356,18 @@ class PartitionPolicyStatus(Model):
     approved_plan: ApprovedPlan | None = Field(
         None, description="The approved plan, while the annotation names it and something of it is left."
     )
+    next: NextAction | None = Field(
+        None, description="What the policy does next by itself: what is due, then what comes first; absent: nothing."
+    )
+    next_drop: NextAction | None = Field(
+        None,
+        description="The next drop of a partition or table that exists; absent where none of them will ever be dropped "
+        "by the policy, as things stand.",
+    )
     long_action: LongAction | None = Field(
         None,
         description="What takes long, while it does: partitions are created meanwhile, and the status is kept.",
     )
     findings: list[FindingStatus] = Field(
-        default=[], max_length=MAX_FINDINGS, description="What the user should know; most do not stop anything."
+        default=[], max_length=MAX_FINDINGS, description="What the user should know, the worst first."
     )

@@ -10,7 +10,7 @@ import click
 
 from ..api.approval import APPROVE_PLAN, parse
 from ..errors import InvalidSpec
-from . import formats, manifest, policies, steps
+from . import formats, manifest, policies, problems, steps
 from .options import Target, target
 from .policies import Object, Policies
 
@@ -72,5 +72,5 @@ def _description(policy: Object) -> Iterator[str]:
     """The plan as the status shows it, and what the operator says of it."""
     name, (status, _) = policies.name(policy), policies.read_status(policy)
     yield from steps.sentences(name, status.plan)
-    if (ready := policies.conditions(status).get("Ready")) is not None:
+    if (ready := problems.conditions(status).get("Ready")) is not None:
         yield f"{name}: {ready.message}"

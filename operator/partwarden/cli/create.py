@@ -27,7 +27,7 @@ from ..planner.plan import Plan
 from ..postgres.connection import session
 from ..postgres.conninfo import from_dsn
 from ..postgres.engine import maintain
-from . import formats, manifest, options, policies, tables
+from . import formats, manifest, options, policies, problems, tables
 from .options import Target, target
 from .policies import Object, Policies
 
@@ -193,7 +193,7 @@ def _create_by_policy(target: Target, period: Period, timeout: float, output: st
 
 
 def _conditions(policy: Object) -> dict[str, Condition]:
-    return policies.conditions(policies.read_status(policy)[0])
+    return problems.conditions(policies.read_status(policy)[0])
 
 
 def _is_settled(policy: Object) -> bool:

@@ -5,7 +5,7 @@ Statuses of other versions are read as well: unknown fields are ignored, and wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
@@ -16,13 +16,12 @@ from ..api.archive import ARCHIVE_PLURAL
 from ..api.database import Database
 from ..api.policy import GROUP, PLURAL, VERSION, holds
 from ..api.status import (
-    FOR_EVER,
     Condition,
     ConditionType,
+    FindingStatus,
     PartitionPolicyStatus,
     PartitionStatus,
     PlannedAction,
-    State,
     Summary,
 )
 from ..api.validation import check, parse_spec, sentence
@@ -31,21 +30,13 @@ from ..errors import InsufficientPrivilege, InvalidSpec, StartupError, did_you_m
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo, from_dsn, resolve
 from .options import Target
-from .tables import ArchiveView, Level, ObservedTable, Problem, TableView, inserts, observe, observe_all
+from .problems import conditions, problems_of
+from .tables import ArchiveView, Level, ObservedTable, TableView, observe, observe_all
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 Object = Mapping[str, Any]
 """An object of the API server."""
-
-LEVELS = {
-    ConditionType.DATABASE_REACHABLE: Level.CRITICAL,
-    ConditionType.PARTITIONS_AHEAD: Level.WARNING,
-    ConditionType.DEFAULT_PARTITION_EMPTY: Level.WARNING,
-    ConditionType.WITHIN_THRESHOLDS: Level.WARNING,
-    ConditionType.ARCHIVES_HEALTHY: Level.WARNING,
-}
-"""How bad a condition is that is False."""
 
 
 class Policies:
@@ -205,7 +196,7 @@ def status(found: Object) -> Mapping[str, Any]:
 
 
 def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
-    """The status without its findings, and sentences on what this version cannot read of it."""
+    """The status, and sentences on what this version cannot read of it."""
     written, unread = status(policy), list[str]()
 
     def read(model: type[M], value: Any, path: str) -> list[M]:
@@ -226,13 +217,9 @@ def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
         summary=summary[0] if summary else None,
         partitions=entries(PartitionStatus, "partitions"),
         plan=entries(PlannedAction, "plan"),
+        findings=entries(FindingStatus, "findings"),
     )
     return whole, unread
-
-
-def conditions(found: PartitionPolicyStatus) -> dict[str, Condition]:
-    """By type."""
-    return {each.type: each for each in found.conditions}
 
 
 def is_current(policy: Object) -> bool:
@@ -248,7 +235,7 @@ def view(policy: Object, now: datetime, archives: Iterable[Object] = ()) -> Tabl
     hidden = summary.partitions - summary.listed if summary else 0
     unlisted = [f"{hidden:,} more that the status does not list: see them by --dsn"] if hidden > 0 else []
     foreign = [f"written by another version of the operator: {each}" for each in unread]
-    problems = [*_problems(read, now), *((Level.WARNING, each) for each in foreign)]
+    problems = [*problems_of(read, now), *((Level.WARNING, each) for each in foreign)]
     if summary is not None and not is_current(policy):
         problems.append((Level.WARNING, "the operator has not reconciled it since it was edited"))
     return TableView(
@@ -277,41 +264,6 @@ def _in_default(found: PartitionPolicyStatus) -> str:
     condition = conditions(found).get(ConditionType.DEFAULT_PARTITION_EMPTY)
     where = f": {condition.message}" if condition and condition.status == "False" else ""
     return f"{rows:,} rows{where}" if rows else ""
-
-
-def _problems(found: PartitionPolicyStatus, now: datetime) -> Iterator[Problem]:
-    """The current partition before all."""
-    said = conditions(found)
-    ready, stalled = said.get("Ready"), "Stalled" in said and said["Stalled"].status == "True"
-    why = f"{ready.reason}: {ready.message}" if ready else "it has no status yet: does an operator serve it?"
-    if found.summary is None:
-        yield Level.CRITICAL, f"the operator has not observed its table: {why}"
-        return
-    yield from _coverage(found.summary, found.partitions, now)
-    wrong = {kind: said[kind] for kind in LEVELS if kind in said and said[kind].status == "False"}
-    for kind, about in wrong.items():
-        yield LEVELS[kind], f"{kind}=False, {about.reason}: {about.message}"
-    is_said = ready is not None and ready.reason in {each.reason for each in wrong.values()}
-    if stalled or ((ready is None or ready.status != "True") and not is_said):
-        yield (Level.CRITICAL if stalled else Level.WARNING), f"{'stalled' if stalled else 'not Ready'}: {why}"
-
-
-def _coverage(summary: Summary, partitions: list[PartitionStatus], now: datetime) -> Iterator[Problem]:
-    until = summary.covered_until
-    if until is None:
-        yield Level.CRITICAL, f"no partition holds now: {inserts(partitions)}"
-        return
-    if until == FOR_EVER:
-        return
-    moment = datetime.fromisoformat(until)
-    # A key without a time zone has moments without one: they are near enough in that of ``now``.
-    if (moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)) <= now:
-        yield Level.CRITICAL, f"no partition holds now: they end at {until}, and none are added"
-        return
-    # A runway of some hours is 0 days.
-    following = any(each.state is State.FUTURE for each in partitions)
-    if summary.runway_days == 0 and not summary.missing and not following:
-        yield Level.WARNING, f"nothing follows the current partition: {inserts(partitions)} from {until} on"
 
 
 def newest_archives(policy: Object, archives: Iterable[Object]) -> dict[str, Object]:

@@ -13,7 +13,7 @@ from ..api import policy
 from ..api.period import Period
 from ..api.policy import Table, TableSpec
 from ..api.retention import Retention
-from ..api.status import PartitionPolicyStatus, PartitionStatus, State
+from ..api.status import PartitionPolicyStatus, PartitionStatus, Severity, State
 from ..errors import InvalidSpec, ReadOnlyServer, did_you_mean, printable
 from ..planner.calendar import Grid, iso
 from ..planner.findings import join_names
@@ -24,6 +24,7 @@ from ..postgres.connection import Session
 from ..postgres.engine import observe_and_plan
 from ..status.default_partition import describe
 from ..status.details import expected, human, partitions_of, planned, summarise
+from ..status.warnings import graded
 from . import formats, manifest, options
 from .guess import read_tables
 from .options import Target
@@ -37,6 +38,7 @@ class Level(IntEnum):
     CRITICAL = 2
 
 
+LEVELS = {Severity.ERROR: Level.CRITICAL, Severity.WARNING: Level.WARNING}
 Problem = tuple[Level, str]
 COLUMNS = ("NAME", "FROM", "TO", "STATE", "ROWS", "SIZE")
 MANAGED = (State.PAST, State.CURRENT, State.FUTURE, State.EXPIRED, State.HELD)
@@ -302,10 +304,10 @@ class ObservedTable:
             yield Level.WARNING, f"{len(missing)} of the partitions that should be ahead are missing{covered}"
         if in_default:
             yield Level.WARNING, f"the DEFAULT partition holds {in_default}"
-        for each in plan.findings:
+        for severity, each in graded(plan):
             # What this server cannot do, its primary can: a standby shows how the table is, and that is what is asked.
-            if each.error and not (self.inventory.server.standby and isinstance(each.error, ReadOnlyServer)):
-                yield Level.CRITICAL, f"{each.reason} ({each.object}): {each.message}"
+            if severity in LEVELS and not (self.inventory.server.standby and isinstance(each.error, ReadOnlyServer)):
+                yield LEVELS[severity], f"{each.reason} ({each.object}): {each.message}"
 
 
 def observe(connection: Session, spec: TableSpec) -> ObservedTable:

@@ -20,7 +20,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from .. import __version__
-from ..api.status import FOR_EVER
+from ..api.status import FOR_EVER, Severity
 from ..api.types import ObjectKey
 from ..archive.manifest import Task
 from ..kube.cache import Store, StoredObject, StoredPolicy
@@ -51,6 +51,7 @@ NUMBERS = (
     Number("defaultRows", "default_rows", "Rows in the DEFAULT partition, counted; a lower limit above 200,000."),
     Number("pending", "pending_actions", "Length of the plan: actions that are still to be done."),
     Number("missing", "missing_ranges", "Wanted ranges that no partition holds yet."),
+    Number("ahead", "ahead_intervals", "Whole intervals that are covered after the current one, at most 1000."),
     Number("rowsPerDay", "forecast_rows_per_day", "Rows that come in a day, by partitions whose ranges have passed."),
     Number("bytesPerDay", "forecast_bytes_per_day", "Bytes on disk that come in a day, by the same partitions."),
     Number("nextPartitionBytes", "forecast_next_partition_bytes", "Size that the next partition will have."),
@@ -68,6 +69,26 @@ NUMBERS = (
     ),
 )
 """Of ``status.summary``, and of ``forecast`` in it."""
+MOMENTS = (
+    Number(
+        "runsOutAt",
+        "covered_until_timestamp_seconds",
+        "When the coverage ends that holds now, or ended if none does; +Inf: never.",
+    ),
+    Number(
+        "creationDueAt",
+        "creation_due_timestamp_seconds",
+        "When the next partition is due to be created; past where one is missing.",
+    ),
+    Number(
+        "oldestExpiredAt",
+        "oldest_expired_timestamp_seconds",
+        "When the oldest partition expired that is attached still and that no hold keeps.",
+    ),
+    Number("nextDrop", "next_drop_timestamp_seconds", "When the next table may be dropped, at the earliest."),
+)
+"""Moments of the summary, and of the next drop, in seconds since 1970. They are known ahead, so that an alert on them
+fires also where no operator makes them new."""
 
 
 def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> list[GaugeMetricFamily]:
@@ -77,8 +98,9 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
     """
     runway = _family("runway_days", "Whole days for which partitions exist after the current one ends; +Inf: for ever.")
     numbers = {each.field: _family(each.metric, each.help) for each in NUMBERS}
+    moments = {each.field: _family(each.metric, each.help) for each in MOMENTS}
     condition = _family("condition", "1: the condition is True, 0: False; absent while Unknown.", "condition")
-    findings = _family("findings", "Findings of the last reconcile, by reason.", "reason")
+    findings = _family("findings", "Findings of the last reconcile, by reason and severity.", "reason", "severity")
     long = _family("long_action_start_timestamp_seconds", "When an action began that takes long.", "action")
     long_bytes = _family("long_action_bytes", "Size of the table that such an action is done to.", "action")
     paused = _family("suspended", "1 where spec.suspend is true, else 0.")
@@ -92,17 +114,30 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
         for field, family in numbers.items():
             if (number := said.get(field)) is not None:
                 family.add_metric(key, _number(number))
+        for field, seconds in _moments(summary, status.get("nextDrop") or {}):
+            moments[field].add_metric(key, seconds)
         for each in status.get("conditions") or []:
             if each["status"] != "Unknown":
                 condition.add_metric([*key, each["type"]], each["status"] == "True")
         if action := status.get("longAction"):
-            long.add_metric([*key, action["action"]], datetime.fromisoformat(action["since"]).timestamp())
+            long.add_metric([*key, action["action"]], _seconds(action["since"]))
             long_bytes.add_metric([*key, action["action"]], action["bytes"])
-        for reason, count in sorted(
-            collections.Counter(each["reason"] for each in status.get("findings") or []).items()
-        ):
-            findings.add_metric([*key, reason], count)
-    return [runway, *numbers.values(), condition, findings, long, long_bytes, paused]
+        kinds = collections.Counter((each["reason"], each["severity"]) for each in status.get("findings") or [])
+        for kind, count in sorted(kinds.items()):
+            findings.add_metric([*key, *kind], count)
+    return [runway, *numbers.values(), *moments.values(), condition, findings, long, long_bytes, paused]
+
+
+def _moments(summary: Mapping[str, Any], drop: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for each in MOMENTS:
+        if moment := {**summary, "nextDrop": drop.get("at")}.get(each.field):
+            yield each.field, _seconds(moment)
+    if summary.get("coveredUntil") == FOR_EVER:
+        yield "runsOutAt", float("inf")
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def _number(said: Any) -> float:
@@ -118,9 +153,13 @@ def shown(status: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a status that `families` reads."""
     return {
         "summary": status.get("summary"),
+        "nextDrop": status.get("nextDrop"),
         "longAction": status.get("longAction"),
         "conditions": [{name: each[name] for name in ("type", "status")} for each in status.get("conditions") or []],
-        "findings": [{"reason": each["reason"]} for each in status.get("findings") or []],
+        "findings": [
+            {"reason": each["reason"], "severity": each.get("severity") or Severity.NOTICE}
+            for each in status.get("findings") or []
+        ],
     }
 
 
@@ -206,11 +245,11 @@ class Metrics:
         self._failures.labels("lister")
         self.registry.register(_Scraped(self._scrape))
 
-    def reconciled(self, key: ObjectKey, result: Result, seconds: float) -> None:
-        """A reconcile of a policy has ended."""
+    def reconciled(self, key: ObjectKey, result: Result, seconds: float, well: bool) -> None:
+        """A reconcile of a policy has ended. ``well``: the table is as the policy wants it, but for warnings."""
         self._reconciles.labels(result.value).inc()
         self._reconcile_seconds.observe(seconds)
-        if result is Result.CONVERGED:
+        if well:
             with self._lock:
                 self._successes[key] = self._wall()
 
@@ -235,7 +274,7 @@ class Metrics:
     def _last_successes(self, known: set[ObjectKey]) -> GaugeMetricFamily:
         found = _family(
             "last_success_timestamp_seconds",
-            "When a reconcile of the policy last ended Converged, since this process began.",
+            "When a reconcile of the policy last succeeded, if only with warnings, since this process began.",
         )
         with self._lock:
             self._successes = {key: at for key, at in self._successes.items() if key in known}

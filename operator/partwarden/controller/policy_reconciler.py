@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..api.policy import PartitionPolicySpec
+from ..api.status import ConditionStatus
 from ..api.types import ObjectKey
 from ..api.validation import parse_spec
 from ..errors import ClusterUnavailable, PartwardenError, PolicyConflict
@@ -20,7 +21,7 @@ from ..kube.cache import StoredPolicy
 from ..planner.calendar import load_zone
 from ..planner.forecast import NOTHING, Measured
 from ..postgres.conninfo import ConnectionInfo
-from ..status import conditions, details, events
+from ..status import conditions, details, events, outage
 from . import workqueue
 from .archive_requests import ArchiveRequests
 from .database_process import WorkerDefect
@@ -63,6 +64,8 @@ class Run:
     done: list[events.CompletedAction] = field(default_factory=list)
     report: WorkReport = field(default_factory=WorkReport)
     resync: float = RESYNC
+    spec: PartitionPolicySpec | None = None
+    """None where it is not valid."""
 
     @property
     def failed(self) -> bool:
@@ -86,13 +89,13 @@ class PolicyReconciler:
         execute: Execute,
         look: Look,
         long: LongActions,
-        observe: Callable[[ObjectKey, workqueue.Result, float], None],
+        observe: Callable[[ObjectKey, workqueue.Result, float, bool], None],
         lost: Callable[[], bool] = lambda: False,
         measure: Callable[[StoredPolicy, PartitionPolicySpec], Measured] = lambda policy, spec: NOTHING,
     ) -> None:
         """``execute`` does the work on a database, and ``look`` asks that of a rival. ``observe`` gets the result of
-        each reconcile and its seconds. ``lost``: whether the Lease is, so that no further action may begin.
-        ``measure``: as `Measurements.of`."""
+        each reconcile, its seconds, and whether the table was observed and is as the policy wants but for warnings.
+        ``lost``: whether the Lease is, so that no further action may begin. ``measure``: as `Measurements.of`."""
         self._runtime, self._handler, self._ownership, self._archives = runtime, handler, ownership, archives
         self._execute, self._long, self._observe = execute, long, observe
         self._lost, self._measure, self._stopping = lost, measure, False
@@ -115,22 +118,22 @@ class PolicyReconciler:
             self._waiting.pop(key, None)
             self._long.forget(key)
             return None
-        if self._awaits_older(policy):
+        if not policy.suspended and self._awaits_older(policy):
             return WAIT_FOR_OLDER
         run, supervisor = Run(policy, self._long.running(key)), None
         try:
             if policy.suspended:
+                # It is observed only: another policy may have the table meanwhile.
                 self._ownership.release(key)
                 self._long.forget(key)
-            else:
-                spec = parse_spec(policy.spec)
-                run.resync = spec.resync_period.total_seconds()
-                supervisor = self._supervisor(policy, spec)
-                run.done = supervisor.done
-                with self._connection(policy, spec, supervisor) as connection:
-                    run.report = self._execute(self._request(run, spec, connection), supervisor)
-                run.update = run.report.update
-                self._request_archives(run, spec, connection)
+            run.spec = spec = parse_spec(policy.spec)
+            run.resync = spec.resync_period.total_seconds()
+            supervisor = self._supervisor(policy, spec)
+            run.done = supervisor.done
+            with self._connection(policy, spec, supervisor) as connection:
+                run.report = self._execute(self._request(run, spec, connection), supervisor)
+            run.update = run.report.update
+            self._request_archives(run, spec, connection)
         except NoFreeSlot:
             return WAIT_FOR_SLOT
         except PartwardenError as error:
@@ -139,6 +142,8 @@ class PolicyReconciler:
             name = error.name if isinstance(error, WorkerDefect) else type(error).__name__
             log.exception("%s", name, extra=run.about("InternalError"))
             run.update = conditions.broken(name)
+        if policy.suspended:
+            run.update = conditions.suspended(run.update)
         result = self._write_status(run, self._is_outdated(run, supervisor))
         self._ownership.note(key)
         if self._is_outdated(run, supervisor):
@@ -238,10 +243,11 @@ class PolicyReconciler:
             about = run.about(action.reason) | {"partition": action.name, "seconds": round(action.seconds, 3)}
             log.info("%s %s %s in %.2f s", action.past, action.noun, action.name, action.seconds, extra=about)
         result = workqueue.result(run.update.errors, run.update.reconciling)
-        exists, notices = True, list[events.Notice]()
+        exists, notices, well = True, list[events.Notice](), result is workqueue.Result.CONVERGED
         try:
             if not outdated:
                 exists, notices = self._write(run)
+                well = well or (run.update.ready.status == ConditionStatus.TRUE and run.update.outage is None)
         except ClusterUnavailable as error:
             log.warning("%s", error, extra=run.about(error.reason))
             result = workqueue.Result.TRANSIENT
@@ -250,7 +256,7 @@ class PolicyReconciler:
             self._record(run, notice)
         if not exists:
             return None
-        self._observe(run.policy.key, result, time.monotonic() - run.began)
+        self._observe(run.policy.key, result, time.monotonic() - run.began, well)
         return result
 
     def _write(self, run: Run) -> tuple[bool, list[events.Notice]]:
@@ -263,6 +269,9 @@ class PolicyReconciler:
             return True, []
         previous = known.status
         now, long = self._runtime.clock(), details.long_action(*run.beside) if run.beside else None
+        run.update = outage.endure(run.update, run.spec, previous, policy.generation, now)
+        if run.update.until is not None:
+            run.report.boundary = (run.update.until - now).total_seconds()
         status = conditions.make_status(run.update, previous, policy.generation, now, policy.table, long)
         if status == previous:
             return True, []
@@ -287,20 +296,18 @@ class PolicyReconciler:
         except ClusterUnavailable as error:
             log.warning("%s", error, extra=run.about(error.reason))
 
-    def _requeue(self, run: Run, result: workqueue.Result) -> float | None:
-        if run.policy.suspended and result is workqueue.Result.CONVERGED:
-            return None
+    def _requeue(self, run: Run, result: workqueue.Result) -> float:
         after = self._backoff.after(run.policy.key, run.policy.edition, result, run.resync, run.report.boundary)
         if run.report.more:
             self._backoff.forget(run.policy.key)
             after = 0.0
-        ready = run.update.ready
+        reason, message = run.update.ready.reason, run.update.ready.message
+        if run.policy.suspended and run.update.errors:
+            reason, message = run.update.errors[0].reason, str(run.update.errors[0])
         level, word = (
             (logging.WARNING, "attempt") if run.failed and not run.report.more else (logging.DEBUG, "reconcile")
         )
-        log.log(
-            level, "%s: %s; next %s in %.0f s", ready.reason, ready.message, word, after, extra=run.about(ready.reason)
-        )
+        log.log(level, "%s: %s; next %s in %.0f s", reason, message, word, after, extra=run.about(reason))
         return after
 
 

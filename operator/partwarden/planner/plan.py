@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ..api import policy
 from ..api.policy import TableSpec
-from ..api.retention import OnExpire
 from ..api.types import Interval
 from ..errors import UnsafePlan
 from .actions import (
@@ -29,7 +28,7 @@ from .actions import (
 )
 from .calendar import BoundedRange, iso, merge
 from .context import PlanContext
-from .creation import Wanted, wanted
+from .creation import wanted
 from .drop_preconditions import UNKNOWN, Archives, unmet
 from .findings import Finding, notices, pending_detaches, why_blocked
 from .foresight import foresee
@@ -39,8 +38,7 @@ from .maintenance import Upkeep, upkeep
 from .plan_gate import PlanGate, check_approval, marked, unapproved
 from .retirement import Retired, retired
 from .schedule import PlannedStep
-
-SECOND = timedelta(seconds=1)
+from .upcoming import Upcoming, next_change, upcoming
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +75,7 @@ class Plan:
     """Whether no action can succeed until a finding is resolved: none is tried then."""
     retired: Retired
     upkeep: Upkeep
+    upcoming: Upcoming
 
     @property
     def creations(self) -> tuple[CreatePartition, ...]:
@@ -127,10 +126,11 @@ def make_plan(
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
     # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
     due = (*creation.actions, *retirement.actions, *keeping.actions)
-    steps = foresee(context, due, retirement, keeping)
-    gate = check_approval(context, steps, retirement.gate)
+    foreseen = foresee(context, due, retirement, keeping)
+    gate = check_approval(context, foreseen, retirement.gate)
     actions = tuple(gate.allowed(due))
-    requests = tuple(gate.requested(context, steps, retirement.gate.requests))
+    steps = marked(foreseen, actions, gate)
+    requests = tuple(gate.requested(context, foreseen, retirement.gate.requests))
     retirement = replace(retirement, gate=replace(retirement.gate, requests=requests))
     boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
@@ -139,7 +139,7 @@ def make_plan(
         interval=spec.interval,
         codec=context.codec,
         actions=actions,
-        steps=marked(steps, actions, gate),
+        steps=steps,
         gate=gate,
         findings=(
             *blocking,
@@ -159,41 +159,10 @@ def make_plan(
         blocked=bool(blocking),
         retired=retirement,
         upkeep=keeping,
+        upcoming=upcoming(context, creation, steps, here),
     )
     plan.check_invariants(context)
     return plan
-
-
-def next_change(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
-    """The first moment, aware, until ``boundary`` at the latest, at which something expires or a grace ends.
-
-    A few dozen steps at most, whatever the number of partitions.
-    """
-    if context.cutoff is None:
-        return boundary
-    moments = [boundary]
-    if context.retention.on_expire is OnExpire.DROP:
-        # Differences: the sum of a grace and of whatever moment a mark names may lie beyond the calendar.
-        left = (context.retention.grace_period - (context.now - each.marker.since) for each in context.detached)
-        moments += [context.now + some for some in left if timedelta(0) < some < boundary - context.now]
-    ranges = [held for _, held in context.ranged]
-    ranges += [each.marker.range for each in context.detached]
-    ranges += [each.range for each in wanted.actions if isinstance(each, CreatePartition)]
-    young = [held.upper for held in ranges if held.upper is not None and held.upper > context.cutoff]
-    if young:
-        moments.append(_when_expired(context, min(young), boundary))
-    return min(moments)
-
-
-def _when_expired(context: PlanContext, upper: datetime, latest: datetime) -> datetime:
-    """When what ends at ``upper`` expires, to the second; ``latest`` where that is later. The cutoff only grows."""
-    early, late = context.now.replace(microsecond=0), latest
-    if context.cutoff_at(latest) < upper:
-        return latest
-    while late - early > SECOND:
-        middle = early + (late - early) // (2 * SECOND) * SECOND
-        early, late = (early, middle) if context.cutoff_at(middle) >= upper else (middle, late)
-    return late
 
 
 CREATIONS = (CreatePartition, CreateDefault, AttachDetached)

@@ -14,13 +14,21 @@ from typing import Any
 
 from .. import errors
 from ..api.policy import Mode, TableSpec
-from ..api.status import Condition, ConditionStatus, ConditionType, LongAction, PartitionPolicyStatus
+from ..api.status import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    FindingStatus,
+    LongAction,
+    PartitionPolicyStatus,
+    Severity,
+)
 from ..api.types import ObjectKey
-from ..errors import ContentsChanged, PartwardenError, UserError
+from ..errors import ContentsChanged, DefaultHasRows, PartwardenError, UserError
 from ..planner.actions import Outcome
 from ..planner.archive_gate import ArchiveGate
 from ..planner.calendar import Grid, iso
-from ..planner.findings import join_names
+from ..planner.findings import Finding, join_names
 from ..planner.forecast import NOTHING, Measured, forecast
 from ..planner.inventory import Inventory
 from ..planner.maintenance import TOO_LARGE
@@ -28,10 +36,12 @@ from ..planner.plan import Plan
 from .approval import by_annotation, to_do, why_waiting
 from .default_partition import describe, way_out
 from .details import cut, details, span, summary_line
+from .warnings import Graded, carry_on, graded, of_severity
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 CONVERGED = "Converged"
+WITH_WARNINGS = "ConvergedWithWarnings"
 PLAN_PENDING = "PlanPending"
 PARTITIONS_MISSING = "PartitionsMissing"
 IN_PROGRESS = "InProgress"
@@ -40,6 +50,8 @@ INTERNAL_ERROR = "InternalError"
 
 NOT_REACHED = (errors.DatabaseUnreachable, errors.AuthenticationFailed, errors.TLSMismatch, errors.DatabaseNotFound)
 """The database itself, or the way to it, refuses the connection."""
+OBSERVED = ("summary", "partitions", "plan", "planDigest", "approvedPlan", "next", "nextDrop", "findings")
+"""The fields of a status that describe the table."""
 OF_TABLE = (
     ConditionType.PARTITIONS_AHEAD,
     ConditionType.DEFAULT_PARTITION_EMPTY,
@@ -47,8 +59,6 @@ OF_TABLE = (
     ConditionType.ARCHIVES_HEALTHY,
 )
 """What can be said only once the table was observed."""
-SEEN = ("summary", "partitions", "plan", "planDigest", "approvedPlan", "findings")
-"""Fields of a status that describe the table and its plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,9 @@ class PolicyStatusUpdate:
     """What one reconcile of a policy writes into its status.
 
     ``others``: the conditions beside Ready, Reconciling and Stalled; one that is missing stays as it was. ``table``
-    replaces the details of the table; None keeps those of the last status. ``errors`` are those to retry for, the one
-    that Ready names first; an error outside the tree is not among them.
+    replaces the details of the table; None keeps those of the last status. ``errors`` are those to retry for, whether
+    or not Ready is False for them, the worst first; an error outside the tree is not among them. ``outage``: why Ready
+    is True although the table could not be observed, ``until`` when: see `outage.endure`.
     """
 
     ready: ConditionState
@@ -75,6 +86,8 @@ class PolicyStatusUpdate:
     others: Mapping[ConditionType, ConditionState] = field(default_factory=dict)
     table: PartitionPolicyStatus | None = None
     errors: tuple[PartwardenError, ...] = ()
+    outage: FindingStatus | None = None
+    until: datetime | None = None
 
 
 def reconciled(
@@ -89,13 +102,10 @@ def reconciled(
 
     ``policy``: how commands in messages name it.
     """
-    findings = [finding.error for finding in plan.findings if finding.error]
-    failures = [outcome.error for outcome in outcomes if outcome.error]
-    unique: dict[tuple[str, str], PartwardenError] = {}
-    for error in (*findings[: int(plan.blocked)], *failures, *findings):
-        unique.setdefault((error.reason, str(error)), error)
-    wrong = tuple(unique.values())
-    ready, reconciling, stalled = _ready(spec, inventory, plan, wrong, policy)
+    default = default_partition_empty(spec, inventory, plan)
+    stray = [Finding(default.reason, str(inventory.default), default.message)] if default.status is FALSE else []
+    found = graded(plan, outcomes, stray)
+    ready, reconciling, stalled = _ready(spec, inventory, plan, found, any(each.error for each in outcomes), policy)
     server = inventory.server
     connected = f"PostgreSQL {server.version_text}, database {server.database!r}, as {server.user!r}"
     return PolicyStatusUpdate(
@@ -105,12 +115,12 @@ def reconciled(
         others={
             ConditionType.DATABASE_REACHABLE: ConditionState(TRUE, "Connected", connected),
             ConditionType.PARTITIONS_AHEAD: _ahead(plan, ready),
-            ConditionType.DEFAULT_PARTITION_EMPTY: default_partition_empty(spec, inventory, plan),
+            ConditionType.DEFAULT_PARTITION_EMPTY: default,
             ConditionType.WITHIN_THRESHOLDS: _thresholds(spec, plan),
             ConditionType.ARCHIVES_HEALTHY: _archives_healthy(spec, plan.retired.gate, outcomes),
         },
-        table=details(inventory, plan, outcomes, forecast(spec, inventory, plan, measured)),
-        errors=wrong,
+        table=details(inventory, plan, outcomes, found, forecast(spec, inventory, plan, measured)),
+        errors=tuple({(each.reason, each.message): each.error for _, each in found if each.error}.values()),
     )
 
 
@@ -134,15 +144,17 @@ def broken(name: str) -> PolicyStatusUpdate:
     return PolicyStatusUpdate(ready=ConditionState(FALSE, INTERNAL_ERROR, message), reconciling=True, stalled=False)
 
 
-def suspended() -> PolicyStatusUpdate:
-    """spec.suspend is set: nothing was observed, and the details of the last status stay."""
-    message = "spec.suspend is set: nothing is observed or changed; set it to false to resume"
+def suspended(seen: PolicyStatusUpdate | None = None) -> PolicyStatusUpdate:
+    """spec.suspend is set: what was ``seen`` stays true of the table, and is nothing to act on. None: nothing was."""
+    message = "spec.suspend is set: the table is observed, and nothing is changed; set it to false to resume"
     unknown = ConditionState(UNKNOWN, SUSPENDED)
     return PolicyStatusUpdate(
         ready=ConditionState(UNKNOWN, SUSPENDED, message),
         reconciling=False,
         stalled=False,
-        others=dict.fromkeys((ConditionType.DATABASE_REACHABLE, *OF_TABLE), unknown),
+        others=seen.others if seen else dict.fromkeys((ConditionType.DATABASE_REACHABLE, *OF_TABLE), unknown),
+        table=seen.table if seen else None,
+        errors=seen.errors if seen else (),
     )
 
 
@@ -174,17 +186,17 @@ def make_status(
         seen = update.table.model_dump(mode="json", by_alias=True, exclude_none=True)
     else:
         shown = (previous.get("summary") or {}).get("table")
-        seen = dict(previous) if table is None or shown in (None, table) else {}
-    return status | {part: seen[part] for part in SEEN if seen.get(part)}
+        seen = carry_on(previous, update.outage) if table is None or shown in (None, table) else {}
+    return status | {part: seen[part] for part in OBSERVED if seen.get(part)}
 
 
 def _ready(
-    spec: TableSpec, inventory: Inventory, plan: Plan, wrong: Sequence[PartwardenError], policy: ObjectKey | None
+    spec: TableSpec, inventory: Inventory, plan: Plan, found: Sequence[Graded], failed: bool, policy: ObjectKey | None
 ) -> tuple[ConditionState, bool, bool]:
-    """Ready, and whether Reconciling and Stalled."""
-    if wrong:
-        stalled = isinstance(wrong[0], UserError)
-        return _first([(error.reason, str(error)) for error in wrong]), not stalled, stalled
+    """Ready, and whether Reconciling and Stalled. ``failed``: whether an action did."""
+    if wrong := of_severity(found, Severity.ERROR):
+        stalled = isinstance(wrong[0].error, UserError)
+        return _first([(each.reason, each.message) for each in wrong]), not stalled, stalled
     line, waits = summary_line(inventory, plan), why_waiting(plan.gate, by_annotation(plan.gate, policy))
     if plan.gate.begins:
         message = f"plan {plan.gate.digest} is approved, and begins; {line}"
@@ -192,11 +204,17 @@ def _ready(
     if spec.mode is Mode.PLAN and plan.steps:
         message = f"{to_do(plan.steps)}; spec.mode is Plan: read status.plan, then set it to Apply"
         return ConditionState(FALSE, PLAN_PENDING, "; ".join(filter(None, (message, waits)))), False, False
-    if plan.actions:
+    # Of what is beside the coverage, one failure keeps other work for a later reconcile: that is no progress.
+    if plan.actions and (plan.names or plan.missing or not failed):
         reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
         return ConditionState(FALSE, reason, f"{to_do(plan.steps[: len(plan.actions)])}; {line}"), True, False
     if waits:
         return ConditionState(FALSE, PLAN_PENDING, waits), False, False
+    if plan.missing:
+        return ConditionState(FALSE, PARTITIONS_MISSING, line), True, False
+    if warnings := of_severity(found, Severity.WARNING):
+        said = _first([("", each.message) for each in warnings]).message
+        return ConditionState(TRUE, WITH_WARNINGS, f"{said}; {line}"), False, False
     return ConditionState(TRUE, CONVERGED, line), False, False
 
 
@@ -211,8 +229,7 @@ def _ahead(plan: Plan, ready: ConditionState) -> ConditionState:
     if not plan.missing:
         return ConditionState(TRUE, "Covered", "the current partition and all that are wanted ahead exist")
     named = join_names([span(piece) for piece in plan.missing], 3)
-    reason = PARTITIONS_MISSING if ready.reason == CONVERGED else ready.reason
-    return ConditionState(FALSE, reason, f"no partition for {named}: {ready.message}")
+    return ConditionState(FALSE, ready.reason, f"no partition for {named}: {ready.message}")
 
 
 def _thresholds(spec: TableSpec, plan: Plan) -> ConditionState:
@@ -258,11 +275,16 @@ def default_partition_empty(spec: TableSpec, inventory: Inventory, plan: Plan) -
     grid = Grid.of(spec, aware=plan.codec.aware)
     covered = [plan.current, *(each.range for each in inventory.partitions if each.range)]
     message = f"DEFAULT partition {default} holds {describe(grid, rows)}{way_out(spec, grid, rows, covered)}"
-    return ConditionState(FALSE, "DefaultHasRows", message)
+    return ConditionState(FALSE, DefaultHasRows.__name__, message)
 
 
 def _flag(value: bool, ready: ConditionState) -> ConditionState:
     return ConditionState(TRUE if value else FALSE, ready.reason, ready.message if value else "")
+
+
+def find(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any]:
+    """The condition of that type; empty where the status has none."""
+    return next((each for each in status.get("conditions") or [] if each.get("type") == kind), {})
 
 
 def condition(

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from ..api.status import (
     FOR_EVER,
-    MAX_FINDINGS,
     MAX_MESSAGE,
     MAX_PARTITIONS,
     MAX_PLAN,
@@ -21,35 +20,35 @@ from ..api.status import (
     PartitionPolicyStatus,
     PartitionStatus,
     PlannedAction,
+    Severity,
     State,
     Summary,
 )
 from ..errors import TableBusy, printable
 from ..planner.actions import Outcome
 from ..planner.calendar import BoundedRange, Range, iso
-from ..planner.drop_preconditions import APPROVAL
-from ..planner.findings import Finding
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
 from ..planner.recheck import Step
-from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT_ALONE
 from ..planner.schedule import PlannedStep, WaitsFor
+from .next_action import next_action
+from .warnings import Graded, chosen, in_few_words, of_severity
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
 NOTABLE = (State.DEFAULT, State.UNMANAGED, State.DETACH_PENDING, State.EXPIRED, State.HELD)
 MAX_OUTSIDE = 50
 """Detached tables that are listed, the youngest first to be."""
-STUCK = (LEFT_ALONE, ANNOTATION_TOO_LONG)
-"""Findings of retention that cannot go on although Ready and ArchivesHealthy, which say all other causes, are True."""
-NOTICED = (APPROVAL, HOLD_MATCHES_NOTHING, *STUCK)
-"""Findings that are Events when they come into the list, so they are never pushed out of it. They are few."""
 MAX_BYTES = 48_000
 """Of a table's details as JSON: with the conditions, the whole status stays under 64 KiB."""
 
 
 def details(
-    inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome], forecast: Forecast | None = None
+    inventory: Inventory,
+    plan: Plan,
+    outcomes: Sequence[Outcome],
+    found: Sequence[Graded] = (),
+    forecast: Forecast | None = None,
 ) -> PartitionPolicyStatus:
     """The part of the status that describes the table; conditions and generation are left empty.
 
@@ -58,10 +57,12 @@ def details(
     outside = sorted(inventory.detached, key=_age)[-MAX_OUTSIDE:]
     listed = _nearest(inventory.partitions, plan, MAX_PARTITIONS - len(outside))
     pending = [planned(each, outcomes) for each in plan.steps[:MAX_PLAN]]
-    found = _found(plan, outcomes)
+    warnings = in_few_words([each.reason for each in of_severity(found, Severity.WARNING)])
+    found = chosen(found)
     while True:
+        summary = _rough_summary(summarise(inventory, plan, len(listed), forecast))
         whole = PartitionPolicyStatus(
-            summary=_rough_summary(summarise(inventory, plan, len(listed), forecast)),
+            summary=summary.model_copy(update={"warnings": warnings}),
             partitions=[
                 *(_rough_partition(_describe(each, plan)) for each in outside),
                 *(_rough_partition(_describe(each, plan)) for each in listed),
@@ -69,7 +70,9 @@ def details(
             plan=pending,
             plan_digest=plan.gate.digest or None,
             approved_plan=plan.gate.record,
-            findings=found,
+            next=next_action(plan.upcoming.next, plan),
+            next_drop=next_action(plan.upcoming.next_drop, plan),
+            findings=[_found(each) for each in found],
         )
         if len(whole.model_dump_json(by_alias=True, exclude_none=True).encode()) <= MAX_BYTES or not (
             listed or outside
@@ -77,7 +80,7 @@ def details(
             return whole
         listed = _nearest(inventory.partitions, plan, len(listed) * 3 // 4)
         outside = outside[len(outside) - len(outside) * 3 // 4 :]
-        pending, found = pending[: max(10, len(pending) * 3 // 4)], found[: max(10, len(found) * 3 // 4)]
+        pending, found = pending[: max(10, len(pending) * 3 // 4)], chosen(found, max(10, len(found) * 3 // 4))
 
 
 def partitions_of(inventory: Inventory, plan: Plan) -> list[PartitionStatus]:
@@ -112,6 +115,10 @@ def summarise(inventory: Inventory, plan: Plan, listed: int, forecast: Forecast 
         size=human(total),
         covered_until=FOR_EVER if plan.covered_for_ever else iso(plan.covered_until),
         runway_days=None if plan.covered_for_ever else runway,
+        ahead=plan.upcoming.ahead,
+        runs_out_at=iso(plan.upcoming.runs_out),
+        creation_due_at=iso(plan.upcoming.creation_due),
+        oldest_expired_at=iso(plan.upcoming.oldest_expired),
         largest=Largest(name=_name(largest, plan), bytes=largest.bytes, size=human(largest.bytes)) if largest else None,
         forecast=forecast,
     )
@@ -225,7 +232,7 @@ def _distance(held: Range | None, current: BoundedRange) -> timedelta:
 
 def _is_notable(each: Partition, plan: Plan) -> bool:
     odd = each.oid in plan.upkeep.oversized or each.kind is not RelationKind.TABLE
-    return odd or _state(each, plan) in NOTABLE
+    return odd or plan.upcoming.is_held(each) or _state(each, plan) in NOTABLE
 
 
 def _state(each: Partition, plan: Plan) -> State:
@@ -263,6 +270,10 @@ def _describe(each: Partition | Detached, plan: Plan) -> PartitionStatus:
         kind=None if kind is RelationKind.TABLE else str(kind),
         oid=each.oid if state is State.DETACHED or each.oid in plan.retired.expired else None,
         over_threshold=True if each.oid in plan.upkeep.oversized else None,
+        expires_at=iso(plan.upcoming.expires_at(each)),
+        drop_after=iso(plan.upcoming.drop_after(each)),
+        held=plan.upcoming.is_held(each) or None,
+        archive=plan.upcoming.archive(each),
     )
 
 
@@ -296,12 +307,7 @@ def planned(step: PlannedStep, outcomes: Sequence[Outcome] = ()) -> PlannedActio
     )
 
 
-def _found(plan: Plan, outcomes: Sequence[Outcome]) -> list[FindingStatus]:
-    """Those that are Events, then failures, errors and notices."""
-    noticed = [each for reason in NOTICED for each in plan.findings if each.reason == reason]
-    failed = [Finding.of(str(each.action), each.error) for each in outcomes if each.error]
-    others = sorted((each for each in plan.findings if each.reason not in NOTICED), key=lambda each: not each.error)
-    return [
-        FindingStatus(reason=each.reason, object=printable(each.object), message=cut(each.message))
-        for each in [*noticed, *failed, *others][:MAX_FINDINGS]
-    ]
+def _found(each: Graded) -> FindingStatus:
+    severity, found = each
+    subject, message = printable(found.object), cut(found.message)
+    return FindingStatus(reason=found.reason, object=subject, message=message, severity=severity)

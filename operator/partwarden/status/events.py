@@ -8,13 +8,13 @@ from enum import StrEnum
 from typing import Any
 
 from ..api.policy import names
-from ..api.status import ConditionStatus, ConditionType
-from ..errors import printable
+from ..api.status import ConditionStatus, ConditionType, Severity
+from ..errors import DefaultHasRows, printable
 from ..planner.actions import DropDetached, Outcome
 from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import join_names
-from .conditions import IN_PROGRESS, PLAN_PENDING
-from .details import NOTICED, STUCK
+from ..planner.retirement import HOLD_MATCHES_NOTHING
+from .conditions import CONVERGED, IN_PROGRESS, PLAN_PENDING, find
 
 LONG_ACTION = "LongAction"
 MAX_NAMES = 10
@@ -27,8 +27,11 @@ KINDS = (
     ConditionType.READY,
     ConditionType.WITHIN_THRESHOLDS,
     ConditionType.ARCHIVES_HEALTHY,
+    ConditionType.DATABASE_REACHABLE,
 )
 """Conditions of which a change is an Event."""
+EACH = (APPROVAL, HOLD_MATCHES_NOTHING)
+"""Findings of which other words, which name the tables, are another Event."""
 
 
 class EventType(StrEnum):
@@ -92,16 +95,19 @@ def done(actions: Sequence[CompletedAction]) -> list[Notice]:
 
 
 def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    """Conditions of `KINDS` that turned False or True again; another reason of Ready; new findings of `NOTICED`; an
-    action that takes long."""
+    """Conditions of `KINDS` that turned False or True again; another reason of a Ready that is False; new warnings, and
+    what waits for an approval; an action that takes long."""
     found = {kind: each for kind in KINDS if (each := _changed(previous, status, kind))}
     # What keeps a policy from being Ready is one Event, with the words of Ready.
     ready = found.get(ConditionType.READY)
+    if ready is not None:
+        found.pop(ConditionType.DATABASE_REACHABLE, None)
     kept = [each for each in found.values() if each is ready or ready is None or each.reason != ready.reason]
-    before, after = _noticed(previous), _noticed(status)
+    before, after, said = _noticed(previous), _noticed(status), {each.reason for each in kept}
     notices = [
         Notice(EventType.NORMAL if reason == APPROVAL else EventType.WARNING, reason, short(after[reason, what]))
         for reason, what in sorted(after.keys() - before.keys())
+        if reason not in said
     ]
     return [*kept, *notices, *_long(previous, status)]
 
@@ -115,21 +121,29 @@ def _long(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice
 
 
 def _noticed(status: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """Messages of `NOTICED` findings by what makes another Event of one.
+    """Messages of warnings, and of what waits for an approval, by what makes another Event of one.
 
-    That is the message, which names the tables; of retention that is stuck the reason alone: each partition that
-    expires then is one more in a message that says the same.
+    That is the reason: each partition that expires while retention is stuck is one more that says the same. Rows in the
+    DEFAULT partition are left to their condition, which knows whether they were there before an outage.
     """
-    found = [(str(each.get("reason")), str(each["message"])) for each in status.get("findings") or []]
-    return {(reason, "" if reason in STUCK else said): said for reason, said in found if reason in NOTICED}
+    found = [
+        (str(each.get("reason")), str(each["message"]))
+        for each in reversed(status.get("findings") or [])
+        if each.get("reason") == APPROVAL or each.get("severity") in (None, Severity.WARNING)
+    ]
+    return {
+        (reason, said if reason in EACH else ""): said for reason, said in found if reason != DefaultHasRows.__name__
+    }
 
 
 def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: ConditionType) -> Notice | None:
-    before, after = (_find(each, kind) for each in (previous, status))
+    before, after = (find(each, kind) for each in (previous, status))
     ready, was, now = kind is ConditionType.READY, before.get("status"), after.get("status")
     if now == ConditionStatus.TRUE and was == ConditionStatus.FALSE:
-        return Notice(EventType.NORMAL, "Healthy" if ready else after["reason"], short(after["message"]))
-    if now != ConditionStatus.FALSE:
+        healthy = ready and after["reason"] == CONVERGED
+        return Notice(EventType.NORMAL, "Healthy" if healthy else after["reason"], short(after["message"]))
+    # Of an outage Ready tells, or the warning that there is while the table outlasts it.
+    if now != ConditionStatus.FALSE or kind is ConditionType.DATABASE_REACHABLE:
         return None
     if was == ConditionStatus.FALSE and (not ready or before.get("reason") == after["reason"]):
         return None
@@ -141,10 +155,6 @@ def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: Condi
         return None
     expected = ready and after["reason"] in (PLAN_PENDING, IN_PROGRESS)
     return Notice(EventType.NORMAL if expected else EventType.WARNING, after["reason"], short(after["message"]))
-
-
-def _find(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any]:
-    return next((each for each in status.get("conditions") or [] if each.get("type") == kind), {})
 
 
 def short(message: str) -> str:

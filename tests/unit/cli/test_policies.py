@@ -39,6 +39,20 @@ def with_default(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def found_in(made: dict[str, Any], *findings: tuple[str, str]) -> dict[str, Any]:
+    """The same with findings: the reason and the severity of each; none where an older operator wrote it."""
+    made["status"]["findings"] = [
+        {
+            "reason": reason,
+            "object": "public.run_2019",
+            "message": "what",
+            **({"severity": severity} if severity else {}),
+        }
+        for reason, severity in findings
+    ]
+    return made
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
@@ -97,6 +111,28 @@ def with_default(found: dict[str, Any]) -> dict[str, Any]:
         (
             policy({}, Ready="True", DefaultPartitionEmpty="False DefaultHasRows"),
             [(Level.WARNING, "DefaultPartitionEmpty=False, DefaultHasRows: words")],
+        ),
+        (
+            policy(
+                {},
+                Ready="True ConvergedWithWarnings",
+                DatabaseReachable="False DatabaseUnreachable",
+                PartitionsAhead="Unknown DatabaseUnreachable",
+            ),
+            [(Level.WARNING, "DatabaseReachable=False, DatabaseUnreachable: words")],
+        ),
+        (
+            found_in(
+                policy({}, Ready="True ConvergedWithWarnings", ArchivesHealthy="False ClaimNotFound"),
+                ("RowsReferenced", "Warning"),
+                ("ClaimNotFound", "Warning"),
+                ("OffGrid", "Notice"),
+                ("Unknown", ""),
+            ),
+            [
+                (Level.WARNING, "ArchivesHealthy=False, ClaimNotFound: words"),
+                (Level.WARNING, "RowsReferenced (public.run_2019): what"),
+            ],
         ),
         (policy({}, Ready="Unknown Suspended"), [(Level.WARNING, "not Ready: Suspended: words")]),
         (

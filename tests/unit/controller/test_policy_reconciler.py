@@ -20,11 +20,12 @@ from partwarden.controller.runtime import Runtime
 from partwarden.controller.same_server import digest
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Result
-from partwarden.errors import ContentsChanged, DatabaseUnreachable, TableBusy
+from partwarden.errors import AuthenticationFailed, ContentsChanged, DatabaseUnreachable, PartwardenError, TableBusy
 from partwarden.kube.cache import StoredPolicy
 from partwarden.kube.client import Cluster
 from partwarden.planner.drop_preconditions import Archives, server_label
 from partwarden.planner.forecast import NOTHING, Measured, PastArchive
+from partwarden.planner.inventory import Reference
 from partwarden.postgres.conninfo import ConnectionInfo
 from support import in_process, values
 from support.policies_api import FakeCluster, FakeExecutor, FakeLocks
@@ -64,14 +65,15 @@ class Fixture:
         monkeypatch.setattr(database_work, "holding_keys", self.locks.holding_keys)
         self.api, self.requests = FakeCluster(), Requests()
         self.api.secrets["one", "db"] = {"uri": "postgresql://owner@db/orchestrator"}
-        self.lost, self.selector, self.measured = False, selector, NOTHING
+        self.lost, self.selector, self.measured, self.now = False, selector, NOTHING, values.NOW
         self.results: list[Result] = []
+        self.well: list[bool] = []
         self.start()
         self.apply()
 
     def start(self) -> None:
         """The operator starts, and its watch shows every policy."""
-        runtime = Runtime(cast(Cluster, self.api), Settings(selector=self.selector), lambda: values.NOW)
+        runtime = Runtime(cast(Cluster, self.api), Settings(selector=self.selector), lambda: self.now)
         self.store, self.queue = runtime.policies, runtime.policy_queue
         self.enqueued: list[ObjectKey] = []
         self.ownership = TableOwnership(self.enqueued.append)
@@ -86,10 +88,14 @@ class Fixture:
             database_work.work,
             self.locks.look,
             in_process.long_actions(runtime),
-            lambda key, result, seconds: self.results.append(result),
+            self.observe,
             lambda: self.lost,
             lambda policy, spec: self.measured,
         )
+
+    def observe(self, _key: ObjectKey, result: Result, _seconds: float, well: bool) -> None:
+        self.results.append(result)
+        self.well.append(well)
 
     def apply(self, meta: dict[str, Any] | None = None, **fields: Any) -> None:
         """The policy is edited, and the watch shows it."""
@@ -185,6 +191,37 @@ def test_a_database_that_does_not_answer_is_tried_again_with_growing_pauses(made
     assert made.api.writes == 1
     made.apply(premake=2)
     assert round(made.reconcile() or 0) == 1
+
+
+@pytest.mark.parametrize("error", [DatabaseUnreachable("no answer"), AuthenticationFailed("refused")])
+def test_a_table_that_is_covered_outlasts_an_outage_and_is_reconciled_when_that_time_is_over(
+    made: Fixture, error: PartwardenError
+) -> None:
+    made.reconcile()
+    made.engine.unreachable = error
+    pauses = [made.reconcile() or 0 for _ in range(9)]
+    assert made.condition()[:2] == ("True", "ConvergedWithWarnings")
+    assert made.api.writes == 2
+    assert max(pauses) <= 660
+    made.now += timedelta(hours=24, seconds=-3)
+    assert made.reconcile() == 3
+    assert made.condition()[0] == "True"
+    made.now += timedelta(seconds=3)
+    made.reconcile()
+    assert made.condition()[:2] == ("False", error.reason)
+    assert made.well == [True] + [False] * 11
+    assert Result.CONVERGED not in made.results[1:]
+
+
+def test_what_is_stuck_is_retried_and_a_success_all_the_same(made: Fixture) -> None:
+    old = values.years(2024)[0]
+    found = values.inventory(*values.years(2026, 2027), old, references={old.oid: (Reference("public.step", 7),)})
+    made.engine.inventory = found
+    made.apply(retention=RETENTION)
+    assert [round((made.reconcile() or 0) / 15) for _ in range(3)] == [1, 2, 4]
+    assert made.condition()[:2] == ("True", "ConvergedWithWarnings")
+    assert (made.results, made.well) == ([Result.USER_ERROR] * 3, [True] * 3)
+    assert made.api.writes == 1
 
 
 def test_a_table_of_an_older_policy_is_read_and_left_alone(made: Fixture) -> None:
@@ -451,15 +488,71 @@ def test_after_a_change_of_labels_at_a_write_the_api_server_says_whether_it_is_s
         assert made.store.all() == []
 
 
-def test_a_suspended_policy_gives_its_table_free_and_reads_nothing(made: Fixture) -> None:
+def test_a_suspended_policy_gives_its_table_free_and_observes_it_only(made: Fixture) -> None:
     made.reconcile()
     made.ownership.claim(("one", "younger"), TABLE, ("2027", ("one", "younger")))
-    made.apply(suspend=True)
+    made.apply(suspend=True, premake=3)
     made.engine.steps.clear()
-    assert made.reconcile() is None
-    assert made.engine.steps == []
+    made.enqueued.clear()
+    made.requests.asked = 0
+    assert 540 <= (made.reconcile() or 0) <= 660
+    assert made.engine.steps == ["connect", "observe and plan", "disconnect"]
     assert made.condition()[:2] == ("Unknown", "Suspended")
+    assert (made.condition("Reconciling")[0], made.condition("Stalled")[0]) == ("False", "False")
+    assert made.condition("PartitionsAhead")[:2] == ("False", "PartitionsMissing")
+    assert made.api.policies[KEY]["status"]["summary"]["ahead"] == 1
+    assert [each["partition"] for each in made.api.policies[KEY]["status"]["plan"]] == ["run_2028", "run_2029"]
     assert made.enqueued == [("one", "younger")]
+    assert made.requests.asked == 0
+    assert made.results[-1] is Result.CONVERGED
+
+
+def test_a_suspended_policy_sees_the_end_of_the_interval(made: Fixture) -> None:
+    made.apply(suspend=True, premake=0)
+    made.engine.inventory = replace(made.engine.inventory, now=datetime(2026, 12, 31, 23, 58, tzinfo=UTC))
+    assert made.reconcile() == 120
+    assert made.condition("PartitionsAhead")[0] == "True"
+    made.engine.inventory = replace(made.engine.inventory, now=datetime(2027, 1, 1, tzinfo=UTC))
+    made.reconcile()
+    assert made.condition("PartitionsAhead")[0] == "False"
+    assert made.engine.inventory.partitions == values.years(2026)
+
+
+def test_a_suspended_policy_of_a_database_that_does_not_answer_stays_suspended_and_asks_ever_more_rarely(
+    made: Fixture,
+) -> None:
+    made.reconcile()
+    before = made.api.policies[KEY]["status"]["partitions"]
+    made.apply(suspend=True)
+    made.engine.unreachable = DatabaseUnreachable("no answer from db")
+    assert [round(made.reconcile() or 0) for _ in range(3)] == [1, 2, 4]
+    assert made.condition()[:2] == ("Unknown", "Suspended")
+    assert made.condition("DatabaseReachable")[:2] == ("False", "DatabaseUnreachable")
+    assert made.condition("PartitionsAhead")[:2] == ("Unknown", "DatabaseUnreachable")
+    assert (made.condition("Reconciling")[0], made.condition("Stalled")[0]) == ("False", "False")
+    assert made.api.policies[KEY]["status"]["partitions"] == before
+    assert made.api.writes == 2
+
+
+@pytest.mark.parametrize("wrong", ["a spec that is not valid", "a Secret that was deleted", "an internal error"])
+def test_a_suspended_policy_stays_suspended_whatever_keeps_it_from_being_observed(
+    made: Fixture, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.apply(suspend=True, premake=-1 if wrong.startswith("a spec") else 1)
+    if wrong.startswith("a Secret"):
+        del made.api.secrets["one", "db"]
+    if wrong.startswith("an internal"):
+        monkeypatch.setattr(made.engine, "between", lambda: 1 // 0)
+    assert (made.reconcile() or 0) > 13
+    assert made.condition()[:2] == ("Unknown", "Suspended")
+    assert (made.condition("Reconciling")[0], made.condition("Stalled")[0]) == ("False", "False")
+
+
+def test_a_suspended_policy_waits_for_no_older_one(made: Fixture) -> None:
+    made.handler.seen(made.api.apply(OLDER, SPEC, creationTimestamp="2025-01-01T00:00:00Z"))
+    made.apply(suspend=True)
+    made.reconcile()
+    assert made.condition()[1] == "Suspended"
 
 
 def test_a_failure_while_it_stops_is_not_written(made: Fixture) -> None:

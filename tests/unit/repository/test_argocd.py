@@ -18,12 +18,12 @@ LUA = (ROOT / "charts" / "partwarden" / "files" / "argocd" / "health.lua").read_
 PAGE = (ROOT / "docs" / "how-to" / "argocd.md").read_text()
 
 
-def health(status: dict[str, Any] | None, generation: int = 1) -> tuple[str, str]:
+def health(status: dict[str, Any] | None, generation: int = 1, check: str = LUA) -> tuple[str, str]:
     """Status and message."""
     runtime = lupa.LuaRuntime(unpack_returned_tuples=True)
     body = {"metadata": {"generation": generation}} | ({} if status is None else {"status": status})
     runtime.globals().obj = runtime.table_from(body, recursive=True)
-    found = runtime.execute(LUA)
+    found = runtime.execute(check)
     return found.status, found.message
 
 
@@ -56,6 +56,17 @@ def test_all_four_are_told_apart() -> None:
     assert health(STATES["pending"])[0] == "Progressing"
     assert health(STATES["plan"])[0] == health(STATES["suspended"])[0] == "Suspended"
     assert health(STATES["TableNotFound True"])[0] == health(STATES["archive damaged"])[0] == "Degraded"
+
+
+@pytest.mark.parametrize("name", ["warnings", "outage outlasted"])
+def test_a_table_with_warnings_is_healthy_or_degraded_as_the_user_chooses(name: str) -> None:
+    found, message = health(STATES[name])
+    assert found == "Healthy"
+    assert message.startswith("ConvergedWithWarnings: ")
+    stricter = LUA.replace('with_warnings = "Healthy"', 'with_warnings = "Degraded"')
+    assert health(STATES[name], check=stricter)[0] == "Degraded"
+    others = [status for each, status in STATES.items() if each not in ("warnings", "outage outlasted")]
+    assert [health(status, check=stricter) for status in others] == [health(status) for status in others]
 
 
 @pytest.mark.parametrize("status", [None, {}, {"conditions": []}, {"observedGeneration": -1}])

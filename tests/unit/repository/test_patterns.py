@@ -29,6 +29,7 @@ from partwarden.planner import keys, marker
 from partwarden.planner.keys import KeyType
 from partwarden.postgres import answers, conninfo, errors, table_state
 from partwarden.postgres.conninfo import ConnectionInfo
+from partwarden.status.warnings import in_few_words
 
 OPERATOR = Path(partwarden.__file__).parent
 FIRST, LAST, STEP = 1 << 14, 1 << 20, 4
@@ -275,6 +276,9 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
             ("a", "(a >= 1::", "!)"),
             ("'", "(a >= ", ")"),
         ),
+    },
+    "status/warnings.py": {
+        "'(?<=[a-z])(?=[A-Z])": each(lambda text: in_few_words([text]), ("a", "", ""), ("A", "", ""), ("Aa", "", "")),
     },
 }
 

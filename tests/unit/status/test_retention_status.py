@@ -64,14 +64,17 @@ def test_a_plan_that_is_not_executed_says_what_it_would_do() -> None:
 
 def test_the_lock_holder_is_reported_and_the_policy_is_retried() -> None:
     said = verdict(policy(), here(*values.years(2019)), TableBusy("process 7 reads it"))
-    assert (said.ready.reason, said.reconciling, said.stalled) == ("TableBusy", True, False)
+    assert (said.ready.status, said.ready.reason) == ("True", "ConvergedWithWarnings")
+    assert said.ready.message.startswith("process 7 reads it; ")
+    assert [each.reason for each in said.errors] == ["TableBusy"]
 
 
 def test_rows_that_others_point_to_wait_for_a_person() -> None:
     old = values.years(2019)[0]
     said = verdict(policy(), here(old, references={old.oid: (Reference("public.step", 7),)}))
-    assert (said.ready.reason, said.reconciling, said.stalled) == ("RowsReferenced", False, True)
+    assert (said.ready.reason, said.reconciling, said.stalled) == ("ConvergedWithWarnings", False, False)
     assert "public.step (7)" in said.ready.message
+    assert [each.reason for each in said.errors] == ["RowsReferenced"]
 
 
 def test_days_that_change_nothing_write_nothing() -> None:

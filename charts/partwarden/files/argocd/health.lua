@@ -1,4 +1,6 @@
 -- Health of a PartitionPolicy or a PartitionArchive for Argo CD, by the conditions that kstatus reads.
+-- Of a table that is covered while something of its policy is stuck: "Healthy", or "Degraded".
+local with_warnings = "Healthy"
 local health = {status = "Progressing", message = "the operator has not reconciled it yet"}
 if obj.status == nil or obj.status.conditions == nil then
   return health
@@ -18,6 +20,8 @@ elseif found["Stalled"] ~= nil and found["Stalled"].status == "True" then
   health.status = "Degraded"
 elseif found["Reconciling"] ~= nil and found["Reconciling"].status == "True" then
   health.status = "Progressing"
+elseif ready.reason == "ConvergedWithWarnings" then
+  health.status = with_warnings
 elseif ready.status == "True" then
   health.status = "Healthy"
 else
