@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..api import policy
-from ..api.retention import OnExpire
+from ..api.retention import OnExpire, Unaligned
 from ..errors import ObjectsTied, RowsReferenced
 from .actions import (
     Action,
@@ -36,6 +36,10 @@ PENDING = "its detach began and did not end: its rows are invisible, and nothing
 HOLD_MATCHES_NOTHING = "HoldMatchesNothing"
 ANNOTATION_TOO_LONG = "AnnotationTooLong"
 LEFT_ALONE = "ExpiredLeftAlone"
+SKIPPED = (
+    "not exactly one spec.interval, and spec.retention.unaligned is Keep; set it to Expire, or name those that shall "
+    "stay in spec.holds"
+)
 INTERRUPTED = "its detach was interrupted after the table had left: its grace begins once that is written down"
 
 Expired = tuple[Partition, BoundedRange]
@@ -71,6 +75,13 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
     returning = {each.oid for each in wanted.actions if isinstance(each, AttachDetached)}
     outside = [each for each in context.detached if each.oid not in returning]
     going, staying = _sort_out(context, expired)
+    # By their bounds they have expired, and only `unaligned: Keep` leaves them out of all of the above.
+    skipped = [
+        (each, held, Finding(LEFT_ALONE, each.name, SKIPPED))
+        for each, piece in past
+        if context.retention.unaligned is Unaligned.KEEP and (held := piece.bounded) and not context.is_held(each)
+        if not context.may_expire(piece)
+    ]
     gate = check_archives(context, going, sorted(outside, key=lambda each: (each.marker.range.upper, each.oid)))
     return Retired(
         actions=(
@@ -90,7 +101,7 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
         ),
         findings=(
             *gate.troubles,
-            *_why_staying(context, staying),
+            *_why_staying(context, [*staying, *skipped]),
             *_tied(context, [*(each for each, _ in going), *outside]),
             *gate.notes,
             *_annotations(context),

@@ -155,7 +155,11 @@ def test_what_is_off_the_grid_expires_by_its_bounds_unless_the_policy_keeps_it()
     kept = plan(values.spec(retention=retention, premake=0, start_from="2026-01-01"), found)
     assert kept.actions == ()
     assert kept.retired.expired == frozenset()
-    (finding,) = kept.findings
+    left, finding = kept.findings
+    assert left.reason == "ExpiredLeftAlone"
+    assert left.message.startswith("expired, but left alone: ")
+    assert all(name in left.message for name in ("by_hand", "a_day"))
+    assert "young" not in left.message
     assert "retention skips them, whatever their age (spec.retention.unaligned: Keep)" in finding.message
 
 
