@@ -104,6 +104,9 @@ def sha256(_context: click.Context, _option: click.Parameter, value: str | None)
 dsn = click.option(
     "--dsn", required=True, help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it."
 )
+archives = click.option(
+    "--archives", "url", metavar="URL", help="With --dsn: shows which of its partitions are archived there."
+)
 manifest_sha256 = click.option(
     "--manifest-sha256",
     callback=sha256,

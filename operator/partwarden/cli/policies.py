@@ -13,8 +13,17 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..api.archive import ARCHIVE_PLURAL
-from ..api.policy import GROUP, PLURAL, VERSION, Database
-from ..api.status import FOR_EVER, Condition, ConditionType, PartitionPolicyStatus, PartitionStatus, State, Summary
+from ..api.policy import GROUP, PLURAL, VERSION, Database, PartitionPolicySpec
+from ..api.status import (
+    FOR_EVER,
+    Condition,
+    ConditionType,
+    PartitionPolicyStatus,
+    PartitionStatus,
+    PlannedAction,
+    State,
+    Summary,
+)
 from ..api.validation import check, parse_spec, sentence
 from ..controller.archive_status import PROVEN, VERIFIED, is_proven
 from ..errors import InsufficientPrivilege, InvalidSpec, StartupError, did_you_mean
@@ -205,7 +214,7 @@ def status(found: Object) -> Mapping[str, Any]:
 
 
 def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
-    """The status without its plan and findings, and sentences on what this version cannot read of it."""
+    """The status without its findings, and sentences on what this version cannot read of it."""
     written, unread = status(policy), list[str]()
 
     def read(model: type[M], value: Any, path: str) -> list[M]:
@@ -225,6 +234,7 @@ def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
         conditions=entries(Condition, "conditions"),
         summary=summary[0] if summary else None,
         partitions=entries(PartitionStatus, "partitions"),
+        plan=entries(PlannedAction, "plan"),
     )
     return whole, unread
 
@@ -267,6 +277,8 @@ def view(policy: Object, now: datetime, archives: Iterable[Object] = ()) -> Tabl
             for partition, each in newest_archives(policy, archives).items()
         },
         notes=(*unlisted, *foreign),
+        spec=check(PartitionPolicySpec, spec)[0],
+        now=now,
     )
 
 

@@ -22,7 +22,7 @@ from ..postgres.connection import Session
 from ..postgres.engine import observe_and_plan
 from ..postgres.transaction import READ_ALL_LIMIT, READ_ALL_TIMEOUT, read_only
 from ..status.conditions import describe
-from ..status.details import human, partitions_of, summarise
+from ..status.details import human, partitions_of, planned, summarise
 from . import manifest, options
 from .guess import read_tables
 from .options import Target
@@ -69,6 +69,9 @@ class TableView:
     notes: tuple[str, ...] = ()
     """Sentences below a list: what it does not show."""
     standby: bool = False
+    spec: TableSpec | None = None
+    now: datetime | None = None
+    """Aware."""
 
     @property
     def of_policy(self) -> bool:
@@ -242,7 +245,9 @@ class ObservedTable:
             in_default = describe(self.grid, rows)
         # Not checked again: a database may have more partitions than a status may list.
         status = PartitionPolicyStatus.model_construct(
-            summary=summarise(self.inventory, self.plan, len(self.inventory.partitions)), partitions=partitions
+            summary=summarise(self.inventory, self.plan, len(self.inventory.partitions)),
+            partitions=partitions,
+            plan=[planned(step) for step in self.plan.steps],
         )
         proven = {
             name: ArchiveView("Proven", archives[each.oid])
@@ -265,6 +270,8 @@ class ObservedTable:
             in_default=in_default,
             archives=None if archives is None else proven,
             standby=server.standby,
+            spec=self.spec,
+            now=self.inventory.now,
         )
 
     def _problems(self, inserts: str, in_default: str) -> Iterator[Problem]:

@@ -53,7 +53,7 @@ def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Pa
     """
     outside = sorted(inventory.detached, key=_age)[-MAX_OUTSIDE:]
     listed = _nearest(inventory.partitions, plan, MAX_PARTITIONS - len(outside))
-    pending = [_planned(step) for step in plan.steps[:MAX_PLAN]]
+    pending = [planned(step) for step in plan.steps[:MAX_PLAN]]
     found = _found(plan, outcomes)
     while True:
         whole = PartitionPolicyStatus(
@@ -241,7 +241,8 @@ def _age(each: Detached) -> tuple[str, str]:
     return iso(each.marker.range.lower) or "", each.name
 
 
-def _planned(step: PlannedStep) -> PlannedAction:
+def planned(step: PlannedStep) -> PlannedAction:
+    """A step as a status shows it."""
     return PlannedAction(
         action=step.action,
         partition=step.name,
