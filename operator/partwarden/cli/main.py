@@ -14,7 +14,7 @@ from .. import __version__
 from ..api import crd
 from ..errors import InvalidSpec, PartwardenError, StartupError
 from ..postgres.connection import forget_environment
-from . import INTERRUPTED, archive, create, drop, formats, hold, import_, options, plan, ready, show, terminal
+from . import INTERRUPTED, archive, create, drop, formats, hold, import_, options, plan, ready, report, show, terminal
 
 ERROR = 1
 DEBUG = "DEBUG_PARTWARDEN"
@@ -113,7 +113,7 @@ def version() -> None:
 
 for _command in (
     *(plan.plan, plan.apply, import_.command),
-    *(show.list_, show.stats, show.health, show.explain, terminal.timeline),
+    *(show.list_, show.stats, show.health, show.explain, terminal.timeline, report.report),
     *(create.create, create.auto, drop.drop, hold.hold, hold.unhold),
     *(archive.archive, archive.job, archive.verify, archive.restore),
 ):

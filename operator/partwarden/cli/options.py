@@ -236,8 +236,9 @@ EVERYWHERE = click.option(
     callback=lambda context, _, value: value or bool(context.parent and context.parent.params.get("everywhere")),
     help="Policies of all namespaces.",
 )
+COMPLETE_POLICY = completing(lambda policy: [policy["metadata"]["name"]])
 TARGET: tuple[Callable[[Any], Any], ...] = (
-    click.argument("policy", required=False, shell_complete=completing(lambda policy: [policy["metadata"]["name"]])),
+    click.argument("policy", required=False, shell_complete=COMPLETE_POLICY),
     click.option(
         "-f",
         "--filename",
@@ -261,19 +262,26 @@ OF_DATABASE = slice(1, 4)
 """Those of `TARGET` that are for a database without a cluster."""
 
 
-def target(everywhere: bool = False, database: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def target(
+    everywhere: bool = False, database: bool = True, several: bool = False
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """The last argument POLICY and options, which the command gets as its argument ``target``.
 
-    ``everywhere``: with -A; ``database``: also with --dsn.
+    ``everywhere``: with -A; ``database``: also with --dsn; ``several``: any number of policies, as ``targets``.
     """
 
     def add(command: Callable[..., int]) -> Callable[..., int]:
         @wraps(command)
         def run(**given: Any) -> int:
             about = {each.name: given.pop(each.name) for each in fields(Target) if each.name in given}
+            if several:
+                names = about.pop("policy") or (None,)
+                return command(targets=[Target(policy=name, **about) for name in names], **given)
             return command(target=Target(**about), **given)
 
         chosen = [*TARGET]
+        if several:
+            chosen[0] = click.argument("policy", nargs=-1, shell_complete=COMPLETE_POLICY)
         if not database:
             del chosen[OF_DATABASE]
         for option in (*chosen, EVERYWHERE) if everywhere else chosen:
