@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +25,7 @@ from .timeline import Entry, Fold, Timeline, period
 BLOCKS = " ▏▎▍▌▋▊▉█"
 """By eighths."""
 NARROWEST = 40
-"""Columns; a narrower terminal wraps."""
+"""Columns; on a narrower terminal lines wrap."""
 USUAL = 80
 """Columns where it is no terminal."""
 TITLES = ("", "NAME", "RANGE", "", "SIZE", "STATE", "ARCHIVE", "HOLD", "NEXT")
@@ -108,7 +108,7 @@ class Page:
         yield from self._heading(one)
         shown = list(one.entries if whole else one.folded())
         largest = max((each.bytes for each in one.entries), default=0)
-        rows = [TITLES, *(self._cells(each, one, largest) for each in shown)]
+        rows = [TITLES, *(self._cells(each, one) for each in shown)]
         # What no partition has takes no room.
         kept = [n for n, column in enumerate(zip(*rows, strict=True)) if n in (0, NAME, BAR) or any(column[1:])]
         widths = self._widths([max(cell_len(row[n]) for row in rows if row[RANGE] or n == 0) for n in kept], kept)
@@ -116,7 +116,8 @@ class Page:
             if isinstance(entry, Fold):
                 yield Text(self._cut(f"{row[0]} {row[NAME]}", self.width), "dim")
             else:
-                yield self._row([row[n] for n in kept], widths, kept, entry, one)
+                bar = self._bar(entry.bytes, largest, widths[BAR]) if entry else ""
+                yield self._row({n: bar if n == BAR else row[n] for n in kept}, widths, entry)
         if one.unlisted:
             more = f"{self._dots} {one.unlisted:,} more, which the status does not list: see them by --dsn"
             yield Text(self._cut(more, self.width), "dim")
@@ -127,18 +128,20 @@ class Page:
 
     def _heading(self, one: Timeline) -> Iterator[Text]:
         view, summary = one.view, one.view.status.summary
-        title = f"{view.name}: " if view.of_policy else ""
+        policy = f"{view.name}: " if view.of_policy else ""
         key = f" by {summary.key}" if summary else ""
-        yield Text(self._cut(f"{title}{view.heading['table']}{key}, {one.interval}, {one.zone}", self.width), "bold")
+        title = printable(f"{policy}{view.heading['table']}{key}, {one.interval}, {one.zone}")
+        yield Text(self._cut(title, self.width), "bold")
         if summary:
             count = f"{summary.partitions:,} partition{'' if summary.partitions == 1 else 's'}, {summary.size}"
             until = f", until {period(one.covered_until, None)[5:]}" if one.covered_until else ""
-            yield Text(self._cut(f"{count}; {one.runway}{until}", self.width))
+            yield Text(self._cut(printable(f"{count}; {one.runway}{until}"), self.width))
         for level, message in view.problems:
             for line in textwrap.wrap(f"{level.name}: {printable(message)}", self.width, subsequent_indent="  "):
                 yield Text(line, formats.COLOURS[level.name])
 
-    def _cells(self, each: Entry | Fold, one: Timeline, largest: int) -> tuple[str, ...]:
+    def _cells(self, each: Entry | Fold, one: Timeline) -> tuple[str, ...]:
+        """All but the bar, which is as wide as the others let it be."""
         if isinstance(each, Fold):
             ends = period(each.entries[0].lower, each.entries[-1].upper)
             word = "older" if each.older else "newer"
@@ -148,7 +151,7 @@ class Page:
             (("▸" if self.unicode else ">") if now else ""),
             printable(each.name),
             each.period,
-            self._bar(each.bytes, largest),
+            "",
             human(each.bytes),
             str(each.state),
             printable(each.archive),
@@ -156,9 +159,9 @@ class Page:
             printable(each.next.words(one.now)) if each.next else "",
         )
 
-    def _bar(self, size: int, largest: int) -> str:
+    def _bar(self, size: int, largest: int, width: int) -> str:
         """At least a hairline for what is not empty."""
-        eighths = -(-size * BAR_WIDTH * 8 // largest) if largest else 0
+        eighths = -(-size * width * 8 // largest) if largest else 0
         if not self.unicode:
             return "#" * -(-eighths // 8)
         return BLOCKS[8] * (eighths // 8) + BLOCKS[eighths % 8].strip()
@@ -173,19 +176,15 @@ class Page:
                 widths[column] = max(least, widths[column] - excess)
         return widths
 
-    def _row(
-        self, cells: Sequence[str], widths: dict[int, int], kept: Sequence[int], entry: Entry | None, one: Timeline
-    ) -> Text:
+    def _row(self, cells: Mapping[int, str], widths: Mapping[int, int], entry: Entry | None) -> Text:
         line = Text(style="bold" if entry is None else "")
-        for column, cell in zip(kept, cells, strict=True):
+        for column, cell in cells.items():
             width = widths[column]
-            if column == BAR:
-                # Drawn for the full width.
-                full = len(cell) * width / BAR_WIDTH
-                cell = cell if width == BAR_WIDTH else cell[: max(1, round(full))] if cell else ""
             shown = self._tail(cell, width) if column == NAME else self._cut(cell, width)
             shown = shown.rjust(width) if column == SIZE else set_cell_size(shown, width)
             line.append(shown, self._style(column, entry)).append(" ")
+        # Of terminals that are too narrow for all columns.
+        line.truncate(self.width)
         return line
 
     def _style(self, column: int, entry: Entry | None) -> str:

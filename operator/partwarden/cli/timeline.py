@@ -318,4 +318,6 @@ def _ahead(interval: Interval, now: datetime, covered: datetime | None) -> int:
 def _cutoff(spec: TableSpec | None, now: datetime) -> datetime | None:
     if spec is None or spec.retention is None:
         return None
-    return cutoff(spec.retention.keep_for, now, Grid.of(spec), Codec(KeyType.TIMESTAMP))
+    with suppress(UnknownTimeZone):
+        return cutoff(spec.retention.keep_for, now, Grid.of(spec), Codec(KeyType.TIMESTAMP))
+    return None
