@@ -20,7 +20,7 @@ from . import formats, options
 from .options import Target, target
 from .show import table_views
 from .tables import Level
-from .timeline import Fold, Timeline, when
+from .timeline import Fold, Timeline, short
 
 TEMPLATE = "report.html.j2"
 MOST_TABLES = 1_000
@@ -74,7 +74,7 @@ def page(found: Sequence[Timeline], source: str, now: datetime) -> str:
         lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.globals |= {"Level": Level, "human": human, "when": when}
+    environment.globals |= {"Level": Level, "human": human, "short": short}
     environment.filters["svg"] = lambda chart: Markup(chart.svg())  # noqa: S704 - drawsvg has escaped what is text
     environment.tests["fold"] = lambda entry: isinstance(entry, Fold)
     worst = sorted(found, key=lambda each: each.urgency)

@@ -248,16 +248,17 @@ def when(moment: datetime, now: datetime) -> str:
 def period(lower: datetime | None, upper: datetime | None) -> str:
     """A range for people: a period where it is exactly one, else its ends."""
     if lower is None or upper is None:
-        return f"from {_short(lower)}" if lower else f"before {_short(upper)}" if upper else "everything"
+        return f"from {short(lower)}" if lower else f"before {short(upper)}" if upper else "everything"
     for interval in Interval:
         with suppress(OverflowError):
             if Grid(interval, None).cell(lower) == BoundedRange(lower, upper):
                 shape = PERIODS.get(interval, f"%Y-Q{(lower.month + 2) // 3}")
                 return lower.strftime(shape)
-    return f"{_short(lower)}/{_short(upper)}"
+    return f"{short(lower)}/{short(upper)}"
 
 
-def _short(moment: datetime | None) -> str:
+def short(moment: datetime | None) -> str:
+    """``2026-01-01``, or ``2026-01-01T07:30`` where it is no midnight."""
     text = _text(moment) or ""
     return text.removesuffix("T00:00:00").removesuffix(":00")
 
