@@ -39,6 +39,8 @@ def states() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "plan, nothing to do", _reconciled(COMPLETE, mode="Plan")
     yield "suspended", make_status(suspended(), {}, 1, NOW)
     yield "suspended later", make_status(suspended(), _reconciled(COMPLETE), 1, NOW)
+    found = inventory(COMPLETE[:2])
+    yield "suspended, observed", make_status(suspended(reconciled(spec(), found, plan(found), ())), {}, 1, NOW)
     yield "broken", make_status(broken("KeyError"), {}, 1, NOW)
     for kind in LEAVES:
         for connected in (True, False):

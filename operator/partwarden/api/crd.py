@@ -35,16 +35,20 @@ MESSAGE = _column("Message", f"{READY}message", priority=1)
 COLUMNS = (
     _column("Ready", f"{READY}status"),
     _column("Reason", f"{READY}reason"),
-    _column("Table", ".spec.table.name"),
-    _column("Interval", ".spec.interval"),
-    _column("Partitions", ".status.summary.partitions", "integer"),
-    _column("Covered-Until", ".status.summary.coveredUntil"),
-    _column("Size", ".status.summary.size"),
-    AGE,
+    _column("Ahead", ".status.summary.ahead", "integer"),
+    _column("Next", ".status.next.text"),
+    _column("Next-At", ".status.next.when"),
+    AGE | {"priority": 1},
+    _column("Table", ".spec.table.name", priority=1),
+    _column("Interval", ".spec.interval", priority=1),
+    _column("Partitions", ".status.summary.partitions", "integer", priority=1),
+    _column("Covered-Until", ".status.summary.coveredUntil", priority=1),
+    _column("Size", ".status.summary.size", priority=1),
+    _column("Next-Drop", ".status.nextDrop.when", priority=1),
     _column("Archives", '.status.conditions[?(@.type=="ArchivesHealthy")].reason', priority=1),
     MESSAGE,
 )
-"""What ``kubectl get partitionpolicies`` shows."""
+"""What ``kubectl get partitionpolicies`` shows: at most 120 columns where the name of a policy has 30 characters."""
 ARCHIVE_COLUMNS = (
     _column("Partition", ".spec.partition"),
     _column("State", ".status.state"),

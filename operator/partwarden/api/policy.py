@@ -327,7 +327,9 @@ class TableSpec(Ruled):
         Mode.APPLY, description="Apply carries the plan out; Plan only writes it into the status. Default: Apply."
     )
     suspend: bool = Field(
-        False, description="true stops all work on this policy and leaves the table as it is. Default: false."
+        False,
+        description="true leaves the table as it is: it is observed, so that the status and the metrics stay current, "
+        "and nothing is changed. Default: false.",
     )
     resync: Resync = Field(
         "10m",

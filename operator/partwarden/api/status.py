@@ -17,6 +17,8 @@ from .types import Model
 MAX_PARTITIONS = 200
 MAX_PLAN = 50
 MAX_FINDINGS = 20
+MAX_NEXT = 17
+"""Characters of ``next.text``, so that ``kubectl get ppol`` is at most 120 columns wide."""
 MAX_MESSAGE = 1024
 """Characters of one message; what is longer is cut with an ellipsis."""
 
@@ -26,6 +28,7 @@ FOR_EVER = "MAXVALUE"
 From = Annotated[str | None, Field(alias="from", description="Lower bound, included; absent: MINVALUE or DEFAULT.")]
 To = Annotated[str | None, Field(alias="to", description="Upper bound, excluded; absent: MAXVALUE or DEFAULT.")]
 Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
+Moment = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
 
 NOT_OBSERVED: Final = -1
 """Without it, kstatus calls an object current that has no status yet, and GitOps tools wait for nothing."""
@@ -114,6 +117,17 @@ class PartitionStatus(Model):
     over_threshold: bool | None = Field(
         None, description="true where it is larger than spec.thresholds.partitionSize; else absent."
     )
+    expires_at: Moment = Field(
+        None,
+        description="When all of it is older than retention.keepFor; absent without retention, and for what never is.",
+    )
+    drop_after: Moment = Field(
+        None,
+        description="The earliest moment at which the policy may drop it; absent where it never does, and while it is "
+        "Expired: its grace begins when it is detached.",
+    )
+    held: bool | None = Field(None, description="true where a hold names it, expired or not; else absent.")
+    archive: str | None = Field(None, description="The PartitionArchive that counts for it, proven or not.")
 
 
 class PlannedAction(Model):
@@ -138,6 +152,26 @@ class PlannedAction(Model):
     )
     waits_for: list[str] = Field(
         default=[], max_length=8, description="What it waits for beside the time, such as `Archive: …`, `Hold: …`."
+    )
+
+
+class NextAction(Model):
+    """The next action of a policy, or its next drop."""
+
+    action: str = Field(description="What will be done, as in status.plan, such as CreatePartition.")
+    object: str = Field(description="The partition or table, with its schema in front where that is not the table's.")
+    at: Moment = Field(
+        None,
+        description="The earliest moment of it; absent: now, or as soon as what it waits for has come. That of the "
+        "next drop may be past.",
+    )
+    waits_for: list[str] = Field(
+        default=[], max_length=8, description="What it waits for beside the time, such as Archive or Approval."
+    )
+    text: str = Field(max_length=MAX_NEXT, description="Action and object for people, such as `drop run_2018`.")
+    when: str = Field(
+        description="The moment for people, by the clock of spec.timezone: `2026-12-01`, `2026-12-01 13:30`, `now` or "
+        "`waits: Archive`."
     )
 
 
@@ -203,6 +237,21 @@ class Summary(Model):
         description="Whole days of unbroken coverage after the current interval ends: inserts succeed at least so long "
         "even if nothing is created any more. Absent where coverage has no end; 0 when nothing holds now.",
     )
+    ahead: int | None = Field(
+        None,
+        description="Whole intervals of unbroken coverage after the current one, at most 1000. Absent where coverage "
+        "has no end; 0 when nothing holds now.",
+    )
+    runs_out_at: Moment = Field(
+        None,
+        description="coveredUntil as an instant: also a key without a time zone is at its end then. Absent where "
+        "coverage has no end, and when nothing holds now.",
+    )
+    oldest_expired_at: Moment = Field(
+        None,
+        description="When that partition expired which expired first, of those that are attached still and that no "
+        "hold keeps; absent where there is none.",
+    )
     largest: Largest | None = Field(None, description="The largest partition.")
 
 
@@ -226,6 +275,14 @@ class PartitionPolicyStatus(Model):
     )
     plan: list[PlannedAction] = Field(
         default=[], max_length=MAX_PLAN, description="Actions still to be done, in order; empty when all is done."
+    )
+    next: NextAction | None = Field(
+        None, description="What the policy does next by itself: what is due, then what comes first; absent: nothing."
+    )
+    next_drop: NextAction | None = Field(
+        None,
+        description="The next drop of a partition or table that exists; absent where none of them will ever be dropped "
+        "by the policy, as things stand.",
     )
     long_action: LongAction | None = Field(
         None,

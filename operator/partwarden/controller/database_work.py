@@ -24,6 +24,7 @@ from ..planner.actions import AnalyzeParent, DrainIntoPartition, DropDetached, O
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase, Recheck
 from ..planner.inventory import Inventory
+from ..planner.plan import Plan
 from ..postgres import inspection
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import ConnectionInfo
@@ -181,10 +182,26 @@ def work(request: WorkRequest, supervisor: Supervisor) -> WorkReport:
 def _maintain(
     connection: Session, request: WorkRequest, supervisor: Supervisor, report: WorkReport, outcomes: list[Outcome]
 ) -> None:
-    """Observe, plan, claim, apply."""
-    spec, held, archives = request.spec, request.held, request.archives
-    inventory, plan = observe_and_plan(connection, spec, held=held, archives=archives)
+    """Observe, plan, claim, apply. What is suspended is observed and planned only."""
+    inventory, plan = observe_and_plan(connection, request.spec, held=request.held, archives=request.archives)
     report.server = inventory.server.identity
+    if not request.spec.suspend:
+        inventory, plan = _act(connection, request, supervisor, report, outcomes, (inventory, plan))
+    report.update = conditions.reconciled(request.spec, inventory, plan, outcomes)
+    report.boundary = (plan.next_boundary - inventory.now).total_seconds()
+
+
+def _act(
+    connection: Session,
+    request: WorkRequest,
+    supervisor: Supervisor,
+    report: WorkReport,
+    outcomes: list[Outcome],
+    observed: tuple[Inventory, Plan],
+) -> tuple[Inventory, Plan]:
+    """Claim the table, apply the plan, and say which archives it wants. Returns what holds afterwards."""
+    spec, held, archives = request.spec, request.held, request.archives
+    inventory, plan = observed
     # What cannot act takes the table from no other policy, such as one whose login does not own it.
     if plan.blocked or not plan.parent.may_own:
         supervisor.disclaim()
@@ -215,10 +232,9 @@ def _maintain(
     report.stopped = report.stopped or supervisor.why_stopped()
     if spec.mode is Mode.APPLY and not plan.blocked and not report.stopped:
         report.requests = plan.retired.gate.requests
-    report.update = conditions.reconciled(spec, inventory, plan, outcomes)
-    report.boundary = (plan.next_boundary - inventory.now).total_seconds()
     done_long = any(each.action.long and each.error is None for each in outcomes)
     report.more = done_long and any(each.long for each in plan.actions)
+    return inventory, plan
 
 
 def _missing(connection: Session, inventory: Inventory, archives: Archives) -> tuple[int, ...]:

@@ -112,22 +112,22 @@ class PolicyReconciler:
             self._waiting.pop(key, None)
             self._long.forget(key)
             return None
-        if self._awaits_older(policy):
+        if not policy.suspended and self._awaits_older(policy):
             return WAIT_FOR_OLDER
         run, supervisor = Run(policy, self._long.running(key)), None
         try:
             if policy.suspended:
+                # It is observed only: another policy may have the table meanwhile.
                 self._ownership.release(key)
                 self._long.forget(key)
-            else:
-                spec = parse_spec(policy.spec)
-                run.resync = spec.resync_period.total_seconds()
-                supervisor = self._supervisor(policy, spec)
-                run.done = supervisor.done
-                with self._connection(policy, spec, supervisor) as connection:
-                    run.report = self._execute(self._request(run, spec, connection), supervisor)
-                run.update = run.report.update
-                self._request_archives(run, spec, connection)
+            spec = parse_spec(policy.spec)
+            run.resync = spec.resync_period.total_seconds()
+            supervisor = self._supervisor(policy, spec)
+            run.done = supervisor.done
+            with self._connection(policy, spec, supervisor) as connection:
+                run.report = self._execute(self._request(run, spec, connection), supervisor)
+            run.update = run.report.update
+            self._request_archives(run, spec, connection)
         except NoFreeSlot:
             return WAIT_FOR_SLOT
         except PartwardenError as error:
@@ -136,6 +136,8 @@ class PolicyReconciler:
             name = error.name if isinstance(error, WorkerDefect) else type(error).__name__
             log.exception("%s", name, extra=run.about("InternalError"))
             run.update = conditions.broken(name)
+        if policy.suspended:
+            run.update = conditions.suspended(run.update)
         result = self._write_status(run, self._is_outdated(run, supervisor))
         self._ownership.note(key)
         if self._is_outdated(run, supervisor):
@@ -282,20 +284,18 @@ class PolicyReconciler:
         except ClusterUnavailable as error:
             log.warning("%s", error, extra=run.about(error.reason))
 
-    def _requeue(self, run: Run, result: workqueue.Result) -> float | None:
-        if run.policy.suspended and result is workqueue.Result.CONVERGED:
-            return None
+    def _requeue(self, run: Run, result: workqueue.Result) -> float:
         after = self._backoff.after(run.policy.key, run.policy.edition, result, run.resync, run.report.boundary)
         if run.report.more:
             self._backoff.forget(run.policy.key)
             after = 0.0
-        ready = run.update.ready
+        reason, message = run.update.ready.reason, run.update.ready.message
+        if run.policy.suspended and run.update.errors:
+            reason, message = run.update.errors[0].reason, str(run.update.errors[0])
         level, word = (
             (logging.WARNING, "attempt") if run.failed and not run.report.more else (logging.DEBUG, "reconcile")
         )
-        log.log(
-            level, "%s: %s; next %s in %.0f s", ready.reason, ready.message, word, after, extra=run.about(ready.reason)
-        )
+        log.log(level, "%s: %s; next %s in %.0f s", reason, message, word, after, extra=run.about(reason))
         return after
 
 

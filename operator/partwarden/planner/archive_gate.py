@@ -89,20 +89,6 @@ Request = ArchiveRequest | CheckRequest
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveGate:
-    """Which tables may leave and go, and what is still to be done for the others.
-
-    ``troubles`` keep a table until they are fixed; ``notes`` say what else is waited for.
-    """
-
-    partitions_to_detach: tuple[tuple[Partition, BoundedRange], ...] = ()
-    tables_to_drop: tuple[DropCase, ...] = ()
-    requests: tuple[Request, ...] = ()
-    troubles: tuple[Finding, ...] = ()
-    notes: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """What is due for one table. ``waits``: reasons of `WAITING`, each with what the table is called there."""
 
@@ -112,23 +98,50 @@ class Step:
     waits: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ArchiveGate:
+    """Which tables may leave and go, and what is still to be done for the others.
+
+    ``troubles`` keep a table until they are fixed; ``notes`` say what else is waited for.
+    """
+
+    detaches: tuple[tuple[Partition, BoundedRange, Step], ...] = ()
+    """Expired partitions that nothing else keeps, and what each needs before it is detached."""
+    drops: tuple[tuple[DropCase, Step], ...] = ()
+    """Tables that were detached, and what each needs before it is dropped."""
+    requests: tuple[Request, ...] = ()
+    troubles: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+
+    @property
+    def partitions_to_detach(self) -> Iterator[tuple[Partition, BoundedRange]]:
+        """Those that pass."""
+        return ((each, held) for each, held, step in self.detaches if step.passes)
+
+    @property
+    def tables_to_drop(self) -> Iterator[DropCase]:
+        """Those that pass."""
+        return (case for case, step in self.drops if step.passes)
+
+
 def check_archives(
     context: PlanContext, expired: Sequence[tuple[Partition, BoundedRange]], detached: Sequence[Detached]
 ) -> ArchiveGate:
     """Sort out partitions that are to be detached and tables that are to be dropped, both the oldest first."""
-    before_detach = [(found, _before_detach(context, found[0])) for found in expired]
-    before_drop = [(case, _before_drop(context, case)) for case in (_drop_case(context, each) for each in detached)]
-    steps = [*(step for _, step in before_detach), *(step for _, step in before_drop)]
+    detaches = tuple((each, held, before_detach(context, each)) for each, held in expired)
+    drops = tuple((case, _before_drop(context, case)) for case in (drop_case(context, each) for each in detached))
+    steps = [*(step for *_, step in detaches), *(step for _, step in drops)]
     return ArchiveGate(
-        partitions_to_detach=tuple(found for found, step in before_detach if step.passes),
-        tables_to_drop=tuple(case for case, step in before_drop if step.passes),
+        detaches=detaches,
+        drops=drops,
         requests=tuple(_requests(steps)),
         troubles=tuple(step.trouble for step in steps if step.trouble is not None),
         notes=tuple(_notes(context, steps)),
     )
 
 
-def _drop_case(context: PlanContext, table: Detached) -> DropCase:
+def drop_case(context: PlanContext, table: Detached) -> DropCase:
+    """All that the drop of the table is decided from."""
     return DropCase(
         table=table,
         now=context.now,
@@ -142,7 +155,8 @@ def _drop_case(context: PlanContext, table: Detached) -> DropCase:
     )
 
 
-def _before_detach(context: PlanContext, partition: Partition) -> Step:
+def before_detach(context: PlanContext, partition: Partition) -> Step:
+    """What an expired partition needs before it is detached."""
     if context.retention.archive is None:
         return Step(passes=True)
     if trouble := _large_objects(context, partition, "archive"):

@@ -220,6 +220,10 @@ class PlanContext:
         """Whether the whole range is older than ``retention.keepFor``; never where there is none, or it has no end."""
         return piece.is_before(self.cutoff)
 
+    def may_expire(self, piece: Range) -> BoundedRange | None:
+        """The range where retention takes it once it `has_expired`; None for one that stays whatever its age."""
+        return self.cell_of(piece)
+
     def is_held(self, table: Partition | Detached) -> bool:
         """Whether a hold names it."""
         return policy.is_held(self.held, table.names)

@@ -8,7 +8,7 @@ kept. An archive counts for a table only by its OID on the same server, never by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -254,10 +254,15 @@ DROP_PRECONDITIONS: tuple[Callable[[DropCase], Kept | None], ...] = (
 """In the order in which they are asked."""
 
 
+def all_unmet(case: DropCase) -> Iterator[Kept]:
+    """Every precondition that is not met, in their order; none where the table may be dropped."""
+    asked = BY_NAME if case.asked_by_name else DROP_PRECONDITIONS
+    return (kept for each in asked if (kept := each(case)) is not None)
+
+
 def unmet(case: DropCase) -> Kept | None:
     """The first precondition that is not met; None where the table may be dropped."""
-    asked = BY_NAME if case.asked_by_name else DROP_PRECONDITIONS
-    return next((kept for each in asked if (kept := each(case)) is not None), None)
+    return next(all_unmet(case), None)
 
 
 def named(entry: str, tables: Iterable[Detached]) -> list[Detached]:

@@ -32,11 +32,14 @@ have been analyzed so much later to be a reason to do it again: longer than it m
 class Upkeep:
     """``oversized``: OIDs of partitions over ``thresholds.partitionSize``; ``closed``: of those whose range has passed.
 
-    ``drifted``: whether the parent's statistics no longer tell how many rows it holds. ``boundary``: when upkeep will
-    begin although nothing changes, aware.
+    ``deferred``: what is to be done once the window opens, at ``opens``. ``drifted``: whether the parent's statistics
+    no longer tell how many rows it holds. ``boundary``: when upkeep will begin although nothing changes. Moments are
+    aware.
     """
 
     actions: tuple[Action, ...] = ()
+    deferred: tuple[Action, ...] = ()
+    opens: datetime | None = None
     findings: tuple[Finding, ...] = ()
     oversized: frozenset[int] = frozenset()
     closed: frozenset[int] = frozenset()
@@ -45,23 +48,24 @@ class Upkeep:
 
 
 def upkeep(context: PlanContext, retired: Retired) -> Upkeep:
-    """Decided last, and done last: creating and retiring come before. Outside of the window nothing is to be done."""
+    """Decided last, and done last: creating and retiring come before. Outside of the window it is deferred."""
     window = context.spec.maintenance.window
     large = _oversized(context)
     closing = _close(context, retired.expired)
     drifted = context.spec.maintenance.analyze_parent and _has_drifted(context.inventory)
     due = (*_analyze(context, drifted), *closing.actions)
-    boundaries = [closing.boundary]
-    if window is not None and not is_open(window, context.zone, context.now):
-        boundaries += [next_opening(window, context.zone, context.now)] if due else []
-        due = ()
+    opens = None
+    if due and window is not None and not is_open(window, context.zone, context.now):
+        opens = next_opening(window, context.zone, context.now)
     return replace(
         closing,
-        actions=due,
+        actions=() if opens else due,
+        deferred=due if opens else (),
+        opens=opens,
         findings=(*_thresholds(context, large), *_pruning(context), *closing.findings),
         oversized=frozenset(each.oid for each in large),
         drifted=drifted,
-        boundary=min(filter(None, boundaries), default=None),
+        boundary=min(filter(None, (closing.boundary, opens)), default=None),
     )
 
 

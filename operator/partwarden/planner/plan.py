@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ..api import policy
 from ..api.policy import TableSpec
-from ..api.retention import OnExpire
 from ..errors import UnsafePlan
 from .actions import (
     Action,
@@ -28,16 +27,16 @@ from .actions import (
 )
 from .calendar import BoundedRange, iso, merge
 from .context import PlanContext
-from .creation import Wanted, wanted
+from .creation import wanted
 from .drop_preconditions import UNKNOWN, Archives, unmet
 from .findings import Finding, notices, pending_detaches, why_blocked
+from .foresight import foresee
 from .inventory import Inventory, Parent
 from .keys import Codec
 from .maintenance import Upkeep, upkeep
 from .retirement import Retired, retired
-from .schedule import PlannedStep, due
-
-SECOND = timedelta(seconds=1)
+from .schedule import PlannedStep
+from .upcoming import Upcoming, next_change, upcoming
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Plan:
     actions: tuple[Action, ...]
     """What can be done now, in order."""
     steps: tuple[PlannedStep, ...]
-    """The same, and all that comes after it: see `schedule`."""
+    """The same, and all that comes after it: see `foresight`."""
     findings: tuple[Finding, ...]
     current: BoundedRange
     """The cell of the grid that holds now, whether or not a partition does."""
@@ -71,6 +70,7 @@ class Plan:
     """Whether no action can succeed until a finding is resolved: none is tried then."""
     retired: Retired
     upkeep: Upkeep
+    upcoming: Upcoming
 
     @property
     def creations(self) -> tuple[CreatePartition, ...]:
@@ -114,13 +114,14 @@ def make_plan(
     here = next((piece for piece in usable if piece.contains(context.moment)), None)
     # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
     actions = (*creation.actions, *retirement.actions, *keeping.actions)
+    steps = foresee(context, actions, retirement, keeping)
     boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
         parent=context.parent,
         key=context.key,
         codec=context.codec,
         actions=actions,
-        steps=tuple(due(actions, inventory)),
+        steps=steps,
         findings=(
             *blocking,
             *creation.findings,
@@ -139,41 +140,10 @@ def make_plan(
         blocked=bool(blocking),
         retired=retirement,
         upkeep=keeping,
+        upcoming=upcoming(context, creation, steps, here),
     )
     plan.check_invariants(context)
     return plan
-
-
-def next_change(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
-    """The first moment, aware, until ``boundary`` at the latest, at which something expires or a grace ends.
-
-    A few dozen steps at most, whatever the number of partitions.
-    """
-    if context.cutoff is None:
-        return boundary
-    moments = [boundary]
-    if context.retention.on_expire is OnExpire.DROP:
-        # Differences: the sum of a grace and of whatever moment a mark names may lie beyond the calendar.
-        left = (context.retention.grace_period - (context.now - each.marker.since) for each in context.detached)
-        moments += [context.now + some for some in left if timedelta(0) < some < boundary - context.now]
-    ranges = [held for _, held in context.ranged]
-    ranges += [each.marker.range for each in context.detached]
-    ranges += [each.range for each in wanted.actions if isinstance(each, CreatePartition)]
-    young = [held.upper for held in ranges if held.upper is not None and held.upper > context.cutoff]
-    if young:
-        moments.append(_when_expired(context, min(young), boundary))
-    return min(moments)
-
-
-def _when_expired(context: PlanContext, upper: datetime, latest: datetime) -> datetime:
-    """When what ends at ``upper`` expires, to the second; ``latest`` where that is later. The cutoff only grows."""
-    early, late = context.now.replace(microsecond=0), latest
-    if context.cutoff_at(latest) < upper:
-        return latest
-    while late - early > SECOND:
-        middle = early + (late - early) // (2 * SECOND) * SECOND
-        early, late = (early, middle) if context.cutoff_at(middle) >= upper else (middle, late)
-    return late
 
 
 CREATIONS = (CreatePartition, CreateDefault, AttachDetached)

@@ -36,22 +36,25 @@ PENDING = "its detach began and did not end: its rows are invisible, and nothing
 HOLD_MATCHES_NOTHING = "HoldMatchesNothing"
 ANNOTATION_TOO_LONG = "AnnotationTooLong"
 LEFT_ALONE = "ExpiredLeftAlone"
-INTERRUPTED = "its detach was interrupted after the table had left: the grace begins now"
+INTERRUPTED = "its detach was interrupted after the table had left: its grace begins once that is written down"
 
 Expired = tuple[Partition, BoundedRange]
+Staying = tuple[Partition, BoundedRange, Finding | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Retired:
     """``expired`` and ``kept`` are OIDs of partitions: past their time, and of those the ones that a hold keeps.
 
-    ``decided`` is False where the policy has no ``retention``.
+    ``decided`` is False where the policy has no ``retention``. ``staying``: the expired that are not to be detached,
+    the oldest first, each with the finding that says why; None: a hold keeps it.
     """
 
     actions: tuple[Action, ...] = ()
     findings: tuple[Finding, ...] = ()
     expired: frozenset[int] = frozenset()
     kept: frozenset[int] = frozenset()
+    staying: tuple[Staying, ...] = ()
     decided: bool = False
     gate: ArchiveGate = field(default_factory=ArchiveGate)
 
@@ -86,27 +89,27 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
         ),
         findings=(
             *gate.troubles,
-            *staying,
+            *_why_staying(context, staying),
             *_tied(context, [*(each for each, _ in going), *outside]),
             *gate.notes,
             *_annotations(context),
         ),
         expired=frozenset(each.oid for each, _ in expired),
         kept=frozenset(each.oid for each, _ in expired if context.is_held(each)),
+        staying=tuple(staying),
         decided=True,
         gate=gate,
     )
 
 
-def _sort_out(context: PlanContext, expired: list[Expired]) -> tuple[list[Expired], list[Finding]]:
-    """Those to be detached, and why the others are not. A hold is no finding: it is in the partition's state."""
-    going, findings = [], []
-    alone: dict[str, list[str]] = {}
+def _sort_out(context: PlanContext, expired: list[Expired]) -> tuple[list[Expired], list[Staying]]:
+    """Those to be detached, and those that are not, each with why. A hold is no finding: it is in the state."""
+    going, staying = list[Expired](), list[Staying]()
     for each, held in expired:
         if context.is_held(each):
-            continue
-        if (why := why_left_alone(each)) is not None:
-            alone.setdefault(why, []).append(each.name)
+            staying.append((each, held, None))
+        elif (why := why_left_alone(each)) is not None:
+            staying.append((each, held, Finding(LEFT_ALONE, each.name, why)))
         elif references := context.inventory.references.get(each.oid):
             counted = ", ".join(
                 f"{some.table} ({some.rows}{' or more' if some.at_least else ''})" for some in references
@@ -115,13 +118,23 @@ def _sort_out(context: PlanContext, expired: list[Expired]) -> tuple[list[Expire
                 f"partition {each} has expired, but rows of other tables point to its rows by foreign keys, so it "
                 f"stays: {counted}; delete those rows or let them point elsewhere"
             )
-            findings.append(Finding.of(str(each), error))
+            staying.append((each, held, Finding.of(str(each), error)))
         else:
             going.append((each, held))
-    for why, names in alone.items():
-        left = f"expired, but left alone: {join_names(names)}: {why}"
-        findings.append(Finding(LEFT_ALONE, str(context.parent), left))
-    return going, findings
+    return going, staying
+
+
+def _why_staying(context: PlanContext, staying: Iterable[Staying]) -> Iterator[Finding]:
+    """One finding for all that are left alone for the same reason."""
+    alone: dict[str, list[str]] = {}
+    for *_, why in staying:
+        if why is not None and why.reason == LEFT_ALONE:
+            alone.setdefault(why.message, []).append(why.object)
+        elif why is not None:
+            yield why
+    for message, names in alone.items():
+        left = f"expired, but left alone: {join_names(names)}: {message}"
+        yield Finding(LEFT_ALONE, str(context.parent), left)
 
 
 def why_left_alone(each: Partition) -> str | None:
@@ -173,21 +186,29 @@ def _detachments(context: PlanContext, wanted: Wanted, going: Iterable[Expired])
     no row points into it; where the policy wants an archive, there is one that was read back and was equal. No row
     goes: the table stays, and a longer ``keepFor`` attaches it again.
     """
-    # PostgreSQL detaches concurrently only where there is no DEFAULT partition, and one may be made just before.
     makes_default = any(isinstance(each, CreateDefault) for each in wanted.actions)
+    return (detachment(context, each, held, makes_default=makes_default) for each, held in going)
+
+
+def detachment(context: PlanContext, each: Partition, held: BoundedRange, *, makes_default: bool) -> DetachPartition:
+    """Detach an expired partition. ``makes_default``: whether a DEFAULT partition is made before."""
+    # PostgreSQL detaches concurrently only where there is no DEFAULT partition.
     concurrently = context.inventory.default is None and not makes_default
-    lock = f"{'SHARE UPDATE' if concurrently else 'ACCESS'} EXCLUSIVE on {context.parent}"
-    for each, held in going:
-        yield DetachPartition(
-            schema=each.schema,
-            name=each.name,
-            range=held,
-            bounds=literals(each.bounds),
-            oid=each.oid,
-            concurrently=concurrently,
-            reason=f"older than {context.retention.keep_for} (spec.retention.keepFor)",
-            lock=lock,
-        )
+    return DetachPartition(
+        schema=each.schema,
+        name=each.name,
+        range=held,
+        bounds=literals(each.bounds),
+        oid=each.oid,
+        concurrently=concurrently,
+        reason=f"older than {context.retention.keep_for} (spec.retention.keepFor)",
+        lock=f"{'SHARE UPDATE' if concurrently else 'ACCESS'} EXCLUSIVE on {context.parent}",
+    )
+
+
+def drop_lock(table: Detached) -> str:
+    """The heaviest lock that a drop takes."""
+    return f"ACCESS EXCLUSIVE on {table}, and on what its foreign keys point to"
 
 
 def _drops(context: PlanContext, cases: Iterable[DropCase]) -> Iterator[DropDetached]:
@@ -219,7 +240,7 @@ def _drops(context: PlanContext, cases: Iterable[DropCase]) -> Iterator[DropDeta
             large_objects=retention.large_objects,
             reason=f"older than {retention.keep_for} (spec.retention.keepFor), and detached for {retention.grace} "
             f"(spec.retention.grace){proof}{tied}",
-            lock=f"ACCESS EXCLUSIVE on {each}, and on what its foreign keys point to",
+            lock=drop_lock(each),
         )
 
 

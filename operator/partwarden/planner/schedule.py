@@ -1,8 +1,8 @@
 """Everything that a policy does by itself: what is due, what follows from it, and what each step waits for. Pure.
 
-`plan.Plan.actions` are the steps that can be done now; `plan.Plan.steps` has them and all that comes after them: the
-archive before a detach, the drop after the grace, upkeep whose window is closed. What has not begun, such as the expiry
-of a partition that is kept for years, is no step: see `upcoming`.
+`plan.Plan.actions` are the steps that can be done now; `plan.Plan.steps` has them and all that comes after them, see
+`foresight`: the archive before a detach, the drop after the grace, upkeep whose window is closed. What has not begun,
+such as the expiry of a partition that is kept for years, is no step: see `upcoming`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,12 @@ class WaitsFor(StrEnum):
     """The user: to resolve what a finding names."""
 
 
+OF_USER = (WaitsFor.HOLD, WaitsFor.APPROVAL, WaitsFor.USER)
+"""What no time brings."""
+
+
 class Wait(NamedTuple):
-    """``message`` is for people, such as ``an archive in s3://b/run that is proven``."""
+    """``message`` is for people, such as ``no archive of it is proven``."""
 
     on: WaitsFor
     message: str
@@ -55,6 +59,7 @@ class PlannedStep:
     action: str
     verb: str
     """For people, such as ``detach``."""
+    noun: str = "partition"
     schema: str
     name: str
     """Of the partition, or table, that it is about."""
@@ -97,6 +102,7 @@ def due(actions: Iterable[Action], inventory: Inventory) -> Iterator[PlannedStep
         yield PlannedStep(
             action=type(action).__name__,
             verb=action.verb,
+            noun=action.noun,
             schema=action.schema,
             name=action.name,
             oid=oid,

@@ -41,6 +41,8 @@ INTERNAL_ERROR = "InternalError"
 
 NOT_REACHED = (errors.DatabaseUnreachable, errors.AuthenticationFailed, errors.TLSMismatch, errors.DatabaseNotFound)
 """The database itself, or the way to it, refuses the connection."""
+OBSERVED = ("summary", "partitions", "plan", "next", "nextDrop", "findings")
+"""The fields of a status that describe the table."""
 MAX_INTERVALS = 20
 """Most intervals with rows in the default partition that a message names."""
 OF_TABLE = (
@@ -125,15 +127,17 @@ def broken(name: str) -> PolicyStatusUpdate:
     return PolicyStatusUpdate(ready=ConditionState(FALSE, INTERNAL_ERROR, message), reconciling=True, stalled=False)
 
 
-def suspended() -> PolicyStatusUpdate:
-    """spec.suspend is set: nothing was observed, and the details of the last status stay."""
-    message = "spec.suspend is set: nothing is observed or changed; set it to false to resume"
+def suspended(seen: PolicyStatusUpdate | None = None) -> PolicyStatusUpdate:
+    """spec.suspend is set: what was ``seen`` stays true of the table, and is nothing to act on. None: nothing was."""
+    message = "spec.suspend is set: the table is observed, and nothing is changed; set it to false to resume"
     unknown = ConditionState(UNKNOWN, SUSPENDED)
     return PolicyStatusUpdate(
         ready=ConditionState(UNKNOWN, SUSPENDED, message),
         reconciling=False,
         stalled=False,
-        others=dict.fromkeys((ConditionType.DATABASE_REACHABLE, *OF_TABLE), unknown),
+        others=seen.others if seen else dict.fromkeys((ConditionType.DATABASE_REACHABLE, *OF_TABLE), unknown),
+        table=seen.table if seen else None,
+        errors=seen.errors if seen else (),
     )
 
 
@@ -166,7 +170,7 @@ def make_status(
     else:
         shown = (previous.get("summary") or {}).get("table")
         seen = dict(previous) if table is None or shown in (None, table) else {}
-    return status | {part: seen[part] for part in ("summary", "partitions", "plan", "findings") if seen.get(part)}
+    return status | {part: seen[part] for part in OBSERVED if seen.get(part)}
 
 
 def _ready(

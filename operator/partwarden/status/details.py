@@ -32,6 +32,7 @@ from ..planner.inventory import Detached, Inventory, Partition, RelationKind
 from ..planner.plan import Plan
 from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT_ALONE
 from ..planner.schedule import PlannedStep
+from .next_action import next_action
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
@@ -63,6 +64,8 @@ def details(inventory: Inventory, plan: Plan, outcomes: Sequence[Outcome]) -> Pa
                 *(_rough_partition(_describe(each, plan)) for each in listed),
             ],
             plan=pending,
+            next=next_action(plan.upcoming.next, plan),
+            next_drop=next_action(plan.upcoming.next_drop, plan),
             findings=found,
         )
         if len(whole.model_dump_json(by_alias=True, exclude_none=True).encode()) <= MAX_BYTES or not (
@@ -105,6 +108,9 @@ def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
         size=human(total),
         covered_until=FOR_EVER if plan.covered_for_ever else iso(plan.covered_until),
         runway_days=None if plan.covered_for_ever else runway,
+        ahead=plan.upcoming.ahead,
+        runs_out_at=iso(plan.upcoming.runs_out),
+        oldest_expired_at=iso(plan.upcoming.oldest_expired),
         largest=Largest(name=_name(largest, plan), bytes=largest.bytes, size=human(largest.bytes)) if largest else None,
     )
 
@@ -197,7 +203,7 @@ def _distance(held: Range | None, current: BoundedRange) -> timedelta:
 
 def _is_notable(each: Partition, plan: Plan) -> bool:
     odd = each.oid in plan.upkeep.oversized or each.kind is not RelationKind.TABLE
-    return odd or _state(each, plan) in NOTABLE
+    return odd or plan.upcoming.is_held(each) or _state(each, plan) in NOTABLE
 
 
 def _state(each: Partition, plan: Plan) -> State:
@@ -234,6 +240,10 @@ def _describe(each: Partition | Detached, plan: Plan) -> PartitionStatus:
         kind=None if kind is RelationKind.TABLE else str(kind),
         oid=each.oid if state is State.DETACHED or each.oid in plan.retired.expired else None,
         over_threshold=True if each.oid in plan.upkeep.oversized else None,
+        expires_at=iso(plan.upcoming.expires_at(each)),
+        drop_after=iso(plan.upcoming.drop_after(each)),
+        held=plan.upcoming.is_held(each) or None,
+        archive=plan.upcoming.archive(each),
     )
 
 

@@ -437,15 +437,71 @@ def test_after_a_change_of_labels_at_a_write_the_api_server_says_whether_it_is_s
         assert made.store.all() == []
 
 
-def test_a_suspended_policy_gives_its_table_free_and_reads_nothing(made: Fixture) -> None:
+def test_a_suspended_policy_gives_its_table_free_and_observes_it_only(made: Fixture) -> None:
     made.reconcile()
     made.ownership.claim(("one", "younger"), TABLE, ("2027", ("one", "younger")))
-    made.apply(suspend=True)
+    made.apply(suspend=True, premake=3)
     made.engine.steps.clear()
-    assert made.reconcile() is None
-    assert made.engine.steps == []
+    made.enqueued.clear()
+    made.requests.asked = 0
+    assert 540 <= (made.reconcile() or 0) <= 660
+    assert made.engine.steps == ["connect", "observe and plan", "disconnect"]
     assert made.condition()[:2] == ("Unknown", "Suspended")
+    assert (made.condition("Reconciling")[0], made.condition("Stalled")[0]) == ("False", "False")
+    assert made.condition("PartitionsAhead")[:2] == ("False", "PartitionsMissing")
+    assert made.api.policies[KEY]["status"]["summary"]["ahead"] == 1
+    assert [each["partition"] for each in made.api.policies[KEY]["status"]["plan"]] == ["run_2028", "run_2029"]
     assert made.enqueued == [("one", "younger")]
+    assert made.requests.asked == 0
+    assert made.results[-1] is Result.CONVERGED
+
+
+def test_a_suspended_policy_sees_the_end_of_the_interval(made: Fixture) -> None:
+    made.apply(suspend=True, premake=0)
+    made.engine.inventory = replace(made.engine.inventory, now=datetime(2026, 12, 31, 23, 58, tzinfo=UTC))
+    assert made.reconcile() == 120
+    assert made.condition("PartitionsAhead")[0] == "True"
+    made.engine.inventory = replace(made.engine.inventory, now=datetime(2027, 1, 1, tzinfo=UTC))
+    made.reconcile()
+    assert made.condition("PartitionsAhead")[0] == "False"
+    assert made.engine.inventory.partitions == values.years(2026)
+
+
+def test_a_suspended_policy_of_a_database_that_does_not_answer_stays_suspended_and_asks_ever_more_rarely(
+    made: Fixture,
+) -> None:
+    made.reconcile()
+    before = made.api.policies[KEY]["status"]["partitions"]
+    made.apply(suspend=True)
+    made.engine.unreachable = DatabaseUnreachable("no answer from db")
+    assert [round(made.reconcile() or 0) for _ in range(3)] == [1, 2, 4]
+    assert made.condition()[:2] == ("Unknown", "Suspended")
+    assert made.condition("DatabaseReachable")[:2] == ("False", "DatabaseUnreachable")
+    assert made.condition("PartitionsAhead")[:2] == ("Unknown", "DatabaseUnreachable")
+    assert (made.condition("Reconciling")[0], made.condition("Stalled")[0]) == ("False", "False")
+    assert made.api.policies[KEY]["status"]["partitions"] == before
+    assert made.api.writes == 2
+
+
+@pytest.mark.parametrize("wrong", ["a spec that is not valid", "a Secret that was deleted", "an internal error"])
+def test_a_suspended_policy_stays_suspended_whatever_keeps_it_from_being_observed(
+    made: Fixture, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.apply(suspend=True, premake=-1 if wrong.startswith("a spec") else 1)
+    if wrong.startswith("a Secret"):
+        del made.api.secrets["one", "db"]
+    if wrong.startswith("an internal"):
+        monkeypatch.setattr(made.engine, "between", lambda: 1 // 0)
+    assert (made.reconcile() or 0) > 13
+    assert made.condition()[:2] == ("Unknown", "Suspended")
+    assert (made.condition("Reconciling")[0], made.condition("Stalled")[0]) == ("False", "False")
+
+
+def test_a_suspended_policy_waits_for_no_older_one(made: Fixture) -> None:
+    made.handler.seen(made.api.apply(OLDER, SPEC, creationTimestamp="2025-01-01T00:00:00Z"))
+    made.apply(suspend=True)
+    made.reconcile()
+    assert made.condition()[1] == "Suspended"
 
 
 def test_a_failure_while_it_stops_is_not_written(made: Fixture) -> None:

@@ -132,7 +132,7 @@ def test_an_outage_keeps_what_was_last_seen_of_the_table() -> None:
 def test_what_is_not_true_of_the_table_any_more_is_taken_away(error: errors.PartwardenError, table: str) -> None:
     first = status_of(inventory(COMPLETE))
     second = make_status(failed(error, isinstance(error, errors.TableNotFound)), first, 3, LATER, table)
-    assert not {"summary", "partitions", "plan", "findings"} & set(second)
+    assert not {"summary", "partitions", "plan", "next", "nextDrop", "findings"} & set(second)
 
 
 def test_mode_plan_counts_what_it_would_do_and_is_neither_stalled_nor_reconciling() -> None:
@@ -152,6 +152,16 @@ def test_suspended_says_unknown_and_keeps_the_rest() -> None:
     assert (condition(second, "Ready")["status"], condition(second, "Ready")["reason"]) == ("Unknown", "Suspended")
     assert (says(second)["Stalled"], says(second)["Reconciling"]) == ("False", "False")
     assert second["partitions"] == first["partitions"]
+
+
+def test_suspended_says_of_the_table_what_was_observed() -> None:
+    seen = inventory(COMPLETE[:2])
+    status = make_status(suspended(reconciled(spec(), seen, plan(seen), ())), {}, 4, LATER, "public.run")
+    assert (condition(status, "Ready")["status"], condition(status, "Ready")["reason"]) == ("Unknown", "Suspended")
+    assert (says(status)["Stalled"], says(status)["Reconciling"]) == ("False", "False")
+    assert says(status)["DatabaseReachable"] == "True"
+    assert (says(status)["PartitionsAhead"], len(status["plan"])) == ("False", 3)
+    assert status["next"]["object"] == "run_2026"
 
 
 def test_an_unforeseen_error_is_ours_and_says_nothing_about_the_database() -> None:

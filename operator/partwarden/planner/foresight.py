@@ -1,0 +1,262 @@
+"""The steps that come after what is due: what follows from it, what each waits for, and in which order. Pure.
+
+Nothing is decided here: each step is what the gate and the preconditions of a drop say of the table as it is, or as it
+will be once the steps before it are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from . import archive_gate
+from .actions import (
+    Action,
+    AttachDetached,
+    ConfirmDetached,
+    CreateDefault,
+    CreatePartition,
+    DetachPartition,
+    DropDetached,
+)
+from .archive_gate import MOST_AT_ONCE, ArchiveRequest, CheckRequest, before_detach, drop_case
+from .calendar import merge
+from .context import PlanContext
+from .creation import wanted
+from .drop_preconditions import APPROVAL, ARCHIVING, CHECKING, GRACE, HELD, OUTSIDE, POLICY, Kept, all_unmet
+from .findings import Finding, refusing
+from .inventory import Detached, Partition
+from .maintenance import Upkeep
+from .marker import Marker, Phase
+from .retirement import INTERRUPTED, LEFT_ALONE, Retired, confirmation, detachment, drop_lock
+from .schedule import OF_USER, PlannedStep, Wait, WaitsFor, due
+
+Waits = tuple[Wait, ...]
+ARCHIVE, CHECK = "ArchivePartition", "CheckArchive"
+"""Steps that Jobs do, not the engine."""
+LONGEST_WAIT = 200
+"""Characters of a finding that a step repeats; the way out is in the finding."""
+END = datetime.max.replace(tzinfo=UTC)
+FROM_GATE = {
+    HELD: WaitsFor.HOLD,
+    APPROVAL: WaitsFor.APPROVAL,
+    ARCHIVING: WaitsFor.ARCHIVE,
+    CHECKING: WaitsFor.PROOF,
+}
+"""By the reason of a drop precondition that is not met. The others are a moment, or say that nothing is to come."""
+TURNS = (ConfirmDetached.__name__, ARCHIVE, DetachPartition.__name__, CHECK, DropDetached.__name__)
+"""In which order the steps of one moment come; all others after them."""
+
+
+def foresee(
+    context: PlanContext, actions: Sequence[Action], retired: Retired, upkeep: Upkeep
+) -> tuple[PlannedStep, ...]:
+    """The actions, which are due, in their order; then all that comes after them, in the order of its moments.
+
+    What only the table can say once something was done is not foreseen, such as ANALYZE after VACUUM has counted rows.
+    """
+    now = list(due(actions, context.inventory))
+    deferred = due(upkeep.deferred, context.inventory)
+    later = [
+        *_after_finalization(context, actions),
+        *_retirement(context, retired, any(isinstance(each, CreateDefault) for each in actions)),
+        *(replace(each, not_before=upkeep.opens) for each in deferred),
+    ]
+    coming, known = dict[str, PlannedStep](), {each.id for each in now}
+    for step in later:
+        if step.id not in known:
+            coming.setdefault(step.id, step)
+    return (*now, *sorted(coming.values(), key=_turn))
+
+
+def _turn(step: PlannedStep) -> tuple[bool, datetime, int]:
+    moment = step.not_before or datetime.min.replace(tzinfo=UTC)
+    turn = TURNS.index(step.action) if step.action in TURNS else len(TURNS)
+    return any(each.on in OF_USER for each in step.waits_for), moment, turn
+
+
+def _after_finalization(context: PlanContext, actions: Sequence[Action]) -> Iterator[PlannedStep]:
+    """What a pending detach leaves: a range that no partition holds, and a table, with our mark where it was ours."""
+    pending = [each for each in context.inventory.partitions if each.detach_pending]
+    if not pending or context.cutoff is None:
+        return
+    # A mark of another range, which anyone may write, says nothing.
+    left = [_table(each, each.marker) for each in pending if each.marker and each.marker.range == each.range]
+    made = [each for each in actions if isinstance(each, CreatePartition | AttachDetached)]
+    held = [*(held for each, held in context.ranged if not each.detach_pending), *(each.range for each in made)]
+    returning = {each.oid for each in made if isinstance(each, AttachDetached)}
+    outside = (*(each for each in context.detached if each.oid not in returning), *left)
+    after = replace(context, coverage=tuple(merge(held)), detached=outside)
+    gone = (Wait(WaitsFor.DETACH, "its detach to be finished"),)
+    for step in due(wanted(after).actions, context.inventory):
+        yield replace(step, waits_for=gone)
+    for table in left:
+        yield from _of_table(after, table, archive_gate.Step(), gone)
+
+
+def _retirement(context: PlanContext, retired: Retired, makes_default: bool) -> Iterator[PlannedStep]:
+    """Of each expired partition and detached table, the oldest first."""
+    leaving = [
+        *((each, held, step, None) for each, held, step in retired.gate.detaches),
+        *((each, held, before_detach(context, each), why) for each, held, why in retired.staying),
+    ]
+    chains = []
+    for each, held, step, why in leaving:
+        action = detachment(context, each, held, makes_default=makes_default)
+        chains.append((held.upper, each.oid, step, _of_partition(context, action, each, step, why)))
+    for case, step in retired.gate.drops:
+        chain = _of_table(context, case.table, step, _stuck(step.trouble))
+        chains.append((case.table.marker.range.upper, case.table.oid, step, chain))
+    requested = {each.oid for each in retired.gate.requests if isinstance(each, ArchiveRequest)}
+    for *_, step, chain in sorted(chains, key=lambda found: found[:2]):
+        yield from (_queued(each, step, requested) for each in chain)
+
+
+def _queued(step: PlannedStep, gate: archive_gate.Step, requested: Collection[int | None]) -> PlannedStep:
+    """With what an archive waits for that is not asked for yet."""
+    if step.action != ARCHIVE or not isinstance(gate.request, ArchiveRequest) or step.oid in requested:
+        return step
+    others = Wait(WaitsFor.ARCHIVE, f"those of older tables, of which {MOST_AT_ONCE} are made at a time")
+    return replace(step, waits_for=step.waits_for or (others,))
+
+
+def _of_partition(
+    context: PlanContext, action: DetachPartition, each: Partition, gate: archive_gate.Step, why: Finding | None
+) -> Iterator[PlannedStep]:
+    """Archive, detach, and what follows. ``why`` it stays, beside a hold."""
+    mark = Marker(each.oid, context.parent.oid, str(context.parent), action.range, Phase.DETACHED, context.now)
+    table, archived = _table(each, mark), context.retention.archive is not None
+    context = replace(context, detached=(*context.detached, table))
+    kept = _waits(_kept(context, table))
+    before = (*_only(kept, WaitsFor.HOLD), *_stuck(why), *_stuck(gate.trouble))
+    needed: Waits = _only(kept, WaitsFor.ARCHIVE) if archived else ()
+    if needed:
+        yield _archive(context, table, before)
+    if isinstance(gate.request, CheckRequest):
+        # It was attached again after a reading had failed.
+        yield _reading(context, table, before)
+        needed = (Wait(WaitsFor.PROOF, "its archive was not read again without an error"),)
+    (detach,) = due([action], context.inventory)
+    yield replace(detach, waits_for=(*before, *needed))
+    # What is left alone has no mark that counts: nothing follows once the user has detached it.
+    if why is None or why.reason != LEFT_ALONE:
+        left = (*before, Wait(WaitsFor.DETACH, "it is a partition still"))
+        yield from _until_dropped(context, table, archive_gate.Step(), left)
+
+
+def _of_table(context: PlanContext, table: Detached, gate: archive_gate.Step, before: Waits) -> Iterator[PlannedStep]:
+    """What becomes of a table that is no partition, or will be none once ``before`` is over."""
+    if table.marker.phase is Phase.DETACHING and context.has_expired(table.marker.range):
+        held = _only(_waits(_kept(context, table)), WaitsFor.HOLD)
+        (confirm,) = due([confirmation(table, INTERRUPTED)], context.inventory)
+        yield replace(confirm, rows=table.rows, bytes=table.bytes, waits_for=(*before, *held))
+        table = replace(table, marker=replace(table.marker, phase=Phase.DETACHED, since=context.now))
+        gate, before = archive_gate.Step(), (*before, Wait(WaitsFor.DETACH, "its detach is not confirmed"))
+    yield from _until_dropped(context, table, gate, before)
+
+
+def _until_dropped(
+    context: PlanContext, table: Detached, gate: archive_gate.Step, before: Waits
+) -> Iterator[PlannedStep]:
+    """Archive, reading and drop of a table whose mark says Detached, or will say so once ``before`` is over."""
+    kept = _kept(context, table)
+    reasons, waits, retention = {each.reason for each in kept}, _waits(kept), context.retention
+    if OUTSIDE in reasons:
+        return
+    coming, drops = any(each.on is WaitsFor.DETACH for each in before), POLICY not in reasons
+    not_before = _grace_end(context, table, coming) if drops and GRACE in reasons else None
+    if retention.archive is not None:
+        held, unproven = _only(waits, WaitsFor.HOLD), _only(waits, WaitsFor.ARCHIVE)
+        if unproven:
+            yield _archive(context, table, (*before, *held))
+        if isinstance(gate.request, CheckRequest):
+            yield _reading(context, table, before)
+        elif drops and CHECKING in reasons:
+            others = (each for each in waits if each.on is not WaitsFor.PROOF)
+            yield _reading(context, table, (*before, *others), not_before)
+        elif not drops and (coming or unproven):
+            yield _reading(context, table, (*before, *held, *unproven))
+    if drops:
+        error = refusing(table, context.inventory.ties.get(table.oid, ()))
+        yield _step(
+            table,
+            (DropDetached.__name__, DropDetached.verb),
+            f"older than {retention.keep_for} (spec.retention.keepFor), once it is detached for {retention.grace} "
+            "(spec.retention.grace)",
+            drop_lock(table),
+            (*before, *waits, *_stuck(Finding.of(str(table), error) if error else None)),
+            not_before,
+        )
+
+
+def _archive(context: PlanContext, table: Detached, waits: Waits) -> PlannedStep:
+    retention = context.retention
+    why = f"older than {retention.keep_for} (spec.retention.keepFor); goes into {retention.archive} before it may leave"
+    return _step(table, (ARCHIVE, "archive"), why, f"ACCESS SHARE on {table}", waits)
+
+
+def _reading(context: PlanContext, table: Detached, waits: Waits, not_before: datetime | None = None) -> PlannedStep:
+    why = f"its archive in {context.retention.archive} and the table are read again and compared"
+    return _step(table, (CHECK, "compare with its archive"), why, f"ACCESS SHARE on {table}", waits, not_before)
+
+
+def _step(
+    table: Detached,
+    kind: tuple[str, str],
+    reason: str,
+    lock: str,
+    waits: Iterable[Wait],
+    not_before: datetime | None = None,
+) -> PlannedStep:
+    """``kind``: action and verb."""
+    return PlannedStep(
+        action=kind[0],
+        verb=kind[1],
+        noun=DropDetached.noun if kind[0] != ARCHIVE else "partition",
+        schema=table.schema,
+        name=table.name,
+        oid=table.oid,
+        range=table.marker.range,
+        reason=reason,
+        lock=lock,
+        rows=table.rows,
+        bytes=table.bytes,
+        not_before=not_before,
+        waits_for=tuple(dict.fromkeys(waits)),
+    )
+
+
+def _table(each: Partition, mark: Marker) -> Detached:
+    """The partition as a table of its own."""
+    return Detached(each.oid, each.schema, each.name, mark, rows=each.rows, bytes=each.bytes)
+
+
+def _kept(context: PlanContext, table: Detached) -> list[Kept]:
+    """All that keeps the table from being dropped now."""
+    return list(all_unmet(drop_case(context, table)))
+
+
+def _waits(kept: Iterable[Kept]) -> Waits:
+    return tuple(Wait(FROM_GATE[each.reason], each.message) for each in kept if each.reason in FROM_GATE)
+
+
+def _only(waits: Waits, kind: WaitsFor) -> Waits:
+    return tuple(each for each in waits if each.on is kind)
+
+
+def _stuck(why: Finding | None) -> Waits:
+    """For the user, without the way out."""
+    return () if why is None else (Wait(WaitsFor.USER, why.message.split("; ")[0][:LONGEST_WAIT]),)
+
+
+def _grace_end(context: PlanContext, table: Detached, coming: bool) -> datetime | None:
+    """When the grace is over. ``coming``: it has not begun; to the whole hour then, so that the same plan of a later
+    minute says the same, and None where that is past."""
+    try:
+        end = table.marker.since + context.retention.grace_period
+    except OverflowError:
+        return END
+    if coming:
+        end = end.replace(minute=0, second=0, microsecond=0)
+    return end if end > context.now else None
