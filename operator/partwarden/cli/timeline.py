@@ -276,7 +276,7 @@ def _interval(text: Any) -> Interval:
 
 def _entry(each: PartitionStatus, view: TableView, step: PlannedAction | None, local: Any) -> Entry:
     archive = (view.archives or {}).get(each.name)
-    expires, drop = local(getattr(each, "expires_at", None)), local(getattr(each, "drop_after", None))
+    expires, drop = local(each.expires_at), local(each.drop_after)
     coming = _coming(step, local) if step else None
     if coming is None and drop:
         coming = Coming("drop", drop)
@@ -289,8 +289,8 @@ def _entry(each: PartitionStatus, view: TableView, step: PlannedAction | None, l
         upper=local(each.to),
         bytes=each.bytes,
         rows=each.rows,
-        archive=archive.state if archive else getattr(each, "archive", None) or "",
-        held=bool(getattr(each, "held", None)) or each.state is State.HELD,
+        archive=archive.state if archive else "",
+        held=bool(each.held) or each.state is State.HELD,
         next=coming,
     )
 
