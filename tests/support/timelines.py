@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from partwarden.api.policy import PartitionPolicySpec
+from partwarden.api.validation import check
 from partwarden.cli import policies
 from partwarden.cli.timeline import Timeline
 
@@ -98,4 +101,10 @@ def timeline(found: dict[str, Any] | None = None, now: datetime = NOW) -> Timeli
     """That of a policy; the detached ones are archived."""
     chosen = found or policy()
     names = [each["name"] for each in chosen["status"]["partitions"][:2]]
-    return Timeline.of(policies.view(chosen, now, archives(chosen, *names)))
+    return of_policy(chosen, now, archives(chosen, *names))
+
+
+def of_policy(found: dict[str, Any], now: datetime = NOW, known: Sequence[dict[str, Any]] = ()) -> Timeline:
+    """As commands make it of what the API server has."""
+    view = policies.view(found, now, known)
+    return Timeline.of(view, now, check(PartitionPolicySpec, found["spec"])[0], view.status.plan)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..api.archive import ARCHIVE_PLURAL
-from ..api.policy import GROUP, PLURAL, VERSION, Database, PartitionPolicySpec
+from ..api.policy import GROUP, PLURAL, VERSION, Database
 from ..api.status import (
     FOR_EVER,
     Condition,
@@ -277,8 +277,6 @@ def view(policy: Object, now: datetime, archives: Iterable[Object] = ()) -> Tabl
             for partition, each in newest_archives(policy, archives).items()
         },
         notes=(*unlisted, *foreign),
-        spec=check(PartitionPolicySpec, spec)[0],
-        now=now,
     )
 
 

@@ -18,8 +18,8 @@ from ..errors import InvalidSpec, printable
 from ..status.details import human
 from . import formats, options
 from .options import Target, target
-from .show import table_views
 from .tables import Level
+from .terminal import timelines
 from .timeline import Fold, Timeline, short
 
 TEMPLATE = "report.html.j2"
@@ -39,9 +39,9 @@ def report(targets: list[Target], url: str | None, file: str) -> int:
     Of each POLICY, of all in the namespace, or with -A in all, as the operator observed them last; with --dsn of the
     tables of a database. It needs no network and no script. Exits 0, or 1 on an error.
     """
-    views = [view for each in targets for view in table_views(each, url, listed=True)]
+    found = [one for each in targets for one in timelines(each, url)]
     where = "statuses of PartitionPolicies" if targets[0].dsn is None else "the database"
-    text = page([Timeline.of(each) for each in views], where, datetime.now(UTC))
+    text = page(found, where, datetime.now(UTC))
     if file == "-":
         click.echo(text, nl=False)
         return 0
@@ -49,7 +49,7 @@ def report(targets: list[Target], url: str | None, file: str) -> int:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InvalidSpec(f"cannot write {printable(file)}: {error.strerror}; name another file by --html") from None
-    formats.line(f"wrote {file}: {len(views)} table{'' if len(views) == 1 else 's'}")
+    formats.line(f"wrote {file}: {len(found)} table{'' if len(found) == 1 else 's'}")
     return 0
 
 

@@ -14,7 +14,6 @@ import psycopg
 from psycopg import sql
 
 from ..api.status import PartitionStatus
-from ..archive import verify
 from ..errors import InvalidSpec, PartwardenError
 from ..planner.findings import quoted
 from ..planner.inventory import Partition
@@ -27,6 +26,7 @@ from . import formats, options, policies
 from .options import Target, target
 from .policies import Policies, observe_target
 from .tables import Level, ObservedTable, TableView, count_rows, ends
+from .terminal import archives_at
 
 
 @click.command("list", short_help="Partitions, with ranges, state, rows and size.")
@@ -38,7 +38,7 @@ def list_(target: Target, url: str | None, output: str) -> int:
 
     A policy is shown as the operator observed it last. Exits 0, or 1 on an error.
     """
-    views = table_views(target, url, listed=True)
+    views = _views(target, archives_at(target, url), listed=True)
     if formats.is_data(output):
         formats.data([each.document() for each in views], output)
     elif output == "name":
@@ -61,7 +61,7 @@ def stats(target: Target, exact: bool, output: str) -> int:
 
     --exact asks the database, also of a policy: from here, by the policy's Secret. Exits 0, or 1 on an error.
     """
-    views = observe_target(target, _count) if exact else [(each, dict[str, int]()) for each in table_views(target)]
+    views = observe_target(target, _count) if exact else [(each, dict[str, int]()) for each in _views(target)]
     if formats.is_data(output):
         formats.data([view.statistics(counts) for view, counts in views], output)
     elif output == "name":
@@ -85,7 +85,7 @@ def health(target: Target, output: str) -> int:
     The first check is whether a partition holds now. -o wide shows what is well beside what is not.
     """
     try:
-        views = table_views(target)
+        views = _views(target)
     except PartwardenError as error:
         if formats.is_data(output):
             formats.data({"level": Level.CRITICAL.name, "error": str(error)}, output)
@@ -110,12 +110,8 @@ def health(target: Target, output: str) -> int:
     return int(worst)
 
 
-def table_views(target: Target, url: str | None = None, *, listed: bool = False) -> list[TableView]:
-    """``listed``: with detached tables and archives, those of a database's tables at ``url``."""
-    if target.dsn is None and url is not None:
-        raise click.UsageError("--archives goes with --dsn: a policy's archives are its PartitionArchives")
-    # The newest of each table, by its OID.
-    archives = {each.manifest.partition.oid: each.url for each in verify.find(url).archives} if url else None
+def _views(target: Target, archives: Mapping[int, str] | None = None, *, listed: bool = False) -> list[TableView]:
+    """``listed``: with detached tables and the archives of policies. ``archives``: those of tables, by OID."""
     if target.dsn is not None:
         return observe_target(target, lambda _, tables: [each.view(archives) for each in tables], detached=listed)
     cluster, now = Policies(target), datetime.now(UTC)

@@ -22,7 +22,7 @@ from ..postgres.connection import Session
 from ..postgres.engine import observe_and_plan
 from ..postgres.transaction import READ_ALL_LIMIT, READ_ALL_TIMEOUT, read_only
 from ..status.conditions import describe
-from ..status.details import human, partitions_of, planned, summarise
+from ..status.details import human, partitions_of, summarise
 from . import manifest, options
 from .guess import read_tables
 from .options import Target
@@ -69,9 +69,6 @@ class TableView:
     notes: tuple[str, ...] = ()
     """Sentences below a list: what it does not show."""
     standby: bool = False
-    spec: TableSpec | None = None
-    now: datetime | None = None
-    """Aware."""
 
     @property
     def of_policy(self) -> bool:
@@ -245,9 +242,7 @@ class ObservedTable:
             in_default = describe(self.grid, rows)
         # Not checked again: a database may have more partitions than a status may list.
         status = PartitionPolicyStatus.model_construct(
-            summary=summarise(self.inventory, self.plan, len(self.inventory.partitions)),
-            partitions=partitions,
-            plan=[planned(step) for step in self.plan.steps],
+            summary=summarise(self.inventory, self.plan, len(self.inventory.partitions)), partitions=partitions
         )
         proven = {
             name: ArchiveView("Proven", archives[each.oid])
@@ -270,8 +265,6 @@ class ObservedTable:
             in_default=in_default,
             archives=None if archives is None else proven,
             standby=server.standby,
-            spec=self.spec,
-            now=self.inventory.now,
         )
 
     def _problems(self, inserts: str, in_default: str) -> Iterator[Problem]:
@@ -293,19 +286,20 @@ class ObservedTable:
                 yield Level.CRITICAL, f"{each.reason} ({each.object}): {each.message}"
 
 
-def observe(connection: Session, spec: TableSpec) -> ObservedTable:
+def observe(connection: Session, spec: TableSpec, held: frozenset[str] = frozenset()) -> ObservedTable:
     """The table as it is now. Raises as `engine.observe_and_plan`."""
-    return ObservedTable(spec, *observe_and_plan(connection, spec))
+    return ObservedTable(spec, *observe_and_plan(connection, spec, held=held))
 
 
 def observe_all(connection: Session, target: Target, detached: bool = False) -> list[ObservedTable]:
     """The table of the policy's file, or all that can be managed. ``detached``: also without retention, detached tables
     are seen. Raises `PartwardenError`."""
-    specs = _specs(connection, target)
+    file = policy_file(target) if target.filename is not None else None
+    specs, held = ([file.spec], file.held) if file else (_specs(connection, target), frozenset[str]())
     if not specs:
         raise InvalidSpec("no table here is partitioned by RANGE on one column that says when")
     seeing = {"retention": EVER} if detached else {}
-    return [observe(connection, each.model_copy(update=seeing) if not each.retention else each) for each in specs]
+    return [observe(connection, each.model_copy(update=seeing) if not each.retention else each, held) for each in specs]
 
 
 def only_spec(connection: Session, target: Target) -> TableSpec:

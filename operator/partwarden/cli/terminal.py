@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 import click
@@ -15,11 +16,16 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from ..api.policy import PartitionPolicySpec
+from ..api.validation import check
+from ..archive import verify
 from ..errors import printable
-from ..status.details import human
-from . import formats, options
+from ..planner.actions import CreatePartition
+from ..status.details import human, planned
+from . import formats, options, policies
 from .options import Target, target
-from .show import table_views
+from .policies import Policies, observe_target
+from .tables import EVER, ObservedTable
 from .timeline import Entry, Fold, Timeline, period
 
 BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -57,7 +63,7 @@ def timeline(target: Target, url: str | None, whole: bool, output: str) -> int:
     Of POLICY, or of all in the namespace, as the operator observed them last; with --dsn of the tables of a database.
     Partitions that are far off, and for which nothing comes, are folded into one line. Exits 0, or 1 on an error.
     """
-    found = [Timeline.of(each) for each in table_views(target, url, listed=True)]
+    found = timelines(target, url)
     if formats.is_data(output):
         formats.data([each.document() for each in found], output)
     elif output == "name":
@@ -68,6 +74,35 @@ def timeline(target: Target, url: str | None, whole: bool, output: str) -> int:
             for line in [*([Text()] if number else []), *page.lines(each, whole or output == "wide")]:
                 page.print(line)
     return 0
+
+
+def timelines(target: Target, url: str | None) -> list[Timeline]:
+    """Of the policies, or of the tables of a database, whose archives are at ``url``. Raises `PartwardenError`."""
+    archives, now = archives_at(target, url), datetime.now(UTC)
+    if target.dsn is not None:
+        by_policy = target.filename is not None
+        return observe_target(
+            target, lambda _, tables: [_observed(each, archives, by_policy) for each in tables], detached=True
+        )
+    cluster = Policies(target)
+    chosen, known = cluster.chosen(), cluster.archives()
+    views = [policies.view(each, now, known) for each in chosen]
+    specs = [check(PartitionPolicySpec, each.get("spec"))[0] for each in chosen]
+    return [Timeline.of(view, now, spec, view.status.plan) for view, spec in zip(views, specs, strict=True)]
+
+
+def archives_at(target: Target, url: str | None) -> dict[int, str] | None:
+    """Addresses of the archives there, the newest of each table, by its OID. Raises `click.UsageError` for a policy."""
+    if target.dsn is None and url is not None:
+        raise click.UsageError("--archives goes with --dsn: a policy's archives are its PartitionArchives")
+    return {each.manifest.partition.oid: each.url for each in verify.find(url).archives} if url else None
+
+
+def _observed(table: ObservedTable, archives: dict[int, str] | None, by_policy: bool) -> Timeline:
+    """What a guessed policy would do does not come, nor what the retention does by which detached tables are seen."""
+    view, now, ever = table.view(archives), table.inventory.now, table.spec.retention is EVER
+    steps = [planned(each) for each in table.plan.steps if not ever or each.action == CreatePartition.__name__]
+    return Timeline.of(view, now, None if ever or not by_policy else table.spec, steps if by_policy else ())
 
 
 @dataclass(frozen=True, slots=True)

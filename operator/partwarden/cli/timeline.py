@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby, takewhile
 from typing import Any
 
@@ -23,14 +23,16 @@ from ..planner.context import cutoff
 from ..planner.keys import Codec, KeyType
 from .tables import Level, TableView
 
+EXPIRES = "expires"
 PLANNED = "Planned"
 """The state of a partition that the plan makes."""
 MANY = 10_000
 """Intervals ahead that are counted; more are "at least"."""
 NEAR = 6
 """Partitions on either side of the current one that are never folded."""
+PLAIN = (State.PAST, State.FUTURE)
 NOTABLE = 8
-"""Of those further off for which something comes, how many are not folded."""
+"""Of those further off that are held, or for which more comes than that they expire, how many are not folded."""
 PERIODS = {
     Interval.YEAR: "%Y",
     Interval.MONTH: "%Y-%m",
@@ -119,8 +121,10 @@ class Timeline:
     """Partitions that the status does not list."""
 
     @classmethod
-    def of(cls, view: TableView) -> Timeline:
-        """``view`` with its spec and its time."""
+    def of(
+        cls, view: TableView, now: datetime, spec: TableSpec | None = None, plan: Sequence[PlannedAction] = ()
+    ) -> Timeline:
+        """``now`` is aware. Without a ``spec`` nothing is known to expire. ``plan``: what is known to come."""
         zone_name, interval = view.heading["timezone"], _interval(view.heading["interval"])
         try:
             zone = load_zone(zone_name)
@@ -134,30 +138,29 @@ class Timeline:
                 return moment.astimezone(zone).replace(tzinfo=None) if moment.tzinfo else moment
             return None
 
-        clock = view.now or datetime.now(UTC)
-        now = clock.astimezone(zone).replace(tzinfo=None)
+        clock = now.astimezone(zone).replace(tzinfo=None)
         until = status.summary.covered_until if status.summary else None
         covered = local(until)
         steps: dict[str, PlannedAction] = {}
-        for step in status.plan:
+        for step in plan:
             steps.setdefault(step.partition, step)
-        entries = [_entry(each, view, steps.get(each.name), local) for each in status.partitions]
+        entries = [_entry(each, view, spec, steps.get(each.name), local) for each in status.partitions]
         known = {each.name for each in entries}
         made = [
             Entry(each.partition, PLANNED, local(each.from_), local(each.to), next=_coming(each, local))
-            for each in status.plan
+            for each in plan
             if each.action == "CreatePartition" and each.partition not in known
         ]
         return cls(
             view=view,
             interval=interval,
             zone=zone_name,
-            now=now,
+            now=clock,
             covered_until=covered,
-            ahead=None if until == FOR_EVER else _ahead(interval, now, covered),
-            cutoff=_cutoff(view.spec, clock),
+            ahead=None if until == FOR_EVER else _ahead(interval, clock, covered),
+            cutoff=_cutoff(spec, now),
             entries=tuple(sorted((*entries, *made), key=_place)),
-            steps=tuple(status.plan),
+            steps=tuple(plan),
             unlisted=max(0, status.summary.partitions - status.summary.listed) if status.summary else 0,
         )
 
@@ -193,12 +196,10 @@ class Timeline:
         """The entries with runs of those that are far off, and for which nothing comes, as one each."""
         after = next((n for n, each in enumerate(self.entries) if each.upper and each.upper > self.now), 0)
         near = range(after - NEAR, after + NEAR + 1)
-        far = [
-            n
-            for n, each in enumerate(self.entries)
-            if n not in near and (each.held or each.next or each.state not in (State.PAST, State.FUTURE))
-        ]
-        shown = {*near, *far[:NOTABLE], *(n for n in far if self.entries[n].state == State.DEFAULT)}
+        far = [(n, each) for n, each in enumerate(self.entries) if n not in near]
+        expires = [n for n, each in far if each.next and each.next.verb == EXPIRES]
+        notable = [n for n, each in far if n not in expires and (each.next or each.held or each.state not in PLAIN)]
+        shown = {*near, *notable[:NOTABLE], *expires[:1], *(n for n, each in far if each.state == State.DEFAULT)}
         for is_shown, run in groupby(enumerate(self.entries), key=lambda pair: pair[0] in shown):
             numbers, found = zip(*run, strict=True)
             if is_shown or len(found) == 1:
@@ -274,14 +275,17 @@ def _interval(text: Any) -> Interval:
     return Interval.YEAR
 
 
-def _entry(each: PartitionStatus, view: TableView, step: PlannedAction | None, local: Any) -> Entry:
+def _entry(
+    each: PartitionStatus, view: TableView, spec: TableSpec | None, step: PlannedAction | None, local: Any
+) -> Entry:
     archive = (view.archives or {}).get(each.name)
     expires, drop = local(each.expires_at), local(each.drop_after)
     coming = _coming(step, local) if step else None
-    if coming is None and drop:
-        coming = Coming("drop", drop)
-    if coming is None and expires and each.state is not State.EXPIRED:
-        coming = Coming("expires", expires)
+    if coming is None and spec is not None:
+        if expires and each.state not in (State.EXPIRED, State.DETACHED):
+            coming = Coming(EXPIRES, expires)
+        elif drop:
+            coming = Coming("drop", drop)
     return Entry(
         name=each.name,
         state=each.state,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partwarden.cli import policies
 from partwarden.cli.chart import Chart
 from partwarden.cli.main import main
 from partwarden.cli.report import MOST_CHARTS, MOST_TABLES, page
 from partwarden.cli.timeline import Timeline
 from partwarden.errors import InvalidSpec
-from support.timelines import NOW, partition, policy, timeline
+from support.api_server import ApiServer, serving
+from support.timelines import NOW, of_policy, partition, policy, timeline
 
 ALLOWED = {
     *(
@@ -163,7 +164,7 @@ def test_a_table_with_hardly_any_partition_is_drawn(partitions: list[dict[str, A
     found = policy()
     found["status"] |= {"partitions": partitions, "plan": []}
     summary = found["status"]["summary"]
-    one = Timeline.of(policies.view(found, NOW))
+    one = of_policy(found)
     assert summary["table"] in written(one)
 
 
@@ -181,6 +182,41 @@ def test_without_the_packages_that_draw_it_says_what_to_install(monkeypatch: pyt
     monkeypatch.delitem(sys.modules, "partwarden.cli.chart", raising=False)
     with pytest.raises(InvalidSpec, match=r"drawsvg is not installed; install partwarden\[report\]"):
         written()
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Iterator[str]:
+    """Namespace shop has policies run and events."""
+    server = ApiServer()
+    server.store(policy("run"))
+    server.store(policy("events", ahead=0))
+    with serving(server, tmp_path) as path:
+        yield str(path)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"), [([], ["events", "run"]), (["run"], ["run"]), (["run", "events"], ["events", "run"])]
+)
+def test_policies_are_named_or_all_of_the_namespace(
+    named: list[str], expected: list[str], kubeconfig: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "report.html"
+    done = CliRunner().invoke(main, ["report", *named, "--kubeconfig", kubeconfig, "--html", str(target)])
+    assert done.output == f"wrote {target}: {len(expected)} table{'s' * (len(expected) > 1)}\n"
+    assert re.findall(r'<h2 id="table-\d">shop/(\w+)</h2>', target.read_text()) == expected
+
+
+def test_a_timeline_is_that_of_one_policy_or_of_all(kubeconfig: str) -> None:
+    shown = [CliRunner().invoke(main, ["timeline", *name, "--kubeconfig", kubeconfig]).output for name in ([], ["run"])]
+    assert [each.count("public.") for each in shown] == [2, 1]
+    assert shown[1].startswith("shop/run: public.run by at, Month, UTC\n")
+
+
+@pytest.mark.parametrize("arguments", [["report", "--html", "-"], ["timeline"]], ids=["report", "timeline"])
+def test_archives_of_a_policy_are_not_asked_for_by_an_address(arguments: list[str], kubeconfig: str) -> None:
+    done = CliRunner().invoke(main, [*arguments, "--kubeconfig", kubeconfig, "--archives", "file:///x"])
+    assert done.exit_code == 1
+    assert "--archives goes with --dsn" in done.output
 
 
 @pytest.mark.parametrize("arguments", [["report"], ["report", "--html"]])
