@@ -39,8 +39,24 @@ def test_a_policy_applied_with_kubectl_becomes_ready_and_its_partitions_exist(
     assert status["summary"]["coveredUntil"] == f"{YEAR + 3}-01-01T00:00:00Z"
     assert conditions(status)["DatabaseReachable"]["status"] == "True"
     assert conditions(status)["PartitionsAhead"]["status"] == "True"
-    shown = site.kubectl("get", "ppol", "run", "--namespace", site.namespace, "--no-headers").split()
-    assert shown[:7] == ["run", "True", "Converged", "run", "Year", "3", f"{YEAR + 3}-01-01T00:00:00Z"]
+    heading, line = site.kubectl("get", "ppol", "run", "--namespace", site.namespace).splitlines()
+    assert heading.split()[:6] == ["NAME", "READY", "REASON", "AHEAD", "NEXT", "NEXT-AT"]
+    assert line.split()[:7] == ["run", "True", "Converged", "2", "create", f"run_{YEAR + 3}", f"{YEAR + 1}-01-01"]
+    wide = site.kubectl("get", "ppol", "run", "--namespace", site.namespace, "-o", "wide", "--no-headers").split()
+    assert {"run", "Year", "3", f"{YEAR + 3}-01-01T00:00:00Z"} <= set(wide)
+
+
+def test_kubectl_get_ppol_has_at_most_120_columns(site: Site, operator: Operator, pg_database: Database) -> None:
+    table, policy = "a_table_of_25_characters_", "a-policy-of-thirty-characters-"[:29] + "s"
+    pg_database.execute(RUN.replace("run", table))
+    spec = {"table": {"name": table}, "interval": "Day", "premake": 3}
+    site.watch_over(pg_database, policy, **spec)
+    site.watch_over(pg_database, "suspended", **spec, suspend=True)
+    site.wait(policy, Ready="True")
+    site.wait("suspended", reason="Suspended", PartitionsAhead="True")
+    shown = site.kubectl("get", "ppol", "--namespace", site.namespace).splitlines()
+    assert len(shown) == 3
+    assert max(len(line.rstrip()) for line in shown) <= 120, shown
 
 
 def test_an_edit_is_applied_and_reported_by_events(site: Site, operator: Operator, database: Database) -> None:
@@ -138,12 +154,24 @@ def test_mode_plan_reports_actions_and_executes_none(site: Site, operator: Opera
     assert partitions(database) == years(YEAR, YEAR + 1)
 
 
-def test_suspend_stops_all_work_and_keeps_what_was_seen(site: Site, operator: Operator, database: Database) -> None:
+def test_suspend_stops_every_change_and_what_is_there_is_still_observed(
+    site: Site, operator: Operator, database: Database
+) -> None:
     site.watch_over(database)
     seen = site.wait(Ready="True")["status"]["partitions"]
-    site.watch_over(database, suspend=True, premake=5)
-    policy = site.wait(reason="Suspended", Ready="Unknown", Stalled="False", Reconciling="False")
+    site.watch_over(database, suspend=True, premake=5, resync="10s")
+    policy = site.wait(
+        reason="Suspended", Ready="Unknown", Stalled="False", Reconciling="False", PartitionsAhead="False"
+    )
     assert policy["status"]["partitions"] == seen
+    assert [each["partition"] for each in policy["status"]["plan"]] == years(YEAR + 3, YEAR + 5)
+    database.execute(f"DROP TABLE run_{YEAR + 2}")
+    until("it is observed", lambda: site.policy()["status"]["summary"]["ahead"] == 1)
+    assert partitions(database) == years(YEAR, YEAR + 1)
+    site.secret("run", {"uri": "postgresql://nobody@127.0.0.1:1/none"})
+    site.wait(reason="Suspended", Ready="Unknown", Stalled="False", Reconciling="False", DatabaseReachable="False")
+    site.watch_over(database, suspend=True, premake=5)
+    site.wait(reason="Suspended", DatabaseReachable="True")
     assert database.query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'partwarden'") == [(0,)]
     site.watch_over(database, premake=5)
     site.wait(Ready="True")

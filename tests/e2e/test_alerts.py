@@ -19,7 +19,8 @@ LABELS = {"namespace": "orchestrator", "policy": "run"}
 HEALTHY = {
     "partwarden_build_info{}": "1x200",
     f"partwarden_policy_suspended{{{POLICY}}}": "0x200",
-    f"partwarden_policy_runway_days{{{POLICY}}}": "700x200",
+    f"partwarden_policy_covered_until_timestamp_seconds{{{POLICY}}}": f"{700 * 86400}x200",
+    f"partwarden_policy_creation_due_timestamp_seconds{{{POLICY}}}": f"{200 * 86400}x200",
     f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "1x200",
     f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "1x200",
     f"partwarden_policy_default_rows{{{POLICY}}}": "0x200",
@@ -27,7 +28,11 @@ HEALTHY = {
     'partwarden_archives{namespace="orchestrator",state="Failing"}': "0x200",
 }
 """A minute between two samples."""
+COVERED, DUE = list(HEALTHY)[2:4]
+OVERDUE = -7200
+"""Seconds before the series begin at which a partition was due."""
 MISSING = {
+    DUE: f"{OVERDUE}x200",
     f'partwarden_policy_condition{{{POLICY},condition="PartitionsAhead"}}': "0x200",
     f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x200",
 }
@@ -48,28 +53,47 @@ NOT_READY = {"PartwardenPolicyNotReady": ("warning", "orchestrator/run is not Re
 AHEAD = {
     "PartwardenPartitionsMissing": ("warning", "orchestrator/run: partitions that should exist are missing"),
 }
+SHORT = {"PartwardenRunwayShort": ("critical", "orchestrator/run: 3d 0h 0m 0s until inserts fail")}
+DOWN = {"PartwardenDown": ("critical", "Prometheus scrapes no Partwarden")}
+BUILD = "partwarden_build_info{}"
+SUSPENDED = {
+    f"partwarden_policy_suspended{{{POLICY}}}": "1x200",
+    f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': None,
+}
 CASES = {
     "all is well": Case({}, {}),
-    "by the hour, all is well": Case({f"partwarden_policy_runway_days{{{POLICY}}}": "0x200"}, {}),
-    "covered for ever": Case({f"partwarden_policy_runway_days{{{POLICY}}}": "+Inf"}, {}),
+    # Each hour covers one more, and the next is due.
+    "by the hour, all is well": Case({COVERED: "86400x59 90000x59 93600x59", DUE: "3600x59 7200x59 10800x59"}, {}),
+    "covered for ever": Case({COVERED: "+Inf", DUE: None}, {}),
     "missing for a moment": Case(MISSING, {}, minutes=10),
     "missing": Case(MISSING, NOT_READY | AHEAD),
-    "missing, and soon": Case(
-        MISSING | {f"partwarden_policy_runway_days{{{POLICY}}}": "3x200"},
-        NOT_READY | AHEAD | {"PartwardenRunwayShort": ("critical", "orchestrator/run: 3 days until inserts fail")},
+    "missing, and soon": Case(MISSING | {COVERED: f"{3 * 86400 + 5400}x200"}, NOT_READY | AHEAD | SHORT),
+    "suspended, and soon": Case(SUSPENDED | {COVERED: f"{3 * 86400 + 5400}x200", DUE: f"{OVERDUE}x200"}, SHORT),
+    # Nothing is scraped from the first hour on, when the next partition is due twenty minutes later.
+    "no operator, and soon": Case(
+        dict.fromkeys(HEALTHY) | {COVERED: f"{3 * 86400 + 7200}x60", DUE: "4800x60", BUILD: "1x60"}, DOWN | SHORT, 120
+    ),
+    "no operator, and nothing due": Case(
+        dict.fromkeys(HEALTHY) | {COVERED: f"{3 * 86400 + 7200}x60", DUE: "9000x60", BUILD: "1x60"}, DOWN, 120
+    ),
+    "a partition expired long ago and stays": Case(
+        {f"partwarden_policy_oldest_expired_timestamp_seconds{{{POLICY}}}": f"{5400 - 10 * 86400}x200"},
+        {
+            "PartwardenRetentionLate": (
+                "warning",
+                "orchestrator/run: a partition expired 10d 0h 0m 0s ago and stays",
+            )
+        },
+    ),
+    "a partition expired just now": Case(
+        {f"partwarden_policy_oldest_expired_timestamp_seconds{{{POLICY}}}": "0x200"}, {}
     ),
     "rows in DEFAULT": Case(
         {f"partwarden_policy_default_rows{{{POLICY}}}": "12x200"},
         {"PartwardenDefaultHasRows": ("warning", "orchestrator/run: 12 rows are in the default partition")},
     ),
     "not ready": Case({f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x200"}, NOT_READY),
-    "suspended": Case(
-        {
-            f"partwarden_policy_suspended{{{POLICY}}}": "1x200",
-            f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': None,
-        },
-        {},
-    ),
+    "suspended": Case(SUSPENDED, {}),
     "no success for a day": Case(
         {f"partwarden_policy_last_success_timestamp_seconds{{{POLICY}}}": f"-{NEVER}x200"},
         {
@@ -79,9 +103,7 @@ CASES = {
             )
         },
     ),
-    "no operator is scraped": Case(
-        dict.fromkeys(HEALTHY), {"PartwardenDown": ("critical", "Prometheus scrapes no Partwarden")}
-    ),
+    "no operator is scraped": Case(dict.fromkeys(HEALTHY), DOWN),
     "an archive fails": Case(
         {'partwarden_archives{namespace="orchestrator",state="Failing"}': "2x200"},
         {"PartwardenArchiveFailing": ("warning", "2 archives in orchestrator fail, or are damaged")},

@@ -244,8 +244,13 @@ class Summary(Model):
     )
     runs_out_at: Moment = Field(
         None,
-        description="coveredUntil as an instant: also a key without a time zone is at its end then. Absent where "
-        "coverage has no end, and when nothing holds now.",
+        description="coveredUntil as an instant, also of a key without a time zone; when nothing holds now, the moment "
+        "since which. Absent where coverage has no end.",
+    )
+    creation_due_at: Moment = Field(
+        None,
+        description="When the first range without a partition comes to be wanted, by interval and premake: past where "
+        "one is missing. Absent where coverage has no end.",
     )
     oldest_expired_at: Moment = Field(
         None,

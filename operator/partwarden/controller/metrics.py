@@ -51,7 +51,28 @@ NUMBERS = (
     Number("defaultRows", "default_rows", "Rows in the DEFAULT partition, counted; a lower limit above 200,000."),
     Number("pending", "pending_actions", "Length of the plan: actions that are still to be done."),
     Number("missing", "missing_ranges", "Wanted ranges that no partition holds yet."),
+    Number("ahead", "ahead_intervals", "Whole intervals that are covered after the current one, at most 1000."),
 )
+MOMENTS = (
+    Number(
+        "runsOutAt",
+        "covered_until_timestamp_seconds",
+        "When the coverage ends that holds now, or ended if none does; +Inf: never.",
+    ),
+    Number(
+        "creationDueAt",
+        "creation_due_timestamp_seconds",
+        "When the next partition is due to be created; past where one is missing.",
+    ),
+    Number(
+        "oldestExpiredAt",
+        "oldest_expired_timestamp_seconds",
+        "When the oldest partition expired that is attached still and that no hold keeps.",
+    ),
+    Number("nextDrop", "next_drop_timestamp_seconds", "When the next table may be dropped, at the earliest."),
+)
+"""Moments of the summary, and of the next drop, in seconds since 1970. They are known ahead, so that an alert on them
+fires also where no operator makes them new."""
 
 
 def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> list[GaugeMetricFamily]:
@@ -61,6 +82,7 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
     """
     runway = _family("runway_days", "Whole days for which partitions exist after the current one ends; +Inf: for ever.")
     numbers = {each.field: _family(each.metric, each.help) for each in NUMBERS}
+    moments = {each.field: _family(each.metric, each.help) for each in MOMENTS}
     condition = _family("condition", "1: the condition is True, 0: False; absent while Unknown.", "condition")
     findings = _family("findings", "Findings of the last reconcile, by reason.", "reason")
     long = _family("long_action_start_timestamp_seconds", "When an action began that takes long.", "action")
@@ -75,17 +97,31 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
         for field, family in numbers.items():
             if (number := summary.get(field)) is not None:
                 family.add_metric(key, number)
+        for field, seconds in _moments(summary, status.get("nextDrop") or {}):
+            moments[field].add_metric(key, seconds)
         for each in status.get("conditions") or []:
             if each["status"] != "Unknown":
                 condition.add_metric([*key, each["type"]], each["status"] == "True")
         if action := status.get("longAction"):
-            long.add_metric([*key, action["action"]], datetime.fromisoformat(action["since"]).timestamp())
+            long.add_metric([*key, action["action"]], _seconds(action["since"]))
             long_bytes.add_metric([*key, action["action"]], action["bytes"])
         for reason, count in sorted(
             collections.Counter(each["reason"] for each in status.get("findings") or []).items()
         ):
             findings.add_metric([*key, reason], count)
-    return [runway, *numbers.values(), condition, findings, long, long_bytes, paused]
+    return [runway, *numbers.values(), *moments.values(), condition, findings, long, long_bytes, paused]
+
+
+def _moments(summary: Mapping[str, Any], drop: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for each in MOMENTS:
+        if moment := {**summary, "nextDrop": drop.get("at")}.get(each.field):
+            yield each.field, _seconds(moment)
+    if summary.get("coveredUntil") == FOR_EVER:
+        yield "runsOutAt", float("inf")
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def _family(name: str, text: str, *more: str) -> GaugeMetricFamily:
@@ -96,6 +132,7 @@ def shown(status: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a status that `families` reads."""
     return {
         "summary": status.get("summary"),
+        "nextDrop": status.get("nextDrop"),
         "longAction": status.get("longAction"),
         "conditions": [{name: each[name] for name in ("type", "status")} for each in status.get("conditions") or []],
         "findings": [{"reason": each["reason"]} for each in status.get("findings") or []],

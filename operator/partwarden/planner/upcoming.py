@@ -44,7 +44,9 @@ class Upcoming:
     ahead: int | None
     """Whole intervals of unbroken coverage after the current one, `MOST_AHEAD` at most; None: without end."""
     runs_out: datetime | None
-    """When the coverage ends that holds now, aware; None: never, or now is not covered."""
+    """When the coverage ends that holds now, aware; where none does, when the last one ended. None: never."""
+    creation_due: datetime | None
+    """When the first range will be wanted, aware, that no partition holds: past where one is missing. None: never."""
     oldest_expired: datetime | None
     """When that partition expired which expired first, of those that are attached still and that no hold keeps."""
     context: PlanContext = field(repr=False, compare=False)
@@ -71,12 +73,13 @@ def upcoming(context: PlanContext, wanted: Wanted, steps: Sequence[PlannedStep],
     """``steps``: those of the plan. ``covered``: the unbroken coverage that holds now."""
     oldest, leaving = _retirement(context)
     coming = [*steps, *_creation(context, wanted), *leaving]
-    upper = covered.upper if covered else None
+    end = covered.upper if covered else _ended(context)
     return Upcoming(
         next=min(coming, key=_order, default=None),
         next_drop=min(_drops(context, coming), key=_order, default=None),
-        ahead=None if covered and upper is None else _ahead(context, upper),
-        runs_out=context.instant(upper) if upper else None,
+        ahead=None if end is None else _ahead(context, end),
+        runs_out=None if end is None else context.instant(end),
+        creation_due=None if end is None else _wanted_since(context, end),
         oldest_expired=oldest,
         context=context,
     )
@@ -108,39 +111,53 @@ def drop_after(context: PlanContext, table: Partition | Detached) -> datetime | 
         return None
 
 
-def _ahead(context: PlanContext, upper: datetime | None) -> int:
+def _ended(context: PlanContext) -> datetime:
+    """Where the last coverage before now ended; without one, where the current interval begins."""
+    ends = (each.upper for each in context.coverage if each.upper and each.upper <= context.moment)
+    return max(ends, default=context.current.lower)
+
+
+def _ahead(context: PlanContext, end: datetime) -> int:
     count, cell = 0, context.current
-    while upper is not None and count < MOST_AHEAD and (cell := context.grid.cell(cell.upper)).upper <= upper:
+    while count < MOST_AHEAD and cell.upper < end and (cell := context.grid.cell(cell.upper)).upper <= end:
         count += 1
     return count
 
 
+def _wanted_since(context: PlanContext, start: datetime) -> datetime | None:
+    """When what begins at ``start`` comes to be wanted: so many intervals earlier as are kept ready."""
+    try:
+        cell = context.grid.cell(start)
+        for _ in range(context.spec.premake):
+            cell = context.grid.cell(cell.lower - INSTANT)
+        return context.instant(cell.lower)
+    except (OverflowError, ValueError):
+        return None
+
+
 def _creation(context: PlanContext, wanted: Wanted) -> Iterator[PlannedStep]:
     """The first range that will be wanted and that no partition holds, once all that is wanted now exists."""
-    grid, premake = context.grid, context.spec.premake
     coverage = merge([*context.coverage, *wanted.missing])
     try:
-        upper: datetime | None = wanted.cells[premake].upper
-        if held := next((each for each in coverage if upper and each.contains(upper)), None):
-            upper = held.upper
-        if upper is None:
+        start: datetime | None = wanted.cells[context.spec.premake].upper
+        if held := next((each for each in coverage if start and each.contains(start)), None):
+            start = held.upper
+        if start is None or (at := _wanted_since(context, start)) is None:
             return
-        cell = grid.cell(upper)
-        piece = subtract(cell, coverage)[0]
-        for _ in range(premake):
-            cell = grid.cell(cell.lower - INSTANT)
-        yield PlannedStep(
-            action=CreatePartition.__name__,
-            verb=CreatePartition.verb,
-            schema=context.parent.schema,
-            name=partition_name(context.spec.table.name, context.spec.name_format, grid, piece),
-            range=piece,
-            reason=f"{premake} ahead (spec.premake)",
-            lock="",
-            not_before=context.instant(cell.lower),
-        )
-    except (UserError, OverflowError):
-        return  # its name is too long, which the next plan says; or the calendar ends
+        piece = subtract(context.grid.cell(start), coverage)[0]
+        name = partition_name(context.spec.table.name, context.spec.name_format, context.grid, piece)
+    except (UserError, OverflowError, ValueError):
+        return  # its name is too long, which the plan says once it is wanted; or the calendar ends
+    yield PlannedStep(
+        action=CreatePartition.__name__,
+        verb=CreatePartition.verb,
+        schema=context.parent.schema,
+        name=name,
+        range=piece,
+        reason=f"{context.spec.premake} ahead (spec.premake)",
+        lock="",
+        not_before=at,
+    )
 
 
 def _retirement(context: PlanContext) -> tuple[datetime | None, list[PlannedStep]]:

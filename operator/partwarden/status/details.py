@@ -110,6 +110,7 @@ def summarise(inventory: Inventory, plan: Plan, listed: int) -> Summary:
         runway_days=None if plan.covered_for_ever else runway,
         ahead=plan.upcoming.ahead,
         runs_out_at=iso(plan.upcoming.runs_out),
+        creation_due_at=iso(plan.upcoming.creation_due),
         oldest_expired_at=iso(plan.upcoming.oldest_expired),
         largest=Largest(name=_name(largest, plan), bytes=largest.bytes, size=human(largest.bytes)) if largest else None,
     )

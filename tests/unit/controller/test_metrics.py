@@ -12,7 +12,7 @@ from prometheus_client.samples import Sample
 
 from partwarden.api.status import Summary
 from partwarden.archive.manifest import Task
-from partwarden.controller.metrics import ARCHIVE_STATES, NUMBERS, Metrics, Sources, families
+from partwarden.controller.metrics import ARCHIVE_STATES, MOMENTS, NUMBERS, Metrics, Sources, families
 from partwarden.controller.workqueue import Backlog, Result
 from partwarden.kube.cache import Store, parse_policy
 
@@ -23,7 +23,20 @@ STATUS: dict[str, Any] = {
         {"type": "PartitionsAhead", "status": "False"},
         {"type": "DatabaseReachable", "status": "Unknown"},
     ],
-    "summary": {"partitions": 9, "managed": 8, "pending": 2, "missing": 1, "totalBytes": 4096, "runwayDays": 365},
+    "summary": {
+        **{
+            "partitions": 9,
+            "managed": 8,
+            "pending": 2,
+            "missing": 1,
+            "totalBytes": 4096,
+            "runwayDays": 365,
+            "ahead": 1,
+        },
+        **{"runsOutAt": "2028-01-01T00:00:00Z", "creationDueAt": "2026-01-01T00:00:00Z"},
+        "oldestExpiredAt": "2025-01-01T00:00:00Z",
+    },
+    "nextDrop": {"action": "DropDetached", "object": "run_2018", "at": "2026-12-01T13:30:00Z"},
     "findings": [{"reason": "OffGrid"}, {"reason": "OffGrid"}, {"reason": "DiffersFromParent"}],
 }
 
@@ -48,6 +61,11 @@ def test_a_status_in_numbers() -> None:
         ("pending_actions",): 2,
         ("missing_ranges",): 1,
         ("bytes",): 4096,
+        ("ahead_intervals",): 1,
+        ("covered_until_timestamp_seconds",): 1830297600,
+        ("creation_due_timestamp_seconds",): 1767225600,
+        ("oldest_expired_timestamp_seconds",): 1735689600,
+        ("next_drop_timestamp_seconds",): 1796131800,
         ("condition", "Ready"): 1,
         ("condition", "PartitionsAhead"): 0,
         ("findings", "OffGrid"): 2,
@@ -60,14 +78,25 @@ def test_what_is_not_known_has_no_sample() -> None:
     assert samples((KEY, True, {})) == {("suspended",): 1}
 
 
+def test_moments_stay_while_a_policy_is_suspended() -> None:
+    assert samples((KEY, True, STATUS))["covered_until_timestamp_seconds",] == 1830297600
+
+
+def test_a_drop_without_a_moment_has_no_sample() -> None:
+    waits = STATUS | {"nextDrop": {"action": "DropDetached", "object": "run_2018", "waitsFor": ["Detach"]}}
+    assert ("next_drop_timestamp_seconds",) not in samples((KEY, False, waits))
+
+
 def test_coverage_without_end_is_an_endless_runway() -> None:
-    assert samples((KEY, False, {"summary": {"coveredUntil": "MAXVALUE"}}))["runway_days",] == math.inf
+    endless = samples((KEY, False, {"summary": {"coveredUntil": "MAXVALUE"}}))
+    assert endless["runway_days",] == endless["covered_until_timestamp_seconds",] == math.inf
+    assert ("creation_due_timestamp_seconds",) not in endless
     assert samples((KEY, False, {"summary": {"runwayDays": 0}}))["runway_days",] == 0
 
 
 def test_every_number_is_one_of_the_summary() -> None:
     fields = {field.alias or name for name, field in Summary.model_fields.items()}
-    assert {each.field for each in NUMBERS} <= fields
+    assert {each.field for each in (*NUMBERS, *MOMENTS)} <= fields | {"nextDrop"}
 
 
 def _scrape(metrics: Metrics) -> dict[str, dict[tuple[str, ...], float]]:

@@ -114,7 +114,20 @@ def test_without_retention_the_next_thing_is_the_next_creation() -> None:
 def test_what_is_due_comes_before_all_else() -> None:
     found = decided(inventory(*years(2026, 2028))).upcoming
     assert said(found.next) == ("CreatePartition", "run_2027", None, [])
-    assert found.ahead == 0
+    assert (found.ahead, found.runs_out, found.creation_due) == (0, moment("2027-01-01"), moment("2025-01-01"))
+
+
+def test_where_nothing_holds_now_the_coverage_has_ended_already() -> None:
+    found = decided(inventory(*years(2019, 2020)), start_from="2026-01-01").upcoming
+    assert (found.ahead, found.runs_out, found.creation_due) == (0, moment("2021-01-01"), moment("2019-01-01"))
+    empty = decided(inventory()).upcoming
+    assert (empty.ahead, empty.runs_out, empty.creation_due) == (0, moment("2026-01-01"), moment("2024-01-01"))
+
+
+def test_the_next_creation_is_due_when_the_next_interval_begins() -> None:
+    found = decided(inventory(*years(2026, 2027, 2028))).upcoming
+    assert found.next
+    assert found.creation_due == found.next.not_before == moment("2027-01-01")
 
 
 def test_what_exists_farther_ahead_puts_off_the_next_creation() -> None:
