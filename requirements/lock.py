@@ -1,7 +1,8 @@
 """Pins the newest fitting versions, with the hashes of all platforms' files, in requirements/*.txt: `make lock`.
 
-pyproject.toml says what is wanted: runtime.txt is what an image needs, dev.txt is that and what development needs. Each
-*.in is one tool that the lab installs only where a machine lacks it. The resolver itself is pinned in lock.txt.
+pyproject.toml says what is wanted: runtime.txt is what an image needs, the extra `report` included, dev.txt is that
+and what development needs. Each *.in is one tool that the lab installs only where a machine lacks it. The resolver
+itself is pinned in lock.txt.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("go", "npm", "lock")
+REPORT = ("--extra", "report")
 OPTIONS = ["--universal", "--python-version", "3.11", "--generate-hashes", "--upgrade", "--quiet"]
 # What is written must hold on every machine: no index and no header with this one's command line.
 PORTABLE = ["--no-header", "--no-emit-index-url", "--no-emit-find-links"]
@@ -23,8 +25,8 @@ def main() -> None:
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", folder]
         subprocess.run([*install, "--require-hashes", "--requirement", "requirements/lock.txt"], cwd=ROOT, check=True)
         resolver = str(Path(folder) / "bin" / "uv")
-        lock(resolver, "runtime", "pyproject.toml")
-        lock(resolver, "dev", "pyproject.toml", "--group", "dev", "--constraint", "requirements/runtime.txt")
+        lock(resolver, "runtime", "pyproject.toml", *REPORT)
+        lock(resolver, "dev", "pyproject.toml", *REPORT, "--group", "dev", "--constraint", "requirements/runtime.txt")
         for tool in TOOLS:
             lock(resolver, tool, f"requirements/{tool}.in")
 

@@ -13,12 +13,13 @@ import pytest
 from _pytest.capture import CaptureManager
 
 from lab import actionlint as actionlints
+from lab import chromium, image, prometheus, report, site
 from lab import cluster as clusters
 from lab import helm as helms
-from lab import image, prometheus, report, site
 from lab import kstatus as kstatuses
 from lab.actionlint import Actionlint
-from lab.cluster import Cluster
+from lab.chromium import Chromium
+from lab.cluster import Cluster, ClusterError
 from lab.helm import Helm
 from lab.kstatus import KStatus
 from lab.kubectl import Kubectl
@@ -252,6 +253,20 @@ def kstatus(aloud: Aloud) -> KStatus:
         program = kstatuses.built(clusters.Reporter())
     report.used("kstatus", kstatuses.version())
     return KStatus(program)
+
+
+@pytest.fixture(scope="session")
+def browser(aloud: Aloud) -> Iterator[Chromium]:
+    """A browser without a window."""
+    try:
+        with aloud():
+            chromium.provide(clusters.Reporter())
+        started = Chromium()
+    except ClusterError as error:
+        report.could_not_run(str(error))
+    report.used("Chromium", started.version)
+    with started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,29 @@ def test_list_and_stats_show_the_policies_of_a_cluster(site: Site, plugin: Plugi
     assert plugin.data("stats", "run")[0]["summary"]["partitions"] == 2
 
 
+def test_timeline_and_report_show_what_the_operator_observed(
+    site: Site, plugin: Plugin, pg_database: Database, tmp_path: Path
+) -> None:
+    """With an expired partition that the policy would detach, and does not, for it only plans."""
+    pg_database.execute(RUN)
+    pg_database.execute(
+        f"CREATE TABLE {OLD} PARTITION OF run FOR VALUES FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z')"
+    )
+    retention = {"keepFor": "1y", "onExpire": "Detach"}
+    with site.operator().serving():
+        site.watch_over(pg_database, premake=1, mode="Plan", retention=retention, startFrom=f"{YEAR}-01-01")
+        until("it was observed", lambda: (site.policy().get("status") or {}).get("plan"))
+        shown = plugin("timeline", "run").splitlines()
+    assert shown[0].startswith(f"{site.namespace}/run: public.run by ")
+    assert any(each.split()[:2] == [OLD, str(YEAR - 3)] and each.endswith("detach now") for each in shown)
+    assert any(each.split()[0] == f"run_{YEAR}" and "Planned" in each and each.endswith("create now") for each in shown)
+    assert max(map(len, shown)) <= 80
+    file = tmp_path / "report.html"
+    assert plugin("report", "run", "--html", str(file)) == f"wrote {file}: 1 table\n"
+    assert f'<h2 id="table-1">{site.namespace}/run</h2>' in file.read_text()
+    assert "DetachPartition" in file.read_text()
+
+
 def test_health_is_an_exit_code_for_probes(site: Site, plugin: Plugin, run: Database) -> None:
     assert plugin("health", "run").startswith(f"OK: {site.namespace}/run: 2 partitions, ")
     site.apply("run", {"premake": 1, "suspend": True})

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from lab import actionlint, helm, kstatus, pgbouncer, prometheus
+from lab import actionlint, chromium, helm, kstatus, pgbouncer, prometheus
 from lab import cluster as clusters
 from lab.cluster import ClusterError, Reporter
 from lab.postgres import LabError
@@ -20,6 +20,7 @@ def main() -> int:
         kstatus.built(say)
         actionlint.built(say)
         pgbouncer.program()
+        chromium.provide(say)
         # Only starting a cluster shows which provider runs and what it lacks.
         clusters.start(f"parts-{os.getpid()}", say, leashed=True).stop()
     except (ClusterError, LabError) as error:

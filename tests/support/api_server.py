@@ -35,6 +35,11 @@ class ApiServer:
             "status": {"partitions": listed},
         }
 
+    def store(self, policy: Object) -> None:
+        """A policy as it is."""
+        meta = policy["metadata"]
+        self.policies[meta["namespace"], meta["name"]] = policy
+
     def annotate(self, namespace: str, name: str, value: str | None) -> None:
         """Set ``partwarden.dev/hold`` as another writer does."""
         meta = self.policies[namespace, name]["metadata"]

@@ -1,4 +1,4 @@
-"""Generate the pages of docs/reference/ from the code: fields, conditions, settings, metrics, commands.
+"""Generate the pages of docs/reference/ from the code: fields, conditions, settings, metrics, commands; and a picture.
 
 ``make reference`` (``python -m support.reference``) writes them. tests/unit/test_reference.py fails while a page
 differs from the code, or while ``reference.yaml`` lacks the advice for a reason that the code can report.
@@ -32,9 +32,11 @@ from partwarden.controller.workqueue import Backlog
 from partwarden.kube.cache import Store
 from partwarden.planner.actions import Action
 from partwarden.status.warnings import ROWS_AT_STAKE, STUCK
+from support import life
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "reference"
+LIFE = ROOT / "docs" / "explanation" / "life-of-a-partition.svg"
 TEXTS = Path(__file__).with_suffix(".yaml")
 OPERATOR = ROOT / "operator" / "partwarden"
 
@@ -58,6 +60,11 @@ def pages() -> dict[str, str]:
         "commands.md": _commands(texts),
         "attacks.md": _attacks(texts),
     }
+
+
+def picture() -> str:
+    """What `LIFE` holds."""
+    return life.draw(load_texts()["states"])
 
 
 def load_texts() -> dict[str, Any]:
@@ -347,6 +354,8 @@ def main() -> None:
     for name, text in pages().items():
         (PAGES / name).write_text(text)
         print(f"reference: docs/reference/{name}")
+    LIFE.write_text(picture())
+    print(f"reference: docs/explanation/{LIFE.name}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The table of the guide and its policy, for tests of the command line."""
 
+from collections.abc import Iterable
+
 from lab.postgres import Database
 
 POLICY = """\
@@ -12,13 +14,14 @@ spec:
 """
 
 
-def make_table(database: Database) -> None:
-    """Table run, by year of submitted_at, with 2024 and 2025."""
+def make_table(database: Database, years: Iterable[int] = (2024, 2025)) -> None:
+    """Table run, by year of submitted_at, with partitions of these years."""
     database.execute(
-        "CREATE TABLE run (id bigint, submitted_at timestamptz NOT NULL) PARTITION BY RANGE (submitted_at);"
-        "CREATE TABLE run_2024 PARTITION OF run FOR VALUES FROM ('2024-01-01 00:00Z') TO ('2025-01-01 00:00Z');"
-        "CREATE TABLE run_2025 PARTITION OF run FOR VALUES FROM ('2025-01-01 00:00Z') TO ('2026-01-01 00:00Z')"
+        "CREATE TABLE run (id bigint, submitted_at timestamptz NOT NULL) PARTITION BY RANGE (submitted_at)"
     )
+    for year in years:
+        ends = f"FROM ('{year}-01-01 00:00Z') TO ('{year + 1}-01-01 00:00Z')"
+        database.execute(f"CREATE TABLE run_{year} PARTITION OF run FOR VALUES {ends}")
 
 
 def partitions(database: Database) -> list[str]:

@@ -14,7 +14,23 @@ from .. import __version__
 from ..api import crd
 from ..errors import InvalidSpec, PartwardenError, StartupError
 from ..postgres.connection import forget_environment
-from . import INTERRUPTED, approve, archive, create, drop, formats, health, hold, import_, options, plan, ready, show
+from . import (
+    INTERRUPTED,
+    approve,
+    archive,
+    create,
+    drop,
+    formats,
+    health,
+    hold,
+    import_,
+    options,
+    plan,
+    ready,
+    report,
+    show,
+    terminal,
+)
 
 ERROR = 1
 DEBUG = "DEBUG_PARTWARDEN"
@@ -70,9 +86,9 @@ class Commands(click.Group):
 def main(**_: Any) -> None:
     """Keep PostgreSQL range partitions the way a PartitionPolicy says.
 
-    list, stats, health, create, auto, drop and explain are about policies in a cluster, as `kubectl partwarden` too, or
-    with --dsn about the tables of a database. hold, unhold and approve are about policies. plan and apply take a policy
-    from a file. -n, -A and --context may stand before the command or after it.
+    list, timeline, report, stats, health, create, auto, drop and explain are about policies in a cluster, as
+    `kubectl partwarden` too, or with --dsn about the tables of a database. hold, unhold and approve are about policies.
+    plan and apply take a policy from a file. -n, -A and --context may stand before the command or after it.
 
     Exit codes: 0 done, or nothing to do; 1 an error, or not done; 2 something to do (plan), critical (health), not
     pruned (explain); 130 interrupted, with nothing half done.
@@ -113,7 +129,7 @@ def version() -> None:
 
 for _command in (
     *(plan.plan, plan.apply, import_.command),
-    *(show.list_, show.stats, health.health, show.explain),
+    *(show.list_, show.stats, health.health, show.explain, terminal.timeline, report.report),
     *(create.create, create.auto, drop.drop, hold.hold, hold.unhold, approve.approve),
     *(archive.archive, archive.job, archive.verify, archive.restore),
 ):

@@ -55,6 +55,9 @@ def sha256(_context: click.Context, _option: click.Parameter, value: str | None)
 dsn = click.option(
     "--dsn", required=True, help="Connection string or URI; PGHOST, PGPASSWORD, ~/.pgpass and so on complete it."
 )
+archives = click.option(
+    "--archives", "url", metavar="URL", help="With --dsn: shows which of its partitions are archived there."
+)
 manifest_sha256 = click.option(
     "--manifest-sha256",
     callback=sha256,
@@ -184,8 +187,9 @@ EVERYWHERE = click.option(
     callback=lambda context, _, value: value or bool(context.parent and context.parent.params.get("everywhere")),
     help="Policies of all namespaces.",
 )
+COMPLETE_POLICY = completing(lambda policy: [policy["metadata"]["name"]])
 TARGET: tuple[Callable[[Any], Any], ...] = (
-    click.argument("policy", required=False, shell_complete=completing(lambda policy: [policy["metadata"]["name"]])),
+    click.argument("policy", required=False, shell_complete=COMPLETE_POLICY),
     click.option(
         "-f",
         "--filename",
@@ -209,19 +213,26 @@ OF_CLUSTER = (TARGET[0], *TARGET[4:])
 """Those of `TARGET` that are for policies in a cluster."""
 
 
-def target(everywhere: bool = False, database: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def target(
+    everywhere: bool = False, database: bool = True, several: bool = False
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """The last argument POLICY and options, which the command gets as its argument ``target``.
 
-    ``everywhere``: with -A; ``database``: also with --dsn.
+    ``everywhere``: with -A; ``database``: also with --dsn; ``several``: any number of policies, as ``targets``.
     """
 
     def add(command: Callable[..., int]) -> Callable[..., int]:
         @wraps(command)
         def run(**given: Any) -> int:
             about = {each.name: given.pop(each.name) for each in fields(Target) if each.name in given}
+            if several:
+                names = about.pop("policy") or (None,)
+                return command(targets=[Target(policy=name, **about) for name in names], **given)
             return command(target=Target(**about), **given)
 
         chosen = TARGET if database else OF_CLUSTER
+        if several:
+            chosen = (click.argument("policy", nargs=-1, shell_complete=COMPLETE_POLICY), *chosen[1:])
         for option in (*chosen, EVERYWHERE) if everywhere else chosen:
             run = option(run)
         return run

@@ -14,7 +14,6 @@ import psycopg
 from psycopg import sql
 
 from ..api.status import PartitionStatus
-from ..archive import verify
 from ..errors import InvalidSpec
 from ..planner.findings import quoted
 from ..planner.inventory import Partition
@@ -24,26 +23,23 @@ from ..postgres.inspection import count_all
 from ..postgres.settings import LIMITS, setting
 from ..postgres.transaction import reading, undo
 from ..status.details import partitions_of
-from . import formats, policies
+from . import formats, options, policies
 from .options import Target, target
 from .policies import Policies, observe_target
 from .tables import ObservedTable, TableView, ends
+from .terminal import archives_at
 
 
 @click.command("list", short_help="Partitions, with ranges, state, rows and size.")
 @target(everywhere=True)
-@click.option("--archives", "url", metavar="URL", help="With --dsn: shows which of its partitions are archived there.")
+@options.archives
 @formats.option()
 def list_(target: Target, url: str | None, output: str) -> int:
     """Partitions with their ranges, state, rows, size and archive: of POLICY, or of all in the namespace.
 
     A policy is shown as the operator observed it last. Exits 0, or 1 on an error.
     """
-    if target.dsn is None and url is not None:
-        raise click.UsageError("--archives goes with --dsn: a policy's archives are its PartitionArchives")
-    # The newest of each table, by its OID.
-    archives = {each.manifest.partition.oid: each.url for each in verify.find(url).archives} if url else None
-    views = table_views(target, archives, listed=True)
+    views = table_views(target, archives_at(target, url), listed=True)
     if formats.is_data(output):
         formats.data([each.document() for each in views], output)
     elif output == "name":

@@ -310,19 +310,20 @@ class ObservedTable:
                 yield LEVELS[severity], f"{each.reason} ({each.object}): {each.message}"
 
 
-def observe(connection: Session, spec: TableSpec) -> ObservedTable:
+def observe(connection: Session, spec: TableSpec, held: frozenset[str] = frozenset()) -> ObservedTable:
     """The table as it is now. Raises as `engine.observe_and_plan`."""
-    return ObservedTable(spec, *observe_and_plan(connection, spec))
+    return ObservedTable(spec, *observe_and_plan(connection, spec, held=held))
 
 
 def observe_all(connection: Session, target: Target, detached: bool = False) -> list[ObservedTable]:
     """The table of the policy's file, or all that can be managed. ``detached``: also without retention, detached tables
     are seen. Raises `PartwardenError`."""
-    specs = _specs(connection, target)
+    file = manifest.of_target(target) if target.filename is not None else None
+    specs, held = ([file.spec], file.held) if file else (_specs(connection, target), frozenset[str]())
     if not specs:
         raise InvalidSpec("no table here is partitioned by RANGE on one column that says when")
     seeing = {"retention": EVER} if detached else {}
-    return [observe(connection, each.model_copy(update=seeing) if not each.retention else each) for each in specs]
+    return [observe(connection, each.model_copy(update=seeing) if not each.retention else each, held) for each in specs]
 
 
 def only_spec(connection: Session, target: Target) -> TableSpec:

@@ -37,7 +37,8 @@ from ..postgres.conninfo import ConnectionInfo
 from ..postgres.kept_session import KEPT_FOR, KeptSession
 from ..status.events import CompletedAction
 from . import database_work
-from .database_work import Supervisor, Unreadable, Values
+from .database_work import Supervisor
+from .worker_values import Unreadable, Values
 
 T = TypeVar("T")
 
@@ -206,11 +207,10 @@ class DatabaseProcesses:
     def run(
         self, function: Callable[..., T], request: object, supervisor: Supervisor, within: float | None = None
     ) -> T:
-        """Call ``function(request, supervisor)`` in a worker, and answer what it asks.
+        """Call ``function(request, supervisor)`` in a worker, and answer what it asks. Raises what it raises of
+        `partwarden.errors`, `DatabaseUnresponsive` after its deadline, and `WorkerFailed` where its process ended.
 
-        Raises what it raises of `partwarden.errors`, `DatabaseUnresponsive` after its deadline, and `WorkerFailed`
-        where its process ended. ``within`` so many seconds in all: in a process of its own with little memory, beside
-        the workers, for what one of them waits for.
+        ``within`` so many seconds in all: in a process of its own with little memory, for what a worker waits for.
         """
         connection = getattr(request, "connection", None)
         worker = self._take(connection) if within is None else self._add(BRIEF_MEMORY)

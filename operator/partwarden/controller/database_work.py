@@ -6,12 +6,10 @@ goes in and comes out can be pickled. What only the operator knows is asked of a
 
 from __future__ import annotations
 
-import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import psycopg
 
@@ -39,17 +37,6 @@ from ..status import conditions, events
 CONNECTING = "connecting to the database"
 MOST_MISSING = 20
 """Tables that are looked for in one reconcile: each that is gone is a write into the status of its archive."""
-SAFE_BUILTINS = {
-    "builtins": {"set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bytearray", "object"},
-    "collections": {"OrderedDict", "defaultdict", "deque"},
-    "copyreg": {"_reconstructor"},
-    "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
-}
-VALUES = (
-    *("partwarden.errors", "partwarden.api.", "partwarden.planner.", "partwarden.status."),
-    *("partwarden.archive.manifest", "partwarden.archive.table_lookup"),
-)
-"""Where the classes of what a worker sends are defined."""
 running: Session | None = None
 """The session of this process, so that a signal can cancel what runs on it. One process does one thing at a time."""
 kept: KeptSession | None = None
@@ -125,23 +112,6 @@ class WorkReport:
     """Why something of the plan was not begun, or undone."""
     missing: tuple[int, ...] = ()
     """Tables of proven archives, by OID, that no longer exist, and of which no status says so."""
-
-
-class Unreadable(Exception):
-    """A worker has sent what it never would."""
-
-
-class Values(pickle.Unpickler):
-    """Makes values only: a worker that a server has taken over can call nothing here."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        own = module.startswith(VALUES) or (module == __name__ and name == WorkReport.__name__)
-        if not own and name not in SAFE_BUILTINS.get(module, ()):
-            raise Unreadable(f"{module}.{name}")
-        found = super().find_class(module, name)
-        if not isinstance(found, type) and (module, name) != ("copyreg", "_reconstructor"):
-            raise Unreadable(f"{module}.{name} is no class")
-        return found
 
 
 class Outcomes(list[Outcome]):

@@ -14,8 +14,8 @@ from itertools import combinations, islice
 from statistics import median
 from typing import Any, NamedTuple, Self
 
+from ..api.forecast import Forecast
 from ..api.policy import TableSpec
-from ..api.status import Forecast
 from ..api.types import parse_moment
 from .calendar import BoundedRange, Grid, load_zone
 from .drop_preconditions import server_label

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from ..api.forecast import Forecast
 from ..api.status import (
     FOR_EVER,
     MAX_MESSAGE,
     MAX_PARTITIONS,
     MAX_PLAN,
     FindingStatus,
-    Forecast,
     Largest,
     LongAction,
     PartitionPolicyStatus,

@@ -11,7 +11,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from partwarden.api.status import Forecast, Summary
+from partwarden.api.forecast import Forecast
+from partwarden.api.status import Summary
 from partwarden.archive.manifest import Task
 from partwarden.controller.metrics import ARCHIVE_STATES, MOMENTS, NUMBERS, Metrics, Sources, families
 from partwarden.controller.workqueue import Backlog, Result

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from partwarden.api.forecast import Forecast
 from partwarden.api.policy import TableSpec
-from partwarden.api.status import Forecast
 from partwarden.api.types import Interval
 from partwarden.planner.calendar import Grid
 from partwarden.planner.drop_preconditions import server_label

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from support import reference
+from partwarden.api.status import State
+from partwarden.planner.marker import Phase
+from support import life, reference
 
 GENERATED = reference.pages()
 TEXTS = reference.load_texts()
@@ -13,6 +15,16 @@ TEXTS = reference.load_texts()
 @pytest.mark.parametrize("name", sorted(GENERATED))
 def test_a_page_is_as_the_code_says(name: str) -> None:
     assert (reference.PAGES / name).read_text() == GENERATED[name], "stale: run `make reference`"
+
+
+def test_the_picture_of_a_partitions_life_is_as_the_code_says() -> None:
+    assert reference.LIFE.read_text() == reference.picture(), "stale: run `make reference`"
+
+
+@pytest.mark.parametrize("name", [*State, *Phase, *life.gate()])
+def test_the_picture_has_every_state_and_every_row_of_the_gate(name: str) -> None:
+    shown = name.partition(" after")[0]
+    assert f">{shown}<" in reference.LIFE.read_text()
 
 
 @pytest.mark.slow

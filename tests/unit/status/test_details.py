@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from partwarden.api.forecast import Forecast
 from partwarden.api.retention import Retention
-from partwarden.api.status import Forecast
 from partwarden.planner.actions import Outcome
 from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import Partition, RelationKind
