@@ -6,7 +6,6 @@ is text that others may have written: what is no moment is none.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -301,8 +300,8 @@ def _entry(
 
 def _coming(step: PlannedAction, local: Any) -> Coming:
     """The verb is the first word of the action's name."""
-    verb = re.match(r"[A-Z]?[^A-Z]*", step.action)
-    return Coming(verb[0].lower() if verb else "", local(step.not_before), tuple(step.waits_for))
+    verb = "".join(takewhile(str.islower, step.action[1:]))
+    return Coming(step.action[:1].lower() + verb, local(step.not_before), tuple(step.waits_for))
 
 
 def _place(each: Entry) -> tuple[int, datetime]:

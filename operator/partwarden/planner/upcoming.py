@@ -237,7 +237,9 @@ def _dated(context: PlanContext, table: Partition | Detached) -> BoundedRange | 
     if context.cutoff is None:
         return None
     if isinstance(table, Detached):
-        return table.marker.range if table.marker.phase is not Phase.RESTORED else None
+        # What a mark says may be impossible, such as bounds that the key cannot have.
+        counts = table in context.detached and table.marker.phase is not Phase.RESTORED
+        return table.marker.range if counts else None
     return context.may_expire(table.range) if table.range and not table.detach_pending else None
 
 

@@ -243,7 +243,7 @@ def test_options_may_stand_before_the_command(api: ApiServer) -> None:
         (("list", "-n", "a", "--namespace", "b"), "-n is given twice, as 'a' and as 'b': give it once"),
         (("--context", "a", "list", "--context", "b"), "--context is given twice, as 'a' and as 'b': give it once"),
         (("-n", "a", "import", "--dsn", "x", "-n", "b"), "-n is given twice, as 'a' and as 'b'"),
-        (("-n", "a", "plan", "-f", "x"), "-n does not go with plan: leave it out"),
+        (("-n", "a", "apply", "-f", "x"), "-n does not go with apply: leave it out"),
         (("-A", "drop", "x"), "-A does not go with drop: leave it out"),
         (("-n", "", "list"), "must not be empty"),
         (("-n", "a", "list", "--dsn", "x"), "--dsn is for a database without a cluster"),

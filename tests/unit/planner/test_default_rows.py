@@ -144,7 +144,7 @@ def test_the_condition_never_calls_empty_what_was_not_counted() -> None:
 def test_rows_of_ranges_that_the_policy_does_not_want_leave_the_policy_ready() -> None:
     inventory = found(held((2019, 5)), *values.years(2026, 2027, 2028))
     verdict = reconciled(values.spec(), inventory, values.plan(values.spec(), inventory), [])
-    assert (verdict.ready.status, verdict.ready.reason) == (ConditionStatus.TRUE, "Converged")
+    assert (verdict.ready.status, verdict.ready.reason) == (ConditionStatus.TRUE, "ConvergedWithWarnings")
     assert verdict.others[ConditionType.DEFAULT_PARTITION_EMPTY].message == (
         'DEFAULT partition public.run_default holds 2019 (5 rows); set spec.ensure: ["2019"] to have partitions made '
         "for them, and set spec.defaultPartition.drain to Auto, or move the rows elsewhere"
