@@ -216,8 +216,94 @@ WALK = [
         patience=60,
         before=write_stray_rows,
     ),
+    Step(
+        "are what kubectl shows first",
+        "kubectl get ppol run",
+        ("ConvergedWithWarnings", "1: rows in DEFAULT"),
+        "how-to/troubleshoot.md",
+        patience=60,
+    ),
+    Step("and what a probe sees", "kubectl partwarden health run", ("WARNING", "rows in DEFAULT"), code=1),
+    Step(
+        "the table along time",
+        "kubectl partwarden timeline run",
+        ("NAME RANGE SIZE STATE", f"run_{YEAR} {YEAR}", "Current", "Detached"),
+        "how-to/commands.md",
+    ),
+    Step(
+        "a file for the change ticket",
+        "kubectl partwarden report --html report.html",
+        ("wrote report.html: 1 table",),
+        "how-to/commands.md",
+    ),
+    Step(
+        "what an edit would change",
+        "kubectl partwarden plan -f edited.yaml run --dsn $DSN",
+        (
+            "spec.retention.keepFor: 3y -> 1y",
+            "expired: 2 partitions more (",
+            f"run_{YEAR - 3}, run_{YEAR - 2}",
+            "Only with the edit:",
+        ),
+        "how-to/approve.md",
+        code=2,
+        before=lambda walker: walker.write("edited.yaml", retention={"keepFor": "1y", "onExpire": "Detach"}),
+    ),
+    Step(
+        "the same in mode Plan",
+        "kubectl apply -f edited.yaml",
+        ("configured",),
+        before=lambda walker: walker.write(
+            "edited.yaml", mode="Plan", retention={"keepFor": "1y", "onExpire": "Detach"}
+        ),
+    ),
+    Step("waits, and says so", "kubectl get ppol run", ("PlanPending",), patience=60),
+    Step("with what it would do", "kubectl describe ppol run", ("2 partitions to detach",), patience=60),
+    Step(
+        "more at once than usual",
+        "kubectl apply -f edited.yaml",
+        ("configured",),
+        before=lambda walker: walker.write(
+            "edited.yaml", retention={"keepFor": "1y", "onExpire": "Detach", "maxRetirements": 1}
+        ),
+    ),
+    Step(
+        "waits for the user",
+        "kubectl get ppol run -o jsonpath='{{.status.conditions[?(@.type==\"Ready\")].message}}'",
+        (
+            "are to be retired at once, more than spec.retention.maxRetirements (1): none is archived, detached or "
+            "dropped before plan",
+        ),
+        "how-to/approve.md",
+        patience=60,
+    ),
+    Step(
+        "who approves it",
+        "kubectl partwarden approve run --yes $(kubectl get ppol run -o jsonpath='{{.status.planDigest}}')",
+    ),
+    Step(
+        "and it is done",
+        "kubectl get events --field-selector reason=PartitionDetached",
+        (f"run_{YEAR - 3}", f"run_{YEAR - 2}"),
+        patience=60,
+    ),
+    Step(
+        "what is to be dropped after a grace",
+        "kubectl apply -f edited.yaml",
+        ("configured",),
+        before=lambda walker: walker.write(
+            "edited.yaml", retention={"keepFor": "1y", "onExpire": "Drop", "grace": "24h", "dropWithoutArchive": True}
+        ),
+    ),
+    Step(
+        "is what kubectl calls the next drop",
+        "kubectl get ppol run -o jsonpath='{{.status.nextDrop.action}} {{.status.nextDrop.object}}'",
+        (f"DropDetached run_{YEAR - 5}",),
+        patience=60,
+    ),
+    Step("with its moment", "kubectl get ppol run -o wide", ("NEXT-DROP",)),
 ]
-"""In the order of a user. Steps of plans, approvals, what comes next, the timeline and the report go between."""
+"""In the order of a user."""
 
 
 def shape(text: str) -> str:
