@@ -32,7 +32,7 @@ def test_what_a_job_proved_is_in_the_status_and_no_other_job_is_made(
     running = archives.wait("by-hand", Reconciling="True", Archived="False", Verified="False")
     assert running["status"]["state"] == "Dumping"
     assert running["status"]["oid"] == oid(pg_database)
-    assert (running["status"]["from"], running["status"]["to"]) == ("2020-01-01 00:00:00+00", "2021-01-01 00:00:00+00")
+    assert (running["status"]["from"], running["status"]["to"]) == ("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z")
     (made,) = archives.jobs()
     assert made["metadata"]["ownerReferences"][0]["uid"] == running["metadata"]["uid"]
     assert made["spec"]["template"]["spec"]["containers"][0]["image"] == IMAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import psycopg
@@ -11,10 +12,12 @@ import pytest
 from lab.operator import until
 from lab.postgres import Database
 from partwarden.api.policy import PartitionPolicySpec
+from partwarden.api.retention import KeyEncoding
+from partwarden.archive import pgdump
 from partwarden.controller import database_work
 from partwarden.controller.database_process import DatabaseProcesses
-from partwarden.controller.database_work import Supervisor, WorkReport, WorkRequest
-from partwarden.errors import PartwardenError
+from partwarden.controller.database_work import Supervisor, TableSearch, WorkReport, WorkRequest, find_table
+from partwarden.errors import InvalidSpec, PartwardenError
 from partwarden.planner.drop_preconditions import UNKNOWN
 from partwarden.postgres import kept_session
 from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
@@ -111,11 +114,11 @@ def processes() -> Iterator[DatabaseProcesses]:
     made.close()
 
 
-def work(processes: DatabaseProcesses, database: Database, table: str) -> WorkReport:
+def work(processes: DatabaseProcesses, database: Database, table: str, dsn: str | None = None) -> WorkReport:
     spec = {"database": {"secretRef": {"name": "db"}}, "table": {"name": table}, "interval": "Month"}
     request = WorkRequest(
         spec=PartitionPolicySpec.model_validate(spec),
-        connection=from_dsn(database.dsn),
+        connection=from_dsn(dsn or database.dsn),
         held=frozenset(),
         archives=UNKNOWN,
         patience=5.0,
@@ -135,3 +138,44 @@ def test_a_worker_keeps_the_session_only_of_a_reconcile_that_has_read_and_only_f
             assert work(processes, database, "run").update.ready.reason == "Converged"
             assert len(connection.execute(OURS.encode()).fetchall()) <= 1
     until("it is closed", lambda: not database.query(OURS))
+
+
+def test_logins_of_one_database_that_work_in_turn_have_one_session_there(
+    processes: DatabaseProcesses, database: Database
+) -> None:
+    database.execute("CREATE TABLE run (at date) PARTITION BY RANGE (at)")
+    logins = [database.new_role().dsn for _ in range(3)]
+    with psycopg.connect(database.dsn, autocommit=True) as connection, ThreadPoolExecutor(2) as threads:
+        # Two workers from now on.
+        list(threads.map(lambda dsn: work(processes, database, "absent", dsn), [database.dsn] * 2))
+        for dsn in [*logins, *logins]:
+            work(processes, database, "run", dsn)
+            assert len(connection.execute(OURS.encode()).fetchall()) <= 1
+
+
+def test_a_table_of_an_archive_is_found_without_keeping_what_was_open(
+    processes: DatabaseProcesses, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = KeptSession()
+    use(kept, from_dsn(database.dsn))
+    monkeypatch.setattr(database_work, "kept", kept)
+    seen: list[bool] = []
+
+    def check(*_: object) -> None:
+        seen.append(kept.exists)
+        raise InvalidSpec("no further")
+
+    monkeypatch.setattr(pgdump, "check", check)
+    search = TableSearch(
+        connection=from_dsn(database.dsn),
+        connect_timeout=5,
+        schema="public",
+        name="run",
+        oid=None,
+        server="",
+        encoding=KeyEncoding.NATIVE,
+        client=0,
+    )
+    with pytest.raises(InvalidSpec):
+        find_table(search, Supervisor())
+    assert seen == [False]

@@ -83,6 +83,8 @@ def attack(how: str, supervisor: Any) -> None:
     messages: dict[str, bytes] = {
         "a call": pickle.dumps(("returns", Call(os.system, f"touch {path}"))),
         "a call of this program's own": pickle.dumps(("returns", Call(run_command, str(path)))),
+        "a class through a module of ours": _named("partwarden.archive.table_lookup", "psycopg.Connection"),
+        "a class that a module of ours imports": _named("partwarden.archive.table_lookup", "suppress"),
         "no pickle": b"hello",
         "a class that is not there": b"cpartwarden.errors\nNothing\n.",
         "no tuple": pickle.dumps("returns"),
@@ -93,6 +95,12 @@ def attack(how: str, supervisor: Any) -> None:
     }
     pipe.send_bytes(messages[how])
     time.sleep(600)
+
+
+def _named(module: str, name: str) -> bytes:
+    """A message that is pickled by name, as protocol 4 has it: names with dots lead through attributes."""
+    module_, name_, returns = (b"\x8c" + bytes([len(each)]) + each.encode() for each in (module, name, "returns"))
+    return b"\x80\x04(" + returns + module_ + name_ + b"\x93t."
 
 
 def run_command(path: str) -> None:

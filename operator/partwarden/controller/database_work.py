@@ -276,6 +276,9 @@ class TableSearch:
 def find_table(request: TableSearch, supervisor: Supervisor) -> Target:
     """Raises a `PartwardenError`, also where a Job could not archive from that server."""
     supervisor.begins(CONNECTING, None)
+    if kept is not None:
+        # What is kept may be of another database, and must not wait for this one.
+        kept.close()
     pgdump.check(request.connection, request.connect_timeout)
     with cancellable_session(request.connection, request.connect_timeout) as connection:
         supervisor.begins("finding the table of an archive", None)

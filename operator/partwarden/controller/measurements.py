@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import NamedTuple
 
 from kubernetes.utils.quantity import parse_quantity
 
@@ -12,14 +14,25 @@ from ..api.policy import PartitionPolicySpec
 from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable
 from ..kube.cache import ArchiveCache, Store, StoredPolicy
-from ..kube.client import Cluster
+from ..kube.client import ApiError, Cluster
 from ..planner.forecast import NOTHING, Claim, Measured
 from .archive_requests import ArchiveRequests
 
 log = logging.getLogger(__name__)
 
 KEPT = 3600.0
-"""Seconds for which a claim is taken to have the capacity that it had, or to be out of reach."""
+"""Seconds for which a claim is taken to have the capacity that it had, or to say none."""
+AGAIN = 60.0
+"""Seconds until a claim is asked for again that the API server did not answer for, and for which what fills one is
+taken to be the same: to find that out, every archive is gone through."""
+
+
+class Filling(NamedTuple):
+    """The ``bytes`` of a claim's archives, ``since`` when none was added, and the bytes a day of each policy."""
+
+    bytes: int
+    since: datetime
+    daily: Mapping[ObjectKey, int]
 
 
 class Measurements:
@@ -36,6 +49,8 @@ class Measurements:
         """``clock``: in seconds."""
         self._cluster, self._policies, self._archives, self._requests = cluster, policies, archives, requests
         self._clock, self._capacities = clock, dict[ObjectKey, tuple[float, int | None]]()
+        """Until when each counts, and the bytes."""
+        self._fillings: dict[ObjectKey, tuple[float, Filling | None]] = {}
 
     def of(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Measured:
         """What is known of the archives of the policy, as it reads now."""
@@ -46,41 +61,55 @@ class Measurements:
         return Measured(own, self._claim(policy, destination.pvc.claim_name) if destination.pvc else None)
 
     def _claim(self, policy: StoredPolicy, name: str) -> Claim | None:
-        namespace = policy.key[0]
+        claim, now = (policy.key[0], name), self._clock()
+        known = self._fillings.get(claim)
+        if known is None or now >= known[0]:
+            known = self._fillings[claim] = now + AGAIN, self._filling(*claim)
+        filling = known[1]
+        # Where nothing was archived yet, nothing says how fast it fills: the claim is not asked for.
+        capacity = self._capacity(claim) if filling else None
+        if filling is None or capacity is None:
+            return None
+        others = sum(daily for key, daily in filling.daily.items() if key != policy.key)
+        return Claim(capacity, filling.bytes, filling.since, others)
+
+    def _filling(self, namespace: str, name: str) -> Filling | None:
+        """None where nothing was archived there."""
         there = [
             archive.past
             for archive in self._archives.all()
             if archive.past and archive.key[0] == namespace and _claim_name(archive.spec.get("destination")) == name
         ]
-        # Where nothing was archived yet, nothing says how fast it fills: the claim is not asked for.
-        capacity = self._capacity((namespace, name)) if there else None
-        if capacity is None:
+        if not there:
             return None
-        others = [
-            other.archived_daily
-            for other in self._policies.all()
-            if other.key[0] == namespace and other.key != policy.key and not other.suspended
-            if _claim_name((other.spec.get("retention") or {}).get("archive")) == name
-        ]
-        since = max(archive.completed for archive in there)
-        return Claim(capacity, sum(archive.bytes for archive in there), since, sum(others))
+        daily = {
+            each.key: each.archived_daily
+            for each in self._policies.all()
+            if each.key[0] == namespace and not each.suspended
+            if _claim_name((each.spec.get("retention") or {}).get("archive")) == name
+        }
+        return Filling(sum(each.bytes for each in there), max(each.completed for each in there), daily)
 
     def _capacity(self, key: ObjectKey) -> int | None:
         """Bytes; None where the claim is not bound, or may not be read: a forecast can do without."""
         now, known = self._clock(), self._capacities.get(key)
-        if known is None or now - known[0] >= KEPT:
-            known = self._capacities[key] = now, self._read(key)
+        if known is None or now >= known[0]:
+            try:
+                known = now + KEPT, self._read(*key)
+            except ClusterUnavailable as error:
+                log.debug("%s", error)
+                known = now + AGAIN, known[1] if known else None
+            self._capacities[key] = known
         return known[1]
 
-    def _read(self, key: ObjectKey) -> int | None:
-        namespace, name = key
+    def _read(self, namespace: str, name: str) -> int | None:
         read = self._cluster.core.read_namespaced_persistent_volume_claim
         try:
             found = self._cluster.call(f"read PersistentVolumeClaim {namespace}/{name}", read, name, namespace)
             stated = (found.status.capacity if found.status else None) or {}
             number = parse_quantity(str(stated.get("storage"))[:40])  # type: ignore[no-untyped-call]
             return int(number) if 0 < number < 1 << 63 else None
-        except (ClusterUnavailable, ValueError, ArithmeticError) as error:
+        except (ApiError, ValueError, ArithmeticError) as error:
             log.debug("the capacity of PersistentVolumeClaim %s/%s is not known: %s", namespace, name, error)
             return None
 

@@ -112,15 +112,15 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
             runway.add_metric(key, days)
         said = {**(summary.get("forecast") or {}), **summary}
         for field, family in numbers.items():
-            if (number := said.get(field)) is not None:
-                family.add_metric(key, _number(number))
+            if (number := _number(said.get(field))) is not None:
+                family.add_metric(key, number)
         for field, seconds in _moments(summary, status.get("nextDrop") or {}):
             moments[field].add_metric(key, seconds)
         for each in status.get("conditions") or []:
             if each["status"] != "Unknown":
                 condition.add_metric([*key, each["type"]], each["status"] == "True")
         if action := status.get("longAction"):
-            long.add_metric([*key, action["action"]], _seconds(action["since"]))
+            long.add_metric([*key, action["action"]], _seconds(action["since"]) or 0.0)
             long_bytes.add_metric([*key, action["action"]], action["bytes"])
         kinds = collections.Counter((each["reason"], each["severity"]) for each in status.get("findings") or [])
         for kind, count in sorted(kinds.items()):
@@ -130,19 +130,23 @@ def families(policies: Iterable[tuple[ObjectKey, bool, Mapping[str, Any]]]) -> l
 
 def _moments(summary: Mapping[str, Any], drop: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for each in MOMENTS:
-        if moment := {**summary, "nextDrop": drop.get("at")}.get(each.field):
-            yield each.field, _seconds(moment)
+        if (seconds := _seconds({**summary, "nextDrop": drop.get("at")}.get(each.field))) is not None:
+            yield each.field, seconds
     if summary.get("coveredUntil") == FOR_EVER:
         yield "runsOutAt", float("inf")
 
 
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
+def _seconds(moment: Any) -> float | None:
+    """None for what is no moment: one status that another program wrote takes no metric from the others."""
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
-def _number(said: Any) -> float:
+def _number(said: Any) -> float | None:
     """Of a day, its midnight in UTC."""
-    return datetime.fromisoformat(f"{said}T00:00:00Z").timestamp() if isinstance(said, str) else float(said)
+    return _seconds(f"{said}T00:00:00Z") if isinstance(said, str) else said
 
 
 def _family(name: str, text: str, *more: str) -> GaugeMetricFamily:

@@ -30,14 +30,11 @@ from .event_handlers import PolicyEventHandler
 from .long_actions import LongActions, LongRun, Running
 from .ownership import TableOwnership
 from .policy_supervisor import PolicySupervisor
-from .runtime import Runtime, Slots
+from .runtime import WAIT_FOR_SLOT, Runtime, Slots
 from .same_server import Look, ServerProofs, connection_info, digest
 
 log = logging.getLogger(__name__)
 
-WAIT_FOR_SLOT = 5.0
-"""Seconds until a policy asks again for a connection. A slot that is released enqueues the next key earlier; this is
-for where that key needed no connection any more, and so released none."""
 WAIT_FOR_OLDER, PATIENCE_WITH_OLDER = 0.5, 3.0
 """Seconds until a policy asks again whether older ones were reconciled, and for how long it waits for that at first."""
 RESYNC = 600.0
@@ -142,7 +139,7 @@ class PolicyReconciler:
             name = error.name if isinstance(error, WorkerDefect) else type(error).__name__
             log.exception("%s", name, extra=run.about("InternalError"))
             run.update = conditions.broken(name)
-        if policy.suspended:
+        if policy.suspended and run.update.ready.reason != conditions.INTERNAL_ERROR:
             run.update = conditions.suspended(run.update)
         result = self._write_status(run, self._is_outdated(run, supervisor))
         self._ownership.note(key)

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 AFTER_CRASH = 60.0
 """Seconds until a key is due again after an error that the work itself did not catch."""
 PER_DATABASE = 2
+WAIT_FOR_SLOT = 5.0
+"""Seconds until a policy asks again for a connection. A slot that is released enqueues the next key earlier; this is
+for where that key needed no connection any more, and so released none."""
 STAY = 0.25
 """Seconds for which a worker goes on with one database while others wait, and no other namespace: its process need not
 connect again for each table."""
@@ -151,10 +154,11 @@ class Workers:
                 last, since = None, time.monotonic()
             if (key := self._queue.take(last)) is None:
                 break
-            last = key
             after: float | None = AFTER_CRASH
             try:
                 after = self._work(key)
+                # Where no connection was free, other databases may have one.
+                last = None if after == WAIT_FOR_SLOT else key
             except Exception:
                 log.exception("unexpected error", extra={"policy": "/".join(key)})
             finally:

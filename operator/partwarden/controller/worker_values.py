@@ -27,10 +27,17 @@ class Values(pickle.Unpickler):
     """Makes values only: a worker that a server has taken over can call nothing here."""
 
     def find_class(self, module: str, name: str) -> Any:
-        own = module.startswith(VALUES) or (module, name) == REPORT
-        if not own and name not in SAFE_BUILTINS.get(module, ()):
+        # A name with dots would lead through whatever the module has imported, to the class of any other module.
+        if "." in name or not _is_value(module, name):
             raise Unreadable(f"{module}.{name}")
         found = super().find_class(module, name)
-        if not isinstance(found, type) and (module, name) != ("copyreg", "_reconstructor"):
-            raise Unreadable(f"{module}.{name} is no class")
+        if (module, name) == ("copyreg", "_reconstructor"):
+            return found
+        # So would a name that the module has imported itself: what counts is where the class was defined.
+        if not isinstance(found, type) or not _is_value(found.__module__, found.__qualname__):
+            raise Unreadable(f"{module}.{name} is no value of ours")
         return found
+
+
+def _is_value(module: str, name: str) -> bool:
+    return module.startswith(VALUES) or (module, name) == REPORT or name in SAFE_BUILTINS.get(module, ())

@@ -49,9 +49,8 @@ def endure(
     ):
         return update
     until, since = (previous.get("summary") or {}).get("coveredUntil"), _since(previous, now)
-    ends = since and since + _while(until, spec, since)
     # Another operator's clock may have been fast.
-    if not since or not ends or not since <= now < ends:
+    if since is None or since > now or (ends := since + _while(until, spec, since)) <= now:
         return update
     message = (
         f"the table could not be observed since {iso(since)}: {error}; it is covered until {until}, so Ready turns "

@@ -162,6 +162,8 @@ def test_what_must_be_brief_has_a_process_of_its_own_and_no_step_is_longer(
     [
         "a call",
         "a call of this program's own",
+        "a class through a module of ours",
+        "a class that a module of ours imports",
         "no pickle",
         "a class that is not there",
         "no tuple",

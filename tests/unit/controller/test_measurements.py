@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import MaxRetryError
 
 from partwarden.api.archive import ARCHIVE_PLURAL
 from partwarden.api.validation import parse_spec
 from partwarden.controller.archive_requests import ArchiveRequests
-from partwarden.controller.measurements import KEPT, Measurements
+from partwarden.controller.measurements import AGAIN, KEPT, Measurements
 from partwarden.kube.cache import ArchiveCache, Store, parse_archive, parse_policy
 from partwarden.planner.archive_gate import ArchiveRequest
 from partwarden.planner.forecast import NOTHING, Claim, Measured
@@ -101,12 +103,32 @@ def test_a_claim_is_asked_for_once_an_hour_and_only_when_something_is_there(offi
     assert office.of(policy) == Measured()
     assert CLAIM not in office.asked
     office.archived(policy, 1)
+    office.now += AGAIN
     office.of(policy)
     office.claim("20Gi")
     assert office.of(policy).claim == Claim(10 << 30, 1000, datetime(2026, 1, 1, tzinfo=UTC), 0)
     assert office.asked.count(CLAIM) == 1
     office.now += KEPT
     assert office.of(policy).claim == Claim(20 << 30, 1000, datetime(2026, 1, 1, tzinfo=UTC), 0)
+
+
+def test_an_api_server_that_does_not_answer_takes_away_nothing_that_is_known_and_is_asked_again(office: Office) -> None:
+    def answer_nothing(what: str) -> None:
+        office.asked.append(what)
+        if what == CLAIM:
+            raise MaxRetryError(HTTPConnectionPool("kubernetes"), "/", OSError("timed out"))
+
+    policy = office.policy()
+    office.archived(policy, 1)
+    known = office.of(policy).claim
+    assert known is not None
+    office.server.before = answer_nothing
+    office.now += KEPT
+    office.asked.clear()
+    assert office.of(policy).claim == known
+    office.now += AGAIN
+    assert office.of(policy).claim == known
+    assert office.asked.count(CLAIM) == 2
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])

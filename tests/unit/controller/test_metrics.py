@@ -176,3 +176,8 @@ def test_before_anything_has_happened_the_counters_are_there() -> None:
 def test_all_states_of_archives_are_reported_where_there_are_any() -> None:
     found = _scrape(made(Store(), [("ns", "Working")]))["partwarden_archives"]
     assert {labels[1] for labels in found} == set(ARCHIVE_STATES)
+
+
+def test_what_is_no_moment_in_one_status_takes_no_metric_from_the_others() -> None:
+    odd = {"summary": {"forecast": {"claimFull": "x", "thresholdReached": "9999-99-99"}, "runsOutAt": "soon"}}
+    assert samples((KEY, False, odd | {"nextDrop": {"at": 7}})) == {("suspended",): 0}

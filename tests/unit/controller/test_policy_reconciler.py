@@ -15,8 +15,8 @@ from partwarden.controller import database_work
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.ownership import TableIdentity, TableOwnership
-from partwarden.controller.policy_reconciler import WAIT_FOR_OLDER, WAIT_FOR_SLOT, PolicyReconciler
-from partwarden.controller.runtime import Runtime
+from partwarden.controller.policy_reconciler import WAIT_FOR_OLDER, PolicyReconciler
+from partwarden.controller.runtime import WAIT_FOR_SLOT, Runtime
 from partwarden.controller.same_server import digest
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Result
@@ -534,15 +534,20 @@ def test_a_suspended_policy_of_a_database_that_does_not_answer_stays_suspended_a
     assert made.api.writes == 2
 
 
-@pytest.mark.parametrize("wrong", ["a spec that is not valid", "a Secret that was deleted", "an internal error"])
-def test_a_suspended_policy_stays_suspended_whatever_keeps_it_from_being_observed(
-    made: Fixture, wrong: str, monkeypatch: pytest.MonkeyPatch
+def test_an_internal_error_of_a_suspended_policy_is_shown_and_tried_again_soon(
+    made: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made.apply(suspend=True)
+    monkeypatch.setattr(made.engine, "between", lambda: 1 // 0)
+    assert (made.reconcile() or 0) < 2
+    assert made.condition()[:2] == ("False", "InternalError")
+
+
+@pytest.mark.parametrize("wrong", ["a spec that is not valid", "a Secret that was deleted"])
+def test_a_suspended_policy_stays_suspended_whatever_keeps_it_from_being_observed(made: Fixture, wrong: str) -> None:
     made.apply(suspend=True, premake=-1 if wrong.startswith("a spec") else 1)
     if wrong.startswith("a Secret"):
         del made.api.secrets["one", "db"]
-    if wrong.startswith("an internal"):
-        monkeypatch.setattr(made.engine, "between", lambda: 1 // 0)
     assert (made.reconcile() or 0) > 13
     assert made.condition()[:2] == ("Unknown", "Suspended")
     assert (made.condition("Reconciling")[0], made.condition("Stalled")[0]) == ("False", "False")

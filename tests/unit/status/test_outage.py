@@ -175,8 +175,10 @@ def test_a_status_that_was_tampered_with_gives_no_time() -> None:
     away = after(well(), NOW)
     for field, value in (("coveredUntil", "soon"), ("coveredUntil", 7), ("coveredUntil", None)):
         assert ready(after(well() | {"summary": {**well()["summary"], field: value}}, NOW))[0] == "False"
-    conditions = [each | {"lastTransitionTime": "9999-12-31T23:59:59"} for each in away["conditions"]]
-    assert ready(after(away | {"conditions": conditions}, NOW))[0] == "False"
+    for until in ("2029-01-01T00:00:00Z", "MAXVALUE"):
+        conditions = [each | {"lastTransitionTime": "9999-12-31T23:59:59Z"} for each in away["conditions"]]
+        summary = {**away["summary"], "coveredUntil": until}
+        assert ready(after(away | {"conditions": conditions, "summary": summary}, NOW))[0] == "False"
 
 
 @given(
