@@ -211,7 +211,7 @@ def _archive(context: PlanContext, table: Detached, waits: Waits) -> PlannedStep
 
 def _reading(context: PlanContext, table: Detached, waits: Waits, not_before: datetime | None = None) -> PlannedStep:
     why = f"its archive in {context.retention.archive} and the table are read again and compared"
-    return _step(table, (CHECK, "compare with its archive"), why, f"ACCESS SHARE on {table}", waits, not_before)
+    return _step(table, (CHECK, "compare with the archive"), why, f"ACCESS SHARE on {table}", waits, not_before)
 
 
 def _step(
