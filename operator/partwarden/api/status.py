@@ -80,7 +80,7 @@ class State(StrEnum):
     EXPIRED = "Expired"
     """Older than the policy keeps, and still there: about to be detached, or left alone as a finding says."""
     HELD = "Held"
-    """The same, and kept by the annotation on the policy."""
+    """The same, and kept by a hold."""
     DETACHED = "Detached"
     """Not a partition any more: a table that waits for its grace to end, or for a person."""
 
@@ -121,7 +121,7 @@ class PartitionStatus(Model):
     bytes: int = Field(description="Size on disk with indexes and TOAST, two significant digits.")
     state: State = Field(
         description="Past, Current, Future; Default, DetachPending; Unmanaged: not exactly one interval; Expired: "
-        "older than retention.keepFor; Held: expired and kept by the annotation; Detached: a table of its own now."
+        "older than retention.keepFor; Held: expired and kept by a hold; Detached: a table of its own now."
     )
     kind: str | None = Field(None, description="Absent for a plain table; else what it is, such as a foreign table.")
     oid: int | None = Field(

@@ -19,7 +19,7 @@ from ..api.types import Interval
 from ..errors import printable
 from ..planner.calendar import SHORTEST, Grid
 from ..status.details import human
-from .timeline import PLANNED, Entry, Timeline, period
+from .timeline import PLANNED, Entry, Timeline
 
 TOP, HEIGHT, LANE = 42, 150, 24
 """Pixels: where bars may begin, how high the highest is, what one lane below takes."""
@@ -90,18 +90,18 @@ class Chart:
 
     def _ends(self, ranged: Iterable[Entry]) -> tuple[datetime, datetime]:
         """Of what is drawn: now, and partitions within reach."""
-        now, longest = self._one.now, SHORTEST[self._one.interval] * REACH
+        now, longest = self._one.here, SHORTEST[self._one.interval] * REACH
         try:
             earliest, latest = now - longest, now + longest
         except OverflowError:
-            earliest, latest = datetime.min, datetime.max
+            earliest, latest = (end.replace(tzinfo=now.tzinfo) for end in (datetime.min, datetime.max))
         near = [
             each
             for each in ranged
             if (each.upper is None or each.upper > earliest) and (each.lower is None or each.lower < latest)
         ]
         moments = [end for each in near for end in (each.lower, each.upper) if end is not None]
-        cell = Grid(self._one.interval, None).cell(now)
+        cell = self._one.clock.grid.cell(now)
         first, last = min([cell.lower, *moments]), max([cell.upper, *moments])
         return max(first, earliest), min(last, latest)
 
@@ -126,11 +126,13 @@ class Chart:
 
     def _ticks(self) -> list[tuple[datetime, str]]:
         """At most `TICKS`, at beginnings of the longest periods of which there are three."""
-        found: list[tuple[datetime, str]] = []
+        found, clock = list[tuple[datetime, str]](), self._one.clock
         for interval in reversed(Interval):
             with suppress(OverflowError):
-                cells = islice(Grid(interval, None).cells(self._first, self._last), 2 * REACH + 2)
-                found = [(each.lower, period(each.lower, each.upper)) for each in cells if each.lower >= self._first]
+                cells = islice(Grid(interval, clock.grid.zone).cells(self._first, self._last), 2 * REACH + 2)
+                found = [
+                    (each.lower, clock.period(each.lower, each.upper)) for each in cells if each.lower >= self._first
+                ]
             if len(found) >= 3:
                 break
         step = -(-len(found) // TICKS) or 1
@@ -158,8 +160,8 @@ class Chart:
             page.append(_rect(left, y + 15, max(right - left, 0.15), 5, f"lane {name}"))
 
     def _draw_moments(self, page: drawsvg.Drawing) -> None:
-        one, here = self._one, self._x(self._one.now)
-        if one.covered_until and one.covered_until > one.now:
+        one, here = self._one, self._x(self._one.here)
+        if one.covered_until and one.covered_until > one.here:
             there = self._x(min(one.covered_until, self._last))
             page.append(_rect(here, TOP - 8, there - here, 4, "runway"))
             page.append(_text("runway", there, 12, "axis", text_anchor="end"))
@@ -167,7 +169,7 @@ class Chart:
             x = self._x(one.cutoff)
             page.append(_line(x, TOP - 22, x, BASE, "cutoff"))
             left = x > 55
-            words = f"cutoff {one.cutoff.date().isoformat()}"
+            words = f"cutoff {one.clock.grid.local(one.cutoff).date()}"
             page.append(_text(words, x, 12, "axis", text_anchor="end" if left else "start", dx=-4 if left else 4))
         page.append(_line(here, TOP - 14, here, BASE + AXIS - 18, "now"))
         left = here > 20
@@ -175,11 +177,12 @@ class Chart:
 
     def _description(self) -> str:
         one, drawn = self._one, len(self._bars)
+        first, last = (one.clock.grid.local(end).date() for end in (self._first, self._last))
         sizes = f"; the largest has {human(self._largest)}" if drawn else ""
         leaving = [each for each in self._bars if each.leaves]
         archived = sum(each.archived for each in self._bars)
         return (
-            f"{drawn} partitions from {self._first.date()} to {self._last.date()}{sizes}. {one.runway}. "
+            f"{drawn} partitions from {first} to {last}{sizes}. {one.runway}. "
             f"{archived} are archived, {sum(each.held for each in self._bars)} are held, {len(leaving)} are expired or "
             "detached."
         )

@@ -100,7 +100,7 @@ def show(name: str, before: Side, after: Side, info: ConnectionInfo, now: dateti
     changed = (*found.added, *found.removed, *(after for _, after in found.moved))
     formats.show(output, document, dict.fromkeys(map(str, changed)), lines)
     if output in ("text", "wide"):
-        _print(found, output == "wide")
+        _print(found, output == "wide", steps.dates(after.spec.timezone, changed))
     return DIFFERS if found.differs else SAME
 
 
@@ -121,13 +121,13 @@ def _text(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
-def _print(found: Difference, wide: bool) -> None:
+def _print(found: Difference, wide: bool, dates: formats.Dates) -> None:
     for heading, some in (
         ("Only with the edit", found.added),
         ("No more with the edit", found.removed),
         ("At another time, or waiting for something else", tuple(after for _, after in found.moved)),
     ):
-        steps.print_coming(some, wide, heading)
+        steps.print_coming(some, wide, dates, heading)
 
 
 def _document(found: Difference) -> dict[str, Any]:

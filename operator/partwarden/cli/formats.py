@@ -7,8 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
@@ -66,8 +67,9 @@ def option(default: str = "text") -> Callable[[F], F]:
 
 @dataclass(frozen=True, slots=True)
 class Dates:
-    """How the moments of one table are written for people, in all commands: as dates, where each of its bounds begins a
-    day of the policy's time zone; else as RFC 3339 in UTC, or without a zone where the key has none."""
+    """How the moments of one table are written for people, in all commands but ``timeline`` and ``report``, which show
+    periods by the clock of the policy's zone: as dates, where each of its bounds begins a day of that zone; else as RFC
+    3339 in UTC, or without a zone where the key has none."""
 
     days: Grid | None
     """None: not as dates."""
@@ -107,19 +109,26 @@ class Dates:
 
 
 def _moment(bound: str | datetime) -> datetime | None:
+    """None for what is none, and for what lies in no year of UTC."""
     try:
-        return datetime.fromisoformat(bound) if isinstance(bound, str) else bound
-    except ValueError:
+        moment = datetime.fromisoformat(bound) if isinstance(bound, str) else bound
+        return moment.astimezone(UTC) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
         return None
 
 
 def _date(bound: str | datetime, days: Grid) -> str:
-    """The date that begins then; "" where none does. A day may begin at 01:00, where the clock skips midnight."""
+    """The date that begins then; "" where none does. A day may begin at 01:00, where the clock skips midnight.
+
+    Nor is one the last day of the calendar, which has no end.
+    """
     moment = _moment(bound)
     if moment is None:
         return ""
     grid = days if moment.tzinfo else Grid(Interval.DAY, None)
-    return grid.local(moment).date().isoformat() if grid.cell(moment).lower == moment else ""
+    with suppress(OverflowError):
+        return grid.local(moment).date().isoformat() if grid.cell(moment).lower == moment else ""
+    return ""
 
 
 CONTROL = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")

@@ -313,7 +313,7 @@ def _print(
         formats.names([why_not] if why_not else [])
     elif not plan.steps:
         click.echo("Nothing to do.")
-    steps.print_coming(plan.steps[len(plan.actions) :], output == "wide")
+    steps.print_coming(plan.steps[len(plan.actions) :], output == "wide", _dates(plan, spec.timezone))
     way = f"read it, then apply with --approve {plan.gate.digest}"
     formats.names(["", f"WAITS: {waits}"] if (waits := why_waiting(plan.gate, way)) else [])
     if plan.findings:
@@ -323,10 +323,7 @@ def _print(
 
 
 def _dates(plan: Plan, timezone: str) -> formats.Dates:
-    pieces = [plan.current, *(each.range for each in plan.actions if each.range is not None)]
-    return formats.Dates.of(
-        timezone, (plan.covered_until, *(end for each in pieces for end in (each.lower, each.upper)))
-    )
+    return steps.dates(timezone, plan.steps, plan.covered_until, plan.current.lower, plan.current.upper)
 
 
 def _coverage(plan: Plan, default: Partition | None, timezone: str) -> str:

@@ -207,12 +207,17 @@ def read_status(policy: Object) -> tuple[PartitionPolicyStatus, list[str]]:
             return []
 
     def entries(model: type[M], field: str) -> list[M]:
-        listed = enumerate(written.get(field) or [])
-        return [entry for number, each in listed for entry in read(model, each, f"status.{field}[{number}]")]
+        listed = written.get(field) or []
+        if not isinstance(listed, list):
+            unread.append(f"status.{field}: must be a list")
+            return []
+        return [entry for number, each in enumerate(listed) for entry in read(model, each, f"status.{field}[{number}]")]
 
     summary = read(Summary, written["summary"], "status.summary") if written.get("summary") else []
-    whole = PartitionPolicyStatus(
-        observed_generation=written.get("observedGeneration"),
+    generation = written.get("observedGeneration")
+    # Not checked again: another version may write more entries than this one.
+    whole = PartitionPolicyStatus.model_construct(
+        observed_generation=generation if type(generation) is int else None,
         conditions=entries(Condition, "conditions"),
         summary=summary[0] if summary else None,
         partitions=entries(PartitionStatus, "partitions"),

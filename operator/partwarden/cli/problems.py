@@ -60,7 +60,11 @@ def _coverage(summary: Summary, partitions: list[PartitionStatus], now: datetime
         return
     if until == FOR_EVER:
         return
-    moment = datetime.fromisoformat(until)
+    try:
+        moment = datetime.fromisoformat(until)
+    except ValueError:
+        yield Level.CRITICAL, f"cannot tell until when it is covered: the status says {until!r}"
+        return
     # A key without a time zone has moments without one: they are near enough in that of ``now``.
     if (moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)) <= now:
         yield Level.CRITICAL, f"no partition holds now: they end at {until}, and none are added"

@@ -20,7 +20,7 @@ from . import formats, options
 from .options import Target, target
 from .tables import Level
 from .terminal import timelines
-from .timeline import Fold, Timeline, short
+from .timeline import Fold, Timeline
 
 TEMPLATE = "report.html.j2"
 MOST_TABLES = 1_000
@@ -43,7 +43,7 @@ def report(targets: list[Target], url: str | None, file: str) -> int:
     where = "statuses of PartitionPolicies" if targets[0].dsn is None else "the database"
     text = page(found, where, datetime.now(UTC))
     if file == "-":
-        click.echo(text, nl=False)
+        click.echo(text.encode(), nl=False)
         return 0
     try:
         Path(file).write_text(text, encoding="utf-8")
@@ -74,7 +74,7 @@ def page(found: Sequence[Timeline], source: str, now: datetime) -> str:
         lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.globals |= {"Level": Level, "human": human, "short": short}
+    environment.globals |= {"Level": Level, "human": human}
     environment.filters["svg"] = lambda chart: Markup(chart.svg())  # noqa: S704 - drawsvg has escaped what is text
     environment.tests["fold"] = lambda entry: isinstance(entry, Fold)
     worst = sorted(found, key=lambda each: each.urgency)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -35,28 +36,24 @@ def document(step: PlannedStep) -> dict[str, Any]:
     }
 
 
-def print_coming(steps: Sequence[PlannedStep], wide: bool, heading: str = "To come") -> None:
+def dates(timezone: str, steps: Iterable[PlannedStep], *bounds: datetime | None) -> formats.Dates:
+    """How bounds of the steps, and these, are written."""
+    ends = (end for each in steps if each.range for end in (each.range.lower, each.range.upper))
+    return formats.Dates.of(timezone, (*bounds, *ends))
+
+
+def print_coming(steps: Sequence[PlannedStep], wide: bool, dates: formats.Dates, heading: str = "To come") -> None:
     """Steps with their moments. Wide: with lock, rows, size, and all of what each step waits for."""
     if not steps:
         return
     more = ("LOCK", "ROWS", "SIZE") if wide else ()
     rows = [("DO", "TABLE", "FROM", "TO", "NOT BEFORE", "WAITS FOR", *more, "WHY")]
     for each in steps:
-        lower, upper = (iso(each.range.lower), iso(each.range.upper)) if each.range else ("", "")
+        bounds = dates.ends(each.range.lower, each.range.upper) if each.range else ("", "")
         waits = "; ".join(f"{wait.on}: {wait.message}" if wide else wait.on for wait in each.waits_for)
         size = (each.lock, *measured(each)) if wide else ()
-        rows.append(
-            (
-                each.verb,
-                str(each),
-                lower or "",
-                upper or "",
-                iso(each.not_before) or "-",
-                waits or "-",
-                *size,
-                each.reason,
-            )
-        )
+        moment = iso(each.not_before) or "-"
+        rows.append((each.verb, str(each), *bounds, moment, waits or "-", *size, each.reason))
     click.echo(f"{heading}: {len(steps)}")
     formats.table(rows, indent=2)
 

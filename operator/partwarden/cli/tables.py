@@ -175,9 +175,13 @@ class TableView:
         if summary is None:
             return [("status", "the operator has not observed it yet")]
         largest, estimate, listed = summary.largest, summary.rows, self.status.partitions
-        runway = "for ever" if summary.runway_days is None else f"{summary.runway_days} days after the current interval"
         has_default = any(each.state is State.DEFAULT for each in self.attached)
         interval = self.heading["interval"]
+        runway = (
+            "for ever" if summary.runway_days is None else f"{summary.runway_days:,} days after the current interval"
+        )
+        if summary.ahead is not None:
+            runway = f"{summary.ahead:,} \N{MULTIPLICATION SIGN} {interval} after the current one"
         return [
             ("partitions", f"{summary.partitions}, of which {summary.managed} are exactly one {interval}"),
             ("size", summary.size),

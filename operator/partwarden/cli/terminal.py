@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ from . import formats, options, policies
 from .options import Target, target
 from .policies import Policies, observe_target
 from .tables import EVER, ObservedTable
-from .timeline import Entry, Fold, Timeline, period
+from .timeline import Entry, Fold, Timeline
 
 BLOCKS = " ▏▎▍▌▋▊▉█"
 """By eighths."""
@@ -101,8 +100,10 @@ def archives_at(target: Target, url: str | None) -> dict[int, str] | None:
 def _observed(table: ObservedTable, archives: dict[int, str] | None, by_policy: bool) -> Timeline:
     """What a guessed policy would do does not come, nor what the retention does by which detached tables are seen."""
     view, now, ever = table.view(archives), table.inventory.now, table.spec.retention is EVER
+    if not by_policy:
+        return Timeline.of(view, now)
     steps = [planned(each) for each in table.plan.steps if not ever or each.action == CreatePartition.__name__]
-    return Timeline.of(view, now, None if ever or not by_policy else table.spec, steps if by_policy else ())
+    return Timeline.of(view, now, table.spec.model_copy(update={"retention": None}) if ever else table.spec, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +170,20 @@ class Page:
         yield Text(self._cut(title, self.width), "bold")
         if summary:
             count = f"{summary.partitions:,} partition{'' if summary.partitions == 1 else 's'}, {summary.size}"
-            until = f", until {period(one.covered_until, None)[5:]}" if one.covered_until else ""
+            until = f", until {one.clock.short(one.covered_until)}" if one.covered_until else ""
             yield Text(self._cut(printable(f"{count}; {one.runway}{until}"), self.width))
         for level, message in view.problems:
-            for line in textwrap.wrap(f"{level.name}: {printable(message)}", self.width, subsequent_indent="  "):
-                yield Text(line, formats.COLOURS[level.name])
+            text = Text(f"{level.name}: {printable(message)}", formats.COLOURS[level.name])
+            # By cells, of which a letter may have two; the console only says how wide a tab is.
+            for number, line in enumerate(text.wrap(self.console or Console(), self.width - 2)):
+                yield Text("  ").append_text(line) if number else line
+        for note in (one.idle, f"What comes: the first {len(one.steps)} steps" if one.cut else ""):
+            yield from [Text(note)] if note else []
 
     def _cells(self, each: Entry | Fold, one: Timeline) -> tuple[str, ...]:
         """All but the bar, which is as wide as the others let it be."""
         if isinstance(each, Fold):
-            ends = period(each.entries[0].lower, each.entries[-1].upper)
+            ends = one.clock.period(each.entries[0].lower, each.entries[-1].upper)
             word = "older" if each.older else "newer"
             return (self._dots, f"{len(each.entries):,} {word}, {human(each.bytes)} ({ends})", *[""] * 7)
         now = each.state == "Current"

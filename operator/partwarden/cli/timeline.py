@@ -1,7 +1,6 @@
 """A table along time, as `partwarden timeline` and `partwarden report` show it. Values only.
 
-Moments here are naive: the wall clock of the policy's zone, or the key's own where it has no zone. What a status says
-is text that others may have written: what is no moment is none.
+Bounds, and what is compared with them, are in the domain of the key, as `clock` has it; what comes is at instants.
 """
 
 from __future__ import annotations
@@ -9,36 +8,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from itertools import groupby, takewhile
 from typing import Any
 
-from ..api.policy import TableSpec
-from ..api.status import FOR_EVER, PartitionStatus, PlannedAction, State
+from ..api.policy import Mode, TableSpec
+from ..api.status import FOR_EVER, MAX_PLAN, PartitionStatus, PlannedAction, State
 from ..api.types import Interval
 from ..errors import UnknownTimeZone
-from ..planner.calendar import BoundedRange, Grid, load_zone
+from ..planner.calendar import Grid, iso
 from ..planner.context import cutoff
 from ..planner.keys import Codec, KeyType
+from ..planner.upcoming import MOST_AHEAD
+from .clock import Clock, when
 from .tables import Level, TableView
 
-EXPIRES = "expires"
+EXPIRES, LATER = "expires", "later"
 PLANNED = "Planned"
 """The state of a partition that the plan makes."""
-MANY = 10_000
-"""Intervals ahead that are counted; more are "at least"."""
+BEGINNING = datetime.min.replace(tzinfo=UTC)
 NEAR = 6
 """Partitions on either side of the current one that are never folded."""
 PLAIN = (State.PAST, State.FUTURE)
 NOTABLE = 8
 """Of those further off that are held, or for which more comes than that they expire, how many are not folded."""
-PERIODS = {
-    Interval.YEAR: "%Y",
-    Interval.MONTH: "%Y-%m",
-    Interval.WEEK: "%G-W%V",
-    Interval.DAY: "%Y-%m-%d",
-    Interval.HOUR: "%Y-%m-%dT%H",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +43,12 @@ class Coming:
     waits: tuple[str, ...] = ()
 
     def words(self, now: datetime) -> str:
-        """Such as ``detach now``, ``drop in 3 d``, ``expires 2031-01-01`` or ``detach, waits: Archive``."""
+        """Such as ``detach now``, ``drop in 3 d``, ``expires 2031-01-01`` or ``detach, waits: Archive``.
+
+        ``now``: in the zone of the words.
+        """
+        if self.verb == LATER:
+            return LATER
         if self.waits:
             return f"{self.verb}, waits: {self.waits[0].partition(':')[0]}"
         return f"{self.verb} {'now' if self.at is None else when(self.at, now)}"
@@ -67,16 +65,13 @@ class Entry:
     state: str
     lower: datetime | None
     upper: datetime | None
+    period: str
+    """Its range for people, as commands take it where it is one interval: ``2026-08``, ``2026-Q3``; or DEFAULT."""
     bytes: int = 0
     rows: int | None = None
     archive: str = ""
     held: bool = False
     next: Coming | None = None
-
-    @property
-    def period(self) -> str:
-        """Its range for people, as commands take it where it is one interval: ``2026-08``, ``2026-Q3``."""
-        return period(self.lower, self.upper) if self.state != State.DEFAULT else "DEFAULT"
 
     @property
     def archived(self) -> bool:
@@ -107,15 +102,19 @@ class Timeline:
     """One table. ``ahead``: whole intervals of coverage after the current one; None: without an end."""
 
     view: TableView
-    interval: Interval
-    zone: str
+    clock: Clock
     now: datetime
+    """In the policy's zone."""
     covered_until: datetime | None
     ahead: int | None
     cutoff: datetime | None
     entries: tuple[Entry, ...]
     """Detached tables first, then partitions ascending, DEFAULT last."""
     steps: tuple[PlannedAction, ...] = ()
+    cut: bool = False
+    """There may be more steps, which the status does not have."""
+    idle: str = ""
+    """Why nothing of what comes is done."""
     unlisted: int = 0
     """Partitions that the status does not list."""
 
@@ -123,45 +122,52 @@ class Timeline:
     def of(
         cls, view: TableView, now: datetime, spec: TableSpec | None = None, plan: Sequence[PlannedAction] = ()
     ) -> Timeline:
-        """``now`` is aware. Without a ``spec`` nothing is known to expire. ``plan``: what is known to come."""
-        zone_name, interval = view.heading["timezone"], _interval(view.heading["interval"])
-        try:
-            zone = load_zone(zone_name)
-        except UnknownTimeZone:
-            zone_name, zone = "UTC", load_zone("UTC")
-        status = view.status
-
-        def local(text: str | None) -> datetime | None:
-            with suppress(ValueError, OverflowError):
-                moment = datetime.fromisoformat(text or "")
-                return moment.astimezone(zone).replace(tzinfo=None) if moment.tzinfo else moment
-            return None
-
-        clock = now.astimezone(zone).replace(tzinfo=None)
+        """``now`` is aware. Without retention in ``spec`` nothing is known to expire. ``plan``: what comes."""
+        status, interval = view.status, _interval(view.heading["interval"])
         until = status.summary.covered_until if status.summary else None
-        covered = local(until)
+        bounds = [until, *(end for each in status.partitions for end in (each.from_, each.to))]
+        clock = Clock.of(view.heading["timezone"], interval, [*bounds, *(each.from_ for each in plan)])
         steps: dict[str, PlannedAction] = {}
         for step in plan:
             steps.setdefault(step.partition, step)
-        entries = [_entry(each, view, spec, steps.get(each.name), local) for each in status.partitions]
+        cut = view.of_policy and len(plan) >= MAX_PLAN
+        entries = [_entry(each, view, spec, steps.get(each.name), clock, cut) for each in status.partitions]
         known = {each.name for each in entries}
         made = [
-            Entry(each.partition, PLANNED, local(each.from_), local(each.to), next=_coming(each, local))
+            Entry(each.partition, PLANNED, *_range(each, clock), next=_coming(each, clock))
             for each in plan
             if each.action == "CreatePartition" and each.partition not in known
         ]
+        entries = sorted((*entries, *made), key=_place)
+        covered, here = clock.bound(until), clock.here(now.astimezone(UTC))
         return cls(
             view=view,
-            interval=interval,
-            zone=zone_name,
-            now=clock,
+            clock=clock,
+            now=now.astimezone(clock.zone),
             covered_until=covered,
-            ahead=None if until == FOR_EVER else _ahead(interval, clock, covered),
-            cutoff=_cutoff(spec, now),
-            entries=tuple(sorted((*entries, *made), key=_place)),
+            ahead=None if until == FOR_EVER else _ahead(clock.grid, here, covered),
+            cutoff=_cutoff(spec, now, clock),
+            entries=tuple(entries),
             steps=tuple(plan),
+            cut=cut,
+            idle=_idle(spec) if any(each.next for each in entries) else "",
             unlisted=max(0, status.summary.partitions - status.summary.listed) if status.summary else 0,
         )
+
+    @property
+    def here(self) -> datetime:
+        """Now, in the key's domain."""
+        return self.clock.here(self.now.astimezone(UTC))
+
+    @property
+    def interval(self) -> Interval:
+        """That of the policy."""
+        return self.clock.grid.interval
+
+    @property
+    def zone(self) -> str:
+        """By whose clock its words are."""
+        return self.clock.zone.key
 
     @property
     def level(self) -> Level:
@@ -175,9 +181,9 @@ class Timeline:
             return "not observed yet"
         if self.ahead is None:
             return "covered for ever"
-        if self.covered_until is None or self.covered_until <= self.now:
+        if self.covered_until is None or self.covered_until <= self.here:
             return "now is not covered"
-        most = "at least " if self.ahead == MANY else ""
+        most = "at least " if self.ahead == MOST_AHEAD else ""
         return f"{most}{self.ahead:,} {self.interval.value.lower()}{'' if self.ahead == 1 else 's'} ahead"
 
     @property
@@ -187,13 +193,16 @@ class Timeline:
 
     @property
     def coming(self) -> Entry | None:
-        """The entry of that for which something comes first."""
-        found = [each for each in self.entries if each.next and not each.next.waits]
-        return min(found, key=lambda each: (each.next and each.next.at) or datetime.min, default=None)
+        """The entry of that for which something comes first; what waits comes last."""
+        found = [
+            (bool(each.next.waits), each.next.at or BEGINNING, n) for n, each in enumerate(self.entries) if each.next
+        ]
+        return self.entries[min(found)[-1]] if found else None
 
     def folded(self) -> Iterator[Entry | Fold]:
         """The entries with runs of those that are far off, and for which nothing comes, as one each."""
-        after = next((n for n, each in enumerate(self.entries) if each.upper and each.upper > self.now), 0)
+        here = self.here
+        after = next((n for n, each in enumerate(self.entries) if each.upper and each.upper > here), 0)
         near = range(after - NEAR, after + NEAR + 1)
         far = [(n, each) for n, each in enumerate(self.entries) if n not in near]
         expires = [n for n, each in far if each.next and each.next.verb == EXPIRES]
@@ -214,57 +223,25 @@ class Timeline:
             "level": self.level.name,
             "intervalsAhead": self.ahead,
             "coveredUntil": view.status.summary.covered_until if view.status.summary else None,
-            "cutoff": _text(self.cutoff),
+            "cutoff": iso(self.cutoff),
             "notListed": self.unlisted,
             "partitions": [
                 {
                     "name": each.name,
                     "state": str(each.state),
                     "period": each.period,
-                    "from": _text(each.lower),
-                    "to": _text(each.upper),
+                    "from": iso(each.lower),
+                    "to": iso(each.upper),
                     "bytes": each.bytes,
                     "rows": each.rows,
                     "archive": each.archive or None,
                     "held": each.held,
                     "next": each.next
-                    and {"action": each.next.verb, "at": _text(each.next.at), "waitsFor": list(each.next.waits)},
+                    and {"action": each.next.verb, "at": iso(each.next.at), "waitsFor": list(each.next.waits)},
                 }
                 for each in self.entries
             ],
         }
-
-
-def when(moment: datetime, now: datetime) -> str:
-    """From ``now`` on: ``in 5 h``, ``in 27 d``, from a hundred days on the date; ``now`` for what has come."""
-    left = moment - now
-    if left <= timedelta(0):
-        return "now"
-    if left < timedelta(days=2):
-        return f"in {max(1, round(left / timedelta(hours=1)))} h"
-    return f"in {left.days} d" if left.days < 100 else moment.date().isoformat()
-
-
-def period(lower: datetime | None, upper: datetime | None) -> str:
-    """A range for people: a period where it is exactly one, else its ends."""
-    if lower is None or upper is None:
-        return f"from {short(lower)}" if lower else f"before {short(upper)}" if upper else "everything"
-    for interval in Interval:
-        with suppress(OverflowError):
-            if Grid(interval, None).cell(lower) == BoundedRange(lower, upper):
-                shape = PERIODS.get(interval, f"%Y-Q{(lower.month + 2) // 3}")
-                return lower.strftime(shape)
-    return f"{short(lower)}/{short(upper)}"
-
-
-def short(moment: datetime | None) -> str:
-    """``2026-01-01``, or ``2026-01-01T07:30`` where it is no midnight."""
-    text = _text(moment) or ""
-    return text.removesuffix("T00:00:00").removesuffix(":00")
-
-
-def _text(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
 
 
 def _interval(text: Any) -> Interval:
@@ -274,22 +251,37 @@ def _interval(text: Any) -> Interval:
     return Interval.YEAR
 
 
+def _range(each: PartitionStatus | PlannedAction, clock: Clock) -> tuple[datetime | None, datetime | None, str]:
+    lower, upper = clock.bound(each.from_), clock.bound(each.to)
+    return lower, upper, clock.period(lower, upper)
+
+
 def _entry(
-    each: PartitionStatus, view: TableView, spec: TableSpec | None, step: PlannedAction | None, local: Any
+    each: PartitionStatus,
+    view: TableView,
+    spec: TableSpec | None,
+    step: PlannedAction | None,
+    clock: Clock,
+    cut: bool,
 ) -> Entry:
+    """``cut``: there may be more steps than are known."""
     archive = (view.archives or {}).get(each.name)
-    expires, drop = local(each.expires_at), local(each.drop_after)
-    coming = _coming(step, local) if step else None
-    if coming is None and spec is not None:
+    expires, drop = clock.instant(each.expires_at), clock.instant(each.drop_after)
+    coming = _coming(step, clock) if step else None
+    if coming is None and spec is not None and spec.retention is not None:
         if expires and each.state not in (State.EXPIRED, State.DETACHED):
             coming = Coming(EXPIRES, expires)
         elif drop:
             coming = Coming("drop", drop)
+        elif cut and each.state is State.EXPIRED:
+            coming = Coming(LATER, waits=(f"the first {MAX_PLAN} steps",))
+    lower, upper, words = _range(each, clock)
     return Entry(
         name=each.name,
         state=each.state,
-        lower=local(each.from_),
-        upper=local(each.to),
+        lower=lower,
+        upper=upper,
+        period="DEFAULT" if each.state is State.DEFAULT else words,
         bytes=each.bytes,
         rows=each.rows,
         archive=archive.state if archive else "",
@@ -298,30 +290,35 @@ def _entry(
     )
 
 
-def _coming(step: PlannedAction, local: Any) -> Coming:
+def _coming(step: PlannedAction, clock: Clock) -> Coming:
     """The verb is the first word of the action's name."""
     verb = "".join(takewhile(str.islower, step.action[1:]))
-    return Coming(step.action[:1].lower() + verb, local(step.not_before), tuple(step.waits_for))
+    return Coming(step.action[:1].lower() + verb, clock.instant(step.not_before), tuple(step.waits_for))
 
 
-def _place(each: Entry) -> tuple[int, datetime]:
+def _place(each: Entry) -> tuple[int, bool, datetime]:
     order = {State.DETACHED: 0, State.DEFAULT: 2}.get(State(each.state), 1) if each.state != PLANNED else 1
-    return order, each.lower or datetime.min
+    return order, each.lower is not None, each.lower or BEGINNING
 
 
-def _ahead(interval: Interval, now: datetime, covered: datetime | None) -> int:
-    if covered is None or covered <= now:
+def _ahead(grid: Grid, here: datetime, covered: datetime | None) -> int:
+    if covered is None or covered <= here:
         return 0
-    grid = Grid(interval, None)
     with suppress(OverflowError):
-        cells = takewhile(lambda cell: cell.upper <= covered, grid.cells(grid.cell(now).upper, covered))
-        return sum(1 for _, _ in zip(range(MANY), cells, strict=False))
-    return MANY
+        cells = takewhile(lambda cell: cell.upper <= covered, grid.cells(grid.cell(here).upper, covered))
+        return sum(1 for _, _ in zip(range(MOST_AHEAD), cells, strict=False))
+    return MOST_AHEAD
 
 
-def _cutoff(spec: TableSpec | None, now: datetime) -> datetime | None:
+def _cutoff(spec: TableSpec | None, now: datetime, clock: Clock) -> datetime | None:
     if spec is None or spec.retention is None:
         return None
+    codec = Codec(KeyType.TIMESTAMPTZ if clock.grid.zone else KeyType.TIMESTAMP)
     with suppress(UnknownTimeZone):
-        return cutoff(spec.retention.keep_for, now, Grid.of(spec), Codec(KeyType.TIMESTAMP))
+        return clock.bound(iso(cutoff(spec.retention.keep_for, now, Grid.of(spec), codec)))
     return None
+
+
+def _idle(spec: TableSpec | None) -> str:
+    why = spec and ("spec.suspend is true" if spec.suspend else "spec.mode is Plan" if spec.mode is Mode.PLAN else "")
+    return f"nothing of NEXT is done: {why}" if why else ""

@@ -222,6 +222,40 @@ def test_a_status_of_another_version_is_read_as_far_as_it_can_be() -> None:
     assert view.problems == [(Level.WARNING, view.notes[0])]
 
 
+@pytest.mark.parametrize("until", ["soon", "9999-99-99", ""])
+def test_coverage_that_cannot_be_read_is_critical(until: str) -> None:
+    (problem,) = policies.view(policy({"coveredUntil": until}, Ready="True"), NOW).problems
+    assert problem == (Level.CRITICAL, f"cannot tell until when it is covered: the status says {until!r}")
+
+
+def test_a_status_that_is_longer_than_this_version_writes_is_read() -> None:
+    found = policy({}, Ready="True")
+    found["status"]["partitions"] = [{"name": f"run_{number}", "state": "Past", "bytes": 1} for number in range(300)]
+    found["status"]["conditions"] *= 20
+    found["status"]["observedGeneration"] = "x"
+    read, unread = policies.read_status(found)
+    assert (len(read.partitions), len(read.conditions), read.observed_generation, unread) == (300, 20, None, [])
+
+
+@pytest.mark.parametrize("field", ["partitions", "plan", "findings", "conditions"])
+def test_what_is_no_list_is_left_out_and_said(field: str) -> None:
+    found = policy({}, Ready="True")
+    found["status"][field] = 5
+    assert policies.read_status(found)[1] == [f"status.{field}: must be a list"]
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        ({"ahead": 1}, "1 \N{MULTIPLICATION SIGN} Year after the current one"),
+        ({}, "730 days after the current interval"),
+        ({"runwayDays": None}, "for ever"),
+    ],
+)
+def test_the_runway_is_counted_in_intervals(summary: dict[str, Any], expected: str) -> None:
+    assert dict(policies.view(policy(summary), NOW).lines({}))["runway"] == expected
+
+
 def test_a_partition_is_found_by_name_or_period() -> None:
     found = policy({})
     found["status"]["partitions"] = [

@@ -21,7 +21,7 @@ from partwarden.cli.report import MOST_CHARTS, MOST_TABLES, page
 from partwarden.cli.timeline import Timeline
 from partwarden.errors import InvalidSpec
 from support.api_server import ApiServer, serving
-from support.timelines import NOW, of_policy, partition, policy, timeline
+from support.timelines import NOW, of_policy, partition, policy, step, timeline
 
 ALLOWED = {
     *(
@@ -184,6 +184,15 @@ def test_without_the_packages_that_draw_it_says_what_to_install(monkeypatch: pyt
         written()
 
 
+def test_a_report_says_that_nothing_is_done_and_that_there_may_be_more_steps() -> None:
+    found = policy()
+    found["spec"]["suspend"] = True
+    found["status"]["plan"] = [step("CreatePartition", partition(number, "Future")) for number in range(4, 54)]
+    text = written(timeline(found))
+    assert "nothing of NEXT is done: spec.suspend is true" in text
+    assert "What comes: the first 50 steps" in text
+
+
 @pytest.fixture
 def kubeconfig(tmp_path: Path) -> Iterator[str]:
     """Namespace shop has policies run and events."""
@@ -204,6 +213,11 @@ def test_policies_are_named_or_all_of_the_namespace(
     done = CliRunner().invoke(main, ["report", *named, "--kubeconfig", kubeconfig, "--html", str(target)])
     assert done.output == f"wrote {target}: {len(expected)} table{'s' * (len(expected) > 1)}\n"
     assert re.findall(r'<h2 id="table-\d">shop/(\w+)</h2>', target.read_text()) == expected
+
+
+def test_the_report_is_utf_8_whatever_standard_output_is(kubeconfig: str) -> None:
+    done = CliRunner(charset="ascii").invoke(main, ["report", "--kubeconfig", kubeconfig, "--html", "-"])
+    assert done.stdout_bytes.decode().startswith("<!DOCTYPE html>")
 
 
 def test_a_timeline_is_that_of_one_policy_or_of_all(kubeconfig: str) -> None:

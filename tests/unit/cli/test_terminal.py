@@ -65,6 +65,21 @@ def test_problems_are_said_in_full() -> None:
     assert text.count("word") == 60
 
 
+@pytest.mark.parametrize("word", ["分割テーブル", "🧨🧨🧨"])
+def test_problems_of_wide_letters_fit_as_well(word: str) -> None:
+    found = policy()
+    found["status"]["conditions"][0] |= {"status": "False", "reason": "Broken", "message": f"{word} " * 20 + word * 30}
+    shown = lines(found)
+    assert max(map(cell_len, shown)) <= 80
+    assert "".join(shown).replace(" ", "").count(word) == 50
+
+
+def test_a_plan_that_may_be_longer_says_so() -> None:
+    found = policy()
+    found["status"]["plan"] *= 13
+    assert "What comes: the first 52 steps" in lines(found)
+
+
 HOSTILE = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=70)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from partwarden.api.status import State
 from partwarden.api.types import Interval
-from partwarden.cli.timeline import PLANNED, Coming, Entry, Fold, period, when
+from partwarden.cli.chart import Chart
+from partwarden.cli.clock import period, when
+from partwarden.cli.timeline import PLANNED, Coming, Entry, Fold
 from partwarden.planner.calendar import Grid
 from support.timelines import NOW, month, partition, policy, step, timeline
 
@@ -19,9 +22,6 @@ from support.timelines import NOW, month, partition, policy, step, timeline
 def at(year: int, month: int = 1, day: int = 1, hour: int = 0) -> datetime:
     """A moment of a wall clock."""
     return datetime(year, month, day, hour)  # noqa: DTZ001
-
-
-HERE = at(2026, 11, 20, 6)
 
 
 def entry(name: str, found: dict[str, Any] | None = None) -> Entry:
@@ -40,7 +40,7 @@ def entry(name: str, found: dict[str, Any] | None = None) -> Entry:
 def test_what_comes_next_is_said_with_its_moment_or_what_it_waits_for(name: str, expected: str) -> None:
     coming = entry(name).next
     assert coming is not None
-    assert coming.words(HERE) == expected
+    assert coming.words(NOW) == expected
 
 
 def test_the_first_step_counts() -> None:
@@ -99,7 +99,7 @@ def test_folding_loses_no_partition_and_keeps_the_order(past: int, ahead: int) -
         ("Year", "2030-07-01T00:00:00Z", "3 years ahead"),
         ("Month", "2026-11-01T00:00:00Z", "now is not covered"),
         ("Month", "MAXVALUE", "covered for ever"),
-        ("Hour", "9999-01-01T00:00:00Z", "at least 10,000 hours ahead"),
+        ("Hour", "9999-12-31T00:00:00Z", "at least 1,000 hours ahead"),
     ],
 )
 def test_the_runway_is_counted_in_intervals_from_now(interval: str, until: str, expected: str) -> None:
@@ -113,7 +113,7 @@ def test_a_stopped_operator_does_not_keep_the_runway_long() -> None:
 
 
 def test_the_cutoff_is_that_of_the_policy() -> None:
-    assert timeline().cutoff == at(2024, 1, 20, 6)
+    assert timeline().cutoff == at(2024, 1, 20, 6).replace(tzinfo=UTC)
 
 
 def test_times_are_those_of_the_policys_zone() -> None:
@@ -182,11 +182,11 @@ def test_ranges_are_short(lower: datetime | None, upper: datetime | None, expect
     ],
 )
 def test_moments_are_said_from_now_on(left: timedelta, expected: str) -> None:
-    assert when(HERE + left, HERE) == expected
+    assert when(NOW + left, NOW) == expected
 
 
 def test_without_a_moment_it_comes_now() -> None:
-    assert Coming("detach").words(HERE) == "detach now"
+    assert Coming("detach").words(NOW) == "detach now"
 
 
 def test_as_data_nothing_is_folded() -> None:
@@ -194,6 +194,75 @@ def test_as_data_nothing_is_folded() -> None:
     document = one.document()
     assert len(document["partitions"]) == len(one.entries)
     assert document["intervalsAhead"] == 3
-    assert document["partitions"][0]["next"] == {"action": "drop", "at": "2026-11-21T02:00:00", "waitsFor": []}
-    assert document["partitions"][0]["from"] == month(-102).removesuffix("Z")
-    assert NOW.tzinfo is UTC
+    assert document["partitions"][0]["next"] == {"action": "drop", "at": "2026-11-21T02:00:00Z", "waitsFor": []}
+    assert document["partitions"][0]["from"] == month(-102)
+
+
+def by_the_hour() -> dict[str, Any]:
+    """Of a policy in Berlin, on the day on which 02:00 comes twice: it is 00:30, and five hours are ahead."""
+    found = policy(coveredUntil="2026-10-25T04:00:00Z")
+    found["spec"] |= {"interval": "Hour", "timezone": "Europe/Berlin"}
+    found["status"]["plan"] = []
+    hours = [f"2026-10-25T{hour:02}:00:00Z" for hour in range(5)]
+    found["status"]["partitions"] = [
+        {"name": f"run_{number}", "from": lower, "to": upper, "bytes": 1, "state": "Future"}
+        for number, (lower, upper) in enumerate(pairwise(["2026-10-24T22:00:00Z", "2026-10-24T23:00:00Z", *hours]))
+    ]
+    return found
+
+
+def test_hours_that_the_clock_shows_twice_are_two() -> None:
+    one = timeline(by_the_hour(), datetime(2026, 10, 24, 22, 30, tzinfo=UTC))
+    hours = [each.period.removeprefix("2026-10-25T") for each in one.entries]
+    assert hours == ["00", "01", "02+02:00", "02+01:00", "03", "04"]
+    assert one.ahead == 5
+    assert Chart(one, 1).hidden == 0
+
+
+def test_as_data_moments_are_those_of_the_status() -> None:
+    found = by_the_hour()
+    document = timeline(found).document()
+    listed = [(each["from"], each["to"]) for each in document["partitions"] if each["state"] != PLANNED]
+    assert listed == [(each["from"], each["to"]) for each in found["status"]["partitions"]]
+    assert document["cutoff"].endswith("Z")
+
+
+def test_a_key_without_a_zone_has_moments_without_one() -> None:
+    found = policy(coveredUntil="2027-03-01")
+    found["spec"]["timezone"] = "America/New_York"
+    for each in [*found["status"]["partitions"][:-1], *found["status"]["plan"]]:
+        each["from"], each["to"] = (each[end].removesuffix("Z").removesuffix("T00:00:00") for end in ("from", "to"))
+    one = timeline(found)
+    first = one.document()["partitions"][0]
+    assert (first["period"], first["from"], first["next"]["at"]) == ("2023-09", "2023-09-01", "2026-11-21T02:00:00Z")
+    assert one.runway == "3 months ahead"
+    assert one.cutoff == at(2024, 1, 20, 1)
+
+
+def test_where_all_steps_wait_the_first_of_them_comes_next() -> None:
+    found = policy()
+    found["status"]["plan"] = [step("DetachPartition", partition(-36, "Expired"), waitsFor=["Approval: of the plan"])]
+    found["spec"].pop("retention")
+    coming = timeline(found).coming
+    assert coming is not None
+    assert coming.next is not None
+    assert coming.next.words(NOW) == "detach, waits: Approval"
+
+
+def test_beyond_the_steps_that_a_status_has_the_expired_come_later() -> None:
+    found = policy()
+    found["status"]["plan"] = [step("CreatePartition", partition(number, "Future")) for number in range(4, 54)]
+    coming = entry("run_2023_11", found).next
+    assert timeline(found).cut
+    assert coming is not None
+    assert coming.words(NOW) == "later"
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [({}, ""), ({"suspend": True}, "spec.suspend is true"), ({"mode": "Plan"}, "spec.mode is Plan")],
+)
+def test_it_is_said_where_nothing_of_what_comes_is_done(spec: dict[str, Any], expected: str) -> None:
+    found = policy()
+    found["spec"] |= spec
+    assert timeline(found).idle == (expected and f"nothing of NEXT is done: {expected}")

@@ -25,7 +25,7 @@ elseif ready.reason == "ConvergedWithWarnings" then
 elseif ready.status == "True" then
   health.status = "Healthy"
 else
-  -- Neither reconciling nor failed: spec.suspend is set, or spec.mode is Plan and actions are pending.
+  -- Neither reconciling nor failed: spec.suspend is set, or spec.mode is Plan and there are steps, or a plan waits for approval.
   health.status = "Suspended"
 end
 return health
