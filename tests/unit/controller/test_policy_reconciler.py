@@ -44,7 +44,9 @@ class Requests:
         self.asked, self.doubts = 0, list[str]()
 
     def known(self, policy: StoredPolicy, spec: object) -> Archives:
-        return Archives(approved=policy.approved, plan=approval.read(policy.plan_approved, policy.status))
+        return Archives(
+            approved=policy.approved, plan=approval.read(policy.plan_approved, policy.status, policy.generation)
+        )
 
     def ask(self, *_: object) -> None:
         self.asked += 1

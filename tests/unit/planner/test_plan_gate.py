@@ -358,7 +358,7 @@ def test_what_is_no_digest_approves_nothing(text: str) -> None:
     ],
 )
 def test_a_record_that_is_not_of_the_shape_is_none(recorded: object) -> None:
-    assert read("0" * 16, {"approvedPlan": recorded}) == PlanApproval("0" * 16)
+    assert read("0" * 16, {"approvedPlan": recorded}, 1) == PlanApproval("0" * 16)
 
 
 def test_the_wait_is_one_for_the_user() -> None:
