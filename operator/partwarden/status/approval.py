@@ -32,11 +32,13 @@ def why_waiting(gate: PlanGate, way: str) -> str:
     if gate.everything:
         why = f"{to_do(gate.waiting)}; spec.mode is Approve: nothing is done"
     else:
-        limit = f"spec.retention.maxRetirements ({gate.most:,})"
-        many = f"{gate.excess:,} partitions ({human(rough(gate.bytes))}) are to be retired at once, more than {limit}"
-        fewer = "a plan has waited, or an approval was taken back, so that all that is left needs an approval"
-        why = f"{many if gate.excess > gate.most else fewer}: {_counts(gate.waiting)}; no more archives are asked for, and "
-        why += "nothing is detached or dropped"
+        why = (
+            f"{gate.excess:,} partitions ({human(rough(gate.bytes))}) are to be retired at once, more than "
+            f"spec.retention.maxRetirements ({gate.most:,})"
+            if gate.excess > gate.most
+            else "a plan has waited, or an approval was taken back, so all that is left needs an approval"
+        )
+        why += f": {_counts(gate.waiting)}; no more archives are asked for, and nothing is detached or dropped"
     other = f", and not {gate.named}, which names another plan" if gate.named not in ("", gate.digest) else ""
     again = " anew: its approval was used" if gate.is_used else ""
     return f"{why} before plan {gate.digest} is approved{again}{other}; {way}"
