@@ -271,8 +271,8 @@ WALK = [
         "waits for the user",
         "kubectl get ppol run -o jsonpath='{{.status.conditions[?(@.type==\"Ready\")].message}}'",
         (
-            "are to be retired at once, more than spec.retention.maxRetirements (1): none is archived, detached or "
-            "dropped before plan",
+            "are to be retired at once, more than spec.retention.maxRetirements (1): ",
+            "no more archives are asked for, and nothing is detached or dropped before plan",
         ),
         "how-to/approve.md",
         patience=60,

@@ -81,6 +81,22 @@ def test_in_mode_approve_nothing_is_created_until_the_plan_is_named(database: Da
     assert partitions(database) == len(OLD) + 1
 
 
+def test_in_mode_approve_what_cannot_be_made_is_said_before_the_plan_is_named(database: Database) -> None:
+    database.execute(TABLE + "CREATE TABLE run_2026 (note text)")
+    said = run(database, "plan", code=1, mode="Approve")
+    assert [each["reason"] for each in said["findings"] if each["error"]] == ["NameTaken"]
+    assert said["planDigest"] is None
+
+
+def test_what_foreign_keys_keep_does_not_fill_the_limit(database: Database) -> None:
+    """And so the digest that a plan prints is the one that it has once they are counted."""
+    database.execute(TABLE + "ALTER TABLE run ADD UNIQUE (submitted_at)")
+    database.execute("CREATE TABLE a (at timestamptz REFERENCES run (submitted_at))")
+    database.execute("INSERT INTO a VALUES ('2004-05-05Z'), ('2005-05-05Z')")
+    run(database, "apply", code=1, retention={"keepFor": "5y"})
+    assert partitions(database) == 3
+
+
 def approved(database: Database, fields: dict[str, Any]) -> Archives:
     """The plan is approved and recorded."""
     with session(from_dsn(database.dsn)) as connection:

@@ -25,7 +25,8 @@ StepId = Annotated[str, StringConstraints(max_length=12, pattern=STEP)]
 
 
 class ApprovedPlan(Model):
-    """An approved plan that is being carried out: what is left of it is another plan, with another digest."""
+    """An approved plan: what is left of it is another plan, with another digest. It stays while the annotation names
+    it, also once nothing is left: the same plan may come back, as after a restore, and needs another approval then."""
 
     digest: Digest = Field(description="What the annotation partwarden.dev/approve-plan names.")
     basis: Digest = Field(
@@ -33,7 +34,8 @@ class ApprovedPlan(Model):
         " for: with others, it needs another approval."
     )
     steps: list[StepId] = Field(
-        max_length=MOST_STEPS, description="Its steps that may be done, by their ids; at most 1000, the first ones."
+        max_length=MOST_STEPS,
+        description="Its steps that may still be done, by their ids; at most 1000, the first ones.",
     )
 
 
@@ -43,6 +45,9 @@ class PlanApproval:
 
     named: str = ""
     recorded: ApprovedPlan | None = None
+    pending: bool = False
+    """Whether, of this very spec, a plan has waited so far, or an approval was taken back before all of it was done:
+    then nothing is retired without an approval, however few tables are left."""
 
     def steps(self, basis: str) -> frozenset[str]:
         """The ids of the steps that may be done: none unless the annotation still names the plan that was recorded, and
@@ -59,9 +64,14 @@ def parse(annotations: Mapping[str, str] | None) -> str:
     return text if re.fullmatch(DIGEST, text) else ""
 
 
-def read(named: str, status: Mapping[str, Any]) -> PlanApproval:
-    """With what the status records. That is text which others may have written: what is not of the shape is nothing."""
+def read(named: str, status: Mapping[str, Any], generation: int) -> PlanApproval:
+    """With what the status records. That is text which others may have written: what is not of the shape is nothing.
+
+    ``generation``: of the policy. What waited before its spec was edited is planned afresh.
+    """
     recorded = None
     with suppress(ValidationError):
         recorded = ApprovedPlan.model_validate(status.get("approvedPlan"), by_alias=True, by_name=False)
-    return PlanApproval(named, recorded)
+    taken_back = recorded is not None and recorded.digest != named and bool(recorded.steps)
+    waits = taken_back or bool(status.get("planDigest"))
+    return PlanApproval(named, recorded, pending=waits and status.get("observedGeneration") == generation)

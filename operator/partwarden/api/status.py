@@ -320,7 +320,7 @@ class PartitionPolicyStatus(Model):
         "absent where nothing waits for that.",
     )
     approved_plan: ApprovedPlan | None = Field(
-        None, description="The approved plan, while the annotation names it and something of it is left."
+        None, description="The approved plan, while the annotation names it: also once all of it is done."
     )
     next: NextAction | None = Field(
         None, description="What the policy does next by itself: what is due, then what comes first; absent: nothing."

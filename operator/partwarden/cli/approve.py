@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..api.approval import APPROVE_PLAN, parse
+from ..api.approval import APPROVE_PLAN, parse, read
 from ..errors import InvalidSpec
 from . import formats, manifest, policies, problems, steps
 from .options import Target, target
@@ -65,6 +65,14 @@ def _digest(policy: Object, expected: str | None) -> str:
         raise InvalidSpec(f"cannot approve the plan of {name}: nothing of it waits for an approval")
     if expected not in (None, waiting):
         raise InvalidSpec(f"cannot approve plan {expected} of {name}: by now the plan is {waiting}; read it first")
+    recorded = read("", policies.status(policy), 0).recorded
+    if recorded is not None and recorded.digest == waiting:
+        # Set again before the operator has seen it gone, the annotation would say nothing new.
+        about = f"{policy['metadata']['name']} -n {policy['metadata']['namespace']}"
+        raise InvalidSpec(
+            f"cannot approve plan {waiting} of {name}: its approval was used already; take that back by kubectl "
+            f"annotate ppol {about} {APPROVE_PLAN}-, and approve it once status.approvedPlan is gone"
+        )
     return waiting
 
 

@@ -76,7 +76,8 @@ class ArchiveRequests:
             state = _state(archive, binding, status, self._doubts.get(archive.key, ""))
             found.setdefault(binding.oid, []).append(state)
         states = {oid: tuple(sorted(some, key=lambda each: (each.round, each.name))) for oid, some in found.items()}
-        return Archives(states, policy.approved, approval.read(policy.plan_approved, policy.status))
+        plan = approval.read(policy.plan_approved, policy.status, policy.generation)
+        return Archives(states, policy.approved, plan)
 
     def ask(
         self,

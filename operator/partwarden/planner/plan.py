@@ -26,6 +26,7 @@ from .actions import (
     FinalizeDetach,
     TableAction,
 )
+from .archive_gate import Request
 from .calendar import BoundedRange, iso, merge
 from .context import PlanContext
 from .creation import wanted
@@ -54,6 +55,11 @@ class Plan:
     codec: Codec
     actions: tuple[Action, ...]
     """What can be done now, in order."""
+    due: tuple[Action, ...]
+    """The same, and what of now waits for an approval: what the table has to be read for, or else a plan that is
+    approved would be another one by the next reading."""
+    requests: tuple[Request, ...]
+    """The archives and readings that are wanted, those that wait for an approval too."""
     steps: tuple[PlannedStep, ...]
     """The same, and all that comes after it: see `foresight`."""
     gate: PlanGate
@@ -79,13 +85,13 @@ class Plan:
 
     @property
     def creations(self) -> tuple[CreatePartition, ...]:
-        """The actions that make partitions with bounds."""
-        return tuple(action for action in self.actions if isinstance(action, CreatePartition))
+        """What is due that makes partitions with bounds."""
+        return tuple(action for action in self.due if isinstance(action, CreatePartition))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the tables that are to be made."""
-        return tuple(action.name for action in self.actions if isinstance(action, CreatePartition | CreateDefault))
+        return tuple(action.name for action in self.due if isinstance(action, CreatePartition | CreateDefault))
 
     def check_invariants(self, context: PlanContext) -> None:
         """Refuse a plan that contradicts what it was made from, however that came about.
@@ -130,8 +136,9 @@ def make_plan(
     gate = check_approval(context, foreseen, retirement.gate)
     actions = tuple(gate.allowed(due))
     steps = marked(foreseen, actions, gate)
-    requests = tuple(gate.requested(context, foreseen, retirement.gate.requests))
-    retirement = replace(retirement, gate=replace(retirement.gate, requests=requests))
+    requests = retirement.gate.requests
+    allowed = tuple(gate.requested(context, foreseen, requests))
+    retirement = replace(retirement, gate=replace(retirement.gate, requests=allowed))
     boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
         parent=context.parent,
@@ -139,6 +146,8 @@ def make_plan(
         interval=spec.interval,
         codec=context.codec,
         actions=actions,
+        due=due,
+        requests=requests,
         steps=steps,
         gate=gate,
         findings=(

@@ -8,8 +8,12 @@ its digest, and is carried out in two reconciles or more:
    of it is done yet, since what is left of a plan, once something of it is done, has another digest.
 2. From then on a step is done if its id is recorded and the annotation still names that digest: after any interruption,
    and days later, when a grace is over. The drop asks for it again under its lock.
+3. What is done leaves the record. Once empty it stays for as long as the annotation names that digest, so that an
+   approval is of one run only: after a restore, or an edit and its reverse, the same steps make the same digest.
 
 If the status is lost, the annotation gone, or the retention or the database another one, an approval is needed again.
+Once a plan waits, or an approval was taken back, nothing is retired by the limit alone until a plan is approved, the
+spec is edited, or nothing is left to retire: `PlanApproval.pending`. Fewer tables than the limit may be what is left.
 What prepares or ends the retirement of a table goes with its approval: the archive, and a detach that was interrupted.
 """
 
@@ -26,6 +30,7 @@ from .archive_gate import ArchiveGate, ArchiveRequest, Request
 from .calendar import Range
 from .context import PlanContext
 from .drop_preconditions import ARCHIVING, CHECKING, plan_basis, unmet
+from .findings import refusing
 from .foresight import ARCHIVE, CHECK
 from .inventory import Detached, Partition
 from .marker import Phase
@@ -49,13 +54,14 @@ class PlanGate:
     excess: int = 0
     """How many tables of no approved plan are to be retired at once."""
     bytes: int = 0
-    """Of those tables, where they are more than ``most``."""
+    """Of those tables."""
     most: int = 0
     """How many such need no approval."""
     everything: bool = False
     """Whether every step needs one."""
-    asked: bool = False
-    """Whether anything needs one at all, given or not."""
+    pending: bool = False
+    """Whether every retirement needs one, as a plan has waited, or an approval was taken back; False where none is
+    left."""
     steps: frozenset[str] = frozenset()
     """The ids of the approved steps."""
     tables: frozenset[int] = frozenset()
@@ -67,22 +73,39 @@ class PlanGate:
     begins: bool = False
     """Whether that is news: once it is written, what it allows is done."""
 
+    @property
+    def retires_nothing(self) -> bool:
+        """Whether every retirement that no approval covers has to wait."""
+        return self.everything or self.pending or self.excess > self.most
+
+    @property
+    def open(self) -> str:
+        """The digest of what is still without an approval; "" where that is nothing."""
+        approved = self.begins and self.record is not None and len(self.record.steps) < MOST_STEPS
+        return "" if approved else self.digest
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the annotation names what waits, and that approval was used already."""
+        return self.digest != "" and self.named == self.digest and not self.begins
+
     def covers(self, action: str, oid: int | None, step: str) -> bool:
         """Whether the approval is of the step with that id."""
         return step in self.steps or (action in FOLLOWERS and oid in self.tables)
 
     def allows(self, action: str, oid: int | None, step: str) -> bool:
         """Whether the step may be done, as far as the user's approval is concerned."""
-        retires = self.excess > self.most and action in (*RETIREMENTS, ARCHIVE, CHECK)
-        return not (self.everything or retires) or self.covers(action, oid, step)
+        needs = self.everything or (self.retires_nothing and action in (*RETIREMENTS, ARCHIVE, CHECK))
+        return not needs or self.covers(action, oid, step)
 
     def allowed(self, actions: Iterable[Action]) -> Iterator[Action]:
-        """Those that may be done. A drop that needs the approval asks for it again under its lock."""
+        """Those that may be done. A drop that an approval covers asks for it again under its lock, also where no more
+        tables are left than need none: taken back, it stops all that it was of."""
         for action in actions:
             what = type(action).__name__, _oid(action), id_of(action)
             if not self.allows(*what):
                 continue
-            if isinstance(action, DropDetached) and self.asked and self.covers(*what):
+            if isinstance(action, DropDetached) and self.covers(*what):
                 yield replace(action, case=replace(action.case, step=id_of(action)))
             else:
                 yield action
@@ -99,7 +122,7 @@ class PlanGate:
                 may = (ARCHIVE, each.oid) in allowed
             else:
                 may = each.void or (CHECK, oids.get(each.archive)) in allowed
-            if may or not self.asked:
+            if may or not self.retires_nothing:
                 yield each
 
 
@@ -111,35 +134,36 @@ def most_retirements(spec: TableSpec) -> int:
 
 def check_approval(context: PlanContext, steps: Sequence[PlannedStep], gate: ArchiveGate) -> PlanGate:
     """What of a plan waits for an approval, and what has one. ``steps``: all that the plan has."""
-    spec, approval, most = context.spec, context.archives.plan, most_retirements(context.spec)
-    basis, due = _basis(context), _leaving(gate)
-    everything, wanted = spec.mode is Mode.APPROVE, [*_to_approve(steps, spec.mode is Mode.APPROVE)]
-    recorded = approval.steps(basis)
+    spec, approval, basis = context.spec, context.archives.plan, _basis(context)
+    due, everything = _leaving(context, gate), spec.mode is Mode.APPROVE
+    free = [each for each in steps if each.oid in due.values() or not _is_kept(each)]
+    wanted, recorded = [*_to_approve(free, everything)], approval.steps(basis)
     # Also what is no step for the moment, as while a hold keeps a table: it is approved still.
     retirements = _retirements(context) if recorded else {}
     approved = recorded & (retirements.keys() | {each.id for each in wanted})
-    tables = frozenset(retirements[each] for each in approved if each in retirements)
-    excess = due - tables
+    excess = {oid for step, oid in due.items() if step not in approved}
+    used = approval.recorded if approval.recorded and approval.recorded.digest == approval.named else None
     found = PlanGate(
         excess=len(excess),
-        most=most,
+        bytes=sum({each.oid: each.bytes or 0 for each in steps if each.oid in excess}.values()),
+        most=most_retirements(spec),
         everything=everything,
-        asked=everything or len(due) > most,
+        pending=approval.pending and any(each.action in RETIREMENTS and each.id not in approved for each in wanted),
         steps=approved,
-        tables=tables,
+        tables=frozenset(retirements[each] for each in approved if each in retirements),
         named=approval.named,
-        record=ApprovedPlan(digest=approval.named, basis=basis, steps=sorted(approved)) if approved else None,
+        record=used and used.model_copy(update={"steps": sorted(approved)}),
     )
-    waiting = [each for each in steps if not _is_kept(each) and not found.allows(each.action, each.oid, each.id)]
+    waiting = [each for each in free if not found.allows(each.action, each.oid, each.id)]
     if not waiting:
         return found
+    # An approval is of one run: where it is recorded, what has come back since then needs another one.
     name, first = digest(wanted, basis), sorted(each.id for each in wanted[:MOST_STEPS])
-    begins = approval.named == name and not approved.issuperset(first)
+    begins = approval.named == name and used is None
     return replace(
         found,
         digest=name,
         waiting=tuple(waiting),
-        bytes=sum({each.oid: each.bytes or 0 for each in steps if each.oid in excess}.values()),
         record=ApprovedPlan(digest=name, basis=basis, steps=first) if begins else found.record,
         begins=begins,
     )
@@ -159,7 +183,7 @@ def unapproved(context: PlanContext, actions: Sequence[Action]) -> Iterator[str]
     tables = {oid for step, oid in retirements.items() if step in recorded}
     retired = [each for each in actions if isinstance(each, DetachPartition | DropDetached)]
     free = {each.oid for each in retired if id_of(each) not in recorded}
-    if len(free) > (most := most_retirements(context.spec)):
+    if len(free) > (most := 0 if context.archives.plan.pending else most_retirements(context.spec)):
         yield f"{len(free)} partitions are retired at once, more than {most}, and no approval names them"
     for each in actions if everything else ():
         follows = type(each).__name__ in FOLLOWERS and _oid(each) in tables
@@ -182,24 +206,28 @@ def _is_kept(step: PlannedStep) -> bool:
     return any(each.on in (WaitsFor.HOLD, WaitsFor.USER) for each in step.waits_for)
 
 
-def _to_approve(steps: Sequence[PlannedStep], everything: bool) -> Iterator[PlannedStep]:
+def _to_approve(free: Sequence[PlannedStep], everything: bool) -> Iterator[PlannedStep]:
     """What an approval is of: all that is changed, and what is only read where nothing follows from it."""
-    free = [each for each in steps if not _is_kept(each)]
     retired = {each.oid for each in free if each.action in RETIREMENTS}
     for each in free:
         if each.action in RETIREMENTS or (everything and not (each.action in FOLLOWERS and each.oid in retired)):
             yield each
 
 
-def _leaving(gate: ArchiveGate) -> frozenset[int]:
-    """OIDs of all that is to be detached or dropped now, or as soon as its archive was made or read."""
-    partitions = (each.oid for each, _, step in gate.detaches if step.passes or step.waits)
-    tables = (
-        case.table.oid
-        for case, step in gate.drops
-        if step.passes or (step.waits and (kept := unmet(case)) is not None and kept.reason in (ARCHIVING, CHECKING))
-    )
-    return frozenset((*partitions, *tables))
+def _leaving(context: PlanContext, gate: ArchiveGate) -> dict[str, int]:
+    """All that is to be detached or dropped now, or as soon as its archive was made or read: the id of that step, and
+    the OID. A reading that failed is tried again, so it keeps a table for a while only; ties keep it until the user
+    acts."""
+    found = dict[str, int]()
+    for each, held, step in gate.detaches:
+        if step.passes or step.waits or step.request:
+            found[step_id(RETIREMENTS[0], each.schema, each.name, each.oid, held)] = each.oid
+    for case, step in gate.drops:
+        table, kept = case.table, unmet(case)
+        comes = kept is not None and kept.reason in (ARCHIVING, CHECKING) and (step.waits or step.request)
+        if (step.passes or comes) and not refusing(table, context.inventory.ties.get(table.oid, ())):
+            found[step_id(RETIREMENTS[1], table.schema, table.name, table.oid, table.marker.range)] = table.oid
+    return found
 
 
 def _retirements(context: PlanContext) -> dict[str, int]:

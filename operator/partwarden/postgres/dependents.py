@@ -104,7 +104,7 @@ def read_ties(connection: psycopg.Connection[Any], spec: TableSpec, inventory: I
     """Read what is tied to the tables that the policy drops, now or later. Raises psycopg's errors."""
     if spec.retention is None or spec.retention.on_expire is not OnExpire.DROP:
         return inventory
-    leaving = [each.oid for each in plan.actions if isinstance(each, DetachPartition | DropDetached)]
+    leaving = [each.oid for each in plan.due if isinstance(each, DetachPartition | DropDetached)]
     tied = ties(connection, [*leaving, *(each.oid for each in inventory.detached)])
     return replace(inventory, ties=tied) if tied else inventory
 
@@ -181,7 +181,7 @@ ORDER BY k.confrelid, n.nspname, c.relname, k.oid LIMIT {most}
 
 def count_references(connection: psycopg.Connection[Any], inventory: Inventory, plan: Plan) -> Inventory:
     """The inventory with the rows that would keep the planned detaches from being done. Raises psycopg's errors."""
-    actions = [each for each in plan.actions if isinstance(each, DetachPartition)]
+    actions = [each for each in plan.due if isinstance(each, DetachPartition)]
     counted = references(connection, inventory, actions)
     return replace(inventory, references=counted) if counted else inventory
 

@@ -81,8 +81,8 @@ def find(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Invent
     retention = spec.retention
     if retention is None or retention.archive is None or retention.large_objects is OnLargeObjects.LEAVE_OUT:
         return inventory
-    asked = [each.oid for each in plan.retired.gate.requests if isinstance(each, ArchiveRequest)]
-    leaving = [each.oid for each in plan.actions if isinstance(each, DetachPartition | DropDetached)]
+    asked = [each.oid for each in plan.requests if isinstance(each, ArchiveRequest)]
+    leaving = [each.oid for each in plan.due if isinstance(each, DetachPartition | DropDetached)]
     oids = [*asked, *leaving]
     if not oids or not run(connection, EXIST)[0][0][0]:
         return inventory

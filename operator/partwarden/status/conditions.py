@@ -25,7 +25,7 @@ from ..api.status import (
 )
 from ..api.types import ObjectKey
 from ..errors import ContentsChanged, DefaultHasRows, PartwardenError, UserError
-from ..planner.actions import Outcome
+from ..planner.actions import CreateDefault, CreatePartition, Outcome
 from ..planner.archive_gate import ArchiveGate
 from ..planner.calendar import Grid, iso
 from ..planner.findings import Finding, join_names
@@ -52,6 +52,8 @@ NOT_REACHED = (errors.DatabaseUnreachable, errors.AuthenticationFailed, errors.T
 """The database itself, or the way to it, refuses the connection."""
 OBSERVED = ("summary", "partitions", "plan", "planDigest", "approvedPlan", "next", "nextDrop", "findings")
 """The fields of a status that describe the table."""
+APPROVALS = ("planDigest", "approvedPlan")
+"""Of them, what decides whether the next plan needs an approval: no error makes that forgotten."""
 OF_TABLE = (
     ConditionType.PARTITIONS_AHEAD,
     ConditionType.DEFAULT_PARTITION_EMPTY,
@@ -187,6 +189,12 @@ def make_status(
     else:
         shown = (previous.get("summary") or {}).get("table")
         seen = carry_on(previous, update.outage) if table is None or shown in (None, table) else {}
+    if update.table is None or update.table.summary is None:
+        # Of another spec a plan that has waited is another one.
+        kept = APPROVALS if previous.get("observedGeneration") == generation else APPROVALS[1:]
+        seen = {key: each for key, each in seen.items() if key not in APPROVALS} | {
+            key: previous.get(key) for key in kept
+        }
     return status | {part: seen[part] for part in OBSERVED if seen.get(part)}
 
 
@@ -198,15 +206,16 @@ def _ready(
         stalled = isinstance(wrong[0].error, UserError)
         return _first([(each.reason, each.message) for each in wrong]), not stalled, stalled
     line, waits = summary_line(inventory, plan), why_waiting(plan.gate, by_annotation(plan.gate, policy))
-    if plan.gate.begins:
+    if plan.gate.begins and spec.mode is not Mode.PLAN:
         message = f"plan {plan.gate.digest} is approved, and begins; {line}"
         return ConditionState(FALSE, IN_PROGRESS, message), True, False
     if spec.mode is Mode.PLAN and plan.steps:
         message = f"{to_do(plan.steps)}; spec.mode is Plan: read status.plan, then set it to Apply"
         return ConditionState(FALSE, PLAN_PENDING, "; ".join(filter(None, (message, waits)))), False, False
     # Of what is beside the coverage, one failure keeps other work for a later reconcile: that is no progress.
-    if plan.actions and (plan.names or plan.missing or not failed):
-        reason = PARTITIONS_MISSING if plan.names or plan.missing else IN_PROGRESS
+    makes = plan.missing or any(isinstance(each, CreatePartition | CreateDefault) for each in plan.actions)
+    if plan.actions and (makes or not failed):
+        reason = PARTITIONS_MISSING if makes else IN_PROGRESS
         return ConditionState(FALSE, reason, f"{to_do(plan.steps[: len(plan.actions)])}; {line}"), True, False
     if waits:
         return ConditionState(FALSE, PLAN_PENDING, waits), False, False

@@ -68,7 +68,7 @@ def details(
                 *(_rough_partition(_describe(each, plan)) for each in listed),
             ],
             plan=pending,
-            plan_digest=plan.gate.digest or None,
+            plan_digest=plan.gate.open or None,
             approved_plan=plan.gate.record,
             next=next_action(plan.upcoming.next, plan),
             next_drop=next_action(plan.upcoming.next_drop, plan),

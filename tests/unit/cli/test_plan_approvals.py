@@ -100,3 +100,14 @@ def test_where_nothing_waits_or_the_plan_is_of_an_older_spec_nothing_is_approved
 def test_the_source_in_git_gets_the_line_to_add(api: ApiServer) -> None:
     api.policies["shop", "run"]["metadata"]["labels"] = {"argocd.argoproj.io/instance": "shop"}
     assert f'  {APPROVE_PLAN}: "{DIGEST}"' in run("approve", "--yes", DIGEST).stdout.splitlines()
+
+
+def test_an_approval_that_was_used_is_taken_back_first(api: ApiServer) -> None:
+    api.policies["shop", "run"]["status"]["approvedPlan"] = {"digest": DIGEST, "basis": OTHER, "steps": []}
+    said = run("approve", "--yes", DIGEST, code=1).stderr
+    assert f"take that back by kubectl annotate ppol run -n shop {APPROVE_PLAN}-" in said
+    assert approved(api) is None
+    # Of another plan, or of no shape at all, it is no matter.
+    api.policies["shop", "run"]["status"]["approvedPlan"] = {"digest": OTHER, "basis": OTHER, "steps": []}
+    run("approve", "--yes", DIGEST)
+    assert approved(api) == DIGEST

@@ -44,7 +44,9 @@ class Requests:
         self.asked, self.doubts = 0, list[str]()
 
     def known(self, policy: StoredPolicy, spec: object) -> Archives:
-        return Archives(approved=policy.approved, plan=approval.read(policy.plan_approved, policy.status))
+        return Archives(
+            approved=policy.approved, plan=approval.read(policy.plan_approved, policy.status, policy.generation)
+        )
 
     def ask(self, *_: object) -> None:
         self.asked += 1
@@ -639,8 +641,9 @@ def test_what_a_slip_of_the_pen_would_retire_waits_and_partitions_are_created(ma
     assert (status, reason, made.condition("Stalled")[0]) == ("False", "PlanPending", "False")
     digest = made.api.policies[KEY]["status"]["planDigest"]
     assert message == (
-        "3 partitions (0) are to be retired at once, more than spec.retention.maxRetirements (2): none is archived, "
-        f"detached or dropped before plan {digest} is approved; read status.plan, then kubectl annotate ppol run -n one"
+        "3 partitions (0) are to be retired at once, more than spec.retention.maxRetirements (2): 3 partitions "
+        "to detach, 3 tables to drop; no more archives are asked for, and nothing is detached or dropped before plan "
+        f"{digest} is approved; read status.plan, then kubectl annotate ppol run -n one"
         f" --overwrite partwarden.dev/approve-plan={digest}"
     )
     writes = made.api.writes
@@ -674,7 +677,8 @@ def test_an_approved_plan_is_recorded_before_any_of_it_is_done_and_survives_ever
     for _ in range(4):
         made.reconcile()
     assert made.engine.inventory.detached == ()
-    assert "approvedPlan" not in made.api.policies[KEY]["status"]
+    # So that the same plan, as after a restore, needs another approval.
+    assert made.api.policies[KEY]["status"]["approvedPlan"] == {**recorded, "steps": []}
 
 
 def test_an_approval_that_is_taken_back_stops_what_has_not_begun(made: Fixture) -> None:

@@ -27,7 +27,7 @@ from partwarden.planner.actions import (
 from partwarden.planner.archive_gate import ArchiveRequest
 from partwarden.planner.context import PlanContext
 from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
-from partwarden.planner.inventory import Inventory, Partition
+from partwarden.planner.inventory import Fate, Inventory, Partition, Reference, Tie
 from partwarden.planner.marker import Marker, Phase
 from partwarden.planner.plan import Plan, make_plan
 from partwarden.planner.plan_gate import APPROVAL, most_retirements
@@ -141,7 +141,9 @@ def test_what_is_done_of_an_approved_plan_leaves_its_record() -> None:
     rest = planned(policy, values.after(found, plan.actions[:2]), approval)
     assert rest.gate.record is not None
     assert len(rest.gate.record.steps) == 3
-    assert planned(policy, values.after(found, plan.actions), approval).gate.record is None
+    done = planned(policy, values.after(found, plan.actions), approval).gate.record
+    assert done is not None
+    assert (done.digest, done.steps) == (approval.named, [])
 
 
 def test_a_new_partition_is_the_same_plan_and_another_that_expires_is_not() -> None:
@@ -161,7 +163,8 @@ def test_an_approval_does_not_outlast_an_edit_of_the_retention(change: dict[str,
     approval = approved(spec(), found)
     edited = spec(DROP.model_copy(update=change))
     plan = planned(edited, found, approval)
-    assert (plan.gate.record, kinds(plan)) == (None, [CreatePartition])
+    assert plan.gate.record is not None
+    assert (plan.gate.record.steps, kinds(plan)) == ([], [CreatePartition])
     assert plan.gate.digest not in ("", approval.named)
 
 
@@ -306,6 +309,120 @@ def test_of_a_plan_beyond_a_thousand_steps_the_rest_needs_the_next_approval() ->
     assert len(planned(policy, rest, approved(policy, rest)).actions) == 200
 
 
+def status_of(plan: Plan, generation: int = 1) -> dict[str, Any]:
+    """What of a status the next plan reads."""
+    record = plan.gate.record
+    said = {"approvedPlan": record.model_dump(by_alias=True)} if record else {}
+    return {"observedGeneration": generation, "planDigest": plan.gate.open, **said}
+
+
+@pytest.mark.parametrize("policy", [spec(DETACH), spec(DETACH, mode=Mode.APPROVE)], ids=["Apply", "Approve"])
+def test_an_approval_is_of_one_run_also_where_the_same_plan_comes_back(policy: TableSpec) -> None:
+    found = values.inventory(*HERE)
+    approval = approved(policy, found)
+    done = planned(policy, values.after(found, planned(policy, found, approval).actions), approval)
+    assert done.gate.digest == ""
+    # The database is restored to before.
+    used = read(approval.named, status_of(done), 1)
+    again = planned(policy, found, used)
+    assert [each for each in again.actions if not isinstance(each, CreatePartition)] == []
+    assert (again.gate.digest, again.gate.begins, again.gate.is_used) == (approval.named, False, True)
+    assert again.gate.record == done.gate.record
+    # Taken away, and set once more.
+    gone = planned(policy, found, read("", status_of(again), 1))
+    assert gone.gate.record is None
+    assert planned(policy, found, read(approval.named, status_of(gone), 1)).gate.begins
+
+
+def test_an_edit_and_its_reverse_do_not_bring_an_approval_back() -> None:
+    policy, found = spec(), values.inventory(*HERE)
+    approval = approved(policy, found)
+    longer = planned(spec(DROP.model_copy(update={"keep_for": "50y"})), found, approval)
+    plan = planned(policy, found, read(approval.named, status_of(longer), 1))
+    assert (kinds(plan), plan.gate.is_used) == ([CreatePartition], True)
+
+
+def test_what_was_detached_by_an_approval_and_is_attached_again_counts_anew() -> None:
+    policy, found = spec(), values.inventory(*HERE)
+    approval = approved(policy, found)
+    done = planned(policy, values.after(found, planned(policy, found, approval).actions), approval)
+    assert done.gate.record is not None
+    assert len(done.gate.record.steps) == len(OLD)
+    restored = planned(policy, found, read(approval.named, status_of(done), 1))
+    assert (kinds(restored), restored.gate.excess) == ([CreatePartition], len(OLD))
+
+
+def test_taken_back_an_approval_stops_also_the_few_that_are_left_until_the_spec_is_edited() -> None:
+    policy, found = spec(), values.inventory(*HERE, *values.years(2009))
+    approval = approved(policy, found)
+    first = planned(policy, found, approval)
+    rest = values.after(found, first.actions[:4])
+    halfway = planned(policy, rest, approval)
+    stopped = planned(policy, rest, read("", status_of(halfway), 1))
+    assert stopped.actions == ()
+    assert (stopped.gate.excess, stopped.gate.record) == (2, None)
+    assert stopped.gate.open != ""
+    # Days later, when the grace of those that were detached is over, too.
+    later = replace(rest, now=NOW + 2 * DAY)
+    still = planned(policy, later, read("", status_of(stopped), 1))
+    assert (still.actions, still.gate.open != "") == ((), True)
+    taken = planned(policy, rest, read(stopped.gate.open, status_of(stopped), 1))
+    assert taken.gate.begins
+    assert kinds(planned(policy, rest, read(stopped.gate.open, status_of(taken), 1))) == [DetachPartition] * 2
+    # Edited, it is planned afresh.
+    assert kinds(planned(policy, rest, read("", status_of(stopped), 2))) == [DetachPartition] * 2
+    with pytest.raises(UnsafePlan, match="2 partitions are retired at once, more than 0"):
+        planned(policy, rest).check_invariants(context(policy, rest, PlanApproval(pending=True)))
+
+
+def test_a_plan_that_waits_does_not_go_by_the_limit_once_a_hold_makes_it_smaller() -> None:
+    policy, found = spec(), values.inventory(*HERE)
+    waits = status_of(planned(policy, found))
+    plan = planned(policy, found, read("", waits, 1), held=frozenset({"run_2010"}))
+    assert (kinds(plan), plan.gate.excess, plan.gate.open != "") == ([CreatePartition], 3, True)
+    # Nothing left: what comes later is judged by the limit again.
+    every = planned(policy, found, read("", waits, 1), held=frozenset(each.name for each in OLD))
+    assert every.gate.open == ""
+
+
+@pytest.mark.parametrize("where", ["attached", "detached"])
+def test_tables_whose_last_reading_failed_count_and_are_of_the_plan(where: str) -> None:
+    found = values.inventory(*HERE) if where == "attached" else detached(NOW - 2 * DAY, *OLD)
+    label, taken = server_label(values.SERVER.identity), Fingerprint(algorithm="test", rows=1, content="0" * 64)
+    failed = CheckState("drop/x", ok=False, reason="DestinationDenied", message="denied")
+    tables = (*found.partitions[:4], *found.detached)[-4:] if where == "detached" else OLD
+    states = {
+        each.oid: (ArchiveState(each.name, 0, label, each.oid, proven=True, fingerprint=taken, check=failed),)
+        for each in tables
+    }
+    policy = spec(ARCHIVED.model_copy(update={"grace": "24h"}))
+    plan = make_plan(policy, found, NOW, archives=Archives(states))
+    assert (plan.gate.excess, len({each.oid for each in plan.gate.waiting})) == (4, 4)
+    assert len(plan.requests) == 4
+    given = PlanApproval(
+        plan.gate.digest,
+        make_plan(policy, found, NOW, archives=Archives(states, plan=PlanApproval(plan.gate.digest))).gate.record,
+    )
+    assert len(make_plan(policy, found, NOW, archives=Archives(states, plan=given)).retired.gate.requests) == 4
+
+
+def test_what_ties_keep_does_not_fill_the_limit() -> None:
+    found = detached(NOW - 2 * DAY, *OLD)
+    tie = Tie("trigger t", Fate.REFUSES, 1, way_out="drop it")
+    tied = replace(found, ties={found.detached[0].oid: (tie,)})
+    assert planned(spec(), found).actions == ()
+    assert kinds(planned(spec(), tied)) == [DropDetached] * 3
+
+
+def test_what_waits_is_due_still_so_that_it_is_read_before_it_is_approved() -> None:
+    policy, found = spec(mode=Mode.APPROVE), values.inventory(*HERE)
+    plan = planned(policy, found)
+    assert (plan.actions, [type(each) for each in plan.due]) == ((), [CreatePartition, *[DetachPartition] * 4])
+    assert plan.names == ("run_2027",)
+    referenced = replace(found, references={OLD[0].oid: (Reference("public.a", 1),)})
+    assert kinds(planned(spec(), referenced)).count(DetachPartition) == 3
+
+
 @pytest.mark.parametrize("retention", [DROP, ARCHIVED], ids=["without an archive", "archived"])
 def test_a_plan_that_retires_what_is_not_approved_is_refused(retention: Retention) -> None:
     del retention
@@ -358,7 +475,7 @@ def test_what_is_no_digest_approves_nothing(text: str) -> None:
     ],
 )
 def test_a_record_that_is_not_of_the_shape_is_none(recorded: object) -> None:
-    assert read("0" * 16, {"approvedPlan": recorded}) == PlanApproval("0" * 16)
+    assert read("0" * 16, {"approvedPlan": recorded}, 1) == PlanApproval("0" * 16)
 
 
 def test_the_wait_is_one_for_the_user() -> None:

@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 
 from partwarden import errors
+from partwarden.api.approval import PlanApproval
 from partwarden.api.crd import structural
+from partwarden.api.policy import Mode
+from partwarden.api.retention import Retention
 from partwarden.api.status import ConditionType, PartitionPolicyStatus
 from partwarden.planner.actions import Outcome
 from partwarden.planner.calendar import Range
+from partwarden.planner.drop_preconditions import Archives
 from partwarden.planner.inventory import Inventory, Partition, RelationKind
+from partwarden.planner.plan import make_plan
 from partwarden.status import events
 from partwarden.status.conditions import broken, failed, make_status, reconciled, suspended
 from support.samples import NOW, inventory, plan, spec, year
@@ -291,3 +296,27 @@ def test_messages_and_events_are_one_line_whatever_names_hold() -> None:
     findings = status_of(found)["findings"]
     assert findings
     assert all(each["message"].isprintable() and each["object"].isprintable() for each in findings)
+
+
+RECORD = {"digest": "0" * 16, "basis": "1" * 16, "steps": ["2" * 12]}
+
+
+@pytest.mark.parametrize("error", [errors.TableNotFound("gone"), errors.DatabaseUnreachable("down")])
+def test_no_error_makes_an_approval_of_a_plan_forgotten(error: errors.PartwardenError) -> None:
+    first = {"observedGeneration": 3, "planDigest": "f" * 16, "approvedPlan": RECORD}
+    second = make_status(failed(error, connected=True), first, 3, LATER, "public.run")
+    assert (second["planDigest"], second["approvedPlan"]) == ("f" * 16, RECORD)
+    assert make_status(failed(error, connected=True), second, 3, LATER, "public.run") == second
+    # Of another spec it was another plan that waited.
+    edited = make_status(failed(error, connected=True), first, 4, LATER, "public.run")
+    assert (edited.get("planDigest"), edited["approvedPlan"]) == (None, RECORD)
+
+
+def test_in_mode_plan_no_plan_begins() -> None:
+    old = [year(number) for number in range(2004, 2029)]
+    fields: dict[str, Any] = {"retention": Retention(keep_for="5y", max_retirements=1), "mode": Mode.PLAN}
+    digest = make_plan(spec(**fields), inventory(old), NOW).gate.digest
+    named = make_plan(spec(**fields), inventory(old), NOW, archives=Archives(plan=PlanApproval(digest)))
+    assert named.gate.begins
+    said = reconciled(spec(**fields), inventory(old), named, ()).ready
+    assert (said.reason, "begins" in said.message, "is approved" in said.message) == ("PlanPending", False, False)
