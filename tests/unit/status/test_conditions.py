@@ -24,6 +24,7 @@ from partwarden.planner.inventory import Inventory, Partition, RelationKind
 from partwarden.planner.plan import make_plan
 from partwarden.status import events
 from partwarden.status.conditions import broken, failed, make_status, reconciled, suspended
+from support import values
 from support.samples import NOW, inventory, plan, spec, year
 
 LATER = NOW + timedelta(hours=1)
@@ -313,7 +314,7 @@ def test_no_error_makes_an_approval_of_a_plan_forgotten(error: errors.Partwarden
 
 
 def test_in_mode_plan_no_plan_begins() -> None:
-    old = [year(number) for number in range(2004, 2029)]
+    old = values.years(*range(2004, 2029))
     fields: dict[str, Any] = {"retention": Retention(keep_for="5y", max_retirements=1), "mode": Mode.PLAN}
     digest = make_plan(spec(**fields), inventory(old), NOW).gate.digest
     named = make_plan(spec(**fields), inventory(old), NOW, archives=Archives(plan=PlanApproval(digest)))
