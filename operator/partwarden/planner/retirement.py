@@ -68,7 +68,8 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
     if context.spec.retention is None:
         return Retired()
     # Safe whatever the length and the grid: each row lies before the upper bound, which lies before the cutoff, and so
-    # before now less keepFor. What the policy's interval is now says nothing of the age of a row.
+    # before now less keepFor. What the policy's interval is now says nothing of the age of a row. Whether a key says
+    # when at all, `may_expire` asks.
     past = [each for each in context.ranged if context.has_expired(each[1]) and not each[0].detach_pending]
     dated = [(each, held) for each, piece in past if (held := context.may_expire(piece))]
     expired = sorted(dated, key=lambda each: (each[1].upper, each[0].oid))
