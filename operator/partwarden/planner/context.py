@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -14,7 +14,7 @@ from ..api.policy import TableSpec
 from ..api.retention import KeyEncoding, Retention, Unaligned
 from ..api.types import Interval, parse_age
 from . import keys
-from .calendar import HOUR, BoundedRange, Grid, Range, load_zone, merge
+from .calendar import HOUR, SHORTEST, BoundedRange, Grid, Range, load_zone, merge
 from .drop_preconditions import UNKNOWN, Archives
 from .findings import join_names
 from .inventory import Detached, Inventory, Parent, Partition, RelationKind, Strategy
@@ -96,8 +96,8 @@ def _check_mixed(parent: Parent, mine: Unit, codec: Codec, inventory: Inventory)
         strange = (value for value in keys.numbers([each.bounds]) if not mine.fits(value))
         if other := next((unit for value in strange if (unit := keys.fitting([value]))), None):
             raise errors.InvalidSpec(
-                f"spec.keyEncoding is {codec.encoding}, and others of {parent}'s partitions have bounds in {mine.name}, "
-                f"but {each.name} {each.bounds} looks like {other.name}: of one table all keys must be of one unit; "
+                f"spec.keyEncoding is {codec.encoding}, and others of {parent}'s partitions have bounds in "
+                f"{mine.name}, but {each.name} {each.bounds} looks like {other.name}: of one table all keys must be of one unit; "
                 "correct spec.keyEncoding, or detach by hand the partitions that are of another unit"
             )
 
@@ -148,22 +148,24 @@ def _single_column(parent: Parent) -> tuple[str, str]:
     return part.column, part.type
 
 
-def _check_interval(spec: TableSpec, parent: Parent, grid: Grid, ranged: Iterable[tuple[Partition, Range]]) -> None:
-    """Refuse the default interval where the newest partitions are all cells of one and the same other.
+def _check_interval(spec: TableSpec, parent: Parent, ranged: Iterable[tuple[Partition, Range]]) -> None:
+    """Refuse the default interval where the newest partitions are all as long as one and the same other.
 
-    What is of several lengths, or too few, shows none. Raises `IntervalMismatch`.
+    Of whatever zone: a day of another zone is a day. What is of several lengths, or too few, shows none. Raises
+    `IntervalMismatch`.
     """
     if spec.says_interval:
         return
     bounded = ((held.lower, held, each.name) for each, piece in ranged if (held := piece.bounded))
     newest = sorted(bounded, key=lambda each: each[0], reverse=True)[:NEWEST]
     for interval in Interval:
-        other = replace(grid, interval=interval)
-        if len(newest) < FEWEST or interval is spec.interval or any(other.cell(at) != held for at, held, _ in newest):
+        # The longest month is 1.107 times the shortest, and a clock that is set takes an hour of a day, or gives one.
+        longer = [(held.upper - at) / SHORTEST[interval] for at, held, _ in newest]
+        if len(newest) < FEWEST or interval is spec.interval or any(not 0.95 < each < 1.12 for each in longer):
             continue
         raise errors.IntervalMismatch(
             f"cannot tell the interval of {parent}: spec.interval is left out, which means {spec.interval}, but its "
-            f"{len(newest)} newest partitions are each exactly one {interval} of {spec.timezone}: "
+            f"{len(newest)} newest partitions are each one {interval} long: "
             f"{join_names([name for *_, name in newest], 3)}; write spec.interval: {interval} to go on with those, or "
             f"spec.interval: {spec.interval} to change to that one"
         )
@@ -214,7 +216,7 @@ class PlanContext:
         zone, grid = load_zone(spec.timezone), Grid.of(spec, aware=codec.aware)
         moment = now.astimezone(UTC) if codec.aware else now.astimezone(zone).replace(tzinfo=None, fold=0)
         ranged = tuple((each, each.range) for each in inventory.partitions if each.range is not None)
-        _check_interval(spec, parent, grid, ranged)
+        _check_interval(spec, parent, ranged)
         return cls(
             spec=spec,
             inventory=inventory,
