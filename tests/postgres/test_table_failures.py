@@ -182,7 +182,7 @@ CASES = [
         f"{RUN}; {DAYS}",
         "IntervalMismatch",
         [
-            "spec.interval is left out, which means Year, but its 12 newest partitions are each exactly one Day of UTC",
+            "spec.interval is left out, which means Year, but its 12 newest partitions are each one Day long",
             "write spec.interval: Day to go on with those, or spec.interval: Year to change to that one",
         ],
         instead={"interval": "Day"},

@@ -275,8 +275,8 @@ class Summary(Model):
     )
     oldest_expired_at: Moment = Field(
         None,
-        description="When that partition expired which expired first, of those that are attached still and that no "
-        "hold keeps; absent where there is none.",
+        description="When that partition expired which expired first, of those that are attached still, that no "
+        "hold keeps and no user has attached again; absent where there is none.",
     )
     largest: Largest | None = Field(None, description="The largest partition.")
     warnings: str | None = Field(

@@ -83,7 +83,7 @@ MOMENTS = (
     Number(
         "oldestExpiredAt",
         "oldest_expired_timestamp_seconds",
-        "When the oldest partition expired that is attached still and that no hold keeps.",
+        "When the oldest partition expired that is attached still, that no hold keeps and no user attached again.",
     ),
     Number("nextDrop", "next_drop_timestamp_seconds", "When the next table may be dropped, at the earliest."),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -14,7 +14,7 @@ from ..api.policy import TableSpec
 from ..api.retention import KeyEncoding, Retention, Unaligned
 from ..api.types import Interval, parse_age
 from . import keys
-from .calendar import HOUR, BoundedRange, Grid, Range, load_zone, merge
+from .calendar import HOUR, SHORTEST, BoundedRange, Grid, Range, load_zone, merge
 from .drop_preconditions import UNKNOWN, Archives
 from .findings import join_names
 from .inventory import Detached, Inventory, Parent, Partition, RelationKind, Strategy
@@ -65,13 +65,17 @@ def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Cod
 
 
 def _check_unit(parent: Parent, column: str, codec: Codec, inventory: Inventory) -> None:
-    """Refuse a key whose numbers are of another unit, judged by the bounds that exist, where all of them are.
+    """Refuse a key whose numbers are of another unit, judged by the bounds that exist: all of them, or some.
 
-    What was made beside them would never hold a row: no moment of our time in one unit is one in another.
+    What was made beside them would never hold a row: no moment of our time in one unit is one in another. Some of
+    another unit would be taken for partitions of another time, and expire.
     """
     values = keys.numbers(each.bounds for each in inventory.partitions)
     mine = next((unit for unit in keys.UNITS if unit.encoding is codec.encoding), None)
-    if mine is None or not values or any(mine.fits(each) for each in values):
+    if mine is None or not values:
+        return
+    if any(mine.fits(each) for each in values):
+        _check_mixed(parent, mine, codec, inventory)
         return
     likely = keys.fitting(values)
     ends = [end for each in inventory.partitions if each.range for end in (each.range.lower, each.range.upper) if end]
@@ -82,6 +86,20 @@ def _check_unit(parent: Parent, column: str, codec: Codec, inventory: Inventory)
         f"spec.keyEncoding is {codec.encoding}, but no bound of {parent}'s partitions, such as {shown.name} "
         f"{shown.bounds}, is a number of {mine.name} in the years {YEARS}; {_likely(column, codec.type, likely)}"
     )
+
+
+def _check_mixed(parent: Parent, mine: Unit, codec: Codec, inventory: Inventory) -> None:
+    """Refuse a bound that another unit fits, and not ours. What has no end may end at any number, and never expires."""
+    for each in inventory.partitions:
+        if each.range is None or (each.range.upper is None and each.range.lower != codec.ceiling):
+            continue
+        strange = (value for value in keys.numbers([each.bounds]) if not mine.fits(value))
+        if other := next((unit for value in strange if (unit := keys.fitting([value]))), None):
+            raise errors.InvalidSpec(
+                f"spec.keyEncoding is {codec.encoding}, and others of {parent}'s partitions have bounds in "
+                f"{mine.name}, but {each.name} {each.bounds} looks like {other.name}: of one table all keys must be of one "
+                "unit; correct spec.keyEncoding, or detach by hand the partitions that are of another unit"
+            )
 
 
 def _likely(column: str, type_name: str, unit: Unit | None) -> str:
@@ -130,22 +148,24 @@ def _single_column(parent: Parent) -> tuple[str, str]:
     return part.column, part.type
 
 
-def _check_interval(spec: TableSpec, parent: Parent, grid: Grid, ranged: Iterable[tuple[Partition, Range]]) -> None:
-    """Refuse the default interval where the newest partitions are all cells of one and the same other.
+def _check_interval(spec: TableSpec, parent: Parent, ranged: Iterable[tuple[Partition, Range]]) -> None:
+    """Refuse the default interval where the newest partitions are all as long as one and the same other.
 
-    What is of several lengths, or too few, shows none. Raises `IntervalMismatch`.
+    Of whatever zone: a day of another zone is a day. What is of several lengths, or too few, shows none. Raises
+    `IntervalMismatch`.
     """
     if spec.says_interval:
         return
     bounded = ((held.lower, held, each.name) for each, piece in ranged if (held := piece.bounded))
     newest = sorted(bounded, key=lambda each: each[0], reverse=True)[:NEWEST]
     for interval in Interval:
-        other = replace(grid, interval=interval)
-        if len(newest) < FEWEST or interval is spec.interval or any(other.cell(at) != held for at, held, _ in newest):
+        # The longest month is 1.107 times the shortest, and a clock that is set takes an hour of a day, or gives one.
+        longer = [(held.upper - at) / SHORTEST[interval] for at, held, _ in newest]
+        if len(newest) < FEWEST or interval is spec.interval or any(not 0.95 < each < 1.12 for each in longer):
             continue
         raise errors.IntervalMismatch(
             f"cannot tell the interval of {parent}: spec.interval is left out, which means {spec.interval}, but its "
-            f"{len(newest)} newest partitions are each exactly one {interval} of {spec.timezone}: "
+            f"{len(newest)} newest partitions are each one {interval} long: "
             f"{join_names([name for *_, name in newest], 3)}; write spec.interval: {interval} to go on with those, or "
             f"spec.interval: {spec.interval} to change to that one"
         )
@@ -196,7 +216,7 @@ class PlanContext:
         zone, grid = load_zone(spec.timezone), Grid.of(spec, aware=codec.aware)
         moment = now.astimezone(UTC) if codec.aware else now.astimezone(zone).replace(tzinfo=None, fold=0)
         ranged = tuple((each, each.range) for each in inventory.partitions if each.range is not None)
-        _check_interval(spec, parent, grid, ranged)
+        _check_interval(spec, parent, ranged)
         return cls(
             spec=spec,
             inventory=inventory,
@@ -249,17 +269,28 @@ class PlanContext:
     def may_expire(self, piece: Range) -> BoundedRange | None:
         """The range where retention takes it once it `has_expired`; None for one that stays whatever its age.
 
-        It has both bounds, and a moment between them: an unbounded one may hold rows of any time. Whether it is a cell
-        of the grid matters only with ``unaligned: Keep``.
+        It has both bounds, and a moment between them: an unbounded one may hold rows of any time.
+
+        Off the grid nothing expires with ``unaligned: Keep``, nor a number or UUID whose bounds are not `_is_dated`:
+        only the bounds show that the key says when. Serial ids, milliseconds taken for seconds and random UUIDs are
+        moments as well, mostly long past, and their rows are young; their bounds come on full quarters of an hour by
+        chance only. Boundaries of any interval do always, in every zone that there is since 1973.
         """
         held = piece.bounded
         if held is None or held.lower >= held.upper:
             return None
-        return held if self.retention.unaligned is Unaligned.EXPIRE or self.cell_of(held) else None
+        sure = self.codec.encoding is KeyEncoding.NATIVE or (_is_dated(held.lower) and _is_dated(held.upper))
+        return held if (sure and self.retention.unaligned is Unaligned.EXPIRE) or self.cell_of(held) else None
 
     def is_held(self, table: Partition | Detached) -> bool:
         """Whether a hold names it."""
         return policy.is_held(self.held, table.names)
+
+
+def _is_dated(bound: datetime) -> bool:
+    """Whether it is on a full quarter of an hour, to the millisecond, of one of the `keys.YEARS`."""
+    quarter = bound.minute % 15 == 0 and bound.second == 0 and bound.microsecond < 1000
+    return quarter and bound.year in keys.YEARS
 
 
 def _is_possible(piece: BoundedRange, codec: Codec) -> bool:

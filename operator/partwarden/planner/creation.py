@@ -46,20 +46,16 @@ def wanted(context: PlanContext) -> Wanted:
     What fails later never keeps an earlier one from existing.
     """
     cells, too_old = _cells(context)
-    pieces = [
-        (piece, why)
-        for cell, why in cells
-        for piece in _pieces(context, cell, context.coverage)
-        if not context.has_expired(piece)
-    ]
+    pieces = _uncovered(context, cells, context.coverage)
     back, shut_out = _returning(context, [piece for piece, _ in pieces])
     returned = [each.marker.range for each in back]
     existing = [*(piece for _, piece in context.ranged), *returned]
     holes, too_many = _holes(context, existing, merge([*existing, *(cell for cell, _ in cells)]))
     # Where the current cell is partly covered, the piece that holds now goes before its siblings (stable sort).
-    urgent = sorted(pieces, key=lambda each: not each[0].contains(context.moment))
+    free = _uncovered(context, cells, merge([*context.coverage, *returned])) if returned else pieces
+    urgent = sorted(free, key=lambda each: not each[0].contains(context.moment))
     siblings = {each.name: each for each in context.inventory.partitions if each.schema == context.parent.schema}
-    actions, unnamed = _create(context, siblings, [each for each in [*urgent, *holes] if each[0] not in returned])
+    actions, unnamed = _create(context, siblings, [*urgent, *holes])
     # After what is made: whatever is wrong with an old table shall keep nothing from existing.
     attached, unbound = _attach(context, back, dict(pieces))
     # Last: beside a DEFAULT partition everything else takes stronger locks.
@@ -120,6 +116,12 @@ def _too_many(context: PlanContext, number: int, others: bool) -> TooManyPartiti
     )
 
 
+def _uncovered(context: PlanContext, cells: Sequence[Reasoned], coverage: Sequence[Range]) -> list[Reasoned]:
+    """What of the cells that must exist is not covered, and has not expired."""
+    found = ((piece, why) for cell, why in cells for piece in _pieces(context, cell, coverage))
+    return [each for each in found if not context.has_expired(each[0])]
+
+
 def _pieces(context: PlanContext, gap: BoundedRange, coverage: Sequence[Range]) -> Iterator[BoundedRange]:
     """``gap`` less ``coverage``, cut at the boundaries of the grid, ascending."""
     for free in subtract(gap, coverage):
@@ -169,24 +171,26 @@ def _oldest(context: PlanContext, existing: Sequence[Range]) -> Range | None:
     return min(own, key=lambda each: each.lower or context.codec.floor, default=None)
 
 
-def _returning(context: PlanContext, pieces: Sequence[Range]) -> tuple[list[Detached], list[Finding]]:
+def _returning(context: PlanContext, pieces: Sequence[BoundedRange]) -> tuple[list[Detached], list[Finding]]:
     """The tables that can be attached, and what of the others should be, but something is in the way.
 
     ``pieces`` are ranges that must exist and do not. Nothing returns where the policy has no ``retention``. A table
     returns for exactly the range that it had, be it a piece or where nothing is wanted at all: its rows are kept by
-    the policy as it reads now. It never takes a part of a piece, for it might fail to return, and what must exist
-    would be missing. Of several tables for one range the one that was detached last returns.
+    the policy as it reads now. It takes a part of a piece only where that has passed, as after a change to a longer
+    interval; the rest is made around it. Of any other piece it takes none, for it might fail to return, and what must
+    exist would be missing. Of several tables for one range the one that was detached last returns.
     """
     back: list[Detached] = []
     shut_out: list[Finding] = []
     if context.cutoff is None:
         return back, shut_out
+    firm = [piece for piece in pieces if piece.upper > context.moment]
     for each in sorted(context.detached, key=lambda each: (each.marker.since, each.oid), reverse=True):
         held = each.marker.range
         if context.has_expired(held) or context.is_held(each):
             continue
         others = [*context.coverage, *(other.marker.range for other in back)]
-        free = held in pieces or not any(held.overlaps(piece) for piece in pieces)
+        free = held in pieces or not any(held.overlaps(piece) for piece in firm)
         if free and not any(held.overlaps(other) for other in others):
             back.append(each)
             continue

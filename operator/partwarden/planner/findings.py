@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..api.policy import Mode, TableSpec
-from ..api.retention import Retention, Unaligned
+from ..api.retention import KeyEncoding, Retention, Unaligned
 from ..errors import (
     DetachPending,
     InsufficientPrivilege,
@@ -19,7 +19,7 @@ from ..errors import (
 )
 from .calendar import Range
 from .inventory import Fate, Inventory, Membership, Parent, RelationKind, Server, Tie
-from .keys import Codec
+from .keys import YEARS, Codec
 from .marker import LONGEST
 
 UNLIKE = {
@@ -122,7 +122,7 @@ def notices(inventory: Inventory, spec: TableSpec, codec: Codec, managed: frozen
     if names := [each.name for each in ranged if each.oid not in managed]:
         message = (
             f"not one {spec.interval} of {spec.timezone} each: {join_names(names)}; what they hold counts as covered, "
-            f"only the rest is created, and {_future(spec.retention)}"
+            f"only the rest is created, and {_future(spec.retention, codec)}"
         )
         yield Finding(OFF_GRID, subject, message)
     for what in sorted({what for each in inventory.partitions for what in each.differs}):
@@ -155,12 +155,17 @@ def notices(inventory: Inventory, spec: TableSpec, codec: Codec, managed: frozen
     yield from _forgotten(inventory, parent, codec)
 
 
-def _future(retention: Retention | None) -> str:
+def _future(retention: Retention | None, codec: Codec) -> str:
     """What becomes of partitions off the grid."""
     if retention is None:
         return "they are left alone"
     if retention.unaligned is Unaligned.KEEP:
         return "retention skips them, whatever their age (spec.retention.unaligned: Keep)"
+    if codec.encoding is not KeyEncoding.NATIVE:
+        return (
+            f"those whose two bounds are on full quarters of an hour, in the years {YEARS.start} to {YEARS.stop - 1}, "
+            "expire by them like all others; the rest stays"
+        )
     return "those with two bounds expire by them like all others"
 
 

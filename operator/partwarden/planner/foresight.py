@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
 
+from ..api.policy import Mode
 from . import archive_gate
 from .actions import (
     Action,
@@ -45,6 +46,8 @@ ARCHIVE, CHECK = "ArchivePartition", "CheckArchive"
 LONGEST_WAIT = 200
 """Characters of a finding that a step repeats; the way out is in the finding."""
 END = datetime.max.replace(tzinfo=UTC)
+OPEN = (WaitsFor.HOLD, WaitsFor.USER)
+"""What a detach may wait for that no time brings."""
 FROM_GATE = {
     HELD: WaitsFor.HOLD,
     APPROVAL: WaitsFor.APPROVAL,
@@ -178,7 +181,9 @@ def _until_dropped(
     if OUTSIDE in reasons:
         return
     coming, drops = any(each.on is WaitsFor.DETACH for each in before), POLICY not in reasons
-    not_before = _grace_end(context, table, coming) if drops and GRACE in reasons else None
+    # Of a detach that no time brings, also the end of the grace is not known.
+    open_end = coming and (context.spec.mode is not Mode.APPLY or any(each.on in OPEN for each in (*before, *waits)))
+    not_before = _grace_end(context, table, coming) if drops and GRACE in reasons and not open_end else None
     if retention.archive is not None:
         held, unproven = _only(waits, WaitsFor.HOLD), _only(waits, WaitsFor.ARCHIVE)
         if unproven:

@@ -172,8 +172,14 @@ def check_approval(context: PlanContext, steps: Sequence[PlannedStep], gate: Arc
 def marked(steps: Iterable[PlannedStep], actions: Iterable[Action], gate: PlanGate) -> tuple[PlannedStep, ...]:
     """The steps of the plan, those that wait for the approval with that, and first those of its ``actions``."""
     waiting, first = {each.id for each in gate.waiting}, {id_of(each) for each in actions}
-    found = (replace(each, waits_for=(*each.waits_for, APPROVAL)) if each.id in waiting else each for each in steps)
+    found = (_waiting(each) if each.id in waiting else each for each in steps)
     return tuple(sorted(found, key=lambda each: each.id not in first))
+
+
+def _waiting(step: PlannedStep) -> PlannedStep:
+    """The step while it waits for the approval of the plan. So does its detach: when its grace ends is not known."""
+    known = step.not_before if all(each.on is not WaitsFor.DETACH for each in step.waits_for) else None
+    return replace(step, waits_for=(*step.waits_for, APPROVAL), not_before=known)
 
 
 def unapproved(context: PlanContext, actions: Sequence[Action]) -> Iterator[str]:

@@ -40,6 +40,11 @@ SKIPPED = (
     "not exactly one spec.interval, and spec.retention.unaligned is Keep; set it to Expire, or name those that shall "
     "stay in spec.holds"
 )
+BY_USER = {
+    Phase.RESTORED: "restored from an archive",
+    Phase.DETACHED: "detached once, and attached again by other means",
+}
+"""What the mark of a partition says of it: we attach again only together with taking the mark away."""
 INTERRUPTED = "its detach was interrupted after the table had left: its grace begins once that is written down"
 
 Expired = tuple[Partition, BoundedRange]
@@ -68,7 +73,8 @@ def retired(context: PlanContext, wanted: Wanted) -> Retired:
     if context.spec.retention is None:
         return Retired()
     # Safe whatever the length and the grid: each row lies before the upper bound, which lies before the cutoff, and so
-    # before now less keepFor. What the policy's interval is now says nothing of the age of a row.
+    # before now less keepFor. What the policy's interval is now says nothing of the age of a row. Whether a key says
+    # when at all, `may_expire` asks.
     past = [each for each in context.ranged if context.has_expired(each[1]) and not each[0].detach_pending]
     dated = [(each, held) for each, piece in past if (held := context.may_expire(piece))]
     expired = sorted(dated, key=lambda each: (each[1].upper, each[0].oid))
@@ -160,14 +166,10 @@ def why_left_alone(each: Partition) -> str | None:
             "not owned by the parent's owner, whose marks alone count; change that by ALTER TABLE … OWNER TO, or "
             "detach them by hand"
         )
-    # We attach again only together with taking the mark away.
-    marked = {
-        Phase.RESTORED: "restored from an archive",
-        Phase.DETACHED: "detached once, and attached again by other means",
-    }
-    if each.marker is not None and (what := marked.get(each.marker.phase)):
+    if each.marker is not None and (what := BY_USER.get(each.marker.phase)):
         return (
-            f"{what}; to let them expire, take the line that begins with partwarden.dev/detached out of their comments"
+            f"{what}; to keep them, name them in spec.holds; to let them expire, take the line that begins with "
+            "partwarden.dev/detached out of their comments"
         )
     return None
 

@@ -23,7 +23,7 @@ from .foresight import ARCHIVE
 from .inventory import Detached, Partition
 from .keys import Codec, partition_name
 from .marker import Phase
-from .retirement import why_left_alone
+from .retirement import BY_USER, why_left_alone
 from .schedule import OF_USER, PlannedStep, Wait, WaitsFor
 
 SECOND, INSTANT = timedelta(seconds=1), timedelta(microseconds=1)
@@ -48,7 +48,8 @@ class Upcoming:
     creation_due: datetime | None
     """When the first range will be wanted, aware, that no partition holds: past where one is missing. None: never."""
     oldest_expired: datetime | None
-    """When that partition expired which expired first, of those that are attached still and that no hold keeps."""
+    """When that partition expired which expired first, of those that are attached still, that no hold keeps and no user
+    has attached again."""
     context: PlanContext = field(repr=False, compare=False)
 
     def expires_at(self, table: Partition | Detached) -> datetime | None:
@@ -165,7 +166,8 @@ def _retirement(context: PlanContext) -> tuple[datetime | None, list[PlannedStep
     if context.cutoff is None:
         return None, []
     free = [(each, held) for each, _ in context.ranged if not context.is_held(each) and (held := _dated(context, each))]
-    past = min((held.upper for _, held in free if context.has_expired(held)), default=None)
+    late = [held for each, held in free if not (each.marker and each.marker.phase in BY_USER)]
+    past = min((held.upper for held in late if context.has_expired(held)), default=None)
     young = [each for each in free if not context.has_expired(each[1]) and why_left_alone(each[0]) is None]
     oldest = _expiry(context, past) if past else None
     if not young or (at := _expiry(context, (first := min(young, key=lambda each: each[1].upper))[1].upper)) is None:

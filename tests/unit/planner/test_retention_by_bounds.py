@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partwarden.api.policy import TableSpec
-from partwarden.api.retention import Retention, Unaligned
+from partwarden.api.retention import KeyEncoding, Retention, Unaligned
 from partwarden.api.types import Interval
 from partwarden.errors import IntervalMismatch
 from partwarden.planner.actions import CreatePartition, DetachPartition
@@ -76,6 +76,14 @@ def _partition(draw: st.DrawFn, name: str, held: Range, codec: Codec, now: datet
     return replace(each, kind=kind, marker=mark, differs=draw(st.sampled_from([(), (), (), ("owner",)])))
 
 
+def says_when(held: Range, codec: Codec) -> bool:
+    """A number or a UUID shows by its bounds alone that it is a moment."""
+    assert held.lower is not None
+    assert held.upper is not None
+    quarters = all((each.minute % 15, each.second) == (0, 0) for each in (held.lower, held.upper))
+    return quarters or codec.encoding is KeyEncoding.NATIVE
+
+
 @given(tables(), st.data())
 def test_exactly_what_has_two_bounds_and_lies_before_the_cutoff_expires(
     table: tuple[TableSpec, Inventory, Codec], data: st.DataObject
@@ -92,7 +100,8 @@ def test_exactly_what_has_two_bounds_and_lies_before_the_cutoff_expires(
         for each in found.partitions
         if each.range is not None and each.range.lower is not None and each.range.upper is not None
         if each.range.upper <= past
-        if retention.unaligned is Unaligned.EXPIRE or grid.cell(each.range.lower) == each.range
+        if (retention.unaligned is Unaligned.EXPIRE and says_when(each.range, codec))
+        or grid.cell(each.range.lower) == each.range
     }
     assert plan.retired.expired == old.keys()
     going = {action.oid for action in plan.actions if isinstance(action, DetachPartition)}
@@ -142,7 +151,7 @@ def test_an_interval_that_is_left_out_and_not_what_the_partitions_show_is_refuse
         make_plan(values.spec(), found, found.now)
     assert str(refused.value) == (
         "cannot tell the interval of public.run: spec.interval is left out, which means Year, but its 12 newest "
-        "partitions are each exactly one Day of UTC: run_2026_11_22, run_2026_11_21, run_2026_11_20 and 9 more; write "
+        "partitions are each one Day long: run_2026_11_22, run_2026_11_21, run_2026_11_20 and 9 more; write "
         "spec.interval: Day to go on with those, or spec.interval: Year to change to that one"
     )
 
@@ -166,14 +175,23 @@ def test_a_copy_of_the_spec_still_knows_whether_the_interval_was_written() -> No
         days(2),
         [*days(11), values.partition("week", NOON + DAY, NOON + 8 * DAY)],
         values.years(*range(2010, 2027)),
-        # Not of this time zone: no interval of the policy's is what they show.
-        [values.partition(f"run_{each}", NOON - (each + 1) * DAY, NOON - each * DAY) for each in range(20)],
+        [values.partition(f"run_{each}", NOON - (each + 2) * DAY, NOON - each * DAY) for each in range(0, 20, 2)],
     ],
-    ids=["none", "too few", "mixed", "years", "elsewhere"],
+    ids=["none", "too few", "mixed", "years", "two days each"],
 )
 def test_what_shows_no_other_interval_is_never_refused(partitions: list[Partition]) -> None:
     found = values.inventory(*partitions)
     assert make_plan(values.spec(premake=0), found, found.now).interval is Interval.YEAR
+
+
+@pytest.mark.parametrize("interval", [each for each in Interval if each is not Interval.YEAR])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns", "Pacific/Apia"])
+def test_an_interval_of_another_time_zone_is_one_as_well(interval: Interval, zone: str) -> None:
+    """The midnights of Berlin in summer are at 22:00 of UTC."""
+    cells = Grid(interval, ZoneInfo(zone)).cells(NOON - 1500 * DAY, NOON)
+    found = values.inventory(*(values.partition(f"run_{n}", c.lower, c.upper) for n, c in enumerate(cells)))
+    with pytest.raises(IntervalMismatch, match=f"each one {interval} long"):
+        make_plan(values.spec(), found, found.now)
 
 
 def test_only_the_newest_partitions_count() -> None:

@@ -386,3 +386,30 @@ def test_an_approval_that_is_too_long_to_be_read_approves_nothing(text: str) -> 
 
 def test_the_most_names_of_an_annotation_are_read() -> None:
     assert len(parse({ANNOTATION: ",".join(f"run_{number}" for number in range(1000))})) == 1000
+
+
+def test_days_return_into_a_year_that_was_made_of_what_followed_them() -> None:
+    """Detached by Day; then the interval became Year, and then keepFor longer."""
+    first, july = datetime(2026, 6, 20, tzinfo=UTC), datetime(2026, 7, 2, tzinfo=UTC)
+    days = [first + timedelta(days=number) for number in range(12)]
+    gone = tuple(values.detached(f"run_{day:%m_%d}", day, day + timedelta(days=1)) for day in days)
+    found = values.inventory(
+        values.partition("rest", july, year(2027)), now=datetime(2026, 8, 20, tzinfo=UTC), detached=gone
+    )
+    made = plan(policy("90d", interval=Interval.YEAR), found)
+    assert sorted(names(made, AttachDetached)) == [each.name for each in gone]
+    (rest,) = [each for each in made.actions if isinstance(each, CreatePartition)]
+    assert (rest.range.lower, rest.range.upper) == (year(2026), first)
+    assert "CannotReturn" not in reasons(made)
+    again = plan(policy("90d", interval=Interval.YEAR), values.after(found, made.actions))
+    assert (again.actions, again.missing) == ((), ())
+
+
+def test_a_table_never_returns_for_a_part_of_what_holds_now_or_will() -> None:
+    """It might fail to return, and what must exist would be missing."""
+    now = values.NOW.replace(hour=0)
+    found = values.inventory(*values.years(2027), detached=(values.detached("day", now - timedelta(days=9), now),))
+    made = plan(policy("90d", interval=Interval.YEAR), found)
+    assert names(made, AttachDetached) == []
+    assert names(made, CreatePartition) == ["run_2026"]
+    assert "CannotReturn" in reasons(made)

@@ -280,3 +280,35 @@ def test_what_waits_for_an_approval_of_the_plan_is_not_next() -> None:
     assert coming.next_drop
     assert coming.next_drop.name == "run_2018"
     assert "Approval" in {str(each.on) for each in coming.next_drop.waits_for}
+
+
+@pytest.mark.parametrize("phase", [Phase.RESTORED, Phase.DETACHED])
+def test_what_a_user_attached_again_is_not_late(phase: Phase) -> None:
+    (old,) = years(2018)
+    marker = detached("run_2018", moment("2018-01-01"), moment("2019-01-01"), phase=phase).marker
+    found = inventory(replace(old, marker=marker), *years(2026, 2027, 2028))
+    plan = decided(found, start_from="2026-01-01", retention=DROP)
+    assert plan.upcoming.oldest_expired is None
+    assert "to keep them, name them in spec.holds" in plan.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("held", "fields"),
+    [
+        ({"run_2018"}, {}),
+        (set(), {"mode": "Approve"}),
+        (set(), {"mode": "Plan"}),
+        (set(), {"retention": {**DROP, "maxRetirements": 1}}),
+    ],
+)
+def test_no_step_changes_with_the_hours_while_a_detach_waits_for_the_user(
+    held: set[str], fields: dict[str, Any]
+) -> None:
+    fields = {"start_from": "2026-01-01", "retention": DROP, **fields}
+    first, later = (
+        decided(inventory(*years(2018, 2019, 2026, 2027, 2028), now=moment(now)), frozenset(held), **fields)
+        for now in ("2026-11-22T12:00", "2026-11-22T15:00")
+    )
+    steps = [(each.id, each.not_before) for each in first.steps if not held or each.name in held]
+    assert steps == [(each.id, each.not_before) for each in later.steps if not held or each.name in held]
+    assert "DropDetached" in {each.action for each in first.steps}
