@@ -8,6 +8,7 @@ it for two moments, as ISO 8601-1 has it, June is left out.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -78,16 +79,25 @@ def written(kind: Interval, local: datetime) -> str:
 
 
 def shortest(first: datetime, beyond: datetime) -> str:
-    """``[first, beyond)`` in the fewest characters. Naive, on full hours, in the years 1000 to 8999."""
+    """``[first, beyond)``, naive, in the fewest characters. Raises ValueError where no period is that: what is not on
+    full hours, or begins or ends in a year, be it that of a week, before 1000 or after 8999."""
     last = beyond - timedelta(hours=1)
-    ends = {kind: (written(kind, first), written(kind, last)) for kind in KINDS}
-    fitting = [(a, b) for a, b in ends.values() if _ends(a)[0] == first and _ends(b)[1] == beyond]
-    return min((a if a == b else f"{a}{TO}{b}" for a, b in fitting), key=len)
+    fitting = []
+    for kind in KINDS:
+        begin, end = written(kind, first), written(kind, last)
+        with suppress(ValueError):
+            if _ends(begin)[0] == first and _ends(end)[1] == beyond:
+                fitting.append(begin if begin == end else f"{begin}{TO}{end}")
+    if not fitting:
+        raise ValueError(HINTS[PERIOD])
+    return min(fitting, key=len)
 
 
 def _ends(text: str) -> tuple[datetime, datetime]:
-    """Of one period. Raises ValueError where the calendar does not have it."""
-    kind = next(kind for kind, one in KINDS.items() if re.fullmatch(one, text))
+    """Of one period. Raises ValueError where it is none, or the calendar does not have it."""
+    kind = next((kind for kind, one in KINDS.items() if re.fullmatch(one, text)), None)
+    if kind is None:
+        raise ValueError(HINTS[PERIOD])
     numbers = [int(each) for each in re.findall("[0-9]+", text)]
     if kind is Interval.WEEK:
         first = datetime.fromisocalendar(numbers[0], numbers[1], 1)

@@ -15,7 +15,7 @@ from ..errors import KeyOutOfRange, TableNotFound
 from ..planner import marker
 from ..planner.calendar import Range
 from ..planner.inventory import KeyPart
-from ..planner.keys import TYPES, Bounds, Codec, literals, parse_bounds
+from ..planner.keys import TYPES, Bounds, Codec, fitting, literals, numbers, parse_bounds
 from ..postgres import ddl, table_state
 from ..postgres.connection import pinned, run
 from .manifest import Column, TableName, UserType
@@ -272,8 +272,10 @@ def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
 def moments(key_type: str | None, bounds: tuple[str, str] | None) -> tuple[Codec, Range] | tuple[None, None]:
     """Bounds as the catalog writes them, as moments of our calendar, at one end at least, and by which codec.
 
-    None where they are none. Seconds come before milliseconds.
+    None where they are none. Of seconds and milliseconds it is what the numbers are in the years in which bounds are
+    expected (`keys.YEARS`), else what makes moments of both ends, else seconds.
     """
+    found: list[tuple[Codec, Range]] = []
     text = "FOR VALUES FROM ({}) TO ({})".format(*bounds or ("", ""))
     for encoding in TYPES:
         if (codec := Codec.find(key_type or "", encoding)) is None:
@@ -282,5 +284,8 @@ def moments(key_type: str | None, bounds: tuple[str, str] | None) -> tuple[Codec
             held = parse_bounds(text, codec)
             ends = (held.lower, held.upper) if held is not None else ()
             if held is not None and any(end is not None and codec.floor < end < codec.ceiling for end in ends):
-                return codec, held
-    return None, None
+                found.append((codec, held))
+    unit = fitting(numbers([text]))
+    expected = unit.encoding if unit is not None else None
+    ranked = sorted(found, key=lambda each: (each[0].encoding is not expected, each[1].bounded is None))
+    return ranked[0] if ranked else (None, None)

@@ -154,13 +154,21 @@ def _cells(grid: Grid, period: Period) -> list[BoundedRange]:
 def merged(ensure: Sequence[str], period: Period, interval: Interval) -> list[str]:
     """The entries of spec.ensure with the period, which is one with those that it overlaps, or touches.
 
-    As they are where they hold all of it. Raises `InvalidSpec` where it holds too many partitions.
+    As they are where they hold all of it. Raises `InvalidSpec` where it holds too many partitions, or all together do:
+    of an entry that is one too many the operator makes nothing, nor of what was joined with it.
     """
     grid = Grid(interval, None)
     cells = {each: _cells(grid, parse_period(each)) for each in ensure}
     wanted = _cells(grid, period)
-    if not set(wanted) - {cell for held in cells.values() for cell in held}:
+    there = {cell for held in cells.values() for cell in held}
+    if there.issuperset(wanted):
         return [*ensure]
+    if (count := len(there.union(wanted))) > MAX_ENSURED:
+        raise InvalidSpec(
+            f"cannot add {period.text} to spec.ensure: with its other entries that asks for {count:,} partitions by "
+            f"{interval}, and at most {MAX_ENSURED:,} are made for them; ask for less, take entries out of spec.ensure "
+            "first, or set spec.startFrom if all since then shall exist"
+        )
     whole = next(
         each
         for each in merge(BoundedRange(held[0].lower, held[-1].upper) for held in (*cells.values(), wanted))
@@ -169,7 +177,11 @@ def merged(ensure: Sequence[str], period: Period, interval: Interval) -> list[st
     apart = [each for each in ensure if not whole.overlaps(cells[each][0])]
     if len(apart) == len(ensure) or whole.bounded is None:
         return [*ensure, period.text]
-    return [*apart, shortest(whole.bounded.lower, whole.bounded.upper)]
+    try:
+        return [*apart, shortest(whole.bounded.lower, whole.bounded.upper)]
+    except ValueError:
+        # Together they reach over a year that no entry may name.
+        return [*ensure, period.text]
 
 
 def _create_by_policy(target: Target, period: Period, timeout: float, output: str) -> int:

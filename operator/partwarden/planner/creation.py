@@ -5,6 +5,7 @@ Every existing partition counts as coverage, managed or not, so nothing that is 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +16,7 @@ from ..api.retention import Drain
 from ..api.types import parse_day
 from ..errors import DefaultHasRows, NameTaken, TooManyPartitions, UserError
 from .actions import Action, AttachDetached, CreateDefault, CreatePartition, DrainIntoPartition
-from .calendar import BoundedRange, Range, iso, merge, subtract
+from .calendar import SHORTEST, BoundedRange, Range, iso, merge, subtract
 from .context import PlanContext
 from .default_rows import count_of
 from .findings import Finding, join_names
@@ -26,6 +27,11 @@ MAX_CREATE = 1000
 """Most partitions that one plan creates in the past: more is a finding, since it is more likely a mistake."""
 
 SECOND = timedelta(seconds=1)
+LONGEST = 1.2
+"""How many times as long as its shortest the longest interval is, but for a day that a zone repeats."""
+AROUND = timedelta(days=8)
+"""How far a partition by week or less, made for a period, reaches beyond that after the policy has changed: the week
+six days, and the same date begins in two time zones less than two days apart."""
 Reasoned = tuple[BoundedRange, str]
 """A range that is wanted, and why."""
 
@@ -84,6 +90,7 @@ def _ensured(context: PlanContext) -> tuple[dict[BoundedRange, str], list[Findin
     asks for too many."""
     grid, subject = context.grid, str(context.spec.table)
     cells: dict[BoundedRange, str] = {}
+    held: list[Range] = []
     expired, findings = [], []
     for number, entry in enumerate(context.spec.ensure):
         period = parse_period(entry)
@@ -91,12 +98,18 @@ def _ensured(context: PlanContext) -> tuple[dict[BoundedRange, str], list[Findin
         if context.has_expired(grid.cell(beyond - SECOND)):
             expired.append(entry)
             continue
-        young = grid.cells(first if context.cutoff is None else max(first, context.cutoff), beyond)
-        found = list(islice((cell for cell in young if cell not in cells), MAX_ENSURED - len(cells) + 1))
-        if len(cells) + len(found) > MAX_ENSURED:
+        young = BoundedRange(first if context.cutoff is None else max(first, context.cutoff), beyond)
+        room = MAX_ENSURED - len(cells)
+        free = sum((each.upper - each.lower for each in subtract(young, held)), timedelta())
+        # What is too long by far is not cut into cells first: a hundred such entries would take many seconds.
+        fits = free <= (room + 1) * LONGEST * SHORTEST[grid.interval]
+        new = (cell for cell in grid.cells(young.lower, beyond) if cell not in cells)
+        found = list(islice(new, room + 1)) if fits else []
+        if not fits or len(found) > room:
             findings.append(Finding.of(subject, _too_many(context, number, bool(cells))))
         else:
             cells |= dict.fromkeys(found, f"for {entry} (spec.ensure)")
+            held = merge([*held, *found])
     if expired:
         message = (
             f"spec.ensure names what is older than {context.retention.keep_for} (spec.retention.keepFor): "
@@ -162,12 +175,24 @@ def _oldest(context: PlanContext, existing: Sequence[Range]) -> Range | None:
     """The oldest of what is there without ``spec.ensure``.
 
     A partition that ``ensure`` asks for may lie alone, far in the past: nothing between it and the others is wanted.
+    That holds after a change of ``interval`` or ``timezone`` too, where what was made for a period is no cell any more:
+    what is none, and reaches beyond a period, was there without it.
     """
     periods = [parse_period(each) for each in context.spec.ensure]
-    asked = merge(Range(context.grid.moment(each.first), context.grid.moment(each.beyond)) for each in periods)
-    own = (
-        piece for piece in existing if not any(piece.overlaps(each) for each in asked) or context.cell_of(piece) is None
-    )
+    ends = [(context.grid.moment(each.first), context.grid.moment(each.beyond)) for each in periods]
+    asked = merge(BoundedRange(*each) for each in ends)
+    near = merge(BoundedRange(lower - AROUND, upper + AROUND) for lower, upper in ends)
+
+    def is_asked(piece: Range) -> bool:
+        if (held := piece.bounded) is None:
+            return False
+        is_cell = context.cell_of(held) is not None
+        ranges = asked if is_cell else near
+        # The last that begins before its end: no earlier one reaches as far.
+        at = bisect_left(ranges, held.upper, key=lambda each: each.lower or context.codec.floor) - 1
+        return at >= 0 and (ranges[at].overlaps(held) if is_cell else not subtract(held, ranges[at : at + 1]))
+
+    own = (piece for piece in existing if not is_asked(piece))
     return min(own, key=lambda each: each.lower or context.codec.floor, default=None)
 
 

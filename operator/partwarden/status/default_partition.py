@@ -80,11 +80,12 @@ def _far(cells: Sequence[BoundedRange], covered: Sequence[Range]) -> set[Bounded
     length = max(each.upper for each in held) - min(each.lower for each in held)
     gap = min(10 * YEAR, max(YEAR, 10 * length))
     far: set[BoundedRange] = set()
+    holding = set(held)
     group: list[BoundedRange] = []
     reach = lower
     for each in (*sorted({*cells, *held}, key=lambda each: each.lower), None):
         if each is None or each.lower - reach > gap:
-            far |= set() if set(held) & set(group) else set(group)
+            far.update(group if holding.isdisjoint(group) else ())
             group = []
         if each is not None:
             group.append(each)

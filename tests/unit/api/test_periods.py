@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from partwarden.api.period import DATE, MAX_ENSURED, parse_period, shortest, written
@@ -67,6 +67,20 @@ def test_the_shortest_text_is_the_same_period(kind: Interval, one: datetime, two
     again = parse_period(text)
     assert (again.first, again.beyond) == (period.first, period.beyond)
     assert len(text) <= len(begin if begin == end else period.text)
+
+
+@given(KINDS, st.datetimes(datetime(900, 1, 9), datetime(9100, 12, 1)))  # noqa: DTZ001
+@example(Interval.WEEK, datetime(1000, 1, 1))  # noqa: DTZ001
+@example(Interval.DAY, datetime(8999, 12, 31))  # noqa: DTZ001
+@example(Interval.HOUR, datetime(8999, 12, 31))  # noqa: DTZ001
+def test_in_every_year_there_is_a_shortest_text_or_none(interval: Interval, moment: datetime) -> None:
+    cell = Grid(interval, None).cell(moment)
+    try:
+        again = parse_period(shortest(cell.lower, cell.upper))
+    except ValueError:
+        assert cell.lower.year < 1000 or cell.upper.year > 8999
+    else:
+        assert (again.first, again.beyond) == (cell.lower, cell.upper)
 
 
 @given(KINDS, KINDS, NEAR, st.integers(0, 3), ZONES)

@@ -60,6 +60,19 @@ def test_a_period_becomes_one_entry(ensure: list[str], text: str, interval: Inte
     assert held == {cell for each in [*ensure, text] for cell in grid.holding(parse_period(each))}
 
 
+@pytest.mark.parametrize(("ensure", "text"), [("1000", "1000-W01"), ("8999-12-31", "8999-12-30"), ("8999", "8998")])
+def test_at_the_ends_of_the_calendar_a_period_is_joined_or_added(ensure: str, text: str) -> None:
+    grid = Grid(Interval.DAY, None)
+    held = {cell for each in merged([ensure], parse(text), Interval.DAY) for cell in grid.holding(parse_period(each))}
+    assert held == {cell for each in (ensure, text) for cell in grid.holding(parse_period(each))}
+
+
+def test_what_the_operator_would_refuse_is_not_written() -> None:
+    with pytest.raises(InvalidSpec, match=r"cannot add 2026 to spec\.ensure: .* asks for 1,096 partitions by Day"):
+        merged(["2024", "2025"], parse("2026"), Interval.DAY)
+    assert merged(["2025", "2031"], parse("2026-01"), Interval.DAY) == ["2031", "2025-01..2026-01"]
+
+
 def test_too_many_at_once_are_refused() -> None:
     with pytest.raises(InvalidSpec, match=r"2024\.\.2027 holds more than 1,000 partitions by Day: ask for less"):
         merged([], parse("2024..2027"), Interval.DAY)

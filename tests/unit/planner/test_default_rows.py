@@ -19,7 +19,7 @@ from partwarden.api.status import ConditionStatus, ConditionType
 from partwarden.api.types import Interval
 from partwarden.errors import InsufficientPrivilege
 from partwarden.planner.actions import CreateDefault, CreatePartition, DrainIntoPartition
-from partwarden.planner.calendar import BoundedRange, Grid
+from partwarden.planner.calendar import BoundedRange, Grid, Range
 from partwarden.planner.default_rows import (
     MAX_PIECES,
     MAX_SPANS,
@@ -33,7 +33,7 @@ from partwarden.planner.inventory import Inventory, RelationKind
 from partwarden.planner.keys import Codec, KeyType
 from partwarden.planner.plan import Plan
 from partwarden.status.conditions import default_partition_empty, reconciled
-from partwarden.status.default_partition import describe
+from partwarden.status.default_partition import describe, way_out
 from support import values
 
 CODECS = [
@@ -218,6 +218,30 @@ def test_rows_of_many_years_in_a_row_are_no_outliers() -> None:
 
 def test_a_year_that_ensure_does_not_take_is_named_all_the_same() -> None:
     assert advice(DefaultRows(((year(202), 3),)), *values.years(2026)).startswith("202 lies far from everything else")
+
+
+@pytest.mark.parametrize("interval", list(Interval))
+@pytest.mark.parametrize("text", ["0003-03-03", "0999-12-30", "1000-01-01", "8999-12-31", "9000-01-01", "9996-01-01"])
+def test_a_row_of_any_year_is_spoken_of(interval: Interval, text: str) -> None:
+    cell = Grid(interval, ZoneInfo("UTC")).cell(values.moment(text))
+    assert "far from everything else" in advice(DefaultRows(((cell, 1),)), interval=interval)
+
+
+def test_advice_on_many_rows_beside_many_partitions_compares_each_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, begin = Grid(Interval.HOUR, ZoneInfo("UTC")), values.moment("2025-01-01")
+    covered = list(grid.cells(begin, begin + timedelta(hours=1000)))
+    strays = [grid.cell(begin.replace(year=2030 + 2 * number)) for number in range(300)]
+    hashed: list[Range] = []
+    plain = Range.__hash__
+
+    def count(each: Range) -> int:
+        hashed.append(each)
+        return plain(each)
+
+    monkeypatch.setattr(Range, "__hash__", count)
+    rows = DefaultRows(tuple((cell, 1) for cell in strays))
+    assert way_out(values.spec(interval=Interval.HOUR), grid, rows, covered)
+    assert len(hashed) < 20 * (len(covered) + len(strays))
 
 
 def test_pieces_whose_rows_lie_in_default_are_filled_and_others_are_plain() -> None:

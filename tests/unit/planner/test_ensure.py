@@ -13,6 +13,7 @@ from partwarden.api.period import MAX_ENSURED, parse_period, written
 from partwarden.api.retention import Retention
 from partwarden.api.types import Interval
 from partwarden.errors import TooManyPartitions
+from partwarden.planner import calendar
 from partwarden.planner.calendar import Grid
 from partwarden.planner.plan import Plan
 from support import values
@@ -59,14 +60,51 @@ def test_holes_are_filled_from_the_oldest_partition_that_ensure_does_not_ask_for
     assert made(plan(spec(premake=0, ensure=["1970", "1990"]), inventory(*years(1970)))) == ["run_2026", "run_1990"]
 
 
-def test_a_partition_off_the_grid_is_no_work_of_ensure() -> None:
-    odd = partition("odd", moment("2022-03-01"), moment("2023-01-01"))
+def test_a_partition_off_the_grid_that_reaches_beyond_a_period_is_no_work_of_ensure() -> None:
+    odd = partition("odd", moment("2021-03-01"), moment("2023-01-01"))
     assert made(plan(spec(premake=0, ensure=["2022"]), inventory(odd, *years(2026)))) == [
-        "run_2022_20220101",
         "run_2023",
         "run_2024",
         "run_2025",
     ]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Pacific/Kiritimati", "America/Los_Angeles"])
+@pytest.mark.parametrize("interval", [Interval.YEAR, Interval.MONTH, Interval.WEEK, Interval.DAY])
+def test_no_change_of_interval_or_zone_fills_holes_from_what_ensure_made(interval: Interval, zone: str) -> None:
+    there = inventory(*years(2015, *range(2023, 2029)))
+    decided = plan(spec(interval=interval, timezone=zone, premake=1, ensure=["2015"]), there)
+    assert "TooManyPartitions" not in [each.reason for each in decided.findings]
+    assert not [each for each in decided.creations if each.reason.startswith("hole")]
+
+
+def test_weeks_that_ensure_made_are_not_filled_from_by_another_interval() -> None:
+    weeks = plan(spec(interval=Interval.WEEK, premake=0, ensure=["2015-05..2015-06"]), inventory()).creations[1:]
+    there = values.after(inventory(*years(2026)), weeks)
+    assert plan(spec(interval=Interval.DAY, premake=0, ensure=["2015-05..2015-06"]), there).creations == ()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ["2030-06-01", *(f"{year}-01..{year}-11" for year in range(1900, 1999))],
+        [f"{year}-0{month}" for year in range(1900, 1925) for month in (1, 3, 5, 7)],
+    ],
+)
+def test_entries_that_are_too_long_are_not_cut_into_cells(monkeypatch: pytest.MonkeyPatch, entries: list[str]) -> None:
+    asked: list[datetime] = []
+    cell = calendar._cell
+
+    def count(grid: Grid, at: datetime) -> calendar.BoundedRange:
+        asked.append(at)
+        return cell(grid, at)
+
+    monkeypatch.setattr(calendar, "_cell", count)
+    policy = spec(interval=Interval.HOUR, timezone="Europe/Berlin", premake=0, ensure=entries)
+    decided = plan(policy, inventory())
+    assert [each.reason for each in decided.findings] == ["TooManyPartitions"] * 99
+    assert len(decided.creations) in (1 + 24, 1 + 31 * 24)
+    assert len(asked) < 6 * MAX_ENSURED
 
 
 def test_an_entry_that_asks_for_too_many_is_named_and_the_others_are_made() -> None:
