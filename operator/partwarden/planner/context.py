@@ -97,8 +97,8 @@ def _check_mixed(parent: Parent, mine: Unit, codec: Codec, inventory: Inventory)
         if other := next((unit for value in strange if (unit := keys.fitting([value]))), None):
             raise errors.InvalidSpec(
                 f"spec.keyEncoding is {codec.encoding}, and others of {parent}'s partitions have bounds in "
-                f"{mine.name}, but {each.name} {each.bounds} looks like {other.name}: of one table all keys must be of one "
-                "unit; correct spec.keyEncoding, or detach by hand the partitions that are of another unit"
+                f"{mine.name}, but {each.name} {each.bounds} looks like {other.name}: of one table all keys must be of "
+                "one unit; correct spec.keyEncoding, or detach by hand the partitions that are of another unit"
             )
 
 
