@@ -182,7 +182,7 @@ def _until_dropped(
         return
     coming, drops = any(each.on is WaitsFor.DETACH for each in before), POLICY not in reasons
     # Of a detach that no time brings, also the end of the grace is not known.
-    open_end = coming and (context.spec.mode is not Mode.APPLY or any(each.on in OPEN for each in (*before, *waits)))
+    open_end = coming and (context.spec.mode is Mode.APPROVE or any(each.on in OPEN for each in (*before, *waits)))
     not_before = _grace_end(context, table, coming) if drops and GRACE in reasons and not open_end else None
     if retention.archive is not None:
         held, unproven = _only(waits, WaitsFor.HOLD), _only(waits, WaitsFor.ARCHIVE)

@@ -297,7 +297,6 @@ def test_what_a_user_attached_again_is_not_late(phase: Phase) -> None:
     [
         ({"run_2018"}, {}),
         (set(), {"mode": "Approve"}),
-        (set(), {"mode": "Plan"}),
         (set(), {"retention": {**DROP, "maxRetirements": 1}}),
     ],
 )
