@@ -219,7 +219,8 @@ def test_suspend_stops_every_change_and_what_is_there_is_still_observed(
     site.wait(reason="Suspended", Ready="Unknown", Stalled="False", Reconciling="False", DatabaseReachable="False")
     site.watch_over(database, suspend=True, premake=5)
     site.wait(reason="Suspended", DatabaseReachable="True")
-    assert database.query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'partwarden'") == [(0,)]
+    ours = "SELECT FROM pg_stat_activity WHERE application_name = 'partwarden'"
+    until("no session is left", lambda: not database.query(ours))
     site.watch_over(database, premake=5)
     site.wait(Ready="True")
     assert len(partitions(database)) == 6
@@ -285,5 +286,5 @@ def test_a_large_table_has_a_bounded_status(site: Site, operator: Operator, data
     site.watch_over(database, interval="Day", startFrom=f"{YEAR - 1}-01-01", premake=400)
     policy = site.wait(Ready="True", patience=120)
     assert policy["status"]["summary"]["partitions"] == len(partitions(database)) > 700
-    assert len(policy["status"]["partitions"]) == 200
+    assert 100 < len(policy["status"]["partitions"]) == policy["status"]["summary"]["listed"] <= 200
     assert len(json.dumps(policy["status"])) < 64 * 1024
