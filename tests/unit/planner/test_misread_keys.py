@@ -90,8 +90,8 @@ def test_partitions_in_another_unit_are_refused_beside_those_in_the_right_one() 
     assert str(refused.value) == (
         "spec.keyEncoding is EpochMilliseconds, and others of public.run's partitions have bounds in milliseconds "
         "since 1970, but run_0 FOR VALUES FROM ('1767225600') TO ('1769904000') looks like seconds since 1970: of "
-        "one table all keys must be of one unit; correct spec.keyEncoding, or detach by hand the partitions that are of "
-        "another unit"
+        "one table all keys must be of one unit; correct spec.keyEncoding, or detach by hand the partitions that are "
+        "of another unit"
     )
 
 
