@@ -223,7 +223,7 @@ WALK = [
         "how-to/troubleshoot.md",
         patience=60,
     ),
-    Step("and what a probe sees", "kubectl partwarden health run", ("WARNING", "rows in DEFAULT"), code=1),
+    Step("and what a probe sees", "kubectl partwarden health run", ("WARNING:", "DefaultHasRows"), code=1),
     Step(
         "the table along time",
         "kubectl partwarden timeline run",
