@@ -27,7 +27,7 @@ from .actions import (
     TableAction,
 )
 from .archive_gate import Request
-from .calendar import BoundedRange, iso, merge
+from .calendar import BoundedRange, Range, iso, merge
 from .context import PlanContext
 from .creation import wanted
 from .drop_preconditions import UNKNOWN, Archives, unmet
@@ -123,22 +123,19 @@ def make_plan(
     without ``archives`` nothing is proven. Raises a `UserError` when the table cannot be managed at all.
     """
     context = PlanContext.of(spec, inventory, now, held, archives)
-    blocking = why_blocked(spec, inventory, context.parent)
-    creation = wanted(context)
+    blocking, creation = why_blocked(spec, inventory, context.parent), wanted(context)
     retirement = retired(context, creation)
     keeping = upkeep(context, retirement)
     managed = frozenset(each.oid for each, piece in context.ranged if context.cell_of(piece))
-    usable = merge(piece for each, piece in context.ranged if not each.detach_pending)
-    here = next((piece for piece in usable if piece.contains(context.moment)), None)
-    # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
+    here = _coverage_of_now(context)
     due = (*creation.actions, *retirement.actions, *keeping.actions)
     foreseen = foresee(context, due, retirement, keeping)
     gate = check_approval(context, foreseen, retirement.gate)
-    actions = tuple(gate.allowed(due))
+    actions, requests = tuple(gate.allowed(due)), retirement.gate.requests
     steps = marked(foreseen, actions, gate)
-    requests = retirement.gate.requests
     allowed = tuple(gate.requested(context, foreseen, requests))
     retirement = replace(retirement, gate=replace(retirement.gate, requests=allowed))
+    # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
     boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
         parent=context.parent,
@@ -151,12 +148,10 @@ def make_plan(
         steps=steps,
         gate=gate,
         findings=(
-            *blocking,
-            *creation.findings,
+            *(*blocking, *creation.findings),
             # With retention they are finished by an action.
             *(pending_detaches(inventory, creation.cells) if spec.retention is None else ()),
-            *retirement.findings,
-            *keeping.findings,
+            *(*retirement.findings, *keeping.findings),
             *notices(inventory, spec, context.codec, managed),
         ),
         current=context.current,
@@ -172,6 +167,12 @@ def make_plan(
     )
     plan.check_invariants(context)
     return plan
+
+
+def _coverage_of_now(context: PlanContext) -> Range | None:
+    """The unbroken coverage that now is in, without what is pending detach: its rows are invisible."""
+    usable = merge(piece for each, piece in context.ranged if not each.detach_pending)
+    return next((piece for piece in usable if piece.contains(context.moment)), None)
 
 
 CREATIONS = (CreatePartition, CreateDefault, AttachDetached)
