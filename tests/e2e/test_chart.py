@@ -22,7 +22,7 @@ from lab.kubectl import Kubectl
 from lab.prometheus import Promtool
 from lab.site import RIGHTS, ROOT
 from partwarden import __version__
-from partwarden.api.status import ConditionType
+from partwarden.api.status import ConditionType, Severity
 from partwarden.controller import settings
 from partwarden.controller.metrics import ARCHIVE_STATES, Metrics, Sources, families
 from partwarden.kube.cache import Store
@@ -308,7 +308,7 @@ def test_every_alert_is_of_a_metric_that_there_is_and_has_a_runbook(rule: dict[s
     used = set(re.findall(r"partwarden_\w+", rule["expr"]))
     assert used <= known | {"partwarden_build_info"}
     for label, value in re.findall(r'(\w+)="(\w+)"', rule["expr"]):
-        assert value in {"condition": [*ConditionType], "state": [*ARCHIVE_STATES]}[label]
+        assert value in {"condition": [*ConditionType], "state": [*ARCHIVE_STATES], "severity": [*Severity]}[label]
     page, anchor = rule["annotations"]["runbook_url"].split("#")
     assert (page, anchor) == ("$runbooks", rule["alert"].lower())
     assert f"### {rule['alert']}\n" in (ROOT / "docs/how-to/monitor.md").read_text()
@@ -371,7 +371,7 @@ def test_every_value_has_a_comment() -> None:
 def test_the_rule_has_the_threshold_that_is_asked_for(helm: Helm) -> None:
     (rule,) = of_kind(render(helm, FULL), "PrometheusRule")
     text = json.dumps(rule["spec"])
-    assert "partwarden_policy_runway_days < 14" in text
+    assert "- time() < 86400 * 14" in text
     assert "/ 86400 < 60" in text
     assert "$runwayDays" not in text
     assert "$claimDays" not in text
