@@ -109,7 +109,7 @@ def test_an_ambiguous_integer_encoding_is_left_to_the_user(database: Database) -
 def test_dates_before_1970_are_no_uuids_and_the_rest_goes_on(database: Database) -> None:
     key = Key("UUIDv7", "uuid")
     database.execute(key.table)
-    report = keep(database, NOW, keyEncoding="UUIDv7", premake=0, ensure=["1969-06-01"])
+    report = keep(database, NOW, keyEncoding="UUIDv7", premake=0, startFrom="1969-06-01")
     assert created(report) == ["run_2026", *(f"run_{year}" for year in range(1970, 2026))]
     assert [(each.reason, each.object) for each in findings(report)] == [
         ("KeyOutOfRange", "[1969-01-01T00:00:00Z, 1970-01-01T00:00:00Z)")

@@ -15,7 +15,7 @@ from support.encoded import BY_OTHERS, ENCODED, NATIVE, Key, bounds, keep
 BEGIN = datetime(2026, 8, 3, 9, 30, tzinfo=UTC)
 KEEP, LEEWAY = timedelta(days=40), timedelta(hours=14)
 """``keepFor``, and by how much a naive key's wall clock may be off UTC."""
-DROP = {"keepFor": "40d", "onExpire": "Drop", "dropWithoutArchive": True, "grace": "0s"}
+DROP = {"keepFor": "40d", "onExpire": "Drop", "dropWithoutArchive": True, "grace": "0s", "maxRetirements": 100}
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "from days to months": ({"interval": "Day"}, {"interval": "Month"}),
     "from months to days": ({"interval": "Month"}, {"interval": "Day"}),
