@@ -63,7 +63,7 @@ COPY --from=program /program /
 # A program that cannot be loaded fails this build rather than a Job.
 RUN ["/usr/local/bin/pg_dump", "--version"]
 RUN ["/opt/partwarden/bin/partwarden", "version"]
-RUN ["/opt/partwarden/bin/python", "-Ic", "import jinja2; from partwarden.cli import chart"]
+RUN ["/opt/partwarden/bin/python", "-IBc", "import jinja2; from partwarden.cli import chart"]
 # The operator creates no Job for a newer server. Set it too where PARTWARDEN_JOB_IMAGE names another image.
 ARG PG_MAJOR=17
 ENV PARTWARDEN_JOB_CLIENT=${PG_MAJOR}
