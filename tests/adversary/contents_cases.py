@@ -99,7 +99,7 @@ case(
     KEEP,
 )
 case("has 1,000 tables with forged marks", CONVERGED, COVERED, FORGED, KEEP)
-case("has 1,000 partitions", CONVERGED, COVERED, MANY)
+case("has 1,000 partitions", CONVERGED, COVERED, MANY, {"interval": "Year"})
 case(
     "has partitions in 60 levels",
     CONVERGED,
