@@ -17,6 +17,7 @@ import kubernetes.config
 import psutil
 import psycopg
 import yaml
+from urllib3.exceptions import ProtocolError
 
 from bench.memory import proportional
 from lab.leases import allow
@@ -193,7 +194,11 @@ class Stage:
     def end(self) -> None:
         """Delete what the adversary has made, but for Secrets."""
         for plural in (PLURAL, ARCHIVE_PLURAL):
-            self.custom.delete_collection_namespaced_custom_object(GROUP, VERSION, self.adversary, plural)
+            try:
+                self.custom.delete_collection_namespaced_custom_object(GROUP, VERSION, self.adversary, plural)
+            except ProtocolError:
+                # The answer has all of them, and a busy API server may break it off after a minute: the rest once more.
+                self.custom.delete_collection_namespaced_custom_object(GROUP, VERSION, self.adversary, plural)
         self.batch.delete_collection_namespaced_job(self.adversary, propagation_policy="Background")
 
     def _read_lease(self) -> tuple[str, int]:
