@@ -149,7 +149,8 @@ def check_promises(code: int, said: str) -> None:
     assert sum(map(int, shown.values())) == 200_001, said
     assert list(shown) == [f"run_{year}" for year in range(2019, max(years()[-1], 2025) + 1)], said
     assert "partitionpolicy.partwarden.dev/run condition met" in made
-    assert re.search(r"^orchestrator +run +True +Converged +run +Year ", made, re.MULTILINE), said
+    row = rf"^orchestrator +run +True +Converged +2 +create run_{years()[-1] + 1} "
+    assert re.search(row, made, re.MULTILINE), said
     assert re.search(rf"^ run_{max(years()[0], 2026)} +\| \d{{4}}-", made, re.MULTILINE), said
     assert "INSERT 0 1" in made
     assert "stops and removes all of it" in after
