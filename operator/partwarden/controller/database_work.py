@@ -141,8 +141,9 @@ def work(request: WorkRequest, supervisor: Supervisor) -> WorkReport:
         report.update = conditions.failed(error, connected)
     except MemoryError:
         exhausted = True
-    if outcomes and kept is not None:
-        # What a table's triggers, defaults and constraints have called may have left anything in the session.
+    if (outcomes or report.stopped) and kept is not None:
+        # Also where an action was undone: what a table's triggers, defaults and constraints have called may have left
+        # anything in the session.
         kept.close()
     if exhausted:
         # Only here nothing holds what took the memory any more.

@@ -34,8 +34,8 @@ from .findings import Finding, refusing
 from .inventory import Detached, Partition
 from .maintenance import Upkeep
 from .marker import Marker, Phase
-from .retirement import INTERRUPTED, LEFT_ALONE, Retired, confirmation, detachment, drop_lock
-from .schedule import OF_USER, PlannedStep, Wait, WaitsFor, due
+from .retirement import INTERRUPTED, LEFT_ALONE, Retired, confirmation, detaches_concurrently, detachment, drop_lock
+from .schedule import OF_USER, PlannedStep, Wait, WaitsFor, due, step_of
 
 Waits = tuple[Wait, ...]
 Turn = tuple[bool, datetime, int, int, tuple[Any, ...]]
@@ -71,8 +71,8 @@ def foresee(
     """
     now = list(due(actions, context.inventory))
     known, coming = {each.id for each in now}, dict[str, tuple[Turn, PlannedStep]]()
-    makes_default = any(isinstance(each, CreateDefault) for each in actions)
-    for begun, chain in (*_retirement(context, retired, makes_default), *_after_finalization(context, actions)):
+    retirement = _retirement(context, retired, detaches_concurrently(context, actions))
+    for begun, chain in (*retirement, *_after_finalization(context, actions)):
         before = Counter[datetime | None]({None: begun})
         for step in chain:
             if step.id not in coming:
@@ -114,7 +114,7 @@ def _after_finalization(context: PlanContext, actions: Sequence[Action]) -> Iter
         yield 1, _of_table(after, table, archive_gate.Step(), gone)
 
 
-def _retirement(context: PlanContext, retired: Retired, makes_default: bool) -> Iterator[Chain]:
+def _retirement(context: PlanContext, retired: Retired, concurrently: bool) -> Iterator[Chain]:
     """Of each expired partition, the oldest first; then of each detached table."""
     leaving = [
         *((each, held, step, None) for each, held, step in retired.gate.detaches),
@@ -122,7 +122,7 @@ def _retirement(context: PlanContext, retired: Retired, makes_default: bool) -> 
     ]
     requested = {each.oid for each in retired.gate.requests if isinstance(each, ArchiveRequest)}
     for each, held, step, why in leaving:
-        action = detachment(context, each, held, makes_default=makes_default)
+        action = detachment(context, each, held, concurrently=concurrently)
         yield 0, [_queued(found, step, requested) for found in _of_partition(context, action, each, step, why)]
     for case, step in retired.gate.drops:
         chain = _of_table(context, case.table, step, _stuck(step.trouble))
@@ -153,8 +153,7 @@ def _of_partition(
         # It was attached again after a reading had failed.
         yield _reading(context, table, before)
         needed = (Wait(WaitsFor.PROOF, "its archive was not read again without an error"),)
-    (detach,) = due([action], context.inventory)
-    yield replace(detach, waits_for=(*before, *needed))
+    yield replace(step_of(action, each), waits_for=(*before, *needed))
     # What is left alone has no mark that counts: nothing follows once the user has detached it.
     if why is None or why.reason != LEFT_ALONE:
         left = (*before, Wait(WaitsFor.DETACH, "it is a partition still"))
@@ -165,8 +164,7 @@ def _of_table(context: PlanContext, table: Detached, gate: archive_gate.Step, be
     """What becomes of a table that is no partition, or will be none once ``before`` is over."""
     if table.marker.phase is Phase.DETACHING and context.has_expired(table.marker.range):
         held = _only(_waits(_kept(context, table)), WaitsFor.HOLD)
-        (confirm,) = due([confirmation(table, INTERRUPTED)], context.inventory)
-        yield replace(confirm, rows=table.rows, bytes=table.bytes, waits_for=(*before, *held))
+        yield replace(step_of(confirmation(table, INTERRUPTED), table), waits_for=(*before, *held))
         table = replace(table, marker=replace(table.marker, phase=Phase.DETACHED, since=context.now))
         gate, before = archive_gate.Step(), (*before, Wait(WaitsFor.DETACH, "its detach is not confirmed"))
     yield from _until_dropped(context, table, gate, before)

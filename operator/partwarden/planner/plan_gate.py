@@ -136,7 +136,8 @@ def check_approval(context: PlanContext, steps: Sequence[PlannedStep], gate: Arc
     """What of a plan waits for an approval, and what has one. ``steps``: all that the plan has."""
     spec, approval, basis = context.spec, context.archives.plan, _basis(context)
     due, everything = _leaving(context, gate), spec.mode is Mode.APPROVE
-    free = [each for each in steps if each.oid in due.values() or not _is_kept(each)]
+    leaving = frozenset(due.values())
+    free = [each for each in steps if each.oid in leaving or not _is_kept(each)]
     wanted, recorded = [*_to_approve(free, everything)], approval.steps(basis)
     # Also what is no step for the moment, as while a hold keeps a table: it is approved still.
     retirements = _retirements(context) if recorded else {}

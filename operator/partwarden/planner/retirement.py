@@ -200,14 +200,17 @@ def _detachments(context: PlanContext, wanted: Wanted, going: Iterable[Expired])
     no row points into it; where the policy wants an archive, there is one that was read back and was equal. No row
     goes: the table stays, and a longer ``keepFor`` attaches it again.
     """
-    makes_default = any(isinstance(each, CreateDefault) for each in wanted.actions)
-    return (detachment(context, each, held, makes_default=makes_default) for each, held in going)
+    concurrently = detaches_concurrently(context, wanted.actions)
+    return (detachment(context, each, held, concurrently=concurrently) for each, held in going)
 
 
-def detachment(context: PlanContext, each: Partition, held: BoundedRange, *, makes_default: bool) -> DetachPartition:
-    """Detach an expired partition. ``makes_default``: whether a DEFAULT partition is made before."""
-    # PostgreSQL detaches concurrently only where there is no DEFAULT partition.
-    concurrently = context.inventory.default is None and not makes_default
+def detaches_concurrently(context: PlanContext, actions: Iterable[Action]) -> bool:
+    """Whether PostgreSQL detaches concurrently: not where there is a DEFAULT partition, or ``actions`` make one."""
+    return context.inventory.default is None and not any(isinstance(each, CreateDefault) for each in actions)
+
+
+def detachment(context: PlanContext, each: Partition, held: BoundedRange, *, concurrently: bool) -> DetachPartition:
+    """Detach an expired partition. ``concurrently``: as `detaches_concurrently`."""
     return DetachPartition(
         schema=each.schema,
         name=each.name,

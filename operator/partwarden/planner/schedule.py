@@ -113,18 +113,21 @@ def due(actions: Iterable[Action], inventory: Inventory) -> Iterator[PlannedStep
     found: tuple[Partition | Detached, ...] = (*inventory.partitions, *inventory.detached)
     tables = {each.oid: each for each in found}
     for action in actions:
-        oid = action.oid if isinstance(action, TableAction) else None
-        table = tables.get(oid) if oid is not None else None
-        yield PlannedStep(
-            action=type(action).__name__,
-            verb=action.verb,
-            noun=action.noun,
-            schema=action.schema,
-            name=action.name,
-            oid=oid,
-            range=action.range,
-            reason=action.reason,
-            lock=action.lock,
-            rows=table.rows if table else None,
-            bytes=table.bytes if table else None,
-        )
+        yield step_of(action, tables.get(action.oid) if isinstance(action, TableAction) else None)
+
+
+def step_of(action: Action, table: Partition | Detached | None) -> PlannedStep:
+    """The action as a step that nothing keeps. ``table``: that it is about; None: it does not exist yet."""
+    return PlannedStep(
+        action=type(action).__name__,
+        verb=action.verb,
+        noun=action.noun,
+        schema=action.schema,
+        name=action.name,
+        oid=action.oid if isinstance(action, TableAction) else None,
+        range=action.range,
+        reason=action.reason,
+        lock=action.lock,
+        rows=table.rows if table else None,
+        bytes=table.bytes if table else None,
+    )

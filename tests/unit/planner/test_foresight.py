@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -192,3 +193,22 @@ def test_minutes_that_change_nothing_change_no_step(world: World, later: timedel
         assert [(each.id, each.not_before) for each in plans[0].steps if each.not_before is None or each.waits_for] == [
             (each.id, each.not_before) for each in plans[1].steps if each.not_before is None or each.waits_for
         ]
+
+
+@pytest.mark.parametrize("mode", [Mode.APPLY, Mode.PLAN])
+def test_what_is_asked_of_the_whole_table_is_asked_as_often_for_many_partitions_as_for_few(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    asked = list[int]()
+
+    def default(found: Inventory) -> None:
+        asked.append(len(found.partitions))
+
+    monkeypatch.setattr(Inventory, "default", property(default))
+    for count in (20, 200):
+        found = values.inventory(*values.years(*range(2020 - count, 2020), 2026, 2027, 2028))
+        retention = {"keepFor": "5y", "onExpire": "Drop", "dropWithoutArchive": True, "maxRetirements": 1000}
+        plan = values.plan(values.spec(mode=mode, retention=retention), found)
+        assert len(plan.steps) >= 2 * count
+    few, many = (sum(each == count + 3 for each in asked) for count in (20, 200))
+    assert few == many
