@@ -37,7 +37,7 @@ def test_the_metrics_count_the_policies_of_a_fleet(site: Site, pg_database: Data
         site.wait("bad", Stalled="True")
         # Two years ahead of the one that now is in.
         until("the status was seen", lambda: scrape(port)("policy_runway_days").get(good) in (730, 731))
-        numbers = until("both were reconciled", lambda: numbers_of_both(port, bad))
+        numbers = until("both were reconciled", lambda: numbers_of_both(port, good, bad))
         assert numbers("policy_partitions") == {good: 4}
         assert numbers("policy_managed_partitions") == {good: 3}
         assert numbers("policy_default_rows") == {good: 1}
@@ -53,7 +53,7 @@ def test_the_metrics_count_the_policies_of_a_fleet(site: Site, pg_database: Data
         assert reconciles["Converged",] >= 1
         assert reconciles["UserError",] >= 1
         assert numbers("reconcile_duration_seconds_count")[()] == sum(reconciles.values())
-        assert numbers("queue_depth") == {("archives",): 0, ("policies",): 0}
+        until("nothing is due", lambda: scrape(port)("queue_depth") == {("archives",): 0, ("policies",): 0})
         assert list(numbers("build_info").values()) == [1]
         assert numbers("archive_jobs_total")["Failed", "Archive"] == 0
         site.delete("bad")
@@ -69,10 +69,13 @@ def test_the_metrics_count_the_policies_of_a_fleet(site: Site, pg_database: Data
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def numbers_of_both(port: int, bad: tuple[str, str]) -> Callable[[str], Numbers] | None:
-    """Once the scrape knows that the bad one is not ready."""
+def numbers_of_both(port: int, good: tuple[str, str], bad: tuple[str, str]) -> Callable[[str], Numbers] | None:
+    """Once the scrape knows that the bad one is not ready, and has counted the results of both: a reconcile is counted
+    after its status is written."""
     found = scrape(port)
-    return found if found("policy_condition").get(("Ready", *bad)) == 0 else None
+    counted = {("Converged",), ("UserError",)} <= {key for key, count in found("reconciles_total").items() if count}
+    known = found("policy_condition").get(("Ready", *bad)) == 0 and counted
+    return found if known and good in found("policy_last_success_timestamp_seconds") else None
 
 
 def test_nothing_listens_unless_it_is_asked_for(operator: Operator) -> None:
