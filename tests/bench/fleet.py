@@ -1,10 +1,12 @@
 """A large fleet on one operator: a thousand policies over twenty databases."""
 
+import json
 import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -57,7 +59,8 @@ def measure(stand: Stand) -> list[Figure]:
             first = time.monotonic() - began
         began = time.monotonic()
         with fleet.site.operator(**(settings | {"LOG_LEVEL": "debug"})).serving() as operator:
-            until("all were reconciled", lambda: _reconciled(operator) >= POLICIES, PATIENCE)
+            reconciled = Reconciled(operator.log)
+            until("all were reconciled", lambda: reconciled.count() >= POLICIES, PATIENCE)
             again = time.monotonic() - began
             advance(0, 1, "a cycle with nothing to do")
             cycle = _cycle(fleet, operator)
@@ -119,8 +122,24 @@ def _ready(fleet: Fleet, advance: Advance) -> int:
     return count
 
 
-def _reconciled(operator: Operator) -> int:
-    return len({line["policy"] for line in operator.lines() if "; next reconcile in" in line["message"]})
+class Reconciled:
+    """Counts the policies that a log names as reconciled. Each byte is read once, and few lines are parsed: the two
+    cores that the operator is measured on are this process's, too."""
+
+    def __init__(self, log: Path) -> None:
+        self._log, self._read, self._found = log, 0, set[str]()
+
+    def count(self) -> int:
+        """As far as the log goes now."""
+        with self._log.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._read += len(line)
+                if b"; next reconcile in" in line:
+                    self._found.add(json.loads(line)["policy"])
+        return len(self._found)
 
 
 def _cycle(fleet: Fleet, operator: Operator) -> Cycle:

@@ -14,6 +14,7 @@ from typing import Self
 from ..api.types import ObjectKey
 from ..kube.cache import Store
 from ..kube.client import Cluster
+from ..kube.secrets import Secrets
 from .settings import Settings
 from .workqueue import WorkQueue
 
@@ -50,6 +51,10 @@ class Runtime:
     clock: Callable[[], datetime] = utc_now
     policies: Store = field(default_factory=Store)
     policy_queue: WorkQueue = field(default_factory=WorkQueue)
+    secrets: Secrets = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "secrets", Secrets(lambda namespace, name: self.cluster.secret(namespace, name)))
 
     @classmethod
     def of(cls, cluster: Cluster, settings: Settings) -> Self:

@@ -119,10 +119,11 @@ class ServerProofs:
 
 
 def connection_info(runtime: Runtime, policy: StoredPolicy, spec: PartitionPolicySpec) -> ConnectionInfo:
-    """How to reach the database of a policy. Its Secret is read anew each time: a password that was changed needs no
-    restart. Raises errors of `partwarden.errors` where the spec or the Secret prevents it."""
+    """How to reach the database of a policy. Its Secret is read anew, but for what was read a moment
+    ago: a password that was changed needs no restart. Raises errors of `partwarden.errors` where the spec or the Secret
+    prevents it."""
     reference = spec.database.secret_ref
-    secret = runtime.cluster.secret(policy.key[0], reference.name) if reference else None
+    secret = runtime.secrets.get(policy.key[0], reference.name) if reference else None
     name, folder = reference.name if reference else None, runtime.settings.ca_folder
     return resolve(spec.database, secret, name, ca_folder=folder)
 

@@ -21,6 +21,7 @@ from partwarden.controller.same_server import digest
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Result
 from partwarden.errors import AuthenticationFailed, ContentsChanged, DatabaseUnreachable, PartwardenError, TableBusy
+from partwarden.kube import secrets
 from partwarden.kube.cache import StoredPolicy
 from partwarden.kube.client import Cluster
 from partwarden.planner.drop_preconditions import Archives, server_label
@@ -268,7 +269,10 @@ def test_a_table_of_an_older_policy_of_another_namespace_is_left_alone_where_bot
 
 
 @pytest.mark.parametrize("how", ["a physical copy", "a Secret that was deleted", "a server that does not answer"])
-def test_what_is_not_proven_keeps_no_policy_from_its_table(made: Fixture, rival: ObjectKey, how: str) -> None:
+def test_what_is_not_proven_keeps_no_policy_from_its_table(
+    made: Fixture, rival: ObjectKey, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "FRESH", 0)
     if how == "a physical copy":
         made.locks.copies.add("db")
     elif how == "a Secret that was deleted":
