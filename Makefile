@@ -64,7 +64,7 @@ test-unit: venv ## without servers and clusters, and without tests marked slow: 
 	$(PYTESTS) tests/unit -m "not slow" $(PYTEST)
 
 .PHONY: test-postgres
-test-postgres: venv ## real servers, PostgreSQL 14 to 18; PG_MAJORS=15,18 narrows
+test-postgres: venv ## real servers, PostgreSQL 14 to 18; PG_MAJORS=15,18 narrows, PG_MAJORS=every widens
 	$(BIN)/pytest tests/postgres $(PYTEST)
 
 .PHONY: test-cluster

@@ -24,15 +24,15 @@ from lab.helm import Helm
 from lab.kstatus import KStatus
 from lab.kubectl import Kubectl
 from lab.pgbouncer import PgBouncer
-from lab.postgres import MAJORS, UNSUPPORTED, Binaries, Database, LabError, NotPublishedError, Server, account
+from lab.postgres import UNSUPPORTED, Binaries, Database, LabError, NotPublishedError, Server, account
 from lab.prometheus import Promtool
 from lab.s3 import S3Server
+from support.majors import EVERY, NARROWED, majors, of_test, stated
 
 Aloud = Callable[[], AbstractContextManager[None]]
 
-NARROWED = "PG_MAJORS"
-EVERY_MAJOR = Path(__file__).parent / "postgres"
-"""Tests in this folder run on every supported major, all others on the newest."""
+OF_SEVERAL_MAJORS = Path(__file__).parent / "postgres"
+"""Tests in this folder run on several majors, see `support.majors`; all others on the newest."""
 QUIET = {"autovacuum": "off"}
 """It would analyze or vacuum a table, or count as a connection, at a moment of its own, once in many runs. Tests of it
 turn it on; the demo and the benchmarks leave it on."""
@@ -48,26 +48,20 @@ def pytest_configure(config: pytest.Config) -> None:
         # So a shell starts what runs in the background. Programs under test inherit it, and must not.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(report.Reporting(getattr(config, "workeroutput", None)))
-    if os.environ.get(NARROWED):
+    if stated() not in ("", EVERY):
         if report.IN_CI:
             raise pytest.UsageError(f"{NARROWED} narrows the run, and CI=true: unset it")
         report.note(f"PostgreSQL majors: {', '.join(map(str, majors()))}, narrowed by {NARROWED}")
-
-
-def majors() -> tuple[int, ...]:
-    """The PostgreSQL majors to test on, oldest first."""
-    words = [word.strip() for word in os.environ.get(NARROWED, "").split(",") if word.strip()]
-    known = {str(major): major for major in MAJORS}
-    if unknown := [word for word in words if word not in known]:
-        raise pytest.UsageError(f"{NARROWED}: {', '.join(unknown)} is none of {', '.join(known)}")
-    return tuple(sorted(known[word] for word in words)) or MAJORS
+    elif "workerinput" not in config.__dict__:
+        each = "all of them" if stated() else f"the oldest, the newest and one between; {NARROWED}={EVERY}: all"
+        report.note(f"PostgreSQL majors of each test: {each}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs a test that asks for `server`, or for a `database`, on every major of its layer."""
+    """Runs a test that asks for `server`, or for a `database`, on the majors of its layer."""
     if "server" in metafunc.fixturenames:
-        everywhere = metafunc.definition.path.is_relative_to(EVERY_MAJOR)
-        chosen = majors() if everywhere else majors()[-1:]
+        several = metafunc.definition.path.is_relative_to(OF_SEVERAL_MAJORS)
+        chosen = of_test(metafunc.definition.nodeid) if several else majors()[-1:]
         metafunc.parametrize("server", chosen, indirect=True, scope="session", ids=[f"pg{major}" for major in chosen])
 
 
@@ -107,7 +101,7 @@ def _binaries(major: int, aloud: Aloud) -> Binaries:
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, shared_server: Callable[[int], Server]) -> Server:
-    """A shared server: of every major in tests/postgres, else of the newest. Leave it as it was; never stop it."""
+    """A shared server: of several majors in tests/postgres, else of the newest. Leave it as it was; never stop it."""
     return shared_server(request.param)
 
 

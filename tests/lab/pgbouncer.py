@@ -165,8 +165,8 @@ class PgBouncer:
 
     def remove(self) -> None:
         """Stop it and remove its folder; idempotent."""
-        # It holds nothing that could be lost, and older ones know no SIGQUIT, which what a shell starts in the background
-        # ignores: the guard would wait for it.
+        # It holds nothing that could be lost. Older ones have no handler of SIGQUIT, which is ignored in what a shell
+        # starts in the background: the guard would wait for it.
         self._process.signal(signal.SIGKILL)
         self._process.close()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -26,14 +26,15 @@ from click.testing import CliRunner, Result
 from psycopg import sql
 
 from lab import report
-from lab.postgres import MAJORS, Database, Server
+from lab.postgres import Database, Server
 from partwarden.cli.main import main
 from support import changes
 from support.archived import use_client
 from support.changes import LAYOUTS, LIMITS, MOMENTS, PARTS, SENSITIVE, SETTINGS, Change, Layout, Moment, Part
+from support.majors import majors
 from support.zoo import Specimen
 
-HERE = [each for each in MAJORS if str(each) in re.split(r"\D+", os.environ.get("PG_MAJORS") or str(MAJORS))]
+HERE = majors()
 """The majors of this run."""
 SYSTEMATIC = sorted({HERE[0], HERE[-1]})
 """Every change of every part is tried on these, and a sample of several at once on all."""
