@@ -18,8 +18,11 @@ from lab import cluster as clusters
 from lab import helm as helms
 from lab import kstatus as kstatuses
 from lab.actionlint import Actionlint
+from lab.azure import AzureServer
 from lab.chromium import Chromium
 from lab.cluster import Cluster, ClusterError
+from lab.front import Front
+from lab.gcs import GCSServer
 from lab.helm import Helm
 from lab.kstatus import KStatus
 from lab.kubectl import Kubectl
@@ -27,7 +30,9 @@ from lab.pgbouncer import PgBouncer
 from lab.postgres import UNSUPPORTED, Binaries, Database, LabError, NotPublishedError, Server, account
 from lab.prometheus import Promtool
 from lab.s3 import S3Server
+from support import places
 from support.majors import EVERY, NARROWED, majors, of_test, stated
+from support.places import Place
 
 Aloud = Callable[[], AbstractContextManager[None]]
 
@@ -181,6 +186,52 @@ def bucket(s3: S3Server) -> Iterator[str]:
     s3.make_bucket(name)
     yield name
     s3.remove_bucket(name)
+
+
+@pytest.fixture(scope="session")
+def gcs(aloud: Aloud) -> Iterator[GCSServer]:
+    """A server of Google Cloud Storage's API that all tests share. Leave no bucket behind; never stop it."""
+    with aloud():
+        started = GCSServer.start(clusters.Reporter())
+    report.used("Google Cloud Storage", f"fake-gcs-server {started.version} behind the lab's XML API")
+    with started, report.log_shown(started.log):
+        yield started
+
+
+@pytest.fixture(scope="session")
+def azure(aloud: Aloud) -> Iterator[AzureServer]:
+    """An Azure Blob server that all tests share. Leave no container behind; never stop it."""
+    try:
+        with aloud():
+            started = AzureServer.start(clusters.Reporter())
+    except LabError as error:
+        report.could_not_run(f"azurite: {error}")
+    report.used("Azure Blob", f"azurite {started.version}")
+    with started, report.log_shown(started.log):
+        yield started
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """An empty destination of archives: of the kind that is its parameter, one of `places.KINDS`, else a folder."""
+    kind, name = getattr(request, "param", places.FOLDER), f"test-{secrets.token_hex(4)}"
+    if kind == places.FOLDER:
+        yield places.in_folder(tmp_path)
+    elif kind == places.GCS:
+        gcs: GCSServer = request.getfixturevalue("gcs")
+        gcs.make_bucket(name)
+        yield places.on_gcs(gcs, name)
+        gcs.remove_bucket(name)
+    elif kind == places.AZURE:
+        azure: AzureServer = request.getfixturevalue("azure")
+        azure.make_container(name)
+        yield places.on_azure(azure, name)
+        azure.remove_container(name)
+    else:
+        s3, bucket = request.getfixturevalue("s3"), request.getfixturevalue("bucket")
+        with Front(s3.host, s3.port) as front:
+            front.rules.append(places.refuse_conditions)
+            yield places.on_s3(s3, bucket, front if kind == places.OLD else None)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from lab.site import Site
 from partwarden.archive.manifest import DATA, MANIFEST
 from partwarden.cli.main import main
 from support.archived import use_client
-from support.shelf import PREFIX, destination, secret
+from support.places import PREFIX, destination, secret
 
 CLIENT_MAJOR = 17
 """Of the image's pg_dump, unless it is built with another."""

@@ -5,16 +5,20 @@ import sys
 
 from lab import actionlint, chromium, helm, kstatus, pgbouncer, prometheus
 from lab import cluster as clusters
+from lab.azure import command as azure
 from lab.cluster import ClusterError, Reporter
+from lab.gcs import command as gcs
 from lab.postgres import LabError
-from lab.s3 import command
+from lab.s3 import command as s3
 
 
 def main() -> int:
     """Build with a progress report. Always 0, but for Ctrl-C: the tests that need an unavailable part report it."""
     say = Reporter()
     try:
-        command.built(say)
+        s3.built(say)
+        gcs.built(say)
+        azure.built(say)
         helm.built(say)
         prometheus.built(say)
         kstatus.built(say)

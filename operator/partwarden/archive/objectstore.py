@@ -71,7 +71,7 @@ def translate(error: Exception, url: str) -> errors.PartwardenError:
         return errors.DestinationDenied(
             f"{url}: {said}: check the credentials, and let them read, write and list below that address"
         )
-    if isinstance(error, exceptions.InvalidPathError):
+    if isinstance(error, exceptions.InvalidPathError | ValueError):
         return errors.DestinationNotFound(f"{url} is no address of an object: {text.splitlines()[0]}")
     if 300 <= status < 500 and status not in BUSY and code != LOST:
         return errors.DestinationDenied(
@@ -86,7 +86,8 @@ def translate(error: Exception, url: str) -> errors.PartwardenError:
 
 
 def _code(text: str) -> str:
-    return _found(r"<Code>(\w+)</Code>", text)
+    """What the service calls the cause: in XML, or in JSON as Google's JSON API and token services write it."""
+    return _found(r"<Code>(\w+)</Code>", text) or _found(r'"(?:reason|error)":\s*"(\w+)"', text)
 
 
 def _found(pattern: str, text: str) -> str:
@@ -96,8 +97,10 @@ def _found(pattern: str, text: str) -> str:
 
 def _said(text: str) -> str:
     """In the service's words, else in those of the system, else in the library's."""
-    if message := _found(r"<Message>([^<]*)", text):
-        return f"{_code(text)}: {message.rstrip('.')}"
+    # Azure writes the number of the request and the time on further lines.
+    for pattern in (r"<Message>([^<\n]*)", r'"(?:message|error_description)":\s*"([^"\n]*)"'):
+        if message := _found(pattern, text):
+            return f"{_code(text)}: {message.rstrip('.')}"
     for system in text.split("Os {")[1:]:
         if words := _found(r'message: "([^"]*)"', system.partition("}")[0]):
             return words
