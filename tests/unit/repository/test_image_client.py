@@ -18,6 +18,7 @@ from lab.postgres import MAJORS
 REQUIREMENTS = Path(__file__).parents[3] / "requirements"
 HELPER = Path("/usr/lib/apt/apt-helper")
 POOL, NAMES = "pool/main/p/postgresql-18", ("postgresql-client-18", "libpq5")
+PIN = re.compile(r"[0-9a-f]{64}  pool/main/p/postgresql-(\d+)/(\S+)_(\S+)_(\w+)\.deb")
 APT = """
 Dir::Etc::sourcelist "{folder}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
@@ -29,15 +30,13 @@ Acquire::Snapshots::URI::Origin::Debian "file:{folder}/snapshots/@SNAPSHOTID@/";
 def test_both_packages_of_the_newest_client_are_pinned_in_one_version_for_both_architectures() -> None:
     lines = [line for line in (REQUIREMENTS / "client.txt").read_text().splitlines() if line and line[0] != "#"]
     assert re.fullmatch(r"snapshot \d{8}T\d{6}Z", lines[0])
-    pins = [
-        re.fullmatch(r"[0-9a-f]{64}  (pool/main/p/postgresql-(\d+))/(\S+)_(\S+)_(\w+)\.deb", line) for line in lines[1:]
-    ]
+    pins = [PIN.fullmatch(line) for line in lines[1:]]
     found = [pin.groups() for pin in pins if pin]
     assert len(found) == len(pins)
-    assert len({(major, version) for _, major, _, version, _ in found}) == 1
-    assert CLIENT_MAJOR == int(found[0][1]) == MAJORS[-1]
+    assert len({(major, version) for major, _, version, _ in found}) == 1
+    assert CLIENT_MAJOR == int(found[0][0]) == MAJORS[-1]
     names = (f"postgresql-client-{CLIENT_MAJOR}", "libpq5")
-    assert {(name, architecture) for _, _, name, _, architecture in found} == {
+    assert {(name, architecture) for _, name, _, architecture in found} == {
         (name, architecture) for name in names for architecture in ("amd64", "arm64")
     }
 
