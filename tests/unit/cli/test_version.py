@@ -44,9 +44,9 @@ def test_it_says_why_there_is_no_pg_dump(programs: Path) -> None:
     assert done.stdout.splitlines()[1].startswith(f"no archives: pg_dump is not in {programs}, which PARTWARDEN_PG_BIN")
 
 
-@pytest.mark.parametrize("server", ["19.0", "19beta1 (Debian 19~beta1-1)"])
-def test_a_server_of_the_next_major_is_named_with_what_is_needed(server: str) -> None:
+@pytest.mark.parametrize("newer", ["19.0", "19beta1 (Debian 19~beta1-1)"])
+def test_a_server_of_the_next_major_is_named_with_what_is_needed(newer: str) -> None:
     with pytest.raises(ClientTooOld) as caught:
-        pgdump.check_version("18.6", server)
-    assert str(caught.value).startswith(f"pg_dump 18.6 is older than the server, {server}: it refuses such a server; ")
+        pgdump.check_version("18.6", newer)
+    assert str(caught.value).startswith(f"pg_dump 18.6 is older than the server, {newer}: it refuses such a server; ")
     assert str(caught.value).endswith("with the client programs of PostgreSQL 19 or newer")
