@@ -1,13 +1,15 @@
 # The image of the operator and of its archive Jobs, for amd64 and arm64, built by docker (BuildKit) or buildah:
 #
 #   docker build --tag partwarden .
-#   docker build --tag partwarden --build-arg PG_MAJOR=18 .
+#   docker build --tag partwarden --build-arg PG_MAJOR=19 .
 #
-# pg_dump reads servers up to its own major. 17 is the major of the base image's distribution; another comes from the
-# PostgreSQL project's own packages.
+# pg_dump reads servers up to its own major. Packages of 18 are pinned by their hashes; those of another major, or of any
+# with PG_PACKAGES=newest, are of the newest minor version: requirements/client.sh says from where.
 # For a network with its own certificate authority or package index: --secret id=ca,src=/path/to/bundle.pem and
 # --secret id=pip,src=/path/to/pip.conf; neither stays in the image.
 ARG BASE=docker.io/library/debian:trixie-slim
+ARG PG_MAJOR=18
+ARG PG_PACKAGES=pinned
 
 # The Python packages, each with the hash that requirements/runtime.txt pins. Nothing is compiled but to byte code, which
 # a read-only root file system could not take later.
@@ -35,29 +37,27 @@ RUN packages=$(echo /opt/partwarden/lib/python3*/site-packages) \
       > /program/opt/partwarden/bin/partwarden \
  && chmod 755 /program/opt/partwarden/bin/partwarden
 
-# pg_dump and pg_restore with the libpq that they were built for. The package would bring perl for its wrappers.
+# pg_dump and pg_restore, and the libpq that they were built for. Their package would bring perl for its wrappers.
 FROM ${BASE} AS client
-ARG PG_MAJOR=17
+ARG PG_MAJOR
+ARG PG_PACKAGES
+COPY requirements/client.txt requirements/client.sh /build/
 RUN --mount=type=secret,id=ca \
     if [ -s /run/secrets/ca ]; then echo 'Acquire::https::CAInfo "/run/secrets/ca";' > /etc/apt/apt.conf.d/ca; fi \
- && apt-get update -q \
- && if ! apt-cache show "postgresql-client-${PG_MAJOR}" > /dev/null 2>&1; then \
-      apt-get install -y -q --no-install-recommends ca-certificates postgresql-common \
-      && /usr/share/postgresql-common/pgdg/*.sh -y; \
-    fi \
- && apt-get install -y -q --no-install-recommends "postgresql-client-${PG_MAJOR}" \
- && mkdir -p /client/usr/local/bin \
- && cp "/usr/lib/postgresql/${PG_MAJOR}/bin/pg_dump" "/usr/lib/postgresql/${PG_MAJOR}/bin/pg_restore" \
-      /client/usr/local/bin/ \
- && cp --parents --no-dereference /usr/lib/*/libpq.so.5* /client
+ && sh /build/client.sh "${PG_MAJOR}" "${PG_PACKAGES}" /client \
+ && dpkg-deb --extract /client/postgresql-client-*.deb /unpacked \
+ && mkdir /client/bin \
+ && mv "/unpacked/usr/lib/postgresql/${PG_MAJOR}/bin/pg_dump" "/unpacked/usr/lib/postgresql/${PG_MAJOR}/bin/pg_restore" \
+      /client/bin/
 
 FROM ${BASE}
 # python3 runs Partwarden. ca-certificates: for destinations and servers with public certificates.
-# The others: libraries of pg_dump and pg_restore.
-RUN apt-get update -q \
- && apt-get install -y -q --no-install-recommends ca-certificates libpq5 liblz4-1 libzstd1 python3 zlib1g \
+# The others: libraries of pg_dump and pg_restore; what libpq needs, apt reads in its package.
+RUN --mount=type=bind,from=client,source=/client,target=/mnt \
+    apt-get update -q \
+ && apt-get install -y -q --no-install-recommends ca-certificates /mnt/libpq5_*.deb liblz4-1 libzstd1 python3 zlib1g \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/cache/ldconfig/* /var/log/*
-COPY --from=client /client /
+COPY --from=client /client/bin /usr/local/bin
 COPY --from=packages /opt/partwarden /opt/partwarden
 COPY --from=program /program /
 # A program that cannot be loaded fails this build rather than a Job.
@@ -65,7 +65,7 @@ RUN ["/usr/local/bin/pg_dump", "--version"]
 RUN ["/opt/partwarden/bin/partwarden", "version"]
 RUN ["/opt/partwarden/bin/python", "-IBc", "import jinja2; from partwarden.cli import chart"]
 # The operator creates no Job for a newer server. Set it too where PARTWARDEN_JOB_IMAGE names another image.
-ARG PG_MAJOR=17
+ARG PG_MAJOR
 ENV PARTWARDEN_JOB_CLIENT=${PG_MAJOR}
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="partwarden" \

@@ -11,7 +11,7 @@ from .files import DemoError, Files, shown
 from .story import Story
 
 DATABASE = ROLE = "orchestrator"
-MAJOR = 17
+MAJOR = 18
 """The server's major, which the pg_dump in the operator's image can read."""
 
 SQL = Path(__file__).parent

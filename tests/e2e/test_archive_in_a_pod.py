@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from lab import jobs, pod, report, volume
 from lab.archives import Archives
 from lab.cluster import Cluster
+from lab.image import CLIENT_MAJOR
 from lab.kubectl import Kubectl
 from lab.operator import until
-from lab.postgres import Database, Server
+from lab.postgres import MAJORS, Database, Server
 from lab.site import Site
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive.manifest import JobSpec, Report, TableName, Task
@@ -24,9 +25,6 @@ from partwarden.cli.main import main
 from partwarden.controller import archive_job
 from partwarden.controller.job_status import JobView, Phase
 from partwarden.controller.settings import Settings
-
-CLIENT_MAJOR = 17
-"""Of the image's pg_dump, unless it is built with another."""
 
 ROWS = 5000
 FILL = f"""
@@ -76,10 +74,10 @@ class Stand:
             manifest_sha256=proven.manifest_sha256 if proven else "",
         )
 
-    def run(self, order: JobSpec, serial: str) -> JobView:
+    def run(self, order: JobSpec, serial: str, **environment: str) -> JobView:
         """One Job, until it has ended."""
         owner = archive_job.Owner(self.kubectl.namespace or "", "run-2020", "4711")
-        settings = Settings(job_image=self.image, job_retries=0)
+        settings = Settings(job_image=self.image, job_retries=0, job_env=environment)
         made = archive_job.manifest(owner, order, serial, settings=settings, database_secret="run-db")
         # No such PartitionArchive exists, and objects without an owner are garbage collected.
         del made["metadata"]["ownerReferences"]
@@ -153,19 +151,29 @@ def listed(here: Stand, location: str) -> str:
     return said.replace("file:///archives", f"pvc://{jobs.CLAIM}")
 
 
+OLDER = """
+import pathlib
+program = pathlib.Path("/archives/older/pg_dump")
+program.parent.mkdir()
+program.write_text("#!/bin/sh\\necho 'pg_dump (PostgreSQL) 13.4'\\n")
+program.chmod(0o755)
+"""
+
+
 def test_a_server_newer_than_the_images_pg_dump_is_named_as_that(stand: Callable[[int], Stand]) -> None:
-    here = stand(CLIENT_MAJOR + 1)
-    failed = here.run(here.order(), "1")
+    here = stand(MAJORS[0])
+    assert pod.python(here.kubectl, here.image, OLDER, claim=jobs.CLAIM).code == 0
+    failed = here.run(here.order(), "1", PARTWARDEN_PG_BIN="/archives/older")
     assert failed.phase is Phase.FAILED
     assert failed.reason == "ClientTooOld"
-    assert f"{CLIENT_MAJOR + 1}" in failed.message
-    assert pod.python(here.kubectl, here.image, LIST, claim=jobs.CLAIM).said == "[]\n"
+    assert f"pg_dump 13.4 is older than the server, {MAJORS[0]}." in failed.message
+    assert pod.python(here.kubectl, here.image, LIST, claim=jobs.CLAIM).said == "['pg_dump']\n"
 
 
-def test_a_partition_archive_by_hand_is_made_proven_and_outlives_its_job(
+def test_a_partition_archive_by_hand_of_the_oldest_server_is_made_proven_and_outlives_its_job(
     pods: Cluster, installed: Kubectl, operator_image: str, new_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    server = _server(pods, new_server, CLIENT_MAJOR)
+    server = _server(pods, new_server, MAJORS[0])
     with (
         Site(pods, installed, tmp_path).open() as site,
         volume.claimed(pods, operator_image, jobs.CLAIM, site.namespace),

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from lab import pod, report
 from lab.archives import Archives
 from lab.cluster import Cluster, Reporter
+from lab.image import CLIENT_MAJOR
 from lab.kubectl import Kubectl
 from lab.operator import until
 from lab.postgres import Server
@@ -22,8 +23,6 @@ from partwarden.cli.main import main
 from support.archived import use_client
 from support.places import PREFIX, destination, secret
 
-CLIENT_MAJOR = 17
-"""Of the image's pg_dump, unless it is built with another."""
 ROWS = 5000
 FILL = f"""
 CREATE TABLE run (id bigint NOT NULL, at timestamptz NOT NULL) PARTITION BY RANGE (at);

@@ -16,13 +16,12 @@ from lab import chart, jobs, pod, report, volume
 from lab.cluster import Cluster
 from lab.cluster.choice import EXISTING
 from lab.helm import Helm
+from lab.image import CLIENT_MAJOR
 from lab.kubectl import Kubectl
 from lab.operator import until
 from lab.postgres import Database, Server, make_certificates
 from lab.site import CRD, RESOURCES, RUN, Site, keys_of, partitions
 
-CLIENT_MAJOR = 17
-"""Of the image's pg_dump, unless it is built with another."""
 RELEASE, CA = "pw", "/etc/postgres-ca"
 USER = "jane"
 YEAR = datetime.now(UTC).year

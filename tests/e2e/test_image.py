@@ -1,20 +1,19 @@
 """The operator's image runs under the restricted Pod Security Standard, and names wrong settings."""
 
 import json
+import re
 import tarfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from lab import pod, report
 from lab.cluster import Cluster, Reporter
 from lab.cluster.choice import EXISTING
-from lab.image import build
+from lab.image import CLIENT_MAJOR, build
 from lab.kubectl import Kubectl
-from lab.postgres import Server
+from lab.postgres import MAJORS, Server
 from partwarden import __version__
-
-CLIENT_MAJOR = 17
-"""Of the image's pg_dump, unless it is built with another."""
 
 WHAT_IS_THERE = """
 import json, os, pathlib, shutil, sys
@@ -33,7 +32,9 @@ print(json.dumps({
 
 def test_the_image_runs_with_a_read_only_root(restricted: Kubectl, operator_image: str) -> None:
     ended = pod.run(restricted, operator_image, "version")
-    assert (ended.code, ended.said) == (0, f"partwarden {__version__}\n")
+    said = rf"partwarden {re.escape(__version__)}\npg_dump {CLIENT_MAJOR}\.\d+ reads PostgreSQL 14 to {CLIENT_MAJOR}\n"
+    assert ended.code == 0, ended.said
+    assert re.fullmatch(said, ended.said), ended.said
 
 
 def test_a_wrong_setting_ends_the_container_with_one_line_that_names_it(
@@ -63,7 +64,7 @@ def test_its_labels_and_its_user_are_those_of_this_version(pods: Cluster, operat
     assert config["Labels"]["org.opencontainers.image.version"] == __version__
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["/opt/partwarden/bin/partwarden"]
-    assert "PARTWARDEN_JOB_CLIENT=17" in config["Env"]
+    assert f"PARTWARDEN_JOB_CLIENT={CLIENT_MAJOR}" in config["Env"]
 
 
 def _json(archive: tarfile.TarFile, name: str) -> Any:
@@ -73,28 +74,32 @@ def _json(archive: tarfile.TarFile, name: str) -> Any:
 
 
 DUMP = """
-import os, pathlib, subprocess
-folder = pathlib.Path("/archives/pg_dump")
-folder.mkdir()
-command = ["pg_dump", "--format=custom", "--table=public.run_2020", "--file=/archives/pg_dump/data.dump", {dsn!r}]
-subprocess.run(command, check=True)
-subprocess.run(["pg_restore", "--list", "/archives/pg_dump/data.dump"], check=True)
+import subprocess
+for major, dsn in {servers!r}.items():
+    file = f"/archives/{{major}}.dump"
+    command = ["pg_dump", "--format=custom", "--compress=zstd:3", "--table=public.run_2020", f"--file={{file}}", dsn]
+    subprocess.run(command, check=True)
+    subprocess.run(["pg_restore", "--list", file], check=True)
 """
 
 
-def test_its_pg_dump_reads_a_server_over_the_pods_network_and_writes_to_a_claim(
+def test_its_pg_dump_reads_the_oldest_and_the_newest_server_over_the_pods_network_and_writes_to_a_claim(
     pods: Cluster, restricted: Kubectl, operator_image: str, claim: str, new_server: Callable[..., Server]
 ) -> None:
     if not pods.host_address:
         report.could_not_run("PostgreSQL on this machine: no address is known at which pods reach it")
-    server = new_server(CLIENT_MAJOR, listen=f"127.0.0.1,{pods.host_address}")
-    with server.new_database() as database:
-        database.execute("CREATE TABLE run (at timestamptz NOT NULL) PARTITION BY RANGE (at)")
-        database.execute("CREATE TABLE run_2020 PARTITION OF run FOR VALUES FROM ('2020-01-01') TO ('2021-01-01')")
-        dsn = server.dsn(database.name, host=pods.host_address)
-        ended = pod.python(restricted, operator_image, DUMP.format(dsn=dsn), claim=claim)
+    servers = [new_server(major, listen=f"127.0.0.1,{pods.host_address}") for major in (MAJORS[0], CLIENT_MAJOR)]
+    with ExitStack() as stack:
+        dsns = {}
+        for server in servers:
+            database = stack.enter_context(server.new_database())
+            database.execute("CREATE TABLE run (at timestamptz NOT NULL) PARTITION BY RANGE (at)")
+            database.execute("CREATE TABLE run_2020 PARTITION OF run FOR VALUES FROM ('2020-01-01') TO ('2021-01-01')")
+            dsns[server.major] = server.dsn(database.name, host=pods.host_address)
+        ended = pod.python(restricted, operator_image, DUMP.format(servers=dsns), claim=claim)
     assert ended.code == 0, ended.said
-    assert "TABLE DATA public run_2020" in ended.said
-    # It is there for the next pod: the claim holds it, not the first pod.
-    program = "import pathlib; print(pathlib.Path('/archives/pg_dump/data.dump').stat().st_size > 0)"
+    assert ended.said.count("TABLE DATA public run_2020") == len(dsns) == 2, ended.said
+    assert ended.said.count("Compression: zstd") == 2, ended.said
+    # They are there for the next pod: the claim holds them, not the first pod.
+    program = "import pathlib; print(all(path.stat().st_size for path in pathlib.Path('/archives').glob('*.dump')))"
     assert pod.python(restricted, operator_image, program, claim=claim).said == "True\n"

@@ -28,6 +28,7 @@ from psycopg.pq import Conninfo
 from psycopg.sql import SQL
 
 from ..errors import BehindPooler, ClientMissing, ClientTooOld, DumpFailed, InvalidSpec
+from ..planner.context import MIN_VERSION
 from ..planner.findings import quoted
 from ..postgres.connection import LIVENESS, Session, ca_file, isolation, run, session
 from ..postgres.conninfo import ConnectionInfo
@@ -67,6 +68,18 @@ def version() -> str:
         return re.sub(r"^.*?PostgreSQL\)? +", "", words.strip()).split(" ")[0]
     except (OSError, subprocess.SubprocessError) as error:
         raise ClientMissing(f"{path} cannot be run: {error}") from None
+
+
+def describe() -> str:
+    """The version of pg_dump and the majors of the servers that it reads, or why there is none, in one line."""
+    try:
+        client = version()
+    except ClientMissing as error:
+        return f"no archives: {error}"
+    oldest, newest = MIN_VERSION // 10000, _major(client)
+    if newest < oldest:
+        return f"no archives: pg_dump {client} reads no server that Partwarden supports, PostgreSQL {oldest} and newer"
+    return f"pg_dump {client} reads PostgreSQL {oldest}" + (f" to {newest}" if newest > oldest else "")
 
 
 def check_version(client: str, server: str) -> None:

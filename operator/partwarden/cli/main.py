@@ -12,6 +12,7 @@ from click.shell_completion import BashComplete, FishComplete, ShellComplete, Zs
 
 from .. import __version__
 from ..api import crd
+from ..archive import pgdump
 from ..errors import InvalidSpec, PartwardenError, StartupError
 from ..postgres.connection import forget_environment
 from . import (
@@ -121,10 +122,14 @@ def crds() -> None:
     click.echo(crd.documents(), nl=False)
 
 
-@main.command()
+@main.command(short_help="Print the version, and which servers pg_dump reads.")
 def version() -> None:
-    """Print the version."""
+    """Print the version, and below it that of pg_dump, with the majors of the servers that it can archive from.
+
+    It is the pg_dump of this machine, or of the image that the command runs in.
+    """
     click.echo(f"partwarden {__version__}")
+    click.echo(pgdump.describe())
 
 
 for _command in (

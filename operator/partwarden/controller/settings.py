@@ -100,7 +100,10 @@ class Settings(BaseModel):
         description="Image of those Jobs: the operator's own. Empty: no archives.",
     )
     job_client: int = Field(
-        0, ge=0, le=99, description="PostgreSQL major of pg_dump in that image: no Job for a newer server. 0: any."
+        0,
+        ge=0,
+        le=99,
+        description="PostgreSQL major of pg_dump in that image, which sets it: no Job for a newer server. 0: any.",
     )
     job_service_account: str = Field(
         "", max_length=253, pattern=rf"^$|{OBJECT_NAME}", description="Their service account; the namespace's default."

@@ -7,6 +7,7 @@ docker builds it where an engine answers; else buildah, on Linux as root, with D
 """
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,17 @@ from lab.cluster.docker import why_no_engine
 
 from . import by_buildah, by_docker, given
 
-__all__ = ["VARIABLE", "Image", "build", "ingredients", "provide", "why_not"]
+__all__ = ["CLIENT_MAJOR", "VARIABLE", "Image", "build", "ingredients", "provide", "why_not"]
 
 VARIABLE = "PARTWARDEN_IMAGE"
 """Names an image that a cluster of the user's own can pull; it is used there instead."""
 
 NAME = "localhost/partwarden"
+REQUIREMENTS = ("runtime.txt", "client.sh", "client.txt")
+CLIENT_MAJOR = int(
+    re.findall(r"^ARG PG_MAJOR=(\d+)$", (folders.CHECKOUT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)[0]
+)
+"""Of the image's pg_dump and pg_restore, unless it is built with another."""
 KEPT = 2
 """Archives that stay in the cache: the present one's, and the one that was used before it."""
 
@@ -93,7 +99,8 @@ def _build(say: Reporter, folder: Path, name: str, archive: Path, secrets: list[
 
 def ingredients() -> list[Path]:
     """The files that the image is built from, and how: those that .dockerignore lets through."""
-    files = [folders.CHECKOUT / name for name in ("Dockerfile", ".dockerignore", "requirements/runtime.txt")]
+    names = ("Dockerfile", ".dockerignore", *(f"requirements/{name}" for name in REQUIREMENTS))
+    files = [folders.CHECKOUT / name for name in names]
     return files + sorted((folders.CHECKOUT / "operator").rglob("*.py"))
 
 

@@ -15,6 +15,7 @@ from lab.cluster import ClusterError, Reporter, folders, packages, runtime
 from lab.cluster.launch import why_no_namespaces
 from lab.cluster.reporter import Advance
 
+from . import given
 from .running import run
 
 SUITE = "trixie"
@@ -53,7 +54,7 @@ def build(say: Reporter, folder: Path, name: str, archive: Path, secrets: list[s
             buildah("rm", "--all", advance=advance)
             if not buildah.has(BASE):
                 _make_base(buildah, Path(scratch), log, advance)
-            options = ["--layers", "--pull-never", f"--tag={name}", *secrets]
+            options = ["--layers", "--pull-never", f"--tag={name}", given.PACKAGES, *secrets]
             buildah("build", *options, str(folders.CHECKOUT), advance=advance)
             buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}", advance=advance)
             # The newest keeps a name, and so its layers, with which the next build begins.

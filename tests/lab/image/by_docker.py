@@ -15,7 +15,7 @@ SAVING = 300.0
 def build(say: Reporter, log: Path, name: str, archive: Path, secrets: list[str]) -> None:
     """Write the image `name` to `archive`. Raises ClusterError. The engine keeps its layers, and no image."""
     log.unlink(missing_ok=True)
-    command = ["docker", "build", f"--tag={name}", "--progress=plain", *secrets, *given.proxies()]
+    command = ["docker", "build", f"--tag={name}", "--progress=plain", given.PACKAGES, *secrets, *given.proxies()]
     with say.progress("building the image with docker") as advance:
         run([*command, str(folders.CHECKOUT)], log, {**os.environ, "DOCKER_BUILDKIT": "1"}, advance)
         docker("save", f"--output={archive}", name, patience=SAVING)

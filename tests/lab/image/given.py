@@ -1,4 +1,4 @@
-"""Build secrets from this machine, which do not stay in the image: trusted CAs and pip's configuration."""
+"""Options of a build on this machine: secrets that do not stay in the image, trusted CAs and pip's configuration."""
 
 import os
 import subprocess
@@ -12,6 +12,9 @@ AUTHORITIES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 PIP_OPTIONS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout")
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+PACKAGES = "--build-arg=PG_PACKAGES=either"
+"""Where the pinned packages cannot be had any more, tests go on with newer ones: the build's log says so."""
 
 
 @contextmanager
