@@ -90,10 +90,11 @@ def measure(stand: Stand) -> list[Figure]:
         zstd = _bare(server, database, Path(folder), "--compress=zstd")
         whole, memory = _archive(server, database, Path(folder))
         second = _fingerprint(server, database)
+        version = server.version
     total = whole + second
     return [
         Figure("archive: bare pg_dump -Fc", gzip.seconds, "s", note=f"to a file; {float(str(size)):,.0f} MB on disk"),
-        Figure("archive: bare pg_dump -Fc --compress=zstd", zstd.seconds, "s", note=f"PostgreSQL {server.version}"),
+        Figure("archive: bare pg_dump -Fc --compress=zstd", zstd.seconds, "s", note=f"PostgreSQL {version}"),
         Figure("archive: dump, proof, first fingerprint", whole.seconds, "s", note="partwarden archive, to a folder"),
         Figure("archive: second fingerprint", second.seconds, "s", note="as under the lock, before DROP"),
         Figure("archive and proof : bare pg_dump", total.seconds / gzip.seconds, "x", SHIPPED, total.against(gzip)),
