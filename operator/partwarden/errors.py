@@ -229,6 +229,11 @@ class ClientTooOld(UserError):
     """pg_dump is older than the server. Use an image, or a PARTWARDEN_PG_BIN, with the server's version or newer."""
 
 
+class ClientCannotRead(UserError):
+    """pg_restore is older than what wrote the archive, or built without its compression. Use the client programs that
+    the archive's manifest names."""
+
+
 class RestoredDiffers(UserError):
     """The loaded table is not what the archive's manifest says. Nothing was changed; verify the archive."""
 

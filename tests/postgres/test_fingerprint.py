@@ -38,6 +38,8 @@ def test_the_same_from_every_client(database: Database, name: str) -> None:
     assert take(database, specimen.schema, specimen.partition, options=options) == found
 
 
+SAME = "df6540cb8ec592b1a156fa213769a66859445ba714a57012eb03d84b1da29e23"
+"""Of one table, on every major."""
 CHANGES = {
     "a row more": "INSERT INTO t VALUES (3, 'c')",
     "a row less": "DELETE FROM t WHERE a = 2",
@@ -69,15 +71,35 @@ def test_rows_in_another_order_have_the_same(pg_database: Database) -> None:
     assert take(pg_database) == take(pg_database, name="u")
 
 
-def test_workers_of_the_server_share_a_large_table(pg_database: Database) -> None:
-    pg_database.execute("""CREATE TABLE t (a int, b text) WITH (parallel_workers = 2);
+def test_the_same_on_every_server(database: Database) -> None:
+    database.execute("""CREATE TABLE t (a int, b text, c numeric, d timestamptz, e jsonb, f text[], g float8);
+        INSERT INTO t SELECT n, repeat('x', n), n / 8.0, '2020-02-02Z', jsonb_build_object('n', n), ARRAY['a', NULL], n
+        FROM generate_series(1, 100) n; INSERT INTO t DEFAULT VALUES""")
+    assert take(database).content == SAME
+
+
+def test_workers_of_the_server_share_a_large_table(database: Database) -> None:
+    database.execute("""CREATE TABLE t (a int, b text) WITH (parallel_workers = 2);
         INSERT INTO t SELECT n, md5(n::text) FROM generate_series(1, 20000) n; ANALYZE t""")
     options = "-c min_parallel_table_scan_size=0 -c parallel_setup_cost=0 -c parallel_tuple_cost=0"
-    with psycopg.connect(pg_database.dsn, options=options) as connection:
-        query = fingerprint._content("public", "t", {"a": True, "b": True})
+    with psycopg.connect(database.dsn, options=options) as connection:
+        query = fingerprint._content("public", "t", {"a": True, "b": True}, connection.info.server_version)
         plan = connection.execute(sql.SQL("EXPLAIN {}").format(query)).fetchall()
     assert any("Workers Planned: 2" in line for (line,) in plan)
-    assert take(pg_database, options=options) == take(pg_database, options="-c max_parallel_workers_per_gather=0")
+    assert take(database, options=options) == take(database, options="-c max_parallel_workers_per_gather=0")
+
+
+@pytest.mark.parametrize(("settings", "expected"), [("2/5", "5"), ("0/5", "0"), ("4/2", "4")])
+def test_in_a_hurry_all_workers_that_the_server_has(pg_database: Database, settings: str, expected: str) -> None:
+    pg_database.execute("CREATE TABLE t (a int)")
+    each, most = settings.split("/")
+    options = f"-c max_parallel_workers_per_gather={each} -c max_parallel_workers={most}"
+    with psycopg.connect(pg_database.dsn, options=options) as connection:
+        run(connection, "BEGIN", fingerprint.ALL_WORKERS)
+        assert run(connection, "SHOW max_parallel_workers_per_gather") == [[(expected,)]]
+        run(connection, "ROLLBACK")
+        assert fingerprint.take(connection, "public", "t", hurry=True) == take(pg_database)
+        assert run(connection, "SHOW max_parallel_workers_per_gather") == [[(each,)]]
 
 
 def test_columns_in_another_order_where_asked(pg_database: Database) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lab.postgres import Binaries, Database
 from partwarden.api.destination import PVC, Destination
+from partwarden.api.retention import Compression
 from partwarden.archive import create, pgdump
 from partwarden.archive.manifest import JobSpec, TableName, Task
 from partwarden.archive.storage import Folder
@@ -31,15 +33,23 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def archive(database: Database, specimen: Specimen, folder: Path, id_: str = "0123456789ab") -> Archive:
+def archive(
+    database: Database,
+    specimen: Specimen,
+    folder: Path,
+    id_: str = "0123456789ab",
+    compression: Compression = Compression.ZSTD,
+    say: Callable[[str], None] = lambda line: None,
+) -> Archive:
     """Archive the specimen's partition of 2020 into the folder."""
     order = JobSpec(
         task=Task.ARCHIVE,
         id=id_,
         partition=TableName(schema_=specimen.schema, name=specimen.partition, oid=0),
         destination=Destination(pvc=PVC(claim_name="archives")),
+        compression=compression,
     )
-    report = create.archive(order, from_dsn(database.dsn), Folder(folder), lambda line: None)
+    report = create.archive(order, from_dsn(database.dsn), Folder(folder), say)
     return open_archive(report.location)
 
 

@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from .database import Database
 from .destination import Destination
-from .retention import JobSettings, OnLargeObjects
+from .retention import Compression, JobSettings, OnLargeObjects
 from .status import Condition, From, Message, ObservedGeneration, To
 from .types import Identifier, Model, ObjectName, Rule, Ruled
 
@@ -66,6 +66,11 @@ class PartitionArchiveSpec(Ruled):
         None,
         description="Refuse or LeaveOut: whether to archive a partition whose rows point to large objects, which the "
         "archive does not hold. Absent: as the policy's retention says, else Refuse.",
+    )
+    compression: Annotated[Compression, Field(strict=False)] | None = Field(
+        None,
+        description="How the dump is compressed: Zstd, Gzip or None. Absent: as the policy's retention.archive says, "
+        "else Zstd.",
     )
 
 
@@ -156,6 +161,9 @@ class PartitionArchiveStatus(Model):
     fingerprint: Fingerprint | None = Field(None, description="What the table held when it was archived.")
     server_version: str | None = Field(None, description="Of the PostgreSQL server.")
     client_version: str | None = Field(None, description="Of pg_dump.")
+    compression: str | None = Field(
+        None, max_length=32, description="How data.dump is compressed, which pg_restore must know: Zstd, Gzip or None."
+    )
     started: str | None = Field(None, description="When the archive was begun.")
     completed: str | None = Field(None, description="When it was proven.")
     seconds: int | None = Field(

@@ -120,12 +120,35 @@ class OnLargeObjects(StrEnum):
     LEAVE_OUT = "LeaveOut"
 
 
+class Compression(StrEnum):
+    """How the dump in an archive is compressed."""
+
+    ZSTD = "Zstd"
+    GZIP = "Gzip"
+    NONE = "None"
+
+
 class OnClose(StrEnum):
     """What is done once with a partition whose range has passed."""
 
     NONE = "None"
     VACUUM = "Vacuum"
     VACUUM_AND_REINDEX = "VacuumAndReindex"
+
+
+class ArchiveSettings(Destination):
+    """Where expired partitions are archived, and how."""
+
+    compression: Annotated[Compression, Field(strict=False)] = Field(
+        Compression.ZSTD,
+        description="How dumps are compressed. Zstd: by zstd where pg_dump can, from PostgreSQL 16 on, else by gzip, "
+        "and the Job's log says why. Gzip; None. Default: Zstd.",
+    )
+
+    @property
+    def place(self) -> Destination:
+        """The destination alone: what archives are identified by, however they are made."""
+        return Destination(pvc=self.pvc, s3=self.s3, gcs=self.gcs, azure=self.azure)
 
 
 class DefaultPartition(Model):
@@ -180,7 +203,7 @@ class Retention(Ruled):
         "or timezone was changed: Expire judges them by their bounds like all others; Keep leaves them attached, "
         "whatever their age. Default: Expire.",
     )
-    archive: Destination | None = Field(
+    archive: ArchiveSettings | None = Field(
         None,
         description="Where expired partitions are archived. An expired partition is detached only once its archive was "
         "read back and is equal to it, and dropped only while it still is. Absent: nothing is archived.",

@@ -29,8 +29,9 @@ from ..postgres.connection import run
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import message
 from ..postgres.settings import TEXT_SETTINGS
-from . import pgdump, snapshot, table_lookup, verify
+from . import compression, pgdump, snapshot, table_lookup, verify
 from .archived_rows import Digest, GeneratedWriter
+from .compression import Dumper
 from .manifest import (
     DATA,
     GENERATED,
@@ -60,12 +61,14 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
     """Make the archive, or find that it was made already. Its report is always ``ok``. Raises a `PartwardenError`, or
     psycopg's errors as `connection.session` translates them: then nothing is proven."""
     started = datetime.now(UTC)
-    client = pgdump.version()
+    dumper = compression.choose(wanted.compression)
+    if dumper.why_not:
+        say(f"compressed by {dumper.compression.value.lower()}: {dumper.why_not}")
     pgdump.find("pg_restore")
     pgdump.check(info)
     with snapshot.holding(info, wanted.partition) as held:
         server = table_state.read(held.connection, wanted.server)
-        pgdump.check_version(client, held.server_version)
+        pgdump.check_version(dumper.version, held.server_version)
         origin = table_lookup.find_origin(held.connection, held.table)
         _check(wanted, held, origin, say)
         home = _folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
@@ -75,7 +78,7 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
         # not write over what another attempt has proven meanwhile. Not every store can refuse that.
         place = f"{home}/{wanted.id}-{secrets.token_hex(4)}"
         say(f"archiving {held.table} ({held.estimate:,} rows or so) to {store.url(place)}")
-        manifest = _write(wanted, held, info, store, place, origin, client, started, say)
+        manifest = _write(wanted, held, info, store, place, origin, dumper, started, say)
         _prove(verify.at(store, place, manifest), say)
         text = serialize(manifest)
         # Nothing proves an archive but this. The connection answers: its locks were held, and the snapshot, to the end.
@@ -183,13 +186,13 @@ def _write(
     store: Store,
     place: str,
     origin: Target,
-    client: str,
+    dumper: Dumper,
     started: datetime,
     say: Say,
 ) -> ArchiveManifest:
     """Write all of the archive but the manifest, which is returned."""
     description, dump = table_lookup.describe(held.connection, held.table.oid), Digest()
-    taken, rows, generated = _take(held, info, store, place, description.columns, dump, say)
+    taken, rows, generated = _take(held, info, store, place, description.columns, dumper, dump, say)
     parent = origin.parent
     ddl = pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
     return ArchiveManifest(
@@ -212,7 +215,9 @@ def _write(
         fingerprint=taken,
         snapshot=held.snapshot,
         server_version=held.server_version,
-        client_version=client,
+        client_version=dumper.version,
+        compression=dumper.compression,
+        reader=compression.reader(dumper.version, dumper.compression),
         partwarden_version=__version__,
         started=started,
         completed=datetime.now(UTC),
@@ -220,13 +225,21 @@ def _write(
 
 
 def _take(
-    held: Held, info: ConnectionInfo, store: Store, place: str, columns: tuple[Column, ...], dump: Digest, say: Say
+    held: Held,
+    info: ConnectionInfo,
+    store: Store,
+    place: str,
+    columns: tuple[Column, ...],
+    dumper: Dumper,
+    dump: Digest,
+    say: Say,
 ) -> tuple[Fingerprint, Digest, GeneratedData | None]:
     """Read the table while it is dumped. Raises `ProofFailed` if the readings differ in the number of rows."""
     with ThreadPoolExecutor(1, "partwarden-read") as pool:
         reading = pool.submit(_read, held, store, place, columns, dump, say)
         try:
-            with pgdump.dump(info, held.table.schema_, held.table.name, held.snapshot, held.role) as chunks:
+            kind, table = ("--format=custom", *dumper.options), held.table
+            with pgdump.dump(info, table.schema_, table.name, held.snapshot, held.role, kind) as chunks:
                 store.put(f"{place}/{DATA}", _watched(dump.through(chunks), reading), held.size)
             say(f"{dump.size:,} bytes written")
             taken, rows, generated = reading.result()

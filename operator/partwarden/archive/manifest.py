@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, Field
 from ..api.archive import Fingerprint, Written
 from ..api.database import Connection
 from ..api.destination import Destination
-from ..api.retention import OnLargeObjects
+from ..api.retention import Compression, OnLargeObjects
 
 Say = Callable[[str], None]
 """Takes a line about how far something is."""
@@ -220,6 +220,10 @@ class ArchiveManifest(Written):
     server_version: str
     client_version: str
     """Of pg_dump."""
+    compression: Compression = Compression.GZIP
+    """Of `DATA`. Manifests that do not say it are older than the choice."""
+    reader: str = Field("", max_length=256)
+    """What reads `DATA`, for people."""
     partwarden_version: str
     started: datetime
     completed: datetime
@@ -274,6 +278,7 @@ class TableToArchive(Written):
     bounds: tuple[str, str] | None = None
     key: str | None = None
     large_objects: OnLargeObjects = OnLargeObjects.REFUSE
+    compression: Compression = Compression.ZSTD
 
 
 class JobSpec(TableToArchive):
@@ -311,5 +316,6 @@ class Report(Written):
     """The server and database that answered, as `inventory.Server.identity`; empty where the role may not ask."""
     server_version: str = ""
     client_version: str = ""
+    compression: Compression | None = None
     started: AwareDatetime | None = None
     completed: AwareDatetime | None = None

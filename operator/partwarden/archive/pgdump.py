@@ -27,7 +27,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo
 from psycopg.sql import SQL
 
-from ..errors import BehindPooler, ClientMissing, ClientTooOld, DumpFailed, InvalidSpec
+from ..errors import BehindPooler, ClientCannotRead, ClientMissing, ClientTooOld, DumpFailed, InvalidSpec
 from ..planner.context import MIN_VERSION
 from ..planner.findings import quoted
 from ..postgres.connection import LIVENESS, Session, ca_file, isolation, run, session
@@ -49,6 +49,11 @@ SETTINGS = " ".join(
 """Beside those that pg_dump makes itself: how it writes values must not depend on the role or the database, nor may its
 first statements, which come before it lifts limits on time. It knows no idle_session_timeout. transaction_timeout is
 refused by servers before 17; pg_dump, which is never older than the server, lifts it itself wherever there is one."""
+
+
+UNREADABLE = ("unsupported version (", "does not support compression", "cannot restore from compressed archive")
+"""What pg_restore of any version says of a dump that a newer pg_dump wrote, or compressed as it does not know it. A
+damaged dump may make it say so, too."""
 
 
 def find(program: str) -> str:
@@ -76,7 +81,7 @@ def describe() -> str:
         client = version()
     except ClientMissing as error:
         return f"no archives: {error}"
-    oldest, newest = MIN_VERSION // 10000, _major(client)
+    oldest, newest = MIN_VERSION // 10000, major(client)
     if newest < oldest:
         return f"no archives: pg_dump {client} reads no server that Partwarden supports, PostgreSQL {oldest} and newer"
     return f"pg_dump {client} reads PostgreSQL {oldest}" + (f" to {newest}" if newest > oldest else "")
@@ -84,26 +89,33 @@ def describe() -> str:
 
 def check_version(client: str, server: str) -> None:
     """pg_dump refuses a server of a newer major. Raises `ClientTooOld`."""
-    if _major(client) < _major(server):
+    if major(client) < major(server):
         raise ClientTooOld(
             f"pg_dump {client} is older than the server, {server}: it refuses such a server; use an image, or a folder "
-            f"in {FOLDER}, with the client programs of PostgreSQL {_major(server)} or newer"
+            f"in {FOLDER}, with the client programs of PostgreSQL {major(server)} or newer"
         )
 
 
-def _major(text: str) -> int:
-    match = re.match(r"\d+", text)
+def major(text: str) -> int:
+    """Of a version such as ``17.6``; 0 where it is none."""
+    match = re.match(r"\d+", text[:8])
     return int(match[0]) if match else 0
 
 
 @contextmanager
 def dump(
-    info: ConnectionInfo, schema: str, name: str, snapshot: str, role: str | None = None, kind: str = "--format=custom"
+    info: ConnectionInfo,
+    schema: str,
+    name: str,
+    snapshot: str,
+    role: str | None = None,
+    kind: Sequence[str] = ("--format=custom",),
 ) -> Iterator[Iterator[bytes]]:
     """The table in custom format, as it is in that snapshot, which must be held all the time. ``role`` reads it. The
-    iterator raises `DumpFailed` at its end where pg_dump failed: what came before is worth nothing then."""
+    iterator raises `DumpFailed` at its end where pg_dump failed: what came before is worth nothing then. ``kind``:
+    options that say what is written, and how."""
     # Not --quote-all-identifiers: names that columns of type regclass and the like hold would be written so, too.
-    options = [kind, "--encoding=UTF8", f"--snapshot={snapshot}", f"--table={quoted(schema)}.{quoted(name)}"]
+    options = [*kind, "--encoding=UTF8", f"--snapshot={snapshot}", f"--table={quoted(schema)}.{quoted(name)}"]
     # A session that waits for a stronger lock than ours would make pg_dump wait for it, and it waits for us.
     options += [f"--lock-wait-timeout={LOCK_PATIENCE}", *([] if role is None else [f"--role={role}"])]
     with ca_file(info) as ca:
@@ -116,17 +128,22 @@ def dump(
 
 def definition(info: ConnectionInfo, schema: str, name: str, snapshot: str, role: str | None = None) -> str:
     """The table's DDL as plain SQL, as it is in that snapshot. Raises `DumpFailed`."""
-    with dump(info, schema, name, snapshot, role, "--schema-only") as out:
+    with dump(info, schema, name, snapshot, role, ["--schema-only"]) as out:
         return b"".join(out).decode()
 
 
 @contextmanager
 def restore_script(data: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
     """What pg_restore makes of a dump in custom format: SQL with the rows in it. The iterator raises what ``data``
-    raised, and `DumpFailed` where pg_restore cannot read it."""
-    environment = {key: value for key, value in os.environ.items() if not re.match("PG[A-Z]", key)} | {"LC_ALL": "C"}
-    with _run([find("pg_restore"), "--data-only", "--file=-"], environment, data) as out:
+    raised, `DumpFailed` where pg_restore failed, and `ClientCannotRead` where it says that this is for want of a newer
+    version or of a compression."""
+    with _run([find("pg_restore"), "--data-only", "--file=-"], plain_environment(), data) as out:
         yield out
+
+
+def plain_environment() -> dict[str, str]:
+    """This process's environment without what libpq reads, and with messages in English."""
+    return {key: value for key, value in os.environ.items() if not re.match("PG[A-Z]", key)} | {"LC_ALL": "C"}
 
 
 @contextmanager
@@ -182,6 +199,8 @@ def _check_exit(program: str, code: int, words: str) -> None:
             f"{program} was killed, most often for want of memory: give it more, a Job by "
             "retention.job.resources.limits.memory"
         )
+    if code and any(each in words for each in UNREADABLE):
+        raise ClientCannotRead(f"{find(program)} cannot read this dump: {words[:300]}")
     if code:
         raise DumpFailed(f"{program} ended with {code}: {words[:1000] or 'it said nothing'}")
 

@@ -31,7 +31,10 @@ from .table_lookup import describe
 ADVISORY_CLASS = 0x61726368
 """First half of the advisory lock's key ("arch"); the partition's OID is the second."""
 LOCK_PATIENCE = "15s"
-PIECE = 1 << 20
+PIECE, MOST_ROWS = 1 << 18, 1 << 12
+"""Bytes, and rows, that are hashed at once."""
+REPORTED = 1 << 24
+"""Bytes between two reports of progress."""
 
 TABLE = """
 SELECT c.oid::int8, c.relkind::text AS kind, current_setting('server_version') AS server_version,
@@ -136,39 +139,49 @@ def read_rows(
     names = SQL(", ").join(map(Identifier, [*plain, *stored]))
     copied = SQL("(SELECT {} FROM ONLY {})") if stored else SQL("{1} ({0})")
     digest, reported = Digest(), 0
-    for row in _copy(held.connection, SQL("COPY {} TO STDOUT").format(copied.format(names, table))):
-        # Row by row: collecting them first costs more than hashing. libpq gives exactly one at a time.
-        if sink is not None and stored:
-            # COPY writes a tab in a value as a backslash and t: the tabs that stand there are those between columns.
-            values = bytes(row).rsplit(b"\t", len(stored))
-            sink(b"\t".join(values[1:]))
-            row = values[0] + b"\n"
-        digest.update(row)
-        digest.lines += 1
-        if digest.size >= reported + PIECE:
+    for rows in _copy(held.connection, SQL("COPY {} TO STDOUT").format(copied.format(names, table))):
+        digest.update(b"".join(rows if sink is None or not stored else _plain(rows, len(stored), sink)))
+        digest.lines += len(rows)
+        if digest.size >= reported + REPORTED:
             reported = digest.size
             progress(digest)
     return digest
 
 
-def _copy(connection: Session, statement: Composed) -> Iterator[bytes | memoryview]:
-    """By libpq itself: a cursor's loop costs several times as much for each row."""
+def _plain(rows: Iterable[memoryview], stored: int, sink: Callable[[bytes], None]) -> Iterator[bytes]:
+    """The rows without their last columns, so many as are ``stored``, which go to the sink."""
+    for row in rows:
+        # COPY writes a tab in a value as a backslash and t: the tabs that stand there are those between columns.
+        values = bytes(row).rsplit(b"\t", stored)
+        sink(b"\t".join(values[1:]))
+        yield values[0] + b"\n"
+
+
+def _copy(connection: Session, statement: Composed) -> Iterator[list[memoryview]]:
+    """Some rows at a time, by libpq itself, which gives exactly one at a call: a cursor's loop costs several times as
+    much for each row, and so does hashing each by itself."""
     server = connection.pgconn
     result = server.exec_(statement.as_bytes(connection))
     if result.status != ExecStatus.COPY_OUT:
         raise pg.error_from_result(result, "utf-8")
     poll = select.poll()
     poll.register(server.socket, select.POLLIN)
+    take, rows, size = server.get_copy_data, list[memoryview](), 0
     while True:
-        count, row = server.get_copy_data(1)
+        count, row = take(1)
         if count > 0:
-            yield row
+            rows.append(row)
+            size += count
+            if size >= PIECE or len(rows) == MOST_ROWS:
+                yield rows
+                rows, size = [], 0
         elif count == 0:
             # Keep-alives end a connection whose server is gone; a server that is only slow is waited for.
             poll.poll(60_000)
             server.consume_input()
         else:
             break
+    yield rows
     while (ended := server.get_result()) is not None:
         if ended.status != ExecStatus.COMMAND_OK:
             raise pg.error_from_result(ended, "utf-8")

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from ..errors import ArchiveDamaged, DumpFailed, PartwardenError, ProofFailed
+from ..errors import ArchiveDamaged, ClientCannotRead, DumpFailed, PartwardenError, ProofFailed
 from ..planner.findings import quoted
-from . import archived_rows, pgdump, storage
+from . import archived_rows, compression, pgdump, storage
 from .archived_rows import Digest
 from .manifest import DATA, GENERATED, MANIFEST, ArchiveManifest, Say, is_expression, is_type_name, stored_names
 from .storage import Store
@@ -67,12 +67,13 @@ class Archive:
     def prove(self) -> None:
         """Read it once: its bytes are those that were written, and restore the rows that were archived. Raises
         `ArchiveDamaged` where the bytes are others, `ProofFailed` or `DumpFailed` where the very bytes that were
-        written do not restore what they should, and what reading raises."""
+        written do not restore what they should, `ClientCannotRead` where this pg_restore cannot tell, and what reading
+        raises."""
         try:
             with self.rows() as rows:
                 for _ in rows:
                     pass
-        except DumpFailed:
+        except (DumpFailed, ClientCannotRead):
             # pg_restore stops at the first thing that it cannot read: all bytes tell whether it is damaged.
             self.check()
             raise
@@ -84,12 +85,12 @@ class Archive:
         generated, and behind those of the ones that are named.
 
         At their end raises `ArchiveDamaged` where the data is not what was written, and `ProofFailed` where the rows
-        are not those that were archived; before it `DumpFailed` where the data is no dump of such a table, and what
-        reading raises.
+        are not those that were archived; before it `DumpFailed` where the data is no dump of such a table,
+        `ClientCannotRead` where this pg_restore cannot read it, and what reading raises.
         """
         written, content = Digest(), Digest()
         with pgdump.restore_script(written.through(self.open())) as script:
-            copied = archived_rows.copied_rows(script, _copy_statement(self.manifest))
+            copied = archived_rows.copied_rows(self._named(script), _copy_statement(self.manifest))
             rows = self._checked_at_end(content.through(copied), written, content)
             if not generated:
                 yield rows
@@ -99,6 +100,17 @@ class Archive:
                 raise ProofFailed("the archive holds no values of generated columns")
             values = archived_rows.lines(self.open_generated(), data, self.manifest.rows)
             yield archived_rows.beside(rows, values, data, generated)
+
+    def _named(self, script: Iterator[bytes]) -> Iterator[bytes]:
+        """The same, whose error says what reads the archive."""
+        try:
+            yield from script
+        except ClientCannotRead as error:
+            needed = compression.reader(self.manifest.client_version, self.manifest.compression)
+            raise ClientCannotRead(
+                f"cannot read the archive at {self.url}: {error}; it needs {needed}: use an image, or a folder in "
+                f"{pgdump.FOLDER}, with that"
+            ) from None
 
     def _checked_at_end(self, rows: Iterator[bytes], written: Digest, content: Digest) -> Iterator[bytes]:
         yield from rows

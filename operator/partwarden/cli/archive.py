@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 from pydantic import ValidationError
 
-from ..api.retention import OnLargeObjects
+from ..api.retention import Compression, OnLargeObjects
 from ..archive import create, storage
 from ..archive.manifest import (
     DATABASE_KEYS,
@@ -62,6 +62,12 @@ Named = dict[str, str] | None
 @click.option(
     "--without-large-objects", is_flag=True, help="Archive it although its rows point to large objects: left out."
 )
+@click.option(
+    "--compression",
+    type=click.Choice([each.value for each in Compression], case_sensitive=False),
+    default=Compression.ZSTD.value,
+    help="Of the dump. Zstd, where pg_dump cannot do it, is Gzip. Default: Zstd.",
+)
 @REPORT
 @formats.option()
 def archive(
@@ -70,6 +76,7 @@ def archive(
     partition: dict[str, str],
     to: str,
     without_large_objects: bool,
+    compression: str,
     report: Path | None,
     output: str,
 ) -> int:
@@ -86,6 +93,7 @@ def archive(
             parent=TableName(schema_=schema, name=table["name"], oid=0) if table else None,
             partition=TableName(schema_=partition.get("schema", schema), name=partition["name"], oid=0),
             large_objects=OnLargeObjects.LEAVE_OUT if without_large_objects else OnLargeObjects.REFUSE,
+            compression=Compression(compression),
         )
         made = create.archive(wanted, from_dsn(dsn), store, _log)
     except PartwardenError as error:

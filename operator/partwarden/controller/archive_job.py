@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..api.archive import ARCHIVE_KIND, CONTAINER, MANAGED, PartitionArchiveSpec
 from ..api.database import Database
 from ..api.policy import API_VERSION, GROUP, PartitionPolicySpec
-from ..api.retention import JobSettings, KeyEncoding, OnLargeObjects
+from ..api.retention import Compression, JobSettings, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..archive.manifest import (
@@ -58,6 +58,7 @@ class JobRequest(NamedTuple):
     encoding: KeyEncoding
     """Of the partition key."""
     large_objects: OnLargeObjects
+    compression: Compression
 
 
 def resolve_job_request(data: object, policy: object | None) -> JobRequest:
@@ -80,12 +81,14 @@ def resolve_job_request(data: object, policy: object | None) -> JobRequest:
         # The way to it may have changed since, and an archive's spec never does.
         database = found.database
     retention = found.retention if found else None
+    kept = retention.archive if retention else None
     return JobRequest(
         spec=spec,
         database=database.for_jobs,
         schema=spec.schema_ or (found.table.schema_ if found else "public"),
         encoding=found.key_encoding if found else KeyEncoding.NATIVE,
         large_objects=spec.large_objects or (retention.large_objects if retention else OnLargeObjects.REFUSE),
+        compression=spec.compression or (kept.compression if kept else Compression.ZSTD),
     )
 
 

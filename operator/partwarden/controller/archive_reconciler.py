@@ -269,6 +269,7 @@ def job_spec(step: Step, request: JobRequest, target: Target) -> JobSpec:
         key=target.key,
         destination=request.spec.destination,
         large_objects=request.large_objects,
+        compression=request.compression,
         location=str(status.get("location")) if checks else "",
         sha256=str(status.get("sha256")) if checks else "",
         manifest_sha256=str(status.get("manifestSha256")) if checks else "",

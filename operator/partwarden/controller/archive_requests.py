@@ -183,7 +183,8 @@ class ArchiveRequests:
 
     def own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, Binding]]:
         """The policy's archives, of whatever server, each with the table that it is of."""
-        destination = spec.retention.archive if spec.retention else None
+        settings = spec.retention.archive if spec.retention else None
+        destination = settings.place if settings else None
         for archive in self._cache.indexed(policy.key) if destination else ():
             of = archive.binding
             same = of is not None and of.database is not None and of.database.identity == spec.database.identity
@@ -200,7 +201,7 @@ class ArchiveRequests:
             schema_=wanted.schema,
             partition=wanted.name,
             oid=wanted.oid,
-            destination=spec.retention.archive,
+            destination=spec.retention.archive.place,
             job=spec.retention.job,
         )
         key, labels = (policy.key[0], name(policy, spec, server, wanted)), _labels(policy, server, wanted)
@@ -231,7 +232,7 @@ def name(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: A
     """The archive's name: always the same for one table of one server, one destination and one round."""
     assert spec.retention is not None
     assert spec.retention.archive is not None
-    identity = (spec.database.identity, spec.retention.archive)
+    identity = (spec.database.identity, spec.retention.archive.place)
     where = [each.model_dump_json(by_alias=True, exclude_none=True) for each in identity]
     parts = (policy.key[1], *where, server, str(wanted.oid), str(wanted.round))
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]

