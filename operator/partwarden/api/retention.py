@@ -120,12 +120,53 @@ class OnLargeObjects(StrEnum):
     LEAVE_OUT = "LeaveOut"
 
 
+class Deletion(StrEnum):
+    """Whether an archive may ever be deleted."""
+
+    NEVER = "Never"
+    ALLOWED = "Allowed"
+
+
 class OnClose(StrEnum):
     """What is done once with a partition whose range has passed."""
 
     NONE = "None"
     VACUUM = "Vacuum"
     VACUUM_AND_REINDEX = "VacuumAndReindex"
+
+
+class ArchiveSettings(Destination):
+    """Where expired partitions are archived, and what becomes of their archives."""
+
+    RULES = (
+        *Destination.RULES,
+        Rule(
+            "has(self.keepFor) == (has(self.deletion) && self.deletion == 'Allowed')",
+            "keepFor and deletion: Allowed need each other: archives are deleted for good after keepFor, which must be "
+            "said twice; leave both out to keep them for ever",
+            lambda spec: (spec.keep_for is not None) == (spec.deletion is Deletion.ALLOWED),
+            "keepFor",
+        ),
+    )
+
+    verify_every: Age | None = Field(
+        None,
+        description="How often each archive is read again from its destination, and proven to restore what was "
+        "archived, such as 90d: a number of h, d, w, mo or y. Absent: only before a drop.",
+    )
+    keep_for: Age | None = Field(
+        None,
+        description="How long after the drop of its table an archive is kept, such as 10y: then its objects are "
+        "deleted for good, and its PartitionArchive stays as a record. Needs deletion: Allowed. Absent: for ever.",
+    )
+    deletion: Annotated[Deletion, Field(strict=False)] = Field(
+        Deletion.NEVER, description="Allowed: archives may be deleted after keepFor, which needs this. Default: Never."
+    )
+
+    @property
+    def place(self) -> Destination:
+        """The destination alone: what archives are identified by, whatever becomes of them."""
+        return Destination(pvc=self.pvc, s3=self.s3, gcs=self.gcs, azure=self.azure)
 
 
 class DefaultPartition(Model):
@@ -180,10 +221,11 @@ class Retention(Ruled):
         "or timezone was changed: Expire judges them by their bounds like all others; Keep leaves them attached, "
         "whatever their age. Default: Expire.",
     )
-    archive: Destination | None = Field(
+    archive: ArchiveSettings | None = Field(
         None,
-        description="Where expired partitions are archived. An expired partition is detached only once its archive was "
-        "read back and is equal to it, and dropped only while it still is. Absent: nothing is archived.",
+        description="Where expired partitions are archived, and for how long. An expired partition is detached only "
+        "once its archive was read back and is equal to it, and dropped only while it still is. Absent: nothing is "
+        "archived.",
     )
     drop_without_archive: bool = Field(
         False,

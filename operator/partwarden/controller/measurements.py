@@ -78,7 +78,10 @@ class Measurements:
         there = [
             archive.past
             for archive in self._archives.all()
-            if archive.past and archive.key[0] == namespace and _claim_name(archive.spec.get("destination")) == name
+            if archive.past
+            and not archive.expired
+            and archive.key[0] == namespace
+            and _claim_name(archive.spec.get("destination")) == name
         ]
         if not there:
             return None
