@@ -228,10 +228,15 @@ class ArchiveRequests:
         made, _ = check(PartitionArchiveSpec, there.spec, "spec")
         # How its Jobs run may have changed since; what it is of may not.
         same = made is not None and _subject(made) == _subject(asked) and there.labels.items() >= labels.items()
-        if not same or there.expired:
+        if not same:
             raise NameTaken(
                 f"cannot create {ARCHIVE_KIND} {key[1]} for partition {wanted.schema}.{wanted.name}: one of that name "
-                "is of something else, its labels were changed, or its objects were deleted: delete it"
+                "is of something else, or its labels were changed: delete it"
+            )
+        if there.expired:
+            raise NameTaken(
+                f"cannot create {ARCHIVE_KIND} {key[1]} for partition {wanted.schema}.{wanted.name}: the one of that "
+                "name is the record of an archive that was deleted; delete that record"
             )
 
 
