@@ -204,6 +204,16 @@ class DestinationDenied(UserError):
     """The destination refuses to be read or written. Correct the credentials or the rights there."""
 
 
+class DeletionRefused(UserError):
+    """The destination keeps an object of an archive that is due to be deleted, such as by Object Lock. Wait, or lift
+    the lock there; the next attempt is made a day later."""
+
+
+class TableThere(UserError):
+    """An archive is due to be deleted, and its table, or one of its name, exists. Drop or rename that; the next attempt
+    is made a day later."""
+
+
 class DestinationNotFound(UserError):
     """The folder, bucket or container does not exist. Create it, or correct the destination."""
 

@@ -39,6 +39,7 @@ MISSING = {
     f'partwarden_policy_condition{{{POLICY},condition="Ready"}}': "0x1600",
 }
 CLAIM_FULL = f"partwarden_policy_forecast_claim_full_timestamp_seconds{{{POLICY}}}"
+VERIFICATION_DUE = f"partwarden_policy_verification_due_timestamp_seconds{{{POLICY}}}"
 WARNINGS = {f'partwarden_policy_findings{{{POLICY},reason="LargeObjects",severity="Warning"}}': "2x1600"}
 NEVER = 10_000_000
 """Seconds before the series begin at which the last success was."""
@@ -121,6 +122,16 @@ CASES = {
     "an archive fails": Case(
         {'partwarden_archives{namespace="orchestrator",state="Failing"}': "2x1600"},
         {"PartwardenArchiveFailing": ("warning", "2 archives in orchestrator fail, or are damaged")},
+    ),
+    "an archive is to be read again today": Case({VERIFICATION_DUE: "0x200"}, {}),
+    "an archive was to be read again days ago": Case(
+        {VERIFICATION_DUE: f"{5400 - 3 * 86400}x200"},
+        {
+            "PartwardenVerificationLate": (
+                "warning",
+                "orchestrator/run: an archive was to be read again 3d 0h 0m 0s ago",
+            )
+        },
     ),
     "a claim is full in some months": Case({CLAIM_FULL: f"{90 * 86400}x200"}, {}),
     "a claim is full soon": Case(

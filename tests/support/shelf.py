@@ -36,6 +36,11 @@ class Shelf:
     def below(self, key: str, name: str) -> Iterator[str]:
         return self.store.below(key, name)
 
+    def remove(self, key: str) -> None:
+        self._happen("removing", key)
+        self.store.remove(key)
+        self._happen("removed", key)
+
     def url(self, key: str) -> str:
         return self.store.url(key)
 

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 from .database import Database
 from .destination import Destination
 from .retention import Compression, JobSettings, OnLargeObjects
-from .status import Condition, From, Message, ObservedGeneration, To
+from .status import Condition, From, Message, Moment, ObservedGeneration, To
 from .types import Identifier, Model, ObjectName, Rule, Ruled
 
 ARCHIVE_KIND = "PartitionArchive"
@@ -19,6 +19,8 @@ ARCHIVE_PLURAL = "partitionarchives"
 POLICY_LABEL, TABLE_LABEL, SERVER_LABEL = "partwarden.dev/policy", "partwarden.dev/table", "partwarden.dev/server"
 OID_LABEL, ROUND_LABEL = "partwarden.dev/oid", "partwarden.dev/round"
 """Of PartitionArchives that the operator makes: for which policy, and of which table. One made by hand has none."""
+HOLD = "partwarden.dev/hold"
+"""As a label or an annotation of a PartitionArchive, whatever its value: its objects are never deleted."""
 
 
 class PolicyRef(Model):
@@ -103,6 +105,29 @@ class CheckStatus(Model):
     completed: str | None = Field(None, description="When it ended, by the clock of the database server.")
 
 
+class VerificationStatus(Model):
+    """The last reading by spec.retention.archive.verifyEvery of the policy."""
+
+    job: str = Field(max_length=63, description="Name of the Job that did it.")
+    ok: bool = Field(description="Whether the archive is as it was when it was proven.")
+    reason: str | None = Field(None, max_length=128, description="What is wrong with it, in CamelCase.")
+    message: Message | None = Field(None, description="The same for people.")
+    completed: str = Field(description="When it ended.", json_schema_extra={"format": "date-time"})
+
+
+class ExpiryStatus(Model):
+    """How far the deletion of the archive's objects is, by spec.retention.archive.keepFor of the policy."""
+
+    begun: Moment = Field(
+        None, description="When its first Job was made: from then on the archive counts as none, whole or not."
+    )
+    job: str | None = Field(None, max_length=63, description="Name of the last Job that deletes.")
+    attempts: int | None = Field(None, ge=0, description="How many of these Jobs failed.")
+    reason: str | None = Field(None, max_length=128, description="Why it is not deleted although it is due.")
+    message: Message | None = Field(None, description="The same for people.")
+    next_attempt: Moment = Field(None, description="When the next attempt is made.")
+
+
 class LastError(Model):
     """Why the last attempt failed. Absent after one that succeeded."""
 
@@ -142,7 +167,8 @@ class PartitionArchiveStatus(Model):
         default=[],
         max_length=16,
         description="Ready, Reconciling, Stalled; Archived: there is a manifest; Verified: the archive was read back "
-        "and was equal to the table, and has been as it was ever since.",
+        "and was equal to the table, and has been as it was ever since; Expired, once it is due to be deleted: whether "
+        "it is.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     oid: int | None = Field(None, description="OID of the partition.")
@@ -170,10 +196,25 @@ class PartitionArchiveStatus(Model):
         None, ge=0, description="How long the Job took that made it, from its creation to its end."
     )
     check: CheckStatus | None = Field(None, description="The last reading of the archive after it was proven.")
+    last_verified: Moment = Field(
+        None, description="When the archive was last read whole from its destination, and restored what was archived."
+    )
+    verification: VerificationStatus | None = Field(
+        None, description="The last reading by schedule; absent once a later `check` says how the archive is."
+    )
+    expires_at: Moment = Field(
+        None,
+        description="When the archive's objects are deleted, unless a hold or the policy keeps them: a day after this "
+        "was announced.",
+    )
+    expiry: ExpiryStatus | None = Field(None, description="How far the deletion is, or what keeps it from being done.")
+    expired: Moment = Field(None, description="When the archive's objects were deleted: this is what is left of it.")
     job: str | None = Field(None, description="Name of the Job that worked on it last.")
     attempts: int | None = Field(None, ge=0, description="How many Jobs failed in a row.")
     next_attempt: str | None = Field(None, description="When the next Job starts.")
-    phase: str | None = Field(None, max_length=32, description="Archiving or Checking, while a Job is running.")
+    phase: str | None = Field(
+        None, max_length=32, description="Archiving, Checking, Verifying or Expiring, while a Job is running."
+    )
     phase_since: str | None = Field(None, description="When that Job was created; its log says more.")
     progress: int | None = Field(
         None,
@@ -190,7 +231,7 @@ class PartitionArchiveStatus(Model):
         None,
         max_length=32,
         description="All of that in one word: Queued, Dumping, with the percentage where that is known, Verifying, "
-        "Verified or Failed.",
+        "Verified, Failed, Expiring or Expired.",
     )
     dropped: Dropped | None = Field(None, description="Absent as long as the table is there, as far as is known.")
 

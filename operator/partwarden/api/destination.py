@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
@@ -104,7 +104,7 @@ class Azure(_ByToken):
 class Destination(Ruled):
     """Exactly one place."""
 
-    RULES = (ONE_DESTINATION,)
+    RULES: ClassVar[tuple[Rule, ...]] = (ONE_DESTINATION,)
 
     pvc: PVC | None = Field(None, description="A PersistentVolumeClaim.")
     s3: S3 | None = Field(None, description="Amazon S3, and what speaks its protocol.")

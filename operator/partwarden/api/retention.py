@@ -128,6 +128,13 @@ class Compression(StrEnum):
     NONE = "None"
 
 
+class Deletion(StrEnum):
+    """Whether an archive may ever be deleted."""
+
+    NEVER = "Never"
+    ALLOWED = "Allowed"
+
+
 class OnClose(StrEnum):
     """What is done once with a partition whose range has passed."""
 
@@ -137,17 +144,41 @@ class OnClose(StrEnum):
 
 
 class ArchiveSettings(Destination):
-    """Where expired partitions are archived, and how."""
+    """Where expired partitions are archived, how, and what becomes of their archives."""
+
+    RULES = (
+        *Destination.RULES,
+        Rule(
+            "has(self.keepFor) == (has(self.deletion) && self.deletion == 'Allowed')",
+            "keepFor and deletion: Allowed need each other: archives are deleted for good after keepFor, which must be "
+            "said twice; leave both out to keep them for ever",
+            lambda spec: (spec.keep_for is not None) == (spec.deletion is Deletion.ALLOWED),
+            "keepFor",
+        ),
+    )
 
     compression: Annotated[Compression, Field(strict=False)] = Field(
         Compression.ZSTD,
         description="How dumps are compressed. Zstd: by zstd where pg_dump can, from PostgreSQL 16 on, else by gzip, "
         "and the Job's log says why. Gzip; None. Default: Zstd.",
     )
+    verify_every: Age | None = Field(
+        None,
+        description="How often each archive is read again from its destination, and proven to restore what was "
+        "archived, such as 90d: a number of h, d, w, mo or y. Absent: only before a drop.",
+    )
+    keep_for: Age | None = Field(
+        None,
+        description="How long after the drop of its table an archive is kept, such as 10y: then its objects are "
+        "deleted for good, and its PartitionArchive stays as a record. Needs deletion: Allowed. Absent: for ever.",
+    )
+    deletion: Annotated[Deletion, Field(strict=False)] = Field(
+        Deletion.NEVER, description="Allowed: archives may be deleted after keepFor, which needs this. Default: Never."
+    )
 
     @property
     def place(self) -> Destination:
-        """The destination alone: what archives are identified by, however they are made."""
+        """The destination alone, by which archives are identified, however they are made and kept."""
         return Destination(pvc=self.pvc, s3=self.s3, gcs=self.gcs, azure=self.azure)
 
 
@@ -205,8 +236,9 @@ class Retention(Ruled):
     )
     archive: ArchiveSettings | None = Field(
         None,
-        description="Where expired partitions are archived. An expired partition is detached only once its archive was "
-        "read back and is equal to it, and dropped only while it still is. Absent: nothing is archived.",
+        description="Where expired partitions are archived, and for how long. An expired partition is detached only "
+        "once its archive was read back and is equal to it, and dropped only while it still is. Absent: nothing is "
+        "archived.",
     )
     drop_without_archive: bool = Field(
         False,

@@ -19,6 +19,8 @@ from .types import Model
 MAX_PARTITIONS = 200
 MAX_PLAN = 50
 MAX_FINDINGS = 20
+MAX_FAILING = 10
+"""Archives that ``summary.failingArchives`` names; the findings have more."""
 MAX_NEXT = 17
 """Characters of ``next.text``, so that ``kubectl get ppol`` is at most 120 columns wide."""
 MAX_MESSAGE = 1024
@@ -284,6 +286,18 @@ class Summary(Model):
         max_length=MAX_WARNINGS,
         description="How many findings are warnings, and the worst of them in few words, such as `2: rows in DEFAULT`; "
         "absent where there is none.",
+    )
+    failing_archives: list[str] = Field(
+        default=[],
+        max_length=MAX_FAILING,
+        description="Archives of dropped tables that are damaged, or could not be read again: name and reason.",
+    )
+    oldest_verified_at: Moment = Field(
+        None, description="When the archive of the policy was last proven that was not for the longest time."
+    )
+    verification_due_at: Moment = Field(
+        None,
+        description="When that archive is read again at the latest, by retention.archive.verifyEvery; absent without.",
     )
     forecast: Forecast | None = Field(
         None, description="What is to be expected; absent until a partition's range has passed."

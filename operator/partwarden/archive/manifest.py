@@ -83,6 +83,8 @@ MOST_COLUMNS, MOST_TYPES, MOST_LABELS = 1664, 10_000, 100_000
 """Of a manifest: a row of PostgreSQL has no more columns; types of users, and labels of one enum."""
 DATA, GENERATED, MANIFEST = "data.dump", "generated.copy.gz", "manifest.json"
 """Names of the objects in an archive's folder; the second only where columns are generated and stored."""
+EXPIRED = "expired.json"
+"""Name of the copy of the manifest in a folder that is being deleted: see `expiry`."""
 
 
 class TableName(Written):
@@ -260,10 +262,13 @@ MOUNT = "/archives"
 
 
 class Task(StrEnum):
-    """``Archive`` makes and proves an archive; ``Check`` reads one again, and compares it with what was proven."""
+    """``Archive`` makes and proves an archive; ``Check`` reads one again, and compares it with what was proven;
+    ``Verify`` does so without the table; ``Expire`` deletes one for good."""
 
     ARCHIVE = "Archive"
     CHECK = "Check"
+    VERIFY = "Verify"
+    EXPIRE = "Expire"
 
 
 class TableToArchive(Written):
@@ -289,10 +294,12 @@ class JobSpec(TableToArchive):
     """What wins over the database's Secret."""
     destination: Destination
     location: str = ""
-    """For ``Check``: the folder's URL, as the report named it."""
+    """For ``Check``, ``Verify`` and ``Expire``: the folder's URL, as the report named it."""
     sha256: str = ""
     manifest_sha256: str = ""
-    """For ``Check``: what was proven."""
+    """For the same: what was proven."""
+    begun: bool = False
+    """For ``Expire``: whether an earlier Job may have deleted all, and not have reported it."""
     mount: str = MOUNT
 
 

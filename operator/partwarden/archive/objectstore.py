@@ -35,6 +35,12 @@ WRONG_LOGIN = re.compile(
 BUSY = (408, 429)
 NO_ROOM = 507
 FORBIDDEN = (401, 403)
+KEEPING = (403, 409, 412)
+"""What services answer that keep an object: S3 and Google Cloud Storage 403, Azure 409, or 412 for a lease."""
+OF_ONE_KEY = r" request failed for key .*\(code: (\w+)\)"
+"""What the library says where the answer to a deletion of several, which succeeded as a whole, says it of one."""
+PASSING = ("", "InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted")
+"""Of such codes those that pass; empty where it is no such answer."""
 KNOWN = {
     "dns error": "the name of the host is not known",
     "TimedOut|operation timed out": "no answer in time",
@@ -51,6 +57,16 @@ def is_missing(error: Exception) -> bool:
 def is_without_conditions(error: Exception) -> bool:
     """Whether the service knows no "only where there is none yet", which is a later part of the protocol."""
     return _code(str(error)) == "NotImplemented" or isinstance(error, exceptions.NotSupportedError)
+
+
+def is_kept(error: Exception) -> bool:
+    """Whether the service knows the object and the login, and will not delete: by a lock, a policy or a right."""
+    text = str(error)
+    code, status = _code(text), int(_found(r"status code: (\d{3})", text) or 0)
+    if code in NO_BUCKET or WRONG_LOGIN.search(code):
+        return False
+    refused = isinstance(error, exceptions.PermissionDeniedError | PermissionError | exceptions.PreconditionError)
+    return refused or status in KEEPING or _found(OF_ONE_KEY, text) not in PASSING
 
 
 def translate(error: Exception, url: str) -> errors.PartwardenError:
@@ -221,6 +237,20 @@ class Objects:
                 for each in page:
                     if each["path"].rsplit("/", 1)[-1] == name:
                         yield each["path"].removeprefix(skipped)
+
+    def remove(self, key: str) -> None:
+        with self._translating(key):
+            try:
+                obstore.delete(self.store, self._key(key))
+            except FAILED as error:
+                if is_missing(error):
+                    return
+                if is_kept(error):
+                    raise errors.DeletionRefused(
+                        f"{self.url(key)} cannot be deleted: {_said(str(error))}; the bucket keeps it (Object Lock, "
+                        "legal hold, retention policy), or the credentials may not delete: wait, or change that there"
+                    ) from None
+                raise
 
     def url(self, key: str) -> str:
         return f"{self.base}/{key}"

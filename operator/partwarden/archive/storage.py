@@ -44,6 +44,9 @@ class Store(Protocol):
     def below(self, key: str, name: str) -> Iterator[str]:
         """The keys of all objects of that name in ``key`` and below, in any order."""
 
+    def remove(self, key: str) -> None:
+        """Delete an object for good, where there is one. Raises `DeletionRefused` where the place keeps it."""
+
     def url(self, key: str) -> str:
         """For people, and for reports."""
 
@@ -122,6 +125,16 @@ class Folder:
                 raise errors.DestinationNotFound(f"folder {top} does not exist")
             for each in sorted(top.rglob(name)):
                 yield each.relative_to(self.root).as_posix()
+
+    def remove(self, key: str) -> None:
+        path = self.root / key
+        with self._translating(key):
+            self._is_there()
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            # Durable before the next is removed: a power cut must not bring a manifest back whose data is gone.
+            _sync(path.parent)
+            path.parent.rmdir()
 
     def url(self, key: str) -> str:
         return f"{self.base}/{key}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -103,6 +104,29 @@ def find(
             )
         table = TableName(schema_=row.schema, name=row.name, oid=row.oid)
         return replace(find_origin(connection, table, [encoding]), server=server, bytes=row.bytes)
+
+
+# Not by regclass, which hides what the role may not see: a table that is there must not seem to be gone.
+REMAINS = """
+SELECT n.nspname AS schema, c.relname AS name, c.oid::int8
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = {oid}::oid OR (n.nspname = {schema} AND c.relname = {name}) ORDER BY c.oid
+"""
+
+
+def remains(
+    connection: psycopg.Connection[Any], schema: str, name: str, oid: int, server: str
+) -> tuple[tuple[TableName, ...], datetime]:
+    """What is there of a table that was dropped, by its OID or by its name, and the server's clock. Raises as
+    `table_state.read`, and psycopg's errors. In autocommit, in one transaction of its own."""
+    with connection.transaction():
+        # Only the catalog is read.
+        run(connection, pinned("2s", "30s"))
+        table_state.read(connection, server)
+        rows, ((now,),) = run(
+            connection, SQL(REMAINS).format(oid=oid, schema=schema, name=name), "SELECT clock_timestamp()"
+        )
+    return tuple(TableName(schema_=row.schema, name=row.name, oid=row.oid) for row in rows), now.astimezone(UTC)
 
 
 def find_origin(

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from ..api.retention import Compression, OnLargeObjects
 from ..archive import create, storage
+from ..archive.expiry import expire, remove_abandoned
 from ..archive.manifest import (
     DATABASE_KEYS,
     DATABASE_PREFIX,
@@ -32,12 +33,13 @@ from ..archive.manifest import (
 )
 from ..archive.restore import Restored, RestoreRequest
 from ..archive.restore import restore as restore_archive
+from ..archive.storage import Folder, Store
 from ..archive.table_lookup import moments
 from ..archive.verify import find, open_archive
 from ..errors import InvalidSpec, PartwardenError, UserError
 from ..planner.calendar import iso
 from ..postgres.connection import forget_environment
-from ..postgres.conninfo import from_dsn, merge
+from ..postgres.conninfo import ConnectionInfo, from_dsn, merge
 from ..postgres.settings import as_options
 from . import formats, options
 from .options import Target
@@ -126,15 +128,39 @@ def job(report: Path | None) -> int:
         info = merge(spec.connection, secret, "spec.database.secretRef")
         store = storage.of_job(spec, os.environ)
         forget_environment()
-        checks = spec.task is Task.CHECK
-        made = create.check(spec, info, store) if checks else create.archive(spec, info, store, _log)
+        made = _work(spec, info, store)
     except PartwardenError as error:
         _log(f"{error.reason}: {error}")
         _write(report, create.failure(error, spec.id, spec.partition.oid) if spec else create.failure(error))
         return WRONG if isinstance(error, UserError) else FAILED
     _write(report, made)
-    _log(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
+    if spec.task is not Task.EXPIRE:
+        _log(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
+    _tidy(store)
     return 0
+
+
+def _work(spec: JobSpec, info: ConnectionInfo, store: Store) -> Report:
+    """Raises a `PartwardenError`."""
+    match spec.task:
+        case Task.ARCHIVE:
+            return create.archive(spec, info, store, _log)
+        case Task.CHECK:
+            return create.check(spec, info, store)
+        case Task.VERIFY:
+            return create.check(spec, None, store)
+        case Task.EXPIRE:
+            return expire(spec, store, _log)
+
+
+def _tidy(store: Store) -> None:
+    """Remove what writers left on the volume that were killed long ago. The Job has done its work, whatever comes."""
+    if isinstance(store, Folder):
+        try:
+            for path in remove_abandoned(store):
+                _log(f"{path}, which was never finished, is deleted")
+        except OSError as error:
+            _log(f"cannot delete what was never finished: {error}")
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -204,6 +230,8 @@ def resolve_address(url: str, manifest_sha256: str | None) -> tuple[str, str | N
     cluster = Policies(Target(namespace=namespace or None))
     if (found := cluster.archive(name)) is None:
         raise InvalidSpec(f"there is no PartitionArchive {name!r} in namespace {cluster.namespace!r}")
+    if expired := status(found).get("expired"):
+        raise InvalidSpec(f"PartitionArchive {name} is a record only: its objects were deleted at {expired}")
     location, proven = status(found).get("location"), status(found).get("manifestSha256")
     if not location or not proven:
         raise InvalidSpec(f"PartitionArchive {name} is not proven: kubectl describe parc {name} says what it waits for")

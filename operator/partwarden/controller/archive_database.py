@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from ..api.types import ObjectKey
+from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
-from ..errors import PartwardenError, TableChanged
+from ..errors import PartwardenError, TableChanged, TableThere
 from ..kube.cache import StoredArchive
 from ..kube.client import Cluster
+from ..planner.calendar import iso
 from ..planner.drop_preconditions import server_label
+from ..planner.findings import join_names
 from ..postgres.conninfo import ConnectionInfo, resolve
 from . import database_work
 from .archive_job import JobRequest, resolve_job_request
@@ -42,7 +46,38 @@ def find_table(
 
     Raises a `PartwardenError`: `TableChanged` where it is not the table that the archive was begun for.
     """
-    wanted = TableSearch(
+    target = execute(database_work.find_table, _search(cluster, settings, archive, request), Supervisor())
+    check_table(archive, request, target)
+    return target
+
+
+def check_gone(
+    cluster: Cluster,
+    settings: Settings,
+    execute: Callable[..., tuple[tuple[TableName, ...], datetime]],
+    archive: StoredArchive,
+    request: JobRequest,
+    due: datetime,
+) -> None:
+    """Check in the database that the archive's table is gone, by its OID and by its name, and that its objects are
+    ``due`` to be deleted by the clock of that server, too: the operator's own may be wrong by years. ``execute``:
+    `DatabaseProcesses.run` within a few seconds.
+
+    Raises `TableThere` where it is not so, and a `PartwardenError` where that cannot be seen: nothing is deleted then.
+    """
+    wanted = _search(cluster, settings, archive, request)
+    if not wanted.oid or not wanted.server:
+        raise TableThere(f"the OID and the server of {request.schema}.{request.spec.partition} are not known")
+    there, now = execute(database_work.find_remains, wanted, Supervisor())
+    if there:
+        names = join_names([f"{each} (OID {each.oid})" for each in there])
+        raise TableThere(f"{names} exists, by the OID or the name of the archive's table: drop or rename it")
+    if now < due:
+        raise TableThere(f"by the clock of the database server it is {iso(now)}, and it is due at {iso(due)}")
+
+
+def _search(cluster: Cluster, settings: Settings, archive: StoredArchive, request: JobRequest) -> TableSearch:
+    return TableSearch(
         connection=_connection(cluster, settings, archive, request),
         connect_timeout=settings.connect_timeout,
         schema=request.schema,
@@ -52,9 +87,6 @@ def find_table(
         encoding=request.encoding,
         client=settings.job_client,
     )
-    target = execute(database_work.find_table, wanted, Supervisor())
-    check_table(archive, request, target)
-    return target
 
 
 def check_table(archive: StoredArchive, request: JobRequest, target: Target) -> None:

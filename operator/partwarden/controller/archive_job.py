@@ -112,6 +112,15 @@ def name(owner: Owner, task: Task, serial: str) -> str:
     return f"{stem or 'archive'}-{task.lower()}-{digest}"
 
 
+BESIDE = (Task.VERIFY, Task.EXPIRE)
+"""What time alone makes due, and no table waits for."""
+
+
+def is_beside(job: str) -> bool:
+    """Whether a Job of that `name` is for one of these tasks."""
+    return job.split("-")[-2:-1] in [[task.lower()] for task in BESIDE]
+
+
 def controller_of(job: Mapping[str, Any]) -> Owner | None:
     """The PartitionArchive that is the Job's controller, by its owner references."""
     meta = job["metadata"]

@@ -7,7 +7,8 @@
                                                     a slot (`job_slots`)
     not proven                  runs                phase, since when, and what its pod waits for
     not proven                  succeeded           proven: the report's facts
-    proven, no check wanted     -                   nothing
+    proven, no check wanted     -                   nothing, but for what time alone makes due (`archive_schedule`):
+                                                    create Job `Verify`; announce the deletion, then create Job `Expire`
     proven, a check wanted      none                create Job `Check`
     proven, a check wanted      ended               what the check found
     any                         failed              the cause, counted; the next Job after a pause
@@ -19,25 +20,23 @@ the archive at its destination and proves it instead of making it again.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from .. import errors
 from ..api.types import ObjectKey
-from ..archive.manifest import JobSpec, Report, TableName, Task
+from ..archive.manifest import Report, TableName, Task
 from ..archive.table_lookup import Target
-from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, UserError
-from ..kube.cache import ArchiveCache, StoredArchive, parse_archive
+from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableThere, UserError
+from ..kube.cache import ArchiveCache, StoredArchive, parse_archive, parse_policy
 from ..kube.client import JOBS, Cluster, Invalid
 from ..planner.calendar import iso
-from . import archive_status
-from .archive_job import JobRequest, Owner, controller_of, manifest, resolve_job_request
-from .archive_job import name as job_name
+from . import archive_schedule, archive_status
+from .archive_job import BESIDE, JobRequest, controller_of, manifest, resolve_job_request
 from .archive_requests import ArchiveRequests
+from .archive_steps import AGAIN, KEPT, Due, Step, due, job_spec, next_step
 from .job_slots import JobSlots
 from .job_status import NO_REPORT, JobView, Phase, is_pending_long, view
 from .ownership import Shard
@@ -61,24 +60,9 @@ FINDINGS = (errors.ArchiveDamaged, errors.ContentsChanged, errors.DestinationNot
 """What a check finds out about the archive. Any other end of one says nothing of it, such as a wrong password."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What is to be done next for an archive, by which Job. ``token``: of the check that is wanted."""
-
-    archive: StoredArchive
-    task: Task
-    serial: str
-    token: str = ""
-
-    @property
-    def owner(self) -> Owner:
-        """The owner of the Job."""
-        return Owner(*self.archive.key, self.archive.uid)
-
-    @property
-    def job(self) -> ObjectKey:
-        """The Job's namespace and name."""
-        return self.archive.key[0], job_name(self.owner, self.task, self.serial)
+def unknown(archive: StoredArchive, request: JobRequest, due: datetime) -> None:
+    """Where no database is asked, no table is known to be gone."""
+    raise TableThere("no database is asked")
 
 
 class ArchiveReconciler:
@@ -96,12 +80,14 @@ class ArchiveReconciler:
         clock: Callable[[], datetime],
         ended: Callable[[Task, bool, float | None], None] = lambda task, succeeded, seconds: None,
         progress: Callable[[StoredArchive], int | None] = lambda archive: None,
+        check_gone: Callable[[StoredArchive, JobRequest, datetime], None] = unknown,
     ) -> None:
         """``find``: as `archive_database.find_table`. ``ended`` is called for each Job that has ended: its
-        task, whether all was well, the seconds that it took. ``progress``: as `archive_database.ArchiveProgress.of`."""
+        task, whether all was well, the seconds that it took. ``progress``: as `archive_database.ArchiveProgress.of`.
+        ``check_gone``: as `archive_database.check_gone`."""
         self._cluster, self._cache, self._requests, self._shard = cluster, cache, requests, shard
         self._slots, self._find, self._settings, self._clock = slots, find, settings, clock
-        self._ended, self._progress = ended, progress
+        self._ended, self._progress, self._check_gone = ended, progress, check_gone
 
     def reconcile(self, key: ObjectKey) -> float | None:
         """Act once. Returns the seconds until the next reconcile, None for when it is enqueued."""
@@ -119,17 +105,33 @@ class ArchiveReconciler:
         known = self._cache.get(key)
         if known is not None and self._shard.decided(known) is False:
             return None
+        wanted = self._requests.wanted_check(key)
+        if known is not None and next_step(known, wanted) is None:
+            quiet = self._due(known)
+            if quiet.step is None and quiet.news is None:
+                # The API server is not asked, however many archives there are.
+                return quiet.after
         # As it is now, not as a watch last showed it: what another replica wrote must not be missed.
         archive = self._cluster.archive(key)
         if archive is None:
             self._cache.remove(key)
             self._requests.forget(key)
             return None
-        step = next_step(archive, self._requests.wanted_check(key)) if self._shard.claims(archive) else None
-        if step is None:
+        if not self._shard.claims(archive):
             return None
+        step = next_step(archive, wanted)
+        if step is None:
+            found = self._due(archive)
+            if found.news is not None:
+                return WRITTEN_MEANWHILE if self._write(archive, found.news) is None else found.after
+            if found.step is None:
+                return found.after
+            step = found.step
         job = self._cluster.get(JOBS, step.job)
         return self._start(step) if job is None else self._follow(step, job)
+
+    def _due(self, archive: StoredArchive) -> Due:
+        return due(archive, self._shard.policy(archive), self._clock())
 
     def _start(self, step: Step) -> float | None:
         """Create the Job if it may run now, or say in the status what keeps it from being created."""
@@ -147,6 +149,9 @@ class ArchiveReconciler:
                     "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
                 )
             if not self._slots.take(step.job, archive):
+                if step.task in BESIDE:
+                    # Nothing waits for it, and so nothing is said.
+                    return WAIT_FOR_SLOT
                 why = self._slots.why_not
                 status = archive_status.waits(archive.status, archive.generation, now, "Queued", why)
                 return WRITTEN_MEANWHILE if self._write(archive, status) is None else WAIT_FOR_SLOT
@@ -160,12 +165,12 @@ class ArchiveReconciler:
         except ClusterUnavailable:
             raise
         except PartwardenError as error:
-            return self._fail(archive, error)
+            return self._keep(archive, error) if step.task is Task.EXPIRE else self._fail(archive, error)
 
     def _create(self, step: Step, request: JobRequest) -> float:
         """Pin the table, then create the Job. Returns `POLL_JOB` where it exists now."""
-        archive, reference = step.archive, request.database.secret_ref
-        target = self._find(archive, request)
+        archive, reference = step.archive, request.database.secret_ref if step.task not in BESIDE else None
+        target = self._target(step, request)
         body = manifest(
             step.owner,
             job_spec(step, request, target),
@@ -179,7 +184,10 @@ class ArchiveReconciler:
         bounds = (iso(target.held.lower), iso(target.held.upper)) if target.held else target.bounds
         pinned = archive_status.aims(archive.status, target.partition.oid, bounds, target.server, target.bytes)
         begun = JobView(step.job[1], Phase.RUNNING)
+        if step.task is Task.EXPIRE:
+            pinned = archive_status.expires(pinned, self._clock(), begun.name)
         status = archive_status.runs(pinned, archive.generation, self._clock(), step.task, begun)
+        # Only while it is as it was read: a hold that has come since keeps it from being written.
         written = self._write(archive, status)
         if written is None:
             return WRITTEN_MEANWHILE
@@ -191,6 +199,25 @@ class ArchiveReconciler:
                 written, InvalidSpec(f"{error}: see retention.job of the policy, and PARTWARDEN_JOB_IMAGE")
             )
         return POLL_JOB
+
+    def _target(self, step: Step, request: JobRequest) -> Target:
+        """The table: as the catalog has it, or, where no Job reads it, as the status has it. Raises a
+        `PartwardenError`, and of an archive that is to be deleted where anything keeps that."""
+        archive, status = step.archive, step.archive.status
+        if step.task not in BESIDE:
+            return self._find(archive, request)
+        if step.task is Task.EXPIRE:
+            # As it is now: a hold or an edit of the policy may not have been seen yet.
+            body = self._cluster.policy(archive.policy) if archive.policy else None
+            case = archive_schedule.ExpiryCase(archive, parse_policy(body) if body else None, self._clock())
+            if (kept := archive_schedule.unmet(case)) is not None:
+                raise TableThere(f"{kept.message}; see annotation and spec.retention.archive of its policy")
+            assert case.due is not None
+            # Safe: all that the policy demands is met, the archive was announced to be deleted a day ago, and in the
+            # very database that it is of there is no table of its OID or its name that could need it.
+            self._check_gone(archive, request, case.due)
+        table = TableName(schema_=request.schema, name=request.spec.partition, oid=int(status.get("oid") or 0))
+        return Target(table, server=str(status.get("server") or ""))
 
     def _follow(self, step: Step, job: Mapping[str, Any]) -> float | None:
         """Write down how the Job stands, or what came of it."""
@@ -213,7 +240,17 @@ class ArchiveReconciler:
         if self._write(archive, status) is None:
             return WRITTEN_MEANWHILE
         self._ended(step.task, succeeded, seen.took)
+        if step.task in BESIDE:
+            return AGAIN
         return None if succeeded else RETRY
+
+    def _keep(self, archive: StoredArchive, error: PartwardenError) -> float:
+        """Its objects are not deleted now."""
+        log.warning("kept: %s", error, extra={"archive": str(archive), "reason": error.reason})
+        pause = KEPT if isinstance(error, UserError) else timedelta(seconds=AGAIN)
+        why = error.reason, str(error)
+        self._write(archive, archive_status.kept(archive.status, archive.generation, self._clock(), why, pause))
+        return AGAIN
 
     def _fail(self, archive: StoredArchive, error: PartwardenError) -> float:
         log.warning("%s", error, extra={"archive": str(archive), "reason": error.reason})
@@ -240,52 +277,18 @@ class ArchiveReconciler:
         return parse_archive(written)
 
 
-def next_step(archive: StoredArchive, wanted: str | None) -> Step | None:
-    """The step that is due, None where all is done. ``wanted``: the token of the check that is asked for."""
-    status = archive.status
-    attempts, last = int(status.get("attempts") or 0), status.get("check") or {}
-    if not archive_status.is_proven(status):
-        return Step(archive, Task.ARCHIVE, str(attempts))
-    if wanted is None or (last.get("token") == wanted and last.get("ok")):
-        return None
-    # After another check the same token means a new one: what was read before must not stand for it.
-    return Step(archive, Task.CHECK, f"{wanted}/{attempts}/{last.get('job', '')}", wanted)
-
-
-def job_spec(step: Step, request: JobRequest, target: Target) -> JobSpec:
-    """What the Job of the step has to do; ``target`` is the table as it was just found."""
-    archive, table, checks = step.archive, target.partition, step.task is Task.CHECK
-    status = archive.status
-    # Unique among the archives of a partition, and the same however often its Job runs.
-    own_id = f"{archive.key[1][:80].strip('-.')}-{hashlib.sha256(archive.uid.encode()).hexdigest()[:10]}"
-    return JobSpec(
-        task=step.task,
-        id=str(status.get("id")) if checks else own_id,
-        connection=request.database.connection,
-        parent=target.parent,
-        server=target.server,
-        partition=TableName(schema_=table.schema_, name=table.name, oid=table.oid),
-        bounds=target.bounds,
-        key=target.key,
-        destination=request.spec.destination,
-        large_objects=request.large_objects,
-        compression=request.compression,
-        location=str(status.get("location")) if checks else "",
-        sha256=str(status.get("sha256")) if checks else "",
-        manifest_sha256=str(status.get("manifestSha256")) if checks else "",
-    )
-
-
 def is_whole(report: Report, status: Mapping[str, Any]) -> bool:
     """Whether it says all that a proof must, of the very table of the very server that the archive was begun for."""
     stated = report.sha256 and report.manifest_sha256 and report.location and report.fingerprint is not None
     return bool(stated) and (report.oid, report.server) == (status.get("oid"), status.get("server", ""))
 
 
-def is_result(report: Report, status: Mapping[str, Any]) -> bool:
-    """Whether the check came to an end: the archive is there and as it was, or it is known what is wrong with it."""
+def is_result(report: Report, status: Mapping[str, Any], alone: bool = False) -> bool:
+    """Whether the check came to an end: the archive is there and as it was, or it is known what is wrong with it.
+    ``alone``: no server was asked."""
     if report.ok:
-        proven = (status.get("oid"), status.get("server", ""), status.get("sha256"), status.get("manifestSha256"))
+        server = "" if alone else status.get("server", "")
+        proven = (status.get("oid"), server, status.get("sha256"), status.get("manifestSha256"))
         return (report.oid, report.server, report.sha256, report.manifest_sha256) == proven
     return report.reason in {each.__name__ for each in FINDINGS}
 
@@ -299,7 +302,15 @@ def _result(step: Step, seen: JobView, now: datetime) -> tuple[archive_status.St
         return archive_status.proved(before, generation, now, report, seen.name, seen.took), True
     if step.task is Task.CHECK and report is not None and is_result(report, before):
         return archive_status.checked(before, generation, now, report, step.token, seen.name), report.ok
+    if step.task is Task.VERIFY and report is not None and is_result(report, before, alone=True):
+        return archive_status.verified(before, generation, now, report, seen.name), report.ok
+    if step.task is Task.EXPIRE and report is not None and report.ok and is_result(report, before):
+        log.info("deleted %s", report.location, extra={**about, "reason": archive_status.EXPIRED})
+        return archive_status.expired(before, generation, now, seen.name), True
     reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")
+    if step.task is Task.EXPIRE:
+        log.warning("not deleted: %s: %s", reason, message, extra={**about, "reason": reason})
+        return archive_status.kept(before, generation, now, (reason, message), KEPT, seen.name), False
     error = errors.from_report(reason, message) or (reason, message)
     log.warning("%s: %s", reason, message, extra={**about, "reason": reason})
     return archive_status.failed(before, generation, now, error, job=seen.name, ended=seen.ended), False

@@ -73,6 +73,9 @@ class ArchiveRequests:
             # Only the operator writes a status: once that names a server, an edited label counts no more.
             if "server" in status and server_label(str(status["server"])) != binding.server:
                 continue
+            # What is deleted, or is being deleted, proves nothing.
+            if archive.expired:
+                continue
             state = _state(archive, binding, status, self._doubts.get(archive.key, ""))
             found.setdefault(binding.oid, []).append(state)
         states = {oid: tuple(sorted(some, key=lambda each: (each.round, each.name))) for oid, some in found.items()}
@@ -94,13 +97,17 @@ class ArchiveRequests:
         """
         wanted = list(requests)
         checks = {(policy.key[0], each.archive): each for each in wanted if isinstance(each, CheckRequest)}
-        route = (address, spec.database.archive)
-        rerouted = self._routes.get(policy.key, route) != route
+        archiving = spec.retention.archive if spec.retention else None
+        route = (address, spec.database.archive, archiving)
+        scheduled = archiving is not None and (archiving.verify_every or archiving.keep_for) is not None
+        rerouted = self._routes[policy.key] != route if policy.key in self._routes else scheduled
         self._routes[policy.key] = route
-        for archive, _ in self.own(policy, spec):
-            if rerouted:
-                # Jobs have another way to the database now: no archive waits for its next attempt.
+        if rerouted:
+            # Jobs have another way to the database now, and no archive waits for its next attempt; or archives are read
+            # again, or kept, for another time.
+            for archive in self._cache.indexed(policy.key):
                 self._enqueue(archive.key)
+        for archive, _ in self.own(policy, spec):
             if archive.key not in checks:
                 self._checks.pop(archive.key, None)
         for key, each in checks.items():
@@ -183,12 +190,11 @@ class ArchiveRequests:
 
     def own(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Iterator[tuple[StoredArchive, Binding]]:
         """The policy's archives, of whatever server, each with the table that it is of."""
-        settings = spec.retention.archive if spec.retention else None
-        destination = settings.place if settings else None
-        for archive in self._cache.indexed(policy.key) if destination else ():
+        place = spec.retention.archive.place if spec.retention and spec.retention.archive else None
+        for archive in self._cache.indexed(policy.key) if place else ():
             of = archive.binding
             same = of is not None and of.database is not None and of.database.identity == spec.database.identity
-            if of is not None and same and of.destination == destination:
+            if of is not None and same and of.destination == place:
                 yield archive, of
 
     def _create(self, policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: ArchiveRequest) -> None:
@@ -221,10 +227,16 @@ class ArchiveRequests:
             return
         made, _ = check(PartitionArchiveSpec, there.spec, "spec")
         # How its Jobs run may have changed since; what it is of may not.
-        if made is None or _subject(made) != _subject(asked) or not there.labels.items() >= labels.items():
+        same = made is not None and _subject(made) == _subject(asked) and there.labels.items() >= labels.items()
+        if not same:
             raise NameTaken(
                 f"cannot create {ARCHIVE_KIND} {key[1]} for partition {wanted.schema}.{wanted.name}: one of that name "
                 "is of something else, or its labels were changed: delete it"
+            )
+        if there.expired:
+            raise NameTaken(
+                f"cannot create {ARCHIVE_KIND} {key[1]} for partition {wanted.schema}.{wanted.name}: the one of that "
+                "name is the record of an archive that was deleted; delete that record"
             )
 
 
@@ -263,6 +275,9 @@ def _subject(spec: PartitionArchiveSpec) -> tuple[Any, ...]:
 
 def _state(archive: StoredArchive, binding: Binding, status: Mapping[str, Any], doubt: str) -> ArchiveState:
     check_status, taken = status.get("check"), status.get("fingerprint")
+    if (found := status.get("verification")) and found.get("ok") is not True:
+        # What was found out by schedule keeps a drop from being done, until a check finds the archive whole.
+        check_status = {**found, "token": f"verify/{found.get('job', '')}"}
     return ArchiveState(
         name=archive.key[1],
         round=binding.round,

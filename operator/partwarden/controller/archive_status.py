@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .. import __version__
+from ..api.archive import HOLD
 from ..archive.manifest import Report, Task
-from ..errors import PartwardenError, UserError
+from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.calendar import iso
 from ..status.conditions import FALSE, TRUE, ConditionState, condition
 from ..status.details import cut, human
@@ -19,17 +20,18 @@ from ..status.events import EventType, Notice, short
 from .job_status import BLOCKED, JobView
 
 READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
-ARCHIVED, VERIFIED = "Archived", "Verified"
-PROVEN = "Proven"
+ARCHIVED, VERIFIED, EXPIRED = "Archived", "Verified", "Expired"
+PROVEN, ANNOUNCED = "Proven", "Announced"
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 """Between a Job that failed and the next, doubled each time."""
 
-PHASES = {Task.ARCHIVE: "Archiving", Task.CHECK: "Checking"}
+PHASES = {Task.ARCHIVE: "Archiving", Task.CHECK: "Checking", Task.VERIFY: "Verifying", Task.EXPIRE: "Expiring"}
 DUMPED = 100
 """``progress`` of a Job that has the dump, and proves it."""
-STATES = {PHASES[Task.ARCHIVE]: "Dumping", PHASES[Task.CHECK]: "Verifying"}
+STATES = {**{each: each for each in PHASES.values()}, "Archiving": "Dumping", "Checking": "Verifying"}
 FAILURE = ("lastError", "attempts", "nextAttempt")
 """What a Job that succeeds removes."""
+AGAIN = "reads the archive again"
 PROGRESS = ("phase", "phaseSince", "progress")
 """What the end of a Job removes."""
 
@@ -66,7 +68,7 @@ def runs(
     """A Job is under way: its phase, since when, and what it waits for. Nothing else changes until it has ended, but
     for the percentage that is ``dumped``; None where there is nothing new of that."""
     size = f" of {human(status['tableBytes'])}" if status.get("tableBytes") else ""
-    verb = f"archives the partition{size}" if task is Task.ARCHIVE else "reads the archive again"
+    verb = {Task.ARCHIVE: f"archives the partition{size}", Task.EXPIRE: "deletes the archive"}.get(task, AGAIN)
     said = ConditionState(FALSE, seen.reason or "JobRunning", seen.message or f"Job {seen.name} {verb}")
     lasts = (status.get("job"), status.get("phase")) == (seen.name, PHASES[task]) and "phaseSince" in status
     since = status["phaseSince"] if lasts else iso(now.replace(microsecond=0))
@@ -80,7 +82,7 @@ def proved(
     status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str, took: float | None = None
 ) -> Status:
     """The Job that archives reported success: the archive was read back before it said so. ``took``: its seconds."""
-    found = {**_forgiven(status), **_facts(report), "job": job}
+    found = {**_forgiven(status), **_facts(report), "job": job, "lastVerified": iso(report.completed or now)}
     if took is not None:
         found["seconds"] = max(0, round(took))
     message = f"{report.rows} rows, {human(report.bytes)}, read back and equal to the table: {report.location}"
@@ -93,11 +95,71 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
     check = {"token": token, "job": job, "ok": report.ok, "reason": report.reason, "message": cut(report.message)}
     check |= {"fingerprint": taken, "oid": report.oid, "completed": iso(report.completed or now)}
     found: Status = {**status, "check": {key: value for key, value in check.items() if value not in (None, "")}}
+    # What was read before says nothing beside it.
+    found.pop("verification", None)
     if report.ok:
+        found["lastVerified"] = iso(report.completed or now)
         as_it_was = ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}")
         return _with({**_forgiven(found), "job": job}, generation, now, as_it_was, READY)
     found |= _counted(status, job, report.completed or now, now)
     return _with(found, generation, now, ConditionState(FALSE, report.reason, report.message), STALLED)
+
+
+def verified(status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str) -> Status:
+    """The Job that reads an archive by schedule came to a result. It is not tried again soon: nobody waits for it."""
+    at = iso((report.completed or now).replace(microsecond=0))
+    said = {"job": job, "ok": report.ok, "reason": report.reason, "message": cut(report.message), "completed": at}
+    found: Status = {**_forgiven(status), "verification": {key: each for key, each in said.items() if each != ""}}
+    found["job"] = job
+    if report.ok:
+        as_it_was = ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}")
+        return _with({**found, "lastVerified": at}, generation, now, as_it_was, READY)
+    return _with(found, generation, now, ConditionState(FALSE, report.reason, report.message), STALLED)
+
+
+def announced(status: Mapping[str, Any], generation: int, now: datetime, at: datetime | None) -> Status:
+    """Its objects are to be deleted at that moment; None: they are not, whatever was announced."""
+    found = {key: value for key, value in status.items() if key != "expiresAt"}
+    if at is not None:
+        found["expiresAt"] = iso(at.replace(microsecond=0))
+    elif "begun" not in (status.get("expiry") or {}):
+        found.pop("expiry", None)
+    return _as_it_is(found, generation, now)
+
+
+def expires(status: Mapping[str, Any], now: datetime, job: str) -> Status:
+    """A Job is to be made that deletes: from now on the archive counts as none."""
+    expiry = status.get("expiry") or {}
+    begun = expiry.get("begun") or iso(now.replace(microsecond=0))
+    attempts = {key: expiry[key] for key in ("attempts",) if key in expiry}
+    return {**status, "expiry": {**attempts, "begun": begun, "job": job}}
+
+
+def kept(
+    status: Mapping[str, Any], generation: int, now: datetime, why: tuple[str, str], pause: timedelta, job: str = ""
+) -> Status:
+    """Its objects could not be deleted, or must not be. ``job``: the one that failed, where one has."""
+    expiry = {**(status.get("expiry") or {}), "reason": why[0], "message": cut(why[1])}
+    expiry["nextAttempt"] = iso((now + pause).replace(microsecond=0))
+    if job:
+        expiry |= {"job": job, "attempts": int(expiry.get("attempts") or 0) + 1}
+    return _as_it_is({**status, "expiry": expiry}, generation, now)
+
+
+def expired(status: Mapping[str, Any], generation: int, now: datetime, job: str) -> Status:
+    """The archive's objects are deleted. All that was proven of it stays as a record."""
+    left = {key: value for key, value in _forgiven(status).items() if key not in ("expiry", "expiresAt")}
+    at = iso(now.replace(microsecond=0))
+    said = ConditionState(TRUE, EXPIRED, f"deleted at {at} from {status.get('location')}: this is the record of it")
+    return _with({**left, "expired": at, "job": job}, generation, now, said, READY)
+
+
+def _as_it_is(status: Status, generation: int, now: datetime) -> Status:
+    """With conditions that say what they said, where nothing was found out about the archive itself."""
+    wrong = trouble(status)
+    if wrong is None:
+        return _with(status, generation, now, ConditionState(TRUE, PROVEN, str(status.get("location", ""))), READY)
+    return _with(status, generation, now, ConditionState(FALSE, *wrong), STALLED)
 
 
 def failed(
@@ -134,13 +196,28 @@ def dropped(status: Mapping[str, Any], now: datetime, approval: str | None) -> S
 def trouble(status: Mapping[str, Any]) -> tuple[str, str] | None:
     """Reason and message of what is wrong: what a Job waits for that a user must correct, what the last check found, or
     why the last attempt failed. None where nothing is known to be wrong."""
-    found, error = status.get("check") or {}, status.get("lastError")
+    if "expired" in status:
+        return None
+    found, error = reading(status), status.get("lastError")
     ready: Mapping[str, Any] = next((each for each in status.get("conditions") or [] if each.get("type") == READY), {})
     if ready.get("reason") in BLOCKED:
         return str(ready["reason"]), str(ready.get("message", ""))
     if found and found.get("ok") is not True:
         return str(found.get("reason") or "CheckFailed"), str(found.get("message", ""))
     return (str(error.get("reason")), str(error.get("message"))) if error else None
+
+
+def reading(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The last reading that says how the archive is; empty where there was none.
+
+    One by schedule is later than the check beside it, which removes it. It reads the archive alone: that a table held
+    something else, only a check takes back.
+    """
+    check, verification = (status.get(each) or {} for each in ("check", "verification"))
+    if not verification:
+        return check
+    changed = check and check.get("ok") is not True and check.get("reason") == ContentsChanged.__name__
+    return check if changed and verification.get("ok") is True else verification
 
 
 def state(status: Mapping[str, Any]) -> str:
@@ -185,10 +262,12 @@ def _facts(report: Report) -> Status:
 
 def _with(status: Mapping[str, Any], generation: int, now: datetime, said: ConditionState, which: str) -> Status:
     earlier = {each["type"]: each for each in status.get("conditions") or []}
-    proven, check = is_proven(status), status.get("check") or {}
-    good = proven and check.get("ok", True)
+    proven, check, gone = is_proven(status), reading(status), "expired" in status
+    good = proven and check.get("ok", True) and not gone
     archived = verified = ConditionState(FALSE, said.reason, said.message)
-    if proven:
+    if gone:
+        archived = verified = ConditionState(FALSE, EXPIRED, said.message)
+    elif proven:
         archived = ConditionState(TRUE, PROVEN, str(status.get("location", "")))
         verified = ConditionState(FALSE, check.get("reason") or "CheckFailed", check.get("message", ""))
     states = {
@@ -201,15 +280,31 @@ def _with(status: Mapping[str, Any], generation: int, now: datetime, said: Condi
         },
         ARCHIVED: archived,
         VERIFIED: ConditionState(TRUE, PROVEN) if good else verified,
+        **_expiry(status),
     }
     conditions = [condition(kind, each, earlier.get(kind), generation, now) for kind, each in states.items()]
     lasting = {key: value for key, value in status.items() if key not in PROGRESS}
     return _staged({**lasting, "observedGeneration": generation, "conditions": conditions})
 
 
+def _expiry(status: Mapping[str, Any]) -> dict[str, ConditionState]:
+    """The condition of the deletion, from when it is due."""
+    expiry, at = status.get("expiry") or {}, status.get("expiresAt")
+    if "expired" in status:
+        return {EXPIRED: ConditionState(TRUE, EXPIRED, f"deleted at {status['expired']}")}
+    if "reason" in expiry:
+        return {EXPIRED: ConditionState(FALSE, str(expiry["reason"]), str(expiry.get("message", "")))}
+    if at is None:
+        return {}
+    said = f"deleted for good at {at}, unless annotation {HOLD} of this object, or of its policy, keeps it"
+    return {EXPIRED: ConditionState(FALSE, ANNOUNCED, said)}
+
+
 def _staged(status: Status) -> Status:
     """With its ``state``. Of a Job that runs, why it cannot go on counts, and why one before it failed does not."""
     wrong = trouble(status)
+    if "expired" in status:
+        return {**status, "state": EXPIRED}
     if "phase" in status and (wrong is None or wrong[0] not in BLOCKED):
         state, percent = STATES[status["phase"]], status.get("progress")
         if percent == DUMPED:
@@ -231,7 +326,19 @@ def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Noti
     before, after = (each.get("check") or {} for each in (previous, status))
     if after.get("ok") and after.get("job") != before.get("job"):
         notices.append(Notice(EventType.NORMAL, "Verified", short(f"read again, and as it was proven: {location}")))
+    read = [(each.get("verification") or {}).get("job") for each in (previous, status)]
+    if read[0] != read[1] and reading(status).get("ok") is True and status.get("verification"):
+        notices.append(Notice(EventType.NORMAL, VERIFIED, short(f"read again, and as it was proven: {location}")))
+    notices += _expiry_notices(previous, status)
     wrong = trouble(status)
     if wrong is not None and wrong != trouble(previous):
         notices.append(Notice(EventType.WARNING, wrong[0], short(wrong[1])))
     return notices
+
+
+def _expiry_notices(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
+    before, after = _expiry(previous).get(EXPIRED), _expiry(status).get(EXPIRED)
+    if after is None or before == after:
+        return []
+    done = after.status is TRUE
+    return [Notice(EventType.NORMAL if done else EventType.WARNING, after.reason, short(after.message))]

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import psycopg
 
@@ -17,6 +18,7 @@ from ..api.policy import Mode, PartitionPolicySpec
 from ..api.retention import KeyEncoding
 from ..api.types import ObjectKey
 from ..archive import pgdump, table_lookup
+from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
 from ..errors import ContentsChanged, PartwardenError, WorkerFailed
 from ..planner.actions import AnalyzeParent, DrainIntoPartition, DropDetached, Outcome
@@ -288,6 +290,13 @@ def find_table(request: TableSearch, supervisor: Supervisor) -> Target:
         return table_lookup.find(
             connection, request.schema, request.name, request.oid, request.encoding, request.server
         )
+
+
+def find_remains(request: TableSearch, supervisor: Supervisor) -> tuple[tuple[TableName, ...], datetime]:
+    """As `table_lookup.remains`. Raises a `PartwardenError`."""
+    supervisor.begins(CONNECTING, None)
+    with session(request.connection, connect_timeout=request.connect_timeout) as connection:
+        return table_lookup.remains(connection, request.schema, request.name, request.oid or 0, request.server)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -188,10 +188,11 @@ class ArchiveEventHandler:
 
 def _archive_aim(archive: StoredArchive) -> tuple[Any, ...]:
     """What decides what is to be done for it, and by which operator."""
-    return archive.uid, archive.generation, archive.labels
+    return archive.uid, archive.generation, archive.labels, archive.held
 
 
 def _result(archive: StoredArchive) -> tuple[Any, ...]:
     """What a policy decides by."""
     status = archive.status
-    return status.get("manifestSha256"), status.get("check"), status.get("oid"), trouble(status)
+    proven = status.get("manifestSha256"), status.get("check"), status.get("oid"), status.get("lastVerified")
+    return *proven, trouble(status), archive.expired

@@ -6,6 +6,10 @@ else bears the labels of such Jobs, in whichever namespace, holds none. A Job of
 
 Archives without a slot wait in memory. When a slot is free, the one that is next is reconciled: of the namespace with
 the fewest Jobs, of several that which was served longest ago, the oldest archive. So nothing is polled.
+
+A Job that no table waits for (`archive_job.BESIDE`) comes after those that one waits for, until it has waited for
+`PATIENT`. Until then it never takes the last slot that its namespace may have, or that there is, where there is more
+than one; and at all times those Jobs have half of a namespace's slots at most, or the only one.
 """
 
 from __future__ import annotations
@@ -14,13 +18,13 @@ import itertools
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ..api.archive import MANAGED
 from ..api.types import ObjectKey
 from ..kube.cache import ArchiveCache, StoredArchive
-from .archive_job import Owner, controller_of
+from .archive_job import Owner, controller_of, is_beside
 from .job_status import end_of, idle_since, is_pending_long
 from .ownership import Shard
 from .runtime import share, utc_now
@@ -30,6 +34,18 @@ MOST_PENDING = 4
 """Jobs of one namespace that have been pending for long, beside which no other is created: all may start at once."""
 MOST_SEEN = 200
 """Jobs of one namespace that are kept beside those of the operator: more than any share, however many others make."""
+
+
+PATIENT = timedelta(hours=12)
+"""After which a Job that no table waits for has its turn like any other."""
+
+
+class Waiting(NamedTuple):
+    """An archive without a slot. ``age`` sorts the oldest first; ``beside``: as `archive_job.is_beside`."""
+
+    age: tuple[str, ObjectKey]
+    beside: bool
+    since: datetime
 
 
 class Slot(NamedTuple):
@@ -57,8 +73,7 @@ class JobSlots:
         self._share = share(self._count, len(settings.namespaces))
         self._slots: defaultdict[str, dict[str, Slot]] = defaultdict(dict)
         """By namespace and name of the Job."""
-        self._waiting: dict[ObjectKey, tuple[str, ObjectKey]] = {}
-        """Archives by key, with what sorts the oldest first."""
+        self._waiting: dict[ObjectKey, Waiting] = {}
         self._served, self._numbers = Counter[str](), itertools.count(1)
         """The number of the last slot that each namespace was given."""
 
@@ -75,7 +90,9 @@ class JobSlots:
         with self._lock:
             if job[1] in self._slots[job[0]]:
                 return True
-            self._waiting[archive.key] = archive.age
+            beside, known = is_beside(job[1]), self._waiting.get(archive.key)
+            since = known.since if known and known.beside == beside else self._clock()
+            self._waiting[archive.key] = Waiting(archive.age, beside, since)
             following = self._next()
             if taken := archive.key in following:
                 del self._waiting[archive.key]
@@ -146,29 +163,51 @@ class JobSlots:
         if not self._waiting:
             return []
         now = self._clock()
-        running, pending = Counter[str](), Counter[str]()
-        for owner, idle in (slot for slots in self._slots.values() for slot in slots.values()):
+        running, pending, beside = Counter[str](), Counter[str](), Counter[str]()
+        for name, (owner, idle) in (each for slots in self._slots.values() for each in slots.items()):
             if self._is_ours(owner):
-                (pending if is_pending_long(idle, now) else running)[owner.namespace] += 1
+                held = pending if is_pending_long(idle, now) else running
+                held[owner.namespace] += 1
+                beside[owner.namespace] += held is running and is_beside(name)
         # What a namespace has beyond its share, because pending Jobs have begun to run, is not at others' cost.
         free = self._count - sum(min(each, self._share) for each in running.values())
         following: list[ObjectKey] = []
-        for _ in range(free):
+        while free > 0:
             left = [
                 key
                 for key in self._waiting.keys() - following
                 if running[key[0]] < self._share and pending[key[0]] < MOST_PENDING
+                if self._may_follow(self._waiting[key], now, free, running[key[0]], beside[key[0]])
             ]
             if not left:
                 break
-            first = min(left, key=lambda key: (running[key[0]], self._served[key[0]], self._waiting[key]))
+            first = min(left, key=lambda key: (_yields(self._waiting[key], now), running[key[0]], *self._turn(key)))
             running[first[0]] += 1
+            beside[first[0]] += self._waiting[first].beside
+            free -= 1
             following.append(first)
         return following
+
+    def _may_follow(self, waiting: Waiting, now: datetime, free: int, running: int, beside: int) -> bool:
+        """Whether one that no table waits for leaves enough to the others: ``running`` and ``beside`` are the Jobs of
+        its namespace, the latter those like it."""
+        if not waiting.beside:
+            return True
+        takes_last = (self._share > 1 and running + 1 >= self._share) or (self._count > 1 and free <= 1)
+        return beside < max(1, self._share // 2) and not (takes_last and _yields(waiting, now))
+
+    def _turn(self, archive: ObjectKey) -> tuple[int, tuple[str, ObjectKey]]:
+        return self._served[archive[0]], self._waiting[archive].age
 
     def _is_ours(self, owner: Owner) -> bool:
         archive = self._archives.get(owner.key)
         return archive is not None and archive.uid == owner.uid and self._shard.has(archive)
+
+
+def _yields(waiting: Waiting, now: datetime) -> bool:
+    """Whether it comes after those that a table waits for."""
+    # A difference, not a sum: it cannot overflow.
+    return waiting.beside and now - waiting.since < PATIENT
 
 
 def _read(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]] = ()) -> tuple[ObjectKey, Slot | None]:

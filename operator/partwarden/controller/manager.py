@@ -19,7 +19,7 @@ from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
 from . import database_work
-from .archive_database import WITHIN, ArchiveProgress, find_table
+from .archive_database import WITHIN, ArchiveProgress, check_gone, find_table
 from .archive_reconciler import ArchiveReconciler
 from .archive_requests import ArchiveRequests
 from .archive_status import state
@@ -77,7 +77,7 @@ class Operator:
         progress = ArchiveProgress(cluster, settings, self._shard, brief)
         archives = ArchiveReconciler(
             *(cluster, self._archives, requests, self._shard, slots, find, settings, runtime.clock),
-            *(metrics.job_ended, progress.of),
+            *(metrics.job_ended, progress.of, partial(check_gone, cluster, settings, brief)),
         )
         self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
         ownership = TableOwnership(runtime.policy_queue.enqueue, runtime.policy_queue.enqueue)
@@ -221,7 +221,7 @@ class Operator:
     def _archive_states(self) -> list[tuple[str, str]]:
         """Namespace and state of each archive of this operator."""
         archives = filter(self._shard.has, self._archives.all())
-        return [(archive.key[0], word) for archive, word in self._states.of(archives)]
+        return [(archive.key[0], word) for archive, word in self._states.of(archives) if not archive.expired]
 
     def _stop(self) -> None:
         self._health.stopping()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kubernetes.utils.quantity import parse_quantity
 
@@ -15,8 +15,10 @@ from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable
 from ..kube.cache import ArchiveCache, Store, StoredPolicy
 from ..kube.client import ApiError, Cluster
-from ..planner.forecast import NOTHING, Claim, Measured
+from ..planner.forecast import MOST_FAILING, NOTHING, Claim, Failing, Measured
+from . import archive_schedule
 from .archive_requests import ArchiveRequests
+from .archive_status import trouble
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +59,17 @@ class Measurements:
         destination = spec.retention.archive if spec.retention else None
         if destination is None:
             return NOTHING
-        own = tuple(archive.past for archive, _ in self._requests.own(policy, spec) if archive.past)
-        return Measured(own, self._claim(policy, destination.pvc.claim_name) if destination.pvc else None)
+        proven = [archive for archive, _ in self._requests.own(policy, spec) if archive.past]
+        kept = [(archive.key[1], archive.status) for archive in proven if not archive.expired]
+        verified = [at for _, status in kept if (at := archive_schedule.last_verified(status))]
+        oldest, every = min(verified, default=None), destination.verify_every
+        return Measured(
+            archives=tuple(archive.past for archive in proven if archive.past),
+            claim=self._claim(policy, destination.pvc.claim_name) if destination.pvc else None,
+            failing=tuple(sorted(_failing(kept))[:MOST_FAILING]),
+            oldest_verified=oldest,
+            verification_due=archive_schedule.later(oldest, every) if oldest and every else None,
+        )
 
     def _claim(self, policy: StoredPolicy, name: str) -> Claim | None:
         claim, now = (policy.key[0], name), self._clock()
@@ -78,7 +89,10 @@ class Measurements:
         there = [
             archive.past
             for archive in self._archives.all()
-            if archive.past and archive.key[0] == namespace and _claim_name(archive.spec.get("destination")) == name
+            if archive.past
+            and not archive.expired
+            and archive.key[0] == namespace
+            and _claim_name(archive.spec.get("destination")) == name
         ]
         if not there:
             return None
@@ -112,6 +126,13 @@ class Measurements:
         except (ApiError, ValueError, ArithmeticError) as error:
             log.debug("the capacity of PersistentVolumeClaim %s/%s is not known: %s", namespace, name, error)
             return None
+
+
+def _failing(kept: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Failing]:
+    """Of those whose tables are dropped: what is wrong with others, their tables' steps say."""
+    for name, status in kept:
+        if "dropped" in status and (wrong := trouble(status)) is not None:
+            yield Failing(name, *wrong)
 
 
 def _claim_name(destination: object) -> object:

@@ -85,6 +85,16 @@ MOMENTS = (
         "oldest_expired_timestamp_seconds",
         "When the oldest partition expired that is attached still, that no hold keeps and no user attached again.",
     ),
+    Number(
+        "oldestVerifiedAt",
+        "oldest_verification_timestamp_seconds",
+        "When the archive was last read again, and proven, that was not for the longest time.",
+    ),
+    Number(
+        "verificationDueAt",
+        "verification_due_timestamp_seconds",
+        "When that archive is to be read again at the latest, by retention.archive.verifyEvery.",
+    ),
     Number("nextDrop", "next_drop_timestamp_seconds", "When the next table may be dropped, at the earliest."),
 )
 """Moments of the summary, and of the next drop, in seconds since 1970. They are known ahead, so that an alert on them

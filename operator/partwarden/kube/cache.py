@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from ..api import approval, policy
-from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, OID_LABEL, ROUND_LABEL, SERVER_LABEL, PartitionArchiveSpec
+from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, HOLD, OID_LABEL, ROUND_LABEL, SERVER_LABEL, PartitionArchiveSpec
 from ..api.database import Database
 from ..api.destination import Destination
 from ..api.policy import KIND, PLURAL
@@ -118,6 +118,10 @@ class StoredArchive(StoredObject):
     """None where a user made it, or its labels do not say what its spec says."""
     past: PastArchive | None = None
     """What it took, once it is proven."""
+    held: bool = False
+    """Whether a label or an annotation `archive.HOLD` is there, whatever it says."""
+    expired: bool = False
+    """Whether its objects were deleted, or are being deleted: it proves nothing any more."""
 
     @property
     def policy(self) -> ObjectKey | None:
@@ -141,8 +145,14 @@ def parse_policy(body: Mapping[str, Any]) -> StoredPolicy:
 
 def parse_archive(body: Mapping[str, Any]) -> StoredArchive:
     """The archive in an object of the API server."""
-    common, past = _common(body), PastArchive.of(body.get("status") or {})
-    return StoredArchive(**common, binding=_binding(common["spec"], common["labels"]), past=past)
+    common, status = _common(body), body.get("status") or {}
+    return StoredArchive(
+        **common,
+        binding=_binding(common["spec"], common["labels"]),
+        past=PastArchive.of(status),
+        held=HOLD in common["labels"] or HOLD in (body["metadata"].get("annotations") or {}),
+        expired="expired" in status or "begun" in (status.get("expiry") or {}),
+    )
 
 
 def is_gone(body: Mapping[str, Any]) -> bool:

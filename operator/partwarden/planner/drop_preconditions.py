@@ -223,10 +223,18 @@ def plan_approved(case: DropCase) -> Kept | None:
     return Kept(PLAN_APPROVAL, f"the annotation {APPROVE_PLAN} of the policy names no plan any more that drops it")
 
 
+NOT_OF_PLANS: Mapping[str, bool | set[str]] = {
+    "max_retirements": True,
+    "job": True,
+    "archive": {"verify_every", "keep_for", "deletion"},
+}
+"""Fields of spec.retention that say nothing of how a table is retired."""
+
+
 def plan_basis(retention: Retention | None, server: str) -> str:
     """What the approval of a plan holds for, beside its steps: this database, by ``inventory.Server.identity``, and
     what the policy says of archives, grace and the like. Another grace, or no archive, is another plan."""
-    said = retention.model_dump_json(exclude={"max_retirements", "job"}) if retention else ""
+    said = retention.model_dump_json(exclude=NOT_OF_PLANS) if retention else ""
     return hashlib.sha256(f"{server}\0{said}".encode()).hexdigest()[:16]
 
 

@@ -35,6 +35,8 @@ TREND, CERTAIN = 6, 0.7
 """Periods that show a trend, and the share of their pairs that must agree beyond those that do not (Kendall's tau)."""
 HORIZON = 3650
 """Days: what is farther away is not said."""
+MOST_FAILING = 20
+"""Archives that are named in a status."""
 FARTHEST = 4
 """How many times as large as the largest that was measured the next archive may be."""
 
@@ -80,12 +82,26 @@ class Claim(NamedTuple):
     others: int
 
 
+class Failing(NamedTuple):
+    """An archive that is all that is left of its table, and that is wrong, or could not be read."""
+
+    name: str
+    reason: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What the cluster shows of the policy's archives; ``claim`` is None where its capacity is not known."""
 
     archives: tuple[PastArchive, ...] = ()
     claim: Claim | None = None
+    failing: tuple[Failing, ...] = ()
+    """By name, `MOST_FAILING` at most."""
+    oldest_verified: datetime | None = None
+    """When the archive was last read that was not read for the longest; aware. None where there is none."""
+    verification_due: datetime | None = None
+    """When that is to be read again at the latest; None where the policy wants none to be."""
 
 
 NOTHING = Measured()

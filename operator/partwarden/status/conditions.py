@@ -33,6 +33,7 @@ from ..planner.forecast import NOTHING, Measured, forecast
 from ..planner.inventory import Inventory
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
+from . import archives
 from .approval import by_annotation, to_do, why_waiting
 from .default_partition import describe, way_out
 from .details import cut, details, span, summary_line
@@ -106,8 +107,11 @@ def reconciled(
     """
     default = default_partition_empty(spec, inventory, plan)
     stray = [Finding(default.reason, str(inventory.default), default.message)] if default.status is FALSE else []
-    found = graded(plan, outcomes, stray)
+    found = graded(plan, outcomes, [*stray, *archives.findings(measured.failing)])
     ready, reconciling, stalled = _ready(spec, inventory, plan, found, any(each.error for each in outcomes), policy)
+    seen = details(inventory, plan, outcomes, found, forecast(spec, inventory, plan, measured))
+    if seen.summary is not None:
+        seen = seen.model_copy(update={"summary": archives.with_archives(seen.summary, measured)})
     server = inventory.server
     connected = f"PostgreSQL {server.version_text}, database {server.database!r}, as {server.user!r}"
     return PolicyStatusUpdate(
@@ -119,9 +123,9 @@ def reconciled(
             ConditionType.PARTITIONS_AHEAD: _ahead(plan, ready),
             ConditionType.DEFAULT_PARTITION_EMPTY: default,
             ConditionType.WITHIN_THRESHOLDS: _thresholds(spec, plan),
-            ConditionType.ARCHIVES_HEALTHY: _archives_healthy(spec, plan.retired.gate, outcomes),
+            ConditionType.ARCHIVES_HEALTHY: _archives_healthy(spec, plan.retired.gate, outcomes, measured),
         },
-        table=details(inventory, plan, outcomes, found, forecast(spec, inventory, plan, measured)),
+        table=seen,
         errors=tuple({(each.reason, each.message): each.error for _, each in found if each.error}.values()),
     )
 
@@ -258,10 +262,13 @@ def _reachable(error: PartwardenError, connected: bool) -> ConditionState:
     return ConditionState(UNKNOWN, error.reason, f"no connection was made: {error}")
 
 
-def _archives_healthy(spec: TableSpec, gate: ArchiveGate, outcomes: Sequence[Outcome]) -> ConditionState:
+def _archives_healthy(
+    spec: TableSpec, gate: ArchiveGate, outcomes: Sequence[Outcome], measured: Measured
+) -> ConditionState:
     """False if an archive, or a table of one, needs the user. What is only waited for is the reason of True."""
+    left = [(each.reason, f"archive {each.name}, whose table is dropped: {each.message}") for each in measured.failing]
     changed = [(each.error.reason, str(each.error)) for each in outcomes if isinstance(each.error, ContentsChanged)]
-    if wrong := [*((trouble.reason, trouble.message) for trouble in gate.troubles), *changed]:
+    if wrong := [*left, *((trouble.reason, trouble.message) for trouble in gate.troubles), *changed]:
         return _first(wrong)
     if gate.notes:
         return ConditionState(TRUE, gate.notes[0].reason, "; ".join(note.message for note in gate.notes))

@@ -25,9 +25,11 @@ from ..planner.retirement import ANNOTATION_TOO_LONG, HOLD_MATCHES_NOTHING, LEFT
 OUTAGE = "spec.database"
 """The object of the finding that says that the table cannot be observed: see `outage`."""
 
-ROWS_AT_STAKE = (HOLD_MATCHES_NOTHING, DetachPending.__name__, "CannotReturn", DefaultHasRows.__name__)
-"""Warnings that come before all others, the worst first: rows may go that should be kept, are not seen by queries, or
-lie where no retention reaches them. After them come errors of retention and upkeep, and archives that are wrong."""
+ARCHIVE_FAILING = "ArchiveFailing"
+ROWS_AT_STAKE = (ARCHIVE_FAILING, HOLD_MATCHES_NOTHING, DetachPending.__name__, "CannotReturn", DefaultHasRows.__name__)
+"""Warnings that come before all others, the worst first: rows may go that should be kept, or are lost, are not seen by
+queries, or lie where no retention reaches them. After them come errors of retention and upkeep, and archives that are
+wrong."""
 STUCK = (
     ANNOTATION_TOO_LONG,
     LEFT_ALONE,

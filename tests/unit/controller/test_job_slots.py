@@ -11,7 +11,7 @@ import pytest
 from partwarden.api.archive import ARCHIVE_KIND, MANAGED
 from partwarden.api.policy import API_VERSION
 from partwarden.api.types import ObjectKey
-from partwarden.controller.job_slots import MOST_PENDING, MOST_SEEN, JobSlots
+from partwarden.controller.job_slots import MOST_PENDING, MOST_SEEN, PATIENT, JobSlots
 from partwarden.controller.job_status import PENDING_LONG, is_pending_long
 from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
@@ -321,3 +321,47 @@ def test_thousands_of_archives_that_wait_cost_little() -> None:
 
 def test_a_moment_at_the_end_of_time_is_not_long_ago() -> None:
     assert not is_pending_long(datetime.max.replace(tzinfo=UTC), datetime.fromisoformat(AT))
+
+
+def reads(slots: Slots, archive: StoredArchive) -> bool:
+    """Whether its reading by schedule gets a slot."""
+    return slots.slots.take((archive.key[0], f"{archive.key[1]}-verify-0123456789"), archive)
+
+
+def test_what_no_table_waits_for_comes_after_what_one_waits_for() -> None:
+    slots = Slots(1, namespaces="ns")
+    old, running, young = (slots.archive("ns", each) for each in "abc")
+    assert slots.takes(running)
+    assert not reads(slots, old)
+    assert not slots.takes(young)
+    assert slots.ends(running) == [young.key]
+    slots.slots.leave(young.key)
+    assert reads(slots, old)
+
+
+def test_what_no_table_waits_for_leaves_the_last_slot_to_others() -> None:
+    slots = Slots(4, namespaces="ns")
+    some = [slots.archive("ns", each) for each in "abcdef"]
+    assert [reads(slots, each) for each in some[:3]] == [True, True, False]
+    assert [slots.takes(each) for each in some[3:5]] == [True, True]
+    assert not slots.takes(some[5])
+
+
+def test_of_several_namespaces_none_takes_the_last_slot_for_it() -> None:
+    slots = Slots(2)
+    first, second, other = slots.archive("a", "1"), slots.archive("b", "1"), slots.archive("c", "1")
+    assert [reads(slots, first), reads(slots, second)] == [True, False]
+    assert slots.takes(other)
+
+
+def test_what_no_table_waits_for_never_starves() -> None:
+    slots = Slots(2, namespaces="ns")
+    one, two, late, waits = (slots.archive("ns", each) for each in "bcda")
+    assert slots.takes(one)
+    assert slots.takes(two)
+    assert not reads(slots, waits)
+    slots.now += PATIENT
+    assert not slots.takes(late)
+    # It asks again every few minutes, and has waited since it asked first.
+    assert not reads(slots, waits)
+    assert slots.ends(one) == [waits.key]

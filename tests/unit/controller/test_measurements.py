@@ -157,3 +157,26 @@ def test_without_archives_nothing_is_measured(office: Office) -> None:
     s3 = office.policy(retention={"keepFor": "5y", "archive": {"s3": {"url": "s3://bucket"}}})
     office.archived(s3, 1)
     assert office.of(s3).claim is None
+
+
+CLAIMED = {"pvc": {"claimName": "archives"}}
+DROPPED = {"dropped": {"at": "2026-01-20T00:00:00Z"}}
+DAMAGED = {"verification": {"job": "j", "ok": False, "reason": "ArchiveDamaged", "message": "has another sha256"}}
+
+
+def test_what_fails_is_named_once_its_table_is_dropped_and_the_oldest_reading_counts(office: Office) -> None:
+    policy = office.policy(
+        retention={"keepFor": "5y", "archive": {"pvc": {"claimName": "archives"}, "verifyEvery": "30d"}}
+    )
+    office.archived(policy, 1, **DAMAGED)
+    office.archived(policy, 2, **DAMAGED, **DROPPED, lastVerified="2026-01-25T00:00:00Z")
+    office.archived(policy, 3, **DROPPED, expired="2026-01-26T00:00:00Z", lastVerified="2020-01-01T00:00:00Z")
+    measured = office.of(policy)
+    ((name, reason, message),) = measured.failing
+    assert (reason, message, "t-2" in name) == ("ArchiveDamaged", "has another sha256", True)
+    assert measured.oldest_verified == datetime(2026, 1, 1, tzinfo=UTC)
+    assert measured.verification_due == datetime(2026, 1, 31, tzinfo=UTC)
+    assert measured.claim
+    assert measured.claim.used == 2000
+    plain = office.of({**policy, "spec": {**policy["spec"], "retention": {"keepFor": "5y", "archive": CLAIMED}}})
+    assert plain.verification_due is None
