@@ -256,10 +256,22 @@ MOUNT = "/archives"
 
 
 class Task(StrEnum):
-    """``Archive`` makes and proves an archive; ``Check`` reads one again, and compares it with what was proven."""
+    """``Archive`` makes and proves an archive; ``Check`` reads one again, and compares it with what was proven;
+    ``Restore`` makes a table of one."""
 
     ARCHIVE = "Archive"
     CHECK = "Check"
+    RESTORE = "Restore"
+
+
+class JobOrder(Written):
+    """What every Job is told: what to do, how to reach the database, and where archives lie."""
+
+    task: Task
+    connection: Connection | None = None
+    """What wins over the database's Secret."""
+    destination: Destination
+    mount: str = MOUNT
 
 
 class TableToArchive(Written):
@@ -276,19 +288,43 @@ class TableToArchive(Written):
     large_objects: OnLargeObjects = OnLargeObjects.REFUSE
 
 
-class JobSpec(TableToArchive):
+class JobSpec(TableToArchive, JobOrder):
     """One thing that a Job does with one partition."""
 
-    task: Task
-    connection: Connection | None = None
-    """What wins over the database's Secret."""
-    destination: Destination
     location: str = ""
     """For ``Check``: the folder's URL, as the report named it."""
     sha256: str = ""
     manifest_sha256: str = ""
     """For ``Check``: what was proven."""
-    mount: str = MOUNT
+
+
+class RestoreOrder(JobOrder):
+    """The table that a Job makes of an archive for one PartitionRestore."""
+
+    task: Literal[Task.RESTORE] = Task.RESTORE
+    uid: str
+    """Of the PartitionRestore: with it the table is marked, and so made once however often this is tried."""
+    location: str
+    """The URL of the archive's folder."""
+    manifest_sha256: str = ""
+    """Empty: any."""
+    schema_: str | None = Field(None, alias="schema")
+    name: str | None = None
+    """Of the new table; None for what it was called."""
+    attach: bool = False
+    parent: tuple[str, str] | None = None
+    """Schema and name of the table to attach it to; None for the one that it belonged to."""
+
+
+class RestoredTable(Written):
+    """The table that a Job has made."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    attached_to: str = ""
+    left_off: tuple[str, ...] = ()
+    """For people, as many as there is room for."""
+    left_off_count: int = 0
 
 
 class Report(Written):
@@ -313,3 +349,5 @@ class Report(Written):
     client_version: str = ""
     started: AwareDatetime | None = None
     completed: AwareDatetime | None = None
+    restored: RestoredTable | None = None
+    """Of ``Restore``: ``oid``, ``rows`` and ``server`` are those of this table, too."""

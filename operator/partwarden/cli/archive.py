@@ -17,21 +17,24 @@ import click
 from pydantic import ValidationError
 
 from ..api.retention import OnLargeObjects
-from ..archive import create, storage
+from ..archive import create, restore_job, storage
 from ..archive.manifest import (
     DATABASE_KEYS,
     DATABASE_PREFIX,
     VARIABLE,
     WRONG,
     ArchiveManifest,
+    JobOrder,
     JobSpec,
     Report,
+    RestoreOrder,
     TableName,
     TableToArchive,
     Task,
 )
-from ..archive.restore import Restored, RestoreRequest
+from ..archive.restore import RestoreRequest
 from ..archive.restore import restore as restore_archive
+from ..archive.restored_once import Restored
 from ..archive.table_lookup import moments
 from ..archive.verify import find, open_archive
 from ..errors import InvalidSpec, PartwardenError, UserError
@@ -106,26 +109,33 @@ def archive(
 def job(report: Path | None) -> int:
     """Do what PARTWARDEN_ORDER in the environment says: what the pod of a Job runs.
 
-    Exits 0 when it is proven, 1 on an error that may pass, 3 on one that would not.
+    Exits 0 when it is done and proven, 1 on an error that may pass, 3 on one that would not.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    spec: JobSpec | None = None
+    spec: JobSpec | RestoreOrder | None = None
     try:
-        spec = _read_spec(os.environ.get(VARIABLE))
+        spec = _read_order(os.environ.get(VARIABLE))
         # Out of the environment: programs that are started have no need to see them.
         names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
         secret = {key: os.environ.pop(name) for key, name in names.items() if name in os.environ}
         info = merge(spec.connection, secret, "spec.database.secretRef")
         store = storage.of_job(spec, os.environ)
         forget_environment()
-        checks = spec.task is Task.CHECK
-        made = create.check(spec, info, store) if checks else create.archive(spec, info, store, _log)
+        if isinstance(spec, RestoreOrder):
+            made = restore_job.run(spec, info, store, _log)
+        else:
+            checks = spec.task is Task.CHECK
+            made = create.check(spec, info, store) if checks else create.archive(spec, info, store, _log)
     except PartwardenError as error:
         _log(f"{error.reason}: {error}")
-        _write(report, create.failure(error, spec.id, spec.partition.oid) if spec else create.failure(error))
+        about = (spec.id, spec.partition.oid) if isinstance(spec, JobSpec) else ()
+        _write(report, create.failure(error, *about))
         return WRONG if isinstance(error, UserError) else FAILED
     _write(report, made)
-    _log(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
+    if (table := made.restored) is not None:
+        _log(f"restored {table.schema_}.{table.name}: {made.rows:,} rows")
+    else:
+        _log(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
     return 0
 
 
@@ -134,11 +144,12 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _read_spec(text: str | None) -> JobSpec:
+def _read_order(text: str | None) -> JobSpec | RestoreOrder:
     if text is None:
         raise InvalidSpec(f"{VARIABLE} is not set: this command is for Jobs; archive by hand with `partwarden archive`")
     try:
-        return JobSpec.model_validate_json(text)
+        restores = JobOrder.model_validate_json(text).task is Task.RESTORE
+        return (RestoreOrder if restores else JobSpec).model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -149,6 +160,8 @@ def _write(path: Path | None, report: Report) -> None:
     if path is None:
         return
     while len((text := report.model_dump_json(by_alias=True, exclude_none=True)).encode()) > LARGEST:
+        if not report.message:
+            raise click.ClickException(f"--report: names in the result are too long for its {LARGEST} bytes")
         report = report.model_copy(update={"message": report.message[: len(report.message) // 2]})
     try:
         path.write_text(text)

@@ -80,7 +80,7 @@ def proved(
     status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str, took: float | None = None
 ) -> Status:
     """The Job that archives reported success: the archive was read back before it said so. ``took``: its seconds."""
-    found = {**_forgiven(status), **_facts(report), "job": job}
+    found = {**forgiven(status), **_facts(report), "job": job}
     if took is not None:
         found["seconds"] = max(0, round(took))
     message = f"{report.rows} rows, {human(report.bytes)}, read back and equal to the table: {report.location}"
@@ -95,8 +95,8 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
     found: Status = {**status, "check": {key: value for key, value in check.items() if value not in (None, "")}}
     if report.ok:
         as_it_was = ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}")
-        return _with({**_forgiven(found), "job": job}, generation, now, as_it_was, READY)
-    found |= _counted(status, job, report.completed or now, now)
+        return _with({**forgiven(found), "job": job}, generation, now, as_it_was, READY)
+    found |= counted(status, job, report.completed or now, now)
     return _with(found, generation, now, ConditionState(FALSE, report.reason, report.message), STALLED)
 
 
@@ -114,7 +114,7 @@ def failed(
     reason, message = (error.reason, str(error)) if isinstance(error, PartwardenError) else error
     found = {**status, "lastError": {"reason": reason, "message": cut(message)}}
     if job:
-        found |= _counted(status, job, ended or now, now)
+        found |= counted(status, job, ended or now, now)
     ends = STALLED if isinstance(error, UserError) else RECONCILING
     return _with(found, generation, now, ConditionState(FALSE, reason, message), ends)
 
@@ -166,14 +166,16 @@ def moment(text: object) -> datetime | None:
         return None
 
 
-def _counted(status: Mapping[str, Any], job: str, ended: datetime, now: datetime) -> Status:
-    """``ended`` may be what others wrote: the pause begins now at the latest."""
+def counted(status: Mapping[str, Any], job: str, ended: datetime, now: datetime) -> Status:
+    """That the Job failed, and when the next may be made. ``ended`` may be what others wrote: the pause begins now at
+    the latest."""
     count = int(status.get("attempts") or 0) + 1
     following = min(ended, now) + min(FIRST_PAUSE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
     return {"attempts": count, "job": job, "nextAttempt": iso(following.replace(microsecond=0))}
 
 
-def _forgiven(status: Mapping[str, Any]) -> Status:
+def forgiven(status: Mapping[str, Any]) -> Status:
+    """Without the failures of earlier Jobs."""
     return {key: value for key, value in status.items() if key not in FAILURE}
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from ..api import archive
 from ..api.policy import GROUP, PLURAL
+from ..api.restore import RESTORE_PLURAL
 from ..api.types import OBJECT_NAME
 from ..errors import StartupError, printable
 from ..kube.client import Right
@@ -91,13 +92,17 @@ class Settings(BaseModel):
     )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
     jobs: int = Field(
-        2, ge=1, le=100, description="How many Jobs that archive or check run at once; half of them in one namespace."
+        2,
+        ge=1,
+        le=100,
+        description="How many Jobs that archive or check run at once, and as many more that restore; half in one "
+        "namespace.",
     )
     job_image: str = Field(
         "",
         max_length=1024,
         pattern=r"^\S*$",
-        description="Image of those Jobs: the operator's own. Empty: no archives.",
+        description="Image of those Jobs: the operator's own. Empty: no archives, and no restores.",
     )
     job_client: int = Field(
         0, ge=0, le=99, description="PostgreSQL major of pg_dump in that image: no Job for a newer server. 0: any."
@@ -161,6 +166,8 @@ RIGHTS = (
     ("patch", f"{PLURAL}/status", GROUP),
     *((verb, archive.ARCHIVE_PLURAL, GROUP) for verb in ("get", "list", "watch", "create")),
     ("patch", f"{archive.ARCHIVE_PLURAL}/status", GROUP),
+    *((verb, RESTORE_PLURAL, GROUP) for verb in ("get", "list", "watch")),
+    ("patch", f"{RESTORE_PLURAL}/status", GROUP),
     *((verb, "jobs", "batch") for verb in ("get", "list", "watch", "create")),
     ("list", "pods", ""),
     ("create", "events", ""),
