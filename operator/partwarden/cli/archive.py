@@ -42,7 +42,7 @@ from ..planner.calendar import iso
 from ..postgres.connection import forget_environment
 from ..postgres.conninfo import from_dsn, merge
 from ..postgres.settings import as_options
-from . import formats, options
+from . import formats, options, partition_restore
 from .options import Target
 from .policies import Policies, status
 
@@ -218,10 +218,17 @@ def resolve_address(url: str, manifest_sha256: str | None) -> tuple[str, str | N
 
 
 @click.command()
+@click.argument("period", required=False)
+@options.of_cluster
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 604800),
+    default=86400.0,
+    help="With PERIOD: seconds to wait until it is restored; 0: do not. Default: 86400.",
+)
 @click.option(
     "--manifest",
     "url",
-    required=True,
     metavar="URL",
     help="The archive's folder or its manifest.json, or parc/[NAMESPACE/]NAME of a PartitionArchive.",
 )
@@ -241,7 +248,13 @@ def resolve_address(url: str, manifest_sha256: str | None) -> tuple[str, str | N
 @options.manifest_sha256
 @formats.option()
 def restore(
-    url: str,
+    period: str | None,
+    policy: str | None,
+    context: str | None,
+    kubeconfig: Path | None,
+    namespace: str | None,
+    timeout: float,
+    url: str | None,
     listing: bool,
     dsn: str | None,
     target: Named,
@@ -251,7 +264,18 @@ def restore(
     manifest_sha256: str | None,
     output: str,
 ) -> int:
-    """Load an archive as a table of its own, or attach it again. Exits 0 when all of it is there, 1 when none is."""
+    """Load an archive as a table of its own, or attach it again. Exits 0 when all of it is there, 1 when none is.
+
+    With PERIOD, such as 2019 or 2019-06, the operator does it: a PartitionRestore is made for the archive of POLICY
+    that holds that period, or for each of several that lie in it. With --manifest this command does it.
+    """
+    if period is not None:
+        if url or dsn or listing or parent or manifest_sha256:
+            raise click.UsageError("PERIOD goes with no --manifest, --list, --dsn, --parent or --manifest-sha256")
+        where = Target(policy=policy, context=context, kubeconfig=kubeconfig, namespace=namespace)
+        return partition_restore.restore(where, period, target, attach, timeout, output)
+    if url is None or context or kubeconfig or namespace:
+        raise click.UsageError("give PERIOD to restore an archive of a policy in a cluster, or --manifest alone")
     if listing == (dsn is not None):
         raise click.UsageError("give --dsn to restore an archive, or --list to see what is there")
     if parent is not None and not attach:

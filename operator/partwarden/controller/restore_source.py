@@ -17,7 +17,7 @@ from ..api.validation import check
 from ..archive.manifest import RestoreOrder
 from ..errors import InvalidSpec
 from ..kube.cache import StoredArchive, StoredRestore
-from ..planner.calendar import Grid
+from ..planner.calendar import BoundedRange, Grid
 from .archive_job import resolve_database
 from .archive_status import is_proven
 
@@ -79,24 +79,40 @@ def by_location(spec: PartitionRestoreSpec) -> Source | None:
     )
 
 
+class Selection(NamedTuple):
+    """Proven archives of a policy: the newest one whose range is the period, and the newest of each range in it, the
+    oldest range first, with those ranges."""
+
+    exact: StoredArchive | None
+    inside: tuple[tuple[StoredArchive, BoundedRange], ...]
+
+
+def select(policy: PartitionPolicySpec, text: str, archives: Iterable[StoredArchive]) -> Selection:
+    """``archives``: of the policy, in any order. ``text``: a period. Raises `UnknownTimeZone`."""
+    wanted = {aware: period_range(policy, text, aware) for aware in (True, False)}
+    newest: dict[tuple[str, str], tuple[StoredArchive, BoundedRange]] = {}
+    for each in sorted(archives, key=lambda each: (str(each.status.get("completed") or ""), each.key)):
+        held = _range(each.status) if is_proven(each.status) else None
+        if held is None:
+            continue
+        whole = wanted[held.lower.tzinfo is not None]
+        if whole.lower <= held.lower and held.upper <= whole.upper:
+            newest[held.lower.isoformat(), held.upper.isoformat()] = each, held
+    inside = tuple(newest[key] for key in sorted(newest))
+    exact = [each for each, held in inside if held == wanted[held.lower.tzinfo is not None]]
+    return Selection(exact[0] if exact else None, inside)
+
+
 def by_period(request: RestoreJobRequest, archives: Iterable[StoredArchive]) -> ObjectKey:
     """The newest proven archive whose range is the period. Raises `InvalidSpec` where there is none."""
     spec, policy = request.spec, request.policy
     assert spec.period is not None
-    assert policy is not None
-    proven = [(each, held) for each in archives if is_proven(each.status) and (held := _range(each.status))]
-    wanted = {aware: _moments(policy, spec.period, aware) for aware in (True, False)}
-    exact = [each for each, held in proven if held == wanted[held[0].tzinfo is not None]]
-    if exact:
-        return max(exact, key=lambda each: (str(each.status.get("completed") or ""), each.key)).key
-    inside = []
-    for each, held in proven:
-        first, beyond = wanted[held[0].tzinfo is not None]
-        if first <= held[0] and held[1] <= beyond:
-            inside.append(each.key[1])
-    inside.sort()
     assert spec.policy is not None
-    if inside:
+    assert policy is not None
+    found = select(policy, spec.period, archives)
+    if found.exact is not None:
+        return found.exact.key
+    if inside := [each.key[1] for each, _ in found.inside]:
         more = f", and {len(inside) - SHOWN} more" if len(inside) > SHOWN else ""
         raise InvalidSpec(
             f"spec.period: no proven archive of policy {spec.policy.name!r} is exactly {spec.period}, but "
@@ -145,19 +161,16 @@ def order(restore: StoredRestore, request: RestoreJobRequest, source: Source) ->
     )
 
 
-Moments = tuple[datetime, datetime]
-"""Both aware, or both naive."""
-
-
-def _moments(policy: PartitionPolicySpec, text: str, aware: bool) -> Moments:
+def period_range(policy: PartitionPolicySpec, text: str, aware: bool) -> BoundedRange:
+    """The period in the policy's calendar. ``aware``: as for `Grid.of`."""
     period, at = parse_period(text), Grid.of(policy, aware=aware).moment
-    return at(period.first), at(period.beyond)
+    return BoundedRange(at(period.first), at(period.beyond))
 
 
-def _range(status: Mapping[str, Any]) -> Moments | None:
+def _range(status: Mapping[str, Any]) -> BoundedRange | None:
     """The bounds in a status; None where it has none, or what another wrote there is none."""
     try:
         lower, upper = (datetime.fromisoformat(str(status.get(name))) for name in ("from", "to"))
     except ValueError:
         return None
-    return (lower, upper) if (lower.tzinfo is None) == (upper.tzinfo is None) else None
+    return BoundedRange(lower, upper) if (lower.tzinfo is None) == (upper.tzinfo is None) else None
