@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from lab.archives import oid as table_oid
 from lab.postgres import Database
 from partwarden.api.destination import PVC, Destination
-from partwarden.archive import restore as module
 from partwarden.archive import restore_job
 from partwarden.archive.manifest import Report, RestoreOrder, Say
 from partwarden.archive.restore import RestoreRequest, restore
 from partwarden.archive.restored_once import Restored
-from partwarden.archive.restored_table import Source
+from partwarden.archive.restored_table import LeftOff, Source
 from partwarden.archive.storage import Folder
 from partwarden.errors import AnotherOperator, ArchiveDamaged, DatabaseUnreachable, NameTaken
 from partwarden.planner import marker
@@ -109,7 +109,7 @@ def test_what_is_lost_right_after_the_commit_is_found(
         raise SystemExit(143)
 
     with monkeypatch.context() as patched:
-        patched.setattr(module.transaction, "confirmed", die)
+        patched.setattr("partwarden.postgres.transaction.confirmed", die)
         with pytest.raises(SystemExit):
             bring(archived, pg_database)
     before = relations(pg_database)
@@ -160,7 +160,7 @@ def test_a_comment_that_is_no_mark_of_its_own_table_is_not_believed(
     archived: Archived, pg_database: Database, how: str
 ) -> None:
     pg_database.execute("CREATE TABLE forged (a int)")
-    ((oid,),) = pg_database.query("SELECT 'forged'::regclass::oid::int8")
+    oid = table_oid(pg_database, "forged")
     text = FORGED[how](oid).replace("'", "''")
     pg_database.execute(f"COMMENT ON TABLE forged IS '{text}'")
     assert bring(archived, pg_database).name == "again"
@@ -175,7 +175,7 @@ def order(archived: Archived, folder: Path, **more: object) -> RestoreOrder:
         "manifest_sha256": archived.manifest_sha256,
         **more,
     }
-    return RestoreOrder(**fields)  # type: ignore[arg-type]
+    return RestoreOrder.model_validate(fields)
 
 
 def run(told: RestoreOrder, database: Database, folder: Path) -> Report:
@@ -193,7 +193,7 @@ def test_the_job_reports_the_table_twice_alike(archived: Archived, pg_database: 
 
 
 def test_the_job_reports_what_was_left_off_as_far_as_there_is_room() -> None:
-    left = tuple(module.LeftOff("Type", "ü" * 60, "x" * 500) for _ in range(50))
+    left = tuple(LeftOff("Type", "ü" * 60, "x" * 500) for _ in range(50))
     made = Restored("public", "again", 12, None, (), left, len(left), 1)
     table = restore_job._table(made)
     assert table.left_off_count == 50

@@ -14,7 +14,6 @@ from partwarden.api.archive import ARCHIVE_PLURAL
 from partwarden.api.policy import PLURAL
 from partwarden.api.restore import RESTORE_PLURAL, PartitionRestoreSpec
 from partwarden.api.validation import check
-from partwarden.cli import partition_restore
 from partwarden.cli.main import main
 from partwarden.kube import client, config
 from support.cluster import ApiServer
@@ -47,7 +46,7 @@ def answer(server: ApiServer, **conditions: str) -> Callable[[float], None]:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> ApiServer:
+def api(monkeypatch: pytest.MonkeyPatch) -> ApiServer:
     made = ApiServer()
     made.put(PLURAL, {"metadata": {"namespace": "ns", "name": "run"}, "spec": SPEC})
     for month in (1, 2, 4):
@@ -56,7 +55,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> ApiServer:
     archive(made, 3, policy="other")
     monkeypatch.setattr(config, "own", lambda *_: (Configuration(), "ns"))
     monkeypatch.setattr(client, "Cluster", lambda *_: made.cluster())
-    monkeypatch.setattr(partition_restore.time, "sleep", answer(made, Restored="True", Ready="True"))
+    monkeypatch.setattr("partwarden.cli.partition_restore.time.sleep", answer(made, Restored="True", Ready="True"))
     return made
 
 
@@ -66,41 +65,39 @@ def run(*arguments: str, code: int = 0) -> Result:
     return done
 
 
-def specs(server: ApiServer) -> list[dict[str, Any]]:
-    found = [each["spec"] for each in server.list(RESTORE_PLURAL)]
+def specs(api: ApiServer) -> list[dict[str, Any]]:
+    found = [each["spec"] for each in api.list(RESTORE_PLURAL)]
     for each in found:
         assert check(PartitionRestoreSpec, each)[1] == []
     return found
 
 
-def test_one_restore_is_made_for_the_archive_of_the_period(server: ApiServer) -> None:
+def test_one_restore_is_made_for_the_archive_of_the_period(api: ApiServer) -> None:
     for _ in range(2):
         assert run("2019-01", "run", "--as", "old.again").stdout.startswith("restored public.run-2019-01-")
     table = {"name": "again", "schema": "old"}
-    assert specs(server) == [{"archive": {"name": "run-2019-01"}, "policy": {"name": "run"}, "as": table}]
+    assert specs(api) == [{"archive": {"name": "run-2019-01"}, "policy": {"name": "run"}, "as": table}]
     run("2019-01", "--attach")
-    assert specs(server)[1] == {"archive": {"name": "run-2019-01"}, "policy": {"name": "run"}, "attach": True}
+    assert specs(api)[1] == {"archive": {"name": "run-2019-01"}, "policy": {"name": "run"}, "attach": True}
 
 
-def test_several_are_made_where_several_archives_lie_in_it_and_gaps_are_said(server: ApiServer) -> None:
-    archive(server, 2, name="run-2019-02-newer")
+def test_several_are_made_where_several_archives_lie_in_it_and_gaps_are_said(api: ApiServer) -> None:
+    archive(api, 2, name="run-2019-02-newer")
     done = run("2019-01..2019-04")
     assert "warning: no archive holds [2019-03-01, 2019-04-01)" in done.stderr
-    names = [each["archive"]["name"] for each in specs(server)]
+    names = [each["archive"]["name"] for each in specs(api)]
     assert names == ["run-2019-01", "run-2019-02-newer", "run-2019-04"]
-    assert [each["as"]["name"] for each in specs(server)] == ["run_2019_01", "run_2019_02", "run_2019_04"]
+    assert [each["as"]["name"] for each in specs(api)] == ["run_2019_01", "run_2019_02", "run_2019_04"]
 
 
-def test_what_cannot_be_restored_ends_the_wait_with_its_cause(
-    server: ApiServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_restored_ends_the_wait_with_its_cause(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        partition_restore.time, "sleep", answer(server, Restored="False", Stalled="True", Ready="False")
+        "partwarden.cli.partition_restore.time.sleep", answer(api, Restored="False", Stalled="True", Ready="False")
     )
     assert "is not restored: Restored: public.run-2019-01" in run("2019-01", code=1).stdout
 
 
-def test_it_can_be_asked_for_without_waiting(server: ApiServer) -> None:
+def test_it_can_be_asked_for_without_waiting(api: ApiServer) -> None:
     document = json.loads(run("2019-01", "--timeout", "0", "-o", "json").stdout)
     assert [each["namespace"] for each in document] == ["ns"]
     assert run("2019-01", "--timeout", "0", "-o", "name").stdout == f"{document[0]['name']}\n"
@@ -119,13 +116,13 @@ def test_it_can_be_asked_for_without_waiting(server: ApiServer) -> None:
         (("--manifest", "x", "--list", "-n", "ns"), "give PERIOD"),
     ],
 )
-def test_what_is_asked_wrongly_makes_nothing(server: ApiServer, arguments: tuple[str, ...], words: str) -> None:
+def test_what_is_asked_wrongly_makes_nothing(api: ApiServer, arguments: tuple[str, ...], words: str) -> None:
     assert words in run(*arguments, code=1).output
-    assert server.list(RESTORE_PLURAL) == []
+    assert api.list(RESTORE_PLURAL) == []
 
 
-def test_one_of_the_name_that_is_of_something_else_is_left_alone(server: ApiServer) -> None:
+def test_one_of_the_name_that_is_of_something_else_is_left_alone(api: ApiServer) -> None:
     run("2019-01", "--attach")
-    (made,) = server.list(RESTORE_PLURAL)
-    server.put(RESTORE_PLURAL, {**made, "spec": {**made["spec"], "archive": {"name": "another"}}})
+    (made,) = api.list(RESTORE_PLURAL)
+    api.put(RESTORE_PLURAL, {**made, "spec": {**made["spec"], "archive": {"name": "another"}}})
     assert "is there, and is of something else: delete it" in run("2019-01", "--attach", code=1).output
