@@ -37,6 +37,9 @@ T = TypeVar("T", bound=StoredOfPolicy)
 class JobReconciler(ABC, Generic[T]):
     """Reconciles objects of one kind, each with one thread at a time, as the work queue sees to."""
 
+    _about = "archive"
+    """What a line of the log calls the object: one of `settings.SUBJECTS`."""
+
     def __init__(self, cluster: Cluster, slots: JobSlots, clock: Callable[[], datetime]) -> None:
         self._cluster, self._slots, self._clock = cluster, slots, clock
 
@@ -46,7 +49,7 @@ class JobReconciler(ABC, Generic[T]):
         try:
             after = self._reconcile(key)
         except ClusterUnavailable as error:
-            log.warning("%s", error, extra={"archive": "/".join(key), "reason": error.reason})
+            log.warning("%s", error, extra={self._about: "/".join(key), "reason": error.reason})
         finally:
             if after != WAIT_FOR_SLOT:
                 self._slots.leave(key)
@@ -69,7 +72,7 @@ class JobReconciler(ABC, Generic[T]):
         """The Events of a change of status."""
 
     def _fail(self, subject: T, error: PartwardenError) -> float:
-        log.warning("%s", error, extra={"archive": str(subject), "reason": error.reason})
+        log.warning("%s", error, extra={self._about: str(subject), "reason": error.reason})
         self._write(subject, self._failed(subject, error))
         return RETRY_USER_ERROR if isinstance(error, UserError) else RETRY
 
@@ -89,5 +92,5 @@ class JobReconciler(ABC, Generic[T]):
             try:
                 self._cluster.record(subject, notice, self._clock())
             except ClusterUnavailable as error:
-                log.warning("%s", error, extra={"archive": str(subject), "reason": error.reason})
+                log.warning("%s", error, extra={self._about: str(subject), "reason": error.reason})
         return self._parse(written)

@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 class RestoreReconciler(JobReconciler[StoredRestore]):
     """Reconciles PartitionRestores."""
 
+    _about = "restore"
+
     def __init__(
         self,
         cluster: Cluster,
@@ -155,7 +157,7 @@ class RestoreReconciler(JobReconciler[StoredRestore]):
             return WRITTEN_MEANWHILE
         try:
             if self._cluster.create(JOBS, body):
-                log.info("created Job %s", begun.name, extra={"archive": str(restore), "reason": "JobCreated"})
+                log.info("created Job %s", begun.name, extra={"restore": str(restore), "reason": "JobCreated"})
         except Invalid as error:
             return self._fail(written, InvalidSpec(f"{error}: see spec.job, and PARTWARDEN_JOB_IMAGE"))
         return POLL_JOB
@@ -206,7 +208,7 @@ def _job(restore: StoredRestore) -> ObjectKey:
 def _result(restore: StoredRestore, seen: JobView, now: datetime) -> tuple[Status, bool]:
     """The status that follows from a Job that has ended, and whether there is a table."""
     before, generation, report = restore.status, restore.generation, seen.report
-    about = {"archive": str(restore)}
+    about = {"restore": str(restore)}
     if report is not None and report.ok and report.restored is not None and report.oid:
         log.info("restored %s.%s", report.restored.schema_, report.restored.name, extra={**about, "reason": "Restored"})
         return restore_status.restored(before, generation, now, report, seen.name, seen.took), True

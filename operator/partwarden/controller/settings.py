@@ -201,15 +201,16 @@ QUIET = {
 
 LONGEST_MESSAGE = 16 << 10
 """Characters of a message in the log."""
-ABOUT = ("policy", "archive", "reason", "partition", "seconds")
+SUBJECTS = ("policy", "archive", "restore")
+ABOUT = (*SUBJECTS, "reason", "partition", "seconds")
 """The attributes that a log line may have."""
 
 
 class Text(logging.Formatter):
-    """``2026-01-01T00:00:00.000Z INFO orchestrator/run: message``: of a policy, or of an archive."""
+    """``2026-01-01T00:00:00.000Z INFO orchestrator/run: message``: of a policy, archive or restore."""
 
     def format(self, record: logging.LogRecord) -> str:
-        subject = getattr(record, "policy", None) or getattr(record, "archive", None)
+        subject = next((found for name in SUBJECTS if (found := getattr(record, name, None))), None)
         about = f"{subject}: " if subject else ""
         line = f"{_time(record)} {record.levelname} {printable(about + record.getMessage()[:LONGEST_MESSAGE])}"
         # Indented, so that no line of a message in it passes for one of the log.
@@ -217,8 +218,8 @@ class Text(logging.Formatter):
 
 
 class Json(logging.Formatter):
-    """time, level, logger, message; policy, archive and reason where the line is about one, partition and seconds of an
-    action; traceback of an error that was not foreseen."""
+    """time, level, logger, message; policy, archive, restore and reason where the line is about one, partition and
+    seconds of an action; traceback of an error that was not foreseen."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {

@@ -91,9 +91,8 @@ def test_several_are_made_where_several_archives_lie_in_it_and_gaps_are_said(api
 
 
 def test_what_cannot_be_restored_ends_the_wait_with_its_cause(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "partwarden.cli.partition_restore.time.sleep", answer(api, Restored="False", Stalled="True", Ready="False")
-    )
+    stuck = answer(api, Restored="False", Stalled="True", Ready="False")
+    monkeypatch.setattr("partwarden.cli.partition_restore.time.sleep", stuck)
     assert "is not restored: Restored: public.run-2019-01" in run("2019-01", code=1).stdout
 
 
