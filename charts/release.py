@@ -22,7 +22,7 @@ from partwarden import __version__
 
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "charts" / "partwarden"
-EXAMPLES = ("run.yaml", "archive.yaml")
+EXAMPLES = ("run.yaml", "archive.yaml", "partition-restore.yaml")
 """In examples/, one for each CustomResourceDefinition."""
 PLATFORMS = ["linux/amd64", "linux/arm64"]
 POSTGRESQL = {

@@ -1,12 +1,10 @@
-"""The demo's second half: Jobs archive the expired years, the operator drops them, a pod restores one."""
+"""The demo's second half: Jobs archive the expired years, the operator drops them, and another Job restores one."""
 
 import os
-from dataclasses import dataclass
 
 from lab import image, volume
 from lab.cluster import Cluster, Reporter
 from lab.cluster.choice import EXISTING
-from lab.kubectl import Kubectl
 from lab.postgres import Server
 
 from . import operating
@@ -18,18 +16,11 @@ from .story import Story
 NAMESPACE = "orchestrator"
 CLAIM = "archives"
 YEAR = "run_2019"
-COUNT = f"SELECT count(*), min(submitted_at), max(submitted_at), sum(hashtext(t::text)) AS hash FROM {YEAR} AS t"
+AGAIN = "examples/partition-restore.yaml"
+COUNT = "SELECT count(*), min(submitted_at), max(submitted_at), sum(hashtext(t::text)) AS hash FROM {} AS t"
 IN_NAMESPACE = f"{KUBECTL} --namespace {NAMESPACE}"
 OURS = "reportingComponent=partwarden.dev/partwarden"
 NOTHING_WAITS = """'--for=jsonpath={.status.conditions[?(@.type=="ArchivesHealthy")].reason}=NothingWaits'"""
-
-
-@dataclass(frozen=True)
-class Proven:
-    """An archive of the demo: its folder below the claim's root, and what psql counted before the drop."""
-
-    folder: str
-    counted: str
 
 
 def why_not(cluster: Cluster) -> str:
@@ -57,11 +48,12 @@ def prepare(story: Story, files: Files, cluster: Cluster) -> str:
     return name
 
 
-def retire(story: Story, files: Files, cluster: Cluster, image_name: str, data: Demonstrated) -> Proven:
-    """Create a claim, apply the policy with retention, and wait until the expired years are archived and dropped."""
+def retire(story: Story, files: Files, cluster: Cluster, image_name: str, data: Demonstrated) -> str:
+    """Create a claim, apply the policy with retention, and wait until the expired years are archived and dropped.
+    Returns what psql counted in one of them before."""
     volume.discard(cluster, CLAIM, NAMESPACE)
     volume.claim(cluster, image_name, CLAIM, NAMESPACE)
-    counted = data.psql(f'-c "{COUNT}"')
+    counted = data.psql(f'-c "{COUNT.format(YEAR)}"')
     story.say("The archives go to a PersistentVolumeClaim in the namespace of the policy:")
     story.run(f"{IN_NAMESPACE} get persistentvolumeclaims")
     story.say(
@@ -82,30 +74,21 @@ def retire(story: Story, files: Files, cluster: Cluster, image_name: str, data: 
     story.run(f"{IN_NAMESPACE} get parc")
     story.run(f"{KUBECTL} get partitionpolicies -A")
     data.partitions()
-    found = Kubectl.of(cluster, NAMESPACE)("get", "parc", "--output", f"jsonpath={_of(YEAR)}").strip()
-    if not found:
-        raise DemoError(f"cannot find a PartitionArchive of {YEAR}: the operator created none", files.operator_log)
-    return Proven(found.removeprefix(f"pvc://{CLAIM}/"), counted)
+    return counted
 
 
-def restore(story: Story, files: Files, cluster: Cluster, image_name: str, data: Demonstrated, proven: Proven) -> None:
-    """Load one archive as a table, in a pod that mounts the claim, and compare it with the dropped partition."""
-    server = f"{cluster.host_address}:{Server.reopen(files.server).port}"
-    story.say("A pod that mounts the claim runs `partwarden restore`:")
-    story.run("cat examples/restore.yaml")
-    filled = f"sed 's|IMAGE$|{image_name}|; s|FOLDER$|{proven.folder}|; s|@SERVER|@{server}|' examples/restore.yaml"
-    story.run(f"{filled} | {KUBECTL} apply -f -")
+def restore(story: Story, files: Files, data: Demonstrated, counted: str) -> None:
+    """Have the operator load one archive as a table, and compare it with what psql ``counted`` in the partition."""
+    story.say("A PartitionRestore: a Job loads the archive of 2019, and proves the table:")
+    story.run(f"cat {AGAIN}")
+    story.run(f"{KUBECTL} apply -f {AGAIN}")
+    wait = f"{IN_NAMESPACE} wait --for=condition=Restored prst/run-2019-again --timeout=120s"
     try:
-        story.run(f"{IN_NAMESPACE} wait pod/restore --for=jsonpath={{.status.phase}}=Succeeded --timeout=60s")
+        story.run(wait, unless=lambda: operating.why_ended(files), log=files.operator_log)
     except DemoError:
-        story.run(f"{IN_NAMESPACE} describe pod restore")
-        story.run(f"{IN_NAMESPACE} logs restore")
+        story.run(f"{IN_NAMESPACE} describe partitionrestores")
         raise
-    story.run(f"{IN_NAMESPACE} logs restore")
-    if data.psql(f'-c "{COUNT}"') != proven.counted:
-        raise DemoError(f"the restored {YEAR} differs from the partition that was dropped")
+    story.run(f"{IN_NAMESPACE} get prst")
+    if data.psql(f'-c "{COUNT.format(f"{YEAR}_again")}"') != counted:
+        raise DemoError(f"the restored {YEAR}_again differs from the partition {YEAR} that was dropped")
     story.say("Rows, first and last time and hash equal those counted before the drop.")
-
-
-def _of(partition: str) -> str:
-    return f'{{.items[?(@.spec.partition=="{partition}")].status.location}}'

@@ -16,6 +16,7 @@ MADE = (
     "clusterrole/partwarden",
     "customresourcedefinition/partitionpolicies.partwarden.dev",
     "customresourcedefinition/partitionarchives.partwarden.dev",
+    "customresourcedefinition/partitionrestores.partwarden.dev",
 )
 """The objects that the demo creates in a cluster, in the order in which it removes them."""
 

@@ -47,9 +47,9 @@ def up(story: Story, files: Files) -> None:
     data.partitions()
     if image:
         story.step("expired years are archived, proven, and dropped")
-        proven = archiving.retire(story, files, cluster, image, data)
+        counted = archiving.retire(story, files, cluster, image, data)
         story.step("one dropped year is restored and compared")
-        archiving.restore(story, files, cluster, image, data, proven)
+        archiving.restore(story, files, data, counted)
     _epilogue(story, files, cluster, data, bool(image))
 
 
@@ -91,7 +91,7 @@ def _no_proxy(cluster: Cluster) -> str:
 def _resources(story: Story, files: Files) -> None:
     story.run(f"{KUBECTL} delete namespace {NAMESPACE} --ignore-not-found")
     story.run(f"{KUBECTL} apply -f crds/")
-    kinds = "crd/partitionpolicies.partwarden.dev crd/partitionarchives.partwarden.dev"
+    kinds = " ".join(f"crd/partition{kind}.partwarden.dev" for kind in ("policies", "archives", "restores"))
     story.run(f"{KUBECTL} wait --for=condition=Established {kinds} --timeout=60s")
     story.run(f"{KUBECTL} create namespace {NAMESPACE}")
     secret = f"create secret generic orchestrator-db --from-env-file {shown(files.secret)}"

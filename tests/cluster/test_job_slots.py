@@ -18,7 +18,7 @@ from lab.reconciled_archive import NAME, ReconciledArchive
 from lab.site import Site, conditions
 from partwarden.api.archive import ARCHIVE_KIND, MANAGED
 from partwarden.api.policy import API_VERSION
-from partwarden.controller import archive_reconciler
+from partwarden.controller import job_reconciler
 from partwarden.controller.job_status import JOB_PENDING, JOB_SUSPENDED, PENDING_LONG
 
 
@@ -112,7 +112,7 @@ def test_archives_that_wait_ask_the_api_server_for_nothing(
     time.sleep(3)
     before = asked()
     assert before >= 2 * len(names)
-    time.sleep(2 * archive_reconciler.POLL_JOB)
+    time.sleep(2 * job_reconciler.POLL_JOB)
     assert asked() == before
     archives.end(job, proof(oid(pg_database)), 0)
     until("one of them has a Job", lambda: [each for each in names if archives.get(each)["status"].get("job")])
@@ -130,7 +130,7 @@ def test_a_job_that_is_pending_for_long_is_reported_and_counts_again_once_it_run
         by_hand.reconcile()
         assert by_hand.ready()[0] == JOB_SUSPENDED
     by_hand.now += PENDING_LONG + timedelta(minutes=1)
-    assert by_hand.reconcile() == archive_reconciler.POLL_PENDING
+    assert by_hand.reconcile() == job_reconciler.POLL_PENDING
     reason, message = by_hand.ready()
     assert reason == (JOB_SUSPENDED if suspended else JOB_PENDING)
     assert f"no pod of Job {job} has run since 20" in message
@@ -144,6 +144,6 @@ def test_a_job_that_is_pending_for_long_is_reported_and_counts_again_once_it_run
     scheduled = [{"type": "PodScheduled", "status": "True"}]
     running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
     by_hand.archives.play(job, running, phase="Running", conditions=scheduled)
-    assert by_hand.reconcile() == archive_reconciler.POLL_JOB
+    assert by_hand.reconcile() == job_reconciler.POLL_JOB
     assert by_hand.ready()[0] == "JobRunning"
     assert conditions(by_hand.end(proof(oid(pg_database))))["Verified"]["status"] == "True"

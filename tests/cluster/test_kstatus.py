@@ -41,11 +41,12 @@ def test_after_an_edit_nothing_is_current_until_it_was_worked_on(kstatus: KStatu
     assert set(kstatus([body(status, generation=2) for status in STATES.values()])) == {"InProgress"}
 
 
-@pytest.mark.parametrize("kind", ["partitionpolicy", "partitionarchive"])
+@pytest.mark.parametrize("kind", ["partitionpolicy", "partitionarchive", "partitionrestore"])
 def test_what_no_operator_has_seen_is_in_progress(site: Site, kstatus: KStatus, kind: str) -> None:
     archives = Archives(site)
     site.apply("run")
     archives.apply("run")
+    archives.apply_restore("run", {"archive": {"name": "run"}, "policy": {"name": "run"}, "attach": True})
     made = archives.kubectl.get(kind, "run")
     assert made["status"] == {"observedGeneration": -1}
     assert kstatus([made]) == ["InProgress"]

@@ -18,10 +18,11 @@ from partwarden.controller.health import Health, WorkerPoolStats
 from partwarden.controller.informers import Lister
 from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.ownership import Shard, TableOwnership
+from partwarden.controller.restore_events import RestoreEventHandler
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
 from partwarden.controller.workqueue import Backlog, WorkQueue
-from partwarden.kube.cache import ArchiveCache
+from partwarden.kube.cache import ArchiveCache, RestoreCache
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure
 
@@ -109,7 +110,12 @@ def test_lists_alone_find_what_no_watch_shows(site: Site) -> None:
     slots = JobSlots(settings, cache, shard, waiting.enqueue)
     archives = ArchiveEventHandler(runtime.cluster, cache, slots, shard, waiting, queue, settings.namespaces)
     health = Health({"policies": lambda: WorkerPoolStats(Backlog(0, 0.0, ()), 1, 0)}, settings.relist)
-    lister = Lister(runtime, PolicyEventHandler(store, TableOwnership(queue.enqueue), queue), archives, health)
+    kept = RestoreCache()
+    restores = RestoreEventHandler(
+        *(runtime.cluster, kept, JobSlots(settings, kept, shard, waiting.enqueue), shard, waiting, settings.namespaces)
+    )
+    policies = PolicyEventHandler(store, TableOwnership(queue.enqueue), queue)
+    lister = Lister(runtime, policies, archives, restores, health)
 
     def due() -> set[str]:
         found = set()

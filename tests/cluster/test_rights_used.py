@@ -30,7 +30,7 @@ def asked(site: Site) -> set[tuple[str, str, str]]:
 
 
 def test_every_right_is_used_and_nothing_else_is_asked_for(site: Site, pg_database: Database) -> None:
-    """A policy, and an archive that is proven; by one of several operators, which leads."""
+    """A policy, an archive that is proven, and a restore of none; by one of several operators, which leads."""
     pg_database.execute(RUN)
     ends = f"FROM ('{YEAR - 3}-01-01Z') TO ('{YEAR - 2}-01-01Z')"
     pg_database.execute(f"CREATE TABLE {OLD} PARTITION OF run FOR VALUES {ends}")
@@ -61,6 +61,7 @@ def test_every_right_is_used_and_nothing_else_is_asked_for(site: Site, pg_databa
         archives.play(job, {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, phase="Running")
         archives.end(job, proof(oid), 0)
         archives.wait(name, "Proven", Verified="True")
+        archives.apply_restore("none", {"archive": {"name": "none"}, "policy": {"name": "run"}, "attach": True})
         with suppress(AssertionError):
             until("each right is used", lambda: not given - asked(site))
     assert asked(site) == given

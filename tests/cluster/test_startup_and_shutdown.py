@@ -76,6 +76,8 @@ def _rules() -> Iterator[tuple[str, dict[str, Any]]]:
         ("partwarden.dev", "partitionpolicies/status", "patch"),
         ("partwarden.dev", "partitionarchives", "get", "list", "watch", "create"),
         ("partwarden.dev", "partitionarchives/status", "patch"),
+        ("partwarden.dev", "partitionrestores", "get", "list", "watch"),
+        ("partwarden.dev", "partitionrestores/status", "patch"),
         ("batch", "jobs", "get", "list", "watch", "create"),
         ("", "pods", "list"),
         ("", "secrets", "get"),

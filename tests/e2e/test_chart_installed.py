@@ -182,7 +182,7 @@ def _keeps_secrets(stand: Stand, passwords: list[str]) -> None:
     selector = "--selector=app.kubernetes.io/name=partwarden"
     seen = [
         site.kubectl("logs", selector, "--namespace", site.namespaces[1], "--tail=-1"),
-        site.kubectl("get", "ppol,parc,jobs,events,pods", "--namespace", site.namespace, "--output", "yaml"),
+        site.kubectl("get", "ppol,parc,prst,jobs,events,pods", "--namespace", site.namespace, "--output", "yaml"),
         site.kubectl("get", "all,events", "--namespace", site.namespaces[1], "--output", "yaml"),
     ]
     for password in passwords:

@@ -49,6 +49,12 @@ class Archives:
             }
         )
 
+    def apply_restore(self, name: str, spec: Mapping[str, Any]) -> None:
+        """Apply a PartitionRestore."""
+        kind = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "PartitionRestore"}
+        given = {key: value for key, value in spec.items() if value is not None}
+        self.kubectl.apply({**kind, "metadata": {"name": name}, "spec": given})
+
     def get(self, name: str) -> dict[str, Any]:
         """The object."""
         return dict(self.kubectl.get("parc", name))

@@ -22,7 +22,7 @@ from lab.postgres import Database
 
 ROOT = Path(__file__).parents[2]
 CRD, RIGHTS = ROOT / "crds" / "partitionpolicies.yaml", ROOT / "examples" / "rbac.yaml"
-RESOURCES = ("crd/partitionpolicies.partwarden.dev", "crd/partitionarchives.partwarden.dev")
+RESOURCES = tuple(f"crd/partition{kind}.partwarden.dev" for kind in ("policies", "archives", "restores"))
 GROUP, VERSION, PLURAL = "partwarden.dev", "v1alpha1", "partitionpolicies"
 EVENT_PATIENCE = 10.0
 ROLE = "partwarden"

@@ -14,7 +14,8 @@ import pytest
 from lab.postgres import Database
 from partwarden.api.policy import TableSpec
 from partwarden.archive.manifest import Say
-from partwarden.archive.restore import Restored, RestoreRequest, restore
+from partwarden.archive.restore import RestoreRequest, restore
+from partwarden.archive.restored_once import Restored
 from partwarden.archive.restored_table import Source
 from partwarden.errors import (
     AnotherOperator,

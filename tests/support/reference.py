@@ -23,7 +23,7 @@ from adversary.cases import Case
 
 # All that this module takes from the operator, in one place.
 from partwarden import errors
-from partwarden.api.crd import ARCHIVE, POLICY, Resource, definition
+from partwarden.api.crd import ARCHIVE, POLICY, RESTORE, Resource, definition
 from partwarden.api.status import ConditionType, State
 from partwarden.cli.main import main as program
 from partwarden.controller.metrics import Metrics, Sources, families
@@ -54,6 +54,7 @@ def pages() -> dict[str, str]:
     return {
         "partitionpolicy.md": _resource(POLICY, texts),
         "partitionarchive.md": _resource(ARCHIVE, texts),
+        "partitionrestore.md": _resource(RESTORE, texts),
         "conditions.md": _conditions(texts),
         "settings.md": _settings(texts),
         "metrics.md": _metrics(texts),
@@ -235,6 +236,7 @@ def _conditions(texts: Mapping[str, Any]) -> str:
         "conditions",
         "## Conditions of a PartitionPolicy\n\n" + _explained(texts["conditions"], "when it is not so"),
         "## Conditions of a PartitionArchive\n\n" + _explained(texts["archiveConditions"], "when it is not so"),
+        "## Conditions of a PartitionRestore\n\n" + _explained(texts["restoreConditions"], "when it is not so"),
         "## Reasons that are no errors\n\n" + _explained(texts["reasons"], "what to do"),
         "## Errors that the user corrects\n\n" + texts["pages"]["userErrors"] + "\n\n" + _errors(errors.UserError),
         "## Errors that pass\n\n" + texts["pages"]["transientErrors"] + "\n\n" + _errors(errors.TransientError),

@@ -91,13 +91,7 @@ def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
     """Read an archive again, and its table where ``info`` says how to reach it: fingerprint and COPY in one snapshot.
     Raises `ArchiveDamaged` where it is not what the order says was proven, `ProofFailed` or `DumpFailed` where that
     cannot be restored, `ContentsChanged` where the table holds something else, and what `archive` raises."""
-    base = store.url("")
-    if not order.location.startswith(base):
-        raise errors.ArchiveDamaged(
-            f"{order.location} does not lie at {base}: the destination was changed since it was proven"
-        )
-    place = order.location.removeprefix(base).strip("/")
-    archived = verify.read(store, place, order.manifest_sha256 or None)
+    archived = verify.read(store, verify.place_of(store, order.location), order.manifest_sha256 or None)
     manifest = archived.manifest
     if order.sha256 and manifest.sha256 != order.sha256:
         raise errors.ArchiveDamaged(f"{archived.url} has the sha256 {manifest.sha256}, but {order.sha256} was proven")

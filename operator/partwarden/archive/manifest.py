@@ -263,12 +263,23 @@ MOUNT = "/archives"
 
 class Task(StrEnum):
     """``Archive`` makes and proves an archive; ``Check`` reads one again, and compares it with what was proven;
-    ``Verify`` does so without the table; ``Expire`` deletes one for good."""
+    ``Verify`` does so without the table; ``Expire`` deletes one for good; ``Restore`` makes a table of one."""
 
     ARCHIVE = "Archive"
     CHECK = "Check"
     VERIFY = "Verify"
     EXPIRE = "Expire"
+    RESTORE = "Restore"
+
+
+class JobOrder(Written):
+    """What every Job is told: what to do, how to reach the database, and where archives lie."""
+
+    task: Task
+    connection: Connection | None = None
+    """What wins over the database's Secret."""
+    destination: Destination
+    mount: str = MOUNT
 
 
 class TableToArchive(Written):
@@ -286,13 +297,9 @@ class TableToArchive(Written):
     compression: Compression = Compression.ZSTD
 
 
-class JobSpec(TableToArchive):
+class JobSpec(TableToArchive, JobOrder):
     """One thing that a Job does with one partition."""
 
-    task: Task
-    connection: Connection | None = None
-    """What wins over the database's Secret."""
-    destination: Destination
     location: str = ""
     """For ``Check``, ``Verify`` and ``Expire``: the folder's URL, as the report named it."""
     sha256: str = ""
@@ -300,7 +307,35 @@ class JobSpec(TableToArchive):
     """For the same: what was proven."""
     begun: bool = False
     """For ``Expire``: whether an earlier Job may have deleted all, and not have reported it."""
-    mount: str = MOUNT
+
+
+class RestoreOrder(JobOrder):
+    """The table that a Job makes of an archive for one PartitionRestore."""
+
+    task: Literal[Task.RESTORE] = Task.RESTORE
+    uid: str
+    """Of the PartitionRestore: with it the table is marked, and so made once however often this is tried."""
+    location: str
+    """The URL of the archive's folder."""
+    manifest_sha256: str = ""
+    """Empty: any."""
+    schema_: str | None = Field(None, alias="schema")
+    name: str | None = None
+    """Of the new table; None for what it was called."""
+    attach: bool = False
+    parent: tuple[str, str] | None = None
+    """Schema and name of the table to attach it to; None for the one that it belonged to."""
+
+
+class RestoredTable(Written):
+    """The table that a Job has made."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    attached_to: str = ""
+    left_off: tuple[str, ...] = ()
+    """For people, as many as there is room for."""
+    left_off_count: int = 0
 
 
 class Report(Written):
@@ -326,3 +361,5 @@ class Report(Written):
     compression: Compression | None = None
     started: AwareDatetime | None = None
     completed: AwareDatetime | None = None
+    restored: RestoredTable | None = None
+    """Of ``Restore``: ``oid``, ``rows`` and ``server`` are those of this table, too."""

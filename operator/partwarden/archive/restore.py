@@ -22,9 +22,10 @@ from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import UNABLE, is_lost, message, translate
 from ..postgres.settings import TEXT_SETTINGS, setting
 from ..postgres.transaction import as_owner, become, set_role_right, undo
-from . import reattach, restored_table, table_schema
+from . import reattach, restored_once, restored_table, table_schema
 from .manifest import ArchiveManifest, Column, Say
 from .reattach import Parentage
+from .restored_once import Restored
 from .restored_table import TEXT, LeftOff, Loader, Source
 from .table_schema import TableColumn, Types, expression
 
@@ -42,31 +43,21 @@ NOT_VALID_VERSION = 180000
 class RestoreRequest:
     """What to restore as. ``schema`` and ``name``: of the new table; None for the names that it had. ``attach``: to
     ``parent`` (schema, name), or, where that is None, to the parent that it had. ``patience``: seconds to wait for the
-    parent's locks, once all is loaded."""
+    parent's locks, once all is loaded. ``uid``: of the PartitionRestore that the table is made for, and made once;
+    empty where there is none."""
 
     schema: str | None = None
     name: str | None = None
     attach: bool = False
     parent: tuple[str, str] | None = None
     patience: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """``attached`` is the parent; ``types`` those that were made; ``left_off`` what the rows or the database did not
-    allow to be put back."""
-
-    schema: str
-    name: str
-    rows: int
-    attached: str | None = None
-    types: tuple[str, ...] = ()
-    left_off: tuple[LeftOff, ...] = ()
+    uid: str = ""
 
 
 def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: Say) -> Restored:
     """Restore an archive. Raises a `PartwardenError`: then nothing was changed in the database. First come the checks
-    that are quick, then the archive is read and checked, and only then is anything loaded."""
+    that are quick, then the archive is read and checked, and only then is anything loaded. With a ``uid`` the table
+    that was made for it already is what is returned, be it by this process or another: then nothing is changed."""
     manifest = source.manifest
     schema, name = request.schema or manifest.partition.schema_, request.name or manifest.partition.name
     parent = _parent(manifest, request) if request.attach else None
@@ -77,22 +68,31 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
         return reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
 
     with _session(info, subject) as connection:
+        if (made := restored_once.find(connection, request.uid)) is not None:
+            return made
         check(connection)
     say(f"checking {manifest.bytes:,} bytes by their sha256")
     source.check()
     with _session(info, subject) as connection:
         # Hours may have passed.
+        if (made := restored_once.find(connection, request.uid)) is not None:
+            return made
         parentage = check(connection)
         become_owner = _as_owner(connection, manifest, parentage, schema)
         begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
         try:
             run(connection, begin, pinned("2s", "0"), setting(TEXT_SETTINGS), *become_owner)
+            if (made := restored_once.claim(connection, request.uid)) is not None:
+                undo(connection)
+                return made
             types = Types(connection, manifest.types)
             types.make()
             if parentage is None:
                 restored = _load(source, types, schema, name, say)
             else:
                 restored = _load_and_attach(source, types, parentage, schema, name, request.patience, say)
+            if request.uid:
+                restored = restored_once.mark(connection, restored, request.uid)
             run(connection, "COMMIT")
         except BaseException:
             undo(connection)

@@ -24,7 +24,7 @@ from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from .. import errors
 from ..api.destination import S3, Azure, Destination
-from .manifest import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobSpec
+from .manifest import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobOrder
 from .objectstore import FAILED, Objects
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def how_to_read(url: str) -> str:
     )
 
 
-def of_job(spec: JobSpec, environment: MutableMapping[str, str]) -> Store:
+def of_job(spec: JobOrder, environment: MutableMapping[str, str]) -> Store:
     """The store of a Job's destination. Takes the Secret's values out of the environment: programs that are started
     have no need to see them. Raises `DestinationDenied`, and as `by_destination`."""
     names = {key: STORAGE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in STORAGE_KEYS}

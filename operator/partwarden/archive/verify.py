@@ -158,6 +158,14 @@ def at(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256: str
     )
 
 
+def place_of(store: Store, location: str) -> str:
+    """The key of the archive's folder at that URL. Raises `ArchiveDamaged` where that is not in the store."""
+    base = store.url("")
+    if not location.startswith(base):
+        raise ArchiveDamaged(f"{location} does not lie at {base}: the destination was changed since it was proven")
+    return location.removeprefix(base).strip("/")
+
+
 def read(store: Store, place: str, manifest_sha256: str | None = None) -> Archive:
     """The archive whose folder has the key ``place``. ``manifest_sha256``: what the manifest's sha256 must be, in
     hexadecimal digits; None where it is not known. Raises `ArchiveDamaged`, or what reading raises."""

@@ -17,7 +17,7 @@ import click
 from pydantic import ValidationError
 
 from ..api.retention import Compression, OnLargeObjects
-from ..archive import create, storage
+from ..archive import create, restore_job, storage
 from ..archive.expiry import expire, remove_abandoned
 from ..archive.manifest import (
     DATABASE_KEYS,
@@ -25,14 +25,17 @@ from ..archive.manifest import (
     VARIABLE,
     WRONG,
     ArchiveManifest,
+    JobOrder,
     JobSpec,
     Report,
+    RestoreOrder,
     TableName,
     TableToArchive,
     Task,
 )
-from ..archive.restore import Restored, RestoreRequest
+from ..archive.restore import RestoreRequest
 from ..archive.restore import restore as restore_archive
+from ..archive.restored_once import Restored
 from ..archive.storage import Folder, Store
 from ..archive.table_lookup import moments
 from ..archive.verify import find, open_archive
@@ -41,7 +44,7 @@ from ..planner.calendar import iso
 from ..postgres.connection import forget_environment
 from ..postgres.conninfo import ConnectionInfo, from_dsn, merge
 from ..postgres.settings import as_options
-from . import formats, options
+from . import formats, options, partition_restore
 from .options import Target
 from .policies import Policies, status
 
@@ -116,25 +119,28 @@ def archive(
 def job(report: Path | None) -> int:
     """Do what PARTWARDEN_ORDER in the environment says: what the pod of a Job runs.
 
-    Exits 0 when it is proven, 1 on an error that may pass, 3 on one that would not.
+    Exits 0 when it is done and proven, 1 on an error that may pass, 3 on one that would not.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    spec: JobSpec | None = None
+    spec: JobSpec | RestoreOrder | None = None
     try:
-        spec = _read_spec(os.environ.get(VARIABLE))
+        spec = _read_order(os.environ.get(VARIABLE))
         # Out of the environment: programs that are started have no need to see them.
         names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
         secret = {key: os.environ.pop(name) for key, name in names.items() if name in os.environ}
         info = merge(spec.connection, secret, "spec.database.secretRef")
         store = storage.of_job(spec, os.environ)
         forget_environment()
-        made = _work(spec, info, store)
+        made = restore_job.run(spec, info, store, _log) if isinstance(spec, RestoreOrder) else _work(spec, info, store)
     except PartwardenError as error:
         _log(f"{error.reason}: {error}")
-        _write(report, create.failure(error, spec.id, spec.partition.oid) if spec else create.failure(error))
+        about = (spec.id, spec.partition.oid) if isinstance(spec, JobSpec) else ()
+        _write(report, create.failure(error, *about))
         return WRONG if isinstance(error, UserError) else FAILED
     _write(report, made)
-    if spec.task is not Task.EXPIRE:
+    if (table := made.restored) is not None:
+        _log(f"restored {table.schema_}.{table.name}: {made.rows:,} rows")
+    elif spec.task is not Task.EXPIRE:
         _log(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
     _tidy(store)
     return 0
@@ -168,11 +174,12 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _read_spec(text: str | None) -> JobSpec:
+def _read_order(text: str | None) -> JobSpec | RestoreOrder:
     if text is None:
         raise InvalidSpec(f"{VARIABLE} is not set: this command is for Jobs; archive by hand with `partwarden archive`")
     try:
-        return JobSpec.model_validate_json(text)
+        restores = JobOrder.model_validate_json(text).task is Task.RESTORE
+        return (RestoreOrder if restores else JobSpec).model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -183,6 +190,8 @@ def _write(path: Path | None, report: Report) -> None:
     if path is None:
         return
     while len((text := report.model_dump_json(by_alias=True, exclude_none=True)).encode()) > LARGEST:
+        if not report.message:
+            raise click.ClickException(f"--report: names in the result are too long for its {LARGEST} bytes")
         report = report.model_copy(update={"message": report.message[: len(report.message) // 2]})
     try:
         path.write_text(text)
@@ -241,10 +250,17 @@ def resolve_address(url: str, manifest_sha256: str | None) -> tuple[str, str | N
 
 
 @click.command()
+@click.argument("period", required=False)
+@options.of_cluster
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 604800),
+    default=86400.0,
+    help="With PERIOD: seconds to wait until it is restored; 0: do not. Default: 86400.",
+)
 @click.option(
     "--manifest",
     "url",
-    required=True,
     metavar="URL",
     help="The archive's folder or its manifest.json, or parc/[NAMESPACE/]NAME of a PartitionArchive.",
 )
@@ -264,7 +280,13 @@ def resolve_address(url: str, manifest_sha256: str | None) -> tuple[str, str | N
 @options.manifest_sha256
 @formats.option()
 def restore(
-    url: str,
+    period: str | None,
+    policy: str | None,
+    context: str | None,
+    kubeconfig: Path | None,
+    namespace: str | None,
+    timeout: float,
+    url: str | None,
     listing: bool,
     dsn: str | None,
     target: Named,
@@ -274,7 +296,18 @@ def restore(
     manifest_sha256: str | None,
     output: str,
 ) -> int:
-    """Load an archive as a table of its own, or attach it again. Exits 0 when all of it is there, 1 when none is."""
+    """Load an archive as a table of its own, or attach it again. Exits 0 when all of it is there, 1 when none is.
+
+    With PERIOD, such as 2019 or 2019-06, the operator does it: a PartitionRestore is made for the archive of POLICY
+    that holds that period, or for each of several that lie in it. With --manifest this command does it.
+    """
+    if period is not None:
+        if url or dsn or listing or parent or manifest_sha256:
+            raise click.UsageError("PERIOD goes with no --manifest, --list, --dsn, --parent or --manifest-sha256")
+        where = Target(policy=policy, context=context, kubeconfig=kubeconfig, namespace=namespace)
+        return partition_restore.restore(where, period, target, attach, timeout, output)
+    if url is None or context or kubeconfig or namespace:
+        raise click.UsageError("give PERIOD to restore an archive of a policy in a cluster, or --manifest alone")
     if listing == (dsn is not None):
         raise click.UsageError("give --dsn to restore an archive, or --list to see what is there")
     if parent is not None and not attach:

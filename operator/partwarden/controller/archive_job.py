@@ -1,4 +1,4 @@
-"""The Job that archives or checks one partition: its manifest, and what that is resolved from.
+"""The Job that archives or checks one partition, or restores one: its manifest, and what that is resolved from.
 
 A Job's name follows from what it is for: creating it a second time fails, because it exists.
 https://kubernetes.io/docs/concepts/workloads/controllers/job/
@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..api.archive import ARCHIVE_KIND, CONTAINER, MANAGED, PartitionArchiveSpec
+from ..api.archive import ARCHIVE_KIND, CONTAINER, MANAGED, PartitionArchiveSpec, PolicyRef
 from ..api.database import Database
 from ..api.policy import API_VERSION, GROUP, PartitionPolicySpec
+from ..api.restore import RESTORE_KIND
 from ..api.retention import Compression, JobSettings, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
 from ..api.validation import check
@@ -24,13 +25,15 @@ from ..archive.manifest import (
     STORAGE_PREFIX,
     VARIABLE,
     WRONG,
-    JobSpec,
+    JobOrder,
     Task,
 )
 from ..errors import InvalidSpec
 from .settings import Settings
 
-ARCHIVE_LABEL = "partwarden.dev/archive-uid"
+ARCHIVE_LABEL, RESTORE_LABEL = "partwarden.dev/archive-uid", "partwarden.dev/restore-uid"
+UID_LABELS = {ARCHIVE_KIND: ARCHIVE_LABEL, RESTORE_KIND: RESTORE_LABEL}
+"""By the kind of a Job's owner."""
 GROUP_ID = 65532
 """Of the image's user; a volume is made writable for it."""
 KEEP_ENDED_JOB = 3 * 86400
@@ -70,16 +73,7 @@ def resolve_job_request(data: object, policy: object | None) -> JobRequest:
     if spec is None:
         raise InvalidSpec("; ".join(problems))
     found = check(PartitionPolicySpec, policy, "spec")[0] if policy is not None else None
-    database = spec.database or (found.database if found else None)
-    if database is None:
-        assert spec.policy is not None
-        raise InvalidSpec(
-            f"spec.policy.name: PartitionPolicy {spec.policy.name!r} does not exist in this namespace, or is not "
-            "valid: create it, or make another PartitionArchive with spec.database"
-        )
-    if found is not None and found.database.identity == database.identity:
-        # The way to it may have changed since, and an archive's spec never does.
-        database = found.database
+    database = resolve_database(spec.database, spec.policy, found, ARCHIVE_KIND)
     retention = found.retention if found else None
     kept = retention.archive if retention else None
     return JobRequest(
@@ -92,12 +86,30 @@ def resolve_job_request(data: object, policy: object | None) -> JobRequest:
     )
 
 
+def resolve_database(
+    own: Database | None, reference: PolicyRef | None, policy: PartitionPolicySpec | None, kind: str
+) -> Database:
+    """The database of an object of that ``kind``: its ``own``, else its policy's. Raises `InvalidSpec`."""
+    database = own or (policy.database if policy else None)
+    if database is None:
+        assert reference is not None
+        raise InvalidSpec(
+            f"spec.policy.name: PartitionPolicy {reference.name!r} does not exist in this namespace, or is not "
+            f"valid: create it, or make another {kind} with spec.database"
+        )
+    if policy is not None and policy.database.identity == database.identity:
+        # The way to it may have changed since, and the object's spec never does.
+        return policy.database
+    return database
+
+
 class Owner(NamedTuple):
-    """The PartitionArchive that the Job is for: deleting it deletes the Job."""
+    """The PartitionArchive or PartitionRestore that the Job is for: deleting it deletes the Job."""
 
     namespace: str
     name: str
     uid: str
+    kind: str = ARCHIVE_KIND
 
     @property
     def key(self) -> ObjectKey:
@@ -122,18 +134,18 @@ def is_beside(job: str) -> bool:
 
 
 def controller_of(job: Mapping[str, Any]) -> Owner | None:
-    """The PartitionArchive that is the Job's controller, by its owner references."""
+    """The object that is the Job's controller, by its owner references."""
     meta = job["metadata"]
     for each in meta.get("ownerReferences") or []:
         group, _, _ = each.get("apiVersion", "").partition("/")
-        if each.get("controller") and (group, each.get("kind")) == (GROUP, ARCHIVE_KIND):
-            return Owner(meta["namespace"], each["name"], each["uid"])
+        if each.get("controller") and group == GROUP and each.get("kind") in UID_LABELS:
+            return Owner(meta["namespace"], each["name"], each["uid"], each["kind"])
     return None
 
 
 def manifest(
     owner: Owner,
-    order: JobSpec,
+    order: JobOrder,
     serial: str,
     *,
     settings: Settings,
@@ -146,8 +158,8 @@ def manifest(
     ``wanted``: what the policy may say of its Jobs.
     """
     # The operator's own labels last: a label of the user's must not hide the Job from it.
-    labels = {**(wanted.labels if wanted else {}), **MANAGED, ARCHIVE_LABEL: owner.uid}
-    reference = {"apiVersion": API_VERSION, "kind": ARCHIVE_KIND, "name": owner.name, "uid": owner.uid}
+    labels = {**(wanted.labels if wanted else {}), **MANAGED, UID_LABELS[owner.kind]: owner.uid}
+    reference = {"apiVersion": API_VERSION, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -173,7 +185,7 @@ def manifest(
     }
 
 
-def _pod(order: JobSpec, settings: Settings, wanted: JobSettings, database_secret: str | None) -> dict[str, Any]:
+def _pod(order: JobOrder, settings: Settings, wanted: JobSettings, database_secret: str | None) -> dict[str, Any]:
     claim = order.destination.pvc
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - a mount of the pod's own
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": TMP_SIZE}}]
@@ -212,7 +224,7 @@ def _pod(order: JobSpec, settings: Settings, wanted: JobSettings, database_secre
     return {key: value for key, value in pod.items() if value not in ("", [])}
 
 
-def _environment(order: JobSpec, settings: Settings, database_secret: str | None) -> list[dict[str, Any]]:
+def _environment(order: JobOrder, settings: Settings, database_secret: str | None) -> list[dict[str, Any]]:
     plain = {**settings.job_env, VARIABLE: order.model_dump_json(by_alias=True, exclude_none=True)}
     secrets = (
         (DATABASE_PREFIX, DATABASE_KEYS, database_secret),

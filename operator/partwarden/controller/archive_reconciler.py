@@ -33,28 +33,18 @@ from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError
 from ..kube.cache import ArchiveCache, StoredArchive, parse_archive, parse_policy
 from ..kube.client import JOBS, Cluster, Invalid
 from ..planner.calendar import iso
+from ..status.events import Notice
 from . import archive_schedule, archive_status
 from .archive_job import BESIDE, JobRequest, controller_of, manifest, resolve_job_request
 from .archive_requests import ArchiveRequests
 from .archive_steps import AGAIN, KEPT, Due, Step, due, job_spec, next_step
+from .job_reconciler import POLL_JOB, POLL_PENDING, RETRY, WAIT_FOR_SLOT, WRITTEN_MEANWHILE, JobReconciler
 from .job_slots import JobSlots
 from .job_status import NO_REPORT, JobView, Phase, is_pending_long, view
 from .ownership import Shard
 from .settings import Settings
 
 log = logging.getLogger(__name__)
-
-WRITTEN_MEANWHILE = 1.0
-"""Seconds after another writer has changed the object: what it wrote counts."""
-POLL_JOB, POLL_PENDING = 10.0, 60.0
-"""Seconds between two reconciles while a Job runs, whose pod may wait for something, or has waited for long; the watch
-shows its end."""
-WAIT_FOR_SLOT = 600.0
-"""Seconds until an archive asks again for a slot. It is woken when one is free: this is for what that misses."""
-RETRY = 30.0
-"""Seconds after what may pass."""
-RETRY_USER_ERROR = archive_status.LONGEST_PAUSE.total_seconds() / 6
-"""Seconds after what the user must correct, in case the cause was elsewhere."""
 
 FINDINGS = (errors.ArchiveDamaged, errors.ContentsChanged, errors.DestinationNotFound, errors.DestinationDenied)
 """What a check finds out about the archive. Any other end of one says nothing of it, such as a wrong password."""
@@ -65,8 +55,8 @@ def unknown(archive: StoredArchive, request: JobRequest, due: datetime) -> None:
     raise TableThere("no database is asked")
 
 
-class ArchiveReconciler:
-    """Reconciles PartitionArchives, each with one thread at a time, as the work queue sees to."""
+class ArchiveReconciler(JobReconciler[StoredArchive]):
+    """Reconciles PartitionArchives."""
 
     def __init__(
         self,
@@ -85,21 +75,10 @@ class ArchiveReconciler:
         """``find``: as `archive_database.find_table`. ``ended`` is called for each Job that has ended: its
         task, whether all was well, the seconds that it took. ``progress``: as `archive_database.ArchiveProgress.of`.
         ``check_gone``: as `archive_database.check_gone`."""
-        self._cluster, self._cache, self._requests, self._shard = cluster, cache, requests, shard
-        self._slots, self._find, self._settings, self._clock = slots, find, settings, clock
+        super().__init__(cluster, slots, clock)
+        self._cache, self._requests, self._shard = cache, requests, shard
+        self._find, self._settings = find, settings
         self._ended, self._progress, self._check_gone = ended, progress, check_gone
-
-    def reconcile(self, key: ObjectKey) -> float | None:
-        """Act once. Returns the seconds until the next reconcile, None for when it is enqueued."""
-        after: float | None = RETRY
-        try:
-            after = self._reconcile(key)
-        except ClusterUnavailable as error:
-            log.warning("%s", error, extra={"archive": "/".join(key), "reason": error.reason})
-        finally:
-            if after != WAIT_FOR_SLOT:
-                self._slots.leave(key)
-        return after
 
     def _reconcile(self, key: ObjectKey) -> float | None:
         known = self._cache.get(key)
@@ -252,29 +231,14 @@ class ArchiveReconciler:
         self._write(archive, archive_status.kept(archive.status, archive.generation, self._clock(), why, pause))
         return AGAIN
 
-    def _fail(self, archive: StoredArchive, error: PartwardenError) -> float:
-        log.warning("%s", error, extra={"archive": str(archive), "reason": error.reason})
-        self._write(archive, archive_status.failed(archive.status, archive.generation, self._clock(), error))
-        return RETRY_USER_ERROR if isinstance(error, UserError) else RETRY
+    def _parse(self, body: Mapping[str, Any]) -> StoredArchive:
+        return parse_archive(body)
 
-    def _write(self, archive: StoredArchive, status: archive_status.Status) -> StoredArchive | None:
-        """Write the status if it is still as it was read, and record Events of what has changed.
+    def _failed(self, archive: StoredArchive, error: PartwardenError) -> archive_status.Status:
+        return archive_status.failed(archive.status, archive.generation, self._clock(), error)
 
-        Returns None where the archive is gone, or was written to: what another operator saw meanwhile, such as a proof,
-        is never taken back by one that had read before.
-        """
-        before = archive.status
-        if status == before:
-            return archive
-        written = self._cluster.write_status(archive, status, archive.version)
-        if written is None:
-            return None
-        for notice in archive_status.changed(before, status):
-            try:
-                self._cluster.record(archive, notice, self._clock())
-            except ClusterUnavailable as error:
-                log.warning("%s", error, extra={"archive": str(archive), "reason": error.reason})
-        return parse_archive(written)
+    def _changed(self, before: archive_status.Status, status: archive_status.Status) -> list[Notice]:
+        return archive_status.changed(before, status)
 
 
 def is_whole(report: Report, status: Mapping[str, Any]) -> bool:

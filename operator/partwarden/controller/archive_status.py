@@ -82,7 +82,7 @@ def proved(
     status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str, took: float | None = None
 ) -> Status:
     """The Job that archives reported success: the archive was read back before it said so. ``took``: its seconds."""
-    found = {**_forgiven(status), **_facts(report), "job": job, "lastVerified": iso(report.completed or now)}
+    found = {**forgiven(status), **_facts(report), "job": job, "lastVerified": iso(report.completed or now)}
     if took is not None:
         found["seconds"] = max(0, round(took))
     message = f"{report.rows} rows, {human(report.bytes)}, read back and equal to the table: {report.location}"
@@ -100,8 +100,8 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
     if report.ok:
         found["lastVerified"] = iso(report.completed or now)
         as_it_was = ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}")
-        return _with({**_forgiven(found), "job": job}, generation, now, as_it_was, READY)
-    found |= _counted(status, job, report.completed or now, now)
+        return _with({**forgiven(found), "job": job}, generation, now, as_it_was, READY)
+    found |= counted(status, job, report.completed or now, now)
     return _with(found, generation, now, ConditionState(FALSE, report.reason, report.message), STALLED)
 
 
@@ -109,7 +109,7 @@ def verified(status: Mapping[str, Any], generation: int, now: datetime, report: 
     """The Job that reads an archive by schedule came to a result. It is not tried again soon: nobody waits for it."""
     at = iso((report.completed or now).replace(microsecond=0))
     said = {"job": job, "ok": report.ok, "reason": report.reason, "message": cut(report.message), "completed": at}
-    found: Status = {**_forgiven(status), "verification": {key: each for key, each in said.items() if each != ""}}
+    found: Status = {**forgiven(status), "verification": {key: each for key, each in said.items() if each != ""}}
     found["job"] = job
     if report.ok:
         as_it_was = ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}")
@@ -148,7 +148,7 @@ def kept(
 
 def expired(status: Mapping[str, Any], generation: int, now: datetime, job: str) -> Status:
     """The archive's objects are deleted. All that was proven of it stays as a record."""
-    left = {key: value for key, value in _forgiven(status).items() if key not in ("expiry", "expiresAt")}
+    left = {key: value for key, value in forgiven(status).items() if key not in ("expiry", "expiresAt")}
     at = iso(now.replace(microsecond=0))
     said = ConditionState(TRUE, EXPIRED, f"deleted at {at} from {status.get('location')}: this is the record of it")
     return _with({**left, "expired": at, "job": job}, generation, now, said, READY)
@@ -176,7 +176,7 @@ def failed(
     reason, message = (error.reason, str(error)) if isinstance(error, PartwardenError) else error
     found = {**status, "lastError": {"reason": reason, "message": cut(message)}}
     if job:
-        found |= _counted(status, job, ended or now, now)
+        found |= counted(status, job, ended or now, now)
     ends = STALLED if isinstance(error, UserError) else RECONCILING
     return _with(found, generation, now, ConditionState(FALSE, reason, message), ends)
 
@@ -243,14 +243,16 @@ def moment(text: object) -> datetime | None:
         return None
 
 
-def _counted(status: Mapping[str, Any], job: str, ended: datetime, now: datetime) -> Status:
-    """``ended`` may be what others wrote: the pause begins now at the latest."""
+def counted(status: Mapping[str, Any], job: str, ended: datetime, now: datetime) -> Status:
+    """That the Job failed, and when the next may be made. ``ended`` may be what others wrote: the pause begins now at
+    the latest."""
     count = int(status.get("attempts") or 0) + 1
     following = min(ended, now) + min(FIRST_PAUSE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
     return {"attempts": count, "job": job, "nextAttempt": iso(following.replace(microsecond=0))}
 
 
-def _forgiven(status: Mapping[str, Any]) -> Status:
+def forgiven(status: Mapping[str, Any]) -> Status:
+    """Without the failures of earlier Jobs."""
     return {key: value for key, value in status.items() if key not in FAILURE}
 
 

@@ -1,4 +1,4 @@
-"""What the API server shows -> which policies and archives must be reconciled.
+"""What the API server shows -> which policies, archives and restores must be reconciled.
 
 A watch is quick but may fall silent or miss a deletion; a full list now and then puts that right. Both end here.
 """
@@ -111,8 +111,11 @@ class ArchiveEventHandler:
         queue: WorkQueue,
         policies: WorkQueue,
         namespaces: Iterable[str] = (),
+        proven: Callable[[StoredArchive], None] = lambda archive: None,
     ) -> None:
-        """``queue``: of archives; ``policies``: of policies; ``namespaces``: that are listed, all where empty."""
+        """``queue``: of archives; ``policies``: of policies; ``namespaces``: that are listed, all where empty;
+        ``proven`` gets each archive whose result has changed."""
+        self._proven = proven
         self._cluster, self._cache, self._slots, self._shard = cluster, cache, slots, shard
         self._queue, self._policies = queue, policies
         self._scopes = tuple(namespaces) or (None,)
@@ -156,6 +159,7 @@ class ArchiveEventHandler:
             self._queue.enqueue(archive.key)
         if before is None or before.uid != archive.uid or _result(before) != _result(archive):
             self._enqueue_policy(archive)
+            self._proven(archive)
 
     def deleted(self, body: Mapping[str, Any]) -> None:
         """The archive exists no longer. Its Job is deleted with it; at its destination everything stays."""

@@ -15,9 +15,11 @@ import kopf
 
 from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
+from ..api.restore import RESTORE_PLURAL
 from ..errors import ClusterUnavailable
 from .event_handlers import ArchiveEventHandler, PolicyEventHandler
 from .health import Health
+from .restore_events import RestoreEventHandler
 from .runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -29,14 +31,17 @@ Handler = Callable[[Any], None]
 
 
 class Watches:
-    """Of policies that the settings select, of archives, and of the Jobs that this program made."""
+    """Of policies that the settings select, of archives, of restores, and of the Jobs that this program made."""
 
-    def __init__(self, runtime: Runtime, on_policy: Handler, on_archive: Handler, on_job: Handler) -> None:
+    def __init__(
+        self, runtime: Runtime, on_policy: Handler, on_archive: Handler, on_restore: Handler, on_job: Handler
+    ) -> None:
         self._cluster, self._settings = runtime.cluster, runtime.settings
         self._registry = kopf.OperatorRegistry()
         kopf.on.login(registry=self._registry)(self._login)
         kopf.on.event(GROUP, VERSION, PLURAL, registry=self._registry)(_coroutine(on_policy))
         kopf.on.event(GROUP, VERSION, archive.ARCHIVE_PLURAL, registry=self._registry)(_coroutine(on_archive))
+        kopf.on.event(GROUP, VERSION, RESTORE_PLURAL, registry=self._registry)(_coroutine(on_restore))
         kopf.on.event("batch", "v1", "jobs", registry=self._registry)(_coroutine(on_job))
 
     async def begin(self, stopped: asyncio.Event) -> Collection[asyncio.Task[object]]:
@@ -82,13 +87,18 @@ def _coroutine(handler: Handler) -> Callable[..., Any]:
 
 
 class Lister:
-    """Lists all policies, archives and Jobs: a watch misses what is deleted while it connects anew."""
+    """Lists all policies, archives, restores and Jobs: a watch misses what is deleted while it connects anew."""
 
     def __init__(
-        self, runtime: Runtime, handler: PolicyEventHandler, archives: ArchiveEventHandler, health: Health
+        self,
+        runtime: Runtime,
+        handler: PolicyEventHandler,
+        archives: ArchiveEventHandler,
+        restores: RestoreEventHandler,
+        health: Health,
     ) -> None:
         self._cluster, self._policies = runtime.cluster, runtime.policies
-        self._handler, self._archives, self._health = handler, archives, health
+        self._handler, self._archives, self._restores, self._health = handler, archives, restores, health
         self._scopes = runtime.settings.namespaces or (None,)
 
     def first(self) -> None:
@@ -96,6 +106,7 @@ class Lister:
         before = self._policies.all()
         self._handler.listed(before, (body for each in self._scopes for body in self._cluster.policies(each)))
         self._archives.list()
+        self._restores.list()
         self._health.listed()
 
     def again(self) -> None:

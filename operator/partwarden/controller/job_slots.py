@@ -1,5 +1,8 @@
 """Slots: how many Jobs run at the same time, whose they are, and which archive is next.
 
+Restores have slots of their own, as many, so that none waits for a backlog of archives: what is said here of archives
+is said of them, too.
+
 A Job holds a slot while it has not ended and its controller is, by UID, a PartitionArchive of this operator: whatever
 else bears the labels of such Jobs, in whichever namespace, holds none. A Job of which no pod has run for
 `job_status.PENDING_LONG` holds none either. One namespace has half of the slots at most, and one at least.
@@ -21,9 +24,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ..api.archive import MANAGED
+from ..api.archive import ARCHIVE_KIND, MANAGED
 from ..api.types import ObjectKey
-from ..kube.cache import ArchiveCache, StoredArchive
+from ..kube.cache import ObjectCache, StoredArchive, StoredOfPolicy, StoredRestore
 from .archive_job import Owner, controller_of, is_beside
 from .job_status import end_of, idle_since, is_pending_long
 from .ownership import Shard
@@ -61,13 +64,15 @@ class JobSlots:
     def __init__(
         self,
         settings: Settings,
-        archives: ArchiveCache,
+        archives: ObjectCache[StoredArchive] | ObjectCache[StoredRestore],
         shard: Shard,
         wake: Callable[[ObjectKey], None],
         clock: Callable[[], datetime] = utc_now,
+        kind: str = ARCHIVE_KIND,
     ) -> None:
-        """``wake`` has an archive reconciled that waits and is next."""
+        """``wake`` has an archive reconciled that waits and is next. ``kind``: of the objects in ``archives``."""
         self._archives, self._shard, self._wake, self._clock = archives, shard, wake, clock
+        self._kind = kind
         self._lock = threading.Lock()
         self._count = settings.jobs
         self._share = share(self._count, len(settings.namespaces))
@@ -82,10 +87,10 @@ class JobSlots:
         """What an archive waits for that is given no slot: the same text for as long as it waits."""
         return (
             f"as many Jobs run as PARTWARDEN_JOBS allows, {self._count} in all and {self._share} of one namespace, or "
-            f"{MOST_PENDING} Jobs of this namespace are pending: the archive's Job is created when a slot is free"
+            f"{MOST_PENDING} Jobs of this namespace are pending: its Job is created when a slot is free"
         )
 
-    def take(self, job: ObjectKey, archive: StoredArchive) -> bool:
+    def take(self, job: ObjectKey, archive: StoredOfPolicy) -> bool:
         """Whether the Job may be created now, for that archive. If not, it waits until it is woken or `leave`s."""
         with self._lock:
             if job[1] in self._slots[job[0]]:
@@ -97,7 +102,7 @@ class JobSlots:
             if taken := archive.key in following:
                 del self._waiting[archive.key]
                 following.remove(archive.key)
-                self._slots[job[0]][job[1]] = Slot(Owner(*archive.key, archive.uid))
+                self._slots[job[0]][job[1]] = Slot(Owner(*archive.key, archive.uid, self._kind))
                 self._served[archive.key[0]] = next(self._numbers)
         self._wake_all(following)
         return taken
@@ -119,7 +124,7 @@ class JobSlots:
         self, job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]] = (), deleted: bool = False
     ) -> ObjectKey | None:
         """Take in a Job, with its pods where they are known. Returns the archive of this operator that it is for."""
-        key, slot = _read(job, pods)
+        key, slot = self._read(job, pods)
         if slot is None:
             # Its labels or its owner may have been changed since it was given a slot.
             self.release(key)
@@ -140,7 +145,7 @@ class JobSlots:
 
     def listed(self, before: frozenset[ObjectKey], jobs: Iterable[Mapping[str, Any]]) -> None:
         """Take in a full list. Other Jobs that were `held` ``before`` it was asked for do not exist any more."""
-        found = {key: slot for key, slot in (_read(each) for each in jobs if not end_of(each)) if slot}
+        found = {key: slot for key, slot in (self._read(each) for each in jobs if not end_of(each)) if slot}
         with self._lock:
             for namespace, name in before - found.keys():
                 self._slots[namespace].pop(name, None)
@@ -203,15 +208,15 @@ class JobSlots:
         archive = self._archives.get(owner.key)
         return archive is not None and archive.uid == owner.uid and self._shard.has(archive)
 
+    def _read(self, job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]] = ()) -> tuple[ObjectKey, Slot | None]:
+        """The Job's key, and the slot that it may hold: None where its labels or its controller are others."""
+        meta, owner = job["metadata"], controller_of(job)
+        made_here = owner is not None and owner.kind == self._kind
+        made_here = made_here and (meta.get("labels") or {}).items() >= MANAGED.items()
+        return (meta["namespace"], meta["name"]), Slot(owner, idle_since(job, pods)) if owner and made_here else None
+
 
 def _yields(waiting: Waiting, now: datetime) -> bool:
     """Whether it comes after those that a table waits for."""
     # A difference, not a sum: it cannot overflow.
     return waiting.beside and now - waiting.since < PATIENT
-
-
-def _read(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]] = ()) -> tuple[ObjectKey, Slot | None]:
-    """The Job's key, and the slot that it may hold: None where its labels or its controller are others."""
-    meta, owner = job["metadata"], controller_of(job)
-    made_here = owner is not None and (meta.get("labels") or {}).items() >= MANAGED.items()
-    return (meta["namespace"], meta["name"]), Slot(owner, idle_since(job, pods)) if owner and made_here else None

@@ -8,13 +8,15 @@ import signal
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from .. import __version__
 from ..api import archive
 from ..api.policy import GROUP, PLURAL, VERSION
+from ..api.restore import RESTORE_KIND, RESTORE_PLURAL
 from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable, StartupError
-from ..kube.cache import ArchiveCache, StoredArchive
+from ..kube.cache import ArchiveCache, RestoreCache, StoredArchive
 from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
@@ -33,17 +35,22 @@ from .measurements import Measurements
 from .metrics import Memory, Metrics, Sources
 from .ownership import Shard, TableOwnership
 from .policy_reconciler import PolicyReconciler
+from .restore_events import RestoreEventHandler
+from .restore_reconciler import RestoreReconciler
 from .runtime import Every, Runtime, Workers, share
 from .settings import Settings, configure_logging, wanted
 from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
+PLURALS = (PLURAL, archive.ARCHIVE_PLURAL, RESTORE_PLURAL)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FINISH, CANCEL = 4.0, 2.0
 """Seconds that running work is given after SIGTERM: to finish by itself, then to be cancelled."""
 ARCHIVE_WORKERS = 2
 """Threads for archives, whose work itself is done in Jobs."""
+RESTORE_WORKERS = 1
+"""Threads for restores: none waits for a database."""
 AGAIN = 3.0
 """Seconds after which the API server is asked again, where it is waited for."""
 
@@ -58,18 +65,24 @@ class Operator:
         self._cluster = cluster = Cluster(config, connections=settings.workers + 2, selector=settings.selector)
         self._runtime = runtime = Runtime.of(cluster, settings)
         self._leadership = LeaderElection(cluster, settings.lease)
-        queues = {"policies": lambda: self._pool().backlog, "archives": lambda: self._archive_pool().backlog}
+        queues = {
+            "policies": lambda: self._pool().backlog,
+            "archives": lambda: self._archive_pool().backlog,
+            "restores": lambda: self._restore_pool().backlog,
+        }
         metrics = Metrics(Sources(runtime.policies, self._archive_states, queues))
         # Archives have a queue and threads of their own: one that takes its time keeps no policy waiting.
         self._archive_queue = WorkQueue(share=share(ARCHIVE_WORKERS, len(settings.namespaces)))
         self._archives = ArchiveCache()
         self._states = Memory[StoredArchive, str](lambda archive: state(archive.status))
-        self._shard = Shard(runtime.policies, settings.selector, cluster.exists, self._is_selected)
+        selects = partial(self._is_selected, archive.ARCHIVE_PLURAL)
+        self._shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
+        self._restore_events = self._build_restores(metrics)
         slots = JobSlots(settings, self._archives, self._shard, self._archive_queue.enqueue)
         requests = ArchiveRequests(self._archives, cluster, self._archive_queue.enqueue, settings.selector)
         self._archive_events = ArchiveEventHandler(
             *(cluster, self._archives, slots, self._shard, self._archive_queue, runtime.policy_queue),
-            settings.namespaces,
+            *(settings.namespaces, self._restore_events.archive_changed),
         )
         self._processes = DatabaseProcesses(settings.worker_memory * 1024 * 1024, settings.reconcile_timeout)
         find = partial(find_table, cluster, settings, self._processes.run)
@@ -94,16 +107,29 @@ class Operator:
             Measurements(cluster, runtime.policies, self._archives, requests).of,
         )
         self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
-        pools = {"policies": self._pool, "archives": self._archive_pool}
+        pools = {"policies": self._pool, "archives": self._archive_pool, "restores": self._restore_pool}
         self._health = Health(pools, settings.relist, self._leadership)
         self._web = Web(settings.listen, metrics.registry, self._health) if settings.listen else None
-        self._lister = Lister(runtime, handler, self._archive_events, self._health)
+        self._lister = Lister(runtime, handler, self._archive_events, self._restore_events, self._health)
         self._listing = Every("lister", settings.relist, self._lister.again, metrics.thread_failed)
+
+    def _build_restores(self, metrics: Metrics) -> RestoreEventHandler:
+        """The parts that restore, beside those that archive."""
+        cluster, runtime, settings = self._cluster, self._runtime, self._settings
+        self._restore_queue = WorkQueue(share=share(RESTORE_WORKERS, len(settings.namespaces)))
+        cache, selects = RestoreCache(), partial(self._is_selected, RESTORE_PLURAL)
+        shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
+        slots = JobSlots(settings, cache, shard, self._restore_queue.enqueue, runtime.clock, RESTORE_KIND)
+        restores = RestoreReconciler(
+            *(cluster, cache, self._archives, shard, slots, settings, runtime.clock, metrics.job_ended)
+        )
+        self._restore_workers = Workers(self._restore_queue, restores.reconcile, RESTORE_WORKERS)
+        return RestoreEventHandler(cluster, cache, slots, shard, self._restore_queue, settings.namespaces)
 
     def check(self) -> None:
         """Raises `StartupError` when the resource is not installed, a right is missing or the selector is none, and
         `ClusterUnavailable`."""
-        if unserved := [plural for plural in (PLURAL, archive.ARCHIVE_PLURAL) if not self._cluster.serves(plural)]:
+        if unserved := [plural for plural in PLURALS if not self._cluster.serves(plural)]:
             raise StartupError(
                 f"the cluster does not serve {unserved[0]} of {GROUP}/{VERSION}: install the "
                 "CustomResourceDefinitions with `partwarden crds | kubectl apply --server-side -f -`"
@@ -161,6 +187,7 @@ class Operator:
         log.info("partwarden %s serves %s%s with %d workers", __version__, where, which, self._settings.workers)
         self._workers.start()
         self._archive_workers.start()
+        self._restore_workers.start()
         self._listing.start()
         try:
             asyncio.run(self._watch())
@@ -172,12 +199,14 @@ class Operator:
                 self._workers.wait(CANCEL)
             # They were stopped at the same time: the next operator sees what they did, wherever it ends.
             self._archive_workers.wait(CANCEL / 4)
+            self._restore_workers.wait(CANCEL / 4)
             self._processes.close()
 
     async def _watch(self) -> None:
         stopped = asyncio.Event()
         watches = Watches(
-            self._runtime, self._policy_events.on_policy, self._archive_events.on_archive, self._archive_events.on_job
+            *(self._runtime, self._policy_events.on_policy, self._archive_events.on_archive),
+            *(self._restore_events.on_restore, self._on_job),
         )
         tasks = await watches.begin(stopped)
         loop = asyncio.get_running_loop()
@@ -204,6 +233,10 @@ class Operator:
                 stopped.set()
             await asyncio.sleep(1)
 
+    def _on_job(self, event: Any) -> None:
+        self._archive_events.on_job(event)
+        self._restore_events.on_job(event)
+
     def _set_aside(self, thread: threading.Thread) -> None:
         self._workers.set_aside(thread)
 
@@ -214,9 +247,13 @@ class Operator:
         workers = self._archive_workers
         return WorkerPoolStats(self._archive_queue.backlog(), workers.count, workers.ended)
 
-    def _is_selected(self, key: ObjectKey) -> bool:
-        """Whether the PartitionArchive exists, and the selector selects it."""
-        return self._cluster.selected(archive.ARCHIVE_PLURAL, key, self._settings.selector) is not None
+    def _restore_pool(self) -> WorkerPoolStats:
+        workers = self._restore_workers
+        return WorkerPoolStats(self._restore_queue.backlog(), workers.count, workers.ended)
+
+    def _is_selected(self, plural: str, key: ObjectKey) -> bool:
+        """Whether the object exists, and the selector selects it."""
+        return self._cluster.selected(plural, key, self._settings.selector) is not None
 
     def _archive_states(self) -> list[tuple[str, str]]:
         """Namespace and state of each archive of this operator."""
@@ -228,6 +265,7 @@ class Operator:
         self._reconciler.stop()
         self._runtime.policy_queue.close()
         self._archive_queue.close()
+        self._restore_queue.close()
         self._listing.stop()
 
 

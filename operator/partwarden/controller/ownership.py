@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..api.types import ObjectKey
-from ..kube.cache import Store, StoredArchive, StoredPolicy
+from ..kube.cache import Store, StoredOfPolicy, StoredPolicy
 
 
 class TableIdentity(NamedTuple):
@@ -279,7 +279,7 @@ class TableOwnership:
 
 
 class Shard:
-    """Which archives are this operator's, where several share a fleet by a label selector each. Safe for threads.
+    """Which archives, or restores, are this operator's, where several share a fleet by selectors. Safe for threads.
 
     An archive follows its policy, whatever its own labels are. One that names none, or whose policy was deleted, goes
     by its own. So of operators whose selectors select each object once, exactly one works on it. Only the API server
@@ -303,11 +303,11 @@ class Shard:
         self._selected: dict[ObjectKey, tuple[Mapping[str, str], bool]] = {}
         """Whether the selector selects an archive, with the labels for which that was asked."""
 
-    def policy(self, archive: StoredArchive) -> StoredPolicy | None:
+    def policy(self, archive: StoredOfPolicy) -> StoredPolicy | None:
         """The policy that it names, where this operator serves it."""
         return self._policies.get(archive.policy) if archive.policy else None
 
-    def claims(self, archive: StoredArchive) -> bool:
+    def claims(self, archive: StoredOfPolicy) -> bool:
         """Whether it is this operator's to work on. Asks where only that tells: raises `ClusterUnavailable`."""
         if self.decided(archive) is None and self._matches(archive) is None:
             self._selected[archive.key] = archive.labels, self._selects(archive.key)
@@ -318,7 +318,7 @@ class Shard:
         self._elsewhere[archive.policy] = exists = self._exists(archive.policy)
         return not exists
 
-    def has(self, archive: StoredArchive | None) -> bool:
+    def has(self, archive: StoredOfPolicy | None) -> bool:
         """The same by what is known by now. None: an archive that was deleted, and belongs to no shard."""
         if not self.selector or archive is None:
             return not self.selector
@@ -327,7 +327,7 @@ class Shard:
             return bool(decided)
         return self._matches(archive) is True and not self._elsewhere.get(archive.policy, True)
 
-    def decided(self, archive: StoredArchive) -> bool | None:
+    def decided(self, archive: StoredOfPolicy) -> bool | None:
         """The same by what is certain; None where the API server has to be asked."""
         if not self.selector or self.policy(archive):
             return True
@@ -335,7 +335,7 @@ class Shard:
         return None if matches and archive.policy else matches
 
     def refresh(
-        self, archives: Iterable[StoredArchive], selected: Mapping[ObjectKey, Mapping[str, str]]
+        self, archives: Iterable[StoredOfPolicy], selected: Mapping[ObjectKey, Mapping[str, str]]
     ) -> list[ObjectKey]:
         """After a list of all archives and then one of the ``selected``, with their labels: ask anew which policies
         exist elsewhere. Returns the archives that are this operator's only since now. Raises `ClusterUnavailable`."""
@@ -347,6 +347,6 @@ class Shard:
         self._elsewhere = {key: self._exists(key) for key in unclear}
         return [archive.key for archive in listed if archive.key not in before and self.has(archive)]
 
-    def _matches(self, archive: StoredArchive) -> bool | None:
+    def _matches(self, archive: StoredOfPolicy) -> bool | None:
         labels, selected = self._selected.get(archive.key, (None, False))
         return selected if labels == archive.labels else None

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from ..api import archive
 from ..api.policy import GROUP, PLURAL
+from ..api.restore import RESTORE_PLURAL
 from ..api.types import OBJECT_NAME
 from ..errors import StartupError, printable
 from ..kube.client import Right
@@ -91,13 +92,17 @@ class Settings(BaseModel):
     )
     relist: Seconds = Field(300.0, description="Seconds between two full lists, in case a watch fell silent.")
     jobs: int = Field(
-        2, ge=1, le=100, description="How many Jobs that archive or check run at once; half of them in one namespace."
+        2,
+        ge=1,
+        le=100,
+        description="How many Jobs that archive or check run at once, and as many more that restore; half in one "
+        "namespace.",
     )
     job_image: str = Field(
         "",
         max_length=1024,
         pattern=r"^\S*$",
-        description="Image of those Jobs: the operator's own. Empty: no archives.",
+        description="Image of those Jobs: the operator's own. Empty: no archives, and no restores.",
     )
     job_client: int = Field(
         0,
@@ -164,6 +169,8 @@ RIGHTS = (
     ("patch", f"{PLURAL}/status", GROUP),
     *((verb, archive.ARCHIVE_PLURAL, GROUP) for verb in ("get", "list", "watch", "create")),
     ("patch", f"{archive.ARCHIVE_PLURAL}/status", GROUP),
+    *((verb, RESTORE_PLURAL, GROUP) for verb in ("get", "list", "watch")),
+    ("patch", f"{RESTORE_PLURAL}/status", GROUP),
     *((verb, "jobs", "batch") for verb in ("get", "list", "watch", "create")),
     ("list", "pods", ""),
     ("create", "events", ""),
@@ -197,15 +204,16 @@ QUIET = {
 
 LONGEST_MESSAGE = 16 << 10
 """Characters of a message in the log."""
-ABOUT = ("policy", "archive", "reason", "partition", "seconds")
+SUBJECTS = ("policy", "archive", "restore")
+ABOUT = (*SUBJECTS, "reason", "partition", "seconds")
 """The attributes that a log line may have."""
 
 
 class Text(logging.Formatter):
-    """``2026-01-01T00:00:00.000Z INFO orchestrator/run: message``: of a policy, or of an archive."""
+    """``2026-01-01T00:00:00.000Z INFO orchestrator/run: message``: of a policy, archive or restore."""
 
     def format(self, record: logging.LogRecord) -> str:
-        subject = getattr(record, "policy", None) or getattr(record, "archive", None)
+        subject = next((found for name in SUBJECTS if (found := getattr(record, name, None))), None)
         about = f"{subject}: " if subject else ""
         line = f"{_time(record)} {record.levelname} {printable(about + record.getMessage()[:LONGEST_MESSAGE])}"
         # Indented, so that no line of a message in it passes for one of the log.
@@ -213,8 +221,8 @@ class Text(logging.Formatter):
 
 
 class Json(logging.Formatter):
-    """time, level, logger, message; policy, archive and reason where the line is about one, partition and seconds of an
-    action; traceback of an error that was not foreseen."""
+    """time, level, logger, message; policy, archive, restore and reason where the line is about one, partition and
+    seconds of an action; traceback of an error that was not foreseen."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {

@@ -1,4 +1,5 @@
-"""PartitionPolicies and PartitionArchives as the API server last showed them, in memory, by key and resourceVersion."""
+"""PartitionPolicies, PartitionArchives and PartitionRestores as the API server last showed them, in memory, by key and
+resourceVersion."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from ..api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, HOLD, OID_LABEL, ROUND_L
 from ..api.database import Database
 from ..api.destination import Destination
 from ..api.policy import KIND, PLURAL
+from ..api.restore import RESTORE_KIND, RESTORE_PLURAL
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..planner.drop_preconditions import MOST_ROUNDS
@@ -22,7 +24,7 @@ from ..planner.forecast import PastArchive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """What both kinds have in common. ``spec`` is as written, not yet validated."""
+    """What all kinds have in common. ``spec`` is as written, not yet validated."""
 
     kind: ClassVar[str]
     plural: ClassVar[str]
@@ -108,7 +110,22 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredArchive(StoredObject):
+class StoredOfPolicy(StoredObject):
+    """What belongs to a policy, or to none, and is immutable: the policy that it names never changes."""
+
+    @property
+    def policy(self) -> ObjectKey | None:
+        """The policy that it names, in its own namespace."""
+        return self._named("policy")
+
+    def _named(self, field: str) -> ObjectKey | None:
+        reference = self.spec.get(field)
+        name = reference.get("name") if isinstance(reference, Mapping) else None
+        return (self.key[0], str(name)) if name else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredArchive(StoredOfPolicy):
     """What is needed of one PartitionArchive."""
 
     kind = ARCHIVE_KIND
@@ -123,12 +140,18 @@ class StoredArchive(StoredObject):
     expired: bool = False
     """Whether its objects were deleted, or are being deleted: it proves nothing any more."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRestore(StoredOfPolicy):
+    """What is needed of one PartitionRestore."""
+
+    kind = RESTORE_KIND
+    plural = RESTORE_PLURAL
+
     @property
-    def policy(self) -> ObjectKey | None:
-        """The policy that it was made for, in its own namespace. It never changes: a spec cannot be edited."""
-        reference = self.spec.get("policy")
-        name = reference.get("name") if isinstance(reference, Mapping) else None
-        return (self.key[0], str(name)) if name else None
+    def archive(self) -> ObjectKey | None:
+        """The PartitionArchive that its spec names, in its own namespace."""
+        return self._named("archive")
 
 
 def parse_policy(body: Mapping[str, Any]) -> StoredPolicy:
@@ -153,6 +176,11 @@ def parse_archive(body: Mapping[str, Any]) -> StoredArchive:
         held=HOLD in common["labels"] or HOLD in (body["metadata"].get("annotations") or {}),
         expired="expired" in status or "begun" in (status.get("expiry") or {}),
     )
+
+
+def parse_restore(body: Mapping[str, Any]) -> StoredRestore:
+    """The restore in an object of the API server."""
+    return StoredRestore(**_common(body))
 
 
 def is_gone(body: Mapping[str, Any]) -> bool:
@@ -278,6 +306,13 @@ class ArchiveCache(ObjectCache[StoredArchive]):
 
     def __init__(self) -> None:
         super().__init__(lambda archive: archive.policy)
+
+
+class RestoreCache(ObjectCache[StoredRestore]):
+    """PartitionRestores, indexed by the archive that each names."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda restore: restore.archive)
 
 
 def vanished(before: Iterable[T], listed: Iterable[T]) -> list[T]:

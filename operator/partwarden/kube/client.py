@@ -1,4 +1,4 @@
-"""The Kubernetes API as the operator uses it: policies, archives, Jobs and their pods, Secrets, Events, its own rights.
+"""The Kubernetes API as the operator uses it: its own kinds, Jobs and their pods, Secrets, Events, its own rights.
 
 Objects come as the API's JSON. One `Cluster` may be used by many threads. Every call has a time limit and is repeated
 where it could not be sent; what still fails is raised as `ClusterUnavailable`, of which a refusal is a subclass by its
@@ -22,10 +22,11 @@ from kubernetes.client.exceptions import ApiException
 
 from ..api.archive import ARCHIVE_PLURAL
 from ..api.policy import API_VERSION, GROUP, PLURAL, VERSION
+from ..api.restore import RESTORE_PLURAL
 from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable, InsufficientPrivilege, SecretNotFound
 from ..status.events import Notice
-from .cache import StoredArchive, StoredObject, is_gone, parse_archive
+from .cache import StoredArchive, StoredObject, StoredRestore, is_gone, parse_archive, parse_restore
 from .config import credentials
 
 MANAGER = "partwarden"
@@ -160,6 +161,11 @@ class Cluster:
         body = self.get(ARCHIVE_PLURAL, key)
         return None if body is None or is_gone(body) else parse_archive(body)
 
+    def restore(self, key: ObjectKey) -> StoredRestore | None:
+        """A PartitionRestore as it is now; None where there is none, or it is being deleted."""
+        body = self.get(RESTORE_PLURAL, key)
+        return None if body is None or is_gone(body) else parse_restore(body)
+
     def pods(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The pods of this very Job, not those of an earlier one of its name."""
         namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
@@ -201,7 +207,7 @@ class Cluster:
         return dict(body)
 
     def create(self, plural: str, body: Mapping[str, Any]) -> bool:
-        """Create a PartitionArchive or a Job. Returns False where one of that name exists, whatever it says."""
+        """Create an object of our kinds, or a Job. Returns False where one of that name exists, whatever it says."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         create = self.custom.create_namespaced_custom_object
         what = f"create {plural} {namespace}/{name}"

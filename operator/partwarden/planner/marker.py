@@ -11,6 +11,10 @@ it is done again::
 
     partwarden.dev/closed {"oid": 16402, "vacuumed": "2026-01-01T01:00:10Z", "reindexed": "2026-01-01T01:02:50Z"}
 
+A table that was made for a PartitionRestore says for which, so that it is not made twice::
+
+    partwarden.dev/restored {"oid": 16402, "uid": "0a4bd22c-…", "rows": 1200, "leftOff": 0}
+
 Anyone who may comment on the table may have written a line: nothing in it can raise, and one that bears a label but
 cannot be read is the user's text. A mark names the OID of its own table: a copy on another table means nothing.
 """
@@ -27,6 +31,7 @@ from typing import Any
 from .calendar import BoundedRange, iso
 
 LABEL, CLOSED_LABEL = "partwarden.dev/detached", "partwarden.dev/closed"
+RESTORED_LABEL = "partwarden.dev/restored"
 WORK = ("vacuum", "reindex")
 ROOM = 1024
 """Bytes that a comment must have left, so that what is done can be written down."""
@@ -75,6 +80,17 @@ class ClosedMark:
     reindexed: datetime | None = None
     gave_up: tuple[str, ...] = ()
     """Of `WORK`, what did not end in time, and is not tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredMark:
+    """``oid`` is that of the marked table itself, ``uid`` that of the PartitionRestore. ``left_off``: how many
+    properties of the archived table it has not."""
+
+    oid: int
+    uid: str
+    rows: int
+    left_off: int = 0
 
 
 def read(comment: str | None) -> tuple[str, Marker | None]:
@@ -133,6 +149,28 @@ def write_closed(comment: str | None, mark: ClosedMark) -> str:
     return write("\n".join([*kept, line]), detach) or ""
 
 
+def read_restored(comment: str | None, oid: int) -> RestoredMark | None:
+    """For which PartitionRestore the table with that OID was made; None where it says none."""
+    for line in reversed((comment or "").split("\n")):
+        if (held := _values(line, RESTORED_LABEL)) is None:
+            continue
+        try:
+            mark = RestoredMark(_oid(held["oid"]), _words(held["uid"]), _count(held["rows"]), _count(held["leftOff"]))
+        except UNREADABLE:
+            continue
+        if mark.oid == oid:
+            return mark
+    return None
+
+
+def write_restored(comment: str | None, mark: RestoredMark) -> str:
+    """The comment with this mark; everything else stays, the mark of a detach last."""
+    text, detach = read(comment)
+    held = {"oid": mark.oid, "uid": mark.uid, "rows": mark.rows, "leftOff": mark.left_off}
+    line = f"{RESTORED_LABEL} {json.dumps(held, ensure_ascii=False)}"
+    return write("\n".join([text, line] if text else [line]), detach) or ""
+
+
 def _closed(line: str, oid: int) -> ClosedMark | None:
     """The mark in the line, if it is of the table with that OID."""
     if (held := _values(line, CLOSED_LABEL)) is None:
@@ -173,6 +211,13 @@ def _oid(value: object) -> int:
     """Raises `ValueError` for anything but an OID; ``true`` is none, nor is ``16402.0``."""
     if type(value) is not int or not 0 < value <= MOST_OID:
         raise ValueError("no OID")
+    return value
+
+
+def _count(value: object) -> int:
+    """Raises `ValueError` for anything but a count."""
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError("no count")
     return value
 
 

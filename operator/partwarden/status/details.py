@@ -28,6 +28,7 @@ from ..errors import TableBusy, printable
 from ..planner.actions import Outcome
 from ..planner.calendar import BoundedRange, Range, iso
 from ..planner.inventory import Detached, Inventory, Partition, RelationKind
+from ..planner.marker import Phase
 from ..planner.plan import Plan
 from ..planner.recheck import Step
 from ..planner.schedule import PlannedStep, WaitsFor
@@ -273,6 +274,7 @@ def _describe(each: Partition | Detached, plan: Plan) -> PartitionStatus:
         expires_at=iso(plan.upcoming.expires_at(each)),
         drop_after=iso(plan.upcoming.drop_after(each)),
         held=plan.upcoming.is_held(each) or None,
+        restored=True if each.marker is not None and each.marker.phase is Phase.RESTORED else None,
         archive=plan.upcoming.archive(each),
     )
 

@@ -12,12 +12,14 @@ from click.testing import CliRunner
 from partwarden.api import crd
 from partwarden.api.archive import PartitionArchiveSpec, PartitionArchiveStatus
 from partwarden.api.policy import PartitionPolicySpec
+from partwarden.api.restore import PartitionRestoreSpec, PartitionRestoreStatus
 from partwarden.api.status import PartitionPolicyStatus
 from partwarden.cli.main import main
 
 ROOT = Path(__file__).parents[3]
 SCHEMAS = {"spec": crd.structural(PartitionPolicySpec), "status": crd.structural(PartitionPolicyStatus)}
 OF_ARCHIVES = {"spec": crd.structural(PartitionArchiveSpec), "status": crd.structural(PartitionArchiveStatus)}
+OF_RESTORES = {"spec": crd.structural(PartitionRestoreSpec), "status": crd.structural(PartitionRestoreStatus)}
 
 
 def nodes(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -31,9 +33,11 @@ def nodes(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, An
 
 NODES = [node for name, schema in SCHEMAS.items() for node in nodes(schema, name)]
 ARCHIVE_NODES = [node for name, schema in OF_ARCHIVES.items() for node in nodes(schema, name)]
+RESTORE_NODES = [node for name, schema in OF_RESTORES.items() for node in nodes(schema, name)]
+ALL_NODES = [*NODES, *ARCHIVE_NODES, *RESTORE_NODES]
 
 
-@pytest.mark.parametrize("resource", [crd.POLICY, crd.ARCHIVE], ids=lambda each: each.kind)
+@pytest.mark.parametrize("resource", [crd.POLICY, crd.ARCHIVE, crd.RESTORE], ids=lambda each: each.kind)
 def test_the_file_is_what_the_models_say(resource: crd.Resource) -> None:
     text = (ROOT / "crds" / f"{resource.plural}.yaml").read_text(encoding="utf-8")
     assert text == crd.document(resource), f"run: .venv/bin/partwarden crds, and put what is of {resource.kind} there"
@@ -42,17 +46,19 @@ def test_the_file_is_what_the_models_say(resource: crd.Resource) -> None:
 def test_the_command_prints_the_files() -> None:
     result = CliRunner().invoke(main, ["crds"])
     assert result.exit_code == 0
-    assert list(yaml.safe_load_all(result.output)) == [crd.definition(), crd.definition(crd.ARCHIVE)]
+    assert list(yaml.safe_load_all(result.output)) == [
+        crd.definition(each) for each in (crd.POLICY, crd.ARCHIVE, crd.RESTORE)
+    ]
 
 
-@pytest.mark.parametrize(("path", "schema"), [*NODES, *ARCHIVE_NODES])
+@pytest.mark.parametrize(("path", "schema"), ALL_NODES)
 def test_every_schema_is_structural(path: str, schema: dict[str, Any]) -> None:
     assert "type" in schema, path
     assert not schema.keys() & {"$ref", "$defs", "anyOf", "allOf", "oneOf", "title", "const"}
     assert schema.get("default", "something") not in (None, [])
 
 
-@pytest.mark.parametrize(("path", "schema"), [node for node in (*NODES, *ARCHIVE_NODES) if not node[0].endswith("[]")])
+@pytest.mark.parametrize(("path", "schema"), [node for node in ALL_NODES if not node[0].endswith("[]")])
 def test_every_field_is_explained(path: str, schema: dict[str, Any]) -> None:
     assert schema["description"].endswith(".")
 
@@ -80,7 +86,9 @@ def test_fields_without_a_default_that_are_needed_are_required() -> None:
     }
 
 
-@pytest.mark.parametrize(("resource", "nodes"), [(crd.POLICY, NODES), (crd.ARCHIVE, ARCHIVE_NODES)])
+@pytest.mark.parametrize(
+    ("resource", "nodes"), [(crd.POLICY, NODES), (crd.ARCHIVE, ARCHIVE_NODES), (crd.RESTORE, RESTORE_NODES)]
+)
 def test_the_columns_lead_to_fields(resource: crd.Resource, nodes: list[tuple[str, dict[str, Any]]]) -> None:
     fields = {path for path, _ in nodes}
     assert {f".{path}" for path in fields} >= {*resource.selectable}

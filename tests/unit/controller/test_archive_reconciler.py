@@ -12,7 +12,7 @@ from partwarden.api.archive import ARCHIVE_PLURAL, CONTAINER, Fingerprint
 from partwarden.api.types import ObjectKey
 from partwarden.archive.manifest import VARIABLE, WRONG, JobSpec, Report, TableName, Task
 from partwarden.archive.table_lookup import Target
-from partwarden.controller import archive_reconciler as module
+from partwarden.controller import job_reconciler as module
 from partwarden.controller.archive_database import check_table
 from partwarden.controller.archive_job import JobRequest
 from partwarden.controller.archive_reconciler import ArchiveReconciler

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
+from partwarden.controller.event_handlers import PolicyEventHandler
 from partwarden.controller.health import Health
 from partwarden.controller.informers import Lister
 from partwarden.controller.ownership import TableOwnership
@@ -36,7 +36,7 @@ class Listed(FakeCluster):
 
 class ListsNothing:
     def list(self) -> None:
-        """No archives."""
+        """No archives, and no restores."""
 
 
 class Fixture:
@@ -46,7 +46,8 @@ class Fixture:
         runtime = Runtime(cast(Cluster, cluster), Settings(namespaces=namespaces))
         self.store, self.queue = runtime.policies, runtime.policy_queue
         self.handler = PolicyEventHandler(self.store, TableOwnership(self.queue.enqueue), self.queue)
-        self.lister = Lister(runtime, self.handler, cast(ArchiveEventHandler, ListsNothing()), self.health)
+        nothing: Any = ListsNothing()
+        self.lister = Lister(runtime, self.handler, nothing, nothing, self.health)
 
     def names(self) -> list[str]:
         return sorted(str(policy) for policy in self.store.all())

@@ -84,7 +84,7 @@ BLOCKS = [yaml.safe_load_all(block) for block in re.findall(r"```yaml\n(.*?)```"
 
 def test_the_page_shows_this_very_check_and_applications_in_order() -> None:
     (settings,), applications = (list(block) for block in BLOCKS)
-    kinds = [definition()["spec"]["names"]["kind"], "PartitionArchive"]
+    kinds = [definition()["spec"]["names"]["kind"], "PartitionArchive", "PartitionRestore"]
     assert settings["data"] == {f"resource.customizations.health.partwarden.dev_{kind}": LUA for kind in kinds}
     waves = [each["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"] for each in applications]
     assert waves == ["0", "1"]

@@ -15,6 +15,7 @@ import release
 from partwarden import __version__
 from partwarden.api.archive import PartitionArchiveSpec
 from partwarden.api.policy import PartitionPolicySpec
+from partwarden.api.restore import PartitionRestoreSpec
 from partwarden.api.validation import check
 
 ROOT = Path(__file__).parents[3]
@@ -22,7 +23,11 @@ CHART = ROOT / "charts" / "partwarden"
 ABOUT = yaml.safe_load((CHART / "Chart.yaml").read_text())
 ANNOTATIONS = {name.removeprefix("artifacthub.io/"): text for name, text in ABOUT["annotations"].items()}
 LISTS = {name: yaml.safe_load(text) for name, text in ANNOTATIONS.items()}
-SPECS: dict[str, type[BaseModel]] = {"PartitionPolicy": PartitionPolicySpec, "PartitionArchive": PartitionArchiveSpec}
+SPECS: dict[str, type[BaseModel]] = {
+    "PartitionPolicy": PartitionPolicySpec,
+    "PartitionArchive": PartitionArchiveSpec,
+    "PartitionRestore": PartitionRestoreSpec,
+}
 WORKFLOWS = {path.name: path.read_text() for path in (ROOT / ".github" / "workflows").iterdir()}
 JOBS = {
     f"{file}: {name}": job for file, text in WORKFLOWS.items() for name, job in yaml.safe_load(text)["jobs"].items()

@@ -1,4 +1,4 @@
--- Health of a PartitionPolicy or a PartitionArchive for Argo CD, by the conditions that kstatus reads.
+-- Health of a PartitionPolicy, PartitionArchive or PartitionRestore for Argo CD, by the conditions that kstatus reads.
 -- Of a table that is covered while something of its policy is stuck: "Healthy", or "Degraded".
 local with_warnings = "Healthy"
 local health = {status = "Progressing", message = "the operator has not reconciled it yet"}

@@ -1,0 +1,176 @@
+"""Which archive a PartitionRestore is of, and what its Job is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ..api.archive import PartitionArchiveSpec
+from ..api.database import Database
+from ..api.destination import Destination
+from ..api.period import parse_period
+from ..api.policy import PartitionPolicySpec
+from ..api.restore import RESTORE_KIND, PartitionRestoreSpec
+from ..api.types import ObjectKey
+from ..api.validation import check
+from ..archive.manifest import RestoreOrder
+from ..errors import InvalidSpec
+from ..kube.cache import StoredArchive, StoredRestore
+from ..planner.calendar import BoundedRange, Grid
+from .archive_job import resolve_database
+from .archive_status import is_proven
+
+SHOWN = 10
+"""Archives that a message names."""
+
+
+class RestoreJobRequest(NamedTuple):
+    """What a PartitionRestore asks for, completed by its policy."""
+
+    spec: PartitionRestoreSpec
+    database: Database
+    policy: PartitionPolicySpec | None
+
+    @property
+    def parent(self) -> tuple[str, str] | None:
+        """The table to attach to; None for the one that the archive's table belonged to."""
+        return (self.policy.table.schema_, self.policy.table.name) if self.policy else None
+
+
+class Source(NamedTuple):
+    """A proven archive. ``manifest_sha256`` is empty where nothing says it."""
+
+    archive: str | None
+    """Name of its PartitionArchive."""
+    destination: Destination
+    location: str
+    manifest_sha256: str
+
+
+class NotProven(Exception):
+    """The archive is not proven yet."""
+
+
+def resolve_restore_request(data: object, policy: object | None) -> RestoreJobRequest:
+    """``data``: the spec of a stored PartitionRestore; ``policy``: that of its policy, None where there is none.
+
+    Raises `InvalidSpec`.
+    """
+    spec, problems = check(PartitionRestoreSpec, data, "spec")
+    if spec is None:
+        raise InvalidSpec("; ".join(problems))
+    found = check(PartitionPolicySpec, policy, "spec")[0] if policy is not None else None
+    if found is None and spec.policy is not None and (spec.period is not None or spec.attach):
+        # Else it would be attached to the table that the archive names, which the policy's need not be.
+        raise InvalidSpec(
+            f"spec.policy.name: PartitionPolicy {spec.policy.name!r} does not exist in this namespace, or is not "
+            "valid, and says which period or table is meant: create it, or make another PartitionRestore"
+        )
+    return RestoreJobRequest(spec, resolve_database(spec.database, spec.policy, found, RESTORE_KIND), found)
+
+
+def by_location(spec: PartitionRestoreSpec) -> Source | None:
+    """The archive that the spec says the place of; None where it says none."""
+    if (place := spec.location) is None:
+        return None
+    return Source(
+        None, place.destination, f"{place.destination}/{place.folder.strip('/')}", place.manifest_sha256 or ""
+    )
+
+
+class Selection(NamedTuple):
+    """Proven archives of a policy: the newest one whose range is the period, and the newest of each range in it, the
+    oldest range first, with those ranges."""
+
+    exact: StoredArchive | None
+    inside: tuple[tuple[StoredArchive, BoundedRange], ...]
+
+
+def select(policy: PartitionPolicySpec, text: str, archives: Iterable[StoredArchive]) -> Selection:
+    """``archives``: of the policy, in any order. ``text``: a period. Raises `UnknownTimeZone`."""
+    wanted = {aware: period_range(policy, text, aware) for aware in (True, False)}
+    newest: dict[tuple[str, str], tuple[StoredArchive, BoundedRange]] = {}
+    for each in sorted(archives, key=lambda each: (str(each.status.get("completed") or ""), each.key)):
+        held = _range(each.status) if is_proven(each.status) else None
+        if held is None:
+            continue
+        whole = wanted[held.lower.tzinfo is not None]
+        if whole.lower <= held.lower and held.upper <= whole.upper:
+            newest[held.lower.isoformat(), held.upper.isoformat()] = each, held
+    inside = tuple(newest[key] for key in sorted(newest))
+    exact = [each for each, held in inside if held == wanted[held.lower.tzinfo is not None]]
+    return Selection(exact[0] if exact else None, inside)
+
+
+def by_period(request: RestoreJobRequest, archives: Iterable[StoredArchive]) -> ObjectKey:
+    """The newest proven archive whose range is the period. Raises `InvalidSpec` where there is none."""
+    spec, policy = request.spec, request.policy
+    assert spec.period is not None
+    assert spec.policy is not None
+    assert policy is not None
+    found = select(policy, spec.period, archives)
+    if found.exact is not None:
+        return found.exact.key
+    if inside := [each.key[1] for each, _ in found.inside]:
+        more = f", and {len(inside) - SHOWN} more" if len(inside) > SHOWN else ""
+        raise InvalidSpec(
+            f"spec.period: no proven archive of policy {spec.policy.name!r} is exactly {spec.period}, but "
+            f"{len(inside)} lie in it: {', '.join(inside[:SHOWN])}{more}; make a PartitionRestore for each, by "
+            f"spec.archive, as `kubectl partwarden restore {spec.period} {spec.policy.name}` does"
+        )
+    raise InvalidSpec(
+        f"spec.period: no proven archive of policy {spec.policy.name!r} is of {spec.period}: see "
+        "kubectl get partitionarchives -o wide for those that there are"
+    )
+
+
+def by_archive(name: str, archive: StoredArchive | None) -> Source:
+    """The archive of that name. Raises `InvalidSpec` where there is none, and `NotProven`."""
+    if archive is None:
+        raise InvalidSpec(
+            f"PartitionArchive {name!r} does not exist in this namespace: correct the name in another "
+            "PartitionRestore, or name the archive by spec.location"
+        )
+    status = archive.status
+    if not is_proven(status):
+        raise NotProven(
+            f"PartitionArchive {name} is not proven yet: kubectl describe partitionarchive {name} says what it waits "
+            "for"
+        )
+    spec, problems = check(PartitionArchiveSpec, archive.spec, "spec")
+    if spec is None:
+        raise InvalidSpec(f"PartitionArchive {name}: {'; '.join(problems)}")
+    return Source(name, spec.destination, str(status.get("location")), str(status.get("manifestSha256")))
+
+
+def order(restore: StoredRestore, request: RestoreJobRequest, source: Source) -> RestoreOrder:
+    """What the Job has to do."""
+    table = request.spec.as_
+    return RestoreOrder(
+        uid=restore.uid,
+        # Not as the Jobs of archives do: they may read from elsewhere, and this one writes. A pooler is no obstacle.
+        connection=request.database.connection,
+        destination=source.destination,
+        location=source.location,
+        manifest_sha256=source.manifest_sha256,
+        schema_=table.schema_ if table else None,
+        name=table.name if table else None,
+        attach=request.spec.attach,
+        parent=request.parent,
+    )
+
+
+def period_range(policy: PartitionPolicySpec, text: str, aware: bool) -> BoundedRange:
+    """The period in the policy's calendar. ``aware``: as for `Grid.of`."""
+    period, at = parse_period(text), Grid.of(policy, aware=aware).moment
+    return BoundedRange(at(period.first), at(period.beyond))
+
+
+def _range(status: Mapping[str, Any]) -> BoundedRange | None:
+    """The bounds in a status; None where it has none, or what another wrote there is none."""
+    try:
+        lower, upper = (datetime.fromisoformat(str(status.get(name))) for name in ("from", "to"))
+    except ValueError:
+        return None
+    return BoundedRange(lower, upper) if (lower.tzinfo is None) == (upper.tzinfo is None) else None

