@@ -207,7 +207,7 @@ def harm(store: Shelf, damage: str) -> tuple[str, bytes | None]:
     (key,) = store.files(name)
     left = change(store.read(key) or b"")
     if left is None:
-        store.remove(key)
+        store.lose(key)
     else:
         store.write(key, left)
     return key, left

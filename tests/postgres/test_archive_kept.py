@@ -22,7 +22,7 @@ from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from support import zoo
 from support.archived import use_client
-from support.shelf import destination, objects
+from support.places import destination, objects
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ class Shelf:
         """Over whatever is there."""
         obstore.put(self.raw, self.prefix + key, content, use_multipart=False)
 
-    def remove(self, key: str) -> None:
+    def lose(self, key: str) -> None:
         """As if it had never been there."""
         obstore.delete(self.raw, self.prefix + key)
 

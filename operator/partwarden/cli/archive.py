@@ -157,6 +157,8 @@ def _work(spec: JobSpec, info: ConnectionInfo, store: Store) -> Report:
             return create.check(spec, None, store)
         case Task.EXPIRE:
             return expire(spec, store, _log)
+        case Task.RESTORE:
+            raise InvalidSpec(f"{VARIABLE} is not valid: task: {spec.task} makes no archive, and reads none")
 
 
 def _tidy(store: Store) -> None:

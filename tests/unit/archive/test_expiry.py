@@ -28,7 +28,8 @@ from partwarden.archive.manifest import (
     serialize,
 )
 from partwarden.archive.storage import HALF, Folder
-from support.shelf import Shelf, on_folder
+from support import places
+from support.shelf import Shelf
 
 OID, HOME = 16402, "shop/public.run/run_2018"
 TABLE = TableName(schema_="public", name="run_2018", oid=OID)
@@ -79,7 +80,7 @@ def order(shelf: Shelf, **fields: Any) -> JobSpec:
 @pytest.fixture
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
     """With the archive, and another of the same partition beside it, which stays."""
-    found = on_folder(tmp_path)
+    found = places.in_folder(tmp_path).shelf()
     for place in (PLACE, f"{HOME}/another"):
         for name, text in ((DATA, CONTENT), (GENERATED, b"values"), (MANIFEST, manifest())):
             found.put(f"{place}/{name}", [text])
@@ -174,27 +175,27 @@ def test_another_destination_is_never_touched(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_data_whose_manifest_a_user_has_moved_away_is_never_deleted(shelf: Shelf, begun: bool) -> None:
-    (shelf.root / PLACE / MANIFEST).unlink()
+    shelf.lose(f"{PLACE}/{MANIFEST}")
     refuses(shelf, begun=begun)
 
 
 def test_a_copy_that_is_of_another_archive_deletes_nothing(shelf: Shelf) -> None:
-    (shelf.root / PLACE / MANIFEST).unlink()
+    shelf.lose(f"{PLACE}/{MANIFEST}")
     shelf.put(f"{PLACE}/{EXPIRED}", [manifest(rows=4)])
     refuses(shelf, begun=True)
 
 
 def test_an_empty_folder_is_done_only_where_an_earlier_job_was_made(shelf: Shelf) -> None:
     for name in (MANIFEST, DATA, GENERATED):
-        (shelf.root / PLACE / name).unlink()
+        shelf.lose(f"{PLACE}/{name}")
     refuses(shelf)
     run(shelf, begun=True)
 
 
-def test_a_folder_is_removed_once_it_is_empty(shelf: Shelf) -> None:
-    (shelf.root / PLACE / "notes.txt").unlink()
+def test_a_folder_is_removed_once_it_is_empty(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.lose(f"{PLACE}/notes.txt")
     expire(order(shelf), shelf, lambda line: None)
-    assert not (shelf.root / PLACE).exists()
+    assert not (tmp_path / PLACE).exists()
 
 
 def test_of_files_that_were_never_finished_only_old_ones_of_ours_are_removed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from partwarden.api.policy import PLURAL
 from partwarden.api.types import ObjectKey
 from partwarden.archive.manifest import Report, Task
 from partwarden.controller import archive_reconciler as module
-from partwarden.controller import archive_steps
+from partwarden.controller import archive_steps, job_reconciler
 from partwarden.controller.archive_job import JobRequest
 from partwarden.controller.archive_reconciler import ArchiveReconciler
 from partwarden.controller.archive_requests import ArchiveRequests
@@ -125,7 +125,7 @@ def test_an_archive_is_read_again_by_schedule_without_its_database() -> None:
     world = Kept({"verifyEvery": "90d"})
     assert world.reconcile() == archive_steps.AGAIN
     world.now += timedelta(days=91)
-    assert world.reconcile() == module.POLL_JOB
+    assert world.reconcile() == job_reconciler.POLL_JOB
     job = world.jobs[-1]
     said = order(job)
     assert (said.task, said.location, said.sha256, said.connection) == (
@@ -201,7 +201,7 @@ def test_an_archive_is_deleted_a_day_after_that_was_announced() -> None:
     world = Kept(KEEP)
     world.announce()
     assert world.server.events[-1][0] == "Announced"
-    assert world.reconcile() == module.POLL_JOB
+    assert world.reconcile() == job_reconciler.POLL_JOB
     assert world.gone == [datetime(2027, 1, 1, tzinfo=UTC)]
     job = world.jobs[-1]
     assert (order(job).task, order(job).manifest_sha256, order(job).begun) == (
@@ -283,7 +283,7 @@ def test_a_hold_that_comes_while_the_database_is_asked_keeps_it() -> None:
         KEEPS["annotation"](world)
 
     world.server.before = hold
-    assert world.reconcile() == module.WRITTEN_MEANWHILE
+    assert world.reconcile() == job_reconciler.WRITTEN_MEANWHILE
     world.reconcile()
     assert world.tasks() == [Task.ARCHIVE]
 

@@ -288,6 +288,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "'\\\\d+'": "a version: anchored, and one run of digits",
         "'PG[A-Z]'": "names of the process's environment, anchored",
     },
+    "archive/expiry.py": {"re.escape(HALF)": "names of files, at most 255 bytes"},
     "archive/storage.py": {"'[^A-Za-z0-9]'": "names of keys that the code lists"},
     "cli/archive.py": {"'[^A-Za-z0-9]'": "names of keys that the code lists"},
     "cli/guess.py": {"f'(.*?){values}(.*)'": "a name in the catalog, of 63 bytes at most"},
