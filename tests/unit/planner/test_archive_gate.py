@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from partwarden.api.archive import Fingerprint
-from partwarden.api.destination import PVC, Destination
-from partwarden.api.retention import Approval, OnExpire, Retention
+from partwarden.api.destination import PVC
+from partwarden.api.retention import Approval, ArchiveSettings, OnExpire, Retention
 from partwarden.planner.actions import DetachPartition, DropDetached
 from partwarden.planner.archive_gate import ArchiveRequest, CheckRequest
 from partwarden.planner.drop_preconditions import (
@@ -29,7 +29,7 @@ from support import values
 
 YEAR = (datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC))
 (OLD,) = values.years(2018)
-CLAIM = Destination(pvc=PVC(claim_name="archives"))
+CLAIM = ArchiveSettings(pvc=PVC(claim_name="archives"))
 GRACE = timedelta(hours=24)
 EVENTS = (
     *("reconcile", "prove", "check", "wait", "change"),

@@ -10,9 +10,9 @@ import pytest
 
 from partwarden.api.approval import ApprovedPlan, PlanApproval
 from partwarden.api.archive import Fingerprint
-from partwarden.api.destination import PVC, Destination
+from partwarden.api.destination import PVC
 from partwarden.api.policy import Mode, TableSpec
-from partwarden.api.retention import Approval, OnExpire, Retention
+from partwarden.api.retention import Approval, ArchiveSettings, OnExpire, Retention
 from partwarden.api.status import ConditionType
 from partwarden.errors import TableChanged
 from partwarden.planner.actions import DropDetached
@@ -49,7 +49,7 @@ NOW = values.NOW
 HERE = server_label(values.SERVER.identity)
 YEAR = (datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC))
 TABLE = values.detached("run_2018", *YEAR, NOW - timedelta(hours=30))
-CLAIM = Destination(pvc=PVC(claim_name="archives"))
+CLAIM = ArchiveSettings(pvc=PVC(claim_name="archives"))
 TAKEN = Fingerprint(algorithm="test", rows=1, content="0" * 64)
 RETENTION = Retention(keep_for="5y", on_expire=OnExpire.DROP, archive=CLAIM, grace="24h", approval=Approval.MANUAL)
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partwarden.api.archive import Fingerprint
-from partwarden.api.destination import PVC, Destination
+from partwarden.api.destination import PVC
 from partwarden.api.policy import Mode, TableSpec
-from partwarden.api.retention import Approval, DefaultPartition, OnExpire, Retention
+from partwarden.api.retention import Approval, ArchiveSettings, DefaultPartition, OnExpire, Retention
 from partwarden.planner.actions import FinalizeDetach
 from partwarden.planner.archive_gate import ArchiveRequest, CheckRequest
 from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
@@ -31,7 +31,7 @@ from support import values
 HERE = server_label(values.SERVER.identity)
 What = tuple[str, int | None, str]
 """Action, OID and name."""
-CLAIM = Destination(pvc=PVC(claim_name="archives"))
+CLAIM = ArchiveSettings(pvc=PVC(claim_name="archives"))
 MOMENTS = (0, 29, 30, 60, 1379, 1380, 1439, 1440, 1500)
 """Minutes at which there is a reconcile: before each end of a grace, at it, and when all are over."""
 STATES = ("absent", "attached", "detached", "free", "detaching", "pending", "pending of others", "restored")

@@ -11,9 +11,9 @@ import pytest
 
 from partwarden.api.approval import APPROVE_PLAN, MOST_STEPS, PlanApproval, parse, read
 from partwarden.api.archive import Fingerprint
-from partwarden.api.destination import PVC, Destination
+from partwarden.api.destination import PVC
 from partwarden.api.policy import Mode, TableSpec
-from partwarden.api.retention import OnExpire, Retention
+from partwarden.api.retention import ArchiveSettings, OnExpire, Retention
 from partwarden.api.types import Interval
 from partwarden.errors import UnsafePlan
 from partwarden.planner.actions import (
@@ -39,7 +39,7 @@ DAY = timedelta(days=1)
 DROP = Retention(keep_for="5y", on_expire=OnExpire.DROP, drop_without_archive=True, grace="24h", max_retirements=3)
 DETACH = Retention(keep_for="5y", max_retirements=3)
 ARCHIVED = Retention(
-    keep_for="5y", on_expire=OnExpire.DROP, archive=Destination(pvc=PVC(claim_name="archives")), max_retirements=3
+    keep_for="5y", on_expire=OnExpire.DROP, archive=ArchiveSettings(pvc=PVC(claim_name="archives")), max_retirements=3
 )
 OLD = values.years(2010, 2011, 2012, 2013)
 HERE = (*OLD, *values.years(2026))

@@ -10,8 +10,8 @@ from typing import TypeVar
 import pytest
 
 from partwarden.api.archive import Fingerprint
-from partwarden.api.destination import PVC, Destination
-from partwarden.api.retention import OnExpire, Retention
+from partwarden.api.destination import PVC
+from partwarden.api.retention import ArchiveSettings, OnExpire, Retention
 from partwarden.errors import TransientError, UnsafePlan
 from partwarden.planner.actions import AttachDetached, CreatePartition, DetachPartition, DropDetached
 from partwarden.planner.archive_gate import CheckRequest
@@ -25,7 +25,7 @@ from support import values
 T = TypeVar("T")
 NOW = values.NOW
 TAKEN = Fingerprint(algorithm="test", rows=1, content="0" * 64)
-CLAIM = Destination(pvc=PVC(claim_name="archives"))
+CLAIM = ArchiveSettings(pvc=PVC(claim_name="archives"))
 OLD, PAST = values.years(2018, 2024)
 TABLE = values.detached("run_2017", datetime(2017, 1, 1, tzinfo=UTC), datetime(2018, 1, 1, tzinfo=UTC))
 TABLE = replace(TABLE, marker=replace(TABLE.marker, since=NOW - timedelta(days=9)))
