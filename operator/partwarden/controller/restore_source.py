@@ -92,7 +92,7 @@ def select(policy: PartitionPolicySpec, text: str, archives: Iterable[StoredArch
     wanted = {aware: period_range(policy, text, aware) for aware in (True, False)}
     newest: dict[tuple[str, str], tuple[StoredArchive, BoundedRange]] = {}
     for each in sorted(archives, key=lambda each: (str(each.status.get("completed") or ""), each.key)):
-        held = _range(each.status) if is_proven(each.status) else None
+        held = _range(each.status) if is_proven(each.status) and not each.expired else None
         if held is None:
             continue
         whole = wanted[held.lower.tzinfo is not None]
@@ -133,6 +133,11 @@ def by_archive(name: str, archive: StoredArchive | None) -> Source:
             "PartitionRestore, or name the archive by spec.location"
         )
     status = archive.status
+    if archive.expired:
+        raise InvalidSpec(
+            f"PartitionArchive {name} is the record of an archive that was deleted, or is being deleted, by keepFor of "
+            "its policy: there is nothing to restore"
+        )
     if not is_proven(status):
         raise NotProven(
             f"PartitionArchive {name} is not proven yet: kubectl describe partitionarchive {name} says what it waits "

@@ -57,14 +57,16 @@ class World:
         self.server.put(RESTORE_PLURAL, {"metadata": {"namespace": KEY[0], "name": KEY[1]}, "spec": spec})
         self.restart()
 
-    def archive(self, name: str, lower: str, upper: str, proven: bool = True, completed: str = "2026-01-01") -> None:
+    def archive(
+        self, name: str, lower: str, upper: str, proven: bool = True, completed: str = "2026-01-01", **more: object
+    ) -> None:
         spec = {
             "policy": {"name": "run"},
             "database": POLICY["database"],
             "partition": "run_2019",
             "destination": {"pvc": {"claimName": "archives"}},
         }
-        status = {"from": lower, "to": upper, "location": LOCATION, "completed": completed}
+        status = {"from": lower, "to": upper, "location": LOCATION, "completed": completed, **more}
         status |= {"manifestSha256": "b" * 64} if proven else {}
         body = {"metadata": {"namespace": "ns", "name": name}, "spec": spec, "status": status}
         self.archives.put(parse_archive(self.server.put(ARCHIVE_PLURAL, body)))
@@ -242,7 +244,25 @@ def test_the_proof_of_its_archive_is_waited_for_and_wakes_it() -> None:
     assert world.reconcile() == module.POLL_JOB
 
 
+GONE: list[dict[str, object]] = [{"expiry": {"begun": "2026-01-02T00:00:00Z"}}, {"expired": "2026-01-02T00:00:00Z"}]
 PERIOD = {"period": "2019", "policy": {"name": "run"}, "as": {"name": "again"}}
+
+
+@pytest.mark.parametrize("status", GONE)
+def test_an_archive_that_is_deleted_or_is_being_deleted_is_not_restored(status: dict[str, object]) -> None:
+    world = World({**SPEC, "archive": {"name": "run-2020"}})
+    world.archive("run-2020", "2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z", **status)
+    world.reconcile()
+    assert (world.condition(), world.jobs) == (("False", "InvalidSpec"), [])
+
+
+@pytest.mark.parametrize("status", GONE)
+def test_a_period_is_never_an_archive_that_is_deleted(status: dict[str, object]) -> None:
+    world = World(PERIOD)
+    world.archive("run-2019-b", "2019-01-01T00:00:00Z", "2020-01-01T00:00:00Z", completed="2026-01-02")
+    world.archive("run-2019-c", "2019-01-01T00:00:00Z", "2020-01-01T00:00:00Z", completed="2026-01-03", **status)
+    world.reconcile()
+    assert world.status["archive"] == "run-2019-b"
 
 
 def test_a_period_is_the_newest_proven_archive_of_it_and_stays_the_one_that_was_chosen() -> None:
