@@ -14,7 +14,7 @@ import hashlib
 import queue
 import re
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
@@ -39,6 +39,12 @@ class Digest:
         """Feed the next piece, whose lines are not counted."""
         self._hash.update(chunk)
         self.size += len(chunk)
+
+    @property
+    def feed(self) -> Callable[[bytes | memoryview], None]:
+        """Feeds the next piece, whose bytes are not counted either: of many small pieces each call counts."""
+        feed: Callable[[bytes | memoryview], None] = self._hash.update
+        return feed
 
     def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The same chunks, each fed before it is given, and its lines counted."""

@@ -31,8 +31,6 @@ from .table_lookup import describe
 ADVISORY_CLASS = 0x61726368
 """First half of the advisory lock's key ("arch"); the partition's OID is the second."""
 LOCK_PATIENCE = "15s"
-PIECE, MOST_ROWS = 1 << 18, 1 << 12
-"""Bytes, and rows, that are hashed at once."""
 REPORTED = 1 << 24
 """Bytes between two reports of progress."""
 
@@ -138,17 +136,27 @@ def read_rows(
     table = Identifier(held.table.schema_, held.table.name)
     names = SQL(", ").join(map(Identifier, [*plain, *stored]))
     copied = SQL("(SELECT {} FROM ONLY {})") if stored else SQL("{1} ({0})")
-    digest, reported = Digest(), 0
-    for rows in _copy(held.connection, SQL("COPY {} TO STDOUT").format(copied.format(names, table))):
-        digest.update(b"".join(rows if sink is None or not stored else _plain(rows, len(stored), sink)))
-        digest.lines += len(rows)
-        if digest.size >= reported + REPORTED:
-            reported = digest.size
+    rows = _copy(held.connection, SQL("COPY {} TO STDOUT").format(copied.format(names, table)))
+    if sink is not None and stored:
+        rows = _plain(rows, len(stored), sink)
+    # Collecting rows takes more time than it saves: libpq allocates each, and what is freed at once stays in the cache.
+    digest, lines, size, due = Digest(), 0, 0, REPORTED
+    feed = digest.feed
+    for row in rows:
+        feed(row)
+        lines += 1
+        size += len(row)
+        if size >= due:
+            due = size + REPORTED
+            digest.lines, digest.size = lines, size
             progress(digest)
+    digest.lines, digest.size = lines, size
     return digest
 
 
-def _plain(rows: Iterable[memoryview], stored: int, sink: Callable[[bytes], None]) -> Iterator[bytes]:
+def _plain(
+    rows: Iterable[bytes | memoryview], stored: int, sink: Callable[[bytes], None]
+) -> Iterator[bytes | memoryview]:
     """The rows without their last columns, so many as are ``stored``, which go to the sink."""
     for row in rows:
         # COPY writes a tab in a value as a backslash and t: the tabs that stand there are those between columns.
@@ -157,31 +165,25 @@ def _plain(rows: Iterable[memoryview], stored: int, sink: Callable[[bytes], None
         yield values[0] + b"\n"
 
 
-def _copy(connection: Session, statement: Composed) -> Iterator[list[memoryview]]:
-    """Some rows at a time, by libpq itself, which gives exactly one at a call: a cursor's loop costs several times as
-    much for each row, and so does hashing each by itself."""
+def _copy(connection: Session, statement: Composed) -> Iterator[bytes | memoryview]:
+    """Row by row, by libpq itself: a cursor's loop costs several times as much for each."""
     server = connection.pgconn
     result = server.exec_(statement.as_bytes(connection))
     if result.status != ExecStatus.COPY_OUT:
         raise pg.error_from_result(result, "utf-8")
     poll = select.poll()
     poll.register(server.socket, select.POLLIN)
-    take, rows, size = server.get_copy_data, list[memoryview](), 0
+    take = server.get_copy_data
     while True:
         count, row = take(1)
         if count > 0:
-            rows.append(row)
-            size += count
-            if size >= PIECE or len(rows) == MOST_ROWS:
-                yield rows
-                rows, size = [], 0
+            yield row
         elif count == 0:
             # Keep-alives end a connection whose server is gone; a server that is only slow is waited for.
             poll.poll(60_000)
             server.consume_input()
         else:
             break
-    yield rows
     while (ended := server.get_result()) is not None:
         if ended.status != ExecStatus.COMMAND_OK:
             raise pg.error_from_result(ended, "utf-8")
