@@ -153,10 +153,11 @@ def listed(here: Stand, location: str) -> str:
 
 OLDER = """
 import pathlib
-program = pathlib.Path("/archives/older/pg_dump")
-program.parent.mkdir()
-program.write_text("#!/bin/sh\\necho 'pg_dump (PostgreSQL) 13.4'\\n")
-program.chmod(0o755)
+folder = pathlib.Path("/archives/older")
+folder.mkdir()
+for name in ("pg_dump", "pg_restore"):
+    (folder / name).write_text(f"#!/bin/sh\\necho '{name} (PostgreSQL) 13.4'\\n")
+    (folder / name).chmod(0o755)
 """
 
 
@@ -167,7 +168,7 @@ def test_a_server_newer_than_the_images_pg_dump_is_named_as_that(stand: Callable
     assert failed.phase is Phase.FAILED
     assert failed.reason == "ClientTooOld"
     assert f"pg_dump 13.4 is older than the server, {MAJORS[0]}." in failed.message
-    assert pod.python(here.kubectl, here.image, LIST, claim=jobs.CLAIM).said == "['pg_dump']\n"
+    assert pod.python(here.kubectl, here.image, LIST, claim=jobs.CLAIM).said == "['pg_dump', 'pg_restore']\n"
 
 
 def test_a_partition_archive_by_hand_of_the_oldest_server_is_made_proven_and_outlives_its_job(
