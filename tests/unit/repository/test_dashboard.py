@@ -17,7 +17,7 @@ TITLES = [each["title"] for each in PANELS]
 WIDTH = 24
 """Columns of Grafana's grid."""
 CLOCK = "Time"
-BAD = {"red", "orange"}
+BAD = {"red", "orange", "light-red", "light-orange"}
 
 
 def _panel(title: str) -> dict[str, Any]:
