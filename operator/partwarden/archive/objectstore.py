@@ -39,6 +39,8 @@ KEEPING = (403, 409, 412)
 """What services answer that keep an object: S3 and Google Cloud Storage 403, Azure 409, or 412 for a lease."""
 OF_ONE_KEY = r" request failed for key .*\(code: (\w+)\)"
 """What the library says where the answer to a deletion of several, which succeeded as a whole, says it of one."""
+LONGEST = 4096
+"""Characters of such an answer that are searched: the key is the operator's own, the rest is what the server says."""
 PASSING = ("", "InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted")
 """Of such codes those that pass; empty where it is no such answer."""
 KNOWN = {
@@ -66,7 +68,7 @@ def is_kept(error: Exception) -> bool:
     if code in NO_BUCKET or WRONG_LOGIN.search(code):
         return False
     refused = isinstance(error, exceptions.PermissionDeniedError | PermissionError | exceptions.PreconditionError)
-    return refused or status in KEEPING or _found(OF_ONE_KEY, text) not in PASSING
+    return refused or status in KEEPING or _found(OF_ONE_KEY, text[:LONGEST]) not in PASSING
 
 
 def translate(error: Exception, url: str) -> errors.PartwardenError:
