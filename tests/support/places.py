@@ -60,7 +60,8 @@ class Place:
 
     def missing(self) -> str:
         """The address of a bucket that is not there."""
-        return self.given.get("url", "file://").partition("://")[0] + "://none-such"
+        scheme = str(self.given.get("url", "")).partition("://")[0]
+        return f"{scheme or 'file'}://none-such"
 
 
 def in_folder(folder: Path) -> Place:
