@@ -63,8 +63,11 @@ class Front:
     def __init__(self, host: str, port: int) -> None:
         self._behind = (host, port)
         self.rules: list[Rule] = []
-        handler = type("Handler", (_Handler,), {"front": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+
+        class Handler(_Handler):
+            front = self
+
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
         self._serving = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._serving.start()
@@ -143,5 +146,5 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Silent."""

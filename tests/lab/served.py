@@ -15,7 +15,7 @@ from lab.front import Front
 from lab.postgres import LabError, free_port
 from lab.postgres.processes import Guarded
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds that a server is given to answer."""
 POLL = 0.05
 LAST = 4000

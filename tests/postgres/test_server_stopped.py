@@ -245,10 +245,12 @@ def test_there_is_one_message_and_the_same_command_succeeds_afterwards(
 
 WAITING_PROGRAM = """\
 #!/bin/sh
-if [ "$1" != --version ]; then
-  touch {folder}/arrived
-  read -r line < {folder}/gate
-fi
+case "$*" in
+  *--snapshot=*)
+    touch {folder}/arrived
+    read -r line < {folder}/gate
+    ;;
+esac
 exec {program} "$@"
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ class Place:
     kind: str
     raw: ObjectStore
     """May do everything there, whatever the way."""
-    field: str
+    option: str
     given: dict[str, Any]
     secret: dict[str, str] = field(default_factory=dict)
     wrong: tuple[dict[str, str], ...] = ()
@@ -47,7 +46,7 @@ class Place:
         given = self.given | ({"url": url} if url else {})
         if self.port:
             given["endpoint"] = f"http://127.0.0.1:{port or self.port}"
-        return Destination.model_validate({self.field: given})
+        return Destination.model_validate({self.option: given})
 
     def store(self, port: int = 0, url: str = "", secret: dict[str, str] | None = None) -> Store:
         """The store of that destination."""
@@ -61,7 +60,8 @@ class Place:
 
     def missing(self) -> str:
         """The address of a bucket that is not there."""
-        return self.given.get("url", "file://").partition("://")[0] + "://none-such"
+        scheme = str(self.given.get("url", "")).partition("://")[0]
+        return f"{scheme or 'file'}://none-such"
 
 
 def in_folder(folder: Path) -> Place:
@@ -127,7 +127,7 @@ def refuse_conditions(request: Request) -> Answer | None:
     return Answer(501, f"<Error><Code>NotImplemented</Code><Message>{message}</Message></Error>".encode())
 
 
-def busy(times: int, method: str = "PUT") -> Callable[[Request], Answer | None]:
+def busy(times: int, method: str = "PUT") -> Rule:
     """A rule: the first requests of that method are answered as services do that have too much to do."""
     left = [times]
 

@@ -71,13 +71,14 @@ def is_kept(error: Exception) -> bool:
     return refused or status in KEEPING or _found(OF_ONE_KEY, text[:LONGEST]) not in PASSING
 
 
-def translate(error: Exception, url: str) -> errors.PartwardenError:
-    """The error of an object store as one of ours: what of ``url`` could not be done, why, and what to do."""
+def translate(error: Exception, url: str, *, reading: bool = True) -> errors.PartwardenError:
+    """The error of an object store as one of ours: what of ``url`` could not be done, why, and what to do. Where it was
+    not ``reading`` one object, a service that finds nothing there has no such bucket."""
     text = str(error)
     code, status, said = _code(text), int(_found(r"status code: (\d{3})", text) or 0), _said(text)
     if isinstance(error, exceptions.AlreadyExistsError):
         return errors.ObjectExists(f"{url} exists already, and is never overwritten")
-    if code in NO_BUCKET:
+    if code in NO_BUCKET or (is_missing(error) and not reading):
         return errors.DestinationNotFound(f"{url}: the bucket is not there: {said}; make it, or correct its name")
     if WRONG_LOGIN.search(code):
         return errors.DestinationDenied(f"{url}: the credentials were refused: {said}; correct them")
@@ -182,7 +183,7 @@ class Objects:
             raise
 
     def _put_whole(self, key: str, content: bytes) -> None:
-        with self._translating(key):
+        with self._translating(key, reading=False):
             try:
                 obstore.put(self.store, self._key(key), content, mode="create", use_multipart=False)
             except FAILED as error:
@@ -191,7 +192,7 @@ class Objects:
                 obstore.put(self.store, self._key(key), content, use_multipart=False)
 
     def _put_parts(self, key: str, chunks: Iterator[bytes], expected: int) -> None:
-        with self._translating(key):
+        with self._translating(key, reading=False):
             size = part_size(expected)
             obstore.put(
                 self.store, self._key(key), chunks, use_multipart=True, chunk_size=size, max_concurrency=AT_ONCE
@@ -234,7 +235,7 @@ class Objects:
 
     def below(self, key: str, name: str) -> Iterator[str]:
         skipped = f"{self.prefix}/" if self.prefix else ""
-        with self._translating(key):
+        with self._translating(key, reading=False):
             for page in obstore.list(self.store, prefix=self._key(key) or None):
                 for each in page:
                     if each["path"].rsplit("/", 1)[-1] == name:
@@ -261,11 +262,11 @@ class Objects:
         return "/".join(part for part in (self.prefix, key.strip("/")) if part)
 
     @contextmanager
-    def _translating(self, key: str) -> Iterator[None]:
+    def _translating(self, key: str, *, reading: bool = True) -> Iterator[None]:
         try:
             yield
         except FAILED as error:
-            raise translate(error, self.url(key)) from None
+            raise translate(error, self.url(key), reading=reading) from None
 
 
 def _aside(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> Future[T]:

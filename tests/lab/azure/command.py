@@ -2,7 +2,7 @@
 
 The lock has a version and an integrity hash for every package, and no addresses: they follow from the registry that npm
 is configured for. To make it anew, with another version in package.json: `npm install --package-lock-only
---ignore-scripts --omit-lockfile-registry-resolved`, and leave of each entry what `FIELDS` names.
+--ignore-scripts --omit-lockfile-registry-resolved`, and remove `engines`, `funding` and `license` of each entry.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from lab.postgres import LabError, account, npm
 
 HERE = Path(__file__).parent
 LOCK = HERE / "package-lock.json"
-FIELDS = ("version", "integrity", "dependencies", "peerDependencies", "peerDependenciesMeta", "bin")
 OLDEST_NODE = 22
 INSIDE = "node_modules/"
 

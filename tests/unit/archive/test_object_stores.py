@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from partwarden.api.destination import Destination
 from partwarden.archive.objectstore import PART, PARTS, Objects, is_missing, is_without_conditions, part_size, translate
 from partwarden.archive.storage import at, by_destination
-from partwarden.errors import InvalidSpec, SecretInvalid, SecretKeyMissing
+from partwarden.errors import DestinationNotFound, InvalidSpec, SecretInvalid, SecretKeyMissing
 
 S3 = {"url": "s3://archives/prod/", "secretRef": {"name": "storage"}}
 AWS = {"accessKeyId": "id\n", "secretAccessKey": "key\n"}
@@ -133,6 +133,9 @@ def answer(status: int, code: str, message: str = "The words of the service.") -
         (exceptions.GenericError, 429, "TooManyRequests", "DestinationUnreachable"),
         (exceptions.GenericError, 500, "InternalError", "DestinationUnreachable"),
         (exceptions.AlreadyExistsError, 412, "PreconditionFailed", "ObjectExists"),
+        (exceptions.UnauthenticatedError, 401, "AuthenticationRequired", "DestinationDenied"),
+        (exceptions.PermissionDeniedError, 403, "AuthorizationPermissionMismatch", "DestinationDenied"),
+        (exceptions.GenericError, 503, "ServerBusy", "DestinationUnreachable"),
     ],
 )
 def test_what_a_service_answers_is_one_of_our_errors(
@@ -142,6 +145,30 @@ def test_what_a_service_answers_is_one_of_our_errors(
     assert error.reason == reason
     assert "s3://archives/prod/key" in str(error)
     assert "secret" not in str(error)
+
+
+def test_what_a_service_says_in_json_or_on_several_lines_is_repeated_in_one() -> None:
+    said = "Error performing GET http://s/b/k in 1ms - Server returned non-2xx status code: 403 Forbidden: "
+    body = {"code": 403, "message": "No access.", "errors": [{"reason": "forbidden", "message": "No access."}]}
+    error = translate(exceptions.PermissionDeniedError(said + json.dumps({"error": body})), "gs://archives/key")
+    assert str(error).startswith("gs://archives/key: forbidden: No access: check the credentials")
+    token = json.dumps({"error": "invalid_grant", "error_description": "Invalid JWT Signature."})
+    error = translate(exceptions.GenericError(said.replace("403", "400") + token), "gs://archives/key")
+    assert (error.reason, "invalid_grant: Invalid JWT Signature" in str(error)) == ("DestinationDenied", True)
+    lines = answer(503, "ServerBusy", "The server is busy.\nRequestId:1\nTime:2026-01-01")
+    assert str(translate(exceptions.GenericError(lines), "az://a/k")) == "az://a/k: ServerBusy: The server is busy"
+
+
+def test_nothing_found_where_no_object_is_read_is_a_missing_bucket() -> None:
+    nothing = FileNotFoundError("Server returned non-2xx status code: 404 Not Found: ")
+    assert translate(nothing, "s3://archives/key").reason == "ArchiveDamaged"
+    assert translate(nothing, "s3://archives/key", reading=False).reason == "DestinationNotFound"
+
+
+def test_a_prefix_that_no_object_can_have_is_reported_at_once() -> None:
+    place = {"url": "s3://archives/a/../b", "endpoint": "http://127.0.0.1:9", "secretRef": {"name": "storage"}}
+    with pytest.raises(DestinationNotFound, match=r"is no address of an object: .*\.\."):
+        by_destination(Destination.model_validate({"s3": place}), AWS).put("key", [b""])
 
 
 def test_a_missing_object_is_not_a_missing_bucket() -> None:

@@ -177,6 +177,7 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
                 ("message: ", "Os {", "}"),
                 ("a ", "status code: 123 ", ""),
             ),
+            *(('"reason": "', "", ""), (" ", '"reason":', ""), ("a", '"error": "', ""), ('"message": "', "", "")),
         ),
         "'\\\\w+'": each(lambda text: objectstore._within(text, "x"), ("a", "x", ""), ("a ", "x", "")),
     },
