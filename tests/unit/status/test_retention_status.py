@@ -13,6 +13,7 @@ from partwarden.errors import DatabaseUnreachable, TableBusy
 from partwarden.planner.actions import Outcome
 from partwarden.planner.default_rows import DefaultRows
 from partwarden.planner.inventory import Detached, Inventory, Partition, Reference, RelationKind
+from partwarden.planner.marker import Marker, Phase
 from partwarden.planner.plan import make_plan
 from partwarden.status.conditions import PolicyStatusUpdate, failed, make_status, reconciled
 from partwarden.status.events import changed
@@ -75,6 +76,16 @@ def test_rows_that_others_point_to_wait_for_a_person() -> None:
     assert (said.ready.reason, said.reconciling, said.stalled) == ("ConvergedWithWarnings", False, False)
     assert "public.step (7)" in said.ready.message
     assert [each.reason for each in said.errors] == ["RowsReferenced"]
+
+
+def test_a_partition_that_came_back_from_an_archive_is_listed_as_that() -> None:
+    """Young enough for the policy, or not: retention leaves it alone, and no other is called so."""
+    for year in (2019, 2025):
+        (old,) = values.years(year)
+        mark = Marker(old.oid, 1000, "public.run", values.bounds(old), Phase.RESTORED, values.NOW)
+        said = verdict(policy(), here(replace(old, marker=mark)))
+        listed = make_status(said, {}, 1, values.NOW)["partitions"]
+        assert [(each["name"], each.get("restored")) for each in listed] == [(old.name, True), ("run_2026", None)]
 
 
 def test_days_that_change_nothing_write_nothing() -> None:
