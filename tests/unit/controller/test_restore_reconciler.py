@@ -58,7 +58,13 @@ class World:
         self.restart()
 
     def archive(
-        self, name: str, lower: str, upper: str, proven: bool = True, completed: str = "2026-01-01", **more: object
+        self,
+        name: str,
+        lower: str,
+        upper: str,
+        proven: bool = True,
+        completed: str = "2026-01-01",
+        more: dict[str, object] | None = None,
     ) -> None:
         spec = {
             "policy": {"name": "run"},
@@ -66,7 +72,7 @@ class World:
             "partition": "run_2019",
             "destination": {"pvc": {"claimName": "archives"}},
         }
-        status = {"from": lower, "to": upper, "location": LOCATION, "completed": completed, **more}
+        status = {"from": lower, "to": upper, "location": LOCATION, "completed": completed, **(more or {})}
         status |= {"manifestSha256": "b" * 64} if proven else {}
         body = {"metadata": {"namespace": "ns", "name": name}, "spec": spec, "status": status}
         self.archives.put(parse_archive(self.server.put(ARCHIVE_PLURAL, body)))
@@ -251,7 +257,7 @@ PERIOD = {"period": "2019", "policy": {"name": "run"}, "as": {"name": "again"}}
 @pytest.mark.parametrize("status", GONE)
 def test_an_archive_that_is_deleted_or_is_being_deleted_is_not_restored(status: dict[str, object]) -> None:
     world = World({**SPEC, "archive": {"name": "run-2020"}})
-    world.archive("run-2020", "2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z", **status)
+    world.archive("run-2020", "2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z", more=status)
     world.reconcile()
     assert (world.condition(), world.jobs) == (("False", "InvalidSpec"), [])
 
@@ -260,7 +266,7 @@ def test_an_archive_that_is_deleted_or_is_being_deleted_is_not_restored(status: 
 def test_a_period_is_never_an_archive_that_is_deleted(status: dict[str, object]) -> None:
     world = World(PERIOD)
     world.archive("run-2019-b", "2019-01-01T00:00:00Z", "2020-01-01T00:00:00Z", completed="2026-01-02")
-    world.archive("run-2019-c", "2019-01-01T00:00:00Z", "2020-01-01T00:00:00Z", completed="2026-01-03", **status)
+    world.archive("run-2019-c", "2019-01-01T00:00:00Z", "2020-01-01T00:00:00Z", completed="2026-01-03", more=status)
     world.reconcile()
     assert world.status["archive"] == "run-2019-b"
 

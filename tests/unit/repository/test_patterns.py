@@ -181,7 +181,6 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
         ),
         "'\\\\w+'": each(lambda text: objectstore._within(text, "x"), ("a", "x", ""), ("a ", "x", "")),
     },
-    "archive/expiry.py": {"re.escape(HALF) + '[0-9a-f]{16}'": "the name of a file, of 255 bytes at most"},
     "archive/create.py": {
         "'[^A-Za-z0-9._~\\\\-": each(create._escaped, ("/", "", ""), (".", "", "")),
     },
