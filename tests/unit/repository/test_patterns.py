@@ -180,7 +180,6 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
         ),
         "'\\\\w+'": each(lambda text: objectstore._within(text, "x"), ("a", "x", ""), ("a ", "x", "")),
     },
-    "archive/expiry.py": {"re.escape(HALF) + '[0-9a-f]{16}'": "the name of a file, of 255 bytes at most"},
     "archive/create.py": {
         "'[^A-Za-z0-9._~\\\\-": each(create._escaped, ("/", "", ""), (".", "", "")),
     },
@@ -289,6 +288,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "'\\\\d+'": "a version: anchored, and one run of digits",
         "'PG[A-Z]'": "names of the process's environment, anchored",
     },
+    "archive/expiry.py": {"re.escape(HALF) + '[0-9a-f]{16}'": "the name of a file, of 255 bytes at most"},
     "archive/storage.py": {"'[^A-Za-z0-9]'": "names of keys that the code lists"},
     "cli/archive.py": {"'[^A-Za-z0-9]'": "names of keys that the code lists"},
     "cli/guess.py": {"f'(.*?){values}(.*)'": "a name in the catalog, of 63 bytes at most"},
