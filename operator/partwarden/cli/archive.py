@@ -132,10 +132,8 @@ def job(report: Path | None) -> int:
         _write(report, create.failure(error, *about))
         return WRONG if isinstance(error, UserError) else FAILED
     _write(report, made)
-    if (table := made.restored) is not None:
-        _log(f"restored {table.schema_}.{table.name}: {made.rows:,} rows")
-    else:
-        _log(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
+    table, proven = made.restored, f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}"
+    _log(f"restored {table.schema_}.{table.name}: {made.rows:,} rows" if table else proven)
     return 0
 
 
