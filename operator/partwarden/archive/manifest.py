@@ -310,15 +310,13 @@ class JobSpec(TableToArchive, JobOrder):
 
 
 class RestoreOrder(JobOrder):
-    """The table that a Job makes of an archive for one PartitionRestore."""
+    """The table that a Job makes for one PartitionRestore of the archive whose folder has the URL ``location``."""
 
     task: Literal[Task.RESTORE] = Task.RESTORE
     uid: str
     """Of the PartitionRestore: with it the table is marked, and so made once however often this is tried."""
     location: str
-    """The URL of the archive's folder."""
     manifest_sha256: str = ""
-    """Empty: any."""
     schema_: str | None = Field(None, alias="schema")
     name: str | None = None
     """Of the new table; None for what it was called."""
@@ -328,13 +326,12 @@ class RestoreOrder(JobOrder):
 
 
 class RestoredTable(Written):
-    """The table that a Job has made."""
+    """The table that a Job has made; of what was left off as many, for people, as there is room for."""
 
     schema_: str = Field(alias="schema")
     name: str
     attached_to: str = ""
     left_off: tuple[str, ...] = ()
-    """For people, as many as there is room for."""
     left_off_count: int = 0
 
 
