@@ -11,7 +11,7 @@ from lab.archives import PARTITION, Archives, oid, proof
 from lab.postgres import Database
 from lab.reconciled_archive import ReconciledArchive
 from lab.site import Site, conditions
-from partwarden.archive.manifest import WRONG, Task
+from partwarden.archive.job_order import WRONG, Task
 
 DAMAGED = {"ok": False, "reason": "ArchiveDamaged", "message": "data.dump has another sha256"}
 

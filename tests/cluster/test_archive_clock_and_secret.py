@@ -15,7 +15,7 @@ from lab.archives import Archives, oid, proof
 from lab.postgres import Database
 from lab.reconciled_archive import NAME, Meanwhile, ReconciledArchive
 from lab.site import conditions, keys_of
-from partwarden.archive.manifest import WRONG
+from partwarden.archive.job_order import WRONG
 
 
 @pytest.mark.parametrize("days", [-1, 1])

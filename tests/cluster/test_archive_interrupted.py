@@ -13,17 +13,18 @@ from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, partitions
 from partwarden.api.archive import ARCHIVE_PLURAL
-from partwarden.archive.manifest import Task
+from partwarden.archive.job_order import Task
 from partwarden.controller import database_work
 from partwarden.controller.archive_database import find_table
 from partwarden.controller.archive_reconciler import ArchiveReconciler
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEventHandler
 from partwarden.controller.job_slots import JobSlots
-from partwarden.controller.ownership import Shard, TableOwnership
+from partwarden.controller.ownership import TableOwnership
 from partwarden.controller.policy_reconciler import PolicyReconciler
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
+from partwarden.controller.shard import Shard
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.cache import ArchiveCache, parse_policy
 from partwarden.kube.client import Cluster

@@ -14,7 +14,7 @@ from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, conditions, partitions
 from partwarden import __version__
-from partwarden.archive.manifest import WRONG
+from partwarden.archive.job_order import WRONG
 from partwarden.postgres import fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn

@@ -12,7 +12,7 @@ from lab.kubectl import KubectlError
 from lab.operator import Operator, until
 from lab.postgres import Database
 from lab.site import Site, conditions
-from partwarden.archive.manifest import WRONG
+from partwarden.archive.job_order import WRONG
 
 DENIED = {"ok": False, "reason": "InsufficientPrivilege", "message": "may not read public.run_2020"}
 

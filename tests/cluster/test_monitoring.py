@@ -17,10 +17,11 @@ from partwarden.controller.event_handlers import ArchiveEventHandler, PolicyEven
 from partwarden.controller.health import Health, WorkerPoolStats
 from partwarden.controller.informers import Lister
 from partwarden.controller.job_slots import JobSlots
-from partwarden.controller.ownership import Shard, TableOwnership
+from partwarden.controller.ownership import TableOwnership
 from partwarden.controller.restore_events import RestoreEventHandler
 from partwarden.controller.runtime import Runtime
 from partwarden.controller.settings import Settings
+from partwarden.controller.shard import Shard
 from partwarden.controller.workqueue import Backlog, WorkQueue
 from partwarden.kube.cache import ArchiveCache, RestoreCache
 from partwarden.kube.client import Cluster

@@ -20,7 +20,8 @@ from lab.operator import until
 from lab.postgres import MAJORS, Database, Server
 from lab.site import Site
 from partwarden.api.destination import PVC, Destination
-from partwarden.archive.manifest import JobSpec, Report, TableName, Task
+from partwarden.archive.job_order import JobSpec, Report, Task
+from partwarden.archive.manifest import TableName
 from partwarden.cli.main import main
 from partwarden.controller import archive_job
 from partwarden.controller.job_status import JobView, Phase

@@ -16,7 +16,8 @@ from lab.kubectl import Kubectl
 from lab.operator import until
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.retention import JobSettings
-from partwarden.archive.manifest import WRONG, JobSpec, Report, TableName, Task
+from partwarden.archive.job_order import WRONG, JobSpec, Report, Task
+from partwarden.archive.manifest import TableName
 from partwarden.controller import archive_job
 from partwarden.controller.job_status import CLAIM_NOT_FOUND, Phase
 from partwarden.controller.settings import Settings

@@ -12,7 +12,7 @@ from lab.operator import until
 from lab.postgres import Database
 from lab.site import GROUP, VERSION, Site, conditions
 from partwarden.api.archive import CONTAINER, Fingerprint
-from partwarden.archive.manifest import VARIABLE, JobSpec, Report
+from partwarden.archive.job_order import VARIABLE, JobSpec, Report
 from partwarden.controller.job_status import Phase
 
 IMAGE = "partwarden.invalid/partwarden:none"

@@ -11,13 +11,13 @@ from kubernetes.client import Configuration
 
 from lab.archives import IMAGE, Archives, oid, proof
 from lab.postgres import Database
-from partwarden.archive.manifest import JobSpec
+from partwarden.archive.job_order import JobSpec
 from partwarden.controller.archive_database import find_table
 from partwarden.controller.archive_reconciler import ArchiveReconciler
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.job_slots import JobSlots
-from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
+from partwarden.controller.shard import Shard
 from partwarden.kube.cache import ArchiveCache, Store
 from partwarden.kube.client import Cluster
 from partwarden.kube.config import configure

@@ -14,17 +14,8 @@ from psycopg.conninfo import conninfo_to_dict
 from lab.postgres import Binaries, Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import pgdump
-from partwarden.archive.manifest import (
-    DATA,
-    DATABASE_PREFIX,
-    MANIFEST,
-    VARIABLE,
-    WRONG,
-    JobSpec,
-    Report,
-    TableName,
-    Task,
-)
+from partwarden.archive.job_order import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, Task
+from partwarden.archive.manifest import DATA, MANIFEST, TableName
 from support import zoo
 
 PARTWARDEN = (sys.executable, "-m", "partwarden")

@@ -15,7 +15,8 @@ from lab.postgres import Binaries, Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import pgdump
 from partwarden.archive.create import archive, check
-from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, JobSpec, Report, TableName, Task
+from partwarden.archive.job_order import JobSpec, Report, Task
+from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName
 from partwarden.archive.storage import Folder, Store
 from partwarden.errors import (
     AnotherOperator,

@@ -25,7 +25,8 @@ from lab.s3 import S3Server
 from lab.small_disk import small_volume
 from partwarden.api.destination import Destination
 from partwarden.archive import create, storage, verify
-from partwarden.archive.manifest import DATA, MANIFEST, STORAGE_PREFIX, JobSpec, Report, TableName, Task
+from partwarden.archive.job_order import STORAGE_PREFIX, JobSpec, Report, Task
+from partwarden.archive.manifest import DATA, MANIFEST, TableName
 from partwarden.archive.objectstore import PART
 from partwarden.archive.restore import RestoreRequest, restore
 from partwarden.archive.storage import Store

@@ -14,7 +14,8 @@ from lab.s3 import S3Server
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, table_lookup
 from partwarden.archive.expiry import expire
-from partwarden.archive.manifest import DATA, EXPIRED, MANIFEST, JobSpec, Report, TableName, Task
+from partwarden.archive.job_order import JobSpec, Report, Task
+from partwarden.archive.manifest import DATA, EXPIRED, MANIFEST, TableName
 from partwarden.archive.objectstore import Objects
 from partwarden.archive.storage import Folder, Store
 from partwarden.errors import ArchiveDamaged, DeletionRefused, DestinationNotFound, TableChanged

@@ -13,7 +13,8 @@ from lab.postgres import Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.retention import OnLargeObjects
 from partwarden.archive import create
-from partwarden.archive.manifest import JobSpec, TableName, Task
+from partwarden.archive.job_order import JobSpec, Task
+from partwarden.archive.manifest import TableName
 from partwarden.archive.storage import Folder
 from partwarden.cli.main import main
 from partwarden.errors import LargeObjects

@@ -20,7 +20,8 @@ from lab.postgres import Database, Server
 from partwarden.api.database import Connection
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump
-from partwarden.archive.manifest import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, TableName, Task
+from partwarden.archive.job_order import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, Task
+from partwarden.archive.manifest import TableName
 from partwarden.archive.storage import Folder
 from partwarden.errors import BehindPooler, DatabaseUnreachable
 from partwarden.postgres.conninfo import ConnectionInfo, from_dsn

@@ -12,7 +12,8 @@ from lab.archives import oid as table_oid
 from lab.postgres import Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import restore_job
-from partwarden.archive.manifest import Report, RestoreOrder, Say
+from partwarden.archive.job_order import Report, RestoreOrder
+from partwarden.archive.manifest import Say
 from partwarden.archive.restore import RestoreRequest, restore
 from partwarden.archive.restored_once import Restored
 from partwarden.archive.restored_table import LeftOff, Source

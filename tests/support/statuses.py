@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from partwarden import errors
-from partwarden.archive.manifest import Report, Task
+from partwarden.archive.job_order import Report, Task
 from partwarden.controller import archive_status
 from partwarden.controller.job_status import JobView, Phase
 from partwarden.planner.default_rows import DefaultRows

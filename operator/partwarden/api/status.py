@@ -20,7 +20,6 @@ MAX_PARTITIONS = 200
 MAX_PLAN = 50
 MAX_FINDINGS = 20
 MAX_FAILING = 10
-"""Archives that ``summary.failingArchives`` names; the findings have more."""
 MAX_NEXT = 17
 """Characters of ``next.text``, so that ``kubectl get ppol`` is at most 120 columns wide."""
 MAX_MESSAGE = 1024
@@ -235,7 +234,7 @@ class Summary(Model):
     partitions: int = Field(description="How many partitions the table has.")
     managed: int = Field(description="How many of them are exactly one interval.")
     expired: int | None = Field(
-        None, description="How many of them are older than retention.keepFor; absent without retention."
+        None, description="How many are older than retention.keepFor; absent without retention."
     )
     detached: int | None = Field(
         None,
@@ -299,12 +298,9 @@ class Summary(Model):
         None, description="When the archive of the policy was last proven that was not for the longest time."
     )
     verification_due_at: Moment = Field(
-        None,
-        description="When that archive is read again at the latest, by retention.archive.verifyEvery; absent without.",
+        None, description="When that one is read again at the latest, by verifyEvery; absent without that."
     )
-    forecast: Forecast | None = Field(
-        None, description="What is to be expected; absent until a partition's range has passed."
-    )
+    forecast: Forecast | None = Field(None, description="What is to be expected; absent until a range has passed.")
 
 
 class PartitionPolicyStatus(Model):

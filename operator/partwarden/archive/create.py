@@ -32,6 +32,7 @@ from ..postgres.settings import TEXT_SETTINGS
 from . import compression, pgdump, snapshot, table_lookup, verify
 from .archived_rows import Digest, GeneratedWriter
 from .compression import Dumper
+from .job_order import JobSpec, Report, TableToArchive
 from .manifest import (
     DATA,
     GENERATED,
@@ -39,11 +40,8 @@ from .manifest import (
     ArchiveManifest,
     Column,
     GeneratedData,
-    JobSpec,
-    Report,
     Say,
     TableName,
-    TableToArchive,
     serialize,
     stored_names,
 )

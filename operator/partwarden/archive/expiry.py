@@ -28,7 +28,8 @@ from contextlib import suppress
 
 from .. import errors
 from . import verify
-from .manifest import DATA, EXPIRED, GENERATED, MANIFEST, JobSpec, Report, Say
+from .job_order import JobSpec, Report
+from .manifest import DATA, EXPIRED, GENERATED, MANIFEST, Say
 from .storage import HALF, Folder, Store
 from .verify import LARGEST
 

@@ -1,4 +1,4 @@
-"""The documents of archives: ``manifest.json``, and the input and the report of a Job.
+"""The document of an archive: ``manifest.json``.
 
 The manifest holds all that is needed to restore the data in ten years, without Kubernetes, the policy or the database
 that it came from. It is written last: where there is none, there is no archive.
@@ -12,12 +12,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from ..api.archive import Fingerprint, Written
-from ..api.database import Connection
-from ..api.destination import Destination
-from ..api.retention import Compression, OnLargeObjects
+from ..api.retention import Compression
 
 Say = Callable[[str], None]
 """Takes a line about how far something is."""
@@ -239,124 +237,3 @@ class ArchiveManifest(Written):
 def serialize(manifest: ArchiveManifest) -> bytes:
     """The bytes of `MANIFEST`."""
     return (manifest.model_dump_json(by_alias=True, indent=2) + "\n").encode()
-
-
-# What a Job does stands in its environment as one JSON document, without a secret in it. Credentials come beside it,
-# each in a variable of its own that Kubernetes fills from a Secret.
-VARIABLE = "PARTWARDEN_ORDER"
-DATABASE_PREFIX, STORAGE_PREFIX = "PARTWARDEN_DB_", "PARTWARDEN_STORAGE_"
-"""Followed by the key of the Secret with everything but letters and digits made ``_``: ``PARTWARDEN_DB_ca_crt``."""
-DATABASE_KEYS = (
-    *("uri", "host", "port", "dbname", "database"),
-    *("user", "username", "password", "sslmode", "sslrootcert", "ca.crt"),
-)
-STORAGE_KEYS = (
-    *("accessKeyId", "secretAccessKey", "sessionToken"),
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    *("ca.crt", "credentials.json", "accountKey", "sasToken"),
-)
-WRONG = 3
-"""Exit code of a Job's program where a `UserError` ended it: the same again would not help. Anything else may pass."""
-MOUNT = "/archives"
-"""Where the Job's pod has the PersistentVolumeClaim."""
-
-
-class Task(StrEnum):
-    """``Archive`` makes and proves an archive; ``Check`` reads one again, and compares it with what was proven;
-    ``Verify`` does so without the table; ``Expire`` deletes one for good; ``Restore`` makes a table of one."""
-
-    ARCHIVE = "Archive"
-    CHECK = "Check"
-    VERIFY = "Verify"
-    EXPIRE = "Expire"
-    RESTORE = "Restore"
-
-
-class JobOrder(Written):
-    """What every Job is told: what to do, how to reach the database, and where archives lie."""
-
-    task: Task
-    connection: Connection | None = None
-    """What wins over the database's Secret."""
-    destination: Destination
-    mount: str = MOUNT
-
-
-class TableToArchive(Written):
-    """A partition of which an archive is to be made, and what is known of it beside the catalog."""
-
-    id: str
-    """Of the archive: unique, and the same however often it is tried."""
-    partition: TableName
-    parent: TableName | None = None
-    server: str = ""
-    """The server and database that the table is of, as `inventory.Server.identity`: no other may answer. Empty: any."""
-    bounds: tuple[str, str] | None = None
-    key: str | None = None
-    large_objects: OnLargeObjects = OnLargeObjects.REFUSE
-    compression: Compression = Compression.ZSTD
-
-
-class JobSpec(TableToArchive, JobOrder):
-    """One thing that a Job does with one partition."""
-
-    location: str = ""
-    """For ``Check``, ``Verify`` and ``Expire``: the folder's URL, as the report named it."""
-    sha256: str = ""
-    manifest_sha256: str = ""
-    """For the same: what was proven."""
-    begun: bool = False
-    """For ``Expire``: whether an earlier Job may have deleted all, and not have reported it."""
-
-
-class RestoreOrder(JobOrder):
-    """The table that a Job makes for one PartitionRestore of the archive whose folder has the URL ``location``."""
-
-    task: Literal[Task.RESTORE] = Task.RESTORE
-    uid: str
-    """Of the PartitionRestore: with it the table is marked, and so made once however often this is tried."""
-    location: str
-    manifest_sha256: str = ""
-    schema_: str | None = Field(None, alias="schema")
-    name: str | None = None
-    """Of the new table; None for what it was called."""
-    attach: bool = False
-    parent: tuple[str, str] | None = None
-    """Schema and name of the table to attach it to; None for the one that it belonged to."""
-
-
-class RestoredTable(Written):
-    """The table that a Job has made; of what was left off as many, for people, as there is room for."""
-
-    schema_: str = Field(alias="schema")
-    name: str
-    attached_to: str = ""
-    left_off: tuple[str, ...] = ()
-    left_off_count: int = 0
-
-
-class Report(Written):
-    """What a Job's pod leaves as its termination message, at most 4,096 bytes of JSON."""
-
-    ok: bool
-    reason: str = ""
-    """Class name of a `PartwardenError` where it is not ok."""
-    message: str = ""
-    location: str = ""
-    """URL of the archive's folder."""
-    id: str = ""
-    rows: int = 0
-    bytes: int = 0
-    sha256: str = ""
-    manifest_sha256: str = ""
-    fingerprint: Fingerprint | None = None
-    oid: int = 0
-    server: str = ""
-    """The server and database that answered, as `inventory.Server.identity`; empty where the role may not ask."""
-    server_version: str = ""
-    client_version: str = ""
-    compression: Compression | None = None
-    started: AwareDatetime | None = None
-    completed: AwareDatetime | None = None
-    restored: RestoredTable | None = None
-    """Of ``Restore``: ``oid``, ``rows`` and ``server`` are those of this table, too."""

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from ..api.restore import MOST_LEFT_OFF
 from ..postgres.conninfo import ConnectionInfo
 from . import verify
-from .manifest import Report, RestoredTable, RestoreOrder, Say
+from .job_order import Report, RestoredTable, RestoreOrder
+from .manifest import Say
 from .restore import RestoreRequest, restore
 from .restored_once import Restored
 from .storage import Store

@@ -24,7 +24,7 @@ from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from .. import errors
 from ..api.destination import S3, Azure, Destination
-from .manifest import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobOrder
+from .job_order import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobOrder
 from .objectstore import FAILED, Objects
 
 if TYPE_CHECKING:

@@ -1,60 +1,37 @@
-"""``partwarden archive``, ``verify`` and ``restore``, and ``job``: what the pod of a Job runs."""
+"""``partwarden archive``, ``verify`` and ``restore``."""
 
 from __future__ import annotations
 
-import os
-import re
 import secrets
 import shlex
 import signal
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
-from pydantic import ValidationError
 
 from ..api.retention import Compression, OnLargeObjects
-from ..archive import create, restore_job, storage
-from ..archive.expiry import expire, remove_abandoned
-from ..archive.manifest import (
-    DATABASE_KEYS,
-    DATABASE_PREFIX,
-    VARIABLE,
-    WRONG,
-    ArchiveManifest,
-    JobOrder,
-    JobSpec,
-    Report,
-    RestoreOrder,
-    TableName,
+from ..archive import create, storage
+from ..archive.job_order import (
     TableToArchive,
-    Task,
 )
+from ..archive.manifest import ArchiveManifest, TableName
 from ..archive.restore import RestoreRequest
 from ..archive.restore import restore as restore_archive
 from ..archive.restored_once import Restored
-from ..archive.storage import Folder, Store
 from ..archive.table_lookup import moments
 from ..archive.verify import find, open_archive
-from ..errors import InvalidSpec, PartwardenError, UserError
+from ..errors import InvalidSpec, PartwardenError
 from ..planner.calendar import iso
-from ..postgres.connection import forget_environment
-from ..postgres.conninfo import ConnectionInfo, from_dsn, merge
+from ..postgres.conninfo import from_dsn
 from ..postgres.settings import as_options
 from . import formats, options, partition_restore
+from .job import REPORT, end_at_signal, log_line, write_report
 from .options import Target
 from .policies import Policies, status
 
 OBJECT = "parc/"
 """Begins ``parc/NAME`` and ``parc/NAMESPACE/NAME``, as kubectl calls a PartitionArchive."""
-FAILED = 1
-TERMINATED = 143
-LARGEST = 4096
-"""Bytes of a report: what Kubernetes keeps of a termination message."""
-REPORT = click.option("--report", type=click.Path(path_type=Path), help="File for the result, as JSON.")
 
 Named = dict[str, str] | None
 
@@ -89,7 +66,7 @@ def archive(
 
     Exits 0 when it is proven, 1 on an error.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, end_at_signal)
     schema = (table or {}).get("schema", "public")
     try:
         store = storage.to(to)
@@ -100,11 +77,11 @@ def archive(
             large_objects=OnLargeObjects.LEAVE_OUT if without_large_objects else OnLargeObjects.REFUSE,
             compression=Compression(compression),
         )
-        made = create.archive(wanted, from_dsn(dsn), store, _log)
+        made = create.archive(wanted, from_dsn(dsn), store, log_line)
     except PartwardenError as error:
-        _write(report, create.failure(error))
+        write_report(report, create.failure(error))
         raise
-    _write(report, made)
+    write_report(report, made)
     more = f"  {made.rows:,} rows, {made.bytes:,} bytes, sha256 {made.sha256}" if output == "wide" else ""
     if formats.is_data(output):
         formats.data(made.model_dump(mode="json", by_alias=True, exclude_none=True), output)
@@ -112,97 +89,6 @@ def archive(
         # As it is: for a shell, not for people.
         click.echo(made.location + more)
     return 0
-
-
-@click.command(hidden=True)
-@REPORT
-def job(report: Path | None) -> int:
-    """Do what PARTWARDEN_ORDER in the environment says: what the pod of a Job runs.
-
-    Exits 0 when it is done and proven, 1 on an error that may pass, 3 on one that would not.
-    """
-    signal.signal(signal.SIGTERM, _terminate)
-    spec: JobSpec | RestoreOrder | None = None
-    try:
-        spec = _read_order(os.environ.get(VARIABLE))
-        # Out of the environment: programs that are started have no need to see them.
-        names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
-        secret = {key: os.environ.pop(name) for key, name in names.items() if name in os.environ}
-        info = merge(spec.connection, secret, "spec.database.secretRef")
-        store = storage.of_job(spec, os.environ)
-        forget_environment()
-        made = restore_job.run(spec, info, store, _log) if isinstance(spec, RestoreOrder) else _work(spec, info, store)
-    except PartwardenError as error:
-        _log(f"{error.reason}: {error}")
-        about = (spec.id, spec.partition.oid) if isinstance(spec, JobSpec) else ()
-        _write(report, create.failure(error, *about))
-        return WRONG if isinstance(error, UserError) else FAILED
-    _write(report, made)
-    if (table := made.restored) is not None:
-        _log(f"restored {table.schema_}.{table.name}: {made.rows:,} rows")
-    elif spec.task is not Task.EXPIRE:
-        _log(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
-    _tidy(store)
-    return 0
-
-
-def _work(spec: JobSpec, info: ConnectionInfo, store: Store) -> Report:
-    """Raises a `PartwardenError`."""
-    match spec.task:
-        case Task.ARCHIVE:
-            return create.archive(spec, info, store, _log)
-        case Task.CHECK:
-            return create.check(spec, info, store)
-        case Task.VERIFY:
-            return create.check(spec, None, store)
-        case Task.EXPIRE:
-            return expire(spec, store, _log)
-        case Task.RESTORE:
-            raise InvalidSpec(f"{VARIABLE} is not valid: task: {spec.task} makes no archive, and reads none")
-
-
-def _tidy(store: Store) -> None:
-    """Remove what writers left on the volume that were killed long ago. The Job has done its work, whatever comes."""
-    if isinstance(store, Folder):
-        try:
-            for path in remove_abandoned(store):
-                _log(f"{path}, which was never finished, is deleted")
-        except OSError as error:
-            _log(f"cannot delete what was never finished: {error}")
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """As the first process of a container it would not hear of SIGTERM else; this way what is half done is removed."""
-    sys.exit(TERMINATED)
-
-
-def _read_order(text: str | None) -> JobSpec | RestoreOrder:
-    if text is None:
-        raise InvalidSpec(f"{VARIABLE} is not set: this command is for Jobs; archive by hand with `partwarden archive`")
-    try:
-        restores = JobOrder.model_validate_json(text).task is Task.RESTORE
-        return (RestoreOrder if restores else JobSpec).model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InvalidSpec(f"{VARIABLE} is not valid: {field or 'it'}: {first['msg']}") from None
-
-
-def _write(path: Path | None, report: Report) -> None:
-    if path is None:
-        return
-    while len((text := report.model_dump_json(by_alias=True, exclude_none=True)).encode()) > LARGEST:
-        if not report.message:
-            raise click.ClickException(f"--report: names in the result are too long for its {LARGEST} bytes")
-        report = report.model_copy(update={"message": report.message[: len(report.message) // 2]})
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise click.ClickException(f"--report: {path} cannot be written: {error.strerror}") from None
-
-
-def _log(line: str) -> None:
-    click.echo(f"{iso(datetime.now(UTC).replace(microsecond=0))} {formats.printable(line)}", err=True)
 
 
 @click.command(short_help="Prove an archive again, without a database.")

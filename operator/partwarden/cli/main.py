@@ -25,6 +25,7 @@ from . import (
     health,
     hold,
     import_,
+    job,
     options,
     plan,
     ready,
@@ -136,7 +137,7 @@ for _command in (
     *(plan.plan, plan.apply, import_.command),
     *(show.list_, show.stats, health.health, show.explain, terminal.timeline, report.report),
     *(create.create, create.auto, drop.drop, hold.hold, hold.unhold, approve.approve),
-    *(archive.archive, archive.job, archive.verify, archive.restore),
+    *(archive.archive, job.job, archive.verify, archive.restore),
 ):
     main.add_command(_command)
 

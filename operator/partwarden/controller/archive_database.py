@@ -22,8 +22,8 @@ from .archive_job import JobRequest, resolve_job_request
 from .archive_status import DUMPED
 from .database_process import WorkerDefect
 from .database_work import CopySearch, Supervisor, TableSearch
-from .ownership import Shard
 from .settings import Settings
+from .shard import Shard
 
 log = logging.getLogger(__name__)
 

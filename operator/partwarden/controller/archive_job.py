@@ -18,7 +18,7 @@ from ..api.restore import RESTORE_KIND
 from ..api.retention import Compression, JobSettings, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
 from ..api.validation import check
-from ..archive.manifest import (
+from ..archive.job_order import (
     DATABASE_KEYS,
     DATABASE_PREFIX,
     STORAGE_KEYS,

@@ -27,7 +27,8 @@ from typing import Any
 
 from .. import errors
 from ..api.types import ObjectKey
-from ..archive.manifest import Report, TableName, Task
+from ..archive.job_order import Report, Task
+from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableThere, UserError
 from ..kube.cache import ArchiveCache, StoredArchive, parse_archive, parse_policy
@@ -41,8 +42,8 @@ from .archive_steps import AGAIN, KEPT, Due, Step, due, job_spec, next_step
 from .job_reconciler import POLL_JOB, POLL_PENDING, RETRY, WAIT_FOR_SLOT, WRITTEN_MEANWHILE, JobReconciler
 from .job_slots import JobSlots
 from .job_status import NO_REPORT, JobView, Phase, is_pending_long, view
-from .ownership import Shard
 from .settings import Settings
+from .shard import Shard
 
 log = logging.getLogger(__name__)
 

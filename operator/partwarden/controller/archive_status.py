@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..api.archive import HOLD
-from ..archive.manifest import Report, Task
+from ..archive.job_order import Report, Task
 from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.calendar import iso
 from ..status.conditions import FALSE, TRUE, ConditionState, condition

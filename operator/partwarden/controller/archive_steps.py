@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from ..api.types import ObjectKey
-from ..archive.manifest import JobSpec, TableName, Task
+from ..archive.job_order import JobSpec, Task
+from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
 from ..kube.cache import StoredArchive, StoredPolicy
 from . import archive_schedule, archive_status

@@ -23,7 +23,8 @@ from ..kube.cache import (
 from ..kube.client import JOBS, Cluster
 from .archive_status import trouble
 from .job_slots import JobSlots
-from .ownership import Shard, TableOwnership
+from .ownership import TableOwnership
+from .shard import Shard
 from .workqueue import WorkQueue
 
 

@@ -29,9 +29,9 @@ from ..api.types import ObjectKey
 from ..kube.cache import ObjectCache, StoredArchive, StoredOfPolicy, StoredRestore
 from .archive_job import Owner, controller_of, is_beside
 from .job_status import end_of, idle_since, is_pending_long
-from .ownership import Shard
 from .runtime import share, utc_now
 from .settings import Settings
+from .shard import Shard
 
 MOST_PENDING = 4
 """Jobs of one namespace that have been pending for long, beside which no other is created: all may start at once."""

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..api.archive import CONTAINER
-from ..archive.manifest import Report
+from ..archive.job_order import Report
 from ..planner.calendar import iso
 
 NO_REPORT = "NoReport"

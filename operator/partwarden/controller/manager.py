@@ -33,12 +33,13 @@ from .job_slots import JobSlots
 from .long_actions import LongActions, long_limit
 from .measurements import Measurements
 from .metrics import Memory, Metrics, Sources
-from .ownership import Shard, TableOwnership
+from .ownership import TableOwnership
 from .policy_reconciler import PolicyReconciler
 from .restore_events import RestoreEventHandler
 from .restore_reconciler import RestoreReconciler
 from .runtime import Every, Runtime, Workers, share
 from .settings import Settings, configure_logging, wanted
+from .shard import Shard
 from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)

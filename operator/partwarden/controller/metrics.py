@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from .. import __version__
 from ..api.status import FOR_EVER, Severity
 from ..api.types import ObjectKey
-from ..archive.manifest import Task
+from ..archive.job_order import Task
 from ..kube.cache import Store, StoredObject, StoredPolicy
 from .workqueue import Backlog, Result
 

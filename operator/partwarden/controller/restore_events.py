@@ -10,7 +10,7 @@ from ..api.restore import RESTORE_PLURAL
 from ..kube.cache import RestoreCache, StoredArchive, StoredRestore, is_gone, parse_restore, vanished
 from ..kube.client import JOBS, Cluster
 from .job_slots import JobSlots
-from .ownership import Shard
+from .shard import Shard
 from .workqueue import WorkQueue
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from .. import errors
 from ..api.restore import RESTORE_KIND
 from ..api.types import ObjectKey
-from ..archive.manifest import Task
+from ..archive.job_order import Task
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError
 from ..kube.cache import ArchiveCache, RestoreCache, StoredRestore, parse_restore
 from ..kube.client import JOBS, Cluster, Invalid
@@ -46,9 +46,9 @@ from .job_reconciler import (
 )
 from .job_slots import JobSlots
 from .job_status import NO_REPORT, JobView, Phase, is_pending_long, view
-from .ownership import Shard
 from .restore_source import NotProven, RestoreJobRequest, Source
 from .settings import Settings
+from .shard import Shard
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from ..api.policy import PartitionPolicySpec
 from ..api.restore import RESTORE_KIND, PartitionRestoreSpec
 from ..api.types import ObjectKey
 from ..api.validation import check
-from ..archive.manifest import RestoreOrder
+from ..archive.job_order import RestoreOrder
 from ..errors import InvalidSpec
 from ..kube.cache import StoredArchive, StoredRestore
 from ..planner.calendar import BoundedRange, Grid

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from ..api.restore import MOST_LEFT_OFF
-from ..archive.manifest import Report
+from ..archive.job_order import Report
 from ..errors import PartwardenError, UserError, printable
 from ..planner.calendar import iso
 from ..status.conditions import FALSE, TRUE, ConditionState, condition

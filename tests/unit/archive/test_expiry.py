@@ -16,17 +16,8 @@ from partwarden import errors
 from partwarden.api.archive import Fingerprint
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive.expiry import ABANDONED, expire, remove_abandoned
-from partwarden.archive.manifest import (
-    DATA,
-    EXPIRED,
-    GENERATED,
-    MANIFEST,
-    ArchiveManifest,
-    JobSpec,
-    TableName,
-    Task,
-    serialize,
-)
+from partwarden.archive.job_order import JobSpec, Task
+from partwarden.archive.manifest import DATA, EXPIRED, GENERATED, MANIFEST, ArchiveManifest, TableName, serialize
 from partwarden.archive.storage import HALF, Folder
 from support import places
 from support.shelf import Shelf

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from partwarden.api.archive import Fingerprint
-from partwarden.archive.manifest import Report, Task
+from partwarden.archive.job_order import Report, Task
 from partwarden.controller import archive_status
 from partwarden.controller.job_status import JobView, Phase
 

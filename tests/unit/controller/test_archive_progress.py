@@ -11,8 +11,8 @@ from partwarden.controller import database_work
 from partwarden.controller.archive_database import AFTER_FAILURE, EVERY, ArchiveProgress
 from partwarden.controller.database_process import WorkerDefect
 from partwarden.controller.database_work import CopySearch, Supervisor
-from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
+from partwarden.controller.shard import Shard
 from partwarden.errors import DatabaseUnresponsive
 from partwarden.kube.cache import Store, parse_archive
 from support.cluster import ApiServer

@@ -10,7 +10,8 @@ import pytest
 
 from partwarden.api.archive import ARCHIVE_PLURAL, CONTAINER, Fingerprint
 from partwarden.api.types import ObjectKey
-from partwarden.archive.manifest import VARIABLE, WRONG, JobSpec, Report, TableName, Task
+from partwarden.archive.job_order import VARIABLE, WRONG, JobSpec, Report, Task
+from partwarden.archive.manifest import TableName
 from partwarden.archive.table_lookup import Target
 from partwarden.controller import job_reconciler as module
 from partwarden.controller.archive_database import check_table
@@ -19,8 +20,8 @@ from partwarden.controller.archive_reconciler import ArchiveReconciler
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.job_status import PENDING_LONG
-from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
+from partwarden.controller.shard import Shard
 from partwarden.errors import DatabaseUnreachable, PartwardenError, SecretNotFound
 from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive
 from support.cluster import CREATED, ApiServer, refusal

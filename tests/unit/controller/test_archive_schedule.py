@@ -11,7 +11,7 @@ import pytest
 from partwarden.api.archive import ARCHIVE_PLURAL, HOLD, OID_LABEL, POLICY_LABEL, ROUND_LABEL, SERVER_LABEL
 from partwarden.api.policy import PLURAL
 from partwarden.api.types import ObjectKey
-from partwarden.archive.manifest import Report, Task
+from partwarden.archive.job_order import Report, Task
 from partwarden.controller import archive_reconciler as module
 from partwarden.controller import archive_steps, job_reconciler
 from partwarden.controller.archive_job import JobRequest
@@ -19,7 +19,7 @@ from partwarden.controller.archive_reconciler import ArchiveReconciler
 from partwarden.controller.archive_requests import ArchiveRequests
 from partwarden.controller.archive_schedule import ANNOUNCED, SPREAD, later, verification_due
 from partwarden.controller.job_slots import JobSlots
-from partwarden.controller.ownership import Shard
+from partwarden.controller.shard import Shard
 from partwarden.errors import DatabaseUnreachable, PartwardenError, TableThere
 from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive, parse_policy
 from partwarden.planner.drop_preconditions import server_label

@@ -10,7 +10,7 @@ import pytest
 
 from partwarden import __version__
 from partwarden.api.archive import Fingerprint, PartitionArchiveStatus
-from partwarden.archive.manifest import Report, Task
+from partwarden.archive.job_order import Report, Task
 from partwarden.controller import archive_requests, archive_status
 from partwarden.controller.job_status import JobView, Phase
 from partwarden.errors import DatabaseUnreachable, SecretNotFound

@@ -11,8 +11,8 @@ from partwarden.api.policy import API_VERSION
 from partwarden.api.types import ObjectKey
 from partwarden.controller.event_handlers import ArchiveEventHandler
 from partwarden.controller.job_slots import JobSlots
-from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
+from partwarden.controller.shard import Shard
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.cache import ArchiveCache, Store
 from support.cluster import ApiServer

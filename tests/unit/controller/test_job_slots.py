@@ -13,8 +13,8 @@ from partwarden.api.policy import API_VERSION
 from partwarden.api.types import ObjectKey
 from partwarden.controller.job_slots import MOST_PENDING, MOST_SEEN, PATIENT, JobSlots
 from partwarden.controller.job_status import PENDING_LONG, is_pending_long
-from partwarden.controller.ownership import Shard
 from partwarden.controller.settings import Settings
+from partwarden.controller.shard import Shard
 from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive, parse_policy
 
 AT = "2026-01-01T00:00:00Z"

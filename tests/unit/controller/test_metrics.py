@@ -13,7 +13,7 @@ from prometheus_client.samples import Sample
 
 from partwarden.api.forecast import Forecast
 from partwarden.api.status import Summary
-from partwarden.archive.manifest import Task
+from partwarden.archive.job_order import Task
 from partwarden.controller.metrics import ARCHIVE_STATES, MOMENTS, NUMBERS, Metrics, Sources, families
 from partwarden.controller.workqueue import Backlog, Result
 from partwarden.kube.cache import Store, parse_policy

@@ -12,13 +12,13 @@ from partwarden.api.crd import RESTORE
 from partwarden.api.policy import PLURAL
 from partwarden.api.restore import RESTORE_KIND, RESTORE_PLURAL, PartitionRestoreStatus
 from partwarden.api.types import ObjectKey
-from partwarden.archive.manifest import VARIABLE, WRONG, Report, RestoredTable, RestoreOrder, Task
+from partwarden.archive.job_order import VARIABLE, WRONG, Report, RestoredTable, RestoreOrder, Task
 from partwarden.controller import job_reconciler as module
 from partwarden.controller.job_slots import JobSlots
-from partwarden.controller.ownership import Shard
 from partwarden.controller.restore_events import RestoreEventHandler
 from partwarden.controller.restore_reconciler import RestoreReconciler
 from partwarden.controller.settings import Settings
+from partwarden.controller.shard import Shard
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.cache import ArchiveCache, RestoreCache, Store, parse_archive, parse_policy
 from support.cluster import CREATED, ApiServer

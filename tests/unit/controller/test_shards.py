@@ -10,7 +10,7 @@ import pytest
 
 from partwarden.api.types import ObjectKey
 from partwarden.controller.archive_requests import deciding_labels
-from partwarden.controller.ownership import Shard
+from partwarden.controller.shard import Shard
 from partwarden.errors import ClusterUnavailable
 from partwarden.kube import cache
 from partwarden.kube.cache import Store, StoredArchive

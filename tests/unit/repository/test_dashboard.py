@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.chart import dashboard
-from partwarden.archive.manifest import Task
+from partwarden.archive.job_order import Task
 from partwarden.controller.metrics import ARCHIVE_STATES
 from partwarden.controller.workqueue import Result
 

@@ -290,7 +290,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
     },
     "archive/expiry.py": {"re.escape(HALF) + '[0-9a-f]{16}'": "the name of a file, of 255 bytes at most"},
     "archive/storage.py": {"'[^A-Za-z0-9]'": "names of keys that the code lists"},
-    "cli/archive.py": {"'[^A-Za-z0-9]'": "names of keys that the code lists"},
+    "cli/job.py": {"'[^A-Za-z0-9]'": "names of keys that the code lists"},
     "cli/guess.py": {"f'(.*?){values}(.*)'": "a name in the catalog, of 63 bytes at most"},
     "controller/archive_job.py": {
         "'[^a-z0-9-]'": "the name of an object, of 253 characters at most",
