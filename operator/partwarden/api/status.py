@@ -143,9 +143,7 @@ class PartitionStatus(Model):
         "Expired: its grace begins when it is detached.",
     )
     held: bool | None = Field(None, description="true where a hold names it, expired or not; else absent.")
-    restored: bool | None = Field(
-        None, description="true where it was attached from an archive: retention leaves it alone; else absent."
-    )
+    restored: bool | None = Field(None, description="true where it is of an archive: retention leaves it alone.")
     archive: str | None = Field(None, description="The PartitionArchive that counts for it, proven or not.")
 
 
