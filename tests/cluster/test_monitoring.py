@@ -55,7 +55,8 @@ def test_the_metrics_count_the_policies_of_a_fleet(site: Site, pg_database: Data
         assert reconciles["Converged",] >= 1
         assert reconciles["UserError",] >= 1
         assert numbers("reconcile_duration_seconds_count")[()] == sum(reconciles.values())
-        until("nothing is due", lambda: scrape(port)("queue_depth") == {("archives",): 0, ("policies",): 0})
+        idle = {(queue,): 0 for queue in ("archives", "policies", "restores")}
+        until("nothing is due", lambda: scrape(port)("queue_depth") == idle)
         assert list(numbers("build_info").values()) == [1]
         assert numbers("archive_jobs_total")["Failed", "Archive"] == 0
         site.delete("bad")
