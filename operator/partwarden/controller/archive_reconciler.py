@@ -83,10 +83,12 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
 
     def _reconcile(self, key: ObjectKey) -> float | None:
         known = self._cache.get(key)
-        if known is not None and self._shard.decided(known) is False:
+        ours = self._shard.decided(known) if known is not None else None
+        if ours is False:
             return None
         wanted = self._requests.wanted_check(key)
-        if known is not None and next_step(known, wanted) is None:
+        # Where it is not certain that it is this operator's, `Shard.claims` finds out, also for the metrics.
+        if ours and known is not None and next_step(known, wanted) is None:
             quiet = self._due(known)
             if quiet.step is None and quiet.news is None:
                 # The API server is not asked, however many archives there are.
