@@ -126,7 +126,7 @@ def test_the_api_server_takes_all_of_it(helm: Helm, installed: Kubectl, values: 
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_rendered_crds_differ_by_annotations_only(helm: Helm, keep: bool) -> None:
     rendered = of_kind(render(helm, {"crds": {"keep": keep}}), "CustomResourceDefinition")
-    assert len(rendered) == 2
+    assert len(rendered) == 3
     for each in rendered:
         notes = each["metadata"].pop("annotations")
         assert notes["argocd.argoproj.io/sync-options"] == "ServerSideApply=true"
