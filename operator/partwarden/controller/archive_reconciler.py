@@ -32,7 +32,7 @@ from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableThere, UserError
 from ..kube.cache import ArchiveCache, StoredArchive, parse_archive, parse_policy
-from ..kube.client import JOBS, Cluster, Invalid
+from ..kube.client import JOBS, Cluster
 from ..planner.calendar import iso
 from ..status.events import Notice
 from . import archive_schedule, archive_status
@@ -173,14 +173,7 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
         written = self._write(archive, status)
         if written is None:
             return WRITTEN_MEANWHILE
-        try:
-            if self._cluster.create(JOBS, body):
-                log.info("created Job %s", begun.name, extra={"archive": str(archive), "reason": "JobCreated"})
-        except Invalid as error:
-            return self._fail(
-                written, InvalidSpec(f"{error}: see retention.job of the policy, and PARTWARDEN_JOB_IMAGE")
-            )
-        return POLL_JOB
+        return self._create_job(written, begun.name, body, "retention.job of the policy")
 
     def _target(self, step: Step, request: JobRequest) -> Target:
         """The table: as the catalog has it, or, where no Job reads it, as the status has it. Raises a

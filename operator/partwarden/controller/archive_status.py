@@ -106,7 +106,7 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
 
 
 def verified(status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str) -> Status:
-    """The Job that reads an archive by schedule came to a result. It is not tried again soon: nobody waits for it."""
+    """The Job that reads an archive by schedule came to a result. It is not tried again soon: no table waits for it."""
     at = iso((report.completed or now).replace(microsecond=0))
     said = {"job": job, "ok": report.ok, "reason": report.reason, "message": cut(report.message), "completed": at}
     found: Status = {**forgiven(status), "verification": {key: each for key, each in said.items() if each != ""}}

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from ..api.types import ObjectKey
-from ..errors import ClusterUnavailable, PartwardenError, UserError
+from ..errors import ClusterUnavailable, InvalidSpec, PartwardenError, UserError
 from ..kube.cache import StoredOfPolicy
-from ..kube.client import Cluster
+from ..kube.client import JOBS, Cluster, Invalid
 from ..status.events import Notice
 from . import archive_status
 from .archive_status import Status
@@ -70,6 +70,15 @@ class JobReconciler(ABC, Generic[T]):
     @abstractmethod
     def _changed(self, before: Status, status: Status) -> list[Notice]:
         """The Events of a change of status."""
+
+    def _create_job(self, subject: T, name: str, body: Mapping[str, Any], settings: str) -> float:
+        """Returns `POLL_JOB` where the Job exists now. ``settings``: the field that says how it runs."""
+        try:
+            if self._cluster.create(JOBS, body):
+                log.info("created Job %s", name, extra={self._about: str(subject), "reason": "JobCreated"})
+        except Invalid as error:
+            return self._fail(subject, InvalidSpec(f"{error}: see {settings}, and PARTWARDEN_JOB_IMAGE"))
+        return POLL_JOB
 
     def _fail(self, subject: T, error: PartwardenError) -> float:
         log.warning("%s", error, extra={self._about: str(subject), "reason": error.reason})

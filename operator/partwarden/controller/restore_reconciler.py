@@ -28,7 +28,7 @@ from ..api.types import ObjectKey
 from ..archive.job_order import Task
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError
 from ..kube.cache import ArchiveCache, RestoreCache, StoredRestore, parse_restore
-from ..kube.client import JOBS, Cluster, Invalid
+from ..kube.client import JOBS, Cluster
 from ..postgres.conninfo import resolve
 from ..status.events import Notice
 from . import archive_status, restore_source, restore_status
@@ -155,12 +155,7 @@ class RestoreReconciler(JobReconciler[StoredRestore]):
         written = self._write(restore, restore_status.runs(pinned, restore.generation, self._clock(), begun))
         if written is None:
             return WRITTEN_MEANWHILE
-        try:
-            if self._cluster.create(JOBS, body):
-                log.info("created Job %s", begun.name, extra={"restore": str(restore), "reason": "JobCreated"})
-        except Invalid as error:
-            return self._fail(written, InvalidSpec(f"{error}: see spec.job, and PARTWARDEN_JOB_IMAGE"))
-        return POLL_JOB
+        return self._create_job(written, begun.name, body, "spec.job")
 
     def _follow(self, restore: StoredRestore, job: Mapping[str, Any]) -> float | None:
         """Write down how the Job stands, or what came of it."""

@@ -133,10 +133,16 @@ def by_archive(name: str, archive: StoredArchive | None) -> Source:
             "PartitionRestore, or name the archive by spec.location"
         )
     status = archive.status
-    if archive.expired:
+    if "expired" in status:
         raise InvalidSpec(
-            f"PartitionArchive {name} is the record of an archive that was deleted, or is being deleted, by keepFor of "
-            "its policy: there is nothing to restore"
+            f"PartitionArchive {name} is the record of an archive that was deleted by keepFor of its policy: there is "
+            "nothing to restore"
+        )
+    if archive.expired:
+        # What is left is not known. A destination that refuses the deletion still has all of it.
+        raise InvalidSpec(
+            f"PartitionArchive {name}: the deletion of its archive has begun, by keepFor of its policy; as long as its "
+            f"manifest.json is there, it can be restored by spec.location: {status.get('location')}"
         )
     if not is_proven(status):
         raise NotProven(
