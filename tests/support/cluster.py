@@ -151,7 +151,8 @@ class _Core:
         if (namespace, name) not in self._server.secrets:
             raise refusal(404, f'secrets "{name}" not found')
         values = self._server.secrets[namespace, name].items()
-        return _Secret({key: base64.b64encode(value.encode()).decode() for key, value in values})
+        data = {key: base64.b64encode(value.encode()).decode() for key, value in values}
+        return SimpleNamespace(data=json.dumps({"data": data}).encode())
 
     def create_namespaced_event(self, namespace: str, event: Any, **options: Any) -> Any:
         self._server.write("event", lambda: self._server.events.append((event.reason, event.message)))
@@ -163,8 +164,3 @@ class _Core:
 
     def list_namespaced_pod(self, namespace: str, label_selector: str, **options: Any) -> Any:
         return {"items": [each for each in self._server.list("pods", namespace) if _selected(each, label_selector)]}
-
-
-class _Secret:
-    def __init__(self, data: dict[str, str]) -> None:
-        self.data = data

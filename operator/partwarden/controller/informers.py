@@ -76,7 +76,24 @@ class Watches:
         settings.networking.connect_timeout = 10
         settings.networking.error_backoffs = PATIENCE
         settings.queueing.exit_timeout = 0.5
+        settings.persistence.diffbase_storage = NoDifferences()
         return settings
+
+
+class NoDifferences(kopf.DiffBaseStorage):
+    """What kopf compares objects with: nothing. It would copy each object of each event, for handlers of changes, of
+    which there are none here."""
+
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
+        """The same for all objects."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """Nothing is stored."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing is stored."""
 
 
 def _coroutine(handler: Handler) -> Callable[..., Any]:

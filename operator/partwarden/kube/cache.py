@@ -71,6 +71,8 @@ class StoredPolicy(StoredObject):
     """The digest that the annotation `approval.APPROVE_PLAN` names."""
     archived_daily: int = 0
     """Bytes of archives a day, by the forecast in its status; 0 where that has none."""
+    database: str = "null"
+    """What its spec says of the database, as text: the same for policies of one database, unless Secrets differ."""
 
     @property
     def edition(self) -> tuple[str, int, frozenset[str], frozenset[str], str]:
@@ -88,11 +90,6 @@ class StoredPolicy(StoredObject):
         table = self.spec.get("table")
         name = table.get("name") if isinstance(table, Mapping) else None
         return f"{table.get('schema', 'public')}.{name}" if isinstance(table, Mapping) and name else None
-
-    @property
-    def database(self) -> str:
-        """What its spec says of the database, as text: the same for policies of one database, unless Secrets differ."""
-        return json.dumps(self.spec.get("database"), sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +160,7 @@ def parse_policy(body: Mapping[str, Any]) -> StoredPolicy:
         approved=policy.parse(annotations, policy.APPROVAL),
         plan_approved=approval.parse(annotations),
         archived_daily=_archived_daily(body.get("status")),
+        database=json.dumps(common["spec"].get("database"), sort_keys=True),
     )
 
 
