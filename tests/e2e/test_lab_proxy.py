@@ -44,9 +44,10 @@ def rest(end: socket.socket) -> bytes:
 def filled(end: socket.socket) -> int:
     """The bytes that this end sends until it would have to wait."""
     sent = 0
+    end.setblocking(False)
     with suppress(BlockingIOError):
         while True:
-            sent += end.send(b"x" * PIECE, socket.MSG_DONTWAIT)
+            sent += end.send(b"x" * PIECE)
     return sent
 
 
@@ -94,10 +95,12 @@ def test_what_is_held_waits_at_the_server_and_arrives_whole_once_it_is_released(
     proxy.hold(after=PIECE)
     with client, server:
         sent, arrived = filled(server), 0
+        client.setblocking(False)
         with suppress(BlockingIOError):
             while True:
-                arrived += len(client.recv(PIECE, socket.MSG_DONTWAIT))
+                arrived += len(client.recv(PIECE))
         assert arrived <= PIECE
+        client.settimeout(PATIENCE)
         proxy.release()
         while arrived < sent:
             arrived += len(client.recv(PIECE))
