@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -180,76 +179,77 @@ LARGE = """
 UPDATE run_2020 SET payload = jsonb_build_object('n', id, 'text', repeat(md5(id::text), 128));
 ANALYZE run_2020;
 """
-"""20 MiB in COPY, a hundredth of that on the disk."""
+"""20 MiB in COPY, and a hundredth of that on the disk."""
 HELD = 4 << 20
-"""Bytes of a connection that pass before its server has to wait: with what sockets take, a part of that dump."""
+"""Bytes that come through of a connection before its server waits: with what sockets hold, a part of that dump."""
 
 
 @contextmanager
-def offered(pods: Cluster, server: Server, database: Database) -> Iterator[tuple[Proxy, str]]:
-    """A way to the server that can be held up, and the URI of the database by it."""
-    with Proxy(server.host, server.port, listen=pods.host_address) as proxy:
+def held_up(pods: Cluster, database: Database) -> Iterator[tuple[Proxy, str]]:
+    """A way to the server on which it has to wait until that is released, and the URI of the database by it."""
+    server = database.server
+    with Proxy(server.host, server.port, listen=pods.host_address) as way:
+        way.hold(HELD)
         uri = server.dsn(database.name, host=pods.host_address, sslmode="disable")
-        yield proxy, uri.replace(f":{server.port}/", f":{proxy.port}/")
+        yield way, uri.replace(f":{server.port}/", f":{way.port}/")
 
 
-def test_a_slow_archive_by_hand_says_how_far_it_is_while_an_expired_partition_is_archived_read_again_and_dropped(
+def test_a_partition_archive_by_hand_of_the_oldest_server_says_how_far_it_is_is_proven_and_outlives_its_job(
     pods: Cluster, installed: Kubectl, operator_image: str, new_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    oldest, newest = _server(pods, new_server, MAJORS[0]), _server(pods, new_server, CLIENT_MAJOR)
+    server = _server(pods, new_server, MAJORS[0])
     with (
         Site(pods, installed, tmp_path).open() as site,
         volume.claimed(pods, operator_image, jobs.CLAIM, site.namespace),
-        oldest.new_database() as slow,
-        newest.new_database() as database,
-        offered(pods, oldest, slow) as (way, uri),
+        server.new_database() as database,
+        held_up(pods, database) as (way, uri),
         site.operator(JOB_IMAGE=operator_image),
     ):
+        database.execute(FILL + LARGE)
         installed("label", "namespace", site.namespace, pod.ENFORCED)
-        archives, archive = Archives(site), {"pvc": {"claimName": jobs.CLAIM}}
-        slow.execute(FILL + LARGE)
-        way.hold(HELD)
-        site.secret("slow", {"uri": uri})
-        archives.apply("by-hand", database={"secretRef": {"name": "slow"}}, destination=archive, job=None)
+        site.secret("run", {"uri": uri})
+        archives = Archives(site)
+        archives.apply("by-hand", destination={"pvc": {"claimName": jobs.CLAIM}}, job=None)
+        shown = re.compile("^by-hand +run_2020 +Dumping [1-9][05]?% ", re.MULTILINE)
+        until("its percentage is shown", lambda: shown.search(archives.kubectl("get", "parc", "by-hand")), 120)
+        way.release()
+        status = archives.wait("by-hand", Ready="True", Archived="True", Verified="True")["status"]
+        assert " Verified " in archives.kubectl("get", "parc", "by-hand")
+        assert (status["rows"], status["fingerprint"]["rows"]) == (ROWS, ROWS)
+        assert status["location"].startswith(f"pvc://{jobs.CLAIM}/{database.name}/public.run/run_2020/")
+        assert len(archives.jobs()) == 1
+        archives.kubectl("delete", "parc", "by-hand")
+        until("the Job is gone", lambda: not archives.jobs())
+        # Nothing is removed at the destination, and nothing was left in the database.
+        assert pod.python(archives.kubectl, operator_image, LIST, claim=jobs.CLAIM).said == BOTH
+        assert database.query("SELECT count(*) FROM run_2020") == [(ROWS,)]
 
+
+def test_an_expired_partition_is_archived_detached_read_again_and_dropped(
+    pods: Cluster, installed: Kubectl, operator_image: str, new_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = _server(pods, new_server, CLIENT_MAJOR)
+    with (
+        Site(pods, installed, tmp_path).open() as site,
+        volume.claimed(pods, operator_image, jobs.CLAIM, site.namespace),
+        server.new_database() as database,
+        site.operator(JOB_IMAGE=operator_image),
+    ):
         database.execute(FILL)
-        site.secret("run", {"uri": newest.dsn(database.name, host=pods.host_address, sslmode="disable")})
+        installed("label", "namespace", site.namespace, pod.ENFORCED)
+        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address, sslmode="disable")})
+        archive = {"pvc": {"claimName": jobs.CLAIM}}
         retention = {"keepFor": "1y", "onExpire": "Drop", "grace": "0s", "archive": archive}
         site.apply("run", {"premake": 0, "startFrom": f"{datetime.now(UTC).year}-01-01", "retention": retention})
         gone = "SELECT to_regclass('run_2020') IS NULL"
         until("run_2020 is dropped", lambda: database.query(gone) == [(True,)], 240)
-        (made,) = [each for each in archives.kubectl.get("parc")["items"] if each["metadata"]["name"] != "by-hand"]
+        archives = Archives(site)
+        (made,) = archives.kubectl.get("parc")["items"]
         assert made["status"]["rows"] == ROWS
         assert made["status"]["check"]["ok"] is True
-        folder = mounted(made["status"])
-        dsn = newest.dsn(database.name, host=pods.host_address)
+        folder = made["status"]["location"].replace(f"pvc://{jobs.CLAIM}", "/archives")
+        dsn = server.dsn(database.name, host=pods.host_address)
         arguments = ("restore", "--manifest", folder, "--dsn", dsn, "--as", "public.again")
         restored = pod.run(archives.kubectl, operator_image, *arguments, claim=jobs.CLAIM)
         assert restored.code == 0, restored.said
         assert database.query("SELECT count(*), sum(id) FROM again") == [(ROWS, ROWS * (ROWS + 1) // 2)]
-
-        shown = re.compile("by-hand +run_2020 +Dumping [1-9][05]?% ")
-        until("its percentage is shown", lambda: shown.search(archives.kubectl("get", "parc", "by-hand")), 60)
-        way.release()
-        status = archives.wait("by-hand", Ready="True", Archived="True", Verified="True")["status"]
-        assert re.search("by-hand +run_2020 +Verified ", archives.kubectl("get", "parc", "by-hand"))
-        assert (status["rows"], status["fingerprint"]["rows"]) == (ROWS, ROWS)
-        assert status["location"].startswith(f"pvc://{jobs.CLAIM}/{slow.name}/public.run/run_2020/")
-        assert owned(archives, "by-hand") == [status["job"]]
-        archives.kubectl("delete", "parc", "by-hand")
-        until("the Job is gone", lambda: not owned(archives, "by-hand"))
-        # Nothing is removed at the destination, and nothing was left in the database.
-        listing = f"import pathlib; print(sorted(each.name for each in pathlib.Path({mounted(status)!r}).iterdir()))"
-        assert pod.python(archives.kubectl, operator_image, listing, claim=jobs.CLAIM).said == BOTH
-        assert slow.query("SELECT count(*) FROM run_2020") == [(ROWS,)]
-
-
-def mounted(status: dict[str, Any]) -> str:
-    """The folder of an archive in a pod that mounts the claim."""
-    return str(status["location"]).replace(f"pvc://{jobs.CLAIM}", "/archives")
-
-
-def owned(archives: Archives, name: str) -> list[str]:
-    """The Jobs of that archive."""
-    jobs_with_owners = [(each["metadata"]["name"], each["metadata"]["ownerReferences"]) for each in archives.jobs()]
-    return [job for job, owners in jobs_with_owners if any(each["name"] == name for each in owners)]
