@@ -109,7 +109,7 @@ class Client:
         await self.writer.drain()
 
     async def begin(self) -> None:
-        """Read up to the startup message. One that asks to cancel a query waits in vain, and EOFError is raised."""
+        """Read up to the startup message. One that asks to cancel a query gets no answer: EOFError is raised."""
         code = SSL_REQUEST
         while code in (SSL_REQUEST, GSS_REQUEST):
             length, code = struct.unpack("!ii", await self.reader.readexactly(8))

@@ -64,8 +64,8 @@ def run_program(archives: Archives, job: str, database: Database, folder: Path) 
     values = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     asked = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
     assert asked["PARTWARDEN_DB_uri"] == {"name": "run", "key": "uri", "optional": True}
-    told = {**json.loads(values[VARIABLE]), "mount": str(folder)}
-    environment = {**os.environ, VARIABLE: json.dumps(told), "PARTWARDEN_DB_uri": database.dsn}
+    order = {**json.loads(values[VARIABLE]), "mount": str(folder)}
+    environment = {**os.environ, VARIABLE: json.dumps(order), "PARTWARDEN_DB_uri": database.dsn}
     report = folder / "report.json"
     done = subprocess.run(
         [sys.executable, "-m", "partwarden", *container["args"][:1], "--report", str(report)],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,7 @@ from lab.image import CLIENT_MAJOR
 from lab.kubectl import Kubectl
 from lab.operator import until
 from lab.postgres import MAJORS, Database, Server
+from lab.proxy import Proxy
 from lab.site import Site
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive.job_order import JobSpec, Report, Task
@@ -172,7 +175,26 @@ def test_a_server_newer_than_the_images_pg_dump_is_named_as_that(stand: Callable
     assert pod.python(here.kubectl, here.image, LIST, claim=jobs.CLAIM).said == "['pg_dump', 'pg_restore']\n"
 
 
-def test_a_partition_archive_by_hand_of_the_oldest_server_is_made_proven_and_outlives_its_job(
+LARGE = """
+UPDATE run_2020 SET payload = jsonb_build_object('n', id, 'text', repeat(md5(id::text), 128));
+ANALYZE run_2020;
+"""
+"""20 MiB in COPY, and a hundredth of that on the disk."""
+HELD = 4 << 20
+"""Bytes that come through of a connection before its server waits: with what sockets hold, a part of that dump."""
+
+
+@contextmanager
+def held_up(pods: Cluster, database: Database) -> Iterator[tuple[Proxy, str]]:
+    """A way to the server on which it has to wait until that is released, and the URI of the database by it."""
+    server = database.server
+    with Proxy(server.host, server.port, listen=pods.host_address) as way:
+        way.hold(HELD)
+        uri = server.dsn(database.name, host=pods.host_address, sslmode="disable")
+        yield way, uri.replace(f":{server.port}/", f":{way.port}/")
+
+
+def test_a_partition_archive_by_hand_of_the_oldest_server_says_how_far_it_is_is_proven_and_outlives_its_job(
     pods: Cluster, installed: Kubectl, operator_image: str, new_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = _server(pods, new_server, MAJORS[0])
@@ -180,14 +202,19 @@ def test_a_partition_archive_by_hand_of_the_oldest_server_is_made_proven_and_out
         Site(pods, installed, tmp_path).open() as site,
         volume.claimed(pods, operator_image, jobs.CLAIM, site.namespace),
         server.new_database() as database,
+        held_up(pods, database) as (way, uri),
         site.operator(JOB_IMAGE=operator_image),
     ):
-        database.execute(FILL)
+        database.execute(FILL + LARGE)
         installed("label", "namespace", site.namespace, pod.ENFORCED)
-        site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address, sslmode="disable")})
+        site.secret("run", {"uri": uri})
         archives = Archives(site)
         archives.apply("by-hand", destination={"pvc": {"claimName": jobs.CLAIM}}, job=None)
+        shown = re.compile("^by-hand +run_2020 +Dumping [1-9][05]?% ", re.MULTILINE)
+        until("its percentage is shown", lambda: shown.search(archives.kubectl("get", "parc", "by-hand")), 120)
+        way.release()
         status = archives.wait("by-hand", Ready="True", Archived="True", Verified="True")["status"]
+        assert " Verified " in archives.kubectl("get", "parc", "by-hand")
         assert (status["rows"], status["fingerprint"]["rows"]) == (ROWS, ROWS)
         assert status["location"].startswith(f"pvc://{jobs.CLAIM}/{database.name}/public.run/run_2020/")
         assert len(archives.jobs()) == 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from lab.proxy import Proxy, Toward
+from lab.proxy import PIECE, Proxy, Toward
 
 PATIENCE = 20.0
 
@@ -38,6 +39,16 @@ def pair(proxy: Proxy, far: socket.socket) -> tuple[socket.socket, socket.socket
 def rest(end: socket.socket) -> bytes:
     """The bytes that arrive until the connection ends."""
     return b"".join(iter(lambda: end.recv(100), b""))
+
+
+def filled(end: socket.socket) -> int:
+    """The bytes that this end sends until it would have to wait."""
+    sent = 0
+    end.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            sent += end.send(b"x" * PIECE)
+    return sent
 
 
 def test_a_cut_ends_this_connection_and_the_next_until_it_is_healed(proxy: Proxy, far: socket.socket) -> None:
@@ -75,6 +86,25 @@ def test_dropped_bytes_do_not_arrive_and_the_other_direction_continues(proxy: Pr
         server.sendall(b"never")
         server.shutdown(socket.SHUT_WR)
         assert rest(client) == b""
+
+
+def test_what_is_held_waits_at_the_server_and_arrives_whole_once_it_is_released(
+    proxy: Proxy, far: socket.socket
+) -> None:
+    client, server = pair(proxy, far)
+    proxy.hold(after=PIECE)
+    with client, server:
+        sent, arrived = filled(server), 0
+        client.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                arrived += len(client.recv(PIECE))
+        assert arrived <= PIECE
+        client.settimeout(PATIENCE)
+        proxy.release()
+        while arrived < sent:
+            arrived += len(client.recv(PIECE))
+        assert arrived == sent
 
 
 def test_a_closed_way_ends_connections_and_opens_at_the_same_port(proxy: Proxy, far: socket.socket) -> None:

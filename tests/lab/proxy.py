@@ -1,4 +1,4 @@
-"""A TCP proxy that can close, cut or silence the connections to a server, as networks do."""
+"""A TCP proxy that can close, cut, silence or hold up the connections to a server, as networks do."""
 
 from __future__ import annotations
 
@@ -31,19 +31,22 @@ class _Loss:
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to a server; can be closed and opened again at the same port."""
+    """Forwards `listen`:`port` to a server; can be closed and opened again at the same port."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target, self.port = (host, port), 0
+    def __init__(self, host: str, port: int, listen: str = "127.0.0.1") -> None:
+        self._target, self._listen, self.port = (host, port), listen, 0
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._loss: _Loss | None = None
+        self._most = 0
+        self._flows = threading.Event()
         self.unblock()
 
     def unblock(self) -> None:
         """Let connections through."""
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
+        self._flows.set()
+        self._listener = socket.create_server((self._listen, self.port), backlog=100)
         self.port = self._listener.getsockname()[1]
         self._accepting = threading.Thread(target=self._accept, args=(self._listener,))
         self._accepting.start()
@@ -55,6 +58,7 @@ class Proxy:
         # After its end there are no new connections.
         self._accepting.join()
         self._listener.close()
+        self._flows.set()
         for each in self._open:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -73,6 +77,16 @@ class Proxy:
     def swallow(self, toward: Toward, after: int) -> threading.Event:
         """The same, but further bytes are lost and the connection stays open, as if the other end were silent."""
         return self._lose(toward, after, hang=True)
+
+    def hold(self, after: int) -> None:
+        """From now on take `after` bytes of each connection from the server and no more: it waits with the rest, as
+        behind a network that is slow. Nothing is lost. It goes on until `release`."""
+        self._most = after
+        self._flows.clear()
+
+    def release(self) -> None:
+        """Let everything through that was held."""
+        self._flows.set()
 
     def heal(self) -> None:
         """Lose nothing of new connections any more; those from which something was swallowed stay silent."""
@@ -106,11 +120,15 @@ class Proxy:
 
     def _forward(self, near: socket.socket, far: socket.socket) -> None:
         silent: set[Toward] = set()
+        taken = 0
         with near, far, suppress(OSError):
             while True:
                 for ready in select.select([near, far], [], [])[0]:
                     if not (data := ready.recv(PIECE)):
                         return
+                    taken += len(data) if ready is far else 0
+                    if taken > self._most:
+                        self._flows.wait()
                     other, toward = (far, Toward.SERVER) if ready is near else (near, Toward.CLIENT)
                     if not self._hand_on(data, other.sendall, toward, silent):
                         return

@@ -179,8 +179,8 @@ def order(archived: Archived, folder: Path, **more: object) -> RestoreOrder:
     return RestoreOrder.model_validate(fields)
 
 
-def run(told: RestoreOrder, database: Database, folder: Path) -> Report:
-    return restore_job.run(told, from_dsn(database.dsn), Folder(folder, "pvc://archives"), lambda line: None)
+def run(order: RestoreOrder, database: Database, folder: Path) -> Report:
+    return restore_job.run(order, from_dsn(database.dsn), Folder(folder, "pvc://archives"), lambda line: None)
 
 
 def test_the_job_reports_the_table_twice_alike(archived: Archived, pg_database: Database, tmp_path: Path) -> None:
@@ -206,10 +206,10 @@ def test_the_job_restores_nothing_but_what_was_proven(
     archived: Archived, pg_database: Database, tmp_path: Path
 ) -> None:
     before = relations(pg_database)
-    for told in (
+    for wanted in (
         order(archived, tmp_path, manifest_sha256="0" * 64),
         order(archived, tmp_path, location="pvc://another/place"),
     ):
         with pytest.raises(ArchiveDamaged):
-            run(told, pg_database, tmp_path)
+            run(wanted, pg_database, tmp_path)
     assert relations(pg_database) == before

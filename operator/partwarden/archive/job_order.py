@@ -1,4 +1,4 @@
-"""What Jobs are told to do, and what they report: the documents between the operator and the pod of a Job."""
+"""The orders of Jobs and their reports: the documents between the operator and the pod of a Job."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Task(StrEnum):
 
 
 class JobOrder(Written):
-    """What every Job is told: what to do, how to reach the database, and where archives lie."""
+    """What every order says: what to do, how to reach the database, and where archives lie."""
 
     task: Task
     connection: Connection | None = None

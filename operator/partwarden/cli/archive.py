@@ -200,23 +200,26 @@ def restore(
         raise click.UsageError("give --dsn to restore an archive, or --list to see what is there")
     if parent is not None and not attach:
         raise click.UsageError("--parent is for --attach")
+    wish = RestoreRequest(
+        schema=target.get("schema") if target else None,
+        name=target["name"] if target else None,
+        attach=attach,
+        parent=(parent.get("schema", "public"), parent["name"]) if parent else None,
+        patience=patience,
+    )
     try:
-        if dsn is None:
-            return _list(url, output)
-        wish = RestoreRequest(
-            schema=target.get("schema") if target else None,
-            name=target["name"] if target else None,
-            attach=attach,
-            parent=(parent.get("schema", "public"), parent["name"]) if parent else None,
-            patience=patience,
-        )
-        found = open_archive(*resolve_address(url, manifest_sha256)).telling(_say)
-        _say(_summary(found.manifest))
-        restored = restore_archive(found, from_dsn(dsn), wish, _say)
+        return _list(url, output) if dsn is None else _load(url, dsn, manifest_sha256, wish, output)
     except PartwardenError as error:
         if formats.is_data(output):
             formats.data({"error": formats.error(error)}, output)
         raise
+
+
+def _load(url: str, dsn: str, manifest_sha256: str | None, wish: RestoreRequest, output: str) -> int:
+    """The exit code. Raises a `PartwardenError`."""
+    found = open_archive(*resolve_address(url, manifest_sha256)).telling(_say)
+    _say(_summary(found.manifest))
+    restored = restore_archive(found, from_dsn(dsn), wish, _say)
     document = {
         "schema": restored.schema,
         "name": restored.name,

@@ -76,47 +76,57 @@ class Operator:
             "restores": lambda: self._restore_pool().backlog,
         }
         metrics = Metrics(Sources(runtime.policies, self._archive_states, queues))
-        # Archives have a queue and threads of their own: one that takes its time keeps no policy waiting.
-        self._archive_queue = WorkQueue(share=share(ARCHIVE_WORKERS, len(settings.namespaces)))
-        self._archives = ArchiveCache()
-        self._states = Memory[StoredArchive, str](lambda archive: state(archive.status))
+        self._archives, self._states = ArchiveCache(), Memory[StoredArchive, str](lambda archive: state(archive.status))
         selects = partial(self._is_selected, archive.ARCHIVE_PLURAL)
         self._shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
-        self._restore_events = self._build_restores(metrics)
-        slots = JobSlots(settings, self._archives, self._shard, self._archive_queue.enqueue)
-        requests = ArchiveRequests(self._archives, cluster, self._archive_queue.enqueue, settings.selector)
-        self._archive_events = ArchiveEventHandler(
-            *(cluster, self._archives, slots, self._shard, self._archive_queue, runtime.policy_queue),
-            *(settings.namespaces, self._restore_events.archive_changed),
-        )
         self._processes = DatabaseProcesses(settings.worker_memory * 1024 * 1024, settings.reconcile_timeout)
-        find = partial(find_table, cluster, settings, self._processes.run)
-        brief = partial(self._processes.run, within=WITHIN)
-        progress = ArchiveProgress(cluster, settings, self._shard, brief)
-        archives = ArchiveReconciler(
-            *(cluster, self._archives, requests, self._shard, slots, find, settings, runtime.clock),
-            *(metrics.job_ended, progress.of, partial(check_gone, cluster, settings, brief)),
-        )
-        self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
+        self._restore_events = self._build_restores(metrics)
+        self._policy_events = self._build_policies(metrics, self._build_archives(metrics))
+        pools = {"policies": self._pool, "archives": self._archive_pool, "restores": self._restore_pool}
+        self._health = Health(pools, settings.relist, self._leadership)
+        self._web = Web(settings.listen, metrics.registry, self._health) if settings.listen else None
+        self._lister = Lister(runtime, self._policy_events, self._archive_events, self._restore_events, self._health)
+        self._listing = Every("lister", settings.relist, self._lister.again, metrics.thread_failed)
+
+    def _build_policies(self, metrics: Metrics, requests: ArchiveRequests) -> PolicyEventHandler:
+        """The parts that reconcile policies."""
+        runtime, settings, run = self._runtime, self._settings, self._processes.run
         ownership = TableOwnership(runtime.policy_queue.enqueue, runtime.policy_queue.enqueue)
         handler = PolicyEventHandler(runtime.policies, ownership, runtime.policy_queue, requests.moved)
-        self._policy_events = handler
-        execute, limit = partial(self._processes.run, database_work.work), long_limit(settings.workers)
+        limit = long_limit(settings.workers)
         long = LongActions(
             *(runtime.policy_queue, self._set_aside, runtime.clock),
             *(limit, share(limit, len(settings.namespaces))),
         )
         self._reconciler = PolicyReconciler(
-            *(runtime, handler, ownership, requests, execute, partial(self._processes.run, database_work.find_keys)),
+            *(runtime, handler, ownership, requests),
+            *(partial(run, database_work.work), partial(run, database_work.find_keys)),
             *(long, metrics.reconciled, lambda: self._leadership.lost),
-            Measurements(cluster, runtime.policies, self._archives, requests).of,
+            Measurements(self._cluster, runtime.policies, self._archives, requests).of,
         )
         self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
-        pools = {"policies": self._pool, "archives": self._archive_pool, "restores": self._restore_pool}
-        self._health = Health(pools, settings.relist, self._leadership)
-        self._web = Web(settings.listen, metrics.registry, self._health) if settings.listen else None
-        self._lister = Lister(runtime, handler, self._archive_events, self._restore_events, self._health)
-        self._listing = Every("lister", settings.relist, self._lister.again, metrics.thread_failed)
+        return handler
+
+    def _build_archives(self, metrics: Metrics) -> ArchiveRequests:
+        """The parts that archive. They have a queue and threads of their own: an archive that takes its time keeps no
+        policy waiting."""
+        cluster, runtime, settings, shard = self._cluster, self._runtime, self._settings, self._shard
+        self._archive_queue = WorkQueue(share=share(ARCHIVE_WORKERS, len(settings.namespaces)))
+        slots = JobSlots(settings, self._archives, shard, self._archive_queue.enqueue)
+        requests = ArchiveRequests(self._archives, cluster, self._archive_queue.enqueue, settings.selector)
+        self._archive_events = ArchiveEventHandler(
+            *(cluster, self._archives, slots, shard, self._archive_queue, runtime.policy_queue),
+            *(settings.namespaces, self._restore_events.archive_changed),
+        )
+        find = partial(find_table, cluster, settings, self._processes.run)
+        brief = partial(self._processes.run, within=WITHIN)
+        progress = ArchiveProgress(cluster, settings, shard, brief)
+        archives = ArchiveReconciler(
+            *(cluster, self._archives, requests, shard, slots, find, settings, runtime.clock),
+            *(metrics.job_ended, progress.of, partial(check_gone, cluster, settings, brief)),
+        )
+        self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
+        return requests
 
     def _build_restores(self, metrics: Metrics) -> RestoreEventHandler:
         """The parts that restore, beside those that archive."""

@@ -1,4 +1,4 @@
-"""Which archive a PartitionRestore is of, and what its Job is told."""
+"""Which archive a PartitionRestore is of, and the order of its Job."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Values(pickle.Unpickler):
             return found
         # So would a name that the module has imported itself: what counts is where the class was defined.
         if not isinstance(found, type) or not _is_value(found.__module__, found.__qualname__):
-            raise Unreadable(f"{module}.{name} is no value of ours")
+            raise Unreadable(f"{module}.{name} is no value of Partwarden's")
         return found
 
 

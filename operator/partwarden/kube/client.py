@@ -175,7 +175,7 @@ class Cluster:
         return list(plain.get("items") or [])
 
     def objects(self, plural: str, namespace: str | None, selector: str = "") -> Iterator[dict[str, Any]]:
-        """Every object of a kind of ours, or Job, of a namespace or of all, whose labels match: any where empty."""
+        """Every custom resource of a kind, or Job, of a namespace or of all, whose labels match: any where empty."""
         what = f"list {plural} in {namespace}" if namespace else f"list {plural}"
         following: str | None = None
         while following is None or following:
@@ -185,7 +185,7 @@ class Cluster:
             following = page["metadata"].get("continue") or ""
 
     def selected(self, plural: str, key: ObjectKey, selector: str = "") -> dict[str, Any] | None:
-        """One object of a kind of ours as it is now; None where there is none whose labels match.
+        """One custom resource as it is now; None where there is none whose labels match.
 
         Raises `BadRequest` where the text is no label selector.
         """
@@ -196,7 +196,7 @@ class Cluster:
         return next(iter(found["items"]), None)
 
     def get(self, plural: str, key: ObjectKey) -> dict[str, Any] | None:
-        """One object of a kind of ours, or Job, as it is now; None where there is none."""
+        """One custom resource, or Job, as it is now; None where there is none."""
         namespace, name = key
         get = self.custom.get_namespaced_custom_object
         what = f"read {plural} {namespace}/{name}"
@@ -207,7 +207,7 @@ class Cluster:
         return dict(body)
 
     def create(self, plural: str, body: Mapping[str, Any]) -> bool:
-        """Create an object of our kinds, or a Job. Returns False where one of that name exists, whatever it says."""
+        """Create a custom resource, or a Job. Returns False where one of that name exists, whatever it says."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         create = self.custom.create_namespaced_custom_object
         what = f"create {plural} {namespace}/{name}"

@@ -99,11 +99,12 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def pending_detaches(inventory: Inventory, wanted: Sequence[Range]) -> Iterator[Finding]:
+def pending_detaches(inventory: Inventory, spec: TableSpec, wanted: Sequence[Range]) -> Iterator[Finding]:
     """Detaches that began and did not end: an error where a wanted range is concerned, else a notice."""
     default = inventory.default
     for each in inventory.partitions:
-        if not each.detach_pending:
+        # With retention they are finished by an action.
+        if not each.detach_pending or spec.retention is not None:
             continue
         rows = f"rows for {each.bounds} go into {default}" if default else f"inserts into {each.bounds} fail"
         message = (

@@ -125,18 +125,14 @@ def make_plan(
     context = PlanContext.of(spec, inventory, now, held, archives)
     blocking, creation = why_blocked(spec, inventory, context.parent), wanted(context)
     retirement = retired(context, creation)
-    keeping = upkeep(context, retirement)
+    keeping, here = upkeep(context, retirement), _coverage_of_now(context)
     managed = frozenset(each.oid for each, piece in context.ranged if context.cell_of(piece))
-    here = _coverage_of_now(context)
     due = (*creation.actions, *retirement.actions, *keeping.actions)
     foreseen = foresee(context, due, retirement, keeping)
     gate = check_approval(context, foreseen, retirement.gate)
     actions, requests = tuple(gate.allowed(due)), retirement.gate.requests
-    steps = marked(foreseen, actions, gate)
-    allowed = tuple(gate.requested(context, foreseen, requests))
+    steps, allowed = marked(foreseen, actions, gate), tuple(gate.requested(context, foreseen, requests))
     retirement = replace(retirement, gate=replace(retirement.gate, requests=allowed))
-    # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
-    boundary = next_change(context, creation, context.clock.cell(context.now).upper)
     plan = Plan(
         parent=context.parent,
         key=context.key,
@@ -148,17 +144,14 @@ def make_plan(
         steps=steps,
         gate=gate,
         findings=(
-            *(*blocking, *creation.findings),
-            # With retention they are finished by an action.
-            *(pending_detaches(inventory, creation.cells) if spec.retention is None else ()),
-            *(*retirement.findings, *keeping.findings),
-            *notices(inventory, spec, context.codec, managed),
+            *(*blocking, *creation.findings, *pending_detaches(inventory, spec, creation.cells)),
+            *(*retirement.findings, *keeping.findings, *notices(inventory, spec, context.codec, managed)),
         ),
         current=context.current,
         missing=creation.missing,
         covered_until=here.upper if here else None,
         covered_for_ever=here is not None and here.upper is None,
-        next_boundary=min(filter(None, (boundary, keeping.boundary))),
+        next_boundary=min(filter(None, (next_change(context, creation), keeping.boundary))),
         managed=managed,
         blocked=bool(blocking),
         retired=retirement,

@@ -216,8 +216,10 @@ def _order(step: PlannedStep) -> tuple[bool, datetime, bool]:
     return of_user, step.not_before or datetime.min.replace(tzinfo=UTC), bool(step.waits_for)
 
 
-def next_change(context: PlanContext, wanted: Wanted, boundary: datetime) -> datetime:
-    """The first moment, aware, until ``boundary`` at the latest, at which something expires or a grace ends."""
+def next_change(context: PlanContext, wanted: Wanted) -> datetime:
+    """The first moment, aware, at which something expires or a grace ends; at the latest the next boundary."""
+    # By instants for naive keys too: a clock set back over midnight shows a boundary twice, and the first is past.
+    boundary = context.clock.cell(context.now).upper
     if context.cutoff is None:
         return boundary
     moments = [boundary]

@@ -119,8 +119,8 @@ def test_the_state_is_one_word_for_what_goes_on() -> None:
     verified = archive_status.proved(again, 1, NOW, DONE, "job-2")
     verifying = archive_status.runs(verified, 1, NOW, Task.CHECK, running())
     damaged = archive_status.checked(verifying, 1, NOW, DAMAGED, "token", "job")
-    mended = archive_status.checked(damaged, 1, NOW, DONE, "token", "job-3")
-    steps = (queued, dumping, blocked, failed, again, verified, verifying, damaged, mended)
+    corrected = archive_status.checked(damaged, 1, NOW, DONE, "token", "job-3")
+    steps = (queued, dumping, blocked, failed, again, verified, verifying, damaged, corrected)
     assert [each["state"] for each in steps] == [
         *("Queued", "Dumping", "Failed", "Failed", "Dumping"),
         *("Verified", "Verifying", "Failed", "Verified"),

@@ -308,7 +308,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
     "postgres/connection.py": {"'PG[A-Z]'": "names of the process's environment, anchored"},
     "postgres/settings.py": {"'([\\\\\\\\ ])'": "settings that the code lists"},
 }
-"""Uses of `re` on text that nobody else writes, or that is short: why."""
+"""Uses of `re` on text that only the operator writes, or that is short: why."""
 
 PARSERS: Mapping[str, Callable[[int], None]] = {
     "markers": each(

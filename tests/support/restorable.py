@@ -1,21 +1,15 @@
-"""Every kind of table, and every change meanwhile: an archive is refused in time, or can be restored.
+"""One partition on its way through archive, drop and restore by the commands, changed at one of three moments.
 
-Each course archives a partition, drops it and restores it by the commands, and something is changed at one of three
-moments. Two outcomes are allowed: a refusal before anything was lost, or all values back, equal as text by COPY under
-pinned settings. Nothing of Partwarden's own fingerprints is used to compare.
+Two outcomes are allowed: a refusal before anything was lost, or all values back, equal as text by COPY under pinned
+settings. Nothing of Partwarden's own fingerprints is used to compare. The tests are tests/postgres/test_restorable_*.
 """
 
 from __future__ import annotations
 
-import os
-import random
 import re
 import secrets
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -25,12 +19,10 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg import sql
 
-from lab import report
 from lab.postgres import Database, Server
 from partwarden.cli.main import main
 from support import changes
-from support.archived import use_client
-from support.changes import LAYOUTS, LIMITS, MOMENTS, PARTS, SENSITIVE, SETTINGS, Change, Layout, Moment, Part
+from support.changes import LAYOUTS, PARTS, Change, Layout, Moment, Part
 from support.majors import majors
 from support.zoo import Specimen
 
@@ -43,7 +35,6 @@ ALONE = ("plain", "large objects")
 SUBJECTS: dict[str, Part | Layout] = {**PARTS, **LAYOUTS}
 BATCH = 4
 """Parts in one table."""
-SEEDS = range(4)
 PINNED = {
     "DateStyle": "ISO,YMD",
     "IntervalStyle": "postgres",
@@ -80,20 +71,12 @@ SELECT CASE relkind WHEN 'S' THEN 'sequence ' ELSE 'relation ' END || oid::regcl
 WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c') AND oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace
 UNION SELECT 'function ' || oid::regprocedure FROM pg_proc WHERE oid >= 16384
 """
-
-
 SHORT = 2
 PASSWORD = "secret"
 OWNED = """
 ALTER ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role};
 ALTER TABLE zoo OWNER TO {role}; ALTER TABLE zoo_2020 OWNER TO {role}; ALTER TABLE zoo_2026 OWNER TO {role}
 """
-
-
-@pytest.fixture(autouse=True)
-def client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pg_dump and pg_restore of the newest major."""
-    use_client(monkeypatch)
 
 
 ColumnForm = tuple[str, str, bool, bool, str]
@@ -309,8 +292,7 @@ def _differences(before: list[bytes], after: list[bytes]) -> str:
 Run = Callable[..., str]
 
 
-@pytest.fixture
-def course(shared_server: Callable[[int], Server], tmp_path: Path) -> Run:
+def courses(shared_server: Callable[[int], Server], folder: Path) -> Run:
     """Runs a course on a server of that major, or on that one."""
 
     def run(
@@ -329,7 +311,7 @@ def course(shared_server: Callable[[int], Server], tmp_path: Path) -> Run:
             try:
                 connection.execute(f"CREATE ROLE {name}_role PASSWORD '{PASSWORD}'".encode())
                 connection.execute(f"CREATE DATABASE {name} {made}".encode())
-                return Course(Database(here, name), specimen, tmp_path, newest, meanwhile, proof, login).run()
+                return Course(Database(here, name), specimen, folder, newest, meanwhile, proof, login).run()
             finally:
                 # What a role owns goes with the database. A change may have renamed the role.
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
@@ -348,165 +330,35 @@ def _changes(name: str, subject: Part | Layout, major: int, moment: Moment) -> l
     return [(f"{name}: {title}", each) for title, each in fit if each.since <= major and moment in moments[title]]
 
 
-def _alone() -> Iterator[object]:
-    """Changes that may be refused, one by one."""
-    for major in SYSTEMATIC:
-        for moment in MOMENTS:
-            for name, subject in SUBJECTS.items():
-                # What is changed between archive and drop is refused mostly: together only the first would be seen.
-                together = isinstance(subject, Part) and name not in ALONE and moment is not Moment.DROPPING
-                if together or (major != SYSTEMATIC[-1] and moment is Moment.DROPPING):
-                    continue
-                for title, each in _changes(name, subject, major, moment):
-                    specimen = subject.specimen if isinstance(subject, Layout) else changes.specimen([subject])
-                    said = f"pg{major}: {title} {moment}"
-                    yield pytest.param(major, specimen, subject.proof, moment, [each], id=said)
+def changed(moment: Moment) -> Iterator[object]:
+    """All changes at that moment, as parameters: those of several parts at once in one table, then one by one."""
+    yield from _together(moment)
+    yield from _alone(moment)
 
 
-def _together() -> Iterator[object]:
-    """All other changes, those of several parts at once in one table."""
-    for major in SYSTEMATIC:
-        for moment in (Moment.ARCHIVING, Moment.RESTORING):
-            columns = [
-                [(part, *each) for each in _changes(name, part, major, moment)]
-                for name, part in PARTS.items()
-                if name not in ALONE
-            ]
-            for row in zip_longest(*columns):
-                there = [each for each in row if each is not None]
-                for first in range(0, len(there), BATCH):
-                    batch = there[first : first + BATCH]
-                    specimen = changes.specimen([part for part, *_ in batch])
-                    said = f"pg{major}: {', '.join(title for _, title, _ in batch)} {moment}"
-                    yield pytest.param(major, specimen, "", moment, [each for *_, each in batch], id=said)
+def _together(moment: Moment) -> Iterator[object]:
+    # What is changed between archive and drop is refused mostly: together only the first would be seen.
+    for major in SYSTEMATIC if moment is not Moment.DROPPING else ():
+        columns = [
+            [(part, *each) for each in _changes(name, part, major, moment)]
+            for name, part in PARTS.items()
+            if name not in ALONE
+        ]
+        for row in zip_longest(*columns):
+            there = [each for each in row if each is not None]
+            for first in range(0, len(there), BATCH):
+                batch = there[first : first + BATCH]
+                specimen = changes.specimen([part for part, *_ in batch])
+                said = f"pg{major}: {', '.join(title for _, title, _ in batch)} {moment}"
+                yield pytest.param(major, specimen, "", [each for *_, each in batch], id=said)
 
 
-READ_ONLY = "default_transaction_read_only"
-
-
-def _taken(group: Mapping[str, Change], moment: Moment) -> dict[str, Change]:
-    """Those that must not be in the way: what is read-only by default refuses a drop, and no restore."""
-    return {name: each for name, each in group.items() if name != READ_ONLY or moment is Moment.RESTORING}
-
-
-def _settings() -> Iterator[object]:
-    for major in HERE:
-        for title, group in (("settings", SETTINGS), ("limits", LIMITS)):
-            for moment in (Moment.ARCHIVING, Moment.RESTORING):
-                some = [each for each in _taken(group, moment).values() if each.since <= major]
-                yield pytest.param(major, moment, some, id=f"pg{major}: all {title} {moment}")
-
-
-@pytest.mark.parametrize(("major", "specimen", "proof", "moment", "made"), [*_together(), *_alone()])
-def test_a_table_is_refused_in_time_or_can_be_restored(
-    major: int, specimen: Specimen, proof: str, moment: Moment, made: Sequence[Change], course: Run
-) -> None:
-    course(major, specimen, {moment: made}, proof)
-
-
-@pytest.mark.parametrize(("major", "moment", "chosen"), list(_settings()))
-def test_no_setting_of_the_database_prevents_a_restore(
-    major: int, moment: Moment, chosen: Sequence[Change], course: Run
-) -> None:
-    came = course(major, changes.specimen([SENSITIVE]), {moment: chosen})
-    assert came.startswith("restored"), came
-
-
-@pytest.mark.parametrize("major", HERE)
-def test_a_database_that_is_read_only_by_default_refuses_the_drop_and_says_why(major: int, course: Run) -> None:
-    came = course(major, changes.specimen([SENSITIVE]), {Moment.ARCHIVING: [SETTINGS[READ_ONLY]]})
-    assert came == "drop refused"
-
-
-def _of_a_role(group: Mapping[str, Change], major: int, moment: Moment) -> list[Change]:
-    return [
-        replace(each, sql=each.sql.replace("DATABASE {database}", "ROLE {role}"), setting=False)
-        for each in _taken(group, moment).values()
-        if each.since <= major
-    ]
-
-
-@pytest.mark.parametrize("moment", [Moment.ARCHIVING, Moment.RESTORING])
-@pytest.mark.parametrize("kind", ["settings", "limits"])
-@pytest.mark.parametrize("major", HERE, ids=lambda major: f"pg{major}")
-def test_no_setting_of_the_owners_role_prevents_a_restore(major: int, kind: str, moment: Moment, course: Run) -> None:
-    group = _of_a_role(SETTINGS if kind == "settings" else LIMITS, major, moment)
-    came = course(major, changes.specimen([SENSITIVE]), {moment: group}, login=True)
-    assert came.startswith("restored"), came
-
-
-@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP", "SQL_ASCII"])
-@pytest.mark.parametrize("major", SYSTEMATIC, ids=lambda major: f"pg{major}")
-def test_text_of_another_encoding_is_restored(major: int, encoding: str, course: Run) -> None:
-    value = {"LATIN1": "chr(228) || n", "EUC_JP": r"convert_from('\xe697a5', 'UTF8') || n", "SQL_ASCII": "'a' || n"}[
-        encoding
-    ]
-    part = Part(columns={"c_text": "text"}, values={"c_text": value})
-    made = f"ENCODING {encoding} LOCALE 'C' TEMPLATE template0"
-    came = course(major, changes.specimen([part]), {Moment.ARCHIVING: [Change("")]}, made=made)
-    assert came == "restored, attached", came
-
-
-@pytest.mark.parametrize("major", SYSTEMATIC, ids=lambda major: f"pg{major}")
-def test_invalid_bytes_are_refused_in_time_or_restored(major: int, course: Run) -> None:
-    part = Part(columns={"c_text": "text"}, values={"c_text": "convert_from('\\xff41', 'SQL_ASCII') || n"})
-    made = "ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0"
-    course(major, changes.specimen([part]), {Moment.DROPPING: [Change("")]}, made=made)
-
-
-@pytest.fixture
-def locales(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Servers that are started have the locales of Germany and Argentina, which write money in other ways."""
-    with tempfile.TemporaryDirectory(prefix="partwarden-locales-") as folder:
-        # The servers' user reads it.
-        os.chmod(folder, 0o755)  # noqa: S103
-        for name in ("de_DE", "es_AR"):
-            done = (
-                subprocess.run(
-                    ["localedef", "-i", name, "-f", "UTF-8", f"{folder}/{name}.UTF-8"], capture_output=True, text=True
-                )
-                if shutil.which("localedef")
-                else None
-            )
-            if done is None or not Path(folder, f"{name}.UTF-8").is_dir():
-                report.could_not_run("no localedef, or no sources of locales")
-        monkeypatch.setenv("LOCPATH", folder)
-        yield
-
-
-@pytest.mark.parametrize("major", SYSTEMATIC, ids=lambda major: f"pg{major}")
-def test_money_is_restored_in_every_locale(
-    major: int, course: Run, locales: None, new_server: Callable[..., Server]
-) -> None:
-    server = new_server(major)
-    part = Part(columns={"c_money": "money"}, values={"c_money": "(n * 1234.567)::numeric::money"})
-    german, argentine = (
-        Change(f"ALTER DATABASE {{database}} SET lc_monetary = '{name}.UTF-8'", setting=True)
-        for name in ("de_DE", "es_AR")
-    )
-    for meanwhile in ({Moment.ARCHIVING: [german]}, {Moment.ARCHIVING: [german], Moment.RESTORING: [argentine]}):
-        assert course(server, changes.specimen([part]), meanwhile) == "restored, attached"
-
-
-def _sample() -> Iterator[object]:
-    for major in HERE:
-        for seed in SEEDS:
-            yield pytest.param(major, seed, id=f"pg{major}: seed {seed}")
-
-
-@pytest.mark.parametrize(("major", "seed"), list(_sample()))
-def test_several_changes_at_once(major: int, seed: int, course: Run) -> None:
-    """Of several parts in one table, each with a change at a moment of its own; few of them while it can refuse."""
-    drawn = random.Random(1000 * major + seed)
-    able = {name: part for name, part in PARTS.items() if part.since <= major and part.changes and not part.proof}
-    names = drawn.sample(sorted(able), 5)
-    meanwhile: dict[Moment, list[Change]] = {moment: [] for moment in MOMENTS}
-    for name in names:
-        fit = [each for each in map(changes.change, able[name].changes.values()) if each.since <= major and each.sql]
-        if not fit:
-            continue
-        each = drawn.choice(fit)
-        late = [moment for moment in each.moments if moment is not Moment.DROPPING or seed % 4 == 0]
-        meanwhile[drawn.choice(late or list(each.moments))].append(each)
-    print(names, meanwhile)
-    course(major, changes.specimen([able[name] for name in names]), meanwhile)
+def _alone(moment: Moment) -> Iterator[object]:
+    """Changes that may be refused."""
+    for major in SYSTEMATIC if moment is not Moment.DROPPING else SYSTEMATIC[-1:]:
+        for name, subject in SUBJECTS.items():
+            if isinstance(subject, Part) and name not in ALONE and moment is not Moment.DROPPING:
+                continue
+            for title, each in _changes(name, subject, major, moment):
+                specimen = subject.specimen if isinstance(subject, Layout) else changes.specimen([subject])
+                yield pytest.param(major, specimen, subject.proof, [each], id=f"pg{major}: {title} {moment}")
