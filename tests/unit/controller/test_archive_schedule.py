@@ -23,6 +23,7 @@ from partwarden.controller.shard import Shard
 from partwarden.errors import DatabaseUnreachable, PartwardenError, TableThere
 from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive, parse_policy
 from partwarden.planner.drop_preconditions import server_label
+from support.cluster import refusal
 from unit.controller.test_archive_reconciler import DONE, KEY, OID, SERVER, KillAt, Killed, World, order
 
 POLICY: ObjectKey = (KEY[0], "run")
@@ -327,6 +328,28 @@ def test_a_bucket_that_keeps_the_objects_is_reported_and_tried_again_a_day_later
     world.reconcile()
     assert (world.tasks()[-1], order(world.jobs[-1]).begun) == (Task.EXPIRE, True)
     assert len(world.jobs) == 3
+
+
+def test_a_job_that_the_api_server_finds_wrong_deletes_nothing_and_the_archive_still_counts() -> None:
+    world = Kept(KEEP)
+    world.announce()
+
+    def refuse(what: str) -> None:
+        if what == "create jobs":
+            raise refusal(422, "spec.template: Invalid value")
+
+    world.server.before = refuse
+    assert world.reconcile() == archive_steps.AGAIN
+    assert (world.condition("Expired"), world.condition()) == (("False", "InvalidSpec"), ("True", "Proven"))
+    assert (parse_archive(world.body).expired, world.status["state"]) == (False, "Verified")
+    assert not world.status.keys() & {"lastError", "phase"}
+    assert world.slots.held() == frozenset()
+    world.server.before = lambda what: None
+    world.reconcile()
+    assert world.tasks() == [Task.ARCHIVE]
+    world.now += timedelta(days=1)
+    world.reconcile()
+    assert (world.tasks(), order(world.jobs[-1]).begun) == ([Task.ARCHIVE, Task.EXPIRE], False)
 
 
 def test_a_report_of_another_archive_deletes_nothing_from_the_record() -> None:
