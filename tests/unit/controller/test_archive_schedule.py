@@ -275,6 +275,26 @@ def test_the_policy_is_read_as_it_is_when_the_job_is_made(name: str) -> None:
     assert (world.condition("Expired"), world.tasks()) == (("False", "TableThere"), [Task.ARCHIVE])
 
 
+def test_a_pod_that_starts_late_deletes_nothing_that_is_held_by_then() -> None:
+    """Its Job is over long before, and the next one is not made."""
+    world = Kept(KEEP)
+    world.announce()
+    world.reconcile()
+    job = world.jobs[-1]
+    assert job["spec"]["activeDeadlineSeconds"] <= timedelta(minutes=15).total_seconds()
+    KEEPS["annotation"](world)
+    at = (world.now + timedelta(minutes=15)).isoformat()
+    late = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": at}
+    world.server.put("jobs", {**job, "status": {"conditions": [late]}})
+    world.reconcile()
+    assert world.condition("Expired")[0] == "False"
+    world.now += timedelta(days=2)
+    world.reconcile()
+    world.reconcile()
+    assert world.tasks() == [Task.ARCHIVE, Task.EXPIRE]
+    assert "expired" not in world.status
+
+
 def test_a_hold_that_comes_while_the_database_is_asked_keeps_it() -> None:
     world = Kept(KEEP)
     world.announce()
