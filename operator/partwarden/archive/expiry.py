@@ -33,11 +33,15 @@ from .manifest import DATA, EXPIRED, GENERATED, MANIFEST, Say
 from .storage import HALF, Folder, Store
 from .verify import LARGEST
 
+VERSIONS = "its bucket keeps versions of what was deleted, until its own rules, or a user, remove them"
+
 
 def expire(order: JobSpec, store: Store, say: Say) -> Report:
-    """Remove the archive's objects. Raises `ArchiveDamaged` where they are not those that the order names: nothing is
-    removed then. Raises `DeletionRefused` where the destination keeps one of them, and what removing raises: then the
-    next attempt goes on."""
+    """Remove the archive's objects; the report says where the bucket keeps versions of them.
+
+    Raises `ArchiveDamaged` where they are not those that the order names: nothing is removed then. Raises
+    `DeletionRefused` where the destination keeps one of them, and what removing raises: then the next attempt goes on.
+    """
     place = _place(order, store)
     manifest, copy = (_read(store, f"{place}/{name}") for name in (MANIFEST, EXPIRED))
     if manifest is None and copy is None:
@@ -48,18 +52,19 @@ def expire(order: JobSpec, store: Store, say: Say) -> Report:
     for name, text in ((MANIFEST, manifest), (EXPIRED, copy)):
         if text is not None:
             _check(order, f"{order.location}/{name}", text)
+    versions = False
     if manifest is not None:
         _check_manifest(order, store, place)
         if copy is None:
             store.put(f"{place}/{EXPIRED}", [manifest])
         # Safe: its bytes are those that were proven for this very archive, and they are in the copy.
-        _remove(store, f"{place}/{MANIFEST}", say)
+        versions |= _remove(store, f"{place}/{MANIFEST}", say)
         if _read(store, f"{place}/{MANIFEST}") is not None:
             raise errors.DeletionRefused(f"{order.location}/{MANIFEST} is there after it was deleted: see its bucket")
     # Safe: there is no manifest any more, and the copy has proven that it was that of this archive.
     for name in (DATA, GENERATED, EXPIRED):
-        _remove(store, f"{place}/{name}", say)
-    return _report(order)
+        versions |= _remove(store, f"{place}/{name}", say)
+    return _report(order, VERSIONS if versions else "")
 
 
 def _place(order: JobSpec, store: Store) -> str:
@@ -109,15 +114,17 @@ def _read(store: Store, key: str, most: int = LARGEST) -> bytes | None:
     return None
 
 
-def _remove(store: Store, key: str, say: Say) -> None:
-    store.remove(key)
+def _remove(store: Store, key: str, say: Say) -> bool:
+    versions = store.remove(key)
     say(f"{store.url(key)} is deleted")
+    return versions
 
 
-def _report(order: JobSpec) -> Report:
+def _report(order: JobSpec, message: str = "") -> Report:
     """That of the archive that is deleted."""
     return Report(
         ok=True,
+        message=message,
         id=order.id,
         location=order.location,
         sha256=order.sha256,

@@ -44,8 +44,9 @@ class Store(Protocol):
     def below(self, key: str, name: str) -> Iterator[str]:
         """The keys of all objects of that name in ``key`` and below, in any order."""
 
-    def remove(self, key: str) -> None:
-        """Delete an object for good, where there is one. Raises `DeletionRefused` where the place keeps it."""
+    def remove(self, key: str) -> bool:
+        """Delete an object, where there is one. Returns whether the place is known to keep a version of it. Raises
+        `DeletionRefused` where it keeps the object."""
 
     def url(self, key: str) -> str:
         """For people, and for reports."""
@@ -126,7 +127,7 @@ class Folder:
             for each in sorted(top.rglob(name)):
                 yield each.relative_to(self.root).as_posix()
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: str) -> bool:
         path = self.root / key
         with self._translating(key):
             self._is_there()
@@ -135,6 +136,7 @@ class Folder:
             # Durable before the next is removed: a power cut must not bring a manifest back whose data is gone.
             _sync(path.parent)
             path.parent.rmdir()
+        return False
 
     def url(self, key: str) -> str:
         return f"{self.base}/{key}"

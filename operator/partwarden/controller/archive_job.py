@@ -40,8 +40,9 @@ KEEP_ENDED_JOB = 3 * 86400
 """Seconds that a Job that ended stays with its log. Its result is in the status long before; were it not, the next Job
 finds the archive at its destination, proves it and reports the same."""
 LONGEST_DELETION = 900
-"""Seconds that a Job which deletes may take, from when the cluster takes it up. A pod that starts late, such as for want
-of its image, must not delete what a hold, or an edit of the policy, keeps by then: the next Job asks for all anew."""
+"""Seconds that a Job which deletes may take, from when the cluster takes it up. A pod that starts late, such as for
+want of its image, must not delete what a hold, or an edit of the policy, keeps by then: the next Job asks for all anew.
+"""
 TERMINATION_GRACE = 20
 """Seconds between SIGTERM and SIGKILL."""
 TMP_SIZE = "16Mi"

@@ -270,7 +270,7 @@ def _result(step: Step, seen: JobView, now: datetime) -> tuple[archive_status.St
         return archive_status.verified(before, generation, now, report, seen.name), report.ok
     if step.task is Task.EXPIRE and report is not None and report.ok and is_result(report, before):
         log.info("deleted %s", report.location, extra={**about, "reason": archive_status.EXPIRED})
-        return archive_status.expired(before, generation, now, seen.name), True
+        return archive_status.expired(before, generation, now, seen.name, report.message), True
     reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")
     if step.task is Task.EXPIRE:
         log.warning("not deleted: %s: %s", reason, message, extra={**about, "reason": reason})

@@ -222,6 +222,22 @@ def test_an_archive_is_deleted_a_day_after_that_was_announced() -> None:
     assert len(world.jobs) == 2
 
 
+def test_what_the_bucket_keeps_of_a_deleted_archive_is_said() -> None:
+    world = Kept(KEEP)
+    world.announce()
+    world.reconcile()
+    world.end(DONE.model_copy(update={"message": "its bucket keeps versions"}))
+    world.reconcile()
+    assert world.condition("Expired") == ("True", "Expired")
+    (said,) = [each["message"] for each in world.status["conditions"] if each["type"] == "Expired"]
+    assert said.endswith("; its bucket keeps versions")
+    assert world.status["expiry"] == {"message": "its bucket keeps versions"}
+    before = world.body
+    world.now += YEAR
+    assert world.reconcile() is None
+    assert world.body == before
+
+
 def _hold_by_label(world: Kept) -> None:
     world.change(labels={**world.body["metadata"]["labels"], HOLD: ""})
 
