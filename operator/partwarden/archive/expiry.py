@@ -25,11 +25,13 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 
 from .. import errors
 from . import verify
 from .job_order import JobSpec, Report
 from .manifest import DATA, EXPIRED, GENERATED, MANIFEST, Say
+from .objectstore import Objects
 from .storage import HALF, Folder, Store
 from .verify import LARGEST
 
@@ -136,15 +138,24 @@ def _report(order: JobSpec, message: str = "") -> Report:
 
 UNFINISHED = re.compile(re.escape(HALF) + "[0-9a-f]{16}")
 ABANDONED = 31 * 86400.0
-"""Seconds since a half-written file was last written to: more than any Job may take, by PARTWARDEN_JOB_DEADLINE."""
+"""Seconds since a half-written file was last written to, or an upload was begun: more than any Job may take, by
+PARTWARDEN_JOB_DEADLINE."""
 
 
-def remove_abandoned(store: Folder, older: float = ABANDONED) -> Iterator[str]:
-    """Remove what writers left half written on a volume that were killed, and were last written to more than so many
-    seconds ago. Returns their paths. Raises OSError.
+def remove_abandoned(store: Store, older: float = ABANDONED) -> Iterator[str]:
+    """Remove what writers left half written that were killed, and was last written to, or was begun in a bucket, more
+    than so many seconds ago. Returns the paths. Raises OSError of a volume, and of a bucket as `Uploads.abort`.
 
-    Safe: such a file is no object yet. Were its writer alive after all, its object would fail, and be made again.
+    Safe: such a file, or upload, is no object yet. Were its writer alive after all, its object would fail, and be made
+    again.
     """
+    if isinstance(store, Folder):
+        yield from _remove_files(store, older)
+    elif isinstance(store, Objects) and store.uploads is not None:
+        yield from store.uploads.abort(timedelta(seconds=older))
+
+
+def _remove_files(store: Folder, older: float) -> Iterator[str]:
     for each in sorted(store.root.rglob(f"{HALF}*")):
         # Gone meanwhile: another Job does the same.
         with suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
 """An object store as the place where archives lie: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob.
 
 An object is there whole or not at all: large ones are uploaded in parts, which become an object by a last request.
-Parts without that request are invisible, and cost until the bucket's own rules remove them.
+Parts without that request are invisible, and cost until they are removed: see `uploads`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from obstore import exceptions
 from obstore.store import AzureStore, ObjectStore, S3Store
 
 from .. import errors
+from .uploads import Uploads
 
 # The library tells kinds of errors apart by the status of the answer alone; what the service itself calls the cause is
 # in the body of its answer. Of that only the code and the message are repeated: the rest of it has what was signed.
@@ -157,6 +158,8 @@ class Objects:
 
     def __init__(self, store: ObjectStore, prefix: str, base: str) -> None:
         self.store, self.base = store, base
+        self.uploads: Uploads | None = None
+        """Those that were never completed, where they can be listed."""
         self.prefix = "/".join(part for part in prefix.split("/") if part)
 
     def within(self, prefix: str) -> Objects:

@@ -26,6 +26,7 @@ from .. import errors
 from ..api.destination import S3, Azure, Destination
 from .job_order import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobOrder
 from .objectstore import FAILED, Objects
+from .uploads import Uploads
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -297,7 +298,10 @@ def by_destination(destination: Destination, values: Mapping[str, str]) -> Objec
         options |= _credentials(scheme, secret, stripped)
         authority, what = stripped.get("ca.crt"), f"Secret {secret}"
     refused = errors.SecretInvalid if secret else errors.InvalidSpec
-    return Objects(_open(scheme, bucket, endpoint, authority, options, refused, what), prefix, str(destination))
+    found = Objects(_open(scheme, bucket, endpoint, authority, options, refused, what), prefix, str(destination))
+    if isinstance(place, S3) and secret:
+        found.uploads = Uploads.of(place, endpoint, options, authority)
+    return found
 
 
 def _split(url: str) -> tuple[str, str, str]:
