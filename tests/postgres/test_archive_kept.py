@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from obstore.store import S3Store
 
+from lab.cluster import Reporter
 from lab.postgres import Database
 from lab.s3 import S3Server
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, table_lookup
-from partwarden.archive.expiry import expire
+from partwarden.archive.expiry import VERSIONS, expire
 from partwarden.archive.job_order import JobSpec, Report, Task
 from partwarden.archive.manifest import DATA, EXPIRED, MANIFEST, TableName
 from partwarden.archive.objectstore import Objects
@@ -23,7 +26,7 @@ from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from support import zoo
 from support.archived import use_client
-from support.places import destination, objects
+from support.places import PREFIX, destination, objects
 
 
 @pytest.fixture
@@ -75,8 +78,50 @@ def test_what_a_bucket_keeps_is_reported_and_deleted_once_it_may_be(plain: Datab
         expire(order, Objects(reader, store.prefix, store.base), lambda line: None)
     names = [each.rsplit("/", 1)[1] for each in s3.objects(bucket)]
     assert sorted(names) == [DATA, EXPIRED, MANIFEST]
-    assert expire(order, store, lambda line: None).ok
+    done = expire(order, store, lambda line: None)
+    assert (done.ok, done.message) == (True, "")
     assert s3.objects(bucket) == []
+
+
+LOCKED = "locked"
+
+
+@pytest.fixture(scope="module")
+def versioned() -> Iterator[S3Server]:
+    with S3Server.start(Reporter(), versions=True) as server:
+        yield server
+
+
+def test_what_object_lock_keeps_is_reported_and_no_other_object_is_deleted(plain: Database, s3: S3Server) -> None:
+    s3.make_bucket(LOCKED, locking=True)
+    try:
+        report, order = made(plain, objects(s3, LOCKED), destination(s3, LOCKED))
+        names = s3.objects(LOCKED)
+        s3.lock(LOCKED, f"{PREFIX}/{report.location.removeprefix(f's3://{LOCKED}/{PREFIX}/')}/{MANIFEST}", "2099-01-01")
+        with pytest.raises(DeletionRefused, match=r"cannot be deleted: AccessDenied: .* object lock; the bucket"):
+            expire(order, objects(s3, LOCKED), lambda line: None)
+        assert [each for each in s3.objects(LOCKED) if not each.endswith(EXPIRED)] == names
+    finally:
+        s3.remove_bucket(LOCKED)
+
+
+def test_versions_that_a_bucket_keeps_are_reported_also_where_they_are_locked(
+    plain: Database, versioned: S3Server
+) -> None:
+    """As on Amazon's own service, where Object Lock needs versions: a deletion succeeds, and only hides."""
+    versioned.make_bucket(LOCKED, locking=True)
+    store = objects(versioned, LOCKED)
+    report, order = made(plain, store, destination(versioned, LOCKED))
+    folder = report.location.removeprefix(store.url(""))
+    versioned.lock(LOCKED, f"{PREFIX}/{folder}/{DATA}", "2099-01-01")
+    done = expire(order, store, lambda line: None)
+    assert (done.ok, done.message) == (True, VERSIONS)
+    assert [list(store.below("", each)) for each in (DATA, MANIFEST, EXPIRED)] == [[], [], []]
+    listed = versioned.ask("GET", f"/{LOCKED}", query={"versions": ""}).content.decode()
+    kept = re.findall(r"<Version>.*?<Key>(.*?)</Key>", listed)
+    assert sorted(each.rpartition("/")[2] for each in kept) == [DATA, EXPIRED, MANIFEST]
+    # The next attempt, where the first could not report.
+    assert expire(order.model_copy(update={"begun": True}), store, lambda line: None).ok
 
 
 def test_a_bucket_that_is_gone_is_no_deletion(s3: S3Server) -> None:

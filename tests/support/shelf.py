@@ -36,10 +36,11 @@ class Shelf:
     def below(self, key: str, name: str) -> Iterator[str]:
         return self.store.below(key, name)
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: str) -> bool:
         self._happen("removing", key)
-        self.store.remove(key)
+        versions = self.store.remove(key)
         self._happen("removed", key)
+        return versions
 
     def url(self, key: str) -> str:
         return self.store.url(key)

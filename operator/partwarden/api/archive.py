@@ -124,7 +124,9 @@ class ExpiryStatus(Model):
     job: str | None = Field(None, max_length=63, description="Name of the last Job that deletes.")
     attempts: int | None = Field(None, ge=0, description="How many of these Jobs failed.")
     reason: str | None = Field(None, max_length=128, description="Why it is not deleted although it is due.")
-    message: Message | None = Field(None, description="The same for people.")
+    message: Message | None = Field(
+        None, description="The same for people; once it is deleted, what its destination keeps of it."
+    )
     next_attempt: Moment = Field(None, description="When the next attempt is made.")
 
 

@@ -25,19 +25,25 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 
 from .. import errors
 from . import verify
 from .job_order import JobSpec, Report
 from .manifest import DATA, EXPIRED, GENERATED, MANIFEST, Say
+from .objectstore import Objects
 from .storage import HALF, Folder, Store
 from .verify import LARGEST
 
+VERSIONS = "its bucket keeps versions of what was deleted, until its own rules, or a user, remove them"
+
 
 def expire(order: JobSpec, store: Store, say: Say) -> Report:
-    """Remove the archive's objects. Raises `ArchiveDamaged` where they are not those that the order names: nothing is
-    removed then. Raises `DeletionRefused` where the destination keeps one of them, and what removing raises: then the
-    next attempt goes on."""
+    """Remove the archive's objects; the report says where the bucket keeps versions of them.
+
+    Raises `ArchiveDamaged` where they are not those that the order names: nothing is removed then. Raises
+    `DeletionRefused` where the destination keeps one of them, and what removing raises: then the next attempt goes on.
+    """
     place = _place(order, store)
     manifest, copy = (_read(store, f"{place}/{name}") for name in (MANIFEST, EXPIRED))
     if manifest is None and copy is None:
@@ -48,18 +54,19 @@ def expire(order: JobSpec, store: Store, say: Say) -> Report:
     for name, text in ((MANIFEST, manifest), (EXPIRED, copy)):
         if text is not None:
             _check(order, f"{order.location}/{name}", text)
+    versions = False
     if manifest is not None:
         _check_manifest(order, store, place)
         if copy is None:
             store.put(f"{place}/{EXPIRED}", [manifest])
         # Safe: its bytes are those that were proven for this very archive, and they are in the copy.
-        _remove(store, f"{place}/{MANIFEST}", say)
+        versions |= _remove(store, f"{place}/{MANIFEST}", say)
         if _read(store, f"{place}/{MANIFEST}") is not None:
             raise errors.DeletionRefused(f"{order.location}/{MANIFEST} is there after it was deleted: see its bucket")
     # Safe: there is no manifest any more, and the copy has proven that it was that of this archive.
     for name in (DATA, GENERATED, EXPIRED):
-        _remove(store, f"{place}/{name}", say)
-    return _report(order)
+        versions |= _remove(store, f"{place}/{name}", say)
+    return _report(order, VERSIONS if versions else "")
 
 
 def _place(order: JobSpec, store: Store) -> str:
@@ -109,15 +116,17 @@ def _read(store: Store, key: str, most: int = LARGEST) -> bytes | None:
     return None
 
 
-def _remove(store: Store, key: str, say: Say) -> None:
-    store.remove(key)
+def _remove(store: Store, key: str, say: Say) -> bool:
+    versions = store.remove(key)
     say(f"{store.url(key)} is deleted")
+    return versions
 
 
-def _report(order: JobSpec) -> Report:
+def _report(order: JobSpec, message: str = "") -> Report:
     """That of the archive that is deleted."""
     return Report(
         ok=True,
+        message=message,
         id=order.id,
         location=order.location,
         sha256=order.sha256,
@@ -129,15 +138,24 @@ def _report(order: JobSpec) -> Report:
 
 UNFINISHED = re.compile(re.escape(HALF) + "[0-9a-f]{16}")
 ABANDONED = 31 * 86400.0
-"""Seconds since a half-written file was last written to: more than any Job may take, by PARTWARDEN_JOB_DEADLINE."""
+"""Seconds since a half-written file was last written to, or an upload was begun: more than any Job may take, by
+PARTWARDEN_JOB_DEADLINE."""
 
 
-def remove_abandoned(store: Folder, older: float = ABANDONED) -> Iterator[str]:
-    """Remove what writers left half written on a volume that were killed, and were last written to more than so many
-    seconds ago. Returns their paths. Raises OSError.
+def remove_abandoned(store: Store, older: float = ABANDONED) -> Iterator[str]:
+    """Remove what writers left half written that were killed, and was last written to, or was begun in a bucket, more
+    than so many seconds ago. Returns the paths. Raises OSError of a volume, and of a bucket as `Uploads.abort`.
 
-    Safe: such a file is no object yet. Were its writer alive after all, its object would fail, and be made again.
+    Safe: such a file, or upload, is no object yet. Were its writer alive after all, its object would fail, and be made
+    again.
     """
+    if isinstance(store, Folder):
+        yield from _remove_files(store, older)
+    elif isinstance(store, Objects) and store.uploads is not None:
+        yield from store.uploads.abort(timedelta(seconds=older))
+
+
+def _remove_files(store: Folder, older: float) -> Iterator[str]:
     for each in sorted(store.root.rglob(f"{HALF}*")):
         # Gone meanwhile: another Job does the same.
         with suppress(FileNotFoundError):

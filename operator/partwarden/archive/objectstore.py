@@ -1,7 +1,7 @@
 """An object store as the place where archives lie: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob.
 
 An object is there whole or not at all: large ones are uploaded in parts, which become an object by a last request.
-Parts without that request are invisible, and cost until the bucket's own rules remove them.
+Parts without that request are invisible, and cost until they are removed: see `uploads`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import ParamSpec, TypeVar
 
 import obstore
 from obstore import exceptions
-from obstore.store import ObjectStore
+from obstore.store import AzureStore, ObjectStore, S3Store
 
 from .. import errors
+from .uploads import Uploads
 
 # The library tells kinds of errors apart by the status of the answer alone; what the service itself calls the cause is
 # in the body of its answer. Of that only the code and the message are repeated: the rest of it has what was signed.
@@ -38,7 +39,10 @@ FORBIDDEN = (401, 403)
 KEEPING = (403, 409, 412)
 """What services answer that keep an object: S3 and Google Cloud Storage 403, Azure 409, or 412 for a lease."""
 OF_ONE_KEY = r" request failed for key .*\(code: (\w+)\)"
+SAID_OF_ONE_KEY = r" request failed for key .*: (.*) \(code: \w+\)"
 """What the library says where the answer to a deletion of several, which succeeded as a whole, says it of one."""
+SUSPENDED = "null"
+"""What S3 calls the version of an object that was written while the bucket kept none."""
 LONGEST = 4096
 """Characters of such an answer that are searched: the key is the operator's own, the rest is what the server says."""
 PASSING = ("", "InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted")
@@ -120,6 +124,8 @@ def _said(text: str) -> str:
     for pattern in (r"<Message>([^<\n]*)", r'"(?:message|error_description)":\s*"([^"\n]*)"'):
         if message := _found(pattern, text):
             return f"{_code(text)}: {message.rstrip('.')}"
+    if message := _found(SAID_OF_ONE_KEY, text[:LONGEST]):
+        return f"{_found(OF_ONE_KEY, text[:LONGEST])}: {message.rstrip('.')}"
     for system in text.split("Os {")[1:]:
         if words := _found(r'message: "([^"]*)"', system.partition("}")[0]):
             return words
@@ -152,6 +158,8 @@ class Objects:
 
     def __init__(self, store: ObjectStore, prefix: str, base: str) -> None:
         self.store, self.base = store, base
+        self.uploads: Uploads | None = None
+        """Those that were never completed, where they can be listed."""
         self.prefix = "/".join(part for part in prefix.split("/") if part)
 
     def within(self, prefix: str) -> Objects:
@@ -241,19 +249,30 @@ class Objects:
                     if each["path"].rsplit("/", 1)[-1] == name:
                         yield each["path"].removeprefix(skipped)
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: str) -> bool:
+        version = self._version(key)
         with self._translating(key):
             try:
                 obstore.delete(self.store, self._key(key))
             except FAILED as error:
                 if is_missing(error):
-                    return
+                    return False
                 if is_kept(error):
                     raise errors.DeletionRefused(
                         f"{self.url(key)} cannot be deleted: {_said(str(error))}; the bucket keeps it (Object Lock, "
                         "legal hold, retention policy), or the credentials may not delete: wait, or change that there"
                     ) from None
                 raise
+        return version is not None
+
+    def _version(self, key: str) -> str | None:
+        """That of the object, where the bucket has versions: then a deletion only hides it, also where Object Lock or a
+        retention policy keeps it. None where that cannot be seen: Google's has a number for every object."""
+        if isinstance(self.store, S3Store | AzureStore):
+            with suppress(*FAILED):
+                version = obstore.head(self.store, self._key(key))["version"]
+                return version if version != SUSPENDED else None
+        return None
 
     def url(self, key: str) -> str:
         return f"{self.base}/{key}"

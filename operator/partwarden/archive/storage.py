@@ -26,6 +26,7 @@ from .. import errors
 from ..api.destination import S3, Azure, Destination
 from .job_order import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobOrder
 from .objectstore import FAILED, Objects
+from .uploads import Uploads
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -44,8 +45,9 @@ class Store(Protocol):
     def below(self, key: str, name: str) -> Iterator[str]:
         """The keys of all objects of that name in ``key`` and below, in any order."""
 
-    def remove(self, key: str) -> None:
-        """Delete an object for good, where there is one. Raises `DeletionRefused` where the place keeps it."""
+    def remove(self, key: str) -> bool:
+        """Delete an object, where there is one. Returns whether the place is known to keep a version of it. Raises
+        `DeletionRefused` where it keeps the object."""
 
     def url(self, key: str) -> str:
         """For people, and for reports."""
@@ -126,7 +128,7 @@ class Folder:
             for each in sorted(top.rglob(name)):
                 yield each.relative_to(self.root).as_posix()
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: str) -> bool:
         path = self.root / key
         with self._translating(key):
             self._is_there()
@@ -135,6 +137,7 @@ class Folder:
             # Durable before the next is removed: a power cut must not bring a manifest back whose data is gone.
             _sync(path.parent)
             path.parent.rmdir()
+        return False
 
     def url(self, key: str) -> str:
         return f"{self.base}/{key}"
@@ -295,7 +298,10 @@ def by_destination(destination: Destination, values: Mapping[str, str]) -> Objec
         options |= _credentials(scheme, secret, stripped)
         authority, what = stripped.get("ca.crt"), f"Secret {secret}"
     refused = errors.SecretInvalid if secret else errors.InvalidSpec
-    return Objects(_open(scheme, bucket, endpoint, authority, options, refused, what), prefix, str(destination))
+    found = Objects(_open(scheme, bucket, endpoint, authority, options, refused, what), prefix, str(destination))
+    if isinstance(place, S3) and secret:
+        found.uploads = Uploads.of(place, endpoint, options, authority)
+    return found
 
 
 def _split(url: str) -> tuple[str, str, str]:

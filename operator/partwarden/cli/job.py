@@ -27,7 +27,7 @@ from ..archive.job_order import (
     RestoreOrder,
     Task,
 )
-from ..archive.storage import Folder, Store
+from ..archive.storage import Store
 from ..errors import InvalidSpec, PartwardenError, UserError
 from ..planner.calendar import iso
 from ..postgres.connection import forget_environment
@@ -93,13 +93,12 @@ def _work(spec: JobSpec | RestoreOrder, info: ConnectionInfo, store: Store) -> R
 
 
 def _tidy(store: Store) -> None:
-    """Remove what writers left on the volume that were killed long ago. The Job has done its work, whatever comes."""
-    if isinstance(store, Folder):
-        try:
-            for path in remove_abandoned(store):
-                log_line(f"{path}, which was never finished, is deleted")
-        except OSError as error:
-            log_line(f"cannot delete what was never finished: {error}")
+    """Remove what writers left that were killed long ago. The Job has done its work, whatever comes of this."""
+    try:
+        for key in remove_abandoned(store):
+            log_line(f"{key}, which was never finished, is deleted")
+    except (OSError, PartwardenError) as error:
+        log_line(f"cannot delete what was never finished: {error}")
 
 
 def end_at_signal(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -39,6 +39,10 @@ GROUP_ID = 65532
 KEEP_ENDED_JOB = 3 * 86400
 """Seconds that a Job that ended stays with its log. Its result is in the status long before; were it not, the next Job
 finds the archive at its destination, proves it and reports the same."""
+LONGEST_DELETION = 900
+"""Seconds that a Job which deletes may take, from when the cluster takes it up. A pod that starts late, such as for
+want of its image, must not delete what a hold, or an edit of the policy, keeps by then: the next Job asks for all anew.
+"""
 TERMINATION_GRACE = 20
 """Seconds between SIGTERM and SIGKILL."""
 TMP_SIZE = "16Mi"
@@ -160,6 +164,7 @@ def manifest(
     # The operator's own labels last: a label of the user's must not hide the Job from it.
     labels = {**(wanted.labels if wanted else {}), **MANAGED, UID_LABELS[owner.kind]: owner.uid}
     reference = {"apiVersion": API_VERSION, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
+    longest = LONGEST_DELETION if order.task is Task.EXPIRE else settings.job_deadline
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -171,7 +176,7 @@ def manifest(
         },
         "spec": {
             "backoffLimit": settings.job_retries,
-            "activeDeadlineSeconds": settings.job_deadline,
+            "activeDeadlineSeconds": min(settings.job_deadline, longest),
             "ttlSecondsAfterFinished": KEEP_ENDED_JOB,
             "completions": 1,
             "parallelism": 1,

@@ -23,6 +23,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from .. import errors
@@ -173,7 +174,9 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
         written = self._write(archive, status)
         if written is None:
             return WRITTEN_MEANWHILE
-        return self._create_job(written, begun.name, body, "retention.job of the policy")
+        # Of a deletion that never began nothing was deleted: the archive counts again.
+        refused = partial(self._keep, before=archive.status) if step.task is Task.EXPIRE else None
+        return self._create_job(written, begun.name, body, "retention.job of the policy", refused)
 
     def _target(self, step: Step, request: JobRequest) -> Target:
         """The table: as the catalog has it, or, where no Job reads it, as the status has it. Raises a
@@ -219,12 +222,13 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
             return AGAIN
         return None if succeeded else RETRY
 
-    def _keep(self, archive: StoredArchive, error: PartwardenError) -> float:
-        """Its objects are not deleted now."""
+    def _keep(self, archive: StoredArchive, error: PartwardenError, before: Mapping[str, Any] | None = None) -> float:
+        """Its objects are not deleted now. ``before``: the status to go on from; None for the one that it has."""
         log.warning("kept: %s", error, extra={"archive": str(archive), "reason": error.reason})
         pause = KEPT if isinstance(error, UserError) else timedelta(seconds=AGAIN)
         why = error.reason, str(error)
-        self._write(archive, archive_status.kept(archive.status, archive.generation, self._clock(), why, pause))
+        said = archive.status if before is None else before
+        self._write(archive, archive_status.kept(said, archive.generation, self._clock(), why, pause))
         return AGAIN
 
     def _parse(self, body: Mapping[str, Any]) -> StoredArchive:
@@ -266,7 +270,7 @@ def _result(step: Step, seen: JobView, now: datetime) -> tuple[archive_status.St
         return archive_status.verified(before, generation, now, report, seen.name), report.ok
     if step.task is Task.EXPIRE and report is not None and report.ok and is_result(report, before):
         log.info("deleted %s", report.location, extra={**about, "reason": archive_status.EXPIRED})
-        return archive_status.expired(before, generation, now, seen.name), True
+        return archive_status.expired(before, generation, now, seen.name, report.message), True
     reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")
     if step.task is Task.EXPIRE:
         log.warning("not deleted: %s: %s", reason, message, extra={**about, "reason": reason})

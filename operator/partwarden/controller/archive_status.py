@@ -146,10 +146,12 @@ def kept(
     return _as_it_is({**status, "expiry": expiry}, generation, now)
 
 
-def expired(status: Mapping[str, Any], generation: int, now: datetime, job: str) -> Status:
-    """The archive's objects are deleted. All that was proven of it stays as a record."""
+def expired(status: Mapping[str, Any], generation: int, now: datetime, job: str, kept: str = "") -> Status:
+    """The archive's objects are deleted. All that was proven of it stays as a record. ``kept``: what is left there."""
     left = {key: value for key, value in forgiven(status).items() if key not in ("expiry", "expiresAt")}
     at = iso(now.replace(microsecond=0))
+    if kept:
+        left["expiry"] = {"message": cut(kept)}
     said = ConditionState(TRUE, EXPIRED, f"deleted at {at} from {status.get('location')}: this is the record of it")
     return _with({**left, "expired": at, "job": job}, generation, now, said, READY)
 
@@ -293,7 +295,8 @@ def _expiry(status: Mapping[str, Any]) -> dict[str, ConditionState]:
     """The condition of the deletion, from when it is due."""
     expiry, at = status.get("expiry") or {}, status.get("expiresAt")
     if "expired" in status:
-        return {EXPIRED: ConditionState(TRUE, EXPIRED, f"deleted at {status['expired']}")}
+        left = f"; {expiry['message']}" if "message" in expiry else ""
+        return {EXPIRED: ConditionState(TRUE, EXPIRED, f"deleted at {status['expired']}{left}")}
     if "reason" in expiry:
         return {EXPIRED: ConditionState(FALSE, str(expiry["reason"]), str(expiry.get("message", "")))}
     if at is None:

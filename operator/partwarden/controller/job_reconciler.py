@@ -71,13 +71,21 @@ class JobReconciler(ABC, Generic[T]):
     def _changed(self, before: Status, status: Status) -> list[Notice]:
         """The Events of a change of status."""
 
-    def _create_job(self, subject: T, name: str, body: Mapping[str, Any], settings: str) -> float:
-        """Returns `POLL_JOB` where the Job exists now. ``settings``: the field that says how it runs."""
+    def _create_job(
+        self,
+        subject: T,
+        name: str,
+        body: Mapping[str, Any],
+        settings: str,
+        refused: Callable[[T, PartwardenError], float] | None = None,
+    ) -> float:
+        """Returns `POLL_JOB` where the Job exists now. ``settings``: the field that says how it runs. ``refused``: what
+        to do where the API server finds it wrong, and no Job exists; as `_fail` returns it."""
         try:
             if self._cluster.create(JOBS, body):
                 log.info("created Job %s", name, extra={self._about: str(subject), "reason": "JobCreated"})
         except Invalid as error:
-            return self._fail(subject, InvalidSpec(f"{error}: see {settings}, and PARTWARDEN_JOB_IMAGE"))
+            return (refused or self._fail)(subject, InvalidSpec(f"{error}: see {settings}, and PARTWARDEN_JOB_IMAGE"))
         return POLL_JOB
 
     def _fail(self, subject: T, error: PartwardenError) -> float:

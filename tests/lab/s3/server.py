@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -45,28 +47,36 @@ class S3Server:
     knows of it lies elsewhere. `ca` is the PEM file of who signed its certificate, None without TLS.
     """
 
-    def __init__(self, folder: Path | None, host: str, *, tls: bool) -> None:
+    def __init__(self, folder: Path | None, host: str, *, tls: bool, versions: bool = False) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="partwarden-s3-"))
         self.folder, self.log = folder or self.home / "objects", self.home / "server.log"
         self.host, self.port = host, free_port(host)
         self.root, self.reader = (Keys(name, secrets.token_urlsafe(24)) for name in ("root", "reader"))
         self.region, self.version = REGION, command.version()
+        self._versions = versions
         hosts = list(dict.fromkeys([host, "127.0.0.1", "localhost"]))
         self._certificates = make_certificates(self.home, hosts) if tls else None
         self._process: Guarded | None = None
 
     @classmethod
     def start(
-        cls, say: Reporter, *, tls: bool = False, folder: Path | None = None, host: str = "127.0.0.1"
+        cls,
+        say: Reporter,
+        *,
+        tls: bool = False,
+        folder: Path | None = None,
+        host: str = "127.0.0.1",
+        versions: bool = False,
     ) -> S3Server:
         """A new server that answers, at a free port of `host`, an address of this machine.
 
         Objects go to `folder`, which stays, or to a temporary one. Its certificate is good for `host` and for
-        127.0.0.1. Raises ClusterError when it cannot be built, S3Error with the end of its log when it does not start.
+        127.0.0.1. ``versions``: its buckets may keep versions. Raises ClusterError when it cannot be built, S3Error
+        with the end of its log when it does not start.
         """
         program = command.built(say)
         for left in reversed(range(PORT_TRIES)):
-            server = cls(folder, host, tls=tls)
+            server = cls(folder, host, tls=tls, versions=versions)
             try:
                 server._start(program)
             except BaseException as error:
@@ -111,16 +121,24 @@ class S3Server:
         """Asks with these keys."""
         return Signed(self.endpoint, keys, self.region, self.ca)
 
-    def ask(self, method: str, path: str, content: bytes = b"", query: dict[str, str] | None = None) -> Answer:
-        """One request of the user who may do everything. Raises S3Error unless it was done."""
-        answer = self.as_user(self.root).ask(method, path, content, query)
+    def ask(
+        self,
+        method: str,
+        path: str,
+        content: bytes = b"",
+        query: dict[str, str] | None = None,
+        more: dict[str, str] | None = None,
+    ) -> Answer:
+        """One request of the user who may do everything; ``more`` are headers. Raises S3Error unless it was done."""
+        answer = self.as_user(self.root).ask(method, path, content, query, more)
         if answer.status >= 300:
             raise S3Error(f"{method} {path}: {answer.status} {answer.content.decode(errors='replace')}")
         return answer
 
-    def make_bucket(self, name: str) -> Path:
-        """A new bucket that `reader` may read, and its folder. Raises S3Error."""
-        self.ask("PUT", f"/{name}")
+    def make_bucket(self, name: str, *, locking: bool = False) -> Path:
+        """A new bucket that `reader` may read, and its folder. ``locking``: with Object Lock, and with versions where
+        the server has them. Raises S3Error."""
+        self.ask("PUT", f"/{name}", more={"x-amz-bucket-object-lock-enabled": "true"} if locking else None)
         resources = [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
         statement = {
             "Effect": "Allow",
@@ -131,6 +149,12 @@ class S3Server:
         policy = {"Version": "2012-10-17", "Statement": [statement]}
         self.ask("PUT", f"/{name}", json.dumps(policy).encode(), {"policy": ""})
         return self.folder / name
+
+    def lock(self, bucket: str, key: str, until: str) -> None:
+        """Keep an object from being deleted by anyone before that day. Raises S3Error."""
+        said = f"<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>{until}T00:00:00Z</RetainUntilDate></Retention>"
+        digest = base64.b64encode(hashlib.md5(said.encode(), usedforsecurity=False).digest()).decode()
+        self.ask("PUT", f"/{bucket}/{key}", said.encode(), {"retention": ""}, {"content-md5": digest})
 
     def remove_bucket(self, name: str) -> None:
         """With all that is in it, also by hand; one that is not there is no error."""
@@ -171,7 +195,7 @@ class S3Server:
         return f"{'https' if self._certificates else 'http'}://{host}:{port}"
 
     def _lay_out(self) -> None:
-        for name in ("objects", "sidecar", "accounts"):
+        for name in ("objects", "sidecar", "accounts", "versions"):
             (self.home / name).mkdir()
         account = {"access": self.reader.access_key, "secret": self.reader.secret_key, "role": "user"}
         # The folder is its owner's alone.
@@ -198,7 +222,8 @@ class S3Server:
         if self._certificates:
             flags += [f"--cert={self._certificates.certificate}", f"--key={self._certificates.key}"]
         # Not every file system keeps extended attributes.
-        return [*flags, "posix", f"--sidecar={self.home / 'sidecar'}", str(self.folder)]
+        kept = [f"--versioning-dir={self.home / 'versions'}"] if self._versions else []
+        return [*flags, "posix", f"--sidecar={self.home / 'sidecar'}", *kept, str(self.folder)]
 
     def _why_not_ready(self) -> str:
         """ "" when it answers."""

@@ -46,12 +46,20 @@ class Signed:
     region: str
     authority: Path | None = None
 
-    def ask(self, method: str, path: str, content: bytes = b"", query: Mapping[str, str] | None = None) -> Answer:
-        """One request, such as ask("PUT", "/bucket/key", b"content"). Raises OSError when nothing answers."""
+    def ask(
+        self,
+        method: str,
+        path: str,
+        content: bytes = b"",
+        query: Mapping[str, str] | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request, such as ask("PUT", "/bucket/key", b"content"). ``more``: headers, by names in lower case. Raises
+        OSError when nothing answers."""
         asked = quote(path)
         pairs = sorted((query or {}).items())
         encoded = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
-        headers = self._headers(method, asked, encoded, content)
+        headers = self._headers(method, asked, encoded, content, more or {})
         url = f"{self.endpoint}{asked}" + (f"?{encoded}" if encoded else "")
         request = urllib.request.Request(url, content or None, headers, method=method)  # noqa: S310
         try:
@@ -67,10 +75,11 @@ class Signed:
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )
 
-    def _headers(self, method: str, path: str, query: str, content: bytes) -> dict[str, str]:
+    def _headers(self, method: str, path: str, query: str, content: bytes, more: Mapping[str, str]) -> dict[str, str]:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         digest = hashlib.sha256(content).hexdigest()
-        headers = {"host": urlsplit(self.endpoint).netloc, "x-amz-content-sha256": digest, "x-amz-date": now}
+        own = {"host": urlsplit(self.endpoint).netloc, "x-amz-content-sha256": digest, "x-amz-date": now}
+        headers = dict(sorted({**own, **more}.items()))
         named = ";".join(headers)
         lines = [f"{name}:{value}" for name, value in headers.items()]
         canonical = "\n".join([method, path, query, *lines, "", named, digest])

@@ -23,6 +23,7 @@ from partwarden.controller.shard import Shard
 from partwarden.errors import DatabaseUnreachable, PartwardenError, TableThere
 from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive, parse_policy
 from partwarden.planner.drop_preconditions import server_label
+from support.cluster import refusal
 from unit.controller.test_archive_reconciler import DONE, KEY, OID, SERVER, KillAt, Killed, World, order
 
 POLICY: ObjectKey = (KEY[0], "run")
@@ -221,6 +222,22 @@ def test_an_archive_is_deleted_a_day_after_that_was_announced() -> None:
     assert len(world.jobs) == 2
 
 
+def test_what_the_bucket_keeps_of_a_deleted_archive_is_said() -> None:
+    world = Kept(KEEP)
+    world.announce()
+    world.reconcile()
+    world.end(DONE.model_copy(update={"message": "its bucket keeps versions"}))
+    world.reconcile()
+    assert world.condition("Expired") == ("True", "Expired")
+    (said,) = [each["message"] for each in world.status["conditions"] if each["type"] == "Expired"]
+    assert said.endswith("; its bucket keeps versions")
+    assert world.status["expiry"] == {"message": "its bucket keeps versions"}
+    before = world.body
+    world.now += YEAR
+    assert world.reconcile() is None
+    assert world.body == before
+
+
 def _hold_by_label(world: Kept) -> None:
     world.change(labels={**world.body["metadata"]["labels"], HOLD: ""})
 
@@ -272,6 +289,26 @@ def test_the_policy_is_read_as_it_is_when_the_job_is_made(name: str) -> None:
     world.policies.put(known)
     world.reconcile()
     assert (world.condition("Expired"), world.tasks()) == (("False", "TableThere"), [Task.ARCHIVE])
+
+
+def test_a_pod_that_starts_late_deletes_nothing_that_is_held_by_then() -> None:
+    """Its Job is over long before, and the next one is not made."""
+    world = Kept(KEEP)
+    world.announce()
+    world.reconcile()
+    job = world.jobs[-1]
+    assert job["spec"]["activeDeadlineSeconds"] <= timedelta(minutes=15).total_seconds()
+    KEEPS["annotation"](world)
+    at = (world.now + timedelta(minutes=15)).isoformat()
+    late = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": at}
+    world.server.put("jobs", {**job, "status": {"conditions": [late]}})
+    world.reconcile()
+    assert world.condition("Expired")[0] == "False"
+    world.now += timedelta(days=2)
+    world.reconcile()
+    world.reconcile()
+    assert world.tasks() == [Task.ARCHIVE, Task.EXPIRE]
+    assert "expired" not in world.status
 
 
 def test_a_hold_that_comes_while_the_database_is_asked_keeps_it() -> None:
@@ -327,6 +364,28 @@ def test_a_bucket_that_keeps_the_objects_is_reported_and_tried_again_a_day_later
     world.reconcile()
     assert (world.tasks()[-1], order(world.jobs[-1]).begun) == (Task.EXPIRE, True)
     assert len(world.jobs) == 3
+
+
+def test_a_job_that_the_api_server_finds_wrong_deletes_nothing_and_the_archive_still_counts() -> None:
+    world = Kept(KEEP)
+    world.announce()
+
+    def refuse(what: str) -> None:
+        if what == "create jobs":
+            raise refusal(422, "spec.template: Invalid value")
+
+    world.server.before = refuse
+    assert world.reconcile() == archive_steps.AGAIN
+    assert (world.condition("Expired"), world.condition()) == (("False", "InvalidSpec"), ("True", "Proven"))
+    assert (parse_archive(world.body).expired, world.status["state"]) == (False, "Verified")
+    assert not world.status.keys() & {"lastError", "phase"}
+    assert world.slots.held() == frozenset()
+    world.server.before = lambda what: None
+    world.reconcile()
+    assert world.tasks() == [Task.ARCHIVE]
+    world.now += timedelta(days=1)
+    world.reconcile()
+    assert (world.tasks(), order(world.jobs[-1]).begun) == ([Task.ARCHIVE, Task.EXPIRE], False)
 
 
 def test_a_report_of_another_archive_deletes_nothing_from_the_record() -> None:
