@@ -38,9 +38,8 @@ LONGEST = 4096
 """Bytes of an answer that refuses that are read."""
 MOST_PAGES, MOST_ABORTED = 20, 1000
 """At one time: what is left is removed by the next Job."""
-OURS = re.compile(rf"(?s)(?:.*/)?[^/]+-[0-9a-f]{{8}}/(?:{re.escape(DATA)}|{re.escape(GENERATED)})")
-"""Keys as `create.archive` makes them: another program's uploads below the same prefix are none of ours."""
-UPLOAD = re.compile(r"<Upload>(.*?)</Upload>", re.DOTALL)
+ATTEMPT = re.compile(r"[^/]+-[0-9a-f]{8}")
+"""The last folder in a key, as `create.archive` makes it."""
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -108,7 +107,7 @@ class Uploads:
         for page in self._pages(end):
             for each in page.uploads:
                 old = each.begun is not None and page.now is not None and page.now - each.begun > older
-                if old and OURS.fullmatch(each.key):
+                if old and _is_of_archive(each.key):
                     yield each
 
     def _pages(self, end: float) -> Iterator[Page]:
@@ -127,12 +126,14 @@ class Uploads:
         after = {"key-marker": following} if following else {}
         text, now = self._ask("GET", "", {"uploads": "", **below, **after}, end)
         uploads = []
-        for found in UPLOAD.findall(text):
+        rest, *entries = text.split("<Upload>")
+        for entry in entries:
+            found, _, behind = entry.partition("</Upload>")
+            rest += behind
             key, own_id, begun = (_value(found, name) for name in ("Key", "UploadId", "Initiated"))
             # What the service says is no more trusted than that.
             if key.startswith(below.get("prefix", "")) and own_id:
                 uploads.append(Upload(key, own_id, _moment(begun)))
-        rest = UPLOAD.sub("", text)
         more = _value(rest, "IsTruncated") == "true"
         return Page(tuple(uploads), now, (more and _value(rest, "NextKeyMarker")) or None)
 
@@ -206,6 +207,12 @@ def _read(answer: HTTPResponse, end: float) -> bytes:
         if time.monotonic() > end:
             raise TimeoutError(f"no whole answer within {PATIENCE:.0f} s")
     return bytes(body)
+
+
+def _is_of_archive(key: str) -> bool:
+    """Another program's uploads below the same prefix are none of Partwarden's."""
+    *_, folder, name = ("", *key.split("/"))
+    return name in (DATA, GENERATED) and ATTEMPT.fullmatch(folder) is not None
 
 
 def _value(text: str, name: str) -> str:

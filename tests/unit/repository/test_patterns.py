@@ -20,7 +20,7 @@ import pytest
 import partwarden
 from partwarden.api import approval, retention, types, validation
 from partwarden.api.policy import parse
-from partwarden.archive import archived_rows, create, manifest, objectstore
+from partwarden.archive import archived_rows, create, manifest, objectstore, uploads
 from partwarden.cli import formats, options, show
 from partwarden.cli import manifest as files
 from partwarden.controller import job_status
@@ -179,6 +179,10 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
             ),
         ),
         "'\\\\w+'": each(lambda text: objectstore._within(text, "x"), ("a", "x", ""), ("a ", "x", "")),
+    },
+    "archive/uploads.py": {
+        "'[^/]+-[0-9a-f]{8}'": each(lambda text: uploads.ATTEMPT.fullmatch(text), ("a", "", ""), ("-0", "", "")),
+        "f'<{name}>": each(lambda text: uploads._value(text, "Key"), ("<Key>", "", ""), ("a", "<Key>", "")),
     },
     "archive/create.py": {
         "'[^A-Za-z0-9._~\\\\-": each(create._escaped, ("/", "", ""), (".", "", "")),
