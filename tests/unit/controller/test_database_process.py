@@ -239,6 +239,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_an_operator_that_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     script = tmp_path / "ends.py"

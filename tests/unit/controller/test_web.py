@@ -165,6 +165,7 @@ def test_clients_that_are_cut_off_are_logged_once_for_each_reason(
     assert made.get("/healthz") == (200, "ok\n")
 
 
+@pytest.mark.slow
 def test_many_clients_take_little_memory(made: Fixture) -> None:
     tracemalloc.start()
     try:
