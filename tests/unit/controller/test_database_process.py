@@ -144,6 +144,7 @@ def test_a_step_that_says_how_long_it_lasts_has_that_time(hasty: DatabaseProcess
     assert 50 < (asked.phases[-1][1] or 0) <= 60
 
 
+@pytest.mark.slow
 def test_what_must_be_brief_has_a_process_of_its_own_and_no_step_is_longer(
     processes: DatabaseProcesses, asked: Asked
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 import partwarden
 
 OPERATOR = Path(partwarden.__file__).parent
@@ -14,6 +16,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 350, 55
 MODULES = sorted(OPERATOR.rglob("*.py"))
 
 
+@pytest.mark.slow
 def test_modules_and_their_functions_are_not_too_long() -> None:
     for path in MODULES:
         text = path.read_text()
