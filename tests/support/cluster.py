@@ -7,7 +7,6 @@ kill its caller before or after each write.
 from __future__ import annotations
 
 import base64
-import copy
 import json
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -26,6 +25,12 @@ def refusal(status: int, message: str) -> ApiException:
     error = ApiException(status=status, reason=message)
     error.body = json.dumps({"message": message})
     return error
+
+
+def copied(body: dict[str, Any]) -> dict[str, Any]:
+    """As the API server's answers are copies: faster than `copy.deepcopy`, and what is no JSON fails."""
+    found: dict[str, Any] = json.loads(json.dumps(body))
+    return found
 
 
 class ApiServer:
@@ -55,21 +60,21 @@ class ApiServer:
         known = self.objects.get(key, {}).get("metadata", {})
         made = {"uid": f"uid-{self._version}", "creationTimestamp": CREATED, "generation": 1}
         kept = {name: known.get(name, made[name]) for name in made}
-        changed = copy.deepcopy(dict(body))
+        changed = copied(dict(body))
         changed["metadata"] = {**kept, **changed["metadata"], "resourceVersion": str(self._version)}
         self.objects[key] = changed
-        return copy.deepcopy(changed)
+        return copied(changed)
 
     def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
         """A copy of the object. Raises the client's error 404."""
         if (plural, namespace, name) not in self.objects:
             raise refusal(404, f'{plural} "{name}" not found')
-        return copy.deepcopy(self.objects[plural, namespace, name])
+        return copied(self.objects[plural, namespace, name])
 
     def list(self, plural: str, namespace: str | None = None) -> list[dict[str, Any]]:
         """Copies of the objects of a kind, in the order in which they were made."""
         return [
-            copy.deepcopy(body)
+            copied(body)
             for (kind, where, _), body in self.objects.items()
             if kind == plural and namespace in (None, where)
         ]

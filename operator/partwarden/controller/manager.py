@@ -90,17 +90,16 @@ class Operator:
 
     def _build_policies(self, metrics: Metrics, requests: ArchiveRequests) -> PolicyEventHandler:
         """The parts that reconcile policies."""
-        runtime, settings, run = self._runtime, self._settings, self._processes.run
+        runtime, settings = self._runtime, self._settings
         ownership = TableOwnership(runtime.policy_queue.enqueue, runtime.policy_queue.enqueue)
         handler = PolicyEventHandler(runtime.policies, ownership, runtime.policy_queue, requests.moved)
-        limit = long_limit(settings.workers)
+        execute, limit = partial(self._processes.run, database_work.work), long_limit(settings.workers)
         long = LongActions(
             *(runtime.policy_queue, self._set_aside, runtime.clock),
             *(limit, share(limit, len(settings.namespaces))),
         )
         self._reconciler = PolicyReconciler(
-            *(runtime, handler, ownership, requests),
-            *(partial(run, database_work.work), partial(run, database_work.find_keys)),
+            *(runtime, handler, ownership, requests, execute, partial(self._processes.run, database_work.find_keys)),
             *(long, metrics.reconciled, lambda: self._leadership.lost),
             Measurements(self._cluster, runtime.policies, self._archives, requests).of,
         )

@@ -87,7 +87,8 @@ def serve(pipe: Connection, memory: int, folder: str) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    _limit_memory(memory)
+    used = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (used + memory, used + memory))
     database_work.kept = kept = KeptSession()
     while True:
         if kept.exists and not pipe.poll(KEPT_FOR):
@@ -112,8 +113,3 @@ def _end_with(sentinel: int) -> NoReturn:
     """An operator that was killed leaves no statement to run on."""
     wait([sentinel])
     os._exit(1)
-
-
-def _limit_memory(memory: int) -> None:
-    used = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_DATA, (used + memory, used + memory))

@@ -258,10 +258,6 @@ class PlanContext:
         cell = self.grid.cell(piece.lower) if piece.lower is not None else None
         return cell if cell == piece else None
 
-    def cutoff_at(self, now: datetime) -> datetime:
-        """What `cutoff` will be at another moment, which is aware."""
-        return cutoff(self.retention.keep_for, now, self.clock, self.codec)
-
     def has_expired(self, piece: Range) -> bool:
         """Whether the whole range is older than ``retention.keepFor``; never where there is none, or it has no end."""
         return piece.is_before(self.cutoff)

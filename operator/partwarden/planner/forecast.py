@@ -139,7 +139,9 @@ def forecast(spec: TableSpec, inventory: Inventory, plan: Plan, measured: Measur
     counted = [(each.rows, each.days) for each in periods if each.rows is not None]
     rows_a_day = _a_day(counted) if counted else None
     slope = _slope(periods)
-    trend = Trend(bytes_a_day, 0.0) if slope is None else Trend(_base(periods, slope), slope)
+    trend = Trend(bytes_a_day, 0.0)
+    if slope is not None:
+        trend = Trend(_rough(median(each.bytes / each.days - slope * each.middle for each in periods)), slope)
     found = Forecast(
         partitions=sum(each.partitions for each in periods),
         bytes_per_day=int(bytes_a_day),
@@ -227,10 +229,6 @@ def _slope(periods: Sequence[Period]) -> float | None:
     if len(slopes) < TREND * (TREND - 1) // 2 or agreed < CERTAIN * len(slopes):
         return None
     return _rough(median(slopes))
-
-
-def _base(periods: Sequence[Period], slope: float) -> float:
-    return _rough(median(each.bytes / each.days - slope * each.middle for each in periods))
 
 
 def _next_size(trend: Trend, current: BoundedRange) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..api.policy import TableSpec
 from ..api.status import FOR_EVER, ConditionStatus, ConditionType, FindingStatus, Severity
-from ..errors import AuthenticationFailed, PartwardenError, TLSMismatch, TransientError, UnsafePlan
+from ..errors import AuthenticationFailed, TLSMismatch, TransientError, UnsafePlan
 from ..planner.calendar import SHORTEST, iso, load_zone
 from .conditions import WITH_WARNINGS, ConditionState, PolicyStatusUpdate, find
 from .details import cut
@@ -43,7 +43,8 @@ def endure(
         update.ready.status != ConditionStatus.FALSE
         or ahead is None
         or ahead.status != ConditionStatus.UNKNOWN
-        or not _passes(error)
+        or not isinstance(error, PASSES)
+        or isinstance(error, UnsafePlan)
         or spec is None
         or not was_ready
     ):
@@ -70,10 +71,6 @@ def endure(
         outage=FindingStatus(reason=error.reason, object=OUTAGE, message=cut(message), severity=Severity.WARNING),
         until=ends,
     )
-
-
-def _passes(error: PartwardenError | None) -> bool:
-    return isinstance(error, PASSES) and not isinstance(error, UnsafePlan)
 
 
 def _since(previous: Mapping[str, Any], now: datetime) -> datetime | None:

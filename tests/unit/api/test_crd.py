@@ -46,26 +46,28 @@ def test_the_file_is_what_the_models_say(resource: crd.Resource) -> None:
 def test_the_command_prints_the_files() -> None:
     result = CliRunner().invoke(main, ["crds"])
     assert result.exit_code == 0
-    assert list(yaml.safe_load_all(result.output)) == [
+    assert list(yaml.load_all(result.output, yaml.CSafeLoader)) == [
         crd.definition(each) for each in (crd.POLICY, crd.ARCHIVE, crd.RESTORE)
     ]
 
 
-@pytest.mark.parametrize(("path", "schema"), ALL_NODES)
-def test_every_schema_is_structural(path: str, schema: dict[str, Any]) -> None:
-    assert "type" in schema, path
-    assert not schema.keys() & {"$ref", "$defs", "anyOf", "allOf", "oneOf", "title", "const"}
-    assert schema.get("default", "something") not in (None, [])
+def test_every_schema_is_structural() -> None:
+    for path, schema in ALL_NODES:
+        assert "type" in schema, path
+        assert not schema.keys() & {"$ref", "$defs", "anyOf", "allOf", "oneOf", "title", "const"}, path
+        assert schema.get("default", "something") not in (None, []), path
 
 
-@pytest.mark.parametrize(("path", "schema"), [node for node in ALL_NODES if not node[0].endswith("[]")])
-def test_every_field_is_explained(path: str, schema: dict[str, Any]) -> None:
-    assert schema["description"].endswith(".")
+def test_every_field_is_explained() -> None:
+    for path, schema in ALL_NODES:
+        assert path.endswith("[]") or schema["description"].endswith("."), path
 
 
-@pytest.mark.parametrize("path", [path for path, schema in NODES if schema["type"] == "array"])
-def test_every_list_is_bounded(path: str) -> None:
-    assert dict(NODES)[path]["maxItems"] > 0
+def test_every_list_is_bounded() -> None:
+    lists = [(path, schema) for path, schema in NODES if schema["type"] == "array"]
+    assert len(lists) > 10
+    for path, schema in lists:
+        assert schema["maxItems"] > 0, path
 
 
 def test_fields_without_a_default_that_are_needed_are_required() -> None:

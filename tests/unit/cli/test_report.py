@@ -168,6 +168,7 @@ def test_a_table_with_hardly_any_partition_is_drawn(partitions: list[dict[str, A
     assert summary["table"] in written(one)
 
 
+@pytest.mark.slow
 def test_a_thousand_policies_are_a_page_that_a_browser_opens() -> None:
     fleet = [timeline(policy(f"run{number}", past=150, ahead=10)) for number in range(20)] * 60
     text = written(*fleet)

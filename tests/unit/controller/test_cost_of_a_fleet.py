@@ -18,6 +18,7 @@ from partwarden.kube import cache
 from partwarden.kube.cache import Store, parse_policy
 from support.steps import steps
 
+pytestmark = pytest.mark.slow
 SMALL, LARGE = 100, 1000
 
 

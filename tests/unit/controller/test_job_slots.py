@@ -307,6 +307,7 @@ def test_a_slot_that_time_or_another_operator_has_freed_is_given_to_the_one_that
     assert slots.woken == [second.key]
 
 
+@pytest.mark.slow
 def test_thousands_of_archives_that_wait_cost_little() -> None:
     slots = Slots(2)
     archives = [slots.archive(f"ns-{number % 100}", f"{number}") for number in range(2000)]

@@ -131,6 +131,7 @@ def _seconds_until_ended(made: Fixture, sent: bytes, pause: float) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_a_request_that_comes_byte_by_byte_has_one_deadline_in_all(
     made: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_request_that_comes_byte_by_byte_has_one_deadline_in_all(
     assert _seconds_until_ended(made, b"x", 0.02) < 5
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_not_read_has_the_same_deadline(made: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REQUEST_SECONDS", 0.5)
     monkeypatch.setattr(module, "generate_latest", lambda registry: b"#" * 32 * 2**20)
@@ -165,6 +167,7 @@ def test_clients_that_are_cut_off_are_logged_once_for_each_reason(
     assert made.get("/healthz") == (200, "ok\n")
 
 
+@pytest.mark.slow
 def test_many_clients_take_little_memory(made: Fixture) -> None:
     tracemalloc.start()
     try:

@@ -292,6 +292,7 @@ def test_what_was_held_when_the_plan_was_approved_is_not_of_it() -> None:
     assert kinds(plan).count(DetachPartition) == 3
 
 
+@pytest.mark.slow
 def test_of_a_plan_beyond_a_thousand_steps_the_rest_needs_the_next_approval() -> None:
     start = datetime(2010, 1, 1, tzinfo=UTC)
     days = [values.partition(f"d{n}", start + n * DAY, start + (n + 1) * DAY) for n in range(MOST_STEPS + 200)]

@@ -184,7 +184,15 @@ def test_what_shows_no_other_interval_is_never_refused(partitions: list[Partitio
     assert make_plan(values.spec(premake=0), found, found.now).interval is Interval.YEAR
 
 
-@pytest.mark.parametrize("interval", [each for each in Interval if each is not Interval.YEAR])
+@pytest.mark.parametrize(
+    "interval",
+    # There are many hours.
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if each is Interval.HOUR else [])
+        for each in Interval
+        if each is not Interval.YEAR
+    ],
+)
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns", "Pacific/Apia"])
 def test_an_interval_of_another_time_zone_is_one_as_well(interval: Interval, zone: str) -> None:
     """The midnights of Berlin in summer are at 22:00 of UTC."""

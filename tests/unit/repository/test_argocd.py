@@ -13,6 +13,7 @@ import yaml
 from partwarden.api.crd import definition
 from support.statuses import STATES
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 LUA = (ROOT / "charts" / "partwarden" / "files" / "argocd" / "health.lua").read_text()
 PAGE = (ROOT / "docs" / "how-to" / "argocd.md").read_text()

@@ -15,6 +15,7 @@ from lab import report
 from lab.image import CLIENT_MAJOR
 from lab.postgres import MAJORS
 
+pytestmark = pytest.mark.slow
 REQUIREMENTS = Path(__file__).parents[3] / "requirements"
 HELPER = Path("/usr/lib/apt/apt-helper")
 POOL, NAMES = "pool/main/p/postgresql-18", ("postgresql-client-18", "libpq5")

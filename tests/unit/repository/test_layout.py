@@ -16,16 +16,17 @@ LONGEST_MODULE, LONGEST_FUNCTION = 350, 55
 MODULES = sorted(OPERATOR.rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(OPERATOR)))
-def test_a_module_and_its_functions_are_not_too_long(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= LONGEST_MODULE
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, node.name
+@pytest.mark.slow
+def test_modules_and_their_functions_are_not_too_long() -> None:
+    for path in MODULES:
+        text = path.read_text()
+        assert len(text.splitlines()) <= LONGEST_MODULE, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, (path, node.name)
 
 
 def test_modules_stand_in_packages() -> None:
     assert {path.name for path in OPERATOR.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py"}
     assert sorted(path.parent.name for path in OPERATOR.glob("*/__init__.py")) == sorted(PACKAGES)
-    assert {path.parent for path in MODULES} == {OPERATOR, *(OPERATOR / name for name in PACKAGES)}
+    assert {path.relative_to(OPERATOR).parts[0] for path in MODULES if path.parent != OPERATOR} == set(PACKAGES)

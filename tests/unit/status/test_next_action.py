@@ -120,6 +120,7 @@ def test_without_retention_nothing_expires() -> None:
     assert "nextDrop" not in status
 
 
+@pytest.mark.slow
 def test_a_full_status_with_all_of_it_stays_under_its_limit() -> None:
     names = [f"{number}_{'n' * 60}"[:63] for number in range(3000)]
     days = [moment("2019-01-01") + number * timedelta(days=1) for number in range(3001)]
