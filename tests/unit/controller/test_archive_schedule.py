@@ -145,6 +145,21 @@ def test_an_archive_is_read_again_by_schedule_without_its_database() -> None:
     assert world.tasks() == [Task.ARCHIVE, Task.VERIFY]
 
 
+@pytest.mark.parametrize("wrong", [timedelta(days=-3650), timedelta(days=3650)], ids=["behind", "ahead"])
+def test_the_clock_of_a_pod_moves_no_reading(wrong: timedelta) -> None:
+    world = Kept({"verifyEvery": "90d"})
+    for number in range(1, 3):
+        world.now += timedelta(days=91)
+        world.reconcile()
+        assert world.tasks() == [Task.ARCHIVE, *[Task.VERIFY] * number]
+        world.end(ALONE.model_copy(update={"completed": world.now + wrong}))
+        world.now += timedelta(minutes=10)
+        world.reconcile()
+        assert world.condition("Verified") == ("True", "Proven")
+        world.reconcile()
+        assert len(world.jobs) == number + 1
+
+
 def test_damage_that_is_found_by_schedule_is_reported_until_it_is_put_right() -> None:
     world = Kept({"verifyEvery": "30d"})
     world.now += timedelta(days=31)
