@@ -382,17 +382,20 @@ def test_a_bucket_that_keeps_the_objects_is_reported_and_tried_again_a_day_later
     assert len(world.jobs) == 3
 
 
-def test_a_job_that_the_api_server_finds_wrong_deletes_nothing_and_the_archive_still_counts() -> None:
+@pytest.mark.parametrize(("status", "reason"), [(422, "InvalidSpec"), (403, "InsufficientPrivilege")])
+def test_a_job_that_the_api_server_refuses_deletes_nothing_and_the_archive_still_counts(
+    status: int, reason: str
+) -> None:
     world = Kept(KEEP)
     world.announce()
 
     def refuse(what: str) -> None:
         if what == "create jobs":
-            raise refusal(422, "spec.template: Invalid value")
+            raise refusal(status, "spec.template: Invalid value")
 
     world.server.before = refuse
     assert world.reconcile() == archive_steps.AGAIN
-    assert (world.condition("Expired"), world.condition()) == (("False", "InvalidSpec"), ("True", "Proven"))
+    assert (world.condition("Expired"), world.condition()) == (("False", reason), ("True", "Proven"))
     assert (parse_archive(world.body).expired, world.status["state"]) == (False, "Verified")
     assert not world.status.keys() & {"lastError", "phase"}
     assert world.slots.held() == frozenset()
