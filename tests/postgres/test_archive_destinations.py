@@ -5,19 +5,23 @@ nothing that could be taken for an archive is left. What damage and interruption
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from lab.azure import AzureServer
 from lab.cluster import Reporter
-from lab.front import Request
+from lab.front import Answer, Request
+from lab.gcs import GCSServer
 from lab.operator import until
 from lab.postgres import Database, free_port
 from lab.proxy import Proxy, Toward
@@ -33,6 +37,7 @@ from partwarden.archive.storage import Store
 from partwarden.errors import (
     ArchiveDamaged,
     DatabaseUnreachable,
+    DeletionRefused,
     DestinationDenied,
     DestinationFull,
     DestinationNotFound,
@@ -58,6 +63,7 @@ from support.places import (
     fronted,
     objects,
     on_azure,
+    on_gcs,
     secret,
 )
 
@@ -270,6 +276,70 @@ def test_a_listing_of_several_pages_is_read_to_its_end_on_azure(azure: AzureServ
     assert len(pages) == 3
 
 
+def test_a_listing_of_several_pages_is_read_to_its_end_on_gcs(gcs: GCSServer) -> None:
+    """The server knows no pages: they are cut from its answer."""
+    pages = []
+
+    def cut(request: Request) -> Answer | None:
+        if "list-type=2" not in request.target:
+            return None
+        after = int(request.query.get("continuation-token", 0))
+        body = gcs.front.answer(replace(request, target=re.sub("&?continuation-token=[0-9]+", "", request.target)))
+        found = re.findall("<Contents>.*?</Contents>", body.content.decode(), re.DOTALL)
+        pages.append(after)
+        more = f"<NextContinuationToken>{after + 2}</NextContinuationToken>" if after + 2 < len(found) else ""
+        listed = "".join(found[after : after + 2])
+        return Answer(200, f"<ListBucketResult><Name>b</Name>{listed}{more}</ListBucketResult>".encode())
+
+    gcs.make_bucket("pages")
+    place = on_gcs(gcs, "pages")
+    keys = [f"a/{number}/b" for number in range(5)]
+    for key in keys:
+        place.shelf().write(key, b"")
+    with fronted(place, cut) as front:
+        assert sorted(place.store(front.port).below("a", "b")) == keys
+    assert pages == [0, 2, 4]
+    gcs.remove_bucket("pages")
+
+
+@services
+def test_a_full_service_is_reported_and_leaves_nothing(place: Place) -> None:
+    """As services say it that have no room: none of the emulators has a quota."""
+
+    def full(request: Request) -> Answer | None:
+        message = "<Error><Code>InsufficientStorage</Code><Message>The quota is used up.</Message></Error>"
+        return Answer(507, message.encode()) if request.method == "PUT" else None
+
+    with fronted(place, full) as front:
+        store = place.store(front.port)
+        for content in ([b"small"], LARGE):
+            with pytest.raises(DestinationFull, match="The quota is used up: make room, or raise the quota"):
+                store.put("a/b", content)
+    assert place.shelf().files() == []
+    place.store().put("a/b", LARGE)
+
+
+@services
+def test_a_service_that_is_too_slow_is_reported(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = place.store()
+    patient.put("a/b", LARGE)
+    monkeypatch.setattr(storage, "WHOLE", timedelta(seconds=1))
+    with Proxy("127.0.0.1", place.port) as proxy:
+        store = place.store(proxy.port)
+        for toward, attempt in (
+            (Toward.CLIENT, lambda: whole(store, "a/b")),
+            (Toward.SERVER, lambda: store.put("c/d", LARGE)),
+            (Toward.CLIENT, lambda: store.remove("a/b")),
+        ):
+            struck = proxy.swallow(toward, 0)
+            with pytest.raises(DestinationUnreachable, match="no answer in time"):
+                attempt()
+            assert struck.is_set()
+            proxy.heal()
+    assert place.shelf().files() in (["a/b"], [])
+    patient.put("e/f", [b"small"])
+
+
 @services
 def test_a_busy_service_is_asked_again_and_reported_in_the_end(place: Place) -> None:
     for times in (1, 2):
@@ -450,3 +520,37 @@ def test_a_full_server_is_reported_and_leaves_nothing() -> None:
         assert server.objects("archives") == []
         disk.free()
         store.put("a/b", LARGE)
+
+
+@everywhere
+def test_what_is_removed_is_gone_and_what_is_not_there_is_no_error(place: Place) -> None:
+    store, shelf = place.store(), place.shelf()
+    for key in ODD:
+        store.put(key, [key.encode()])
+    store.put("large/b", LARGE)
+    store.put("stays/b", [b"other"])
+    for key in (*ODD, "large/b"):
+        assert (store.remove(key), store.remove(key), store.remove(f"{key}/more")) == (False, False, False)
+        with pytest.raises(ArchiveDamaged, match="is not there"):
+            whole(store, key)
+    assert shelf.files() == ["stays/b"]
+
+
+@services
+def test_what_keeps_an_object_from_being_removed_is_reported(place: Place) -> None:
+    place.store().put("a/b", [b"first"])
+    for wrong in place.wrong:
+        # Of azurite's answer it is not known whether the key or its rights are wrong.
+        with pytest.raises((DestinationDenied, DeletionRefused), match=f"{REFUSED}|the credentials may not delete"):
+            place.store(secret=wrong).remove("a/b")
+    # Azure's answer to a deletion of several tells a missing blob from no missing container.
+    if place.kind != AZURE:
+        with pytest.raises(DestinationNotFound, match=r"://none-such.*: the bucket is not there"):
+            place.store(url=place.missing()).remove("a/b")
+    with pytest.raises(DestinationUnreachable, match="Connection refused"):
+        place.store(free_port("127.0.0.1")).remove("a/b")
+    # azurite answers 500 where a token may not delete one of several.
+    if place.kind == PLAIN:
+        with pytest.raises(DeletionRefused, match="the credentials may not delete"):
+            place.store(secret=place.reading).remove("a/b")
+    assert place.shelf().files() == ["a/b"]

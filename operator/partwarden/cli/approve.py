@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..api.approval import APPROVE_PLAN, parse, read
+from ..api.status import MAX_PLAN
 from ..errors import InvalidSpec
 from . import formats, manifest, policies, problems, steps
 from .options import Target, target
@@ -80,5 +81,7 @@ def _description(policy: Object) -> Iterator[str]:
     """The plan as the status shows it, and what the operator says of it."""
     name, (status, _) = policies.name(policy), policies.read_status(policy)
     yield from steps.sentences(name, status.plan)
+    if len(status.plan) >= MAX_PLAN:
+        yield f"{name}: the status shows the first {MAX_PLAN} steps of a plan, and the approval is of all of them"
     if (ready := problems.conditions(status).get("Ready")) is not None:
         yield f"{name}: {ready.message}"

@@ -190,10 +190,14 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
             case = archive_schedule.ExpiryCase(archive, parse_policy(body) if body else None, self._clock())
             if (kept := archive_schedule.unmet(case)) is not None:
                 raise TableThere(f"{kept.message}; see annotation and spec.retention.archive of its policy")
+            announced = archive_status.moment(status.get("expiresAt"))
             assert case.due is not None
-            # Safe: all that the policy demands is met, the archive was announced to be deleted a day ago, and in the
-            # very database that it is of there is no table of its OID or its name that could need it.
-            self._check_gone(archive, request, case.due)
+            if announced is None:
+                raise TableThere("its deletion was not announced, which comes first")
+            # Safe: all that the policy demands is met, the archive was announced to be deleted a day ago, by the
+            # server's clock too, and in the very database that it is of there is no table of its OID or its name that
+            # could need it.
+            self._check_gone(archive, request, max(case.due, announced))
         table = TableName(schema_=request.schema, name=request.spec.partition, oid=int(status.get("oid") or 0))
         return Target(table, server=str(status.get("server") or ""))
 

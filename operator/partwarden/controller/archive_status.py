@@ -82,7 +82,7 @@ def proved(
     status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str, took: float | None = None
 ) -> Status:
     """The Job that archives reported success: the archive was read back before it said so. ``took``: its seconds."""
-    found = {**forgiven(status), **_facts(report), "job": job, "lastVerified": iso(report.completed or now)}
+    found = {**forgiven(status), **_facts(report), "job": job, "lastVerified": _read_at(status, report, now)}
     if took is not None:
         found["seconds"] = max(0, round(took))
     message = f"{report.rows} rows, {human(report.bytes)}, read back and equal to the table: {report.location}"
@@ -98,7 +98,7 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
     # What was read before says nothing beside it.
     found.pop("verification", None)
     if report.ok:
-        found["lastVerified"] = iso(report.completed or now)
+        found["lastVerified"] = _read_at(status, report, now)
         as_it_was = ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}")
         return _with({**forgiven(found), "job": job}, generation, now, as_it_was, READY)
     found |= counted(status, job, report.completed or now, now)
@@ -107,7 +107,7 @@ def checked(status: Mapping[str, Any], generation: int, now: datetime, report: R
 
 def verified(status: Mapping[str, Any], generation: int, now: datetime, report: Report, job: str) -> Status:
     """The Job that reads an archive by schedule came to a result. It is not tried again soon: no table waits for it."""
-    at = iso((report.completed or now).replace(microsecond=0))
+    at = _read_at(status, report, now)
     said = {"job": job, "ok": report.ok, "reason": report.reason, "message": cut(report.message), "completed": at}
     found: Status = {**forgiven(status), "verification": {key: each for key, each in said.items() if each != ""}}
     found["job"] = job
@@ -115,6 +115,13 @@ def verified(status: Mapping[str, Any], generation: int, now: datetime, report: 
         as_it_was = ConditionState(TRUE, PROVEN, f"read again, and as it was: {report.location}")
         return _with({**found, "lastVerified": at}, generation, now, as_it_was, READY)
     return _with(found, generation, now, ConditionState(FALSE, report.reason, report.message), STALLED)
+
+
+def _read_at(status: Mapping[str, Any], report: Report, now: datetime) -> str | None:
+    """When the archive was read, by the operator's clock as far as others differ: by that moment it is read again, soon
+    for ever where it is years ago, and never where it is years to come."""
+    begun = min(moment(status.get("phaseSince")) or now, now)
+    return iso(min(max(report.completed or now, begun), now).replace(microsecond=0))
 
 
 def announced(status: Mapping[str, Any], generation: int, now: datetime, at: datetime | None) -> Status:

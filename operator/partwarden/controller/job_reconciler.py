@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from ..api.types import ObjectKey
-from ..errors import ClusterUnavailable, InvalidSpec, PartwardenError, UserError
+from ..errors import ClusterUnavailable, InsufficientPrivilege, InvalidSpec, PartwardenError, UserError
 from ..kube.cache import StoredOfPolicy
-from ..kube.client import JOBS, Cluster, Invalid
+from ..kube.client import JOBS, BadRequest, Cluster, Forbidden, Invalid
 from ..status.events import Notice
 from . import archive_status
 from .archive_status import Status
@@ -80,13 +80,20 @@ class JobReconciler(ABC, Generic[T]):
         refused: Callable[[T, PartwardenError], float] | None = None,
     ) -> float:
         """Returns `POLL_JOB` where the Job exists now. ``settings``: the field that says how it runs. ``refused``: what
-        to do where the API server finds it wrong, and no Job exists; as `_fail` returns it."""
+        to do where the API server refuses it, and no Job exists; as `_fail` returns it."""
         try:
             if self._cluster.create(JOBS, body):
                 log.info("created Job %s", name, extra={self._about: str(subject), "reason": "JobCreated"})
-        except Invalid as error:
-            return (refused or self._fail)(subject, InvalidSpec(f"{error}: see {settings}, and PARTWARDEN_JOB_IMAGE"))
-        return POLL_JOB
+        except Forbidden as error:
+            # A quota or an admission policy of the namespace, too: the status must not go on saying that a Job runs.
+            why: UserError = InsufficientPrivilege(
+                f"{error}: see quotas, admission policies and roles of the namespace"
+            )
+        except (Invalid, BadRequest) as error:
+            why = InvalidSpec(f"{error}: see {settings}, and PARTWARDEN_JOB_IMAGE")
+        else:
+            return POLL_JOB
+        return (refused or self._fail)(subject, why)
 
     def _fail(self, subject: T, error: PartwardenError) -> float:
         log.warning("%s", error, extra={self._about: str(subject), "reason": error.reason})

@@ -111,3 +111,13 @@ def test_an_approval_that_was_used_is_taken_back_first(api: ApiServer) -> None:
     api.policies["shop", "run"]["status"]["approvedPlan"] = {"digest": OTHER, "basis": OTHER, "steps": []}
     run("approve", "--yes", DIGEST)
     assert approved(api) == DIGEST
+
+
+def test_it_says_where_the_status_may_not_show_all_of_the_plan(api: ApiServer) -> None:
+    said = "the status shows the first 50 steps of a plan, and the approval is of all of them"
+    status = api.policies["shop", "run"]["status"]
+    (step,) = status["plan"][:1]
+    status["plan"] = [{**step, "partition": f"run_{number}"} for number in range(49)]
+    assert said not in run("approve", "--yes", DIGEST).stdout
+    status["plan"] = [{**step, "partition": f"run_{number}"} for number in range(50)]
+    assert f"shop/run: {said}" in run("approve", "--yes", DIGEST).stdout.splitlines()

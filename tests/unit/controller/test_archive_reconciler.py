@@ -407,16 +407,24 @@ def test_a_job_that_is_not_its_own_proves_nothing(world: World) -> None:
     assert "manifestSha256" not in world.status
 
 
-def test_a_job_that_the_api_server_finds_wrong_is_the_users_to_correct(world: World) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"), [(422, "InvalidSpec"), (400, "InvalidSpec"), (403, "InsufficientPrivilege")]
+)
+def test_a_job_that_the_api_server_refuses_is_the_users_to_correct(world: World, status: int, reason: str) -> None:
+    """403 is also the answer of a quota and of admission policies."""
+
     def refuse(what: str) -> None:
         if what == "create jobs":
-            raise refusal(422, "spec.template: Invalid value")
+            raise refusal(status, "exceeded quota: jobs")
 
     world.server.before = refuse
     assert world.reconcile() == module.RETRY_USER_ERROR
-    assert world.condition("Stalled") == ("True", "InvalidSpec")
-    assert world.status["oid"] == OID
+    assert world.condition("Stalled") == ("True", reason)
+    assert (world.status["oid"], world.status["state"]) == (OID, "Failed")
     assert world.slots.held() == frozenset()
+    world.server.before = lambda what: None
+    world.reconcile()
+    assert (world.condition("Stalled")[0], len(world.jobs)) == ("False", 1)
 
 
 def test_an_api_server_that_fails_is_tried_again(world: World) -> None:

@@ -145,6 +145,21 @@ def test_an_archive_is_read_again_by_schedule_without_its_database() -> None:
     assert world.tasks() == [Task.ARCHIVE, Task.VERIFY]
 
 
+@pytest.mark.parametrize("wrong", [timedelta(days=-3650), timedelta(days=3650)], ids=["behind", "ahead"])
+def test_the_clock_of_a_pod_moves_no_reading(wrong: timedelta) -> None:
+    world = Kept({"verifyEvery": "90d"})
+    for number in range(1, 3):
+        world.now += timedelta(days=91)
+        world.reconcile()
+        assert world.tasks() == [Task.ARCHIVE, *[Task.VERIFY] * number]
+        world.end(ALONE.model_copy(update={"completed": world.now + wrong}))
+        world.now += timedelta(minutes=10)
+        world.reconcile()
+        assert world.condition("Verified") == ("True", "Proven")
+        world.reconcile()
+        assert len(world.jobs) == number + 1
+
+
 def test_damage_that_is_found_by_schedule_is_reported_until_it_is_put_right() -> None:
     world = Kept({"verifyEvery": "30d"})
     world.now += timedelta(days=31)
@@ -203,7 +218,8 @@ def test_an_archive_is_deleted_a_day_after_that_was_announced() -> None:
     world.announce()
     assert world.server.events[-1][0] == "Announced"
     assert world.reconcile() == job_reconciler.POLL_JOB
-    assert world.gone == [datetime(2027, 1, 1, tzinfo=UTC)]
+    # A day after the announcement, which came a day late: the server's clock is asked for both.
+    assert world.gone == [world.now]
     job = world.jobs[-1]
     assert (order(job).task, order(job).manifest_sha256, order(job).begun) == (
         *(Task.EXPIRE, DONE.manifest_sha256),
@@ -366,17 +382,20 @@ def test_a_bucket_that_keeps_the_objects_is_reported_and_tried_again_a_day_later
     assert len(world.jobs) == 3
 
 
-def test_a_job_that_the_api_server_finds_wrong_deletes_nothing_and_the_archive_still_counts() -> None:
+@pytest.mark.parametrize(("status", "reason"), [(422, "InvalidSpec"), (403, "InsufficientPrivilege")])
+def test_a_job_that_the_api_server_refuses_deletes_nothing_and_the_archive_still_counts(
+    status: int, reason: str
+) -> None:
     world = Kept(KEEP)
     world.announce()
 
     def refuse(what: str) -> None:
         if what == "create jobs":
-            raise refusal(422, "spec.template: Invalid value")
+            raise refusal(status, "spec.template: Invalid value")
 
     world.server.before = refuse
     assert world.reconcile() == archive_steps.AGAIN
-    assert (world.condition("Expired"), world.condition()) == (("False", "InvalidSpec"), ("True", "Proven"))
+    assert (world.condition("Expired"), world.condition()) == (("False", reason), ("True", "Proven"))
     assert (parse_archive(world.body).expired, world.status["state"]) == (False, "Verified")
     assert not world.status.keys() & {"lastError", "phase"}
     assert world.slots.held() == frozenset()
