@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from .database import Database
 from .destination import Destination
-from .retention import Compression, JobSettings, OnLargeObjects
+from .retention import LEVEL_RULE, Compression, JobSettings, OnLargeObjects
 from .status import Condition, From, Message, Moment, ObservedGeneration, To
 from .types import Identifier, Model, ObjectName, Rule, Ruled
 
@@ -44,6 +44,7 @@ class PartitionArchiveSpec(Ruled):
             "an archive is of one partition for ever: make another PartitionArchive instead",
             lambda _: True,
         ),
+        LEVEL_RULE,
     )
 
     policy: PolicyRef | None = Field(
@@ -73,6 +74,13 @@ class PartitionArchiveSpec(Ruled):
         None,
         description="How the dump is compressed: Zstd, Gzip or None. Absent: as the policy's retention.archive says, "
         "else Zstd.",
+    )
+    compression_level: int | None = Field(
+        None,
+        ge=1,
+        le=19,
+        description="From 1, the fastest, to 19 of Zstd or 9 of Gzip; needs compression. Absent: as the policy says "
+        "for that compression, else 1 of Zstd, 6 of Gzip.",
     )
 
 

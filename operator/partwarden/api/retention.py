@@ -128,6 +128,26 @@ class Compression(StrEnum):
     NONE = "None"
 
 
+HIGHEST_LEVEL = {Compression.ZSTD: 19, Compression.GZIP: 9, Compression.NONE: 0}
+"""Of ``compressionLevel``, from 1 on. Above 19 zstd takes memory that a Job does not have."""
+
+
+def is_level(compression: Compression, level: int | None) -> bool:
+    """Whether the method has that level; None is the default of each."""
+    return level is None or 1 <= level <= HIGHEST_LEVEL[compression]
+
+
+LEVEL_RULE = Rule(
+    # Without compression the API server fills in the default of a policy; an archive must say it.
+    "!has(self.compressionLevel) || (has(self.compression) && "
+    "self.compressionLevel <= {'Zstd': 19, 'Gzip': 9, 'None': 0}[self.compression])",
+    "must be 1 to 19 with compression: Zstd, 1 to 9 with Gzip, and absent with None or without compression",
+    lambda spec: is_level(spec.compression or Compression.NONE, spec.compression_level),
+    "compressionLevel",
+)
+"""Of a model with ``compression`` and ``compressionLevel``."""
+
+
 class Deletion(StrEnum):
     """Whether an archive may ever be deleted."""
 
@@ -155,12 +175,19 @@ class ArchiveSettings(Destination):
             lambda spec: (spec.keep_for is not None) == (spec.deletion is Deletion.ALLOWED),
             "keepFor",
         ),
+        LEVEL_RULE,
     )
 
     compression: Annotated[Compression, Field(strict=False)] = Field(
         Compression.ZSTD,
         description="How dumps are compressed. Zstd: by zstd where pg_dump can, from PostgreSQL 16 on, else by gzip, "
         "and the Job's log says why. Gzip; None. Default: Zstd.",
+    )
+    compression_level: int | None = Field(
+        None,
+        ge=1,
+        le=19,
+        description="From 1, the fastest, to 19 of Zstd or 9 of Gzip. Absent: 1 of Zstd, 6 of Gzip.",
     )
     verify_every: Age | None = Field(
         None,

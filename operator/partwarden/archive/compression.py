@@ -15,17 +15,11 @@ from . import pgdump
 
 LEVEL = 1
 """Of zstd: see docs/explanation/benchmarks.md. Higher ones take longer than the server needs to give the rows."""
-OPTIONS = {
-    Compression.ZSTD: (f"--compress=zstd:{LEVEL}",),
-    # As pg_dump does it by itself: its level of gzip is the same in every version.
-    Compression.GZIP: (),
-    # Known to every version, unlike the word.
-    Compression.NONE: ("--compress=0",),
-}
 NOWHERE = "host=/dev/null"
 """Where no server can be: libpq takes it for the folder of a socket, and it is none."""
 TIMEOUT = 60
 """Seconds until pg_dump must have found that out."""
+UNCOMPRESSED = ("--compress=0",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +28,23 @@ class Dumper:
 
     version: str
     compression: Compression
+    level: int | None = None
+    """None: the default of that compression."""
     why_not: str = ""
     """Why not by what was wanted; empty where it is."""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Of pg_dump."""
-        return OPTIONS[self.compression]
+        """Of pg_dump. Numbers alone, which mean gzip, are known to every version, unlike words."""
+        match self.compression:
+            case Compression.ZSTD:
+                return (f"--compress=zstd:{self.level or LEVEL}",)
+            case Compression.GZIP if self.level is None:
+                # As pg_dump does it by itself: its level is the same in every version.
+                return ()
+            case Compression.GZIP:
+                return (f"--compress={self.level}",)
+        return UNCOMPRESSED
 
 
 def reader(version: str, compression: Compression) -> str:
@@ -50,17 +54,19 @@ def reader(version: str, compression: Compression) -> str:
     return f"pg_restore of PostgreSQL {pgdump.major(version)} or newer{built}"
 
 
-def choose(wanted: Compression) -> Dumper:
-    """The compression that was wanted, or gzip where pg_dump cannot do it. Raises `ClientMissing`."""
-    version = pgdump.version()
+def choose(wanted: Compression, level: int | None = None) -> Dumper:
+    """The compression that was wanted, at that level, or gzip, at its own, where pg_dump cannot do it. Raises
+    `ClientMissing`."""
+    dumper = Dumper(pgdump.version(), wanted, level)
     if wanted is not Compression.ZSTD:
-        return Dumper(version, wanted)
+        return dumper
     # It checks its options before it connects: where its answer is the same as with an option that all versions know,
     # namely that there is no server, it has taken this one. Its words are for people, and decide nothing.
-    answer = _ask(OPTIONS[Compression.ZSTD])
-    if answer == _ask(OPTIONS[Compression.NONE]):
-        return Dumper(version, wanted)
-    return Dumper(version, Compression.GZIP, f"pg_dump {version} cannot compress by zstd: {answer[:200]}")
+    answer = _ask(dumper.options)
+    if answer == _ask(UNCOMPRESSED):
+        return dumper
+    why_not = f"pg_dump {dumper.version} cannot compress by zstd: {answer[:200]}"
+    return Dumper(dumper.version, Compression.GZIP, why_not=why_not)
 
 
 def _ask(options: tuple[str, ...]) -> str:

@@ -59,7 +59,7 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
     """Make the archive, or find that it was made already. Its report is always ``ok``. Raises a `PartwardenError`, or
     psycopg's errors as `connection.session` translates them: then nothing is proven."""
     started = datetime.now(UTC)
-    dumper = compression.choose(wanted.compression)
+    dumper = compression.choose(wanted.compression, wanted.compression_level)
     if dumper.why_not:
         say(f"compressed by {dumper.compression.value.lower()}: {dumper.why_not}")
     pgdump.find("pg_restore")

@@ -67,6 +67,8 @@ class TableToArchive(Written):
     key: str | None = None
     large_objects: OnLargeObjects = OnLargeObjects.REFUSE
     compression: Compression = Compression.ZSTD
+    compression_level: int | None = None
+    """None: the default of that compression."""
 
 
 class JobSpec(TableToArchive, JobOrder):

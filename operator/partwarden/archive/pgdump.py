@@ -17,10 +17,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from io import BufferedReader
 from typing import IO, Any
 
 from psycopg.conninfo import make_conninfo
@@ -40,6 +42,11 @@ FOLDER = "PARTWARDEN_PG_BIN"
 CHUNK = 1 << 20
 """Bytes that are handed on at once, and that a pipe holds where the system allows it: with less, a program waits for
 this process for most of the time, whose threads have their turns at Python."""
+NARROWEST = 1 << 14
+"""Bytes that a pipe holds on every system."""
+NAP = 0.001
+"""Seconds for which output may gather in a pipe that is less than half full: the programs write 4 KB at a time, and to
+be woken for each takes more CPU than what is done with it."""
 LOCK_PATIENCE = "15s"
 APPLICATION = "partwarden pg_dump"
 """Its application_name: the same Job reads the table by COPY in another session."""
@@ -160,10 +167,8 @@ def _run(
     except OSError as error:
         raise ClientMissing(f"{command[0]} cannot be run: {error}") from None
     stdout, stderr = process.stdout, process.stderr
-    assert stdout is not None
+    assert isinstance(stdout, BufferedReader)
     assert stderr is not None
-    for pipe in (process.stdin, stdout):
-        _widen(pipe)
     words: deque[str] = deque(maxlen=8)
     failures: list[BaseException] = []
     threads = [threading.Thread(target=_listen, args=(stderr, words), daemon=True)]
@@ -173,8 +178,7 @@ def _run(
         thread.start()
 
     def output() -> Iterator[bytes]:
-        while chunk := stdout.read(CHUNK):
-            yield chunk
+        yield from _pieces(stdout)
         for thread in threads:
             thread.join()
         code = process.wait()
@@ -205,11 +209,22 @@ def _check_exit(program: str, code: int, words: str) -> None:
         raise DumpFailed(f"{program} ended with {code}: {words[:1000] or 'it said nothing'}")
 
 
-def _widen(pipe: IO[bytes] | None) -> None:
+def _widen(pipe: IO[bytes]) -> int:
+    """Let it hold `CHUNK` bytes, where that is allowed. Returns how many it holds at least."""
     # Linux alone has it, and not for more than some megabytes of each user.
-    if pipe is not None and sys.platform == "linux":
+    if sys.platform == "linux":
         with suppress(OSError):
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
+            return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
+    return NARROWEST
+
+
+def _pieces(pipe: BufferedReader) -> Iterator[bytes]:
+    """What is written into the pipe, in as large pieces as it holds."""
+    enough = _widen(pipe) // 2
+    while piece := pipe.read1(CHUNK):
+        yield piece
+        if len(piece) < enough:
+            time.sleep(NAP)
 
 
 def _listen(pipe: IO[bytes], words: deque[str]) -> None:
@@ -220,6 +235,7 @@ def _listen(pipe: IO[bytes], words: deque[str]) -> None:
 
 def _feed(data: Iterable[bytes], process: subprocess.Popen[bytes], failures: list[BaseException]) -> None:
     assert process.stdin is not None
+    _widen(process.stdin)
     try:
         with process.stdin as pipe:
             for chunk in data:

@@ -8,6 +8,7 @@ was proven, the archive restores what the table holds.
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from .table_lookup import describe
 ADVISORY_CLASS = 0x61726368
 """First half of the advisory lock's key ("arch"); the partition's OID is the second."""
 LOCK_PATIENCE = "15s"
+NAP = 0.001
+"""Seconds for which rows may gather once all that came were read: the server sends some twenty at a time, and to be
+woken for each takes both sides more CPU than the rows themselves."""
 REPORTED = 1 << 24
 """Bytes between two reports of progress."""
 
@@ -173,15 +177,19 @@ def _copy(connection: Session, statement: Composed) -> Iterator[bytes | memoryvi
         raise pg.error_from_result(result, "utf-8")
     poll = select.poll()
     poll.register(server.socket, select.POLLIN)
-    take = server.get_copy_data
+    take, drained = server.get_copy_data, False
     while True:
         count, row = take(1)
         if count > 0:
             yield row
+            drained = False
         elif count == 0:
-            # Keep-alives end a connection whose server is gone; a server that is only slow is waited for.
-            poll.poll(60_000)
+            if drained:
+                time.sleep(NAP)
+                # Keep-alives end a connection whose server is gone; a server that is only slow is waited for.
+                poll.poll(60_000)
             server.consume_input()
+            drained = True
         else:
             break
     while (ended := server.get_result()) is not None:

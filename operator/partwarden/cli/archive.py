@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ..api.retention import Compression, OnLargeObjects
+from ..api.retention import HIGHEST_LEVEL, Compression, OnLargeObjects, is_level
 from ..archive import create, storage
 from ..archive.job_order import (
     TableToArchive,
@@ -50,6 +50,11 @@ Named = dict[str, str] | None
     default=Compression.ZSTD.value,
     help="Of the dump. Zstd, where pg_dump cannot do it, is Gzip. Default: Zstd.",
 )
+@click.option(
+    "--compression-level",
+    type=click.IntRange(1, HIGHEST_LEVEL[Compression.ZSTD]),
+    help="From 1, the fastest, to 19 of Zstd or 9 of Gzip. Default: 1 of Zstd, 6 of Gzip.",
+)
 @REPORT
 @formats.option()
 def archive(
@@ -59,6 +64,7 @@ def archive(
     to: str,
     without_large_objects: bool,
     compression: str,
+    compression_level: int | None,
     report: Path | None,
     output: str,
 ) -> int:
@@ -67,7 +73,9 @@ def archive(
     Exits 0 when it is proven, 1 on an error.
     """
     signal.signal(signal.SIGTERM, end_at_signal)
-    schema = (table or {}).get("schema", "public")
+    schema, by = (table or {}).get("schema", "public"), Compression(compression)
+    if not is_level(by, compression_level):
+        raise click.BadParameter("Zstd has 1 to 19, Gzip 1 to 9, None has none", param_hint="--compression-level")
     try:
         store = storage.to(to)
         wanted = TableToArchive(
@@ -75,7 +83,8 @@ def archive(
             parent=TableName(schema_=schema, name=table["name"], oid=0) if table else None,
             partition=TableName(schema_=partition.get("schema", schema), name=partition["name"], oid=0),
             large_objects=OnLargeObjects.LEAVE_OUT if without_large_objects else OnLargeObjects.REFUSE,
-            compression=Compression(compression),
+            compression=by,
+            compression_level=compression_level,
         )
         made = create.archive(wanted, from_dsn(dsn), store, log_line)
     except PartwardenError as error:

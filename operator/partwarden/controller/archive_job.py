@@ -66,6 +66,7 @@ class JobRequest(NamedTuple):
     """Of the partition key."""
     large_objects: OnLargeObjects
     compression: Compression
+    compression_level: int | None
 
 
 def resolve_job_request(data: object, policy: object | None) -> JobRequest:
@@ -80,13 +81,17 @@ def resolve_job_request(data: object, policy: object | None) -> JobRequest:
     database = resolve_database(spec.database, spec.policy, found, ARCHIVE_KIND)
     retention = found.retention if found else None
     kept = retention.archive if retention else None
+    compression = spec.compression or (kept.compression if kept else Compression.ZSTD)
+    # A level is one of a method.
+    level = kept.compression_level if kept and kept.compression is compression else None
     return JobRequest(
         spec=spec,
         database=database.for_jobs,
         schema=spec.schema_ or (found.table.schema_ if found else "public"),
         encoding=found.key_encoding if found else KeyEncoding.NATIVE,
         large_objects=spec.large_objects or (retention.large_objects if retention else OnLargeObjects.REFUSE),
-        compression=spec.compression or (kept.compression if kept else Compression.ZSTD),
+        compression=compression,
+        compression_level=spec.compression_level or level,
     )
 
 

@@ -27,6 +27,13 @@ def test_one_that_was_built_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.options == (f"--compress=zstd:{compression.LEVEL}",)
 
 
+def test_the_level_that_was_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, Binaries.with_zstd())
+    assert choose(Compression.ZSTD, 19).options == ("--compress=zstd:19",)
+    # Of a number alone every version knows that it is gzip's.
+    assert choose(Compression.GZIP, 9).options == ("--compress=9",)
+
+
 def test_a_newer_one_that_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Binaries.wheel())
     found = choose(Compression.ZSTD)
@@ -40,13 +47,13 @@ def test_one_that_does_not_know_the_word(monkeypatch: pytest.MonkeyPatch, tmp_pa
     program = tmp_path / "pg_dump"
     program.write_text(
         "#!/bin/sh\ncase \"$*\" in\n*version*) echo 'pg_dump (PostgreSQL) 15.18';;\n"
-        "*zstd*) echo 'pg_dump: error: invalid value \"zstd:1\" for option -Z/--compress' >&2; exit 1;;\n"
+        "*zstd*) echo 'pg_dump: error: invalid value \"zstd:19\" for option -Z/--compress' >&2; exit 1;;\n"
         "*) echo 'pg_dump: error: connection failed' >&2; exit 1;;\nesac\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv(pgdump.FOLDER, str(tmp_path))
-    why = 'pg_dump 15.18 cannot compress by zstd: invalid value "zstd:1" for option -Z/--compress'
-    assert choose(Compression.ZSTD) == Dumper("15.18", Compression.GZIP, why)
+    why = 'pg_dump 15.18 cannot compress by zstd: invalid value "zstd:19" for option -Z/--compress'
+    assert choose(Compression.ZSTD, 19) == Dumper("15.18", Compression.GZIP, why_not=why)
 
 
 @pytest.mark.parametrize("wanted", [Compression.GZIP, Compression.NONE])

@@ -10,22 +10,24 @@ from partwarden.api.policy import PartitionPolicySpec
 from partwarden.api.retention import Compression
 from partwarden.api.validation import check
 from partwarden.controller.archive_job import resolve_job_request
+from partwarden.errors import InvalidSpec
 
 DATABASE = {"secretRef": {"name": "db"}}
 DESTINATION = {"pvc": {"claimName": "archives"}}
 
 
-def says(compression: str | None) -> dict[str, Any]:
-    return {} if compression is None else {"compression": compression}
+def says(compression: str | None, level: int | None = None) -> dict[str, Any]:
+    both = {"compression": compression, "compressionLevel": level}
+    return {field: value for field, value in both.items() if value is not None}
 
 
-def archive(compression: str | None) -> dict[str, Any]:
+def archive(compression: str | None, level: int | None = None) -> dict[str, Any]:
     of = {"policy": {"name": "run"}, "database": DATABASE, "partition": "run_2020", "destination": DESTINATION}
-    return {**of, **says(compression)}
+    return {**of, **says(compression, level)}
 
 
-def policy(compression: str | None) -> dict[str, Any]:
-    retention = {"keepFor": "5y", "archive": {**DESTINATION, **says(compression)}}
+def policy(compression: str | None, level: int | None = None) -> dict[str, Any]:
+    retention = {"keepFor": "5y", "archive": {**DESTINATION, **says(compression, level)}}
     return {"table": {"name": "run"}, "database": DATABASE, "retention": retention}
 
 
@@ -47,6 +49,31 @@ def test_without_one(own: str | None, expected: Compression) -> None:
     assert resolve_job_request(archive(own), None).compression is expected
     nowhere = {**policy(None), "retention": {"keepFor": "5y"}}
     assert resolve_job_request(archive(own), nowhere).compression is expected
+
+
+@pytest.mark.parametrize(
+    ("own", "of_policy", "expected"),
+    [
+        ((None, None), (None, 3), 3),
+        ((None, None), ("Gzip", 9), 9),
+        (("Zstd", 7), ("Zstd", 3), 7),
+        (("Zstd", None), (None, 3), 3),
+        # 19 is none of gzip's.
+        (("Gzip", None), ("Zstd", 19), None),
+        (("None", None), ("Gzip", 9), None),
+        ((None, None), (None, None), None),
+    ],
+)
+def test_the_level_is_one_of_the_method(
+    own: tuple[str | None, int | None], of_policy: tuple[str | None, int | None], expected: int | None
+) -> None:
+    assert resolve_job_request(archive(*own), policy(*of_policy)).compression_level == expected
+
+
+@pytest.mark.parametrize("own", [(None, 1), ("None", 1), ("Gzip", 10)])
+def test_an_archive_with_a_level_of_another_method_is_refused(own: tuple[str | None, int]) -> None:
+    with pytest.raises(InvalidSpec, match=r"spec\.compressionLevel: must be 1 to 19 with compression: Z"):
+        resolve_job_request(archive(*own), policy(None))
 
 
 def test_another_word_is_refused() -> None:
