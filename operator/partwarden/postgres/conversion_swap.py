@@ -181,7 +181,9 @@ def _work(
     yield from rules
     yield from references
     yield from _attach(conversion, ready, old, legacy)
-    yield from role.as_login(again(views, referenced, publications))
+    yield from role.as_login(
+        [*(definition.text(each.take) for each in publications), *again(views, referenced, publications)]
+    )
     mark = ConvertedMark(
         oid,
         ready.oid,
@@ -284,5 +286,4 @@ def again(views: Sequence[Any], referenced: Sequence[Any], publications: Sequenc
         if each.commented:
             yield definition.text(each.comment)
     for each in publications:
-        yield definition.text(each.take)
         yield definition.text(each.give)

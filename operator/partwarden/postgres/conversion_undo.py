@@ -52,6 +52,18 @@ COLUMNS = """
 SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
 WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 """
+# Of a schema as a whole only from 15 on.
+WHOLESALE = """
+SELECT p.pubname FROM pg_publication p JOIN pg_namespace s ON s.nspname = {schema}
+WHERE p.puballtables OR EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_publication'::regclass
+  AND d.refobjid = p.oid AND d.classid = to_regclass('pg_catalog.pg_publication_namespace')
+  AND EXISTS (SELECT FROM pg_depend n WHERE n.classid = d.classid AND n.objid = d.objid
+              AND n.refclassid = 'pg_namespace'::regclass AND n.refobjid = s.oid)) ORDER BY 1
+"""
+LACKING = """
+SELECT privilege FROM unnest(ARRAY['SELECT', 'INSERT']) privilege
+WHERE NOT has_table_privilege({owner}, {oid}::oid, privilege) ORDER BY 1
+"""
 KEY = """
 SELECT a.attname FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
 WHERE p.partrelid = {oid}
@@ -96,9 +108,16 @@ def undo(connection: Session, schema: str, table: str, deadline: float, *, limit
         nonlocal moved
         found = _begin(connection, schema, table, subject)
         moved = _count(connection, found, limit, subject)
+        wholesale = [each.pubname for each in rows_of(connection, WHOLESALE, schema=schema)[0]]
+        if moved and wholesale:
+            raise StatementRejected(
+                f"{subject}: {count_of(moved)} lie in other partitions, and publication {wholesale[0]!r} publishes every "
+                "table of its schema: subscribers would see them go under one name and come under another; delete and "
+                "insert them again afterwards, or change the publication"
+            )
         if moved and (who := locks.wait_for_snapshots(connection, deadline)):
             raise TableBusy(f"{subject}: {who} has an older snapshot, by which it would miss rows that move")
-        work = list(_work(connection, found, wants))
+        work = list(_work(connection, found, wants, bool(wholesale)))
         try:
             run(connection, *work)
         except pg.UniqueViolation as error:
@@ -173,7 +192,7 @@ def _count(connection: Session, found: Converted, limit: int, subject: str) -> i
     return many
 
 
-def _work(connection: Session, found: Converted, wants: list[Want]) -> Iterator[Composable]:
+def _work(connection: Session, found: Converted, wants: list[Want], wholesale: bool) -> Iterator[Composable]:
     """The one message: locks, the way back, and COMMIT. Fills ``wants``."""
     parent, legacy, role = found.parent, found.legacy, found.role
     above, below, until = (
@@ -182,7 +201,7 @@ def _work(connection: Session, found: Converted, wants: list[Want]) -> Iterator[
         Relation(parent.oid, parent.schema, f"partwarden_{legacy.oid}"),
     )
     filter_ = SQL(definition.ROW_FILTER) if connection.info.server_version >= 150000 else NULL
-    names = {"old": parent.oid, "new": above.as_string(), "was": ddl.relation(until).as_string()}
+    names = {"old": parent.oid, "new": above.as_string(), "was": above.as_string()}
     seen = run(connection, fingerprint(parent.oid))[0][0][0]
     views, referenced, publications, sequences, targets, rights = rows_of(
         connection,
@@ -210,7 +229,10 @@ def _work(connection: Session, found: Converted, wants: list[Want]) -> Iterator[
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
     yield from own
-    yield from _move(connection, found)
+    # Before rows move: subscribers have them, and know nothing of where they lie.
+    yield from role.as_login(definition.text(each.take) for each in publications)
+    if not wholesale:
+        yield from _move(connection, found)
     # Safe from here on: the old table is detached, and of the rest nothing but emptiness is left.
     empty = SQL("NOT EXISTS (SELECT FROM {})").format(above)
     yield require(empty, f"rows are left in other partitions than {legacy}")
@@ -243,13 +265,21 @@ def _move(connection: Session, found: Converted) -> Iterator[Composable]:
     yield SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(above)
     yield SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(below)
     yield SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY").format(above)
-    (((columns,),),) = (rows_of(connection, COLUMNS, oid=found.parent.oid),)
+    (columns,) = rows_of(connection, COLUMNS, oid=found.parent.oid)[0]
+    (lacking,) = rows_of(connection, LACKING, owner=found.parent.owner, oid=found.legacy.oid)
+    # The owner may have taken rights from itself, and can always give them.
+    owner, rights = Identifier(found.parent.owner), SQL(", ").join(SQL(each.privilege) for each in lacking)
+    yield SQL("GRANT SELECT, DELETE ON {} TO {}").format(above, owner)
+    if lacking:
+        yield SQL("GRANT {} ON {} TO {}").format(rights, below, owner)
     # Safe: one statement deletes what it inserts, and one that is left by it makes the next one fail.
     move = SQL(
         "WITH moved AS (DELETE FROM {above} RETURNING {columns}) "
         "INSERT INTO {below} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM moved"
     )
     yield move.format(above=above, below=below, columns=definition.text(columns[0]))
+    if lacking:
+        yield SQL("REVOKE {} ON {} FROM {}").format(rights, below, owner)
 
 
 def _names_again(connection: Session, found: Converted) -> Iterator[Composable]:
