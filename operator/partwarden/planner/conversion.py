@@ -19,9 +19,6 @@ class WidenedKey:
     """Of the wider key, in order: those of the constraint, then the key column."""
     index: str
     """The unique index over ``columns`` that is built on the plain table, concurrently, before the swap."""
-    kept: str = ""
-    """Another one, over the columns of the constraint alone, built beforehand as well: PostgreSQL drops the index of a
-    constraint with the constraint, and by this one the rows that are there stay unique. The way back uses it, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,9 +169,14 @@ def _frame(table: PlainTable, wanted: Wanted) -> _Frame | Refusal:
 
 def _margin(table: PlainTable, wanted: Wanted) -> timedelta:
     """Long enough to build, validate and swap, even if that takes longer than it should."""
-    builds = 2 * len(widened(table, wanted)) * table.heap / BUILD_RATE
-    longest = timedelta(seconds=CAREFUL * (builds + table.heap / READ_RATE))
+    builds = len(widened(table, wanted)) * table.heap / BUILD_RATE
+    longest = timedelta(seconds=CAREFUL * builds) + validation_time(table)
     return longest + (DAY if SHORTEST[wanted.spec.interval] >= DAY else 2 * HOUR)
+
+
+def validation_time(table: PlainTable) -> timedelta:
+    """How long a validation may take, even if it takes longer than it should."""
+    return timedelta(seconds=CAREFUL * table.heap / READ_RATE)
 
 
 def _leftover(
@@ -183,7 +188,7 @@ def _leftover(
         return None
     with suppress(ValueError):
         begin, end = codec.moment(left.lower), codec.moment(left.upper)
-        needed = FOR_SWAP if left.validated else FOR_SWAP + timedelta(seconds=CAREFUL * table.heap / READ_RATE)
+        needed = FOR_SWAP if left.validated else FOR_SWAP + validation_time(table)
         on_grid = all(grid.cell(each).lower == each for each in (begin, end))
         if on_grid and begin <= lower and end >= latest + needed:
             return begin, end
@@ -254,9 +259,8 @@ def _steps(table: PlainTable, conversion: Conversion, has_check: bool) -> Iterat
     read, build = table.heap / READ_RATE, table.heap / BUILD_RATE
     built = {each.name for each in table.indexes if is_ours(table, each) and each.valid}
     for key in conversion.widened:
-        for name, columns in ((key.index, key.columns), (key.kept, key.columns[:-1])):
-            text = f"CREATE UNIQUE INDEX CONCURRENTLY {name} ({', '.join(columns)})"
-            yield Step(text, "SHARE UPDATE EXCLUSIVE", "nobody", build, name in built)
+        text = f"CREATE UNIQUE INDEX CONCURRENTLY {key.index} ({', '.join(key.columns)})"
+        yield Step(text, "SHARE UPDATE EXCLUSIVE", "nobody", build, key.index in built)
     span = f"CHECK {conversion.key} from {conversion.lower} to {conversion.upper}"
     heavy = "readers and writers, while locks are asked for, 50 ms at most each time"
     yield Step(f"{span} NOT VALID", "ACCESS EXCLUSIVE", heavy, 0.0, has_check)

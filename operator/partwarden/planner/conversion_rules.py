@@ -15,7 +15,7 @@ from ..errors import did_you_mean
 from .conversion import WidenedKey
 from .findings import quoted, why_blocked
 from .inventory import Inventory
-from .keys import TYPES, Codec, KeyType
+from .keys import MAX_BYTES, TYPES, Codec, KeyType
 from .plain_table import Constraint, ConstraintKind, Index, KeyColumn, PlainTable, Tied, TiedKind
 
 CHECK = "partwarden_convert"
@@ -135,29 +135,33 @@ def changes(table: PlainTable, wanted: Wanted) -> tuple[Change, ...]:
 
 
 def widened(table: PlainTable, wanted: Wanted) -> tuple[WidenedKey, ...]:
-    """The keys without the key column, as they are to be."""
-    if table.key is None or not wanted.widen_keys:
+    """The keys without the key column, as they are to be; none where that is not wanted."""
+    return _wider(table) if wanted.widen_keys else ()
+
+
+def _wider(table: PlainTable) -> tuple[WidenedKey, ...]:
+    if table.key is None:
         return ()
     return tuple(
         WidenedKey(
             constraint=each.name,
             primary=each.kind is ConstraintKind.PRIMARY,
             columns=(*each.columns, table.key.name),
-            # The OID tells the names of two tables apart, and stays short.
-            index=f"partwarden_{each.index}_wide",
-            kept=f"partwarden_{each.index}_kept",
+            index=f"{_cut(each.name)}_wide",
         )
         for each in table.constraints
         if each.kind in (ConstraintKind.PRIMARY, ConstraintKind.UNIQUE) and table.key.name not in each.columns
     )
 
 
+def _cut(name: str) -> str:
+    """What of a name leaves room for ``_wide``."""
+    return name.encode()[: MAX_BYTES - len("_wide")].decode(errors="ignore")
+
+
 def ours(table: PlainTable) -> Mapping[str, tuple[str, ...]]:
     """The indexes that a conversion may have built on the table by now: their names, and which columns they have."""
-    every = widened(table, Wanted(TableSpec(table={"name": table.parent.name}), widen_keys=True))
-    return {
-        name: columns for key in every for name, columns in ((key.index, key.columns), (key.kept, key.columns[:-1]))
-    }
+    return {key.index: key.columns for key in _wider(table)}
 
 
 def is_ours(table: PlainTable, index: Index) -> bool:

@@ -112,7 +112,7 @@ class KeyColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """The keys of all rows; counts end at a limit. ``lowest`` and ``highest``: as literals, without infinity, None where
+    """The keys of all rows; counts end at a limit. ``lowest`` and ``highest``: literals, without infinity, None where
     there is no row. ``ahead``: rows later than now."""
 
     nulls: int = 0

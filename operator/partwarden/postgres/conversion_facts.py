@@ -200,8 +200,7 @@ def read_table(connection: Session, table: Table, key: str, check: str) -> Plain
         )
     names = {"oid": parent.oid, "schema": parent.schema, "name": parent.name, "most": MOST + 1}
     queries = (TABLE, COLUMNS, CONSTRAINTS, INDEXES, TIED, DEPENDENTS)
-    leftover = SQL(LEFTOVER).format(oid=parent.oid, key=key, check=check, longest=LONGEST_CHECK)
-    asked: list[Composable] = [*(SQL(each).format(**names) for each in queries), leftover]
+    asked: list[Composable] = [*(SQL(each).format(**names) for each in queries), ask_leftover(parent.oid, key, check)]
     about, columns, *lists, checks = read_only(connection, *asked, statement_timeout=catalog.TIMEOUT)
     for rows in (about, columns, *lists, checks):
         check_rows(rows)
@@ -231,7 +230,7 @@ def _table(
         tied=tuple(
             Tied(kind=TiedKind[row.kind], name=row.name, validated=row.validated) for row in (*tied, *dependents)
         ),
-        leftover=_leftover(checks[0]) if checks else None,
+        leftover=parse_leftover(checks),
     )
 
 
@@ -240,10 +239,17 @@ def _constraint(row: Any) -> Constraint:
     return Constraint(**row._asdict() | lists | {"kind": ConstraintKind(row.kind)})
 
 
-def _leftover(row: Any) -> Leftover:
-    found = ends(row.condition, row.column)
-    lower, upper = found or (None, None)
-    return Leftover(condition=row.condition, validated=row.validated, lower=lower, upper=upper)
+def ask_leftover(oid: int, key: str, check: str) -> Composable:
+    """The query for `parse_leftover`, in a transaction that has pinned its settings."""
+    return SQL(LEFTOVER).format(oid=oid, key=key, check=check, longest=LONGEST_CHECK)
+
+
+def parse_leftover(rows: list[Any]) -> Leftover | None:
+    """The CHECK of that name, from the rows of `ask_leftover`."""
+    for row in rows:
+        lower, upper = ends(row.condition, row.column) or (None, None)
+        return Leftover(condition=row.condition, validated=row.validated, lower=lower, upper=upper)
+    return None
 
 
 def read_taken(connection: Session, table: PlainTable, names: list[str]) -> frozenset[str]:
