@@ -67,8 +67,7 @@ class ConversionPlan:
         if self.conversion is None:
             return []
         about = self.conversion
-        keys = [name for each in about.widened for name in (each.index, each.kept)]
-        return [about.legacy, *(each.name for each in about.ahead), *keys]
+        return [about.legacy, *(each.name for each in about.ahead), *(each.index for each in about.widened)]
 
 
 @dataclass(frozen=True, slots=True)
