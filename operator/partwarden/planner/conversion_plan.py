@@ -257,6 +257,9 @@ def _edge(conversion: Conversion) -> str:
 def _steps(table: PlainTable, conversion: Conversion, has_check: bool) -> Iterator[Step]:
     read, build = table.heap / READ_RATE, table.heap / BUILD_RATE
     built = {each.name for each in table.indexes if is_ours(table, each) and each.valid}
+    index = table.key_index
+    how = f"by index {index.name}" if index else "by reading every row, since no index begins with it"
+    yield Step(f"find the range of {conversion.key}, {how}", "ACCESS SHARE", "nobody", 0.0 if index else read, True)
     for key in conversion.widened:
         text = f"CREATE UNIQUE INDEX CONCURRENTLY {key.index} ({', '.join(key.columns)})"
         yield Step(text, "SHARE UPDATE EXCLUSIVE", "nobody", build, key.index in built)

@@ -167,7 +167,7 @@ def test_keys_that_become_wider_say_what_is_lost_and_have_an_index_built() -> No
     assert (key.constraint, key.primary, key.columns) == ("run_pkey", True, ("id", "submitted_at"))
     assert key.index == "run_pkey_wide"
     assert "ON CONFLICT (id) fails" in str(plan.changes[0])
-    assert [each.lock for each in plan.steps] == [
+    assert [each.lock for each in plan.steps[1:]] == [
         "SHARE UPDATE EXCLUSIVE",
         "ACCESS EXCLUSIVE",
         "SHARE UPDATE EXCLUSIVE",
@@ -209,6 +209,13 @@ def test_rows_of_the_near_future_move_the_end_and_the_moment_until_which_it_hold
     plan, conversion = planned(table)
     assert conversion.upper == "2027-04-01T00:00:00Z"
     assert plan.until == datetime(2027, 4, 1, tzinfo=UTC) - timedelta(days=90)
+
+
+def test_the_plan_says_how_the_range_is_found() -> None:
+    index = replace(PRIMARY_INDEX, oid=5, name="by_time", columns=("submitted_at", "id"), unique=False, constraint=False)
+    for table, words in ((PLAIN, "reading every row"), (replace(PLAIN, indexes=(index,)), "by index by_time")):
+        plan, _ = planned(table)
+        assert words in plan.steps[0].text
 
 
 def test_an_empty_table_begins_with_the_current_interval() -> None:
@@ -254,7 +261,7 @@ def test_a_check_that_was_left_is_used_where_it_holds_and_else_moved(
         replace(PLAIN, leftover=leftover, constraints=(Constraint(name=CHECK, kind=ConstraintKind.CHECK, columns=()),))
     )
     assert plan.has_check is kept
-    assert [each.done for each in plan.steps] == [kept, kept and validated, False]
+    assert [each.done for each in plan.steps[1:]] == [kept, kept and validated, False]
     assert (conversion.upper == upper.replace(" ", "T").replace("+00", "Z")) is (kept or upper.startswith("2027-01"))
 
 
@@ -268,7 +275,7 @@ def test_names_that_are_taken_are_refused_and_our_own_indexes_are_not() -> None:
     )
     table = replace(KEYED, indexes=(PRIMARY_INDEX, ours))
     plan, _ = planned(table, wanted(widen_keys=True), taken=[ours.name])
-    assert [each.done for each in plan.steps][:2] == [False, False]
+    assert [each.done for each in plan.steps] == [True, False, False, False, False]
     assert "name run" in refused(PLAIN, wanted(legacy_name="run"))
 
 
