@@ -1,7 +1,7 @@
-"""The conversion of a plain table into a range-partitioned one, as values: no row moves, the table becomes a partition.
+"""The conversion of a plain table into a range-partitioned one, as values: the table becomes a partition, no row moves.
 
-All names are as the catalog has them, unquoted. All bounds are literals of the key's type as `keys` spells them, without
-quotes; a lower one belongs to the range, an upper one does not.
+All names are as the catalog has them, unquoted. All bounds are literals of the key's type as `keys` spells them,
+without quotes; a lower one belongs to the range, an upper one does not.
 """
 
 from __future__ import annotations
