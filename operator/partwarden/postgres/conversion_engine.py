@@ -36,8 +36,8 @@ def observe_conversion(connection: Session, wanted: Wanted) -> ConversionPlan:
 def convert(connection: Session, wanted: Wanted, plan: ConversionPlan, patience: float, report: Report) -> None:
     """Do what the plan says; what was done is not done twice. ``patience``: seconds in which each lock must be had.
 
-    Planned anew, up to `ATTEMPTS` times, where the table changed meanwhile. Interrupted anywhere, the table is the plain
-    one still, and the next call goes on. Raises `StatementRejected` where something forbids it, and as
+    Planned anew, up to `ATTEMPTS` times, where the table changed meanwhile. Interrupted anywhere, the table is the
+    plain one still, and the next call goes on. Raises `StatementRejected` where something forbids it, and as
     `conversion_prepare.prepare` and `conversion_swap.swap` do.
     """
     for left in reversed(range(ATTEMPTS)):

@@ -212,7 +212,9 @@ def test_rows_of_the_near_future_move_the_end_and_the_moment_until_which_it_hold
 
 
 def test_the_plan_says_how_the_range_is_found() -> None:
-    index = replace(PRIMARY_INDEX, oid=5, name="by_time", columns=("submitted_at", "id"), unique=False, constraint=False)
+    index = replace(
+        PRIMARY_INDEX, oid=5, name="by_time", columns=("submitted_at", "id"), unique=False, constraint=False
+    )
     for table, words in ((PLAIN, "reading every row"), (replace(PLAIN, indexes=(index,)), "by index by_time")):
         plan, _ = planned(table)
         assert words in plan.steps[0].text
