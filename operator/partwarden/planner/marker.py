@@ -15,6 +15,11 @@ A table that was made for a PartitionRestore says for which, so that it is not m
 
     partwarden.dev/restored {"oid": 16402, "uid": "0a4bd22c-…", "rows": 1200, "leftOff": 0}
 
+A plain table that was converted says what its way back needs and the catalog does not tell::
+
+    partwarden.dev/converted {"oid": 16402, "parent": 16455, "keys": [["run_pkey", "run_pkey_wide"]], "nullable": false,
+                              "validate": [["public", "log", "log_run_fkey"]], "undone": false}
+
 Anyone who may comment on the table may have written a line: nothing in it can raise, and one that bears a label but
 cannot be read is the user's text. A mark names the OID of its own table: a copy on another table means nothing.
 """
@@ -23,7 +28,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -32,6 +37,7 @@ from .calendar import BoundedRange, iso
 
 LABEL, CLOSED_LABEL = "partwarden.dev/detached", "partwarden.dev/closed"
 RESTORED_LABEL = "partwarden.dev/restored"
+CONVERTED_LABEL = "partwarden.dev/converted"
 WORK = ("vacuum", "reindex")
 ROOM = 1024
 """Bytes that a comment must have left, so that what is done can be written down."""
@@ -91,6 +97,22 @@ class RestoredMark:
     uid: str
     rows: int
     left_off: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedMark:
+    """``oid`` is that of the marked table itself, ``parent`` that of the parent it was given."""
+
+    oid: int
+    parent: int
+    keys: tuple[tuple[str, str], ...] = ()
+    """Of each key that was widened: the parent's constraint, and the constraint of the wider key on this table."""
+    nullable: bool = False
+    """Whether the key column of the plain table could be NULL and had to become NOT NULL."""
+    validate: tuple[tuple[str, str, str], ...] = ()
+    """Foreign keys (schema, table, name) that were made again NOT VALID and are to be validated."""
+    undone: bool = False
+    """Whether it is a plain table again: the mark stays until ``validate`` is done."""
 
 
 def read(comment: str | None) -> tuple[str, Marker | None]:
@@ -169,6 +191,41 @@ def write_restored(comment: str | None, mark: RestoredMark) -> str:
     held = {"oid": mark.oid, "uid": mark.uid, "rows": mark.rows, "leftOff": mark.left_off}
     line = f"{RESTORED_LABEL} {json.dumps(held, ensure_ascii=False)}"
     return write("\n".join([text, line] if text else [line]), detach) or ""
+
+
+def read_converted(comment: str | None, oid: int) -> ConvertedMark | None:
+    """What the comment of the table with that OID says of its conversion; None where it says nothing."""
+    marks = (_converted(line, oid) for line in reversed((comment or "").split("\n")))
+    return next((mark for mark in marks if mark is not None), None)
+
+
+def write_converted(comment: str | None, oid: int, mark: ConvertedMark | None) -> str | None:
+    """The comment with this mark instead of one of the table with that OID, or without one; everything else stays.
+
+    Raises `ValueError` where the mark is too long to be read again.
+    """
+    text, detach = read(comment)
+    kept = [line for line in text.split("\n") if _converted(line, oid) is None] if text else []
+    if mark is not None:
+        line = f"{CONVERTED_LABEL} {json.dumps(asdict(mark), ensure_ascii=False)}"
+        if _converted(line, oid) != mark:
+            raise ValueError("too long to be read again")
+        kept.append(line)
+    return write("\n".join(kept), detach)
+
+
+def _converted(line: str, oid: int) -> ConvertedMark | None:
+    """The mark in the line, if it is of the table with that OID."""
+    if (held := _values(line, CONVERTED_LABEL)) is None:
+        return None
+    try:
+        keys = tuple((_words(constraint), _words(wide)) for constraint, wide in held["keys"])
+        validate = tuple((_words(schema), _words(table), _words(name)) for schema, table, name in held["validate"])
+        flags = held["nullable"], held["undone"]
+        mark = ConvertedMark(_oid(held["oid"]), _oid(held["parent"]), keys, flags[0], validate, flags[1])
+    except UNREADABLE:
+        return None
+    return mark if mark.oid == oid and all(type(flag) is bool for flag in flags) else None
 
 
 def _closed(line: str, oid: int) -> ClosedMark | None:

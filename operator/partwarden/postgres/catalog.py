@@ -318,7 +318,7 @@ def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: I
     )
     parent = replace(parent, related=tuple(name for (name,) in related), grants=tuple(Grant(*each) for each in grants))
     taken_names = frozenset(name for (name,) in taken)
-    return replace(inventory, parent=parent, template=_template(row, columns, policies), taken=taken_names)
+    return replace(inventory, parent=parent, template=template(row, columns, policies), taken=taken_names)
 
 
 def newest(inventory: Inventory) -> int:
@@ -331,7 +331,7 @@ def newest(inventory: Inventory) -> int:
     return max(found)[1] if found else 0
 
 
-def _template(row: Any, columns: Sequence[Any], policies: Sequence[Any]) -> PartitionTemplate:
+def template(row: Any, columns: Sequence[Any], policies: Sequence[Any]) -> PartitionTemplate:
     """From the row of `STORAGE`, and rows of `COLUMNS` and `POLICIES`."""
     for each in policies:
         for text in filter(None, (each.using, each.check)):

@@ -80,7 +80,7 @@ def count(source: Composable, limit: int) -> Composed:
 
 
 def create_table(
-    parent: Parent, action: Action, like: PartitionTemplate, indexes: bool = False, unlogged: bool = False
+    parent: Relation, action: Relation, like: PartitionTemplate, indexes: bool = False, unlogged: bool = False
 ) -> Composed:
     """A table like the parent that is no partition yet.
 

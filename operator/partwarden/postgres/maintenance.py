@@ -13,75 +13,26 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from psycopg import errors as pg
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from ..errors import StatementFailed, StatementRejected, TableBusy, TableChanged
 from ..planner import marker
 from ..planner.actions import AnalyzeParent, ReindexPartition, VacuumPartition
-from ..planner.findings import quoted
 from ..planner.inventory import Inventory
 from . import ddl
+from .alone import OutOfTime, run_outside
 from .connection import Session, run
-from .errors import message
 from .locks import PINNED, Mode, Want, hidden_transaction, older_transaction, retry_locks
-from .settings import LIMITS, LOCAL_COMMIT, setting
 from .table_state import TableState, ask, parse
 from .transaction import (
     BY_NAME,
     LOCK_TIMEOUT,
-    cancelled_after,
     check_opening,
     check_same,
     opening,
     parent_of,
     translated,
 )
-
-
-class OutOfTime(Exception):
-    """The statement was ended by its time limit, of so many seconds."""
-
-
-def _run_alone(
-    connection: Session, action: Maintenance, statement: Composable, *, lock_timeout: int, limit: float
-) -> None:
-    """Execute what PostgreSQL refuses inside a transaction: VACUUM, and all that says CONCURRENTLY.
-
-    ``lock_timeout``: milliseconds to wait for each lock; ``limit``: seconds it may run. Raises `OutOfTime` after that,
-    `StatementFailed` where the role's own limit, which holds behind a pooler, ended it, and psycopg's errors.
-    """
-    # Limits of such a statement cannot end with a transaction, so they are set before, and those of the session again
-    # after. Behind a pooler the next statement may run on another server connection, where they would bind other
-    # clients: there nothing is set, and it is cancelled from here.
-    direct, began = not connection.pooled, time.monotonic()
-    # The server should have ended it itself.
-    with connection.patient(limit + 30.0):
-        try:
-            if direct:
-                ours = {"lock_timeout": f"{lock_timeout}ms", "statement_timeout": f"{limit * 1000:.0f}ms"}
-                run(connection, setting(LIMITS | LOCAL_COMMIT | ours, local=False))
-                run(connection, statement)
-            else:
-                with cancelled_after(connection, limit):
-                    run(connection, statement)
-        except pg.QueryCanceled as error:
-            # An administrator, or the operator when it stops, cancels with the same SQLSTATE.
-            if time.monotonic() - began >= limit:
-                raise OutOfTime(limit) from error
-            if direct:
-                raise
-            raise StatementFailed(
-                f"{_subject(action)}: {message(error)}; behind a pooler the limits of the role hold: ALTER ROLE "
-                f"{quoted(connection.info.user)} SET statement_timeout = 0, or set host and port of the Secret or of "
-                "spec.database.connection (by hand, --dsn) to the PostgreSQL server itself"
-            ) from None
-        finally:
-            if direct and not connection.closed:
-                # Also after an error: each of these statements is over then, and the session is between transactions.
-                # Not RESET, which brings back the limits of the role.
-                run(connection, setting(LIMITS, local=False))
-
 
 Marked = VacuumPartition | ReindexPartition
 """What is done once to a partition, and written into its comment."""
@@ -117,7 +68,7 @@ def _analyze(connection: Session, inventory: Inventory, action: AnalyzeParent) -
     def work() -> None:
         check_same(parent, run(connection, PINNED, SQL(BY_NAME).format(parent.schema, parent.name))[1])
         statement = SQL("ANALYZE {}{}").format(SQL(only), ddl.relation(action))
-        _run_alone(connection, action, statement, lock_timeout=LOCK_TIMEOUT, limit=ANALYZE_LIMIT)
+        run_outside(connection, _subject(action), statement, lock_timeout=LOCK_TIMEOUT, limit=ANALYZE_LIMIT)
 
     try:
         _once(connection, [parent.oid, *(each.oid for each in inventory.partitions)], action, work)
@@ -166,7 +117,7 @@ WHERE i.indrelid IN ({oid}, (SELECT reltoastrelid FROM pg_class WHERE oid = {oid
 def _vacuum(connection: Session, action: VacuumPartition) -> None:
     # Without truncation: giving back pages at the end would lock every session out for that moment.
     statement = SQL("VACUUM (FREEZE, ANALYZE, TRUNCATE false) {}").format(ddl.relation(action))
-    _run_alone(connection, action, statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
+    run_outside(connection, _subject(action), statement, lock_timeout=LOCK_TIMEOUT, limit=VACUUM_LIMIT)
 
 
 def _reindex(connection: Session, action: ReindexPartition) -> None:
@@ -174,7 +125,7 @@ def _reindex(connection: Session, action: ReindexPartition) -> None:
     before = _indexes(connection, action)
     statement = SQL("REINDEX TABLE CONCURRENTLY {}").format(ddl.relation(action))
     try:
-        _run_alone(connection, action, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
+        run_outside(connection, _subject(action), statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=VACUUM_LIMIT)
     except OutOfTime:
         # It is not tried again, so no later attempt would drop them.
         _drop_leftovers(connection, action)
@@ -199,7 +150,7 @@ def _drop_leftovers(connection: Session, action: ReindexPartition) -> None:
         # Safe here: an index holds no rows, and this one serves no query and no constraint. A session that still builds
         # it holds the lock that this needs.
         drop = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(schema, name))
-        _run_alone(connection, action, drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=300.0)
+        run_outside(connection, _subject(action), drop, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=300.0)
 
 
 def _work_and_mark(

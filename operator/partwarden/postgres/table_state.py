@@ -155,6 +155,16 @@ def _joined_by_and(condition: str) -> list[str]:
     return parts if " AND ".join(parts) == inner and all(each.startswith("(") for each in parts) else []
 
 
+def ends(condition: str, column: str) -> Bounds | None:
+    """The two bounds of a condition in PostgreSQL's own words that says nothing but them, and that the column is not
+    NULL; else None. ``column`` as SQL quotes it."""
+    parts = _joined_by_and(condition)
+    lowers, uppers = _constants(parts, column, ">="), _constants(parts, column, "<")
+    if (len(lowers), len(uppers), parts[:-2]) != (1, 1, [f"({column} IS NOT NULL)"]):
+        return None
+    return Bounds(lowers[0], uppers[0])
+
+
 def _constants(parts: Iterable[str], column: str, operator: str) -> list[str]:
     pattern = re.compile(rf"\({re.escape(column)} {operator} {VALUE}\)")
     return [match[1] or match[2] for each in parts if (match := pattern.fullmatch(each))]

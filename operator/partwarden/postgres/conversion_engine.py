@@ -1,0 +1,79 @@
+"""A conversion as the operator and the command both do it: read the table, decide, prepare, swap; and the way back."""
+
+from __future__ import annotations
+
+import time
+
+from ..api.policy import Table
+from ..errors import StatementRejected, TableChanged
+from ..planner.conversion_plan import ConversionPlan, key_now, plan_conversion
+from ..planner.conversion_rules import CHECK, Wanted, refusals
+from . import conversion_undo
+from .connection import Session
+from .conversion_facts import read_rows, read_table, read_taken
+from .conversion_prepare import Report, abandon, prepare
+from .conversion_swap import swap
+from .transaction import translated
+
+ATTEMPTS = 3
+"""Plans that are made where the table changes between a plan and its end."""
+
+
+def observe_conversion(connection: Session, wanted: Wanted) -> ConversionPlan:
+    """How the table would be converted, or what forbids it. Reads only; of rows as `read_rows` does.
+
+    ``wanted.spec.key`` is named. Raises `TableNotFound`, `UnknownTimeZone`, and psycopg's errors.
+    """
+    spec = wanted.spec
+    table = read_table(connection, spec.table, spec.key or "", CHECK)
+    if not refusals(table, wanted):
+        _, _, now = key_now(table, wanted)
+        table = read_rows(connection, table, spec.key_encoding, now)
+    plan = plan_conversion(table, wanted)
+    return plan_conversion(table, wanted, read_taken(connection, table, plan.names)) if plan.names else plan
+
+
+def convert(connection: Session, wanted: Wanted, plan: ConversionPlan, patience: float, report: Report) -> None:
+    """Do what the plan says; what was done is not done twice. ``patience``: seconds in which each lock must be had.
+
+    Planned anew, up to `ATTEMPTS` times, where the table changed meanwhile. Interrupted anywhere, the table is the
+    plain one still, and the next call goes on. Raises `StatementRejected` where something forbids it, and as
+    `conversion_prepare.prepare` and `conversion_swap.swap` do.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        if plan.conversion is None:
+            forbidden = " · ".join(map(str, plan.refusals))
+            raise StatementRejected(f"cannot convert {plan.table}: {forbidden}")
+        try:
+            prepare(connection, plan, time.monotonic() + patience, report)
+            began = time.monotonic()
+            swap(connection, plan.conversion, time.monotonic() + patience)
+        except TableChanged:
+            if not left:
+                raise
+            with translated(connection, f"cannot convert {plan.table}"):
+                plan = observe_conversion(connection, wanted)
+            continue
+        report(f"{plan.table} is partitioned, its rows are {plan.conversion.legacy}", time.monotonic() - began)
+        return
+
+
+def undo(connection: Session, table: Table, key: str | None, patience: float, limit: int, report: Report) -> None:
+    """Make a table plain again, or take away what a conversion that did not end has left of it.
+
+    ``key`` is needed for the latter alone; ``limit``: rows that may be moved back. Raises as `conversion_undo.undo` and
+    `conversion_prepare.abandon`, and `StatementRejected` without the key.
+    """
+    with translated(connection, f"table {table}"):
+        found = read_table(connection, table, key or "", CHECK)
+    began = time.monotonic()
+    if found.kind == "p":
+        deadline = began + patience
+        moved = conversion_undo.undo(connection, table.schema_, table.name, deadline, limit=limit)
+        report(f"{table} is a plain table again, {moved:,} rows moved back into it", time.monotonic() - began)
+        return
+    if found.key is None:
+        raise StatementRejected(
+            f"table {table} is not partitioned: to take away what its conversion has made so far, name the key (--key)"
+        )
+    abandon(connection, found, began + patience, report)

@@ -1,0 +1,315 @@
+"""The way back of a conversion: the parent goes, and its first partition is the plain table that it was, OID and all.
+
+Why no row is lost, doubled or out of sight. All is one transaction, under a lock that no session passes. The old table
+is detached first: nothing that is dropped later can take it along. Rows of the other partitions, few, are moved into it
+by a single statement, which deletes what it inserts; the parent is dropped only after PostgreSQL has found, in the same
+transaction and under the same lock, that not one row is left in it, and never with CASCADE. A snapshot that is taken
+before and used after would miss the rows (https://www.postgresql.org/docs/current/mvcc-caveats.html): while one is seen
+to be held, nothing is moved. Whatever fails, PostgreSQL undoes all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.sql import NULL, SQL, Composable, Identifier
+
+from ..errors import AnotherOperator, StatementRejected, TableBusy, TableChanged, TableNotFound
+from ..planner import marker
+from ..planner.default_rows import count_of
+from ..planner.inventory import Grant, Parent, Relation, RelationKind
+from ..planner.marker import ConvertedMark
+from . import catalog, ddl, locks
+from . import conversion_definition as definition
+from .connection import Session, pinned, run
+from .conversion_definition import legacy_name, rows_of, statements
+from .conversion_finish import Role, finish, write_mark
+from .conversion_obstacles import fingerprint, require
+from .conversion_swap import UNDER_LOCK, again, changed, lock_around, move_sequences, wanted
+from .create import NEW_ACLS, grants
+from .errors import message
+from .locks import Mode, Want
+from .settings import setting
+from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated
+
+MOST_MOVED = 1000
+"""Rows that are moved back, unless a caller says another limit: all sessions wait for it."""
+
+ABOUT = """
+SELECT c.oid, c.relkind = 'p' AS partitioned, pg_get_userbyid(c.relowner) AS owner, current_user AS login,
+       {comment} AS comment, {length} AS length
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relname = {name}
+"""
+PARTITIONS = """
+SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, {comment} AS comment,
+       i.inhdetachpending AS pending
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = {oid} ORDER BY c.oid
+"""
+COLUMNS = """
+SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+"""
+# Of a schema as a whole only from 15 on.
+WHOLESALE = """
+SELECT p.pubname FROM pg_publication p JOIN pg_namespace s ON s.nspname = {schema}
+WHERE p.puballtables OR EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_publication'::regclass
+  AND d.refobjid = p.oid AND d.classid = to_regclass('pg_catalog.pg_publication_namespace')
+  AND EXISTS (SELECT FROM pg_depend n WHERE n.classid = d.classid AND n.objid = d.objid
+              AND n.refclassid = 'pg_namespace'::regclass AND n.refobjid = s.oid)) ORDER BY 1
+"""
+LACKING = """
+SELECT privilege FROM unnest(ARRAY['SELECT', 'INSERT']) privilege
+WHERE NOT has_table_privilege({owner}, {oid}::oid, privilege) ORDER BY 1
+"""
+KEY = """
+SELECT a.attname FROM pg_partitioned_table p
+JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+WHERE p.partrelid = {oid}
+"""
+# Indexes and constraints of the parent, and what those of the old table are called.
+PAIRS = """
+SELECT p.relname AS parent, c.relname AS child FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
+JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_index x ON x.indexrelid = c.oid JOIN pg_index y ON y.indexrelid = p.oid
+WHERE x.indrelid = {legacy} AND y.indrelid = {parent} ORDER BY p.oid
+"""
+EXTENDED = """
+SELECT n.nspname AS schema, e.stxname AS name FROM pg_statistic_ext e JOIN pg_namespace n ON n.oid = e.stxnamespace
+WHERE e.stxrelid = {oid} ORDER BY e.oid
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """The parent, its first partition that was the plain table, and the others."""
+
+    parent: Parent
+    legacy: Relation
+    mark: ConvertedMark
+    others: tuple[Relation, ...]
+    comment: str | None
+    """That of the parent."""
+    role: Role
+
+
+def undo(connection: Session, schema: str, table: str, deadline: float, *, limit: int = MOST_MOVED) -> int:
+    """Make the table the plain one that it was before its conversion. Returns how many rows were moved back into it.
+
+    ``deadline``: as for `conversion_swap.swap`; ``limit``: rows that may be moved. What was changed on
+    the parent since, such as grants, triggers and policies, holds for the table then. Raises `StatementRejected` where
+    more rows lie in other partitions, or one with a key that the old table holds already; else as
+    `conversion_swap.swap`.
+    """
+    subject = f"cannot undo the conversion of {schema}.{table}"
+    wants: list[Want] = []
+    moved = 0
+
+    def attempt() -> None:
+        nonlocal moved
+        found = _begin(connection, schema, table, subject)
+        moved = _count(connection, found, limit, subject)
+        wholesale = [each.pubname for each in rows_of(connection, WHOLESALE, schema=schema)[0]]
+        if moved and wholesale:
+            raise StatementRejected(
+                f"{subject}: {count_of(moved)} lie in other partitions, and publication {wholesale[0]!r} publishes "
+                "every table of its schema: subscribers would see them go under one name and come under another; "
+                "change the publication, or delete those rows and insert them again afterwards"
+            )
+        if moved and (who := locks.wait_for_snapshots(connection, deadline)):
+            raise TableBusy(f"{subject}: {who} has an older snapshot, by which it would miss rows that move")
+        work = list(_work(connection, found, wants, bool(wholesale)))
+        try:
+            run(connection, *work)
+        except pg.UniqueViolation as error:
+            raise StatementRejected(
+                f"{subject}: a row of another partition has a key that {found.legacy} holds as well, which was unique "
+                f"before ({message(error)}); change or delete one of the two"
+            ) from None
+        except psycopg.Error as error:
+            raise changed(error, subject) or error from None
+
+    with translated(connection, subject):
+        locks.retry_locks(connection, attempt, lambda: wants, subject, deadline)
+    finish(connection, schema, table, deadline)
+    return moved
+
+
+def _begin(connection: Session, schema: str, table: str, subject: str) -> Converted:
+    """Open the transaction, keep other DDL away, and read what is there."""
+    about = SQL(ABOUT).format(schema=schema, name=table, comment=ddl.COMMENT, length=ddl.COMMENT_LENGTH)
+    *_, rows = run(connection, "BEGIN ISOLATION LEVEL READ COMMITTED", pinned(f"{UNHEARD}ms", "60s"), about)
+    if not rows:
+        raise TableNotFound(f"table {schema}.{table} does not exist")
+    row = rows[0]
+    if not row.partitioned:
+        raise StatementRejected(f"{subject}: it is not partitioned; nothing is to be undone")
+    role = Role(row.owner, row.login)
+    parent = Parent(row.oid, schema, table, RelationKind.PARTITIONED, row.owner)
+    ((free,),), *_, again_, partitions = run(
+        connection,
+        advisory(row.oid),
+        *role.as_owner(),
+        ddl.lock(parent, "SHARE UPDATE EXCLUSIVE"),
+        about,
+        SQL(PARTITIONS).format(oid=row.oid, comment=ddl.COMMENT),
+    )
+    if not free:
+        raise AnotherOperator(f"table {parent} is being worked on by another session: its advisory lock is taken")
+    if [each.oid for each in again_] != [row.oid]:
+        raise TableChanged(f"table {parent} was dropped, renamed or made anew since it was read")
+    legacy, mark = None, None
+    others = []
+    for each in partitions:
+        found = marker.read_converted(each.comment, each.oid)
+        if each.kind != "r" or each.pending:
+            what = "is being detached" if each.pending else "is no plain table"
+            raise StatementRejected(f"{subject}: its partition {each.schema}.{each.name} {what}; detach it first")
+        if found is not None and found.parent == row.oid and not found.undone:
+            legacy, mark = Relation(each.oid, each.schema, each.name), found
+        else:
+            others.append(Relation(each.oid, each.schema, each.name))
+    if legacy is None or mark is None:
+        raise StatementRejected(f"{subject}: none of its partitions bears the mark of a conversion of this table")
+    run(connection, ddl.lock(legacy, "SHARE UPDATE EXCLUSIVE"))
+    return Converted(parent, legacy, mark, tuple(others), again_[0].comment, role)
+
+
+def _count(connection: Session, found: Converted, limit: int, subject: str) -> int:
+    """How many rows are to be moved back. Raises `StatementRejected` for more than ``limit``."""
+    if not found.others:
+        return 0
+    counts = [ddl.count(SQL("ONLY {}").format(ddl.relation(each)), limit + 1) for each in found.others]
+    # By rights of the login, and of all rows or none: what a policy hides is counted, or it is an error.
+    results = run(connection, *found.role.as_login([setting({"row_security": "off"}), *counts]))
+    rows = [result[0][0] for result in results if result and isinstance(result[0][0], int)]
+    if (many := sum(rows)) > limit:
+        where = ", ".join(
+            f"{count_of(n, n <= limit)} in {each}" for n, each in zip(rows, found.others, strict=True) if n
+        )
+        raise StatementRejected(
+            f"{subject}: rows lie in other partitions than {found.legacy}: {where}; at most {limit:,} are moved back"
+        )
+    return many
+
+
+def _work(connection: Session, found: Converted, wants: list[Want], wholesale: bool) -> Iterator[Composable]:
+    """The one message: locks, the way back, and COMMIT. Fills ``wants``."""
+    parent, legacy, role = found.parent, found.legacy, found.role
+    above, below, until = (
+        ddl.relation(parent),
+        ddl.relation(legacy),
+        Relation(parent.oid, parent.schema, f"partwarden_{legacy.oid}"),
+    )
+    filter_ = SQL(definition.ROW_FILTER) if connection.info.server_version >= 150000 else NULL
+    names = {"old": parent.oid, "new": above.as_string(), "was": above.as_string()}
+    seen = run(connection, fingerprint(parent.oid))[0][0][0]
+    views, referenced, publications, sequences, targets, rights = rows_of(
+        connection,
+        *(definition.VIEWS, definition.REFERENCED, definition.PUBLICATIONS, definition.SEQUENCES, definition.TARGETS),
+        catalog.ACL,
+        **{**names, "filter": filter_, "login": role.login, "parent": parent.oid},
+    )
+    acls = run(connection, SQL(NEW_ACLS).format(legacy.schema, [legacy.name]))[0]
+    rules = statements(connection, definition.POLICIES, definition.POLICY_COMMENTS, definition.TRIGGERS, **names)
+    drops = statements(connection, definition.DROP_TRIGGERS, definition.DROP_POLICIES, **names)
+    # Its own policies are those of the parent, or older ones.
+    own = statements(connection, definition.DROP_POLICIES, old=legacy.oid, new=below.as_string())
+    flags = statements(connection, definition.SECURITY_FLAGS, **names)
+    last = list(_names_again(connection, found))
+    wants[:] = [*wanted(parent.oid, views, referenced, sequences), Want(legacy.oid, Mode.ACCESS_EXCLUSIVE)]
+    wants += [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in found.others]
+    wants += locks.joined(connection, parent.oid, Mode.ACCESS_EXCLUSIVE)
+    yield setting({"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"})
+    yield from role.as_login(lock_around(views, referenced, targets, "ACCESS EXCLUSIVE"))
+    # With its partitions, in the order in which every reader locks them.
+    yield SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(above)
+    words = "grants, or what depends on it, changed since the table was read"
+    yield require(SQL("({}) = {}").format(fingerprint(parent.oid), seen), words)
+    yield from drops
+    yield from role.as_login(definition.text(each.take) for each in referenced)
+    yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
+    yield from own
+    # Before rows move: subscribers have them, and know nothing of where they lie.
+    yield from role.as_login(definition.text(each.take) for each in publications)
+    if not wholesale:
+        yield from _move(connection, found)
+    # Safe from here on: the old table is detached, and of the rest nothing but emptiness is left.
+    empty = SQL("NOT EXISTS (SELECT FROM {})").format(above)
+    yield require(empty, f"rows are left in other partitions than {legacy}")
+    yield SQL("ALTER TABLE {} RENAME TO {}").format(above, Identifier(until.name))
+    yield SQL("ALTER TABLE {} RENAME TO {}").format(below, Identifier(parent.name))
+    yield from move_sequences(sequences, until, parent)
+    yield from role.as_login(again(views, (), publications))
+    yield SQL("DROP TABLE {}").format(ddl.relation(until))
+    yield from last
+    # The names of keys are back, and with them what foreign keys point to.
+    yield from role.as_login(again((), referenced, ()))
+    yield from rules
+    yield from flags
+    mine = Parent(
+        **{field: getattr(parent, field) for field in ("oid", "schema", "name", "kind", "owner")},
+        grants=tuple(Grant(*each) for each in rights),
+    )
+    yield from ddl.set_grants(mine, parent, grants(acls))
+    valid = tuple((each.schema, each.table, each.name) for each in referenced if each.valid)
+    mark = ConvertedMark(legacy.oid, parent.oid, validate=valid, undone=True) if valid else None
+    yield SQL("COMMENT ON TABLE {} IS {}").format(above, write_mark(found.comment, legacy.oid, mark, str(parent)))
+    yield SQL("COMMIT")
+
+
+def _move(connection: Session, found: Converted) -> Iterator[Composable]:
+    """Rows of the other partitions go into the old table. Neither triggers nor policies have anything to say of it."""
+    above, below = ddl.relation(found.parent), ddl.relation(found.legacy)
+    # An INSERT leaves no check of a deferred constraint behind, which ALTER TABLE would refuse.
+    yield SQL("SET CONSTRAINTS ALL IMMEDIATE")
+    yield SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(above)
+    yield SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(below)
+    yield SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY").format(above)
+    (columns,) = rows_of(connection, COLUMNS, oid=found.parent.oid)[0]
+    (lacking,) = rows_of(connection, LACKING, owner=found.parent.owner, oid=found.legacy.oid)
+    # The owner may have taken rights from itself, and can always give them.
+    owner, rights = Identifier(found.parent.owner), SQL(", ").join(SQL(each.privilege) for each in lacking)
+    yield SQL("GRANT SELECT, DELETE ON {} TO {}").format(above, owner)
+    if lacking:
+        yield SQL("GRANT {} ON {} TO {}").format(rights, below, owner)
+    # Safe: one statement deletes what it inserts, and one that is left by it makes the next one fail.
+    move = SQL(
+        "WITH moved AS (DELETE FROM {above} RETURNING {columns}) "
+        "INSERT INTO {below} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM moved"
+    )
+    yield move.format(above=above, below=below, columns=definition.text(columns[0]))
+    if lacking:
+        yield SQL("REVOKE {} ON {} FROM {}").format(rights, below, owner)
+
+
+def _names_again(connection: Session, found: Converted) -> Iterator[Composable]:
+    """Indexes, constraints and statistics of the old table have the names of the parent's, once that is gone."""
+    parent, legacy, schema = found.parent, found.legacy, found.parent.schema
+    pairs, extended, old_extended, ((key,),) = rows_of(
+        connection,
+        *(PAIRS, EXTENDED, EXTENDED.replace("{oid}", "{legacy}"), KEY),
+        oid=parent.oid,
+        parent=parent.oid,
+        legacy=legacy.oid,
+    )
+    wide = dict(found.mark.keys)
+    plain = ddl.relation(parent)
+    for each in pairs:
+        if wide.get(each.parent) == each.child:
+            # Safe: an index that was built for the conversion; the key that it widened has its own.
+            yield SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(plain, Identifier(each.child))
+            child = legacy_name(parent.name, legacy.name, each.parent)
+        else:
+            child = each.child
+        if child != each.parent:
+            yield SQL("ALTER INDEX {} RENAME TO {}").format(Identifier(schema, child), Identifier(each.parent))
+    there = {(each.schema, each.name) for each in old_extended}
+    for each in extended:
+        child = legacy_name(parent.name, legacy.name, each.name)
+        if (each.schema, child) in there:
+            yield SQL("ALTER STATISTICS {} RENAME TO {}").format(Identifier(each.schema, child), Identifier(each.name))
+    if found.mark.nullable:
+        yield SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(plain, Identifier(key))

@@ -1,0 +1,141 @@
+"""What is read of a plain table before it is converted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from lab.postgres import Database
+from partwarden.api.policy import Table
+from partwarden.api.retention import KeyEncoding
+from partwarden.errors import TableNotFound
+from partwarden.planner.plain_table import ConstraintKind, Leftover, PlainTable, Spread
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.conversion_facts import read_rows, read_table, read_taken
+
+NOW = datetime(2026, 10, 24, 12, tzinfo=UTC)
+CHECK = "partwarden_convert"
+RICH = """
+    CREATE TABLE customer (id int PRIMARY KEY);
+    CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+    CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "At" timestamptz, code text, customer int
+        REFERENCES customer, before bigint REFERENCES run, twice int GENERATED ALWAYS AS (2 * customer) STORED,
+        CONSTRAINT once UNIQUE (code, "At") INCLUDE (customer) DEFERRABLE, CONSTRAINT sane CHECK (id > 0) NO INHERIT);
+    CREATE INDEX by_time ON run ("At"); CREATE INDEX backwards ON run ("At" DESC);
+    CREATE UNIQUE INDEX small ON run (lower(code)) WHERE customer IS NULL;
+    CREATE TABLE log (run bigint);
+    ALTER TABLE log ADD FOREIGN KEY (run) REFERENCES run NOT VALID;
+    CREATE VIEW recent AS SELECT * FROM run; CREATE VIEW above AS SELECT id FROM recent;
+    CREATE MATERIALIZED VIEW stale AS SELECT id FROM above;
+    CREATE VIEW grouped AS SELECT id, code FROM run GROUP BY id;
+    CREATE FUNCTION first(r run) RETURNS bigint LANGUAGE sql AS 'SELECT r.id';
+    CREATE TABLE holder (r run);
+    CREATE RULE quiet AS ON DELETE TO run DO ALSO NOTHING;
+    CREATE TRIGGER each_row AFTER INSERT ON run FOR EACH ROW EXECUTE FUNCTION nothing();
+    CREATE TRIGGER once AFTER INSERT ON run EXECUTE FUNCTION nothing();
+    CREATE TRIGGER sees AFTER INSERT ON run REFERENCING NEW TABLE AS fresh EXECUTE FUNCTION nothing();
+    CREATE CONSTRAINT TRIGGER later AFTER INSERT ON run DEFERRABLE FOR EACH ROW EXECUTE FUNCTION nothing();
+    CREATE POLICY seen ON run USING (true);
+    CREATE PUBLICATION leaves FOR TABLE run;
+    CREATE PUBLICATION roots FOR ALL TABLES WITH (publish_via_partition_root);
+    CREATE STATISTICS together ON code, customer FROM run;
+"""
+
+
+def read(database: Database, key: str = "At", name: str = "run") -> PlainTable:
+    with session(from_dsn(database.dsn)) as connection:
+        return read_table(connection, Table(name=name), key, CHECK)
+
+
+def test_all_that_is_tied_to_a_table_is_read(database: Database) -> None:
+    database.execute(RICH)
+    table = read(database)
+    assert (table.kind, table.persistence, table.access_method, table.replica_identity) == ("r", "p", "heap", "d")
+    assert table.columns == ("id", "At", "code", "customer", "before", "twice")
+    assert table.key is not None
+    assert (table.key.type, table.key.not_null, table.key.generated) == ("timestamp with time zone", False, False)
+    tied = {(each.kind.name, each.name, each.validated) for each in table.tied}
+    assert tied == {
+        ("FOREIGN_KEY", "run_customer_fkey", True),
+        ("SELF_REFERENCE", "run_before_fkey", True),
+        ("REFERENCE", "log_run_fkey of public.log", False),
+        ("VIEW", "public.recent", True),
+        ("VIEW", "public.above", True),
+        ("VIEW", "public.grouped", True),
+        ("GROUPED_VIEW", "public.grouped", True),
+        ("MATERIALIZED_VIEW", "public.stale", True),
+        ("OTHER", "function public.first(public.run)", True),
+        ("OTHER", "table column public.holder.r", True),
+        ("RULE", "quiet", True),
+        ("ROW_TRIGGER", "each_row", True),
+        ("STATEMENT_TRIGGER", "once", True),
+        ("TRANSITION_TABLES", "sees", True),
+        ("CONSTRAINT_TRIGGER", "later", True),
+        ("POLICY", "seen", True),
+        ("LEAF_PUBLICATION", "leaves", True),
+        ("PUBLICATION", "roots", True),
+        ("STATISTICS", "together", True),
+    }
+
+
+def test_keys_and_indexes_are_read(database: Database) -> None:
+    database.execute(RICH)
+    table = read(database)
+    by_name = {each.name: each for each in table.constraints if each.kind is not ConstraintKind.NOT_NULL}
+    assert set(by_name) == {"run_pkey", "once", "sane"}
+    once = by_name["once"]
+    assert (once.columns, once.included, once.deferrable) == (("code", "At"), ("customer",), True)
+    assert not by_name["sane"].inherited
+    assert (by_name["run_pkey"].columns, by_name["run_pkey"].deferrable) == (("id",), False)
+    indexes = {each.name: each for each in table.indexes}
+    assert [name for name, each in sorted(indexes.items()) if each.plain] == ["by_time", "run_pkey"]
+    assert indexes["small"].columns == (None,)
+    assert not indexes["small"].constraint
+    assert indexes["once"].constraint
+    assert indexes["run_pkey"].oid == by_name["run_pkey"].index
+    assert table.key_index == indexes["by_time"]
+
+
+@pytest.mark.parametrize("index", ["", "CREATE INDEX ON run (at);"], ids=["scanned", "by an index"])
+def test_the_spread_of_the_keys_is_the_same_with_an_index_and_without(database: Database, index: str) -> None:
+    database.execute(f"""CREATE TABLE run (at timestamptz); {index}
+        INSERT INTO run VALUES ('2026-11-01Z'), ('2019-05-05 10:00:00.5Z'), ('2020-01-01Z'), (NULL), (NULL),
+            ('infinity'), ('-infinity')""")
+    with session(from_dsn(database.dsn)) as connection:
+        table = read_rows(connection, read(database, "at"), KeyEncoding.NATIVE, NOW)
+    assert table.spread == Spread(
+        nulls=2, infinite=2, lowest="2019-05-05 10:00:00.5+00", highest="2026-11-01 00:00:00+00", ahead=1
+    )
+
+
+def test_keys_that_encode_a_moment_are_read_as_they_are(database: Database) -> None:
+    low, high = "018cc251-f400-7000-8000-000000000000", "ffffffff-ffff-4fff-bfff-ffffffffffff"
+    database.execute(f"CREATE TABLE run (id uuid); INSERT INTO run VALUES ('{high}'), ('{low}')")
+    with session(from_dsn(database.dsn)) as connection:
+        table = read_rows(connection, read(database, "id"), KeyEncoding.UUID_V7, NOW)
+    assert table.spread == Spread(lowest=low, highest=high, ahead=1)
+
+
+def test_what_an_interrupted_conversion_left_is_read(database: Database) -> None:
+    database.execute(f"""CREATE TABLE run (at date); ALTER TABLE run ADD CONSTRAINT {CHECK}
+        CHECK (at IS NOT NULL AND at >= '2020-01-01' AND at < '2027-01-01') NOT VALID""")
+    leftover = read(database, "at").leftover
+    assert leftover is not None
+    assert (leftover.lower, leftover.upper, leftover.validated) == ("2020-01-01", "2027-01-01", False)
+    database.execute(f"ALTER TABLE run DROP CONSTRAINT {CHECK}, ADD CONSTRAINT {CHECK} CHECK (at > '2020-01-01')")
+    assert read(database, "at").leftover == Leftover(condition="(at > '2020-01-01'::date)", validated=True)
+
+
+def test_a_table_that_is_not_there_is_named(database: Database) -> None:
+    with pytest.raises(TableNotFound, match=r"table public\.walk does not exist"):
+        read(database, name="walk")
+
+
+def test_an_absent_key_and_taken_names_are_seen(database: Database) -> None:
+    database.execute("CREATE TABLE run (at date); CREATE TYPE old AS (a int)")
+    table = read(database, "At")
+    assert table.key is None
+    with session(from_dsn(database.dsn)) as connection:
+        assert read_taken(connection, table, ["run", "old", "free"]) == {"run", "old"}
