@@ -26,14 +26,14 @@ from ..api.policy import Table, TableSpec
 from ..api.retention import KeyEncoding
 from ..api.types import Interval
 from ..api.validation import check
-from ..errors import InvalidSpec, PartwardenError, TableBusy
+from ..errors import InvalidSpec, TableBusy
 from ..planner.calendar import iso, load_zone
 from ..planner.conversion_plan import ConversionPlan
 from ..planner.conversion_rules import Wanted
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import from_dsn
-from ..postgres.conversion_engine import observe_conversion, undo
 from ..postgres.conversion_engine import convert as convert_table
+from ..postgres.conversion_engine import observe_conversion, undo
 from ..status.details import human
 from . import formats, options
 
@@ -106,7 +106,7 @@ def convert(dsn: str, table: dict[str, str], back: bool, only_plan: bool, yes: b
 def _wanted(table: Table, given: dict[str, Any]) -> Wanted:
     """Raises `click.UsageError` and `InvalidSpec`."""
     if given["key"] is None or given["interval"] is None:
-        raise click.UsageError("--key and --interval are needed: the column that says when, and how long a partition is")
+        raise click.UsageError("--key and --interval are needed: the column that says when, and a partition's length")
     load_zone(given["timezone"])
     fields = {
         "table": {"schema": table.schema_, "name": table.name},

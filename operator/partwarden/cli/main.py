@@ -19,6 +19,7 @@ from . import (
     INTERRUPTED,
     approve,
     archive,
+    convert,
     create,
     drop,
     formats,
@@ -137,7 +138,7 @@ for _command in (
     *(plan.plan, plan.apply, import_.command),
     *(show.list_, show.stats, health.health, show.explain, terminal.timeline, report.report),
     *(create.create, create.auto, drop.drop, hold.hold, hold.unhold, approve.approve),
-    *(archive.archive, job.job, archive.verify, archive.restore),
+    *(convert.convert, archive.archive, job.job, archive.verify, archive.restore),
 ):
     main.add_command(_command)
 

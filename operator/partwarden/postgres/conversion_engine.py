@@ -7,10 +7,11 @@ import time
 from ..api.policy import Table
 from ..errors import StatementRejected, TableChanged
 from ..planner.conversion_plan import ConversionPlan, key_now, plan_conversion
-from ..planner.conversion_rules import CHECK, Wanted, refusals
+from ..planner.conversion_rules import CHECK, Refusal, Wanted, refusals
 from . import conversion_undo
 from .connection import Session
 from .conversion_facts import read_rows, read_table, read_taken
+from .conversion_obstacles import obstacles
 from .conversion_prepare import Report, abandon, prepare
 from .conversion_swap import swap
 from .transaction import translated
@@ -30,14 +31,19 @@ def observe_conversion(connection: Session, wanted: Wanted) -> ConversionPlan:
         _, _, now = key_now(table, wanted)
         table = read_rows(connection, table, spec.key_encoding, now)
     plan = plan_conversion(table, wanted)
-    return plan_conversion(table, wanted, read_taken(connection, table, plan.names)) if plan.names else plan
+    if plan.conversion is not None:
+        plan = plan_conversion(table, wanted, read_taken(connection, table, plan.names))
+    # The swap asks them again under its lock: what it would refuse is known before anything is done.
+    if plan.conversion is not None and (found := obstacles(connection, plan.conversion)):
+        return ConversionPlan(table, tuple(Refusal(str(table), *each.split("; ", 1)) for each in found))
+    return plan
 
 
 def convert(connection: Session, wanted: Wanted, plan: ConversionPlan, patience: float, report: Report) -> None:
     """Do what the plan says; what was done is not done twice. ``patience``: seconds in which each lock must be had.
 
-    Planned anew, up to `ATTEMPTS` times, where the table changed meanwhile. Interrupted anywhere, the table is the plain
-    one still, and the next call goes on. Raises `StatementRejected` where something forbids it, and as
+    Planned anew, up to `ATTEMPTS` times, where the table changed meanwhile. Interrupted before its end, the table is
+    the plain one still, and the next call goes on. Raises `StatementRejected` where something forbids it, and as
     `conversion_prepare.prepare` and `conversion_swap.swap` do.
     """
     for left in reversed(range(ATTEMPTS)):
