@@ -109,7 +109,7 @@ FROM t, LATERAL (
       WHEN 'pg_policy'::regclass THEN NOT EXISTS (SELECT FROM pg_policy p WHERE p.oid = objid AND p.polrelid = t.oid)
       WHEN 'pg_attrdef'::regclass THEN NOT EXISTS (SELECT FROM pg_attrdef f WHERE f.oid = objid AND f.adrelid = t.oid)
       WHEN 'pg_class'::regclass THEN
-        NOT EXISTS (SELECT FROM pg_class o WHERE o.oid = objid AND o.relkind IN ('i', 'S'))
+        NOT EXISTS (SELECT FROM pg_class o WHERE o.oid = objid AND (o.relkind IN ('i', 'S') OR o.oid = t.oid))
       WHEN 'pg_statistic_ext'::regclass THEN false
       WHEN 'pg_publication_rel'::regclass THEN false
       ELSE true END

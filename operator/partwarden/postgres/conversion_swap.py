@@ -21,7 +21,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.sql import NULL, SQL, Composable, Identifier
 
-from ..errors import AnotherOperator, PartwardenError, StatementRejected, TableChanged
+from ..errors import AnotherOperator, PartwardenError, StatementFailed, TableChanged
 from ..planner.calendar import Range
 from ..planner.conversion import Conversion
 from ..planner.inventory import KeyPart, Relation
@@ -96,9 +96,9 @@ def changed(error: psycopg.Error, subject: str) -> PartwardenError | None:
     if error.sqlstate == CHANGED:
         return TableChanged(f"{subject}: {message(error)}")
     if isinstance(error, psycopg.errors.QueryCanceled):
-        return StatementRejected(
+        return StatementFailed(
             f"{subject}: a statement took longer than {UNDER_LOCK} ms under the lock, and all was undone "
-            f"({message(error)}); find out what PostgreSQL had to read"
+            f"({message(error)}); where the server is not busy, find out what PostgreSQL had to read"
         )
     return None
 
