@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from lab.postgres import Database
 from partwarden.cli.main import main
 from partwarden.errors import DatabaseUnreachable
-from partwarden.postgres import conversion_engine
+from partwarden.postgres import conversion_engine, conversion_swap
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import observe_and_plan
@@ -128,6 +128,30 @@ def test_the_same_command_goes_on_after_an_interruption_and_undo_takes_back_what
     assert done.exit_code == 0, done.output
     assert len(json.loads(done.stdout)["done"]) == 1
     assert kind(database) == "p"
+
+
+def test_foreign_keys_that_were_left_are_validated_by_the_same_command(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("""CREATE TABLE run (id int, at date, PRIMARY KEY (id, at)); INSERT INTO run VALUES (1, now());
+        CREATE TABLE log (run int, at date, CONSTRAINT log_run FOREIGN KEY (run, at) REFERENCES run);
+        INSERT INTO log SELECT * FROM run""")
+    valid = "SELECT convalidated FROM pg_constraint WHERE conname = 'log_run'"
+
+    def lost(*_: object) -> None:
+        raise DatabaseUnreachable("the connection was lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_swap, "finish", lost)
+        assert convert(database, *HOW, "--yes").exit_code == 1
+    assert (kind(database), database.query(valid)) == ("p", [(False,)])
+    done = convert(database, *HOW, "--yes")
+    assert done.exit_code == 0, done.output
+    assert "validated the foreign keys to public.run_until_" in done.output
+    assert database.query(valid) == [(True,)]
+    done = convert(database, *HOW, "--yes")
+    assert done.exit_code == 1
+    assert "it is partitioned already" in done.output
 
 
 def test_a_table_that_is_used_by_a_long_transaction_is_left_and_its_holder_named(database: Database) -> None:
