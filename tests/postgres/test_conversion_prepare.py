@@ -181,13 +181,13 @@ def test_a_lock_that_another_keeps_is_named_and_nothing_is_waited_for_long(datab
     database.execute(RUN)
     with session(from_dsn(database.dsn)) as connection:
         plan = observe_conversion(connection, WANTED)
+        assert plan.conversion is not None
+        # Indexes wait for no lock of a reader, and for its transaction only where that has a snapshot.
+        narrow = replace(plan, conversion=replace(plan.conversion, widened=()))
         with database.connect() as other:
             other.autocommit = False
             other.execute("SELECT FROM run")
             with pytest.raises(TableBusy, match=r"cannot convert public\.run: cannot lock public\.run: held by pid"):
-                # Indexes wait for no lock of a reader, and for its transaction only where that has a snapshot.
-                assert plan.conversion is not None
-                narrow = replace(plan, conversion=replace(plan.conversion, widened=()))
                 prepare(connection, narrow, 0.0, lambda *_: None)
         assert CHECK not in made(database)
         work(connection)
