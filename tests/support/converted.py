@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from psycopg import sql
 
 from lab.postgres import Binaries, Database
-
 from partwarden.planner.conversion import Conversion, NewPartition, WidenedKey
 from partwarden.postgres import conversion_swap, conversion_undo
 from partwarden.postgres.connection import session

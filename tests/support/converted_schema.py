@@ -1,4 +1,4 @@
-"""A table with everything that is carried over, plain or partitioned from the start: the same text but for a few words."""
+"""A table with everything that is carried over, plain or partitioned from the start: the same but for a few words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CREATE SEQUENCE tickets INCREMENT 5;
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN INSERT INTO audit VALUES (TG_NAME); RETURN coalesce(NEW, OLD); END $$;
 CREATE FUNCTION into_view() RETURNS trigger LANGUAGE plpgsql AS
-  $$ BEGIN INSERT INTO run (at, customer) VALUES (NEW.at, NEW.customer); RETURN NEW; END $$;
+  $$ BEGIN INSERT INTO run (at, customer) VALUES (NEW.day, 1); RETURN NEW; END $$;
 """
 TABLE = """
 CREATE TABLE run (
@@ -38,7 +38,8 @@ AFTER = """
 ALTER SEQUENCE tickets OWNED BY run.ticket;
 ALTER TABLE run ALTER note SET STORAGE EXTERNAL, ALTER code SET STATISTICS 77, ALTER customer SET (n_distinct = 10),
     ALTER "Oth er" SET COMPRESSION pglz;
-ALTER TABLE run ADD CONSTRAINT "Some Check" CHECK (length(code) < 9), ADD CONSTRAINT later CHECK (amount < 1000) NOT VALID,
+ALTER TABLE run ADD CONSTRAINT "Some Check" CHECK (length(code) < 9),
+    ADD CONSTRAINT later CHECK (amount < 1000) NOT VALID,
     ADD CONSTRAINT run_code_at_key UNIQUE (code, at, id) {include};
 CREATE INDEX "Odd index" ON run (lower(note) DESC NULLS LAST, at) INCLUDE (code) WITH (fillfactor = 70)
     WHERE note IS NOT NULL;
@@ -52,7 +53,8 @@ second line'; COMMENT ON COLUMN run."Oth er" IS 'odd'; COMMENT ON CONSTRAINT "So
 COMMENT ON INDEX "Odd index" IS 'index'; COMMENT ON CONSTRAINT run_pkey ON run IS 'key';
 COMMENT ON CONSTRAINT run_customer_fkey ON run IS 'reference'; COMMENT ON STATISTICS other.run_stat IS 'statistics';
 COMMENT ON SEQUENCE run_id_seq IS 'numbers';
-CREATE TRIGGER rows AFTER INSERT OR UPDATE OF note ON run FOR EACH ROW WHEN (NEW.note IS NOT NULL) EXECUTE FUNCTION note();
+CREATE TRIGGER rows AFTER INSERT OR UPDATE OF note ON run FOR EACH ROW WHEN (NEW.note IS NOT NULL)
+    EXECUTE FUNCTION note();
 CREATE TRIGGER before BEFORE INSERT ON run FOR EACH ROW EXECUTE FUNCTION note();
 CREATE TRIGGER statement AFTER DELETE ON run REFERENCING OLD TABLE AS old FOR EACH STATEMENT EXECUTE FUNCTION note();
 CREATE TRIGGER emptied BEFORE TRUNCATE ON run FOR EACH STATEMENT EXECUTE FUNCTION note();
@@ -64,7 +66,8 @@ ALTER TABLE run DISABLE TRIGGER off; ALTER TABLE run ENABLE REPLICA TRIGGER repl
 ALTER TABLE run ENABLE ALWAYS TRIGGER always;
 COMMENT ON TRIGGER rows ON run IS 'trigger';
 CREATE TABLE log (run bigint, at timestamptz, customer int,
-    CONSTRAINT log_run FOREIGN KEY (at, customer, run) REFERENCES run (at, customer, id) ON UPDATE CASCADE ON DELETE SET NULL);
+    CONSTRAINT log_run FOREIGN KEY (at, customer, run) REFERENCES run (at, customer, id)
+    ON UPDATE CASCADE ON DELETE SET NULL);
 COMMENT ON CONSTRAINT log_run ON log IS 'inwards';
 CREATE VIEW lately WITH (security_barrier = true, check_option = local) AS
     SELECT id, at, customer, note AS remark, 'ü%s{{}}'::text AS odd FROM run WHERE at > '2021-01-01Z';
@@ -85,15 +88,18 @@ CREATE PUBLICATION pub FOR TABLE run{columns} WITH (publish_via_partition_root =
 """
 RIGHTS = """
 ALTER TABLE run OWNER TO {owner}; ALTER TABLE customer OWNER TO {owner}; ALTER SEQUENCE tickets OWNER TO {owner};
-GRANT ALL ON SCHEMA public, other TO {owner}; ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT ALL ON TABLES TO {stranger};
+GRANT ALL ON SCHEMA public, other TO {owner};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT ALL ON TABLES TO {stranger};
 ALTER STATISTICS other.run_stat OWNER TO {owner}; ALTER STATISTICS run_expr OWNER TO {owner};
 REVOKE DELETE ON run FROM {owner};
 GRANT SELECT ON run, lately, customer TO {reader}; GRANT INSERT ON run TO {reader} WITH GRANT OPTION;
-GRANT UPDATE (note, code) ON run TO {reader}; GRANT SELECT ON run TO PUBLIC; GRANT USAGE ON SEQUENCE run_id_seq TO {reader};
+GRANT UPDATE (note, code) ON run TO {reader}; GRANT SELECT ON run TO PUBLIC;
+GRANT USAGE ON SEQUENCE run_id_seq TO {reader};
 """
 ROWS = """
 INSERT INTO run (at, customer, note, code, tags)
-    SELECT '2021-01-01Z'::timestamptz + n * interval '1 day', n % 10 + 1, repeat('x', n % 50), 'c' || n, ARRAY['a', NULL]
+    SELECT '2021-01-01Z'::timestamptz + n * interval '1 day', n % 10 + 1, repeat('x', n % 50), 'c' || n,
+        ARRAY['a', NULL]
     FROM generate_series(1, 500) n;
 INSERT INTO log SELECT id, at, customer FROM run WHERE customer = 3;
 """
@@ -121,7 +127,7 @@ def make(database: Database, roles: list[Role], *, partitioned: bool) -> None:
 
 
 def make_partitions(database: Database) -> None:
-    """Of the table that is partitioned from the start: the first as wide as that of a conversion, the rest by policy."""
+    """Of the table that is partitioned from the start: the first as wide as that of a conversion, others by policy."""
     first = f"CREATE TABLE {LEGACY} PARTITION OF run FOR VALUES FROM ('{LOWER}') TO ('{UPPER}')"
     database.execute(f"{first} WITH (fillfactor = 80, autovacuum_enabled = off)")
     assert [each.error for each in keep(database.dsn, premake=2).outcomes] == [None, None]

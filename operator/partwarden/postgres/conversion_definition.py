@@ -155,7 +155,8 @@ SEQUENCES = """
 SELECT n.nspname AS schema, c.relname AS name, a.attname AS column, d.deptype = 'i' AS identity, c.oid,
        pg_get_userbyid(c.relowner) AS owner,
        format('GENERATED %s AS IDENTITY (SEQUENCE NAME %I.%I START WITH %s INCREMENT BY %s MINVALUE %s MAXVALUE %s '
-              'CACHE %s %sCYCLE)', CASE a.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END, n.nspname, c.relname,
+              'CACHE %s %sCYCLE)',
+              CASE a.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END, n.nspname, c.relname,
               s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, CASE WHEN NOT s.seqcycle THEN 'NO ' END)
          AS generated,
        obj_description(c.oid, 'pg_class') AS comment,
@@ -165,7 +166,8 @@ SELECT n.nspname AS schema, c.relname AS name, a.attname AS column, d.deptype = 
              FROM aclexplode(c.relacl) x) AS grants,
        c.relacl IS NOT NULL AS granted
 FROM pg_depend d JOIN pg_class c ON c.oid = d.objid JOIN pg_sequence s ON s.seqrelid = c.oid
-JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = {old}
   AND d.deptype IN ('a', 'i') AND c.relkind = 'S' ORDER BY a.attnum, c.oid
 """
@@ -184,8 +186,8 @@ SELECT c.oid, c.relname AS name, k.contype AS constraint, x.indisreplident AS id
         JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.number) AS columns,
        coalesce((to_jsonb(x) ->> 'indnullsnotdistinct')::bool, false) AS nulls_not_distinct
 FROM (SELECT i.*, pg_get_indexdef(i.indexrelid) AS def,
-             format('CREATE %sINDEX %I ON %I.%I USING ', CASE WHEN i.indisunique THEN 'UNIQUE ' END, ic.relname, n.nspname,
-                    p.relname) AS head
+             format('CREATE %sINDEX %I ON %I.%I USING ', CASE WHEN i.indisunique THEN 'UNIQUE ' END, ic.relname,
+                    n.nspname, p.relname) AS head
       FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_class p ON p.oid = i.indrelid
       JOIN pg_namespace n ON n.oid = p.relnamespace WHERE i.indrelid = {old}) x
 JOIN pg_class c ON c.oid = x.indexrelid LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
@@ -226,8 +228,8 @@ def text(statement: str) -> SQL:
     """A statement that the server has written. Raises `StatementRejected` where it is too long to be sent back."""
     if len(statement) > LONGEST_TEXT:
         raise StatementRejected(
-            f"the definition {statement[:60]!r}… has more than {LONGEST_TEXT:,} characters, and no longer one is carried "
-            "over; shorten it"
+            f"the definition {statement[:60]!r}… has more than {LONGEST_TEXT:,} characters, and no longer one is "
+            "carried over; shorten it"
         )
     return SQL(statement)  # type: ignore[arg-type]
 

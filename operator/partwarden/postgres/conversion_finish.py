@@ -22,7 +22,8 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'r'
 """
 CONSTRAINT = """
-SELECT pg_get_userbyid(o.relowner) AS owner, current_user AS login FROM pg_constraint k JOIN pg_class o ON o.oid = k.conrelid
+SELECT pg_get_userbyid(o.relowner) AS owner, current_user AS login
+FROM pg_constraint k JOIN pg_class o ON o.oid = k.conrelid
 JOIN pg_namespace n ON n.oid = o.relnamespace
 WHERE k.conname = {name} AND o.relname = {table} AND n.nspname = {schema} AND k.contype = 'f' AND NOT k.convalidated
 """

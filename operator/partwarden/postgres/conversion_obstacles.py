@@ -35,7 +35,8 @@ SELECT 'it is ' || what, way_out FROM t, LATERAL (VALUES
    'a member of an extension', 'ALTER EXTENSION … DROP TABLE first'),
   (EXISTS (SELECT FROM pg_seclabel WHERE classoid = 'pg_class'::regclass AND objoid = t.oid),
    'labelled by a security provider', 'take the label away, and set it again on the new parent'),
-  (EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = t.oid), 'filled by a subscription, which knows it by its OID',
+  (EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = t.oid),
+   'filled by a subscription, which knows it by its OID',
    'take it out of the publication, and ALTER SUBSCRIPTION … REFRESH PUBLICATION'),
   (NOT has_schema_privilege(t.relowner, t.relnamespace, 'CREATE'), 'owned by a role that may not create in its schema',
    format('GRANT CREATE ON SCHEMA %I TO %I', t.relnamespace::regnamespace::text, pg_get_userbyid(t.relowner)))
@@ -54,8 +55,8 @@ FROM t, pg_constraint k, LATERAL (VALUES
   (k.contype IN ('c', 'n') AND k.connoinherit, 'is NO INHERIT, which no partitioned table can have',
    'make it again without NO INHERIT'),
   (k.contype = 'n' AND NOT k.convalidated, 'is a NOT NULL that is NOT VALID', 'VALIDATE it first'),
-  (k.contype = 'f' AND NOT k.convalidated, 'is a foreign key that is NOT VALID, which no partitioned table has before 18',
-   'VALIDATE it first'),
+  (k.contype = 'f' AND NOT k.convalidated,
+   'is a foreign key that is NOT VALID, which no partitioned table has before 18', 'VALIDATE it first'),
   (k.contype = 'f' AND coalesce(to_jsonb(k) ->> 'conenforced', 'true') = 'false', 'is a foreign key NOT ENFORCED',
    'drop it first'),
   (k.contype = 'f' AND coalesce((to_jsonb(k) ->> 'conperiod')::bool, false), 'is a foreign key with PERIOD',
@@ -80,7 +81,8 @@ SELECT format('foreign key %I of %s %s', k.conname, k.conrelid::regclass, what),
 FROM t, pg_constraint k JOIN pg_class o ON o.oid = k.conrelid, LATERAL (VALUES
   (t.key <> ALL (k.confkey), 'points to a key that is not unique over all partitions',
    'drop it, or let it point to a key with the key column'),
-  (t.key = ANY (k.confkey) AND o.relkind <> 'r', 'is of a partitioned table, which PostgreSQL would read under the lock',
+  (t.key = ANY (k.confkey) AND o.relkind <> 'r',
+   'is of a partitioned table, which PostgreSQL would read under the lock',
    'drop it, and make it again after the conversion')
 ) found(holds, what, way_out)
 WHERE k.contype = 'f' AND k.confrelid = t.oid AND k.conrelid <> t.oid AND k.conparentid = 0 AND holds
@@ -95,13 +97,15 @@ FROM t, pg_trigger g, LATERAL (VALUES
 # Views and their rules are made again, as are the table's own objects; whatever else speaks of the table's OID would
 # stay with the partition.
 DEPENDENTS = """
-SELECT pg_describe_object(d.classid, d.objid, 0) || ' depends on ' || what, 'drop it, and make it again after the conversion'
+SELECT pg_describe_object(d.classid, d.objid, 0) || ' depends on ' || what,
+       'drop it, and make it again after the conversion'
 FROM t, LATERAL (
   SELECT classid, objid, 'it' FROM pg_depend d
   WHERE refclassid = 'pg_class'::regclass AND refobjid = t.oid AND deptype IN ('n', 'a')
     AND CASE classid
       WHEN 'pg_rewrite'::regclass THEN
-        NOT EXISTS (SELECT FROM pg_rewrite r JOIN pg_class v ON v.oid = r.ev_class WHERE r.oid = objid AND v.relkind = 'v')
+        NOT EXISTS (SELECT FROM pg_rewrite r JOIN pg_class v ON v.oid = r.ev_class
+                    WHERE r.oid = objid AND v.relkind = 'v')
       WHEN 'pg_constraint'::regclass THEN
         NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = objid AND (k.conrelid = t.oid OR k.contype = 'f'))
       WHEN 'pg_trigger'::regclass THEN
@@ -133,7 +137,8 @@ WHERE NOT p.pubviaroot AND EXISTS (SELECT FROM pg_publication_tables v JOIN pg_n
 """
 ALL = (TABLE, KEY, CONSTRAINTS, INDEXES, REFERENCES, TRIGGERS, DEPENDENTS, PUBLICATIONS)
 WITH = """
-WITH t AS (SELECT c.*, (SELECT attnum FROM pg_attribute WHERE attrelid = c.oid AND attname = {key} AND attnum > 0) AS key
+WITH t AS (SELECT c.*, (SELECT attnum FROM pg_attribute
+                        WHERE attrelid = c.oid AND attname = {key} AND attnum > 0) AS key
            FROM pg_class c WHERE c.oid = {oid})
 """
 
@@ -182,7 +187,8 @@ SELECT md5(coalesce(string_agg(line, ' ' ORDER BY line), '')) FROM (
   FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
   WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = {oid}
   UNION ALL SELECT format('grants %s %s', relowner, relacl) FROM pg_class WHERE oid = {oid}
-  UNION ALL SELECT format('column %s %s', attnum, attacl) FROM pg_attribute WHERE attrelid = {oid} AND attacl IS NOT NULL
+  UNION ALL SELECT format('column %s %s', attnum, attacl) FROM pg_attribute
+  WHERE attrelid = {oid} AND attacl IS NOT NULL
 ) found
 """
 CHANGED = "PW001"

@@ -63,7 +63,7 @@ SELECT NOT EXISTS (SELECT FROM pg_index WHERE indrelid = {parent} AND NOT indisv
                                     JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_index x ON x.indexrelid = c.oid
                                     WHERE p.relname = pair.parent AND c.relname = pair.child AND x.indrelid = {oid}))
 """
-"""Whether each of the parent's indexes is valid and has that of the plain table, where PostgreSQL has built no other."""
+"""Whether each of the parent's indexes is valid and has that of the plain table, and PostgreSQL has built no other."""
 
 
 def swap(connection: Session, conversion: Conversion, deadline: float) -> None:
@@ -213,7 +213,8 @@ def wanted(oid: int, views: Sequence[Any], referenced: Sequence[Any], sequences:
 def lock_around(
     views: Sequence[Any], referenced: Sequence[Any], targets: Sequence[Any], mode: LiteralString
 ) -> Iterator[Composable]:
-    """Lock tables that foreign keys join with it (``mode``: those that it points to), then views above it, in that order before the table, as their readers do.
+    """Lock tables that foreign keys join with it (``mode``: those that it points to), then views above it: before the
+    table, as their readers do.
 
     A session that has passed a view would else wait at the table that the view meant before. LOCK TABLE of a view would
     lock all tables below it; giving it to the owner whom it has locks it alone, and changes nothing.

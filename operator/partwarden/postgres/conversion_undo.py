@@ -3,8 +3,9 @@
 Why no row is lost, doubled or out of sight. All is one transaction, under a lock that no session passes. The old table
 is detached first: nothing that is dropped later can take it along. Rows of the other partitions, few, are moved into it
 by a single statement, which deletes what it inserts; the parent is dropped only after PostgreSQL has found, in the same
-transaction and under the same lock, that not one row is left in it, and never with CASCADE. A snapshot that is older
-than the move would miss the rows: while one is held, nothing is moved. Whatever fails, PostgreSQL undoes all of it.
+transaction and under the same lock, that not one row is left in it, and never with CASCADE. A snapshot that is taken
+before and used after would miss the rows (https://www.postgresql.org/docs/current/mvcc-caveats.html): while one is seen
+to be held, nothing is moved. Whatever fails, PostgreSQL undoes all of it.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ SELECT privilege FROM unnest(ARRAY['SELECT', 'INSERT']) privilege
 WHERE NOT has_table_privilege({owner}, {oid}::oid, privilege) ORDER BY 1
 """
 KEY = """
-SELECT a.attname FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+SELECT a.attname FROM pg_partitioned_table p
+JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
 WHERE p.partrelid = {oid}
 """
 # Indexes and constraints of the parent, and what those of the old table are called.
@@ -96,9 +98,10 @@ class Converted:
 def undo(connection: Session, schema: str, table: str, deadline: float, *, limit: int = MOST_MOVED) -> int:
     """Make the table the plain one that it was before its conversion. Returns how many rows were moved back into it.
 
-    ``deadline``: as for `conversion_swap.swap`; ``limit``: rows that may be moved. What was changed on the parent since,
-    such as grants, triggers and policies, holds for the table then. Raises `StatementRejected` where more rows than that lie in other
-    partitions, or one that lies there has a key that the old table holds already; else as `conversion_swap.swap`.
+    ``deadline``: as for `conversion_swap.swap`; ``limit``: rows that may be moved. What was changed on
+    the parent since, such as grants, triggers and policies, holds for the table then. Raises `StatementRejected` where
+    more rows lie in other partitions, or one with a key that the old table holds already; else as
+    `conversion_swap.swap`.
     """
     subject = f"cannot undo the conversion of {schema}.{table}"
     wants: list[Want] = []
@@ -111,9 +114,9 @@ def undo(connection: Session, schema: str, table: str, deadline: float, *, limit
         wholesale = [each.pubname for each in rows_of(connection, WHOLESALE, schema=schema)[0]]
         if moved and wholesale:
             raise StatementRejected(
-                f"{subject}: {count_of(moved)} lie in other partitions, and publication {wholesale[0]!r} publishes every "
-                "table of its schema: subscribers would see them go under one name and come under another; delete and "
-                "insert them again afterwards, or change the publication"
+                f"{subject}: {count_of(moved)} lie in other partitions, and publication {wholesale[0]!r} publishes "
+                "every table of its schema: subscribers would see them go under one name and come under another; "
+                "change the publication, or delete those rows and insert them again afterwards"
             )
         if moved and (who := locks.wait_for_snapshots(connection, deadline)):
             raise TableBusy(f"{subject}: {who} has an older snapshot, by which it would miss rows that move")
