@@ -130,6 +130,17 @@ def test_the_same_command_goes_on_after_an_interruption_and_undo_takes_back_what
     assert kind(database) == "p"
 
 
+def test_a_member_of_the_owner_may_do_it_and_the_owner_owns_all(database: Database) -> None:
+    owner, login = database.new_role(), database.new_role()
+    database.execute(f"""{RUN}; DROP VIEW recent; GRANT {owner.name} TO {login.name};
+        GRANT CREATE, USAGE ON SCHEMA public TO {owner.name}; ALTER TABLE run OWNER TO {owner.name}""")
+    arguments = ["convert", "--dsn", login.dsn, *HOW, "--widen-keys", "--yes"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    owners = "SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class WHERE relname LIKE 'run%'"
+    assert database.query(owners) == [(owner.name,)]
+
+
 def test_foreign_keys_that_were_left_are_validated_by_the_same_command(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

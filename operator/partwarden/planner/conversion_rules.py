@@ -155,14 +155,14 @@ def _cut(name: str) -> str:
     return name.encode()[: MAX_BYTES - len("_wide")].decode(errors="ignore")
 
 
-def ours(table: PlainTable) -> Mapping[str, tuple[str, ...]]:
+def own_indexes(table: PlainTable) -> Mapping[str, tuple[str, ...]]:
     """The indexes that a conversion may have built on the table by now: their names, and which columns they have."""
     return {key.index: key.columns for key in _wider(table)}
 
 
 def is_ours(table: PlainTable, index: Index) -> bool:
     """Whether a conversion has built it: by its name and its definition, for the name alone is anyone's."""
-    columns = ours(table).get(index.name)
+    columns = own_indexes(table).get(index.name)
     return columns == index.columns and index.unique and index.plain and not index.constraint
 
 
@@ -265,8 +265,8 @@ def _narrow(table: PlainTable, key: KeyColumn, each: Constraint, wanted: Wanted)
         why = f"({columns}) lacks the partition key {key.name}, so no partitioned table can have it"
         lost = f"({wide}) in its place: then two partitions may hold rows that are equal in ({columns})"
         yield Refusal(name, why, f"with widenKeys (--widen-keys) it becomes {lost}")
-    elif each.included or not each.nulls_distinct or not _is_plain(table, each):
-        why = "INCLUDE, NULLS NOT DISTINCT and other collations are not made wider"
+    elif each.included or each.deferrable or not each.nulls_distinct or not _is_plain(table, each):
+        why = "INCLUDE, DEFERRABLE, NULLS NOT DISTINCT and other collations are not made wider"
         yield Refusal(name, why, "make it a plain key, or drop it")
 
 
@@ -279,7 +279,7 @@ def _index(table: PlainTable, key: KeyColumn, each: Index) -> Iterator[Refusal]:
     if each.constraint or is_ours(table, each):
         return
     name = f"index {each.name}"
-    if each.name in ours(table):
+    if each.name in own_indexes(table):
         yield Refusal(name, "a conversion would give an index of its own that name", "rename this one")
     elif not each.valid:
         yield Refusal(name, "it is invalid", f"REINDEX INDEX CONCURRENTLY {quoted(each.name)}, or drop it")

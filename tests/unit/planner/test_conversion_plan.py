@@ -129,7 +129,7 @@ def test_a_constraint_is_refused_with_the_way_out(constraint: Constraint, words:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"included": ("note",)}, {"nulls_distinct": False}, {"index": 78}], ids=["include", "nulls", "index"]
+    "fields", [{"included": ("note",)}, {"nulls_distinct": False}, {"deferrable": True}, {"index": 78}], ids=str
 )
 def test_a_key_that_is_more_than_its_columns_is_not_made_wider(fields: dict[str, Any]) -> None:
     table = replace(KEYED, constraints=(replace(PRIMARY, **fields),))
