@@ -43,8 +43,7 @@ from .transaction import (
 )
 
 WAIT_FOR_TRANSACTIONS = 600_000
-"""Milliseconds that the build of an index waits for others' transactions, each time that it must: no session waits for it
-meanwhile."""
+"""Milliseconds that the build of an index waits for others' transactions, each time that it must. None waits for it."""
 SLACK = 60.0
 """Seconds before the range ends at which a validation is given up."""
 
