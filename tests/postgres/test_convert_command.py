@@ -96,7 +96,7 @@ def test_what_forbids_it_is_named_with_the_way_out(database: Database) -> None:
         ((*HOW, "--plan", "--undo"), "exclude each other"),
         ((*HOW, "--widen-keys"), "no terminal to ask at"),
         ((*HOW, "--timezone", "Europe/Berlln", "--plan"), "is not in the IANA time zone database"),
-        (("--table", "run", "--undo", "--yes"), "name the key"),
+        (("--table", "run", "--undo", "--yes"), "name its key"),
         (("--table", "walk", *HOW[2:], "--plan"), "does not exist"),
     ],
     ids=str,

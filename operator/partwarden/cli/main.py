@@ -89,10 +89,10 @@ class Commands(click.Group):
 def main(**_: Any) -> None:
     """Keep PostgreSQL range partitions the way a PartitionPolicy says.
 
-    list, timeline, report, stats, health, create, auto, drop and explain are about policies in a cluster, as `kubectl
-    partwarden` too, or with --dsn about the tables of a database. hold, unhold and approve are about policies. plan and
-    apply take a policy from a file. convert partitions a plain table. -n, -A and --context may stand before the command
-    or after it.
+    list, timeline, report, stats, health, create, auto, drop and explain are about policies in a cluster, as
+    `kubectl partwarden` too, or with --dsn about the tables of a database. hold, unhold and approve are about policies.
+    plan and apply take a policy from a file. convert partitions a plain table of a database. -n, -A and --context may
+    stand before the command or after it.
 
     Exit codes: 0 done, or nothing to do; 1 an error, or not done; 2 something to do (plan), critical (health), not
     pruned (explain); 130 interrupted, with nothing half done.
