@@ -9,12 +9,13 @@ from lab.cluster import ClusterError, Reporter
 from lab.kubectl import KubectlError
 from lab.postgres import LabError
 
-from . import archive, fleet, idle, latency, many, memory, provisioning, takeover, waits
+from . import archive, conversion, fleet, idle, latency, many, memory, provisioning, takeover, waits
 from .figures import Figure, as_json, as_table
 from .stand import Stand, stand
 
 PARTS: dict[str, Callable[[Stand], list[Figure]]] = {
     "archive": archive.measure,
+    "conversion": conversion.measure,
     "fleet": fleet.measure,
     "idle": idle.measure,
     "latency": latency.measure,

@@ -187,7 +187,7 @@ def _watched(operation: Operation | None) -> list[Watched]:
 
 
 @contextmanager
-def _going_on(database: Database, watched: list[Watched]) -> Iterator[None]:
+def going_on(database: Database, watched: list[Watched]) -> Iterator[None]:
     """Run the sessions for the duration of the block. Raises AssertionError when one of them met an error."""
     stop = threading.Event()
     with ThreadPoolExecutor(len(watched)) as pool:
@@ -215,7 +215,7 @@ def _until(what: str, met: Callable[[], bool]) -> None:
 
 def _floor(database: Database) -> list[Figure]:
     watched = _watched(None)
-    with _going_on(database, watched):
+    with going_on(database, watched):
         time.sleep(QUIET)
     how = f"{QUIET:.0f} s of the same with nothing done; what follows holds this, too"
     return [Figure(f"baseline: {each.name} waits", each.milliseconds, "ms", note=how) for each in watched]
@@ -226,9 +226,9 @@ def _measured(database: Database, operation: Operation) -> Course:
     course = Course(_watched(operation))
     before = _count(database, "SELECT count(*) FROM run")
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
-        stack.enter_context(_going_on(database, course.watched))
+        stack.enter_context(going_on(database, course.watched))
         opened = threading.Event()
-        staying = pool.submit(_stay_open, database.dsn, opened)
+        staying = pool.submit(stay_open, database.dsn, opened)
         assert opened.wait(PATIENCE) or staying.done(), "the transaction was not begun"
         _drive(database.dsn, operation, course)
         staying.result()
@@ -255,7 +255,7 @@ def _count(database: Database, query: str) -> int:
     return found
 
 
-def _stay_open(dsn: str, opened: threading.Event) -> None:
+def stay_open(dsn: str, opened: threading.Event) -> None:
     try:
         with psycopg.connect(dsn, application_name="month's end") as connection:
             connection.execute("SELECT count(*) FROM run")

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from lab.postgres import Database
-from partwarden.errors import DatabaseUnreachable, StatementRejected, TableBusy, TableChanged
+from partwarden.errors import DatabaseUnreachable, InsufficientPrivilege, StatementRejected, TableBusy, TableChanged
 from partwarden.planner.conversion import WidenedKey
 from partwarden.postgres import conversion_finish, conversion_swap
 from partwarden.postgres.connection import session
@@ -311,3 +311,21 @@ def test_a_view_that_needs_the_narrow_key_is_named_and_nothing_changes(database:
     ):
         swap(database.dsn, made)
     assert database.query(STATE) == before
+
+
+def test_the_owner_converts_it_and_another_role_does_not(database: Database) -> None:
+    owner, other = database.new_role(), database.new_role()
+    database.execute(f"{PLAIN} ALTER TABLE run OWNER TO {owner.name}")
+    made = conversion(database, ID)
+    prepare(database, made)
+    if database.server.major >= 15:
+        with pytest.raises(StatementRejected, match=f"GRANT CREATE ON SCHEMA public TO {owner.name}"):
+            swap(owner.dsn, made)
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {owner.name}")
+    with pytest.raises(InsufficientPrivilege):
+        swap(other.dsn, made)
+    assert database.query("SELECT count(*) FROM pg_partitioned_table") == [(0,)]
+    swap(owner.dsn, made)
+    owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'run%'"
+    assert database.query(owners) == [(owner.name,)]
+    assert undo(owner.dsn) == 0

@@ -33,8 +33,14 @@ def conversion(database: Database, *widened: WidenedKey, ahead: tuple[NewPartiti
     ((oid,),) = database.query("SELECT 'public.run'::regclass::oid::int8")
     assert isinstance(oid, int)
     return Conversion(
-        **{"schema": "public", "table": "run", "oid": oid, "key": "at", "legacy": LEGACY, "check": CHECK},
-        **{"lower": LOWER, "upper": UPPER},
+        schema="public",
+        table="run",
+        oid=oid,
+        key="at",
+        legacy=LEGACY,
+        check=CHECK,
+        lower=LOWER,
+        upper=UPPER,
         widened=widened,
         ahead=ahead,
     )

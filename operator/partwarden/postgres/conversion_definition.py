@@ -231,7 +231,7 @@ def text(statement: str) -> SQL:
             f"the definition {statement[:60]!r}… has more than {LONGEST_TEXT:,} characters, and no longer one is "
             "carried over; shorten it"
         )
-    return SQL(statement)  # type: ignore[arg-type]
+    return SQL(statement)
 
 
 def legacy_name(table: str, legacy: str, name: str) -> str:
@@ -318,4 +318,4 @@ def _comments(row: Any, index: Identifier, table: Identifier) -> list[SQL]:
     if row.constraint_comment is not None:
         on = SQL("COMMENT ON CONSTRAINT {} ON {} IS {}")
         found.append(on.format(Identifier(row.name), table, row.constraint_comment))
-    return [SQL(each.as_string()) for each in found]  # type: ignore[arg-type]
+    return [SQL(each.as_string()) for each in found]

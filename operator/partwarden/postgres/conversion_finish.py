@@ -100,5 +100,5 @@ def _validate(connection: Session, key: tuple[str, str, str]) -> None:
     for row in rows:
         validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(Identifier(schema, table), Identifier(name))
         with connection.patient(READ_ALL_LIMIT):
-            begin = ["BEGIN", pinned(f"{UNHEARD}ms", READ_ALL_TIMEOUT), *Role(row.owner, row.login).as_owner()]
-            run(connection, *begin, validate, "COMMIT")
+            role = Role(row.owner, row.login).as_owner()
+            run(connection, "BEGIN", pinned(f"{UNHEARD}ms", READ_ALL_TIMEOUT), *role, validate, "COMMIT")

@@ -156,7 +156,7 @@ def identify(table: Identifier, index: Index) -> Composed:
 
 
 def _rename(kind: str, schema: str, name: str, to: str) -> Composed:
-    return SQL("ALTER {} {} RENAME TO {}").format(SQL(kind), Identifier(schema, name), Identifier(to))  # type: ignore[arg-type]
+    return SQL("ALTER {} {} RENAME TO {}").format(SQL(kind), Identifier(schema, name), Identifier(to))
 
 
 def _make_ahead(
@@ -182,10 +182,12 @@ def _make_ahead(
         making += ddl.set_grants(parent, table, grants(acl for acl in acls if acl.relname == table.name))
         making += ddl.set_row_security(table, secured, forced)
         making += ddl.before_attach(template, table)
-        if wider:
-            key = SQL(f"{wider.columns}{wider.deferrable}")  # type: ignore[arg-type]  # the server's own text
-            making.append(SQL("ALTER TABLE {} ADD PRIMARY KEY {}").format(ddl.relation(table), key))
         making.append(_attach(parent, table, partition))
+        if wider:
+            # Not before: the parent may have another unique index of these columns, which would take this one for its own.
+            key = definition.text(f"{wider.columns}{wider.deferrable}")
+            add = SQL("ALTER TABLE {} ADD PRIMARY KEY {}").format(ddl.relation(table), key)
+            making += [setting({"default_tablespace": wider.tablespace}), add, setting({"default_tablespace": ""})]
         making += ddl.after_attach(template, table)
     run(connection, *making)
 

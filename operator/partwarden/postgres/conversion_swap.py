@@ -259,8 +259,8 @@ def _attach(conversion: Conversion, ready: Ready, parent: Identifier, legacy: Id
     for each in ready.indexes:
         if each.widened:
             unique = "ALTER TABLE {} ADD CONSTRAINT {} UNIQUE USING INDEX {}" + each.deferrable
-            name = Identifier(each.widened.index)
-            yield SQL(unique).format(legacy, name, name)  # type: ignore[arg-type]
+            index = Identifier(each.widened.index)
+            yield SQL(unique).format(legacy, index, index)
     attach = SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})")
     yield attach.format(parent, legacy, conversion.lower, conversion.upper)
     if ready.wider and ready.wider.widened:
