@@ -18,7 +18,7 @@ from partwarden.errors import DatabaseUnreachable, StatementFailed, StatementRej
 from partwarden.planner.conversion_plan import ConversionPlan
 from partwarden.planner.conversion_rules import CHECK, Wanted
 from partwarden.postgres import conversion_prepare
-from partwarden.postgres.connection import Session, session
+from partwarden.postgres.connection import Session, run, session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_engine import observe_conversion
 from partwarden.postgres.conversion_facts import read_table
@@ -181,14 +181,14 @@ def test_a_lock_that_another_keeps_is_named_and_nothing_is_waited_for_long(datab
     database.execute(RUN)
     with session(from_dsn(database.dsn)) as connection:
         plan = observe_conversion(connection, WANTED)
+        assert plan.conversion is not None
+        # Indexes wait for no lock of a reader, and for its transaction only where that has a snapshot.
+        narrow = replace(plan, conversion=replace(plan.conversion, widened=()))
         with database.connect() as other:
             other.autocommit = False
             other.execute("SELECT FROM run")
             with pytest.raises(TableBusy, match=r"cannot convert public\.run: cannot lock public\.run: held by pid"):
-                # Indexes wait for no lock of a reader, and for its transaction only where that has a snapshot.
-                prepare(
-                    connection, replace(plan, conversion=replace(plan.conversion, widened=())), 0.0, lambda *_: None
-                )
+                prepare(connection, narrow, 0.0, lambda *_: None)
         assert CHECK not in made(database)
         work(connection)
 
@@ -200,7 +200,7 @@ def test_a_validation_that_takes_too_long_leaves_no_check(database: Database, mo
 
     def slow(session: Session, table: object, *changes: object) -> None:
         if "VALIDATE" in str(changes):
-            conversion_prepare.run(session, "SELECT pg_sleep(60)")
+            run(session, "SELECT pg_sleep(60)")
         original(session, table, *changes)  # type: ignore[arg-type]
 
     monkeypatch.setattr(conversion_prepare, "_alter", slow)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from lab.postgres import Database
 from partwarden.api.types import Interval
-from partwarden.cli import import_, manifest
+from partwarden.cli import import_, manifest, plain_tables
 from partwarden.cli.main import main
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
@@ -260,3 +260,18 @@ def test_a_database_without_partitioned_tables_is_reported(
     assert done.exit_code == 1
     assert says in done.output
     assert "Traceback" not in done.output
+
+
+def test_a_large_plain_table_is_proposed_to_be_converted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.execute("""CREATE TABLE run (at timestamptz NOT NULL) PARTITION BY RANGE (at);
+        CREATE TABLE "Big log" (born date, edited timestamptz, "at it" timestamptz DEFAULT now(), small int);
+        CREATE TABLE timeless (id int); CREATE TABLE small (at date);
+        INSERT INTO "Big log" SELECT FROM generate_series(1, 5000);
+        INSERT INTO timeless SELECT generate_series(1, 9000);
+        ANALYZE""")
+    monkeypatch.setattr(plain_tables, "LARGE", 100_000)
+    lines = [line for line in imported(database).splitlines() if "convert" in line]
+    assert len(lines) == 1
+    assert "partwarden convert --dsn … --table 'public.Big log' --key 'at it' --interval Month --plan" in lines[0]
+    assert yaml.safe_load(imported(database))["kind"] == "PartitionPolicy"
+    assert "convert" not in imported(database, "--table", "run")

@@ -17,6 +17,7 @@ START = "tests/cluster/test_startup_and_shutdown.py"
 PLAN = "tests/cluster/test_plan_approval.py::test_a_plan_waits_until_it_is_approved_and_another_waits_again"
 PLAIN = "tests/postgres/test_plain_pg_restore.py"
 RESTORE = "tests/unit/cli/test_partition_restore.py::test_one_restore_is_made_for_the_archive_of_the_period"
+CONVERT = "tests/postgres/test_convert_command.py::test_a_table_is_converted_is_kept_by_a_policy_and_made_plain_again"
 TYPED = "tests/postgres/test_drop_command.py::test_a_drop_is_confirmed_by_typing_the_name"
 
 SHOWN = {
@@ -41,6 +42,10 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "partwarden run": f"{START}::test_the_rights_of_the_example_are_enough_for_all_namespaces",
         "docker build --tag partwarden . # or: buildah build --tag partwarden .": LAYOUT,
         "docker run --rm partwarden version": "tests/e2e/test_image.py::test_the_image_runs_with_a_read_only_root",
+    },
+    "docs/how-to/convert.md": {
+        'partwarden convert --dsn "$DSN" --table run --key submitted_at --interval Month --widen-keys --plan': CONVERT,
+        'partwarden convert --dsn "$DSN" --table run --undo': CONVERT,
     },
     "docs/how-to/uninstall.md": {
         "helm uninstall partwarden --namespace partwarden": UPGRADE,

@@ -33,7 +33,7 @@ from ..planner.conversion_rules import Wanted
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import from_dsn
 from ..postgres.conversion_engine import convert as convert_table
-from ..postgres.conversion_engine import observe_conversion, undo
+from ..postgres.conversion_engine import finish, observe_conversion, undo
 from ..status.details import human
 from . import formats, options
 
@@ -87,12 +87,14 @@ def convert(dsn: str, table: dict[str, str], back: bool, only_plan: bool, yes: b
             plan = observe_conversion(connection, wanted)
         finally:
             formats.progress()
+        done = _Done(output)
+        if not only_plan and plan.table.kind == "p" and finish(connection, plan.table, given["patience"], done.add):
+            return 0
         if only_plan or plan.refusals:
             formats.show(output, _document(plan, wanted), [str(plan.table)], _lines(plan))
             return 1 if plan.refusals else 0
         formats.names(_lines(plan), err=output not in ("text", "wide"))
         _ask(yes, f"Convert {plan.table}?")
-        done = _Done(output)
         try:
             convert_table(connection, wanted, plan, given["patience"], done.add)
         except TableBusy as error:
@@ -106,9 +108,7 @@ def convert(dsn: str, table: dict[str, str], back: bool, only_plan: bool, yes: b
 def _wanted(table: Table, given: dict[str, Any]) -> Wanted:
     """Raises `click.UsageError` and `InvalidSpec`."""
     if given["key"] is None or given["interval"] is None:
-        raise click.UsageError(
-            "--key and --interval are needed: the column that says when, and how long a partition is"
-        )
+        raise click.UsageError("--key and --interval are needed: the column that says when, and a partition's length")
     load_zone(given["timezone"])
     fields = {
         "table": {"schema": table.schema_, "name": table.name},

@@ -20,6 +20,7 @@ from ..postgres.engine import observe_and_plan
 from . import formats, options
 from .formats import printable
 from .guess import Found, read_tables
+from .plain_tables import large_tables
 
 REFERENCE = "database"
 """Name of the Secret that is put in where none is named: its real name is not known."""
@@ -53,19 +54,20 @@ def _secret_name(_context: click.Context, _option: click.Parameter, value: str |
 def command(dsn: str, table: dict[str, str] | None, namespace: str | None, secret: str | None, output: str) -> int:
     """Write the PartitionPolicy of each partitioned table that there is, as YAML: applying it changes nothing.
 
-    Nothing is written to the database. What a comment says was assumed is for a person to check. Exits 1 on an error,
-    and where no table can be managed.
+    Large plain tables are proposed to be converted, as comments. Nothing is written to the database. What a comment
+    says was assumed is for a person to check. Exits 1 on an error, and where no table can be managed.
     """
     info, taken = from_dsn(dsn), set[str]()
     with session(info) as connection:
         found = read_tables(connection, Table.model_validate(table) if table else None)
         documents = [_document(connection, each, info, namespace, secret, taken) for each in found]
+        plain = [f"# {printable(each.advice)}\n" for each in large_tables(connection)] if table is None else []
     if output == "json":
         formats.data([each for each in yaml.safe_load_all("---\n".join(documents)) if each], output)
     elif output == "name":
         formats.names(sorted(taken))
     else:
-        click.echo("---\n".join(documents), nl=False)
+        click.echo("---\n".join(documents) + "".join(plain), nl=False)
     if not taken:
         raise click.ClickException("no table here is partitioned by RANGE on one column that says when")
     return 0

@@ -19,6 +19,7 @@ from . import (
     INTERRUPTED,
     approve,
     archive,
+    convert,
     create,
     drop,
     formats,
@@ -90,7 +91,8 @@ def main(**_: Any) -> None:
 
     list, timeline, report, stats, health, create, auto, drop and explain are about policies in a cluster, as
     `kubectl partwarden` too, or with --dsn about the tables of a database. hold, unhold and approve are about policies.
-    plan and apply take a policy from a file. -n, -A and --context may stand before the command or after it.
+    plan and apply take a policy from a file. convert partitions a plain table of a database. -n, -A and --context may
+    stand before the command or after it.
 
     Exit codes: 0 done, or nothing to do; 1 an error, or not done; 2 something to do (plan), critical (health), not
     pruned (explain); 130 interrupted, with nothing half done.
@@ -137,7 +139,7 @@ for _command in (
     *(plan.plan, plan.apply, import_.command),
     *(show.list_, show.stats, health.health, show.explain, terminal.timeline, report.report),
     *(create.create, create.auto, drop.drop, hold.hold, hold.unhold, approve.approve),
-    *(archive.archive, job.job, archive.verify, archive.restore),
+    *(convert.convert, archive.archive, job.job, archive.verify, archive.restore),
 ):
     main.add_command(_command)
 

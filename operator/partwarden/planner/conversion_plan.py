@@ -259,14 +259,14 @@ def _steps(table: PlainTable, conversion: Conversion, has_check: bool) -> Iterat
     built = {each.name for each in table.indexes if is_ours(table, each) and each.valid}
     index = table.key_index
     how = f"by index {index.name}" if index else "by reading every row, since no index begins with it"
-    yield Step(f"find the range of {conversion.key}, {how}", "ACCESS SHARE", "nobody", 0.0 if index else read, True)
+    yield Step(f"find the range of {conversion.key}, {how}", "ACCESS SHARE", "no session", 0.0 if index else read, True)
     for key in conversion.widened:
         text = f"CREATE UNIQUE INDEX CONCURRENTLY {key.index} ({', '.join(key.columns)})"
-        yield Step(text, "SHARE UPDATE EXCLUSIVE", "nobody", build, key.index in built)
+        yield Step(text, "SHARE UPDATE EXCLUSIVE", "no session", build, key.index in built)
     span = f"CHECK {conversion.key} from {conversion.lower} to {conversion.upper}"
     heavy = "readers and writers, while locks are asked for, 50 ms at most each time"
     yield Step(f"{span} NOT VALID", "ACCESS EXCLUSIVE", heavy, 0.0, has_check)
     validated = has_check and table.leftover is not None and table.leftover.validated
-    yield Step("VALIDATE CONSTRAINT, which reads every row", "SHARE UPDATE EXCLUSIVE", "nobody", read, validated)
+    yield Step("VALIDATE CONSTRAINT, which reads every row", "SHARE UPDATE EXCLUSIVE", "no session", read, validated)
     swap = f"rename to {conversion.legacy}, make the partitioned table, attach, and {len(conversion.ahead)} ahead"
     yield Step(swap, "ACCESS EXCLUSIVE", f"{heavy}, and until it is committed", 0.0)

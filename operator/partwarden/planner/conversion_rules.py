@@ -64,32 +64,26 @@ NO_PARTITIONS = "it would hold for no new partition"
 REMOVE = "drop it, convert, and create it again on the table then"
 
 REFUSED: Mapping[TiedKind, tuple[str, str]] = {
-    TiedKind.REFERENCE: (
-        "a key that refers to a partitioned table needs the partition key among its columns",
-        "drop it, or convert that table's key first",
+    TiedKind.NARROW_REFERENCE: (
+        "it points to a key that is not unique over all partitions",
+        "drop it, or let it point to a key with the partition key",
     ),
-    TiedKind.SELF_REFERENCE: (
-        "a key that refers to a partitioned table needs the partition key among its columns",
-        "drop it",
-    ),
+    TiedKind.PARTITIONED_REFERENCE: ("PostgreSQL would read that table under the lock", REMOVE),
+    TiedKind.PERIOD: ("it would be checked anew under the lock", "drop it"),
+    TiedKind.SELF_REFERENCE: ("its rows would be read again under the lock", "drop it"),
     TiedKind.RULE: ("a rule on the table is of the one that is renamed", "drop it, or write it as a trigger"),
     TiedKind.MATERIALIZED_VIEW: (
         "it reads the table by its OID, so it would read the first partition only",
         REMOVE,
     ),
-    TiedKind.CONSTRAINT_TRIGGER: ("constraint triggers were not shown to work through a conversion", REMOVE),
     TiedKind.TRANSITION_TABLES: ("a partition may have no trigger with transition tables for each row", REMOVE),
     TiedKind.LEAF_PUBLICATION: (
         "subscribers would get the rows under the names of the partitions, which they do not have",
         "ALTER PUBLICATION … SET (publish_via_partition_root = true)",
     ),
-    TiedKind.NARROWED_PUBLICATION: (
-        "column lists and row filters were not shown to work through a conversion",
-        "ALTER PUBLICATION … DROP TABLE, convert, and add the table again",
-    ),
     TiedKind.FOREIGN_PUBLICATION: (
         "only its owner can put the partitioned table into it",
-        "ALTER PUBLICATION … OWNER TO the owner of the table",
+        "connect as its owner, or as a member of that role",
     ),
     TiedKind.SUBSCRIPTION: (
         "a subscription knows the table by its OID, and would stop at the next row",
@@ -106,8 +100,10 @@ REFUSED: Mapping[TiedKind, tuple[str, str]] = {
 }
 KEPT: Mapping[TiedKind, str] = {
     TiedKind.FOREIGN_KEY: "kept, not checked again; writers of the table that it refers to wait while it is attached",
+    TiedKind.REFERENCE: "made anew NOT VALID under the lock, and validated after it, while others go on",
     TiedKind.VIEW: "made anew with the same definition, owner, grants, comments and options",
     TiedKind.ROW_TRIGGER: "kept, and so for each new partition",
+    TiedKind.CONSTRAINT_TRIGGER: "kept, and so for each new partition",
     TiedKind.STATEMENT_TRIGGER: "kept",
     TiedKind.POLICY: "kept",
     TiedKind.PUBLICATION: "kept: rows are published as those of the table",
@@ -159,14 +155,14 @@ def _cut(name: str) -> str:
     return name.encode()[: MAX_BYTES - len("_wide")].decode(errors="ignore")
 
 
-def ours(table: PlainTable) -> Mapping[str, tuple[str, ...]]:
+def own_indexes(table: PlainTable) -> Mapping[str, tuple[str, ...]]:
     """The indexes that a conversion may have built on the table by now: their names, and which columns they have."""
     return {key.index: key.columns for key in _wider(table)}
 
 
 def is_ours(table: PlainTable, index: Index) -> bool:
     """Whether a conversion has built it: by its name and its definition, for the name alone is anyone's."""
-    columns = ours(table).get(index.name)
+    columns = own_indexes(table).get(index.name)
     return columns == index.columns and index.unique and index.plain and not index.constraint
 
 
@@ -203,10 +199,6 @@ def _relation(table: PlainTable, _: Wanted) -> Iterator[Refusal]:
             "its replica identity is an index, which was not shown to work through a conversion",
             "ALTER TABLE … REPLICA IDENTITY FULL or DEFAULT, and USING INDEX again then",
         )
-    for column in table.virtual:
-        yield Refusal(
-            f"column {column}", "it is generated and not stored", "drop it, convert, and add it to the table again"
-        )
 
 
 def _key(table: PlainTable, wanted: Wanted) -> Iterator[Refusal]:
@@ -242,7 +234,7 @@ def _tied(table: PlainTable, wanted: Wanted) -> Iterator[Refusal]:
 
 
 def _unproven(each: Tied | str) -> Refusal:
-    why = "it is NOT VALID or NOT ENFORCED, which a partitioned table's cannot be on every version"
+    why = "it is NOT VALID or NOT ENFORCED, which that of a partitioned table cannot be on every version"
     return Refusal(str(each), why, "ALTER TABLE … VALIDATE CONSTRAINT, or drop it")
 
 
@@ -255,15 +247,12 @@ def _constraint(table: PlainTable, key: KeyColumn, each: Constraint, wanted: Wan
     if each.kind in (ConstraintKind.CHECK, ConstraintKind.NOT_NULL):
         if not each.inherited:
             yield Refusal(name, f"it is NO INHERIT: {NO_PARTITIONS}", "make it again without NO INHERIT")
-        elif not (each.validated and each.enforced):
+        elif each.kind is ConstraintKind.NOT_NULL and not each.validated:
             yield _unproven(name)
     elif each.kind is ConstraintKind.EXCLUSION:
         yield Refusal(name, "two partitions cannot exclude each other's rows", "drop it")
     elif each.overlaps:
         yield Refusal(name, "WITHOUT OVERLAPS cannot hold over two partitions", "drop it")
-    elif each.deferrable:
-        why = "it is DEFERRABLE, which was not shown to work through a conversion"
-        yield Refusal(name, why, "make it again NOT DEFERRABLE")
     elif key.name not in each.columns:
         yield from _narrow(table, key, each, wanted)
 
@@ -276,8 +265,8 @@ def _narrow(table: PlainTable, key: KeyColumn, each: Constraint, wanted: Wanted)
         why = f"({columns}) lacks the partition key {key.name}, so no partitioned table can have it"
         lost = f"({wide}) in its place: then two partitions may hold rows that are equal in ({columns})"
         yield Refusal(name, why, f"with widenKeys (--widen-keys) it becomes {lost}")
-    elif each.included or not each.nulls_distinct or not _is_plain(table, each):
-        why = "INCLUDE, NULLS NOT DISTINCT and other collations are not made wider"
+    elif each.included or each.deferrable or not each.nulls_distinct or not _is_plain(table, each):
+        why = "INCLUDE, DEFERRABLE, NULLS NOT DISTINCT and other collations are not made wider"
         yield Refusal(name, why, "make it a plain key, or drop it")
 
 
@@ -290,7 +279,7 @@ def _index(table: PlainTable, key: KeyColumn, each: Index) -> Iterator[Refusal]:
     if each.constraint or is_ours(table, each):
         return
     name = f"index {each.name}"
-    if each.name in ours(table):
+    if each.name in own_indexes(table):
         yield Refusal(name, "a conversion would give an index of its own that name", "rename this one")
     elif not each.valid:
         yield Refusal(name, "it is invalid", f"REINDEX INDEX CONCURRENTLY {quoted(each.name)}, or drop it")

@@ -29,17 +29,20 @@ class TiedKind(StrEnum):
     FOREIGN_KEY = "foreign key of the table"
     SELF_REFERENCE = "foreign key of the table to itself"
     REFERENCE = "foreign key of another table"
+    """To a key with the column that rows are partitioned by."""
+    NARROW_REFERENCE = "foreign key of another table to a key without the partition key"
+    PARTITIONED_REFERENCE = "foreign key of a partitioned table"
+    PERIOD = "foreign key with PERIOD"
     VIEW = "view"
     RULE = "rule on the table"
     MATERIALIZED_VIEW = "materialized view"
     ROW_TRIGGER = "row trigger"
     STATEMENT_TRIGGER = "statement trigger"
     CONSTRAINT_TRIGGER = "constraint trigger"
-    TRANSITION_TABLES = "trigger with transition tables"
+    TRANSITION_TABLES = "row trigger with transition tables"
     POLICY = "row security policy"
     PUBLICATION = "publication with publish_via_partition_root"
     LEAF_PUBLICATION = "publication without publish_via_partition_root"
-    NARROWED_PUBLICATION = "publication with a column list or a row filter"
     FOREIGN_PUBLICATION = "publication of another owner"
     SUBSCRIPTION = "subscription that replicates into the table"
     EVENT_TRIGGER = "event trigger"
@@ -163,8 +166,6 @@ class PlainTable:
     key: KeyColumn | None
     """None where there is no such column."""
     columns: tuple[str, ...]
-    virtual: tuple[str, ...] = ()
-    """Generated columns that are not stored (PostgreSQL 18)."""
     constraints: tuple[Constraint, ...] = ()
     indexes: tuple[Index, ...] = ()
     tied: tuple[Tied, ...] = ()

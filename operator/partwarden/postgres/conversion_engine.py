@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 
+from psycopg.sql import SQL
+
 from ..api.policy import Table
 from ..errors import StatementRejected, TableChanged
+from ..planner import marker
 from ..planner.conversion_plan import ConversionPlan, key_now, plan_conversion
-from ..planner.conversion_rules import CHECK, Wanted, refusals
-from . import conversion_undo
+from ..planner.conversion_rules import CHECK, Refusal, Wanted, refusals
+from ..planner.plain_table import PlainTable
+from . import conversion_finish, conversion_undo, ddl
 from .connection import Session
 from .conversion_facts import read_rows, read_table, read_taken
+from .conversion_obstacles import obstacles
 from .conversion_prepare import Report, abandon, prepare
 from .conversion_swap import swap
-from .transaction import translated
+from .transaction import read_only, translated
 
 ATTEMPTS = 3
 """Plans that are made where the table changes between a plan and its end."""
@@ -30,32 +35,59 @@ def observe_conversion(connection: Session, wanted: Wanted) -> ConversionPlan:
         _, _, now = key_now(table, wanted)
         table = read_rows(connection, table, spec.key_encoding, now)
     plan = plan_conversion(table, wanted)
-    return plan_conversion(table, wanted, read_taken(connection, table, plan.names)) if plan.names else plan
+    if plan.conversion is not None:
+        plan = plan_conversion(table, wanted, read_taken(connection, table, plan.names))
+    # The swap asks them again under its lock: what it would refuse is known before anything is done.
+    if plan.conversion is not None and (found := obstacles(connection, plan.conversion)):
+        return ConversionPlan(table, tuple(Refusal(str(table), *each.split("; ", 1)) for each in found))
+    return plan
 
 
 def convert(connection: Session, wanted: Wanted, plan: ConversionPlan, patience: float, report: Report) -> None:
     """Do what the plan says; what was done is not done twice. ``patience``: seconds in which each lock must be had.
 
-    Planned anew, up to `ATTEMPTS` times, where the table changed meanwhile. Interrupted anywhere, the table is the
-    plain one still, and the next call goes on. Raises `StatementRejected` where something forbids it, and as
-    `conversion_prepare.prepare` and `conversion_swap.swap` do.
+    Planned anew, up to `ATTEMPTS` times, where the table changed meanwhile. Interrupted before the last transaction,
+    the table is the plain one still, and the next call goes on; after it, the next call of `finish` does. Raises
+    `StatementRejected` where something forbids it, and as `conversion_prepare.prepare` and `conversion_swap.swap` do.
     """
     for left in reversed(range(ATTEMPTS)):
-        if plan.conversion is None:
+        conversion = plan.conversion
+        if conversion is None:
             forbidden = " · ".join(map(str, plan.refusals))
             raise StatementRejected(f"cannot convert {plan.table}: {forbidden}")
         try:
             prepare(connection, plan, time.monotonic() + patience, report)
             began = time.monotonic()
-            swap(connection, plan.conversion, time.monotonic() + patience)
+            swap(connection, conversion, time.monotonic() + patience)
         except TableChanged:
             if not left:
                 raise
             with translated(connection, f"cannot convert {plan.table}"):
                 plan = observe_conversion(connection, wanted)
-            continue
-        report(f"{plan.table} is partitioned, its rows are {plan.conversion.legacy}", time.monotonic() - began)
-        return
+        else:
+            report(f"{plan.table} is partitioned, its rows are {conversion.legacy}", time.monotonic() - began)
+            return
+
+
+def finish(connection: Session, table: PlainTable, patience: float, report: Report) -> bool:
+    """Validate the foreign keys of others that a swap, or its way back, has left to be validated; False where there are
+    none. Raises as `conversion_finish.finish`."""
+    found, began = table.parent, time.monotonic()
+    with translated(connection, f"table {table}"):
+        partitions = SQL(conversion_undo.PARTITIONS).format(oid=found.oid, comment=ddl.COMMENT)
+        (rows,) = read_only(connection, partitions) if table.kind == "p" else ([],)
+        marked = [
+            (row.schema, row.name)
+            for row in rows
+            if (mark := marker.read_converted(row.comment, row.oid)) and mark.parent == found.oid
+        ]
+        named = marked if table.kind == "p" else [(found.schema, found.name)]
+        marks = [(place, conversion_finish.read_mark(connection, *place)[1]) for place in named]
+    left = [place for place, mark in marks if mark and (mark.validate or mark.undone)]
+    for schema, name in left:
+        conversion_finish.finish(connection, schema, name, time.monotonic() + patience)
+        report(f"validated the foreign keys to {schema}.{name}", time.monotonic() - began)
+    return bool(left)
 
 
 def undo(connection: Session, table: Table, key: str | None, patience: float, limit: int, report: Report) -> None:
@@ -71,9 +103,9 @@ def undo(connection: Session, table: Table, key: str | None, patience: float, li
         deadline = began + patience
         moved = conversion_undo.undo(connection, table.schema_, table.name, deadline, limit=limit)
         report(f"{table} is a plain table again, {moved:,} rows moved back into it", time.monotonic() - began)
-        return
-    if found.key is None:
-        raise StatementRejected(
-            f"table {table} is not partitioned: to take away what its conversion has made so far, name the key (--key)"
-        )
-    abandon(connection, found, began + patience, report)
+    elif not finish(connection, found, patience, report):
+        if found.key is None:
+            raise StatementRejected(
+                f"table {table} is not partitioned: to take away what its conversion has made, name its key (--key)"
+            )
+        abandon(connection, found, began + patience, report)

@@ -101,28 +101,30 @@ LONGEST_CHECK = 4096
 # Foreign keys, triggers, policies, publications and the like, one query, each as (kind, name, validated).
 TIED = """
 SELECT kind, left(name, 255) AS name, validated FROM (
-  SELECT CASE WHEN k.conrelid = k.confrelid THEN 'SELF_REFERENCE' WHEN k.conrelid = {oid} THEN 'FOREIGN_KEY'
-              ELSE 'REFERENCE' END AS kind,
+  SELECT CASE WHEN coalesce((to_jsonb(k) ->> 'conperiod')::bool, false) THEN 'PERIOD'
+              WHEN k.conrelid = k.confrelid THEN 'SELF_REFERENCE' WHEN k.conrelid = {oid} THEN 'FOREIGN_KEY'
+              WHEN r.relkind <> 'r' THEN 'PARTITIONED_REFERENCE'
+              WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = {oid} AND attnum = ANY (k.confkey)
+                           AND attname = {key}) THEN 'REFERENCE'
+              ELSE 'NARROW_REFERENCE' END AS kind,
          CASE WHEN k.conrelid = {oid} THEN k.conname::text
               ELSE k.conname || ' of ' || n.nspname || '.' || r.relname END AS name,
          k.convalidated AND coalesce((to_jsonb(k) ->> 'conenforced')::bool, true) AS validated
   FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace
-  WHERE k.contype = 'f' AND (k.conrelid = {oid} OR k.confrelid = {oid})
+  WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.conrelid = {oid} OR k.confrelid = {oid})
   UNION ALL
-  SELECT CASE WHEN tgoldtable IS NOT NULL OR tgnewtable IS NOT NULL THEN 'TRANSITION_TABLES'
+  SELECT CASE WHEN tgtype & 1 = 1 AND coalesce(tgoldtable, tgnewtable) IS NOT NULL THEN 'TRANSITION_TABLES'
               WHEN tgconstraint <> 0 THEN 'CONSTRAINT_TRIGGER' WHEN tgtype & 1 = 1 THEN 'ROW_TRIGGER'
               ELSE 'STATEMENT_TRIGGER' END, tgname, true
   FROM pg_trigger WHERE tgrelid = {oid} AND NOT tgisinternal
   UNION ALL
-  SELECT 'CONSTRAINT_TRIGGER', tgname || ' of ' || tgrelid::regclass::text, true
+  SELECT 'OTHER', 'trigger ' || tgname || ' of ' || tgrelid::regclass::text, true
   FROM pg_trigger WHERE tgconstrrelid = {oid} AND tgrelid <> {oid} AND NOT tgisinternal
   UNION ALL SELECT 'POLICY', polname, true FROM pg_policy WHERE polrelid = {oid}
   UNION ALL
   SELECT CASE WHEN NOT p.pubviaroot THEN 'LEAF_PUBLICATION'
-              WHEN to_jsonb(r) ->> 'prqual' IS NOT NULL OR to_jsonb(r) ->> 'prattrs' IS NOT NULL
-              THEN 'NARROWED_PUBLICATION'
-              WHEN NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = {oid}), p.pubowner, 'USAGE')
-              THEN 'FOREIGN_PUBLICATION' ELSE 'PUBLICATION' END, p.pubname, true
+              WHEN NOT pg_has_role(p.pubowner, 'USAGE') THEN 'FOREIGN_PUBLICATION' ELSE 'PUBLICATION' END,
+         p.pubname, true
   FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = {oid}
   UNION ALL
   -- Of all tables, or of all of the schema.
@@ -147,30 +149,23 @@ SELECT kind, left(name, 255) AS name, validated FROM (
   UNION ALL SELECT 'CHILD', inhrelid::regclass::text, true FROM pg_inherits WHERE inhparent = {oid}
 ) found ORDER BY kind, name LIMIT {most}
 """
-# What depends on the table, on its row type, or on a view above it, and so on upwards. A default, a trigger or a policy
-# of the table itself is part of it; foreign keys stand above.
+# What depends on the table, on its row type or on its keys. A default, a trigger or a policy of the table itself is a
+# part of it; foreign keys stand above. What depends on a view goes on to do so: a view is replaced, and keeps its OID.
 DEPENDENTS = """
-WITH RECURSIVE used(classid, objid, view) AS (
-  SELECT 'pg_class'::regclass::oid, {oid}::oid, NULL::"char"
-  UNION SELECT 'pg_type'::regclass::oid, t.oid, NULL FROM pg_type t
+WITH used(classid, objid) AS (
+  VALUES ('pg_class'::regclass::oid, {oid}::oid)
+  UNION ALL SELECT 'pg_type'::regclass::oid, t.oid FROM pg_type t
     WHERE t.typrelid = {oid} OR t.typelem = (SELECT reltype FROM pg_class WHERE oid = {oid})
-  UNION SELECT 'pg_constraint'::regclass::oid, k.oid, NULL FROM pg_constraint k
+  UNION ALL SELECT 'pg_constraint'::regclass::oid, k.oid FROM pg_constraint k
     WHERE k.conrelid = {oid} AND k.contype IN ('p', 'u')
-  UNION
-  SELECT x.classid, x.objid, x.view FROM used u
-  JOIN pg_depend d ON d.refclassid = u.classid AND d.refobjid = u.objid AND d.deptype = 'n'
-  JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid AND w.ev_class <> {oid}
-  JOIN pg_class v ON v.oid = w.ev_class,
-  LATERAL (VALUES ('pg_class'::regclass::oid, v.oid, v.relkind),
-                  ('pg_type'::regclass::oid, v.reltype, NULL::"char")) x(classid, objid, view)
 ), dependents AS (
   SELECT DISTINCT d.classid, d.objid, d.objsubid, u.classid = 'pg_constraint'::regclass AS by_key
   FROM used u JOIN pg_depend d ON d.refclassid = u.classid AND d.refobjid = u.objid AND d.deptype = 'n'
 )
 SELECT CASE WHEN d.by_key THEN 'GROUPED_VIEW'
-            WHEN v.relkind = 'v' AND w.rulename = '_RETURN' THEN 'VIEW'
-            WHEN v.relkind = 'm' AND w.rulename = '_RETURN' THEN 'MATERIALIZED_VIEW' ELSE 'OTHER' END AS kind,
-       left(CASE WHEN v.oid IS NOT NULL AND w.rulename = '_RETURN' THEN n.nspname || '.' || v.relname
+            WHEN v.relkind = 'v' THEN 'VIEW'
+            WHEN v.relkind = 'm' THEN 'MATERIALIZED_VIEW' ELSE 'OTHER' END AS kind,
+       left(CASE WHEN v.relkind IN ('v', 'm') THEN n.nspname || '.' || v.relname
                  ELSE o.type || ' ' || o.identity END, 255) AS name, true AS validated
 FROM dependents d CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) o
 LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
@@ -198,7 +193,7 @@ def read_table(connection: Session, table: Table, key: str, check: str) -> Plain
             f"table {table} does not exist in database {inventory.server.database!r}, or role "
             f"{inventory.server.user!r} may not see its schema: correct the name (names are matched exactly)"
         )
-    names = {"oid": parent.oid, "schema": parent.schema, "name": parent.name, "most": MOST + 1}
+    names = {"key": key, "oid": parent.oid, "schema": parent.schema, "name": parent.name, "most": MOST + 1}
     queries = (TABLE, COLUMNS, CONSTRAINTS, INDEXES, TIED, DEPENDENTS)
     asked: list[Composable] = [*(SQL(each).format(**names) for each in queries), ask_leftover(parent.oid, key, check)]
     about, columns, *lists, checks = read_only(connection, *asked, statement_timeout=catalog.TIMEOUT)
@@ -224,7 +219,6 @@ def _table(
         **about[0]._asdict(),
         key=chosen and KeyColumn(**chosen._asdict() | {"generated": chosen.generated != ""}),
         columns=tuple(each.name for each in columns),
-        virtual=tuple(each.name for each in columns if each.generated == "v"),
         constraints=tuple(_constraint(each) for each in constraints),
         indexes=tuple(Index(**each._asdict() | {"columns": tuple(each.columns)}) for each in indexes),
         tied=tuple(

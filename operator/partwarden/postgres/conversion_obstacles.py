@@ -70,7 +70,7 @@ FROM t, pg_constraint k, LATERAL (VALUES
 INDEXES = """
 SELECT format('index %s %s', c.relname, what), way_out
 FROM t, pg_index x JOIN pg_class c ON c.oid = x.indexrelid, LATERAL (VALUES
-  (NOT x.indisvalid, 'is invalid', 'REINDEX or drop it'),
+  (NOT x.indisvalid AND c.relname <> ALL ({wide}), 'is invalid', 'REINDEX or drop it'),
   (x.indisunique AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = c.oid AND conrelid = x.indrelid)
    AND c.relname <> ALL ({wide}) AND t.key <> ALL ((x.indkey::int2[])[0:x.indnkeyatts - 1]),
    'is unique without the key column, and no constraint', 'make it a constraint that is widened, or drop it')

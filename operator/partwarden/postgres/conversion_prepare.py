@@ -43,8 +43,7 @@ from .transaction import (
 )
 
 WAIT_FOR_TRANSACTIONS = 600_000
-"""Milliseconds that the build of an index waits for others' transactions, each time that it must: nobody waits for it
-meanwhile."""
+"""Milliseconds that the build of an index waits for others' transactions, each time that it must. None waits for it."""
 SLACK = 60.0
 """Seconds before the range ends at which a validation is given up."""
 
@@ -162,7 +161,7 @@ def _add_check(connection: Session, plan: ConversionPlan, deadline: float, repor
 
 
 def _lock(connection: Session, table: PlainTable) -> Leftover | None:
-    """Lock the table against everybody, and read the CHECK of a conversion. Raises `TableChanged` for another's."""
+    """Lock the table against all sessions, and read the CHECK of a conversion. Raises `TableChanged` for another's."""
     assert table.key is not None
     question = ask_leftover(table.parent.oid, table.key.name, CHECK)
     *_, rows = run(

@@ -1,0 +1,176 @@
+"""``partwarden convert``: what it shows, that it asks, that it goes on where it was interrupted, and the way back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lab.postgres import Database
+from partwarden.cli.main import main
+from partwarden.errors import DatabaseUnreachable
+from partwarden.postgres import conversion_engine, conversion_swap
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import observe_and_plan
+from support.meanwhile import kill_others, policy
+
+RUN = """CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz, note text DEFAULT 'x');
+    INSERT INTO run (at) SELECT now() - n * interval '1 day' FROM generate_series(0, 400) n;
+    CREATE VIEW recent AS SELECT * FROM run"""
+HOW = ("--table", "run", "--key", "at", "--interval", "month")
+
+
+def convert(database: Database, *arguments: str) -> Result:
+    done = CliRunner().invoke(main, ["convert", "--dsn", database.dsn, *arguments])
+    assert "Traceback" not in done.output
+    return done
+
+
+def rows(database: Database) -> list[tuple[object, ...]]:
+    return database.query("SELECT id, at, note FROM run ORDER BY id")
+
+
+def kind(database: Database) -> object:
+    return database.query("SELECT relkind::text FROM pg_class WHERE oid = 'run'::regclass")[0][0]
+
+
+def test_a_table_is_converted_is_kept_by_a_policy_and_made_plain_again(database: Database) -> None:
+    database.execute(RUN)
+    before, oid = rows(database), database.query("SELECT 'run'::regclass::oid")
+    done = convert(database, *HOW, "--widen-keys", "--yes")
+    assert done.exit_code == 0, done.output
+    assert "CREATE UNIQUE INDEX CONCURRENTLY run_pkey_wide (id, at)" in done.output
+    assert "ON CONFLICT (id) fails" in done.output
+    assert "public.run is partitioned, its rows are run_until_" in done.output
+    assert kind(database) == "p"
+    assert rows(database) == before
+    with session(from_dsn(database.dsn)) as connection:
+        _, plan = observe_and_plan(connection, policy(key="at", interval="Month", premake=2))
+    assert [each for each in plan.actions if each.name != "run"] == []
+    database.execute("INSERT INTO run (at) VALUES (now() + interval '40 days'), (now())")
+    assert len(database.query("SELECT FROM recent")) == len(before) + 2
+    with_new = rows(database)
+    done = convert(database, "--table", "run", "--undo", "--yes")
+    assert done.exit_code == 0, done.output
+    assert "is a plain table again, 1 rows moved back" in done.output
+    assert (kind(database), database.query("SELECT 'run'::regclass::oid")) == ("r", oid)
+    assert rows(database) == with_new
+
+
+def test_the_plan_changes_nothing_and_says_the_same_to_programs(database: Database) -> None:
+    database.execute(RUN)
+    done = convert(database, *HOW, "--widen-keys", "--plan", "-o", "json")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert (document["table"], document["interval"], document["refusals"]) == ("public.run", "Month", [])
+    assert document["conversion"]["widened"] == [{"constraint": "run_pkey", "columns": ["id", "at"]}]
+    assert [each["lock"] for each in document["steps"]] == [
+        "ACCESS SHARE",
+        "SHARE UPDATE EXCLUSIVE",
+        "ACCESS EXCLUSIVE",
+        "SHARE UPDATE EXCLUSIVE",
+        "ACCESS EXCLUSIVE",
+    ]
+    assert database.query("SELECT FROM pg_constraint WHERE conrelid = 'run'::regclass AND contype = 'c'") == []
+
+
+def test_what_forbids_it_is_named_with_the_way_out(database: Database) -> None:
+    database.execute(f"{RUN}; INSERT INTO run (at) VALUES (NULL); CREATE MATERIALIZED VIEW stale AS SELECT id FROM run")
+    done = convert(database, *HOW, "--plan")
+    assert done.exit_code == 1
+    assert "materialized view public.stale" in done.output
+    assert "primary key run_pkey: (id) lacks the partition key at" in done.output
+    database.execute("DROP MATERIALIZED VIEW stale")
+    done = convert(database, *HOW, "--widen-keys", "--yes")
+    assert done.exit_code == 1
+    assert "NULL in 1 row" in done.output
+    assert kind(database) == "r"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--table", "run", "--key", "at"), "--key and --interval are needed"),
+        ((*HOW, "--plan", "--undo"), "exclude each other"),
+        ((*HOW, "--widen-keys"), "no terminal to ask at"),
+        ((*HOW, "--timezone", "Europe/Berlln", "--plan"), "is not in the IANA time zone database"),
+        (("--table", "run", "--undo", "--yes"), "name its key"),
+        (("--table", "walk", *HOW[2:], "--plan"), "does not exist"),
+    ],
+    ids=str,
+)
+def test_a_wrong_use_is_answered_with_what_to_do(database: Database, arguments: tuple[str, ...], words: str) -> None:
+    database.execute(RUN)
+    done = convert(database, *arguments)
+    assert done.exit_code == 1
+    assert words in done.output
+    assert kind(database) == "r"
+
+
+def test_the_same_command_goes_on_after_an_interruption_and_undo_takes_back_what_was_prepared(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(RUN)
+
+    def lost(*_: object) -> None:
+        kill_others(database)
+        raise DatabaseUnreachable("the connection was lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_engine, "swap", lost)
+        assert convert(database, *HOW, "--widen-keys", "--yes").exit_code == 1
+        assert "dropped index run_pkey_wide" in convert(database, *HOW[:4], "--undo", "--yes").output
+        assert "Nothing to do" in convert(database, *HOW[:4], "--undo", "--yes").output
+        assert convert(database, *HOW, "--widen-keys", "--yes").exit_code == 1
+    done = convert(database, *HOW, "--widen-keys", "--yes", "-o", "json")
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.stdout)["done"]) == 1
+    assert kind(database) == "p"
+
+
+def test_a_member_of_the_owner_may_do_it_and_the_owner_owns_all(database: Database) -> None:
+    owner, login = database.new_role(), database.new_role()
+    database.execute(f"""{RUN}; DROP VIEW recent; GRANT {owner.name} TO {login.name};
+        GRANT CREATE, USAGE ON SCHEMA public TO {owner.name}; ALTER TABLE run OWNER TO {owner.name}""")
+    arguments = ["convert", "--dsn", login.dsn, *HOW, "--widen-keys", "--yes"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    owners = "SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class WHERE relname LIKE 'run%'"
+    assert database.query(owners) == [(owner.name,)]
+
+
+def test_foreign_keys_that_were_left_are_validated_by_the_same_command(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("""CREATE TABLE run (id int, at date, PRIMARY KEY (id, at)); INSERT INTO run VALUES (1, now());
+        CREATE TABLE log (run int, at date, CONSTRAINT log_run FOREIGN KEY (run, at) REFERENCES run);
+        INSERT INTO log SELECT * FROM run""")
+    valid = "SELECT convalidated FROM pg_constraint WHERE conname = 'log_run'"
+
+    def lost(*_: object) -> None:
+        raise DatabaseUnreachable("the connection was lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_swap, "finish", lost)
+        assert convert(database, *HOW, "--yes").exit_code == 1
+    assert (kind(database), database.query(valid)) == ("p", [(False,)])
+    done = convert(database, *HOW, "--yes")
+    assert done.exit_code == 0, done.output
+    assert "validated the foreign keys to public.run_until_" in done.output
+    assert database.query(valid) == [(True,)]
+    done = convert(database, *HOW, "--yes")
+    assert done.exit_code == 1
+    assert "it is partitioned already" in done.output
+
+
+def test_a_table_that_is_used_by_a_long_transaction_is_left_and_its_holder_named(database: Database) -> None:
+    database.execute(RUN)
+    with database.connect() as other:
+        other.autocommit = False
+        other.execute("SELECT FROM run LIMIT 1")
+        done = convert(database, *HOW, "--widen-keys", "--yes", "--patience", "0")
+        assert done.exit_code == 1
+        assert "the same command goes on" in done.output
+    assert convert(database, *HOW, "--widen-keys", "--yes").exit_code == 0
