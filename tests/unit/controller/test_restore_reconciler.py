@@ -290,7 +290,8 @@ def test_a_period_that_no_archive_is_says_which_lie_in_it() -> None:
     world = World({**PERIOD, "period": "2018..2019"})
     assert world.reconcile() == module.RETRY_USER_ERROR
     assert world.condition("Stalled") == ("True", "InvalidSpec")
-    assert "1 lie in it: run-2019; make a PartitionRestore for each" in world.status["lastError"]["message"]
+    hole = "holds [2018-01-01T00:00:00Z, 2019-01-01T00:00:00Z); run-2019 do; make another PartitionRestore"
+    assert hole in world.status["lastError"]["message"]
     world = World({**PERIOD, "period": "2012"})
     world.reconcile()
     assert "no proven archive of policy 'run' is of 2012" in world.status["lastError"]["message"]
