@@ -78,6 +78,7 @@ class Operator:
         self._states = Memory[StoredArchive, str](lambda archive: state(archive.status))
         selects = partial(self._is_selected, archive.ARCHIVE_PLURAL)
         self._shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
+        self._restores = RestoreCache()
         self._restore_events = self._build_restores(metrics)
         slots = JobSlots(settings, self._archives, self._shard, self._archive_queue.enqueue)
         requests = ArchiveRequests(self._archives, cluster, self._archive_queue.enqueue, settings.selector)
@@ -91,7 +92,7 @@ class Operator:
         progress = ArchiveProgress(cluster, settings, self._shard, brief)
         archives = ArchiveReconciler(
             *(cluster, self._archives, requests, self._shard, slots, find, settings, runtime.clock),
-            *(metrics.job_ended, progress.of, partial(check_gone, cluster, settings, brief)),
+            *(metrics.job_ended, progress.of, partial(check_gone, cluster, settings, brief), self._restores.all),
         )
         self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
         ownership = TableOwnership(runtime.policy_queue.enqueue, runtime.policy_queue.enqueue)
@@ -118,7 +119,7 @@ class Operator:
         """The parts that restore, beside those that archive."""
         cluster, runtime, settings = self._cluster, self._runtime, self._settings
         self._restore_queue = WorkQueue(share=share(RESTORE_WORKERS, len(settings.namespaces)))
-        cache, selects = RestoreCache(), partial(self._is_selected, RESTORE_PLURAL)
+        cache, selects = self._restores, partial(self._is_selected, RESTORE_PLURAL)
         shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
         slots = JobSlots(settings, cache, shard, self._restore_queue.enqueue, runtime.clock, RESTORE_KIND)
         restores = RestoreReconciler(

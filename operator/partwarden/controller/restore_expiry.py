@@ -16,11 +16,13 @@ from ..planner.calendar import iso
 from ..status.conditions import FALSE, TRUE, ConditionState, condition
 from ..status.details import cut
 from ..status.events import EventType, Notice, short
-from .archive_status import READY, Status
+from .archive_status import READY, RECONCILING, STALLED, Status
 from .restore_parts import DROPPED, DROPPING, KEPT, RESTORED, part_state, parts, with_part
 
 EXPIRED = "Expired"
 SCHEDULED = "Scheduled"
+AS_BEFORE = (READY, RECONCILING, STALLED, RESTORED)
+"""Conditions that say what they said."""
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(days=1), timedelta(days=30)
 """Between two attempts that found that a table must stay, doubled each time: each may read all of it."""
 PASSING = timedelta(hours=1)
@@ -74,9 +76,9 @@ def as_it_is(status: Status, generation: int, now: datetime) -> Status:
     """With the conditions and the state that follow from its parts, all of which are restored."""
     earlier = {each["type"]: each for each in status.get("conditions") or []}
     said = {
-        kind: ConditionState(each["status"], each["reason"], each.get("message", ""))
+        kind: ConditionState(TRUE if each["status"] == TRUE else FALSE, each["reason"], each.get("message", ""))
         for kind, each in earlier.items()
-        if kind != EXPIRED
+        if kind in AS_BEFORE
     }
     state, expired = _summary(status)
     if state == DROPPED:

@@ -65,7 +65,10 @@ def restored(status: Status, generation: int, now: datetime, report: Report, job
     count, done = len(parts(found)), sum(bool(each.get("oid")) for each in parts(found))
     if done < count:
         message = f"{done} of {count} archives are restored, the last one as {facts['table']}"
-        return _with(found, generation, now, ConditionState(FALSE, RESTORING, message), RESTORING)
+        begun = _with(found, generation, now, ConditionState(FALSE, RESTORING, message), RESTORING)
+        following = next_part(begun)
+        assert following is not None
+        return with_part(begun, following, {**parts(begun)[following], "state": WAITING})
     where = f"a partition of {made.attached_to}" if made.attached_to else "a table of its own"
     message = f"{facts['table']}, {where}: {report.rows} rows, equal to the archive"
     if count > 1:
