@@ -124,7 +124,7 @@ def by_period(request: RestoreJobRequest, archives: Iterable[StoredArchive]) -> 
             f"spec.period: no proven archive of policy {spec.policy.name!r} is of {spec.period}: see "
             "kubectl get partitionarchives -o wide for those that there are"
         )
-    if why := why_not_whole(policy, spec.period, found):
+    if why := why_ambiguous(found) or why_incomplete(policy, spec.period, found):
         raise InvalidSpec(
             f"spec.period: {why}; make another PartitionRestore of a shorter period, or one for each archive, by "
             f"spec.archive, as `kubectl partwarden restore {spec.period} {spec.policy.name}` does"
@@ -143,15 +143,19 @@ def by_period(request: RestoreJobRequest, archives: Iterable[StoredArchive]) -> 
     return found.inside
 
 
-def why_not_whole(policy: PartitionPolicySpec, period: str, found: Selection) -> str | None:
-    """What of the period no archive holds, or which archives hold the same; None where neither is so."""
-    zoned = {held.lower.tzinfo is not None for _, held in found.inside}
-    if len(zoned) > 1:
+def why_ambiguous(found: Selection) -> str | None:
+    """Which archives hold the same, or cannot be told to be one after the other; None where there are none."""
+    if len({held.lower.tzinfo is not None for _, held in found.inside}) > 1:
         return "of its archives some have bounds with a time zone, and some without"
     for (one, held), (other, following) in pairwise(found.inside):
         if following.lower < held.upper:
             return f"archives {one.key[1]} and {other.key[1]} overlap: {_span(held)} and {_span(following)}"
-    whole = period_range(policy, period, zoned.pop())
+    return None
+
+
+def why_incomplete(policy: PartitionPolicySpec, period: str, found: Selection) -> str | None:
+    """What of the period no archive holds, where some hold the rest; None where they hold all."""
+    whole = period_range(policy, period, found.inside[0][1].lower.tzinfo is not None)
     if holes := subtract(whole, merge(held for _, held in found.inside)):
         there = join_names([each.key[1] for each, _ in found.inside][:SHOWN])
         return (
