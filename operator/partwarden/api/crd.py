@@ -129,8 +129,8 @@ RESTORE = Resource(
     RESTORE_COLUMNS,
     PartitionRestoreSpec,
     PartitionRestoreStatus,
-    "PartitionRestore loads one archive into a new table, once, and proves that table. Deleting it stops a running "
-    "Job, and leaves the table.",
+    "PartitionRestore loads an archive, or each of those that make a period up, into a new table, once, and proves that "
+    "table. Deleting it stops a running Job, and leaves the table.",
     "api/restore.py",
 )
 
