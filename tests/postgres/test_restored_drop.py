@@ -19,6 +19,7 @@ from partwarden.errors import (
     ArchiveDamaged,
     ContentsChanged,
     DatabaseUnreachable,
+    InsufficientPrivilege,
     PartwardenError,
     StatementRejected,
     TableKept,
@@ -42,9 +43,13 @@ def client(monkeypatch: pytest.MonkeyPatch) -> None:
 class World:
     """A table that was restored from an archive, and what is asked of it."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        self.database, self.folder = database, folder
-        self.archived: Archived = archive(database, zoo.build(database, "by date"), folder)
+    def __init__(self, database: Database, folder: Path, owner: str = "") -> None:
+        """``owner``: of the partitioned table, and so of what is restored."""
+        self.database, self.folder, self.dsn = database, folder, database.dsn
+        specimen = zoo.build(database, "by date")
+        if owner:
+            database.execute(f"GRANT CREATE ON SCHEMA public TO {owner}; ALTER TABLE zoo OWNER TO {owner}")
+        self.archived: Archived = archive(database, specimen, folder)
         self.made = self.bring()
 
     def bring(self) -> Restored:
@@ -66,7 +71,7 @@ class World:
             **more,
         }
         order = DropOrder.model_validate(fields)
-        return restored_drop.drop(order, from_dsn(self.database.dsn), Folder(self.folder, "pvc://archives"), say)
+        return restored_drop.drop(order, from_dsn(self.dsn), Folder(self.folder, "pvc://archives"), say)
 
     @property
     def name(self) -> str:
@@ -98,6 +103,23 @@ def test_a_table_in_which_nothing_changed_goes_and_a_second_run_finds_it_gone(wo
         "public.again is dropped",
         "public.again is gone already",
     ]
+
+
+def test_a_login_that_is_no_superuser_drops_it_as_the_owner_or_not_at_all(
+    pg_database: Database, tmp_path: Path
+) -> None:
+    owner, login = pg_database.new_role(), pg_database.new_role()
+    world = World(pg_database, tmp_path, owner.name)
+    assert pg_database.query("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'again'") == [
+        (owner.name,)
+    ]
+    world.dsn = login.dsn
+    with pytest.raises(InsufficientPrivilege):
+        world.drop()
+    assert world.there()
+    pg_database.execute(f"GRANT {owner.name} TO {login.name}")
+    world.drop()
+    assert not world.there()
 
 
 CHANGED: dict[str, tuple[str, type[PartwardenError], str]] = {
