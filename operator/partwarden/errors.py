@@ -214,6 +214,12 @@ class TableThere(UserError):
     is made a day later."""
 
 
+class TableKept(UserError):
+    """A restored table is due to be dropped by ``expireAfter``, and was altered since it was restored, or is not known
+    to be the table that was made. It stays: drop it yourself, or remove ``expireAfter``; the next attempt is made a day
+    later, and then ever more rarely."""
+
+
 class DestinationNotFound(UserError):
     """The folder, bucket or container does not exist. Create it, or correct the destination."""
 

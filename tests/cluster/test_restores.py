@@ -41,6 +41,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "as and attach": ({**SPEC, "attach": True}, "needs either as"),
     "neither": ({**SPEC, "as": None}, "needs either as"),
     "a period that is none": ({**SPEC, "archive": None, "period": "soon", "policy": {"name": "a"}}, "must be a period"),
+    "a partition that expires": (
+        {**SPEC, "as": None, "attach": True, "expireAfter": "14d"},
+        "expireAfter is for a table of its own",
+    ),
+    "an age that is none": ({**SPEC, "expireAfter": "soon"}, "must be an age like 90d"),
     "out of the destination": (
         {**SPEC, "archive": None, "location": {**LOCATION, "folder": "../x"}},
         "must not have . or ..",
@@ -56,6 +61,12 @@ def job_of(archives: Archives, name: str = "again") -> str:
         return str(job) if job and pods_of(archives.kubectl, job) else None
 
     return until(f"a Job for restore {name}", made)
+
+
+def another(archives: Archives, name: str, than: str) -> str | None:
+    """The Job that drops the table of the restore, once it has a pod."""
+    job = (archives.kubectl.get("prst", name).get("status", {}).get("expiry") or {}).get("job")
+    return str(job) if job and job != than and pods_of(archives.kubectl, job) else None
 
 
 def run_program(archives: Archives, job: str, database: Database, folder: Path) -> tuple[int, dict[str, Any]]:
@@ -110,9 +121,24 @@ def test_an_archive_is_restored_once_and_its_table_stays(
         heading, line = archives.kubectl("get", "prst", "again").splitlines()
         assert heading.split() == ["NAME", "ARCHIVE", "TABLE", "ROWS", "STATE", "AGE"]
         assert line.split()[:-1] == ["again", "by-hand", "public.run_2020_again", "25", "Restored"]
-        with pytest.raises(KubectlError, match="a restore is of one archive, once"):
+        with pytest.raises(KubectlError, match="a restore is done once, and only expireAfter can be"):
             archives.apply_restore("again", {**SPEC, "as": {"name": "another"}})
+        archives.apply_restore("again", {**SPEC, "expireAfter": "90d"})
+        archives.kubectl("wait", "--for=jsonpath={.status.expiresAt}", "prst/again", "--timeout=60s")
         archives.apply_restore("again", SPEC)
+        until("it never expires", lambda: "expiresAt" not in archives.kubectl.get("prst", "again")["status"])
         archives.kubectl("delete", "prst", "again")
         until("its Job is gone", lambda: job not in archives.kubectl("get", "jobs", "--output", "name"))
-    assert pg_database.query("SELECT count(*) FROM run_2020_again") == [(25,)]
+        assert pg_database.query("SELECT count(*) FROM run_2020_again") == [(25,)]
+        archives.apply_restore("brief", {**SPEC, "as": {"name": "brief"}, "expireAfter": "14d"})
+        job = job_of(archives, "brief")
+        code, report = run_program(archives, job, pg_database, tmp_path)
+        # Long ago: its time is over at once.
+        archives.end(job, {**report, "completed": "2020-01-01T00:00:00Z"}, 0)
+        dropping = until("a Job that drops it", lambda: another(archives, "brief", job))
+        code, report = run_program(archives, dropping, pg_database, tmp_path)
+        assert (code, report["ok"]) == (0, True)
+        archives.end(dropping, report, 0)
+        archives.kubectl("wait", "--for=condition=Expired", "prst/brief", "--timeout=60s")
+        assert archives.kubectl("get", "prst", "brief").splitlines()[1].split()[-2] == "Dropped"
+    assert pg_database.query("SELECT to_regclass('brief')") == [(None,)]

@@ -77,6 +77,7 @@ RESTORE_COLUMNS = (
     _column("State", ".status.state"),
     AGE,
     _column("Attached-To", ".status.attachedTo", priority=1),
+    _column("Expires-At", ".status.expiresAt", priority=1),
     _column("Location", ".status.location", priority=1),
     MESSAGE,
 )
@@ -129,8 +130,8 @@ RESTORE = Resource(
     RESTORE_COLUMNS,
     PartitionRestoreSpec,
     PartitionRestoreStatus,
-    "PartitionRestore loads one archive into a new table, once, and proves that table. Deleting it stops a running "
-    "Job, and leaves the table.",
+    "PartitionRestore loads an archive, or each of those that make a period up, into a new table, once, and proves "
+    "that table. Deleting it stops a running Job, and leaves the table.",
     "api/restore.py",
 )
 

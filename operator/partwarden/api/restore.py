@@ -1,4 +1,5 @@
-"""The PartitionRestore resource: one archive that is restored once. The source of ``crds/partitionrestores.yaml``."""
+"""The PartitionRestore resource: one archive, or those that a period is made of, restored once. The source of
+``crds/partitionrestores.yaml``."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ from .destination import PREFIX, Destination
 from .period import PeriodText
 from .retention import JobSettings
 from .status import Condition, ObservedGeneration
-from .types import HINTS, Identifier, Model, ObjectName, Rule, Ruled
+from .types import HINTS, Age, Identifier, Model, ObjectName, Rule, Ruled
 
 RESTORE_KIND = "PartitionRestore"
 RESTORE_PLURAL = "partitionrestores"
 
 SHA256 = r"^[0-9a-f]{64}$"
 HINTS |= {SHA256: "must be a sha256: 64 hexadecimal digits in lower case"}
+MOST_ARCHIVES = 400
+"""Of one period: each day of a year, and what a status has room for."""
 MOST_LEFT_OFF = 20
 """Entries of ``status.leftOff``: what a Job's report has room for is less in most cases."""
 NO_DOTS = Rule(
@@ -56,11 +59,28 @@ class NewTable(Model):
     schema_: Identifier | None = Field(
         None, alias="schema", description="An existing schema. Absent: that of the archived table."
     )
-    name: Identifier = Field(description="A name that no table of the schema has.")
+    name: Identifier | None = Field(
+        None,
+        description="A name that no table of the schema has. Absent: what the archived partition was called; needed "
+        "so where `period` is made up of several archives, each of which becomes a table.",
+    )
+
+
+FIXED = ("archive", "location", "period", "policy", "database", "__as__", "job")
+"""What is never changed; by the names that CEL has."""
+UNCHANGED = " && ".join(
+    (
+        *(
+            f"has(self.{each}) == has(oldSelf.{each}) && (!has(self.{each}) || self.{each} == oldSelf.{each})"
+            for each in FIXED
+        ),
+        "self.attach == oldSelf.attach",
+    )
+)
 
 
 class PartitionRestoreSpec(Ruled):
-    """Which archive, and what of it is made where. Immutable."""
+    """Which archive, and what of it is made where. Immutable, but for expireAfter."""
 
     RULES = (
         Rule(
@@ -84,10 +104,17 @@ class PartitionRestoreSpec(Ruled):
             "needs either as, for a table of its own, or attach: true, for a partition",
             lambda spec: (spec.as_ is not None) != spec.attach,
         ),
+        Rule(
+            "!has(self.expireAfter) || !self.attach",
+            "expireAfter is for a table of its own, by as: a partition that came back is the policy's table again, and "
+            "is never dropped by a PartitionRestore; leave expireAfter out",
+            lambda spec: spec.expire_after is None or not spec.attach,
+            "expireAfter",
+        ),
         # Only the API server knows what was there before.
         Rule(
-            "self == oldSelf",
-            "a restore is of one archive, once: make another PartitionRestore instead",
+            UNCHANGED,
+            "a restore is done once, and only expireAfter can be changed: make another PartitionRestore instead",
             lambda _: True,
         ),
     )
@@ -97,7 +124,8 @@ class PartitionRestoreSpec(Ruled):
     period: PeriodText | None = Field(
         None,
         description="The archive, by its range: the newest proven one that was made for the policy, and whose range is "
-        "that period, such as '2019' or '2019-06', in the policy's calendar.",
+        "that period, such as '2019' or '2019-06', in the policy's calendar; else all those that make the period up "
+        f"without a hole or an overlap, the newest of each range, {MOST_ARCHIVES} at most, one after the other.",
     )
     policy: PolicyRef | None = Field(
         None,
@@ -115,7 +143,48 @@ class PartitionRestoreSpec(Ruled):
         description="Restore it under its own name as a partition, for its old bounds, of the policy's table, or, "
         "without policy, of the table that it belonged to. Retention leaves it alone. Default: false.",
     )
-    job: JobSettings | None = Field(None, description="How the Job runs.")
+    expire_after: Age | None = Field(
+        None,
+        description="How long after status.completed a table of its own is dropped again, if nothing in it changed "
+        "since, and the archive restores all of it: such as 14d. Else it stays, and the condition Expired says why. "
+        "May be changed, added and removed at any time. Absent: never.",
+    )
+    job: JobSettings | None = Field(None, description="How its Jobs run.")
+
+
+class ExpiryStatus(Model):
+    """The last attempt to drop a table whose time is over."""
+
+    job: str | None = Field(None, max_length=63, description="Name of the Job that drops it now.")
+    reason: str | None = Field(None, max_length=128, description="Why it stays, in one word.")
+    message: str | None = Field(None, max_length=2048, description="The same in a sentence.")
+    attempts: int | None = Field(None, ge=0, description="How many attempts found that it must stay.")
+    next_attempt: str | None = Field(None, description="When that is found out anew.")
+
+
+class RestoredArchive(Model):
+    """One of several archives."""
+
+    archive: str = Field(max_length=253, description="Name of the PartitionArchive.")
+    from_: str | None = Field(None, alias="from", description="Lower bound of its range.")
+    to: str | None = Field(None, description="Upper bound.")
+    state: str = Field(
+        max_length=32, description="Waiting, Restoring, Restored or Failed; then Dropping, Dropped or Kept."
+    )
+    location: str | None = Field(None, description="URL of the archive's folder.")
+    manifest_sha256: str | None = Field(None, description="sha256 of the manifest that was restored.")
+    table: str | None = Field(None, description="Schema and name of the table that was made.")
+    oid: int | None = Field(None, description="OID of that table.")
+    attached_to: str | None = Field(None, description="Schema and name of the table that it is a partition of.")
+    rows: int | None = Field(None, description="How many rows were restored.")
+    left_off: list[Annotated[str, StringConstraints(max_length=512)]] = Field(
+        default=[], max_length=MOST_LEFT_OFF, description="As in the status."
+    )
+    left_off_count: int | None = Field(None, description="How many there are.")
+    server: str | None = Field(None, description="Server and database of the table.")
+    completed: str | None = Field(None, description="When the table was there.")
+    dropped: str | None = Field(None, description="When it was dropped again, by expireAfter.")
+    expiry: ExpiryStatus | None = Field(None, description="The last attempt to do so.")
 
 
 class PartitionRestoreStatus(Model):
@@ -125,14 +194,27 @@ class PartitionRestoreStatus(Model):
     conditions: list[Condition] = Field(
         default=[],
         max_length=16,
-        description="Ready, Reconciling, Stalled; Restored: the table was made, and held what the archive holds.",
+        description="Ready, Reconciling, Stalled; Restored: the table was made, and held what the archive holds; "
+        "Expired: it was dropped again, or when it will be, or why it stays.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     archive: str | None = Field(
-        None, max_length=253, description="Name of the PartitionArchive; chosen once where spec.period says which."
+        None,
+        max_length=253,
+        description="Name of the PartitionArchive; chosen once where spec.period says which. Of several, how many.",
+    )
+    archives: list[RestoredArchive] = Field(
+        default=[],
+        max_length=MOST_ARCHIVES,
+        description="The archives that make spec.period up, where they are several, the oldest range first; chosen "
+        "once.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["archive"]},
     )
     location: str | None = Field(None, description="URL of the archive's folder.")
-    table: str | None = Field(None, description="Schema and name of the table that was made.")
+    manifest_sha256: str | None = Field(None, description="sha256 of the manifest that was restored.")
+    table: str | None = Field(
+        None, description="Schema and name of the table that was made. Of several, how many there are."
+    )
     oid: int | None = Field(None, description="OID of that table.")
     attached_to: str | None = Field(None, description="Schema and name of the table that it is a partition of.")
     rows: int | None = Field(None, description="How many rows were restored.")
@@ -147,7 +229,12 @@ class PartitionRestoreStatus(Model):
         None, description="Server and database of the table: system identifier, and OID of the database."
     )
     completed: str | None = Field(None, description="When the table was there.")
-    seconds: int | None = Field(None, ge=0, description="How long the Job took, from its creation to its end.")
+    expires_at: str | None = Field(
+        None, description="When the table is dropped again by expireAfter, if nothing in it changed by then."
+    )
+    dropped: str | None = Field(None, description="When it was.")
+    expiry: ExpiryStatus | None = Field(None, description="The last attempt to do so.")
+    seconds: int | None = Field(None, ge=0, description="How long its Jobs took, from their creation to their end.")
     job: str | None = Field(None, description="Name of the Job that worked on it last.")
     attempts: int | None = Field(None, ge=0, description="How many Jobs failed in a row.")
     next_attempt: str | None = Field(None, description="When the next Job starts.")
@@ -155,5 +242,6 @@ class PartitionRestoreStatus(Model):
     state: str | None = Field(
         None,
         max_length=32,
-        description="All of that in one word: Waiting, for the archive or a slot, Restoring, Restored or Failed.",
+        description="All of that in one word: Waiting, for the archive or a slot, Restoring, Restored or Failed; then "
+        "Dropping, Dropped, or Kept where expireAfter is over and the table stays.",
     )

@@ -35,13 +35,15 @@ MOUNT = "/archives"
 
 class Task(StrEnum):
     """``Archive`` makes and proves an archive; ``Check`` reads one again, and compares it with what was proven;
-    ``Verify`` does so without the table; ``Expire`` deletes one for good; ``Restore`` makes a table of one."""
+    ``Verify`` does so without the table; ``Expire`` deletes one for good; ``Restore`` makes a table of one; ``Drop``
+    drops that table again, if it is still equal to the archive."""
 
     ARCHIVE = "Archive"
     CHECK = "Check"
     VERIFY = "Verify"
     EXPIRE = "Expire"
     RESTORE = "Restore"
+    DROP = "Drop"
 
 
 class JobOrder(Written):
@@ -97,6 +99,23 @@ class RestoreOrder(JobOrder):
     attach: bool = False
     parent: tuple[str, str] | None = None
     """Schema and name of the table to attach it to; None for the one that it belonged to."""
+
+
+class DropOrder(JobOrder):
+    """The table that was made for one PartitionRestore, and is to be dropped again."""
+
+    task: Literal[Task.DROP] = Task.DROP
+    uid: str
+    """As in its mark."""
+    table: str
+    """What it was called, for messages: it is found by its ``oid``, on ``server``, an `inventory.Server.identity`."""
+    oid: int
+    server: str = ""
+    location: str
+    manifest_sha256: str
+    """Of the archive that it was made from."""
+    due: AwareDatetime
+    """Not before then, also by the server's clock."""
 
 
 class RestoredTable(Written):

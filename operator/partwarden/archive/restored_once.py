@@ -20,7 +20,7 @@ from ..planner import marker
 from ..planner.marker import RestoredMark
 from ..postgres import table_state
 from ..postgres.connection import Session, pinned, run
-from . import table_schema
+from . import restored_shape, table_schema
 from .restored_table import LeftOff
 
 ADVISORY_CLASS = 0x70727374
@@ -76,12 +76,17 @@ def claim(connection: Session, uid: str) -> Restored | None:
     is making it."""
     if not uid:
         return None
+    lock(connection, uid)
+    return _find(connection, uid)
+
+
+def lock(connection: psycopg.Connection[Any], uid: str) -> None:
+    """Take the advisory lock of the PartitionRestore until the transaction ends. Raises `AnotherOperator`."""
     key = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4], "big", signed=True)
     ask = sql.SQL("SELECT pg_try_advisory_xact_lock({}, {})").format(ADVISORY_CLASS, key)
     (((mine,),),) = run(connection, ask)
     if not mine:
-        raise AnotherOperator("another process restores for this PartitionRestore now: its advisory lock is taken")
-    return _find(connection, uid)
+        raise AnotherOperator("another process works for this PartitionRestore now: its advisory lock is taken")
 
 
 def mark(connection: Session, restored: Restored, uid: str) -> Restored:
@@ -89,7 +94,9 @@ def mark(connection: Session, restored: Restored, uid: str) -> Restored:
     transaction. Returns it with its OID and server."""
     ((oid, comment),) = run(connection, sql.SQL(TABLE).format(restored.schema, restored.name))[0]
     left_off = len(restored.left_off)
-    text = marker.write_restored(comment, RestoredMark(oid, uid, restored.rows, left_off))
+    # Of a partition nothing is ever dropped by it.
+    shape = restored_shape.digest(connection, oid, comment) if restored.attached is None else ""
+    text = marker.write_restored(comment, RestoredMark(oid, uid, restored.rows, left_off, shape))
     run(connection, table_schema.comment(sql.Identifier(restored.schema, restored.name), text))
     return replace(restored, oid=oid, server=table_state.read(connection), left_off_count=left_off)
 

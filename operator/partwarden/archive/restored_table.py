@@ -62,6 +62,15 @@ def absent_collations(connection: psycopg.Connection[Any], manifest: ArchiveMani
     return frozenset(wanted - {name for (name,) in run(connection, COLLATIONS)[0]}) if wanted else frozenset()
 
 
+def hashed_columns(connection: psycopg.Connection[Any], manifest: ArchiveManifest) -> dict[str, bool]:
+    """Column that holds values -> whether it is hashed as it is sent, else as text: as the archive's fingerprint was
+    taken, whatever types the columns have now. Raises psycopg's errors."""
+    columns = [column for column in manifest.columns if column.generated != "v"]
+    # None of another schema is, and the role may not be allowed to look into that.
+    sent = fingerprint.sent(connection, sorted({column.type for column in columns if "." not in column.type}))
+    return {column.name: sent.get(column.type, False) for column in columns}
+
+
 def is_about_rows(error: Exception) -> bool:
     """Whether another form of the table may take what this one refused: not where the server or connection failed."""
     if isinstance(error, RestoredDiffers):
@@ -165,7 +174,7 @@ class Loader:
                 "the server computes other values of generated columns than were archived, and this archive of an "
                 "older version does not hold them: nothing is restored"
             )
-        hashed = self._hashed()
+        hashed = hashed_columns(self.connection, self.manifest)
         plain = tuple(
             TableColumn(column.name, self.types.sql(column) if hashed[column.name] else sql.SQL(TEXT))
             for column in self.manifest.columns
@@ -220,19 +229,14 @@ class Loader:
         """Compare the fingerprints. Values are hashed as the archive's were, whatever types the columns have now;
         columns that the archive has not are no part of it."""
         archived = self.manifest.fingerprint
-        loaded = fingerprint.take(self.connection, self.schema, self.name, self._hashed())
+        loaded = fingerprint.take(
+            self.connection, self.schema, self.name, hashed_columns(self.connection, self.manifest)
+        )
         if loaded != archived:
             raise RestoredDiffers(
                 f"what was loaded differs from what was archived: fingerprint {loaded.content} of {loaded.rows} rows, "
                 f"archived were {archived.content} of {archived.rows} rows ({archived.algorithm}): nothing is restored"
             )
-
-    def _hashed(self) -> dict[str, bool]:
-        """Column that holds values -> whether it is hashed as it is sent, else as text."""
-        columns = [column for column in self.manifest.columns if column.generated != "v"]
-        # None of another schema is, and the role may not be allowed to look into that.
-        sent = fingerprint.sent(self.connection, sorted({column.type for column in columns if "." not in column.type}))
-        return {column.name: sent.get(column.type, False) for column in columns}
 
     def count(self, condition: sql.Composable) -> int:
         """How many rows of the table fulfil it. Raises psycopg's errors."""

@@ -156,6 +156,12 @@ def resolve_address(url: str, manifest_sha256: str | None) -> tuple[str, str | N
     help="With PERIOD: seconds to wait until it is restored; 0: do not. Default: 86400.",
 )
 @click.option(
+    "--expire-after",
+    callback=options.age,
+    metavar="AGE",
+    help="With PERIOD: the operator drops the table again after that, such as 14d, if nothing in it changed.",
+)
+@click.option(
     "--manifest",
     "url",
     metavar="URL",
@@ -183,6 +189,7 @@ def restore(
     kubeconfig: Path | None,
     namespace: str | None,
     timeout: float,
+    expire_after: str | None,
     url: str | None,
     listing: bool,
     dsn: str | None,
@@ -195,15 +202,15 @@ def restore(
 ) -> int:
     """Load an archive as a table of its own, or attach it again. Exits 0 when all of it is there, 1 when none is.
 
-    With PERIOD, such as 2019 or 2019-06, the operator does it: a PartitionRestore is made for the archive of POLICY
-    that holds that period, or for each of several that lie in it. With --manifest this command does it.
+    With PERIOD, such as 2019 or 2019-06, the operator does it: a PartitionRestore is made of the archive of POLICY
+    that holds that period, or of all that make it up. With --manifest this command does it.
     """
     if period is not None:
         if url or dsn or listing or parent or manifest_sha256:
             raise click.UsageError("PERIOD goes with no --manifest, --list, --dsn, --parent or --manifest-sha256")
         where = Target(policy=policy, context=context, kubeconfig=kubeconfig, namespace=namespace)
-        return partition_restore.restore(where, period, target, attach, timeout, output)
-    if url is None or context or kubeconfig or namespace:
+        return partition_restore.restore(where, period, target, attach, expire_after, timeout, output)
+    if url is None or context or kubeconfig or namespace or expire_after:
         raise click.UsageError("give PERIOD to restore an archive of a policy in a cluster, or --manifest alone")
     if listing == (dsn is not None):
         raise click.UsageError("give --dsn to restore an archive, or --list to see what is there")

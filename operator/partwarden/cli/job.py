@@ -14,13 +14,14 @@ from typing import NoReturn
 import click
 from pydantic import ValidationError
 
-from ..archive import create, restore_job, storage
+from ..archive import create, restore_job, restored_drop, storage
 from ..archive.expiry import expire, remove_abandoned
 from ..archive.job_order import (
     DATABASE_KEYS,
     DATABASE_PREFIX,
     VARIABLE,
     WRONG,
+    DropOrder,
     JobOrder,
     JobSpec,
     Report,
@@ -38,6 +39,9 @@ FAILED = 1
 TERMINATED = 143
 LARGEST = 4096
 """Bytes of a report: what Kubernetes keeps of a termination message."""
+Order = JobSpec | RestoreOrder | DropOrder
+ORDERS: dict[Task, type[Order]] = {Task.RESTORE: RestoreOrder, Task.DROP: DropOrder}
+"""What the others are told is a `JobSpec`."""
 REPORT = click.option("--report", type=click.Path(path_type=Path), help="File for the result, as JSON.")
 
 
@@ -49,7 +53,7 @@ def job(report: Path | None) -> int:
     Exits 0 when it is done and proven, 1 on an error that may pass, 3 on one that would not.
     """
     signal.signal(signal.SIGTERM, end_at_signal)
-    spec: JobSpec | RestoreOrder | None = None
+    spec: Order | None = None
     try:
         spec = _read_order(os.environ.get(VARIABLE))
         # Out of the environment: programs that are started have no need to see them.
@@ -58,9 +62,7 @@ def job(report: Path | None) -> int:
         info = merge(spec.connection, secret, "spec.database.secretRef")
         store = storage.of_job(spec, os.environ)
         forget_environment()
-        made = (
-            restore_job.run(spec, info, store, log_line) if isinstance(spec, RestoreOrder) else _work(spec, info, store)
-        )
+        made = _work(spec, info, store)
     except PartwardenError as error:
         log_line(f"{error.reason}: {error}")
         about = (spec.id, spec.partition.oid) if isinstance(spec, JobSpec) else ()
@@ -69,16 +71,18 @@ def job(report: Path | None) -> int:
     write_report(report, made)
     if (table := made.restored) is not None:
         log_line(f"restored {table.schema_}.{table.name}: {made.rows:,} rows")
-    elif spec.task is not Task.EXPIRE:
+    elif spec.task not in (Task.EXPIRE, Task.DROP):
         log_line(f"proven: {made.rows:,} rows, {made.bytes:,} bytes at {made.location}")
     _tidy(store)
     return 0
 
 
-def _work(spec: JobSpec | RestoreOrder, info: ConnectionInfo, store: Store) -> Report:
+def _work(spec: Order, info: ConnectionInfo, store: Store) -> Report:
     """Raises a `PartwardenError`."""
     if isinstance(spec, RestoreOrder):
         return restore_job.run(spec, info, store, log_line)
+    if isinstance(spec, DropOrder):
+        return restored_drop.drop(spec, info, store, log_line)
     match spec.task:
         case Task.ARCHIVE:
             return create.archive(spec, info, store, log_line)
@@ -88,7 +92,7 @@ def _work(spec: JobSpec | RestoreOrder, info: ConnectionInfo, store: Store) -> R
             return create.check(spec, None, store)
         case Task.EXPIRE:
             return expire(spec, store, log_line)
-        case Task.RESTORE:
+        case Task.RESTORE | Task.DROP:
             raise InvalidSpec(f"{VARIABLE} is not valid: task: {spec.task} makes no archive, and reads none")
 
 
@@ -106,12 +110,11 @@ def end_at_signal(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _read_order(text: str | None) -> JobSpec | RestoreOrder:
+def _read_order(text: str | None) -> Order:
     if text is None:
         raise InvalidSpec(f"{VARIABLE} is not set: this command is for Jobs; archive by hand with `partwarden archive`")
     try:
-        restores = JobOrder.model_validate_json(text).task is Task.RESTORE
-        return (RestoreOrder if restores else JobSpec).model_validate_json(text)
+        return ORDERS.get(JobOrder.model_validate_json(text).task, JobSpec).model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from ..api.period import Period, meant, parse_period
+from ..api.types import parse_age
 from ..errors import InvalidSpec, PartwardenError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,6 +51,16 @@ def sha256(_context: click.Context, _option: click.Parameter, value: str | None)
     if value is not None and not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
         raise click.BadParameter(f"must be the 64 hexadecimal digits of a sha256, found {value!r}")
     return value and value.lower()
+
+
+def age(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """As `parse_age` reads it."""
+    try:
+        if value is not None:
+            parse_age(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, found {value!r}") from None
+    return value
 
 
 dsn = click.option(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..api.policy import API_VERSION, PartitionPolicySpec
-from ..api.restore import RESTORE_KIND, RESTORE_PLURAL
+from ..api.restore import MOST_ARCHIVES, RESTORE_KIND, RESTORE_PLURAL
 from ..api.types import ObjectKey
 from ..api.validation import parse_spec
 from ..errors import InvalidSpec
@@ -26,24 +27,38 @@ STEM = 200
 
 
 def restore(
-    target: Target, period: str, table: Mapping[str, str] | None, attach: bool, timeout: float, output: str
+    target: Target,
+    period: str,
+    table: Mapping[str, str] | None,
+    attach: bool,
+    expire_after: str | None,
+    timeout: float,
+    output: str,
 ) -> int:
-    """Make a PartitionRestore for each archive that the period is made of, and wait for ``timeout`` seconds at most.
+    """Make a PartitionRestore of the archive of that period, or of all that make it up, and wait for ``timeout``
+    seconds at most. Where they leave a hole, it is one for each archive.
 
     ``table``: of its own; None for the name that the partition had. Returns the exit code: 0 when all are restored, or
     none is to be awaited. Raises `InvalidSpec`, `ClusterUnavailable`.
     """
-    if attach and table:
-        raise InvalidSpec("--as goes not with --attach in a cluster: a partition gets its own name again")
+    if attach and (table or expire_after):
+        raise InvalidSpec(
+            "--as and --expire-after go not with --attach in a cluster: a partition gets its own name again, and is "
+            "the policy's"
+        )
     wanted, cluster = options.parse(period), Policies(target)
     policy = cluster.one()
     name, spec = policy["metadata"]["name"], parse_spec(policy.get("spec"))
     namespaced = Policies(Target(None, context=target.context, kubeconfig=target.kubeconfig, namespace=_of(policy)))
     archives = [each for each in map(parse_archive, namespaced.archives()) if each.policy == (_of(policy), name)]
-    chosen = _choose(spec, name, wanted.text, archives)
+    chosen, whole = _choose(spec, name, wanted.text, archives)
     if table and len(chosen) > 1:
         raise InvalidSpec(f"--as is for one table, and {len(chosen)} archives lie in {wanted.text}: leave it out")
-    bodies = [_body(each, name, table, attach) for each in chosen]
+    how = _How(name, table, attach, expire_after)
+    if whole and 1 < len(chosen) <= MOST_ARCHIVES:
+        bodies = [_of_period(_of(policy), wanted.text, how)]
+    else:
+        bodies = [_body(each, how) for each in chosen]
     for body in bodies:
         if not cluster.client.create(RESTORE_PLURAL, body):
             _check_same(cluster, body)
@@ -53,55 +68,88 @@ def restore(
     return 0 if timeout == 0 or all(_condition(each, "Restored") == "True" for each in found) else 1
 
 
+class _How(NamedTuple):
+    """What is made of each archive. ``table`` and ``expire_after``: as for `restore`."""
+
+    policy: str
+    table: Mapping[str, str] | None
+    attach: bool
+    expire_after: str | None
+
+
 def _choose(
     spec: PartitionPolicySpec, policy: str, period: str, archives: Iterable[StoredArchive]
-) -> list[StoredArchive]:
-    """The archive of that period, else those that lie in it; says what none of them holds. Raises `InvalidSpec`."""
+) -> tuple[list[StoredArchive], bool]:
+    """The archive of that period, else those that lie in it, and whether they make it up; says what none of them holds.
+    Raises `InvalidSpec`, also where archives overlap."""
     # Here, for it needs the Kubernetes client, which takes long to load.
     from ..controller import restore_source
 
     found = restore_source.select(spec, period, archives)
     if found.exact is not None:
-        return [found.exact]
+        return [found.exact], True
     if not found.inside:
         raise InvalidSpec(
             f"there is no proven archive of policy {policy!r} in {period}: kubectl get partitionarchives -o wide shows "
             "those that there are"
         )
+    if why := restore_source.why_ambiguous(found):
+        raise InvalidSpec(f"{why}: ask for the period of one of them, or make a PartitionRestore by spec.archive")
+    if restore_source.why_incomplete(spec, period, found) is None:
+        return [each for each, _ in found.inside], True
     aware = found.inside[0][1].lower.tzinfo is not None
-    # Of another kind is what was archived before the key had another type.
-    ranges = [held for _, held in found.inside if (held.lower.tzinfo is not None) == aware]
+    ranges = [held for _, held in found.inside]
     whole = restore_source.period_range(spec, period, aware)
     dates = formats.Dates.of(spec.timezone, [end for each in (whole, *ranges) for end in (each.lower, each.upper)])
     if gaps := [dates.span(gap.lower, gap.upper) for gap in subtract(whole, merge(ranges))]:
         formats.names([f"warning: no archive holds {', '.join(gaps)}"], err=True)
-    return [each for each, _ in found.inside]
+    return [each for each, _ in found.inside], False
 
 
 def _of(body: Object) -> str:
     return str(body["metadata"]["namespace"])
 
 
-def _body(archive: StoredArchive, policy: str, table: Mapping[str, str] | None, attach: bool) -> dict[str, Any]:
+def _body(archive: StoredArchive, how: _How) -> dict[str, Any]:
     """Of the same name for the same archive and table: made twice, it is one."""
-    own = dict(sorted(table.items())) if table else {"name": archive.spec["partition"]}
-    how: dict[str, Any] = {"attach": True} if attach else {"as": own}
-    digest = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:10]
+    own = dict(sorted(how.table.items())) if how.table else {"name": archive.spec["partition"]}
+    return _named(archive.key[0], archive.key[1], {"archive": {"name": archive.key[1]}}, own, how)
+
+
+def _of_period(namespace: str, period: str, how: _How) -> dict[str, Any]:
+    """One for all archives that make the period up, each of which becomes a table."""
+    stem = re.sub(r"[^a-z0-9]+", "-", f"{how.policy}-{period}".lower())
+    return _named(namespace, stem, {"period": period}, {}, how)
+
+
+def _named(namespace: str, stem: str, source: Mapping[str, Any], own: Mapping[str, str], how: _How) -> dict[str, Any]:
+    made: dict[str, Any] = {"attach": True} if how.attach else {"as": dict(own)}
+    digest = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:10]
+    expiring = {"expireAfter": how.expire_after} if how.expire_after else {}
     return {
         "apiVersion": API_VERSION,
         "kind": RESTORE_KIND,
-        "metadata": {"namespace": archive.key[0], "name": f"{archive.key[1][:STEM].rstrip('-.')}-{digest}"},
-        "spec": {"archive": {"name": archive.key[1]}, "policy": {"name": policy}, **how},
+        "metadata": {"namespace": namespace, "name": f"{stem[:STEM].rstrip('-.')}-{digest}"},
+        "spec": {**source, "policy": {"name": how.policy}, **made, **expiring},
     }
 
 
 def _check_same(cluster: Policies, body: Object) -> None:
-    """Raises `InvalidSpec` where the object of that name, which is there, is of something else."""
+    """Raises `InvalidSpec` where the object of that name, which is there, is of something else, or expires at another
+    time."""
     key = _of(body), body["metadata"]["name"]
     there = cluster.client.get(RESTORE_PLURAL, key) or {}
     spec = {name: value for name, value in (there.get("spec") or {}).items() if value is not False}
-    if spec != body["spec"]:
-        raise InvalidSpec(f"{RESTORE_KIND} {key[1]} is there, and is of something else: delete it")
+    if spec == body["spec"]:
+        return
+    wanted = body["spec"].get("expireAfter")
+    if {**spec, "expireAfter": wanted} == {**body["spec"], "expireAfter": wanted}:
+        patch = json.dumps({"spec": {"expireAfter": wanted}})
+        raise InvalidSpec(
+            f"{RESTORE_KIND} {key[1]} is there, with expireAfter {spec.get('expireAfter', 'absent')}: to change that, "
+            f"kubectl patch prst {key[1]} -n {key[0]} --type merge -p '{patch}'"
+        )
+    raise InvalidSpec(f"{RESTORE_KIND} {key[1]} is there, and is of something else: delete it")
 
 
 def _wait(cluster: Policies, keys: Sequence[ObjectKey], timeout: float) -> list[Object]:
@@ -152,6 +200,6 @@ def _line(found: Object) -> str:
 
 def _document(found: Object) -> dict[str, Any]:
     written = status(found)
-    fields = ("archive", "location", "table", "attachedTo", "rows", "leftOff", "state", "lastError")
-    known = {field: written[field] for field in fields if field in written}
+    fields = ("archive", "archives", "location", "table", "attachedTo", "rows", "leftOff", "state", "expiresAt")
+    known = {field: written[field] for field in (*fields, "lastError") if field in written}
     return {"namespace": _of(found), "name": found["metadata"]["name"], **known}

@@ -133,7 +133,7 @@ def name(owner: Owner, task: Task, serial: str) -> str:
     return f"{stem or 'archive'}-{task.lower()}-{digest}"
 
 
-BESIDE = (Task.VERIFY, Task.EXPIRE)
+BESIDE = (Task.VERIFY, Task.EXPIRE, Task.DROP)
 """What time alone makes due, and no table waits for."""
 
 

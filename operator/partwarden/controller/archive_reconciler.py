@@ -21,18 +21,19 @@ the archive at its destination and proves it instead of making it again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from .. import errors
+from ..api.restore import RESTORE_PLURAL
 from ..api.types import ObjectKey
 from ..archive.job_order import Report, Task
 from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableThere, UserError
-from ..kube.cache import ArchiveCache, StoredArchive, parse_archive, parse_policy
+from ..kube.cache import ArchiveCache, StoredArchive, StoredRestore, parse_archive, parse_policy, parse_restore
 from ..kube.client import JOBS, Cluster
 from ..planner.calendar import iso
 from ..status.events import Notice
@@ -73,14 +74,16 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
         ended: Callable[[Task, bool, float | None], None] = lambda task, succeeded, seconds: None,
         progress: Callable[[StoredArchive], int | None] = lambda archive: None,
         check_gone: Callable[[StoredArchive, JobRequest, datetime], None] = unknown,
+        restores: Callable[[], Iterable[StoredRestore]] = tuple,
     ) -> None:
         """``find``: as `archive_database.find_table`. ``ended`` is called for each Job that has ended: its
         task, whether all was well, the seconds that it took. ``progress``: as `archive_database.ArchiveProgress.of`.
-        ``check_gone``: as `archive_database.check_gone`."""
+        ``check_gone``: as `archive_database.check_gone`. ``restores``: those that a watch has shown."""
         super().__init__(cluster, slots, clock)
         self._cache, self._requests, self._shard = cache, requests, shard
         self._find, self._settings = find, settings
         self._ended, self._progress, self._check_gone = ended, progress, check_gone
+        self._restores = restores
 
     def _reconcile(self, key: ObjectKey) -> float | None:
         known = self._cache.get(key)
@@ -114,7 +117,7 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
         return self._start(step) if job is None else self._follow(step, job)
 
     def _due(self, archive: StoredArchive) -> Due:
-        return due(archive, self._shard.policy(archive), self._clock())
+        return due(archive, self._shard.policy(archive), self._clock(), self._restores)
 
     def _start(self, step: Step) -> float | None:
         """Create the Job if it may run now, or say in the status what keeps it from being created."""
@@ -185,9 +188,11 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
         if step.task not in BESIDE:
             return self._find(archive, request)
         if step.task is Task.EXPIRE:
-            # As it is now: a hold or an edit of the policy may not have been seen yet.
+            # As it is now: a hold, an edit of the policy, or a restore may not have been seen yet.
             body = self._cluster.policy(archive.policy) if archive.policy else None
-            case = archive_schedule.ExpiryCase(archive, parse_policy(body) if body else None, self._clock())
+            restores = [*self._restores(), *map(parse_restore, self._cluster.objects(RESTORE_PLURAL, archive.key[0]))]
+            policy = parse_policy(body) if body else None
+            case = archive_schedule.ExpiryCase(archive, policy, self._clock(), lambda: restores)
             if (kept := archive_schedule.unmet(case)) is not None:
                 raise TableThere(f"{kept.message}; see annotation and spec.retention.archive of its policy")
             announced = archive_status.moment(status.get("expiresAt"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from calendar import monthrange
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,8 +18,9 @@ from ..api.policy import Mode, PartitionPolicySpec
 from ..api.retention import ArchiveSettings, Deletion
 from ..api.types import parse_age
 from ..api.validation import check
-from ..kube.cache import StoredArchive, StoredPolicy
+from ..kube.cache import StoredArchive, StoredPolicy, StoredRestore
 from ..planner.drop_preconditions import Kept, server_label
+from . import restore_claims
 from .archive_status import is_proven, moment, reading
 
 SPREAD = 0.25
@@ -29,6 +30,7 @@ AFTER_FINDING = timedelta(days=1)
 """Until an archive is read again that was found damaged, or could not be opened: that may be put right meanwhile."""
 ANNOUNCED = timedelta(days=1)
 """Between the announcement of a deletion, in the status and as an Event, and the deletion."""
+BEING_RESTORED = "BeingRestored"
 LATER = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 MONTHS = {"mo": 1, "y": 12}
 
@@ -85,6 +87,8 @@ class ExpiryCase:
     archive: StoredArchive
     policy: StoredPolicy | None
     now: datetime
+    restores: Callable[[], Iterable[StoredRestore]] = tuple
+    """Of whatever namespace: asked only where nothing else keeps it."""
 
     @property
     def status(self) -> dict[str, Any]:
@@ -158,12 +162,24 @@ def is_over(case: ExpiryCase) -> Kept | None:
     return None
 
 
+def is_not_restored(case: ExpiryCase) -> Kept | None:
+    """No PartitionRestore that is not finished names it. One that comes after the deletion has begun is refused."""
+    if "begun" in (case.status.get("expiry") or {}):
+        return None
+    spec = found[0] if (found := settings(case.policy)) is not None else None
+    needed = next((each for each in case.restores() if restore_claims.needs(each, case.archive, spec)), None)
+    if needed is not None:
+        return Kept(BEING_RESTORED, f"PartitionRestore {needed} is not finished, and is of it; delete that, or wait")
+    return None
+
+
 EXPIRY_PRECONDITIONS: tuple[Callable[[ExpiryCase], Kept | None], ...] = (
     is_allowed,
     is_of_policy,
     is_last,
     is_not_held,
     is_over,
+    is_not_restored,
 )
 """In the order in which they are asked: each that follows may rely on those before. That its table is gone is asked of
 the database after that, see `archive_database.check_gone`."""

@@ -14,6 +14,7 @@ from ..api.archive import HOLD
 from ..archive.job_order import Report, Task
 from ..errors import ContentsChanged, PartwardenError, UserError
 from ..planner.calendar import iso
+from ..planner.drop_preconditions import Kept
 from ..status.conditions import FALSE, TRUE, ConditionState, condition
 from ..status.details import cut, human
 from ..status.events import EventType, Notice, short
@@ -124,13 +125,16 @@ def _read_at(status: Mapping[str, Any], report: Report, now: datetime) -> str | 
     return iso(min(max(report.completed or now, begun), now).replace(microsecond=0))
 
 
-def announced(status: Mapping[str, Any], generation: int, now: datetime, at: datetime | None) -> Status:
-    """Its objects are to be deleted at that moment; None: they are not, whatever was announced."""
-    found = {key: value for key, value in status.items() if key != "expiresAt"}
+def announced(
+    status: Mapping[str, Any], generation: int, now: datetime, at: datetime | None, why: Kept | None = None
+) -> Status:
+    """Its objects are to be deleted at that moment; None: they are not, whatever was announced. ``why``: not yet."""
+    begun = "begun" in (status.get("expiry") or {})
+    found = {key: value for key, value in status.items() if key != "expiresAt" and (begun or key != "expiry")}
     if at is not None:
         found["expiresAt"] = iso(at.replace(microsecond=0))
-    elif "begun" not in (status.get("expiry") or {}):
-        found.pop("expiry", None)
+    if why is not None:
+        found["expiry"] = {"reason": why.reason, "message": cut(why.message)}
     return _as_it_is(found, generation, now)
 
 

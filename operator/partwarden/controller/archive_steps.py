@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from ..api.types import ObjectKey
 from ..archive.job_order import JobSpec, Task
 from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
-from ..kube.cache import StoredArchive, StoredPolicy
+from ..kube.cache import StoredArchive, StoredPolicy, StoredRestore
 from . import archive_schedule, archive_status
 from .archive_job import BESIDE, JobRequest, Owner
 from .archive_job import name as job_name
@@ -66,9 +67,14 @@ def next_step(archive: StoredArchive, wanted: str | None) -> Step | None:
     return Step(archive, Task.CHECK, f"{wanted}/{attempts}/{last.get('job', '')}", wanted)
 
 
-def due(archive: StoredArchive, policy: StoredPolicy | None, now: datetime) -> Due:
+def due(
+    archive: StoredArchive,
+    policy: StoredPolicy | None,
+    now: datetime,
+    restores: Callable[[], Iterable[StoredRestore]] = tuple,
+) -> Due:
     """What time alone makes due for an archive of which nothing else is wanted: seconds until something is, the step
-    that is, or a status to write before. ``now`` is aware."""
+    that is, or a status to write before. ``now`` is aware. ``restores``: as of `archive_schedule.ExpiryCase`."""
     status, said = archive.status, archive_schedule.settings(policy)
     if not archive_status.is_proven(status) or "expired" in status or archive.policy is None:
         return Due()
@@ -77,10 +83,13 @@ def due(archive: StoredArchive, policy: StoredPolicy | None, now: datetime) -> D
     if phase == archive_status.PHASES[Task.EXPIRE]:
         # The Job is there, and ends; or all is asked again before it is made.
         return Due(AGAIN, Step(archive, Task.EXPIRE, serial))
-    case = archive_schedule.ExpiryCase(archive, policy, now)
+    case = archive_schedule.ExpiryCase(archive, policy, now, restores)
     announced = archive_status.moment(status.get("expiresAt"))
-    if archive_schedule.unmet(case) is not None:
-        if "expiresAt" in status:
+    if (kept := archive_schedule.unmet(case)) is not None:
+        if kept.reason == archive_schedule.BEING_RESTORED:
+            # All else is met: what keeps it is said.
+            return Due(AGAIN, news=archive_status.announced(status, archive.generation, now, None, kept))
+        if "expiresAt" in status or expiry.get("reason") == archive_schedule.BEING_RESTORED:
             return Due(AGAIN, news=archive_status.announced(status, archive.generation, now, None))
     elif announced is None:
         at = now + archive_schedule.ANNOUNCED

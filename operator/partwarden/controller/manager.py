@@ -80,6 +80,7 @@ class Operator:
         selects = partial(self._is_selected, archive.ARCHIVE_PLURAL)
         self._shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
         self._processes = DatabaseProcesses(settings.worker_memory * 1024 * 1024, settings.reconcile_timeout)
+        self._restores = RestoreCache()
         self._restore_events = self._build_restores(metrics)
         self._policy_events = self._build_policies(metrics, self._build_archives(metrics))
         pools = {"policies": self._pool, "archives": self._archive_pool, "restores": self._restore_pool}
@@ -122,7 +123,7 @@ class Operator:
         progress = ArchiveProgress(cluster, settings, shard, brief)
         archives = ArchiveReconciler(
             *(cluster, self._archives, requests, shard, slots, find, settings, runtime.clock),
-            *(metrics.job_ended, progress.of, partial(check_gone, cluster, settings, brief)),
+            *(metrics.job_ended, progress.of, partial(check_gone, cluster, settings, brief), self._restores.all),
         )
         self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
         return requests
@@ -131,7 +132,7 @@ class Operator:
         """The parts that restore, beside those that archive."""
         cluster, runtime, settings = self._cluster, self._runtime, self._settings
         self._restore_queue = WorkQueue(share=share(RESTORE_WORKERS, len(settings.namespaces)))
-        cache, selects = RestoreCache(), partial(self._is_selected, RESTORE_PLURAL)
+        cache, selects = self._restores, partial(self._is_selected, RESTORE_PLURAL)
         shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
         slots = JobSlots(settings, cache, shard, self._restore_queue.enqueue, runtime.clock, RESTORE_KIND)
         restores = RestoreReconciler(

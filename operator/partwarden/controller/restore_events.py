@@ -87,4 +87,4 @@ class RestoreEventHandler:
 
 def _aim(restore: StoredRestore) -> tuple[Any, ...]:
     """What decides what is to be done for it, and by which operator."""
-    return restore.uid, restore.generation, restore.labels
+    return restore.uid, restore.generation, restore.labels, restore.held

@@ -3,16 +3,18 @@
 ::
 
     status                      Job                 what a reconcile does
-    restored                    -                   nothing, ever
-    not restored                none                pin the archive in the status, then create the Job, or wait for the
-                                                    archive's proof or a slot (`job_slots`)
+    not restored                none                pin the archives in the status, then create the Job of the next one,
+                                                    or wait for the archive's proof or a slot (`job_slots`)
     not restored                runs                what its pod waits for
-    not restored                succeeded           restored: the report's facts
-    not restored                failed              the cause, counted; the next Job after a pause
+    not restored                succeeded           restored: the report's facts; then the next archive
+    any                         failed              the cause, counted; the next Job after a pause
+    restored                    -                   nothing, unless expireAfter is over: see `restore_steps`
+    restored, and over          none                write down that it is dropped, then create Job `Drop`
+    restored, and over          succeeded           dropped
 
 Nothing is remembered that the cluster does not show. A Job's name follows from the restore's UID and the number of Jobs
 that failed, so that it is never created twice; and were a result lost with its Job, the next one finds the table by its
-mark (`archive.restored_once`), and reports it instead of making another.
+mark (`archive.restored_once`), and reports it instead of making another, or finds that it is gone.
 """
 
 from __future__ import annotations
@@ -23,18 +25,17 @@ from datetime import datetime
 from typing import Any
 
 from .. import errors
-from ..api.restore import RESTORE_KIND
 from ..api.types import ObjectKey
-from ..archive.job_order import Task
+from ..archive.job_order import JobOrder, Task
 from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError
-from ..kube.cache import ArchiveCache, RestoreCache, StoredRestore, parse_restore
+from ..kube.cache import ArchiveCache, RestoreCache, StoredRestore, parse_policy, parse_restore
 from ..kube.client import JOBS, Cluster
 from ..postgres.conninfo import resolve
 from ..status.events import Notice
-from . import archive_status, restore_source, restore_status
-from .archive_job import Owner, controller_of, manifest
-from .archive_job import name as job_name
+from . import archive_status, restore_expiry, restore_parts, restore_source, restore_status, restore_steps
+from .archive_job import controller_of, manifest
 from .archive_status import Status
+from .archive_steps import AGAIN
 from .job_reconciler import (
     POLL_JOB,
     POLL_PENDING,
@@ -46,7 +47,8 @@ from .job_reconciler import (
 )
 from .job_slots import JobSlots
 from .job_status import NO_REPORT, JobView, Phase, is_pending_long, view
-from .restore_source import NotProven, RestoreJobRequest, Source
+from .restore_source import NotProven, Ranged, RestoreJobRequest, Source
+from .restore_steps import Step, due
 from .settings import Settings
 from .shard import Shard
 
@@ -83,35 +85,43 @@ class RestoreReconciler(JobReconciler[StoredRestore]):
         if restore is None:
             self._cache.remove(key)
             return None
-        if restore_status.is_restored(restore.status) or not self._shard.claims(restore):
+        if not self._shard.claims(restore):
             return None
-        job = self._cluster.get(JOBS, _job(restore))
-        return self._start(restore) if job is None else self._follow(restore, job)
+        found = due(restore, self._shard.policy(restore), self._clock())
+        if found.news is not None:
+            return WRITTEN_MEANWHILE if self._write(restore, found.news) is None else found.after
+        if found.step is None:
+            return found.after
+        job = self._cluster.get(JOBS, found.step.job)
+        if job is not None:
+            return self._follow(found.step, job)
+        return self._start(found.step) if found.step.task is Task.RESTORE else self._start_drop(found.step)
 
-    def _start(self, restore: StoredRestore) -> float | None:
+    def _start(self, step: Step) -> float | None:
         """Create the Job if it may run now, or say in the status what keeps it from being created."""
-        now = self._clock()
+        restore, now = step.restore, self._clock()
         if pause := archive_status.pause(restore.status, now):
             return pause
-        policy = self._shard.policy(restore)
         try:
-            if not self._settings.job_image:
-                raise InvalidSpec(
-                    "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
-                )
-            request = restore_source.resolve_restore_request(restore.spec, policy.spec if policy else None)
-            source = self._source(restore, request)
+            request = self._request(restore)
+            chosen = self._choose(restore, request)
+            if len(chosen) > 1:
+                # Before the first Job: an archive that is made later must not be restored in place of another.
+                status = restore_parts.with_parts(restore.status, chosen)
+                said = f"{len(chosen)} archives make up {request.spec.period}"
+                self._write(restore, restore_status.waits(status, restore.generation, now, "ArchivesChosen", said))
+                return WRITTEN_MEANWHILE
+            source = self._source(step, request, chosen[0][0].key[1] if chosen else None)
             self._check_secret(restore, request)
-            if not self._slots.take(_job(restore), restore):
+            if not self._slots.take(step.job, restore):
                 status = restore_status.waits(restore.status, restore.generation, now, "Queued", self._slots.why_not)
                 return WRITTEN_MEANWHILE if self._write(restore, status) is None else WAIT_FOR_SLOT
-            after = None
-            try:
-                after = self._create(restore, request, source)
-                return after
-            finally:
-                if after != POLL_JOB:
-                    self._slots.release(_job(restore))
+            order = restore_source.restore_order(restore, step.place, request, source)
+            # Before the Job: of several archives of a period, one that is newer later must not be restored beside this.
+            pinned = restore_status.aims(restore.status, step.place, source.archive, source.location)
+            begun = JobView(step.job[1], Phase.RUNNING)
+            status = restore_status.runs(pinned, restore.generation, now, begun)
+            return self._create(step, request, order, restore_steps.serial(restore, step.place), status)
         except NotProven as waits:
             status = restore_status.waits(restore.status, restore.generation, now, "ArchiveNotProven", str(waits))
             return WRITTEN_MEANWHILE if self._write(restore, status) is None else RETRY_USER_ERROR
@@ -120,17 +130,63 @@ class RestoreReconciler(JobReconciler[StoredRestore]):
         except PartwardenError as error:
             return self._fail(restore, error)
 
-    def _source(self, restore: StoredRestore, request: RestoreJobRequest) -> Source:
-        """The archive, as it is now: the one that was chosen once for a period. Raises `InvalidSpec`, `NotProven`."""
+    def _start_drop(self, step: Step) -> float | None:
+        """Create the Job that drops a table, or say why it stays."""
+        restore, now = step.restore, self._clock()
+        at, body = restore_steps.expires_at(restore), self._cluster.policy(restore.policy) if restore.policy else None
+        if at is None or now < at:
+            # It was to be dropped, and the Job is not there any more: meanwhile the spec says something else.
+            status = restore_expiry.scheduled(restore.status, restore.generation, now, at)
+            self._write(restore, status)
+            return WRITTEN_MEANWHILE
+        step = restore_steps.dropping(restore, step.place)
+        try:
+            # As they are now: a hold may not have been seen yet. One of the restore's own that comes after this keeps
+            # the status from being written, and with that the Job from being made.
+            if why := restore_steps.why_held(restore, parse_policy(body) if body else None):
+                status = restore_expiry.kept(restore.status, restore.generation, now, [step.place], ("Held", why))
+                return WRITTEN_MEANWHILE if self._write(restore, status) is None else AGAIN
+            request = self._request(restore)
+            source = self._source(step, request)
+            if source.archive is not None:
+                restore_source.check_whole(source.archive, self._cluster.archive((restore.key[0], source.archive)))
+            order = restore_source.drop_order(restore, step.place, request, source, at)
+            self._check_secret(restore, request)
+            if not self._slots.take(step.job, restore):
+                # Nothing waits for it, and so nothing is said.
+                return WAIT_FOR_SLOT
+            status = restore_expiry.drops(restore.status, restore.generation, now, step.place, step.job[1])
+            return self._create(step, request, order, restore_steps.drop_serial(restore, step.place), status)
+        except NotProven as waits:
+            return self._keep(step, ("ArchiveNotProven", str(waits)))
+        except ClusterUnavailable:
+            raise
+        except PartwardenError as error:
+            return self._keep(step, (error.reason, str(error)))
+
+    def _request(self, restore: StoredRestore) -> RestoreJobRequest:
+        if not self._settings.job_image:
+            raise InvalidSpec(
+                "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
+            )
+        policy = self._shard.policy(restore)
+        return restore_source.resolve_restore_request(restore.spec, policy.spec if policy else None)
+
+    def _choose(self, restore: StoredRestore, request: RestoreJobRequest) -> Ranged:
+        """The archives of a period; none where they were chosen before, or there is no period. Raises `InvalidSpec`."""
+        if request.spec.period is None or restore.status.get("archive"):
+            return ()
+        assert restore.policy is not None
+        return restore_source.by_period(request, self._archives.indexed(restore.policy))
+
+    def _source(self, step: Step, request: RestoreJobRequest, chosen: str | None = None) -> Source:
+        """The archive, as it is now; ``chosen``: its name, where the status has none. Raises `InvalidSpec`,
+        `NotProven`."""
+        restore = step.restore
         if (placed := restore_source.by_location(request.spec)) is not None:
             return placed
-        key = restore.archive
-        if key is None and (chosen := restore.status.get("archive")):
-            key = restore.key[0], str(chosen)
-        if key is None:
-            assert restore.policy is not None
-            key = restore_source.by_period(request, self._archives.indexed(restore.policy))
-        return restore_source.by_archive(key[1], self._cluster.archive(key))
+        name = restore.archive[1] if restore.archive else chosen or str(step.part.get("archive"))
+        return restore_source.by_archive(name, self._cluster.archive((restore.key[0], name)))
 
     def _check_secret(self, restore: StoredRestore, request: RestoreJobRequest) -> None:
         """Raises what the Job would end with, and says it without one."""
@@ -138,44 +194,66 @@ class RestoreReconciler(JobReconciler[StoredRestore]):
         secret = self._cluster.secret(restore.key[0], reference.name) if reference else None
         resolve(request.database, secret, reference.name if reference else None, ca_folder=self._settings.ca_folder)
 
-    def _create(self, restore: StoredRestore, request: RestoreJobRequest, source: Source) -> float:
-        """Pin the archive, then create the Job. Returns `POLL_JOB` where it exists now."""
-        reference, failures = request.database.secret_ref, _failures(restore)
-        body = manifest(
-            _owner(restore),
-            restore_source.order(restore, request, source),
-            failures,
-            settings=self._settings,
-            database_secret=reference.name if reference else None,
-            wanted=request.spec.job,
-        )
-        # Before the Job: of several archives of a period, one that is newer later must not be restored beside this one.
-        pinned = restore_status.aims(restore.status, source.archive, source.location)
-        begun = JobView(_job(restore)[1], Phase.RUNNING)
-        written = self._write(restore, restore_status.runs(pinned, restore.generation, self._clock(), begun))
-        if written is None:
-            return WRITTEN_MEANWHILE
-        return self._create_job(written, begun.name, body, "spec.job")
+    def _create(self, step: Step, request: RestoreJobRequest, order: JobOrder, serial: str, status: Status) -> float:
+        """Write the status, then create the Job, whose slot is taken. Returns `POLL_JOB` where it exists now."""
+        after = None
+        try:
+            reference = request.database.secret_ref
+            body = manifest(
+                step.owner,
+                order,
+                serial,
+                settings=self._settings,
+                database_secret=reference.name if reference else None,
+                wanted=request.spec.job,
+            )
+            written = self._write(step.restore, status)
+            if written is None:
+                return WRITTEN_MEANWHILE
+            after = self._create_job(written, step.job[1], body, "spec.job")
+            return after
+        finally:
+            if after != POLL_JOB:
+                self._slots.release(step.job)
 
-    def _follow(self, restore: StoredRestore, job: Mapping[str, Any]) -> float | None:
+    def _follow(self, step: Step, job: Mapping[str, Any]) -> float | None:
         """Write down how the Job stands, or what came of it."""
-        name, now = _job(restore)[1], self._clock()
-        if controller_of(job) != _owner(restore):
+        restore, name, now = step.restore, step.job[1], self._clock()
+        if controller_of(job) != step.owner:
             # What it reports says nothing of this restore.
-            self._fail(restore, NameTaken(f"Job {name} exists, and was not made for this restore: delete it"))
+            error = NameTaken(f"Job {name} exists, and was not made for this restore: delete it")
+            if step.task is Task.DROP:
+                return self._keep(step, (error.reason, str(error)))
+            self._fail(restore, error)
             return RETRY
         pods = self._cluster.pods(job)
         seen = view(job, pods, now)
         self._slots.saw(job, pods)
         if seen.phase is Phase.RUNNING:
-            status = restore_status.runs(restore.status, restore.generation, now, seen)
             after = POLL_PENDING if is_pending_long(seen.idle, now) else POLL_JOB
+            if step.task is Task.DROP:
+                return after
+            status = restore_status.runs(restore.status, restore.generation, now, seen)
             return WRITTEN_MEANWHILE if self._write(restore, status) is None else after
-        status, succeeded = _result(restore, seen, now)
+        status, succeeded = (_drop_result if step.task is Task.DROP else _result)(step, seen, now)
         if self._write(restore, status) is None:
             return WRITTEN_MEANWHILE
-        self._ended(Task.RESTORE, succeeded, seen.took)
-        return None if succeeded else RETRY
+        self._ended(step.task, succeeded, seen.took)
+        if not succeeded:
+            return RETRY
+        # The next archive, the next table, or until expireAfter is over.
+        goes_on = restore_parts.next_part(status) is not None or "expireAfter" in restore.spec
+        return WRITTEN_MEANWHILE if goes_on else None
+
+    def _keep(self, step: Step, why: tuple[str, str]) -> float:
+        """The table stays for now."""
+        restore = step.restore
+        log.warning("kept: %s", why[1], extra={"restore": str(restore), "reason": why[0]})
+        self._write(
+            restore,
+            restore_expiry.kept(restore.status, restore.generation, self._clock(), [step.place], why, tried=True),
+        )
+        return RETRY
 
     def _parse(self, body: Mapping[str, Any]) -> StoredRestore:
         return parse_restore(body)
@@ -187,22 +265,10 @@ class RestoreReconciler(JobReconciler[StoredRestore]):
         return restore_status.changed(before, status)
 
 
-def _owner(restore: StoredRestore) -> Owner:
-    return Owner(*restore.key, restore.uid, RESTORE_KIND)
-
-
-def _failures(restore: StoredRestore) -> str:
-    """How many Jobs have failed, by the status: tells the Jobs of a restore apart."""
-    return str(int(restore.status.get("attempts") or 0))
-
-
-def _job(restore: StoredRestore) -> ObjectKey:
-    return restore.key[0], job_name(_owner(restore), Task.RESTORE, _failures(restore))
-
-
-def _result(restore: StoredRestore, seen: JobView, now: datetime) -> tuple[Status, bool]:
+def _result(step: Step, seen: JobView, now: datetime) -> tuple[Status, bool]:
     """The status that follows from a Job that has ended, and whether there is a table."""
-    before, generation, report = restore.status, restore.generation, seen.report
+    restore, report = step.restore, seen.report
+    before, generation = restore.status, restore.generation
     about = {"restore": str(restore)}
     if report is not None and report.ok and report.restored is not None and report.oid:
         log.info("restored %s.%s", report.restored.schema_, report.restored.name, extra={**about, "reason": "Restored"})
@@ -211,3 +277,15 @@ def _result(restore: StoredRestore, seen: JobView, now: datetime) -> tuple[Statu
     error = errors.from_report(reason, message) or (reason, message)
     log.warning("%s: %s", reason, message, extra={**about, "reason": reason})
     return restore_status.failed(before, generation, now, error, job=seen.name, ended=seen.ended), False
+
+
+def _drop_result(step: Step, seen: JobView, now: datetime) -> tuple[Status, bool]:
+    """The status that follows from a Job that was to drop a table, and whether that is gone."""
+    restore, report, part = step.restore, seen.report, step.part
+    about = {"restore": str(restore)}
+    if report is not None and report.ok and report.oid == part.get("oid"):
+        log.info("dropped %s", part.get("table"), extra={**about, "reason": restore_parts.DROPPED})
+        return restore_expiry.dropped(restore.status, restore.generation, now, step.place), True
+    why = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report is not of this table")
+    log.warning("kept: %s", why[1], extra={**about, "reason": why[0]})
+    return restore_expiry.kept(restore.status, restore.generation, now, [step.place], why, tried=True), False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ..api.archive import PartitionArchiveSpec
@@ -11,15 +12,16 @@ from ..api.database import Database
 from ..api.destination import Destination
 from ..api.period import parse_period
 from ..api.policy import PartitionPolicySpec
-from ..api.restore import RESTORE_KIND, PartitionRestoreSpec
-from ..api.types import ObjectKey
+from ..api.restore import MOST_ARCHIVES, RESTORE_KIND, PartitionRestoreSpec
 from ..api.validation import check
-from ..archive.job_order import RestoreOrder
-from ..errors import InvalidSpec
+from ..archive.job_order import DropOrder, RestoreOrder
+from ..errors import ArchiveDamaged, InvalidSpec, TableKept
 from ..kube.cache import StoredArchive, StoredRestore
-from ..planner.calendar import BoundedRange, Grid
+from ..planner.calendar import BoundedRange, Grid, iso, merge, subtract
+from ..planner.findings import join_names
+from . import restore_parts
 from .archive_job import resolve_database
-from .archive_status import is_proven
+from .archive_status import is_proven, reading
 
 SHOWN = 10
 """Archives that a message names."""
@@ -79,12 +81,16 @@ def by_location(spec: PartitionRestoreSpec) -> Source | None:
     )
 
 
+Ranged = tuple[tuple[StoredArchive, BoundedRange], ...]
+"""Archives with their ranges."""
+
+
 class Selection(NamedTuple):
     """Proven archives of a policy: the newest one whose range is the period, and the newest of each range in it, the
     oldest range first, with those ranges."""
 
     exact: StoredArchive | None
-    inside: tuple[tuple[StoredArchive, BoundedRange], ...]
+    inside: Ranged
 
 
 def select(policy: PartitionPolicySpec, text: str, archives: Iterable[StoredArchive]) -> Selection:
@@ -98,31 +104,72 @@ def select(policy: PartitionPolicySpec, text: str, archives: Iterable[StoredArch
         whole = wanted[held.lower.tzinfo is not None]
         if whole.lower <= held.lower and held.upper <= whole.upper:
             newest[held.lower.isoformat(), held.upper.isoformat()] = each, held
-    inside = tuple(newest[key] for key in sorted(newest))
+    inside = tuple(newest[key] for key in sorted(newest, key=lambda key: _order(newest[key][1])))
     exact = [each for each, held in inside if held == wanted[held.lower.tzinfo is not None]]
     return Selection(exact[0] if exact else None, inside)
 
 
-def by_period(request: RestoreJobRequest, archives: Iterable[StoredArchive]) -> ObjectKey:
-    """The newest proven archive whose range is the period. Raises `InvalidSpec` where there is none."""
+def by_period(request: RestoreJobRequest, archives: Iterable[StoredArchive]) -> Ranged:
+    """The newest proven archive whose range is the period, else all that make it up, the oldest range first. Raises
+    `InvalidSpec` where there is none, and where they leave a hole, overlap, or cannot all become one table."""
     spec, policy = request.spec, request.policy
     assert spec.period is not None
     assert spec.policy is not None
     assert policy is not None
     found = select(policy, spec.period, archives)
     if found.exact is not None:
-        return found.exact.key
-    if inside := [each.key[1] for each, _ in found.inside]:
-        more = f", and {len(inside) - SHOWN} more" if len(inside) > SHOWN else ""
+        return tuple((each, held) for each, held in found.inside if each.key == found.exact.key)
+    if not found.inside:
         raise InvalidSpec(
-            f"spec.period: no proven archive of policy {spec.policy.name!r} is exactly {spec.period}, but "
-            f"{len(inside)} lie in it: {', '.join(inside[:SHOWN])}{more}; make a PartitionRestore for each, by "
+            f"spec.period: no proven archive of policy {spec.policy.name!r} is of {spec.period}: see "
+            "kubectl get partitionarchives -o wide for those that there are"
+        )
+    if why := why_ambiguous(found) or why_incomplete(policy, spec.period, found):
+        raise InvalidSpec(
+            f"spec.period: {why}; make another PartitionRestore of a shorter period, or one for each archive, by "
             f"spec.archive, as `kubectl partwarden restore {spec.period} {spec.policy.name}` does"
         )
-    raise InvalidSpec(
-        f"spec.period: no proven archive of policy {spec.policy.name!r} is of {spec.period}: see "
-        "kubectl get partitionarchives -o wide for those that there are"
-    )
+    if len(found.inside) > MOST_ARCHIVES:
+        raise InvalidSpec(
+            f"spec.period: {len(found.inside)} archives make up {spec.period}, and {MOST_ARCHIVES} is the most: make "
+            "others of shorter periods"
+        )
+    if len(found.inside) > 1 and spec.as_ is not None and spec.as_.name is not None:
+        raise InvalidSpec(
+            f"spec.as.name: {len(found.inside)} archives make up {spec.period}, and each becomes a table: make another "
+            "PartitionRestore without that name, so that each is called as its partition was, in spec.as.schema; or "
+            "with attach: true"
+        )
+    return found.inside
+
+
+def why_ambiguous(found: Selection) -> str | None:
+    """Which archives hold the same, or cannot be told to be one after the other; None where there are none."""
+    if len({held.lower.tzinfo is not None for _, held in found.inside}) > 1:
+        return "of its archives some have bounds with a time zone, and some without"
+    for (one, held), (other, following) in pairwise(found.inside):
+        if following.lower < held.upper:
+            return f"archives {one.key[1]} and {other.key[1]} overlap: {_span(held)} and {_span(following)}"
+    return None
+
+
+def why_incomplete(policy: PartitionPolicySpec, period: str, found: Selection) -> str | None:
+    """What of the period no archive holds, where some hold the rest; None where they hold all."""
+    whole = period_range(policy, period, found.inside[0][1].lower.tzinfo is not None)
+    if holes := subtract(whole, merge(held for _, held in found.inside)):
+        there = join_names([each.key[1] for each, _ in found.inside][:SHOWN])
+        return (
+            f"no proven archive of the policy holds {join_names([_span(each) for each in holes][:SHOWN])}; {there} do"
+        )
+    return None
+
+
+def _order(held: BoundedRange) -> tuple[datetime, datetime]:
+    return held.lower.replace(tzinfo=None), held.upper.replace(tzinfo=None)
+
+
+def _span(held: BoundedRange) -> str:
+    return f"[{iso(held.lower)}, {iso(held.upper)})"
 
 
 def by_archive(name: str, archive: StoredArchive | None) -> Source:
@@ -155,11 +202,17 @@ def by_archive(name: str, archive: StoredArchive | None) -> Source:
     return Source(name, spec.destination, str(status.get("location")), str(status.get("manifestSha256")))
 
 
-def order(restore: StoredRestore, request: RestoreJobRequest, source: Source) -> RestoreOrder:
-    """What the Job has to do."""
+def check_whole(name: str, archive: StoredArchive | None) -> None:
+    """Raises `ArchiveDamaged` where the last reading of the archive found it damaged: nothing is dropped for it."""
+    if archive is not None and (found := reading(archive.status)) and found.get("ok") is not True:
+        raise ArchiveDamaged(f"PartitionArchive {name} is not what was proven: {found.get('reason')}; find out why")
+
+
+def restore_order(restore: StoredRestore, place: int, request: RestoreJobRequest, source: Source) -> RestoreOrder:
+    """What the Job has to do that restores that part."""
     table = request.spec.as_
     return RestoreOrder(
-        uid=restore.uid,
+        uid=restore_parts.mark_of(restore, place),
         # Not as the Jobs of archives do: they may read from elsewhere, and this one writes. A pooler is no obstacle.
         connection=request.database.connection,
         destination=source.destination,
@@ -169,6 +222,31 @@ def order(restore: StoredRestore, request: RestoreJobRequest, source: Source) ->
         name=table.name if table else None,
         attach=request.spec.attach,
         parent=request.parent,
+    )
+
+
+def drop_order(
+    restore: StoredRestore, place: int, request: RestoreJobRequest, source: Source, due: datetime
+) -> DropOrder:
+    """What the Job has to do that drops the table of that part. Raises `TableKept` where the archive is not the one
+    that it was restored from, as far as the cluster knows."""
+    part = restore_parts.parts(restore.status)[place]
+    restored = part.get("location"), part.get("manifestSha256")
+    if not restored[1] or source.manifest_sha256 not in ("", restored[1]) or source.location != restored[0]:
+        raise TableKept(
+            f"table {part.get('table')} is kept: {source.archive or source.location} is another archive than the one "
+            "that it was restored from"
+        )
+    return DropOrder(
+        uid=restore_parts.mark_of(restore, place),
+        connection=request.database.connection,
+        destination=source.destination,
+        table=str(part.get("table")),
+        oid=int(part["oid"]),
+        server=str(part.get("server") or ""),
+        location=source.location,
+        manifest_sha256=str(restored[1]),
+        due=due,
     )
 
 

@@ -5,7 +5,6 @@ The conditions follow kstatus, as those of an archive do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from ..api.restore import MOST_LEFT_OFF
@@ -15,19 +14,13 @@ from ..planner.calendar import iso
 from ..status.conditions import FALSE, TRUE, ConditionState, condition
 from ..status.details import cut
 from ..status.events import EventType, Notice, short
+from . import restore_expiry
 from .archive_status import READY, RECONCILING, STALLED, Status, counted, forgiven, trouble
 from .job_status import BLOCKED, JobView
+from .restore_parts import FAILED, RESTORED, RESTORING, WAITING, is_restored, next_part, parts, with_part
 
-RESTORED = "Restored"
-"""A condition, its reason, and the state once the table was made."""
-WAITING, RESTORING, FAILED = "Waiting", "Restoring", "Failed"
 LONGEST = 512
 """Characters of a table with its schema, and of what was left off."""
-
-
-def is_restored(status: Mapping[str, object]) -> bool:
-    """Whether the table was made, for good: nothing is done for it any more."""
-    return bool(status.get("oid"))
 
 
 def waits(status: Status, generation: int, now: datetime, reason: str, message: str) -> Status:
@@ -35,9 +28,10 @@ def waits(status: Status, generation: int, now: datetime, reason: str, message: 
     return _with(status, generation, now, ConditionState(FALSE, reason, message), WAITING)
 
 
-def aims(status: Status, archive: str | None, location: str) -> Status:
-    """Pin the restore to its archive: what is tried again is the same."""
-    return {**status, **({"archive": archive} if archive else {}), "location": location}
+def aims(status: Status, place: int, archive: str | None, location: str) -> Status:
+    """Pin that part of the restore to its archive: what is tried again is the same."""
+    pinned = {**parts(status)[place], **({"archive": archive} if archive else {}), "location": location}
+    return with_part(status, place, pinned)
 
 
 def runs(status: Status, generation: int, now: datetime, seen: JobView) -> Status:
@@ -48,10 +42,13 @@ def runs(status: Status, generation: int, now: datetime, seen: JobView) -> Statu
 
 
 def restored(status: Status, generation: int, now: datetime, report: Report, job: str, took: float | None) -> Status:
-    """The Job reported the table, which it had made and compared with the archive. ``took``: its seconds."""
-    made = report.restored
+    """The Job reported the table of the part that was next, which it had made and compared with the archive.
+    ``took``: its seconds."""
+    made, place = report.restored, next_part(status)
     assert made is not None
+    assert place is not None
     facts = {
+        "manifestSha256": report.manifest_sha256 or None,
         "table": printable(f"{made.schema_}.{made.name}")[:LONGEST],
         "oid": report.oid,
         "rows": report.rows,
@@ -60,15 +57,26 @@ def restored(status: Status, generation: int, now: datetime, report: Report, job
         "leftOffCount": made.left_off_count or None,
         "server": report.server or None,
         "completed": iso((report.completed or now).replace(microsecond=0)),
-        "seconds": None if took is None else max(0, round(took)),
     }
+    known = {key: value for key, value in facts.items() if value is not None}
+    found = with_part(forgiven(status), place, {**parts(status)[place], **known}) | {"job": job}
+    if took is not None:
+        found["seconds"] = int(found.get("seconds") or 0) + max(0, round(took))
+    count, done = len(parts(found)), sum(bool(each.get("oid")) for each in parts(found))
+    if done < count:
+        message = f"{done} of {count} archives are restored, the last one as {facts['table']}"
+        begun = _with(found, generation, now, ConditionState(FALSE, RESTORING, message), RESTORING)
+        following = next_part(begun)
+        assert following is not None
+        return with_part(begun, following, {**parts(begun)[following], "state": WAITING})
     where = f"a partition of {made.attached_to}" if made.attached_to else "a table of its own"
     message = f"{facts['table']}, {where}: {report.rows} rows, equal to the archive"
-    if made.left_off_count:
-        message += f"; {made.left_off_count} properties of columns are left off: see status.leftOff"
-    known = {key: value for key, value in facts.items() if value is not None}
-    said = ConditionState(TRUE, RESTORED, message)
-    return _with({**forgiven(status), **known, "job": job}, generation, now, said, RESTORED)
+    if count > 1:
+        message = f"{count} tables, each {where}: {found['rows']} rows, equal to the archives; see status.archives"
+    if left_off := found.get("leftOffCount"):
+        at = "leftOff of each of status.archives" if count > 1 else "status.leftOff"
+        message += f"; {left_off} properties of columns are left off: see {at}"
+    return _with(found, generation, now, ConditionState(TRUE, RESTORED, message), RESTORED)
 
 
 def failed(
@@ -95,6 +103,7 @@ def changed(previous: Status, status: Status) -> list[Notice]:
     if is_restored(status) and not is_restored(previous):
         ready = next(each for each in status["conditions"] if each["type"] == READY)
         notices.append(Notice(EventType.NORMAL, RESTORED, short(ready["message"])))
+    notices += restore_expiry.changed(previous, status)
     if wrong is not None and wrong != trouble(previous):
         notices.append(Notice(EventType.WARNING, wrong[0], short(wrong[1])))
     return notices
@@ -104,6 +113,8 @@ def _with(
     status: Status, generation: int, now: datetime, said: ConditionState, state: str, stalled: bool = False
 ) -> Status:
     earlier = {each["type"]: each for each in status.get("conditions") or []}
+    if "archives" in status and (place := next_part(status)) is not None:
+        status = with_part(status, place, {**parts(status)[place], "state": state})
     done = state == RESTORED
     states = {
         READY: said,

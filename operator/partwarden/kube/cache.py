@@ -145,6 +145,9 @@ class StoredRestore(StoredOfPolicy):
     kind = RESTORE_KIND
     plural = RESTORE_PLURAL
 
+    held: bool = False
+    """As of an archive: its table is not dropped."""
+
     @property
     def archive(self) -> ObjectKey | None:
         """The PartitionArchive that its spec names, in its own namespace."""
@@ -171,14 +174,14 @@ def parse_archive(body: Mapping[str, Any]) -> StoredArchive:
         **common,
         binding=_binding(common["spec"], common["labels"]),
         past=PastArchive.of(status),
-        held=HOLD in common["labels"] or HOLD in (body["metadata"].get("annotations") or {}),
+        held=_is_held(body),
         expired="expired" in status or "begun" in (status.get("expiry") or {}),
     )
 
 
 def parse_restore(body: Mapping[str, Any]) -> StoredRestore:
     """The restore in an object of the API server."""
-    return StoredRestore(**_common(body))
+    return StoredRestore(**_common(body), held=_is_held(body))
 
 
 def is_gone(body: Mapping[str, Any]) -> bool:
@@ -198,6 +201,10 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
         "status_json": json.dumps(body.get("status") or {}, separators=(",", ":"), ensure_ascii=False).encode(),
         "labels": meta.get("labels") or {},
     }
+
+
+def _is_held(body: Mapping[str, Any]) -> bool:
+    return any(HOLD in (body["metadata"].get(each) or {}) for each in ("labels", "annotations"))
 
 
 def _archived_daily(status: object) -> int:

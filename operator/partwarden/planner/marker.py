@@ -13,7 +13,7 @@ it is done again::
 
 A table that was made for a PartitionRestore says for which, so that it is not made twice::
 
-    partwarden.dev/restored {"oid": 16402, "uid": "0a4bd22c-…", "rows": 1200, "leftOff": 0}
+    partwarden.dev/restored {"oid": 16402, "uid": "0a4bd22c-…", "rows": 1200, "leftOff": 0, "shape": "9f86…"}
 
 A plain table that was converted says what its way back needs and the catalog does not tell::
 
@@ -91,12 +91,14 @@ class ClosedMark:
 @dataclass(frozen=True, slots=True)
 class RestoredMark:
     """``oid`` is that of the marked table itself, ``uid`` that of the PartitionRestore. ``left_off``: how many
-    properties of the archived table it has not."""
+    properties of the archived table it has not. ``shape``: an `archive.restored_shape.digest`, empty where none was
+    taken."""
 
     oid: int
     uid: str
     rows: int
     left_off: int = 0
+    shape: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,8 @@ def read_restored(comment: str | None, oid: int) -> RestoredMark | None:
         if (held := _values(line, RESTORED_LABEL)) is None:
             continue
         try:
-            mark = RestoredMark(_oid(held["oid"]), _words(held["uid"]), _count(held["rows"]), _count(held["leftOff"]))
+            counts = _count(held["rows"]), _count(held["leftOff"])
+            mark = RestoredMark(_oid(held["oid"]), _words(held["uid"]), *counts, _words(held.get("shape", "")))
         except UNREADABLE:
             continue
         if mark.oid == oid:
@@ -188,7 +191,8 @@ def read_restored(comment: str | None, oid: int) -> RestoredMark | None:
 def write_restored(comment: str | None, mark: RestoredMark) -> str:
     """The comment with this mark; everything else stays, the mark of a detach last."""
     text, detach = read(comment)
-    held = {"oid": mark.oid, "uid": mark.uid, "rows": mark.rows, "leftOff": mark.left_off}
+    held: dict[str, object] = {"oid": mark.oid, "uid": mark.uid, "rows": mark.rows, "leftOff": mark.left_off}
+    held |= {"shape": mark.shape} if mark.shape else {}
     line = f"{RESTORED_LABEL} {json.dumps(held, ensure_ascii=False)}"
     return write("\n".join([text, line] if text else [line]), detach) or ""
 
@@ -226,6 +230,12 @@ def _converted(line: str, oid: int) -> ConvertedMark | None:
     except UNREADABLE:
         return None
     return mark if mark.oid == oid and all(type(flag) is bool for flag in flags) else None
+
+
+def without_restored(comment: str | None) -> str:
+    """The comment without any mark of a PartitionRestore."""
+    lines = (comment or "").split("\n")
+    return "\n".join(line for line in lines if _values(line, RESTORED_LABEL) is None)
 
 
 def _closed(line: str, oid: int) -> ClosedMark | None:

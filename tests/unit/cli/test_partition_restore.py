@@ -90,6 +90,27 @@ def test_several_are_made_where_several_archives_lie_in_it_and_gaps_are_said(api
     assert [each["as"]["name"] for each in specs(api)] == ["run_2019_01", "run_2019_02", "run_2019_04"]
 
 
+def test_one_is_made_of_all_archives_that_make_the_period_up(api: ApiServer) -> None:
+    for _ in range(2):
+        done = run("2019-01..2019-02", "run", "--expire-after", "14d", "-o", "name")
+        assert done.stdout.startswith("run-2019-01-2019-02-")
+        assert done.stderr == ""
+    made = {"period": "2019-01..2019-02", "policy": {"name": "run"}, "as": {}, "expireAfter": "14d"}
+    assert specs(api) == [made]
+    assert "with expireAfter 14d: to change that, kubectl patch prst" in run("2019-01..2019-02", code=1).output
+    run("2019-01..2019-02", "--attach")
+    assert [each.get("attach") for each in specs(api)] == [None, True]
+
+
+def test_archives_that_overlap_are_named_and_nothing_is_made(api: ApiServer) -> None:
+    lower, upper = "2019-01-01T00:00:00Z", "2019-03-01T00:00:00Z"
+    meta = {"namespace": "ns", "name": "both"}
+    status = {"from": lower, "to": upper, "manifestSha256": "b" * 64}
+    api.put(ARCHIVE_PLURAL, {"metadata": meta, "spec": {"policy": {"name": "run"}}, "status": status})
+    assert "archives run-2019-01 and both overlap" in run("2019-01..2019-04", code=1).output
+    assert api.list(RESTORE_PLURAL) == []
+
+
 def test_what_cannot_be_restored_ends_the_wait_with_its_cause(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck = answer(api, Restored="False", Stalled="True", Ready="False")
     monkeypatch.setattr("partwarden.cli.partition_restore.time.sleep", stuck)
@@ -107,7 +128,10 @@ def test_it_can_be_asked_for_without_waiting(api: ApiServer) -> None:
     [
         (("2018",), "there is no proven archive of policy 'run' in 2018"),
         (("2019", "--as", "again"), "--as is for one table, and 3 archives lie in 2019"),
-        (("2019-01", "--as", "again", "--attach"), "--as goes not with --attach"),
+        (("2019-01", "--as", "again", "--attach"), "go not with --attach"),
+        (("2019-01", "--expire-after", "1d", "--attach"), "go not with --attach"),
+        (("2019-01", "--expire-after", "soon"), "must be an age like 90d"),
+        (("--manifest", "x", "--dsn", "x", "--expire-after", "1d"), "give PERIOD"),
         (("2019-01", "nope"), "there is no PartitionPolicy 'nope'"),
         (("soon",), "is no period"),
         (("2019-01", "--dsn", "x"), "PERIOD goes with no --manifest"),

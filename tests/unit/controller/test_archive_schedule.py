@@ -10,6 +10,7 @@ import pytest
 
 from partwarden.api.archive import ARCHIVE_PLURAL, HOLD, OID_LABEL, POLICY_LABEL, ROUND_LABEL, SERVER_LABEL
 from partwarden.api.policy import PLURAL
+from partwarden.api.restore import RESTORE_PLURAL
 from partwarden.api.types import ObjectKey
 from partwarden.archive.job_order import Report, Task
 from partwarden.controller import archive_reconciler as module
@@ -21,7 +22,7 @@ from partwarden.controller.archive_schedule import ANNOUNCED, SPREAD, later, ver
 from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.shard import Shard
 from partwarden.errors import DatabaseUnreachable, PartwardenError, TableThere
-from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive, parse_policy
+from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive, parse_policy, parse_restore
 from partwarden.planner.drop_preconditions import server_label
 from support.cluster import refusal
 from unit.controller.test_archive_reconciler import DONE, KEY, OID, SERVER, KillAt, Killed, World, order
@@ -40,6 +41,8 @@ class Kept(World):
     def __init__(self, archive: dict[str, Any] | None = None) -> None:
         self.gone: list[datetime] = []
         self.error: PartwardenError | None = None
+        self.unseen = False
+        """Whether no watch has shown a restore yet."""
         self.policies = Store()
         super().__init__()
         labels = {POLICY_LABEL: "run", SERVER_LABEL: server_label(SERVER), OID_LABEL: str(OID), ROUND_LABEL: "0"}
@@ -60,6 +63,7 @@ class Kept(World):
         self.reconciler = ArchiveReconciler(
             *(cluster, self.cache, self.requests, shard, self.slots, self.tables.find, self.settings, clock),
             *(lambda *ended: self.ended.append(ended), lambda archive: None, self.check_gone),
+            restores=lambda: [] if self.unseen else list(map(parse_restore, self.server.list(RESTORE_PLURAL))),
         )
 
     def check_gone(self, archive: StoredArchive, request: JobRequest, due: datetime) -> None:
@@ -434,3 +438,72 @@ def test_killed_at_any_write_the_next_operator_ends_with_one_deletion(after: boo
                 world.end(DONE)
     assert world.tasks() == [Task.ARCHIVE, Task.EXPIRE]
     assert world.status["state"] == "Expired"
+
+
+RANGE = {"from": "2019-02-01T00:00:00Z", "to": "2019-03-01T00:00:00Z"}
+OF_POLICY: dict[str, Any] = {"policy": {"name": "run"}, "as": {"name": "again"}}
+NEEDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
+    "by its name": (KEY[0], {"archive": {"name": KEY[1]}, **OF_POLICY}, {}, True),
+    "another by its name": (KEY[0], {"archive": {"name": "another"}, **OF_POLICY}, {}, False),
+    "one of that name elsewhere": ("elsewhere", {"archive": {"name": KEY[1]}, **OF_POLICY}, {}, False),
+    "by its period": (KEY[0], {"period": "2019", **OF_POLICY}, {}, True),
+    "by another period": (KEY[0], {"period": "2018", **OF_POLICY}, {}, False),
+    "chosen for a period": (KEY[0], {"period": "2018", **OF_POLICY}, {"archive": KEY[1]}, True),
+    "another was chosen": (KEY[0], {"period": "2019", **OF_POLICY}, {"archive": "another"}, False),
+    "one of several, not yet": (
+        KEY[0],
+        {"period": "2019", **OF_POLICY},
+        {"archives": [{"archive": "another", "oid": 7}, {"archive": KEY[1]}]},
+        True,
+    ),
+    "one of several, done": (
+        KEY[0],
+        {"period": "2019", **OF_POLICY},
+        {"archives": [{"archive": KEY[1], "oid": 7}, {"archive": "another"}]},
+        False,
+    ),
+    "by its place, from elsewhere": (
+        "elsewhere",
+        {"location": {"destination": CLAIM, "folder": DONE.location.removeprefix("pvc://archives/")}, **OF_POLICY},
+        {},
+        True,
+    ),
+    "restored": (KEY[0], {"archive": {"name": KEY[1]}, **OF_POLICY}, {"oid": 7}, False),
+    "restored, and being dropped": (
+        KEY[0],
+        {"archive": {"name": KEY[1]}, **OF_POLICY},
+        {"oid": 7, "archive": KEY[1], "expiry": {"job": "j"}},
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("how", NEEDS)
+def test_an_archive_that_a_restore_needs_is_not_deleted_before_that_is_done(how: str) -> None:
+    namespace, spec, status, needed = NEEDS[how]
+    world = Kept(KEEP)
+    world.change(status=RANGE)
+    body = {"metadata": {"namespace": namespace, "name": "again"}, "spec": spec, "status": status}
+    world.server.put(RESTORE_PLURAL, body)
+    world.now += YEAR
+    world.reconcile()
+    assert world.condition("Expired") == ("False", "BeingRestored" if needed else "Announced")
+    if needed:
+        writes = len(world.server.writes)
+        world.reconcile()
+        assert len(world.server.writes) == writes
+        del world.server.objects[RESTORE_PLURAL, namespace, "again"]
+        world.reconcile()
+        assert world.condition("Expired") == ("False", "Announced")
+
+
+def test_a_restore_that_no_watch_has_shown_yet_keeps_it() -> None:
+    world = Kept(KEEP)
+    world.announce()
+    world.unseen = True
+    spec = {"archive": {"name": KEY[1]}, **OF_POLICY}
+    world.server.put(RESTORE_PLURAL, {"metadata": {"namespace": KEY[0], "name": "again"}, "spec": spec})
+    jobs = len(world.jobs)
+    world.reconcile()
+    assert len(world.jobs) == jobs
+    assert "PartitionRestore" in world.status["expiry"]["message"]
