@@ -128,6 +128,13 @@ class Compression(StrEnum):
     NONE = "None"
 
 
+class Format(StrEnum):
+    """What an archive holds the rows as: the dump is what proves and restores it, Parquet is for queries."""
+
+    DUMP = "Dump"
+    PARQUET = "Parquet"
+
+
 class Deletion(StrEnum):
     """Whether an archive may ever be deleted."""
 
