@@ -11,10 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from partwarden.archive.parquet import values
 from partwarden.archive.parquet.columns import ParquetColumn, resolve
-
-pa = pytest.importorskip("pyarrow")
-from partwarden.archive.parquet import values  # noqa: E402 - needs pyarrow
 
 ESCAPES = {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 
