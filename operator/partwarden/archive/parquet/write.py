@@ -50,8 +50,8 @@ def write(
     before it is read back: see `proof`.
 
     ``facts``: for the file's metadata. ``rows``: how many the snapshot has. Raises `ProofFailed` where there are
-    others, or one of them cannot be written as its column's type, `StatementRejected` for a table without columns or
-    with too many rows, psycopg's errors, and what storage raises; then no object is there.
+    others, or one of them cannot be written as its column's type, `StatementRejected` for a table with too many
+    rows, psycopg's errors, and what storage raises; then no object is there.
     """
     columns = choose(held.connection, held.table)
     for column in columns:

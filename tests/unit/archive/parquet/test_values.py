@@ -38,8 +38,8 @@ def _decimal(precision: int, scale: int) -> st.SearchStrategy[tuple[Any, str]]:
 
 
 def _float(size: str) -> st.SearchStrategy[tuple[Any, str]]:
-    width = 64 if size == "d" else 32
-    return st.floats(width=width).map(lambda each: (each, "\\x" + struct.pack(f">{size}", each).hex()))
+    floats = st.floats(width=64) if size == "d" else st.floats(width=32)
+    return floats.map(lambda each: (each, "\\x" + struct.pack(f">{size}", each).hex()))
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
