@@ -148,6 +148,13 @@ LEVEL_RULE = Rule(
 """Of a model with ``compression`` and ``compressionLevel``."""
 
 
+class Format(StrEnum):
+    """What an archive holds the rows as: the dump is what proves and restores it, Parquet is for queries."""
+
+    DUMP = "Dump"
+    PARQUET = "Parquet"
+
+
 class Deletion(StrEnum):
     """Whether an archive may ever be deleted."""
 

@@ -26,6 +26,7 @@ from .. import errors
 from ..api.destination import S3, Azure, Destination
 from .job_order import MOUNT, STORAGE_KEYS, STORAGE_PREFIX, JobOrder
 from .objectstore import FAILED, Objects
+from .parquet.layout import FOLDER as PARQUET
 from .uploads import Uploads
 
 if TYPE_CHECKING:
@@ -136,7 +137,13 @@ class Folder:
         with suppress(OSError):
             # Durable before the next is removed: a power cut must not bring a manifest back whose data is gone.
             _sync(path.parent)
-            path.parent.rmdir()
+            # Up to the archive's own folder: an object of it may lie several below, and what is above may be a writer's.
+            for folder in path.parents:
+                if folder == self.root:
+                    break
+                folder.rmdir()
+                if folder.name != PARQUET and "=" not in folder.name:
+                    break
         return False
 
     def url(self, key: str) -> str:
