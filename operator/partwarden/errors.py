@@ -244,6 +244,11 @@ class ClientCannotRead(UserError):
     the archive's manifest names."""
 
 
+class ParquetUnavailable(UserError):
+    """An archive is to hold Parquet, and pyarrow is missing where it would be made. Let Jobs run from the image with
+    the suffix -parquet, install partwarden[parquet], or take Parquet out of formats."""
+
+
 class RestoredDiffers(UserError):
     """The loaded table is not what the archive's manifest says. Nothing was changed; verify the archive."""
 

@@ -128,6 +128,30 @@ class Compression(StrEnum):
     NONE = "None"
 
 
+class Format(StrEnum):
+    """What an archive holds the rows as: the dump is what proves and restores it, Parquet is for queries."""
+
+    DUMP = "Dump"
+    PARQUET = "Parquet"
+
+
+Formats = Annotated[
+    list[Annotated[Format, Field(strict=False)]],
+    Rule(
+        f"self.exists(each, each == '{Format.DUMP}')",
+        "must hold Dump: it is what an archive is proven by and restored from; Parquet comes beside it",
+        lambda formats: Format.DUMP in formats,
+    ),
+    Rule(
+        "self.all(each, self.exists_one(other, other == each))",
+        "must hold each format once",
+        lambda formats: len(set(formats)) == len(formats),
+    ),
+    Field(max_length=8),
+]
+"""``[Dump]``, or ``[Dump, Parquet]`` in any order."""
+
+
 class Deletion(StrEnum):
     """Whether an archive may ever be deleted."""
 
@@ -161,6 +185,12 @@ class ArchiveSettings(Destination):
         Compression.ZSTD,
         description="How dumps are compressed. Zstd: by zstd where pg_dump can, from PostgreSQL 16 on, else by gzip, "
         "and the Job's log says why. Gzip; None. Default: Zstd.",
+    )
+    formats: Formats = Field(
+        [Format.DUMP],
+        description="Dump, and Parquet for archives that DuckDB and others query: data.parquet beside data.dump, "
+        "which needs the operator's image with the suffix -parquet. Archives that were made already stay as they are. "
+        "Default: [Dump].",
     )
     verify_every: Age | None = Field(
         None,

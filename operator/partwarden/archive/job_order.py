@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field
 from ..api.archive import Fingerprint, Written
 from ..api.database import Connection
 from ..api.destination import Destination
-from ..api.retention import Compression, OnLargeObjects
+from ..api.retention import Compression, Format, OnLargeObjects
 from .manifest import TableName
 
 # What a Job does stands in its environment as one JSON document, without a secret in it. Credentials come beside it,
@@ -67,6 +67,7 @@ class TableToArchive(Written):
     key: str | None = None
     large_objects: OnLargeObjects = OnLargeObjects.REFUSE
     compression: Compression = Compression.ZSTD
+    formats: tuple[Format, ...] = (Format.DUMP,)
 
 
 class JobSpec(TableToArchive, JobOrder):
@@ -128,6 +129,8 @@ class Report(Written):
     server_version: str = ""
     client_version: str = ""
     compression: Compression | None = None
+    formats: tuple[Format, ...] | None = None
+    parquet_bytes: int | None = None
     started: AwareDatetime | None = None
     completed: AwareDatetime | None = None
     restored: RestoredTable | None = None

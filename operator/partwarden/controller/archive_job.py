@@ -15,7 +15,7 @@ from ..api.archive import ARCHIVE_KIND, CONTAINER, MANAGED, PartitionArchiveSpec
 from ..api.database import Database
 from ..api.policy import API_VERSION, GROUP, PartitionPolicySpec
 from ..api.restore import RESTORE_KIND
-from ..api.retention import Compression, JobSettings, KeyEncoding, OnLargeObjects
+from ..api.retention import Compression, Format, JobSettings, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..archive.job_order import (
@@ -62,6 +62,7 @@ class JobRequest(NamedTuple):
     """Of the partition key."""
     large_objects: OnLargeObjects
     compression: Compression
+    formats: tuple[Format, ...]
 
 
 def resolve_job_request(data: object, policy: object | None) -> JobRequest:
@@ -83,6 +84,8 @@ def resolve_job_request(data: object, policy: object | None) -> JobRequest:
         encoding=found.key_encoding if found else KeyEncoding.NATIVE,
         large_objects=spec.large_objects or (retention.large_objects if retention else OnLargeObjects.REFUSE),
         compression=spec.compression or (kept.compression if kept else Compression.ZSTD),
+        # As the schema names them, however the user has sorted them.
+        formats=tuple(each for each in Format if each in (spec.formats or (kept.formats if kept else [Format.DUMP]))),
     )
 
 

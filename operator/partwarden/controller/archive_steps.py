@@ -127,6 +127,7 @@ def job_spec(step: Step, request: JobRequest, target: Target) -> JobSpec:
         destination=request.spec.destination,
         large_objects=request.large_objects,
         compression=request.compression,
+        formats=request.formats,
         location=str(status.get("location")) if checks else "",
         sha256=str(status.get("sha256")) if checks else "",
         manifest_sha256=str(status.get("manifestSha256")) if checks else "",

@@ -105,7 +105,7 @@ class Operator:
         self._reconciler = PolicyReconciler(
             *(runtime, handler, ownership, requests, execute, partial(self._processes.run, database_work.find_keys)),
             *(long, metrics.reconciled, lambda: self._leadership.lost),
-            Measurements(cluster, runtime.policies, self._archives, requests).of,
+            Measurements(cluster, runtime.policies, self._archives, requests, parquet=settings.job_parquet).of,
         )
         self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
         pools = {"policies": self._pool, "archives": self._archive_pool, "restores": self._restore_pool}
