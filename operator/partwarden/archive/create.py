@@ -22,7 +22,7 @@ from psycopg import errors as pg
 
 from .. import __version__, errors
 from ..api.archive import Fingerprint
-from ..api.retention import OnLargeObjects
+from ..api.retention import Format, OnLargeObjects
 from ..planner.findings import pointing
 from ..postgres import fingerprint, large_objects, table_state
 from ..postgres.connection import run
@@ -45,6 +45,7 @@ from .manifest import (
     serialize,
     stored_names,
 )
+from .parquet import request
 from .snapshot import Held, TableContents
 from .storage import Store
 from .table_lookup import Target
@@ -62,6 +63,7 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
     dumper = compression.choose(wanted.compression)
     if dumper.why_not:
         say(f"compressed by {dumper.compression.value.lower()}: {dumper.why_not}")
+    request.check(wanted)
     pgdump.find("pg_restore")
     pgdump.check(info)
     with snapshot.holding(info, wanted.partition) as held:
@@ -185,6 +187,7 @@ def _write(
     """Write all of the archive but the manifest, which is returned."""
     description, dump = table_lookup.describe(held.connection, held.table.oid), Digest()
     taken, rows, generated = _take(held, info, store, place, description.columns, dumper, dump, say)
+    parquet = request.write(wanted, held, store, place, origin, description.columns, taken, say)
     parent = origin.parent
     ddl = pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
     return ArchiveManifest(
@@ -202,6 +205,7 @@ def _write(
         sha256=dump.sha256,
         copy_sha256=rows.sha256,
         generated=generated,
+        parquet=parquet,
         unlogged=held.unlogged,
         settings=TEXT_SETTINGS,
         fingerprint=taken,
@@ -297,6 +301,8 @@ def _report(archived: Archive, server: str, completed: datetime | None = None) -
         manifest_sha256=archived.manifest_sha256,
         oid=manifest.partition.oid,
         server=server,
+        formats=(Format.DUMP, Format.PARQUET) if manifest.parquet else (Format.DUMP,),
+        parquet_bytes=manifest.parquet.bytes if manifest.parquet else None,
     )
 
 

@@ -12,9 +12,12 @@ objects are those of the very archive that was proven, and they are removed in a
     expired.json                             the same
     nothing                                  has nothing to do, if an earlier Job was made; else it fails
 
+Data is the dump, the values of generated columns, and the Parquet object, whose path the manifest and its copy say.
+
 The manifest goes first: an archive without one is none, so nothing is ever restored from one that is half deleted. Its
 copy says, to each attempt that follows, that it was this program which removed the manifest, and of which archive: data
-whose manifest a user has moved away is never removed. Only three names of one folder are removed, and the copy.
+whose manifest a user has moved away is never removed. Only three names of one folder are removed, the copy, and the
+one object below it that the proven manifest names, by a path that cannot lead out of the folder.
 """
 
 from __future__ import annotations
@@ -26,10 +29,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+from pydantic import ValidationError
+
 from .. import errors
 from . import verify
 from .job_order import JobSpec, Report
-from .manifest import DATA, EXPIRED, GENERATED, MANIFEST, Say
+from .manifest import DATA, EXPIRED, GENERATED, MANIFEST, ArchiveManifest, Say
 from .storage import HALF, Folder, Store
 from .verify import LARGEST
 
@@ -48,6 +53,8 @@ def expire(order: JobSpec, store: Store, say: Say) -> Report:
     for name, text in ((MANIFEST, manifest), (EXPIRED, copy)):
         if text is not None:
             _check(order, f"{order.location}/{name}", text)
+    # Read before anything is removed, and from the copy once the manifest is gone: both are what was proven.
+    beside = _parquet(order, manifest or copy or b"")
     if manifest is not None:
         _check_manifest(order, store, place)
         if copy is None:
@@ -57,7 +64,7 @@ def expire(order: JobSpec, store: Store, say: Say) -> Report:
         if _read(store, f"{place}/{MANIFEST}") is not None:
             raise errors.DeletionRefused(f"{order.location}/{MANIFEST} is there after it was deleted: see its bucket")
     # Safe: there is no manifest any more, and the copy has proven that it was that of this archive.
-    for name in (DATA, GENERATED, EXPIRED):
+    for name in (*beside, DATA, GENERATED, EXPIRED):
         _remove(store, f"{place}/{name}", say)
     return _report(order)
 
@@ -95,6 +102,18 @@ def _check_manifest(order: JobSpec, store: Store, place: str) -> None:
             f"{order.location} is archive {manifest.id} of {manifest.partition} with OID {manifest.partition.oid}, not "
             f"{order.id} of OID {order.partition.oid}: nothing is deleted there"
         )
+
+
+def _parquet(order: JobSpec, text: bytes) -> tuple[str, ...]:
+    """The key of the Parquet object below the archive's folder, where the manifest says that there is one."""
+    try:
+        data = ArchiveManifest.model_validate_json(text).parquet
+    except ValidationError as error:
+        field = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise errors.ArchiveDamaged(
+            f"{order.location} has no manifest that can be read ({field or 'it'}): nothing is deleted there"
+        ) from None
+    return (data.path,) if data else ()
 
 
 def _read(store: Store, key: str, most: int = LARGEST) -> bytes | None:

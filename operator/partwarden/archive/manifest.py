@@ -79,6 +79,8 @@ def is_expression(text: str) -> bool:
 
 MOST_COLUMNS, MOST_TYPES, MOST_LABELS = 1664, 10_000, 100_000
 """Of a manifest: a row of PostgreSQL has no more columns; types of users, and labels of one enum."""
+LARGEST_FOOTER = 256 << 20
+"""Bytes of the metadata of a Parquet object: it is in memory when the object is written and when it is read."""
 DATA, GENERATED, MANIFEST = "data.dump", "generated.copy.gz", "manifest.json"
 """Names of the objects in an archive's folder; the second only where columns are generated and stored."""
 EXPIRED = "expired.json"
@@ -184,6 +186,31 @@ class GeneratedData(Written):
     """Of what it holds: a line for each row, in the order of the rows of `DATA`, as COPY writes those columns."""
 
 
+class ParquetColumnData(Written):
+    """A column of the Parquet object. ``type``: as Arrow calls it."""
+
+    name: str
+    type: str = Field(max_length=256)
+    text_reason: str = Field("", max_length=512)
+    """Why it holds PostgreSQL's text, where its type has no other that is exact; else empty."""
+
+
+class ParquetData(Written):
+    """The Parquet object beside `DATA`: the same rows in the same order, for queries. No column that is virtual."""
+
+    path: str = Field(max_length=1024, pattern=r"^parquet(?:/[a-z]+=[A-Za-z0-9._~%-]{1,250})*/data\.parquet$")
+    """Its key below the archive's folder."""
+    bytes: int = Field(ge=1)
+    sha256: str
+    """Of the object, as ``bytes``."""
+    footer: int = Field(ge=1, le=LARGEST_FOOTER)
+    """Bytes of its end, in which its metadata is."""
+    copy_bytes: int = Field(ge=0)
+    copy_sha256: str
+    """Of the rows as COPY writes these columns, as ``copy_bytes``; of floating-point numbers it writes the bits."""
+    columns: tuple[ParquetColumnData, ...] = Field(max_length=MOST_COLUMNS)
+
+
 class ArchiveManifest(Written):
     """``manifest.json``. Moments are aware and in UTC."""
 
@@ -215,6 +242,8 @@ class ArchiveManifest(Written):
     """Of the rows as COPY … TO STDOUT writes them in the snapshot, and equally of what the archive restores."""
     generated: GeneratedData | None = None
     """None where no column is generated and stored."""
+    parquet: ParquetData | None = None
+    """None where it was not asked for."""
     fingerprint: Fingerprint
     snapshot: str
     server_version: str

@@ -136,7 +136,7 @@ def read_rows(
     table = Identifier(held.table.schema_, held.table.name)
     names = SQL(", ").join(map(Identifier, [*plain, *stored]))
     copied = SQL("(SELECT {} FROM ONLY {})") if stored else SQL("{1} ({0})")
-    rows = _copy(held.connection, SQL("COPY {} TO STDOUT").format(copied.format(names, table)))
+    rows = copy_out(held.connection, SQL("COPY {} TO STDOUT").format(copied.format(names, table)))
     if sink is not None and stored:
         rows = _plain(rows, len(stored), sink)
     # Collecting rows takes more time than it saves: libpq allocates each, and what is freed at once stays in the cache.
@@ -165,8 +165,8 @@ def _plain(
         yield values[0] + b"\n"
 
 
-def _copy(connection: Session, statement: Composed) -> Iterator[bytes | memoryview]:
-    """Row by row, by libpq itself: a cursor's loop costs several times as much for each."""
+def copy_out(connection: Session, statement: Composed) -> Iterator[bytes | memoryview]:
+    """What COPY TO STDOUT gives, row by row, by libpq itself: a cursor's loop costs several times as much for each."""
     server = connection.pgconn
     result = server.exec_(statement.as_bytes(connection))
     if result.status != ExecStatus.COPY_OUT:

@@ -134,7 +134,11 @@ class Folder:
         with suppress(OSError):
             # Durable before the next is removed: a power cut must not bring a manifest back whose data is gone.
             _sync(path.parent)
-            path.parent.rmdir()
+            # Up to the first that holds something: an object may lie several folders below its archive's.
+            for folder in path.parents:
+                if folder == self.root:
+                    break
+                folder.rmdir()
 
     def url(self, key: str) -> str:
         return f"{self.base}/{key}"

@@ -18,6 +18,7 @@ from ..planner.findings import quoted
 from . import archived_rows, compression, pgdump, storage
 from .archived_rows import Digest
 from .manifest import DATA, GENERATED, MANIFEST, ArchiveManifest, Say, is_expression, is_type_name, stored_names
+from .parquet import availability, digest
 from .storage import Store
 
 QUICK = 64 << 20
@@ -39,6 +40,7 @@ class Archive:
     """Of the manifest's bytes as they were read; empty before it is written."""
     open: Opener
     open_generated: Opener
+    open_parquet: Opener
 
     def telling(self, say: Say) -> Archive:
         """The same, which says how far it is whenever its data is read."""
@@ -56,12 +58,12 @@ class Archive:
         return replace(self, open=opened)
 
     def check(self) -> None:
-        """Read all of the data, and compare its size and sha256 with the manifest. Raises `ArchiveDamaged`,
-        `ProofFailed` for the values of generated columns, and what reading raises."""
-        digest = Digest()
-        for _ in digest.through(self.open()):
+        """Read all of the data that is restored, and compare its size and sha256 with the manifest. Raises
+        `ArchiveDamaged`, `ProofFailed` for the values of generated columns, and what reading raises."""
+        written = Digest()
+        for _ in written.through(self.open()):
             pass
-        self._check_bytes(digest)
+        self._check_bytes(written)
         self._prove_generated()
 
     def prove(self) -> None:
@@ -78,6 +80,7 @@ class Archive:
             self.check()
             raise
         self._prove_generated()
+        self._prove_parquet()
 
     @contextmanager
     def rows(self, generated: Sequence[str] = ()) -> Iterator[Iterator[bytes]]:
@@ -146,6 +149,20 @@ class Archive:
         for _ in archived_rows.lines(self.open_generated(), data, self.manifest.rows):
             pass
 
+    def _prove_parquet(self) -> None:
+        """Read the Parquet object, where there is one: its bytes, and its values where pyarrow is here. Raises
+        `ArchiveDamaged`, and `ProofFailed` where it does not hold the rows."""
+        if (data := self.manifest.parquet) is None:
+            return
+        url = f"{self.url}/{data.path}"
+        if availability.is_available():
+            # Not before: what it imports takes more memory than all else.
+            from .parquet import proof
+
+            proof.prove(self.open_parquet, data, self.manifest.rows, url)
+        else:
+            digest.check_bytes(self.open_parquet, data, url)
+
 
 def at(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256: str = "") -> Archive:
     """The archive whose folder has the key ``place``, and whose manifest is known already."""
@@ -155,6 +172,7 @@ def at(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256: str
         manifest_sha256,
         lambda: store.get(f"{place}/{DATA}"),
         lambda: store.get(f"{place}/{GENERATED}"),
+        lambda: store.get(f"{place}/{manifest.parquet.path}") if manifest.parquet else (),
     )
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import click
 
-from ..api.retention import Compression, OnLargeObjects
+from ..api.retention import Compression, Format, OnLargeObjects
 from ..archive import create, storage
 from ..archive.job_order import (
     TableToArchive,
 )
 from ..archive.manifest import ArchiveManifest, TableName
+from ..archive.parquet import availability
 from ..archive.restore import RestoreRequest
 from ..archive.restore import restore as restore_archive
 from ..archive.restored_once import Restored
@@ -36,6 +37,16 @@ OBJECT = "parc/"
 Named = dict[str, str] | None
 
 
+def _formats(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[Format, ...]:
+    """Repeated, or separated by commas, in upper or lower case; the dump always."""
+    known = {each.value.lower(): each for each in Format}
+    named = [word.strip() for value in values for word in value.split(",")]
+    if unknown := [word for word in named if word.lower() not in known]:
+        raise click.BadParameter(f"must be {' or '.join(Format)}, found {unknown[0]!r}")
+    wanted = {Format.DUMP, *(known[word.lower()] for word in named)}
+    return tuple(each for each in Format if each in wanted)
+
+
 @click.command()
 @options.dsn
 @click.option("--table", callback=options.table, metavar=options.TABLE, help="The partitioned table.")
@@ -50,6 +61,14 @@ Named = dict[str, str] | None
     default=Compression.ZSTD.value,
     help="Of the dump. Zstd, where pg_dump cannot do it, is Gzip. Default: Zstd.",
 )
+@click.option(
+    "--format",
+    "wanted_formats",
+    multiple=True,
+    callback=_formats,
+    metavar="FORMAT",
+    help="Parquet: write data.parquet for queries, too, by pyarrow; Dump is always written. Repeat it, or use commas.",
+)
 @REPORT
 @formats.option()
 def archive(
@@ -59,6 +78,7 @@ def archive(
     to: str,
     without_large_objects: bool,
     compression: str,
+    wanted_formats: tuple[Format, ...],
     report: Path | None,
     output: str,
 ) -> int:
@@ -76,6 +96,7 @@ def archive(
             partition=TableName(schema_=partition.get("schema", schema), name=partition["name"], oid=0),
             large_objects=OnLargeObjects.LEAVE_OUT if without_large_objects else OnLargeObjects.REFUSE,
             compression=Compression(compression),
+            formats=wanted_formats,
         )
         made = create.archive(wanted, from_dsn(dsn), store, log_line)
     except PartwardenError as error:
@@ -96,7 +117,8 @@ def archive(
 @options.manifest_sha256
 @formats.option()
 def verify(url: str, manifest_sha256: str | None, output: str) -> int:
-    """Prove an archive again, without a database: its size, its sha256, and the rows that it restores.
+    """Prove an archive again, without a database: its size, its sha256, and the rows that it restores; of Parquet
+    beside it the same, where pyarrow is installed.
 
     URL is its folder or its manifest.json, or parc/[NAMESPACE/]NAME of a PartitionArchive. Exits 0 when it is as it was
     written, 1 when not.
@@ -108,6 +130,9 @@ def verify(url: str, manifest_sha256: str | None, output: str) -> int:
         formats.progress()
     manifest = found.manifest
     more = f", sha256 {manifest.sha256}, {found.url}" if output == "wide" else ""
+    if manifest.parquet is not None:
+        unread = "" if availability.is_available() else " (its sha256 alone: without pyarrow its values are not read)"
+        more = f"; {manifest.parquet.bytes:,} bytes of Parquet{unread}{more}"
     line = f"{manifest.partition}: {manifest.rows:,} rows, {manifest.bytes:,} bytes, as they were proven{more}"
     document = {"url": found.url, **manifest.model_dump(mode="json", by_alias=True)}
     formats.show(output, document, [found.url], [line])

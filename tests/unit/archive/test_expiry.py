@@ -17,7 +17,17 @@ from partwarden.api.archive import Fingerprint
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive.expiry import ABANDONED, expire, remove_abandoned
 from partwarden.archive.job_order import JobSpec, Task
-from partwarden.archive.manifest import DATA, EXPIRED, GENERATED, MANIFEST, ArchiveManifest, TableName, serialize
+from partwarden.archive.manifest import (
+    DATA,
+    EXPIRED,
+    GENERATED,
+    MANIFEST,
+    ArchiveManifest,
+    ParquetData,
+    TableName,
+    serialize,
+)
+from partwarden.archive.parquet.layout import NAME
 from partwarden.archive.storage import HALF, Folder
 from support import places
 from support.shelf import Shelf
@@ -26,6 +36,7 @@ OID, HOME = 16402, "shop/public.run/run_2018"
 TABLE = TableName(schema_="public", name="run_2018", oid=OID)
 CONTENT = b"a dump"
 PLACE = f"{HOME}/run-2018-0123456789-89abcdef"
+PARQUET = f"parquet/table=run/year=2018/{NAME}"
 
 
 class Killed(BaseException):
@@ -44,6 +55,9 @@ def manifest(**fields: Any) -> bytes:
         bytes=len(CONTENT),
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         copy_sha256="c" * 64,
+        parquet=ParquetData(
+            path=PARQUET, bytes=4, sha256="e" * 64, footer=4, copy_bytes=9, copy_sha256="f" * 64, columns=()
+        ),
         fingerprint=Fingerprint(algorithm="test", rows=3, content="d" * 64),
         snapshot="1",
         server_version="18",
@@ -73,17 +87,17 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
     """With the archive, and another of the same partition beside it, which stays."""
     found = places.in_folder(tmp_path).shelf()
     for place in (PLACE, f"{HOME}/another"):
-        for name, text in ((DATA, CONTENT), (GENERATED, b"values"), (MANIFEST, manifest())):
+        for name, text in ((DATA, CONTENT), (GENERATED, b"values"), (PARQUET, b"PAR1"), (MANIFEST, manifest())):
             found.put(f"{place}/{name}", [text])
     (tmp_path / PLACE / "notes.txt").write_text("of a user")
     yield found
-    others = [f"{HOME}/another/{each}" for each in (DATA, GENERATED, MANIFEST)]
+    others = [f"{HOME}/another/{each}" for each in (DATA, GENERATED, MANIFEST, PARQUET)]
     assert [each for each in found.files() if not each.startswith(PLACE)] == others
 
 
 def run(shelf: Shelf, **fields: Any) -> None:
-    report = expire(order(shelf, **fields), shelf, lambda line: None)
-    wanted = order(shelf)
+    wanted = order(shelf, **fields)
+    report = expire(wanted, shelf, lambda line: None)
     assert (report.ok, report.manifest_sha256, report.oid) == (True, wanted.manifest_sha256, OID)
     assert [each for each in shelf.files() if each.startswith(PLACE)] == [f"{PLACE}/notes.txt"]
 
@@ -93,7 +107,7 @@ def test_only_the_objects_of_that_very_archive_are_deleted(shelf: Shelf) -> None
 
 
 @pytest.mark.parametrize("when", ["removing", "removed"])
-@pytest.mark.parametrize("name", [MANIFEST, DATA, GENERATED, EXPIRED])
+@pytest.mark.parametrize("name", [MANIFEST, NAME, DATA, GENERATED, EXPIRED])
 def test_interrupted_at_any_object_no_manifest_is_left_without_data_and_the_next_attempt_ends_it(
     shelf: Shelf, when: str, name: str
 ) -> None:
@@ -104,7 +118,7 @@ def test_interrupted_at_any_object_no_manifest_is_left_without_data_and_the_next
     with pytest.raises(Killed):
         run(shelf)
     left = {each.removeprefix(f"{PLACE}/") for each in shelf.files()}
-    assert MANIFEST not in left or {DATA, GENERATED} <= left
+    assert MANIFEST not in left or {DATA, GENERATED, PARQUET} <= left
     run(shelf, begun=True)
 
 
@@ -116,13 +130,17 @@ def test_interrupted_at_the_copy_all_is_there_and_the_next_attempt_ends_it(shelf
     shelf.moment, shelf.what = f"{when} {EXPIRED}", kill
     with pytest.raises(Killed):
         run(shelf)
-    assert {f"{PLACE}/{each}" for each in (DATA, GENERATED, MANIFEST)} <= {*shelf.files()}
+    assert {f"{PLACE}/{each}" for each in (DATA, GENERATED, PARQUET, MANIFEST)} <= {*shelf.files()}
     run(shelf, begun=True)
 
 
 def refuses(shelf: Shelf, **fields: Any) -> None:
+    refuses_with(shelf, "nothing is deleted there", **fields)
+
+
+def refuses_with(shelf: Shelf, words: str, **fields: Any) -> None:
     before = shelf.files()
-    with pytest.raises(errors.ArchiveDamaged, match="nothing is deleted there"):
+    with pytest.raises(errors.ArchiveDamaged, match=words):
         expire(order(shelf, **fields), shelf, lambda line: None)
     assert shelf.files() == before
 
@@ -177,16 +195,35 @@ def test_a_copy_that_is_of_another_archive_deletes_nothing(shelf: Shelf) -> None
 
 
 def test_an_empty_folder_is_done_only_where_an_earlier_job_was_made(shelf: Shelf) -> None:
-    for name in (MANIFEST, DATA, GENERATED):
+    for name in (MANIFEST, PARQUET, DATA, GENERATED):
         shelf.lose(f"{PLACE}/{name}")
     refuses(shelf)
     run(shelf, begun=True)
+
+
+def test_a_manifest_that_leads_out_of_the_folder_deletes_nothing(shelf: Shelf) -> None:
+    """Be it one that was proven: a user may have written it, and its status."""
+    hostile = manifest().replace(PARQUET.encode(), f"../another/{DATA}".encode())
+    shelf.write(f"{PLACE}/{MANIFEST}", hostile)
+    refuses_with(shelf, "is not a manifest|can be read", manifest_sha256=hashlib.sha256(hostile).hexdigest())
+    shelf.lose(f"{PLACE}/{MANIFEST}")
+    shelf.put(f"{PLACE}/{EXPIRED}", [hostile])
+    refuses_with(shelf, "can be read", manifest_sha256=hashlib.sha256(hostile).hexdigest())
+    shelf.lose(f"{PLACE}/{EXPIRED}")
+
+
+def test_an_archive_without_parquet_is_deleted(shelf: Shelf) -> None:
+    shelf.lose(f"{PLACE}/{PARQUET}")
+    text = manifest(parquet=None)
+    shelf.write(f"{PLACE}/{MANIFEST}", text)
+    run(shelf, manifest_sha256=hashlib.sha256(text).hexdigest())
 
 
 def test_a_folder_is_removed_once_it_is_empty(shelf: Shelf, tmp_path: Path) -> None:
     shelf.lose(f"{PLACE}/notes.txt")
     expire(order(shelf), shelf, lambda line: None)
     assert not (tmp_path / PLACE).exists()
+    assert (tmp_path / HOME).exists()
 
 
 def test_of_files_that_were_never_finished_only_old_ones_of_ours_are_removed(tmp_path: Path) -> None:

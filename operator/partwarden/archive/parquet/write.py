@@ -1,0 +1,213 @@
+"""Write a table of a snapshot as one Parquet object, while its rows come.
+
+What is in memory does not grow with the table: a piece of rows as COPY wrote them, the row group that is being filled,
+and the bytes that are on their way to the destination. See `GROUP`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from psycopg.sql import SQL, Identifier
+
+from ...errors import ProofFailed
+from ...postgres.connection import run
+from ...postgres.settings import setting
+from .. import snapshot
+from ..manifest import ParquetColumnData, ParquetData, Say
+from ..snapshot import Held
+from ..storage import Store
+from . import values
+from .columns import ParquetColumn, choose
+
+PIECE = 4 << 20
+"""Bytes of rows, as COPY writes them, that become values at once; a longer row is one piece."""
+GROUP, MOST_ROWS = 64 << 20, 1 << 20
+"""Bytes of values in memory, or of the rows as COPY wrote them, and rows, by which a row group is full. Readers like
+them of about 128 MB, but a whole one is in memory here, when it is written and when it is read back."""
+LEVEL = 3
+"""Of zstd."""
+KEY = "partwarden"
+"""Of the file's metadata, under which a JSON document says what the rows are."""
+PART = 1 << 20
+"""Bytes that are handed to the destination at once."""
+
+
+def write(
+    held: Held, store: Store, place: str, path: str, facts: Mapping[str, Any], rows: int, say: Say
+) -> ParquetData:
+    """Write the object ``path`` of the archive whose folder has the key ``place``. What it returns proves nothing
+    before it is read back: see `proof`.
+
+    ``facts``: for the file's metadata. ``rows``: how many the snapshot has. Raises `ProofFailed` where there are
+    others, or one of them cannot be written as its column's type, `StatementRejected` for a table without columns,
+    psycopg's errors, and what storage raises; then no object is there.
+    """
+    columns = choose(held.connection, held.table)
+    for column in columns:
+        if column.reason:
+            say(f"column {column.name!r} is text in Parquet: {column.reason}")
+    described = tuple(_describe(column) for column in columns)
+    document = {**facts, "columns": [each.model_dump(mode="json", by_alias=True) for each in described]}
+    schema = values.schema_of(columns, {KEY: json.dumps(document, ensure_ascii=False)})
+    digest, size, count = hashlib.sha256(), 0, 0
+    with Upload(store, f"{place}/{path}", held.size) as upload:
+        groups = _Groups(upload, schema)
+        for piece in _pieces(held, columns):
+            digest.update(piece)
+            size += len(piece)
+            count += piece.count(b"\n")
+            groups.add(_parse(piece, columns, schema, held), len(piece))
+        footer = groups.close()
+        if count != rows:
+            raise ProofFailed(f"{held.table}: COPY gave {count} rows, and a count {rows}, in one snapshot")
+        written, sha256 = upload.finish()
+    say(f"{written:,} bytes of Parquet written in {groups.count} row groups")
+    return ParquetData(
+        path=path,
+        bytes=written,
+        sha256=sha256,
+        footer=footer,
+        copy_bytes=size,
+        copy_sha256=digest.hexdigest(),
+        columns=described,
+    )
+
+
+def _describe(column: ParquetColumn) -> ParquetColumnData:
+    return ParquetColumnData(name=column.name, type=str(values.type_of(column)), text_reason=column.reason)
+
+
+def _parse(piece: bytes, columns: Sequence[ParquetColumn], schema: Any, held: Held) -> Any:
+    try:
+        return values.parse_rows(piece, columns, schema)
+    # What Python's own functions raise for digits that are none is a ValueError as well.
+    except (pa.ArrowException, ValueError) as error:
+        raise ProofFailed(
+            f"cannot write {held.table} as Parquet: {str(error).splitlines()[0][:300]}; archive it as Dump alone, and "
+            "report this"
+        ) from None
+
+
+def _pieces(held: Held, columns: Sequence[ParquetColumn]) -> Iterator[bytes]:
+    """The rows in the order in which the dump has them, as COPY writes the columns; some at a time."""
+    run(held.connection, setting(snapshot.IN_ORDER))
+    read = SQL(", ").join(column.read for column in columns)
+    query = SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT").format(read, Identifier(held.table.schema_, held.table.name))
+    rows = bytearray()
+    for piece in snapshot.copy_out(held.connection, query):
+        rows += piece
+        # A newline in a value is escaped: each is the end of a row.
+        if len(rows) >= PIECE and (end := rows.rfind(b"\n") + 1):
+            with memoryview(rows) as whole:
+                yield bytes(whole[:end])
+            del rows[:end]
+    if rows:
+        yield bytes(rows)
+
+
+class _Groups:
+    """Fills row groups, and writes each once it is full."""
+
+    def __init__(self, upload: Upload, schema: Any) -> None:
+        self._upload, self._schema = upload, schema
+        self._writer = pq.ParquetWriter(upload, schema, compression="zstd", compression_level=LEVEL)
+        self._held: list[Any] = []
+        self._rows = self._size = 0
+        self.count = 0
+
+    def add(self, table: Any, size: int) -> None:
+        """``size``: bytes of its rows as COPY wrote them."""
+        self._held.append(table)
+        self._rows += table.num_rows
+        self._size += max(size, table.nbytes)
+        # A piece may hold more rows than that, of a table with few columns.
+        if self._size >= GROUP or self._rows >= MOST_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        table = pa.concat_tables(self._held).unify_dictionaries()
+        self._held, self._rows, self._size = [], 0, 0
+        self._writer.write_table(table, row_group_size=table.num_rows)
+        self.count += 1
+
+    def close(self) -> int:
+        """Write what is left, and the footer, whose number of bytes is returned."""
+        if self._held:
+            self._flush()
+        before = self._upload.position
+        self._writer.close()
+        return self._upload.position - before
+
+
+class Upload(AbstractContextManager["Upload"]):
+    """A file that is only written, and goes to the destination meanwhile, in a thread of its own. Left by an error, no
+    object is there."""
+
+    def __init__(self, store: Store, key: str, expected: int = 0) -> None:
+        """``expected``: about how many bytes it will have at most."""
+        self.position, self.closed = 0, False
+        self._digest = hashlib.sha256()
+        self._held = bytearray()
+        self._pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=4)
+        self._pool = ThreadPoolExecutor(1, "partwarden-parquet")
+        self._put: Future[None] = self._pool.submit(store.put, key, self._given(), expected)
+
+    def write(self, content: bytes) -> int:
+        """Add bytes. Raises what storage raised."""
+        self._held += content
+        self.position += len(content)
+        if len(self._held) >= PART:
+            self._hand_on()
+        return len(content)
+
+    def flush(self) -> None:
+        """Nothing: an object is there whole or not at all."""
+
+    def close(self) -> None:
+        """Take no more; only `finish` makes the object."""
+        self.closed = True
+
+    def finish(self) -> tuple[int, str]:
+        """The object is there, whole and durable: its bytes, and their sha256. Raises what storage raises."""
+        self._hand_on()
+        self._give(None)
+        self._put.result()
+        return self.position, self._digest.hexdigest()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with suppress(BaseException):
+                self._give(error)
+        self._pool.shutdown()
+
+    def _hand_on(self) -> None:
+        piece, self._held = bytes(self._held), bytearray()
+        self._digest.update(piece)
+        self._give(piece)
+
+    def _give(self, piece: bytes | BaseException | None) -> None:
+        """Wait until there is room, but not for a thread that has ended."""
+        while True:
+            if self._put.done():
+                return self._put.result()
+            with suppress(queue.Full):
+                return self._pieces.put(piece, timeout=1.0)
+
+    def _given(self) -> Iterator[bytes]:
+        while (piece := self._pieces.get()) is not None:
+            if isinstance(piece, BaseException):
+                # Storage removes what it has of an object whose bytes end so.
+                raise piece
+            yield piece
