@@ -283,6 +283,8 @@ def _settings(texts: Mapping[str, Any]) -> str:
 
 
 def _setting_default(value: object) -> str:
+    if isinstance(value, bool):
+        return _code(str(value).lower())
     shown = f"{value:g}" if isinstance(value, float) else str(value or "") if not isinstance(value, int) else str(value)
     return _code(shown) if shown else "empty"
 
