@@ -9,7 +9,6 @@ from enum import Enum, auto
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
-from ...errors import StatementRejected
 from ...postgres.connection import run
 from ..manifest import TableName
 
@@ -129,14 +128,9 @@ def choose(connection: psycopg.Connection[object], table: TableName) -> tuple[Pa
     """The columns of that table, in order, each of a type that holds all of its values in the snapshot exactly.
 
     To be asked in a transaction that has pinned its settings. Reads the table where its types alone do not tell. Raises
-    `StatementRejected` where there is no column, which Parquet cannot write, and psycopg's errors.
+    psycopg's errors.
     """
     (rows,) = run(connection, SQL(COLUMNS).format(oid=table.oid, built_in=BUILT_IN))
-    if not rows:
-        raise StatementRejected(
-            f"cannot archive table {table} as Parquet: it has no columns, which Parquet cannot hold; archive it as "
-            "Dump alone"
-        )
     found = [
         resolve(row.name, row.type, row.typmod, row.spelled, is_array=row.is_array, is_enum=row.is_enum) for row in rows
     ]

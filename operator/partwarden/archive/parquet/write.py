@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from psycopg.sql import SQL, Identifier
 
-from ...errors import ProofFailed
+from ...errors import ProofFailed, StatementRejected
 from ...postgres.connection import run
 from ...postgres.settings import setting
 from .. import snapshot
-from ..manifest import ParquetColumnData, ParquetData, Say
+from ..manifest import LARGEST_FOOTER, ParquetColumnData, ParquetData, Say
 from ..snapshot import Held
 from ..storage import Store
+from ..verify import Progress
 from . import values
 from .columns import ParquetColumn, choose
 
@@ -49,8 +50,8 @@ def write(
     before it is read back: see `proof`.
 
     ``facts``: for the file's metadata. ``rows``: how many the snapshot has. Raises `ProofFailed` where there are
-    others, or one of them cannot be written as its column's type, `StatementRejected` for a table without columns,
-    psycopg's errors, and what storage raises; then no object is there.
+    others, or one of them cannot be written as its column's type, `StatementRejected` for a table with too many
+    rows, psycopg's errors, and what storage raises; then no object is there.
     """
     columns = choose(held.connection, held.table)
     for column in columns:
@@ -61,15 +62,21 @@ def write(
     schema = values.schema_of(columns, {KEY: json.dumps(document, ensure_ascii=False)})
     digest, size, count = hashlib.sha256(), 0, 0
     with Upload(store, f"{place}/{path}", held.size) as upload:
-        groups = _Groups(upload, schema)
+        groups, progress = _Groups(upload, schema), Progress(say, rows)
         for piece in _pieces(held, columns):
             digest.update(piece)
             size += len(piece)
             count += piece.count(b"\n")
             groups.add(_parse(piece, columns, schema, held), len(piece))
+            progress.report(count, f"{count:,} of {rows:,} rows written as Parquet")
         footer = groups.close()
         if count != rows:
             raise ProofFailed(f"{held.table}: COPY gave {count} rows, and a count {rows}, in one snapshot")
+        if footer > LARGEST_FOOTER:
+            raise StatementRejected(
+                f"cannot archive table {held.table} as Parquet: its metadata would have {footer:,} bytes, and at most "
+                f"{LARGEST_FOOTER:,} are read again; archive it as Dump alone"
+            )
         written, sha256 = upload.finish()
     say(f"{written:,} bytes of Parquet written in {groups.count} row groups")
     return ParquetData(
@@ -155,7 +162,7 @@ class Upload(AbstractContextManager["Upload"]):
 
     def __init__(self, store: Store, key: str, expected: int = 0) -> None:
         """``expected``: about how many bytes it will have at most."""
-        self.position, self.closed = 0, False
+        self.position, self.closed, self._abandoned = 0, False, False
         self._digest = hashlib.sha256()
         self._held = bytearray()
         self._pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=4)
@@ -164,6 +171,9 @@ class Upload(AbstractContextManager["Upload"]):
 
     def write(self, content: bytes) -> int:
         """Add bytes. Raises what storage raised."""
+        if self._abandoned:
+            # Of pyarrow, which ends a file when it lets go of it.
+            return len(content)
         self._held += content
         self.position += len(content)
         if len(self._held) >= PART:
@@ -188,6 +198,7 @@ class Upload(AbstractContextManager["Upload"]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:
+            self._abandoned = True
             with suppress(BaseException):
                 self._give(error)
         self._pool.shutdown()

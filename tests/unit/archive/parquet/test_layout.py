@@ -23,7 +23,7 @@ def data(path: str, **fields: object) -> ParquetData:
     return ParquetData.model_validate({"path": path, **given})
 
 
-PATHS = {
+PATHS: dict[tuple[str | None, str | None], str] = {
     ("2019-01-01", "2020-01-01"): "year=2019",
     ("2019-04-01", "2019-07-01"): "year=2019/quarter=2",
     ("2019-12-01", "2020-01-01"): "year=2019/month=12",

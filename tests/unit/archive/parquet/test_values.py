@@ -11,10 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from partwarden.archive.parquet import values
 from partwarden.archive.parquet.columns import ParquetColumn, resolve
-
-pa = pytest.importorskip("pyarrow")
-from partwarden.archive.parquet import values  # noqa: E402 - needs pyarrow
 
 ESCAPES = {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 
@@ -40,8 +38,8 @@ def _decimal(precision: int, scale: int) -> st.SearchStrategy[tuple[Any, str]]:
 
 
 def _float(size: str) -> st.SearchStrategy[tuple[Any, str]]:
-    width = 64 if size == "d" else 32
-    return st.floats(width=width).map(lambda each: (each, "\\x" + struct.pack(f">{size}", each).hex()))
+    floats = st.floats(width=64) if size == "d" else st.floats(width=32)
+    return floats.map(lambda each: (each, "\\x" + struct.pack(f">{size}", each).hex()))
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
