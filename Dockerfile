@@ -2,7 +2,9 @@
 #
 #   docker build --tag partwarden .
 #   docker build --tag partwarden --build-arg PG_MAJOR=19 .
+#   docker build --tag partwarden:parquet --target parquet .
 #
+# The last is the same with one more layer, pyarrow, by which archives can be written as Parquet.
 # pg_dump reads servers up to its own major. Packages of 18 are pinned by their hashes; those of another major, or of any
 # with PG_PACKAGES=newest, are of the newest minor version: requirements/client.sh says from where.
 # For a network with its own certificate authority or package index: --secret id=ca,src=/path/to/bundle.pem and
@@ -37,6 +39,22 @@ RUN packages=$(echo /opt/partwarden/lib/python3*/site-packages) \
       > /program/opt/partwarden/bin/partwarden \
  && chmod 755 /program/opt/partwarden/bin/partwarden
 
+# pyarrow, without what no archive needs: the sources to build against it, its tests, and Flight. What is left must write
+# a file and read it again.
+FROM packages AS arrow
+COPY requirements/parquet.txt /build/
+RUN --mount=type=secret,id=ca --mount=type=secret,id=pip \
+    if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
+ && if [ -s /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi \
+ && packages="/arrow$(echo /opt/partwarden/lib/python3*/site-packages)" \
+ && pip --python /opt/partwarden/bin/python install --quiet --disable-pip-version-check --no-cache-dir --no-compile \
+      --only-binary :all: --require-hashes --no-deps --target "${packages}" --requirement /build/parquet.txt \
+ && (cd "${packages}/pyarrow" && rm -r include src tests _flight.* libarrow_flight.* libarrow_python_flight.*) \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash -s /arrow "${packages}" \
+ && PYTHONPATH="${packages}" /opt/partwarden/bin/python -Bc "import io, pyarrow as pa, pyarrow.parquet as pq; \
+      file = io.BytesIO(); pq.write_table(pa.table({'n': [1, 2]}), file, compression='zstd'); \
+      assert pq.ParquetFile(file).read().to_pydict() == {'n': [1, 2]}"
+
 # pg_dump and pg_restore, and the libpq that they were built for. Their package would bring perl for its wrappers.
 FROM ${BASE} AS client
 ARG PG_MAJOR
@@ -50,7 +68,7 @@ RUN --mount=type=secret,id=ca \
  && mv "/unpacked/usr/lib/postgresql/${PG_MAJOR}/bin/pg_dump" "/unpacked/usr/lib/postgresql/${PG_MAJOR}/bin/pg_restore" \
       /client/bin/
 
-FROM ${BASE}
+FROM ${BASE} AS operator
 # python3 runs Partwarden. ca-certificates: for destinations and servers with public certificates.
 # The others: libraries of pg_dump and pg_restore; what libpq needs, apt reads in its package.
 RUN --mount=type=bind,from=client,source=/client,target=/mnt \
@@ -78,3 +96,12 @@ USER 65532:65532
 WORKDIR /
 ENTRYPOINT ["/opt/partwarden/bin/partwarden"]
 CMD ["run"]
+
+# The variant: all of it, and pyarrow, in one layer more.
+FROM operator AS parquet
+COPY --from=arrow /arrow /
+# By it the operator knows that its Jobs can write Parquet. Set it too where PARTWARDEN_JOB_IMAGE names another image.
+ENV PARTWARDEN_JOB_PARQUET=true
+
+# What is built without a --target.
+FROM operator

@@ -8,6 +8,8 @@ BIN := .venv/bin
 LAB := PYTHONPATH=tests:examples $(BIN)/python
 # More for pytest, such as PYTEST="-k standby -x".
 PYTEST ?=
+# Of `make image`: parquet, or nothing.
+VARIANT ?=
 # Test files are distributed to this many processes, each with its own servers and cluster; 0: one process. They are
 # taken in the order of `testpaths`: what needs a cluster late, so that it need not idle, and what is short at the end.
 WORKERS ?= 2
@@ -80,8 +82,8 @@ test-e2e: venv ## real pods
 	$(BIN)/pytest tests/e2e $(PYTEST)
 
 .PHONY: image
-image: venv ## build the operator's image, with or without docker, and print the path of its archive
-	@$(LAB) -m lab.image
+image: venv ## build the operator's image and print the path of its archive; VARIANT=parquet: with pyarrow
+	@$(LAB) -m lab.image $(VARIANT)
 
 .PHONY: bench
 bench: venv ## run the benchmarks and print a table

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 CHART = ROOT / "charts" / "partwarden"
 EXAMPLES = ("run.yaml", "archive.yaml", "partition-restore.yaml")
 """In examples/, one for each CustomResourceDefinition."""
+VARIANTS = ("", "-parquet")
+"""What the tags of the published images end in."""
 PLATFORMS = ["linux/amd64", "linux/arm64"]
 POSTGRESQL = {
     "name": "PostgreSQL: table partitioning",
@@ -53,7 +55,9 @@ def artifacthub(image: str, source: str = "") -> dict[str, str]:
     """What Artifact Hub reads. `image` has a tag; `source` is the repository's address, where it is known."""
     pages = [{"name": name, "url": f"{source}/blob/v{__version__}/{path}"} for name, path in PAGES.items()]
     lists = {
-        "images": [{"name": "partwarden", "image": image, "platforms": PLATFORMS}],
+        "images": [
+            {"name": f"partwarden{suffix}", "image": f"{image}{suffix}", "platforms": PLATFORMS} for suffix in VARIANTS
+        ],
         "crds": [_crd(yaml.safe_load(path.read_text())) for path in sorted((ROOT / "crds").iterdir())],
         "crdsExamples": [yaml.safe_load((ROOT / "examples" / name).read_text()) for name in EXAMPLES],
         "links": [*(pages if source else []), POSTGRESQL],

@@ -1,11 +1,12 @@
 """Pins the newest fitting versions, with the hashes of all platforms' files, in requirements/*.txt: `make lock`.
 
-pyproject.toml says what is wanted: runtime.txt is what an image needs, the extra `report` included, dev.txt is that
-and what development needs. Each *.in is one tool that the lab installs only where a machine lacks it. The resolver
-itself is pinned in lock.txt.
+pyproject.toml says what is wanted: runtime.txt is what an image needs, the extra `report` included; parquet.txt what
+its variant with the suffix -parquet has beside that; dev.txt is all of that and what development needs. Each *.in is
+one tool that the lab installs only where a machine lacks it. The resolver itself is pinned in lock.txt.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("go", "npm", "lock")
 REPORT = ("--extra", "report")
+PARQUET = (*REPORT, "--extra", "parquet")
+RUNTIME = ("--constraint", "requirements/runtime.txt")
 OPTIONS = ["--universal", "--python-version", "3.11", "--generate-hashes", "--upgrade", "--quiet"]
 # What is written must hold on every machine: no index and no header with this one's command line.
 PORTABLE = ["--no-header", "--no-emit-index-url", "--no-emit-find-links"]
@@ -26,9 +29,18 @@ def main() -> None:
         subprocess.run([*install, "--require-hashes", "--requirement", "requirements/lock.txt"], cwd=ROOT, check=True)
         resolver = str(Path(folder) / "bin" / "uv")
         lock(resolver, "runtime", "pyproject.toml", *REPORT)
-        lock(resolver, "dev", "pyproject.toml", *REPORT, "--group", "dev", "--constraint", "requirements/runtime.txt")
+        beside = [f"--no-emit-package={name}" for name in pinned("runtime")]
+        lock(resolver, "parquet", "pyproject.toml", *PARQUET, *RUNTIME, *beside)
+        both = (*RUNTIME, "--constraint", "requirements/parquet.txt")
+        lock(resolver, "dev", "pyproject.toml", *PARQUET, "--group", "dev", *both)
         for tool in TOOLS:
             lock(resolver, tool, f"requirements/{tool}.in")
+
+
+def pinned(name: str) -> list[str]:
+    """The packages in requirements/<name>.txt."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    return re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)
 
 
 def lock(resolver: str, name: str, *sources: str) -> None:

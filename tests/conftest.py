@@ -265,6 +265,13 @@ def operator_image(pods: Cluster, aloud: Aloud) -> str:
 
 
 @pytest.fixture(scope="session")
+def parquet_image(pods: Cluster, operator_image: str, aloud: Aloud) -> str:
+    """The same of its variant with pyarrow."""
+    with aloud():
+        return image.provide(pods, clusters.Reporter(), image.PARQUET)
+
+
+@pytest.fixture(scope="session")
 def helm(aloud: Aloud) -> Helm:
     """helm without a cluster."""
     with aloud():

@@ -1,6 +1,9 @@
-"""The demo's second half: Jobs archive the expired years, the operator drops them, and another Job restores one."""
+"""The demo's second half: Jobs archive the expired years, the operator drops them, DuckDB queries them, and another Job
+restores one."""
 
 import os
+import shlex
+import shutil
 
 from lab import image, volume
 from lab.cluster import Cluster, Reporter
@@ -9,7 +12,7 @@ from lab.postgres import Server
 
 from . import operating
 from .database import MAJOR, Demonstrated
-from .files import DemoError, Files
+from .files import DemoError, Files, shown
 from .operating import KUBECTL
 from .story import Story
 
@@ -17,6 +20,12 @@ NAMESPACE = "orchestrator"
 CLAIM = "archives"
 YEAR = "run_2019"
 AGAIN = "examples/partition-restore.yaml"
+READER, READER_POD = "examples/archive-reader.yaml", "archive-reader"
+DUCKDB = ".venv/bin/duckdb"
+QUERY = (
+    "SET TimeZone = 'UTC'; SELECT year, count(*) AS runs, min(submitted_at) AS first, max(submitted_at) AS last "
+    "FROM read_parquet('{}/**/*.parquet', hive_partitioning = true) GROUP BY ALL ORDER BY ALL"
+)
 COUNT = "SELECT count(*), min(submitted_at), max(submitted_at), sum(hashtext(t::text)) AS hash FROM {} AS t"
 IN_NAMESPACE = f"{KUBECTL} --namespace {NAMESPACE}"
 OURS = "reportingComponent=partwarden.dev/partwarden"
@@ -36,8 +45,8 @@ def why_not(cluster: Cluster) -> str:
 
 def prepare(story: Story, files: Files, cluster: Cluster) -> str:
     """Load the image into the cluster, and let PostgreSQL listen where pods reach it. Returns the image's name."""
-    story.command("make image")
-    name = image.provide(cluster, Reporter())
+    story.command(f"make image VARIANT={image.PARQUET}")
+    name = image.provide(cluster, Reporter(), image.PARQUET)
     server = Server.reopen(files.server)
     server.stop()
     server.start_again({"listen_addresses": f"{server.host},{cluster.host_address}"})
@@ -60,8 +69,9 @@ def retire(story: Story, files: Files, cluster: Cluster, image_name: str, data: 
         "The same policy, with retention. A partition is dropped only after its archive was read back and compared:"
     )
     story.run("cat examples/retention.yaml")
-    story.say("Here without the day between detach and drop:")
-    story.run(f"sed 's|grace: 24h|grace: 0s|' examples/retention.yaml | {KUBECTL} apply -f -")
+    story.say("Here without the day between detach and drop, and with archives that can be queried:")
+    edit = "sed 's|grace: 24h|grace: 0s|; s|# formats|formats|'"
+    story.run(f"{edit} examples/retention.yaml | {KUBECTL} apply -f -")
     wait = f"{IN_NAMESPACE} wait partitionpolicy/run {NOTHING_WAITS} --timeout=240s"
     try:
         with story.beside(f"{IN_NAMESPACE} get events --watch-only --field-selector {OURS}"):
@@ -75,6 +85,18 @@ def retire(story: Story, files: Files, cluster: Cluster, image_name: str, data: 
     story.run(f"{KUBECTL} get partitionpolicies -A")
     data.partitions()
     return counted
+
+
+def query(story: Story, files: Files, image_name: str) -> None:
+    """Copy the archives out of the claim, by a pod that mounts it, and have DuckDB count the rows of dropped years."""
+    story.say("Beside each dump lies the same as Parquet. A pod that mounts the claim, to copy the files from:")
+    story.run(f"sed 's|IMAGE|{image_name}|' {READER} | {KUBECTL} apply -f -")
+    story.run(f"{IN_NAMESPACE} wait pod/{READER_POD} --for=condition=Ready --timeout=120s")
+    shutil.rmtree(files.archives, ignore_errors=True)
+    story.run(f"{IN_NAMESPACE} cp {READER_POD}:/archives {shown(files.archives)}")
+    story.run(f"{IN_NAMESPACE} delete pod/{READER_POD}")
+    story.say("The dropped years, queried without PostgreSQL:")
+    story.run(f"{DUCKDB} -c {shlex.quote(QUERY.format(files.archives))}")
 
 
 def restore(story: Story, files: Files, data: Demonstrated, counted: str) -> None:

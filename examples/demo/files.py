@@ -77,6 +77,11 @@ class Files:
         return self.folder / "psql"
 
     @property
+    def archives(self) -> Path:
+        """A copy of what the claim holds."""
+        return self.folder / "archives"
+
+    @property
     def borrowed(self) -> Path:
         """Names the kubeconfig of the user's own cluster, when the demo runs in one."""
         return self.folder / "borrowed-cluster.json"

@@ -59,7 +59,7 @@ def stop(files: Files) -> bool:
 def start(story: Story, files: Files, image: str) -> None:
     """Start the operator as the service account, with the rights of examples/rbac.yaml and no others.
 
-    `image` is what its Jobs run, "" where Jobs cannot run.
+    `image` is what its Jobs run, with pyarrow, "" where Jobs cannot run.
     """
     create = f"{KUBECTL} create token {ACCOUNT} --namespace {ACCOUNT} --duration={TOKEN_LIFE}"
     story.run(f"{create} > {shown(files.token)}")
@@ -67,14 +67,15 @@ def start(story: Story, files: Files, image: str) -> None:
     story.say(f"({shown(files.operator_kubeconfig)} names the cluster and that token)")
     command = [str(PROGRAM), "run", "--kubeconfig", str(files.operator_kubeconfig)]
     config, log = shown(files.operator_kubeconfig), shown(files.operator_log)
-    setting = f"PARTWARDEN_JOB_IMAGE={image} " if image else ""
+    settings = {"PARTWARDEN_JOB_IMAGE": image, "PARTWARDEN_JOB_PARQUET": "true"} if image else {}
+    setting = "".join(f"{name}={value} " for name, value in settings.items())
     story.command(f"{setting}{shown(PROGRAM)} run --kubeconfig {config} >{log} 2>&1 &")
     files.operator_pid.unlink(missing_ok=True)
     with files.operator_log.open("wb") as output:
         process = subprocess.Popen(
             ["/bin/sh", "-c", LAUNCH, str(files.operator_pid), *command],
             cwd=files.folder,
-            env=_environment(story) | ({"PARTWARDEN_JOB_IMAGE": image} if image else {}),
+            env=_environment(story) | settings,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

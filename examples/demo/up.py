@@ -14,8 +14,8 @@ from .files import NAME, DemoError, Files, shown
 from .operating import KUBECTL
 from .story import Story
 
-STEPS = 10
-WITH_JOBS = 3
+STEPS = 11
+WITH_JOBS = 4
 """Steps that need pods."""
 
 NAMESPACE = "orchestrator"
@@ -48,6 +48,8 @@ def up(story: Story, files: Files) -> None:
     if image:
         story.step("expired years are archived, proven, and dropped")
         counted = archiving.retire(story, files, cluster, image, data)
+        story.step("the dropped years are queried as Parquet")
+        archiving.query(story, files, image)
         story.step("one dropped year is restored and compared")
         archiving.restore(story, files, data, counted)
     _epilogue(story, files, cluster, data, bool(image))

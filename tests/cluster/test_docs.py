@@ -34,7 +34,7 @@ PAGES = sorted(
     for each in (ROOT / "README.md", ROOT / "charts" / "partwarden" / "README.md", *(ROOT / "docs").rglob("*.md"))
 )
 PROGRAMS = (
-    r"(?:partwarden|kubectl|helm|make|docker|buildah|psql|pg_dump|pg_restore|gunzip|export|argocd|source"
+    r"(?:partwarden|kubectl|helm|make|docker|buildah|psql|pg_dump|pg_restore|duckdb|gunzip|export|argocd|source"
     r"|[A-Z_]+=\S*\$\()"
 )
 BASE: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import pytest
 from click.testing import CliRunner
 
@@ -21,7 +23,7 @@ from lab.kubectl import Kubectl
 from lab.operator import until
 from lab.postgres import MAJORS, Database, Server
 from lab.proxy import Proxy
-from lab.site import Site
+from lab.site import Site, conditions
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive.job_order import JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
@@ -225,28 +227,58 @@ def test_a_partition_archive_by_hand_of_the_oldest_server_says_how_far_it_is_is_
         assert database.query("SELECT count(*) FROM run_2020") == [(ROWS,)]
 
 
-def test_an_expired_partition_is_archived_detached_read_again_and_dropped(
-    pods: Cluster, installed: Kubectl, operator_image: str, new_server: Callable[..., Server], tmp_path: Path
+FETCH = """
+import base64, pathlib
+(data,) = pathlib.Path("/archives").rglob("data.parquet")
+print(base64.b64encode(data.read_bytes()).decode())
+"""
+COLUMNS = "SELECT id, at, payload::text FROM {} ORDER BY id"
+
+
+def test_an_expired_partition_is_archived_with_parquet_detached_read_again_and_dropped(
+    pods: Cluster,
+    installed: Kubectl,
+    operator_image: str,
+    parquet_image: str,
+    new_server: Callable[..., Server],
+    tmp_path: Path,
 ) -> None:
     server = _server(pods, new_server, CLIENT_MAJOR)
     with (
         Site(pods, installed, tmp_path).open() as site,
         volume.claimed(pods, operator_image, jobs.CLAIM, site.namespace),
         server.new_database() as database,
-        site.operator(JOB_IMAGE=operator_image),
     ):
         database.execute(FILL)
+        rows = database.query(COLUMNS.format("run_2020"))
         installed("label", "namespace", site.namespace, pod.ENFORCED)
         site.secret("run", {"uri": server.dsn(database.name, host=pods.host_address, sslmode="disable")})
-        archive = {"pvc": {"claimName": jobs.CLAIM}}
+        archive = {"pvc": {"claimName": jobs.CLAIM}, "formats": ["Dump", "Parquet"]}
         retention = {"keepFor": "1y", "onExpire": "Drop", "grace": "0s", "archive": archive}
-        site.apply("run", {"premake": 0, "startFrom": f"{datetime.now(UTC).year}-01-01", "retention": retention})
-        gone = "SELECT to_regclass('run_2020') IS NULL"
-        until("run_2020 is dropped", lambda: database.query(gone) == [(True,)], 240)
         archives = Archives(site)
+        with site.operator(JOB_IMAGE=operator_image):
+            # This image has no pyarrow.
+            site.apply("run", {"premake": 0, "startFrom": f"{datetime.now(UTC).year}-01-01", "retention": retention})
+            healthy = site.wait(ArchivesHealthy="False", Ready="True")["status"]
+            assert conditions(healthy)["ArchivesHealthy"]["reason"] == "ParquetUnavailable"
+            (waits,) = archives.kubectl.get("parc")["items"]
+            archives.wait(waits["metadata"]["name"], Stalled="True")
+            assert archives.jobs() == []
+        with site.operator(JOB_IMAGE=parquet_image, JOB_PARQUET="true"):
+            gone = "SELECT to_regclass('run_2020') IS NULL"
+            until("run_2020 is dropped", lambda: database.query(gone) == [(True,)], 240)
+            site.wait(ArchivesHealthy="True")
         (made,) = archives.kubectl.get("parc")["items"]
-        assert made["status"]["rows"] == ROWS
+        assert made["metadata"]["uid"] == waits["metadata"]["uid"]
+        assert (made["status"]["rows"], made["status"]["formats"]) == (ROWS, ["Dump", "Parquet"])
         assert made["status"]["check"]["ok"] is True
+        fetched = pod.python(archives.kubectl, operator_image, FETCH, claim=jobs.CLAIM)
+        assert fetched.code == 0, fetched.said
+        copy = tmp_path / "data.parquet"
+        copy.write_bytes(base64.b64decode(fetched.said))
+        assert copy.stat().st_size == made["status"]["parquetBytes"]
+        with duckdb.connect(config={"TimeZone": "UTC"}) as connection:
+            assert connection.execute(COLUMNS.format(f"read_parquet('{copy}')")).fetchall() == rows
         folder = made["status"]["location"].replace(f"pvc://{jobs.CLAIM}", "/archives")
         dsn = server.dsn(database.name, host=pods.host_address)
         arguments = ("restore", "--manifest", folder, "--dsn", dsn, "--as", "public.again")

@@ -239,9 +239,24 @@ def test_the_defaults_are_those_of_the_operator(helm: Helm) -> None:
     assert settings.load(_environment(render(helm))) == settings.Settings(**known)
 
 
+def test_the_variant_is_in_the_tag_of_the_operator_and_of_its_jobs(helm: Helm) -> None:
+    for image, expected in (
+        ({"variant": "parquet"}, "partwarden:0.1.0-parquet"),
+        ({"variant": "parquet", "tag": "mine"}, "partwarden:mine-parquet"),
+    ):
+        manifests = render(helm, {"image": image})
+        (deployment,) = of_kind(manifests, "Deployment")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert (container["image"], settings.load(_environment(manifests)).job_image) == (expected, expected)
+    digest = "sha256:" + "0" * 64
+    with pytest.raises(HelmError, match="give the digest of the image whose tag ends in -parquet"):
+        render(helm, {"image": {"variant": "parquet", "digest": digest}})
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
+        ({"image": {"variant": "small"}}, "variant"),
         ({"opertor": {}}, "opertor"),
         ({"operator": {"workers": 0}}, "workers"),
         ({"operator": {"logLevel": "loud"}}, "logLevel"),

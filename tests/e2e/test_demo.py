@@ -172,6 +172,8 @@ def check_archived(shown: Mapping[str, str], retired: str) -> None:
         assert re.search(archived, retired, re.MULTILINE), retired
     kept = {name: rows for name, rows in shown.items() if name not in expired()}
     assert dict(TABLE_ROW.findall(retired)) == kept, retired
+    queried = dict(re.findall(r"^│ +(\d{4}) +│ +(\d+) +│ ", retired, re.MULTILINE))
+    assert queried == {name.removeprefix("run_"): shown[name] for name in expired()}, retired
     before, after = re.findall(r"^ +8000 \| 2019-01-01 .* \| 2019-12-31 .*", retired, re.MULTILINE)
     assert before == after
     assert re.search(
@@ -253,7 +255,7 @@ def test_a_failure_names_the_step_the_cause_and_the_way_out(demo: Demo) -> None:
     code, said = demo.run("up")
     demo.environment = before
     assert code == 1, said
-    assert "step 3 of 10 (a Kubernetes cluster) failed" in said
+    assert "step 3 of 11 (a Kubernetes cluster) failed" in said
     assert "CLUSTER=nonsense names no provider" in said
     assert "Left: PostgreSQL" in said
     assert "Traceback" not in said

@@ -10,7 +10,7 @@ from typing import Any
 from lab import pod, report
 from lab.cluster import Cluster, Reporter
 from lab.cluster.choice import EXISTING
-from lab.image import CLIENT_MAJOR, build
+from lab.image import CLIENT_MAJOR, PARQUET, build
 from lab.kubectl import Kubectl
 from lab.postgres import MAJORS, Server
 from partwarden import __version__
@@ -59,12 +59,27 @@ def test_the_image_holds_what_it_needs_and_no_more(restricted: Kubectl, operator
 def test_its_labels_and_its_user_are_those_of_this_version(pods: Cluster, operator_image: str) -> None:
     if pods.provider == EXISTING:
         return  # that image was built elsewhere
-    with tarfile.open(build(Reporter(quiet=True)).archive) as archive:
-        config = _json(archive, _json(archive, "manifest.json")[0]["Config"])["config"]
+    config = _configuration("")["config"]
     assert config["Labels"]["org.opencontainers.image.version"] == __version__
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["/opt/partwarden/bin/partwarden"]
     assert f"PARTWARDEN_JOB_CLIENT={CLIENT_MAJOR}" in config["Env"]
+
+
+def test_the_variant_with_parquet_is_the_image_and_one_more_layer(pods: Cluster, parquet_image: str) -> None:
+    if pods.provider == EXISTING:
+        return  # that image was built elsewhere
+    small, variant = _configuration(""), _configuration(PARQUET)
+    layers = [each["rootfs"]["diff_ids"] for each in (small, variant)]
+    assert layers[1][:-1] == layers[0]
+    assert set(variant["config"]["Env"]) - set(small["config"]["Env"]) == {"PARTWARDEN_JOB_PARQUET=true"}
+    same = ("User", "Entrypoint", "Cmd", "Labels")
+    assert [variant["config"][each] for each in same] == [small["config"][each] for each in same]
+
+
+def _configuration(target: str) -> Any:
+    with tarfile.open(build(Reporter(quiet=True), target).archive) as archive:
+        return _json(archive, _json(archive, "manifest.json")[0]["Config"])
 
 
 def _json(archive: tarfile.TarFile, name: str) -> Any:

@@ -20,6 +20,11 @@ RESTORE = "tests/unit/cli/test_partition_restore.py::test_one_restore_is_made_fo
 CONVERT = "tests/postgres/test_convert_command.py::test_a_table_is_converted_is_kept_by_a_policy_and_made_plain_again"
 TYPED = "tests/postgres/test_drop_command.py::test_a_drop_is_confirmed_by_typing_the_name"
 
+DUCKDB = (
+    "duckdb -c \"SELECT year, count(*) AS runs FROM read_parquet('archives/**/*.parquet', hive_partitioning = true) "
+    'GROUP BY ALL"'
+)
+
 SHOWN = {
     "kubectl get events --watch-only --field-selector reportingComponent=partwarden.dev/partwarden": DEMO,
     "kubectl apply -f examples/partition-restore.yaml": DEMO,
@@ -29,10 +34,11 @@ SHOWN = {
 ELSEWHERE: dict[str, dict[str, str]] = {
     "README.md": {
         "make demo # a cluster, a database, a policy applied; old years archived, proven and dropped, "
-        "one restored": DEMO,
+        "queried, one restored": DEMO,
         # CI runs it.
         "make test # everything, on real parts": "tests/unit/repository/test_docs.py::test_every_make_target_exists",
         f"{HELM} {IMAGE}": CHART,
+        DUCKDB: DEMO,
         **SHOWN,
     },
     "docs/how-to/install.md": {
@@ -71,6 +77,13 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "kubectl wait ppol/run "
         """'--for=jsonpath={.status.conditions[?(@.type=="ArchivesHealthy")].reason}=NothingWaits'""": DEMO,
         "kubectl describe ppol run": DEMO,
+    },
+    "docs/how-to/query-archives.md": {
+        "helm upgrade partwarden charts/partwarden --namespace partwarden --reuse-values --set image.variant=parquet": (
+            "tests/e2e/test_chart.py::test_the_variant_is_in_the_tag_of_the_operator_and_of_its_jobs"
+        ),
+        "kubectl cp archive-reader:/archives archives": DEMO,
+        DUCKDB: DEMO,
     },
     "docs/how-to/argocd.md": {
         "kubectl get configmap partwarden-argocd --namespace partwarden --output "

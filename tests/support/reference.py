@@ -218,7 +218,9 @@ def _type(node: Mapping[str, Any]) -> str:
 def _default(node: Mapping[str, Any], required: bool) -> str:
     if "default" in node:
         value = node["default"]
-        return _code(str(value).lower() if isinstance(value, bool) else "[]" if value == [] else value)
+        if isinstance(value, list):
+            return _code(f"[{', '.join(map(str, value))}]")
+        return _code(str(value).lower() if isinstance(value, bool) else value)
     return "required" if required else ""
 
 
@@ -281,6 +283,8 @@ def _settings(texts: Mapping[str, Any]) -> str:
 
 
 def _setting_default(value: object) -> str:
+    if isinstance(value, bool):
+        return _code(str(value).lower())
     shown = f"{value:g}" if isinstance(value, float) else str(value or "") if not isinstance(value, int) else str(value)
     return _code(shown) if shown else "empty"
 

@@ -34,10 +34,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "partwarden.image" -}}
 {{- $repository := required "image.repository is not set: no image of Partwarden is known that your cluster can pull; build one with the Dockerfile of the project, push it, and add --set image.repository=registry.example.com/partwarden" .Values.image.repository -}}
+{{- $suffix := empty .Values.image.variant | ternary "" (printf "-%s" .Values.image.variant) -}}
 {{- if .Values.image.digest -}}
+{{- if $suffix -}}
+{{- fail (printf "image.variant is %s, and image.digest names one image, whichever that is: leave image.variant empty, and give the digest of the image whose tag ends in %s" .Values.image.variant $suffix) -}}
+{{- end -}}
 {{- printf "%s@%s" $repository .Values.image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- printf "%s:%s%s" $repository (default .Chart.AppVersion .Values.image.tag) $suffix -}}
 {{- end -}}
 {{- end -}}
 

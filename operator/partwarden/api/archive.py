@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from .database import Database
 from .destination import Destination
-from .retention import LEVEL_RULE, Compression, JobSettings, OnLargeObjects
+from .retention import LEVEL_RULE, Compression, Formats, JobSettings, OnLargeObjects
 from .status import Condition, From, Message, Moment, ObservedGeneration, To
 from .types import Identifier, Model, ObjectName, Rule, Ruled
 
@@ -81,6 +81,11 @@ class PartitionArchiveSpec(Ruled):
         le=19,
         description="From 1, the fastest, to 19 of Zstd or 9 of Gzip; needs compression. Absent: as the policy says "
         "for that compression, else 1 of Zstd, 6 of Gzip.",
+    )
+    formats: Formats | None = Field(
+        None,
+        description="Dump, and Parquet for queries, which needs the operator's image with the suffix -parquet. Absent: "
+        "as the policy's retention.archive says, else [Dump].",
     )
 
 
@@ -200,6 +205,12 @@ class PartitionArchiveStatus(Model):
     compression: str | None = Field(
         None, max_length=32, description="How data.dump is compressed, which pg_restore must know: Zstd, Gzip or None."
     )
+    formats: list[str] | None = Field(
+        None,
+        max_length=8,
+        description="What it holds the rows as: Dump, and Parquet where data.parquet lies beside data.dump.",
+    )
+    parquet_bytes: int | None = Field(None, description="Size of data.parquet.")
     started: str | None = Field(None, description="When the archive was begun.")
     completed: str | None = Field(None, description="When it was proven.")
     seconds: int | None = Field(

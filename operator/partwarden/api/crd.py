@@ -63,6 +63,7 @@ ARCHIVE_COLUMNS = (
     _column("To", ".status.to", priority=1),
     _column("Verified", '.status.conditions[?(@.type=="Verified")].status', priority=1),
     _column("Approval", ".status.dropped.approval", priority=1),
+    _column("Formats", ".status.formats", priority=1),
     _column("Location", ".status.location", priority=1),
     MESSAGE,
 )

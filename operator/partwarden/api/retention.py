@@ -155,6 +155,23 @@ class Format(StrEnum):
     PARQUET = "Parquet"
 
 
+Formats = Annotated[
+    list[Annotated[Format, Field(strict=False)]],
+    Rule(
+        f"self.exists(each, each == '{Format.DUMP}')",
+        "must hold Dump: it is what an archive is proven by and restored from; Parquet comes beside it",
+        lambda formats: Format.DUMP in formats,
+    ),
+    Rule(
+        "self.all(each, self.exists_one(other, other == each))",
+        "must hold each format once",
+        lambda formats: len(set(formats)) == len(formats),
+    ),
+    Field(max_length=8),
+]
+"""``[Dump]``, or ``[Dump, Parquet]`` in any order."""
+
+
 class Deletion(StrEnum):
     """Whether an archive may ever be deleted."""
 
@@ -195,6 +212,12 @@ class ArchiveSettings(Destination):
         ge=1,
         le=19,
         description="From 1, the fastest, to 19 of Zstd or 9 of Gzip. Absent: 1 of Zstd, 6 of Gzip.",
+    )
+    formats: Formats = Field(
+        [Format.DUMP],
+        description="Dump, and Parquet for archives that DuckDB and others query: data.parquet beside data.dump, "
+        "which needs the operator's image with the suffix -parquet. Archives that were made already stay as they are. "
+        "Default: [Dump].",
     )
     verify_every: Age | None = Field(
         None,

@@ -15,7 +15,7 @@ from ..api.archive import ARCHIVE_KIND, CONTAINER, MANAGED, PartitionArchiveSpec
 from ..api.database import Database
 from ..api.policy import API_VERSION, GROUP, PartitionPolicySpec
 from ..api.restore import RESTORE_KIND
-from ..api.retention import Compression, JobSettings, KeyEncoding, OnLargeObjects
+from ..api.retention import Compression, Format, JobSettings, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..archive.job_order import (
@@ -67,6 +67,7 @@ class JobRequest(NamedTuple):
     large_objects: OnLargeObjects
     compression: Compression
     compression_level: int | None
+    formats: tuple[Format, ...]
 
 
 def resolve_job_request(data: object, policy: object | None) -> JobRequest:
@@ -92,6 +93,8 @@ def resolve_job_request(data: object, policy: object | None) -> JobRequest:
         large_objects=spec.large_objects or (retention.large_objects if retention else OnLargeObjects.REFUSE),
         compression=compression,
         compression_level=spec.compression_level or level,
+        # As the schema names them, however the user has sorted them.
+        formats=tuple(each for each in Format if each in (spec.formats or (kept.formats if kept else [Format.DUMP]))),
     )
 
 

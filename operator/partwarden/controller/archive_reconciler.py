@@ -28,14 +28,24 @@ from typing import Any
 
 from .. import errors
 from ..api.restore import RESTORE_PLURAL
+from ..api.retention import Format
 from ..api.types import ObjectKey
 from ..archive.job_order import Report, Task
 from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
-from ..errors import ClusterUnavailable, InvalidSpec, NameTaken, PartwardenError, TableThere, UserError
+from ..errors import (
+    ClusterUnavailable,
+    InvalidSpec,
+    NameTaken,
+    ParquetUnavailable,
+    PartwardenError,
+    TableThere,
+    UserError,
+)
 from ..kube.cache import ArchiveCache, StoredArchive, StoredRestore, parse_archive, parse_policy, parse_restore
 from ..kube.client import JOBS, Cluster
 from ..planner.calendar import iso
+from ..status.archives import FORMATS, without_parquet
 from ..status.events import Notice
 from . import archive_schedule, archive_status
 from .archive_job import BESIDE, JobRequest, controller_of, manifest, resolve_job_request
@@ -134,6 +144,9 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
                 raise InvalidSpec(
                     "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
                 )
+            if step.task is Task.ARCHIVE and Format.PARQUET in request.formats and not self._settings.job_parquet:
+                own = request.spec.formats is not None
+                raise ParquetUnavailable(without_parquet("spec.formats" if own else f"{FORMATS} of its policy"))
             if not self._slots.take(step.job, archive):
                 if step.task in BESIDE:
                     # Nothing waits for it, and so nothing is said.

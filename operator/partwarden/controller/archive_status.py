@@ -270,8 +270,10 @@ def forgiven(status: Mapping[str, Any]) -> Status:
 
 
 def _facts(report: Report) -> Status:
-    facts = report.model_dump(by_alias=True, exclude_none=True, exclude={"ok", "reason", "message", "server"})
-    times: Status = {key: iso(facts[key]) for key in ("started", "completed") if key in facts}
+    left_out = {"ok", "reason", "message", "server", "started", "completed"}
+    facts = report.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=left_out)
+    moments = {"started": report.started, "completed": report.completed}
+    times = {name: iso(at) for name, at in moments.items() if at is not None}
     return {**facts, **times, "size": human(report.bytes)}
 
 

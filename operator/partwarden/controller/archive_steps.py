@@ -137,6 +137,7 @@ def job_spec(step: Step, request: JobRequest, target: Target) -> JobSpec:
         large_objects=request.large_objects,
         compression=request.compression,
         compression_level=request.compression_level,
+        formats=request.formats,
         location=str(status.get("location")) if checks else "",
         sha256=str(status.get("sha256")) if checks else "",
         manifest_sha256=str(status.get("manifestSha256")) if checks else "",

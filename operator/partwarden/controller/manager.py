@@ -102,7 +102,7 @@ class Operator:
         self._reconciler = PolicyReconciler(
             *(runtime, handler, ownership, requests, execute, partial(self._processes.run, database_work.find_keys)),
             *(long, metrics.reconciled, lambda: self._leadership.lost),
-            Measurements(self._cluster, runtime.policies, self._archives, requests).of,
+            Measurements(self._cluster, runtime.policies, self._archives, requests, parquet=settings.job_parquet).of,
         )
         self._workers = Workers(runtime.policy_queue, self._reconciler.reconcile, settings.workers)
         return handler

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from kubernetes.utils.quantity import parse_quantity
 
 from ..api.policy import PartitionPolicySpec
+from ..api.retention import Format
 from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable
 from ..kube.cache import ArchiveCache, Store, StoredPolicy
@@ -47,9 +48,11 @@ class Measurements:
         archives: ArchiveCache,
         requests: ArchiveRequests,
         clock: Callable[[], float] = time.monotonic,
+        parquet: bool = False,
     ) -> None:
-        """``clock``: in seconds."""
+        """``clock``: in seconds. ``parquet``: whether Jobs can make it."""
         self._cluster, self._policies, self._archives, self._requests = cluster, policies, archives, requests
+        self._parquet = parquet
         self._clock, self._capacities = clock, dict[ObjectKey, tuple[float, int | None]]()
         """Until when each counts, and the bytes."""
         self._fillings: dict[ObjectKey, tuple[float, Filling | None]] = {}
@@ -69,6 +72,7 @@ class Measurements:
             failing=tuple(sorted(_failing(kept))[:MOST_FAILING]),
             oldest_verified=oldest,
             verification_due=archive_schedule.later(oldest, every) if oldest and every else None,
+            no_parquet=Format.PARQUET in destination.formats and not self._parquet,
         )
 
     def _claim(self, policy: StoredPolicy, name: str) -> Claim | None:

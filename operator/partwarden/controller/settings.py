@@ -110,6 +110,11 @@ class Settings(BaseModel):
         le=99,
         description="PostgreSQL major of pg_dump in that image, which sets it: no Job for a newer server. 0: any.",
     )
+    job_parquet: bool = Field(
+        False,
+        description="true where that image has pyarrow, as the one with the suffix -parquet, which sets it. Without, "
+        "no archive is made that is to hold Parquet.",
+    )
     job_service_account: str = Field(
         "", max_length=253, pattern=rf"^$|{OBJECT_NAME}", description="Their service account; the namespace's default."
     )

@@ -58,7 +58,8 @@ class PastArchive(NamedTuple):
         if not status.get("manifestSha256"):
             return None
         try:
-            rows, size, seconds = int(status["rows"]), int(status["bytes"]), status.get("seconds")
+            rows, seconds = int(status["rows"]), status.get("seconds")
+            size = int(status["bytes"]) + int(status.get("parquetBytes") or 0)
             found = cls(
                 server=server_label(str(status["server"])),
                 oid=int(status["oid"]),
@@ -102,6 +103,8 @@ class Measured:
     """When the archive was last read that was not read for the longest; aware. None where there is none."""
     verification_due: datetime | None = None
     """When that is to be read again at the latest; None where the policy wants none to be."""
+    no_parquet: bool = False
+    """Whether the policy wants archives to hold Parquet, and the image of Jobs cannot make it."""
 
 
 NOTHING = Measured()

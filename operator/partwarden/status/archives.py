@@ -1,21 +1,40 @@
-"""What a policy's status says of archives whose tables are dropped: which fail, and when they were last read. Pure."""
+"""What a policy's status says of its archives: which fail that tables were dropped for, when they were last read, and
+why none can be made. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from ..api.status import MAX_FAILING, Summary
+from ..errors import ParquetUnavailable
 from ..planner.calendar import iso
 from ..planner.findings import Finding
-from ..planner.forecast import Failing, Measured
+from ..planner.forecast import Measured
 from .warnings import ARCHIVE_FAILING
 
+FORMATS = "spec.retention.archive.formats"
 
-def findings(failing: Sequence[Failing]) -> list[Finding]:
-    """One for each archive: what it holds is held by nothing else."""
+
+def findings(measured: Measured) -> list[Finding]:
+    """One for each archive that fails: what it holds is held by nothing else. One where none could be made."""
     text = "archive {}, whose table is dropped: {}: {}"
-    return [Finding(ARCHIVE_FAILING, each.name, text.format(*each)) for each in failing]
+    failing = [Finding(ARCHIVE_FAILING, each.name, text.format(*each)) for each in measured.failing]
+    return [*failing, *(Finding(*each) for each in unmakeable(measured))]
+
+
+def unmakeable(measured: Measured) -> list[tuple[str, str, str]]:
+    """Reason, field and message, where no archive could be made as the policy wants it. It is said before any is due:
+    the day on which a partition expires is too late to learn of it."""
+    return [(ParquetUnavailable.__name__, FORMATS, without_parquet(FORMATS))] if measured.no_parquet else []
+
+
+def without_parquet(field: str) -> str:
+    """What to do where the field asks for what the image of Jobs cannot make."""
+    return (
+        f"{field} asks for Parquet, and the image of the operator's Jobs has no pyarrow (PARTWARDEN_JOB_PARQUET is not "
+        "true): install the image with the suffix -parquet (image.variant: parquet in the chart), or take Parquet out "
+        "of formats; until then no archive is made"
+    )
 
 
 def with_archives(summary: Summary, measured: Measured) -> Summary:

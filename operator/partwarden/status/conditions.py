@@ -107,7 +107,7 @@ def reconciled(
     """
     default = default_partition_empty(spec, inventory, plan)
     stray = [Finding(default.reason, str(inventory.default), default.message)] if default.status is FALSE else []
-    found = graded(plan, outcomes, [*stray, *archives.findings(measured.failing)])
+    found = graded(plan, outcomes, [*stray, *archives.findings(measured)])
     ready, reconciling, stalled = _ready(spec, inventory, plan, found, any(each.error for each in outcomes), policy)
     seen = details(inventory, plan, outcomes, found, forecast(spec, inventory, plan, measured))
     if seen.summary is not None:
@@ -267,6 +267,7 @@ def _archives_healthy(
 ) -> ConditionState:
     """False if an archive, or a table of one, needs the user. What is only waited for is the reason of True."""
     left = [(each.reason, f"archive {each.name}, whose table is dropped: {each.message}") for each in measured.failing]
+    left += [(reason, message) for reason, _, message in archives.unmakeable(measured)]
     changed = [(each.error.reason, str(each.error)) for each in outcomes if isinstance(each.error, ContentsChanged)]
     if wrong := [*left, *((trouble.reason, trouble.message) for trouble in gate.troubles), *changed]:
         return _first(wrong)

@@ -31,6 +31,7 @@ ROWS_AT_STAKE = (ARCHIVE_FAILING, HOLD_MATCHES_NOTHING, DetachPending.__name__, 
 queries, or lie where no retention reaches them. After them come errors of retention and upkeep, and archives that are
 wrong."""
 STUCK = (
+    errors.ParquetUnavailable.__name__,
     ANNOTATION_TOO_LONG,
     LEFT_ALONE,
     "DetachedElsewhere",
@@ -64,6 +65,7 @@ WORDS = {
     errors.AuthenticationFailed.__name__: "login refused",
     errors.DestinationNotFound.__name__: "no destination",
     errors.DestinationDenied.__name__: "archive denied",
+    errors.ParquetUnavailable.__name__: "no Parquet",
 }
 """What a warning is called in few words, where those of its reason say it less well or are too long."""
 

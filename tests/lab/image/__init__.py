@@ -2,6 +2,7 @@
 
     image = build(Reporter())        # a docker-archive in the cache, and the image's name in it
     name = provide(cluster, say)     # the same, loaded: the name that pods of the cluster may ask for
+    build(Reporter(), PARQUET)       # the variant with pyarrow
 
 docker builds it where an engine answers; else buildah, on Linux as root, with Debian's packages and no registry.
 """
@@ -17,19 +18,21 @@ from lab.cluster.docker import why_no_engine
 
 from . import by_buildah, by_docker, given
 
-__all__ = ["CLIENT_MAJOR", "VARIABLE", "Image", "build", "ingredients", "provide", "why_not"]
+__all__ = ["CLIENT_MAJOR", "PARQUET", "VARIABLE", "Image", "build", "ingredients", "provide", "why_not"]
 
 VARIABLE = "PARTWARDEN_IMAGE"
-"""Names an image that a cluster of the user's own can pull; it is used there instead."""
+"""Names an image that a cluster of the user's own can pull, with pyarrow; it is used there instead."""
+PARQUET = "parquet"
+"""The Dockerfile's target for the variant with pyarrow: "" is the image without."""
 
 NAME = "localhost/partwarden"
-REQUIREMENTS = ("runtime.txt", "client.sh", "client.txt")
+REQUIREMENTS = ("runtime.txt", "parquet.txt", "client.sh", "client.txt")
 CLIENT_MAJOR = int(
     re.findall(r"^ARG PG_MAJOR=(\d+)$", (folders.CHECKOUT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)[0]
 )
 """Of the image's pg_dump and pg_restore, unless it is built with another."""
-KEPT = 2
-"""Archives that stay in the cache: the present one's, and the one that was used before it."""
+KEPT = 4
+"""Archives that stay in the cache: the present ones of both variants, and those that were used before them."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ def why_not(say: Reporter) -> str:
     return f"{no_docker}; without it: {no_buildah}" if no_buildah else ""
 
 
-def build(say: Reporter) -> Image:
+def build(say: Reporter, target: str = "") -> Image:
     """The image of the present checkout. Raises ClusterError, with the end of the log, when it cannot be built."""
-    key = folders.digest(*_contents())
+    key = "-".join(filter(None, (folders.digest(*_contents()), target)))
     name = f"{NAME}:{key}"
     folder = folders.cache() / "image"
     archive = folder / f"{key}.tar"
@@ -58,7 +61,7 @@ def build(say: Reporter) -> Image:
             half = archive.with_suffix(".half")
             half.unlink(missing_ok=True)
             with given.secrets() as secrets:
-                _build(say, folder, name, half, secrets)
+                _build(say, folder, name, half, [*secrets, *([f"--target={target}"] if target else [])])
             half.rename(archive)
         archive.touch()
         for old in sorted(folder.glob("*.tar"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
@@ -66,8 +69,8 @@ def build(say: Reporter) -> Image:
     return Image(name, archive)
 
 
-def provide(cluster: Cluster, say: Reporter) -> str:
-    """Build the image and load it into the cluster; one that the user brought is given by name, see VARIABLE.
+def provide(cluster: Cluster, say: Reporter, target: str = "") -> str:
+    """Build the image and load it into the cluster; into one that the user brought none is loaded, see VARIABLE.
 
     Raises ClusterError.
     """
@@ -75,18 +78,18 @@ def provide(cluster: Cluster, say: Reporter) -> str:
         if named := os.environ.get(VARIABLE):
             return named
         raise ClusterError(
-            f"nothing can be loaded into the existing cluster of {cluster.kubeconfig}: build the Dockerfile, push the "
-            f"image to a registry that the cluster pulls from, and name it by {VARIABLE}"
+            f"nothing can be loaded into the existing cluster of {cluster.kubeconfig}: build the Dockerfile with "
+            f"--target {PARQUET}, push the image to a registry that the cluster pulls from, and name it by {VARIABLE}"
         )
-    image = build(say)
+    image = build(say, target)
     with say.progress(f"loading {image.name} into cluster {cluster.name}"):
         return cluster.load_image(image.archive)[0]
 
 
-def _build(say: Reporter, folder: Path, name: str, archive: Path, secrets: list[str]) -> None:
+def _build(say: Reporter, folder: Path, name: str, archive: Path, options: list[str]) -> None:
     if not why_no_engine():
         try:
-            by_docker.build(say, folder / "docker.log", name, archive, secrets)
+            by_docker.build(say, folder / "docker.log", name, archive, options)
             return
         except ClusterError as error:
             if why := by_buildah.why_not(say):
@@ -94,7 +97,7 @@ def _build(say: Reporter, folder: Path, name: str, archive: Path, secrets: list[
             say.say(f"no image by docker, by buildah instead: {error}")
     elif why := by_buildah.why_not(say):
         raise ClusterError(f"the image cannot be built: there is no docker engine, and {why}")
-    by_buildah.build(say, folder, name, archive, secrets)
+    by_buildah.build(say, folder, name, archive, options)
 
 
 def ingredients() -> list[Path]:

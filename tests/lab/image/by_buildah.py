@@ -42,7 +42,7 @@ def why_not(say: Reporter) -> str:
     return packages.provide_of(say, TOOLS) or why_no_namespaces()
 
 
-def build(say: Reporter, folder: Path, name: str, archive: Path, secrets: list[str]) -> None:
+def build(say: Reporter, folder: Path, name: str, archive: Path, options: list[str]) -> None:
     """Write the image `name` to `archive`; layers stay in `folder`, for the next state. Raises ClusterError."""
     log = folder / "buildah.log"
     log.unlink(missing_ok=True)
@@ -54,8 +54,8 @@ def build(say: Reporter, folder: Path, name: str, archive: Path, secrets: list[s
             buildah("rm", "--all", advance=advance)
             if not buildah.has(BASE):
                 _make_base(buildah, Path(scratch), log, advance)
-            options = ["--layers", "--pull-never", f"--tag={name}", given.PACKAGES, *secrets]
-            buildah("build", *options, str(folders.CHECKOUT), advance=advance)
+            all_options = ["--layers", "--pull-never", f"--tag={name}", given.PACKAGES, *options]
+            buildah("build", *all_options, str(folders.CHECKOUT), advance=advance)
             buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}", advance=advance)
             # The newest keeps a name, and so its layers, with which the next build begins.
             buildah("tag", name, NEWEST, advance=advance)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from partwarden.api.archive import ARCHIVE_PLURAL, CONTAINER, Fingerprint
+from partwarden.api.policy import PLURAL
+from partwarden.api.retention import Format
 from partwarden.api.types import ObjectKey
 from partwarden.archive.job_order import VARIABLE, WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
@@ -23,7 +25,7 @@ from partwarden.controller.job_status import PENDING_LONG
 from partwarden.controller.settings import Settings
 from partwarden.controller.shard import Shard
 from partwarden.errors import DatabaseUnreachable, PartwardenError, SecretNotFound
-from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive
+from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive, parse_policy
 from support.cluster import CREATED, ApiServer, refusal
 
 KEY: ObjectKey = ("ns", "by-hand")
@@ -66,8 +68,9 @@ class Tables:
 class World:
     """The API server with one archive, the clock, and an operator that may be replaced by another."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.server, self.tables = ApiServer(), Tables()
+    def __init__(self, spec: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        """``spec``: more of the archive's."""
+        self.server, self.tables, self.policies = ApiServer(), Tables(), Store()
         self.now = datetime.fromisoformat(CREATED)
         self.dumped: int | None = None
         """What is to be seen of a dump."""
@@ -78,12 +81,13 @@ class World:
             "database": {"secretRef": {"name": "db"}},
             "partition": "run_2020",
             "destination": {"pvc": {"claimName": "archives"}},
+            **(spec or {}),
         }
         self.server.put(ARCHIVE_PLURAL, {"metadata": {"namespace": KEY[0], "name": KEY[1]}, "spec": spec})
 
     def restart(self) -> None:
         """Another operator takes over, which remembers nothing."""
-        cluster, self.cache, shard = self.server.cluster(), ArchiveCache(), Shard(Store())
+        cluster, self.cache, shard = self.server.cluster(), ArchiveCache(), Shard(self.policies)
         clock, self._woken = lambda: self.now, list[ObjectKey]()
         self.slots = JobSlots(self.settings, self.cache, shard, self._woken.append, clock)
         self.requests = ArchiveRequests(self.cache, cluster, lambda key: None)
@@ -159,6 +163,65 @@ def test_the_table_is_pinned_before_its_job_is_created(world: World) -> None:
     assert world.condition() == ("False", "JobRunning")
     assert (order(job).task, order(job).partition.oid, order(job).server) == (Task.ARCHIVE, OID, SERVER)
     assert world.slots.held() == {(KEY[0], job["metadata"]["name"])}
+
+
+def test_parquet_is_asked_of_no_image_without_it_and_is_made_once_there_is_one() -> None:
+    world = World({"formats": ["Dump", "Parquet"]})
+    assert world.reconcile() == module.RETRY_USER_ERROR
+    assert world.jobs == []
+    assert (world.condition(), world.condition("Stalled")) == (
+        ("False", "ParquetUnavailable"),
+        ("True", "ParquetUnavailable"),
+    )
+    error = world.status["lastError"]["message"]
+    assert error.startswith("spec.formats asks for Parquet, and the image of the operator's Jobs has no pyarrow")
+    assert "the suffix -parquet" in error
+    assert [reason for reason, _ in world.server.events] == ["ParquetUnavailable"]
+    # No attempt was made, so none is waited for.
+    assert "nextAttempt" not in world.status
+
+    world.settings = Settings(job_image="partwarden:1-parquet", job_parquet=True)
+    world.restart()
+    assert world.reconcile() == module.POLL_JOB
+    assert order(world.jobs[0]).formats == (Format.DUMP, Format.PARQUET)
+    world.end(DONE.model_copy(update={"formats": (Format.DUMP, Format.PARQUET), "parquet_bytes": 512}))
+    world.reconcile()
+    assert world.condition() == ("True", "Proven")
+    assert (world.status["formats"], world.status["bytes"], world.status["parquetBytes"]) == (
+        ["Dump", "Parquet"],
+        2048,
+        512,
+    )
+    assert "lastError" not in world.status
+
+
+def test_an_archive_that_holds_parquet_is_read_again_by_any_image() -> None:
+    world = World({"formats": ["Dump", "Parquet"]}, job_parquet=True)
+    world.prove()
+    world.settings = Settings(job_image="partwarden:1")
+    world.restart()
+    world.requests.want_check(KEY, "drop/1")
+    assert world.reconcile() == module.POLL_JOB
+    assert order(world.jobs[-1]).task is Task.CHECK
+
+
+def test_an_archive_that_was_made_without_parquet_stays_as_it_is() -> None:
+    """What the policy says later is for archives that are made later: the dump proves this one."""
+    world = World({"policy": {"name": "run"}}, job_parquet=True)
+    world.reconcile()
+    assert order(world.jobs[0]).formats == (Format.DUMP,)
+    world.end(DONE.model_copy(update={"formats": (Format.DUMP,)}))
+    world.reconcile()
+    archived = {"pvc": {"claimName": "archives"}, "formats": ["Dump", "Parquet"]}
+    spec = {"table": {"name": "run"}, "database": {"secretRef": {"name": "db"}}}
+    spec["retention"] = {"keepFor": "5y", "archive": archived}
+    body = {"metadata": {"namespace": KEY[0], "name": "run"}, "spec": spec}
+    world.policies.put(parse_policy(world.server.put(PLURAL, body)))
+    writes = len(world.server.writes)
+    world.restart()
+    assert world.reconcile() is None
+    assert (len(world.jobs), len(world.server.writes)) == (1, writes)
+    assert world.status["formats"] == ["Dump"]
 
 
 def test_a_running_job_is_polled_and_written_once(world: World) -> None:

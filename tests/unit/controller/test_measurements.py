@@ -31,8 +31,13 @@ class Office:
         self.server.before = self.asked.append
         cluster = self.server.cluster()
         self.requests = ArchiveRequests(self.archives, cluster, lambda key: None)
-        self.measurements = Measurements(cluster, self.policies, self.archives, self.requests, lambda: self.now)
+        self.restart()
         self.claim("10Gi")
+
+    def restart(self, parquet: bool = False) -> None:
+        """Measure by another operator."""
+        parts = self.server.cluster(), self.policies, self.archives, self.requests
+        self.measurements = Measurements(*parts, lambda: self.now, parquet)
 
     def claim(self, capacity: str | None) -> None:
         status = {"status": {"capacity": {"storage": capacity}}} if capacity else {}
@@ -73,6 +78,29 @@ class Office:
 @pytest.fixture
 def office() -> Office:
     return Office()
+
+
+def test_what_the_image_of_jobs_cannot_make_is_known_before_anything_expires(office: Office) -> None:
+    archive = {"pvc": {"claimName": "archives"}}
+    for formats, parquet, lacks in (
+        (["Dump", "Parquet"], False, True),
+        (["Dump", "Parquet"], True, False),
+        (["Dump"], False, False),
+    ):
+        office.restart(parquet=parquet)
+        asks = office.policy(retention={"keepFor": "5y", "archive": {**archive, "formats": formats}})
+        assert office.of(asks).no_parquet is lacks
+    office.restart(parquet=False)
+    assert office.of(office.policy(retention={"keepFor": "5y"})) == NOTHING
+
+
+def test_parquet_takes_room_in_the_claim_beside_the_dump(office: Office) -> None:
+    policy = office.policy()
+    office.archived(policy, 1, formats=["Dump", "Parquet"], parquetBytes=700)
+    measured = office.of(policy)
+    assert [each.bytes for each in measured.archives] == [1700]
+    assert measured.claim is not None
+    assert measured.claim.used == 1700
 
 
 def test_what_is_proven_is_measured_and_fills_the_claim(office: Office) -> None:

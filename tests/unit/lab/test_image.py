@@ -16,7 +16,7 @@ def test_the_dockerfile_is_of_this_version() -> None:
 def test_what_is_made_without_a_registry_is_the_base_that_the_dockerfile_names() -> None:
     assert re.findall(r"^ARG BASE=(\S+)$", DOCKERFILE, re.MULTILINE) == [by_buildah.BASE]
     assert by_buildah.BASE.endswith(f":{by_buildah.SUITE}-slim")
-    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${BASE}", "packages"}
+    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {*("${BASE}", "packages", "operator")}
 
 
 def test_all_that_the_dockerfile_copies_from_the_checkout_changes_the_images_name() -> None:

@@ -49,7 +49,8 @@ def test_the_annotations_are_those_that_the_checkout_makes() -> None:
 def test_the_image_has_no_repository_before_a_release() -> None:
     image = yaml.safe_load((CHART / "values.yaml").read_text())["image"]
     assert image["repository"] == ""
-    assert [each["image"] for each in LISTS["images"]] == [f"partwarden:{image['tag'] or __version__}"]
+    small = f"partwarden:{image['tag'] or __version__}"
+    assert [each["image"] for each in LISTS["images"]] == [small, f"{small}-parquet"]
 
 
 @pytest.mark.slow
@@ -110,13 +111,17 @@ def test_the_copy_of_a_release_has_its_addresses(tmp_path: Path) -> None:
     about = yaml.safe_load((tmp_path / "partwarden" / "Chart.yaml").read_text())
     assert (about["home"], about["sources"]) == (SOURCE, [SOURCE])
     listed = {name: yaml.safe_load(text) for name, text in about["annotations"].items()}
-    assert [each["image"] for each in listed["artifacthub.io/images"]] == [f"{image}:{__version__}"]
+    both = [f"{image}:{__version__}", f"{image}:{__version__}-parquet"]
+    assert [each["image"] for each in listed["artifacthub.io/images"]] == both
     pages = [each["url"] for each in listed["artifacthub.io/links"] if each["url"].startswith(SOURCE)]
     assert pages
     for page in pages:
         assert (ROOT / page.removeprefix(f"{SOURCE}/blob/v{__version__}/")).is_file()
     values = yaml.safe_load((tmp_path / "partwarden" / "values.yaml").read_text())
-    assert values.pop("image") == {"repository": image, "tag": "", "digest": "", "pullPolicy": "IfNotPresent"}
+    assert values.pop("image") == {
+        **{"repository": image, "tag": "", "variant": "", "digest": ""},
+        "pullPolicy": "IfNotPresent",
+    }
     assert {**values, "image": {}} == {**yaml.safe_load((CHART / "values.yaml").read_text()), "image": {}}
     others = {path.relative_to(CHART) for path in CHART.rglob("*") if path.is_file()}
     for path in others - {Path("Chart.yaml"), Path("values.yaml")}:
@@ -166,11 +171,17 @@ def test_ci_runs_the_whole_suite_and_keeps_the_parts_of_the_lab() -> None:
     assert "~/.cache/partwarden/*" in WORKFLOWS["ci.yml"]
 
 
-def test_the_image_is_built_for_the_platforms_that_the_chart_names() -> None:
-    (build,) = [step for step in steps(JOBS["release.yml: image"]) if step.get("id") == "push"]
-    assert build["with"]["platforms"].split(",") == LISTS["images"][0]["platforms"]
-    assert build["with"]["sbom"] is True
-    assert build["with"]["provenance"] == "mode=max"
+def test_both_images_are_built_for_the_platforms_that_the_chart_names_and_signed() -> None:
+    builds = [step["with"] for step in steps(JOBS["release.yml: image"]) if "build-push" in step.get("uses", "")]
+    assert [build.get("target", "") for build in builds] == [suffix[1:] for suffix in release.VARIANTS]
+    for build, suffix, listed in zip(builds, release.VARIANTS, LISTS["images"], strict=True):
+        assert build["platforms"].split(",") == listed["platforms"]
+        assert build["sbom"] is True
+        assert build["provenance"] == "mode=max"
+        name = "${{ needs.build.outputs.image }}:${{ needs.build.outputs.version }}"
+        assert build["tags"] == f"{name}{suffix}"
+    (sign,) = [step for step in steps(JOBS["release.yml: image"]) if "cosign sign" in step.get("run", "")]
+    assert all(f"${each}" in sign["run"] for each in ("SMALL", "PARQUET"))
 
 
 def test_scripts_of_the_workflows_take_values_from_the_environment_only() -> None:

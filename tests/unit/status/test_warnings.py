@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from partwarden import errors
+from partwarden.api.destination import PVC
 from partwarden.api.policy import UNREAD, TableSpec
-from partwarden.api.retention import Approval, OnExpire, Retention
+from partwarden.api.retention import Approval, ArchiveSettings, Format, OnExpire, Retention
 from partwarden.api.status import MAX_WARNINGS, Severity
 from partwarden.planner.actions import Outcome
 from partwarden.planner.archive_gate import WAITING
 from partwarden.planner.default_rows import DefaultRows
 from partwarden.planner.drop_preconditions import UNKNOWN, Archives
 from partwarden.planner.findings import Finding
+from partwarden.planner.forecast import Measured
 from partwarden.planner.inventory import Fate, Inventory, Reference, RelationKind, Tie
 from partwarden.planner.plan import make_plan
 from partwarden.status.conditions import make_status, reconciled
@@ -69,6 +71,24 @@ def ready(status: dict[str, Any]) -> tuple[str, str]:
 
 def severities(status: dict[str, Any]) -> dict[str, str]:
     return {each["reason"]: each["severity"] for each in status.get("findings", [])}
+
+
+def test_parquet_that_no_job_can_make_is_a_warning_before_anything_expires_and_heals() -> None:
+    retention = Retention(keep_for="5y", archive=ArchiveSettings(pvc=PVC(claim_name="a"), formats=list(Format)))
+    spec = values.spec(premake=0, start_from="2026-01-01", retention=retention)
+    found = here()
+    plan = make_plan(spec, found, found.now)
+    assert not plan.retired.expired
+    lacks, has = (
+        make_status(reconciled(spec, found, plan, [], Measured(no_parquet=each)), {}, 1, NOW) for each in (True, False)
+    )
+    assert (ready(lacks), ready(has)) == (("True", "ConvergedWithWarnings"), ("True", "Converged"))
+    assert severities(lacks) == {"ParquetUnavailable": "Warning"}
+    assert lacks["summary"]["warnings"] == "1: no Parquet"
+    (archives,) = [each for each in lacks["conditions"] if each["type"] == "ArchivesHealthy"]
+    assert (archives["status"], archives["reason"]) == ("False", "ParquetUnavailable")
+    assert archives["message"].startswith("spec.retention.archive.formats asks for Parquet, and the image of")
+    assert [each.reason for each in changed(has, lacks)] == ["ParquetUnavailable"]
 
 
 DETACHED = values.detached(
