@@ -19,9 +19,9 @@ from lab.postgres import Binaries, Database
 from lab.site import Site
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import VARIABLE, Report, TableToArchive
 from partwarden.archive.manifest import TableName
-from partwarden.archive.storage import Folder
 from partwarden.postgres.conninfo import from_dsn
 from support.archived import use_client
 

@@ -15,9 +15,10 @@ from lab.postgres import Binaries, Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import pgdump
 from partwarden.archive.create import archive, check
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import JobSpec, Report, Task
 from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName
-from partwarden.archive.storage import Folder, Store
+from partwarden.archive.storage import Store
 from partwarden.errors import (
     AnotherOperator,
     ArchiveDamaged,

@@ -17,10 +17,11 @@ from lab.s3 import S3Server
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, table_lookup
 from partwarden.archive.expiry import VERSIONS, expire
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import JobSpec, Report, Task
 from partwarden.archive.manifest import DATA, EXPIRED, MANIFEST, TableName
 from partwarden.archive.objectstore import Objects
-from partwarden.archive.storage import Folder, Store
+from partwarden.archive.storage import Store
 from partwarden.errors import ArchiveDamaged, DeletionRefused, DestinationNotFound, TableChanged
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn

@@ -17,9 +17,9 @@ from lab.postgres import Database
 from lab.site import partitions
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump, snapshot
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import JobSpec, Report, Task
 from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName, serialize
-from partwarden.archive.storage import Folder
 from partwarden.archive.verify import open_archive
 from partwarden.cli import drop_database, tables
 from partwarden.cli.main import main

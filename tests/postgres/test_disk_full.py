@@ -12,9 +12,9 @@ from lab.postgres import Database
 from lab.small_disk import SmallDisk, small_disk
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
-from partwarden.archive.storage import Folder
 from partwarden.planner.archive_gate import CheckRequest
 from partwarden.planner.drop_preconditions import Archives, ArchiveState, CheckState, server_label
 from partwarden.postgres.connection import session

@@ -13,9 +13,9 @@ from lab.postgres import Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.retention import OnLargeObjects
 from partwarden.archive import create
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import JobSpec, Task
 from partwarden.archive.manifest import TableName
-from partwarden.archive.storage import Folder
 from partwarden.cli.main import main
 from partwarden.errors import LargeObjects
 from partwarden.planner.archive_gate import ArchiveRequest, CheckRequest

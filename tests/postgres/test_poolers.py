@@ -20,9 +20,9 @@ from lab.postgres import Database, Server
 from partwarden.api.database import Connection
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import DATABASE_PREFIX, VARIABLE, WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
-from partwarden.archive.storage import Folder
 from partwarden.errors import BehindPooler, DatabaseUnreachable
 from partwarden.postgres.conninfo import ConnectionInfo, from_dsn
 from support import archived, zoo

@@ -10,11 +10,11 @@ import pytest
 from lab.postgres import Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import restored_drop
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import DropOrder, Report
 from partwarden.archive.manifest import Say
 from partwarden.archive.restore import RestoreRequest, restore
 from partwarden.archive.restored_once import Restored
-from partwarden.archive.storage import Folder
 from partwarden.errors import (
     ArchiveDamaged,
     ContentsChanged,

@@ -12,12 +12,12 @@ from lab.archives import oid as table_oid
 from lab.postgres import Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import restore_job
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import Report, RestoreOrder
 from partwarden.archive.manifest import Say
 from partwarden.archive.restore import RestoreRequest, restore
 from partwarden.archive.restored_once import Restored
 from partwarden.archive.restored_table import LeftOff, Source
-from partwarden.archive.storage import Folder
 from partwarden.errors import AnotherOperator, ArchiveDamaged, DatabaseUnreachable, NameTaken
 from partwarden.planner import marker
 from partwarden.postgres.conninfo import from_dsn

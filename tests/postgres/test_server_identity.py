@@ -14,9 +14,9 @@ from lab.postgres import Database, Server
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.policy import Table, TableSpec
 from partwarden.archive import create, table_lookup
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
-from partwarden.archive.storage import Folder
 from partwarden.errors import InsufficientPrivilege, TableChanged
 from partwarden.postgres import catalog, table_state
 from partwarden.postgres.connection import session

@@ -17,9 +17,9 @@ from lab.postgres import Binaries, Database, Role
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import pgdump
 from partwarden.archive.create import archive, check
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import JobSpec, Task
 from partwarden.archive.manifest import TableName
-from partwarden.archive.storage import Folder
 from partwarden.errors import InsufficientPrivilege
 from partwarden.postgres import fingerprint
 from partwarden.postgres.connection import session

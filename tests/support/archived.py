@@ -11,9 +11,9 @@ from lab.postgres import Binaries, Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.retention import Compression
 from partwarden.archive import create, pgdump
+from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import JobSpec, Task
 from partwarden.archive.manifest import TableName
-from partwarden.archive.storage import Folder
 from partwarden.archive.verify import Archive, open_archive
 from partwarden.planner.drop_preconditions import server_label
 from partwarden.postgres import table_state

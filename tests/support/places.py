@@ -14,8 +14,9 @@ from lab.gcs import GCSServer
 from lab.gcs.server import new_key
 from lab.s3 import S3Server
 from partwarden.api.destination import S3, Destination
+from partwarden.archive.folder import Folder
 from partwarden.archive.objectstore import Objects
-from partwarden.archive.storage import Folder, Store, by_destination
+from partwarden.archive.storage import Store, by_destination
 from support.shelf import Shelf
 
 FOLDER, PLAIN, OLD, GCS, AZURE = "folder", "s3", "s3 without conditions", "gcs", "azure"

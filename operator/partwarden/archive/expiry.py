@@ -34,10 +34,11 @@ from pydantic import ValidationError
 
 from .. import errors
 from . import verify
+from .folder import HALF, Folder
 from .job_order import JobSpec, Report
 from .manifest import DATA, EXPIRED, GENERATED, MANIFEST, ArchiveManifest, Say
 from .objectstore import Objects
-from .storage import HALF, Folder, Store
+from .storage import Store
 from .verify import LARGEST
 
 VERSIONS = "its bucket keeps versions of what was deleted, until its own rules, or a user, remove them"

@@ -47,7 +47,7 @@ from ..kube.client import JOBS, Cluster
 from ..planner.calendar import iso
 from ..status.archives import FORMATS, without_parquet
 from ..status.events import Notice
-from . import archive_schedule, archive_status
+from . import archive_notices, archive_schedule, archive_status
 from .archive_job import BESIDE, JobRequest, controller_of, manifest, resolve_job_request
 from .archive_requests import ArchiveRequests
 from .archive_steps import AGAIN, KEPT, Due, Step, due, job_spec, next_step
@@ -260,7 +260,7 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
         return archive_status.failed(archive.status, archive.generation, self._clock(), error)
 
     def _changed(self, before: archive_status.Status, status: archive_status.Status) -> list[Notice]:
-        return archive_status.changed(before, status)
+        return archive_notices.changed(before, status)
 
 
 def is_whole(report: Report, status: Mapping[str, Any]) -> bool:

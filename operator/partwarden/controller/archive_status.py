@@ -1,4 +1,4 @@
-"""Status and Events of a PartitionArchive: the status so far, and the state of its Job -> the new status. Pure.
+"""Status of a PartitionArchive: the status so far, and the state of its Job -> the new status. Pure.
 
 What was proven stays in the status whatever comes after it. The conditions follow kstatus, as those of a policy do.
 """
@@ -17,7 +17,6 @@ from ..planner.calendar import iso
 from ..planner.drop_preconditions import Kept
 from ..status.conditions import FALSE, TRUE, ConditionState, condition
 from ..status.details import cut, human
-from ..status.events import EventType, Notice, short
 from .job_status import BLOCKED, JobView
 
 READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
@@ -297,14 +296,14 @@ def _with(status: Mapping[str, Any], generation: int, now: datetime, said: Condi
         },
         ARCHIVED: archived,
         VERIFIED: ConditionState(TRUE, PROVEN) if good else verified,
-        **_expiry(status),
+        **expiry_conditions(status),
     }
     conditions = [condition(kind, each, earlier.get(kind), generation, now) for kind, each in states.items()]
     lasting = {key: value for key, value in status.items() if key not in PROGRESS}
     return _staged({**lasting, "observedGeneration": generation, "conditions": conditions})
 
 
-def _expiry(status: Mapping[str, Any]) -> dict[str, ConditionState]:
+def expiry_conditions(status: Mapping[str, Any]) -> dict[str, ConditionState]:
     """The condition of the deletion, from when it is due."""
     expiry, at = status.get("expiry") or {}, status.get("expiresAt")
     if "expired" in status:
@@ -329,34 +328,3 @@ def _staged(status: Status) -> Status:
             state = STATES[PHASES[Task.CHECK]]
         return {**status, "state": f"{state} {percent}%" if percent and percent != DUMPED else state}
     return {**status, "state": "Failed" if wrong else "Verified" if is_proven(status) else "Queued"}
-
-
-def changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    """The Events of a change of status.
-
-    ``Archived`` once it is proven, ``Verified`` at the end of each check that found all as it was, and a warning where
-    something else than before is wrong.
-    """
-    notices, location = [], status.get("location")
-    if is_proven(status) and not is_proven(previous):
-        message = f"{status.get('rows')} rows, {status.get('size')}, read back and equal: {location}"
-        notices.append(Notice(EventType.NORMAL, "Archived", short(message)))
-    before, after = (each.get("check") or {} for each in (previous, status))
-    if after.get("ok") and after.get("job") != before.get("job"):
-        notices.append(Notice(EventType.NORMAL, "Verified", short(f"read again, and as it was proven: {location}")))
-    read = [(each.get("verification") or {}).get("job") for each in (previous, status)]
-    if read[0] != read[1] and reading(status).get("ok") is True and status.get("verification"):
-        notices.append(Notice(EventType.NORMAL, VERIFIED, short(f"read again, and as it was proven: {location}")))
-    notices += _expiry_notices(previous, status)
-    wrong = trouble(status)
-    if wrong is not None and wrong != trouble(previous):
-        notices.append(Notice(EventType.WARNING, wrong[0], short(wrong[1])))
-    return notices
-
-
-def _expiry_notices(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Notice]:
-    before, after = _expiry(previous).get(EXPIRED), _expiry(status).get(EXPIRED)
-    if after is None or before == after:
-        return []
-    done = after.status is TRUE
-    return [Notice(EventType.NORMAL if done else EventType.WARNING, after.reason, short(after.message))]

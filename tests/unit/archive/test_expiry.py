@@ -16,6 +16,7 @@ from partwarden import errors
 from partwarden.api.archive import Fingerprint
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive.expiry import ABANDONED, expire, remove_abandoned
+from partwarden.archive.folder import HALF, Folder
 from partwarden.archive.job_order import JobSpec, Task
 from partwarden.archive.manifest import (
     DATA,
@@ -28,7 +29,6 @@ from partwarden.archive.manifest import (
     serialize,
 )
 from partwarden.archive.parquet.layout import NAME
-from partwarden.archive.storage import HALF, Folder
 from support import places
 from support.shelf import Shelf
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partwarden.archive.archived_rows import GeneratedWriter, beside, lines
+from partwarden.archive.folder import Folder
 from partwarden.archive.manifest import GeneratedData
-from partwarden.archive.storage import Folder
 from partwarden.errors import ArchiveDamaged, PartwardenError, ProofFailed
 
 LINES = [b"a\tb\n", b"\\N\t\\\\t\n", b"\t\n"]

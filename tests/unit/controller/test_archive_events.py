@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from partwarden.api.archive import Fingerprint
 from partwarden.archive.job_order import Report, Task
-from partwarden.controller import archive_status
+from partwarden.controller import archive_notices, archive_status
 from partwarden.controller.job_status import JobView, Phase
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -25,7 +25,7 @@ DAMAGED = Report(ok=False, reason="ArchiveDamaged", message="data.dump has anoth
 def events(*statuses: archive_status.Status) -> list[str]:
     """The Events as one status follows the other."""
     pairs = zip(({}, *statuses), statuses, strict=False)
-    return [f"{each.type} {each.reason}" for before, after in pairs for each in archive_status.changed(before, after)]
+    return [f"{each.type} {each.reason}" for before, after in pairs for each in archive_notices.changed(before, after)]
 
 
 def test_an_archive_has_an_event_for_its_proof_and_for_each_check() -> None:
