@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import partwarden
-from partwarden.api import approval, retention, types, validation
+from partwarden.api import approval, job_settings, types, validation
 from partwarden.api.policy import parse
 from partwarden.archive import archived_rows, create, manifest, objectstore, uploads
 from partwarden.cli import formats, options, show
@@ -121,8 +121,8 @@ MEANT = each(lambda text: (validation._age_meant(text), validation._duration_mea
 PERIOD = each(options.known, ("1", "", ""), ("2027-", "", ""), ("1", "2027..", ""))
 
 CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
-    "api/retention.py": {
-        "'((?P<prefix>[a-z0-9]": each(lambda text: retention._check_label_keys({text: ""}), *NAMES, ("a/", "", "!")),
+    "api/job_settings.py": {
+        "'((?P<prefix>[a-z0-9]": each(lambda text: job_settings._check_label_keys({text: ""}), *NAMES, ("a/", "", "!")),
     },
     "api/approval.py": {
         "DIGEST": each(lambda text: approval.parse({approval.APPROVE_PLAN: text}), ("0", "", ""), (" ", "0", "")),
