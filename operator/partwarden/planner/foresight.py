@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from operator import itemgetter
+from textwrap import shorten
 from typing import Any
 
 from ..api.policy import Mode
@@ -44,7 +45,7 @@ Chain = tuple[int, Iterable[PlannedStep]]
 ARCHIVE, CHECK = "ArchivePartition", "CheckArchive"
 """Steps that Jobs do, not the engine."""
 LONGEST_WAIT = 200
-"""Characters of a finding that a step repeats; the way out is in the finding."""
+"""Characters of a finding that a step repeats at most."""
 END = datetime.max.replace(tzinfo=UTC)
 OPEN = (WaitsFor.HOLD, WaitsFor.USER)
 """What a detach may wait for that no time brings."""
@@ -262,8 +263,8 @@ def _only(waits: Waits, kind: WaitsFor) -> Waits:
 
 
 def _stuck(why: Finding | None) -> Waits:
-    """For the user, without the way out."""
-    return () if why is None else (Wait(WaitsFor.USER, why.message.split("; ")[0][:LONGEST_WAIT]),)
+    """For the user, who finds the whole message among the findings."""
+    return () if why is None else (Wait(WaitsFor.USER, shorten(why.message, LONGEST_WAIT, placeholder=" …")),)
 
 
 def _grace_end(context: PlanContext, table: Detached, coming: bool) -> datetime:
