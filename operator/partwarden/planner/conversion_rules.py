@@ -193,12 +193,6 @@ def _relation(table: PlainTable, _: Wanted) -> Iterator[Refusal]:
         yield Refusal(name, f"it is a table OF {table.typed}, and a partition cannot be", "ALTER TABLE … NOT OF")
     if table.access_method != "heap":
         yield Refusal(name, f"its access method is {table.access_method}", "ALTER TABLE … SET ACCESS METHOD heap")
-    if table.replica_identity == "i":
-        yield Refusal(
-            name,
-            "its replica identity is an index, which was not shown to work through a conversion",
-            "ALTER TABLE … REPLICA IDENTITY FULL or DEFAULT, and USING INDEX again then",
-        )
 
 
 def _key(table: PlainTable, wanted: Wanted) -> Iterator[Refusal]:

@@ -159,13 +159,14 @@ WITH used(classid, objid) AS (
   UNION ALL SELECT 'pg_constraint'::regclass::oid, k.oid FROM pg_constraint k
     WHERE k.conrelid = {oid} AND k.contype IN ('p', 'u')
 ), dependents AS (
-  SELECT DISTINCT d.classid, d.objid, d.objsubid, u.classid = 'pg_constraint'::regclass AS by_key
+  SELECT DISTINCT d.classid, d.objid, d.objsubid, u.classid = 'pg_constraint'::regclass AS by_key,
+         u.classid = 'pg_type'::regclass AS by_type
   FROM used u JOIN pg_depend d ON d.refclassid = u.classid AND d.refobjid = u.objid AND d.deptype = 'n'
 )
 SELECT CASE WHEN d.by_key THEN 'GROUPED_VIEW'
-            WHEN v.relkind = 'v' THEN 'VIEW'
+            WHEN v.relkind = 'v' AND NOT d.by_type THEN 'VIEW'
             WHEN v.relkind = 'm' THEN 'MATERIALIZED_VIEW' ELSE 'OTHER' END AS kind,
-       left(CASE WHEN v.relkind IN ('v', 'm') THEN n.nspname || '.' || v.relname
+       left(CASE WHEN v.relkind IN ('v', 'm') AND NOT d.by_type THEN n.nspname || '.' || v.relname
                  ELSE o.type || ' ' || o.identity END, 255) AS name, true AS validated
 FROM dependents d CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) o
 LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid

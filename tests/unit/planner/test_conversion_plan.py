@@ -83,7 +83,6 @@ def planned(table: PlainTable, want: Wanted | None = None, **given: Any) -> tupl
         ({"persistence": "u"}, "SET LOGGED"),
         ({"typed": "kind_of_run"}, "NOT OF"),
         ({"access_method": "columnar"}, "SET ACCESS METHOD heap"),
-        ({"replica_identity": "i"}, "replica identity is an index"),
         ({"key": None, "columns": ("submited_at",)}, "did you mean submited_at"),
         ({"key": replace(KEY, type="text")}, "its type is text"),
         ({"key": replace(KEY, generated=True)}, "cannot be a generated column"),
