@@ -54,7 +54,7 @@ def read(database: Database, key: str = "At", name: str = "run") -> PlainTable:
 def test_all_that_is_tied_to_a_table_is_read(database: Database) -> None:
     database.execute(RICH)
     table = read(database)
-    assert (table.kind, table.persistence, table.access_method, table.replica_identity) == ("r", "p", "heap", "d")
+    assert (table.kind, table.persistence, table.access_method) == ("r", "p", "heap")
     assert table.columns == ("id", "At", "code", "customer", "before", "twice")
     assert table.key is not None
     assert (table.key.type, table.key.not_null, table.key.generated) == ("timestamp with time zone", False, False)
