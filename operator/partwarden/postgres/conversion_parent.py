@@ -184,7 +184,7 @@ def _make_ahead(
         making += ddl.before_attach(template, table)
         making.append(_attach(parent, table, partition))
         if wider:
-            # Not before: the parent may have another unique index of these columns, which would take this one for its own.
+            # Not before: another unique index of the parent with these columns would take this one for its own.
             key = definition.text(f"{wider.columns}{wider.deferrable}")
             add = SQL("ALTER TABLE {} ADD PRIMARY KEY {}").format(ddl.relation(table), key)
             making += [setting({"default_tablespace": wider.tablespace}), add, setting({"default_tablespace": ""})]
