@@ -14,6 +14,7 @@ from partwarden.planner.calendar import Range
 from partwarden.planner.marker import Phase
 from support.meanwhile import keep, keep_while, kill_others, waiting
 from support.retirement import (
+    CHANGES,
     DEFAULT,
     DETACH,
     DROP,
@@ -116,25 +117,20 @@ def test_a_copy_of_the_mark_drops_nothing(database: Database) -> None:
     assert converge(database, **DROP) == []
 
 
-CHANGES = {
-    "attached again": "ALTER TABLE run ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')",
-    "made anew": """CREATE TABLE other (LIKE run_2018 INCLUDING ALL); DROP TABLE run_2018;
-        ALTER TABLE other RENAME TO run_2018""",
-    "mark taken away": "COMMENT ON TABLE run_2018 IS 'keep'",
-    "partition of another": """CREATE TABLE other (LIKE run) PARTITION BY RANGE (submitted_at);
-        ALTER TABLE other ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')""",
+ALL_CHANGES = {
+    **CHANGES,
     "child of another": "CREATE TABLE other (LIKE run); ALTER TABLE run_2018 INHERIT other",
     "a parent itself": "CREATE TABLE other () INHERITS (run_2018)",
     "another name": "ALTER TABLE run_2018 RENAME TO run_old; CREATE TABLE run_2018 (LIKE run)",
 }
 
 
-@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize("what", ALL_CHANGES)
 @pytest.mark.parametrize("moment", ["WITH wanted", "pg_try_advisory_xact_lock", "LOCK TABLE"])
 def test_a_table_changed_since_it_was_observed_is_not_dropped(database: Database, what: str, moment: str) -> None:
     database.execute(YEARS)
     expired(database)
-    report = keep_before(database.dsn, moment, lambda: database.execute(CHANGES[what]), **DROP)
+    report = keep_before(database.dsn, moment, lambda: database.execute(ALL_CHANGES[what]), **DROP)
     assert verbs(report) == [("drop", "TableChanged")]
     assert is_there(database)
 

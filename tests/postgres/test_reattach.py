@@ -13,6 +13,7 @@ from partwarden.planner.calendar import Range
 from partwarden.planner.keys import Codec, KeyType
 from support.meanwhile import keep, keep_while, kill_others
 from support.retirement import (
+    CHANGES,
     DEFAULT,
     DETACH,
     FORMS,
@@ -92,16 +93,6 @@ def test_a_row_inserted_into_default_meanwhile_prevents_reattach(database: Datab
     report = keep_before(database.dsn, moment, lambda: database.execute(insert), **KEEP_ALL)
     assert verbs(report) == [("attach again", "DefaultHasRows")]
     assert rows_of_2018(database) == ROWS + 1
-
-
-CHANGES = {
-    "attached by hand": "ALTER TABLE run ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')",
-    "made anew": """CREATE TABLE other (LIKE run_2018 INCLUDING ALL); DROP TABLE run_2018;
-        ALTER TABLE other RENAME TO run_2018""",
-    "mark taken away": "COMMENT ON TABLE run_2018 IS 'keep'",
-    "partition of another": """CREATE TABLE other (LIKE run) PARTITION BY RANGE (submitted_at);
-        ALTER TABLE other ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')""",
-}
 
 
 @pytest.mark.parametrize("what", CHANGES)

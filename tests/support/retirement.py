@@ -39,6 +39,15 @@ ROWS = 365
 DEFAULT = "CREATE TABLE run_rest PARTITION OF run DEFAULT; INSERT INTO run (submitted_at) VALUES ('1999-09-09Z');"
 FORMS = pytest.mark.parametrize("form", [YEARS, YEARS + DEFAULT], ids=["concurrently", "with DEFAULT"])
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+CHANGES = {
+    "attached by hand": "ALTER TABLE run ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')",
+    "made anew": """CREATE TABLE other (LIKE run_2018 INCLUDING ALL); DROP TABLE run_2018;
+        ALTER TABLE other RENAME TO run_2018""",
+    "mark taken away": "COMMENT ON TABLE run_2018 IS 'keep'",
+    "partition of another": """CREATE TABLE other (LIKE run) PARTITION BY RANGE (submitted_at);
+        ALTER TABLE other ATTACH PARTITION run_2018 FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')""",
+}
+"""By which the detached table of 2018 is not any more what a plan was made for."""
 
 DETACH: dict[str, Any] = {"startFrom": "2026-01-01", "premake": 0, "retention": {"keepFor": "5y"}}
 """Fields of a policy by which the year 2018 has expired, and nothing is to be made."""

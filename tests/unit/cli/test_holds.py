@@ -102,6 +102,7 @@ def test_what_another_writer_adds_meanwhile_is_not_lost(api: ApiServer) -> None:
     assert api.held("shop", "run") == "run_2019, other"
 
 
+@pytest.mark.slow
 def test_writers_at_one_moment_lose_no_name(api: ApiServer) -> None:
     names = [f"run_{number}" for number in range(8)]
 

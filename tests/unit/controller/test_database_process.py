@@ -28,6 +28,8 @@ from partwarden.postgres.conninfo import ConnectionInfo
 from partwarden.status.events import CompletedAction
 from support import worker_tasks
 
+# They start processes.
+pytestmark = pytest.mark.slow
 MIB = 1024 * 1024
 
 
@@ -144,7 +146,6 @@ def test_a_step_that_says_how_long_it_lasts_has_that_time(hasty: DatabaseProcess
     assert 50 < (asked.phases[-1][1] or 0) <= 60
 
 
-@pytest.mark.slow
 def test_what_must_be_brief_has_a_process_of_its_own_and_no_step_is_longer(
     processes: DatabaseProcesses, asked: Asked
 ) -> None:
@@ -240,7 +241,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_an_operator_that_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     script = tmp_path / "ends.py"

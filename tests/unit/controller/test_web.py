@@ -108,6 +108,7 @@ def test_other_requests(made: Fixture, request_: str, status: str, body: str) ->
     assert (first, found) == (f"HTTP/1.1 {status}", body)
 
 
+@pytest.mark.slow
 def test_a_probe_is_answered_at_once_while_many_clients_hold_connections(made: Fixture) -> None:
     with ExitStack() as stack:
         for _ in range(300):

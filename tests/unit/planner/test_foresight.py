@@ -157,6 +157,7 @@ def in_order(done: Iterable[What]) -> dict[str | int | None, list[What]]:
     return ordered
 
 
+@pytest.mark.slow
 @given(worlds())
 def test_what_is_done_is_what_the_plan_said_and_not_before_that_moment(world: World) -> None:
     """Same actions on same objects in the same order, and nothing else; what waits for the user is not done."""

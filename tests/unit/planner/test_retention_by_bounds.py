@@ -113,6 +113,7 @@ def test_exactly_what_has_two_bounds_and_lies_before_the_cutoff_expires(
     }
 
 
+@pytest.mark.slow
 @given(tables(), st.sampled_from(list(Interval)), st.sampled_from(ZONES))
 def test_no_row_that_is_young_goes_whatever_interval_and_time_zone_become(
     table: tuple[TableSpec, Inventory, Codec], interval: Interval, zone: str
