@@ -87,7 +87,8 @@ SELECT i.indexrelid AS oid, c.relname::text AS name,
                          WHERE NOT d.opcdefault)
          AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(num, place)
                          JOIN pg_attribute a ON a.attrelid = {oid} AND a.attnum = u.num
-                         WHERE a.attcollation <> (i.indcollation::oid[])[place - 1]) AS plain
+                         WHERE a.attcollation <> (i.indcollation::oid[])[place - 1]) AS plain,
+       i.indisreplident AS identifies_rows
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {oid} ORDER BY c.relname LIMIT {most}
 """
 LEFTOVER = """
