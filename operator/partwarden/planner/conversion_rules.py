@@ -126,7 +126,10 @@ def refusals(table: PlainTable, wanted: Wanted) -> tuple[Refusal, ...]:
 
 def changes(table: PlainTable, wanted: Wanted) -> tuple[Change, ...]:
     """What becomes of all that the table has, where nothing is refused."""
-    keys = [_widening(table, each) for each in widened(table, wanted)]
+    wider = widened(table, wanted)
+    keys = [_widening(each) for each in wider]
+    if table.key is not None and not table.key.not_null and any(each.primary for each in wider):
+        keys.append(Change(f"column {table.key.name}", "becomes NOT NULL, as each column of a primary key is"))
     return (*keys, *(Change(str(each), KEPT[each.kind]) for each in table.tied if each.kind in KEPT))
 
 
@@ -166,7 +169,7 @@ def is_ours(table: PlainTable, index: Index) -> bool:
     return columns == index.columns and index.unique and index.plain and not index.constraint
 
 
-def _widening(table: PlainTable, key: WidenedKey) -> Change:
+def _widening(key: WidenedKey) -> Change:
     narrow, wide = ", ".join(key.columns[:-1]), ", ".join(key.columns)
     kind = "primary key" if key.primary else "unique constraint"
     return Change(
@@ -193,12 +196,6 @@ def _relation(table: PlainTable, _: Wanted) -> Iterator[Refusal]:
         yield Refusal(name, f"it is a table OF {table.typed}, and a partition cannot be", "ALTER TABLE … NOT OF")
     if table.access_method != "heap":
         yield Refusal(name, f"its access method is {table.access_method}", "ALTER TABLE … SET ACCESS METHOD heap")
-    if table.replica_identity == "i":
-        yield Refusal(
-            name,
-            "its replica identity is an index, which was not shown to work through a conversion",
-            "ALTER TABLE … REPLICA IDENTITY FULL or DEFAULT, and USING INDEX again then",
-        )
 
 
 def _key(table: PlainTable, wanted: Wanted) -> Iterator[Refusal]:
@@ -268,6 +265,9 @@ def _narrow(table: PlainTable, key: KeyColumn, each: Constraint, wanted: Wanted)
     elif each.included or each.deferrable or not each.nulls_distinct or not _is_plain(table, each):
         why = "INCLUDE, DEFERRABLE, NULLS NOT DISTINCT and other collations are not made wider"
         yield Refusal(name, why, "make it a plain key, or drop it")
+    elif any(one.oid == each.index and one.identifies_rows for one in table.indexes):
+        why = "it is the replica identity, which cannot become wider"
+        yield Refusal(name, why, "ALTER TABLE … REPLICA IDENTITY DEFAULT, which is the primary key, or FULL")
 
 
 def _is_plain(table: PlainTable, constraint: Constraint) -> bool:

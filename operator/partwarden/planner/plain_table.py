@@ -77,7 +77,6 @@ class Constraint:
     included: tuple[str, ...] = ()
     deferrable: bool = False
     validated: bool = True
-    enforced: bool = True
     inherited: bool = True
     """False: NO INHERIT, so that it would not hold for partitions."""
     overlaps: bool = False
@@ -155,8 +154,6 @@ class PlainTable:
     typed: str | None
     """The composite type that it is a table OF."""
     access_method: str
-    replica_identity: str
-    """``pg_class.relreplident``."""
     bytes: int
     """Of the table with TOAST and indexes."""
     heap: int

@@ -43,7 +43,7 @@ TABLE = """
 SELECT c.relkind::text AS kind, c.relpersistence::text AS persistence, c.relispartition AS is_partition,
        CASE WHEN c.reloftype <> 0 THEN format_type(c.reloftype, NULL) END AS typed,
        coalesce((SELECT amname::text FROM pg_am WHERE oid = c.relam), '') AS access_method,
-       c.relreplident::text AS replica_identity, coalesce(pg_total_relation_size(c.oid), 0) AS bytes,
+       coalesce(pg_total_relation_size(c.oid), 0) AS bytes,
        coalesce(pg_relation_size(c.oid), 0) AS heap, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows
 FROM pg_class c WHERE c.oid = {oid}
 """
@@ -62,7 +62,7 @@ SELECT k.conname::text AS name, k.contype::text AS kind,
              JOIN pg_attribute a ON a.attrelid = {oid} AND a.attnum = u.num
              WHERE x.indexrelid = k.conindid AND x.indnatts > x.indnkeyatts) AS included,
        k.condeferrable AS deferrable, k.convalidated AS validated,
-       coalesce((to_jsonb(k) ->> 'conenforced')::bool, true) AS enforced, NOT k.connoinherit AS inherited,
+       NOT k.connoinherit AS inherited,
        coalesce((to_jsonb(k) ->> 'conperiod')::bool, false) AS overlaps,
        coalesce((SELECT NOT (to_jsonb(x) ->> 'indnullsnotdistinct')::bool FROM pg_index x
                  WHERE x.indexrelid = k.conindid), true) AS nulls_distinct, k.conindid AS index
@@ -159,13 +159,14 @@ WITH used(classid, objid) AS (
   UNION ALL SELECT 'pg_constraint'::regclass::oid, k.oid FROM pg_constraint k
     WHERE k.conrelid = {oid} AND k.contype IN ('p', 'u')
 ), dependents AS (
-  SELECT DISTINCT d.classid, d.objid, d.objsubid, u.classid = 'pg_constraint'::regclass AS by_key
+  SELECT DISTINCT d.classid, d.objid, d.objsubid, u.classid = 'pg_constraint'::regclass AS by_key,
+         u.classid = 'pg_type'::regclass AS by_type
   FROM used u JOIN pg_depend d ON d.refclassid = u.classid AND d.refobjid = u.objid AND d.deptype = 'n'
 )
 SELECT CASE WHEN d.by_key THEN 'GROUPED_VIEW'
-            WHEN v.relkind = 'v' THEN 'VIEW'
+            WHEN v.relkind = 'v' AND NOT d.by_type THEN 'VIEW'
             WHEN v.relkind = 'm' THEN 'MATERIALIZED_VIEW' ELSE 'OTHER' END AS kind,
-       left(CASE WHEN v.relkind IN ('v', 'm') THEN n.nspname || '.' || v.relname
+       left(CASE WHEN v.relkind IN ('v', 'm') AND NOT d.by_type THEN n.nspname || '.' || v.relname
                  ELSE o.type || ' ' || o.identity END, 255) AS name, true AS validated
 FROM dependents d CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) o
 LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid

@@ -38,7 +38,6 @@ PLAIN = PlainTable(
     is_partition=False,
     typed=None,
     access_method="heap",
-    replica_identity="d",
     bytes=5 << 30,
     heap=4 << 30,
     rows=1000,
@@ -83,7 +82,6 @@ def planned(table: PlainTable, want: Wanted | None = None, **given: Any) -> tupl
         ({"persistence": "u"}, "SET LOGGED"),
         ({"typed": "kind_of_run"}, "NOT OF"),
         ({"access_method": "columnar"}, "SET ACCESS METHOD heap"),
-        ({"replica_identity": "i"}, "replica identity is an index"),
         ({"key": None, "columns": ("submited_at",)}, "did you mean submited_at"),
         ({"key": replace(KEY, type="text")}, "its type is text"),
         ({"key": replace(KEY, generated=True)}, "cannot be a generated column"),
@@ -136,6 +134,11 @@ def test_a_key_that_is_more_than_its_columns_is_not_made_wider(fields: dict[str,
     assert "are not made wider" in refused(table, wanted(widen_keys=True))
 
 
+def test_a_key_that_identifies_rows_for_replication_is_not_made_wider() -> None:
+    table = replace(KEYED, indexes=(replace(PRIMARY_INDEX, identifies_rows=True),))
+    assert "REPLICA IDENTITY DEFAULT" in refused(table, wanted(widen_keys=True))
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -164,6 +167,9 @@ def test_keys_that_become_wider_say_what_is_lost_and_have_an_index_built() -> No
     assert (key.constraint, key.primary, key.columns) == ("run_pkey", True, ("id", "submitted_at"))
     assert key.index == "run_pkey_wide"
     assert "ON CONFLICT (id) fails" in str(plan.changes[0])
+    assert not any("becomes NOT NULL" in str(each) for each in plan.changes)
+    nullable, _ = planned(replace(KEYED, key=replace(KEY, not_null=False)), wanted(widen_keys=True))
+    assert "column submitted_at: becomes NOT NULL" in str(nullable.changes[1])
     assert [each.lock for each in plan.steps[1:]] == [
         "SHARE UPDATE EXCLUSIVE",
         "ACCESS EXCLUSIVE",
