@@ -13,7 +13,7 @@ import pytest
 from lab.postgres import Database
 from partwarden.errors import DatabaseUnreachable, InsufficientPrivilege, StatementRejected, TableBusy, TableChanged
 from partwarden.planner.conversion import WidenedKey
-from partwarden.postgres import conversion_finish, conversion_swap
+from partwarden.postgres import conversion_finish, conversion_swap, conversion_undo
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_obstacles import obstacles
@@ -194,12 +194,19 @@ def test_foreign_keys_left_to_be_validated_are_validated_later(
         patched.setattr(conversion_swap, "finish", lambda *_: None)
         swap(database.dsn, made)
     assert database.query(valid) == [("lax", False), ("valid", False)]
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_undo, "finish", lambda *_: None)
+        undo(database.dsn)
+    assert database.query(valid) == [("lax", False), ("valid", False)]
+    convert(database, ID)
+    assert database.query(valid) == [("lax", False), ("valid", True)]
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_undo, "finish", lambda *_: None)
+        undo(database.dsn)
     with session(from_dsn(database.dsn)) as connection:
         for _ in range(2):
-            conversion_finish.finish(connection, "public", LEGACY, time.monotonic() + 10)
+            conversion_finish.finish(connection, "public", "run", time.monotonic() + 10)
             assert database.query(valid) == [("lax", False), ("valid", True)]
-    undo(database.dsn)
-    assert database.query(valid) == [("lax", False), ("valid", True)]
     assert database.query("SELECT obj_description('run'::regclass)") == [(None,)]
 
 

@@ -31,7 +31,7 @@ from . import conversion_definition as definition
 from . import conversion_obstacles, ddl, locks
 from .connection import Session, pinned, run
 from .conversion_definition import rows_of, statements
-from .conversion_finish import Role, finish, write_mark
+from .conversion_finish import Role, finish, to_validate, write_mark
 from .conversion_obstacles import CHANGED, check_obstacles, fingerprint, require
 from .conversion_parent import Ready, identify, prepare
 from .errors import message
@@ -189,7 +189,7 @@ def _work(
         ready.oid,
         tuple((each.constraint, each.index) for each in conversion.widened),
         ready.nullable,
-        tuple((each.schema, each.table, each.name) for each in referenced if each.valid),
+        to_validate(referenced, ready.mark),
     )
     yield SQL("COMMENT ON TABLE {} IS {}").format(legacy, write_mark(ready.comment, oid, mark, conversion.table))
     pairs = [(each.name, each.widened.index if each.widened else each.renamed) for each in ready.indexes]
