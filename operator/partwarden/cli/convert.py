@@ -98,7 +98,10 @@ def convert(dsn: str, table: dict[str, str], back: bool, only_plan: bool, yes: b
         try:
             convert_table(connection, wanted, plan, given["patience"], done.add)
         except TableBusy as error:
-            raise TableBusy(f"{error}; nothing is half done: the same command goes on, --undo takes it back") from None
+            raise TableBusy(
+                f"{error}; nothing is half done: the same command goes on, and with --undo what was prepared is taken "
+                f"back; until then rows from {iso(plan.until)} on may be refused"
+            ) from None
         document = {**_document(plan, wanted), "done": done.steps}
         if output not in ("text", "wide"):
             formats.show(output, document, [str(plan.table)], [])

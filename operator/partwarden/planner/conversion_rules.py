@@ -265,6 +265,9 @@ def _narrow(table: PlainTable, key: KeyColumn, each: Constraint, wanted: Wanted)
     elif each.included or each.deferrable or not each.nulls_distinct or not _is_plain(table, each):
         why = "INCLUDE, DEFERRABLE, NULLS NOT DISTINCT and other collations are not made wider"
         yield Refusal(name, why, "make it a plain key, or drop it")
+    elif any(one.oid == each.index and one.identifies_rows for one in table.indexes):
+        why = "it is the replica identity, which cannot become wider"
+        yield Refusal(name, why, "ALTER TABLE … REPLICA IDENTITY DEFAULT, which is the primary key, or FULL")
 
 
 def _is_plain(table: PlainTable, constraint: Constraint) -> bool:

@@ -97,6 +97,8 @@ class Index:
     valid: bool
     constraint: bool
     plain: bool
+    identifies_rows: bool = False
+    """Whether it is the table's replica identity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from ..planner.plain_table import (
     TiedKind,
 )
 from . import catalog, ddl
-from .answers import check_rows
+from .answers import UnreadAnswer, check_rows
 from .connection import Session, run
 from .table_state import ends
 from .transaction import read_only, reading_rows
@@ -87,7 +87,8 @@ SELECT i.indexrelid AS oid, c.relname::text AS name,
                          WHERE NOT d.opcdefault)
          AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(num, place)
                          JOIN pg_attribute a ON a.attrelid = {oid} AND a.attnum = u.num
-                         WHERE a.attcollation <> (i.indcollation::oid[])[place - 1]) AS plain
+                         WHERE a.attcollation <> (i.indcollation::oid[])[place - 1]) AS plain,
+       i.indisreplident AS identifies_rows
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {oid} ORDER BY c.relname LIMIT {most}
 """
 LEFTOVER = """
@@ -201,15 +202,18 @@ def read_table(connection: Session, table: Table, key: str, check: str) -> Plain
         check_rows(rows)
         if len(rows) > MOST and rows is not columns:
             raise StatementRejected(f"cannot convert {parent}: it has more than {MOST:,} objects of one kind")
-    return _table(inventory, key, about, columns, lists, checks)
+    if not about:
+        raise TableNotFound(f"table {parent} was dropped since it was read")
+    try:
+        return _table(inventory, key, about, columns, lists, checks)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnreadAnswer(f"the catalog holds what no PostgreSQL has there ({error!r:.200})") from error
 
 
 def _table(
     inventory: Inventory, key: str, about: list[Any], columns: list[Any], lists: list[list[Any]], checks: list[Any]
 ) -> PlainTable:
     assert inventory.parent is not None
-    if not about:
-        raise TableNotFound(f"table {inventory.parent} was dropped since it was read")
     constraints, indexes, tied, dependents = lists
     chosen = next((each for each in columns if each.name == key), None)
     return PlainTable(
@@ -290,4 +294,9 @@ def read_rows(connection: Session, table: PlainTable, encoding: KeyEncoding, now
     parts |= {"value": value, "now": Literal(codec.literal(now)), "limit": Literal(COUNT_LIMIT)}
     with reading_rows(connection, table.parent.schema, table.parent.name):
         ((row,),) = run(connection, SQL(query).format(**parts))
+    try:
+        for each in filter(None, (row.lowest, row.highest)):
+            codec.moment(each)
+    except (TypeError, ValueError) as error:
+        raise UnreadAnswer(f"a key of {table} is no value of type {codec.type} ({error!r:.200})") from error
     return replace(table, spread=Spread(**row._asdict()))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from psycopg.sql import SQL, Composable, Identifier
 
@@ -44,6 +45,13 @@ class Role:
         """The statements, which call no function of the table, as the connected role; then the owner again."""
         found = list(statements)
         return [become(self.login), *found, become(self.owner)] if found and self.owner != self.login else found
+
+
+def to_validate(referenced: Sequence[Any], mark: ConvertedMark | None) -> tuple[tuple[str, str, str], ...]:
+    """Of the foreign keys of other tables those that are valid, or were before an interrupted ``mark`` was written."""
+    left = () if mark is None else mark.validate
+    keys = ((each, (each.schema, each.table, each.name)) for each in referenced)
+    return tuple(key for each, key in keys if each.valid or key in left)
 
 
 def write_mark(comment: str | None, oid: int, mark: ConvertedMark | None, table: str) -> str | None:

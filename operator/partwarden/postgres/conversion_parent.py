@@ -18,6 +18,7 @@ from ..errors import StatementRejected
 from ..planner import marker
 from ..planner.conversion import Conversion, NewPartition
 from ..planner.inventory import Grant, Parent, PartitionTemplate, Relation, RelationKind
+from ..planner.marker import ConvertedMark
 from . import catalog, ddl
 from . import conversion_definition as definition
 from .connection import run
@@ -51,6 +52,8 @@ class Ready:
     owner: str
     comment: str | None
     """That of the plain table, without any mark of a conversion."""
+    mark: ConvertedMark | None
+    """The one that a way back has left on it, which was not finished."""
     nullable: bool
     """Whether the key column of the plain table must become NOT NULL, for a wider primary key."""
     indexes: tuple[Index, ...]
@@ -104,7 +107,8 @@ def prepare(connection: psycopg.Connection[Any], conversion: Conversion) -> Read
         connection, PRIMARY, schema=Identifier(schema).as_string(), names=SQL("{}::name[]").format(names)
     )
     primary = tuple(Identifier(schema, each.index) for each in found) if wider else ()
-    return Ready(oid, new, row.owner, comment, nullable, tuple(indexes), wider, primary)
+    mark = marker.read_converted(row.comment, conversion.oid)
+    return Ready(oid, new, row.owner, comment, mark, nullable, tuple(indexes), wider, primary)
 
 
 def _complete(

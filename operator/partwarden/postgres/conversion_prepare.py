@@ -33,7 +33,7 @@ from . import ddl
 from .alone import OutOfTime, run_outside
 from .connection import Session, run
 from .conversion_facts import ask_leftover, parse_leftover, read_table
-from .locks import Mode, Want, retry_locks
+from .locks import Mode, Want, older_transaction, retry_locks
 from .transaction import (
     LOCK_TIMEOUT_HEAVY,
     READ_ALL_LIMIT,
@@ -93,7 +93,7 @@ def _build(connection: Session, plan: ConversionPlan, name: str, columns: tuple[
         Identifier(name), ddl.relation(table.parent), SQL(", ").join(map(Identifier, columns))
     )
     with translated(connection, subject):
-        _outside(connection, subject, statement)
+        _outside(connection, table, subject, statement)
     report(f"built unique index {name} ({', '.join(columns)})", time.monotonic() - began)
 
 
@@ -118,16 +118,17 @@ def _drop_index(connection: Session, table: PlainTable, index: Index) -> None:
     subject = f"cannot drop index {index.name} of {table}"
     drop = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(table.parent.schema, index.name))
     with translated(connection, subject):
-        _outside(connection, subject, drop)
+        _outside(connection, table, subject, drop)
 
 
-def _outside(connection: Session, subject: str, statement: Composable) -> None:
+def _outside(connection: Session, table: PlainTable, subject: str, statement: Composable) -> None:
     try:
         run_outside(connection, subject, statement, lock_timeout=WAIT_FOR_TRANSACTIONS, limit=READ_ALL_LIMIT)
     except OutOfTime:
         raise StatementFailed(f"{subject}: it did not end within {READ_ALL_LIMIT / 3600:.0f} hours") from None
     except pg.LockNotAvailable:
-        raise TableBusy(f"{subject}: a transaction is open for longer than it waits; end it, then go on") from None
+        who = older_transaction(connection, SQL("now()"), [table.parent.oid]) or "one that has ended since"
+        raise TableBusy(f"{subject}: it waits for a transaction that is open for long: {who}") from None
 
 
 # The CHECK.

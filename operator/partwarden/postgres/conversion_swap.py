@@ -15,7 +15,7 @@ https://www.postgresql.org/docs/current/sql-alterindex.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, LiteralString
 
 import psycopg
@@ -31,14 +31,14 @@ from . import conversion_definition as definition
 from . import conversion_obstacles, ddl, locks
 from .connection import Session, pinned, run
 from .conversion_definition import rows_of, statements
-from .conversion_finish import Role, finish, write_mark
+from .conversion_finish import Role, finish, to_validate, write_mark
 from .conversion_obstacles import CHANGED, check_obstacles, fingerprint, require
 from .conversion_parent import Ready, identify, prepare
 from .errors import message
 from .locks import Mode, Want
 from .settings import setting
 from .table_state import holding_to
-from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated
+from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated, undo
 
 UNDER_LOCK = 1000
 """Milliseconds that one statement may take under the lock: it would be a scan that nobody expected."""
@@ -87,8 +87,17 @@ def swap(connection: Session, conversion: Conversion, deadline: float) -> None:
             raise changed(error, subject) or error from None
 
     with translated(connection, subject):
-        locks.retry_locks(connection, attempt, lambda: wants, subject, deadline)
+        persist(connection, attempt, wants, subject, deadline)
     finish(connection, conversion.schema, conversion.legacy, deadline)
+
+
+def persist(connection: Session, attempt: Callable[[], None], wants: list[Want], subject: str, deadline: float) -> None:
+    """`locks.retry_locks`, and all of it once more where a statement took too long: a busy server may stall."""
+    try:
+        locks.retry_locks(connection, attempt, lambda: wants, subject, deadline)
+    except StatementFailed:
+        undo(connection)
+        locks.retry_locks(connection, attempt, lambda: wants, subject, deadline)
 
 
 def changed(error: psycopg.Error, subject: str) -> PartwardenError | None:
@@ -189,7 +198,7 @@ def _work(
         ready.oid,
         tuple((each.constraint, each.index) for each in conversion.widened),
         ready.nullable,
-        tuple((each.schema, each.table, each.name) for each in referenced if each.valid),
+        to_validate(referenced, ready.mark),
     )
     yield SQL("COMMENT ON TABLE {} IS {}").format(legacy, write_mark(ready.comment, oid, mark, conversion.table))
     pairs = [(each.name, each.widened.index if each.widened else each.renamed) for each in ready.indexes]

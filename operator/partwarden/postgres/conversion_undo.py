@@ -26,9 +26,9 @@ from . import catalog, ddl, locks
 from . import conversion_definition as definition
 from .connection import Session, pinned, run
 from .conversion_definition import legacy_name, rows_of, statements
-from .conversion_finish import Role, finish, write_mark
+from .conversion_finish import Role, finish, to_validate, write_mark
 from .conversion_obstacles import fingerprint, require
-from .conversion_swap import UNDER_LOCK, again, changed, lock_around, move_sequences, wanted
+from .conversion_swap import UNDER_LOCK, again, changed, lock_around, move_sequences, persist, wanted
 from .create import NEW_ACLS, grants
 from .errors import message
 from .locks import Mode, Want
@@ -132,7 +132,7 @@ def undo(connection: Session, schema: str, table: str, deadline: float, *, limit
             raise changed(error, subject) or error from None
 
     with translated(connection, subject):
-        locks.retry_locks(connection, attempt, lambda: wants, subject, deadline)
+        persist(connection, attempt, wants, subject, deadline)
     finish(connection, schema, table, deadline)
     return moved
 
@@ -254,7 +254,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
         grants=tuple(Grant(*each) for each in rights),
     )
     yield from ddl.set_grants(mine, parent, grants(acls))
-    valid = tuple((each.schema, each.table, each.name) for each in referenced if each.valid)
+    valid = to_validate(referenced, found.mark)
     mark = ConvertedMark(legacy.oid, parent.oid, validate=valid, undone=True) if valid else None
     yield SQL("COMMENT ON TABLE {} IS {}").format(above, write_mark(found.comment, legacy.oid, mark, str(parent)))
     yield SQL("COMMIT")

@@ -134,6 +134,11 @@ def test_a_key_that_is_more_than_its_columns_is_not_made_wider(fields: dict[str,
     assert "are not made wider" in refused(table, wanted(widen_keys=True))
 
 
+def test_a_key_that_identifies_rows_for_replication_is_not_made_wider() -> None:
+    table = replace(KEYED, indexes=(replace(PRIMARY_INDEX, identifies_rows=True),))
+    assert "REPLICA IDENTITY DEFAULT" in refused(table, wanted(widen_keys=True))
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

@@ -10,7 +10,7 @@ from partwarden.api import approval, policy, status
 from partwarden.archive import archived_rows, manifest, verify
 from partwarden.controller import settings
 from partwarden.planner import marker
-from partwarden.postgres import answers, connection, conninfo, ddl, table_state
+from partwarden.postgres import answers, connection, conninfo, conversion_facts, ddl, table_state
 from partwarden.status import events
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "limits.md").read_text()
@@ -32,6 +32,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "limits.md").read_tex
         ("line of a comment", [marker.LONGEST_LINE]),
         ("tables with marks", [table_state.MOST_MARKED]),
         ("bounds of a partition", [ddl.LONGEST_BOUNDS]),
+        ("objects of one kind that a plain table has", [conversion_facts.MOST]),
         ("CHECK of a detached table", [table_state.LONGEST_CHECK]),
         ("expression of a row security policy", [ddl.LONGEST_TEXT]),
         ("name in the catalog", [answers.LONGEST_IDENTIFIER]),
