@@ -123,7 +123,7 @@ def test_an_archive_is_restored_once_and_its_table_stays(
         assert line.split()[:-1] == ["again", "by-hand", "public.run_2020_again", "25", "Restored"]
         with pytest.raises(KubectlError, match="a restore is done once, and only expireAfter can be"):
             archives.apply_restore("again", {**SPEC, "as": {"name": "another"}})
-        archives.apply_restore("again", {**SPEC, "expireAfter": "90d"})
+        archives.kubectl("patch", "prst", "again", "--type", "merge", "-p", '{"spec":{"expireAfter":"30d"}}')
         archives.kubectl("wait", "--for=jsonpath={.status.expiresAt}", "prst/again", "--timeout=60s")
         archives.apply_restore("again", SPEC)
         until("it never expires", lambda: "expiresAt" not in archives.kubectl.get("prst", "again")["status"])
@@ -133,8 +133,12 @@ def test_an_archive_is_restored_once_and_its_table_stays(
         archives.apply_restore("brief", {**SPEC, "as": {"name": "brief"}, "expireAfter": "14d"})
         job = job_of(archives, "brief")
         code, report = run_program(archives, job, pg_database, tmp_path)
+        archives.kubectl("annotate", "prst", "brief", "partwarden.dev/hold=needed")
         # Long ago: its time is over at once.
         archives.end(job, {**report, "completed": "2020-01-01T00:00:00Z"}, 0)
+        archives.kubectl("wait", "--for=jsonpath={.status.state}=Kept", "prst/brief", "--timeout=60s")
+        assert archives.kubectl.get("prst", "brief")["status"]["expiry"]["reason"] == "Held"
+        archives.kubectl("annotate", "prst", "brief", "partwarden.dev/hold-")
         dropping = until("a Job that drops it", lambda: another(archives, "brief", job))
         code, report = run_program(archives, dropping, pg_database, tmp_path)
         assert (code, report["ok"]) == (0, True)

@@ -18,6 +18,7 @@ PLAN = "tests/cluster/test_plan_approval.py::test_a_plan_waits_until_it_is_appro
 PLAIN = "tests/postgres/test_plain_pg_restore.py"
 RESTORE = "tests/unit/cli/test_partition_restore.py::test_one_restore_is_made_for_the_archive_of_the_period"
 CONVERT = "tests/postgres/test_convert_command.py::test_a_table_is_converted_is_kept_by_a_policy_and_made_plain_again"
+RESTORED_ONCE = "tests/cluster/test_restores.py::test_an_archive_is_restored_once_and_its_table_stays"
 TYPED = "tests/postgres/test_drop_command.py::test_a_drop_is_confirmed_by_typing_the_name"
 
 DUCKDB = (
@@ -102,10 +103,12 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         '20261126T093000Z-4f1c2a-9d2e6b10"': TYPED,
     },
     "docs/how-to/restore.md": {
-        "kubectl partwarden restore 2019 run --as run_2019_again": RESTORE,
+        "kubectl partwarden restore 2019 run --as run_2019_again --expire-after 14d": RESTORE,
         "kubectl partwarden restore 2019 run --attach": RESTORE,
         "kubectl get prst": DEMO,
         "kubectl wait --for=condition=Restored prst/run-2019-again": DEMO,
+        """kubectl patch prst run-2019-again --type merge -p '{"spec":{"expireAfter":"30d"}}'""": RESTORED_ONCE,
+        "kubectl annotate prst run-2019-again partwarden.dev/hold=needed": RESTORED_ONCE,
         f"export PGOPTIONS='{as_options()}'": f"{PLAIN}::test_the_page_and_the_manifest_name_the_pinned_settings",
         'pg_restore --no-owner --dbname "$DSN" "${ARCHIVE#file://}/data.dump"': (
             f"{PLAIN}::test_it_gives_the_rows_and_the_indexes_but_no_attach_and_computes_what_is_generated"

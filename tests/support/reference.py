@@ -42,6 +42,9 @@ OPERATOR = ROOT / "operator" / "partwarden"
 
 POLICY_REASONS = ("status/conditions.py", "planner/default_rows.py", "planner/drop_preconditions.py")
 ARCHIVE_REASONS = ("controller/archive_status.py", "controller/archive_reconciler.py", "controller/job_status.py")
+RESTORE_REASONS = tuple(
+    f"controller/restore_{each}.py" for each in ("parts", "status", "expiry", "claims", "steps", "reconciler")
+)
 """Modules in which reasons of conditions stand as literals."""
 
 CAMEL_CASE = re.compile(r"^([A-Z][a-z]+|OOM)+([A-Z][a-z]+|Killed)*$")

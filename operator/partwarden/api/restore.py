@@ -178,7 +178,7 @@ class RestoredArchive(Model):
     attached_to: str | None = Field(None, description="Schema and name of the table that it is a partition of.")
     rows: int | None = Field(None, description="How many rows were restored.")
     left_off: list[Annotated[str, StringConstraints(max_length=512)]] = Field(
-        default=[], max_length=MOST_LEFT_OFF, description="As in the status."
+        default=[], max_length=MOST_LEFT_OFF, description="As in the status; the first two."
     )
     left_off_count: int | None = Field(None, description="How many there are.")
     server: str | None = Field(None, description="Server and database of the table.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -118,7 +117,8 @@ def _body(archive: StoredArchive, how: _How) -> dict[str, Any]:
 
 def _of_period(namespace: str, period: str, how: _How) -> dict[str, Any]:
     """One for all archives that make the period up, each of which becomes a table."""
-    stem = re.sub(r"[^a-z0-9]+", "-", f"{how.policy}-{period}".lower())
+    text = f"{how.policy}-{period}".lower().replace("..", "-")
+    stem = "".join(each if each.isascii() and each.isalnum() else "-" for each in text)
     return _named(namespace, stem, {"period": period}, {}, how)
 
 

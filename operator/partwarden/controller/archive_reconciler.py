@@ -203,7 +203,8 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
         if step.task is Task.EXPIRE:
             # As it is now: a hold, an edit of the policy, or a restore may not have been seen yet.
             body = self._cluster.policy(archive.policy) if archive.policy else None
-            restores = [*self._restores(), *map(parse_restore, self._cluster.objects(RESTORE_PLURAL, archive.key[0]))]
+            elsewhere = [each for each in self._restores() if each.key[0] != archive.key[0]]
+            restores = [*elsewhere, *map(parse_restore, self._cluster.objects(RESTORE_PLURAL, archive.key[0]))]
             policy = parse_policy(body) if body else None
             case = archive_schedule.ExpiryCase(archive, policy, self._clock(), lambda: restores)
             if (kept := archive_schedule.unmet(case)) is not None:

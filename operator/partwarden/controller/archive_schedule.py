@@ -30,7 +30,6 @@ AFTER_FINDING = timedelta(days=1)
 """Until an archive is read again that was found damaged, or could not be opened: that may be put right meanwhile."""
 ANNOUNCED = timedelta(days=1)
 """Between the announcement of a deletion, in the status and as an Event, and the deletion."""
-BEING_RESTORED = "BeingRestored"
 LATER = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 MONTHS = {"mo": 1, "y": 12}
 
@@ -169,7 +168,10 @@ def is_not_restored(case: ExpiryCase) -> Kept | None:
     spec = found[0] if (found := settings(case.policy)) is not None else None
     needed = next((each for each in case.restores() if restore_claims.needs(each, case.archive, spec)), None)
     if needed is not None:
-        return Kept(BEING_RESTORED, f"PartitionRestore {needed} is not finished, and is of it; delete that, or wait")
+        return Kept(
+            restore_claims.BEING_RESTORED,
+            f"PartitionRestore {needed} is not finished, and is of it; delete that, or wait",
+        )
     return None
 
 

@@ -16,6 +16,7 @@ from ..kube.cache import StoredArchive, StoredPolicy, StoredRestore
 from . import archive_schedule, archive_status
 from .archive_job import BESIDE, JobRequest, Owner
 from .archive_job import name as job_name
+from .restore_claims import BEING_RESTORED
 
 AGAIN = 3600.0
 """Seconds until it is found out anew what time makes due: a policy may say something else by then."""
@@ -86,10 +87,10 @@ def due(
     case = archive_schedule.ExpiryCase(archive, policy, now, restores)
     announced = archive_status.moment(status.get("expiresAt"))
     if (kept := archive_schedule.unmet(case)) is not None:
-        if kept.reason == archive_schedule.BEING_RESTORED:
+        if kept.reason == BEING_RESTORED:
             # All else is met: what keeps it is said.
             return Due(AGAIN, news=archive_status.announced(status, archive.generation, now, None, kept))
-        if "expiresAt" in status or expiry.get("reason") == archive_schedule.BEING_RESTORED:
+        if "expiresAt" in status or expiry.get("reason") == BEING_RESTORED:
             return Due(AGAIN, news=archive_status.announced(status, archive.generation, now, None))
     elif announced is None:
         at = now + archive_schedule.ANNOUNCED

@@ -9,6 +9,9 @@ from ..errors import UnknownTimeZone
 from ..kube.cache import StoredArchive, StoredRestore
 from . import restore_parts, restore_source
 
+BEING_RESTORED = "BeingRestored"
+"""Why an archive is kept."""
+
 
 def needs(restore: StoredRestore, archive: StoredArchive, policy: PartitionPolicySpec | None) -> bool:
     """Whether the restore makes, or is about to make, a table of that archive, or drops one whose rows the archive has.

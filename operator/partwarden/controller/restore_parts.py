@@ -16,6 +16,8 @@ from .archive_status import Status
 
 WAITING, RESTORING, FAILED, RESTORED = "Waiting", "Restoring", "Failed", "Restored"
 DROPPING, DROPPED, KEPT = "Dropping", "Dropped", "Kept"
+MOST = 200
+"""Characters of a text about one of several."""
 PART = (
     *("archive", "location", "manifestSha256", "table", "oid", "attachedTo", "rows", "leftOff", "leftOffCount"),
     *("server", "completed", "dropped", "expiry"),
@@ -39,7 +41,7 @@ def with_part(status: Mapping[str, Any], place: int, part: Mapping[str, Any]) ->
     if not is_one_of_several(status):
         return {**{key: value for key, value in status.items() if key not in PART}, **part}
     found = parts(status)
-    found[place] = {**part, "state": part_state(part)}
+    found[place] = _short({**part, "state": part_state(part)})
     made = [each for each in found if each.get("oid")]
     summed: Status = {**status, "archives": found, "archive": f"{len(found)} archives"}
     if made:
@@ -48,6 +50,15 @@ def with_part(status: Mapping[str, Any], place: int, part: Mapping[str, Any]) ->
     if left_off := sum(int(each.get("leftOffCount") or 0) for each in made):
         summed["leftOffCount"] = left_off
     return summed
+
+
+def _short(part: Status) -> Status:
+    """One of several: a status has room for all."""
+    if "leftOff" in part:
+        part = {**part, "leftOff": [each[:MOST] for each in part["leftOff"][:2]]}
+    if "message" in (expiry := part.get("expiry") or {}):
+        part = {**part, "expiry": {**expiry, "message": expiry["message"][:MOST]}}
+    return part
 
 
 def with_parts(status: Mapping[str, Any], archives: Iterable[tuple[StoredArchive, BoundedRange]]) -> Status:

@@ -113,14 +113,14 @@ class RestoreReconciler(JobReconciler[StoredRestore]):
                 return WRITTEN_MEANWHILE
             source = self._source(step, request, chosen[0][0].key[1] if chosen else None)
             self._check_secret(restore, request)
-            if not self._slots.take(step.job, restore):
-                status = restore_status.waits(restore.status, restore.generation, now, "Queued", self._slots.why_not)
-                return WRITTEN_MEANWHILE if self._write(restore, status) is None else WAIT_FOR_SLOT
             order = restore_source.restore_order(restore, step.place, request, source)
             # Before the Job: of several archives of a period, one that is newer later must not be restored beside this.
             pinned = restore_status.aims(restore.status, step.place, source.archive, source.location)
             begun = JobView(step.job[1], Phase.RUNNING)
             status = restore_status.runs(pinned, restore.generation, now, begun)
+            if not self._slots.take(step.job, restore):
+                status = restore_status.waits(restore.status, restore.generation, now, "Queued", self._slots.why_not)
+                return WRITTEN_MEANWHILE if self._write(restore, status) is None else WAIT_FOR_SLOT
             return self._create(step, request, order, restore_steps.serial(restore, step.place), status)
         except NotProven as waits:
             status = restore_status.waits(restore.status, restore.generation, now, "ArchiveNotProven", str(waits))

@@ -77,8 +77,10 @@ def test_one_restore_is_made_for_the_archive_of_the_period(api: ApiServer) -> No
         assert run("2019-01", "run", "--as", "old.again").stdout.startswith("restored public.run-2019-01-")
     table = {"name": "again", "schema": "old"}
     assert specs(api) == [{"archive": {"name": "run-2019-01"}, "policy": {"name": "run"}, "as": table}]
+    other = run("2019-01", "run", "--as", "run_2019_again", "--expire-after", "14d", "-o", "name").stdout.strip()
+    assert api.get(RESTORE_PLURAL, "ns", other)["spec"]["expireAfter"] == "14d"
     run("2019-01", "--attach")
-    assert specs(api)[1] == {"archive": {"name": "run-2019-01"}, "policy": {"name": "run"}, "attach": True}
+    assert specs(api)[2] == {"archive": {"name": "run-2019-01"}, "policy": {"name": "run"}, "attach": True}
 
 
 def test_several_are_made_where_several_archives_lie_in_it_and_gaps_are_said(api: ApiServer) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from partwarden.api.archive import ARCHIVE_PLURAL
+from partwarden.api.restore import MOST_ARCHIVES, RestoredArchive
 from partwarden.archive.job_order import WRONG, Report, RestoredTable, Task
 from partwarden.controller import job_reconciler as module
+from partwarden.controller.restore_parts import parts, with_part
 from support.cluster import CREATED
 from support.restore_world import KEY, Killed, World, drop_order, order, task
 
@@ -200,3 +203,14 @@ def test_each_table_is_dropped_again_and_one_that_must_stay_keeps_none_of_the_ot
     marks = [order(job).uid for job in world.jobs[:3]]
     assert [drop_order(job).uid for job in world.jobs[3:]] == marks
     assert world.reconciler.reconcile(KEY) == 3600.0
+
+
+def test_a_status_has_room_for_the_most_archives() -> None:
+    """The API server takes no object beyond 1.5 MB."""
+    long = "x" * 2000
+    status: dict[str, Any] = {"archives": [{"archive": f"{number:0253}"} for number in range(MOST_ARCHIVES)]}
+    part = {"oid": 7, "location": "x" * 1000, "table": "x" * 512, "leftOff": [long] * 20}
+    for place in range(MOST_ARCHIVES):
+        status = with_part(status, place, {**parts(status)[place], **part, "expiry": {"reason": "R", "message": long}})
+    assert len(json.dumps(status)) < 1_200_000
+    RestoredArchive.model_validate(status["archives"][0], strict=False, by_alias=True, by_name=False)

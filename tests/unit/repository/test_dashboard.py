@@ -17,7 +17,7 @@ TITLES = [each["title"] for each in PANELS]
 WIDTH = 24
 """Columns of Grafana's grid."""
 CLOCK = "Time"
-BAD = {"red", "orange", "dark-red", "light-red", "dark-orange"}
+BAD = {"red", "orange", "dark-red", "light-red", "dark-orange", "light-orange"}
 
 
 def _panel(title: str) -> dict[str, Any]:

@@ -43,6 +43,6 @@ def test_every_state_of_a_partition_is_explained() -> None:
 
 @pytest.mark.slow
 def test_every_reason_of_a_condition_is_explained() -> None:
-    found = reference.literals(reference.POLICY_REASONS + reference.ARCHIVE_REASONS)
+    found = reference.literals(reference.POLICY_REASONS + reference.ARCHIVE_REASONS + reference.RESTORE_REASONS)
     assert found <= {*TEXTS["reasons"], *TEXTS["words"]}
     assert set(TEXTS["reasons"]) <= found
