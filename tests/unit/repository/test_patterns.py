@@ -21,6 +21,7 @@ import partwarden
 from partwarden.api import approval, job_settings, types, validation
 from partwarden.api.policy import parse
 from partwarden.archive import archived_rows, create, manifest, objectstore, uploads
+from partwarden.archive.parquet import arrays
 from partwarden.cli import formats, options, show
 from partwarden.cli import manifest as files
 from partwarden.controller import job_status
@@ -120,6 +121,10 @@ PERIODS = [("1", "", "h"), ("a", "1", ""), ("1h", "", "!"), ("1 h ", "", ""), ("
 MEANT = each(lambda text: (validation._age_meant(text), validation._duration_meant(text)), *PERIODS)
 PERIOD = each(options.known, ("1", "", ""), ("2027-", "", ""), ("1", "2027..", ""))
 
+ARRAY = each(
+    arrays.parse,
+    *(('"', "{", "}"), ('"a",', "{", "}"), ("\\", '{"', ""), ('\\"', '{"', ""), ("a,", '{""', "}"), ('a"', "{", "}")),
+)
 CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
     "api/job_settings.py": {
         "'((?P<prefix>[a-z0-9]": each(lambda text: job_settings._check_label_keys({text: ""}), *NAMES, ("a/", "", "!")),
@@ -187,6 +192,12 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
     },
     "archive/create.py": {
         "'[^A-Za-z0-9._~\\\\-": each(create._escaped, ("/", "", ""), (".", "", "")),
+    },
+    "archive/parquet/arrays.py": {
+        "'(?:\"": ARRAY,
+        "'\\\\\\\\(.)'": ARRAY,
+        "'[{},": each(lambda text: arrays.render([text]), ("a", "", ""), ("a", "", " ")),
+        "'([\"": each(lambda text: arrays.render([text]), ('"', "", ""), ("\\", "", "")),
     },
     "cli/show.py": {
         "alias": each(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}"]+)', re.DOTALL)
+ELEMENT = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^,{}"]+))(?:,|\Z)', re.DOTALL)
 ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 QUOTED = re.compile(r'[{},"\\ \t\n\r\v\f]')
 """What an element that stands without quotes does not hold."""
@@ -16,11 +16,17 @@ SPECIAL = re.compile(r'(["\\])')
 
 
 def parse(text: str) -> list[str | None]:
-    """The elements of an array that has one dimension, and begins at 1, or is empty."""
-    if '"' not in text:
-        return [None if each == "NULL" else each for each in text[1:-1].split(",")] if text != "{}" else []
+    """The elements of an array that has one dimension, and begins at 1, or is empty. Raises ValueError."""
+    content = text[1:-1]
+    if '"' not in content:
+        return [None if each == "NULL" else each for each in content.split(",")] if content else []
     elements: list[str | None] = []
-    for match in ELEMENT.finditer(text, 1, len(text) - 1):
+    position = 0
+    while position < len(content):
+        match = ELEMENT.match(content, position)
+        if match is None:
+            raise ValueError(f"{text[:40]!r} is no array of one dimension")
+        position = match.end()
         quoted, plain = match.groups()
         elements.append(ESCAPED.sub(r"\1", quoted) if plain is None else None if plain == "NULL" else plain)
     return elements

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import binascii
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -28,7 +27,7 @@ MARK = b"\xef\xbb\xbf"
 """At the beginning of a text Arrow's parser takes it for a mark of the encoding, and skips it once."""
 ESCAPES = {"\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
 """Beside the backslash, what COPY writes in another way."""
-TO_ESCAPE = re.compile(rb"[\\\t\n\r\x08\x0c\x0b]")
+TO_ESCAPE = [each.encode() for each in ("\\", *ESCAPES)]
 UNUSED = "\0"
 """What no text of PostgreSQL holds."""
 HEX = b"\\x"
@@ -132,7 +131,10 @@ def unescape(texts: Any) -> Any:
 
 def escape(texts: Any, type_: Any) -> Any:
     """As COPY writes the text; ``type_``: of the values that it is made of."""
-    if _is_plain(type_) or not TO_ESCAPE.search(content_of(texts)):
+    if _is_plain(type_):
+        return texts
+    content = bytes(content_of(texts))
+    if not any(each in content for each in TO_ESCAPE):
         return texts
     texts = pc.replace_substring(texts, "\\", "\\\\")
     for character, escaped in ESCAPES.items():
