@@ -20,7 +20,7 @@ import pytest
 import partwarden
 from partwarden.api import approval, retention, types, validation
 from partwarden.api.policy import parse
-from partwarden.archive import archived_rows, create, manifest, objectstore
+from partwarden.archive import archived_rows, create, manifest, objectstore, uploads
 from partwarden.cli import formats, options, show
 from partwarden.cli import manifest as files
 from partwarden.controller import job_status
@@ -42,6 +42,17 @@ PLAIN = ConnectionInfo({"host": "db", "dbname": "orders", "sslmode": "disable"})
 def fill(unit: str, length: int, begin: str = "", end: str = "") -> str:
     """``unit`` repeated to that length, between a beginning and an end."""
     return begin + unit * (length // len(unit)) + end
+
+
+class Listing(uploads.Uploads):
+    """Of a service that answers with that text."""
+
+    def _ask(self, method: str, path: str, query: Mapping[str, str], end: float) -> tuple[str, None]:
+        return self.root, None
+
+
+def read_page(text: str) -> None:
+    Listing(root=text, prefix="", region="", access_key="", secret_key="")._page("", 0.0)
 
 
 def each(call: Callable[[str], Any], *worst: tuple[str, str, str]) -> Callable[[int], None]:
@@ -336,6 +347,22 @@ PARSERS: Mapping[str, Callable[[int], None]] = {
     "hosts": each(lambda text: str(ConnectionInfo({"host": text})), (":", "", "x"), (":", "", ""), (".", "", ":")),
     "local hosts": each(lambda text: conninfo.is_local({"host": text}), ("a,", "", ""), ("1", "", ""), (":", "", "")),
     "annotations": each(lambda text: parse({"partwarden.dev/hold": text}), ("a,", "", ""), (" ,", "", "")),
+    "uploads": each(
+        read_page,
+        ("<Upload>", "", ""),
+        ("<Upload><Key>", "", "</Upload>"),
+        ("</Upload>", "<Upload>", ""),
+        ("<Key>a", "<Upload>", "</Upload>"),
+        ("<IsTruncated>", "", ""),
+        ("&#", "<NextKeyMarker>", ""),
+    ),
+    "keys of uploads": each(uploads.is_ours, ("/", "", ""), ("-", "", ""), ("a-12345678/", "", "data.dump")),
+    "refusals of one key": each(
+        lambda text: objectstore.translate(OSError(text), "s3://archives"),
+        (" request failed for key : ", "", ""),
+        (": ", " request failed for key ", " (code: A)"),
+        (" (code: A)", " request failed for key ", ""),
+    ),
     "messages": each(printable, ("\x9b", "", ""), ("a", "", "\n"), ("🐘\u202e", "", "")),
 }
 """What reads text of others without a regular expression."""
