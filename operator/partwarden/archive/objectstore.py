@@ -39,7 +39,6 @@ FORBIDDEN = (401, 403)
 KEEPING = (403, 409, 412)
 """What services answer that keep an object: S3 and Google Cloud Storage 403, Azure 409, or 412 for a lease."""
 OF_ONE_KEY = r" request failed for key .*\(code: (\w+)\)"
-SAID_OF_ONE_KEY = r" request failed for key .*: (.*) \(code: \w+\)"
 """What the library says where the answer to a deletion of several, which succeeded as a whole, says it of one."""
 SUSPENDED = "null"
 """What S3 calls the version of an object that was written while the bucket kept none."""
@@ -124,8 +123,8 @@ def _said(text: str) -> str:
     for pattern in (r"<Message>([^<\n]*)", r'"(?:message|error_description)":\s*"([^"\n]*)"'):
         if message := _found(pattern, text):
             return f"{_code(text)}: {message.rstrip('.')}"
-    if message := _found(SAID_OF_ONE_KEY, text[:LONGEST]):
-        return f"{_found(OF_ONE_KEY, text[:LONGEST])}: {message.rstrip('.')}"
+    if code := _found(OF_ONE_KEY, text[:LONGEST]):
+        return f"{code}: {text.partition(' (code: ')[0].rpartition(': ')[2].rstrip('.')}"
     for system in text.split("Os {")[1:]:
         if words := _found(r'message: "([^"]*)"', system.partition("}")[0]):
             return words

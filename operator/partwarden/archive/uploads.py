@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import ssl
+import string
 import time
 import urllib.error
 import urllib.request
@@ -38,8 +38,10 @@ LONGEST = 4096
 """Bytes of an answer that refuses that are read."""
 MOST_PAGES, MOST_ABORTED = 20, 1000
 """At one time: what is left is removed by the next Job."""
-ATTEMPT = re.compile(r"[^/]+-[0-9a-f]{8}")
-"""The last folder in a key, as `create.archive` makes it."""
+ATTEMPT = 8
+"""Digits that tell one attempt at an archive from another."""
+LONGEST_KEY = 1024
+"""Bytes of a key, as S3 takes them."""
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -107,7 +109,7 @@ class Uploads:
         for page in self._pages(end):
             for each in page.uploads:
                 old = each.begun is not None and page.now is not None and page.now - each.begun > older
-                if old and _is_of_archive(each.key):
+                if old and is_ours(each.key):
                     yield each
 
     def _pages(self, end: float) -> Iterator[Page]:
@@ -120,22 +122,21 @@ class Uploads:
             following = page.following if page.following != following else None
             yield page
 
-    def _page(self, following: str, end: float) -> Page:
+    def _page(self, last: str, end: float) -> Page:
         below = {"prefix": f"{self.prefix}/"} if self.prefix else {}
         # Each of our keys is of one attempt alone: by the key the next page is found.
-        after = {"key-marker": following} if following else {}
+        after = {"key-marker": last} if last else {}
         text, now = self._ask("GET", "", {"uploads": "", **below, **after}, end)
-        uploads = []
-        rest, *entries = text.split("<Upload>")
+        uploads, (rest, *entries) = [], text.split("<Upload>")
         for entry in entries:
-            found, _, behind = entry.partition("</Upload>")
-            rest += behind
+            found, _, more = entry.partition("</Upload>")
+            rest += more
             key, own_id, begun = (_value(found, name) for name in ("Key", "UploadId", "Initiated"))
             # What the service says is no more trusted than that.
             if key.startswith(below.get("prefix", "")) and own_id:
                 uploads.append(Upload(key, own_id, _moment(begun)))
-        more = _value(rest, "IsTruncated") == "true"
-        return Page(tuple(uploads), now, (more and _value(rest, "NextKeyMarker")) or None)
+        following = _value(rest, "NextKeyMarker") if _value(rest, "IsTruncated") == "true" else ""
+        return Page(tuple(uploads), now, following or None)
 
     def _ask(self, method: str, path: str, query: Mapping[str, str], end: float) -> tuple[str, datetime | None]:
         """The body of the answer, and the service's clock. ``path``: of the object, quoted; empty for the bucket.
@@ -209,15 +210,16 @@ def _read(answer: HTTPResponse, end: float) -> bytes:
     return bytes(body)
 
 
-def _is_of_archive(key: str) -> bool:
-    """Another program's uploads below the same prefix are none of Partwarden's."""
-    *_, folder, name = ("", *key.split("/"))
-    return name in (DATA, GENERATED) and ATTEMPT.fullmatch(folder) is not None
+def is_ours(key: str) -> bool:
+    """Whether it is one as `create.archive` makes them: another program's uploads below the same prefix are none."""
+    folder, _, name = key.rpartition("/")
+    own_id, _, attempt = folder.rpartition("/")[2].rpartition("-")
+    written = own_id and len(attempt) == ATTEMPT and not attempt.strip(string.hexdigits.lower())
+    return bool(written) and name in (DATA, GENERATED) and len(key) <= LONGEST_KEY
 
 
 def _value(text: str, name: str) -> str:
-    found = re.search(rf"<{name}>([^<]*)</{name}>", text)
-    return unescape(found[1]) if found else ""
+    return unescape(text.partition(f"<{name}>")[2].partition("<")[0])
 
 
 def _moment(text: str) -> datetime | None:
