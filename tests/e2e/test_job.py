@@ -15,7 +15,7 @@ from lab import jobs, pod
 from lab.kubectl import Kubectl
 from lab.operator import until
 from partwarden.api.destination import PVC, Destination
-from partwarden.api.retention import JobSettings
+from partwarden.api.job_settings import JobSettings
 from partwarden.archive.job_order import WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
 from partwarden.controller import archive_job

@@ -9,7 +9,8 @@ from pydantic.alias_generators import to_camel
 
 from .database import Database
 from .destination import Destination
-from .retention import LEVEL_RULE, Compression, Formats, JobSettings, OnLargeObjects
+from .job_settings import JobSettings
+from .retention import LEVEL_RULE, Compression, Formats, OnLargeObjects
 from .status import Condition, From, Message, Moment, ObservedGeneration, To
 from .types import Identifier, Model, ObjectName, Rule, Ruled
 

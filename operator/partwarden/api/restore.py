@@ -10,8 +10,8 @@ from pydantic import Field, StringConstraints
 from .archive import LastError, PolicyRef
 from .database import Database
 from .destination import PREFIX, Destination
+from .job_settings import JobSettings
 from .period import PeriodText
-from .retention import JobSettings
 from .status import Condition, ObservedGeneration
 from .types import HINTS, Age, Identifier, Model, ObjectName, Rule, Ruled
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from ..api.archive import ARCHIVE_KIND, CONTAINER, MANAGED, PartitionArchiveSpec, PolicyRef
 from ..api.database import Database
+from ..api.job_settings import JobSettings
 from ..api.policy import API_VERSION, GROUP, PartitionPolicySpec
 from ..api.restore import RESTORE_KIND
-from ..api.retention import Compression, Format, JobSettings, KeyEncoding, OnLargeObjects
+from ..api.retention import Compression, Format, KeyEncoding, OnLargeObjects
 from ..api.types import ObjectKey
 from ..api.validation import check
 from ..archive.job_order import (

@@ -235,7 +235,7 @@ class Cluster:
 
     def _read_secret(self, name: str, namespace: str, **options: Any) -> dict[str, Any]:
         """As JSON: a thousand policies read theirs at a start, and the client's own objects cost more than the rest."""
-        answer = self.core.read_namespaced_secret(name, namespace, _preload_content=False, **options)
+        answer: Any = self.core.read_namespaced_secret(name, namespace, _preload_content=False, **options)
         found: dict[str, Any] = json.loads(answer.data)
         return found
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from partwarden.api.retention import JobSettings
+from partwarden.api.job_settings import JobSettings
 from partwarden.api.validation import check
 
 LONG = ".".join(["a" * 63] * 4)[:253]

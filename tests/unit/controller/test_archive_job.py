@@ -11,7 +11,7 @@ import pytest
 
 from partwarden.api.archive import CONTAINER, MANAGED
 from partwarden.api.destination import Destination
-from partwarden.api.retention import JobSettings
+from partwarden.api.job_settings import JobSettings
 from partwarden.archive.job_order import DATABASE_KEYS, STORAGE_KEYS, WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
 from partwarden.controller.archive_job import GROUP_ID, Owner, controller_of, literal, manifest, name
