@@ -21,10 +21,7 @@ import partwarden
 from partwarden.api import approval, job_settings, types, validation
 from partwarden.api.policy import parse
 from partwarden.archive import archived_rows, create, manifest, objectstore
-<<<<<<< HEAD
 from partwarden.archive.parquet import arrays
-=======
->>>>>>> review
 from partwarden.cli import formats, options, show
 from partwarden.cli import manifest as files
 from partwarden.controller import job_status
