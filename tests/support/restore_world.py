@@ -134,12 +134,12 @@ def _order(job: dict[str, Any]) -> str:
 
 
 def order(job: dict[str, Any]) -> RestoreOrder:
-    """What a Job is told that restores."""
+    """The order of a Job that restores."""
     return RestoreOrder.model_validate_json(_order(job))
 
 
 def drop_order(job: dict[str, Any]) -> DropOrder:
-    """What a Job is told that drops."""
+    """The order of a Job that drops."""
     return DropOrder.model_validate_json(_order(job))
 
 

@@ -41,7 +41,7 @@ LARGEST = 4096
 """Bytes of a report: what Kubernetes keeps of a termination message."""
 Order = JobSpec | RestoreOrder | DropOrder
 ORDERS: dict[Task, type[Order]] = {Task.RESTORE: RestoreOrder, Task.DROP: DropOrder}
-"""What the others are told is a `JobSpec`."""
+"""The order of any other task is a `JobSpec`."""
 REPORT = click.option("--report", type=click.Path(path_type=Path), help="File for the result, as JSON.")
 
 

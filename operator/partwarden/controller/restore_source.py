@@ -144,7 +144,7 @@ def by_period(request: RestoreJobRequest, archives: Iterable[StoredArchive]) -> 
 
 
 def why_ambiguous(found: Selection) -> str | None:
-    """Which archives hold the same, or cannot be told to be one after the other; None where there are none."""
+    """Which archives hold the same, or in no known order; None where there are none."""
     if len({held.lower.tzinfo is not None for _, held in found.inside}) > 1:
         return "of its archives some have bounds with a time zone, and some without"
     for (one, held), (other, following) in pairwise(found.inside):

@@ -41,7 +41,7 @@ from .table_state import holding_to
 from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated, undo
 
 UNDER_LOCK = 1000
-"""Milliseconds that one statement may take under the lock: it would be a scan that nobody expected."""
+"""Milliseconds that one statement may take under the lock: more would be a scan, which no step of the swap needs."""
 LOGIN = """
 SELECT pg_get_userbyid(c.relowner) AS owner, current_user AS login, format_type(a.atttypid, NULL) AS type
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -157,7 +157,7 @@ def _check_prepared(connection: Session, conversion: Conversion, key: KeyPart) -
 def _work(
     connection: Session, conversion: Conversion, ready: Ready, role: Role, wants: list[Want]
 ) -> Iterator[Composable]:
-    """The one message: locks, a look whether all is as it was read, the swap, and COMMIT. Fills ``wants``."""
+    """The one message: locks, the check that all is as it was read, the swap, and COMMIT. Fills ``wants``."""
     oid = conversion.oid
     plain = Relation(oid, conversion.schema, conversion.table)
     partition = Relation(oid, conversion.schema, conversion.legacy)

@@ -69,9 +69,9 @@ def test_each_archive_becomes_a_table_one_after_the_other() -> None:
     assert [state for _, state in states(world)] == ["Restored", "Waiting", "Waiting"]
     finish(world)
     assert [state for _, state in states(world)] == ["Restored"] * 3
-    told = [order(job) for job in world.jobs]
-    assert len({each.uid for each in told}) == 3
-    assert {(each.schema_, each.name, each.attach) for each in told} == {("old", None, False)}
+    ordered = [order(job) for job in world.jobs]
+    assert len({each.uid for each in ordered}) == 3
+    assert {(each.schema_, each.name, each.attach) for each in ordered} == {("old", None, False)}
     assert (world.status["archive"], world.status["table"], world.status["rows"]) == ("3 archives", "3 tables", 6)
     assert world.condition("Restored") == ("True", "Restored")
     assert [each["table"] for each in world.status["archives"]] == ["old.run_1", "old.run_2", "old.run_3"]
@@ -192,11 +192,11 @@ def test_each_table_is_dropped_again_and_one_that_must_stay_keeps_none_of_the_ot
     for _ in range(12):
         world.reconcile()
         if "status" not in world.jobs[-1]:
-            told = drop_order(world.jobs[-1])
-            if told.oid == 102:
+            ordered = drop_order(world.jobs[-1])
+            if ordered.oid == 102:
                 world.end(Report(ok=False, reason="TableKept", message="it was altered"), "Failed", WRONG)
             else:
-                world.end(Report(ok=True, oid=told.oid))
+                world.end(Report(ok=True, oid=ordered.oid))
     assert [task(job) for job in world.jobs] == [Task.RESTORE] * 3 + [Task.DROP] * 3
     assert [state for _, state in states(world)] == ["Dropped", "Kept", "Dropped"]
     assert (world.status["state"], world.condition("Expired")) == ("Kept", ("False", "TableKept"))

@@ -20,7 +20,7 @@ import pytest
 import partwarden
 from partwarden.api import approval, job_settings, types, validation
 from partwarden.api.policy import parse
-from partwarden.archive import archived_rows, create, manifest, objectstore
+from partwarden.archive import archived_rows, create, manifest, objectstore, uploads
 from partwarden.archive.parquet import arrays
 from partwarden.cli import formats, options, show
 from partwarden.cli import manifest as files
