@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from lab.postgres import Database
+from lab.postgres import Database, Server
 from partwarden.errors import DatabaseUnreachable, InsufficientPrivilege, StatementRejected, TableBusy, TableChanged
 from partwarden.planner.conversion import WidenedKey
 from partwarden.postgres import conversion_finish, conversion_swap, conversion_undo
@@ -18,7 +19,7 @@ from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_obstacles import obstacles
 from support import converted_schema
-from support.converted import ID, LEGACY, PLAIN, conversion, convert, dump, prepare, swap, undo
+from support.converted import AHEAD, ID, LEGACY, PLAIN, conversion, convert, dump, prepare, swap, undo
 from support.meanwhile import keep, killing_after_each_ddl_command
 
 STATE = """
@@ -28,6 +29,9 @@ WHERE connamespace = 'public'::regnamespace
 UNION ALL SELECT 'trigger', tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal
 UNION ALL SELECT 'comment', description, '' FROM pg_description WHERE objoid = 'run'::regclass ORDER BY 1, 2, 3
 """
+
+
+N = WidenedKey(constraint="run_n_key", primary=False, columns=("n", "at"), index="run_n_key_wide")
 
 
 def of_legacy(head: str) -> bool:
@@ -336,3 +340,53 @@ def test_the_owner_converts_it_and_another_role_does_not(database: Database) -> 
     owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'run%'"
     assert database.query(owners) == [(owner.name,)]
     assert undo(owner.dsn) == 0
+
+
+def test_a_unique_constraint_becomes_wider_and_comes_back(database: Database) -> None:
+    """Beside a primary key that becomes wider, and one that holds the key already."""
+    pairs = """SELECT i.inhparent::regclass::text, c.relname::text FROM pg_inherits i
+        JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind = 'i' AND c.relname LIKE 'run_2027%' ORDER BY 1"""
+    for definition, keys in (("id", (ID, N)), ("id, at", (N,))):
+        database.execute(f"""{PLAIN} ALTER TABLE run DROP CONSTRAINT run_pkey;
+            ALTER TABLE run ADD PRIMARY KEY ({definition}), ADD CONSTRAINT run_n_key UNIQUE (n)""")
+        before = dump(database)
+        convert(database, *keys)
+        assert database.query(pairs) == [("run_n_key", "run_2027_n_at_key"), ("run_pkey", "run_2027_pkey")]
+        with pytest.raises(psycopg.errors.UniqueViolation, match=f"{LEGACY}_n_key"):
+            database.execute("INSERT INTO run VALUES (5000, '2026-02-02Z', 7)")
+        database.execute("INSERT INTO run VALUES (5000, '2027-02-02Z', 7)")
+        with pytest.raises(StatementRejected, match="has a key that"):
+            undo(database.dsn)
+        database.execute("UPDATE run SET n = 5000 WHERE id = 5000")
+        assert undo(database.dsn) == 1
+        assert dump(database) == before
+        database.execute("DROP TABLE run")
+
+
+def test_tablespaces_of_table_and_indexes_are_those_of_what_is_new(server: Server) -> None:
+    """Without partitions ahead, as well."""
+    if server.major < 15:
+        # Only a test that owns the server's disk could make one.
+        return
+    space = f"space_{secrets.token_hex(4)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute("SET allow_in_place_tablespaces = on")
+        connection.execute(f"CREATE TABLESPACE {space} LOCATION ''".encode())
+        try:
+            with server.new_database() as database:
+                database.execute(f"""CREATE TABLE run (id int, at timestamptz, n int) TABLESPACE {space};
+                    ALTER TABLE run ADD CONSTRAINT run_pkey PRIMARY KEY (id) USING INDEX TABLESPACE {space};
+                    CREATE INDEX at ON run (at) TABLESPACE {space}; CREATE INDEX n ON run (n)""")
+                before = dump(database)
+                for ahead in ((), AHEAD):
+                    convert(database, ID, ahead=ahead)
+                    where = """SELECT relname::text FROM pg_class c JOIN pg_tablespace s ON s.oid = c.reltablespace
+                        WHERE spcname = %s AND relnamespace = 'public'::regnamespace ORDER BY relname"""
+                    new = [f"{each.name}{end}" for each in ahead for end in ("", "_at_idx", "_pkey")]
+                    old = [LEGACY, f"{LEGACY}_at", f"{LEGACY}_pkey"]
+                    wanted = ["at", "run", *new, "run_pkey", *old]
+                    assert [name for (name,) in database.query(where, space)] == wanted
+                    undo(database.dsn)
+                    assert dump(database) == before
+        finally:
+            connection.execute(f"DROP TABLESPACE {space}".encode())

@@ -15,7 +15,7 @@ https://www.postgresql.org/docs/current/sql-alterindex.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, LiteralString
 
 import psycopg
@@ -38,7 +38,7 @@ from .errors import message
 from .locks import Mode, Want
 from .settings import setting
 from .table_state import holding_to
-from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated
+from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated, undo
 
 UNDER_LOCK = 1000
 """Milliseconds that one statement may take under the lock: it would be a scan that nobody expected."""
@@ -79,16 +79,25 @@ def swap(connection: Session, conversion: Conversion, deadline: float) -> None:
     wants: list[Want] = [Want(conversion.oid, Mode.ACCESS_EXCLUSIVE)]
 
     def attempt() -> None:
-        ready, role = _begin(connection, conversion)
-        work = list(_work(connection, conversion, ready, role, wants))
+        role, seen = _begin(connection, conversion)
+        work = list(_work(connection, conversion, prepare(connection, conversion), role, seen, wants))
         try:
             run(connection, *work)
         except psycopg.Error as error:
             raise changed(error, subject) or error from None
 
     with translated(connection, subject):
-        locks.retry_locks(connection, attempt, lambda: wants, subject, deadline)
+        persist(connection, attempt, wants, subject, deadline)
     finish(connection, conversion.schema, conversion.legacy, deadline)
+
+
+def persist(connection: Session, attempt: Callable[[], None], wants: list[Want], subject: str, deadline: float) -> None:
+    """`locks.retry_locks`, and all of it once more where a statement took too long: a busy server may stall."""
+    try:
+        locks.retry_locks(connection, attempt, lambda: wants, subject, deadline)
+    except StatementFailed:
+        undo(connection)
+        locks.retry_locks(connection, attempt, lambda: wants, subject, deadline)
 
 
 def changed(error: psycopg.Error, subject: str) -> PartwardenError | None:
@@ -103,8 +112,10 @@ def changed(error: psycopg.Error, subject: str) -> PartwardenError | None:
     return None
 
 
-def _begin(connection: Session, conversion: Conversion) -> tuple[Ready, Role]:
-    """Open the transaction, see that all is as planned, and make the parent. Raises `TableChanged`, and others."""
+def _begin(connection: Session, conversion: Conversion) -> tuple[Role, str]:
+    """Open the transaction, and see that all is as planned. Returns the `fingerprint` of what no lock keeps as it is,
+    from before anything of it is read. Raises `TableChanged`, and others.
+    """
     table = f"table {conversion.schema}.{conversion.table}"
     about = SQL(LOGIN).format(key=conversion.key, oid=conversion.oid, schema=conversion.schema, table=conversion.table)
     *_, ((free,),), rows = run(
@@ -120,12 +131,13 @@ def _begin(connection: Session, conversion: Conversion) -> tuple[Ready, Role]:
         raise TableChanged(f"{table} was dropped, renamed or made anew since it was read")
     role = Role(rows[0].owner, rows[0].login)
     plain = Relation(conversion.oid, conversion.schema, conversion.table)
-    *_, rows = run(connection, *role.as_owner(), ddl.lock(plain, "SHARE UPDATE EXCLUSIVE"), about)
+    lock = ddl.lock(plain, "SHARE UPDATE EXCLUSIVE")
+    *_, rows, ((seen,),) = run(connection, *role.as_owner(), lock, about, fingerprint(conversion.oid))
     if not rows:
         raise TableChanged(f"{table} was dropped, renamed or made anew since it was read")
     check_obstacles(conversion, run(connection, *conversion_obstacles.ask(conversion)))
     _check_prepared(connection, conversion, KeyPart(conversion.key, rows[0].type))
-    return prepare(connection, conversion), role
+    return role, seen
 
 
 def _check_prepared(connection: Session, conversion: Conversion, key: KeyPart) -> None:
@@ -146,7 +158,7 @@ def _check_prepared(connection: Session, conversion: Conversion, key: KeyPart) -
 
 
 def _work(
-    connection: Session, conversion: Conversion, ready: Ready, role: Role, wants: list[Want]
+    connection: Session, conversion: Conversion, ready: Ready, role: Role, seen: str, wants: list[Want]
 ) -> Iterator[Composable]:
     """The one message: locks, a look whether all is as it was read, the swap, and COMMIT. Fills ``wants``."""
     oid = conversion.oid
@@ -155,7 +167,6 @@ def _work(
     old, legacy = ddl.relation(plain), ddl.relation(partition)
     name, was = old.as_string(), legacy.as_string()
     filter_ = SQL(definition.ROW_FILTER) if connection.info.server_version >= 150000 else NULL
-    seen = run(connection, fingerprint(oid))[0][0][0]
     views, referenced, publications, sequences, targets = rows_of(
         connection,
         *(definition.VIEWS, definition.REFERENCED, definition.PUBLICATIONS, definition.SEQUENCES, definition.TARGETS),

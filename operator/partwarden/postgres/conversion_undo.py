@@ -28,7 +28,7 @@ from .connection import Session, pinned, run
 from .conversion_definition import legacy_name, rows_of, statements
 from .conversion_finish import Role, finish, to_validate, write_mark
 from .conversion_obstacles import fingerprint, require
-from .conversion_swap import UNDER_LOCK, again, changed, lock_around, move_sequences, wanted
+from .conversion_swap import UNDER_LOCK, again, changed, lock_around, move_sequences, persist, wanted
 from .create import NEW_ACLS, grants
 from .errors import message
 from .locks import Mode, Want
@@ -132,7 +132,7 @@ def undo(connection: Session, schema: str, table: str, deadline: float, *, limit
             raise changed(error, subject) or error from None
 
     with translated(connection, subject):
-        locks.retry_locks(connection, attempt, lambda: wants, subject, deadline)
+        persist(connection, attempt, wants, subject, deadline)
     finish(connection, schema, table, deadline)
     return moved
 
