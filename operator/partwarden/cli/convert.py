@@ -168,16 +168,18 @@ def _lines(plan: ConversionPlan) -> list[str]:
     if plan.conversion is None:
         return [*lines, "It cannot be converted:", *(f"  {each}" for each in plan.refusals)]
     for number, each in enumerate(plan.steps, 1):
-        state = "done" if each.done else f"about {_duration(each.seconds)}"
+        state = "done" if each.done else _duration(each.seconds)
         lines += [f"{number}. {each.text} ({state})", f"   {each.lock}; waits: {each.waits}"]
     lines += ["What changes:", *(f"  {each}" for each in plan.changes)]
     return [*lines, f"It must be done before {iso(plan.until)}, or is planned anew."]
 
 
 def _duration(seconds: float) -> str:
+    if not seconds:
+        return "a moment"
     if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"about {max(1, round(seconds))} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def _document(plan: ConversionPlan, wanted: Wanted) -> dict[str, Any]:

@@ -79,8 +79,8 @@ def swap(connection: Session, conversion: Conversion, deadline: float) -> None:
     wants: list[Want] = [Want(conversion.oid, Mode.ACCESS_EXCLUSIVE)]
 
     def attempt() -> None:
-        ready, role = _begin(connection, conversion)
-        work = list(_work(connection, conversion, ready, role, wants))
+        role, seen = _begin(connection, conversion)
+        work = list(_work(connection, conversion, prepare(connection, conversion), role, seen, wants))
         try:
             run(connection, *work)
         except psycopg.Error as error:
@@ -112,8 +112,10 @@ def changed(error: psycopg.Error, subject: str) -> PartwardenError | None:
     return None
 
 
-def _begin(connection: Session, conversion: Conversion) -> tuple[Ready, Role]:
-    """Open the transaction, see that all is as planned, and make the parent. Raises `TableChanged`, and others."""
+def _begin(connection: Session, conversion: Conversion) -> tuple[Role, str]:
+    """Open the transaction, and see that all is as planned. Returns the `fingerprint` of what no lock keeps as it is,
+    from before anything of it is read. Raises `TableChanged`, and others.
+    """
     table = f"table {conversion.schema}.{conversion.table}"
     about = SQL(LOGIN).format(key=conversion.key, oid=conversion.oid, schema=conversion.schema, table=conversion.table)
     *_, ((free,),), rows = run(
@@ -129,12 +131,13 @@ def _begin(connection: Session, conversion: Conversion) -> tuple[Ready, Role]:
         raise TableChanged(f"{table} was dropped, renamed or made anew since it was read")
     role = Role(rows[0].owner, rows[0].login)
     plain = Relation(conversion.oid, conversion.schema, conversion.table)
-    *_, rows = run(connection, *role.as_owner(), ddl.lock(plain, "SHARE UPDATE EXCLUSIVE"), about)
+    lock = ddl.lock(plain, "SHARE UPDATE EXCLUSIVE")
+    *_, rows, ((seen,),) = run(connection, *role.as_owner(), lock, about, fingerprint(conversion.oid))
     if not rows:
         raise TableChanged(f"{table} was dropped, renamed or made anew since it was read")
     check_obstacles(conversion, run(connection, *conversion_obstacles.ask(conversion)))
     _check_prepared(connection, conversion, KeyPart(conversion.key, rows[0].type))
-    return prepare(connection, conversion), role
+    return role, seen
 
 
 def _check_prepared(connection: Session, conversion: Conversion, key: KeyPart) -> None:
@@ -155,7 +158,7 @@ def _check_prepared(connection: Session, conversion: Conversion, key: KeyPart) -
 
 
 def _work(
-    connection: Session, conversion: Conversion, ready: Ready, role: Role, wants: list[Want]
+    connection: Session, conversion: Conversion, ready: Ready, role: Role, seen: str, wants: list[Want]
 ) -> Iterator[Composable]:
     """The one message: locks, the check that all is as it was read, the swap, and COMMIT. Fills ``wants``."""
     oid = conversion.oid
@@ -164,7 +167,6 @@ def _work(
     old, legacy = ddl.relation(plain), ddl.relation(partition)
     name, was = old.as_string(), legacy.as_string()
     filter_ = SQL(definition.ROW_FILTER) if connection.info.server_version >= 150000 else NULL
-    seen = run(connection, fingerprint(oid))[0][0][0]
     views, referenced, publications, sequences, targets = rows_of(
         connection,
         *(definition.VIEWS, definition.REFERENCED, definition.PUBLICATIONS, definition.SEQUENCES, definition.TARGETS),
