@@ -70,12 +70,11 @@ class Operator:
         self._cluster = cluster = Cluster(config, connections=settings.workers + 2, selector=settings.selector)
         self._runtime = runtime = Runtime.of(cluster, settings)
         self._leadership = LeaderElection(cluster, settings.lease)
-        queues = {
-            "policies": lambda: self._pool().backlog,
-            "archives": lambda: self._archive_pool().backlog,
-            "restores": lambda: self._restore_pool().backlog,
-        }
-        metrics = Metrics(Sources(runtime.policies, self._archive_states, queues))
+        self._archive_queue = WorkQueue(share=share(ARCHIVE_WORKERS, len(settings.namespaces)))
+        self._restore_queue = WorkQueue(share=share(RESTORE_WORKERS, len(settings.namespaces)))
+        queues = {"policies": runtime.policy_queue, "archives": self._archive_queue, "restores": self._restore_queue}
+        backlogs = {name: queue.backlog for name, queue in queues.items()}
+        metrics = Metrics(Sources(runtime.policies, self._archive_states, backlogs))
         self._archives, self._states = ArchiveCache(), Memory[StoredArchive, str](lambda archive: state(archive.status))
         selects = partial(self._is_selected, archive.ARCHIVE_PLURAL)
         self._shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
@@ -83,7 +82,8 @@ class Operator:
         self._restores = RestoreCache()
         self._restore_events = self._build_restores(metrics)
         self._policy_events = self._build_policies(metrics, self._build_archives(metrics))
-        pools = {"policies": self._pool, "archives": self._archive_pool, "restores": self._restore_pool}
+        workers = {"policies": self._workers, "archives": self._archive_workers, "restores": self._restore_workers}
+        pools = {name: partial(_stats, queue, workers[name]) for name, queue in queues.items()}
         self._health = Health(pools, settings.relist, self._leadership)
         self._web = Web(settings.listen, metrics.registry, self._health) if settings.listen else None
         self._lister = Lister(runtime, self._policy_events, self._archive_events, self._restore_events, self._health)
@@ -111,7 +111,6 @@ class Operator:
         """The parts that archive. They have a queue and threads of their own: an archive that takes its time keeps no
         policy waiting."""
         cluster, runtime, settings, shard = self._cluster, self._runtime, self._settings, self._shard
-        self._archive_queue = WorkQueue(share=share(ARCHIVE_WORKERS, len(settings.namespaces)))
         slots = JobSlots(settings, self._archives, shard, self._archive_queue.enqueue)
         requests = ArchiveRequests(self._archives, cluster, self._archive_queue.enqueue, settings.selector)
         self._archive_events = ArchiveEventHandler(
@@ -131,7 +130,6 @@ class Operator:
     def _build_restores(self, metrics: Metrics) -> RestoreEventHandler:
         """The parts that restore, beside those that archive."""
         cluster, runtime, settings = self._cluster, self._runtime, self._settings
-        self._restore_queue = WorkQueue(share=share(RESTORE_WORKERS, len(settings.namespaces)))
         cache, selects = self._restores, partial(self._is_selected, RESTORE_PLURAL)
         shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
         slots = JobSlots(settings, cache, shard, self._restore_queue.enqueue, runtime.clock, RESTORE_KIND)
@@ -255,17 +253,6 @@ class Operator:
     def _set_aside(self, thread: threading.Thread) -> None:
         self._workers.set_aside(thread)
 
-    def _pool(self) -> WorkerPoolStats:
-        return WorkerPoolStats(self._runtime.policy_queue.backlog(), self._workers.count, self._workers.ended)
-
-    def _archive_pool(self) -> WorkerPoolStats:
-        workers = self._archive_workers
-        return WorkerPoolStats(self._archive_queue.backlog(), workers.count, workers.ended)
-
-    def _restore_pool(self) -> WorkerPoolStats:
-        workers = self._restore_workers
-        return WorkerPoolStats(self._restore_queue.backlog(), workers.count, workers.ended)
-
     def _is_selected(self, plural: str, key: ObjectKey) -> bool:
         """Whether the object exists, and the selector selects it."""
         return self._cluster.selected(plural, key, self._settings.selector) is not None
@@ -282,6 +269,10 @@ class Operator:
         self._archive_queue.close()
         self._restore_queue.close()
         self._listing.stop()
+
+
+def _stats(queue: WorkQueue, workers: Workers) -> WorkerPoolStats:
+    return WorkerPoolStats(queue.backlog(), workers.count, workers.ended)
 
 
 def run(settings: Settings, only_check: bool = False) -> int:
