@@ -1,21 +1,32 @@
-"""What a policy's status says of archives whose tables are dropped: which fail, and when they were last read. Pure."""
+"""What a policy's status says of archives whose tables are dropped: which fail or go, when they were read. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
+from ..api.archive import HOLD
+from ..api.policy import TableSpec
 from ..api.status import MAX_FAILING, Summary
 from ..planner.calendar import iso
 from ..planner.findings import Finding
-from ..planner.forecast import Failing, Measured
-from .warnings import ARCHIVE_FAILING
+from ..planner.forecast import Measured
+from ..planner.plan_gate import most_retirements
+from .warnings import ARCHIVE_FAILING, ARCHIVES_EXPIRING
 
 
-def findings(failing: Sequence[Failing]) -> list[Finding]:
-    """One for each archive: what it holds is held by nothing else."""
+def findings(spec: TableSpec, measured: Measured) -> list[Finding]:
+    """One for each archive that fails, since what it holds is held by nothing else; and one where more are to be
+    deleted at once than partitions may be retired, as after a slip of the pen in ``keepFor``."""
     text = "archive {}, whose table is dropped: {}: {}"
-    return [Finding(ARCHIVE_FAILING, each.name, text.format(*each)) for each in failing]
+    found = [Finding(ARCHIVE_FAILING, each.name, text.format(*each)) for each in measured.failing]
+    if measured.expiring > (most := most_retirements(spec)):
+        message = (
+            f"{measured.expiring:,} archives are to be deleted for good, more than {most:,} at once, the first at "
+            f"{_to_the_second(measured.first_expiry)}: spec.retention.archive.keepFor of each is over; if that is not "
+            f"meant, correct it, take deletion: Allowed away, or annotate PartitionArchives with {HOLD}"
+        )
+        found.append(Finding(ARCHIVES_EXPIRING, "spec.retention.archive", message))
+    return found
 
 
 def with_archives(summary: Summary, measured: Measured) -> Summary:
